@@ -1,0 +1,1 @@
+"""What at least three deployables need; outside `contracts/` it has never heard of a pledge."""

@@ -1,0 +1,77 @@
+"""What request bodies are made of: strict fields, text without NUL or lone surrogates, money.
+
+Unknown fields are refused: a misspelt `creater` would silently credit nobody.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from backbone.money import Money, MoneyError, digits, parse
+from backbone.problems import Problem, ProblemValue
+
+MAX_UNITS: Final = 10**15
+
+
+def _clean(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain the character NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be well-formed Unicode, without lone surrogates") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_clean)]
+"""Any text from outside: storable, printable, encodable."""
+
+
+class AmountTooLarge(Problem):
+    status, slug, title = 422, "amount-too-large", "The amount is too large"
+
+
+class AmountTooLargeValue(ProblemValue):
+    """As a validator raises it."""
+
+    kind = AmountTooLarge
+
+
+class Body(BaseModel):
+    """A JSON object from outside, with exactly the fields it may have."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+
+class MoneyBody(Body):
+    """`{"currency": "USD", "value": "25.00"}`; more than 0."""
+
+    currency: Text
+    value: Text
+
+    @model_validator(mode="after")
+    def _positive(self) -> MoneyBody:
+        try:
+            places = digits(self.currency)
+            if parse(self.value, self.currency) >= MAX_UNITS:
+                raise AmountTooLargeValue(
+                    f"more than {self.currency} takes ({places} digits after the point)"
+                )
+            if parse(self.value, self.currency) <= 0:
+                raise ValueError("must be more than zero")
+        except MoneyError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def money(self) -> Money:
+        """The amount as integers."""
+        return Money(parse(self.value, self.currency), self.currency)
+
+
+class MoneyView(BaseModel):
+    """`{"currency": "USD", "value": "25.00"}` as the door answers it."""
+
+    currency: str
+    value: str

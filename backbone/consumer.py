@@ -1,0 +1,177 @@
+"""A group's reader: batches in, one transaction each, every event once; culprits end as dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter, Gauge
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone import inbox
+from backbone.bus import EventBus, Message, Partition, Positions, Record, Subscription
+from backbone.contracts.event import Event, decode
+from backbone.crash import crash_point
+from backbone.database import Database
+from backbone.outbox import announce_raw
+
+MAX_RECORDS: Final = 500
+TRIES: Final = 3
+RETRY_S: Final = 0.1
+
+log = structlog.get_logger()
+
+_HEARD = Counter("ataa_consumer_events_total", "Events handled.", ["group"])
+_DEAD = Counter("ataa_consumer_dead_letters_total", "Events given up on.", ["group"])
+_LAG = Gauge("ataa_consumer_lag_records", "Records on the bus not yet fetched.", ["group", "topic"])
+
+Handler = Callable[[Sequence[Any], AsyncSession], Awaitable[None]]
+Handlers = Mapping[type[Event], Handler]
+"""What is done with each kind of event, in this order within a batch; other kinds are passed over."""
+
+
+class Consumer:
+    """Reads `topics` as `group` into `handlers`, and knows how far each input partition is complete.
+
+    `watermarks[p]` is a moment: everything committed by p's speaker before it has been handled.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        bus: EventBus,
+        topics: Sequence[str],
+        handlers: Handlers,
+        database: Database,
+        *,
+        max_records: int = MAX_RECORDS,
+    ) -> None:
+        self.group = group
+        self.watermarks: dict[Partition, datetime] = {}
+        self.handled = asyncio.Event()
+        """Set after every batch and every watermark."""
+        self._bus = bus
+        self._topics = topics
+        self._handlers = handlers
+        self._database = database
+        self._max_records = max_records
+        self._expected: dict[Partition, int] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop`; database trouble is waited out, fencing loads the positions anew."""
+        subscription = await self._bus.subscribe(self.group, self._topics, self._load)
+        try:
+            while not stop.is_set():
+                records = await subscription.fetch(self._max_records, 0.5)
+                if records:
+                    await self._take(records, subscription)
+                    self._measure(subscription)
+        finally:
+            await subscription.close()
+
+    async def _load(self, partitions: Sequence[Partition]) -> Positions:
+        known = await inbox.load_positions(self._database, self.group, partitions)
+        self._expected |= {partition: known.get(partition, 0) for partition in partitions}
+        return known
+
+    async def _take(self, records: Sequence[Record], subscription: Subscription) -> None:
+        said = [record for record in records if record.name]
+        try:
+            if said:
+                await self._handle_or_halve(said)
+        except inbox.Fenced:
+            log.warning("consumer.fenced", group=self.group)
+            await subscription.seek(await self._load(sorted(subscription.assignment())))
+            return
+        self.watermarks |= {
+            record.partition: record.watermark for record in records if record.watermark is not None
+        }
+        self.handled.set()
+        crash_point(f"{self.group}.consumer.after_commit")
+        if said:
+            await subscription.commit(inbox.after_of(said))
+
+    async def _handle_or_halve(self, records: Sequence[Record]) -> None:
+        """Handle `records`; where they fail, halve them until the culprit stands alone."""
+        reason = await self._try(records)
+        if reason is None:
+            return
+        if len(records) == 1:
+            await self._give_up(records[0], reason)
+            return
+        middle = len(records) // 2
+        await self._handle_or_halve(records[:middle])
+        await self._handle_or_halve(records[middle:])
+
+    async def _try(self, records: Sequence[Record]) -> str | None:
+        """None once `records` are handled, else why they cannot be.
+
+        A database that is away can record neither a result nor a dead letter: it is waited for.
+        """
+        tries = 0
+        while True:
+            try:
+                await self._handle(records)
+            except inbox.Fenced:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                away = isinstance(error, OperationalError | InterfaceError | OSError)
+            else:
+                return None
+            tries += 1
+            if tries >= TRIES or (len(records) > 1 and not away):
+                if not away or len(records) > 1:
+                    return reason
+                log.warning("consumer.database_away", group=self.group, tries=tries, reason=reason[:200])
+            await asyncio.sleep(min(RETRY_S * 2**tries, 2.0))
+
+    async def _handle(self, records: Sequence[Record]) -> None:
+        async with self._database.transaction() as session:
+            await inbox.advance(session, self.group, records, self._expected)
+            fresh = await inbox.remember(session, self.group, records)
+            events = [event for record in fresh if (event := decode(record.name, record.value)) is not None]
+            for kind, handle in self._handlers.items():
+                if chosen := [event for event in events if type(event) is kind]:
+                    await handle(chosen, session)
+            crash_point(f"{self.group}.consumer.before_commit")
+        self._expected |= inbox.after_of(records)
+        _HEARD.labels(self.group).inc(len(records))
+
+    async def _give_up(self, record: Record, reason: str) -> None:
+        """Record a dead letter with its reason, in the transaction that moves past the culprit."""
+        letter = {
+            "topic": record.partition.topic,
+            "partition": record.partition.number,
+            "offset": record.offset,
+            "reason": reason[:2000],
+            "value": record.value.decode("utf-8", "replace"),
+        }
+        async with self._database.transaction() as session:
+            await inbox.advance(session, self.group, [record], self._expected)
+            message = Message(
+                topic=f"{self.group}.dead-letter",
+                key=record.key,
+                id=record.id,
+                name=record.name,
+                value=json.dumps(letter).encode(),
+                traceparent=record.traceparent,
+            )
+            await announce_raw(session, message)
+        self._expected |= inbox.after_of([record])
+        _DEAD.labels(self.group).inc()
+        log.error(
+            "consumer.dead_letter", group=self.group, event_id=record.id, name=record.name, reason=reason
+        )
+
+    def _measure(self, subscription: Subscription) -> None:
+        by_topic: dict[str, int] = {}
+        for partition, records in subscription.lag().items():
+            by_topic[partition.topic] = by_topic.get(partition.topic, 0) + records
+        for topic, records in by_topic.items():
+            _LAG.labels(self.group, topic).set(records)

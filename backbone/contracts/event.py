@@ -1,0 +1,82 @@
+"""What every event is: an immutable past-tense fact with a wire name, a topic and a key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic.functional_validators import PlainValidator
+
+from backbone.clock import rfc3339
+from backbone.money import Money
+
+_KINDS: Final[dict[str, type[Event]]] = {}
+
+
+def _read_money(value: object) -> Money:
+    match value:
+        case Money():
+            return value
+        case {"minor_units": int(units), "currency": str(currency)}:
+            return Money(units, currency)
+        case _:
+            raise ValueError("money is {minor_units, currency}")
+
+
+MoneyField = Annotated[
+    Money,
+    PlainValidator(_read_money, json_schema_input_type=dict[str, int | str]),
+    PlainSerializer(
+        lambda money: {"minor_units": money.minor_units, "currency": money.currency},
+        return_type=dict[str, int | str],
+    ),
+]
+"""`Money` in an event: `{"minor_units": 2500, "currency": "USD"}`."""
+
+Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
+
+
+class Event(BaseModel):
+    """A fact that happened. Subclasses say their wire name, topic and the field that is the key."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    wire_name: ClassVar[str]
+    topic: ClassVar[str]
+    key_field: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, name: str = "", topic: str = "", key: str = "", **_: Any) -> None:
+        if not name:
+            return
+        cls.wire_name, cls.topic, cls.key_field = name, topic, key
+        assert name not in _KINDS, f"two events are called {name}"
+        _KINDS[name] = cls
+
+    @property
+    def key(self) -> str:
+        """What orders this event among its like: the value of its key field."""
+        return str(getattr(self, self.key_field))
+
+    def to_bytes(self) -> bytes:
+        """The event as JSON, UTF-8."""
+        return self.model_dump_json().encode()
+
+
+def decode(name: str, value: bytes) -> Event | None:
+    """The event `value` holds, None for a name this code does not know.
+
+    Raises `pydantic.ValidationError` where the bytes do not fit the name.
+    """
+    kind = _KINDS.get(name)
+    return kind.model_validate_json(value) if kind else None
+
+
+def wire_names() -> Mapping[str, type[Event]]:
+    """Every event there is, by wire name."""
+    return _KINDS

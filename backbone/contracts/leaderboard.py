@@ -1,0 +1,86 @@
+"""What leaderboard says: the rows of each drive's log in their one order, and snapshots of it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from backbone.clock import rfc3339
+from backbone.contracts.event import Event, Moment, MoneyField
+from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
+from backbone.money import as_json
+
+LogType = Literal[
+    "donation.counted",
+    "donation.refunded",
+    "donation.refund_failed",
+    "donation.disputed",
+    "donation.dispute_won",
+    "milestone.reached",
+    "drive.opened",
+    "drive.paused",
+    "drive.resumed",
+    "drive.closed",
+]
+
+
+class DriveLogged(Event, name="leaderboard.drive_logged.v1", topic="drive-log", key="drive_id"):
+    """One row of a drive's gap-free log.
+
+    `sequence` counts from 1 within a drive and `epoch`; `amount` is the change's size (never
+    negative, None where no money moved), `raised_after` the drive's raised amount once it counted,
+    `hash` the SHA-256 over this row and the hash of the row before it.
+    """
+
+    drive_id: DriveId
+    epoch: int
+    sequence: int
+    type: LogType
+    at: Moment
+    payment_id: PaymentId | None
+    pledge_id: PledgeId | None
+    creator_id: CreatorId | None
+    amount: MoneyField | None
+    raised_after: MoneyField
+    hash: str
+
+    def as_row(self) -> dict[str, Any]:
+        """The row as `GET /v1/drives/{drive}/events` and the live frames show it."""
+        amount = self.amount
+        return {
+            "sequence": self.sequence,
+            "type": self.type,
+            "at": rfc3339(self.at),
+            "payment": self.payment_id,
+            "pledge": self.pledge_id,
+            "creator": self.creator_id,
+            "amount": None if amount is None else as_json(amount.minor_units, amount.currency),
+            "raised_after": as_json(self.raised_after.minor_units, self.raised_after.currency),
+            "hash": self.hash,
+        }
+
+
+class SnapshotTaken(Event, name="leaderboard.snapshot_taken.v1", topic="snapshots", key="drive_id"):
+    """What a drive shows; newer when (epoch, sequence, revision) is greater.
+
+    `totals` is the public totals object (API.md) without `epoch`, `sequence`, `as_of`, `state` and
+    `lag_ms`, which the gateway adds.
+    """
+
+    drive_id: DriveId
+    slug: str
+    epoch: int
+    sequence: int
+    revision: int
+    as_of: Moment
+    totals: dict[str, Any]
+
+
+class Heartbeat(Event, name="leaderboard.heartbeat.v1", topic="snapshots", key="slot"):
+    """How far a partition's drives are complete: everything before `as_of` is in their snapshots.
+
+    `slot` is `~<partition>`, so that the compacted topic keeps one a partition.
+    """
+
+    slot: str
+    partition: int
+    as_of: Moment

@@ -1,0 +1,43 @@
+"""What payments says: the money of a gift, as absolute state with a version."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from backbone.contracts.event import Event, Moment, MoneyField
+from backbone.contracts.pledges import Source
+from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
+
+
+class PaymentStatus(StrEnum):
+    """What a payment's facts say."""
+
+    AWAITED = "awaited"
+    CAPTURED = "captured"
+    PARTLY_REFUNDED = "partly_refunded"
+    REFUNDED = "refunded"
+    DISPUTED = "disputed"
+    LAPSED = "lapsed"
+
+
+class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments", key="drive_id"):
+    """All that is now true of a payment; a higher version replaces a lower one.
+
+    Amounts are cumulative and at least zero: `captured` gross, `refunded` from pending on until
+    failed, `disputed` open or lost. `held` money counts in `by_state.held` and nowhere else.
+    """
+
+    payment_id: PaymentId
+    drive_id: DriveId
+    pledge_id: PledgeId | None
+    creator_id: CreatorId | None
+    donor_id: DonorId | None  # None counts as a donor of its own
+    source: Source | None
+    version: int
+    status: PaymentStatus
+    held: bool
+    captured: MoneyField
+    refunded: MoneyField
+    disputed: MoneyField
+    captured_at: Moment | None
+    changed_at: Moment

@@ -1,0 +1,105 @@
+"""What pledges says: drives, creators and what was promised, each as absolute state with a version."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from backbone.contracts.event import Event, Moment, MoneyField
+from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
+
+Words = str | dict[str, str]
+"""A text, or one text a language: `{"en": …, "ar": …}`."""
+
+
+class DriveState(StrEnum):
+    """Where a drive stands: `draft → live ⇄ paused → closed`."""
+
+    DRAFT = "draft"
+    LIVE = "live"
+    PAUSED = "paused"
+    CLOSED = "closed"
+
+
+class PledgeStatus(StrEnum):
+    """What pledges knows of a promise; once money moved, payments' word is the last."""
+
+    OPEN = "open"
+    PAID = "paid"
+    PARTLY_REFUNDED = "partly_refunded"
+    REFUNDED = "refunded"
+    DISPUTED = "disputed"
+    LAPSED = "lapsed"
+    CANCELLED = "cancelled"
+
+
+class Milestone(BaseModel):
+    """A sum to celebrate when the drive's raised amount reaches it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    title: Words
+    amount: MoneyField
+
+
+class Source(BaseModel):
+    """Where a gift came from; platform and campaign only, nothing of a person."""
+
+    model_config = ConfigDict(frozen=True)
+
+    platform: str | None = None
+    campaign: str | None = None
+
+
+class DriveChanged(Event, name="pledges.drive_changed.v1", topic="pledges", key="drive_id"):
+    """All that is now true of a drive; a higher version replaces a lower one."""
+
+    drive_id: DriveId
+    version: int
+    state: DriveState
+    slug: str
+    title: Words
+    currency: str
+    goal: MoneyField
+    milestones: list[Milestone]
+    test: bool
+    changed_at: Moment
+
+
+class CreatorChanged(Event, name="pledges.creator_changed.v1", topic="pledges", key="drive_id"):
+    """All that is now true of a creator who raises for a drive."""
+
+    creator_id: CreatorId
+    drive_id: DriveId
+    version: int
+    slug: str
+    name: str
+    team: str | None
+
+
+class PledgeState(BaseModel):
+    """All that is now true of a pledge; a higher version replaces a lower one."""
+
+    pledge_id: PledgeId
+    drive_id: DriveId
+    version: int
+    status: PledgeStatus
+    amount: MoneyField
+    donor_id: DonorId
+    creator_id: CreatorId | None
+    source: Source | None
+    partner: str
+    checkout_mode: Literal["hosted", "embedded"]
+    locale: str | None
+    test: bool
+    made_at: Moment
+
+
+class PledgeMade(PledgeState, Event, name="pledges.pledge_made.v1", topic="pledges", key="drive_id"):
+    """A pledge was promised (version 1)."""
+
+
+class PledgeChanged(PledgeState, Event, name="pledges.pledge_changed.v1", topic="pledges", key="drive_id"):
+    """A pledge is no longer what it was."""

@@ -1,0 +1,245 @@
+"""One service's database: PostgreSQL, or SQLite on the event loop; the same transactions on both.
+
+On SQLite one asyncio lock a file is held from BEGIN IMMEDIATE to commit: a second writer that
+waited in C would freeze the loop its holder needs. So inside a transaction nothing but that
+database is awaited. `FOR UPDATE` compiles to nothing there; the lock stands for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    event,
+    make_url,
+    text,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.types import TypeDecorator
+
+from backbone import sqlite_in_loop
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+Synchronous = Literal["FULL", "NORMAL", "OFF"]
+
+BIGINT_KEY = BigInteger().with_variant(Integer, "sqlite")
+"""An auto-numbered key: SQLite numbers only columns of type INTEGER."""
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware UTC moment, stored as microseconds since 1970: exact, sortable, equal on both stores."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> int | None:
+        return None if value is None else microseconds(value)
+
+    def process_result_value(self, value: int | None, dialect: Any) -> datetime | None:
+        return None if value is None else moment(value)
+
+
+def microseconds(value: datetime) -> int:
+    """A moment as whole microseconds since 1970."""
+    return (value - _EPOCH) // _MICROSECOND
+
+
+def moment(value: int) -> datetime:
+    """The aware UTC moment `value` microseconds after 1970."""
+    return _EPOCH + _MICROSECOND * value
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The tables of a service's doors: what it is about to say, has heard, and has answered."""
+
+    outbox: Table
+    inbox: Table
+    positions: Table
+    idempotency: Table
+
+
+def doors(metadata: MetaData) -> Doors:
+    """Declare the door tables in a service's own metadata."""
+    outbox = Table(
+        "outbox",
+        metadata,
+        Column("number", BIGINT_KEY, primary_key=True, autoincrement=True),
+        Column("event_id", String, nullable=False),
+        Column("name", String, nullable=False),
+        Column("topic", String, nullable=False),
+        Column("key", String, nullable=False),
+        Column("value", LargeBinary, nullable=False),
+        Column("traceparent", String),
+        Column("said_at", Utc, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    inbox = Table(
+        "inbox",
+        metadata,
+        Column("group", String, primary_key=True),
+        Column("event_id", String, primary_key=True),
+        Column("heard_at", Utc, nullable=False),
+        Index("inbox_by_age", "heard_at"),
+        sqlite_with_rowid=False,
+    )
+    positions = Table(
+        "positions",
+        metadata,
+        Column("group", String, primary_key=True),
+        Column("topic", String, primary_key=True),
+        Column("partition", Integer, primary_key=True, autoincrement=False),
+        Column("next", BigInteger, nullable=False),
+    )
+    idempotency = Table(
+        "idempotency",
+        metadata,
+        Column("scope", String, primary_key=True),
+        Column("key", String, primary_key=True),
+        Column("body_hash", String, nullable=False),
+        Column("status", Integer),  # None while the first request still runs
+        Column("reply", LargeBinary),
+        Column("made_at", Utc, nullable=False),
+        Index("idempotency_by_age", "made_at"),
+    )
+    return Doors(outbox, inbox, positions, idempotency)
+
+
+def after_commit(session: AsyncSession, act: Callable[[], None]) -> None:
+    """Call `act` once the transaction `session` is in has been committed; never if it fails."""
+    session.info.setdefault("after_commit", []).append(act)
+
+
+def doors_of(session: AsyncSession) -> Doors:
+    """The door tables of the database `session` talks to."""
+    found: Doors = session.info["doors"]
+    return found
+
+
+class Database:
+    """A service's own database.
+
+    `url` is `sqlite:///path` or `postgresql://…`. `said` is set whenever a committed transaction
+    announced something, so that the relay need not poll.
+    """
+
+    def __init__(self, url: str, doors: Doors, *, synchronous: Synchronous = "FULL", pool_size: int = 10):
+        self.doors = doors
+        self.said = asyncio.Event()
+        parsed = make_url(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._writing: asyncio.Lock | None = None
+        if self.is_sqlite:
+            file = str(parsed.set(drivername="sqlite+inloop").render_as_string(hide_password=False))
+            self._writing = asyncio.Lock()
+            self._durable = _sqlite(file, "IMMEDIATE", synchronous, 1)
+            self._lossy = _sqlite(file, "IMMEDIATE", "OFF" if synchronous == "OFF" else "NORMAL", 1)
+            self._reader = _sqlite(file, "DEFERRED", "NORMAL", 4)
+        else:
+            driver = parsed.set(drivername="postgresql+asyncpg")
+            self._durable = create_async_engine(
+                driver, pool_size=pool_size, max_overflow=0, pool_pre_ping=True
+            )
+            self._lossy = self._reader = self._durable
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A durable transaction: committed when the block ends, rolled back when it raises."""
+        async with self._turn(), self._session(self._durable) as session:
+            async with session.begin():
+                yield session
+            for act in session.info.pop("after_commit", ()):
+                act()
+
+    @asynccontextmanager
+    async def lossy_transaction(self) -> AsyncIterator[AsyncSession]:
+        """A transaction a power cut may undo, for what would merely be done again."""
+        async with self._turn(), self._session(self._lossy) as session, session.begin():
+            if not self.is_sqlite:
+                await session.execute(text("SET LOCAL synchronous_commit = off"))
+            yield session
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A consistent view for reads; it waits for no writer."""
+        async with self._session(self._reader) as session, session.begin():
+            yield session
+
+    def _turn(self) -> AbstractAsyncContextManager[Any]:
+        return self._writing or nullcontext()
+
+    def _session(self, engine: AsyncEngine) -> AsyncSession:
+        return AsyncSession(engine, expire_on_commit=False, info={"doors": self.doors, "said": self.said})
+
+    async def migrate(self, scripts: Path) -> None:
+        """Bring the schema to the newest of the Alembic migrations in `scripts`, under a lock.
+
+        Raises RuntimeError where the database was made by a newer version than this code.
+        """
+        async with self._turn(), self._durable.begin() as connection:
+            if not self.is_sqlite:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(7355608)"))
+            await connection.run_sync(_upgrade, scripts)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for engine in {self._durable, self._lossy, self._reader}:
+            await engine.dispose()
+
+
+def _sqlite(url: str, begin: str, synchronous: str, connections: int) -> AsyncEngine:
+    arguments = {"factory": sqlite_in_loop.Connection, "timeout": 0}
+    engine = create_async_engine(url, pool_size=connections, max_overflow=0, connect_args=arguments)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, by name
+        for pragma in (
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "foreign_keys=ON",
+            "cache_size=-8000",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(f"BEGIN {begin}")
+
+    return engine
+
+
+def _upgrade(connection: Connection, scripts: Path) -> None:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    known = {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()}
+    found = _present_revision(connection)
+    if found is not None and found not in known:
+        raise RuntimeError(f"the database is at version {found}, which this code does not know")
+    command.upgrade(config, "head")
+
+
+def _present_revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

@@ -1,0 +1,159 @@
+"""Idempotency keys: stored with a hash of the body and the reply, in the transaction of the change.
+
+The same key with the same body gets the first answer again; with another body it is refused.
+Keys are scoped to partner and route, so a rotated API key does not double a gift. They are kept
+for at least a day (API.md, Manners).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, NamedTuple
+
+from fastapi import Depends, Header, Response
+from sqlalchemy import delete, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.database import Database, doors_of
+from backbone.inbox import insert_new
+from backbone.problems import Conflict, Invalid, Problem
+
+KEEP: Final = timedelta(hours=25)
+_FORM: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+
+
+class KeyMissing(Problem):
+    status, slug, title = 400, "idempotency-key-missing", "An Idempotency-Key is required"
+
+
+class KeyMalformed(Problem):
+    status, slug, title = 400, "idempotency-key-malformed", "The Idempotency-Key is malformed"
+
+
+class KeyReused(Invalid):
+    slug, title = "idempotency-key-reused", "This Idempotency-Key came with another body before"
+
+
+class StillRunning(Conflict):
+    slug, title = "request-in-progress", "The first request with this Idempotency-Key still runs"
+
+
+class Key(NamedTuple):
+    """An idempotency key within its scope (`partner:route`)."""
+
+    scope: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A remembered request; `status` is None while it still runs."""
+
+    body_hash: str
+    status: int | None
+    reply: bytes | None
+
+    def replay(self, body_hash: str) -> tuple[int, bytes]:
+        """The first answer again; raises `KeyReused` or `StillRunning`."""
+        if self.body_hash != body_hash:
+            raise KeyReused("Send the same body again, or a new key.")
+        if self.status is None:
+            raise StillRunning("Ask again in a moment.")
+        return self.status, self.reply or b""
+
+
+def hash_body(body: bytes) -> str:
+    """What tells two bodies apart: SHA-256 of the bytes as sent."""
+    return hashlib.sha256(body).hexdigest()
+
+
+async def recall(session: AsyncSession, keys: Sequence[Key]) -> Mapping[Key, Stored]:
+    """What is remembered of `keys`."""
+    if not keys:
+        return {}
+    table = doors_of(session).idempotency
+    rows = await session.execute(
+        select(table).where(tuple_(table.c.scope, table.c.key).in_([tuple(key) for key in keys]))
+    )
+    return {Key(row.scope, row.key): Stored(row.body_hash, row.status, row.reply) for row in rows}
+
+
+async def remember(
+    session: AsyncSession, answers: Sequence[tuple[Key, Stored]], at: datetime | None = None
+) -> None:
+    """Store new keys with their answers; raises the database's error where one is already there."""
+    if not answers:
+        return
+    made_at = at or datetime.now(UTC)
+    rows = [
+        {"scope": key.scope, "key": key.key, "body_hash": stored.body_hash, "status": stored.status,
+         "reply": stored.reply, "made_at": made_at}
+        for key, stored in answers
+    ]  # fmt: skip
+    await session.execute(insert(doors_of(session).idempotency), rows)
+
+
+async def claim(session: AsyncSession, key: Key, body_hash: str) -> Stored | None:
+    """Take `key` for a request that outlives this transaction; what was there before, or None."""
+    row = {"scope": key.scope, "key": key.key, "body_hash": body_hash, "made_at": datetime.now(UTC)}
+    table = doors_of(session).idempotency
+    made = await session.execute(insert_new(session, table, [row], table.c.key))
+    if made.first() is not None:
+        return None
+    return (await recall(session, [key]))[key]
+
+
+async def settle(session: AsyncSession, key: Key, status: int, reply: bytes) -> None:
+    """Give a claimed key its answer."""
+    table = doors_of(session).idempotency
+    await session.execute(
+        update(table)
+        .where(table.c.scope == key.scope, table.c.key == key.key)
+        .values(status=status, reply=reply)
+    )
+
+
+async def release(session: AsyncSession, key: Key) -> None:
+    """Forget a claimed key whose request changed nothing, so that it may be tried again."""
+    table = doors_of(session).idempotency
+    await session.execute(delete(table).where(table.c.scope == key.scope, table.c.key == key.key))
+
+
+async def forget_old(database: Database, at_most: int = 5_000) -> int:
+    """Drop up to `at_most` keys older than `KEEP`; how many there were."""
+    table = database.doors.idempotency
+    old = select(table.c.scope, table.c.key).where(table.c.made_at < datetime.now(UTC) - KEEP)
+    async with database.lossy_transaction() as session:
+        rows = (await session.execute(old.limit(at_most))).all()
+        if rows:
+            keys = [tuple(row) for row in rows]
+            await session.execute(delete(table).where(tuple_(table.c.scope, table.c.key).in_(keys)))
+    return len(rows)
+
+
+def optional_key(idempotency_key: Annotated[str | None, Header()] = None) -> str | None:
+    """FastAPI dependency: the request's key, if it has one; raises `KeyMalformed`."""
+    if idempotency_key is not None and _FORM.fullmatch(idempotency_key) is None:
+        raise KeyMalformed("1 to 255 visible ASCII characters.")
+    return idempotency_key
+
+
+def required_key(key: Annotated[str | None, Depends(optional_key)]) -> str:
+    """FastAPI dependency: the request's key; raises `KeyMissing`."""
+    if key is None:
+        raise KeyMissing("Send an Idempotency-Key header, new for each intention.")
+    return key
+
+
+OptionalKey = Annotated[str | None, Depends(optional_key)]
+RequiredKey = Annotated[str, Depends(required_key)]
+
+
+def replayed(status: int, reply: bytes, *, again: bool) -> Response:
+    """The JSON answer, marked `Idempotency-Replayed: true` where it was given before."""
+    headers = {"Idempotency-Replayed": "true"} if again else {}
+    return Response(reply, status, headers=headers, media_type="application/json")

@@ -1,0 +1,29 @@
+"""Identifiers that carry their kind and sort by time: `plg_01j…` (a ULID in lower case)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, NewType
+
+from ulid import ULID
+
+DriveId = NewType("DriveId", str)
+CreatorId = NewType("CreatorId", str)
+PledgeId = NewType("PledgeId", str)
+PaymentId = NewType("PaymentId", str)
+RefundId = NewType("RefundId", str)
+DonorId = NewType("DonorId", str)
+
+Kind = Literal["drv", "crt", "plg", "pay", "rfd", "don", "dnr", "key", "whk", "evt"]
+
+_FORM: Final = re.compile(r"[a-z]{3}_[0-7][0-9a-hjkmnp-tv-z]{25}", re.ASCII)
+
+
+def new(kind: Kind) -> str:
+    """A fresh identifier of `kind`; later ones sort after earlier ones (to the millisecond)."""
+    return f"{kind}_{str(ULID()).lower()}"
+
+
+def is_id(text: str, kind: Kind) -> bool:
+    """Whether `text` has the form of an identifier of `kind`."""
+    return text.startswith(kind) and _FORM.fullmatch(text) is not None

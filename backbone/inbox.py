@@ -1,0 +1,87 @@
+"""The inbox: what was heard is remembered in the transaction that acts on it, each event once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Table, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.bus import Partition, Positions, Record
+from backbone.database import Database, doors_of
+
+
+class Fenced(Exception):
+    """Another consumer owns the partition now; this one must stop and load its positions anew."""
+
+
+async def load_positions(database: Database, group: str, partitions: Sequence[Partition]) -> Positions:
+    """Where `group` is to read on, from its own database."""
+    positions = database.doors.positions
+    async with database.reading() as session:
+        rows = await session.execute(select(positions).where(positions.c.group == group))
+        known = {Partition(row.topic, row.partition): row.next for row in rows}
+    return {partition: known[partition] for partition in partitions if partition in known}
+
+
+async def advance(session: AsyncSession, group: str, records: Sequence[Record], expected: Positions) -> None:
+    """Move each partition's offset row past `records`, if it stands where this consumer left it.
+
+    Raises `Fenced` where it does not.
+    """
+    positions = doors_of(session).positions
+    for partition, after in after_of(records).items():
+        row = (positions.c.group == group, positions.c.topic == partition.topic)
+        moved = await session.execute(
+            update(positions)
+            .where(*row, positions.c.partition == partition.number)
+            .where(positions.c.next == expected.get(partition, 0))
+            .values(next=after)
+        )
+        if moved.rowcount == 0 and not await _first_row(session, positions, group, partition, after):  # type: ignore[attr-defined]
+            raise Fenced(f"{group} {partition}")
+
+
+async def _first_row(
+    session: AsyncSession, positions: Table, group: str, partition: Partition, after: int
+) -> bool:
+    values = {"group": group, "topic": partition.topic, "partition": partition.number, "next": after}
+    made = await session.execute(insert_new(session, positions, [values], positions.c.partition))
+    return made.first() is not None
+
+
+async def remember(session: AsyncSession, group: str, records: Sequence[Record]) -> list[Record]:
+    """Those of `records` that `group` has not heard before, now remembered."""
+    inbox = doors_of(session).inbox
+    heard_at = datetime.now(UTC)
+    by_id = {record.id: record for record in records}
+    rows = [{"group": group, "event_id": event_id, "heard_at": heard_at} for event_id in by_id]
+    made = await session.execute(insert_new(session, inbox, rows, inbox.c.event_id))
+    fresh = {row.event_id for row in made}
+    return [record for event_id, record in by_id.items() if event_id in fresh]
+
+
+def insert_new(session: AsyncSession, table: Table, rows: Sequence[dict[str, object]], *returning: object):  # type: ignore[no-untyped-def]
+    """`INSERT … VALUES … ON CONFLICT DO NOTHING RETURNING` in the dialect of the session."""
+    dialect = session.get_bind().dialect.name
+    statement = (sqlite if dialect == "sqlite" else postgresql).insert(table).values(list(rows))
+    return statement.on_conflict_do_nothing().returning(*returning)
+
+
+async def forget_old(database: Database, keep: timedelta = timedelta(days=7), at_most: int = 5_000) -> int:
+    """Drop up to `at_most` entries older than `keep`; how many there were."""
+    inbox = database.doors.inbox
+    old = select(inbox.c.group, inbox.c.event_id).where(inbox.c.heard_at < datetime.now(UTC) - keep)
+    async with database.lossy_transaction() as session:
+        rows = (await session.execute(old.limit(at_most))).all()
+        for group in {row.group for row in rows}:
+            gone = [row.event_id for row in rows if row.group == group]
+            await session.execute(delete(inbox).where(inbox.c.group == group, inbox.c.event_id.in_(gone)))
+    return len(rows)
+
+
+def after_of(records: Sequence[Record]) -> dict[Partition, int]:
+    """The position after the last of `records`, a partition."""
+    return {record.partition: record.offset + 1 for record in records}

@@ -1,0 +1,107 @@
+"""Money as integers: minor units plus a currency, and the decimal strings of the public door.
+
+Digits are ISO 4217's (a processor that counts otherwise converts at its own door). Over HTTP an
+amount is a decimal string with exactly the currency's digits, so that a slip by a factor of a
+hundred is visible to a reader and refused by a program (API.md, Manners).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import iso4217
+
+DIGITS: Final[dict[str, int]] = {
+    currency.code: currency.exponent for currency in iso4217.Currency if currency.exponent is not None
+}
+"""Digits after the decimal point of every active ISO 4217 currency that has any notion of them."""
+
+_DECIMAL: Final = re.compile(r"(0|[1-9][0-9]{0,29})(?:\.([0-9]+))?", re.ASCII)
+
+
+class MoneyError(ValueError):
+    """An amount that is not money as the public door writes it; the text says why."""
+
+
+class CurrencyMismatch(MoneyError):
+    """Two amounts of different currencies met."""
+
+
+@dataclass(frozen=True, slots=True, order=False)
+class Money:
+    """An amount: `minor_units` (may be negative in differences) of an ISO 4217 `currency`.
+
+    Arithmetic and comparison between currencies raise `CurrencyMismatch`.
+    """
+
+    minor_units: int
+    currency: str
+
+    def __add__(self, other: Money) -> Money:
+        self._same(other)
+        return Money(self.minor_units + other.minor_units, self.currency)
+
+    def __sub__(self, other: Money) -> Money:
+        self._same(other)
+        return Money(self.minor_units - other.minor_units, self.currency)
+
+    def __neg__(self) -> Money:
+        return Money(-self.minor_units, self.currency)
+
+    def __lt__(self, other: Money) -> bool:
+        self._same(other)
+        return self.minor_units < other.minor_units
+
+    def __le__(self, other: Money) -> bool:
+        self._same(other)
+        return self.minor_units <= other.minor_units
+
+    def _same(self, other: Money) -> None:
+        if self.currency != other.currency:
+            raise CurrencyMismatch(f"{self.currency} and {other.currency} do not add up")
+
+    def __str__(self) -> str:
+        return f"{decimal_string(self.minor_units, self.currency)} {self.currency}"
+
+
+def digits(currency: str) -> int:
+    """ISO 4217's digits after the point for `currency`; raises `MoneyError` for an unknown code."""
+    try:
+        return DIGITS[currency]
+    except KeyError:
+        raise MoneyError("not a currency of ISO 4217, in upper case") from None
+
+
+@lru_cache(maxsize=4096)
+def decimal_string(minor_units: int, currency: str) -> str:
+    """`"25.00"` for 2,500 US cents: exactly the currency's digits, a minus sign where negative."""
+    places = digits(currency)
+    if not places:
+        return str(minor_units)
+    sign, units = ("-", -minor_units) if minor_units < 0 else ("", minor_units)
+    whole, part = divmod(units, 10**places)
+    return f"{sign}{whole}.{part:0{places}d}"
+
+
+def parse(value: str, currency: str) -> int:
+    """The minor units of a decimal string written with exactly `currency`'s digits.
+
+    Raises `MoneyError` for signs, exponents, spaces, other scripts' digits, leading zeros and
+    more or fewer digits than the currency has.
+    """
+    places = digits(currency)
+    match = _DECIMAL.fullmatch(value)
+    if match is None:
+        raise MoneyError("must be a plain decimal number such as 25.00, in ASCII digits")
+    whole, part = match.group(1), match.group(2) or ""
+    if len(part) != places:
+        raise MoneyError(f"{currency} is written with exactly {places} digits after the point")
+    return int(whole + part)
+
+
+def as_json(minor_units: int, currency: str) -> dict[str, str]:
+    """The public door's shape: `{"currency": "USD", "value": "25.00"}`."""
+    return {"currency": currency, "value": decimal_string(minor_units, currency)}

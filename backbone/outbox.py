@@ -1,0 +1,185 @@
+"""The outbox: facts leave in the transaction of their change, a restartable relay carries them on.
+
+Rows are read by number and deleted by number once acknowledged. There is no cursor: a row that
+commits late, with a lower number, would be skipped by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter, Gauge
+from sqlalchemy import Row, delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone import ids
+from backbone.bus import PARTITIONS, BusUnavailable, EventBus, Message, partition_of
+from backbone.contracts.event import Event
+from backbone.crash import crash_point
+from backbone.database import Database, after_commit, doors_of
+from backbone.telemetry import TRACEPARENT
+
+BATCH: Final = 500
+POLL_S: Final = 0.2
+WATERMARK_S: Final = 1.0
+MAX_EVENT_BYTES: Final = 512 * 1024
+"""A larger message would be refused by a broker and poison the producer (KNOWLEDGE.md)."""
+
+log = structlog.get_logger()
+
+_ROWS = Gauge("ataa_outbox_rows", "Rows waiting in the outbox when last read.", ["service"])
+_AGE = Gauge("ataa_outbox_age_seconds", "Age of the oldest waiting row when last read.", ["service"])
+_SAID = Counter("ataa_outbox_published_total", "Events acknowledged by the bus.", ["service"])
+
+Floor = Callable[[AsyncSession], Awaitable[datetime | None]]
+"""The moment of the oldest thing stored and not yet turned into events, None when there is none."""
+
+
+class EventTooLarge(ValueError):
+    """An event over MAX_EVENT_BYTES; the transaction that would announce it fails."""
+
+
+async def announce(session: AsyncSession, events: Sequence[Event]) -> None:
+    """Put `events` into the outbox of the transaction `session` is in, in order."""
+    if not events:
+        return
+    said_at, traceparent = datetime.now(UTC), TRACEPARENT.get()
+    rows = [
+        {
+            "event_id": ids.new("evt"),
+            "name": event.wire_name,
+            "topic": event.topic,
+            "key": event.key,
+            "value": _bytes(event),
+            "traceparent": traceparent,
+            "said_at": said_at,
+        }
+        for event in events
+    ]
+    await session.execute(insert(doors_of(session).outbox), rows)
+    after_commit(session, session.info["said"].set)
+
+
+async def announce_raw(session: AsyncSession, message: Message) -> None:
+    """Put a message into the outbox as it is: how a dead letter leaves."""
+    row = {
+        "event_id": message.id,
+        "name": message.name,
+        "topic": message.topic,
+        "key": message.key,
+        "value": message.value,
+        "traceparent": message.traceparent,
+        "said_at": datetime.now(UTC),
+    }
+    await session.execute(insert(doors_of(session).outbox), [row])
+    after_commit(session, session.info["said"].set)
+
+
+def _bytes(event: Event) -> bytes:
+    value = event.to_bytes()
+    if len(value) > MAX_EVENT_BYTES:
+        raise EventTooLarge(f"{event.wire_name} of {len(value)} bytes")
+    return value
+
+
+class Relay:
+    """Carries one database's outbox to the bus, in the order of its numbers, at least once.
+
+    `topics` are those this service alone speaks on: their watermarks are said here. `floor` keeps
+    the watermark below what the service has stored but not yet announced.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        database: Database,
+        bus: EventBus,
+        topics: Sequence[str],
+        floor: Floor | None = None,
+    ) -> None:
+        self._service = service
+        self._database = database
+        self._bus = bus
+        self._topics = topics
+        self._floor = floor
+        self._marked: dict[tuple[str, int], float] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Relay until `stop`; what the bus refuses waits in the outbox and is tried again."""
+        while not stop.is_set():
+            self._database.said.clear()
+            try:
+                more = await self._round()
+            except BusUnavailable as error:
+                log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
+                await _wait(stop, 0.5)
+                continue
+            if not more:
+                await _wait(self._database.said, POLL_S)
+
+    async def empty(self) -> bool:
+        """Whether nothing waits."""
+        async with self._database.reading() as session:
+            return (
+                await session.execute(select(self._database.doors.outbox.c.number).limit(1))
+            ).first() is None
+
+    async def _round(self) -> bool:
+        rows, watermark = await self._read()
+        if rows:
+            await self._bus.publish(self._messages(rows, watermark))
+            crash_point(f"{self._service}.outbox.after_ack")
+            outbox = self._database.doors.outbox
+            async with self._database.lossy_transaction() as session:
+                await session.execute(delete(outbox).where(outbox.c.number.in_([row.number for row in rows])))
+            _SAID.labels(self._service).inc(len(rows))
+        if watermark is not None:
+            await self._mark_silent_partitions(watermark)
+        return len(rows) == BATCH
+
+    async def _read(self) -> tuple[Sequence[Row[Any]], datetime | None]:
+        """The next rows, and a watermark where they are all there is."""
+        started = datetime.now(UTC)
+        outbox = self._database.doors.outbox
+        async with self._database.reading() as session:
+            rows = (await session.execute(select(outbox).order_by(outbox.c.number).limit(BATCH))).all()
+            floor = await self._floor(session) if self._floor else None
+        _ROWS.labels(self._service).set(len(rows))
+        _AGE.labels(self._service).set((started - rows[0].said_at).total_seconds() if rows else 0)
+        return rows, None if len(rows) == BATCH else min(started, floor or started)
+
+    def _messages(self, rows: Sequence[Row[Any]], watermark: datetime | None) -> list[Message]:
+        messages = [
+            Message(row.topic, row.key, row.event_id, row.name, row.value, row.traceparent) for row in rows
+        ]
+        last = {(message.topic, partition_of(message.key)): place for place, message in enumerate(messages)}
+        for (topic, partition), place in last.items():
+            if watermark is not None and topic in self._topics:
+                messages[place] = replace(messages[place], watermark=watermark)
+                self._marked[topic, partition] = asyncio.get_running_loop().time()
+        return messages
+
+    async def _mark_silent_partitions(self, watermark: datetime) -> None:
+        now = asyncio.get_running_loop().time()
+        for topic in self._topics:
+            silent = [
+                partition
+                for partition in range(PARTITIONS)
+                if now - self._marked.get((topic, partition), -WATERMARK_S) >= WATERMARK_S
+            ]
+            if silent:
+                await self._bus.publish_watermarks(topic, watermark, silent)
+                self._marked |= {(topic, partition): now for partition in silent}
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return

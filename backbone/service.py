@@ -1,0 +1,193 @@
+"""What a service is, how it starts, is watched over, drains and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backbone import problems
+from backbone.settings import refuse
+
+STOP_S: Final = 10.0
+"""How long workers and open requests may take once a stop is asked for."""
+
+log = structlog.get_logger()
+_FAILURES = Counter(
+    "ataa_worker_failures_total", "Background work that failed and was started again.", ["worker"]
+)
+
+Work = Callable[[asyncio.Event], Awaitable[None]]
+"""Runs until the event is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Background work with a service-qualified name such as `payments.outbox`."""
+
+    name: str
+    run: Work
+
+
+async def _nothing() -> None:
+    return
+
+
+@dataclass(slots=True)
+class Service:
+    """A composed service: its HTTP door and its background work.
+
+    `start` opens databases and migrates them before the door opens; `close` is called last.
+    """
+
+    name: str
+    app: ASGIApp
+    workers: Sequence[Worker] = ()
+    start: Callable[[], Awaitable[None]] = _nothing
+    close: Callable[[], Awaitable[None]] = _nothing
+    drain: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a stop begins: streams end with `event: drain`."""
+
+
+async def keep_running(worker: Worker, stop: asyncio.Event) -> None:
+    """Run `worker` until `stop`; a failure is logged and it starts again, ever more patiently (≤ 5 s)."""
+    pause = 0.1
+    while not stop.is_set():
+        began = asyncio.get_running_loop().time()
+        try:
+            await worker.run(stop)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            _FAILURES.labels(worker.name).inc()
+            log.exception("worker.failed", worker=worker.name, error=type(error).__name__)
+        if not stop.is_set():
+            long_ago = asyncio.get_running_loop().time() - began > 30
+            pause = 0.1 if long_ago else min(pause * 2, 5.0)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await stop.wait()
+
+
+async def run_workers(services: Sequence[Service], stop: asyncio.Event) -> None:
+    """Run every worker of `services` until `stop`; those that do not end in time are cancelled."""
+    workers = [worker for service in services for worker in service.workers]
+    tasks = [asyncio.create_task(keep_running(worker, stop), name=worker.name) for worker in workers]
+    await stop.wait()
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=STOP_S)
+        for task in late:
+            log.warning("worker.cancelled", worker=task.get_name())
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def new_app(name: str, secret: str, **options: Any) -> FastAPI:
+    """A FastAPI application that answers problems and knows its callers (see `backbone.caller`)."""
+    app = FastAPI(title=f"Ataa {name}", docs_url=None, redoc_url=None, **options)
+    app.state.internal_secret = secret
+    problems.install(app)
+    return app
+
+
+def add_health(app: FastAPI, ready: Callable[[], Awaitable[bool]] | None = None) -> None:
+    """`/livez`, `/startupz` and `/readyz`; ready never waits for lag, Stripe or the bus."""
+
+    async def alive() -> Response:
+        return Response("ok\n", media_type="text/plain")
+
+    async def is_ready() -> Response:
+        fine = ready is None or await ready()
+        return Response("ok\n" if fine else "not ready\n", 200 if fine else 503, media_type="text/plain")
+
+    for path, answer in {"/livez": alive, "/startupz": alive, "/readyz": is_ready}.items():
+        app.add_api_route(path, answer, include_in_schema=False)
+
+
+async def metrics_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Prometheus's text format of this process, at every path."""
+    if scope["type"] != "http":
+        return
+    headers = [(b"content-type", CONTENT_TYPE_LATEST.encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": generate_latest()})
+
+
+class Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own: several share one process, `serve` hears the signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """A bound TCP socket; a port in use stops the start with a line that says which and how to change it."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        refuse(
+            f"{setting}: port {port} on {host} cannot be used ({error.strerror}); set {setting} to another"
+        )
+    return sock
+
+
+def server(app: ASGIApp) -> Server:
+    """One uvicorn worker for `app`, quiet, with keep-alive long enough for pooled clients."""
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(STOP_S),
+        server_header=False,
+        ws="none",
+        log_config=None,
+    )
+    return Server(config)
+
+
+async def serve(services: Sequence[Service], doors: Sequence[tuple[ASGIApp, socket.socket]]) -> None:
+    """Start `services`, open `doors`, and stay until SIGTERM or SIGINT.
+
+    A stop first sets every service's `drain`, so that streams end (uvicorn would wait for them for
+    ever), then lets requests and workers finish, then closes.
+    """
+    stop = asyncio.Event()
+    servers = [(server(app), sock) for app, sock in doors]
+
+    def stopping() -> None:
+        for service in services:
+            service.drain.set()
+        for one, _ in servers:
+            one.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stopping)
+    try:
+        for service in services:
+            await service.start()
+        working = asyncio.create_task(run_workers(services, stop))
+        try:
+            await asyncio.gather(*(one.serve(sockets=[sock]) for one, sock in servers))
+        finally:
+            stop.set()
+            await working
+    finally:
+        for service in reversed(services):
+            await service.close()

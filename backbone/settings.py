@@ -1,0 +1,76 @@
+"""Settings are environment variables named `ATAA_…`; a wrong one stops the start with one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "ATAA_"
+
+
+def _split(value: object) -> object:
+    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+
+
+Listed = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+"""A list given as `a,b,c`."""
+
+
+class Settings(BaseSettings):
+    """What every process of Ataa reads from its environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    data_dir: Path = Field(Path(".ataa"), description="Where the embedded run keeps its data.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
+    )
+    internal_secret: SecretStr = Field(
+        SecretStr(""), description="Signs calls between the services; random at each embedded start."
+    )
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of /metrics; 0 takes a free one (see ports.json)."
+    )
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def load(kind: type[Kind]) -> Kind:
+    """Read `kind` from the environment; exits with status 2 and a line naming each wrong variable."""
+    try:
+        return kind()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = PREFIX + str(problem["loc"][0]).upper()
+            refuse(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+        raise
+
+
+def refuse(line: str) -> NoReturn:
+    """Stop the start: one plain line on standard error, exit status 2."""
+    sys.stderr.write(f"ataa: {line}\n")
+    raise SystemExit(2)
+
+
+def describe(kinds: Iterable[type[Settings]]) -> list[tuple[str, str, str]]:
+    """(variable, default, meaning) of every setting, once each, by name; secrets' values are not shown."""
+    rows: dict[str, tuple[str, str, str]] = {}
+    for kind in kinds:
+        for name, field in kind.model_fields.items():
+            variable = PREFIX + name.upper()
+            default = "" if isinstance(field.default, SecretStr) else str(field.get_default())
+            rows[variable] = (variable, default, field.description or "")
+    return [rows[variable] for variable in sorted(rows)]
+
+
+def stray(kinds: Iterable[type[Settings]], known: Iterable[str] = ()) -> list[str]:
+    """Variables in the environment that look like settings and are none: likely typing errors."""
+    names = {variable for variable, _, _ in describe(kinds)} | set(known)
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in names)
