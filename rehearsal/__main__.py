@@ -1,0 +1,98 @@
+"""`python -m rehearsal demo`: a drive on this machine, replayed and proven to the cent."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rehearsal.console import Screen
+from rehearsal.demo import Options, perform
+from rehearsal.donors import IN_FLIGHT, Refused
+from rehearsal.door import NoAnswer
+from rehearsal.recording import BadRecording
+from rehearsal.stage import CannotStage
+from rehearsal.supervise import CannotRun
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+@app.callback()
+def rehearsal() -> None:
+    """A drive replayed against the public door, with a Stripe sandbox."""
+
+
+def _faults(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        faults = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"is not JSON ({error})") from error
+    if not isinstance(faults, dict):
+        raise typer.BadParameter('is not a JSON object such as {"duplicate": 3}')
+    return faults
+
+
+@app.command()
+def demo(
+    exits: Annotated[
+        bool, typer.Option("--exit", help="End after the proof: 0, or 1 if a cent is missing.")
+    ] = False,
+    recording: Annotated[
+        Path | None, typer.Option(help="Replay a marathon's minutes: a CSV file as in the data directory.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Seconds of the drive's curve.")] = 40.0,
+    rush_seconds: Annotated[
+        float, typer.Option(min=0, max=600, help="Seconds at full speed after it.")
+    ] = 20.0,
+    gifts: Annotated[int, typer.Option(min=10, max=1_000_000, help="At least so many donations.")] = 5_000,
+    donors: Annotated[int, typer.Option(min=1, max=1_000, help="Donors in flight.")] = IN_FLIGHT,
+    seed: Annotated[int, typer.Option(help="Equal seeds replay equal gifts.")] = 2022,
+    faults: Annotated[
+        str | None, typer.Option(help="Faults of the sandbox, as JSON for /_sandbox/faults.")
+    ] = None,
+    data_dir: Annotated[Path, typer.Option(envvar="ATAA_DATA_DIR")] = Path(".ataa"),
+    gateway_port: Annotated[int, typer.Option(envvar="ATAA_GATEWAY_PORT", min=1, max=65535)] = 8000,
+    sandbox_port: Annotated[int, typer.Option(envvar="ATAA_SANDBOX_PORT", min=1, max=65535)] = 8012,
+) -> None:
+    """Start everything, replay a drive, and prove that every cent is where it belongs."""
+    options = Options(
+        data_dir=data_dir,
+        gateway_port=gateway_port,
+        sandbox_port=sandbox_port,
+        curve_s=seconds,
+        rush_s=rush_seconds,
+        gifts=gifts,
+        in_flight=donors,
+        seed=seed,
+        exits=exits,
+        recording=recording,
+        faults=_faults(faults),
+    )
+    raise typer.Exit(_play(options, Screen()))
+
+
+def _play(options: Options, screen: Screen) -> int:
+    """The exit code: 0 proven, 1 not proven or not able to run (one line says why), 130 interrupted."""
+    try:
+        with asyncio.Runner(loop_factory=_event_loop) as runner:
+            return runner.run(perform(options, screen))
+    except (BadRecording, CannotStage, CannotRun, NoAnswer, Refused, OSError) as reason:
+        screen.say(f"demo: {reason}")
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        screen.say("demo: interrupted before the proof")
+        return 130
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's: the donors share a core with the sandbox, so each request's cost counts."""
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+if __name__ == "__main__":
+    app()

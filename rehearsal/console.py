@@ -1,0 +1,208 @@
+"""What a person sees: a bar while it runs, a proof they can read at the end; plain lines off a terminal."""
+
+import sys
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Final
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from rehearsal.amounts import CURRENCY
+from rehearsal.donors import Tally
+from rehearsal.proof import Proof
+from rehearsal.report import REPORT, Figures
+
+AIM_PER_S: Final = 150.0
+AIM_P99_MS: Final = 600.0
+AIM_RSS_MB: Final = 200.0
+_LINE_EACH_S: Final = 5.0
+_PLAIN_WIDTH: Final = 100
+
+_WITNESSES: Final = {
+    "sandbox": ("The card processor (sandbox)", "money it took from cards"),
+    "ledger": ("The ledger (payments)", "money written down, entry by entry"),
+    "totals": ("The totals (leaderboard)", "what viewers are shown"),
+    "pledges": ("The promises (pledges)", "promises that were kept"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is shown while it runs. `done` is 0 to 1; freshness in ms, None before the first gift."""
+
+    phase: str
+    done: float
+    raised: str
+    donations: int
+    per_s: float
+    freshness_ms: float | None
+    eta_s: float
+
+    def line(self) -> str:
+        """All of it in one plain line."""
+        fresh = "-" if self.freshness_ms is None else f"{self.freshness_ms:.0f} ms"
+        return (
+            f"{self.phase}: {grouped(self.raised)} {CURRENCY} from {self.donations:,} donations, "
+            f"{self.per_s:.0f}/s, freshness {fresh}, {self.eta_s:.0f} s left"
+        )
+
+
+class Screen:
+    """Speaks to the terminal, or to a log when there is none."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        plain = not sys.stdout.isatty()
+        self.console = console or Console(highlight=False, width=_PLAIN_WIDTH if plain else None)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._line_at = 0.0
+
+    def say(self, line: str) -> None:
+        """One line of its own, above the bar."""
+        (self._bar.console if self._bar else self.console).print(Text(line), soft_wrap=True)
+
+    def __enter__(self) -> "Screen":
+        if self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.fields[phase]}"),
+                BarColumn(bar_width=None),
+                TextColumn("[bold green]{task.fields[raised]}[/] " + CURRENCY),
+                TextColumn("{task.fields[donations]} gifts"),
+                TextColumn("[cyan]{task.fields[per_s]}/s[/]"),
+                TextColumn("fresh {task.fields[fresh]}"),
+                TextColumn("{task.fields[eta]} left"),
+                console=self.console,
+                auto_refresh=False,
+                expand=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+
+    def show(self, moment: Moment) -> None:
+        """The bar, as of now; off a terminal a line every few seconds."""
+        if self._bar is None:
+            if time.monotonic() - self._line_at >= _LINE_EACH_S:
+                self._line_at = time.monotonic()
+                self.say(moment.line())
+            return
+        fresh = "-" if moment.freshness_ms is None else f"{moment.freshness_ms:.0f} ms"
+        fields: dict[str, Any] = {
+            "phase": moment.phase,
+            "raised": grouped(moment.raised),
+            "donations": f"{moment.donations:,}",
+            "per_s": f"{moment.per_s:.0f}",
+            "fresh": fresh,
+            "eta": f"{moment.eta_s:.0f} s",
+        }
+        if self._task is None:
+            self._task = self._bar.add_task("", total=1.0, **fields)
+        self._bar.update(self._task, completed=moment.done, **fields)
+        self._bar.refresh()
+
+    def prove(self, proof: Proof, figures: Figures, tally: Tally) -> None:
+        """The proof, the figures and the verdict."""
+        self.console.print()
+        self.console.print(_books(proof))
+        self.console.print(_figures(figures, tally))
+        for line in shortcomings(proof):
+            self.console.print(Text(line, style="red"), soft_wrap=True)
+        for trouble in tally.troubles[:5]:
+            self.console.print(Text(f"trouble: {trouble}", style="yellow"), soft_wrap=True)
+        if tally.trouble_count > 5:
+            self.console.print(Text(f"... and {tally.trouble_count - 5} more", style="yellow"))
+        self.console.print(_verdict(proof))
+        self.say(f"All figures are in {REPORT}.")
+
+
+def grouped(value: str) -> str:
+    """`"1234.50"` as `"1,234.50"`."""
+    return f"{Decimal(value):,}"
+
+
+def _books(proof: Proof) -> Table:
+    table = Table(title="The same money, counted by four who do not talk about it", title_justify="left")
+    currencies = list(proof.difference)
+    table.add_column("who was asked")
+    table.add_column("what it counts")
+    for currency in currencies:
+        table.add_column(currency, justify="right")
+    for name, (who, what) in _WITNESSES.items():
+        book = proof.books.get(name)
+        amounts = ("no answer" if book is None else f"{book.get(c, Decimal('0.00')):,}" for c in currencies)
+        table.add_row(who, what, *amounts)
+    table.add_section()
+    table.add_row("Difference", "must be nothing", *(f"{proof.difference[c]:,}" for c in currencies))
+    return table
+
+
+def _figures(figures: Figures, tally: Tally) -> Table:
+    table = Table(title="What happened", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    rows = [
+        ("Gifts paid / counted", f"{len(tally.paid):,} / {figures.donations:,}", "must be equal"),
+        ("Cards declined, donors who left", f"{tally.declined:,}, {tally.abandoned:,}", ""),
+        ("Refunds, disputes", f"{tally.refunds:,}, {tally.disputes:,}", ""),
+        (
+            "Donations a second, busiest 20 s",
+            f"{figures.donations_per_s:.1f}",
+            f"aim: at least {AIM_PER_S:.0f}",
+        ),
+        ("From card to screen, half within", _ms(figures.freshness_p50_ms), ""),
+        (
+            "From card to screen, 99 of 100 within",
+            _ms(figures.freshness_p99_ms),
+            f"aim: at most {AIM_P99_MS:.0f} ms",
+        ),
+    ]
+    for process, peak in figures.peak_rss_mb.items():
+        rows.append((f"Most memory, {process}", f"{peak:.0f} MB", f"aim: at most {AIM_RSS_MB:.0f} MB"))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"
+
+
+def shortcomings(proof: Proof) -> list[str]:
+    """Everything that does not hold, a line each; empty when the proof holds and all was quiet."""
+    lines = []
+    if not proof.books:
+        lines.append("The books could not be read.")
+    lines += [
+        f"The books differ by {amount:,} {currency}."
+        for currency, amount in proof.difference.items()
+        if amount
+    ]
+    if proof.uncaptured:
+        lines.append(f"Donors paid {proof.uncaptured:,} {CURRENCY} that the processor does not have.")
+    if proof.lost:
+        lines.append(f"{len(proof.lost)} paid gifts were not counted: {', '.join(proof.lost[:5])}")
+    if proof.counted_twice:
+        lines.append(f"{len(proof.counted_twice)} gifts counted twice: {', '.join(proof.counted_twice[:5])}")
+    if not proof.quiet:
+        lines.append(f"It did not come to rest; still waiting for {proof.complaint or 'the books to rest'}.")
+    return lines
+
+
+def _verdict(proof: Proof) -> Panel:
+    if proof.holds:
+        words = f"PROVEN: {proof.counted:,} gifts, each counted once, not one cent missing."
+        return Panel(Text(words, style="bold green"), expand=False)
+    return Panel(Text("NOT PROVEN: see the lines above.", style="bold red"), expand=False)

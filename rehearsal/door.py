@@ -1,0 +1,132 @@
+"""The public door as a patient client sees it: the same request until there is an answer to it."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+
+PATIENCE_S: Final = 120.0
+"""How long one request is tried: longer than a killed system needs to stand up again."""
+
+REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=20.0, sock_connect=3.0)
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
+_LONGEST_RETRY_AFTER_S: Final = 15.0
+_FINAL_CONFLICTS: Final = ("drive-closed", "refund-exceeds-payment")
+
+
+class NoAnswer(Exception):
+    """Nothing but failures until patience ran out; the message names the request and the last of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that will not change by asking again.
+
+    `in_doubt` says that an earlier try of this request was lost and may have been acted upon.
+    """
+
+    status: int
+    body: Mapping[str, Any]
+    in_doubt: bool
+
+    @property
+    def problem(self) -> str:
+        """One line saying what was refused (RFC 9457's type and detail)."""
+        return f"{self.status} {self.body.get('type', '')} {self.body.get('detail', '')}".strip()
+
+
+def new_session() -> aiohttp.ClientSession:
+    """One session for a whole rehearsal: connections are kept, cookies are not, replies are not zipped."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=REQUEST_TIMEOUT,
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+class Door:
+    """Sends requests to `base_url` (or to an absolute address) until one is answered for good.
+
+    A lost connection, a timeout, 429, 5xx and a conflict that passes (the first request with a key still
+    running, a payment not heard of yet) are tried again, `Retry-After` honoured, for `patience_s`.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, patience_s: float = PATIENCE_S) -> None:
+        self.base_url = base_url
+        self._session = session
+        self._patience_s = patience_s
+        self.retries = 0
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+        """Raises NoAnswer."""
+        return await self._send("GET", path, None, headers or {})
+
+    async def post(
+        self, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """`body` goes as JSON, byte for byte the same at each try. Raises NoAnswer."""
+        payload = json.dumps(body or {}, ensure_ascii=False).encode()
+        return await self._send(
+            "POST", path, payload, {"Content-Type": "application/json", **(headers or {})}
+        )
+
+    async def _send(self, method: str, path: str, payload: bytes | None, headers: Mapping[str, str]) -> Reply:
+        url = path if path.startswith("http") else self.base_url + path
+        give_up = time.monotonic() + self._patience_s
+        pause_s = _FIRST_PAUSE_S
+        in_doubt = False
+        while True:
+            retry_after_s: float | None = None
+            try:
+                async with self._session.request(method, url, data=payload, headers=headers) as response:
+                    text = await response.read()
+                    reply = Reply(response.status, _json(text), in_doubt)
+                    if not _passes(reply):
+                        return reply
+                    retry_after_s = _seconds(response.headers.get("Retry-After"))
+                    failure = reply.problem
+                    in_doubt = in_doubt or reply.status >= 500
+            except aiohttp.ClientConnectorError as error:
+                failure = str(error)
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                failure = f"{type(error).__name__} {error}".strip()
+                in_doubt = True
+            wait_s = retry_after_s if retry_after_s is not None else pause_s * random.uniform(0.5, 1.0)  # noqa: S311
+            if time.monotonic() + wait_s > give_up:
+                raise NoAnswer(f"{method} {url.partition('?')[0]}: {failure}")
+            self.retries += 1
+            await asyncio.sleep(wait_s)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+def _passes(reply: Reply) -> bool:
+    """Whether asking again can help."""
+    if reply.status == 409:
+        return not str(reply.body.get("type", "")).endswith(_FINAL_CONFLICTS)
+    return reply.status == 429 or reply.status >= 500
+
+
+def _json(text: bytes) -> Mapping[str, Any]:
+    """The reply's object; what is not one (a proxy's HTML, say) becomes a problem with its first words."""
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"detail": text[:200].decode(errors="replace")}
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """`Retry-After` in seconds (RFC 9110 10.2.3; a date counts as a second)."""
+    if retry_after is None:
+        return None
+    try:
+        return min(max(float(retry_after), 0.0), _LONGEST_RETRY_AFTER_S)
+    except ValueError:
+        return 1.0

@@ -1,0 +1,185 @@
+"""Who gives what, and what goes wrong: each donor's intention, the same for the same seed and number."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from rehearsal.amounts import LARGEST_GIFT_CENTS, as_money
+from rehearsal.curve import Plan
+
+GOOD_CARD: Final = "4242424242424242"
+DECLINED_CARD: Final = "4000000000000002"
+DISPUTED_CARD: Final = "4000000000000259"
+REFUND_FAILS_CARD: Final = "4000000000005126"
+"""Stripe's test cards (https://docs.stripe.com/testing), as the sandbox knows them."""
+
+CREATORS: Final = (
+    ("noor-live", "Noor Live"),
+    ("abu-flah", "ليالي الشتاء"),
+    ("sami-plays", "Sami Plays"),
+    ("layla-cooks", "مطبخ ليلى"),
+    ("omar-tech", "Omar Tech"),
+    ("hala-travels", "هالة تسافر"),
+    ("basel-fc", "Basel FC"),
+    ("rima-reads", "ريما تقرأ"),
+    ("zain-music", "Zain Music"),
+    ("dana-draws", "دانا ترسم"),
+    ("tariq-chess", "Tariq Chess"),
+    ("mona-science", "منى والعلوم"),
+)
+"""Slug and name, most popular first."""
+
+_POPULARITY: Final = tuple(1 / (rank + 1) ** 1.2 for rank in range(len(CREATORS)))
+_FIRST_NAMES_EN: Final = (
+    "Amal",
+    "Ben",
+    "Clara",
+    "Daniel",
+    "Elif",
+    "Farah",
+    "Grace",
+    "Hana",
+    "Idris",
+    "Jonas",
+)
+_FIRST_NAMES_AR: Final = ("أحمد", "فاطمة", "خالد", "مريم", "يوسف", "سارة", "عمر", "نور", "علي", "هدى")
+_LAST_NAMES_EN: Final = ("Haddad", "Okafor", "Silva", "Novak", "Rahman", "Berg", "Costa", "Meyer")
+_LAST_NAMES_AR: Final = ("الأحمد", "حداد", "المصري", "العلي", "درويش", "الخطيب", "منصور", "السيد")
+_WORDS_EN: Final = (
+    "Stay warm!",
+    "From our family to yours",
+    "For every child who is cold tonight",
+    "Keep going, we are watching from Lisbon",
+    "Small, but with love",
+)
+_WORDS_AR: Final = (
+    "الله يدفي قلوبكم",
+    "من القلب إلى القلب",
+    "شتاء دافئ للجميع",
+    "قليل دائم خير من كثير منقطع",
+    "بارك الله فيكم",
+)
+_PLATFORMS: Final = ("youtube", "twitch", "tiktok", "instagram")
+
+
+class After(StrEnum):
+    """What happens to a gift once it is paid."""
+
+    NOTHING = "nothing"
+    REFUND = "refund"
+    PARTIAL_REFUND = "partial_refund"
+    FAILED_REFUND = "failed_refund"
+    DISPUTE = "dispute"
+
+
+@dataclass(frozen=True, slots=True)
+class Intention:
+    """One donor's wish, made exactly once whatever happens on the way.
+
+    `key` is its Idempotency-Key, `body` the pledge as the public door takes it, `cards` are tried in order.
+    """
+
+    number: int
+    key: str
+    amount_cents: int
+    body: Mapping[str, Any]
+    cards: tuple[str, ...]
+    after: After
+    abandons: bool
+    publishable: bool
+
+    @property
+    def refund_cents(self) -> int | None:
+        """What a refund asks back; None asks for all of it."""
+        return self.amount_cents // 2 if self.after is After.PARTIAL_REFUND else None
+
+
+class Crowd:
+    """All donors of a rehearsal: `intention(n)` for the n-th, without end.
+
+    `institutions` tells which positions of the plan carry an institution's name.
+    """
+
+    def __init__(self, plan: Plan, seed: int, run: str) -> None:
+        self._plan = plan
+        self._seed = seed
+        self._run = run
+        self._cast = _cast(len(plan.arrivals), plan.institutions)
+
+    def intention(self, number: int) -> Intention:
+        """The n-th donor (from 0): first those of the curve, then those of the rush."""
+        rng = random.Random(self._seed * 1_000_003 + number)  # noqa: S311 - a script, not a secret
+        on_curve = number < len(self._plan.arrivals)
+        amount = self._plan.arrivals[number].amount_cents if on_curve else self._plan.rush_size(rng)
+        institution = on_curve and number in self._plan.institutions
+        after = self._cast.get(number) or (After.NOTHING if institution else _chance(rng, amount))
+        cast = institution or after is not After.NOTHING
+        abandons = not cast and rng.random() < 0.03
+        return Intention(
+            number=number,
+            key=f"{self._run}-{number}",
+            amount_cents=amount,
+            body=self._body(number, amount, institution, rng),
+            cards=_cards(after, declined=not cast and rng.random() < 0.06),
+            after=after,
+            abandons=abandons,
+            publishable=not cast and rng.random() < 0.02,
+        )
+
+    def _body(self, number: int, amount: int, institution: bool, rng: random.Random) -> dict[str, Any]:
+        body: dict[str, Any] = {"amount": as_money(amount), "reference": f"{self._run}-{number}"}
+        if institution:
+            large = amount == LARGEST_GIFT_CENTS
+            name = "The Winter Foundation" if large else "A friend of winter"
+            return body | {"donor": {"name": name, "locale": "en"}, "message": "For the whole camp"}
+        arabic = rng.random() < 0.6
+        if rng.random() < 0.85:
+            body["creator"] = rng.choices(CREATORS, _POPULARITY)[0][0]
+        if rng.random() < 0.93:
+            body["donor"] = _donor(number, arabic, rng)
+        if rng.random() < 0.25:
+            body["message"] = rng.choice(_WORDS_AR if arabic else _WORDS_EN)
+        if rng.random() < 0.7:
+            body["source"] = {"platform": rng.choice(_PLATFORMS), "campaign": "winter-stream"}
+        return body
+
+
+def _donor(number: int, arabic: bool, rng: random.Random) -> dict[str, Any]:
+    """A name, often an e-mail address; every twelfth or so is someone who gave before."""
+    person = rng.randrange(number) if number and rng.random() < 0.08 else number
+    if rng.random() < 0.08:
+        return {"anonymous": True, "locale": "ar" if arabic else "en"}
+    first, last = (_FIRST_NAMES_AR, _LAST_NAMES_AR) if arabic else (_FIRST_NAMES_EN, _LAST_NAMES_EN)
+    donor = {"name": f"{rng.choice(first)} {rng.choice(last)}", "locale": "ar" if arabic else "en"}
+    return donor | ({"email": f"donor-{person}@example.org"} if rng.random() < 0.8 else {})
+
+
+def _chance(rng: random.Random, amount: int) -> After:
+    """Now and then an ordinary gift is refunded or disputed; a gift too small to halve is left alone."""
+    if amount < 200:
+        return After.NOTHING
+    choices = (After.NOTHING, After.REFUND, After.PARTIAL_REFUND, After.DISPUTE)
+    return rng.choices(choices, (0.9785, 0.01, 0.01, 0.0015))[0]
+
+
+def _cast(gifts: int, taken: frozenset[int]) -> dict[int, After]:
+    """Places on the curve where something happens in every rehearsal, however short."""
+    cast: dict[int, After] = {}
+    scenes = (After.DISPUTE, After.REFUND, After.PARTIAL_REFUND, After.FAILED_REFUND)
+    for scene, part in zip(scenes, (0.1, 0.2, 0.3, 0.4), strict=True):
+        place = int(gifts * part)
+        while place < gifts and (place in taken or place in cast):
+            place += 1
+        if place < gifts:
+            cast[place] = scene
+    return cast
+
+
+def _cards(after: After, declined: bool) -> tuple[str, ...]:
+    if after is After.DISPUTE:
+        return (DISPUTED_CARD,)
+    if after is After.FAILED_REFUND:
+        return (REFUND_FAILS_CARD,)
+    return (DECLINED_CARD, GOOD_CARD) if declined else (GOOD_CARD,)

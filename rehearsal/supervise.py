@@ -1,0 +1,218 @@
+"""The demo's processes: started, restarted when they die, and never left behind."""
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Final
+
+import aiohttp
+
+from rehearsal.stage import Stage
+
+READY_S: Final = 60.0
+_LOOK_S: Final = 0.05
+_MEASURE_S: Final = 1.0
+_STOP_S: Final = 8.0
+_DEATHS_ALLOWED: Final = 5
+_DEATHS_WINDOW_S: Final = 30.0
+_LAST_WORDS: Final = 5
+_PR_SET_PDEATHSIG: Final = 1
+_ROOT: Final = Path(__file__).resolve().parents[1]
+"""Where the packages are, whatever directory the demo was started in."""
+
+
+class CannotRun(Exception):
+    """A process does not start, or dies again and again; the message ends with its last words."""
+
+
+def _die_with_parent() -> None:
+    """In the child, on Linux: be told to stop when the rehearsal is gone, even by SIGKILL (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Child:
+    """One process: its command, its log, and the most memory any of its incarnations had (bytes)."""
+
+    def __init__(
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> None:
+        self.name = name
+        self.peak_rss = 0
+        self._arguments = [sys.executable, *arguments]
+        self._environment = dict(environment)
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deaths: deque[float] = deque(maxlen=_DEATHS_ALLOWED)
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, while there is one."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Start it, in a group of its own so that a terminal's Ctrl-C reaches the rehearsal only."""
+        if self._process is not None:
+            _close(self._process.stdin)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._arguments,
+                env=self._environment,
+                cwd=_ROOT,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads here
+            )
+        # A crash asked for by a test is meant once, not again after each restart.
+        self._environment.pop("ATAA_CRASH_AT", None)
+
+    def exit_status(self) -> int | None:
+        """None while it runs, else how it ended (negative: by that signal)."""
+        return self._process.poll() if self._process is not None else None
+
+    def died_too_often(self) -> bool:
+        """Note a death; whether the last few came too fast for another try to help."""
+        now = time.monotonic()
+        self._deaths.append(now)
+        return len(self._deaths) == _DEATHS_ALLOWED and now - self._deaths[0] < _DEATHS_WINDOW_S
+
+    def measure(self) -> None:
+        """Take the kernel's high-water mark of resident memory; where there is no /proc there is none."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return
+        self.peak_rss = max(self.peak_rss, high_water_bytes(status))
+
+    def last_words(self) -> str:
+        """The end of its log, in one line."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return " | ".join(lines[-_LAST_WORDS:]) or "it said nothing"
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, and the end of its input."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            _close(self._process.stdin)
+
+    def stop(self, within_s: float) -> None:
+        """Wait for the end; SIGKILL after `within_s`."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        _close(self._process.stdin)
+
+
+def high_water_bytes(status: str) -> int:
+    """`VmHWM` of a /proc/<pid>/status, 0 where it is missing (a zombie)."""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    if pipe is not None:
+        pipe.close()
+
+
+class Supervisor:
+    """Runs the sandbox and the embedded system of a stage; use as an async context manager."""
+
+    def __init__(self, stage: Stage, session: aiohttp.ClientSession, say: Callable[[str], None]) -> None:
+        environment = dict(os.environ)
+        logs = stage.directory
+        embedded_environment = stage.embedded_environment(environment)
+        sandbox_environment = {k: v for k, v in environment.items() if not k.startswith("ATAA_")}
+        self.embedded = Child("embedded", ["-m", "embedded"], embedded_environment, logs / "embedded.log")
+        self.sandbox = Child("sandbox", stage.sandbox_arguments(), sandbox_environment, logs / "sandbox.log")
+        self.restarts = 0
+        self._stage = stage
+        self._session = session
+        self._say = say
+        self._pids = stage.directory / "pids.json"
+
+    async def __aenter__(self) -> "Supervisor":
+        try:
+            await self._start(self.sandbox, f"{self._stage.sandbox_url}/livez")
+            await self._start(self.embedded, f"{self._stage.gateway_url}/readyz")
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop()
+
+    async def keep_alive(self) -> None:
+        """Start again whatever dies, until cancelled. Raises CannotRun when that does not help."""
+        measured_at = 0.0
+        while True:
+            for child in (self.sandbox, self.embedded):
+                if (status := child.exit_status()) is not None:
+                    self._restart(child, status)
+            if time.monotonic() - measured_at >= _MEASURE_S:
+                measured_at = time.monotonic()
+                self.measure()
+            await asyncio.sleep(_LOOK_S)
+
+    def measure(self) -> dict[str, float]:
+        """Peak resident memory of each process so far, the rehearsal's own included, in MB."""
+        own = Path("/proc/self/status")
+        rehearsal = high_water_bytes(own.read_text(encoding="ascii")) if own.exists() else 0
+        for child in (self.sandbox, self.embedded):
+            child.measure()
+        peaks = {"embedded": self.embedded.peak_rss, "sandbox": self.sandbox.peak_rss, "rehearsal": rehearsal}
+        return {name: round(peak / 1e6, 1) for name, peak in peaks.items() if peak}
+
+    def _restart(self, child: Child, status: int) -> None:
+        if child.died_too_often():
+            raise CannotRun(f"{child.name} keeps dying: {child.last_words()}")
+        ended = f"was killed (signal {-status})" if status < 0 else f"ended with status {status}"
+        self._say(f"process {child.pid} ({child.name}) {ended}; starting it again")
+        self.restarts += 1
+        child.start()
+        self._write_pids()
+
+    async def _start(self, child: Child, probe: str) -> None:
+        child.start()
+        self._write_pids()
+        give_up = time.monotonic() + READY_S
+        while not await self._answers(probe):
+            if child.exit_status() is not None:
+                raise CannotRun(f"{child.name} does not start: {child.last_words()}")
+            if time.monotonic() > give_up:
+                raise CannotRun(f"{child.name} is not ready after {READY_S:.0f} s: {child.last_words()}")
+            await asyncio.sleep(0.1)
+
+    async def _answers(self, probe: str) -> bool:
+        try:
+            async with self._session.get(probe, timeout=aiohttp.ClientTimeout(total=2.0)) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+
+    def _write_pids(self) -> None:
+        pids = {child.name: child.pid for child in (self.embedded, self.sandbox) if child.pid is not None}
+        fresh = self._pids.with_suffix(".new")
+        fresh.write_text(json.dumps(pids), encoding="utf-8")
+        fresh.replace(self._pids)
+
+    def _stop(self) -> None:
+        """The embedded system first, so that it can still reach the sandbox while it drains."""
+        for child in (self.embedded, self.sandbox):
+            child.ask_to_stop()
+            child.stop(_STOP_S)
