@@ -1,0 +1,73 @@
+"""The pretended Stripe account: its rows, its event log, its address. Every operation gets it passed in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rehearsal.sandbox.events import EventLog
+from rehearsal.sandbox.journal import Journal
+from rehearsal.sandbox.records import Dispute, Payment, Refund, Session
+from rehearsal.sandbox.refusals import missing
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as the operations see it: decoded parameters, the id of the address, who asked."""
+
+    params: dict[str, Any]
+    target: str = ""
+    request_id: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(slots=True)
+class Account:
+    """What operations work on. `base_url` is where its pay pages are, without a closing slash."""
+
+    journal: Journal
+    events: EventLog
+    base_url: str
+    clock: Callable[[], float] = field(default=time.time)
+
+    def session(self, session_id: str, param: str = "id") -> Session:
+        """Raises Refusal when there is none."""
+        row = self.journal.row("SELECT * FROM sessions WHERE id = ?", (session_id,))
+        if row is None:
+            raise missing("checkout.session", session_id, param)
+        return Session._make(row)
+
+    def payment(self, payment_id: str, param: str = "intent") -> Payment:
+        """Raises Refusal when there is none."""
+        row = self.journal.row("SELECT * FROM payments WHERE id = ?", (payment_id,))
+        if row is None:
+            raise missing("payment_intent", payment_id, param)
+        return Payment._make(row)
+
+    def charged_payment(self, charge_id: str, param: str = "id") -> Payment:
+        """The captured payment of a charge. Raises Refusal when there is none."""
+        row = self.journal.row("SELECT * FROM payments WHERE id = ?", ("pi_" + charge_id[3:],))
+        if row is None or not charge_id.startswith("ch_") or not Payment._make(row).captured:
+            raise missing("charge", charge_id, param)
+        return Payment._make(row)
+
+    def refunds_of(self, payment_id: str) -> list[Refund]:
+        """All refunds of a payment, newest first."""
+        rows = self.journal.rows("SELECT * FROM refunds WHERE payment = ? ORDER BY n DESC", (payment_id,))
+        return [Refund._make(row) for row in rows]
+
+    def dispute_of(self, payment_id: str) -> Dispute | None:
+        row = self.journal.row("SELECT * FROM disputes WHERE payment = ?", (payment_id,))
+        return Dispute._make(row) if row else None
+
+    def unrefunded(self, payment: Payment) -> int:
+        """What refunds that did not fail have left of a charge, in minor units."""
+        kept = (refund.amount for refund in self.refunds_of(payment.id) if refund.status != "failed")
+        return payment.amount - sum(kept)
+
+    def plan(self, deed: str, target: str, delay_s: float) -> None:
+        """Have something done later, across restarts."""
+        due = self.clock() + delay_s
+        self.journal.write("INSERT INTO plans (due, deed, target) VALUES (?, ?, ?)", (due, deed, target))

@@ -1,0 +1,51 @@
+"""Stripe's test cards (https://docs.stripe.com/testing) and what comes of paying with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Refunding = Literal["succeeds", "succeeds_later", "fails_later"]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One test card: `decline_code` None means that it pays."""
+
+    brand: str
+    decline_code: str | None = None
+    decline_message: str = "Your card was declined."
+    disputed: bool = False
+    refunding: Refunding = "succeeds"
+
+    @property
+    def error_code(self) -> str:
+        """The error's `code`, which for a few declines is the decline code itself."""
+        own = ("expired_card", "incorrect_cvc", "processing_error")
+        return self.decline_code if self.decline_code in own else "card_declined"
+
+
+CARDS: Final[dict[str, Card]] = {
+    "4242424242424242": Card("visa"),
+    "4000056655665556": Card("visa"),
+    "5555555555554444": Card("mastercard"),
+    "5105105105105100": Card("mastercard"),
+    "378282246310005": Card("amex"),
+    "4000000000000002": Card("visa", "generic_decline"),
+    "4000000000009995": Card("visa", "insufficient_funds", "Your card has insufficient funds."),
+    "4000000000009987": Card("visa", "lost_card"),
+    "4000000000009979": Card("visa", "stolen_card"),
+    "4000000000000069": Card("visa", "expired_card", "Your card has expired."),
+    "4000000000000127": Card("visa", "incorrect_cvc", "Your card's security code is incorrect."),
+    "4000000000000119": Card(
+        "visa", "processing_error", "An error occurred while processing your card. Try again in a little bit."
+    ),
+    "4000000000000259": Card("visa", disputed=True),
+    "4000000000007726": Card("visa", refunding="succeeds_later"),
+    "4000000000005126": Card("visa", refunding="fails_later"),
+}
+
+
+def digits_of(number: str) -> str:
+    """The number without the spaces and hyphens people type."""
+    return number.replace(" ", "").replace("-", "")

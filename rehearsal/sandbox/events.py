@@ -1,0 +1,102 @@
+"""The event log: every change as a Stripe Event, kept for `events.list` and handed on for delivery."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rehearsal.sandbox.journal import Journal
+from rehearsal.sandbox.records import Json, Payment, new_id
+from rehearsal.sandbox.shapes import API_VERSION, to_json
+
+if TYPE_CHECKING:
+    from rehearsal.sandbox.account import Call
+
+INSERT: Final = (
+    "INSERT INTO events (id, created, type, payment, session, pledge, dropped, body)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class Subject(NamedTuple):
+    """Whom an event is about, for those who match deliveries to gifts."""
+
+    payment: str | None = None
+    session: str | None = None
+    pledge: str | None = None
+
+    @classmethod
+    def of(cls, payment: Payment) -> Subject:
+        return cls(payment.id, payment.session, payment.pledge)
+
+
+class EventLog:
+    """Writes events in the transaction of their change; once it is committed they go to `deliver`.
+
+    `deliver(n, body)` is set by whoever delivers; `drop()` says whether an event's delivery gets lost.
+    """
+
+    def __init__(self, journal: Journal, clock: Callable[[], float] = time.time) -> None:
+        self._journal = journal
+        self._clock = clock
+        self.deliver: Callable[[int, bytes], None] = lambda n, body: None
+        self.drop: Callable[[], bool] = lambda: False
+        acked = "SELECT event FROM acks"
+        rows = journal.rows(f"SELECT n FROM events WHERE n NOT IN ({acked}) ORDER BY n")
+        self.undelivered: set[int] = {n for (n,) in rows}
+
+    def emit(self, kind: str, subject: Subject, thing: Json, call: Call | None = None) -> None:
+        """Record that something happened. `thing` is the Stripe object as it now is."""
+        event_id = new_id("evt_")
+        created = int(self._clock())
+        event = {
+            "id": event_id,
+            "object": "event",
+            "api_version": API_VERSION,
+            "created": created,
+            "data": {"object": thing},
+            "livemode": False,
+            "pending_webhooks": 1,
+            "request": {
+                "id": call.request_id if call else None,
+                "idempotency_key": call.idempotency_key if call else None,
+            },
+            "type": kind,
+        }
+        body = to_json(event).encode()
+        dropped = self.drop()
+        n = self._journal.write(INSERT, (event_id, created, kind, *subject, int(dropped), body))
+        self.undelivered.add(n)
+        if not dropped:
+            self._journal.after_commit(partial(self.deliver, n, body))
+
+    def acknowledge(self, n: int, at: float) -> None:
+        """Record the first 2xx to an event; later ones change nothing. `at` is Unix time."""
+        if n not in self.undelivered:
+            return
+        self.undelivered.discard(n)
+        self._journal.write("INSERT INTO acks (event, at) VALUES (?, ?)", (n, at))
+        self._journal.commit_lazily()
+
+    def body(self, n: int) -> bytes:
+        row = self._journal.row("SELECT body FROM events WHERE n = ?", (n,))
+        assert row is not None
+        return bytes(row[0])
+
+    def waiting(self) -> list[int]:
+        """Numbers of the events that are neither delivered nor dropped, oldest first."""
+        rows = self._journal.rows("SELECT n FROM events WHERE dropped = 1")
+        return sorted(self.undelivered - {n for (n,) in rows})
+
+    def deliveries(self, after: int, limit: int) -> Json:
+        """First acknowledgements in their order, numbered; `next` is where to read on."""
+        rows = self._journal.rows(
+            "SELECT acks.n, id, type, payment, session, pledge, at FROM acks"
+            " JOIN events ON events.n = acks.event WHERE acks.n > ? ORDER BY acks.n LIMIT ?",
+            (after, limit),
+        )
+        names = ("n", "event", "type", "payment_intent", "session", "pledge", "acked_at")
+        data = [dict(zip(names, row, strict=True)) for row in rows]
+        return {"data": data, "next": rows[-1][0] if rows else after}
