@@ -1,0 +1,24 @@
+"""The pages the gateway serves: the stream overlay, the hosted donate form, the thanks page.
+
+Pure functions from a drive's data to HTML, and the scripts and styles they load. Whoever mounts them
+finds the drive, sends `page_headers(kind)` with the bytes, and serves `/assets/` from `assets_app`.
+"""
+
+from gateway.pages.assets import assets_app, static
+from gateway.pages.form_token import FORM_TOKEN_LIFE, check_form_token, mint_form_token
+from gateway.pages.headers import page_headers
+from gateway.pages.render import donate_page, drive_refs, overlay_page, problem_page, thanks_page
+
+__all__ = [
+    "FORM_TOKEN_LIFE",
+    "assets_app",
+    "check_form_token",
+    "donate_page",
+    "drive_refs",
+    "mint_form_token",
+    "overlay_page",
+    "page_headers",
+    "problem_page",
+    "static",
+    "thanks_page",
+]

@@ -1,0 +1,257 @@
+// The hosted form: read it, say plainly what is wrong, make the pledge once, go on to payment.
+
+import { readAmount } from "./amount.js";
+import { Figures, isMoney, localised } from "./money.js";
+import { Memory, checkoutUrl, makePledge, readPledge, sleep, watchPledge } from "./pledge.js";
+
+const page = JSON.parse(document.getElementById("page").textContent);
+const { words } = page;
+const figures = new Figures(page.lang, page.digits);
+const memory = new Memory(page.drive);
+const $ = (id) => document.getElementById(id);
+const form = $("form");
+const MESSAGE_MAX = 280;
+const TOTALS_MS = 15_000;
+const QUEUE_LIFE_MS = 24 * 3600 * 1000;
+
+// --- the amount ---
+
+const example = $("amount")?.placeholder;
+
+function chosenAmount() {
+  const typed = $("amount").value;
+  if (typed.trim()) return readAmount(typed, page.decimals);
+  const picked = form.querySelector('input[name="menu"]:checked');
+  return picked ? { value: picked.value } : { error: "missing" };
+}
+
+function showAmount() {
+  const { value } = chosenAmount();
+  const money = value && figures.money({ currency: page.currency, value });
+  $("give").textContent = money ? figures.say(words.give_amount, { money }) : words.give;
+}
+
+function typeAmount() {
+  if ($("amount").value.trim()) form.querySelectorAll('input[name="menu"]').forEach((radio) => (radio.checked = false));
+  showProblem("amount", "");
+  showAmount();
+}
+
+function pickAmount() {
+  $("amount").value = "";
+  showProblem("amount", "");
+  showAmount();
+}
+
+// --- saying what is wrong ---
+
+function showProblem(field, text) {
+  const place = $(`${field}-error`);
+  if (!place) return text && ($("problem").textContent = text);
+  place.textContent = text;
+  if (text) $(field).setAttribute("aria-invalid", "true");
+  else $(field).removeAttribute("aria-invalid");
+  return place;
+}
+
+function clearProblems() {
+  for (const field of ["amount", "name", "email", "message", "creator"]) showProblem(field, "");
+  $("problem").textContent = "";
+  $("status").textContent = "";
+}
+
+/** All that is wrong with the form, as [field, sentence], in the order of the page. */
+function faults(amount) {
+  const found = [];
+  if (amount.error) found.push(["amount", figures.say(words[`error_amount_${amount.error}`], { example })]);
+  if ($("email").value && !$("email").checkValidity()) found.push(["email", words.error_email]);
+  if ([...$("message").value].length > MESSAGE_MAX) found.push(["message", words.error_message]);
+  return found;
+}
+
+const FIELDS = ["amount", "email", "name", "message", "creator"];
+
+/** A problem document (RFC 9457) as [field or null, sentence]. */
+function explain(problem, status) {
+  const type = problem?.type ?? "";
+  if (type.endsWith("/drive-closed")) return [null, words.error_closed];
+  if (type.endsWith("/drive-paused")) return [null, words.error_paused];
+  if (type.endsWith("/amount-too-large")) return ["amount", words.error_amount_large];
+  if (status === 404) return [null, words.error_missing];
+  if (status === 401 || status === 403) return [null, words.error_old_page];
+  if (status !== 422) return [null, words.error_unknown];
+  const pointers = (problem?.errors ?? []).map((error) => String(error.pointer ?? ""));
+  const field = FIELDS.find((name) => pointers.some((pointer) => pointer.split("/").includes(name)));
+  return field ? [field, words[`error_${field}`]] : [null, words.error_form];
+}
+
+function say([field, sentence]) {
+  showProblem(field ?? "problem", sentence);
+  if (field && $(field)) $(field).focus();
+}
+
+// --- sending ---
+
+function formBody(amount) {
+  const donor = { locale: page.lang, anonymous: $("anonymous").checked };
+  if ($("name").value.trim()) donor.name = $("name").value.trim();
+  if ($("email").value.trim()) donor.email = $("email").value.trim();
+  const wish = {
+    amount: { currency: page.currency, value: amount.value },
+    donor,
+    return_url: `${location.origin}/donate/${encodeURIComponent(page.slug)}/thanks?lang=${page.lang}`,
+    checkout_mode: "hosted",
+  };
+  const creator = page.creator || $("creator")?.value;
+  if (creator) wish.creator = creator;
+  if ($("message").value.trim()) wish.message = $("message").value.trim();
+  return JSON.stringify(wish);
+}
+
+let busy = false;
+
+function setBusy(on) {
+  busy = on;
+  // Not `disabled`: that would drop the focus of someone who sent the form by keyboard.
+  $("give").setAttribute("aria-disabled", String(on));
+  form.setAttribute("aria-busy", String(on));
+}
+
+async function send(event) {
+  event.preventDefault();
+  if (busy) return;
+  clearProblems();
+  const amount = chosenAmount();
+  const wrong = faults(amount);
+  if (wrong.length) return wrong.reverse().forEach(say); // the first one is said, and focused, last
+  setBusy(true);
+  $("status").textContent = words.sending;
+  const body = formBody(amount);
+  const key = memory.keyFor(body);
+  const tell = (kind, left) => ($("status").textContent = figures.say(words[`retry_${kind}`], {}, left));
+  const result = await makePledge({ drive: page.drive, body, key, token: page.token, freshToken, tell });
+  await finish(result, { body, key });
+}
+
+async function finish({ pledge, problem, status, gaveUp }, sent) {
+  if (pledge) {
+    memory.write({ ...sent, at: Date.now(), pledge: { id: pledge.id, token: pledge.token, amount: pledge.amount } });
+    await goOn(pledge);
+    return;
+  }
+  setBusy(false);
+  $("status").textContent = "";
+  if (gaveUp) return say([null, words.error_gave_up]);
+  if (status >= 400 && status < 500) memory.write(null); // refused for good: the next try is another one
+  say(explain(problem, status));
+}
+
+/** The page's token lives two hours; a new one comes with the page itself. */
+async function freshToken() {
+  try {
+    const html = await (await fetch(location.href, { cache: "no-store" })).text();
+    return /"token":"([\w.-]+)"/.exec(html)?.[1] ?? null;
+  } catch {
+    return null;
+  }
+}
+
+// --- from pledge to payment ---
+
+async function goOn(pledge) {
+  const url = checkoutUrl(pledge);
+  if (url) {
+    $("status").textContent = words.to_checkout;
+    location.assign(url);
+    await sleep(4_000); // still here: the payment page did not open, so the button works again
+    setBusy(false);
+    return;
+  }
+  form.hidden = true;
+  $("resume").hidden = true;
+  $("waiting").hidden = false;
+  $("waiting-text").textContent = words.queued;
+  $("waiting").focus();
+  showQueue(pledge.queue);
+  await awaitCheckout(pledge);
+}
+
+function showQueue(queue) {
+  if (!queue) return;
+  const place = figures.say(words.queue_place, {}, queue.position);
+  $("waiting-queue").textContent = `${place} ${figures.say(words.queue_eta, {}, queue.eta_seconds)}`;
+}
+
+async function awaitCheckout({ id, token }) {
+  for await (const pledge of watchPledge(id, token, QUEUE_LIFE_MS)) {
+    if (pledge === null || pledge === "gone") continue;
+    if (pledge.status !== "open") return location.assign(thanksUrl());
+    const url = checkoutUrl(pledge);
+    if (url) {
+      $("waiting-queue").textContent = words.to_checkout;
+      return location.assign(url);
+    }
+    showQueue(pledge.queue);
+  }
+}
+
+const thanksUrl = () => `/donate/${encodeURIComponent(page.slug)}/thanks?lang=${page.lang}`;
+
+/** Back from the payment page without paying: offer to go on, rather than a second gift. */
+async function offerToResume() {
+  const kept = memory.read();
+  if (!kept?.pledge) return;
+  const { status, body: pledge } = await readPledge(kept.pledge.id, kept.pledge.token);
+  if (status === 404 || (status === 200 && pledge.status !== "open")) return memory.write(null);
+  if (status !== 200 || busy) return;
+  const money = isMoney(pledge.amount) ? figures.money(pledge.amount) : "";
+  $("resume-text").textContent = figures.say(words.resume, { money });
+  $("resume-go").onclick = () => goOn({ ...pledge, token: kept.pledge.token });
+  $("resume").hidden = false;
+}
+
+function startAfresh() {
+  memory.write(null);
+  $("resume").hidden = true;
+  form.querySelector("input:checked, #amount").focus();
+}
+
+// --- the drive's bar ---
+
+let etag = "";
+
+async function showTotals() {
+  if (document.hidden) return;
+  const headers = etag ? { "If-None-Match": etag } : {};
+  const reply = await fetch(`/v1/drives/${encodeURIComponent(page.drive)}/totals`, { headers, cache: "no-store" });
+  if (reply.status !== 200) return;
+  etag = reply.headers.get("ETag") ?? "";
+  const totals = await reply.json();
+  if (!isMoney(totals.raised)) return;
+  $("raised").textContent = figures.money(totals.raised);
+  $("of-goal").textContent = isMoney(totals.goal) ? figures.say(words.of_goal, { goal: figures.money(totals.goal) }) : "";
+  $("gifts").textContent = figures.say(words.gifts, {}, totals.donations ?? 0);
+  $("progress").value = Math.min(totals.percent ?? 0, 100);
+  document.querySelector("h1").textContent = localised(totals.title, page.lang) || page.slug;
+}
+
+const keepShowing = () => showTotals().catch(() => undefined); // the bar is an ornament here: never in the way
+
+function countMessage() {
+  $("message-left").textContent = figures.say(words.message_left, {}, MESSAGE_MAX - [...$("message").value].length);
+}
+
+if (form) {
+  form.addEventListener("submit", send);
+  $("amount").addEventListener("input", typeAmount);
+  form.querySelectorAll('input[name="menu"]').forEach((radio) => radio.addEventListener("change", pickAmount));
+  $("message").addEventListener("input", countMessage);
+  $("resume-no").addEventListener("click", startAfresh);
+  $("give").disabled = false;
+  showAmount();
+  countMessage();
+  offerToResume();
+}
+document.documentElement.classList.add("scripted");
+keepShowing();
+setInterval(keepShowing, TOTALS_MS);

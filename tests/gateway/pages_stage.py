@@ -1,0 +1,196 @@
+"""A small real HTTP server that serves the pages, with a drive whose every answer a test decides."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import uvicorn
+
+from gateway.pages import (
+    assets_app,
+    donate_page,
+    overlay_page,
+    page_headers,
+    problem_page,
+    thanks_page,
+)
+from gateway.pages.assets import Receive, Scope, Send
+
+DRIVE = "drv_01winter"
+Answer = tuple[int, dict[str, str], object]
+
+
+def usd(value: str) -> dict[str, str]:
+    return {"currency": "USD", "value": value}
+
+
+def a_gift(n: int, **changes: object) -> dict[str, Any]:
+    """A `donation` frame: the log's row with the fields of `recent`."""
+    gift: dict[str, Any] = {
+        "id": f"don_{n}",
+        "sequence": n,
+        "type": "donation.counted",
+        "name": f"Donor {n}",
+        "message": "",
+        "amount": usd("25.00"),
+        "creator": None,
+        "at": "2026-01-07T12:00:00Z",
+    }
+    return {**gift, **changes}
+
+
+def the_totals(**changes: object) -> dict[str, Any]:
+    totals: dict[str, Any] = {
+        "drive": DRIVE,
+        "slug": "winter",
+        "title": {"en": "Let's make their winter warmer", "ar": "لنجعل شتاءهم أدفأ"},
+        "currency": "USD",
+        "raised": usd("4560123.45"),
+        "goal": usd("10000000.00"),
+        "percent": 45.6,
+        "donations": 97012,
+        "donors": 96400,
+        "per_minute": {"donations": 41, "raised": usd("1830.00")},
+        "leaders": [],
+        "recent": [],
+        "milestones": [],
+        "epoch": 1,
+        "sequence": 97500,
+        "as_of": "2026-01-07T12:00:00Z",
+        "state": "live",
+        "lag_ms": 84,
+    }
+    return {**totals, **changes}
+
+
+@dataclass
+class Stage:
+    """What the server answers, and what it was asked."""
+
+    totals: dict[str, Any] = field(default_factory=the_totals)
+    drive: dict[str, Any] = field(default_factory=dict)
+    creators: list[dict[str, Any]] = field(default_factory=list)
+    stream_status: int = 200
+    totals_status: int = 200
+    pledge_answers: deque[Answer] = field(default_factory=deque)
+    pledge_views: deque[Answer] = field(default_factory=deque)
+    pledges_asked: list[dict[str, Any]] = field(default_factory=list)
+    totals_asked: list[str] = field(default_factory=list)
+    streams_opened: int = 0
+    listeners: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
+    base: str = ""
+
+    def push(self, event: str, data: object) -> None:
+        for listener in self.listeners:
+            listener.put_nowait(frame(event, data))
+
+    def end_streams(self) -> None:
+        for listener in self.listeners:
+            listener.put_nowait(None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
+        query = dict(parse_qsl(scope["query_string"].decode()))
+        if path.startswith("/assets/"):
+            await assets_app(scope, receive, send)
+        elif path.endswith("/live"):
+            await self._stream(send)
+        elif path.startswith("/v1/"):
+            await self._api(path, scope, receive, send)
+        else:
+            await self._page(path, query, send)
+
+    async def _page(self, path: str, query: dict[str, str], send: Send) -> None:
+        drive = {"id": DRIVE, **self.totals, **self.drive}
+        if path.startswith("/overlay/"):
+            html = overlay_page(unquote(path.removeprefix("/overlay/")), self.totals["title"], query)
+            await _reply(send, 200, page_headers("overlay"), html)
+        elif path.endswith("/thanks"):
+            await _reply(send, 200, page_headers("thanks"), thanks_page(drive, query))
+        elif path == "/donate/winter":
+            html = donate_page(drive, self.creators, query, f"f1.{len(self.pledges_asked)}.aa")
+            await _reply(send, 200, page_headers("donate"), html)
+        elif path == "/checkout":
+            await _reply(send, 200, [(b"content-type", b"text/html")], b"<title>checkout</title>pay here")
+        else:
+            await _reply(send, 404, page_headers("problem"), problem_page(query))
+
+    async def _api(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = {name.decode(): value.decode() for name, value in scope["headers"]}
+        if path.endswith("/totals"):
+            await self._totals(asked, send)
+        elif scope["method"] == "POST":
+            body = (await receive())["body"]
+            self.pledges_asked.append({"headers": asked, "body": json.loads(body)})
+            await _json(send, *self._next(self.pledge_answers))
+        else:
+            await _json(send, *self._next(self.pledge_views))
+
+    def _next(self, answers: deque[Answer]) -> Answer:
+        """The next scripted answer; the last one is given for ever."""
+        return answers.popleft() if len(answers) > 1 else answers[0]
+
+    async def _totals(self, asked: dict[str, str], send: Send) -> None:
+        etag = f'W/"1.{self.totals["sequence"]}.0.{self.totals["state"]}"'
+        self.totals_asked.append(asked.get("if-none-match", ""))
+        if self.totals_status != 200:
+            await _json(send, self.totals_status, {}, {"type": "/problems/x"})
+        elif asked.get("if-none-match") == etag:
+            await _reply(send, 304, [(b"etag", etag.encode())], b"")
+        else:
+            await _json(send, 200, {"etag": etag}, self.totals)
+
+    async def _stream(self, send: Send) -> None:
+        self.streams_opened += 1
+        if self.stream_status != 200:
+            await _json(send, self.stream_status, {}, {"type": "/problems/x"})
+            return
+        mine: asyncio.Queue[bytes | None] = asyncio.Queue()
+        mine.put_nowait(frame("totals", self.totals))
+        self.listeners.append(mine)
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while (piece := await mine.get()) is not None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        self.listeners.remove(mine)
+        await send({"type": "http.response.body", "body": b""})
+
+
+def frame(event: str, data: object) -> bytes:
+    return f"event: {event}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+async def _json(send: Send, status: int, headers: dict[str, str], body: object) -> None:
+    kind = "application/json" if status < 400 else "application/problem+json"
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await _reply(send, status, [(b"content-type", kind.encode()), *pairs], json.dumps(body).encode())
+
+
+async def _reply(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def on_stage(stage: Stage, port: int = 0) -> AsyncIterator[Stage]:
+    """Serves `stage` on a free port of the loopback until left; its streams are ended first."""
+    config = uvicorn.Config(stage, host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(5):
+        while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
+            await asyncio.sleep(0.01)
+    stage.base = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    try:
+        yield stage
+    finally:
+        stage.end_streams()
+        server.should_exit = server.force_exit = True
+        await serving
