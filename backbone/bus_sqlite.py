@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -30,6 +31,8 @@ from backbone.database import Synchronous
 
 KEEP_S: Final = 24 * 3600
 """How long a record stays once every group has read it."""
+
+PRUNE_EVERY_S: Final = 600
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (
@@ -78,7 +81,6 @@ class SqliteBus:
         }
         self._watermarks: dict[Partition, tuple[datetime, int]] = {}
         self._members: defaultdict[str, list[SqliteSubscription]] = defaultdict(list)
-        self._pruned_at = 0.0
 
     async def publish(self, messages: Sequence[Message], *, lossy: bool = False) -> None:
         """Append `messages` in one commit; see `EventBus.publish`."""
@@ -150,19 +152,21 @@ class SqliteBus:
         self._durable.close()
         self._lossy.close()
 
-    async def prune(self) -> None:
-        """Drop records that every group has read and that are a day old; at most every ten minutes."""
-        now = time.time()
-        if now - self._pruned_at < 600:
-            return
-        self._pruned_at = now
+    async def keep_pruned(self, stop: asyncio.Event) -> None:
+        """Drop records that every group has read and that are a day old, every ten minutes until `stop`."""
+        while not stop.is_set():
+            self.prune(time.time() - KEEP_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PRUNE_EVERY_S):
+                    await stop.wait()
+
+    def prune(self, older_than: float) -> None:
+        """Drop records from before `older_than` (seconds since 1970) that every group has read."""
         with _commit(self._lossy):
             self._lossy.execute(
-                "DELETE FROM records WHERE at < ? AND EXISTS (SELECT 1 FROM positions p"
-                " WHERE p.topic = records.topic AND p.partition = records.partition)"
-                " AND offset < (SELECT min(next) FROM positions p"
-                "  WHERE p.topic = records.topic AND p.partition = records.partition)",
-                (now - KEEP_S,),
+                "DELETE FROM records WHERE at < ? AND offset < (SELECT min(next) FROM positions p"
+                " WHERE p.topic = records.topic AND p.partition = records.partition)",
+                (older_than,),
             )
 
     # What subscriptions ask for.

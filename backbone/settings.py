@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -42,15 +42,17 @@ class Settings(BaseSettings):
 Kind = TypeVar("Kind", bound=Settings)
 
 
-def load(kind: type[Kind]) -> Kind:
-    """Read `kind` from the environment; exits with status 2 and a line naming each wrong variable."""
+def load(kind: type[Kind], **given: Any) -> Kind:
+    """Read `kind` from the environment, under what is `given`; a wrong value stops the start.
+
+    Exits with status 2 and one line on standard error that names the first wrong variable.
+    """
     try:
-        return kind()
+        return kind(**given)
     except ValidationError as error:
-        for problem in error.errors():
-            name = PREFIX + str(problem["loc"][0]).upper()
-            refuse(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
-        raise
+        problem = error.errors()[0]
+        place = problem["loc"][0] if problem["loc"] else "settings"
+        refuse(f"{PREFIX}{str(place).upper()}: {problem['msg'].removeprefix('Value error, ')}")
 
 
 def refuse(line: str) -> NoReturn:

@@ -1,0 +1,75 @@
+"""A tiny service for the backbone's own suites: it notes what it hears, once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from backbone.contracts.event import Event
+from backbone.database import Database, doors
+
+
+class Noted(Event, name="tests.noted.v1", topic="notes", key="about"):
+    """Something to note."""
+
+    about: str
+    text: str
+
+
+class Table(SQLModel, registry=registry()):
+    """The tests' own registry."""
+
+
+class Note(Table, table=True):
+    """One note a row, so that a second handling shows."""
+
+    __tablename__ = "notes"
+
+    id: int | None = Field(default=None, primary_key=True)
+    about: str
+    text: str
+
+
+DOORS = doors(Table.metadata)
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """A fresh database with the notes' tables."""
+    database = Database(url, DOORS)
+    async with database.transaction() as session:
+        connection = await session.connection()
+        await connection.run_sync(Table.metadata.drop_all)
+        await connection.run_sync(Table.metadata.create_all)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def sqlite_url(folder: Path) -> str:
+    """A database file in `folder`."""
+    return f"sqlite:///{folder / 'notes.db'}"
+
+
+async def take_notes(events: Sequence[Noted], session: AsyncSession) -> None:
+    """Write each event down; refuses a text of `poison`."""
+    if any(event.text == "poison" for event in events):
+        raise ValueError("this one cannot be noted")
+    await session.execute(insert(Note), [{"about": event.about, "text": event.text} for event in events])
+
+
+async def noted(database: Database) -> list[tuple[str, str]]:
+    """All notes, in the order of their writing."""
+    async with database.reading() as session:
+        rows = await session.execute(select(Note.about, Note.text).order_by(Note.id))  # type: ignore[arg-type]
+        return [(about, text) for about, text in rows]
+
+
+Open = Callable[[], "AsyncIterator[Database]"]

@@ -1,0 +1,201 @@
+"""The event bus's promises: one suite, run by every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from backbone.bus import PARTITIONS, EventBus, Message, Partition, Record, Subscription, partition_of
+from backbone.bus_sqlite import SqliteBus
+
+TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+
+OpenBus = Callable[[], Awaitable[EventBus]]
+
+
+@pytest.fixture(params=["sqlite"])
+async def open_bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenBus]:
+    """Opens the bus under test; opened again, it is the same bus after a restart."""
+    opened: list[EventBus] = []
+
+    async def start() -> EventBus:
+        while opened:
+            await opened.pop().close()
+        opened.append(SqliteBus(tmp_path / "bus.db"))
+        return opened[-1]
+
+    yield start
+    while opened:
+        await opened.pop().close()
+
+
+def message(key: str, text: str, topic: str = "notes", watermark: datetime | None = None) -> Message:
+    return Message(topic, key, f"evt_{text}", "tests.noted.v1", text.encode(), None, watermark)
+
+
+async def read(subscription: Subscription, count: int) -> list[Record]:
+    """`count` records that say something; fails when they do not come."""
+    found: list[Record] = []
+    while len(found) < count:
+        records = await subscription.fetch(100, 5.0)
+        assert records, f"only {len(found)} of {count} came"
+        found += [record for record in records if record.name]
+    return found
+
+
+async def test_a_key_keeps_its_order_and_everything_arrives(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    subscription = await bus.subscribe("readers", ["notes"])
+    for batch in range(5):
+        await bus.publish([message(f"key{n % 7}", f"{batch}-{n}") for n in range(20)])
+    records = await read(subscription, 100)
+    for key in {record.key for record in records}:
+        texts = [record.value.decode() for record in records if record.key == key]
+        wanted = [f"{batch}-{n}" for batch in range(5) for n in range(20) if f"key{n % 7}" == key]
+        assert texts == wanted
+
+
+async def test_a_record_carries_what_was_published(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    subscription = await bus.subscribe("readers", ["notes"])
+    sent = Message(
+        "notes", "drv_1", "evt_1", "a.name.v1", b"\x00\xff", "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    )
+    await bus.publish([sent])
+    (record,) = await read(subscription, 1)
+    assert record.partition == Partition("notes", partition_of("drv_1"))
+    assert (record.key, record.id, record.name, record.value) == ("drv_1", "evt_1", "a.name.v1", b"\x00\xff")
+    assert record.traceparent == sent.traceparent
+
+
+async def test_records_survive_a_restart_and_a_group_reads_on_where_it_committed(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    subscription = await bus.subscribe("readers", ["notes"])
+    await bus.publish([message("k", str(n)) for n in range(10)])
+    first = await read(subscription, 10)
+    await subscription.commit({first[0].partition: first[3].offset + 1})
+    await subscription.close()
+    bus = await open_bus()
+    again = await bus.subscribe("readers", ["notes"])
+    assert [record.value for record in await read(again, 6)] == [str(n).encode() for n in range(4, 10)]
+
+
+async def test_positions_given_by_the_database_win_over_the_bus(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    await bus.publish([message("k", str(n)) for n in range(5)])
+
+    async def positions(partitions: object) -> dict[Partition, int]:
+        return {Partition("notes", partition_of("k")): 3}
+
+    subscription = await bus.subscribe("readers", ["notes"], positions)
+    assert [record.value for record in await read(subscription, 2)] == [b"3", b"4"]
+
+
+async def test_seeking_reads_again(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    subscription = await bus.subscribe("readers", ["notes"])
+    await bus.publish([message("k", str(n)) for n in range(3)])
+    records = await read(subscription, 3)
+    await subscription.seek({records[0].partition: records[1].offset})
+    assert [record.value for record in await read(subscription, 2)] == [b"1", b"2"]
+
+
+async def test_two_groups_read_everything_each(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    one, other = await bus.subscribe("one", ["notes"]), await bus.subscribe("other", ["notes"])
+    await bus.publish([message(f"k{n}", str(n)) for n in range(30)])
+    assert len(await read(one, 30)) == len(await read(other, 30)) == 30
+
+
+async def test_members_of_a_group_share_the_partitions_and_take_over_those_of_one_that_leaves(
+    open_bus: OpenBus,
+) -> None:
+    bus = await open_bus()
+    one = await bus.subscribe("readers", ["notes", "others"])
+    other = await bus.subscribe("readers", ["notes", "others"])
+    await bus.publish([message(f"k{n}", str(n)) for n in range(60)])
+    found: list[Record] = []
+    while len(found) < 60:
+        for member in (one, other):
+            records = [record for record in await member.fetch(100, 0.5) if record.name]
+            await member.commit({record.partition: record.offset + 1 for record in records})
+            found += records
+    assert {record.value for record in found} == {str(n).encode() for n in range(60)}
+    assert one.assignment() and other.assignment()
+    assert one.assignment().isdisjoint(other.assignment())
+    both = one.assignment() | other.assignment()
+    assert {partition.number for partition in both} == set(range(PARTITIONS))
+    await other.close()
+    await bus.publish([message(f"k{n}", f"later{n}") for n in range(60)])
+    assert len({record.value for record in await read(one, 60) if b"later" in record.value}) == 60
+
+
+async def test_partitions_of_two_topics_with_the_same_number_go_to_the_same_member(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    one = await bus.subscribe("readers", ["notes", "others"])
+    await bus.subscribe("readers", ["notes", "others"])
+    await one.fetch(1, 0.1)
+    numbers = {
+        topic: {p.number for p in one.assignment() if p.topic == topic} for topic in ("notes", "others")
+    }
+    assert numbers["notes"] == numbers["others"]
+
+
+async def test_a_follower_reads_from_the_beginning_or_only_what_comes(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    await bus.publish([message("k", "before")])
+    whole, tail = await bus.follow(["notes"], "beginning"), await bus.follow(["notes"], "end")
+    await bus.publish([message("k", "after")])
+    assert [record.value for record in await read(whole, 2)] == [b"before", b"after"]
+    assert [record.value for record in await read(tail, 1)] == [b"after"]
+
+
+async def test_snapshots_keep_the_newest_of_a_key(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    for n in range(50):
+        await bus.publish(
+            [message("drv_1", f"one{n}", "snapshots"), message("drv_2", f"two{n}", "snapshots")]
+        )
+    bus = await open_bus()
+    await bus.publish([message("drv_1", "one50", "snapshots")])
+    reader = await bus.follow(["snapshots"], "beginning")
+    newest: dict[str, bytes] = {}
+    while newest != {"drv_1": b"one50", "drv_2": b"two49"}:
+        records = await reader.fetch(100, 2.0)
+        assert records, newest
+        newest |= {record.key: record.value for record in records if record.name}
+
+
+async def test_a_watermark_comes_after_what_it_covers(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    subscription = await bus.subscribe("readers", ["notes"])
+    at = datetime(2022, 1, 7, 12, 0, tzinfo=UTC)
+    await bus.publish([message("k", "a"), message("k", "b", watermark=at)])
+    later = at.replace(hour=13)
+    await bus.publish_watermarks("notes", later, list(range(PARTITIONS)))
+    seen: list[tuple[bytes, datetime | None]] = []
+    while not seen or seen[-1][1] != later:
+        records = await subscription.fetch(1, 5.0)
+        assert records
+        seen += [(r.value, r.watermark) for r in records if r.partition.number == partition_of("k")]
+    values = [value for value, _ in seen if value]
+    assert values == [b"a", b"b"]
+    first_mark = next(place for place, (_, mark) in enumerate(seen) if mark is not None)
+    assert b"b" in [value for value, _ in seen[: first_mark + 1]]
+
+
+async def test_a_quiet_fetch_ends_with_nothing(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    subscription = await bus.subscribe("readers", ["notes"])
+    assert await subscription.fetch(10, 0.02) == []
+
+
+async def test_lag_counts_what_was_not_fetched(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    subscription = await bus.subscribe("readers", ["notes"])
+    await bus.publish([message("k", str(n)) for n in range(9)])
+    await subscription.fetch(4, 5.0)
+    assert sum(subscription.lag().values()) == 5

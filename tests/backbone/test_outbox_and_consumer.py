@@ -1,0 +1,218 @@
+"""From one database to the other: nothing lost, nothing twice, culprits set aside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, update
+
+from backbone.bus import BusUnavailable, Message, Partition, partition_of
+from backbone.bus_sqlite import SqliteBus
+from backbone.consumer import Consumer
+from backbone.database import Database
+from backbone.outbox import EventTooLarge, Relay, announce
+from tests.backbone.notes import DOORS, Noted, noted, open_database, sqlite_url, take_notes
+from tests.waiting import until
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with open_database(sqlite_url(tmp_path)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def bus(tmp_path: Path) -> AsyncIterator[SqliteBus]:
+    opened = SqliteBus(tmp_path / "bus.db")
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def running(*works: Any) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    tasks = [asyncio.create_task(work.run(stop)) for work in works]
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+
+async def say(database: Database, *texts: str, about: str = "k") -> None:
+    async with database.transaction() as session:
+        await announce(session, [Noted(about=about, text=text) for text in texts])
+
+
+async def outbox_rows(database: Database) -> int:
+    async with database.reading() as session:
+        return (await session.execute(select(func.count()).select_from(DOORS.outbox))).scalar_one()
+
+
+async def test_what_is_announced_is_heard_once_and_the_outbox_empties(
+    database: Database, bus: SqliteBus
+) -> None:
+    relay = Relay("tests", database, bus, ["notes"])
+    consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
+    async with running(relay, consumer):
+        await say(database, "a", "b")
+        await say(database, "c")
+
+        async def all_noted() -> bool:
+            return await noted(database) == [("k", "a"), ("k", "b"), ("k", "c")]
+
+        await until(all_noted)
+        await until(relay.empty)
+
+
+async def test_a_transaction_that_fails_says_nothing(database: Database) -> None:
+    with pytest.raises(RuntimeError):
+        async with database.transaction() as session:
+            await announce(session, [Noted(about="k", text="never")])
+            raise RuntimeError
+    assert await outbox_rows(database) == 0
+
+
+async def test_an_event_no_broker_would_take_fails_its_transaction(database: Database) -> None:
+    with pytest.raises(EventTooLarge):
+        await say(database, "x" * 600_000)
+    assert await outbox_rows(database) == 0
+
+
+class SometimesAway(SqliteBus):
+    """A bus that stores and then does not acknowledge, every second time."""
+
+    calls = 0
+
+    async def publish(self, messages: Any, *, lossy: bool = False) -> None:
+        self.calls += 1
+        await super().publish(messages, lossy=lossy)
+        if self.calls % 2:
+            raise BusUnavailable("no acknowledgement")
+
+
+async def test_a_publish_without_acknowledgement_is_repeated_and_counts_once(
+    database: Database, tmp_path: Path
+) -> None:
+    away = SometimesAway(tmp_path / "away.db")
+    consumer = Consumer("notes", away, ["notes"], {Noted: take_notes}, database)
+    async with running(Relay("tests", database, away, ["notes"]), consumer):
+        await say(database, "a")
+
+        async def emptied() -> bool:
+            return await outbox_rows(database) == 0
+
+        await until(emptied)
+        await say(database, "end")
+
+        async def ended() -> bool:
+            return ("k", "end") in await noted(database)
+
+        await until(ended)
+    assert await noted(database) == [("k", "a"), ("k", "end")]
+    assert away.calls >= 2
+    await away.close()
+
+
+async def test_one_poisonous_event_becomes_a_dead_letter_and_its_neighbours_are_handled(
+    database: Database, bus: SqliteBus
+) -> None:
+    letters = await bus.follow(["notes.dead-letter"], "beginning")
+    texts = [f"t{n}" for n in range(20)] + ["poison"] + [f"u{n}" for n in range(20)]
+    await say(database, *texts)
+    consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
+    async with running(Relay("tests", database, bus, ["notes"]), consumer):
+
+        async def all_others() -> bool:
+            return len(await noted(database)) == 40
+
+        await until(all_others)
+        (letter,) = [record for record in await letters.fetch(10, 5.0) if record.name]
+    assert [text for _, text in await noted(database)] == [text for text in texts if text != "poison"]
+    assert b"this one cannot be noted" in letter.value
+
+
+async def test_undecodable_bytes_become_a_dead_letter(database: Database, bus: SqliteBus) -> None:
+    letters = await bus.follow(["notes.dead-letter"], "beginning")
+    await bus.publish([Message("notes", "k", "evt_1", Noted.wire_name, b"{not json")])
+    consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
+    async with running(Relay("tests", database, bus, []), consumer):
+        assert [record.id for record in await letters.fetch(10, 5.0)] == ["evt_1"]
+
+
+async def test_an_event_of_an_unknown_name_is_passed_over(database: Database, bus: SqliteBus) -> None:
+    known = Noted(about="k", text="known").to_bytes()
+    await bus.publish([Message("notes", "k", "evt_1", "from.the_future.v9", b"?")])
+    await bus.publish([Message("notes", "k", "evt_2", Noted.wire_name, known)])
+    async with running(Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)):
+
+        async def heard() -> bool:
+            return await noted(database) == [("k", "known")]
+
+        await until(heard)
+
+
+async def test_a_consumer_whose_position_was_moved_by_another_stops_and_reads_from_there(
+    database: Database, bus: SqliteBus
+) -> None:
+    consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
+    async with running(Relay("tests", database, bus, ["notes"]), consumer):
+        await say(database, "a")
+        await until(consumer.handled.is_set)
+
+        async def a_is_noted() -> bool:
+            return len(await noted(database)) == 1
+
+        await until(a_is_noted)
+        # The other owner handled "b" (offset 1) already, as its position says.
+        positions = DOORS.positions
+        async with database.transaction() as session:
+            await session.execute(update(positions).where(positions.c.next == 1).values(next=2))
+        await say(database, "b", "c")
+
+        async def c_is_noted() -> bool:
+            return ("k", "c") in await noted(database)
+
+        await until(c_is_noted)
+    assert await noted(database) == [("k", "a"), ("k", "c")]
+
+
+async def test_a_restarted_consumer_repeats_nothing(database: Database, bus: SqliteBus) -> None:
+    relay = Relay("tests", database, bus, ["notes"])
+    for text in ("a", "b", "c"):
+        async with running(relay, Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)):
+            await say(database, text)
+
+            async def came(text: str = text) -> bool:
+                return ("k", text) in await noted(database)
+
+            await until(came)
+    assert [text for _, text in await noted(database)] == ["a", "b", "c"]
+
+
+async def test_silent_partitions_learn_how_far_the_speaker_is(database: Database, bus: SqliteBus) -> None:
+    began = datetime.now(UTC)
+    consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
+    async with running(Relay("tests", database, bus, ["notes"]), consumer):
+        await until(lambda: len(consumer.watermarks) == 12)
+    assert min(consumer.watermarks.values()) >= began
+
+
+async def test_a_watermark_never_passes_the_floor(database: Database, bus: SqliteBus) -> None:
+    floor = datetime(2022, 1, 7, tzinfo=UTC)
+
+    async def oldest_unapplied(_session: object) -> datetime:
+        return floor
+
+    consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
+    async with running(Relay("tests", database, bus, ["notes"], oldest_unapplied), consumer):
+        await say(database, "a")
+        await until(lambda: len(consumer.watermarks) == 12)
+        await until(lambda: Partition("notes", partition_of("k")) in consumer.watermarks)
+    assert set(consumer.watermarks.values()) == {floor}
