@@ -87,8 +87,11 @@ async def run(settings: EmbeddedSettings) -> None:
         "embedded",
         metrics_app,
         [Worker("embedded.prune", whole.bus.keep_pruned)],
-        start=partial(_make_demo_key, data, keys, whole.gateway.app, port),
         close=whole.bus.close,
+    )
+    # Started last, when the door can be asked; `house` closes last, when nobody needs the bus.
+    greeting = Service(
+        "keys", metrics_app, start=partial(_make_demo_key, data, keys, whole.gateway.app, port)
     )
     async with AsyncExitStack() as stack:
         if stripe:
@@ -96,7 +99,7 @@ async def run(settings: EmbeddedSettings) -> None:
             await stack.enter_async_context(
                 running_sandbox(settings.sandbox_port, url, data.path / "sandbox.db", secrets)
             )
-        await serve([house, *whole.services.values(), whole.gateway], doors)
+        await serve([house, *whole.services.values(), whole.gateway, greeting], doors)
 
 
 def _sandbox_settings(settings: EmbeddedSettings, secrets: Mapping[str, str]) -> dict[str, Any]:

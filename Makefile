@@ -1,0 +1,60 @@
+# Ataa: every target sets itself up from nothing; it needs Python 3.11 or newer, and make.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check settings format contracts clean
+
+help: ## Show this list
+	@printf 'Ataa, the backend of live donation drives. make …\n\n'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@printf '\nARGS="…" is passed on: make demo ARGS=--help\n'
+
+demo: $(VENV)/.runtime ## Replay the 11-million-dollar drive and prove the books (ARGS=--exit to end by itself)
+	@$(PY) -m rehearsal demo $(ARGS)
+
+run: $(VENV)/.runtime ## Serve everything from one process until Ctrl-C; data is kept in $$ATAA_DATA_DIR (.ataa)
+	@$(PY) -m embedded $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests (ARGS="-k words" for some)
+	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+
+check: $(VENV)/.dev ## Lint, types, architecture
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-cache
+	@$(VENV)/bin/vulture
+
+settings: $(VENV)/.runtime ## List every setting: variable, default, meaning
+	@$(PY) -m embedded settings
+
+contracts: $(VENV)/.runtime ## Write the events' JSON Schema to docs/contracts/
+	@$(PY) -m backbone.contracts docs/contracts
+
+format: $(VENV)/.dev ## Format the code
+	@$(VENV)/bin/ruff check --fix --quiet . || true
+	@$(VENV)/bin/ruff format .
+
+clean: ## Remove the virtual environment, caches and the demo's data (keeps .ataa's own data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .ataa/demo demo-report.json
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ataa: Python 3.11 or newer is needed; say which with make PYTHON=…" >&2; exit 2; }
+	@echo "Setting up $(VENV) (once) …"
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "ataa: no virtual environment (on Debian: apt install python3-venv)" >&2; exit 2; }
+
+$(VENV)/.runtime: requirements.lock | $(VENV)/bin/python
+	@echo "Installing the locked dependencies …"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@echo "Installing the locked tools for tests and checks …"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

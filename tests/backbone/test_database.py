@@ -1,0 +1,153 @@
+"""The store suite: what every database promises the services."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+
+from backbone import idempotency
+from backbone.bus import Partition, Record
+from backbone.database import Database, after_commit
+from backbone.idempotency import Key, KeyReused, StillRunning, Stored
+from backbone.inbox import Fenced, advance, remember
+from tests.backbone.notes import Note, noted, open_database, sqlite_url
+
+
+@pytest.fixture(params=["sqlite"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    async with open_database(sqlite_url(tmp_path)) as opened:
+        yield opened
+
+
+async def note(database: Database, text: str) -> None:
+    async with database.transaction() as session:
+        await session.execute(insert(Note), [{"about": "k", "text": text}])
+
+
+async def test_a_block_that_ends_is_committed_and_one_that_raises_is_not(database: Database) -> None:
+    await note(database, "kept")
+    with pytest.raises(RuntimeError):
+        async with database.transaction() as session:
+            await session.execute(insert(Note), [{"about": "k", "text": "undone"}])
+            raise RuntimeError
+    assert await noted(database) == [("k", "kept")]
+
+
+async def test_many_writers_at_once_all_succeed(database: Database) -> None:
+    await asyncio.gather(*(note(database, str(n)) for n in range(100)))
+    assert {text for _, text in await noted(database)} == {str(n) for n in range(100)}
+
+
+async def test_a_reader_sees_the_past_while_a_writer_writes_and_neither_waits(database: Database) -> None:
+    await note(database, "before")
+    async with database.transaction() as session:
+        await session.execute(insert(Note), [{"about": "k", "text": "during"}])
+        async with asyncio.timeout(1):
+            assert await noted(database) == [("k", "before")]
+    assert [text for _, text in await noted(database)] == ["before", "during"]
+
+
+async def test_a_cancelled_writer_leaves_no_lock_behind(database: Database) -> None:
+    async def stall() -> None:
+        async with database.transaction():
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(stall())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    async with asyncio.timeout(1):
+        await note(database, "after")
+
+
+async def test_what_is_to_follow_a_commit_follows_it_and_only_it(database: Database) -> None:
+    seen: list[str] = []
+    async with database.transaction() as session:
+        after_commit(session, lambda: seen.append("committed"))
+        assert seen == []
+    with pytest.raises(RuntimeError):
+        async with database.transaction() as session:
+            after_commit(session, lambda: seen.append("never"))
+            raise RuntimeError
+    assert seen == ["committed"]
+
+
+async def test_an_event_is_remembered_once(database: Database) -> None:
+    records = [Record(Partition("notes", 1), n, "k", f"evt_{n % 3}", "x", b"") for n in range(6)]
+    async with database.transaction() as session:
+        assert [record.id for record in await remember(session, "notes", records)] == [
+            "evt_0",
+            "evt_1",
+            "evt_2",
+        ]
+    async with database.transaction() as session:
+        assert await remember(session, "notes", records) == []
+        assert len(await remember(session, "others", records)) == 3
+
+
+async def test_a_position_moves_only_for_whoever_stands_on_it(database: Database) -> None:
+    partition = Partition("notes", 1)
+    first, second = (Record(partition, n, "k", f"evt_{n}", "x", b"") for n in (0, 1))
+    async with database.transaction() as session:
+        await advance(session, "notes", [first], {partition: 0})
+    with pytest.raises(Fenced):
+        async with database.transaction() as session:
+            await advance(session, "notes", [first], {partition: 0})
+    async with database.transaction() as session:
+        await advance(session, "notes", [second], {partition: 1})
+
+
+async def test_a_key_replays_its_answer_names_a_mismatch_and_says_when_it_still_runs(
+    database: Database,
+) -> None:
+    key, other = Key("default:pledges", "k1"), Key("default:refunds", "k1")
+    async with database.transaction() as session:
+        await idempotency.remember(session, [(key, Stored("hash", 201, b"{}"))])
+        assert await idempotency.claim(session, other, "hash") is None
+    async with database.transaction() as session:
+        known = await idempotency.recall(session, [key, other])
+        running = await idempotency.claim(session, other, "hash")
+    assert known[key].replay("hash") == (201, b"{}")
+    with pytest.raises(KeyReused):
+        known[key].replay("another hash")
+    assert running is not None
+    with pytest.raises(StillRunning):
+        running.replay("hash")
+    async with database.transaction() as session:
+        await idempotency.settle(session, other, 201, b"[]")
+        assert (await idempotency.recall(session, [other]))[other].replay("hash") == (201, b"[]")
+
+
+def test_a_killed_process_keeps_what_it_committed_and_nothing_else(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, os, signal
+from sqlalchemy import insert
+from tests.backbone.notes import Note, open_database
+async def main():
+    async with open_database({sqlite_url(tmp_path)!r}) as database:
+        async with database.transaction() as session:
+            await session.execute(insert(Note), [{{"about": "k", "text": "committed"}}])
+        async with database.transaction() as session:
+            await session.execute(insert(Note), [{{"about": "k", "text": "open"}}])
+            os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    died = subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[2])
+    assert died.returncode == -9
+
+    async def read() -> list[tuple[str, str]]:
+        from tests.backbone.notes import DOORS
+
+        database = Database(sqlite_url(tmp_path), DOORS)
+        try:
+            return await noted(database)
+        finally:
+            await database.close()
+
+    assert asyncio.run(read()) == [("k", "committed")]

@@ -1,0 +1,93 @@
+"""Money is integers inside and exact decimal strings outside."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backbone.bodies import AmountTooLargeValue, MoneyBody
+from backbone.money import DIGITS, CurrencyMismatch, Money, MoneyError, decimal_string, parse
+from backbone.problems import Invalid, from_validation
+
+currencies = st.sampled_from(sorted(DIGITS))
+units = st.integers(min_value=0, max_value=10**14)
+
+
+@given(units, currencies)
+def test_what_is_written_is_read_back_to_the_unit(minor_units: int, currency: str) -> None:
+    assert parse(decimal_string(minor_units, currency), currency) == minor_units
+
+
+@given(units, units, currencies)
+def test_sums_and_differences_are_exact_and_undo_each_other(one: int, other: int, currency: str) -> None:
+    total = Money(one, currency) + Money(other, currency)
+    assert total.minor_units == one + other
+    assert total - Money(other, currency) == Money(one, currency)
+    assert -(-total) == total
+
+
+@given(units, currencies, currencies)
+def test_currencies_never_mix(minor_units: int, one: str, other: str) -> None:
+    if one == other:
+        return
+    for mix in (
+        lambda: Money(minor_units, one) + Money(1, other),
+        lambda: Money(minor_units, one) - Money(1, other),
+        lambda: Money(minor_units, one) < Money(1, other),
+        lambda: Money(minor_units, one) <= Money(1, other),
+    ):
+        with pytest.raises(CurrencyMismatch):
+            mix()
+
+
+@given(st.text(max_size=12), currencies)
+def test_only_plain_ascii_decimals_with_the_right_digits_are_money(text: str, currency: str) -> None:
+    try:
+        found = parse(text, currency)
+    except MoneyError:
+        return
+    assert decimal_string(found, currency) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "currency"),
+    [
+        ("25", "USD"), ("25.0", "USD"), ("25.000", "USD"), ("25.", "USD"), (".50", "USD"), ("025.00", "USD"),
+        ("+25.00", "USD"), ("-25.00", "USD"), ("2.5e1", "USD"), (" 25.00", "USD"), ("25.00 ", "USD"),
+        ("25,00", "USD"), ("٢٥.٠٠", "USD"), ("２５.００", "USD"), ("", "USD"), ("NaN", "USD"), ("1_000.00", "USD"),
+        ("100.00", "JPY"), ("1.00", "KWD"), ("25.00", "usd"), ("25.00", "XXX"), ("25.00", ""), ("25.00\n", "USD"),
+    ],
+)  # fmt: skip
+def test_what_is_not_money_is_refused(value: str, currency: str) -> None:
+    with pytest.raises(MoneyError):
+        parse(value, currency)
+
+
+@pytest.mark.parametrize(
+    ("minor_units", "currency", "written"),
+    [
+        (2500, "USD", "25.00"),
+        (5, "USD", "0.05"),
+        (-5, "USD", "-0.05"),
+        (700, "JPY", "700"),
+        (1230, "KWD", "1.230"),
+    ],
+)
+def test_each_currency_is_written_with_its_own_digits(minor_units: int, currency: str, written: str) -> None:
+    assert decimal_string(minor_units, currency) == written
+
+
+def test_enormous_amounts_are_too_large_and_not_merely_invalid() -> None:
+    with pytest.raises(ValueError, match="takes") as caught:
+        MoneyBody(currency="USD", value="9" * 25 + ".00")
+    error = caught.value.errors()[0]["ctx"]["error"]  # type: ignore[attr-defined]
+    assert isinstance(error, AmountTooLargeValue)
+    assert from_validation(caught.value.errors()).slug == "amount-too-large"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("value", ["0.00", "0.000", "-1.00"])
+def test_nothing_and_less_than_nothing_are_refused(value: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        MoneyBody(currency="USD", value=value)
+    assert isinstance(from_validation(caught.value.errors()), Invalid)  # type: ignore[attr-defined]
