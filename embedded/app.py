@@ -11,19 +11,14 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from pydantic import SecretStr
+from starlette.types import ASGIApp
+
 import gateway.app
 import services.leaderboard.app
 import services.notify.app
 import services.payments.app
 import services.pledges.app
-from gateway.settings import GatewaySettings
-from pydantic import SecretStr
-from services.leaderboard.settings import LeaderboardSettings
-from services.notify.settings import NotifySettings
-from services.payments.settings import PaymentsSettings
-from services.pledges.settings import PledgesSettings
-from starlette.types import ASGIApp
-
 from backbone.bus_sqlite import SqliteBus
 from backbone.peer import InProcessPeer
 from backbone.service import Service, Worker, listen, metrics_app, serve
@@ -31,6 +26,11 @@ from backbone.settings import load
 from embedded.data_dir import DataDir
 from embedded.sandbox import running_sandbox
 from embedded.settings import EmbeddedSettings
+from gateway.settings import GatewaySettings
+from services.leaderboard.settings import LeaderboardSettings
+from services.notify.settings import NotifySettings
+from services.payments.settings import PaymentsSettings
+from services.pledges.settings import PledgesSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.settings import GatewaySettings
 from pydantic import Field
+
+from backbone.settings import Settings
+from gateway.settings import GatewaySettings
 from services.leaderboard.settings import LeaderboardSettings
 from services.notify.settings import NotifySettings
 from services.payments.settings import PaymentsSettings
 from services.pledges.settings import PledgesSettings
-
-from backbone.settings import Settings
 
 
 class EmbeddedSettings(Settings):
