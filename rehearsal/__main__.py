@@ -11,6 +11,7 @@ from rehearsal.console import Screen
 from rehearsal.demo import Options, perform
 from rehearsal.donors import IN_FLIGHT, Refused
 from rehearsal.door import NoAnswer
+from rehearsal.proof import QUIET_LIMIT_S
 from rehearsal.recording import BadRecording
 from rehearsal.stage import CannotStage
 from rehearsal.supervise import CannotRun
@@ -29,9 +30,9 @@ def _faults(text: str | None) -> dict[str, Any] | None:
     try:
         faults = json.loads(text)
     except ValueError as error:
-        raise typer.BadParameter(f"is not JSON ({error})") from error
+        raise typer.BadParameter(f"is not JSON ({error})", param_hint="--faults") from error
     if not isinstance(faults, dict):
-        raise typer.BadParameter('is not a JSON object such as {"duplicate": 3}')
+        raise typer.BadParameter('is not an object such as {"duplicate": 3}', param_hint="--faults")
     return faults
 
 
@@ -53,6 +54,7 @@ def demo(
     faults: Annotated[
         str | None, typer.Option(help="Faults of the sandbox, as JSON for /_sandbox/faults.")
     ] = None,
+    quiet_seconds: Annotated[float, typer.Option(min=1, help="How long to wait for rest.")] = QUIET_LIMIT_S,
     data_dir: Annotated[Path, typer.Option(envvar="ATAA_DATA_DIR")] = Path(".ataa"),
     gateway_port: Annotated[int, typer.Option(envvar="ATAA_GATEWAY_PORT", min=1, max=65535)] = 8000,
     sandbox_port: Annotated[int, typer.Option(envvar="ATAA_SANDBOX_PORT", min=1, max=65535)] = 8012,
@@ -70,6 +72,7 @@ def demo(
         exits=exits,
         recording=recording,
         faults=_faults(faults),
+        quiet_s=quiet_seconds,
     )
     raise typer.Exit(_play(options, Screen()))
 

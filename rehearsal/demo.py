@@ -5,7 +5,7 @@ import json
 import signal
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +20,9 @@ from rehearsal.door import Door, NoAnswer, new_session
 from rehearsal.freshness import Freshness, percentile
 from rehearsal.gifts import Crowd
 from rehearsal.opening import open_drive
-from rehearsal.proof import Auditor, Proof, Unreadable, settle
+from rehearsal.proof import QUIET_LIMIT_S, Auditor, Proof, Unreadable, settle
 from rehearsal.stage import DRIVE, Stage, set_stage
-from rehearsal.supervise import Supervisor
+from rehearsal.supervise import Supervisor, Troupe, troupe_of
 from rehearsal.watch import Watch
 
 CURVE_SHARE: Final = 0.45
@@ -36,7 +36,7 @@ _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A demo's settings: seconds of curve and rush, at least how many gifts, donors in flight."""
+    """A demo's settings: seconds of curve, rush and waiting for rest; at least how many gifts."""
 
     data_dir: Path
     gateway_port: int
@@ -49,6 +49,7 @@ class Options:
     exits: bool
     recording: Path | None = None
     faults: Mapping[str, Any] | None = None
+    quiet_s: float = QUIET_LIMIT_S
 
 
 def plan_of(options: Options) -> Plan:
@@ -60,7 +61,7 @@ def plan_of(options: Options) -> Plan:
     return recording.replay(options.recording.name, minutes, gifts, options.curve_s, options.seed)
 
 
-async def perform(options: Options, screen: Screen) -> int:
+async def perform(options: Options, screen: Screen, troupe_of: Callable[[Stage], Troupe] = troupe_of) -> int:
     """Run it all; 0 when the proof holds, 1 when not.
 
     Raises stage.CannotStage, recording.BadRecording, supervise.CannotRun, door.NoAnswer, donors.Refused.
@@ -74,7 +75,8 @@ async def perform(options: Options, screen: Screen) -> int:
     with set_stage(options.data_dir, options.gateway_port, options.sandbox_port) as stage:
         async with new_session() as session:
             screen.say(f"Starting Ataa and a Stripe sandbox in {stage.directory}")
-            async with Supervisor(stage, session, screen.say) as supervisor:
+            pids = stage.directory / "pids.json"
+            async with Supervisor(troupe_of(stage), pids, session, screen.say) as supervisor:
                 return await _supervised(Show(options, plan, stage, session, supervisor, screen), supervisor)
 
 
@@ -181,7 +183,7 @@ class Show:
             moment = self._moment(donors, self._options.curve_s + self._options.rush_s)
             self._screen.show(Moment(f"waiting for {what}", 1.0, *_shown(moment), eta_s=0.0))
 
-        return await settle(self._auditor, donors.tally, self._freshness, waiting)
+        return await settle(self._auditor, donors.tally, self._freshness, waiting, self._options.quiet_s)
 
     def _moment(self, donors: Donors, elapsed_s: float) -> Moment:
         options, totals = self._options, self._watch.totals

@@ -84,26 +84,29 @@ class Feed:
         self._pace = pace
         self._tally = tally
         self._started_at = time.monotonic()
-        self.rush_started_at: float | None = None
+        self._rush_started_at: float | None = None
         self._next = 0
 
     async def take(self) -> Intention | None:
         """The next donor's intention when it is due; None when the rehearsal is over."""
-        number = self._next
-        if number >= len(self._plan.arrivals) and self._over():
+        arrivals = self._plan.arrivals
+        if self._next < len(arrivals):
+            number, self._next = self._next, self._next + 1
+            await self._until(arrivals[number].at_s)
+            return self._crowd.intention(number)
+        await self._until(arrivals[-1].at_s if arrivals else 0.0)
+        if self._over():
             return None
-        self._next += 1
-        if number < len(self._plan.arrivals):
-            due = self._started_at + self._plan.arrivals[number].at_s
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        number, self._next = self._next, self._next + 1
         return self._crowd.intention(number)
+
+    async def _until(self, at_s: float) -> None:
+        await asyncio.sleep(max(0.0, self._started_at + at_s - time.monotonic()))
 
     def _over(self) -> bool:
         now = time.monotonic()
-        if self.rush_started_at is None:
-            curve_s = self._plan.arrivals[-1].at_s if self._plan.arrivals else 0.0
-            self.rush_started_at = max(now, self._started_at + curve_s)
-        rushed_s = now - self.rush_started_at
+        self._rush_started_at = self._rush_started_at or now
+        rushed_s = now - self._rush_started_at
         enough = len(self._tally.paid) >= self._pace.least_gifts
         return rushed_s >= RUSH_LIMIT_S or (enough and rushed_s >= self._pace.rush_s)
 

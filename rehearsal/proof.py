@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import aiohttp
 
-from backbone.caller import sign_caller
 from rehearsal.amounts import CURRENCY
 from rehearsal.donors import Tally
 from rehearsal.freshness import Freshness
@@ -140,6 +139,9 @@ class Auditor:
 
     def _caller(self) -> Mapping[str, str]:
         """The headers by which services know each other."""
+        # Brings the whole web framework with it: not before the donors have left.
+        from backbone.caller import sign_caller
+
         secret = str(self._read_file("secrets.json").get("internal", ""))
         return sign_caller(secret, partner="rehearsal", scopes=("internal",), mode="live")
 
@@ -167,7 +169,7 @@ async def settle(
     tally: Tally,
     freshness: Freshness,
     waiting: Callable[[str], Awaitable[None]],
-    limit_s: float = QUIET_LIMIT_S,
+    limit_s: float,
 ) -> Proof:
     """Wait until the books agree and rest, at most `limit_s`, and say what was found either way.
 

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -39,12 +40,16 @@ def _die_with_parent() -> None:
 
 
 class Child:
-    """One process: its command, its log, and the most memory any of its incarnations had (bytes)."""
+    """One process: its command, its log, and the most memory any of its incarnations had (bytes).
+
+    `arguments` follow the interpreter; `probe` is an address that answers 200 once it is ready.
+    """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path, probe: str
     ) -> None:
         self.name = name
+        self.probe = probe
         self.peak_rss = 0
         self._arguments = [sys.executable, *arguments]
         self._environment = dict(environment)
@@ -129,26 +134,51 @@ def _close(pipe: IO[bytes] | None) -> None:
         pipe.close()
 
 
-class Supervisor:
-    """Runs the sandbox and the embedded system of a stage; use as an async context manager."""
+@dataclass(frozen=True, slots=True)
+class Troupe:
+    """The processes of a demo, in the order in which they start."""
 
-    def __init__(self, stage: Stage, session: aiohttp.ClientSession, say: Callable[[str], None]) -> None:
-        environment = dict(os.environ)
-        logs = stage.directory
-        embedded_environment = stage.embedded_environment(environment)
-        sandbox_environment = {k: v for k, v in environment.items() if not k.startswith("ATAA_")}
-        self.embedded = Child("embedded", ["-m", "embedded"], embedded_environment, logs / "embedded.log")
-        self.sandbox = Child("sandbox", stage.sandbox_arguments(), sandbox_environment, logs / "sandbox.log")
+    sandbox: Child
+    embedded: Child
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter((self.sandbox, self.embedded))
+
+
+def troupe_of(stage: Stage) -> Troupe:
+    """The real ones: `python -m rehearsal.sandbox` and `python -m embedded`, logging into the stage."""
+    user = dict(os.environ)
+    bare = {name: value for name, value in user.items() if not name.startswith("ATAA_")}
+    sandbox_probe, embedded_probe = f"{stage.sandbox_url}/livez", f"{stage.gateway_url}/readyz"
+    logs = stage.directory
+    return Troupe(
+        Child("sandbox", stage.sandbox_arguments(), bare, logs / "sandbox.log", sandbox_probe),
+        Child(
+            "embedded",
+            ["-m", "embedded"],
+            stage.embedded_environment(user),
+            logs / "embedded.log",
+            embedded_probe,
+        ),
+    )
+
+
+class Supervisor:
+    """Runs a troupe and writes its pids to `pids`; use as an async context manager."""
+
+    def __init__(
+        self, troupe: Troupe, pids: Path, session: aiohttp.ClientSession, say: Callable[[str], None]
+    ) -> None:
         self.restarts = 0
-        self._stage = stage
+        self._troupe = troupe
+        self._pids = pids
         self._session = session
         self._say = say
-        self._pids = stage.directory / "pids.json"
 
     async def __aenter__(self) -> "Supervisor":
         try:
-            await self._start(self.sandbox, f"{self._stage.sandbox_url}/livez")
-            await self._start(self.embedded, f"{self._stage.gateway_url}/readyz")
+            for child in self._troupe:
+                await self._start(child)
         except BaseException:
             self._stop()
             raise
@@ -161,7 +191,7 @@ class Supervisor:
         """Start again whatever dies, until cancelled. Raises CannotRun when that does not help."""
         measured_at = 0.0
         while True:
-            for child in (self.sandbox, self.embedded):
+            for child in self._troupe:
                 if (status := child.exit_status()) is not None:
                     self._restart(child, status)
             if time.monotonic() - measured_at >= _MEASURE_S:
@@ -173,9 +203,9 @@ class Supervisor:
         """Peak resident memory of each process so far, the rehearsal's own included, in MB."""
         own = Path("/proc/self/status")
         rehearsal = high_water_bytes(own.read_text(encoding="ascii")) if own.exists() else 0
-        for child in (self.sandbox, self.embedded):
+        for child in self._troupe:
             child.measure()
-        peaks = {"embedded": self.embedded.peak_rss, "sandbox": self.sandbox.peak_rss, "rehearsal": rehearsal}
+        peaks = {child.name: child.peak_rss for child in self._troupe} | {"rehearsal": rehearsal}
         return {name: round(peak / 1e6, 1) for name, peak in peaks.items() if peak}
 
     def _restart(self, child: Child, status: int) -> None:
@@ -187,11 +217,11 @@ class Supervisor:
         child.start()
         self._write_pids()
 
-    async def _start(self, child: Child, probe: str) -> None:
+    async def _start(self, child: Child) -> None:
         child.start()
         self._write_pids()
         give_up = time.monotonic() + READY_S
-        while not await self._answers(probe):
+        while not await self._answers(child.probe):
             if child.exit_status() is not None:
                 raise CannotRun(f"{child.name} does not start: {child.last_words()}")
             if time.monotonic() > give_up:
@@ -206,13 +236,13 @@ class Supervisor:
             return False
 
     def _write_pids(self) -> None:
-        pids = {child.name: child.pid for child in (self.embedded, self.sandbox) if child.pid is not None}
+        pids = {child.name: child.pid for child in self._troupe if child.pid is not None}
         fresh = self._pids.with_suffix(".new")
         fresh.write_text(json.dumps(pids), encoding="utf-8")
         fresh.replace(self._pids)
 
     def _stop(self) -> None:
         """The embedded system first, so that it can still reach the sandbox while it drains."""
-        for child in (self.embedded, self.sandbox):
+        for child in reversed(list(self._troupe)):
             child.ask_to_stop()
             child.stop(_STOP_S)

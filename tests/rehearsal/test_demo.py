@@ -1,0 +1,141 @@
+"""A whole demo as a user starts it, with a town in place of the system."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rehearsal.console import Screen
+from rehearsal.demo import Options, perform
+from rehearsal.stage import Stage
+from rehearsal.supervise import Child, Troupe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def troupe_with(mislaid: str) -> Callable[[Stage], Troupe]:
+    """The town as the sandbox's process, and a system that only sleeps beside it."""
+
+    def troupe(stage: Stage) -> Troupe:
+        ports = [str(stage.gateway_port), str(stage.sandbox_port)]
+        town = ["-m", "tests.rehearsal.town", *ports, str(stage.directory), mislaid]
+        sleep = ["-c", "import time; time.sleep(60)"]
+        logs = stage.directory
+        return Troupe(
+            Child("sandbox", town, os.environ, logs / "sandbox.log", f"{stage.sandbox_url}/livez"),
+            Child("embedded", sleep, os.environ, logs / "embedded.log", f"{stage.gateway_url}/readyz"),
+        )
+
+    return troupe
+
+
+@pytest.fixture
+def options(
+    tmp_path: Path, unused_tcp_port_factory: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> Options:
+    monkeypatch.chdir(tmp_path)
+    return Options(
+        data_dir=tmp_path / "data",
+        gateway_port=unused_tcp_port_factory(),
+        sandbox_port=unused_tcp_port_factory(),
+        curve_s=1.0,
+        rush_s=0.5,
+        gifts=100,
+        in_flight=8,
+        seed=1,
+        exits=True,
+    )
+
+
+async def test_a_demo_ends_with_a_proof_a_report_and_nothing_left_running(
+    options: Options, tmp_path: Path
+) -> None:
+    screen = Screen(Console(width=100, record=True, highlight=False))
+
+    code = await perform(options, screen, troupe_with(mislaid="0.00"))
+
+    text = screen.console.export_text()
+    assert code == 0, text
+    assert "PROVEN" in text
+    assert f"Open http://127.0.0.1:{options.gateway_port}/overlay/winter" in text
+    report = json.loads((tmp_path / "demo-report.json").read_text())
+    assert_is_a_report(report)
+    assert report["donations"] >= 100
+    assert report["difference"] == {"USD": "0.00"}
+    assert float(report["raised"]["USD"]) == float(report["books"]["totals"]["USD"])
+    for pid in json.loads((tmp_path / "data/demo/pids.json").read_text()).values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_a_demo_fails_when_a_cent_is_missing(options: Options, tmp_path: Path) -> None:
+    options = replace(options, quiet_s=1.5)
+    screen = Screen(Console(width=100, record=True, highlight=False))
+
+    code = await perform(options, screen, troupe_with(mislaid="0.01"))
+
+    text = screen.console.export_text()
+    assert code == 1
+    assert "NOT PROVEN" in text
+    assert "The books differ by 0.01 USD." in text
+    report = json.loads((tmp_path / "demo-report.json").read_text())
+    assert report["difference"] == {"USD": "0.01"}
+
+
+def assert_is_a_report(report: dict[str, object]) -> None:
+    """API.md, Reports."""
+    numbers = {name: report[name] for name in ("donations", "duration_s", "donations_per_s")}
+    assert all(isinstance(number, int | float) and number > 0 for number in numbers.values())
+    assert report["stack"] == "embedded"
+    assert set(report["freshness_ms"]) == {"p50", "p99"}  # type: ignore[call-overload]
+    assert set(report["books"]) == {"sandbox", "ledger", "totals", "pledges"}  # type: ignore[call-overload]
+    for book in report["books"].values():  # type: ignore[attr-defined]
+        assert all(isinstance(value, str) and value[-3] == "." for value in book.values())
+    assert set(report["peak_rss_mb"]) == {"embedded", "sandbox", "rehearsal"}  # type: ignore[call-overload]
+
+
+def command(tmp_path: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ATAA_DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(ROOT), **settings}
+    return subprocess.run(
+        [sys.executable, "-m", "rehearsal", "demo", *arguments],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_a_bad_recording_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("minute_utc,viewers,donations_total,raised_usd_total\n2019,1,x,2\n")
+
+    done = command(tmp_path, "--recording", "bad.csv")
+
+    assert done.returncode == 1
+    assert done.stdout.strip().splitlines() == [
+        "demo: bad.csv line 2, column minute_utc: '2019' is not a UTC minute"
+    ]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    done = command(tmp_path, ATAA_GATEWAY_PORT="eighty")
+
+    assert done.returncode == 2
+    assert "ATAA_GATEWAY_PORT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_faults_that_are_not_json_are_refused(tmp_path: Path) -> None:
+    done = command(tmp_path, "--faults", "[1]")
+
+    assert done.returncode == 2
+    assert "--faults" in done.stderr

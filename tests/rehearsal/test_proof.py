@@ -1,0 +1,155 @@
+"""The proof holds only when four books agree and each gift was counted once."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rehearsal.console import shortcomings
+from rehearsal.donors import Tally
+from rehearsal.freshness import Freshness
+from rehearsal.proof import Auditor, Proof, Unreadable, difference, settle
+from rehearsal.stage import Stage
+from tests.rehearsal.town import INTERNAL, Pledge, Town
+
+NAMES = ("sandbox", "ledger", "totals", "pledges")
+cents = st.integers(-(10**9), 10**9).map(lambda many: Decimal(many).scaleb(-2))
+book = st.dictionaries(st.sampled_from(["USD", "EUR", "SAR"]), cents)
+
+
+@given(same=book)
+def test_equal_books_differ_by_nothing(same: dict[str, Decimal]) -> None:
+    assert not any(difference(dict.fromkeys(NAMES, same)).values())
+
+
+@given(
+    same=book,
+    who=st.sampled_from(NAMES),
+    slip=st.integers(1, 10**9),
+    currency=st.sampled_from(["USD", "EUR"]),
+)
+def test_one_cent_in_one_book_is_seen(same: dict[str, Decimal], who: str, slip: int, currency: str) -> None:
+    off_by = Decimal(slip).scaleb(-2)
+    books = dict.fromkeys(NAMES, same)
+    books[who] = same | {currency: same.get(currency, Decimal("0.00")) - off_by}
+
+    assert difference(books)[currency] == off_by
+
+
+def test_a_currency_missing_from_a_book_is_zero_there() -> None:
+    books = {"sandbox": {"USD": Decimal("5.00")}, "ledger": {}}
+    assert difference(books) == {"USD": Decimal("5.00")}
+
+
+@pytest.fixture
+def stage(town: Town, tmp_path: Path) -> Stage:
+    """A stage whose every door is the town's."""
+    port = int(town.base.rpartition(":")[2])
+    ports = dict.fromkeys(("pledges", "payments", "leaderboard"), port)
+    (tmp_path / "ports.json").write_text(json.dumps(ports))
+    (tmp_path / "secrets.json").write_text(json.dumps({"internal": INTERNAL}))
+    return Stage(tmp_path, port, port, "sk_test_x", "whsec_x")
+
+
+def give(town: Town, number: int, value: str) -> Pledge:
+    pledge = Pledge(f"plg_{number}", {"amount": {"currency": "USD", "value": value}})
+    town.pledges[pledge.id] = pledge
+    town._capture(pledge, disputed=False)
+    return pledge
+
+
+async def no_hurry(what: str) -> None:
+    """Nothing to show."""
+
+
+async def test_books_that_agree_and_rest_are_a_proof(
+    town: Town, stage: Stage, session: aiohttp.ClientSession
+) -> None:
+    freshness, tally = Freshness(), Tally()
+    for number in range(250):
+        give(town, number, "12.34")
+        tally.paid[f"plg_{number}"] = 1_234
+    town.pledges["plg_3"].refunded = Decimal("2.34")
+    tally.refunded_cents = 234
+    freshness.note_frame(250, 1.0)
+
+    proof = await settle(Auditor(stage, session, freshness), tally, freshness, no_hurry, limit_s=5.0)
+
+    assert proof.holds
+    assert proof.quiet
+    assert shortcomings(proof) == []
+    assert set(proof.books) == set(NAMES)
+    assert proof.books["sandbox"] == {"USD": Decimal("12.34") * 250 - Decimal("2.34")}
+    assert (proof.given, proof.counted) == (250, 250)
+
+
+async def test_a_cent_mislaid_is_waited_for_then_told(
+    town: Town, stage: Stage, session: aiohttp.ClientSession
+) -> None:
+    freshness, tally = Freshness(), Tally()
+    give(town, 1, "12.34")
+    tally.paid["plg_1"] = 1_234
+    freshness.note_frame(1, 1.0)
+    town.mislaid = Decimal("0.01")
+    waited_for: list[str] = []
+
+    async def waiting(what: str) -> None:
+        waited_for.append(what)
+
+    proof = await settle(Auditor(stage, session, freshness), tally, freshness, waiting, limit_s=1.5)
+
+    assert not proof.holds
+    assert not proof.quiet
+    assert proof.difference == {"USD": Decimal("0.01")}
+    assert waited_for[0] == "the books to agree, apart by 0.01 USD"
+    assert "The books differ by 0.01 USD." in shortcomings(proof)
+
+
+async def test_books_nobody_shows_are_no_proof(
+    town: Town, stage: Stage, session: aiohttp.ClientSession
+) -> None:
+    (stage.directory / "ports.json").unlink()
+    freshness = Freshness()
+    auditor = Auditor(stage, session, freshness)
+
+    with pytest.raises(Unreadable, match=r"ports\.json"):
+        await auditor.read_books()
+    proof = await settle(auditor, Tally(), freshness, no_hurry, limit_s=0.0)
+    assert not proof.holds
+    assert shortcomings(proof)[0] == "The books could not be read."
+
+
+def proof_with(**changes: object) -> Proof:
+    books = {name: {"USD": Decimal("5.00")} for name in NAMES}
+    usual: dict[str, object] = {
+        "quiet": True,
+        "books": books,
+        "difference": difference(books),
+        "given": 1,
+        "counted": 1,
+        "lost": (),
+        "counted_twice": (),
+        "uncaptured": Decimal("0.00"),
+        "complaint": None,
+    }
+    return Proof(**(usual | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"lost": ("plg_1",)}, "1 paid gifts were not counted: plg_1"),
+        ({"counted_twice": ("plg_2",)}, "1 gifts counted twice: plg_2"),
+        ({"uncaptured": Decimal("7.00")}, "Donors paid 7.00 USD that the processor does not have."),
+    ],
+)
+def test_a_gift_lost_or_counted_twice_breaks_the_proof_even_when_the_books_agree(
+    changes: dict[str, object], line: str
+) -> None:
+    assert proof_with().holds
+    assert not proof_with(**changes).holds
+    assert line in shortcomings(proof_with(**changes))

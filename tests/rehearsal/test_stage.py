@@ -1,0 +1,94 @@
+"""A demo empties its own directory and no other, alone, and leads nowhere outside."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from rehearsal.stage import CannotStage, set_stage
+
+
+@pytest.fixture
+def ports(unused_tcp_port_factory: object) -> tuple[int, int]:
+    return unused_tcp_port_factory(), unused_tcp_port_factory()  # type: ignore[operator]
+
+
+def test_each_demo_starts_in_an_emptied_directory(tmp_path: Path, ports: tuple[int, int]) -> None:
+    with set_stage(tmp_path, *ports) as stage:
+        (stage.directory / "old.db").write_text("old")
+        (stage.directory / "mail").mkdir()
+        (stage.directory / "mail" / "1.eml").write_text("old")
+
+    with set_stage(tmp_path, *ports) as stage:
+        assert [entry.name for entry in stage.directory.iterdir()] == [".ataa-demo"]
+
+
+def test_a_directory_that_is_not_a_demos_is_left_alone(tmp_path: Path, ports: tuple[int, int]) -> None:
+    (tmp_path / "demo").mkdir()
+    precious = tmp_path / "demo" / "thesis.txt"
+    precious.write_text("years of work")
+
+    with pytest.raises(CannotStage, match="is not a demo's directory"), set_stage(tmp_path, *ports):
+        pass
+
+    assert precious.read_text() == "years of work"
+
+
+def test_a_link_is_not_followed_when_emptying(tmp_path: Path, ports: tuple[int, int]) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept.txt").write_text("kept")
+    with set_stage(tmp_path / "data", *ports) as stage:
+        (stage.directory / "link").symlink_to(outside)
+
+    with set_stage(tmp_path / "data", *ports):
+        assert (outside / "kept.txt").read_text() == "kept"
+
+
+def test_a_second_demo_is_told_who_is_running(tmp_path: Path, ports: tuple[int, int]) -> None:
+    import os
+
+    with (
+        set_stage(tmp_path, *ports),
+        pytest.raises(CannotStage, match=rf"another demo \(process {os.getpid()}\) is running here"),
+        set_stage(tmp_path, *ports),
+    ):
+        pass
+
+
+def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path, ports: tuple[int, int]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports[1]))
+        taken.listen()
+        expected = f"port {ports[1]} is in use; choose another with ATAA_SANDBOX_PORT"
+        with pytest.raises(CannotStage, match=expected), set_stage(tmp_path, *ports):
+            pass
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path, ports: tuple[int, int]) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(CannotStage, match="cannot be written"), set_stage(tmp_path / "file", *ports):
+        pass
+
+
+def test_the_embedded_system_is_told_nothing_of_the_users_own_installation(
+    tmp_path: Path, ports: tuple[int, int]
+) -> None:
+    own = {
+        "PATH": "/bin",
+        "ATAA_LOG_LEVEL": "debug",
+        "ATAA_ADMIN_KEY": "ak_admin_real",
+        "ATAA_STRIPE_API_KEY": "sk_live_real",
+        "ATAA_DATABASE_URL_PLEDGES": "postgresql://real",
+        "ATAA_SMTP_URL": "smtp://real",
+        "ATAA_KAFKA_BOOTSTRAP": "real:9092",
+    }
+    with set_stage(tmp_path, *ports) as stage:
+        told = stage.embedded_environment(own)
+
+    assert not [value for value in told.values() if "real" in value]
+    assert (told["PATH"], told["ATAA_LOG_LEVEL"]) == ("/bin", "debug")
+    assert told["ATAA_STRIPE_API_BASE"] == f"http://127.0.0.1:{ports[1]}"
+    assert told["ATAA_STRIPE_API_KEY"].startswith("sk_test_")
+    assert told["ATAA_DATA_DIR"] == str(tmp_path / "demo")

@@ -1,0 +1,145 @@
+"""Processes are started, brought back, measured and never left behind."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from rehearsal.supervise import CannotRun, Child, Supervisor, Troupe, high_water_bytes
+
+SERVER = """
+import http.server, sys
+class Door(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+print("up", flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Door).serve_forever()
+"""
+
+
+@pytest.fixture
+def troupe(tmp_path: Path, unused_tcp_port_factory: Callable[[], int]) -> Troupe:
+    def child(name: str) -> Child:
+        port = unused_tcp_port_factory()
+        arguments = ["-c", SERVER, str(port)]
+        return Child(name, arguments, os.environ, tmp_path / f"{name}.log", f"http://127.0.0.1:{port}/")
+
+    return Troupe(child("sandbox"), child("embedded"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for it, at most eight seconds."""
+    async with asyncio.timeout(8):
+        while not condition():  # noqa: ASYNC110 - processes tell no one when they end
+            await asyncio.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_a_killed_process_is_started_again_and_its_new_pid_written(
+    tmp_path: Path, troupe: Troupe, session: aiohttp.ClientSession
+) -> None:
+    pids, said = tmp_path / "pids.json", []
+    async with Supervisor(troupe, pids, session, said.append) as supervisor:
+        first = json.loads(pids.read_text())
+        assert first == {"embedded": troupe.embedded.pid, "sandbox": troupe.sandbox.pid}
+        keeping = asyncio.create_task(supervisor.keep_alive())
+
+        os.kill(first["embedded"], signal.SIGKILL)
+        await until(lambda: json.loads(pids.read_text())["embedded"] != first["embedded"])
+
+        second = json.loads(pids.read_text())
+        assert second["sandbox"] == first["sandbox"]
+        assert is_alive(second["embedded"])
+        assert supervisor.restarts == 1
+        assert f"process {first['embedded']} (embedded) was killed (signal 9)" in said[0]
+        keeping.cancel()
+    assert not is_alive(second["embedded"])
+    assert not is_alive(second["sandbox"])
+
+
+async def test_peak_memory_is_taken_per_process_across_restarts(
+    tmp_path: Path, troupe: Troupe, session: aiohttp.ClientSession
+) -> None:
+    async with Supervisor(troupe, tmp_path / "pids.json", session, print) as supervisor:
+        before = supervisor.measure()
+        assert set(before) == {"sandbox", "embedded", "rehearsal"}
+        assert all(1 < peak < 2_000 for peak in before.values())
+        os.kill(troupe.embedded.pid or 0, signal.SIGKILL)
+        await until(lambda: troupe.embedded.exit_status() is not None)
+        assert supervisor.measure()["embedded"] == before["embedded"]
+
+
+async def test_a_process_that_does_not_start_is_quoted(
+    tmp_path: Path, troupe: Troupe, session: aiohttp.ClientSession
+) -> None:
+    wrong = Child(
+        "embedded",
+        ["-c", "raise SystemExit('ATAA_GATEWAY_PORT is not a port')"],
+        os.environ,
+        tmp_path / "embedded.log",
+        "http://127.0.0.1:9/",
+    )
+    with pytest.raises(CannotRun, match="embedded does not start: ATAA_GATEWAY_PORT is not a port"):
+        async with Supervisor(Troupe(troupe.sandbox, wrong), tmp_path / "pids.json", session, print):
+            pass
+    assert not is_alive(troupe.sandbox.pid or 0)
+
+
+async def test_a_process_that_keeps_dying_is_given_up(
+    tmp_path: Path, troupe: Troupe, session: aiohttp.ClientSession
+) -> None:
+    async with Supervisor(troupe, tmp_path / "pids.json", session, lambda _: None) as supervisor:
+        troupe.embedded._arguments = [sys.executable, "-c", "raise SystemExit('no disk left')"]
+        os.kill(troupe.embedded.pid or 0, signal.SIGKILL)
+        async with asyncio.timeout(8):
+            with pytest.raises(CannotRun, match=r"embedded keeps dying: .*no disk left"):
+                await supervisor.keep_alive()
+
+
+async def test_a_crash_asked_for_happens_once(
+    tmp_path: Path, unused_tcp_port: int, session: aiohttp.ClientSession
+) -> None:
+    environment = dict(os.environ) | {"ATAA_CRASH_AT": "pledges.outbox.after_ack:3"}
+    tell = ["-c", "import os; print(os.environ.get('ATAA_CRASH_AT'), flush=True)"]
+    child = Child("embedded", tell, environment, tmp_path / "log", "")
+
+    for _ in range(2):
+        child.start()
+        child.stop(within_s=5)
+
+    assert (tmp_path / "log").read_text().split() == ["pledges.outbox.after_ack:3", "None"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_processes_end_even_when_the_rehearsal_is_killed(tmp_path: Path, unused_tcp_port: int) -> None:
+    program = (
+        "import os, pathlib, sys, time; from rehearsal.supervise import Child;"
+        f"child = Child('embedded', ['-c', {SERVER!r}, '{unused_tcp_port}'], os.environ,"
+        f" pathlib.Path({str(tmp_path / 'log')!r}), '');"
+        "child.start(); print(child.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as rehearsal:
+        assert rehearsal.stdout is not None
+        pid = int(rehearsal.stdout.readline())
+        asyncio.run(until(lambda: "up" in (tmp_path / "log").read_text()))
+        rehearsal.kill()
+
+    asyncio.run(until(lambda: not is_alive(pid)))
+
+
+def test_the_high_water_mark_is_read_in_bytes_and_a_zombie_has_none() -> None:
+    assert high_water_bytes("Name:\tpython\nVmHWM:\t   93112 kB\nVmRSS:\t 1 kB\n") == 93_112 * 1024
+    assert high_water_bytes("Name:\tpython\nState:\tZ (zombie)\n") == 0
