@@ -61,17 +61,28 @@ class Consumer:
         self._database = database
         self._max_records = max_records
         self._expected: dict[Partition, int] = {}
+        self._subscription: Subscription | None = None
+        self._in_hand = 0
+
+    def behind(self) -> int:
+        """Records published and not yet handled; 1 while the group is not joined."""
+        if self._subscription is None:
+            return 1
+        return sum(self._subscription.lag().values()) + self._in_hand
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`; database trouble is waited out, fencing loads the positions anew."""
-        subscription = await self._bus.subscribe(self.group, self._topics, self._load)
+        self._subscription = subscription = await self._bus.subscribe(self.group, self._topics, self._load)
         try:
             while not stop.is_set():
                 records = await subscription.fetch(self._max_records, 0.5)
+                self._in_hand = len(records)
                 if records:
                     await self._take(records, subscription)
                     self._measure(subscription)
+                    self._in_hand = 0
         finally:
+            self._subscription = None
             await subscription.close()
 
     async def _load(self, partitions: Sequence[Partition]) -> Positions:
