@@ -1,0 +1,336 @@
+"""What does not fit gets a clear problem document, stores nothing and leaves no traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.journeys.system import ADMIN_KEY, WEBHOOK_SECRET, Answer, System, intention
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+GOOD = {"amount": {"currency": "USD", "value": "25.00"}}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def drive(system: System) -> AsyncIterator[str]:
+    """A live drive that must stay as it is."""
+    await system.open_drive("strict")
+    yield "strict"
+    assert "Traceback" not in system.log
+
+
+def amount(value: Any, currency: Any = "USD") -> dict[str, Any]:
+    return {"amount": {"currency": currency, "value": value}}
+
+
+async def refused(system: System, answer: Answer, status: int, kind: str, before: dict[str, int]) -> None:
+    """The answer is this problem, complete and without an echo; nothing was stored."""
+    assert answer.status == status, answer.body
+    assert answer.headers["Content-Type"].startswith("application/problem+json")
+    assert answer.body["type"] == f"/problems/{kind}", answer.body
+    assert answer.body["status"] == status
+    assert answer.body["title"]
+    assert answer.body["request_id"] == answer.headers["X-Request-Id"]
+    assert system.rows() == before
+
+
+@pytest.mark.parametrize(
+    ("wish", "kind"),
+    [
+        (amount("25"), "invalid-request"),
+        (amount("25.0"), "invalid-request"),
+        (amount("25.000"), "invalid-request"),
+        (amount("-25.00"), "invalid-request"),
+        (amount("+25.00"), "invalid-request"),
+        (amount("2.5e1"), "invalid-request"),
+        (amount("٢٥.٠٠"), "invalid-request"),
+        (amount("२५.००"), "invalid-request"),
+        (amount("0.00"), "invalid-request"),
+        (amount(" 25.00"), "invalid-request"),
+        (amount(25.00), "invalid-request"),
+        (amount(25), "invalid-request"),
+        (amount(None), "invalid-request"),
+        (amount("25.00", "EUR"), "invalid-request"),
+        (amount("25.00", "usd"), "invalid-request"),
+        (amount("25.00", "XYZ"), "invalid-request"),
+        (amount("1000000.00"), "amount-too-large"),
+        (amount("9" * 40 + ".00"), "amount-too-large"),
+        ({}, "invalid-request"),
+        ({**GOOD, "creator": "nobody"}, "invalid-request"),
+        ({**GOOD, "creater": "star"}, "invalid-request"),
+        ({**GOOD, "message": "x" * 281}, "invalid-request"),
+        ({**GOOD, "reference": "x" * 256}, "invalid-request"),
+        ({**GOOD, "donor": {"email": "no address"}}, "invalid-request"),
+        ({**GOOD, "return_url": "javascript:alert(1)"}, "invalid-request"),
+        ({**GOOD, "checkout_mode": "carrier-pigeon"}, "invalid-request"),
+        ({**GOOD, "message": "a\x00b"}, "invalid-request"),
+        ({**GOOD, "donor": {"name": "a\x00b"}}, "invalid-request"),
+        ([], "invalid-request"),
+        ("25.00", "invalid-request"),
+    ],
+)
+async def test_a_pledge_that_does_not_fit_is_refused(
+    system: System, drive: str, wish: Any, kind: str
+) -> None:
+    before = system.rows()
+    answer = await system.admin("POST", f"/v1/drives/{drive}/pledges", wish)
+    await refused(system, answer, 422, kind, before)
+    assert "Traceback" not in system.log
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        (b"{", 400, "malformed-json"),
+        (b"", 400, "malformed-json"),
+        (b"\xff\xfe", 400, "malformed-json"),
+        (b'{"amount": {"currency": "USD", "value": "25.00"}} trailing', 400, "malformed-json"),
+        (json.dumps({**GOOD, "message": "\ud800"}).encode(), 422, "invalid-request"),
+        (json.dumps({**GOOD, "message": "x" * 1_000_000}).encode(), 413, "body-too-large"),
+        (b"[" * 60_000, 400, "malformed-json"),
+    ],
+)
+async def test_bytes_that_are_no_sane_json_are_refused(
+    system: System, drive: str, body: bytes, status: int, kind: str
+) -> None:
+    before = system.rows()
+    answer = await system.admin("POST", f"/v1/drives/{drive}/pledges", body)
+    await refused(system, answer, status, kind, before)
+
+
+async def test_another_content_type_is_refused(system: System, drive: str) -> None:
+    before = system.rows()
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        answer = await system.admin("POST", f"/v1/drives/{drive}/pledges", GOOD, Content_Type=kind)
+        await refused(system, answer, 415, "unsupported-media-type", before)
+
+
+async def test_the_idempotency_key_is_required_well_formed_and_bound_to_its_body(
+    system: System, drive: str
+) -> None:
+    path, who = f"/v1/drives/{drive}/pledges", f"Bearer {ADMIN_KEY}"
+    before = system.rows()
+    missing = await system.request("POST", path, GOOD, Authorization=who)
+    await refused(system, missing, 400, "idempotency-key-missing", before)
+    for malformed in ("x" * 256, "two words", "ключ".encode().decode("latin-1")):
+        answer = await system.request("POST", path, GOOD, Authorization=who, Idempotency_Key=malformed)
+        await refused(system, answer, 400, "idempotency-key-malformed", before)
+    key = intention()
+    first = await system.admin("POST", path, GOOD, Idempotency_Key=key)
+    after = system.rows()
+    again = await system.admin("POST", path, GOOD, Idempotency_Key=key)
+    other = await system.admin("POST", path, amount("26.00"), Idempotency_Key=key)
+    assert (first.status, again.status) == (201, 201)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.body["id"] == first.body["id"]
+    await refused(
+        system,
+        other,
+        422,
+        "idempotency-key-reused",
+        {**after, "payments.payments": system.rows()["payments.payments"]},
+    )
+
+
+async def test_one_key_sent_many_times_at_once_is_one_pledge(system: System, drive: str) -> None:
+    key, path = intention(), f"/v1/drives/{drive}/pledges"
+    answers = await asyncio.gather(
+        *(system.admin("POST", path, GOOD, Idempotency_Key=key) for _ in range(30))
+    )
+    assert {answer.status for answer in answers} <= {201, 409}
+    assert len({answer.body["id"] for answer in answers if answer.status == 201}) == 1
+
+
+async def test_bad_text_among_fifty_strangers_fails_alone(system: System, drive: str) -> None:
+    path = f"/v1/drives/{drive}/pledges"
+    bad = {
+        7: json.dumps({**GOOD, "message": "\ud800"}).encode(),
+        23: {**GOOD, "message": "\x00"},
+        41: amount("1"),
+    }
+    answers = await asyncio.gather(*(system.admin("POST", path, bad.get(n, GOOD)) for n in range(50)))
+    assert [n for n, answer in enumerate(answers) if answer.status != 201] == [7, 23, 41]
+    assert len({answer.body["id"] for answer in answers if answer.status == 201}) == 47
+
+
+@pytest.mark.parametrize(
+    "key", ["", "nonsense", "ak_admin_wrongwrongwrongwrong", "sk_live_unknown", "pk_live_x"]
+)
+async def test_no_key_or_an_unknown_one_is_401(system: System, drive: str, key: str) -> None:
+    before = system.rows()
+    named = {"Authorization": f"Bearer {key}"} if key else {}
+    answer = await system.request(
+        "POST", f"/v1/drives/{drive}/pledges", GOOD, Idempotency_Key=intention(), **named
+    )
+    await refused(system, answer, 401, "unauthorized", before)
+
+
+async def test_a_key_may_do_what_its_scopes_say_and_no_more(system: System, drive: str) -> None:
+    made = await system.admin("POST", "/v1/keys", {"kind": "secret", "scopes": ["drives"]})
+    assert made.status == 201
+    who = f"Bearer {made.body['key']}"
+    before = system.rows()
+    answer = await system.request(
+        "POST", f"/v1/drives/{drive}/pledges", GOOD, Authorization=who, Idempotency_Key=intention()
+    )
+    await refused(system, answer, 403, "forbidden", before)
+    keys = await system.request("POST", "/v1/keys", {"kind": "secret"}, Authorization=who)
+    await refused(system, keys, 403, "forbidden", before)
+
+
+async def test_a_publishable_key_gives_only_from_its_origins_and_administers_nothing(
+    system: System, drive: str
+) -> None:
+    wish = {"kind": "publishable", "origins": ["https://stream.example"]}
+    made = await system.admin("POST", "/v1/keys", wish)
+    who, path = f"Bearer {made.body['key']}", f"/v1/drives/{drive}/pledges"
+    before = system.rows()
+    for origin in (
+        {},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://stream.example"},
+        {"Origin": "null"},
+    ):
+        answer = await system.request(
+            "POST", path, GOOD, Authorization=who, Idempotency_Key=intention(), **origin
+        )
+        await refused(system, answer, 403, "origin-not-allowed", before)
+    home = {"Origin": "https://stream.example", "Authorization": who}
+    close = await system.request("POST", f"/v1/drives/{drive}/close", **home)
+    assert close.status == 403
+    given = await system.request("POST", path, GOOD, Idempotency_Key=intention(), **home)
+    assert given.status == 201
+
+
+async def test_a_revoked_key_is_refused_within_two_seconds(system: System, drive: str) -> None:
+    made = await system.admin("POST", "/v1/keys", {"kind": "secret", "scopes": ["pledges"]})
+    who = f"Bearer {made.body['key']}"
+    path = f"/v1/drives/{drive}/pledges"
+    assert (
+        await system.request("POST", path, GOOD, Authorization=who, Idempotency_Key=intention())
+    ).status == 201
+    assert (await system.admin("DELETE", f"/v1/keys/{made.body['id']}")).status in {200, 204}
+    began = time.monotonic()
+    while (
+        await system.request("POST", path, GOOD, Authorization=who, Idempotency_Key=intention())
+    ).status != 401:
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/drives/no-such-drive/pledges"),
+        ("GET", "/v1/drives/no-such-drive"),
+        ("POST", "/v1/drives/no-such-drive/open"),
+        ("GET", "/v1/drives/no-such-drive/totals"),
+        ("GET", "/v1/drives/no-such-drive/live"),
+        ("GET", "/v1/drives/no-such-drive/events"),
+        ("GET", "/v1/drives/no-such-drive/leaderboards/creators"),
+        ("GET", "/v1/drives/no-such-drive/creators"),
+        ("GET", "/v1/nothing-here"),
+        ("GET", "/v1/pledges/plg_01frtz5n00000000000000000c"),
+    ],
+)
+async def test_what_is_not_there_is_404_everywhere(
+    system: System, drive: str, method: str, path: str
+) -> None:
+    before = system.rows()
+    answer = await system.admin(method, path, GOOD if method == "POST" else None)
+    await refused(system, answer, 404, answer.body["type"].removeprefix("/problems/"), before)
+
+
+async def test_a_drive_that_is_not_live_takes_no_pledges_and_says_why(system: System) -> None:
+    wish = {"slug": "states", "title": "States", "currency": "USD", "goal": GOOD["amount"]}
+    await system.admin("POST", "/v1/drives", wish)
+    wanted = {
+        "": "drive-closed",
+        "open": None,
+        "pause": "drive-paused",
+        "resume": None,
+        "close": "drive-closed",
+    }
+    for move, kind in wanted.items():
+        if move:
+            assert (await system.admin("POST", f"/v1/drives/states/{move}")).status == 200
+        before = system.rows()
+        answer = await system.admin("POST", "/v1/drives/states/pledges", GOOD)
+        if kind is None:
+            assert answer.status == 201
+        else:
+            await refused(system, answer, 409, kind, before)
+    taken = await system.admin("POST", "/v1/drives", wish)
+    assert taken.status == 409
+
+
+def signed(payload: bytes, at: float, secret: str = WEBHOOK_SECRET) -> str:
+    mac = hmac.new(secret.encode(), f"{int(at)}.".encode() + payload, hashlib.sha256).hexdigest()
+    return f"t={int(at)},v1={mac}"
+
+
+EVENT = {"id": "evt_forged", "object": "event", "type": "payment_intent.succeeded", "livemode": False,
+         "created": 1, "data": {"object": {"id": "pi_x", "object": "payment_intent"}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shift_s", "secret", "header"),
+    [
+        (0, "whsec_forged", None),
+        (-3600, WEBHOOK_SECRET, None),
+        (3600, WEBHOOK_SECRET, None),
+        (0, "", ""),
+        (0, "", "t=1"),
+    ],
+)
+async def test_a_forged_old_or_future_webhook_is_refused(
+    system: System, drive: str, shift_s: int, secret: str, header: str | None
+) -> None:
+    before = system.rows()
+    payload = json.dumps(EVENT).encode()
+    signature = signed(payload, time.time() + shift_s, secret) if header is None else header
+    answer = await system.request("POST", "/webhooks/stripe", payload, Stripe_Signature=signature)
+    assert answer.status == 400
+    assert answer.body["type"].startswith("/problems/")
+    assert system.rows() == before
+
+
+async def test_a_signed_webhook_that_means_nothing_is_stored_once_and_thanked(
+    system: System, drive: str
+) -> None:
+    event = {
+        **EVENT,
+        "id": "evt_meaningless",
+        "type": "plan.created",
+        "data": {"object": {"note": "a\x00b\ud800"}},
+    }
+    payload = json.dumps(event).encode()
+    for _ in range(3):
+        answer = await system.request(
+            "POST", "/webhooks/stripe", payload, Stripe_Signature=signed(payload, time.time())
+        )
+        assert 200 <= answer.status < 300
+    live = json.dumps({**EVENT, "id": "evt_live", "livemode": True}).encode()
+    refusal = await system.request(
+        "POST", "/webhooks/stripe", live, Stripe_Signature=signed(live, time.time())
+    )
+    assert refusal.status == 400
+    await system.agree()
+
+
+async def test_no_caller_speaks_for_the_gateway(system: System, drive: str) -> None:
+    answer = await system.request(
+        "POST", f"/v1/drives/{drive}/pledges", GOOD, Ataa_Caller="forged", Idempotency_Key=intention()
+    )
+    assert answer.status == 401
+    inside = await system.request("GET", "/internal/books")
+    assert inside.status == 404

@@ -1,0 +1,76 @@
+"""Killed at every line that matters, started again: no cent lost, none counted twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.journeys.system import System, running
+
+POINTS = [
+    "pledges.intake.after_commit:2",
+    "pledges.outbox.after_ack:3",
+    "payments.consumer.before_commit:3",
+    "payments.consumer.after_commit:3",
+    "payments.checkout.before_call:2",
+    "payments.checkout.after_call:2",
+    "payments.webhooks.after_commit:2",
+    "payments.applier.before_commit:2",
+    "payments.applier.after_commit:2",
+    "payments.outbox.after_ack:2",
+    "payments.refunds.after_reserve:1",
+    "payments.refunds.after_send:1",
+    "leaderboard.consumer.before_commit:4",
+    "leaderboard.consumer.after_commit:4",
+    "leaderboard.outbox.after_ack:3",
+    "pledges.consumer.before_commit:2",
+    "pledges.consumer.after_commit:2",
+    "notify.consumer.after_commit:2",
+]
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_kill_at_this_point_loses_and_doubles_nothing(tmp_path: Path, point: str) -> None:
+    async with running(tmp_path / "ataa") as system:
+        await system.open_drive("crash")
+        system.kill()
+        await system.start(ATAA_CRASH_AT=point)
+        giving = asyncio.create_task(give_ten(system))
+        await system.died()
+        before = system.rows()
+        await system.start()
+        await giving
+        books = await system.agree()
+        assert books == {"USD": "225.00"}, before
+        totals = await system.totals("crash")
+        assert totals["raised"]["value"] == "225.00"
+        assert totals["donations"] == 9
+        assert totals["by_state"]["refunded"]["value"] == "25.00"
+        await the_log_is_whole(system)
+        assert "Traceback" not in system.log
+
+
+async def give_ten(system: System) -> None:
+    """Ten gifts of 25.00, the first of which is given back; each tried until it is through."""
+    gifts = await asyncio.gather(*(system.give("crash", creator="star") for _ in range(10)))
+    key = f"refund-{gifts[0]['id']}"
+    for _ in range(600):
+        with contextlib.suppress(aiohttp.ClientError):
+            path = f"/v1/pledges/{gifts[0]['id']}/refunds"
+            refund = await system.admin("POST", path, {}, Idempotency_Key=key)
+            if refund.status == 201:
+                return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the refund was never taken")
+
+
+async def the_log_is_whole(system: System) -> None:
+    """Sequences without a gap, and the last row tells what the totals tell."""
+    rows = (await system.request("GET", "/v1/drives/crash/events?after=0&limit=100")).body["data"]
+    assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
+    assert rows[-1]["raised_after"]["value"] == "225.00"
+    assert len({row["pledge"] for row in rows if row["type"] == "donation.counted"}) == 10

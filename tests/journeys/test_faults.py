@@ -1,0 +1,50 @@
+"""Stripe at its worst: duplicates, reorders, delays, errors, lost answers and lost webhooks together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+from tests.journeys.system import System, running
+
+ALL_FAULTS = {
+    "duplicate": 3,
+    "reorder": True,
+    "delay_ms": 2000,
+    "error_rate": 0.05,
+    "error_after_rate": 0.02,
+    "timeout_after_success_rate": 0.02,
+    "drop_rate": 0.01,
+}
+
+
+async def test_with_all_faults_together_the_difference_is_nothing_once_quiet(tmp_path: Path) -> None:
+    async with running(tmp_path / "ataa") as system:
+        await system.open_drive("faults")
+        await system.faults(**ALL_FAULTS)
+        chance = random.Random(268)  # noqa: S311
+        values = [f"{chance.choice([5, 10, 25, 50, 100])}.00" for _ in range(120)]
+        gifts = await asyncio.gather(
+            *(give_and_maybe_take_back(system, value, n) for n, value in enumerate(values))
+        )
+        await system.faults()
+        books = await system.agree(80)
+        totals = await system.totals("faults")
+        assert totals["raised"]["value"] == books["USD"]
+        assert totals["donations"] >= len(gifts) // 2
+        assert "Traceback" not in system.log
+
+
+async def give_and_maybe_take_back(system: System, value: str, n: int) -> None:
+    """Give; every fifth asks for its money back, every tenth card is disputed."""
+    pledge = await system.pledge("faults", value, creator="star")
+    await system.pay(pledge, "4000000000000259" if n % 10 == 3 else "4242424242424242")
+    if n % 5 == 0:
+        for _ in range(200):
+            refund = await system.admin("POST", f"/v1/pledges/{pledge['id']}/refunds", {})
+            if refund.status == 201:
+                return
+            assert refund.status == 409, refund.body  # not yet known to be paid
+            await asyncio.sleep(0.1)
+        raise AssertionError("never known to be paid")
