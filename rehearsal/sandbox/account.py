@@ -37,26 +37,27 @@ class Account:
         row = self.journal.row("SELECT * FROM sessions WHERE id = ?", (session_id,))
         if row is None:
             raise missing("checkout.session", session_id, param)
-        return Session._make(row)
+        return Session.from_row(row)
 
     def payment(self, payment_id: str, param: str = "intent") -> Payment:
         """Raises Refusal when there is none."""
         row = self.journal.row("SELECT * FROM payments WHERE id = ?", (payment_id,))
         if row is None:
             raise missing("payment_intent", payment_id, param)
-        return Payment._make(row)
+        return Payment.from_row(row)
 
     def charged_payment(self, charge_id: str, param: str = "id") -> Payment:
         """The captured payment of a charge. Raises Refusal when there is none."""
         row = self.journal.row("SELECT * FROM payments WHERE id = ?", ("pi_" + charge_id[3:],))
-        if row is None or not charge_id.startswith("ch_") or not Payment._make(row).captured:
+        payment = Payment.from_row(row) if row and charge_id.startswith("ch_") else None
+        if payment is None or not payment.captured:
             raise missing("charge", charge_id, param)
-        return Payment._make(row)
+        return payment
 
     def refunds_of(self, payment_id: str) -> list[Refund]:
         """All refunds of a payment, newest first."""
         rows = self.journal.rows("SELECT * FROM refunds WHERE payment = ? ORDER BY n DESC", (payment_id,))
-        return [Refund._make(row) for row in rows]
+        return [Refund.from_row(row) for row in rows]
 
     def dispute_of(self, payment_id: str) -> Dispute | None:
         row = self.journal.row("SELECT * FROM disputes WHERE payment = ?", (payment_id,))

@@ -12,65 +12,9 @@ from rehearsal.sandbox.listing import Clause, page_of
 from rehearsal.sandbox.records import Json, Session, new_id
 from rehearsal.sandbox.refusals import impossible, invalid, missing_parameter
 from rehearsal.sandbox.shapes import line_items, page_object, session_object, to_json
+from rehearsal.sandbox.stripe_parameters import SESSION, refuse_unknown
 
 DAY_S: Final = 86_400
-# Every parameter Stripe takes here; those without meaning in a donation's session are let pass unread.
-PARAMETERS: Final = frozenset(
-    {
-        "adaptive_pricing",
-        "after_expiration",
-        "allow_promotion_codes",
-        "allowed_payment_method_types",
-        "automatic_tax",
-        "billing_address_collection",
-        "branding_settings",
-        "cancel_url",
-        "client_reference_id",
-        "consent_collection",
-        "currency",
-        "custom_fields",
-        "custom_text",
-        "customer",
-        "customer_account",
-        "customer_creation",
-        "customer_email",
-        "customer_update",
-        "discounts",
-        "excluded_payment_method_types",
-        "expand",
-        "expires_at",
-        "integration_identifier",
-        "invoice_creation",
-        "line_items",
-        "locale",
-        "managed_payments",
-        "metadata",
-        "mode",
-        "name_collection",
-        "optional_items",
-        "origin_context",
-        "payment_intent_data",
-        "payment_method_collection",
-        "payment_method_configuration",
-        "payment_method_data",
-        "payment_method_options",
-        "payment_method_types",
-        "permissions",
-        "phone_number_collection",
-        "redirect_on_completion",
-        "return_url",
-        "saved_payment_method_options",
-        "setup_intent_data",
-        "shipping_address_collection",
-        "shipping_options",
-        "submit_type",
-        "subscription_data",
-        "success_url",
-        "tax_id_collection",
-        "ui_mode",
-        "wallet_options",
-    }
-)
 UI_MODES: Final = ("hosted_page", "embedded_page")
 SUBMIT_TYPES: Final = ("auto", "book", "donate", "pay")
 
@@ -78,9 +22,7 @@ SUBMIT_TYPES: Final = ("auto", "book", "donate", "pay")
 def create_session(account: Account, call: Call) -> Json:
     """Open a session for one line in payment mode. Raises Refusal for what Stripe would not take."""
     params = call.params
-    unknown = params.keys() - PARAMETERS
-    if unknown:
-        raise invalid(f"Received unknown parameter: {min(unknown)}", min(unknown), "parameter_unknown")
+    refuse_unknown(params, SESSION)
     if forms.required_text(params, "mode") != "payment":
         raise invalid("The sandbox only knows mode=payment.", "mode")
     line = _line(params)
@@ -92,13 +34,12 @@ def create_session(account: Account, call: Call) -> Json:
     amount = line["unit_amount"] * line["quantity"]
     refuse_bad_amount(amount, currency, "line_items[0][price_data][unit_amount]")
     del wish["currency"]
-    encoded = to_json(wish)
     n = account.journal.write(
         "INSERT INTO sessions (id, created, expires_at, status, amount, currency, wish)"
         " VALUES (?, ?, ?, 'open', ?, ?, ?)",
-        (session_id, now, expires_at, amount, currency, encoded),
+        (session_id, now, expires_at, amount, currency, to_json(wish)),
     )
-    session = Session(n, session_id, now, expires_at, "open", amount, currency, None, encoded, None)
+    session = Session(n, session_id, now, expires_at, "open", amount, currency, None, wish, None)
     return session_object(session, account.base_url)
 
 
@@ -196,7 +137,7 @@ def list_sessions(account: Account, call: Call) -> Json:
         if wanted is not None:
             clauses.append((f"{column} = ?", (wanted,)))
     rows, more = page_of(account, "sessions", call.params, clauses)
-    data = [session_object(Session._make(row), account.base_url) for row in rows]
+    data = [session_object(Session.from_row(row), account.base_url) for row in rows]
     return page_object(data, more, "/v1/checkout/sessions")
 
 
@@ -230,4 +171,4 @@ def expire_overdue(account: Account, most: int = 500) -> None:
         (int(account.clock()), most),
     )
     for row in rows:
-        end_unpaid(account, Session._make(row))
+        end_unpaid(account, Session.from_row(row))

@@ -64,7 +64,7 @@ class Journal:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._connection = sqlite3.connect(str(path) if path else "", isolation_level=None)
+        self._connection = sqlite3.connect(str(path) if path else "", isolation_level=None, timeout=0)
         pragmas = "PRAGMA synchronous=OFF; PRAGMA cache_size=-16000;"
         if path:
             pragmas += "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -88,7 +87,7 @@ class PayPages:
             language=language,
             status=status,
             amount=amount_shown(session, language),
-            product=json.loads(session.wish)["product"],
+            product=session.wish["product"],
             session=shown,
             problem=problem,
             next_address=next_address(session),
@@ -136,11 +135,13 @@ def page_language(locale: str | None, accepted: str) -> str:
 
 def amount_shown(session: Session, language: str) -> str:
     """The amount as people of the language write it, such as `$25.00`."""
-    from babel.numbers import format_currency  # only pages need it, and it is large
+    from babel.numbers import format_currency, get_currency_symbol  # only pages need it, and it is large
 
-    return format_currency(
-        decimal_string(session.amount, session.currency), session.currency, locale=language
-    )
+    amount = decimal_string(session.amount, session.currency)
+    shown: str = format_currency(amount, session.currency, locale=language)
+    symbol = get_currency_symbol(session.currency, locale=language)
+    # A Latin symbol such as US$ falls apart in a line that runs to the left unless it is isolated.
+    return shown.replace(symbol, f"\u2066{symbol}\u2069") if symbol[0].isascii() else shown
 
 
 @lru_cache(maxsize=1)
@@ -166,16 +167,5 @@ def _html(status: int, html: str) -> Reply:
 
 
 def _not_found(language: str) -> Reply:
-    language = page_language(None, language)
-    return _html(
-        404,
-        _render(
-            language=language,
-            status="unknown",
-            amount="",
-            product="",
-            session=None,
-            problem=None,
-            next_address=None,
-        ),
-    )
+    nothing = {"amount": "", "product": "", "session": None, "problem": None, "next_address": None}
+    return _html(404, _render(page_language(None, language), status="unknown", **nothing))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -66,8 +65,8 @@ def _presented(
     account: Account, session: Session, number: str, email: str | None, name: str | None
 ) -> Payment:
     """The session's payment intent with the card now tried; not yet written."""
-    wish = json.loads(session.wish)
-    donor = to_json({"email": email or wish["customer_email"], "name": name})
+    wish = session.wish
+    donor = {"email": email or wish["customer_email"], "name": name}
     if session.payment is not None:
         return account.payment(session.payment)._replace(card=number, donor=donor, failure=None)
     pledge = wish["intent_metadata"].get("ataa_pledge") or wish["metadata"].get("ataa_pledge")
@@ -81,7 +80,7 @@ def _presented(
         fee=0,
         session=session.id,
         pledge=pledge or wish["client_reference_id"],
-        metadata=to_json(wish["intent_metadata"]),
+        metadata=wish["intent_metadata"],
         card=number,
         donor=donor,
         failure=None,
@@ -94,7 +93,7 @@ def _capture(account: Account, session: Session, payment: Payment, card: Card) -
     paid = session._replace(status="complete", payment=payment.id, donor=payment.donor)
     account.journal.write(
         "UPDATE sessions SET status = 'complete', payment = ?, donor = ? WHERE n = ?",
-        (payment.id, payment.donor, session.n),
+        (payment.id, to_json(payment.donor), session.n),
     )
     subject = Subject.of(payment)
     account.events.emit("payment_intent.succeeded", subject, payment_intent_object(payment))
@@ -113,7 +112,7 @@ def _decline(account: Account, session: Session, payment: Payment, card: Card) -
         "message": card.decline_message,
         "doc_url": f"https://stripe.com/docs/error-codes/{card.error_code.replace('_', '-')}",
     }
-    payment = payment._replace(failure=to_json(decline))
+    payment = payment._replace(failure=decline)
     _write(account, session, payment)
     if session.payment is None:
         session = session._replace(payment=payment.id)
@@ -123,12 +122,14 @@ def _decline(account: Account, session: Session, payment: Payment, card: Card) -
 
 
 def _write(account: Account, session: Session, payment: Payment) -> None:
+    metadata, donor = to_json(payment.metadata), to_json(payment.donor)
+    failure = to_json(payment.failure) if payment.failure else None
     if session.payment is None:
-        account.journal.write(INSERT, tuple(payment[1:]))
+        account.journal.write(INSERT, (*payment[1:9], metadata, payment.card, donor, failure))
         return
     account.journal.write(
         "UPDATE payments SET status = ?, fee = ?, card = ?, donor = ?, failure = ? WHERE id = ?",
-        (payment.status, payment.fee, payment.card, payment.donor, payment.failure, payment.id),
+        (payment.status, payment.fee, payment.card, donor, failure, payment.id),
     )
 
 
@@ -138,5 +139,5 @@ def retrieve_payment_intent(account: Account, call: Call) -> Json:
 
 def list_payment_intents(account: Account, call: Call) -> Json:
     rows, more = page_of(account, "payments", call.params, [])
-    data: list[Any] = [payment_intent_object(Payment._make(row)) for row in rows]
+    data: list[Any] = [payment_intent_object(Payment.from_row(row)) for row in rows]
     return page_object(data, more, "/v1/payment_intents")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ Json = dict[str, Any]
 
 
 class Session(NamedTuple):
-    """A Checkout Session. `wish` and `donor` are JSON: what was asked for, and who paid."""
+    """A Checkout Session: `wish` is what was asked for, `donor` who paid (both JSON in the journal)."""
 
     n: int
     id: str
@@ -20,8 +21,13 @@ class Session(NamedTuple):
     amount: int
     currency: str
     payment: str | None
-    wish: str
-    donor: str | None
+    wish: Json
+    donor: Json | None
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> Session:
+        donor = json.loads(row[-1]) if row[-1] else None
+        return cls._make((*row[:-2], json.loads(row[-2]), donor))
 
 
 class Payment(NamedTuple):
@@ -36,10 +42,16 @@ class Payment(NamedTuple):
     fee: int
     session: str
     pledge: str | None
-    metadata: str
+    metadata: Json
     card: str
-    donor: str
-    failure: str | None
+    donor: Json
+    failure: Json | None
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> Payment:
+        *plain, metadata, card, donor, failure = row
+        known = json.loads(failure) if failure else None
+        return cls._make((*plain, json.loads(metadata), card, json.loads(donor), known))
 
     @property
     def captured(self) -> bool:
@@ -59,7 +71,11 @@ class Refund(NamedTuple):
     currency: str
     status: str
     reason: str | None
-    metadata: str
+    metadata: Json
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> Refund:
+        return cls._make((*row[:-1], json.loads(row[-1])))
 
 
 class Dispute(NamedTuple):

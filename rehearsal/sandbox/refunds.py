@@ -13,47 +13,30 @@ from rehearsal.sandbox.listing import Clause, page_of
 from rehearsal.sandbox.records import Json, Payment, Refund, new_id
 from rehearsal.sandbox.refusals import impossible, invalid, missing, missing_parameter
 from rehearsal.sandbox.shapes import charge_object, page_object, refund_object, to_json
+from rehearsal.sandbox.stripe_parameters import REFUND, refuse_unknown
 
 SETTLES_AFTER_S: Final = 1.0
 REASONS: Final = ("duplicate", "fraudulent", "requested_by_customer")
-PARAMETERS: Final = frozenset(
-    {
-        "amount",
-        "charge",
-        "currency",
-        "customer",
-        "expand",
-        "instructions_email",
-        "metadata",
-        "origin",
-        "payment_intent",
-        "reason",
-        "refund_application_fee",
-        "reverse_transfer",
-    }
-)
 
 
 def create_refund(account: Account, call: Call) -> Json:
     """Give back part or all of a captured charge. Raises Refusal when less is left or it is disputed."""
     params = call.params
-    unknown = params.keys() - PARAMETERS
-    if unknown:
-        raise invalid(f"Received unknown parameter: {min(unknown)}", min(unknown), "parameter_unknown")
+    refuse_unknown(params, REFUND)
     payment = _refundable_payment(account, params)
     reason = forms.choice(params, "reason", REASONS, None)
-    metadata = to_json(forms.metadata(params))
+    metadata = forms.metadata(params)
     amount = _amount(account, params, payment)
     later = CARDS[payment.card].refunding
     status = "pending" if later == "succeeds_later" else "succeeded"
     created, refund_id = int(account.clock()), new_id("re_")
-    values = (refund_id, created, payment.id, amount, payment.currency, status, reason, metadata)
+    values = (refund_id, created, payment.id, amount, payment.currency, status, reason)
     n = account.journal.write(
         "INSERT INTO refunds (id, created, payment, amount, currency, status, reason, metadata)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        values,
+        (*values, to_json(metadata)),
     )
-    refund = Refund(n, *values)
+    refund = Refund(n, *values, metadata)
     shape = refund_object(refund, payment.charge)
     account.events.emit("refund.created", Subject.of(payment), shape, call)
     account.events.emit("charge.refunded", Subject.of(payment), charge(account, payment), call)
@@ -104,7 +87,7 @@ def _refund(account: Account, refund_id: str) -> Refund:
     row = account.journal.row("SELECT * FROM refunds WHERE id = ?", (refund_id,))
     if row is None:
         raise missing("refund", refund_id)
-    return Refund._make(row)
+    return Refund.from_row(row)
 
 
 def settle_refund(account: Account, refund_id: str) -> None:
@@ -138,7 +121,7 @@ def list_refunds(account: Account, call: Call) -> Json:
     if charge_id is not None:
         clauses.append(("payment = ?", ("pi_" + charge_id[3:],)))
     rows, more = page_of(account, "refunds", call.params, clauses)
-    data = [refund_object(refund, "ch_" + refund.payment[3:]) for refund in map(Refund._make, rows)]
+    data = [refund_object(refund, "ch_" + refund.payment[3:]) for refund in map(Refund.from_row, rows)]
     return page_object(data, more, "/v1/refunds")
 
 

@@ -15,7 +15,7 @@ to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 def session_object(session: Session, base_url: str) -> Json:
     """A Checkout Session. Hosted and open, it has its pay page's `url`; embedded, a `client_secret`."""
-    wish = json.loads(session.wish)
+    wish = session.wish
     embedded = wish["ui_mode"] == "embedded_page"
     is_open = session.status == "open"
     return {
@@ -62,10 +62,10 @@ def session_object(session: Session, base_url: str) -> Json:
     }
 
 
-def _customer_details(donor: str | None, email: str | None) -> Json | None:
+def _customer_details(donor: Json | None, email: str | None) -> Json | None:
     if donor is None and email is None:
         return None
-    known = json.loads(donor) if donor else {}
+    known = donor or {}
     return {
         "address": None,
         "email": known.get("email") or email,
@@ -78,7 +78,7 @@ def _customer_details(donor: str | None, email: str | None) -> Json | None:
 
 def line_items(session: Session) -> Json:
     """The session's only line, which Stripe shows when it is expanded or listed."""
-    wish = json.loads(session.wish)
+    wish = session.wish
     currency = session.currency.lower()
     line = {
         "id": f"li_{session.id[8:]}",
@@ -113,10 +113,10 @@ def payment_intent_object(payment: Payment) -> Json:
         "currency": payment.currency.lower(),
         "customer": None,
         "description": None,
-        "last_payment_error": json.loads(payment.failure) if payment.failure else None,
+        "last_payment_error": payment.failure,
         "latest_charge": payment.charge if captured else None,
         "livemode": False,
-        "metadata": json.loads(payment.metadata),
+        "metadata": payment.metadata,
         "next_action": None,
         "payment_method": _payment_method(payment) if captured else None,
         "payment_method_types": ["card"],
@@ -134,7 +134,7 @@ def _payment_method(payment: Payment) -> str:
 def charge_object(payment: Payment, refunds: list[Refund], disputed: bool) -> Json:
     """The captured charge of a payment; `refunds` are all of its refunds, newest first."""
     refunded = sum(refund.amount for refund in refunds if refund.status != "failed")
-    donor = json.loads(payment.donor)
+    donor = payment.donor
     return {
         "id": payment.charge,
         "object": "charge",
@@ -152,7 +152,7 @@ def charge_object(payment: Payment, refunds: list[Refund], disputed: bool) -> Js
         "failure_code": None,
         "failure_message": None,
         "livemode": False,
-        "metadata": json.loads(payment.metadata),
+        "metadata": payment.metadata,
         "outcome": {"network_status": "approved_by_network", "risk_level": "normal", "type": "authorized"},
         "paid": True,
         "payment_intent": payment.id,
@@ -189,7 +189,7 @@ def refund_object(refund: Refund, charge: str) -> Json:
             "type": "card",
         },
         "failure_reason": "unknown" if refund.status == "failed" else None,
-        "metadata": json.loads(refund.metadata),
+        "metadata": refund.metadata,
         "payment_intent": refund.payment,
         "pending_reason": "processing" if refund.status == "pending" else None,
         "reason": refund.reason,

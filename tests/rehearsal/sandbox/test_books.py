@@ -1,0 +1,174 @@
+"""The books, after any sequence of what can happen to money."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from rehearsal.sandbox import checkout, disputes, paying, refunds
+from rehearsal.sandbox.account import Account, Call
+from rehearsal.sandbox.api import find_operation
+from rehearsal.sandbox.books import books
+from rehearsal.sandbox.currencies import decimal_string, fee
+from rehearsal.sandbox.events import EventLog
+from rehearsal.sandbox.forms import decode
+from rehearsal.sandbox.journal import Journal
+from rehearsal.sandbox.refusals import Refusal
+
+CARDS = ("4242424242424242", "4000000000000002", "4000000000005126", "4000000000007726")
+CURRENCIES = {"usd": 1, "jpy": 1, "kwd": 10, "isk": 100}
+
+
+class Money(RuleBasedStateMachine):
+    """Pays, refunds, disputes and settles at random, and keeps its own books beside the sandbox's."""
+
+    payments = Bundle("payments")
+    refunds = Bundle("refunds")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.journal = Journal(None)
+        self.account = Account(self.journal, EventLog(self.journal), "http://sandbox")
+        self.captured: dict[str, int] = {}
+        self.currency: dict[str, str] = {}
+        self.given_back: dict[str, tuple[str, int]] = {}
+        self.disputed: dict[str, tuple[int, str]] = {}
+
+    @initialize()
+    def empty(self) -> None:
+        assert books(self.journal) == {}
+
+    def left(self, payment: str) -> int:
+        return self.captured[payment] - sum(
+            amount for owner, amount in self.given_back.values() if owner == payment
+        )
+
+    @rule(
+        target=payments,
+        steps=st.integers(1, 99_999_999 // 100),
+        currency=st.sampled_from(sorted(CURRENCIES)),
+        card=st.sampled_from(CARDS),
+    )
+    def give(self, steps: int, currency: str, card: str) -> str:
+        price = {"currency": currency, "unit_amount": str(steps * CURRENCIES[currency])}
+        line = {"quantity": "1", "price_data": price | {"product_data": {"name": "Winter"}}}
+        wish = {"mode": "payment", "line_items": {"0": line}, "success_url": "http://example.org/"}
+        session = checkout.create_session(self.account, Call(wish))["id"]
+        tried = paying.pay(self.account, session, card, None, None)
+        if tried.decline is not None:
+            assert tried.session.status == "open"
+            tried = paying.pay(self.account, session, CARDS[0], None, None)
+        repeated = paying.pay(self.account, session, CARDS[0], None, None)
+        payment = tried.session.payment
+        assert payment is not None
+        assert repeated.session.payment == payment
+        self.captured[payment] = steps * CURRENCIES[currency]
+        self.currency[payment] = currency.upper()
+        return payment
+
+    @rule(target=refunds, payment=payments, share=st.fractions(0, 1.2))
+    def refund(self, payment: str, share: Any) -> str:
+        step = CURRENCIES[self.currency[payment].lower()]
+        amount = int(self.captured[payment] * share) // step * step
+        wish = {"payment_intent": payment, "amount": str(amount)}
+        forbidden = payment in self.disputed and self.disputed[payment][1] != "won"
+        if forbidden or not 0 < amount <= self.left(payment):
+            with pytest.raises(Refusal):
+                refunds.create_refund(self.account, Call(wish))
+            return ""
+        refund_id: str = refunds.create_refund(self.account, Call(wish))["id"]
+        self.given_back[refund_id] = (payment, amount)
+        return refund_id
+
+    @rule(refund=refunds)
+    def fail_refund(self, refund: str) -> None:
+        if refund in self.given_back:
+            refunds.fail_refund(self.account, refund)
+            del self.given_back[refund]
+
+    @rule(payment=payments, status=st.sampled_from(disputes.STATUSES))
+    def dispute(self, payment: str, status: str) -> None:
+        known = self.disputed.get(payment)
+        possible = known is None or known[1] in ("needs_response", status)
+        if not possible or (known is None and self.left(payment) == 0):
+            with pytest.raises(Refusal):
+                disputes.bring_to(self.account, payment, status)
+            return
+        amount = known[0] if known else self.left(payment)
+        assert disputes.bring_to(self.account, payment, status)["amount"] == amount
+        self.disputed[payment] = (amount, status)
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        kept = books(self.journal)
+        assert kept.keys() == set(self.currency.values())
+        for currency, row in kept.items():
+            of = [payment for payment, its in self.currency.items() if its == currency]
+            captured = sum(self.captured[payment] for payment in of)
+            refunded = sum(amount for owner, amount in self.given_back.values() if owner in of)
+            lost = sum(self.disputed[p][0] for p in of if p in self.disputed and self.disputed[p][1] != "won")
+            fees = sum(fee(self.captured[payment], currency) for payment in of)
+            expected = (captured, refunded, lost, fees, captured - refunded - lost - fees)
+            names = ("captured", "refunded", "disputed", "fees", "net")
+            assert row == {
+                name: decimal_string(amount, currency) for name, amount in zip(names, expected, strict=True)
+            }
+
+    @invariant()
+    def nothing_goes_back_that_did_not_come(self) -> None:
+        for payment in self.captured:
+            open_or_lost = self.disputed.get(payment, (0, "won"))
+            withdrawn = open_or_lost[0] if open_or_lost[1] != "won" else 0
+            left = self.account.unrefunded(self.account.payment(payment))
+            assert left == self.left(payment) >= withdrawn >= 0
+
+    def teardown(self) -> None:
+        self.journal.close()
+
+
+TestMoney = Money.TestCase
+TestMoney.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [
+        (2550, "USD", "25.50"), (5, "USD", "0.05"), (-103, "USD", "-1.03"), (-5, "USD", "-0.05"),
+        (700, "JPY", "700"), (1230, "KWD", "1.230"), (50_000, "ISK", "500"), (99_999_999, "EUR", "999999.99"),
+    ],
+)  # fmt: skip
+def test_amounts_are_written_with_their_currency_s_digits(amount: int, currency: str, text: str) -> None:
+    assert decimal_string(amount, currency) == text
+    assert Decimal(text) == Decimal(decimal_string(amount, currency))
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "expected"),
+    [(2500, "USD", 103), (1000, "USD", 59), (17, "USD", 30), (18, "USD", 31), (10_000, "ISK", 300)],
+)
+def test_the_fee_is_rounded_half_up(amount: int, currency: str, expected: int) -> None:
+    assert fee(amount, currency) == expected
+
+
+def test_stripe_s_form_encoding_is_read_with_or_without_escaped_brackets() -> None:
+    expected = {"a": {"b": {"0": {"c": "d e"}}}, "x": {"0": "1", "1": "2"}, "z": "é&="}
+    assert decode("a[b][0][c]=d+e&x[]=1&x[]=2&z=%C3%A9%26%3D") == expected
+    assert decode("a%5Bb%5D%5B0%5D%5Bc%5D=d%20e&x[0]=1&x[1]=2&z=%C3%A9%26%3D") == expected
+
+
+@pytest.mark.parametrize("form", ["a=1&a[b]=2", "a[b]=2&a=1", "a[b=1", "a" + "[b]" * 9 + "=1"])
+def test_parameters_that_contradict_each_other_are_refused(form: str) -> None:
+    with pytest.raises(Refusal):
+        decode(form)
+
+
+@pytest.mark.parametrize("path", ["/v1/customers", "/v1/refunds/re_1/cancel", "/v1/", "/v1/events/evt_1/x/y"])
+def test_addresses_the_sandbox_does_not_offer_are_refused(path: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        find_operation("GET", path)
+    assert refused.value.status == 404
