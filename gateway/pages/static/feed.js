@@ -4,7 +4,7 @@
 // when the drive's figures were last confirmed: by a frame, or by a poll that answered (304 included).
 
 const STREAM_QUIET_MS = 12_000; // a silent stream is asked after by a poll: a dead line sends no error
-const POLL_MS = 3_000;
+const POLL_MS = 2_500;
 const POLL_TIMEOUT_MS = 8_000;
 const BACKOFF_MS = [500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
 const DRAIN_SPREAD_MS = 1_500;

@@ -21,6 +21,7 @@ const CARD_MS = 6_500;
 const CARD_LEAST_MS = 1_400;
 const LEADERS = 5;
 const RECENT = 12;
+const DRIFT_LEAST = 6;
 
 function element(tag, className, text = "") {
   const made = document.createElement(tag);
@@ -108,8 +109,8 @@ function wake() {
 }
 
 function draw(now) {
-  takeTotals();
   takeDonations();
+  takeTotals();
   const rolling = roll?.draw(now) ?? false;
   drawing = rolling || donationTexts.length > 0;
   if (drawing) requestAnimationFrame(draw);
@@ -187,7 +188,8 @@ function showBar() {
 function drawTrack(raised, goal) {
   const scale = raised > goal ? raised : goal;
   $(".bar").classList.toggle("reached", raised >= goal);
-  $(".fill").style.transform = `scaleX(${share(raised, scale)})`;
+  const missing = (1 - share(raised, scale)) * 100;
+  $(".fill").style.transform = `translateX(${lang === "ar" ? missing : -missing}%)`;
   const marks = (totals.milestones ?? []).filter((m) => isMoney(m.amount)).map((m) => toMinor(m.amount.value));
   if (raised > goal) marks.push(goal);
   const places = [...new Set(marks.filter((m) => m > 0n && m < scale))].slice(0, 24);
@@ -218,7 +220,7 @@ function milestonesAround() {
   const all = (totals.milestones ?? []).filter((m) => isMoney(m.amount));
   all.sort((a, b) => (toMinor(a.amount.value) < toMinor(b.amount.value) ? -1 : 1));
   const next = all.findIndex((m) => toMinor(m.amount.value) > raised);
-  const from = next < 0 ? all.length - 2 : next - 1;
+  const from = next < 0 ? all.length - 3 : next - 1;
   return all.slice(Math.max(0, from), Math.max(0, from) + 3);
 }
 
@@ -350,6 +352,7 @@ let recent = [];
 let nextChip = 0;
 let drift = 0;
 let lastDrift = 0;
+let drifting = false;
 
 function showRecent() {
   const panel = $(".ticker");
@@ -357,10 +360,20 @@ function showRecent() {
   const gifts = (totals.recent ?? []).filter((gift) => isMoney(gift.amount)).slice(0, RECENT);
   const fresh = gifts.length > 0 && gifts[0].id !== recent[0]?.id;
   recent = gifts;
-  if (fresh) nextChip = 0; // the newest comes in next
-  const starting = panel.hidden && recent.length > 0;
   panel.hidden = recent.length === 0;
-  if (starting) requestAnimationFrame(driftBy);
+  if (!fresh) return;
+  nextChip = 0; // the newest comes in next
+  drifting = recent.length >= DRIFT_LEAST && !calm.matches;
+  if (!drifting) standStill();
+  else if (!lastDrift) requestAnimationFrame(driftBy);
+}
+
+/** Too few gifts to go round: they stand, newest first. */
+function standStill() {
+  const list = $(".window ul");
+  list.style.transform = "none";
+  list.replaceChildren(...recent.map(chip));
+  drift = 0;
 }
 
 function chip(gift) {
@@ -370,12 +383,16 @@ function chip(gift) {
 }
 
 function driftBy(now) {
+  if (!drifting) {
+    lastDrift = 0;
+    return;
+  }
   const frame = $(".window");
   const list = frame.firstElementChild;
   const elapsed = Math.min(100, now - (lastDrift || now));
   lastDrift = now;
-  drift += (elapsed / 1000) * (calm.matches ? 0 : frame.clientWidth / 24);
-  while (list.firstElementChild && list.firstElementChild.offsetWidth < drift && list.scrollWidth > 0) {
+  drift += (elapsed / 1000) * (frame.clientWidth / 24);
+  while (list.firstElementChild && list.firstElementChild.offsetWidth < drift) {
     drift -= list.firstElementChild.offsetWidth;
     list.firstElementChild.remove();
   }

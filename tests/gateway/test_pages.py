@@ -1,0 +1,387 @@
+"""The pages as bytes: escaping, languages, money, tokens, headers and assets."""
+
+import gzip
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import pytest
+
+import gateway.pages
+from gateway.pages import (
+    assets_app,
+    check_form_token,
+    donate_page,
+    mint_form_token,
+    overlay_page,
+    page_headers,
+    problem_page,
+    static,
+    thanks_page,
+)
+from gateway.pages.assets import FINGERPRINT, asset_url
+from gateway.pages.languages import Voice, choose_voice, localised, pick
+from gateway.pages.words import WORDS
+
+PAGES = Path(gateway.pages.__file__).parent
+NOW = datetime(2026, 1, 7, 12, 0, tzinfo=UTC)
+HOSTILE = """</script><img src=x onerror=alert(1)>"'&"""
+
+
+def a_drive(**changes: object) -> dict[str, object]:
+    drive: dict[str, object] = {
+        "id": "drv_1",
+        "slug": "winter",
+        "title": {"en": "Winter", "ar": "شتاء"},
+        "currency": "USD",
+        "goal": {"currency": "USD", "value": "10000000.00"},
+    }
+    return {**drive, **changes}
+
+
+class Outline(HTMLParser):
+    """Tags, attributes and the page's JSON, as a browser would find them."""
+
+    def __init__(self, html: bytes) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._within = ""
+        self.texts: dict[str, str] = {}
+        self.feed(html.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._within = dict(attrs).get("id") or tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts[self._within] = self.texts.get(self._within, "") + data
+
+    def page(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.texts["page"])
+        return found
+
+    def having(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
+        wanted = attributes.items()
+        return [attrs for name, attrs in self.tags if name == tag and wanted <= attrs.items()]
+
+
+# --- what people wrote stays text ---
+
+
+def test_a_hostile_title_and_slug_are_text_in_every_page() -> None:
+    drive = a_drive(title={"en": HOSTILE}, slug=HOSTILE, description=HOSTILE)
+    creators = [{"slug": "x", "name": HOSTILE}]
+    hostile_query = {
+        "creator": HOSTILE,
+        "theme": HOSTILE,
+        "parts": HOSTILE,
+        "lang": HOSTILE,
+        "token": HOSTILE,
+    }
+    pages = [
+        overlay_page(HOSTILE, {"en": HOSTILE}, hostile_query),
+        donate_page(drive, creators, hostile_query, "f1.1.a"),
+        donate_page(drive, creators, {"creator": "x"}, "f1.1.a"),
+        thanks_page(drive, hostile_query),
+        problem_page(hostile_query),
+    ]
+    for html in pages:
+        outline = Outline(html)
+        assert not outline.having("img")
+        assert not [name for _, attrs in outline.tags for name in attrs if name.startswith("on")]
+
+
+def test_no_page_has_an_inline_script_or_style() -> None:
+    pages = [
+        overlay_page("winter", None, {}),
+        donate_page(a_drive(), [], {}, "f1.1.a"),
+        thanks_page(a_drive(), {}),
+        problem_page({}),
+    ]
+    for html in pages:
+        outline = Outline(html)
+        for attrs in outline.having("script"):
+            assert "src" in attrs or attrs["type"] == "application/json"
+        assert not outline.having("style")
+        assert not [attrs for _, attrs in outline.tags if "style" in attrs]
+
+
+# --- languages ---
+
+
+@pytest.mark.parametrize(
+    ("query", "accepted", "title", "lang"),
+    [
+        ({"lang": "ar"}, "en", {"en": "x"}, "ar"),
+        ({"lang": "AR-sa"}, "", None, "ar"),
+        ({"lang": "fr"}, "fr, ar;q=0.4, en;q=0.3", None, "ar"),
+        ({}, "en;q=0.1, ar-EG", None, "ar"),
+        ({}, "ar;q=nonsense.9..1, en;q=0.2", None, "en"),
+        ({}, "", {"ar": "x"}, "ar"),
+        ({}, "", "a plain title", "en"),
+        ({}, ",;;=,\x00", None, "en"),
+    ],
+)
+def test_the_language_is_asked_for_else_accepted_else_the_titles(
+    query: dict[str, str], accepted: str, title: object, lang: str
+) -> None:
+    assert choose_voice(query, accepted, title).lang == lang
+
+
+def test_an_arabic_page_says_so_and_runs_right_to_left() -> None:
+    outline = Outline(donate_page(a_drive(), [], {"lang": "ar"}, "f1.1.a"))
+    assert outline.having("html", lang="ar", dir="rtl")
+    assert outline.texts["h1"].strip() == "شتاء"
+
+
+def test_a_title_falls_back_to_the_language_it_has() -> None:
+    assert localised({"ar": "شتاء"}, "en") == "شتاء"
+    assert localised({"fr": "Hiver"}, "en") == "Hiver"
+    assert localised({"en": "Winter", "ar": ""}, "ar") == "Winter"
+    assert localised(None, "ar") == ""
+
+
+def _holes(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(sentence) if name}
+
+
+@pytest.mark.parametrize("page", WORDS)
+def test_both_languages_say_the_same_things(page: str) -> None:
+    english, arabic = WORDS[page]["en"], WORDS[page]["ar"]
+    assert english.keys() == arabic.keys()
+    for key, phrase in english.items():
+        assert isinstance(phrase, str) == isinstance(arabic[key], str), key
+        if isinstance(phrase, str):
+            assert _holes(phrase) == _holes(pick(arabic[key], "ar", None)), key
+
+
+@pytest.mark.parametrize("page", WORDS)
+def test_every_word_is_used_somewhere(page: str) -> None:
+    files = [file for kind in ("templates/*", "static/*.js", "*.py") for file in PAGES.glob(kind)]
+    text = "".join(file.read_text() for file in files if file.name != "words.py")
+    # Keys put together from a prefix and what the API said, and headlines with their "more".
+    composed = ("error_", "notice_", "retry_", "paid", "refunded", "disputed", "lapsed")
+    for key in WORDS[page]["en"]:
+        assert key.removesuffix("_more") in text or key.startswith(composed), key
+
+
+def test_arabic_counts_take_their_plural_forms() -> None:
+    voice = Voice("ar", "latn")
+    said = [voice.say("donate", "gifts", n) for n in (0, 1, 2, 3, 11, 100)]
+    assert said == ["لا تبرعات بعد", "تبرع واحد", "تبرعان", "3 تبرعات", "11 تبرعًا", "100 تبرع"]
+
+
+# --- money ---
+
+
+@pytest.mark.parametrize(
+    ("value", "currency", "lang", "digits", "shown"),
+    [
+        ("999999.99", "USD", "en", "latn", "$999,999.99"),
+        ("25.00", "USD", "en", "latn", "$25"),
+        ("5.250", "KWD", "en", "latn", "\u2066KWD\u2069\u00a05.250"),
+        ("123456789", "JPY", "en", "latn", "¥123,456,789"),
+        ("25.50", "USD", "ar", "latn", "\u200f25.50\u00a0$"),
+        ("1234.50", "USD", "ar", "arab", "\u200f١٬٢٣٤٫٥٠\u00a0$"),
+        ("99999999999999.99", "USD", "en", "latn", "$99,999,999,999,999.99"),
+        ("1234.500", "IQD", "en", "latn", "\u2066IQD\u2069\u00a01,234.500"),  # CLDR would round it
+    ],
+)
+def test_money_is_written_exactly(value: str, currency: str, lang: Any, digits: Any, shown: str) -> None:
+    assert Voice(lang, digits).money(value, currency) == shown
+
+
+def test_the_menu_is_the_drives_own_or_the_usual_one_in_its_currency() -> None:
+    def menu(drive: dict[str, object]) -> list[str | None]:
+        return [
+            attrs["value"] for attrs in Outline(donate_page(drive, [], {}, "t")).having("input", name="menu")
+        ]
+
+    assert menu(a_drive()) == ["5.00", "10.00", "20.00", "25.00", "50.00"]
+    assert menu(a_drive(currency="KWD")) == ["5.000", "10.000", "20.000", "25.000", "50.000"]
+    assert menu(a_drive(currency="JPY")) == ["500", "1000", "2000", "2500", "5000"]
+    own = [{"currency": "USD", "value": "7.00"}, {"currency": "USD", "value": "3.50"}]
+    assert menu(a_drive(menu=own)) == ["3.50", "7.00"]
+
+
+# --- the form ---
+
+
+def test_the_form_carries_the_drives_id_its_token_and_a_known_creator() -> None:
+    creators = [{"id": "crt_9", "slug": "nour", "name": "Nour"}]
+    page = Outline(donate_page(a_drive(), creators, {"creator": "nour"}, "f1.9.ab")).page()
+    assert (page["drive"], page["token"], page["creator"], page["decimals"]) == (
+        "drv_1",
+        "f1.9.ab",
+        "crt_9",
+        2,
+    )
+
+
+def test_an_unknown_creator_in_the_link_does_not_cost_the_gift() -> None:
+    page = Outline(donate_page(a_drive(), [], {"creator": "gone"}, "t")).page()
+    assert page["creator"] is None
+
+
+@pytest.mark.parametrize(
+    ("state", "form"), [("closed", False), ("draft", False), ("paused", True), ("live", True)]
+)
+def test_a_drive_that_takes_no_gifts_shows_no_form(state: str, form: bool) -> None:
+    outline = Outline(donate_page(a_drive(state=state), [], {}, "t"))
+    assert bool(outline.having("form")) is form
+    assert bool(outline.having("section", role="status")) is (state != "live")
+
+
+def test_totals_serve_as_the_drive_and_their_state_is_not_the_drives() -> None:
+    totals = {**a_drive(), "drive": "drv_1", "state": "frozen", "donations": 2, "percent": 110.5}
+    del totals["id"]
+    outline = Outline(donate_page(totals, [], {}, "t"))
+    assert outline.having("form")
+    assert outline.page()["drive"] == "drv_1"
+    assert outline.having("progress", value="100")
+
+
+def test_a_test_drive_says_that_no_money_moves() -> None:
+    assert b'class="ribbon"' in donate_page(a_drive(test=True), [], {}, "t")
+    assert b'class="ribbon"' not in donate_page(a_drive(), [], {}, "t")
+
+
+def test_the_donate_page_and_all_it_loads_cost_a_phone_under_30_kb() -> None:
+    html = donate_page(a_drive(), [], {"lang": "ar"}, "f1.1.a")
+    loaded = [
+        value for _, attrs in Outline(html).tags for key in ("src", "href") if (value := attrs.get(key))
+    ]
+    assets = [body for path in set(loaded) if (found := static(path)) for body in [found[0]]]
+    assert len(assets) == 6
+    assert len(html) + sum(len(gzip.compress(body)) for body in assets) < 30_000
+
+
+def test_every_field_has_a_label() -> None:
+    outline = Outline(donate_page(a_drive(), [{"slug": "x", "name": "X"}], {}, "t"))
+    fields = [a for tag in ("input", "textarea", "select") for a in outline.having(tag)]
+    labelled = {attrs.get("for") for attrs in outline.having("label")}
+    free = [a for a in fields if a.get("type") not in ("radio", "checkbox") and a.get("id") not in labelled]
+    assert fields
+    assert not free
+
+
+# --- the overlay ---
+
+
+def test_unknown_parts_and_themes_are_ignored() -> None:
+    html = overlay_page("winter", None, {"parts": "bar,rain,<b>", "theme": "loud"}).decode()
+    assert 'class="bar panel"' in html
+    assert 'class="ticker panel"' not in html
+    assert 'data-theme="dark"' in html
+
+
+def test_without_parts_all_are_shown_and_freshness_always_is() -> None:
+    assert overlay_page("winter", None, {"parts": "rain"}).count(b'class="alerts"') == 1
+    for parts in ("bar", "leaders", "alerts", "ticker", "goal", ""):
+        assert overlay_page("winter", None, {"parts": parts}).count(b'class="freshness"') == 1
+
+
+# --- form tokens ---
+
+
+def test_a_form_token_is_good_for_its_drive_for_two_hours() -> None:
+    token = mint_form_token(b"secret", "drv_1", NOW)
+    assert check_form_token(b"secret", "drv_1", token, NOW)
+    assert check_form_token(b"secret", "drv_1", token, NOW + timedelta(hours=1, minutes=59))
+    assert not check_form_token(b"secret", "drv_1", token, NOW + timedelta(hours=2))
+    assert not check_form_token(b"secret", "drv_2", token, NOW)
+    assert not check_form_token(b"other", "drv_1", token, NOW)
+
+
+def test_a_form_token_cannot_be_stretched_or_guessed() -> None:
+    token = mint_form_token(b"secret", "drv_1", NOW)
+    _, expires, seal = token.split(".")
+    later = f"f1.{int(expires) + 3600}.{seal}"
+    arabic = token.replace("1", "١")
+    for forged in (
+        later,
+        arabic,
+        token + "\n",
+        "",
+        "f1..",
+        token[:-1],
+        "\udce9",
+        "f1." + "9" * 400 + "." + seal,
+    ):
+        assert not check_form_token(b"secret", "drv_1", forged, NOW)
+
+
+# --- headers and assets ---
+
+
+def test_only_an_overlay_may_be_framed_and_no_page_runs_inline_script() -> None:
+    def policy(kind: Any) -> str:
+        return dict(page_headers(kind))[b"content-security-policy"].decode()
+
+    assert policy("overlay").endswith("frame-ancestors *")
+    assert all(policy(kind).endswith("frame-ancestors 'none'") for kind in ("donate", "thanks", "problem"))
+    assert "script-src 'self';" in policy("donate")
+    assert "unsafe" not in policy("donate")
+
+
+def test_pages_that_carry_a_token_are_never_stored() -> None:
+    assert dict(page_headers("donate"))[b"cache-control"] == b"private, no-store"
+    assert dict(page_headers("thanks"))[b"cache-control"] == b"private, no-store"
+
+
+def test_every_module_a_script_imports_is_served() -> None:
+    scripts = ["overlay.js", "donate.js", "thanks.js"]
+    for name in scripts:
+        found = static(asset_url(name))
+        assert found is not None
+        for imported in re.findall(r'from "\./([^"]+)"', found[0].decode()):
+            assert static(asset_url(imported)) is not None
+    with pytest.raises(KeyError):
+        asset_url("nothing.js")
+
+
+@pytest.mark.parametrize(
+    "path", ["/assets", "/assets/", "/assets/x/../words.py", "/x/y/donate.js", "", "/assets/x/"]
+)
+def test_nothing_else_is_served_as_an_asset(path: str) -> None:
+    assert static(path) is None
+
+
+async def ask(method: str, path: str, **headers: str) -> tuple[int, dict[bytes, bytes], bytes]:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    await assets_app({"type": "http", "method": method, "path": path, "headers": pairs}, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
+
+
+async def test_an_asset_of_this_make_is_kept_for_ever_and_another_makes_is_asked_after() -> None:
+    _, today, _ = await ask("GET", f"/assets/{FINGERPRINT}/donate.js")
+    _, older, body = await ask("GET", "/assets/000000000000/donate.js")
+    assert b"immutable" in today[b"cache-control"]
+    assert older[b"cache-control"] == b"no-cache"
+    assert body.startswith(b"//")
+
+
+async def test_assets_are_zipped_revalidated_and_only_read() -> None:
+    path = asset_url("donate.css")
+    status, headers, body = await ask("GET", path, accept_encoding="br, gzip")
+    assert (status, headers[b"content-encoding"]) == (200, b"gzip")
+    assert gzip.decompress(body) == (static(path) or (b"",))[0]
+    status, _, body = await ask("GET", path, if_none_match=headers[b"etag"].decode())
+    assert (status, body) == (304, b"")
+    status, head, body = await ask("HEAD", path)
+    assert (status, body) == (200, b"")
+    assert int(head[b"content-length"]) > 0
+    assert (await ask("POST", path))[0] == 405
+    assert (await ask("GET", "/assets/x/nothing.js"))[0] == 404

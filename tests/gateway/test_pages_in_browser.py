@@ -1,0 +1,524 @@
+"""The pages in a real Chromium, against a real HTTP server whose every answer is scripted.
+
+Without a Chromium (`CHROMIUM` or one on the path) these are skipped, unless ATAA_REQUIRE_REAL=1.
+"""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright, expect
+
+from tests.gateway.pages_stage import Stage, a_gift, on_stage, the_totals, usd
+from tests.waiting import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HOSTILE = """<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>"""
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def chromium_path() -> str:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        reason = "no Chromium found: set CHROMIUM, or install one on the path"
+        if os.environ.get("ATAA_REQUIRE_REAL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[BrowserContext]:
+    """One window for the module; each test has a tab, and with it a session storage, of its own."""
+    path = chromium_path()
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield await launched.new_context(reduced_motion="reduce")
+        await launched.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stage() -> AsyncIterator[Stage]:
+    async with on_stage(Stage()) as served:
+        yield served
+
+
+@asynccontextmanager
+async def tab(browser: BrowserContext) -> AsyncIterator[Page]:
+    """A tab that fails the test on any script error or refusal of the content policy."""
+    page = await browser.new_page()
+    page.set_default_timeout(8_000)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if _is_ours(message) else None)
+    yield page
+    await page.close()
+    assert complaints == []
+
+
+def _is_ours(message: ConsoleMessage) -> bool:
+    # Chromium itself reports each scripted 4xx and 5xx, and streams a test cuts on purpose.
+    expected = ("Failed to load resource", "net::ERR_")
+    return message.type in ("error", "warning") and not any(text in message.text for text in expected)
+
+
+async def raised(page: Page, value: str) -> None:
+    await expect(page.locator(".raised")).to_have_attribute("data-value", value, timeout=10_000)
+
+
+# --- the overlay ---
+
+
+async def test_the_overlay_shows_the_exact_total_and_says_it_is_live(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await raised(page, "4560123.45")
+        await expect(page.locator(".raised")).to_have_text("$4,560,123.45")
+        await expect(page.locator(".percent")).to_have_text("45.6%")
+        await expect(page.locator(".freshness")).to_have_attribute("data-state", "live")
+        background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert background == "rgba(0, 0, 0, 0)"
+
+
+async def test_a_burst_of_a_thousand_gifts_ends_on_the_exact_total(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    async with tab(browser) as page:
+        await page.emulate_media(reduced_motion="no-preference")
+        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await raised(page, "4560123.45")
+        await page.evaluate(
+            """() => { window.longest = 0; let last = performance.now();
+            const look = (now) => { window.longest = Math.max(window.longest, now - last); last = now;
+            requestAnimationFrame(look) }; requestAnimationFrame(look) }"""
+        )
+        for n in range(1, 1001):
+            stage.push("donation", a_gift(n, amount=usd("999999.99" if n == 500 else "25.00")))
+            if n % 10 == 0:
+                stage.push("totals", the_totals(sequence=97500 + n, raised=usd(f"{4560123 + n * 25}.45")))
+        stage.push("totals", the_totals(sequence=99000, raised=usd("5585123.43"), donations=98012))
+        await raised(page, "5585123.43")
+        await expect(page.locator(".gifts")).to_have_text("98,012 gifts")
+        # The gift among the thousand that nobody may miss is shown; the rest are bounded.
+        await expect(page.locator(".card.grand")).to_have_count(1, timeout=30_000)
+        assert await page.locator(".card").count() <= 6
+        assert await page.evaluate("window.longest") < 400
+
+
+async def test_what_people_wrote_is_shown_as_text(browser: BrowserContext, stage: Stage) -> None:
+    leader = {"rank": 1, "creator": "crt_1", "slug": "x", "name": HOSTILE, "raised": usd("5.00")}
+    stage.totals = the_totals(
+        title={"en": HOSTILE},
+        recent=[a_gift(1, name=HOSTILE)],
+        leaders=[leader],
+        milestones=[{"title": {"en": HOSTILE}, "amount": usd("5000000.00"), "reached_at": None}],
+    )
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await raised(page, "4560123.45")
+        stage.push("donation", a_gift(2, name=HOSTILE, message=HOSTILE, creator="crt_1"))
+        await expect(page.locator(".card .message")).to_have_text(HOSTILE)
+        for place in (".title", ".card .name", ".leader .name", ".chip .name", ".milestones .what"):
+            await expect(page.locator(place).first).to_have_text(HOSTILE)
+        assert await page.locator("img").count() == 0
+        assert await page.title() != "owned"
+
+
+async def test_a_gift_told_twice_is_announced_once_and_old_ones_never(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    stage.totals = the_totals(recent=[a_gift(1)])
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await raised(page, "4560123.45")
+        stage.push("donation", a_gift(2, name="Once"))
+        stage.push("donation", a_gift(2, name="Once"))
+        stage.push("donation", a_gift(3, name="Returned", type="donation.refunded"))
+        stage.push(
+            "totals", the_totals(sequence=97502, recent=[a_gift(4, name="Last"), a_gift(2), a_gift(1)])
+        )
+        await expect(page.locator(".card .name", has_text="Last")).to_have_count(1)
+        assert await page.locator(".card .name").all_inner_texts() == ["Once", "Last"]
+
+
+async def test_figures_never_step_back_but_a_new_epoch_is_believed(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await raised(page, "4560123.45")
+        stage.push("totals", the_totals(sequence=97400, raised=usd("1.00")))
+        stage.push("totals", the_totals(sequence=97501, raised=usd("4560148.45")))
+        await raised(page, "4560148.45")
+        stage.push("totals", the_totals(epoch=2, sequence=5, raised=usd("4000000.00")))
+        await raised(page, "4000000.00")
+
+
+async def test_it_comes_back_after_a_drain(browser: BrowserContext, stage: Stage) -> None:
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await raised(page, "4560123.45")
+        stage.totals = the_totals(sequence=97600, raised=usd("4570000.00"))
+        stage.push("drain", {})
+        stage.end_streams()
+        await until(lambda: stage.streams_opened == 2)
+        await raised(page, "4570000.00")
+
+
+async def test_without_a_stream_it_polls_with_the_etag_and_announces(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    stage.stream_status = 503
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await raised(page, "4560123.45")
+        await expect(page.locator(".freshness")).to_have_attribute("data-state", "live")
+        await until(lambda: 'W/"1.97500.0.live"' in stage.totals_asked)
+        stage.totals = the_totals(sequence=97501, raised=usd("4560148.45"), recent=[a_gift(9, name="Polled")])
+        await raised(page, "4560148.45")
+        await expect(page.locator(".card .name")).to_have_text("Polled")
+
+
+async def test_it_says_how_fresh_it_is(browser: BrowserContext, stage: Stage) -> None:
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/overlay/winter?lang=ar")
+        await raised(page, "4560123.45")
+        for sequence, state in enumerate(("catching_up", "frozen", "live"), 97501):
+            stage.push("totals", the_totals(sequence=sequence, state=state))
+            await expect(page.locator(".freshness")).to_have_attribute("data-state", state)
+        await expect(page.locator(".freshness .state")).to_have_text("مباشر")
+        stage.stream_status = stage.totals_status = 503
+        stage.end_streams()
+        await expect(page.locator(".freshness")).to_have_attribute("data-state", "offline", timeout=9_000)
+        await expect(page.locator(".freshness .state")).to_contain_text("نعيد الاتصال")
+
+
+@pytest.mark.parametrize(
+    ("query", "currency", "value", "shown"),
+    [
+        ("lang=en", "JPY", "123456789", "¥123,456,789"),
+        ("lang=en", "KWD", "999999.995", "KWD 999,999.995"),
+        ("lang=en", "USD", "90071992547409931.01", "$90,071,992,547,409,931.01"),
+        ("lang=ar", "USD", "0.00", "0.00 $"),
+        ("lang=ar&digits=arab", "USD", "1234.50", "١٬٢٣٤٫٥٠ $"),
+    ],
+)
+async def test_amounts_are_written_exactly(
+    browser: BrowserContext, stage: Stage, query: str, currency: str, value: str, shown: str
+) -> None:
+    money = {"currency": currency, "value": value}
+    stage.totals = the_totals(currency=currency, raised=money, goal=None, percent=None)
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/overlay/winter?{query}")
+        await raised(page, value)
+        text = await page.locator(".raised").inner_text()
+        assert re.sub("[\u200e\u200f\u061c\u2066\u2069]", "", text).replace("\u00a0", " ") == shown
+
+
+# --- the form ---
+
+OPEN = {
+    "id": "plg_1",
+    "token": "tok",
+    "status": "open",
+    "amount": usd("25.00"),
+    "checkout": None,
+    "queue": None,
+}
+
+
+def with_checkout(stage: Stage, **changes: Any) -> dict[str, Any]:
+    return {**OPEN, "checkout": {"url": f"{stage.base}/checkout"}, **changes}
+
+
+async def test_a_gift_goes_on_to_the_payment_page(browser: BrowserContext, stage: Stage) -> None:
+    stage.creators = [{"id": "crt_1", "slug": "nour", "name": "نور"}]
+    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en&creator=nour")
+        await page.fill("#name", "Sara")
+        await page.fill("#message", "Stay warm")
+        await page.get_by_role("button", name="Give $25").click()
+        await page.wait_for_url("**/checkout")
+    sent = stage.pledges_asked[0]
+    assert sent["headers"]["ataa-form-token"] == "f1.0.aa"
+    assert sent["headers"]["prefer"] == "wait=5"
+    assert sent["headers"]["origin"] == stage.base
+    assert sent["body"]["amount"] == usd("25.00")
+    assert sent["body"]["creator"] == "crt_1"
+    assert sent["body"]["message"] == "Stay warm"
+    assert sent["body"]["donor"] == {"locale": "en", "anonymous": False, "name": "Sara"}
+    assert sent["body"]["return_url"] == f"{stage.base}/donate/winter/thanks?lang=en"
+
+
+async def test_arabic_indic_digits_are_sent_as_ascii(browser: BrowserContext, stage: Stage) -> None:
+    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=ar")
+        await page.fill("#amount", "١٬٢٣٤٫٥")
+        await expect(page.locator("#give")).to_contain_text("1,234.50")
+        await page.click("#give")
+        await page.wait_for_url("**/checkout")
+    assert stage.pledges_asked[0]["body"]["amount"] == usd("1234.50")
+
+
+async def test_amounts_are_read_as_meant_or_refused(browser: BrowserContext, stage: Stage) -> None:
+    cases: list[list[Any]] = [
+        ["25", 2, "25.00"], ["٢٥٫٥", 2, "25.50"], ["۱۲", 2, "12.00"], ["1,000", 2, "1000.00"],
+        ["10,5", 2, "10.50"], ["५", 2, "unreadable"], [".", 2, "unreadable"], ["5.5", 0, "digits"],
+        ["1,234,567.8", 2, "1234567.80"], [" 1 000 ", 2, "1000.00"], ["007", 2, "7.00"], [".5", 2, "0.50"],
+        ["5.", 2, "5.00"], ["1.500", 3, "1.500"], ["٢٥٠٠", 0, "2500"], ["1,500", 3, "ambiguous"],
+        ["", 2, "missing"], ["0", 2, "zero"], ["٠٫٠٠", 2, "zero"], ["1.234", 2, "digits"],
+        ["-5", 2, "unreadable"], ["1e3", 2, "unreadable"], ["$5", 2, "unreadable"],
+        ["١٢٣٤٥٦٧٨٩٠١٢٣٤", 2, "large"], ["1.2.3", 2, "unreadable"],
+    ]  # fmt: skip
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        read = await page.evaluate(
+            """async (cases) => {
+              const address = document.querySelector('link[href$="amount.js"]').href;
+              const { readAmount } = await import(address);
+              return cases.map(([text, decimals]) => Object.values(readAmount(text, decimals))[0]);
+            }""",
+            cases,
+        )
+    assert read == [expected for _, _, expected in cases]
+
+
+async def test_a_double_click_gives_once(browser: BrowserContext, stage: Stage) -> None:
+    stage.pledge_answers.append((201, {}, OPEN))
+    stage.pledge_views.append((200, {}, OPEN))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.dblclick("#give")
+        await expect(page.locator("#waiting")).to_be_visible()
+    assert len({sent["headers"]["idempotency-key"] for sent in stage.pledges_asked}) == 1
+    assert len(stage.pledges_asked) == 1
+
+
+async def test_a_reload_sends_the_same_form_with_the_same_key_and_another_with_its_own(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    stage.pledge_answers.append((201, {}, OPEN))
+    stage.pledge_views.append((200, {}, OPEN))
+    async with tab(browser) as page:
+        for amount in ("12", "12", "13"):
+            await page.goto(f"{stage.base}/donate/winter?lang=en")
+            await page.fill("#amount", amount)
+            await page.click("#give")
+            await expect(page.locator("#waiting")).to_be_visible()
+    first, again, other = (sent["headers"]["idempotency-key"] for sent in stage.pledges_asked)
+    assert first == again != other
+
+
+async def test_a_busy_door_is_asked_again_when_it_says_with_the_same_key(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    busy = {"type": "/problems/busy"}
+    stage.pledge_answers.extend([(502, {}, busy), (409, {}, busy), (503, {"retry-after": "0"}, busy)])
+    stage.pledge_answers.extend([(429, {"retry-after": "1"}, busy), (201, {}, with_checkout(stage))])
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.click("#give")
+        await expect(page.locator("#status")).to_contain_text("Trying again in 1 second…")
+        await until(lambda: len(stage.pledges_asked) == 4)
+        refused = time.monotonic()
+        await page.wait_for_url("**/checkout")
+    assert time.monotonic() - refused > 0.9
+    assert len(stage.pledges_asked) == 5
+    assert len({sent["headers"]["idempotency-key"] for sent in stage.pledges_asked}) == 1
+    assert len({str(sent["body"]) for sent in stage.pledges_asked}) == 1
+
+
+async def test_a_lost_connection_is_said_and_outlived(browser: BrowserContext, stage: Stage) -> None:
+    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=ar")
+        await page.context.set_offline(True)
+        await page.click("#give")
+        await expect(page.locator("#status")).to_contain_text("لا يوجد اتصال")
+        await page.context.set_offline(False)
+        await page.wait_for_url("**/checkout")
+    assert len(stage.pledges_asked) == 1
+
+
+async def test_an_old_page_gets_a_new_token_and_keeps_its_key(browser: BrowserContext, stage: Stage) -> None:
+    stage.pledge_answers.append((401, {}, {"type": "/problems/unauthorized"}))
+    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.click("#give")
+        await page.wait_for_url("**/checkout")
+    old, new = (sent["headers"] for sent in stage.pledges_asked)
+    assert (old["ataa-form-token"], new["ataa-form-token"]) == ("f1.0.aa", "f1.1.aa")
+    assert old["idempotency-key"] == new["idempotency-key"]
+
+
+REFUSALS: list[tuple[int, dict[str, Any], str, str]] = [
+    (409, {"type": "/problems/drive-closed"}, "#problem", "This drive is closed"),
+    (409, {"type": "/problems/drive-paused"}, "#problem", "paused for a moment"),
+    (422, {"type": "/problems/amount-too-large"}, "#amount-error", "more than one card payment"),
+    (422, {"errors": [{"pointer": "/donor/email", "detail": "x"}]}, "#email-error", "e-mail address"),
+    (422, {"errors": [{"pointer": "/message", "detail": "x"}]}, "#message-error", "280 characters"),
+    (422, {"errors": [{"pointer": "/donor/locale", "detail": "x"}]}, "#problem", "look it over"),
+    (404, {"type": "/problems/not-found"}, "#problem", "does not exist"),
+]
+
+
+async def test_a_refusal_is_a_human_sentence_and_the_next_try_is_a_new_one(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    stage.pledge_answers.extend((status, {}, problem) for status, problem, _, _ in REFUSALS)
+    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        for _, _, place, sentence in REFUSALS:
+            await page.click("#give")
+            await expect(page.locator(place)).to_contain_text(sentence)
+        await page.click("#give")
+        await page.wait_for_url("**/checkout")
+    assert len({sent["headers"]["idempotency-key"] for sent in stage.pledges_asked}) == len(REFUSALS) + 1
+
+
+async def test_all_that_is_wrong_is_said_at_once_and_the_first_has_the_focus(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=ar")
+        await page.fill("#amount", "1.234")
+        await page.fill("#email", "nobody")
+        await page.click("#give")
+        await expect(page.locator("#amount-error")).to_contain_text("25.00")
+        await expect(page.locator("#email-error")).not_to_be_empty()
+        assert await page.evaluate("document.activeElement.id") == "amount"
+        assert await page.locator("#amount").get_attribute("aria-invalid") == "true"
+    assert stage.pledges_asked == []
+
+
+async def test_a_queued_gift_shows_its_place_and_goes_on_when_its_turn_comes(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    stage.pledge_answers.append((201, {}, {**OPEN, "queue": {"position": 123, "eta_seconds": 8}}))
+    stage.pledge_views.append((200, {}, {**OPEN, "queue": {"position": 7, "eta_seconds": 1}}))
+    stage.pledge_views.append((503, {}, {}))
+    stage.pledge_views.append((200, {}, with_checkout(stage)))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.click("#give")
+        await expect(page.locator("#waiting-queue")).to_have_text("Number 7 in the queue. About 1 second.")
+        await page.wait_for_url("**/checkout")
+
+
+async def test_a_checkout_that_is_no_web_address_is_not_followed(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    bad = with_checkout(stage, checkout={"url": "javascript:document.title='owned'"})
+    stage.pledge_answers.append((201, {}, bad))
+    stage.pledge_views.append((200, {}, bad))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.click("#give")
+        await expect(page.locator("#waiting")).to_be_visible()
+        assert await page.title() != "owned"
+
+
+async def test_coming_back_unpaid_offers_to_go_on_with_the_same_gift(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    stage.pledge_views.append((200, {}, with_checkout(stage)))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.click("#give")
+        await page.wait_for_url("**/checkout")
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await expect(page.locator("#resume-text")).to_have_text("Your gift of $25 is not paid yet.")
+        await page.click("#resume-go")
+        await page.wait_for_url("**/checkout")
+    assert len(stage.pledges_asked) == 1
+
+
+async def test_the_form_works_by_keyboard_alone(browser: BrowserContext, stage: Stage) -> None:
+    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.focus("input[name=menu]:checked")
+        await page.keyboard.press("ArrowDown")
+        await expect(page.locator("#give")).to_have_text("Give $50")
+        await page.focus("#name")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/checkout")
+    assert stage.pledges_asked[0]["body"]["amount"] == usd("50.00")
+
+
+@pytest.mark.parametrize("lang", ["ar", "en"])
+async def test_no_page_scrolls_sideways_on_the_narrowest_phone(
+    browser: BrowserContext, stage: Stage, lang: str
+) -> None:
+    kwd = {"currency": "KWD", "value": "999999999.995"}
+    stage.totals = the_totals(currency="KWD", raised=kwd, goal=kwd, title="W" * 120)
+    stage.drive = {"test": True, "description": "x" * 200}
+    stage.creators = [{"slug": "x", "name": "N" * 100}]
+    async with tab(browser) as page:
+        await page.set_viewport_size({"width": 320, "height": 640})
+        for path in (
+            "/donate/winter?",
+            "/donate/winter?creator=x&",
+            "/donate/winter/thanks?",
+            "/donate/none?",
+        ):
+            await page.goto(f"{stage.base}{path}lang={lang}")
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+# --- thanks ---
+
+
+async def test_the_thanks_page_waits_for_the_money_and_then_forgets_the_gift(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    stage.pledge_views.append((200, {}, OPEN))
+    stage.pledge_views.append((200, {}, {**OPEN, "status": "paid"}))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.click("#give")
+        await page.wait_for_url("**/checkout")
+        await page.goto(f"{stage.base}/donate/winter/thanks?lang=en")
+        await expect(page.locator("#outcome")).to_have_attribute("data-status", "waiting")
+        await expect(page.locator("#amount")).to_have_text("$25 received")
+        assert await page.evaluate("sessionStorage.length") == 0
+
+
+async def test_every_outcome_of_a_pledge_is_said(browser: BrowserContext, stage: Stage) -> None:
+    outcomes = {"lapsed": "lapsed", "cancelled": "lapsed", "partly_refunded": "refunded", "novel": "unknown"}
+    async with tab(browser) as page:
+        for status, outcome in outcomes.items():
+            stage.pledge_views.clear()
+            stage.pledge_views.append((200, {}, {**OPEN, "status": status}))
+            await page.goto(f"{stage.base}/donate/winter/thanks?lang=ar&pledge=plg_1&token=tok")
+            await expect(page.locator("#outcome")).to_have_attribute("data-status", outcome)
+
+
+async def test_a_wrong_token_only_thanks(browser: BrowserContext, stage: Stage) -> None:
+    stage.pledge_views.append((404, {}, {"type": "/problems/not-found"}))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter/thanks?lang=en&pledge=plg_1&token=bad")
+        await expect(page.locator("#outcome")).to_have_attribute("data-status", "unknown")
