@@ -1,0 +1,201 @@
+"""The HTTP door of pledges: the public routes it answers, and what the other services may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi.routing import APIRouter
+
+from backbone.bodies import AmountTooLarge
+from backbone.caller import Caller, CallerDep, InternalDep, caller, internal
+from backbone.idempotency import (
+    KeyMissing,
+    KeyReused,
+    OptionalKey,
+    RequiredKey,
+    hash_body,
+    optional_key,
+    replayed,
+    required_key,
+)
+from backbone.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized
+from services.pledges.commands import Drives, Made, Once
+from services.pledges.domain import DriveClosed, DriveMove, DrivePaused, IllegalMove, SlugTaken
+from services.pledges.intake import Intake, MakePledge
+from services.pledges.queries import Reader
+from services.pledges.reading import JsonRoute, answered_by, body_of, names_in
+from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeView, as_bytes
+from services.pledges.wishes import CreatorWish, DriveWish, PledgeWish, read
+
+JSON: Final = "application/json"
+
+DriveRef = Annotated[str, Path(description="The drive's id or slug.", max_length=64)]
+After = Annotated[str | None, Query(pattern="^[a-z0-9_]{1,40}$", description="`next` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+def may(who: Caller, scope: str) -> None:
+    """Raises Forbidden where `who` lacks `scope`; a publishable key may create pledges and read."""
+    if not (who.publishable and scope == "pledges"):
+        who.require(scope)
+
+
+class Door:
+    """Answers HTTP requests with an intake, changes and reads."""
+
+    def __init__(self, intake: Intake, drives: Drives, reader: Reader) -> None:
+        self._intake = intake
+        self._drives = drives
+        self._reader = reader
+
+    async def make_drive(
+        self, request: Request, wish: DriveWish, who: CallerDep, key: OptionalKey
+    ) -> Response:
+        """Make a drive, in draft."""
+        may(who, "drives")
+        return _made(await self._drives.make_drive(wish, who, await _once(request, key)))
+
+    async def show_drive(self, drive: DriveRef, _who: CallerDep) -> Response:
+        """A drive as it is."""
+        return _json(await self._reader.drive(drive))
+
+    def mover(self, what: DriveMove) -> Callable[[DriveRef, CallerDep], Awaitable[Response]]:
+        """The endpoint that does `what` with a drive."""
+
+        async def move_drive(drive: DriveRef, who: CallerDep) -> Response:
+            may(who, "drives")
+            return _json(await self._drives.move_drive(drive, what, who))
+
+        return move_drive
+
+    async def add_creator(
+        self, request: Request, drive: DriveRef, wish: CreatorWish, who: CallerDep, key: OptionalKey
+    ) -> Response:
+        """Add a creator who raises for the drive."""
+        may(who, "drives")
+        return _made(await self._drives.add_creator(drive, wish, who, await _once(request, key)))
+
+    async def list_creators(
+        self, drive: DriveRef, _who: CallerDep, after: After = None, limit: Limit = 25
+    ) -> Response:
+        """A drive's creators, oldest first."""
+        return _json(await self._reader.creators(drive, after, limit))
+
+    async def promise(self, request: Request) -> Response:
+        """What answers `make_pledge`, straight from the request."""
+        who = caller(request)
+        may(who, "pledges")
+        key = required_key(optional_key(request.headers.get("idempotency-key")))
+        body = await body_of(request)
+        wish = read(PledgeWish, body)
+        drive = request.path_params["drive"]
+        command = MakePledge(drive, wish, who.partner, who.mode == "test", key, hash_body(body))
+        reply, again = await self._intake.submit(command)
+        return replayed(201, reply, again=again)
+
+
+async def make_pledge(drive: DriveRef, wish: PledgeWish, who: CallerDep, key: RequiredKey) -> PledgeView:
+    """Promise money to a live drive; the same key answers with the same pledge."""
+    raise NotImplementedError("answered by Door.promise")
+
+
+def install(app: FastAPI, door: Door) -> None:
+    """Put the public routes into `app`."""
+    hot = answered_by(door.promise)
+    app.router.add_api_route(
+        "/v1/drives/{drive}/pledges",
+        make_pledge,
+        methods=["POST"],
+        status_code=201,
+        responses=_problems(
+            KeyMissing, Unauthorized, Forbidden, NotFound, DriveClosed, DrivePaused, AmountTooLarge, KeyReused
+        ),
+        route_class_override=hot,
+    )
+    router = app.router
+    _post(router, "/v1/drives", door.make_drive, DriveView, SlugTaken, Invalid)
+    _post(router, "/v1/drives/{drive}/creators", door.add_creator, CreatorView, NotFound, SlugTaken, Invalid)
+    for path, endpoint, view in (
+        ("/v1/drives/{drive}", door.show_drive, DriveView),
+        ("/v1/drives/{drive}/creators", door.list_creators, CreatorList),
+    ):
+        router.add_api_route(path, endpoint, response_model=view, responses=_problems(Unauthorized, NotFound))
+    for what in DriveMove:
+        router.add_api_route(
+            f"/v1/drives/{{drive}}/{what.value}",
+            door.mover(what),
+            methods=["POST"],
+            name=f"{what.value}_drive",
+            response_model=DriveView,
+            responses=_problems(Unauthorized, Forbidden, NotFound, IllegalMove),
+        )
+
+
+def install_internal(app: FastAPI, reader: Reader, behind: Callable[[], int]) -> None:
+    """Put the doors for the other services into `app`."""
+
+    def ask(path: str, field: str, find: Callable[[Sequence[str]], Awaitable[dict[str, Any]]]) -> None:
+        async def answer(request: Request) -> Response:
+            internal(caller(request))
+            return _json({"data": await find(await names_in(request, field))})
+
+        async def documented() -> None:
+            raise NotImplementedError("answered by its route")
+
+        app.router.add_api_route(path, documented, methods=["POST"], include_in_schema=False,
+                                 route_class_override=answered_by(answer))  # fmt: skip
+
+    ask("/internal/pledges", "ids", reader.pledges)
+    ask("/internal/checkout-details", "ids", reader.checkout_details)
+    ask("/internal/words", "ids", reader.words)
+    ask("/internal/receipts", "ids", reader.receipts)
+    ask("/internal/drives", "refs", reader.drives)
+
+    @app.get("/internal/books", include_in_schema=False)
+    async def books(_who: InternalDep) -> Response:
+        return _json(await reader.books())
+
+    @app.get("/internal/quiet", include_in_schema=False)
+    async def quiet(_who: InternalDep) -> Response:
+        return _json({"outbox": await reader.waiting(), "behind": behind()})
+
+
+def _post(
+    router: APIRouter,
+    path: str,
+    endpoint: Callable[..., Awaitable[Response]],
+    view: type,
+    *kinds: type[Problem],
+) -> None:
+    """A POST that creates."""
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=["POST"],
+        status_code=201,
+        response_model=view,
+        responses=_problems(Unauthorized, Forbidden, KeyReused, *kinds),
+        route_class_override=JsonRoute,
+    )
+
+
+async def _once(request: Request, key: str | None) -> Once:
+    return Once(key, hash_body(await request.body()))
+
+
+def _made(made: Made) -> Response:
+    return replayed(201, made.reply, again=made.again)
+
+
+def _json(view: Any) -> Response:
+    return Response(as_bytes(view), media_type=JSON)
+
+
+def _problems(*kinds: type[Problem]) -> dict[int | str, dict[str, Any]]:
+    """How a route's problems are documented."""
+    titles: dict[int, list[str]] = {}
+    for kind in kinds:
+        titles.setdefault(kind.status, []).append(f"`/problems/{kind.slug}`: {kind.title}")
+    return {status: {"description": "; ".join(lines)} for status, lines in titles.items()}

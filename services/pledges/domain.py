@@ -1,0 +1,180 @@
+"""The rules of promising: where a drive may go, what a pledge's status is, what the processor takes.
+
+No I/O. Problems are raised as the situation they name.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+from backbone.bodies import AmountTooLarge
+from backbone.contracts.payments import PaymentStatus
+from backbone.contracts.pledges import DriveState, PledgeStatus
+from backbone.money import DIGITS, Money
+from backbone.problems import Conflict, Invalid
+
+DRAFT, LIVE, PAUSED, CLOSED = DriveState.DRAFT, DriveState.LIVE, DriveState.PAUSED, DriveState.CLOSED
+
+
+class DriveClosed(Conflict):
+    slug, title = "drive-closed", "The drive takes no pledges"
+
+
+class DrivePaused(Conflict):
+    slug, title = "drive-paused", "The drive is paused"
+
+
+class SlugTaken(Conflict):
+    slug, title = "slug-taken", "This slug is taken"
+
+
+class IllegalMove(Conflict):
+    slug, title = "drive-state", "The drive cannot do that from where it stands"
+
+
+class DriveMove(StrEnum):
+    """What can be done with a drive."""
+
+    OPEN = "open"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CLOSE = "close"
+
+
+POSITIONS: Final[Mapping[DriveState, Mapping[DriveMove, DriveState | None]]] = {
+    DRAFT: {DriveMove.OPEN: LIVE, DriveMove.PAUSE: None, DriveMove.RESUME: None, DriveMove.CLOSE: None},
+    LIVE: {DriveMove.OPEN: LIVE, DriveMove.PAUSE: PAUSED, DriveMove.RESUME: LIVE, DriveMove.CLOSE: CLOSED},
+    PAUSED: {DriveMove.OPEN: None, DriveMove.PAUSE: PAUSED, DriveMove.RESUME: LIVE, DriveMove.CLOSE: CLOSED},
+    CLOSED: {DriveMove.OPEN: None, DriveMove.PAUSE: None, DriveMove.RESUME: None, DriveMove.CLOSE: CLOSED},
+}
+"""Where each move leads from each state (`draft → live ⇄ paused → closed`); None is illegal.
+
+A move that leads to where the drive already stands is a repeat, and silent.
+"""
+
+
+def move(state: DriveState, what: DriveMove) -> DriveState:
+    """Where `what` leads from `state`; raises `IllegalMove`."""
+    after = POSITIONS[state][what]
+    if after is None:
+        raise IllegalMove(f"A drive that is {state.value} cannot {what.value}.")
+    return after
+
+
+def check_takes_pledges(state: str) -> None:
+    """Raises `DriveClosed` or `DrivePaused` where a drive in `state` takes no pledge."""
+    if state == PAUSED:
+        raise DrivePaused("It goes on later.")
+    if state != LIVE:
+        raise DriveClosed("It is not open yet." if state == DRAFT else "It is over.")
+
+
+_SAYS: Final[Mapping[PaymentStatus, PledgeStatus]] = {
+    PaymentStatus.DISPUTED: PledgeStatus.DISPUTED,
+    PaymentStatus.CAPTURED: PledgeStatus.PAID,
+    PaymentStatus.PARTLY_REFUNDED: PledgeStatus.PARTLY_REFUNDED,
+    PaymentStatus.REFUNDED: PledgeStatus.REFUNDED,
+    PaymentStatus.AWAITED: PledgeStatus.OPEN,
+    PaymentStatus.LAPSED: PledgeStatus.LAPSED,
+}
+_RANK: Final[Mapping[PaymentStatus, int]] = {status: -place for place, status in enumerate(_SAYS)}
+
+
+def pledge_status(payments: Iterable[PaymentStatus]) -> PledgeStatus:
+    """What a pledge is, of all its payments, in whatever order they were heard.
+
+    Mostly there is one. A second capture on a pledge is a payment of its own: when that one is
+    given back, the pledge is still paid, so the payment that stands best speaks for the pledge;
+    only a dispute on any of them is louder.
+    """
+    best = max(payments, key=_RANK.__getitem__, default=PaymentStatus.AWAITED)
+    return _SAYS[best]
+
+
+# Stripe's amounts (https://docs.stripe.com/currencies): at most eight digits in its own minor units.
+
+_STRIPE_TAKES: Final = """
+AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF
+CHF CLP CNY COP CRC CVE CZK DJF DKK DOP DZD EGP ETB EUR FJD FKP GBP GEL GIP GMD GNF GTQ GYD HKD HNL
+HTG HUF IDR ILS INR ISK JMD JOD JPY KES KGS KHR KMF KRW KWD KYD KZT LAK LBP LKR LRD LSL MAD MDL MKD
+MMK MNT MOP MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON
+RSD RUB RWF SAR SBD SCR SEK SGD SHP SLE SOS SRD STN SZL THB TJS TND TOP TRY TTD TWD TZS UAH UGX USD
+UYU UZS VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW
+"""
+TAKEN: Final = frozenset(_STRIPE_TAKES.split()) & frozenset(DIGITS)
+"""Currencies a drive may have. Stripe counts MGA without the two digits ISO gives it: left out."""
+
+_COUNTED_IN_HUNDREDTHS: Final = frozenset({"ISK", "UGX"})
+_LARGEST: Final = 99_999_999
+
+
+def largest(currency: str) -> int:
+    """The most minor units (ISO 4217's) the processor takes at once; larger gifts come offline."""
+    return _LARGEST // 100 if currency in _COUNTED_IN_HUNDREDTHS else _LARGEST
+
+
+def check_amount(amount: Money, currency: str) -> None:
+    """Raises `Invalid` or `AmountTooLarge` where a drive in `currency` cannot be given `amount`."""
+    if amount.currency != currency:
+        raise _unfit("/amount/currency", f"this drive takes {currency}")
+    if amount.minor_units > largest(currency):
+        detail = f"at most {Money(largest(currency), currency)} at once"
+        raise AmountTooLarge(detail, errors=[{"pointer": "/amount/value", "detail": detail}])
+    if DIGITS[currency] == 3 and amount.minor_units % 10:
+        raise _unfit("/amount/value", f"the last digit must be 0 in {currency}")
+
+
+def _unfit(pointer: str, detail: str) -> Invalid:
+    return Invalid("Some fields do not fit.", errors=[{"pointer": pointer, "detail": detail}])
+
+
+def unknown_creator() -> Invalid:
+    """The problem of a pledge that credits nobody the drive knows."""
+    return _unfit("/creator", "no such creator in this drive")
+
+
+# What only this service can make: tokens and donors known again.
+
+
+class Secrets:
+    """Makes pledges' tokens and donors' marks out of one secret, kept apart by their purpose."""
+
+    def __init__(self, secret: str) -> None:
+        self._tokens = _derived(secret, b"ataa.pledge-token.v1")
+        self._addresses = _derived(secret, b"ataa.donor-address.v1")
+
+    def token(self, pledge_id: str) -> str:
+        """The token that reads this pledge and nothing else: 32 characters of base64url."""
+        mac = hmac.digest(self._tokens, pledge_id.encode(), "sha256")
+        return base64.urlsafe_b64encode(mac[:24]).decode()
+
+    def address_mac(self, partner: str, email: str) -> bytes:
+        """What tells a partner's donors apart without keeping their addresses in the clear."""
+        text = f"{partner}\n{normal_address(email)}"
+        return hmac.digest(self._addresses, text.encode(), "sha256")
+
+
+@lru_cache(maxsize=8)
+def _derived(secret: str, purpose: bytes) -> bytes:
+    return hmac.digest(secret.encode(), purpose, hashlib.sha256)
+
+
+def normal_address(email: str) -> str:
+    """One spelling an address: providers do not tell letters' case apart."""
+    return email.strip().casefold()
+
+
+def text_in(words: str | Mapping[str, str], locale: str | None) -> str:
+    """The text in the reader's language, else in English, else in the first there is."""
+    if isinstance(words, str):
+        return words
+    for language in (locale or "", (locale or "").partition("-")[0], "en"):
+        if language in words:
+            return words[language]
+    return next(iter(words.values()))

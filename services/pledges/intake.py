@@ -1,0 +1,334 @@
+"""The hot door: pledges that arrive together are promised together, in one transaction.
+
+A batch costs the same eight statements whether it holds one pledge or a hundred. A wish that does
+not fit is answered with its own problem and stores nothing; its neighbours are not touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from prometheus_client import Counter
+from sqlalchemy import Row, Table, and_, insert, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone import idempotency, ids
+from backbone.clock import Clock, rfc3339
+from backbone.contracts.pledges import PledgeMade, PledgeStatus, Source
+from backbone.crash import crash_point
+from backbone.database import Database
+from backbone.group_commit import GroupCommit
+from backbone.idempotency import Key, Stored
+from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
+from backbone.money import Money, as_json
+from backbone.outbox import announce
+from backbone.problems import Forbidden, NotFound, Problem
+from services.pledges.approval import may_be_shown, normal
+from services.pledges.domain import Secrets, check_amount, check_takes_pledges, unknown_creator
+from services.pledges.tables import CREATORS, DONORS, DRIVES, PLEDGES, WORDS
+from services.pledges.views import as_bytes
+from services.pledges.wishes import PledgeWish
+
+_PLEDGES = Counter("ataa_pledges_total", "Pledges asked for, by what became of them.", ["outcome"])
+_MADE, _REPLAYED, _REFUSED = (_PLEDGES.labels(outcome) for outcome in ("made", "replayed", "refused"))
+
+_KNOWN_CREATORS_AT_MOST: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class MakePledge:
+    """Promise `wish` to the drive called `drive` (slug or id); `body_hash` tells bodies apart."""
+
+    drive: str
+    wish: PledgeWish
+    partner: str
+    test_key: bool
+    key: str
+    body_hash: str
+
+
+class Promised(NamedTuple):
+    """The reply to a pledge, and whether it was given before."""
+
+    reply: bytes
+    again: bool
+
+
+class _Call(NamedTuple):
+    """A command whose drive is known."""
+
+    command: MakePledge
+    drive: Row[Any]
+    key: Key
+    body_hash: str
+
+
+class _Promise(NamedTuple):
+    """A wish that fits, with all that its rows need."""
+
+    call: _Call
+    pledge_id: PledgeId
+    creator_id: CreatorId | None
+    address_mac: bytes | None
+    reply: bytes
+
+
+_Answer = Promised | Exception
+
+
+class Intake:
+    """Makes pledges; `submit` one at a time, many at once."""
+
+    def __init__(self, database: Database, secrets: Secrets, clock: Clock) -> None:
+        self._database = database
+        self._secrets = secrets
+        self._clock = clock
+        self._creators: dict[tuple[str, str], CreatorId] = {}
+        self._door: GroupCommit[MakePledge, Promised] = GroupCommit(self._commit)
+
+    async def submit(self, command: MakePledge) -> Promised:
+        """The pledge's reply, once it is stored.
+
+        Raises NotFound, Forbidden, DriveClosed, DrivePaused, Invalid, AmountTooLarge, KeyReused or
+        Overloaded; then nothing is stored.
+        """
+        return await self._door.submit(command)
+
+    async def _commit(self, batch: Sequence[MakePledge]) -> Sequence[_Answer]:
+        try:
+            answers = await self._promise(batch)
+        except IntegrityError:
+            # Another process took one of the keys a moment earlier: now its answer is there.
+            answers = await self._promise(batch)
+        crash_point("pledges.intake.after_commit")
+        for answer in answers:
+            (_REFUSED if isinstance(answer, Exception) else _REPLAYED if answer.again else _MADE).inc()
+        return answers
+
+    async def _promise(self, batch: Sequence[MakePledge]) -> list[_Answer]:
+        async with self._database.transaction() as session:
+            drives = await _drives(session, {command.drive for command in batch})
+            calls = [_call(command, drives) for command in batch]
+            known = [call for call in calls if isinstance(call, _Call)]
+            stored = await idempotency.recall(session, list({call.key for call in known}))
+            await self._meet_creators(session, [call for call in known if call.key not in stored])
+            now = self._clock.now()
+            answers, promises = self._settle(calls, dict(stored), now)
+            await self._store(session, promises, now)
+        return answers
+
+    def _settle(
+        self, calls: Iterable[_Call | Problem], settled: dict[Key, Stored], now: datetime
+    ) -> tuple[list[_Answer], list[_Promise]]:
+        """An answer for each call in the order they came, and the promises to be stored.
+
+        The first wish that fits takes its key, so equal keys in a batch end as they would one by one.
+        """
+        answers: list[_Answer] = []
+        promises: list[_Promise] = []
+        for call in calls:
+            if isinstance(call, Problem):
+                answers.append(call)
+            elif (earlier := settled.get(call.key)) is not None:
+                answers.append(self._replay(earlier, call.body_hash))
+            elif isinstance(outcome := self._judge(call, now), Problem):
+                answers.append(outcome)
+            else:
+                promises.append(outcome)
+                settled[call.key] = Stored(call.body_hash, 201, outcome.reply)
+                answers.append(Promised(self._with_token(outcome.reply, outcome.pledge_id), again=False))
+        return answers, promises
+
+    def _replay(self, earlier: Stored, body_hash: str) -> _Answer:
+        try:
+            _, reply = earlier.replay(body_hash)
+        except Problem as reused:
+            return reused
+        return Promised(self._with_token(reply, json.loads(reply)["id"]), again=True)
+
+    def _with_token(self, reply: bytes, pledge_id: str) -> bytes:
+        """Stored replies hold no secret; the token is made anew from the id."""
+        return reply[:-1] + f',"token":"{self._secrets.token(pledge_id)}"}}'.encode()
+
+    async def _meet_creators(self, session: AsyncSession, calls: Iterable[_Call]) -> None:
+        """Learn the creators named that are not known yet. They never change their slug or drive."""
+        wanted: dict[str, set[str]] = {}
+        for call in calls:
+            name = call.command.wish.creator
+            if name is not None and (call.drive.id, name) not in self._creators:
+                wanted.setdefault(call.drive.id, set()).add(name)
+        if not wanted:
+            return
+        if len(self._creators) > _KNOWN_CREATORS_AT_MOST:
+            self._creators.clear()
+        columns = CREATORS.c
+        named = [
+            and_(columns.drive_id == drive, or_(columns.slug.in_(names), columns.id.in_(names)))
+            for drive, names in wanted.items()
+        ]
+        found = await session.execute(select(columns.id, columns.slug, columns.drive_id).where(or_(*named)))
+        for row in found:
+            self._creators[row.drive_id, row.slug] = self._creators[row.drive_id, row.id] = row.id
+
+    def _judge(self, call: _Call, now: datetime) -> _Promise | Problem:
+        """What the wish becomes, as far as rules without I/O can say."""
+        command, wish, drive = call.command, call.command.wish, call.drive
+        amount = wish.amount.money()
+        try:
+            if command.test_key and not drive.test:
+                raise Forbidden("A test key works on test drives only.")
+            check_takes_pledges(drive.state)
+            check_amount(amount, drive.currency)
+        except Problem as problem:
+            return problem
+        creator_id = None if wish.creator is None else self._creators.get((drive.id, wish.creator))
+        if wish.creator is not None and creator_id is None:
+            return unknown_creator()
+        email = wish.donor.email
+        mac = None if email is None else self._secrets.address_mac(command.partner, email)
+        pledge_id = PledgeId(ids.new("plg"))
+        reply = _reply(pledge_id, drive.id, creator_id, amount, now)
+        return _Promise(call, pledge_id, creator_id, mac, reply)
+
+    async def _store(self, session: AsyncSession, promises: Sequence[_Promise], now: datetime) -> None:
+        if not promises:
+            return
+        donors = await _donors(session, promises)
+        made = [_pledge_made(one, donors, now) for one in promises]
+        await session.execute(
+            insert(PLEDGES), [_pledge_row(*pair) for pair in zip(promises, made, strict=True)]
+        )
+        if words := [row for one in promises if (row := _words_row(one)) is not None]:
+            await session.execute(insert(WORDS), words)
+        answers = [(one.call.key, Stored(one.call.body_hash, 201, one.reply)) for one in promises]
+        await idempotency.remember(session, answers, now)
+        await announce(session, made)
+
+
+async def _drives(session: AsyncSession, refs: set[str]) -> dict[str, Any]:
+    """The drives called `refs`, by slug and by id, kept from moving until this transaction ends."""
+    columns = DRIVES.c
+    found = await session.execute(
+        select(columns.id, columns.slug, columns.state, columns.currency, columns.test)
+        .where(or_(columns.slug.in_(refs), columns.id.in_(refs)))
+        .order_by(columns.id)
+        .with_for_update(read=True)
+    )
+    return {ref: row for row in found for ref in (row.slug, row.id)}
+
+
+def _call(command: MakePledge, drives: Mapping[str, Any]) -> _Call | Problem:
+    drive = drives.get(command.drive)
+    if drive is None:
+        return NotFound("No such drive.")
+    # The drive belongs to what a key stands for: the same body for another drive is another request.
+    return _Call(
+        command, drive, Key(f"{command.partner}:pledges", command.key), f"{drive.id}.{command.body_hash}"
+    )
+
+
+async def _donors(session: AsyncSession, promises: Iterable[_Promise]) -> dict[tuple[str, bytes], DonorId]:
+    """The donors known by address, new ones included."""
+    wanted = sorted({(one.call.command.partner, one.address_mac) for one in promises if one.address_mac})
+    if not wanted:
+        return {}
+    rows = [{"id": ids.new("dnr"), "partner": partner, "address_mac": mac} for partner, mac in wanted]
+    await session.execute(_insert_new(session, DONORS), rows)
+    columns = DONORS.c
+    found = await session.execute(
+        select(columns.partner, columns.address_mac, columns.id)
+        .where(columns.partner.in_({partner for partner, _ in wanted}))
+        .where(columns.address_mac.in_([mac for _, mac in wanted]))
+    )
+    return {(row.partner, row.address_mac): row.id for row in found}
+
+
+def _insert_new(session: AsyncSession, table: Table) -> Any:
+    """`INSERT … ON CONFLICT DO NOTHING` in the dialect of the session, for one execute of many rows."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    return dialect.insert(table).on_conflict_do_nothing()
+
+
+def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money, now: datetime) -> bytes:
+    """The body of the 201 but for the token."""
+    return as_bytes(
+        {
+            "id": pledge_id,
+            "drive": drive_id,
+            "creator": creator_id,
+            "amount": as_json(amount.minor_units, amount.currency),
+            "status": PledgeStatus.OPEN.value,
+            "checkout": None,
+            "queue": None,
+            "created_at": rfc3339(now),
+        }
+    )
+
+
+def _pledge_made(promise: _Promise, donors: Mapping[tuple[str, bytes], DonorId], now: datetime) -> PledgeMade:
+    command, wish = promise.call.command, promise.call.command.wish
+    known = None if promise.address_mac is None else donors[command.partner, promise.address_mac]
+    source = wish.source
+    return PledgeMade(
+        pledge_id=promise.pledge_id,
+        drive_id=DriveId(promise.call.drive.id),
+        version=1,
+        status=PledgeStatus.OPEN,
+        amount=wish.amount.money(),
+        donor_id=known or DonorId(ids.new("dnr")),  # without an address each gift is a new donor
+        creator_id=promise.creator_id,
+        source=None if source is None else Source(platform=source.platform, campaign=source.campaign),
+        partner=command.partner,
+        checkout_mode=wish.checkout_mode,
+        locale=wish.donor.locale,
+        test=promise.call.drive.test,
+        made_at=now,
+    )
+
+
+def _pledge_row(promise: _Promise, made: PledgeMade) -> dict[str, Any]:
+    wish, source = promise.call.command.wish, made.source
+    return {
+        "id": made.pledge_id,
+        "drive_id": made.drive_id,
+        "creator_id": made.creator_id,
+        "donor_id": made.donor_id,
+        "partner": made.partner,
+        "version": made.version,
+        "status": made.status.value,
+        "amount": made.amount.minor_units,
+        "currency": made.amount.currency,
+        "locale": made.locale,
+        "platform": source.platform if source else None,
+        "campaign": source.campaign if source else None,
+        "reference": wish.reference,
+        "return_url": wish.return_url,
+        "checkout_mode": made.checkout_mode,
+        "test": made.test,
+        "made_at": made.made_at,
+    }
+
+
+def _words_row(promise: _Promise) -> dict[str, Any] | None:
+    """What the donor said, None where that is nothing."""
+    wish = promise.call.command.wish
+    donor = wish.donor
+    name, message = normal(donor.name), normal(wish.message)
+    referrer = wish.source.referrer if wish.source else None
+    if not (name or message or donor.email or referrer):
+        return None
+    return {
+        "pledge_id": promise.pledge_id,
+        "name": name,
+        "email": donor.email,
+        "message": message,
+        "referrer": referrer,
+        "anonymous": donor.anonymous,
+        "approved": may_be_shown(name) and may_be_shown(message),
+    }

@@ -1,0 +1,131 @@
+"""Reads: drives and creators for the public door, pledges and words for the other services."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Select, func, or_, select
+
+from backbone.database import Database
+from backbone.money import as_json, decimal_string
+from backbone.problems import NotFound
+from services.pledges.domain import Secrets, text_in
+from services.pledges.tables import CREATORS, DRIVES, PAYMENTS, PLEDGES, WORDS
+from services.pledges.views import creator_json, drive_json, pledge_json
+
+
+class Reader:
+    """Answers questions about what was promised; waits for no writer."""
+
+    def __init__(self, database: Database, secrets: Secrets) -> None:
+        self._database = database
+        self._secrets = secrets
+
+    async def drive(self, ref: str) -> dict[str, Any]:
+        """The drive called `ref` (slug or id). Raises NotFound."""
+        found = await self.drives([ref])
+        if ref not in found:
+            raise NotFound("No such drive.")
+        return found[ref]
+
+    async def drives(self, refs: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The drives called `refs`, by the name they were asked for; unknown ones are left out."""
+        columns = DRIVES.c
+        rows = await self._all(select(DRIVES).where(or_(columns.slug.in_(refs), columns.id.in_(refs))))
+        by_ref = {name: drive_json(row) for row in rows for name in (row.slug, row.id)}
+        return {ref: by_ref[ref] for ref in refs if ref in by_ref}
+
+    async def creators(self, ref: str, after: str | None, limit: int) -> dict[str, Any]:
+        """A page of a drive's creators, oldest first. Raises NotFound."""
+        drive = await self.drive(ref)
+        columns = CREATORS.c
+        page = select(CREATORS).where(columns.drive_id == drive["id"]).order_by(columns.id).limit(limit + 1)
+        rows = await self._all(page if after is None else page.where(columns.id > after))
+        shown = rows[:limit]
+        return {
+            "data": [creator_json(row, drive["currency"]) for row in shown],
+            "next": shown[-1].id if len(rows) > limit else None,
+        }
+
+    async def pledges(self, ids: Sequence[str]) -> dict[str, Any]:
+        """The public pledges, with the partner each came from."""
+        rows = await self._all(select(PLEDGES).where(PLEDGES.c.id.in_(ids)))
+        return {
+            row.id: {"pledge": pledge_json(row, self._secrets.token(row.id)), "partner": row.partner}
+            for row in rows
+        }
+
+    async def checkout_details(self, ids: Sequence[str]) -> dict[str, Any]:
+        """What opening a checkout needs and no event may carry."""
+        return {
+            row.id: {
+                "return_url": row.return_url,
+                "name": row.name,
+                "email": row.email,
+                "locale": row.locale,
+                "title": text_in(row.title, row.locale),
+                "slug": row.slug,
+                "drive_state": row.state,
+            }
+            for row in await self._all(_with_drive_and_words(ids))
+        }
+
+    async def receipts(self, ids: Sequence[str]) -> dict[str, Any]:
+        """Whom to thank for each pledge, and for what."""
+        return {
+            row.id: {
+                "email": row.email,
+                "name": row.name,
+                "locale": row.locale,
+                "title": text_in(row.title, row.locale),
+                "amount": as_json(row.amount, row.currency),
+            }
+            for row in await self._all(_with_drive_and_words(ids))
+        }
+
+    async def words(self, ids: Sequence[str]) -> dict[str, Any]:
+        """What may be shown of each pledge; a name of None is anonymous."""
+        columns = WORDS.c
+        asked = (
+            select(PLEDGES.c.id, columns.name, columns.message, columns.anonymous, columns.approved)
+            .outerjoin(WORDS, columns.pledge_id == PLEDGES.c.id)
+            .where(PLEDGES.c.id.in_(ids))
+        )
+        return {
+            row.id: {
+                "name": row.name if row.approved and not row.anonymous else None,
+                "message": row.message if row.approved else None,
+            }
+            for row in await self._all(asked)
+        }
+
+    async def books(self) -> dict[str, str]:
+        """Net of processor money a currency (captured − refunded − disputed), as payments told it."""
+        columns = PAYMENTS.c
+        net = func.sum(columns.captured - columns.refunded - columns.disputed).label("net")
+        rows = await self._all(select(columns.currency, net).group_by(columns.currency))
+        return {row.currency: decimal_string(int(row.net), row.currency) for row in rows}
+
+    async def waiting(self) -> int:
+        """Events that have not left the outbox yet."""
+        rows = await self._all(select(func.count().label("rows")).select_from(self._database.doors.outbox))
+        return int(rows[0].rows)
+
+    async def _all(self, statement: Select[Any]) -> Sequence[Any]:
+        async with self._database.reading() as session:
+            rows: Sequence[Any] = (await session.execute(statement)).all()
+            return rows
+
+
+def _with_drive_and_words(ids: Sequence[str]) -> Select[Any]:
+    pledge, drive, words = PLEDGES.c, DRIVES.c, WORDS.c
+    return (
+        select(
+            pledge.id, pledge.amount, pledge.currency, pledge.return_url, pledge.locale,
+            drive.title, drive.slug, drive.state, words.name, words.email,
+        )
+        .join(DRIVES, drive.id == pledge.drive_id)
+        .outerjoin(WORDS, words.pledge_id == pledge.id)
+        .where(pledge.id.in_(ids))
+    )  # fmt: skip

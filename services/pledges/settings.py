@@ -1,0 +1,27 @@
+"""What pledges reads from its environment."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from backbone.database import Synchronous
+from backbone.settings import Settings
+
+
+class PledgesSettings(Settings):
+    """Settings of pledges."""
+
+    database_url_pledges: str = Field(
+        "", description="Database of pledges, postgresql://…; empty: SQLite in the data directory."
+    )
+    database_synchronous: Synchronous = Field(
+        "FULL", description="How durable a commit on SQLite is: FULL, NORMAL or OFF."
+    )
+    token_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Makes pledges' tokens and knows donors by e-mail; must stay the same for ever.",
+    )
+
+    def database_url(self) -> str:
+        """Where pledges keeps what it owns."""
+        return self.database_url_pledges or f"sqlite:///{self.data_dir / 'pledges.db'}"

@@ -1,0 +1,145 @@
+"""The rows pledges owns. Money is minor units beside a currency; moments are UTC microseconds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, cast
+
+from sqlalchemy import JSON, BigInteger, Column, ForeignKey, LargeBinary, String, UniqueConstraint
+from sqlalchemy import Table as CoreTable
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from backbone.database import Utc, doors
+
+
+class Table(SQLModel, registry=registry()):
+    """The tables of pledges, apart from every other service's."""
+
+
+DOORS: Final = doors(Table.metadata)
+
+
+class Drive(Table, table=True):
+    """A drive; `version` counts its changes."""
+
+    __tablename__ = "drives"
+
+    id: str = Field(primary_key=True)
+    slug: str = Field(unique=True)
+    partner: str
+    state: str
+    version: int
+    title: Any = Field(sa_type=JSON)
+    description: Any = Field(sa_type=JSON)
+    currency: str
+    goal: int = Field(sa_type=BigInteger)
+    starts_at: datetime | None = Field(sa_type=Utc)
+    ends_at: datetime | None = Field(sa_type=Utc)
+    beneficiaries: Any = Field(sa_type=JSON)
+    permit: str | None
+    zakat_eligible: bool
+    impact: Any = Field(sa_type=JSON)
+    milestones: Any = Field(sa_type=JSON)
+    menu: Any = Field(sa_type=JSON)
+    test: bool
+    created_at: datetime = Field(sa_type=Utc)
+    changed_at: datetime = Field(sa_type=Utc)
+
+
+class Creator(Table, table=True):
+    """Someone who raises for a drive."""
+
+    __tablename__ = "creators"
+    __table_args__ = (UniqueConstraint("drive_id", "slug", name="creators_by_slug"),)
+
+    id: str = Field(primary_key=True)
+    drive_id: str = Field(foreign_key="drives.id")
+    slug: str
+    name: str
+    channel_url: str | None
+    team: str | None
+    goal: int | None = Field(sa_type=BigInteger)
+    version: int
+    created_at: datetime = Field(sa_type=Utc)
+
+
+class Donor(Table, table=True):
+    """A donor known again by their address, which is not here: only its HMAC is, a partner."""
+
+    __tablename__ = "donors"
+    __table_args__ = (UniqueConstraint("partner", "address_mac", name="donors_by_address"),)
+
+    id: str = Field(primary_key=True)
+    partner: str
+    address_mac: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class Pledge(Table, table=True):
+    """A promise, without a word of the person who made it."""
+
+    __tablename__ = "pledges"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    id: str = Field(primary_key=True)
+    drive_id: str = Field(foreign_key="drives.id")
+    creator_id: str | None = Field(foreign_key="creators.id")
+    donor_id: str
+    partner: str
+    version: int
+    status: str
+    amount: int = Field(sa_type=BigInteger)
+    currency: str
+    locale: str | None
+    platform: str | None
+    campaign: str | None
+    reference: str | None
+    return_url: str | None
+    checkout_mode: str
+    test: bool
+    made_at: datetime = Field(sa_type=Utc)
+
+
+class Words(Table, table=True):
+    """What a person said of themselves with a pledge: erasable, and nowhere else."""
+
+    __tablename__ = "words"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    pledge_id: str = Field(sa_column=Column(String, ForeignKey("pledges.id"), primary_key=True))
+    name: str | None
+    email: str | None
+    message: str | None
+    referrer: str | None
+    anonymous: bool
+    approved: bool
+
+
+class Payment(Table, table=True):
+    """The newest state heard of a payment; amounts are cumulative minor units."""
+
+    __tablename__ = "payments"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    id: str = Field(primary_key=True)
+    pledge_id: str | None = Field(index=True)
+    drive_id: str
+    version: int
+    status: str
+    currency: str
+    captured: int = Field(sa_type=BigInteger)
+    refunded: int = Field(sa_type=BigInteger)
+    disputed: int = Field(sa_type=BigInteger)
+
+
+def rows_of(kind: type[Table]) -> CoreTable:
+    """The Core table under a row class, for statements over many rows at once."""
+    return cast(CoreTable, cast(Any, kind).__table__)
+
+
+DRIVES: Final = rows_of(Drive)
+CREATORS: Final = rows_of(Creator)
+DONORS: Final = rows_of(Donor)
+PLEDGES: Final = rows_of(Pledge)
+WORDS: Final = rows_of(Words)
+PAYMENTS: Final = rows_of(Payment)

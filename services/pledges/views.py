@@ -1,0 +1,204 @@
+"""What callers are answered: drives, creators and pledges as the public door shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from sqlalchemy import Row
+
+from backbone.bodies import MoneyView
+from backbone.clock import rfc3339
+from backbone.contracts.pledges import CreatorChanged, DriveChanged, DriveState, Milestone, Words
+from backbone.ids import CreatorId, DriveId
+from backbone.money import Money, as_json, parse
+
+
+class BeneficiaryView(BaseModel):
+    """Who receives, and how many ten-thousandths of it."""
+
+    name: str
+    share_bps: int
+
+
+class ImpactView(BaseModel):
+    """What an amount pays for."""
+
+    label: Words
+    cost: MoneyView
+
+
+class MilestoneView(BaseModel):
+    """An amount to celebrate."""
+
+    title: Words
+    amount: MoneyView
+
+
+class DriveView(BaseModel):
+    """A drive."""
+
+    id: str
+    slug: str
+    state: DriveState
+    title: Words
+    currency: str
+    goal: MoneyView
+    starts_at: str | None
+    ends_at: str | None
+    description: Words | None
+    beneficiaries: list[BeneficiaryView]
+    permit: str | None
+    zakat_eligible: bool
+    impact: list[ImpactView]
+    milestones: list[MilestoneView]
+    menu: list[MoneyView]
+    test: bool
+    created_at: str
+
+
+class CreatorView(BaseModel):
+    """A creator who raises for a drive."""
+
+    id: str
+    drive: str
+    slug: str
+    name: str
+    channel_url: str | None
+    team: str | None
+    goal: MoneyView | None
+    created_at: str
+
+
+class CreatorList(BaseModel):
+    """A page of creators, oldest first."""
+
+    data: list[CreatorView]
+    next: str | None
+
+
+class CheckoutView(BaseModel):
+    """Where the donor pays."""
+
+    url: str | None
+    client_secret: str | None
+    publishable_key: str | None
+    expires_at: str | None
+
+
+class QueueView(BaseModel):
+    """How long until there is a checkout."""
+
+    position: int
+    eta_seconds: int
+
+
+class PledgeView(BaseModel):
+    """A pledge."""
+
+    id: str
+    drive: str
+    creator: str | None
+    amount: MoneyView
+    status: Literal["open", "paid", "partly_refunded", "refunded", "disputed", "lapsed", "cancelled"]
+    checkout: CheckoutView | None
+    queue: QueueView | None
+    token: str
+    created_at: str
+
+
+def drive_json(row: Row[Any]) -> dict[str, Any]:
+    """A row of `drives` in the shape of `DriveView`."""
+    return {
+        "id": row.id,
+        "slug": row.slug,
+        "state": row.state,
+        "title": row.title,
+        "currency": row.currency,
+        "goal": as_json(row.goal, row.currency),
+        "starts_at": _moment(row.starts_at),
+        "ends_at": _moment(row.ends_at),
+        "description": row.description,
+        "beneficiaries": row.beneficiaries,
+        "permit": row.permit,
+        "zakat_eligible": row.zakat_eligible,
+        "impact": row.impact,
+        "milestones": row.milestones,
+        "menu": row.menu,
+        "test": row.test,
+        "created_at": rfc3339(row.created_at),
+    }
+
+
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else rfc3339(at)
+
+
+def creator_json(row: Row[Any], currency: str) -> dict[str, Any]:
+    """A row of `creators` in the shape of `CreatorView`."""
+    return {
+        "id": row.id,
+        "drive": row.drive_id,
+        "slug": row.slug,
+        "name": row.name,
+        "channel_url": row.channel_url,
+        "team": row.team,
+        "goal": None if row.goal is None else as_json(row.goal, currency),
+        "created_at": rfc3339(row.created_at),
+    }
+
+
+def pledge_json(row: Row[Any], token: str) -> dict[str, Any]:
+    """A row of `pledges` in the shape of `PledgeView`, without `checkout` and `queue`."""
+    return {
+        "id": row.id,
+        "drive": row.drive_id,
+        "creator": row.creator_id,
+        "amount": as_json(row.amount, row.currency),
+        "status": row.status,
+        "token": token,
+        "created_at": rfc3339(row.made_at),
+    }
+
+
+def as_bytes(view: Any) -> bytes:
+    """JSON, UTF-8, as short as it gets."""
+    return json.dumps(view, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def drive_changed(row: Row[Any]) -> DriveChanged:
+    """All that is now true of the drive in `row`."""
+    return DriveChanged(
+        drive_id=DriveId(row.id),
+        version=row.version,
+        state=DriveState(row.state),
+        slug=row.slug,
+        title=row.title,
+        currency=row.currency,
+        goal=Money(row.goal, row.currency),
+        milestones=_milestones(row.milestones, row.currency),
+        test=row.test,
+        changed_at=row.changed_at,
+    )
+
+
+def _milestones(shown: Sequence[Any], currency: str) -> list[Milestone]:
+    return [
+        Milestone(title=one["title"], amount=Money(parse(one["amount"]["value"], currency), currency))
+        for one in shown
+    ]
+
+
+def creator_changed(row: Row[Any]) -> CreatorChanged:
+    """All that is now true of the creator in `row`."""
+    return CreatorChanged(
+        creator_id=CreatorId(row.id),
+        drive_id=DriveId(row.drive_id),
+        version=row.version,
+        slug=row.slug,
+        name=row.name,
+        team=row.team,
+    )

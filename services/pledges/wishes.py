@@ -1,0 +1,238 @@
+"""What callers send: drives, creators and pledges to be made."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC
+from typing import Annotated, Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic.functional_validators import PlainValidator
+
+from backbone.bodies import Body, MoneyBody, Text
+from backbone.money import Money
+from backbone.problems import MalformedJson, from_validation
+from services.pledges.domain import TAKEN, largest
+
+_SLUG: Final = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
+_LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}", re.ASCII)
+_ADDRESS: Final = re.compile(
+    r"[^\s\x00-\x20\x7f@<>()\[\],;:\\\"]{1,64}@[^\W_](?:[\w-]{0,62}\.)+[^\W_][\w-]{0,61}[^\W_]"
+)
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_WHOLE_BPS: Final = 10_000
+
+
+def _slug(text: str) -> str:
+    if _SLUG.fullmatch(text) is None:
+        raise ValueError("must be 1 to 64 of a-z, 0-9 and -")
+    return text
+
+
+def _locale(text: str) -> str:
+    if _LANGUAGE.fullmatch(text) is None:
+        raise ValueError("must be a language tag such as ar or en-GB")
+    return text
+
+
+def _address(text: str) -> str:
+    if len(text) > 254 or _ADDRESS.fullmatch(text) is None:
+        raise ValueError("must be an e-mail address")
+    return text
+
+
+def _web_address(text: str) -> str:
+    if any(letter <= " " or letter == "\x7f" for letter in text) or "\\" in text:
+        raise ValueError("must be an address on the web")
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("must be an address on the web") from None
+    if not host or "@" in parts.netloc:
+        raise ValueError("must be an address on the web")
+    if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
+        raise ValueError("must begin with https:// (http:// only on this machine)")
+    return text
+
+
+def _texts(longest: int) -> PlainValidator:
+    """One text, or one a language; none empty or longer than `longest`."""
+
+    def read(value: object) -> str | dict[str, str]:
+        if isinstance(value, str):
+            return _one(value, longest)
+        if not isinstance(value, dict) or not 1 <= len(value) <= 20:
+            raise ValueError('must be a text, or an object of texts by language such as {"en": "…"}')
+        for language, text in value.items():
+            if not isinstance(language, str) or _LANGUAGE.fullmatch(language) is None:
+                raise ValueError("must be keyed by language tags such as ar or en-GB")
+            if not isinstance(text, str):
+                raise ValueError("must hold texts")
+            _one(text, longest)
+        return value
+
+    return PlainValidator(read, json_schema_input_type=str | dict[str, str])
+
+
+def _one(text: str, longest: int) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    if len(text) > longest:
+        raise ValueError(f"must have at most {longest} characters")
+    if "\x00" in text:
+        raise ValueError("must not contain the character NUL")
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("must be well-formed Unicode, without lone surrogates")
+    return text
+
+
+Slug = Annotated[Text, AfterValidator(_slug)]
+Locale = Annotated[Text, AfterValidator(_locale)]
+WebAddress = Annotated[Text, StringConstraints(max_length=2048), AfterValidator(_web_address)]
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=100)]
+Title = Annotated[str | dict[str, str], _texts(200)]
+Prose = Annotated[str | dict[str, str], _texts(5_000)]
+Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+
+
+class Beneficiary(Body):
+    """Who receives, and how many ten-thousandths of it."""
+
+    name: Annotated[Text, StringConstraints(min_length=1, max_length=200)]
+    share_bps: Annotated[StrictInt, Field(ge=1, le=_WHOLE_BPS)]
+
+
+class Impact(Body):
+    """What an amount pays for."""
+
+    label: Title
+    cost: MoneyBody
+
+
+class MilestoneBody(Body):
+    """An amount to celebrate."""
+
+    title: Title
+    amount: MoneyBody
+
+
+class DriveWish(Body):
+    """A drive to be made."""
+
+    slug: Slug
+    title: Title
+    currency: Text
+    goal: MoneyBody
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
+    description: Prose | None = None
+    beneficiaries: Annotated[list[Beneficiary], Field(default_factory=list, max_length=50)]
+    permit: Annotated[Text, StringConstraints(min_length=1, max_length=200)] | None = None
+    zakat_eligible: StrictBool = False
+    impact: Annotated[list[Impact], Field(default_factory=list, max_length=20)]
+    milestones: Annotated[list[MilestoneBody], Field(default_factory=list, max_length=100)]
+    menu: Annotated[list[MoneyBody], Field(default_factory=list, max_length=20)]
+    test: StrictBool = False
+
+    @model_validator(mode="after")
+    def _whole(self) -> DriveWish:
+        if self.currency not in TAKEN:
+            raise ValueError("currency must be one the processor takes, in upper case such as USD")
+        if any(money.currency != self.currency for money in self._moneys()):
+            raise ValueError("every amount must be in the drive's currency")
+        if self.beneficiaries and sum(one.share_bps for one in self.beneficiaries) != _WHOLE_BPS:
+            raise ValueError(f"the beneficiaries' share_bps must add up to {_WHOLE_BPS}")
+        if self.starts_at and self.ends_at and self.starts_at >= self.ends_at:
+            raise ValueError("starts_at must be before ends_at")
+        if any(money.minor_units > largest(self.currency) for money in map(MoneyBody.money, self.menu)):
+            raise ValueError("the menu holds more than can be given at once")
+        return self
+
+    def _moneys(self) -> list[Money]:
+        sent = [self.goal, *self.menu, *(one.cost for one in self.impact)]
+        return [body.money() for body in sent + [one.amount for one in self.milestones]]
+
+
+class CreatorWish(Body):
+    """A creator to be added to a drive."""
+
+    slug: Slug
+    name: Name
+    channel_url: WebAddress | None = None
+    team: Name | None = None
+    goal: MoneyBody | None = None
+
+
+class DonorBody(Body):
+    """Who gives, as far as they say."""
+
+    name: Annotated[Text, StringConstraints(max_length=100)] | None = None
+    email: Annotated[Text, AfterValidator(_address)] | None = None
+    anonymous: StrictBool = False
+    locale: Locale | None = None
+
+
+class SourceBody(Body):
+    """Where the donor came from."""
+
+    platform: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = None
+    campaign: Annotated[Text, StringConstraints(min_length=1, max_length=128)] | None = None
+    referrer: Annotated[Text, StringConstraints(max_length=2048)] | None = None
+
+
+class PledgeWish(Body):
+    """A pledge to be made."""
+
+    amount: MoneyBody
+    creator: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = None
+    donor: DonorBody = DonorBody()
+    message: Annotated[Text, StringConstraints(max_length=280)] | None = None
+    source: SourceBody | None = None
+    reference: Annotated[Text, StringConstraints(min_length=1, max_length=255)] | None = None
+    return_url: WebAddress | None = None
+    checkout_mode: Literal["hosted", "embedded"] = "hosted"
+
+
+Kind = TypeVar("Kind", bound=Body)
+
+
+def read(kind: type[Kind], body: bytes) -> Kind:
+    """The wish that `body` (JSON, UTF-8) holds.
+
+    Raises `MalformedJson`, or the 422 that says which fields do not fit. The fast parser calls a
+    lone surrogate a syntax error; JSON's grammar allows it (RFC 8259, section 8.2), so such a body
+    is read again by the slow one, to say which text it is in.
+    """
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        if error.errors(include_url=False)[0]["type"] != "json_invalid":
+            raise from_validation(error.errors(include_url=False)) from None
+    try:
+        return kind.model_validate(well_formed(body))
+    except ValidationError as error:
+        raise from_validation(error.errors(include_url=False)) from None
+
+
+def well_formed(body: bytes) -> Any:
+    """The JSON that `body` (UTF-8) holds, lone surrogates included. Raises `MalformedJson`."""
+
+    def refuse(constant: str) -> None:
+        raise MalformedJson(f"{constant} is not JSON.")
+
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise MalformedJson from None
