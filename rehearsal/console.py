@@ -4,7 +4,6 @@ import sys
 import time
 from dataclasses import dataclass
 from decimal import Decimal
-from types import TracebackType
 from typing import Any, Final
 
 from rich.console import Console
@@ -84,9 +83,7 @@ class Screen:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None
@@ -116,7 +113,7 @@ class Screen:
         """The proof, the figures and the verdict."""
         self.console.print()
         self.console.print(_books(proof))
-        self.console.print(_figures(figures, tally))
+        self.console.print(_figures(proof, figures, tally))
         for line in shortcomings(proof):
             self.console.print(Text(line, style="red"), soft_wrap=True)
         for trouble in tally.troubles[:5]:
@@ -148,15 +145,17 @@ def _books(proof: Proof) -> Table:
     return table
 
 
-def _figures(figures: Figures, tally: Tally) -> Table:
+def _figures(proof: Proof, figures: Figures, tally: Tally) -> Table:
     table = Table(title="What happened", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
     rows = [
-        ("Gifts paid / counted", f"{len(tally.paid):,} / {figures.donations:,}", "must be equal"),
+        ("Pledges made", f"{tally.pledged:,}", ""),
+        ("Gifts paid / counted", f"{proof.given:,} / {proof.counted:,}", "must be equal"),
         ("Cards declined, donors who left", f"{tally.declined:,}, {tally.abandoned:,}", ""),
         ("Refunds, disputes", f"{tally.refunds:,}, {tally.disputes:,}", ""),
+        ("Requests tried again, processes restarted", f"{figures.retries:,}, {figures.restarts:,}", ""),
         (
             "Donations a second, busiest 20 s",
             f"{figures.donations_per_s:.1f}",

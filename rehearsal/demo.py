@@ -1,6 +1,7 @@
 """One demo from the empty directory to the proof: what `python -m rehearsal demo` does."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import time
@@ -31,6 +32,7 @@ CURVE_SHARE: Final = 0.45
 _REFRESH_S: Final = 0.25
 _EVIDENCE_S: Final = 1.0
 _RATE_WINDOW_S: Final = 5.0
+_FIRST_SIGHT_S: Final = 10.0
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -118,20 +120,25 @@ class Show:
         self._auditor = Auditor(stage, session, self._freshness)
         self._door = Door(session, stage.gateway_url)
         self._counts: deque[tuple[float, int]] = deque()
-        self._evidence: str | None = None
 
     async def run(self) -> int:
         """Perform, prove, report; then stay up unless told to exit."""
         donors = await self._open()
         self._screen.say(f"Replaying {self._plan.title}. Open {self._stage.overlay_url} meanwhile.")
-        started_at = time.time()
         watching = asyncio.create_task(self._watch.follow())
         try:
+            await self._first_sight()
+            started_at = time.time()
             with self._screen:
                 await self._give(donors)
                 proof = await self._settle(donors)
             figures = report.measure(
-                self._freshness, started_at, await self._last_totals(), self._supervisor.measure()
+                self._freshness,
+                started_at,
+                await self._last_totals(),
+                self._supervisor.measure(),
+                retries=self._door.retries,
+                restarts=self._supervisor.restarts,
             )
         finally:
             watching.cancel()
@@ -155,6 +162,13 @@ class Show:
         self._crowd = Crowd(self._plan, self._options.seed, run)
         return Donors(self._door, DRIVE, entry, pace)
 
+    async def _first_sight(self) -> None:
+        """The stream is open before the first gift: no gift's age may hold our own connecting."""
+        try:
+            await asyncio.wait_for(self._watch.seeing.wait(), _FIRST_SIGHT_S)
+        except TimeoutError:
+            self._screen.say("The live stream shows nothing yet; starting without it.")
+
     async def _give(self, donors: Donors) -> None:
         giving = asyncio.create_task(donors.give_all(self._plan, self._crowd))
         gathering = asyncio.create_task(self._gather_evidence())
@@ -172,10 +186,9 @@ class Show:
     async def _gather_evidence(self) -> None:
         """Keep up with the log and the deliveries, so that freshness can be shown while it runs."""
         while True:
-            try:
+            # A system that is just being restarted is asked again a second later.
+            with contextlib.suppress(Unreadable):
                 await self._auditor.read_on()
-            except Unreadable as unreadable:
-                self._evidence = str(unreadable)
             await asyncio.sleep(_EVIDENCE_S)
 
     async def _settle(self, donors: Donors) -> Proof:
@@ -193,8 +206,10 @@ class Show:
         rushing = elapsed_s > options.curve_s
         eta_s = max(0.0, planned_s - elapsed_s, missing / per_s if rushing and per_s else 0.0)
         recent = self._freshness.delays_ms(since=time.time() - _RATE_WINDOW_S)
+        last = elapsed_s >= planned_s and not missing
+        rush = "waiting for the last donors" if last else "as fast as it goes"
         return Moment(
-            phase="as fast as it goes" if rushing else "the drive's curve",
+            phase=rush if rushing else "the drive's curve",
             done=elapsed_s / (elapsed_s + eta_s) if elapsed_s else 0.0,
             raised=str(totals.get("raised", {}).get("value", "0.00")),
             donations=int(totals.get("donations", 0)),

@@ -25,10 +25,18 @@ class Figures:
     freshness_p99_ms: float | None
     raised: str
     peak_rss_mb: Mapping[str, float]
+    retries: int
+    restarts: int
 
 
 def measure(
-    freshness: Freshness, started_at: float, totals: Mapping[str, Any], peaks: Mapping[str, float]
+    freshness: Freshness,
+    started_at: float,
+    totals: Mapping[str, Any],
+    peaks: Mapping[str, float],
+    *,
+    retries: int,
+    restarts: int,
 ) -> Figures:
     """Figures of whole donations: one is whole when a `totals` frame covering it has arrived."""
     seen = freshness.seen_times()
@@ -41,6 +49,8 @@ def measure(
         freshness_p99_ms=_rounded(percentile(delays, 0.99)),
         raised=str(totals.get("raised", {}).get("value", "0.00")),
         peak_rss_mb=peaks,
+        retries=retries,
+        restarts=restarts,
     )
 
 

@@ -32,13 +32,15 @@ class BrokenStream(Exception):
 
 
 class Watch:
-    """Follows the drive's stream until cancelled; `totals` is the newest frame, `frames` how many came."""
+    """Follows the drive's stream until cancelled; `totals` is the newest frame, `frames` how many came.
+
+    `seeing` is set once the first has come.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, url: str, freshness: Freshness) -> None:
         self.totals: Mapping[str, Any] = {}
-        self.totals_at: float = 0.0
         self.frames = 0
-        self.reconnects = 0
+        self.seeing = asyncio.Event()
         self._session = session
         self._url = url
         self._freshness = freshness
@@ -49,7 +51,6 @@ class Watch:
         while True:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, BrokenStream):
                 await self._read_once()
-            self.reconnects += 1
             await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - jitter, not a secret
 
     async def _read_once(self) -> None:
@@ -76,8 +77,9 @@ class Watch:
         except (ValueError, KeyError, TypeError) as error:
             raise BrokenStream("totals without a sequence") from error
         self.frames += 1
-        self.totals, self.totals_at = totals, at
+        self.totals = totals
         self._freshness.note_frame(sequence, at)
+        self.seeing.set()
 
 
 async def frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[Frame]:
