@@ -5,21 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Final
 
 from rehearsal.sandbox import checkout, disputes, event_lists, forms, paying, refunds
 from rehearsal.sandbox.account import Account, Call
 from rehearsal.sandbox.expansion import expand
 from rehearsal.sandbox.faults import FaultDesk, hits
+from rehearsal.sandbox.http_server import Reply, Request
 from rehearsal.sandbox.idempotency import Answer, Answers, fingerprint
 from rehearsal.sandbox.records import Json
 from rehearsal.sandbox.refusals import Refusal, broken, too_fast, unauthorized, unknown_url
 from rehearsal.sandbox.shapes import API_VERSION, to_json
 
 Operation = Callable[[Account, Call], Json]
-ReadBody = Callable[[], Awaitable[bytes]]
 
 # The address's ids are written `*`.
 OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
@@ -39,17 +38,6 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/v1/events"): event_lists.list_events,
     ("GET", "/v1/events/*"): event_lists.retrieve_event,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What goes back over HTTP; `held` replies are never sent, as if the network had eaten them."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
-    held: bool = False
 
 
 def find_operation(method: str, path: str) -> tuple[Operation, str]:
@@ -89,18 +77,18 @@ class StripeDoor:
         self._faults = faults
         self.answers = Answers(account)
 
-    async def answer(self, method: str, address: str, headers: Mapping[str, str], read: ReadBody) -> Reply:
-        """One request to one reply, durable before it is given. `address` is the raw path and query."""
-        path, _, query = address.partition("?")
+    async def answer(self, request: Request) -> Reply:
+        """One request to one reply, durable before it is given."""
+        path, _, query = request.target.partition("?")
+        headers = request.headers
         request_id = "req_" + os.urandom(7).hex()
-        common = {"Request-Id": request_id, "Stripe-Version": headers.get("Stripe-Version", API_VERSION)}
+        common = {"Request-Id": request_id, "Stripe-Version": headers.get("stripe-version", API_VERSION)}
         try:
-            self._admit(headers.get("Authorization", ""))
-            operation, target = find_operation(method, path)
-            if method == "POST":
-                form = (await read()).decode("utf-8", "replace")
-                key = headers.get("Idempotency-Key")
-                call = Call(forms.decode(form), target, request_id, key)
+            self._admit(headers.get("authorization", ""))
+            operation, target = find_operation(request.method, path)
+            if request.method == "POST":
+                form = request.body.decode("utf-8", "replace")
+                call = Call(forms.decode(form), target, request_id, headers.get("idempotency-key"))
                 return await self._act(operation, call, path, form, common)
             body = self._run(operation, Call(forms.decode(query), target, request_id))
             await self._account.journal.durable()

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from rehearsal.sandbox import disputes, forms
 from rehearsal.sandbox.account import Account
-from rehearsal.sandbox.api import Reply
 from rehearsal.sandbox.books import books
 from rehearsal.sandbox.faults import BadFault, FaultDesk, faults_from
+from rehearsal.sandbox.http_server import Reply
 from rehearsal.sandbox.records import Json
 from rehearsal.sandbox.refusals import Refusal, invalid, unknown_url
 from rehearsal.sandbox.shapes import to_json

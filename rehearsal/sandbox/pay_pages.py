@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from rehearsal.sandbox import forms, paying
 from rehearsal.sandbox.account import Account
-from rehearsal.sandbox.api import Reply
 from rehearsal.sandbox.controls import json_of
 from rehearsal.sandbox.currencies import decimal_string
+from rehearsal.sandbox.http_server import Reply
 from rehearsal.sandbox.page_words import WORDS
 from rehearsal.sandbox.records import Json, Session
 from rehearsal.sandbox.refusals import Refusal, invalid, unknown_url
