@@ -16,7 +16,7 @@ import aiohttp
 from rehearsal import recording, report
 from rehearsal.console import Moment, Screen
 from rehearsal.curve import Plan, winter
-from rehearsal.donors import Donors, Pace
+from rehearsal.donors import Donors, Pace, Refused
 from rehearsal.door import Door, NoAnswer, new_session
 from rehearsal.freshness import Freshness, percentile
 from rehearsal.gifts import Crowd
@@ -33,6 +33,7 @@ _REFRESH_S: Final = 0.25
 _EVIDENCE_S: Final = 1.0
 _RATE_WINDOW_S: Final = 5.0
 _FIRST_SIGHT_S: Final = 10.0
+_KEYS_S: Final = 5.0
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -156,11 +157,23 @@ class Show:
         if self._options.faults is not None:
             await Door(self._session, self._stage.sandbox_url).post("/_sandbox/faults", self._options.faults)
         run = f"demo-{int(time.time())}"
-        keys = json.loads((self._stage.directory / "keys.json").read_text(encoding="utf-8"))
-        entry = await open_drive(self._door, keys, run)
+        entry = await open_drive(self._door, await self._keys(), run)
         pace = Pace(self._options.rush_s, self._options.gifts, self._options.in_flight)
         self._crowd = Crowd(self._plan, self._options.seed, run)
         return Donors(self._door, DRIVE, entry, pace)
+
+    async def _keys(self) -> dict[str, str]:
+        """The embedded run's keys; the publishable one is made through the open door, so a moment later."""
+        file = self._stage.directory / "keys.json"
+        give_up = time.monotonic() + _KEYS_S
+        keys: dict[str, str] = {}
+        while "publishable" not in keys and time.monotonic() < give_up:
+            with contextlib.suppress(FileNotFoundError):
+                keys = json.loads(file.read_text(encoding="utf-8"))
+            await asyncio.sleep(0.05)
+        if "admin" not in keys:
+            raise Refused(f"{file} names no admin key after {_KEYS_S:.0f} s")
+        return keys
 
     async def _first_sight(self) -> None:
         """The stream is open before the first gift: no gift's age may hold our own connecting."""

@@ -16,9 +16,10 @@ from rehearsal.door import Door, NoAnswer, Reply
 from rehearsal.gifts import After, Crowd, Intention
 
 IN_FLIGHT: Final = 64
-DESK_CLERKS: Final = 4
+DESK_CLERKS: Final = 8
 CHECKOUT_PATIENCE_S: Final = 180.0
 PAID_PATIENCE_S: Final = 60.0
+LOOK_WAIT_S: Final = 10
 RUSH_LIMIT_S: Final = 600.0
 """Past this the rush ends even if the least number of gifts was not reached (a very slow machine)."""
 _MOST_TROUBLES: Final = 50
@@ -177,18 +178,24 @@ class Donors:
     async def _checkout(self, pledge: Mapping[str, Any], pledge_id: str, token: str) -> str:
         """The address to pay at, waited for if the pledge came without."""
         give_up = time.monotonic() + CHECKOUT_PATIENCE_S
+        wait_s = 0
         while pledge.get("checkout") is None:
             if pledge.get("status") not in (None, "open"):
                 raise Refused(f"{pledge_id} is {pledge.get('status')} without a checkout")
             if time.monotonic() > give_up:
                 raise Refused(f"{pledge_id} had no checkout after {CHECKOUT_PATIENCE_S:.0f} s")
-            pledge = await self._look(pledge_id, token)
+            pledge = await self._look(pledge_id, token, wait_s)
+            wait_s = LOOK_WAIT_S
         return str(pledge["checkout"]["url"])
 
-    async def _look(self, pledge_id: str, token: str) -> Mapping[str, Any]:
-        """The pledge, once it changed or ten seconds later."""
+    async def _look(self, pledge_id: str, token: str, wait_s: int) -> Mapping[str, Any]:
+        """The pledge, once it changed or `wait_s` later.
+
+        The first look must not wait: a change that came before it would be waited for in vain.
+        """
         started = time.monotonic()
-        reply = await self._door.get(f"/v1/pledges/{pledge_id}?token={token}", {"Prefer": "wait=10"})
+        headers = {"Prefer": f"wait={wait_s}"} if wait_s else {}
+        reply = await self._door.get(f"/v1/pledges/{pledge_id}?token={token}", headers)
         if reply.status != 200:
             raise Refused(f"reading {pledge_id}: {reply.problem}")
         # A door that does not hold its reply must not be asked in a busy loop.
@@ -214,11 +221,12 @@ class Donors:
     async def _is_paid(self, pledge_id: str, token: str) -> bool:
         """Whether the installation hears of the payment within a bounded wait."""
         give_up = time.monotonic() + PAID_PATIENCE_S
+        wait_s = 0
         while time.monotonic() < give_up:
-            pledge = await self._look(pledge_id, token)
+            pledge = await self._look(pledge_id, token, wait_s)
             if pledge.get("status") not in ("open", "lapsed", "cancelled"):
                 return True
-            await asyncio.sleep(0.2)
+            wait_s = LOOK_WAIT_S
         return False
 
     def _paid(self, intention: Intention, pledge_id: str, token: str) -> None:
