@@ -210,8 +210,7 @@ function showGoal() {
   const money = { currency: totals.goal.currency, value: toValue(left, decimalsOf(totals.goal.value)) };
   set($(".to-go"), left > 0n ? figures.say(words.to_go, { money: figures.money(money) }) : words.goal_reached);
   $(".goal").classList.toggle("reached", left <= 0n);
-  const list = $(".milestones");
-  list.replaceChildren(...milestonesAround().map(milestone));
+  $(".milestones").replaceChildren(...milestonesAround().map(milestone));
 }
 
 /** The last milestone reached and the next two: what is there to be proud of, and what is ahead. */
