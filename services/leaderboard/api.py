@@ -1,0 +1,169 @@
+"""The HTTP door: boards and the log for everybody, books and words for our own processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+
+from backbone.bodies import Body, MoneyView, Text
+from backbone.bus import partition_of
+from backbone.caller import CallerDep, InternalDep
+from backbone.clock import rfc3339
+from backbone.database import Database
+from backbone.problems import Invalid, NotFound
+from services.leaderboard import queries
+from services.leaderboard.queries import DriveHead
+from services.leaderboard.snapshots import Freshness
+from services.leaderboard.words import Words
+
+CACHED: dict[str, str] = {"Cache-Control": "public, max-age=1"}
+
+
+class Place(BaseModel):
+    """A creator's place on a board."""
+
+    rank: int
+    creator: str
+    slug: str
+    name: str
+    raised: MoneyView
+    donations: int
+
+
+class BoardView(BaseModel):
+    """A board as of one moment of its drive."""
+
+    data: list[Place]
+    sequence: int
+    as_of: str | None
+
+
+class LogRowView(BaseModel):
+    """A row of a drive's gap-free log."""
+
+    sequence: int
+    type: str
+    at: str
+    payment: str | None
+    pledge: str | None
+    creator: str | None
+    amount: MoneyView | None
+    raised_after: MoneyView
+    hash: str
+
+
+class LogPage(BaseModel):
+    """A page of a drive's log; `next` is None at its end."""
+
+    data: list[LogRowView]
+    next: str | None
+
+
+class PledgeIds(Body):
+    """Whose words are wanted."""
+
+    ids: list[Text]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the routes need."""
+
+    database: Database
+    words: Words
+    freshness: Freshness
+    behind: Callable[[], int]
+
+
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+def routes(door: Door) -> APIRouter:
+    """Every route of leaderboard."""
+    router = APIRouter()
+    _add_public(router, door)
+    _add_internal(router, door)
+    return router
+
+
+def _add_public(router: APIRouter, door: Door) -> None:
+    @router.get("/v1/drives/{drive}/leaderboards/{board}", response_model=BoardView)
+    async def read_board(
+        _caller: CallerDep,
+        response: Response,
+        drive: str,
+        board: Literal["creators"],
+        window: Literal["all"] = "all",
+        limit: Limit = 25,
+        around: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> dict[str, Any]:
+        """Who raised most for a drive; with `around`, the ranks about one creator.
+
+        Creators of the whole drive (`window=all`) are ranked so far; other boards and windows are 422.
+        """
+        response.headers.update(CACHED)
+        async with door.database.reading() as session:
+            found = _existing(await queries.find_drive(session, drive))
+            if around is None:
+                data: list[dict[str, Any]] | None = await queries.top_creators(session, found, limit)
+            else:
+                data = await queries.creators_around(session, found, around, limit)
+        if data is None:
+            raise Invalid(errors=[{"pointer": "/around", "detail": "is no creator of this drive"}])
+        as_of = door.freshness.of(partition_of(found.drive_id))
+        return {
+            "data": data,
+            "sequence": found.sequence,
+            "as_of": rfc3339(as_of) if as_of is not None else None,
+        }
+
+    @router.get("/v1/drives/{drive}/events", response_model=LogPage)
+    async def read_log(
+        _caller: CallerDep,
+        response: Response,
+        drive: str,
+        after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+        limit: Limit = 25,
+    ) -> dict[str, Any]:
+        """The gap-free log of a drive past row `after`, oldest first."""
+        response.headers.update(CACHED)
+        async with door.database.reading() as session:
+            found = _existing(await queries.find_drive(session, drive))
+            rows, following = await queries.log_page(session, found, after, limit)
+        return {"data": rows, "next": following}
+
+
+def _existing(found: DriveHead | None) -> DriveHead:
+    if found is None:
+        raise NotFound("No such drive.")
+    return found
+
+
+def _add_internal(router: APIRouter, door: Door) -> None:
+    @router.post("/internal/displays", include_in_schema=False)
+    async def read_displays(_caller: InternalDep, wanted: PledgeIds) -> dict[str, Any]:
+        """The display words of these pledges; those that cannot be had now are left out."""
+        shown = await door.words.of(wanted.ids)
+        return {"data": {pledge_id: words._asdict() for pledge_id, words in shown.items()}}
+
+    @router.get("/internal/books", include_in_schema=False)
+    async def read_books(_caller: InternalDep) -> dict[str, str]:
+        """The net of processor money a currency, held included, from leaderboard's own sums."""
+        async with door.database.reading() as session:
+            return await queries.books(session)
+
+    @router.get("/internal/differences", include_in_schema=False)
+    async def read_differences(_caller: InternalDep) -> dict[str, Any]:
+        """Every sum and log counted anew; `data` is empty where all is as it must be."""
+        async with door.database.reading() as session:
+            return {"data": await queries.differences(session)}
+
+    @router.get("/internal/quiet", include_in_schema=False)
+    async def read_quiet(_caller: InternalDep) -> dict[str, int]:
+        """What is still on its way; everything 0 when quiet."""
+        async with door.database.reading() as session:
+            return {"outbox": await queries.outbox_rows(session), "behind": door.behind()}

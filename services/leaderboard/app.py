@@ -1,0 +1,64 @@
+"""Composition root of leaderboard."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from backbone import inbox
+from backbone.bus import EventBus
+from backbone.clock import Clock, SystemClock
+from backbone.consumer import Consumer
+from backbone.database import Database
+from backbone.outbox import Relay
+from backbone.peer import Peer
+from backbone.service import Service, Worker, add_health, new_app
+from services.leaderboard import api
+from services.leaderboard.handlers import HANDLERS
+from services.leaderboard.settings import LeaderboardSettings
+from services.leaderboard.snapshots import INPUTS, Changed, Freshness, Snapshots
+from services.leaderboard.tables import DOORS
+from services.leaderboard.words import Words
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+PRUNE_S: Final = 3600.0
+
+
+def compose(
+    settings: LeaderboardSettings, bus: EventBus, pledges: Peer, *, clock: Clock | None = None
+) -> Service:
+    """Leaderboard, wired to `bus` and to pledges' door; nothing runs before `Service.start`."""
+    clock = clock or SystemClock()
+    database = Database(settings.database_url(), DOORS, synchronous=settings.database_synchronous)
+    secret = settings.internal_secret.get_secret_value()
+    changed = Changed()
+    consumer = Consumer("leaderboard", bus, INPUTS, changed.after(HANDLERS), database)
+    freshness = Freshness(consumer.watermarks)
+    words = Words(database, pledges, secret)
+    snapshots = Snapshots(database, bus, changed, freshness, words, clock)
+    relay = Relay("leaderboard", database, bus, topics=["drive-log"])
+
+    app = new_app("leaderboard", secret)
+    add_health(app)
+    app.include_router(api.routes(api.Door(database, words, freshness, consumer.behind)))
+
+    async def prune(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await inbox.forget_old(database)
+            try:
+                async with asyncio.timeout(PRUNE_S):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    async def start() -> None:
+        await database.migrate(MIGRATIONS)
+
+    workers = [
+        Worker("leaderboard.outbox", relay.run),
+        Worker("leaderboard.consumer", consumer.run),
+        Worker("leaderboard.snapshots", snapshots.run),
+        Worker("leaderboard.prune", prune),
+    ]
+    return Service("leaderboard", app, workers, start, database.close)

@@ -1,0 +1,157 @@
+"""The rules of what is shown: what a change of a payment means, the log's chain, milestones, percent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from backbone.contracts.leaderboard import LogType
+from backbone.contracts.pledges import DriveState
+
+FIRST_HASH: Final = ""
+"""What the first row of a log names as the row before it."""
+
+
+class Versioned(Protocol):
+    """An absolute state; a higher version replaces a lower one."""
+
+    @property
+    def version(self) -> int: ...
+
+
+State = TypeVar("State", bound=Versioned)
+
+
+def newest(events: Iterable[State], identity: Callable[[State], str]) -> list[State]:
+    """The highest version of each thing, in the order in which those were given."""
+    best: dict[str, State] = {}
+    for event in events:
+        known = best.get(identity(event))
+        if known is None or event.version > known.version:
+            best.pop(identity(event), None)
+            best[identity(event)] = event
+    return list(best.values())
+
+
+class Figures(NamedTuple):
+    """A payment's money in minor units, each cumulative."""
+
+    captured: int = 0
+    refunded: int = 0
+    disputed: int = 0
+
+    @property
+    def net(self) -> int:
+        """What is left of it."""
+        return self.captured - self.refunded - self.disputed
+
+    def since(self, old: Figures) -> Figures:
+        """New minus old."""
+        return Figures(*(now - before for now, before in zip(self, old, strict=True)))
+
+
+NOTHING: Final = Figures()
+
+
+def changes(change: Figures) -> list[tuple[LogType, int]]:
+    """The log's words for a change of what counts, with how much each moves `raised`.
+
+    A payment that stops counting (it came to be held) leaves as a refund: what is shown went down.
+    """
+    captured, refunded, disputed = change
+    rows: list[tuple[LogType, int]] = [
+        ("donation.counted" if captured > 0 else "donation.refunded", captured),
+        ("donation.refunded" if refunded > 0 else "donation.refund_failed", -refunded),
+        ("donation.disputed" if disputed > 0 else "donation.dispute_won", -disputed),
+    ]
+    return [row for row in rows if row[1]]
+
+
+MOVES: Final[Mapping[tuple[DriveState, DriveState], Sequence[LogType]]] = {
+    (DriveState.DRAFT, DriveState.LIVE): ("drive.opened",),
+    (DriveState.DRAFT, DriveState.PAUSED): ("drive.opened", "drive.paused"),
+    (DriveState.DRAFT, DriveState.CLOSED): ("drive.closed",),
+    (DriveState.LIVE, DriveState.PAUSED): ("drive.paused",),
+    (DriveState.LIVE, DriveState.CLOSED): ("drive.closed",),
+    (DriveState.PAUSED, DriveState.LIVE): ("drive.resumed",),
+    (DriveState.PAUSED, DriveState.CLOSED): ("drive.closed",),
+}
+"""Which rows a drive's move writes; versions between may have been passed over."""
+
+
+class IllegalMove(ValueError):
+    """A drive went where no drive can go: its speaker is wrong."""
+
+
+def moves(old: DriveState, new: DriveState) -> Sequence[LogType]:
+    """The rows of a move from `old` to `new`; none where nothing moved. Raises `IllegalMove`."""
+    if old == new:
+        return ()
+    try:
+        return MOVES[old, new]
+    except KeyError:
+        raise IllegalMove(f"a drive cannot go from {old} to {new}") from None
+
+
+@dataclass(slots=True)
+class Milestone:
+    """A sum to celebrate once; `reached_at` in RFC 3339."""
+
+    title: Any
+    amount: int
+    reached_at: str | None = None
+
+
+def carry_over(old: Sequence[Milestone], new: Sequence[Milestone]) -> list[Milestone]:
+    """`new` milestones, lowest first, with what was reached of `old` kept: the amount is the identity."""
+    reached = {milestone.amount: milestone.reached_at for milestone in old}
+    kept = [Milestone(one.title, one.amount, reached.get(one.amount)) for one in new]
+    return sorted(kept, key=lambda one: one.amount)
+
+
+def percent(raised: int, goal: int) -> float:
+    """How much of the goal is raised, in percent with one decimal, rounded half up."""
+    return (raised * 2000 + goal) // (2 * goal) / 10 if goal > 0 else 0.0
+
+
+def hash_row(drive_id: str, epoch: int, row: Mapping[str, Any], previous: str) -> str:
+    """The hash of a row of a drive's log, chained to the hash of the row before it.
+
+    SHA-256, in hexadecimal, of canonical JSON in UTF-8: one object of `drive`, `epoch`, `previous`
+    and the row as `GET /v1/drives/{drive}/events` shows it without its `hash`; names sorted, no
+    spaces, everything outside ASCII escaped. The first row of an epoch has "" for `previous`.
+    """
+    said = {name: value for name, value in row.items() if name != "hash"}
+    said |= {"drive": drive_id, "epoch": epoch, "previous": previous}
+    return hashlib.sha256(_CANONICAL(said).encode()).hexdigest()
+
+
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """The first row of a log that is not what it should be, and why."""
+
+    sequence: int
+    reason: str
+
+
+def verify(
+    drive_id: str, epoch: int, rows: Iterable[Mapping[str, Any]], previous: str = FIRST_HASH, after: int = 0
+) -> Flaw | None:
+    """The first flaw of a piece of a log that follows row `after`, whose hash is `previous`; None if none.
+
+    Finds gaps, repeats, rows out of order, and every row or hash that was changed afterwards.
+    """
+    for row in rows:
+        after += 1
+        if row["sequence"] != after:
+            return Flaw(after, f"row {row['sequence']} where {after} should be")
+        if hash_row(drive_id, epoch, row, previous) != row["hash"]:
+            return Flaw(after, "the row and its hash do not fit together")
+        previous = row["hash"]
+    return None

@@ -1,0 +1,226 @@
+"""Reads: boards, the log, books, and the proof that what is kept as a sum is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.clock import rfc3339
+from backbone.database import doors_of
+from backbone.money import as_json, decimal_string
+from services.leaderboard import domain
+from services.leaderboard.domain import Flaw
+from services.leaderboard.tables import clearings, creators, drive_log, drives, payments, pledges
+
+PIECE: Final = 1_000
+"""Rows of a log verified at a time."""
+
+
+class DriveHead(NamedTuple):
+    """What every read of a drive starts from."""
+
+    drive_id: str
+    currency: str
+    epoch: int
+    sequence: int
+
+
+async def find_drive(session: AsyncSession, ref: str) -> DriveHead | None:
+    """The named drive with this id or slug."""
+    statement = (
+        select(drives.c.drive_id, drives.c.currency, drives.c.epoch, drives.c.sequence)
+        .where(or_(drives.c.drive_id == ref, drives.c.slug == ref), drives.c.version > 0)
+        .order_by(drives.c.drive_id)
+        .limit(1)
+    )
+    row = (await session.execute(statement)).first()
+    return None if row is None else DriveHead(*row)
+
+
+_PLACES: Final = (creators.c.raised.desc(), creators.c.reached_at, creators.c.creator_id)
+"""The larger amount first; where equal, who reached it first."""
+
+
+def _ranked(drive_id: str) -> Select[Any]:
+    return (
+        select(creators)
+        .where(creators.c.drive_id == drive_id, creators.c.raised > 0, creators.c.version > 0)
+        .order_by(*_PLACES)
+    )
+
+
+async def top_creators(
+    session: AsyncSession, drive: DriveHead, limit: int, skip: int = 0
+) -> list[dict[str, Any]]:
+    """Creators who raised something, by rank, from `skip` on."""
+    rows = await session.execute(_ranked(drive.drive_id).limit(limit).offset(skip))
+    return [
+        {
+            "rank": rank,
+            "creator": row.creator_id,
+            "slug": row.slug,
+            "name": row.name,
+            "raised": as_json(row.raised, drive.currency),
+            "donations": row.donations,
+        }
+        for rank, row in enumerate(rows, skip + 1)
+    ]
+
+
+async def creators_around(
+    session: AsyncSession, drive: DriveHead, creator_id: str, limit: int
+) -> list[dict[str, Any]] | None:
+    """The ranks around a creator, who stands in the middle; None for a creator unknown here.
+
+    Empty while the creator has raised nothing.
+    """
+    found = select(creators).where(creators.c.drive_id == drive.drive_id, creators.c.creator_id == creator_id)
+    me = (await session.execute(found)).first()
+    if me is None:
+        return None
+    if me.raised <= 0:
+        return []
+    ahead = or_(
+        creators.c.raised > me.raised,
+        and_(creators.c.raised == me.raised, creators.c.reached_at < me.reached_at),
+        and_(
+            creators.c.raised == me.raised,
+            creators.c.reached_at == me.reached_at,
+            creators.c.creator_id < creator_id,
+        ),
+    )
+    ranked = _ranked(drive.drive_id).where(ahead).order_by(None).subquery()
+    before = (await session.execute(select(func.count()).select_from(ranked))).scalar_one()
+    return await top_creators(session, drive, limit, max(0, before - limit // 2))
+
+
+async def log_page(
+    session: AsyncSession, drive: DriveHead, after: int, limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Rows of the log past `after`, and where the next page starts (None at the end)."""
+    statement = (
+        select(drive_log)
+        .where(
+            drive_log.c.drive_id == drive.drive_id,
+            drive_log.c.epoch == drive.epoch,
+            drive_log.c.sequence > after,
+        )
+        .order_by(drive_log.c.sequence)
+        .limit(limit + 1)
+    )
+    rows = [_event(row) for row in await session.execute(statement)]
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], str(rows[limit - 1]["sequence"])
+
+
+def _event(row: Any) -> dict[str, Any]:
+    """A stored row as the public door shows it; equal to `DriveLogged.as_row`."""
+    return {
+        "sequence": row.sequence,
+        "type": row.type,
+        "at": rfc3339(row.at),
+        "payment": row.payment_id,
+        "pledge": row.pledge_id,
+        "creator": row.creator_id,
+        "amount": None if row.amount is None else as_json(row.amount, row.currency),
+        "raised_after": as_json(row.raised_after, row.currency),
+        "hash": row.hash,
+    }
+
+
+async def verify_log(session: AsyncSession, drive: DriveHead) -> Flaw | None:
+    """The first flaw of a drive's whole log, None where every row is in place and unchanged."""
+    after, previous = 0, domain.FIRST_HASH
+    while True:
+        rows, _ = await log_page(session, drive, after, PIECE)
+        if flaw := domain.verify(drive.drive_id, drive.epoch, rows, previous, after):
+            return flaw
+        if not rows:
+            break
+        after, previous = rows[-1]["sequence"], rows[-1]["hash"]
+    head = select(drives.c.head_hash).where(drives.c.drive_id == drive.drive_id)
+    if after != drive.sequence or previous != (await session.execute(head)).scalar_one():
+        return Flaw(after, f"the log ends at {after}, its drive at {drive.sequence}")
+    return None
+
+
+async def books(session: AsyncSession) -> dict[str, str]:
+    """The net of processor money a currency, held included, from the sums kept."""
+    net = select(clearings.c.currency, func.sum(clearings.c.net)).group_by(clearings.c.currency)
+    return _by_currency(await session.execute(net))
+
+
+async def recounted_books(session: AsyncSession) -> dict[str, str]:
+    """What `books` must be equal to: counted anew from every payment."""
+    each = payments.c.captured - payments.c.refunded - payments.c.disputed
+    net = select(payments.c.currency, func.sum(each)).group_by(payments.c.currency)
+    return _by_currency(await session.execute(net))
+
+
+def _by_currency(rows: Any) -> dict[str, str]:
+    # PostgreSQL sums bigints into numerics.
+    return {currency: decimal_string(int(net), currency) for currency, net in sorted(map(tuple, rows))}
+
+
+async def recounted(session: AsyncSession, drive_id: str) -> Mapping[str, int]:
+    """What a drive's columns must be equal to: counted anew from its payments, donors and pledges."""
+    counted = and_(payments.c.drive_id == drive_id, payments.c.counted)
+    net = payments.c.captured - payments.c.refunded - payments.c.disputed
+    sums = select(
+        *(func.coalesce(func.sum(payments.c[name]), 0).label(name) for name in domain.Figures._fields)
+    ).where(counted)
+    row = (await session.execute(sums)).one()
+    return {
+        **{name: int(getattr(row, name)) for name in domain.Figures._fields},
+        "donations": await _count(session, select(payments.c.payment_id).where(counted, net > 0)),
+        "donors": await _count_donors(session, counted, net),
+        "pledged": await _pledged(session, drive_id),
+    }
+
+
+async def _count_donors(session: AsyncSession, counted: Any, net: Any) -> int:
+    known = select(payments.c.donor_id).where(counted, payments.c.donor_id.is_not(None))
+    unknown = select(payments.c.payment_id).where(counted, payments.c.donor_id.is_(None), net > 0)
+    giving = known.group_by(payments.c.donor_id).having(func.sum(net) > 0)
+    return await _count(session, giving) + await _count(session, unknown)
+
+
+async def _pledged(session: AsyncSession, drive_id: str) -> int:
+    owed = select(func.coalesce(func.sum(pledges.c.amount), 0)).where(
+        pledges.c.drive_id == drive_id, pledges.c.open, ~pledges.c.paid
+    )
+    return int((await session.execute(owed)).scalar_one())
+
+
+async def _count(session: AsyncSession, rows: Select[Any]) -> int:
+    return (await session.execute(select(func.count()).select_from(rows.subquery()))).scalar_one()
+
+
+async def outbox_rows(session: AsyncSession) -> int:
+    """Events not yet carried to the bus."""
+    return await _count(session, select(doors_of(session).outbox.c.number))
+
+
+async def differences(session: AsyncSession) -> Sequence[str]:
+    """Everything that is not what it must be, in words; empty where all sums and logs are right."""
+    found = []
+    kept, anew = await books(session), await recounted_books(session)
+    found += [
+        f"books {currency}: {kept.get(currency)} kept, {anew.get(currency)} counted"
+        for currency in sorted(kept.keys() | anew.keys())
+        if kept.get(currency) != anew.get(currency)
+    ]
+    for row in (await session.execute(select(drives))).all():
+        shown = row._mapping
+        for name, value in (await recounted(session, row.drive_id)).items():
+            if shown[name] != value:
+                found.append(f"{row.drive_id} {name}: {shown[name]} kept, {value} counted")
+        if row.currency is not None:
+            head = DriveHead(row.drive_id, row.currency, row.epoch, row.sequence)
+            if flaw := await verify_log(session, head):
+                found.append(f"{row.drive_id} log at {flaw.sequence}: {flaw.reason}")
+    return found

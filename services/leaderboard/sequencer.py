@@ -1,0 +1,277 @@
+"""The one place where a drive's rows are locked, numbered, logged and announced.
+
+Everything that changes what a drive shows takes its `Board` here, notes its changes on it and gives
+it back to `save`, within one transaction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.clock import rfc3339
+from backbone.contracts import DriveLogged, PaymentChanged
+from backbone.contracts.leaderboard import LogType
+from backbone.database import microseconds
+from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
+from backbone.inbox import insert_new
+from backbone.money import Money
+from backbone.outbox import announce
+from services.leaderboard.domain import Milestone, hash_row
+from services.leaderboard.tables import drive_log, drives, paces
+from services.leaderboard.upsert import add_to
+
+SUMS: Final = ("captured", "refunded", "disputed", "offline", "matched", "pledged", "donations", "donors")
+
+
+class DriveGone(RuntimeError):
+    """An update touched no row although the row was locked: a bug, never "0 gifts"."""
+
+
+class CurrencyChanged(ValueError):
+    """A drive's money came in another currency than before: its speaker is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a row of the log says, before it has a number."""
+
+    type: LogType
+    at: datetime
+    raised_after: int
+    amount: int | None = None
+    payment_id: PaymentId | None = None
+    pledge_id: PledgeId | None = None
+    creator_id: CreatorId | None = None
+
+
+@dataclass(slots=True)
+class Board:
+    """A drive's locked row, and what this transaction changes of it."""
+
+    drive_id: str
+    version: int
+    state: str | None
+    currency: str | None
+    epoch: int
+    sequence: int
+    head_hash: str
+    raised: int
+    changed_at: datetime | None
+    milestones: list[Milestone]
+    sums: Counter[str] = field(default_factory=Counter)
+    entries: list[Entry] = field(default_factory=list)
+    changed: bool = False
+
+    def settle_currency(self, currency: str) -> None:
+        """The first money or name that comes says what the drive's currency is.
+
+        Raises `CurrencyChanged` where it was another before.
+        """
+        if self.currency is None:
+            self.currency = currency
+        elif self.currency != currency:
+            raise CurrencyChanged(f"{self.drive_id} is in {self.currency}, not {currency}")
+
+    def add(self, **sums: int) -> None:
+        """Add to the drive's columns of these names."""
+        for name, amount in sums.items():
+            if amount:
+                self.sums[name] += amount
+                self.changed = True
+
+    def happened(self, at: datetime) -> None:
+        """Remember the newest moment heard of."""
+        self.changed_at = at if self.changed_at is None else max(at, self.changed_at)
+
+    def log_state(self, type_: LogType, at: datetime) -> None:
+        """Write a row that moves no money."""
+        self.entries.append(Entry(type_, at, self.raised))
+
+    def log_money(self, type_: LogType, moved: int, payment: PaymentChanged) -> None:
+        """Write a row that moves `raised` by `moved`, and one for each milestone this reaches."""
+        first = payment.captured_at if type_ == "donation.counted" else None
+        at = first or payment.changed_at
+        self.raised += moved
+        about = (payment.payment_id, payment.pledge_id, payment.creator_id)
+        self.entries.append(Entry(type_, at, self.raised, abs(moved), *about))
+        self.reach_milestones(at)
+
+    def reach_milestones(self, at: datetime) -> None:
+        """Log, once each, the milestones that what is raised has reached; `amount` is the milestone's."""
+        for milestone in self.milestones:
+            if milestone.amount > self.raised:
+                return
+            if milestone.reached_at is None:
+                milestone.reached_at = rfc3339(at)
+                self.entries.append(Entry("milestone.reached", at, self.raised, milestone.amount))
+
+
+_COLUMNS: Final = (
+    drives.c.drive_id,
+    drives.c.version,
+    drives.c.state,
+    drives.c.currency,
+    drives.c.epoch,
+    drives.c.sequence,
+    drives.c.head_hash,
+    (drives.c.captured + drives.c.offline + drives.c.matched - drives.c.refunded - drives.c.disputed).label(
+        "raised"
+    ),
+    drives.c.changed_at,
+    drives.c.milestones,
+)
+
+
+async def lock(session: AsyncSession, drive_ids: Iterable[str]) -> dict[str, Board]:
+    """The boards of these drives, locked in the order of their ids; bare ones are made where missing."""
+    wanted = sorted(set(drive_ids))
+    boards = await _locked(session, wanted)
+    if missing := [drive_id for drive_id in wanted if drive_id not in boards]:
+        await session.execute(insert_new(session, drives, [bare(one) for one in missing], drives.c.drive_id))
+        boards |= await _locked(session, missing)
+    return boards
+
+
+async def _locked(session: AsyncSession, drive_ids: Sequence[str]) -> dict[str, Board]:
+    statement = select(*_COLUMNS).where(drives.c.drive_id.in_(drive_ids)).order_by(drives.c.drive_id)
+    rows = await session.execute(statement.with_for_update())
+    return {row.drive_id: _board(row._asdict()) for row in rows}
+
+
+def _board(found: dict[str, Any]) -> Board:
+    return Board(**found | {"milestones": [Milestone(**one) for one in found["milestones"]]})
+
+
+def bare(drive_id: str) -> dict[str, Any]:
+    """The row of a drive that has no name yet."""
+    zeros = dict.fromkeys((*SUMS, "version", "goal", "sequence", "revision"), 0)
+    return {
+        **zeros,
+        "drive_id": drive_id,
+        "milestones": [],
+        "test": False,
+        "epoch": 1,
+        "head_hash": "",
+    }
+
+
+_RAISE: Final = (
+    update(drives)
+    .where(drives.c.drive_id == bindparam("of_drive"))
+    .values(
+        {name: drives.c[name] + bindparam(f"more_{name}") for name in SUMS}
+        | {
+            "sequence": drives.c.sequence + bindparam("more_rows"),
+            "revision": drives.c.revision + bindparam("more_revisions"),
+            "head_hash": bindparam("new_head"),
+            "currency": bindparam("new_currency"),
+            "milestones": bindparam("new_milestones", type_=drives.c.milestones.type),
+            "changed_at": bindparam("new_changed_at", type_=drives.c.changed_at.type),
+        }
+    )
+    .returning(drives.c.sequence)
+)
+
+
+async def save(session: AsyncSession, boards: Iterable[Board]) -> None:
+    """Store what changed of these boards, number their rows, append them to the log and announce them.
+
+    `revision` rises where something shown changed without a row. Raises `DriveGone` where an update
+    met no row, or not the one that was locked.
+    """
+    logged: list[DriveLogged] = []
+    for board in sorted(boards, key=lambda one: one.drive_id):
+        if board.entries or board.changed:
+            rows = _number(board)
+            await _raise(session, board, rows)
+            logged += rows
+    if logged:
+        await session.execute(insert(drive_log), [_stored(row) for row in logged])
+        await _pace(session, logged)
+        await announce(session, logged)
+
+
+async def _raise(session: AsyncSession, board: Board, rows: Sequence[DriveLogged]) -> None:
+    values = {f"more_{name}": board.sums[name] for name in SUMS} | {
+        "of_drive": board.drive_id,
+        "more_rows": len(rows),
+        "more_revisions": 0 if rows else 1,
+        "new_head": rows[-1].hash if rows else board.head_hash,
+        "new_currency": board.currency,
+        "new_milestones": [asdict(milestone) for milestone in board.milestones],
+        "new_changed_at": board.changed_at,
+    }
+    sequence = (await session.execute(_RAISE, values)).scalar_one_or_none()
+    if sequence != board.sequence + len(rows):
+        raise DriveGone(f"{board.drive_id} stands at {sequence}, not {board.sequence + len(rows)}")
+
+
+def _number(board: Board) -> list[DriveLogged]:
+    """The rows of a board with their numbers and hashes."""
+    rows: list[DriveLogged] = []
+    previous = board.head_hash
+    for sequence, entry in enumerate(board.entries, board.sequence + 1):
+        bare = _row(board, sequence, entry)
+        row = bare.model_copy(update={"hash": hash_row(board.drive_id, board.epoch, bare.as_row(), previous)})
+        previous = row.hash
+        rows.append(row)
+    return rows
+
+
+def _row(board: Board, sequence: int, entry: Entry) -> DriveLogged:
+    currency = board.currency
+    assert currency is not None, "money was logged before the drive had a currency"
+    return DriveLogged.model_construct(
+        drive_id=DriveId(board.drive_id),
+        epoch=board.epoch,
+        sequence=sequence,
+        type=entry.type,
+        # What is stored is what is hashed: to the millisecond.
+        at=entry.at.replace(microsecond=entry.at.microsecond // 1000 * 1000),
+        payment_id=entry.payment_id,
+        pledge_id=entry.pledge_id,
+        creator_id=entry.creator_id,
+        amount=None if entry.amount is None else Money(entry.amount, currency),
+        raised_after=Money(entry.raised_after, currency),
+        hash="",
+    )
+
+
+def _stored(row: DriveLogged) -> dict[str, Any]:
+    return {
+        "drive_id": row.drive_id,
+        "epoch": row.epoch,
+        "sequence": row.sequence,
+        "type": row.type,
+        "at": row.at,
+        "payment_id": row.payment_id,
+        "pledge_id": row.pledge_id,
+        "creator_id": row.creator_id,
+        "amount": None if row.amount is None else row.amount.minor_units,
+        "raised_after": row.raised_after.minor_units,
+        "currency": row.raised_after.currency,
+        "hash": row.hash,
+    }
+
+
+async def _pace(session: AsyncSession, rows: Sequence[DriveLogged]) -> None:
+    """Count the gifts of each second, for the figures of the last minute."""
+    seconds: dict[tuple[str, int], list[int]] = {}
+    for row in rows:
+        if row.type == "donation.counted" and row.amount is not None:
+            pace = seconds.setdefault((row.drive_id, microseconds(row.at) // 1_000_000), [0, 0])
+            pace[0] += 1
+            pace[1] += row.amount.minor_units
+    if seconds:
+        values = [
+            {"drive_id": drive_id, "second": second, "donations": donations, "raised": raised}
+            for (drive_id, second), (donations, raised) in seconds.items()
+        ]
+        await session.execute(add_to(session, paces, ("donations", "raised")), values)

@@ -1,0 +1,304 @@
+"""Snapshots and heartbeats: what each drive shows, at most 20 times a second, and how fresh it is.
+
+They go straight to the bus and may be lost: they are taken anew. A snapshot is read in one view of
+the database, so its sequence is committed and readable before it is published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter, Histogram
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone import ids
+from backbone.bus import PARTITIONS, BusUnavailable, EventBus, Message, Partition, partition_of
+from backbone.clock import Clock
+from backbone.consumer import Handler, Handlers
+from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken
+from backbone.database import Database, after_commit, microseconds
+from backbone.ids import DriveId
+from services.leaderboard import totals
+from services.leaderboard.tables import drives, paces
+from services.leaderboard.totals import Standing, Triple
+from services.leaderboard.words import Words
+
+INPUTS: Final = ("pledges", "payments")
+APART_S: Final = 0.05
+"""Between two snapshots of a drive: 20 a second."""
+HEARTBEAT_S: Final = 1.0
+REFRESH_S: Final = 2.0
+"""How often figures of the last minute are let fall while nothing new comes."""
+REPUBLISH_S: Final = 30.0
+AT_ONCE: Final = 100
+"""Drives read in one view."""
+
+log = structlog.get_logger()
+_TAKEN = Counter("ataa_leaderboard_snapshots_total", "Snapshots published.")
+_COST = Histogram("ataa_leaderboard_snapshot_round_seconds", "Time to read and publish a round of snapshots.")
+
+
+class Changed:
+    """The drives that changed since they were last looked at."""
+
+    def __init__(self) -> None:
+        self._drives: dict[str, None] = {}
+        self.news = asyncio.Event()
+
+    def mark(self, drive_ids: Iterable[str]) -> None:
+        """Note that these changed."""
+        self._drives |= dict.fromkeys(drive_ids)
+        self.news.set()
+
+    def unmark(self, drive_id: str) -> None:
+        """Note that this one is about to be looked at."""
+        self._drives.pop(drive_id, None)
+
+    def now(self) -> list[str]:
+        """Those that changed, the longest waiting first."""
+        return list(self._drives)
+
+    def after(self, handlers: Handlers) -> Handlers:
+        """`handlers` that mark the drives of their events once they are committed."""
+        return {kind: self._marking(handle) for kind, handle in handlers.items()}
+
+    def _marking(self, handle: Handler) -> Handler:
+        async def handle_and_mark(events: Sequence[Any], session: AsyncSession) -> None:
+            await handle(events, session)
+            touched = {event.drive_id for event in events}
+            after_commit(session, lambda: self.mark(touched))
+
+        return handle_and_mark
+
+
+class Freshness:
+    """Up to which moment everything said is in the database: the lowest of the inputs' watermarks."""
+
+    def __init__(self, watermarks: Mapping[Partition, datetime]) -> None:
+        self._watermarks = watermarks
+
+    def of(self, partition: int) -> datetime | None:
+        """For the drives of this partition; None until every input has spoken."""
+        marks = [self._watermarks.get(Partition(topic, partition)) for topic in INPUTS]
+        known = [mark for mark in marks if mark is not None]
+        return min(known) if len(known) == len(INPUTS) else None
+
+    def all(self) -> dict[int, datetime]:
+        """By partition, those that are known."""
+        return {number: mark for number in range(PARTITIONS) if (mark := self.of(number)) is not None}
+
+
+class Snapshots:
+    """Publishes what changed; see the module."""
+
+    def __init__(
+        self,
+        database: Database,
+        bus: EventBus,
+        changed: Changed,
+        freshness: Freshness,
+        words: Words,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._bus = bus
+        self._changed = changed
+        self._freshness = freshness
+        self._words = words
+        self._clock = clock
+        self._published: dict[str, tuple[Triple, float]] = {}
+        self._again: set[str] = set()
+        """To be published although nothing changed."""
+        self._wordless: dict[str, list[str]] = {}
+        """Drives shown without words that pledges could not be asked for."""
+        self._beat: dict[int, datetime] = {}
+        self._before_beat: set[str] = set()
+        """Drives whose snapshot must be out before `_beat` is said."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publish until `stop`, first every drive there is."""
+        await self._ask_for_all(live_only=False)
+        turns = [
+            _Turn(HEARTBEAT_S, self._begin_beat),
+            _Turn(REFRESH_S, self.refresh),
+            _Turn(REPUBLISH_S, self._republish, first_after_s=REPUBLISH_S),
+        ]
+        while not stop.is_set():
+            for turn in turns:
+                await turn.take_if_due()
+            try:
+                await self.publish_due()
+                await self._end_beat()
+            except BusUnavailable as error:
+                log.warning("snapshots.bus_unavailable", reason=str(error))
+                await asyncio.sleep(0.5)
+            await self._rest(min(turn.due for turn in turns))
+
+    async def _rest(self, until: float) -> None:
+        """Wait for a change, for a changed drive's turn, or for `until` (on the loop's clock)."""
+        waiting = self._changed.now()
+        if waiting:
+            until = min(until, *(self._due(drive_id) for drive_id in waiting))
+        else:
+            self._changed.news.clear()
+        pause = until - asyncio.get_running_loop().time()
+        if waiting:
+            await asyncio.sleep(max(pause, 0))
+            return
+        try:
+            async with asyncio.timeout(max(pause, 0)):
+                await self._changed.news.wait()
+        except TimeoutError:
+            return
+
+    def _due(self, drive_id: str) -> float:
+        return self._published[drive_id][1] + APART_S if drive_id in self._published else 0.0
+
+    async def publish_due(self) -> None:
+        """Publish the changed drives whose turn it is.
+
+        Raises `BusUnavailable`; those drives then stay marked.
+        """
+        now = asyncio.get_running_loop().time()
+        due = [drive_id for drive_id in self._changed.now() if self._due(drive_id) <= now][:AT_ONCE]
+        if not due:
+            return
+        for drive_id in due:
+            self._changed.unmark(drive_id)
+        try:
+            with _COST.time():
+                await self._publish(due)
+        except BaseException:
+            self._changed.mark(due)
+            raise
+        self._before_beat.difference_update(due)
+
+    async def _publish(self, due: Sequence[str]) -> None:
+        marks = self._freshness.all()  # before the view: what is in it is at least this fresh
+        standings = await self._read(due)
+        fetched = await self._words.fetch(one for standing in standings for one in standing.wordless)
+        events = [self._snapshot(standing, standing.totals(fetched), marks) for standing in standings]
+        if events:
+            await self._bus.publish([_message(event) for event in events], lossy=True)
+        now = asyncio.get_running_loop().time()
+        for standing in standings:
+            self._published[standing.drive_id] = (standing.triple, now)
+            self._again.discard(standing.drive_id)
+            self._remember_wordless(standing, fetched)
+        _TAKEN.inc(len(events))
+
+    async def _read(self, due: Sequence[str]) -> list[Standing]:
+        """The standings of those that are named and not yet published as they are."""
+        async with self._database.reading() as session:
+            return [
+                await totals.read_standing(session, row, self._clock.now())
+                for row in await totals.read_drives(session, due)
+                if row.drive_id in self._again or self._is_newer(row.drive_id, totals.triple(row))
+            ]
+
+    def _is_newer(self, drive_id: str, triple: Triple) -> bool:
+        known = self._published.get(drive_id)
+        return known is None or triple > known[0]
+
+    def _remember_wordless(self, standing: Standing, fetched: Mapping[str, Any]) -> None:
+        missing = [pledge_id for pledge_id in standing.wordless if pledge_id not in fetched]
+        if missing:
+            self._wordless[standing.drive_id] = missing
+        else:
+            self._wordless.pop(standing.drive_id, None)
+
+    def _snapshot(
+        self, standing: Standing, shown: dict[str, Any], marks: Mapping[int, datetime]
+    ) -> SnapshotTaken:
+        epoch, sequence, revision = standing.triple
+        as_of = marks.get(partition_of(standing.drive_id))
+        return SnapshotTaken.model_construct(
+            drive_id=DriveId(standing.drive_id),
+            slug=standing.row.slug,
+            epoch=epoch,
+            sequence=sequence,
+            revision=revision,
+            # Until the inputs have said how far they are, the drive's newest fact is what is known.
+            as_of=as_of or standing.row.changed_at,
+            totals=shown,
+        )
+
+    # What comes by itself.
+
+    async def refresh(self) -> None:
+        """Let the figures of the last minute fall, and show words that could not be had before.
+
+        Neither is in the log, so it raises `revision`, in the transaction that makes it true: a
+        restarted process finds what it must still let fall.
+        """
+        worded = await self._late_words()
+        oldest = microseconds(self._clock.now()) // 1_000_000 - totals.MINUTE_S
+        async with self._database.reading() as session:
+            fallen = await session.execute(select(paces.c.second).where(paces.c.second <= oldest).limit(1))
+            if not worded and fallen.first() is None:
+                return
+        async with self._database.transaction() as session:
+            gone = delete(paces).where(paces.c.second <= oldest).returning(paces.c.drive_id)
+            stale = {row.drive_id for row in await session.execute(gone)} | worded
+            raised = update(drives).where(drives.c.drive_id.in_(stale)).values(revision=drives.c.revision + 1)
+            await session.execute(raised)
+            after_commit(session, lambda: self._changed.mark(stale))
+
+    async def _late_words(self) -> set[str]:
+        wanted = [one for missing in self._wordless.values() for one in missing]
+        fetched = await self._words.fetch(wanted)
+        return {
+            drive_id for drive_id, missing in self._wordless.items() if not fetched.keys().isdisjoint(missing)
+        }
+
+    async def _republish(self) -> None:
+        await self._ask_for_all(live_only=True)
+
+    async def _ask_for_all(self, *, live_only: bool) -> None:
+        chosen = select(drives.c.drive_id).where(drives.c.version > 0)
+        if live_only:
+            chosen = chosen.where(drives.c.state == DriveState.LIVE)
+        async with self._database.reading() as session:
+            found = {row.drive_id for row in await session.execute(chosen)}
+        self._again |= found
+        self._changed.mark(found)
+
+    async def _begin_beat(self) -> None:
+        """Take the watermarks; they are said once all that is older is in published snapshots."""
+        if not self._before_beat:
+            self._beat = self._freshness.all()
+            self._before_beat = set(self._changed.now())
+
+    async def _end_beat(self) -> None:
+        if self._before_beat or not self._beat:
+            return
+        beats = [
+            Heartbeat.model_construct(slot=f"~{number}", partition=number, as_of=as_of)
+            for number, as_of in self._beat.items()
+        ]
+        await self._bus.publish([_message(beat) for beat in beats], lossy=True)
+        self._beat = {}
+
+
+class _Turn:
+    """Something done every so often."""
+
+    def __init__(self, every_s: float, act: Callable[[], Any], first_after_s: float = 0.0) -> None:
+        self._every_s = every_s
+        self._act = act
+        self.due = asyncio.get_running_loop().time() + first_after_s
+
+    async def take_if_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self.due:
+            self.due = now + self._every_s
+            await self._act()
+
+
+def _message(event: Event) -> Message:
+    return Message(event.topic, event.key, ids.new("evt"), event.wire_name, event.to_bytes())

@@ -1,0 +1,182 @@
+"""Leaderboard's rows. Money is in minor units, in the drive's currency where none is named."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from sqlalchemy import JSON, BigInteger, Column, Index
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from backbone.database import Utc, doors
+
+
+class Table(SQLModel, registry=registry()):
+    """Leaderboard's own metadata."""
+
+    __table_args__: ClassVar[Any] = {"sqlite_with_rowid": False}
+
+
+def _amount() -> Any:
+    return Field(default=0, sa_column=Column(BigInteger, nullable=False))
+
+
+class Drive(Table, table=True):
+    """A drive and what it shows; `version` 0 is a bare row, made by money that came before the name.
+
+    raised = captured + offline + matched − refunded − disputed. `head_hash` is the hash of the last
+    row of the log. `revision` rises when something shown changes that is not in the log.
+    """
+
+    __tablename__ = "drives"
+    __table_args__ = (Index("drives_by_slug", "slug"), {"sqlite_with_rowid": False})
+
+    drive_id: str = Field(primary_key=True)
+    version: int = 0
+    state: str | None = None
+    slug: str | None = None
+    title: Any = Field(default=None, sa_column=Column(JSON))
+    currency: str | None = None
+    goal: int = _amount()
+    milestones: Any = Field(default=None, sa_column=Column(JSON, nullable=False))
+    test: bool = False
+    epoch: int = 1
+    sequence: int = _amount()
+    revision: int = _amount()
+    head_hash: str = ""
+    captured: int = _amount()
+    refunded: int = _amount()
+    disputed: int = _amount()
+    offline: int = _amount()
+    matched: int = _amount()
+    pledged: int = _amount()
+    donations: int = _amount()
+    donors: int = _amount()
+    changed_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+
+
+class Clearing(Table, table=True):
+    """The processor's money of a drive, a currency: all of it, and how much of that is held."""
+
+    __tablename__ = "clearings"
+
+    drive_id: str = Field(primary_key=True)
+    currency: str = Field(primary_key=True)
+    net: int = _amount()
+    held: int = _amount()
+
+
+class Creator(Table, table=True):
+    """A creator's place in a drive; `version` 0 is a bare row. `reached_at` settles ties."""
+
+    __tablename__ = "creators"
+    __table_args__ = (
+        Index("creators_by_raised", "drive_id", "raised"),
+        {"sqlite_with_rowid": False},
+    )
+
+    creator_id: str = Field(primary_key=True)
+    drive_id: str
+    version: int = 0
+    slug: str | None = None
+    name: str | None = None
+    team: str | None = None
+    raised: int = _amount()
+    donations: int = _amount()
+    reached_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+
+
+class Donor(Table, table=True):
+    """What a donor's gifts to a drive come to."""
+
+    __tablename__ = "donors"
+
+    drive_id: str = Field(primary_key=True)
+    donor_id: str = Field(primary_key=True)
+    net: int = _amount()
+
+
+class Payment(Table, table=True):
+    """The newest state of a payment that was tallied; `counted` is False where its money is held."""
+
+    __tablename__ = "payments"
+
+    payment_id: str = Field(primary_key=True)
+    drive_id: str
+    version: int
+    pledge_id: str | None = None
+    creator_id: str | None = None
+    donor_id: str | None = None
+    counted: bool
+    currency: str
+    captured: int = _amount()
+    refunded: int = _amount()
+    disputed: int = _amount()
+
+
+class Pledge(Table, table=True):
+    """The newest state of a pledge; it is `pledged` while open and unpaid. `version` 0 is a bare row."""
+
+    __tablename__ = "pledges"
+
+    pledge_id: str = Field(primary_key=True)
+    drive_id: str
+    version: int = 0
+    open: bool = False
+    paid: bool = False
+    amount: int = _amount()
+
+
+class LogRow(Table, table=True):
+    """A row of a drive's gap-free log; `amount` is the size of the change. Kept for ever."""
+
+    __tablename__ = "drive_log"
+
+    drive_id: str = Field(primary_key=True)
+    epoch: int = Field(primary_key=True)
+    sequence: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    type: str
+    at: datetime = Field(sa_column=Column(Utc, nullable=False))
+    payment_id: str | None = None
+    pledge_id: str | None = None
+    creator_id: str | None = None
+    amount: int | None = Field(default=None, sa_column=Column(BigInteger))
+    raised_after: int = Field(sa_column=Column(BigInteger, nullable=False))
+    currency: str
+    hash: str
+
+
+class Pace(Table, table=True):
+    """What was counted in one second of a drive; rows older than a minute go, raising `revision`."""
+
+    __tablename__ = "paces"
+    __table_args__ = (Index("paces_by_age", "second"), {"sqlite_with_rowid": False})
+
+    drive_id: str = Field(primary_key=True)
+    second: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    donations: int = _amount()
+    raised: int = _amount()
+
+
+class Words(Table, table=True):
+    """Approved display text, copied from pledges; erased with the donor. No name is anonymous."""
+
+    __tablename__ = "words"
+
+    pledge_id: str = Field(primary_key=True)
+    name: str | None = None
+    message: str | None = None
+
+
+DOORS = doors(Table.metadata)
+
+drives: Final = Table.metadata.tables["drives"]
+clearings: Final = Table.metadata.tables["clearings"]
+creators: Final = Table.metadata.tables["creators"]
+donors: Final = Table.metadata.tables["donors"]
+payments: Final = Table.metadata.tables["payments"]
+pledges: Final = Table.metadata.tables["pledges"]
+drive_log: Final = Table.metadata.tables["drive_log"]
+paces: Final = Table.metadata.tables["paces"]
+words: Final = Table.metadata.tables["words"]

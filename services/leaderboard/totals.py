@@ -1,0 +1,164 @@
+"""The totals object, read from the database: what a drive shows at one (epoch, sequence, revision)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, and_, bindparam, func, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.clock import rfc3339
+from backbone.database import microseconds
+from backbone.money import as_json
+from services.leaderboard import queries
+from services.leaderboard.domain import percent
+from services.leaderboard.queries import DriveHead
+from services.leaderboard.tables import clearings, drive_log, drives, paces, payments, words
+from services.leaderboard.words import ANONYMOUS, Shown
+
+LEADERS: Final = 10
+RECENT: Final = 20
+MINUTE_S: Final = 60
+
+Triple = tuple[int, int, int]
+"""(epoch, sequence, revision): what is newer is greater."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A named drive as it stood at one moment, and the words it lacks."""
+
+    row: Row[Any]
+    leaders: Sequence[Mapping[str, Any]]
+    recent: Sequence[Row[Any]]
+    donations_per_minute: int
+    raised_per_minute: int
+
+    @property
+    def drive_id(self) -> str:
+        """Whose it is."""
+        return str(self.row.drive_id)
+
+    @property
+    def triple(self) -> Triple:
+        """Which state of the drive this is."""
+        return triple(self.row)
+
+    @property
+    def wordless(self) -> list[str]:
+        """The pledges whose words are not kept yet."""
+        return [row.pledge_id for row in self.recent if row.pledge_id and not row.has_words]
+
+    def totals(self, fetched: Mapping[str, Shown]) -> dict[str, Any]:
+        """The public totals object (API.md) as a snapshot carries it; `fetched` are words just asked for."""
+        row, currency = self.row, self.row.currency
+        raised = row.captured + row.offline + row.matched - row.refunded - row.disputed
+        by_state = {name: as_json(getattr(row, name), currency) for name in _STATES}
+        return {
+            "drive": row.drive_id,
+            "slug": row.slug,
+            "title": row.title,
+            "currency": currency,
+            "raised": as_json(raised, currency),
+            "goal": as_json(row.goal, currency),
+            "percent": percent(raised, row.goal),
+            "donations": row.donations,
+            "donors": row.donors,
+            "by_state": by_state,
+            "per_minute": {
+                "donations": self.donations_per_minute,
+                "raised": as_json(self.raised_per_minute, currency),
+            },
+            "leaders": self.leaders,
+            "recent": [_gift(gift, currency, fetched) for gift in self.recent],
+            "milestones": [
+                {
+                    "title": one["title"],
+                    "amount": as_json(one["amount"], currency),
+                    "reached_at": one["reached_at"],
+                }
+                for one in row.milestones
+            ],
+        }
+
+
+_STATES: Final = ("pledged", "captured", "refunded", "disputed", "offline", "matched", "held")
+
+
+def triple(row: Row[Any]) -> Triple:
+    """The (epoch, sequence, revision) of a drive's row."""
+    return row.epoch, row.sequence, row.revision
+
+
+def _gift(row: Row[Any], currency: str, fetched: Mapping[str, Shown]) -> dict[str, Any]:
+    shown = Shown(row.name, row.message) if row.has_words else fetched.get(row.pledge_id, ANONYMOUS)
+    return {
+        "id": f"don_{row.payment_id.removeprefix('pay_')}",
+        "name": shown.name,
+        "message": shown.message,
+        "amount": as_json(row.amount, currency),
+        "creator": row.creator_id,
+        "at": rfc3339(row.at),
+    }
+
+
+_DRIVES: Final = (
+    select(drives, func.coalesce(clearings.c.held, 0).label("held"))
+    .join_from(
+        drives,
+        clearings,
+        and_(clearings.c.drive_id == drives.c.drive_id, clearings.c.currency == drives.c.currency),
+        isouter=True,
+    )
+    .where(drives.c.drive_id.in_(bindparam("wanted", expanding=True)), drives.c.version > 0)
+)
+
+_newest_counted = (
+    select(drive_log)
+    .where(
+        drive_log.c.drive_id == bindparam("of_drive"),
+        drive_log.c.epoch == bindparam("of_epoch"),
+        drive_log.c.type == "donation.counted",
+    )
+    .order_by(drive_log.c.sequence.desc())
+    .limit(2 * RECENT)
+    .subquery("newest")
+)
+
+_RECENT: Final = (
+    select(
+        _newest_counted,
+        words.c.pledge_id.is_not(None).label("has_words"),
+        words.c.name,
+        words.c.message,
+    )
+    .join_from(_newest_counted, payments, payments.c.payment_id == _newest_counted.c.payment_id)
+    .join(words, words.c.pledge_id == _newest_counted.c.pledge_id, isouter=True)
+    # What was given back in full is not celebrated any longer.
+    .where(payments.c.captured - payments.c.refunded - payments.c.disputed > 0, payments.c.counted)
+    .order_by(_newest_counted.c.sequence.desc())
+    .limit(RECENT)
+)
+
+_PACE: Final = select(
+    func.coalesce(func.sum(paces.c.donations), literal_column("0")),
+    func.coalesce(func.sum(paces.c.raised), literal_column("0")),
+).where(paces.c.drive_id == bindparam("of_drive"), paces.c.second > bindparam("since"))
+
+
+async def read_drives(session: AsyncSession, drive_ids: Collection[str]) -> Sequence[Row[Any]]:
+    """The rows of those of these drives that are named, with what is held of each."""
+    return (await session.execute(_DRIVES, {"wanted": list(drive_ids)})).all()
+
+
+async def read_standing(session: AsyncSession, row: Row[Any], now: datetime) -> Standing:
+    """What a named drive shows, in the view of `session`."""
+    head = DriveHead(row.drive_id, row.currency, row.epoch, row.sequence)
+    leaders = await queries.top_creators(session, head, LEADERS)
+    newest = await session.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch})
+    since = microseconds(now) // 1_000_000 - MINUTE_S
+    pace = (await session.execute(_PACE, {"of_drive": row.drive_id, "since": since})).one()
+    return Standing(row, leaders, newest.all(), int(pace[0]), int(pace[1]))

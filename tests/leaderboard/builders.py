@@ -1,0 +1,226 @@
+"""Facts for leaderboard to hear, and leaderboard itself on a real store and bus."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from backbone import ids
+from backbone.bus import Message
+from backbone.bus_sqlite import SqliteBus
+from backbone.caller import sign_caller
+from backbone.clock import Clock, SystemClock
+from backbone.contracts import (
+    CreatorChanged,
+    DriveChanged,
+    DriveState,
+    Event,
+    PaymentChanged,
+    PaymentStatus,
+    PledgeChanged,
+    PledgeMade,
+    PledgeStatus,
+)
+from backbone.contracts.pledges import Milestone
+from backbone.database import Database
+from backbone.money import Money
+from backbone.peer import InProcessPeer, PeerUnavailable, Reply
+from backbone.service import Service, run_workers
+from services.leaderboard.app import MIGRATIONS, compose
+from services.leaderboard.handlers import HANDLERS
+from services.leaderboard.settings import LeaderboardSettings
+from services.leaderboard.tables import DOORS
+
+SECRET = "a secret of tests"
+NOON = datetime(2022, 1, 7, 12, 0, tzinfo=UTC)
+DRIVE = "drv_01aaaaaaaaaaaaaaaaaaaaaaaa"
+
+
+def usd(minor_units: int) -> Money:
+    return Money(minor_units, "USD")
+
+
+def drive(version: int = 1, state: DriveState = DriveState.LIVE, **other: Any) -> DriveChanged:
+    fields: dict[str, Any] = {
+        "drive_id": DRIVE,
+        "slug": "winter",
+        "title": {"en": "Winter"},
+        "currency": "USD",
+        "goal": usd(1_000_000),
+        "milestones": [],
+        "test": False,
+        "changed_at": NOON + timedelta(seconds=version),
+    }
+    return DriveChanged(**fields | other | {"version": version, "state": state})
+
+
+def milestone(amount: int, title: str = "half way") -> Milestone:
+    return Milestone(title=title, amount=usd(amount))
+
+
+def creator(creator_id: str, name: str = "Noor", **other: Any) -> CreatorChanged:
+    fields = {"drive_id": DRIVE, "version": 1, "slug": name.lower(), "name": name, "team": None}
+    return CreatorChanged(**fields | other | {"creator_id": creator_id})
+
+
+def pledge(
+    pledge_id: str, amount: int = 2500, status: PledgeStatus = PledgeStatus.OPEN, version: int = 1, **other: Any
+) -> PledgeMade | PledgeChanged:
+    fields: dict[str, Any] = {
+        "drive_id": DRIVE,
+        "donor_id": "dnr_1",
+        "creator_id": None,
+        "source": None,
+        "partner": "default",
+        "checkout_mode": "hosted",
+        "locale": "ar",
+        "test": False,
+        "made_at": NOON,
+    }
+    kind = PledgeMade if version == 1 else PledgeChanged
+    return kind(
+        **fields
+        | other
+        | {"pledge_id": pledge_id, "amount": usd(amount), "status": status, "version": version}
+    )
+
+
+def payment(
+    payment_id: str,
+    captured: int = 2500,
+    refunded: int = 0,
+    disputed: int = 0,
+    version: int = 1,
+    *,
+    currency: str = "USD",
+    **other: Any,
+) -> PaymentChanged:
+    fields: dict[str, Any] = {
+        "drive_id": DRIVE,
+        "pledge_id": None,
+        "creator_id": None,
+        "donor_id": None,
+        "source": None,
+        "status": PaymentStatus.CAPTURED,
+        "held": False,
+        "captured_at": None,
+        "changed_at": NOON + timedelta(seconds=version),
+    }
+    return PaymentChanged(
+        **fields
+        | other
+        | {
+            "payment_id": payment_id,
+            "version": version,
+            "captured": Money(captured, currency),
+            "refunded": Money(refunded, currency),
+            "disputed": Money(disputed, currency),
+        }
+    )
+
+
+async def hear(database: Database, *events: Event) -> None:
+    """Hand `events` to the handlers in one transaction, as the consumer does."""
+    async with database.transaction() as session:
+        for kind, handle in HANDLERS.items():
+            if chosen := [event for event in events if type(event) is kind]:
+                await handle(chosen, session)
+
+
+def messages(events: Sequence[Event]) -> list[Message]:
+    """`events` as the bus carries them, each with an id of its own."""
+    return [
+        Message(event.topic, event.key, ids.new("evt"), event.wire_name, event.to_bytes()) for event in events
+    ]
+
+
+@asynccontextmanager
+async def open_database(folder: Path) -> AsyncIterator[Database]:
+    """Leaderboard's migrated database; without fsync, which no test here is about."""
+    database = Database(f"sqlite:///{folder / 'leaderboard.db'}", DOORS, synchronous="OFF")
+    await database.migrate(MIGRATIONS)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@dataclass
+class PledgesDoor:
+    """Pledges' `/internal/words`, with words to give and a switch that makes it unreachable."""
+
+    words: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    away: bool = False
+    asked: list[list[str]] = field(default_factory=list)
+
+    async def request(
+        self, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"", query: str = ""
+    ) -> Reply:
+        if self.away:
+            raise PeerUnavailable("away")
+        assert (method, path) == ("POST", "/internal/words")
+        wanted = json.loads(body)["ids"]
+        self.asked.append(wanted)
+        found = {one: self.words[one] for one in wanted if one in self.words}
+        return Reply(200, {}, json.dumps({"data": found}).encode())
+
+
+@dataclass
+class Leaderboard:
+    """A running leaderboard, and what is needed to talk to it."""
+
+    service: Service
+    bus: SqliteBus
+    pledges: PledgesDoor
+
+    async def say(self, *events: Event) -> None:
+        await self.bus.publish(messages(events))
+
+    async def get(self, path: str, query: str = "", *, internal: bool = False) -> Reply:
+        scopes = ("internal",) if internal else ()
+        headers = sign_caller(SECRET, partner="public", scopes=scopes)
+        return await InProcessPeer(self.service.app).request("GET", path, headers=headers, query=query)
+
+    async def post(self, path: str, body: Any) -> Reply:
+        headers = {
+            "content-type": "application/json",
+            **sign_caller(SECRET, partner="ataa", scopes=("internal",)),
+        }
+        return await InProcessPeer(self.service.app).request(
+            "POST", path, headers=headers, body=json.dumps(body).encode()
+        )
+
+    async def is_quiet(self) -> bool:
+        found = (await self.get("/internal/quiet", internal=True)).json()
+        return all(value == 0 for value in found.values())
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, *, pledges: PledgesDoor | None = None, clock: Clock | None = None
+) -> AsyncIterator[Leaderboard]:
+    """A whole leaderboard with its workers, on SQLite and the embedded bus in `folder`."""
+    bus = SqliteBus(folder / "bus.db", synchronous="OFF")
+    settings = LeaderboardSettings(
+        data_dir=folder, internal_secret=SecretStr(SECRET), database_synchronous="OFF"
+    )
+    door = pledges or PledgesDoor()
+    service = compose(settings, bus, door, clock=clock or SystemClock())
+    await service.start()
+    stop = asyncio.Event()
+    working = asyncio.create_task(run_workers([service], stop))
+    try:
+        yield Leaderboard(service, bus, door)
+    finally:
+        stop.set()
+        await working
+        await service.close()
+        await bus.close()
