@@ -13,10 +13,11 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import Counter
-from sqlalchemy import Row, Table, and_, insert, or_, select
+from sqlalchemy import BindParameter, Connection, Insert, Row, bindparam, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from backbone import idempotency, ids
 from backbone.clock import Clock, rfc3339
@@ -39,6 +40,35 @@ _PLEDGES = Counter("ataa_pledges_total", "Pledges asked for, by what became of t
 _MADE, _REPLAYED, _REFUSED = (_PLEDGES.labels(outcome) for outcome in ("made", "replayed", "refused"))
 
 _KNOWN_CREATORS_AT_MOST: Final = 10_000
+
+
+def _listed(name: str) -> BindParameter[Any]:
+    return bindparam(name, expanding=True)
+
+
+# Made once: putting a statement together costs more than running it.
+_DRIVES_CALLED: Final = (
+    select(DRIVES.c.id, DRIVES.c.slug, DRIVES.c.state, DRIVES.c.currency, DRIVES.c.test)
+    .where(or_(DRIVES.c.slug.in_(_listed("refs")), DRIVES.c.id.in_(_listed("refs"))))
+    .order_by(DRIVES.c.id)
+    .with_for_update(read=True)
+)
+_CREATORS_CALLED: Final = (
+    select(CREATORS.c.id, CREATORS.c.slug, CREATORS.c.drive_id)
+    .where(CREATORS.c.drive_id.in_(_listed("drives")))
+    .where(or_(CREATORS.c.slug.in_(_listed("names")), CREATORS.c.id.in_(_listed("names"))))
+)
+_DONORS_KNOWN: Final = (
+    select(DONORS.c.partner, DONORS.c.address_mac, DONORS.c.id)
+    .where(DONORS.c.partner.in_(_listed("partners")))
+    .where(DONORS.c.address_mac.in_(_listed("macs")))
+)
+_NEW_DONORS: Final[Mapping[str, Insert]] = {
+    "sqlite": sqlite.insert(DONORS).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(DONORS).on_conflict_do_nothing(),
+}
+_NEW_PLEDGES: Final = insert(PLEDGES)
+_NEW_WORDS: Final = insert(WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,22 +188,19 @@ class Intake:
 
     async def _meet_creators(self, session: AsyncSession, calls: Iterable[_Call]) -> None:
         """Learn the creators named that are not known yet. They never change their slug or drive."""
-        wanted: dict[str, set[str]] = {}
-        for call in calls:
-            name = call.command.wish.creator
-            if name is not None and (call.drive.id, name) not in self._creators:
-                wanted.setdefault(call.drive.id, set()).add(name)
+        wanted = {
+            (call.drive.id, name)
+            for call in calls
+            if (name := call.command.wish.creator) is not None and (call.drive.id, name) not in self._creators
+        }
         if not wanted:
             return
         if len(self._creators) > _KNOWN_CREATORS_AT_MOST:
             self._creators.clear()
-        columns = CREATORS.c
-        named = [
-            and_(columns.drive_id == drive, or_(columns.slug.in_(names), columns.id.in_(names)))
-            for drive, names in wanted.items()
-        ]
-        found = await session.execute(select(columns.id, columns.slug, columns.drive_id).where(or_(*named)))
-        for row in found:
+        names = [name for _, name in wanted]
+        for row in await session.execute(
+            _CREATORS_CALLED, {"drives": [drive for drive, _ in wanted], "names": names}
+        ):
             self._creators[row.drive_id, row.slug] = self._creators[row.drive_id, row.id] = row.id
 
     def _judge(self, call: _Call, now: datetime) -> _Promise | Problem:
@@ -199,27 +226,26 @@ class Intake:
     async def _store(self, session: AsyncSession, promises: Sequence[_Promise], now: datetime) -> None:
         if not promises:
             return
-        donors = await _donors(session, promises)
-        made = [_pledge_made(one, donors, now) for one in promises]
-        await session.execute(
-            insert(PLEDGES), [_pledge_row(*pair) for pair in zip(promises, made, strict=True)]
-        )
-        if words := [row for one in promises if (row := _words_row(one)) is not None]:
-            await session.execute(insert(WORDS), words)
+        made = await session.run_sync(_insert, promises, now)
         answers = [(one.call.key, Stored(one.call.body_hash, 201, one.reply)) for one in promises]
         await idempotency.remember(session, answers, now)
         await announce(session, made)
 
 
+def _insert(session: Session, promises: Sequence[_Promise], now: datetime) -> list[PledgeMade]:
+    """Write donors, pledges and words; the events that say so."""
+    connection = session.connection()
+    donors = _donors(connection, promises)
+    made = [_pledge_made(one, donors, now) for one in promises]
+    connection.execute(_NEW_PLEDGES, [_pledge_row(*pair) for pair in zip(promises, made, strict=True)])
+    if words := [row for one in promises if (row := _words_row(one)) is not None]:
+        connection.execute(_NEW_WORDS, words)
+    return made
+
+
 async def _drives(session: AsyncSession, refs: set[str]) -> dict[str, Any]:
     """The drives called `refs`, by slug and by id, kept from moving until this transaction ends."""
-    columns = DRIVES.c
-    found = await session.execute(
-        select(columns.id, columns.slug, columns.state, columns.currency, columns.test)
-        .where(or_(columns.slug.in_(refs), columns.id.in_(refs)))
-        .order_by(columns.id)
-        .with_for_update(read=True)
-    )
+    found = await session.execute(_DRIVES_CALLED, {"refs": list(refs)})
     return {ref: row for row in found for ref in (row.slug, row.id)}
 
 
@@ -233,26 +259,18 @@ def _call(command: MakePledge, drives: Mapping[str, Any]) -> _Call | Problem:
     )
 
 
-async def _donors(session: AsyncSession, promises: Iterable[_Promise]) -> dict[tuple[str, bytes], DonorId]:
+def _donors(connection: Connection, promises: Iterable[_Promise]) -> dict[tuple[str, bytes], str]:
     """The donors known by address, new ones included."""
     wanted = sorted({(one.call.command.partner, one.address_mac) for one in promises if one.address_mac})
     if not wanted:
         return {}
-    rows = [{"id": ids.new("dnr"), "partner": partner, "address_mac": mac} for partner, mac in wanted]
-    await session.execute(_insert_new(session, DONORS), rows)
-    columns = DONORS.c
-    found = await session.execute(
-        select(columns.partner, columns.address_mac, columns.id)
-        .where(columns.partner.in_({partner for partner, _ in wanted}))
-        .where(columns.address_mac.in_([mac for _, mac in wanted]))
-    )
-    return {(row.partner, row.address_mac): row.id for row in found}
-
-
-def _insert_new(session: AsyncSession, table: Table) -> Any:
-    """`INSERT … ON CONFLICT DO NOTHING` in the dialect of the session, for one execute of many rows."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    return dialect.insert(table).on_conflict_do_nothing()
+    new = {known_by: ids.new("dnr") for known_by in wanted}
+    rows = [{"id": donor, "partner": partner, "address_mac": mac} for (partner, mac), donor in new.items()]
+    made = connection.execute(_NEW_DONORS[connection.dialect.name], rows)
+    if made.rowcount == len(rows):
+        return new
+    macs = {"partners": [partner for partner, _ in wanted], "macs": [mac for _, mac in wanted]}
+    return {(row.partner, row.address_mac): row.id for row in connection.execute(_DONORS_KNOWN, macs)}
 
 
 def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money, now: datetime) -> bytes:
@@ -271,7 +289,7 @@ def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money,
     )
 
 
-def _pledge_made(promise: _Promise, donors: Mapping[tuple[str, bytes], DonorId], now: datetime) -> PledgeMade:
+def _pledge_made(promise: _Promise, donors: Mapping[tuple[str, bytes], str], now: datetime) -> PledgeMade:
     command, wish = promise.call.command, promise.call.command.wish
     known = None if promise.address_mac is None else donors[command.partner, promise.address_mac]
     source = wish.source
@@ -281,7 +299,7 @@ def _pledge_made(promise: _Promise, donors: Mapping[tuple[str, bytes], DonorId],
         version=1,
         status=PledgeStatus.OPEN,
         amount=wish.amount.money(),
-        donor_id=known or DonorId(ids.new("dnr")),  # without an address each gift is a new donor
+        donor_id=DonorId(known or ids.new("dnr")),  # without an address each gift is a new donor
         creator_id=promise.creator_id,
         source=None if source is None else Source(platform=source.platform, campaign=source.campaign),
         partner=command.partner,
