@@ -1,0 +1,361 @@
+"""What every drive shows, held in memory: the newest bytes, and the clients that watch.
+
+No read of totals touches a database: the hub follows all of `snapshots` and the tail of `drive-log`
+and answers from what it has heard (ARCHITECTURE.md, "Live reads").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import structlog
+from pydantic import ValidationError
+
+from backbone.bus import EventBus, Record, Subscription, partition_of
+from backbone.clock import Clock, rfc3339
+from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken, decode
+from backbone.money import as_json
+from backbone.peer import Peer, PeerUnavailable, ask
+from gateway.stream import Listener, event_frame, frame
+
+CATCHING_UP_AFTER_S: Final = 3.0
+FROZEN_AFTER_S: Final = 5.0
+REBUILD_S: Final = 1.0
+"""A heartbeat alone changes the bytes at most this often."""
+FASTEST_S: Final = 0.05
+SLOWEST_S: Final = 1.0
+"""Between two `totals` frames of a drive: 20 a second for few clients, never under 1."""
+REFRESH_S: Final = 5.0
+"""A quiet drive's clients get its figures anew this often, for their `as_of`."""
+BARE_S: Final = 5.0
+"""How long what pledges said of a drive without a snapshot is believed."""
+UNKNOWN_S: Final = 1.0
+MOST_UNKNOWN: Final = 10_000
+WORDS_TIMEOUT_S: Final = 1.0
+
+State = Literal["live", "catching_up", "frozen"]
+Triple = tuple[int, int, int]
+
+log = structlog.get_logger()
+
+
+class View:
+    """One drive: its newest snapshot and the bytes made of it."""
+
+    def __init__(self, drive_id: str, slug: str) -> None:
+        self.drive_id = drive_id
+        self.slug = slug
+        self.partition = partition_of(drive_id)
+        self.triple: Triple = (1, 0, 0)
+        self.as_of: datetime | None = None
+        self.title: Any = slug
+        self.bare = True  # no snapshot yet: what is shown is what pledges knows of it
+        self.bare_until = 0.0
+        self.tail = 0  # the highest sequence heard on the drive's log
+        self.listeners: set[Listener] = set()
+        self.pushed_at = 0.0
+        self.pushed_state: State | None = None
+        self.push_due: asyncio.TimerHandle | None = None
+        self._heads: tuple[bytes, bytes] = (b"{", b"{")
+        self._built: dict[str, bytes] = {}
+        self._built_at: datetime | None = None
+        self._built_state: State | None = None
+
+    def take(self, triple: Triple, as_of: datetime | None, totals: Mapping[str, Any]) -> None:
+        """Hold these figures; the bytes are made when they are next asked for."""
+        self.triple, self.as_of = triple, as_of
+        self.title = totals.get("title", self.slug)
+        self.tail = max(self.tail, triple[1])
+        brief = {name: value for name, value in totals.items() if name not in ("leaders", "recent")}
+        self._heads = (_head(totals), _head(brief))
+        self._built_at = None
+
+    def etag(self, state: State) -> str:
+        """`W/"<epoch>.<sequence>.<revision>.<state>"`."""
+        epoch, sequence, revision = self.triple
+        return f'W/"{epoch}.{sequence}.{revision}.{state}"'
+
+    def bytes(self, kind: Literal["full", "brief", "gzip", "frame"], state: State, hub: Hub) -> bytes:
+        """The drive's totals: whole, without leaders and recent, gzipped, or as a live frame."""
+        now = hub.clock.now()
+        stale = self._built_at is None or (now - self._built_at).total_seconds() >= REBUILD_S
+        if stale or state != self._built_state:
+            self._built, self._built_at, self._built_state = {}, now, state
+            as_of = hub.as_of(self)
+            lag_ms = max(0, round((now - as_of).total_seconds() * 1000))
+            epoch, sequence, _ = self.triple
+            tail = (
+                f'"epoch":{epoch},"sequence":{sequence},"as_of":"{rfc3339(as_of)}",'
+                f'"state":"{state}","lag_ms":{lag_ms}}}'
+            ).encode()
+            self._built["full"], self._built["brief"] = (head + tail for head in self._heads)
+        if kind not in self._built:
+            full = self._built["full"]
+            self._built[kind] = gzip.compress(full, 5, mtime=0) if kind == "gzip" else frame("totals", full)
+        return self._built[kind]
+
+
+def _head(totals: Mapping[str, Any]) -> bytes:
+    text = json.dumps(totals, ensure_ascii=False, separators=(",", ":"))
+    return (text[:-1] + ("," if totals else "")).encode("utf-8", "replace")
+
+
+class Hub:
+    """All drives' views, fed by the bus; `bootstrapped` once `snapshots` was read to its end."""
+
+    def __init__(
+        self, bus: EventBus, pledges: Peer, leaderboard: Peer, secret: str, clock: Clock, sends_per_s: float
+    ) -> None:
+        self.clock = clock
+        self.bootstrapped = False
+        self.clients = 0
+        self._bus = bus
+        self._pledges = pledges
+        self._leaderboard = leaderboard
+        self._secret = secret
+        self._sends_per_s = sends_per_s
+        self._views: dict[str, View] = {}
+        self._by_slug: dict[str, View] = {}
+        self._heartbeats: dict[int, datetime] = {}
+        self._heard_at: dict[int, datetime] = {}
+        self._began = clock.now()
+        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._looking: dict[str, asyncio.Future[View | None]] = {}
+
+    # What readers ask.
+
+    def known(self, ref: str) -> View | None:
+        """The drive of this id or slug, if a snapshot of it was heard."""
+        return self._views.get(ref) or self._by_slug.get(ref)
+
+    async def find(self, ref: str) -> View | None:
+        """The same, or a drive that pledges knows and nobody has counted for yet; None is unknown.
+
+        Raises `PeerUnavailable` where pledges has to be asked and does not answer.
+        """
+        view, now = self.known(ref), asyncio.get_running_loop().time()
+        if view is not None and (not view.bare or now < view.bare_until):
+            return view
+        if view is None and now < self._unknown.get(ref, 0.0):
+            return None
+        if ref not in self._looking:
+            self._looking[ref] = asyncio.ensure_future(self._look_up(ref))
+        try:
+            return await asyncio.shield(self._looking[ref])
+        except PeerUnavailable:
+            if view is None:
+                raise
+            return view
+
+    def as_of(self, view: View) -> datetime:
+        """Everything before this moment is in the drive's figures."""
+        beat = self._heartbeats.get(view.partition)
+        known = [moment for moment in (view.as_of, beat) if moment is not None]
+        return max(known) if known else self._began
+
+    def state(self, view: View) -> State:
+        """How fresh the drive's figures are at this moment."""
+        now = self.clock.now()
+        heard = self._heard_at.get(view.partition, self._began)
+        if (now - heard).total_seconds() > FROZEN_AFTER_S:
+            return "frozen"
+        lag = (now - self.as_of(view)).total_seconds()
+        return "catching_up" if lag > CATCHING_UP_AFTER_S else "live"
+
+    # What the bus says.
+
+    async def follow_snapshots(self, stop: asyncio.Event) -> None:
+        """Take in every snapshot and heartbeat until `stop`."""
+        subscription = await self._bus.follow(["snapshots"], "beginning")
+        try:
+            while not stop.is_set():
+                self.hear_snapshots(await subscription.fetch(1000, 0.5 if self.bootstrapped else 0.02))
+                if not self.bootstrapped and _at_end(subscription):
+                    self.bootstrapped = True
+                    log.info("live.bootstrapped", drives=len(self._views))
+        finally:
+            await subscription.close()
+
+    def hear_snapshots(self, records: Sequence[Record]) -> None:
+        """Take what is newer than what is held."""
+        for record in records:
+            match _decoded(record):
+                case SnapshotTaken() as snapshot:
+                    self._take(snapshot)
+                case Heartbeat() as beat:
+                    self._beat(beat)
+
+    def _take(self, snapshot: SnapshotTaken) -> None:
+        view = self._views.get(snapshot.drive_id) or View(snapshot.drive_id, snapshot.slug)
+        triple = (snapshot.epoch, snapshot.sequence, snapshot.revision)
+        if not view.bare and triple <= view.triple:
+            if triple == view.triple and (view.as_of is None or snapshot.as_of > view.as_of):
+                view.as_of = snapshot.as_of  # a republish
+            return
+        view.bare = False
+        self._hold(view, snapshot.slug)
+        view.take(triple, snapshot.as_of, snapshot.totals)
+        self.push(view)
+
+    def _hold(self, view: View, slug: str) -> None:
+        if view.slug != slug:
+            self._by_slug.pop(view.slug, None)
+            view.slug = slug
+        self._views[view.drive_id] = self._by_slug[slug] = view
+
+    def _beat(self, beat: Heartbeat) -> None:
+        held = self._heartbeats.get(beat.partition)
+        if held is None or beat.as_of > held:
+            self._heartbeats[beat.partition] = beat.as_of
+        # Heartbeats found at the start are from before: they were heard when they were said.
+        self._heard_at[beat.partition] = self.clock.now() if self.bootstrapped else beat.as_of
+
+    async def follow_log(self, stop: asyncio.Event) -> None:
+        """Show what happens on each drive's log from now on, until `stop`."""
+        subscription = await self._bus.follow(["drive-log"], "end")
+        try:
+            while not stop.is_set():
+                await self.hear_log(await subscription.fetch(1000, 0.5))
+        finally:
+            await subscription.close()
+
+    async def hear_log(self, records: Sequence[Record]) -> None:
+        """Send donations and milestones to those who watch, with the words approved for showing."""
+        rows: defaultdict[str, list[DriveLogged]] = defaultdict(list)
+        for record in records:
+            event = _decoded(record)
+            if isinstance(event, DriveLogged):
+                rows[event.drive_id].append(event)
+        watched = {
+            view: events
+            for drive_id, events in rows.items()
+            if (view := self._views.get(drive_id)) is not None and view.listeners
+        }
+        words = await self.words([row.as_row() for events in watched.values() for row in events])
+        for drive_id, events in rows.items():
+            if (view := self._views.get(drive_id)) is not None:
+                view.tail = max(view.tail, events[-1].sequence)
+        for view, events in watched.items():
+            for row in events:
+                shown = event_frame(row.as_row(), words)
+                for listener in tuple(view.listeners):
+                    listener.offer(row.epoch, row.sequence, shown)
+
+    async def words(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """The approved name and message of each donation among `rows`; nothing where nobody answers."""
+        ids = [row["pledge"] for row in rows if row["type"] == "donation.counted" and row["pledge"]]
+        if not ids:
+            return {}
+        try:
+            async with asyncio.timeout(WORDS_TIMEOUT_S):
+                reply = await ask(self._leaderboard, self._secret, "/internal/displays", {"ids": ids})
+        except (PeerUnavailable, TimeoutError) as error:
+            log.warning("live.without_words", error=type(error).__name__)
+            return {}
+        found: Mapping[str, Any] = reply["data"]
+        return found
+
+    # Frames to those who watch.
+
+    def push(self, view: View) -> None:
+        """Send the drive's newest totals to its clients, now or when the rate allows it."""
+        if not view.listeners or view.push_due is not None:
+            return
+        loop = asyncio.get_running_loop()
+        wait_s = view.pushed_at + self.pace_s() - loop.time()
+        if wait_s <= 0:
+            self._push_now(view)
+        else:
+            view.push_due = loop.call_later(wait_s, self._push_now, view)
+
+    def pace_s(self) -> float:
+        """Seconds between two frames of a drive, so that all clients together stay in the budget."""
+        return min(max(self.clients / self._sends_per_s, FASTEST_S), SLOWEST_S)
+
+    def _push_now(self, view: View) -> None:
+        view.push_due = None
+        view.pushed_at = asyncio.get_running_loop().time()
+        view.pushed_state = self.state(view)
+        shown = view.bytes("frame", view.pushed_state, self)
+        for listener in view.listeners:
+            listener.show(shown)
+
+    async def pulse(self, stop: asyncio.Event, every_s: float = 0.5) -> None:
+        """Twice a second, until `stop`: changed states, quiet drives' figures, silent and stuck clients."""
+        loop = asyncio.get_running_loop()
+        while not stop.is_set():
+            for view in self._watched():
+                overdue = loop.time() - view.pushed_at >= REFRESH_S
+                if overdue or self.state(view) != view.pushed_state:
+                    self.push(view)
+                for listener in tuple(view.listeners):
+                    listener.look_after(loop.time())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await stop.wait()
+
+    def drain(self) -> None:
+        """End every stream with `event: drain`."""
+        for view in self._watched():
+            for listener in tuple(view.listeners):
+                listener.drain()
+
+    def _watched(self) -> list[View]:
+        return [view for view in self._views.values() if view.listeners]
+
+    # Drives nobody has counted for yet.
+
+    async def _look_up(self, ref: str) -> View | None:
+        try:
+            reply = await ask(self._pledges, self._secret, "/internal/drives", {"refs": [ref]})
+        finally:
+            del self._looking[ref]
+        drive, until = reply["data"].get(ref), asyncio.get_running_loop().time()
+        if drive is None:
+            self._unknown[ref] = until + UNKNOWN_S
+            if len(self._unknown) > MOST_UNKNOWN:
+                self._unknown.popitem(last=False)
+            return None
+        view = self._views.get(drive["id"]) or View(drive["id"], drive["slug"])
+        if view.bare:
+            view.bare_until = until + BARE_S
+            self._hold(view, drive["slug"])
+            view.take((1, 0, 0), None, _nothing_yet(drive))
+        return view
+
+
+def _decoded(record: Record) -> object:
+    """The event of a record; None, and a line in the log, where the bytes do not fit its name."""
+    if not record.name:
+        return None
+    try:
+        return decode(record.name, record.value)
+    except ValidationError as error:
+        log.error("live.unreadable", name=record.name, id=record.id, errors=error.error_count())
+        return None
+
+
+def _at_end(subscription: Subscription) -> bool:
+    assigned, lag = subscription.assignment(), subscription.lag()
+    return bool(assigned) and all(lag.get(partition, 1) <= 0 for partition in assigned)
+
+
+def _nothing_yet(drive: Mapping[str, Any]) -> dict[str, Any]:
+    """The totals of a drive nobody has given to (`drive` as pledges shows it)."""
+    currency = drive["currency"]
+    zero = as_json(0, currency)
+    states = ("pledged", "captured", "refunded", "disputed", "offline", "matched", "held")
+    milestones = [{**milestone, "reached_at": None} for milestone in drive.get("milestones") or ()]
+    return {
+        "drive": drive["id"], "slug": drive["slug"], "title": drive["title"], "currency": currency,
+        "raised": zero, "goal": drive["goal"], "percent": 0.0, "donations": 0, "donors": 0,
+        "by_state": dict.fromkeys(states, zero), "per_minute": {"donations": 0, "raised": zero},
+        "leaders": [], "recent": [], "milestones": milestones,
+    }  # fmt: skip

@@ -1,0 +1,71 @@
+"""The gateway's settings."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from backbone.database import Synchronous
+from backbone.settings import Settings
+
+_ADMIN_KEY: Final = re.compile(r"ak_admin_[A-Za-z0-9]{20,200}", re.ASCII)
+
+
+def _admin_key(key: SecretStr) -> SecretStr:
+    if key.get_secret_value() and _ADMIN_KEY.fullmatch(key.get_secret_value()) is None:
+        raise ValueError("must be ak_admin_ and at least 20 letters and digits")
+    return key
+
+
+def _public_url(url: str) -> str:
+    if not url:
+        return url
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/"):
+        raise ValueError("must be an address such as https://give.example.org, without a path")
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+class GatewaySettings(Settings):
+    """What the gateway reads from its environment."""
+
+    gateway_host: str = Field("127.0.0.1", description="Address the public door listens on.")
+    gateway_port: int = Field(8000, ge=1, le=65535, description="Port of the public door.")
+    public_url: Annotated[str, AfterValidator(_public_url)] = Field(
+        "", description="Address the outside world knows the door by; empty: whatever Host a request names."
+    )
+    admin_key: Annotated[SecretStr, AfterValidator(_admin_key)] = Field(
+        SecretStr(""), description="The first admin key: ak_admin_ and at least 20 letters and digits."
+    )
+    database_url_gateway: str = Field(
+        "", description="Database of the keys (postgresql://…); empty: gateway.db in the data directory."
+    )
+    database_synchronous: Synchronous = Field(
+        "FULL",
+        description="SQLite's synchronous: FULL survives a power cut, NORMAL and OFF may lose commits.",
+    )
+    limit_key_per_s: float = Field(
+        1000.0, gt=0, description="Requests a second of one publishable key, on average."
+    )
+    limit_address_per_s: float = Field(
+        50.0, gt=0, description="Requests a second of one client address without a secret key; not loopback."
+    )
+    limit_burst_s: float = Field(4.0, ge=1, description="Seconds' worth of requests either limit lets burst.")
+    pledges_in_flight: int = Field(2000, ge=1, description="Pledges being made at once; past it 503.")
+    webhooks_in_flight: int = Field(1000, ge=1, description="Webhooks being stored at once; past it 503.")
+    reads_in_flight: int = Field(500, ge=1, description="Reads of the services at once; past it 503.")
+    changes_in_flight: int = Field(200, ge=1, description="Other changes at once; past it 503.")
+    waits_in_flight: int = Field(
+        10_000, ge=0, description="Replies held by Prefer: wait at once; past it none is held."
+    )
+    live_clients: int = Field(20_000, ge=1, description="Open live streams; past it 503.")
+    live_sends_per_s: float = Field(
+        5000.0, gt=0, description="Frames sent a second over all live streams, from which the rate follows."
+    )
+
+    def database_url(self) -> str:
+        """Where the keys are kept."""
+        return self.database_url_gateway or f"sqlite:///{self.data_dir / 'gateway.db'}"

@@ -1,0 +1,325 @@
+"""The gateway on a free port of this machine, in front of small services that are only as real as needed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from pydantic import SecretStr
+
+from backbone import ids
+from backbone.bus import Message
+from backbone.bus_sqlite import SqliteBus
+from backbone.caller import Caller, read_caller
+from backbone.clock import Clock, SystemClock
+from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken
+from backbone.money import Money
+from backbone.peer import InProcessPeer
+from backbone.service import Server, Service, run_workers, server
+from gateway.app import compose
+from gateway.settings import GatewaySettings
+
+SECRET = "internal-secret-of-tests"
+ADMIN = "ak_admin_" + "A1b2C3d4E5" * 3
+DRIVE = ids.new("drv")
+PLEDGE = ids.new("plg")
+
+
+@dataclass
+class Heard:
+    """A request as a service received it."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def caller(self) -> Caller:
+        return read_caller(SECRET, self.headers["ataa-caller"])
+
+
+@dataclass
+class SmallService:
+    """An ASGI application that remembers what it heard and says what it was told to.
+
+    `answers` maps `METHOD path` to (status, JSON), the longest prefix first; `gate` holds every reply
+    back while it is cleared.
+    """
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    heard: list[Heard] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+        heard = Heard(scope["method"], scope["path"], scope["query_string"].decode(), headers, body)
+        self.heard.append(heard)
+        await self.gate.wait()
+        status, answer = self._answer(heard)
+        more = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-type", b"application/json"), *more],
+            }
+        )
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+    def _answer(self, heard: Heard) -> tuple[int, Any]:
+        line = f"{heard.method} {heard.path}"
+        for prefix in sorted(self.answers, key=len, reverse=True):
+            if line.startswith(prefix):
+                answer = self.answers[prefix]
+                found: tuple[int, Any] = answer(heard) if callable(answer) else answer
+                return found
+        return 404, {"type": "/problems/not-found", "title": "Nothing is here", "status": 404}
+
+    def lines(self) -> list[str]:
+        """What was asked, without the body."""
+        return [f"{heard.method} {heard.path}" for heard in self.heard]
+
+
+def pledge(pledge_id: str = PLEDGE, status: str = "open") -> dict[str, Any]:
+    """A pledge as pledges shows it."""
+    return {
+        "id": pledge_id,
+        "drive": DRIVE,
+        "creator": None,
+        "amount": {"currency": "USD", "value": "25.00"},
+        "status": status,
+        "token": f"token-of-{pledge_id}",
+        "created_at": "2022-01-07T12:00:00.000Z",
+    }
+
+
+def drive(drive_id: str = DRIVE, slug: str = "winter") -> dict[str, Any]:
+    """A drive as pledges shows it."""
+    return {
+        "id": drive_id,
+        "slug": slug,
+        "title": {"en": "Winter", "ar": "شتاء"},
+        "currency": "USD",
+        "goal": {"currency": "USD", "value": "10000000.00"},
+        "state": "live",
+        "milestones": [{"title": "First", "amount": {"currency": "USD", "value": "100.00"}}],
+    }
+
+
+@dataclass
+class Stage:
+    """Everything a test of the gateway needs."""
+
+    url: str
+    port: int
+    session: aiohttp.ClientSession
+    bus: SqliteBus
+    service: Service
+    pledges: SmallService
+    payments: SmallService
+    leaderboard: SmallService
+    checkouts: dict[str, Any]
+    entries: dict[str, Any]
+    clock: Clock
+    server: Server
+
+    async def key(self, **wish: Any) -> str:
+        """A fresh key."""
+        async with self.session.post("/v1/keys", json=wish, headers=bearer(ADMIN)) as reply:
+            assert reply.status == 201, await reply.text()
+            return str((await reply.json())["key"])
+
+    async def get(self, path: str, **headers: str) -> tuple[int, Any, Any]:
+        """Status, headers, JSON."""
+        async with self.session.get(path, headers=headers) as reply:
+            text = await reply.text()
+            return reply.status, reply.headers, json.loads(text) if text else None
+
+    async def post(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+        """Status, headers, JSON; `body` goes as JSON."""
+        async with self.session.post(path, json=body, headers=headers) as reply:
+            text = await reply.text()
+            return reply.status, reply.headers, json.loads(text) if text else None
+
+    async def snapshot(
+        self,
+        sequence: int,
+        raised: str = "25.00",
+        *,
+        drive_id: str = DRIVE,
+        revision: int = 0,
+        epoch: int = 1,
+    ) -> None:
+        """Publish a snapshot of a drive."""
+        zero = {"currency": "USD", "value": raised}
+        totals = {
+            "drive": drive_id,
+            "slug": "winter",
+            "title": {"en": "Winter"},
+            "currency": "USD",
+            "raised": zero,
+            "goal": zero,
+            "percent": 1.0,
+            "donations": sequence,
+            "donors": sequence,
+            "by_state": {},
+            "per_minute": {"donations": 1, "raised": zero},
+            "leaders": [{"rank": 1}],
+            "recent": [{"id": "don_1", "name": "أمل"}],
+            "milestones": [],
+        }
+        event = SnapshotTaken(
+            drive_id=drive_id,
+            slug="winter",
+            epoch=epoch,
+            sequence=sequence,
+            revision=revision,
+            as_of=self.clock.now(),
+            totals=totals,
+        )
+        await self.publish(event, lossy=True)
+
+    async def heartbeat(self) -> None:
+        """A heartbeat of every partition, complete up to now."""
+        for partition in range(12):
+            await self.publish(
+                Heartbeat(slot=f"~{partition}", partition=partition, as_of=self.clock.now()), lossy=True
+            )
+
+    async def log(
+        self, sequence: int, kind: str = "donation.counted", *, drive_id: str = DRIVE
+    ) -> DriveLogged:
+        """Publish a row of a drive's log."""
+        event = log_row(sequence, kind, drive_id)
+        await self.publish(event)
+        return event
+
+    async def publish(self, event: Any, *, lossy: bool = False) -> None:
+        """Publish an event as its service would."""
+        message = Message(event.topic, event.key, ids.new("evt"), event.wire_name, event.to_bytes())
+        await self.bus.publish([message], lossy=lossy)
+
+
+def log_row(sequence: int, kind: str = "donation.counted", drive_id: str = DRIVE) -> DriveLogged:
+    """A row of a drive's log."""
+    return DriveLogged(
+        drive_id=drive_id,
+        epoch=1,
+        sequence=sequence,
+        type=kind,
+        at=SystemClock().now(),
+        payment_id=ids.new("pay"),
+        pledge_id=ids.new("plg"),
+        creator_id=None,
+        amount=Money(2500, "USD"),
+        raised_after=Money(2500 * sequence, "USD"),
+        hash="00" * 32,
+    )
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header that shows a key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def eventually(holds: Any, within_s: float = 5.0) -> None:
+    """Wait until `holds()`; fails after `within_s`."""
+    async with asyncio.timeout(within_s):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Stage]:
+    """A running gateway, and all of it gone afterwards."""
+    clock = clock or SystemClock()
+    checkouts: dict[str, Any] = {}
+    entries: dict[str, Any] = {PLEDGE: {"pledge": pledge(), "partner": "default"}}
+    pledges, payments, leaderboard = SmallService(), SmallService(), SmallService()
+
+    def known(found: dict[str, Any], field_name: str) -> Any:
+        def answer(heard: Heard) -> tuple[int, Any]:
+            asked = json.loads(heard.body)[field_name]
+            return 200, {"data": {one: found[one] for one in asked if one in found}}
+
+        return answer
+
+    drives = {"winter": drive(), DRIVE: drive(), "spring": drive("drv_" + "0" * 26, "spring")}
+    pledges.answers |= {
+        "POST /internal/pledges": known(entries, "ids"),
+        "POST /internal/drives": known(drives, "refs"),
+        "GET /v1/drives/winter": (200, drive()),
+        f"GET /v1/drives/{DRIVE}/creators": (200, {"data": [], "next": None}),
+        "POST /v1/drives": (201, drive()),
+        "POST /v1/drives/winter/pledges": (201, pledge()),
+        f"POST /v1/drives/{DRIVE}/pledges": (201, pledge()),
+    }
+    payments.answers |= {
+        "POST /internal/checkouts": known(checkouts, "ids"),
+        "POST /webhooks/stripe": (200, {"received": True}),
+        "POST /v1/pledges": (201, {"id": "rfd_1", "status": "pending"}),
+    }
+    leaderboard.answers |= {
+        "POST /internal/displays": lambda heard: (
+            200,
+            {"data": {one: {"name": "أمل", "message": None} for one in json.loads(heard.body)["ids"]}},
+        ),
+    }
+    values: dict[str, Any] = {
+        "data_dir": folder,
+        "internal_secret": SecretStr(SECRET),
+        "admin_key": SecretStr(ADMIN),
+        "database_synchronous": "OFF",
+    }
+    bus = SqliteBus(folder / "bus.db", synchronous="OFF")
+    peers = {
+        "pledges": InProcessPeer(pledges),
+        "payments": InProcessPeer(payments),
+        "leaderboard": InProcessPeer(leaderboard),
+    }
+    service = compose(GatewaySettings(**values | settings), bus, peers, clock=clock)
+    await service.start()
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    one, stop = server(service.app), asyncio.Event()
+    serving = asyncio.create_task(one.serve(sockets=[sock]))
+    working = asyncio.create_task(run_workers([service], stop))
+    url = f"http://127.0.0.1:{port}"
+    connector = aiohttp.TCPConnector(limit=0, force_close=False)
+    async with aiohttp.ClientSession(url, connector=connector, auto_decompress=True) as session:
+        stage = Stage(
+            url, port, session, bus, service, pledges, payments, leaderboard, checkouts, entries, clock, one
+        )
+        await eventually(lambda: one.started)
+        async with asyncio.timeout(5):
+            while (await stage.get("/v1/drives/winter/totals"))[0] == 503:
+                await asyncio.sleep(0.01)
+        try:
+            yield stage
+        finally:
+            service.drain.set()
+            one.should_exit = True
+            await serving
+            stop.set()
+            await working
+            await service.close()
+            await bus.close()
