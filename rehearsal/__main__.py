@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,8 @@ from rehearsal.donors import IN_FLIGHT, Refused
 from rehearsal.door import NoAnswer
 from rehearsal.proof import QUIET_LIMIT_S
 from rehearsal.recording import BadRecording
-from rehearsal.stage import CannotStage
-from rehearsal.supervise import CannotRun
+from rehearsal.stage import CannotStage, Stage
+from rehearsal.supervise import CannotRun, Troupe, troupe_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -74,14 +75,14 @@ def demo(
         faults=_faults(faults),
         quiet_s=quiet_seconds,
     )
-    raise typer.Exit(_play(options, Screen()))
+    raise typer.Exit(play(options, Screen()))
 
 
-def _play(options: Options, screen: Screen) -> int:
+def play(options: Options, screen: Screen, troupe_of: Callable[[Stage], Troupe] = troupe_of) -> int:
     """The exit code: 0 proven, 1 not proven or not able to run (one line says why), 130 interrupted."""
     try:
         with asyncio.Runner(loop_factory=_event_loop) as runner:
-            return runner.run(perform(options, screen))
+            return runner.run(perform(options, screen, troupe_of))
     except (BadRecording, CannotStage, CannotRun, NoAnswer, Refused, OSError) as reason:
         screen.say(f"demo: {reason}")
         return 1

@@ -178,7 +178,9 @@ class Show:
     async def _first_sight(self) -> None:
         """The stream is open before the first gift: no gift's age may hold our own connecting."""
         try:
-            await asyncio.wait_for(self._watch.seeing.wait(), _FIRST_SIGHT_S)
+            # Not wait_for: Python 3.11's forgets a cancellation that comes together with the result.
+            async with asyncio.timeout(_FIRST_SIGHT_S):
+                await self._watch.seeing.wait()
         except TimeoutError:
             self._screen.say("The live stream shows nothing yet; starting without it.")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,6 +87,40 @@ async def test_a_demo_fails_when_a_cent_is_missing(options: Options, tmp_path: P
     assert "The books differ by 0.01 USD." in text
     report = json.loads((tmp_path / "demo-report.json").read_text())
     assert report["difference"] == {"USD": "0.01"}
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_says_so_and_leaves_nothing_running(
+    options: Options, tmp_path: Path, stop: signal.Signals
+) -> None:
+    program = (
+        "import sys; from pathlib import Path; from rehearsal.__main__ import play;"
+        "from rehearsal.console import Screen; from rehearsal.demo import Options;"
+        "from tests.rehearsal.test_demo import troupe_with;"
+        f"options = Options(Path({str(options.data_dir)!r}), {options.gateway_port}, {options.sandbox_port},"
+        " 30.0, 1.0, 100, 8, 1, True);"
+        "sys.exit(play(options, Screen(), troupe_with('0.00')))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        said = next(line for line in demo.stdout if line.startswith(("Replaying", "demo:")))
+        pids = json.loads((tmp_path / "data/demo/pids.json").read_text())
+        demo.send_signal(stop)
+        rest, errors = demo.communicate(timeout=15)
+
+    assert "Replaying" in said
+    assert (demo.returncode, errors) == (130, "")
+    assert "demo: interrupted before the proof" in rest
+    for pid in pids.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def assert_is_a_report(report: dict[str, object]) -> None:
