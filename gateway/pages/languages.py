@@ -90,7 +90,7 @@ def choose_voice(query: Mapping[str, str], accept_language: str, title: object) 
     digits: Digits = "arab" if query.get("digits") == "arab" else "latn"
     asked = [query.get("lang", "")[:2].lower(), *_by_preference(accept_language)]
     if isinstance(title, Mapping):
-        asked += list(title)
+        asked += [str(tag).partition("-")[0] for tag in title]
     for lang in asked:
         if lang == "ar":
             return Voice("ar", digits)
@@ -121,8 +121,10 @@ def localised(text: object, lang: str) -> str:
         return text
     if not isinstance(text, Mapping):
         return ""
-    for wanted in (lang, "en", *text):
-        found = text.get(wanted)
-        if isinstance(found, str) and found:
-            return found
+    texts = {str(tag): found for tag, found in text.items() if isinstance(found, str) and found}
+    for wanted in (lang, "en", ""):
+        # "ar" is also found under "ar-EG"; an empty wish takes the first there is.
+        for tag, found in texts.items():
+            if not wanted or tag.partition("-")[0] == wanted:
+                return found
     return ""

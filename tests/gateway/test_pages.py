@@ -122,6 +122,7 @@ def test_no_page_has_an_inline_script_or_style() -> None:
         ({}, "en;q=0.1, ar-EG", None, "ar"),
         ({}, "ar;q=nonsense.9..1, en;q=0.2", None, "en"),
         ({}, "", {"ar": "x"}, "ar"),
+        ({}, "", {"ar-EG": "x"}, "ar"),
         ({}, "", "a plain title", "en"),
         ({}, ",;;=,\x00", None, "en"),
     ],
@@ -142,6 +143,7 @@ def test_a_title_falls_back_to_the_language_it_has() -> None:
     assert localised({"ar": "شتاء"}, "en") == "شتاء"
     assert localised({"fr": "Hiver"}, "en") == "Hiver"
     assert localised({"en": "Winter", "ar": ""}, "ar") == "Winter"
+    assert localised({"fr": "Hiver", "ar-EG": "شتاء"}, "ar") == "شتاء"
     assert localised(None, "ar") == ""
 
 

@@ -101,5 +101,7 @@ export class Figures {
 export function localised(text, lang) {
   if (typeof text === "string") return text;
   if (!text || typeof text !== "object") return "";
-  return text[lang] || text.en || Object.values(text).find((value) => typeof value === "string") || "";
+  const texts = Object.entries(text).filter(([, value]) => typeof value === "string" && value);
+  const of = (wanted) => texts.find(([tag]) => tag.split("-")[0] === wanted);
+  return (of(lang) ?? of("en") ?? texts[0])?.[1] ?? "";
 }
