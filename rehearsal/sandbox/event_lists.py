@@ -22,7 +22,8 @@ def list_events(account: Account, call: Call) -> Json:
     delivered = forms.boolean(call.params, "delivery_success")
     if delivered is not None:
         clauses.append(_delivery_clause(account, delivered))
-    rows, more = page_of(account, "events", call.params, clauses, "body, n")
+    by_number = delivered is False
+    rows, more = page_of(account, "events", call.params, clauses, "body, n", by_number)
     return page_object([_shown(account, *row) for row in rows], more, "/v1/events")
 
 

@@ -52,9 +52,17 @@ def cursor(journal: Journal, table: str, params: dict[str, Any]) -> tuple[int | 
 
 
 def page_of(
-    account: Account, table: str, params: dict[str, Any], clauses: list[Clause], columns: str = "*"
+    account: Account,
+    table: str,
+    params: dict[str, Any],
+    clauses: list[Clause],
+    columns: str = "*",
+    by_number: bool = False,
 ) -> tuple[list[tuple[Any, ...]], bool]:
-    """The rows of one page, newest first, and whether there are more beyond it."""
+    """The rows of one page, newest first, and whether there are more beyond it.
+
+    `by_number` is for clauses that name rows by number: SQLite then walks those and sorts nothing.
+    """
     limit = limit_of(params)
     after, before = cursor(account.journal, table, params)
     clauses = [*clauses, *created_clauses(params)]
@@ -64,7 +72,8 @@ def page_of(
         clauses.append(("n > ?", (before,)))
     where = " AND ".join(clause for clause, _ in clauses) or "1"
     values = tuple(value for _, each in clauses for value in each)
-    order = "created, n" if before is not None else "created DESC, n DESC"
+    direction = "ASC" if before is not None else "DESC"
+    order = f"n {direction}" if by_number else f"created {direction}, n {direction}"
     sql = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT {limit + 1}"
     rows = account.journal.rows(sql, values)
     has_more = len(rows) > limit
