@@ -4,11 +4,12 @@ import sys
 import time
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
+from rich.live import Live
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -43,13 +44,25 @@ class Moment:
     freshness_ms: float | None
     eta_s: float
 
-    def line(self) -> str:
-        """All of it in one plain line."""
+    def figures(self) -> str:
+        """Money, donations, rate, freshness and what is left, in one line."""
         fresh = "-" if self.freshness_ms is None else f"{self.freshness_ms:.0f} ms"
         return (
-            f"{self.phase}: {grouped(self.raised)} {CURRENCY} from {self.donations:,} donations, "
+            f"{grouped(self.raised)} {CURRENCY} from {self.donations:,} donations, "
             f"{self.per_s:.0f}/s, freshness {fresh}, {self.eta_s:.0f} s left"
         )
+
+    def line(self) -> str:
+        """All of it in one plain line."""
+        return f"{self.phase}: {self.figures()}"
+
+    def bar(self) -> Table:
+        """What is going on, how far it is, and the figures: three lines that fit any terminal."""
+        lines = Table.grid(expand=True)
+        lines.add_row(Text(self.phase, style="bold", no_wrap=True, overflow="ellipsis"))
+        lines.add_row(ProgressBar(total=1.0, completed=self.done))
+        lines.add_row(Text(self.figures(), style="green"))
+        return lines
 
 
 class Screen:
@@ -58,56 +71,31 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         plain = not sys.stdout.isatty()
         self.console = console or Console(highlight=False, width=_PLAIN_WIDTH if plain else None)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._live: Live | None = None
         self._line_at = 0.0
 
     def say(self, line: str) -> None:
         """One line of its own, above the bar."""
-        (self._bar.console if self._bar else self.console).print(Text(line), soft_wrap=True)
+        self.console.print(Text(line), soft_wrap=True)
 
     def __enter__(self) -> "Screen":
         if self.console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.fields[phase]}"),
-                BarColumn(bar_width=None),
-                TextColumn("[bold green]{task.fields[raised]}[/] " + CURRENCY),
-                TextColumn("{task.fields[donations]} gifts"),
-                TextColumn("[cyan]{task.fields[per_s]}/s[/]"),
-                TextColumn("fresh {task.fields[fresh]}"),
-                TextColumn("{task.fields[eta]} left"),
-                console=self.console,
-                auto_refresh=False,
-                expand=True,
-            )
-            self._bar.start()
+            self._live = Live(console=self.console, auto_refresh=False)
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = self._task = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def show(self, moment: Moment) -> None:
         """The bar, as of now; off a terminal a line every few seconds."""
-        if self._bar is None:
-            if time.monotonic() - self._line_at >= _LINE_EACH_S:
-                self._line_at = time.monotonic()
-                self.say(moment.line())
-            return
-        fresh = "-" if moment.freshness_ms is None else f"{moment.freshness_ms:.0f} ms"
-        fields: dict[str, Any] = {
-            "phase": moment.phase,
-            "raised": grouped(moment.raised),
-            "donations": f"{moment.donations:,}",
-            "per_s": f"{moment.per_s:.0f}",
-            "fresh": fresh,
-            "eta": f"{moment.eta_s:.0f} s",
-        }
-        if self._task is None:
-            self._task = self._bar.add_task("", total=1.0, **fields)
-        self._bar.update(self._task, completed=moment.done, **fields)
-        self._bar.refresh()
+        if self._live is not None:
+            self._live.update(moment.bar(), refresh=True)
+        elif time.monotonic() - self._line_at >= _LINE_EACH_S:
+            self._line_at = time.monotonic()
+            self.say(moment.line())
 
     def prove(self, proof: Proof, figures: Figures, tally: Tally) -> None:
         """The proof, the figures and the verdict."""
@@ -155,7 +143,7 @@ def _figures(proof: Proof, figures: Figures, tally: Tally) -> Table:
         ("Gifts paid / counted", f"{proof.given:,} / {proof.counted:,}", "must be equal"),
         ("Cards declined, donors who left", f"{tally.declined:,}, {tally.abandoned:,}", ""),
         ("Refunds, disputes", f"{tally.refunds:,}, {tally.disputes:,}", ""),
-        ("Requests tried again, processes restarted", f"{figures.retries:,}, {figures.restarts:,}", ""),
+        ("Tries repeated, processes restarted", f"{figures.retries:,}, {figures.restarts:,}", ""),
         (
             "Donations a second, busiest 20 s",
             f"{figures.donations_per_s:.1f}",

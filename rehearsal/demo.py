@@ -252,10 +252,10 @@ class Show:
 
     async def _stay(self) -> None:
         """Stay up, so that the pages can be looked at, until someone ends it."""
-        self._screen.say(f"Still serving {self._stage.overlay_url}. Ctrl-C ends it.")
         asked = asyncio.Event()
         for stop in _STOPS:
             asyncio.get_running_loop().add_signal_handler(stop, asked.set)
+        self._screen.say(f"Still serving {self._stage.overlay_url}. Ctrl-C ends it.")
         await asked.wait()
 
 

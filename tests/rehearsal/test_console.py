@@ -38,12 +38,12 @@ def test_a_moment_off_the_terminal_is_one_plain_line() -> None:
 
 
 def test_a_moment_on_a_terminal_is_a_bar_with_money_rate_and_freshness() -> None:
-    screen = Screen(Console(width=120, force_terminal=True, record=True, highlight=False))
+    screen = Screen(Console(width=80, force_terminal=True, record=True, highlight=False))
     with screen:
         screen.show(MOMENT)
 
     text = screen.console.export_text()
-    for words in ("1,234,567.80", "4,321 gifts", "151/s", "fresh 83 ms", "12 s left", "━"):
+    for words in ("1,234,567.80", "4,321 donations", "151/s", "freshness 83 ms", "12 s left", "━"):
         assert words in text
 
 
