@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 import uvloop
+from typer.exceptions import TyperException
 
 from rehearsal.sandbox.server import Options, Sandbox
 
@@ -36,8 +37,8 @@ def serve(
     """Serve the Stripe sandbox on the loopback."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     url = webhook_url or f"http://127.0.0.1:{os.environ.get('ATAA_GATEWAY_PORT', '8000')}/webhooks/stripe"
-    secret = webhook_secret.partition(",")[0].strip()
-    options = Options(port, url, secret, api_key, data)
+    secret = webhook_secret.partition(",")[0].strip() or DEFAULT_WEBHOOK_SECRET
+    options = Options(port, url, secret, api_key or DEFAULT_API_KEY, data)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(options, exit_with_parent))
@@ -74,5 +75,17 @@ def _await_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) ->
     loop.call_soon_threadsafe(stop.set)
 
 
+def main() -> None:
+    """Run the command line; a wrong setting is one line that names it, and exit code 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(serve)
+    try:
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:
+        reason = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+        typer.echo(f"sandbox: {reason}", err=True)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    typer.run(serve)
+    main()

@@ -143,6 +143,18 @@ async def test_an_unusable_data_file_or_webhook_address_stops_the_start_with_one
     assert "webhook address" in errors
 
 
+@pytest.mark.parametrize(("option", "value"), [("--port", "abc"), ("--port", "70000")])
+async def test_a_wrong_setting_stops_the_start_with_one_line(option: str, value: str) -> None:
+    errors = await stopped_with(option, value)
+    assert errors.count("\n") == 1
+    assert option in errors
+    assert "ATAA_SANDBOX_PORT" in errors
+
+
+async def test_an_option_that_does_not_exist_stops_the_start_with_one_line() -> None:
+    assert (await stopped_with("--nope")).count("\n") == 1
+
+
 async def test_a_data_file_belongs_to_one_process(start: Start, tmp_path: Path) -> None:
     data = str(tmp_path / "sandbox.db")
     await start("--data", data)
