@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
-from sqlalchemy import Table, delete, select, update
+from sqlalchemy import Executable, Table, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -33,15 +34,28 @@ async def advance(session: AsyncSession, group: str, records: Sequence[Record], 
     """
     positions = doors_of(session).positions
     for partition, after in after_of(records).items():
-        row = (positions.c.group == group, positions.c.topic == partition.topic)
-        moved = await session.execute(
-            update(positions)
-            .where(*row, positions.c.partition == partition.number)
-            .where(positions.c.next == expected.get(partition, 0))
-            .values(next=after)
-        )
+        values = {
+            "of_group": group,
+            "of_topic": partition.topic,
+            "of_partition": partition.number,
+            "expected": expected.get(partition, 0),
+            "after": after,
+        }
+        moved = await session.execute(_advancing(positions), values)
         if moved.rowcount == 0 and not await _first_row(session, positions, group, partition, after):  # type: ignore[attr-defined]
             raise Fenced(f"{group} {partition}")
+
+
+@lru_cache(maxsize=32)
+def _advancing(positions: Table) -> Executable:
+    """Built once: building it costs more than running it."""
+    return (
+        update(positions)
+        .where(positions.c.group == bindparam("of_group"), positions.c.topic == bindparam("of_topic"))
+        .where(positions.c.partition == bindparam("of_partition"))
+        .where(positions.c.next == bindparam("expected"))
+        .values(next=bindparam("after"))
+    )
 
 
 async def _first_row(
@@ -58,9 +72,17 @@ async def remember(session: AsyncSession, group: str, records: Sequence[Record])
     heard_at = datetime.now(UTC)
     by_id = {record.id: record for record in records}
     rows = [{"group": group, "event_id": event_id, "heard_at": heard_at} for event_id in by_id]
-    made = await session.execute(insert_new(session, inbox, rows, inbox.c.event_id))
+    made = await session.execute(_remembering(session.get_bind().dialect.name, inbox), rows)
     fresh = {row.event_id for row in made}
     return [record for event_id, record in by_id.items() if event_id in fresh]
+
+
+@lru_cache(maxsize=32)
+def _remembering(dialect: str, inbox: Table) -> Executable:
+    """Built once and compiled once: with the rows in it, it would be compiled anew for each batch."""
+    statement = (sqlite if dialect == "sqlite" else postgresql).insert(inbox)
+    remembering: Executable = statement.on_conflict_do_nothing().returning(inbox.c.event_id)
+    return remembering
 
 
 def insert_new(session: AsyncSession, table: Table, rows: Sequence[dict[str, object]], *returning: object):  # type: ignore[no-untyped-def]
