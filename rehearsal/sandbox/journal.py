@@ -9,11 +9,13 @@ with the process and keeps memory small.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+log = logging.getLogger("rehearsal.sandbox")
 ACK_DELAY_S: Final = 0.02  # acknowledgements nobody waits for are committed together
 
 SCHEMA: Final = """
@@ -30,6 +32,7 @@ CREATE TABLE IF NOT EXISTS payments (
     amount INTEGER NOT NULL, currency TEXT NOT NULL, fee INTEGER NOT NULL, session TEXT NOT NULL,
     pledge TEXT, metadata TEXT NOT NULL, card TEXT NOT NULL, donor TEXT NOT NULL, failure TEXT);
 CREATE INDEX IF NOT EXISTS payments_created ON payments (created);
+CREATE INDEX IF NOT EXISTS payments_books ON payments (currency, amount, fee) WHERE status = 'succeeded';
 
 CREATE TABLE IF NOT EXISTS refunds (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, payment TEXT NOT NULL,
@@ -131,6 +134,7 @@ class Journal:
         try:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
+            log.error("the journal could not be written: %s", error)
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             return error

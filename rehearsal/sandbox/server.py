@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from rehearsal.sandbox.refusals import broken, unknown_url
 from rehearsal.sandbox.shapes import to_json
 from rehearsal.sandbox.webhook_client import WebhookClient
 
+BROKEN: Final = Reply(500, to_json(broken().body()).encode())
 TICK_S: Final = 0.25
 log = logging.getLogger("rehearsal.sandbox")
 
@@ -56,7 +58,7 @@ class Sandbox:
         self._stripe = StripeDoor(self._account, options.api_key, self._faults)
         self._controls = Controls(self._account, self._faults)
         self._pages = PayPages(self._account)
-        self._server = HttpServer(self._reply, Reply(500, to_json(broken().body()).encode()))
+        self._server = HttpServer(self._reply, BROKEN)
         self._clockwork: asyncio.Task[None] | None = None
 
     @property
@@ -98,6 +100,13 @@ class Sandbox:
                 log.exception("the clockwork failed; it goes on")
 
     async def _reply(self, request: Request) -> Reply:
+        try:
+            return await self._routed(request)
+        except sqlite3.Error as error:  # a full disk, say: the journal undid what was not committed
+            log.error("%s %s not done: %s", request.method, request.target, error)
+            return BROKEN
+
+    async def _routed(self, request: Request) -> Reply:
         path, _, query = request.target.partition("?")
         method, headers = request.method, request.headers
         if path.startswith("/v1/"):

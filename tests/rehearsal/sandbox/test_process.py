@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -22,11 +23,16 @@ Process = asyncio.subprocess.Process
 Start = Callable[..., Awaitable[tuple[Process, Donor]]]
 
 
-async def spawn(*arguments: str) -> Process:
-    """`python -m rehearsal.sandbox` with pipes and without the tester's own ATAA settings."""
+async def spawn(*arguments: str, largest_file: int | None = None) -> Process:
+    """`python -m rehearsal.sandbox` with pipes and without the tester's own ATAA settings.
+
+    `largest_file` in bytes stands for a disk that is full beyond it.
+    """
     pipe = asyncio.subprocess.PIPE
     bare = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
     program = (sys.executable, "-m", "rehearsal.sandbox", *arguments)
+    if largest_file is not None:
+        program = ("prlimit", f"--fsize={largest_file}", *program)
     return await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe, stderr=pipe, env=bare)
 
 
@@ -36,9 +42,9 @@ async def start(receiver: Receiver) -> AsyncIterator[Start]:
     started: list[Process] = []
     async with AsyncExitStack() as stack:
 
-        async def started_with(*arguments: str) -> tuple[Process, Donor]:
+        async def started_with(*arguments: str, largest_file: int | None = None) -> tuple[Process, Donor]:
             settings = ("--webhook-url", receiver.url, "--webhook-secret", SECRET, "--api-key", API_KEY)
-            process = await spawn("--port", "0", *settings, *arguments)
+            process = await spawn("--port", "0", *settings, *arguments, largest_file=largest_file)
             started.append(process)
             assert process.stdout is not None
             base = (await process.stdout.readline()).decode().split()[-1]
@@ -103,6 +109,25 @@ async def test_whatever_was_answered_before_a_kill_is_true_after_it(start: Start
         intent = await donor.stripe.v1.payment_intents.retrieve_async(payment)
         assert intent.status == "succeeded"
     assert float((await donor.books())["USD"]["captured"]) >= len(answered)
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="no prlimit on this machine")
+async def test_a_full_disk_is_told_and_nothing_answered_is_lost(start: Start, tmp_path: Path) -> None:
+    data = str(tmp_path / "sandbox.db")
+    process, donor = await start("--data", data, largest_file=600_000)
+    opened: list[str] = []
+    with pytest.raises(stripe.APIError) as failed:
+        while True:
+            opened.append((await donor.session()).id)
+    assert failed.value.http_status == 500
+    process.kill()
+    assert process.stderr is not None
+    errors = (await process.stderr.read()).decode()
+    assert "not done" in errors
+    assert "Traceback" not in errors
+    _, donor = await start("--data", data)
+    listed = await donor.stripe.v1.checkout.sessions.list_async({"limit": 100})
+    assert [session.id async for session in listed.auto_paging_iter()] == opened[::-1]
 
 
 async def test_sigterm_ends_it_cleanly(start: Start) -> None:
