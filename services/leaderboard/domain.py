@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypedDict, TypeVar
 
 from backbone.contracts.leaderboard import LogType
 from backbone.contracts.pledges import DriveState
@@ -96,20 +96,19 @@ def moves(old: DriveState, new: DriveState) -> Sequence[LogType]:
         raise IllegalMove(f"a drive cannot go from {old} to {new}") from None
 
 
-@dataclass(slots=True)
-class Milestone:
-    """A sum to celebrate once; `reached_at` in RFC 3339."""
+class Milestone(TypedDict):
+    """A sum to celebrate once, in minor units; `reached_at` in RFC 3339. Stored as it is."""
 
     title: Any
     amount: int
-    reached_at: str | None = None
+    reached_at: str | None
 
 
-def carry_over(old: Sequence[Milestone], new: Sequence[Milestone]) -> list[Milestone]:
-    """`new` milestones, lowest first, with what was reached of `old` kept: the amount is the identity."""
-    reached = {milestone.amount: milestone.reached_at for milestone in old}
-    kept = [Milestone(one.title, one.amount, reached.get(one.amount)) for one in new]
-    return sorted(kept, key=lambda one: one.amount)
+def carry_over(old: Sequence[Milestone], new: Iterable[tuple[Any, int]]) -> list[Milestone]:
+    """The `new` (title, amount), lowest first, with what was reached of `old`: the amount is the identity."""
+    reached = {milestone["amount"]: milestone["reached_at"] for milestone in old}
+    kept = [Milestone(title=title, amount=amount, reached_at=reached.get(amount)) for title, amount in new]
+    return sorted(kept, key=lambda one: one["amount"])
 
 
 def percent(raised: int, goal: int) -> float:

@@ -72,7 +72,11 @@ def creator(creator_id: str, name: str = "Noor", **other: Any) -> CreatorChanged
 
 
 def pledge(
-    pledge_id: str, amount: int = 2500, status: PledgeStatus = PledgeStatus.OPEN, version: int = 1, **other: Any
+    pledge_id: str,
+    amount: int = 2500,
+    status: PledgeStatus = PledgeStatus.OPEN,
+    version: int = 1,
+    **other: Any,
 ) -> PledgeMade | PledgeChanged:
     fields: dict[str, Any] = {
         "drive_id": DRIVE,

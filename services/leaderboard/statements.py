@@ -1,0 +1,110 @@
+"""The hot `INSERT … ON CONFLICT` statements, built once a dialect: whichever event comes first makes the row.
+
+Building one costs more than running it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Column, Connection, Executable, Row, Table, bindparam, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from services.leaderboard.tables import clearings, creators, donors, drives, paces, payments, pledges
+
+Insert = postgresql.Insert | sqlite.Insert
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """Each takes a list of rows; those that add make the row where there is none."""
+
+    make_drives: Executable
+    """Leaves rows that are there."""
+    name_drives: Executable
+    name_creators: Executable
+    """Leaves rows of the same or a higher version."""
+    keep_pledges: Executable
+    """Leaves `paid`."""
+    mark_paid: Executable
+    """Answers (drive_id, open, amount) of those that were not paid before."""
+    keep_payments: Executable
+    add_to_clearings: Executable
+    credit_creators: Executable
+    """Adds `raised` and `donations`; `reached_at` only rises."""
+    add_to_donors: Executable
+    """Answers (drive_id, donor_id, net)."""
+    add_to_paces: Executable
+
+
+def statements(connection: Connection) -> Statements:
+    """The statements in the dialect of `connection`."""
+    return _of(connection.dialect.name)
+
+
+@cache
+def _of(dialect: str) -> Statements:
+    def into(table: Table) -> Insert:
+        return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+    return Statements(
+        make_drives=into(drives).on_conflict_do_nothing(),
+        name_drives=_replacing(into(drives), "version", "state", "slug", "title", "goal", "test"),
+        name_creators=_naming(into(creators)),
+        keep_pledges=_replacing(into(pledges), "version", "open", "amount"),
+        mark_paid=_upsert(into(pledges), {"paid": True}, where=pledges.c.paid.is_(False)).returning(
+            pledges.c.drive_id, pledges.c.open, pledges.c.amount
+        ),
+        keep_payments=_replacing(
+            into(payments),
+            *("version", "pledge_id", "creator_id", "donor_id"),
+            *("counted", "currency", "captured", "refunded", "disputed"),
+        ),
+        add_to_clearings=_adding(into(clearings), "net", "held"),
+        credit_creators=_crediting(into(creators), func.max if dialect == "sqlite" else func.greatest),
+        add_to_donors=_adding(into(donors), "net").returning(
+            donors.c.drive_id, donors.c.donor_id, donors.c.net
+        ),
+        add_to_paces=_adding(into(paces), "donations", "raised"),
+    )
+
+
+def _upsert(made: Insert, new: Mapping[str, Any], where: Any = None) -> Insert:
+    key = list(made.table.primary_key)
+    return made.on_conflict_do_update(index_elements=key, set_=dict(new), where=where)
+
+
+def _replacing(made: Insert, *names: str) -> Insert:
+    return _upsert(made, {name: made.excluded[name] for name in names})
+
+
+def _adding(made: Insert, *names: str) -> Insert:
+    return _upsert(made, {name: made.table.c[name] + made.excluded[name] for name in names})
+
+
+def _naming(made: Insert) -> Insert:
+    new = {name: made.excluded[name] for name in ("version", "slug", "name", "team")}
+    return _upsert(made, new, where=creators.c.version < made.excluded.version)
+
+
+def _crediting(made: Insert, later: Any) -> Insert:
+    reached_at = made.excluded.reached_at
+    new = {name: creators.c[name] + made.excluded[name] for name in ("raised", "donations")}
+    return _upsert(
+        made, new | {"reached_at": later(func.coalesce(creators.c.reached_at, reached_at), reached_at)}
+    )
+
+
+def by_id(connection: Connection, column: Column[str], ids: Iterable[str]) -> dict[str, Row[Any]]:
+    """The rows of `column`'s table with these ids, by id."""
+    rows = connection.execute(_selecting(column), {"wanted": list(ids)})
+    return {getattr(row, column.name): row for row in rows}
+
+
+@cache
+def _selecting(column: Column[str]) -> Executable:
+    """Built once: building it costs more than running it."""
+    return select(column.table).where(column.in_(bindparam("wanted", expanding=True)))
