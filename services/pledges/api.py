@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.routing import APIRouter
+from pydantic import AfterValidator
 
 from backbone.bodies import AmountTooLarge
 from backbone.caller import Caller, CallerDep, InternalDep, caller, internal
@@ -30,8 +32,17 @@ from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeVi
 from services.pledges.wishes import CreatorWish, DriveWish, PledgeWish, read
 
 JSON: Final = "application/json"
+_REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
 
-DriveRef = Annotated[str, Path(description="The drive's id or slug.", max_length=64)]
+
+def _ref(drive: str) -> str:
+    """What may name a drive at all; raises NotFound. (A NUL in a path would reach the database.)"""
+    if _REF.fullmatch(drive) is None:
+        raise NotFound("No such drive.")
+    return drive
+
+
+DriveRef = Annotated[str, Path(description="The drive's id or slug."), AfterValidator(_ref)]
 After = Annotated[str | None, Query(pattern="^[a-z0-9_]{1,40}$", description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
@@ -90,7 +101,7 @@ class Door:
         key = required_key(optional_key(request.headers.get("idempotency-key")))
         body = await body_of(request)
         wish = read(PledgeWish, body)
-        drive = request.path_params["drive"]
+        drive = _ref(request.path_params["drive"])
         command = MakePledge(drive, wish, who.partner, who.mode == "test", key, hash_body(body))
         reply, again = await self._intake.submit(command)
         return replayed(201, reply, again=again)

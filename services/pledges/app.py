@@ -26,9 +26,10 @@ from services.pledges.tables import DOORS
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 PRUNE_EVERY_S: Final = 3600.0
+SYSTEM_CLOCK: Final = SystemClock()
 
 
-def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SystemClock()) -> Service:  # noqa: B008
+def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_CLOCK) -> Service:
     """Pledges on its database and `bus`. Raises ValueError without `ATAA_TOKEN_SECRET`."""
     secret = settings.token_secret.get_secret_value()
     if not secret:

@@ -72,11 +72,15 @@ class Reader:
         }
 
     async def receipts(self, ids: Sequence[str]) -> dict[str, Any]:
-        """Whom to thank for each pledge, and for what."""
+        """Whom to thank for each pledge, and for what.
+
+        A name that may not be shown is not written to either: somebody may have typed a link into
+        it and another's address beside it.
+        """
         return {
             row.id: {
                 "email": row.email,
-                "name": row.name,
+                "name": row.name if row.approved else None,
                 "locale": row.locale,
                 "title": text_in(row.title, row.locale),
                 "amount": as_json(row.amount, row.currency),
@@ -124,6 +128,7 @@ def _with_drive_and_words(ids: Sequence[str]) -> Select[Any]:
         select(
             pledge.id, pledge.amount, pledge.currency, pledge.return_url, pledge.locale,
             drive.title, drive.slug, drive.state, words.name, words.email,
+            words.approved,
         )
         .join(DRIVES, drive.id == pledge.drive_id)
         .outerjoin(WORDS, words.pledge_id == pledge.id)

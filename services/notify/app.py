@@ -1,0 +1,81 @@
+"""Where notify is put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from fastapi import FastAPI
+from sqlalchemy import func, select
+
+from backbone import inbox
+from backbone.bus import EventBus
+from backbone.caller import InternalDep
+from backbone.clock import Clock, SystemClock
+from backbone.consumer import Consumer
+from backbone.database import Database
+from backbone.outbox import Relay
+from backbone.peer import Peer
+from backbone.service import Service, Worker, add_health, new_app
+from services.notify.handlers import HANDLERS
+from services.notify.post import FolderPost, SmtpPost, read_sender
+from services.notify.receipts import ReceiptSender
+from services.notify.settings import NotifySettings
+from services.notify.tables import DOORS
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+PRUNE_EVERY_S: Final = 3600.0
+SYSTEM_CLOCK: Final = SystemClock()
+
+
+def compose(
+    settings: NotifySettings, bus: EventBus, pledges: Peer, *, clock: Clock = SYSTEM_CLOCK
+) -> Service:
+    """Notify on its database and `bus`; it asks `pledges` for addresses."""
+    database = Database(settings.database_url(), DOORS, synchronous=settings.database_synchronous)
+    secret = settings.internal_secret.get_secret_value()
+    server = settings.mail_server()
+    post = FolderPost(settings.data_dir / "receipts") if server is None else SmtpPost(server)
+    sender = read_sender(settings.receipt_from)
+    receipts = ReceiptSender(database, pledges, secret, post, sender, settings.receipts_per_s, clock)
+    consumer = Consumer("notify", bus, ["drive-log"], HANDLERS, database)
+    app = new_app("notify", secret)
+    _install(app, database, consumer)
+    add_health(app)
+    return Service(
+        "notify",
+        app,
+        workers=[
+            Worker("notify.relay", Relay("notify", database, bus, topics=[]).run),
+            Worker("notify.consumer", consumer.run),
+            Worker("notify.receipts", receipts.run),
+            Worker("notify.pruning", _pruning(database)),
+        ],
+        start=lambda: database.migrate(MIGRATIONS),
+        close=database.close,
+    )
+
+
+def _install(app: FastAPI, database: Database, consumer: Consumer) -> None:
+    @app.get("/internal/quiet", include_in_schema=False)
+    async def quiet(_who: InternalDep) -> dict[str, int]:
+        """All 0 when nothing is on its way here. Receipts owed do not count: they wait on purpose."""
+        async with database.reading() as session:
+            waiting = await session.scalar(select(func.count()).select_from(database.doors.outbox))
+        return {"outbox": waiting or 0, "behind": consumer.behind()}
+
+
+def _pruning(database: Database) -> Callable[[asyncio.Event], Awaitable[None]]:
+    """Forget, hour by hour, what no repeat can still ask for."""
+
+    async def run(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            more = await inbox.forget_old(database)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0 if more else PRUNE_EVERY_S):
+                    await stop.wait()
+
+    return run

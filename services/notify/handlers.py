@@ -1,0 +1,48 @@
+"""What notify does with the drives' logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Insert
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.consumer import Handlers
+from backbone.contracts.leaderboard import DriveLogged
+from services.notify.domain import ReceiptStatus
+from services.notify.tables import RECEIPTS
+
+_OWE: Final[Mapping[str, Insert]] = {
+    "sqlite": sqlite.insert(RECEIPTS).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(RECEIPTS).on_conflict_do_nothing(),
+}
+
+
+async def owe_receipts(events: Sequence[DriveLogged], session: AsyncSession) -> None:
+    """Owe a receipt, once a payment, for each counted donation that came from a pledge."""
+    rows = [row for event in events if (row := _owed(event)) is not None]
+    if rows:
+        await session.execute(_OWE[session.get_bind().dialect.name], rows)
+
+
+def _owed(event: DriveLogged) -> dict[str, Any] | None:
+    amount = event.amount
+    if event.type != "donation.counted" or not event.pledge_id or not event.payment_id or amount is None:
+        return None
+    return {
+        "payment_id": event.payment_id,
+        "pledge_id": event.pledge_id,
+        "drive_id": event.drive_id,
+        "amount": amount.minor_units,
+        "currency": amount.currency,
+        "counted_at": event.at,
+        "status": ReceiptStatus.DUE.value,
+        "tries": 0,
+        "due_at": event.at,
+        "reason": None,
+    }
+
+
+HANDLERS: Final[Handlers] = {DriveLogged: owe_receipts}

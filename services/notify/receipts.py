@@ -1,0 +1,147 @@
+"""The worker that sends receipts: a few a second, each donation once, so that giving comes first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from email.headerregistry import Address
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy import Row, bindparam, select, update
+
+from backbone.clock import Clock
+from backbone.crash import crash_point
+from backbone.database import Database
+from backbone.money import Money
+from backbone.peer import Peer, PeerUnavailable, ask
+from services.notify.domain import ReceiptStatus, next_try
+from services.notify.letters import Donation, Recipient, write_receipt
+from services.notify.post import Failure, Letter, Post
+from services.notify.tables import RECEIPTS
+
+TICK_S: Final = 1.0
+
+log = structlog.get_logger()
+
+_RECEIPTS = Counter("ataa_receipts_total", "Receipts tried, by what became of them.", ["outcome"])
+
+_DUE: Final = (
+    select(RECEIPTS)
+    .where(RECEIPTS.c.due_at <= bindparam("now"))
+    .order_by(RECEIPTS.c.due_at, RECEIPTS.c.payment_id)
+    .limit(bindparam("at_most"))
+)
+_SETTLE: Final = (
+    update(RECEIPTS)
+    .where(RECEIPTS.c.payment_id == bindparam("payment"))
+    .values(
+        status=bindparam("became"),
+        tries=bindparam("tried"),
+        due_at=bindparam("again_at"),
+        reason=bindparam("why"),
+    )
+)
+
+
+class ReceiptSender:
+    """Sends what is due, asking pledges for addresses at that moment.
+
+    A crash between sending and recording repeats a letter with the same Message-ID and bytes.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        pledges: Peer,
+        secret: str,
+        post: Post,
+        sender: Address,
+        per_s: float,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._pledges = pledges
+        self._secret = secret
+        self._post = post
+        self._sender = sender
+        self._at_most = max(1, round(per_s * TICK_S))
+        self._pause_s = self._at_most / per_s
+        self._clock = clock
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until `stop`; where pledges is away, wait for it."""
+        while not stop.is_set():
+            try:
+                await self.send_due()
+            except PeerUnavailable as error:
+                log.warning("receipts.pledges_away", error=str(error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s):
+                    await stop.wait()
+
+    async def send_due(self) -> int:
+        """Try one tick's worth of what is due; how many there were. Raises PeerUnavailable."""
+        async with self._database.reading() as session:
+            asked = {"now": self._clock.now(), "at_most": self._at_most}
+            due = (await session.execute(_DUE, asked)).all()
+        if not due:
+            return 0
+        reply = await ask(
+            self._pledges, self._secret, "/internal/receipts", {"ids": [row.pledge_id for row in due]}
+        )
+        outcomes = await self._deliver(due, reply["data"])
+        crash_point("notify.receipts.after_send")
+        settled = [self._settled(row, outcomes[row.payment_id]) for row in due]
+        async with self._database.transaction() as session:
+            await session.execute(_SETTLE, settled)
+        for one in settled:
+            _RECEIPTS.labels("retried" if one["became"] == ReceiptStatus.DUE else one["became"]).inc()
+        return len(due)
+
+    async def _deliver(
+        self, due: Sequence[Row[Any]], people: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Failure | ReceiptStatus]:
+        """What became of each receipt, by payment."""
+        outcomes: dict[str, Failure | ReceiptStatus] = {}
+        letters: list[Letter] = []
+        for row in due:
+            person = people.get(row.pledge_id)
+            if person is None or person["email"] is None:
+                outcomes[row.payment_id] = ReceiptStatus.NO_ADDRESS
+                continue
+            to = Recipient(person["email"], person["name"], person["locale"], person["title"])
+            donation = Donation(row.payment_id, Money(row.amount, row.currency), row.counted_at)
+            try:
+                letters.append(Letter(row.payment_id, write_receipt(donation, to, self._sender)))
+            except ValueError as error:
+                outcomes[row.payment_id] = Failure(str(error), final=True)
+        if letters:
+            for letter, failure in zip(letters, await self._post.deliver(letters), strict=True):
+                outcomes[letter.name] = failure or ReceiptStatus.SENT
+        return outcomes
+
+    def _settled(self, row: Row[Any], outcome: Failure | ReceiptStatus) -> dict[str, Any]:
+        """The row's new values."""
+        tries = row.tries + 1
+        if isinstance(outcome, ReceiptStatus):
+            return _values(row, outcome, tries, None, None)
+        again_at = None if outcome.final else next_try(tries, self._clock.now())
+        if again_at is not None:
+            return _values(row, ReceiptStatus.DUE, tries, again_at, outcome.reason)
+        log.error("receipts.given_up", payment=row.payment_id, tries=tries, reason=outcome.reason)
+        return _values(row, ReceiptStatus.GIVEN_UP, tries, None, outcome.reason)
+
+
+def _values(
+    row: Row[Any], became: ReceiptStatus, tries: int, again_at: Any, why: str | None
+) -> dict[str, Any]:
+    return {
+        "payment": row.payment_id,
+        "became": became.value,
+        "tried": tries,
+        "again_at": again_at,
+        "why": why,
+    }

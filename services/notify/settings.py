@@ -1,0 +1,51 @@
+"""What notify reads from its environment."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr, field_validator
+
+from backbone.database import Synchronous
+from backbone.settings import Settings
+from services.notify.post import MailServer, read_mail_server, read_sender
+
+
+class NotifySettings(Settings):
+    """Settings of notify."""
+
+    database_url_notify: str = Field(
+        "", description="Database of notify, postgresql://…; empty: SQLite in the data directory."
+    )
+    database_synchronous: Synchronous = Field(
+        "FULL", description="How durable a commit on SQLite is: FULL, NORMAL or OFF."
+    )
+    smtp_url: SecretStr = Field(
+        SecretStr(""),
+        description="Where receipts are sent: smtp:// (TLS where offered), smtp+starttls:// (TLS or "
+        "nothing) or smtps://, then user:password@host:port; empty: .eml files under the data directory.",
+    )
+    receipt_from: str = Field("Ataa <receipts@localhost>", description="Sender of receipts.")
+    receipts_per_s: float = Field(
+        10.0, gt=0, le=1000, description="Receipts sent a second, at most; giving comes first."
+    )
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _is_mail_server(cls, given: SecretStr) -> SecretStr:
+        if given.get_secret_value():
+            read_mail_server(given.get_secret_value())
+        return given
+
+    @field_validator("receipt_from")
+    @classmethod
+    def _is_sender(cls, given: str) -> str:
+        read_sender(given)
+        return given
+
+    def database_url(self) -> str:
+        """Where notify keeps what it owns."""
+        return self.database_url_notify or f"sqlite:///{self.data_dir / 'notify.db'}"
+
+    def mail_server(self) -> MailServer | None:
+        """Where receipts are sent; None: into files."""
+        url = self.smtp_url.get_secret_value()
+        return read_mail_server(url) if url else None
