@@ -1,0 +1,176 @@
+"""The HTTP door: Stripe's webhooks (bare ASGI, the hot path), refunds, and what other services ask."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, Field
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backbone.bodies import Body, MoneyBody, MoneyView, Text
+from backbone.caller import CallerDep, InternalDep
+from backbone.clock import Clock
+from backbone.crash import crash_point
+from backbone.database import Database
+from backbone.idempotency import Key, RequiredKey, hash_body, replayed
+from backbone.problems import BodyTooLarge, MethodNotAllowed, Problem, Unexpected, response
+from services.payments import queries, questions
+from services.payments.backfill import Backfill
+from services.payments.pace import Pace
+from services.payments.refunds import RefundDesk, RefundWish, unsent_refunds
+from services.payments.webhooks import WebhookStore, now_s, read_body, verify
+
+WEBHOOKS_PATH: Final = "/webhooks/stripe"
+MAX_WEBHOOK_BYTES: Final = 1024 * 1024
+MAX_IDS: Final = 1_000
+QUIET_BACKFILLS: Final = 2
+
+
+class RefundBody(Body):
+    """What to give back; all that is left without an amount."""
+
+    amount: MoneyBody | None = None
+    reason: Annotated[Text, Field(max_length=500)] | None = None
+
+
+class RefundView(BaseModel):
+    """A refund as the door answers it."""
+
+    id: str
+    status: Literal["pending", "succeeded", "failed"]
+    amount: MoneyView
+
+
+class Ids(Body):
+    """Which pledges are asked about."""
+
+    ids: Annotated[list[Text], Field(max_length=MAX_IDS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the routes work with."""
+
+    database: Database
+    store: WebhookStore
+    refunds: RefundDesk
+    backfill: Backfill
+    pace: Pace
+    publishable_key: str
+    secrets: list[str]
+    livemode: bool
+    clock: Clock
+
+
+def add_routes(app: FastAPI, door: Door) -> None:
+    """Give `app` the routes of payments, all but the webhooks'."""
+
+    @app.post("/v1/pledges/{pledge}/refunds", status_code=201, response_model=RefundView)
+    async def make_refund(
+        pledge: str, body: RefundBody, request: Request, caller: CallerDep, key: RequiredKey
+    ) -> Response:
+        """Give back what was paid on a pledge, or part of it."""
+        caller.require("refunds")
+        everyone = "admin" in caller.scopes
+        wish = RefundWish(
+            pledge_id=pledge,
+            partner=None if everyone else caller.partner,
+            amount=body.amount.money() if body.amount else None,
+            reason=body.reason,
+            key=Key(f"{caller.partner}:refunds", key),
+            body_hash=hash_body(pledge.encode() + b"\n" + await request.body()),
+        )
+        status, reply, again = await door.refunds.make(wish)
+        return replayed(status, reply, again=again)
+
+    @app.post("/internal/checkouts", include_in_schema=False)
+    async def read_checkouts(asked: Ids, _: InternalDep) -> dict[str, Any]:
+        async with door.database.reading() as session:
+            found = await queries.read_checkouts(
+                session, asked.ids, door.pace.rate_per_s, door.publishable_key, door.clock.now()
+            )
+        return {"data": found}
+
+    @app.get("/internal/books", include_in_schema=False)
+    async def read_books(_: InternalDep) -> dict[str, str]:
+        async with door.database.reading() as session:
+            return await queries.read_books(session)
+
+
+def add_quiet(
+    app: FastAPI, door: Door, outbox_empty: Callable[[], Awaitable[bool]], behind: Callable[[], int]
+) -> None:
+    """`GET /internal/quiet`: what is still to be done, everything 0 when nothing is."""
+
+    @app.get("/internal/quiet", include_in_schema=False)
+    async def read_quiet(_: InternalDep) -> dict[str, int]:
+        async with door.database.reading() as session:
+            waiting = {
+                "webhooks": await queries.unapplied_webhooks(session),
+                "tickets": await queries.waiting_tickets(session),
+                "attempts": await queries.open_attempts(session),
+                "refunds": await unsent_refunds(session),
+                "unplaced_facts": await queries.unplaced_facts(session),
+                "questions": await questions.open_questions(session),
+            }
+        return {
+            "outbox": 0 if await outbox_empty() else 1,
+            "behind": behind(),
+            "backfills": max(0, QUIET_BACKFILLS - door.backfill.without_news),
+        } | waiting
+
+
+def with_webhooks(app: ASGIApp, door: Door) -> ASGIApp:
+    """`app` with the webhook route before it, in bare ASGI: two webhooks come with every donation."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != WEBHOOKS_PATH:
+            await app(scope, receive, send)
+            return
+        try:
+            await _take_webhook(scope, receive, door)
+        except Problem as problem:
+            await response(problem, Request(scope))(scope, receive, send)
+        except Exception:
+            await response(Unexpected(), Request(scope))(scope, receive, send)
+            raise
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": _STORED})
+            await send({"type": "http.response.body", "body": b'{"received":true}'})
+
+    return answer
+
+
+_STORED: Final = [(b"content-type", b"application/json"), (b"content-length", b"17")]
+
+
+async def _take_webhook(scope: Scope, receive: Receive, door: Door) -> None:
+    """Verify a webhook and store it; returns once it is durable."""
+    if scope["method"] != "POST":
+        raise MethodNotAllowed(headers={"Allow": "POST"})
+    body = await _body(receive)
+    verify(body, _header(scope, b"stripe-signature"), door.secrets, now_s())
+    await door.store.keep(read_body(body, livemode=door.livemode))
+    crash_point("payments.webhooks.after_commit")
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
+
+
+async def _body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem("The request ended early.")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_WEBHOOK_BYTES:
+            raise BodyTooLarge("A webhook has at most 1 MiB.")
+        if not message.get("more_body"):
+            return b"".join(parts)

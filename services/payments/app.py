@@ -1,0 +1,153 @@
+"""The composition root of payments."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+from prometheus_client import Gauge
+
+from backbone import idempotency, inbox
+from backbone.bus import EventBus
+from backbone.clock import Clock, SystemClock
+from backbone.consumer import Consumer
+from backbone.database import Database
+from backbone.outbox import Relay
+from backbone.peer import Peer
+from backbone.service import Service, Worker, add_health, new_app
+from services.payments import ledger
+from services.payments.api import Door, add_quiet, add_routes, with_webhooks
+from services.payments.backfill import Backfill
+from services.payments.checkouts import CheckoutDesk
+from services.payments.handlers import HANDLERS
+from services.payments.pace import Pace
+from services.payments.processor import Processor
+from services.payments.questions import Asker
+from services.payments.refunds import RefundDesk
+from services.payments.settings import PaymentsSettings
+from services.payments.stripe_processor import StripeProcessor
+from services.payments.tables import DOORS
+from services.payments.webhooks import Applier, WebhookStore, oldest_waiting
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+AUDIT_S: Final = 60.0
+TIDY_EVERY: Final = 60
+"""Audits between two rounds of forgetting what is old: once an hour."""
+
+log = structlog.get_logger()
+
+_DRIFT: Final = Gauge(
+    "ataa_ledger_drift_minor_units", "What payments add up to less what the ledger says: 0.", ["currency"]
+)
+
+
+def compose(
+    settings: PaymentsSettings,
+    bus: EventBus,
+    pledges: Peer,
+    *,
+    clock: Clock | None = None,
+    processor: Processor | None = None,
+) -> Service:
+    """Payments, ready to start. `processor` stands in for Stripe in tests."""
+    clock = clock or SystemClock()
+    secret = settings.internal_secret.get_secret_value()
+    stripe = processor or _stripe(settings)
+    database = Database(settings.database_url, DOORS, synchronous=settings.database_synchronous)
+    consumer = Consumer("payments", bus, ["pledges"], HANDLERS, database)
+    relay = Relay("payments", database, bus, topics=["payments"], floor=oldest_waiting)
+    store = WebhookStore(database, clock)
+    pace = Pace(settings.rate_per_s)
+    desk = CheckoutDesk(
+        database,
+        stripe,
+        pledges,
+        secret,
+        pace=pace,
+        in_flight=settings.stripe_in_flight,
+        news=consumer.handled,
+        clock=clock,
+    )
+    refunds = RefundDesk(database, stripe, clock, settings.timeout_s)
+    backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
+    door = Door(
+        database=database,
+        store=store,
+        refunds=refunds,
+        backfill=backfill,
+        pace=pace,
+        publishable_key=settings.stripe_publishable_key,
+        secrets=settings.stripe_webhook_secrets,
+        livemode=settings.livemode,
+        clock=clock,
+    )
+    app = new_app("payments", secret)
+    add_health(app)
+    add_routes(app, door)
+    add_quiet(app, door, relay.empty, consumer.behind)
+
+    async def close() -> None:
+        await stripe.close()
+        await database.close()
+
+    return Service(
+        "payments",
+        with_webhooks(app, door),
+        workers=[
+            Worker("payments.relay", relay.run),
+            Worker("payments.consumer", consumer.run),
+            Worker("payments.applier", Applier(database, store, clock).run),
+            Worker("payments.checkouts", desk.run),
+            Worker("payments.refunds", refunds.run),
+            Worker("payments.asker", Asker(database, stripe, clock).run),
+            Worker("payments.backfill", backfill.run),
+            Worker("payments.housekeeping", Housekeeping(database).run),
+        ],
+        start=lambda: database.migrate(MIGRATIONS),
+        close=close,
+    )
+
+
+def _stripe(settings: PaymentsSettings) -> StripeProcessor:
+    return StripeProcessor(
+        settings.stripe_api_key.get_secret_value(),
+        base=settings.stripe_api_base,
+        timeout_s=settings.timeout_s,
+        expires_s=settings.checkout_expires_s,
+        donor_url=settings.donor_url,
+        in_flight=settings.stripe_in_flight,
+    )
+
+
+class Housekeeping:
+    """Compares the ledger with the payments each minute, and forgets old door entries each hour."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep house until `stop`."""
+        rounds = 0
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AUDIT_S):
+                    await stop.wait()
+                    return
+            await self.audit()
+            rounds += 1
+            if rounds % TIDY_EVERY == 0:
+                await inbox.forget_old(self._database)
+                await idempotency.forget_old(self._database)
+
+    async def audit(self) -> dict[str, int]:
+        """The ledger's drift, a currency; anything but 0 is reported."""
+        async with self._database.reading() as session:
+            found = await ledger.drift(session)
+        for currency, units in found.items():
+            _DRIFT.labels(currency).set(units)
+            if units:
+                log.error("ledger.drift", currency=currency, minor_units=units)
+        return found

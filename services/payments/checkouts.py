@@ -1,0 +1,501 @@
+"""Opening checkouts: a durable queue of tickets drained by one leased worker at Stripe's pace.
+
+Each try is stored with its exact parameters before the call and resent verbatim under the same key
+until its outcome is known. Only an attempt known to have failed is followed by a new one, so a
+pledge never has two live sessions by our doing (ARCHITECTURE.md, "Stripe", Attempts and Pace).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, cast
+
+import structlog
+from prometheus_client import Counter, Gauge
+from sqlalchemy import ColumnElement, Row, bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.clock import Clock
+from backbone.contracts.payments import PaymentStatus
+from backbone.crash import crash_point
+from backbone.database import Database
+from backbone.group_commit import GroupCommit
+from backbone.money import Money
+from backbone.peer import Peer, PeerUnavailable, ask
+from services.payments.commands import read_facts, read_payments, restate
+from services.payments.lease import Lease
+from services.payments.pace import Pace
+from services.payments.processor import (
+    CheckoutWish,
+    OpenedCheckout,
+    Processor,
+    ProcessorError,
+    Refused,
+    TooFast,
+    Unavailable,
+    Unknown,
+)
+from services.payments.tables import ATTEMPTS, DRIVES, FACTS, PAYMENTS
+
+MAX_ATTEMPTS: Final = 3
+MAX_BATCH: Final = 64
+MAX_UNKNOWN: Final = 256
+"""With so many outcomes unknown Stripe is down: no further tickets are taken until some are known."""
+
+KEY_LIVES: Final = timedelta(hours=23)
+"""Stripe forgets a key after 24 h and would then act a second time."""
+
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 30.0
+UNAVAILABLE_S: Final = 5.0
+MANY_TRIES: Final = 6
+"""After so many unknown outcomes of one attempt a listing is asked what became of it."""
+
+LISTING_S: Final = 2.0
+LISTING_PAGES: Final = 100
+CLOCK_SKEW: Final = timedelta(minutes=5)
+SETTLED_AFTER: Final = timedelta(seconds=10)
+"""A session made is listed by then: what is not was never made."""
+
+log = structlog.get_logger()
+
+_OPENED: Final = Counter("ataa_checkouts_total", "What became of tickets.", ["outcome"])
+_UNKNOWN: Final = Gauge("ataa_checkouts_unknown", "Attempts whose outcome is not known after a first answer.")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An attempt that was stored and is to be carried out."""
+
+    key: str
+    payment_id: str
+    n: int
+    parameters: Mapping[str, Any]
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an attempt: a checkout, or the reason why there certainly is none."""
+
+    sent: Sent
+    opened: OpenedCheckout | None
+    reason: str | None = None
+    refused: str | None = None
+
+
+class CheckoutDesk:
+    """Takes tickets in their order and opens their checkouts; `news` wakes it when there are new ones."""
+
+    def __init__(
+        self,
+        database: Database,
+        processor: Processor,
+        pledges: Peer,
+        secret: str,
+        *,
+        pace: Pace,
+        in_flight: int,
+        news: asyncio.Event,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._processor = processor
+        self._pledges = pledges
+        self._secret = secret
+        self._pace = pace
+        self._news = news
+        self._clock = clock
+        self._lease = Lease(database, "checkouts", clock)
+        self._in_flight = in_flight
+        self._calls = asyncio.Semaphore(in_flight)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unknown: set[str] = set()
+        self._listed: dict[str, tuple[Sent, asyncio.Future[OpenedCheckout | None]]] = {}
+        self._listed_at = float("-inf")
+        self._outcomes: GroupCommit[Outcome, None] = GroupCommit(self._commit)
+
+    @property
+    def unknown(self) -> int:
+        """Attempts whose outcome is not known after at least one answer or timeout."""
+        return len(self._unknown)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Open checkouts until `stop`, while this process holds the lease."""
+        recovered = False
+        try:
+            while not stop.is_set():
+                self._news.clear()
+                busy = False
+                if await self._lease.held():
+                    if not recovered:
+                        recovered = await self._recover()
+                    busy = await self._admit()
+                    await self._settle_by_listing()
+                else:
+                    recovered = await self._let_go()
+                if not busy:
+                    await self._pause()
+        finally:
+            await self._finish()
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.25 if self._listed or self._tasks else 0.5):
+                await self._news.wait()
+
+    async def _finish(self) -> None:
+        """Let calls on their way end; what is left is taken up by whoever holds the lease next."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)
+        await self._let_go()
+
+    async def _let_go(self) -> bool:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._unknown.clear()
+        self._listed.clear()
+        return False
+
+    async def _recover(self) -> bool:
+        """Take up attempts that were stored and whose outcome nobody recorded."""
+        async with self._database.reading() as session:
+            rows = (await session.execute(select(ATTEMPTS).where(ATTEMPTS.c.state == "sent"))).all()
+        for row in rows:
+            self._start(Sent(row.key, row.payment_id, row.n, json.loads(row.parameters), row.made_at))
+        return True
+
+    def _room(self) -> int:
+        """How many tickets may be taken now: not many more than are called within a second."""
+        if len(self._unknown) >= MAX_UNKNOWN:
+            return 0
+        ahead = 2 * self._in_flight
+        if self._pace.limited:
+            ahead = max(2, min(ahead, int(self._pace.rate_per_s)))
+        return min(MAX_BATCH, ahead - (len(self._tasks) - len(self._unknown)))
+
+    async def _admit(self) -> bool:
+        """Take the next tickets and start their attempts; whether there may be more at once."""
+        room = self._room()
+        if room <= 0:
+            return False
+        tickets = await self._waiting(room)
+        if not tickets:
+            return False
+        try:
+            details = await self._details([row.pledge_id for row in tickets])
+        except PeerUnavailable as error:
+            log.warning("checkouts.pledges_unavailable", error=str(error))
+            return False
+        for sent in await self._store_attempts(tickets, details):
+            self._start(sent)
+        return len(tickets) == room
+
+    async def _waiting(self, at_most: int) -> Sequence[Row[Any]]:
+        columns: tuple[ColumnElement[Any], ...] = (
+            PAYMENTS.c.id, PAYMENTS.c.pledge_id, PAYMENTS.c.drive_id, PAYMENTS.c.amount, PAYMENTS.c.currency,
+            PAYMENTS.c.mode, PAYMENTS.c.locale, PAYMENTS.c.attempts, DRIVES.c.slug,
+        )  # fmt: skip
+        statement = (
+            select(*columns)
+            .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
+            .where(PAYMENTS.c.checkout == "waiting")
+            .order_by(PAYMENTS.c.number)
+            .limit(at_most)
+        )
+        async with self._database.reading() as session:
+            return (await session.execute(statement)).all()
+
+    async def _details(self, pledges: Sequence[str]) -> Mapping[str, Any]:
+        answer = await ask(self._pledges, self._secret, "/internal/checkout-details", {"ids": list(pledges)})
+        found: Mapping[str, Any] = answer["data"]
+        return found
+
+    async def _store_attempts(self, tickets: Sequence[Row[Any]], details: Mapping[str, Any]) -> list[Sent]:
+        """Store an attempt a ticket, with its exact parameters; those to be carried out."""
+        refused = await self._refused_before([row for row in tickets if row.attempts])
+        attempts: list[Outcome] = []
+        now = self._clock.now()
+        for row in tickets:
+            sent = Sent(f"{row.id}.{row.attempts + 1}", row.id, row.attempts + 1, {}, now)
+            wish = _wish(row, details.get(row.pledge_id) or {}, now)
+            try:
+                parameters = self._processor.checkout_parameters(wish, refused.get(row.id, ()))
+            except Refused as error:
+                attempts.append(Outcome(sent, None, str(error), error.parameter))
+            else:
+                sent = Sent(sent.key, sent.payment_id, sent.n, parameters, now)
+                attempts.append(Outcome(sent, None))
+        async with self._database.transaction() as session:
+            still = await _still_waiting(session, [row.id for row in tickets])
+            stored = [each for each in attempts if each.sent.payment_id in still]
+            await _insert_attempts(session, stored)
+        for each in stored:
+            if each.reason is not None:
+                _give_up(each)
+        return [each.sent for each in stored if each.reason is None]
+
+    async def _refused_before(self, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
+        """The parameters that Stripe refused in earlier attempts, a payment."""
+        refused: dict[str, list[str]] = {}
+        keys = [f"{row.id}.{n}" for row in rows for n in range(1, row.attempts + 1)]
+        if keys:
+            statement = select(ATTEMPTS.c.payment_id, ATTEMPTS.c.refused).where(ATTEMPTS.c.key.in_(keys))
+            async with self._database.reading() as session:
+                for row in await session.execute(statement.where(ATTEMPTS.c.refused.is_not(None))):
+                    refused.setdefault(row.payment_id, []).append(row.refused)
+        return refused
+
+    def _start(self, sent: Sent) -> None:
+        task = asyncio.create_task(self._carry_out(sent))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The attempt is stored as sent: it is taken up again at the next start.
+            log.error("checkouts.attempt_failed", error=f"{type(error).__name__}: {error}")
+        if len(self._tasks) - len(self._unknown) <= self._in_flight:
+            self._news.set()
+
+    async def _carry_out(self, sent: Sent) -> None:
+        """Call until the outcome of this attempt is known, then record it."""
+        try:
+            outcome = await self._until_known(sent)
+        finally:
+            self._unknown.discard(sent.key)
+            self._listed.pop(sent.key, None)
+            _UNKNOWN.set(len(self._unknown))
+        crash_point("payments.checkout.after_call")
+        await self._write_down(outcome)
+
+    async def _write_down(self, outcome: Outcome) -> None:
+        """Record an outcome; a database that is away is waited for, as nobody else knows it."""
+        while True:
+            try:
+                return await self._outcomes.submit(outcome)
+            except Exception as error:
+                log.exception("checkouts.outcome_not_recorded", error=type(error).__name__)
+                await asyncio.sleep(1.0)
+
+    async def _until_known(self, sent: Sent) -> Outcome:
+        tries = 0
+        while self._clock.now() - sent.made_at < KEY_LIVES:
+            await self._pace.turn()
+            try:
+                async with self._calls:
+                    crash_point("payments.checkout.before_call")
+                    return Outcome(sent, await self._processor.open_checkout(sent.key, sent.parameters))
+            except Refused as error:
+                return Outcome(sent, None, str(error), error.parameter)
+            except TooFast:
+                self._pace.slow_down()
+            except Unavailable as error:
+                log.error("checkouts.unavailable", reason=str(error))
+                await asyncio.sleep(UNAVAILABLE_S)
+            except Unknown as error:
+                tries += 1
+                self._unknown.add(sent.key)
+                _UNKNOWN.set(len(self._unknown))
+                if error.replayed or tries >= MANY_TRIES:
+                    return await self._listed_outcome(sent)
+                await asyncio.sleep(min(FIRST_PAUSE_S * 2**tries, LONGEST_PAUSE_S))
+        return await self._listed_outcome(sent)
+
+    async def _listed_outcome(self, sent: Sent) -> Outcome:
+        """Wait for a listing to say what became of an attempt."""
+        self._unknown.add(sent.key)
+        found: asyncio.Future[OpenedCheckout | None] = asyncio.get_running_loop().create_future()
+        self._listed[sent.key] = (sent, found)
+        opened = await found
+        return Outcome(sent, opened, None if opened else "no session was made")
+
+    async def _settle_by_listing(self) -> None:
+        """Settle all attempts of unknown outcome together, by one listing every few seconds."""
+        now = asyncio.get_running_loop().time()
+        if not self._listed or now - self._listed_at < LISTING_S:
+            return
+        self._listed_at = now
+        wanted = {sent.payment_id: (sent, found) for sent, found in self._listed.values()}
+        listed_at = self._clock.now()
+        since = min(sent.made_at for sent, _ in wanted.values()) - CLOCK_SKEW
+        after: str | None = None
+        for _ in range(LISTING_PAGES):
+            try:
+                page, after = await self._processor.list_checkouts(since, after)
+            except ProcessorError as error:
+                log.warning("checkouts.listing_failed", reason=str(error))
+                return
+            for each in page:
+                if each.payment_id in wanted:
+                    _, found = wanted.pop(each.payment_id)
+                    _resolve(found, each.checkout)
+            if not wanted or after is None:
+                break
+        if after is None:
+            for sent, found in wanted.values():
+                if listed_at - sent.made_at >= SETTLED_AFTER:
+                    _resolve(found, None)
+
+    async def _commit(self, outcomes: Sequence[Outcome]) -> Sequence[None]:
+        now = self._clock.now()
+        async with self._database.transaction() as session:
+            await session.execute(_DONE, [_attempt_update(outcome, now) for outcome in outcomes])
+            opened = [outcome for outcome in outcomes if outcome.opened is not None]
+            if opened:
+                await session.execute(_OPEN, [_payment_update(outcome) for outcome in opened])
+                await _lapse_ended(session, opened, now)
+            for checkout, failed in _failures(outcomes).items():
+                await session.execute(
+                    update(PAYMENTS).where(PAYMENTS.c.id.in_(failed)).values(checkout=checkout)
+                )
+        for outcome in outcomes:
+            if outcome.opened is not None:
+                _OPENED.labels("opened").inc()
+            elif outcome.sent.n >= MAX_ATTEMPTS:
+                _give_up(outcome)
+            else:
+                log.warning("checkouts.refused", payment=outcome.sent.payment_id, reason=outcome.reason)
+                self._news.set()
+        return [None] * len(outcomes)
+
+
+_DONE: Final = (
+    update(ATTEMPTS)
+    .where(ATTEMPTS.c.key == bindparam("at_key"))
+    .values(
+        {name: bindparam(f"to_{name}") for name in ("state", "session_id", "refused", "reason", "done_at")}
+    )
+)
+_OPEN: Final = (
+    update(PAYMENTS)
+    .where(PAYMENTS.c.id == bindparam("at_id"))
+    .values(
+        {
+            name: bindparam(f"to_{name}")
+            for name in ("session_id", "checkout_url", "client_secret", "expires_at")
+        }
+        | {"checkout": "open"}
+    )
+)
+
+
+def _wish(row: Row[Any], details: Mapping[str, Any], now: datetime) -> CheckoutWish:
+    return CheckoutWish(
+        payment_id=row.id,
+        pledge_id=row.pledge_id,
+        drive_id=row.drive_id,
+        amount=Money(row.amount, row.currency),
+        mode=cast(Literal["hosted", "embedded"], row.mode),
+        title=details.get("title") or "Donation",
+        slug=details.get("slug") or row.slug or row.drive_id,
+        return_url=details.get("return_url"),
+        email=details.get("email"),
+        locale=details.get("locale") or row.locale,
+        made_at=now,
+    )
+
+
+async def _still_waiting(session: AsyncSession, payments: Sequence[str]) -> set[str]:
+    """Those of `payments` whose tickets still wait, locked."""
+    statement = (
+        select(PAYMENTS.c.id)
+        .where(PAYMENTS.c.id.in_(payments), PAYMENTS.c.checkout == "waiting")
+        .where(PAYMENTS.c.status == PaymentStatus.AWAITED)
+        .order_by(PAYMENTS.c.number)
+        .with_for_update()
+    )
+    still = {row.id for row in await session.execute(statement)}
+    if overtaken := [each for each in payments if each not in still]:
+        await session.execute(
+            update(PAYMENTS)
+            .where(PAYMENTS.c.id.in_(overtaken), PAYMENTS.c.checkout == "waiting")
+            .values(checkout="none")
+        )
+    return still
+
+
+async def _insert_attempts(session: AsyncSession, attempts: Sequence[Outcome]) -> None:
+    if not attempts:
+        return
+    rows = [
+        {"key": each.sent.key, "payment_id": each.sent.payment_id, "n": each.sent.n,
+         "state": "sent" if each.reason is None else "failed",
+         "parameters": json.dumps(each.sent.parameters), "refused": each.refused, "reason": each.reason,
+         "made_at": each.sent.made_at}
+        for each in attempts
+    ]  # fmt: skip
+    await session.execute(insert(ATTEMPTS), rows)
+    for checkout, given_up in (("opening", False), ("failed", True)):
+        chosen = [each.sent.payment_id for each in attempts if (each.reason is not None) is given_up]
+        if chosen:
+            await session.execute(
+                update(PAYMENTS)
+                .where(PAYMENTS.c.id.in_(chosen))
+                .values(checkout=checkout, attempts=PAYMENTS.c.attempts + 1)
+            )
+
+
+def _attempt_update(outcome: Outcome, now: datetime) -> dict[str, Any]:
+    opened = outcome.opened
+    return {
+        "at_key": outcome.sent.key,
+        "to_state": "opened" if opened else "failed",
+        "to_session_id": opened.session_id if opened else None,
+        "to_refused": outcome.refused,
+        "to_reason": outcome.reason,
+        "to_done_at": now,
+    }
+
+
+def _payment_update(outcome: Outcome) -> dict[str, Any]:
+    opened = outcome.opened
+    assert opened is not None
+    return {
+        "at_id": outcome.sent.payment_id,
+        "to_session_id": opened.session_id,
+        "to_checkout_url": opened.url,
+        "to_client_secret": opened.client_secret,
+        "to_expires_at": opened.expires_at,
+    }
+
+
+def _failures(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
+    """Payments to try anew and payments given up on, by what their `checkout` then is."""
+    found: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.opened is None:
+            checkout = "failed" if outcome.sent.n >= MAX_ATTEMPTS else "waiting"
+            found.setdefault(checkout, []).append(outcome.sent.payment_id)
+    return found
+
+
+async def _lapse_ended(session: AsyncSession, outcomes: Sequence[Outcome], now: datetime) -> None:
+    """State payments whose session ended before we knew that it was theirs."""
+    sessions = [outcome.opened.session_id for outcome in outcomes if outcome.opened]
+    ended = await read_facts(session, FACTS.c.id.in_(sessions))
+    if not ended:
+        return
+    rows = await read_payments(session, PAYMENTS.c.session_id.in_(list(ended)))
+    for row in rows.values():
+        row.ended = True
+    intents = [row.intent for row in rows.values() if row.intent]
+    facts = await read_facts(session, FACTS.c.intent.in_(intents)) if intents else {}
+    await restate(session, list(rows.values()), facts, now)
+
+
+def _give_up(outcome: Outcome) -> None:
+    _OPENED.labels("failed").inc()
+    log.error("checkouts.given_up", payment=outcome.sent.payment_id, reason=outcome.reason)
+
+
+def _resolve(found: asyncio.Future[OpenedCheckout | None], opened: OpenedCheckout | None) -> None:
+    if not found.done():
+        found.set_result(opened)

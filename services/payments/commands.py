@@ -1,0 +1,458 @@
+"""Changes: facts are recorded, payments restated from them, the difference posted and announced.
+
+Everything here runs inside its caller's transaction, in multi-row statements.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from typing import Any, Final, cast
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy import bindparam, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone import ids
+from backbone.contracts.payments import PaymentChanged, PaymentStatus
+from backbone.contracts.pledges import Source
+from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
+from backbone.money import Money
+from backbone.outbox import announce
+from services.payments import ledger
+from services.payments.domain import (
+    NO_DRIVE,
+    FactKind,
+    Finding,
+    counts,
+    is_held,
+    merge,
+    merged,
+    status,
+    sum_up,
+)
+from services.payments.ledger import Entry, Standing
+from services.payments.statements import upserting
+from services.payments.tables import DRIVES, FACTS, PAYMENTS, REFUNDS
+
+log = structlog.get_logger()
+
+_STATES: Final = Counter("ataa_payments_total", "Payments that came into a state.", ["status"])
+_CAPTURED: Final = Counter("ataa_captured_minor_units_total", "Money captured.", ["currency"])
+_AGAIN: Final = Counter("ataa_payments_again_total", "Further captures on a pledge that was paid before.")
+_HELD: Final = Counter("ataa_payments_held_total", "Payments whose money matched nothing and is held.")
+
+
+@dataclass(slots=True)
+class PaymentRow:
+    """A payment as it is read, changed and written back; see `tables.Payment`."""
+
+    id: str
+    pledge_id: str | None
+    drive_id: str
+    nth: int = 0
+    version: int = 0
+    status: str = PaymentStatus.AWAITED
+    held: bool = False
+    pledge_version: int = 0
+    amount: int = 0
+    currency: str | None = None
+    donor_id: str | None = None
+    creator_id: str | None = None
+    platform: str | None = None
+    campaign: str | None = None
+    partner: str | None = None
+    mode: str = "hosted"
+    locale: str | None = None
+    intent: str | None = None
+    captured: int = 0
+    refunded: int = 0
+    disputed: int = 0
+    paid_currency: str | None = None
+    captured_at: datetime | None = None
+    ended: bool = False
+    checkout: str = "none"
+    session_id: str | None = None
+    attempts: int = 0
+
+    @property
+    def stated(self) -> tuple[object, ...]:
+        """What an announcement says that facts can change."""
+        return (
+            self.status, self.held, self.captured, self.refunded, self.disputed, self.paid_currency,
+            self.captured_at,
+        )  # fmt: skip
+
+
+COLUMNS: Final = tuple(PAYMENTS.c[each.name] for each in fields(PaymentRow))
+
+PAYMENT_FIELDS: Final = tuple(each.name for each in fields(PaymentRow))
+FINDING_FIELDS: Final = tuple(each.name for each in fields(Finding))
+
+WRITTEN: Final = tuple(
+    name for name in PAYMENT_FIELDS if name not in ("id", "checkout", "session_id", "attempts")
+)
+"""What a restatement writes back; a payment's checkout belongs to the checkout worker."""
+
+
+ByIntent = dict[str | None, PaymentRow]
+
+
+@dataclass(slots=True)
+class BookedFact:
+    """A fact as stored: the finding, whose payment it is, and what stands in the ledger for it."""
+
+    finding: Finding
+    payment_id: str | None = None
+    standing: Standing = field(default_factory=lambda: Standing(0, "", 0))
+
+    def as_row(self, at: datetime) -> dict[str, Any]:
+        """The row of `facts`."""
+        row = {name: getattr(self.finding, name) for name in FINDING_FIELDS}
+        row["payment_id"] = self.payment_id
+        standing = self.standing
+        return row | {
+            "posted": standing.units, "posted_to": standing.account, "postings": standing.postings,
+            "heard_at": at,
+        }  # fmt: skip
+
+
+async def record(session: AsyncSession, findings: Iterable[Finding], at: datetime) -> None:
+    """Record what was found, in any order and as often as it is told; restate whom it concerns.
+
+    A capture whose payment is unknown makes one; a refund or dispute whose capture is unknown is
+    kept for when it is known.
+    """
+    found = await _news(session, merged(findings))
+    if not found:
+        return
+    rows = await _payments_of(session, found.values())
+    facts = await _facts_of(session, found, rows.values())
+    before = {each: replace(fact) for each, fact in facts.items()}
+    for finding in found.values():
+        known = facts.get(finding.id)
+        facts[finding.id] = (
+            BookedFact(finding) if known is None else replace(known, finding=merge(known.finding, finding))
+        )
+    by_intent: ByIntent = {row.intent: row for row in rows.values() if row.intent is not None}
+    told = [facts[each] for each in found]
+    new = await _assign_captures(session, told, rows, by_intent)
+    concerned = {row.id: row for row in new} | _assign_others(told, rows, by_intent)
+    await _tie_refunds(session, found.values())
+    await restate(session, list(concerned.values()), facts, at, new=frozenset(row.id for row in new))
+    await store_facts(session, [fact for each, fact in facts.items() if fact != before.get(each)], at)
+
+
+async def _news(session: AsyncSession, found: dict[str, Finding]) -> dict[str, Finding]:
+    """Those of `found` that tell more than is stored; most webhooks repeat what another one said."""
+    if not found:
+        return found
+    known = await read_facts(session, FACTS.c.id.in_(found))
+    return {
+        each: finding
+        for each, finding in found.items()
+        if each not in known
+        or known[each].payment_id is None
+        or merge(known[each].finding, finding) != known[each].finding
+    }
+
+
+async def _payments_of(session: AsyncSession, findings: Collection[Finding]) -> dict[str, PaymentRow]:
+    """The payments that findings name or whose intents they concern, locked in the order of their tickets."""
+    named = {finding.payment_id for finding in findings if finding.payment_id}
+    intents = {finding.intent for finding in findings if finding.intent}
+    rows = await read_payments(session, or_(PAYMENTS.c.id.in_(named), PAYMENTS.c.intent.in_(intents)))
+    pledges = {
+        finding.pledge_id
+        for finding in findings
+        if finding.pledge_id and finding.kind is FactKind.CAPTURE and finding.payment_id not in rows
+    }
+    if pledges:
+        rows |= await read_payments(session, PAYMENTS.c.pledge_id.in_(pledges))
+    return rows
+
+
+async def read_payments(session: AsyncSession, condition: Any) -> dict[str, PaymentRow]:
+    """Payments by id, locked in the order of their tickets."""
+    statement = select(*COLUMNS).where(condition).order_by(PAYMENTS.c.number).with_for_update()
+    return {row.id: PaymentRow(*row) for row in await session.execute(statement)}
+
+
+async def _facts_of(
+    session: AsyncSession, found: Mapping[str, Finding], rows: Iterable[PaymentRow]
+) -> dict[str, BookedFact]:
+    """Every fact of these payments and of the intents found."""
+    intents = {finding.intent for finding in found.values() if finding.intent}
+    intents |= {row.intent for row in rows if row.intent}
+    ended = [each for each, finding in found.items() if finding.intent is None]
+    condition = (
+        or_(FACTS.c.intent.in_(intents), FACTS.c.id.in_(ended)) if ended else FACTS.c.intent.in_(intents)
+    )
+    return await read_facts(session, condition)
+
+
+async def read_facts(session: AsyncSession, condition: Any) -> dict[str, BookedFact]:
+    """Stored facts by Stripe's id."""
+    return {row.id: _booked(row) for row in await session.execute(select(FACTS).where(condition))}
+
+
+def _booked(row: Any) -> BookedFact:
+    finding = Finding(
+        row.id, FactKind(row.kind), row.intent, row.units, row.currency, row.rank, row.at, row.payment_id,
+        row.pledge_id, row.drive_id, row.refund_id,
+    )  # fmt: skip
+    return BookedFact(finding, row.payment_id, Standing(row.posted, row.posted_to, row.postings))
+
+
+async def _assign_captures(
+    session: AsyncSession,
+    facts: Sequence[BookedFact],
+    rows: dict[str, PaymentRow],
+    by_intent: ByIntent,
+) -> list[PaymentRow]:
+    """Give every capture its payment; those that had to be made for it."""
+    new: list[PaymentRow] = []
+    for fact in facts:
+        finding = fact.finding
+        if finding.kind is not FactKind.CAPTURE:
+            continue
+        row = by_intent.get(finding.intent) or _unpaid_payment(finding, rows)
+        if row is None:
+            row = await _make_payment(session, finding, rows)
+            new.append(row)
+        row.intent = finding.intent
+        rows[row.id] = by_intent[row.intent] = row
+        fact.payment_id = row.id
+    return new
+
+
+def _unpaid_payment(finding: Finding, rows: Mapping[str, PaymentRow]) -> PaymentRow | None:
+    """The payment a capture pays: the one it names, else its pledge's, unless that is paid already."""
+    row = _meant(finding, rows)
+    return row if row is not None and row.intent is None else None
+
+
+def _meant(finding: Finding, rows: Mapping[str, PaymentRow]) -> PaymentRow | None:
+    if (named := rows.get(finding.payment_id or "")) is not None:
+        return named
+    same = (row for row in rows.values() if finding.pledge_id and row.pledge_id == finding.pledge_id)
+    return min(same, key=lambda row: row.nth, default=None)
+
+
+async def _make_payment(
+    session: AsyncSession, finding: Finding, rows: Mapping[str, PaymentRow]
+) -> PaymentRow:
+    """A payment for a capture that has none: a pledge paid again, or one nobody told us of."""
+    meant = _meant(finding, rows)
+    if meant is not None:
+        _AGAIN.inc()
+        log.warning("payment.again", pledge=meant.pledge_id, payment=meant.id, intent=finding.intent)
+        return replace(
+            meant, id=ids.new("pay"), nth=await _next_nth(session, meant, rows), version=0, intent=None,
+            checkout="none", session_id=None, attempts=0, ended=False,
+        )  # fmt: skip
+    log.warning(
+        "payment.unannounced", pledge=finding.pledge_id, drive=finding.drive_id, intent=finding.intent
+    )
+    named = finding.payment_id
+    return PaymentRow(
+        id=named if named and ids.is_id(named, "pay") else ids.new("pay"),
+        pledge_id=_if_id(finding.pledge_id, "plg"),
+        drive_id=_if_id(finding.drive_id, "drv") or NO_DRIVE,
+    )
+
+
+def _if_id(text: str | None, kind: ids.Kind) -> str | None:
+    return text if text is not None and ids.is_id(text, kind) else None
+
+
+async def _next_nth(session: AsyncSession, meant: PaymentRow, rows: Mapping[str, PaymentRow]) -> int:
+    stored = await session.execute(select(PAYMENTS.c.nth).where(PAYMENTS.c.pledge_id == meant.pledge_id))
+    taken = {nth for (nth,) in stored} | {
+        row.nth for row in rows.values() if row.pledge_id == meant.pledge_id
+    }
+    return max(taken) + 1
+
+
+def _assign_others(
+    facts: Sequence[BookedFact],
+    rows: Mapping[str, PaymentRow],
+    by_intent: ByIntent,
+) -> dict[str, PaymentRow]:
+    """Give refunds, disputes and ended sessions their payments; the payments that are concerned."""
+    concerned: dict[str, PaymentRow] = {}
+    for fact in facts:
+        finding = fact.finding
+        if finding.kind is FactKind.ENDED:
+            row = rows.get(finding.payment_id or "")
+            if row is not None and row.session_id == finding.id:
+                row.ended = True
+        else:
+            row = by_intent.get(finding.intent)
+        if row is not None:
+            fact.payment_id = row.id
+            concerned[row.id] = row
+    return concerned
+
+
+async def _tie_refunds(session: AsyncSession, findings: Iterable[Finding]) -> None:
+    """Tell the refunds asked for through our API that Stripe has them, whoever says so first."""
+    tied = [
+        {"of": finding.refund_id, "as": finding.id}
+        for finding in findings
+        if finding.kind is FactKind.REFUND and finding.refund_id
+    ]
+    if tied:
+        await session.execute(
+            update(REFUNDS)
+            .where(REFUNDS.c.id == bindparam("of"))
+            .values(stripe_id=bindparam("as"), state="sent"),
+            tied,
+        )
+
+
+async def restate(
+    session: AsyncSession,
+    rows: Sequence[PaymentRow],
+    facts: Mapping[str, BookedFact],
+    at: datetime,
+    *,
+    new: frozenset[str] = frozenset(),
+    changed: frozenset[str] = frozenset(),
+) -> None:
+    """Bring payments, the ledger and whoever listens to what the facts say.
+
+    `facts` holds every fact of the intents of `rows`, and is told what is then posted for each.
+    `new` are to be inserted; `changed` had their attribution changed and are written in any case.
+    """
+    drives = await _drive_currencies(session, {row.drive_id for row in rows if row.intent})
+    by_intent: dict[str | None, list[BookedFact]] = defaultdict(list)
+    for fact in facts.values():
+        by_intent[fact.finding.intent].append(fact)
+    entries: list[tuple[Entry, str, str]] = []
+    said: list[PaymentRow] = []
+    for row in rows:
+        before = row.stated
+        own = by_intent[row.intent] if row.intent else []
+        entries += _state(row, own, drives.get(row.drive_id))
+        if row.stated != before or (row.id in changed and row.version):
+            row.version += 1
+            said.append(row)
+            _count(row, before)
+    spoken = {row.id for row in said}
+    await _write(session, [row for row in rows if row.id in spoken | changed | new], new, at)
+    await ledger.post(session, entries, at)
+    await announce(session, [_announcement(row, at) for row in said])
+
+
+def _state(
+    row: PaymentRow, facts: Sequence[BookedFact], drive_currency: str | None
+) -> list[tuple[Entry, str, str]]:
+    """State a payment from its facts; the postings that bring the ledger there."""
+    capture = next((fact.finding for fact in facts if fact.finding.kind is FactKind.CAPTURE), None)
+    if capture is None:
+        row.status = status(sum_up((), ended=row.ended))
+        return []
+    same = [fact for fact in facts if fact.finding.currency == capture.currency]
+    if len(same) < len(facts):
+        log.error("payment.fact_in_other_currency", payment=row.id, intent=row.intent)
+    sums = sum_up((fact.finding for fact in same), ended=row.ended)
+    row.status, row.captured, row.refunded, row.disputed = (
+        status(sums), sums.captured, sums.refunded, sums.disputed
+    )  # fmt: skip
+    row.paid_currency, row.captured_at = capture.currency, capture.at
+    row.held = is_held(capture.currency, row.currency, drive_currency)
+    entries: list[tuple[Entry, str, str]] = []
+    for fact in same:
+        finding = fact.finding
+        account = ledger.account_of(finding.kind, row.held)
+        posted, fact.standing = ledger.difference(
+            finding.id, finding.kind, finding.currency, fact.standing, counts(finding), account
+        )
+        fact.payment_id = row.id
+        entries += [(entry, row.id, row.drive_id) for entry in posted]
+    return entries
+
+
+def _count(row: PaymentRow, before: tuple[object, ...]) -> None:
+    was_status, was_held, was_captured, *_ = before
+    if row.status != was_status:
+        _STATES.labels(row.status).inc()
+    if row.paid_currency and row.captured > cast(int, was_captured):
+        _CAPTURED.labels(row.paid_currency).inc(row.captured - cast(int, was_captured))
+    if row.held and not was_held:
+        _HELD.inc()
+        log.warning("payment.held", payment=row.id, drive=row.drive_id, currency=row.paid_currency)
+
+
+async def _drive_currencies(session: AsyncSession, drives: Collection[str]) -> dict[str, str]:
+    if not drives:
+        return {}
+    rows = await session.execute(select(DRIVES.c.id, DRIVES.c.currency).where(DRIVES.c.id.in_(drives)))
+    return {row.id: row.currency for row in rows}
+
+
+async def _write(
+    session: AsyncSession, rows: Sequence[PaymentRow], new: frozenset[str], at: datetime
+) -> None:
+    made = [
+        {name: getattr(row, name) for name in PAYMENT_FIELDS} | {"made_at": at, "changed_at": at}
+        for row in rows
+        if row.id in new
+    ]
+    if made:
+        await session.execute(insert(PAYMENTS), made)
+    kept = [
+        {"at_id": row.id, "at_now": at} | {f"to_{name}": getattr(row, name) for name in WRITTEN}
+        for row in rows
+        if row.id not in new
+    ]
+    if kept:
+        await session.execute(_UPDATE, kept)
+
+
+_UPDATE: Final = (
+    update(PAYMENTS)
+    .where(PAYMENTS.c.id == bindparam("at_id"))
+    .values({name: bindparam(f"to_{name}") for name in WRITTEN} | {"changed_at": bindparam("at_now")})
+)
+
+
+def _announcement(row: PaymentRow, at: datetime) -> PaymentChanged:
+    currency = row.paid_currency or row.currency or "USD"
+    return PaymentChanged(
+        payment_id=PaymentId(row.id),
+        drive_id=DriveId(row.drive_id),
+        pledge_id=None if row.pledge_id is None else PledgeId(row.pledge_id),
+        creator_id=None if row.creator_id is None else CreatorId(row.creator_id),
+        donor_id=None if row.donor_id is None else DonorId(row.donor_id),
+        source=source_of(row),
+        version=row.version,
+        status=PaymentStatus(row.status),
+        held=row.held,
+        captured=Money(row.captured, currency),
+        refunded=Money(row.refunded, currency),
+        disputed=Money(row.disputed, currency),
+        captured_at=row.captured_at,
+        changed_at=at,
+    )
+
+
+def source_of(row: PaymentRow) -> Source | None:
+    """Where a gift came from, if anything is known of it."""
+    if row.platform is None and row.campaign is None:
+        return None
+    return Source(platform=row.platform, campaign=row.campaign)
+
+
+async def store_facts(session: AsyncSession, facts: Sequence[BookedFact], at: datetime) -> None:
+    """Write facts as they now are, new ones and known ones."""
+    if facts:
+        statement = upserting(session, FACTS, ("id",), _TOLD)
+        await session.execute(statement, [fact.as_row(at) for fact in facts])
+
+
+_TOLD: Final = tuple(column.name for column in FACTS.c if column.name not in ("id", "kind", "heard_at"))

@@ -1,0 +1,145 @@
+"""What payments does about the events it hears: a ticket a pledge, and attribution kept as pledges has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone import ids
+from backbone.consumer import Handlers
+from backbone.contracts.pledges import DriveChanged, PledgeChanged, PledgeMade, PledgeState, PledgeStatus
+from services.payments.commands import (
+    PAYMENT_FIELDS,
+    BookedFact,
+    PaymentRow,
+    read_facts,
+    read_payments,
+    restate,
+    store_facts,
+)
+from services.payments.statements import inserting_new, upserting
+from services.payments.tables import DRIVES, FACTS, PAYMENTS
+
+MAX_HELD: Final = 1_000
+"""How many held payments one change of a drive restates."""
+
+
+async def know_drives(events: Sequence[DriveChanged], session: AsyncSession) -> None:
+    """Keep each drive's newest state; money held because its drive was unknown is counted now."""
+    newest = {event.drive_id: event for event in sorted(events, key=lambda event: event.version)}
+    rows = [
+        {"id": event.drive_id, "version": event.version, "currency": event.currency, "slug": event.slug,
+         "state": event.state, "test": event.test}
+        for event in newest.values()
+    ]  # fmt: skip
+    told = ("version", "currency", "slug", "state", "test")
+    await session.execute(upserting(session, DRIVES, ("id",), told), rows)
+    held = select(PAYMENTS.c.id).where(PAYMENTS.c.drive_id.in_(newest), PAYMENTS.c.held).limit(MAX_HELD)
+    if found := [row.id for row in await session.execute(held)]:
+        rows_held = await read_payments(session, PAYMENTS.c.id.in_(found))
+        await _restate(session, list(rows_held.values()))
+
+
+async def keep_attribution(events: Sequence[PledgeState], session: AsyncSession) -> None:
+    """Give each pledge a payment, its ticket; copy its newest state into the payments it has.
+
+    Whichever event comes first makes the row: a capture may have made a bare one before.
+    """
+    newest: dict[str, PledgeState] = {}
+    for event in sorted(events, key=lambda event: event.version):
+        newest[event.pledge_id] = event
+    rows = await read_payments(session, PAYMENTS.c.pledge_id.in_(newest))
+    missing = newest.keys() - {row.pledge_id for row in rows.values()}
+    if missing:
+        at = datetime.now(UTC)
+        tickets = [_ticket(event, at) for pledge_id, event in newest.items() if pledge_id in missing]
+        made = await session.execute(inserting_new(session, PAYMENTS, "pledge_id"), tickets)
+        if overtaken := missing - {row.pledge_id for row in made}:
+            rows |= await read_payments(session, PAYMENTS.c.pledge_id.in_(overtaken))
+    await _update(session, rows.values(), newest)
+
+
+async def _update(
+    session: AsyncSession, rows: Iterable[PaymentRow], newest: Mapping[str, PledgeState]
+) -> None:
+    outdated = [row for row in rows if row.pledge_version < newest[row.pledge_id or ""].version]
+    changed: list[PaymentRow] = []
+    same: list[PaymentRow] = []
+    for row in outdated:
+        differs = _attribute(row, newest[row.pledge_id or ""])
+        (changed if differs else same).append(row)
+    if same:
+        # Most changes of a pledge are echoes of its payment: they cost one narrow statement.
+        await session.execute(_HEARD, [{"at_id": row.id, "heard": row.pledge_version} for row in same])
+    await _restate(session, changed, frozenset(row.id for row in changed))
+    cancelled = [
+        row.id
+        for row in outdated
+        if row.checkout == "waiting" and newest[row.pledge_id or ""].status is PledgeStatus.CANCELLED
+    ]
+    if cancelled:
+        await session.execute(
+            update(PAYMENTS)
+            .where(PAYMENTS.c.id.in_(cancelled), PAYMENTS.c.checkout == "waiting")
+            .values(checkout="none")
+        )
+
+
+_HEARD: Final = (
+    update(PAYMENTS).where(PAYMENTS.c.id == bindparam("at_id")).values(pledge_version=bindparam("heard"))
+)
+
+
+def _ticket(event: PledgeState, at: datetime) -> dict[str, Any]:
+    """A new payment's row, waiting for its checkout."""
+    row = PaymentRow(id=ids.new("pay"), pledge_id=event.pledge_id, drive_id=event.drive_id)
+    _attribute(row, event)
+    row.checkout = "none" if event.status is PledgeStatus.CANCELLED else "waiting"
+    return {name: getattr(row, name) for name in PAYMENT_FIELDS} | {"made_at": at, "changed_at": at}
+
+
+def _attribute(row: PaymentRow, event: PledgeState) -> bool:
+    """Copy a pledge's state into its payment; whether anything but the version differed."""
+    before = _attributes(row)
+    source = event.source
+    row.drive_id = event.drive_id
+    row.amount, row.currency = event.amount.minor_units, event.amount.currency
+    row.donor_id, row.creator_id, row.partner = event.donor_id, event.creator_id, event.partner
+    row.platform, row.campaign = (source.platform, source.campaign) if source else (None, None)
+    row.mode, row.locale = event.checkout_mode, event.locale
+    row.pledge_version = event.version
+    return _attributes(row) != before
+
+
+def _attributes(row: PaymentRow) -> tuple[object, ...]:
+    return (
+        row.drive_id, row.amount, row.currency, row.donor_id, row.creator_id, row.partner, row.platform,
+        row.campaign, row.mode, row.locale,
+    )  # fmt: skip
+
+
+async def _restate(
+    session: AsyncSession, rows: Sequence[PaymentRow], changed: frozenset[str] = frozenset()
+) -> None:
+    """State payments anew after what surrounds them changed."""
+    if not rows:
+        return
+    before: dict[str, BookedFact] = {}
+    if intents := [row.intent for row in rows if row.intent]:
+        before = await read_facts(session, FACTS.c.intent.in_(intents))
+    facts = {each: replace(fact) for each, fact in before.items()}
+    at = datetime.now(UTC)
+    await restate(session, rows, facts, at, changed=changed)
+    await store_facts(session, [fact for each, fact in facts.items() if fact != before[each]], at)
+
+
+HANDLERS: Final[Handlers] = {
+    DriveChanged: know_drives,
+    PledgeMade: keep_attribution,
+    PledgeChanged: keep_attribution,
+}

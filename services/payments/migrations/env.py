@@ -1,0 +1,8 @@
+"""Alembic's entry: payments' own tables, inside the transaction that `Database.migrate` opened."""
+
+from __future__ import annotations
+
+from backbone.migrations import run
+from services.payments.tables import Table
+
+run(Table.metadata)

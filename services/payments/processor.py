@@ -1,0 +1,140 @@
+"""What payments asks of a payment processor, and how its answers are told apart.
+
+The one distinction that matters is whether something certainly did not happen (`Refused`,
+`TooFast`, `Unavailable`) or may have (`Unknown`): only the first allows a new idempotency key.
+Amounts are ISO minor units here; a processor that counts otherwise converts at its own door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from backbone.money import Money
+from services.payments.domain import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutWish:
+    """What a checkout is to be opened for."""
+
+    payment_id: str
+    pledge_id: str
+    drive_id: str
+    amount: Money
+    mode: Literal["hosted", "embedded"]
+    title: str
+    slug: str
+    return_url: str | None
+    email: str | None
+    locale: str | None
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedCheckout:
+    """A live checkout; a hosted one has a `url`, an embedded one a `client_secret`."""
+
+    session_id: str
+    url: str | None
+    client_secret: str | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCheckout:
+    """A checkout as a listing shows it, with the payment its metadata names."""
+
+    payment_id: str | None
+    checkout: OpenedCheckout
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as the processor sent or listed it, to be kept; `body` is JSON in UTF-8."""
+
+    id: str
+    type: str
+    created_at: datetime
+    body: bytes
+
+
+class ProcessorError(Exception):
+    """A call that did not answer with what was asked for."""
+
+
+class Refused(ProcessorError):
+    """It certainly did not happen, and will not with these parameters; `parameter` names the culprit."""
+
+    def __init__(self, reason: str, parameter: str | None = None) -> None:
+        super().__init__(reason)
+        self.parameter = parameter
+
+
+class TooFast(ProcessorError):
+    """It certainly did not happen: the rate limit was hit; the same call again, later and slower."""
+
+
+class Unavailable(ProcessorError):
+    """It certainly did not happen and it is nobody's fault but the installation's (a key withdrawn)."""
+
+
+class Unknown(ProcessorError):
+    """It may have happened: the same key again. `replayed`: the key answers with a stored error for ever."""
+
+    def __init__(self, reason: str, *, replayed: bool = False) -> None:
+        super().__init__(reason)
+        self.replayed = replayed
+
+
+class Processor(Protocol):
+    """A payment processor. Every call raises `ProcessorError` and nothing else, within its timeout."""
+
+    def checkout_parameters(self, wish: CheckoutWish, without: Sequence[str] = ()) -> dict[str, Any]:
+        """The exact parameters that open this checkout, to be stored and sent verbatim.
+
+        `without` names parameters refused before; raises `Refused` for what cannot be sent at all
+        (an amount the processor does not take, a parameter that cannot be left out).
+        """
+        ...
+
+    async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
+        """Open a checkout under an idempotency key."""
+        ...
+
+    async def list_checkouts(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[ListedCheckout], str | None]:
+        """One page of the checkouts created at or after `since`, newest first, and where the next begins."""
+        ...
+
+    def refund_parameters(
+        self, intent: str, amount: Money, refund_id: str, reason: str | None
+    ) -> dict[str, Any]:
+        """The exact parameters of a refund; raises `Refused` for an amount it does not take."""
+        ...
+
+    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Finding:
+        """Refund under an idempotency key."""
+        ...
+
+    async def list_refunds(self, intent: str) -> list[Finding]:
+        """All refunds of a payment intent (at most a few hundred)."""
+        ...
+
+    async def find_capture(self, intent: str) -> Finding | None:
+        """The capture of a payment intent, None where it was not captured or is not known."""
+        ...
+
+    async def list_lost_events(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[StoredEvent], str | None]:
+        """One page of the events since `since` that no delivery succeeded for, and where the next begins."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...

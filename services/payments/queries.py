@@ -1,0 +1,103 @@
+"""Reads: checkouts for those who wait, the books, whether all is quiet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.clock import rfc3339
+from backbone.contracts.payments import PaymentStatus
+from backbone.money import decimal_string
+from services.payments import ledger
+from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, WAITING, WEBHOOKS
+
+SHOWN: Final[Mapping[str, str | None]] = {
+    PaymentStatus.AWAITED: None,
+    PaymentStatus.CAPTURED: "paid",
+    PaymentStatus.PARTLY_REFUNDED: "partly_refunded",
+    PaymentStatus.REFUNDED: "refunded",
+    PaymentStatus.DISPUTED: "disputed",
+    PaymentStatus.LAPSED: "lapsed",
+}
+"""A payment's status as a pledge's."""
+
+_COLUMNS: Final = (
+    PAYMENTS.c.pledge_id, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version, PAYMENTS.c.checkout,
+    PAYMENTS.c.checkout_url, PAYMENTS.c.client_secret, PAYMENTS.c.expires_at,
+)  # fmt: skip
+
+
+async def read_checkouts(
+    session: AsyncSession, pledges: Sequence[str], rate_per_s: float, publishable_key: str, now: datetime
+) -> dict[str, Any]:
+    """What payments knows of pledges, by id; those it has not heard of are left out."""
+    statement = select(*_COLUMNS).where(PAYMENTS.c.pledge_id.in_(pledges), PAYMENTS.c.nth == 0)
+    rows = (await session.execute(statement)).all()
+    first: int | None = None
+    if any(row.checkout == "waiting" for row in rows):
+        waiting = select(func.min(PAYMENTS.c.number)).where(PAYMENTS.c.checkout == "waiting")
+        first = (await session.execute(waiting)).scalar_one()
+    return {
+        row.pledge_id: {
+            "status": SHOWN[row.status],
+            "checkout": _checkout(row, publishable_key, now),
+            "queue": _queue(row, first, rate_per_s),
+            "version": row.version,
+        }
+        for row in rows
+    }
+
+
+def _checkout(row: Any, publishable_key: str, now: datetime) -> dict[str, Any] | None:
+    if row.checkout != "open" or row.status != PaymentStatus.AWAITED or row.expires_at <= now:
+        return None
+    return {
+        "url": row.checkout_url,
+        "client_secret": row.client_secret,
+        "publishable_key": publishable_key or None,
+        "expires_at": rfc3339(row.expires_at),
+    }
+
+
+def _queue(row: Any, first: int | None, rate_per_s: float) -> dict[str, int] | None:
+    """How many tickets are before this one, itself included; 0 once its turn has come."""
+    if row.checkout not in ("waiting", "opening") or row.status != PaymentStatus.AWAITED:
+        return None
+    position = max(1, row.number - (first or row.number) + 1) if row.checkout == "waiting" else 0
+    return {"position": position, "eta_seconds": math.ceil(position / max(rate_per_s, 1.0))}
+
+
+async def read_books(session: AsyncSession) -> dict[str, str]:
+    """What is at the processor by the ledger, a currency, as decimal strings."""
+    balances = await ledger.balance(session, ledger.CLEARING)
+    return {currency: decimal_string(units, currency) for currency, units in sorted(balances.items())}
+
+
+async def unapplied_webhooks(session: AsyncSession) -> int:
+    """Stored webhooks not yet applied."""
+    return await _count(session, WEBHOOKS, WEBHOOKS.c.state == WAITING)
+
+
+async def waiting_tickets(session: AsyncSession) -> int:
+    """Tickets whose turn has not come."""
+    return await _count(session, PAYMENTS, PAYMENTS.c.checkout == "waiting")
+
+
+async def open_attempts(session: AsyncSession) -> int:
+    """Attempts to open a checkout whose outcome is not recorded."""
+    return await _count(session, ATTEMPTS, ATTEMPTS.c.state == "sent")
+
+
+async def unplaced_facts(session: AsyncSession) -> int:
+    """Refunds and disputes of money we do not know of."""
+    return await _count(session, FACTS, FACTS.c.payment_id.is_(None), FACTS.c.intent.is_not(None))
+
+
+async def _count(session: AsyncSession, table: Any, *conditions: Any) -> int:
+    counted = select(func.count()).select_from(table).where(*conditions)
+    return (await session.execute(counted)).scalar_one()

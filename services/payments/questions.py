@@ -1,0 +1,134 @@
+"""What Stripe must be asked, because a webhook only hinted at it or cannot be placed.
+
+`charge.refunded` only prompts a read of the refunds; a refund or dispute of a payment intent
+nobody knows is kept, and after ten minutes Stripe is asked for the intent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.clock import Clock
+from backbone.database import Database
+from services.payments.commands import read_facts, record
+from services.payments.domain import FactKind, Finding, counts
+from services.payments.processor import Processor, ProcessorError, Refused
+from services.payments.statements import inserting_new, upserting
+from services.payments.tables import FACTS, QUESTIONS
+
+BATCH: Final = 20
+POLL_S: Final = 0.5
+MAX_TRIES: Final = 30
+SLOWEST: Final = timedelta(hours=1)
+
+log = structlog.get_logger()
+
+
+async def ask_refunds(session: AsyncSession, hints: Mapping[str, int], ask_at: datetime) -> None:
+    """Have the refunds of these intents read; `hints` is what Stripe says is refunded, an intent."""
+    rows = [
+        {"intent": intent, "kind": "refunds", "expected": refunded, "tries": 0, "ask_at": ask_at}
+        for intent, refunded in hints.items()
+    ]
+    if not rows:
+        return
+    told = ("expected", "tries", "ask_at")
+    await session.execute(upserting(session, QUESTIONS, ("intent", "kind"), told), rows)
+
+
+async def ask_unplaced(session: AsyncSession, intents: Collection[str], ask_at: datetime) -> None:
+    """Have those of `intents` asked for whose facts belong to no payment we know."""
+    if not intents:
+        return
+    unplaced = select(FACTS.c.intent).where(FACTS.c.payment_id.is_(None), FACTS.c.intent.in_(intents))
+    found = {row.intent for row in await session.execute(unplaced)}
+    if not found:
+        return
+    rows = [{"intent": each, "kind": "intent", "tries": 0, "ask_at": ask_at} for each in found]
+    await session.execute(inserting_new(session, QUESTIONS), rows)
+
+
+class Asker:
+    """Asks Stripe what is due, and records the answers as facts."""
+
+    def __init__(self, database: Database, processor: Processor, clock: Clock) -> None:
+        self._database = database
+        self._processor = processor
+        self._clock = clock
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Ask until `stop`."""
+        while not stop.is_set():
+            if not await self.ask_due():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await stop.wait()
+
+    async def ask_due(self) -> int:
+        """Ask what is due now; how much there was."""
+        due = select(QUESTIONS).where(QUESTIONS.c.ask_at <= self._clock.now()).limit(BATCH)
+        async with self._database.reading() as session:
+            rows = (await session.execute(due.order_by(QUESTIONS.c.ask_at))).all()
+        for row in rows:
+            await self._ask(row)
+        return len(rows)
+
+    async def _ask(self, row: Row[Any]) -> None:
+        async with self._database.reading() as session:
+            answered = await _is_answered(session, row)
+        try:
+            findings = [] if answered else await self._answer(row)
+        except ProcessorError as error:
+            await self._later(row, str(error))
+            return
+        async with self._database.transaction() as session:
+            await record(session, findings, self._clock.now())
+            await session.execute(_this(delete(QUESTIONS), row))
+
+    async def _answer(self, row: Row[Any]) -> list[Finding]:
+        if row.kind == "refunds":
+            return await self._processor.list_refunds(row.intent)
+        capture = await self._processor.find_capture(row.intent)
+        if capture is None:
+            raise Refused("Stripe knows of no capture")
+        return [capture]
+
+    async def _later(self, row: Row[Any], reason: str) -> None:
+        """Ask again, ever more patiently; past the bound give up and say so (the facts stay)."""
+        tries = row.tries + 1
+        log.warning("question.unanswered", intent=row.intent, kind=row.kind, tries=tries, reason=reason)
+        pause = min(timedelta(seconds=2.0**tries), SLOWEST)
+        async with self._database.transaction() as session:
+            if tries >= MAX_TRIES:
+                await session.execute(_this(delete(QUESTIONS), row))
+                log.error("question.given_up", intent=row.intent, kind=row.kind)
+            else:
+                later = _this(update(QUESTIONS), row)
+                await session.execute(later.values(tries=tries, ask_at=self._clock.now() + pause))
+
+
+def _this(statement: Any, row: Row[Any]) -> Any:
+    return statement.where(QUESTIONS.c.intent == row.intent, QUESTIONS.c.kind == row.kind)
+
+
+async def _is_answered(session: AsyncSession, row: Row[Any]) -> bool:
+    """Whether our facts already say what was to be asked."""
+    facts = await read_facts(session, FACTS.c.intent == row.intent)
+    if row.kind == "intent":
+        return row.intent in facts
+    refunds = [fact.finding for fact in facts.values() if fact.finding.kind is FactKind.REFUND]
+    return bool(sum(counts(refund) for refund in refunds) == row.expected)
+
+
+async def open_questions(session: AsyncSession) -> int:
+    """How many readings of refunds are still to be done."""
+    counted = select(func.count()).select_from(QUESTIONS).where(QUESTIONS.c.kind == "refunds")
+    return (await session.execute(counted)).scalar_one()

@@ -1,0 +1,311 @@
+"""Refunds asked for through our API: reserved under the payment's lock, stored, then sent.
+
+They meet Stripe's webhooks from both sides: the answer and the webhook tell the same fact (`re_…`),
+and its metadata ties it to our row (ARCHITECTURE.md, "Refunds meet from both sides"). A crash at
+any line neither loses nor doubles one: it is sent again under the same key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+import structlog
+from sqlalchemy import Row, and_, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone import ids
+from backbone.clock import Clock
+from backbone.crash import crash_point
+from backbone.database import Database
+from backbone.idempotency import Key, claim, settle
+from backbone.money import Money, as_json
+from backbone.problems import Conflict, Invalid, NotFound
+from services.payments.commands import PaymentRow, read_facts, read_payments, record
+from services.payments.domain import Finding, RefundRank
+from services.payments.processor import Processor, ProcessorError, Refused, Unknown
+from services.payments.tables import FACTS, PAYMENTS, REFUNDS
+
+POLL_S: Final = 0.5
+BATCH: Final = 20
+LONGEST_PAUSE_S: Final = 60.0
+KEY_LIVES: Final = timedelta(hours=23)
+SETTLED_AFTER: Final = timedelta(seconds=10)
+
+log = structlog.get_logger()
+
+RefundState = Literal["pending", "succeeded", "failed"]
+
+
+class RefundExceedsPayment(Conflict):
+    slug, title = "refund-exceeds-payment", "More than is left of the payment"
+
+
+class NotPaid(Conflict):
+    slug, title = "pledge-not-paid", "Nothing was paid yet"
+
+
+class CurrencyDiffers(Invalid):
+    slug, title = "currency-differs", "The refund's currency is not the payment's"
+
+
+@dataclass(frozen=True, slots=True)
+class RefundWish:
+    """Give back `amount` of what was paid on a pledge, all that is left where it is None."""
+
+    pledge_id: str
+    partner: str | None  # None: any partner's (the installation's own key)
+    amount: Money | None
+    reason: str | None
+    key: Key
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A refund as stored before it is sent."""
+
+    id: str
+    payment_id: str
+    intent: str
+    amount: Money
+    parameters: Mapping[str, Any]
+    n: int
+    tries: int
+    key: Key
+    made_at: datetime
+
+    @property
+    def stripe_key(self) -> str:
+        """Its idempotency key at Stripe."""
+        return self.id if self.n == 1 else f"{self.id}.{self.n}"
+
+
+class RefundDesk:
+    """Makes refunds, and sends again those whose outcome is not known."""
+
+    def __init__(self, database: Database, processor: Processor, clock: Clock, timeout_s: float) -> None:
+        self._database = database
+        self._processor = processor
+        self._clock = clock
+        self._in_request = timedelta(seconds=2 * timeout_s)
+
+    async def make(self, wish: RefundWish) -> tuple[int, bytes, bool]:
+        """The answer's status and body, and whether it was given before.
+
+        Raises `NotFound`, `NotPaid`, `RefundExceedsPayment`, `CurrencyDiffers`, and what a reused
+        key raises.
+        """
+        async with self._database.transaction() as session:
+            before = await claim(session, wish.key, wish.body_hash)
+            if before is None:
+                reserved = await self._reserve(session, wish)
+        if before is not None:
+            return *before.replay(wish.body_hash), True
+        crash_point("payments.refunds.after_reserve")
+        return *await self._send(reserved), False
+
+    async def _reserve(self, session: AsyncSession, wish: RefundWish) -> Reserved:
+        """Take the amount out of what is left, under the payment's lock."""
+        rows = await read_payments(session, PAYMENTS.c.pledge_id == wish.pledge_id)
+        own = [row for row in rows.values() if wish.partner is None or row.partner == wish.partner]
+        if not own:
+            raise NotFound("No such pledge.")
+        paid = [row for row in own if row.captured]
+        if not paid:
+            raise NotPaid("Only what was paid can be refunded.")
+        row, amount = await self._choose(session, paid, wish.amount)
+        now = self._clock.now()
+        refund_id = ids.new("rfd")
+        assert row.intent is not None
+        try:
+            parameters = self._processor.refund_parameters(row.intent, amount, refund_id, wish.reason)
+        except Refused as error:
+            raise Invalid(str(error)) from error
+        reserved = Reserved(refund_id, row.id, row.intent, amount, parameters, 1, 0, wish.key, now)
+        await self._store(session, reserved)
+        return reserved
+
+    async def _choose(
+        self, session: AsyncSession, paid: list[PaymentRow], wanted: Money | None
+    ) -> tuple[PaymentRow, Money]:
+        """The payment to refund from (a pledge paid twice has two) and how much."""
+        lefts = [(row, row.captured - row.refunded - await _unsent(session, row.id)) for row in paid]
+        currency = paid[0].paid_currency or ""
+        if wanted is not None and wanted.currency != currency:
+            raise CurrencyDiffers(f"It was paid in {currency}.")
+        for row, left in lefts:
+            units = left if wanted is None else wanted.minor_units
+            if 0 < units <= left:
+                return row, Money(units, currency)
+        most = max(left for _, left in lefts)
+        raise RefundExceedsPayment(f"{Money(max(most, 0), currency)} is left to refund.")
+
+    async def _store(self, session: AsyncSession, reserved: Reserved) -> None:
+        row = {
+            "id": reserved.id,
+            "payment_id": reserved.payment_id,
+            "intent": reserved.intent,
+            "units": reserved.amount.minor_units,
+            "currency": reserved.amount.currency,
+            "parameters": json.dumps(reserved.parameters),
+            "state": "unsent",
+            "n": 1,
+            "tries": 0,
+            "scope": reserved.key.scope,
+            "key": reserved.key.key,
+            "settled": False,
+            "next_try_at": reserved.made_at + self._in_request,
+            "made_at": reserved.made_at,
+        }
+        await session.execute(insert(REFUNDS), [row])
+
+    async def _send(self, reserved: Reserved) -> tuple[int, bytes]:
+        """Send a refund and record what came of it; the answer for whoever asked."""
+        finding, refusal, unknown = None, None, None
+        try:
+            if self._clock.now() - reserved.made_at >= KEY_LIVES:
+                raise Unknown("its key is too old to be sent again", replayed=True)
+            finding = await self._processor.refund(reserved.stripe_key, reserved.parameters)
+        except Refused as error:
+            refusal = str(error)
+        except ProcessorError as error:
+            unknown = error
+        if isinstance(unknown, Unknown) and unknown.replayed:
+            return await self._look_up(reserved)
+        crash_point("payments.refunds.after_send")
+        if finding is not None:
+            return await self._record(reserved, finding)
+        if refusal is not None:
+            return await self._fail(reserved, refusal)
+        return await self._later(reserved, str(unknown))
+
+    async def _look_up(self, reserved: Reserved) -> tuple[int, bytes]:
+        """The key answers with a stored error for ever: the list of refunds says what happened."""
+        try:
+            listed = await self._processor.list_refunds(reserved.intent)
+        except ProcessorError as error:
+            return await self._later(reserved, str(error))
+        found = next((each for each in listed if each.refund_id == reserved.id), None)
+        if found is not None:
+            return await self._record(reserved, found)
+        if self._clock.now() - reserved.made_at < SETTLED_AFTER:
+            return await self._later(reserved, "not listed yet")
+        return await self._later(reserved, "a stored error; nothing was refunded", new_key=True)
+
+    async def _record(self, reserved: Reserved, finding: Finding) -> tuple[int, bytes]:
+        async with self._database.transaction() as session:
+            await record(session, [finding], self._clock.now())
+            await session.execute(
+                _row(reserved).values(state="sent", stripe_id=finding.id, tries=reserved.tries + 1)
+            )
+            facts = await read_facts(session, FACTS.c.id == finding.id)
+            return await self._settle(session, reserved, _state(facts[finding.id].finding.rank))
+
+    async def _fail(self, reserved: Reserved, reason: str) -> tuple[int, bytes]:
+        log.warning("refund.refused", refund=reserved.id, reason=reason)
+        async with self._database.transaction() as session:
+            await session.execute(_row(reserved).values(state="failed", reason=reason[:2000]))
+            return await self._settle(session, reserved, "failed")
+
+    async def _later(self, reserved: Reserved, reason: str, *, new_key: bool = False) -> tuple[int, bytes]:
+        """Leave a refund to the retries; whoever asked is told that it is pending."""
+        tries = reserved.tries + 1
+        pause = timedelta(seconds=min(0.5 * 2.0 ** min(tries, 10), LONGEST_PAUSE_S))
+        log.warning("refund.unknown", refund=reserved.id, tries=tries, reason=reason)
+        async with self._database.transaction() as session:
+            values = {"tries": tries, "reason": reason[:2000], "next_try_at": self._clock.now() + pause}
+            if new_key:
+                values["n"] = reserved.n + 1
+            await session.execute(_row(reserved).where(REFUNDS.c.state == "unsent").values(values))
+            return await self._settle(session, reserved, "pending")
+
+    async def _settle(
+        self, session: AsyncSession, reserved: Reserved, state: RefundState
+    ) -> tuple[int, bytes]:
+        """Give the idempotency key its answer, once; the answer."""
+        amount = as_json(reserved.amount.minor_units, reserved.amount.currency)
+        reply = json.dumps({"id": reserved.id, "status": state, "amount": amount}).encode()
+        first = await session.execute(
+            _row(reserved).where(REFUNDS.c.settled.is_(False)).values(settled=True).returning(REFUNDS.c.id)
+        )
+        if first.first() is not None:
+            await settle(session, reserved.key, 201, reply)
+        return 201, reply
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send again what is due, until `stop`."""
+        while not stop.is_set():
+            if not await self.send_due():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await stop.wait()
+
+    async def send_due(self) -> int:
+        """Send the unsent refunds that are due; how many there were.
+
+        One whose webhook came before its answer could be recorded only owes its asker an answer.
+        """
+        due = (
+            select(REFUNDS)
+            .where(
+                REFUNDS.c.next_try_at <= self._clock.now(),
+                or_(
+                    REFUNDS.c.state == "unsent", and_(REFUNDS.c.state == "sent", REFUNDS.c.settled.is_(False))
+                ),
+            )
+            .order_by(REFUNDS.c.next_try_at)
+            .limit(BATCH)
+        )
+        async with self._database.reading() as session:
+            rows = (await session.execute(due)).all()
+        for row in rows:
+            if row.state == "unsent":
+                await self._send(_reserved(row))
+            else:
+                await self._answer_late(row)
+        return len(rows)
+
+    async def _answer_late(self, row: Row[Any]) -> None:
+        async with self._database.transaction() as session:
+            facts = await read_facts(session, FACTS.c.id == row.stripe_id)
+            await self._settle(session, _reserved(row), _state(facts[row.stripe_id].finding.rank))
+
+
+def _reserved(row: Row[Any]) -> Reserved:
+    return Reserved(
+        row.id, row.payment_id, row.intent, Money(row.units, row.currency), json.loads(row.parameters), row.n,
+        row.tries, Key(row.scope, row.key), row.made_at,
+    )  # fmt: skip
+
+
+def _row(reserved: Reserved) -> Any:
+    return update(REFUNDS).where(REFUNDS.c.id == reserved.id)
+
+
+def _state(rank: int) -> RefundState:
+    if rank == RefundRank.FAILED:
+        return "failed"
+    return "succeeded" if rank == RefundRank.SUCCEEDED else "pending"
+
+
+async def _unsent(session: AsyncSession, payment_id: str) -> int:
+    """What is reserved and no fact yet: refunds asked for that Stripe has not told of."""
+    reserved = await session.execute(
+        select(func.coalesce(func.sum(REFUNDS.c.units), 0)).where(
+            REFUNDS.c.payment_id == payment_id,
+            REFUNDS.c.state == "unsent",
+        )
+    )
+    return int(reserved.scalar_one())
+
+
+async def unsent_refunds(session: AsyncSession) -> int:
+    """How many refunds have no known outcome yet."""
+    counted = select(func.count()).select_from(REFUNDS).where(REFUNDS.c.state == "unsent")
+    return (await session.execute(counted)).scalar_one()

@@ -1,0 +1,48 @@
+"""Multi-row statements that both stores know, built once: with their rows in them, each batch size
+would be compiled anew.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Executable, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+
+def inserting_new(session: AsyncSession, table: Table, *returning: str) -> Executable:
+    """`INSERT … ON CONFLICT DO NOTHING RETURNING` those columns; execute it with a list of rows."""
+    return _inserting_new(session.get_bind().dialect.name, table, returning)
+
+
+def upserting(session: AsyncSession, table: Table, key: tuple[str, ...], told: tuple[str, ...]) -> Executable:
+    """`INSERT … ON CONFLICT (key) DO UPDATE` of the columns `told`; execute it with a list of rows.
+
+    A table with a column `version` keeps the row of the higher one.
+    """
+    return _upserting(session.get_bind().dialect.name, table, key, told)
+
+
+@lru_cache(maxsize=32)
+def _inserting_new(dialect: str, table: Table, returning: tuple[str, ...]) -> Executable:
+    statement = _insert(dialect, table).on_conflict_do_nothing()
+    found: Executable = (
+        statement.returning(*(table.c[name] for name in returning)) if returning else statement
+    )
+    return found
+
+
+@lru_cache(maxsize=32)
+def _upserting(dialect: str, table: Table, key: tuple[str, ...], told: tuple[str, ...]) -> Executable:
+    statement = _insert(dialect, table)
+    newer = table.c.version < statement.excluded.version if "version" in table.c else None
+    found: Executable = statement.on_conflict_do_update(
+        index_elements=list(key), set_={name: statement.excluded[name] for name in told}, where=newer
+    )
+    return found
+
+
+def _insert(dialect: str, table: Table) -> Any:
+    return (sqlite if dialect == "sqlite" else postgresql).insert(table)

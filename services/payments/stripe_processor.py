@@ -1,0 +1,266 @@
+"""Stripe behind the `Processor` protocol: StripeClient over aiohttp, without retries of its own.
+
+Requests go through `raw_request_async`: the same client, keys, version and errors, without turning
+each answer into objects nobody reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import aiohttp
+import stripe
+from prometheus_client import Counter
+
+from backbone.database import microseconds
+from backbone.money import Money
+from services.payments.domain import Finding
+from services.payments.processor import (
+    CheckoutWish,
+    ListedCheckout,
+    OpenedCheckout,
+    ProcessorError,
+    Refused,
+    StoredEvent,
+    TooFast,
+    Unavailable,
+    Unknown,
+)
+from services.payments.stripe_objects import (
+    NotTaken,
+    intent_capture,
+    moment_of,
+    ours,
+    refund_finding,
+    stored,
+    to_stripe,
+)
+
+API_VERSION: Final = "2026-10-28.endive"
+PAGE: Final = 100
+MAX_PAGES: Final = 10
+SESSIONS: Final = "/v1/checkout/sessions"
+
+LOCALES: Final = frozenset(
+    (
+        "bg", "cs", "da", "de", "el", "en", "en-GB", "es", "es-419", "et", "fi", "fil", "fr", "fr-CA", "hr",
+        "hu", "id", "it", "ja", "ko", "lt", "lv", "ms", "mt", "nb", "nl", "pl", "pt", "pt-BR", "ro", "ru",
+        "sk", "sl", "sv", "th", "tr", "vi", "zh", "zh-HK", "zh-TW",
+    )
+)  # fmt: skip
+"""Languages of Stripe's page (docs.stripe.com/js/appendix/supported_locales); Arabic is not among them."""
+
+OPTIONAL: Final = frozenset(("customer_email", "locale", "success_url", "return_url"))
+"""Parameters a checkout can do without, or with our own page in their place."""
+
+_REQUESTS: Final = Counter("ataa_stripe_requests_total", "Calls to Stripe.", ["endpoint", "outcome"])
+
+
+class StripeProcessor:
+    """Stripe, or the sandbox at `base`; `donor_url` is where donors find our own pages."""
+
+    def __init__(
+        self, key: str, *, base: str, timeout_s: float, expires_s: int, donor_url: str, in_flight: int
+    ) -> None:
+        self._key = key
+        self._base = base
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._expires_s = expires_s
+        self._donor_url = donor_url
+        self._in_flight = in_flight
+        self._session: aiohttp.ClientSession | None = None
+        self._client: stripe.StripeClient | None = None
+
+    def _connected(self) -> stripe.StripeClient:
+        """The client, made in the running loop at its first use."""
+        if self._client is None:
+            connector = aiohttp.TCPConnector(limit=self._in_flight + 8)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
+            http = stripe.AIOHTTPClient(timeout=self._timeout, session=self._session)
+            self._client = stripe.StripeClient(
+                self._key,
+                http_client=http,
+                max_network_retries=0,
+                stripe_version=API_VERSION,
+                base_addresses={"api": self._base} if self._base else {},
+            )
+        return self._client
+
+    async def close(self) -> None:
+        """See `Processor.close`."""
+        if self._session is not None:
+            await self._session.close()
+        self._client = self._session = None
+
+    def checkout_parameters(self, wish: CheckoutWish, without: Sequence[str] = ()) -> dict[str, Any]:
+        """See `Processor.checkout_parameters`; the session lives for `expires_s`."""
+        if unavoidable := [name for name in without if name not in OPTIONAL]:
+            raise Refused(f"Stripe refused {unavoidable[0]}", unavoidable[0])
+        metadata = {
+            "ataa_pledge": wish.pledge_id,
+            "ataa_payment": wish.payment_id,
+            "ataa_drive": wish.drive_id,
+        }
+        price = {
+            "currency": wish.amount.currency.lower(),
+            "unit_amount": _taken(wish.amount),
+            "product_data": {"name": wish.title[:200]},
+        }
+        parameters: dict[str, Any] = {
+            "mode": "payment",
+            "submit_type": "donate",
+            "adaptive_pricing": {"enabled": False},
+            "client_reference_id": wish.pledge_id,
+            "metadata": metadata,
+            "payment_intent_data": {"metadata": metadata},
+            "line_items": [{"price_data": price, "quantity": 1}],
+            "expires_at": microseconds(wish.made_at) // 1_000_000 + self._expires_s,
+            **self._addresses(wish, without),
+        }
+        if wish.email and "customer_email" not in without:
+            parameters["customer_email"] = wish.email
+        if "locale" not in without:
+            parameters["locale"] = _locale(wish.locale)
+        return parameters
+
+    def _addresses(self, wish: CheckoutWish, without: Sequence[str]) -> dict[str, Any]:
+        ours = f"{self._donor_url}/donate/{wish.slug}"
+        refused = "success_url" in without or "return_url" in without
+        thanks = wish.return_url if wish.return_url and not refused else f"{ours}?thanks={wish.pledge_id}"
+        if wish.mode == "embedded":
+            return {"ui_mode": "embedded_page", "return_url": thanks}
+        return {"ui_mode": "hosted_page", "success_url": thanks, "cancel_url": ours}
+
+    async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
+        """See `Processor.open_checkout`."""
+        return _opened(await self._call("post", SESSIONS, {**parameters, "idempotency_key": key}))
+
+    async def list_checkouts(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[ListedCheckout], str | None]:
+        """See `Processor.list_checkouts`."""
+        found, following = await self._page(SESSIONS, {"created": {"gte": _seconds(since)}}, after)
+        listed = [
+            ListedCheckout(ours(each)["payment_id"], _opened(each), moment_of(each["created"]))
+            for each in found
+        ]
+        return listed, following
+
+    def refund_parameters(
+        self, intent: str, amount: Money, refund_id: str, reason: str | None
+    ) -> dict[str, Any]:
+        """See `Processor.refund_parameters`."""
+        metadata = {"ataa_refund": refund_id} | ({"reason": reason[:500]} if reason else {})
+        return {"payment_intent": intent, "amount": _taken(amount), "metadata": metadata}
+
+    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Finding:
+        """See `Processor.refund`."""
+        answer = await self._call("post", "/v1/refunds", {**parameters, "idempotency_key": key})
+        found = refund_finding(answer)
+        if found is None:
+            raise Unknown("the refund names no payment intent")
+        return found
+
+    async def list_refunds(self, intent: str) -> list[Finding]:
+        """See `Processor.list_refunds`."""
+        findings: list[Finding] = []
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            found, after = await self._page("/v1/refunds", {"payment_intent": intent}, after)
+            findings += [finding for each in found if (finding := refund_finding(each)) is not None]
+            if after is None:
+                break
+        return findings
+
+    async def find_capture(self, intent: str) -> Finding | None:
+        """See `Processor.find_capture`; its moment is when the intent was made, Stripe tells no other."""
+        try:
+            answer = await self._call("get", f"/v1/payment_intents/{intent}", {})
+        except Refused:
+            return None
+        if answer["status"] != "succeeded":
+            return None
+        return intent_capture(answer, moment_of(answer["created"]))
+
+    async def list_lost_events(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[StoredEvent], str | None]:
+        """See `Processor.list_lost_events`."""
+        query = {"delivery_success": "false", "created": {"gte": _seconds(since)}}
+        found, following = await self._page("/v1/events", query, after)
+        return [stored(each, json.dumps(each).encode()) for each in found], following
+
+    async def _page(
+        self, path: str, query: Mapping[str, Any], after: str | None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """One page of a list, newest first, and the id that leads to the next."""
+        cursor = {"starting_after": after} if after else {}
+        answer = await self._call("get", path, {**query, **cursor, "limit": PAGE})
+        found: list[dict[str, Any]] = answer["data"]
+        return found, found[-1]["id"] if answer["has_more"] and found else None
+
+    async def _call(self, method: str, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """One request; raises `ProcessorError` and nothing else."""
+        endpoint = path.split("/")[2] if path != SESSIONS else "checkout_sessions"
+        try:
+            answer = await self._connected().raw_request_async(method, path, **parameters)
+            thing: dict[str, Any] = answer.data
+        except Exception as error:
+            failure = _failure(error)
+            _REQUESTS.labels(endpoint, type(failure).__name__.lower()).inc()
+            raise failure from error
+        _REQUESTS.labels(endpoint, "ok").inc()
+        return thing
+
+
+def _failure(error: Exception) -> ProcessorError:
+    """What an error says about whether the request was carried out (docs.stripe.com/error-low-level)."""
+    reason = f"{type(error).__name__}: {error}"[:500]
+    match error:
+        case stripe.RateLimitError():
+            return TooFast(reason)
+        case stripe.IdempotencyError():
+            # The key was used with other parameters: something of ours may have happened under it.
+            return Unknown(reason, replayed=True)
+        case stripe.AuthenticationError() | stripe.PermissionError():
+            return Unavailable(reason)
+        case stripe.InvalidRequestError() | stripe.CardError():
+            return Refused(reason, error.param)
+        case stripe.StripeError():
+            return Unknown(reason, replayed=_replayed(error))
+        case _:
+            return Unknown(reason)
+
+
+def _replayed(error: stripe.StripeError) -> bool:
+    return str((error.headers or {}).get("Idempotent-Replayed", "")).lower() == "true"
+
+
+def _opened(session: Mapping[str, Any]) -> OpenedCheckout:
+    return OpenedCheckout(
+        session["id"], session.get("url"), session.get("client_secret"), moment_of(session["expires_at"])
+    )
+
+
+def _taken(amount: Money) -> int:
+    try:
+        return to_stripe(amount.minor_units, amount.currency)
+    except NotTaken as error:
+        raise Refused(str(error), "amount") from error
+
+
+def _locale(wanted: str | None) -> str:
+    """The nearest language of Stripe's page; `auto` lets the donor's browser choose."""
+    if wanted is None:
+        return "auto"
+    if wanted in LOCALES:
+        return wanted
+    language = wanted.replace("_", "-").split("-")[0].lower()
+    return language if language in LOCALES else "auto"
+
+
+def _seconds(at: datetime) -> int:
+    return microseconds(at) // 1_000_000

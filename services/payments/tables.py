@@ -1,0 +1,250 @@
+"""The rows of payments. Money is minor units of ISO 4217; moments are aware UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, cast
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint, text
+from sqlalchemy import Table as SqlTable
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from backbone.database import BIGINT_KEY, Utc, doors
+
+WAITING: Final = 0
+APPLIED: Final = 1
+SET_ASIDE: Final = 2
+"""What became of a stored webhook."""
+
+
+class Table(SQLModel, registry=registry()):
+    """A row of payments' own database."""
+
+
+DOORS: Final = doors(Table.metadata)
+
+
+def _where(condition: str) -> dict[str, Any]:
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+class Drive(Table, table=True):
+    """What payments knows of a drive: the currency its money must have."""
+
+    __tablename__ = "drives"
+
+    id: str = Field(primary_key=True)
+    version: int
+    currency: str
+    slug: str
+    state: str
+    test: bool
+
+
+class Payment(Table, table=True):
+    """One payment: a pledge's ticket and what came of it.
+
+    `number` is the ticket. `nth` is 0 for a pledge's own payment; each further capture on the same
+    pledge has a row of its own, with 1, 2, ….
+    `checkout` is waiting → opening → open, or failed (Stripe would not open it) or none (nothing to
+    open); the amounts are sums of the payment's facts, in `paid_currency` once money was captured.
+    """
+
+    __tablename__ = "payments"
+    __table_args__ = (
+        UniqueConstraint("pledge_id", "nth", name="payments_of_pledge"),
+        Index("payments_waiting", "number", **_where("checkout = 'waiting'")),
+        Index("payments_held", "drive_id", **_where("held")),
+        {"sqlite_autoincrement": True},
+    )
+
+    number: int = Field(sa_column=Column(BIGINT_KEY, primary_key=True, autoincrement=True))
+    id: str = Field(unique=True)
+    pledge_id: str | None
+    drive_id: str
+    nth: int
+    version: int
+    status: str
+    held: bool
+    pledge_version: int
+    amount: int = Field(sa_type=BigInteger)
+    currency: str | None
+    donor_id: str | None
+    creator_id: str | None
+    platform: str | None
+    campaign: str | None
+    partner: str | None
+    mode: str
+    locale: str | None
+    intent: str | None = Field(unique=True)
+    captured: int = Field(sa_type=BigInteger)
+    refunded: int = Field(sa_type=BigInteger)
+    disputed: int = Field(sa_type=BigInteger)
+    paid_currency: str | None
+    captured_at: datetime | None = Field(sa_type=Utc)
+    ended: bool
+    checkout: str
+    attempts: int
+    session_id: str | None
+    checkout_url: str | None
+    client_secret: str | None
+    expires_at: datetime | None = Field(sa_type=Utc)
+    made_at: datetime = Field(sa_type=Utc)
+    changed_at: datetime = Field(sa_type=Utc)
+
+
+class Attempt(Table, table=True):
+    """One try to open a checkout, stored before the call; `key` is its idempotency key.
+
+    `state` is sent (the outcome is not known) → opened | failed; `parameters` are resent verbatim,
+    `refused` names the one that Stripe did not take.
+    """
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index("attempts_sent", "key", **_where("state = 'sent'")),)
+
+    key: str = Field(primary_key=True)
+    payment_id: str
+    n: int
+    state: str
+    parameters: str
+    session_id: str | None
+    refused: str | None
+    reason: str | None
+    made_at: datetime = Field(sa_type=Utc)
+    done_at: datetime | None = Field(sa_type=Utc)
+
+
+class Webhook(Table, table=True):
+    """A verified event of Stripe's as it came; a person's details are struck out once it was applied."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        Index("webhooks_waiting", "number", **_where("state = 0")),
+        {"sqlite_autoincrement": True},
+    )
+
+    number: int = Field(sa_column=Column(BIGINT_KEY, primary_key=True, autoincrement=True))
+    event_id: str = Field(unique=True)
+    type: str
+    body: bytes = Field(sa_type=LargeBinary)
+    state: int = Field(sa_type=Integer)
+    tries: int
+    reason: str | None
+    created_at: datetime = Field(sa_type=Utc)
+    received_at: datetime = Field(sa_type=Utc)
+
+
+class Fact(Table, table=True):
+    """Something that happened to money at Stripe, by Stripe's id: it never unhappens.
+
+    kind capture (`pi_…`), refund (`re_…`), dispute (`dp_…`) or ended (`cs_…`: a session ended
+    unpaid). `rank` only rises (see domain.py). `posted` is what stands in the ledger for it at
+    account `posted_to`, by `postings` rows so far.
+    """
+
+    __tablename__ = "facts"
+    __table_args__ = (Index("facts_orphaned", "heard_at", **_where("payment_id IS NULL")),)
+
+    id: str = Field(primary_key=True)
+    kind: str
+    intent: str | None = Field(index=True)
+    units: int = Field(sa_type=BigInteger)
+    currency: str
+    rank: int
+    at: datetime = Field(sa_type=Utc)
+    payment_id: str | None
+    pledge_id: str | None
+    drive_id: str | None
+    refund_id: str | None
+    posted: int = Field(sa_type=BigInteger)
+    posted_to: str
+    postings: int
+    heard_at: datetime = Field(sa_type=Utc)
+
+
+class Refund(Table, table=True):
+    """A refund asked for through our API, stored before it is sent; `stripe_id` once Stripe has it.
+
+    `state` is unsent → sent | failed; `n` counts its idempotency keys.
+    """
+
+    __tablename__ = "refunds"
+    __table_args__ = (Index("refunds_unsent", "id", **_where("state = 'unsent'")),)
+
+    id: str = Field(primary_key=True)
+    payment_id: str = Field(index=True)
+    intent: str
+    units: int = Field(sa_type=BigInteger)
+    currency: str
+    parameters: str
+    state: str
+    n: int
+    tries: int
+    stripe_id: str | None
+    reason: str | None
+    scope: str
+    key: str
+    settled: bool
+    next_try_at: datetime = Field(sa_type=Utc)
+    made_at: datetime = Field(sa_type=Utc)
+
+
+class Question(Table, table=True):
+    """Something to ask Stripe about a payment intent: `refunds` (its list) or `intent` (itself).
+
+    `expected` is what Stripe said is refunded: where our facts say so too, there is nothing to ask.
+    """
+
+    __tablename__ = "questions"
+
+    intent: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    expected: int | None = Field(sa_type=BigInteger)
+    tries: int
+    ask_at: datetime = Field(sa_type=Utc)
+
+
+class Posting(Table, table=True):
+    """One line of the ledger: `units` > 0 from account `credit` to account `debit`, for one cause."""
+
+    __tablename__ = "postings"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    number: int = Field(sa_column=Column(BIGINT_KEY, primary_key=True, autoincrement=True))
+    debit: str
+    credit: str
+    units: int = Field(sa_type=BigInteger)
+    currency: str
+    cause: str = Field(unique=True)
+    payment_id: str
+    drive_id: str
+    posted_at: datetime = Field(sa_type=Utc)
+
+
+class Lane(Table, table=True):
+    """A lease: the one worker of `name` at a time; and how far a backfill has read (`cursor`)."""
+
+    __tablename__ = "lanes"
+
+    name: str = Field(primary_key=True)
+    holder: str
+    until: datetime = Field(sa_type=Utc)
+    cursor: int = Field(sa_type=BigInteger)
+
+
+def table_of(row: type[Table]) -> SqlTable:
+    """The SQLAlchemy table behind a row class, for multi-row statements."""
+    return cast(SqlTable, row.__table__)  # type: ignore[attr-defined]
+
+
+DRIVES: Final = table_of(Drive)
+PAYMENTS: Final = table_of(Payment)
+ATTEMPTS: Final = table_of(Attempt)
+WEBHOOKS: Final = table_of(Webhook)
+FACTS: Final = table_of(Fact)
+REFUNDS: Final = table_of(Refund)
+QUESTIONS: Final = table_of(Question)
+POSTINGS: Final = table_of(Posting)
+LANES: Final = table_of(Lane)

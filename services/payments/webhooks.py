@@ -1,0 +1,287 @@
+"""The webhook store: a webhook is a doorbell. Verify, store, answer; then work.
+
+Stripe repeats, reorders and loses webhooks, so storing is by event id, and applying is recording
+facts. An event that cannot be applied is set aside with its reason, reported and never lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import stripe
+import structlog
+from prometheus_client import Counter, Histogram
+from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.clock import Clock
+from backbone.crash import crash_point
+from backbone.database import Database
+from backbone.group_commit import GroupCommit
+from backbone.problems import Problem
+from services.payments import questions
+from services.payments.commands import record
+from services.payments.processor import StoredEvent
+from services.payments.statements import inserting_new
+from services.payments.stripe_objects import READERS, Reading, Unreadable, read_event, stored
+from services.payments.tables import APPLIED, SET_ASIDE, WAITING, WEBHOOKS
+
+TOLERANCE_S: Final = 300
+"""How far a signature's moment may be from ours, either way (Stripe's library bounds the past only)."""
+
+BATCH: Final = 200
+GATHER_S: Final = 0.02
+TRIES: Final = 3
+
+log = structlog.get_logger()
+
+_WEBHOOKS: Final = Counter("ataa_webhooks_total", "Webhooks at the door and after.", ["type", "result"])
+_DELAY: Final = Histogram(
+    "ataa_webhook_delay_seconds",
+    "From Stripe's event to its being applied.",
+    buckets=(0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 86400),
+)
+
+PERSONAL: Final = frozenset(
+    (
+        "billing_details",
+        "collected_information",
+        "customer_details",
+        "customer_email",
+        "receipt_email",
+        "shipping",
+    )
+)
+"""A person's details in Stripe's objects; struck out of the store once an event was applied."""
+
+
+class BadWebhook(Problem):
+    status, slug, title = 400, "bad-webhook", "The webhook is not Stripe's"
+
+
+def verify(body: bytes, signature: str, secrets: Sequence[str], now: float) -> None:
+    """Raises `BadWebhook` unless one of `secrets` signed `body` within TOLERANCE_S of `now`, either way.
+
+    Stripe's scheme: https://docs.stripe.com/webhooks#verify-manually.
+    """
+    for secret in secrets:
+        with suppress(stripe.SignatureVerificationError, ValueError, TypeError, OverflowError):
+            stripe.WebhookSignature.verify_header(body, signature, secret)
+            if abs(now - _signed_at(signature)) <= TOLERANCE_S:
+                return
+            raise BadWebhook("Its signature is too old or from the future.")
+    raise BadWebhook("Its signature does not fit.")
+
+
+def _signed_at(signature: str) -> int:
+    """The moment the header names; its form was checked before."""
+    return next(int(part[2:]) for part in signature.split(",") if part.startswith("t="))
+
+
+def read_body(body: bytes, *, livemode: bool) -> StoredEvent:
+    """The event to store; raises `BadWebhook` for what is no event or belongs to the other mode."""
+    try:
+        event = json.loads(body)
+        kept = stored(event, body)
+    except (ValueError, Unreadable) as error:
+        raise BadWebhook("It is not an event.") from error
+    if event.get("livemode") is not livemode:
+        raise BadWebhook("It belongs to the other mode, live or test.")
+    return kept
+
+
+class WebhookStore:
+    """Takes events in, each once, many in one transaction; `news` is set when there is work."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self.news = asyncio.Event()
+        self._intake: GroupCommit[StoredEvent, bool] = GroupCommit(self._commit)
+
+    async def keep(self, event: StoredEvent) -> bool:
+        """Store an event; False where it was there before. Durable when it returns."""
+        return await self._intake.submit(event)
+
+    async def keep_all(self, events: Sequence[StoredEvent]) -> int:
+        """Store listed events; how many were new."""
+        return sum(await self._commit(events)) if events else 0
+
+    async def _commit(self, events: Sequence[StoredEvent]) -> list[bool]:
+        received_at = self._clock.now()
+        unique = {event.id: event for event in events}
+        rows = [
+            {"event_id": event.id, "type": event.type, "body": event.body, "state": WAITING, "tries": 0,
+             "created_at": event.created_at, "received_at": received_at}
+            for event in unique.values()
+        ]  # fmt: skip
+        async with self._database.transaction() as session:
+            made = await session.execute(inserting_new(session, WEBHOOKS, "event_id"), rows)
+            new = {row.event_id for row in made}
+        if new:
+            self.news.set()
+        return [_was_new(event, new) for event in events]
+
+
+def _was_new(event: StoredEvent, new: set[str]) -> bool:
+    """Whether this is the first of its id; further copies in the same batch are repeats."""
+    first = event.id in new
+    new.discard(event.id)
+    _WEBHOOKS.labels(_type(event.type), "stored" if first else "repeat").inc()
+    return first
+
+
+def _type(name: str) -> str:
+    return name if name in READERS else "other"
+
+
+class Applier:
+    """Applies stored webhooks in the order of their arrival, in batches of one transaction each."""
+
+    def __init__(self, database: Database, store: WebhookStore, clock: Clock) -> None:
+        self._database = database
+        self._store = store
+        self._clock = clock
+        self._gather = False
+        self.applied = asyncio.Event()
+        """Set after every batch."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Apply until `stop`."""
+        while not stop.is_set():
+            self._store.news.clear()
+            if not await self.apply_waiting():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await self._store.news.wait()
+                if self._gather:
+                    # Under load a short wait makes batches, which cost far less an event.
+                    await asyncio.sleep(GATHER_S)
+
+    async def apply_waiting(self) -> int:
+        """Apply the next batch; how many there were. One that fails is tried again, one event at a time."""
+        async with self._database.reading() as session:
+            rows = (
+                await session.execute(
+                    select(WEBHOOKS)
+                    .where(WEBHOOKS.c.state == WAITING)
+                    .order_by(WEBHOOKS.c.number)
+                    .limit(BATCH)
+                )
+            ).all()
+        self._gather = len(rows) > 4
+        if rows:
+            await self._apply_or_halve(rows)
+            self.applied.set()
+        return len(rows)
+
+    async def _apply_or_halve(self, rows: Sequence[Row[Any]]) -> None:
+        try:
+            await self._apply(rows)
+        except (OperationalError, InterfaceError, OSError):
+            raise  # the database is away: nothing can be recorded, not even a failure
+        except Exception as error:
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                await self._apply_or_halve(rows[:middle])
+                await self._apply_or_halve(rows[middle:])
+                return
+            await self._note_failure(rows[0], error)
+
+    async def _apply(self, rows: Sequence[Row[Any]]) -> None:
+        now = self._clock.now()
+        events = [json.loads(row.body) for row in rows]
+        readings = [read_event(event) for event in events]
+        async with self._database.transaction() as session:
+            await record(session, [each.finding for each in readings if each.finding is not None], now)
+            await _ask_about(session, readings, now)
+            await _mark_applied(session, rows, events)
+            crash_point("payments.applier.before_commit")
+        crash_point("payments.applier.after_commit")
+        for row in rows:
+            _WEBHOOKS.labels(_type(row.type), "applied").inc()
+            _DELAY.observe(max(0.0, (now - row.created_at).total_seconds()))
+
+    async def _note_failure(self, row: Row[Any], error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"[:2000]
+        tries = row.tries + 1
+        aside = tries >= TRIES or isinstance(error, Unreadable)
+        async with self._database.transaction() as session:
+            await session.execute(
+                update(WEBHOOKS)
+                .where(WEBHOOKS.c.number == row.number)
+                .values(tries=tries, reason=reason, state=SET_ASIDE if aside else WAITING)
+            )
+        _WEBHOOKS.labels(_type(row.type), "set_aside" if aside else "failed").inc()
+        log.error("webhook.failed", event_id=row.event_id, type=row.type, set_aside=aside, reason=reason)
+
+
+async def _ask_about(session: AsyncSession, readings: Sequence[Reading], now: datetime) -> None:
+    """Note what Stripe is to be asked: refunds it hinted at, captures of facts nobody can place."""
+    hints = {each.refunds_of: each.refunded for each in readings if each.refunds_of}
+    await questions.ask_refunds(session, hints, now + timedelta(seconds=2))
+    placed = {each.finding.intent for each in readings if each.finding is not None and each.finding.intent}
+    await questions.ask_unplaced(session, placed, now + timedelta(minutes=10))
+
+
+async def _mark_applied(session: AsyncSession, rows: Sequence[Row[Any]], events: Sequence[Any]) -> None:
+    """Mark webhooks applied, and strike out people's details where there are any."""
+    bare: list[int] = []
+    struck: list[dict[str, Any]] = []
+    for row, event in zip(rows, events, strict=True):
+        if strike_out(event):
+            struck.append(
+                {"at_number": row.number, "to_body": json.dumps(event, separators=(",", ":")).encode()}
+            )
+        else:
+            bare.append(row.number)
+    if bare:
+        await session.execute(update(WEBHOOKS).where(WEBHOOKS.c.number.in_(bare)).values(state=APPLIED))
+    if struck:
+        await session.execute(
+            update(WEBHOOKS)
+            .where(WEBHOOKS.c.number == bindparam("at_number"))
+            .values(state=APPLIED, body=bindparam("to_body")),
+            struck,
+        )
+
+
+def strike_out(thing: Any) -> bool:
+    """Empty a person's details anywhere in a Stripe object, in place; whether there were any."""
+    found = False
+    if isinstance(thing, dict):
+        for name, value in thing.items():
+            if name in PERSONAL:
+                found |= bool(value)
+                thing[name] = None
+            elif isinstance(value, dict | list):
+                found |= strike_out(value)
+    elif isinstance(thing, list):
+        for each in thing:
+            found |= strike_out(each)
+    return found
+
+
+async def oldest_waiting(session: AsyncSession) -> datetime | None:
+    """When the oldest webhook not yet applied was received: no watermark may be later."""
+    row = (
+        await session.execute(
+            select(WEBHOOKS.c.received_at)
+            .where(WEBHOOKS.c.state == WAITING)
+            .order_by(WEBHOOKS.c.number)
+            .limit(1)
+        )
+    ).first()
+    return None if row is None else row.received_at
+
+
+def now_s() -> float:
+    """Unix time, as signatures count it."""
+    return time.time()
