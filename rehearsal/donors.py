@@ -20,6 +20,8 @@ DESK_CLERKS: Final = 8
 CHECKOUT_PATIENCE_S: Final = 180.0
 PAID_PATIENCE_S: Final = 60.0
 LOOK_WAIT_S: Final = 10
+DESK_WAIT_S: Final = 2
+"""A clerk's look holds less long: a change between two looks would cost the whole wait."""
 RUSH_LIMIT_S: Final = 600.0
 """Past this the rush ends even if the least number of gifts was not reached (a very slow machine)."""
 _MOST_TROUBLES: Final = 50
@@ -226,7 +228,7 @@ class Donors:
             pledge = await self._look(pledge_id, token, wait_s)
             if pledge.get("status") not in ("open", "lapsed", "cancelled"):
                 return True
-            wait_s = LOOK_WAIT_S
+            wait_s = DESK_WAIT_S
         return False
 
     def _paid(self, intention: Intention, pledge_id: str, token: str) -> None:
