@@ -68,13 +68,13 @@ def _mac(secret: str, body: str) -> str:
     return hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest()
 
 
-def caller(request: Request) -> Caller:
+async def caller(request: Request) -> Caller:
     """FastAPI dependency: the vouched-for caller of this request."""
     secret: str = request.app.state.internal_secret
     return read_caller(secret, request.headers.get(HEADER, ""))
 
 
-def internal(who: Annotated[Caller, Depends(caller)]) -> Caller:
+async def internal(who: Annotated[Caller, Depends(caller)]) -> Caller:
     """FastAPI dependency of `/internal` routes: one of our own processes."""
     who.require("internal")
     return who

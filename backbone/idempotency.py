@@ -135,14 +135,14 @@ async def forget_old(database: Database, at_most: int = 5_000) -> int:
     return len(rows)
 
 
-def optional_key(idempotency_key: Annotated[str | None, Header()] = None) -> str | None:
+async def optional_key(idempotency_key: Annotated[str | None, Header()] = None) -> str | None:
     """FastAPI dependency: the request's key, if it has one; raises `KeyMalformed`."""
     if idempotency_key is not None and _FORM.fullmatch(idempotency_key) is None:
         raise KeyMalformed("1 to 255 visible ASCII characters.")
     return idempotency_key
 
 
-def required_key(key: Annotated[str | None, Depends(optional_key)]) -> str:
+async def required_key(key: Annotated[str | None, Depends(optional_key)]) -> str:
     """FastAPI dependency: the request's key; raises `KeyMissing`."""
     if key is None:
         raise KeyMissing("Send an Idempotency-Key header, new for each intention.")

@@ -120,9 +120,14 @@ class InProcessPeer:
             else:
                 parts.append(message.get("body", b""))
 
+        framed = (
+            headers
+            if not body or "content-length" in headers
+            else {**headers, "content-length": str(len(body))}
+        )
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                await self.app(scope_of(method, path, headers, query), receive, send)
+                await self.app(scope_of(method, path, framed, query), receive, send)
         except TimeoutError as error:
             raise PeerUnavailable(f"{method} {path}: TimeoutError") from error
         except Exception as error:

@@ -14,7 +14,7 @@ from backbone.telemetry import configure_logs
 from embedded.app import run
 from embedded.settings import ALL_SETTINGS, OUTSIDE, EmbeddedSettings
 
-cli = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=False)
+cli = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 
 @cli.callback(invoke_without_command=True)

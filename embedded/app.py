@@ -132,6 +132,6 @@ async def _make_demo_key(data: DataDir, keys: dict[str, str], door: ASGIApp, por
     headers = {"authorization": f"Bearer {keys['admin']}", "content-type": "application/json"}
     reply = await InProcessPeer(door).request("POST", "/v1/keys", headers=headers, body=body)
     if reply.status != 201:
-        raise RuntimeError(f"the demo's key could not be made: {reply.status}")
+        raise RuntimeError(f"the demo's key could not be made: {reply.body.decode()}")
     keys["publishable"] = reply.json()["key"]
     data.write("keys.json", keys)
