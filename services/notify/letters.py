@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
@@ -84,16 +85,16 @@ def write_receipt(donation: Donation, to: Recipient, sender: Address) -> EmailMe
     letter = EmailMessage(policy=SMTP if to.email.isascii() else SMTPUTF8)
     try:
         letter["From"] = sender
-        letter["To"] = to.email
+        letter["To"] = Address(addr_spec=to.email)  # one address, not a list that looks like one
         letter["Subject"] = said["subject"]
         letter["Date"] = format_datetime(donation.at)
         letter["Message-ID"] = f"<receipt.{donation.payment_id}@{sender.domain}>"
-        letter["Content-Language"] = language
         letter["Auto-Submitted"] = "auto-generated"  # RFC 3834, section 5
-    except (ValueError, IndexError) as error:  # the header parser's own ways to refuse
+    except (ValueError, IndexError, HeaderParseError) as error:  # the parser's own ways to refuse
         raise ValueError(f"the address cannot be used: {type(error).__name__}") from None
     letter.set_content(_TEMPLATES.get_template("receipt.txt").render(said))
     letter.add_alternative(_TEMPLATES.get_template("receipt.html").render(said), subtype="html")
+    letter["Content-Language"] = language  # last: setting the content drops every Content- header
     letter.set_boundary(f"=_{donation.payment_id}")
     return letter
 

@@ -25,6 +25,8 @@ from backbone.money import Money
 from backbone.peer import PeerUnavailable, Reply
 from backbone.service import Service, run_workers
 from services.notify.app import compose
+from services.notify.post import FolderPost, SmtpPost, read_sender
+from services.notify.receipts import ReceiptSender
 from services.notify.settings import NotifySettings
 from services.notify.tables import DOORS, RECEIPTS
 from tests.waiting import until
@@ -73,7 +75,7 @@ def counted(
 
 
 class Stage:
-    """A running notify; `mail_url` decides where letters go."""
+    """Notify in `folder`; `settings` are its own (`smtp_url` decides where letters go)."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
@@ -105,6 +107,26 @@ class Stage:
             await working
             await self.service.close()
             await self.bus.close()
+
+    @asynccontextmanager
+    async def by_hand(self) -> AsyncIterator[ReceiptSender]:
+        """A sender whose ticks are the test's own, on the data that `running` left."""
+        database = Database(f"sqlite:///{self.folder / 'notify.db'}", DOORS)
+        settings = NotifySettings(data_dir=self.folder, **self._settings)
+        server = settings.mail_server()
+        post = FolderPost(self.folder / "receipts") if server is None else SmtpPost(server)
+        sender = read_sender("Winter <receipts@winter.example>")
+        try:
+            yield ReceiptSender(database, self.pledges, "s" * 20, post, sender, 10.0, self.clock)
+        finally:
+            await database.close()
+
+    async def owe(self, *events: DriveLogged) -> None:
+        """Let notify hear `events` and send nothing yet."""
+        async with self.running(without=("notify.receipts",)):
+            await self.say(*events)
+            last = events[-1].payment_id or ""
+            await self.settled(last, "due")
 
     async def say(self, *events: DriveLogged, id: str | None = None) -> None:
         """Put events on the bus; a given `id` makes a repeat."""
@@ -143,3 +165,7 @@ class Stage:
     def files(self) -> dict[str, bytes]:
         """The letters written, by payment."""
         return {path.stem: path.read_bytes() for path in (self.folder / "receipts").glob("*.eml")}
+
+    def stored(self) -> bytes:
+        """All that notify's database holds, as bytes."""
+        return b"".join(path.read_bytes() for path in self.folder.glob("notify.db*"))

@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from email.policy import default
 from pathlib import Path
 
@@ -17,9 +17,9 @@ import pytest
 
 from backbone import ids
 from backbone.money import Money
+from backbone.peer import PeerUnavailable
 from services.notify.domain import RETRY_AFTER_S
 from tests.notify.stage import Stage, counted
-from tests.waiting import until
 
 
 @pytest.fixture
@@ -36,55 +36,56 @@ async def test_a_counted_donation_is_thanked_in_a_letter(stage: Stage) -> None:
     assert letter["To"] == "sara@example.org"
     assert letter["From"] == "Winter <receipts@winter.example>"
     assert letter["Message-ID"] == f"<receipt.{payment}@winter.example>"
-    text = letter.get_body(("plain",)).get_content()
+    text = str(letter.get_payload(0))
     assert "Dear Sara," in text
     assert "$25.50" in text
     assert payment in text
 
 
-async def test_what_is_no_donation_from_a_pledge_gets_no_receipt(stage: Stage) -> None:
-    pledge, sentinel = stage.donor(), ids.new("pay")
-    await stage.say(
+async def test_what_is_no_donation_from_a_pledge_gets_no_receipt(tmp_path: Path) -> None:
+    stage, pledge, donation = Stage(tmp_path), ids.new("plg"), ids.new("pay")
+    await stage.owe(
         counted(ids.new("pay"), pledge=pledge, kind="donation.refunded"),
         counted(ids.new("pay"), pledge=None),
-        counted(sentinel, pledge=pledge),
+        counted(donation, pledge=pledge),
     )
-    await stage.settled(sentinel, "sent")
-    assert set(await stage.receipts()) == {sentinel}
+    assert set(await stage.receipts()) == {donation}
 
 
-async def test_a_donor_without_an_address_gets_no_letter_and_is_not_asked_for_again(stage: Stage) -> None:
-    nameless, unknown = ids.new("pay"), ids.new("pay")
-    await stage.say(
+async def test_a_donor_without_an_address_gets_no_letter_and_is_not_asked_for_again(tmp_path: Path) -> None:
+    stage, nameless, unknown = Stage(tmp_path), ids.new("pay"), ids.new("pay")
+    await stage.owe(
         counted(nameless, pledge=stage.donor(email=None)), counted(unknown, pledge=ids.new("plg"))
     )
-    await stage.settled(nameless, "no_address")
-    await stage.settled(unknown, "no_address")
+    async with stage.by_hand() as sender:
+        assert await sender.send_due() == 2
+        stage.clock.move(24 * 3600)
+        assert await sender.send_due() == 0
+    assert {row.status for row in (await stage.receipts()).values()} == {"no_address"}
     assert stage.files() == {}
-    asked = stage.pledges.asked
-    later = ids.new("pay")
-    await stage.say(counted(later, pledge=stage.donor()))
-    await stage.settled(later, "sent")
-    assert stage.pledges.asked == asked + 1
 
 
-async def test_a_donation_told_twice_is_thanked_once(stage: Stage) -> None:
-    payment, pledge, later = ids.new("pay"), stage.donor(), ids.new("pay")
-    await stage.say(counted(payment, pledge=pledge))
-    await stage.settled(payment, "sent")
-    (stage.folder / "receipts" / f"{payment}.eml").unlink()
-    await stage.say(counted(payment, pledge=pledge), counted(later, pledge=pledge))
-    await stage.settled(later, "sent")
-    assert set(stage.files()) == {later}
+async def test_a_donation_told_twice_is_thanked_once(tmp_path: Path) -> None:
+    stage, payment, later = Stage(tmp_path), ids.new("pay"), ids.new("pay")
+    pledge = stage.donor()
+    async with stage.by_hand() as sender:
+        await stage.owe(counted(payment, pledge=pledge), counted(payment, pledge=pledge))
+        assert await sender.send_due() == 1
+        await stage.owe(counted(payment, pledge=pledge), counted(later, pledge=pledge))
+        assert await sender.send_due() == 1
+    assert set(stage.files()) == {payment, later}
 
 
-async def test_nothing_of_a_person_is_stored(stage: Stage) -> None:
-    payment = ids.new("pay")
-    await stage.say(counted(payment, pledge=stage.donor(email="secret@example.org", name="Zainab")))
-    await stage.settled(payment, "sent")
-    for file in stage.folder.glob("notify.db*"):
-        assert b"secret@example.org" not in file.read_bytes()
-        assert b"Zainab" not in file.read_bytes()
+async def test_nothing_of_a_person_is_stored(tmp_path: Path) -> None:
+    stage, payment = Stage(tmp_path), ids.new("pay")
+    await stage.owe(counted(payment, pledge=stage.donor(email="secret@example.org", name="Zainab")))
+    async with stage.by_hand() as sender:
+        await sender.send_due()
+    assert b"secret@example.org" in stage.files()[payment]
+    stored = stage.stored()
+    assert payment.encode() in stored
+    assert b"secret@example.org" not in stored
+    assert b"Zainab" not in stored
 
 
 async def test_nothing_is_sent_again_after_a_restart(tmp_path: Path) -> None:
@@ -100,48 +101,52 @@ async def test_nothing_is_sent_again_after_a_restart(tmp_path: Path) -> None:
     assert set(stage.files()) == {later}
 
 
-async def test_a_receipt_waits_for_pledges_to_come_back(stage: Stage) -> None:
-    payment = ids.new("pay")
+async def test_a_receipt_waits_for_pledges_to_come_back(tmp_path: Path) -> None:
+    stage, payment = Stage(tmp_path), ids.new("pay")
+    await stage.owe(counted(payment, pledge=stage.donor()))
     stage.pledges.away = True
-    await stage.say(counted(payment, pledge=stage.donor()))
-    await until(lambda: stage.pledges.asked > 0)
-    assert (await stage.receipts())[payment].tries == 0
-    stage.pledges.away = False
-    await stage.settled(payment, "sent")
+    async with stage.by_hand() as sender:
+        with pytest.raises(PeerUnavailable):
+            await sender.send_due()
+        assert (await stage.receipts())[payment].tries == 0
+        stage.pledges.away = False
+        await sender.send_due()
+    await stage.settled(payment, "sent", tries=1)
 
 
-async def test_a_folder_that_cannot_be_written_is_tried_again_and_given_up_in_the_end(stage: Stage) -> None:
-    payment = ids.new("pay")
-    (stage.folder / "receipts").write_text("in the way")
-    await stage.say(counted(payment, pledge=stage.donor()))
-    for tries, wait_s in enumerate(RETRY_AFTER_S, start=1):
-        await stage.settled(payment, "due", tries=tries)
-        stage.clock.move(wait_s)
-    row = await stage.settled(payment, "given_up", tries=len(RETRY_AFTER_S) + 1)
-    assert "file" in row.reason
-    assert row.due_at is None
+async def test_a_folder_that_cannot_be_written_is_tried_again_and_given_up_in_the_end(tmp_path: Path) -> None:
+    payment, stage = ids.new("pay"), Stage(tmp_path)
+    await stage.owe(counted(payment, pledge=stage.donor()))
+    (tmp_path / "receipts").write_text("in the way")
+    async with stage.by_hand() as sender:
+        for tries, wait_s in enumerate(RETRY_AFTER_S, start=1):
+            assert await sender.send_due() == 1
+            row = await stage.settled(payment, "due", tries=tries)
+            assert row.due_at == stage.clock.now() + timedelta(seconds=wait_s)
+            assert await sender.send_due() == 0
+            stage.clock.move(wait_s)
+        assert await sender.send_due() == 1
+        row = await stage.settled(payment, "given_up", tries=len(RETRY_AFTER_S) + 1)
+        assert "file" in row.reason
+        stage.clock.move(30 * 24 * 3600)
+        assert await sender.send_due() == 0
 
 
-async def test_it_sends_no_more_a_second_than_it_may(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, receipts_per_s=10.0)
+async def test_it_tries_no_more_a_tick_than_it_may_and_loses_none(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
     payments = [ids.new("pay") for _ in range(25)]
-    async with stage.running():
-        began = time.monotonic()
-        await stage.say(*(counted(payment, pledge=stage.donor()) for payment in payments))
-        await stage.settled(max(payments), "sent")
-        taken_s = time.monotonic() - began
+    await stage.owe(*(counted(payment, pledge=stage.donor()) for payment in payments))
+    async with stage.by_hand() as sender:
+        assert [await sender.send_due() for _ in range(4)] == [10, 10, 5, 0]
     assert set(stage.files()) == set(payments)
-    assert taken_s > 1.9
     assert stage.pledges.asked == 3
 
 
 async def test_a_crash_between_sending_and_recording_repeats_the_very_same_letter(tmp_path: Path) -> None:
     payment = ids.new("pay")
     stage = Stage(tmp_path)
-    async with stage.running(without=("notify.receipts",)):
-        pledge = stage.donor()
-        await stage.say(counted(payment, pledge=pledge))
-        await stage.settled(payment, "due")
+    pledge = stage.donor()
+    await stage.owe(counted(payment, pledge=pledge))
     died = await asyncio.to_thread(_run_until_it_dies, tmp_path, pledge)
     assert died == -signal.SIGKILL
     first = stage.files()[payment]

@@ -1,0 +1,88 @@
+"""A receipt reads well in the donor's language and carries nobody's mischief."""
+
+from __future__ import annotations
+
+import email
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import default
+
+import pytest
+
+from backbone.money import Money
+from services.notify.letters import PHRASES, Donation, Recipient, write_receipt
+from services.notify.post import read_sender
+
+SENDER = read_sender("Winter <receipts@winter.example>")
+GIFT = Donation("pay_01", Money(100_000_000, "USD"), datetime(2022, 1, 7, tzinfo=UTC))
+
+
+def receipt(
+    *, name: str | None = "Sara", locale: str | None = "en", title: str = "Winter", to: str = "s@example.org"
+) -> EmailMessage:
+    """The letter as its reader's program sees it."""
+    letter = write_receipt(GIFT, Recipient(to, name, locale, title), SENDER)
+    read = email.message_from_bytes(letter.as_bytes(), policy=default)
+    assert isinstance(read, EmailMessage)
+    return read
+
+
+def body(letter: EmailMessage, kind: str) -> str:
+    part = letter.get_body((kind,))
+    assert part is not None
+    return str(part.get_content())
+
+
+def test_every_language_says_everything() -> None:
+    assert {frozenset(phrases) for phrases in PHRASES.values()} == {frozenset(PHRASES["en"])}
+
+
+def test_it_is_in_english_with_the_amount_written_as_english_does() -> None:
+    letter = receipt()
+    assert letter["Subject"] == "Your receipt: $1,000,000.00 for Winter"
+    assert letter["Content-Language"] == "en"
+    assert "January 7, 2022" in body(letter, "plain")
+
+
+def test_it_is_in_arabic_from_right_to_left() -> None:
+    letter = receipt(locale="ar-SA", title="لنجعل شتاءهم أدفأ")
+    assert "لنجعل شتاءهم أدفأ" in str(letter["Subject"])
+    assert 'dir="rtl"' in body(letter, "html")
+    assert "شكرًا لك" in body(letter, "plain")
+    assert "1,000,000.00" in body(letter, "plain")
+
+
+@pytest.mark.parametrize("locale", [None, "en-GB", "tlh", "fr"])
+def test_other_languages_are_answered_in_english(locale: str | None) -> None:
+    assert "thank you" in body(receipt(locale=locale), "plain")
+
+
+def test_a_name_cannot_bring_markup_and_a_title_no_header() -> None:
+    letter = receipt(name="<script>x</script>", title="Winter\r\nBcc: everyone@example.org")
+    assert "<script>" not in body(letter, "html")
+    assert letter["Bcc"] is None
+    assert letter["Subject"] == "Your receipt: $1,000,000.00 for Winter Bcc: everyone@example.org"
+
+
+def test_without_a_name_it_greets_a_friend() -> None:
+    assert "Dear friend," in body(receipt(name=None), "plain")
+
+
+def test_it_is_the_same_letter_however_often_it_is_written() -> None:
+    to = Recipient("s@example.org", "سارة", "ar", "شتاء")
+    assert write_receipt(GIFT, to, SENDER).as_bytes() == write_receipt(GIFT, to, SENDER).as_bytes()
+
+
+def test_amounts_have_their_currencys_digits() -> None:
+    for money, text in ((Money(2500, "JPY"), "¥2,500"), (Money(2500, "KWD"), "KWD2.500")):
+        letter = write_receipt(
+            Donation("pay_01", money, GIFT.at), Recipient("s@example.org", None, None, "W"), SENDER
+        )
+        assert text in body(letter, "plain")
+
+
+@pytest.mark.parametrize("address", ["a\r\nBcc: b@example.org", "a@b, c@d", ""])
+def test_an_address_no_letter_can_have_is_refused_without_being_named(address: str) -> None:
+    with pytest.raises(ValueError, match="address") as refused:
+        receipt(to=address)
+    assert "@" not in str(refused.value)

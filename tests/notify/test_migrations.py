@@ -1,0 +1,27 @@
+"""The migrations make exactly the tables the code knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+
+from backbone.database import Database
+from services.notify.app import MIGRATIONS
+from services.notify.tables import DOORS, Table
+
+
+async def test_the_migrated_schema_is_the_one_in_the_tables(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'notify.db'}", DOORS)
+    await database.migrate(MIGRATIONS)
+    await database.migrate(MIGRATIONS)
+
+    def differences(connection: Connection) -> list[Any]:
+        return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
+
+    async with database.reading() as session:
+        assert await (await session.connection()).run_sync(differences) == []
+    await database.close()
