@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
+from sqlalchemy import delete, select
 
 from backbone import ids
 from backbone.bus import Message
@@ -34,10 +35,11 @@ from backbone.database import Database
 from backbone.money import Money
 from backbone.peer import InProcessPeer, PeerUnavailable, Reply
 from backbone.service import Service, run_workers
+from services.leaderboard import queries
 from services.leaderboard.app import MIGRATIONS, compose
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
-from services.leaderboard.tables import DOORS
+from services.leaderboard.tables import DOORS, Table, drives
 
 SECRET = "a secret of tests"
 NOON = datetime(2022, 1, 7, 12, 0, tzinfo=UTC)
@@ -228,3 +230,24 @@ async def running(
         await working
         await service.close()
         await bus.close()
+
+
+async def empty(database: Database) -> None:
+    """Leaderboard's tables without rows, as they were after the migration."""
+    async with database.transaction() as session:
+        for table in Table.metadata.sorted_tables:
+            await session.execute(delete(table))
+
+
+async def drive_row(database: Database, drive_id: str = DRIVE) -> Any:
+    """What is kept of a drive."""
+    async with database.reading() as session:
+        return (await session.execute(select(drives).where(drives.c.drive_id == drive_id))).one()
+
+
+async def log_rows(database: Database, drive_id: str = DRIVE) -> list[dict[str, Any]]:
+    """A drive's whole log, as the public door shows it."""
+    row = await drive_row(database, drive_id)
+    head = queries.DriveHead(drive_id, row.currency, row.epoch, row.sequence)
+    async with database.reading() as session:
+        return (await queries.log_page(session, head, 0, 10_000))[0]

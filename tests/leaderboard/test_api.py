@@ -1,0 +1,143 @@
+"""The HTTP door, asked as the gateway and the other services ask it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from backbone.peer import InProcessPeer
+from services.leaderboard.domain import verify
+from services.leaderboard.tables import payments
+from tests.leaderboard.builders import (
+    DRIVE,
+    Leaderboard,
+    PledgesDoor,
+    creator,
+    drive,
+    open_database,
+    payment,
+    running,
+)
+from tests.waiting import until
+
+
+@pytest.fixture
+async def board(tmp_path: Path) -> AsyncIterator[Leaderboard]:
+    words = PledgesDoor({"plg_1": {"name": "Huda", "message": "for the winter"}})
+    async with running(tmp_path, pledges=words) as running_:
+        gifts = [
+            payment(f"pay_{number}", 100 * number, creator_id=f"crt_{number}", pledge_id=f"plg_{number}")
+            for number in range(1, 8)
+        ]
+        await running_.say(drive(), *(creator(f"crt_{number}", f"n{number}") for number in range(9)), *gifts)
+        await until(running_.is_quiet)
+        yield running_
+
+
+async def test_creators_are_ranked_by_what_they_raised(board: Leaderboard) -> None:
+    for ref in (DRIVE, "winter"):
+        reply = await board.get(f"/v1/drives/{ref}/leaderboards/creators", "window=all&limit=2")
+        assert reply.status == 200
+        assert reply.json()["sequence"] == 8
+        assert reply.json()["data"] == [
+            {
+                "rank": rank,
+                "creator": f"crt_{number}",
+                "slug": f"n{number}",
+                "name": f"n{number}",
+                "raised": {"currency": "USD", "value": f"{number}.00"},
+                "donations": 1,
+            }
+            for rank, number in ((1, 7), (2, 6))
+        ]
+
+
+async def test_a_creator_is_found_in_the_middle_of_the_ranks(board: Leaderboard) -> None:
+    reply = await board.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=crt_4&limit=3")
+    assert [(one["rank"], one["creator"]) for one in reply.json()["data"]] == [
+        (3, "crt_5"),
+        (4, "crt_4"),
+        (5, "crt_3"),
+    ]
+    reply = await board.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=crt_0")
+    assert reply.json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status"),
+    [
+        ("/v1/drives/unknown/leaderboards/creators", "", 404),
+        ("/v1/drives/unknown/events", "", 404),
+        (f"/v1/drives/{DRIVE}/leaderboards/donors", "", 422),
+        (f"/v1/drives/{DRIVE}/leaderboards/creators", "window=24h", 422),
+        (f"/v1/drives/{DRIVE}/leaderboards/creators", "around=crt_x", 422),
+        (f"/v1/drives/{DRIVE}/leaderboards/creators", "limit=101", 422),
+        (f"/v1/drives/{DRIVE}/events", "limit=0", 422),
+        (f"/v1/drives/{DRIVE}/events", "after=-1", 422),
+        (f"/v1/drives/{DRIVE}/events", "after=%D9%A1x", 422),
+    ],
+)
+async def test_what_is_not_there_is_a_problem(board: Leaderboard, path: str, query: str, status: int) -> None:
+    reply = await board.get(path, query)
+    assert reply.status == status
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.json()["status"] == status
+
+
+async def test_a_board_that_is_not_there_names_those_that_are(board: Leaderboard) -> None:
+    reply = await board.get(f"/v1/drives/{DRIVE}/leaderboards/donors")
+    assert "creators" in reply.json()["errors"][0]["detail"]
+
+
+async def test_the_log_is_read_in_pages_without_gaps_and_can_be_verified(board: Leaderboard) -> None:
+    rows, following = [], "0"
+    while following is not None:
+        page = (await board.get("/v1/drives/winter/events", f"after={following}&limit=3")).json()
+        assert len(page["data"]) <= 3
+        rows += page["data"]
+        following = page["next"]
+    assert [row["sequence"] for row in rows] == list(range(1, 9))
+    assert verify(DRIVE, 1, rows) is None
+    assert (await board.get("/v1/drives/winter/events", "after=8")).json() == {"data": [], "next": None}
+
+
+async def test_nobody_is_answered_whom_the_gateway_does_not_vouch_for(board: Leaderboard) -> None:
+    peer = InProcessPeer(board.service.app)
+    for path in (f"/v1/drives/{DRIVE}/events", "/internal/books", "/internal/quiet"):
+        assert (await peer.request("GET", path, headers={})).status == 401
+    assert (await board.get("/internal/books")).status == 403
+
+
+async def test_books_are_the_net_of_all_payments(board: Leaderboard) -> None:
+    await board.say(payment("pay_8", 500, refunded=100, held=True, currency="KWD"))
+    await until(board.is_quiet)
+    books = await board.get("/internal/books", internal=True)
+    assert books.json() == {"KWD": "0.400", "USD": "28.00"}
+
+
+async def test_differences_are_found_where_there_are_some(board: Leaderboard, tmp_path: Path) -> None:
+    assert (await board.get("/internal/differences", internal=True)).json() == {"data": []}
+    async with open_database(tmp_path) as database, database.transaction() as session:
+        await session.execute(update(payments).where(payments.c.payment_id == "pay_1").values(captured=1))
+    found = (await board.get("/internal/differences", internal=True)).json()["data"]
+    assert any("books USD" in line for line in found)
+    assert any("captured" in line for line in found)
+
+
+async def test_display_words_are_asked_for_and_kept(board: Leaderboard) -> None:
+    reply = await board.post("/internal/displays", {"ids": ["plg_1", "plg_unknown"]})
+    assert reply.json()["data"] == {
+        "plg_1": {"name": "Huda", "message": "for the winter"},
+        "plg_unknown": {"name": None, "message": None},
+    }
+    board.pledges.away = True
+    reply = await board.post("/internal/displays", {"ids": ["plg_1", "plg_new"]})
+    assert reply.json()["data"] == {"plg_1": {"name": "Huda", "message": "for the winter"}}
+
+
+async def test_it_is_alive_and_ready(board: Leaderboard) -> None:
+    for path in ("/livez", "/readyz", "/startupz"):
+        assert (await board.get(path)).status == 200

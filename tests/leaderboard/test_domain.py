@@ -1,0 +1,149 @@
+"""Rules without a store: the chain of a log, what a change is called, milestones, percent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backbone.contracts import DriveState
+from services.leaderboard.domain import (
+    FIRST_HASH,
+    Figures,
+    IllegalMove,
+    Milestone,
+    carry_over,
+    changes,
+    hash_row,
+    moves,
+    newest,
+    percent,
+    verify,
+)
+
+AMOUNTS = st.integers(0, 10_000)
+FIGURES = st.builds(Figures, AMOUNTS, AMOUNTS, AMOUNTS)
+
+
+def a_log(length: int) -> list[dict[str, Any]]:
+    rows, previous = [], FIRST_HASH
+    for sequence in range(1, length + 1):
+        row: dict[str, Any] = {"sequence": sequence, "type": "donation.counted", "amount": sequence}
+        row["hash"] = previous = hash_row("drv_a", 1, row, previous)
+        rows.append(row)
+    return rows
+
+
+def test_the_hash_is_the_one_its_documentation_describes() -> None:
+    row = {"sequence": 1, "type": "drive.opened", "amount": None, "hash": "not part of it"}
+    # sha256sum of {"amount":null,"drive":"drv_a","epoch":1,"previous":"","sequence":1,"type":"drive.opened"}
+    assert hash_row("drv_a", 1, row, "") == (
+        "f43e305a35eac5f089fc2cd38f337e8df1402cc13ee75bbcf0d481ab24cf934e"
+    )
+
+
+def test_an_untouched_log_has_no_flaw_in_one_piece_or_in_two() -> None:
+    log = a_log(6)
+    assert verify("drv_a", 1, log) is None
+    assert verify("drv_a", 1, log[4:], log[3]["hash"], after=4) is None
+
+
+@pytest.mark.parametrize("field", ["amount", "type", "hash"])
+def test_a_row_changed_afterwards_is_found(field: str) -> None:
+    log = a_log(6)
+    log[2][field] = "something else"
+    flaw = verify("drv_a", 1, log)
+    assert flaw is not None
+    assert flaw.sequence == 3
+
+
+def test_a_row_changed_together_with_its_hash_is_found_by_the_next() -> None:
+    log = a_log(6)
+    log[2]["amount"] = 999
+    log[2]["hash"] = hash_row("drv_a", 1, log[2], log[1]["hash"])
+    flaw = verify("drv_a", 1, log)
+    assert flaw is not None
+    assert flaw.sequence == 4
+
+
+@pytest.mark.parametrize("spoil", [lambda log: log.pop(2), lambda log: log.insert(2, log[2])])
+def test_a_missing_and_a_repeated_row_are_found(spoil: Any) -> None:
+    log = a_log(6)
+    spoil(log)
+    assert verify("drv_a", 1, log) is not None
+
+
+def test_a_row_of_another_drive_is_found() -> None:
+    assert verify("drv_b", 1, a_log(1)) is not None
+
+
+@given(FIGURES, FIGURES)
+def test_the_rows_of_a_change_move_raised_by_the_change_of_the_net(old: Figures, new: Figures) -> None:
+    rows = changes(new.since(old))
+    assert sum(moved for _, moved in rows) == new.net - old.net
+    assert all(moved for _, moved in rows)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (Figures(), Figures(50), [("donation.counted", 50)]),
+        (Figures(50), Figures(50, 20), [("donation.refunded", -20)]),
+        (Figures(50, 20), Figures(50), [("donation.refund_failed", 20)]),
+        (Figures(50), Figures(50, 0, 50), [("donation.disputed", -50)]),
+        (Figures(50, 0, 50), Figures(50), [("donation.dispute_won", 50)]),
+        (Figures(), Figures(50, 20), [("donation.counted", 50), ("donation.refunded", -20)]),
+        (Figures(50), Figures(50), []),
+    ],
+)
+def test_a_change_is_called_what_it_is(old: Figures, new: Figures, said: list[tuple[str, int]]) -> None:
+    assert changes(new.since(old)) == said
+
+
+def test_a_drive_that_was_opened_and_paused_unheard_is_logged_as_both() -> None:
+    assert moves(DriveState.DRAFT, DriveState.PAUSED) == ("drive.opened", "drive.paused")
+    assert moves(DriveState.LIVE, DriveState.LIVE) == ()
+
+
+def test_a_closed_drive_does_not_open_again() -> None:
+    with pytest.raises(IllegalMove):
+        moves(DriveState.CLOSED, DriveState.LIVE)
+
+
+def test_a_milestone_stays_reached_under_another_title() -> None:
+    old = [Milestone(title="half", amount=50, reached_at="2022-01-07T12:00:00.000Z")]
+    kept = carry_over(old, [("all", 100), ("half way", 50)])
+    assert [(one["title"], one["reached_at"] is not None) for one in kept] == [
+        ("half way", True),
+        ("all", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raised", "goal", "shown"),
+    [
+        (1_105_317_400, 1_000_000_000, 110.5),
+        (0, 100, 0.0),
+        (1, 3, 33.3),
+        (2, 3, 66.7),
+        (99_951, 100_000, 100.0),
+        (-5, 100, -5.0),
+        (5, 0, 0.0),
+    ],
+)
+def test_percent_has_one_decimal(raised: int, goal: int, shown: float) -> None:
+    assert percent(raised, goal) == shown
+
+
+@dataclass(frozen=True)
+class State:
+    name: str
+    version: int
+
+
+def test_the_newest_of_each_stands_where_it_was_given() -> None:
+    given_ = [State("a", 2), State("b", 1), State("a", 1), State("b", 2), State("a", 2)]
+    assert newest(given_, lambda state: state.name) == [State("a", 2), State("b", 2)]

@@ -1,0 +1,314 @@
+"""What is published of a drive, when, and how fresh it says it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backbone.bus import PARTITIONS, Subscription, partition_of
+from backbone.clock import FrozenClock
+from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken, decode
+from tests.leaderboard.builders import (
+    DRIVE,
+    NOON,
+    Leaderboard,
+    PledgesDoor,
+    creator,
+    drive,
+    milestone,
+    payment,
+    pledge,
+    running,
+)
+from tests.waiting import until
+
+
+class Heard:
+    """Everything on `snapshots`, as it comes."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self.snapshots: list[SnapshotTaken] = []
+        self.beats: list[Heartbeat] = []
+        self.at: list[float] = []
+
+    async def run(self) -> None:
+        while True:
+            for record in await self._subscription.fetch(100, 60):
+                event = decode(record.name, record.value)
+                if isinstance(event, SnapshotTaken):
+                    self.snapshots.append(event)
+                    self.at.append(asyncio.get_running_loop().time())
+                elif isinstance(event, Heartbeat):
+                    self.beats.append(event)
+
+    @property
+    def newest(self) -> SnapshotTaken | None:
+        return max(self.snapshots, key=triple, default=None)
+
+    async def sequence(self, sequence: int) -> SnapshotTaken:
+        """The newest snapshot, once it is of this row of the log."""
+        await until(lambda: self.newest is not None and self.newest.sequence >= sequence)
+        assert self.newest is not None
+        return self.newest
+
+    async def showing(self, **figures: Any) -> SnapshotTaken:
+        """The newest snapshot, once its totals have these values."""
+        await until(
+            lambda: (
+                self.newest is not None
+                and all(self.newest.totals[name] == value for name, value in figures.items())
+            )
+        )
+        assert self.newest is not None
+        return self.newest
+
+
+def triple(snapshot: SnapshotTaken) -> tuple[int, int, int]:
+    return snapshot.epoch, snapshot.sequence, snapshot.revision
+
+
+@asynccontextmanager
+async def listening(board: Leaderboard) -> AsyncIterator[Heard]:
+    heard = Heard(await board.bus.follow(["snapshots"], "beginning"))
+    task = asyncio.create_task(heard.run())
+    try:
+        yield heard
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def usd(value: str) -> dict[str, str]:
+    return {"currency": "USD", "value": value}
+
+
+async def mark_inputs(board: Leaderboard, pledges_at: datetime, payments_at: datetime) -> None:
+    await board.bus.publish_watermarks("pledges", pledges_at, range(PARTITIONS))
+    await board.bus.publish_watermarks("payments", payments_at, range(PARTITIONS))
+
+
+async def test_a_snapshot_is_the_public_totals(tmp_path: Path) -> None:
+    words = PledgesDoor({"plg_1": {"name": "Huda", "message": "for the winter"}})
+    story: list[Event] = [
+        drive(milestones=[milestone(3000, "some")]),
+        creator("crt_a", "Noor"),
+        pledge("plg_2", 700),
+        payment("pay_1", 5000, 1000, pledge_id="plg_1", creator_id="crt_a", captured_at=NOON),
+        payment("pay_2", 900, held=True),
+    ]
+    clock = FrozenClock(NOON + timedelta(seconds=30))
+    async with running(tmp_path, pledges=words, clock=clock) as board, listening(board) as heard:
+        await board.say(*story)
+        shown = await heard.showing(donations=1)
+    assert shown.slug == "winter"
+    assert shown.totals == {
+        "drive": DRIVE,
+        "slug": "winter",
+        "title": {"en": "Winter"},
+        "currency": "USD",
+        "raised": usd("40.00"),
+        "goal": usd("10000.00"),
+        "percent": 0.4,
+        "donations": 1,
+        "donors": 1,
+        "by_state": {
+            "pledged": usd("7.00"),
+            "captured": usd("50.00"),
+            "refunded": usd("10.00"),
+            "disputed": usd("0.00"),
+            "offline": usd("0.00"),
+            "matched": usd("0.00"),
+            "held": usd("9.00"),
+        },
+        "per_minute": {"donations": 1, "raised": usd("50.00")},
+        "leaders": [
+            {
+                "rank": 1,
+                "creator": "crt_a",
+                "slug": "noor",
+                "name": "Noor",
+                "raised": usd("40.00"),
+                "donations": 1,
+            }
+        ],
+        "recent": [
+            {
+                "id": "don_1",
+                "name": "Huda",
+                "message": "for the winter",
+                "amount": usd("50.00"),
+                "creator": "crt_a",
+                "at": "2022-01-07T12:00:00.000Z",
+            }
+        ],
+        "milestones": [{"title": "some", "amount": usd("30.00"), "reached_at": "2022-01-07T12:00:00.000Z"}],
+    }
+
+
+async def test_a_drive_is_published_once_it_is_named(tmp_path: Path) -> None:
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.say(payment("pay_1"))
+        await until(board.is_quiet)
+        await board.say(drive())
+        await heard.sequence(2)
+    assert all(snapshot.slug == "winter" for snapshot in heard.snapshots)
+
+
+async def test_a_published_sequence_can_be_read(tmp_path: Path) -> None:
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.say(drive())
+        for number in range(20):
+            await board.say(payment(f"pay_{number}"))
+            shown = await heard.sequence(number + 2)
+            page = (await board.get(f"/v1/drives/{DRIVE}/events", f"after={shown.sequence - 1}")).json()
+            assert page["data"][0]["sequence"] == shown.sequence
+
+
+async def test_changes_are_gathered_to_twenty_snapshots_a_second(tmp_path: Path) -> None:
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.say(drive())
+        for number in range(100):
+            await board.say(payment(f"pay_{number}"))
+            await asyncio.sleep(0)
+        await heard.sequence(101)
+    gaps = [later - earlier for earlier, later in zip(heard.at, heard.at[1:], strict=False)]
+    assert len(heard.snapshots) < 100
+    # Published 50 ms apart; what is measured here is when they were read.
+    assert sum(gaps) / len(gaps) > 0.045
+
+
+async def test_a_snapshot_is_always_newer_than_the_one_before(tmp_path: Path) -> None:
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.say(drive(), creator("crt_a"))
+        for number in range(10):
+            await board.say(pledge(f"plg_{number}", 100), payment(f"pay_{number}", pledge_id=f"plg_{number}"))
+            await heard.sequence(number + 2)
+        shown = [triple(snapshot) for snapshot in heard.snapshots]
+    assert shown == sorted(set(shown))
+
+
+async def test_a_restart_publishes_every_drive_again_and_never_an_older_state(tmp_path: Path) -> None:
+    other = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.say(
+            drive(), drive(drive_id=other, slug="spring"), pledge("plg_1"), payment("pay_1", changed_at=NOON)
+        )
+        await heard.showing(donations=1)
+        await until(lambda: {one.slug for one in heard.snapshots} == {"winter", "spring"})
+        await until(board.is_quiet)
+    before = heard.newest
+    assert before is not None
+    async with running(tmp_path) as board:
+        heard = Heard(await board.bus.follow(["snapshots"], "end"))
+        task = asyncio.create_task(heard.run())
+        await until(lambda: {one.slug for one in heard.snapshots} == {"winter", "spring"})
+        assert heard.newest is not None
+        assert triple(heard.newest) >= triple(before)
+        await board.say(payment("pay_2"))
+        assert triple(await heard.sequence(3)) > triple(before)
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_the_last_minute_falls_by_itself_and_raises_the_revision(tmp_path: Path) -> None:
+    clock = FrozenClock(NOON + timedelta(seconds=10))
+    async with running(tmp_path, clock=clock) as board, listening(board) as heard:
+        await board.say(drive(), payment("pay_1", 500, captured_at=NOON))
+        busy = await heard.showing(per_minute={"donations": 1, "raised": usd("5.00")})
+        clock.move(61)
+        still = await heard.showing(per_minute={"donations": 0, "raised": usd("0.00")})
+    assert still.sequence == busy.sequence
+    assert still.revision > busy.revision
+
+
+async def test_a_restarted_process_lets_the_last_minute_fall_that_another_published(tmp_path: Path) -> None:
+    clock = FrozenClock(NOON + timedelta(seconds=10))
+    async with running(tmp_path, clock=clock) as board, listening(board) as heard:
+        await board.say(drive(), payment("pay_1", 500, captured_at=NOON))
+        busy = await heard.showing(donations=1)
+    clock.move(3600)
+    async with running(tmp_path, clock=clock) as board, listening(board) as heard:
+        await until(lambda: heard.newest is not None and heard.newest.revision > busy.revision)
+        assert heard.newest is not None
+        assert heard.newest.totals["per_minute"]["donations"] == 0
+
+
+async def test_words_that_cannot_be_had_are_shown_later(tmp_path: Path) -> None:
+    words = PledgesDoor({"plg_1": {"name": "Huda", "message": None}}, away=True)
+    async with running(tmp_path, pledges=words) as board, listening(board) as heard:
+        await board.say(drive(), payment("pay_1", pledge_id="plg_1"))
+        silent = await heard.showing(donations=1)
+        assert silent.totals["recent"][0]["name"] is None
+        words.away = False
+        await until(lambda: heard.newest is not None and heard.newest.totals["recent"][0]["name"] == "Huda")
+        assert heard.newest is not None
+        assert heard.newest.sequence == silent.sequence
+        assert heard.newest.revision > silent.revision
+
+
+async def test_words_are_asked_for_once_and_together(tmp_path: Path) -> None:
+    async with running(tmp_path) as board, listening(board) as heard:
+        gifts = [payment(f"pay_{number}", pledge_id=f"plg_{number}") for number in range(5)]
+        await board.say(drive(), *gifts)
+        await heard.showing(donations=5)
+        await board.say(payment("pay_9", pledge_id="plg_9"))
+        await heard.showing(donations=6)
+        asked = [one for ids in board.pledges.asked for one in ids]
+    assert sorted(asked) == [f"plg_{number}" for number in (0, 1, 2, 3, 4, 9)]
+
+
+async def test_what_was_given_back_is_not_recent(tmp_path: Path) -> None:
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.say(drive(), *(payment(f"pay_{number}") for number in range(25)))
+        shown = await heard.showing(donations=25)
+        assert [one["id"] for one in shown.totals["recent"]] == [f"don_{n}" for n in range(24, 4, -1)]
+        await board.say(payment("pay_24", 2500, refunded=2500, version=2))
+        shown = await heard.showing(donations=24)
+        assert [one["id"] for one in shown.totals["recent"]] == [f"don_{n}" for n in range(23, 3, -1)]
+
+
+async def test_a_heartbeat_says_the_lowest_of_the_inputs(tmp_path: Path) -> None:
+    early, late = datetime(2022, 1, 7, 12, tzinfo=UTC), datetime(2022, 1, 7, 13, tzinfo=UTC)
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.bus.publish_watermarks("pledges", late, range(PARTITIONS))
+        await board.say(drive())
+        await heard.sequence(1)
+        assert heard.beats == []  # payments has not spoken
+        await mark_inputs(board, late, early)
+        await until(lambda: {beat.partition for beat in heard.beats} == set(range(PARTITIONS)))
+        assert {beat.as_of for beat in heard.beats} == {early}
+        assert {beat.slot for beat in heard.beats} == {f"~{number}" for number in range(PARTITIONS)}
+        await mark_inputs(board, late, late)
+        await until(lambda: heard.beats[-1].as_of == late)
+        await board.say(payment("pay_1"))
+        assert (await heard.sequence(2)).as_of == late
+
+
+async def test_a_heartbeat_never_overtakes_the_snapshot_of_what_it_covers(tmp_path: Path) -> None:
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.say(drive())
+        await heard.sequence(1)
+        for number in range(60):
+            await board.say(payment(f"pay_{number}"))
+            at = NOON + timedelta(seconds=number)
+            await mark_inputs(board, at, at)
+            await asyncio.sleep(0.02)
+            here = [beat for beat in heard.beats if beat.partition == partition_of(DRIVE)]
+            if here:
+                covered = int((here[-1].as_of - NOON).total_seconds())
+                assert heard.newest is not None
+                assert heard.newest.sequence >= covered + 2
+
+
+@pytest.mark.parametrize("state", [DriveState.PAUSED, DriveState.CLOSED])
+async def test_a_drive_that_is_not_live_is_shown_too(tmp_path: Path, state: DriveState) -> None:
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.say(drive(1, DriveState.LIVE), drive(2, state), payment("pay_1"))
+        await heard.showing(donations=1)

@@ -1,0 +1,276 @@
+"""What each fact does to a drive and its log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from backbone.contracts import DriveLogged, DriveState, PledgeStatus, decode
+from backbone.database import Database
+from services.leaderboard import queries, sequencer
+from services.leaderboard.sequencer import CurrencyChanged, DriveGone
+from services.leaderboard.tables import DOORS, drive_log, drives
+from tests.leaderboard.builders import (
+    DRIVE,
+    creator,
+    drive,
+    drive_row,
+    hear,
+    log_rows,
+    milestone,
+    payment,
+    pledge,
+)
+
+
+async def said(database: Database) -> list[tuple[str, str | None, str]]:
+    """(type, amount, raised after) of each row of the log."""
+    return [
+        (row["type"], row["amount"] and row["amount"]["value"], row["raised_after"]["value"])
+        for row in await log_rows(database)
+    ]
+
+
+async def head_of(database: Database, drive_id: str = DRIVE) -> queries.DriveHead:
+    row = await drive_row(database, drive_id)
+    return queries.DriveHead(drive_id, row.currency, row.epoch, row.sequence)
+
+
+async def flaw_in(database: Database) -> Any:
+    head = await head_of(database)
+    async with database.reading() as session:
+        return await queries.verify_log(session, head)
+
+
+async def test_a_gift_its_refund_and_a_dispute_are_logged_and_counted(database: Database) -> None:
+    await hear(database, drive())
+    await hear(database, payment("pay_1", 5000))
+    await hear(database, payment("pay_1", 5000, refunded=2000, version=2))
+    await hear(database, payment("pay_1", 5000, refunded=0, version=3))
+    await hear(database, payment("pay_1", 5000, disputed=5000, version=4))
+    assert (await drive_row(database)).donations == 0
+    await hear(database, payment("pay_1", 5000, version=5))
+    assert await said(database) == [
+        ("drive.opened", None, "0.00"),
+        ("donation.counted", "50.00", "50.00"),
+        ("donation.refunded", "20.00", "30.00"),
+        ("donation.refund_failed", "20.00", "50.00"),
+        ("donation.disputed", "50.00", "0.00"),
+        ("donation.dispute_won", "50.00", "50.00"),
+    ]
+    row = await drive_row(database)
+    assert (row.captured, row.refunded, row.disputed, row.donations, row.donors) == (5000, 0, 0, 1, 1)
+    assert await flaw_in(database) is None
+
+
+async def test_money_that_comes_before_the_drive_and_the_creator_is_counted(database: Database) -> None:
+    await hear(database, payment("pay_1", 5000, creator_id="crt_a"))
+    row = await drive_row(database)
+    assert (row.version, row.slug, row.currency, row.captured) == (0, None, "USD", 5000)
+    await hear(database, drive(), creator("crt_a", "Noor"))
+    async with database.reading() as session:
+        leaders = await queries.top_creators(session, await head_of(database), 10)
+    assert [(one["name"], one["raised"]["value"]) for one in leaders] == [("Noor", "50.00")]
+    assert (await drive_row(database)).captured == 5000
+
+
+async def test_held_money_is_in_the_books_and_in_held_alone(database: Database) -> None:
+    await hear(database, drive(), payment("pay_1", 5000, held=True), payment("pay_2", 100))
+    await hear(database, payment("pay_3", 700, held=True, currency="EUR"))
+    row = await drive_row(database)
+    assert (row.captured, row.donations) == (100, 1)
+    async with database.reading() as session:
+        assert await queries.books(session) == {"EUR": "7.00", "USD": "51.00"}
+        assert await queries.recounted_books(session) == {"EUR": "7.00", "USD": "51.00"}
+    await hear(database, payment("pay_1", 5000, version=2))
+    row = await drive_row(database)
+    assert (row.captured, row.donations) == (5100, 2)
+    assert (await said(database))[-1] == ("donation.counted", "50.00", "51.00")
+
+
+async def test_a_bare_drive_takes_its_currency_from_money_that_counts(database: Database) -> None:
+    await hear(database, payment("pay_1", 700, held=True, currency="EUR"))
+    assert (await drive_row(database)).currency is None
+    await hear(database, payment("pay_2", 100))
+    await hear(database, drive())
+    row = await drive_row(database)
+    assert (row.currency, row.captured) == ("USD", 100)
+
+
+async def test_a_drive_that_changes_its_currency_is_refused_aloud(database: Database) -> None:
+    await hear(database, drive())
+    with pytest.raises(CurrencyChanged):
+        await hear(database, drive(2, currency="EUR"))
+
+
+async def test_a_repeated_or_older_state_changes_nothing(database: Database) -> None:
+    await hear(database, drive(2), payment("pay_1", 5000, refunded=5000, version=3))
+    before = await drive_row(database)
+    await hear(database, drive(1, DriveState.DRAFT), payment("pay_1", 5000, version=2))
+    await hear(database, drive(2), payment("pay_1", 5000, refunded=5000, version=3))
+    assert await drive_row(database) == before
+
+
+async def test_the_rows_of_a_batch_stand_in_the_order_of_its_facts(database: Database) -> None:
+    await hear(database, drive())
+    await hear(database, payment("pay_b", 200), payment("pay_a", 100), payment("pay_c", 300))
+    rows = await log_rows(database)
+    assert [row["payment"] for row in rows] == [None, "pay_b", "pay_a", "pay_c"]
+    assert [row["sequence"] for row in rows] == [1, 2, 3, 4]
+
+
+async def test_each_drive_has_a_log_of_its_own(database: Database) -> None:
+    other = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
+    await hear(database, drive(), drive(drive_id=other, slug="spring"))
+    await hear(database, payment("pay_1", 100), payment("pay_2", 200, drive_id=other), payment("pay_3", 300))
+    assert [row["sequence"] for row in await log_rows(database)] == [1, 2, 3]
+    assert [row["payment"] for row in await log_rows(database, other)] == [None, "pay_2"]
+
+
+async def test_a_milestone_is_reached_once(database: Database) -> None:
+    await hear(database, drive(milestones=[milestone(3000, "all"), milestone(1000, "some")]))
+    await hear(database, payment("pay_1", 1000))
+    await hear(database, payment("pay_1", 1000, refunded=1000, version=2))
+    await hear(database, payment("pay_2", 2500))
+    await hear(database, payment("pay_3", 2500), payment("pay_4", 2500))
+    reached = [row for row in await said(database) if row[0] == "milestone.reached"]
+    assert reached == [("milestone.reached", "10.00", "10.00"), ("milestone.reached", "30.00", "50.00")]
+    titles = [(one["title"], one["reached_at"]) for one in (await drive_row(database)).milestones]
+    assert [title for title, at in titles if at] == ["some", "all"]
+
+
+async def test_a_milestone_heard_of_after_its_money_is_reached_at_once(database: Database) -> None:
+    await hear(database, payment("pay_1", 5000))
+    await hear(database, drive(milestones=[milestone(1000)]))
+    assert [row[0] for row in await said(database)] == [
+        "donation.counted",
+        "drive.opened",
+        "milestone.reached",
+    ]
+
+
+async def test_every_move_of_a_drive_is_a_row(database: Database) -> None:
+    states = [DriveState.DRAFT, DriveState.LIVE, DriveState.PAUSED, DriveState.LIVE, DriveState.CLOSED]
+    await hear(database, *(drive(version, state) for version, state in enumerate(states, 1)))
+    assert [row[0] for row in await said(database)] == [
+        "drive.opened",
+        "drive.paused",
+        "drive.resumed",
+        "drive.closed",
+    ]
+
+
+async def test_donors_are_counted_by_what_is_left_of_their_gifts(database: Database) -> None:
+    await hear(
+        database,
+        drive(),
+        payment("pay_1", 100, donor_id="dnr_a"),
+        payment("pay_2", 100, donor_id="dnr_a"),
+        payment("pay_3", 100),
+        payment("pay_4", 100),
+    )
+    assert (await drive_row(database)).donors == 3
+    await hear(database, payment("pay_1", 100, refunded=100, donor_id="dnr_a", version=2))
+    assert (await drive_row(database)).donors == 3
+    await hear(database, payment("pay_2", 100, refunded=100, donor_id="dnr_a", version=2))
+    await hear(database, payment("pay_3", 100, refunded=100, version=2))
+    assert (await drive_row(database)).donors == 1
+
+
+async def test_pledged_is_what_is_open_and_unpaid(database: Database) -> None:
+    await hear(database, drive(), pledge("plg_1", 1000), pledge("plg_2", 2000), pledge("plg_3", 4000))
+    assert (await drive_row(database)).pledged == 7000
+    await hear(database, payment("pay_1", 1000, pledge_id="plg_1"))
+    assert (await drive_row(database)).pledged == 6000
+    await hear(database, pledge("plg_1", 1000, PledgeStatus.PAID, version=2))
+    assert (await drive_row(database)).pledged == 6000
+    await hear(database, pledge("plg_2", 2000, PledgeStatus.LAPSED, version=2))
+    assert (await drive_row(database)).pledged == 4000
+    await hear(database, payment("pay_4", 500, pledge_id="plg_4"))
+    await hear(database, pledge("plg_4", 500))
+    assert (await drive_row(database)).pledged == 4000
+
+
+async def test_what_is_pledged_raises_the_revision_and_not_the_sequence(database: Database) -> None:
+    await hear(database, drive())
+    before = await drive_row(database)
+    await hear(database, pledge("plg_1", 1000))
+    after = await drive_row(database)
+    assert (after.sequence, after.revision) == (before.sequence, before.revision + 1)
+
+
+async def test_every_row_of_the_log_is_announced_as_it_is_stored(database: Database) -> None:
+    await hear(database, drive(milestones=[milestone(1000)]), payment("pay_1", 1000, creator_id="crt_a"))
+    async with database.reading() as session:
+        outbox = (await session.execute(select(DOORS.outbox).order_by(DOORS.outbox.c.number))).all()
+    announced = [decode(row.name, row.value) for row in outbox]
+    assert [row.topic for row in outbox] == ["drive-log"] * 3
+    assert [one.as_row() for one in announced if isinstance(one, DriveLogged)] == await log_rows(database)
+
+
+async def test_nothing_is_announced_of_a_transaction_that_fails(database: Database) -> None:
+    await hear(database, drive())
+    with pytest.raises(CurrencyChanged):
+        await hear(database, payment("pay_1", 100), drive(2, currency="EUR"))
+    assert [row[0] for row in await said(database)] == ["drive.opened"]
+
+
+async def test_an_update_that_meets_no_row_is_an_error(database: Database) -> None:
+    await hear(database, drive())
+
+    def lose_the_row(session: Session) -> None:
+        boards = sequencer.lock(session.connection(), [DRIVE])
+        boards[DRIVE].add(captured=100)
+        session.execute(delete(drives))
+        with pytest.raises(DriveGone):
+            sequencer.save(session.connection(), boards.values())
+
+    async with database.transaction() as session:
+        await session.run_sync(lose_the_row)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        update(drive_log).where(drive_log.c.sequence == 2).values(amount=1),
+        update(drive_log).where(drive_log.c.sequence == 2).values(raised_after=1),
+        delete(drive_log).where(drive_log.c.sequence == 2),
+        delete(drive_log).where(drive_log.c.sequence == 4),
+        update(drives).values(head_hash="0"),
+    ],
+)
+async def test_a_log_that_was_tampered_with_is_found_out(database: Database, spoil: Any) -> None:
+    await hear(database, drive(), *(payment(f"pay_{number}", 100) for number in range(3)))
+    assert await flaw_in(database) is None
+    async with database.transaction() as session:
+        await session.execute(spoil)
+    assert await flaw_in(database) is not None
+
+
+@pytest.mark.parametrize("column", ["captured", "donations", "donors", "pledged"])
+async def test_a_sum_that_was_tampered_with_is_found_out(database: Database, column: str) -> None:
+    await hear(database, drive(), payment("pay_1", 100), pledge("plg_1", 700))
+    async with database.transaction() as session:
+        assert await queries.differences(session) == []
+        await session.execute(update(drives).values({column: drives.c[column] + 1}))
+        assert len(await queries.differences(session)) == 1
+
+
+async def test_equal_sums_rank_by_who_reached_them_first(database: Database) -> None:
+    await hear(database, drive(), *(creator(f"crt_{one}", one) for one in "abcd"))
+    await hear(database, payment("pay_1", 500, version=3, creator_id="crt_a"))
+    await hear(database, payment("pay_2", 500, version=1, creator_id="crt_b"))
+    await hear(database, payment("pay_3", 900, version=9, creator_id="crt_c"))
+    head = await head_of(database)
+    async with database.reading() as session:
+        board = await queries.top_creators(session, head, 10)
+        around = await queries.creators_around(session, head, "crt_a", 2)
+        nowhere = await queries.creators_around(session, head, "crt_d", 2)
+        unknown = await queries.creators_around(session, head, "crt_x", 2)
+    assert [(one["rank"], one["creator"]) for one in board] == [(1, "crt_c"), (2, "crt_b"), (3, "crt_a")]
+    assert around == board[1:]
+    assert nowhere == []
+    assert unknown is None
