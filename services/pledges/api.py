@@ -96,9 +96,9 @@ class Door:
 
     async def promise(self, request: Request) -> Response:
         """What answers `make_pledge`, straight from the request."""
-        who = caller(request)
+        who = await caller(request)
         may(who, "pledges")
-        key = required_key(optional_key(request.headers.get("idempotency-key")))
+        key = await required_key(await optional_key(request.headers.get("idempotency-key")))
         body = await body_of(request)
         wish = read(PledgeWish, body)
         drive = _ref(request.path_params["drive"])
@@ -149,7 +149,7 @@ def install_internal(app: FastAPI, reader: Reader, behind: Callable[[], int]) ->
 
     def ask(path: str, field: str, find: Callable[[Sequence[str]], Awaitable[dict[str, Any]]]) -> None:
         async def answer(request: Request) -> Response:
-            internal(caller(request))
+            await internal(await caller(request))
             return _json({"data": await find(await names_in(request, field))})
 
         async def documented() -> None:
