@@ -5,14 +5,12 @@ Unknown fields are refused: a misspelt `creater` would silently credit nobody.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from backbone.money import Money, MoneyError, digits, parse
+from backbone.money import Money, MoneyError, TooLarge, parse
 from backbone.problems import Problem, ProblemValue
-
-MAX_UNITS: Final = 10**15
 
 
 def _clean(text: str) -> str:
@@ -54,13 +52,10 @@ class MoneyBody(Body):
     @model_validator(mode="after")
     def _positive(self) -> MoneyBody:
         try:
-            places = digits(self.currency)
-            if parse(self.value, self.currency) >= MAX_UNITS:
-                raise AmountTooLargeValue(
-                    f"more than {self.currency} takes ({places} digits after the point)"
-                )
             if parse(self.value, self.currency) <= 0:
                 raise ValueError("must be more than zero")
+        except TooLarge as error:
+            raise AmountTooLargeValue(str(error)) from None
         except MoneyError as error:
             raise ValueError(str(error)) from None
         return self

@@ -19,11 +19,18 @@ DIGITS: Final[dict[str, int]] = {
 }
 """Digits after the decimal point of every active ISO 4217 currency that has any notion of them."""
 
-_DECIMAL: Final = re.compile(r"(0|[1-9][0-9]{0,29})(?:\.([0-9]+))?", re.ASCII)
+MAX_DIGITS: Final = 14
+"""Before the point: with four digits after it, well within a 64-bit integer."""
+
+_DECIMAL: Final = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?", re.ASCII)
 
 
 class MoneyError(ValueError):
     """An amount that is not money as the public door writes it; the text says why."""
+
+
+class TooLarge(MoneyError):
+    """A well-written amount beyond what any store of ours holds."""
 
 
 class CurrencyMismatch(MoneyError):
@@ -90,7 +97,7 @@ def parse(value: str, currency: str) -> int:
     """The minor units of a decimal string written with exactly `currency`'s digits.
 
     Raises `MoneyError` for signs, exponents, spaces, other scripts' digits, leading zeros and
-    more or fewer digits than the currency has.
+    more or fewer digits than the currency has, `TooLarge` past `MAX_DIGITS` before the point.
     """
     places = digits(currency)
     match = _DECIMAL.fullmatch(value)
@@ -99,6 +106,8 @@ def parse(value: str, currency: str) -> int:
     whole, part = match.group(1), match.group(2) or ""
     if len(part) != places:
         raise MoneyError(f"{currency} is written with exactly {places} digits after the point")
+    if len(whole) > MAX_DIGITS:
+        raise TooLarge(f"more than {MAX_DIGITS} digits before the point")
     return int(whole + part)
 
 

@@ -82,7 +82,7 @@ def test_each_currency_is_written_with_its_own_digits(minor_units: int, currency
 
 
 def test_enormous_amounts_are_too_large_and_not_merely_invalid() -> None:
-    with pytest.raises(ValueError, match="takes") as caught:
+    with pytest.raises(ValueError, match="digits before") as caught:
         MoneyBody(currency="USD", value="9" * 25 + ".00")
     error = caught.value.errors()[0]["ctx"]["error"]  # type: ignore[attr-defined]
     assert isinstance(error, AmountTooLargeValue)
