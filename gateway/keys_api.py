@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -22,6 +23,8 @@ from backbone.service import new_app
 from gateway.keys import SCOPES, KeyRing, new_key, new_row
 from gateway.tables import Key
 
+_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:.]{2,45}", re.ASCII)
+
 
 def _origin(text: str) -> str:
     """An origin as browsers write it: lower case, no default port, no path (RFC 6454, 6.2)."""
@@ -30,7 +33,7 @@ def _origin(text: str) -> str:
         port = parts.port
     except ValueError:
         port = -1
-    plain = parts.scheme in ("http", "https") and parts.hostname and port != -1
+    plain = parts.scheme in ("http", "https") and _HOST.fullmatch(parts.hostname or "") and port != -1
     if not plain or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError("must be an origin such as https://example.org or http://localhost:3000")
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -159,7 +162,7 @@ def _view(row: Key) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _keys(request: Request) -> Keys:
+async def _keys(request: Request) -> Keys:
     found: Keys = request.app.state.keys
     return found
 

@@ -39,6 +39,8 @@ BARE_S: Final = 5.0
 UNKNOWN_S: Final = 1.0
 MOST_UNKNOWN: Final = 10_000
 WORDS_TIMEOUT_S: Final = 1.0
+FETCH_S: Final = 0.2
+"""How long a read of the bus waits: a stop is seen this much later at most."""
 
 State = Literal["live", "catching_up", "frozen"]
 Triple = tuple[int, int, int]
@@ -176,7 +178,7 @@ class Hub:
         subscription = await self._bus.follow(["snapshots"], "beginning")
         try:
             while not stop.is_set():
-                self.hear_snapshots(await subscription.fetch(1000, 0.5 if self.bootstrapped else 0.02))
+                self.hear_snapshots(await subscription.fetch(1000, FETCH_S if self.bootstrapped else 0.02))
                 if not self.bootstrapped and _at_end(subscription):
                     self.bootstrapped = True
                     log.info("live.bootstrapped", drives=len(self._views))
@@ -222,7 +224,7 @@ class Hub:
         subscription = await self._bus.follow(["drive-log"], "end")
         try:
             while not stop.is_set():
-                await self.hear_log(await subscription.fetch(1000, 0.5))
+                await self.hear_log(await subscription.fetch(1000, FETCH_S))
         finally:
             await subscription.close()
 

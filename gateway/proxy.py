@@ -146,7 +146,7 @@ class Proxy:
             if request.method == "POST":
                 body = await json_body(request)
                 if passage.idempotency != "none":
-                    _check_idempotency_key(request, required=passage.idempotency == "required")
+                    await _check_idempotency_key(request, required=passage.idempotency == "required")
             with self._lanes[passage.lane]:
                 reply = await self._pass_on(request, passage.service, bearer, body)
             return _answer(reply)
@@ -179,17 +179,13 @@ class Proxy:
         bearer = self._form_bearer(request) or self._admit(request)
         bearer.require("pledges")
         body = await json_body(request)
-        _check_idempotency_key(request, required=True)
+        await _check_idempotency_key(request, required=True)
         with self._lanes["pledges"]:
             reply = await self._pass_on(request, "pledges", bearer, body)
         wait_s = wait_of(request.headers.get("prefer"))
-        replayed = "idempotency-replayed" in reply.headers
-        if reply.status != 201:
-            return _answer(reply)
-        pledge = reply.json()
-        if not wait_s and not replayed:
-            return _answer(reply, _dump(compose(pledge, None)))
-        return await self._held(request, pledge, reply, wait_s)
+        if reply.status != 201 or not (wait_s or "idempotency-replayed" in reply.headers):
+            return _answer(reply)  # a fresh pledge has no checkout yet, and says so
+        return await self._held(request, reply, wait_s)
 
     def _form_bearer(self, request: Request) -> Bearer | None:
         """A page of ours: a form token for this drive, from the same origin; None without one."""
@@ -209,8 +205,9 @@ class Proxy:
             return True
         return bool(origin) and urlsplit(origin).netloc == request.headers.get("host")
 
-    async def _held(self, request: Request, pledge: Facts, reply: Reply, wait_s: float) -> Answer:
-        """The new pledge once its checkout is there, or once the wait is over."""
+    async def _held(self, request: Request, reply: Reply, wait_s: float) -> Answer:
+        """The pledge once its checkout is there, or once the wait is over."""
+        pledge: Facts = reply.json()
         found, applied = None, wait_s > 0 and not self._waits.full
         if applied:
             seen = await self._waits.until(
@@ -321,10 +318,10 @@ def _refuse_publishable(bearer: Bearer) -> None:
         raise Forbidden("A publishable key may only make pledges and read.")
 
 
-def _check_idempotency_key(request: Request, *, required: bool) -> None:
-    key = optional_key(request.headers.get("idempotency-key"))
+async def _check_idempotency_key(request: Request, *, required: bool) -> None:
+    key = await optional_key(request.headers.get("idempotency-key"))
     if required:
-        required_key(key)
+        await required_key(key)
 
 
 def _check_reader(entry: Facts | None, bearer: Bearer | None, token: str | None) -> None:

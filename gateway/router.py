@@ -13,7 +13,7 @@ from gateway.asgi import Answer, Request, Streamed
 Handler = Callable[[Request], Awaitable[Answer | Streamed]]
 Cors = Literal["none", "live", "keyed"]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from backbone.peer import InProcessPeer
 from backbone.service import Server, Service, run_workers, server
 from gateway.app import compose
 from gateway.settings import GatewaySettings
+from tests.waiting import until
 
 SECRET = "internal-secret-of-tests"
 ADMIN = "ak_admin_" + "A1b2C3d4E5" * 3
@@ -110,6 +111,11 @@ def pledge(pledge_id: str = PLEDGE, status: str = "open") -> dict[str, Any]:
         "token": f"token-of-{pledge_id}",
         "created_at": "2022-01-07T12:00:00.000Z",
     }
+
+
+def fresh_pledge() -> dict[str, Any]:
+    """The same as the answer to the POST that made it."""
+    return {**pledge(), "checkout": None, "queue": None}
 
 
 def drive(drive_id: str = DRIVE, slug: str = "winter") -> dict[str, Any]:
@@ -241,13 +247,6 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-async def eventually(holds: Any, within_s: float = 5.0) -> None:
-    """Wait until `holds()`; fails after `within_s`."""
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.005)
-
-
 @asynccontextmanager
 async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Stage]:
     """A running gateway, and all of it gone afterwards."""
@@ -270,8 +269,8 @@ async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> 
         "GET /v1/drives/winter": (200, drive()),
         f"GET /v1/drives/{DRIVE}/creators": (200, {"data": [], "next": None}),
         "POST /v1/drives": (201, drive()),
-        "POST /v1/drives/winter/pledges": (201, pledge()),
-        f"POST /v1/drives/{DRIVE}/pledges": (201, pledge()),
+        "POST /v1/drives/winter/pledges": (201, fresh_pledge()),
+        f"POST /v1/drives/{DRIVE}/pledges": (201, fresh_pledge()),
     }
     payments.answers |= {
         "POST /internal/checkouts": known(checkouts, "ids"),
@@ -309,10 +308,12 @@ async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> 
         stage = Stage(
             url, port, session, bus, service, pledges, payments, leaderboard, checkouts, entries, clock, one
         )
-        await eventually(lambda: one.started)
-        async with asyncio.timeout(5):
-            while (await stage.get("/v1/drives/winter/totals"))[0] == 503:
-                await asyncio.sleep(0.01)
+
+        async def bootstrapped() -> bool:
+            return (await stage.get("/v1/drives/winter/totals"))[0] != 503
+
+        await until(lambda: one.started)
+        await until(bootstrapped)
         try:
             yield stage
         finally:

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.stage import ADMIN, PLEDGE, Stage, bearer, gateway
+from tests.waiting import until
+
+ROOT = {**bearer(ADMIN), "Idempotency-Key": "k1", "Content-Type": "application/json"}
+PLEDGES = "/v1/drives/winter/pledges"
+
+
+async def raw(stage: Stage, sent: bytes) -> bytes:
+    """What comes back until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+    try:
+        writer.write(sent)
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def test_a_request_goes_on_as_it_came_with_a_signed_caller(stage: Stage) -> None:
+    body = b'{ "amount" : 1 }'
+    headers = {**ROOT, "X-Request-Id": "mine-1", "User-Agent": "partner/1"}
+    async with stage.session.post(f"{PLEDGES}?a=b%20c", data=body, headers=headers) as reply:
+        assert reply.status == 201
+        assert reply.headers["X-Request-Id"] == "mine-1"
+    heard = stage.pledges.heard[-1]
+    assert (heard.method, heard.path, heard.query, heard.body) == ("POST", PLEDGES, "a=b%20c", body)
+    assert heard.headers["idempotency-key"] == "k1"
+    assert heard.headers["x-request-id"] == "mine-1"
+    assert heard.caller.partner == "default"
+    assert heard.caller.scopes >= {"admin", "pledges"}
+
+
+async def test_nothing_of_ours_can_be_smuggled_in(stage: Stage) -> None:
+    key = await stage.key(kind="secret", scopes=["pledges"], partner="shop", mode="test")
+    smuggled = {"Ataa-Caller": "forged", "ATAA-Internal": "1", "Connection": "close, Idempotency-Key",
+                "Transfer-Coding": "x", "X-Forwarded-For": "1.2.3.4", "Cookie": "a=b"}  # fmt: skip
+    status, _, _ = await stage.post(PLEDGES, {}, **{**bearer(key), "Idempotency-Key": "k1"}, **smuggled)
+    assert status == 201
+    heard = stage.pledges.heard[-1]
+    caller = heard.caller
+    assert (caller.partner, caller.mode, caller.scopes) == ("shop", "test", {"pledges"})
+    assert caller.key_id.startswith("key_")
+    assert not caller.publishable
+    gone = {"ataa-internal", "connection", "transfer-coding", "x-forwarded-for", "cookie", "authorization"}
+    assert not heard.headers.keys() & gone
+
+
+async def test_internal_doors_are_no_addresses_here(stage: Stage) -> None:
+    for path in (
+        "/internal/books",
+        "/internal/pledges",
+        "/metrics",
+        "/v1/../internal/books",
+        "/v1/drives/a%2Fb/open",
+    ):
+        status, _, problem = await stage.get(path, **bearer(ADMIN))
+        assert (status, problem["type"]) == (404, "/problems/not-found"), path
+
+
+@pytest.mark.parametrize("sent", ["", "a b", "é", "x" * 129, "a\tb"])
+async def test_an_insane_request_id_is_replaced(stage: Stage, sent: str) -> None:
+    _, headers, problem = await stage.get("/v1/nothing", **{"X-Request-Id": sent})
+    assert headers["X-Request-Id"] != sent
+    assert problem["request_id"] == headers["X-Request-Id"]
+
+
+async def test_the_trace_is_joined(stage: Stage) -> None:
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    _, headers, _ = await stage.get("/v1/drives/winter", **bearer(ADMIN), traceparent=trace)
+    passed_on = stage.pledges.heard[-1].headers["traceparent"]
+    assert passed_on.startswith("00-" + "a" * 32)
+    assert passed_on != trace
+    assert headers["traceparent"] == passed_on
+    _, headers, _ = await stage.get("/v1/drives/winter", **bearer(ADMIN), traceparent="00-nonsense")
+    assert headers["traceparent"].startswith("00-")
+
+
+async def test_unknown_addresses_are_404_and_wrong_methods_405_with_allow(stage: Stage) -> None:
+    async with stage.session.put("/v1/drives/winter", headers=bearer(ADMIN)) as reply:
+        assert reply.status == 405
+        assert reply.headers["Allow"] == "GET, HEAD, OPTIONS"
+        assert reply.headers["Content-Type"] == "application/problem+json"
+    for path in ("/v1", "/v1/", "/v1/drives/", "/v1/drives/winter/", "/v1/drives/win ter/totals"):
+        status, headers, problem = await stage.get(path)
+        assert (status, problem["type"]) == (404, "/problems/not-found"), path
+        assert headers["Content-Type"] == "application/problem+json"
+
+
+async def test_head_is_get_without_the_body(stage: Stage) -> None:
+    async with stage.session.get("/v1/drives/winter/totals", headers={"Accept-Encoding": "identity"}) as got:
+        length = got.headers["Content-Length"]
+    async with stage.session.head(
+        "/v1/drives/winter/totals", headers={"Accept-Encoding": "identity"}
+    ) as head:
+        assert (head.status, head.headers["Content-Length"]) == (200, length)
+    for path in ("/v1/drives/winter/live", "/livez", "/docs"):
+        async with stage.session.head(path) as head:
+            assert head.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allowed"),
+    [
+        (PLEDGES, "POST", "Authorization, Idempotency-Key, Content-Type, Prefer, If-None-Match"),
+        (
+            f"/v1/pledges/{PLEDGE}",
+            "GET",
+            "Authorization, Idempotency-Key, Content-Type, Prefer, If-None-Match",
+        ),
+        ("/v1/drives/winter/totals", "GET", "If-None-Match, Last-Event-ID, Cache-Control"),
+        ("/v1/drives/winter/live", "GET", "If-None-Match, Last-Event-ID, Cache-Control"),
+    ],
+)
+async def test_preflights_of_any_origin_are_answered(
+    stage: Stage, path: str, method: str, allowed: str
+) -> None:
+    asked = {"Origin": "https://any.example", "Access-Control-Request-Method": method,
+             "Access-Control-Request-Headers": "authorization"}  # fmt: skip
+    async with stage.session.options(path, headers=asked) as reply:
+        assert reply.status == 204
+        assert reply.headers["Access-Control-Allow-Origin"] == "*"
+        assert reply.headers["Access-Control-Allow-Headers"] == allowed
+        assert method in reply.headers["Access-Control-Allow-Methods"]
+
+
+async def test_other_routes_answer_no_preflight(stage: Stage) -> None:
+    asked = {"Origin": "https://any.example", "Access-Control-Request-Method": "POST"}
+    for path in ("/v1/drives", "/v1/keys", "/v1/drives/winter/open"):
+        async with stage.session.options(path, headers=asked) as reply:
+            assert reply.status == 204
+            assert "Access-Control-Allow-Origin" not in reply.headers
+
+
+async def test_even_refusals_may_be_read_by_the_page_that_asked(stage: Stage) -> None:
+    status, headers, _ = await stage.post(PLEDGES, {}, Origin="https://any.example")
+    assert status == 401
+    assert headers["Access-Control-Allow-Origin"] == "*"
+    assert "Retry-After" in headers["Access-Control-Expose-Headers"]
+    assert "Access-Control-Allow-Origin" not in (await stage.post("/v1/drives", {}))[1]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "",
+                                  "application/json; charset=latin-1", "multipart/form-data"])  # fmt: skip
+async def test_what_is_not_json_is_415(stage: Stage, kind: str) -> None:
+    for path in (PLEDGES, "/v1/drives", "/v1/keys", f"/v1/pledges/{PLEDGE}/refunds"):
+        async with stage.session.post(path, data=b"{}", headers={**ROOT, "Content-Type": kind}) as reply:
+            problem = await reply.json(content_type=None)
+            assert (reply.status, problem["type"]) == (415, "/problems/unsupported-media-type"), path
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"']
+)
+async def test_json_by_any_name_is_taken(stage: Stage, kind: str) -> None:
+    async with stage.session.post(PLEDGES, data=b"{}", headers={**ROOT, "Content-Type": kind}) as reply:
+        assert reply.status == 201
+
+
+async def test_a_post_without_a_body_needs_no_content_type(stage: Stage) -> None:
+    stage.pledges.answers["POST /v1/drives/winter/open"] = (200, {})
+    async with stage.session.post("/v1/drives/winter/open", headers=bearer(ADMIN)) as reply:
+        assert reply.status == 200
+
+
+async def chunks(size: int) -> Any:
+    for _ in range(size // 1024):
+        yield b" " * 1024
+
+
+async def test_a_megabyte_is_413_however_it_is_sent_and_nobody_hears_of_it(stage: Stage) -> None:
+    before = len(stage.pledges.heard)
+    for path in (PLEDGES, "/v1/drives", "/v1/keys"):
+        for data in (b" " * 1_000_000, chunks(1_000_000), b" " * (64 * 1024 + 1), chunks(66 * 1024)):
+            async with stage.session.post(path, data=data, headers=ROOT) as reply:
+                problem = await reply.json(content_type=None)
+                assert (reply.status, problem["type"]) == (413, "/problems/body-too-large")
+    assert len(stage.pledges.heard) == before
+
+
+async def test_sixty_four_kibibytes_are_taken(stage: Stage) -> None:
+    for data in (b" " * 64 * 1024, chunks(64 * 1024)):
+        async with stage.session.post(PLEDGES, data=data, headers=ROOT) as reply:
+            assert reply.status == 201
+        assert len(stage.pledges.heard[-1].body) == 64 * 1024
+
+
+async def test_an_endless_body_is_answered_without_reading_it_all(stage: Stage) -> None:
+    head = f"POST {PLEDGES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\nIdempotency-Key: k\r\n"
+    declared = head + "Content-Type: application/json\r\nContent-Length: 999999999999\r\n\r\n"
+    answer = await raw(stage, declared.encode() + b" " * 10_000)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer
+
+
+async def test_webhooks_may_be_a_mebibyte_and_go_on_byte_for_byte(stage: Stage) -> None:
+    body = b"\x00\xff" * (512 * 1024)
+    headers = {"Stripe-Signature": "t=1,v1=x", "Content-Type": "application/json; charset=utf-8"}
+    async with stage.session.post("/webhooks/stripe", data=body, headers=headers) as reply:
+        assert reply.status == 200
+    heard = stage.payments.heard[-1]
+    assert heard.body == body
+    assert heard.headers["stripe-signature"] == "t=1,v1=x"
+    assert heard.caller.scopes == set()
+    async with stage.session.post("/webhooks/stripe", data=body + b"x", headers=headers) as reply:
+        assert reply.status == 413
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "Authorization", "Content-Type", "Origin"])
+async def test_a_header_that_two_hops_could_read_differently_is_refused(stage: Stage, name: str) -> None:
+    head = f"POST {PLEDGES} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n"
+    head += f"{name}: a\r\n{name}: b\r\n"
+    answer = await raw(stage, (head + "\r\n{}").encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"/problems/duplicate-header" in answer
+
+
+@pytest.mark.parametrize("path", [PLEDGES, f"/v1/pledges/{PLEDGE}/refunds"])
+async def test_pledges_and_refunds_need_an_idempotency_key(stage: Stage, path: str) -> None:
+    status, _, problem = await stage.post(path, {}, **bearer(ADMIN))
+    assert (status, problem["type"]) == (400, "/problems/idempotency-key-missing")
+
+
+@pytest.mark.parametrize("path", [PLEDGES, "/v1/drives", "/v1/keys"])
+async def test_an_idempotency_key_has_1_to_255_visible_characters(stage: Stage, path: str) -> None:
+    for key in ("x" * 256, "a b", "é", ""):
+        status, _, problem = await stage.post(path, {}, **{**bearer(ADMIN), "Idempotency-Key": key})
+        assert (status, problem["type"]) == (400, "/problems/idempotency-key-malformed"), key
+
+
+async def test_the_services_answers_come_back_as_they_are(stage: Stage) -> None:
+    stage.pledges.answers["POST /v1/drives/winter/pledges"] = (409, {"type": "/problems/drive-closed"})
+    stage.pledges.headers = {"Retry-After": "7", "Server": "inside", "Set-Cookie": "a=b"}
+    status, headers, problem = await stage.post(PLEDGES, {}, **ROOT)
+    assert (status, problem) == (409, {"type": "/problems/drive-closed"})
+    assert headers["Retry-After"] == "7"
+    assert "Set-Cookie" not in headers
+    assert "Server" not in headers
+
+
+async def test_a_service_that_does_not_answer_is_503_with_retry_after(stage: Stage) -> None:
+    def fail(heard: Any) -> Any:
+        raise RuntimeError("down")
+
+    stage.pledges.answers["POST /v1/drives/winter/pledges"] = fail
+    status, headers, problem = await stage.post(PLEDGES, {}, **ROOT)
+    assert (status, problem["type"], headers["Retry-After"]) == (503, "/problems/overloaded", "2")
+
+
+async def test_past_its_lane_a_request_is_told_to_come_back_and_other_lanes_go_on(tmp_path: Path) -> None:
+    async with gateway(tmp_path, pledges_in_flight=2) as stage:
+        stage.pledges.gate.clear()
+        held = [asyncio.create_task(stage.post(PLEDGES, {}, **ROOT)) for _ in range(2)]
+        await until(lambda: stage.pledges.lines().count(f"POST {PLEDGES}") == 2)
+        status, headers, problem = await stage.post(PLEDGES, {}, **ROOT)
+        assert (status, problem["type"], headers["Retry-After"]) == (503, "/problems/overloaded", "1")
+        assert (await stage.get("/v1/drives/winter/totals"))[0] == 200
+        assert (await stage.post("/webhooks/stripe", {}))[0] == 200
+        stage.pledges.gate.set()
+        assert [status for status, _, _ in await asyncio.gather(*held)] == [201, 201]
+        assert (await stage.post(PLEDGES, {}, **ROOT))[0] == 201
+
+
+async def test_boards_and_the_log_are_asked_for_once_a_second_however_many_read(stage: Stage) -> None:
+    stage.leaderboard.answers["GET /v1/drives/winter/leaderboards/creators"] = (
+        200,
+        {"data": [], "sequence": 4},
+    )
+    path = "/v1/drives/winter/leaderboards/creators?limit=3"
+    answers = await asyncio.gather(*(stage.get(path) for _ in range(20)))
+    assert {status for status, _, _ in answers} == {200}
+    assert stage.leaderboard.lines() == ["GET /v1/drives/winter/leaderboards/creators"]
+    assert stage.leaderboard.heard[0].query == "limit=3"
+    headers = answers[0][1]
+    assert headers["Access-Control-Allow-Origin"] == "*"
+    assert (await stage.get(path, **{"If-None-Match": headers["ETag"]}))[0] == 304
+    assert (await stage.get("/v1/drives/nowhere/events"))[0] == 404
+
+
+async def test_every_process_has_its_three_health_addresses(stage: Stage) -> None:
+    for path in ("/livez", "/readyz", "/startupz"):
+        async with stage.session.get(path) as reply:
+            assert reply.status == 200, path
+
+
+async def test_a_bug_is_a_500_problem_without_a_trace(stage: Stage) -> None:
+    stage.pledges.answers["POST /internal/pledges"] = (
+        200,
+        {"data": {PLEDGE: {"pledge": {}, "partner": "default"}}},
+    )
+    async with stage.session.get(f"/v1/pledges/{PLEDGE}", headers=bearer(ADMIN)) as reply:
+        text = await reply.text()
+        assert reply.status == 500
+    assert json.loads(text)["type"] == "/problems/internal-error"
+    assert "Traceback" not in text
+    assert "KeyError" not in text

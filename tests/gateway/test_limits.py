@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backbone.problems import Overloaded, TooManyRequests
+from gateway import limits
+from gateway.limits import Lane, Limit, is_loopback
+from tests.gateway.stage import ADMIN, Stage, bearer, gateway
+
+PLEDGES = "/v1/drives/winter/pledges"
+HERE = {"Origin": "https://give.example", "Idempotency-Key": "k"}
+
+
+class Stopwatch:
+    """A monotonic clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.at = 100.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def test_a_bucket_lets_a_burst_through_and_then_the_rate() -> None:
+    now = Stopwatch()
+    limit = Limit("key", 2.0, 3.0, now)
+    for _ in range(6):
+        limit.take("a")
+    with pytest.raises(TooManyRequests) as refused:
+        limit.take("a")
+    assert refused.value.headers == {
+        "Retry-After": "1",
+        "RateLimit": '"key";r=0;t=1',
+        "RateLimit-Policy": '"key";q=6;w=3',
+    }
+    limit.take("b")
+    now.at += 0.5
+    limit.take("a")
+    with pytest.raises(TooManyRequests):
+        limit.take("a")
+    now.at += 1000
+    for _ in range(6):
+        limit.take("a")
+    with pytest.raises(TooManyRequests):
+        limit.take("a")
+
+
+def test_a_slow_rate_says_how_long_to_stay_away() -> None:
+    limit = Limit("address", 0.1, 1.0, Stopwatch())
+    limit.take("a")
+    with pytest.raises(TooManyRequests) as refused:
+        limit.take("a")
+    assert refused.value.headers["Retry-After"] == "10"
+
+
+def test_only_so_many_buckets_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_BUCKETS", 3)
+    limit = Limit("address", 1.0, 1.0, Stopwatch())
+    for who in "abcd":
+        limit.take(who)
+    with pytest.raises(TooManyRequests):
+        limit.take("d")
+    limit.take("a")
+
+
+def test_a_lane_is_left_even_by_those_that_fail() -> None:
+    lane = Lane("test", 1)
+    with pytest.raises(ValueError, match="inside"), lane:
+        raise ValueError("inside")
+    with lane, pytest.raises(Overloaded), lane:
+        pass
+    assert lane.under_way == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True), ("", True),
+     ("10.0.0.1", False), ("203.0.113.7", False), ("2001:db8::1", False), ("::ffff:203.0.113.7", False),
+     ("nonsense", False)],
+)  # fmt: skip
+def test_loopback_is_this_machine(address: str, own: bool) -> None:
+    assert is_loopback(address) is own
+
+
+async def test_a_publishable_key_is_limited_and_a_secret_one_is_not(tmp_path: Path) -> None:
+    async with gateway(tmp_path, limit_key_per_s=0.5, limit_burst_s=4) as stage:
+        public = await stage.key(kind="publishable", origins=["https://give.example"])
+        secret = await stage.key(kind="secret", scopes=["pledges"])
+        statuses = [(await stage.post(PLEDGES, {}, **bearer(public), **HERE))[0] for _ in range(2)]
+        assert statuses == [201, 201]
+        status, headers, problem = await stage.post(PLEDGES, {}, **bearer(public), **HERE)
+        assert (status, problem["type"]) == (429, "/problems/too-many-requests")
+        assert headers["Retry-After"] == "2"
+        assert headers["RateLimit"] == '"key";r=0;t=2'
+        assert headers["RateLimit-Policy"] == '"key";q=2;w=4'
+        for key in (secret, ADMIN):
+            assert {(await stage.post(PLEDGES, {}, **bearer(key), **HERE))[0] for _ in range(5)} == {201}
+
+
+async def test_an_address_without_a_secret_key_is_limited(stage: Stage) -> None:
+    from backbone.peer import scope_of
+
+    async def read(address: str, authorization: str = "") -> int:
+        statuses = []
+
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: dict[str, object]) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        headers = {"authorization": authorization} if authorization else {}
+        scope = scope_of("GET", "/v1/pledges/plg_x", headers, "" if authorization else "token=x")
+        await stage.service.app({**scope, "client": (address, 1)}, receive, send)  # type: ignore[arg-type]
+        return int(str(statuses[0]))
+
+    assert {await read("203.0.113.7") for _ in range(200)} == {404}
+    assert 429 in {await read("203.0.113.7") for _ in range(50)}
+    assert await read("203.0.113.8") == 404
+    assert {await read("127.0.0.1") for _ in range(300)} == {404}
+    assert {await read("203.0.113.7", f"Bearer {ADMIN}") for _ in range(300)} == {404}

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backbone.clock import FrozenClock
+from tests.gateway.stage import DRIVE, Stage, bearer, gateway
+
+PLEDGES = f"/v1/drives/{DRIVE}/pledges"
+WISH = {"amount": {"currency": "USD", "value": "25.00"}}
+
+
+async def page(stage: Stage, path: str) -> tuple[int, Any, str]:
+    async with stage.session.get(path, allow_redirects=False) as reply:
+        return reply.status, reply.headers, (await reply.read()).decode(errors="replace")
+
+
+async def form_token(stage: Stage) -> str:
+    _, _, html = await page(stage, "/donate/winter")
+    found = re.search(r'"token":"([\w.-]+)"', html)
+    assert found is not None
+    return found.group(1)
+
+
+@pytest.mark.parametrize(
+    "path", ["/overlay/winter", "/donate/winter", "/donate/winter/thanks", f"/overlay/{DRIVE}"]
+)
+async def test_pages_are_html_under_a_strict_policy(stage: Stage, path: str) -> None:
+    status, headers, html = await page(stage, path)
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "Winter" in html
+    assert headers["X-Request-Id"]
+
+
+async def test_pages_load_nothing_but_assets_that_are_there(stage: Stage) -> None:
+    for path in ("/overlay/winter", "/donate/winter"):
+        _, _, html = await page(stage, path)
+        found = set(re.findall(r'(?:src|href)="(/assets/[^"]+)"', html))
+        assert found
+        for asset in found:
+            status, headers, _ = await page(stage, asset)
+            assert (status, "immutable" in headers["Cache-Control"]) == (200, True), asset
+    assert (await page(stage, "/assets/x/nothing.js"))[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/overlay/nowhere", "/donate/nowhere", "/donate/nowhere/thanks"])
+async def test_a_page_of_an_unknown_drive_is_a_404_for_people(stage: Stage, path: str) -> None:
+    status, headers, html = await page(stage, path)
+    assert (status, headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    assert "There is no such drive" in html
+
+
+async def test_a_page_whose_drive_cannot_be_asked_for_is_a_503_for_people(stage: Stage) -> None:
+    stage.pledges.answers["POST /internal/drives"] = (500, {})
+    status, headers, html = await page(stage, "/donate/spring")
+    assert (status, headers["Retry-After"]) == (503, "2")
+    assert "Back in a moment" in html
+
+
+async def test_a_form_makes_a_pledge_without_a_key_from_its_own_origin(stage: Stage) -> None:
+    token = await form_token(stage)
+    status, _, made = await stage.post(
+        PLEDGES, WISH, Origin=stage.url, **{"Ataa-Form-Token": token, "Idempotency-Key": "k"}
+    )
+    assert status == 201
+    assert made["id"].startswith("plg_")
+    heard = stage.pledges.heard[-1]
+    assert (heard.caller.partner, heard.caller.scopes, heard.caller.publishable) == (
+        "default",
+        {"pledges"},
+        True,
+    )
+    assert "ataa-form-token" not in heard.headers
+
+
+@pytest.mark.parametrize(
+    "origin", [None, "https://evil.example", "null", "http://127.0.0.1:1", "http://127.0.0.1"]
+)
+async def test_a_form_token_is_worth_nothing_elsewhere(stage: Stage, origin: str | None) -> None:
+    headers = {"Ataa-Form-Token": await form_token(stage), "Idempotency-Key": "k"}
+    headers |= {"Origin": origin} if origin else {}
+    status, _, problem = await stage.post(PLEDGES, WISH, **headers)
+    assert (status, problem["type"]) == (403, "/problems/form-expired")
+
+
+async def test_a_form_token_is_for_its_drive_and_for_pledges_alone(stage: Stage) -> None:
+    headers = {"Ataa-Form-Token": await form_token(stage), "Idempotency-Key": "k", "Origin": stage.url}
+    assert (await stage.post("/v1/drives/spring/pledges", WISH, **headers))[0] == 403
+    assert (await stage.post(f"/v1/drives/{DRIVE}/close", None, **headers))[0] == 401
+    for forged in ("", "f1.9999999999." + "0" * 64, "x"):
+        status, _, _ = await stage.post(PLEDGES, WISH, **{**headers, "Ataa-Form-Token": forged})
+        assert status == 403
+    unknown = await stage.post(PLEDGES, WISH, **headers, **bearer("pk_live_unknown"))
+    assert unknown[0] == 401
+
+
+async def test_a_form_token_dies_after_two_hours(tmp_path: Path) -> None:
+    clock = FrozenClock()
+    async with gateway(tmp_path, clock) as stage:
+        headers = {"Ataa-Form-Token": await form_token(stage), "Idempotency-Key": "k", "Origin": stage.url}
+        clock.move(7199)
+        assert (await stage.post(PLEDGES, WISH, **headers))[0] == 201
+        clock.move(2)
+        assert (await stage.post(PLEDGES, WISH, **headers))[0] == 403
+
+
+async def test_behind_a_proxy_the_public_address_is_the_own_origin(tmp_path: Path) -> None:
+    async with gateway(tmp_path, public_url="https://give.example.org/") as stage:
+        headers = {"Ataa-Form-Token": await form_token(stage), "Idempotency-Key": "k"}
+        assert (await stage.post(PLEDGES, WISH, **headers, Origin="https://give.example.org"))[0] == 201
+        assert (await stage.post(PLEDGES, WISH, **headers, Origin="http://give.example.org"))[0] == 403
+
+
+async def test_the_docs_load_nothing_from_elsewhere(stage: Stage) -> None:
+    status, headers, html = await page(stage, "/docs")
+    assert status == 200
+    assert "script-src 'self';" in headers["Content-Security-Policy"]
+    assert "//" not in html.replace("<!doctype", "")
+    for asset in re.findall(r'(?:src|href)="([^"]+)"', html):
+        assert (await page(stage, asset))[0] == 200, asset
+    assert (await page(stage, "/"))[1]["Location"] == "/docs"

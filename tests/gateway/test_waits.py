@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from backbone import ids
+from gateway.waits import compose, wait_of
+from tests.gateway.stage import ADMIN, PLEDGE, Stage, bearer, pledge
+from tests.waiting import until
+
+CHECKOUT = {
+    "url": "https://pay.example/1",
+    "client_secret": None,
+    "publishable_key": None,
+    "expires_at": None,
+}
+PLEDGES = "/v1/drives/winter/pledges"
+ROOT = {**bearer(ADMIN), "Idempotency-Key": "k1"}
+BY_TOKEN = f"/v1/pledges/{PLEDGE}?token=token-of-{PLEDGE}"
+
+
+def checkout(stage: Stage, pledge_id: str = PLEDGE, status: str | None = None, **more: Any) -> None:
+    """Let payments know a pledge."""
+    stage.checkouts[pledge_id] = {"status": status, "checkout": None, "queue": None, "version": 1} | more
+
+
+def questions(stage: Stage) -> list[list[str]]:
+    """What payments was asked about, question by question."""
+    return [json.loads(h.body)["ids"] for h in stage.payments.heard if h.path == "/internal/checkouts"]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        (None, 0),
+        ("", 0),
+        ("wait=5", 5),
+        ("respond-async, wait=10", 10),
+        ("wait=10; foo", 10),
+        ('Wait = "7"', 7),
+        ("wait=999", 30),
+        ("wait=-1", 0),
+        ("wait=1e9", 0),
+        ("nowait=5", 0),
+        ("wait=", 0),
+    ],
+)
+def test_prefer_wait_is_read_as_rfc_7240_writes_it(prefer: str | None, seconds: float) -> None:
+    assert wait_of(prefer) == seconds
+
+
+@pytest.mark.parametrize(
+    ("pledged", "paid", "shown"),
+    [("open", None, "open"), ("cancelled", None, "cancelled"), ("open", "paid", "paid"),
+     ("lapsed", "paid", "paid"), ("paid", "refunded", "refunded")],
+)  # fmt: skip
+def test_payments_has_the_last_word_on_the_status(pledged: str, paid: str | None, shown: str) -> None:
+    assert compose(pledge(status=pledged), {"status": paid})["status"] == shown
+
+
+def test_a_composed_pledge_has_exactly_the_public_fields() -> None:
+    fields = ["id", "drive", "creator", "amount", "status", "checkout", "queue", "token", "created_at"]
+    assert list(compose(pledge(), None)) == fields
+
+
+async def test_a_post_without_prefer_is_answered_at_once_without_a_checkout(stage: Stage) -> None:
+    checkout(stage, checkout=CHECKOUT)
+    status, headers, made = await stage.post(PLEDGES, {}, **ROOT)
+    assert (status, made["checkout"], made["queue"], made["status"]) == (201, None, None, "open")
+    assert "Preference-Applied" not in headers
+
+
+async def test_a_post_with_prefer_wait_is_held_until_the_checkout_is_there(stage: Stage) -> None:
+    held = asyncio.create_task(stage.post(PLEDGES, {}, **ROOT, Prefer="wait=5"))
+    await until(lambda: len(questions(stage)) >= 2)
+    assert not held.done()
+    checkout(stage, checkout=CHECKOUT)
+    status, headers, made = await asyncio.wait_for(held, 2)
+    assert (status, made["checkout"]) == (201, CHECKOUT)
+    assert headers["Preference-Applied"] == "wait=5"
+    assert made["token"] == f"token-of-{PLEDGE}"
+
+
+async def test_a_wait_that_runs_out_answers_with_the_place_in_the_queue(stage: Stage) -> None:
+    checkout(stage, queue={"position": 7, "eta_seconds": 2})
+    status, _, made = await stage.post(PLEDGES, {}, **ROOT, Prefer="wait=1")
+    assert (status, made["checkout"], made["queue"]) == (201, None, {"position": 7, "eta_seconds": 2})
+
+
+async def test_a_replay_shows_the_checkout_there_is_by_now(stage: Stage) -> None:
+    checkout(stage, checkout=CHECKOUT)
+    stage.pledges.headers = {"Idempotency-Replayed": "true"}
+    status, headers, made = await stage.post(PLEDGES, {}, **ROOT)
+    assert (status, headers["Idempotency-Replayed"], made["checkout"]) == (201, "true", CHECKOUT)
+
+
+async def test_a_made_pledge_is_answered_even_while_payments_is_away(stage: Stage) -> None:
+    stage.payments.answers["POST /internal/checkouts"] = (500, {})
+    stage.pledges.headers = {"Idempotency-Replayed": "true"}
+    assert (await stage.post(PLEDGES, {}, **ROOT))[0] == 201
+    stage.pledges.headers = {}
+    assert (await stage.post(PLEDGES, {}, **ROOT, Prefer="wait=1"))[0] == 201
+    assert (await stage.get(BY_TOKEN))[0] == 503
+
+
+async def test_all_who_wait_are_asked_about_in_one_question(stage: Stage) -> None:
+    pledge_ids = [ids.new("plg") for _ in range(100)]
+    for pledge_id in pledge_ids:
+        stage.entries[pledge_id] = {"pledge": pledge(pledge_id), "partner": "default"}
+    waiting = [
+        asyncio.create_task(stage.get(f"/v1/pledges/{one}", **bearer(ADMIN), Prefer="wait=10"))
+        for one in pledge_ids
+    ]
+    await until(lambda: any(set(asked) == set(pledge_ids) for asked in questions(stage)))
+    for pledge_id in pledge_ids:
+        checkout(stage, pledge_id, status="paid")
+    answers = await asyncio.wait_for(asyncio.gather(*waiting), 3)
+    assert {answer["status"] for _, _, answer in answers} == {"paid"}
+
+
+@pytest.mark.parametrize("change", ["checkout", "status", "pledge"])
+async def test_a_read_with_prefer_wait_is_held_until_status_or_checkout_changes(
+    stage: Stage, change: str
+) -> None:
+    checkout(stage, queue={"position": 3, "eta_seconds": 1})
+    held = asyncio.create_task(stage.get(BY_TOKEN, Prefer="wait=10"))
+    await until(lambda: len(questions(stage)) >= 3)
+    checkout(stage, queue={"position": 2, "eta_seconds": 1})
+    asked = len(questions(stage))
+    await until(lambda: len(questions(stage)) >= asked + 2)
+    assert not held.done()
+    if change == "pledge":
+        stage.entries[PLEDGE] = {"pledge": pledge(status="cancelled"), "partner": "default"}
+    elif change == "status":
+        checkout(stage, status="paid", checkout=None)
+    else:
+        checkout(stage, checkout=CHECKOUT)
+    status, headers, shown = await asyncio.wait_for(held, 2)
+    assert (status, headers["Preference-Applied"]) == (200, "wait=10")
+    assert (shown["status"], shown["checkout"]) == {
+        "pledge": ("cancelled", None), "status": ("paid", None), "checkout": ("open", CHECKOUT)
+    }[change]  # fmt: skip
+
+
+async def test_a_client_that_leaves_is_forgotten_and_nobody_is_asked_any_more(stage: Stage) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+    writer.write(f"GET {BY_TOKEN} HTTP/1.1\r\nHost: x\r\nPrefer: wait=30\r\n\r\n".encode())
+    await until(lambda: len(questions(stage)) >= 3)
+    writer.close()
+    await writer.wait_closed()
+    del reader
+    proxy = next(route.handler.__self__ for route in stage.service.app._router.routes  # type: ignore[attr-defined]
+                 if route.pattern == "/v1/pledges/{id}")  # fmt: skip
+    await until(lambda: proxy._waits.count == 0)
+    await until(lambda: proxy._waits._task is None)
+
+
+async def test_nobody_waits_through_a_drain(stage: Stage) -> None:
+    held = asyncio.create_task(stage.get(BY_TOKEN, Prefer="wait=30"))
+    await until(lambda: len(questions(stage)) >= 2)
+    stage.service.drain.set()
+    assert (await asyncio.wait_for(held, 2))[0] == 200
+
+
+async def test_a_pledge_is_read_by_its_token_or_its_partners_key_and_else_does_not_exist(
+    stage: Stage,
+) -> None:
+    mine = await stage.key(kind="secret", scopes=["refunds"])
+    theirs = await stage.key(kind="secret", partner="other")
+    path = f"/v1/pledges/{PLEDGE}"
+    assert (await stage.get(BY_TOKEN))[0] == 200
+    assert (await stage.get(path, **bearer(mine)))[2]["token"] == f"token-of-{PLEDGE}"
+    for wrong, headers in (
+        (f"{path}?token=", {}),
+        (f"{path}?token=wrong", {}),
+        (f"{path}?token=%00%ff", {}),
+        (f"{path}?token=wrong", bearer(mine)),
+        (path, bearer(theirs)),
+        (f"/v1/pledges/{ids.new('plg')}?token=x", {}),
+        ("/v1/pledges/nothing", bearer(mine)),
+    ):
+        status, _, problem = await stage.get(wrong, **headers)
+        assert (status, problem["type"]) == (404, "/problems/not-found"), wrong
+    assert (await stage.get(path))[0] == 401
+    assert (await stage.get(BY_TOKEN, **bearer("sk_live_unknown")))[0] == 401
+
+
+async def test_a_publishable_key_reads_a_pledge_without_its_token(stage: Stage) -> None:
+    key = await stage.key(kind="publishable", origins=["https://give.example"])
+    here = {**bearer(key), "Origin": "https://give.example"}
+    status, headers, shown = await stage.get(f"/v1/pledges/{PLEDGE}", **here)
+    assert (status, shown["token"]) == (200, None)
+    assert headers["Cache-Control"] == "private, no-store"
+    assert (await stage.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[2][
+        "type"
+    ] == "/problems/origin-not-allowed"
