@@ -1,0 +1,159 @@
+"""Pledges on a real database and bus, asked through its ASGI door as the gateway asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import func, select
+
+from backbone import ids
+from backbone.bus import Message
+from backbone.bus_sqlite import SqliteBus
+from backbone.caller import Mode, sign_caller
+from backbone.clock import FrozenClock
+from backbone.contracts.event import Event, decode
+from backbone.database import Database
+from backbone.peer import InProcessPeer, Reply, ask
+from backbone.service import Service, run_workers
+from services.pledges.app import compose
+from services.pledges.settings import PledgesSettings
+from services.pledges.tables import DOORS, Table
+
+SECRET = "s" * 20
+
+
+def usd(value: str) -> dict[str, str]:
+    """US dollars as the door writes them."""
+    return {"currency": "USD", "value": value}
+
+
+def a_drive(slug: str = "winter", **fields: Any) -> dict[str, Any]:
+    """A body that makes a drive."""
+    return {"slug": slug, "title": {"en": "Winter"}, "currency": "USD", "goal": usd("1000.00")} | fields
+
+
+def a_pledge(value: str = "25.00", **fields: Any) -> dict[str, Any]:
+    """A body that makes a pledge."""
+    return {"amount": usd(value)} | fields
+
+
+class Stage:
+    """A pledges service and its callers."""
+
+    def __init__(self, folder: Path, bus: SqliteBus, service: Service) -> None:
+        self.folder = folder
+        self.bus = bus
+        self.service = service
+        self._peer = InProcessPeer(service.app)
+
+    async def post(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        scopes: tuple[str, ...] = ("admin",),
+        partner: str = "default",
+        mode: Mode = "live",
+        publishable: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """POST a body (bytes as they are, else as JSON) as a caller with these scopes."""
+        caller = sign_caller(SECRET, partner=partner, scopes=scopes, mode=mode, publishable=publishable)
+        sent = {"content-type": "application/json", **caller, **(headers or {})}
+        if key is not None:
+            sent["idempotency-key"] = key
+        raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        return await self._peer.request("POST", path, headers=sent, body=raw)
+
+    async def get(self, path: str, query: str = "") -> Reply:
+        """GET as one of our own processes."""
+        caller = sign_caller(SECRET, partner="ataa", scopes=("internal",))
+        return await self._peer.request("GET", path, headers=caller, query=query)
+
+    async def ask(self, path: str, **body: Any) -> Any:
+        """Ask an internal door; its `data`."""
+        return (await ask(self._peer, SECRET, path, body))["data"]
+
+    async def drive(self, slug: str = "winter", *, state: str = "live", **fields: Any) -> str:
+        """A drive in `state`; its id."""
+        made = await self.post("/v1/drives", a_drive(slug, **fields))
+        assert made.status == 201, made.body
+        moves: dict[str, list[str]] = {
+            "draft": [],
+            "live": ["open"],
+            "paused": ["open", "pause"],
+            "closed": ["open", "close"],
+        }
+        for move in moves[state]:
+            assert (await self.post(f"/v1/drives/{slug}/{move}")).status == 200
+        return str(made.json()["id"])
+
+    async def pledge(
+        self, body: Any = None, *, key: str | None = None, drive: str = "winter", **who: Any
+    ) -> Reply:
+        """POST a pledge, under a key of its own unless one is given."""
+        wish = a_pledge() if body is None else body
+        return await self.post(f"/v1/drives/{drive}/pledges", wish, key=key or ids.new("evt"), **who)
+
+    async def rows(self) -> dict[str, int]:
+        """How many rows each table has."""
+        database = Database(f"sqlite:///{self.folder / 'pledges.db'}", DOORS)
+        try:
+            async with database.reading() as session:
+                return {
+                    name: int(await session.scalar(select(func.count()).select_from(table)) or 0)
+                    for name, table in Table.metadata.tables.items()
+                }
+        finally:
+            await database.close()
+
+    async def said(self) -> list[Event]:
+        """Every event announced and not yet published, in order."""
+        database = Database(f"sqlite:///{self.folder / 'pledges.db'}", DOORS)
+        try:
+            async with database.reading() as session:
+                rows = await session.execute(select(DOORS.outbox).order_by(DOORS.outbox.c.number))
+                return [event for row in rows if (event := decode(row.name, row.value)) is not None]
+        finally:
+            await database.close()
+
+    async def hear(self, *events: Event) -> None:
+        """Put events of another service on the bus."""
+        await self.bus.publish(
+            [Message(one.topic, one.key, ids.new("evt"), one.wire_name, one.to_bytes()) for one in events]
+        )
+
+    @asynccontextmanager
+    async def working(self, *only: str) -> AsyncIterator[None]:
+        """The service's workers (or `only` those) at work."""
+        self.service.workers = [one for one in self.service.workers if not only or one.name in only]
+        stop = asyncio.Event()
+        work = asyncio.create_task(run_workers([self.service], stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await work
+
+
+@asynccontextmanager
+async def on_stage(folder: Path, clock: FrozenClock | None = None) -> AsyncIterator[Stage]:
+    """Pledges, started on the data of `folder`, without its workers."""
+    bus = SqliteBus(folder / "bus.db")
+    settings = PledgesSettings(
+        data_dir=folder, internal_secret=SecretStr(SECRET), token_secret=SecretStr("t" * 20)
+    )
+    service = compose(settings, bus, **({"clock": clock} if clock else {}))
+    await service.start()
+    try:
+        yield Stage(folder, bus, service)
+    finally:
+        await service.close()
+        await bus.close()

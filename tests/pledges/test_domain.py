@@ -1,0 +1,181 @@
+"""The rules of promising, without any I/O."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backbone.bodies import AmountTooLarge
+from backbone.contracts.payments import PaymentStatus
+from backbone.contracts.pledges import DriveState, PledgeStatus
+from backbone.money import DIGITS, Money, parse
+from backbone.problems import Invalid
+from services.pledges.approval import may_be_shown, normal
+from services.pledges.domain import (
+    POSITIONS,
+    TAKEN,
+    DriveClosed,
+    DriveMove,
+    DrivePaused,
+    IllegalMove,
+    Secrets,
+    check_amount,
+    check_takes_pledges,
+    largest,
+    move,
+    pledge_status,
+    text_in,
+)
+
+BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+letters = st.text(st.characters(categories=["L", "Nd", "Zs"]), max_size=40)
+
+
+def test_the_table_says_where_every_move_leads_from_every_state() -> None:
+    assert set(POSITIONS) == set(DriveState)
+    assert all(set(moves) == set(DriveMove) for moves in POSITIONS.values())
+
+
+@given(st.lists(st.sampled_from(DriveMove)))
+def test_a_repeated_move_is_silent_and_closed_is_for_ever(moves: list[DriveMove]) -> None:
+    state = DriveState.DRAFT
+    for what in moves:
+        try:
+            after = move(state, what)
+        except IllegalMove:
+            continue
+        assert move(after, what) is after
+        assert state is not DriveState.CLOSED or after is DriveState.CLOSED
+        assert after is not DriveState.DRAFT
+        state = after
+
+
+def test_only_a_live_drive_takes_pledges() -> None:
+    check_takes_pledges("live")
+    for state, problem in (("draft", DriveClosed), ("closed", DriveClosed), ("paused", DrivePaused)):
+        with pytest.raises(problem):
+            check_takes_pledges(state)
+
+
+@given(st.lists(st.sampled_from(PaymentStatus), max_size=4))
+def test_a_pledges_status_does_not_depend_on_the_order_of_its_payments(payments: list[PaymentStatus]) -> None:
+    said = {pledge_status(order) for order in itertools.permutations(payments)}
+    assert len(said) == 1
+    assert {pledge_status(payments + payments)} == said
+
+
+def test_a_pledge_stands_as_its_best_payment_stands_and_a_dispute_is_loudest() -> None:
+    captured, refunded, lapsed = PaymentStatus.CAPTURED, PaymentStatus.REFUNDED, PaymentStatus.LAPSED
+    assert pledge_status([]) is PledgeStatus.OPEN
+    assert pledge_status([PaymentStatus.AWAITED]) is PledgeStatus.OPEN
+    assert pledge_status([lapsed]) is PledgeStatus.LAPSED
+    assert pledge_status([lapsed, captured]) is PledgeStatus.PAID
+    assert pledge_status([captured, refunded]) is PledgeStatus.PAID
+    assert pledge_status([refunded, lapsed]) is PledgeStatus.REFUNDED
+    assert pledge_status([captured, PaymentStatus.DISPUTED]) is PledgeStatus.DISPUTED
+
+
+@pytest.mark.parametrize(
+    ("currency", "most", "one_more"),
+    [
+        ("USD", "999999.99", "1000000.00"),
+        ("JPY", "99999999", "100000000"),
+        ("KWD", "99999.990", "100000.000"),
+        ("UGX", "999999", "1000000"),
+        ("ISK", "999999", "1000000"),
+    ],
+)
+def test_an_amount_has_at_most_eight_of_stripes_digits(currency: str, most: str, one_more: str) -> None:
+    check_amount(Money(parse(most, currency), currency), currency)
+    with pytest.raises(AmountTooLarge):
+        check_amount(Money(parse(one_more, currency), currency), currency)
+
+
+@given(st.sampled_from(sorted(TAKEN)), st.integers(1, 10**10))
+def test_what_is_taken_fits_into_stripes_digits(currency: str, units: int) -> None:
+    """Stripe's own count, written down a second time (https://docs.stripe.com/currencies)."""
+    hundredths = currency in {"ISK", "UGX"}
+    try:
+        check_amount(Money(units, currency), currency)
+    except AmountTooLarge:
+        assert units * (100 if hundredths else 1) > 99_999_999
+    except Invalid:
+        assert DIGITS[currency] == 3
+        assert units % 10 != 0
+    else:
+        assert units * (100 if hundredths else 1) <= 99_999_999
+        assert units <= largest(currency)
+
+
+def test_the_last_of_three_digits_must_be_0() -> None:
+    check_amount(Money(5120, "KWD"), "KWD")
+    with pytest.raises(Invalid):
+        check_amount(Money(5124, "KWD"), "KWD")
+
+
+def test_another_currency_than_the_drives_is_refused() -> None:
+    with pytest.raises(Invalid):
+        check_amount(Money(100, "EUR"), "USD")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Sara", "سارة أحمد", "José María", "Ángel 🎉", "👩‍👩‍👧", "a.b. c", "Dr. Who", "100% for 25.50!",
+     "می‌خواهم", None, ""],
+)  # fmt: skip
+def test_ordinary_words_may_be_shown(text: str | None) -> None:
+    assert may_be_shown(normal(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://evil.example", "HTTPS://EVIL", "see evil.com", "t.me/x", "www.x", "bit.ly", "mailto:x",
+        "a@b.org", "evil。com", "evil．com", "e\u200bvil.c\u200bom", "ｅｖｉｌ.ｃｏｍ", "1.2.3.4",
+        "موقع.قطر", "javascript:alert",
+        "a\nb", "a\x07b", "a\u0085b", "a\u2028b", "\ue000", *(f"a{sign}b" for sign in BIDI),
+    ],
+)  # fmt: skip
+def test_links_control_and_bidi_characters_are_not_shown(text: str) -> None:
+    assert not may_be_shown(normal(text))
+
+
+@given(letters)
+def test_letters_digits_and_spaces_may_always_be_shown(text: str) -> None:
+    assert may_be_shown(normal(text))
+
+
+@given(letters, st.sampled_from([*BIDI, "\n", "\x00", "\x9f", "http://x", "x.com"]), letters)
+def test_nothing_around_it_makes_a_forbidden_thing_shown(before: str, bad: str, after: str) -> None:
+    assert not may_be_shown(normal(f"{before} {bad} {after}"))
+
+
+@given(st.text())
+def test_kept_words_are_in_nfc_and_keeping_them_again_changes_nothing(text: str) -> None:
+    kept = normal(text)
+    assert kept is None or unicodedata.is_normalized("NFC", kept)
+    assert normal(kept) == kept
+
+
+def test_a_token_is_always_the_same_and_says_nothing_of_another_pledge() -> None:
+    secrets = Secrets("one")
+    assert secrets.token("plg_1") == Secrets("one").token("plg_1")
+    assert len({secrets.token("plg_1"), secrets.token("plg_2"), Secrets("two").token("plg_1")}) == 3
+    assert len(secrets.token("plg_1")) == 32
+
+
+def test_a_donor_is_known_by_address_within_a_partner() -> None:
+    secrets = Secrets("one")
+    assert secrets.address_mac("a", "Sara@Example.org") == secrets.address_mac("a", "sara@example.org ")
+    assert secrets.address_mac("a", "sara@example.org") != secrets.address_mac("b", "sara@example.org")
+
+
+def test_a_text_is_in_the_readers_language_or_english_or_the_first() -> None:
+    assert text_in({"en": "Winter", "ar": "شتاء"}, "ar-SA") == "شتاء"
+    assert text_in({"en": "Winter", "ar": "شتاء"}, "fr") == "Winter"
+    assert text_in({"ar": "شتاء"}, None) == "شتاء"
+    assert text_in("Winter", "ar") == "Winter"

@@ -1,0 +1,172 @@
+"""Drives and creators through the door: what is made, what is refused, where a drive may go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from backbone.contracts.pledges import CreatorChanged, DriveChanged, DriveState
+from services.pledges.domain import POSITIONS, DriveMove
+from tests.pledges.stage import Stage, a_drive, usd
+
+
+async def test_a_drive_is_shown_with_every_field_it_was_given(stage: Stage) -> None:
+    sent = a_drive(
+        title={"en": "Winter", "ar": "شتاء"},
+        description="Blankets.",
+        starts_at="2022-01-07T12:00:00Z",
+        ends_at="2022-01-18T15:00:00+03:00",
+        beneficiaries=[{"name": "A", "share_bps": 7000}, {"name": "B", "share_bps": 3000}],
+        permit="MOSA 12",
+        zakat_eligible=True,
+        impact=[{"label": {"en": "a blanket"}, "cost": usd("10.00")}],
+        milestones=[{"title": "half", "amount": usd("500.00")}],
+        menu=[usd("5.00"), usd("10.00")],
+        test=True,
+    )
+    made = await stage.post("/v1/drives", sent, key="k")
+    assert made.status == 201
+    view = made.json()
+    assert view["ends_at"] == "2022-01-18T12:00:00.000Z"
+    times = {"starts_at", "ends_at"}
+    assert {name: view[name] for name in sent if name not in times} == {
+        name: value for name, value in sent.items() if name not in times
+    }
+    assert view["state"] == "draft"
+    assert (await stage.get("/v1/drives/winter")).json() == view
+    assert (await stage.get(f"/v1/drives/{view['id']}")).json() == view
+    assert (await stage.post("/v1/drives", sent, key="k")).body == made.body
+    said = await stage.said()
+    assert [type(event) for event in said] == [DriveChanged]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"slug": "Winter"}, {"slug": ""}, {"slug": "a" * 65}, {"slug": "a_b"}, {"slug": "شتاء"},
+        {"slug": None}, {"title": ""}, {"title": {}}, {"title": {"en": ""}}, {"title": {"english!": "x"}},
+        {"title": "x" * 201},
+        {"title": {"en": "a\x00"}}, {"title": "\ud800"}, {"title": 5}, {"description": ["x"]},
+        {"currency": "usd"}, {"currency": "XXX"}, {"currency": "EUR"}, {"goal": usd("0.00")}, {"goal": "5"},
+        {"beneficiaries": [{"name": "A", "share_bps": 9999}]}, {"beneficiaries": [{"name": "A"}]},
+        {"milestones": [{"title": "x", "amount": {"currency": "EUR", "value": "5.00"}}]},
+        {"menu": [usd("1000000.00")]}, {"menu": [usd("0.00")]}, {"impact": [{"label": "x"}]},
+        {"starts_at": "2022-01-07T12:00:00Z", "ends_at": "2022-01-07T12:00:00Z"},
+        {"starts_at": "2022-01-07T12:00:00"}, {"zakat_eligible": "yes"}, {"colour": "red"},
+    ],
+)  # fmt: skip
+async def test_a_drive_that_does_not_fit_is_refused_and_not_stored(
+    stage: Stage, fields: dict[str, Any]
+) -> None:
+    before = await stage.rows()
+    reply = await stage.post("/v1/drives", a_drive() | fields)
+    assert (reply.status, reply.json()["type"]) == (422, "/problems/invalid-request")
+    assert reply.json()["errors"]
+    assert await stage.rows() == before
+
+
+async def test_a_slug_is_taken_once(stage: Stage) -> None:
+    replies = await asyncio.gather(*(stage.post("/v1/drives", a_drive()) for _ in range(5)))
+    assert sorted(reply.status for reply in replies) == [201, 409, 409, 409, 409]
+    assert {reply.json()["type"] for reply in replies if reply.status == 409} == {"/problems/slug-taken"}
+
+
+async def test_a_key_answers_again_or_names_the_other_body(stage: Stage) -> None:
+    first = await stage.post("/v1/drives", a_drive(), key="k")
+    again = await stage.post("/v1/drives", a_drive(), key="k")
+    assert (again.body, again.headers["idempotency-replayed"]) == (first.body, "true")
+    other = await stage.post("/v1/drives", a_drive("summer"), key="k")
+    assert other.json()["type"] == "/problems/idempotency-key-reused"
+
+
+@pytest.mark.parametrize("state", list(DriveState))
+@pytest.mark.parametrize("what", list(DriveMove))
+async def test_every_move_from_every_state_does_what_the_table_says(
+    stage: Stage, state: DriveState, what: DriveMove
+) -> None:
+    await stage.drive(state=state.value)
+    said = len(await stage.said())
+    reply = await stage.post(f"/v1/drives/winter/{what.value}")
+    after = POSITIONS[state][what]
+    shown = (await stage.get("/v1/drives/winter")).json()["state"]
+    news = (await stage.said())[said:]
+    if after is None:
+        assert reply.status == 409
+        assert shown == state
+        assert news == []
+    else:
+        assert (reply.status, reply.json()["state"], shown) == (200, after, after)
+        assert [event.state for event in news if isinstance(event, DriveChanged)] == (
+            [] if after is state else [after]
+        )
+
+
+async def test_each_change_of_a_drive_has_a_higher_version(stage: Stage) -> None:
+    await stage.drive(state="paused")
+    versions = [event.version for event in await stage.said() if isinstance(event, DriveChanged)]
+    assert versions == [1, 2, 3]
+
+
+async def test_changing_a_drive_needs_the_scope_and_a_key_of_its_mode(stage: Stage) -> None:
+    await stage.drive("winter", state="draft")
+    for scopes, mode in ((("pledges",), "live"), (("drives",), "test")):
+        for path, body in (
+            ("/v1/drives/winter/open", None),
+            ("/v1/drives/winter/creators", {"slug": "a", "name": "A"}),
+            ("/v1/drives", a_drive("other")),
+        ):
+            reply = await stage.post(path, body, scopes=scopes, mode=mode)  # type: ignore[arg-type]
+            assert reply.status == 403
+    publishable = await stage.post("/v1/drives", a_drive("other"), scopes=(), publishable=True)
+    assert publishable.status == 403
+    assert (await stage.post("/v1/drives/winter/open", scopes=("drives",))).status == 200
+
+
+async def test_creators_are_listed_a_page_at_a_time(stage: Stage) -> None:
+    drive = await stage.drive()
+    for number in range(5):
+        made = await stage.post(f"/v1/drives/{drive}/creators", {"slug": f"c{number}", "name": f"C {number}"})
+        assert made.status == 201
+        assert made.json()["drive"] == drive
+    seen: list[str] = []
+    query = "limit=2"
+    for _ in range(3):
+        page = (await stage.get("/v1/drives/winter/creators", query)).json()
+        seen += [creator["slug"] for creator in page["data"]]
+        query = f"limit=2&after={page['next']}"
+    assert seen == ["c0", "c1", "c2", "c3", "c4"]
+    assert page["next"] is None
+    assert (await stage.get("/v1/drives/winter/creators", "limit=101")).status == 422
+    assert [type(event) for event in await stage.said()].count(CreatorChanged) == 5
+
+
+async def test_a_creators_slug_is_taken_once_a_drive(stage: Stage) -> None:
+    await stage.drive()
+    await stage.drive("summer")
+    body = {
+        "slug": "abo",
+        "name": "Abo",
+        "goal": usd("5.00"),
+        "team": "T",
+        "channel_url": "https://x.example",
+    }
+    assert (await stage.post("/v1/drives/winter/creators", body, key="k")).status == 201
+    assert (await stage.post("/v1/drives/winter/creators", body, key="k")).headers["idempotency-replayed"]
+    assert (await stage.post("/v1/drives/winter/creators", body)).status == 409
+    assert (await stage.post("/v1/drives/summer/creators", body)).status == 201
+    euros = body | {"slug": "b", "goal": {"currency": "EUR", "value": "5.00"}}
+    assert (await stage.post("/v1/drives/winter/creators", euros)).status == 422
+
+
+async def test_the_whole_door_is_documented(stage: Stage) -> None:
+    app: Any = stage.service.app
+    paths = app.openapi()["paths"]
+    assert set(paths) == {
+        "/v1/drives", "/v1/drives/{drive}", "/v1/drives/{drive}/creators", "/v1/drives/{drive}/pledges",
+        *(f"/v1/drives/{{drive}}/{what.value}" for what in DriveMove),
+    }  # fmt: skip
+    pledge = paths["/v1/drives/{drive}/pledges"]["post"]
+    assert pledge["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("PledgeWish")
+    assert {"201", "409", "422"} <= set(pledge["responses"])
