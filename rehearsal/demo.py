@@ -34,6 +34,7 @@ _EVIDENCE_S: Final = 1.0
 _RATE_WINDOW_S: Final = 5.0
 _FIRST_SIGHT_S: Final = 10.0
 _KEYS_S: Final = 5.0
+_TELL_S: Final = 10.0
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -187,9 +188,14 @@ class Show:
     async def _give(self, donors: Donors) -> None:
         giving = asyncio.create_task(donors.give_all(self._plan, self._crowd))
         gathering = asyncio.create_task(self._gather_evidence())
-        started = time.monotonic()
+        started = told_at = time.monotonic()
+        told = self._door.retries
         try:
             while not giving.done():
+                if self._door.retries > told and time.monotonic() - told_at >= _TELL_S:
+                    more = self._door.retries - told
+                    self._screen.say(f"{more} tries repeated, the last: {self._door.last_failure}")
+                    told, told_at = self._door.retries, time.monotonic()
                 self._screen.show(self._moment(donors, time.monotonic() - started))
                 await asyncio.wait((giving,), timeout=_REFRESH_S)
             await giving

@@ -63,6 +63,7 @@ class Door:
         self._session = session
         self._patience_s = patience_s
         self.retries = 0
+        self.last_failure = ""
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
         """Raises NoAnswer."""
@@ -102,6 +103,7 @@ class Door:
             if time.monotonic() + wait_s > give_up:
                 raise NoAnswer(f"{method} {url.partition('?')[0]}: {failure}")
             self.retries += 1
+            self.last_failure = f"{method} {url.partition('?')[0]}: {failure}"
             await asyncio.sleep(wait_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
