@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +29,7 @@ from services.payments.refunds import RefundDesk
 from services.payments.settings import PaymentsSettings
 from services.payments.stripe_processor import StripeProcessor
 from services.payments.tables import DOORS
+from services.payments.waking import wait_for
 from services.payments.webhooks import Applier, WebhookStore, oldest_waiting
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -132,10 +132,7 @@ class Housekeeping:
         """Keep house until `stop`."""
         rounds = 0
         while not stop.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(AUDIT_S):
-                    await stop.wait()
-                    return
+            await wait_for(stop, AUDIT_S)
             await self.audit()
             rounds += 1
             if rounds % TIDY_EVERY == 0:

@@ -7,7 +7,6 @@ knows repeats by event id (ARCHITECTURE.md, "Lost webhooks").
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -20,6 +19,7 @@ from services.payments.lease import NEVER
 from services.payments.processor import Processor, ProcessorError
 from services.payments.statements import inserting_new
 from services.payments.tables import LANES
+from services.payments.waking import wait_for
 from services.payments.webhooks import WebhookStore
 
 OVERLAP: Final = timedelta(seconds=60)
@@ -52,9 +52,7 @@ class Backfill:
                 await self.look()
             except ProcessorError as error:
                 log.warning("backfill.failed", reason=str(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._every_s):
-                    await stop.wait()
+            await wait_for(stop, self._every_s)
 
     async def look(self) -> int:
         """Read what was not delivered; how many events were new. Raises `ProcessorError`."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, cast
@@ -41,9 +40,11 @@ from services.payments.processor import (
     Unknown,
 )
 from services.payments.tables import ATTEMPTS, DRIVES, FACTS, PAYMENTS
+from services.payments.waking import wait_for, woken_by
 
 MAX_ATTEMPTS: Final = 3
 MAX_BATCH: Final = 64
+POLL_S: Final = 0.5
 MAX_UNKNOWN: Final = 256
 """With so many outcomes unknown Stripe is down: no further tickets are taken until some are known."""
 
@@ -115,6 +116,7 @@ class CheckoutDesk:
         self._in_flight = in_flight
         self._calls = asyncio.Semaphore(in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._more = False
         self._unknown: set[str] = set()
         self._listed: dict[str, tuple[Sent, asyncio.Future[OpenedCheckout | None]]] = {}
         self._listed_at = float("-inf")
@@ -129,25 +131,20 @@ class CheckoutDesk:
         """Open checkouts until `stop`, while this process holds the lease."""
         recovered = False
         try:
-            while not stop.is_set():
-                self._news.clear()
-                busy = False
-                if await self._lease.held():
-                    if not recovered:
-                        recovered = await self._recover()
-                    busy = await self._admit()
-                    await self._settle_by_listing()
-                else:
-                    recovered = await self._let_go()
-                if not busy:
-                    await self._pause()
+            async with woken_by(stop, self._news):
+                while not stop.is_set():
+                    self._news.clear()
+                    busy = False
+                    if await self._lease.held():
+                        recovered = recovered or await self._recover()
+                        busy = await self._admit()
+                        await self._settle_by_listing()
+                    else:
+                        recovered = await self._let_go()
+                    if not busy:
+                        await wait_for(self._news, POLL_S)
         finally:
             await self._finish()
-
-    async def _pause(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.25 if self._listed or self._tasks else 0.5):
-                await self._news.wait()
 
     async def _finish(self) -> None:
         """Let calls on their way end; what is left is taken up by whoever holds the lease next."""
@@ -183,9 +180,11 @@ class CheckoutDesk:
     async def _admit(self) -> bool:
         """Take the next tickets and start their attempts; whether there may be more at once."""
         room = self._room()
-        if room <= 0:
+        self._more = room <= 0
+        if self._more:
             return False
         tickets = await self._waiting(room)
+        self._more = len(tickets) == room
         if not tickets:
             return False
         try:
@@ -195,7 +194,7 @@ class CheckoutDesk:
             return False
         for sent in await self._store_attempts(tickets, details):
             self._start(sent)
-        return len(tickets) == room
+        return self._more
 
     async def _waiting(self, at_most: int) -> Sequence[Row[Any]]:
         columns: tuple[ColumnElement[Any], ...] = (
@@ -262,7 +261,7 @@ class CheckoutDesk:
         if not task.cancelled() and (error := task.exception()) is not None:
             # The attempt is stored as sent: it is taken up again at the next start.
             log.error("checkouts.attempt_failed", error=f"{type(error).__name__}: {error}")
-        if len(self._tasks) - len(self._unknown) <= self._in_flight:
+        if self._more and len(self._tasks) - len(self._unknown) <= self._in_flight:
             self._news.set()
 
     async def _carry_out(self, sent: Sent) -> None:

@@ -7,8 +7,7 @@ nobody knows is kept, and after ten minutes Stripe is asked for the intent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -18,11 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.database import Database
-from services.payments.commands import read_facts, record
+from services.payments.commands import BookedFact, read_facts, record
 from services.payments.domain import FactKind, Finding, counts
 from services.payments.processor import Processor, ProcessorError, Refused
 from services.payments.statements import inserting_new, upserting
 from services.payments.tables import FACTS, QUESTIONS
+from services.payments.waking import wait_for
 
 BATCH: Final = 20
 POLL_S: Final = 0.5
@@ -34,9 +34,13 @@ log = structlog.get_logger()
 
 async def ask_refunds(session: AsyncSession, hints: Mapping[str, int], ask_at: datetime) -> None:
     """Have the refunds of these intents read; `hints` is what Stripe says is refunded, an intent."""
+    if not hints:
+        return
+    facts = await read_facts(session, FACTS.c.intent.in_(hints))
     rows = [
         {"intent": intent, "kind": "refunds", "expected": refunded, "tries": 0, "ask_at": ask_at}
         for intent, refunded in hints.items()
+        if _refunded(intent, facts.values()) != refunded
     ]
     if not rows:
         return
@@ -68,9 +72,7 @@ class Asker:
         """Ask until `stop`."""
         while not stop.is_set():
             if not await self.ask_due():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_S):
-                        await stop.wait()
+                await wait_for(stop, POLL_S)
 
     async def ask_due(self) -> int:
         """Ask what is due now; how much there was."""
@@ -124,8 +126,12 @@ async def _is_answered(session: AsyncSession, row: Row[Any]) -> bool:
     facts = await read_facts(session, FACTS.c.intent == row.intent)
     if row.kind == "intent":
         return row.intent in facts
-    refunds = [fact.finding for fact in facts.values() if fact.finding.kind is FactKind.REFUND]
-    return bool(sum(counts(refund) for refund in refunds) == row.expected)
+    return bool(_refunded(row.intent, facts.values()) == row.expected)
+
+
+def _refunded(intent: str, facts: Iterable[BookedFact]) -> int:
+    findings = (fact.finding for fact in facts if fact.finding.intent == intent)
+    return sum(counts(finding) for finding in findings if finding.kind is FactKind.REFUND)
 
 
 async def open_questions(session: AsyncSession) -> int:

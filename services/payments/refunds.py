@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -30,6 +29,7 @@ from services.payments.commands import PaymentRow, read_facts, read_payments, re
 from services.payments.domain import Finding, RefundRank
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
 from services.payments.tables import FACTS, PAYMENTS, REFUNDS
+from services.payments.waking import wait_for
 
 POLL_S: Final = 0.5
 BATCH: Final = 20
@@ -242,9 +242,7 @@ class RefundDesk:
         """Send again what is due, until `stop`."""
         while not stop.is_set():
             if not await self.send_due():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_S):
-                        await stop.wait()
+                await wait_for(stop, POLL_S)
 
     async def send_due(self) -> int:
         """Send the unsent refunds that are due; how many there were.

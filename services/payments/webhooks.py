@@ -32,12 +32,14 @@ from services.payments.processor import StoredEvent
 from services.payments.statements import inserting_new
 from services.payments.stripe_objects import READERS, Reading, Unreadable, read_event, stored
 from services.payments.tables import APPLIED, SET_ASIDE, WAITING, WEBHOOKS
+from services.payments.waking import wait_for, woken_by
 
 TOLERANCE_S: Final = 300
 """How far a signature's moment may be from ours, either way (Stripe's library bounds the past only)."""
 
 BATCH: Final = 200
 GATHER_S: Final = 0.02
+POLL_S: Final = 1.0
 TRIES: Final = 3
 
 log = structlog.get_logger()
@@ -155,15 +157,14 @@ class Applier:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply until `stop`."""
-        while not stop.is_set():
-            self._store.news.clear()
-            if not await self.apply_waiting():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await self._store.news.wait()
-                if self._gather:
-                    # Under load a short wait makes batches, which cost far less an event.
-                    await asyncio.sleep(GATHER_S)
+        async with woken_by(stop, self._store.news):
+            while not stop.is_set():
+                self._store.news.clear()
+                if not await self.apply_waiting():
+                    await wait_for(self._store.news, POLL_S)
+                    if self._gather:
+                        # Under load a short wait makes batches, which cost far less an event.
+                        await asyncio.sleep(GATHER_S)
 
     async def apply_waiting(self) -> int:
         """Apply the next batch; how many there were. One that fails is tried again, one event at a time."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ from backbone import ids
 from backbone.bus import Message
 from backbone.bus_sqlite import SqliteBus
 from backbone.caller import InternalDep, sign_caller
-from backbone.contracts import DriveChanged, DriveState, Event, PaymentChanged, PledgeMade, PledgeStatus, decode
+from backbone.contracts import (
+    DriveChanged,
+    DriveState,
+    Event,
+    PaymentChanged,
+    PledgeMade,
+    PledgeStatus,
+    decode,
+)
 from backbone.contracts.pledges import Source
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
 from backbone.money import Money
@@ -189,8 +198,6 @@ class Stage:
 
 
 def _net(books: Mapping[str, str]) -> str:
-    from decimal import Decimal
-
     return str(Decimal(books["captured"]) - Decimal(books["refunded"]) - Decimal(books["disputed"]))
 
 

@@ -1,0 +1,92 @@
+"""Payments without its workers: a database, and webhooks applied when a test says so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select, update
+
+from backbone.clock import FrozenClock
+from backbone.contracts import Event, PaymentChanged, decode
+from backbone.database import Database
+from services.payments import ledger
+from services.payments.app import MIGRATIONS
+from services.payments.handlers import HANDLERS
+from services.payments.tables import DOORS, PAYMENTS, POSTINGS
+from services.payments.webhooks import Applier, WebhookStore
+from tests.payments.stripe_events import as_stored
+
+
+@dataclass
+class Books:
+    """A payments database and what is done to it."""
+
+    database: Database
+    clock: FrozenClock
+    store: WebhookStore
+    applier: Applier
+
+    async def hear(self, *events: Event) -> None:
+        """Hear events of pledges, in one transaction."""
+        async with self.database.transaction() as session:
+            for event in events:
+                await HANDLERS[type(event)]([event], session)
+
+    async def take(self, events: Sequence[dict[str, Any]]) -> None:
+        """Store webhooks and apply what waits as one batch."""
+        await self.store.keep_all([as_stored(event) for event in events])
+        await self.applier.apply_waiting()
+
+    async def payments(self, pledge: str) -> list[Any]:
+        """The rows of a pledge's payments, its own first."""
+        statement = select(PAYMENTS).where(PAYMENTS.c.pledge_id == pledge).order_by(PAYMENTS.c.nth)
+        async with self.database.reading() as session:
+            return list((await session.execute(statement)).all())
+
+    async def opened(self, pledge: str, session_id: str) -> str:
+        """Note that a pledge's checkout was opened as `session_id`; the payment's id."""
+        async with self.database.transaction() as session:
+            await session.execute(
+                update(PAYMENTS)
+                .where(PAYMENTS.c.pledge_id == pledge)
+                .values(session_id=session_id, checkout="open")
+            )
+        payment: str = (await self.payments(pledge))[0].id
+        return payment
+
+    async def balances(self, payment: str) -> dict[str, int]:
+        """What stands in the ledger for a payment, an account: debits less credits."""
+        statement = select(POSTINGS).where(POSTINGS.c.payment_id == payment)
+        found: dict[str, int] = {}
+        async with self.database.reading() as session:
+            for row in await session.execute(statement):
+                found[row.debit] = found.get(row.debit, 0) + row.units
+                found[row.credit] = found.get(row.credit, 0) - row.units
+        return {account: units for account, units in found.items() if units}
+
+    async def said(self, pledge: str) -> list[PaymentChanged]:
+        """What was announced of a pledge's payments, in order."""
+        outbox = DOORS.outbox
+        async with self.database.reading() as session:
+            rows = (await session.execute(select(outbox).order_by(outbox.c.number))).all()
+        events = [decode(row.name, row.value) for row in rows]
+        return [each for each in events if isinstance(each, PaymentChanged) and each.pledge_id == pledge]
+
+    async def drift(self) -> dict[str, int]:
+        async with self.database.reading() as session:
+            return await ledger.drift(session)
+
+
+@asynccontextmanager
+async def open_books(folder: Path) -> AsyncIterator[Books]:
+    """An empty payments database in `folder`."""
+    database = Database(f"sqlite:///{folder / 'payments.db'}", DOORS, synchronous="OFF")
+    await database.migrate(MIGRATIONS)
+    clock = FrozenClock()
+    store = WebhookStore(database, clock)
+    yield Books(database, clock, store, Applier(database, store, clock))
+    await database.close()

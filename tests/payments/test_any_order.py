@@ -1,0 +1,125 @@
+"""Webhooks in any order, repeated and split into any batches: the same rows, ledger and last word."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.payments.books import Books, open_books
+from tests.payments.stage import a_drive, a_pledge
+from tests.payments.stripe_events import (
+    dispute,
+    intent_succeeded,
+    metadata,
+    refund,
+    session_completed,
+    session_expired,
+)
+
+_numbers = itertools.count(1)
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> tuple[dict[str, Any], list[int], list[int]]:
+    """What happens to a payment, the order in which its webhooks come (some twice), and the batches."""
+    life = {
+        "captured": draw(st.booleans()),
+        "expired": draw(st.booleans()),
+        "refunds": draw(
+            st.lists(
+                st.sampled_from(
+                    [("pending",), ("pending", "succeeded"), ("succeeded",), ("succeeded", "failed")]
+                ),
+                max_size=3,
+            )
+        ),
+        "dispute": draw(
+            st.sampled_from([(), ("needs_response",), ("needs_response", "lost"), ("needs_response", "won")])
+        ),
+        "pledge_at": draw(st.integers(0, 12)),
+        "opened": draw(st.booleans()),
+    }
+    if life["opened"]:
+        life["pledge_at"] = 0
+    order = draw(st.permutations(range(24)))
+    cuts = draw(st.lists(st.integers(1, 6), min_size=1, max_size=8))
+    return life, order, cuts
+
+
+def webhooks_of(life: dict[str, Any], n: int, ours: dict[str, str]) -> list[dict[str, Any]]:
+    intent, session = f"pi_{n}", f"cs_{n}"
+    found: list[dict[str, Any]] = []
+    if life["captured"]:
+        found.append(intent_succeeded(intent, 1_000, ours))
+        found.append(session_completed(session, intent, 1_000, ours))
+    if life["expired"]:
+        found.append(session_expired(session, ours))
+    for place, states in enumerate(life["refunds"]):
+        for state in states:
+            found.append(refund("updated", f"re_{n}_{place}", intent, 100, state))
+    for state in life["dispute"]:
+        found.append(dispute("updated", f"dp_{n}", intent, 500, state))
+    return found + found[: len(found) // 2]  # some come twice, under the same event id
+
+
+async def outcome(books: Books, life: dict[str, Any], order: list[int], cuts: list[int]) -> Any:
+    """Live this life in this order; everything that must not depend on the order."""
+    drive = a_drive()
+    pledge = a_pledge(drive, 1_000)
+    await books.hear(drive)
+    n = next(_numbers)
+    if life["opened"]:
+        await books.hear(pledge)
+        payment = await books.opened(pledge.pledge_id, f"cs_{n}")
+        ours = metadata(payment, pledge.pledge_id, drive.drive_id)
+    else:
+        ours = metadata(None, pledge.pledge_id, drive.drive_id)
+    webhooks = webhooks_of(life, n, ours)
+    ordered = [webhooks[place] for place in order if place < len(webhooks)]
+    batches, start = [], 0
+    for size in itertools.chain(cuts, itertools.repeat(24)):
+        if start >= len(ordered):
+            break
+        batches.append(ordered[start : start + size])
+        start += size
+    for place, batch in enumerate([*batches, *([[]] * (13 - len(batches)))]):
+        if place == life["pledge_at"]:
+            await books.hear(pledge)
+        if batch:
+            await books.take(batch)
+    (row,) = await books.payments(pledge.pledge_id)
+    said = await books.said(pledge.pledge_id)
+    told = {"status", "held", "captured", "refunded", "disputed", "source"}
+    last = said[-1].model_dump(include=told) if said else None
+    assert [event.version for event in said] == list(range(1, row.version + 1))
+    if said:
+        assert said[-1].creator_id == pledge.creator_id
+        assert (said[-1].status, said[-1].captured.minor_units) == (row.status, row.captured)
+    return (
+        (row.status, row.held, row.captured, row.refunded, row.disputed, row.amount, row.pledge_version),
+        await books.balances(row.id),
+        last,
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(lives())
+def test_any_order_repetition_and_split_of_webhooks_ends_the_same(
+    case: tuple[dict[str, Any], list[int], list[int]],
+) -> None:
+    life, order, cuts = case
+
+    async def both() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            async with open_books(Path(folder)) as books:
+                straight = await outcome(books, life | {"pledge_at": 0}, list(range(24)), [24])
+                assert await outcome(books, life, order, cuts) == straight
+                assert not any((await books.drift()).values())
+
+    asyncio.run(both())

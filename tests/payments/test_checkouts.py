@@ -1,0 +1,160 @@
+"""Opening checkouts: in order, at Stripe's pace, and never two live ones for a pledge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from backbone.database import Database
+from services.payments.tables import ATTEMPTS, DOORS, PAYMENTS
+from tests.payments.stage import STRIPE_KEY, Stage, a_drive, a_pledge, running
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with running(tmp_path) as stage:
+        yield stage
+
+
+async def sessions(stage: Stage) -> list[dict[str, Any]]:
+    """Every session the sandbox has, newest first."""
+    headers = {"Authorization": f"Bearer {STRIPE_KEY}"}
+    url = f"{stage.sandbox}/v1/checkout/sessions?limit=100"
+    async with stage.http.get(url, headers=headers) as answer:
+        found: list[dict[str, Any]] = (await answer.json())["data"]
+    return found
+
+
+async def test_a_session_says_whose_it_is_and_nothing_is_converted(stage: Stage) -> None:
+    drive = a_drive("ISK")
+    pledge = a_pledge(drive, 500, locale="is-IS")
+    stage.pledges.details[pledge.pledge_id] = {
+        "email": "donor@example.org", "return_url": "https://partner.example/thanks", "title": "Vetur",
+    }  # fmt: skip
+    await stage.tell(drive, pledge)
+    await stage.opened(pledge.pledge_id)
+    (session,) = await sessions(stage)
+    assert session["amount_total"] == 50_000  # Stripe counts krónur in hundredths
+    assert session["client_reference_id"] == pledge.pledge_id
+    assert session["metadata"]["ataa_pledge"] == pledge.pledge_id
+    assert session["metadata"]["ataa_drive"] == drive.drive_id
+    assert session["metadata"]["ataa_payment"].startswith("pay_")
+    assert (session["submit_type"], session["locale"]) == ("donate", "auto")
+    assert session["adaptive_pricing"] == {"enabled": False}
+    assert session["customer_email"] == "donor@example.org"
+    assert session["success_url"] == "https://partner.example/thanks"
+    await stage.pay(session["url"])
+    await stage.status(pledge.pledge_id, "paid")
+    await stage.quiet()
+    assert await stage.books() == {"ISK": "500"}
+
+
+async def test_an_embedded_checkout_has_a_client_secret_and_no_address(stage: Stage) -> None:
+    drive = a_drive()
+    pledge = a_pledge(drive, checkout_mode="embedded")
+    await stage.tell(drive, pledge)
+    await stage.quiet()
+    checkout = (await stage.checkout(pledge.pledge_id))["checkout"]
+    assert checkout["url"] is None
+    assert checkout["client_secret"].startswith("cs_test_")
+    (session,) = await sessions(stage)
+    assert session["return_url"].endswith(f"/donate/winter?thanks={pledge.pledge_id}")
+
+
+@pytest.mark.parametrize(
+    "fault", [{"error_rate": 0.5}, {"error_after_rate": 1}, {"timeout_after_success_rate": 0.5}]
+)
+async def test_however_stripe_fails_each_pledge_gets_exactly_one_session(
+    stage: Stage, fault: dict[str, float]
+) -> None:
+    drive = a_drive()
+    pledges = [a_pledge(drive) for _ in range(12)]
+    await stage.faults(**fault)
+    await stage.tell(drive, *pledges)
+    await asyncio.gather(*(stage.opened(pledge.pledge_id) for pledge in pledges))
+    await stage.quiet()
+    found = await sessions(stage)
+    assert sorted(each["client_reference_id"] for each in found) == sorted(
+        pledge.pledge_id for pledge in pledges
+    )
+
+
+async def test_a_429_slows_the_queue_down_and_loses_nothing(stage: Stage) -> None:
+    drive = a_drive()
+    pledges = [a_pledge(drive) for _ in range(30)]
+    await stage.faults(rate_limit_per_s=25)
+    await stage.tell(drive, *pledges)
+    await asyncio.gather(*(stage.opened(pledge.pledge_id) for pledge in pledges))
+    assert len(await sessions(stage)) == 30
+
+
+async def test_a_queue_has_positions_and_moves_in_order(tmp_path: Path) -> None:
+    async with running(tmp_path, stripe_rate_per_s=4.0) as stage:
+        drive = a_drive()
+        pledges = [a_pledge(drive) for _ in range(9)]
+        await stage.tell(drive, *pledges)
+        await stage.opened(pledges[0].pledge_id)
+        last = await stage.checkout(pledges[-1].pledge_id)
+        assert last["checkout"] is None
+        assert 1 <= last["queue"]["position"] <= 9
+        assert last["queue"]["eta_seconds"] >= 1
+        await stage.opened(pledges[-1].pledge_id)
+        created = {each["client_reference_id"]: place for place, each in enumerate(await sessions(stage))}
+        order = [created[pledge.pledge_id] for pledge in pledges]
+        assert order == sorted(order, reverse=True)
+
+
+async def test_what_stripe_refuses_and_can_be_left_out_is_left_out(stage: Stage) -> None:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    stage.pledges.details[pledge.pledge_id] = {"email": "not an address"}
+    await stage.tell(drive, pledge)
+    await stage.opened(pledge.pledge_id)
+    (session,) = await sessions(stage)
+    assert session["customer_email"] is None
+
+
+async def test_an_amount_stripe_does_not_take_fails_without_a_call(stage: Stage, tmp_path: Path) -> None:
+    drive = a_drive("KWD")
+    pledge = a_pledge(drive, 10_001)
+    await stage.tell(drive, pledge)
+    await stage.quiet()
+    found = await stage.checkout(pledge.pledge_id)
+    assert found == {"status": None, "checkout": None, "queue": None, "version": 0}
+    assert await sessions(stage) == []
+    database = Database(f"sqlite:///{tmp_path / 'payments.db'}", DOORS)
+    async with database.reading() as session:
+        reason = (await session.execute(select(ATTEMPTS.c.reason))).scalar_one()
+        checkout = (await session.execute(select(PAYMENTS.c.checkout))).scalar_one()
+    await database.close()
+    assert checkout == "failed"
+    assert "last digit" in reason
+
+
+async def test_a_session_that_ends_unpaid_lapses(tmp_path: Path) -> None:
+    async with running(tmp_path, checkout_expires_s=2) as stage:
+        drive = a_drive()
+        pledge = a_pledge(drive)
+        await stage.tell(drive, pledge)
+        await stage.opened(pledge.pledge_id)
+        await stage.status(pledge.pledge_id, "lapsed")
+        assert (await stage.checkout(pledge.pledge_id))["checkout"] is None
+        await stage.quiet()
+    assert [event.status for event in stage.said] == ["lapsed"]
+
+
+async def test_a_declined_card_fails_a_try_not_the_session(stage: Stage) -> None:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await stage.tell(drive, pledge)
+    url = await stage.opened(pledge.pledge_id)
+    assert (await stage.pay(url, "4000000000000002"))["payment_status"] == "unpaid"
+    await stage.quiet()
+    assert (await stage.checkout(pledge.pledge_id))["checkout"]["url"] == url
+    await stage.pay(url)
+    await stage.status(pledge.pledge_id, "paid")

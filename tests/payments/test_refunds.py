@@ -1,0 +1,131 @@
+"""Refunds through the API meet Stripe's webhooks from both sides, and neither get lost nor double."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.payments.stage import Stage, a_drive, a_pledge, running
+from tests.waiting import until
+
+FAILS_A_REFUND = "4000000000005126"
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with running(tmp_path) as stage:
+        yield stage
+
+
+def usd(value: str) -> dict[str, Any]:
+    return {"amount": {"currency": "USD", "value": value}}
+
+
+async def test_parts_are_refunded_until_nothing_is_left(stage: Stage) -> None:
+    pledge = await stage.give(a_drive(), 2_500)
+    await stage.status(pledge, "paid")
+    first = await stage.refund(pledge, "one", usd("10.00"))
+    assert first.status == 201
+    assert first.json()["status"] == "succeeded"
+    assert first.json()["amount"] == {"currency": "USD", "value": "10.00"}
+    again = await stage.refund(pledge, "one", usd("10.00"))
+    assert (again.status, again.body) == (201, first.body)
+    assert again.headers["idempotency-replayed"] == "true"
+    too_much = await stage.refund(pledge, "two", usd("15.01"))
+    assert (too_much.status, too_much.json()["type"]) == (409, "/problems/refund-exceeds-payment")
+    rest = await stage.refund(pledge, "three")
+    assert rest.json()["amount"]["value"] == "15.00"
+    assert (await stage.refund(pledge, "four")).status == 409
+    await stage.status(pledge, "refunded")
+    await stage.quiet()
+    assert await stage.books() == {"USD": "0.00"} == await stage.witness()
+
+
+async def test_refunds_at_the_same_time_never_exceed_what_was_paid(stage: Stage) -> None:
+    pledge = await stage.give(a_drive(), 2_500)
+    await stage.status(pledge, "paid")
+    replies = await asyncio.gather(*(stage.refund(pledge, f"k{n}", usd("10.00")) for n in range(5)))
+    assert sorted(reply.status for reply in replies) == [201, 201, 409, 409, 409]
+    await stage.quiet()
+    assert await stage.books() == {"USD": "5.00"} == await stage.witness()
+
+
+async def test_what_cannot_be_refunded_is_refused_and_leaves_nothing(stage: Stage) -> None:
+    drive = a_drive()
+    unpaid = a_pledge(drive)
+    await stage.tell(drive, unpaid)
+    await stage.opened(unpaid.pledge_id)
+    assert (await stage.refund(unpaid.pledge_id, "k")).status == 409
+    pledge = await stage.give(drive)
+    await stage.status(pledge, "paid")
+    assert (await stage.refund("plg_01j00000000000000000000000", "k")).status == 404
+    assert (await stage.refund(pledge, "k", partner="another")).status == 404
+    euros = {"amount": {"currency": "EUR", "value": "1.00"}}
+    assert (await stage.refund(pledge, "k", euros)).status == 422
+    assert (await stage.refund(pledge, "k", {"amount": {"currency": "USD", "value": "1.000"}})).status == 422
+    assert (await stage.refund(pledge, "k", {"reason": "nul \x00"})).status == 422
+    assert (await stage.refund(pledge, "k", usd("1.00"))).status == 201
+    assert (await stage.refund(pledge, "k", usd("2.00"))).status == 422
+    path = f"/v1/pledges/{pledge}/refunds"
+    assert (await stage.ask("POST", path, {}, **{"idempotency-key": "k"})).status == 403
+
+
+async def test_a_refund_that_fails_later_gives_the_money_back(stage: Stage) -> None:
+    pledge = await stage.give(a_drive(), 2_500, FAILS_A_REFUND)
+    await stage.status(pledge, "paid")
+    assert (await stage.refund(pledge, "k")).json()["status"] == "succeeded"
+    await stage.status(pledge, "refunded")
+    await stage.status(pledge, "paid")
+    await stage.quiet()
+    assert await stage.books() == {"USD": "25.00"} == await stage.witness()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"error_rate": 1},
+        {"error_after_rate": 1},
+        {"timeout_after_success_rate": 1},
+    ],
+)
+async def test_a_refund_of_unknown_outcome_is_pending_and_then_exactly_one(
+    stage: Stage, fault: dict[str, float]
+) -> None:
+    pledge = await stage.give(a_drive(), 2_500)
+    await stage.status(pledge, "paid")
+    await stage.quiet()
+    await stage.faults(**fault, drop_rate=1)
+    reply = await stage.refund(pledge, "k", usd("10.00"))
+    assert reply.status == 201
+    assert reply.json()["status"] == "pending"
+    await stage.faults()
+    await stage.status(pledge, "partly_refunded")
+    await stage.quiet()
+    assert await stage.books() == {"USD": "15.00"} == await stage.witness()
+    assert (await stage.refund(pledge, "k", usd("10.00"))).body == reply.body
+
+
+async def test_a_refund_made_at_stripes_own_page_is_counted(stage: Stage) -> None:
+    pledge = await stage.give(a_drive(), 2_500)
+    await stage.status(pledge, "paid")
+    intent = await until(lambda: _intent(stage, pledge))
+    headers = {"Authorization": "Bearer sk_test_stage"}
+    form = {"payment_intent": intent, "amount": "700"}
+    async with stage.http.post(f"{stage.sandbox}/v1/refunds", data=form, headers=headers) as answer:
+        assert answer.status == 200
+    await stage.status(pledge, "partly_refunded")
+    assert (await stage.refund(pledge, "k", usd("18.01"))).status == 409
+    await stage.quiet()
+    assert await stage.books() == {"USD": "18.00"} == await stage.witness()
+
+
+async def _intent(stage: Stage, pledge: str) -> str | None:
+    headers = {"Authorization": "Bearer sk_test_stage"}
+    async with stage.http.get(f"{stage.sandbox}/v1/checkout/sessions", headers=headers) as answer:
+        sessions = (await answer.json())["data"]
+    found: list[str] = [each["payment_intent"] for each in sessions if each["client_reference_id"] == pledge]
+    return found[0] if found else None
