@@ -108,10 +108,13 @@ def _add_public(router: APIRouter, door: Door) -> None:
         response.headers.update(CACHED)
         async with door.database.reading() as session:
             found = _existing(await queries.find_drive(session, drive))
-            if around is None:
-                data: list[dict[str, Any]] | None = await queries.top_creators(session, found, limit)
-            else:
-                data = await queries.creators_around(session, found, around, limit)
+            data = await session.run_sync(
+                lambda inner: (
+                    queries.top_creators(inner.connection(), found, limit)
+                    if around is None
+                    else queries.creators_around(inner.connection(), found, around, limit)
+                )
+            )
         if data is None:
             raise Invalid(errors=[{"pointer": "/around", "detail": "is no creator of this drive"}])
         as_of = door.freshness.of(partition_of(found.drive_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import rfc3339
@@ -44,19 +44,15 @@ _PLACES: Final = (creators.c.raised.desc(), creators.c.reached_at, creators.c.cr
 """The larger amount first; where equal, who reached it first."""
 
 
-def _ranked(drive_id: str) -> Select[Any]:
-    return (
-        select(creators)
-        .where(creators.c.drive_id == drive_id, creators.c.raised > 0, creators.c.version > 0)
-        .order_by(*_PLACES)
-    )
+_ranked: Final = select(creators).where(
+    creators.c.drive_id == bindparam("of_drive"), creators.c.raised > 0, creators.c.version > 0
+)
+_TOP: Final = _ranked.order_by(*_PLACES).limit(bindparam("most")).offset(bindparam("skip"))
 
 
-async def top_creators(
-    session: AsyncSession, drive: DriveHead, limit: int, skip: int = 0
-) -> list[dict[str, Any]]:
+def top_creators(connection: Connection, drive: DriveHead, limit: int, skip: int = 0) -> list[dict[str, Any]]:
     """Creators who raised something, by rank, from `skip` on."""
-    rows = await session.execute(_ranked(drive.drive_id).limit(limit).offset(skip))
+    rows = connection.execute(_TOP, {"of_drive": drive.drive_id, "most": limit, "skip": skip})
     return [
         {
             "rank": rank,
@@ -70,15 +66,15 @@ async def top_creators(
     ]
 
 
-async def creators_around(
-    session: AsyncSession, drive: DriveHead, creator_id: str, limit: int
+def creators_around(
+    connection: Connection, drive: DriveHead, creator_id: str, limit: int
 ) -> list[dict[str, Any]] | None:
     """The ranks around a creator, who stands in the middle; None for a creator unknown here.
 
     Empty while the creator has raised nothing.
     """
     found = select(creators).where(creators.c.drive_id == drive.drive_id, creators.c.creator_id == creator_id)
-    me = (await session.execute(found)).first()
+    me = connection.execute(found).first()
     if me is None:
         return None
     if me.raised <= 0:
@@ -92,9 +88,9 @@ async def creators_around(
             creators.c.creator_id < creator_id,
         ),
     )
-    ranked = _ranked(drive.drive_id).where(ahead).order_by(None).subquery()
-    before = (await session.execute(select(func.count()).select_from(ranked))).scalar_one()
-    return await top_creators(session, drive, limit, max(0, before - limit // 2))
+    counted = select(func.count()).select_from(_ranked.where(ahead).subquery())
+    before: int = connection.execute(counted, {"of_drive": drive.drive_id}).scalar_one()
+    return top_creators(connection, drive, limit, max(0, before - limit // 2))
 
 
 async def log_page(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from backbone.database import Synchronous
-from backbone.settings import Settings
+from backbone.settings import DatabaseUrl, Settings
 
 
 class LeaderboardSettings(Settings):
     """Leaderboard's own settings."""
 
-    database_url_leaderboard: str = Field(
+    database_url_leaderboard: DatabaseUrl = Field(
         "", description="Database of leaderboard, postgresql://…; empty: SQLite in the data directory."
     )
     database_synchronous: Synchronous = Field(

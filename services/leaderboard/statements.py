@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Executable, Row, Table, bindparam, func, select
+from sqlalchemy import Column, Connection, Engine, Executable, Row, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from services.leaderboard.tables import clearings, creators, donors, drives, paces, payments, pledges
+from services.leaderboard.tables import clearings, creators, donors, drives, paces, payments, pledges, words
 
 Insert = postgresql.Insert | sqlite.Insert
 
@@ -38,11 +38,13 @@ class Statements:
     add_to_donors: Executable
     """Answers (drive_id, donor_id, net)."""
     add_to_paces: Executable
+    keep_words: Executable
+    """Leaves rows that are there."""
 
 
-def statements(connection: Connection) -> Statements:
-    """The statements in the dialect of `connection`."""
-    return _of(connection.dialect.name)
+def statements(bind: Connection | Engine) -> Statements:
+    """The statements in the dialect of `bind`."""
+    return _of(bind.dialect.name)
 
 
 @cache
@@ -69,6 +71,7 @@ def _of(dialect: str) -> Statements:
             donors.c.drive_id, donors.c.donor_id, donors.c.net
         ),
         add_to_paces=_adding(into(paces), "donations", "raised"),
+        keep_words=into(words).on_conflict_do_nothing(),
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, bindparam, func, literal_column, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, Row, and_, bindparam, func, literal_column, select
 
 from backbone.clock import rfc3339
 from backbone.database import microseconds
@@ -149,16 +148,18 @@ _PACE: Final = select(
 ).where(paces.c.drive_id == bindparam("of_drive"), paces.c.second > bindparam("since"))
 
 
-async def read_drives(session: AsyncSession, drive_ids: Collection[str]) -> Sequence[Row[Any]]:
-    """The rows of those of these drives that are named, with what is held of each."""
-    return (await session.execute(_DRIVES, {"wanted": list(drive_ids)})).all()
+def read_standings(
+    connection: Connection, drive_ids: Collection[str], wanted: Callable[[Row[Any]], bool], now: datetime
+) -> list[Standing]:
+    """What those of these drives show that are named and `wanted`, in the view of `connection`."""
+    rows = connection.execute(_DRIVES, {"wanted": list(drive_ids)}).all()
+    return [_standing(connection, row, now) for row in rows if wanted(row)]
 
 
-async def read_standing(session: AsyncSession, row: Row[Any], now: datetime) -> Standing:
-    """What a named drive shows, in the view of `session`."""
+def _standing(connection: Connection, row: Row[Any], now: datetime) -> Standing:
     head = DriveHead(row.drive_id, row.currency, row.epoch, row.sequence)
-    leaders = await queries.top_creators(session, head, LEADERS)
-    newest = await session.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch})
+    leaders = queries.top_creators(connection, head, LEADERS)
+    newest = connection.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch}).all()
     since = microseconds(now) // 1_000_000 - MINUTE_S
-    pace = (await session.execute(_PACE, {"of_drive": row.drive_id, "since": since})).one()
-    return Standing(row, leaders, newest.all(), int(pace[0]), int(pace[1]))
+    pace = connection.execute(_PACE, {"of_drive": row.drive_id, "since": since}).one()
+    return Standing(row, leaders, newest, int(pace[0]), int(pace[1]))

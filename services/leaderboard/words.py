@@ -10,8 +10,8 @@ import structlog
 from sqlalchemy import select
 
 from backbone.database import Database
-from backbone.inbox import insert_new
 from backbone.peer import Peer, PeerUnavailable, ask
+from services.leaderboard.statements import statements
 from services.leaderboard.tables import words
 
 ASK_S: Final = 2.0
@@ -73,7 +73,7 @@ class Words:
     async def _keep(self, found: Mapping[str, Shown]) -> None:
         rows = [{"pledge_id": one, **shown._asdict()} for one, shown in found.items()]
         async with self._database.lossy_transaction() as session:
-            await session.execute(insert_new(session, words, rows, words.c.pledge_id))
+            await session.execute(statements(session.get_bind()).keep_words, rows)
 
 
 def _shown(said: dict[str, Any] | None) -> Shown:

@@ -227,6 +227,7 @@ async def running(
         yield Leaderboard(service, bus, door)
     finally:
         stop.set()
+        await bus.publish_watermarks("pledges", NOON, [0])  # wakes the consumer, which waits in fetch
         await working
         await service.close()
         await bus.close()
@@ -247,7 +248,28 @@ async def drive_row(database: Database, drive_id: str = DRIVE) -> Any:
 
 async def log_rows(database: Database, drive_id: str = DRIVE) -> list[dict[str, Any]]:
     """A drive's whole log, as the public door shows it."""
-    row = await drive_row(database, drive_id)
-    head = queries.DriveHead(drive_id, row.currency, row.epoch, row.sequence)
+    head = await head_of(database, drive_id)
     async with database.reading() as session:
         return (await queries.log_page(session, head, 0, 10_000))[0]
+
+
+async def head_of(database: Database, drive_id: str = DRIVE) -> queries.DriveHead:
+    """What every read of a drive starts from."""
+    row = await drive_row(database, drive_id)
+    return queries.DriveHead(drive_id, row.currency, row.epoch, row.sequence)
+
+
+async def ranks(database: Database) -> list[dict[str, Any]]:
+    """The board of creators."""
+    head = await head_of(database)
+    async with database.reading() as session:
+        return await session.run_sync(lambda inner: queries.top_creators(inner.connection(), head, 10))
+
+
+async def ranks_around(database: Database, creator_id: str, limit: int) -> list[dict[str, Any]] | None:
+    """The ranks around a creator."""
+    head = await head_of(database)
+    async with database.reading() as session:
+        return await session.run_sync(
+            lambda inner: queries.creators_around(inner.connection(), head, creator_id, limit)
+        )

@@ -23,7 +23,6 @@ from services.leaderboard.domain import Figures
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.tables import creators, donors, drives
 from tests.leaderboard.builders import (
-    DRIVE,
     NOON,
     creator,
     drive,
@@ -36,6 +35,7 @@ from tests.leaderboard.builders import (
     open_database,
     payment,
     pledge,
+    ranks,
 )
 from tests.waiting import until
 
@@ -119,10 +119,8 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Event], list[list[Event]]]:
 
 async def what_is_shown(database: Database) -> dict[str, Any]:
     row = await drive_row(database)
-    head = queries.DriveHead(DRIVE, row.currency, row.epoch, row.sequence)
     log = await log_rows(database)
     async with database.reading() as session:
-        leaders = await queries.top_creators(session, head, 10)
         names = await session.execute(select(creators.c.creator_id).where(creators.c.version > 0))
         giving = await session.execute(
             select(donors.c.donor_id, donors.c.net).where(donors.c.net > 0).order_by(donors.c.donor_id)
@@ -136,7 +134,7 @@ async def what_is_shown(database: Database) -> dict[str, Any]:
             "reached": {
                 one["amount"] for one in row.milestones if one["reached_at"] and one["amount"] <= raised(row)
             },
-            "leaders": leaders,
+            "leaders": await ranks(database),
             "creators": sorted(row.creator_id for row in names),
             "donors": [tuple(one) for one in giving],
             "books": await queries.books(session),

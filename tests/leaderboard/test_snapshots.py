@@ -164,7 +164,7 @@ async def test_a_drive_is_published_once_it_is_named(tmp_path: Path) -> None:
 async def test_a_published_sequence_can_be_read(tmp_path: Path) -> None:
     async with running(tmp_path) as board, listening(board) as heard:
         await board.say(drive())
-        for number in range(20):
+        for number in range(8):
             await board.say(payment(f"pay_{number}"))
             shown = await heard.sequence(number + 2)
             page = (await board.get(f"/v1/drives/{DRIVE}/events", f"after={shown.sequence - 1}")).json()
@@ -295,7 +295,7 @@ async def test_a_heartbeat_never_overtakes_the_snapshot_of_what_it_covers(tmp_pa
     async with running(tmp_path) as board, listening(board) as heard:
         await board.say(drive())
         await heard.sequence(1)
-        for number in range(60):
+        for number in range(40):
             await board.say(payment(f"pay_{number}"))
             at = NOON + timedelta(seconds=number)
             await mark_inputs(board, at, at)

@@ -18,11 +18,14 @@ from tests.leaderboard.builders import (
     creator,
     drive,
     drive_row,
+    head_of,
     hear,
     log_rows,
     milestone,
     payment,
     pledge,
+    ranks,
+    ranks_around,
 )
 
 
@@ -32,11 +35,6 @@ async def said(database: Database) -> list[tuple[str, str | None, str]]:
         (row["type"], row["amount"] and row["amount"]["value"], row["raised_after"]["value"])
         for row in await log_rows(database)
     ]
-
-
-async def head_of(database: Database, drive_id: str = DRIVE) -> queries.DriveHead:
-    row = await drive_row(database, drive_id)
-    return queries.DriveHead(drive_id, row.currency, row.epoch, row.sequence)
 
 
 async def flaw_in(database: Database) -> Any:
@@ -71,8 +69,7 @@ async def test_money_that_comes_before_the_drive_and_the_creator_is_counted(data
     row = await drive_row(database)
     assert (row.version, row.slug, row.currency, row.captured) == (0, None, "USD", 5000)
     await hear(database, drive(), creator("crt_a", "Noor"))
-    async with database.reading() as session:
-        leaders = await queries.top_creators(session, await head_of(database), 10)
+    leaders = await ranks(database)
     assert [(one["name"], one["raised"]["value"]) for one in leaders] == [("Noor", "50.00")]
     assert (await drive_row(database)).captured == 5000
 
@@ -264,13 +261,8 @@ async def test_equal_sums_rank_by_who_reached_them_first(database: Database) -> 
     await hear(database, payment("pay_1", 500, version=3, creator_id="crt_a"))
     await hear(database, payment("pay_2", 500, version=1, creator_id="crt_b"))
     await hear(database, payment("pay_3", 900, version=9, creator_id="crt_c"))
-    head = await head_of(database)
-    async with database.reading() as session:
-        board = await queries.top_creators(session, head, 10)
-        around = await queries.creators_around(session, head, "crt_a", 2)
-        nowhere = await queries.creators_around(session, head, "crt_d", 2)
-        unknown = await queries.creators_around(session, head, "crt_x", 2)
+    board = await ranks(database)
     assert [(one["rank"], one["creator"]) for one in board] == [(1, "crt_c"), (2, "crt_b"), (3, "crt_a")]
-    assert around == board[1:]
-    assert nowhere == []
-    assert unknown is None
+    assert await ranks_around(database, "crt_a", 2) == board[1:]
+    assert await ranks_around(database, "crt_d", 2) == []
+    assert await ranks_around(database, "crt_x", 2) is None
