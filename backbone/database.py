@@ -34,6 +34,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
 from backbone import sqlite_in_loop
@@ -126,12 +127,12 @@ def doors(metadata: MetaData) -> Doors:
     return Doors(outbox, inbox, positions, idempotency)
 
 
-def after_commit(session: AsyncSession, act: Callable[[], None]) -> None:
+def after_commit(session: AsyncSession | Session, act: Callable[[], None]) -> None:
     """Call `act` once the transaction `session` is in has been committed; never if it fails."""
     session.info.setdefault("after_commit", []).append(act)
 
 
-def doors_of(session: AsyncSession) -> Doors:
+def doors_of(session: AsyncSession | Session) -> Doors:
     """The door tables of the database `session` talks to."""
     found: Doors = session.info["doors"]
     return found

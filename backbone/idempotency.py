@@ -12,11 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final, NamedTuple
+from functools import lru_cache
+from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import Depends, Header, Response
-from sqlalchemy import delete, insert, select, tuple_, update
+from sqlalchemy import BindParameter, Insert, Select, Table, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from backbone.database import Database, doors_of
 from backbone.inbox import insert_new
@@ -73,12 +75,14 @@ def hash_body(body: bytes) -> str:
 
 async def recall(session: AsyncSession, keys: Sequence[Key]) -> Mapping[Key, Stored]:
     """What is remembered of `keys`."""
+    return await session.run_sync(recall_in, keys)
+
+
+def recall_in(session: Session, keys: Sequence[Key]) -> Mapping[Key, Stored]:
+    """`recall` for code that `AsyncSession.run_sync` runs as a whole."""
     if not keys:
         return {}
-    table = doors_of(session).idempotency
-    rows = await session.execute(
-        select(table).where(tuple_(table.c.scope, table.c.key).in_([tuple(key) for key in keys]))
-    )
+    rows = session.connection().execute(_recalling(doors_of(session).idempotency), {"keys": keys})
     return {Key(row.scope, row.key): Stored(row.body_hash, row.status, row.reply) for row in rows}
 
 
@@ -86,6 +90,11 @@ async def remember(
     session: AsyncSession, answers: Sequence[tuple[Key, Stored]], at: datetime | None = None
 ) -> None:
     """Store new keys with their answers; raises the database's error where one is already there."""
+    await session.run_sync(remember_in, answers, at)
+
+
+def remember_in(session: Session, answers: Sequence[tuple[Key, Stored]], at: datetime | None = None) -> None:
+    """`remember` for code that `AsyncSession.run_sync` runs as a whole."""
     if not answers:
         return
     made_at = at or datetime.now(UTC)
@@ -94,7 +103,21 @@ async def remember(
          "reply": stored.reply, "made_at": made_at}
         for key, stored in answers
     ]  # fmt: skip
-    await session.execute(insert(doors_of(session).idempotency), rows)
+    session.connection().execute(_remembering(doors_of(session).idempotency), rows)
+
+
+# Built once a table: putting a statement together costs more than running it.
+
+
+@lru_cache(maxsize=32)
+def _recalling(table: Table) -> Select[Any]:
+    keys: BindParameter[Any] = bindparam("keys", expanding=True)
+    return select(table).where(tuple_(table.c.scope, table.c.key).in_(keys))
+
+
+@lru_cache(maxsize=32)
+def _remembering(table: Table) -> Insert:
+    return insert(table)
 
 
 async def claim(session: AsyncSession, key: Key, body_hash: str) -> Stored | None:

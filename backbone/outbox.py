@@ -10,12 +10,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import Insert, Row, Table, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from backbone import ids
 from backbone.bus import PARTITIONS, BusUnavailable, EventBus, Message, partition_of
@@ -46,6 +48,11 @@ class EventTooLarge(ValueError):
 
 async def announce(session: AsyncSession, events: Sequence[Event]) -> None:
     """Put `events` into the outbox of the transaction `session` is in, in order."""
+    await session.run_sync(announce_in, events)
+
+
+def announce_in(session: Session, events: Sequence[Event]) -> None:
+    """`announce` for code that `AsyncSession.run_sync` runs as a whole."""
     if not events:
         return
     said_at, traceparent = datetime.now(UTC), TRACEPARENT.get()
@@ -61,8 +68,14 @@ async def announce(session: AsyncSession, events: Sequence[Event]) -> None:
         }
         for event in events
     ]
-    await session.execute(insert(doors_of(session).outbox), rows)
+    session.connection().execute(_announcing(doors_of(session).outbox), rows)
     after_commit(session, session.info["said"].set)
+
+
+@lru_cache(maxsize=32)
+def _announcing(outbox: Table) -> Insert:
+    """Built once a table: putting a statement together costs more than running it."""
+    return insert(outbox)
 
 
 async def announce_raw(session: AsyncSession, message: Message) -> None:

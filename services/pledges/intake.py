@@ -16,7 +16,6 @@ from prometheus_client import Counter
 from sqlalchemy import BindParameter, Connection, Insert, Row, bindparam, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from backbone import idempotency, ids
@@ -28,7 +27,7 @@ from backbone.group_commit import GroupCommit
 from backbone.idempotency import Key, Stored
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
 from backbone.money import Money, as_json
-from backbone.outbox import announce
+from backbone.outbox import announce_in
 from backbone.problems import Forbidden, NotFound, Problem
 from services.pledges.approval import may_be_shown, normal
 from services.pledges.domain import Secrets, check_amount, check_takes_pledges, unknown_creator
@@ -47,10 +46,9 @@ def _listed(name: str) -> BindParameter[Any]:
 
 
 # Made once: putting a statement together costs more than running it.
-_DRIVES_CALLED: Final = (
+_DRIVE_CALLED: Final = (
     select(DRIVES.c.id, DRIVES.c.slug, DRIVES.c.state, DRIVES.c.currency, DRIVES.c.test)
-    .where(or_(DRIVES.c.slug.in_(_listed("refs")), DRIVES.c.id.in_(_listed("refs"))))
-    .order_by(DRIVES.c.id)
+    .where(or_(DRIVES.c.slug == bindparam("ref"), DRIVES.c.id == bindparam("ref")))
     .with_for_update(read=True)
 )
 _CREATORS_CALLED: Final = (
@@ -143,14 +141,23 @@ class Intake:
 
     async def _promise(self, batch: Sequence[MakePledge]) -> list[_Answer]:
         async with self._database.transaction() as session:
-            drives = await _drives(session, {command.drive for command in batch})
-            calls = [_call(command, drives) for command in batch]
-            known = [call for call in calls if isinstance(call, _Call)]
-            stored = await idempotency.recall(session, list({call.key for call in known}))
-            await self._meet_creators(session, [call for call in known if call.key not in stored])
-            now = self._clock.now()
-            answers, promises = self._settle(calls, dict(stored), now)
-            await self._store(session, promises, now)
+            return await session.run_sync(self._promise_in, batch)
+
+    def _promise_in(self, session: Session, batch: Sequence[MakePledge]) -> list[_Answer]:
+        """The whole batch in one plain call: an await a statement costs as much as the statement."""
+        connection = session.connection()
+        drives = _drives(connection, {command.drive for command in batch})
+        calls = [_call(command, drives) for command in batch]
+        known = [call for call in calls if isinstance(call, _Call)]
+        stored = idempotency.recall_in(session, list({call.key for call in known}))
+        self._meet_creators(connection, [call for call in known if call.key not in stored])
+        now = self._clock.now()
+        answers, promises = self._settle(calls, dict(stored), now)
+        if promises:
+            made = _insert(connection, promises, now)
+            replies = [(one.call.key, Stored(one.call.body_hash, 201, one.reply)) for one in promises]
+            idempotency.remember_in(session, replies, now)
+            announce_in(session, made)
         return answers
 
     def _settle(
@@ -186,7 +193,7 @@ class Intake:
         """Stored replies hold no secret; the token is made anew from the id."""
         return reply[:-1] + f',"token":"{self._secrets.token(pledge_id)}"}}'.encode()
 
-    async def _meet_creators(self, session: AsyncSession, calls: Iterable[_Call]) -> None:
+    def _meet_creators(self, connection: Connection, calls: Iterable[_Call]) -> None:
         """Learn the creators named that are not known yet. They never change their slug or drive."""
         wanted = {
             (call.drive.id, name)
@@ -197,10 +204,8 @@ class Intake:
             return
         if len(self._creators) > _KNOWN_CREATORS_AT_MOST:
             self._creators.clear()
-        names = [name for _, name in wanted]
-        for row in await session.execute(
-            _CREATORS_CALLED, {"drives": [drive for drive, _ in wanted], "names": names}
-        ):
+        asked = {"drives": [drive for drive, _ in wanted], "names": [name for _, name in wanted]}
+        for row in connection.execute(_CREATORS_CALLED, asked):
             self._creators[row.drive_id, row.slug] = self._creators[row.drive_id, row.id] = row.id
 
     def _judge(self, call: _Call, now: datetime) -> _Promise | Problem:
@@ -223,18 +228,9 @@ class Intake:
         reply = _reply(pledge_id, drive.id, creator_id, amount, now)
         return _Promise(call, pledge_id, creator_id, mac, reply)
 
-    async def _store(self, session: AsyncSession, promises: Sequence[_Promise], now: datetime) -> None:
-        if not promises:
-            return
-        made = await session.run_sync(_insert, promises, now)
-        answers = [(one.call.key, Stored(one.call.body_hash, 201, one.reply)) for one in promises]
-        await idempotency.remember(session, answers, now)
-        await announce(session, made)
 
-
-def _insert(session: Session, promises: Sequence[_Promise], now: datetime) -> list[PledgeMade]:
+def _insert(connection: Connection, promises: Sequence[_Promise], now: datetime) -> list[PledgeMade]:
     """Write donors, pledges and words; the events that say so."""
-    connection = session.connection()
     donors = _donors(connection, promises)
     made = [_pledge_made(one, donors, now) for one in promises]
     connection.execute(_NEW_PLEDGES, [_pledge_row(*pair) for pair in zip(promises, made, strict=True)])
@@ -243,10 +239,10 @@ def _insert(session: Session, promises: Sequence[_Promise], now: datetime) -> li
     return made
 
 
-async def _drives(session: AsyncSession, refs: set[str]) -> dict[str, Any]:
-    """The drives called `refs`, by slug and by id, kept from moving until this transaction ends."""
-    found = await session.execute(_DRIVES_CALLED, {"refs": list(refs)})
-    return {ref: row for row in found for ref in (row.slug, row.id)}
+def _drives(connection: Connection, refs: set[str]) -> dict[str, Any]:
+    """The drives called `refs` (mostly it is one), kept from moving until this transaction ends."""
+    found = {ref: connection.execute(_DRIVE_CALLED, {"ref": ref}).first() for ref in sorted(refs)}
+    return {ref: row for ref, row in found.items() if row is not None}
 
 
 def _call(command: MakePledge, drives: Mapping[str, Any]) -> _Call | Problem:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 
 from backbone.database import Synchronous
-from backbone.settings import Settings
+from backbone.settings import DatabaseUrl, Settings
 
 
 class PledgesSettings(Settings):
     """Settings of pledges."""
 
-    database_url_pledges: str = Field(
+    database_url_pledges: DatabaseUrl = Field(
         "", description="Database of pledges, postgresql://…; empty: SQLite in the data directory."
     )
     database_synchronous: Synchronous = Field(
