@@ -141,10 +141,8 @@ def _clear(connection: Connection, sums: _Sums) -> None:
     rows = [
         {"drive_id": drive_id, "currency": currency, "net": net, "held": held}
         for (drive_id, currency), (net, held) in sorted(sums.clearings.items())
-        if net or held
     ]
-    if rows:
-        connection.execute(statements(connection).add_to_clearings, rows)
+    connection.execute(statements(connection).add_to_clearings, rows)
 
 
 def _credit_creators(connection: Connection, sums: _Sums) -> None:
