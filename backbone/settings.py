@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "ATAA_"
@@ -20,6 +20,16 @@ def _split(value: object) -> object:
 
 Listed = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A list given as `a,b,c`."""
+
+
+def _database(url: str) -> str:
+    if url and not url.startswith(("sqlite:///", "postgresql://")):
+        raise ValueError("must begin with postgresql:// or sqlite:///")
+    return url
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_database)]
+"""A service's own database; empty for a SQLite file in the data directory."""
 
 
 class Settings(BaseSettings):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from backbone.database import Synchronous
-from backbone.settings import Settings
+from backbone.settings import DatabaseUrl, Settings
 
 _ADMIN_KEY: Final = re.compile(r"ak_admin_[A-Za-z0-9]{20,200}", re.ASCII)
 
@@ -40,7 +40,7 @@ class GatewaySettings(Settings):
     admin_key: Annotated[SecretStr, AfterValidator(_admin_key)] = Field(
         SecretStr(""), description="The first admin key: ak_admin_ and at least 20 letters and digits."
     )
-    database_url_gateway: str = Field(
+    database_url_gateway: DatabaseUrl = Field(
         "", description="Database of the keys (postgresql://…); empty: gateway.db in the data directory."
     )
     database_synchronous: Synchronous = Field(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pydantic import Field, SecretStr, field_validator
 
 from backbone.database import Synchronous
-from backbone.settings import Settings
+from backbone.settings import DatabaseUrl, Settings
 from services.notify.post import MailServer, read_mail_server, read_sender
 
 
 class NotifySettings(Settings):
     """Settings of notify."""
 
-    database_url_notify: str = Field(
+    database_url_notify: DatabaseUrl = Field(
         "", description="Database of notify, postgresql://…; empty: SQLite in the data directory."
     )
     database_synchronous: Synchronous = Field(

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from backbone.settings import Listed, Settings
+from backbone.settings import DatabaseUrl, Listed, Settings
 
 SANDBOX_BACKFILL_S = 5.0
 STRIPE_BACKFILL_S = 60.0
@@ -17,7 +17,9 @@ STRIPE_RATE_PER_S = 20.0
 class PaymentsSettings(Settings):
     """Settings of the payments service; a Stripe key without a webhook secret stops the start."""
 
-    database_url_payments: str = Field("", description="Database of payments; empty: SQLite in the data dir.")
+    database_url_payments: DatabaseUrl = Field(
+        "", description="Database of payments; empty: SQLite in the data dir."
+    )
     database_synchronous: Literal["FULL", "NORMAL", "OFF"] = Field(
         "FULL", description="SQLite's synchronous pragma for durable transactions."
     )
