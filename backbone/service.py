@@ -133,7 +133,8 @@ class Server(uvicorn.Server):
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
     """A bound TCP socket; a port in use stops the start with a line that says which and how to change it."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With its protocol named: asyncio sets TCP_NODELAY on no other, and each answer would wait 40 ms.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from backbone.clock import Clock, SystemClock
 from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken
 from backbone.money import Money
 from backbone.peer import InProcessPeer
-from backbone.service import Server, Service, run_workers, server
+from backbone.service import Server, Service, listen, run_workers, server
 from gateway.app import compose
 from gateway.settings import GatewaySettings
 from tests.waiting import until
@@ -297,7 +296,7 @@ async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> 
     }
     service = compose(GatewaySettings(**values | settings), bus, peers, clock=clock)
     await service.start()
-    sock = socket.create_server(("127.0.0.1", 0))
+    sock = listen("127.0.0.1", 0, "the test's port")
     port = sock.getsockname()[1]
     one, stop = server(service.app), asyncio.Event()
     serving = asyncio.create_task(one.serve(sockets=[sock]))
@@ -318,9 +317,18 @@ async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> 
             yield stage
         finally:
             service.drain.set()
-            one.should_exit = True
-            await serving
             stop.set()
+            for topic in ("snapshots", "drive-log"):  # wakes those who read them
+                await bus.publish_watermarks(topic, SystemClock().now(), [0])
             await working
+            await _end(one, serving)
             await service.close()
             await bus.close()
+
+
+async def _end(one: Server, serving: asyncio.Task[None]) -> None:
+    """uvicorn's own shutdown waits two tenths of a second, more than most tests take."""
+    serving.cancel()
+    for listening in one.servers:
+        listening.close()
+    await asyncio.gather(serving, *one.server_state.tasks, return_exceptions=True)
