@@ -100,7 +100,7 @@ def write_receipt(donation: Donation, to: Recipient, sender: Address) -> EmailMe
 
 
 def _language(locale: str | None) -> str:
-    wanted = (locale or "en").partition("-")[0]
+    wanted = (locale or "en").partition("-")[0].lower()
     return wanted if wanted in PHRASES else "en"
 
 

@@ -174,7 +174,7 @@ def text_in(words: str | Mapping[str, str], locale: str | None) -> str:
     """The text in the reader's language, else in English, else in the first there is."""
     if isinstance(words, str):
         return words
-    for language in (locale or "", (locale or "").partition("-")[0], "en"):
+    for language in (locale or "", (locale or "").partition("-")[0].lower(), "en"):
         if language in words:
             return words[language]
     return next(iter(words.values()))

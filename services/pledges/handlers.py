@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy import BindParameter, Connection, Row, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from backbone.consumer import Handlers
 from backbone.contracts.payments import PaymentChanged, PaymentStatus
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus, Source
 from backbone.money import Money
-from backbone.outbox import announce
+from backbone.outbox import announce_in
 from services.pledges.domain import pledge_status
 from services.pledges.tables import PAYMENTS, PLEDGES
+
+
+def _listed(name: str) -> BindParameter[Any]:
+    return bindparam(name, expanding=True)
+
+
+def _keeping(statement: Any) -> Any:
+    """Insert a payment's state or replace an older one."""
+    replaced = {name: statement.excluded[name] for name in PAYMENTS.columns.keys() if name != "id"}  # noqa: SIM118
+    newer = PAYMENTS.c.version < statement.excluded.version
+    return statement.on_conflict_do_update(index_elements=["id"], set_=replaced, where=newer)
+
+
+# Made once: putting a statement together costs more than running it.
+_LOCKED: Final = (
+    select(PLEDGES).where(PLEDGES.c.id.in_(_listed("ids"))).order_by(PLEDGES.c.id).with_for_update()
+)
+_KEEP: Final[Mapping[str, Any]] = {
+    "sqlite": _keeping(sqlite.insert(PAYMENTS)),
+    "postgresql": _keeping(postgresql.insert(PAYMENTS)),
+}
+_STATUSES: Final = select(PAYMENTS.c.pledge_id, PAYMENTS.c.status).where(
+    PAYMENTS.c.pledge_id.in_(_listed("ids"))
+)
+_RESTATE: Final = (
+    update(PLEDGES)
+    .where(PLEDGES.c.id == bindparam("pledge"))
+    .values(status=bindparam("now"), version=bindparam("at"))
+)
 
 
 async def follow_payments(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
@@ -23,31 +53,27 @@ async def follow_payments(events: Sequence[PaymentChanged], session: AsyncSessio
 
     An older version changes nothing, so repeats and reorderings end the same.
     """
+    await session.run_sync(_follow, events)
+
+
+def _follow(session: Session, events: Sequence[PaymentChanged]) -> None:
+    """In one plain call: an await a statement costs as much as the statement."""
     newest: dict[str, PaymentChanged] = {}
     for event in events:
         known = newest.get(event.payment_id)
         if known is None or event.version > known.version:
             newest[event.payment_id] = event
+    connection = session.connection()
     pledge_ids = sorted({event.pledge_id for event in newest.values() if event.pledge_id is not None})
-    pledges = await _locked(session, pledge_ids)
-    await _keep(session, newest.values())
-    await _restate(session, pledges)
-
-
-async def _locked(session: AsyncSession, pledge_ids: Sequence[str]) -> Sequence[Row[Any]]:
-    found = select(PLEDGES).where(PLEDGES.c.id.in_(pledge_ids)).order_by(PLEDGES.c.id).with_for_update()
-    return (await session.execute(found)).all()
-
-
-async def _keep(session: AsyncSession, events: Iterable[PaymentChanged]) -> None:
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(PAYMENTS)
-    replaced = {name: statement.excluded[name] for name in PAYMENTS.c.keys() if name != "id"}  # noqa: SIM118
-    newer = PAYMENTS.c.version < statement.excluded.version
-    await session.execute(
-        statement.on_conflict_do_update(index_elements=["id"], set_=replaced, where=newer),
-        [_row(event) for event in sorted(events, key=lambda event: event.payment_id)],
-    )
+    pledges = connection.execute(_LOCKED, {"ids": pledge_ids}).all()
+    rows = [_row(newest[payment]) for payment in sorted(newest)]
+    connection.execute(_KEEP[connection.dialect.name], rows)
+    if changed := _changes(connection, pledges):
+        connection.execute(
+            _RESTATE,
+            [{"pledge": one.pledge_id, "now": one.status.value, "at": one.version} for one in changed],
+        )
+        announce_in(session, changed)
 
 
 def _row(event: PaymentChanged) -> dict[str, Any]:
@@ -64,27 +90,14 @@ def _row(event: PaymentChanged) -> dict[str, Any]:
     }
 
 
-async def _restate(session: AsyncSession, pledges: Sequence[Row[Any]]) -> None:
-    """Write and announce the status of each pledge whose payments now say another one."""
-    columns = PAYMENTS.c
-    found = await session.execute(
-        select(columns.pledge_id, columns.status).where(columns.pledge_id.in_([row.id for row in pledges]))
-    )
+def _changes(connection: Connection, pledges: Sequence[Row[Any]]) -> list[PledgeChanged]:
+    """Those of `pledges` whose payments now say another status."""
     payments: dict[str, list[PaymentStatus]] = {row.id: [] for row in pledges}
-    for pledge_id, status in found:
+    for pledge_id, status in connection.execute(_STATUSES, {"ids": list(payments)}):
         payments[pledge_id].append(PaymentStatus(status))
-    changed = [
+    return [
         _changed(row, status) for row in pledges if (status := pledge_status(payments[row.id])) != row.status
     ]
-    if not changed:
-        return
-    await session.execute(
-        update(PLEDGES)
-        .where(PLEDGES.c.id == bindparam("pledge"))
-        .values(status=bindparam("now"), version=bindparam("at")),
-        [{"pledge": one.pledge_id, "now": one.status.value, "at": one.version} for one in changed],
-    )
-    await announce(session, changed)
 
 
 def _changed(row: Row[Any], status: PledgeStatus) -> PledgeChanged:

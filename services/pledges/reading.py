@@ -32,9 +32,13 @@ async def names_in(request: Request, field: str) -> list[str]:
     """The list of texts an internal caller asks about. Raises MalformedJson, Invalid."""
     asked = well_formed(await request.body())
     names = asked.get(field) if isinstance(asked, dict) else None
-    if not isinstance(names, list) or len(names) > MAX_IDS or not all(isinstance(one, str) for one in names):
+    if not isinstance(names, list) or len(names) > MAX_IDS or not all(_is_name(one) for one in names):
         raise Invalid(f'Send {{"{field}": […]}} with at most {MAX_IDS} of them.')
     return names
+
+
+def _is_name(sent: object) -> bool:
+    return isinstance(sent, str) and "\x00" not in sent
 
 
 class JsonRoute(APIRoute):

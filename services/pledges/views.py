@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 from sqlalchemy import Row
@@ -15,6 +15,8 @@ from backbone.clock import rfc3339
 from backbone.contracts.pledges import CreatorChanged, DriveChanged, DriveState, Milestone, Words
 from backbone.ids import CreatorId, DriveId
 from backbone.money import Money, as_json, parse
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class BeneficiaryView(BaseModel):
@@ -166,7 +168,7 @@ def pledge_json(row: Row[Any], token: str) -> dict[str, Any]:
 
 def as_bytes(view: Any) -> bytes:
     """JSON, UTF-8, as short as it gets."""
-    return json.dumps(view, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(view).encode()
 
 
 def drive_changed(row: Row[Any]) -> DriveChanged:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    BeforeValidator,
     Field,
     StrictBool,
     StrictInt,
@@ -26,7 +27,7 @@ from backbone.problems import MalformedJson, from_validation
 from services.pledges.domain import TAKEN, largest
 
 _SLUG: Final = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
-_LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}", re.ASCII)
+_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}", re.ASCII)
 _ADDRESS: Final = re.compile(
     r"[^\s\x00-\x20\x7f@<>()\[\],;:\\\"]{1,64}@[^\W_](?:[\w-]{0,62}\.)+[^\W_][\w-]{0,61}[^\W_]"
 )
@@ -197,7 +198,7 @@ class PledgeWish(Body):
 
     amount: MoneyBody
     creator: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = None
-    donor: DonorBody = DonorBody()
+    donor: Annotated[DonorBody, BeforeValidator(lambda sent: {} if sent is None else sent)] = DonorBody()
     message: Annotated[Text, StringConstraints(max_length=280)] | None = None
     source: SourceBody | None = None
     reference: Annotated[Text, StringConstraints(min_length=1, max_length=255)] | None = None

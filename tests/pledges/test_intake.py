@@ -222,6 +222,15 @@ async def test_a_donor_with_an_address_is_met_again_and_one_without_is_new(stage
     assert (await stage.rows())["donors"] == 4
 
 
+async def test_what_is_null_is_as_if_left_out(stage: Stage) -> None:
+    await stage.drive()
+    nothing = {"creator": None, "donor": None, "message": None, "source": None, "reference": None}
+    assert (await stage.pledge(a_pledge(**nothing, return_url=None))).status == 201
+    assert (
+        await stage.pledge(a_pledge(donor={"name": None, "email": None, "locale": "AR-sa"}))
+    ).status == 201
+
+
 async def test_words_are_shown_as_approved(stage: Stage) -> None:
     await stage.drive()
     wishes: dict[str, tuple[dict[str, Any], str | None, str | None]] = {
