@@ -224,11 +224,10 @@ async def test_a_donor_with_an_address_is_met_again_and_one_without_is_new(stage
 
 async def test_what_is_null_is_as_if_left_out(stage: Stage) -> None:
     await stage.drive()
-    nothing = {"creator": None, "donor": None, "message": None, "source": None, "reference": None}
-    assert (await stage.pledge(a_pledge(**nothing, return_url=None))).status == 201
-    assert (
-        await stage.pledge(a_pledge(donor={"name": None, "email": None, "locale": "AR-sa"}))
-    ).status == 201
+    names = ("creator", "donor", "message", "source", "reference", "return_url")
+    assert (await stage.pledge(a_pledge() | dict.fromkeys(names))).status == 201
+    donor = {"name": None, "email": None, "locale": "AR-sa"}
+    assert (await stage.pledge(a_pledge(donor=donor))).status == 201
 
 
 async def test_words_are_shown_as_approved(stage: Stage) -> None:
