@@ -23,7 +23,6 @@ from backbone.clock import Clock
 from backbone.contracts.payments import PaymentStatus
 from backbone.crash import crash_point
 from backbone.database import Database
-from backbone.group_commit import GroupCommit
 from backbone.money import Money
 from backbone.peer import Peer, PeerUnavailable, ask
 from services.payments.commands import read_facts, read_payments, restate
@@ -45,6 +44,12 @@ from services.payments.waking import wait_for, woken_by
 MAX_ATTEMPTS: Final = 3
 MAX_BATCH: Final = 64
 POLL_S: Final = 0.5
+RETRY_S: Final = 1.0
+
+GATHER_S: Final = 0.02
+FEW: Final = 4
+"""With more than a few on their way, tickets and outcomes are gathered: a batch costs hardly more."""
+
 MAX_UNKNOWN: Final = 256
 """With so many outcomes unknown Stripe is down: no further tickets are taken until some are known."""
 
@@ -54,7 +59,7 @@ KEY_LIVES: Final = timedelta(hours=23)
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 UNAVAILABLE_S: Final = 5.0
-MANY_TRIES: Final = 6
+MANY_TRIES: Final = 8
 """After so many unknown outcomes of one attempt a listing is asked what became of it."""
 
 LISTING_S: Final = 2.0
@@ -120,7 +125,9 @@ class CheckoutDesk:
         self._unknown: set[str] = set()
         self._listed: dict[str, tuple[Sent, asyncio.Future[OpenedCheckout | None]]] = {}
         self._listed_at = float("-inf")
-        self._outcomes: GroupCommit[Outcome, None] = GroupCommit(self._commit)
+        self._admitted_at = float("-inf")
+        self._outcomes: list[Outcome] = []
+        self._recording: asyncio.Task[None] | None = None
 
     @property
     def unknown(self) -> int:
@@ -150,6 +157,8 @@ class CheckoutDesk:
         """Let calls on their way end; what is left is taken up by whoever holds the lease next."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
+        if self._recording:
+            await asyncio.wait([self._recording], timeout=2.0)
         await self._let_go()
 
     async def _let_go(self) -> bool:
@@ -183,6 +192,7 @@ class CheckoutDesk:
         self._more = room <= 0
         if self._more:
             return False
+        await self._gather_tickets()
         tickets = await self._waiting(room)
         self._more = len(tickets) == room
         if not tickets:
@@ -195,6 +205,13 @@ class CheckoutDesk:
         for sent in await self._store_attempts(tickets, details):
             self._start(sent)
         return self._more
+
+    async def _gather_tickets(self) -> None:
+        loop = asyncio.get_running_loop()
+        since = loop.time() - self._admitted_at
+        if len(self._tasks) > FEW and since < GATHER_S:
+            await asyncio.sleep(GATHER_S - since)
+        self._admitted_at = loop.time()
 
     async def _waiting(self, at_most: int) -> Sequence[Row[Any]]:
         columns: tuple[ColumnElement[Any], ...] = (
@@ -232,7 +249,7 @@ class CheckoutDesk:
                 sent = Sent(sent.key, sent.payment_id, sent.n, parameters, now)
                 attempts.append(Outcome(sent, None))
         async with self._database.transaction() as session:
-            still = await _still_waiting(session, [row.id for row in tickets])
+            still = await _take_tickets(session, [row.id for row in tickets])
             stored = [each for each in attempts if each.sent.payment_id in still]
             await _insert_attempts(session, stored)
         for each in stored:
@@ -273,16 +290,24 @@ class CheckoutDesk:
             self._listed.pop(sent.key, None)
             _UNKNOWN.set(len(self._unknown))
         crash_point("payments.checkout.after_call")
-        await self._write_down(outcome)
+        self._outcomes.append(outcome)
+        if self._recording is None:
+            self._recording = asyncio.create_task(self._record_outcomes())
 
-    async def _write_down(self, outcome: Outcome) -> None:
-        """Record an outcome; a database that is away is waited for, as nobody else knows it."""
-        while True:
-            try:
-                return await self._outcomes.submit(outcome)
-            except Exception as error:
-                log.exception("checkouts.outcome_not_recorded", error=type(error).__name__)
-                await asyncio.sleep(1.0)
+    async def _record_outcomes(self) -> None:
+        """Record outcomes together; a database that is away is waited for, as nobody else knows them."""
+        try:
+            while self._outcomes:
+                await asyncio.sleep(GATHER_S if len(self._tasks) > FEW else 0)
+                batch, self._outcomes = self._outcomes, []
+                try:
+                    await self._commit(batch)
+                except Exception as error:
+                    log.exception("checkouts.outcomes_not_recorded", error=type(error).__name__)
+                    self._outcomes = batch + self._outcomes
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            self._recording = None
 
     async def _until_known(self, sent: Sent) -> Outcome:
         tries = 0
@@ -343,7 +368,7 @@ class CheckoutDesk:
                 if listed_at - sent.made_at >= SETTLED_AFTER:
                     _resolve(found, None)
 
-    async def _commit(self, outcomes: Sequence[Outcome]) -> Sequence[None]:
+    async def _commit(self, outcomes: Sequence[Outcome]) -> None:
         now = self._clock.now()
         async with self._database.transaction() as session:
             await session.execute(_DONE, [_attempt_update(outcome, now) for outcome in outcomes])
@@ -363,7 +388,6 @@ class CheckoutDesk:
             else:
                 log.warning("checkouts.refused", payment=outcome.sent.payment_id, reason=outcome.reason)
                 self._news.set()
-        return [None] * len(outcomes)
 
 
 _DONE: Final = (
@@ -402,16 +426,16 @@ def _wish(row: Row[Any], details: Mapping[str, Any], now: datetime) -> CheckoutW
     )
 
 
-async def _still_waiting(session: AsyncSession, payments: Sequence[str]) -> set[str]:
-    """Those of `payments` whose tickets still wait, locked."""
-    statement = (
-        select(PAYMENTS.c.id)
+async def _take_tickets(session: AsyncSession, payments: Sequence[str]) -> set[str]:
+    """Those of `payments` whose tickets still wait, now being opened; the others need no checkout."""
+    taken = await session.execute(
+        update(PAYMENTS)
         .where(PAYMENTS.c.id.in_(payments), PAYMENTS.c.checkout == "waiting")
         .where(PAYMENTS.c.status == PaymentStatus.AWAITED)
-        .order_by(PAYMENTS.c.number)
-        .with_for_update()
+        .values(checkout="opening", attempts=PAYMENTS.c.attempts + 1)
+        .returning(PAYMENTS.c.id)
     )
-    still = {row.id for row in await session.execute(statement)}
+    still = {row.id for row in taken}
     if overtaken := [each for each in payments if each not in still]:
         await session.execute(
             update(PAYMENTS)
@@ -432,14 +456,8 @@ async def _insert_attempts(session: AsyncSession, attempts: Sequence[Outcome]) -
         for each in attempts
     ]  # fmt: skip
     await session.execute(insert(ATTEMPTS), rows)
-    for checkout, given_up in (("opening", False), ("failed", True)):
-        chosen = [each.sent.payment_id for each in attempts if (each.reason is not None) is given_up]
-        if chosen:
-            await session.execute(
-                update(PAYMENTS)
-                .where(PAYMENTS.c.id.in_(chosen))
-                .values(checkout=checkout, attempts=PAYMENTS.c.attempts + 1)
-            )
+    if failed := [each.sent.payment_id for each in attempts if each.reason is not None]:
+        await session.execute(update(PAYMENTS).where(PAYMENTS.c.id.in_(failed)).values(checkout="failed"))
 
 
 def _attempt_update(outcome: Outcome, now: datetime) -> dict[str, Any]:
@@ -477,8 +495,11 @@ def _failures(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
 
 
 async def _lapse_ended(session: AsyncSession, outcomes: Sequence[Outcome], now: datetime) -> None:
-    """State payments whose session ended before we knew that it was theirs."""
-    sessions = [outcome.opened.session_id for outcome in outcomes if outcome.opened]
+    """State payments whose session ended before we knew that it was theirs: one that has expired."""
+    soon = now + CLOCK_SKEW
+    sessions = [each.opened.session_id for each in outcomes if each.opened and each.opened.expires_at <= soon]
+    if not sessions:
+        return
     ended = await read_facts(session, FACTS.c.id.in_(sessions))
     if not ended:
         return

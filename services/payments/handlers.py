@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import CursorResult, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
@@ -58,9 +58,9 @@ async def keep_attribution(events: Sequence[PledgeState], session: AsyncSession)
     if missing:
         at = datetime.now(UTC)
         tickets = [_ticket(event, at) for pledge_id, event in newest.items() if pledge_id in missing]
-        made = await session.execute(inserting_new(session, PAYMENTS, "pledge_id"), tickets)
-        if overtaken := missing - {row.pledge_id for row in made}:
-            rows |= await read_payments(session, PAYMENTS.c.pledge_id.in_(overtaken))
+        made = await session.execute(inserting_new(session, PAYMENTS), tickets)
+        if cast(CursorResult[Any], made).rowcount != len(tickets):
+            rows |= await read_payments(session, PAYMENTS.c.pledge_id.in_(missing))
     await _update(session, rows.values(), newest)
 
 

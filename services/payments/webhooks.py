@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -62,6 +63,10 @@ PERSONAL: Final = frozenset(
     )
 )
 """A person's details in Stripe's objects; struck out of the store once an event was applied."""
+
+
+_PERSONAL: Final = re.compile(rb'"(?:%s)":\s*[^\sn]' % b"|".join(name.encode() for name in sorted(PERSONAL)))
+"""Finds a detail that is not null, before anything is walked through."""
 
 
 class BadWebhook(Problem):
@@ -237,10 +242,8 @@ async def _mark_applied(session: AsyncSession, rows: Sequence[Row[Any]], events:
     bare: list[int] = []
     struck: list[dict[str, Any]] = []
     for row, event in zip(rows, events, strict=True):
-        if strike_out(event):
-            struck.append(
-                {"at_number": row.number, "to_body": json.dumps(event, separators=(",", ":")).encode()}
-            )
+        if (body := without_details(row.body, event)) is not None:
+            struck.append({"at_number": row.number, "to_body": body})
         else:
             bare.append(row.number)
     if bare:
@@ -254,20 +257,29 @@ async def _mark_applied(session: AsyncSession, rows: Sequence[Row[Any]], events:
         )
 
 
-def strike_out(thing: Any) -> bool:
-    """Empty a person's details anywhere in a Stripe object, in place; whether there were any."""
-    found = False
+def without_details(body: bytes, event: dict[str, Any]) -> bytes | None:
+    """The event without a person's details, which are emptied in `event` too; None where it has none."""
+    if _PERSONAL.search(body) is None:
+        return None
+    _strike_out(event["data"]["object"])
+    bare = json.dumps(event, separators=(",", ":")).encode()
+    if _PERSONAL.search(bare) is not None:
+        _strike_out_everywhere(event)
+        bare = json.dumps(event, separators=(",", ":")).encode()
+    return bare
+
+
+def _strike_out(thing: dict[str, Any]) -> None:
+    for name in PERSONAL & thing.keys():
+        thing[name] = None
+
+
+def _strike_out_everywhere(thing: Any) -> None:
     if isinstance(thing, dict):
-        for name, value in thing.items():
-            if name in PERSONAL:
-                found |= bool(value)
-                thing[name] = None
-            elif isinstance(value, dict | list):
-                found |= strike_out(value)
-    elif isinstance(thing, list):
-        for each in thing:
-            found |= strike_out(each)
-    return found
+        _strike_out(thing)
+    for each in thing.values() if isinstance(thing, dict) else thing:
+        if isinstance(each, dict | list):
+            _strike_out_everywhere(each)
 
 
 async def oldest_waiting(session: AsyncSession) -> datetime | None:

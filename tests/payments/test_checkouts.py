@@ -67,7 +67,7 @@ async def test_an_embedded_checkout_has_a_client_secret_and_no_address(stage: St
 
 
 @pytest.mark.parametrize(
-    "fault", [{"error_rate": 0.5}, {"error_after_rate": 1}, {"timeout_after_success_rate": 0.5}]
+    "fault", [{"error_rate": 0.3}, {"error_after_rate": 1}, {"timeout_after_success_rate": 0.5}]
 )
 async def test_however_stripe_fails_each_pledge_gets_exactly_one_session(
     stage: Stage, fault: dict[str, float]

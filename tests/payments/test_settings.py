@@ -1,0 +1,43 @@
+"""Settings: a key without a webhook secret stops the start; the sandbox gets its own pace."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from backbone.settings import load
+from services.payments.settings import PaymentsSettings
+
+
+def test_a_stripe_key_without_a_webhook_secret_stops_the_start_and_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATAA_STRIPE_API_KEY", "sk_test_1")
+    with pytest.raises(SystemExit):
+        load(PaymentsSettings)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "ATAA_STRIPE_WEBHOOK_SECRETS" in line
+    assert "sk_test_1" not in line
+
+
+def test_webhook_secrets_are_a_list_for_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATAA_STRIPE_API_KEY", "sk_live_1")
+    monkeypatch.setenv("ATAA_STRIPE_WEBHOOK_SECRETS", "whsec_new,whsec_old")
+    settings = load(PaymentsSettings)
+    assert settings.stripe_webhook_secrets == ["whsec_new", "whsec_old"]
+    assert settings.livemode
+
+
+def test_against_stripe_calls_are_paced_and_against_the_sandbox_they_are_not() -> None:
+    stripe = PaymentsSettings(stripe_api_base="")
+    sandbox = PaymentsSettings(stripe_api_base="http://127.0.0.1:8012/")
+    assert (stripe.rate_per_s, stripe.backfill_s, stripe.timeout_s) == (20.0, 60.0, 10.0)
+    assert (sandbox.rate_per_s, sandbox.backfill_s, sandbox.timeout_s) == (0.0, 5.0, 3.0)
+    assert sandbox.stripe_api_base == "http://127.0.0.1:8012"
+    assert not PaymentsSettings(stripe_api_key=SecretStr("sk_test_1"), stripe_webhook_secrets=["w"]).livemode
+
+
+def test_an_address_must_be_one() -> None:
+    with pytest.raises(ValidationError):
+        PaymentsSettings(stripe_api_base="localhost:8012")
