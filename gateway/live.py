@@ -23,7 +23,7 @@ from backbone.clock import Clock, rfc3339
 from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken, decode
 from backbone.money import as_json
 from backbone.peer import Peer, PeerUnavailable, ask
-from gateway.stream import Listener, event_frame, frame
+from gateway.stream import MOST_ROWS, Batch, Listener, Row, event_frame, frame, newest
 
 CATCHING_UP_AFTER_S: Final = 3.0
 FROZEN_AFTER_S: Final = 5.0
@@ -32,6 +32,8 @@ REBUILD_S: Final = 1.0
 FASTEST_S: Final = 0.05
 SLOWEST_S: Final = 1.0
 """Between two `totals` frames of a drive: 20 a second for few clients, never under 1."""
+AT_ONCE: Final = 200
+"""Clients handed a push in one turn of the loop (3 ms)."""
 REFRESH_S: Final = 5.0
 """A quiet drive's clients get its figures anew this often, for their `as_of`."""
 BARE_S: Final = 5.0
@@ -57,12 +59,14 @@ class View:
         self.partition = partition_of(drive_id)
         self.triple: Triple = (1, 0, 0)
         self.as_of: datetime | None = None
-        self.title: Any = slug
         self.bare = True  # no snapshot yet: what is shown is what pledges knows of it
         self.bare_until = 0.0
         self.tail = 0  # the highest sequence heard on the drive's log
         self.listeners: set[Listener] = set()
+        self.rows: list[Row] = []  # of the log, to be sent with the next push
+        self.totals_due = False
         self.pushed_at = 0.0
+        self.totals_at = 0.0
         self.pushed_state: State | None = None
         self.push_due: asyncio.TimerHandle | None = None
         self._heads: tuple[bytes, bytes] = (b"{", b"{")
@@ -73,7 +77,6 @@ class View:
     def take(self, triple: Triple, as_of: datetime | None, totals: Mapping[str, Any]) -> None:
         """Hold these figures; the bytes are made when they are next asked for."""
         self.triple, self.as_of = triple, as_of
-        self.title = totals.get("title", self.slug)
         self.tail = max(self.tail, triple[1])
         brief = {name: value for name, value in totals.items() if name not in ("leaders", "recent")}
         self._heads = (_head(totals), _head(brief))
@@ -236,7 +239,7 @@ class Hub:
             if isinstance(event, DriveLogged):
                 rows[event.drive_id].append(event)
         watched = {
-            view: events
+            view: events[-MOST_ROWS - 1 :]
             for drive_id, events in rows.items()
             if (view := self._views.get(drive_id)) is not None and view.listeners
         }
@@ -245,10 +248,13 @@ class Hub:
             if (view := self._views.get(drive_id)) is not None:
                 view.tail = max(view.tail, events[-1].sequence)
         for view, events in watched.items():
-            for row in events:
-                shown = event_frame(row.as_row(), words)
-                for listener in tuple(view.listeners):
-                    listener.offer(row.epoch, row.sequence, shown)
+            passed = rows[view.drive_id][: -len(events)]
+            heard = [Row(row.epoch, row.sequence, row.sequence, b"") for row in passed]
+            heard += [
+                Row(row.epoch, row.sequence, row.sequence, event_frame(row.as_row(), words)) for row in events
+            ]
+            view.rows = newest([*view.rows, *heard], view.drive_id)
+            self._schedule(view)
 
     async def words(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """The approved name and message of each donation among `rows`; nothing where nobody answers."""
@@ -268,7 +274,14 @@ class Hub:
 
     def push(self, view: View) -> None:
         """Send the drive's newest totals to its clients, now or when the rate allows it."""
-        if not view.listeners or view.push_due is not None:
+        view.totals_due = True
+        self._schedule(view)
+
+    def _schedule(self, view: View) -> None:
+        if not view.listeners:
+            view.rows = []  # whoever comes next was not here to miss them
+            return
+        if view.push_due is not None:
             return
         loop = asyncio.get_running_loop()
         wait_s = view.pushed_at + self.pace_s() - loop.time()
@@ -278,23 +291,28 @@ class Hub:
             view.push_due = loop.call_later(wait_s, self._push_now, view)
 
     def pace_s(self) -> float:
-        """Seconds between two frames of a drive, so that all clients together stay in the budget."""
+        """Seconds between two pushes of a drive, so that all clients together stay in the budget."""
         return min(max(self.clients / self._sends_per_s, FASTEST_S), SLOWEST_S)
 
     def _push_now(self, view: View) -> None:
+        loop = asyncio.get_running_loop()
         view.push_due = None
-        view.pushed_at = asyncio.get_running_loop().time()
-        view.pushed_state = self.state(view)
-        shown = view.bytes("frame", view.pushed_state, self)
-        for listener in view.listeners:
-            listener.show(shown)
+        view.pushed_at = loop.time()
+        totals = b""
+        if view.totals_due:
+            view.totals_due = False
+            view.totals_at = view.pushed_at
+            view.pushed_state = self.state(view)
+            totals = view.bytes("frame", view.pushed_state, self)
+        batch, view.rows = Batch(view.rows, totals), []
+        _deliver(loop, batch, tuple(view.listeners), 0)
 
     async def pulse(self, stop: asyncio.Event, every_s: float = 0.5) -> None:
         """Twice a second, until `stop`: changed states, quiet drives' figures, silent and stuck clients."""
         loop = asyncio.get_running_loop()
         while not stop.is_set():
             for view in self._watched():
-                overdue = loop.time() - view.pushed_at >= REFRESH_S
+                overdue = loop.time() - view.totals_at >= REFRESH_S
                 if overdue or self.state(view) != view.pushed_state:
                     self.push(view)
                 for listener in tuple(view.listeners):
@@ -331,6 +349,16 @@ class Hub:
             self._hold(view, drive["slug"])
             view.take((1, 0, 0), None, _nothing_yet(drive))
         return view
+
+
+def _deliver(
+    loop: asyncio.AbstractEventLoop, batch: Batch, listeners: Sequence[Listener], begin: int
+) -> None:
+    """Hand a push to its clients, some at a time: thousands of sends at once would hold up every request."""
+    for listener in listeners[begin : begin + AT_ONCE]:
+        listener.push(batch)
+    if begin + AT_ONCE < len(listeners):
+        loop.call_soon(_deliver, loop, batch, listeners, begin + AT_ONCE)
 
 
 def _decoded(record: Record) -> object:

@@ -21,7 +21,7 @@ from backbone import ids
 from backbone.clock import Clock
 from backbone.idempotency import optional_key, required_key
 from backbone.peer import Peer, PeerUnavailable, Reply
-from backbone.problems import BodyTooLarge, Forbidden, NotFound, UnsupportedMediaType
+from backbone.problems import BodyTooLarge, Forbidden, NotFound, Unauthorized, UnsupportedMediaType
 from backbone.telemetry import TRACEPARENT
 from gateway.asgi import BODY_LIMIT, Answer, Header, Request, json_answer
 from gateway.keys import Bearer, KeyRing
@@ -156,7 +156,11 @@ class Proxy:
     def _admit(self, request: Request) -> Bearer:
         """The bearer of the request's key, from a place it may come from, within its limits."""
         headers = request.headers
-        bearer = self._ring.find(headers.get("authorization"))
+        try:
+            bearer = self._ring.find(headers.get("authorization"))
+        except Unauthorized:
+            self._limits.spend(self._ring.public, request.address)  # guessing keys is limited too
+            raise
         bearer.require_origin(headers.get("origin"))
         self._limits.spend(bearer, request.address)
         return bearer

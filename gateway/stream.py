@@ -13,8 +13,8 @@ import asyncio
 import json
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 SILENCE_S: Final = 15.0
 STUCK_S: Final = 5.0
-MOST_WAITING: Final = 256
-"""Donations a client may be behind before it is dropped."""
+MOST_WAITING: Final = 1024 * 1024
+"""Bytes of donations a client may be behind before it is dropped (they are shared, not copied)."""
+MOST_ROWS: Final = 250
+"""Rows of a drive's log sent at once; of more, the newest, and a `gap` for the others."""
 MOST_REPLAYED: Final = 500
 _PAGE: Final = 100
 _COMMENT: Final = b":\n\n"
@@ -55,8 +57,8 @@ def frame(event: str, data: bytes, identifier: int | None = None) -> bytes:
     return b"event: %s\n%sdata: %s\n\n" % (event.encode(), head, data)
 
 
-def event_frame(row: Mapping[str, Any], words: Mapping[str, Any]) -> bytes | None:
-    """The frame of a row of the drive's log, None for rows that streams do not show."""
+def event_frame(row: Mapping[str, Any], words: Mapping[str, Any]) -> bytes:
+    """The frame of a row of the drive's log, empty for rows that streams do not show."""
     if row["type"] == "donation.counted":
         said = words.get(row["pledge"]) or {}
         gift = {"id": f"don_{str(row['payment']).partition('_')[2]}", "name": said.get("name"),
@@ -64,29 +66,81 @@ def event_frame(row: Mapping[str, Any], words: Mapping[str, Any]) -> bytes | Non
         return frame("donation", _json({**gift, **row}), row["sequence"])
     if row["type"] == "milestone.reached":
         return frame("milestone", _json(row), row["sequence"])
-    return None
+    return b""
 
 
 def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
+class Row(NamedTuple):
+    """A row of a drive's log as streams show it, or a `gap` that stands for rows `first` to `last`.
+
+    `shown` is empty for rows that have no frame.
+    """
+
+    epoch: int
+    first: int
+    last: int
+    shown: bytes
+
+
+def newest(rows: Sequence[Row], drive: str) -> list[Row]:
+    """At most `MOST_ROWS` of `rows`, the others as one `gap`."""
+    if len(rows) <= MOST_ROWS:
+        return list(rows)
+    passed, kept = rows[:-MOST_ROWS], rows[-MOST_ROWS:]
+    gap = gap_frame(drive, passed[0].first - 1)
+    return [Row(passed[-1].epoch, passed[0].first, passed[-1].last, gap), *kept]
+
+
+class Batch:
+    """What one push sends: rows of the log, then the totals; joined once for all who are in step."""
+
+    __slots__ = ("ends", "first", "rows", "shown", "totals", "whole")
+
+    def __init__(self, rows: Sequence[Row], totals: bytes) -> None:
+        self.rows = rows
+        self.totals = totals
+        self.shown = b"".join(row.shown for row in rows)
+        self.whole = self.shown + totals if self.shown else totals
+        self.first = (rows[0].epoch, rows[0].first) if rows else None
+        self.ends = (rows[-1].epoch, rows[-1].last) if rows else None
+
+    def follows(self, last: tuple[int, int] | None) -> bool:
+        """Whether a client that has seen the log up to `last` may be sent the rows as they are."""
+        if self.first is None or self.ends is None or last is None:
+            return True
+        return last == (self.first[0], self.first[1] - 1) and self.first[0] == self.ends[0]
+
+
 class Listener:
     """One client's end of a stream: what it still has to be sent, and how long it has been stuck.
 
-    Only the newest `totals` waits; donations wait in order, at most `MOST_WAITING`.
+    Only the newest `totals` waits; donations wait in order, at most `MOST_WAITING` bytes of them.
     """
 
     __slots__ = (
-        "_abort", "_drive", "_events", "_held", "_last", "_news", "_sending_since", "_sent_at", "_totals",
-        "ended", "last_words",
-    )  # fmt: skip
+        "_abort",
+        "_drive",
+        "_events",
+        "_held",
+        "_last",
+        "_news",
+        "_sending_since",
+        "_sent_at",
+        "_totals",
+        "_waiting",
+        "ended",
+        "last_words",
+    )
 
     def __init__(self, drive: str, abort: Callable[[], None]) -> None:
         self._drive = drive
         self._abort = abort
         self._events: deque[bytes] = deque()
-        self._held: list[tuple[int, int, bytes | None]] | None = None
+        self._waiting = 0
+        self._held: list[Row] | None = None
         self._last: tuple[int, int] | None = None
         self._news: asyncio.Future[None] | None = None
         self._sending_since: float | None = None
@@ -95,24 +149,33 @@ class Listener:
         self.ended = False
         self.last_words = b""
 
-    def show(self, totals: bytes) -> None:
-        """Send these totals; an older frame that still waits is forgotten."""
-        self._totals = totals
+    def push(self, batch: Batch) -> None:
+        """Send rows and totals; older totals that still wait are forgotten."""
+        if batch.totals:
+            self._totals = batch.totals
+        if self._held is not None:
+            self._held.extend(batch.rows)
+        elif not batch.follows(self._last):
+            for row in batch.rows:
+                self._offer(row)
+        else:
+            self._last = batch.ends or self._last
+            if self._events or self._sending_since is not None:
+                self._queue(batch.shown)
+            elif batch.shown:
+                self._totals = None
+                self._queue(batch.whole)
         self._wake()
 
-    def offer(self, epoch: int, sequence: int, shown: bytes | None) -> None:
-        """The next row of the log (`shown` is None where it has no frame)."""
-        if self._held is not None:
-            self._held.append((epoch, sequence, shown))
-            return
-        if self._last is not None and self._last[0] == epoch:
-            if sequence <= self._last[1]:
+    def _offer(self, row: Row) -> None:
+        """A row that may be known already, or come after a hole."""
+        if self._last is not None and self._last[0] == row.epoch:
+            if row.last <= self._last[1]:
                 return
-            if sequence > self._last[1] + 1:
+            if row.first > self._last[1] + 1:
                 self._queue(gap_frame(self._drive, self._last[1]))
-        self._last = (epoch, sequence)
-        if shown is not None:
-            self._queue(shown)
+        self._last = (row.epoch, row.last)
+        self._queue(row.shown)
 
     def hold(self) -> None:
         """Keep the log's rows back while what was missed is replayed."""
@@ -123,10 +186,11 @@ class Listener:
         held, self._held = self._held or [], None
         self._last = last
         for row in held:
-            self.offer(*row)
+            self._offer(row)
+        self._wake()
 
     def replay(self, shown: bytes) -> None:
-        """Send a frame that was missed."""
+        """Send a frame of its own to this client."""
         self._events.append(shown)
         self._wake()
 
@@ -170,16 +234,22 @@ class Listener:
         totals, self._totals = self._totals, None
         if not self._events:
             return totals or b""
-        parts = [*self._events, totals or b""]
+        if totals is None and len(self._events) == 1:
+            whole = self._events[0]
+        else:
+            whole = b"".join((*self._events, totals or b""))
         self._events.clear()
-        return b"".join(parts)
+        self._waiting = 0
+        return whole
 
     def _queue(self, shown: bytes) -> None:
-        if len(self._events) >= MOST_WAITING:
+        if not shown:
+            return
+        if self._waiting > MOST_WAITING:
             self._drop("behind")
             return
+        self._waiting += len(shown)
         self._events.append(shown)
-        self._wake()
 
     def _drop(self, why: str) -> None:
         if self.ended:
@@ -247,13 +317,13 @@ class LiveStream:
 
     async def _replay(self, listener: Listener, after: int) -> None:
         """Frames after sequence `after`, at most 500 rows of the log, else a `gap`."""
-        epoch, newest = self._view.triple[0], self._view.tail
+        epoch, tail = self._view.triple[0], self._view.tail
         words: Mapping[str, Any] = {}
         try:
-            if after > newest and not await self._page(after - 1, 1):
+            if after > tail and not await self._page(after - 1, 1):
                 # The log never reached that sequence: the client's is of before a lossy restore.
-                after, newest = 0, MOST_REPLAYED + 1
-            rows = None if newest - after > MOST_REPLAYED else await self._rows(after)
+                after, tail = 0, MOST_REPLAYED + 1
+            rows = None if tail - after > MOST_REPLAYED else await self._rows(after)
             if rows:
                 words = await self._hub.words(rows)
         except PeerUnavailable as error:
@@ -264,7 +334,7 @@ class LiveStream:
             listener.release((epoch, self._view.tail))
             return
         for row in rows:
-            if (shown := event_frame(row, words)) is not None:
+            if shown := event_frame(row, words):
                 listener.replay(shown)
         listener.release((epoch, rows[-1]["sequence"] if rows else after))
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
+from prometheus_client import Gauge
 
 from backbone.peer import Peer, PeerUnavailable, ask
 from gateway.asgi import ClientLeft
@@ -29,6 +30,8 @@ MOST_IDS: Final = 500
 _WAIT: Final = re.compile(
     r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,6})\"?\s*(?:$|[,;])", re.ASCII | re.IGNORECASE
 )
+
+_WAITING = Gauge("ataa_gateway_waiting", "Replies held by Prefer: wait.")
 
 log = structlog.get_logger()
 
@@ -141,11 +144,7 @@ class Waits:
         self._waiting: set[_Wait] = set()
         self._task: asyncio.Task[None] | None = None
         self._draining = False
-
-    @property
-    def count(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
+        _WAITING.set_function(lambda: len(self._waiting))
 
     @property
     def full(self) -> bool:

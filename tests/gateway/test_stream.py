@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from backbone import ids
+from backbone.bus import Message
 from backbone.clock import FrozenClock
 from backbone.contracts import DriveLogged
 from gateway import stream
 from gateway.live import Hub
-from gateway.stream import Listener
+from gateway.stream import Batch, Listener, Row
 from tests.gateway.stage import DRIVE, Heard, Stage, gateway, log_row
 from tests.waiting import until
 
@@ -225,6 +227,21 @@ async def test_a_last_event_id_that_is_no_sequence_is_left_out(stage: Stage, las
         assert (await live.next())[:2] == ("donation", "1")
 
 
+async def test_what_happened_while_nobody_watched_is_not_shown_later(stage: Stage) -> None:
+    async with watching(stage) as live:
+        await live.next()
+    await until(lambda: hub_of(stage).clients == 0)
+    await stage.log(1)
+    await stage.log(2)
+    view = hub_of(stage).known("winter")
+    assert view is not None
+    await until(lambda: view.tail == 2)
+    async with watching(stage) as live:
+        await live.next()
+        await stage.log(3)
+        assert (await live.next())[:2] == ("donation", "3")
+
+
 async def test_a_hole_in_what_is_heard_is_told(stage: Stage) -> None:
     async with watching(stage) as live:
         await stage.log(1)
@@ -282,7 +299,7 @@ async def test_a_client_that_does_not_read_is_dropped(stage: Stage, monkeypatch:
 
     def pushed_until_dropped() -> bool:
         for listener in view.listeners:
-            listener.show(filler)
+            listener.push(Batch([], filler))
         return hub.clients == 0
 
     await until(pushed_until_dropped)
@@ -291,19 +308,60 @@ async def test_a_client_that_does_not_read_is_dropped(stage: Stage, monkeypatch:
     sock.close()
 
 
+def rows(first: int, last: int, shown: bytes = b"donation;") -> list[Row]:
+    return [Row(1, number, number, shown) for number in range(first, last + 1)]
+
+
 async def test_a_slow_client_gets_only_the_newest_totals_and_is_dropped_once_far_behind() -> None:
     aborted = []
     listener = Listener(DRIVE, lambda: aborted.append(True))
+    listener._sending_since = 1.0
     for number in range(10):
-        listener.show(b"totals %d" % number)
-    listener.offer(1, 1, b"donation;")
-    assert listener._take() == b"donation;totals 9"
-    for number in range(2, 2 + stream.MOST_WAITING):
-        listener.offer(1, number, b"donation;")
+        listener.push(Batch([], b"totals %d" % number))
+    listener.push(Batch(rows(1, 1), b"totals 10"))
+    assert listener._take() == b"donation;totals 10"
+    for number in range(2, 7):
+        listener.push(Batch(rows(number, number, b"x" * (stream.MOST_WAITING // 4)), b""))
     assert not aborted
-    listener.offer(1, 2 + stream.MOST_WAITING, b"donation;")
+    listener.push(Batch(rows(7, 7), b""))
     assert aborted
     assert listener.ended
+
+
+async def test_all_who_are_in_step_are_sent_the_same_bytes() -> None:
+    listeners = [Listener(DRIVE, lambda: None) for _ in range(3)]
+    batch = Batch(rows(1, 3), b"totals;")
+    for listener in listeners:
+        listener.push(batch)
+    sent = [listener._take() for listener in listeners]
+    assert sent[0] == b"donation;donation;donation;totals;"
+    assert all(one is sent[0] for one in sent)
+
+
+async def test_who_is_out_of_step_gets_what_it_lacks() -> None:
+    listener = Listener(DRIVE, lambda: None)
+    listener.release((1, 2))
+    listener.push(Batch([Row(1, n, n, b"%d;" % n) for n in range(1, 5)], b""))
+    assert listener._take() == b"3;4;"
+    listener.push(Batch([Row(1, 9, 9, b"9;")], b""))
+    assert listener._take() == stream.gap_frame(DRIVE, 4) + b"9;"
+    listener.push(Batch([Row(2, 1, 1, b"1;")], b""))
+    assert listener._take() == b"1;"
+
+
+async def test_of_a_flood_the_newest_are_shown_and_a_gap_stands_for_the_rest(stage: Stage) -> None:
+    async with watching(stage) as live:
+        await stage.log(1)
+        await live.until("donation")
+        flood = [log_row(number) for number in range(2, 602)]
+        messages = [
+            Message(row.topic, row.key, ids.new("evt"), row.wire_name, row.to_bytes()) for row in flood
+        ]
+        await stage.bus.publish(messages)
+        _, gap = await live.until("gap")
+        assert gap["after"] == 1
+        shown = [(await live.until("donation"))[0] for _ in range(stream.MOST_ROWS)]
+        assert shown == [str(number) for number in range(602 - stream.MOST_ROWS, 602)]
 
 
 async def test_silence_is_broken_by_a_comment_every_fifteen_seconds() -> None:

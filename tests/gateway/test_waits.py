@@ -154,7 +154,7 @@ async def test_a_client_that_leaves_is_forgotten_and_nobody_is_asked_any_more(st
     del reader
     proxy = next(route.handler.__self__ for route in stage.service.app._router.routes  # type: ignore[attr-defined]
                  if route.pattern == "/v1/pledges/{id}")  # fmt: skip
-    await until(lambda: proxy._waits.count == 0)
+    await until(lambda: not proxy._waits._waiting)
     await until(lambda: proxy._waits._task is None)
 
 
