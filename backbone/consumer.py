@@ -19,6 +19,7 @@ from backbone.contracts.event import Event, decode
 from backbone.crash import crash_point
 from backbone.database import Database
 from backbone.outbox import announce_raw
+from backbone.pace import Pace
 
 MAX_RECORDS: Final = 500
 TRIES: Final = 3
@@ -63,6 +64,7 @@ class Consumer:
         self._expected: dict[Partition, int] = {}
         self._subscription: Subscription | None = None
         self._in_hand = 0
+        self._pace = Pace()
 
     def behind(self) -> int:
         """Records published and not yet handled; 1 while the group is not joined."""
@@ -75,6 +77,7 @@ class Consumer:
         self._subscription = subscription = await self._bus.subscribe(self.group, self._topics, self._load)
         try:
             while not stop.is_set():
+                await self._pace.keep()
                 records = await subscription.fetch(self._max_records, 0.5)
                 self._in_hand = len(records)
                 if records:

@@ -24,6 +24,7 @@ from backbone.bus import PARTITIONS, BusUnavailable, EventBus, Message, partitio
 from backbone.contracts.event import Event
 from backbone.crash import crash_point
 from backbone.database import Database, after_commit, doors_of
+from backbone.pace import Pace
 from backbone.telemetry import TRACEPARENT
 
 BATCH: Final = 500
@@ -121,10 +122,12 @@ class Relay:
         self._topics = topics
         self._floor = floor
         self._marked: dict[tuple[str, int], float] = {}
+        self._pace = Pace()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Relay until `stop`; what the bus refuses waits in the outbox and is tried again."""
         while not stop.is_set():
+            await self._pace.keep()
             self._database.said.clear()
             try:
                 more = await self._round()

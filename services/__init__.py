@@ -1,0 +1,1 @@
+"""The services: each owns its data, its doors and nothing else."""

@@ -24,6 +24,8 @@ _TYPES: Final = {
 
 @dataclass(frozen=True)
 class Asset:
+    """A static file as it is served: both encodings, its type and its validator."""
+
     body: bytes
     gzipped: bytes
     content_type: str

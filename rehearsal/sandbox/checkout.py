@@ -122,10 +122,12 @@ def _expires_at(params: dict[str, Any], now: int) -> int:
 
 
 def retrieve_session(account: Account, call: Call) -> Json:
+    """The session called by its id; raises Refusal 404."""
     return session_object(account.session(call.target), account.base_url)
 
 
 def list_line_items(account: Account, call: Call) -> Json:
+    """What a session is paid for: one line, the donation."""
     return line_items(account.session(call.target))
 
 

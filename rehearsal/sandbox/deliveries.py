@@ -41,6 +41,7 @@ def retry_after_s(attempt: int) -> float:
 
 
 def signature(secret: bytes, body: bytes, now: int) -> str:
+    """The `Stripe-Signature` of a body sent at `now` (docs.stripe.com/webhooks/signature)."""
     digest = hmac.digest(secret, b"%d.%b" % (now, body), "sha256")
     return f"t={now},v1={digest.hex()}"
 

@@ -68,6 +68,7 @@ def _close(account: Account, payment: Payment, dispute: Dispute, status: str) ->
 
 
 def retrieve_dispute(account: Account, call: Call) -> Json:
+    """The dispute called by its id; raises Refusal 404."""
     row = account.journal.row("SELECT * FROM disputes WHERE id = ?", (call.target,))
     if row is None:
         raise missing("dispute", call.target)

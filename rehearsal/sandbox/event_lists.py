@@ -53,6 +53,7 @@ def _shown(account: Account, body: bytes, n: int) -> Json:
 
 
 def retrieve_event(account: Account, call: Call) -> Json:
+    """The event called by its id; raises Refusal 404."""
     row = account.journal.row("SELECT body, n FROM events WHERE id = ?", (call.target,))
     if row is None:
         raise missing("event", call.target)

@@ -68,6 +68,7 @@ def text(params: dict[str, Any], name: str, within: str = "") -> str | None:
 
 
 def required_text(params: dict[str, Any], name: str, within: str = "") -> str:
+    """A parameter that must be there; raises Refusal 400."""
     value = text(params, name, within)
     if value is None:
         raise missing_parameter(full_name(name, within))
@@ -86,6 +87,7 @@ def integer(params: dict[str, Any], name: str, within: str = "") -> int | None:
 
 
 def boolean(params: dict[str, Any], name: str) -> bool | None:
+    """`true` or `false`, None where absent; raises Refusal 400 for anything else."""
     value = text(params, name)
     if value is None:
         return None
@@ -122,6 +124,7 @@ def metadata(params: dict[str, Any], within: str = "") -> dict[str, str]:
 
 
 def choice(params: dict[str, Any], name: str, allowed: Iterable[str], default: str | None) -> str | None:
+    """One of `allowed`, `default` where absent; raises Refusal 400 for anything else."""
     value = text(params, name)
     if value is None:
         return default
@@ -131,4 +134,5 @@ def choice(params: dict[str, Any], name: str, allowed: Iterable[str], default: s
 
 
 def full_name(name: str, within: str) -> str:
+    """A parameter as Stripe names it in errors: `within[name]`."""
     return f"{within}[{name}]" if within else name

@@ -16,6 +16,8 @@ LONGEST_KEY: Final = 255
 
 
 class Answer(NamedTuple):
+    """What was answered under a key."""
+
     status: int
     body: bytes
 

@@ -134,6 +134,7 @@ def _write(account: Account, session: Session, payment: Payment) -> None:
 
 
 def retrieve_payment_intent(account: Account, call: Call) -> Json:
+    """The PaymentIntent called by its id; raises Refusal 404."""
     return payment_intent_object(account.payment(call.target))
 
 

@@ -63,6 +63,8 @@ class Payment(NamedTuple):
 
 
 class Refund(NamedTuple):
+    """A refund as it is kept; `amount` in Stripe's minor units."""
+
     n: int
     id: str
     created: int
@@ -79,6 +81,8 @@ class Refund(NamedTuple):
 
 
 class Dispute(NamedTuple):
+    """A dispute as it is kept; `amount` in Stripe's minor units."""
+
     n: int
     id: str
     created: int

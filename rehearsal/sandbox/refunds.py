@@ -108,6 +108,7 @@ def fail_refund(account: Account, refund_id: str) -> None:
 
 
 def retrieve_refund(account: Account, call: Call) -> Json:
+    """The refund called by its id; raises Refusal 404."""
     refund = _refund(account, call.target)
     return refund_object(refund, "ch_" + refund.payment[3:])
 
@@ -126,9 +127,11 @@ def list_refunds(account: Account, call: Call) -> Json:
 
 
 def charge(account: Account, payment: Payment) -> Json:
+    """The charge of a captured payment, with its refunds."""
     disputed = account.dispute_of(payment.id) is not None
     return charge_object(payment, account.refunds_of(payment.id), disputed)
 
 
 def retrieve_charge(account: Account, call: Call) -> Json:
+    """The charge called by its id; raises Refusal 404."""
     return charge(account, account.charged_payment(call.target))

@@ -48,10 +48,12 @@ def missing(kind: str, given_id: str, param: str = "id", status: int = 404) -> R
 
 
 def missing_parameter(param: str) -> Refusal:
+    """400 in Stripe's words for a parameter that is not there."""
     return invalid(f"Missing required param: {param}.", param, "parameter_missing")
 
 
 def unauthorized(message: str) -> Refusal:
+    """401 in Stripe's words."""
     return Refusal(401, {"type": "invalid_request_error", "message": message})
 
 
@@ -78,6 +80,7 @@ def broken() -> Refusal:
 
 
 def unknown_url(method: str, path: str) -> Refusal:
+    """404 in Stripe's words for a route the sandbox does not offer."""
     refusal = invalid(f"Unrecognized request URL ({method}: {path}). The sandbox does not offer it.")
     refusal.status = 404
     return refusal

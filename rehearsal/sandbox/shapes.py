@@ -96,6 +96,7 @@ def line_items(session: Session) -> Json:
 
 
 def payment_intent_object(payment: Payment) -> Json:
+    """A PaymentIntent as Stripe shows it."""
     captured = payment.captured
     return {
         "id": payment.id,
@@ -176,6 +177,7 @@ def _card_details(number: str) -> Json:
 
 
 def refund_object(refund: Refund, charge: str) -> Json:
+    """A refund as Stripe shows it."""
     return {
         "id": refund.id,
         "object": "refund",
@@ -201,6 +203,7 @@ def refund_object(refund: Refund, charge: str) -> Json:
 
 
 def dispute_object(dispute: Dispute, charge: str) -> Json:
+    """A dispute as Stripe shows it."""
     return {
         "id": dispute.id,
         "object": "dispute",
