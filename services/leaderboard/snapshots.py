@@ -128,7 +128,7 @@ class Snapshots:
         """Publish until `stop`, first every drive there is."""
         await self._ask_for_all(live_only=False)
         turns = [
-            _Turn(HEARTBEAT_S, self._begin_beat),
+            _Turn(HEARTBEAT_S, self.begin_beat),
             _Turn(REFRESH_S, self.refresh),
             _Turn(REPUBLISH_S, self._republish, first_after_s=REPUBLISH_S),
         ]
@@ -144,7 +144,7 @@ class Snapshots:
                 await turn.take_if_due()
             try:
                 await self.publish_due()
-                await self._end_beat()
+                await self.end_beat()
             except BusUnavailable as error:
                 log.warning("snapshots.bus_unavailable", reason=str(error))
                 await asyncio.sleep(0.5)
@@ -300,13 +300,17 @@ class Snapshots:
         self._again |= found
         self._changed.mark(found)
 
-    async def _begin_beat(self) -> None:
+    async def begin_beat(self) -> None:
         """Take the watermarks; they are said once all that is older is in published snapshots."""
         if not self._before_beat:
             self._beat = self._freshness.all()
             self._before_beat = set(self._changed.now())
 
-    async def _end_beat(self) -> None:
+    async def end_beat(self) -> None:
+        """Say the watermarks taken, unless a snapshot is still due that they cover.
+
+        Raises `BusUnavailable`; they are then said later.
+        """
         if self._before_beat or not self._beat:
             return
         beats = [

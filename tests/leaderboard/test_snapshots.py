@@ -11,16 +11,22 @@ from typing import Any
 
 import pytest
 
-from backbone.bus import PARTITIONS, Subscription, partition_of
-from backbone.clock import FrozenClock
+from backbone.bus import PARTITIONS, Partition, Subscription
+from backbone.bus_sqlite import SqliteBus
+from backbone.clock import FrozenClock, SystemClock
 from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken, decode
+from backbone.database import Database
+from services.leaderboard.snapshots import INPUTS, Changed, Freshness, Snapshots
+from services.leaderboard.words import Words
 from tests.leaderboard.builders import (
     DRIVE,
     NOON,
+    SECRET,
     Leaderboard,
     PledgesDoor,
     creator,
     drive,
+    hear,
     milestone,
     payment,
     pledge,
@@ -189,6 +195,7 @@ async def test_a_snapshot_is_always_newer_than_the_one_before(tmp_path: Path) ->
         await board.say(drive(), creator("crt_a"))
         for number in range(10):
             await board.say(pledge(f"plg_{number}", 100), payment(f"pay_{number}", pledge_id=f"plg_{number}"))
+            await board.say(payment(f"pay_{number}", pledge_id=f"plg_{number}"))  # nothing new
             await heard.sequence(number + 2)
         shown = [triple(snapshot) for snapshot in heard.snapshots]
     assert shown == sorted(set(shown))
@@ -291,20 +298,51 @@ async def test_a_heartbeat_says_the_lowest_of_the_inputs(tmp_path: Path) -> None
         assert (await heard.sequence(2)).as_of == late
 
 
-async def test_a_heartbeat_never_overtakes_the_snapshot_of_what_it_covers(tmp_path: Path) -> None:
-    async with running(tmp_path) as board, listening(board) as heard:
-        await board.say(drive())
-        await heard.sequence(1)
-        for number in range(40):
-            await board.say(payment(f"pay_{number}"))
-            at = NOON + timedelta(seconds=number)
-            await mark_inputs(board, at, at)
-            await asyncio.sleep(0.02)
-            here = [beat for beat in heard.beats if beat.partition == partition_of(DRIVE)]
-            if here:
-                covered = int((here[-1].as_of - NOON).total_seconds())
-                assert heard.newest is not None
-                assert heard.newest.sequence >= covered + 2
+@asynccontextmanager
+async def by_hand(database: Database, folder: Path) -> AsyncIterator[tuple[Snapshots, Changed, Subscription]]:
+    """Snapshots that are taken only when told, with inputs that have spoken, and what is published."""
+    bus, changed = SqliteBus(folder / "bus.db", synchronous="OFF"), Changed()
+    marks = {Partition(topic, n): NOON for topic in INPUTS for n in range(PARTITIONS)}
+    words = Words(database, PledgesDoor(), SECRET)
+    snapshots = Snapshots(database, bus, changed, Freshness(marks), words, SystemClock())
+    yield snapshots, changed, await bus.follow(["snapshots"], "beginning")
+    await bus.close()
+
+
+async def test_a_heartbeat_never_overtakes_the_snapshot_of_what_it_covers(
+    database: Database, tmp_path: Path
+) -> None:
+    async with by_hand(database, tmp_path) as (snapshots, changed, published):
+        await hear(database, drive())
+        changed.mark([DRIVE])
+        await snapshots.publish_due()
+        await hear(database, payment("pay_1"))  # too soon for a second snapshot
+        changed.mark([DRIVE])
+        await snapshots.begin_beat()
+        await snapshots.publish_due()
+        await snapshots.end_beat()
+        assert [record.key for record in await published.fetch(100, 1)] == [DRIVE]
+        await until(lambda: publish_and_end(snapshots, changed))
+        later = {record.key for record in await published.fetch(100, 1)}
+        assert later == {DRIVE, *(f"~{number}" for number in range(PARTITIONS))}
+
+
+async def test_what_changes_nothing_is_not_published_again(database: Database, tmp_path: Path) -> None:
+    async with by_hand(database, tmp_path) as (snapshots, changed, published):
+        await hear(database, drive())
+        changed.mark([DRIVE])
+        await snapshots.publish_due()
+        assert len(await published.fetch(100, 1)) == 1
+        await hear(database, drive())
+        changed.mark([DRIVE])
+        await until(lambda: publish_and_end(snapshots, changed))
+        assert await published.fetch(100, 0) == []
+
+
+async def publish_and_end(snapshots: Snapshots, changed: Changed) -> bool:
+    await snapshots.publish_due()
+    await snapshots.end_beat()
+    return not changed.now()
 
 
 @pytest.mark.parametrize("state", [DriveState.PAUSED, DriveState.CLOSED])

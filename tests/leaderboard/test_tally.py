@@ -88,6 +88,21 @@ async def test_held_money_is_in_the_books_and_in_held_alone(database: Database) 
     assert (await said(database))[-1] == ("donation.counted", "50.00", "51.00")
 
 
+async def test_money_of_another_currency_is_in_the_books_and_not_in_the_total(database: Database) -> None:
+    await hear(database, drive(), payment("pay_1", 5000), payment("pay_2", 700, currency="EUR"))
+    row = await drive_row(database)
+    assert (row.captured, row.donations, row.sequence) == (5000, 1, 2)
+    async with database.reading() as session:
+        assert await queries.books(session) == {"EUR": "7.00", "USD": "50.00"}
+        assert await queries.differences(session) == []
+
+
+async def test_a_creator_keeps_the_newest_name(database: Database) -> None:
+    await hear(database, drive(), creator("crt_a", "New", version=2), payment("pay_1", creator_id="crt_a"))
+    await hear(database, creator("crt_a", "Old", version=1))
+    assert [one["name"] for one in await ranks(database)] == ["New"]
+
+
 async def test_a_bare_drive_takes_its_currency_from_money_that_counts(database: Database) -> None:
     await hear(database, payment("pay_1", 700, held=True, currency="EUR"))
     assert (await drive_row(database)).currency is None
@@ -191,6 +206,14 @@ async def test_pledged_is_what_is_open_and_unpaid(database: Database) -> None:
     assert (await drive_row(database)).pledged == 4000
 
 
+async def test_a_second_capture_on_a_pledge_is_a_gift_of_its_own(database: Database) -> None:
+    await hear(database, drive(), pledge("plg_1", 1000), pledge("plg_2", 2000))
+    await hear(database, payment("pay_1", 1000, pledge_id="plg_1"))
+    await hear(database, payment("pay_2", 1000, pledge_id="plg_1"))
+    row = await drive_row(database)
+    assert (row.pledged, row.captured, row.donations) == (2000, 2000, 2)
+
+
 async def test_what_is_pledged_raises_the_revision_and_not_the_sequence(database: Database) -> None:
     await hear(database, drive())
     before = await drive_row(database)
@@ -258,8 +281,12 @@ async def test_a_sum_that_was_tampered_with_is_found_out(database: Database, col
 
 async def test_equal_sums_rank_by_who_reached_them_first(database: Database) -> None:
     await hear(database, drive(), *(creator(f"crt_{one}", one) for one in "abcd"))
-    await hear(database, payment("pay_1", 500, version=3, creator_id="crt_a"))
-    await hear(database, payment("pay_2", 500, version=1, creator_id="crt_b"))
+    for gift in (
+        payment("pay_0", 250, version=3, creator_id="crt_a"),
+        payment("pay_1", 250, version=1, creator_id="crt_a"),  # the older one, heard later
+        payment("pay_2", 500, version=2, creator_id="crt_b"),
+    ):
+        await hear(database, gift)
     await hear(database, payment("pay_3", 900, version=9, creator_id="crt_c"))
     board = await ranks(database)
     assert [(one["rank"], one["creator"]) for one in board] == [(1, "crt_c"), (2, "crt_b"), (3, "crt_a")]
