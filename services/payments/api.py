@@ -25,7 +25,7 @@ from services.payments.webhooks import WebhookStore, now_s, read_body, verify
 
 WEBHOOKS_PATH: Final = "/webhooks/stripe"
 MAX_WEBHOOK_BYTES: Final = 1024 * 1024
-MAX_IDS: Final = 1_000
+MAX_IDS: Final = 10_000
 QUIET_BACKFILLS: Final = 2
 
 

@@ -1,0 +1,147 @@
+"""What a webhook only hints at, or nobody can place, Stripe is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backbone.money import Money
+from services.payments.domain import CaptureRank, FactKind, Finding, RefundRank
+from services.payments.processor import CheckoutWish, ListedCheckout, OpenedCheckout, StoredEvent, Unknown
+from services.payments.questions import Asker
+from tests.payments.books import Books, open_books
+from tests.payments.stage import a_drive, a_pledge
+from tests.payments.stripe_events import an_event, intent_succeeded, metadata, refund
+
+
+class Oracle:
+    """A processor that only answers questions, from what it was told; `asked` is what it was asked."""
+
+    def __init__(self) -> None:
+        self.captures: dict[str, Finding] = {}
+        self.refunds: dict[str, list[Finding]] = {}
+        self.asked: list[str] = []
+        self.away = False
+
+    async def find_capture(self, intent: str) -> Finding | None:
+        self._note(intent)
+        return self.captures.get(intent)
+
+    async def list_refunds(self, intent: str) -> list[Finding]:
+        self._note(intent)
+        return self.refunds.get(intent, [])
+
+    def _note(self, intent: str) -> None:
+        self.asked.append(intent)
+        if self.away:
+            raise Unknown("no answer")
+
+    def checkout_parameters(self, wish: CheckoutWish, without: Sequence[str] = ()) -> dict[str, Any]:
+        raise NotImplementedError
+
+    async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
+        raise NotImplementedError
+
+    async def list_checkouts(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[ListedCheckout], str | None]:
+        raise NotImplementedError
+
+    def refund_parameters(
+        self, intent: str, amount: Money, refund_id: str, reason: str | None
+    ) -> dict[str, Any]:
+        raise NotImplementedError
+
+    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Finding:
+        raise NotImplementedError
+
+    async def list_lost_events(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[StoredEvent], str | None]:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    async with open_books(tmp_path) as books:
+        yield books
+
+
+def a_charge_refunded(intent: str, refunded: int) -> dict[str, Any]:
+    thing = {"id": "ch_1", "payment_intent": intent, "amount_refunded": refunded, "currency": "usd"}
+    return an_event("charge.refunded", thing)
+
+
+async def a_paid_pledge(books: Books, units: int = 2_500) -> str:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await books.hear(drive, pledge)
+    await books.take([intent_succeeded("pi_1", units, metadata(None, pledge.pledge_id, drive.drive_id))])
+    return pledge.pledge_id
+
+
+async def test_a_charge_refunded_by_a_refund_nobody_told_of_is_read(books: Books) -> None:
+    oracle, pledge = Oracle(), await a_paid_pledge(books)
+    asker = Asker(books.database, oracle, books.clock)
+    oracle.refunds["pi_1"] = [
+        Finding("re_1", FactKind.REFUND, "pi_1", 700, "USD", RefundRank.SUCCEEDED, books.clock.now())
+    ]
+    await books.take([a_charge_refunded("pi_1", 700)])
+    assert await asker.ask_due() == 0  # its own webhook has a moment to come first
+    books.clock.move(3)
+    assert await asker.ask_due() == 1
+    assert (await books.payments(pledge))[0].refunded == 700
+    assert await asker.ask_due() == 0
+
+
+async def test_a_refund_that_was_told_of_is_not_asked_for(books: Books) -> None:
+    oracle = Oracle()
+    asker = Asker(books.database, oracle, books.clock)
+    await a_paid_pledge(books)
+    await books.take([a_charge_refunded("pi_1", 700)])
+    await books.take([refund("created", "re_1", "pi_1", 700, "succeeded")])
+    books.clock.move(3)
+    assert await asker.ask_due() == 1
+    await books.take([a_charge_refunded("pi_1", 700)])
+    books.clock.move(3)
+    assert await asker.ask_due() == 0
+    assert oracle.asked == []
+
+
+async def test_after_ten_minutes_stripe_is_asked_for_an_unknown_payment(books: Books) -> None:
+    oracle, drive = Oracle(), a_drive()
+    asker = Asker(books.database, oracle, books.clock)
+    pledge = a_pledge(drive)
+    await books.hear(drive, pledge)
+    await books.take([refund("created", "re_1", "pi_1", 700, "succeeded")])
+    books.clock.move(599)
+    assert await asker.ask_due() == 0
+    books.clock.move(2)
+    oracle.away = True
+    assert await asker.ask_due() == 1
+    oracle.away = False
+    oracle.captures["pi_1"] = Finding(
+        "pi_1", FactKind.CAPTURE, "pi_1", 2_500, "USD", CaptureRank.BY_INTENT, books.clock.now(),
+        pledge_id=pledge.pledge_id, drive_id=drive.drive_id,
+    )  # fmt: skip
+    books.clock.move(5)
+    assert await asker.ask_due() == 1
+    (said,) = await books.said(pledge.pledge_id)
+    assert (said.captured.minor_units, said.refunded.minor_units) == (2_500, 700)
+
+
+async def test_what_stripe_does_not_know_is_asked_a_bounded_number_of_times(books: Books) -> None:
+    oracle = Oracle()
+    asker = Asker(books.database, oracle, books.clock)
+    await books.take([refund("created", "re_1", "pi_none", 700, "succeeded")])
+    for _ in range(60):
+        books.clock.move(3_601)
+        await asker.ask_due()
+    assert len(oracle.asked) == 30
