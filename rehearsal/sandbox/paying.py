@@ -139,6 +139,7 @@ def retrieve_payment_intent(account: Account, call: Call) -> Json:
 
 
 def list_payment_intents(account: Account, call: Call) -> Json:
+    """Newest first."""
     rows, more = page_of(account, "payments", call.params, [])
     data: list[Any] = [payment_intent_object(Payment.from_row(row)) for row in rows]
     return page_object(data, more, "/v1/payment_intents")
