@@ -23,13 +23,13 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
+    Engine,
     Index,
     Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
-    event,
     make_url,
     text,
 )
@@ -37,7 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
-from backbone import sqlite_in_loop
+from backbone.in_loop import InLoopSession, open_sqlite
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -151,32 +151,32 @@ class Database:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self._writing: asyncio.Lock | None = None
+        self._durable: Engine | AsyncEngine
+        self._lossy: Engine | AsyncEngine
+        self._reader: Engine | AsyncEngine
         if self.is_sqlite:
-            file = str(parsed.set(drivername="sqlite+inloop").render_as_string(hide_password=False))
             self._writing = asyncio.Lock()
-            self._durable = _sqlite(file, "IMMEDIATE", synchronous, 1)
-            self._lossy = _sqlite(file, "IMMEDIATE", "OFF" if synchronous == "OFF" else "NORMAL", 1)
-            self._reader = _sqlite(file, "DEFERRED", "NORMAL", 4)
+            self._durable = open_sqlite(url, "IMMEDIATE", synchronous)
+            self._lossy = open_sqlite(url, "IMMEDIATE", "OFF" if synchronous == "OFF" else "NORMAL")
+            self._reader = open_sqlite(url, "DEFERRED", "NORMAL")
         else:
             driver = parsed.set(drivername="postgresql+asyncpg")
-            self._durable = create_async_engine(
+            self._durable = self._lossy = self._reader = create_async_engine(
                 driver, pool_size=pool_size, max_overflow=0, pool_pre_ping=True
             )
-            self._lossy = self._reader = self._durable
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """A durable transaction: committed when the block ends, rolled back when it raises."""
-        async with self._turn(), self._session(self._durable) as session:
-            async with session.begin():
-                yield session
-            for act in session.info.pop("after_commit", ()):
-                act()
+        async with self._turn(), self._begun(self._durable) as session:
+            yield session
+        for act in session.info.pop("after_commit", ()):
+            act()
 
     @asynccontextmanager
     async def lossy_transaction(self) -> AsyncIterator[AsyncSession]:
         """A transaction a power cut may undo, for what would merely be done again."""
-        async with self._turn(), self._session(self._lossy) as session, session.begin():
+        async with self._turn(), self._begun(self._lossy) as session:
             if not self.is_sqlite:
                 await session.execute(text("SET LOCAL synchronous_commit = off"))
             yield session
@@ -184,51 +184,41 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """A consistent view for reads; it waits for no writer."""
-        async with self._session(self._reader) as session, session.begin():
+        async with self._begun(self._reader) as session:
             yield session
 
     def _turn(self) -> AbstractAsyncContextManager[Any]:
         return self._writing or nullcontext()
 
-    def _session(self, engine: AsyncEngine) -> AsyncSession:
-        return AsyncSession(engine, expire_on_commit=False, info={"doors": self.doors, "said": self.said})
+    @asynccontextmanager
+    async def _begun(self, engine: Engine | AsyncEngine) -> AsyncIterator[AsyncSession]:
+        """A session in a transaction of its own."""
+        info: dict[Any, Any] = {"doors": self.doors, "said": self.said}
+        if isinstance(engine, AsyncEngine):
+            async with AsyncSession(engine, expire_on_commit=False, info=info) as session, session.begin():
+                yield session
+            return
+        local = InLoopSession(engine, info)
+        with local.sync_session as plain, plain.begin():
+            yield local
 
     async def migrate(self, scripts: Path) -> None:
         """Bring the schema to the newest of the Alembic migrations in `scripts`, under a lock.
 
         Raises RuntimeError where the database was made by a newer version than this code.
         """
-        async with self._turn(), self._durable.begin() as connection:
+        async with self.transaction() as session:
             if not self.is_sqlite:
-                await connection.execute(text("SELECT pg_advisory_xact_lock(7355608)"))
-            await connection.run_sync(_upgrade, scripts)
+                await session.execute(text("SELECT pg_advisory_xact_lock(7355608)"))
+            await session.run_sync(lambda plain: _upgrade(plain.connection(), scripts))
 
     async def close(self) -> None:
         """Close every connection."""
         for engine in {self._durable, self._lossy, self._reader}:
-            await engine.dispose()
-
-
-def _sqlite(url: str, begin: str, synchronous: str, connections: int) -> AsyncEngine:
-    arguments = {"factory": sqlite_in_loop.Connection, "timeout": 0}
-    engine = create_async_engine(url, pool_size=connections, max_overflow=0, connect_args=arguments)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun below, by name
-        for pragma in (
-            "journal_mode=WAL",
-            f"synchronous={synchronous}",
-            "foreign_keys=ON",
-            "cache_size=-8000",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql(f"BEGIN {begin}")
-
-    return engine
+            if isinstance(engine, AsyncEngine):
+                await engine.dispose()
+            else:
+                engine.dispose()
 
 
 def _upgrade(connection: Connection, scripts: Path) -> None:

@@ -44,9 +44,8 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     """A fresh database with the notes' tables."""
     database = Database(url, DOORS)
     async with database.transaction() as session:
-        connection = await session.connection()
-        await connection.run_sync(Table.metadata.drop_all)
-        await connection.run_sync(Table.metadata.create_all)
+        await session.run_sync(lambda plain: Table.metadata.drop_all(plain.connection()))
+        await session.run_sync(lambda plain: Table.metadata.create_all(plain.connection()))
     try:
         yield database
     finally:

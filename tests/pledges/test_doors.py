@@ -83,7 +83,7 @@ async def test_the_migrated_schema_is_the_one_in_the_tables(tmp_path: Path) -> N
         return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
 
     async with database.reading() as session:
-        assert await (await session.connection()).run_sync(differences) == []
+        assert await session.run_sync(lambda plain: differences(plain.connection())) == []
     await database.close()
 
 
