@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-ROUND_S: Final = 0.02
+ROUND_S: Final = 0.05
 """Between two rounds of a relay, a consumer or a worker: short against what a viewer notices."""
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 import uvicorn
 from fastapi import FastAPI, Response
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -94,7 +95,8 @@ async def run_workers(services: Sequence[Service], stop: asyncio.Event) -> None:
 
 def new_app(name: str, secret: str, **options: Any) -> FastAPI:
     """A FastAPI application that answers problems and knows its callers (see `backbone.caller`)."""
-    app = FastAPI(title=f"Ataa {name}", docs_url=None, redoc_url=None, **options)
+    silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # ours is Prometheus
+    app = FastAPI(title=f"Ataa {name}", docs_url=None, redoc_url=None, telemetry=silent, **options)
     app.state.internal_secret = secret
     problems.install(app)
     return app
@@ -156,6 +158,7 @@ def server(app: ASGIApp) -> Server:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(STOP_S),
         server_header=False,
+        proxy_headers=False,
         ws="none",
         log_config=None,
     )

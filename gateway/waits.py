@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -20,10 +19,10 @@ from backbone.peer import Peer, PeerUnavailable, ask
 from gateway.asgi import ClientLeft
 
 LONGEST_WAIT_S: Final = 30.0
-SHORTEST_PAUSE_S: Final = 0.02
+PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 0.25
-PAUSE_PER_COST: Final = 10
-"""A question that took 5 ms is not asked again for 50 ms."""
+MANY: Final = 256
+"""With more waiting than this the question is no small one any more: it is asked less often."""
 MOST_IDS: Final = 500
 """Asked about in one question."""
 
@@ -63,10 +62,7 @@ def compose(pledge: Facts, checkout: Facts | None) -> dict[str, Any]:
 
 
 class Question:
-    """One of a service's `/internal` doors that takes `{"ids": […]}`, asked once for all who ask.
-
-    `cost_s` is what the last question took.
-    """
+    """One of a service's `/internal` doors that takes `{"ids": […]}`, asked once for all who ask."""
 
     def __init__(self, peer: Peer, secret: str, path: str) -> None:
         self._peer = peer
@@ -74,7 +70,6 @@ class Question:
         self._path = path
         self._asking: dict[str, asyncio.Future[Facts | None]] = {}
         self._task: asyncio.Task[None] | None = None
-        self.cost_s = 0.0
 
     async def about(self, pledge_id: str) -> Facts | None:
         """What the service knows of one pledge, None where it knows nothing; raises `PeerUnavailable`."""
@@ -104,7 +99,6 @@ class Question:
             self._task = None
 
     async def _ask_about(self, batch: Mapping[str, asyncio.Future[Facts | None]]) -> None:
-        began = time.perf_counter()
         try:
             found = (await ask(self._peer, self._secret, self._path, {"ids": list(batch)}))["data"]
         except Exception as error:
@@ -112,7 +106,6 @@ class Question:
                 future.set_exception(error)
                 future.exception()  # whoever asked may have left
             return
-        self.cost_s = time.perf_counter() - began
         for pledge_id, future in batch.items():
             future.set_result(found.get(pledge_id))
 
@@ -188,14 +181,13 @@ class Waits:
     async def _poll(self) -> None:
         try:
             while self._waiting:
-                began = time.perf_counter()
+                few = len(self._waiting) <= MANY
                 try:
                     await self._look()
                 except PeerUnavailable as error:
                     log.warning("waits.unanswered", error=str(error))
-                    began -= LONGEST_PAUSE_S
-                cost_s = time.perf_counter() - began
-                await asyncio.sleep(min(max(cost_s * PAUSE_PER_COST, SHORTEST_PAUSE_S), LONGEST_PAUSE_S))
+                    few = False
+                await asyncio.sleep(PAUSE_S if few else LONGEST_PAUSE_S)
         finally:
             self._task = None
 

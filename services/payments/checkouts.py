@@ -24,6 +24,7 @@ from backbone.contracts.payments import PaymentStatus
 from backbone.crash import crash_point
 from backbone.database import Database
 from backbone.money import Money
+from backbone.pace import ROUND_S
 from backbone.peer import Peer, PeerUnavailable, ask
 from services.payments.commands import read_facts, read_payments, restate
 from services.payments.lease import Lease
@@ -46,7 +47,7 @@ MAX_BATCH: Final = 64
 POLL_S: Final = 0.5
 RETRY_S: Final = 1.0
 
-GATHER_S: Final = 0.02
+GATHER_S: Final = ROUND_S
 FEW: Final = 4
 """With more than a few on their way, tickets and outcomes are gathered: a batch costs hardly more."""
 

@@ -26,6 +26,7 @@ from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database import Database
 from backbone.group_commit import GroupCommit
+from backbone.pace import ROUND_S
 from backbone.problems import Problem
 from services.payments import questions
 from services.payments.commands import record
@@ -39,7 +40,7 @@ TOLERANCE_S: Final = 300
 """How far a signature's moment may be from ours, either way (Stripe's library bounds the past only)."""
 
 BATCH: Final = 200
-GATHER_S: Final = 0.02
+GATHER_S: Final = ROUND_S
 POLL_S: Final = 1.0
 TRIES: Final = 3
 
