@@ -129,7 +129,9 @@ class StripeProcessor:
     def _addresses(self, wish: CheckoutWish, without: Sequence[str]) -> dict[str, Any]:
         ours = f"{self._donor_url}/donate/{wish.slug}"
         refused = "success_url" in without or "return_url" in without
-        thanks = wish.return_url if wish.return_url and not refused else f"{ours}?thanks={wish.pledge_id}"
+        thanks = (
+            wish.return_url if wish.return_url and not refused else f"{ours}/thanks?pledge={wish.pledge_id}"
+        )
         if wish.mode == "embedded":
             return {"ui_mode": "embedded_page", "return_url": thanks}
         return {"ui_mode": "hosted_page", "success_url": thanks, "cancel_url": ours}

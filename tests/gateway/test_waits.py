@@ -179,7 +179,7 @@ async def test_a_pledge_is_read_by_its_token_or_its_partners_key_and_else_does_n
         (f"{path}?token=%00%ff", {}),
         (f"{path}?token=wrong", bearer(mine)),
         (path, bearer(theirs)),
-        (f"/v1/pledges/{ids.new('plg')}?token=x", {}),
+        ("/v1/pledges/plg_01frtz5n00000000000000000d?token=x", {}),
         ("/v1/pledges/nothing", bearer(mine)),
     ):
         status, _, problem = await stage.get(wrong, **headers)

@@ -63,7 +63,7 @@ async def test_an_embedded_checkout_has_a_client_secret_and_no_address(stage: St
     assert checkout["url"] is None
     assert checkout["client_secret"].startswith("cs_test_")
     (session,) = await sessions(stage)
-    assert session["return_url"].endswith(f"/donate/winter?thanks={pledge.pledge_id}")
+    assert session["return_url"].endswith(f"/donate/winter/thanks?pledge={pledge.pledge_id}")
 
 
 @pytest.mark.parametrize(
