@@ -52,7 +52,7 @@ def open_sqlite(url: str, begin: str, synchronous: str) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, by name
-        settings = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "cache_size=-8000")
+        settings = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "cache_size=-2000")
         for pragma in settings:
             connection.execute(f"PRAGMA {pragma}")
 

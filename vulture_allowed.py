@@ -1,3 +1,0 @@
-"""Names that look unused and are not: query parameters that only check what they are given."""
-
-window = None
