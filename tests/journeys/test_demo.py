@@ -1,0 +1,62 @@
+"""The demo itself, short: killed in the middle with -9 it goes on, and the proof is to the cent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from asyncio import create_subprocess_exec, subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.journeys.system import ROOT, free_port
+from tests.waiting import until
+
+
+async def test_a_kill_in_the_middle_of_the_demo_loses_nothing(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
+    environment |= {
+        "ATAA_DATA_DIR": str(tmp_path),
+        "ATAA_GATEWAY_PORT": str(free_port()),
+        "ATAA_SANDBOX_PORT": str(free_port()),
+        "PYTHONPATH": str(ROOT),
+    }
+    demo = await create_subprocess_exec(
+        *(sys.executable, "-m", "rehearsal", "demo", "--exit"),
+        *("--seconds", "6", "--rush-seconds", "4", "--gifts", "300"),
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    log = tmp_path / "demo" / "sandbox.db"
+    first = await until(lambda: _embedded(tmp_path), 30)
+    await until(lambda: log.exists() and _gifts(environment) > 20, 30)
+    os.kill(first, signal.SIGKILL)
+    output, _ = await demo.communicate()
+    assert demo.returncode == 0, output.decode()[-3000:]
+    assert _embedded(tmp_path) != first
+    report = json.loads((tmp_path / "demo-report.json").read_text())
+    assert report["stack"] == "embedded"
+    assert report["difference"] == {"USD": "0.00"}
+    assert report["donations"] >= 300
+    assert len({json.dumps(book) for book in report["books"].values()}) == 1
+    assert set(report["books"]) == {"sandbox", "ledger", "totals", "pledges"}
+
+
+def _embedded(folder: Path) -> int | None:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return int(json.loads((folder / "demo" / "pids.json").read_text())["embedded"])
+    return None
+
+
+def _gifts(environment: dict[str, str]) -> int:
+    import urllib.request
+
+    url = f"http://127.0.0.1:{environment['ATAA_GATEWAY_PORT']}/v1/drives/winter/totals"
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+        totals: dict[str, Any] = json.load(answer)
+        return int(totals["donations"])
+    return 0

@@ -1,0 +1,60 @@
+"""Every command in the README is run; the demo and the tests themselves are run by CI."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+from asyncio import create_subprocess_exec
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.system import ROOT, System
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = dict(re.findall(r"<!-- test: (\w+) -->\n```sh\n(.*?)```", README, flags=re.DOTALL))
+RUN_BY_CI = {"make demo", "make test"}
+STARTED_HERE = {"make run"}
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_partner_follows_the_readme_from_drive_to_total(system: System, tmp_path: Path) -> None:
+    script = (
+        "set -e\n"
+        + "\n".join(BLOCKS[name] for name in ("drive", "pledge", "pay"))
+        + "\nsleep 2\n"
+        + BLOCKS["read"]
+    )
+    script = script.replace("http://127.0.0.1:8000", system.url)
+    script = script.replace(".ataa/keys.json", str(system.folder / "data" / "keys.json"))
+    done = await create_subprocess_exec(
+        *("bash", "-c", script), cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    raw, trouble = await done.communicate()
+    output = raw.decode()
+    assert done.returncode == 0, trouble.decode()
+    assert '"payment_status":"paid"' in output.replace(" ", "")
+    assert '"raised":{"currency":"USD","value":"25.00"}' in output
+    assert '"slug":"aboflah"' in output
+    assert "event: totals" in output
+
+
+def test_no_command_of_the_readme_is_left_out() -> None:
+    shown = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    left_out = [block for block in shown if block not in BLOCKS.values()]
+    assert {block.strip() for block in left_out} <= RUN_BY_CI | STARTED_HERE
+
+
+@pytest.mark.parametrize("target", ["help", "settings"])
+def test_make_says_what_there_is(target: str) -> None:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "ATAA_"))
+    }
+    done = subprocess.run(
+        ["make", target], capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    for word in {"help": ("demo", "run", "test", "check"), "settings": ("ATAA_GATEWAY_PORT", "8012")}[target]:
+        assert word in done.stdout
