@@ -18,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backbone import problems
+from backbone.bus import BusUnavailable
 from backbone.settings import refuse
 
 STOP_S: Final = 10.0
@@ -69,6 +70,9 @@ async def keep_running(worker: Worker, stop: asyncio.Event) -> None:
             await worker.run(stop)
         except asyncio.CancelledError:
             raise
+        except BusUnavailable as error:
+            _FAILURES.labels(worker.name).inc()
+            log.warning("worker.bus_unavailable", worker=worker.name, error=str(error))
         except Exception as error:
             _FAILURES.labels(worker.name).inc()
             log.exception("worker.failed", worker=worker.name, error=type(error).__name__)

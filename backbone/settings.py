@@ -32,6 +32,16 @@ DatabaseUrl = Annotated[str, AfterValidator(_database)]
 """A service's own database; empty for a SQLite file in the data directory."""
 
 
+def _http(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must be an address that starts with http:// or https://")
+    return url.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_http)]
+"""Another service's address, without a slash at its end."""
+
+
 class Settings(BaseSettings):
     """What every process of Ataa reads from its environment."""
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-
 import typer
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from backbone.process import run_on_uvloop
 from backbone.settings import describe, load, stray
 from backbone.telemetry import configure_logs
 from embedded.app import run
@@ -29,12 +26,7 @@ def serve(context: typer.Context) -> None:
         load(kind)
     for name in stray(ALL_SETTINGS, OUTSIDE):
         typer.echo(f"ataa: {name} is not a setting (see make settings)", err=True)
-    # What was imported lives as long as the process; rows and events die young. A collection walks
-    # everything that is not frozen, and the default looks every 700 allocations.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings))
+    run_on_uvloop(run(settings))
 
 
 @cli.command()

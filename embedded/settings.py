@@ -6,6 +6,7 @@ from typing import Final
 
 from pydantic import Field
 
+from backbone.process import ProcessSettings
 from backbone.settings import Settings
 from gateway.settings import GatewaySettings
 from services.leaderboard.settings import LeaderboardSettings
@@ -24,6 +25,7 @@ class EmbeddedSettings(Settings):
 
 ALL_SETTINGS: Final = (
     EmbeddedSettings,
+    ProcessSettings,
     GatewaySettings,
     PledgesSettings,
     PaymentsSettings,
@@ -36,6 +38,5 @@ OUTSIDE: Final = {
     "ATAA_CRASH_AT": "Tests: `name:n` kills the process at the n-th pass of a crash point.",
     "ATAA_REQUIRE_REAL": "Tests: 1 makes a missing real engine or browser a failure instead of a skip.",
     "ATAA_STACK_PORT_BASE": "First port of the real stack on one machine.",
-    "ATAA_KAFKA_BOOTSTRAP": "Bootstrap servers of the Kafka cluster of the real stack.",
 }
 """Variables read outside the settings classes."""

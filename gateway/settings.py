@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from backbone.database import Synchronous
-from backbone.settings import DatabaseUrl, Settings
+from backbone.settings import DatabaseUrl, HttpUrl, Settings
 
 _ADMIN_KEY: Final = re.compile(r"ak_admin_[A-Za-z0-9]{20,200}", re.ASCII)
 
@@ -34,6 +34,18 @@ class GatewaySettings(Settings):
 
     gateway_host: str = Field("127.0.0.1", description="Address the public door listens on.")
     gateway_port: int = Field(8000, ge=1, le=65535, description="Port of the public door.")
+    url_pledges: HttpUrl = Field(
+        "http://127.0.0.1:8001", description="Where pledges is, for the services in other processes."
+    )
+    url_payments: HttpUrl = Field(
+        "http://127.0.0.1:8002", description="Where payments is, for the services in other processes."
+    )
+    url_leaderboard: HttpUrl = Field(
+        "http://127.0.0.1:8003", description="Where leaderboard is, for the services in other processes."
+    )
+    url_notify: HttpUrl = Field(
+        "http://127.0.0.1:8004", description="Where notify is, for the services in other processes."
+    )
     public_url: Annotated[str, AfterValidator(_public_url)] = Field(
         "", description="Address the outside world knows the door by; empty: whatever Host a request names."
     )

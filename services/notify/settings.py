@@ -5,13 +5,19 @@ from __future__ import annotations
 from pydantic import Field, SecretStr, field_validator
 
 from backbone.database import Synchronous
-from backbone.settings import DatabaseUrl, Settings
+from backbone.settings import DatabaseUrl, HttpUrl, Settings
 from services.notify.post import MailServer, read_mail_server, read_sender
 
 
 class NotifySettings(Settings):
     """Settings of notify."""
 
+    notify_port: int = Field(
+        8004, ge=0, le=65535, description="Port of notify, where it is a process of its own."
+    )
+    url_pledges: HttpUrl = Field(
+        "http://127.0.0.1:8001", description="Where pledges is, for the services in other processes."
+    )
     database_url_notify: DatabaseUrl = Field(
         "", description="Database of notify, postgresql://…; empty: SQLite in the data directory."
     )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from backbone.settings import DatabaseUrl, Listed, Settings
+from backbone.settings import DatabaseUrl, HttpUrl, Listed, Settings
 
 SANDBOX_BACKFILL_S = 5.0
 STRIPE_BACKFILL_S = 60.0
@@ -17,6 +17,12 @@ STRIPE_RATE_PER_S = 20.0
 class PaymentsSettings(Settings):
     """Settings of the payments service; a Stripe key without a webhook secret stops the start."""
 
+    payments_port: int = Field(
+        8002, ge=0, le=65535, description="Port of payments, where it is a process of its own."
+    )
+    url_pledges: HttpUrl = Field(
+        "http://127.0.0.1:8001", description="Where pledges is, for the services in other processes."
+    )
     database_url_payments: DatabaseUrl = Field(
         "", description="Database of payments; empty: SQLite in the data dir."
     )

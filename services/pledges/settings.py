@@ -11,6 +11,9 @@ from backbone.settings import DatabaseUrl, Settings
 class PledgesSettings(Settings):
     """Settings of pledges."""
 
+    pledges_port: int = Field(
+        8001, ge=0, le=65535, description="Port of pledges, where it is a process of its own."
+    )
     database_url_pledges: DatabaseUrl = Field(
         "", description="Database of pledges, postgresql://…; empty: SQLite in the data directory."
     )

@@ -1,0 +1,204 @@
+"""One service as a process of its own: on Kafka, with its own port, its own database and its own metrics.
+
+The door opens at once and says `not ready` until the database has been reached and migrated, so that
+a start in any order ends well. What is away is asked again, with a line in the log each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import structlog
+import uvloop
+from pydantic import Field, field_validator
+from starlette.types import Receive, Scope, Send
+
+from backbone.bus import EventBus
+from backbone.peer import PeerPools
+from backbone.service import STOP_S, Service, Worker, listen, metrics_app, run_workers, serve
+from backbone.settings import Settings, load, refuse
+from backbone.telemetry import configure_logs
+
+ASK_AGAIN_S: Final = 2.0
+_ASK_S: Final = 5.0
+
+log = structlog.get_logger()
+
+
+class ProcessSettings(Settings):
+    """What each process reads where every service is its own."""
+
+    kafka_bootstrap: str = Field(
+        "", description="Kafka of the real stack, host:port,host:port; the embedded run needs none."
+    )
+    service_host: str = Field(
+        "127.0.0.1", description="Address pledges, payments, leaderboard, notify and all metrics listen on."
+    )
+
+    @field_validator("kafka_bootstrap")
+    @classmethod
+    def _servers(cls, given: str) -> str:
+        for server in given.split(",") if given else ():
+            host, _, port = server.strip().rpartition(":")
+            if not host or not port.isdecimal():
+                raise ValueError("must be host:port, several separated by commas")
+        return given
+
+
+Kind = TypeVar("Kind", bound=Settings)
+Compose = Callable[[Kind, EventBus, PeerPools], Service]
+"""Puts a service together from its settings, its bus and pools of connections to the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process listens; an empty host is `ATAA_SERVICE_HOST`."""
+
+    port: int
+    host: str = ""
+
+
+def run_alone(
+    name: str,
+    kind: type[Kind],
+    compose: Compose[Kind],
+    place: Callable[[Kind], Place],
+    *,
+    ready_with_bus: bool = False,
+) -> None:
+    """Serve one service until SIGTERM or SIGINT; a wrong setting stops it with one line, status 2.
+
+    `ready_with_bus`: not ready until Kafka has once been reached. Never for what giving needs.
+    """
+    process, settings = load(ProcessSettings), load(kind)
+    configure_logs(process.log_level)
+    if not process.kafka_bootstrap:
+        refuse("ATAA_KAFKA_BOOTSTRAP: must be set (host:port); without Kafka there is python -m embedded")
+    if not process.internal_secret.get_secret_value():
+        refuse("ATAA_INTERNAL_SECRET: must be set, to the same secret for every service")
+
+    async def run() -> None:
+        # Kafka's client is imported where it is used: the embedded run does without it.
+        from backbone.bus_kafka import KafkaBus
+
+        found = place(settings)
+        door_socket = listen(found.host or process.service_host, found.port, f"ATAA_{name.upper()}_PORT")
+        metrics = listen(process.service_host, process.metrics_port, "ATAA_METRICS_PORT")
+        bus, pools = KafkaBus(process.kafka_bootstrap), PeerPools()
+        try:
+            service = compose(settings, bus, pools)
+        except ValueError as error:
+            refuse(str(error))
+        opening = Opening(service, process.kafka_bootstrap, ready_with_bus=ready_with_bus)
+
+        async def close() -> None:
+            await service.close()
+            await pools.close()
+            await bus.close()
+
+        whole = Service(name, opening, opening.workers, close=close, drain=service.drain)
+        log.info("process.listening", service=name, port=found.port, metrics=metrics.getsockname()[1])
+        await serve([whole], [(opening, door_socket), (metrics_app, metrics)])
+
+    run_on_uvloop(run())
+
+
+def run_on_uvloop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a process's whole life on uvloop, with a garbage collector that looks where garbage is."""
+    # What was imported lives as long as the process; rows and events die young. A collection walks
+    # everything that is not frozen, and the default looks every 700 allocations.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+class Opening:
+    """A service's door while its database may still be away: alive, and ready once it has been opened."""
+
+    def __init__(self, service: Service, bootstrap: str, *, ready_with_bus: bool) -> None:
+        self.workers = [
+            Worker(f"{service.name}.opening", self._open),
+            Worker(f"{service.name}.kafka", self._find_kafka),
+        ]
+        self._service = service
+        self._bootstrap = bootstrap
+        self._waits_for_bus = ready_with_bus
+        self._opened = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path")
+        if self._opened and not (self._waits_for_bus and path == "/readyz"):
+            await self._service.app(scope, receive, send)
+        elif path == "/livez":
+            await _answer(send, 200, b"ok\n")
+        elif path in ("/readyz", "/startupz"):
+            await _answer(send, 503, b"not ready: " + (b"Kafka" if self._opened else b"the database") + b"\n")
+        else:
+            await _answer(send, 503, _NOT_READY, b"application/problem+json")
+
+    async def _open(self, stop: asyncio.Event) -> None:
+        """Reach and migrate the database, however long it takes, then do the service's work."""
+        while not stop.is_set():
+            try:
+                await self._service.start()
+            except Exception as error:
+                log.warning("process.database_away", service=self._service.name, error=_line(error))
+                await _pause(stop)
+            else:
+                self._opened = True
+                log.info("process.opened", service=self._service.name)
+                await run_workers([self._service], stop)
+
+    async def _find_kafka(self, stop: asyncio.Event) -> None:
+        """Say whether Kafka is there; the outboxes and consumers try by themselves."""
+        from aiokafka.client import AIOKafkaClient
+        from aiokafka.errors import KafkaError
+
+        while not stop.is_set():
+            client = AIOKafkaClient(bootstrap_servers=self._bootstrap)
+            try:
+                async with asyncio.timeout(_ASK_S):
+                    await client.bootstrap()
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning(
+                    "process.kafka_away", service=self._service.name, at=self._bootstrap, error=_line(error)
+                )
+                await _pause(stop)
+            else:
+                self._waits_for_bus = False
+                await stop.wait()
+            finally:
+                with suppress(KafkaError, OSError, TimeoutError):
+                    async with asyncio.timeout(STOP_S / 2):
+                        await client.close()
+
+
+_NOT_READY: Final = (
+    b'{"type": "/problems/not-ready", "title": "Not ready yet", "status": 503,'
+    b' "detail": "This service is starting; try again in a moment."}'
+)
+
+
+async def _answer(send: Send, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    if status == 503:
+        headers.append((b"retry-after", b"1"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _pause(stop: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ASK_AGAIN_S):
+            await stop.wait()
+
+
+def _line(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
