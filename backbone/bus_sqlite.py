@@ -51,6 +51,7 @@ CREATE TABLE IF NOT EXISTS positions (
 
 _APPEND: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADVANCE: Final = "INSERT INTO ends VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next = excluded.next"
+_DROP: Final = "DELETE FROM records WHERE topic = ? AND partition = ? AND offset = ?"
 _READ: Final = (
     "SELECT offset, key, id, name, value, traceparent FROM records "
     "WHERE topic = ? AND partition = ? AND offset >= ? ORDER BY offset LIMIT ?"
@@ -86,6 +87,7 @@ class SqliteBus:
         """Append `messages` in one commit; see `EventBus.publish`."""
         connection = self._lossy if lossy else self._durable
         ends: dict[Partition, int] = {}
+        newest: dict[tuple[str, str], int] = {}
         rows, outdated = [], []
         now = time.time()
         for message in messages:
@@ -93,31 +95,27 @@ class SqliteBus:
             offset = ends.get(partition, self._ends.get(partition, 0))
             ends[partition] = offset + 1
             if message.topic in COMPACTED:
-                outdated.append((*partition, message.key, offset))
+                known_as = message.topic, message.key
+                if (older := newest.get(known_as, self._newest.get(known_as))) is not None:
+                    outdated.append((*partition, older))
+                newest[known_as] = offset
             rows.append((*partition, offset, message.key, message.id, message.name, message.value,
                          message.traceparent, now))  # fmt: skip
         try:
             with _commit(connection):
                 connection.executemany(_APPEND, rows)
                 connection.executemany(_ADVANCE, [(*partition, end) for partition, end in ends.items()])
-                for topic, number, key, offset in outdated:
-                    self._drop_older(connection, Partition(topic, number), key, offset)
+                connection.executemany(_DROP, outdated)
         except sqlite3.Error as error:  # a full or vanished disk
             raise BusUnavailable(str(error)) from error
+        # Not before the commit: an offset that was undone is given again, and would drop itself.
         self._ends |= ends
+        self._newest |= newest
         for message in messages:
             if message.watermark is not None:
                 partition = Partition(message.topic, partition_of(message.key))
                 self._watermarks[partition] = (message.watermark, self._ends[partition])
         self._wake({partition.topic for partition in ends})
-
-    def _drop_older(self, connection: sqlite3.Connection, at: Partition, key: str, offset: int) -> None:
-        older = self._newest.get((at.topic, key))
-        self._newest[at.topic, key] = offset
-        if older is not None:
-            connection.execute(
-                "DELETE FROM records WHERE topic = ? AND partition = ? AND offset = ?", (*at, older)
-            )
 
     async def publish_watermarks(self, topic: str, at: datetime, partitions: Sequence[int]) -> None:
         """See `EventBus.publish_watermarks`."""
