@@ -118,7 +118,13 @@ class Asker:
 
 
 def _this(statement: Any, row: Row[Any]) -> Any:
-    return statement.where(QUESTIONS.c.intent == row.intent, QUESTIONS.c.kind == row.kind)
+    """`statement` on the question as it was read: one asked anew meanwhile is not answered yet."""
+    return statement.where(
+        QUESTIONS.c.intent == row.intent,
+        QUESTIONS.c.kind == row.kind,
+        QUESTIONS.c.ask_at == row.ask_at,
+        QUESTIONS.c.expected.is_not_distinct_from(row.expected),
+    )
 
 
 async def _is_answered(session: AsyncSession, row: Row[Any]) -> bool:

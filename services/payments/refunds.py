@@ -221,7 +221,8 @@ class RefundDesk:
         async with self._database.transaction() as session:
             values = {"tries": tries, "reason": reason[:2000], "next_try_at": self._clock.now() + pause}
             if new_key:
-                values["n"] = reserved.n + 1
+                # A key's age counts from its own beginning: one of before would never be sent.
+                values |= {"n": reserved.n + 1, "made_at": self._clock.now()}
             await session.execute(_row(reserved).where(REFUNDS.c.state == "unsent").values(values))
             return await self._settle(session, reserved, "pending")
 
