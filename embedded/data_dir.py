@@ -19,10 +19,12 @@ class DataDir:
     """The directory everything embedded is kept in, held by this process until it ends.
 
     A directory that is held by another process, read-only or full stops the start with a line that
-    says so.
+    says so. Whatever this process and its children make from here on is readable by its owner alone:
+    donors' addresses are in it, and the directory may have been made by somebody else.
     """
 
     def __init__(self, path: Path) -> None:
+        os.umask(0o077)
         self.path = path.absolute()
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -76,14 +76,17 @@ class Stage:
         """The command line of the sandbox, after the interpreter."""
         return [
             *("-m", "rehearsal.sandbox", "--port", str(self.sandbox_port), "--exit-with-parent"),
-            *(
-                "--webhook-url",
-                f"{self.gateway_url}/webhooks/stripe",
-                "--webhook-secret",
-                self.webhook_secret,
-            ),
-            *("--api-key", self.stripe_key, "--data", str(self.directory / "sandbox.db")),
+            *("--webhook-url", f"{self.gateway_url}/webhooks/stripe"),
+            *("--data", str(self.directory / "sandbox.db")),
         ]
+
+    def sandbox_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The sandbox's settings, its secrets among them: everybody may read a command line."""
+        kept = {name: value for name, value in environment.items() if not name.startswith("ATAA_")}
+        return kept | {
+            "ATAA_STRIPE_API_KEY": self.stripe_key,
+            "ATAA_STRIPE_WEBHOOK_SECRETS": self.webhook_secret,
+        }
 
 
 @contextmanager
@@ -107,7 +110,7 @@ def set_stage(data_dir: Path, gateway_port: int, sandbox_port: int) -> Iterator[
 def _alone(data_dir: Path) -> Iterator[None]:
     """Hold the lock beside the demo's directory, so that no second demo empties it meanwhile."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (data_dir / _LOCK).open("a+")
     except OSError as error:
         raise CannotStage(f"ATAA_DATA_DIR={data_dir}: cannot be written ({error.strerror})") from error

@@ -148,11 +148,16 @@ class Troupe:
 def troupe_of(stage: Stage) -> Troupe:
     """The real ones: `python -m rehearsal.sandbox` and `python -m embedded`, logging into the stage."""
     user = dict(os.environ)
-    bare = {name: value for name, value in user.items() if not name.startswith("ATAA_")}
     sandbox_probe, embedded_probe = f"{stage.sandbox_url}/livez", f"{stage.gateway_url}/readyz"
     logs = stage.directory
     return Troupe(
-        Child("sandbox", stage.sandbox_arguments(), bare, logs / "sandbox.log", sandbox_probe),
+        Child(
+            "sandbox",
+            stage.sandbox_arguments(),
+            stage.sandbox_environment(user),
+            logs / "sandbox.log",
+            sandbox_probe,
+        ),
         Child(
             "embedded",
             ["-m", "embedded"],

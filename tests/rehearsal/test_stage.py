@@ -92,3 +92,16 @@ def test_the_embedded_system_is_told_nothing_of_the_users_own_installation(
     assert told["ATAA_STRIPE_API_BASE"] == f"http://127.0.0.1:{ports[1]}"
     assert told["ATAA_STRIPE_API_KEY"].startswith("sk_test_")
     assert told["ATAA_DATA_DIR"] == str(tmp_path / "demo")
+
+
+def test_no_secret_is_on_a_command_line(tmp_path: Path, ports: tuple[int, int]) -> None:
+    with set_stage(tmp_path, *ports) as stage:
+        said = " ".join(stage.sandbox_arguments())
+        assert stage.webhook_secret not in said
+        assert stage.stripe_key not in said
+        told = stage.sandbox_environment({"PATH": "/bin", "ATAA_STRIPE_API_KEY": "sk_live_the_users"})
+        assert told == {
+            "PATH": "/bin",
+            "ATAA_STRIPE_API_KEY": stage.stripe_key,
+            "ATAA_STRIPE_WEBHOOK_SECRETS": stage.webhook_secret,
+        }
