@@ -6,11 +6,11 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check settings format contracts clean
+.PHONY: help demo run stack stack-status stack-logs stack-down test check settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 	@printf '\nARGS="…" is passed on: make demo ARGS=--help\n'
 
 demo: $(VENV)/.runtime ## Replay the 11-million-dollar drive and prove the books (ARGS=--exit to end by itself)
@@ -18,6 +18,18 @@ demo: $(VENV)/.runtime ## Replay the 11-million-dollar drive and prove the books
 
 run: $(VENV)/.runtime ## Serve everything from one process until Ctrl-C; data is kept in $$ATAA_DATA_DIR (.ataa)
 	@$(PY) -m embedded $(ARGS)
+
+stack: $(VENV)/.runtime ## Start Kafka, PostgreSQL, Prometheus and the five services here, each a process
+	@$(PY) -m stack up $(ARGS)
+
+stack-status: $(VENV)/.runtime ## What of the stack runs: ports, memory, what waits
+	@$(PY) -m stack status
+
+stack-logs: $(VENV)/.runtime ## What the stack's processes wrote (ARGS="payments --follow")
+	@$(PY) -m stack logs $(ARGS)
+
+stack-down: $(VENV)/.runtime ## End the stack; its data is kept
+	@$(PY) -m stack down
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k words" for some)
 	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)

@@ -1,0 +1,114 @@
+"""Apache Kafka without a container: its own jars, one node that is broker and controller (KRaft)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from stack.layout import REPOSITORY, Layout
+from stack.missing import Missing
+
+DEPLOY: Final = REPOSITORY / "deploy" / "kafka"
+COPY: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies"
+FETCH_S: Final = 600.0
+_JAVA: Final = 17
+_MEMORY: Final = ("-Xms256m", "-Xmx512m")
+
+
+def find_java(environment: Mapping[str, str]) -> str:
+    """Java 17 or newer, from JAVA_HOME or PATH. Raises Missing."""
+    home = environment.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin" if home else environment.get("PATH"))
+    advice = "on Debian: apt-get install default-jre-headless; or set JAVA_HOME, or ATAA_KAFKA_BOOTSTRAP"
+    if java is None:
+        raise Missing(f"Java {_JAVA} or newer runs Kafka and is not here ({advice} to a Kafka you have)")
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30).stderr
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version[1]) < _JAVA:
+        raise Missing(
+            f"Java {_JAVA} or newer is needed, {java} is {version[1] if version else 'none'} ({advice})"
+        )
+    return java
+
+
+def find_libraries(data_dir: Path, environment: Mapping[str, str]) -> Path | None:
+    """Kafka's jars: of `KAFKA_HOME`, or fetched before; None when they must be fetched. Raises Missing."""
+    home = environment.get("KAFKA_HOME")
+    if home:
+        libraries = Path(home) / "libs"
+        if not any(libraries.glob("kafka_*.jar")):
+            raise Missing(f"KAFKA_HOME={home} has no libs/kafka_*.jar; name the folder of an unpacked Kafka")
+        return libraries
+    libraries = data_dir.absolute() / "kafka" / "libs"
+    return libraries if any(libraries.glob("kafka_*.jar")) else None
+
+
+def find_maven() -> str:
+    """Maven, which fetches the jars. Raises Missing."""
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise Missing(
+            "Maven fetches Kafka's jars once and is not here (on Debian: apt-get install maven; or unpack"
+            " a Kafka release and set KAFKA_HOME; or set ATAA_KAFKA_BOOTSTRAP to a Kafka you have)"
+        )
+    return maven
+
+
+def fetch(data_dir: Path) -> Path:
+    """Have Maven copy Kafka's jars into the data directory, whole or not at all. Raises Missing."""
+    target = data_dir.absolute() / "kafka" / "libs"
+    draft = target.with_name("libs.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    done = subprocess.run(
+        [
+            *(find_maven(), "-q", "-B", "-f", str(DEPLOY / "pom.xml"), COPY),
+            *("-DincludeScope=runtime", f"-DoutputDirectory={draft}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=FETCH_S,
+        cwd=draft,
+    )
+    if done.returncode or not any(draft.glob("kafka_*.jar")):
+        words = " ".join((done.stdout + done.stderr).split())[:400]
+        raise Missing(f"Maven could not fetch Kafka's jars: {words}")
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
+    return target
+
+
+def serve(layout: Layout) -> None:
+    """Become the broker: write its settings, format its storage once, then run it in this process's place.
+
+    Raises Missing.
+    """
+    java = find_java(os.environ)
+    libraries = find_libraries(layout.data_dir, os.environ) or fetch(layout.data_dir)
+    home = layout.directory / "kafka"
+    home.mkdir(exist_ok=True)
+    properties = home / "server.properties"
+    text = Template((DEPLOY / "server.properties").read_text(encoding="utf-8"))
+    properties.write_text(
+        text.substitute(
+            port=layout.ports["kafka"],
+            controller_port=layout.ports["kafka_controller"],
+            data=home / "data",
+        ),
+        encoding="utf-8",
+    )
+    logging = f"-Dlog4j2.configurationFile=file:{DEPLOY / 'log4j2.properties'}"
+    command = [java, *_MEMORY, logging, "-cp", f"{libraries}/*"]
+    if not (home / "data" / "meta.properties").exists():
+        cluster = f"--cluster-id={layout.secrets['kafka_cluster']}"
+        storage = ["kafka.tools.StorageTool", "format", "--standalone", cluster, "-g"]
+        subprocess.run([*command, *storage, "--config", str(properties)], check=True, timeout=60)
+    os.chdir(home)
+    os.execv(java, [*command, "kafka.Kafka", str(properties)])

@@ -1,0 +1,145 @@
+"""Where a stack keeps its things, on which ports it listens, and the secrets made up for it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Final
+
+HOST: Final = "127.0.0.1"
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+"""Where the packages and `deploy/` are."""
+
+OFFSETS: Final[Mapping[str, int]] = {
+    "gateway": 0,
+    "pledges": 1,
+    "payments": 2,
+    "leaderboard": 3,
+    "notify": 4,
+    "sandbox": 12,
+    "metrics_gateway": 20,
+    "metrics_pledges": 21,
+    "metrics_payments": 22,
+    "metrics_leaderboard": 23,
+    "metrics_notify": 24,
+    "postgres": 32,
+    "prometheus": 90,
+    "kafka": 92,
+    "kafka_controller": 93,
+}
+"""Each port's distance from `ATAA_STACK_PORT_BASE`."""
+
+
+def ports_from(base: int, gateway: int | None = None, sandbox: int | None = None) -> dict[str, int]:
+    """Every port from one number; the two doors may be elsewhere."""
+    ports = {name: base + offset for name, offset in OFFSETS.items()}
+    return ports | {
+        name: port for name, port in (("gateway", gateway), ("sandbox", sandbox)) if port is not None
+    }
+
+
+def free_ports(gateway: int, sandbox: int) -> dict[str, int]:
+    """Ports nobody listens on at the moment, behind the two doors."""
+    held = [socket.create_server((HOST, 0)) for _ in OFFSETS]
+    try:
+        found = {name: one.getsockname()[1] for name, one in zip(OFFSETS, held, strict=True)}
+    finally:
+        for one in held:
+            one.close()
+    return found | {"gateway": gateway, "sandbox": sandbox}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One stack: its directory, which others may read (`ports.json`, `keys.json`), ports and secrets.
+
+    `kafka` and `databases` name what the services use, ours or somebody's.
+    """
+
+    directory: Path
+    data_dir: Path
+    ports: Mapping[str, int]
+    secrets: Mapping[str, str]
+    kafka: str
+    databases: Mapping[str, str]
+
+    def url(self, name: str) -> str:
+        """Where a process answers."""
+        return f"http://{HOST}:{self.ports[name]}"
+
+    def log(self, name: str) -> Path:
+        """The file a process writes its log to."""
+        return self.directory / "logs" / f"{name}.log"
+
+
+def lay_out(
+    directory: Path,
+    data_dir: Path,
+    ports: Mapping[str, int],
+    given: Mapping[str, str],
+    *,
+    kafka: str = "",
+    databases: Mapping[str, str] | None = None,
+) -> Layout:
+    """Write a stack's ports, secrets and admin key into its directory; secrets once made are kept.
+
+    `given` secrets win over kept ones; an empty `kafka` and a missing database are the stack's own.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "logs").mkdir(exist_ok=True)
+    secrets = _secrets(directory, given)
+    own = {
+        name: f"postgresql://ataa:{secrets['postgres']}@{HOST}:{ports['postgres']}/{name}"
+        for name in ("pledges", "payments", "leaderboard", "notify", "gateway")
+    }
+    keys = {**read_json(directory / "keys.json"), "admin": secrets["admin"]}
+    write_json(directory / "keys.json", keys)
+    write_json(directory / "ports.json", ports)
+    bootstrap = kafka or f"{HOST}:{ports['kafka']}"
+    return Layout(directory, data_dir, ports, secrets, bootstrap, own | dict(databases or {}))
+
+
+def _secrets(directory: Path, given: Mapping[str, str]) -> dict[str, str]:
+    made = {
+        "internal": token_hex(32),
+        "token": token_hex(32),
+        "admin": f"ak_admin_{token_hex(20)}",
+        "postgres": token_hex(16),
+        "stripe_key": f"sk_test_{token_hex(16)}",
+        "stripe_webhook": f"whsec_{token_hex(24)}",
+        "kafka_cluster": base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="),
+    }
+    kept = read_json(directory / "secrets.json")
+    secrets = made | kept | {name: value for name, value in given.items() if value}
+    write_json(directory / "secrets.json", secrets)
+    return secrets
+
+
+def read_json(file: Path) -> dict[str, str]:
+    """A file's strings, empty where there is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def read_ports(directory: Path) -> dict[str, int]:
+    """The ports of the stack in this directory, empty where there is none."""
+    return {name: int(port) for name, port in read_json(directory / "ports.json").items()}
+
+
+def write_json(file: Path, content: Mapping[str, object]) -> None:
+    """Whole or not at all, readable by its owner alone."""
+    draft = file.with_suffix(".new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+        json.dump(content, opened, indent=2)
+        opened.write("\n")
+    draft.replace(file)

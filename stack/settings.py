@@ -1,0 +1,40 @@
+"""What the stack reads from its environment beyond the settings of the services."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from backbone.process import ProcessSettings
+from backbone.settings import DatabaseUrl
+
+SERVICES = ("pledges", "payments", "leaderboard", "notify", "gateway")
+"""The five processes, in the order in which they start."""
+
+
+class StackSettings(ProcessSettings):
+    """Settings of `python -m stack`."""
+
+    stack_port_base: int = Field(
+        18_000, ge=1024, le=65_000, description="First port of the real stack on one machine."
+    )
+    gateway_port: int | None = Field(None, ge=1, le=65535, description="Public door; default: the base.")
+    sandbox_port: int | None = Field(None, ge=1, le=65535, description="Sandbox; default: the base + 12.")
+    admin_key: SecretStr = Field(SecretStr(""), description="The first admin key.")
+    token_secret: SecretStr = Field(SecretStr(""), description="Makes pledges' tokens.")
+    stripe_api_key: SecretStr = Field(SecretStr(""), description="Stripe's key; without one: the sandbox.")
+    stripe_api_base: str = Field("", description="Stripe's address, or a sandbox's of one's own.")
+    database_url_pledges: DatabaseUrl = Field("", description="Somebody's PostgreSQL for pledges.")
+    database_url_payments: DatabaseUrl = Field("", description="Somebody's PostgreSQL for payments.")
+    database_url_leaderboard: DatabaseUrl = Field("", description="Somebody's PostgreSQL for leaderboard.")
+    database_url_notify: DatabaseUrl = Field("", description="Somebody's PostgreSQL for notify.")
+    database_url_gateway: DatabaseUrl = Field("", description="Somebody's PostgreSQL for the gateway.")
+
+    def given_databases(self) -> dict[str, str]:
+        """The databases that are somebody else's, by service."""
+        urls = {name: str(getattr(self, f"database_url_{name}")) for name in SERVICES}
+        return {name: url for name, url in urls.items() if url}
+
+    @property
+    def uses_sandbox(self) -> bool:
+        """Whether a Stripe sandbox of ours stands in for Stripe."""
+        return not (self.stripe_api_key.get_secret_value() or self.stripe_api_base)

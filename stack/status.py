@@ -1,0 +1,65 @@
+"""What a stack is doing: which parts run, on which ports, how far behind, with how much memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from backbone.caller import sign_caller
+from stack import processes
+from stack.layout import HOST, read_json, read_ports
+from stack.memory import resident_bytes
+from stack.opening import answers
+from stack.parts import ORDER
+from stack.settings import SERVICES
+
+_QUIET: Final = ("pledges", "payments", "leaderboard", "notify")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One part's: no `pid`, not running; `waiting` counts what is not yet said (outbox) or heard (behind)."""
+
+    name: str
+    pid: int | None
+    port: int
+    ready: bool
+    memory_bytes: int
+    waiting: Mapping[str, int]
+
+
+async def conditions(directory: Path) -> list[Condition]:
+    """Every part that has ever been started here, in starting order."""
+    ports = read_ports(directory)
+    if not ports:
+        return []
+    secret = read_json(directory / "secrets.json").get("internal", "")
+    return list(await asyncio.gather(*(_condition(directory, name, ports, secret) for name in ORDER)))
+
+
+async def _condition(directory: Path, name: str, ports: Mapping[str, int], secret: str) -> Condition:
+    pid = processes.look(name, directory / "run").pid
+    if pid is None:
+        return Condition(name, None, ports[name], False, 0, {})
+    probe = f"http://{HOST}:{ports[name]}/readyz" if name in SERVICES else f"tcp://{HOST}:{ports[name]}"
+    ready = await answers(probe)
+    waiting = await _waiting(ports[name], secret) if ready and name in _QUIET else {}
+    return Condition(name, pid, ports[name], ready, resident_bytes(pid), waiting)
+
+
+async def _waiting(port: int, secret: str) -> dict[str, int]:
+    headers = sign_caller(secret, partner="ataa", scopes=("internal",))
+    timeout = aiohttp.ClientTimeout(total=3.0)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"http://{HOST}:{port}/internal/quiet", headers=headers) as reply,
+        ):
+            return {name: int(count) for name, count in (await reply.json()).items()}
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        return {}
