@@ -28,7 +28,7 @@ from gateway.keys import Bearer, KeyRing
 from gateway.limits import Lane, Limit, is_loopback
 from gateway.pages import check_form_token
 from gateway.router import Cors, Handler, Route
-from gateway.waits import Facts, Waits, compose, wait_of
+from gateway.waits import Facts, Waits, compose, status_of, wait_of
 
 _PASSED_ON: Final[tuple[str, ...]] = (
     "content-type",
@@ -68,12 +68,14 @@ class Passage:
 PASSAGES: Final = (
     Passage("POST", "/v1/drives", "pledges", "drives", "changes", idempotency="optional"),
     Passage("GET", "/v1/drives/{drive}", "pledges", "drives", "reads", publishable=True),
+    Passage("PATCH", "/v1/drives/{drive}", "pledges", "drives", "changes"),
     Passage("POST", "/v1/drives/{drive}/open", "pledges", "drives", "changes", idempotency="optional"),
     Passage("POST", "/v1/drives/{drive}/pause", "pledges", "drives", "changes", idempotency="optional"),
     Passage("POST", "/v1/drives/{drive}/resume", "pledges", "drives", "changes", idempotency="optional"),
     Passage("POST", "/v1/drives/{drive}/close", "pledges", "drives", "changes", idempotency="optional"),
     Passage("POST", "/v1/drives/{drive}/creators", "pledges", "drives", "changes", idempotency="optional"),
     Passage("GET", "/v1/drives/{drive}/creators", "pledges", "drives", "reads", publishable=True),
+    Passage("POST", "/v1/pledges/{id}/cancel", "pledges", "pledges", "changes", idempotency="optional"),
     Passage("POST", "/v1/pledges/{id}/refunds", "payments", "refunds", "changes", idempotency="required"),
     Passage("POST", "/v1/keys", "keys", "admin", "changes", idempotency="optional"),
     Passage("GET", "/v1/keys", "keys", "admin", "reads"),
@@ -130,6 +132,7 @@ class Proxy:
         return [
             *(Route(one.method, one.pattern, self._handler(one)) for one in PASSAGES),
             Route("POST", "/v1/drives/{drive}/pledges", self.make_pledge, "keyed"),
+            Route("GET", "/v1/pledges", self.list_pledges),
             Route("GET", "/v1/pledges/{id}", self.read_pledge, "keyed"),
             Route("POST", "/webhooks/stripe", self.take_webhook),
             Route("GET", "/v1/drives/{drive}/leaderboards/{board}", self.read_board, live),
@@ -143,7 +146,7 @@ class Proxy:
                 _refuse_publishable(bearer)
                 bearer.require(passage.scope)
             body = b""
-            if request.method == "POST":
+            if request.method in ("POST", "PATCH"):
                 body = await json_body(request)
                 if passage.idempotency != "none":
                     await _check_idempotency_key(request, required=passage.idempotency == "required")
@@ -255,6 +258,26 @@ class Proxy:
         headers = [(b"cache-control", b"private, no-store"), (b"vary", b"Authorization"), *applied]
         return json_answer(_dump(shown), headers=headers)
 
+    async def list_pledges(self, request: Request) -> Answer:
+        """GET /v1/pledges: the partner's own, each with what payments knows of it.
+
+        Payments may know more than pledges has heard: one that no longer is in the status asked for
+        is left out, so a page may be short.
+        """
+        bearer = self._admit(request)
+        _refuse_publishable(bearer)
+        bearer.require("pledges")
+        with self._lanes["reads"]:
+            reply = await self._pass_on(request, "pledges", bearer, b"")
+            if reply.status != 200:
+                return _answer(reply)
+            page = reply.json()
+            found = await self._waits.checkouts.about_all([one["id"] for one in page["data"]])
+        wanted = _query_value(request, "status")
+        shown = [compose(one, found[one["id"]]) for one in page["data"]]
+        page["data"] = [one for one in shown if wanted in (None, one["status"])]
+        return json_answer(_dump(page), headers=[(b"cache-control", b"private, no-store")])
+
     async def _read(self, pledge_id: str) -> tuple[Facts | None, Facts | None]:
         entry, checkout = await asyncio.gather(
             self._waits.pledges.about(pledge_id), self._waits.checkouts.about(pledge_id)
@@ -346,8 +369,8 @@ def _has_checkout(entry: Facts | None) -> bool:
 def _watched(entry: Facts | None, checkout: Facts | None) -> tuple[Any, Any]:
     """What a held read waits to see change: `status` and `checkout`."""
     known = checkout or {}
-    pledged = entry["pledge"]["status"] if entry else None
-    return known.get("status") or pledged, known.get("checkout")
+    said = status_of(entry["pledge"], known) if entry else known.get("status")
+    return said, known.get("checkout")
 
 
 def _applied(wait_s: float) -> list[Header]:

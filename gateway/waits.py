@@ -53,12 +53,21 @@ def compose(pledge: Facts, checkout: Facts | None) -> dict[str, Any]:
     token, created = shown.pop("token", None), shown.pop("created_at", None)
     return {
         **shown,
-        "status": known.get("status") or pledge["status"],
+        "status": status_of(pledge, known),
         "checkout": known.get("checkout"),
         "queue": known.get("queue"),
         "token": token,
         "created_at": created,
     }
+
+
+def status_of(pledge: Facts, known: Facts) -> str:
+    """Payments' word once money moved or the session ended, else pledges'.
+
+    The session of a cancelled pledge ends too: that is no news.
+    """
+    said: str = known.get("status") or pledge["status"]
+    return "cancelled" if said == "lapsed" and pledge["status"] == "cancelled" else said
 
 
 class Question:

@@ -19,6 +19,7 @@ from backbone.idempotency import Key, RequiredKey, hash_body, replayed
 from backbone.problems import BodyTooLarge, MethodNotAllowed, Problem, Unexpected, response
 from services.payments import queries, questions
 from services.payments.backfill import Backfill
+from services.payments.cancelling import open_closings
 from services.payments.pace import Pace
 from services.payments.refunds import RefundDesk, RefundWish, unsent_refunds
 from services.payments.webhooks import WebhookStore, now_s, read_body, verify
@@ -115,6 +116,7 @@ def add_quiet(
                 "refunds": await unsent_refunds(session),
                 "unplaced_facts": await queries.unplaced_facts(session),
                 "questions": await questions.open_questions(session),
+                "closings": await open_closings(session, door.clock),
             }
         return {
             "outbox": 0 if await outbox_empty() else 1,

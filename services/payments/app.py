@@ -20,6 +20,7 @@ from backbone.service import Service, Worker, add_health, new_app
 from services.payments import ledger
 from services.payments.api import Door, add_quiet, add_routes, with_webhooks
 from services.payments.backfill import Backfill
+from services.payments.cancelling import Closer
 from services.payments.checkouts import CheckoutDesk
 from services.payments.handlers import HANDLERS
 from services.payments.pace import Pace
@@ -101,6 +102,7 @@ def compose(
             Worker("payments.consumer", consumer.run),
             Worker("payments.applier", Applier(database, store, clock).run),
             Worker("payments.checkouts", desk.run),
+            Worker("payments.cancelling", Closer(database, stripe, pace, clock).run),
             Worker("payments.refunds", refunds.run),
             Worker("payments.asker", Asker(database, stripe, clock).run),
             Worker("payments.backfill", backfill.run),

@@ -432,7 +432,7 @@ async def _take_tickets(session: AsyncSession, payments: Sequence[str]) -> set[s
     taken = await session.execute(
         update(PAYMENTS)
         .where(PAYMENTS.c.id.in_(payments), PAYMENTS.c.checkout == "waiting")
-        .where(PAYMENTS.c.status == PaymentStatus.AWAITED)
+        .where(PAYMENTS.c.status == PaymentStatus.AWAITED, ~PAYMENTS.c.cancelled)
         .values(checkout="opening", attempts=PAYMENTS.c.attempts + 1)
         .returning(PAYMENTS.c.id)
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import CursorResult, bindparam, select, update
+from sqlalchemy import CursorResult, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
@@ -77,18 +77,19 @@ async def _update(
         # Most changes of a pledge are echoes of its payment: they cost one narrow statement.
         await session.execute(_HEARD, [{"at_id": row.id, "heard": row.pledge_version} for row in same])
     await _restate(session, changed, frozenset(row.id for row in changed))
-    cancelled = [
-        row.id
-        for row in outdated
-        if row.checkout == "waiting" and newest[row.pledge_id or ""].status is PledgeStatus.CANCELLED
-    ]
-    if cancelled:
-        await session.execute(
-            update(PAYMENTS)
-            .where(PAYMENTS.c.id.in_(cancelled), PAYMENTS.c.checkout == "waiting")
-            .values(checkout="none")
-        )
+    statuses = {row.id: newest[row.pledge_id or ""].status for row in outdated}
+    if cancelled := [each for each, status in statuses.items() if status is PledgeStatus.CANCELLED]:
+        await session.execute(_CANCEL, {"ids": cancelled})
 
+
+_CANCEL: Final = (
+    update(PAYMENTS)
+    .where(PAYMENTS.c.id.in_(bindparam("ids", expanding=True)))
+    .values(
+        cancelled=True, checkout=case((PAYMENTS.c.checkout == "waiting", "none"), else_=PAYMENTS.c.checkout)
+    )
+)
+"""A ticket leaves the queue; a checkout that is open, or being opened, is closed by `cancelling`."""
 
 _HEARD: Final = (
     update(PAYMENTS).where(PAYMENTS.c.id == bindparam("at_id")).values(pledge_version=bindparam("heard"))

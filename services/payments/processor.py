@@ -105,6 +105,10 @@ class Processor(Protocol):
         """Open a checkout under an idempotency key."""
         ...
 
+    async def expire_checkout(self, session_id: str) -> None:
+        """Close an open checkout, so that it can no longer be paid; `Refused` where it is not open."""
+        ...
+
     async def list_checkouts(
         self, since: datetime, after: str | None
     ) -> tuple[list[ListedCheckout], str | None]:

@@ -28,7 +28,7 @@ SHOWN: Final[Mapping[str, str | None]] = {
 
 _COLUMNS: Final = (
     PAYMENTS.c.pledge_id, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version, PAYMENTS.c.checkout,
-    PAYMENTS.c.checkout_url, PAYMENTS.c.client_secret, PAYMENTS.c.expires_at,
+    PAYMENTS.c.checkout_url, PAYMENTS.c.client_secret, PAYMENTS.c.expires_at, PAYMENTS.c.cancelled,
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ async def read_checkouts(
 
 
 def _checkout(row: Any, publishable_key: str, now: datetime) -> dict[str, Any] | None:
-    if row.checkout != "open" or row.status != PaymentStatus.AWAITED or row.expires_at <= now:
+    if row.checkout != "open" or not _is_wanted(row) or row.expires_at <= now:
         return None
     return {
         "url": row.checkout_url,
@@ -64,9 +64,13 @@ def _checkout(row: Any, publishable_key: str, now: datetime) -> dict[str, Any] |
     }
 
 
+def _is_wanted(row: Any) -> bool:
+    return row.status == PaymentStatus.AWAITED and not row.cancelled
+
+
 def _queue(row: Any, first: int | None, rate_per_s: float) -> dict[str, int] | None:
     """How many tickets are before this one, itself included; 0 once its turn has come."""
-    if row.checkout not in ("waiting", "opening") or row.status != PaymentStatus.AWAITED:
+    if row.checkout not in ("waiting", "opening") or not _is_wanted(row):
         return None
     position = max(1, row.number - (first or row.number) + 1) if row.checkout == "waiting" else 0
     return {"position": position, "eta_seconds": math.ceil(position / max(rate_per_s, 1.0))}

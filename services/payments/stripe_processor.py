@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 import aiohttp
@@ -57,6 +58,12 @@ OPTIONAL: Final = frozenset(("customer_email", "locale", "success_url", "return_
 """Parameters a checkout can do without, or with our own page in their place."""
 
 _REQUESTS: Final = Counter("ataa_stripe_requests_total", "Calls to Stripe.", ["endpoint", "outcome"])
+
+
+@cache
+def _requests(endpoint: str, outcome: str) -> Counter:
+    """The series of an endpoint and outcome; looking it up by its labels costs more than counting."""
+    return _REQUESTS.labels(endpoint, outcome)
 
 
 class StripeProcessor:
@@ -140,6 +147,10 @@ class StripeProcessor:
         """See `Processor.open_checkout`."""
         return _opened(await self._call("post", SESSIONS, {**parameters, "idempotency_key": key}))
 
+    async def expire_checkout(self, session_id: str) -> None:
+        """See `Processor.expire_checkout`."""
+        await self._call("post", f"{SESSIONS}/{session_id}/expire", {})
+
     async def list_checkouts(
         self, since: datetime, after: str | None
     ) -> tuple[list[ListedCheckout], str | None]:
@@ -206,15 +217,15 @@ class StripeProcessor:
 
     async def _call(self, method: str, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """One request; raises `ProcessorError` and nothing else."""
-        endpoint = path.split("/")[2] if path != SESSIONS else "checkout_sessions"
+        endpoint = "checkout_sessions" if path.startswith(SESSIONS) else path.split("/")[2]
         try:
             answer = await self._connected().raw_request_async(method, path, **parameters)
             thing: dict[str, Any] = answer.data
         except Exception as error:
             failure = _failure(error)
-            _REQUESTS.labels(endpoint, type(failure).__name__.lower()).inc()
+            _requests(endpoint, type(failure).__name__.lower()).inc()
             raise failure from error
-        _REQUESTS.labels(endpoint, "ok").inc()
+        _requests(endpoint, "ok").inc()
         return thing
 
 

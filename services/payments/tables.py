@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint, text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint, false, text
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -48,7 +48,8 @@ class Payment(Table, table=True):
     `number` is the ticket. `nth` is 0 for a pledge's own payment; each further capture on the same
     pledge has a row of its own, with 1, 2, ….
     `checkout` is waiting → opening → open, or failed (Stripe would not open it) or none (nothing to
-    open); the amounts are sums of the payment's facts, in `paid_currency` once money was captured.
+    open, or closed again); `cancelled` says that its pledge was. The amounts are sums of the
+    payment's facts, in `paid_currency` once money was captured.
     """
 
     __tablename__ = "payments"
@@ -56,6 +57,7 @@ class Payment(Table, table=True):
         UniqueConstraint("pledge_id", "nth", name="payments_of_pledge"),
         Index("payments_waiting", "number", **_where("checkout = 'waiting'")),
         Index("payments_held", "drive_id", **_where("held")),
+        Index("payments_to_close", "id", **_where("cancelled AND checkout = 'open'")),
         {"sqlite_autoincrement": True},
     )
 
@@ -84,6 +86,7 @@ class Payment(Table, table=True):
     paid_currency: str | None
     captured_at: datetime | None = Field(sa_type=Utc)
     ended: bool
+    cancelled: bool = Field(sa_column_kwargs={"server_default": false()})
     checkout: str
     attempts: int
     session_id: str | None

@@ -10,8 +10,10 @@ from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.routing import APIRouter
 from pydantic import AfterValidator
 
-from backbone.bodies import AmountTooLarge
+from backbone import ids
+from backbone.bodies import AmountTooLarge, Text
 from backbone.caller import Caller, CallerDep, InternalDep, caller, internal
+from backbone.contracts.pledges import PledgeStatus
 from backbone.idempotency import (
     KeyMissing,
     KeyReused,
@@ -23,13 +25,21 @@ from backbone.idempotency import (
     required_key,
 )
 from backbone.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized
-from services.pledges.commands import Drives, Made, Once
-from services.pledges.domain import DriveClosed, DriveMove, DrivePaused, IllegalMove, SlugTaken
+from services.pledges.commands import Drives, Made, Once, Pledges
+from services.pledges.domain import (
+    DriveClosed,
+    DriveMove,
+    DrivePaused,
+    FieldFixed,
+    IllegalMove,
+    NotOpen,
+    SlugTaken,
+)
 from services.pledges.intake import Intake, MakePledge
 from services.pledges.queries import Reader
 from services.pledges.reading import JsonRoute, answered_by, body_of, names_in
-from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeView, as_bytes
-from services.pledges.wishes import CreatorWish, DriveWish, PledgeWish, read
+from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeList, PledgeView, as_bytes
+from services.pledges.wishes import CreatorWish, DriveChange, DriveWish, PledgeWish, read
 
 JSON: Final = "application/json"
 _REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
@@ -42,7 +52,20 @@ def _ref(drive: str) -> str:
     return drive
 
 
+def _pledge_id(pledge: str) -> str:
+    if not ids.is_id(pledge, "plg"):
+        raise NotFound("No such pledge.")
+    return pledge
+
+
 DriveRef = Annotated[str, Path(description="The drive's id or slug."), AfterValidator(_ref)]
+PledgeRef = Annotated[str, Path(description="The pledge's id."), AfterValidator(_pledge_id)]
+DriveFilter = Annotated[
+    str | None,
+    Query(description="The drive's id or slug."),
+    AfterValidator(lambda drive: None if drive is None else _ref(drive)),
+]
+ReferenceFilter = Annotated[Text | None, Query(max_length=255, description="What the partner called it.")]
 After = Annotated[str | None, Query(pattern="^[a-z0-9_]{1,40}$", description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
@@ -56,9 +79,10 @@ def may(who: Caller, scope: str) -> None:
 class Door:
     """Answers HTTP requests with an intake, changes and reads."""
 
-    def __init__(self, intake: Intake, drives: Drives, reader: Reader) -> None:
+    def __init__(self, intake: Intake, drives: Drives, pledges: Pledges, reader: Reader) -> None:
         self._intake = intake
         self._drives = drives
+        self._pledges = pledges
         self._reader = reader
 
     async def make_drive(
@@ -71,6 +95,11 @@ class Door:
     async def show_drive(self, drive: DriveRef, _who: CallerDep) -> Response:
         """A drive as it is."""
         return _json(await self._reader.drive(drive))
+
+    async def change_drive(self, drive: DriveRef, change: DriveChange, who: CallerDep) -> Response:
+        """Change fields of a drive, each as far as its state allows; those not sent stay."""
+        may(who, "drives")
+        return _json(await self._drives.change_drive(drive, change, who))
 
     def mover(self, what: DriveMove) -> Callable[[DriveRef, CallerDep], Awaitable[Response]]:
         """The endpoint that does `what` with a drive."""
@@ -93,6 +122,26 @@ class Door:
     ) -> Response:
         """A drive's creators, oldest first."""
         return _json(await self._reader.creators(drive, after, limit))
+
+    async def list_pledges(
+        self,
+        who: CallerDep,
+        drive: DriveFilter = None,
+        reference: ReferenceFilter = None,
+        status: PledgeStatus | None = None,
+        after: After = None,
+        limit: Limit = 25,
+    ) -> Response:
+        """The partner's own pledges, newest first."""
+        who.require("pledges")
+        wanted = {"drive": drive, "reference": reference, "status": status}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return _json(await self._reader.list_pledges(who, given, after, limit))
+
+    async def cancel_pledge(self, pledge: PledgeRef, who: CallerDep) -> Response:
+        """Take back a pledge that is open and unpaid; again is silent. Money that comes still counts."""
+        who.require("pledges")
+        return _json(await self._pledges.cancel(pledge, who))
 
     async def make_pledge(
         self, request: Request, drive: DriveRef, wish: PledgeWish, who: CallerDep, key: RequiredKey
@@ -134,6 +183,27 @@ def install(app: FastAPI, door: Door) -> None:
         ("/v1/drives/{drive}/creators", door.list_creators, CreatorList),
     ):
         router.add_api_route(path, endpoint, response_model=view, responses=_problems(Unauthorized, NotFound))
+    router.add_api_route(
+        "/v1/drives/{drive}",
+        door.change_drive,
+        methods=["PATCH"],
+        response_model=DriveView,
+        responses=_problems(Unauthorized, Forbidden, NotFound, FieldFixed, SlugTaken, Invalid),
+        route_class_override=JsonRoute,
+    )
+    router.add_api_route(
+        "/v1/pledges",
+        door.list_pledges,
+        response_model=PledgeList,
+        responses=_problems(Unauthorized, Forbidden, NotFound),
+    )
+    router.add_api_route(
+        "/v1/pledges/{pledge}/cancel",
+        door.cancel_pledge,
+        methods=["POST"],
+        response_model=PledgeView,
+        responses=_problems(Unauthorized, Forbidden, NotFound, NotOpen),
+    )
     for what in DriveMove:
         router.add_api_route(
             f"/v1/drives/{{drive}}/{what.value}",

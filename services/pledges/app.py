@@ -16,7 +16,7 @@ from backbone.database import Database
 from backbone.outbox import Relay
 from backbone.service import Service, Worker, add_health, new_app
 from services.pledges import api
-from services.pledges.commands import Drives
+from services.pledges.commands import Drives, Pledges
 from services.pledges.domain import Secrets
 from services.pledges.handlers import HANDLERS
 from services.pledges.intake import Intake
@@ -37,9 +37,10 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     database = Database(settings.database_url(), DOORS, synchronous=settings.database_synchronous)
     secrets = Secrets(secret)
     reader = Reader(database, secrets)
+    intake = Intake(database, secrets, clock)
     consumer = Consumer("pledges", bus, ["payments"], HANDLERS, database)
     app = new_app("pledges", settings.internal_secret.get_secret_value())
-    api.install(app, api.Door(Intake(database, secrets, clock), Drives(database, clock), reader))
+    api.install(app, api.Door(intake, Drives(database, clock), Pledges(database, secrets), reader))
     api.install_internal(app, reader, consumer.behind)
     add_health(app)
     return Service(

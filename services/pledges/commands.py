@@ -1,4 +1,4 @@
-"""Changes to drives and creators, each one transaction, answered after its commit."""
+"""Changes to drives, creators and pledges, each one transaction, answered after its commit."""
 
 from __future__ import annotations
 
@@ -13,15 +13,31 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backbone import idempotency, ids
 from backbone.caller import Caller
 from backbone.clock import Clock
-from backbone.contracts.pledges import DriveState
+from backbone.contracts.pledges import DriveState, PledgeStatus
+from backbone.crash import crash_point
 from backbone.database import Database
 from backbone.idempotency import Key, Stored
 from backbone.outbox import announce
 from backbone.problems import Forbidden, Invalid, NotFound
-from services.pledges.domain import DriveMove, SlugTaken, move
-from services.pledges.tables import CREATORS, DRIVES
-from services.pledges.views import as_bytes, creator_changed, creator_json, drive_changed, drive_json
-from services.pledges.wishes import CreatorWish, DriveWish
+from services.pledges.domain import (
+    DriveMove,
+    Secrets,
+    SlugTaken,
+    check_cancels,
+    check_changes,
+    move,
+)
+from services.pledges.tables import CREATORS, DRIVES, PLEDGES
+from services.pledges.views import (
+    as_bytes,
+    creator_changed,
+    creator_json,
+    drive_changed,
+    drive_json,
+    pledge_changed,
+    pledge_json,
+)
+from services.pledges.wishes import CreatorWish, DriveChange, DriveWish, changed_wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,41 @@ class Drives:
             await announce(session, [drive_changed(row)])
         return drive_json(row)
 
+    async def change_drive(self, ref: str, change: DriveChange, who: Caller) -> dict[str, Any]:
+        """Change a drive's fields, as far as its state allows; what is so already changes nothing.
+
+        Raises NotFound, Forbidden, Invalid, FieldFixed, SlugTaken.
+        """
+        try:
+            return await self._try_to_change(ref, change, who)
+        except IntegrityError:
+            raise SlugTaken("Another drive has it.") from None  # taken a moment ago by another process
+
+    async def _try_to_change(self, ref: str, change: DriveChange, who: Caller) -> dict[str, Any]:
+        async with self._database.transaction() as session:
+            row = await _drive_for(session, ref, who)
+            wish = changed_wish(drive_json(row), change)
+            wanted = _wished(wish)
+            news = {
+                name: wanted[name] for name in change.model_fields_set if wanted[name] != getattr(row, name)
+            }
+            if not news:
+                return drive_json(row)
+            check_changes(DriveState(row.state), news)
+            if who.mode == "test" and not wish.test:
+                raise Forbidden("A test key works on test drives only.")
+            if "slug" in news and await _find_drive(session, wish.slug) is not None:
+                raise SlugTaken("Another drive has it.")
+            changed = await session.execute(
+                update(DRIVES)
+                .where(DRIVES.c.id == row.id)
+                .values(news | {"version": DRIVES.c.version + 1, "changed_at": self._clock.now()})
+                .returning(*DRIVES.c)
+            )
+            row = changed.one()
+            await announce(session, [drive_changed(row)])
+        return drive_json(row)
+
     async def add_creator(self, ref: str, wish: CreatorWish, who: Caller, once: Once) -> Made:
         """A new creator of a drive. Raises NotFound, SlugTaken, Forbidden, Invalid, KeyReused."""
 
@@ -120,15 +171,11 @@ class Drives:
 
     def _drive_row(self, wish: DriveWish, partner: str) -> dict[str, Any]:
         now = self._clock.now()
-        sent = wish.model_dump(mode="json", exclude={"goal", "starts_at", "ends_at"})
-        return sent | {
+        return _wished(wish) | {
             "id": ids.new("drv"),
             "partner": partner,
             "state": DriveState.DRAFT.value,
             "version": 1,
-            "goal": wish.goal.money().minor_units,
-            "starts_at": wish.starts_at,
-            "ends_at": wish.ends_at,
             "created_at": now,
             "changed_at": now,
         }
@@ -145,6 +192,48 @@ class Drives:
             "version": 1,
             "created_at": self._clock.now(),
         }
+
+
+class Pledges:
+    """Changes pledges that are made; making them is `intake`'s."""
+
+    def __init__(self, database: Database, secrets: Secrets) -> None:
+        self._database = database
+        self._secrets = secrets
+
+    async def cancel(self, pledge_id: str, who: Caller) -> dict[str, Any]:
+        """Take back a promise that is open and unpaid; a repeat changes nothing. Raises NotFound, NotOpen.
+
+        Money that is on its way all the same will count, and make the pledge paid.
+        """
+        async with self._database.transaction() as session:
+            found = select(PLEDGES).where(PLEDGES.c.id == pledge_id).with_for_update()
+            row = (await session.execute(found)).first()
+            if row is None or row.partner != who.partner:
+                raise NotFound("No such pledge.")
+            if who.mode == "test" and not row.test:
+                raise Forbidden("A test key works on test drives only.")
+            if check_cancels(PledgeStatus(row.status)):
+                event = pledge_changed(row, PledgeStatus.CANCELLED)
+                cancelled = await session.execute(
+                    update(PLEDGES)
+                    .where(PLEDGES.c.id == row.id)
+                    .values(status=event.status.value, version=event.version)
+                    .returning(*PLEDGES.c)
+                )
+                row = cancelled.one()
+                await announce(session, [event])
+        crash_point("pledges.cancel.after_commit")
+        return pledge_json(row, self._secrets.token(row.id)) | {"checkout": None, "queue": None}
+
+
+def _wished(wish: DriveWish) -> dict[str, Any]:
+    """The columns of a drive that its wish decides."""
+    return wish.model_dump(mode="json", exclude={"goal", "starts_at", "ends_at"}) | {
+        "goal": wish.goal.money().minor_units,
+        "starts_at": wish.starts_at,
+        "ends_at": wish.ends_at,
+    }
 
 
 async def _inserted(session: AsyncSession, table: Any, row: dict[str, Any]) -> Row[Any]:

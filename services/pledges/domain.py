@@ -67,6 +67,35 @@ def move(state: DriveState, what: DriveMove) -> DriveState:
     return after
 
 
+_WORDS: Final = frozenset({"title", "description", "beneficiaries", "permit", "impact"})
+CHANGEABLE: Final[Mapping[DriveState, frozenset[str]]] = {
+    DRAFT: _WORDS | {"slug", "goal", "starts_at", "ends_at", "zakat_eligible", "milestones", "menu", "test"},
+    LIVE: _WORDS | {"goal", "ends_at", "milestones", "menu"},
+    PAUSED: _WORDS | {"goal", "ends_at", "milestones", "menu"},
+    CLOSED: _WORDS,
+}
+"""Which of a drive's fields may change in each state.
+
+The currency never does: whoever counts takes it from the first word of a drive. Once a drive was
+live its address is on people's screens, and what a gift was given under (zakat, test) stays.
+"""
+
+
+class FieldFixed(Conflict):
+    slug, title = "drive-field-fixed", "This can no longer be changed"
+
+
+def check_changes(state: DriveState, fields: Iterable[str]) -> None:
+    """Raises `FieldFixed` where a drive in `state` may not change one of `fields`."""
+    fixed = sorted(set(fields) - CHANGEABLE[state])
+    if fixed:
+        detail = f"fixed in a drive that is {state.value}"
+        raise FieldFixed(
+            f"A drive that is {state.value} keeps its {', '.join(fixed)}.",
+            errors=[{"pointer": f"/{name}", "detail": detail} for name in fixed],
+        )
+
+
 def check_takes_pledges(state: str) -> None:
     """Raises `DriveClosed` or `DrivePaused` where a drive in `state` takes no pledge."""
     if state == PAUSED:
@@ -83,18 +112,34 @@ _SAYS: Final[Mapping[PaymentStatus, PledgeStatus]] = {
     PaymentStatus.AWAITED: PledgeStatus.OPEN,
     PaymentStatus.LAPSED: PledgeStatus.LAPSED,
 }
+_UNPAID: Final = frozenset({PaymentStatus.AWAITED, PaymentStatus.LAPSED})
 _RANK: Final[Mapping[PaymentStatus, int]] = {status: -place for place, status in enumerate(_SAYS)}
 
 
-def pledge_status(payments: Iterable[PaymentStatus]) -> PledgeStatus:
+def pledge_status(payments: Iterable[PaymentStatus], *, cancelled: bool = False) -> PledgeStatus:
     """What a pledge is, of all its payments, in whatever order they were heard.
+
+    One that was `cancelled` stays so until money comes all the same: then that is what it is.
 
     Mostly there is one. A second capture on a pledge is a payment of its own: when that one is
     given back, the pledge is still paid, so the payment that stands best speaks for the pledge;
     only a dispute on any of them is louder.
     """
     best = max(payments, key=_RANK.__getitem__, default=PaymentStatus.AWAITED)
+    if cancelled and best in _UNPAID:
+        return PledgeStatus.CANCELLED
     return _SAYS[best]
+
+
+class NotOpen(Conflict):
+    slug, title = "pledge-not-open", "Only a pledge that is open and unpaid can be cancelled"
+
+
+def check_cancels(status: PledgeStatus) -> bool:
+    """Whether cancelling changes a pledge in `status`; a repeat does not. Raises `NotOpen`."""
+    if status not in (PledgeStatus.OPEN, PledgeStatus.CANCELLED):
+        raise NotOpen(f"It is {status.value}.")
+    return status is PledgeStatus.OPEN
 
 
 # Stripe's amounts (https://docs.stripe.com/currencies): at most eight digits in its own minor units.

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from backbone.consumer import Handlers
 from backbone.contracts.payments import PaymentChanged, PaymentStatus
-from backbone.contracts.pledges import PledgeChanged, PledgeStatus, Source
-from backbone.money import Money
+from backbone.contracts.pledges import PledgeChanged, PledgeStatus
 from backbone.outbox import announce_in
 from services.pledges.domain import pledge_status
 from services.pledges.tables import PAYMENTS, PLEDGES
+from services.pledges.views import pledge_changed
 
 
 def _listed(name: str) -> BindParameter[Any]:
@@ -95,28 +95,12 @@ def _changes(connection: Connection, pledges: Sequence[Row[Any]]) -> list[Pledge
     payments: dict[str, list[PaymentStatus]] = {row.id: [] for row in pledges}
     for pledge_id, status in connection.execute(_STATUSES, {"ids": list(payments)}):
         payments[pledge_id].append(PaymentStatus(status))
+    cancelled = PledgeStatus.CANCELLED.value
     return [
-        _changed(row, status) for row in pledges if (status := pledge_status(payments[row.id])) != row.status
+        pledge_changed(row, status)
+        for row in pledges
+        if (status := pledge_status(payments[row.id], cancelled=row.status == cancelled)) != row.status
     ]
-
-
-def _changed(row: Row[Any], status: PledgeStatus) -> PledgeChanged:
-    known_source = row.platform is not None or row.campaign is not None
-    return PledgeChanged(
-        pledge_id=row.id,
-        drive_id=row.drive_id,
-        version=row.version + 1,
-        status=status,
-        amount=Money(row.amount, row.currency),
-        donor_id=row.donor_id,
-        creator_id=row.creator_id,
-        source=Source(platform=row.platform, campaign=row.campaign) if known_source else None,
-        partner=row.partner,
-        checkout_mode=row.checkout_mode,
-        locale=row.locale,
-        test=row.test,
-        made_at=row.made_at,
-    )
 
 
 HANDLERS: Final[Handlers] = {PaymentChanged: follow_payments}

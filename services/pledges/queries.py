@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Select, func, or_, select
 
+from backbone.caller import Caller
 from backbone.database import Database
 from backbone.money import as_json, decimal_string
 from backbone.problems import NotFound
@@ -45,6 +46,34 @@ class Reader:
         shown = rows[:limit]
         return {
             "data": [creator_json(row, drive["currency"]) for row in shown],
+            "next": shown[-1].id if len(rows) > limit else None,
+        }
+
+    async def list_pledges(
+        self, who: Caller, wanted: Mapping[str, str], after: str | None, limit: int
+    ) -> dict[str, Any]:
+        """A page of the caller's own pledges, newest first; `wanted` may name drive, reference, status.
+
+        A test key sees the pledges of test drives only. Raises NotFound for an unknown drive.
+        """
+        columns = PLEDGES.c
+        page = select(PLEDGES).where(columns.partner == who.partner).order_by(columns.id.desc())
+        if "drive" in wanted:
+            page = page.where(columns.drive_id == (await self.drive(wanted["drive"]))["id"])
+        for name in ("reference", "status"):
+            if name in wanted:
+                page = page.where(columns[name] == wanted[name])
+        if who.mode == "test":
+            page = page.where(columns.test)
+        if after is not None:
+            page = page.where(columns.id < after)
+        rows = await self._all(page.limit(limit + 1))
+        shown = rows[:limit]
+        return {
+            "data": [
+                pledge_json(row, self._secrets.token(row.id)) | {"checkout": None, "queue": None}
+                for row in shown
+            ],
             "next": shown[-1].id if len(rows) > limit else None,
         }
 

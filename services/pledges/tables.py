@@ -5,7 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import JSON, BigInteger, Column, ForeignKey, LargeBinary, String, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy import Table as CoreTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -79,7 +89,16 @@ class Pledge(Table, table=True):
     """A promise, without a word of the person who made it."""
 
     __tablename__ = "pledges"
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = (
+        Index(
+            "pledges_by_reference",
+            "partner",
+            "reference",
+            sqlite_where=text("reference IS NOT NULL"),
+            postgresql_where=text("reference IS NOT NULL"),
+        ),
+        {"sqlite_with_rowid": False},
+    )
 
     id: str = Field(primary_key=True)
     drive_id: str = Field(foreign_key="drives.id")

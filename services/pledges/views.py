@@ -12,7 +12,16 @@ from sqlalchemy import Row
 
 from backbone.bodies import MoneyView
 from backbone.clock import rfc3339
-from backbone.contracts.pledges import CreatorChanged, DriveChanged, DriveState, Milestone, Words
+from backbone.contracts.pledges import (
+    CreatorChanged,
+    DriveChanged,
+    DriveState,
+    Milestone,
+    PledgeChanged,
+    PledgeStatus,
+    Source,
+    Words,
+)
 from backbone.ids import CreatorId, DriveId
 from backbone.money import Money, as_json, parse
 
@@ -112,6 +121,13 @@ class PledgeView(BaseModel):
     created_at: str
 
 
+class PledgeList(BaseModel):
+    """A page of pledges, newest first."""
+
+    data: list[PledgeView]
+    next: str | None
+
+
 def drive_json(row: Row[Any]) -> dict[str, Any]:
     """A row of `drives` in the shape of `DriveView`."""
     return {
@@ -203,4 +219,24 @@ def creator_changed(row: Row[Any]) -> CreatorChanged:
         slug=row.slug,
         name=row.name,
         team=row.team,
+    )
+
+
+def pledge_changed(row: Row[Any], status: PledgeStatus) -> PledgeChanged:
+    """The pledge in `row` (its old state) now in `status`, one version later."""
+    known_source = row.platform is not None or row.campaign is not None
+    return PledgeChanged(
+        pledge_id=row.id,
+        drive_id=row.drive_id,
+        version=row.version + 1,
+        status=status,
+        amount=Money(row.amount, row.currency),
+        donor_id=row.donor_id,
+        creator_id=row.creator_id,
+        source=Source(platform=row.platform, campaign=row.campaign) if known_source else None,
+        partner=row.partner,
+        checkout_mode=row.checkout_mode,
+        locale=row.locale,
+        test=row.test,
+        made_at=row.made_at,
     )

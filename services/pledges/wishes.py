@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -164,6 +165,40 @@ class DriveWish(Body):
     def _moneys(self) -> list[Money]:
         sent = [self.goal, *self.menu, *(one.cost for one in self.impact)]
         return [body.money() for body in sent + [one.amount for one in self.milestones]]
+
+
+class DriveChange(Body):
+    """What is to change of a drive: the fields that are sent, each taking the place of the old one.
+
+    What they may be is `DriveWish`'s to say, for the drive as it then is.
+    """
+
+    slug: Slug | None = None
+    title: Title | None = None
+    currency: Text | None = None
+    goal: MoneyBody | None = None
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
+    description: Prose | None = None
+    beneficiaries: Annotated[list[Beneficiary], Field(max_length=50)] | None = None
+    permit: Annotated[Text, StringConstraints(min_length=1, max_length=200)] | None = None
+    zakat_eligible: StrictBool | None = None
+    impact: Annotated[list[Impact], Field(max_length=20)] | None = None
+    milestones: Annotated[list[MilestoneBody], Field(max_length=100)] | None = None
+    menu: Annotated[list[MoneyBody], Field(max_length=20)] | None = None
+    test: StrictBool | None = None
+
+
+def changed_wish(drive: Mapping[str, Any], change: DriveChange) -> DriveWish:
+    """The wish that would have made `drive` (as the door shows it) with `change` in it.
+
+    Raises the 422 that says which fields do not fit.
+    """
+    known = {name: drive[name] for name in DriveWish.model_fields}
+    try:
+        return DriveWish.model_validate(known | change.model_dump(mode="json", exclude_unset=True))
+    except ValidationError as error:
+        raise from_validation(error.errors(include_url=False)) from None
 
 
 class CreatorWish(Body):

@@ -87,7 +87,7 @@ async def test_the_trace_is_joined(stage: Stage) -> None:
 async def test_unknown_addresses_are_404_and_wrong_methods_405_with_allow(stage: Stage) -> None:
     async with stage.session.put("/v1/drives/winter", headers=bearer(ADMIN)) as reply:
         assert reply.status == 405
-        assert reply.headers["Allow"] == "GET, HEAD, OPTIONS"
+        assert reply.headers["Allow"] == "GET, HEAD, OPTIONS, PATCH"
         assert reply.headers["Content-Type"] == "application/problem+json"
     for path in ("/v1", "/v1/", "/v1/drives/", "/v1/drives/winter/", "/v1/drives/win ter/totals"):
         status, headers, problem = await stage.get(path)

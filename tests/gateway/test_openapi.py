@@ -21,6 +21,7 @@ GET /v1/keys
 DELETE /v1/keys/{}
 POST /v1/drives
 GET /v1/drives/{}
+PATCH /v1/drives/{}
 POST /v1/drives/{}/open
 POST /v1/drives/{}/pause
 POST /v1/drives/{}/resume
@@ -28,7 +29,9 @@ POST /v1/drives/{}/close
 POST /v1/drives/{}/creators
 GET /v1/drives/{}/creators
 POST /v1/drives/{}/pledges
+GET /v1/pledges
 GET /v1/pledges/{}
+POST /v1/pledges/{}/cancel
 POST /v1/pledges/{}/refunds
 POST /webhooks/stripe
 GET /v1/drives/{}/totals

@@ -55,7 +55,8 @@ def test_prefer_wait_is_read_as_rfc_7240_writes_it(prefer: str | None, seconds: 
 @pytest.mark.parametrize(
     ("pledged", "paid", "shown"),
     [("open", None, "open"), ("cancelled", None, "cancelled"), ("open", "paid", "paid"),
-     ("lapsed", "paid", "paid"), ("paid", "refunded", "refunded")],
+     ("lapsed", "paid", "paid"), ("paid", "refunded", "refunded"), ("cancelled", "lapsed", "cancelled"),
+     ("cancelled", "paid", "paid")],
 )  # fmt: skip
 def test_payments_has_the_last_word_on_the_status(pledged: str, paid: str | None, shown: str) -> None:
     assert compose(pledge(status=pledged), {"status": paid})["status"] == shown

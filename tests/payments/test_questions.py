@@ -59,6 +59,9 @@ class Oracle:
     async def refund(self, key: str, parameters: Mapping[str, Any]) -> Finding:
         raise NotImplementedError
 
+    async def expire_checkout(self, session_id: str) -> None:
+        raise NotImplementedError
+
     async def list_lost_events(
         self, since: datetime, after: str | None
     ) -> tuple[list[StoredEvent], str | None]:

@@ -72,6 +72,27 @@ class Stage:
         raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         return await self._peer.request("POST", path, headers=sent, body=raw)
 
+    async def patch(
+        self, path: str, body: Any, *, scopes: tuple[str, ...] = ("admin",), mode: Mode = "live"
+    ) -> Reply:
+        """PATCH as a partner with these scopes."""
+        caller = sign_caller(SECRET, partner="default", scopes=scopes, mode=mode)
+        headers = {"content-type": "application/json", **caller}
+        return await self._peer.request("PATCH", path, headers=headers, body=json.dumps(body).encode())
+
+    async def read(
+        self,
+        path: str,
+        query: str = "",
+        *,
+        scopes: tuple[str, ...] = ("admin",),
+        partner: str = "default",
+        mode: Mode = "live",
+    ) -> Reply:
+        """GET as a partner with these scopes."""
+        caller = sign_caller(SECRET, partner=partner, scopes=scopes, mode=mode)
+        return await self._peer.request("GET", path, headers=caller, query=query)
+
     async def get(self, path: str, query: str = "") -> Reply:
         """GET as one of our own processes."""
         caller = sign_caller(SECRET, partner="ataa", scopes=("internal",))

@@ -165,7 +165,8 @@ async def test_the_whole_door_is_documented(stage: Stage) -> None:
     paths = app.openapi()["paths"]
     assert set(paths) == {
         "/v1/drives", "/v1/drives/{drive}", "/v1/drives/{drive}/creators", "/v1/drives/{drive}/pledges",
-        *(f"/v1/drives/{{drive}}/{what.value}" for what in DriveMove),
+        *(f"/v1/drives/{{drive}}/{what.value}" for what in DriveMove), "/v1/pledges",
+        "/v1/pledges/{pledge}/cancel",
     }  # fmt: skip
     pledge = paths["/v1/drives/{drive}/pledges"]["post"]
     assert pledge["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("PledgeWish")

@@ -1,0 +1,99 @@
+"""A cancelled pledge's ticket leaves the queue and its checkout is closed; money that comes counts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backbone.contracts import PledgeChanged, PledgeMade, PledgeStatus
+from tests.payments.stage import Stage, a_drive, a_pledge, running
+from tests.waiting import until
+
+
+def cancelled(pledge: PledgeMade, version: int = 2) -> PledgeChanged:
+    """The same pledge, cancelled."""
+    state = pledge.model_dump() | {"version": version, "status": PledgeStatus.CANCELLED}
+    return PledgeChanged.model_validate(state)
+
+
+async def test_the_open_checkout_of_a_cancelled_pledge_can_no_longer_be_paid(tmp_path: Path) -> None:
+    async with running(tmp_path) as stage:
+        drive = a_drive()
+        pledge = a_pledge(drive)
+        await stage.tell(drive, pledge)
+        url = await stage.opened(pledge.pledge_id)
+        await stage.tell(cancelled(pledge))
+        await stage.status(pledge.pledge_id, "lapsed")  # Stripe's own word that the session ended
+        assert (await stage.checkout(pledge.pledge_id))["checkout"] is None
+        async with stage.http.post(f"{url}/pay", json={"card": "4242424242424242"}) as answer:
+            assert answer.status == 410
+        await stage.quiet()
+        assert await stage.books() == {}
+
+
+async def test_a_pledge_cancelled_before_its_turn_never_gets_a_checkout(tmp_path: Path) -> None:
+    async with running(tmp_path) as stage:
+        drive = a_drive()
+        pledges = [a_pledge(drive) for _ in range(3)]
+        await stage.tell(drive, *pledges, *(cancelled(pledge) for pledge in pledges))
+        kept = await stage.give(a_drive())
+        await stage.status(kept, "paid")
+        await stage.quiet()
+        for pledge in pledges:
+            found = await stage.checkout(pledge.pledge_id)
+            assert (found["checkout"], found["queue"], found["status"]) == (None, None, None)
+
+
+async def test_a_checkout_that_was_being_opened_is_closed_once_it_is_there(tmp_path: Path) -> None:
+    async with running(tmp_path, stripe_timeout_s=5.0) as stage:
+        drive = a_drive()
+        pledge = a_pledge(drive)
+        await stage.faults(error_rate=1.0)
+        await stage.tell(drive, pledge)
+        await until(lambda: _being_opened(stage, pledge))
+        await stage.tell(cancelled(pledge))
+        await until(lambda: _hidden(stage, pledge))
+        await stage.faults()
+        await stage.status(pledge.pledge_id, "lapsed")
+        await stage.quiet()
+
+
+async def _being_opened(stage: Stage, pledge: PledgeMade) -> bool:
+    return ((await stage.checkout(pledge.pledge_id)).get("queue") or {}).get("position") == 0
+
+
+async def _hidden(stage: Stage, pledge: PledgeMade) -> bool:
+    return (await stage.checkout(pledge.pledge_id))["queue"] is None
+
+
+@pytest.mark.parametrize(
+    "faults", [{}, {"error_rate": 0.5}, {"error_after_rate": 0.5}, {"rate_limit_per_s": 20}]
+)
+async def test_a_payment_that_races_the_cancel_is_counted_or_refused_never_lost(
+    tmp_path: Path, faults: dict[str, Any]
+) -> None:
+    async with running(tmp_path) as stage:
+        drive = a_drive()
+        pledges = [a_pledge(drive) for _ in range(12)]
+        await stage.tell(drive, *pledges)
+        urls = [await stage.opened(pledge.pledge_id) for pledge in pledges]
+        await stage.faults(**faults)
+        await asyncio.gather(
+            stage.tell(*(cancelled(pledge) for pledge in pledges)),
+            *(_try_to_pay(stage, url, place) for place, url in enumerate(urls)),
+        )
+        await stage.faults()
+        await stage.quiet(20)
+        states = [(await stage.checkout(pledge.pledge_id))["status"] for pledge in pledges]
+        assert set(states) <= {"paid", "lapsed"}
+        assert await stage.books() == await stage.witness()
+        assert sum(25 for state in states if state == "paid") == float((await stage.witness()).get("USD", 0))
+
+
+async def _try_to_pay(stage: Stage, url: str, place: int) -> None:
+    await asyncio.sleep(place * 0.06)  # spread over the round in which checkouts are closed
+    async with stage.http.post(f"{url}/pay", json={"card": "4242424242424242"}) as answer:
+        assert answer.status in (200, 410), await answer.text()

@@ -1,0 +1,129 @@
+"""PATCH of a drive: which fields may change in which state, and what is said of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backbone.contracts.pledges import DriveChanged, DriveState
+from services.pledges.domain import CHANGEABLE
+from services.pledges.wishes import DriveChange
+from tests.pledges.stage import Stage, a_drive, usd
+
+NEW: dict[str, Any] = {
+    "slug": "frost",
+    "title": {"en": "Frost", "ar": "صقيع"},
+    "currency": "EUR",
+    "goal": usd("2000.00"),
+    "starts_at": "2022-01-06T12:00:00.000Z",
+    "ends_at": "2022-01-20T12:00:00.000Z",
+    "description": "More blankets.",
+    "beneficiaries": [{"name": "A", "share_bps": 10_000}],
+    "permit": "MOSA 13",
+    "zakat_eligible": True,
+    "impact": [{"label": "a blanket", "cost": usd("10.00")}],
+    "milestones": [{"title": "half", "amount": usd("500.00")}],
+    "menu": [usd("5.00")],
+    "test": True,
+}
+
+
+def test_the_table_and_this_test_know_every_field() -> None:
+    assert set(NEW) == set(DriveChange.model_fields)
+    assert set().union(*CHANGEABLE.values()) == set(NEW) - {"currency"}
+
+
+@pytest.mark.parametrize("state", list(DriveState))
+@pytest.mark.parametrize("field", sorted(set(NEW) - {"currency"}))
+async def test_every_field_in_every_state_does_what_the_table_says(
+    stage: Stage, state: DriveState, field: str
+) -> None:
+    drive = await stage.drive(state=state.value)
+    before, said = (await stage.get("/v1/drives/winter")).json(), len(await stage.said())
+    reply = await stage.patch("/v1/drives/winter", {field: NEW[field]})
+    after = (await stage.get(f"/v1/drives/{drive}")).json()
+    news = (await stage.said())[said:]
+    if field in CHANGEABLE[state]:
+        assert (reply.status, reply.json()) == (200, before | {field: NEW[field]})
+        assert after == reply.json()
+        (event,) = news
+        assert isinstance(event, DriveChanged)
+        assert event.version == said + 1
+        assert event.state == state
+    else:
+        assert (reply.status, reply.json()["type"]) == (409, "/problems/drive-field-fixed")
+        assert [one["pointer"] for one in reply.json()["errors"]] == [f"/{field}"]
+        assert (after, news) == (before, [])
+
+
+async def test_the_announcement_carries_what_is_shown(stage: Stage) -> None:
+    await stage.drive()
+    await stage.patch("/v1/drives/winter", {name: NEW[name] for name in ("title", "goal", "milestones")})
+    event = (await stage.said())[-1]
+    assert isinstance(event, DriveChanged)
+    assert (event.title, event.goal.minor_units) == (NEW["title"], 200_000)
+    assert [(one.title, one.amount.minor_units) for one in event.milestones] == [("half", 50_000)]
+
+
+async def test_what_is_so_already_is_silent_even_where_it_is_fixed(stage: Stage) -> None:
+    await stage.drive(**{name: NEW[name] for name in NEW if name not in ("slug", "currency", "test")})
+    said = await stage.said()
+    reply = await stage.patch("/v1/drives/winter", (await stage.get("/v1/drives/winter")).json() and {
+        "slug": "winter", "currency": "USD", "starts_at": "2022-01-06T14:00:00+02:00", "test": False,
+        "title": NEW["title"], "menu": NEW["menu"],
+    })  # fmt: skip
+    assert reply.status == 200
+    assert (await stage.patch("/v1/drives/winter", {})).status == 200
+    assert await stage.said() == said
+
+
+async def test_an_optional_field_is_taken_away_by_null_a_needed_one_is_not(stage: Stage) -> None:
+    await stage.drive(permit="MOSA 12", description="x", ends_at="2030-01-01T00:00:00Z")
+    gone = await stage.patch("/v1/drives/winter", {"permit": None, "description": None, "ends_at": None})
+    assert (gone.json()["permit"], gone.json()["description"], gone.json()["ends_at"]) == (None, None, None)
+    for field in ("title", "goal", "menu"):
+        kept = await stage.patch("/v1/drives/winter", {field: None})
+        assert (kept.status, kept.json()["errors"][0]["pointer"]) == (422, f"/{field}")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"goal": usd("0.00")}, {"goal": {"currency": "EUR", "value": "5.00"}}, {"title": ""},
+        {"colour": "red"},
+        {"currency": "EUR"}, {"ends_at": "2022-01-07T12:00:00"}, {"ends_at": "2021-01-01T00:00:00Z"},
+        {"menu": [usd("1000000.00")]}, {"beneficiaries": [{"name": "A", "share_bps": 1}]}, {"title": "a\x00"},
+        {"title": "\ud800"}, {"state": "closed"}, {"slug": "A B"},
+    ],
+)  # fmt: skip
+async def test_a_change_that_does_not_fit_the_whole_drive_is_refused(
+    stage: Stage, fields: dict[str, Any]
+) -> None:
+    await stage.drive(state="draft", starts_at="2022-01-01T00:00:00Z")
+    before, said = (await stage.get("/v1/drives/winter")).json(), await stage.said()
+    reply = await stage.patch("/v1/drives/winter", fields)
+    assert (reply.status, reply.json()["type"]) == (422, "/problems/invalid-request")
+    assert reply.json()["errors"]
+    assert ((await stage.get("/v1/drives/winter")).json(), await stage.said()) == (before, said)
+
+
+async def test_the_currency_stays_as_it_was_made(stage: Stage) -> None:
+    await stage.drive(state="draft")
+    reply = await stage.patch(
+        "/v1/drives/winter", {"currency": "EUR", "goal": {"currency": "EUR", "value": "5.00"}}
+    )
+    assert (reply.status, reply.json()["type"]) == (409, "/problems/drive-field-fixed")
+
+
+async def test_a_slug_that_is_taken_an_unknown_drive_and_a_key_that_may_not(stage: Stage) -> None:
+    await stage.drive(state="draft")
+    await stage.post("/v1/drives", a_drive("summer"))
+    taken = await stage.patch("/v1/drives/winter", {"slug": "summer"})
+    assert (taken.status, taken.json()["type"]) == (409, "/problems/slug-taken")
+    assert (await stage.patch("/v1/drives/nowhere", {"title": "x"})).status == 404
+    assert (await stage.patch("/v1/drives/winter", {"title": "x"}, scopes=("pledges",))).status == 403
+    assert (await stage.patch("/v1/drives/winter", {"title": "x"}, mode="test")).status == 403
+    await stage.post("/v1/drives", a_drive("trial", test=True))
+    assert (await stage.patch("/v1/drives/trial", {"test": False}, mode="test")).status == 403
+    assert (await stage.patch("/v1/drives/trial", {"title": "x"}, mode="test")).status == 200
