@@ -32,18 +32,22 @@ def serve(
     ] = DEFAULT_WEBHOOK_SECRET,
     api_key: Annotated[str, typer.Option(envvar="ATAA_STRIPE_API_KEY")] = DEFAULT_API_KEY,
     data: Annotated[Path | None, typer.Option(help="SQLite file to keep everything in")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; another only inside a container")] = (
+        "127.0.0.1"
+    ),
+    public_url: Annotated[str, typer.Option(help="Where donors reach its pages, if not there")] = "",
     exit_with_parent: Annotated[bool, typer.Option(help="Exit when standard input ends")] = False,
 ) -> None:
-    """Serve the Stripe sandbox on the loopback."""
+    """Serve the Stripe sandbox, on the loopback unless told otherwise."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     url = webhook_url or f"http://127.0.0.1:{os.environ.get('ATAA_GATEWAY_PORT', '8000')}/webhooks/stripe"
     secret = webhook_secret.partition(",")[0].strip() or DEFAULT_WEBHOOK_SECRET
-    options = Options(port, url, secret, api_key or DEFAULT_API_KEY, data)
+    options = Options(port, url, secret, api_key or DEFAULT_API_KEY, data, host, public_url.rstrip("/"))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(options, exit_with_parent))
     except OSError as error:
-        raise _stopped(f"cannot listen on 127.0.0.1:{port} (ATAA_SANDBOX_PORT): {error.strerror}") from None
+        raise _stopped(f"cannot listen on {host}:{port} (ATAA_SANDBOX_PORT): {error.strerror}") from None
     except sqlite3.Error as error:
         raise _stopped(f"cannot use the data file {data}: {error}") from None
     except ValueError as error:

@@ -30,7 +30,10 @@ log = logging.getLogger("rehearsal.sandbox")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run: `data` None keeps nothing, `port` 0 takes any free one."""
+    """How to run: `data` None keeps nothing, `port` 0 takes any free one.
+
+    `public_url` is where donors reach the pages; empty: where it listens.
+    """
 
     port: int
     webhook_url: str
@@ -38,6 +41,7 @@ class Options:
     api_key: str
     data: Path | None = None
     host: str = "127.0.0.1"
+    public_url: str = ""
 
 
 class Sandbox:
@@ -67,7 +71,7 @@ class Sandbox:
 
     async def __aenter__(self) -> Sandbox:
         port = await self._server.listen(self._options.host, self._options.port)
-        self._account.base_url = f"http://{self._options.host}:{port}"
+        self._account.base_url = self._options.public_url or f"http://{self._options.host}:{port}"
         events = self._account.events
         deliveries = Deliveries(events, self._client, self._options.webhook_secret, self._faults)
         events.deliver = deliveries.deliver
