@@ -13,8 +13,8 @@ help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 	@printf '\nARGS="…" is passed on: make demo ARGS=--help\n'
 
-demo: $(VENV)/.runtime ## Replay the 11-million-dollar drive and prove the books (ARGS=--exit to end by itself)
-	@$(PY) -m rehearsal demo $(ARGS)
+demo: $(VENV)/.runtime ## Replay the 11-million-dollar drive and prove the books (ARGS=--exit ends it; STACK=1: on Kafka)
+	@$(PY) -m rehearsal demo $(if $(filter-out 0,$(STACK)),--real) $(ARGS)
 
 run: $(VENV)/.runtime ## Serve everything from one process until Ctrl-C; data is kept in $$ATAA_DATA_DIR (.ataa)
 	@$(PY) -m embedded $(ARGS)

@@ -15,7 +15,7 @@ from rehearsal.door import NoAnswer
 from rehearsal.proof import QUIET_LIMIT_S
 from rehearsal.recording import BadRecording
 from rehearsal.stage import CannotStage, Stage
-from rehearsal.supervise import CannotRun, Troupe, troupe_of
+from rehearsal.supervise import CannotRun, Cast, troupe_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -56,6 +56,12 @@ def demo(
         str | None, typer.Option(help="Faults of the sandbox, as JSON for /_sandbox/faults.")
     ] = None,
     quiet_seconds: Annotated[float, typer.Option(min=1, help="How long to wait for rest.")] = QUIET_LIMIT_S,
+    real: Annotated[
+        bool, typer.Option("--real", help="On Kafka and PostgreSQL, each service its own process.")
+    ] = False,
+    port_base: Annotated[
+        int | None, typer.Option(envvar="ATAA_STACK_PORT_BASE", min=1024, max=65000, help="With --real.")
+    ] = None,
     data_dir: Annotated[Path, typer.Option(envvar="ATAA_DATA_DIR")] = Path(".ataa"),
     gateway_port: Annotated[int, typer.Option(envvar="ATAA_GATEWAY_PORT", min=1, max=65535)] = 8000,
     sandbox_port: Annotated[int, typer.Option(envvar="ATAA_SANDBOX_PORT", min=1, max=65535)] = 8012,
@@ -74,11 +80,20 @@ def demo(
         recording=recording,
         faults=_faults(faults),
         quiet_s=quiet_seconds,
+        stack="real" if real else "embedded",
     )
-    raise typer.Exit(play(options, Screen()))
+    screen = Screen()
+    raise typer.Exit(play(options, screen, _real_cast(data_dir, port_base, screen) if real else troupe_of))
 
 
-def play(options: Options, screen: Screen, troupe_of: Callable[[Stage], Troupe] = troupe_of) -> int:
+def _real_cast(data_dir: Path, port_base: int | None, screen: Screen) -> Callable[[Stage], Cast]:
+    # Kafka's and PostgreSQL's clients are imported only where they are played with.
+    from rehearsal.real import cast_of
+
+    return lambda stage: cast_of(stage, data_dir, port_base, screen.say)
+
+
+def play(options: Options, screen: Screen, troupe_of: Callable[[Stage], Cast] = troupe_of) -> int:
     """The exit code: 0 proven, 1 not proven or not able to run (one line says why), 130 interrupted."""
     try:
         with asyncio.Runner(loop_factory=_event_loop) as runner:

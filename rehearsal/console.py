@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -16,11 +17,11 @@ from rich.text import Text
 from rehearsal.amounts import CURRENCY
 from rehearsal.donors import Tally
 from rehearsal.proof import Proof
-from rehearsal.report import REPORT, Figures
+from rehearsal.report import REPORT, Figures, Stack
 
-AIM_PER_S: Final = 150.0
-AIM_P99_MS: Final = 600.0
 AIM_RSS_MB: Final = 200.0
+_ENGINES: Final = frozenset({"kafka", "postgres", "prometheus"})
+"""What is not Ataa's own; its memory is told, not judged."""
 _LINE_EACH_S: Final = 5.0
 _PLAIN_WIDTH: Final = 100
 
@@ -30,6 +31,17 @@ _WITNESSES: Final = {
     "totals": ("The totals (leaderboard)", "what viewers are shown"),
     "pledges": ("The promises (pledges)", "promises that were kept"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Aims:
+    """What is hoped for on two cores: whole donations a second, from card to screen in 99 of 100."""
+
+    per_s: float
+    p99_ms: float
+
+
+AIMS: Final[Mapping[Stack, Aims]] = {"embedded": Aims(150.0, 600.0), "real": Aims(60.0, 1000.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +109,11 @@ class Screen:
             self._line_at = time.monotonic()
             self.say(moment.line())
 
-    def prove(self, proof: Proof, figures: Figures, tally: Tally) -> None:
+    def prove(self, proof: Proof, figures: Figures, tally: Tally, stack: Stack = "embedded") -> None:
         """The proof, the figures and the verdict."""
         self.console.print()
         self.console.print(_books(proof))
-        self.console.print(_figures(proof, figures, tally))
+        self.console.print(_figures(proof, figures, tally, AIMS[stack]))
         for line in shortcomings(proof):
             self.console.print(Text(line, style="red"), soft_wrap=True)
         for trouble in tally.troubles[:5]:
@@ -133,7 +145,7 @@ def _books(proof: Proof) -> Table:
     return table
 
 
-def _figures(proof: Proof, figures: Figures, tally: Tally) -> Table:
+def _figures(proof: Proof, figures: Figures, tally: Tally, aims: Aims) -> Table:
     table = Table(title="What happened", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -147,17 +159,18 @@ def _figures(proof: Proof, figures: Figures, tally: Tally) -> Table:
         (
             "Donations a second, busiest 20 s",
             f"{figures.donations_per_s:.1f}",
-            f"aim: at least {AIM_PER_S:.0f}",
+            f"aim: at least {aims.per_s:.0f}",
         ),
         ("From card to screen, half within", _ms(figures.freshness_p50_ms), ""),
         (
             "From card to screen, 99 of 100 within",
             _ms(figures.freshness_p99_ms),
-            f"aim: at most {AIM_P99_MS:.0f} ms",
+            f"aim: at most {aims.p99_ms:.0f} ms",
         ),
     ]
     for process, peak in figures.peak_rss_mb.items():
-        rows.append((f"Most memory, {process}", f"{peak:.0f} MB", f"aim: at most {AIM_RSS_MB:.0f} MB"))
+        aim = "" if process in _ENGINES else f"aim: at most {AIM_RSS_MB:.0f} MB"
+        rows.append((f"Most memory, {process}", f"{peak:.0f} MB", aim))
     for row in rows:
         table.add_row(*row)
     return table

@@ -23,7 +23,7 @@ from rehearsal.gifts import Crowd
 from rehearsal.opening import open_drive
 from rehearsal.proof import QUIET_LIMIT_S, Auditor, Proof, Unreadable, settle
 from rehearsal.stage import DRIVE, Stage, set_stage
-from rehearsal.supervise import Supervisor, Troupe, troupe_of
+from rehearsal.supervise import Cast, Supervisor, troupe_of
 from rehearsal.watch import Watch
 
 CURVE_SHARE: Final = 0.45
@@ -54,6 +54,7 @@ class Options:
     recording: Path | None = None
     faults: Mapping[str, Any] | None = None
     quiet_s: float = QUIET_LIMIT_S
+    stack: report.Stack = "embedded"
 
 
 def plan_of(options: Options) -> Plan:
@@ -65,7 +66,7 @@ def plan_of(options: Options) -> Plan:
     return recording.replay(options.recording.name, minutes, gifts, options.curve_s, options.seed)
 
 
-async def perform(options: Options, screen: Screen, troupe_of: Callable[[Stage], Troupe] = troupe_of) -> int:
+async def perform(options: Options, screen: Screen, troupe_of: Callable[[Stage], Cast] = troupe_of) -> int:
     """Run it all; 0 when the proof holds, 1 when not.
 
     Raises stage.CannotStage, recording.BadRecording, supervise.CannotRun, door.NoAnswer, donors.Refused.
@@ -145,8 +146,8 @@ class Show:
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-        report.write(report.compose(figures, proof))
-        self._screen.prove(proof, figures, donors.tally)
+        report.write(report.compose(figures, proof, self._options.stack))
+        self._screen.prove(proof, figures, donors.tally, self._options.stack)
         enough = len(donors.tally.paid) >= self._options.gifts
         if not enough:
             self._screen.say(f"Only {len(donors.tally.paid):,} of {self._options.gifts:,} gifts were paid.")

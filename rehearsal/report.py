@@ -4,14 +4,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rehearsal.amounts import CURRENCY
 from rehearsal.freshness import Freshness, busiest_rate, percentile
 from rehearsal.proof import Book, Proof
 
 REPORT: Final = Path("demo-report.json")
-STACK: Final = "embedded"
+
+Stack = Literal["embedded", "real"]
+"""One process on SQLite, or Kafka, PostgreSQL and each service its own process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,10 @@ def measure(
     )
 
 
-def compose(figures: Figures, proof: Proof) -> dict[str, Any]:
+def compose(figures: Figures, proof: Proof, stack: Stack = "embedded") -> dict[str, Any]:
     """The report as it is written."""
     return {
-        "stack": STACK,
+        "stack": stack,
         "donations": figures.donations,
         "duration_s": figures.duration_s,
         "donations_per_s": figures.donations_per_s,

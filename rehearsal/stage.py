@@ -23,6 +23,7 @@ _OF_ANOTHER_INSTALLATION: Final = (
     "ATAA_KAFKA_",
     "ATAA_SMTP_",
     "ATAA_STRIPE_",
+    "ATAA_TOKEN_SECRET",
 )
 """A demo is an installation of its own: it must not reach the user's databases, mail or Stripe account."""
 
@@ -56,14 +57,17 @@ class Stage:
         """What to open while it runs."""
         return f"{self.gateway_url}/overlay/{DRIVE}"
 
-    def embedded_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The settings of the embedded process: the user's, but nothing that leads out of the demo."""
-        kept = {
+    def own_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The user's settings, but nothing that leads out of the demo."""
+        return {
             name: value
             for name, value in environment.items()
             if not name.startswith(_OF_ANOTHER_INSTALLATION)
         }
-        return kept | {
+
+    def embedded_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The settings of the embedded process."""
+        return self.own_environment(environment) | {
             "ATAA_DATA_DIR": str(self.directory),
             "ATAA_GATEWAY_PORT": str(self.gateway_port),
             "ATAA_SANDBOX_PORT": str(self.sandbox_port),

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -42,11 +43,20 @@ def _die_with_parent() -> None:
 class Child:
     """One process: its command, its log, and the most memory any of its incarnations had (bytes).
 
-    `arguments` follow the interpreter; `probe` is an address that answers 200 once it is ready.
+    `arguments` follow the interpreter; `probe` is an address that answers 200 once it is ready, or
+    `tcp://host:port` that connects. `weigh` measures by process id what has children of its own.
     """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path, probe: str
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        probe: str,
+        *,
+        stop_signal: int = signal.SIGTERM,
+        weigh: Callable[[int], int] | None = None,
     ) -> None:
         self.name = name
         self.probe = probe
@@ -54,6 +64,8 @@ class Child:
         self._arguments = [sys.executable, *arguments]
         self._environment = dict(environment)
         self._log = log
+        self._stop_signal = stop_signal
+        self._weigh = weigh
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths: deque[float] = deque(maxlen=_DEATHS_ALLOWED)
 
@@ -92,6 +104,9 @@ class Child:
 
     def measure(self) -> None:
         """Take the kernel's high-water mark of resident memory; where there is no /proc there is none."""
+        if self._weigh is not None and self.pid is not None:
+            self.peak_rss = max(self.peak_rss, self._weigh(self.pid))
+            return
         try:
             status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
         except OSError:
@@ -104,9 +119,9 @@ class Child:
         return " | ".join(lines[-_LAST_WORDS:]) or "it said nothing"
 
     def ask_to_stop(self) -> None:
-        """SIGTERM, and the end of its input."""
+        """The signal it ends at, and the end of its input."""
         if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+            self._process.send_signal(self._stop_signal)
             _close(self._process.stdin)
 
     def stop(self, within_s: float) -> None:
@@ -134,15 +149,38 @@ def _close(pipe: IO[bytes] | None) -> None:
         pipe.close()
 
 
+async def _nothing() -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Processes that start together, and what is to be done once all of them are ready."""
+
+    children: Sequence[Child]
+    then: Callable[[], Awaitable[None]] = _nothing
+
+
+class Cast(Protocol):
+    """The processes of a demo, act by act in the order in which they start."""
+
+    @property
+    def acts(self) -> Sequence[Act]:
+        """What starts first stops last."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Troupe:
-    """The processes of a demo, in the order in which they start."""
+    """The embedded system and the sandbox beside it."""
 
     sandbox: Child
     embedded: Child
 
-    def __iter__(self) -> Iterator[Child]:
-        return iter((self.sandbox, self.embedded))
+    @property
+    def acts(self) -> Sequence[Act]:
+        """The sandbox first."""
+        return (Act((self.sandbox,)), Act((self.embedded,)))
 
 
 def troupe_of(stage: Stage) -> Troupe:
@@ -169,21 +207,26 @@ def troupe_of(stage: Stage) -> Troupe:
 
 
 class Supervisor:
-    """Runs a troupe and writes its pids to `pids`; use as an async context manager."""
+    """Runs a cast and writes its pids to `pids`; use as an async context manager."""
 
     def __init__(
-        self, troupe: Troupe, pids: Path, session: aiohttp.ClientSession, say: Callable[[str], None]
+        self, cast: Cast, pids: Path, session: aiohttp.ClientSession, say: Callable[[str], None]
     ) -> None:
         self.restarts = 0
-        self._troupe = troupe
+        self._acts = cast.acts
+        self._troupe = [child for act in self._acts for child in act.children]
         self._pids = pids
         self._session = session
         self._say = say
 
     async def __aenter__(self) -> "Supervisor":
         try:
-            for child in self._troupe:
-                await self._start(child)
+            for act in self._acts:
+                for child in act.children:
+                    child.start()
+                self._write_pids()
+                await asyncio.gather(*(self._ready(child) for child in act.children))
+                await act.then()
         except BaseException:
             self._stop()
             raise
@@ -222,9 +265,7 @@ class Supervisor:
         child.start()
         self._write_pids()
 
-    async def _start(self, child: Child) -> None:
-        child.start()
-        self._write_pids()
+    async def _ready(self, child: Child) -> None:
         give_up = time.monotonic() + READY_S
         while not await self._answers(child.probe):
             if child.exit_status() is not None:
@@ -234,6 +275,8 @@ class Supervisor:
             await asyncio.sleep(0.1)
 
     async def _answers(self, probe: str) -> bool:
+        if probe.startswith("tcp:"):
+            return await _connects(probe)
         try:
             async with self._session.get(probe, timeout=aiohttp.ClientTimeout(total=2.0)) as response:
                 return response.status == 200
@@ -247,7 +290,18 @@ class Supervisor:
         fresh.replace(self._pids)
 
     def _stop(self) -> None:
-        """The embedded system first, so that it can still reach the sandbox while it drains."""
-        for child in reversed(list(self._troupe)):
+        """The last first, so that it can still reach what it needs while it drains."""
+        for child in reversed(self._troupe):
             child.ask_to_stop()
             child.stop(_STOP_S)
+
+
+async def _connects(probe: str) -> bool:
+    place = urlsplit(probe)
+    try:
+        async with asyncio.timeout(2.0):
+            _, writer = await asyncio.open_connection(place.hostname, place.port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
