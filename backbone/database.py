@@ -8,7 +8,7 @@ database is awaited. `FOR UPDATE` compiles to nothing there; the lock stands for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,8 +33,9 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 from sqlalchemy.types import TypeDecorator
 
 from backbone.in_loop import InLoopSession, open_sqlite
@@ -42,7 +43,12 @@ from backbone.in_loop import InLoopSession, open_sqlite
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
+_OWN: Final = text("SELECT pg_try_advisory_lock(7355608, hashtext(:name))")
+
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
+
+Owned = Callable[[], Awaitable[bool]]
+"""Whether what one process at a time may do is ours at present; see `Database.sole_owner`."""
 
 BIGINT_KEY = BigInteger().with_variant(Integer, "sqlite")
 """An auto-numbered key: SQLite numbers only columns of type INTEGER."""
@@ -161,8 +167,11 @@ class Database:
             self._reader = open_sqlite(url, "DEFERRED", "NORMAL")
         else:
             driver = parsed.set(drivername="postgresql+asyncpg")
-            self._durable = self._lossy = self._reader = create_async_engine(
+            self._durable = self._lossy = create_async_engine(
                 driver, pool_size=pool_size, max_overflow=0, pool_pre_ping=True
+            )
+            self._reader = self._durable.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
 
     @asynccontextmanager
@@ -183,9 +192,37 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
-        """A consistent view for reads; it waits for no writer."""
+        """A consistent view for reads: all of its questions see one moment. It waits for no writer."""
         async with self._begun(self._reader) as session:
             yield session
+
+    @asynccontextmanager
+    async def sole_owner(self, name: str) -> AsyncIterator[Owned]:
+        """A question to ask before each round of what one process at a time may do on this database.
+
+        It answers whether this process owns `name`, taking it if nobody does, and raises once an
+        ownership is lost: the lock belongs to a connection of its own and ends with it, with the
+        block, the process or the server. On SQLite the lock on the data directory stands for it.
+        """
+        if not isinstance(self._durable, AsyncEngine):
+            yield _always
+            return
+        # Not of the pool, whose connections must go back; dropped by the server when we fall silent.
+        alive = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+        engine = create_async_engine(
+            self._durable.url, poolclass=NullPool, isolation_level="AUTOCOMMIT",
+            connect_args={"server_settings": alive},
+        )  # fmt: skip
+        connection = await engine.connect()
+        try:
+            yield _Ownership(connection, name).held
+        finally:
+            raw = await connection.get_raw_connection()
+            if raw.driver_connection is not None:
+                raw.driver_connection.terminate()
+            await connection.invalidate()
+            await connection.close()
+            await engine.dispose()
 
     def _turn(self) -> AbstractAsyncContextManager[Any]:
         return self._writing or nullcontext()
@@ -219,6 +256,28 @@ class Database:
                 await engine.dispose()
             else:
                 engine.dispose()
+
+
+async def _always() -> bool:
+    return True
+
+
+class _Ownership:
+    """An advisory lock of one connection."""
+
+    def __init__(self, connection: AsyncConnection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._held = False
+
+    async def held(self) -> bool:
+        """Whether the lock is held, taken if it is free; raises ConnectionError once it is lost."""
+        raw = (await self._connection.get_raw_connection()).driver_connection
+        if raw is None or raw.is_closed():
+            raise ConnectionError(f"the ownership of {self._name} went with its connection")
+        if not self._held:
+            self._held = bool(await self._connection.scalar(_OWN, {"name": self._name}))
+        return self._held
 
 
 def _upgrade(connection: Connection, scripts: Path) -> None:

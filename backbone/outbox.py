@@ -30,6 +30,9 @@ from backbone.telemetry import TRACEPARENT
 BATCH: Final = 500
 POLL_S: Final = 0.2
 WATERMARK_S: Final = 1.0
+STANDBY_S: Final = 0.5
+"""How often a second process looks whether the first one's relay is gone."""
+
 MAX_EVENT_BYTES: Final = 512 * 1024
 """A larger message would be refused by a broker and poison the producer (KNOWLEDGE.md)."""
 
@@ -125,18 +128,28 @@ class Relay:
         self._pace = Pace()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Relay until `stop`; what the bus refuses waits in the outbox and is tried again."""
-        while not stop.is_set():
-            await self._pace.keep()
-            self._database.said.clear()
-            try:
-                more = await self._round()
-            except BusUnavailable as error:
-                log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
-                await _wait(stop, 0.5)
-                continue
-            if not more:
-                await _wait(self._database.said, POLL_S)
+        """Relay until `stop`, alone on this database; what the bus refuses waits and is tried again.
+
+        Where another process relays, its death is waited for.
+        """
+        async with self._database.sole_owner(f"{self._service}.relay") as owned:
+            while not stop.is_set():
+                if await owned():
+                    await self._relay(stop)
+                else:
+                    await _wait(stop, STANDBY_S)
+
+    async def _relay(self, stop: asyncio.Event) -> None:
+        await self._pace.keep()
+        self._database.said.clear()
+        try:
+            more = await self._round()
+        except BusUnavailable as error:
+            log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
+            await _wait(stop, 0.5)
+            return
+        if not more:
+            await _wait(self._database.said, POLL_S)
 
     async def empty(self) -> bool:
         """Whether nothing waits."""

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 
 from backbone import idempotency
 from backbone.bus import Partition, Record
 from backbone.database import Database, after_commit
 from backbone.idempotency import Key, KeyReused, StillRunning, Stored
 from backbone.inbox import Fenced, advance, remember
-from tests.backbone.notes import Note, noted, open_database, sqlite_url
+from tests.backbone.notes import DOORS, Note, noted, open_database, sqlite_url
+from tests.real import fresh_postgres
 
 
-@pytest.fixture(params=["sqlite"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(sqlite_url(tmp_path)) as opened:
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path)
+    else:
+        async with fresh_postgres() as fresh:
+            yield fresh
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    async with open_database(url) as opened:
         yield opened
 
 
@@ -51,6 +60,15 @@ async def test_a_reader_sees_the_past_while_a_writer_writes_and_neither_waits(da
         async with asyncio.timeout(1):
             assert await noted(database) == [("k", "before")]
     assert [text for _, text in await noted(database)] == ["before", "during"]
+
+
+async def test_all_questions_of_a_read_see_one_moment(database: Database) -> None:
+    async with database.reading() as session:
+        before = (await session.execute(select(func.count()).select_from(Note))).scalar_one()
+        await note(database, "meanwhile")
+        after = (await session.execute(select(func.count()).select_from(Note))).scalar_one()
+    assert (before, after) == (0, 0)
+    assert len(await noted(database)) == 1
 
 
 async def test_a_cancelled_writer_leaves_no_lock_behind(database: Database) -> None:
@@ -124,13 +142,13 @@ async def test_a_key_replays_its_answer_names_a_mismatch_and_says_when_it_still_
         assert (await idempotency.recall(session, [other]))[other].replay("hash") == (201, b"[]")
 
 
-def test_a_killed_process_keeps_what_it_committed_and_nothing_else(tmp_path: Path) -> None:
+async def test_a_killed_process_keeps_what_it_committed_and_nothing_else(url: str) -> None:
     script = f"""
 import asyncio, os, signal
 from sqlalchemy import insert
 from tests.backbone.notes import Note, open_database
 async def main():
-    async with open_database({sqlite_url(tmp_path)!r}) as database:
+    async with open_database({url!r}) as database:
         async with database.transaction() as session:
             await session.execute(insert(Note), [{{"about": "k", "text": "committed"}}])
         async with database.transaction() as session:
@@ -138,16 +156,9 @@ async def main():
             os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
-    died = subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[2])
-    assert died.returncode == -9
-
-    async def read() -> list[tuple[str, str]]:
-        from tests.backbone.notes import DOORS
-
-        database = Database(sqlite_url(tmp_path), DOORS)
-        try:
-            return await noted(database)
-        finally:
-            await database.close()
-
-    assert asyncio.run(read()) == [("k", "committed")]
+    here = Path(__file__).parents[2]
+    died = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=here)
+    assert await died.wait() == -9
+    database = Database(url, DOORS)
+    assert await noted(database) == [("k", "committed")]
+    await database.close()

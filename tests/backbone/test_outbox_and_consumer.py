@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,40 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from backbone.bus import BusUnavailable, Message, Partition, partition_of
+from backbone.bus import BusUnavailable, EventBus, Message, Partition, partition_of
+from backbone.bus_kafka import KafkaBus
 from backbone.bus_sqlite import SqliteBus
 from backbone.consumer import Consumer
 from backbone.database import Database
 from backbone.outbox import EventTooLarge, Relay, announce
 from tests.backbone.notes import DOORS, Noted, noted, open_database, sqlite_url, take_notes
+from tests.real import fresh_postgres, fresh_topics
 from tests.waiting import until
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(sqlite_url(tmp_path)) as opened:
-        yield opened
+@pytest.fixture(params=["embedded", "real"])
+async def system(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Database, EventBus]]:
+    """A database and a bus as they run together: SQLite with the embedded bus, PostgreSQL with Kafka."""
+    async with AsyncExitStack() as stack:
+        bus: EventBus
+        if request.param == "embedded":
+            url, bus = sqlite_url(tmp_path), SqliteBus(tmp_path / "bus.db")
+        else:
+            url = await stack.enter_async_context(fresh_postgres())
+            bootstrap, prefix = await stack.enter_async_context(fresh_topics("notes", "notes.dead-letter"))
+            bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=3_000)
+        stack.push_async_callback(bus.close)
+        yield await stack.enter_async_context(open_database(url)), bus
 
 
 @pytest.fixture
-async def bus(tmp_path: Path) -> AsyncIterator[SqliteBus]:
-    opened = SqliteBus(tmp_path / "bus.db")
-    yield opened
-    await opened.close()
+def database(system: tuple[Database, EventBus]) -> Database:
+    return system[0]
+
+
+@pytest.fixture
+def bus(system: tuple[Database, EventBus]) -> EventBus:
+    return system[1]
 
 
 @asynccontextmanager
@@ -56,7 +70,7 @@ async def outbox_rows(database: Database) -> int:
 
 
 async def test_what_is_announced_is_heard_once_and_the_outbox_empties(
-    database: Database, bus: SqliteBus
+    database: Database, bus: EventBus
 ) -> None:
     relay = Relay("tests", database, bus, ["notes"])
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
@@ -121,7 +135,7 @@ async def test_a_publish_without_acknowledgement_is_repeated_and_counts_once(
 
 
 async def test_one_poisonous_event_becomes_a_dead_letter_and_its_neighbours_are_handled(
-    database: Database, bus: SqliteBus
+    database: Database, bus: EventBus
 ) -> None:
     letters = await bus.follow(["notes.dead-letter"], "beginning")
     texts = [f"t{n}" for n in range(20)] + ["poison"] + [f"u{n}" for n in range(20)]
@@ -138,7 +152,7 @@ async def test_one_poisonous_event_becomes_a_dead_letter_and_its_neighbours_are_
     assert b"this one cannot be noted" in letter.value
 
 
-async def test_undecodable_bytes_become_a_dead_letter(database: Database, bus: SqliteBus) -> None:
+async def test_undecodable_bytes_become_a_dead_letter(database: Database, bus: EventBus) -> None:
     letters = await bus.follow(["notes.dead-letter"], "beginning")
     await bus.publish([Message("notes", "k", "evt_1", Noted.wire_name, b"{not json")])
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
@@ -146,7 +160,7 @@ async def test_undecodable_bytes_become_a_dead_letter(database: Database, bus: S
         assert [record.id for record in await letters.fetch(10, 5.0)] == ["evt_1"]
 
 
-async def test_an_event_of_an_unknown_name_is_passed_over(database: Database, bus: SqliteBus) -> None:
+async def test_an_event_of_an_unknown_name_is_passed_over(database: Database, bus: EventBus) -> None:
     known = Noted(about="k", text="known").to_bytes()
     await bus.publish([Message("notes", "k", "evt_1", "from.the_future.v9", b"?")])
     await bus.publish([Message("notes", "k", "evt_2", Noted.wire_name, known)])
@@ -159,7 +173,7 @@ async def test_an_event_of_an_unknown_name_is_passed_over(database: Database, bu
 
 
 async def test_a_consumer_whose_position_was_moved_by_another_stops_and_reads_from_there(
-    database: Database, bus: SqliteBus
+    database: Database, bus: EventBus
 ) -> None:
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
     async with running(Relay("tests", database, bus, ["notes"]), consumer):
@@ -183,7 +197,7 @@ async def test_a_consumer_whose_position_was_moved_by_another_stops_and_reads_fr
     assert await noted(database) == [("k", "a"), ("k", "c")]
 
 
-async def test_a_restarted_consumer_repeats_nothing(database: Database, bus: SqliteBus) -> None:
+async def test_a_restarted_consumer_repeats_nothing(database: Database, bus: EventBus) -> None:
     relay = Relay("tests", database, bus, ["notes"])
     for text in ("a", "b", "c"):
         async with running(relay, Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)):
@@ -196,7 +210,7 @@ async def test_a_restarted_consumer_repeats_nothing(database: Database, bus: Sql
     assert [text for _, text in await noted(database)] == ["a", "b", "c"]
 
 
-async def test_silent_partitions_learn_how_far_the_speaker_is(database: Database, bus: SqliteBus) -> None:
+async def test_silent_partitions_learn_how_far_the_speaker_is(database: Database, bus: EventBus) -> None:
     began = datetime.now(UTC)
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
     async with running(Relay("tests", database, bus, ["notes"]), consumer):
@@ -204,7 +218,7 @@ async def test_silent_partitions_learn_how_far_the_speaker_is(database: Database
     assert min(consumer.watermarks.values()) >= began
 
 
-async def test_a_watermark_never_passes_the_floor(database: Database, bus: SqliteBus) -> None:
+async def test_a_watermark_never_passes_the_floor(database: Database, bus: EventBus) -> None:
     floor = datetime(2022, 1, 7, tzinfo=UTC)
 
     async def oldest_unapplied(_session: object) -> datetime:
