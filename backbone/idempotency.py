@@ -62,7 +62,8 @@ class Stored:
     def replay(self, body_hash: str) -> tuple[int, bytes]:
         """The first answer again; raises `KeyReused` or `StillRunning`."""
         if self.body_hash != body_hash:
-            raise KeyReused("Send the same body again, or a new key.")
+            detail = "Send the same body again, or a new key."
+            raise KeyReused(detail, errors=[{"pointer": "/header/idempotency-key", "detail": detail}])
         if self.status is None:
             raise StillRunning("Ask again in a moment.")
         return self.status, self.reply or b""

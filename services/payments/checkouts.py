@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import ColumnElement, Row, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
@@ -379,7 +379,11 @@ class CheckoutDesk:
                 await _lapse_ended(session, opened, now)
             for checkout, failed in _failures(outcomes).items():
                 await session.execute(
-                    update(PAYMENTS).where(PAYMENTS.c.id.in_(failed)).values(checkout=checkout)
+                    update(PAYMENTS)
+                    # Told twice (the worker began anew meanwhile), it must not make a second new attempt.
+                    .where(tuple_(PAYMENTS.c.id, PAYMENTS.c.attempts).in_(failed))
+                    .where(PAYMENTS.c.checkout == "opening")
+                    .values(checkout=checkout)
                 )
         for outcome in outcomes:
             if outcome.opened is not None:
@@ -485,13 +489,13 @@ def _payment_update(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _failures(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
-    """Payments to try anew and payments given up on, by what their `checkout` then is."""
-    found: dict[str, list[str]] = {}
+def _failures(outcomes: Sequence[Outcome]) -> dict[str, list[tuple[str, int]]]:
+    """Payments to try anew and payments given up on, by what their `checkout` then is, with the attempt."""
+    found: dict[str, list[tuple[str, int]]] = {}
     for outcome in outcomes:
         if outcome.opened is None:
             checkout = "failed" if outcome.sent.n >= MAX_ATTEMPTS else "waiting"
-            found.setdefault(checkout, []).append(outcome.sent.payment_id)
+            found.setdefault(checkout, []).append((outcome.sent.payment_id, outcome.sent.n))
     return found
 
 

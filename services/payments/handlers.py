@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -25,8 +25,8 @@ from services.payments.commands import (
 from services.payments.statements import inserting_new, upserting
 from services.payments.tables import DRIVES, FACTS, PAYMENTS
 
-MAX_HELD: Final = 1_000
-"""How many held payments one change of a drive restates."""
+HELD_AT_ONCE: Final = 1_000
+"""How many held payments are restated at a time when their drive becomes known."""
 
 
 async def know_drives(events: Sequence[DriveChanged], session: AsyncSession) -> None:
@@ -39,10 +39,22 @@ async def know_drives(events: Sequence[DriveChanged], session: AsyncSession) -> 
     ]  # fmt: skip
     told = ("version", "currency", "slug", "state", "test")
     await session.execute(upserting(session, DRIVES, ("id",), told), rows)
-    held = select(PAYMENTS.c.id).where(PAYMENTS.c.drive_id.in_(newest), PAYMENTS.c.held).limit(MAX_HELD)
-    if found := [row.id for row in await session.execute(held)]:
-        rows_held = await read_payments(session, PAYMENTS.c.id.in_(found))
-        await _restate(session, list(rows_held.values()))
+    await _count_held(session, newest.keys())
+
+
+async def _count_held(session: AsyncSession, drives: Collection[str]) -> None:
+    """State these drives' held payments anew, all of them, in the order of their tickets."""
+    held = (
+        select(PAYMENTS.c.id, PAYMENTS.c.number)
+        .where(PAYMENTS.c.drive_id.in_(drives), PAYMENTS.c.held)
+        .order_by(PAYMENTS.c.number)
+        .limit(HELD_AT_ONCE)
+    )
+    after = 0
+    while found := (await session.execute(held.where(PAYMENTS.c.number > after))).all():
+        rows = await read_payments(session, PAYMENTS.c.id.in_([row.id for row in found]))
+        await _restate(session, list(rows.values()))
+        after = found[-1].number
 
 
 async def keep_attribution(events: Sequence[PledgeState], session: AsyncSession) -> None:

@@ -26,9 +26,15 @@ SHOWN: Final[Mapping[str, str | None]] = {
 }
 """A payment's status as a pledge's."""
 
+_LOUDNESS: Final = (
+    PaymentStatus.DISPUTED, PaymentStatus.CAPTURED, PaymentStatus.PARTLY_REFUNDED, PaymentStatus.REFUNDED,
+    PaymentStatus.AWAITED, PaymentStatus.LAPSED,
+)  # fmt: skip
+
 _COLUMNS: Final = (
-    PAYMENTS.c.pledge_id, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version, PAYMENTS.c.checkout,
-    PAYMENTS.c.checkout_url, PAYMENTS.c.client_secret, PAYMENTS.c.expires_at, PAYMENTS.c.cancelled,
+    PAYMENTS.c.pledge_id, PAYMENTS.c.nth, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version,
+    PAYMENTS.c.checkout, PAYMENTS.c.checkout_url, PAYMENTS.c.client_secret, PAYMENTS.c.expires_at,
+    PAYMENTS.c.cancelled,
 )  # fmt: skip
 
 
@@ -36,21 +42,32 @@ async def read_checkouts(
     session: AsyncSession, pledges: Sequence[str], rate_per_s: float, publishable_key: str, now: datetime
 ) -> dict[str, Any]:
     """What payments knows of pledges, by id; those it has not heard of are left out."""
-    statement = select(*_COLUMNS).where(PAYMENTS.c.pledge_id.in_(pledges), PAYMENTS.c.nth == 0)
-    rows = (await session.execute(statement)).all()
+    statement = select(*_COLUMNS).where(PAYMENTS.c.pledge_id.in_(pledges))
+    every = (await session.execute(statement)).all()
+    rows = [row for row in every if row.nth == 0]
+    again = [row for row in every if row.nth > 0]
     first: int | None = None
     if any(row.checkout == "waiting" for row in rows):
         waiting = select(func.min(PAYMENTS.c.number)).where(PAYMENTS.c.checkout == "waiting")
         first = (await session.execute(waiting)).scalar_one()
     return {
         row.pledge_id: {
-            "status": SHOWN[row.status],
+            "status": SHOWN[_loudest(row, again)],
             "checkout": _checkout(row, publishable_key, now),
             "queue": _queue(row, first, rate_per_s),
             "version": row.version,
         }
         for row in rows
     }
+
+
+def _loudest(own: Any, again: Sequence[Any]) -> str:
+    """The status that speaks for a pledge, as pledges has it: mostly its one payment's.
+
+    Paid twice and one of them given back, it is still paid.
+    """
+    statuses = [own.status, *(row.status for row in again if row.pledge_id == own.pledge_id)]
+    return min(statuses, key=_LOUDNESS.index)
 
 
 def _checkout(row: Any, publishable_key: str, now: datetime) -> dict[str, Any] | None:

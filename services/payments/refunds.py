@@ -126,7 +126,7 @@ class RefundDesk:
         try:
             parameters = self._processor.refund_parameters(row.intent, amount, refund_id, wish.reason)
         except Refused as error:
-            raise Invalid(str(error)) from error
+            raise Invalid(str(error), errors=[{"pointer": "/amount/value", "detail": str(error)}]) from error
         reserved = Reserved(refund_id, row.id, row.intent, amount, parameters, 1, 0, wish.key, now)
         await self._store(session, reserved)
         return reserved
@@ -138,7 +138,8 @@ class RefundDesk:
         lefts = [(row, row.captured - row.refunded - await _unsent(session, row.id)) for row in paid]
         currency = paid[0].paid_currency or ""
         if wanted is not None and wanted.currency != currency:
-            raise CurrencyDiffers(f"It was paid in {currency}.")
+            detail = f"It was paid in {currency}."
+            raise CurrencyDiffers(detail, errors=[{"pointer": "/amount/currency", "detail": detail}])
         for row, left in lefts:
             units = left if wanted is None else wanted.minor_units
             if 0 < units <= left:
