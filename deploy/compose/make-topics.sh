@@ -1,0 +1,20 @@
+#!/bin/sh
+# Makes the topics of deploy/kafka/topics.toml (a test compares them) that are not there yet.
+set -eu
+
+topic() { # name, then its configuration
+  name=$1
+  shift
+  for entry in "$@"; do set -- "$@" --config "$entry"; shift; done
+  /opt/kafka/bin/kafka-topics.sh --bootstrap-server kafka:9092 --create --if-not-exists \
+    --topic "$name" --partitions 12 --replication-factor 1 "$@"
+}
+
+for kept in pledges payments drive-log \
+  pledges.dead-letter payments.dead-letter leaderboard.dead-letter notify.dead-letter; do
+  topic "$kept" cleanup.policy=delete retention.ms=-1 retention.bytes=-1
+done
+
+topic snapshots \
+   cleanup.policy=compact max.compaction.lag.ms=3000000 segment.ms=600000 segment.bytes=16777216 \
+   min.cleanable.dirty.ratio=0.1 delete.retention.ms=600000 retention.ms=-1 retention.bytes=-1

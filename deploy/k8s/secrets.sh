@@ -1,0 +1,39 @@
+#!/bin/sh
+# Prints the Secrets that the manifests name, with new random values; once for an installation:
+#   deploy/k8s/secrets.sh | kubectl create --namespace ataa --filename -
+# `create` refuses to change those that are there, which is meant: ATAA_TOKEN_SECRET must stay the same
+# for ever. Keep a copy where your other secrets are. Taken from the environment where set: ATAA_ADMIN_KEY,
+# ATAA_STRIPE_API_KEY, ATAA_STRIPE_PUBLISHABLE_KEY, ATAA_STRIPE_WEBHOOK_SECRETS, ATAA_SMTP_URL; without a
+# Stripe key the two are made for the sandbox. POSTGRES_HOST is where the databases are (ataa-postgres-rw).
+set -eu
+
+random() { od -An -v -N "$1" -tx1 /dev/urandom | tr -d ' \n'; }
+
+secret() { # name, type, then key and value by turns
+  printf -- '---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\ntype: %s\nstringData:\n' "$1" "$2"
+  shift 2
+  while [ $# -gt 0 ]; do
+    printf "  %s: '%s'\n" "$1" "$2"
+    shift 2
+  done
+}
+
+if [ -n "${ATAA_STRIPE_API_KEY:-}" ] && [ -z "${ATAA_STRIPE_WEBHOOK_SECRETS:-}" ]; then
+  echo "ataa: ATAA_STRIPE_API_KEY is set without ATAA_STRIPE_WEBHOOK_SECRETS" >&2
+  exit 2
+fi
+
+for service in gateway pledges payments leaderboard notify; do
+  password=$(random 24)
+  host=${POSTGRES_HOST:-ataa-postgres-rw}
+  secret "ataa-$service-database" kubernetes.io/basic-auth username "$service" password "$password" \
+    url "postgresql://$service:$password@$host:5432/$service"
+done
+secret ataa-internal Opaque secret "$(random 32)"
+secret ataa-gateway Opaque admin-key "${ATAA_ADMIN_KEY:-ak_admin_$(random 20)}"
+secret ataa-pledges Opaque token-secret "$(random 32)"
+secret ataa-payments Opaque \
+  stripe-api-key "${ATAA_STRIPE_API_KEY:-sk_test_$(random 16)}" \
+  stripe-webhook-secrets "${ATAA_STRIPE_WEBHOOK_SECRETS:-whsec_$(random 24)}" \
+  stripe-publishable-key "${ATAA_STRIPE_PUBLISHABLE_KEY:-}"
+secret ataa-notify Opaque smtp-url "${ATAA_SMTP_URL:-}"
