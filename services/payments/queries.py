@@ -66,7 +66,10 @@ def _loudest(own: Any, again: Sequence[Any]) -> str:
 
     Paid twice and one of them given back, it is still paid.
     """
-    statuses = [own.status, *(row.status for row in again if row.pledge_id == own.pledge_id)]
+    statuses: list[PaymentStatus] = [
+        own.status,
+        *(row.status for row in again if row.pledge_id == own.pledge_id),
+    ]
     return min(statuses, key=_LOUDNESS.index)
 
 
