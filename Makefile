@@ -6,11 +6,11 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run stack stack-status stack-logs stack-down test check settings format contracts clean
+.PHONY: help demo run stack stack-status stack-logs stack-down test check k8s-check settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 	@printf '\nARGS="…" is passed on: make demo ARGS=--help\n'
 
 demo: $(VENV)/.runtime ## Replay the 11-million-dollar drive and prove the books (ARGS=--exit ends it; STACK=1: on Kafka)
@@ -41,6 +41,9 @@ check: $(VENV)/.dev ## Lint, types, architecture
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(VENV)/bin/vulture
 
+k8s-check: $(VENV)/.k8s ## Render and validate every Kubernetes overlay
+	@$(PY) deploy/k8s/check.py
+
 settings: $(VENV)/.runtime ## List every setting: variable, default, meaning
 	@$(PY) -m embedded settings
 
@@ -69,4 +72,9 @@ $(VENV)/.runtime: requirements.lock | $(VENV)/bin/python
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "Installing the locked tools for tests and checks …"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.k8s: requirements-k8s.lock $(VENV)/.runtime
+	@echo "Installing the locked tools for Kubernetes …"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-k8s.lock
 	@touch $@
