@@ -93,10 +93,8 @@ def lint_image() -> Iterator[str]:
 def main(arguments: Sequence[str]) -> int:
     """Check the kustomizations named, or all there are; the exit status."""
     schemas = Schemas(yaml.safe_load((FOLDER / "schemas.yaml").read_text(encoding="utf-8")))
-    folders = [Path(name) for name in arguments] or [
-        FOLDER / "base",
-        *sorted((FOLDER / "overlays").iterdir()),
-    ]
+    every = [FOLDER / "base", *sorted((FOLDER / "overlays").iterdir())]
+    folders = [Path(name) for name in arguments] or every
     faults = list(lint_image())
     for folder in folders:
         try:
