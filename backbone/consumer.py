@@ -6,18 +6,18 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import inbox
 from backbone.bus import EventBus, Message, Partition, Positions, Record, Subscription
 from backbone.contracts.event import Event, decode
 from backbone.crash import crash_point
-from backbone.database import Database
+from backbone.database import Database, may_pass
 from backbone.outbox import announce_raw
 from backbone.pace import Pace
 
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 _HEARD = Counter("ataa_consumer_events_total", "Events handled.", ["group"])
 _DEAD = Counter("ataa_consumer_dead_letters_total", "Events given up on.", ["group"])
-_LAG = Gauge("ataa_consumer_lag_records", "Records on the bus not yet fetched.", ["group", "topic"])
+_LAG = Gauge("ataa_consumer_lag_records", "Records on the bus not yet handled.", ["group", "topic"])
 
 Handler = Callable[[Sequence[Any], AsyncSession], Awaitable[None]]
 Handlers = Mapping[type[Event], Handler]
@@ -63,14 +63,26 @@ class Consumer:
         self._max_records = max_records
         self._expected: dict[Partition, int] = {}
         self._subscription: Subscription | None = None
-        self._in_hand = 0
+        self._in_hand: Sequence[Record] = ()
         self._pace = Pace()
+        self._heard = _HEARD.labels(group)
+        self._dead = _DEAD.labels(group)
+        # Counted when it is asked for: a consumer that is stuck must not look up to date.
+        for topic in topics:
+            _LAG.labels(group, topic).set_function(partial(self._lag, topic))
 
     def behind(self) -> int:
         """Records published and not yet handled; 1 while the group is not joined."""
         if self._subscription is None:
             return 1
-        return sum(self._subscription.lag().values()) + self._in_hand
+        return sum(self._subscription.lag().values()) + len(self._in_hand)
+
+    def _lag(self, topic: str) -> float:
+        """Records of `topic` not yet handled; not a number while the group is not joined."""
+        if self._subscription is None:
+            return float("nan")
+        waiting = sum(n for partition, n in self._subscription.lag().items() if partition.topic == topic)
+        return waiting + sum(record.partition.topic == topic for record in self._in_hand if record.name)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`; database trouble is waited out, fencing loads the positions anew."""
@@ -79,11 +91,10 @@ class Consumer:
             while not stop.is_set():
                 await self._pace.keep()
                 records = await subscription.fetch(self._max_records, 0.5)
-                self._in_hand = len(records)
+                self._in_hand = records
                 if records:
                     await self._take(records, subscription)
-                    self._measure(subscription)
-                    self._in_hand = 0
+                    self._in_hand = ()
         finally:
             self._subscription = None
             await subscription.close()
@@ -135,7 +146,7 @@ class Consumer:
                 raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-                away = isinstance(error, OperationalError | InterfaceError | OSError)
+                away = may_pass(error)
             else:
                 return None
             tries += 1
@@ -155,7 +166,7 @@ class Consumer:
                     await handle(chosen, session)
             crash_point(f"{self.group}.consumer.before_commit")
         self._expected |= inbox.after_of(records)
-        _HEARD.labels(self.group).inc(len(records))
+        self._heard.inc(len(records))
 
     async def _give_up(self, record: Record, reason: str) -> None:
         """Record a dead letter with its reason, in the transaction that moves past the culprit."""
@@ -178,14 +189,7 @@ class Consumer:
             )
             await announce_raw(session, message)
         self._expected |= inbox.after_of([record])
-        _DEAD.labels(self.group).inc()
+        self._dead.inc()
         log.error(
             "consumer.dead_letter", group=self.group, event_id=record.id, name=record.name, reason=reason
         )
-
-    def _measure(self, subscription: Subscription) -> None:
-        by_topic: dict[str, int] = {}
-        for partition, records in subscription.lag().items():
-            by_topic[partition.topic] = by_topic.get(partition.topic, 0) + records
-        for topic, records in by_topic.items():
-            _LAG.labels(self.group, topic).set(records)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import Insert, Row, Table, delete, insert, select
+from sqlalchemy import Insert, Row, Table, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -24,22 +24,20 @@ from backbone.bus import PARTITIONS, BusUnavailable, EventBus, Message, partitio
 from backbone.contracts.event import Event
 from backbone.crash import crash_point
 from backbone.database import Database, after_commit, doors_of
+from backbone.ownership import STANDBY_S
 from backbone.pace import Pace
 from backbone.telemetry import TRACEPARENT
 
 BATCH: Final = 500
 POLL_S: Final = 0.2
 WATERMARK_S: Final = 1.0
-STANDBY_S: Final = 0.5
-"""How often a second process looks whether the first one's relay is gone."""
-
 MAX_EVENT_BYTES: Final = 512 * 1024
 """A larger message would be refused by a broker and poison the producer (KNOWLEDGE.md)."""
 
 log = structlog.get_logger()
 
-_ROWS = Gauge("ataa_outbox_rows", "Rows waiting in the outbox when last read.", ["service"])
-_AGE = Gauge("ataa_outbox_age_seconds", "Age of the oldest waiting row when last read.", ["service"])
+_ROWS = Gauge("ataa_outbox_rows", "Rows waiting in the outbox.", ["service"])
+_AGE = Gauge("ataa_outbox_age_seconds", "Age of the oldest row waiting in the outbox.", ["service"])
 _SAID = Counter("ataa_outbox_published_total", "Events acknowledged by the bus.", ["service"])
 
 Floor = Callable[[AsyncSession], Awaitable[datetime | None]]
@@ -126,6 +124,14 @@ class Relay:
         self._floor = floor
         self._marked: dict[tuple[str, int], float] = {}
         self._pace = Pace()
+        self._oldest: datetime | None = None
+        self._rows = _ROWS.labels(service)
+        self._said = _SAID.labels(service)
+        # Counted when it is asked for: a relay that hangs in a publish must not look young.
+        _AGE.labels(service).set_function(self._age_s)
+
+    def _age_s(self) -> float:
+        return 0.0 if self._oldest is None else (datetime.now(UTC) - self._oldest).total_seconds()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Relay until `stop`, alone on this database; what the bus refuses waits and is tried again.
@@ -166,7 +172,9 @@ class Relay:
             outbox = self._database.doors.outbox
             async with self._database.lossy_transaction() as session:
                 await session.execute(delete(outbox).where(outbox.c.number.in_([row.number for row in rows])))
-            _SAID.labels(self._service).inc(len(rows))
+            self._said.inc(len(rows))
+            if len(rows) < BATCH:
+                self._oldest = None
         if watermark is not None:
             await self._mark_silent_partitions(watermark)
         return len(rows) == BATCH
@@ -178,8 +186,13 @@ class Relay:
         async with self._database.reading() as session:
             rows = (await session.execute(select(outbox).order_by(outbox.c.number).limit(BATCH))).all()
             floor = await self._floor(session) if self._floor else None
-        _ROWS.labels(self._service).set(len(rows))
-        _AGE.labels(self._service).set((started - rows[0].said_at).total_seconds() if rows else 0)
+            waiting = len(rows)
+            if waiting == BATCH:
+                # Rows leave in the order of their numbers, so the numbers say how many there are.
+                last = (await session.execute(select(func.max(outbox.c.number)))).scalar_one()
+                waiting = last - rows[0].number + 1
+        self._rows.set(waiting)
+        self._oldest = rows[0].said_at if rows else None
         return rows, None if len(rows) == BATCH else min(started, floor or started)
 
     def _messages(self, rows: Sequence[Row[Any]], watermark: datetime | None) -> list[Message]:

@@ -9,9 +9,18 @@ from contextvars import ContextVar
 from typing import Final
 
 import structlog
+from prometheus_client import Histogram
 
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 """The W3C trace context of what is being done, as it goes into headers and outbox rows."""
+
+FRESHNESS: Final = Histogram(
+    "ataa_freshness_seconds",
+    "How long a gift takes from one stage of being counted to the next (docs/operations/metrics.md).",
+    ["stage"],
+    buckets=(0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300),
+)
+"""Each stage is observed where it ends; ask for `labels` once, not for each gift."""
 
 _FORM: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 

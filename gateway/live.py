@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Final, Literal, get_args
 
 import structlog
+from prometheus_client import Gauge
 from pydantic import ValidationError
 
 from backbone.bus import EventBus, Record, Subscription, partition_of
@@ -23,6 +25,7 @@ from backbone.clock import Clock, rfc3339
 from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken, decode
 from backbone.money import as_json
 from backbone.peer import Peer, PeerUnavailable, ask
+from backbone.telemetry import FRESHNESS
 from gateway.stream import MOST_ROWS, Batch, Listener, Row, event_frame, frame, newest
 
 CATCHING_UP_AFTER_S: Final = 3.0
@@ -41,6 +44,8 @@ BARE_S: Final = 5.0
 UNKNOWN_S: Final = 1.0
 MOST_UNKNOWN: Final = 10_000
 WORDS_TIMEOUT_S: Final = 1.0
+MOST_UNSHOWN: Final = 10_000
+"""Gifts of a drive whose way to the figures is measured at a time."""
 FETCH_S: Final = 0.2
 """How long a read of the bus waits: a stop is seen this much later at most."""
 
@@ -48,6 +53,11 @@ State = Literal["live", "catching_up", "frozen"]
 Triple = tuple[int, int, int]
 
 log = structlog.get_logger()
+
+
+_SHOWN: Final = FRESHNESS.labels("shown")
+_LAG: Final = Gauge("ataa_live_lag_seconds", "How far the figures of the drive furthest behind are behind.")
+_STATES: Final = Gauge("ataa_live_drives", "Drives shown, by how fresh their figures are.", ["state"])
 
 
 class View:
@@ -64,6 +74,7 @@ class View:
         self.tail = 0  # the highest sequence heard on the drive's log
         self.listeners: set[Listener] = set()
         self.rows: list[Row] = []  # of the log, to be sent with the next push
+        self.unshown: deque[tuple[int, int, datetime]] = deque(maxlen=MOST_UNSHOWN)
         self.totals_due = False
         self.pushed_at = 0.0
         self.totals_at = 0.0
@@ -133,6 +144,9 @@ class Hub:
         self._began = clock.now()
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._looking: dict[str, asyncio.Future[View | None]] = {}
+        _LAG.set_function(self._worst_lag_s)
+        for state in get_args(State):
+            _STATES.labels(state).set_function(partial(self._in_state, state))
 
     # What readers ask.
 
@@ -207,6 +221,7 @@ class Hub:
         view.bare = False
         self._hold(view, snapshot.slug)
         view.take(triple, snapshot.as_of, snapshot.totals)
+        self._note_shown(view)
         self.push(view)
 
     def _hold(self, view: View, slug: str) -> None:
@@ -247,6 +262,9 @@ class Hub:
         for drive_id, events in rows.items():
             if (view := self._views.get(drive_id)) is not None:
                 view.tail = max(view.tail, events[-1].sequence)
+                gifts = (event for event in events if event.type == "donation.counted")
+                view.unshown += ((gift.epoch, gift.sequence, gift.at) for gift in gifts)
+                self._note_shown(view)
         for view, events in watched.items():
             passed = rows[view.drive_id][: -len(events)]
             heard = [Row(row.epoch, row.sequence, row.sequence, b"") for row in passed]
@@ -269,6 +287,24 @@ class Hub:
             return {}
         found: Mapping[str, Any] = reply["data"]
         return found
+
+    # What is measured.
+
+    def _note_shown(self, view: View) -> None:
+        """Measure the gifts that the drive's figures now cover; a gift and its figures come apart."""
+        now, waiting = self.clock.now(), view.unshown
+        while waiting and waiting[0][:2] <= view.triple[:2]:
+            _SHOWN.observe(max(0.0, (now - waiting.popleft()[2]).total_seconds()))
+
+    def _worst_lag_s(self) -> float:
+        now = self.clock.now()
+        return max(((now - self.as_of(view)).total_seconds() for view in self._counted()), default=0.0)
+
+    def _in_state(self, state: State) -> int:
+        return sum(self.state(view) == state for view in self._counted())
+
+    def _counted(self) -> list[View]:
+        return [view for view in self._views.values() if not view.bare]
 
     # Frames to those who watch.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
@@ -18,10 +19,14 @@ from backbone.contracts import (
     PledgeMade,
 )
 from backbone.contracts.pledges import PledgeState
+from backbone.database import after_commit
 from backbone.outbox import announce
+from backbone.telemetry import FRESHNESS
 from services.leaderboard import commands, tally
 
 Fact = TypeVar("Fact")
+
+_COUNTED: Final = FRESHNESS.labels("counted")
 
 
 async def name_drives(events: Sequence[DriveChanged], session: AsyncSession) -> None:
@@ -42,6 +47,13 @@ async def keep_pledges(events: Sequence[PledgeState], session: AsyncSession) -> 
 async def tally_payments(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
     """Apply each payment's new state minus its old one to its drive, one statement a table."""
     await _apply(tally.tally_payments, events, session)
+    after_commit(session, lambda: _note_ages(events))
+
+
+def _note_ages(events: Sequence[PaymentChanged]) -> None:
+    now = datetime.now(UTC)
+    for event in events:
+        _COUNTED.observe(max(0.0, (now - event.changed_at).total_seconds()))
 
 
 async def _apply(

@@ -12,9 +12,8 @@ from datetime import datetime
 from typing import Any, Final
 
 import structlog
-from prometheus_client import Counter, Histogram
-from sqlalchemy import Row, delete, select, update
-from sqlalchemy.exc import InterfaceError, OperationalError
+from prometheus_client import Counter, Gauge, Histogram
+from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
@@ -22,7 +21,7 @@ from backbone.bus import PARTITIONS, BusUnavailable, EventBus, Message, Partitio
 from backbone.clock import Clock
 from backbone.consumer import Handler, Handlers
 from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken
-from backbone.database import Database, after_commit, microseconds
+from backbone.database import Database, after_commit, may_pass, microseconds
 from backbone.ids import DriveId
 from services.leaderboard import totals
 from services.leaderboard.tables import drives, paces
@@ -36,12 +35,14 @@ HEARTBEAT_S: Final = 1.0
 REFRESH_S: Final = 1.0
 """How often figures of the last minute are let fall while nothing new comes."""
 REPUBLISH_S: Final = 30.0
+COUNT_S: Final = 5.0
 AT_ONCE: Final = 16
 """Drives read in one view: some 30 ms in which nothing else runs."""
 
 log = structlog.get_logger()
 _TAKEN = Counter("ataa_leaderboard_snapshots_total", "Snapshots published.")
 _FAILED = Counter("ataa_leaderboard_snapshot_failures_total", "Drives that could not be shown.")
+_LIVE = Gauge("ataa_drives_live", "Drives that are live.")
 _COST = Histogram("ataa_leaderboard_snapshot_round_seconds", "Time to read and publish a round of snapshots.")
 
 
@@ -131,6 +132,7 @@ class Snapshots:
             _Turn(HEARTBEAT_S, self.begin_beat),
             _Turn(REFRESH_S, self.refresh),
             _Turn(REPUBLISH_S, self._republish, first_after_s=REPUBLISH_S),
+            _Turn(COUNT_S, self._count_live),
         ]
         waking = asyncio.create_task(self._wake_for(stop))
         try:
@@ -196,9 +198,11 @@ class Snapshots:
         """Publish these; a drive that cannot be shown is set aside and does not stop the others."""
         try:
             await self._publish(due)
-        except (BusUnavailable, OperationalError, InterfaceError):
+        except BusUnavailable:
             raise
-        except Exception:
+        except Exception as error:
+            if may_pass(error):
+                raise
             if len(due) == 1:
                 log.exception("snapshots.cannot_be_taken", drive=due[0])
                 _FAILED.inc()
@@ -290,6 +294,11 @@ class Snapshots:
 
     async def _republish(self) -> None:
         await self._ask_for_all(live_only=True)
+
+    async def _count_live(self) -> None:
+        live = select(func.count()).select_from(drives).where(drives.c.state == DriveState.LIVE)
+        async with self._database.reading() as session:
+            _LIVE.set((await session.execute(live)).scalar_one())
 
     async def _ask_for_all(self, *, live_only: bool) -> None:
         chosen = select(drives.c.drive_id).where(drives.c.version > 0)

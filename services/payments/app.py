@@ -40,6 +40,7 @@ TIDY_EVERY: Final = 60
 
 log = structlog.get_logger()
 
+_AUDITED: Final = Gauge("ataa_ledger_audited_timestamp_seconds", "When the ledger was last compared.")
 _DRIFT: Final = Gauge(
     "ataa_ledger_drift_minor_units", "What payments add up to less what the ledger says: 0.", ["currency"]
 )
@@ -100,12 +101,14 @@ def compose(
         workers=[
             Worker("payments.relay", relay.run),
             Worker("payments.consumer", consumer.run),
-            Worker("payments.applier", Applier(database, store, clock).run),
+            Worker(
+                "payments.applier", database.alone("payments.applier", Applier(database, store, clock).run)
+            ),
             Worker("payments.checkouts", desk.run),
             Worker("payments.cancelling", Closer(database, stripe, pace, clock).run),
-            Worker("payments.refunds", refunds.run),
-            Worker("payments.asker", Asker(database, stripe, clock).run),
-            Worker("payments.backfill", backfill.run),
+            Worker("payments.refunds", database.alone("payments.refunds", refunds.run)),
+            Worker("payments.asker", database.alone("payments.asker", Asker(database, stripe, clock).run)),
+            Worker("payments.backfill", database.alone("payments.backfill", backfill.run)),
             Worker("payments.housekeeping", Housekeeping(database).run),
         ],
         start=lambda: database.migrate(MIGRATIONS),
@@ -134,8 +137,8 @@ class Housekeeping:
         """Keep house until `stop`."""
         rounds = 0
         while not stop.is_set():
-            await wait_for(stop, AUDIT_S)
             await self.audit()
+            await wait_for(stop, AUDIT_S)
             rounds += 1
             if rounds % TIDY_EVERY == 0:
                 await inbox.forget_old(self._database)
@@ -149,4 +152,5 @@ class Housekeeping:
             _DRIFT.labels(currency).set(units)
             if units:
                 log.error("ledger.drift", currency=currency, minor_units=units)
+        _AUDITED.set_to_current_time()
         return found

@@ -58,7 +58,8 @@ class Closer:
     async def _due(self) -> Sequence[Row[Any]]:
         found: Select[Any] = select(PAYMENTS.c.id, PAYMENTS.c.session_id).where(_due(self._clock))
         async with self._database.reading() as session:
-            return (await session.execute(found.limit(BATCH))).all()
+            rows: Sequence[Row[Any]] = (await session.execute(found.limit(BATCH))).all()
+            return rows
 
     async def _close(self, row: Row[Any]) -> bool:
         """Close one checkout; whether nothing is left to do about it."""

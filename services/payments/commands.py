@@ -9,10 +9,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, cast
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from sqlalchemy import bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,7 +21,7 @@ from backbone import ids
 from backbone.contracts.payments import PaymentChanged, PaymentStatus
 from backbone.contracts.pledges import Source
 from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
-from backbone.money import Money
+from backbone.money import Money, digits
 from backbone.outbox import announce
 from services.payments import ledger
 from services.payments.domain import (
@@ -44,6 +45,25 @@ _STATES: Final = Counter("ataa_payments_total", "Payments that came into a state
 _CAPTURED: Final = Counter("ataa_captured_minor_units_total", "Money captured.", ["currency"])
 _AGAIN: Final = Counter("ataa_payments_again_total", "Further captures on a pledge that was paid before.")
 _HELD: Final = Counter("ataa_payments_held_total", "Payments whose money matched nothing and is held.")
+
+
+_UNIT: Final = Gauge(
+    "ataa_currency_minor_units", "Minor units that make one unit of a currency money came in.", ["currency"]
+)
+
+
+# Looking a series up by its labels costs more than counting.
+
+
+@cache
+def _states(status: str) -> Counter:
+    return _STATES.labels(status)
+
+
+@cache
+def _captured(currency: str) -> Counter:
+    _UNIT.labels(currency).set(10 ** digits(currency))
+    return _CAPTURED.labels(currency)
 
 
 @dataclass(slots=True)
@@ -380,9 +400,9 @@ def _state(
 def _count(row: PaymentRow, before: tuple[object, ...]) -> None:
     was_status, was_held, was_captured, *_ = before
     if row.status != was_status:
-        _STATES.labels(row.status).inc()
+        _states(row.status).inc()
     if row.paid_currency and row.captured > cast(int, was_captured):
-        _CAPTURED.labels(row.paid_currency).inc(row.captured - cast(int, was_captured))
+        _captured(row.paid_currency).inc(row.captured - cast(int, was_captured))
     if row.held and not was_held:
         _HELD.inc()
         log.warning("payment.held", payment=row.id, drive=row.drive_id, currency=row.paid_currency)

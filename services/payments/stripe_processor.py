@@ -60,6 +60,15 @@ OPTIONAL: Final = frozenset(("customer_email", "locale", "success_url", "return_
 _REQUESTS: Final = Counter("ataa_stripe_requests_total", "Calls to Stripe.", ["endpoint", "outcome"])
 
 
+_OUTCOMES: Final[Mapping[type[ProcessorError], str]] = {
+    TooFast: "rate_limited",
+    Refused: "refused",
+    Unavailable: "unavailable",
+    Unknown: "unknown",
+}
+"""The label of each failure; `rate_limited` is a 429."""
+
+
 @cache
 def _requests(endpoint: str, outcome: str) -> Counter:
     """The series of an endpoint and outcome; looking it up by its labels costs more than counting."""
@@ -223,7 +232,7 @@ class StripeProcessor:
             thing: dict[str, Any] = answer.data
         except Exception as error:
             failure = _failure(error)
-            _requests(endpoint, type(failure).__name__.lower()).inc()
+            _requests(endpoint, _OUTCOMES.get(type(failure), "unknown")).inc()
             raise failure from error
         _requests(endpoint, "ok").inc()
         return thing

@@ -12,22 +12,23 @@ import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 import stripe
 import structlog
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import Row, bindparam, select, update
-from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database import Database
+from backbone.database import Database, may_pass
 from backbone.group_commit import GroupCommit
 from backbone.pace import ROUND_S
 from backbone.problems import Problem
+from backbone.telemetry import FRESHNESS
 from services.payments import questions
 from services.payments.commands import record
 from services.payments.processor import StoredEvent
@@ -52,6 +53,25 @@ _DELAY: Final = Histogram(
     "From Stripe's event to its being applied.",
     buckets=(0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 86400),
 )
+
+DECLINED: Final = "payment_intent.payment_failed"
+"""A card that was refused: no fact of a payment's, but counted."""
+
+_OLDEST: Final = Gauge(
+    "ataa_webhooks_oldest_waiting_seconds", "Age of the oldest stored webhook not yet applied."
+)
+_APPLIED: Final = FRESHNESS.labels("applied")
+
+
+@cache
+def _webhooks(kind: str, result: str) -> Counter:
+    """The series of a type and result; looking it up by its labels costs more than counting."""
+    return _WEBHOOKS.labels(kind, result)
+
+
+def _type(name: str) -> str:
+    return name if name in READERS or name == DECLINED else "other"
+
 
 PERSONAL: Final = frozenset(
     (
@@ -142,12 +162,8 @@ def _was_new(event: StoredEvent, new: set[str]) -> bool:
     """Whether this is the first of its id; further copies in the same batch are repeats."""
     first = event.id in new
     new.discard(event.id)
-    _WEBHOOKS.labels(_type(event.type), "stored" if first else "repeat").inc()
+    _webhooks(_type(event.type), "stored" if first else "repeat").inc()
     return first
-
-
-def _type(name: str) -> str:
-    return name if name in READERS else "other"
 
 
 class Applier:
@@ -192,9 +208,9 @@ class Applier:
     async def _apply_or_halve(self, rows: Sequence[Row[Any]]) -> None:
         try:
             await self._apply(rows)
-        except (OperationalError, InterfaceError, OSError):
-            raise  # the database is away: nothing can be recorded, not even a failure
         except Exception as error:
+            if may_pass(error):
+                raise  # the database is away: nothing can be recorded, not even a failure
             if len(rows) > 1:
                 middle = len(rows) // 2
                 await self._apply_or_halve(rows[:middle])
@@ -212,9 +228,11 @@ class Applier:
             await _mark_applied(session, rows, events)
             crash_point("payments.applier.before_commit")
         crash_point("payments.applier.after_commit")
+        done = self._clock.now()
         for row in rows:
-            _WEBHOOKS.labels(_type(row.type), "applied").inc()
-            _DELAY.observe(max(0.0, (now - row.created_at).total_seconds()))
+            _webhooks(_type(row.type), "applied").inc()
+            _DELAY.observe(max(0.0, (done - row.created_at).total_seconds()))
+            _APPLIED.observe(max(0.0, (done - row.received_at).total_seconds()))
 
     async def _note_failure(self, row: Row[Any], error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"[:2000]
@@ -226,7 +244,7 @@ class Applier:
                 .where(WEBHOOKS.c.number == row.number)
                 .values(tries=tries, reason=reason, state=SET_ASIDE if aside else WAITING)
             )
-        _WEBHOOKS.labels(_type(row.type), "set_aside" if aside else "failed").inc()
+        _webhooks(_type(row.type), "set_aside" if aside else "failed").inc()
         log.error("webhook.failed", event_id=row.event_id, type=row.type, set_aside=aside, reason=reason)
 
 
@@ -293,7 +311,10 @@ async def oldest_waiting(session: AsyncSession) -> datetime | None:
             .limit(1)
         )
     ).first()
-    return None if row is None else row.received_at
+    oldest: datetime | None = None if row is None else row.received_at
+    # As an age at the time of asking: whoever has stopped applying has perhaps stopped reading too.
+    _OLDEST.set_function(lambda: 0.0 if oldest is None else (datetime.now(UTC) - oldest).total_seconds())
+    return oldest
 
 
 def now_s() -> float:
