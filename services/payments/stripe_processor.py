@@ -7,7 +7,8 @@ each answer into objects nobody reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
@@ -154,7 +155,9 @@ class StripeProcessor:
 
     async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
         """See `Processor.open_checkout`."""
-        return _opened(await self._call("post", SESSIONS, {**parameters, "idempotency_key": key}))
+        answer = await self._call("post", SESSIONS, {**parameters, "idempotency_key": key})
+        with _readable():
+            return _opened(answer)
 
     async def expire_checkout(self, session_id: str) -> None:
         """See `Processor.expire_checkout`."""
@@ -165,10 +168,11 @@ class StripeProcessor:
     ) -> tuple[list[ListedCheckout], str | None]:
         """See `Processor.list_checkouts`."""
         found, following = await self._page(SESSIONS, {"created": {"gte": _seconds(since)}}, after)
-        listed = [
-            ListedCheckout(ours(each)["payment_id"], _opened(each), moment_of(each["created"]))
-            for each in found
-        ]
+        with _readable():
+            listed = [
+                ListedCheckout(ours(each)["payment_id"], _opened(each), moment_of(each["created"]))
+                for each in found
+            ]
         return listed, following
 
     def refund_parameters(
@@ -181,7 +185,8 @@ class StripeProcessor:
     async def refund(self, key: str, parameters: Mapping[str, Any]) -> Finding:
         """See `Processor.refund`."""
         answer = await self._call("post", "/v1/refunds", {**parameters, "idempotency_key": key})
-        found = refund_finding(answer)
+        with _readable():
+            found = refund_finding(answer)
         if found is None:
             raise Unknown("the refund names no payment intent")
         return found
@@ -192,7 +197,8 @@ class StripeProcessor:
         after: str | None = None
         for _ in range(MAX_PAGES):
             found, after = await self._page("/v1/refunds", {"payment_intent": intent}, after)
-            findings += [finding for each in found if (finding := refund_finding(each)) is not None]
+            with _readable():
+                findings += [finding for each in found if (finding := refund_finding(each)) is not None]
             if after is None:
                 break
         return findings
@@ -205,7 +211,8 @@ class StripeProcessor:
             return None
         if answer["status"] != "succeeded":
             return None
-        return intent_capture(answer, moment_of(answer["created"]))
+        with _readable():
+            return intent_capture(answer, moment_of(answer["created"]))
 
     async def list_lost_events(
         self, since: datetime, after: str | None
@@ -213,7 +220,8 @@ class StripeProcessor:
         """See `Processor.list_lost_events`."""
         query = {"delivery_success": "false", "created": {"gte": _seconds(since)}}
         found, following = await self._page("/v1/events", query, after)
-        return [stored(each, json.dumps(each).encode()) for each in found], following
+        with _readable():
+            return [stored(each, json.dumps(each).encode()) for each in found], following
 
     async def _page(
         self, path: str, query: Mapping[str, Any], after: str | None
@@ -236,6 +244,19 @@ class StripeProcessor:
             raise failure from error
         _requests(endpoint, "ok").inc()
         return thing
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What cannot be read (a status or currency Stripe added) leaves unknown what happened.
+
+    Raised as it is, it would end the worker that asked, again at each start, and nobody behind it in
+    the queue would have a turn.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise Unknown(f"an answer that cannot be read: {type(error).__name__}: {error}"[:500]) from error
 
 
 def _failure(error: Exception) -> ProcessorError:
