@@ -8,7 +8,7 @@ database is awaited. `FOR UPDATE` compiles to nothing there; the lock stands for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,22 +33,20 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
 from sqlalchemy.types import TypeDecorator
 
+from backbone.idle import ask_idle_connections
 from backbone.in_loop import InLoopSession, open_sqlite
+from backbone.ownership import Owned, Ownerships, Work, work_while_owned
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-_OWN: Final = text("SELECT pg_try_advisory_lock(7355608, hashtext(:name))")
-
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
-
-Owned = Callable[[], Awaitable[bool]]
-"""Whether what one process at a time may do is ours at present; see `Database.sole_owner`."""
 
 BIGINT_KEY = BigInteger().with_variant(Integer, "sqlite")
 """An auto-numbered key: SQLite numbers only columns of type INTEGER."""
@@ -157,6 +155,7 @@ class Database:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self._writing: asyncio.Lock | None = None
+        self._ownerships: Ownerships | None = None
         self._durable: Engine | AsyncEngine
         self._lossy: Engine | AsyncEngine
         self._reader: Engine | AsyncEngine
@@ -167,12 +166,12 @@ class Database:
             self._reader = open_sqlite(url, "DEFERRED", "NORMAL")
         else:
             driver = parsed.set(drivername="postgresql+asyncpg")
-            self._durable = self._lossy = create_async_engine(
-                driver, pool_size=pool_size, max_overflow=0, pool_pre_ping=True
-            )
+            self._durable = self._lossy = create_async_engine(driver, pool_size=pool_size, max_overflow=0)
+            ask_idle_connections(self._durable)
             self._reader = self._durable.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
+            self._ownerships = Ownerships(driver)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -200,29 +199,25 @@ class Database:
     async def sole_owner(self, name: str) -> AsyncIterator[Owned]:
         """A question to ask before each round of what one process at a time may do on this database.
 
-        It answers whether this process owns `name`, taking it if nobody does, and raises once an
-        ownership is lost: the lock belongs to a connection of its own and ends with it, with the
-        block, the process or the server. On SQLite the lock on the data directory stands for it.
+        It answers whether this process owns `name`, taking it if nobody does, and raises
+        ConnectionError once an ownership is lost. On SQLite the lock on the data directory stands for it.
         """
-        if not isinstance(self._durable, AsyncEngine):
+        if self._ownerships is None:
             yield _always
             return
-        # Not of the pool, whose connections must go back; dropped by the server when we fall silent.
-        alive = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
-        engine = create_async_engine(
-            self._durable.url, poolclass=NullPool, isolation_level="AUTOCOMMIT",
-            connect_args={"server_settings": alive},
-        )  # fmt: skip
-        connection = await engine.connect()
-        try:
-            yield _Ownership(connection, name).held
-        finally:
-            raw = await connection.get_raw_connection()
-            if raw.driver_connection is not None:
-                raw.driver_connection.terminate()
-            await connection.invalidate()
-            await connection.close()
-            await engine.dispose()
+        async with self._ownerships.of(name) as owned:
+            yield owned
+
+    def alone(self, name: str, work: Work) -> Work:
+        """`work`, in one process at a time; in the others it waits for that one's end."""
+        if self.is_sqlite:
+            return work
+
+        async def run(stop: asyncio.Event) -> None:
+            async with self.sole_owner(name) as owned:
+                await work_while_owned(owned, work, stop)
+
+        return run
 
     def _turn(self) -> AbstractAsyncContextManager[Any]:
         return self._writing or nullcontext()
@@ -251,6 +246,8 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._ownerships is not None:
+            await self._ownerships.close()
         for engine in {self._durable, self._lossy, self._reader}:
             if isinstance(engine, AsyncEngine):
                 await engine.dispose()
@@ -262,22 +259,24 @@ async def _always() -> bool:
     return True
 
 
-class _Ownership:
-    """An advisory lock of one connection."""
+def may_pass(error: BaseException) -> bool:
+    """Whether `error` says nothing about what was to be stored, so that the same may succeed later.
 
-    def __init__(self, connection: AsyncConnection, name: str) -> None:
-        self._connection = connection
-        self._name = name
-        self._held = False
+    The database is away or full, or chose this transaction to end a deadlock. PostgreSQL's classes of
+    errors: https://www.postgresql.org/docs/current/errcodes-appendix.html
+    """
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(getattr(original, "__cause__", None), ValueError):
+        return False  # asyncpg's word for a value that does not fit its column
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return str(getattr(original, "sqlstate", None) or "")[:2] in _PASSING
 
-    async def held(self) -> bool:
-        """Whether the lock is held, taken if it is free; raises ConnectionError once it is lost."""
-        raw = (await self._connection.get_raw_connection()).driver_connection
-        if raw is None or raw.is_closed():
-            raise ConnectionError(f"the ownership of {self._name} went with its connection")
-        if not self._held:
-            self._held = bool(await self._connection.scalar(_OWN, {"name": self._name}))
-        return self._held
+
+_PASSING: Final = frozenset({"08", "40", "53", "55", "57", "58"})
+"""Connection, rollback of a deadlock, resources, a lock not had, an operator's hand, the system."""
 
 
 def _upgrade(connection: Connection, scripts: Path) -> None:

@@ -102,7 +102,7 @@ def remember_in(session: Session, answers: Sequence[tuple[Key, Stored]], at: dat
     rows = [
         {"scope": key.scope, "key": key.key, "body_hash": stored.body_hash, "status": stored.status,
          "reply": stored.reply, "made_at": made_at}
-        for key, stored in answers
+        for key, stored in sorted(answers, key=lambda answer: answer[0])  # two processes must not cross
     ]  # fmt: skip
     session.connection().execute(_remembering(doors_of(session).idempotency), rows)
 

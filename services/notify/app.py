@@ -51,7 +51,7 @@ def compose(
         workers=[
             Worker("notify.relay", Relay("notify", database, bus, topics=[]).run),
             Worker("notify.consumer", consumer.run),
-            Worker("notify.receipts", receipts.run),
+            Worker("notify.receipts", database.alone("notify.receipts", receipts.run)),
             Worker("notify.pruning", _pruning(database)),
         ],
         start=lambda: database.migrate(MIGRATIONS),

@@ -1,0 +1,131 @@
+"""One process at a time does what must not be done twice; another follows when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import insert, text
+from sqlalchemy.exc import DBAPIError
+
+from backbone.database import Database, may_pass
+from backbone.service import Worker, keep_running
+from tests.backbone.notes import DOORS, Note, open_database
+from tests.real import fresh_postgres
+from tests.waiting import until
+
+CUT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND (pid = pg_backend_pid()) = :own
+"""
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[Database, Database]]:
+    """One PostgreSQL database as two processes see it."""
+    async with fresh_postgres() as url, open_database(url) as one:
+        other = Database(url, DOORS)
+        yield one, other
+        await other.close()
+
+
+async def cut_every_connection(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(text(CUT), {"own": False})
+    with pytest.raises(DBAPIError) as failed:
+        async with database.transaction() as session:
+            await session.execute(text(CUT), {"own": True})
+    assert may_pass(failed.value)
+
+
+async def test_one_owns_and_the_other_follows_when_it_lets_go(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    async with other.sole_owner("work") as other_owns:
+        async with one.sole_owner("work") as one_owns, one.sole_owner("more") as more:
+            assert await one_owns()
+            assert await more()
+            assert not await other_owns()
+            assert await one_owns()
+        assert await other_owns()
+
+
+async def test_an_ownership_ends_with_its_connection_and_says_so(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    async with one.sole_owner("work") as one_owns, other.sole_owner("work") as other_owns:
+        assert await one_owns()
+        await cut_every_connection(one)
+        with pytest.raises(ConnectionError):
+            while await one_owns():  # noqa: ASYNC110 (the question is what is tested)
+                await asyncio.sleep(0.01)
+        await until(other_owns)
+
+
+async def test_work_moves_to_another_process_and_never_runs_in_two(pair: tuple[Database, Database]) -> None:
+    busy: list[int] = []
+    most = 0
+
+    def worker(place: int, database: Database) -> Worker:
+        async def work(stop: asyncio.Event) -> None:
+            nonlocal most
+            busy.append(place)
+            most = max(most, len(busy))
+            try:
+                await stop.wait()
+            finally:
+                busy.remove(place)
+
+        return Worker("work", database.alone("work", work))
+
+    stops = asyncio.Event(), asyncio.Event()
+    tasks = [
+        asyncio.create_task(keep_running(worker(place, database), stops[place]))
+        for place, database in enumerate(pair)
+    ]
+    await until(lambda: busy)
+    first = busy[0]
+    stops[first].set()
+    await until(lambda: busy == [1 - first])
+    await cut_every_connection(pair[first])
+    await until(lambda: not busy)
+    await until(lambda: busy == [1 - first])
+    stops[1 - first].set()
+    await asyncio.gather(*tasks)
+    assert most == 1
+
+
+async def test_what_cannot_be_stored_is_told_from_a_database_that_is_away(
+    pair: tuple[Database, Database],
+) -> None:
+    one, _ = pair
+    for wrong in ({"id": 2**70, "about": "k", "text": "t"}, {"about": "k", "text": None}):
+        with pytest.raises(DBAPIError) as failed:
+            async with one.transaction() as session:
+                await session.execute(insert(Note), [wrong])
+        assert not may_pass(failed.value)
+    away = Database("postgresql://nobody@127.0.0.1:1/nothing", DOORS)
+    with pytest.raises(ConnectionRefusedError) as refused:
+        async with away.transaction() as session:
+            await session.execute(text("SELECT 1"))
+    assert may_pass(refused.value)
+    await away.close()
+
+
+async def test_of_two_that_wait_for_each_other_the_one_chosen_may_try_again(
+    pair: tuple[Database, Database],
+) -> None:
+    one, other = pair
+    async with one.transaction() as session:
+        await session.execute(insert(Note), [{"about": "k", "text": name} for name in ("a", "b")])
+    met = asyncio.Barrier(2)
+
+    async def change(database: Database, *names: str) -> None:
+        async with database.transaction() as session:
+            for name in names:
+                await session.execute(text("UPDATE notes SET about = 'c' WHERE text = :name"), {"name": name})
+                if name == names[0]:
+                    await met.wait()
+
+    ended = await asyncio.gather(change(one, "a", "b"), change(other, "b", "a"), return_exceptions=True)
+    (deadlock,) = [error for error in ended if error is not None]
+    assert may_pass(deadlock)
