@@ -2,7 +2,7 @@
 # Prints an environment file with new random secrets for compose.yaml; once for an installation:
 #   deploy/compose/new-env.sh > deploy/compose/.env
 # Keep it: ATAA_TOKEN_SECRET must stay the same for ever. Without a Stripe key of your own the two keys
-# are made for the sandbox, which runs with `--profile sandbox`.
+# are made for the sandbox; with one, set it and its webhook secrets here and take out the first two lines.
 set -eu
 umask 077
 
@@ -10,7 +10,7 @@ random() { od -An -v -N "$1" -tx1 /dev/urandom | tr -d ' \n'; }
 
 cat <<END
 COMPOSE_PROFILES=sandbox
-ATAA_STRIPE_API_BASE=http://127.0.0.1:8012
+ATAA_STRIPE_API_BASE=http://sandbox:8012
 ATAA_STRIPE_API_KEY=sk_test_$(random 16)
 ATAA_STRIPE_WEBHOOK_SECRETS=whsec_$(random 24)
 ATAA_ADMIN_KEY=ak_admin_$(random 20)

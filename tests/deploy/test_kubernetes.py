@@ -1,0 +1,257 @@
+"""The Kubernetes manifests: whole, consistent with the code, and tight."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import subprocess
+import sys
+import tomllib
+from typing import Any
+
+import pytest
+import yaml
+
+from backbone.bus import PARTITIONS
+from backbone.database import Database
+from backbone.peer import InProcessPeer
+from backbone.process import Opening
+from backbone.service import STOP_S, Service, metrics_app
+from tests.deploy.manifests import (
+    K8S,
+    OVERLAYS,
+    ROOT,
+    SETTINGS,
+    environment,
+    images,
+    of_kind,
+    pods,
+    read,
+    rendered,
+    secrets,
+    tool,
+)
+
+PROCESSES = sorted(SETTINGS)
+
+
+def test_every_overlay_renders_and_every_resource_is_valid() -> None:
+    tool("kubectl"), tool("kubernetes-validate"), tool("hadolint")
+    checked = subprocess.run([sys.executable, K8S / "check.py"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_check_finds_a_field_that_does_not_exist(tmp_path: Any) -> None:
+    tool("kubectl"), tool("kubernetes-validate"), tool("hadolint")
+    wrong = {
+        "service": {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"prots": []}},
+        "topic": {
+            "apiVersion": "kafka.strimzi.io/v1",
+            "kind": "KafkaTopic",
+            "metadata": {"name": "b"},
+            "spec": {"partitons": 12, "partitions": 12, "replicas": 1},
+        },
+        "unknown": {"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": "c"}},
+    }
+    for name, resource in wrong.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(resource))
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump({"resources": [f"{name}.yaml" for name in wrong]})
+    )
+    checked = subprocess.run(
+        [sys.executable, K8S / "check.py", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 1
+    assert all(word in checked.stdout for word in ("prots", "partitons", "Thing"))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_process_has_the_same_set_of_objects(overlay: str) -> None:
+    resources = rendered(overlay)
+    for kind in ("Deployment", "Service", "ServiceAccount", "PodDisruptionBudget"):
+        assert sorted(of_kind(resources, kind)) == PROCESSES
+    assert sorted(of_kind(resources, "NetworkPolicy")) == sorted([*PROCESSES, "default-deny"])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_each_process_starts_with_the_settings_it_is_given(
+    process: str, overlay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = rendered(overlay)
+    container = next(one for one in pods(resources)[process]["containers"] if one["name"] == "ataa")
+    both, own = read(process, environment(container, resources), monkeypatch)
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": getattr(own, f"{process}_port"), "metrics": both.metrics_port}
+    assert both.service_host == "0.0.0.0"
+    assert both.kafka_bootstrap
+    assert both.internal_secret.get_secret_value()
+    assert getattr(own, f"database_url_{process}").startswith(f"postgresql://{process}:")
+    services = of_kind(resources, "Service")
+    for field in own.__class__.model_fields:
+        if field.startswith("url_"):
+            peer = field.removeprefix("url_")
+            assert getattr(own, field) == f"http://{peer}:{services[peer]['spec']['ports'][0]['port']}"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_whoever_asks_another_is_let_out_and_let_in(overlay: str) -> None:
+    policies = of_kind(rendered(overlay), "NetworkPolicy")
+    for process, kind in SETTINGS.items():
+        for peer in (name.removeprefix("url_") for name in kind.model_fields if name.startswith("url_")):
+            assert peer in _named(policies[process]["spec"]["egress"], "to")
+            assert process in _named(policies[peer]["spec"]["ingress"], "from")
+
+
+def _named(rules: list[dict[str, Any]], side: str) -> set[str]:
+    selectors = [peer.get("podSelector", {}) for rule in rules for peer in rule.get(side, [])]
+    return {one["matchLabels"]["app.kubernetes.io/name"] for one in selectors if one}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_a_pod_runs_is_a_module_that_can_be_run(overlay: str) -> None:
+    for pod in pods(rendered(overlay)).values():
+        for container in pod["containers"]:
+            assert importlib.util.find_spec(f"{container['args'][0]}.__main__") is not None
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+async def test_the_probes_ask_for_what_every_process_answers(overlay: str) -> None:
+    opening = Opening(Service("pledges", metrics_app), "127.0.0.1:9", ready_with_bus=False)
+    for pod in pods(rendered(overlay)).values():
+        container = next(one for one in pod["containers"] if one["name"] == "ataa")
+        asked = {
+            probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "readiness", "liveness")
+        }
+        assert {one["path"] for one in asked.values()} == {"/startupz", "/readyz", "/livez"}
+        for one in asked.values():
+            assert one["port"] == "http"
+            reply = await InProcessPeer(opening).request("GET", one["path"], headers={})
+            assert reply.headers["content-type"] == "text/plain"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_containers_may_do_nothing_but_run(overlay: str) -> None:
+    for pod in pods(rendered(overlay)).values():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+            assert "memory" in container["resources"]["limits"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_pod_is_given_the_time_a_drain_takes(overlay: str) -> None:
+    for pod in pods(rendered(overlay)).values():
+        container = next(one for one in pod["containers"] if one["name"] == "ataa")
+        before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        # Open requests, then the workers: see backbone.service.serve.
+        assert pod["terminationGracePeriodSeconds"] > before + 2 * STOP_S
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_secret_and_account_that_is_named_is_made(overlay: str) -> None:
+    resources = rendered(overlay)
+    for pod in pods(resources).values():
+        assert pod["serviceAccountName"] in of_kind(resources, "ServiceAccount")
+        for container in pod["containers"]:
+            for entry in container["env"]:
+                ref = entry["valueFrom"]["secretKeyRef"]
+                assert ref["key"] in secrets()[ref["name"]]
+    for cluster in of_kind(resources, "Cluster").values():
+        for role in cluster["spec"]["managed"]["roles"]:
+            assert secrets()[role["passwordSecret"]["name"]]["username"] == role["name"]
+    assert of_kind(resources, "Secret") == {}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_each_service_has_a_database_of_its_own(overlay: str) -> None:
+    databases = of_kind(rendered(overlay), "Database")
+    assert sorted(databases) == PROCESSES
+    for name, database in databases.items():
+        assert (database["spec"]["name"], database["spec"]["owner"]) == (name, name)
+        assert f"/{name}" in secrets()[f"ataa-{name}-database"]["url"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_one_image_runs_everything_and_no_image_is_the_latest(overlay: str) -> None:
+    text = yaml.safe_dump_all(rendered(overlay))
+    ours = {image for image in images(text) if image.rpartition("/")[2].startswith("ataa:")}
+    assert len(ours) == 1
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert ours.pop().endswith(f"ataa:{version}")
+    for image in images(text) | images((ROOT / "deploy/compose/compose.yaml").read_text()):
+        assert ":" in image
+        assert not image.endswith(":latest")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_topics_are_those_of_the_list(overlay: str) -> None:
+    wanted = tomllib.loads((ROOT / "deploy/kafka/topics.toml").read_text())
+    made = of_kind(rendered(overlay), "KafkaTopic")
+    for group in (group for group in wanted.values() if isinstance(group, dict)):
+        for name in group["topics"]:
+            spec = made.pop(name)["spec"]
+            assert spec["partitions"] == wanted["partitions"] == PARTITIONS
+            assert spec["config"].items() >= group["config"].items()
+            assert int(spec["config"]["min.insync.replicas"]) == max(spec["replicas"] - 1, 1)
+    assert made == {}
+
+
+def test_nobody_is_scaled_past_the_partitions_and_only_by_topics_there_are() -> None:
+    resources = rendered("production")
+    topics = of_kind(resources, "KafkaTopic")
+    scaled = of_kind(resources, "ScaledObject")
+    assert sorted(scaled) == ["leaderboard", "notify", "payments"]
+    for name, one in scaled.items():
+        assert one["spec"]["scaleTargetRef"] == {"name": name}
+        assert 2 <= one["spec"]["minReplicaCount"] <= one["spec"]["maxReplicaCount"] <= PARTITIONS
+        for trigger in one["spec"]["triggers"]:
+            assert trigger["metadata"]["topic"] in topics
+            assert trigger["metadata"]["consumerGroup"] == name
+            assert f"{trigger['metadata']['consumerGroup']}.dead-letter" in topics
+
+
+def test_production_runs_two_of_each_at_least_and_never_on_one_machine() -> None:
+    resources = rendered("production")
+    least = {name: one["spec"]["minReplicaCount"] for name, one in of_kind(resources, "ScaledObject").items()}
+    for name, one in of_kind(resources, "HorizontalPodAutoscaler").items():
+        least[name] = one["spec"]["minReplicas"]
+    assert sorted(least) == PROCESSES
+    assert min(least.values()) >= 2
+    for name, one in of_kind(resources, "Deployment").items():
+        assert "replicas" not in one["spec"], "the autoscaler's number would be overwritten at each apply"
+        host = pods(resources)[name]["topologySpreadConstraints"][0]
+        assert (host["topologyKey"], host["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "DoNotSchedule")
+    assert all(one["spec"]["tls"] for one in of_kind(resources, "Ingress").values())
+
+
+def test_postgres_takes_the_connections_of_as_many_replicas_as_there_may_be() -> None:
+    resources = rendered("production")
+    most = [one["spec"]["maxReplicaCount"] for one in of_kind(resources, "ScaledObject").values()]
+    most += [one["spec"]["maxReplicas"] for one in of_kind(resources, "HorizontalPodAutoscaler").values()]
+    pool = inspect.signature(Database.__init__).parameters["pool_size"].default
+    # One more each for a rolling update's extra pod, one connection for the relay's lock, 20 to look with.
+    needed = sum((replicas + 1) * (pool + 1) for replicas in most) + 20
+    cluster = of_kind(resources, "Cluster")["ataa-postgres"]
+    assert int(cluster["spec"]["postgresql"]["parameters"]["max_connections"]) >= needed
+
+
+def test_dev_runs_one_of_each_against_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = rendered("dev")
+    for one in of_kind(resources, "Deployment").values():
+        assert one["spec"]["replicas"] == 1
+    pod = {one["name"]: one for one in pods(resources)["payments"]["containers"]}
+    _, payments = read("payments", environment(pod["ataa"], resources), monkeypatch)
+    sandbox = environment(pod["sandbox"], resources)
+    assert payments.stripe_api_base == f"http://127.0.0.1:{sandbox['ATAA_SANDBOX_PORT']}"
+    assert payments.stripe_api_key.get_secret_value() == sandbox["ATAA_STRIPE_API_KEY"]
+    assert not payments.livemode
+    assert "gateway" in _named(of_kind(resources, "NetworkPolicy")["payments"]["spec"]["egress"], "to")

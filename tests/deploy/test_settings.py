@@ -1,0 +1,20 @@
+"""Whatever deploy/ names as a setting of Ataa is one."""
+
+from __future__ import annotations
+
+import re
+
+from backbone.settings import describe
+from embedded.settings import ALL_SETTINGS, OUTSIDE
+from tests.deploy.manifests import DEPLOY, ROOT
+
+MADE_OF = {".yaml", ".yml", ".env", ".sh", ".md", ""}
+
+
+def test_every_variable_that_is_named_is_a_setting() -> None:
+    settings = {variable for variable, _, _ in describe(ALL_SETTINGS)} | set(OUTSIDE)
+    files = [file for file in DEPLOY.rglob("*") if file.is_file() and file.suffix in MADE_OF]
+    files += [ROOT / "Dockerfile", ROOT / "docs" / "operations" / "kubernetes.md"]
+    named = {name: file for file in files for name in re.findall(r"\bATAA_[A-Z0-9_]+", file.read_text())}
+    assert len(named) > 20
+    assert {name: str(file) for name, file in named.items() if name not in settings} == {}
