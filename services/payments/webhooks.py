@@ -44,6 +44,9 @@ BATCH: Final = 200
 GATHER_S: Final = ROUND_S
 POLL_S: Final = 1.0
 TRIES: Final = 3
+RETRY_S: Final = 0.2
+SECOND_CHANCE_S: Final = 60.0
+"""How often what was set aside is tried again: a capture must not wait for somebody to read a log."""
 
 log = structlog.get_logger()
 
@@ -71,6 +74,10 @@ def _webhooks(kind: str, result: str) -> Counter:
 
 def _type(name: str) -> str:
     return name if name in READERS or name == DECLINED else "other"
+
+
+for _name in (*READERS, "other"):
+    _webhooks(_name, "set_aside")  # a series that began with its first failure would show no rise
 
 
 PERSONAL: Final = frozenset(
@@ -174,6 +181,7 @@ class Applier:
         self._store = store
         self._clock = clock
         self._gather = False
+        self._chance_at = float("-inf")
         self.applied = asyncio.Event()
         """Set after every batch."""
 
@@ -182,11 +190,21 @@ class Applier:
         async with woken_by(stop, self._store.news):
             while not stop.is_set():
                 self._store.news.clear()
+                await self._give_second_chances()
                 if not await self.apply_waiting():
                     await wait_for(self._store.news, POLL_S)
                     if self._gather:
                         # Under load a short wait makes batches, which cost far less an event.
                         await asyncio.sleep(GATHER_S)
+
+    async def _give_second_chances(self) -> None:
+        """Once a minute, and at the start, let all that was set aside wait for its turn again."""
+        now = asyncio.get_running_loop().time()
+        if now - self._chance_at < SECOND_CHANCE_S:
+            return
+        self._chance_at = now
+        async with self._database.transaction() as session:
+            await session.execute(update(WEBHOOKS).where(WEBHOOKS.c.state == SET_ASIDE).values(state=WAITING))
 
     async def apply_waiting(self) -> int:
         """Apply the next batch; how many there were. One that fails is tried again, one event at a time."""
@@ -241,11 +259,13 @@ class Applier:
         async with self._database.transaction() as session:
             await session.execute(
                 update(WEBHOOKS)
-                .where(WEBHOOKS.c.number == row.number)
+                .where(WEBHOOKS.c.number == row.number, WEBHOOKS.c.state == WAITING)
                 .values(tries=tries, reason=reason, state=SET_ASIDE if aside else WAITING)
             )
         _webhooks(_type(row.type), "set_aside" if aside else "failed").inc()
         log.error("webhook.failed", event_id=row.event_id, type=row.type, set_aside=aside, reason=reason)
+        if not aside:
+            await asyncio.sleep(RETRY_S * tries)
 
 
 async def _ask_about(session: AsyncSession, readings: Sequence[Reading], now: datetime) -> None:

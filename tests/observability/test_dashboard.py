@@ -1,0 +1,69 @@
+"""The dashboard: what is committed is what the code makes, and its queries name metrics that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.observability.programs import need_dashboard_library
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "grafana"
+
+
+def dashboard() -> Any:
+    return json.loads((FOLDER / "surge-overview.json").read_text(encoding="utf-8"))
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+@pytest.fixture(scope="module")
+def code() -> ModuleType:
+    need_dashboard_library()
+    spec = importlib.util.spec_from_file_location("surge_overview", FOLDER / "surge_overview.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_committed_dashboard_is_what_the_code_makes(code: ModuleType) -> None:
+    assert (FOLDER / "surge-overview.json").read_text(encoding="utf-8") == code.text()
+
+
+def test_every_panel_has_a_unit_a_meaning_and_a_place_of_its_own() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in panels():
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["targets"], panel["title"]
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+
+
+def test_no_query_and_no_rule_names_a_metric_that_nobody_counts() -> None:
+    source = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("backbone", "services", "gateway")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    known = set(re.findall(r'"(ataa_[a-z0-9_]+)"', source))
+    rules = (ROOT / "deploy" / "prometheus" / "alerts.rules.yml").read_text(encoding="utf-8")
+    asked = [target["expr"] for panel in panels() for target in panel["targets"]]
+    named = set(re.findall(r"\bataa_[a-z0-9_]+", "\n".join([*asked, *re.findall(r"expr: (.*)", rules)])))
+    assert {re.sub("_bucket$", "", name) for name in named} <= known

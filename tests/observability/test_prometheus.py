@@ -1,0 +1,140 @@
+"""A real Prometheus scrapes a whole system while gifts are given: every panel has something to show."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.journeys.system import System, free_port, live_frames, running
+from tests.observability.programs import need
+from tests.waiting import until
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+global: {{ scrape_interval: 500ms, evaluation_interval: 500ms }}
+rule_files: [{rules}]
+scrape_configs:
+  - job_name: ataa
+    static_configs: [{{ targets: ["127.0.0.1:{port}"], labels: {{ service: embedded }} }}]
+"""
+
+
+class Prometheus:
+    """A running Prometheus; asked over its HTTP API."""
+
+    def __init__(self, url: str, client: aiohttp.ClientSession) -> None:
+        self._url = url
+        self._client = client
+
+    async def get(self, path: str, **query: str) -> Any:
+        async with self._client.get(f"{self._url}/api/v1/{path}", params=query) as answer:
+            body = await answer.json()
+            assert body["status"] == "success", body
+            return body["data"]
+
+    async def values(self, query: str) -> list[float]:
+        """The instant values of a query, those that are numbers."""
+        found = await self.get("query", query=query.replace("$__rate_interval", "30s"))
+        values = [float(series["value"][1]) for series in found["result"]]
+        return [value for value in values if value == value]
+
+
+def _spawn(program: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [
+            *(
+                program,
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'tsdb'}",
+            ),
+            *(f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"),
+        ],
+        cwd=folder,
+    )
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, metrics_port: int) -> AsyncIterator[Prometheus]:
+    """Prometheus scraping one process twice a second, until the block ends."""
+    program, port = need("prometheus"), free_port()
+    rules = ROOT / "deploy" / "prometheus" / "alerts.rules.yml"
+    (folder / "prometheus.yml").write_text(CONFIG.format(rules=rules, port=metrics_port), encoding="utf-8")
+    process = _spawn(program, folder, port)
+    try:
+        async with aiohttp.ClientSession() as client:
+            started = Prometheus(f"http://127.0.0.1:{port}", client)
+
+            async def scraped() -> bool:
+                assert process.poll() is None
+                with contextlib.suppress(aiohttp.ClientError):
+                    return await started.values('up{job="ataa"}') == [1.0]
+                return False
+
+            await until(scraped, 30)
+            yield started
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+async def test_every_query_of_the_dashboard_returns_data_and_no_alert_fires(tmp_path: Path) -> None:
+    need("prometheus")
+    port = free_port()
+    async with running(tmp_path / "ataa", ATAA_METRICS_PORT=str(port)) as system:
+        await system.open_drive("measured")
+        await system.give("measured", "5.00")
+        await system.agree()
+        system.kill()
+        await system.start()  # the ledger is compared at the start, and then each minute
+        async with prometheus(tmp_path, port) as asked:
+            watching = asyncio.create_task(live_frames(system, "measured", asyncio.Queue()))
+            await give_for_a_while(system, asked)
+            missing = {
+                f"{panel['title']}: {target['expr']}"
+                for panel in json.loads((ROOT / "deploy/grafana/surge-overview.json").read_text())["panels"]
+                for target in panel.get("targets", ())
+                if not await asked.values(target["expr"])
+            }
+            watching.cancel()
+            assert missing == set()
+            assert await asked.values("sum(ataa_live_clients)") == [1.0]
+            assert await asked.values("max(abs(ataa_ledger_drift_minor_units))") == [0.0]
+            assert await asked.values("max(ataa_drives_live)") == [1.0]
+            assert (await asked.get("alerts"))["alerts"] == []
+            assert await refused_rules(asked) == []
+
+
+async def give_for_a_while(system: System, asked: Prometheus) -> None:
+    """Gifts of two currencies' worth, a card declined, a pledge refused, until all of it was scraped."""
+
+    async def given() -> bool:
+        await asyncio.gather(*(system.give("measured", "5.00") for _ in range(4)))
+        pledge = await system.pledge("measured")
+        await system.pay(pledge, "4000000000000002")
+        await system.pay(pledge)
+        wrong = {"amount": {"currency": "EUR", "value": "5.00"}}
+        assert (await system.admin("POST", "/v1/drives/measured/pledges", wrong)).status == 422
+        seen = await asked.values('sum(increase(ataa_payments_total{status="captured"}[30s]))')
+        declined = await asked.values(
+            'increase(ataa_webhooks_total{type="payment_intent.payment_failed"}[30s])'
+        )
+        shown = await asked.values('rate(ataa_freshness_seconds_count{stage="shown"}[30s])')
+        return bool(
+            seen and seen[0] > 5 and any(declined) and any(shown) and await asked.values("ataa_drives_live")
+        )
+
+    await until(given, 30)
+
+
+async def refused_rules(asked: Prometheus) -> list[str]:
+    """Rules that Prometheus could not evaluate."""
+    groups = (await asked.get("rules"))["groups"]
+    return [rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "err"]
