@@ -10,7 +10,9 @@ set -eu
 random() { od -An -v -N "$1" -tx1 /dev/urandom | tr -d ' \n'; }
 
 secret() { # name, type, then key and value by turns
-  printf -- '---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\ntype: %s\nstringData:\n' "$1" "$2"
+  # The label has CloudNativePG change a role's password when its Secret changes.
+  printf -- '---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\n  labels: {cnpg.io/reload: "true"}\n' "$1"
+  printf 'type: %s\nstringData:\n' "$2"
   shift 2
   while [ $# -gt 0 ]; do
     printf "  %s: '%s'\n" "$1" "$2"
