@@ -2,7 +2,8 @@
 
 Kubernetes' own kinds are held against its OpenAPI schemas, strictly: a field that does not exist
 fails. Strimzi's, CloudNativePG's, KEDA's and the Prometheus Operator's against `schemas.yaml`. The
-Dockerfile goes through hadolint. Exits 1 with a line for each thing that is wrong.
+PrometheusRule must say what deploy/prometheus/ says, and the Dockerfile goes through hadolint. Exits
+1 with a line for each thing that is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 import kubernetes_validate
 import yaml
 from jsonschema import Draft202012Validator
+from prometheus_rule import WRITTEN, prometheus_rule
 
 FOLDER: Final = Path(__file__).parent
 REPOSITORY: Final = FOLDER.parents[1]
@@ -90,12 +92,18 @@ def lint_image() -> Iterator[str]:
     yield from linted.stdout.splitlines()
 
 
+def compare_rules() -> Iterator[str]:
+    """Whether the PrometheusRule is that of the rule files as they are now."""
+    if WRITTEN.read_text(encoding="utf-8") != prometheus_rule():
+        yield "the alert rules changed: run python deploy/k8s/prometheus_rule.py"
+
+
 def main(arguments: Sequence[str]) -> int:
     """Check the kustomizations named, or all there are; the exit status."""
     schemas = Schemas(yaml.safe_load((FOLDER / "schemas.yaml").read_text(encoding="utf-8")))
     every = [FOLDER / "base", *sorted((FOLDER / "overlays").iterdir())]
     folders = [Path(name) for name in arguments] or every
-    faults = list(lint_image())
+    faults = [*lint_image(), *compare_rules()]
     for folder in folders:
         try:
             found = list(check(folder, schemas))
