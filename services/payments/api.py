@@ -114,6 +114,7 @@ def add_quiet(
                 "tickets": await queries.waiting_tickets(session),
                 "attempts": await queries.open_attempts(session),
                 "refunds": await unsent_refunds(session),
+                "set_aside": await queries.set_aside_webhooks(session),
                 "unplaced_facts": await queries.unplaced_facts(session),
                 "questions": await questions.open_questions(session),
                 "closings": await open_closings(session, door.clock),

@@ -381,8 +381,11 @@ def _state(
         row.status = status(sum_up((), ended=row.ended))
         return []
     same = [fact for fact in facts if fact.finding.currency == capture.currency]
-    if len(same) < len(facts):
-        log.error("payment.fact_in_other_currency", payment=row.id, intent=row.intent)
+    for fact in facts:
+        if fact.finding.currency != capture.currency:
+            # It cannot be subtracted from this money: it stays unplaced, and nothing is quiet until it is.
+            fact.payment_id = None
+            log.error("payment.fact_in_other_currency", payment=row.id, fact=fact.finding.id)
     sums = sum_up((fact.finding for fact in same), ended=row.ended)
     row.status, row.captured, row.refunded, row.disputed = (
         status(sums), sums.captured, sums.refunded, sums.disputed

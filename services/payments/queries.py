@@ -14,7 +14,7 @@ from backbone.clock import rfc3339
 from backbone.contracts.payments import PaymentStatus
 from backbone.money import decimal_string
 from services.payments import ledger
-from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, WAITING, WEBHOOKS
+from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, SET_ASIDE, WAITING, WEBHOOKS
 
 SHOWN: Final[Mapping[str, str | None]] = {
     PaymentStatus.AWAITED: None,
@@ -115,6 +115,11 @@ async def waiting_tickets(session: AsyncSession) -> int:
 async def open_attempts(session: AsyncSession) -> int:
     """Attempts to open a checkout whose outcome is not recorded."""
     return await _count(session, ATTEMPTS, ATTEMPTS.c.state == "sent")
+
+
+async def set_aside_webhooks(session: AsyncSession) -> int:
+    """Webhooks that could not be applied so far; each minute they are tried again."""
+    return await _count(session, WEBHOOKS, WEBHOOKS.c.state == SET_ASIDE)
 
 
 async def unplaced_facts(session: AsyncSession) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, select, update
@@ -11,8 +14,9 @@ from sqlalchemy.exc import DBAPIError
 
 from backbone.contracts import PledgeChanged, PledgeStatus
 from backbone.money import Money
+from services.payments.queries import set_aside_webhooks, unplaced_facts
 from services.payments.tables import FACTS, POSTINGS, QUESTIONS, SET_ASIDE, WEBHOOKS
-from services.payments.webhooks import oldest_waiting
+from services.payments.webhooks import Applier, oldest_waiting
 from tests.payments.books import Books, open_books
 from tests.payments.stage import a_drive, a_pledge
 from tests.payments.stripe_events import (
@@ -24,6 +28,7 @@ from tests.payments.stripe_events import (
     refund,
     session_completed,
 )
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -176,6 +181,41 @@ async def test_an_unreadable_webhook_is_set_aside_and_its_neighbours_are_applied
     assert [row.event_id for row in aside] == [broken["id"]]
     assert "currency" in aside[0].reason
     assert (await books.payments(pledge.pledge_id))[0].captured == 2_500
+
+
+async def test_what_was_set_aside_counts_as_unquiet_and_is_tried_again(books: Books) -> None:
+    broken = an_event("refund.created", {"id": "re_1", "payment_intent": "pi_1"})
+    await books.take([broken])
+    async with books.database.reading() as session:
+        assert await set_aside_webhooks(session) == 1
+    await repair(books, intent_succeeded("pi_1", 2_500, {}))
+    stop = asyncio.Event()
+    applying = asyncio.create_task(Applier(books.database, books.store, books.clock).run(stop))
+
+    async def applied() -> bool:
+        async with books.database.reading() as session:
+            return await set_aside_webhooks(session) == 0 and await oldest_waiting(session) is None
+
+    await until(applied)
+    stop.set()
+    await applying
+    async with books.database.reading() as session:
+        (posting,) = (await session.execute(select(POSTINGS))).all()
+    assert (posting.debit, posting.units) == ("processor_clearing", 2_500)
+
+
+async def repair(books: Books, event: dict[str, Any]) -> None:
+    """As newer code would: what could not be read can be now."""
+    async with books.database.transaction() as session:
+        await session.execute(update(WEBHOOKS).values(body=json.dumps(event).encode(), type=event["type"]))
+
+
+async def test_a_dispute_in_another_currency_is_never_quiet(books: Books) -> None:
+    foreign = dispute("created", "dp_1", "pi_1", 2_300, "needs_response")
+    foreign["data"]["object"]["currency"] = "eur"
+    await books.take([intent_succeeded("pi_1", 2_500, {}), foreign])
+    async with books.database.reading() as session:
+        assert await unplaced_facts(session) == 1
 
 
 async def test_a_watermark_stays_below_a_webhook_not_yet_applied(books: Books) -> None:
