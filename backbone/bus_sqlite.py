@@ -33,6 +33,7 @@ KEEP_S: Final = 24 * 3600
 """How long a record stays once every group has read it."""
 
 PRUNE_EVERY_S: Final = 600
+PRUNE_PIECE: Final = 2_000
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (
@@ -153,19 +154,35 @@ class SqliteBus:
     async def keep_pruned(self, stop: asyncio.Event) -> None:
         """Drop records that every group has read and that are a day old, every ten minutes until `stop`."""
         while not stop.is_set():
-            self.prune(time.time() - KEEP_S)
+            # In small pieces: 300,000 records in one would hold up the loop for more than a second.
+            while self.prune(time.time() - KEEP_S, PRUNE_PIECE) == PRUNE_PIECE:
+                await asyncio.sleep(0.05)
             with suppress(TimeoutError):
                 async with asyncio.timeout(PRUNE_EVERY_S):
                     await stop.wait()
 
-    def prune(self, older_than: float) -> None:
-        """Drop records from before `older_than` (seconds since 1970) that every group has read."""
-        with _commit(self._lossy):
-            self._lossy.execute(
-                "DELETE FROM records WHERE at < ? AND offset < (SELECT min(next) FROM positions p"
-                " WHERE p.topic = records.topic AND p.partition = records.partition)",
-                (older_than,),
-            )
+    def prune(self, older_than: float, at_most: int) -> int:
+        """Drop the oldest records of each partition, from before `older_than` and read by every group.
+
+        `older_than` is in seconds since 1970. At most `at_most` a partition; the most dropped of one.
+        """
+        most = 0
+        ends = self._durable.execute(
+            "SELECT topic, partition, min(next) FROM positions GROUP BY 1, 2"
+        ).fetchall()
+        for topic, number, read in ends:
+            (first,) = self._durable.execute(
+                "SELECT min(offset) FROM records WHERE topic = ? AND partition = ?", (topic, number)
+            ).fetchone()
+            if first is None:
+                continue
+            with _commit(self._lossy):
+                gone = self._lossy.execute(
+                    "DELETE FROM records WHERE topic = ? AND partition = ? AND offset < ? AND at < ?",
+                    (topic, number, min(read, first + at_most), older_than),
+                )
+            most = max(most, gone.rowcount)
+        return most
 
     # What subscriptions ask for.
 

@@ -326,8 +326,8 @@ class LiveStream:
             rows = None if tail - after > MOST_REPLAYED else await self._rows(after)
             if rows:
                 words = await self._hub.words(rows)
-        except PeerUnavailable as error:
-            log.warning("live.not_replayed", error=str(error))
+        except Exception as error:  # whatever it is: the listener must not be held for ever
+            log.warning("live.not_replayed", error=f"{type(error).__name__}: {error}")
             rows = None
         if rows is None:
             listener.replay(gap_frame(self._view.drive_id, after))
