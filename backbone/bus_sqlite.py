@@ -155,10 +155,9 @@ class SqliteBus:
         """Drop records that every group has read and that are a day old, every ten minutes until `stop`."""
         while not stop.is_set():
             # In small pieces: 300,000 records in one would hold up the loop for more than a second.
-            while self.prune(time.time() - KEEP_S, PRUNE_PIECE) == PRUNE_PIECE:
-                await asyncio.sleep(0.05)
+            more = self.prune(time.time() - KEEP_S, PRUNE_PIECE) == PRUNE_PIECE
             with suppress(TimeoutError):
-                async with asyncio.timeout(PRUNE_EVERY_S):
+                async with asyncio.timeout(0.05 if more else PRUNE_EVERY_S):
                     await stop.wait()
 
     def prune(self, older_than: float, at_most: int) -> int:
