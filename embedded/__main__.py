@@ -32,7 +32,10 @@ def serve(context: typer.Context) -> None:
 @cli.command()
 def settings() -> None:
     """List every setting: the environment variable, its default, what it means."""
-    table = Table("variable", "default", "meaning", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("variable", no_wrap=True)
+    table.add_column("default", overflow="fold")
+    table.add_column("meaning", min_width=24)
     for row in describe(ALL_SETTINGS):
         table.add_row(*row)
     for name, meaning in OUTSIDE.items():

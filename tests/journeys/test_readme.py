@@ -15,7 +15,7 @@ from tests.journeys.system import ROOT, System
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = dict(re.findall(r"<!-- test: (\w+) -->\n```sh\n(.*?)```", README, flags=re.DOTALL))
-RUN_BY_CI = {"make demo", "make test"}
+RUN_BY_CI = {"make demo", "make test", "make demo STACK=1"}
 STARTED_HERE = {"make run"}
 
 
