@@ -16,7 +16,7 @@ from backbone.consumer import Consumer
 from backbone.database import Database
 from backbone.outbox import Relay
 from backbone.peer import Peer
-from backbone.service import Service, Worker, add_health, new_app
+from backbone.service import Service, Work, Worker, add_health, new_app
 from services.payments import ledger
 from services.payments.api import Door, add_quiet, add_routes, with_webhooks
 from services.payments.backfill import Backfill
@@ -101,19 +101,22 @@ def compose(
         workers=[
             Worker("payments.relay", relay.run),
             Worker("payments.consumer", consumer.run),
-            Worker(
-                "payments.applier", database.alone("payments.applier", Applier(database, store, clock).run)
-            ),
+            _sole(database, "payments.applier", Applier(database, store, clock).run),
             Worker("payments.checkouts", desk.run),
-            Worker("payments.cancelling", Closer(database, stripe, pace, clock).run),
-            Worker("payments.refunds", database.alone("payments.refunds", refunds.run)),
-            Worker("payments.asker", database.alone("payments.asker", Asker(database, stripe, clock).run)),
-            Worker("payments.backfill", database.alone("payments.backfill", backfill.run)),
+            _sole(database, "payments.cancelling", Closer(database, stripe, pace, clock).run),
+            _sole(database, "payments.refunds", refunds.run),
+            _sole(database, "payments.asker", Asker(database, stripe, clock).run),
+            _sole(database, "payments.backfill", backfill.run),
             Worker("payments.housekeeping", Housekeeping(database).run),
         ],
         start=lambda: database.migrate(MIGRATIONS),
         close=close,
     )
+
+
+def _sole(database: Database, name: str, work: Work) -> Worker:
+    """Work of one process at a time, however many replicas there are."""
+    return Worker(name, database.alone(name, work))
 
 
 def _stripe(settings: PaymentsSettings) -> StripeProcessor:

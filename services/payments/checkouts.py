@@ -39,6 +39,7 @@ from services.payments.processor import (
     Unavailable,
     Unknown,
 )
+from services.payments.statements import lock_payments
 from services.payments.tables import ATTEMPTS, DRIVES, FACTS, PAYMENTS
 from services.payments.waking import wait_for, woken_by
 
@@ -372,6 +373,7 @@ class CheckoutDesk:
     async def _commit(self, outcomes: Sequence[Outcome]) -> None:
         now = self._clock.now()
         async with self._database.transaction() as session:
+            await lock_payments(session, [outcome.sent.payment_id for outcome in outcomes])
             await session.execute(_DONE, [_attempt_update(outcome, now) for outcome in outcomes])
             opened = [outcome for outcome in outcomes if outcome.opened is not None]
             if opened:
@@ -433,6 +435,7 @@ def _wish(row: Row[Any], details: Mapping[str, Any], now: datetime) -> CheckoutW
 
 async def _take_tickets(session: AsyncSession, payments: Sequence[str]) -> set[str]:
     """Those of `payments` whose tickets still wait, now being opened; the others need no checkout."""
+    await lock_payments(session, payments)
     taken = await session.execute(
         update(PAYMENTS)
         .where(PAYMENTS.c.id.in_(payments), PAYMENTS.c.checkout == "waiting")

@@ -149,9 +149,9 @@ def messages(events: Sequence[Event]) -> list[Message]:
 
 
 @asynccontextmanager
-async def open_database(folder: Path) -> AsyncIterator[Database]:
-    """Leaderboard's migrated database; without fsync, which no test here is about."""
-    database = Database(f"sqlite:///{folder / 'leaderboard.db'}", DOORS, synchronous="OFF")
+async def open_database(folder: Path, url: str = "") -> AsyncIterator[Database]:
+    """Leaderboard's migrated database in `folder` (without fsync: no test here is about it) or at `url`."""
+    database = Database(url or f"sqlite:///{folder / 'leaderboard.db'}", DOORS, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     try:
         yield database

@@ -37,6 +37,7 @@ from tests.leaderboard.builders import (
     pledge,
     ranks,
 )
+from tests.real import fresh_postgres
 from tests.waiting import until
 
 CREATORS = ("crt_a", "crt_b", "crt_c")
@@ -46,6 +47,13 @@ CREATORS = ("crt_a", "crt_b", "crt_c")
 async def kept(tmp_path: Path) -> AsyncIterator[Database]:
     """One store for all examples of a test, emptied before each."""
     async with open_database(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def kept_on_postgresql(tmp_path: Path) -> AsyncIterator[Database]:
+    """The same on PostgreSQL."""
+    async with fresh_postgres() as url, open_database(tmp_path, url) as opened:
         yield opened
 
 
@@ -163,6 +171,16 @@ async def test_any_order_repetition_and_split_shows_the_same(
     in_order = await deliver(kept, [[event] for event in said])
     assert in_order["differences"] == []
     assert await deliver(kept, batches) == in_order
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deliveries())
+async def test_any_order_repetition_and_split_shows_the_same_on_postgresql(
+    kept_on_postgresql: Database, delivery: tuple[list[Event], list[list[Event]]]
+) -> None:
+    said, batches = delivery
+    in_order = await deliver(kept_on_postgresql, [[event] for event in said])
+    assert await deliver(kept_on_postgresql, batches) == in_order
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

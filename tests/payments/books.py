@@ -82,9 +82,9 @@ class Books:
 
 
 @asynccontextmanager
-async def open_books(folder: Path) -> AsyncIterator[Books]:
-    """An empty payments database in `folder`."""
-    database = Database(f"sqlite:///{folder / 'payments.db'}", DOORS, synchronous="OFF")
+async def open_books(folder: Path, url: str = "") -> AsyncIterator[Books]:
+    """An empty payments database in `folder`, or the one at `url`."""
+    database = Database(url or f"sqlite:///{folder / 'payments.db'}", DOORS, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     clock = FrozenClock()
     store = WebhookStore(database, clock)

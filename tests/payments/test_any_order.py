@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.payments.books import Books, open_books
@@ -21,6 +22,7 @@ from tests.payments.stripe_events import (
     session_completed,
     session_expired,
 )
+from tests.real import fresh_postgres, postgres_server
 
 _numbers = itertools.count(1)
 
@@ -113,13 +115,30 @@ async def outcome(books: Books, life: dict[str, Any], order: list[int], cuts: li
 def test_any_order_repetition_and_split_of_webhooks_ends_the_same(
     case: tuple[dict[str, Any], list[int], list[int]],
 ) -> None:
-    life, order, cuts = case
+    asyncio.run(ends_the_same(*case))
 
-    async def both() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            async with open_books(Path(folder)) as books:
-                straight = await outcome(books, life | {"pledge_at": 0}, list(range(24)), [24])
-                assert await outcome(books, life, order, cuts) == straight
-                assert not any((await books.drift()).values())
 
-    asyncio.run(both())
+@pytest.fixture
+def a_postgres() -> str:
+    """Asked for by name, so that what is missing skips the test before its first example."""
+    return postgres_server()
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lives())
+def test_any_order_repetition_and_split_of_webhooks_ends_the_same_on_postgresql(
+    a_postgres: str, case: tuple[dict[str, Any], list[int], list[int]]
+) -> None:
+    async def on_postgresql() -> None:
+        async with fresh_postgres() as url:
+            await ends_the_same(*case, url)
+
+    asyncio.run(on_postgresql())
+
+
+async def ends_the_same(life: dict[str, Any], order: list[int], cuts: list[int], url: str = "") -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_books(Path(folder), url) as books:
+            straight = await outcome(books, life | {"pledge_at": 0}, list(range(24)), [24])
+            assert await outcome(books, life, order, cuts) == straight
+            assert not any((await books.drift()).values())
