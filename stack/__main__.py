@@ -68,7 +68,8 @@ def up() -> None:
                 asyncio.run(start(settings, layout, say))
         except (CannotStart, Missing, RuntimeError, OSError, subprocess.SubprocessError) as reason:
             _refuse(str(reason))
-    console.print(f"The public door is [bold]{layout.url('gateway')}[/]; keys: {layout.directory}/keys.json")
+    console.print(f"The public door is {layout.url('gateway')}")
+    console.print(f"Its keys are in {layout.directory}/keys.json", soft_wrap=True)
     if prometheus.find_prometheus():
         console.print(f"Prometheus is {layout.url('prometheus')}")
     console.print("make stack-status, make stack-logs, make stack-down")
@@ -93,7 +94,8 @@ def status() -> None:
 def _row(one: Condition) -> tuple[str, ...]:
     if one.pid is None:
         return one.name, "", str(one.port), "not running", "", ""
-    waiting = ", ".join(f"{name} {count}" for name, count in one.waiting.items())
+    shown = {name: count for name, count in one.waiting.items() if count or name in ("outbox", "behind")}
+    waiting = ", ".join(f"{name} {count}" for name, count in shown.items() if name != "backfills")
     state = "ready" if one.ready else "not ready"
     return one.name, str(one.pid), str(one.port), state, f"{one.memory_bytes / 1e6:.0f} MB", waiting
 

@@ -93,7 +93,7 @@ def lay_out(
     `given` secrets win over kept ones; an empty `kafka` and a missing database are the stack's own.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "logs").mkdir(exist_ok=True)
+    (directory / "logs").mkdir(mode=0o700, exist_ok=True)
     secrets = _secrets(directory, given)
     own = {
         name: f"postgresql://ataa:{secrets['postgres']}@{HOST}:{ports['postgres']}/{name}"

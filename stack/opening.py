@@ -97,6 +97,7 @@ def engines_of(settings: StackSettings, layout: Layout) -> list[Part]:
 
 async def start(settings: StackSettings, layout: Layout, say: Say) -> None:
     """Start what does not run yet, and wait until all is ready. Raises CannotStart, Missing."""
+    os.umask(0o077)  # what the processes write is their owner's alone
     if not settings.kafka_bootstrap and kafka.find_libraries(settings.data_dir, os.environ) is None:
         say("fetching Apache Kafka's jars with Maven (once)")
         await asyncio.to_thread(kafka.fetch, settings.data_dir)

@@ -70,9 +70,9 @@ def as_user(folder: Path) -> list[str]:
     prefix = [setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups"]
     capable = [*prefix, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     for one in (prefix, capable):
-        if not subprocess.run(
-            [*one, "test", "-x", str(folder)], capture_output=True, check=False, cwd="/"
-        ).returncode:
+        # Not test -x: access(2) asks what the user may without its capabilities.
+        looked = subprocess.run([*one, "stat", f"{folder}/."], capture_output=True, check=False, cwd="/")
+        if not looked.returncode:
             return one
     raise Missing(f"ATAA_DATA_DIR: the user {USER} cannot enter {folder}; choose one outside private folders")
 
