@@ -17,6 +17,7 @@ from backbone.service import Service, Worker
 from gateway.asgi import Answer, Request
 from gateway.docs import docs_routes
 from gateway.door import Door
+from gateway.events_page import events_routes
 from gateway.keys import KeyRing, bearer
 from gateway.keys_api import Keys, keys_app
 from gateway.limits import Lane, Limit
@@ -69,6 +70,7 @@ def compose(
             *live.routes(),
             *Site(pledges, secret, reader, lanes["reads"], clock).routes(),
             *docs_routes(description.document),
+            *events_routes(),
             *_health(ring),
         ]
     )
