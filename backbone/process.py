@@ -36,6 +36,12 @@ class ProcessSettings(Settings):
     kafka_bootstrap: str = Field(
         "", description="Kafka of the real stack, host:port,host:port; the embedded run needs none."
     )
+    kafka_session_s: float = Field(
+        10.0,
+        ge=6,
+        le=300,
+        description="A process that Kafka does not hear from for so long loses its partitions to another.",
+    )
     service_host: str = Field(
         "127.0.0.1", description="Address pledges, payments, leaderboard, notify and all metrics listen on."
     )
@@ -89,7 +95,8 @@ def run_alone(
         found = place(settings)
         door_socket = listen(found.host or process.service_host, found.port, f"ATAA_{name.upper()}_PORT")
         metrics = listen(process.service_host, process.metrics_port, "ATAA_METRICS_PORT")
-        bus, pools = KafkaBus(process.kafka_bootstrap), PeerPools()
+        bus = KafkaBus(process.kafka_bootstrap, session_timeout_ms=int(process.kafka_session_s * 1000))
+        pools = PeerPools()
         try:
             service = compose(settings, bus, pools)
         except ValueError as error:

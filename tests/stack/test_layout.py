@@ -1,0 +1,68 @@
+"""Ports, secrets and topics of a stack, before anything runs."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from backbone.bus import COMPACTED, PARTITIONS
+from stack.layout import OFFSETS, lay_out, ports_from, read_json, read_ports
+from stack.topics import read_topics
+
+
+def test_every_process_has_a_port_of_its_own_and_two_bases_never_meet() -> None:
+    ports = ports_from(18_000)
+    assert len(set(ports.values())) == len(OFFSETS)
+    assert not set(ports.values()) & set(ports_from(18_100).values())
+
+
+def test_the_two_doors_may_be_elsewhere() -> None:
+    ports = ports_from(18_000, gateway=8000, sandbox=8012)
+    assert (ports["gateway"], ports["sandbox"], ports["pledges"]) == (8000, 8012, 18_001)
+
+
+def test_secrets_are_made_once_and_given_ones_win(tmp_path: Path) -> None:
+    first = lay_out(tmp_path / "stack", tmp_path, ports_from(18_000), {"admin": "ak_admin_" + "a" * 20})
+    second = lay_out(tmp_path / "stack", tmp_path, ports_from(18_000), {"admin": "", "token": "given"})
+    assert second.secrets == {**first.secrets, "token": "given"}
+    assert read_json(tmp_path / "stack" / "keys.json")["admin"] == "ak_admin_" + "a" * 20
+    assert read_ports(tmp_path / "stack") == ports_from(18_000)
+
+
+def test_secrets_are_their_owners_alone(tmp_path: Path) -> None:
+    lay_out(tmp_path / "stack", tmp_path, ports_from(18_000), {})
+    for name in ("secrets.json", "keys.json"):
+        assert stat.S_IMODE((tmp_path / "stack" / name).stat().st_mode) == 0o600
+
+
+def test_somebodys_kafka_and_databases_are_used_instead_of_our_own(tmp_path: Path) -> None:
+    layout = lay_out(
+        tmp_path / "stack",
+        tmp_path,
+        ports_from(18_000),
+        {},
+        kafka="kafka.example:9092",
+        databases={"payments": "postgresql://x@db.example/p"},
+    )
+    assert layout.kafka == "kafka.example:9092"
+    assert layout.databases["payments"] == "postgresql://x@db.example/p"
+    assert layout.databases["pledges"].endswith("@127.0.0.1:18032/pledges")
+
+
+def test_the_topics_are_those_the_bus_knows_and_nothing_is_dropped_by_age() -> None:
+    topics = {topic.name: topic for topic in read_topics()}
+    groups = {"pledges", "payments", "leaderboard", "notify"}
+    assert topics.keys() == {"pledges", "payments", "drive-log", "snapshots"} | {
+        f"{group}.dead-letter" for group in groups
+    }
+    assert {topic.partitions for topic in topics.values()} == {PARTITIONS}
+    assert {
+        topic.name for topic in topics.values() if topic.config["cleanup.policy"] == "compact"
+    } == COMPACTED
+    assert {topic.config["retention.ms"] for topic in topics.values()} == {"-1"}
+
+
+def test_replaced_words_are_gone_from_the_snapshots_within_an_hour() -> None:
+    config = next(topic.config for topic in read_topics() if topic.name == "snapshots")
+    hour_ms = 3_600_000
+    assert int(config["max.compaction.lag.ms"]) + int(config["segment.ms"]) <= hour_ms

@@ -1,0 +1,148 @@
+"""The whole stack: started, given to, hurt, looked at and ended, by the commands a person would use."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from backbone.caller import sign_caller
+from stack.layout import OFFSETS, read_json, read_ports
+from tests.stack.real import need_engines, stack
+from tests.waiting import until
+
+
+def free_base() -> int:
+    """A first port from which on all of a stack's are free."""
+    for base in range(24_000, 32_000, 100):
+        try:
+            for offset in OFFSETS.values():
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", base + offset))
+        except OSError:
+            continue
+        return base
+    raise RuntimeError("no ports are free")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    data_dir = tmp_path_factory.mktemp("stack")
+    need_engines(data_dir)
+    base = free_base()
+    started = stack(data_dir, base, "up")
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield data_dir, base
+    finally:
+        ended = stack(data_dir, base, "down")
+        assert "postgres ended" in ended.stdout, ended.stdout + ended.stderr
+
+
+def pid_of(data_dir: Path, name: str) -> int:
+    return int(read_json(data_dir / "stack" / "run" / f"{name}.json")["pid"])
+
+
+async def books(data_dir: Path, owner: str) -> Any:
+    port = read_ports(data_dir / "stack")[owner]
+    secret = read_json(data_dir / "stack" / "secrets.json")["internal"]
+    headers = sign_caller(secret, partner="ataa", scopes=("internal",))
+    url = f"http://127.0.0.1:{port}/internal/books"
+    async with aiohttp.ClientSession() as client, client.get(url, headers=headers) as answer:
+        return await answer.json()
+
+
+class Giver:
+    """One partner with one drive at the public door."""
+
+    def __init__(self, client: aiohttp.ClientSession, url: str, admin: str) -> None:
+        self._client, self._url, self._admin = client, url, admin
+
+    async def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        address = path if path.startswith("http") else self._url + path
+        own = {"Authorization": f"Bearer {self._admin}", **headers}
+        async with self._client.post(address, json=body or {}, headers=own) as answer:
+            assert answer.status in (200, 201), await answer.text()
+            return await answer.json()
+
+    async def open_drive(self, slug: str) -> None:
+        await self.post("/v1/drives", {"slug": slug, "title": "Winter", "currency": "USD", "goal": MONEY})
+        await self.post(f"/v1/drives/{slug}/open")
+
+    async def give(self, slug: str, key: str) -> None:
+        headers = {"Idempotency-Key": key, "Prefer": "wait=10"}
+        pledge = await self.post(f"/v1/drives/{slug}/pledges", {"amount": MONEY}, **headers)
+        paid = await self.post(f"{pledge['checkout']['url']}/pay", {"card": "4242424242424242"})
+        assert paid["payment_status"] == "paid"
+
+    async def raised(self, slug: str) -> str:
+        async with self._client.get(f"{self._url}/v1/drives/{slug}/totals") as answer:
+            return str((await answer.json())["raised"]["value"]) if answer.status == 200 else ""
+
+
+MONEY = {"currency": "USD", "value": "25.00"}
+
+
+async def test_a_gift_is_counted_and_four_books_agree_though_a_service_was_killed(
+    running: tuple[Path, int],
+) -> None:
+    data_dir, base = running
+    keys = json.loads((data_dir / "stack" / "keys.json").read_text())
+    assert keys["publishable"].startswith("pk_")
+    async with aiohttp.ClientSession() as client:
+        giver = Giver(client, f"http://127.0.0.1:{base}", keys["admin"])
+        await giver.open_drive("winter")
+        await giver.give("winter", "first")
+        await until(lambda: is_raised(giver, "25.00"), 15)
+
+        os.kill(pid_of(data_dir, "leaderboard"), signal.SIGKILL)
+        await giver.give("winter", "second")
+        assert stack(data_dir, base, "status").returncode == 1
+        again = stack(data_dir, base, "up")
+        assert again.returncode == 0, again.stderr
+        await until(lambda: is_raised(giver, "50.00"), 40)
+
+    expected = {"USD": "50.00"}
+    for owner in ("pledges", "payments", "leaderboard"):
+        await until(lambda owner=owner: says(data_dir, owner, expected), 15)  # type: ignore[misc]
+
+
+async def is_raised(giver: Giver, value: str) -> bool:
+    return await giver.raised("winter") == value
+
+
+async def says(data_dir: Path, owner: str, expected: Any) -> bool:
+    return bool(await books(data_dir, owner) == expected)
+
+
+def test_status_names_every_process_with_port_memory_and_what_waits(running: tuple[Path, int]) -> None:
+    said = stack(*running, "status").stdout
+    for name in ("postgres", "kafka", "sandbox", "pledges", "payments", "leaderboard", "notify", "gateway"):
+        line = next(line for line in said.splitlines() if line.startswith(f"{name} "))
+        assert str(running[1] + OFFSETS[name]) in line
+        assert " MB" in line
+    assert "outbox 0" in said
+
+
+def test_up_twice_changes_nothing(running: tuple[Path, int]) -> None:
+    before = pid_of(running[0], "kafka"), pid_of(running[0], "gateway")
+    assert stack(*running, "up").returncode == 0
+    assert (pid_of(running[0], "kafka"), pid_of(running[0], "gateway")) == before
+
+
+def test_a_stack_that_runs_on_other_ports_is_named(running: tuple[Path, int]) -> None:
+    refused = stack(running[0], running[1] + 1000, "up")
+    assert refused.returncode == 2
+    assert f"runs already on port {running[1]}" in refused.stderr
+
+
+def test_logs_of_one_process_are_shown(running: tuple[Path, int]) -> None:
+    assert "process.opened" in stack(*running, "logs", "payments", "--lines", "200").stdout
+    assert stack(*running, "logs", "nobody").returncode == 2
