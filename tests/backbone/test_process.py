@@ -1,0 +1,142 @@
+"""A service as a process of its own, started as it is in production, while what it needs is away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
+    return kept | {"ATAA_DATA_DIR": str(data_dir), **settings}
+
+
+def refusal(module: str, tmp_path: Path, **settings: str) -> str:
+    """The one line with which a start is refused."""
+    ended = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env=environment(tmp_path, settings),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    lines = ended.stderr.strip().splitlines()
+    assert len(lines) == 1, ended.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "named"),
+    [
+        ("services.pledges", {}, "ATAA_KAFKA_BOOTSTRAP"),
+        ("services.payments", {"ATAA_KAFKA_BOOTSTRAP": "nowhere"}, "ATAA_KAFKA_BOOTSTRAP"),
+        ("services.notify", {"ATAA_KAFKA_BOOTSTRAP": "127.0.0.1:9"}, "ATAA_INTERNAL_SECRET"),
+        (
+            "gateway",
+            {
+                "ATAA_KAFKA_BOOTSTRAP": "127.0.0.1:9",
+                "ATAA_INTERNAL_SECRET": "s",
+                "ATAA_URL_PLEDGES": "pledges:8001",
+            },
+            "ATAA_URL_PLEDGES",
+        ),
+        (
+            "services.pledges",
+            {"ATAA_KAFKA_BOOTSTRAP": "127.0.0.1:9", "ATAA_INTERNAL_SECRET": "s"},
+            "ATAA_TOKEN_SECRET",
+        ),
+    ],
+    ids=["no Kafka", "no port", "no secret", "no scheme", "no token secret"],
+)
+def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
+    module: str, settings: dict[str, str], named: str, tmp_path: Path
+) -> None:
+    assert refusal(module, tmp_path, **settings).startswith(f"ataa: {named}: ")
+
+
+@contextlib.contextmanager
+def running(module: str, tmp_path: Path, port_name: str, **settings: str) -> Iterator[tuple[str, Path]]:
+    """A service whose Kafka is away; its address and its log."""
+    port = free_port()
+    told = {
+        "ATAA_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}",
+        "ATAA_INTERNAL_SECRET": "secret",
+        "ATAA_TOKEN_SECRET": "secret",
+        port_name: str(port),
+        **settings,
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            cwd=ROOT,
+            env=environment(tmp_path, told),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield f"http://127.0.0.1:{port}", log
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def status(url: str) -> tuple[int, str]:
+    with contextlib.suppress(aiohttp.ClientError):
+        async with aiohttp.ClientSession() as client, client.get(url) as answer:
+            return answer.status, await answer.text()
+    return 0, ""
+
+
+async def test_giving_is_ready_without_kafka_and_the_log_says_that_it_is_away(tmp_path: Path) -> None:
+    with running("services.pledges", tmp_path, "ATAA_PLEDGES_PORT") as (url, log):
+
+        async def ready() -> bool:
+            return (await status(f"{url}/readyz"))[0] == 200
+
+        await until(ready, 20)
+        await until(lambda: "process.kafka_away" in log.read_text())
+
+
+async def test_what_shows_totals_is_not_ready_before_kafka_is_there(tmp_path: Path) -> None:
+    with running("services.leaderboard", tmp_path, "ATAA_LEADERBOARD_PORT") as (url, log):
+        await until(lambda: "process.opened" in log.read_text(), 20)
+        assert await status(f"{url}/readyz") == (503, "not ready: Kafka\n")
+        assert (await status(f"{url}/livez"))[0] == 200
+
+
+async def test_a_database_that_is_away_is_asked_again_and_readiness_says_so(tmp_path: Path) -> None:
+    away = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    with running("services.pledges", tmp_path, "ATAA_PLEDGES_PORT", ATAA_DATABASE_URL_PLEDGES=away) as (
+        url,
+        log,
+    ):
+        await until(lambda: "process.database_away" in log.read_text(), 20)
+        assert await status(f"{url}/readyz") == (503, "not ready: the database\n")
+        assert (await status(f"{url}/livez"))[0] == 200
+        code, words = await status(f"{url}/v1/drives/winter")
+        assert (code, '"type": "/problems/not-ready"' in words) == (503, True)
