@@ -53,7 +53,7 @@ class KafkaBus:
 
     Its topics must exist, with twelve partitions each; who reads before they do is told. `prefix` stands
     before every topic and group of ours, for a cluster that is shared. `session_timeout_ms` is how
-    long a member that died keeps its partitions.
+    long a member that died keeps its partitions, `answer_s` how long a broker may take to answer.
     """
 
     def __init__(
@@ -62,12 +62,14 @@ class KafkaBus:
         *,
         prefix: str = "",
         session_timeout_ms: int = 45_000,
+        answer_s: float = ANSWER_S,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._prefix = prefix
+        self._answer_s = answer_s
         self._connection: dict[str, Any] = {
             "bootstrap_servers": bootstrap,
-            "request_timeout_ms": int(ANSWER_S * 1000),
+            "request_timeout_ms": int(answer_s * 1000),
             "metadata_max_age_ms": 30_000,
         }
         if tls is not None:
@@ -102,7 +104,7 @@ class KafkaBus:
             return
         producer = None
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 producer = await self._started()
                 waiting = [
                     await producer.send(
@@ -165,7 +167,7 @@ class KafkaBus:
         subscription = KafkaSubscription(consumer, self._open, self._prefix)
         bounds = consumer.beginning_offsets if since == "beginning" else consumer.end_offsets
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 await subscription.start_at(await bounds(partitions))
         except (KafkaError, TimeoutError, OSError) as error:
             await subscription.close()
@@ -188,7 +190,7 @@ class KafkaBus:
             **self._connection,
         )
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 await consumer.start()
                 missing = set(topics) - await consumer.topics()
         except (KafkaError, TimeoutError, OSError) as error:

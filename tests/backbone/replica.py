@@ -1,0 +1,42 @@
+"""One replica of the notes service as a process of its own: a relay and a consumer on Kafka and PostgreSQL.
+
+`python -m tests.backbone.replica <database> <bootstrap> <prefix> <session ms>`; each note it takes is
+signed with its process id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.bus_kafka import KafkaBus
+from backbone.consumer import Consumer
+from backbone.database import Database
+from backbone.outbox import Relay
+from backbone.service import Service, Worker, run_workers
+from tests.backbone.notes import DOORS, Note, Noted
+
+
+async def sign_notes(events: Sequence[Noted], session: AsyncSession) -> None:
+    """Note each event, and who noted it."""
+    rows = [{"about": str(os.getpid()), "text": event.text} for event in events]
+    await session.execute(insert(Note), rows)
+
+
+async def main(url: str, bootstrap: str, prefix: str, session_ms: str) -> None:
+    """Work until killed."""
+    database = Database(url, DOORS)
+    bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=int(session_ms), answer_s=3.0)
+    relay = Relay("notes", database, bus, ["notes"])
+    consumer = Consumer("notes", bus, ["notes"], {Noted: sign_notes}, database)
+    workers = [Worker("notes.relay", relay.run), Worker("notes.consumer", consumer.run)]
+    await run_workers([Service("notes", relay, workers)], asyncio.Event())  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

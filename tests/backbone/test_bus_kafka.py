@@ -1,0 +1,138 @@
+"""What only Kafka can do to us: refuse a message, hang, die and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from backbone.bus import BusUnavailable, EventBus, Message, Subscription
+from backbone.bus_kafka import CLOSE_S, KafkaBus
+from tests.real import KafkaNode, Missing, fresh_topics, kafka_bootstrap, make_topics
+from tests.waiting import until
+
+ANSWER_S = 2.0
+
+
+def message(text: str, topic: str = "notes") -> Message:
+    return Message(topic, "k", f"evt_{text[:20]}", "tests.noted.v1", text.encode())
+
+
+async def said_until_acknowledged(bus: EventBus, text: str) -> None:
+    """As a relay does it: again and again."""
+
+    async def said() -> bool:
+        try:
+            await bus.publish([message(text)])
+        except BusUnavailable:
+            return False
+        return True
+
+    await until(said, 30)
+
+
+async def heard_until(subscription: Subscription, wanted: set[str]) -> set[str]:
+    found: set[str] = set()
+    async with asyncio.timeout(30):
+        while not wanted <= found:
+            found |= {record.value.decode() for record in await subscription.fetch(100, 1.0)}
+    return found
+
+
+@asynccontextmanager
+async def a_bus(bootstrap: str, prefix: str = "") -> AsyncIterator[KafkaBus]:
+    bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=3_000, answer_s=ANSWER_S)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[KafkaNode]:
+    kafka_bootstrap()  # what is missing skips here, by name
+    try:
+        started = KafkaNode(tmp_path)
+    except Missing as reason:
+        pytest.fail(str(reason))
+    yield started
+    started.kill()
+
+
+async def test_a_refused_message_poisons_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    async with fresh_topics("others") as (bootstrap, prefix), a_bus(bootstrap, prefix) as bus:
+        await make_topics(bootstrap, f"{prefix}notes", **{"max.message.bytes": "2000"})
+        heard = await bus.follow(["notes"], "beginning")
+        await bus.publish([message("before")])
+        with pytest.raises(BusUnavailable, match="MessageSizeTooLarge"):
+            await bus.publish([message(secrets.token_hex(20_000))])
+        began = time.monotonic()
+        await said_until_acknowledged(bus, "after")
+        took = time.monotonic() - began
+        assert await heard_until(heard, {"before", "after"}) == {"before", "after"}
+    with capsys.disabled():
+        print(f"\n[recovery] a poisoned producer: a new one spoke after {took:.2f} s")  # noqa: T201
+
+
+async def test_reading_a_topic_that_is_not_there_says_so() -> None:
+    async with a_bus(kafka_bootstrap()) as bus:
+        with pytest.raises(BusUnavailable, match="nowhere"):
+            await bus.subscribe("readers", ["nowhere"])
+        with pytest.raises(BusUnavailable, match="nowhere"):
+            await bus.follow(["nowhere"], "end")
+
+
+async def test_nothing_waits_for_a_broker_that_hangs_and_all_goes_on_when_it_wakes(
+    node: KafkaNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await make_topics(node.address, "notes")
+    async with a_bus(node.address) as bus:
+        heard = await bus.subscribe("readers", ["notes"])
+        leaving = await bus.subscribe("leavers", ["notes"])
+        await said_until_acknowledged(bus, "before")
+        await heard_until(heard, {"before"})
+        await heard_until(leaving, {"before"})
+        node.pause()
+        began = time.monotonic()
+        with pytest.raises(BusUnavailable):
+            await bus.publish([message("lost")])
+        assert time.monotonic() - began < ANSWER_S + CLOSE_S
+        began = time.monotonic()
+        await leaving.commit(dict.fromkeys(leaving.assignment(), 1))
+        await leaving.close()
+        assert time.monotonic() - began < 4 * CLOSE_S
+        node.resume()
+        began = time.monotonic()
+        await said_until_acknowledged(bus, "after")
+        spoke = time.monotonic() - began
+        await heard_until(heard, {"after"})
+        took = time.monotonic() - began
+    with capsys.disabled():
+        print(f"\n[recovery] a hanging broker woke: spoken after {spoke:.2f} s, heard after {took:.2f} s")  # noqa: T201
+
+
+async def test_a_broker_killed_and_started_again_loses_nothing_acknowledged(
+    node: KafkaNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await make_topics(node.address, "notes")
+    async with a_bus(node.address) as bus:
+        heard = await bus.subscribe("readers", ["notes"])
+        await said_until_acknowledged(bus, "before")
+        await heard_until(heard, {"before"})
+        node.kill()
+        with pytest.raises(BusUnavailable):
+            await bus.publish([message("lost")])
+        node.start()
+        began = time.monotonic()
+        await said_until_acknowledged(bus, "after")
+        await heard_until(heard, {"after"})
+        took = time.monotonic() - began
+        everything = await bus.follow(["notes"], "beginning")
+        assert {"before", "after"} <= await heard_until(everything, {"before", "after"})
+    with capsys.disabled():
+        print(f"\n[recovery] a killed broker listened again: heard after {took:.2f} s")  # noqa: T201

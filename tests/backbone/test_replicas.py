@@ -1,0 +1,145 @@
+"""Two replicas on Kafka and PostgreSQL: the work is shared, and moves when one dies, sleeps or is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text
+
+from backbone.database import Database
+from backbone.outbox import announce
+from tests.backbone.notes import Note, Noted, open_database
+from tests.real import fresh_postgres, fresh_topics
+from tests.waiting import until
+
+SESSION_S = 3.0
+ROOT = Path(__file__).parents[2]
+
+Process = asyncio.subprocess.Process
+
+
+@dataclass
+class Town:
+    """A database, a bus, and the replicas on them."""
+
+    database: Database
+    arguments: tuple[str, ...]
+    replicas: list[Process] = field(default_factory=list)
+    said: int = 0
+
+    async def start(self) -> Process:
+        replica = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.backbone.replica", *self.arguments, cwd=ROOT,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        self.replicas.append(replica)
+        return replica
+
+    async def say(self, count: int = 120) -> None:
+        """Events on every partition."""
+        events = [Noted(about=f"k{n}", text=str(n)) for n in range(self.said, self.said + count)]
+        async with self.database.transaction() as session:
+            await announce(session, events)
+        self.said += count
+
+    async def signatures(self) -> Counter[str]:
+        """How many notes each replica took; raises where one was taken twice."""
+        async with self.database.reading() as session:
+            rows = (await session.execute(select(Note.about, Note.text))).all()  # type: ignore[call-overload]
+        assert len({row.text for row in rows}) == len(rows), "an event was noted twice"
+        return Counter(row.about for row in rows)
+
+    async def all_noted(self) -> bool:
+        return (await self.signatures()).total() == self.said
+
+    async def shared(self) -> bool:
+        """Whether two take part: told by what they do with new events."""
+        before = await self.signatures()
+        await self.say()
+        await until(self.all_noted, 30)
+        return len(await self.signatures() - before) == 2
+
+    async def relays(self) -> int:
+        """How many own the relay."""
+        asked = text(
+            "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
+            " WHERE locktype = 'advisory' AND classid = 7355608 AND granted AND datname = current_database()"
+        )
+        async with self.database.reading() as session:
+            return int((await session.execute(asked)).scalar_one())
+
+
+@pytest.fixture
+async def town() -> AsyncIterator[Town]:
+    """Two replicas at work; the first owns the relay."""
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(fresh_postgres())
+        bootstrap, prefix = await stack.enter_async_context(fresh_topics("notes", "notes.dead-letter"))
+        database = await stack.enter_async_context(open_database(url))
+        town = Town(database, (url, bootstrap, prefix, str(int(SESSION_S * 1000))))
+        await town.start()
+        await until(town.relays, 30)
+        await town.start()
+        await until(town.shared, 30)
+        yield town
+        for replica in town.replicas:
+            if replica.returncode is None:
+                replica.kill()
+            await replica.wait()
+
+
+async def took_to(town: Town, what: str, capsys: pytest.CaptureFixture[str]) -> float:
+    began = time.monotonic()
+    await town.say()
+    await until(town.all_noted, 60)
+    took = time.monotonic() - began
+    with capsys.disabled():
+        print(f"\n[recovery] {what}: everything noted after {took:.1f} s (session {SESSION_S:.0f} s)")  # noqa: T201
+    return took
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+async def test_the_other_takes_over_from_one_that_is_killed(
+    town: Town, killed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await town.relays() == 1
+    town.replicas[killed].kill()
+    await town.replicas[killed].wait()
+    await took_to(town, "the relay's owner killed" if killed == 0 else "the other replica killed", capsys)
+    assert await town.relays() == 1
+    await town.start()
+    await until(town.shared, 30)
+
+
+async def test_a_zombie_that_wakes_after_its_session_does_nothing_twice(
+    town: Town, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zombie = town.replicas[1]
+    await town.say(600)
+    zombie.send_signal(signal.SIGSTOP)
+    await took_to(town, "a replica asleep", capsys)
+    zombie.send_signal(signal.SIGCONT)
+    await took_to(town, "the sleeper woke", capsys)
+    await until(town.shared, 30)
+    assert await town.relays() == 1
+
+
+async def test_cut_connections_cost_nothing(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    await town.say(600)
+    cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+               " WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip
+    for _ in range(3):
+        async with town.database.transaction() as session:
+            await session.execute(cut)
+        await town.say(50)
+    await took_to(town, "all database connections cut three times", capsys)
+    assert await town.relays() == 1
