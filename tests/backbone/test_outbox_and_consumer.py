@@ -15,8 +15,9 @@ from sqlalchemy import func, select, update
 from backbone.bus import BusUnavailable, EventBus, Message, Partition, partition_of
 from backbone.bus_kafka import KafkaBus
 from backbone.bus_sqlite import SqliteBus
-from backbone.consumer import Consumer
+from backbone.consumer import WATERMARKS, Consumer
 from backbone.database import Database
+from backbone.inbox import load_positions
 from backbone.outbox import EventTooLarge, Relay, announce
 from tests.backbone.notes import DOORS, Noted, noted, open_database, sqlite_url, take_notes
 from tests.real import fresh_postgres, fresh_topics
@@ -216,6 +217,23 @@ async def test_silent_partitions_learn_how_far_the_speaker_is(database: Database
     async with running(Relay("tests", database, bus, ["notes"]), consumer):
         await until(lambda: len(consumer.watermarks) == 12)
     assert min(consumer.watermarks.values()) >= began
+
+
+async def test_a_quiet_time_is_not_read_again() -> None:
+    """On Kafka a watermark is a record of its own."""
+    partition = Partition("notes", 3)
+    async with fresh_topics("notes") as (bootstrap, prefix), fresh_postgres() as url:
+        bus = KafkaBus(bootstrap, prefix=prefix)
+        async with open_database(url) as database:
+            await bus.publish_watermarks("notes", datetime.now(UTC), [partition.number] * 3 * WATERMARKS)
+            async with running(Consumer("notes", bus, ["notes"], {}, database)):
+
+                async def passed() -> bool:
+                    known = await load_positions(database, "notes", [partition])
+                    return known.get(partition, 0) > 2 * WATERMARKS
+
+                await until(passed)
+        await bus.close()
 
 
 async def test_a_watermark_never_passes_the_floor(database: Database, bus: EventBus) -> None:
