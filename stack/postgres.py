@@ -29,6 +29,7 @@ _OPTIONS: Final = (
     *("-c", "unix_socket_directories="),
     *("-c", "max_connections=150"),
     *("-c", "log_min_messages=warning"),
+    *("-c", "jit=off"),
 )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("backbone", "services", "gateway", "rehearsal", "embedded")
+ROOMS = ("backbone", "services", "gateway", "rehearsal", "embedded", "stack")
 DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SERVICES = ("pledges", "payments", "leaderboard", "notify")
 VAGUE = re.compile(
