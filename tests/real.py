@@ -22,7 +22,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import asyncpg
 import pytest
@@ -119,18 +119,23 @@ def _shared(name: str, start: Callable[[Path], tuple[int, str]]) -> str:
         if not word.exists():
             word.write_text(json.dumps(_try(folder / name, start)))
     said = json.loads(word.read_text())
-    if "address" in said:
-        return str(said["address"])
+    if "address" not in said:
+        without(said["missing"])
+    return str(said["address"])
+
+
+def without(reason: str) -> NoReturn:
+    """Skip the test for what is missing, or fail it where nothing may be."""
     if os.environ.get("ATAA_REQUIRE_REAL") == "1":
-        pytest.fail(f"ATAA_REQUIRE_REAL=1, but {said['missing']}", pytrace=False)
-    pytest.skip(said["missing"])
+        pytest.fail(f"ATAA_REQUIRE_REAL=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
 
 
 def _try(folder: Path, start: Callable[[Path], tuple[int, str]]) -> Mapping[str, object]:
     folder.mkdir()
     try:
         pid, address = start(folder)
-    except Missing as reason:
+    except (Missing, OSError, subprocess.SubprocessError) as reason:
         return {"missing": str(reason)}
     return {"pid": pid, "address": address}
 
@@ -141,8 +146,10 @@ def stop_all(folder: Path) -> None:
         if pid := json.loads(word.read_text()).get("pid"):
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-    for data in folder.glob("*/data"):
-        shutil.rmtree(data, ignore_errors=True)
+                for _ in range(100):  # what still writes would leave files behind
+                    os.kill(pid, 0)
+                    time.sleep(0.05)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_port() -> int:
@@ -268,6 +275,13 @@ def _start_postgres(folder: Path) -> tuple[int, str]:
             stdout=log, stderr=log, start_new_session=True, cwd="/",
         )  # fmt: skip
     _await_port(f"127.0.0.1:{port}", process, folder / "log", "PostgreSQL")
+    asked = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-t", "30"]
+    deadline = time.monotonic() + START_S
+    while subprocess.run(asked, check=False).returncode:  # it listens before it takes anybody
+        if time.monotonic() > deadline:
+            process.kill()
+            raise Missing(f"PostgreSQL was not ready within {START_S:.0f} s")
+        time.sleep(0.05)
     return process.pid, f"postgresql://ataa@127.0.0.1:{port}/postgres"
 
 
@@ -275,7 +289,7 @@ def _postgres_binaries() -> Path:
     if named := os.environ.get("ATAA_POSTGRES_BIN"):
         return Path(named)
     if found := shutil.which("postgres"):
-        return Path(found).parent
+        return Path(found).resolve().parent
     for place in sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True):
         if (place / "postgres").exists():
             return place
