@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run stack stack-status stack-logs stack-down test check k8s-check settings format contracts clean
+.PHONY: help demo run stack stack-status stack-logs stack-down test check k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -44,6 +44,9 @@ check: $(VENV)/.dev ## Lint, types, architecture
 k8s-check: $(VENV)/.k8s ## Render and validate every Kubernetes overlay
 	@$(PY) deploy/k8s/check.py
 
+dashboards: $(VENV)/.dashboards ## Write the Grafana dashboard from its code
+	@$(PY) deploy/grafana/surge_overview.py
+
 settings: $(VENV)/.runtime ## List every setting: variable, default, meaning
 	@$(PY) -m embedded settings
 
@@ -72,6 +75,11 @@ $(VENV)/.runtime: requirements.lock | $(VENV)/bin/python
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "Installing the locked tools for tests and checks …"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.dashboards: requirements-dashboards.lock $(VENV)/.runtime
+	@echo "Installing the locked tools for dashboards …"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dashboards.lock
 	@touch $@
 
 $(VENV)/.k8s: requirements-k8s.lock $(VENV)/.runtime
