@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import re
+import signal
 import subprocess
 from asyncio import create_subprocess_exec
 from pathlib import Path
 
+import aiohttp
 import pytest
 
-from tests.journeys.system import ROOT, System
+from tests.journeys.system import ROOT, System, free_port
+from tests.waiting import until
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = dict(re.findall(r"<!-- test: (\w+) -->\n```sh\n(.*?)```", README, flags=re.DOTALL))
@@ -58,3 +63,31 @@ def test_make_says_what_there_is(target: str) -> None:
     assert done.returncode == 0, done.stderr
     for word in {"help": ("demo", "run", "test", "check"), "settings": ("ATAA_GATEWAY_PORT", "8012")}[target]:
         assert word in done.stdout
+
+
+async def test_make_run_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    port, theirs = str(free_port()), ("MAKE", "ATAA_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    environment |= {
+        "ATAA_DATA_DIR": str(tmp_path / "data"),
+        "ATAA_GATEWAY_PORT": port,
+        "ATAA_SANDBOX_PORT": str(free_port()),
+    }
+    with (tmp_path / "log").open("wb") as log:
+        run = await create_subprocess_exec(
+            "make", "run", cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        await until(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), 40)
+        assert {"admin", "publishable"} <= json.loads((tmp_path / "data" / "keys.json").read_text()).keys()
+    finally:
+        os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does: to make and to all that it started
+        await asyncio.wait_for(run.wait(), 20)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+async def _answers(url: str) -> bool:
+    with contextlib.suppress(aiohttp.ClientError):
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return answer.status == 200
+    return False
