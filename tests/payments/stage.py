@@ -240,8 +240,8 @@ async def running(folder: Path, *, port: int = 0, **settings: Any) -> AsyncItera
 
 async def _listen(stage: Stage, stop: asyncio.Event) -> None:
     heard = await stage.bus.follow(["payments"], "beginning")
-    while not stop.is_set():
-        for record in await heard.fetch(500, 0.1):
+    while (records := await heard.fetch(500, 0.1)) or not stop.is_set():  # what was said last is heard too
+        for record in records:
             event = decode(record.name, record.value) if record.name else None
             if isinstance(event, PaymentChanged):
                 stage.said.append(event)
