@@ -81,7 +81,14 @@ class Subscription(Protocol):
         ...
 
     def lag(self) -> Mapping[Partition, int]:
-        """Records published and not yet fetched, a partition."""
+        """Records published and not yet fetched, a partition of this member's; as of the last fetch."""
+        ...
+
+    async def group_lag(self) -> Mapping[Partition, int]:
+        """Records published before the question and not yet passed, a partition of the whole group's.
+
+        Passed is what this member fetched, or what another committed. Raises `BusUnavailable`.
+        """
         ...
 
     async def close(self) -> None:

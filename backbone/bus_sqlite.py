@@ -129,7 +129,7 @@ class SqliteBus:
         self, group: str, topics: Sequence[str], positions: LoadPositions | None = None
     ) -> SqliteSubscription:
         """See `EventBus.subscribe`."""
-        member = SqliteSubscription(self, topics, group, positions or self._positions_of(group))
+        member = SqliteSubscription(self, topics, group, positions or self.positions_of(group))
         self._members[group].append(member)
         self._share_out(group)
         return member
@@ -207,6 +207,18 @@ class SqliteBus:
                 rows,
             )
 
+    def positions_of(self, group: str) -> LoadPositions:
+        """Tells where a group has committed to be."""
+
+        async def load(partitions: Sequence[Partition]) -> Positions:
+            rows = self._durable.execute(
+                'SELECT topic, partition, next FROM positions WHERE "group" = ?', (group,)
+            )
+            known = {Partition(topic, number): following for topic, number, following in rows}
+            return {partition: known[partition] for partition in partitions if partition in known}
+
+        return load
+
     def leave(self, member: SqliteSubscription) -> None:
         """Forget a member and share its partitions out anew."""
         for group, members in list(self._members.items()):
@@ -223,16 +235,6 @@ class SqliteBus:
             for place, member in enumerate(takers):
                 share = range(PARTITIONS * place // len(takers), PARTITIONS * (place + 1) // len(takers))
                 member.assign([Partition(topic, number) for number in share], topic)
-
-    def _positions_of(self, group: str) -> LoadPositions:
-        async def load(partitions: Sequence[Partition]) -> Positions:
-            rows = self._durable.execute(
-                'SELECT topic, partition, next FROM positions WHERE "group" = ?', (group,)
-            )
-            known = {Partition(topic, number): following for topic, number, following in rows}
-            return {partition: known[partition] for partition in partitions if partition in known}
-
-        return load
 
     def _wake(self, topics: set[str]) -> None:
         for members in self._members.values():
@@ -319,6 +321,13 @@ class SqliteSubscription:
     def lag(self) -> Mapping[Partition, int]:
         """See `Subscription.lag`."""
         return {held: self._bus.end(held) - offset for held, offset in self._next.items()}
+
+    async def group_lag(self) -> Mapping[Partition, int]:
+        """See `Subscription.group_lag`."""
+        fresh = [one for one in _partitions(self.topics) if one not in self._next]
+        known = await self._bus.positions_of(self._group)(fresh) if fresh and self._group else {}
+        read = {one: known.get(one, 0) for one in fresh} | self._next
+        return {one: self._bus.end(one) - offset for one, offset in read.items()}
 
     async def close(self) -> None:
         """See `Subscription.close`."""

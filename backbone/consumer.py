@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import inbox
-from backbone.bus import EventBus, Message, Partition, Positions, Record, Subscription
+from backbone.bus import BusUnavailable, EventBus, Message, Partition, Positions, Record, Subscription
 from backbone.contracts.event import Event, decode
 from backbone.crash import crash_point
 from backbone.database import Database, may_pass
@@ -41,7 +41,8 @@ Handlers = Mapping[type[Event], Handler]
 class Consumer:
     """Reads `topics` as `group` into `handlers`, and knows how far each input partition is complete.
 
-    `watermarks[p]` is a moment: everything committed by p's speaker before it has been handled.
+    `watermarks[p]` is a moment: everything committed by p's speaker before it has been handled. It moves
+    on while p is `owned()`. `taken` is set whenever partitions were assigned.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Consumer:
         database: Database,
         *,
         max_records: int = MAX_RECORDS,
+        taken: asyncio.Event | None = None,
     ) -> None:
         self.group = group
         self.watermarks: dict[Partition, datetime] = {}
@@ -63,7 +65,10 @@ class Consumer:
         self._handlers = handlers
         self._database = database
         self._max_records = max_records
+        self._taken = taken or asyncio.Event()
         self._expected: dict[Partition, int] = {}
+        self._terms: dict[Partition, int] = {}
+        self._committed: dict[Partition, int] = {}
         self._subscription: Subscription | None = None
         self._in_hand: Sequence[Record] = ()
         self._pace = Pace()
@@ -73,11 +78,28 @@ class Consumer:
         for topic in topics:
             _LAG.labels(group, topic).set_function(partial(self._lag, topic))
 
-    def behind(self) -> int:
-        """Records published and not yet handled; 1 while the group is not joined."""
+    def owned(self) -> dict[Partition, int]:
+        """The partitions that are this member's at present, positions loaded, each with its term.
+
+        A new term begins where another member may have handled something since this one last did.
+        """
         if self._subscription is None:
+            return {}
+        return {one: self._terms[one] for one in self._subscription.assignment() if one in self._terms}
+
+    async def behind(self) -> int:
+        """Records published that the group has not handled, whichever member reads them.
+
+        At least 1 where nobody can say: while the group is not joined, or the bus does not answer.
+        """
+        subscription = self._subscription
+        if subscription is None:
             return 1
-        return sum(self._subscription.lag().values()) + len(self._in_hand)
+        try:
+            waiting = sum((await subscription.group_lag()).values())
+        except BusUnavailable:
+            waiting = max(1, sum(subscription.lag().values()))
+        return waiting + sum(bool(record.name) for record in self._in_hand)
 
     def _lag(self, topic: str) -> float:
         """Records of `topic` not yet handled; not a number while the group is not joined."""
@@ -103,7 +125,16 @@ class Consumer:
 
     async def _load(self, partitions: Sequence[Partition]) -> Positions:
         known = await inbox.load_positions(self._database, self.group, partitions)
-        self._expected |= {partition: known.get(partition, 0) for partition in partitions}
+        held = self._subscription.assignment() if self._subscription else frozenset(partitions)
+        for lost in self.watermarks.keys() - held:
+            del self.watermarks[lost]
+        for one in partitions:
+            position = known.get(one, 0)
+            if one not in self._terms or self._expected.get(one) != position:
+                self._terms[one] = self._terms.get(one, 0) + 1
+            self._expected[one] = position
+            self._committed.pop(one, None)
+        self._taken.set()
         return known
 
     async def _take(self, records: Sequence[Record], subscription: Subscription) -> None:
@@ -111,38 +142,46 @@ class Consumer:
         try:
             if said:
                 await self._handle_or_halve(said)
-            passed = await self._pass_over(records)
+            await self._pass_over(records)
         except inbox.Fenced:
             log.warning("consumer.fenced", group=self.group)
             await subscription.seek(await self._load(sorted(subscription.assignment())))
             return
-        self.watermarks |= {
-            record.partition: record.watermark for record in records if record.watermark is not None
-        }
+        self._note_watermarks(records)
         self.handled.set()
         crash_point(f"{self.group}.consumer.after_commit")
-        if said or passed:
-            await subscription.commit(inbox.after_of([*said, *passed]))
+        # Watermarks too: what the bus knows of the group is how the other members know of this one.
+        after = inbox.after_of(records)
+        news = {one: offset for one, offset in after.items() if self._committed.get(one) != offset}
+        if news:
+            self._committed |= news
+            await subscription.commit(news)
 
-    async def _pass_over(self, records: Sequence[Record]) -> list[Record]:
+    def _note_watermarks(self, records: Sequence[Record]) -> None:
+        """What records say, and nothing older: a relay that slept may say an old one late."""
+        for record in records:
+            if record.watermark is not None:
+                known = self.watermarks.get(record.partition, record.watermark)
+                self.watermarks[record.partition] = max(known, record.watermark)
+
+    async def _pass_over(self, records: Sequence[Record]) -> None:
         """Move past watermarks once there are many, or a restart after a quiet day reads them all again.
 
-        Those of `records` that were passed; on the embedded bus they are no records of their own.
+        On the embedded bus they are no records of their own.
         """
         after = inbox.after_of(records)
         far = {one for one, offset in after.items() if offset - self._expected.get(one, 0) >= WATERMARKS}
         passed = [record for record in records if record.partition in far]
         if not passed:
-            return []
+            return
         try:
             async with self._database.lossy_transaction() as session:
                 await inbox.advance(session, self.group, passed, self._expected)
         except Exception as error:
             if may_pass(error):
-                return []  # the next ones will do
+                return  # the next ones will do
             raise
         self._expected |= inbox.after_of(passed)
-        return passed
 
     async def _handle_or_halve(self, records: Sequence[Record]) -> None:
         """Handle `records`; where they fail, halve them until the culprit stands alone."""

@@ -218,9 +218,13 @@ class Hub:
             if triple == view.triple and (view.as_of is None or snapshot.as_of > view.as_of):
                 view.as_of = snapshot.as_of  # a republish
             return
+        as_of = snapshot.as_of
+        if view.as_of is not None and triple[0] == view.triple[0]:
+            # Who has just taken a partition over knows less of its freshness; what was complete stays so.
+            as_of = max(as_of, view.as_of)
         view.bare = False
         self._hold(view, snapshot.slug)
-        view.take(triple, snapshot.as_of, snapshot.totals)
+        view.take(triple, as_of, snapshot.totals)
         self._note_shown(view)
         self.push(view)
 
@@ -232,8 +236,9 @@ class Hub:
 
     def _beat(self, beat: Heartbeat) -> None:
         held = self._heartbeats.get(beat.partition)
-        if held is None or beat.as_of > held:
-            self._heartbeats[beat.partition] = beat.as_of
+        if held is not None and beat.as_of < held:
+            return  # of a process that lost the partition: it is no sign that the present one lives
+        self._heartbeats[beat.partition] = beat.as_of
         # Heartbeats found at the start are from before: they were heard when they were said.
         self._heard_at[beat.partition] = self.clock.now() if self.bootstrapped else beat.as_of
 

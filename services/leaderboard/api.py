@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -76,7 +76,7 @@ class Door:
     database: Database
     words: Words
     freshness: Freshness
-    behind: Callable[[], int]
+    behind: Callable[[], Awaitable[int]]
 
 
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -168,5 +168,6 @@ def _add_internal(router: APIRouter, door: Door) -> None:
     @router.get("/internal/quiet", include_in_schema=False)
     async def read_quiet(_caller: InternalDep) -> dict[str, int]:
         """What is still on its way; everything 0 when quiet."""
+        behind = await door.behind()  # first: what is heard meanwhile may have to be said
         async with door.database.reading() as session:
-            return {"outbox": await queries.outbox_rows(session), "behind": door.behind()}
+            return {"outbox": await queries.outbox_rows(session), "behind": behind}

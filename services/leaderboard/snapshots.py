@@ -1,13 +1,14 @@
 """Snapshots and heartbeats: what each drive shows, at most 20 times a second, and how fresh it is.
 
 They go straight to the bus and may be lost: they are taken anew. A snapshot is read in one view of
-the database, so its sequence is committed and readable before it is published.
+the database, so its sequence is committed and readable before it is published. Of several processes
+each speaks for the drives of the partitions it reads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -36,8 +37,12 @@ REFRESH_S: Final = 1.0
 """How often figures of the last minute are let fall while nothing new comes."""
 REPUBLISH_S: Final = 30.0
 COUNT_S: Final = 5.0
+SLOW_S: Final = 3.0
+"""A process that took so long from reading to publishing may have been asleep, and others published since."""
 AT_ONCE: Final = 16
 """Drives read in one view: some 30 ms in which nothing else runs."""
+
+Term = tuple[int, ...]
 
 log = structlog.get_logger()
 _TAKEN = Counter("ataa_leaderboard_snapshots_total", "Snapshots published.")
@@ -82,18 +87,30 @@ class Changed:
 class Freshness:
     """Up to which moment everything said is in the database: the lowest of the inputs' watermarks."""
 
-    def __init__(self, watermarks: Mapping[Partition, datetime]) -> None:
+    def __init__(
+        self, watermarks: Mapping[Partition, datetime], owned: Callable[[], Mapping[Partition, int]]
+    ) -> None:
         self._watermarks = watermarks
+        self._owned = owned
 
     def of(self, partition: int) -> datetime | None:
-        """For the drives of this partition; None until every input has spoken."""
-        marks = [self._watermarks.get(Partition(topic, partition)) for topic in INPUTS]
-        known = [mark for mark in marks if mark is not None]
-        return min(known) if len(known) == len(INPUTS) else None
+        """For the drives of this partition; None where it is another's, and until every input has spoken."""
+        return self._lowest(partition) if partition in self.terms() else None
 
     def all(self) -> dict[int, datetime]:
         """By partition, those that are known."""
-        return {number: mark for number in range(PARTITIONS) if (mark := self.of(number)) is not None}
+        return {number: mark for number in self.terms() if (mark := self._lowest(number)) is not None}
+
+    def terms(self) -> dict[int, Term]:
+        """The partitions of which this process reads every input, each with what changes when it was lost."""
+        owned = self._owned()
+        terms = {n: tuple(owned.get(Partition(topic, n), 0) for topic in INPUTS) for n in range(PARTITIONS)}
+        return {number: term for number, term in terms.items() if all(term)}
+
+    def _lowest(self, partition: int) -> datetime | None:
+        marks = [self._watermarks.get(Partition(topic, partition)) for topic in INPUTS]
+        known = [mark for mark in marks if mark is not None]
+        return min(known) if len(known) == len(INPUTS) else None
 
 
 class Snapshots:
@@ -114,6 +131,8 @@ class Snapshots:
         self._freshness = freshness
         self._words = words
         self._clock = clock
+        self._terms: dict[int, Term] = {}
+        """The partitions this process speaks for."""
         self._published: dict[str, tuple[Triple, float]] = {}
         self._again: set[str] = set()
         """To be published although nothing changed."""
@@ -126,8 +145,7 @@ class Snapshots:
         """Drives whose snapshot must be out before `_beat` is said."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Publish until `stop`, first every drive there is."""
-        await self._ask_for_all(live_only=False)
+        """Publish until `stop`; of a partition taken over first every drive there is."""
         turns = [
             _Turn(HEARTBEAT_S, self.begin_beat),
             _Turn(REFRESH_S, self.refresh),
@@ -142,6 +160,7 @@ class Snapshots:
 
     async def _take_turns(self, turns: Sequence[_Turn], stop: asyncio.Event) -> None:
         while not stop.is_set():
+            await self.take_over()
             for turn in turns:
                 await turn.take_if_due()
             try:
@@ -172,6 +191,33 @@ class Snapshots:
         except TimeoutError:
             return
 
+    async def take_over(self) -> None:
+        """Speak for the partitions that are this process's now; every drive of a new one is published.
+
+        Whoever had it before may have counted what it did not publish.
+        """
+        terms = self._freshness.terms()
+        if terms == self._terms:
+            return
+        kept = {number: term for number, term in self._terms.items() if terms.get(number) == term}
+        if new := terms.keys() - kept.keys():
+            await self._ask_for_all(new, live_only=False)
+        self._terms = terms
+        self._wordless = {one: missing for one, missing in self._wordless.items() if self._mine(one)}
+        self._worded = set(filter(self._mine, self._worded))
+        log.info("snapshots.partitions", owned=sorted(terms))
+
+    def _mine(self, drive_id: str) -> bool:
+        return partition_of(drive_id) in self._terms
+
+    def _leave_others(self) -> None:
+        """Forget changes of drives that another process speaks for; it found them when it took over."""
+        for drive_id in self._changed.now():
+            if not self._mine(drive_id):
+                self._changed.unmark(drive_id)
+                self._again.discard(drive_id)
+                self._before_beat.discard(drive_id)
+
     def _due(self, drive_id: str) -> float:
         return self._published[drive_id][1] + APART_S if drive_id in self._published else 0.0
 
@@ -180,6 +226,7 @@ class Snapshots:
 
         Raises `BusUnavailable`; those drives then stay marked.
         """
+        self._leave_others()
         now = asyncio.get_running_loop().time()
         due = [drive_id for drive_id in self._changed.now() if self._due(drive_id) <= now][:AT_ONCE]
         if not due:
@@ -211,6 +258,7 @@ class Snapshots:
                 await self._publish_or_part([drive_id])
 
     async def _publish(self, due: Sequence[str]) -> None:
+        began = asyncio.get_running_loop().time()
         marks = self._freshness.all()  # before the view: what is in it is at least this fresh
         standings = await self._read(due)
         fetched = await self._words.fetch(one for standing in standings for one in standing.wordless)
@@ -223,6 +271,8 @@ class Snapshots:
             self._remember_wordless(standing, fetched)
             self._again.discard(standing.drive_id)
         _TAKEN.inc(len(events))
+        if now - began > SLOW_S:
+            await self._publish(due)  # only what is newer by now, so that an old state is not the last said
 
     async def _read(self, due: Sequence[str]) -> list[Standing]:
         """What those show that are named and not yet published as they are."""
@@ -274,12 +324,13 @@ class Snapshots:
         worded = self._worded | await self._late_words()
         oldest = microseconds(self._clock.now()) // 1_000_000 - totals.MINUTE_S
         async with self._database.reading() as session:
-            fallen = await session.execute(select(paces.c.second).where(paces.c.second <= oldest).limit(1))
-            if not worded and fallen.first() is None:
-                return
+            fallen = select(paces.c.drive_id).where(paces.c.second <= oldest).distinct()
+            stale = {row.drive_id for row in await session.execute(fallen) if self._mine(row.drive_id)}
+        if not (stale := stale | worded):
+            return
         async with self._database.transaction() as session:
-            gone = delete(paces).where(paces.c.second <= oldest).returning(paces.c.drive_id)
-            stale = {row.drive_id for row in await session.execute(gone)} | worded
+            gone = paces.c.drive_id.in_(stale), paces.c.second <= oldest
+            await session.execute(delete(paces).where(*gone))
             raised = update(drives).where(drives.c.drive_id.in_(stale)).values(revision=drives.c.revision + 1)
             await session.execute(raised)
             after_commit(session, lambda: self._changed.mark(stale))
@@ -293,26 +344,28 @@ class Snapshots:
         }
 
     async def _republish(self) -> None:
-        await self._ask_for_all(live_only=True)
+        await self._ask_for_all(self._terms.keys(), live_only=True)
 
     async def _count_live(self) -> None:
         live = select(func.count()).select_from(drives).where(drives.c.state == DriveState.LIVE)
         async with self._database.reading() as session:
             _LIVE.set((await session.execute(live)).scalar_one())
 
-    async def _ask_for_all(self, *, live_only: bool) -> None:
+    async def _ask_for_all(self, partitions: Collection[int], *, live_only: bool) -> None:
         chosen = select(drives.c.drive_id).where(drives.c.version > 0)
         if live_only:
             chosen = chosen.where(drives.c.state == DriveState.LIVE)
         async with self._database.reading() as session:
-            found = {row.drive_id for row in await session.execute(chosen)}
+            every = [row.drive_id for row in await session.execute(chosen)]
+        found = {drive_id for drive_id in every if partition_of(drive_id) in partitions}
         self._again |= found
         self._changed.mark(found)
 
     async def begin_beat(self) -> None:
         """Take the watermarks; they are said once all that is older is in published snapshots."""
         if not self._before_beat:
-            self._beat = self._freshness.all()
+            terms, marks = self._freshness.terms(), self._freshness.all()
+            self._beat = {n: mark for n, mark in marks.items() if self._terms.get(n) == terms[n]}
             self._before_beat = set(self._changed.now())
 
     async def end_beat(self) -> None:

@@ -102,12 +102,16 @@ def add_routes(app: FastAPI, door: Door) -> None:
 
 
 def add_quiet(
-    app: FastAPI, door: Door, outbox_empty: Callable[[], Awaitable[bool]], behind: Callable[[], int]
+    app: FastAPI,
+    door: Door,
+    outbox_empty: Callable[[], Awaitable[bool]],
+    behind: Callable[[], Awaitable[int]],
 ) -> None:
     """`GET /internal/quiet`: what is still to be done, everything 0 when nothing is."""
 
     @app.get("/internal/quiet", include_in_schema=False)
     async def read_quiet(_: InternalDep) -> dict[str, int]:
+        heard = await behind()  # in the order of the flow: what moves on meanwhile is counted further down
         async with door.database.reading() as session:
             waiting = {
                 "webhooks": await queries.unapplied_webhooks(session),
@@ -121,8 +125,8 @@ def add_quiet(
             }
         return {
             "outbox": 0 if await outbox_empty() else 1,
-            "behind": behind(),
-            "backfills": max(0, QUIET_BACKFILLS - door.backfill.without_news),
+            "behind": heard,
+            "backfills": max(0, QUIET_BACKFILLS - await door.backfill.calm_looks()),
         } | waiting
 
 

@@ -215,7 +215,7 @@ def install(app: FastAPI, door: Door) -> None:
         )
 
 
-def install_internal(app: FastAPI, reader: Reader, behind: Callable[[], int]) -> None:
+def install_internal(app: FastAPI, reader: Reader, behind: Callable[[], Awaitable[int]]) -> None:
     """Put the doors for the other services into `app`."""
 
     def ask(path: str, field: str, find: Callable[[Sequence[str]], Awaitable[dict[str, Any]]]) -> None:
@@ -239,7 +239,8 @@ def install_internal(app: FastAPI, reader: Reader, behind: Callable[[], int]) ->
 
     @app.get("/internal/quiet", include_in_schema=False)
     async def quiet(_who: InternalDep) -> Response:
-        return _json({"outbox": await reader.waiting(), "behind": behind()})
+        heard = await behind()  # first: what is heard meanwhile may have to be said
+        return _json({"outbox": await reader.waiting(), "behind": heard})
 
 
 def _post(

@@ -218,3 +218,47 @@ async def test_lag_counts_what_was_not_fetched(open_bus: OpenBus) -> None:
     await bus.publish([message("k", str(n)) for n in range(9)])
     assert len(await subscription.fetch(4, 5.0)) == 4
     await until(lambda: sum(subscription.lag().values()) == 5)
+
+
+async def test_a_member_knows_what_the_whole_group_has_not_passed(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    one, other = await bus.subscribe("readers", ["notes"]), await bus.subscribe("readers", ["notes"])
+    async with asyncio.timeout(20):
+        while not shared(one, other):
+            for member in (one, other):
+                await member.fetch(100, 0.1)
+    await bus.publish([message(f"k{n}", str(n)) for n in range(60)])
+    assert await waiting(one) == await waiting(other) == 60
+    mine = 0
+    while mine < await waiting(one, one.assignment()) + mine:
+        mine += len([record for record in await one.fetch(100, 0.1) if record.name])
+    assert 0 < mine < 60
+    assert await waiting(one) == 60 - mine
+    assert await waiting(other) == 60  # nothing was committed
+    records = await read(other, 60 - mine)
+    assert await waiting(one) == 60 - mine
+    await other.commit({record.partition: record.offset + 1 for record in records})
+    assert await waiting(one) == 0
+    assert await waiting(other) == mine
+
+
+async def test_watermarks_that_were_read_and_committed_are_no_lag(open_bus: OpenBus) -> None:
+    bus = await open_bus()
+    subscription = await bus.subscribe("readers", ["notes"])
+    await bus.publish([message("k", "a")])
+    await bus.publish_watermarks("notes", datetime(2022, 1, 7, tzinfo=UTC), list(range(PARTITIONS)))
+    marked: set[int] = set()
+    async with asyncio.timeout(20):
+        while len(marked) < PARTITIONS:
+            records = await subscription.fetch(100, 1.0)
+            await subscription.commit({record.partition: record.offset + 1 for record in records})
+            marked |= {record.partition.number for record in records if record.watermark}
+    assert await waiting(subscription) == 0
+    await subscription.close()
+    again = await bus.subscribe("readers", ["notes"])
+    assert await waiting(again) == 0
+
+
+async def waiting(member: Subscription, among: frozenset[Partition] | None = None) -> int:
+    lag = await member.group_lag()
+    return sum(n for partition, n in lag.items() if among is None or partition in among)

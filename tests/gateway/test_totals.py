@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,35 @@ async def test_the_state_says_how_fresh_the_figures_are(tmp_path: Path) -> None:
 
         await until(lives)
         assert (await stage.get(TOTALS))[2]["lag_ms"] == 0
+
+
+async def test_who_takes_over_knowing_less_of_the_freshness_does_not_set_it_back(tmp_path: Path) -> None:
+    clock = FrozenClock()
+    async with gateway(tmp_path, clock) as stage:
+        await stage.snapshot(7)
+        await sequence(stage, 7)
+        before = (await stage.get(TOTALS))[2]["as_of"]
+        stage.clock = FrozenClock(clock.now() - timedelta(seconds=30))
+        await stage.snapshot(8)
+        await sequence(stage, 8)
+        assert (await stage.get(TOTALS))[2]["as_of"] == before
+        await stage.snapshot(2, epoch=2)  # restored from a backup: what was complete is lost
+        await sequence(stage, 2)
+        assert (await stage.get(TOTALS))[2]["as_of"] < before
+
+
+async def test_old_heartbeats_of_a_process_that_lost_its_partitions_are_no_life(tmp_path: Path) -> None:
+    clock = FrozenClock()
+    async with gateway(tmp_path, clock) as stage:
+        await stage.snapshot(7)
+        await stage.heartbeat()
+        await sequence(stage, 7)
+        stage.clock = FrozenClock(clock.now() - timedelta(seconds=1))
+        clock.move(6)
+        await stage.heartbeat()
+        await stage.snapshot(8)
+        await sequence(stage, 8)
+        assert (await stage.get(TOTALS))[2]["state"] == "frozen"
 
 
 async def test_a_stuck_leaderboard_that_still_beats_is_catching_up_not_frozen(tmp_path: Path) -> None:

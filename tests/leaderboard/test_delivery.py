@@ -234,7 +234,11 @@ async def test_the_consumer_on_the_bus_shows_what_the_handlers_in_order_show(
     consumer = Consumer("leaderboard", bus, ("pledges", "payments"), HANDLERS, kept, max_records=23)
     stop = asyncio.Event()
     running = asyncio.create_task(consumer.run(stop))
-    await until(lambda: consumer.handled.is_set() and consumer.behind() == 0)
+
+    async def caught_up() -> bool:
+        return consumer.handled.is_set() and await consumer.behind() == 0
+
+    await until(caught_up)
     stop.set()
     await running
     await bus.close()

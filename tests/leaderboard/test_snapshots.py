@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backbone.bus import PARTITIONS, Partition, Subscription
+from backbone.bus import PARTITIONS, Partition, Subscription, partition_of
 from backbone.bus_sqlite import SqliteBus
 from backbone.clock import FrozenClock, SystemClock
 from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken, decode
@@ -26,6 +26,7 @@ from tests.leaderboard.builders import (
     PledgesDoor,
     creator,
     drive,
+    drive_row,
     hear,
     milestone,
     payment,
@@ -299,12 +300,20 @@ async def test_a_heartbeat_says_the_lowest_of_the_inputs(tmp_path: Path) -> None
 
 
 @asynccontextmanager
-async def by_hand(database: Database, folder: Path) -> AsyncIterator[tuple[Snapshots, Changed, Subscription]]:
-    """Snapshots that are taken only when told, with inputs that have spoken, and what is published."""
+async def by_hand(
+    database: Database, folder: Path, owned: dict[Partition, int] | None = None
+) -> AsyncIterator[tuple[Snapshots, Changed, Subscription]]:
+    """Snapshots that are taken only when told, with inputs that have spoken, and what is published.
+
+    `owned` is what the consumer reads: everything, unless it is given.
+    """
     bus, changed = SqliteBus(folder / "bus.db", synchronous="OFF"), Changed()
     marks = {Partition(topic, n): NOON for topic in INPUTS for n in range(PARTITIONS)}
     words = Words(database, PledgesDoor(), SECRET)
-    snapshots = Snapshots(database, bus, changed, Freshness(marks), words, SystemClock())
+    terms = dict.fromkeys(marks, 1) if owned is None else owned
+    freshness = Freshness(marks, lambda: dict(terms))
+    snapshots = Snapshots(database, bus, changed, freshness, words, SystemClock())
+    await snapshots.take_over()
     yield snapshots, changed, await bus.follow(["snapshots"], "beginning")
     await bus.close()
 
@@ -337,6 +346,60 @@ async def test_what_changes_nothing_is_not_published_again(database: Database, t
         changed.mark([DRIVE])
         await until(lambda: publish_and_end(snapshots, changed))
         assert await published.fetch(100, 0) == []
+
+
+async def test_a_process_speaks_only_for_the_drives_of_the_partitions_it_reads(
+    database: Database, tmp_path: Path
+) -> None:
+    mine = partition_of(DRIVE)
+    other = next(one for n in range(100) if partition_of(one := f"drv_{n}") != mine)
+    await hear(database, drive(), drive(drive_id=other, slug="spring"))
+    owned = {Partition(topic, mine): 1 for topic in INPUTS}
+    async with by_hand(database, tmp_path, owned) as (snapshots, changed, published):
+        changed.mark([DRIVE, other])
+        await snapshots.begin_beat()
+        await until(lambda: publish_and_end(snapshots, changed))
+        assert {record.key for record in await published.fetch(100, 1)} == {DRIVE, f"~{mine}"}
+        owned.clear()
+        await snapshots.take_over()
+        changed.mark([DRIVE])
+        await snapshots.begin_beat()
+        await until(lambda: publish_and_end(snapshots, changed))
+        assert await published.fetch(100, 0) == []
+
+
+@pytest.mark.parametrize("before", [None, 1])
+async def test_who_takes_a_partition_over_shows_its_drives_before_it_says_how_fresh_they_are(
+    database: Database, tmp_path: Path, before: int | None
+) -> None:
+    """Whether it had none of it, or had it and lost it to another for a while."""
+    inputs = {Partition(topic, partition_of(DRIVE)) for topic in INPUTS}
+    owned = dict.fromkeys(inputs, before) if before else {}
+    async with by_hand(database, tmp_path, owned) as (snapshots, changed, published):
+        await hear(database, drive(state=DriveState.CLOSED))  # by another process: nothing is marked here
+        owned |= dict.fromkeys(inputs, 2)
+        await snapshots.begin_beat()  # not ours yet, as far as the publisher knows
+        await snapshots.end_beat()
+        assert await published.fetch(100, 0) == []
+        await snapshots.take_over()
+        await snapshots.begin_beat()
+        await snapshots.end_beat()
+        assert await published.fetch(100, 0) == []
+        await until(lambda: publish_and_end(snapshots, changed))
+        assert {record.key for record in await published.fetch(100, 1)} == {DRIVE, f"~{partition_of(DRIVE)}"}
+
+
+async def test_the_last_minute_of_another_process_drives_is_left_to_it(
+    database: Database, tmp_path: Path
+) -> None:
+    await hear(database, drive(), payment("pay_1", captured_at=NOON))
+    before = await drive_row(database)
+    async with by_hand(database, tmp_path, {}) as (snapshots, _, _):
+        await snapshots.refresh()
+        assert (await drive_row(database)).revision == before.revision
+    async with by_hand(database, tmp_path) as (snapshots, _, _):
+        await snapshots.refresh()
+        assert (await drive_row(database)).revision == before.revision + 1
 
 
 async def publish_and_end(snapshots: Snapshots, changed: Changed) -> bool:
