@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -18,7 +19,8 @@ DEPLOY: Final = REPOSITORY / "deploy" / "kafka"
 COPY: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies"
 FETCH_S: Final = 600.0
 _JAVA: Final = 17
-_MEMORY: Final = ("-Xms256m", "-Xmx512m")
+_JVM: Final = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Compiled once and lightly: the optimising compiler took more of a small machine than the broker did."""
 
 
 def find_java(environment: Mapping[str, str]) -> str:
@@ -61,11 +63,23 @@ def find_maven() -> str:
 
 
 def fetch(data_dir: Path) -> Path:
-    """Have Maven copy Kafka's jars into the data directory, whole or not at all. Raises Missing."""
+    """Have Maven copy Kafka's jars into the data directory, whole or not at all. Raises Missing.
+
+    Who comes while another fetches waits for that one's.
+    """
     target = data_dir.absolute() / "kafka" / "libs"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / "fetch.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not any(target.glob("kafka_*.jar")):
+            _copy_jars(target)
+    return target
+
+
+def _copy_jars(target: Path) -> None:
     draft = target.with_name("libs.new")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    draft.mkdir()
     done = subprocess.run(
         [
             *(find_maven(), "-q", "-B", "-f", str(DEPLOY / "pom.xml"), COPY),
@@ -82,7 +96,6 @@ def fetch(data_dir: Path) -> Path:
         raise Missing(f"Maven could not fetch Kafka's jars: {words}")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
-    return target
 
 
 def serve(layout: Layout) -> None:
@@ -105,7 +118,7 @@ def serve(layout: Layout) -> None:
         encoding="utf-8",
     )
     logging = f"-Dlog4j2.configurationFile=file:{DEPLOY / 'log4j2.properties'}"
-    command = [java, *_MEMORY, logging, "-cp", f"{libraries}/*"]
+    command = [java, *_JVM, logging, "-cp", f"{libraries}/*"]
     if not (home / "data" / "meta.properties").exists():
         cluster = f"--cluster-id={layout.secrets['kafka_cluster']}"
         storage = ["kafka.tools.StorageTool", "format", "--standalone", cluster, "-g"]

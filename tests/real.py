@@ -1,8 +1,8 @@
 """Apache Kafka and PostgreSQL for the suites: real servers, one of each a test run.
 
 A run takes `ATAA_TEST_KAFKA_BOOTSTRAP` and `ATAA_TEST_POSTGRES_URL` where they are set, else starts
-its own: Kafka from the jars in `ATAA_KAFKA_LIBS`, `KAFKA_HOME/libs` or `.ataa/kafka/libs` (`make kafka`
-puts them there), PostgreSQL from `ATAA_POSTGRES_BIN`, the PATH or Debian's folder. What is missing
+its own: Kafka from the jars in `ATAA_KAFKA_LIBS`, `KAFKA_HOME/libs` or `.ataa/kafka/libs` (Maven puts
+them there once), PostgreSQL from `ATAA_POSTGRES_BIN`, the PATH or Debian's folder. What is missing
 skips the test with the reason, or fails it where `ATAA_REQUIRE_REAL=1`.
 """
 
@@ -30,6 +30,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from sqlalchemy import make_url
 
 from backbone.bus import PARTITIONS
+from stack import kafka, missing
 from tests.waiting import until
 
 FOLDER: Final = "ATAA_TEST_SERVERS"
@@ -182,8 +183,8 @@ class KafkaNode:
         self.start()
 
     def _command(self, *words: str) -> list[str]:
-        memory = ("-Xms128m", "-Xmx320m", "-XX:+UseSerialGC")
-        return [self._java, *memory, "-cp", f"{self._libs}/*", *words]
+        jvm = ("-Xms128m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+        return [self._java, *jvm, "-cp", f"{self._libs}/*", *words]
 
     def start(self) -> None:
         """Start the node, and wait until it listens."""
@@ -226,7 +227,15 @@ def _kafka_libs() -> Path:
     for place in [*places, data / "kafka" / "libs", ROOT / ".ataa" / "kafka" / "libs"]:
         if any(place.glob("kafka_2.13-*.jar")):
             return place
-    raise Missing("Apache Kafka's jars are nowhere: set ATAA_KAFKA_LIBS or KAFKA_HOME, or run make kafka")
+    return _fetched_libs()
+
+
+def _fetched_libs() -> Path:
+    """As `make stack` fetches them, once."""
+    try:
+        return kafka.fetch(ROOT / ".ataa")
+    except missing.Missing as reason:
+        raise Missing(str(reason)) from reason
 
 
 def _kafka_settings(folder: Path, address: str, controller: int) -> str:
