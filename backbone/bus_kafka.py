@@ -10,7 +10,6 @@ truth is in the consumer's database.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -19,7 +18,7 @@ from typing import Any, Final, Literal
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerClosed
 
 from backbone.bus import (
     PARTITIONS,
@@ -32,6 +31,7 @@ from backbone.bus import (
     partition_of,
 )
 from backbone.database import microseconds, moment
+from backbone.kafka_security import PLAIN_TEXT, KafkaSecurity, why_not
 
 ANSWER_S: Final = 10.0
 """How long a broker may take to acknowledge a batch, or to let a member in."""
@@ -56,8 +56,9 @@ class KafkaBus:
     """An `EventBus` on the cluster at `bootstrap` (`host:port,host:port`).
 
     Its topics must exist, with twelve partitions each; who reads before they do is told. `prefix` stands
-    before every topic and group of ours, for a cluster that is shared. `session_timeout_ms` is how
-    long a member that died keeps its partitions, `answer_s` how long a broker may take to answer.
+    before every topic and group of ours, for a cluster that is shared. `security` is how it is entered.
+    `session_timeout_ms` is how long a member that died keeps its partitions, `answer_s` how long a broker
+    may take to answer.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class KafkaBus:
         prefix: str = "",
         session_timeout_ms: int = 45_000,
         answer_s: float = ANSWER_S,
-        tls: ssl.SSLContext | None = None,
+        security: KafkaSecurity = PLAIN_TEXT,
     ) -> None:
         self._prefix = prefix
         self._answer_s = answer_s
@@ -75,9 +76,9 @@ class KafkaBus:
             "bootstrap_servers": bootstrap,
             "request_timeout_ms": int(answer_s * 1000),
             "metadata_max_age_ms": 30_000,
+            **security.options(),
         }
-        if tls is not None:
-            self._connection |= {"security_protocol": "SSL", "ssl_context": tls}
+        self._security = security
         self._session_timeout_ms = session_timeout_ms
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
@@ -123,7 +124,7 @@ class KafkaBus:
         except (KafkaError, TimeoutError, OSError) as error:
             if producer is not None:
                 await self._discard(producer)
-            raise BusUnavailable(f"{type(error).__name__}: {error}") from error
+            raise BusUnavailable(await self._reason(error)) from error
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -199,11 +200,17 @@ class KafkaBus:
                 missing = set(topics) - await consumer.topics()
         except (KafkaError, TimeoutError, OSError) as error:
             await _closed(consumer)
-            raise BusUnavailable(f"{type(error).__name__}: {error}") from error
+            raise BusUnavailable(await self._reason(error)) from error
         if missing:
             await _closed(consumer)
             raise BusUnavailable(f"there is no topic {', '.join(sorted(missing))}")
         return consumer
+
+    async def _reason(self, error: BaseException) -> str:
+        """What went wrong; where no connection could be made, in the words of the servers."""
+        refused = isinstance(error, KafkaConnectionError)
+        servers = await why_not(self._connection["bootstrap_servers"], self._security) if refused else ""
+        return servers or f"{type(error).__name__}: {error}"
 
     async def close(self) -> None:
         """Flush, within `CLOSE_S`, and leave every group."""

@@ -42,6 +42,7 @@ from sqlalchemy.types import TypeDecorator
 from backbone.idle import ask_idle_connections
 from backbone.in_loop import InLoopSession, open_sqlite
 from backbone.ownership import Owned, Ownerships, Work, work_while_owned
+from backbone.postgres_url import split_tls
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -145,8 +146,9 @@ def doors_of(session: AsyncSession | Session) -> Doors:
 class Database:
     """A service's own database.
 
-    `url` is `sqlite:///path` or `postgresql://…`. `said` is set whenever a committed transaction
-    announced something, so that the relay need not poll.
+    `url` is `sqlite:///path` or `postgresql://…`, in which libpq's `sslmode`, `sslrootcert` and the like are
+    understood. `said` is set whenever a committed transaction announced something, so that the relay need
+    not poll.
     """
 
     def __init__(self, url: str, doors: Doors, *, synchronous: Synchronous = "FULL", pool_size: int = 10):
@@ -165,13 +167,15 @@ class Database:
             self._lossy = open_sqlite(url, "IMMEDIATE", "OFF" if synchronous == "OFF" else "NORMAL")
             self._reader = open_sqlite(url, "DEFERRED", "NORMAL")
         else:
-            driver = parsed.set(drivername="postgresql+asyncpg")
-            self._durable = self._lossy = create_async_engine(driver, pool_size=pool_size, max_overflow=0)
+            driver, tls = split_tls(parsed)
+            self._durable = self._lossy = create_async_engine(
+                driver, pool_size=pool_size, max_overflow=0, connect_args=tls
+            )
             ask_idle_connections(self._durable)
             self._reader = self._durable.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
-            self._ownerships = Ownerships(driver)
+            self._ownerships = Ownerships(driver, tls)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

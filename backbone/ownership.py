@@ -7,9 +7,9 @@ which is not of the pool, and end with it: with the process, the server, or a cu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import URL, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -34,9 +34,12 @@ Work = Callable[[asyncio.Event], Awaitable[None]]
 class Ownerships:
     """The ownerships of one process on one PostgreSQL database."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, arguments: Mapping[str, Any] | None = None) -> None:
         self._engine = create_async_engine(
-            url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"server_settings": _ALIVE}
+            url,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args={**(arguments or {}), "server_settings": _ALIVE},
         )
         self._connection: AsyncConnection | None = None
         self._asking = asyncio.Lock()

@@ -15,45 +15,27 @@ from typing import Any, Final, TypeVar
 
 import structlog
 import uvloop
-from pydantic import Field, field_validator
+from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from backbone.bus import EventBus
+from backbone.kafka_security import PLAIN_TEXT, KafkaSecurity, KafkaSettings, why_not
 from backbone.peer import PeerPools
-from backbone.service import STOP_S, Service, Worker, listen, metrics_app, run_workers, serve
+from backbone.service import Service, Worker, listen, metrics_app, run_workers, serve
 from backbone.settings import Settings, load, refuse
 from backbone.telemetry import configure_logs
 
 ASK_AGAIN_S: Final = 2.0
-_ASK_S: Final = 5.0
 
 log = structlog.get_logger()
 
 
-class ProcessSettings(Settings):
+class ProcessSettings(KafkaSettings):
     """What each process reads where every service is its own."""
 
-    kafka_bootstrap: str = Field(
-        "", description="Kafka of the real stack, host:port,host:port; the embedded run needs none."
-    )
-    kafka_session_s: float = Field(
-        10.0,
-        ge=6,
-        le=300,
-        description="A process that Kafka does not hear from for so long loses its partitions to another.",
-    )
     service_host: str = Field(
         "127.0.0.1", description="Address pledges, payments, leaderboard, notify and all metrics listen on."
     )
-
-    @field_validator("kafka_bootstrap")
-    @classmethod
-    def _servers(cls, given: str) -> str:
-        for server in given.split(",") if given else ():
-            host, _, port = server.strip().rpartition(":")
-            if not host or not port.isdecimal():
-                raise ValueError("must be host:port, several separated by commas")
-        return given
 
 
 Kind = TypeVar("Kind", bound=Settings)
@@ -95,13 +77,19 @@ def run_alone(
         found = place(settings)
         door_socket = listen(found.host or process.service_host, found.port, f"ATAA_{name.upper()}_PORT")
         metrics = listen(process.service_host, process.metrics_port, "ATAA_METRICS_PORT")
-        bus = KafkaBus(process.kafka_bootstrap, session_timeout_ms=int(process.kafka_session_s * 1000))
+        security = process.kafka_security()
+        bus = KafkaBus(
+            process.kafka_bootstrap,
+            prefix=process.kafka_prefix,
+            session_timeout_ms=int(process.kafka_session_s * 1000),
+            security=security,
+        )
         pools = PeerPools()
         try:
             service = compose(settings, bus, pools)
         except ValueError as error:
             refuse(str(error))
-        opening = Opening(service, process.kafka_bootstrap, ready_with_bus=ready_with_bus)
+        opening = Opening(service, process.kafka_bootstrap, security, ready_with_bus=ready_with_bus)
 
         async def close() -> None:
             await service.close()
@@ -128,13 +116,21 @@ def run_on_uvloop(main: Coroutine[Any, Any, None]) -> None:
 class Opening:
     """A service's door while its database may still be away: alive, and ready once it has been opened."""
 
-    def __init__(self, service: Service, bootstrap: str, *, ready_with_bus: bool) -> None:
+    def __init__(
+        self,
+        service: Service,
+        bootstrap: str,
+        security: KafkaSecurity = PLAIN_TEXT,
+        *,
+        ready_with_bus: bool,
+    ) -> None:
         self.workers = [
             Worker(f"{service.name}.opening", self._open),
             Worker(f"{service.name}.kafka", self._find_kafka),
         ]
         self._service = service
         self._bootstrap = bootstrap
+        self._security = security
         self._waits_for_bus = ready_with_bus
         self._opened = False
 
@@ -164,26 +160,14 @@ class Opening:
 
     async def _find_kafka(self, stop: asyncio.Event) -> None:
         """Say whether Kafka is there; the outboxes and consumers try by themselves."""
-        from aiokafka.client import AIOKafkaClient
-        from aiokafka.errors import KafkaError
-
         while not stop.is_set():
-            client = AIOKafkaClient(bootstrap_servers=self._bootstrap)
-            try:
-                async with asyncio.timeout(_ASK_S):
-                    await client.bootstrap()
-            except (KafkaError, OSError, TimeoutError) as error:
-                log.warning(
-                    "process.kafka_away", service=self._service.name, at=self._bootstrap, error=_line(error)
-                )
-                await _pause(stop)
-            else:
+            reason = await why_not(self._bootstrap, self._security)
+            if not reason:
                 self._waits_for_bus = False
                 await stop.wait()
-            finally:
-                with suppress(KafkaError, OSError, TimeoutError):
-                    async with asyncio.timeout(STOP_S / 2):
-                        await client.close()
+                return
+            log.warning("process.kafka_away", service=self._service.name, error=reason)
+            await _pause(stop)
 
 
 _NOT_READY: Final = (

@@ -11,6 +11,8 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backbone import postgres_url
+
 PREFIX = "ATAA_"
 
 
@@ -25,6 +27,8 @@ Listed = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 def _database(url: str) -> str:
     if url and not url.startswith(("sqlite:///", "postgresql://")):
         raise ValueError("must begin with postgresql:// or sqlite:///")
+    if url.startswith("postgresql://"):
+        postgres_url.check(url)
     return url
 
 

@@ -34,7 +34,7 @@ from stack import kafka, missing
 from tests.waiting import until
 
 FOLDER: Final = "ATAA_TEST_SERVERS"
-START_S: Final = 60.0
+START_S: Final = 120.0
 ROOT: Final = Path(__file__).parents[1]
 
 
@@ -44,12 +44,12 @@ class Missing(Exception):
 
 def kafka_bootstrap() -> str:
     """The address of a running Kafka."""
-    return os.environ.get("ATAA_TEST_KAFKA_BOOTSTRAP") or _shared("kafka", _start_kafka)
+    return os.environ.get("ATAA_TEST_KAFKA_BOOTSTRAP") or shared("kafka", _start_kafka)
 
 
 def postgres_server() -> str:
     """The address of a running PostgreSQL, as `postgresql://…`, of a user who may make databases."""
-    return os.environ.get("ATAA_TEST_POSTGRES_URL") or _shared("postgres", _start_postgres)
+    return os.environ.get("ATAA_TEST_POSTGRES_URL") or shared("postgres", start_postgres)
 
 
 @asynccontextmanager
@@ -111,7 +111,7 @@ async def _tell(server: str, statement: str) -> None:
         await connection.close()
 
 
-def _shared(name: str, start: Callable[[Path], tuple[int, str]]) -> str:
+def shared(name: str, start: Callable[[Path], tuple[int, str]]) -> str:
     """What `start` started in this run, whichever worker asked for it first."""
     folder = Path(os.environ[FOLDER])
     word = folder / f"{name}.json"
@@ -164,18 +164,31 @@ def free_port() -> int:
 
 
 class KafkaNode:
-    """One KRaft node of its own in `folder`, to be paused, killed and started again."""
+    """One KRaft node of its own in `folder`, to be paused, killed and started again.
 
-    def __init__(self, folder: Path) -> None:
+    `listeners` are those it has besides `address`, which is plain; `more` are further settings of it, and
+    `formatting` further words for the formatting of its storage.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        listeners: Sequence[str] = (),
+        more: Mapping[str, str] | None = None,
+        formatting: Sequence[str] = (),
+    ) -> None:
         self._java, self._libs = _java(), _kafka_libs()
         self._folder = folder
         self.address = f"127.0.0.1:{free_port()}"
         self._settings = folder / "server.properties"
-        self._settings.write_text(_kafka_settings(folder, self.address, free_port()))
+        settings = _kafka_settings(folder, [f"PLAINTEXT://{self.address}", *listeners], free_port())
+        self._settings.write_text(
+            "".join(f"{name}={value}\n" for name, value in {**settings, **(more or {})}.items())
+        )
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         formatted = subprocess.run(
             self._command("kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={cluster}",
-                          "--config", str(self._settings)),
+                          "--config", str(self._settings), *formatting),
             check=False, capture_output=True, text=True, timeout=START_S,
         )  # fmt: skip
         if formatted.returncode:
@@ -238,16 +251,21 @@ def _fetched_libs() -> Path:
         raise Missing(str(reason)) from reason
 
 
-def _kafka_settings(folder: Path, address: str, controller: int) -> str:
+_PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_SSL")
+
+
+def _kafka_settings(folder: Path, listeners: Sequence[str], controller: int) -> dict[str, str]:
     single = ("offsets.topic.replication.factor", "transaction.state.log.replication.factor",
               "transaction.state.log.min.isr", "share.coordinator.state.topic.replication.factor",
               "share.coordinator.state.topic.min.isr", "offsets.topic.num.partitions")  # fmt: skip
-    lines = {
+    return {
         "process.roles": "broker,controller",
         "node.id": "1",
-        "listeners": f"PLAINTEXT://{address},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://{address}",
+        "listeners": ",".join([*listeners, f"CONTROLLER://127.0.0.1:{controller}"]),
+        "advertised.listeners": ",".join(listeners),
         "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": ",".join(f"{one}:{one}" for one in _PROTOCOLS)
+        + ",CONTROLLER:PLAINTEXT",
         "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
         "log.dirs": str(folder / "data"),
         "group.initial.rebalance.delay.ms": "0",
@@ -255,13 +273,16 @@ def _kafka_settings(folder: Path, address: str, controller: int) -> str:
         "auto.create.topics.enable": "false",
         **dict.fromkeys(single, "1"),
     }
-    return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
 # PostgreSQL
 
 
-def _start_postgres(folder: Path) -> tuple[int, str]:
+Prepare = Callable[[Path, str | None], Mapping[str, str]]
+"""Has its hands on a new data directory, and the user it belongs to; returns options to run it with."""
+
+
+def start_postgres(folder: Path, prepare: Prepare = lambda _data, _user: {}) -> tuple[int, str]:
     binaries, user, port = _postgres_binaries(), _postgres_user(), free_port()
     folder.parent.chmod(0o711)
     folder.chmod(0o711)
@@ -276,7 +297,8 @@ def _start_postgres(folder: Path) -> tuple[int, str]:
     if made.returncode:
         raise Missing(f"PostgreSQL cannot be set up: {made.stderr[-400:]}")
     options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
-               "max_connections": "200", "deadlock_timeout": "200ms"}  # fmt: skip
+               "max_connections": "200", "deadlock_timeout": "200ms",
+               **prepare(data, user)}  # fmt: skip
     given = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(

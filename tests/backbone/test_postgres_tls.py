@@ -1,0 +1,92 @@
+"""PostgreSQL over TLS, by the words of libpq in a database's address; and what is wrong with one."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import insert, make_url, text
+
+from backbone.database import Database, may_pass
+from backbone.postgres_url import split_tls
+from backbone.settings import DatabaseUrl
+from tests.backbone.notes import DOORS, Note, noted, open_database
+from tests.real import Missing, without
+from tests.secure import Authority, SecurePostgres, fresh_databases, make_authority, secure_postgres
+
+IS_ENCRYPTED = text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+
+
+@pytest.fixture
+def server() -> SecurePostgres:
+    return secure_postgres()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    try:
+        return make_authority(tmp_path / "other")
+    except Missing as reason:
+        without(str(reason))
+
+
+async def test_every_connection_of_a_service_is_encrypted(server: SecurePostgres) -> None:
+    async with fresh_databases(server, "notes") as made, open_database(made["notes"]) as database:
+        async with database.transaction() as session:
+            assert await session.scalar(IS_ENCRYPTED)
+            await session.execute(insert(Note), [{"about": "k", "text": "encrypted"}])
+        async with database.sole_owner("relay") as owned:
+            assert await owned()
+        assert await noted(database) == [("k", "encrypted")]
+
+
+async def test_encryption_alone_trusts_any_server(server: SecurePostgres) -> None:
+    database = Database(f"{server.address}?sslmode=require", DOORS)
+    try:
+        async with database.reading() as session:
+            assert await session.scalar(IS_ENCRYPTED)
+    finally:
+        await database.close()
+
+
+async def test_a_server_whose_authority_is_not_ours_is_told_nothing(
+    server: SecurePostgres, authority: Authority
+) -> None:
+    database = Database(f"{server.address}?sslmode=verify-full&sslrootcert={authority.file}", DOORS)
+    try:
+        with pytest.raises(ssl.SSLCertVerificationError) as said:
+            async with database.reading() as session:
+                await session.scalar(IS_ENCRYPTED)
+        assert may_pass(said.value), "an authority that is put right later is no reason to drop an event"
+    finally:
+        await database.close()
+
+
+def test_what_is_not_about_tls_stays_in_the_address() -> None:
+    given = make_url("postgresql://u:p@h/d?sslmode=require&sslcert=a%26b&prepared_statement_cache_size=0")
+    url, arguments = split_tls(given)
+    assert url.render_as_string(hide_password=False) == (
+        "postgresql+asyncpg://u:p@h/d?prepared_statement_cache_size=0"
+    )
+    assert arguments == {"dsn": "postgresql://?sslmode=require&sslcert=a%26b"}
+    assert split_tls(make_url("postgresql://u:p@h/d"))[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("postgresql://u@h/d?sslmode=always", "sslmode must be one of disable, allow"),
+        ("postgresql://u@h/d?sslmode=verify-full", "needs sslrootcert"),
+        ("postgresql://u@h/d?sslmode=verify-full&sslrootcert=/nowhere.pem", "there is no file /nowhere.pem"),
+        ("postgresql://u:secret@h:port/d", "must be postgresql://user:password@host:port/database"),
+        ("mysql://u@h/d", "must begin with postgresql://"),
+    ],
+)
+def test_an_address_that_cannot_work_is_refused_in_words(address: str, words: str) -> None:
+    with pytest.raises(ValidationError) as said:
+        TypeAdapter(DatabaseUrl).validate_python(address)
+    problem = said.value.errors()[0]["msg"]
+    assert words in problem
+    assert "secret" not in problem
