@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from rehearsal.stage import Stage
+from stack.deaths import Deaths
 
 READY_S: Final = 60.0
 _LOOK_S: Final = 0.05
@@ -67,7 +67,7 @@ class Child:
         self._stop_signal = stop_signal
         self._weigh = weigh
         self._process: subprocess.Popen[bytes] | None = None
-        self._deaths: deque[float] = deque(maxlen=_DEATHS_ALLOWED)
+        self._deaths = Deaths(_DEATHS_ALLOWED, _DEATHS_WINDOW_S)
 
     @property
     def pid(self) -> int | None:
@@ -98,9 +98,8 @@ class Child:
 
     def died_too_often(self) -> bool:
         """Note a death; whether the last few came too fast for another try to help."""
-        now = time.monotonic()
-        self._deaths.append(now)
-        return len(self._deaths) == _DEATHS_ALLOWED and now - self._deaths[0] < _DEATHS_WINDOW_S
+        self._deaths.note(time.monotonic())
+        return self._deaths.too_many()
 
     def measure(self) -> None:
         """Take the kernel's high-water mark of resident memory; where there is no /proc there is none."""

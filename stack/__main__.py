@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
+from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
 from backbone.settings import load
+from backbone.telemetry import configure_logs
 from stack import kafka, postgres, processes, prometheus
+from stack.alone import Busy, alone
+from stack.keeper import Keeper, forget
 from stack.layout import Layout, read_json, read_ports
 from stack.missing import Missing
-from stack.opening import CannotStart, check, directory_of, layout_of, start
+from stack.opening import (
+    THEIRS_S,
+    CannotStart,
+    check,
+    directory_of,
+    engines_of,
+    layout_of,
+    services_of,
+    start,
+)
 from stack.parts import ORDER
 from stack.settings import StackSettings
 from stack.status import Condition, conditions
+from stack.topics import make_topics
 
 cli = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False, no_args_is_help=True)
 console = Console()
+
+_KEEPERS_TURN_S: Final = 5.0
+"""The keeper holds the lock while it starts something again, which takes a moment."""
 
 
 def _refuse(*lines: str) -> NoReturn:
@@ -37,16 +54,13 @@ def _refuse(*lines: str) -> NoReturn:
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """One command at a time starts or ends what is in `directory`."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("a")
-    except OSError as error:
-        _refuse(f"ATAA_DATA_DIR: {directory} cannot be written ({error.strerror})")
-    with lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            held.enter_context(alone(directory, _KEEPERS_TURN_S))
+        except Busy:
             _refuse(f"another command is starting or ending the stack in {directory}; wait for it")
+        except OSError as error:
+            _refuse(f"ATAA_DATA_DIR: {directory} cannot be written ({error.strerror})")
         yield
 
 
@@ -83,7 +97,8 @@ def status() -> None:
     if not found:
         console.print(f"No stack in {directory}; make stack starts one.")
         raise typer.Exit(1)
-    table = Table("process", "pid", "port", "state", "memory", "waiting", box=None, pad_edge=False)
+    columns = ("process", "pid", "port", "state", "memory", "restarts", "waiting")
+    table = Table(*columns, box=None, pad_edge=False)
     for one in found:
         table.add_row(*_row(one))
     console.print(table)
@@ -92,12 +107,14 @@ def status() -> None:
 
 
 def _row(one: Condition) -> tuple[str, ...]:
+    port, restarts = str(one.port or ""), str(one.restarts or "")
     if one.pid is None:
-        return one.name, "", str(one.port), "not running", "", ""
+        state = "given up: see its log" if one.given_up else "not running"
+        return one.name, "", port, state, "", restarts, ""
     shown = {name: count for name, count in one.waiting.items() if count or name in ("outbox", "behind")}
     waiting = ", ".join(f"{name} {count}" for name, count in shown.items() if name != "backfills")
     state = "ready" if one.ready else "not ready"
-    return one.name, str(one.pid), str(one.port), state, f"{one.memory_bytes / 1e6:.0f} MB", waiting
+    return one.name, str(one.pid), port, state, f"{one.memory_bytes / 1e6:.0f} MB", restarts, waiting
 
 
 @cli.command()
@@ -132,8 +149,41 @@ def down() -> None:
             ):
                 console.print(f"  {name} ended")
                 ended.append(name)
+        forget(directory)
     if not ended:
         console.print(f"Nothing runs in {directory}.")
+
+
+@cli.command()
+def topics() -> None:
+    """Make the topics that Ataa needs on the Kafka that the settings name, where they are not there yet."""
+    settings = load(StackSettings)
+    if not settings.kafka_bootstrap:
+        _refuse(
+            "ATAA_KAFKA_BOOTSTRAP: must be set (host:port); our own Kafka gets its topics from make stack"
+        )
+    making = make_topics(
+        settings.kafka_bootstrap, settings.kafka_prefix, settings.kafka_security(), within_s=THEIRS_S
+    )
+    try:
+        made = asyncio.run(making)
+    except (KafkaError, OSError) as reason:
+        _refuse(f"topics could not be made: {reason}")
+    for name in made:
+        console.print(f"  {name} made")
+    console.print("Every topic is there.")
+
+
+@cli.command(hidden=True)
+def keep() -> None:
+    """Start again what dies of the stack, until ended."""
+    settings = load(StackSettings)
+    configure_logs("info")
+    os.umask(0o077)
+    layout = layout_of(settings)
+    Keeper(
+        [*engines_of(settings, layout), *services_of(settings, layout)], layout.directory, layout.log
+    ).keep()
 
 
 @cli.command(hidden=True)

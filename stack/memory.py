@@ -7,7 +7,7 @@ from pathlib import Path
 
 def resident_bytes(pid: int) -> int:
     """Proportional set size of `pid` and all below it; 0 where there is no /proc to ask."""
-    return sum(_share(one) for one in _family(pid))
+    return sum(own_bytes(one) for one in _family(pid))
 
 
 def _family(pid: int) -> list[int]:
@@ -23,7 +23,8 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _share(pid: int) -> int:
+def own_bytes(pid: int) -> int:
+    """The same of `pid` alone."""
     for name, field in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
         try:
             text = Path(f"/proc/{pid}/{name}").read_text(encoding="ascii", errors="replace")

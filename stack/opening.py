@@ -13,14 +13,17 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from stack import kafka, postgres, processes, prometheus
+from stack.keeper import read_kept
 from stack.keys import make_publishable_key
 from stack.layout import HOST, Layout, lay_out, ports_from, read_ports, write_json
 from stack.missing import Missing
-from stack.parts import ORDER, Part, engine, sandbox, service
+from stack.parts import ORDER, Part, engine, keeper, sandbox, service
 from stack.settings import SERVICES, StackSettings
 from stack.topics import make_topics
 
 READY_S: Final = 90.0
+OURS_S: Final = 60.0
+THEIRS_S: Final = 5.0
 _LOOK_S: Final = 0.1
 
 Say = Callable[[str], None]
@@ -95,6 +98,12 @@ def engines_of(settings: StackSettings, layout: Layout) -> list[Part]:
     return parts
 
 
+def services_of(settings: StackSettings, layout: Layout) -> list[Part]:
+    """The five, told where everything is."""
+    given = {**os.environ, **settings.kafka_files()}
+    return [service(name, layout, given, sandbox=settings.uses_sandbox) for name in SERVICES]
+
+
 async def start(settings: StackSettings, layout: Layout, say: Say) -> None:
     """Start what does not run yet, and wait until all is ready. Raises CannotStart, Missing."""
     os.umask(0o077)  # what the processes write is their owner's alone
@@ -107,16 +116,21 @@ async def start(settings: StackSettings, layout: Layout, say: Say) -> None:
     say("making topics and databases")
     await prepare(settings, layout)
     say("starting " + ", ".join(SERVICES))
-    services = [service(name, layout, os.environ, sandbox=settings.uses_sandbox) for name in SERVICES]
-    write_json(layout.directory / "parts.json", {part.name: part.probe for part in (*engines, *services)})
+    services = services_of(settings, layout)
+    kept = keeper(layout)
+    write_json(
+        layout.directory / "parts.json", {part.name: part.probe for part in (*engines, *services, kept)}
+    )
     await _start(services, layout)
     await make_publishable_key(layout)
+    await asyncio.to_thread(_start_keeper, kept, layout)
 
 
 async def prepare(settings: StackSettings, layout: Layout) -> None:
     """Topics and databases, where they are not there yet. Raises CannotStart."""
     try:
-        await make_topics(layout.kafka)
+        within_s = THEIRS_S if settings.kafka_bootstrap else OURS_S
+        await make_topics(layout.kafka, settings.kafka_prefix, settings.kafka_security(), within_s=within_s)
         own = [name for name in SERVICES if name not in settings.given_databases()]
         if own:
             await postgres.make_databases(layout, own)
@@ -133,6 +147,18 @@ async def _start(parts: Sequence[Part], layout: Layout) -> None:
             await _must_be_free(part, layout)
         processes.start(part, run, layout.log(part.name))
     await asyncio.gather(*(_ready(part, layout) for part in parts))
+
+
+def _start_keeper(part: Part, layout: Layout) -> None:
+    """A new one each time: the settings may be others. Raises CannotStart."""
+    run = layout.directory / "run"
+    processes.stop(part.name, run, part.stop_signal)
+    started = processes.start(part, run, layout.log(part.name)).pid
+    give_up = time.monotonic() + READY_S
+    while read_kept(layout.directory).pid != started:
+        if processes.look(part.name, run).pid is None or time.monotonic() > give_up:
+            raise CannotStart(f"{part.name} does not start: {processes.last_words(layout.log(part.name))}")
+        time.sleep(_LOOK_S)
 
 
 async def _must_be_free(part: Part, layout: Layout) -> None:

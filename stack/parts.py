@@ -13,7 +13,8 @@ from stack.layout import HOST, Layout
 from stack.settings import SERVICES
 
 ENGINES: Final = ("postgres", "kafka", "prometheus")
-ORDER: Final = (*ENGINES, "sandbox", *SERVICES)
+KEEPER: Final = "keeper"
+ORDER: Final = (*ENGINES, "sandbox", *SERVICES, KEEPER)
 """Engines first; the end comes in the opposite order."""
 
 _MODULES: Final = {name: name if name == "gateway" else f"services.{name}" for name in SERVICES}
@@ -21,7 +22,10 @@ _MODULES: Final = {name: name if name == "gateway" else f"services.{name}" for n
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process. `probe`: an http:// address that answers 200 once ready, or a tcp:// one that connects."""
+    """One process. `probe`: an http:// address that answers 200 once ready, or a tcp:// one that connects.
+
+    The keeper has none: nobody asks it anything.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -77,3 +81,9 @@ def service(name: str, layout: Layout, given: Mapping[str, str], *, sandbox: boo
         }
     command = (sys.executable, "-m", _MODULES[name])
     return Part(name, command, {**given, **told}, f"{layout.url(name)}/readyz")
+
+
+def keeper(layout: Layout) -> Part:
+    """Whoever starts again what died: with the environment that `up` was given."""
+    environment = {**os.environ, "ATAA_DATA_DIR": str(layout.data_dir)}
+    return Part(KEEPER, (sys.executable, "-m", "stack", "keep"), environment, "")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from backbone.process import ProcessSettings
-from backbone.settings import DatabaseUrl
+from backbone.settings import PREFIX, DatabaseUrl
 
 SERVICES = ("pledges", "payments", "leaderboard", "notify", "gateway")
 """The five processes, in the order in which they start."""
@@ -28,6 +29,18 @@ class StackSettings(ProcessSettings):
     database_url_leaderboard: DatabaseUrl = Field("", description="Somebody's PostgreSQL for leaderboard.")
     database_url_notify: DatabaseUrl = Field("", description="Somebody's PostgreSQL for notify.")
     database_url_gateway: DatabaseUrl = Field("", description="Somebody's PostgreSQL for the gateway.")
+
+    @field_validator("kafka_security_protocol")
+    @classmethod
+    def _of_somebodys_kafka(cls, protocol: str, info: ValidationInfo) -> str:
+        if protocol != "PLAINTEXT" and not info.data.get("kafka_bootstrap"):
+            raise ValueError("is for somebody's Kafka: set ATAA_KAFKA_BOOTSTRAP too (our own is plain)")
+        return protocol
+
+    def kafka_files(self) -> dict[str, str]:
+        """The variables that name files for Kafka, to be found from any directory."""
+        files = {name: getattr(self, name) for name in ("kafka_ca_file", "kafka_cert_file", "kafka_key_file")}
+        return {f"{PREFIX}{name.upper()}": str(file) for name, file in files.items() if file is not None}
 
     def given_databases(self) -> dict[str, str]:
         """The databases that are somebody else's, by service."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +12,11 @@ import aiohttp
 
 from backbone.caller import sign_caller
 from stack import processes
+from stack.keeper import read_kept
 from stack.layout import HOST, read_json, read_ports
-from stack.memory import resident_bytes
+from stack.memory import own_bytes, resident_bytes
 from stack.opening import answers
-from stack.parts import ORDER
+from stack.parts import KEEPER, ORDER
 from stack.settings import SERVICES
 
 _QUIET: Final = ("pledges", "payments", "leaderboard", "notify")
@@ -23,14 +24,19 @@ _QUIET: Final = ("pledges", "payments", "leaderboard", "notify")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One part's: no `pid`, not running; `waiting` counts what is not yet said (outbox) or heard (behind)."""
+    """One part's: no `pid`, not running; `waiting` counts what is not yet said (outbox) or heard (behind).
+
+    `restarts`: how often it was started again because it had died; `given_up`: it will not be any more.
+    """
 
     name: str
     pid: int | None
-    port: int
+    port: int | None
     ready: bool
     memory_bytes: int
     waiting: Mapping[str, int]
+    restarts: int = 0
+    given_up: bool = False
 
 
 async def conditions(directory: Path) -> list[Condition]:
@@ -39,13 +45,19 @@ async def conditions(directory: Path) -> list[Condition]:
     if not ports:
         return []
     secret = read_json(directory / "secrets.json").get("internal", "")
-    return list(await asyncio.gather(*(_condition(directory, name, ports, secret) for name in ORDER)))
+    kept = read_kept(directory)
+    found = await asyncio.gather(*(_condition(directory, name, ports, secret) for name in ORDER))
+    return [
+        replace(one, restarts=kept.restarts_of(one.name), given_up=one.name in kept.given_up) for one in found
+    ]
 
 
 async def _condition(directory: Path, name: str, ports: Mapping[str, int], secret: str) -> Condition:
     pid = processes.look(name, directory / "run").pid
     if pid is None:
-        return Condition(name, None, ports[name], False, 0, {})
+        return Condition(name, None, ports.get(name), False, 0, {})
+    if name == KEEPER:
+        return Condition(name, pid, None, True, own_bytes(pid), {})  # whom it started again is not its own
     probe = f"http://{HOST}:{ports[name]}/readyz" if name in SERVICES else f"tcp://{HOST}:{ports[name]}"
     ready = await answers(probe)
     waiting = await _waiting(ports[name], secret) if ready and name in _QUIET else {}

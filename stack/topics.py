@@ -8,18 +8,24 @@ from __future__ import annotations
 import asyncio
 import time
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    InvalidPartitionsError,
+    KafkaConnectionError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
+from backbone.kafka_security import PLAIN_TEXT, KafkaSecurity, why_not
 from stack.layout import REPOSITORY
 
 LIST: Final = REPOSITORY / "deploy" / "kafka" / "topics.toml"
-READY_S: Final = 60.0
 _MOST_REPLICAS: Final = 3
 
 
@@ -39,44 +45,73 @@ def read_topics(file: Path = LIST) -> list[Topic]:
     return [Topic(name, found["partitions"], group["config"]) for group in groups for name in group["topics"]]
 
 
-async def make_topics(bootstrap: str) -> list[str]:
+async def make_topics(
+    bootstrap: str,
+    prefix: str = "",
+    security: KafkaSecurity = PLAIN_TEXT,
+    *,
+    within_s: float,
+) -> list[str]:
     """Make the topics that the cluster at `bootstrap` lacks; their names. Those there stay as they are.
 
-    Waits for the cluster; raises KafkaError or OSError where it does not come within a minute.
+    `prefix` stands before every name. Waits for the cluster; raises KafkaError with its reason where it
+    does not let us in within `within_s`, and where a topic is there that cannot serve.
     """
-    admin = await _connected(bootstrap)
+    admin = await _connected(bootstrap, security, within_s)
     try:
         there = set(await admin.list_topics())
-        brokers = len((await admin.describe_cluster())["brokers"])
-        wanted = [topic for topic in read_topics() if topic.name not in there]
-        if not wanted:
-            return []
-        replicas = min(brokers, _MOST_REPLICAS)
-        reply = await admin.create_topics(
-            [
-                NewTopic(topic.name, topic.partitions, replicas, topic_configs=dict(topic.config))
-                for topic in wanted
-            ]
-        )
-        for name, code, *_ in reply.topic_errors:
-            error = for_code(code)
-            if error is not TopicAlreadyExistsError and code:
-                raise error(f"topic {name} could not be made")
+        all_wanted = [replace(topic, name=prefix + topic.name) for topic in read_topics()]
+        await _must_fit(admin, [topic for topic in all_wanted if topic.name in there])
+        wanted = [topic for topic in all_wanted if topic.name not in there]
+        if wanted:
+            await _make(admin, wanted)
         return [topic.name for topic in wanted]
     finally:
         await admin.close()
 
 
-async def _connected(bootstrap: str) -> AIOKafkaAdminClient:
-    give_up = time.monotonic() + READY_S
+async def _make(admin: AIOKafkaAdminClient, wanted: Sequence[Topic]) -> None:
+    replicas = min(len((await admin.describe_cluster())["brokers"]), _MOST_REPLICAS)
+    # With three copies two must have a message before it counts, and one broker may be away.
+    at_least = {"min.insync.replicas": str(max(replicas - 1, 1))}
+    reply = await admin.create_topics(
+        [
+            NewTopic(topic.name, topic.partitions, replicas, topic_configs={**at_least, **topic.config})
+            for topic in wanted
+        ]
+    )
+    for name, code, *words in reply.topic_errors:
+        error = for_code(code)
+        if error is not TopicAlreadyExistsError and code:
+            raise error(f"topic {name} could not be made: {words[0] if words else ''}")
+
+
+async def _must_fit(admin: AIOKafkaAdminClient, there: Sequence[Topic]) -> None:
+    """Whoever keys by partition cannot do with another number of them. Raises InvalidPartitionsError."""
+    if not there:
+        return
+    found = {
+        one["topic"]: len(one["partitions"]) for one in await admin.describe_topics([t.name for t in there])
+    }
+    for topic in there:
+        if found.get(topic.name) != topic.partitions:
+            raise InvalidPartitionsError(
+                f"topic {topic.name} is there with {found.get(topic.name)} partitions; Ataa needs"
+                f" {topic.partitions}: delete it, or set ATAA_KAFKA_PREFIX"
+            )
+
+
+async def _connected(bootstrap: str, security: KafkaSecurity, within_s: float) -> AIOKafkaAdminClient:
+    give_up = time.monotonic() + within_s
     while True:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **security.options())
         try:
             await admin.start()
-        except (KafkaError, OSError):
+        except (KafkaError, OSError) as error:
             await admin.close()
             if time.monotonic() > give_up:
-                raise
+                reason = await why_not(bootstrap, security)
+                raise KafkaConnectionError(reason or str(error)) from error
             await asyncio.sleep(0.3)
         else:
             return admin

@@ -1,0 +1,33 @@
+"""One command at a time changes what runs in a stack's directory."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+_LOOK_S: Final = 0.05
+
+
+class Busy(Exception):
+    """Another process is changing what runs."""
+
+
+@contextmanager
+def alone(directory: Path, within_s: float = 0.0) -> Iterator[None]:
+    """Hold `directory`'s lock, waiting up to `within_s`. Raises Busy; OSError where there can be none."""
+    directory.mkdir(parents=True, exist_ok=True)
+    give_up = time.monotonic() + within_s
+    with (directory / "lock").open("a") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= give_up:
+                    raise Busy from None
+            time.sleep(_LOOK_S)
+        yield
