@@ -33,6 +33,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -274,6 +275,10 @@ def may_pass(error: BaseException) -> bool:
         return False  # asyncpg's word for a value that does not fit its column
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError):
         return True
+    if isinstance(original, AsyncAdapt_asyncpg_dbapi.InternalClientError):
+        return (
+            True  # asyncpg's word for a connection whose last message it has heard and whose end it has not
+        )
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return str(getattr(original, "sqlstate", None) or "")[:2] in _PASSING

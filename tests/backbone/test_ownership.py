@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import insert, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
+from sqlalchemy.exc import DBAPIError, InternalError
 
 from backbone.database import Database, may_pass
 from backbone.service import Worker, keep_running
@@ -109,6 +110,13 @@ async def test_what_cannot_be_stored_is_told_from_a_database_that_is_away(
             await session.execute(text("SELECT 1"))
     assert may_pass(refused.value)
     await away.close()
+
+
+def test_a_connection_that_is_being_cut_is_a_database_that_is_away() -> None:
+    # As seen on the real stack between PostgreSQL's farewell and the socket's end.
+    words = "cannot switch to state 12; another operation (2) is in progress"
+    cut = AsyncAdapt_asyncpg_dbapi.InternalClientError(words)
+    assert may_pass(InternalError("SELECT 1", {}, cut))
 
 
 async def test_of_two_that_wait_for_each_other_the_one_chosen_may_try_again(
