@@ -13,8 +13,8 @@ from backbone.database import Database
 from services.payments.statements import inserting_new
 from services.payments.tables import LANES
 
-LASTS: Final = timedelta(seconds=30)
-RENEWED_BEFORE: Final = timedelta(seconds=20)
+LASTS: Final = timedelta(seconds=10)
+RENEWED_BEFORE: Final = timedelta(seconds=5)
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
