@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import Final
 
 from backbone.contracts.event import Event, Moment, MoneyField
-from backbone.contracts.pledges import Source
+from backbone.contracts.pledges import PledgeStatus, Source
 from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
 
 
@@ -18,6 +20,27 @@ class PaymentStatus(StrEnum):
     REFUNDED = "refunded"
     DISPUTED = "disputed"
     LAPSED = "lapsed"
+
+
+_SAYS: Final[Mapping[PaymentStatus, PledgeStatus]] = {
+    PaymentStatus.DISPUTED: PledgeStatus.DISPUTED,
+    PaymentStatus.CAPTURED: PledgeStatus.PAID,
+    PaymentStatus.PARTLY_REFUNDED: PledgeStatus.PARTLY_REFUNDED,
+    PaymentStatus.REFUNDED: PledgeStatus.REFUNDED,
+    PaymentStatus.AWAITED: PledgeStatus.OPEN,
+    PaymentStatus.LAPSED: PledgeStatus.LAPSED,
+}
+_RANK: Final[Mapping[PaymentStatus, int]] = {status: -place for place, status in enumerate(_SAYS)}
+
+
+def pledge_status(payments: Iterable[PaymentStatus]) -> PledgeStatus:
+    """What a pledge is, of all its payments, in whatever order they were heard.
+
+    Mostly there is one. A second capture on a pledge is a payment of its own: when that one is
+    given back, the pledge is still paid, so the payment that stands best speaks for the pledge;
+    only a dispute on any of them is louder.
+    """
+    return _SAYS[max(payments, key=_RANK.__getitem__, default=PaymentStatus.AWAITED)]
 
 
 class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments", key="drive_id"):

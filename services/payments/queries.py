@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,25 +11,11 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import rfc3339
-from backbone.contracts.payments import PaymentStatus
+from backbone.contracts.payments import PaymentStatus, pledge_status
+from backbone.contracts.pledges import PledgeStatus
 from backbone.money import decimal_string
 from services.payments import ledger
 from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, SET_ASIDE, WAITING, WEBHOOKS
-
-SHOWN: Final[Mapping[str, str | None]] = {
-    PaymentStatus.AWAITED: None,
-    PaymentStatus.CAPTURED: "paid",
-    PaymentStatus.PARTLY_REFUNDED: "partly_refunded",
-    PaymentStatus.REFUNDED: "refunded",
-    PaymentStatus.DISPUTED: "disputed",
-    PaymentStatus.LAPSED: "lapsed",
-}
-"""A payment's status as a pledge's."""
-
-_LOUDNESS: Final = (
-    PaymentStatus.DISPUTED, PaymentStatus.CAPTURED, PaymentStatus.PARTLY_REFUNDED, PaymentStatus.REFUNDED,
-    PaymentStatus.AWAITED, PaymentStatus.LAPSED,
-)  # fmt: skip
 
 _COLUMNS: Final = (
     PAYMENTS.c.pledge_id, PAYMENTS.c.nth, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version,
@@ -52,7 +38,7 @@ async def read_checkouts(
         first = (await session.execute(waiting)).scalar_one()
     return {
         row.pledge_id: {
-            "status": SHOWN[_loudest(row, again)],
+            "status": _status(row, again),
             "checkout": _checkout(row, publishable_key, now),
             "queue": _queue(row, first, rate_per_s),
             "version": row.version,
@@ -61,16 +47,11 @@ async def read_checkouts(
     }
 
 
-def _loudest(own: Any, again: Sequence[Any]) -> str:
-    """The status that speaks for a pledge, as pledges has it: mostly its one payment's.
-
-    Paid twice and one of them given back, it is still paid.
-    """
-    statuses: list[PaymentStatus] = [
-        own.status,
-        *(row.status for row in again if row.pledge_id == own.pledge_id),
-    ]
-    return min(statuses, key=_LOUDNESS.index)
+def _status(own: Any, again: Sequence[Any]) -> str | None:
+    """What a pledge is by its payments, as pledges has it; None while they say nothing."""
+    others = (row.status for row in again if row.pledge_id == own.pledge_id)
+    status = pledge_status([own.status, *others])
+    return None if status is PledgeStatus.OPEN else status
 
 
 def _checkout(row: Any, publishable_key: str, now: datetime) -> dict[str, Any] | None:

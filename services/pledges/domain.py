@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from backbone.bodies import AmountTooLarge
-from backbone.contracts.payments import PaymentStatus
+from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
 from backbone.money import DIGITS, Money
 from backbone.problems import Conflict, Invalid
@@ -104,31 +104,13 @@ def check_takes_pledges(state: str) -> None:
         raise DriveClosed("It is not open yet." if state == DRAFT else "It is over.")
 
 
-_SAYS: Final[Mapping[PaymentStatus, PledgeStatus]] = {
-    PaymentStatus.DISPUTED: PledgeStatus.DISPUTED,
-    PaymentStatus.CAPTURED: PledgeStatus.PAID,
-    PaymentStatus.PARTLY_REFUNDED: PledgeStatus.PARTLY_REFUNDED,
-    PaymentStatus.REFUNDED: PledgeStatus.REFUNDED,
-    PaymentStatus.AWAITED: PledgeStatus.OPEN,
-    PaymentStatus.LAPSED: PledgeStatus.LAPSED,
-}
-_UNPAID: Final = frozenset({PaymentStatus.AWAITED, PaymentStatus.LAPSED})
-_RANK: Final[Mapping[PaymentStatus, int]] = {status: -place for place, status in enumerate(_SAYS)}
+_UNPAID: Final = frozenset({PledgeStatus.OPEN, PledgeStatus.LAPSED})
 
 
-def pledge_status(payments: Iterable[PaymentStatus], *, cancelled: bool = False) -> PledgeStatus:
-    """What a pledge is, of all its payments, in whatever order they were heard.
-
-    One that was `cancelled` stays so until money comes all the same: then that is what it is.
-
-    Mostly there is one. A second capture on a pledge is a payment of its own: when that one is
-    given back, the pledge is still paid, so the payment that stands best speaks for the pledge;
-    only a dispute on any of them is louder.
-    """
-    best = max(payments, key=_RANK.__getitem__, default=PaymentStatus.AWAITED)
-    if cancelled and best in _UNPAID:
-        return PledgeStatus.CANCELLED
-    return _SAYS[best]
+def standing(payments: Iterable[PaymentStatus], *, cancelled: bool) -> PledgeStatus:
+    """What a pledge is; one that was `cancelled` stays so until money comes all the same."""
+    status = pledge_status(payments)
+    return PledgeStatus.CANCELLED if cancelled and status in _UNPAID else status
 
 
 class NotOpen(Conflict):

@@ -14,7 +14,7 @@ from backbone.consumer import Handlers
 from backbone.contracts.payments import PaymentChanged, PaymentStatus
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
 from backbone.outbox import announce_in
-from services.pledges.domain import pledge_status
+from services.pledges.domain import standing
 from services.pledges.tables import PAYMENTS, PLEDGES
 from services.pledges.views import pledge_changed
 
@@ -99,7 +99,7 @@ def _changes(connection: Connection, pledges: Sequence[Row[Any]]) -> list[Pledge
     return [
         pledge_changed(row, status)
         for row in pledges
-        if (status := pledge_status(payments[row.id], cancelled=row.status == cancelled)) != row.status
+        if (status := standing(payments[row.id], cancelled=row.status == cancelled)) != row.status
     ]
 
 

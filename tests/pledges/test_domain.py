@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbone.bodies import AmountTooLarge
-from backbone.contracts.payments import PaymentStatus
+from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
 from backbone.money import DIGITS, Money, parse
 from backbone.problems import Invalid
@@ -27,7 +27,7 @@ from services.pledges.domain import (
     check_takes_pledges,
     largest,
     move,
-    pledge_status,
+    standing,
     text_in,
 )
 
@@ -77,6 +77,14 @@ def test_a_pledge_stands_as_its_best_payment_stands_and_a_dispute_is_loudest() -
     assert pledge_status([captured, refunded]) is PledgeStatus.PAID
     assert pledge_status([refunded, lapsed]) is PledgeStatus.REFUNDED
     assert pledge_status([captured, PaymentStatus.DISPUTED]) is PledgeStatus.DISPUTED
+
+
+@given(st.lists(st.sampled_from(PaymentStatus), max_size=3))
+def test_a_cancelled_pledge_stays_so_until_money_comes(payments: list[PaymentStatus]) -> None:
+    money = pledge_status(payments) not in (PledgeStatus.OPEN, PledgeStatus.LAPSED)
+    said = standing(payments, cancelled=True)
+    assert said is (pledge_status(payments) if money else PledgeStatus.CANCELLED)
+    assert standing(payments, cancelled=False) is pledge_status(payments)
 
 
 @pytest.mark.parametrize(
