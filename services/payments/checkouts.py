@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import ColumnElement, Row, bindparam, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
@@ -31,6 +31,7 @@ from services.payments.lease import Lease
 from services.payments.pace import Pace
 from services.payments.processor import (
     CheckoutWish,
+    ListedCheckout,
     OpenedCheckout,
     Processor,
     ProcessorError,
@@ -65,7 +66,9 @@ MANY_TRIES: Final = 8
 """After so many unknown outcomes of one attempt a listing is asked what became of it."""
 
 LISTING_S: Final = 2.0
-LISTING_PAGES: Final = 100
+LISTING_PAGES: Final = 10
+"""Read in one go; a longer listing goes on after the tickets that came meanwhile."""
+
 CLOCK_SKEW: Final = timedelta(minutes=5)
 SETTLED_AFTER: Final = timedelta(seconds=10)
 """A session made is listed by then: what is not was never made."""
@@ -97,6 +100,16 @@ class Outcome:
     refused: str | None = None
 
 
+@dataclass(slots=True)
+class Listing:
+    """A way through Stripe's sessions, newest first, for the attempts `wanted` at its beginning."""
+
+    since: datetime
+    begun_at: datetime
+    wanted: frozenset[str]
+    after: str | None = None
+
+
 class CheckoutDesk:
     """Takes tickets in their order and opens their checkouts; `news` wakes it when there are new ones."""
 
@@ -126,7 +139,8 @@ class CheckoutDesk:
         self._more = False
         self._unknown: set[str] = set()
         self._listed: dict[str, tuple[Sent, asyncio.Future[OpenedCheckout | None]]] = {}
-        self._listed_at = float("-inf")
+        self._listing: Listing | None = None
+        self._listing_due = float("-inf")
         self._admitted_at = float("-inf")
         self._outcomes: list[Outcome] = []
         self._recording: asyncio.Task[None] | None = None
@@ -169,6 +183,7 @@ class CheckoutDesk:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._unknown.clear()
         self._listed.clear()
+        self._listing = None
         return False
 
     async def _recover(self) -> bool:
@@ -254,6 +269,11 @@ class CheckoutDesk:
             still = await _take_tickets(session, [row.id for row in tickets])
             stored = [each for each in attempts if each.sent.payment_id in still]
             await _insert_attempts(session, stored)
+            if failed := [each.sent.payment_id for each in stored if each.reason is not None]:
+                await session.execute(
+                    update(PAYMENTS).where(PAYMENTS.c.id.in_(failed)).values(checkout="failed")
+                )
+                await _lapse(session, PAYMENTS.c.id.in_(failed), now)
         for each in stored:
             if each.reason is not None:
                 _give_up(each)
@@ -326,11 +346,14 @@ class CheckoutDesk:
             except Unavailable as error:
                 log.error("checkouts.unavailable", reason=str(error))
                 await asyncio.sleep(UNAVAILABLE_S)
-            except Unknown as error:
+            except Exception as error:
+                # Unknown, or what nobody thought of: either way the call may have been made.
+                if not isinstance(error, Unknown):
+                    log.exception("checkouts.attempt_failed", error=type(error).__name__)
                 tries += 1
                 self._unknown.add(sent.key)
                 _UNKNOWN.set(len(self._unknown))
-                if error.replayed or tries >= MANY_TRIES:
+                if getattr(error, "replayed", False) or tries >= MANY_TRIES:
                     return await self._listed_outcome(sent)
                 await asyncio.sleep(min(FIRST_PAUSE_S * 2**tries, LONGEST_PAUSE_S))
         return await self._listed_outcome(sent)
@@ -345,30 +368,43 @@ class CheckoutDesk:
 
     async def _settle_by_listing(self) -> None:
         """Settle all attempts of unknown outcome together, by one listing every few seconds."""
-        now = asyncio.get_running_loop().time()
-        if not self._listed or now - self._listed_at < LISTING_S:
+        loop = asyncio.get_running_loop()
+        if not self._listed or loop.time() < self._listing_due:
             return
-        self._listed_at = now
-        wanted = {sent.payment_id: (sent, found) for sent, found in self._listed.values()}
-        listed_at = self._clock.now()
-        since = min(sent.made_at for sent, _ in wanted.values()) - CLOCK_SKEW
-        after: str | None = None
+        listing = self._listing = self._listing or self._new_listing()
         for _ in range(LISTING_PAGES):
             try:
-                page, after = await self._processor.list_checkouts(since, after)
+                await self._pace.turn()
+                page, listing.after = await self._processor.list_checkouts(listing.since, listing.after)
             except ProcessorError as error:
                 log.warning("checkouts.listing_failed", reason=str(error))
+                if isinstance(error, TooFast):
+                    self._pace.slow_down()
+                self._listing_due = loop.time() + LISTING_S
                 return
-            for each in page:
-                if each.payment_id in wanted:
-                    _, found = wanted.pop(each.payment_id)
-                    _resolve(found, each.checkout)
-            if not wanted or after is None:
-                break
-        if after is None:
-            for sent, found in wanted.values():
-                if listed_at - sent.made_at >= SETTLED_AFTER:
-                    _resolve(found, None)
+            self._settle_listed(page)
+            if listing.after is None:
+                self._settle_absent(listing)
+            if listing.after is None or listing.wanted.isdisjoint(self._listed):
+                self._listing, self._listing_due = None, loop.time() + LISTING_S
+                return
+
+    def _new_listing(self) -> Listing:
+        since = min(sent.made_at for sent, _ in self._listed.values()) - CLOCK_SKEW
+        return Listing(since, self._clock.now(), frozenset(self._listed))
+
+    def _settle_listed(self, page: Sequence[ListedCheckout]) -> None:
+        wanted = {sent.payment_id: found for sent, found in self._listed.values()}
+        for each in page:
+            if each.payment_id in wanted:
+                _resolve(wanted[each.payment_id], each.checkout)
+
+    def _settle_absent(self, listing: Listing) -> None:
+        """What was made before a listing began, and is not in it, was never made at Stripe."""
+        for key in listing.wanted & self._listed.keys():
+            sent, found = self._listed[key]
+            if listing.begun_at - sent.made_at >= SETTLED_AFTER:
+                _resolve(found, None)
 
     async def _commit(self, outcomes: Sequence[Outcome]) -> None:
         now = self._clock.now()
@@ -387,6 +423,9 @@ class CheckoutDesk:
                     .where(PAYMENTS.c.checkout == "opening")
                     .values(checkout=checkout)
                 )
+                if checkout == "failed":
+                    ids = [payment_id for payment_id, _ in failed]
+                    await _lapse(session, and_(PAYMENTS.c.id.in_(ids), PAYMENTS.c.checkout == "failed"), now)
         for outcome in outcomes:
             if outcome.opened is not None:
                 _OPENED.labels("opened").inc()
@@ -464,8 +503,6 @@ async def _insert_attempts(session: AsyncSession, attempts: Sequence[Outcome]) -
         for each in attempts
     ]  # fmt: skip
     await session.execute(insert(ATTEMPTS), rows)
-    if failed := [each.sent.payment_id for each in attempts if each.reason is not None]:
-        await session.execute(update(PAYMENTS).where(PAYMENTS.c.id.in_(failed)).values(checkout="failed"))
 
 
 def _attempt_update(outcome: Outcome, now: datetime) -> dict[str, Any]:
@@ -508,10 +545,13 @@ async def _lapse_ended(session: AsyncSession, outcomes: Sequence[Outcome], now: 
     sessions = [each.opened.session_id for each in outcomes if each.opened and each.opened.expires_at <= soon]
     if not sessions:
         return
-    ended = await read_facts(session, FACTS.c.id.in_(sessions))
-    if not ended:
-        return
-    rows = await read_payments(session, PAYMENTS.c.session_id.in_(list(ended)))
+    if ended := await read_facts(session, FACTS.c.id.in_(sessions)):
+        await _lapse(session, PAYMENTS.c.session_id.in_(list(ended)), now)
+
+
+async def _lapse(session: AsyncSession, condition: ColumnElement[bool], now: datetime) -> None:
+    """State payments that nobody can pay any more; money that came all the same counts."""
+    rows = await read_payments(session, condition)
     for row in rows.values():
         row.ended = True
     intents = [row.intent for row in rows.values() if row.intent]

@@ -119,13 +119,13 @@ async def test_what_stripe_refuses_and_can_be_left_out_is_left_out(stage: Stage)
     assert session["customer_email"] is None
 
 
-async def test_an_amount_stripe_does_not_take_fails_without_a_call(stage: Stage, tmp_path: Path) -> None:
+async def test_an_amount_stripe_does_not_take_lapses_without_a_call(stage: Stage, tmp_path: Path) -> None:
     drive = a_drive("KWD")
     pledge = a_pledge(drive, 10_001)
     await stage.tell(drive, pledge)
     await stage.quiet()
     found = await stage.checkout(pledge.pledge_id)
-    assert found == {"status": None, "checkout": None, "queue": None, "version": 0}
+    assert found == {"status": "lapsed", "checkout": None, "queue": None, "version": 1}
     assert await sessions(stage) == []
     database = Database(f"sqlite:///{tmp_path / 'payments.db'}", DOORS)
     async with database.reading() as session:

@@ -91,3 +91,48 @@ async def test_only_what_a_listing_does_not_show_is_tried_anew_under_a_new_key(t
         assert await opened_by(books, processor) == (["failed", "opened"], "cs_second")
         assert processor.keys[-1].endswith(".2")
         assert processor.listings >= 1
+
+
+class LongListing(StoredError):
+    """The session was made, and stands on the last of many pages."""
+
+    PAGES = 25
+
+    def __init__(self, clock: Any) -> None:
+        super().__init__(made=True, clock=clock)
+        self.pages: list[str | None] = []
+
+    async def list_checkouts(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[ListedCheckout], str | None]:
+        self.pages.append(after)
+        here = int(after or 0) + 1
+        if here < self.PAGES:
+            other = ListedCheckout(f"pay_{here}", self._session(f"cs_{here}"), self.clock.now())
+            return [other], str(here)
+        return await super().list_checkouts(since, after)
+
+
+async def test_a_listing_of_many_pages_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    async with open_books(tmp_path) as books:
+        processor = LongListing(books.clock)
+        assert await opened_by(books, processor) == (["opened"], "cs_first")
+        assert processor.pages == [None, *(str(page) for page in range(1, LongListing.PAGES))]
+
+
+class Surprising(StoredError):
+    """Its first answer is something nobody thought of."""
+
+    async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
+        self.keys.append(key)
+        if len(self.keys) == 1:
+            raise ZeroDivisionError
+        return self._session("cs_first")
+
+
+async def test_what_nobody_thought_of_is_tried_again_under_the_same_key(tmp_path: Path) -> None:
+    async with open_books(tmp_path) as books:
+        processor = Surprising(made=True, clock=books.clock)
+        assert await opened_by(books, processor) == (["opened"], "cs_first")
+        assert len(processor.keys) == 2
+        assert len(set(processor.keys)) == 1
