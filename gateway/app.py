@@ -6,7 +6,10 @@ import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
+
+from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from backbone import idempotency
 from backbone.bus import EventBus
@@ -75,7 +78,7 @@ def compose(
         ]
     )
     description.routes = router.routes
-    service = Service("gateway", Door(router), close=database.close)
+    service = Service("gateway", _behind(settings.trusted_proxies, Door(router)), close=database.close)
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)
@@ -98,6 +101,12 @@ def compose(
         Worker("gateway.forget", lambda stop: _forget(database, stop)),
     ]
     return service
+
+
+def _behind(proxies: str, door: Door) -> ASGIApp:
+    """`door`, which sees the clients behind these proxies, not the proxies."""
+    trusted = [one for one in map(str.strip, proxies.split(",")) if one]
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, door), trusted)) if trusted else door
 
 
 def _health(ring: KeyRing) -> list[Route]:

@@ -96,7 +96,9 @@ def problem_answer(problem: Problem, request: Request) -> Answer:
 
 async def _send(request: Request, send: Send, answer: Answer, headers: list[Header]) -> None:
     every = [*answer.headers, *headers]
-    if answer.status not in (204, 304):
+    if answer.status in (204, 304):
+        every = [header for header in every if header[0] != b"content-type"]  # there is no content
+    else:
         every.append((b"content-length", str(len(answer.body)).encode()))
     unread = not request.body_read and _is_large(request)
     if unread:

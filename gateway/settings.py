@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -29,6 +30,17 @@ def _public_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
+def _networks(text: str) -> str:
+    for one in filter(None, map(str.strip, text.split(","))):
+        try:
+            ip_network(one)
+        except ValueError:
+            raise ValueError(
+                "must be addresses or networks such as 10.0.0.0/8, with commas between"
+            ) from None
+    return text
+
+
 class GatewaySettings(Settings):
     """What the gateway reads from its environment."""
 
@@ -48,6 +60,10 @@ class GatewaySettings(Settings):
     )
     public_url: Annotated[str, AfterValidator(_public_url)] = Field(
         "", description="Address the outside world knows the door by; empty: whatever Host a request names."
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        "",
+        description="Proxies whose X-Forwarded-For names the client: addresses or networks, with commas.",
     )
     admin_key: Annotated[SecretStr, AfterValidator(_admin_key)] = Field(
         SecretStr(""), description="The first admin key: ak_admin_ and at least 20 letters and digits."

@@ -7,6 +7,7 @@ import pytest
 from backbone.problems import Overloaded, TooManyRequests
 from gateway import limits
 from gateway.limits import Lane, Limit, is_loopback
+from gateway.settings import GatewaySettings
 from tests.gateway.stage import ADMIN, Stage, bearer, gateway
 
 PLEDGES = "/v1/drives/winter/pledges"
@@ -122,3 +123,33 @@ async def test_an_address_without_a_secret_key_is_limited(stage: Stage) -> None:
     assert await read("203.0.113.8") == 404
     assert {await read("127.0.0.1") for _ in range(300)} == {404}
     assert {await read("203.0.113.7", f"Bearer {ADMIN}") for _ in range(300)} == {404}
+
+
+async def test_behind_a_trusted_proxy_each_donor_has_an_address_of_their_own(tmp_path: Path) -> None:
+    settings = {"trusted_proxies": "10.0.0.0/8, 127.0.0.1", "limit_address_per_s": 0.5, "limit_burst_s": 4.0}
+    async with gateway(tmp_path, **settings) as stage:
+
+        async def reads(forwarded: str) -> list[int]:
+            return [
+                (await stage.get("/v1/pledges/plg_x?token=x", **{"X-Forwarded-For": forwarded}))[0]
+                for _ in range(3)
+            ]
+
+        assert await reads("203.0.113.7") == [404, 404, 429]
+        assert await reads("203.0.113.8") == [404, 404, 429]
+        # What a donor writes into the header stands before what the proxies saw.
+        assert await reads("203.0.113.9, 203.0.113.7, 10.1.2.3") == [429] * 3
+
+
+async def test_nobody_else_is_believed_where_a_donor_comes_from(tmp_path: Path) -> None:
+    settings = {"trusted_proxies": "10.0.0.0/8", "limit_address_per_s": 0.5, "limit_burst_s": 4.0}
+    async with gateway(tmp_path, **settings) as stage:
+        for _ in range(5):  # loopback has no limit, whatever it says of itself
+            status, *_ = await stage.get("/v1/pledges/plg_x?token=x", **{"X-Forwarded-For": "203.0.113.7"})
+            assert status == 404
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "10.0.0.1/8", "10.0.0.0/8;192.168.0.1"])
+def test_a_proxy_that_is_no_address_stops_the_start(wrong: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="addresses or networks"):
+        GatewaySettings(data_dir=tmp_path, trusted_proxies=wrong)
