@@ -17,7 +17,6 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
     InvalidPartitionsError,
     KafkaConnectionError,
-    KafkaError,
     TopicAlreadyExistsError,
     for_code,
 )
@@ -27,6 +26,7 @@ from stack.layout import REPOSITORY
 
 LIST: Final = REPOSITORY / "deploy" / "kafka" / "topics.toml"
 _MOST_REPLICAS: Final = 3
+_ASK_AGAIN_S: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +103,15 @@ async def _must_fit(admin: AIOKafkaAdminClient, there: Sequence[Topic]) -> None:
 
 async def _connected(bootstrap: str, security: KafkaSecurity, within_s: float) -> AIOKafkaAdminClient:
     give_up = time.monotonic() + within_s
-    while True:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **security.options())
-        try:
-            await admin.start()
-        except (KafkaError, OSError) as error:
-            await admin.close()
-            if time.monotonic() > give_up:
-                reason = await why_not(bootstrap, security)
-                raise KafkaConnectionError(reason or str(error)) from error
-            await asyncio.sleep(0.3)
-        else:
-            return admin
+    # Asked first, and quietly: the client would log each try, and not say why it failed.
+    while reason := await why_not(bootstrap, security):
+        if time.monotonic() > give_up:
+            raise KafkaConnectionError(reason)
+        await asyncio.sleep(_ASK_AGAIN_S)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **security.options())
+    try:
+        await admin.start()
+    except BaseException:
+        await admin.close()
+        raise
+    return admin

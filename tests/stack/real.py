@@ -40,15 +40,21 @@ def need_engines(data_dir: Path) -> None:
         pytest.skip(words)
 
 
-def stack(data_dir: Path, base: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+def stack(data_dir: Path, base: int, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m stack …` on `data_dir` and ports from `base`; what it said and how it ended."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
     return subprocess.run(
         [sys.executable, "-m", "stack", *arguments],
         cwd=ROOT,
-        env={**kept, "ATAA_DATA_DIR": str(data_dir), "ATAA_STACK_PORT_BASE": str(base), "COLUMNS": "200"},
+        env={
+            **kept,
+            "ATAA_DATA_DIR": str(data_dir),
+            "ATAA_STACK_PORT_BASE": str(base),
+            "COLUMNS": "200",
+            **settings,
+        },
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )

@@ -20,9 +20,9 @@ from tests.stack.real import need_engines, stack
 from tests.waiting import until
 
 
-def free_base() -> int:
-    """A first port from which on all of a stack's are free."""
-    for base in range(24_000, 32_000, 100):
+def free_base(first: int) -> int:
+    """A first port from which on all of a stack's are free; `first` is each test file's own."""
+    for base in range(first, first + 4_000, 100):
         try:
             for offset in OFFSETS.values():
                 with socket.socket() as probe:
@@ -37,7 +37,7 @@ def free_base() -> int:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     data_dir = tmp_path_factory.mktemp("stack")
     need_engines(data_dir)
-    base = free_base()
+    base = free_base(24_000)
     started = stack(data_dir, base, "up")
     try:
         assert started.returncode == 0, started.stdout + started.stderr
@@ -78,10 +78,15 @@ class Giver:
         await self.post(f"/v1/drives/{slug}/open")
 
     async def give(self, slug: str, key: str) -> None:
-        headers = {"Idempotency-Key": key, "Prefer": "wait=10"}
-        pledge = await self.post(f"/v1/drives/{slug}/pledges", {"amount": MONEY}, **headers)
-        paid = await self.post(f"{pledge['checkout']['url']}/pay", {"card": "4242424242424242"})
+        pledge = await self.post(f"/v1/drives/{slug}/pledges", {"amount": MONEY}, **{"Idempotency-Key": key})
+        checkout = await until(lambda: self._checkout_of(pledge), 60)
+        paid = await self.post(f"{checkout['url']}/pay", {"card": "4242424242424242"})
         assert paid["payment_status"] == "paid"
+
+    async def _checkout_of(self, pledge: Any) -> Any:
+        address = f"{self._url}/v1/pledges/{pledge['id']}?token={pledge['token']}"
+        async with self._client.get(address, headers={"Prefer": "wait=5"}) as answer:
+            return (await answer.json())["checkout"]
 
     async def raised(self, slug: str) -> str:
         async with self._client.get(f"{self._url}/v1/drives/{slug}/totals") as answer:
