@@ -3,8 +3,10 @@
 #   deploy/k8s/secrets.sh | kubectl create --namespace ataa --filename -
 # `create` refuses to change those that are there, which is meant: ATAA_TOKEN_SECRET must stay the same
 # for ever. Keep a copy where your other secrets are. Taken from the environment where set: ATAA_ADMIN_KEY,
-# ATAA_STRIPE_API_KEY, ATAA_STRIPE_PUBLISHABLE_KEY, ATAA_STRIPE_WEBHOOK_SECRETS, ATAA_SMTP_URL; without a
-# Stripe key the two are made for the sandbox. POSTGRES_HOST is where the databases are (ataa-postgres-rw).
+# ATAA_KAFKA_SASL_USER and ATAA_KAFKA_SASL_PASSWORD (of a Kafka of one's own), ATAA_STRIPE_API_KEY,
+# ATAA_STRIPE_PUBLISHABLE_KEY, ATAA_STRIPE_WEBHOOK_SECRETS, ATAA_SMTP_URL; without a Stripe key the two are
+# made for the sandbox. POSTGRES_HOST is where the databases are (ataa-postgres-rw), POSTGRES_OPTIONS what
+# follows their names in the addresses (?sslmode=require).
 set -eu
 
 random() { od -An -v -N "$1" -tx1 /dev/urandom | tr -d ' \n'; }
@@ -29,8 +31,10 @@ for service in gateway pledges payments leaderboard notify; do
   password=$(random 24)
   host=${POSTGRES_HOST:-ataa-postgres-rw}
   secret "ataa-$service-database" kubernetes.io/basic-auth username "$service" password "$password" \
-    url "postgresql://$service:$password@$host:5432/$service"
+    url "postgresql://$service:$password@$host:5432/$service${POSTGRES_OPTIONS-?sslmode=require}"
 done
+secret ataa-kafka kubernetes.io/basic-auth username "${ATAA_KAFKA_SASL_USER:-ataa}" \
+  password "${ATAA_KAFKA_SASL_PASSWORD:-$(random 24)}"
 secret ataa-internal Opaque secret "$(random 32)"
 secret ataa-gateway Opaque admin-key "${ATAA_ADMIN_KEY:-ak_admin_$(random 20)}"
 secret ataa-pledges Opaque token-secret "$(random 32)"

@@ -37,6 +37,9 @@ SETTINGS: Final[Mapping[str, type[Settings]]] = {
 
 Resource = dict[str, Any]
 
+AUTHORITY: Final = str(Path(__file__).with_name("authority.pem"))
+"""A certificate to stand where a pod finds Kafka's authority."""
+
 
 def tool(name: str) -> str:
     """A tool of `make k8s-check`; without it the test is skipped, or fails with ATAA_REQUIRE_REAL=1."""
@@ -101,7 +104,8 @@ def read(process: str, given: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
     for name in [name for name in os.environ if name.startswith("ATAA_")]:
         monkeypatch.delenv(name)
     for name, value in given.items():
-        monkeypatch.setenv(name, value)
+        # What Kubernetes mounts is not here; that it is mounted there, a test of its own says.
+        monkeypatch.setenv(name, AUTHORITY if name == "ATAA_KAFKA_CA_FILE" else value)
     return ProcessSettings(), SETTINGS[process]()
 
 

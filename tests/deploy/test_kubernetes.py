@@ -205,6 +205,49 @@ def test_the_topics_are_those_of_the_list(overlay: str) -> None:
     assert made == {}
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_each_process_enters_kafka_by_the_listener_there_is_as_the_user_that_is_made(
+    process: str, overlay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = rendered(overlay)
+    listener = of_kind(resources, "Kafka")["ataa"]["spec"]["kafka"]["listeners"][0]
+    user = of_kind(resources, "KafkaUser")["ataa"]
+    pod = pods(resources)[process]
+    container = next(one for one in pod["containers"] if one["name"] == "ataa")
+    given = environment(container, resources)
+    settings, _ = read(process, given, monkeypatch)
+    assert settings.kafka_bootstrap == f"ataa-kafka-bootstrap:{listener['port']}"
+    assert settings.kafka_security_protocol == ("SASL_SSL" if listener["tls"] else "SASL_PLAINTEXT")
+    mechanism = settings.kafka_sasl_mechanism.lower()
+    assert mechanism == listener["authentication"]["type"] == user["spec"]["authentication"]["type"]
+    assert settings.kafka_sasl_user == user["metadata"]["name"]
+    ref = user["spec"]["authentication"]["password"]["valueFrom"]["secretKeyRef"]
+    assert settings.kafka_sasl_password.get_secret_value() == secrets()[ref["name"]][ref["key"]]
+    folder, _, file = given["ATAA_KAFKA_CA_FILE"].rpartition("/")
+    mount = next(one for one in container["volumeMounts"] if one["mountPath"] == folder)
+    volume = next(one for one in pod["volumes"] if one["name"] == mount["name"])
+    assert volume["secret"]["secretName"] == "ataa-cluster-ca-cert", "Strimzi's name for its authority"
+    assert [one["path"] for one in volume["secret"]["items"]] == [file]
+    let_out = of_kind(resources, "NetworkPolicy")[process]["spec"]["egress"]
+    assert {"port": listener["port"]} in [port for rule in let_out for port in rule["ports"]]
+
+
+def test_keda_enters_kafka_as_the_processes_do() -> None:
+    resources = rendered("production")
+    listener = of_kind(resources, "Kafka")["ataa"]["spec"]["kafka"]["listeners"][0]
+    logins = of_kind(resources, "TriggerAuthentication")
+    for one in of_kind(resources, "ScaledObject").values():
+        for trigger in one["spec"]["triggers"]:
+            told = trigger["metadata"]
+            assert told["bootstrapServers"].endswith(f":{listener['port']}")
+            assert (told["tls"], told["sasl"]) == ("enable", "scram_sha512")
+            login = logins[trigger["authenticationRef"]["name"]]["spec"]["secretTargetRef"]
+            assert {ref["parameter"] for ref in login} == {"username", "password", "ca"}
+            for ref in login:
+                assert ref["name"] == "ataa-cluster-ca-cert" or ref["key"] in secrets()[ref["name"]]
+
+
 def test_nobody_is_scaled_past_the_partitions_and_only_by_topics_there_are() -> None:
     resources = rendered("production")
     topics = of_kind(resources, "KafkaTopic")
