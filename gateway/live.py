@@ -26,7 +26,7 @@ from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken, decode
 from backbone.money import as_json
 from backbone.peer import Peer, PeerUnavailable, ask
 from backbone.telemetry import FRESHNESS
-from gateway.stream import MOST_ROWS, Batch, Listener, Row, event_frame, frame, newest
+from gateway.listener import MOST_ROWS, Batch, Listener, Row, event_frame, frame, newest
 
 CATCHING_UP_AFTER_S: Final = 3.0
 FROZEN_AFTER_S: Final = 5.0

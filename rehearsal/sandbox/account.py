@@ -5,22 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from rehearsal.sandbox.events import EventLog
 from rehearsal.sandbox.journal import Journal
 from rehearsal.sandbox.records import Dispute, Payment, Refund, Session
 from rehearsal.sandbox.refusals import missing
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request as the operations see it: decoded parameters, the id of the address, who asked."""
-
-    params: dict[str, Any]
-    target: str = ""
-    request_id: str | None = None
-    idempotency_key: str | None = None
 
 
 @dataclass(slots=True)

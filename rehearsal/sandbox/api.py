@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from rehearsal.sandbox import checkout, disputes, event_lists, forms, paying, refunds
-from rehearsal.sandbox.account import Account, Call
+from rehearsal.sandbox.account import Account
+from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.expansion import expand
 from rehearsal.sandbox.faults import FaultDesk, hits
 from rehearsal.sandbox.http_server import Reply, Request

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from rehearsal.sandbox import forms
-from rehearsal.sandbox.account import Account, Call
+from rehearsal.sandbox.account import Account
+from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.events import Subject
 from rehearsal.sandbox.listing import Clause, page_of
 from rehearsal.sandbox.records import Dispute, Json, Payment, new_id

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from rehearsal.sandbox import forms
-from rehearsal.sandbox.account import Account, Call
+from rehearsal.sandbox.account import Account
+from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.listing import Clause, page_of
 from rehearsal.sandbox.records import Json
 from rehearsal.sandbox.refusals import invalid, missing

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.journal import Journal
 from rehearsal.sandbox.records import Json, Payment, new_id
 from rehearsal.sandbox.shapes import API_VERSION, to_json
-
-if TYPE_CHECKING:
-    from rehearsal.sandbox.account import Call
 
 INSERT: Final = (
     "INSERT INTO events (id, created, type, payment, session, pledge, dropped, body)"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rehearsal.sandbox import forms
-from rehearsal.sandbox.account import Account, Call
+from rehearsal.sandbox.account import Account
+from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.checkout import list_line_items
 from rehearsal.sandbox.paying import retrieve_payment_intent
 from rehearsal.sandbox.records import Json

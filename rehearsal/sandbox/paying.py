@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rehearsal.sandbox.account import Account, Call
+from rehearsal.sandbox.account import Account
+from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.cards import CARDS, Card, digits_of
 from rehearsal.sandbox.checkout import end_unpaid
 from rehearsal.sandbox.currencies import fee

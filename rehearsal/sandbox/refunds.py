@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rehearsal.sandbox import forms
-from rehearsal.sandbox.account import Account, Call
+from rehearsal.sandbox.account import Account
+from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.cards import CARDS
 from rehearsal.sandbox.currencies import refuse_bad_amount
 from rehearsal.sandbox.events import Subject

@@ -28,13 +28,12 @@ from backbone.pace import ROUND_S
 from backbone.peer import Peer, PeerUnavailable, ask
 from services.payments.commands import read_facts, read_payments, restate
 from services.payments.lease import Lease
+from services.payments.listings import CLOCK_SKEW, Listings
 from services.payments.pace import Pace
 from services.payments.processor import (
     CheckoutWish,
-    ListedCheckout,
     OpenedCheckout,
     Processor,
-    ProcessorError,
     Refused,
     TooFast,
     Unavailable,
@@ -65,14 +64,6 @@ UNAVAILABLE_S: Final = 5.0
 MANY_TRIES: Final = 8
 """After so many unknown outcomes of one attempt a listing is asked what became of it."""
 
-LISTING_S: Final = 2.0
-LISTING_PAGES: Final = 10
-"""Read in one go; a longer listing goes on after the tickets that came meanwhile."""
-
-CLOCK_SKEW: Final = timedelta(minutes=5)
-SETTLED_AFTER: Final = timedelta(seconds=10)
-"""A session made is listed by then: what is not was never made."""
-
 log = structlog.get_logger()
 
 _OPENED: Final = Counter("ataa_checkouts_total", "What became of tickets.", ["outcome"])
@@ -98,16 +89,6 @@ class Outcome:
     opened: OpenedCheckout | None
     reason: str | None = None
     refused: str | None = None
-
-
-@dataclass(slots=True)
-class Listing:
-    """A way through Stripe's sessions, newest first, for the attempts `wanted` at its beginning."""
-
-    since: datetime
-    begun_at: datetime
-    wanted: frozenset[str]
-    after: str | None = None
 
 
 class CheckoutDesk:
@@ -138,9 +119,7 @@ class CheckoutDesk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._more = False
         self._unknown: set[str] = set()
-        self._listed: dict[str, tuple[Sent, asyncio.Future[OpenedCheckout | None]]] = {}
-        self._listing: Listing | None = None
-        self._listing_due = float("-inf")
+        self._listings = Listings(processor, pace, clock)
         self._admitted_at = float("-inf")
         self._outcomes: list[Outcome] = []
         self._recording: asyncio.Task[None] | None = None
@@ -161,7 +140,7 @@ class CheckoutDesk:
                     if await self._lease.held():
                         recovered = recovered or await self._recover()
                         busy = await self._admit()
-                        await self._settle_by_listing()
+                        await self._listings.settle()
                     else:
                         recovered = await self._let_go()
                     if not busy:
@@ -182,8 +161,6 @@ class CheckoutDesk:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._unknown.clear()
-        self._listed.clear()
-        self._listing = None
         return False
 
     async def _recover(self) -> bool:
@@ -309,7 +286,6 @@ class CheckoutDesk:
             outcome = await self._until_known(sent)
         finally:
             self._unknown.discard(sent.key)
-            self._listed.pop(sent.key, None)
             _UNKNOWN.set(len(self._unknown))
         crash_point("payments.checkout.after_call")
         self._outcomes.append(outcome)
@@ -361,50 +337,8 @@ class CheckoutDesk:
     async def _listed_outcome(self, sent: Sent) -> Outcome:
         """Wait for a listing to say what became of an attempt."""
         self._unknown.add(sent.key)
-        found: asyncio.Future[OpenedCheckout | None] = asyncio.get_running_loop().create_future()
-        self._listed[sent.key] = (sent, found)
-        opened = await found
+        opened = await self._listings.find(sent.payment_id, sent.made_at)
         return Outcome(sent, opened, None if opened else "no session was made")
-
-    async def _settle_by_listing(self) -> None:
-        """Settle all attempts of unknown outcome together, by one listing every few seconds."""
-        loop = asyncio.get_running_loop()
-        if not self._listed or loop.time() < self._listing_due:
-            return
-        listing = self._listing = self._listing or self._new_listing()
-        for _ in range(LISTING_PAGES):
-            try:
-                await self._pace.turn()
-                page, listing.after = await self._processor.list_checkouts(listing.since, listing.after)
-            except ProcessorError as error:
-                log.warning("checkouts.listing_failed", reason=str(error))
-                if isinstance(error, TooFast):
-                    self._pace.slow_down()
-                self._listing_due = loop.time() + LISTING_S
-                return
-            self._settle_listed(page)
-            if listing.after is None:
-                self._settle_absent(listing)
-            if listing.after is None or listing.wanted.isdisjoint(self._listed):
-                self._listing, self._listing_due = None, loop.time() + LISTING_S
-                return
-
-    def _new_listing(self) -> Listing:
-        since = min(sent.made_at for sent, _ in self._listed.values()) - CLOCK_SKEW
-        return Listing(since, self._clock.now(), frozenset(self._listed))
-
-    def _settle_listed(self, page: Sequence[ListedCheckout]) -> None:
-        wanted = {sent.payment_id: found for sent, found in self._listed.values()}
-        for each in page:
-            if each.payment_id in wanted:
-                _resolve(wanted[each.payment_id], each.checkout)
-
-    def _settle_absent(self, listing: Listing) -> None:
-        """What was made before a listing began, and is not in it, was never made at Stripe."""
-        for key in listing.wanted & self._listed.keys():
-            sent, found = self._listed[key]
-            if listing.begun_at - sent.made_at >= SETTLED_AFTER:
-                _resolve(found, None)
 
     async def _commit(self, outcomes: Sequence[Outcome]) -> None:
         now = self._clock.now()
@@ -562,8 +496,3 @@ async def _lapse(session: AsyncSession, condition: ColumnElement[bool], now: dat
 def _give_up(outcome: Outcome) -> None:
     _OPENED.labels("failed").inc()
     log.error("checkouts.given_up", payment=outcome.sent.payment_id, reason=outcome.reason)
-
-
-def _resolve(found: asyncio.Future[OpenedCheckout | None], opened: OpenedCheckout | None) -> None:
-    if not found.done():
-        found.set_result(opened)

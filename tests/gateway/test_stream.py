@@ -14,9 +14,9 @@ from backbone import ids
 from backbone.bus import Message
 from backbone.clock import FrozenClock
 from backbone.contracts import DriveLogged
-from gateway import stream
+from gateway import listener as listeners
+from gateway.listener import Batch, Listener, Row
 from gateway.live import Hub
-from gateway.stream import Batch, Listener, Row
 from tests.gateway.stage import DRIVE, Heard, Stage, gateway, log_row
 from tests.waiting import until
 
@@ -284,7 +284,7 @@ async def test_a_client_that_leaves_is_forgotten(stage: Stage) -> None:
 
 
 async def test_a_client_that_does_not_read_is_dropped(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "STUCK_S", 0.3)
+    monkeypatch.setattr(listeners, "STUCK_S", 0.3)
     hub = hub_of(stage)
     await stage.snapshot(1)
     sock = socket.socket()
@@ -321,7 +321,7 @@ async def test_a_slow_client_gets_only_the_newest_totals_and_is_dropped_once_far
     listener.push(Batch(rows(1, 1), b"totals 10"))
     assert listener._take() == b"donation;totals 10"
     for number in range(2, 7):
-        listener.push(Batch(rows(number, number, b"x" * (stream.MOST_WAITING // 4)), b""))
+        listener.push(Batch(rows(number, number, b"x" * (listeners.MOST_WAITING // 4)), b""))
     assert not aborted
     listener.push(Batch(rows(7, 7), b""))
     assert aborted
@@ -344,7 +344,7 @@ async def test_who_is_out_of_step_gets_what_it_lacks() -> None:
     listener.push(Batch([Row(1, n, n, b"%d;" % n) for n in range(1, 5)], b""))
     assert listener._take() == b"3;4;"
     listener.push(Batch([Row(1, 9, 9, b"9;")], b""))
-    assert listener._take() == stream.gap_frame(DRIVE, 4) + b"9;"
+    assert listener._take() == listeners.gap_frame(DRIVE, 4) + b"9;"
     listener.push(Batch([Row(2, 1, 1, b"1;")], b""))
     assert listener._take() == b"1;"
 
@@ -360,8 +360,8 @@ async def test_of_a_flood_the_newest_are_shown_and_a_gap_stands_for_the_rest(sta
         await stage.bus.publish(messages)
         _, gap = await live.until("gap")
         assert gap["after"] == 1
-        shown = [(await live.until("donation"))[0] for _ in range(stream.MOST_ROWS)]
-        assert shown == [str(number) for number in range(602 - stream.MOST_ROWS, 602)]
+        shown = [(await live.until("donation"))[0] for _ in range(listeners.MOST_ROWS)]
+        assert shown == [str(number) for number in range(602 - listeners.MOST_ROWS, 602)]
 
 
 async def test_silence_is_broken_by_a_comment_every_fifteen_seconds() -> None:

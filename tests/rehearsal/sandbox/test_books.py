@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from rehearsal.sandbox import checkout, disputes, paying, refunds
-from rehearsal.sandbox.account import Account, Call
+from rehearsal.sandbox.account import Account
 from rehearsal.sandbox.api import find_operation
 from rehearsal.sandbox.books import books
+from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.currencies import decimal_string, fee
 from rehearsal.sandbox.events import EventLog
 from rehearsal.sandbox.forms import decode

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rehearsal.sandbox import checkout, paying
-from rehearsal.sandbox.account import Account, Call
+from rehearsal.sandbox.account import Account
 from rehearsal.sandbox.api import StripeDoor
+from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.events import EventLog
 from rehearsal.sandbox.faults import FaultDesk, Faults
 from rehearsal.sandbox.http_server import Reply, Request
