@@ -17,7 +17,7 @@ from pydantic_core.core_schema import ValidationInfo
 
 from backbone.settings import Settings
 
-ASK_S: Final = 3.0
+ASK_S: Final = 5.0
 """How long each server may take to say why it lets nobody in."""
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]

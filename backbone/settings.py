@@ -91,8 +91,9 @@ def describe(kinds: Iterable[type[Settings]]) -> list[tuple[str, str, str]]:
     for kind in kinds:
         for name, field in kind.model_fields.items():
             variable = PREFIX + name.upper()
-            default = "" if isinstance(field.default, SecretStr) else str(field.get_default())
-            rows[variable] = (variable, default, field.description or "")
+            default = field.get_default(call_default_factory=True)
+            shown = "" if isinstance(default, SecretStr) or default in (None, []) else str(default)
+            rows[variable] = (variable, shown, field.description or "")
     return [rows[variable] for variable in sorted(rows)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -128,6 +128,7 @@ async def start(settings: StackSettings, layout: Layout, say: Say) -> None:
 
 async def prepare(settings: StackSettings, layout: Layout) -> None:
     """Topics and databases, where they are not there yet. Raises CannotStart."""
+    await _must_let_us_in(settings.given_databases())
     try:
         within_s = THEIRS_S if settings.kafka_bootstrap else OURS_S
         await make_topics(layout.kafka, settings.kafka_prefix, settings.kafka_security(), within_s=within_s)
@@ -138,6 +139,15 @@ async def prepare(settings: StackSettings, layout: Layout) -> None:
         raise CannotStart(
             f"topics and databases could not be made: {type(error).__name__}: {error}"
         ) from error
+
+
+async def _must_let_us_in(databases: Mapping[str, str]) -> None:
+    """Raises CannotStart for the first of somebody's databases that does not, with its reason."""
+    asked = [(name, url) for name, url in databases.items() if url.startswith("postgresql:")]
+    reasons = await asyncio.gather(*(postgres.why_not(url) for _, url in asked))
+    for (name, _), reason in zip(asked, reasons, strict=True):
+        if reason:
+            raise CannotStart(f"ATAA_DATABASE_URL_{name.upper()}: {reason}")
 
 
 async def _start(parts: Sequence[Part], layout: Layout) -> None:

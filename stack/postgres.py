@@ -17,12 +17,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
+from backbone.postgres_url import split_tls
 from stack.layout import HOST, Layout
 from stack.missing import Missing
 
 USER: Final = "postgres"
 READY_S: Final = 60.0
+THEIRS_S: Final = 5.0
 _PR_GET_PDEATHSIG: Final = 2
 _OPTIONS: Final = (
     *("-c", f"listen_addresses={HOST}"),
@@ -155,3 +161,17 @@ async def _connected(layout: Layout) -> Any:
             if time.monotonic() > give_up:
                 raise
             await asyncio.sleep(0.2)
+
+
+async def why_not(address: str) -> str:
+    """Why somebody's database does not let us in, in one line; empty where it does."""
+    url, tls = split_tls(make_url(address))
+    engine = create_async_engine(url, poolclass=NullPool, connect_args={**tls, "timeout": THEIRS_S})
+    try:
+        async with engine.connect():
+            return ""
+    except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        return " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
+    finally:
+        await engine.dispose()

@@ -18,3 +18,10 @@ def test_every_variable_that_is_named_is_a_setting() -> None:
     named = {name: file for file in files for name in re.findall(r"\bATAA_[A-Z0-9_]+", file.read_text())}
     assert len(named) > 20
     assert {name: str(file) for name, file in named.items() if name not in settings} == {}
+
+
+def test_a_default_is_shown_as_it_would_be_set() -> None:
+    shown = {variable: default for variable, default, _ in describe(ALL_SETTINGS)}
+    assert not [variable for variable, default in shown.items() if default in ("None", "[]")]
+    assert not [variable for variable, default in shown.items() if "Undefined" in default]
+    assert shown["ATAA_KAFKA_SASL_MECHANISM"] == "SCRAM-SHA-512"
