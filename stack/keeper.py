@@ -81,7 +81,11 @@ class Keeper:
         """Look again and again, until this process is ended."""
         log.info("keeper.looks_after", parts=[part.name for part in self._parts])
         while True:
-            self.look(time.monotonic())
+            try:
+                self.look(time.monotonic())
+            except OSError as error:  # a full disk, no more processes: it may pass, and who else would try
+                log.error("keeper.hindered", error=f"{type(error).__name__}: {error}")
+                time.sleep(_FIRST_PAUSE_S)
             time.sleep(LOOK_S)
 
     def look(self, now: float) -> None:

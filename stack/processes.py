@@ -28,7 +28,7 @@ class Running:
 
 
 def start(part: Part, run: Path, log: Path) -> Running:
-    """Start `part` unless it runs; its id goes to `run`/<name>.json."""
+    """Start `part` unless it runs; its id goes to `run`/<name>.json. Raises OSError where it cannot."""
     found = look(part.name, run)
     if found.pid is not None:
         return found
@@ -43,7 +43,12 @@ def start(part: Part, run: Path, log: Path) -> Running:
             stderr=output,
             start_new_session=True,
         )
-    write_json(run / f"{part.name}.json", {"pid": process.pid, "born": _born(process.pid) or ""})
+    try:
+        write_json(run / f"{part.name}.json", {"pid": process.pid, "born": _born(process.pid) or ""})
+    except OSError:  # nobody would ever end what is noted down nowhere
+        process.kill()
+        process.wait()
+        raise
     return Running(part.name, process.pid)
 
 

@@ -98,6 +98,22 @@ def test_nothing_is_started_while_a_command_is_at_work(keep: Keep, tmp_path: Pat
     assert pid_of("payments", tmp_path) is not None
 
 
+def test_what_cannot_be_noted_down_is_not_left_running(tmp_path: Path) -> None:
+    part = Part("payments", STAYS, dict(os.environ), "")
+    (tmp_path / "run" / "payments.new").mkdir(parents=True)  # in the way of the note
+    before = children()
+    with pytest.raises(OSError, match="payments"):
+        processes.start(part, tmp_path / "run", tmp_path / "log")
+    assert processes.look("payments", tmp_path / "run").pid is None
+    assert children() <= before
+
+
+def children() -> set[str]:
+    """The processes that this one has started."""
+    pid = os.getpid()
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
 def test_a_new_keeper_goes_on_counting_and_tries_again_what_was_given_up(keep: Keep, tmp_path: Path) -> None:
     keep(up=False, payments=STAYS).look(0.0)
     again = keep(payments=STAYS)
