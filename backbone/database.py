@@ -42,7 +42,7 @@ from sqlalchemy.types import TypeDecorator
 
 from backbone.idle import ask_idle_connections
 from backbone.in_loop import InLoopSession, open_sqlite
-from backbone.ownership import Owned, Ownerships, Work, work_while_owned
+from backbone.ownership import SILENT_S, Owned, Ownerships, Work, work_while_owned
 from backbone.postgres_url import split_tls
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -149,10 +149,18 @@ class Database:
 
     `url` is `sqlite:///path` or `postgresql://…`, in which libpq's `sslmode`, `sslrootcert` and the like are
     understood. `said` is set whenever a committed transaction announced something, so that the relay need
-    not poll.
+    not poll. What a process owns here goes to another once it was silent for `silent_s`.
     """
 
-    def __init__(self, url: str, doors: Doors, *, synchronous: Synchronous = "FULL", pool_size: int = 10):
+    def __init__(
+        self,
+        url: str,
+        doors: Doors,
+        *,
+        synchronous: Synchronous = "FULL",
+        pool_size: int = 10,
+        silent_s: float = SILENT_S,
+    ):
         self.doors = doors
         self.said = asyncio.Event()
         parsed = make_url(url)
@@ -176,7 +184,7 @@ class Database:
             self._reader = self._durable.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
-            self._ownerships = Ownerships(driver, tls)
+            self._ownerships = Ownerships(driver, tls, silent_s=silent_s)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

@@ -1,7 +1,8 @@
 """What one process at a time may do on a database: its relay, its senders, whatever must not be done twice.
 
 An ownership is an advisory lock of PostgreSQL. All of a process's ownerships belong to one connection,
-which is not of the pool, and end with it: with the process, the server, or a cut between the two.
+which is not of the pool, and end with it: with the process, the server, or a cut between the two. A
+process that is stopped, or hangs, is silent on it, and the server ends the connection for that.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from sqlalchemy.pool import NullPool
 STANDBY_S: Final = 0.5
 """How often a second process looks whether the first one is gone."""
 
+SILENT_S: Final = 15.0
+"""The server ends a connection that said nothing for so long (`idle_session_timeout`, PostgreSQL 14)."""
+PINGS: Final = 5
+"""How often something is said in that time: a lost server is noticed before it gives a lock to another."""
+
+_PING: Final = text("SELECT 1")
 _OWN: Final = text("SELECT pg_try_advisory_lock(7355608, hashtext(:name))")
 _LET_GO: Final = text("SELECT pg_advisory_unlock(7355608, hashtext(:name))")
 
@@ -34,14 +41,19 @@ Work = Callable[[asyncio.Event], Awaitable[None]]
 class Ownerships:
     """The ownerships of one process on one PostgreSQL database."""
 
-    def __init__(self, url: URL, arguments: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, url: URL, arguments: Mapping[str, Any] | None = None, *, silent_s: float = SILENT_S
+    ) -> None:
+        settings = {**_ALIVE, "idle_session_timeout": f"{silent_s * 1000:.0f}"}
         self._engine = create_async_engine(
             url,
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
-            connect_args={**(arguments or {}), "server_settings": _ALIVE},
+            connect_args={**(arguments or {}), "server_settings": settings},
         )
+        self._ping_s = silent_s / PINGS
         self._connection: AsyncConnection | None = None
+        self._pinging: asyncio.Task[None] | None = None
         self._asking = asyncio.Lock()
 
     @asynccontextmanager
@@ -74,7 +86,22 @@ class Ownerships:
             await self._drop()
         if self._connection is None:
             self._connection = await self._engine.connect()
+            self._pinging = asyncio.create_task(self._keep_awake(self._connection))
         return self._connection
+
+    async def _keep_awake(self, connection: AsyncConnection) -> None:
+        """Say something on `connection` every few seconds; where nothing comes back, drop it."""
+        while True:
+            await asyncio.sleep(self._ping_s)
+            async with self._asking:
+                if self._connection is not connection:
+                    return
+                try:
+                    async with asyncio.timeout(self._ping_s):
+                        await connection.execute(_PING)
+                except (SQLAlchemyError, OSError):
+                    await self._drop()
+                    return
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -85,6 +112,9 @@ class Ownerships:
 
     async def close(self) -> None:
         """Let go of everything."""
+        if self._pinging is not None:
+            self._pinging.cancel()
+            await asyncio.wait({self._pinging})
         await self._drop()
         await self._engine.dispose()
 

@@ -102,7 +102,7 @@ def compose(
             Worker("payments.relay", relay.run),
             Worker("payments.consumer", consumer.run),
             _sole(database, "payments.applier", Applier(database, store, clock).run),
-            Worker("payments.checkouts", desk.run),
+            _sole(database, "payments.checkouts", desk.run),
             _sole(database, "payments.cancelling", Closer(database, stripe, pace, clock).run),
             _sole(database, "payments.refunds", refunds.run),
             _sole(database, "payments.asker", Asker(database, stripe, clock).run),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -16,7 +16,6 @@ from sqlalchemy import select, update
 
 from backbone.clock import Clock
 from backbone.database import Database, microseconds, moment
-from services.payments.lease import NEVER
 from services.payments.processor import Processor, ProcessorError
 from services.payments.statements import inserting_new
 from services.payments.tables import LANES
@@ -31,6 +30,8 @@ MAX_PAGES: Final = 200
 LANE: Final = "backfill"
 CALM: Final = "backfill.calm"
 """How many looks in a row found nothing new: what a process that does not look itself knows of it."""
+
+NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""Opening checkouts: a durable queue of tickets drained by one leased worker at Stripe's pace.
+"""Opening checkouts: a durable queue of tickets drained by one worker an account at Stripe's pace.
 
 Each try is stored with its exact parameters before the call and resent verbatim under the same key
 until its outcome is known. Only an attempt known to have failed is followed by a new one, so a
@@ -27,7 +27,6 @@ from backbone.money import Money
 from backbone.pace import ROUND_S
 from backbone.peer import Peer, PeerUnavailable, ask
 from services.payments.commands import read_facts, read_payments, restate
-from services.payments.lease import Lease
 from services.payments.listings import CLOCK_SKEW, Listings
 from services.payments.pace import Pace
 from services.payments.processor import (
@@ -113,7 +112,6 @@ class CheckoutDesk:
         self._pace = pace
         self._news = news
         self._clock = clock
-        self._lease = Lease(database, "checkouts", clock)
         self._in_flight = in_flight
         self._calls = asyncio.Semaphore(in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,46 +128,36 @@ class CheckoutDesk:
         return len(self._unknown)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Open checkouts until `stop`, while this process holds the lease."""
-        recovered = False
+        """Open checkouts until `stop`, in one process at a time."""
         try:
+            await self._recover()
             async with woken_by(stop, self._news):
                 while not stop.is_set():
                     self._news.clear()
-                    busy = False
-                    if await self._lease.held():
-                        recovered = recovered or await self._recover()
-                        busy = await self._admit()
-                        await self._listings.settle()
-                    else:
-                        recovered = await self._let_go()
+                    busy = await self._admit()
+                    await self._listings.settle()
                     if not busy:
                         await wait_for(self._news, POLL_S)
         finally:
             await self._finish()
 
     async def _finish(self) -> None:
-        """Let calls on their way end; what is left is taken up by whoever holds the lease next."""
+        """Let calls on their way end; what is left is taken up by whoever opens checkouts next."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
         if self._recording:
             await asyncio.wait([self._recording], timeout=2.0)
-        await self._let_go()
-
-    async def _let_go(self) -> bool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._unknown.clear()
-        return False
 
-    async def _recover(self) -> bool:
+    async def _recover(self) -> None:
         """Take up attempts that were stored and whose outcome nobody recorded."""
         async with self._database.reading() as session:
             rows = (await session.execute(select(ATTEMPTS).where(ATTEMPTS.c.state == "sent"))).all()
         for row in rows:
             self._start(Sent(row.key, row.payment_id, row.n, json.loads(row.parameters), row.made_at))
-        return True
 
     def _room(self) -> int:
         """How many tickets may be taken now: not many more than are called within a second."""

@@ -227,7 +227,7 @@ class Posting(Table, table=True):
 
 
 class Lane(Table, table=True):
-    """A lease: the one worker of `name` at a time; and how far a backfill has read (`cursor`)."""
+    """What background work remembers (`cursor`). `holder` and `until` were a lease's, of versions before."""
 
     __tablename__ = "lanes"
 

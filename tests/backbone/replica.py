@@ -1,7 +1,7 @@
 """One replica of the notes service as a process of its own: a relay and a consumer on Kafka and PostgreSQL.
 
-`python -m tests.backbone.replica <database> <bootstrap> <prefix> <session ms>`; each note it takes is
-signed with its process id.
+`python -m tests.backbone.replica <database> <bootstrap> <prefix> <session ms> <silent s>`; each note
+it takes is signed with its process id.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ async def sign_notes(events: Sequence[Noted], session: AsyncSession) -> None:
     await session.execute(insert(Note), rows)
 
 
-async def main(url: str, bootstrap: str, prefix: str, session_ms: str) -> None:
+async def main(url: str, bootstrap: str, prefix: str, session_ms: str, silent_s: str) -> None:
     """Work until killed."""
-    database = Database(url, DOORS)
+    database = Database(url, DOORS, silent_s=float(silent_s))
     bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=int(session_ms), answer_s=3.0)
     relay = Relay("notes", database, bus, ["notes"])
     consumer = Consumer("notes", bus, ["notes"], {Noted: sign_notes}, database)

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import insert, make_url, text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, InternalError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backbone.database import Database, may_pass
+from backbone.ownership import Ownerships
 from backbone.service import Worker, keep_running
 from tests.backbone.notes import DOORS, Note, open_database
 from tests.real import fresh_postgres
@@ -60,6 +62,48 @@ async def test_an_ownership_ends_with_its_connection_and_says_so(pair: tuple[Dat
             while await one_owns():  # noqa: ASYNC110 (the question is what is tested)
                 await asyncio.sleep(0.01)
         await until(other_owns)
+
+
+async def test_an_owner_at_work_is_never_silent_and_one_that_hangs_is() -> None:
+    async with fresh_postgres() as address:
+        url = make_url(address).set(drivername="postgresql+asyncpg")
+        lively, hanging, other = Ownerships(url), Hanging(url, silent_s=1.0), Ownerships(url)
+        async with lively.of("mine") as mine, hanging.of("its") as its, other.of("its") as other_owns:
+            assert await mine()
+            assert await its()
+            assert not await other_owns()
+            await until(other_owns, 30)
+            with pytest.raises(ConnectionError):
+                while await its():  # noqa: ASYNC110 (the question is what is tested)
+                    await asyncio.sleep(0.01)
+            assert await mine()
+        for each in (lively, hanging, other):
+            await each.close()
+
+
+async def test_an_owner_of_whom_nothing_is_asked_says_something_all_the_same() -> None:
+    asked = (
+        "SELECT query_start FROM pg_stat_activity WHERE datname = current_database() AND query = 'SELECT 1'"
+    )
+    async with fresh_postgres() as address, open_database(address) as watcher:
+        ownerships = Ownerships(make_url(address).set(drivername="postgresql+asyncpg"), silent_s=10.0)
+
+        async def pinged() -> object:
+            async with watcher.reading() as session:
+                return (await session.execute(text(asked))).scalar_one_or_none()
+
+        async with ownerships.of("work") as owned:
+            assert await owned()
+            await until(pinged, 30)
+            assert await owned()
+        await ownerships.close()
+
+
+class Hanging(Ownerships):
+    """Of a process that does nothing any more."""
+
+    async def _keep_awake(self, connection: AsyncConnection) -> None:
+        return
 
 
 async def test_work_moves_to_another_process_and_never_runs_in_two(pair: tuple[Database, Database]) -> None:

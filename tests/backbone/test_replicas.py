@@ -22,6 +22,7 @@ from tests.real import fresh_postgres, fresh_topics
 from tests.waiting import until
 
 SESSION_S = 3.0
+SILENT_S = 2.0
 ROOT = Path(__file__).parents[2]
 
 Process = asyncio.subprocess.Process
@@ -85,7 +86,7 @@ async def town() -> AsyncIterator[Town]:
         url = await stack.enter_async_context(fresh_postgres())
         bootstrap, prefix = await stack.enter_async_context(fresh_topics("notes", "notes.dead-letter"))
         database = await stack.enter_async_context(open_database(url))
-        town = Town(database, (url, bootstrap, prefix, str(int(SESSION_S * 1000))))
+        town = Town(database, (url, bootstrap, prefix, str(int(SESSION_S * 1000)), str(SILENT_S)))
         await town.start()
         await until(town.relays, 30)
         await town.start()
@@ -129,6 +130,20 @@ async def test_a_zombie_that_wakes_after_its_session_does_nothing_twice(
     await took_to(town, "a replica asleep", capsys)
     zombie.send_signal(signal.SIGCONT)
     await took_to(town, "the sleeper woke", capsys)
+    await until(town.shared, 30)
+    assert await town.relays() == 1
+
+
+async def test_the_other_takes_over_from_a_relay_that_is_asleep(
+    town: Town, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process that is stopped does not die: its lock ends because it is silent."""
+    sleeper = town.replicas[0]
+    await town.say(600)
+    sleeper.send_signal(signal.SIGSTOP)
+    await took_to(town, f"the relay's owner asleep (silent {SILENT_S:.0f} s)", capsys)
+    sleeper.send_signal(signal.SIGCONT)
+    await took_to(town, "the relay's owner woke", capsys)
     await until(town.shared, 30)
     assert await town.relays() == 1
 
