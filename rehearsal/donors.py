@@ -130,12 +130,11 @@ class Donors:
         """Replay the plan; returns when the last donor has left and the last refund is answered."""
         feed = Feed(plan, crowd, self._pace, self.tally)
         async with asyncio.TaskGroup() as group:
-            clerks = [group.create_task(self._clerk()) for _ in range(DESK_CLERKS)]
+            clerks = [group.create_task(self.serve_desk()) for _ in range(DESK_CLERKS)]
             seats = [group.create_task(self._donor(feed)) for _ in range(self._pace.in_flight)]
             for seat in seats:
                 await seat
-            for _ in clerks:
-                self._desk.put_nowait(None)
+            self.close_desk(len(clerks))
 
     async def _donor(self, feed: Feed) -> None:
         while (intention := await feed.take()) is not None:
@@ -240,13 +239,19 @@ class Donors:
         elif intention.after is not After.NOTHING:
             self._desk.put_nowait((intention, pledge_id, token))
 
-    async def _clerk(self) -> None:
+    async def serve_desk(self) -> None:
+        """One clerk: refunds whoever asks, until the desk closes."""
         while (case := await self._desk.get()) is not None:
             intention, pledge_id, token = case
             try:
                 await self._refund(intention, pledge_id, token)
             except (NoAnswer, Refused) as trouble:
                 self.tally.note(f"refund of gift {intention.number}: {trouble}")
+
+    def close_desk(self, clerks: int) -> None:
+        """Let `clerks` go once all who asked so far have been served."""
+        for _ in range(clerks):
+            self._desk.put_nowait(None)
 
     async def _refund(self, intention: Intention, pledge_id: str, token: str) -> None:
         if not await self._is_paid(pledge_id, token):

@@ -1,7 +1,7 @@
 """The real stack as a demo's cast: Kafka, PostgreSQL, the sandbox, and each service a process of its own."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,18 @@ class RealCast:
     acts: Sequence[Act]
 
 
-def cast_of(stage: Stage, data_dir: Path, port_base: int | None, say: Callable[[str], None]) -> RealCast:
+def cast_of(
+    stage: Stage,
+    data_dir: Path,
+    port_base: int | None,
+    say: Callable[[str], None],
+    *,
+    told: Mapping[str, str] | None = None,
+) -> RealCast:
     """The stack in the stage's directory, all of it the demo's own.
 
-    Ports follow `port_base`, or are free ones. Raises CannotStage where something is missing.
+    Ports follow `port_base`, or are free ones; the services are `told` further settings. Raises
+    CannotStage where something is missing.
     """
     # What leads to somebody's Kafka, PostgreSQL or Stripe is left out: the demo brings its own.
     settings = StackSettings.model_construct(data_dir=data_dir)
@@ -37,7 +45,7 @@ def cast_of(stage: Stage, data_dir: Path, port_base: int | None, say: Callable[[
     ports = free_ports(*doors) if port_base is None else ports_from(port_base, *doors)
     secrets = {"stripe_key": stage.stripe_key, "stripe_webhook": stage.webhook_secret}
     layout = lay_out(stage.directory, data_dir.absolute(), ports, secrets)
-    given = stage.own_environment(os.environ)
+    given = {**stage.own_environment(os.environ), **(told or {})}
     engines = [part for part in opening.engines_of(settings, layout) if part.name != "sandbox"]
     sandbox = Child(
         "sandbox",

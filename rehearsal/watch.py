@@ -62,11 +62,12 @@ class Watch:
             if response.status != 200:
                 raise BrokenStream(f"{response.status}")
             async for frame in frames(response.content.iter_any()):
-                self._see(frame)
+                self.see(frame)
                 if frame.event == "drain":
                     return
 
-    def _see(self, frame: Frame) -> None:
+    def see(self, frame: Frame) -> None:
+        """Take in what came. Raises BrokenStream."""
         self._last_id = frame.id or self._last_id
         if frame.event != "totals":
             return

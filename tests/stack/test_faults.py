@@ -1,0 +1,232 @@
+"""A drive goes on while everything under it dies in turn, on real Kafka and PostgreSQL.
+
+One stack, hurt again and again; each test ends once the system is whole: every process answers, whoever
+had come has given, each gift is counted and on screen, and the screen says `live`. The last tests
+look back at all that was seen meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import pairwise
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from stack.topics import read_topics
+from tests.stack.drive import SERVICES, SESSION_S, Drive, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+AWAY_S = 30.0
+"""How long the broker is stopped."""
+SURE_S = 12.0
+"""Without a heartbeat for 5 s the totals are `frozen` (ARCHITECTURE.md, Watermarks); the rest is for a
+gateway that is slow to take in the last one."""
+
+LIVE_WITHIN_S = 4.1
+"""`live` figures are at most 3 s old, and their bytes are made at most a second before (API.md)."""
+
+PATIENCE_S = 10.0
+
+Tell = Callable[[str, float], Awaitable[None]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def drive(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Drive]:
+    """Given to from the first test on, until the books are compared."""
+    async with running(tmp_path_factory.mktemp("faults")) as drive:
+        yield drive
+
+
+@pytest.fixture
+def tell(drive: Drive, capsys: pytest.CaptureFixture[str]) -> Tell:
+    """Wait until all is whole again after a fault that is over, and say how long that took."""
+
+    async def told(what: str, over_at: float) -> None:
+        await drive.whole()
+        took = time.monotonic() - over_at
+        with capsys.disabled():
+            print(f"\n[recovery] {what}: whole again after {took:.1f} s (session {SESSION_S:.0f} s)")  # noqa: T201
+
+    return told
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_killed_service_comes_back_and_every_gift_counts(
+    drive: Drive, tell: Tell, service: str
+) -> None:
+    killed = drive.tell(service, signal.SIGKILL)
+    over_at = time.monotonic()
+    await drive.soon(f"{service} runs again", lambda: drive.pid(service) != killed)
+    await tell(f"{service} killed", over_at)
+
+
+async def test_pledges_are_accepted_while_kafka_is_away_and_the_screen_says_frozen(
+    drive: Drive, tell: Tell
+) -> None:
+    drive.tell("kafka", signal.SIGSTOP)
+    stopped_at, began = time.time(), time.monotonic()
+    try:
+        while time.monotonic() - began < AWAY_S:
+            status, took_s = await drive.promise()
+            assert status == 201, f"{status} after {time.monotonic() - began:.1f} s without Kafka"
+            assert took_s < PATIENCE_S
+            await asyncio.sleep(1.0)  # for as long as Kafka is away, not for something to happen
+    finally:
+        drive.tell("kafka", signal.SIGCONT)
+    over_at, resumed_at = time.monotonic(), time.time()
+    await tell(f"kafka stopped for {AWAY_S:.0f} s", over_at)
+
+    asked = [
+        one
+        for one in drive.poller.sightings
+        if stopped_at + SURE_S < one.asked_at and one.seen_at < resumed_at
+    ]
+    assert len(asked) > 10, "the totals were not answered without Kafka"
+    assert {one.state for one in asked} == {"frozen"}
+
+
+async def test_a_killed_broker_is_found_again_by_everybody(drive: Drive, tell: Tell) -> None:
+    killed = drive.tell("kafka", signal.SIGKILL)
+    over_at = time.monotonic()
+    statuses = [(await drive.promise())[0] for _ in range(3)]
+    assert statuses == [201, 201, 201]
+    await drive.soon("kafka runs again", lambda: drive.pid("kafka") != killed)
+    await tell("kafka killed", over_at)
+
+
+async def test_a_killed_postgresql_loses_nothing_and_every_pool_heals(drive: Drive, tell: Tell) -> None:
+    killed = drive.pid("postgres")
+    drive.kill_with_children("postgres")
+    over_at = time.monotonic()
+    await drive.soon("postgresql runs again", lambda: drive.pid("postgres") != killed)
+    await tell("postgresql killed", over_at)
+
+
+async def test_connections_cut_again_and_again_are_made_anew(drive: Drive, tell: Tell) -> None:
+    for _ in range(3):
+        await drive.soon("all five databases are in use", lambda: cut_connections(drive))
+    await tell("all database connections cut, three times", time.monotonic())
+
+
+async def test_sleepers_that_kafka_has_given_up_on_wake_and_count_nothing_twice(
+    drive: Drive, tell: Tell
+) -> None:
+    asleep = ("leaderboard", "payments")
+    for service in asleep:
+        drive.tell(service, signal.SIGSTOP)
+    try:
+        async with admin_of(drive) as admin:
+            for group in asleep:
+                await drive.soon(f"{group} has lost its member", partial(has_nobody, admin, group))
+    finally:
+        for service in asleep:
+            drive.tell(service, signal.SIGCONT)
+    await tell("leaderboard and payments asleep past their sessions", time.monotonic())
+
+
+async def test_a_refused_message_poisons_no_producer_for_long(drive: Drive, tell: Tell) -> None:
+    speakers = ("pledges", "payments", "leaderboard")
+    places = {name: drive.log_bytes(name) for name in speakers}
+    async with admin_of(drive) as admin:
+        await set_largest_message(admin, "1")
+        try:
+            for name, place in places.items():
+                said = partial(drive.said_since, name, place, "bus.producer_discarded")
+                await drive.soon(f"a message of {name} is refused", said)
+        finally:
+            await set_largest_message(admin, None)
+    await tell("every message refused by the broker", time.monotonic())
+
+
+async def test_at_the_end_sandbox_ledger_totals_and_pledges_agree_to_the_cent(drive: Drive) -> None:
+    await drive.close()
+    proof = await drive.settle()
+    assert proof.holds, proof
+    assert not any(proof.difference.values())
+    tally = drive.donors.tally
+    assert proof.given == proof.counted == tally.started
+    assert tally.refunds and tally.disputes
+
+
+async def test_every_donor_has_a_receipt(drive: Drive) -> None:
+    paid = len(drive.donors.tally.paid)
+    await drive.soon(f"{paid} receipts are written", lambda: drive.receipts() >= paid)
+    assert drive.receipts() == paid
+
+
+@pytest.mark.parametrize("eye", ["poll", "stream"])
+async def test_no_sequence_ever_went_back(drive: Drive, eye: str) -> None:
+    seen = drive.eyes()[eye]
+    assert len(seen) > 100
+    back = [
+        (one, other)
+        for one, other in pairwise(seen)
+        if (other.epoch, other.sequence) < (one.epoch, one.sequence)
+    ]
+    assert not back
+
+
+async def test_the_stream_showed_each_gift_once_and_in_order(drive: Drive) -> None:
+    shown = drive.overlay.gifts
+    assert shown == sorted(set(shown))
+    assert set(drive.freshness.counted.values()) >= set(shown)
+
+
+async def test_no_screen_said_live_over_figures_that_were_old(drive: Drive) -> None:
+    live = [one for one in drive.poller.sightings if one.state == "live"]
+    assert max(one.asked_at - one.as_of for one in live) <= LIVE_WITHIN_S
+    assert len(drive.freshness.acknowledged) > 50
+    assert not list(drive.untrue())
+
+
+async def cut_connections(drive: Drive) -> bool:
+    """Cut every connection there is, once each of the five databases has some."""
+    connection = await asyncpg.connect(drive.postgres_url(), timeout=10)
+    try:
+        used = await connection.fetchval(f"SELECT count(DISTINCT datname) {_CONNECTED}")
+        if used == len(SERVICES):
+            await connection.fetch(f"SELECT pg_terminate_backend(pid) {_CONNECTED}")
+        return bool(used == len(SERVICES))
+    finally:
+        await connection.close()
+
+
+_CONNECTED = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+
+
+@asynccontextmanager
+async def admin_of(drive: Drive) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{drive.setting('ports', 'kafka')}")
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def has_nobody(admin: AIOKafkaAdminClient, group: str) -> bool:
+    """Whether Kafka counts on no member of the group any more."""
+    (found,) = await admin.describe_consumer_groups([group])
+    _, _, state, _, _, members, *_ = found.groups[0]
+    return state == "Empty" and not members
+
+
+async def set_largest_message(admin: AIOKafkaAdminClient, limit: str | None) -> None:
+    """Let the broker refuse messages of more than so many bytes; None: as it was (topics.toml)."""
+    more = {"max.message.bytes": limit} if limit else {}
+    changes = [
+        ConfigResource(ConfigResourceType.TOPIC, topic.name, configs={**topic.config, **more})
+        for topic in read_topics()
+    ]
+    for reply in await admin.alter_configs(changes):
+        assert not any(code for code, *_ in reply.resources), reply
