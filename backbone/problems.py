@@ -9,7 +9,10 @@ from typing import Any, ClassVar
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+
+from backbone.database import may_pass
 
 log = structlog.get_logger()
 
@@ -170,7 +173,16 @@ def install(app: FastAPI) -> None:
         log.error("request.failed", path=request.url.path, error=type(error).__name__)
         return response(Unexpected(), request)
 
+    async def database(request: Request, error: Exception) -> Response:
+        if not may_pass(error):
+            raise error
+        # Answered here, not raised on: the server would cut the connection under the gateway's next request.
+        log.warning("request.database_away", path=request.url.path, error=type(error).__name__)
+        return response(Overloaded("The database does not answer at the moment."), request)
+
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(SQLAlchemyError, database)
+    app.add_exception_handler(OSError, database)
     app.add_exception_handler(Exception, unexpected)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backbone import problems
 from backbone.bus import BusUnavailable
+from backbone.database import may_pass
 from backbone.settings import refuse
 
 STOP_S: Final = 10.0
@@ -75,7 +76,13 @@ async def keep_running(worker: Worker, stop: asyncio.Event) -> None:
             log.warning("worker.bus_unavailable", worker=worker.name, error=str(error))
         except Exception as error:
             _FAILURES.labels(worker.name).inc()
-            log.exception("worker.failed", worker=worker.name, error=type(error).__name__)
+            if may_pass(error):  # where the database is away each worker says so every few seconds: in a line
+                words = " ".join(str(error).split())[:200]
+                log.warning(
+                    "worker.interrupted", worker=worker.name, error=type(error).__name__, reason=words
+                )
+            else:
+                log.exception("worker.failed", worker=worker.name, error=type(error).__name__)
         if not stop.is_set():
             long_ago = asyncio.get_running_loop().time() - began > 30
             pause = 0.1 if long_ago else min(pause * 2, 5.0)
