@@ -117,8 +117,17 @@ class Feed:
 class Donors:
     """All donors and the help desk of one rehearsal of `drive`; `tally` is up to date at any time."""
 
-    def __init__(self, door: Door, drive: str, entry: Pass, pace: Pace) -> None:
+    def __init__(
+        self,
+        door: Door,
+        drive: str,
+        entry: Pass,
+        pace: Pace,
+        *,
+        paid_patience_s: float = PAID_PATIENCE_S,
+    ) -> None:
         self.tally = Tally()
+        self._paid_patience_s = paid_patience_s
         self._door = door
         self._drive = drive
         self._entry = entry
@@ -221,7 +230,7 @@ class Donors:
 
     async def _is_paid(self, pledge_id: str, token: str) -> bool:
         """Whether the installation hears of the payment within a bounded wait."""
-        give_up = time.monotonic() + PAID_PATIENCE_S
+        give_up = time.monotonic() + self._paid_patience_s
         wait_s = 0
         while time.monotonic() < give_up:
             pledge = await self._look(pledge_id, token, wait_s)
@@ -255,7 +264,7 @@ class Donors:
 
     async def _refund(self, intention: Intention, pledge_id: str, token: str) -> None:
         if not await self._is_paid(pledge_id, token):
-            raise Refused(f"{pledge_id} was paid and is not after {PAID_PATIENCE_S:.0f} s")
+            raise Refused(f"{pledge_id} was paid and is not after {self._paid_patience_s:.0f} s")
         cents = intention.refund_cents
         body: dict[str, Any] = {"reason": "requested_by_customer"}
         body |= {"amount": as_money(cents)} if cents is not None else {}

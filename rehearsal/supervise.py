@@ -19,7 +19,7 @@ import aiohttp
 from rehearsal.stage import Stage
 from stack.deaths import Deaths
 
-READY_S: Final = 60.0
+READY_S: Final = 120.0
 _LOOK_S: Final = 0.05
 _MEASURE_S: Final = 1.0
 _STOP_S: Final = 8.0

@@ -46,7 +46,7 @@ SESSION_S: Final = float(os.environ.get("ATAA_TEST_SESSION_S", "6"))
 DONOR_EVERY_S: Final = 0.4
 LOOK_EVERY_S: Final = 0.2
 EVIDENCE_EVERY_S: Final = 0.5
-RECOVERY_S: Final = 120.0
+RECOVERY_S: Final = 180.0
 """The bound on every wait for recovery: for a slow and busy machine."""
 
 MORE: Final = 3
@@ -118,7 +118,7 @@ class Drive:
 
     def __init__(self, stage: Stage, cast: Cast, session: aiohttp.ClientSession) -> None:
         self.freshness = Freshness()
-        self.door = Door(session, stage.gateway_url)
+        self.door = Door(session, stage.gateway_url, patience_s=RECOVERY_S)
         totals = f"{stage.gateway_url}/v1/drives/{DRIVE}"
         self.overlay = Overlay(session, f"{totals}/live", self.freshness)
         self.poller = Poller(session, f"{totals}/totals")
@@ -141,7 +141,7 @@ class Drive:
         """Open the drive, and have donors come until `close`; returns when the first have given."""
         keys = json.loads((self._stage.directory / "keys.json").read_text(encoding="utf-8"))
         self._entry = await open_drive(self.door, keys, "faults")
-        self.donors = Donors(self.door, DRIVE, self._entry, Pace(0.0, 0))
+        self.donors = Donors(self.door, DRIVE, self._entry, Pace(0.0, 0), paid_patience_s=RECOVERY_S)
         works = [self._receive(), *(self.donors.serve_desk() for _ in range(DESK_CLERKS))]
         self._working = [asyncio.create_task(work) for work in works]
         await self.whole()
