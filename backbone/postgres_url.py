@@ -6,11 +6,11 @@ https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, urlencode, urlsplit
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+if TYPE_CHECKING:  # what only reads settings does without SQLAlchemy
+    from sqlalchemy import URL
 
 _MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
@@ -30,15 +30,17 @@ def split_tls(url: URL) -> tuple[URL, dict[str, Any]]:
 def check(address: str) -> None:
     """Raises ValueError, in words for a person, where it cannot be the address of a PostgreSQL database."""
     try:
-        url = make_url(address)
-    except (ArgumentError, ValueError):
+        url = urlsplit(address)
+        _ = url.port  # a word instead of a number raises
+    except ValueError:
         raise ValueError("must be postgresql://user:password@host:port/database") from None
-    mode = url.query.get("sslmode", "prefer")
+    query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+    mode = query.get("sslmode", "prefer")
     if mode not in _MODES:
         raise ValueError(f"sslmode must be one of {', '.join(_MODES)}")
     for name in _FILES:
-        file = url.query.get(name)
-        if isinstance(file, str) and not Path(file).is_file():
+        file = query.get(name)
+        if file is not None and not Path(file).is_file():
             raise ValueError(f"{name}: there is no file {file}")
-    if mode in ("verify-ca", "verify-full") and "sslrootcert" not in url.query:
+    if mode in ("verify-ca", "verify-full") and "sslrootcert" not in query:
         raise ValueError(f"sslmode={mode} needs sslrootcert, the PEM of the authorities to trust")

@@ -17,10 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from backbone.postgres_url import split_tls
 from stack.layout import HOST, Layout
@@ -165,6 +161,11 @@ async def _connected(layout: Layout) -> Any:
 
 async def why_not(address: str) -> str:
     """Why somebody's database does not let us in, in one line; empty where it does."""
+    # Imported where it is used: no other command of the stack needs it.
+    from sqlalchemy import NullPool, make_url
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+    from sqlalchemy.ext.asyncio import create_async_engine
+
     url, tls = split_tls(make_url(address))
     engine = create_async_engine(url, poolclass=NullPool, connect_args={**tls, "timeout": THEIRS_S})
     try:
