@@ -13,6 +13,7 @@ import pytest
 
 from backbone.bus import BusUnavailable, EventBus, Message, Subscription
 from backbone.bus_kafka import CLOSE_S, KafkaBus
+from tests.conftest import Recovered
 from tests.real import KafkaNode, Missing, fresh_topics, kafka_bootstrap, make_topics, without
 from tests.waiting import until
 
@@ -63,7 +64,7 @@ def node(tmp_path: Path) -> Iterator[KafkaNode]:
     started.kill()
 
 
-async def test_a_refused_message_poisons_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_refused_message_poisons_no_other(recovered: Recovered) -> None:
     async with fresh_topics("others") as (bootstrap, prefix), a_bus(bootstrap, prefix) as bus:
         await make_topics(bootstrap, f"{prefix}notes", **{"max.message.bytes": "2000"})
         heard = await bus.follow(["notes"], "beginning")
@@ -74,8 +75,7 @@ async def test_a_refused_message_poisons_no_other(capsys: pytest.CaptureFixture[
         await said_until_acknowledged(bus, "after")
         took = time.monotonic() - began
         assert await heard_until(heard, {"before", "after"}) == {"before", "after"}
-    with capsys.disabled():
-        print(f"\n[recovery] a poisoned producer: a new one spoke after {took:.2f} s")  # noqa: T201
+    recovered(f"a poisoned producer: a new one spoke after {took:.2f} s")
 
 
 async def test_reading_a_topic_that_is_not_there_says_so() -> None:
@@ -87,7 +87,7 @@ async def test_reading_a_topic_that_is_not_there_says_so() -> None:
 
 
 async def test_nothing_waits_for_a_broker_that_hangs_and_all_goes_on_when_it_wakes(
-    node: KafkaNode, capsys: pytest.CaptureFixture[str]
+    node: KafkaNode, recovered: Recovered
 ) -> None:
     await make_topics(node.address, "notes")
     async with a_bus(node.address) as bus:
@@ -111,12 +111,11 @@ async def test_nothing_waits_for_a_broker_that_hangs_and_all_goes_on_when_it_wak
         spoke = time.monotonic() - began
         await heard_until(heard, {"after"})
         took = time.monotonic() - began
-    with capsys.disabled():
-        print(f"\n[recovery] a hanging broker woke: spoken after {spoke:.2f} s, heard after {took:.2f} s")  # noqa: T201
+    recovered(f"a hanging broker woke: spoken after {spoke:.2f} s, heard after {took:.2f} s")
 
 
 async def test_a_broker_killed_and_started_again_loses_nothing_acknowledged(
-    node: KafkaNode, capsys: pytest.CaptureFixture[str]
+    node: KafkaNode, recovered: Recovered
 ) -> None:
     await make_topics(node.address, "notes")
     async with a_bus(node.address) as bus:
@@ -133,5 +132,4 @@ async def test_a_broker_killed_and_started_again_loses_nothing_acknowledged(
         took = time.monotonic() - began
         everything = await bus.follow(["notes"], "beginning")
         assert {"before", "after"} <= await heard_until(everything, {"before", "after"})
-    with capsys.disabled():
-        print(f"\n[recovery] a killed broker listened again: heard after {took:.2f} s")  # noqa: T201
+    recovered(f"a killed broker listened again: heard after {took:.2f} s")

@@ -18,6 +18,7 @@ from sqlalchemy import select, text
 from backbone.database import Database
 from backbone.outbox import announce
 from tests.backbone.notes import Note, Noted, open_database
+from tests.conftest import Recovered
 from tests.real import fresh_postgres, fresh_topics
 from tests.waiting import until
 
@@ -98,57 +99,54 @@ async def town() -> AsyncIterator[Town]:
             await replica.wait()
 
 
-async def took_to(town: Town, what: str, capsys: pytest.CaptureFixture[str]) -> float:
+async def took_to(town: Town, what: str, recovered: Recovered) -> float:
     began = time.monotonic()
     await town.say()
     await until(town.all_noted, 60)
     took = time.monotonic() - began
-    with capsys.disabled():
-        print(f"\n[recovery] {what}: everything noted after {took:.1f} s (session {SESSION_S:.0f} s)")  # noqa: T201
+    recovered(f"{what}: everything noted after {took:.1f} s (session {SESSION_S:.0f} s)")
     return took
 
 
 @pytest.mark.parametrize("killed", [0, 1])
 async def test_the_other_takes_over_from_one_that_is_killed(
-    town: Town, killed: int, capsys: pytest.CaptureFixture[str]
+    town: Town, killed: int, recovered: Recovered
 ) -> None:
     assert await town.relays() == 1
     town.replicas[killed].kill()
     await town.replicas[killed].wait()
-    await took_to(town, "the relay's owner killed" if killed == 0 else "the other replica killed", capsys)
+    await took_to(town, "the relay's owner killed" if killed == 0 else "the other replica killed", recovered)
     assert await town.relays() == 1
     await town.start()
     await until(town.shared, 30)
 
 
 async def test_a_zombie_that_wakes_after_its_session_does_nothing_twice(
-    town: Town, capsys: pytest.CaptureFixture[str]
+    town: Town, recovered: Recovered
 ) -> None:
     zombie = town.replicas[1]
     await town.say(600)
     zombie.send_signal(signal.SIGSTOP)
-    await took_to(town, "a replica asleep", capsys)
+    await took_to(town, "a replica asleep", recovered)
     zombie.send_signal(signal.SIGCONT)
-    await took_to(town, "the sleeper woke", capsys)
+    await took_to(town, "the sleeper woke", recovered)
     await until(town.shared, 30)
     assert await town.relays() == 1
 
 
-async def test_the_other_takes_over_from_a_relay_that_is_asleep(
-    town: Town, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_the_other_takes_over_from_a_relay_that_is_asleep(town: Town, recovered: Recovered) -> None:
     """A process that is stopped does not die: its lock ends because it is silent."""
     sleeper = town.replicas[0]
     await town.say(600)
     sleeper.send_signal(signal.SIGSTOP)
-    await took_to(town, f"the relay's owner asleep (silent {SILENT_S:.0f} s)", capsys)
+    await took_to(town, f"the relay's owner asleep (silent {SILENT_S:.0f} s)", recovered)
     sleeper.send_signal(signal.SIGCONT)
-    await took_to(town, "the relay's owner woke", capsys)
+    await took_to(town, "the relay's owner woke", recovered)
     await until(town.shared, 30)
     assert await town.relays() == 1
 
 
-async def test_cut_connections_cost_nothing(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_cut_connections_cost_nothing(town: Town, recovered: Recovered) -> None:
     await town.say(600)
     cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                " WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip
@@ -156,5 +154,5 @@ async def test_cut_connections_cost_nothing(town: Town, capsys: pytest.CaptureFi
         async with town.database.transaction() as session:
             await session.execute(cut)
         await town.say(50)
-    await took_to(town, "all database connections cut three times", capsys)
+    await took_to(town, "all database connections cut three times", recovered)
     assert await town.relays() == 1

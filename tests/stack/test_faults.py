@@ -22,6 +22,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from stack.topics import read_topics
+from tests.conftest import Recovered
 from tests.stack.drive import SERVICES, SESSION_S, Drive, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,14 +49,13 @@ async def drive(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Drive
 
 
 @pytest.fixture
-def tell(drive: Drive, capsys: pytest.CaptureFixture[str]) -> Tell:
+def tell(drive: Drive, recovered: Recovered) -> Tell:
     """Wait until all is whole again after a fault that is over, and say how long that took."""
 
     async def told(what: str, over_at: float) -> None:
         await drive.whole()
         took = time.monotonic() - over_at
-        with capsys.disabled():
-            print(f"\n[recovery] {what}: whole again after {took:.1f} s (session {SESSION_S:.0f} s)")  # noqa: T201
+        recovered(f"{what}: whole again after {took:.1f} s (session {SESSION_S:.0f} s)")
 
     return told
 
