@@ -102,6 +102,9 @@ def status() -> None:
     for one in found:
         table.add_row(*_row(one))
     console.print(table)
+    for one in found:
+        if one.given_up:
+            console.print(f"{one.name} kept dying: make stack-logs ARGS={one.name}, then make stack.")
     ours = [one for one in found if one.name in read_json(directory / "parts.json")]
     raise typer.Exit(0 if ours and all(one.ready for one in ours) else 1)
 
@@ -109,7 +112,7 @@ def status() -> None:
 def _row(one: Condition) -> tuple[str, ...]:
     port, restarts = str(one.port or ""), str(one.restarts or "")
     if one.pid is None:
-        state = "given up: see its log" if one.given_up else "not running"
+        state = "given up" if one.given_up else "not running"
         return one.name, "", port, state, "", restarts, ""
     shown = {name: count for name, count in one.waiting.items() if count or name in ("outbox", "behind")}
     waiting = ", ".join(f"{name} {count}" for name, count in shown.items() if name != "backfills")

@@ -23,8 +23,8 @@ from stack.layout import write_json
 from stack.parts import Part
 
 LOOK_S: Final = 0.5
-DEATHS_ALLOWED: Final = 6
-DEATHS_WITHIN_S: Final = 300.0
+DEATHS_ALLOWED: Final = 10
+DEATHS_WITHIN_S: Final = 600.0
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 _FILE: Final = "kept.json"
