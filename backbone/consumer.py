@@ -32,6 +32,7 @@ log = structlog.get_logger()
 _HEARD = Counter("ataa_consumer_events_total", "Events handled.", ["group"])
 _DEAD = Counter("ataa_consumer_dead_letters_total", "Events given up on.", ["group"])
 _LAG = Gauge("ataa_consumer_lag_records", "Records on the bus not yet handled.", ["group", "topic"])
+_OWNED = Gauge("ataa_consumer_partitions", "Partitions this process reads.", ["group"])
 
 Handler = Callable[[Sequence[Any], AsyncSession], Awaitable[None]]
 Handlers = Mapping[type[Event], Handler]
@@ -74,6 +75,7 @@ class Consumer:
         self._pace = Pace()
         self._heard = _HEARD.labels(group)
         self._dead = _DEAD.labels(group)
+        _OWNED.labels(group).set_function(lambda: len(self.owned()))
         # Counted when it is asked for: a consumer that is stuck must not look up to date.
         for topic in topics:
             _LAG.labels(group, topic).set_function(partial(self._lag, topic))

@@ -1,0 +1,57 @@
+"""One address in front of a service's replicas, as a Kubernetes Service is: each connection goes to one."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+
+class Balancer:
+    """Hands connections in turn to those `ready`; who refuses is passed over."""
+
+    def __init__(self) -> None:
+        self.ready: list[int] = []
+        self.port = 0
+        self._turn = 0
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Listen on a free port of the loopback."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Cut everything off."""
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._open):
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            self._turn += 1
+            turn = self._turn % max(1, len(self.ready))
+            for port in [*self.ready[turn:], *self.ready[:turn]]:
+                with suppress(OSError):
+                    onward = await asyncio.open_connection("127.0.0.1", port)
+                    self._open.add(onward[1])
+                    try:
+                        await asyncio.gather(_carry(reader, onward[1]), _carry(onward[0], writer))
+                    finally:
+                        self._open.discard(onward[1])
+                    return
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Bytes from one end to the other, until either is gone."""
+    with suppress(OSError):
+        while piece := await reader.read(65_536):
+            writer.write(piece)
+            await writer.drain()
+    with suppress(OSError, RuntimeError):
+        writer.close()
