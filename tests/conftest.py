@@ -1,4 +1,4 @@
-"""One set of real servers a test run, and the recoveries measured in it, printed at its end."""
+"""One set of real servers a test run, ports nobody else has, the longest first; recoveries are printed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,48 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
-from tests import real
+from tests import real, turns
+from tests.ports import FOLDER, free_port
+
+# An example may take as long as a busy machine takes: no test of ours is about that.
+settings.register_profile("ataa", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ataa")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The controller makes the folder in which its workers leave word of what they started."""
     if not hasattr(config, "workerinput"):
-        os.environ[real.FOLDER] = tempfile.mkdtemp(prefix="ataa-tests-")
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="ataa-tests-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput") and (folder := os.environ.pop(real.FOLDER, None)):
+    if not hasattr(config, "workerinput") and (folder := os.environ.pop(FOLDER, None)):
         real.stop_all(Path(folder))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=turns.place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Who runs what, and when."""
+    return turns.Turns(config, log)
+
+
+@pytest.fixture(scope="session")
+def unused_tcp_port_factory() -> Callable[[], int]:
+    """Instead of pytest-asyncio's, whose ports the system may give to another in the meantime."""
+    return free_port
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """Instead of pytest-asyncio's, likewise."""
+    return free_port()
 
 
 Recovered = Callable[[str], None]

@@ -31,9 +31,9 @@ from sqlalchemy import make_url
 
 from backbone.bus import PARTITIONS
 from stack import kafka, missing
+from tests.ports import FOLDER, free_port
 from tests.waiting import until
 
-FOLDER: Final = "ATAA_TEST_SERVERS"
 START_S: Final = 120.0
 ROOT: Final = Path(__file__).parents[1]
 
@@ -151,13 +151,6 @@ def stop_all(folder: Path) -> None:
                     os.kill(pid, 0)
                     time.sleep(0.05)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that was free just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 # Kafka

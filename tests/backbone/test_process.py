@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,15 +13,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.waiting import until
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
@@ -38,7 +32,7 @@ def refusal(module: str, tmp_path: Path, **settings: str) -> str:
         env=environment(tmp_path, settings),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert ended.returncode == 2, ended.stderr
@@ -99,7 +93,7 @@ def running(module: str, tmp_path: Path, port_name: str, **settings: str) -> Ite
     try:
         yield f"http://127.0.0.1:{port}", log
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0, log.read_text()
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
     finally:
         process.kill()
         process.wait()
@@ -118,13 +112,13 @@ async def test_giving_is_ready_without_kafka_and_the_log_says_that_it_is_away(tm
         async def ready() -> bool:
             return (await status(f"{url}/readyz"))[0] == 200
 
-        await until(ready, 20)
+        await until(ready)
         await until(lambda: "process.kafka_away" in log.read_text())
 
 
 async def test_what_shows_totals_is_not_ready_before_kafka_is_there(tmp_path: Path) -> None:
     with running("services.leaderboard", tmp_path, "ATAA_LEADERBOARD_PORT") as (url, log):
-        await until(lambda: "process.opened" in log.read_text(), 20)
+        await until(lambda: "process.opened" in log.read_text())
         assert await status(f"{url}/readyz") == (503, "not ready: Kafka\n")
         assert (await status(f"{url}/livez"))[0] == 200
 
@@ -135,7 +129,7 @@ async def test_a_database_that_is_away_is_asked_again_and_readiness_says_so(tmp_
         url,
         log,
     ):
-        await until(lambda: "process.database_away" in log.read_text(), 20)
+        await until(lambda: "process.database_away" in log.read_text())
         assert await status(f"{url}/readyz") == (503, "not ready: the database\n")
         assert (await status(f"{url}/livez"))[0] == 200
         code, words = await status(f"{url}/v1/drives/winter")

@@ -8,10 +8,7 @@ import itertools
 import json
 import os
 import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +17,9 @@ from typing import Any
 import aiohttp
 
 from backbone.caller import sign_caller
-from tests.waiting import until
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
+from tests.warm import WarmProcess
 
 ROOT = Path(__file__).parents[2]
 STRIPE_KEY = "sk_test_of_the_tests"
@@ -28,14 +27,6 @@ WEBHOOK_SECRET = "whsec_of_the_tests"
 ADMIN_KEY = "ak_admin_0123456789abcdefghij"
 
 _intentions = itertools.count()
-
-
-def free_port() -> int:
-    """A port nobody listens on at the moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -55,8 +46,8 @@ class System:
     settings: dict[str, str] = field(default_factory=dict)
     gateway_port: int = field(default_factory=free_port)
     sandbox_port: int = field(default_factory=free_port)
-    embedded: subprocess.Popen[bytes] | None = None
-    sandbox: subprocess.Popen[bytes] | None = None
+    embedded: WarmProcess | None = None
+    sandbox: WarmProcess | None = None
     client: aiohttp.ClientSession = field(init=False)
 
     @property
@@ -97,21 +88,14 @@ class System:
             self.sandbox = self._spawn(
                 "rehearsal.sandbox", "sandbox.log", "--data", str(self.folder / "sandbox.db")
             )
-            await until(lambda: self._answers(f"{self.sandbox_url}/livez"), 20)
-        self.embedded = self._spawn("embedded", "embedded.log", **settings)
-        await until(lambda: self._answers(f"{self.url}/readyz"), 30)
+            await until(lambda: self._answers(f"{self.sandbox_url}/livez"))
+        self.embedded = starting = self._spawn("embedded", "embedded.log", **settings)
+        to_crash = "ATAA_CRASH_AT" in settings  # which it may do before it answers, with what waited for it
+        await until(lambda: (to_crash and starting.poll() is not None) or self._answers(f"{self.url}/readyz"))
 
-    def _spawn(self, module: str, log: str, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, module: str, log: str, *arguments: str, **settings: str) -> WarmProcess:
         self.folder.mkdir(exist_ok=True)
-        with (self.folder / log).open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                cwd=ROOT,
-                env=self.environment() | settings,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        return WarmProcess(module, list(arguments), self.environment() | settings, self.folder / log)
 
     async def _answers(self, url: str) -> bool:
         if self.embedded is not None and self.embedded.poll() is not None:
@@ -127,13 +111,13 @@ class System:
         """End the embedded process; its exit status."""
         assert self.embedded is not None
         self.embedded.send_signal(signal_number)
-        return self.embedded.wait(30)
+        return self.embedded.wait(PATIENCE_S)
 
-    async def died(self, within_s: float = 30) -> None:
+    async def died(self) -> None:
         """Wait for the embedded process to have been killed at its crash point."""
         process = self.embedded
         assert process is not None
-        await until(lambda: process.poll() is not None, within_s)
+        await until(lambda: process.poll() is not None)
         assert process.returncode == -signal.SIGKILL, self.log[-2000:]
         self.embedded = None
 
@@ -202,7 +186,7 @@ class System:
                 assert made.status in {201, 500, 503}, made.body
             return None
 
-        found: dict[str, Any] = await until(promised, 60)
+        found: dict[str, Any] = await until(promised, 2 * PATIENCE_S)
         return found
 
     async def pay(self, pledge: Mapping[str, Any], card: str = "4242424242424242") -> Any:
@@ -223,7 +207,7 @@ class System:
         assert answer.status == 200, answer.body
         return dict(answer.body)
 
-    async def raised(self, drive: str, value: str, within_s: float = 20) -> dict[str, Any]:
+    async def raised(self, drive: str, value: str) -> dict[str, Any]:
         """The totals once they say `value`."""
 
         async def there() -> dict[str, Any] | None:
@@ -231,7 +215,7 @@ class System:
             return totals if totals["raised"]["value"] == value else None
 
         try:
-            found: dict[str, Any] = await until(there, within_s)
+            found: dict[str, Any] = await until(there)
         except TimeoutError as error:
             raise AssertionError(f"raised {(await self.totals(drive))['raised']}, not {value}") from error
         return found
@@ -262,7 +246,7 @@ class System:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
-    async def agree(self, within_s: float = 40) -> dict[str, str]:
+    async def agree(self) -> dict[str, str]:
         """The books once all owners tell the same story and nothing is on its way; fails if they never do."""
 
         async def settled() -> dict[str, dict[str, str]] | None:
@@ -271,7 +255,7 @@ class System:
             return books if same and await self.quiet() else None
 
         try:
-            found: dict[str, dict[str, str]] = await until(settled, within_s)
+            found: dict[str, dict[str, str]] = await until(settled, 2 * PATIENCE_S)
         except TimeoutError as error:
             quiet = {name: await self.internal(name, "/internal/quiet") for name in SERVICES}
             raise AssertionError(f"the books differ: {await self.books()}, {quiet}") from error
@@ -288,7 +272,7 @@ class System:
 
     async def settled_rows(self) -> dict[str, int]:
         """The rows once nothing is on its way, to see that nothing was stored."""
-        await until(self.quiet, 20)
+        await until(self.quiet)
         return self.rows()
 
     def rows(self) -> dict[str, int]:

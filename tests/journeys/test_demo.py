@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
 import sys
-from asyncio import create_subprocess_exec, subprocess
+from asyncio import create_subprocess_exec
 from pathlib import Path
 from typing import Any
 
-from tests.journeys.system import ROOT, free_port
-from tests.waiting import until
+from tests.journeys.system import ROOT
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
 
 
 async def test_a_kill_in_the_middle_of_the_demo_loses_nothing(tmp_path: Path) -> None:
@@ -23,20 +25,27 @@ async def test_a_kill_in_the_middle_of_the_demo_loses_nothing(tmp_path: Path) ->
         "ATAA_SANDBOX_PORT": str(free_port()),
         "PYTHONPATH": str(ROOT),
     }
-    demo = await create_subprocess_exec(
-        *(sys.executable, "-m", "rehearsal", "demo", "--exit"),
-        *("--seconds", "6", "--rush-seconds", "4", "--gifts", "300"),
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    log = tmp_path / "demo" / "sandbox.db"
-    first = await until(lambda: _embedded(tmp_path), 30)
-    await until(lambda: log.exists() and _gifts(environment) > 20, 30)
-    os.kill(first, signal.SIGKILL)
-    output, _ = await demo.communicate()
-    assert demo.returncode == 0, output.decode()[-3000:]
+    with (tmp_path / "said").open("wb") as said:
+        demo = await create_subprocess_exec(
+            *(sys.executable, "-m", "rehearsal", "demo", "--exit"),
+            *("--seconds", "6", "--rush-seconds", "4", "--gifts", "300"),
+            cwd=tmp_path,
+            env=environment,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        first = await until(lambda: _embedded(tmp_path), 2 * PATIENCE_S)
+        await until(lambda: demo.returncode is not None or _gifts(environment) > 20, 2 * PATIENCE_S)
+        os.kill(first, signal.SIGKILL)
+        await asyncio.wait_for(demo.wait(), 4 * PATIENCE_S)
+    finally:
+        if demo.returncode is None:
+            demo.kill()
+            await demo.wait()
+        output = (tmp_path / "said").read_text()
+        print(output)  # noqa: T201 - shown where the test fails
+    assert demo.returncode == 0
     assert _embedded(tmp_path) != first
     report = json.loads((tmp_path / "demo-report.json").read_text())
     assert report["stack"] == "embedded"

@@ -227,7 +227,7 @@ async def running(
         yield Leaderboard(service, bus, door)
     finally:
         stop.set()
-        await bus.publish_watermarks("pledges", NOON, [0])  # wakes the consumer, which waits in fetch
+        await bus.publish_watermarks("pledges", NOON, [0])  # wakes who waits in fetch
         await working
         await service.close()
         await bus.close()

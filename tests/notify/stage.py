@@ -90,11 +90,12 @@ class Stage:
         """Notify up and working, on the data of `folder`."""
         settings = NotifySettings(
             data_dir=self.folder,
+            database_synchronous="OFF",
             internal_secret=SecretStr("s" * 20),
             receipt_from="Winter <receipts@winter.example>",
             **{"receipts_per_s": 100.0, **self._settings},
         )
-        self.bus = SqliteBus(self.folder / "bus.db")
+        self.bus = SqliteBus(self.folder / "bus.db", synchronous="OFF")
         self.service = compose(settings, self.bus, self.pledges, clock=self.clock)
         self.service.workers = [worker for worker in self.service.workers if worker.name not in without]
         await self.service.start()
@@ -104,6 +105,7 @@ class Stage:
             yield self
         finally:
             stop.set()
+            await self.bus.publish_watermarks("drive-log", AT, [0])  # wakes who waits in fetch
             await working
             await self.service.close()
             await self.bus.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import email
 import os
-import socket
 from collections.abc import AsyncIterator, Iterator
 from email.message import EmailMessage
 from email.policy import default
@@ -22,6 +21,7 @@ from backbone import ids
 from services.notify.post import Failure, FolderPost, Letter, Post, SmtpPost, read_mail_server, read_sender
 from services.notify.settings import NotifySettings
 from tests.notify.stage import Stage, counted
+from tests.ports import free_port
 
 
 class Mailbox:
@@ -56,16 +56,10 @@ def mailbox() -> Mailbox:
 @pytest.fixture
 def server(mailbox: Mailbox) -> Iterator[str]:
     """A mail server of its own; its address."""
-    controller = Controller(mailbox, hostname="127.0.0.1", port=_free_port())
+    controller = Controller(mailbox, hostname="127.0.0.1", port=free_port())
     controller.start()
     yield f"smtp://127.0.0.1:{controller.port}"
     controller.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Received(Protocol):
@@ -124,7 +118,7 @@ async def test_a_refused_recipient_fails_for_good_and_alone(server: str, mailbox
 
 
 async def test_a_mail_server_that_is_away_fails_every_letter_for_now() -> None:
-    post = SmtpPost(read_mail_server(f"smtp://127.0.0.1:{_free_port()}"))
+    post = SmtpPost(read_mail_server(f"smtp://127.0.0.1:{free_port()}"))
     outcomes = await post.deliver([letter("a"), letter("b")])
     assert all(isinstance(one, Failure) and not one.final for one in outcomes)
 
@@ -137,7 +131,7 @@ async def test_a_mail_server_that_closes_fails_the_rest_for_now(server: str, mai
 
 
 async def test_a_mail_server_that_is_away_gets_the_receipt_later(tmp_path: Path, mailbox: Mailbox) -> None:
-    port = _free_port()
+    port = free_port()
     stage = Stage(tmp_path, smtp_url=SecretStr(f"smtp://127.0.0.1:{port}"))
     payment = ids.new("pay")
     await stage.owe(counted(payment, pledge=stage.donor()))
@@ -167,7 +161,7 @@ async def guarded(mailbox: Mailbox) -> AsyncIterator[str]:
         return AuthResult(success=login.login == b"winter" and login.password == b"p@ss", handled=False)
 
     controller = Controller(
-        mailbox, hostname="127.0.0.1", port=_free_port(), auth_required=True, auth_require_tls=False,
+        mailbox, hostname="127.0.0.1", port=free_port(), auth_required=True, auth_require_tls=False,
         authenticator=check,
     )  # fmt: skip
     await asyncio.to_thread(controller.start)

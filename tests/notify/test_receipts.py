@@ -20,6 +20,7 @@ from backbone.money import Money
 from backbone.peer import PeerUnavailable
 from services.notify.domain import RETRY_AFTER_S
 from tests.notify.stage import Stage, counted
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -172,5 +173,5 @@ asyncio.run(main())
 """
     environment = os.environ | {"ATAA_CRASH_AT": "notify.receipts.after_send", "PYTHONPATH": "."}
     return subprocess.run(
-        [sys.executable, "-c", script, str(folder), pledge], env=environment, timeout=20, check=False
+        [sys.executable, "-c", script, str(folder), pledge], env=environment, timeout=PATIENCE_S, check=False
     ).returncode

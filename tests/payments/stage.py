@@ -183,18 +183,30 @@ class Stage:
             books = await answer.json()
         return {currency: _net(each) for currency, each in books.items()}
 
+    async def agreed(self) -> dict[str, str]:
+        """The books once they are the witness's and nothing is left to be done; fails if they never are."""
+
+        async def agree() -> dict[str, str] | None:
+            before = await self.witness()
+            return before if await self._rests() and before == await self.books() else None
+
+        try:
+            found: dict[str, str] = await until(agree)
+        except TimeoutError as error:
+            raise AssertionError(f"{await self.books()} is not {await self.witness()}") from error
+        return found
+
     async def faults(self, **faults: Any) -> None:
         async with self.http.post(f"{self.sandbox}/_sandbox/faults", json=faults) as answer:
             assert answer.status == 200, await answer.text()
 
-    async def quiet(self, timeout_s: float = 10.0) -> None:
+    async def quiet(self) -> None:
         """Wait until nothing is left to be done."""
 
-        async def nothing() -> bool:
-            waiting = (await self.ask("GET", "/internal/quiet")).json()
-            return not any(waiting.values())
+        await until(self._rests)
 
-        await until(nothing, timeout_s)
+    async def _rests(self) -> bool:
+        return not any((await self.ask("GET", "/internal/quiet")).json().values())
 
 
 def _net(books: Mapping[str, str]) -> str:
@@ -232,6 +244,7 @@ async def running(folder: Path, *, port: int = 0, **settings: Any) -> AsyncItera
             yield stage
         finally:
             stop.set()
+            await bus.publish_watermarks("pledges", datetime.now(UTC), [0])  # wakes who waits in fetch
             http_server.should_exit = True
             await asyncio.gather(working, serving, listening)
             await service.close()

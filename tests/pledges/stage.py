@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -161,15 +162,19 @@ class Stage:
             yield
         finally:
             stop.set()
+            await self.bus.publish_watermarks("payments", datetime.now(UTC), [0])  # wakes who waits in fetch
             await work
 
 
 @asynccontextmanager
 async def on_stage(folder: Path, clock: FrozenClock | None = None) -> AsyncIterator[Stage]:
     """Pledges, started on the data of `folder`, without its workers."""
-    bus = SqliteBus(folder / "bus.db")
+    bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = PledgesSettings(
-        data_dir=folder, internal_secret=SecretStr(SECRET), token_secret=SecretStr("t" * 20)
+        data_dir=folder,
+        database_synchronous="OFF",
+        internal_secret=SecretStr(SECRET),
+        token_secret=SecretStr("t" * 20),
     )
     service = compose(settings, bus, **({"clock": clock} if clock else {}))
     await service.start()

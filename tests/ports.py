@@ -1,0 +1,45 @@
+"""Ports for servers a test starts later, in a process of their own.
+
+Not those the system hands out by itself: between the question which port is free and the server's
+start, or while a killed server is away, another test's server could be given it. A run hands each port
+out once, whichever worker asks, from below those of the system and of the stacks in `tests/stack`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+FOLDER: Final = "ATAA_TEST_SERVERS"
+"""The environment variable that names the folder a run's workers share."""
+
+_FIRST: Final = 10_000
+_PORTS: Final = 14_000
+
+
+def free_port() -> int:
+    """A TCP port of the loopback which nobody uses and this run gives to nobody else."""
+    with (Path(os.environ[FOLDER]) / "last_port").open("a+") as word:
+        fcntl.flock(word, fcntl.LOCK_EX)
+        word.seek(0)
+        port = int(word.read() or _FIRST + os.getpid() * 97 % _PORTS)  # another run begins elsewhere
+        for _ in range(_PORTS):
+            port = _FIRST + (port + 1 - _FIRST) % _PORTS
+            if _is_free(port):
+                break
+        word.truncate(0)
+        word.write(str(port))
+    return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
