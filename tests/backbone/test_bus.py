@@ -15,7 +15,7 @@ from backbone.bus import PARTITIONS, EventBus, Message, Partition, Record, Subsc
 from backbone.bus_kafka import KafkaBus
 from backbone.bus_sqlite import SqliteBus
 from tests.real import fresh_topics
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
@@ -52,7 +52,7 @@ async def read(subscription: Subscription, count: int) -> list[Record]:
     """`count` records that say something; fails when they do not come."""
     found: list[Record] = []
     while len(found) < count:
-        records = await subscription.fetch(100, 5.0)
+        records = await subscription.fetch(100, PATIENCE_S)
         assert records, f"only {len(found)} of {count} came"
         found += [record for record in records if record.name]
     return found
@@ -136,7 +136,7 @@ async def test_members_of_a_group_share_the_partitions_and_take_over_those_of_on
     other = await bus.subscribe("readers", ["notes", "others"])
     await bus.publish([message(f"k{n}", str(n)) for n in range(60)])
     found: list[Record] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while len(found) < 60 or not shared(one, other):
             for member in (one, other):
                 records = [record for record in await member.fetch(100, 0.1) if record.name]
@@ -183,7 +183,7 @@ async def test_snapshots_keep_the_newest_of_a_key(open_bus: OpenBus) -> None:
     reader = await bus.follow(["snapshots"], "beginning")
     newest: dict[str, bytes] = {}
     while newest != {"drv_1": b"one50", "drv_2": b"two49"}:
-        records = await reader.fetch(100, 2.0)
+        records = await reader.fetch(100, PATIENCE_S)
         assert records, newest
         newest |= {record.key: record.value for record in records if record.name}
 
@@ -197,7 +197,7 @@ async def test_a_watermark_comes_after_what_it_covers(open_bus: OpenBus) -> None
     await bus.publish_watermarks("notes", later, list(range(PARTITIONS)))
     seen: list[tuple[bytes, datetime | None]] = []
     while not seen or seen[-1][1] != later:
-        records = await subscription.fetch(1, 5.0)
+        records = await subscription.fetch(1, PATIENCE_S)
         assert records
         seen += [(r.value, r.watermark) for r in records if r.partition.number == partition_of("k")]
     values = [value for value, _ in seen if value]
@@ -216,7 +216,7 @@ async def test_lag_counts_what_was_not_fetched(open_bus: OpenBus) -> None:
     bus = await open_bus()
     subscription = await bus.subscribe("readers", ["notes"])
     await bus.publish([message("k", str(n)) for n in range(9)])
-    assert len(await subscription.fetch(4, 5.0)) == 4
+    assert len(await subscription.fetch(4, PATIENCE_S)) == 4
     await until(lambda: sum(subscription.lag().values()) == 5)
 
 

@@ -17,6 +17,7 @@ from backbone.idempotency import Key, KeyReused, StillRunning, Stored
 from backbone.inbox import Fenced, advance, remember
 from tests.backbone.notes import DOORS, Note, noted, open_database, sqlite_url
 from tests.real import fresh_postgres
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -57,7 +58,7 @@ async def test_a_reader_sees_the_past_while_a_writer_writes_and_neither_waits(da
     await note(database, "before")
     async with database.transaction() as session:
         await session.execute(insert(Note), [{"about": "k", "text": "during"}])
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             assert await noted(database) == [("k", "before")]
     assert [text for _, text in await noted(database)] == ["before", "during"]
 
@@ -80,7 +81,7 @@ async def test_a_cancelled_writer_leaves_no_lock_behind(database: Database) -> N
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_S):
         await note(database, "after")
 
 

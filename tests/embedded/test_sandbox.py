@@ -49,6 +49,6 @@ async def test_a_sandbox_that_was_killed_comes_back_and_one_that_is_left_goes(
             except aiohttp.ClientError:
                 return False
 
-        assert await until(answers_anew, 20.0)
+        assert await until(answers_anew)
         assert len(sandboxes(port)) == 1
     assert sandboxes(port) == []

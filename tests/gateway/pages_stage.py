@@ -20,6 +20,7 @@ from gateway.pages import (
     thanks_page,
 )
 from gateway.pages.assets import Receive, Scope, Send
+from tests.waiting import PATIENCE_S
 
 DRIVE = "drv_01winter"
 Answer = tuple[int, dict[str, str], object]
@@ -184,7 +185,7 @@ async def on_stage(stage: Stage, port: int = 0) -> AsyncIterator[Stage]:
     config = uvicorn.Config(stage, host="127.0.0.1", port=port, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
             await asyncio.sleep(0.01)
     stage.base = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"

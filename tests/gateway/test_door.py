@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.stage import ADMIN, PLEDGE, Stage, bearer, gateway
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 ROOT = {**bearer(ADMIN), "Idempotency-Key": "k1", "Content-Type": "application/json"}
 PLEDGES = "/v1/drives/winter/pledges"
@@ -19,7 +19,7 @@ async def raw(stage: Stage, sent: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
     try:
         writer.write(sent)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             return await reader.read()
     finally:
         writer.close()

@@ -18,7 +18,7 @@ from gateway import listener as listeners
 from gateway.listener import Batch, Listener, Row
 from gateway.live import Hub
 from tests.gateway.stage import DRIVE, Heard, Stage, gateway, log_row
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 LIVE = "/v1/drives/winter/live"
 
@@ -30,7 +30,7 @@ class Reading:
         self.reply = reply
         self._text = ""
 
-    async def next(self, within_s: float = 3.0) -> tuple[str, str | None, Any]:
+    async def next(self, within_s: float = PATIENCE_S) -> tuple[str, str | None, Any]:
         """The next frame that is not a comment."""
         async with asyncio.timeout(within_s):
             while True:

@@ -26,7 +26,7 @@ async def sequence(stage: Stage, expected: int) -> None:
     async def reached() -> bool:
         return bool((await stage.get(TOTALS))[2]["sequence"] == expected)
 
-    await until(reached, 3)
+    await until(reached)
 
 
 async def test_a_known_drive_without_a_snapshot_shows_zeros(stage: Stage) -> None:
@@ -103,7 +103,7 @@ async def test_only_what_is_newer_is_taken(stage: Stage) -> None:
         async def heard(expected: int = number + 1) -> bool:
             return bool((await stage.get(f"/v1/drives/{other}/totals"))[2].get("sequence") == expected)
 
-        await until(heard, 3)
+        await until(heard)
         _, headers, totals = await stage.get(f"/v1/drives/{DRIVE}/totals")
         taken.append((headers["ETag"], totals["raised"]["value"]))
     assert taken == [

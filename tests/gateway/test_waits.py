@@ -9,7 +9,7 @@ import pytest
 from backbone import ids
 from gateway.waits import compose, wait_of
 from tests.gateway.stage import ADMIN, PLEDGE, Stage, bearer, pledge
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 CHECKOUT = {
     "url": "https://pay.example/1",
@@ -79,7 +79,7 @@ async def test_a_post_with_prefer_wait_is_held_until_the_checkout_is_there(stage
     await until(lambda: len(questions(stage)) >= 2)
     assert not held.done()
     checkout(stage, checkout=CHECKOUT)
-    status, headers, made = await asyncio.wait_for(held, 2)
+    status, headers, made = await asyncio.wait_for(held, PATIENCE_S)
     assert (status, made["checkout"]) == (201, CHECKOUT)
     assert headers["Preference-Applied"] == "wait=5"
     assert made["token"] == f"token-of-{PLEDGE}"
@@ -118,7 +118,7 @@ async def test_all_who_wait_are_asked_about_in_one_question(stage: Stage) -> Non
     await until(lambda: any(set(asked) == set(pledge_ids) for asked in questions(stage)))
     for pledge_id in pledge_ids:
         checkout(stage, pledge_id, status="paid")
-    answers = await asyncio.wait_for(asyncio.gather(*waiting), 3)
+    answers = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
     assert {answer["status"] for _, _, answer in answers} == {"paid"}
 
 
@@ -139,7 +139,7 @@ async def test_a_read_with_prefer_wait_is_held_until_status_or_checkout_changes(
         checkout(stage, status="paid", checkout=None)
     else:
         checkout(stage, checkout=CHECKOUT)
-    status, headers, shown = await asyncio.wait_for(held, 2)
+    status, headers, shown = await asyncio.wait_for(held, PATIENCE_S)
     assert (status, headers["Preference-Applied"]) == (200, "wait=10")
     assert (shown["status"], shown["checkout"]) == {
         "pledge": ("cancelled", None), "status": ("paid", None), "checkout": ("open", CHECKOUT)
@@ -163,7 +163,7 @@ async def test_nobody_waits_through_a_drain(stage: Stage) -> None:
     held = asyncio.create_task(stage.get(BY_TOKEN, Prefer="wait=30"))
     await until(lambda: len(questions(stage)) >= 2)
     stage.service.drain.set()
-    assert (await asyncio.wait_for(held, 2))[0] == 200
+    assert (await asyncio.wait_for(held, PATIENCE_S))[0] == 200
 
 
 async def test_a_pledge_is_read_by_its_token_or_its_partners_key_and_else_does_not_exist(

@@ -206,7 +206,7 @@ async def test_a_publishable_key_gives_only_from_its_origins_and_administers_not
     assert given.status == 201
 
 
-async def test_a_revoked_key_is_refused_within_two_seconds(system: System, drive: str) -> None:
+async def test_a_revoked_key_is_refused_at_once(system: System, drive: str) -> None:
     made = await system.admin("POST", "/v1/keys", {"kind": "secret", "scopes": ["pledges"]})
     who = f"Bearer {made.body['key']}"
     path = f"/v1/drives/{drive}/pledges"
@@ -214,11 +214,8 @@ async def test_a_revoked_key_is_refused_within_two_seconds(system: System, drive
         await system.request("POST", path, GOOD, Authorization=who, Idempotency_Key=intention())
     ).status == 201
     assert (await system.admin("DELETE", f"/v1/keys/{made.body['id']}")).status in {200, 204}
-    began = time.monotonic()
-    while (
-        await system.request("POST", path, GOOD, Authorization=who, Idempotency_Key=intention())
-    ).status != 401:
-        assert time.monotonic() - began < 2
+    refused = await system.request("POST", path, GOOD, Authorization=who, Idempotency_Key=intention())
+    assert refused.status == 401
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ async def test_with_all_faults_together_the_difference_is_nothing_once_quiet(tmp
             *(give_and_maybe_take_back(system, value, n) for n, value in enumerate(values))
         )
         await system.faults()
-        books = await system.agree(80)
+        books = await system.agree()
         totals = await system.totals("faults")
         assert totals["raised"]["value"] == books["USD"]
         assert totals["donations"] >= len(gifts) // 2

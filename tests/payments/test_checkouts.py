@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from backbone.contracts import PledgeMade
 from backbone.database import Database
 from services.payments.tables import ATTEMPTS, DOORS, PAYMENTS
 from tests.payments.stage import STRIPE_KEY, Stage, a_drive, a_pledge, running
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -98,8 +100,7 @@ async def test_a_queue_has_positions_and_moves_in_order(tmp_path: Path) -> None:
         drive = a_drive()
         pledges = [a_pledge(drive) for _ in range(9)]
         await stage.tell(drive, *pledges)
-        await stage.opened(pledges[0].pledge_id)
-        last = await stage.checkout(pledges[-1].pledge_id)
+        last = await until(lambda: _when_the_first_is_open(stage, pledges))
         assert last["checkout"] is None
         assert 1 <= last["queue"]["position"] <= 9
         assert last["queue"]["eta_seconds"] >= 1
@@ -107,6 +108,14 @@ async def test_a_queue_has_positions_and_moves_in_order(tmp_path: Path) -> None:
         created = {each["client_reference_id"]: place for place, each in enumerate(await sessions(stage))}
         order = [created[pledge.pledge_id] for pledge in pledges]
         assert order == sorted(order, reverse=True)
+
+
+async def _when_the_first_is_open(stage: Stage, pledges: list[PledgeMade]) -> dict[str, Any] | None:
+    """What is known of the last pledge's checkout at a moment at which the first one's is open."""
+    ends = [pledges[0].pledge_id, pledges[-1].pledge_id]
+    found = (await stage.ask("POST", "/internal/checkouts", {"ids": ends})).json()["data"]
+    first, last = (found.get(each, {}) for each in ends)
+    return dict(last) if first.get("checkout") else None
 
 
 async def test_what_stripe_refuses_and_can_be_left_out_is_left_out(stage: Stage) -> None:

@@ -1,10 +1,41 @@
-"""Pace: a ceiling that holds, a 429 that halves it, and its recovery."""
+"""Pace: a ceiling that holds, a 429 that halves it, and its recovery; in a time that only waiting moves."""
 
 from __future__ import annotations
 
 import asyncio
+import selectors
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 
 from services.payments.pace import Pace
+
+
+class _Waits(selectors.DefaultSelector):
+    """Adds up how long it was asked to wait, and waits for nothing; a look takes a microsecond."""
+
+    waited_s = 100.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.waited_s += max(timeout or 0.0, 1e-6)
+        return super().select(0)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._waits = _Waits()
+        super().__init__(self._waits)
+
+    def time(self) -> float:
+        return self._waits.waited_s
+
+
+@pytest.fixture
+def clocked() -> Iterator[asyncio.Runner]:
+    """Runs what it is given in a time that stands still while anything computes, however slowly."""
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        yield runner
 
 
 async def admitted_within(pace: Pace, seconds: float) -> int:
@@ -22,29 +53,43 @@ async def admitted_within(pace: Pace, seconds: float) -> int:
     return count
 
 
-async def test_a_ceiling_holds() -> None:
-    assert await admitted_within(Pace(40), 0.5) <= 41  # half a second's burst, and half a second
+def test_a_ceiling_holds(clocked: asyncio.Runner) -> None:
+    admitted = clocked.run(admitted_within(Pace(40), 0.5))
+    assert 38 <= admitted <= 40  # half a second's burst, and half a second
 
 
-async def test_without_a_ceiling_nothing_waits() -> None:
+def test_without_a_ceiling_nothing_waits(clocked: asyncio.Runner) -> None:
+    async def take_turns() -> None:
+        for _ in range(5_000):
+            await pace.turn()
+
     pace = Pace(0)
     assert not pace.limited
-    assert await admitted_within(pace, 0.05) > 500
+    began = clocked.get_loop().time()
+    clocked.run(take_turns())
+    assert clocked.get_loop().time() - began < 0.001
 
 
-async def test_a_429_halves_the_rate_once_however_many_calls_it_hits() -> None:
+def test_a_429_halves_the_rate_once_however_many_calls_it_hits(clocked: asyncio.Runner) -> None:
+    async def refuse() -> None:
+        for _ in range(10):
+            pace.slow_down()
+
     pace = Pace(40)
-    await admitted_within(pace, 1.1)
-    before = pace.rate_per_s
-    for _ in range(10):
+    clocked.run(admitted_within(pace, 2.5))
+    clocked.run(refuse())
+    assert 19 <= pace.rate_per_s <= 20
+
+
+def test_a_slowed_pace_recovers(clocked: asyncio.Runner) -> None:
+    async def refuse() -> None:
         pace.slow_down()
-    assert before / 2.5 <= pace.rate_per_s <= before / 1.5
 
-
-async def test_a_slowed_pace_recovers() -> None:
     pace = Pace(20)
-    await admitted_within(pace, 1.1)
-    pace.slow_down()
+    clocked.run(admitted_within(pace, 2.5))
+    clocked.run(refuse())
     slowed = pace.rate_per_s
-    await admitted_within(pace, 0.6)
-    assert slowed < pace.rate_per_s <= 20
+    clocked.run(admitted_within(pace, 0.6))
+    assert slowed < pace.rate_per_s < 20
+    clocked.run(admitted_within(pace, 20.0))
+    assert pace.rate_per_s == 20

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbone import ids
-from backbone.contracts.payments import PaymentStatus
+from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
-from services.pledges.domain import pledge_status
+from services.pledges.domain import standing
 from tests.pledges.stage import Stage, a_pledge, on_stage
 from tests.pledges.test_payments_heard import change, heard, status_of
 
@@ -121,7 +121,7 @@ async def test_a_test_key_lists_the_pledges_of_test_drives(stage: Stage) -> None
 def test_cancelled_is_what_a_pledge_is_only_while_no_money_came(payments: list[PaymentStatus]) -> None:
     without = pledge_status(payments)
     unpaid = without in (PledgeStatus.OPEN, PledgeStatus.LAPSED)
-    assert pledge_status(payments, cancelled=True) == (PledgeStatus.CANCELLED if unpaid else without)
+    assert standing(payments, cancelled=True) == (PledgeStatus.CANCELLED if unpaid else without)
 
 
 LIVES = {

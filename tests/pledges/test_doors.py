@@ -22,6 +22,7 @@ from services.pledges.app import MIGRATIONS, compose
 from services.pledges.settings import PledgesSettings
 from services.pledges.tables import DOORS, Table
 from tests.pledges.stage import Stage, a_pledge, on_stage, usd
+from tests.waiting import PATIENCE_S
 
 DONOR = {"name": "Sara", "email": "sara@example.org", "locale": "ar"}
 
@@ -123,5 +124,5 @@ asyncio.run(main())
 """
     environment = os.environ | {"ATAA_CRASH_AT": "pledges.intake.after_commit", "PYTHONPATH": "."}
     return subprocess.run(
-        [sys.executable, "-c", script, str(folder)], env=environment, timeout=20, check=False
+        [sys.executable, "-c", script, str(folder)], env=environment, timeout=PATIENCE_S, check=False
     ).returncode

@@ -16,6 +16,7 @@ from rehearsal.console import Screen
 from rehearsal.demo import Options, perform
 from rehearsal.stage import Stage
 from rehearsal.supervise import Child, Troupe
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,7 +114,7 @@ def test_a_demo_that_is_stopped_says_so_and_leaves_nothing_running(
         said = next(line for line in demo.stdout if line.startswith(("Replaying", "demo:")))
         pids = json.loads((tmp_path / "data/demo/pids.json").read_text())
         demo.send_signal(stop)
-        rest, errors = demo.communicate(timeout=15)
+        rest, errors = demo.communicate(timeout=PATIENCE_S)
 
     assert "Replaying" in said
     assert (demo.returncode, errors) == (130, "")
@@ -143,7 +144,7 @@ def command(tmp_path: Path, *arguments: str, **settings: str) -> subprocess.Comp
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -12,6 +12,7 @@ from rehearsal.donors import Donors, Pace, Pass, Refused
 from rehearsal.door import Door, NoAnswer
 from rehearsal.gifts import DECLINED_CARD, GOOD_CARD, After, Crowd, Intention
 from tests.rehearsal.town import ADMIN, SECRET, Faults, Town
+from tests.waiting import PATIENCE_S
 
 ENTRY = Pass(SECRET, "pk_live_demo", "http://127.0.0.1:8000")
 
@@ -156,10 +157,10 @@ async def test_a_door_that_comes_back_is_found_by_the_waiting_donor(
     from aiohttp import web
 
     town = Town(base=f"http://127.0.0.1:{unused_tcp_port}")
-    donors = donors_of(town, session, patience_s=8.0)
+    donors = donors_of(town, session, patience_s=PATIENCE_S)
     giving = asyncio.create_task(donors.give(intention()))
     door = donors._door
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while door.retries < 2:  # noqa: ASYNC110 - a count, not an event
             await asyncio.sleep(0.01)
     runner = web.AppRunner(town.application())

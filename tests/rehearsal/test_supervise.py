@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from rehearsal.supervise import CannotRun, Child, Supervisor, Troupe, high_water_bytes
+from tests.waiting import PATIENCE_S, until
 
 SERVER = """
 import http.server, sys
@@ -32,13 +33,6 @@ def troupe(tmp_path: Path, unused_tcp_port_factory: Callable[[], int]) -> Troupe
         return Child(name, arguments, os.environ, tmp_path / f"{name}.log", f"http://127.0.0.1:{port}/")
 
     return Troupe(child("sandbox"), child("embedded"))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for it, at most eight seconds."""
-    async with asyncio.timeout(8):
-        while not condition():  # noqa: ASYNC110 - processes tell no one when they end
-            await asyncio.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:
@@ -104,7 +98,7 @@ async def test_a_process_that_keeps_dying_is_given_up(
     async with Supervisor(troupe, tmp_path / "pids.json", session, lambda _: None) as supervisor:
         troupe.embedded._arguments = [sys.executable, "-c", "raise SystemExit('no disk left')"]
         os.kill(troupe.embedded.pid or 0, signal.SIGKILL)
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(CannotRun, match=r"embedded keeps dying: .*no disk left"):
                 await supervisor.keep_alive()
 
@@ -118,7 +112,7 @@ async def test_a_crash_asked_for_happens_once(
 
     for _ in range(2):
         child.start()
-        child.stop(within_s=5)
+        child.stop(within_s=PATIENCE_S)
 
     assert (tmp_path / "log").read_text().split() == ["pledges.outbox.after_ack:3", "None"]
 

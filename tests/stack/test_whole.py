@@ -17,7 +17,7 @@ from backbone.caller import sign_caller
 from stack.keeper import read_kept
 from stack.layout import OFFSETS, read_json, read_ports
 from tests.stack.real import need_engines, stack
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 def free_base(first: int) -> int:
@@ -106,15 +106,15 @@ async def test_a_gift_is_counted_and_four_books_agree_though_a_service_was_kille
         giver = Giver(client, f"http://127.0.0.1:{base}", keys["admin"])
         await giver.open_drive("winter")
         await giver.give("winter", "first")
-        await until(lambda: is_raised(giver, "25.00"), 60)
+        await until(lambda: is_raised(giver, "25.00"))
 
         os.kill(pid_of(data_dir, "leaderboard"), signal.SIGKILL)
         await giver.give("winter", "second")
-        await until(lambda: is_raised(giver, "50.00"), 90)
+        await until(lambda: is_raised(giver, "50.00"), 2 * PATIENCE_S)
 
     expected = {"USD": "50.00"}
     for owner in ("pledges", "payments", "leaderboard"):
-        await until(lambda owner=owner: says(data_dir, owner, expected), 30)  # type: ignore[misc]
+        await until(lambda owner=owner: says(data_dir, owner, expected))  # type: ignore[misc]
     assert read_kept(data_dir / "stack").restarts_of("leaderboard") == 1
 
 

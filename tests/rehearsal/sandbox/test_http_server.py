@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rehearsal.sandbox.http_server import LARGEST_BODY, HttpServer, Reply, Request
+from tests.waiting import PATIENCE_S
 
 BROKEN = Reply(500, b"broken")
 
@@ -32,7 +33,7 @@ async def exchange(port: int, *parts: bytes) -> bytes:
     for part in parts:
         writer.write(part)
         await writer.drain()
-    said = await asyncio.wait_for(reader.read(), 5)
+    said = await asyncio.wait_for(reader.read(), PATIENCE_S)
     writer.close()
     return said
 
@@ -89,7 +90,7 @@ async def test_a_held_answer_is_never_sent_and_closing_does_not_wait_for_it() ->
     writer.write(b"GET /held HTTP/1.1\r\n\r\n")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.read(1), 0.2)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         await server.close()
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await reader.readexactly(1)

@@ -91,7 +91,7 @@ async def test_an_answer_lost_on_the_way_is_given_to_the_next_request_with_its_k
     headers = {"Authorization": f"Bearer {API_KEY}", "Idempotency-Key": "r.1"}
     payment = await donor.gift(1000)
     await donor.faults(timeout_after_success_rate=1)
-    short = aiohttp.ClientTimeout(total=0.3)
+    short = aiohttp.ClientTimeout(total=1.0)
     form = {"payment_intent": payment, "amount": "400"}
     with pytest.raises(TimeoutError):
         await donor.http.post(f"{donor.base}/v1/refunds", data=form, headers=headers, timeout=short)

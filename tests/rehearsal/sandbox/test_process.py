@@ -17,7 +17,7 @@ import pytest
 import stripe
 
 from tests.rehearsal.sandbox.stand import API_KEY, SECRET, Donor, Receiver
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 Process = asyncio.subprocess.Process
 Start = Callable[..., Awaitable[tuple[Process, Donor]]]
@@ -85,7 +85,7 @@ async def test_books_keys_and_waiting_webhooks_survive_a_kill(
     assert (await donor.pay(unpaid.id))["payment_status"] == "paid"
     due = {"refund.created", "refund.updated", "charge.refunded", "charge.dispute.created"}
     due |= {"payment_intent.succeeded", "checkout.session.completed"}
-    await until(lambda: due <= set(receiver.types), within_s=4)
+    await until(lambda: due <= set(receiver.types))
     assert (await donor.books())["USD"]["captured"] == "75.00"
 
 
@@ -134,19 +134,19 @@ async def test_sigterm_ends_it_cleanly(start: Start) -> None:
     process, donor = await start()
     assert (await donor.get("/livez")) == {"status": "ok"}
     process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 5) == 0
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
 
 
 async def test_it_ends_when_its_parent_is_gone(start: Start) -> None:
     process, _ = await start("--exit-with-parent")
     assert process.stdin is not None
     process.stdin.close()
-    assert await asyncio.wait_for(process.wait(), 5) == 0
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
 
 
 async def stopped_with(*arguments: str) -> str:
     process = await spawn(*arguments)
-    _, errors = await asyncio.wait_for(process.communicate(), 10)
+    _, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert process.returncode == 2
     return errors.decode()
 
