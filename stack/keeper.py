@@ -19,8 +19,8 @@ import structlog
 from stack import processes
 from stack.alone import Busy, alone
 from stack.deaths import Deaths
-from stack.layout import write_json
-from stack.parts import Part
+from stack.layout import read_json, write_json
+from stack.parts import KEEPER, Part
 
 LOOK_S: Final = 0.5
 DEATHS_ALLOWED: Final = 10
@@ -77,16 +77,28 @@ class Keeper:
         self._restarts = dict(read_kept(directory).restarts or {})
         self._note()
 
-    def keep(self) -> None:
-        """Look again and again, until this process is ended."""
+    def keep(self, called_within_s: float = 10.0) -> None:
+        """Look again and again, until this process is ended, or is no longer the stack's keeper.
+
+        That it is not where its directory was deleted, and where another was started. Who started it notes
+        that down a moment later: `called_within_s`.
+        """
+        give_up = time.monotonic() + called_within_s
+        while not self.is_called() and time.monotonic() < give_up:
+            time.sleep(LOOK_S)
         log.info("keeper.looks_after", parts=[part.name for part in self._parts])
-        while True:
+        while self.is_called():
             try:
                 self.look(time.monotonic())
             except OSError as error:  # a full disk, no more processes: it may pass, and who else would try
                 log.error("keeper.hindered", error=f"{type(error).__name__}: {error}")
                 time.sleep(_FIRST_PAUSE_S)
             time.sleep(LOOK_S)
+        log.error("keeper.not_called", directory=str(self._directory))
+
+    def is_called(self) -> bool:
+        """Whether this process is the one the stack's directory names as its keeper."""
+        return read_json(self._run / f"{KEEPER}.json").get("pid") == str(os.getpid())
 
     def look(self, now: float) -> None:
         """Note what died, and start again what is due. A command that is at work is left to it."""

@@ -13,6 +13,7 @@ import pytest
 from stack import processes
 from stack.alone import Busy, alone
 from stack.keeper import DEATHS_ALLOWED, DEATHS_WITHIN_S, Keeper, pause_s, read_kept
+from stack.layout import write_json
 from stack.parts import Part
 from tests.waiting import until
 
@@ -96,6 +97,16 @@ def test_nothing_is_started_while_a_command_is_at_work(keep: Keep, tmp_path: Pat
             pass
     keeper.look(1.0)
     assert pid_of("payments", tmp_path) is not None
+
+
+def test_a_keeper_whose_directory_is_gone_starts_nothing(keep: Keep, tmp_path: Path) -> None:
+    keeper = keep(up=False, payments=STAYS)
+    assert not keeper.is_called()
+    keeper.keep(called_within_s=0.0)  # ends at once
+    assert pid_of("payments", tmp_path) is None
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "keeper.json", {"pid": os.getpid()})
+    assert keeper.is_called()
 
 
 def test_what_cannot_be_noted_down_is_not_left_running(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Giver:
     async def _checkout_of(self, pledge: Any) -> Any:
         address = f"{self._url}/v1/pledges/{pledge['id']}?token={pledge['token']}"
         async with self._client.get(address, headers={"Prefer": "wait=5"}) as answer:
-            return (await answer.json())["checkout"]
+            return (await answer.json())["checkout"] if answer.status == 200 else None
 
     async def raised(self, slug: str) -> str:
         async with self._client.get(f"{self._url}/v1/drives/{slug}/totals") as answer:
