@@ -17,6 +17,7 @@ from typing import Final
 import asyncpg
 
 from tests import real
+from tests.ports import free_port
 
 USER: Final = "ataa"
 PASSWORD: Final = "a word + signs!"
@@ -102,7 +103,7 @@ def _start_kafka(folder: Path) -> tuple[int, str]:
     certificate, key = authority.signed("kafka")
     store = folder / "tls" / "store.pem"
     store.write_text(key.read_text() + certificate.read_text())
-    sasl, mutual = (f"127.0.0.1:{real.free_port()}" for _ in range(2))
+    sasl, mutual = (f"127.0.0.1:{free_port()}" for _ in range(2))
     node = real.KafkaNode(
         folder,
         (f"SASL_SSL://{sasl}", f"SSL://{mutual}"),

@@ -17,7 +17,7 @@ from stack import postgres, processes
 from stack.parts import ORDER
 from stack.settings import SERVICES
 from stack.topics import make_topics, read_topics
-from tests.real import free_port
+from tests.ports import free_port
 from tests.secure import fresh_databases, make_authority, secure_kafka, secure_postgres
 from tests.stack.real import stack
 from tests.stack.test_whole import Giver, free_base
