@@ -23,7 +23,7 @@ from stack.topics import make_topics
 
 READY_S: Final = 90.0
 OURS_S: Final = 60.0
-THEIRS_S: Final = 5.0
+THEIRS_S: Final = 1.0
 _LOOK_S: Final = 0.1
 
 Say = Callable[[str], None]

@@ -24,7 +24,7 @@ from stack.missing import Missing
 
 USER: Final = "postgres"
 READY_S: Final = 60.0
-THEIRS_S: Final = 5.0
+_ANSWER_S: Final = 5.0
 _PR_GET_PDEATHSIG: Final = 2
 _OPTIONS: Final = (
     *("-c", f"listen_addresses={HOST}"),
@@ -167,7 +167,7 @@ async def why_not(address: str) -> str:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     url, tls = split_tls(make_url(address))
-    engine = create_async_engine(url, poolclass=NullPool, connect_args={**tls, "timeout": THEIRS_S})
+    engine = create_async_engine(url, poolclass=NullPool, connect_args={**tls, "timeout": _ANSWER_S})
     try:
         async with engine.connect():
             return ""
