@@ -352,7 +352,10 @@ async def _check_idempotency_key(request: Request, *, required: bool) -> None:
 
 
 def _check_reader(entry: Facts | None, bearer: Bearer | None, token: str | None) -> None:
-    """Raises `NotFound` for whoever may not read this pledge, as for one that does not exist."""
+    """Raises `NotFound` for whoever may not read this pledge, as for one that does not exist.
+
+    A partner's test key on a live pledge: `Forbidden`.
+    """
     if entry is None:
         raise NotFound("No such pledge.")
     if token is not None:
@@ -360,6 +363,8 @@ def _check_reader(entry: Facts | None, bearer: Bearer | None, token: str | None)
             raise NotFound("No such pledge.")
     elif bearer is None or bearer.partner != entry["partner"]:
         raise NotFound("No such pledge.")
+    elif bearer.mode == "test" and not entry["test"]:
+        raise Forbidden("A test key works on test drives only.")
 
 
 def _has_checkout(entry: Facts | None) -> bool:

@@ -83,6 +83,7 @@ def add_routes(app: FastAPI, door: Door) -> None:
             reason=body.reason,
             key=Key(f"{caller.partner}:refunds", key),
             body_hash=hash_body(pledge.encode() + b"\n" + await request.body()),
+            test_key=caller.mode == "test",
         )
         status, reply, again = await door.refunds.make(wish)
         return replayed(status, reply, again=again)

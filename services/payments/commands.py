@@ -274,9 +274,11 @@ async def _make_payment(
     if meant is not None:
         _AGAIN.inc()
         log.warning("payment.again", pledge=meant.pledge_id, payment=meant.id, intent=finding.intent)
+        # Its attribution is the pledge's, its money its own: what the first one stated it has yet to say.
         return replace(
             meant, id=ids.new("pay"), nth=await _next_nth(session, meant, rows), version=0, intent=None,
-            checkout="none", session_id=None, attempts=0, ended=False,
+            status=PaymentStatus.AWAITED, held=False, captured=0, refunded=0, disputed=0, paid_currency=None,
+            captured_at=None, checkout="none", session_id=None, attempts=0, ended=False,
         )  # fmt: skip
     log.warning(
         "payment.unannounced", pledge=finding.pledge_id, drive=finding.drive_id, intent=finding.intent

@@ -24,11 +24,11 @@ from backbone.crash import crash_point
 from backbone.database import Database
 from backbone.idempotency import Key, claim, settle
 from backbone.money import Money, as_json
-from backbone.problems import Conflict, Invalid, NotFound
+from backbone.problems import Conflict, Forbidden, Invalid, NotFound
 from services.payments.commands import PaymentRow, read_facts, read_payments, record
 from services.payments.domain import Finding, RefundRank
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
-from services.payments.tables import FACTS, PAYMENTS, REFUNDS
+from services.payments.tables import DRIVES, FACTS, PAYMENTS, REFUNDS
 from services.payments.waking import wait_for
 
 POLL_S: Final = 0.5
@@ -64,6 +64,7 @@ class RefundWish:
     reason: str | None
     key: Key
     body_hash: str
+    test_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,8 @@ class RefundDesk:
     async def make(self, wish: RefundWish) -> tuple[int, bytes, bool]:
         """The answer's status and body, and whether it was given before.
 
-        Raises `NotFound`, `NotPaid`, `RefundExceedsPayment`, `CurrencyDiffers`, and what a reused
-        key raises.
+        Raises `NotFound`, `Forbidden`, `NotPaid`, `RefundExceedsPayment`, `CurrencyDiffers`, and what
+        a reused key raises.
         """
         async with self._database.transaction() as session:
             before = await claim(session, wish.key, wish.body_hash)
@@ -116,6 +117,8 @@ class RefundDesk:
         own = [row for row in rows.values() if wish.partner is None or row.partner == wish.partner]
         if not own:
             raise NotFound("No such pledge.")
+        if wish.test_key and not await _is_test(session, own[0].drive_id):
+            raise Forbidden("A test key works on test drives only.")
         paid = [row for row in own if row.captured]
         if not paid:
             raise NotPaid("Only what was paid can be refunded.")
@@ -292,6 +295,12 @@ def _state(rank: int) -> RefundState:
     if rank == RefundRank.FAILED:
         return "failed"
     return "succeeded" if rank == RefundRank.SUCCEEDED else "pending"
+
+
+async def _is_test(session: AsyncSession, drive_id: str) -> bool:
+    """Whether this is known to be a test drive."""
+    found = await session.execute(select(DRIVES.c.test).where(DRIVES.c.id == drive_id))
+    return bool(found.scalar_one_or_none())
 
 
 async def _unsent(session: AsyncSession, payment_id: str) -> int:

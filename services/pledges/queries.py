@@ -78,10 +78,14 @@ class Reader:
         }
 
     async def pledges(self, ids: Sequence[str]) -> dict[str, Any]:
-        """The public pledges, with the partner each came from."""
+        """The public pledges, with the partner each came from and whether its drive is a test."""
         rows = await self._all(select(PLEDGES).where(PLEDGES.c.id.in_(ids)))
         return {
-            row.id: {"pledge": pledge_json(row, self._secrets.token(row.id)), "partner": row.partner}
+            row.id: {
+                "pledge": pledge_json(row, self._secrets.token(row.id)),
+                "partner": row.partner,
+                "test": row.test,
+            }
             for row in rows
         }
 

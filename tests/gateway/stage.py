@@ -251,7 +251,7 @@ async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> 
     """A running gateway, and all of it gone afterwards."""
     clock = clock or SystemClock()
     checkouts: dict[str, Any] = {}
-    entries: dict[str, Any] = {PLEDGE: {"pledge": pledge(), "partner": "default"}}
+    entries: dict[str, Any] = {PLEDGE: {"pledge": pledge(), "partner": "default", "test": False}}
     pledges, payments, leaderboard = SmallService(), SmallService(), SmallService()
 
     def known(found: dict[str, Any], field_name: str) -> Any:

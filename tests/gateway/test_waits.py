@@ -189,6 +189,13 @@ async def test_a_pledge_is_read_by_its_token_or_its_partners_key_and_else_does_n
     assert (await stage.get(BY_TOKEN, **bearer("sk_live_unknown")))[0] == 401
 
 
+async def test_a_test_key_reads_the_pledges_of_test_drives_only(stage: Stage) -> None:
+    key = await stage.key(kind="secret", mode="test")
+    assert (await stage.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[0] == 403
+    stage.entries[PLEDGE] = {"pledge": pledge(), "partner": "default", "test": True}
+    assert (await stage.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[0] == 200
+
+
 async def test_a_publishable_key_reads_a_pledge_without_its_token(stage: Stage) -> None:
     key = await stage.key(kind="publishable", origins=["https://give.example"])
     here = {**bearer(key), "Origin": "https://give.example"}

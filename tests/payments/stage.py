@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from backbone import ids
 from backbone.bus import Message
 from backbone.bus_sqlite import SqliteBus
-from backbone.caller import InternalDep, sign_caller
+from backbone.caller import InternalDep, Mode, sign_caller
 from backbone.contracts import (
     DriveChanged,
     DriveState,
@@ -129,10 +129,15 @@ class Stage:
         )
 
     async def refund(
-        self, pledge: str, key: str, body: Mapping[str, Any] | None = None, partner: str = "default"
+        self,
+        pledge: str,
+        key: str,
+        body: Mapping[str, Any] | None = None,
+        partner: str = "default",
+        mode: Mode = "live",
     ) -> Reply:
         """Ask for a refund as the gateway passes it on."""
-        caller = sign_caller(SECRET, partner=partner, scopes=("refunds",))
+        caller = sign_caller(SECRET, partner=partner, scopes=("refunds",), mode=mode)
         return await self.ask(
             "POST", f"/v1/pledges/{pledge}/refunds", dict(body or {}), **caller, **{"idempotency-key": key}
         )

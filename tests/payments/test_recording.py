@@ -107,6 +107,21 @@ async def test_a_second_capture_on_a_pledge_is_a_payment_of_its_own(books: Books
     assert not any((await books.drift()).values())
 
 
+async def test_a_second_capture_in_the_same_second_is_announced_though_it_says_just_what_the_first_said(
+    books: Books,
+) -> None:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await books.hear(drive, pledge)
+    payment = (await books.payments(pledge.pledge_id))[0].id
+    ours = metadata(payment, pledge.pledge_id, drive.drive_id)
+    for intent in ("pi_1", "pi_2"):
+        await books.take([intent_succeeded(intent, 2_500, ours) | {"created": 1_700_000_000}])
+    said = await books.said(pledge.pledge_id)
+    assert {event.payment_id for event in said} == {row.id for row in await books.payments(pledge.pledge_id)}
+    assert [(event.version, event.captured.minor_units) for event in said] == [(1, 2_500), (1, 2_500)]
+
+
 async def test_a_refund_of_an_unknown_payment_waits_for_it_and_stripe_is_asked_after_ten_minutes(
     books: Books,
 ) -> None:

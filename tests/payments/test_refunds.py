@@ -77,6 +77,15 @@ async def test_what_cannot_be_refunded_is_refused_and_leaves_nothing(stage: Stag
     assert (await stage.ask("POST", path, {}, **{"idempotency-key": "k"})).status == 403
 
 
+async def test_a_test_key_gives_back_nothing_of_a_live_drive(stage: Stage) -> None:
+    live, rehearsed = await stage.give(a_drive()), await stage.give(a_drive(test=True))
+    for pledge, answer in ((live, 403), (rehearsed, 201)):
+        await stage.status(pledge, "paid")
+        assert (await stage.refund(pledge, f"of-{pledge}", mode="test")).status == answer
+    await stage.quiet()
+    assert await stage.books() == {"USD": "25.00"} == await stage.witness()
+
+
 async def test_a_refund_that_fails_later_gives_the_money_back(stage: Stage) -> None:
     pledge = await stage.give(a_drive(), 2_500, FAILS_A_REFUND)
     await stage.status(pledge, "paid")

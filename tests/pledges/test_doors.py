@@ -34,7 +34,7 @@ async def test_each_service_is_told_what_it_needs_and_no_more(stage: Stage) -> N
     asked = {"ids": [made["id"], "plg_unknown"]}
     public = {name: value for name, value in made.items() if name not in {"checkout", "queue"}}
     assert await stage.ask("/internal/pledges", **asked) == {
-        made["id"]: {"pledge": public, "partner": "shop"}
+        made["id"]: {"pledge": public, "partner": "shop", "test": False}
     }
     assert await stage.ask("/internal/checkout-details", **asked) == {
         made["id"]: {
