@@ -5,9 +5,11 @@ Unknown fields are refused: a misspelt `creater` would silently credit nobody.
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from backbone.money import Money, MoneyError, TooLarge, parse
 from backbone.problems import Problem, ProblemValue
@@ -25,6 +27,26 @@ def _clean(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_clean)]
 """Any text from outside: storable, printable, encodable."""
+
+
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)", re.ASCII)
+
+
+def _written_out(sent: object) -> object:
+    if not isinstance(sent, str) or _MOMENT.fullmatch(sent) is None:
+        raise ValueError("must be a moment such as 2026-01-31T18:00:00Z")
+    return sent
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be within the years 1 to 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
+"""A moment as RFC 3339 writes it, in UTC; never a bare number, which could be seconds or milliseconds."""
 
 
 class AmountTooLarge(Problem):

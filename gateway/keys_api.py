@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 from sqlalchemy import select
 from sqlmodel import col
 
 from backbone import idempotency, ids
-from backbone.bodies import Body, Text
+from backbone.bodies import Body, Moment, Text
 from backbone.caller import Caller, CallerDep
 from backbone.clock import Clock, rfc3339
 from backbone.database import Database
@@ -54,7 +54,7 @@ class KeyWish(Body):
     scopes: Annotated[list[Scope], Field(max_length=len(SCOPES))] | None = None
     origins: Annotated[list[Origin], Field(max_length=50)] = Field(default_factory=list)
     name: Annotated[Text, Field(max_length=200)] | None = None
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> KeyWish:
@@ -114,7 +114,7 @@ class Keys:
             key, kind=wish.kind, mode=wish.mode, partner=wish.partner, name=wish.name,
             scopes=sorted(set(wish.scopes if wish.scopes is not None else ["pledges"])),
             origins=sorted(set(wish.origins)), made_at=self._clock.now(),
-            expires_at=wish.expires_at and wish.expires_at.astimezone(UTC),
+            expires_at=wish.expires_at,
         )  # fmt: skip
         without_secret = json.dumps({**_view(row), "key": None}, ensure_ascii=False).encode()
         async with self._database.transaction() as session:
@@ -188,7 +188,7 @@ async def give_out_key(
 async def list_keys(
     keys: KeysDep,
     caller: CallerDep,
-    after: Annotated[str | None, Query(max_length=64)] = None,
+    after: Annotated[Text | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 25,
 ) -> dict[str, Any]:
     """The keys that were given out, without their secrets."""

@@ -99,7 +99,7 @@ def _add_public(router: APIRouter, door: Door) -> None:
         board: Literal["creators"],
         window: Literal["all"] = "all",
         limit: Limit = 25,
-        around: Annotated[str | None, Query(max_length=64)] = None,
+        around: Annotated[Text | None, Query(max_length=64)] = None,
     ) -> dict[str, Any]:
         """Who raised most for a drive; with `around`, the ranks about one creator.
 
@@ -116,7 +116,7 @@ def _add_public(router: APIRouter, door: Door) -> None:
                 )
             )
         if data is None:
-            raise Invalid(errors=[{"pointer": "/around", "detail": "is no creator of this drive"}])
+            raise Invalid(errors=[{"pointer": "/query/around", "detail": "is no creator of this drive"}])
         as_of = door.freshness.of(partition_of(found.drive_id))
         return {
             "data": data,

@@ -125,7 +125,7 @@ def read_body(body: bytes, *, livemode: bool) -> StoredEvent:
     try:
         event = json.loads(body)
         kept = stored(event, body)
-    except (ValueError, Unreadable) as error:
+    except (ValueError, RecursionError, Unreadable) as error:
         raise BadWebhook("It is not an event.") from error
     if event.get("livemode") is not livemode:
         raise BadWebhook("It belongs to the other mode, live or test.")

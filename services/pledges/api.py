@@ -92,9 +92,16 @@ class Door:
         may(who, "drives")
         return _made(await self._drives.make_drive(wish, who, await _once(request, key)))
 
-    async def show_drive(self, drive: DriveRef, _who: CallerDep) -> Response:
+    async def show_drive(self, drive: DriveRef, who: CallerDep) -> Response:
         """A drive as it is."""
-        return _json(await self._reader.drive(drive))
+        return _json(await self._readable(drive, who))
+
+    async def _readable(self, drive: str, who: Caller) -> dict[str, Any]:
+        """The drive, for one whose key may read it. Raises NotFound, Forbidden."""
+        found = await self._reader.drive(drive)
+        if who.mode == "test" and not found["test"]:
+            raise Forbidden("A test key works on test drives only.")
+        return found
 
     async def change_drive(self, drive: DriveRef, change: DriveChange, who: CallerDep) -> Response:
         """Change fields of a drive, each as far as its state allows; those not sent stay."""
@@ -118,9 +125,10 @@ class Door:
         return _made(await self._drives.add_creator(drive, wish, who, await _once(request, key)))
 
     async def list_creators(
-        self, drive: DriveRef, _who: CallerDep, after: After = None, limit: Limit = 25
+        self, drive: DriveRef, who: CallerDep, after: After = None, limit: Limit = 25
     ) -> Response:
         """A drive's creators, oldest first."""
+        await self._readable(drive, who)
         return _json(await self._reader.creators(drive, after, limit))
 
     async def list_pledges(
@@ -182,7 +190,8 @@ def install(app: FastAPI, door: Door) -> None:
         ("/v1/drives/{drive}", door.show_drive, DriveView),
         ("/v1/drives/{drive}/creators", door.list_creators, CreatorList),
     ):
-        router.add_api_route(path, endpoint, response_model=view, responses=_problems(Unauthorized, NotFound))
+        refused = _problems(Unauthorized, Forbidden, NotFound)
+        router.add_api_route(path, endpoint, response_model=view, responses=refused)
     router.add_api_route(
         "/v1/drives/{drive}",
         door.change_drive,

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BeforeValidator,
     Field,
     StrictBool,
@@ -22,7 +20,7 @@ from pydantic import (
 )
 from pydantic.functional_validators import PlainValidator
 
-from backbone.bodies import Body, MoneyBody, Text
+from backbone.bodies import Body, Moment, MoneyBody, Text
 from backbone.money import Money
 from backbone.problems import MalformedJson, from_validation
 from services.pledges.domain import TAKEN, largest
@@ -106,7 +104,6 @@ WebAddress = Annotated[Text, StringConstraints(max_length=2048), AfterValidator(
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=100)]
 Title = Annotated[str | dict[str, str], _texts(200)]
 Prose = Annotated[str | dict[str, str], _texts(5_000)]
-Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
 
 
 class Beneficiary(Body):
@@ -248,16 +245,17 @@ def read(kind: type[Kind], body: bytes) -> Kind:
     """The wish that `body` (JSON, UTF-8) holds.
 
     Raises `MalformedJson`, or the 422 that says which fields do not fit. The fast parser calls a
-    lone surrogate a syntax error; JSON's grammar allows it (RFC 8259, section 8.2), so such a body
-    is read again by the slow one, to say which text it is in.
+    lone surrogate a syntax error and takes NaN; JSON's grammar has it the other way round (RFC 8259,
+    sections 6 and 8.2), so a body that does not fit is read again by the slow one.
     """
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
+        sent = well_formed(body)
         if error.errors(include_url=False)[0]["type"] != "json_invalid":
             raise from_validation(error.errors(include_url=False)) from None
     try:
-        return kind.model_validate(well_formed(body))
+        return kind.model_validate(sent)
     except ValidationError as error:
         raise from_validation(error.errors(include_url=False)) from None
 

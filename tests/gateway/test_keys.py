@@ -59,6 +59,7 @@ async def test_lists_come_in_pages(stage: Stage) -> None:
     assert [key["name"] for key in [*first["data"], *rest["data"]]] == ["0", "1", "2"]
     assert rest["next"] is None
     assert len(set(made)) == 3
+    assert (await stage.get("/v1/keys?after=%00", **bearer(ADMIN)))[0] == 422  # PostgreSQL takes none
 
 
 async def test_a_revoked_key_is_refused_here_at_once_and_in_other_processes_within_two_seconds(
@@ -208,6 +209,8 @@ async def test_a_publishable_key_may_read_and_make_pledges_and_nothing_else(stag
         {"kind": "secret", "partner": "Not A Partner"},
         {"kind": "secret", "expires_at": "tomorrow"},
         {"kind": "secret", "expires_at": "2030-01-01T00:00:00"},
+        {"kind": "secret", "expires_at": "9999-12-31T23:59:59-05:00"},
+        {"kind": "secret", "expires_at": 1_900_000_000},
         {"kind": "secret", "name": "\x00"},
         {"kind": "secret", "name": "\ud800"},
         {"kind": "secret", "unknown": 1},

@@ -87,6 +87,13 @@ async def test_what_is_not_there_is_a_problem(board: Leaderboard, path: str, que
     assert reply.json()["status"] == status
 
 
+async def test_a_nul_reaches_no_database(board: Leaderboard) -> None:
+    reply = await board.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=%00")
+    assert reply.json()["errors"] == [
+        {"pointer": "/query/around", "detail": "must not contain the character NUL"}
+    ]
+
+
 async def test_a_board_that_is_not_there_names_those_that_are(board: Leaderboard) -> None:
     reply = await board.get(f"/v1/drives/{DRIVE}/leaderboards/donors")
     assert "creators" in reply.json()["errors"][0]["detail"]

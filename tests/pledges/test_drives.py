@@ -54,6 +54,8 @@ async def test_a_drive_is_shown_with_every_field_it_was_given(stage: Stage) -> N
         {"milestones": [{"title": "x", "amount": {"currency": "EUR", "value": "5.00"}}]},
         {"menu": [usd("1000000.00")]}, {"menu": [usd("0.00")]}, {"impact": [{"label": "x"}]},
         {"starts_at": "2022-01-07T12:00:00Z", "ends_at": "2022-01-07T12:00:00Z"},
+        {"starts_at": 1}, {"starts_at": "1700000000"}, {"starts_at": "0001-01-01T00:00:00+05:00"},
+        {"ends_at": "9999-12-31T23:59:59-05:00"}, {"ends_at": 1.5},
         {"starts_at": "2022-01-07T12:00:00"}, {"zakat_eligible": "yes"}, {"colour": "red"},
     ],
 )  # fmt: skip
@@ -122,6 +124,14 @@ async def test_changing_a_drive_needs_the_scope_and_a_key_of_its_mode(stage: Sta
     publishable = await stage.post("/v1/drives", a_drive("other"), scopes=(), publishable=True)
     assert publishable.status == 403
     assert (await stage.post("/v1/drives/winter/open", scopes=("drives",))).status == 200
+
+
+async def test_a_test_key_reads_test_drives_only(stage: Stage) -> None:
+    await stage.drive()
+    await stage.drive("trial", test=True)
+    for slug, status in (("winter", 403), ("trial", 200), ("nobody", 404)):
+        for path in (f"/v1/drives/{slug}", f"/v1/drives/{slug}/creators"):
+            assert (await stage.read(path, mode="test")).status == status
 
 
 async def test_creators_are_listed_a_page_at_a_time(stage: Stage) -> None:

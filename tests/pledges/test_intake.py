@@ -143,8 +143,7 @@ async def test_a_lone_surrogate_is_422_and_broken_json_400(stage: Stage) -> None
         assert problem(reply) == (422, "invalid-request")
         assert reply.json()["errors"][0]["pointer"] == "/message"
     for body in (b"", b"{", b"\xff", b"nul", b"[" * 30_000, b'{"amount": NaN}', b'{"a":1}{"b":2}'):
-        assert (await stage.pledge(body)).status in (400, 422)
-    assert problem(await stage.pledge(b"[" * 30_000)) == (400, "malformed-json")
+        assert problem(await stage.pledge(body)) == (400, "malformed-json")
     pair = await stage.pledge(
         b'{"amount": {"currency": "USD", "value": "25.00"}, "message": "\\ud83c\\udf89"}'
     )
