@@ -223,7 +223,7 @@ async def test_lag_counts_what_was_not_fetched(open_bus: OpenBus) -> None:
 async def test_a_member_knows_what_the_whole_group_has_not_passed(open_bus: OpenBus) -> None:
     bus = await open_bus()
     one, other = await bus.subscribe("readers", ["notes"]), await bus.subscribe("readers", ["notes"])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not shared(one, other):
             for member in (one, other):
                 await member.fetch(100, 0.1)
@@ -248,7 +248,7 @@ async def test_watermarks_that_were_read_and_committed_are_no_lag(open_bus: Open
     await bus.publish([message("k", "a")])
     await bus.publish_watermarks("notes", datetime(2022, 1, 7, tzinfo=UTC), list(range(PARTITIONS)))
     marked: set[int] = set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while len(marked) < PARTITIONS:
             records = await subscription.fetch(100, 1.0)
             await subscription.commit({record.partition: record.offset + 1 for record in records})

@@ -15,7 +15,7 @@ from backbone.bus import BusUnavailable, EventBus, Message, Subscription
 from backbone.bus_kafka import CLOSE_S, KafkaBus
 from tests.conftest import Recovered
 from tests.real import KafkaNode, Missing, fresh_topics, kafka_bootstrap, make_topics, without
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 ANSWER_S = 2.0
 
@@ -34,12 +34,12 @@ async def said_until_acknowledged(bus: EventBus, text: str) -> None:
             return False
         return True
 
-    await until(said, 30)
+    await until(said)
 
 
 async def heard_until(subscription: Subscription, wanted: set[str]) -> set[str]:
     found: set[str] = set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not wanted <= found:
             found |= {record.value.decode() for record in await subscription.fetch(100, 1.0)}
     return found

@@ -67,7 +67,7 @@ class Town:
         """Whether two take part: told by what they do with new events."""
         before = await self.signatures()
         await self.say()
-        await until(self.all_noted, 30)
+        await until(self.all_noted)
         return len(await self.signatures() - before) == 2
 
     async def relays(self) -> int:
@@ -88,21 +88,23 @@ async def town() -> AsyncIterator[Town]:
         bootstrap, prefix = await stack.enter_async_context(fresh_topics("notes", "notes.dead-letter"))
         database = await stack.enter_async_context(open_database(url))
         town = Town(database, (url, bootstrap, prefix, str(int(SESSION_S * 1000)), str(SILENT_S)))
-        await town.start()
-        await until(town.relays, 30)
-        await town.start()
-        await until(town.shared, 30)
-        yield town
-        for replica in town.replicas:
-            if replica.returncode is None:
-                replica.kill()
-            await replica.wait()
+        try:
+            await town.start()
+            await until(town.relays)
+            await town.start()
+            await until(town.shared)
+            yield town
+        finally:
+            for replica in town.replicas:
+                if replica.returncode is None:
+                    replica.kill()
+                await replica.wait()
 
 
 async def took_to(town: Town, what: str, recovered: Recovered) -> float:
     began = time.monotonic()
     await town.say()
-    await until(town.all_noted, 60)
+    await until(town.all_noted)
     took = time.monotonic() - began
     recovered(f"{what}: everything noted after {took:.1f} s (session {SESSION_S:.0f} s)")
     return took
@@ -118,7 +120,7 @@ async def test_the_other_takes_over_from_one_that_is_killed(
     await took_to(town, "the relay's owner killed" if killed == 0 else "the other replica killed", recovered)
     assert await town.relays() == 1
     await town.start()
-    await until(town.shared, 30)
+    await until(town.shared)
 
 
 async def test_a_zombie_that_wakes_after_its_session_does_nothing_twice(
@@ -130,7 +132,7 @@ async def test_a_zombie_that_wakes_after_its_session_does_nothing_twice(
     await took_to(town, "a replica asleep", recovered)
     zombie.send_signal(signal.SIGCONT)
     await took_to(town, "the sleeper woke", recovered)
-    await until(town.shared, 30)
+    await until(town.shared)
     assert await town.relays() == 1
 
 
@@ -142,7 +144,7 @@ async def test_the_other_takes_over_from_a_relay_that_is_asleep(town: Town, reco
     await took_to(town, f"the relay's owner asleep (silent {SILENT_S:.0f} s)", recovered)
     sleeper.send_signal(signal.SIGCONT)
     await took_to(town, "the relay's owner woke", recovered)
-    await until(town.shared, 30)
+    await until(town.shared)
     assert await town.relays() == 1
 
 
