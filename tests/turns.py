@@ -1,7 +1,8 @@
 """The order in which a run's workers take the tests: the longest first, so that none ends alone.
 
 A file's tests stay together in one worker, with the fixtures of their module; those of a file in APART,
-which share nothing, go to whoever is free.
+which share nothing, go to whoever is free. Files of whole stacks follow one another: no more than two
+stacks run at once on two cores.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ APART: Final = frozenset(
         "tests/rehearsal/test_demo.py",
     }
 )
+
+TOGETHER: Final = {
+    "tests/stack/test_faults.py": "one stack",
+    "tests/stack/test_whole.py": "one stack",
+    "tests/stack/test_replicas.py": "the other stack",
+    "tests/stack/test_somebodys.py": "the other stack",
+}
 
 LONGEST: Final = (
     "tests/stack/test_faults.py",
@@ -72,4 +80,4 @@ class Turns(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = file_of(nodeid)
-        return nodeid if file in APART else file
+        return nodeid if file in APART else TOGETHER.get(file, file)
