@@ -149,7 +149,7 @@ class Database:
 
     `url` is `sqlite:///path` or `postgresql://…`, in which libpq's `sslmode`, `sslrootcert` and the like are
     understood. `said` is set whenever a committed transaction announced something, so that the relay need
-    not poll. What a process owns here goes to another once it was silent for `silent_s`.
+    not poll. What a process owns or has locked here goes to others once it was silent for `silent_s`.
     """
 
     def __init__(
@@ -177,8 +177,14 @@ class Database:
             self._reader = open_sqlite(url, "DEFERRED", "NORMAL")
         else:
             driver, tls = split_tls(parsed)
+            # Nothing but the database is awaited in a transaction: one that is silent is of a process that is
+            # stopped or hangs, and its locks would hold up every other replica until it wakes.
+            settings = {"idle_in_transaction_session_timeout": f"{silent_s * 1000:.0f}"}
             self._durable = self._lossy = create_async_engine(
-                driver, pool_size=pool_size, max_overflow=0, connect_args=tls
+                driver,
+                pool_size=pool_size,
+                max_overflow=0,
+                connect_args={**tls, "server_settings": settings},
             )
             ask_idle_connections(self._durable)
             self._reader = self._durable.execution_options(
@@ -289,11 +295,15 @@ def may_pass(error: BaseException) -> bool:
         )
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return str(getattr(original, "sqlstate", None) or "")[:2] in _PASSING
+    state = str(getattr(original, "sqlstate", None) or "")
+    return state[:2] in _PASSING or state == _SILENT
 
 
 _PASSING: Final = frozenset({"08", "40", "53", "55", "57", "58"})
 """Connection, rollback of a deadlock, resources, a lock not had, an operator's hand, the system."""
+
+_SILENT: Final = "25P03"
+"""A transaction that the server ended because nothing was said in it."""
 
 
 def _upgrade(connection: Connection, scripts: Path) -> None:

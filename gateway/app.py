@@ -69,7 +69,9 @@ def compose(
     description = Description(every_peer, ring.public.signed)
     router = Router(
         [
-            *Proxy(every_peer, ring, limits, lanes, waits, clock, secret, settings.public_url).routes(),
+            *Proxy(
+                every_peer, ring, limits, lanes, waits, clock, secret, settings.public_url, hub.known_as_of
+            ).routes(),
             *live.routes(),
             *Site(pledges, secret, reader, lanes["reads"], clock).routes(),
             *docs_routes(description.document),

@@ -179,6 +179,11 @@ class Hub:
         known = [moment for moment in (view.as_of, beat) if moment is not None]
         return max(known) if known else self._began
 
+    def known_as_of(self, ref: str) -> datetime | None:
+        """The same for the drive of this id or slug; None where no snapshot of it was heard."""
+        view = self.known(ref)
+        return None if view is None or view.bare else self.as_of(view)
+
     def state(self, view: View) -> State:
         """How fresh the drive's figures are at this moment."""
         now = self.clock.now()

@@ -10,15 +10,16 @@ import asyncio
 import hmac
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from backbone import ids
-from backbone.clock import Clock
+from backbone.clock import Clock, rfc3339
 from backbone.idempotency import optional_key, required_key
 from backbone.peer import Peer, PeerUnavailable, Reply
 from backbone.problems import BodyTooLarge, Forbidden, NotFound, Unauthorized, UnsupportedMediaType
@@ -41,6 +42,7 @@ _PASSED_ON: Final[tuple[str, ...]] = (
 _PASSED_BACK: Final = frozenset(
     {"content-type", "retry-after", "etag", "cache-control", "idempotency-replayed", "location", "allow"}
 )
+_NOTHING: Final[Mapping[str, str]] = {}
 WEBHOOK_LIMIT: Final = 1024 * 1024
 BOARD_CACHE_S: Final = 1.0
 MOST_CACHED: Final = 1000
@@ -114,6 +116,7 @@ class Proxy:
         clock: Clock,
         secret: str,
         public_url: str,
+        as_of: Callable[[str], datetime | None],
     ) -> None:
         self._peers = peers
         self._ring = ring
@@ -123,6 +126,7 @@ class Proxy:
         self._clock = clock
         self._secret = secret.encode()
         self._public_url = public_url
+        self._as_of = as_of
         self._boards: OrderedDict[str, tuple[float, Reply]] = OrderedDict()
         self._reading: dict[str, asyncio.Task[Reply]] = {}
 
@@ -168,10 +172,13 @@ class Proxy:
         self._limits.spend(bearer, request.address)
         return bearer
 
-    async def _pass_on(self, request: Request, service: str, bearer: Bearer, body: bytes) -> Reply:
+    async def _pass_on(
+        self, request: Request, service: str, bearer: Bearer, body: bytes, told: Mapping[str, str] = _NOTHING
+    ) -> Reply:
         given = request.headers
         headers: dict[str, str] = {name: given[name] for name in _PASSED_ON if name in given}
         headers.update(bearer.signed)
+        headers.update(told)
         headers["x-request-id"] = request.request_id
         headers["traceparent"] = TRACEPARENT.get() or ""
         method = "GET" if request.method == "HEAD" else request.method
@@ -320,9 +327,12 @@ class Proxy:
         return await asyncio.shield(task)
 
     async def _read_board(self, key: str, request: Request) -> Reply:
+        # A replica of leaderboard knows the freshness of the partitions it reads; this gateway, of all.
+        as_of = self._as_of(request.params[0])
+        told = {"ataa-as-of": rfc3339(as_of)} if as_of is not None else _NOTHING
         try:
             with self._lanes["reads"]:
-                return await self._pass_on(request, "leaderboard", self._ring.public, b"")
+                return await self._pass_on(request, "leaderboard", self._ring.public, b"", told)
         finally:
             del self._reading[key]
 

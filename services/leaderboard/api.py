@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel
 
 from backbone.bodies import Body, MoneyView, Text
@@ -100,6 +100,7 @@ def _add_public(router: APIRouter, door: Door) -> None:
         window: Literal["all"] = "all",
         limit: Limit = 25,
         around: Annotated[Text | None, Query(max_length=64)] = None,
+        ataa_as_of: Annotated[str | None, Header(include_in_schema=False)] = None,
     ) -> dict[str, Any]:
         """Who raised most for a drive; with `around`, the ranks about one creator.
 
@@ -121,7 +122,8 @@ def _add_public(router: APIRouter, door: Door) -> None:
         return {
             "data": data,
             "sequence": found.sequence,
-            "as_of": rfc3339(as_of) if as_of is not None else None,
+            # Of another replica's drives the gateway knows it, from that one's heartbeats.
+            "as_of": rfc3339(as_of) if as_of is not None else ataa_as_of,
         }
 
     @router.get("/v1/drives/{drive}/events", response_model=LogPage)

@@ -163,6 +163,22 @@ def test_a_connection_that_is_being_cut_is_a_database_that_is_away() -> None:
     assert may_pass(InternalError("SELECT 1", {}, cut))
 
 
+async def test_the_locks_of_one_that_hangs_in_a_transaction_hold_nobody_up_for_long() -> None:
+    change = text("UPDATE notes SET about = about")
+    async with fresh_postgres() as url, open_database(url) as one:
+        hanging = Database(url, DOORS, silent_s=1.0)
+        async with one.transaction() as session:
+            await session.execute(insert(Note), [{"about": "k", "text": "t"}])
+        with pytest.raises((DBAPIError, OSError)) as failed:
+            async with hanging.transaction() as session:
+                await session.execute(change)
+                async with one.transaction() as other:
+                    await other.execute(change)
+                await session.execute(change)
+        assert may_pass(failed.value)
+        await hanging.close()
+
+
 async def test_of_two_that_wait_for_each_other_the_one_chosen_may_try_again(
     pair: tuple[Database, Database],
 ) -> None:

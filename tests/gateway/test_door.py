@@ -285,6 +285,23 @@ async def test_boards_and_the_log_are_asked_for_once_a_second_however_many_read(
     assert (await stage.get("/v1/drives/nowhere/events"))[0] == 404
 
 
+async def test_leaderboard_is_told_how_fresh_a_drive_is_by_the_gateway_alone(stage: Stage) -> None:
+    """Of several replicas the one that is asked may not know."""
+    board = "/v1/drives/winter/leaderboards/creators"
+    stage.leaderboard.answers[f"GET {board}"] = (200, {"data": []})
+    await stage.get(f"{board}?n=1", **{"Ataa-As-Of": "2999-01-01T00:00:00.000Z"})
+    assert "ataa-as-of" not in stage.leaderboard.heard[-1].headers
+    await stage.snapshot(7)
+
+    async def told() -> str | None:
+        totals = (await stage.get("/v1/drives/winter/totals"))[2]
+        await stage.get(f"{board}?n={len(stage.leaderboard.heard)}")
+        said = stage.leaderboard.heard[-1].headers.get("ataa-as-of")
+        return said if totals["sequence"] == 7 and said == totals["as_of"] else None
+
+    assert await until(told)
+
+
 async def test_every_process_has_its_three_health_addresses(stage: Stage) -> None:
     for path in ("/livez", "/readyz", "/startupz"):
         async with stage.session.get(path) as reply:

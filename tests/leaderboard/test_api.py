@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from backbone.caller import sign_caller
 from backbone.peer import InProcessPeer
 from services.leaderboard.domain import verify
 from services.leaderboard.tables import payments
 from tests.leaderboard.builders import (
     DRIVE,
+    SECRET,
     Leaderboard,
     PledgesDoor,
     creator,
@@ -53,6 +55,14 @@ async def test_creators_are_ranked_by_what_they_raised(board: Leaderboard) -> No
             }
             for rank, number in ((1, 7), (2, 6))
         ]
+
+
+async def test_the_gateway_knows_how_fresh_a_board_of_another_replica_is(board: Leaderboard) -> None:
+    path, at = f"/v1/drives/{DRIVE}/leaderboards/creators", "2022-01-07T12:00:00.000Z"
+    assert (await board.get(path)).json()["as_of"] is None  # no input has said how far it is
+    headers = {**sign_caller(SECRET, partner="public", scopes=()), "ataa-as-of": at}
+    reply = await InProcessPeer(board.service.app).request("GET", path, headers=headers)
+    assert reply.json()["as_of"] == at
 
 
 async def test_a_creator_is_found_in_the_middle_of_the_ranks(board: Leaderboard) -> None:

@@ -213,6 +213,12 @@ class Pairs:
         async with self.client.get(f"{self.door(place)}/v1/drives/{slug}/totals") as answer:
             return await answer.json()
 
+    async def board(self, place: int, slug: str) -> Any:
+        """A drive's creators as one gateway has them from either leaderboard; never a cached answer."""
+        url = f"{self.door(place)}/v1/drives/{slug}/leaderboards/creators?anew={uuid.uuid4().hex}"
+        async with self.client.get(url) as answer:
+            return await answer.json()
+
     async def unsettled(self) -> list[str]:
         """What does not agree, or is still on its way, whichever replica is asked."""
         given = str(Decimal(AMOUNT["value"]) * len(self.donors))

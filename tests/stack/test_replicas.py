@@ -100,6 +100,9 @@ async def test_both_work_and_everything_is_done_once(
     await give_everywhere(town, drives, 32)
     await settled(town, drives, watchers)
     assert len(town.mailbox.letters) == len(town.donors)
+    for slug in drives:  # whichever replica is asked, and whether or not it reads the drive's partition
+        for place in (0, 1, 0, 1):
+            assert (await town.board(place, slug))["as_of"]
     assert await both_share(town)
     assert await all_owned(town)
 
