@@ -150,8 +150,8 @@ async def test_a_session_that_ends_unpaid_lapses(tmp_path: Path) -> None:
         drive = a_drive()
         pledge = a_pledge(drive)
         await stage.tell(drive, pledge)
-        await stage.opened(pledge.pledge_id)
         await stage.status(pledge.pledge_id, "lapsed")
+        assert len(await sessions(stage)) == 1
         assert (await stage.checkout(pledge.pledge_id))["checkout"] is None
         await stage.quiet()
     assert [event.status for event in stage.said] == ["lapsed"]
