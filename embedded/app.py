@@ -22,7 +22,7 @@ import services.pledges.app
 from backbone.bus_sqlite import SqliteBus
 from backbone.peer import InProcessPeer
 from backbone.service import Service, Worker, listen, metrics_app, serve
-from backbone.settings import load
+from backbone.settings import load, refuse
 from embedded.data_dir import DataDir
 from embedded.sandbox import running_sandbox
 from embedded.settings import EmbeddedSettings
@@ -69,6 +69,9 @@ async def run(settings: EmbeddedSettings) -> None:
     port = door.getsockname()[1]
     keys = _admin_key(data, door_settings)
     stripe = _sandbox_settings(settings, secrets)
+    if stripe and settings.sandbox_port == port:
+        # Both could bind it; the one that listens first would have it, and the other say nothing.
+        refuse(f"ATAA_SANDBOX_PORT: port {port} is the gateway's already (ATAA_GATEWAY_PORT)")
     given = {
         "data_dir": data.path,
         "internal_secret": SecretStr(secrets["internal"]),

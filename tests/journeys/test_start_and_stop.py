@@ -84,6 +84,17 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert "ATAA_GATEWAY_PORT" in ended.said
 
 
+def test_one_port_for_gateway_and_sandbox_is_refused(tmp_path: Path) -> None:
+    port = System(tmp_path).environment()["ATAA_GATEWAY_PORT"]
+    without_stripe = dict.fromkeys(
+        ("ATAA_STRIPE_API_BASE", "ATAA_STRIPE_API_KEY", "ATAA_STRIPE_WEBHOOK_SECRETS"), ""
+    )
+    ended = start(tmp_path, ATAA_GATEWAY_PORT=port, ATAA_SANDBOX_PORT=port, **without_stripe)
+    assert ended.returncode == 2, ended.said
+    assert len(ended.said.strip().splitlines()) == 1, ended.said
+    assert "ATAA_SANDBOX_PORT" in ended.said
+
+
 def test_a_data_directory_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     for folder in (tmp_path / "file", Path("/proc/ataa"), Path("/dev/full/ataa")):
