@@ -28,6 +28,13 @@ class Balancer:
         for writer in list(self._open):
             writer.close()
 
+    def take_out(self, port: int) -> None:
+        """Send nothing more to a replica, and end what is open to it."""
+        self.ready.remove(port)
+        for writer in list(self._open):
+            if writer.get_extra_info("peername", ("", 0))[1] == port:
+                writer.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         try:

@@ -126,7 +126,7 @@ class Pairs:
         for name in names:
             one = self.replicas[name][place]
             if number in (signal.SIGKILL, signal.SIGSTOP):
-                self.balancers[name].ready.remove(one.port)
+                self.balancers[name].take_out(one.port)
             one.process.send_signal(number)
             if number == signal.SIGKILL:
                 one.process.wait()
