@@ -1,8 +1,9 @@
 """Processes that start warm: forked from one that has imported Ataa already, else just as `python -m` does.
 
-A cold start is a second and a half of importing, and the crash tests make a hundred. What such a
-process is told, opens and writes is its own; it is killed like any other. The commands themselves,
-`python -m` and `make`, are started cold by the tests of starting, of the demo and of the README.
+A cold start is a second and a half of importing, and the tests of crashes and of replicas make a
+hundred and fifty. What such a process is told, opens and writes is its own; it is killed like any
+other. The commands themselves, `python -m` and `make`, are started cold by the tests of starting, of
+the stack, of the demo and of the README.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,9 +25,12 @@ from backbone import crash
 
 _IMPORTED: Final = [
     "alembic.command",
+    "asyncpg",
+    "backbone.bus_kafka",
     "embedded.app",
     "rehearsal.sandbox.server",
     "rich.table",
+    "sqlalchemy.dialects.postgresql.asyncpg",
     "typer",
     "uvicorn",
 ]
@@ -39,9 +43,11 @@ _context: ForkServerContext | None = None
 class WarmProcess:
     """`python -m module …` with its own environment and log; the part of Popen that the tests use."""
 
-    def __init__(self, module: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> None:
         self._process: BaseProcess = _server().Process(
-            target=_become, args=(module, arguments, dict(environment), str(log)), daemon=True
+            target=_become, args=(module, list(arguments), dict(environment), str(log)), daemon=True
         )
         self._process.start()
         assert self._process.pid is not None

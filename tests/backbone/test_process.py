@@ -15,6 +15,7 @@ import pytest
 
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
+from tests.warm import WarmProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,18 +27,11 @@ def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
 
 def refusal(module: str, tmp_path: Path, **settings: str) -> str:
     """The one line with which a start is refused."""
-    ended = subprocess.run(
-        [sys.executable, "-m", module],
-        cwd=ROOT,
-        env=environment(tmp_path, settings),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert ended.returncode == 2, ended.stderr
-    lines = ended.stderr.strip().splitlines()
-    assert len(lines) == 1, ended.stderr
+    log = tmp_path / "said"
+    status = WarmProcess(module, [], environment(tmp_path, settings), log).wait(PATIENCE_S)
+    assert status == 2, log.read_text()
+    lines = log.read_text().strip().splitlines()
+    assert len(lines) == 1, lines
     return lines[0]
 
 

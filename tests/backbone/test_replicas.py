@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -21,12 +20,10 @@ from tests.backbone.notes import Note, Noted, open_database
 from tests.conftest import Recovered
 from tests.real import fresh_postgres, fresh_topics
 from tests.waiting import until
+from tests.warm import WarmProcess
 
 SESSION_S = 3.0
 SILENT_S = 2.0
-ROOT = Path(__file__).parents[2]
-
-Process = asyncio.subprocess.Process
 
 
 @dataclass
@@ -35,16 +32,12 @@ class Town:
 
     database: Database
     arguments: tuple[str, ...]
-    replicas: list[Process] = field(default_factory=list)
+    replicas: list[WarmProcess] = field(default_factory=list)
     said: int = 0
 
-    async def start(self) -> Process:
-        replica = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.backbone.replica", *self.arguments, cwd=ROOT,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+    def start(self) -> None:
+        replica = WarmProcess("tests.backbone.replica", self.arguments, os.environ, Path(os.devnull))
         self.replicas.append(replica)
-        return replica
 
     async def say(self, count: int = 120) -> None:
         """Events on every partition."""
@@ -89,16 +82,16 @@ async def town() -> AsyncIterator[Town]:
         database = await stack.enter_async_context(open_database(url))
         town = Town(database, (url, bootstrap, prefix, str(int(SESSION_S * 1000)), str(SILENT_S)))
         try:
-            await town.start()
+            town.start()
             await until(town.relays)
-            await town.start()
+            town.start()
             await until(town.shared)
             yield town
         finally:
             for replica in town.replicas:
                 if replica.returncode is None:
                     replica.kill()
-                await replica.wait()
+                replica.wait()
 
 
 async def took_to(town: Town, what: str, recovered: Recovered) -> float:
@@ -116,10 +109,10 @@ async def test_the_other_takes_over_from_one_that_is_killed(
 ) -> None:
     assert await town.relays() == 1
     town.replicas[killed].kill()
-    await town.replicas[killed].wait()
+    town.replicas[killed].wait()
     await took_to(town, "the relay's owner killed" if killed == 0 else "the other replica killed", recovered)
     assert await town.relays() == 1
-    await town.start()
+    town.start()
     await until(town.shared)
 
 

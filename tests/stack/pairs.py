@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import os
 import signal
-import subprocess
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -26,9 +25,10 @@ from stack import parts
 from stack.layout import HOST, Layout, lay_out
 from stack.settings import SERVICES
 from stack.topics import read_topics
-from tests.real import ROOT, free_port, fresh_postgres, fresh_topics
+from tests.real import free_port, fresh_postgres, fresh_topics
 from tests.stack.balancer import Balancer
 from tests.waiting import until
+from tests.warm import WarmProcess
 
 GROUPS: Final = ("pledges", "payments", "leaderboard", "notify")
 ALONE: Final = {
@@ -57,7 +57,7 @@ class Replica:
     place: int
     port: int
     metrics: int
-    process: subprocess.Popen[bytes]
+    process: WarmProcess
 
 
 class Mailbox:
@@ -268,12 +268,9 @@ class Pairs:
             after = f"&starting_after={page['data'][-1]['id']}"
 
 
-def _run(part: parts.Part, layout: Layout, log: str) -> subprocess.Popen[bytes]:
-    with layout.log(log).open("ab") as output:
-        return subprocess.Popen(
-            part.command, cwd=ROOT, env=dict(part.environment),
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-        )  # fmt: skip
+def _run(part: parts.Part, layout: Layout, log: str) -> WarmProcess:
+    _, _, module, *arguments = part.command  # python -m …
+    return WarmProcess(module, arguments, part.environment, layout.log(log))
 
 
 @asynccontextmanager
