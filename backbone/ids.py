@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Final, Literal, NewType
 
 from ulid import ULID
@@ -27,3 +28,8 @@ def new(kind: Kind) -> str:
 def is_id(text: str, kind: Kind) -> bool:
     """Whether `text` has the form of an identifier of `kind`."""
     return text.startswith(kind) and _FORM.fullmatch(text) is not None
+
+
+def made_at(identifier: str) -> datetime:
+    """When an identifier of ours was made (UTC, milliseconds). Raises ValueError for any other text."""
+    return ULID.from_str(identifier[4:].upper()).datetime

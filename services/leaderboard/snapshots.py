@@ -308,8 +308,9 @@ class Snapshots:
             epoch=epoch,
             sequence=sequence,
             revision=revision,
-            # Until the inputs have said how far they are, the drive's newest fact is what is known.
-            as_of=as_of or standing.row.changed_at,
+            # Until the inputs have said how far they are nothing is known but that no gift is older than
+            # its drive: the newest one counted says nothing of those before it.
+            as_of=as_of or ids.made_at(standing.drive_id),
             totals=shown,
         )
 
