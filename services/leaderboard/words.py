@@ -71,7 +71,8 @@ class Words:
         return found
 
     async def _keep(self, found: Mapping[str, Shown]) -> None:
-        rows = [{"pledge_id": one, **shown._asdict()} for one, shown in found.items()]
+        # In one order, as everywhere: the stream's words and a snapshot's are kept at the same moment.
+        rows = [{"pledge_id": one, **shown._asdict()} for one, shown in sorted(found.items())]
         async with self._database.lossy_transaction() as session:
             await session.execute(statements(session.get_bind()).keep_words, rows)
 
