@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from itertools import count
 from typing import Final, Literal, NamedTuple, Protocol
 
 PARTITIONS: Final = 12
@@ -132,3 +134,9 @@ class BusUnavailable(Exception):
 def partition_of(key: str) -> int:
     """The partition every topic keeps `key` in, on every bus."""
     return zlib.crc32(key.encode()) % PARTITIONS
+
+
+@lru_cache(maxsize=PARTITIONS)
+def key_in(partition: int) -> str:
+    """A key that every topic keeps in `partition`, always the same one."""
+    return next(key for key in (f"~{n}" for n in count()) if partition_of(key) == partition)

@@ -78,7 +78,8 @@ class SnapshotTaken(Event, name="leaderboard.snapshot_taken.v1", topic="snapshot
 class Heartbeat(Event, name="leaderboard.heartbeat.v1", topic="snapshots", key="slot"):
     """How far a partition's drives are complete: everything before `as_of` is in their snapshots.
 
-    `slot` is `~<partition>`, so that the compacted topic keeps one a partition.
+    `slot` is a key of that very partition: who reads a heartbeat has read the snapshots it covers, and the
+    compacted topic keeps one a partition.
     """
 
     slot: str

@@ -18,7 +18,7 @@ from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
-from backbone.bus import PARTITIONS, BusUnavailable, EventBus, Message, Partition, partition_of
+from backbone.bus import PARTITIONS, BusUnavailable, EventBus, Message, Partition, key_in, partition_of
 from backbone.clock import Clock
 from backbone.consumer import Handler, Handlers
 from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken
@@ -377,7 +377,7 @@ class Snapshots:
         if self._before_beat or not self._beat:
             return
         beats = [
-            Heartbeat.model_construct(slot=f"~{number}", partition=number, as_of=as_of)
+            Heartbeat.model_construct(slot=key_in(number), partition=number, as_of=as_of)
             for number, as_of in self._beat.items()
         ]
         await self._bus.publish([_message(beat) for beat in beats], lossy=True)

@@ -14,7 +14,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from backbone import ids
-from backbone.bus import Message
+from backbone.bus import Message, key_in
 from backbone.bus_sqlite import SqliteBus
 from backbone.caller import Caller, read_caller
 from backbone.clock import Clock, SystemClock
@@ -207,7 +207,7 @@ class Stage:
         """A heartbeat of every partition, complete up to now."""
         for partition in range(12):
             await self.publish(
-                Heartbeat(slot=f"~{partition}", partition=partition, as_of=self.clock.now()), lossy=True
+                Heartbeat(slot=key_in(partition), partition=partition, as_of=self.clock.now()), lossy=True
             )
 
     async def log(
