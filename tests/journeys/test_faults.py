@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 from tests.journeys.system import System, running
+from tests.waiting import until
 
 ALL_FAULTS = {
     "duplicate": 3,
@@ -29,9 +30,14 @@ async def test_with_all_faults_together_the_difference_is_nothing_once_quiet(tmp
             *(give_and_maybe_take_back(system, value, n) for n, value in enumerate(values))
         )
         await system.faults()
-        books = await system.agree()
+
+        async def shown() -> bool:
+            """The screen follows the books, and they the disputes that the sandbox opens later."""
+            books = await system.agree()
+            return bool((await system.totals("faults"))["raised"]["value"] == books["USD"])
+
+        await until(shown)
         totals = await system.totals("faults")
-        assert totals["raised"]["value"] == books["USD"]
         assert totals["donations"] >= len(gifts) // 2
         assert "Traceback" not in system.log
 
