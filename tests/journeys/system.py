@@ -207,12 +207,13 @@ class System:
         assert answer.status == 200, answer.body
         return dict(answer.body)
 
-    async def raised(self, drive: str, value: str) -> dict[str, Any]:
-        """The totals once they say `value`."""
+    async def raised(self, drive: str, value: str, **by_state: str) -> dict[str, Any]:
+        """The totals once they say `value`, and these of what is in each state."""
 
         async def there() -> dict[str, Any] | None:
             totals = await self.totals(drive)
-            return totals if totals["raised"]["value"] == value else None
+            shown = {state: totals["by_state"][state]["value"] for state in by_state}
+            return totals if (totals["raised"]["value"], shown) == (value, by_state) else None
 
         try:
             found: dict[str, Any] = await until(there)
