@@ -11,6 +11,7 @@ from backbone.caller import Caller
 from backbone.database import Database
 from backbone.money import as_json, decimal_string
 from backbone.problems import NotFound
+from services.pledges.approval import displayed
 from services.pledges.domain import Secrets, text_in
 from services.pledges.tables import CREATORS, DRIVES, PAYMENTS, PLEDGES, WORDS
 from services.pledges.views import creator_json, drive_json, pledge_json
@@ -113,7 +114,7 @@ class Reader:
         return {
             row.id: {
                 "email": row.email,
-                "name": row.name if row.approved else None,
+                "name": displayed(row.name),
                 "locale": row.locale,
                 "title": text_in(row.title, row.locale),
                 "amount": as_json(row.amount, row.currency),
@@ -125,14 +126,14 @@ class Reader:
         """What may be shown of each pledge; a name of None is anonymous."""
         columns = WORDS.c
         asked = (
-            select(PLEDGES.c.id, columns.name, columns.message, columns.anonymous, columns.approved)
+            select(PLEDGES.c.id, columns.name, columns.message, columns.anonymous)
             .outerjoin(WORDS, columns.pledge_id == PLEDGES.c.id)
             .where(PLEDGES.c.id.in_(ids))
         )
         return {
             row.id: {
-                "name": row.name if row.approved and not row.anonymous else None,
-                "message": row.message if row.approved else None,
+                "name": None if row.anonymous else displayed(row.name),
+                "message": displayed(row.message),
             }
             for row in await self._all(asked)
         }
@@ -161,7 +162,6 @@ def _with_drive_and_words(ids: Sequence[str]) -> Select[Any]:
         select(
             pledge.id, pledge.amount, pledge.currency, pledge.return_url, pledge.locale,
             drive.title, drive.slug, drive.state, words.name, words.email,
-            words.approved,
         )
         .join(DRIVES, drive.id == pledge.drive_id)
         .outerjoin(WORDS, words.pledge_id == pledge.id)

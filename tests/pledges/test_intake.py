@@ -229,13 +229,17 @@ async def test_what_is_null_is_as_if_left_out(stage: Stage) -> None:
     assert (await stage.pledge(a_pledge(donor=donor))).status == 201
 
 
-async def test_words_are_shown_as_approved(stage: Stage) -> None:
+async def test_a_name_and_a_message_are_shown_each_by_itself(stage: Stage) -> None:
     await stage.drive()
     wishes: dict[str, tuple[dict[str, Any], str | None, str | None]] = {
         "plain": ({"donor": {"name": "Sara"}, "message": "peace"}, "Sara", "peace"),
         "anonymous": ({"donor": {"name": "Sara", "anonymous": True}, "message": "peace"}, None, "peace"),
-        "link": ({"donor": {"name": "Sara"}, "message": "see evil.com"}, None, None),
-        "bidi": ({"donor": {"name": "S\u202eara"}, "message": "peace"}, None, None),
+        "link in message": ({"donor": {"name": "Sara"}, "message": "see evil.com"}, "Sara", None),
+        "link in name": ({"donor": {"name": "evil.com"}, "message": "peace"}, None, "peace"),
+        "full stop": ({"donor": {"name": "Mr.Beast"}}, "Mr.Beast", None),
+        "bidi": ({"donor": {"name": "S\u202eara"}, "message": "peace\u200f"}, "Sara", "peace"),
+        "two lines": ({"message": "peace\nfor all"}, None, "peace for all"),
+        "unseen": ({"donor": {"name": "\u3164\u200b"}, "message": "\u2800"}, None, None),
         "silent": ({}, None, None),
         "decomposed": ({"donor": {"name": "Jose\u0301"}}, "José", None),
     }
@@ -246,6 +250,16 @@ async def test_words_are_shown_as_approved(stage: Stage) -> None:
     assert shown == {
         pledges[kind]: {"name": name, "message": message} for kind, (_, name, message) in wishes.items()
     }
+
+
+async def test_a_receipt_greets_by_the_name_that_may_be_shown(stage: Stage) -> None:
+    await stage.drive()
+    greeted = {"Mr.Beast": "Mr.Beast", "سارة\u200f": "سارة", "evil.com": None, "\u200b": None}
+    for name, expected in greeted.items():
+        wish = a_pledge(donor={"name": name, "email": "a@x.org", "anonymous": True}, message="see evil.com")
+        pledge = (await stage.pledge(wish)).json()["id"]
+        receipt = (await stage.ask("/internal/receipts", ids=[pledge]))[pledge]
+        assert (receipt["name"], receipt["email"]) == (expected, "a@x.org")
 
 
 async def test_no_secret_is_stored_with_the_reply(stage: Stage) -> None:

@@ -1,0 +1,112 @@
+"""Whether a text that will be shown on screens names an address on the internet.
+
+A full stop alone is no link ("Mr.Beast", "St.John"): what follows it must be the ending of a domain that
+exists, by the Public Suffix List (https://publicsuffix.org) as installed; nothing is asked of the network.
+Disguises a viewer would see through are folded first: full-width and styled letters, other scripts' dots,
+letters that look like Latin ones, and dots that are spelled out.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from itertools import takewhile
+from typing import Final
+
+from publicsuffixlist import PublicSuffixList
+
+_SUFFIXES: Final = PublicSuffixList(accept_unknown=False, accept_encoded_idn=False, only_icann=True)
+"""What domains end with, without registries run by companies below them: those end with one of these too."""
+
+_SUSPICIOUS: Final = re.compile(r"[.:]|\bdot\b", re.IGNORECASE)
+"""Without one of these an ASCII text has no link."""
+
+_SCHEME: Final = re.compile(r"[a-z0-9+.-]:/|\b(?:mailto|tel|javascript|data):", re.IGNORECASE)
+_MAIL: Final = re.compile(r"[^\s@]@[^\s@.]+\.[^\s@]")  # with a misspelt ending too
+_HOST: Final = re.compile(r"\bwww\b\s*\.|\b\d{1,3}(?:\.\d{1,3}){3}\b|\.\s*xn--", re.IGNORECASE)
+
+# Browsers read the first three as dots (UTS 46, section 4); the others look like one (UTS 39, confusables).
+_DOTS: Final = str.maketrans(dict.fromkeys("。｡．․܁܂ꓸ꘎\U00010a50\U0001d16d۔", "."))
+_SPELLED_DOT: Final = re.compile(
+    r"\s*[\[({<]\s*(?:dot|دوت|نقطة|\.)\s*[\])}>]\s*|\s+(?:dot|دوت|نقطة)\s+", re.IGNORECASE
+)
+_SPACED_DOT: Final = re.compile(
+    r"(?<=\w)\s*\.\s*(?=(?:com|net|org|info|biz|xyz|io|gg|tv|ly)(?!\w))", re.IGNORECASE
+)
+_LOOKALIKES: Final = str.maketrans("аеорсухіјѕԁԛԝһӏмтвнкαορνικτυγı", "aeopcyxijsdqwhlmtbhkaopviktuyi")
+"""Cyrillic and Greek letters and the Latin ones they are taken for, where the word has Latin ones too."""
+
+_JOINERS: Final = re.compile("[\u200b-\u200f\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]")
+_TATWEEL: Final = "\u0640"
+
+
+def has_link(text: str) -> bool:
+    """Whether `text` names a web, mail or IP address, or anything a browser's address bar would take."""
+    if text.isascii() and _SUSPICIOUS.search(text) is None:
+        return False
+    folded = _folded(text)
+    if ":" in folded and _SCHEME.search(folded) is not None:
+        return True
+    if "." not in folded:
+        return False
+    if _HOST.search(folded) is not None or ("@" in folded and _MAIL.search(folded) is not None):
+        return True
+    return any(map(_is_domain, _dotted(folded)))
+
+
+def _folded(text: str) -> str:
+    """`text` as a viewer might retype it."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _JOINERS.sub("", text).translate(_DOTS)).casefold()
+    return _SPACED_DOT.sub(".", _SPELLED_DOT.sub(".", text))
+
+
+def _dotted(folded: str) -> Iterator[str]:
+    """Runs of letters, marks, digits, hyphens and single dots, with a dot inside."""
+    for word in folded.replace("..", " ").split():
+        if "." not in word[1:-1]:
+            continue
+        spaced = "".join(one if one in ".-" or _category(one) in "LMN" else " " for one in word)
+        yield from (run for run in spaced.split() if "." in run[1:-1])
+
+
+def _is_domain(run: str) -> bool:
+    if _begins_with_a_domain(run):
+        return True
+    mixed = not run.isascii() and any(map(_is_latin, run))
+    return mixed and _begins_with_a_domain(run.translate(_LOOKALIKES))
+
+
+def _begins_with_a_domain(run: str) -> bool:
+    """Whether the labels of `run`, or the first few of them, end with a known suffix."""
+    labels = run.split(".")
+    return any(
+        _SUFFIXES.publicsuffix(".".join([*labels[:last], ending])) is not None
+        for last in range(1, len(labels))
+        for ending in _endings(labels[last].rstrip("-"))
+    )
+
+
+def _endings(label: str) -> set[str]:
+    """What a reader takes `label` for: itself, without ornaments, or what precedes another script in it."""
+    readings = {label, "".join(one for one in unicodedata.normalize("NFD", label) if not _is_ornament(one))}
+    latin = "".join(takewhile(_is_latin, label))
+    rest = label[len(latin) :]
+    if latin and rest and _category(rest[0]) == "L":  # "comزوروا"; digits would belong to the word: "com2"
+        readings.add(latin)
+    return readings
+
+
+def _category(letter: str) -> str:
+    return unicodedata.category(letter)[0]
+
+
+def _is_ornament(letter: str) -> bool:
+    return letter == _TATWEEL or unicodedata.category(letter) == "Mn"
+
+
+def _is_latin(letter: str) -> bool:
+    if letter.isascii():
+        return letter.isalpha()
+    return unicodedata.name(letter, "").startswith("LATIN ")
