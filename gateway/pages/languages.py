@@ -7,21 +7,16 @@ with the payment page and read by viewers from every country, and both kinds are
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final, Literal
 
 from babel import Locale
-from babel.numbers import format_decimal, get_currency_symbol, parse_pattern
+from babel.numbers import format_decimal
 
+from backbone.money_text import Numerals, in_numerals, money_text
 from gateway.pages.words import WORDS, Phrase
 
 Lang = Literal["en", "ar"]
-Digits = Literal["latn", "arab"]
 _ASKED: Final = re.compile(r"\s*([A-Za-z]{2})[A-Za-z-]*\s*(?:;\s*q=([0-9.]+))?\s*")
-
-_ARABIC_INDIC: Final = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
-# CLDR's currencySpacing ("KWD 5.000"), which Babel leaves out.
-_CODE_AGAINST_DIGIT: Final = re.compile(r"([A-Za-z])(?=[0-9])")
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,7 @@ class Voice:
     """A language and its digits."""
 
     lang: Lang
-    digits: Digits
+    digits: Numerals
 
     @property
     def direction(self) -> str:
@@ -40,26 +35,12 @@ class Voice:
         return "en" if self.lang == "ar" else "ar"
 
     def money(self, value: str, currency: str) -> str:
-        """`value` is a decimal string with exactly the currency's digits: those digits are shown."""
-        amount = Decimal(value)
-        decimals = len(value.partition(".")[2])
-        pattern = parse_pattern(Locale(self.lang).currency_formats["standard"].pattern)
-        # CLDR rounds some currencies to fewer digits than ISO 4217 gives them (IQD, LBP, …).
-        pattern.frac_prec = (decimals, decimals) if amount % 1 else (0, 0)
-        text = pattern.apply(
-            amount, Locale(self.lang), currency=currency, currency_digits=False, numbering_system=self.digits
-        )
-        text = _CODE_AGAINST_DIGIT.sub("\\1\u00a0", text)
-        sign = get_currency_symbol(currency, self.lang)
-        return self._in_digits(text.replace(sign, _readable_sign(currency, sign)))
+        """`value`, exact to the currency's last digit; without its decimals where those are all zero."""
+        return money_text(value, currency, self.lang, self.digits, short=True)
 
     def count(self, n: int) -> str:
         """A whole number with its thousands separated."""
-        return self._in_digits(format_decimal(n, locale=self.lang, numbering_system=self.digits))
-
-    def _in_digits(self, text: str) -> str:
-        # Babel takes the separators of a numbering system, but leaves the digits Latin.
-        return text.translate(_ARABIC_INDIC) if self.digits == "arab" else text
+        return in_numerals(format_decimal(n, locale=self.lang, numbering_system=self.digits), self.digits)
 
     def say(self, page: str, key: str, n: int | None = None, **holes: str) -> str:
         """The words for `key`, in the plural form of `n`, with their holes filled."""
@@ -67,13 +48,6 @@ class Voice:
         if n is not None:
             holes["n"] = self.count(n)
         return phrase.format(**holes)
-
-
-def _readable_sign(currency: str, sign: str) -> str:
-    """As `readableSign` in money.js: Arabic's "US$" is "$"; other Latin signs are isolated, or turn round."""
-    if currency == "USD":
-        return "$"
-    return f"\u2066{sign}\u2069" if any("A" <= letter.upper() <= "Z" for letter in sign) else sign
 
 
 def pick(phrase: Phrase, lang: Lang, n: int | None) -> str:
@@ -87,7 +61,7 @@ def pick(phrase: Phrase, lang: Lang, n: int | None) -> str:
 
 def choose_voice(query: Mapping[str, str], accept_language: str, title: object) -> Voice:
     """The language of the address, else the browser's, else one that the drive's title has, else English."""
-    digits: Digits = "arab" if query.get("digits") == "arab" else "latn"
+    digits: Numerals = "arab" if query.get("digits") == "arab" else "latn"
     asked = [query.get("lang", "")[:2].lower(), *_by_preference(accept_language)]
     if isinstance(title, Mapping):
         asked += [str(tag).partition("-")[0] for tag in title]

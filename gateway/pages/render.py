@@ -4,6 +4,7 @@ Everything that people wrote passes jinja2's autoescape here and `textContent` i
 """
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote, urlencode
@@ -72,8 +73,8 @@ def donate_page(
     """The hosted form. It posts to `/v1/drives/{id}/pledges` with `form_token` in `Ataa-Form-Token`.
 
     `drive` is the drive or its totals: `id` or `drive` and `slug`; `title`, `currency`, `goal`; and where
-    they are known `description`, `menu`, `test`, `raised`, `percent`, `donations`, and `state`, of which only
-    draft, paused and closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, a
+    they are known `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which only draft,
+    paused and closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, a
     hundredfold where it has no decimals. `creators`: `slug`, `name` (and `id`); `query`: `creator` (id or
     slug), `lang`, `digits`.
     """
@@ -196,13 +197,20 @@ def example_amount(currency: str) -> str:
 
 def _progress(drive: Mapping[str, object], voice: Voice) -> dict[str, object]:
     raised, goal, gifts = drive.get("raised"), drive.get("goal"), drive.get("donations")
-    percent = drive.get("percent")
     return {
         "raised": _money_text(raised, voice),
         "goal": _money_text(goal, voice),
         "gifts": voice.say("donate", "gifts", gifts) if isinstance(gifts, int) else "",
-        "percent": min(percent, 100) if isinstance(percent, int | float) else 0,
+        "percent": _whole_percent(raised, goal),
     }
+
+
+def _whole_percent(raised: object, goal: object) -> int:
+    """How much of `goal` is raised, 0 to 100, rounded down: 100 only once the goal is reached."""
+    if not isinstance(raised, Mapping) or not isinstance(goal, Mapping):
+        return 0
+    part, whole = Decimal(str(raised["value"])), Decimal(str(goal["value"]))
+    return min(100, int(part * 100 // whole)) if part > 0 and whole > 0 else 0
 
 
 def _money_text(amount: object, voice: Voice) -> str:

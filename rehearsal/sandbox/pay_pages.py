@@ -135,13 +135,9 @@ def page_language(locale: str | None, accepted: str) -> str:
 
 def amount_shown(session: Session, language: str) -> str:
     """The amount as people of the language write it, such as `$25.00`."""
-    from babel.numbers import format_currency, get_currency_symbol  # only pages need it, and it is large
+    from backbone.money_text import money_text  # only pages need it, and Babel is large
 
-    amount = decimal_string(session.amount, session.currency)
-    shown: str = format_currency(amount, session.currency, locale=language)
-    symbol = get_currency_symbol(session.currency, locale=language)
-    # A Latin symbol such as US$ falls apart in a line that runs to the left unless it is isolated.
-    return shown.replace(symbol, f"\u2066{symbol}\u2069") if symbol[0].isascii() else shown
+    return money_text(decimal_string(session.amount, session.currency), session.currency, language)
 
 
 @lru_cache(maxsize=1)

@@ -23,7 +23,7 @@ from backbone.service import Service, Worker, add_health, new_app
 from services.notify.handlers import HANDLERS
 from services.notify.post import FolderPost, SmtpPost, read_sender
 from services.notify.receipts import ReceiptSender
-from services.notify.settings import NotifySettings
+from services.notify.settings import NotifySettings, read_zone
 from services.notify.tables import DOORS
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -40,7 +40,9 @@ def compose(
     server = settings.mail_server()
     post = FolderPost(settings.data_dir / "receipts") if server is None else SmtpPost(server)
     sender = read_sender(settings.receipt_from)
-    receipts = ReceiptSender(database, pledges, secret, post, sender, settings.receipts_per_s, clock)
+    receipts = ReceiptSender(
+        database, pledges, secret, post, sender, settings.receipts_per_s, clock, read_zone(settings.time_zone)
+    )
     consumer = Consumer("notify", bus, ["drive-log"], HANDLERS, database)
     app = new_app("notify", secret)
     _install(app, database, consumer)

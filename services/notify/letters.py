@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
+from datetime import datetime, tzinfo
 from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -14,11 +13,11 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, Final
 
-from babel.dates import format_date
-from babel.numbers import format_currency
+from babel.dates import format_date, get_timezone_name
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from backbone.money import Money, decimal_string
+from backbone.money_text import money_text
 
 _TEMPLATES: Final = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -55,6 +54,9 @@ PHRASES: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 
+_NOT_ISOLATED: Final = dict.fromkeys(map(ord, "\u2066\u2069"))
+"""Isolates a line to the right needs none of, and which some mail programs show as boxes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Donation:
@@ -75,13 +77,14 @@ class Recipient:
     title: str
 
 
-def write_receipt(donation: Donation, to: Recipient, sender: Address) -> EmailMessage:
+def write_receipt(donation: Donation, to: Recipient, sender: Address, zone: tzinfo) -> EmailMessage:
     """The letter. Its Message-ID and bytes follow from the donation: sent twice, it is seen once.
 
+    Its date, and with it the tax year, is that of `zone`, which it names.
     Raises ValueError for an address no letter can have.
     """
     language = _language(to.locale)
-    said = _said(donation, to, language)
+    said = _said(donation, to, language, zone)
     letter = EmailMessage(policy=SMTP if to.email.isascii() else SMTPUTF8)
     try:
         letter["From"] = sender
@@ -104,11 +107,12 @@ def _language(locale: str | None) -> str:
     return wanted if wanted in PHRASES else "en"
 
 
-def _said(donation: Donation, to: Recipient, language: str) -> dict[str, Any]:
+def _said(donation: Donation, to: Recipient, language: str, zone: tzinfo) -> dict[str, Any]:
     phrases = PHRASES[language]
     money = donation.amount
-    value = Decimal(decimal_string(money.minor_units, money.currency))
-    amount = format_currency(value, money.currency, locale=language)
+    amount = money_text(decimal_string(money.minor_units, money.currency), money.currency, language)
+    if phrases["direction"] == "ltr":
+        amount = amount.translate(_NOT_ISOLATED)
     title = " ".join(to.title.split())
     greeting = phrases["greeting"] if to.name else phrases["greeting_without_name"]
     return {
@@ -121,7 +125,12 @@ def _said(donation: Donation, to: Recipient, language: str) -> dict[str, Any]:
         "lines": [
             (phrases["amount"], amount),
             (phrases["drive"], title),
-            (phrases["date"], format_date(donation.at, format="long", locale=language)),
+            (phrases["date"], _date(donation.at.astimezone(zone), language)),
             (phrases["reference"], donation.payment_id),
         ],
     }
+
+
+def _date(at: datetime, language: str) -> str:
+    """Such as `January 1, 2027 (Arabian Standard Time)`."""
+    return f"{format_date(at, format='long', locale=language)} ({get_timezone_name(at, locale=language)})"

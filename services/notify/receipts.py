@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import tzinfo
 from email.headerregistry import Address
 from typing import Any, Final
 
@@ -61,6 +62,7 @@ class ReceiptSender:
         sender: Address,
         per_s: float,
         clock: Clock,
+        zone: tzinfo,
     ) -> None:
         self._database = database
         self._pledges = pledges
@@ -70,6 +72,7 @@ class ReceiptSender:
         self._at_most = max(1, round(per_s * TICK_S))
         self._pause_s = self._at_most / per_s
         self._clock = clock
+        self._zone = zone
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop`; where pledges is away, wait for it."""
@@ -116,7 +119,8 @@ class ReceiptSender:
             donation = Donation(row.payment_id, Money(row.amount, row.currency), row.counted_at)
             await asyncio.sleep(0)  # a letter takes milliseconds to write; donors wait for none of them
             try:
-                letters.append(Letter(row.payment_id, write_receipt(donation, to, self._sender)))
+                letter = write_receipt(donation, to, self._sender, self._zone)
+                letters.append(Letter(row.payment_id, letter))
             except ValueError as error:
                 outcomes[row.payment_id] = Failure(str(error), final=True)
         if letters:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, tzinfo
+from zoneinfo import ZoneInfo
+
 from pydantic import Field, SecretStr, field_validator
 
 from backbone.database import Synchronous
 from backbone.settings import DatabaseUrl, HttpUrl, Settings
 from services.notify.post import MailServer, read_mail_server, read_sender
+
+
+def read_zone(name: str) -> tzinfo:
+    """The time zone that the IANA database calls `name`. Raises ValueError."""
+    if name == "UTC":
+        return UTC  # needs no database
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, LookupError):  # a path, a folder, not there
+        raise ValueError("must be a time zone of the IANA database such as Asia/Riyadh") from None
 
 
 class NotifySettings(Settings):
@@ -33,6 +46,16 @@ class NotifySettings(Settings):
     receipts_per_s: float = Field(
         10.0, gt=0, le=1000, description="Receipts sent a second, at most; giving comes first."
     )
+
+    time_zone: str = Field(
+        "UTC", description="Time zone of the dates on receipts, such as Asia/Riyadh: the tax year is its."
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_zone(cls, given: str) -> str:
+        read_zone(given)
+        return given
 
     @field_validator("smtp_url")
     @classmethod

@@ -239,12 +239,32 @@ def test_a_drive_that_takes_no_gifts_shows_no_form(state: str, form: bool) -> No
 
 
 def test_totals_serve_as_the_drive_and_their_state_is_not_the_drives() -> None:
-    totals = {**a_drive(), "drive": "drv_1", "state": "frozen", "donations": 2, "percent": 110.5}
+    raised = {"currency": "USD", "value": "11050000.00"}
+    totals = {**a_drive(), "drive": "drv_1", "state": "frozen", "donations": 2, "raised": raised}
     del totals["id"]
     outline = Outline(donate_page(totals, [], {}, "t"))
     assert outline.having("form")
     assert outline.page()["drive"] == "drv_1"
     assert outline.having("progress", value="100")
+
+
+@pytest.mark.parametrize(
+    ("raised", "goal", "percent"),
+    [
+        ("9996.00", "10000.00", "99"),
+        ("9999.99", "10000.00", "99"),
+        ("10000.00", "10000.00", "100"),
+        ("10000.01", "10000.00", "100"),
+        ("0.01", "10000.00", "0"),
+        ("-10.00", "10000.00", "0"),
+        ("99999999999999.98", "99999999999999.99", "99"),
+    ],
+)
+def test_the_bar_is_full_only_once_the_goal_is_reached(raised: str, goal: str, percent: str) -> None:
+    drive = a_drive(
+        raised={"currency": "USD", "value": raised}, goal={"currency": "USD", "value": goal}, percent=100.0
+    )
+    assert Outline(donate_page(drive, [], {}, "t")).having("progress", value=percent)
 
 
 def test_a_test_drive_says_that_no_money_moves() -> None:

@@ -15,6 +15,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
+from backbone.money import DIGITS, decimal_string
+from tests.backbone.test_money_text import number_in
 from tests.gateway.pages_stage import Stage, a_gift, on_stage, the_totals, usd
 from tests.waiting import PATIENCE_S, until
 
@@ -232,6 +234,46 @@ async def test_amounts_are_written_exactly(
         await raised(page, value)
         text = await page.locator(".raised").inner_text()
         assert re.sub("[\u200e\u200f\u061c\u2066\u2069]", "", text).replace("\u00a0", " ") == shown
+
+
+async def test_every_currency_is_written_with_all_its_iso_digits_in_both_languages(
+    browser: BrowserContext, stage: Stage
+) -> None:
+    amounts = [
+        {"currency": currency, "value": decimal_string(units, currency)}
+        for currency in sorted(DIGITS)
+        for units in (1, 1_234_567_899, 25 * 10 ** DIGITS[currency])
+    ]
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        shown = await page.evaluate(
+            """async (amounts) => {
+              const { Figures } = await import(document.querySelector('link[href$="money.js"]').href);
+              const figures = ["en-latn", "ar-latn", "ar-arab"].map((one) => new Figures(...one.split("-")));
+              return amounts.map((money) => figures.map((of) => [of.money(money, false), of.money(money)]));
+            }""",
+            amounts,
+        )
+    for money, texts in zip(amounts, shown, strict=True):
+        whole, _, part = money["value"].partition(".")
+        for full, short in texts:
+            assert number_in(full) == money["value"], full
+            assert number_in(short) == (money["value"] if part.strip("0") else whole), short
+
+
+@pytest.mark.parametrize(
+    ("raised", "percent"),
+    [("9996.00", 99), ("9999.99", 99), ("10000.00", 100), ("20000.00", 100), ("-5.00", 0)],
+)
+async def test_the_forms_bar_is_full_only_once_the_goal_is_reached(
+    browser: BrowserContext, stage: Stage, raised: str, percent: int
+) -> None:
+    stage.totals = the_totals(raised=usd(raised), goal=usd("10000.00"), percent=100.0, donations=7)
+    stage.drive = {"raised": usd("0.00"), "donations": 0}
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await expect(page.locator("#gifts")).to_have_text("7 gifts")
+        assert await page.locator("#progress").evaluate("bar => bar.value") == percent
 
 
 # --- the form ---

@@ -119,7 +119,7 @@ class Stage:
         post = FolderPost(self.folder / "receipts") if server is None else SmtpPost(server)
         sender = read_sender("Winter <receipts@winter.example>")
         try:
-            yield ReceiptSender(database, self.pledges, "s" * 20, post, sender, 10.0, self.clock)
+            yield ReceiptSender(database, self.pledges, "s" * 20, post, sender, 10.0, self.clock, UTC)
         finally:
             await database.close()
 

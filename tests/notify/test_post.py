@@ -18,6 +18,7 @@ from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
 from pydantic import SecretStr, ValidationError
 
 from backbone import ids
+from backbone.settings import load
 from services.notify.post import Failure, FolderPost, Letter, Post, SmtpPost, read_mail_server, read_sender
 from services.notify.settings import NotifySettings
 from tests.notify.stage import Stage, counted
@@ -210,3 +211,21 @@ def test_a_wrong_sender_stops_the_start(sender: str) -> None:
 
 def test_a_sender_may_have_a_name() -> None:
     assert read_sender("عطاء <receipts@example.org>").display_name == "عطاء"
+
+
+@pytest.mark.parametrize("name", ["UTC", "Asia/Riyadh", "America/Argentina/Buenos_Aires"])
+def test_a_time_zone_has_its_iana_name(name: str) -> None:
+    assert NotifySettings(time_zone=name).time_zone == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Riyadh", "+03:00", "asia", "../etc/localtime", "/etc/localtime", "Asia/X"]
+)
+def test_a_wrong_time_zone_stops_the_start_with_a_line_that_names_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATAA_TIME_ZONE", name)
+    with pytest.raises(SystemExit):
+        load(NotifySettings)
+    said = capsys.readouterr().err
+    assert said == "ataa: ATAA_TIME_ZONE: must be a time zone of the IANA database such as Asia/Riyadh\n"

@@ -21,6 +21,11 @@ export function share(part, whole) {
   return part >= whole ? 1 : Number((part * 100000n) / whole) / 100000;
 }
 
+/** How much of `goal` is raised, 0 to 100, rounded down: 100 only once the goal is reached. */
+export function wholePercent(raised, goal) {
+  return Math.floor(share(toMinor(raised.value), toMinor(goal.value)) * 100);
+}
+
 export const isMoney = (money) =>
   !!money && /^[A-Z]{3}$/.test(money.currency) && /^-?\d+(\.\d+)?$/.test(money.value);
 
