@@ -73,7 +73,14 @@ def compose(
                 every_peer, ring, limits, lanes, waits, clock, secret, settings.public_url, hub.known_as_of
             ).routes(),
             *live.routes(),
-            *Site(pledges, secret, reader, lanes["reads"], clock).routes(),
+            *Site(
+                pledges,
+                secret,
+                reader,
+                lanes["reads"],
+                clock,
+                lambda request: limits.spend(ring.public, request.address),
+            ).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(ring),

@@ -3,37 +3,74 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from backbone.clock import Clock
 from backbone.peer import Peer, PeerUnavailable, ask
-from backbone.problems import Overloaded
+from backbone.problems import NotFound, Overloaded
 from gateway import pages
-from gateway.asgi import Answer, AsgiReply, Request
+from gateway.asgi import Answer, AsgiReply, Request, json_answer
 from gateway.keys import Bearer
 from gateway.limits import Lane
 from gateway.router import Handler, Route
 
-DRIVE_CACHE_S: Final = 2.0
+CACHE_S: Final = 2.0
 MOST_CACHED: Final = 1000
-MOST_CREATORS: Final = 200
+MOST_LISTED: Final = 100
+"""Creators the donate form lists; where a drive has more, it finds the others by name."""
+
+_REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
 
 Drive = Mapping[str, Any]
+Found = TypeVar("Found")
+
+
+class Recent(Generic[Found]):
+    """Answers of the last two seconds, the newest thousand."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[str, tuple[float, Found]] = OrderedDict()
+
+    def get(self, key: str) -> tuple[Found] | None:
+        """The answer, itself possibly None, in a tuple; None where there is no recent one."""
+        held = self._held.get(key)
+        return (held[1],) if held is not None and asyncio.get_running_loop().time() < held[0] else None
+
+    def keep(self, key: str, found: Found) -> Found:
+        """`found`, which is held from now on."""
+        self._held[key] = (asyncio.get_running_loop().time() + CACHE_S, found)
+        self._held.move_to_end(key)
+        while len(self._held) > MOST_CACHED:
+            self._held.popitem(last=False)
+        return found
 
 
 class Site:
     """Finds a drive and hands it to its page."""
 
-    def __init__(self, pledges: Peer, secret: str, reader: Bearer, lane: Lane, clock: Clock) -> None:
+    def __init__(
+        self,
+        pledges: Peer,
+        secret: str,
+        reader: Bearer,
+        lane: Lane,
+        clock: Clock,
+        spend: Callable[[Request], None],
+    ) -> None:
         self._pledges = pledges
         self._secret = secret
         self._reader = reader
         self._lane = lane
         self._clock = clock
-        self._drives: OrderedDict[str, tuple[float, Drive | None, list[Drive]]] = OrderedDict()
+        self._spend = spend
+        self._drives = Recent[Drive | None]()
+        self._lists = Recent[pages.Creators]()
+        self._named = Recent[Drive | None]()
 
     def routes(self) -> list[Route]:
         """The pages and what they load."""
@@ -42,36 +79,47 @@ class Site:
             Route("GET", "/overlay/{drive}", self._page(self._overlay)),
             Route("GET", "/donate/{drive}", self._page(self._donate)),
             Route("GET", "/donate/{drive}/thanks", self._page(self._thanks)),
+            Route("GET", "/donate/{drive}/creators", self._search),
             Route("GET", "/assets/{…}", _assets),
         ]
 
-    def _page(self, render: Callable[[Request, Drive, list[Drive]], Answer]) -> Handler:
+    def _page(self, render: Callable[[Request, Drive], Awaitable[Answer]]) -> Handler:
         async def handle(request: Request) -> Answer:
+            ref = request.params[0]
+            if ref != ref.lower():
+                return _to_lower_case(request)
             language = request.headers.get("accept-language", "")
             try:
-                drive, creators = await self._find(request.params[0])
+                drive = await self._find(ref)
+                if drive is not None:
+                    return await render(request, drive)
             except (PeerUnavailable, Overloaded):
                 body = pages.problem_page(_query(request), problem="unavailable", accept_language=language)
                 return Answer(503, [*pages.page_headers("problem"), (b"retry-after", b"2")], body)
-            if drive is None:
-                body = pages.problem_page(_query(request), accept_language=language)
-                return Answer(404, pages.page_headers("problem"), body)
-            return render(request, drive, creators)
+            body = pages.problem_page(_query(request), accept_language=language)
+            return Answer(404, pages.page_headers("problem"), body)
 
         return handle
 
-    def _overlay(self, request: Request, drive: Drive, _: list[Drive]) -> Answer:
+    async def _overlay(self, request: Request, drive: Drive) -> Answer:
         body = pages.overlay_page(request.params[0], drive["title"], _query(request))
         return Answer(200, pages.page_headers("overlay"), body)
 
-    def _donate(self, request: Request, drive: Drive, creators: list[Drive]) -> Answer:
+    async def _donate(self, request: Request, drive: Drive) -> Answer:
         ref = pages.drive_refs(drive)[0]
+        query = _query(request)
         token = pages.mint_form_token(self._secret.encode(), ref, self._clock.now())
-        language = request.headers.get("accept-language", "")
-        body = pages.donate_page(drive, creators, _query(request), token, accept_language=language)
+        body = pages.donate_page(
+            drive,
+            await self._creators(drive["id"]),
+            query,
+            token,
+            creator=await self._creator(drive["id"], query.get("creator", "")),
+            accept_language=request.headers.get("accept-language", ""),
+        )
         return Answer(200, pages.page_headers("donate"), body)
 
-    def _thanks(self, request: Request, drive: Drive, _: list[Drive]) -> Answer:
+    async def _thanks(self, request: Request, drive: Drive) -> Answer:
         language = request.headers.get("accept-language", "")
         return Answer(
             200,
@@ -79,36 +127,69 @@ class Site:
             pages.thanks_page(drive, _query(request), accept_language=language),
         )
 
-    async def _find(self, ref: str) -> tuple[Drive | None, list[Drive]]:
-        """The drive and its creators, at most two seconds old; raises `PeerUnavailable`."""
-        now = asyncio.get_running_loop().time()
+    async def _search(self, request: Request) -> Answer:
+        """What the form's search field asks: creators of the drive by a part of their name, as JSON.
+
+        Raises NotFound, PeerUnavailable, and TooManyRequests past the limit of the client's address.
+        """
+        self._spend(request)
+        drive = await self._find(request.params[0].lower())
+        if drive is None:
+            raise NotFound("No such drive.")
+        asked = {"drive": drive["id"], "text": _query(request).get("q", "").replace("\x00", "")[:100].strip()}
+        with self._lane:
+            reply = await ask(self._pledges, self._secret, "/internal/creator-search", asked)
+        return json_answer(json.dumps(reply["data"]).encode(), headers=[(b"cache-control", b"no-store")])
+
+    async def _find(self, ref: str) -> Drive | None:
+        """The drive, at most two seconds old; raises `PeerUnavailable`, `Overloaded`."""
         held = self._drives.get(ref)
-        if held is not None and now < held[0]:
-            return held[1], held[2]
+        if held is not None:
+            return held[0]
         with self._lane:
             reply = await ask(self._pledges, self._secret, "/internal/drives", {"refs": [ref]})
-            drive: Drive | None = reply["data"].get(ref)
-            creators = [] if drive is None else await self._creators(drive["id"])
-        self._drives[ref] = (now + DRIVE_CACHE_S, drive, creators)
-        self._drives.move_to_end(ref)
-        while len(self._drives) > MOST_CACHED:
-            self._drives.popitem(last=False)
-        return drive, creators
+        found: Drive | None = reply["data"].get(ref)
+        return self._drives.keep(ref, found)
 
-    async def _creators(self, drive_id: str) -> list[Drive]:
-        creators: list[Drive] = []
-        query = "limit=100"
-        while len(creators) < MOST_CREATORS:
-            path = f"/v1/drives/{drive_id}/creators"
-            reply = await self._pledges.request("GET", path, headers=self._reader.signed, query=query)
-            if reply.status != 200:
-                raise PeerUnavailable(f"{path} answered {reply.status}")
-            page = reply.json()
-            creators += page["data"]
-            if page["next"] is None:
-                break
-            query = f"limit=100&after={page['next']}"
-        return creators
+    async def _creator(self, drive_id: str, asked: str) -> Drive | None:
+        """The creator a link names by id or slug, in any case; None where the drive has none such."""
+        name = asked.strip().lower()
+        if _REF.fullmatch(name) is None:
+            return None
+        ref = f"{drive_id}/{name}"
+        held = self._named.get(ref)
+        if held is not None:
+            return held[0]
+        try:
+            with self._lane:
+                reply = await ask(self._pledges, self._secret, "/internal/creators", {"refs": [ref]})
+        except PeerUnavailable:
+            # Away, or of a version that cannot be asked: the pledge itself says whether there is such a one.
+            return {"slug": name, "name": name}
+        found: Drive | None = reply["data"].get(ref)
+        return self._named.keep(ref, found)
+
+    async def _creators(self, drive_id: str) -> pages.Creators:
+        """The first creators of the drive, and whether it has more."""
+        held = self._lists.get(drive_id)
+        if held is not None:
+            return held[0]
+        path = f"/v1/drives/{drive_id}/creators"
+        with self._lane:
+            reply = await self._pledges.request(
+                "GET", path, headers=self._reader.signed, query=f"limit={MOST_LISTED}"
+            )
+        if reply.status != 200:
+            raise PeerUnavailable(f"{path} answered {reply.status}")
+        page = reply.json()
+        return self._lists.keep(drive_id, pages.Creators(page["data"], page["next"] is not None))
+
+
+def _to_lower_case(request: Request) -> Answer:
+    """Ids and slugs are in lower case; a link typed by hand may not be."""
+    parts = [part.lower() if part == request.params[0] else part for part in request.path.split("/")]
+    query = f"?{request.query}" if request.query else ""
+    return Answer(308, [(b"location", f"{'/'.join(parts)}{query}".encode())])
 
 
 def _query(request: Request) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ Everything that people wrote passes jinja2's autoescape here and `textContent` i
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Final, Literal
@@ -21,7 +22,15 @@ Title = str | Mapping[str, str] | None
 OVERLAY_PARTS: Final = ("bar", "goal", "leaders", "alerts", "ticker")
 THEMES: Final = ("dark", "light", "clear")
 _MENU: Final = (25, 10, 5, 50, 20)  # the amounts that 73 % of gifts choose (SURGE.md)
-_CREATORS_SHOWN: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Creators:
+    """Creators a donor may choose from: `id`, `slug` and `name` of each, and whether there are `more`."""
+
+    listed: Sequence[Mapping[str, object]] = ()
+    more: bool = False
+
 
 _environment: Final = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -64,10 +73,11 @@ def _parts(asked: str) -> list[str]:
 
 def donate_page(
     drive: Mapping[str, object],
-    creators: Sequence[Mapping[str, object]],
+    creators: Creators,
     query: Mapping[str, str],
     form_token: str,
     *,
+    creator: Mapping[str, object] | None = None,
     accept_language: str = "",
 ) -> bytes:
     """The hosted form. It posts to `/v1/drives/{id}/pledges` with `form_token` in `Ataa-Form-Token`.
@@ -75,14 +85,13 @@ def donate_page(
     `drive` is the drive or its totals: `id` or `drive` and `slug`; `title`, `currency`, `goal`; and where
     they are known `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which only draft,
     paused and closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, a
-    hundredfold where it has no decimals. `creators`: `slug`, `name` (and `id`); `query`: `creator` (id or
-    slug), `lang`, `digits`.
+    hundredfold where it has no decimals. `creator` is the one that `query` names; where it names one and that
+    is not known, the page says so. `query`: `creator`, `lang`, `digits`.
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
     ref, slug = drive_refs(drive)
     currency = str(drive["currency"])
-    creator = _find_creator(creators, query.get("creator", ""))
     page = {
         "drive": ref,
         "slug": slug,
@@ -104,7 +113,9 @@ def donate_page(
         notice=drive.get("state") if drive.get("state") in ("draft", "paused", "closed") else None,
         menu=_menu(drive, currency, voice),
         creator=creator,
-        creators=[{"ref": _creator_ref(c), "name": c.get("name", "")} for c in creators[:_CREATORS_SHOWN]],
+        missing_creator=creator is None and bool(query.get("creator", "").strip()),
+        creators=[{"ref": _creator_ref(c), "name": c.get("name", "")} for c in creators.listed],
+        more_creators=creators.more,
         example=example_amount(currency),
         other_language=_other_language(f"/donate/{quote(slug)}", query, voice),
         **_progress(drive, voice),
@@ -132,7 +143,7 @@ def thanks_page(drive: Mapping[str, object], query: Mapping[str, str], *, accept
         page,
         title=localised(title, voice.lang) or slug,
         test=drive.get("test") is True,
-        drive_url=f"/donate/{quote(slug)}?lang={voice.lang}",
+        drive_url=_address(f"/donate/{quote(slug)}", query, ("creator",), voice.lang),
         other_language=_other_language(f"/donate/{quote(slug)}/thanks", query, voice),
     )
 
@@ -160,11 +171,6 @@ def drive_refs(drive: Mapping[str, object]) -> tuple[str, str]:
 def _title(drive: Mapping[str, object]) -> Title:
     title = drive.get("title")
     return title if isinstance(title, str | Mapping) else None
-
-
-def _find_creator(creators: Sequence[Mapping[str, object]], asked: str) -> Mapping[str, object] | None:
-    # An unknown creator in a link must not cost the gift: the form then opens without one.
-    return next((c for c in creators if asked and asked in (c.get("id"), c.get("slug"))), None)
 
 
 def _creator_ref(creator: Mapping[str, object]) -> str:
@@ -220,8 +226,13 @@ def _money_text(amount: object, voice: Voice) -> str:
 
 
 def _other_language(path: str, query: Mapping[str, str], voice: Voice) -> str:
-    kept = {name: query[name] for name in ("creator", "pledge", "token", "digits") if name in query}
-    return f"{path}?{urlencode({**kept, 'lang': voice.other}, errors='replace')}"
+    return _address(path, query, ("creator", "pledge", "token", "digits"), voice.other)
+
+
+def _address(path: str, query: Mapping[str, str], kept: Sequence[str], lang: str) -> str:
+    """`path` in `lang`, with those of `kept` that are in the query."""
+    wanted = {name: query[name] for name in kept if name in query}
+    return f"{path}?{urlencode({**wanted, 'lang': lang}, errors='replace')}"
 
 
 def _render(template: str, voice: Voice, page: Mapping[str, object] | None, **values: object) -> bytes:

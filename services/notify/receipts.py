@@ -119,8 +119,8 @@ class ReceiptSender:
             donation = Donation(row.payment_id, Money(row.amount, row.currency), row.counted_at)
             await asyncio.sleep(0)  # a letter takes milliseconds to write; donors wait for none of them
             try:
-                letter = write_receipt(donation, to, self._sender, self._zone)
-                letters.append(Letter(row.payment_id, letter))
+                message = write_receipt(donation, to, self._sender, self._zone)
+                letters.append(Letter(row.payment_id, message))
             except ValueError as error:
                 outcomes[row.payment_id] = Failure(str(error), final=True)
         if letters:

@@ -39,7 +39,7 @@ from services.pledges.intake import Intake, MakePledge
 from services.pledges.queries import Reader
 from services.pledges.reading import JsonRoute, answered_by, body_of, names_in
 from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeList, PledgeView, as_bytes
-from services.pledges.wishes import CreatorWish, DriveChange, DriveWish, PledgeWish, read
+from services.pledges.wishes import CreatorSearch, CreatorWish, DriveChange, DriveWish, PledgeWish, read
 
 JSON: Final = "application/json"
 _REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
@@ -58,7 +58,7 @@ def _pledge_id(pledge: str) -> str:
     return pledge
 
 
-DriveRef = Annotated[str, Path(description="The drive's id or slug."), AfterValidator(_ref)]
+DriveRef = Annotated[str, Path(description="The drive's id or slug, in lower case."), AfterValidator(_ref)]
 PledgeRef = Annotated[str, Path(description="The pledge's id."), AfterValidator(_pledge_id)]
 DriveFilter = Annotated[
     str | None,
@@ -241,6 +241,11 @@ def install_internal(app: FastAPI, reader: Reader, behind: Callable[[], Awaitabl
     ask("/internal/words", "ids", reader.words)
     ask("/internal/receipts", "ids", reader.receipts)
     ask("/internal/drives", "refs", reader.drives)
+    ask("/internal/creators", "refs", reader.creators_called)
+
+    @app.post("/internal/creator-search", include_in_schema=False)
+    async def search_creators(_who: InternalDep, wanted: CreatorSearch) -> Response:
+        return _json({"data": await reader.search_creators(wanted.drive, wanted.text)})
 
     @app.get("/internal/books", include_in_schema=False)
     async def books(_who: InternalDep) -> Response:

@@ -163,7 +163,7 @@ def _unfit(pointer: str, detail: str) -> Invalid:
 
 def unknown_creator() -> Invalid:
     """The problem of a pledge that credits nobody the drive knows."""
-    return _unfit("/creator", "no such creator in this drive")
+    return _unfit("/creator", "no such creator in this drive (ids and slugs are in lower case)")
 
 
 # What only this service can make: tokens and donors known again.

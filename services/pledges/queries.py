@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Select, func, or_, select
 
@@ -15,6 +15,11 @@ from services.pledges.approval import displayed
 from services.pledges.domain import Secrets, text_in
 from services.pledges.tables import CREATORS, DRIVES, PAYMENTS, PLEDGES, WORDS
 from services.pledges.views import creator_json, drive_json, pledge_json
+
+MOST_FOUND: Final = 20
+"""Creators that one search finds."""
+
+_CREATORS_IN_SHORT: Final = select(CREATORS.c.id, CREATORS.c.drive_id, CREATORS.c.slug, CREATORS.c.name)
 
 
 class Reader:
@@ -49,6 +54,38 @@ class Reader:
             "data": [creator_json(row, drive["currency"]) for row in shown],
             "next": shown[-1].id if len(rows) > limit else None,
         }
+
+    async def creators_called(self, refs: Sequence[str]) -> dict[str, Any]:
+        """The creators called `refs`, each `<the drive's id>/<slug or id>`; unknown ones are left out."""
+        asked = [ref.partition("/") for ref in refs]
+        columns = CREATORS.c
+        names = {name for _, _, name in asked}
+        rows = await self._all(
+            _CREATORS_IN_SHORT.where(columns.drive_id.in_({drive for drive, _, _ in asked})).where(
+                or_(columns.slug.in_(names), columns.id.in_(names))
+            )
+        )
+        found = {f"{row.drive_id}/{name}": _in_short(row) for row in rows for name in (row.slug, row.id)}
+        return {ref: found[ref] for ref in refs if ref in found}
+
+    async def search_creators(self, drive_id: str, text: str) -> dict[str, Any]:
+        """The first `MOST_FOUND` creators of a drive whose name or slug holds `text`, in any case of letters.
+
+        `more` says that there are others. (SQLite tells cases apart outside ASCII.)
+        """
+        columns = CREATORS.c
+        rows = await self._all(
+            _CREATORS_IN_SHORT.where(columns.drive_id == drive_id)
+            .where(
+                or_(
+                    columns.name.icontains(text, autoescape=True),
+                    columns.slug.icontains(text, autoescape=True),
+                )
+            )
+            .order_by(columns.id)
+            .limit(MOST_FOUND + 1)
+        )
+        return {"creators": [_in_short(row) for row in rows[:MOST_FOUND]], "more": len(rows) > MOST_FOUND}
 
     async def list_pledges(
         self, who: Caller, wanted: Mapping[str, str], after: str | None, limit: int
@@ -154,6 +191,10 @@ class Reader:
         async with self._database.reading() as session:
             rows: Sequence[Any] = (await session.execute(statement)).all()
             return rows
+
+
+def _in_short(creator: Any) -> dict[str, str]:
+    return {"id": creator.id, "slug": creator.slug, "name": creator.name}
 
 
 def _with_drive_and_words(ids: Sequence[str]) -> Select[Any]:

@@ -208,6 +208,13 @@ class CreatorWish(Body):
     goal: MoneyBody | None = None
 
 
+class CreatorSearch(Body):
+    """Which creators of a drive the donate form looks for."""
+
+    drive: Text
+    text: Annotated[Text, StringConstraints(max_length=100)]
+
+
 class DonorBody(Body):
     """Who gives, as far as they say."""
 
@@ -229,7 +236,14 @@ class PledgeWish(Body):
     """A pledge to be made."""
 
     amount: MoneyBody
-    creator: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = None
+    creator: (
+        Annotated[
+            Text,
+            StringConstraints(min_length=1, max_length=64),
+            Field(description="Who is credited: an id or slug, in lower case."),
+        ]
+        | None
+    ) = None
     donor: Annotated[DonorBody, BeforeValidator(lambda sent: {} if sent is None else sent)] = DonorBody()
     message: Annotated[Text, StringConstraints(max_length=280)] | None = None
     source: SourceBody | None = None

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import uvicorn
 
 from gateway.pages import (
+    Creators,
     assets_app,
     donate_page,
     overlay_page,
@@ -76,6 +77,9 @@ class Stage:
     totals: dict[str, Any] = field(default_factory=the_totals)
     drive: dict[str, Any] = field(default_factory=dict)
     creators: list[dict[str, Any]] = field(default_factory=list)
+    listed: int = 100
+    searched: list[str] = field(default_factory=list)
+    search_status: int = 200
     stream_status: int = 200
     totals_status: int = 200
     pledge_answers: deque[Answer] = field(default_factory=deque)
@@ -116,8 +120,16 @@ class Stage:
         elif path.endswith("/thanks"):
             await _reply(send, 200, page_headers("thanks"), thanks_page(drive, query))
         elif path == "/donate/winter":
-            html = donate_page(drive, self.creators, query, f"f1.{len(self.pledges_asked)}.aa")
+            named = query.get("creator", "").lower()
+            found = next((one for one in self.creators if named in (one.get("id"), one["slug"])), None)
+            creators = Creators(self.creators[: self.listed], len(self.creators) > self.listed)
+            token = f"f1.{len(self.pledges_asked)}.aa"
+            html = donate_page(drive, creators, query, token, creator=found)
             await _reply(send, 200, page_headers("donate"), html)
+        elif path == "/donate/winter/creators":
+            self.searched.append(query["q"])
+            held = [one for one in self.creators if query["q"].lower() in one["name"].lower()]
+            await _json(send, self.search_status, {}, {"creators": held[:20], "more": len(held) > 20})
         elif path == "/checkout":
             await _reply(send, 200, [(b"content-type", b"text/html")], b"<title>checkout</title>pay here")
         else:

@@ -13,6 +13,7 @@ import pytest
 
 import gateway.pages
 from gateway.pages import (
+    Creators,
     assets_app,
     check_form_token,
     donate_page,
@@ -74,7 +75,8 @@ class Outline(HTMLParser):
 
 def test_a_hostile_title_and_slug_are_text_in_every_page() -> None:
     drive = a_drive(title={"en": HOSTILE}, slug=HOSTILE, description=HOSTILE)
-    creators = [{"slug": "x", "name": HOSTILE}]
+    hostile = {"slug": "x", "name": HOSTILE}
+    creators = Creators([hostile], more=True)
     hostile_query = {
         "creator": HOSTILE,
         "theme": HOSTILE,
@@ -85,7 +87,7 @@ def test_a_hostile_title_and_slug_are_text_in_every_page() -> None:
     pages = [
         overlay_page(HOSTILE, {"en": HOSTILE}, hostile_query),
         donate_page(drive, creators, hostile_query, "f1.1.a"),
-        donate_page(drive, creators, {"creator": "x"}, "f1.1.a"),
+        donate_page(drive, creators, {"creator": "x"}, "f1.1.a", creator=hostile),
         thanks_page(drive, hostile_query),
         problem_page(hostile_query),
     ]
@@ -98,7 +100,7 @@ def test_a_hostile_title_and_slug_are_text_in_every_page() -> None:
 def test_no_page_has_an_inline_script_or_style() -> None:
     pages = [
         overlay_page("winter", None, {}),
-        donate_page(a_drive(), [], {}, "f1.1.a"),
+        donate_page(a_drive(), Creators(), {}, "f1.1.a"),
         thanks_page(a_drive(), {}),
         problem_page({}),
     ]
@@ -134,7 +136,7 @@ def test_the_language_is_asked_for_else_accepted_else_the_titles(
 
 
 def test_an_arabic_page_says_so_and_runs_right_to_left() -> None:
-    outline = Outline(donate_page(a_drive(), [], {"lang": "ar"}, "f1.1.a"))
+    outline = Outline(donate_page(a_drive(), Creators(), {"lang": "ar"}, "f1.1.a"))
     assert outline.having("html", lang="ar", dir="rtl")
     assert outline.texts["h1"].strip() == "شتاء"
 
@@ -200,7 +202,8 @@ def test_money_is_written_exactly(value: str, currency: str, lang: Any, digits: 
 def test_the_menu_is_the_drives_own_or_the_usual_one_in_its_currency() -> None:
     def menu(drive: dict[str, object]) -> list[str | None]:
         return [
-            attrs["value"] for attrs in Outline(donate_page(drive, [], {}, "t")).having("input", name="menu")
+            attrs["value"]
+            for attrs in Outline(donate_page(drive, Creators(), {}, "t")).having("input", name="menu")
         ]
 
     assert menu(a_drive()) == ["5.00", "10.00", "20.00", "25.00", "50.00"]
@@ -214,26 +217,53 @@ def test_the_menu_is_the_drives_own_or_the_usual_one_in_its_currency() -> None:
 
 
 def test_the_form_carries_the_drives_id_its_token_and_a_known_creator() -> None:
-    creators = [{"id": "crt_9", "slug": "nour", "name": "Nour"}]
-    page = Outline(donate_page(a_drive(), creators, {"creator": "nour"}, "f1.9.ab")).page()
+    nour = {"id": "crt_9", "slug": "nour", "name": "Nour"}
+    outline = Outline(donate_page(a_drive(), Creators([nour]), {"creator": "Nour"}, "f1.9.ab", creator=nour))
+    page = outline.page()
     assert (page["drive"], page["token"], page["creator"], page["decimals"]) == (
         "drv_1",
         "f1.9.ab",
         "crt_9",
         2,
     )
+    assert not outline.having("select")
+    assert not outline.having("p", id="missing-creator")
 
 
-def test_an_unknown_creator_in_the_link_does_not_cost_the_gift() -> None:
-    page = Outline(donate_page(a_drive(), [], {"creator": "gone"}, "t")).page()
-    assert page["creator"] is None
+@pytest.mark.parametrize("lang", ["en", "ar"])
+def test_an_unknown_creator_in_the_link_is_said_and_does_not_cost_the_gift(lang: str) -> None:
+    query = {"creator": "gone", "lang": lang}
+    for creators, link in (
+        (Creators(), None),
+        (Creators([{"slug": "x", "name": "X"}]), "#creator"),
+        (Creators([{"slug": "x", "name": "X"}], more=True), "#find"),
+    ):
+        outline = Outline(donate_page(a_drive(), creators, query, "t"))
+        assert outline.page()["creator"] is None
+        assert outline.having("form")
+        assert outline.texts["missing-creator"].strip() == WORDS["donate"][lang]["missing_creator"]
+        assert bool(outline.having("a", href=str(link))) is (link is not None)
+        assert "gone" not in outline.texts["missing-creator"]
+
+
+@pytest.mark.parametrize("query", [{}, {"creator": ""}, {"creator": " "}])
+def test_a_link_without_a_creator_is_no_complaint(query: dict[str, str]) -> None:
+    assert not Outline(donate_page(a_drive(), Creators(), query, "t")).having("p", id="missing-creator")
+
+
+def test_a_search_field_is_there_only_where_not_all_creators_are_listed() -> None:
+    listed = [{"id": f"crt_{n}", "slug": f"c{n}", "name": f"C {n}"} for n in range(100)]
+    assert not Outline(donate_page(a_drive(), Creators(listed), {}, "t")).having("input", type="search")
+    outline = Outline(donate_page(a_drive(), Creators(listed, more=True), {}, "t"))
+    assert outline.having("input", type="search")
+    assert len(outline.having("option")) == 101
 
 
 @pytest.mark.parametrize(
     ("state", "form"), [("closed", False), ("draft", False), ("paused", True), ("live", True)]
 )
 def test_a_drive_that_takes_no_gifts_shows_no_form(state: str, form: bool) -> None:
-    outline = Outline(donate_page(a_drive(state=state), [], {}, "t"))
+    outline = Outline(donate_page(a_drive(state=state), Creators(), {}, "t"))
     assert bool(outline.having("form")) is form
     assert bool(outline.having("section", role="status")) is (state != "live")
 
@@ -242,7 +272,7 @@ def test_totals_serve_as_the_drive_and_their_state_is_not_the_drives() -> None:
     raised = {"currency": "USD", "value": "11050000.00"}
     totals = {**a_drive(), "drive": "drv_1", "state": "frozen", "donations": 2, "raised": raised}
     del totals["id"]
-    outline = Outline(donate_page(totals, [], {}, "t"))
+    outline = Outline(donate_page(totals, Creators(), {}, "t"))
     assert outline.having("form")
     assert outline.page()["drive"] == "drv_1"
     assert outline.having("progress", value="100")
@@ -264,16 +294,16 @@ def test_the_bar_is_full_only_once_the_goal_is_reached(raised: str, goal: str, p
     drive = a_drive(
         raised={"currency": "USD", "value": raised}, goal={"currency": "USD", "value": goal}, percent=100.0
     )
-    assert Outline(donate_page(drive, [], {}, "t")).having("progress", value=percent)
+    assert Outline(donate_page(drive, Creators(), {}, "t")).having("progress", value=percent)
 
 
 def test_a_test_drive_says_that_no_money_moves() -> None:
-    assert b'class="ribbon"' in donate_page(a_drive(test=True), [], {}, "t")
-    assert b'class="ribbon"' not in donate_page(a_drive(), [], {}, "t")
+    assert b'class="ribbon"' in donate_page(a_drive(test=True), Creators(), {}, "t")
+    assert b'class="ribbon"' not in donate_page(a_drive(), Creators(), {}, "t")
 
 
 def test_the_donate_page_and_all_it_loads_cost_a_phone_under_30_kb() -> None:
-    html = donate_page(a_drive(), [], {"lang": "ar"}, "f1.1.a")
+    html = donate_page(a_drive(), Creators(), {"lang": "ar"}, "f1.1.a")
     loaded = [
         value for _, attrs in Outline(html).tags for key in ("src", "href") if (value := attrs.get(key))
     ]
@@ -283,7 +313,7 @@ def test_the_donate_page_and_all_it_loads_cost_a_phone_under_30_kb() -> None:
 
 
 def test_every_field_has_a_label() -> None:
-    outline = Outline(donate_page(a_drive(), [{"slug": "x", "name": "X"}], {}, "t"))
+    outline = Outline(donate_page(a_drive(), Creators([{"slug": "x", "name": "X"}], more=True), {}, "t"))
     fields = [a for tag in ("input", "textarea", "select") for a in outline.having(tag)]
     labelled = {attrs.get("for") for attrs in outline.having("label")}
     free = [a for a in fields if a.get("type") not in ("radio", "checkbox") and a.get("id") not in labelled]

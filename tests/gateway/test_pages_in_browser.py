@@ -16,6 +16,7 @@ import pytest_asyncio
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from backbone.money import DIGITS, decimal_string
+from gateway.pages.words import WORDS
 from tests.backbone.test_money_text import number_in
 from tests.gateway.pages_stage import Stage, a_gift, on_stage, the_totals, usd
 from tests.waiting import PATIENCE_S, until
@@ -309,7 +310,69 @@ async def test_a_gift_goes_on_to_the_payment_page(browser: BrowserContext, stage
     assert sent["body"]["creator"] == "crt_1"
     assert sent["body"]["message"] == "Stay warm"
     assert sent["body"]["donor"] == {"locale": "en", "anonymous": False, "name": "Sara"}
-    assert sent["body"]["return_url"] == f"{stage.base}/donate/winter/thanks?lang=en"
+    assert sent["body"]["return_url"] == f"{stage.base}/donate/winter/thanks?creator=crt_1&lang=en"
+
+
+def creators(n: int) -> list[dict[str, Any]]:
+    return [{"id": f"crt_{k}", "slug": f"c{k}", "name": f"Creator {k}"} for k in range(n)]
+
+
+async def test_a_link_to_the_205th_creator_credits_them(browser: BrowserContext, stage: Stage) -> None:
+    stage.creators = creators(205)
+    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en&creator=C204")
+        await expect(page.locator(".creator")).to_have_text("You give with Creator 204")
+        await page.click("#give")
+        await page.wait_for_url("**/checkout")
+    assert stage.pledges_asked[0]["body"]["creator"] == "crt_204"
+
+
+@pytest.mark.parametrize("lang", ["en", "ar"])
+async def test_one_of_thousands_of_creators_is_found_by_name(
+    browser: BrowserContext, stage: Stage, lang: str
+) -> None:
+    stage.creators = creators(3000)
+    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang={lang}")
+        options = page.locator("#creator option")
+        await expect(options).to_have_count(101)
+        await page.locator("#find").press_sequentially("creator 299")
+        await expect(options).to_have_count(12)  # nobody, 299, and 2990 to 2999
+        await expect(page.locator("#found")).to_contain_text("11")
+        await page.press("#find", "Enter")
+        await page.select_option("#creator", "crt_2995")
+        await page.fill("#find", "no such")
+        await expect(options).to_have_count(2)  # nobody, and the one chosen
+        await page.fill("#find", "creator")
+        await expect(page.locator("#found")).to_have_text(WORDS["donate"][lang]["found_more"])
+        await page.fill("#find", "")
+        await expect(options).to_have_count(102)
+        await page.click("#give")
+        await page.wait_for_url("**/checkout")
+    assert stage.pledges_asked[0]["body"]["creator"] == "crt_2995"
+    assert stage.pledges_asked[0]["body"]["return_url"].endswith(f"/thanks?creator=crt_2995&lang={lang}")
+    assert len(stage.pledges_asked) == 1  # Enter in the search field sends nothing
+    assert len(stage.searched) < 8
+
+
+async def test_a_search_that_fails_is_said_and_costs_nothing(browser: BrowserContext, stage: Stage) -> None:
+    stage.creators = creators(101)
+    stage.search_status = 503
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.fill("#find", "x")
+        await expect(page.locator("#found")).to_contain_text("does not answer")
+        await expect(page.locator("#creator option")).to_have_count(101)
+
+
+async def test_giving_again_credits_the_same_creator(browser: BrowserContext, stage: Stage) -> None:
+    stage.creators = creators(1)
+    async with tab(browser) as page:
+        await page.goto(f"{stage.base}/donate/winter/thanks?lang=en&creator=c0")
+        await page.click(".choices a")
+        await expect(page.locator(".creator")).to_have_text("You give with Creator 0")
 
 
 async def test_arabic_indic_digits_are_sent_as_ascii(browser: BrowserContext, stage: Stage) -> None:
@@ -519,12 +582,14 @@ async def test_no_page_scrolls_sideways_on_the_narrowest_phone(
     kwd = {"currency": "KWD", "value": "999999999.995"}
     stage.totals = the_totals(currency="KWD", raised=kwd, goal=kwd, title="W" * 120)
     stage.drive = {"test": True, "description": "x" * 200}
-    stage.creators = [{"slug": "x", "name": "N" * 100}]
+    stage.creators = [{"slug": "x", "name": "N" * 100}, {"slug": "y", "name": "W" * 100}]
+    stage.listed = 1
     async with tab(browser) as page:
         await page.set_viewport_size({"width": 320, "height": 640})
         for path in (
             "/donate/winter?",
             "/donate/winter?creator=x&",
+            "/donate/winter?creator=gone&",
             "/donate/winter/thanks?",
             "/donate/none?",
         ):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from backbone.clock import FrozenClock
-from tests.gateway.stage import DRIVE, Stage, bearer, gateway
+from tests.gateway.stage import DRIVE, Heard, Stage, bearer, gateway
 
 PLEDGES = f"/v1/drives/{DRIVE}/pledges"
 WISH = {"amount": {"currency": "USD", "value": "25.00"}}
@@ -113,6 +114,94 @@ async def test_behind_a_proxy_the_public_address_is_the_own_origin(tmp_path: Pat
         headers = {"Ataa-Form-Token": await form_token(stage), "Idempotency-Key": "k"}
         assert (await stage.post(PLEDGES, WISH, **headers, Origin="https://give.example.org"))[0] == 201
         assert (await stage.post(PLEDGES, WISH, **headers, Origin="http://give.example.org"))[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "canonical"),
+    [
+        ("/donate/Winter", "/donate/winter"),
+        ("/donate/WINTER?creator=AboFlah&lang=ar", "/donate/winter?creator=AboFlah&lang=ar"),
+        ("/donate/Winter/thanks?lang=ar", "/donate/winter/thanks?lang=ar"),
+        ("/overlay/Winter?parts=bar", "/overlay/winter?parts=bar"),
+        (f"/overlay/{DRIVE.upper()}", f"/overlay/{DRIVE}"),
+    ],
+)
+async def test_a_drive_in_capitals_is_redirected_to_its_address(
+    stage: Stage, path: str, canonical: str
+) -> None:
+    status, headers, _ = await page(stage, path)
+    assert (status, headers["Location"]) == (308, canonical)
+    assert (await page(stage, canonical))[0] == 200
+
+
+def named(stage: Stage, *creators: dict[str, str]) -> None:
+    """Let pledges know these creators, by id and slug, and no others."""
+
+    def answer(heard: Heard) -> tuple[int, Any]:
+        refs = json.loads(heard.body)["refs"]
+        by_ref = {f"{DRIVE}/{one[by]}": one for one in creators for by in ("id", "slug")}
+        return 200, {"data": {ref: by_ref[ref] for ref in refs if ref in by_ref}}
+
+    stage.pledges.answers["POST /internal/creators"] = answer
+
+
+ABOFLAH = {"id": "crt_205", "slug": "aboflah", "name": "AboFlah"}
+
+
+@pytest.mark.parametrize("asked", ["aboflah", "AboFlah", "ABOFLAH", "%20aboflah", "crt_205", "CRT_205"])
+async def test_the_creator_of_a_link_is_credited_however_many_the_drive_has(stage: Stage, asked: str) -> None:
+    first = [{"id": f"crt_{n:03}", "slug": f"c{n}", "name": f"C {n}"} for n in range(100)]
+    stage.pledges.answers[f"GET /v1/drives/{DRIVE}/creators"] = (200, {"data": first, "next": "crt_099"})
+    named(stage, ABOFLAH)
+    for _ in range(2):  # asked for, and from memory
+        _, _, html = await page(stage, f"/donate/winter?creator={asked}")
+        assert '"creator":"crt_205"' in html
+        assert "<bdi>AboFlah</bdi>" in html
+    asked_for = [line for line in stage.pledges.lines() if "creators" in line]
+    assert sorted(asked_for) == [f"GET /v1/drives/{DRIVE}/creators", "POST /internal/creators"]
+
+
+@pytest.mark.parametrize("asked", ["gone", "%00", "x" * 300, "a/b", "%F0%9F%98%80", "%ED%A0%80"])
+async def test_a_creator_that_is_not_there_is_said_on_the_page(stage: Stage, asked: str) -> None:
+    named(stage, ABOFLAH)
+    status, _, html = await page(stage, f"/donate/winter?lang=en&creator={asked}")
+    assert status == 200
+    assert '"creator":null' in html
+    assert "is not part of this drive" in html
+
+
+async def test_while_a_creator_cannot_be_looked_up_the_pledge_decides(stage: Stage) -> None:
+    """During a rolling update pledges may be of a version that does not know the question."""
+    stage.pledges.answers["POST /internal/creators"] = (404, {})
+    status, _, html = await page(stage, "/donate/winter?creator=AboFlah")
+    assert status == 200
+    assert '"creator":"aboflah"' in html
+
+
+async def test_a_search_for_creators_counts_against_the_limit_of_its_address(tmp_path: Path) -> None:
+    settings = {"trusted_proxies": "127.0.0.1", "limit_address_per_s": 0.5, "limit_burst_s": 4.0}
+    async with gateway(tmp_path, **settings) as stage:
+        found = {"creators": [], "more": False}
+        stage.pledges.answers["POST /internal/creator-search"] = (200, {"data": found})
+        donor = {"X-Forwarded-For": "203.0.113.7"}
+        searches = [(await stage.get("/donate/winter/creators?q=x", **donor))[0] for _ in range(3)]
+    assert searches == [200, 200, 429]
+
+
+async def test_the_form_finds_creators_by_a_part_of_their_name(stage: Stage) -> None:
+    found = {"creators": [ABOFLAH], "more": False}
+    stage.pledges.answers["POST /internal/creator-search"] = (200, {"data": found})
+    status, _, answer = await stage.get("/donate/winter/creators?q=%D8%A3%D8%A8%D9%88%00")
+    assert (status, answer) == (200, found)
+    assert json.loads(stage.pledges.heard[-1].body) == {"drive": DRIVE, "text": "أبو"}
+    assert (await stage.get("/donate/nowhere/creators?q=x"))[0] == 404
+    stage.pledges.answers["POST /internal/creator-search"] = (500, {})
+    assert (await stage.get("/donate/winter/creators?q=x"))[0] == 503
+
+
+async def test_an_overlay_asks_for_no_creators(stage: Stage) -> None:
+    await page(stage, "/overlay/winter")
+    assert not [line for line in stage.pledges.lines() if "creators" in line]
 
 
 async def test_the_docs_load_nothing_from_elsewhere(stage: Stage) -> None:

@@ -102,11 +102,13 @@ function formBody(amount) {
     checkout_mode: "hosted",
   };
   if (returnable()) wish.return_url = location.origin + thanksUrl();
-  const creator = page.creator || $("creator")?.value;
-  if (creator) wish.creator = creator;
+  if (creator()) wish.creator = creator();
   if ($("message").value.trim()) wish.message = $("message").value.trim();
   return JSON.stringify(wish);
 }
+
+/** Whom the gift credits: the creator of the link, else the one chosen in the form, else nobody (""). */
+const creator = () => page.creator || ($("creator")?.value ?? "");
 
 /** The door takes an address to come back to by https alone, but for this very machine. */
 const returnable = () =>
@@ -199,7 +201,11 @@ async function awaitCheckout({ id, token }) {
   }
 }
 
-const thanksUrl = () => `/donate/${encodeURIComponent(page.slug)}/thanks?lang=${page.lang}`;
+/** It names the creator too, so that a second gift credits the same one. */
+function thanksUrl() {
+  const query = new URLSearchParams(creator() ? { creator: creator(), lang: page.lang } : { lang: page.lang });
+  return `/donate/${encodeURIComponent(page.slug)}/thanks?${query}`;
+}
 
 /** Back from the payment page without paying: offer to go on, rather than a second gift. */
 async function offerToResume() {
@@ -218,6 +224,49 @@ function startAfresh() {
   memory.write(null);
   $("resume").hidden = true;
   form.querySelector("input:checked, #amount").focus();
+}
+
+// --- finding a creator among many ---
+
+const FIND_AFTER_MS = 250;
+const OPTIONS_SEEN = 7;
+let listed = [];
+let searches = 0;
+
+/** Looks for what is written, once its writer pauses; an answer that comes late is not shown. */
+async function findCreator() {
+  const text = $("find").value.trim();
+  const mine = (searches += 1);
+  if (!text) return offerCreators(listed, "", 1);
+  await sleep(FIND_AFTER_MS);
+  if (mine !== searches) return undefined;
+  const result = await searchCreators(text).catch(() => null);
+  if (mine !== searches) return undefined;
+  if (!result) return ($("found").textContent = words.find_failed);
+  const found = result.creators.map(({ id, name }) => new Option(name, id));
+  const said = result.more ? words.found_more : figures.say(words.found, {}, found.length);
+  return offerCreators(found, said, Math.min(found.length + 2, OPTIONS_SEEN));
+}
+
+async function searchCreators(text) {
+  const path = `/donate/${encodeURIComponent(page.slug)}/creators?q=${encodeURIComponent(text)}`;
+  const reply = await fetch(path, { cache: "no-store" });
+  return reply.status === 200 ? reply.json() : null;
+}
+
+/** The options of the choice: nobody, whoever is chosen already, and `found`, with `size` of them in view. */
+function offerCreators(found, said, size) {
+  const [nobody, chosen] = [$("creator").options[0], $("creator").selectedOptions[0]];
+  const others = found.filter((option) => option.value !== chosen.value);
+  for (const option of others) option.dir = "auto";
+  $("creator").replaceChildren(...new Set([nobody, chosen, ...others]));
+  chosen.selected = true;
+  $("creator").size = size;
+  $("found").textContent = said;
+}
+
+function noSubmit(event) {
+  if (event.key === "Enter") event.preventDefault();
 }
 
 // --- the drive's bar ---
@@ -251,6 +300,11 @@ if (form) {
   form.querySelectorAll('input[name="menu"]').forEach((radio) => radio.addEventListener("change", pickAmount));
   $("message").addEventListener("input", countMessage);
   $("resume-no").addEventListener("click", startAfresh);
+  if ($("find")) {
+    listed = [...$("creator").options].slice(1);
+    $("find").addEventListener("input", findCreator);
+    $("find").addEventListener("keydown", noSubmit);
+  }
   $("give").disabled = false;
   showAmount();
   countMessage();
