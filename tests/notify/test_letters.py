@@ -10,6 +10,8 @@ from email.policy import default
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backbone.money import DIGITS, Money, decimal_string
 from services.notify.letters import PHRASES, Donation, Recipient, write_receipt
@@ -88,6 +90,13 @@ def test_a_date_is_that_of_the_installations_time_zone_and_names_it(
     gift = Donation("pay_01", GIFT.amount, datetime(2026, 12, 31, 21, 30, tzinfo=UTC))
     assert english in body(receipt(gift=gift, zone=ZoneInfo(zone)), "plain")
     assert arabic in body(receipt(gift=gift, zone=ZoneInfo(zone), locale="ar"), "html")
+
+
+@given(st.lists(st.sampled_from(["شتاء", "Winter", "🎉", "José", "لـ"]), min_size=1, max_size=20))
+def test_a_subject_keeps_its_spaces_wherever_its_lines_break(words: list[str]) -> None:
+    title = " ".join(words)[:150].strip()
+    assert str(receipt(title=title)["Subject"]) == f"Your receipt: $1,000,000.00 for {title}"
+    assert str(receipt(title=title, to="a@مثال.example")["Subject"]).endswith(title)
 
 
 def test_an_english_receipt_holds_no_invisible_isolates() -> None:
