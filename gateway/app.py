@@ -73,14 +73,7 @@ def compose(
                 every_peer, ring, limits, lanes, waits, clock, secret, settings.public_url, hub.known_as_of
             ).routes(),
             *live.routes(),
-            *Site(
-                pledges,
-                secret,
-                reader,
-                lanes["reads"],
-                clock,
-                lambda request: limits.spend(ring.public, request.address),
-            ).routes(),
+            *Site(pledges, secret, reader, ring.public, limits, lanes["reads"], clock).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(ring),

@@ -17,6 +17,7 @@ from gateway import pages
 from gateway.asgi import Answer, AsgiReply, Request, json_answer
 from gateway.keys import Bearer
 from gateway.limits import Lane
+from gateway.proxy import Limits
 from gateway.router import Handler, Route
 
 CACHE_S: Final = 2.0
@@ -58,16 +59,18 @@ class Site:
         pledges: Peer,
         secret: str,
         reader: Bearer,
+        public: Bearer,
+        limits: Limits,
         lane: Lane,
         clock: Clock,
-        spend: Callable[[Request], None],
     ) -> None:
         self._pledges = pledges
         self._secret = secret
         self._reader = reader
         self._lane = lane
         self._clock = clock
-        self._spend = spend
+        self._public = public
+        self._limits = limits
         self._drives = Recent[Drive | None]()
         self._lists = Recent[pages.Creators]()
         self._named = Recent[Drive | None]()
@@ -132,7 +135,7 @@ class Site:
 
         Raises NotFound, PeerUnavailable, and TooManyRequests past the limit of the client's address.
         """
-        self._spend(request)
+        self._limits.spend(self._public, request.address)
         drive = await self._find(request.params[0].lower())
         if drive is None:
             raise NotFound("No such drive.")
