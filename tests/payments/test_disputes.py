@@ -213,7 +213,7 @@ async def test_a_partial_return_in_another_currency_is_estimated_and_marked(book
     pledge = await a_gift(books, 10_000, "eur")
     await books.take([refund("created", "re_1", "pi_1", 4_000, "succeeded", currency="eur")])
     lost = dispute(
-        "closed", "dp_1", "pi_1", 10_000, "lost", currency="eur", settled_in="usd", moves=[-11_000, 4_360], at=T
+        "closed", "dp_1", "pi_1", 10_000, "lost", currency="eur", settled_in="usd", moves=[-11_000, 4_360]
     )
     await books.take([lost])
     assert await net(books, pledge) == 0
