@@ -22,6 +22,7 @@ POINTS = [
     "payments.webhooks.after_commit:2",
     "payments.applier.before_commit:2",
     "payments.applier.after_commit:2",
+    "payments.asker.before_commit:1",
     "payments.outbox.after_ack:2",
     "payments.refunds.after_reserve:1",
     "payments.refunds.after_send:1",
