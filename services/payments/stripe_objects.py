@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from backbone.money import MoneyError, digits
 from services.payments.domain import MIXED, CaptureRank, DisputeRank, FactKind, Finding, RefundRank
@@ -256,7 +256,15 @@ def intent_of(thing: Mapping[str, Any]) -> str | None:
     return found or None
 
 
-def ours(thing: Mapping[str, Any]) -> dict[str, str | None]:
+class Ours(TypedDict):
+    """The ids of ours that an object of Stripe's names."""
+
+    payment_id: str | None
+    pledge_id: str | None
+    drive_id: str | None
+
+
+def ours(thing: Mapping[str, Any]) -> Ours:
     """Our ids in an object's metadata."""
     metadata = thing.get("metadata") or {}
     return {
