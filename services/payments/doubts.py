@@ -26,7 +26,7 @@ ASK_AFTER: Final = timedelta(seconds=2)
 log = structlog.get_logger()
 
 _DOUBTS: Final = Gauge(
-    "ataa_facts_in_doubt", "Refunds and disputes whose counted amount is an estimate, by reason.", ["reason"]
+    "ataa_facts_in_doubt", "Refunds and disputes whose counted amount is an estimate.", ["why"]
 )
 for _doubt in Doubt:
     _DOUBTS.labels(_doubt).set(0)
