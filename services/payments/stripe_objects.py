@@ -57,6 +57,10 @@ the cardholder, a block stops the dispute before any moves
 (docs.stripe.com/changelog/basil/2025-08-27/add-preventions-to-dispute)."""
 
 
+NOT_TOLD: Final = -1
+"""Stands for a sum of refunds that cannot be read: it is no sum of ours, so the refunds are listed."""
+
+
 class NotTaken(MoneyError):
     """An amount Stripe does not take; the text says why."""
 
@@ -313,7 +317,10 @@ def _refund(thing: Mapping[str, Any], _at: datetime) -> Reading:
 
 
 def _charge_refunded(thing: Mapping[str, Any], _at: datetime) -> Reading:
-    refunded = from_stripe(thing["amount_refunded"], currency_of(thing))
+    try:
+        refunded = from_stripe(thing["amount_refunded"], currency_of(thing))
+    except MoneyError:
+        refunded = NOT_TOLD
     return Reading(refunds_of=intent_of(thing), refunded=refunded)
 
 

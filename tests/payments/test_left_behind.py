@@ -122,6 +122,29 @@ async def test_on_postgresql_two_transactions_record_a_refund_and_its_capture_at
     assert not any((await books.drift()).values())
 
 
+async def test_on_postgresql_two_transactions_tell_of_the_same_refund_before_its_capture(
+    on_postgres: Books,
+) -> None:
+    """What was told of a fact without a payment is merged, whoever commits last."""
+    books, now = on_postgres, on_postgres.clock.now()
+    pending, failed = (
+        Finding("re_1", FactKind.REFUND, "pi_1", 700, "USD", rank, now)
+        for rank in (RefundRank.PENDING, RefundRank.FAILED)
+    )
+
+    async def record_pending() -> None:
+        async with books.database.transaction() as session:
+            await record(session, [pending], now)
+
+    async with books.database.transaction() as session:
+        await record(session, [failed], now)
+        recording = asyncio.create_task(record_pending())
+        await asyncio.wait([recording], timeout=0.5)
+    await recording
+    async with books.database.reading() as session:
+        assert [row.rank for row in await session.execute(select(FACTS.c.rank))] == [RefundRank.FAILED]
+
+
 async def test_on_postgresql_applier_and_asker_meet_at_many_payments(on_postgres: Books) -> None:
     books, oracle = on_postgres, Oracle()
     pledges = {}
