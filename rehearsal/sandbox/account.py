@@ -50,7 +50,7 @@ class Account:
 
     def dispute_of(self, payment_id: str) -> Dispute | None:
         row = self.journal.row("SELECT * FROM disputes WHERE payment = ?", (payment_id,))
-        return Dispute._make(row) if row else None
+        return Dispute.from_row(row) if row else None
 
     def unrefunded(self, payment: Payment) -> int:
         """What refunds that did not fail have left of a charge, in minor units."""

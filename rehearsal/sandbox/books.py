@@ -11,7 +11,7 @@ from rehearsal.sandbox.journal import Journal
 SUMS: Final = {
     "captured": "SELECT currency, SUM(amount) FROM payments WHERE status = 'succeeded' GROUP BY currency",
     "refunded": "SELECT currency, SUM(amount) FROM refunds WHERE status <> 'failed' GROUP BY currency",
-    "disputed": "SELECT currency, SUM(amount) FROM disputes WHERE status <> 'won' GROUP BY currency",
+    "disputed": "SELECT settled_in, SUM(gone) FROM disputes WHERE gone <> 0 GROUP BY settled_in",
     "fees": "SELECT currency, SUM(fee) FROM payments WHERE status = 'succeeded' GROUP BY currency",
 }
 
@@ -19,8 +19,10 @@ SUMS: Final = {
 def books(journal: Journal) -> dict[str, dict[str, str]]:
     """`{"USD": {"captured", "refunded", "disputed", "fees", "net"}}` as decimal strings.
 
-    A refund counts from pending until it fails, a dispute while open or lost; fees are never given back, so
-    `net` = captured - refunded - disputed - fees can be below zero.
+    A refund counts from pending until it fails, of a dispute what was withdrawn and not returned: all of it
+    while it is open, and after it is lost what had not been refunded before. Fees are never given back, and
+    a dispute may withdraw more than is left, so `net` = captured - refunded - disputed - fees can be below
+    zero.
     """
     amounts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys((*SUMS, "net"), 0))
     for name, sql in SUMS.items():

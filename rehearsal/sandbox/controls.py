@@ -57,7 +57,7 @@ class Controls:
             raise _unprocessable("expected a JSON object with payment_intent and status")
         if wish.get("status") not in disputes.STATUSES:
             raise _unprocessable(f"status must be one of {', '.join(disputes.STATUSES)}")
-        return disputes.bring_to(self._account, wish["payment_intent"], wish["status"])
+        return disputes.bring_to(self._account, wish["payment_intent"], wish["status"], _details(wish))
 
     def _deliveries(self, query: str, body: bytes) -> Json:
         params = forms.decode(query)
@@ -67,6 +67,20 @@ class Controls:
         if not 1 <= limit <= MOST_DELIVERIES:
             raise invalid(f"limit must be between 1 and {MOST_DELIVERIES}", "limit")
         return self._account.events.deliveries(after, limit)
+
+
+def _details(wish: dict[str, Any]) -> disputes.Wish:
+    """What was asked of a new dispute besides its status. Raises Refusal (422) for what is no such value."""
+    for name in ("amount", "withdrawn"):
+        given = wish.get(name)
+        if given is not None and (type(given) is not int or given < (1 if name == "amount" else 0)):
+            raise _unprocessable(f"{name} must be a whole number of Stripe's minor units")
+    currency, case_type = wish.get("currency"), wish.get("case_type")
+    if currency is not None and not (isinstance(currency, str) and len(currency) == 3 and currency.isalpha()):
+        raise _unprocessable("currency must be three letters")
+    if case_type is not None and case_type not in disputes.CASE_TYPES:
+        raise _unprocessable(f"case_type must be one of {', '.join(disputes.CASE_TYPES)}")
+    return disputes.Wish(wish.get("amount"), currency and currency.upper(), wish.get("withdrawn"), case_type)
 
 
 def json_of(body: bytes) -> Any:

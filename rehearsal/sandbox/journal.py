@@ -42,7 +42,9 @@ CREATE INDEX IF NOT EXISTS refunds_payment ON refunds (payment);
 
 CREATE TABLE IF NOT EXISTS disputes (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, payment TEXT NOT NULL UNIQUE,
-    amount INTEGER NOT NULL, currency TEXT NOT NULL, status TEXT NOT NULL);
+    amount INTEGER NOT NULL, currency TEXT NOT NULL, status TEXT NOT NULL,
+    case_type TEXT NOT NULL DEFAULT 'chargeback', settled_in TEXT NOT NULL DEFAULT '',
+    moved TEXT NOT NULL DEFAULT '[]', gone INTEGER NOT NULL DEFAULT 0);
 
 CREATE TABLE IF NOT EXISTS plans (
     n INTEGER PRIMARY KEY, due REAL NOT NULL, deed TEXT NOT NULL, target TEXT NOT NULL);
@@ -59,6 +61,16 @@ CREATE TABLE IF NOT EXISTS answers (
     body BLOB NOT NULL);
 """
 
+BALANCES: Final = """
+ALTER TABLE disputes ADD COLUMN case_type TEXT NOT NULL DEFAULT 'chargeback';
+ALTER TABLE disputes ADD COLUMN settled_in TEXT NOT NULL DEFAULT '';
+ALTER TABLE disputes ADD COLUMN moved TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE disputes ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+UPDATE disputes SET settled_in = currency, gone = CASE status WHEN 'won' THEN 0 ELSE amount END,
+    moved = CASE status WHEN 'won' THEN json_array(-amount, amount) ELSE json_array(-amount) END;
+"""
+"""Gives the disputes of a file of an earlier version the balance transactions they would have had."""
+
 
 class Journal:
     """Tables, and one transaction per turn of the event loop.
@@ -72,6 +84,9 @@ class Journal:
         if path:
             pragmas += "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
         self._connection.executescript(pragmas + SCHEMA)
+        columns = {name for _, name, *_ in self.rows("PRAGMA table_info(disputes)")}
+        if "gone" not in columns:
+            self._connection.executescript(f"BEGIN; {BALANCES} COMMIT;")
         self._open = False
         self._waiting: asyncio.Future[None] | None = None
         self._after: list[Callable[[], None]] = []

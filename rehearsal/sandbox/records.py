@@ -81,7 +81,11 @@ class Refund(NamedTuple):
 
 
 class Dispute(NamedTuple):
-    """A dispute as it is kept; `amount` in Stripe's minor units."""
+    """A dispute as it is kept; amounts in Stripe's minor units.
+
+    `moved` are its balance transactions in `settled_in` (below 0 withdrawn, above returned), `gone`
+    what they have taken together.
+    """
 
     n: int
     id: str
@@ -90,6 +94,15 @@ class Dispute(NamedTuple):
     amount: int
     currency: str
     status: str
+    case_type: str
+    settled_in: str
+    moved: list[int]
+    gone: int
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> Dispute:
+        *plain, moved, gone = row
+        return cls._make((*plain, json.loads(moved), gone))
 
 
 def new_id(prefix: str) -> str:

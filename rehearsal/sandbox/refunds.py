@@ -64,7 +64,7 @@ def _refundable_payment(account: Account, params: dict[str, Any]) -> Payment:
 def _amount(account: Account, params: dict[str, Any], payment: Payment) -> int:
     """What to refund, in minor units; all that is left when no amount is given."""
     dispute = account.dispute_of(payment.id)
-    if dispute is not None and dispute.status != "won":
+    if dispute is not None and dispute.gone:
         raise impossible(
             f"Charge {payment.charge} has been charged back; cannot issue a refund.", "charge_disputed"
         )

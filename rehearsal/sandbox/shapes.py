@@ -208,7 +208,9 @@ def dispute_object(dispute: Dispute, charge: str) -> Json:
         "id": dispute.id,
         "object": "dispute",
         "amount": dispute.amount,
-        "balance_transactions": [],
+        "balance_transactions": [
+            _balance_transaction(dispute, place, amount) for place, amount in enumerate(dispute.moved)
+        ],
         "charge": charge,
         "created": dispute.created,
         "currency": dispute.currency.lower(),
@@ -219,12 +221,43 @@ def dispute_object(dispute: Dispute, charge: str) -> Json:
             "past_due": False,
             "submission_count": 0,
         },
-        "is_charge_refundable": dispute.status == "won",
+        "is_charge_refundable": not dispute.gone,
         "livemode": False,
         "metadata": {},
         "payment_intent": dispute.payment,
+        "payment_method_details": {
+            "card": {
+                "brand": "visa",
+                "case_type": dispute.case_type,
+                "network": "visa",
+                "network_reason_code": "10.4",
+            },
+            "type": "card",
+        },
         "reason": "fraudulent",
         "status": dispute.status,
+    }
+
+
+def _balance_transaction(dispute: Dispute, place: int, amount: int) -> Json:
+    """The n-th movement of a dispute's money; the sandbox charges no fee for a dispute."""
+    return {
+        "id": f"txn_{dispute.id[3:]}{place}",
+        "object": "balance_transaction",
+        "amount": amount,
+        "available_on": dispute.created,
+        "balance_type": "payments",
+        "created": dispute.created,
+        "currency": dispute.settled_in.lower(),
+        "description": f"Chargeback {'withdrawal' if amount < 0 else 'reversal'} for {dispute.id}",
+        "exchange_rate": None,
+        "fee": 0,
+        "fee_details": [],
+        "net": amount,
+        "reporting_category": "dispute" if amount < 0 else "dispute_reversal",
+        "source": dispute.id,
+        "status": "available",
+        "type": "adjustment",
     }
 
 

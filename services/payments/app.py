@@ -17,7 +17,7 @@ from backbone.database import Database
 from backbone.outbox import Relay
 from backbone.peer import Peer
 from backbone.service import Service, Work, Worker, add_health, new_app
-from services.payments import ledger
+from services.payments import doubts, ledger
 from services.payments.api import Door, add_quiet, add_routes, with_webhooks
 from services.payments.backfill import Backfill
 from services.payments.cancelling import Closer
@@ -151,6 +151,7 @@ class Housekeeping:
         """The ledger's drift, a currency; anything but 0 is reported."""
         async with self._database.reading() as session:
             found = await ledger.drift(session)
+            await doubts.count(session)
         for currency, units in found.items():
             _DRIFT.labels(currency).set(units)
             if units:

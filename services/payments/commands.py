@@ -23,20 +23,23 @@ from backbone.contracts.pledges import Source
 from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
 from backbone.money import Money, digits
 from backbone.outbox import announce
-from services.payments import ledger
+from services.payments import doubts, ledger
 from services.payments.domain import (
     NO_DRIVE,
+    Doubt,
     FactKind,
     Finding,
-    counts,
+    doubt,
     is_held,
     merge,
     merged,
     status,
     sum_up,
+    tally,
 )
+from services.payments.doubts import Doubted
 from services.payments.ledger import Entry, Standing
-from services.payments.statements import upserting
+from services.payments.statements import lock_intents, upserting
 from services.payments.tables import DRIVES, FACTS, PAYMENTS, REFUNDS
 
 log = structlog.get_logger()
@@ -127,11 +130,15 @@ ByIntent = dict[str | None, PaymentRow]
 
 @dataclass(slots=True)
 class BookedFact:
-    """A fact as stored: the finding, whose payment it is, and what stands in the ledger for it."""
+    """A fact as stored: the finding, whose payment it is, and what stands in the ledger for it.
+
+    `doubt` says why that amount is an estimate; None where Stripe said it.
+    """
 
     finding: Finding
     payment_id: str | None = None
     standing: Standing = field(default_factory=lambda: Standing(0, "", 0))
+    doubt: Doubt | None = None
 
     def as_row(self, at: datetime) -> dict[str, Any]:
         """The row of `facts`."""
@@ -140,7 +147,7 @@ class BookedFact:
         standing = self.standing
         return row | {
             "posted": standing.units, "posted_to": standing.account, "postings": standing.postings,
-            "heard_at": at,
+            "doubt": self.doubt, "heard_at": at,
         }  # fmt: skip
 
 
@@ -148,11 +155,13 @@ async def record(session: AsyncSession, findings: Iterable[Finding], at: datetim
     """Record what was found, in any order and as often as it is told; restate whom it concerns.
 
     A capture whose payment is unknown makes one; a refund or dispute whose capture is unknown is
-    kept for when it is known.
+    kept for when it is known. Transactions that record facts of the same intent wait for each other:
+    neither overlooks what the other one is about to commit.
     """
     found = await _news(session, merged(findings))
     if not found:
         return
+    await lock_intents(session, {finding.intent for finding in found.values() if finding.intent})
     rows = await _payments_of(session, found.values())
     facts = await _facts_of(session, found, rows.values())
     before = {each: replace(fact) for each, fact in facts.items()}
@@ -226,9 +235,11 @@ async def read_facts(session: AsyncSession, condition: Any) -> dict[str, BookedF
 def _booked(row: Any) -> BookedFact:
     finding = Finding(
         row.id, FactKind(row.kind), row.intent, row.units, row.currency, row.rank, row.at, row.payment_id,
-        row.pledge_id, row.drive_id, row.refund_id,
+        row.pledge_id, row.drive_id, row.refund_id, row.told_at, row.withdrawn, row.returned, row.settled_in,
+        row.torn,
     )  # fmt: skip
-    return BookedFact(finding, row.payment_id, Standing(row.posted, row.posted_to, row.postings))
+    standing = Standing(row.posted, row.posted_to, row.postings)
+    return BookedFact(finding, row.payment_id, standing, None if row.doubt is None else Doubt(row.doubt))
 
 
 async def _assign_captures(
@@ -359,11 +370,13 @@ async def restate(
     for fact in facts.values():
         by_intent[fact.finding.intent].append(fact)
     entries: list[tuple[Entry, str, str]] = []
+    doubted: list[Doubted] = []
     said: list[PaymentRow] = []
     for row in rows:
         before = row.stated
         own = by_intent[row.intent] if row.intent else []
-        entries += _state(row, own, drives.get(row.drive_id))
+        doubted += _state(row, own, drives.get(row.drive_id))
+        entries += _postings(row, own)
         if row.stated != before or (row.id in changed and row.version):
             row.version += 1
             said.append(row)
@@ -371,35 +384,41 @@ async def restate(
     spoken = {row.id for row in said}
     await _write(session, [row for row in rows if row.id in spoken | changed | new], new, at)
     await ledger.post(session, entries, at)
+    await doubts.note(session, doubted, at)
     await announce(session, [_announcement(row, at) for row in said])
 
 
-def _state(
-    row: PaymentRow, facts: Sequence[BookedFact], drive_currency: str | None
-) -> list[tuple[Entry, str, str]]:
-    """State a payment from its facts; the postings that bring the ledger there."""
-    capture = next((fact.finding for fact in facts if fact.finding.kind is FactKind.CAPTURE), None)
+def _state(row: PaymentRow, facts: Sequence[BookedFact], drive_currency: str | None) -> list[Doubted]:
+    """State a payment from its facts; those of them that have just come into doubt."""
+    findings = [fact.finding for fact in facts]
+    sums = sum_up(findings, ended=row.ended)
+    row.status = status(sums)
+    capture = next((each for each in findings if each.kind is FactKind.CAPTURE), None)
     if capture is None:
-        row.status = status(sum_up((), ended=row.ended))
         return []
-    same = [fact for fact in facts if fact.finding.currency == capture.currency]
-    for fact in facts:
-        if fact.finding.currency != capture.currency:
-            # It cannot be subtracted from this money: it stays unplaced, and nothing is quiet until it is.
-            fact.payment_id = None
-            log.error("payment.fact_in_other_currency", payment=row.id, fact=fact.finding.id)
-    sums = sum_up((fact.finding for fact in same), ended=row.ended)
-    row.status, row.captured, row.refunded, row.disputed = (
-        status(sums), sums.captured, sums.refunded, sums.disputed
-    )  # fmt: skip
+    row.captured, row.refunded, row.disputed = sums.captured, sums.refunded, sums.disputed
     row.paid_currency, row.captured_at = capture.currency, capture.at
     row.held = is_held(capture.currency, row.currency, drive_currency)
+    doubted: list[Doubted] = []
+    for fact in facts:
+        before, fact.doubt = fact.doubt, doubt(fact.finding, capture.currency)
+        if fact.doubt is not None and fact.doubt is not before:
+            found = fact.finding
+            doubted.append(
+                Doubted(found.id, capture.id, row.id, fact.doubt, tally(findings)[found.id], capture.currency)
+            )
+    return doubted
+
+
+def _postings(row: PaymentRow, facts: Sequence[BookedFact]) -> list[tuple[Entry, str, str]]:
+    """The postings that bring the ledger to what counts of a payment's facts, in its own currency."""
     entries: list[tuple[Entry, str, str]] = []
-    for fact in same:
+    counted = tally(fact.finding for fact in facts)
+    for fact in facts if counted and row.paid_currency else ():
         finding = fact.finding
         account = ledger.account_of(finding.kind, row.held)
         posted, fact.standing = ledger.difference(
-            finding.id, finding.kind, finding.currency, fact.standing, counts(finding), account
+            finding.id, finding.kind, row.paid_currency or "", fact.standing, counted[finding.id], account
         )
         fact.payment_id = row.id
         entries += [(entry, row.id, row.drive_id) for entry in posted]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Any, Final
 
 from backbone.contracts.payments import PaymentStatus
 from backbone.ids import DriveId
@@ -37,20 +37,51 @@ class CaptureRank(IntEnum):
 
 
 class RefundRank(IntEnum):
-    """A refund's life; one that succeeded may still fail (docs.stripe.com/refunds#failed-refunds)."""
+    """A refund's life; one that succeeded may still fail (docs.stripe.com/refunds#failed-refunds).
 
+    UNKNOWN is a status this version does not know, or null: it counts like a pending refund until
+    any other telling names a status.
+    """
+
+    UNKNOWN = 0
     PENDING = 1
     SUCCEEDED = 2
     FAILED = 3
 
 
 class DisputeRank(IntEnum):
-    """A dispute's life; an inquiry moves no money yet."""
+    """What a dispute's status says of its money. The numbers are stored; they are not an order.
+
+    UNKNOWN is a status this version does not know: it counts like an open dispute.
+    """
 
     INQUIRY = 1
     OPEN = 2
     LOST = 3
     WON = 4
+    UNKNOWN = 5
+
+
+_GONE: Final = frozenset((DisputeRank.OPEN, DisputeRank.LOST, DisputeRank.UNKNOWN))
+"""Statuses under which the disputed money has left, or may have."""
+
+_WITHIN_A_SECOND: Final = (
+    DisputeRank.INQUIRY, DisputeRank.OPEN, DisputeRank.WON, DisputeRank.UNKNOWN, DisputeRank.LOST
+)  # fmt: skip
+"""Which status of two events in one second stands: a dispute opens before it closes, and of two
+outcomes the one that keeps the money out of the total."""
+
+MIXED: Final = "XXX"
+"""Stands for the currency of balance transactions whose amounts cannot be added up (ISO 4217: none)."""
+
+
+class Doubt(StrEnum):
+    """Why the amount counted for a fact is our conservative estimate, and not what Stripe said."""
+
+    UNKNOWN_STATUS = "unknown_status"
+    OTHER_CURRENCY = "other_currency"
+    SAME_SECOND = "same_second"
+    NOT_RETURNED = "not_returned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +90,11 @@ class Finding:
 
     `id` is Stripe's (`pi_ re_ dp_ cs_`), `units` ISO minor units, `rank` one of the ranks above
     (0 for an ended session). The ids of ours are what the metadata said.
+
+    The rest is said of disputes only. `told_at` is when Stripe said so: the event's time, or the
+    time of asking. `withdrawn` and `returned` are the sums of the dispute's balance transactions
+    below and above 0, without fees, in minor units of `settled_in`; None without any. `torn` says
+    that Stripe named two outcomes in the same second.
     """
 
     id: str
@@ -72,27 +108,63 @@ class Finding:
     pledge_id: str | None = None
     drive_id: str | None = None
     refund_id: str | None = None
+    told_at: datetime | None = None
+    withdrawn: int | None = None
+    returned: int | None = None
+    settled_in: str | None = None
+    torn: bool = False
+
+    @property
+    def moved(self) -> int:
+        """How much was moved to and fro. Balance transactions are only ever added, so more is later."""
+        return (self.withdrawn or 0) + (self.returned or 0)
 
 
 def merge(one: Finding, other: Finding) -> Finding:
-    """Both tellings of a fact as one: the higher rank's amount, the earlier moment, every id known."""
+    """Both tellings of a fact as one; commutative, associative and idempotent.
+
+    A capture's and a refund's later life has the higher rank. A dispute has no such order, one that
+    was won may be lost after all: the telling of the later time stands, within one second the one
+    that knows of more balance transactions, then as `_WITHIN_A_SECOND` says. The earliest moment
+    and every id known are kept.
+    """
     low, high = sorted((one, other), key=_precedence)
     return replace(
         high,
         at=min(one.at, other.at),
-        intent=high.intent or low.intent,
-        payment_id=high.payment_id or low.payment_id,
-        pledge_id=high.pledge_id or low.pledge_id,
-        drive_id=high.drive_id or low.drive_id,
-        refund_id=high.refund_id or low.refund_id,
+        intent=_known(one.intent, other.intent),
+        payment_id=_known(one.payment_id, other.payment_id),
+        pledge_id=_known(one.pledge_id, other.pledge_id),
+        drive_id=_known(one.drive_id, other.drive_id),
+        refund_id=_known(one.refund_id, other.refund_id),
+        torn=high.torn or (high.kind is FactKind.DISPUTE and _is_torn(low, high)),
     )
 
 
-def _precedence(finding: Finding) -> tuple[int, int, str, str, str]:
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+
+
+def _precedence(finding: Finding) -> tuple[Any, ...]:
     """A total order of tellings of one fact, so that merging does not depend on who came first."""
+    rank = finding.rank
+    if finding.kind is FactKind.DISPUTE:
+        rank = _WITHIN_A_SECOND.index(DisputeRank(rank))
     return (
-        finding.rank, finding.units, finding.payment_id or "", finding.pledge_id or "", finding.drive_id or ""
+        finding.told_at or _EARLIEST, finding.moved, rank, finding.units, finding.currency,
+        finding.withdrawn or 0, finding.settled_in or "",
     )  # fmt: skip
+
+
+def _known(one: str | None, other: str | None) -> str | None:
+    return max(one or "", other or "") or None
+
+
+def _is_torn(low: Finding, high: Finding) -> bool:
+    """Whether two tellings of one second contradict each other, or `low` brings such a contradiction."""
+    if (low.told_at, low.moved) != (high.told_at, high.moved):
+        return False
+    outcomes = (DisputeRank.UNKNOWN, DisputeRank.LOST)
+    return low.torn or (low.rank == DisputeRank.WON and high.rank in outcomes)
 
 
 def merged(findings: Iterable[Finding]) -> dict[str, Finding]:
@@ -120,25 +192,108 @@ class PaymentFacts:
 
 
 def counts(finding: Finding) -> int:
-    """How much of a fact's amount counts at present: nothing of a failed refund or a won dispute."""
+    """How much of a fact's own amount is at stake by its status: nothing of a failed refund or a won dispute.
+
+    What a dispute takes from its payment depends on the payment's other facts too: see `tally`.
+    """
     match finding.kind:
         case FactKind.REFUND:
             return 0 if finding.rank == RefundRank.FAILED else finding.units
         case FactKind.DISPUTE:
-            return finding.units if finding.rank in (DisputeRank.OPEN, DisputeRank.LOST) else 0
+            return finding.units if finding.rank in _GONE else 0
         case FactKind.CAPTURE:
             return finding.units
         case FactKind.ENDED:
             return 0
 
 
+def tally(findings: Iterable[Finding]) -> dict[str, int]:
+    """How much of each fact of one payment counts, by Stripe's id, in the captured currency.
+
+    Known exactly are captures, refunds in the captured currency, and disputes whose balance
+    transactions are in it: withdrawn less returned, so a full dispute that is lost after a partial
+    refund takes 25.00 - 10.00 (support.stripe.com/questions/
+    dispute-for-full-charge-amount-after-a-partial-refund-was-issued). Stripe may have withdrawn
+    more than is left: the net is then below 0, as the balance is.
+
+    Everything else is estimated from what the exact amounts leave of the capture, and together
+    never takes more: a dispute in the captured currency its own amount, anything in another
+    currency all that is left. Empty before the capture is known.
+    """
+    facts = sorted(findings, key=lambda each: (each.kind, each.at, each.id))
+    capture = next((each for each in facts if each.kind is FactKind.CAPTURE), None)
+    if capture is None:
+        return {}
+    exact = {each.id: _exact(each, capture.currency) for each in facts}
+    counted = {each: units for each, units in exact.items() if units is not None}
+    taken = sum(counted.values()) - capture.units
+    left = max(0, capture.units - taken)
+    for fact in facts:
+        if fact.id not in counted:
+            foreign = fact.currency != capture.currency
+            counted[fact.id] = left if foreign else min(fact.units, left)
+            left -= counted[fact.id]
+    return counted
+
+
+def _exact(finding: Finding, currency: str) -> int | None:
+    """What counts of a fact whatever the other facts are; None where that has to be estimated."""
+    if finding.kind is FactKind.DISPUTE:
+        by_balance = _by_balance(finding, currency)
+        return by_balance if by_balance is not None or _is_out(finding) else 0
+    units = counts(finding)
+    return units if finding.currency == currency or not units else None
+
+
+def _by_balance(dispute: Finding, currency: str) -> int | None:
+    """What Stripe's balance says a dispute has taken; None where it does not say so in `currency`.
+
+    Equal sums to and fro are 0 in any currency that can be added up. Other amounts in the account's
+    settlement currency are not converted: the rate of the day is no amount of the gift's
+    (docs.stripe.com/currencies/disputes-refunds).
+    """
+    if dispute.withdrawn is None or dispute.returned is None or dispute.settled_in == MIXED:
+        return None
+    if dispute.settled_in == currency or dispute.withdrawn == dispute.returned:
+        return max(0, dispute.withdrawn - dispute.returned)
+    return None
+
+
+def _is_out(dispute: Finding) -> bool:
+    """Whether the money is away by the status, or was withdrawn and nothing came back yet."""
+    return dispute.rank in _GONE or (bool(dispute.withdrawn) and not dispute.returned)
+
+
+def doubt(finding: Finding, currency: str) -> Doubt | None:
+    """Why the amount counted for a refund or dispute of money captured in `currency` is an estimate.
+
+    None where Stripe said it. Whatever is in doubt is asked for (questions.py).
+    """
+    if finding.kind is FactKind.REFUND:
+        if finding.rank == RefundRank.UNKNOWN:
+            return Doubt.UNKNOWN_STATUS
+        return Doubt.OTHER_CURRENCY if _exact(finding, currency) is None else None
+    if finding.kind is not FactKind.DISPUTE:
+        return None
+    if finding.rank == DisputeRank.UNKNOWN:
+        return Doubt.UNKNOWN_STATUS
+    by_balance = _by_balance(finding, currency)
+    if finding.rank == DisputeRank.WON and (_is_out(finding) if by_balance is None else by_balance):
+        return Doubt.NOT_RETURNED
+    if by_balance is not None:
+        return None
+    if finding.torn:
+        return Doubt.SAME_SECOND
+    converted = finding.currency != currency or bool(finding.returned)
+    return Doubt.OTHER_CURRENCY if _is_out(finding) and converted else None
+
+
 def sum_up(findings: Iterable[Finding], *, ended: bool) -> PaymentFacts:
     """The facts of one payment, added up. Before its capture is known, nothing else counts."""
+    facts = {each.id: each for each in findings}
     sums = dict.fromkeys(FactKind, 0)
-    for finding in findings:
-        sums[finding.kind] += counts(finding)
-    if not sums[FactKind.CAPTURE]:
-        return PaymentFacts(ended=ended)
+    for each, units in tally(facts.values()).items():
+        sums[facts[each].kind] += units
     return PaymentFacts(sums[FactKind.CAPTURE], sums[FactKind.REFUND], sums[FactKind.DISPUTE], ended)
 
 

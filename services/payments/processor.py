@@ -129,6 +129,10 @@ class Processor(Protocol):
         """All refunds of a payment intent (at most a few hundred)."""
         ...
 
+    async def list_disputes(self, intent: str) -> list[Finding]:
+        """All disputes of a payment intent, as told at the time of asking by the processor's clock."""
+        ...
+
     async def find_capture(self, intent: str) -> Finding | None:
         """The capture of a payment intent, None where it was not captured or is not known."""
         ...

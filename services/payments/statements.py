@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, Final
 
-from sqlalchemy import Executable, Table, bindparam, select
+from sqlalchemy import Executable, Table, bindparam, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -36,6 +37,22 @@ async def lock_payments(session: AsyncSession, payments: Collection[str]) -> Non
     if session.get_bind().dialect.name != "sqlite":
         await session.execute(_LOCKED, {"ids": list(payments)})
 
+
+async def lock_intents(session: AsyncSession, intents: Collection[str]) -> None:
+    """Make transactions that record facts of the same payment intents wait for each other.
+
+    Row locks cannot: while an intent has no payment, there is no row. Taken before any row's lock,
+    all at once and in one order. SQLite has one writer at a time.
+    """
+    if intents and session.get_bind().dialect.name != "sqlite":
+        await session.execute(_LOCK_INTENTS, {"keys": sorted(_lock_key(intent) for intent in intents)})
+
+
+def _lock_key(intent: str) -> int:
+    return int.from_bytes(blake2b(intent.encode(), digest_size=8).digest(), signed=True)
+
+
+_LOCK_INTENTS: Final = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 
 _LOCKED: Final = (
     select(PAYMENTS.c.id)

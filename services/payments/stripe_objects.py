@@ -1,7 +1,10 @@
 """Stripe's objects and events as facts, and Stripe's minor units (docs.stripe.com/currencies).
 
-The only place that knows how Stripe counts: it gives ISK and UGX two digits, takes MGA without
-any, and refuses three-digit currencies whose last digit is not 0.
+Stripe gives ISK and UGX two digits, takes MGA without any, and refuses three-digit currencies
+whose last digit is not 0.
+
+A refund or dispute is never set aside because of a value this version does not know: an unknown
+status, case type or currency is read as what may have taken the money, and marked (domain.Doubt).
 """
 
 from __future__ import annotations
@@ -9,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from backbone.money import MoneyError, digits
-from services.payments.domain import CaptureRank, DisputeRank, FactKind, Finding, RefundRank
+from services.payments.domain import MIXED, CaptureRank, DisputeRank, FactKind, Finding, RefundRank
 from services.payments.processor import StoredEvent
 
 LARGEST: Final = 99_999_999
@@ -31,16 +34,31 @@ REFUND_RANKS: Final[Mapping[str, RefundRank]] = {
     "failed": RefundRank.FAILED,
     "canceled": RefundRank.FAILED,
 }
+"""By `refund.status`, a nullable string without a closed list (docs.stripe.com/api/refunds/object)."""
+
 DISPUTE_RANKS: Final[Mapping[str, DisputeRank]] = {
     "warning_needs_response": DisputeRank.INQUIRY,
     "warning_under_review": DisputeRank.INQUIRY,
     "warning_closed": DisputeRank.INQUIRY,
-    "prevented": DisputeRank.INQUIRY,
     "needs_response": DisputeRank.OPEN,
     "under_review": DisputeRank.OPEN,
     "lost": DisputeRank.LOST,
     "won": DisputeRank.WON,
 }
+"""By `dispute.status`, except `prevented` (docs.stripe.com/api/disputes/object)."""
+
+PREVENTED_RANKS: Final[Mapping[str, DisputeRank]] = {
+    "block": DisputeRank.INQUIRY,
+    "inquiry": DisputeRank.INQUIRY,
+    "resolution": DisputeRank.LOST,
+}
+"""A prevented dispute by `payment_method_details.card.case_type`: a resolution gives the money back to
+the cardholder, a block stops the dispute before any moves
+(docs.stripe.com/changelog/basil/2025-08-27/add-preventions-to-dispute)."""
+
+
+NOT_TOLD: Final = -1
+"""Stands for a sum of refunds that cannot be read: it is no sum of ours, so the refunds are listed."""
 
 
 class NotTaken(MoneyError):
@@ -131,14 +149,19 @@ def intent_capture(intent: Mapping[str, Any], at: datetime) -> Finding:
 
 
 def session_capture(session: Mapping[str, Any], at: datetime) -> Finding | None:
-    """The capture a paid Checkout Session tells of; None while it is unpaid (a bank debit on its way)."""
-    if session["payment_status"] != "paid" or not session.get("payment_intent"):
+    """The capture a paid Checkout Session tells of; None while it is unpaid (a bank debit on its way).
+
+    None too without an intent or a total, which Stripe may leave null (modes `setup` and
+    `subscription`): the money's own event tells of it.
+    """
+    intent = intent_of(session)
+    if session["payment_status"] != "paid" or intent is None or session.get("amount_total") is None:
         return None
     currency = currency_of(session)
     return Finding(
-        id=session["payment_intent"],
+        id=intent,
         kind=FactKind.CAPTURE,
-        intent=session["payment_intent"],
+        intent=intent,
         units=from_stripe(session["amount_total"], currency),
         currency=currency,
         rank=CaptureRank.BY_SESSION,
@@ -149,22 +172,103 @@ def session_capture(session: Mapping[str, Any], at: datetime) -> Finding | None:
 
 def refund_finding(refund: Mapping[str, Any]) -> Finding | None:
     """A Refund as a fact; None for one of a charge without a PaymentIntent, which is none of ours."""
-    if not refund.get("payment_intent"):
+    if (intent := intent_of(refund)) is None:
         return None
-    currency = currency_of(refund)
+    units, currency = _at_stake(refund)
     return Finding(
         id=refund["id"],
         kind=FactKind.REFUND,
-        intent=refund["payment_intent"],
-        units=from_stripe(refund["amount"], currency),
+        intent=intent,
+        units=units,
         currency=currency,
-        rank=REFUND_RANKS[refund["status"]],
+        rank=REFUND_RANKS.get(refund.get("status") or "", RefundRank.UNKNOWN),
         at=moment_of(refund["created"]),
         refund_id=clean((refund.get("metadata") or {}).get("ataa_refund")),
     )
 
 
-def ours(thing: Mapping[str, Any]) -> dict[str, str | None]:
+def dispute_finding(dispute: Mapping[str, Any], told_at: datetime) -> Finding | None:
+    """A Dispute as a fact; None for one of a charge without a PaymentIntent, which is none of ours.
+
+    `told_at` orders the tellings of a dispute: the event's `created`, or for a dispute read from
+    the API the time of asking, best by Stripe's own clock (the answer's `Date`).
+    """
+    if (intent := intent_of(dispute)) is None:
+        return None
+    units, currency = _at_stake(dispute)
+    withdrawn, returned, settled_in = _balance(dispute)
+    return Finding(
+        id=dispute["id"],
+        kind=FactKind.DISPUTE,
+        intent=intent,
+        units=units,
+        currency=currency,
+        rank=_dispute_rank(dispute),
+        at=moment_of(dispute["created"]),
+        told_at=told_at,
+        withdrawn=withdrawn,
+        returned=returned,
+        settled_in=settled_in,
+    )
+
+
+def _dispute_rank(dispute: Mapping[str, Any]) -> DisputeRank:
+    status = dispute["status"]
+    if status != "prevented":
+        return DISPUTE_RANKS.get(status, DisputeRank.UNKNOWN)
+    card = (dispute.get("payment_method_details") or {}).get("card") or {}
+    return PREVENTED_RANKS.get(card.get("case_type") or "", DisputeRank.UNKNOWN)
+
+
+def _at_stake(thing: Mapping[str, Any]) -> tuple[int, str]:
+    """Amount and currency of a refund or dispute, a fraction ISO does not know rounded up.
+
+    A currency this version does not know keeps Stripe's units: it is another one than the capture's.
+    """
+    currency: str = thing["currency"].upper()
+    try:
+        scale = SCALE[digits(currency)]
+    except MoneyError:
+        return int(thing["amount"]), currency
+    return -(-thing["amount"] * scale // SCALE[stripe_digits(currency)]), currency
+
+
+def _balance(dispute: Mapping[str, Any]) -> tuple[int | None, int | None, str | None]:
+    """What a dispute's balance transactions withdrew and returned, and in which currency.
+
+    `amount` is the gross of a balance transaction, without the dispute's fee, in the account's
+    settlement currency (docs.stripe.com/api/balance_transactions/object). `MIXED` where the amounts
+    cannot be added up; all None where there are none: Stripe lists zero, one or two.
+    """
+    lines = [each for each in dispute.get("balance_transactions") or () if each["amount"]]
+    if not lines:
+        return None, None, None
+    currencies = {each["currency"].upper() for each in lines}
+    currency = currencies.pop() if len(currencies) == 1 else MIXED
+    withdrawn = -sum(each["amount"] for each in lines if each["amount"] < 0)
+    returned = sum(each["amount"] for each in lines if each["amount"] > 0)
+    try:
+        return from_stripe(withdrawn, currency), from_stripe(returned, currency), currency
+    except MoneyError:
+        return withdrawn, returned, MIXED
+
+
+def intent_of(thing: Mapping[str, Any]) -> str | None:
+    """The id of the PaymentIntent of an object, expanded or not; None where it has none."""
+    intent = thing.get("payment_intent")
+    found: str | None = intent["id"] if isinstance(intent, Mapping) else intent
+    return found or None
+
+
+class Ours(TypedDict):
+    """The ids of ours that an object of Stripe's names."""
+
+    payment_id: str | None
+    pledge_id: str | None
+    drive_id: str | None
+
+
+def ours(thing: Mapping[str, Any]) -> Ours:
     """Our ids in an object's metadata."""
     metadata = thing.get("metadata") or {}
     return {
@@ -197,7 +301,15 @@ def _session_paid(thing: Mapping[str, Any], at: datetime) -> Reading:
 
 
 def _session_ended(thing: Mapping[str, Any], at: datetime) -> Reading:
-    return Reading(Finding(thing["id"], FactKind.ENDED, None, 0, currency_of(thing), 0, at, **ours(thing)))
+    """The end of a session opened for a payment of ours; of any other there is nothing to end.
+
+    Its currency means nothing here, and Stripe leaves it null where nothing was to be paid.
+    """
+    known = ours(thing)
+    if known["payment_id"] is None:
+        return Reading()
+    currency = (thing.get("currency") or "").upper()
+    return Reading(Finding(thing["id"], FactKind.ENDED, None, 0, currency, 0, at, **known))
 
 
 def _refund(thing: Mapping[str, Any], _at: datetime) -> Reading:
@@ -205,25 +317,15 @@ def _refund(thing: Mapping[str, Any], _at: datetime) -> Reading:
 
 
 def _charge_refunded(thing: Mapping[str, Any], _at: datetime) -> Reading:
-    refunded = from_stripe(thing["amount_refunded"], currency_of(thing))
-    return Reading(refunds_of=thing.get("payment_intent"), refunded=refunded)
+    try:
+        refunded = from_stripe(thing["amount_refunded"], currency_of(thing))
+    except MoneyError:
+        refunded = NOT_TOLD
+    return Reading(refunds_of=intent_of(thing), refunded=refunded)
 
 
-def _dispute(thing: Mapping[str, Any], _at: datetime) -> Reading:
-    if not thing.get("payment_intent"):
-        return Reading()
-    currency = currency_of(thing)
-    return Reading(
-        Finding(
-            id=thing["id"],
-            kind=FactKind.DISPUTE,
-            intent=thing["payment_intent"],
-            units=from_stripe(thing["amount"], currency),
-            currency=currency,
-            rank=DISPUTE_RANKS[thing["status"]],
-            at=moment_of(thing["created"]),
-        )
-    )
+def _dispute(thing: Mapping[str, Any], at: datetime) -> Reading:
+    return Reading(dispute_finding(thing, at))
 
 
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any], datetime], Reading]]] = {
@@ -235,6 +337,7 @@ READERS: Final[Mapping[str, Callable[[Mapping[str, Any], datetime], Reading]]] =
     "refund.created": _refund,
     "refund.updated": _refund,
     "refund.failed": _refund,
+    "charge.refund.updated": _refund,
     "charge.refunded": _charge_refunded,
     "charge.dispute.created": _dispute,
     "charge.dispute.updated": _dispute,

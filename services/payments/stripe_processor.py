@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from services.payments.processor import (
 )
 from services.payments.stripe_objects import (
     NotTaken,
+    dispute_finding,
     intent_capture,
     moment_of,
     ours,
@@ -203,6 +205,16 @@ class StripeProcessor:
                 break
         return findings
 
+    async def list_disputes(self, intent: str) -> list[Finding]:
+        """See `Processor.list_disputes`; a payment has at most a few."""
+        query = {"payment_intent": intent, "limit": PAGE}
+        answer = await self._respond("get", "/v1/disputes", query)
+        with _readable():
+            told_at = _told_at(answer.headers)
+            listed: list[dict[str, Any]] = answer.data["data"]
+            found = [dispute_finding(each, told_at) for each in listed]
+        return [each for each in found if each is not None]
+
     async def find_capture(self, intent: str) -> Finding | None:
         """See `Processor.find_capture`; its moment is when the intent was made, Stripe tells no other."""
         try:
@@ -233,17 +245,21 @@ class StripeProcessor:
         return found, found[-1]["id"] if answer["has_more"] and found else None
 
     async def _call(self, method: str, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """One request; raises `ProcessorError` and nothing else."""
+        """One request's answer; raises `ProcessorError` and nothing else."""
+        thing: dict[str, Any] = (await self._respond(method, path, parameters)).data
+        return thing
+
+    async def _respond(self, method: str, path: str, parameters: Mapping[str, Any]) -> Any:
+        """One request's answer with its headers; raises `ProcessorError` and nothing else."""
         endpoint = "checkout_sessions" if path.startswith(SESSIONS) else path.split("/")[2]
         try:
             answer = await self._connected().raw_request_async(method, path, **parameters)
-            thing: dict[str, Any] = answer.data
         except Exception as error:
             failure = _failure(error)
             _requests(endpoint, _OUTCOMES.get(type(failure), "unknown")).inc()
             raise failure from error
         _requests(endpoint, "ok").inc()
-        return thing
+        return answer
 
 
 @contextmanager
@@ -280,6 +296,13 @@ def _failure(error: Exception) -> ProcessorError:
 
 def _replayed(error: stripe.StripeError) -> bool:
     return str((error.headers or {}).get("Idempotent-Replayed", "")).lower() == "true"
+
+
+def _told_at(headers: Mapping[str, str]) -> datetime:
+    """When Stripe answered, by its own clock, which events carry too; by ours where it does not say."""
+    with suppress(KeyError, ValueError):
+        return parsedate_to_datetime(headers["date"]).astimezone(UTC)
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def _opened(session: Mapping[str, Any]) -> OpenedCheckout:

@@ -143,12 +143,18 @@ class Fact(Table, table=True):
     """Something that happened to money at Stripe, by Stripe's id: it never unhappens.
 
     kind capture (`pi_…`), refund (`re_…`), dispute (`dp_…`) or ended (`cs_…`: a session ended
-    unpaid). `rank` only rises (see domain.py). `posted` is what stands in the ledger for it at
-    account `posted_to`, by `postings` rows so far.
+    unpaid). `rank` only rises, except a dispute's (domain.merge). `posted` is what stands in the
+    ledger for it at account `posted_to`, by `postings` rows so far. `doubt` says why that is an
+    estimate (domain.Doubt).
+    `told_at`, `withdrawn`, `returned`, `settled_in` and `torn` are said of disputes (domain.Finding).
     """
 
     __tablename__ = "facts"
-    __table_args__ = (Index("facts_orphaned", "heard_at", **_where("payment_id IS NULL")),)
+    __table_args__ = (
+        Index("facts_orphaned", "heard_at", **_where("payment_id IS NULL")),
+        Index("facts_unplaced", "intent", **_where("payment_id IS NULL AND intent IS NOT NULL")),
+        Index("facts_in_doubt", "doubt", **_where("doubt IS NOT NULL")),
+    )
 
     id: str = Field(primary_key=True)
     kind: str
@@ -161,6 +167,12 @@ class Fact(Table, table=True):
     pledge_id: str | None
     drive_id: str | None
     refund_id: str | None
+    told_at: datetime | None = Field(sa_type=Utc)
+    withdrawn: int | None = Field(sa_type=BigInteger)
+    returned: int | None = Field(sa_type=BigInteger)
+    settled_in: str | None
+    torn: bool = Field(sa_column_kwargs={"server_default": false()})
+    doubt: str | None
     posted: int = Field(sa_type=BigInteger)
     posted_to: str
     postings: int
@@ -195,7 +207,8 @@ class Refund(Table, table=True):
 
 
 class Question(Table, table=True):
-    """Something to ask Stripe about a payment intent: `refunds` (its list) or `intent` (itself).
+    """Something to ask Stripe about a payment intent: `refunds` (its list), `intent` (itself) or
+    `doubts` (its refunds and disputes, while what we count of one is an estimate).
 
     `expected` is what Stripe said is refunded: where our facts say so too, there is nothing to ask.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.journeys.system import System, running
+from tests.journeys.system import STRIPE_KEY, System, running
 from tests.waiting import until
 
 POINTS = [
@@ -52,6 +52,32 @@ async def test_a_kill_at_this_point_loses_and_doubles_nothing(tmp_path: Path, po
         assert totals["donations"] == 9
         await the_log_is_whole(system)
         assert "Traceback" not in system.log
+
+
+async def test_a_kill_while_stripe_s_answer_to_a_doubt_is_recorded_loses_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path / "ataa") as system:
+        await system.open_drive("crash")
+        await system.give("crash", "25.00")
+        disputed = await system.give("crash", "10.00")
+        await system.raised("crash", "35.00")
+        system.kill()
+        await system.start(ATAA_CRASH_AT="payments.asker.before_commit:1")
+        intents = await system.request(
+            "GET", f"{system.sandbox_url}/v1/payment_intents", Authorization=f"Bearer {STRIPE_KEY}"
+        )
+        (intent,) = [
+            each["id"] for each in intents.body["data"] if each["metadata"]["ataa_pledge"] == disputed["id"]
+        ]
+        # In the cardholder's currency and nothing withdrawn yet: what it will take has to be asked for.
+        wish = {"payment_intent": intent, "status": "needs_response", "currency": "eur", "withdrawn": 0}
+        opened = await system.request("POST", f"{system.sandbox_url}/_sandbox/disputes", wish)
+        assert opened.status == 200, opened.body
+        await system.died()
+        await system.start()
+        await system.raised("crash", "25.00", disputed="10.00")
+        await system.request("POST", f"{system.sandbox_url}/_sandbox/disputes", wish | {"status": "won"})
+        await system.raised("crash", "35.00", disputed="0.00")
+        assert await system.agree() == {"USD": "35.00"}
 
 
 async def give_ten(system: System) -> None:

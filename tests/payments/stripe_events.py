@@ -6,6 +6,7 @@ import hmac
 import itertools
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from services.payments.processor import StoredEvent
@@ -53,21 +54,44 @@ def session_expired(session: str, ours: dict[str, str]) -> dict[str, Any]:
 
 
 def refund(
-    kind: str, refund_id: str, intent: str, units: int, status: str, ours: str | None = None
-) -> dict[str, Any]:
+    kind: str, refund_id: str, intent: str, units: int, status: str | None, ours: str | None = None,
+    currency: str = "usd",
+) -> dict[str, Any]:  # fmt: skip
     thing = {
-        "id": refund_id, "payment_intent": intent, "amount": units, "currency": "usd", "status": status,
+        "id": refund_id, "payment_intent": intent, "amount": units, "currency": currency, "status": status,
         "created": 1_700_000_000, "metadata": {"ataa_refund": ours} if ours else {},
     }  # fmt: skip
     return an_event(f"refund.{kind}", thing)
 
 
-def dispute(kind: str, dispute_id: str, intent: str, units: int, status: str) -> dict[str, Any]:
-    thing = {
-        "id": dispute_id, "payment_intent": intent, "amount": units, "currency": "usd", "status": status,
+def dispute(
+    kind: str, dispute_id: str, intent: str, units: int, status: str, *,
+    currency: str = "usd", moves: Sequence[int] | None = None, settled_in: str = "usd",
+    case_type: str | None = None, at: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """`moves` are the amounts of its balance transactions (None: the object has no such list); `at`
+    is the event's second, this one without it.
+    """
+    thing: dict[str, Any] = {
+        "id": dispute_id, "payment_intent": intent, "amount": units, "currency": currency, "status": status,
         "created": 1_700_000_000,
     }  # fmt: skip
-    return an_event(f"charge.dispute.{kind}", thing)
+    if moves is not None:
+        thing["balance_transactions"] = [moved(amount, settled_in) for amount in moves]
+    if case_type is not None:
+        card = {"brand": "visa", "case_type": case_type, "network": "visa"}
+        thing["payment_method_details"] = {"type": "card", "card": card}
+    return an_event(f"charge.dispute.{kind}", thing, **({} if at is None else {"created": at}))
+
+
+def moved(amount: int, currency: str = "usd") -> dict[str, Any]:
+    """A balance transaction of a dispute; the fee of a withdrawal is no part of its amount."""
+    fee = 1_500 if amount < 0 else 0
+    return {
+        "object": "balance_transaction", "amount": amount, "currency": currency, "fee": fee,
+        "net": amount - fee, "type": "adjustment",
+        "reporting_category": "dispute" if amount < 0 else "dispute_reversal",
+    }  # fmt: skip
 
 
 def as_stored(event: dict[str, Any]) -> StoredEvent:

@@ -10,17 +10,21 @@ from hypothesis import strategies as st
 
 from backbone.contracts.payments import PaymentStatus
 from services.payments.domain import (
+    MIXED,
     CaptureRank,
     DisputeRank,
+    Doubt,
     FactKind,
     Finding,
     PaymentFacts,
     RefundRank,
     counts,
+    doubt,
     is_held,
     merge,
     status,
     sum_up,
+    tally,
 )
 
 AT = datetime(2022, 1, 7, tzinfo=UTC)
@@ -34,30 +38,92 @@ def a_dispute(rank: DisputeRank) -> Finding:
     return Finding("dp_1", FactKind.DISPUTE, "pi_1", 100, "USD", rank, AT)
 
 
+def seconds(most: int) -> st.SearchStrategy[datetime]:
+    return st.integers(0, most).map(lambda each: AT + timedelta(seconds=each))
+
+
+CURRENCIES = st.sampled_from(["USD", "EUR", "ZZZ"])
+SOME = st.integers(0, 3).map(lambda each: each * 50)
+
+
 @st.composite
-def tellings(draw: st.DrawFn) -> list[Finding]:
-    """Several tellings of one refund, at any point of its life."""
-    return [
-        Finding(
-            "re_1",
-            FactKind.REFUND,
-            "pi_1",
-            100,
-            "USD",
-            draw(st.sampled_from(RefundRank)),
-            AT + timedelta(seconds=draw(st.integers(0, 3))),
-            refund_id=draw(st.sampled_from([None, "rfd_1"])),
-        )
-        for _ in range(draw(st.integers(1, 6)))
-    ]
+def refunds(draw: st.DrawFn, name: str = "re_1") -> Finding:
+    return Finding(
+        name, FactKind.REFUND, "pi_1", draw(SOME), draw(CURRENCIES), draw(st.sampled_from(RefundRank)),
+        draw(seconds(3)), refund_id=draw(st.sampled_from([None, "rfd_1", "rfd_2"])),
+    )  # fmt: skip
 
 
-@given(tellings(), st.randoms())
+@st.composite
+def disputes(draw: st.DrawFn, name: str = "dp_1") -> Finding:
+    withdrawn = draw(st.none() | SOME.filter(bool))
+    return Finding(
+        name, FactKind.DISPUTE, "pi_1", draw(SOME), draw(CURRENCIES), draw(st.sampled_from(DisputeRank)),
+        draw(seconds(3)), told_at=draw(seconds(2)), withdrawn=withdrawn,
+        returned=None if withdrawn is None else min(draw(SOME), withdrawn),
+        settled_in=None if withdrawn is None else draw(st.sampled_from(["USD", "EUR", MIXED])),
+    )  # fmt: skip
+
+
+@st.composite
+def captures(draw: st.DrawFn) -> Finding:
+    ours = st.sampled_from([None, "a", "b"])
+    return Finding(
+        "pi_1", FactKind.CAPTURE, "pi_1", draw(SOME), "USD", draw(st.sampled_from(CaptureRank)),
+        draw(seconds(3)), payment_id=draw(ours), pledge_id=draw(ours), drive_id=draw(ours),
+    )  # fmt: skip
+
+
+TELLINGS = st.one_of(*(st.lists(kind(), min_size=1, max_size=6) for kind in (captures, refunds, disputes)))
+"""Several tellings of one fact, at any point of its life."""
+
+
+@given(TELLINGS, st.randoms())
 def test_tellings_of_a_fact_merge_to_the_same_in_any_order(told: list[Finding], dice: object) -> None:
     shuffled = list(told)
     dice.shuffle(shuffled)  # type: ignore[attr-defined]
     assert reduce(merge, told) == reduce(merge, shuffled)
     assert reduce(merge, told + told) == reduce(merge, told)
+
+
+@given(TELLINGS, st.integers(0, 6))
+def test_merging_is_associative(told: list[Finding], place: int) -> None:
+    """Whatever was merged before, in two heaps or one."""
+    heaps = [heap for heap in (told[:place], told[place:]) if heap]
+    assert reduce(merge, [reduce(merge, heap) for heap in heaps]) == reduce(merge, told)
+
+
+@given(st.lists(disputes(), min_size=1, max_size=6))
+def test_a_dispute_is_what_stripe_said_last(told: list[Finding]) -> None:
+    found = reduce(merge, told)
+    last = max(each.told_at for each in told if each.told_at is not None)
+    latest = [each for each in told if each.told_at == last]
+    assert found.told_at == last
+    assert found.moved == max(each.moved for each in latest)
+    assert found.rank in {each.rank for each in latest if each.moved == found.moved}
+
+
+@given(captures(), refunds(), refunds("re_2"), disputes(), disputes("dp_2"), st.randoms())
+def test_what_counts_follows_the_balance_and_estimates_take_no_more_than_is_left(
+    capture: Finding, one: Finding, two: Finding, first: Finding, second: Finding, dice: object
+) -> None:
+    facts = [capture, one, two, first, second]
+    counted = tally(facts)
+    dice.shuffle(facts)  # type: ignore[attr-defined]
+    assert tally(facts) == counted
+    assert all(units >= 0 for units in counted.values())
+    by_balance = [each for each in (first, second) if each.settled_in == "USD"]
+    for each in by_balance:
+        assert counted[each.id] == (each.withdrawn or 0) - (each.returned or 0)
+        assert doubt(each, "USD") in (None, Doubt.UNKNOWN_STATUS, Doubt.NOT_RETURNED)
+    said = {each.id for each in by_balance} | {
+        each.id for each in (one, two) if each.currency == "USD" or each.rank == RefundRank.FAILED
+    }
+    left = capture.units - sum(counted[each] for each in said)
+    estimated = sum(units for each, units in counted.items() if each not in said and each != "pi_1")
+    assert estimated <= max(0, left)
+    sums = sum_up(facts, ended=False)
+    assert sums.captured - sums.refunded - sums.disputed >= min(0, left)
 
 
 def test_the_intents_own_amount_outranks_its_sessions() -> None:
@@ -67,7 +133,13 @@ def test_the_intents_own_amount_outranks_its_sessions() -> None:
 
 
 def test_a_refund_counts_from_pending_until_it_fails() -> None:
-    assert [counts(a_refund(rank)) for rank in RefundRank] == [100, 100, 0]
+    found = {rank: counts(a_refund(rank)) for rank in RefundRank}
+    assert found == {
+        RefundRank.UNKNOWN: 100,
+        RefundRank.PENDING: 100,
+        RefundRank.SUCCEEDED: 100,
+        RefundRank.FAILED: 0,
+    }
 
 
 def test_a_dispute_counts_while_open_or_lost_and_an_inquiry_never() -> None:
@@ -77,6 +149,7 @@ def test_a_dispute_counts_while_open_or_lost_and_an_inquiry_never() -> None:
         DisputeRank.OPEN: 100,
         DisputeRank.LOST: 100,
         DisputeRank.WON: 0,
+        DisputeRank.UNKNOWN: 100,
     }
 
 

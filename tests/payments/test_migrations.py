@@ -2,19 +2,86 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, select, text
 
 from backbone.database import Database
 from services.payments.app import MIGRATIONS
-from services.payments.tables import DOORS, Table
+from services.payments.doubts import STANDING
+from services.payments.questions import LEFT_BEHIND
+from services.payments.tables import DOORS, FACTS, QUESTIONS, Table
+from tests.real import fresh_postgres
 
 
 def differences(connection: Connection) -> list[object]:
     return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
+
+
+def upgrade_to(connection: Connection, revision: str) -> None:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    command.upgrade(config, revision)
+
+
+FACT = (
+    "INSERT INTO facts (id, kind, intent, units, currency, rank, at, posted, posted_to, postings, heard_at)"
+    " VALUES (:id, :kind, :intent, 700, 'USD', 2, 1, 700, 'x', 1, 1)"
+)
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+async def test_disputes_of_the_version_before_are_kept_and_read_from_stripe_once(
+    tmp_path: Path, store: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        url = f"sqlite:///{tmp_path / 'payments.db'}"
+        if store == "postgresql":
+            url = await stack.enter_async_context(fresh_postgres())
+        database = Database(url, DOORS)
+        async with database.transaction() as session:
+            await session.run_sync(lambda plain: upgrade_to(plain.connection(), "0002"))
+            for name, kind in (("dp_1", "dispute"), ("dp_2", "dispute"), ("re_1", "refund")):
+                values = {"id": name, "kind": kind, "intent": f"pi_{kind}"}
+                await session.execute(text(FACT), values)
+        await database.migrate(MIGRATIONS)
+        async with database.reading() as session:
+            (question,) = (await session.execute(select(QUESTIONS))).all()
+            facts = (await session.execute(select(FACTS))).all()
+        await database.close()
+    assert (question.intent, question.kind, question.tries) == ("pi_dispute", "doubts", 0)
+    assert timedelta(minutes=5) < question.ask_at - datetime.now(UTC) < timedelta(minutes=15)
+    assert [(each.told_at, each.withdrawn, each.torn, each.doubt) for each in facts] == [
+        (None, None, False, None)
+    ] * 3
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+async def test_what_is_read_each_minute_uses_an_index(tmp_path: Path, store: str) -> None:
+    async with AsyncExitStack() as stack:
+        url = f"sqlite:///{tmp_path / 'payments.db'}"
+        if store == "postgresql":
+            url = await stack.enter_async_context(fresh_postgres())
+        database = Database(url, DOORS)
+        await database.migrate(MIGRATIONS)
+        async with database.transaction() as session:
+            if store == "postgresql":
+                await session.execute(text("SET LOCAL enable_seqscan = off"))  # the tables are empty
+            for statement, index in ((LEFT_BEHIND, "facts_unplaced"), (STANDING, "facts_in_doubt")):
+                dialect = session.get_bind().dialect
+                plain = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+                how = "EXPLAIN QUERY PLAN" if store == "sqlite" else "EXPLAIN"
+                plan = str((await session.execute(text(f"{how} {plain}"))).all())
+                assert index in plan, plan
+        await database.close()
 
 
 async def test_the_migrated_schema_is_the_declared_one_and_migrating_again_changes_nothing(

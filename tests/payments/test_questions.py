@@ -24,6 +24,7 @@ class Oracle:
     def __init__(self) -> None:
         self.captures: dict[str, Finding] = {}
         self.refunds: dict[str, list[Finding]] = {}
+        self.disputes: dict[str, list[Finding]] = {}
         self.asked: list[str] = []
         self.away = False
 
@@ -34,6 +35,10 @@ class Oracle:
     async def list_refunds(self, intent: str) -> list[Finding]:
         self._note(intent)
         return self.refunds.get(intent, [])
+
+    async def list_disputes(self, intent: str) -> list[Finding]:
+        self._note(intent)
+        return self.disputes.get(intent, [])
 
     def _note(self, intent: str) -> None:
         self.asked.append(intent)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from backbone.contracts import PledgeChanged, PledgeStatus
 from backbone.money import Money
-from services.payments.queries import set_aside_webhooks, unplaced_facts
+from services.payments.queries import set_aside_webhooks
 from services.payments.tables import FACTS, POSTINGS, QUESTIONS, SET_ASIDE, WEBHOOKS
 from services.payments.webhooks import Applier, oldest_waiting
 from tests.payments.books import Books, open_books
@@ -223,14 +223,6 @@ async def repair(books: Books, event: dict[str, Any]) -> None:
     """As newer code would: what could not be read can be now."""
     async with books.database.transaction() as session:
         await session.execute(update(WEBHOOKS).values(body=json.dumps(event).encode(), type=event["type"]))
-
-
-async def test_a_dispute_in_another_currency_is_never_quiet(books: Books) -> None:
-    foreign = dispute("created", "dp_1", "pi_1", 2_300, "needs_response")
-    foreign["data"]["object"]["currency"] = "eur"
-    await books.take([intent_succeeded("pi_1", 2_500, {}), foreign])
-    async with books.database.reading() as session:
-        assert await unplaced_facts(session) == 1
 
 
 async def test_a_watermark_stays_below_a_webhook_not_yet_applied(books: Books) -> None:

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.payments.domain import DisputeRank, FactKind
-from services.payments.stripe_objects import NotTaken, Unreadable, from_stripe, read_event, to_stripe
+from services.payments.stripe_objects import (
+    NOT_TOLD,
+    NotTaken,
+    Unreadable,
+    from_stripe,
+    read_event,
+    to_stripe,
+)
 from tests.payments.stripe_events import an_event, dispute, session_expired
 
 
@@ -64,6 +71,20 @@ def test_a_refunded_charge_only_prompts_a_read() -> None:
     thing = {"id": "ch_1", "payment_intent": "pi_1", "amount_refunded": 700, "currency": "usd"}
     reading = read_event(an_event("charge.refunded", thing))
     assert (reading.finding, reading.refunds_of, reading.refunded) == (None, "pi_1", 700)
+
+
+def test_a_refunded_charge_in_an_unknown_currency_prompts_a_read_too() -> None:
+    thing = {"id": "ch_1", "payment_intent": "pi_1", "amount_refunded": 700, "currency": "zzz"}
+    reading = read_event(an_event("charge.refunded", thing))
+    assert (reading.finding, reading.refunds_of, reading.refunded) == (None, "pi_1", NOT_TOLD)
+
+
+def test_an_expanded_intent_is_read_by_its_id() -> None:
+    told = dispute("created", "dp_1", "pi_1", 100, "needs_response")
+    told["data"]["object"]["payment_intent"] = {"id": "pi_1", "object": "payment_intent"}
+    finding = read_event(told).finding
+    assert finding is not None
+    assert finding.intent == "pi_1"
 
 
 def test_what_lacks_a_field_is_unreadable() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from backbone.idempotency import Key
 from services.payments.processor import Unknown
 from services.payments.refunds import RefundDesk, RefundWish
@@ -16,25 +18,32 @@ from tests.payments.stripe_events import intent_succeeded, metadata
 
 
 class NewerStripe(StripeProcessor):
-    """Stripe, down at first; then `pi_0` is refunded in a status that nobody here knows."""
+    """Stripe, down at first; then the refund of `pi_0` is `first`, the others succeed."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Mapping[str, Any]) -> None:
         super().__init__("sk_test", base="", timeout_s=1.0, expires_s=3600, donor_url="", in_flight=1)
         self.down = True
+        self.first = first
 
     async def _call(self, method: str, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         if self.down:
             raise Unknown("no answer")
         intent = parameters["payment_intent"]
-        status = "in_transit" if intent == "pi_0" else "succeeded"
-        return {
+        refund = {
             "id": f"re_{intent}", "payment_intent": intent, "amount": parameters["amount"], "currency": "usd",
-            "status": status, "created": 1_700_000_000, "metadata": parameters["metadata"],
+            "status": "succeeded", "created": 1_700_000_000, "metadata": parameters["metadata"],
         }  # fmt: skip
+        return refund | (self.first if intent == "pi_0" else {})
 
 
-async def test_a_refund_in_an_unknown_status_does_not_stop_the_others(tmp_path: Path) -> None:
-    stripe, drive = NewerStripe(), a_drive()
+@pytest.mark.parametrize(
+    ("first", "counted"),
+    [({"status": "in_transit"}, 2_500), ({"status": None}, 2_500), ({"currency": None}, 0)],
+)
+async def test_a_refund_that_cannot_be_read_does_not_stop_the_others_and_one_in_an_unknown_status_counts(
+    tmp_path: Path, first: dict[str, Any], counted: int
+) -> None:
+    stripe, drive = NewerStripe(first), a_drive()
     async with open_books(tmp_path) as books:
         desk = RefundDesk(books.database, stripe, books.clock, 1.0)
         pledges = [a_pledge(drive) for _ in range(3)]
@@ -48,4 +57,4 @@ async def test_a_refund_in_an_unknown_status_does_not_stop_the_others(tmp_path: 
         books.clock.move(60)
         await desk.send_due()
         refunded = [(await books.payments(pledge.pledge_id))[0].refunded for pledge in pledges]
-    assert refunded == [0, 2_500, 2_500]
+    assert refunded == [counted, 2_500, 2_500]

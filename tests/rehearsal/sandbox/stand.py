@@ -102,8 +102,9 @@ class Donor:
         wish: Any = {"payment_intent": payment} | ({"amount": amount} if amount else {})
         return await self.stripe.v1.refunds.create_async(wish)
 
-    async def dispute(self, payment: str, status: str) -> tuple[int, dict[str, Any]]:
-        return await self.post("/_sandbox/disputes", {"payment_intent": payment, "status": status})
+    async def dispute(self, payment: str, status: str, **details: Any) -> tuple[int, dict[str, Any]]:
+        wish = {"payment_intent": payment, "status": status} | details
+        return await self.post("/_sandbox/disputes", wish)
 
     async def faults(self, **faults: Any) -> None:
         status, answer = await self.post("/_sandbox/faults", faults)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +24,40 @@ from rehearsal.sandbox.refusals import Refusal
 
 CARDS = ("4242424242424242", "4000000000000002", "4000000000005126", "4000000000007726")
 CURRENCIES = {"usd": 1, "jpy": 1, "kwd": 10, "isk": 100}
+INQUIRY = ("warning_needs_response", "warning_under_review")
+DECIDED = ("won", "lost", "needs_response", "under_review")
+AFTER = {
+    "warning_needs_response": (*INQUIRY, "warning_closed", *DECIDED),
+    "warning_under_review": (*INQUIRY, "warning_closed", *DECIDED),
+    "needs_response": DECIDED,
+    "under_review": DECIDED,
+    "won": ("lost",),
+}
+"""What a dispute may become."""
+
+
+@dataclass
+class Disputed:
+    """What a dispute has taken, told from outside."""
+
+    status: str
+    gone: int
+    amount: int
+
+    def become(self, status: str, left: int) -> None:
+        """Take on a status while `left` of the charge is not refunded."""
+        before, self.status = self.status, status
+        if status == before:
+            return
+        taken = self.amount if before == "" else min(self.amount, left)
+        if status in ("needs_response", "under_review") and self.gone == 0:
+            self.gone = taken if before == "" else left
+        elif status == "prevented":
+            self.gone = taken
+        elif status == "lost":
+            self.gone = min(left, self.gone) if self.gone else min(left, self.amount)
+        elif status == "won":
+            self.gone = 0
 
 
 class Money(RuleBasedStateMachine):
@@ -38,7 +73,7 @@ class Money(RuleBasedStateMachine):
         self.captured: dict[str, int] = {}
         self.currency: dict[str, str] = {}
         self.given_back: dict[str, tuple[str, int]] = {}
-        self.disputed: dict[str, tuple[int, str]] = {}
+        self.disputed: dict[str, Disputed] = {}
 
     @initialize()
     def empty(self) -> None:
@@ -77,7 +112,7 @@ class Money(RuleBasedStateMachine):
         step = CURRENCIES[self.currency[payment].lower()]
         amount = int(self.captured[payment] * share) // step * step
         wish = {"payment_intent": payment, "amount": str(amount)}
-        forbidden = payment in self.disputed and self.disputed[payment][1] != "won"
+        forbidden = payment in self.disputed and self.disputed[payment].gone > 0
         if forbidden or not 0 < amount <= self.left(payment):
             with pytest.raises(Refusal):
                 refunds.create_refund(self.account, Call(wish))
@@ -92,17 +127,22 @@ class Money(RuleBasedStateMachine):
             refunds.fail_refund(self.account, refund)
             del self.given_back[refund]
 
-    @rule(payment=payments, status=st.sampled_from(disputes.STATUSES))
-    def dispute(self, payment: str, status: str) -> None:
-        known = self.disputed.get(payment)
-        possible = known is None or known[1] in ("needs_response", status)
-        if not possible or (known is None and self.left(payment) == 0):
+    @rule(payment=payments, status=st.sampled_from(disputes.STATUSES), full=st.booleans())
+    def dispute(self, payment: str, status: str, full: bool) -> None:
+        known, left = self.disputed.get(payment), self.left(payment)
+        possible = left > 0 if known is None else status in (known.status, *AFTER.get(known.status, ()))
+        amount = self.captured[payment] if full else left
+        wish = disputes.Wish(amount) if full else None
+        if not possible:
             with pytest.raises(Refusal):
-                disputes.bring_to(self.account, payment, status)
+                disputes.bring_to(self.account, payment, status, wish)
             return
-        amount = known[0] if known else self.left(payment)
-        assert disputes.bring_to(self.account, payment, status)["amount"] == amount
-        self.disputed[payment] = (amount, status)
+        shown = disputes.bring_to(self.account, payment, status, wish)
+        if known is None:
+            known = self.disputed[payment] = Disputed("", 0, amount)
+        known.become(status, left)
+        assert (shown["status"], shown["amount"]) == (status, known.amount)
+        assert -sum(each["amount"] for each in shown["balance_transactions"]) == known.gone
 
     @invariant()
     def the_books_are_right(self) -> None:
@@ -112,7 +152,7 @@ class Money(RuleBasedStateMachine):
             of = [payment for payment, its in self.currency.items() if its == currency]
             captured = sum(self.captured[payment] for payment in of)
             refunded = sum(amount for owner, amount in self.given_back.values() if owner in of)
-            lost = sum(self.disputed[p][0] for p in of if p in self.disputed and self.disputed[p][1] != "won")
+            lost = sum(self.disputed[payment].gone for payment in of if payment in self.disputed)
             fees = sum(fee(self.captured[payment], currency) for payment in of)
             expected = (captured, refunded, lost, fees, captured - refunded - lost - fees)
             names = ("captured", "refunded", "disputed", "fees", "net")
@@ -123,10 +163,10 @@ class Money(RuleBasedStateMachine):
     @invariant()
     def nothing_goes_back_that_did_not_come(self) -> None:
         for payment in self.captured:
-            open_or_lost = self.disputed.get(payment, (0, "won"))
-            withdrawn = open_or_lost[0] if open_or_lost[1] != "won" else 0
             left = self.account.unrefunded(self.account.payment(payment))
-            assert left == self.left(payment) >= withdrawn >= 0
+            assert left == self.left(payment) >= 0
+            if payment in self.disputed:
+                assert 0 <= self.disputed[payment].gone <= self.captured[payment]
 
     def teardown(self) -> None:
         self.journal.close()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+from typing import Any
+
 import pytest
 import stripe
 
+from rehearsal.sandbox.journal import Journal
 from rehearsal.sandbox.paying import DISPUTE_AFTER_S
+from rehearsal.sandbox.records import Dispute
 from tests.rehearsal.sandbox.stand import Donor, Receiver
 from tests.waiting import until
 
@@ -97,7 +103,7 @@ async def test_a_won_dispute_gives_the_money_back(donor: Donor, receiver: Receiv
     await until(lambda: "charge.dispute.funds_reinstated" in receiver.types)
     assert receiver.types.count("charge.dispute.created") == 1
     assert receiver.of("charge.dispute.closed")[0]["status"] == "won"
-    assert (await donor.dispute(payment, "lost"))[0] == 409
+    assert (await donor.dispute(payment, "needs_response"))[0] == 409
 
 
 async def test_a_lost_dispute_stays_in_the_books(donor: Donor, receiver: Receiver) -> None:
@@ -110,6 +116,86 @@ async def test_a_lost_dispute_stays_in_the_books(donor: Donor, receiver: Receive
     assert "charge.dispute.funds_reinstated" not in receiver.types
 
 
+def moves(dispute: dict[str, Any]) -> list[int]:
+    return [each["amount"] for each in dispute["balance_transactions"]]
+
+
+async def test_a_won_dispute_may_be_lost_after_all(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.gift()
+    assert moves((await donor.dispute(payment, "won"))[1]) == [-2500, 2500]
+    status, lost = await donor.dispute(payment, "lost")
+    assert (status, lost["status"], moves(lost)) == (200, "lost", [-2500, 2500, -2500])
+    assert (await donor.books())["USD"]["disputed"] == "25.00"
+    await until(lambda: receiver.types.count("charge.dispute.funds_withdrawn") == 2)
+    assert (await donor.dispute(payment, "won"))[0] == 409
+
+
+async def test_a_full_dispute_lost_after_a_partial_refund_returns_the_refunded_part(
+    donor: Donor, receiver: Receiver
+) -> None:
+    payment = await donor.gift()
+    await donor.refund(payment, 1000)
+    opened = (await donor.dispute(payment, "needs_response", amount=2500))[1]
+    assert (opened["amount"], moves(opened)) == (2500, [-2500])
+    books = (await donor.books())["USD"]
+    assert (books["refunded"], books["disputed"], books["net"]) == ("10.00", "25.00", "-11.03")
+    assert moves((await donor.dispute(payment, "lost"))[1]) == [-2500, 1000]
+    books = (await donor.books())["USD"]
+    assert (books["refunded"], books["disputed"], books["net"]) == ("10.00", "15.00", "-1.03")
+    await until(lambda: "charge.dispute.funds_reinstated" in receiver.types)
+
+
+@pytest.mark.parametrize(("case_type", "disputed"), [("resolution", "25.00"), ("block", "0.00")])
+async def test_a_prevented_dispute_takes_the_money_by_its_case(
+    donor: Donor, case_type: str, disputed: str
+) -> None:
+    payment = await donor.gift()
+    shown = (await donor.dispute(payment, "prevented", case_type=case_type))[1]
+    assert shown["payment_method_details"]["card"]["case_type"] == case_type
+    assert (await donor.books())["USD"]["disputed"] == disputed
+    assert (await donor.dispute(payment, "won"))[0] == 409
+
+
+async def test_an_inquiry_takes_nothing_until_it_becomes_a_dispute(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.gift()
+    shown = (await donor.dispute(payment, "warning_needs_response"))[1]
+    assert (moves(shown), shown["is_charge_refundable"]) == ([], True)
+    await donor.refund(payment, 500)
+    assert moves((await donor.dispute(payment, "needs_response"))[1]) == [-2000]
+    await until(lambda: "charge.dispute.funds_withdrawn" in receiver.types)
+    assert (await donor.books())["USD"]["disputed"] == "20.00"
+
+
+async def test_a_dispute_may_be_in_the_cardholders_currency(donor: Donor) -> None:
+    payment = await donor.gift()
+    shown = (await donor.dispute(payment, "needs_response", amount=2300, currency="eur", withdrawn=2550))[1]
+    assert (shown["amount"], shown["currency"]) == (2300, "eur")
+    assert [each["currency"] for each in shown["balance_transactions"]] == ["usd"]
+    assert (await donor.books())["USD"]["disputed"] == "25.50"
+
+
+async def test_a_sandbox_of_an_earlier_version_keeps_its_disputes(tmp_path: Path) -> None:
+    path = tmp_path / "sandbox.db"
+    with sqlite3.connect(path) as before:
+        before.execute(
+            "CREATE TABLE disputes (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL,"
+            " payment TEXT NOT NULL UNIQUE, amount INTEGER NOT NULL, currency TEXT NOT NULL,"
+            " status TEXT NOT NULL)"
+        )
+        for n, status in enumerate(("needs_response", "won", "lost")):
+            before.execute(
+                "INSERT INTO disputes VALUES (?, ?, 1, ?, 700, 'USD', ?)", (n, f"dp_{n}", f"pi_{n}", status)
+            )
+    before.close()
+    for _ in range(2):
+        journal = Journal(path)
+        rows = [Dispute.from_row(row) for row in journal.rows("SELECT * FROM disputes ORDER BY n")]
+        journal.close()
+        assert [(each.moved, each.gone, each.settled_in) for each in rows] == [
+            ([-700], 700, "USD"), ([-700, 700], 0, "USD"), ([-700], 700, "USD")
+        ]  # fmt: skip
+
+
 async def test_only_what_is_not_refunded_can_be_disputed(donor: Donor) -> None:
     payment = await donor.gift(2500)
     await donor.refund(payment, 2000)
@@ -120,7 +206,18 @@ async def test_only_what_is_not_refunded_can_be_disputed(donor: Donor) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish", [{}, [], {"payment_intent": "pi_1"}, {"payment_intent": "pi_1", "status": "open"}]
+    "wish",
+    [
+        {},
+        [],
+        {"payment_intent": "pi_1"},
+        {"payment_intent": "pi_1", "status": "open"},
+        {"payment_intent": "pi_1", "status": "won", "amount": "5"},
+        {"payment_intent": "pi_1", "status": "won", "amount": 0},
+        {"payment_intent": "pi_1", "status": "won", "withdrawn": -1},
+        {"payment_intent": "pi_1", "status": "won", "currency": "euro"},
+        {"payment_intent": "pi_1", "status": "prevented", "case_type": "other"},
+    ],
 )
 async def test_a_dispute_wished_wrongly_is_refused(donor: Donor, wish: object) -> None:
     assert (await donor.post("/_sandbox/disputes", wish))[0] == 422

@@ -1,0 +1,176 @@
+"""A refund is never left uncounted because its capture was recorded at the same moment by somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, select, update
+
+from services.payments import questions
+from services.payments.commands import record
+from services.payments.domain import CaptureRank, FactKind, Finding, RefundRank
+from services.payments.questions import Asker
+from services.payments.tables import FACTS, QUESTIONS
+from services.payments.webhooks import Applier
+from tests.payments.books import Books, open_books
+from tests.payments.stage import a_drive, a_pledge
+from tests.payments.stripe_events import as_stored, intent_succeeded, metadata, refund
+from tests.payments.test_questions import Oracle
+from tests.real import fresh_postgres, postgres_server
+from tests.waiting import until
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    async with open_books(tmp_path) as books:
+        yield books
+
+
+@pytest.fixture
+async def on_postgres(tmp_path: Path) -> AsyncIterator[Books]:
+    postgres_server()
+    async with fresh_postgres() as url, open_books(tmp_path, url) as books:
+        yield books
+
+
+async def an_open_pledge(books: Books) -> tuple[str, dict[str, str]]:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await books.hear(drive, pledge)
+    return pledge.pledge_id, metadata(None, pledge.pledge_id, drive.drive_id)
+
+
+async def leave_behind(books: Books) -> str:
+    """A captured gift with a refund that has no payment, as two transactions may have left it."""
+    pledge, ours = await an_open_pledge(books)
+    await books.take([refund("created", "re_1", "pi_1", 700, "succeeded")])
+    async with books.database.transaction() as session:
+        await session.execute(update(FACTS).values(intent="pi_hidden"))
+    await books.take([intent_succeeded("pi_1", 2_500, ours)])
+    async with books.database.transaction() as session:
+        await session.execute(update(FACTS).where(FACTS.c.id == "re_1").values(intent="pi_1"))
+    assert (await books.payments(pledge))[0].refunded == 0
+    return pledge
+
+
+async def test_a_question_about_an_intent_is_answered_once_its_refund_is_placed(books: Books) -> None:
+    pledge = await leave_behind(books)
+    oracle = Oracle()
+    books.clock.move(601)
+    assert await Asker(books.database, oracle, books.clock).ask_due() == 1
+    assert (await books.payments(pledge))[0].refunded == 700
+    assert oracle.asked == []  # the capture was known: nothing had to be asked
+    async with books.database.reading() as session:
+        assert (await session.execute(select(QUESTIONS))).all() == []
+
+
+async def test_what_was_left_behind_is_placed_though_nobody_asks(books: Books) -> None:
+    pledge = await leave_behind(books)
+    async with books.database.transaction() as session:
+        await session.execute(delete(QUESTIONS))
+    asker = Asker(books.database, Oracle(), books.clock)
+    assert await asker.place_left_behind() == 1
+    assert (await books.payments(pledge))[0].refunded == 700
+    assert await asker.place_left_behind() == 0
+    assert not any((await books.drift()).values())
+
+
+async def test_the_asker_places_what_was_left_behind_when_it_starts(books: Books) -> None:
+    pledge = await leave_behind(books)
+    stop = asyncio.Event()
+    running = asyncio.create_task(Asker(books.database, Oracle(), books.clock).run(stop))
+
+    async def placed() -> bool:
+        return bool((await books.payments(pledge))[0].refunded == 700)
+
+    await until(placed)
+    stop.set()
+    await running
+
+
+async def test_on_postgresql_two_transactions_record_a_refund_and_its_capture_at_once(
+    on_postgres: Books,
+) -> None:
+    """The applier has written a refund and not yet committed when the asker records the capture."""
+    books, now = on_postgres, on_postgres.clock.now()
+    pledge, ours = await an_open_pledge(books)
+    capture = Finding(
+        "pi_1", FactKind.CAPTURE, "pi_1", 2_500, "USD", CaptureRank.BY_INTENT, now,
+        pledge_id=ours["ataa_pledge"], drive_id=ours["ataa_drive"],
+    )  # fmt: skip
+    refunded = Finding("re_1", FactKind.REFUND, "pi_1", 700, "USD", RefundRank.SUCCEEDED, now)
+
+    async def record_capture() -> None:
+        async with books.database.transaction() as session:
+            await record(session, [capture], now)
+
+    async with books.database.transaction() as session:
+        await record(session, [refunded], now)
+        await questions.ask_unplaced(session, ["pi_1"], now + timedelta(minutes=10))
+        capturing = asyncio.create_task(record_capture())
+        await asyncio.wait([capturing], timeout=0.5)
+    await capturing
+    assert (await books.payments(pledge))[0].refunded == 700
+    books.clock.move(601)
+    await Asker(books.database, Oracle(), books.clock).ask_due()
+    async with books.database.reading() as session:
+        assert (await session.execute(select(QUESTIONS))).all() == []
+    assert not any((await books.drift()).values())
+
+
+async def test_on_postgresql_two_transactions_tell_of_the_same_refund_before_its_capture(
+    on_postgres: Books,
+) -> None:
+    """What was told of a fact without a payment is merged, whoever commits last."""
+    books, now = on_postgres, on_postgres.clock.now()
+    pending, failed = (
+        Finding("re_1", FactKind.REFUND, "pi_1", 700, "USD", rank, now)
+        for rank in (RefundRank.PENDING, RefundRank.FAILED)
+    )
+
+    async def record_pending() -> None:
+        async with books.database.transaction() as session:
+            await record(session, [pending], now)
+
+    async with books.database.transaction() as session:
+        await record(session, [failed], now)
+        recording = asyncio.create_task(record_pending())
+        await asyncio.wait([recording], timeout=0.5)
+    await recording
+    async with books.database.reading() as session:
+        assert [row.rank for row in await session.execute(select(FACTS.c.rank))] == [RefundRank.FAILED]
+
+
+async def test_on_postgresql_applier_and_asker_meet_at_many_payments(on_postgres: Books) -> None:
+    books, oracle = on_postgres, Oracle()
+    pledges = {}
+    for n in range(30):
+        pledge, ours = await an_open_pledge(books)
+        pledges[f"pi_{n}"] = pledge
+        await books.take([refund("created", f"re_{n}a", f"pi_{n}", 300, "succeeded")])
+        oracle.captures[f"pi_{n}"] = Finding(
+            f"pi_{n}", FactKind.CAPTURE, f"pi_{n}", 2_500, "USD", CaptureRank.BY_INTENT, books.clock.now(),
+            pledge_id=ours["ataa_pledge"], drive_id=ours["ataa_drive"],
+        )  # fmt: skip
+    books.clock.move(601)
+    asker = Asker(books.database, oracle, books.clock)
+    applier = Applier(books.database, books.store, books.clock)
+
+    async def apply_more() -> None:
+        for n in range(30):
+            more = refund("created", f"re_{n}b", f"pi_{n}", 400, "succeeded")
+            await books.store.keep_all([as_stored(more)])
+            await applier.apply_waiting()
+
+    async def ask_all() -> None:
+        while await asker.ask_due():
+            pass
+
+    await asyncio.gather(apply_more(), ask_all())
+    for pledge in pledges.values():
+        assert (await books.payments(pledge))[0].refunded == 700
+    assert not any((await books.drift()).values())
