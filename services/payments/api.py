@@ -62,7 +62,6 @@ class Door:
     pace: Pace
     publishable_key: str
     secrets: list[str]
-    livemode: bool
     clock: Clock
 
 
@@ -161,7 +160,7 @@ async def _take_webhook(scope: Scope, receive: Receive, door: Door) -> None:
         raise MethodNotAllowed(headers={"Allow": "POST"})
     body = await _body(receive)
     verify(body, _header(scope, b"stripe-signature"), door.secrets, now_s())
-    await door.store.keep(read_body(body, livemode=door.livemode))
+    await door.store.keep(read_body(body))
     crash_point("payments.webhooks.after_commit")
 
 

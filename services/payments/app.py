@@ -19,9 +19,11 @@ from backbone.peer import Peer
 from backbone.service import Service, Work, Worker, add_health, new_app
 from services.payments import ledger
 from services.payments.api import Door, add_quiet, add_routes, with_webhooks
+from services.payments.applier import Applier, oldest_waiting
 from services.payments.backfill import Backfill
 from services.payments.cancelling import Closer
 from services.payments.checkouts import CheckoutDesk
+from services.payments.foreign import OurAccount
 from services.payments.handlers import HANDLERS
 from services.payments.pace import Pace
 from services.payments.processor import Processor
@@ -31,7 +33,7 @@ from services.payments.settings import PaymentsSettings
 from services.payments.stripe_processor import StripeProcessor
 from services.payments.tables import DOORS
 from services.payments.waking import wait_for
-from services.payments.webhooks import Applier, WebhookStore, oldest_waiting
+from services.payments.webhooks import WebhookStore
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 AUDIT_S: Final = 60.0
@@ -62,6 +64,7 @@ def compose(
     consumer = Consumer("payments", bus, ["pledges"], HANDLERS, database)
     relay = Relay("payments", database, bus, topics=["payments"], floor=oldest_waiting)
     store = WebhookStore(database, clock)
+    ours = OurAccount(settings.livemode, settings.stripe_account, settings.stripe_foreign == "hold")
     pace = Pace(settings.rate_per_s)
     desk = CheckoutDesk(
         database,
@@ -83,7 +86,6 @@ def compose(
         pace=pace,
         publishable_key=settings.stripe_publishable_key,
         secrets=settings.stripe_webhook_secrets,
-        livemode=settings.livemode,
         clock=clock,
     )
     app = new_app("payments", secret)
@@ -101,11 +103,13 @@ def compose(
         workers=[
             Worker("payments.relay", relay.run),
             Worker("payments.consumer", consumer.run),
-            _sole(database, "payments.applier", Applier(database, store, clock).run),
+            _sole(database, "payments.applier", Applier(database, store, clock, ours).run),
             _sole(database, "payments.checkouts", desk.run),
             _sole(database, "payments.cancelling", Closer(database, stripe, pace, clock).run),
             _sole(database, "payments.refunds", refunds.run),
-            _sole(database, "payments.asker", Asker(database, stripe, clock).run),
+            _sole(
+                database, "payments.asker", Asker(database, stripe, clock, hold_foreign=ours.hold_foreign).run
+            ),
             _sole(database, "payments.backfill", backfill.run),
             Worker("payments.housekeeping", Housekeeping(database).run),
         ],

@@ -69,7 +69,7 @@ class Backfill:
         return 0 if kept is None else kept.cursor
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look until `stop`; a listing that reached its bound goes on at once, a failed look is made again."""
+        """Look until `stop`; a look that reached its bound is followed by the next at once."""
         self._here, self._without_news = True, 0
         try:
             while not stop.is_set():
@@ -104,7 +104,8 @@ class Backfill:
                     break
         except ProcessorError as error:
             # An id that Stripe no longer lists would be refused for ever: the listing begins anew.
-            await self._note(began, None if isinstance(error, Refused) else after, calm=0)
+            place = None if isinstance(error, Refused) else after
+            await self._note(began, place, 0 if new or after is not None else self._without_news)
             raise
         self._more = after is not None
         calm = self._without_news + 1 if whole and after is None and not new else 0

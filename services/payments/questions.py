@@ -19,7 +19,8 @@ from backbone.clock import Clock
 from backbone.database import Database
 from services.payments.commands import BookedFact, read_facts, record
 from services.payments.domain import FactKind, Finding, counts
-from services.payments.processor import Processor, ProcessorError, Refused
+from services.payments.foreign import disown
+from services.payments.processor import Foreign, Processor, ProcessorError, Refused
 from services.payments.statements import inserting_new, upserting
 from services.payments.tables import FACTS, QUESTIONS
 from services.payments.waking import wait_for
@@ -28,6 +29,8 @@ BATCH: Final = 20
 POLL_S: Final = 0.5
 MAX_TRIES: Final = 30
 SLOWEST: Final = timedelta(hours=1)
+UNPLACED_AFTER: Final = timedelta(minutes=10)
+"""How long a refund or dispute waits for the capture's own webhook before Stripe is asked for its intent."""
 
 log = structlog.get_logger()
 
@@ -63,10 +66,13 @@ async def ask_unplaced(session: AsyncSession, intents: Collection[str], ask_at: 
 class Asker:
     """Asks Stripe what is due, and records the answers as facts."""
 
-    def __init__(self, database: Database, processor: Processor, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, processor: Processor, clock: Clock, *, hold_foreign: bool = False
+    ) -> None:
         self._database = database
         self._processor = processor
         self._clock = clock
+        self._hold_foreign = hold_foreign
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ask until `stop`."""
@@ -91,17 +97,28 @@ class Asker:
         except ProcessorError as error:
             await self._later(row, str(error))
             return
+        now = self._clock.now()
         async with self._database.transaction() as session:
-            await record(session, findings, self._clock.now())
+            await record(session, findings, now)
             await session.execute(_this(delete(QUESTIONS), row))
+            if row.kind == "refunds" and findings:
+                await ask_unplaced(session, [row.intent], now + UNPLACED_AFTER)
 
     async def _answer(self, row: Row[Any]) -> list[Finding]:
         if row.kind == "refunds":
             return await self._processor.list_refunds(row.intent)
         capture = await self._processor.find_capture(row.intent)
+        if isinstance(capture, Foreign):
+            if not self._hold_foreign and await self._disown(row.intent):
+                return []
+            capture = capture.capture
         if capture is None:
             raise Refused("Stripe knows of no capture")
         return [capture]
+
+    async def _disown(self, intent: str) -> bool:
+        async with self._database.transaction() as session:
+            return await disown(session, intent)
 
     async def _later(self, row: Row[Any], reason: str) -> None:
         """Ask again, ever more patiently; past the bound give up and say so (the facts stay)."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from backbone.money import MoneyError, digits
 from services.payments.domain import CaptureRank, DisputeRank, FactKind, Finding, RefundRank
+from services.payments.foreign import is_thin
 from services.payments.processor import StoredEvent
 
 LARGEST: Final = 99_999_999
@@ -102,12 +103,22 @@ def stored(event: Mapping[str, Any], body: bytes) -> StoredEvent:
     """An event to keep; raises `Unreadable` where it has no id, type and moment."""
     try:
         event_id, kind = clean(event["id"]), clean(event["type"])
-        created_at = moment_of(event["created"])
+        created_at = _created(event)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as error:
         raise Unreadable("no event of Stripe's") from error
     if not event_id or not kind:
         raise Unreadable("an event without id or type")
     return StoredEvent(event_id, kind, created_at, body)
+
+
+def _created(event: Mapping[str, Any]) -> datetime:
+    """Events of the v2 API write RFC 3339 (https://docs.stripe.com/api/v2/core/events/object)."""
+    if not is_thin(event):
+        return moment_of(event["created"])
+    created = datetime.fromisoformat(event["created"])
+    if created.tzinfo is None:
+        raise ValueError("a moment without a time zone")
+    return created.astimezone(UTC)
 
 
 def moment_of(seconds: int) -> datetime:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
@@ -20,8 +21,10 @@ from prometheus_client import Counter
 from backbone.database import microseconds
 from backbone.money import Money
 from services.payments.domain import Finding
+from services.payments.foreign import is_marked
 from services.payments.processor import (
     CheckoutWish,
+    Foreign,
     ListedCheckout,
     OpenedCheckout,
     ProcessorError,
@@ -203,16 +206,24 @@ class StripeProcessor:
                 break
         return findings
 
-    async def find_capture(self, intent: str) -> Finding | None:
+    async def find_capture(self, intent: str) -> Finding | Foreign | None:
         """See `Processor.find_capture`; its moment is when the intent was made, Stripe tells no other."""
         try:
             answer = await self._call("get", f"/v1/payment_intents/{intent}", {})
         except Refused:
             return None
-        if answer["status"] != "succeeded":
-            return None
+        marked = answer if is_marked(answer) else await self._marked_checkout(intent)
         with _readable():
-            return intent_capture(answer, moment_of(answer["created"]))
+            captured = answer["status"] == "succeeded"
+            found = intent_capture(answer, moment_of(answer["created"])) if captured else None
+            if marked is None:
+                return Foreign(found)
+            return found and replace(found, **ours(marked))
+
+    async def _marked_checkout(self, intent: str) -> dict[str, Any] | None:
+        """The checkout that made a payment intent, if it carries a mark of ours."""
+        sessions, _ = await self._page(SESSIONS, {"payment_intent": intent}, None)
+        return next((each for each in sessions if is_marked(each)), None)
 
     async def list_lost_events(
         self, since: datetime, after: str | None
