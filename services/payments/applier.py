@@ -193,7 +193,7 @@ class Applier:
 def _pause(tries: int) -> timedelta:
     """How long a webhook waits after having failed so many times."""
     doublings = min(max(0, tries - TRIES), 16)
-    return min(FIRST_RETRY * 2**doublings, LAST_RETRY)
+    return min(FIRST_RETRY * (1 << doublings), LAST_RETRY)
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from backbone.money import MoneyError, digits
 from services.payments.domain import CaptureRank, DisputeRank, FactKind, Finding, RefundRank
-from services.payments.foreign import is_thin
 from services.payments.processor import StoredEvent
 
 LARGEST: Final = 99_999_999
@@ -112,8 +111,8 @@ def stored(event: Mapping[str, Any], body: bytes) -> StoredEvent:
 
 
 def _created(event: Mapping[str, Any]) -> datetime:
-    """Events of the v2 API write RFC 3339 (https://docs.stripe.com/api/v2/core/events/object)."""
-    if not is_thin(event):
+    """Unix time; in events of the v2 API RFC 3339 (https://docs.stripe.com/api/v2/core/events/object)."""
+    if not isinstance(event["created"], str):
         return moment_of(event["created"])
     created = datetime.fromisoformat(event["created"])
     if created.tzinfo is None:

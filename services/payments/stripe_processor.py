@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
@@ -215,10 +214,9 @@ class StripeProcessor:
         marked = answer if is_marked(answer) else await self._marked_checkout(intent)
         with _readable():
             captured = answer["status"] == "succeeded"
-            found = intent_capture(answer, moment_of(answer["created"])) if captured else None
-            if marked is None:
-                return Foreign(found)
-            return found and replace(found, **ours(marked))
+            marks = {name: (marked or answer).get(name) for name in ("metadata", "client_reference_id")}
+            found = intent_capture({**answer, **marks}, moment_of(answer["created"])) if captured else None
+        return Foreign(found) if marked is None else found
 
     async def _marked_checkout(self, intent: str) -> dict[str, Any] | None:
         """The checkout that made a payment intent, if it carries a mark of ours."""
