@@ -104,7 +104,7 @@ def add_routes(app: FastAPI, door: Door) -> None:
         event_id: Annotated[str, Path(alias="id", description="Stripe's id of the event.")],
         caller: CallerDep,
     ) -> dict[str, Any]:
-        """Try an event that is set aside or ignored again now; its `state` tells within seconds how it went."""
+        """Try an event that is set aside or ignored again now; `state` tells within seconds how it went."""
         caller.require("admin")
         found = await retry_webhook(door.database, event_id, door.clock)
         door.store.news.set()

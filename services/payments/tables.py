@@ -132,6 +132,7 @@ class Webhook(Table, table=True):
         Index("webhooks_waiting", "number", **_where("state = 0")),
         Index("webhooks_set_aside", "next_try_at", **_where("state = 2")),
         Index("webhooks_set_aside_received", "received_at", **_where("state = 2")),
+        Index("webhooks_set_aside_listed", "number", **_where("state = 2")),
         Index("webhooks_ignored", "number", **_where("state = 3")),
         {"sqlite_autoincrement": True},
     )
