@@ -79,6 +79,8 @@ PASSAGES: Final = (
     Passage("GET", "/v1/drives/{drive}/creators", "pledges", "drives", "reads", publishable=True),
     Passage("POST", "/v1/pledges/{id}/cancel", "pledges", "pledges", "changes", idempotency="optional"),
     Passage("POST", "/v1/pledges/{id}/refunds", "payments", "refunds", "changes", idempotency="required"),
+    Passage("GET", "/v1/webhooks", "payments", "admin", "reads"),
+    Passage("POST", "/v1/webhooks/{id}/retry", "payments", "admin", "changes"),
     Passage("POST", "/v1/keys", "keys", "admin", "changes", idempotency="optional"),
     Passage("GET", "/v1/keys", "keys", "admin", "reads"),
     Passage("DELETE", "/v1/keys/{id}", "keys", "admin", "changes"),

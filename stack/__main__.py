@@ -35,7 +35,7 @@ from stack.opening import (
 )
 from stack.parts import ORDER
 from stack.settings import StackSettings
-from stack.status import Condition, conditions
+from stack.status import Condition, conditions, set_aside_line
 from stack.topics import make_topics
 
 cli = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -105,6 +105,8 @@ def status() -> None:
     for one in found:
         if one.given_up:
             console.print(f"{one.name} kept dying: make stack-logs ARGS={one.name}, then make stack.")
+    if line := set_aside_line(found):
+        console.print(line, soft_wrap=True)
     ours = [one for one in found if one.name in read_json(directory / "parts.json")]
     raise typer.Exit(0 if ours and all(one.ready for one in ours) else 1)
 

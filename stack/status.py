@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -50,6 +50,15 @@ async def conditions(directory: Path) -> list[Condition]:
     return [
         replace(one, restarts=kept.restarts_of(one.name), given_up=one.name in kept.given_up) for one in found
     ]
+
+
+def set_aside_line(found: Iterable[Condition]) -> str:
+    """What is said of Stripe's webhooks that could not be applied; empty where there are none."""
+    many = sum(one.waiting.get("set_aside", 0) for one in found)
+    if not many:
+        return ""
+    what = "1 webhook of Stripe" if many == 1 else f"{many} webhooks of Stripe"
+    return f"{what} could not be applied: GET /v1/webhooks?state=set_aside says why (with an admin key)."
 
 
 async def _condition(directory: Path, name: str, ports: Mapping[str, int], secret: str) -> Condition:

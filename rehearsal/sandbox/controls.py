@@ -28,7 +28,7 @@ class Controls:
             ("GET", "/_sandbox/faults"): lambda query, body: self._faults.faults.shown(),
             ("POST", "/_sandbox/faults"): self._replace_faults,
             ("POST", "/_sandbox/disputes"): self._dispute,
-            ("GET", "/_sandbox/books"): lambda query, body: books(account.journal),
+            ("GET", "/_sandbox/books"): self._books,
             ("GET", "/_sandbox/deliveries"): self._deliveries,
         }
 
@@ -50,6 +50,10 @@ class Controls:
         except BadFault as error:
             raise _unprocessable(str(error)) from None
         return self._faults.faults.shown()
+
+    def _books(self, query: str, body: bytes) -> Json:
+        everything = forms.boolean(forms.decode(query), "with_foreign")
+        return books(self._account.journal, with_foreign=everything is True)
 
     def _dispute(self, query: str, body: bytes) -> Json:
         wish = json_of(body)

@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS payments (
     pledge TEXT, metadata TEXT NOT NULL, card TEXT NOT NULL, donor TEXT NOT NULL, failure TEXT);
 CREATE INDEX IF NOT EXISTS payments_created ON payments (created);
 CREATE INDEX IF NOT EXISTS payments_books ON payments (currency, amount, fee) WHERE status = 'succeeded';
+CREATE INDEX IF NOT EXISTS payments_foreign ON payments (id)
+    WHERE instr(metadata, '"ataa_') = 0 AND ifnull(substr(pledge, 1, 4), '') <> 'plg_';
 
 CREATE TABLE IF NOT EXISTS refunds (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, payment TEXT NOT NULL,

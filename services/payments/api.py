@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,6 +22,7 @@ from services.payments.backfill import Backfill
 from services.payments.cancelling import open_closings
 from services.payments.pace import Pace
 from services.payments.refunds import RefundDesk, RefundWish, unsent_refunds
+from services.payments.webhook_log import State, WebhookPage, WebhookView, list_webhooks, retry_webhook
 from services.payments.webhooks import WebhookStore, now_s, read_body, verify
 
 WEBHOOKS_PATH: Final = "/webhooks/stripe"
@@ -62,7 +63,6 @@ class Door:
     pace: Pace
     publishable_key: str
     secrets: list[str]
-    livemode: bool
     clock: Clock
 
 
@@ -87,6 +87,28 @@ def add_routes(app: FastAPI, door: Door) -> None:
         )
         status, reply, again = await door.refunds.make(wish)
         return replayed(status, reply, again=again)
+
+    @app.get("/v1/webhooks", response_model=WebhookPage, tags=["webhooks"])
+    async def list_stripe_webhooks(
+        caller: CallerDep,
+        state: State | None = None,
+        after: Annotated[str | None, Query(pattern="^[0-9]{1,18}$", description="`next`.")] = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 25,
+    ) -> dict[str, Any]:
+        """Stripe's events as they were stored, the newest first, and what became of each."""
+        caller.require("admin")
+        return await list_webhooks(door.database, state, None if after is None else int(after), limit)
+
+    @app.post("/v1/webhooks/{id}/retry", response_model=WebhookView, tags=["webhooks"])
+    async def retry_stripe_webhook(
+        event_id: Annotated[str, Path(alias="id", description="Stripe's id of the event.")],
+        caller: CallerDep,
+    ) -> dict[str, Any]:
+        """Try an event that is set aside or ignored again now; `state` tells within seconds how it went."""
+        caller.require("admin")
+        found = await retry_webhook(door.database, event_id, door.clock)
+        door.store.news.set()
+        return found
 
     @app.post("/internal/checkouts", include_in_schema=False)
     async def read_checkouts(asked: Ids, _: InternalDep) -> dict[str, Any]:
@@ -161,7 +183,7 @@ async def _take_webhook(scope: Scope, receive: Receive, door: Door) -> None:
         raise MethodNotAllowed(headers={"Allow": "POST"})
     body = await _body(receive)
     verify(body, _header(scope, b"stripe-signature"), door.secrets, now_s())
-    await door.store.keep(read_body(body, livemode=door.livemode))
+    await door.store.keep(read_body(body))
     crash_point("payments.webhooks.after_commit")
 
 

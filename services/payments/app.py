@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -19,9 +20,11 @@ from backbone.peer import Peer
 from backbone.service import Service, Work, Worker, add_health, new_app
 from services.payments import doubts, ledger
 from services.payments.api import Door, add_quiet, add_routes, with_webhooks
+from services.payments.applier import Applier, oldest_waiting
 from services.payments.backfill import Backfill
 from services.payments.cancelling import Closer
 from services.payments.checkouts import CheckoutDesk
+from services.payments.foreign import OurAccount
 from services.payments.handlers import HANDLERS
 from services.payments.pace import Pace
 from services.payments.processor import Processor
@@ -31,12 +34,21 @@ from services.payments.settings import PaymentsSettings
 from services.payments.stripe_processor import StripeProcessor
 from services.payments.tables import DOORS
 from services.payments.waking import wait_for
-from services.payments.webhooks import Applier, WebhookStore, oldest_waiting
+from services.payments.webhook_log import IDS_KEPT, forget_applied, forget_texts
+from services.payments.webhooks import WebhookStore
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 AUDIT_S: Final = 60.0
 TIDY_EVERY: Final = 60
 """Audits between two rounds of forgetting what is old: once an hour."""
+
+FORGOTTEN_AT_ONCE: Final = 500
+"""Webhooks forgotten in one transaction."""
+
+FORGET_PAUSE_S: Final = 0.05
+"""Between two of those, so that money's own transactions have their turn: 10,000 webhooks a second."""
+
+FORGET_EVERY_S: Final = 3_600.0
 
 log = structlog.get_logger()
 
@@ -62,6 +74,7 @@ def compose(
     consumer = Consumer("payments", bus, ["pledges"], HANDLERS, database)
     relay = Relay("payments", database, bus, topics=["payments"], floor=oldest_waiting)
     store = WebhookStore(database, clock)
+    ours = OurAccount(settings.livemode, settings.stripe_account, settings.stripe_foreign == "hold")
     pace = Pace(settings.rate_per_s)
     desk = CheckoutDesk(
         database,
@@ -75,6 +88,8 @@ def compose(
     )
     refunds = RefundDesk(database, stripe, clock, settings.timeout_s)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
+    asker = Asker(database, stripe, clock, hold_foreign=ours.hold_foreign)
+    retention = Retention(database, clock, timedelta(days=settings.stripe_events_kept_days))
     door = Door(
         database=database,
         store=store,
@@ -83,7 +98,6 @@ def compose(
         pace=pace,
         publishable_key=settings.stripe_publishable_key,
         secrets=settings.stripe_webhook_secrets,
-        livemode=settings.livemode,
         clock=clock,
     )
     app = new_app("payments", secret)
@@ -101,12 +115,13 @@ def compose(
         workers=[
             Worker("payments.relay", relay.run),
             Worker("payments.consumer", consumer.run),
-            _sole(database, "payments.applier", Applier(database, store, clock).run),
+            _sole(database, "payments.applier", Applier(database, store, clock, ours).run),
             _sole(database, "payments.checkouts", desk.run),
             _sole(database, "payments.cancelling", Closer(database, stripe, pace, clock).run),
             _sole(database, "payments.refunds", refunds.run),
-            _sole(database, "payments.asker", Asker(database, stripe, clock).run),
+            _sole(database, "payments.asker", asker.run),
             _sole(database, "payments.backfill", backfill.run),
+            _sole(database, "payments.retention", retention.run),
             Worker("payments.housekeeping", Housekeeping(database).run),
         ],
         start=lambda: database.migrate(MIGRATIONS),
@@ -158,3 +173,23 @@ class Housekeeping:
                 log.error("ledger.drift", currency=currency, minor_units=units)
         _AUDITED.set_to_current_time()
         return found
+
+
+class Retention:
+    """Forgets Stripe's events each hour: their texts after `texts_kept`, their ids after IDS_KEPT."""
+
+    def __init__(self, database: Database, clock: Clock, texts_kept: timedelta) -> None:
+        self._database = database
+        self._clock = clock
+        self._texts_kept = texts_kept
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Forget until `stop`."""
+        while not stop.is_set():
+            now = self._clock.now()
+            texts, ids = now - self._texts_kept, now - max(self._texts_kept, IDS_KEPT)
+            while not stop.is_set() and await forget_texts(self._database, texts, FORGOTTEN_AT_ONCE):
+                await wait_for(stop, FORGET_PAUSE_S)
+            while not stop.is_set() and await forget_applied(self._database, ids, FORGOTTEN_AT_ONCE):
+                await wait_for(stop, FORGET_PAUSE_S)
+            await wait_for(stop, FORGET_EVERY_S)

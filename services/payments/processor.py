@@ -62,6 +62,14 @@ class StoredEvent:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A payment intent of other business: neither it nor its checkout carries a mark of ours."""
+
+    capture: Finding | None
+    """Its capture; None where it was not captured."""
+
+
 class ProcessorError(Exception):
     """A call that did not answer with what was asked for."""
 
@@ -133,8 +141,11 @@ class Processor(Protocol):
         """All disputes of a payment intent, as told at the time of asking by the processor's clock."""
         ...
 
-    async def find_capture(self, intent: str) -> Finding | None:
-        """The capture of a payment intent, None where it was not captured or is not known."""
+    async def find_capture(self, intent: str) -> Finding | Foreign | None:
+        """The capture of a payment intent of ours, None where it was not captured or is not known.
+
+        The ids of ours are those of the intent, or of the checkout it came from.
+        """
         ...
 
     async def list_lost_events(

@@ -99,7 +99,7 @@ async def open_attempts(session: AsyncSession) -> int:
 
 
 async def set_aside_webhooks(session: AsyncSession) -> int:
-    """Webhooks that could not be applied so far; each minute they are tried again."""
+    """Webhooks that could not be applied so far; they are tried again, ever more rarely."""
     return await _count(session, WEBHOOKS, WEBHOOKS.c.state == SET_ASIDE)
 
 

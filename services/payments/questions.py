@@ -25,7 +25,8 @@ from backbone.database import Database
 from services.payments import doubts
 from services.payments.commands import BookedFact, read_facts, record
 from services.payments.domain import FactKind, Finding, counts
-from services.payments.processor import Processor, ProcessorError, Refused
+from services.payments.foreign import disown
+from services.payments.processor import Foreign, Processor, ProcessorError, Refused
 from services.payments.statements import inserting_new, upserting
 from services.payments.tables import FACTS, PAYMENTS, QUESTIONS
 from services.payments.waking import wait_for
@@ -36,6 +37,8 @@ MAX_TRIES: Final = 30
 SLOWEST: Final = timedelta(hours=1)
 PLACE_S: Final = 60.0
 PLACED_AT_ONCE: Final = 200
+UNPLACED_AFTER: Final = timedelta(minutes=10)
+"""How long a refund or dispute waits for the capture's own webhook before Stripe is asked for its intent."""
 
 log = structlog.get_logger()
 
@@ -71,11 +74,14 @@ async def ask_unplaced(session: AsyncSession, intents: Collection[str], ask_at: 
 class Asker:
     """Asks Stripe what is due, and records the answers as facts."""
 
-    def __init__(self, database: Database, processor: Processor, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, processor: Processor, clock: Clock, *, hold_foreign: bool = False
+    ) -> None:
         self._database = database
         self._processor = processor
         self._clock = clock
         self._place_at = float("-inf")
+        self._hold_foreign = hold_foreign
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ask until `stop`."""
@@ -114,17 +120,23 @@ class Asker:
         except ProcessorError as error:
             await self._later(row, str(error))
             return
+        if findings is None:
+            return
+        now = self._clock.now()
         async with self._database.transaction() as session:
-            await record(session, findings, self._clock.now())
+            await record(session, findings, now)
             # A list of refunds may rightly differ from the hint by now; every other kind has to be settled.
             answered = row.kind == "refunds" or await _is_answered(session, row)
             if answered:
                 await session.execute(_this(delete(QUESTIONS), row))
+            if row.kind == "refunds" and findings:
+                await ask_unplaced(session, [row.intent], now + UNPLACED_AFTER)
             crash_point("payments.asker.before_commit")
         if not answered:
             await self._later(row, "Stripe's answer settles nothing")
 
-    async def _answer(self, row: Row[Any]) -> list[Finding]:
+    async def _answer(self, row: Row[Any]) -> list[Finding] | None:
+        """What Stripe says; None where the intent is foreign, and all that was kept of it is dropped."""
         if row.kind == "refunds":
             return await self._processor.list_refunds(row.intent)
         if row.kind == "doubts":
@@ -136,9 +148,17 @@ class Asker:
         if len(unplaced) < len(facts):
             return unplaced  # the capture is known by now: recording them again gives them its payment
         capture = await self._processor.find_capture(row.intent)
+        if isinstance(capture, Foreign):
+            if not self._hold_foreign and await self._disown(row.intent):
+                return None
+            capture = capture.capture
         if capture is None:
             raise Refused("Stripe knows of no capture")
         return [capture]
+
+    async def _disown(self, intent: str) -> bool:
+        async with self._database.transaction() as session:
+            return await disown(session, intent)
 
     async def _later(self, row: Row[Any], reason: str) -> None:
         """Ask again, ever more patiently; past the bound give up and say so (the facts stay)."""

@@ -53,6 +53,22 @@ class PaymentsSettings(Settings):
     stripe_backfill_s: float | None = Field(
         None, gt=0, description="Seconds between looks for lost webhooks. Default 60, 5 against the sandbox."
     )
+    stripe_foreign: Literal["ignore", "hold"] = Field(
+        "ignore",
+        description="Payments on the Stripe account that name nothing of ours: ignore them, or (on an "
+        "account without other business) hold their money.",
+    )
+    stripe_account: str = Field(
+        "",
+        pattern=r"^(acct_[A-Za-z0-9]+)?$",
+        description="Our Stripe account (acct_…), where webhooks come through a platform's Connect endpoint; "
+        "events that name another are ignored, and so are all that name one where this is empty.",
+    )
+    stripe_events_kept_days: int = Field(
+        14,
+        ge=1,
+        description="Days the text of Stripe's applied events is kept; their ids are kept at least 35.",
+    )
     checkout_expires_s: int = Field(
         86_340, ge=1, le=86_400, description="How long a checkout stays open (Stripe: half an hour to a day)."
     )

@@ -120,12 +120,22 @@ def stored(event: Mapping[str, Any], body: bytes) -> StoredEvent:
     """An event to keep; raises `Unreadable` where it has no id, type and moment."""
     try:
         event_id, kind = clean(event["id"]), clean(event["type"])
-        created_at = moment_of(event["created"])
+        created_at = _created(event)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as error:
         raise Unreadable("no event of Stripe's") from error
     if not event_id or not kind:
         raise Unreadable("an event without id or type")
     return StoredEvent(event_id, kind, created_at, body)
+
+
+def _created(event: Mapping[str, Any]) -> datetime:
+    """Unix time; in events of the v2 API RFC 3339 (https://docs.stripe.com/api/v2/core/events/object)."""
+    if not isinstance(event["created"], str):
+        return moment_of(event["created"])
+    created = datetime.fromisoformat(event["created"])
+    if created.tzinfo is None:
+        raise ValueError("a moment without a time zone")
+    return created.astimezone(UTC)
 
 
 def moment_of(seconds: int) -> datetime:

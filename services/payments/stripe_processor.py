@@ -21,8 +21,10 @@ from prometheus_client import Counter
 from backbone.database import microseconds
 from backbone.money import Money
 from services.payments.domain import Finding
+from services.payments.foreign import is_marked
 from services.payments.processor import (
     CheckoutWish,
+    Foreign,
     ListedCheckout,
     OpenedCheckout,
     ProcessorError,
@@ -215,16 +217,23 @@ class StripeProcessor:
             found = [dispute_finding(each, told_at) for each in listed]
         return [each for each in found if each is not None]
 
-    async def find_capture(self, intent: str) -> Finding | None:
+    async def find_capture(self, intent: str) -> Finding | Foreign | None:
         """See `Processor.find_capture`; its moment is when the intent was made, Stripe tells no other."""
         try:
             answer = await self._call("get", f"/v1/payment_intents/{intent}", {})
         except Refused:
             return None
-        if answer["status"] != "succeeded":
-            return None
+        marked = answer if is_marked(answer) else await self._marked_checkout(intent)
         with _readable():
-            return intent_capture(answer, moment_of(answer["created"]))
+            captured = answer["status"] == "succeeded"
+            marks = {name: (marked or answer).get(name) for name in ("metadata", "client_reference_id")}
+            found = intent_capture({**answer, **marks}, moment_of(answer["created"])) if captured else None
+        return Foreign(found) if marked is None else found
+
+    async def _marked_checkout(self, intent: str) -> dict[str, Any] | None:
+        """The checkout that made a payment intent, if it carries a mark of ours."""
+        sessions, _ = await self._page(SESSIONS, {"payment_intent": intent}, None)
+        return next((each for each in sessions if is_marked(each)), None)
 
     async def list_lost_events(
         self, since: datetime, after: str | None

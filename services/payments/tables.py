@@ -15,7 +15,8 @@ from backbone.database import BIGINT_KEY, Utc, doors
 WAITING: Final = 0
 APPLIED: Final = 1
 SET_ASIDE: Final = 2
-"""What became of a stored webhook."""
+IGNORED: Final = 3
+"""What became of a stored webhook: it could not be applied so far (SET_ASIDE), or is not for us (IGNORED)."""
 
 
 class Table(SQLModel, registry=registry()):
@@ -120,11 +121,19 @@ class Attempt(Table, table=True):
 
 
 class Webhook(Table, table=True):
-    """A verified event of Stripe's as it came; a person's details are struck out once it was applied."""
+    """A verified event of Stripe's as it came; a person's details are struck out once it was applied.
+
+    `next_try_at` is set once it was set aside; `reason` says why it was, or why it is ignored. `body` is
+    emptied, and later the row deleted, some time after it was applied or ignored.
+    """
 
     __tablename__ = "webhooks"
     __table_args__ = (
         Index("webhooks_waiting", "number", **_where("state = 0")),
+        Index("webhooks_set_aside", "next_try_at", **_where("state = 2")),
+        Index("webhooks_set_aside_received", "received_at", **_where("state = 2")),
+        Index("webhooks_set_aside_listed", "number", **_where("state = 2")),
+        Index("webhooks_ignored", "number", **_where("state = 3")),
         {"sqlite_autoincrement": True},
     )
 
@@ -137,6 +146,7 @@ class Webhook(Table, table=True):
     reason: str | None
     created_at: datetime = Field(sa_type=Utc)
     received_at: datetime = Field(sa_type=Utc)
+    next_try_at: datetime | None = Field(sa_type=Utc)
 
 
 class Fact(Table, table=True):
@@ -240,14 +250,13 @@ class Posting(Table, table=True):
 
 
 class Lane(Table, table=True):
-    """What background work remembers (`cursor`). `holder` and `until` were a lease's, of versions before."""
+    """Where background work goes on: a number or moment (`cursor`), and an id of Stripe's in a listing."""
 
     __tablename__ = "lanes"
 
     name: str = Field(primary_key=True)
-    holder: str
-    until: datetime = Field(sa_type=Utc)
     cursor: int = Field(sa_type=BigInteger)
+    resume_after: str | None
 
 
 def table_of(row: type[Table]) -> SqlTable:

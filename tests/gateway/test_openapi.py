@@ -34,6 +34,8 @@ GET /v1/pledges/{}
 POST /v1/pledges/{}/cancel
 POST /v1/pledges/{}/refunds
 POST /webhooks/stripe
+GET /v1/webhooks
+POST /v1/webhooks/{}/retry
 GET /v1/drives/{}/totals
 GET /v1/totals
 GET /v1/drives/{}/live

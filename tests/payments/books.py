@@ -15,9 +15,11 @@ from backbone.contracts import Event, PaymentChanged, decode
 from backbone.database import Database
 from services.payments import ledger
 from services.payments.app import MIGRATIONS
+from services.payments.applier import Applier
+from services.payments.foreign import OurAccount
 from services.payments.handlers import HANDLERS
 from services.payments.tables import DOORS, PAYMENTS, POSTINGS
-from services.payments.webhooks import Applier, WebhookStore
+from services.payments.webhooks import WebhookStore
 from tests.payments.stripe_events import as_stored
 
 
@@ -82,11 +84,11 @@ class Books:
 
 
 @asynccontextmanager
-async def open_books(folder: Path, url: str = "") -> AsyncIterator[Books]:
-    """An empty payments database in `folder`, or the one at `url`."""
+async def open_books(folder: Path, url: str = "", ours: OurAccount | None = None) -> AsyncIterator[Books]:
+    """An empty payments database in `folder`, or the one at `url`; `ours` is the default account else."""
     database = Database(url or f"sqlite:///{folder / 'payments.db'}", DOORS, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     clock = FrozenClock()
     store = WebhookStore(database, clock)
-    yield Books(database, clock, store, Applier(database, store, clock))
+    yield Books(database, clock, store, Applier(database, store, clock, ours or OurAccount()))
     await database.close()

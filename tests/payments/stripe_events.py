@@ -14,6 +14,9 @@ from services.payments.stripe_objects import stored
 
 _numbers = itertools.count(1)
 
+OURS = {"ataa_drive": "drv_00000000000000000000000001"}
+"""Metadata that marks money as ours and names a drive that nobody knows."""
+
 
 def an_event(kind: str, thing: dict[str, Any], **other: Any) -> dict[str, Any]:
     """An event of `kind` about `thing`."""
@@ -92,6 +95,20 @@ def moved(amount: int, currency: str = "usd") -> dict[str, Any]:
         "net": amount - fee, "type": "adjustment",
         "reporting_category": "dispute" if amount < 0 else "dispute_reversal",
     }  # fmt: skip
+
+
+def a_thin_event(kind: str = "v1.payment_intent.succeeded", **other: Any) -> dict[str, Any]:
+    """An event of Stripe's v2 API (https://docs.stripe.com/api/v2/core/events/object)."""
+    return {
+        "id": f"evt_test_thin{next(_numbers)}",
+        "object": "v2.core.event",
+        "type": kind,
+        "created": "2026-11-26T14:12:43.246Z",
+        "livemode": False,
+        "related_object": {"id": "pi_1", "type": "payment_intent", "url": "/v1/payment_intents/pi_1"},
+        "reason": None,
+        "context": None,
+    } | other
 
 
 def as_stored(event: dict[str, Any]) -> StoredEvent:

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from services.payments import questions
+from services.payments.applier import Applier
 from services.payments.commands import record
 from services.payments.domain import CaptureRank, FactKind, Finding, RefundRank
 from services.payments.questions import Asker
 from services.payments.tables import FACTS, QUESTIONS
-from services.payments.webhooks import Applier
 from tests.payments.books import Books, open_books
 from tests.payments.stage import a_drive, a_pledge
 from tests.payments.stripe_events import as_stored, intent_succeeded, metadata, refund

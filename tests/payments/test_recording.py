@@ -14,12 +14,14 @@ from sqlalchemy.exc import DBAPIError
 
 from backbone.contracts import PledgeChanged, PledgeStatus
 from backbone.money import Money
+from services.payments.applier import Applier, oldest_waiting
+from services.payments.foreign import OurAccount
 from services.payments.queries import set_aside_webhooks
 from services.payments.tables import FACTS, POSTINGS, QUESTIONS, SET_ASIDE, WEBHOOKS
-from services.payments.webhooks import Applier, oldest_waiting
 from tests.payments.books import Books, open_books
 from tests.payments.stage import a_drive, a_pledge
 from tests.payments.stripe_events import (
+    OURS,
     an_event,
     as_stored,
     dispute,
@@ -61,10 +63,11 @@ async def test_money_for_an_unknown_drive_is_held_until_the_drive_is_heard_of(bo
     assert [event.held for event in await books.said(pledge.pledge_id)] == [True, False]
 
 
-async def test_money_that_names_nothing_of_ours_is_held(books: Books) -> None:
-    await books.take([intent_succeeded("pi_1", 700, {})])
-    async with books.database.reading() as session:
-        (posting,) = (await session.execute(select(POSTINGS))).all()
+async def test_on_an_account_of_our_own_money_that_names_nothing_of_ours_is_held(tmp_path: Path) -> None:
+    async with open_books(tmp_path, ours=OurAccount(hold_foreign=True)) as books:
+        await books.take([intent_succeeded("pi_1", 700, {})])
+        async with books.database.reading() as session:
+            (posting,) = (await session.execute(select(POSTINGS))).all()
     assert (posting.debit, posting.credit, posting.units) == ("processor_clearing", "held", 700)
 
 
@@ -203,9 +206,9 @@ async def test_what_was_set_aside_counts_as_unquiet_and_is_tried_again(books: Bo
     await books.take([broken])
     async with books.database.reading() as session:
         assert await set_aside_webhooks(session) == 1
-    await repair(books, intent_succeeded("pi_1", 2_500, {}))
+    await repair(books, intent_succeeded("pi_1", 2_500, OURS))
     stop = asyncio.Event()
-    applying = asyncio.create_task(Applier(books.database, books.store, books.clock).run(stop))
+    applying = asyncio.create_task(Applier(books.database, books.store, books.clock, OurAccount()).run(stop))
 
     async def applied() -> bool:
         async with books.database.reading() as session:
@@ -232,7 +235,7 @@ async def test_a_watermark_stays_below_a_webhook_not_yet_applied(books: Books) -
 
 
 async def test_a_persons_details_are_struck_out_of_applied_webhooks(books: Books) -> None:
-    await books.take([session_completed("cs_1", "pi_1", 100, {})])
+    await books.take([session_completed("cs_1", "pi_1", 100, OURS)])
     async with books.database.reading() as session:
         (row,) = (await session.execute(select(WEBHOOKS))).all()
     assert b"donor@example.org" not in row.body
@@ -248,7 +251,7 @@ async def test_text_no_store_takes_is_escaped(books: Books) -> None:
 
 
 async def test_postings_are_never_changed_nor_deleted(books: Books) -> None:
-    await books.take([intent_succeeded("pi_1", 100, {})])
+    await books.take([intent_succeeded("pi_1", 100, OURS)])
     for statement in (update(POSTINGS).values(units=1), delete(POSTINGS)):
         with pytest.raises(DBAPIError, match="never changed"):
             async with books.database.transaction() as session:

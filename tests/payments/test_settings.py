@@ -41,3 +41,26 @@ def test_against_stripe_calls_are_paced_and_against_the_sandbox_they_are_not() -
 def test_an_address_must_be_one() -> None:
     with pytest.raises(ValidationError):
         PaymentsSettings(stripe_api_base="localhost:8012")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STRIPE_FOREIGN", "drop"),
+        ("STRIPE_ACCOUNT", "cus_1"),
+        ("STRIPE_ACCOUNT", "acct_"),
+        ("STRIPE_EVENTS_KEPT_DAYS", "0"),
+    ],
+)
+def test_a_wrong_setting_of_whats_ours_stops_the_start_and_names_the_variable(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"ATAA_{name}", value)
+    with pytest.raises(SystemExit):
+        load(PaymentsSettings)
+    assert f"ATAA_{name}" in capsys.readouterr().err
+
+
+def test_foreign_money_is_ignored_unless_it_is_to_be_held() -> None:
+    assert PaymentsSettings().stripe_foreign == "ignore"
+    assert PaymentsSettings(stripe_foreign="hold", stripe_account="acct_1Ours").stripe_account == "acct_1Ours"

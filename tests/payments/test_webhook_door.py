@@ -19,7 +19,7 @@ from services.payments.api import Door, with_webhooks
 from services.payments.app import MIGRATIONS
 from services.payments.tables import DOORS, WEBHOOKS
 from services.payments.webhooks import WebhookStore
-from tests.payments.stripe_events import an_event, intent_succeeded, signed
+from tests.payments.stripe_events import a_thin_event, an_event, intent_succeeded, signed
 
 OLD, NEW = "whsec_old", "whsec_new"
 
@@ -46,7 +46,7 @@ async def post(tmp_path: Path) -> AsyncIterator[Post]:
     store = WebhookStore(database, SystemClock())
     door: Any = Door(
         database=database, store=store, refunds=None, backfill=None, pace=None,  # type: ignore[arg-type]
-        publishable_key="", secrets=[OLD, NEW], livemode=False, clock=SystemClock(),
+        publishable_key="", secrets=[OLD, NEW], clock=SystemClock(),
     )  # fmt: skip
     yield Post(database, with_webhooks(new_app("payments", "secret"), door))
     await database.close()
@@ -114,8 +114,30 @@ async def test_what_is_signed_but_no_event_is_a_400(post: Post, body: bytes) -> 
     assert await post.stored() == 0
 
 
-async def test_an_event_of_the_other_mode_is_refused(post: Post) -> None:
-    body = a_body(livemode=True)
+@pytest.mark.parametrize(
+    "event",
+    [
+        intent_succeeded("pi_1", 100, {}) | {"livemode": True},
+        intent_succeeded("pi_1", 100, {}) | {"account": "acct_1Another"},
+        intent_succeeded("pi_1", 100, {"order": "17"}),
+        a_thin_event(),
+        a_thin_event("v2.core.account.created", livemode=True),
+    ],
+    ids=["other mode", "other account", "foreign", "thin", "thin, other mode"],
+)
+async def test_an_event_that_is_not_for_us_is_acknowledged_and_stored_once(
+    post: Post, event: dict[str, Any]
+) -> None:
+    body = json.dumps(event).encode()
+    assert [(await post.send(body, signed(body, NEW))).status for _ in range(2)] == [200, 200]
+    assert await post.stored() == 1
+
+
+@pytest.mark.parametrize(
+    "created", ["soon", "2026-11-26T14:12:43", "99999999999", "0001-01-01T00:00:00+23:59", None]
+)
+async def test_a_thin_event_without_a_moment_is_no_event(post: Post, created: Any) -> None:
+    body = json.dumps(a_thin_event(created=created)).encode()
     assert (await post.send(body, signed(body, NEW))).status == 400
     assert await post.stored() == 0
 

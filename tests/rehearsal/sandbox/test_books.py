@@ -74,6 +74,7 @@ class Money(RuleBasedStateMachine):
         self.currency: dict[str, str] = {}
         self.given_back: dict[str, tuple[str, int]] = {}
         self.disputed: dict[str, Disputed] = {}
+        self.sold = 0
 
     @initialize()
     def empty(self) -> None:
@@ -93,7 +94,12 @@ class Money(RuleBasedStateMachine):
     def give(self, steps: int, currency: str, card: str) -> str:
         price = {"currency": currency, "unit_amount": str(steps * CURRENCIES[currency])}
         line = {"quantity": "1", "price_data": price | {"product_data": {"name": "Winter"}}}
-        wish = {"mode": "payment", "line_items": {"0": line}, "success_url": "http://example.org/"}
+        wish = {
+            "mode": "payment",
+            "line_items": {"0": line},
+            "success_url": "http://example.org/",
+            "payment_intent_data": {"metadata": {"ataa_drive": "drv_1"}},
+        }
         session = checkout.create_session(self.account, Call(wish))["id"]
         tried = paying.pay(self.account, session, card, None, None)
         if tried.decline is not None:
@@ -106,6 +112,21 @@ class Money(RuleBasedStateMachine):
         self.captured[payment] = steps * CURRENCIES[currency]
         self.currency[payment] = currency.upper()
         return payment
+
+    @rule(
+        amount=st.integers(100, 10_000), reference=st.sampled_from([{}, {"client_reference_id": "order-17"}])
+    )
+    def sell_something_else(self, amount: int, reference: dict[str, str]) -> None:
+        """Other business on the same account, with a refund and a dispute of its own."""
+        price = {"currency": "usd", "unit_amount": str(amount), "product_data": {"name": "Hat"}}
+        line = {"quantity": "1", "price_data": price}
+        wish = {"mode": "payment", "line_items": {"0": line}, "success_url": "http://example.org/"}
+        session = checkout.create_session(self.account, Call(wish | reference))["id"]
+        payment = paying.pay(self.account, session, CARDS[0], None, None).session.payment
+        assert payment is not None
+        refunds.create_refund(self.account, Call({"payment_intent": payment, "amount": "50"}))
+        disputes.bring_to(self.account, payment, "needs_response")
+        self.sold += 1
 
     @rule(target=refunds, payment=payments, share=st.fractions(0, 1.2))
     def refund(self, payment: str, share: Any) -> str:
@@ -159,6 +180,14 @@ class Money(RuleBasedStateMachine):
             assert row == {
                 name: decimal_string(amount, currency) for name, amount in zip(names, expected, strict=True)
             }
+
+    @invariant()
+    def other_business_is_in_no_books_but_those_of_everything(self) -> None:
+        dispute_count = len(self.journal.rows("SELECT 1 FROM disputes"))
+        assert dispute_count == len(self.disputed) + self.sold
+        if self.sold:
+            everything = books(self.journal, with_foreign=True)
+            assert everything["USD"] != books(self.journal).get("USD")
 
     @invariant()
     def nothing_goes_back_that_did_not_come(self) -> None:

@@ -1,0 +1,44 @@
+"""The operator's routes about Stripe's webhooks: passed on to payments for admin keys, for nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.stage import ADMIN, Stage, bearer, gateway
+
+ROUTES = (("GET", "/v1/webhooks"), ("POST", "/v1/webhooks/evt_1NG8Du2eZvKYlo2CUI79vXWy/retry"))
+
+
+async def status(stage: Stage, method: str, path: str, key: str | None) -> tuple[int, str]:
+    headers = {"Origin": "https://example.org"} | (bearer(key) if key else {})
+    async with stage.session.request(method, path, headers=headers) as reply:
+        problem = await reply.json() if reply.status >= 400 else {}
+        return reply.status, problem.get("type", "")
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_only_an_admin_key_may_see_or_retry_stripes_webhooks(
+    tmp_path: Path, method: str, path: str
+) -> None:
+    async with gateway(tmp_path) as stage:
+        stage.payments.answers[f"{method} {path}"] = (200, {"data": [], "next": None})
+        partner = await stage.key(kind="secret", scopes=["webhooks", "ledger"])
+        publishable = await stage.key(kind="publishable", origins=["https://example.org"])
+        assert await status(stage, method, path, partner) == (403, "/problems/forbidden")
+        assert await status(stage, method, path, publishable) == (403, "/problems/forbidden")
+        assert await status(stage, method, path, None) == (401, "/problems/unauthorized")
+        assert stage.payments.heard == []
+        assert (await status(stage, method, path, ADMIN))[0] == 200
+        (heard,) = stage.payments.heard
+        assert (heard.method, heard.path) == (method, path)
+        assert "admin" in heard.caller.scopes
+
+
+async def test_the_query_goes_along_and_a_problem_comes_back(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as stage:
+        stage.payments.answers["GET /v1/webhooks"] = (422, {"type": "/problems/invalid-request"})
+        found, _, problem = await stage.get("/v1/webhooks?state=gone&limit=3", **bearer(ADMIN))
+        assert (found, problem["type"]) == (422, "/problems/invalid-request")
+        assert stage.payments.heard[-1].query == "state=gone&limit=3"
