@@ -14,6 +14,7 @@ from services.payments import questions
 from services.payments.applier import Applier
 from services.payments.commands import record
 from services.payments.domain import CaptureRank, FactKind, Finding, RefundRank
+from services.payments.foreign import OurAccount
 from services.payments.questions import Asker
 from services.payments.tables import FACTS, QUESTIONS
 from tests.payments.books import Books, open_books
@@ -158,7 +159,7 @@ async def test_on_postgresql_applier_and_asker_meet_at_many_payments(on_postgres
         )  # fmt: skip
     books.clock.move(601)
     asker = Asker(books.database, oracle, books.clock)
-    applier = Applier(books.database, books.store, books.clock)
+    applier = Applier(books.database, books.store, books.clock, OurAccount())
 
     async def apply_more() -> None:
         for n in range(30):

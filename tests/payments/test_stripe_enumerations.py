@@ -189,7 +189,7 @@ class StripeSaying(StripeProcessor):
 async def test_an_intent_is_a_capture_only_where_it_succeeded(status: str, captured: bool) -> None:
     intent = {
         "id": "pi_1", "amount_received": 0 if not captured else 2_500, "currency": "usd", "status": status,
-        "created": 1_700_000_000, "metadata": {},
+        "created": 1_700_000_000, "metadata": OURS,
     }  # fmt: skip
     found = await StripeSaying(intent, {}).find_capture("pi_1")
     assert (found is not None) is captured
