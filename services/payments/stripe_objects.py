@@ -1,8 +1,4 @@
-"""Stripe's objects and events as facts, and Stripe's minor units (docs.stripe.com/currencies).
-
-The only place that knows how Stripe counts: it gives ISK and UGX two digits, takes MGA without
-any, and refuses three-digit currencies whose last digit is not 0.
-"""
+"""Stripe's objects and events as facts; amounts are converted by `backbone.stripe_amounts`."""
 
 from __future__ import annotations
 
@@ -11,18 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from backbone.money import MoneyError, digits
+from backbone.money import digits
+from backbone.stripe_amounts import from_stripe
 from services.payments.domain import CaptureRank, DisputeRank, FactKind, Finding, RefundRank
 from services.payments.processor import StoredEvent
-
-LARGEST: Final = 99_999_999
-"""Stripe takes at most eight digits."""
-
-ZERO_DECIMAL: Final = frozenset(
-    ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF")
-)
-SCALE: Final = (1, 10, 100, 1_000, 10_000)
-THREE_DECIMAL: Final = frozenset(("BHD", "JOD", "KWD", "OMR", "TND"))
 
 REFUND_RANKS: Final[Mapping[str, RefundRank]] = {
     "pending": RefundRank.PENDING,
@@ -43,39 +31,8 @@ DISPUTE_RANKS: Final[Mapping[str, DisputeRank]] = {
 }
 
 
-class NotTaken(MoneyError):
-    """An amount Stripe does not take; the text says why."""
-
-
 class Unreadable(ValueError):
     """A Stripe object without a field it must have, or with one that is not known."""
-
-
-def to_stripe(units: int, currency: str) -> int:
-    """ISO minor units as Stripe counts them; raises `NotTaken`."""
-    counted, rest = divmod(units * SCALE[stripe_digits(currency)], SCALE[digits(currency)])
-    if rest:
-        raise NotTaken(f"{currency} is charged in whole units")
-    if currency in THREE_DECIMAL and counted % 10:
-        raise NotTaken(f"the last digit of an amount in {currency} must be 0")
-    if counted > LARGEST:
-        raise NotTaken("more than Stripe takes at once")
-    return counted
-
-
-def from_stripe(units: int, currency: str) -> int:
-    """Stripe's minor units as ISO counts them; raises `NotTaken` where ISO has no such fraction."""
-    counted, rest = divmod(units * SCALE[digits(currency)], SCALE[stripe_digits(currency)])
-    if rest:
-        raise NotTaken(f"{units} of Stripe's units are no whole amount of {currency}")
-    return counted
-
-
-def stripe_digits(currency: str) -> int:
-    """How many digits after the point Stripe counts in."""
-    if currency in ZERO_DECIMAL:
-        return 0
-    return 3 if currency in THREE_DECIMAL else 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from prometheus_client import Counter
 
 from backbone.database import microseconds
 from backbone.money import Money
+from backbone.stripe_amounts import NotTaken, to_stripe
 from services.payments.domain import Finding
 from services.payments.processor import (
     CheckoutWish,
@@ -32,13 +33,11 @@ from services.payments.processor import (
     Unknown,
 )
 from services.payments.stripe_objects import (
-    NotTaken,
     intent_capture,
     moment_of,
     ours,
     refund_finding,
     stored,
-    to_stripe,
 )
 
 API_VERSION: Final = "2026-10-28.endive"
