@@ -100,8 +100,8 @@ class Payment(Table, table=True):
 class Attempt(Table, table=True):
     """One try to open a checkout, stored before the call; `key` is its idempotency key.
 
-    `state` is sent (the outcome is not known) → opened | failed; `parameters` are resent verbatim,
-    `refused` names the one that Stripe did not take.
+    `state` is sent (the outcome is not known) → opened | failed | quarantined (no transaction took its
+    outcome); `parameters` are resent verbatim, `refused` names the one that Stripe did not take.
     """
 
     __tablename__ = "attempts"
