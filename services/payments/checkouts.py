@@ -44,7 +44,13 @@ from services.payments.stripe_objects import clean
 from services.payments.tables import ATTEMPTS, DRIVES, FACTS, PAYMENTS
 from services.payments.waking import wait_for, woken_by
 
-MAX_ATTEMPTS: Final = 3
+MAX_ATTEMPTS: Final = 4
+"""One with every parameter, and one after each parameter that a checkout may be refused for."""
+
+EXPIRY: Final = "expires_at"
+WITHOUT_EXPIRY_S: Final = 600.0
+"""How long no expiry is asked for once Stripe refused one: our clock is wrong for the next tickets too."""
+
 MAX_BATCH: Final = 64
 POLL_S: Final = 0.5
 RETRY_S: Final = 1.0
@@ -126,6 +132,7 @@ class CheckoutDesk:
         self._admitted_at = float("-inf")
         self._outcomes: list[Outcome] = []
         self._failed_records: dict[str, int] = {}
+        self._without_expiry_until = float("-inf")
         self._recording: asyncio.Task[None] | None = None
 
     @property
@@ -242,6 +249,8 @@ class CheckoutDesk:
     ) -> Outcome:
         """A ticket's next attempt; with a reason where it cannot be carried out at all."""
         sent = Sent(f"{row.id}.{row.attempts + 1}", row.id, row.attempts + 1, {}, now)
+        if asyncio.get_running_loop().time() < self._without_expiry_until:
+            without = (*without, EXPIRY)
         try:
             parameters = self._processor.checkout_parameters(_wish(row, details, now), without)
         except Refused as error:
@@ -392,6 +401,8 @@ class CheckoutDesk:
                     crash_point("payments.checkout.before_call")
                     return Outcome(sent, await self._processor.open_checkout(sent.key, sent.parameters))
             except Refused as error:
+                if error.parameter == EXPIRY:
+                    self._leave_out_expiry(str(error))
                 return Outcome(sent, None, str(error), error.parameter)
             except TooFast:
                 self._pace.slow_down()
@@ -409,6 +420,13 @@ class CheckoutDesk:
                     return await self._listed_outcome(sent)
                 await asyncio.sleep(min(FIRST_PAUSE_S * 2**tries, LONGEST_PAUSE_S))
         return await self._listed_outcome(sent)
+
+    def _leave_out_expiry(self, reason: str) -> None:
+        """Ask for no expiry for a while: Stripe's clock and ours differ, and each ticket would be refused."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._without_expiry_until:
+            log.warning("checkouts.expiry_refused", reason=reason, advice="compare this machine's clock")
+        self._without_expiry_until = now + WITHOUT_EXPIRY_S
 
     async def _listed_outcome(self, sent: Sent) -> Outcome:
         """Wait for a listing to say what became of an attempt."""

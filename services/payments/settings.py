@@ -12,6 +12,12 @@ from backbone.settings import DatabaseUrl, HttpUrl, Listed, Settings
 SANDBOX_BACKFILL_S = 5.0
 STRIPE_BACKFILL_S = 60.0
 STRIPE_RATE_PER_S = 20.0
+SHORTEST_CHECKOUT_S = 1_800
+
+
+def is_live(key: str) -> bool:
+    """Whether a Stripe key, secret or restricted, moves real money (docs.stripe.com/keys)."""
+    return key.startswith(("sk_live_", "rk_live_"))
 
 
 class PaymentsSettings(Settings):
@@ -54,7 +60,10 @@ class PaymentsSettings(Settings):
         None, gt=0, description="Seconds between looks for lost webhooks. Default 60, 5 against the sandbox."
     )
     checkout_expires_s: int = Field(
-        86_340, ge=1, le=86_400, description="How long a checkout stays open (Stripe: half an hour to a day)."
+        86_340,
+        ge=1,
+        le=86_400,
+        description="How long a checkout stays open: 1800 to 86400; the sandbox takes less.",
     )
 
     @field_validator("stripe_webhook_secrets")
@@ -64,6 +73,17 @@ class PaymentsSettings(Settings):
         if key is not None and key.get_secret_value() and not secrets:
             raise ValueError("a Stripe key is set without a webhook secret; set ATAA_STRIPE_WEBHOOK_SECRETS")
         return secrets
+
+    @field_validator("checkout_expires_s")
+    @classmethod
+    def _as_long_as_stripe_allows(cls, seconds: int, info: ValidationInfo) -> int:
+        """Stripe takes 30 minutes to 24 hours (docs.stripe.com/api/checkout/sessions/create, expires_at)."""
+        key: SecretStr | None = info.data.get("stripe_api_key")
+        secret = key.get_secret_value() if key is not None else ""
+        is_stripe = bool(secret) and (is_live(secret) or not info.data.get("stripe_api_base"))
+        if is_stripe and seconds < SHORTEST_CHECKOUT_S:
+            raise ValueError(f"must be at least {SHORTEST_CHECKOUT_S}: Stripe ends no checkout earlier")
+        return seconds
 
     @field_validator("stripe_api_base", "public_url")
     @classmethod
@@ -102,4 +122,4 @@ class PaymentsSettings(Settings):
     @property
     def livemode(self) -> bool:
         """Whether the key is one for real money."""
-        return self.stripe_api_key.get_secret_value().startswith(("sk_live_", "rk_live_"))
+        return is_live(self.stripe_api_key.get_secret_value())

@@ -54,8 +54,12 @@ LOCALES: Final = frozenset(
 )  # fmt: skip
 """Languages of Stripe's page (docs.stripe.com/js/appendix/supported_locales); Arabic is not among them."""
 
-OPTIONAL: Final = frozenset(("customer_email", "locale", "success_url", "return_url"))
-"""Parameters a checkout can do without, or with our own page in their place."""
+OPTIONAL: Final = frozenset(("customer_email", "locale", "success_url", "return_url", "expires_at"))
+"""Parameters a checkout can do without, or with our own page in their place.
+
+Without `expires_at` a session stays open for 24 hours by Stripe's clock
+(https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at).
+"""
 
 _REQUESTS: Final = Counter("ataa_stripe_requests_total", "Calls to Stripe.", ["endpoint", "outcome"])
 
@@ -112,7 +116,7 @@ class StripeProcessor:
         self._client = self._session = None
 
     def checkout_parameters(self, wish: CheckoutWish, without: Sequence[str] = ()) -> dict[str, Any]:
-        """See `Processor.checkout_parameters`; the session lives for `expires_s`."""
+        """See `Processor.checkout_parameters`; the session lives for `expires_s` by our clock."""
         if unavoidable := [name for name in without if name not in OPTIONAL]:
             raise Refused(f"Stripe refused {unavoidable[0]}", unavoidable[0])
         metadata = {
@@ -133,9 +137,10 @@ class StripeProcessor:
             "metadata": metadata,
             "payment_intent_data": {"metadata": metadata},
             "line_items": [{"price_data": price, "quantity": 1}],
-            "expires_at": microseconds(wish.made_at) // 1_000_000 + self._expires_s,
             **self._addresses(wish, without),
         }
+        if "expires_at" not in without:
+            parameters["expires_at"] = microseconds(wish.made_at) // 1_000_000 + self._expires_s
         if wish.email and "customer_email" not in without:
             parameters["customer_email"] = wish.email
         if "locale" not in without:

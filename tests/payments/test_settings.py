@@ -41,3 +41,35 @@ def test_against_stripe_calls_are_paced_and_against_the_sandbox_they_are_not() -
 def test_an_address_must_be_one() -> None:
     with pytest.raises(ValidationError):
         PaymentsSettings(stripe_api_base="localhost:8012")
+
+
+@pytest.mark.parametrize("seconds", ["1799", "86401", "0"])
+def test_a_checkout_shorter_or_longer_than_stripe_allows_stops_the_start_and_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    monkeypatch.setenv("ATAA_STRIPE_API_KEY", "rk_test_1")
+    monkeypatch.setenv("ATAA_STRIPE_WEBHOOK_SECRETS", "whsec_1")
+    monkeypatch.setenv("ATAA_CHECKOUT_EXPIRES_S", seconds)
+    with pytest.raises(SystemExit):
+        load(PaymentsSettings)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "ATAA_CHECKOUT_EXPIRES_S" in line
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "allowed"),
+    [
+        ("http://127.0.0.1:8012", "sk_test_1", True),
+        ("", "", True),  # the embedded run's sandbox
+        ("", "sk_test_1", False),
+        ("http://a.proxy.of.stripe", "sk_live_1", False),
+    ],
+)
+def test_only_the_sandbox_takes_a_checkout_of_seconds(base: str, key: str, allowed: bool) -> None:
+    given = {"stripe_api_base": base, "stripe_api_key": key, "stripe_webhook_secrets": ["whsec_1"]}
+    if allowed:
+        assert PaymentsSettings(**given, checkout_expires_s=2).checkout_expires_s == 2
+    else:
+        with pytest.raises(ValidationError, match="1800"):
+            PaymentsSettings(**given, checkout_expires_s=2)
