@@ -13,6 +13,7 @@ from sqlalchemy import Row, select
 
 from backbone.contracts import PledgeMade
 from backbone.database import Database
+from backbone.money import decimal_string
 from services.payments.tables import ATTEMPTS, DOORS, PAYMENTS
 from tests.payments.stage import STRIPE_KEY, Stage, a_drive, a_pledge, running
 from tests.waiting import until
@@ -55,6 +56,16 @@ async def test_a_session_says_whose_it_is_and_nothing_is_converted(stage: Stage)
     await stage.status(pledge.pledge_id, "paid")
     await stage.quiet()
     assert await stage.books() == {"ISK": "500"}
+
+
+@pytest.mark.parametrize(("currency", "units"), [("IDR", 999_999_999_999), ("LBP", 99_999_999_999)])
+async def test_an_amount_of_more_than_eight_digits_is_paid_where_stripe_takes_it(
+    stage: Stage, currency: str, units: int
+) -> None:
+    pledge = await stage.give(a_drive(currency), units)
+    await stage.status(pledge, "paid")
+    await stage.quiet()
+    assert await stage.books() == await stage.witness() == {currency: decimal_string(units, currency)}
 
 
 async def test_an_embedded_checkout_has_a_client_secret_and_no_address(stage: Stage) -> None:
