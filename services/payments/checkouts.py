@@ -212,6 +212,7 @@ class CheckoutDesk:
         columns: tuple[ColumnElement[Any], ...] = (
             PAYMENTS.c.id, PAYMENTS.c.pledge_id, PAYMENTS.c.drive_id, PAYMENTS.c.amount, PAYMENTS.c.currency,
             PAYMENTS.c.mode, PAYMENTS.c.locale, PAYMENTS.c.attempts, DRIVES.c.slug,
+            DRIVES.c.test,
         )  # fmt: skip
         statement = (
             select(*columns)
@@ -497,6 +498,7 @@ def _wish(row: Row[Any], details: Mapping[str, Any], now: datetime) -> CheckoutW
         email=details.get("email"),
         locale=details.get("locale") or row.locale,
         made_at=now,
+        test=bool(details.get("test") or row.test),
     )
 
 

@@ -31,6 +31,8 @@ class CheckoutWish:
     email: str | None
     locale: str | None
     made_at: datetime
+    test: bool = False
+    """Whether it is a gift to a test drive: no real card may be charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ class Processor(Protocol):
         """The exact parameters that open this checkout, to be stored and sent verbatim.
 
         `without` names parameters refused before; raises `Refused` for what cannot be sent at all
-        (an amount the processor does not take, a parameter that cannot be left out).
+        (an amount the processor does not take, a parameter that cannot be left out, a test drive's gift
+        where real cards are charged).
         """
         ...
 

@@ -8,16 +8,12 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from backbone.settings import DatabaseUrl, HttpUrl, Listed, Settings
+from backbone.stripe_keys import StripeMode, is_live
 
 SANDBOX_BACKFILL_S = 5.0
 STRIPE_BACKFILL_S = 60.0
 STRIPE_RATE_PER_S = 20.0
 SHORTEST_CHECKOUT_S = 1_800
-
-
-def is_live(key: str) -> bool:
-    """Whether a Stripe key, secret or restricted, moves real money (docs.stripe.com/keys)."""
-    return key.startswith(("sk_live_", "rk_live_"))
 
 
 class PaymentsSettings(Settings):
@@ -41,6 +37,10 @@ class PaymentsSettings(Settings):
     )
     stripe_api_base: str = Field("", description="Stripe's address, or the sandbox's; empty: Stripe itself.")
     stripe_api_key: SecretStr = Field(SecretStr(""), description="Stripe's secret key.")
+    stripe_mode: StripeMode = Field(
+        "",
+        description="live or test: whether Stripe's key moves real money. Pledges needs it if it has no key.",
+    )
     stripe_webhook_secrets: Listed = Field(
         default_factory=list,
         description="Secrets that sign Stripe's webhooks, comma-separated, two while one is rotated.",
@@ -73,6 +73,15 @@ class PaymentsSettings(Settings):
         if key is not None and key.get_secret_value() and not secrets:
             raise ValueError("a Stripe key is set without a webhook secret; set ATAA_STRIPE_WEBHOOK_SECRETS")
         return secrets
+
+    @field_validator("stripe_mode")
+    @classmethod
+    def _mode_of_key(cls, mode: str, info: ValidationInfo) -> str:
+        key: SecretStr | None = info.data.get("stripe_api_key")
+        secret = key.get_secret_value() if key is not None else ""
+        if mode and secret and (mode == "live") is not is_live(secret):
+            raise ValueError(f"is {mode}, but ATAA_STRIPE_API_KEY is a key of the other mode")
+        return mode
 
     @field_validator("checkout_expires_s")
     @classmethod

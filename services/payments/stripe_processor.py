@@ -20,6 +20,7 @@ from prometheus_client import Counter
 from backbone.database import microseconds
 from backbone.money import Money
 from backbone.stripe_amounts import NotTaken, to_stripe
+from backbone.stripe_keys import is_live
 from services.payments.domain import Finding
 from services.payments.processor import (
     CheckoutWish,
@@ -117,6 +118,8 @@ class StripeProcessor:
 
     def checkout_parameters(self, wish: CheckoutWish, without: Sequence[str] = ()) -> dict[str, Any]:
         """See `Processor.checkout_parameters`; the session lives for `expires_s` by our clock."""
+        if wish.test and is_live(self._key):
+            raise Refused("a test drive must not charge real cards; Stripe's key is a live one")
         if unavoidable := [name for name in without if name not in OPTIONAL]:
             raise Refused(f"Stripe refused {unavoidable[0]}", unavoidable[0])
         metadata = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Row, select
 
 from backbone.contracts import PledgeMade
@@ -205,6 +206,35 @@ async def test_an_amount_stripe_does_not_take_lapses_without_a_call(stage: Stage
     await database.close()
     assert checkout == "failed"
     assert "last digit" in reason
+
+
+LIVE = {"stripe_api_key": SecretStr("sk_live_1"), "stripe_webhook_secrets": ["whsec_1"]}
+
+
+@pytest.mark.parametrize(
+    ("drive_is_test", "detail"),
+    [(True, {}), (False, {"test": True})],  # as the bus said, or as pledges says when asked
+)
+async def test_no_live_checkout_is_opened_for_a_test_drive(
+    tmp_path: Path, drive_is_test: bool, detail: dict[str, Any]
+) -> None:
+    async with running(tmp_path, **LIVE) as stage:  # a live key, which the sandbox does not take
+        drive = a_drive(test=drive_is_test)
+        pledge = a_pledge(drive)
+        stage.pledges.details[pledge.pledge_id] = detail
+        await stage.tell(drive, pledge)
+        await stage.status(pledge.pledge_id, "lapsed")
+        (attempt,) = await attempts(tmp_path)
+    assert (attempt.state, "test drive" in attempt.reason) == ("failed", True)
+
+
+async def test_a_live_checkout_is_tried_for_any_other_drive(tmp_path: Path) -> None:
+    async with running(tmp_path, **LIVE) as stage:
+        drive = a_drive()
+        await stage.tell(drive, a_pledge(drive))
+        await until(lambda: attempts(tmp_path))
+        (attempt,) = await attempts(tmp_path)
+    assert attempt.state == "sent"
 
 
 async def test_a_session_that_ends_unpaid_lapses(tmp_path: Path) -> None:

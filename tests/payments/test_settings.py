@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import SecretStr, ValidationError
 
@@ -73,3 +75,19 @@ def test_only_the_sandbox_takes_a_checkout_of_seconds(base: str, key: str, allow
     else:
         with pytest.raises(ValidationError, match="1800"):
             PaymentsSettings(**given, checkout_expires_s=2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "fits"),
+    [
+        ("live", "sk_live_1", True), ("test", "rk_test_1", True), ("live", "", True), ("", "sk_live_1", True),
+        ("live", "sk_test_1", False), ("test", "rk_live_1", False),
+    ],
+)  # fmt: skip
+def test_a_mode_that_is_not_the_keys_stops_the_start(mode: str, key: str, fits: bool) -> None:
+    given: dict[str, Any] = {"stripe_mode": mode, "stripe_api_key": key, "stripe_webhook_secrets": ["w"]}
+    if fits:
+        assert PaymentsSettings(**given).stripe_mode == mode
+    else:
+        with pytest.raises(ValidationError, match="other mode"):
+            PaymentsSettings(**given)
