@@ -13,7 +13,7 @@ def list_webhook_endpoints(account: Account, call: Call) -> Json:
     """The endpoint: subscribed to everything (`*`), or without what the fault `unsubscribed` names."""
     unsubscribed = account.events.unsubscribed()
     selected = [kind for kind in SELECTABLE if kind not in unsubscribed]
-    endpoint = {
+    endpoint: Json = {
         "id": "we_sandbox",
         "object": "webhook_endpoint",
         "api_version": API_VERSION,

@@ -29,6 +29,7 @@ from services.payments.questions import Asker
 from services.payments.refunds import RefundDesk
 from services.payments.settings import PaymentsSettings
 from services.payments.stripe_processor import StripeProcessor
+from services.payments.sweep import Sweep
 from services.payments.tables import DOORS
 from services.payments.waking import wait_for
 from services.payments.webhooks import Applier, WebhookStore, oldest_waiting
@@ -75,6 +76,7 @@ def compose(
     )
     refunds = RefundDesk(database, stripe, clock, settings.timeout_s)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
+    sweep = Sweep(database, stripe, pace, clock, every_s=settings.sweep_s, grace_s=settings.sweep_grace_s)
     door = Door(
         database=database,
         store=store,
@@ -107,6 +109,7 @@ def compose(
             _sole(database, "payments.refunds", refunds.run),
             _sole(database, "payments.asker", Asker(database, stripe, clock).run),
             _sole(database, "payments.backfill", backfill.run),
+            _sole(database, "payments.sweep", sweep.run),
             Worker("payments.housekeeping", Housekeeping(database).run),
         ],
         start=lambda: database.migrate(MIGRATIONS),

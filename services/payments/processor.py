@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from backbone.money import Money
-from services.payments.domain import Finding
+from services.payments.domain import FactKind, Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,36 @@ class StoredEvent:
     type: str
     created_at: datetime
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFact:
+    """A fact as a listing shows it: `ours` where its payment intent carries our metadata.
+
+    `capture` is what that intent itself says, where the listing shows it and it is ours and paid.
+    """
+
+    finding: Finding
+    capture: Finding | None
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFacts:
+    """One page of facts; `unreadable` says what of ours could not be read, `after` where the next begins."""
+
+    facts: Sequence[ListedFact]
+    unreadable: Sequence[str]
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEndpoint:
+    """Where the processor sends events, and which (`*`: all)."""
+
+    url: str
+    enabled: bool
+    types: frozenset[str]
 
 
 class ProcessorError(Exception):
@@ -140,6 +170,20 @@ class Processor(Protocol):
         self, since: datetime, after: str | None
     ) -> tuple[list[StoredEvent], str | None]:
         """One page of the events since `since` that no delivery succeeded for, and where the next begins."""
+        ...
+
+    async def list_facts(
+        self, kind: FactKind, since: datetime, until: datetime, after: str | None
+    ) -> ListedFacts:
+        """One page of the captures, refunds or disputes created from `since` to `until`, newest first."""
+        ...
+
+    async def read_fact(self, kind: FactKind, fact_id: str) -> ListedFact | None:
+        """A refund or dispute as it is now; None where it is not known or not readable."""
+        ...
+
+    async def list_webhook_endpoints(self) -> list[WebhookEndpoint]:
+        """Where events are sent (the first thousand); `Unavailable` where the key may not read it."""
         ...
 
     async def close(self) -> None:

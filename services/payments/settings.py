@@ -12,6 +12,8 @@ from backbone.stripe_keys import StripeMode, is_live
 
 SANDBOX_BACKFILL_S = 5.0
 STRIPE_BACKFILL_S = 60.0
+SANDBOX_SWEEP_S = 10.0
+STRIPE_SWEEP_S = 300.0
 STRIPE_RATE_PER_S = 20.0
 SHORTEST_CHECKOUT_S = 1_800
 
@@ -58,6 +60,11 @@ class PaymentsSettings(Settings):
     )
     stripe_backfill_s: float | None = Field(
         None, gt=0, description="Seconds between looks for lost webhooks. Default 60, 5 against the sandbox."
+    )
+    stripe_sweep_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds between sweeps of Stripe's lists. Default 300, 10 against the sandbox.",
     )
     checkout_expires_s: int = Field(
         86_340,
@@ -127,6 +134,16 @@ class PaymentsSettings(Settings):
     def backfill_s(self) -> float:
         """Pause between two looks for lost webhooks."""
         return self.stripe_backfill_s or (SANDBOX_BACKFILL_S if self.stripe_api_base else STRIPE_BACKFILL_S)
+
+    @property
+    def sweep_s(self) -> float:
+        """Pause between two sweeps of Stripe's lists."""
+        return self.stripe_sweep_s or (SANDBOX_SWEEP_S if self.stripe_api_base else STRIPE_SWEEP_S)
+
+    @property
+    def sweep_grace_s(self) -> float:
+        """How old an object must be before the sweep compares it: its webhooks come first."""
+        return 2.0 if self.stripe_api_base else 300.0
 
     @property
     def livemode(self) -> bool:

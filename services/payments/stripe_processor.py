@@ -17,14 +17,17 @@ import aiohttp
 import stripe
 from prometheus_client import Counter
 
+from backbone.clock import SystemClock
 from backbone.database import microseconds
 from backbone.money import Money
 from backbone.stripe_amounts import NotTaken, to_stripe
 from backbone.stripe_keys import is_live
-from services.payments.domain import Finding
+from services.payments.domain import FactKind, Finding
 from services.payments.processor import (
     CheckoutWish,
     ListedCheckout,
+    ListedFact,
+    ListedFacts,
     OpenedCheckout,
     ProcessorError,
     Refused,
@@ -32,7 +35,9 @@ from services.payments.processor import (
     TooFast,
     Unavailable,
     Unknown,
+    WebhookEndpoint,
 )
+from services.payments.stripe_lists import EXPANDED, PATHS, listed
 from services.payments.stripe_objects import (
     intent_capture,
     moment_of,
@@ -92,6 +97,7 @@ class StripeProcessor:
         self._expires_s = expires_s
         self._donor_url = donor_url
         self._in_flight = in_flight
+        self._clock = SystemClock()
         self._session: aiohttp.ClientSession | None = None
         self._client: stripe.StripeClient | None = None
 
@@ -230,6 +236,34 @@ class StripeProcessor:
         with _readable():
             return [stored(each, json.dumps(each).encode()) for each in found], following
 
+    async def list_facts(
+        self, kind: FactKind, since: datetime, until: datetime, after: str | None
+    ) -> ListedFacts:
+        """See `Processor.list_facts`."""
+        query = {"created": {"gte": _seconds(since), "lte": _seconds(until)}, **EXPANDED[kind]}
+        found, following = await self._page(PATHS[kind], query, after)
+        return listed(kind, found, following, self._clock)
+
+    async def read_fact(self, kind: FactKind, fact_id: str) -> ListedFact | None:
+        """See `Processor.read_fact`."""
+        try:
+            answer = await self._call("get", f"{PATHS[kind]}/{fact_id}", {"expand": ["payment_intent"]})
+        except Refused:
+            return None
+        return next(iter(listed(kind, [answer], None, self._clock).facts), None)
+
+    async def list_webhook_endpoints(self) -> list[WebhookEndpoint]:
+        """See `Processor.list_webhook_endpoints`."""
+        endpoints: list[WebhookEndpoint] = []
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            found, after = await self._page("/v1/webhook_endpoints", {}, after)
+            with _readable():
+                endpoints += [_endpoint(each) for each in found]
+            if after is None:
+                break
+        return endpoints
+
     async def _page(
         self, path: str, query: Mapping[str, Any], after: str | None
     ) -> tuple[list[dict[str, Any]], str | None]:
@@ -293,6 +327,10 @@ def _opened(session: Mapping[str, Any]) -> OpenedCheckout:
     return OpenedCheckout(
         session["id"], session.get("url"), session.get("client_secret"), moment_of(session["expires_at"])
     )
+
+
+def _endpoint(thing: Mapping[str, Any]) -> WebhookEndpoint:
+    return WebhookEndpoint(thing["url"], thing["status"] == "enabled", frozenset(thing["enabled_events"]))
 
 
 def _taken(amount: Money) -> int:

@@ -18,6 +18,10 @@ SET_ASIDE: Final = 2
 """What became of a stored webhook."""
 
 
+OPEN_FACTS: Final = "(kind = 'refund' AND rank = 1) OR (kind = 'dispute' AND rank = 2)"
+"""Refunds that are pending and disputes not closed: what Stripe may still change (see domain.py)."""
+
+
 class Table(SQLModel, registry=registry()):
     """A row of payments' own database."""
 
@@ -105,7 +109,10 @@ class Attempt(Table, table=True):
     """
 
     __tablename__ = "attempts"
-    __table_args__ = (Index("attempts_sent", "key", **_where("state = 'sent'")),)
+    __table_args__ = (
+        Index("attempts_sent", "key", **_where("state = 'sent'")),
+        Index("attempts_done", "done_at", **_where("done_at IS NOT NULL")),
+    )
 
     key: str = Field(primary_key=True)
     payment_id: str
@@ -148,7 +155,10 @@ class Fact(Table, table=True):
     """
 
     __tablename__ = "facts"
-    __table_args__ = (Index("facts_orphaned", "heard_at", **_where("payment_id IS NULL")),)
+    __table_args__ = (
+        Index("facts_orphaned", "heard_at", **_where("payment_id IS NULL")),
+        Index("facts_open", "id", **_where(OPEN_FACTS)),
+    )
 
     id: str = Field(primary_key=True)
     kind: str
@@ -237,6 +247,23 @@ class Lane(Table, table=True):
     cursor: int = Field(sa_type=BigInteger)
 
 
+class Sweep(Table, table=True):
+    """How far a sweep of Stripe's lists has come.
+
+    One is under way where `until` is set: it lists what was created from `since` to `until`, and goes on
+    behind the object `after`. Everything created up to `swept_to` was compared.
+    """
+
+    __tablename__ = "sweeps"
+
+    name: str = Field(primary_key=True)
+    since: datetime | None = Field(sa_type=Utc)
+    until: datetime | None = Field(sa_type=Utc)
+    after: str | None
+    swept_to: datetime | None = Field(sa_type=Utc)
+    begun_at: datetime = Field(sa_type=Utc)
+
+
 def table_of(row: type[Table]) -> SqlTable:
     """The SQLAlchemy table behind a row class, for multi-row statements."""
     return cast(SqlTable, row.__table__)  # type: ignore[attr-defined]
@@ -251,3 +278,4 @@ REFUNDS: Final = table_of(Refund)
 QUESTIONS: Final = table_of(Question)
 POSTINGS: Final = table_of(Posting)
 LANES: Final = table_of(Lane)
+SWEEPS: Final = table_of(Sweep)
