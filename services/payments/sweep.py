@@ -39,6 +39,7 @@ from services.payments.commands import BookedFact, read_facts, record
 from services.payments.domain import FactKind, Finding, merge
 from services.payments.endpoint_check import check_endpoints, forget_endpoints
 from services.payments.halving import in_halves
+from services.payments.listings import CLOCK_SKEW
 from services.payments.pace import Pace
 from services.payments.processor import ListedFact, Processor, ProcessorError, Refused, TooFast
 from services.payments.statements import upserting
@@ -55,7 +56,8 @@ AT_ONCE: Final = 20
 MOST_DOUBTFUL: Final = 1_000
 """Changes that wait to be read again; more are found by the next look at the past."""
 
-OVERLAP: Final = timedelta(seconds=60)
+OVERLAP: Final = CLOCK_SKEW
+"""Each look begins so long before the end of the last one, as far as our clock may differ from Stripe's."""
 FIRST_LOOK: Final = timedelta(days=1)
 SELDOM: Final = 12
 """The past and the open ones are looked at once in so many rounds."""
