@@ -22,6 +22,7 @@ from services.payments.api import Door, add_quiet, add_routes, with_webhooks
 from services.payments.backfill import Backfill
 from services.payments.cancelling import Closer
 from services.payments.checkouts import CheckoutDesk
+from services.payments.forgetting import forget_attempts
 from services.payments.handlers import HANDLERS
 from services.payments.pace import Pace
 from services.payments.processor import Processor
@@ -110,7 +111,7 @@ def compose(
             _sole(database, "payments.asker", Asker(database, stripe, clock).run),
             _sole(database, "payments.backfill", backfill.run),
             _sole(database, "payments.sweep", sweep.run),
-            Worker("payments.housekeeping", Housekeeping(database).run),
+            Worker("payments.housekeeping", Housekeeping(database, clock).run),
         ],
         start=lambda: database.migrate(MIGRATIONS),
         close=close,
@@ -136,8 +137,9 @@ def _stripe(settings: PaymentsSettings) -> StripeProcessor:
 class Housekeeping:
     """Compares the ledger with the payments each minute, and forgets old door entries each hour."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep house until `stop`."""
@@ -149,6 +151,8 @@ class Housekeeping:
             if rounds % TIDY_EVERY == 0:
                 await inbox.forget_old(self._database)
                 await idempotency.forget_old(self._database)
+                while not stop.is_set() and await forget_attempts(self._database, self._clock.now()):
+                    await wait_for(stop, 0.1)
 
     async def audit(self) -> dict[str, int]:
         """The ledger's drift, a currency; anything but 0 is reported."""

@@ -529,7 +529,7 @@ async def _insert_attempts(session: AsyncSession, attempts: Sequence[Outcome]) -
         {"key": each.sent.key, "payment_id": each.sent.payment_id, "n": each.sent.n,
          "state": "sent" if each.reason is None else "failed",
          "parameters": json.dumps(each.sent.parameters), "refused": each.refused, "reason": each.reason,
-         "made_at": each.sent.made_at}
+         "made_at": each.sent.made_at, "done_at": None if each.reason is None else each.sent.made_at}
         for each in attempts
     ]  # fmt: skip
     await session.execute(insert(ATTEMPTS), rows)

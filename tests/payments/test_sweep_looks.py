@@ -159,7 +159,7 @@ async def test_a_429_ends_the_round(books: Books) -> None:
 
 
 async def test_other_business_on_the_account_is_left_alone(books: Books) -> None:
-    pledge, intent, ours = await a_gift(books)
+    pledge, intent, _ = await a_gift(books)
     processor = Listing(books.clock)
     shop = processor.intent("pi_shop", 9_900, SHOP)
     odd = processor.intent("pi_odd", 9_900, {}, currency=None)

@@ -24,6 +24,8 @@ def upgrade() -> None:
         sa.Column("begun_at", sa.BigInteger(), nullable=False),
     )
     op.create_index("facts_open", "facts", ["id"], sqlite_where=sa.text(OPEN), postgresql_where=sa.text(OPEN))
+    # Attempts that failed before they were sent had no end.
+    op.execute("UPDATE attempts SET done_at = made_at WHERE done_at IS NULL AND state = 'failed'")
     op.create_index(
         "attempts_done",
         "attempts",
