@@ -44,6 +44,7 @@ from services.payments.pace import Pace
 from services.payments.processor import ListedFact, Processor, ProcessorError, Refused, TooFast
 from services.payments.statements import upserting
 from services.payments.stripe_lists import EVENT_TYPES
+from services.payments.stripe_objects import clean
 from services.payments.tables import FACTS, LANES, OPEN_FACTS, SWEEPS, WAITING, WEBHOOKS
 from services.payments.waking import wait_for
 
@@ -274,7 +275,9 @@ class Sweep:
 
     async def _give_up(self, fact: ListedFact, error: Exception) -> None:
         """One that no transaction takes is reported; the look goes on without it."""
-        log.exception("sweep.not_recorded", fact=fact.finding.id, error=type(error).__name__)
+        log.error(
+            "sweep.not_recorded", fact=clean(fact.finding.id), error=f"{type(error).__name__}: {error}"[:500]
+        )
         self._report(fact.finding.kind, "unreadable", fact.finding.id)
 
     def _report(self, kind: FactKind, why: str, fact: str) -> None:
@@ -287,7 +290,7 @@ class Sweep:
             "sweep.found",
             kind=kind.value,
             why=why,
-            fact=fact,
+            fact=clean(fact),
             advice=f"select {', '.join(EVENT_TYPES[kind])} at the webhook endpoint in Stripe's dashboard",
         )
 
