@@ -20,23 +20,23 @@ wait already go first, and a 429 ends the round.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database import Database, moment
 from services.payments.backfill import LANE
-from services.payments.commands import BookedFact, read_facts, record
-from services.payments.domain import FactKind, Finding, merge
+from services.payments.commands import record
+from services.payments.comparing import news_in
+from services.payments.domain import FactKind
 from services.payments.endpoint_check import check_endpoints, forget_endpoints
 from services.payments.halving import in_halves
 from services.payments.listings import CLOCK_SKEW
@@ -62,8 +62,6 @@ OVERLAP: Final = CLOCK_SKEW
 FIRST_LOOK: Final = timedelta(days=1)
 SELDOM: Final = 12
 """The past and the open ones are looked at once in so many rounds."""
-
-Why = Literal["missing", "changed"]
 
 log = structlog.get_logger()
 
@@ -261,7 +259,7 @@ class Sweep:
 
         async def commit(some: Sequence[ListedFact]) -> None:
             async with self._database.transaction() as session:
-                news = await _news(session, some)
+                news = await news_in(session, some)
                 sure = [(finding, why) for finding, why in news if why == "missing" or again]
                 await record(session, [finding for finding, _ in sure], self._clock.now())
                 crash_point("payments.sweep.before_commit")
@@ -286,13 +284,11 @@ class Sweep:
         if (kind, why) in self._told:
             return
         self._told.add((kind, why))
-        log.error(
-            "sweep.found",
-            kind=kind.value,
-            why=why,
-            fact=clean(fact),
-            advice=f"select {', '.join(EVENT_TYPES[kind])} at the webhook endpoint in Stripe's dashboard",
-        )
+        types = ", ".join(EVENT_TYPES[kind])
+        advice = f"select {types} at the webhook endpoint in Stripe's dashboard"
+        if why == "unreadable":
+            advice = "look at it in Stripe's dashboard: it is not recorded"
+        log.error("sweep.found", kind=kind.value, why=why, fact=clean(fact), advice=advice)
 
     async def _standing(self, name: str) -> dict[str, Any] | None:
         async with self._database.reading() as session:
@@ -304,37 +300,3 @@ class Sweep:
         told = tuple(column.name for column in SWEEPS.c if column.name != "name")
         async with self._database.lossy_transaction() as session:
             await session.execute(upserting(session, SWEEPS, ("name",), told), [dict(standing)])
-
-
-async def _news(session: AsyncSession, facts: Sequence[ListedFact]) -> list[tuple[Finding, Why]]:
-    """What is ours and says more than our facts do: each finding, and whether it was missing or changed."""
-    intents = {fact.finding.intent for fact in facts if fact.finding.intent}
-    known = await read_facts(session, FACTS.c.intent.in_(intents)) if intents else {}
-    captured = {each.finding.intent for each in known.values() if each.finding.kind is FactKind.CAPTURE}
-    news: dict[str, tuple[Finding, Why]] = {}
-    for fact in facts:
-        if not fact.ours and fact.finding.intent not in captured:
-            continue
-        for finding in _findings(fact, captured):
-            if (found := _compared(finding, known.get(finding.id))) is not None:
-                news[finding.id] = found
-    return list(news.values())
-
-
-def _findings(fact: ListedFact, captured: Iterable[str | None]) -> list[Finding]:
-    """A fact, and before it the capture it belongs to where that is not known."""
-    if fact.capture is not None and fact.capture.intent not in captured:
-        return [fact.capture, fact.finding]
-    return [fact.finding]
-
-
-def _compared(finding: Finding, known: BookedFact | None) -> tuple[Finding, Why] | None:
-    """A finding with what is new about it; None where the stored fact says the same about the money."""
-    if known is None:
-        return finding, "missing"
-    stored = known.finding
-    merged = merge(stored, finding)
-    if finding.kind is FactKind.CAPTURE:
-        # A list tells an intent's creation, not its capture: the moment stored is the better one.
-        return (replace(finding, at=stored.at), "changed") if merged.units != stored.units else None
-    return (finding, "changed") if (merged.rank, merged.units) != (stored.rank, stored.units) else None
