@@ -222,9 +222,9 @@ class StripeProcessor:
             answer = await self._call("get", f"/v1/payment_intents/{intent}", {})
         except Refused:
             return None
-        if answer["status"] != "succeeded":
-            return None
         with _readable():
+            if answer["status"] != "succeeded":
+                return None
             return intent_capture(answer, moment_of(answer["created"]))
 
     async def list_lost_events(
@@ -270,8 +270,9 @@ class StripeProcessor:
         """One page of a list, newest first, and the id that leads to the next."""
         cursor = {"starting_after": after} if after else {}
         answer = await self._call("get", path, {**query, **cursor, "limit": PAGE})
-        found: list[dict[str, Any]] = answer["data"]
-        return found, found[-1]["id"] if answer["has_more"] and found else None
+        with _readable():
+            found: list[dict[str, Any]] = answer["data"]
+            return found, found[-1]["id"] if answer["has_more"] and found else None
 
     async def _call(self, method: str, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """One request; raises `ProcessorError` and nothing else."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -156,6 +157,41 @@ async def test_a_429_ends_the_round(books: Books) -> None:
     processor.trouble = lambda kind, after: TooFast("429")
     await rounds(books, processor, a_sweep(books, processor))
     assert len(processor.calls) == 1
+
+
+async def test_a_sweep_of_many_pages_takes_turns_with_the_checkouts(tmp_path: Path) -> None:
+    async with open_books(tmp_path) as books:
+        _, intent, _ = await a_gift(books, 1_000_000)
+        processor = Listing(books.clock, page=1)
+        for n in range(PAGES):
+            processor.refund(f"re_{n:03}", intent, 100, "succeeded")
+        pace = Pace(200.0)
+        sweep = Sweep(books.database, processor, pace, books.clock, every_s=EVERY_S, grace_s=1.0)
+        await backfilled(books, processor)
+        for _ in range(100):
+            await pace.turn()  # half a second's worth may go at once
+        turns = 0
+        between: list[int] = []
+
+        async def checkouts() -> None:
+            nonlocal turns
+            while not over:
+                await pace.turn()
+                turns += 1
+
+        def note(kind: FactKind, after: str | None) -> None:
+            between.append(turns)
+
+        processor.trouble = note
+        over = False
+        waiting = [asyncio.create_task(checkouts()) for _ in range(8)]
+        await asyncio.sleep(0)
+        await sweep.sweep()
+        over = True
+        await asyncio.gather(*waiting)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(between)]
+    assert len(between) > PAGES
+    assert min(gaps[1:]) >= 7  # each of those who waited had a turn between two calls of the sweep
 
 
 async def test_other_business_on_the_account_is_left_alone(books: Books) -> None:
