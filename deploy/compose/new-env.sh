@@ -3,6 +3,7 @@
 #   deploy/compose/new-env.sh > deploy/compose/.env
 # Keep it: ATAA_TOKEN_SECRET must stay the same for ever. Without a Stripe key of your own the two keys
 # are made for the sandbox; with one, set it and its webhook secrets here and take out the first two lines.
+# With a live key set ATAA_STRIPE_MODE=live too, so that test drives take no pledges.
 set -eu
 umask 077
 

@@ -38,7 +38,11 @@ secret ataa-kafka kubernetes.io/basic-auth username "${ATAA_KAFKA_SASL_USER:-ata
 secret ataa-internal Opaque secret "$(random 32)"
 secret ataa-gateway Opaque admin-key "${ATAA_ADMIN_KEY:-ak_admin_$(random 20)}"
 secret ataa-pledges Opaque token-secret "$(random 32)"
-secret ataa-payments Opaque \
+case "${ATAA_STRIPE_API_KEY:-}" in
+  sk_live_* | rk_live_*) mode=live ;;
+  *) mode=test ;;
+esac
+secret ataa-payments Opaque stripe-mode "$mode" \
   stripe-api-key "${ATAA_STRIPE_API_KEY:-sk_test_$(random 16)}" \
   stripe-webhook-secrets "${ATAA_STRIPE_WEBHOOK_SECRETS:-whsec_$(random 24)}" \
   stripe-publishable-key "${ATAA_STRIPE_PUBLISHABLE_KEY:-}"

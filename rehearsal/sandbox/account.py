@@ -14,12 +14,16 @@ from rehearsal.sandbox.refusals import missing
 
 @dataclass(slots=True)
 class Account:
-    """What operations work on. `base_url` is where its pay pages are, without a closing slash."""
+    """What operations work on. `base_url` is where its pay pages are, without a closing slash.
+
+    `webhook_url` is where its events go.
+    """
 
     journal: Journal
     events: EventLog
     base_url: str
     clock: Callable[[], float] = field(default=time.time)
+    webhook_url: str = ""
 
     def session(self, session_id: str, param: str = "id") -> Session:
         """Raises Refusal when there is none."""

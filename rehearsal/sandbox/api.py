@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from rehearsal.sandbox import checkout, disputes, event_lists, forms, paying, refunds
+from rehearsal.sandbox import checkout, disputes, event_lists, forms, paying, refunds, webhook_endpoints
 from rehearsal.sandbox.account import Account
 from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.expansion import expand
@@ -38,6 +38,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/v1/disputes/*"): disputes.retrieve_dispute,
     ("GET", "/v1/events"): event_lists.list_events,
     ("GET", "/v1/events/*"): event_lists.retrieve_event,
+    ("GET", "/v1/webhook_endpoints"): webhook_endpoints.list_webhook_endpoints,
 }
 
 

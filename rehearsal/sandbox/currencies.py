@@ -15,7 +15,7 @@ ZERO_DECIMAL: Final = frozenset(
 THREE_DECIMAL: Final = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 # No minor unit of their own, yet Stripe counts them in hundredths that must be whole.
 WHOLE_HUNDREDTHS: Final = frozenset({"ISK", "UGX"})
-LARGEST_AMOUNT: Final = 99_999_999  # eight digits
+MORE_DIGITS: Final = {"IDR": 12, "LBP": 11, "COP": 10, "HUF": 10, "INR": 9}
 
 
 def digits(currency: str) -> int:
@@ -23,6 +23,11 @@ def digits(currency: str) -> int:
     if currency in ZERO_DECIMAL:
         return 0
     return 3 if currency in THREE_DECIMAL else 2
+
+
+def largest_amount(currency: str) -> int:
+    """Eight digits, for a few currencies more."""
+    return int(10 ** MORE_DIGITS.get(currency, 8) - 1)
 
 
 def smallest_step(currency: str) -> int:
@@ -63,8 +68,8 @@ def refuse_bad_amount(amount: int, currency: str, param: str) -> None:
     """
     if amount < 1:
         raise invalid("This value must be greater than or equal to 1.", param, "parameter_invalid_integer")
-    if amount > LARGEST_AMOUNT:
-        raise invalid("Amount must be no more than 99999999.", param, "amount_too_large")
+    if amount > largest_amount(currency):
+        raise invalid(f"Amount must be no more than {largest_amount(currency)}.", param, "amount_too_large")
     step = smallest_step(currency)
     if amount % step:
         raise invalid(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -11,6 +11,11 @@ from rehearsal.sandbox.call import Call
 from rehearsal.sandbox.journal import Journal
 from rehearsal.sandbox.records import Json, Payment, new_id
 from rehearsal.sandbox.shapes import API_VERSION, to_json
+
+DROPPED: Final = 1
+"""In the column `dropped`: never delivered, though it should be; found by `delivery_success=false`."""
+UNSUBSCRIBED: Final = 2
+"""In the column `dropped`: of a type the endpoint is not subscribed to, so that nothing is undelivered."""
 
 INSERT: Final = (
     "INSERT INTO events (id, created, type, payment, session, pledge, dropped, body)"
@@ -33,7 +38,8 @@ class Subject(NamedTuple):
 class EventLog:
     """Writes events in the transaction of their change; once it is committed they go to `deliver`.
 
-    `deliver(n, body)` is set by whoever delivers; `drop()` says whether an event's delivery gets lost.
+    `deliver(n, body)` is set by whoever delivers; `drop()` says whether an event's delivery gets lost,
+    `unsubscribed()` which types the endpoint does not want.
     """
 
     def __init__(self, journal: Journal, clock: Callable[[], float] = time.time) -> None:
@@ -41,14 +47,18 @@ class EventLog:
         self._clock = clock
         self.deliver: Callable[[int, bytes], None] = lambda n, body: None
         self.drop: Callable[[], bool] = lambda: False
+        self.unsubscribed: Callable[[], Collection[str]] = tuple
         acked = "SELECT event FROM acks"
-        rows = journal.rows(f"SELECT n FROM events WHERE n NOT IN ({acked}) ORDER BY n")
+        rows = journal.rows(
+            f"SELECT n FROM events WHERE n NOT IN ({acked}) AND dropped < ? ORDER BY n", (UNSUBSCRIBED,)
+        )
         self.undelivered: set[int] = {n for (n,) in rows}
 
     def emit(self, kind: str, subject: Subject, thing: Json, call: Call | None = None) -> None:
         """Record that something happened. `thing` is the Stripe object as it now is."""
         event_id = new_id("evt_")
         created = int(self._clock())
+        wanted = kind not in self.unsubscribed()
         event = {
             "id": event_id,
             "object": "event",
@@ -56,7 +66,7 @@ class EventLog:
             "created": created,
             "data": {"object": thing},
             "livemode": False,
-            "pending_webhooks": 1,
+            "pending_webhooks": int(wanted),
             "request": {
                 "id": call.request_id if call else None,
                 "idempotency_key": call.idempotency_key if call else None,
@@ -64,10 +74,11 @@ class EventLog:
             "type": kind,
         }
         body = to_json(event).encode()
-        dropped = self.drop()
-        n = self._journal.write(INSERT, (event_id, created, kind, *subject, int(dropped), body))
-        self.undelivered.add(n)
-        if not dropped:
+        fate = UNSUBSCRIBED if not wanted else DROPPED if self.drop() else 0
+        n = self._journal.write(INSERT, (event_id, created, kind, *subject, fate, body))
+        if wanted:
+            self.undelivered.add(n)
+        if not fate:
             self._journal.after_commit(partial(self.deliver, n, body))
 
     def acknowledge(self, n: int, at: float) -> None:
@@ -85,7 +96,7 @@ class EventLog:
 
     def waiting(self) -> list[int]:
         """Numbers of the events that are neither delivered nor dropped, oldest first."""
-        rows = self._journal.rows("SELECT n FROM events WHERE dropped = 1")
+        rows = self._journal.rows("SELECT n FROM events WHERE dropped = ?", (DROPPED,))
         return sorted(self.undelivered - {n for (n,) in rows})
 
     def deliveries(self, after: int, limit: int) -> Json:

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
+from rehearsal.sandbox.event_types import SELECTABLE
+
+MOST_TYPES: Final = 100
 LARGEST: Final = {"duplicate": 20, "delay_ms": 600_000, "rate_limit_per_s": 1_000_000}
 SHUFFLE_MS: Final = 250  # how far reordering spreads events when no delay is asked for
 
@@ -28,6 +31,8 @@ class Faults:
     error_rate: float = 0
     error_after_rate: float = 0
     timeout_after_success_rate: float = 0
+    unsubscribed: tuple[str, ...] = ()
+    """Event types the endpoint is not subscribed to: neither sent nor listed as undelivered."""
 
     def delivery_delay_s(self) -> float:
         """Seconds to hold one delivery back: all alike, or at random when they are to be reordered."""
@@ -51,6 +56,8 @@ def faults_from(wish: object) -> Faults:
 
 
 def _checked(name: str, value: Any) -> Any:
+    if name == "unsubscribed":
+        return _event_types(value)
     if name == "reorder":
         if not isinstance(value, bool):
             raise BadFault("reorder must be true or false")
@@ -65,6 +72,15 @@ def _checked(name: str, value: Any) -> Any:
     if not lowest <= value <= largest:
         raise BadFault(f"{name} must be between {lowest} and {largest}")
     return value
+
+
+def _event_types(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MOST_TYPES:
+        raise BadFault(f"unsubscribed must be a list of at most {MOST_TYPES} event types")
+    if wrong := [each for each in value if not isinstance(each, str) or each not in SELECTABLE]:
+        known = ", ".join(SELECTABLE)
+        raise BadFault(f"unknown event type {str(wrong[0])[:40]!r} in unsubscribed; known are {known}")
+    return tuple(value)
 
 
 class RateLimit:
@@ -105,6 +121,9 @@ class FaultDesk:
 
     def drops(self) -> bool:
         return hits(self.faults.drop_rate)
+
+    def unsubscribed(self) -> tuple[str, ...]:
+        return self.faults.unsubscribed
 
 
 def hits(rate: float) -> bool:

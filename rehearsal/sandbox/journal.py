@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS refunds (
     amount INTEGER NOT NULL, currency TEXT NOT NULL, status TEXT NOT NULL, reason TEXT,
     metadata TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS refunds_payment ON refunds (payment);
+CREATE INDEX IF NOT EXISTS refunds_created ON refunds (created);
 
 CREATE TABLE IF NOT EXISTS disputes (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, payment TEXT NOT NULL UNIQUE,

@@ -58,7 +58,8 @@ class Sandbox:
         self._faults = FaultDesk()
         events = EventLog(self._journal)
         events.drop = self._faults.drops
-        self._account = Account(self._journal, events, "")
+        events.unsubscribed = self._faults.unsubscribed
+        self._account = Account(self._journal, events, "", webhook_url=options.webhook_url)
         self._stripe = StripeDoor(self._account, options.api_key, self._faults)
         self._controls = Controls(self._account, self._faults)
         self._pages = PayPages(self._account)

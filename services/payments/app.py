@@ -25,6 +25,7 @@ from services.payments.backfill import Backfill
 from services.payments.cancelling import Closer
 from services.payments.checkouts import CheckoutDesk
 from services.payments.foreign import OurAccount
+from services.payments.forgetting import forget_attempts
 from services.payments.handlers import HANDLERS
 from services.payments.pace import Pace
 from services.payments.processor import Processor
@@ -32,6 +33,7 @@ from services.payments.questions import Asker
 from services.payments.refunds import RefundDesk
 from services.payments.settings import PaymentsSettings
 from services.payments.stripe_processor import StripeProcessor
+from services.payments.sweep import Sweep
 from services.payments.tables import DOORS
 from services.payments.waking import wait_for
 from services.payments.webhook_log import IDS_KEPT, forget_applied, forget_texts
@@ -90,6 +92,7 @@ def compose(
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
     asker = Asker(database, stripe, clock, hold_foreign=ours.hold_foreign)
     retention = Retention(database, clock, timedelta(days=settings.stripe_events_kept_days))
+    sweep = Sweep(database, stripe, pace, clock, every_s=settings.sweep_s, grace_s=settings.sweep_grace_s)
     door = Door(
         database=database,
         store=store,
@@ -122,7 +125,8 @@ def compose(
             _sole(database, "payments.asker", asker.run),
             _sole(database, "payments.backfill", backfill.run),
             _sole(database, "payments.retention", retention.run),
-            Worker("payments.housekeeping", Housekeeping(database).run),
+            _sole(database, "payments.sweep", sweep.run),
+            Worker("payments.housekeeping", Housekeeping(database, clock).run),
         ],
         start=lambda: database.migrate(MIGRATIONS),
         close=close,
@@ -148,8 +152,9 @@ def _stripe(settings: PaymentsSettings) -> StripeProcessor:
 class Housekeeping:
     """Compares the ledger with the payments each minute, and forgets old door entries each hour."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep house until `stop`."""
@@ -161,6 +166,8 @@ class Housekeeping:
             if rounds % TIDY_EVERY == 0:
                 await inbox.forget_old(self._database)
                 await idempotency.forget_old(self._database)
+                while not stop.is_set() and await forget_attempts(self._database, self._clock.now()):
+                    await wait_for(stop, 0.1)
 
     async def audit(self) -> dict[str, int]:
         """The ledger's drift, a currency; anything but 0 is reported."""

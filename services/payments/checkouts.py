@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, cast
 
@@ -22,11 +22,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backbone.clock import Clock
 from backbone.contracts.payments import PaymentStatus
 from backbone.crash import crash_point
-from backbone.database import Database
+from backbone.database import Database, may_pass
 from backbone.money import Money
 from backbone.pace import ROUND_S
 from backbone.peer import Peer, PeerUnavailable, ask
 from services.payments.commands import read_facts, read_payments, restate
+from services.payments.halving import in_halves
 from services.payments.listings import CLOCK_SKEW, Listings
 from services.payments.pace import Pace
 from services.payments.processor import (
@@ -39,13 +40,22 @@ from services.payments.processor import (
     Unknown,
 )
 from services.payments.statements import lock_payments
+from services.payments.stripe_objects import clean
 from services.payments.tables import ATTEMPTS, DRIVES, FACTS, PAYMENTS
 from services.payments.waking import wait_for, woken_by
 
-MAX_ATTEMPTS: Final = 3
+MAX_ATTEMPTS: Final = 4
+"""One with every parameter, and one after each parameter that a checkout may be refused for."""
+
+EXPIRY: Final = "expires_at"
+WITHOUT_EXPIRY_S: Final = 600.0
+"""How long no expiry is asked for once Stripe refused one: our clock is wrong for the next tickets too."""
+
 MAX_BATCH: Final = 64
 POLL_S: Final = 0.5
 RETRY_S: Final = 1.0
+RECORD_TRIES: Final = 3
+"""How often an outcome that cannot be recorded is tried before it is quarantined."""
 
 GATHER_S: Final = ROUND_S
 FEW: Final = 4
@@ -66,6 +76,7 @@ MANY_TRIES: Final = 8
 log = structlog.get_logger()
 
 _OPENED: Final = Counter("ataa_checkouts_total", "What became of tickets.", ["outcome"])
+_QUARANTINED: Final = _OPENED.labels("quarantined")
 _UNKNOWN: Final = Gauge("ataa_checkouts_unknown", "Attempts whose outcome is not known after a first answer.")
 
 
@@ -120,6 +131,8 @@ class CheckoutDesk:
         self._listings = Listings(processor, pace, clock)
         self._admitted_at = float("-inf")
         self._outcomes: list[Outcome] = []
+        self._failed_records: dict[str, int] = {}
+        self._without_expiry_until = float("-inf")
         self._recording: asyncio.Task[None] | None = None
 
     @property
@@ -199,6 +212,7 @@ class CheckoutDesk:
         columns: tuple[ColumnElement[Any], ...] = (
             PAYMENTS.c.id, PAYMENTS.c.pledge_id, PAYMENTS.c.drive_id, PAYMENTS.c.amount, PAYMENTS.c.currency,
             PAYMENTS.c.mode, PAYMENTS.c.locale, PAYMENTS.c.attempts, DRIVES.c.slug,
+            DRIVES.c.test,
         )  # fmt: skip
         statement = (
             select(*columns)
@@ -218,27 +232,47 @@ class CheckoutDesk:
     async def _store_attempts(self, tickets: Sequence[Row[Any]], details: Mapping[str, Any]) -> list[Sent]:
         """Store an attempt a ticket, with its exact parameters; those to be carried out."""
         refused = await self._refused_before([row for row in tickets if row.attempts])
-        attempts: list[Outcome] = []
         now = self._clock.now()
-        for row in tickets:
-            sent = Sent(f"{row.id}.{row.attempts + 1}", row.id, row.attempts + 1, {}, now)
-            wish = _wish(row, details.get(row.pledge_id) or {}, now)
-            try:
-                parameters = self._processor.checkout_parameters(wish, refused.get(row.id, ()))
-            except Refused as error:
-                attempts.append(Outcome(sent, None, str(error), error.parameter))
-            else:
-                sent = Sent(sent.key, sent.payment_id, sent.n, parameters, now)
-                attempts.append(Outcome(sent, None))
+        attempts = [
+            self._attempt(row, details.get(row.pledge_id) or {}, refused.get(row.id, ()), now)
+            for row in tickets
+        ]
+        sent: list[Sent] = []
+
+        async def store(some: Sequence[Outcome]) -> None:
+            sent.extend(await self._store(some))
+
+        await in_halves(attempts, store, self._quarantine)
+        return sent
+
+    def _attempt(
+        self, row: Row[Any], details: Mapping[str, Any], without: Sequence[str], now: datetime
+    ) -> Outcome:
+        """A ticket's next attempt; with a reason where it cannot be carried out at all."""
+        sent = Sent(f"{row.id}.{row.attempts + 1}", row.id, row.attempts + 1, {}, now)
+        if asyncio.get_running_loop().time() < self._without_expiry_until:
+            without = (*without, EXPIRY)
+        try:
+            parameters = self._processor.checkout_parameters(_wish(row, details, now), without)
+        except Refused as error:
+            return Outcome(sent, None, str(error), error.parameter)
+        except Exception as error:
+            # It would end the worker, again at each start, and no ticket behind it would have its turn.
+            log.exception("checkouts.no_parameters", payment=row.id, error=type(error).__name__)
+            return Outcome(sent, None, f"{type(error).__name__}: {error}"[:500])
+        return Outcome(replace(sent, parameters=parameters), None)
+
+    async def _store(self, attempts: Sequence[Outcome]) -> list[Sent]:
+        """Store attempts whose tickets still wait, in one transaction; those to be carried out."""
         async with self._database.transaction() as session:
-            still = await _take_tickets(session, [row.id for row in tickets])
+            still = await _take_tickets(session, [each.sent.payment_id for each in attempts])
             stored = [each for each in attempts if each.sent.payment_id in still]
             await _insert_attempts(session, stored)
             if failed := [each.sent.payment_id for each in stored if each.reason is not None]:
                 await session.execute(
                     update(PAYMENTS).where(PAYMENTS.c.id.in_(failed)).values(checkout="failed")
                 )
-                await _lapse(session, PAYMENTS.c.id.in_(failed), now)
+                await _lapse(session, PAYMENTS.c.id.in_(failed), self._clock.now())
         for each in stored:
             if each.reason is not None:
                 _give_up(each)
@@ -281,19 +315,83 @@ class CheckoutDesk:
             self._recording = asyncio.create_task(self._record_outcomes())
 
     async def _record_outcomes(self) -> None:
-        """Record outcomes together; a database that is away is waited for, as nobody else knows them."""
+        """Record outcomes together; an unavailable database is waited for, as nobody else knows them."""
         try:
             while self._outcomes:
                 await asyncio.sleep(GATHER_S if len(self._tasks) > FEW else 0)
                 batch, self._outcomes = self._outcomes, []
-                try:
-                    await self._commit(batch)
-                except Exception as error:
-                    log.exception("checkouts.outcomes_not_recorded", error=type(error).__name__)
-                    self._outcomes = batch + self._outcomes
+                left = await self._record(batch)
+                if left:
+                    self._outcomes = left + self._outcomes
                     await asyncio.sleep(RETRY_S)
         finally:
             self._recording = None
+
+    async def _record(self, batch: Sequence[Outcome]) -> list[Outcome]:
+        """Record a batch; those to be tried again. One that fails by itself does not hold up the others."""
+        left = {each.sent.key: each for each in batch}
+
+        async def commit(some: Sequence[Outcome]) -> None:
+            await self._commit(some)
+            for each in some:
+                del left[each.sent.key]
+                self._failed_records.pop(each.sent.key, None)
+
+        async def note(outcome: Outcome, error: Exception) -> None:
+            key = outcome.sent.key
+            tries = self._failed_records[key] = self._failed_records.get(key, 0) + 1
+            if tries >= RECORD_TRIES:
+                await self._quarantine(outcome, error)
+                del left[key], self._failed_records[key]
+
+        try:
+            await in_halves(batch, commit, note)
+        except Exception as error:
+            log.exception("checkouts.outcomes_not_recorded", error=type(error).__name__)
+        return list(left.values())
+
+    async def _quarantine(self, outcome: Outcome, error: Exception) -> None:
+        """Put aside an attempt that no transaction takes, and let its pledge lapse; reported, never silent.
+
+        Where the payment cannot be restated either, the attempt alone is marked, and the payment stays
+        as it is for a person. Money that arrives all the same counts. Raises what may pass.
+        """
+        cause = getattr(error, "orig", None) or error  # without the statement, which holds the checkout
+        reason = clean(f"{type(error).__name__}: {cause}"[:500]) or ""
+        _QUARANTINED.inc()
+        log.error(
+            "checkouts.quarantined",
+            payment=outcome.sent.payment_id,
+            attempt=outcome.sent.key,
+            session=outcome.opened and outcome.opened.session_id,
+            reason=reason,
+        )
+        for lapse in (True, False):
+            try:
+                await self._mark_quarantined(outcome, reason, lapse=lapse)
+            except Exception as again:
+                if may_pass(again):
+                    raise
+                log.exception("checkouts.quarantine_failed", payment=outcome.sent.payment_id, lapse=lapse)
+            else:
+                return
+
+    async def _mark_quarantined(self, outcome: Outcome, reason: str, *, lapse: bool) -> None:
+        now, payment = self._clock.now(), outcome.sent.payment_id
+        async with self._database.transaction() as session:
+            await lock_payments(session, [payment])
+            await session.execute(
+                update(ATTEMPTS)
+                .where(ATTEMPTS.c.key == outcome.sent.key)
+                .values(state="quarantined", reason=reason, done_at=now)
+            )
+            await session.execute(
+                update(PAYMENTS)
+                .where(PAYMENTS.c.id == payment, PAYMENTS.c.checkout.in_(("waiting", "opening")))
+                .values(checkout="failed")
+            )
+            if lapse:
+                await _lapse(session, and_(PAYMENTS.c.id == payment, PAYMENTS.c.checkout == "failed"), now)
 
     async def _until_known(self, sent: Sent) -> Outcome:
         tries = 0
@@ -304,6 +402,8 @@ class CheckoutDesk:
                     crash_point("payments.checkout.before_call")
                     return Outcome(sent, await self._processor.open_checkout(sent.key, sent.parameters))
             except Refused as error:
+                if error.parameter == EXPIRY:
+                    self._leave_out_expiry(str(error))
                 return Outcome(sent, None, str(error), error.parameter)
             except TooFast:
                 self._pace.slow_down()
@@ -321,6 +421,13 @@ class CheckoutDesk:
                     return await self._listed_outcome(sent)
                 await asyncio.sleep(min(FIRST_PAUSE_S * 2**tries, LONGEST_PAUSE_S))
         return await self._listed_outcome(sent)
+
+    def _leave_out_expiry(self, reason: str) -> None:
+        """Ask for no expiry for a while: Stripe's clock and ours differ, and each ticket would be refused."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._without_expiry_until:
+            log.warning("checkouts.expiry_refused", reason=reason, advice="compare this machine's clock")
+        self._without_expiry_until = now + WITHOUT_EXPIRY_S
 
     async def _listed_outcome(self, sent: Sent) -> Outcome:
         """Wait for a listing to say what became of an attempt."""
@@ -391,6 +498,7 @@ def _wish(row: Row[Any], details: Mapping[str, Any], now: datetime) -> CheckoutW
         email=details.get("email"),
         locale=details.get("locale") or row.locale,
         made_at=now,
+        test=bool(details.get("test") or row.test),
     )
 
 
@@ -421,7 +529,7 @@ async def _insert_attempts(session: AsyncSession, attempts: Sequence[Outcome]) -
         {"key": each.sent.key, "payment_id": each.sent.payment_id, "n": each.sent.n,
          "state": "sent" if each.reason is None else "failed",
          "parameters": json.dumps(each.sent.parameters), "refused": each.refused, "reason": each.reason,
-         "made_at": each.sent.made_at}
+         "made_at": each.sent.made_at, "done_at": None if each.reason is None else each.sent.made_at}
         for each in attempts
     ]  # fmt: skip
     await session.execute(insert(ATTEMPTS), rows)

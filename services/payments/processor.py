@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from backbone.money import Money
-from services.payments.domain import Finding
+from services.payments.domain import FactKind, Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class CheckoutWish:
     email: str | None
     locale: str | None
     made_at: datetime
+    test: bool = False
+    """Whether it is a gift to a test drive: no real card may be charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,36 @@ class Foreign:
     """Its capture; None where it was not captured."""
 
 
+@dataclass(frozen=True, slots=True)
+class ListedFact:
+    """A fact as a listing shows it: `ours` where its payment intent carries our metadata.
+
+    `capture` is what that intent itself says, where the listing shows it and it is ours and paid.
+    """
+
+    finding: Finding
+    capture: Finding | None
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFacts:
+    """One page of facts; `unreadable` says what of ours could not be read, `after` where the next begins."""
+
+    facts: Sequence[ListedFact]
+    unreadable: Sequence[str]
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEndpoint:
+    """Where the processor sends events, and which (`*`: all)."""
+
+    url: str
+    enabled: bool
+    types: frozenset[str]
+
+
 class ProcessorError(Exception):
     """A call that did not answer with what was asked for."""
 
@@ -105,7 +137,8 @@ class Processor(Protocol):
         """The exact parameters that open this checkout, to be stored and sent verbatim.
 
         `without` names parameters refused before; raises `Refused` for what cannot be sent at all
-        (an amount the processor does not take, a parameter that cannot be left out).
+        (an amount the processor does not take, a parameter that cannot be left out, a test drive's gift
+        where real cards are charged).
         """
         ...
 
@@ -152,6 +185,20 @@ class Processor(Protocol):
         self, since: datetime, after: str | None
     ) -> tuple[list[StoredEvent], str | None]:
         """One page of the events since `since` that no delivery succeeded for, and where the next begins."""
+        ...
+
+    async def list_facts(
+        self, kind: FactKind, since: datetime, until: datetime, after: str | None
+    ) -> ListedFacts:
+        """One page of the captures, refunds or disputes created from `since` to `until`, newest first."""
+        ...
+
+    async def read_fact(self, kind: FactKind, fact_id: str) -> ListedFact | None:
+        """A refund or dispute as it is now; None where it is not known or not readable."""
+        ...
+
+    async def list_webhook_endpoints(self) -> list[WebhookEndpoint]:
+        """Where events are sent (the first thousand); `Unavailable` where the key may not read it."""
         ...
 
     async def close(self) -> None:

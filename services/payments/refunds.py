@@ -21,13 +21,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backbone import ids
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database import Database
+from backbone.database import Database, may_pass
 from backbone.idempotency import Key, claim, settle
 from backbone.money import Money, as_json
 from backbone.problems import Conflict, Forbidden, Invalid, NotFound
 from services.payments.commands import PaymentRow, read_facts, read_payments, record
 from services.payments.domain import Finding, RefundRank
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
+from services.payments.stripe_objects import clean
 from services.payments.tables import DRIVES, FACTS, PAYMENTS, REFUNDS
 from services.payments.waking import wait_for
 
@@ -220,10 +221,13 @@ class RefundDesk:
     async def _later(self, reserved: Reserved, reason: str, *, new_key: bool = False) -> tuple[int, bytes]:
         """Leave a refund to the retries; whoever asked is told that it is pending."""
         tries = reserved.tries + 1
-        pause = timedelta(seconds=min(0.5 * 2.0 ** min(tries, 10), LONGEST_PAUSE_S))
         log.warning("refund.unknown", refund=reserved.id, tries=tries, reason=reason)
         async with self._database.transaction() as session:
-            values = {"tries": tries, "reason": reason[:2000], "next_try_at": self._clock.now() + pause}
+            values = {
+                "tries": tries,
+                "reason": reason[:2000],
+                "next_try_at": self._clock.now() + _pause(tries),
+            }
             if new_key:
                 # A key's age counts from its own beginning: one of before would never be sent.
                 values |= {"n": reserved.n + 1, "made_at": self._clock.now()}
@@ -268,11 +272,26 @@ class RefundDesk:
         async with self._database.reading() as session:
             rows = (await session.execute(due)).all()
         for row in rows:
-            if row.state == "unsent":
-                await self._send(_reserved(row))
-            else:
-                await self._answer_late(row)
+            try:
+                await (self._send(_reserved(row)) if row.state == "unsent" else self._answer_late(row))
+            except Exception as error:
+                if may_pass(error):
+                    raise
+                # It would end the worker, again at each start, and no refund behind it would be sent.
+                log.exception("refund.failed", refund=row.id, error=type(error).__name__)
+                await self._postpone(row, error)
         return len(rows)
+
+    async def _postpone(self, row: Row[Any], error: Exception) -> None:
+        """Put a refund that cannot be recorded behind the others; it is tried each minute at last."""
+        tries = row.tries + 1
+        reason = clean(f"{type(error).__name__}: {getattr(error, 'orig', None) or error}"[:2000])
+        async with self._database.transaction() as session:
+            await session.execute(
+                update(REFUNDS)
+                .where(REFUNDS.c.id == row.id)
+                .values(tries=tries, reason=reason, next_try_at=self._clock.now() + _pause(tries))
+            )
 
     async def _answer_late(self, row: Row[Any]) -> None:
         async with self._database.transaction() as session:
@@ -285,6 +304,10 @@ def _reserved(row: Row[Any]) -> Reserved:
         row.id, row.payment_id, row.intent, Money(row.units, row.currency), json.loads(row.parameters), row.n,
         row.tries, Key(row.scope, row.key), row.made_at,
     )  # fmt: skip
+
+
+def _pause(tries: int) -> timedelta:
+    return timedelta(seconds=min(0.5 * 2.0 ** min(tries, 10), LONGEST_PAUSE_S))
 
 
 def _row(reserved: Reserved) -> Any:

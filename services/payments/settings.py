@@ -8,10 +8,14 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from backbone.settings import DatabaseUrl, HttpUrl, Listed, Settings
+from backbone.stripe_keys import StripeMode, is_live
 
 SANDBOX_BACKFILL_S = 5.0
 STRIPE_BACKFILL_S = 60.0
+SANDBOX_SWEEP_S = 10.0
+STRIPE_SWEEP_S = 300.0
 STRIPE_RATE_PER_S = 20.0
+SHORTEST_CHECKOUT_S = 1_800
 
 
 class PaymentsSettings(Settings):
@@ -35,6 +39,10 @@ class PaymentsSettings(Settings):
     )
     stripe_api_base: str = Field("", description="Stripe's address, or the sandbox's; empty: Stripe itself.")
     stripe_api_key: SecretStr = Field(SecretStr(""), description="Stripe's secret key.")
+    stripe_mode: StripeMode = Field(
+        "",
+        description="live or test: whether Stripe's key moves real money. Pledges needs it if it has no key.",
+    )
     stripe_webhook_secrets: Listed = Field(
         default_factory=list,
         description="Secrets that sign Stripe's webhooks, comma-separated, two while one is rotated.",
@@ -69,8 +77,16 @@ class PaymentsSettings(Settings):
         ge=1,
         description="Days the text of Stripe's applied events is kept; their ids are kept at least 35.",
     )
+    stripe_sweep_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds between sweeps of Stripe's lists. Default 300, 10 against the sandbox.",
+    )
     checkout_expires_s: int = Field(
-        86_340, ge=1, le=86_400, description="How long a checkout stays open (Stripe: half an hour to a day)."
+        86_340,
+        ge=1,
+        le=86_400,
+        description="How long a checkout stays open: 1800 to 86400; the sandbox takes less.",
     )
 
     @field_validator("stripe_webhook_secrets")
@@ -80,6 +96,26 @@ class PaymentsSettings(Settings):
         if key is not None and key.get_secret_value() and not secrets:
             raise ValueError("a Stripe key is set without a webhook secret; set ATAA_STRIPE_WEBHOOK_SECRETS")
         return secrets
+
+    @field_validator("stripe_mode")
+    @classmethod
+    def _mode_of_key(cls, mode: str, info: ValidationInfo) -> str:
+        key: SecretStr | None = info.data.get("stripe_api_key")
+        secret = key.get_secret_value() if key is not None else ""
+        if mode and secret and (mode == "live") is not is_live(secret):
+            raise ValueError(f"is {mode}, but ATAA_STRIPE_API_KEY is a key of the other mode")
+        return mode
+
+    @field_validator("checkout_expires_s")
+    @classmethod
+    def _as_long_as_stripe_allows(cls, seconds: int, info: ValidationInfo) -> int:
+        """Stripe takes 30 minutes to 24 hours (docs.stripe.com/api/checkout/sessions/create, expires_at)."""
+        key: SecretStr | None = info.data.get("stripe_api_key")
+        secret = key.get_secret_value() if key is not None else ""
+        is_stripe = bool(secret) and (is_live(secret) or not info.data.get("stripe_api_base"))
+        if is_stripe and seconds < SHORTEST_CHECKOUT_S:
+            raise ValueError(f"must be at least {SHORTEST_CHECKOUT_S}: Stripe ends no checkout earlier")
+        return seconds
 
     @field_validator("stripe_api_base", "public_url")
     @classmethod
@@ -116,6 +152,16 @@ class PaymentsSettings(Settings):
         return self.stripe_backfill_s or (SANDBOX_BACKFILL_S if self.stripe_api_base else STRIPE_BACKFILL_S)
 
     @property
+    def sweep_s(self) -> float:
+        """Pause between two sweeps of Stripe's lists."""
+        return self.stripe_sweep_s or (SANDBOX_SWEEP_S if self.stripe_api_base else STRIPE_SWEEP_S)
+
+    @property
+    def sweep_grace_s(self) -> float:
+        """How old an object must be before the sweep compares it: its webhooks come first."""
+        return 2.0 if self.stripe_api_base else 300.0
+
+    @property
     def livemode(self) -> bool:
         """Whether the key is one for real money."""
-        return self.stripe_api_key.get_secret_value().startswith(("sk_live_", "rk_live_"))
+        return is_live(self.stripe_api_key.get_secret_value())

@@ -1,7 +1,4 @@
-"""Stripe's objects and events as facts, and Stripe's minor units (docs.stripe.com/currencies).
-
-Stripe gives ISK and UGX two digits, takes MGA without any, and refuses three-digit currencies
-whose last digit is not 0.
+"""Stripe's objects and events as facts; amounts are converted by `backbone.stripe_amounts`.
 
 A refund or dispute is never set aside because of a value this version does not know: an unknown
 status, case type or currency is read as what may have taken the money, and marked (domain.Doubt).
@@ -15,17 +12,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypedDict
 
 from backbone.money import MoneyError, digits
+from backbone.stripe_amounts import from_stripe, rounded_up
 from services.payments.domain import MIXED, CaptureRank, DisputeRank, FactKind, Finding, RefundRank
 from services.payments.processor import StoredEvent
-
-LARGEST: Final = 99_999_999
-"""Stripe takes at most eight digits."""
-
-ZERO_DECIMAL: Final = frozenset(
-    ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF")
-)
-SCALE: Final = (1, 10, 100, 1_000, 10_000)
-THREE_DECIMAL: Final = frozenset(("BHD", "JOD", "KWD", "OMR", "TND"))
 
 REFUND_RANKS: Final[Mapping[str, RefundRank]] = {
     "pending": RefundRank.PENDING,
@@ -61,39 +50,8 @@ NOT_TOLD: Final = -1
 """Stands for a sum of refunds that cannot be read: it is no sum of ours, so the refunds are listed."""
 
 
-class NotTaken(MoneyError):
-    """An amount Stripe does not take; the text says why."""
-
-
 class Unreadable(ValueError):
     """A Stripe object without a field it must have, or with one that is not known."""
-
-
-def to_stripe(units: int, currency: str) -> int:
-    """ISO minor units as Stripe counts them; raises `NotTaken`."""
-    counted, rest = divmod(units * SCALE[stripe_digits(currency)], SCALE[digits(currency)])
-    if rest:
-        raise NotTaken(f"{currency} is charged in whole units")
-    if currency in THREE_DECIMAL and counted % 10:
-        raise NotTaken(f"the last digit of an amount in {currency} must be 0")
-    if counted > LARGEST:
-        raise NotTaken("more than Stripe takes at once")
-    return counted
-
-
-def from_stripe(units: int, currency: str) -> int:
-    """Stripe's minor units as ISO counts them; raises `NotTaken` where ISO has no such fraction."""
-    counted, rest = divmod(units * SCALE[digits(currency)], SCALE[stripe_digits(currency)])
-    if rest:
-        raise NotTaken(f"{units} of Stripe's units are no whole amount of {currency}")
-    return counted
-
-
-def stripe_digits(currency: str) -> int:
-    """How many digits after the point Stripe counts in."""
-    if currency in ZERO_DECIMAL:
-        return 0
-    return 3 if currency in THREE_DECIMAL else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +195,9 @@ def _at_stake(thing: Mapping[str, Any]) -> tuple[int, str]:
     """
     currency: str = thing["currency"].upper()
     try:
-        scale = SCALE[digits(currency)]
+        return rounded_up(thing["amount"], currency), currency
     except MoneyError:
         return int(thing["amount"]), currency
-    return -(-thing["amount"] * scale // SCALE[stripe_digits(currency)]), currency
 
 
 def _balance(dispute: Mapping[str, Any]) -> tuple[int | None, int | None, str | None]:

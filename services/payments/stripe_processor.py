@@ -20,12 +20,16 @@ from prometheus_client import Counter
 
 from backbone.database import microseconds
 from backbone.money import Money
-from services.payments.domain import Finding
+from backbone.stripe_amounts import NotTaken, to_stripe
+from backbone.stripe_keys import is_live
+from services.payments.domain import FactKind, Finding
 from services.payments.foreign import is_marked
 from services.payments.processor import (
     CheckoutWish,
     Foreign,
     ListedCheckout,
+    ListedFact,
+    ListedFacts,
     OpenedCheckout,
     ProcessorError,
     Refused,
@@ -33,16 +37,16 @@ from services.payments.processor import (
     TooFast,
     Unavailable,
     Unknown,
+    WebhookEndpoint,
 )
+from services.payments.stripe_lists import EXPANDED, PATHS, listed
 from services.payments.stripe_objects import (
-    NotTaken,
     dispute_finding,
     intent_capture,
     moment_of,
     ours,
     refund_finding,
     stored,
-    to_stripe,
 )
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -59,8 +63,12 @@ LOCALES: Final = frozenset(
 )  # fmt: skip
 """Languages of Stripe's page (docs.stripe.com/js/appendix/supported_locales); Arabic is not among them."""
 
-OPTIONAL: Final = frozenset(("customer_email", "locale", "success_url", "return_url"))
-"""Parameters a checkout can do without, or with our own page in their place."""
+OPTIONAL: Final = frozenset(("customer_email", "locale", "success_url", "return_url", "expires_at"))
+"""Parameters a checkout can do without, or with our own page in their place.
+
+Without `expires_at` a session stays open for 24 hours by Stripe's clock
+(https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at).
+"""
 
 _REQUESTS: Final = Counter("ataa_stripe_requests_total", "Calls to Stripe.", ["endpoint", "outcome"])
 
@@ -117,7 +125,9 @@ class StripeProcessor:
         self._client = self._session = None
 
     def checkout_parameters(self, wish: CheckoutWish, without: Sequence[str] = ()) -> dict[str, Any]:
-        """See `Processor.checkout_parameters`; the session lives for `expires_s`."""
+        """See `Processor.checkout_parameters`; the session lives for `expires_s` by our clock."""
+        if wish.test and is_live(self._key):
+            raise Refused("a test drive must not charge real cards; Stripe's key is a live one")
         if unavoidable := [name for name in without if name not in OPTIONAL]:
             raise Refused(f"Stripe refused {unavoidable[0]}", unavoidable[0])
         metadata = {
@@ -138,9 +148,10 @@ class StripeProcessor:
             "metadata": metadata,
             "payment_intent_data": {"metadata": metadata},
             "line_items": [{"price_data": price, "quantity": 1}],
-            "expires_at": microseconds(wish.made_at) // 1_000_000 + self._expires_s,
             **self._addresses(wish, without),
         }
+        if "expires_at" not in without:
+            parameters["expires_at"] = microseconds(wish.made_at) // 1_000_000 + self._expires_s
         if wish.email and "customer_email" not in without:
             parameters["customer_email"] = wish.email
         if "locale" not in without:
@@ -209,11 +220,8 @@ class StripeProcessor:
 
     async def list_disputes(self, intent: str) -> list[Finding]:
         """See `Processor.list_disputes`; a payment has at most a few."""
-        query = {"payment_intent": intent, "limit": PAGE}
-        answer = await self._respond("get", "/v1/disputes", query)
+        listed, _, told_at = await self._page_told("/v1/disputes", {"payment_intent": intent}, None)
         with _readable():
-            told_at = _told_at(answer.headers)
-            listed: list[dict[str, Any]] = answer.data["data"]
             found = [dispute_finding(each, told_at) for each in listed]
         return [each for each in found if each is not None]
 
@@ -244,14 +252,51 @@ class StripeProcessor:
         with _readable():
             return [stored(each, json.dumps(each).encode()) for each in found], following
 
+    async def list_facts(
+        self, kind: FactKind, since: datetime, until: datetime, after: str | None
+    ) -> ListedFacts:
+        """See `Processor.list_facts`."""
+        query = {"created": {"gte": _seconds(since), "lte": _seconds(until)}, **EXPANDED[kind]}
+        found, following, told_at = await self._page_told(PATHS[kind], query, after)
+        return listed(kind, found, following, told_at)
+
+    async def read_fact(self, kind: FactKind, fact_id: str) -> ListedFact | None:
+        """See `Processor.read_fact`."""
+        try:
+            answer = await self._respond("get", f"{PATHS[kind]}/{fact_id}", {"expand": ["payment_intent"]})
+        except Refused:
+            return None
+        return next(iter(listed(kind, [answer.data], None, _told_at(answer.headers)).facts), None)
+
+    async def list_webhook_endpoints(self) -> list[WebhookEndpoint]:
+        """See `Processor.list_webhook_endpoints`."""
+        endpoints: list[WebhookEndpoint] = []
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            found, after = await self._page("/v1/webhook_endpoints", {}, after)
+            with _readable():
+                endpoints += [_endpoint(each) for each in found]
+            if after is None:
+                break
+        return endpoints
+
     async def _page(
         self, path: str, query: Mapping[str, Any], after: str | None
     ) -> tuple[list[dict[str, Any]], str | None]:
         """One page of a list, newest first, and the id that leads to the next."""
+        found, following, _ = await self._page_told(path, query, after)
+        return found, following
+
+    async def _page_told(
+        self, path: str, query: Mapping[str, Any], after: str | None
+    ) -> tuple[list[dict[str, Any]], str | None, datetime]:
+        """The same, and when Stripe answered."""
         cursor = {"starting_after": after} if after else {}
-        answer = await self._call("get", path, {**query, **cursor, "limit": PAGE})
-        found: list[dict[str, Any]] = answer["data"]
-        return found, found[-1]["id"] if answer["has_more"] and found else None
+        answer = await self._respond("get", path, {**query, **cursor, "limit": PAGE})
+        with _readable():
+            found: list[dict[str, Any]] = answer.data["data"]
+            following = found[-1]["id"] if answer.data["has_more"] and found else None
+            return found, following, _told_at(answer.headers)
 
     async def _call(self, method: str, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """One request's answer; raises `ProcessorError` and nothing else."""
@@ -318,6 +363,10 @@ def _opened(session: Mapping[str, Any]) -> OpenedCheckout:
     return OpenedCheckout(
         session["id"], session.get("url"), session.get("client_secret"), moment_of(session["expires_at"])
     )
+
+
+def _endpoint(thing: Mapping[str, Any]) -> WebhookEndpoint:
+    return WebhookEndpoint(thing["url"], thing["status"] == "enabled", frozenset(thing["enabled_events"]))
 
 
 def _taken(amount: Money) -> int:

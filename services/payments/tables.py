@@ -19,6 +19,10 @@ IGNORED: Final = 3
 """What became of a stored webhook: it could not be applied so far (SET_ASIDE), or is not for us (IGNORED)."""
 
 
+OPEN_FACTS: Final = "(kind = 'refund' AND rank = 1) OR (kind = 'dispute' AND rank = 2)"
+"""Refunds that are pending and disputes not closed: what Stripe may still change (see domain.py)."""
+
+
 class Table(SQLModel, registry=registry()):
     """A row of payments' own database."""
 
@@ -101,12 +105,15 @@ class Payment(Table, table=True):
 class Attempt(Table, table=True):
     """One try to open a checkout, stored before the call; `key` is its idempotency key.
 
-    `state` is sent (the outcome is not known) → opened | failed; `parameters` are resent verbatim,
-    `refused` names the one that Stripe did not take.
+    `state` is sent (the outcome is not known) → opened | failed | quarantined (no transaction took its
+    outcome); `parameters` are resent verbatim, `refused` names the one that Stripe did not take.
     """
 
     __tablename__ = "attempts"
-    __table_args__ = (Index("attempts_sent", "key", **_where("state = 'sent'")),)
+    __table_args__ = (
+        Index("attempts_sent", "key", **_where("state = 'sent'")),
+        Index("attempts_done", "done_at", **_where("done_at IS NOT NULL")),
+    )
 
     key: str = Field(primary_key=True)
     payment_id: str
@@ -164,6 +171,7 @@ class Fact(Table, table=True):
         Index("facts_orphaned", "heard_at", **_where("payment_id IS NULL")),
         Index("facts_unplaced", "intent", **_where("payment_id IS NULL AND intent IS NOT NULL")),
         Index("facts_in_doubt", "doubt", **_where("doubt IS NOT NULL")),
+        Index("facts_open", "id", **_where(OPEN_FACTS)),
     )
 
     id: str = Field(primary_key=True)
@@ -259,6 +267,23 @@ class Lane(Table, table=True):
     resume_after: str | None
 
 
+class Sweep(Table, table=True):
+    """How far a sweep of Stripe's lists has come.
+
+    One is under way where `until` is set: it lists what was created from `since` to `until`, and goes on
+    behind the object `after`. Everything created up to `swept_to` was compared.
+    """
+
+    __tablename__ = "sweeps"
+
+    name: str = Field(primary_key=True)
+    since: datetime | None = Field(sa_type=Utc)
+    until: datetime | None = Field(sa_type=Utc)
+    after: str | None
+    swept_to: datetime | None = Field(sa_type=Utc)
+    begun_at: datetime = Field(sa_type=Utc)
+
+
 def table_of(row: type[Table]) -> SqlTable:
     """The SQLAlchemy table behind a row class, for multi-row statements."""
     return cast(SqlTable, row.__table__)  # type: ignore[attr-defined]
@@ -273,3 +298,4 @@ REFUNDS: Final = table_of(Refund)
 QUESTIONS: Final = table_of(Question)
 POSTINGS: Final = table_of(Posting)
 LANES: Final = table_of(Lane)
+SWEEPS: Final = table_of(Sweep)

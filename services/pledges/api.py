@@ -33,6 +33,7 @@ from services.pledges.domain import (
     FieldFixed,
     IllegalMove,
     NotOpen,
+    RealMoneyOnTestDrive,
     SlugTaken,
 )
 from services.pledges.intake import Intake, MakePledge
@@ -179,7 +180,15 @@ def install(app: FastAPI, door: Door) -> None:
         status_code=201,
         response_model=PledgeView,
         responses=_problems(
-            KeyMissing, Unauthorized, Forbidden, NotFound, DriveClosed, DrivePaused, AmountTooLarge, KeyReused
+            KeyMissing,
+            Unauthorized,
+            Forbidden,
+            NotFound,
+            DriveClosed,
+            DrivePaused,
+            RealMoneyOnTestDrive,
+            AmountTooLarge,
+            KeyReused,
         ),
         route_class_override=answered_by(door.make_pledge_quickly),
     )

@@ -37,7 +37,7 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     database = Database(settings.database_url(), DOORS, synchronous=settings.database_synchronous)
     secrets = Secrets(secret)
     reader = Reader(database, secrets)
-    intake = Intake(database, secrets, clock)
+    intake = Intake(database, secrets, clock, moves_real_money=settings.moves_real_money)
     consumer = Consumer("pledges", bus, ["payments"], HANDLERS, database)
     app = new_app("pledges", settings.internal_secret.get_secret_value())
     api.install(app, api.Door(intake, Drives(database, clock), Pledges(database, secrets), reader))

@@ -30,6 +30,10 @@ class DrivePaused(Conflict):
     slug, title = "drive-paused", "The drive is paused"
 
 
+class RealMoneyOnTestDrive(Conflict):
+    slug, title = "test-drive-needs-test-mode", "A test drive takes no real money"
+
+
 class SlugTaken(Conflict):
     slug, title = "slug-taken", "This slug is taken"
 
@@ -102,6 +106,12 @@ def check_takes_pledges(state: str) -> None:
         raise DrivePaused("It goes on later.")
     if state != LIVE:
         raise DriveClosed("It is not open yet." if state == DRAFT else "It is over.")
+
+
+def check_charges(test: bool, moves_real_money: bool) -> None:
+    """Raises `RealMoneyOnTestDrive` where a pledge to a test drive would charge a real card."""
+    if test and moves_real_money:
+        raise RealMoneyOnTestDrive("Stripe's key is a live one: use a test key or the sandbox.")
 
 
 _UNPAID: Final = frozenset({PledgeStatus.OPEN, PledgeStatus.LAPSED})

@@ -30,7 +30,13 @@ from backbone.money import Money, as_json
 from backbone.outbox import announce_in
 from backbone.problems import Forbidden, NotFound, Problem
 from services.pledges.approval import displayed, normal
-from services.pledges.domain import Secrets, check_amount, check_takes_pledges, unknown_creator
+from services.pledges.domain import (
+    Secrets,
+    check_amount,
+    check_charges,
+    check_takes_pledges,
+    unknown_creator,
+)
 from services.pledges.tables import CREATORS, DONORS, DRIVES, PLEDGES, WORDS
 from services.pledges.views import as_bytes
 from services.pledges.wishes import PledgeWish
@@ -113,18 +119,21 @@ _Answer = Promised | Exception
 class Intake:
     """Makes pledges; `submit` one at a time, many at once."""
 
-    def __init__(self, database: Database, secrets: Secrets, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, secrets: Secrets, clock: Clock, *, moves_real_money: bool = False
+    ) -> None:
         self._database = database
         self._secrets = secrets
         self._clock = clock
+        self._moves_real_money = moves_real_money
         self._creators: dict[tuple[str, str], CreatorId] = {}
         self._door: GroupCommit[MakePledge, Promised] = GroupCommit(self._commit)
 
     async def submit(self, command: MakePledge) -> Promised:
         """The pledge's reply, once it is stored.
 
-        Raises NotFound, Forbidden, DriveClosed, DrivePaused, Invalid, AmountTooLarge, KeyReused or
-        Overloaded; then nothing is stored.
+        Raises NotFound, Forbidden, DriveClosed, DrivePaused, RealMoneyOnTestDrive, Invalid,
+        AmountTooLarge, KeyReused or Overloaded; then nothing is stored.
         """
         return await self._door.submit(command)
 
@@ -216,6 +225,7 @@ class Intake:
             if command.test_key and not drive.test:
                 raise Forbidden("A test key works on test drives only.")
             check_takes_pledges(drive.state)
+            check_charges(drive.test, self._moves_real_money)
             check_amount(amount, drive.currency)
         except Problem as problem:
             return problem

@@ -138,6 +138,7 @@ class Reader:
                 "title": text_in(row.title, row.locale),
                 "slug": row.slug,
                 "drive_state": row.state,
+                "test": row.test,
             }
             for row in await self._all(_with_drive_and_words(ids))
         }
@@ -202,7 +203,7 @@ def _with_drive_and_words(ids: Sequence[str]) -> Select[Any]:
     return (
         select(
             pledge.id, pledge.amount, pledge.currency, pledge.return_url, pledge.locale,
-            drive.title, drive.slug, drive.state, words.name, words.email,
+            drive.title, drive.slug, drive.state, drive.test, words.name, words.email,
         )
         .join(DRIVES, drive.id == pledge.drive_id)
         .outerjoin(WORDS, words.pledge_id == pledge.id)

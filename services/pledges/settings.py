@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr
 
 from backbone.database import Synchronous
 from backbone.settings import DatabaseUrl, Settings
+from backbone.stripe_keys import StripeMode, is_live
 
 
 class PledgesSettings(Settings):
@@ -24,6 +25,17 @@ class PledgesSettings(Settings):
         SecretStr(""),
         description="Makes pledges' tokens and knows donors by e-mail; must stay the same for ever.",
     )
+
+    stripe_mode: StripeMode = Field(
+        "",
+        description="live or test: whether Stripe's key moves real money. Pledges needs it if it has no key.",
+    )
+    stripe_api_key: SecretStr = Field(SecretStr(""), description="Stripe's secret key.")
+
+    @property
+    def moves_real_money(self) -> bool:
+        """Whether a pledge's checkout charges real cards: a test drive then takes no pledges."""
+        return self.stripe_mode == "live" or is_live(self.stripe_api_key.get_secret_value())
 
     def database_url(self) -> str:
         """Where pledges keeps what it owns."""

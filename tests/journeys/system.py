@@ -77,6 +77,7 @@ class System:
             "ATAA_STRIPE_API_KEY": STRIPE_KEY,
             "ATAA_STRIPE_WEBHOOK_SECRETS": WEBHOOK_SECRET,
             "ATAA_STRIPE_BACKFILL_S": "1",
+            "ATAA_STRIPE_SWEEP_S": "1",
             "ATAA_ADMIN_KEY": ADMIN_KEY,
             **self.settings,
         }

@@ -25,6 +25,8 @@ POINTS = [
     "payments.outbox.after_ack:2",
     "payments.refunds.after_reserve:1",
     "payments.refunds.after_send:1",
+    "payments.sweep.before_commit:1",
+    "payments.sweep.after_record:4",
     "leaderboard.consumer.before_commit:4",
     "leaderboard.consumer.after_commit:4",
     "leaderboard.outbox.after_ack:3",

@@ -20,6 +20,7 @@ from backbone import ids
 from backbone.bus import Message
 from backbone.bus_sqlite import SqliteBus
 from backbone.caller import InternalDep, Mode, sign_caller
+from backbone.clock import Clock
 from backbone.contracts import (
     DriveChanged,
     DriveState,
@@ -219,7 +220,9 @@ def _net(books: Mapping[str, str]) -> str:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, port: int = 0, **settings: Any) -> AsyncIterator[Stage]:
+async def running(
+    folder: Path, *, port: int = 0, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[Stage]:
     """Payments with its workers, its door on a free port, and a sandbox that knows the door."""
     door = listen("127.0.0.1", port, "a test's port")
     url = f"http://127.0.0.1:{door.getsockname()[1]}"
@@ -237,7 +240,7 @@ async def running(folder: Path, *, port: int = 0, **settings: Any) -> AsyncItera
         }
         bus = SqliteBus(folder / "bus.db", synchronous="OFF")
         pledges = Pledges()
-        service = compose(PaymentsSettings(**given | settings), bus, InProcessPeer(pledges.app))
+        service = compose(PaymentsSettings(**given | settings), bus, InProcessPeer(pledges.app), clock=clock)
         stage = Stage(service, bus, pledges, http, url, sandbox.base_url)
         await service.start()
         stop = asyncio.Event()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from pydantic import SecretStr
+from sqlalchemy import Row, select
 
 from backbone.contracts import PledgeMade
 from backbone.database import Database
+from backbone.money import decimal_string
 from services.payments.tables import ATTEMPTS, DOORS, PAYMENTS
 from tests.payments.stage import STRIPE_KEY, Stage, a_drive, a_pledge, running
 from tests.waiting import until
@@ -54,6 +57,16 @@ async def test_a_session_says_whose_it_is_and_nothing_is_converted(stage: Stage)
     await stage.status(pledge.pledge_id, "paid")
     await stage.quiet()
     assert await stage.books() == {"ISK": "500"}
+
+
+@pytest.mark.parametrize(("currency", "units"), [("IDR", 999_999_999_999), ("LBP", 99_999_999_999)])
+async def test_an_amount_of_more_than_eight_digits_is_paid_where_stripe_takes_it(
+    stage: Stage, currency: str, units: int
+) -> None:
+    pledge = await stage.give(a_drive(currency), units)
+    await stage.status(pledge, "paid")
+    await stage.quiet()
+    assert await stage.books() == await stage.witness() == {currency: decimal_string(units, currency)}
 
 
 async def test_an_embedded_checkout_has_a_client_secret_and_no_address(stage: Stage) -> None:
@@ -128,6 +141,56 @@ async def test_what_stripe_refuses_and_can_be_left_out_is_left_out(stage: Stage)
     assert session["customer_email"] is None
 
 
+@pytest.mark.parametrize("minutes", [10.0, -60.0])
+async def test_a_clock_that_is_wrong_by_minutes_lapses_no_pledge(tmp_path: Path, minutes: float) -> None:
+    """Ahead, 24 hours from now are too long for Stripe; behind, half an hour from now is too short."""
+    clock = ShiftedClock(timedelta(minutes=minutes))
+    settings = {"checkout_expires_s": 1_800 if minutes < 0 else 86_340}
+    async with running(tmp_path, clock=clock, **settings) as stage:
+        drive = a_drive()
+        first, second = a_pledge(drive), a_pledge(drive)
+        await stage.tell(drive, first)
+        await stage.opened(first.pledge_id)
+        await stage.tell(second)
+        await stage.pay(await stage.opened(second.pledge_id))
+        await stage.status(second.pledge_id, "paid")
+        tries = await attempts(tmp_path)
+    assert [(row.n, row.state, row.refused) for row in tries] == [
+        (1, "failed", "expires_at"), (2, "opened", None),  # learnt once,
+        (1, "opened", None),  # and known for those who come next
+    ]  # fmt: skip
+
+
+async def test_where_the_clock_is_right_a_session_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    async with running(tmp_path, checkout_expires_s=3_600) as stage:
+        drive = a_drive()
+        pledge = a_pledge(drive)
+        await stage.tell(drive, pledge)
+        await stage.opened(pledge.pledge_id)
+        (session,) = await sessions(stage)
+    assert session["expires_at"] - session["created"] == pytest.approx(3_600, abs=5)
+
+
+class ShiftedClock:
+    """A clock that is wrong by `by`."""
+
+    def __init__(self, by: timedelta) -> None:
+        self._by = by
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._by
+
+
+async def attempts(folder: Path) -> Sequence[Row[Any]]:
+    """Every attempt stored, in the order of their payments' tickets."""
+    database = Database(f"sqlite:///{folder / 'payments.db'}", DOORS)
+    async with database.reading() as session:
+        joined = select(ATTEMPTS).join(PAYMENTS, PAYMENTS.c.id == ATTEMPTS.c.payment_id)
+        rows = (await session.execute(joined.order_by(PAYMENTS.c.number, ATTEMPTS.c.n))).all()
+    await database.close()
+    return rows
+
+
 async def test_an_amount_stripe_does_not_take_lapses_without_a_call(stage: Stage, tmp_path: Path) -> None:
     drive = a_drive("KWD")
     pledge = a_pledge(drive, 10_001)
@@ -143,6 +206,35 @@ async def test_an_amount_stripe_does_not_take_lapses_without_a_call(stage: Stage
     await database.close()
     assert checkout == "failed"
     assert "last digit" in reason
+
+
+LIVE = {"stripe_api_key": SecretStr("sk_live_1"), "stripe_webhook_secrets": ["whsec_1"]}
+
+
+@pytest.mark.parametrize(
+    ("drive_is_test", "detail"),
+    [(True, {}), (False, {"test": True})],  # as the bus said, or as pledges says when asked
+)
+async def test_no_live_checkout_is_opened_for_a_test_drive(
+    tmp_path: Path, drive_is_test: bool, detail: dict[str, Any]
+) -> None:
+    async with running(tmp_path, **LIVE) as stage:  # a live key, which the sandbox does not take
+        drive = a_drive(test=drive_is_test)
+        pledge = a_pledge(drive)
+        stage.pledges.details[pledge.pledge_id] = detail
+        await stage.tell(drive, pledge)
+        await stage.status(pledge.pledge_id, "lapsed")
+        (attempt,) = await attempts(tmp_path)
+    assert (attempt.state, "test drive" in attempt.reason) == ("failed", True)
+
+
+async def test_a_live_checkout_is_tried_for_any_other_drive(tmp_path: Path) -> None:
+    async with running(tmp_path, **LIVE) as stage:
+        drive = a_drive()
+        await stage.tell(drive, a_pledge(drive))
+        await until(lambda: attempts(tmp_path))
+        (attempt,) = await attempts(tmp_path)
+    assert attempt.state == "sent"
 
 
 async def test_a_session_that_ends_unpaid_lapses(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from backbone.idempotency import Key
 from backbone.money import Money
@@ -14,6 +16,7 @@ from services.payments.domain import FactKind, Finding, RefundRank
 from services.payments.processor import Unknown
 from services.payments.questions import Asker
 from services.payments.refunds import RefundDesk, RefundWish
+from services.payments.tables import REFUNDS
 from tests.payments.books import Books, open_books
 from tests.payments.stage import a_drive, a_pledge
 from tests.payments.stripe_events import intent_succeeded, metadata
@@ -74,6 +77,33 @@ async def test_a_refund_whose_key_grew_too_old_is_sent_under_another(books: Book
         books.clock.move(60.0)
     assert stripe.keys == [first, f"{first}.2"]
     assert (await books.payments(pledge))[0].refunded == 700
+
+
+class OneUnstorable(DownForADay):
+    """Answers for the first refund with an id that no store takes, for every other one properly."""
+
+    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Finding:
+        found = await super().refund(key, parameters)
+        bad = parameters["refund"] == self.keys[0]
+        return replace(found, id="re_\ud800" if bad else f"re_{parameters['refund']}")
+
+
+async def test_a_refund_whose_answer_cannot_be_stored_does_not_hold_up_the_others(books: Books) -> None:
+    pledge = await a_paid_pledge(books)
+    stripe = OneUnstorable(books)
+    desk = RefundDesk(books.database, stripe, books.clock, timeout_s=1.0)
+    for key in ("first", "second"):
+        wish = RefundWish(pledge, None, Money(700, "USD"), None, Key("default:refunds", key), "hash")
+        await desk.make(wish)
+    stripe.back = True
+    for _ in range(5):
+        books.clock.move(60.0)
+        await desk.send_due()
+    assert (await books.payments(pledge))[0].refunded == 700
+    async with books.database.reading() as session:
+        rows = (await session.execute(select(REFUNDS).order_by(REFUNDS.c.made_at))).all()
+    assert [row.state for row in rows] == ["unsent", "sent"]
+    assert "surrogates" in rows[0].reason
 
 
 class AskedMeanwhile(Oracle):

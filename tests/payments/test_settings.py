@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import SecretStr, ValidationError
 
@@ -64,3 +66,51 @@ def test_a_wrong_setting_of_whats_ours_stops_the_start_and_names_the_variable(
 def test_foreign_money_is_ignored_unless_it_is_to_be_held() -> None:
     assert PaymentsSettings().stripe_foreign == "ignore"
     assert PaymentsSettings(stripe_foreign="hold", stripe_account="acct_1Ours").stripe_account == "acct_1Ours"
+
+
+@pytest.mark.parametrize("seconds", ["1799", "86401", "0"])
+def test_a_checkout_shorter_or_longer_than_stripe_allows_stops_the_start_and_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    monkeypatch.setenv("ATAA_STRIPE_API_KEY", "rk_test_1")
+    monkeypatch.setenv("ATAA_STRIPE_WEBHOOK_SECRETS", "whsec_1")
+    monkeypatch.setenv("ATAA_CHECKOUT_EXPIRES_S", seconds)
+    with pytest.raises(SystemExit):
+        load(PaymentsSettings)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "ATAA_CHECKOUT_EXPIRES_S" in line
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "allowed"),
+    [
+        ("http://127.0.0.1:8012", "sk_test_1", True),
+        ("", "", True),  # the embedded run's sandbox
+        ("", "sk_test_1", False),
+        ("http://a.proxy.of.stripe", "sk_live_1", False),
+    ],
+)
+def test_only_the_sandbox_takes_a_checkout_of_seconds(base: str, key: str, allowed: bool) -> None:
+    given = {"stripe_api_base": base, "stripe_api_key": key, "stripe_webhook_secrets": ["whsec_1"]}
+    if allowed:
+        assert PaymentsSettings(**given, checkout_expires_s=2).checkout_expires_s == 2
+    else:
+        with pytest.raises(ValidationError, match="1800"):
+            PaymentsSettings(**given, checkout_expires_s=2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "fits"),
+    [
+        ("live", "sk_live_1", True), ("test", "rk_test_1", True), ("live", "", True), ("", "sk_live_1", True),
+        ("live", "sk_test_1", False), ("test", "rk_live_1", False),
+    ],
+)  # fmt: skip
+def test_a_mode_that_is_not_the_keys_stops_the_start(mode: str, key: str, fits: bool) -> None:
+    given: dict[str, Any] = {"stripe_mode": mode, "stripe_api_key": key, "stripe_webhook_secrets": ["w"]}
+    if fits:
+        assert PaymentsSettings(**given).stripe_mode == mode
+    else:
+        with pytest.raises(ValidationError, match="other mode"):
+            PaymentsSettings(**given)

@@ -29,7 +29,7 @@ from tests.payments.stripe_enumerations import (
     SESSION_PAYMENT_STATUS,
     SESSION_STATUS,
 )
-from tests.payments.stripe_events import an_event, dispute, intent_succeeded, metadata, refund
+from tests.payments.stripe_events import OURS, an_event, dispute, intent_succeeded, metadata, refund
 
 
 @pytest.fixture

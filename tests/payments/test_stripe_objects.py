@@ -1,53 +1,16 @@
-"""Stripe's minor units and objects, and what they mean here."""
+"""Stripe's objects, and what they mean here."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from services.payments.domain import DisputeRank, FactKind
 from services.payments.stripe_objects import (
     NOT_TOLD,
-    NotTaken,
     Unreadable,
-    from_stripe,
     read_event,
-    to_stripe,
 )
 from tests.payments.stripe_events import an_event, dispute, session_expired
-
-
-@pytest.mark.parametrize(
-    ("currency", "units", "stripes"),
-    [
-        ("USD", 2_500, 2_500),
-        ("JPY", 500, 500),
-        ("ISK", 500, 50_000),
-        ("UGX", 500, 50_000),
-        ("MGA", 500, 5),
-        ("KWD", 10_120, 10_120),
-    ],
-)
-def test_amounts_are_converted_where_stripe_counts_otherwise(currency: str, units: int, stripes: int) -> None:
-    assert to_stripe(units, currency) == stripes
-    assert from_stripe(stripes, currency) == units
-
-
-@pytest.mark.parametrize(("units", "currency"), [(10_001, "KWD"), (501, "MGA"), (100_000_000, "USD")])
-def test_amounts_stripe_does_not_take_are_refused(units: int, currency: str) -> None:
-    with pytest.raises(NotTaken):
-        to_stripe(units, currency)
-
-
-def test_a_fraction_iso_does_not_know_is_refused() -> None:
-    with pytest.raises(NotTaken):
-        from_stripe(50_050, "ISK")
-
-
-@given(st.integers(1, 999_999), st.sampled_from(["USD", "JPY", "ISK", "UGX", "EUR", "SAR"]))
-def test_whatever_is_taken_comes_back_the_same(units: int, currency: str) -> None:
-    assert from_stripe(to_stripe(units, currency), currency) == units
 
 
 def test_an_unpaid_session_is_no_capture_yet() -> None:

@@ -167,7 +167,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def on_stage(folder: Path, clock: FrozenClock | None = None) -> AsyncIterator[Stage]:
+async def on_stage(folder: Path, clock: FrozenClock | None = None, **given: Any) -> AsyncIterator[Stage]:
     """Pledges, started on the data of `folder`, without its workers."""
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = PledgesSettings(
@@ -175,6 +175,7 @@ async def on_stage(folder: Path, clock: FrozenClock | None = None) -> AsyncItera
         database_synchronous="OFF",
         internal_secret=SecretStr(SECRET),
         token_secret=SecretStr("t" * 20),
+        **given,
     )
     service = compose(settings, bus, **({"clock": clock} if clock else {}))
     await service.start()

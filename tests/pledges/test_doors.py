@@ -43,6 +43,7 @@ async def test_each_service_is_told_what_it_needs_and_no_more(stage: Stage) -> N
             "title": "شتاء",
             "slug": "winter",
             "drive_state": "live",
+            "test": False,
         }
     }
     receipt = {**DONOR, "title": "شتاء", "amount": usd("25.00")}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import stripe
 
 from rehearsal.sandbox.deliveries import retry_after_s
+from rehearsal.sandbox.server import Options, Sandbox
 from rehearsal.sandbox.webhook_client import WebhookClient
-from tests.rehearsal.sandbox.stand import Donor, Receiver
+from tests.rehearsal.sandbox.stand import API_KEY, SECRET, Donor, Receiver
 from tests.waiting import until
 
 
@@ -53,6 +56,67 @@ async def test_doubled_events_arrive_as_often_as_asked_for_under_one_id(
     await until(lambda: len(receiver.events) == 6)
     assert len({event["id"] for event in receiver.events}) == 2
     assert len((await donor.get("/_sandbox/deliveries"))["data"]) == 2
+
+
+REFUNDS = ["refund.created", "refund.updated", "refund.failed", "charge.refunded"]
+
+
+async def test_events_of_an_unsubscribed_type_are_neither_sent_nor_undelivered(
+    donor: Donor, receiver: Receiver
+) -> None:
+    await donor.faults(unsubscribed=REFUNDS)
+    await donor.refund(await donor.gift())
+    await until(donor_has_delivered(donor))
+    assert sorted(receiver.types) == ["checkout.session.completed", "payment_intent.succeeded"]
+    every = await donor.stripe.v1.events.list_async({"limit": 100})
+    assert {"refund.created", "charge.refunded"} < {event.type for event in every.data}
+    assert {event.pending_webhooks for event in every.data} == {0}
+    endpoints = await donor.stripe.v1.webhook_endpoints.list_async()
+    (endpoint,) = endpoints.data
+    assert endpoint.url == receiver.url
+    assert "checkout.session.completed" in endpoint.enabled_events
+    assert not set(REFUNDS) & set(endpoint.enabled_events)
+
+
+async def test_an_endpoint_is_subscribed_to_everything_by_default(donor: Donor) -> None:
+    endpoints = await donor.stripe.v1.webhook_endpoints.list_async()
+    assert endpoints.data[0].enabled_events == ["*"]
+
+
+async def test_unsubscribed_events_stay_unsent_after_a_restart(receiver: Receiver, tmp_path: Path) -> None:
+    options = Options(0, receiver.url, SECRET, API_KEY, tmp_path / "sandbox.db")
+    async with Sandbox(options) as sandbox, aiohttp.ClientSession() as http:
+        client = stripe.StripeClient(
+            API_KEY,
+            base_addresses={"api": sandbox.base_url},
+            http_client=stripe.AIOHTTPClient(session=http),
+            max_network_retries=0,
+        )
+        donor = Donor(sandbox.base_url, client, http)
+        await donor.faults(unsubscribed=["payment_intent.succeeded", "checkout.session.completed"])
+        await donor.gift()
+    async with Sandbox(options) as sandbox:
+        await asyncio.sleep(0.5)
+    assert receiver.types == []
+
+
+async def test_an_unknown_type_cannot_be_unsubscribed(donor: Donor) -> None:
+    for wrong in (["refund.invented"], "refund.created", [1]):
+        status, answer = await donor.post("/_sandbox/faults", {"unsubscribed": wrong})
+        assert (status, "unsubscribed" in answer["error"]["message"]) == (422, True)
+
+
+async def test_refunds_and_disputes_are_listed_by_time_with_their_intents(donor: Donor) -> None:
+    payment = await donor.gift()
+    await donor.refund(payment, 100)
+    await donor.dispute(payment, "needs_response")
+    soon = {"created": {"gte": int(time.time()) - 60}, "expand": ["data.payment_intent"], "limit": 100}
+    for path in ("refunds", "disputes"):
+        found = await getattr(donor.stripe.v1, path).list_async(soon)
+        assert [each.payment_intent.id for each in found.data] == [payment]
+        assert found.data[0].payment_intent.metadata.to_dict()["ataa_pledge"].startswith("plg_")
+        later = {"created": {"gte": int(time.time()) + 60}}
+        assert not (await getattr(donor.stripe.v1, path).list_async(later)).data
 
 
 async def test_delayed_events_arrive_late(donor: Donor, receiver: Receiver) -> None:
