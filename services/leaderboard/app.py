@@ -40,7 +40,7 @@ def compose(
     relay = Relay("leaderboard", database, bus, topics=["drive-log"])
 
     app = new_app("leaderboard", secret)
-    add_health(app)
+    add_health(app, database.answers)
     app.include_router(api.routes(api.Door(database, words, freshness, consumer.behind)))
 
     async def prune(stop: asyncio.Event) -> None:

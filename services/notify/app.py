@@ -44,7 +44,7 @@ def compose(
     consumer = Consumer("notify", bus, ["drive-log"], HANDLERS, database)
     app = new_app("notify", secret)
     _install(app, database, consumer)
-    add_health(app)
+    add_health(app, database.answers)
     return Service(
         "notify",
         app,

@@ -87,7 +87,7 @@ def compose(
         clock=clock,
     )
     app = new_app("payments", secret)
-    add_health(app)
+    add_health(app, database.answers)
     add_routes(app, door)
     add_quiet(app, door, relay.empty, consumer.behind)
 

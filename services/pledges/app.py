@@ -42,7 +42,7 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     app = new_app("pledges", settings.internal_secret.get_secret_value())
     api.install(app, api.Door(intake, Drives(database, clock), Pledges(database, secrets), reader))
     api.install_internal(app, reader, consumer.behind)
-    add_health(app)
+    add_health(app, database.answers)
     return Service(
         "pledges",
         app,
