@@ -58,7 +58,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
 
 ANSWER_S: Final = 5.0
-"""How long a transaction on PostgreSQL may take, the wait for a connection included: less than a caller waits."""
+"""How long a transaction on PostgreSQL may take, with the wait for a connection: less than callers wait."""
 LONG_S: Final = 300.0
 """The bound of a transaction that reads a whole table, such as an audit."""
 MIGRATE_S: Final = 3600.0
@@ -330,7 +330,7 @@ class Database:
                 yield session
             except DBAPIError as error:
                 if trouble(error) is Trouble.READ_ONLY:
-                    # The server became a standby: the next connection may lead to the one that is primary now.
+                    # The server became a standby: a new connection may lead to the present primary.
                     await (await session.connection()).invalidate()
                 raise
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 
 class Trouble(Enum):
-    """Why a database did not do what it was asked, where asking again may help; the value says it to people."""
+    """Why a database failed, where asking again may help; the value says it to people."""
 
     UNAVAILABLE = "The database does not answer at the moment."
     SLOW = "The database did not answer in time."

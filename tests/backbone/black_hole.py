@@ -49,7 +49,7 @@ class BlackHole:
             link.hold(BOTH)
 
     def swallow_upon(self, words: bytes, *directions: Direction, after: int = 0) -> asyncio.Event:
-        """Swallow on the first connection that sends `words`, from `after` bytes after them; set when it does.
+        """Swallow on the first connection that sends `words`, from `after` bytes on; set when it does.
 
         With `to_server` the words themselves do not arrive; with `to_client` only alone they do, and the
         answer does not.

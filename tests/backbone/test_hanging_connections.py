@@ -150,8 +150,10 @@ async def test_a_statement_the_client_has_given_up_is_ended_by_the_server(
     with pytest.raises(DatabaseSlow):
         async with database.transaction() as session:
             await session.execute(text("SELECT pg_sleep(600)"))
-    running = text("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(600)%'"
-                   " AND pid <> pg_backend_pid()")  # fmt: skip
+    running = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(600)%'"
+        " AND pid <> pg_backend_pid()"
+    )
 
     async def ended() -> bool:
         async with direct.reading() as session:
