@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +14,10 @@ from backbone import idempotency, inbox
 from backbone.bus import EventBus
 from backbone.clock import Clock, SystemClock
 from backbone.consumer import Consumer
-from backbone.database import Database
+from backbone.database import LONG_S, Database
 from backbone.outbox import Relay
 from backbone.peer import Peer
+from backbone.periodic import every, pruning
 from backbone.service import Service, Work, Worker, add_health, new_app
 from services.payments import ledger
 from services.payments.api import Door, add_quiet, add_routes, with_webhooks
@@ -30,13 +32,10 @@ from services.payments.refunds import RefundDesk
 from services.payments.settings import PaymentsSettings
 from services.payments.stripe_processor import StripeProcessor
 from services.payments.tables import DOORS
-from services.payments.waking import wait_for
 from services.payments.webhooks import Applier, WebhookStore, oldest_waiting
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 AUDIT_S: Final = 60.0
-TIDY_EVERY: Final = 60
-"""Audits between two rounds of forgetting what is old: once an hour."""
 
 log = structlog.get_logger()
 
@@ -108,6 +107,13 @@ def compose(
             _sole(database, "payments.asker", Asker(database, stripe, clock).run),
             _sole(database, "payments.backfill", backfill.run),
             Worker("payments.housekeeping", Housekeeping(database).run),
+            pruning(
+                "payments",
+                {
+                    "inbox": partial(inbox.forget_old, database),
+                    "idempotency": partial(idempotency.forget_old, database),
+                },
+            ),
         ],
         start=lambda: database.migrate(MIGRATIONS),
         close=close,
@@ -131,25 +137,18 @@ def _stripe(settings: PaymentsSettings) -> StripeProcessor:
 
 
 class Housekeeping:
-    """Compares the ledger with the payments each minute, and forgets old door entries each hour."""
+    """Compares the ledger with the payments each minute."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep house until `stop`."""
-        rounds = 0
-        while not stop.is_set():
-            await self.audit()
-            await wait_for(stop, AUDIT_S)
-            rounds += 1
-            if rounds % TIDY_EVERY == 0:
-                await inbox.forget_old(self._database)
-                await idempotency.forget_old(self._database)
+        await every(AUDIT_S, self.audit, stop)
 
     async def audit(self) -> dict[str, int]:
         """The ledger's drift, a currency; anything but 0 is reported."""
-        async with self._database.reading() as session:
+        async with self._database.reading(within_s=LONG_S) as session:
             found = await ledger.drift(session)
         for currency, units in found.items():
             _DRIFT.labels(currency).set(units)
