@@ -88,7 +88,7 @@ def deleting_oldest(is_sqlite: bool, age: Column[Any], where: tuple[str, ...] = 
     """
     table = age.table
     conditions = [age < bindparam("before"), *(table.c[name] == bindparam(name) for name in where)]
-    key = list(table.primary_key.columns) if is_sqlite else [column("ctid")]
+    key: list[Any] = list(table.primary_key.columns) if is_sqlite else [column("ctid")]
     old = select(*key).select_from(table).where(*conditions).order_by(age).limit(bindparam("at_most"))
     if is_sqlite:
         return delete(table).where(tuple_(*key).in_(old))
