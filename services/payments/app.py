@@ -107,13 +107,7 @@ def compose(
             _sole(database, "payments.asker", Asker(database, stripe, clock).run),
             _sole(database, "payments.backfill", backfill.run),
             Worker("payments.housekeeping", Housekeeping(database).run),
-            pruning(
-                "payments",
-                {
-                    "inbox": partial(inbox.forget_old, database),
-                    "idempotency": partial(idempotency.forget_old, database),
-                },
-            ),
+            _pruning(database),
         ],
         start=lambda: database.migrate(MIGRATIONS),
         close=close,
@@ -123,6 +117,15 @@ def compose(
 def _sole(database: Database, name: str, work: Work) -> Worker:
     """Work of one process at a time, however many replicas there are."""
     return Worker(name, database.alone(name, work))
+
+
+def _pruning(database: Database) -> Worker:
+    """Deletes what no repeat can still ask for."""
+    old = {
+        "inbox": partial(inbox.forget_old, database),
+        "idempotency": partial(idempotency.forget_old, database),
+    }
+    return pruning("payments", old)
 
 
 def _stripe(settings: PaymentsSettings) -> StripeProcessor:
