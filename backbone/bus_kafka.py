@@ -19,6 +19,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerClosed
+from prometheus_client import Counter
 
 from backbone.bus import (
     PARTITIONS,
@@ -50,6 +51,12 @@ Found = Mapping[TopicPartition, Sequence[Any]]
 """What aiokafka hands out: its records, a partition."""
 
 log = structlog.get_logger()
+
+_EXPIRED = Counter(
+    "ataa_bus_records_expired_total",
+    "Records dropped by age before their group had read them.",
+    ["topic"],
+)
 
 
 class KafkaBus:
@@ -301,13 +308,24 @@ class KafkaSubscription:
     async def _position_fresh(self) -> None:
         while fresh := self._fresh:
             positions = self._theirs(await self._load(sorted(self._ours(one) for one in fresh)))
-            if unknown := fresh - positions.keys():
-                async with asyncio.timeout(ANSWER_S):
-                    positions |= await self._consumer.beginning_offsets(list(unknown))
+            async with asyncio.timeout(ANSWER_S):
+                first = await self._consumer.beginning_offsets(list(fresh))
+            self._report_expired(positions, first)
+            positions = {one: max(positions.get(one, 0), offset) for one, offset in first.items()}
             if self._fresh is fresh:  # else the group met anew meanwhile, and another may have read on
                 self._fresh = frozenset()
                 await self.start_at({one: positions[one] for one in fresh & self._consumer.assignment()})
                 self._consumer.resume(*(fresh & self._consumer.assignment()))
+
+    def _report_expired(
+        self, positions: Mapping[TopicPartition, int], first: Mapping[TopicPartition, int]
+    ) -> None:
+        """Report records that the topic's retention dropped before this group had read them."""
+        for one, position in positions.items():
+            if (lost := first.get(one, 0) - position) > 0:
+                _EXPIRED.labels(one.topic.removeprefix(self._prefix)).inc(lost)
+                place = f"{one.topic}-{one.partition}"
+                log.error("bus.records_expired", partition=place, position=position, records=lost)
 
     async def start_at(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read on from `offsets`, all of them assigned."""

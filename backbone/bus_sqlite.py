@@ -11,7 +11,6 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -28,12 +27,13 @@ from backbone.bus import (
     partition_of,
 )
 from backbone.database import Synchronous
+from backbone.periodic import BATCH
 
 KEEP_S: Final = 24 * 3600
 """How long a record stays once every group has read it."""
 
-PRUNE_EVERY_S: Final = 600
-PRUNE_PIECE: Final = 2_000
+PRUNE_EVERY_S: Final = 600.0
+
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (
@@ -151,21 +151,16 @@ class SqliteBus:
         self._durable.close()
         self._lossy.close()
 
-    async def keep_pruned(self, stop: asyncio.Event) -> None:
-        """Drop records that every group has read and that are a day old, every ten minutes until `stop`."""
-        while not stop.is_set():
-            # In small pieces: 300,000 records in one would hold up the loop for more than a second.
-            more = self.prune(time.time() - KEEP_S, PRUNE_PIECE) == PRUNE_PIECE
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.05 if more else PRUNE_EVERY_S):
-                    await stop.wait()
+    async def prune(self) -> int:
+        """Drop up to a batch of records that every group has read and that are a day old; how many."""
+        return self.drop_old(time.time() - KEEP_S, BATCH)
 
-    def prune(self, older_than: float, at_most: int) -> int:
+    def drop_old(self, older_than: float, at_most: int) -> int:
         """Drop the oldest records of each partition, from before `older_than` and read by every group.
 
-        `older_than` is in seconds since 1970. At most `at_most` a partition; the most dropped of one.
+        `older_than` is in seconds since 1970. At most `at_most` in all; how many there were.
         """
-        most = 0
+        left = at_most
         ends = self._durable.execute(
             "SELECT topic, partition, min(next) FROM positions GROUP BY 1, 2"
         ).fetchall()
@@ -178,10 +173,12 @@ class SqliteBus:
             with _commit(self._lossy):
                 gone = self._lossy.execute(
                     "DELETE FROM records WHERE topic = ? AND partition = ? AND offset < ? AND at < ?",
-                    (topic, number, min(read, first + at_most), older_than),
+                    (topic, number, min(read, first + left), older_than),
                 )
-            most = max(most, gone.rowcount)
-        return most
+            left -= gone.rowcount
+            if left <= 0:
+                break
+        return at_most - left
 
     # What subscriptions ask for.
 

@@ -20,6 +20,7 @@ from backbone.crash import crash_point
 from backbone.database import Database, may_pass
 from backbone.outbox import announce_raw
 from backbone.pace import Pace
+from backbone.transient import Trouble, trouble
 
 MAX_RECORDS: Final = 500
 TRIES: Final = 3
@@ -200,7 +201,8 @@ class Consumer:
     async def _try(self, records: Sequence[Record]) -> str | None:
         """None once `records` are handled, else why they cannot be.
 
-        A database that is away can record neither a result nor a dead letter: it is waited for.
+        Transient trouble is no fault of theirs, and can record neither a result nor a dead letter: it is
+        waited out. Only where a batch is too slow, again and again, may it be too large: it is halved.
         """
         tries = 0
         while True:
@@ -210,15 +212,17 @@ class Consumer:
                 raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-                away = may_pass(error)
+                passing, slow = may_pass(error), trouble(error) is Trouble.SLOW
             else:
                 return None
             tries += 1
-            if tries >= TRIES or (len(records) > 1 and not away):
-                if not away or len(records) > 1:
+            if passing:
+                if slow and len(records) > 1 and tries >= TRIES:
                     return reason
                 log.warning("consumer.database_away", group=self.group, tries=tries, reason=reason[:200])
-            await asyncio.sleep(min(RETRY_S * 2**tries, 2.0))
+            elif len(records) > 1 or tries >= TRIES:
+                return reason
+            await asyncio.sleep(min(RETRY_S * 2 ** min(tries, 5), 2.0))
 
     async def _handle(self, records: Sequence[Record]) -> None:
         async with self._database.transaction() as session:

@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from backbone.problems import Overloaded
+from backbone.transient import may_pass
 
 Wish = TypeVar("Wish")
 Answer = TypeVar("Answer")
@@ -20,13 +21,20 @@ CommitBatch = Callable[[Sequence[Wish]], Awaitable[Sequence[Answer | Exception]]
 GATHER_S: Final = 0.003
 """How long to gather once batches grow. At low rates nothing waits: a fixed window triples p99."""
 
+PATIENCE_S: Final = 1.0
+"""How long a batch that meets transient trouble is tried again: callers wait for it, and others behind it."""
+RETRY_S: Final = 0.02
+"""The first pause between two tries; each further one is twice as long."""
+
 
 class GroupCommit(Generic[Wish, Answer]):
     """Gathers wishes into batches for `commit`, one batch at a time.
 
-    A database error halves the batch until the culprit stands alone, so that one bad wish fails
-    nobody else. A sender that leaves does not cancel the batch. The queue is bounded: past it,
-    `Overloaded` (503 with Retry-After).
+    Transient trouble (`backbone.transient`) says nothing about the wishes: the whole batch is tried again
+    for `PATIENCE_S`, then all of it fails with the error. `commit` must bear a repetition of what it has
+    already committed. A permanent database error halves the batch until the culprit stands alone, so that
+    one bad wish fails nobody else. A sender that leaves does not cancel the batch. The queue is bounded:
+    past it, `Overloaded` (503 with Retry-After).
     """
 
     def __init__(
@@ -65,15 +73,13 @@ class GroupCommit(Generic[Wish, Answer]):
 
     async def _settle(self, batch: Sequence[tuple[Wish, asyncio.Future[Answer]]]) -> None:
         try:
-            answers = await self._commit([wish for wish, _ in batch])
-        except DBAPIError as error:
-            if len(batch) > 1:
+            answers = await self._commit_patiently([wish for wish, _ in batch])
+        except Exception as error:
+            if len(batch) > 1 and isinstance(error, DBAPIError) and not may_pass(error):
                 middle = len(batch) // 2
                 await self._settle(batch[:middle])
                 await self._settle(batch[middle:])
                 return
-            answers = [error]
-        except Exception as error:
             answers = [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
@@ -83,3 +89,16 @@ class GroupCommit(Generic[Wish, Answer]):
                 future.exception()  # a sender that left must not make the loop complain
             else:
                 future.set_result(answer)
+
+    async def _commit_patiently(self, wishes: Sequence[Wish]) -> Sequence[Answer | Exception]:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + PATIENCE_S
+        pause_s = RETRY_S
+        while True:
+            try:
+                return await self._commit(wishes)
+            except Exception as error:
+                if not may_pass(error) or loop.time() + pause_s > give_up:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s *= 2

@@ -16,12 +16,24 @@ from functools import lru_cache
 from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import Depends, Header, Response
-from sqlalchemy import BindParameter, Insert, Select, Table, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import (
+    BindParameter,
+    Insert,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from backbone.database import Database, doors_of
 from backbone.inbox import insert_new
+from backbone.periodic import BATCH, delete_oldest
 from backbone.problems import Conflict, Invalid, Problem
 
 KEEP: Final = timedelta(hours=25)
@@ -147,16 +159,10 @@ async def release(session: AsyncSession, key: Key) -> None:
     await session.execute(delete(table).where(table.c.scope == key.scope, table.c.key == key.key))
 
 
-async def forget_old(database: Database, at_most: int = 5_000) -> int:
-    """Drop up to `at_most` keys older than `KEEP`; how many there were."""
-    table = database.doors.idempotency
-    old = select(table.c.scope, table.c.key).where(table.c.made_at < datetime.now(UTC) - KEEP)
-    async with database.lossy_transaction() as session:
-        rows = (await session.execute(old.limit(at_most))).all()
-        if rows:
-            keys = [tuple(row) for row in rows]
-            await session.execute(delete(table).where(tuple_(table.c.scope, table.c.key).in_(keys)))
-    return len(rows)
+async def forget_old(database: Database, at_most: int = BATCH) -> int:
+    """Drop up to `at_most` keys older than `KEEP`, the oldest first; how many there were."""
+    made_at = database.doors.idempotency.c.made_at
+    return await delete_oldest(database, made_at, datetime.now(UTC) - KEEP, at_most)
 
 
 async def optional_key(idempotency_key: Annotated[str | None, Header()] = None) -> str | None:

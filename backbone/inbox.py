@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Final
 
-from sqlalchemy import Executable, Table, bindparam, delete, select, update
+from sqlalchemy import Executable, Table, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.bus import Partition, Positions, Record
 from backbone.database import Database, doors_of
+from backbone.periodic import BATCH, delete_oldest
+
+KEEP: Final = timedelta(days=7)
+"""How long an event's repetition is recognised by its id; its position is for ever."""
 
 
 class Fenced(Exception):
@@ -92,16 +97,9 @@ def insert_new(session: AsyncSession, table: Table, rows: Sequence[dict[str, obj
     return statement.on_conflict_do_nothing().returning(*returning)
 
 
-async def forget_old(database: Database, keep: timedelta = timedelta(days=7), at_most: int = 5_000) -> int:
-    """Drop up to `at_most` entries older than `keep`; how many there were."""
-    inbox = database.doors.inbox
-    old = select(inbox.c.group, inbox.c.event_id).where(inbox.c.heard_at < datetime.now(UTC) - keep)
-    async with database.lossy_transaction() as session:
-        rows = (await session.execute(old.limit(at_most))).all()
-        for group in {row.group for row in rows}:
-            gone = [row.event_id for row in rows if row.group == group]
-            await session.execute(delete(inbox).where(inbox.c.group == group, inbox.c.event_id.in_(gone)))
-    return len(rows)
+async def forget_old(database: Database, keep: timedelta = KEEP, at_most: int = BATCH) -> int:
+    """Drop up to `at_most` entries older than `keep`, the oldest first; how many there were."""
+    return await delete_oldest(database, database.doors.inbox.c.heard_at, datetime.now(UTC) - keep, at_most)
 
 
 def after_of(records: Sequence[Record]) -> dict[Partition, int]:

@@ -12,10 +12,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from sqlalchemy import URL, text
+import asyncpg
+from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
+
+from backbone.postgres import milliseconds, open_postgres
+from backbone.transient import DatabaseUnavailable
 
 STANDBY_S: Final = 0.5
 """How often a second process looks whether the first one is gone."""
@@ -25,12 +29,9 @@ SILENT_S: Final = 15.0
 PINGS: Final = 5
 """How often something is said in that time: a lost server is noticed before it gives a lock to another."""
 
-_PING: Final = text("SELECT 1")
-_OWN: Final = text("SELECT pg_try_advisory_lock(7355608, hashtext(:name))")
-_LET_GO: Final = text("SELECT pg_advisory_unlock(7355608, hashtext(:name))")
-
-# The server notices within twenty seconds that the machine of an owner is gone.
-_ALIVE: Final = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+_PING: Final = "SELECT 1"
+_OWN: Final = "SELECT pg_try_advisory_lock(7355608, hashtext($1))"
+_LET_GO: Final = "SELECT pg_advisory_unlock(7355608, hashtext($1))"
 
 Owned = Callable[[], Awaitable[bool]]
 """Whether it is ours at present; taken where nobody has it. Raises ConnectionError once it was lost."""
@@ -44,16 +45,17 @@ class Ownerships:
     def __init__(
         self, url: URL, arguments: Mapping[str, Any] | None = None, *, silent_s: float = SILENT_S
     ) -> None:
-        settings = {**_ALIVE, "idle_session_timeout": f"{silent_s * 1000:.0f}"}
-        self._engine = create_async_engine(
+        self._engine = open_postgres(
             url,
+            arguments or {},
+            {"idle_session_timeout": milliseconds(silent_s)},
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
-            connect_args={**(arguments or {}), "server_settings": settings},
         )
         self._ping_s = silent_s / PINGS
         self._connection: AsyncConnection | None = None
         self._pinging: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self._asking = asyncio.Lock()
 
     @asynccontextmanager
@@ -69,7 +71,7 @@ class Ownerships:
                         return True
                     raise ConnectionError(f"the ownership of {name} went with its connection")
                 connection = await self._connected()
-                if await connection.scalar(_OWN, {"name": name}):
+                if await self._tell(connection, _OWN, name):
                     holding = connection
             return holding is not None
 
@@ -78,14 +80,18 @@ class Ownerships:
         finally:
             async with self._asking:
                 if holding is not None and holding is self._connection and await _is_open(holding):
-                    with suppress(SQLAlchemyError, OSError):
-                        await holding.execute(_LET_GO, {"name": name})
+                    with suppress(DatabaseUnavailable):
+                        await self._tell(holding, _LET_GO, name)
 
     async def _connected(self) -> AsyncConnection:
         if self._connection is not None and not await _is_open(self._connection):
-            await self._drop()
+            self._drop()
         if self._connection is None:
-            self._connection = await self._engine.connect()
+            try:
+                async with asyncio.timeout(2 * self._ping_s):
+                    self._connection = await self._engine.connect()
+            except TimeoutError as error:
+                raise DatabaseUnavailable("no connection came about in time") from error
             self._pinging = asyncio.create_task(self._keep_awake(self._connection))
         return self._connection
 
@@ -97,33 +103,69 @@ class Ownerships:
                 if self._connection is not connection:
                     return
                 try:
-                    async with asyncio.timeout(self._ping_s):
-                        await connection.execute(_PING)
-                except (SQLAlchemyError, OSError):
-                    await self._drop()
+                    await self._tell(connection, _PING)
+                except DatabaseUnavailable:
                     return
 
-    async def _drop(self) -> None:
+    async def _tell(self, connection: AsyncConnection, statement: str, *given: str) -> Any:
+        """The answer to `statement`, within the time between two pings; a connection without one is dropped.
+
+        Raises DatabaseUnavailable.
+        """
+        try:
+            raw = await _driver_of(connection)
+            return await raw.fetchval(statement, *given, timeout=self._ping_s)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError) as error:
+            self._drop()
+            raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def _drop(self) -> None:
+        """Own nothing any more, and end the connection a moment later.
+
+        The server hands the locks on when it sees the end; by then whoever held one has been told.
+        """
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(SQLAlchemyError, OSError):
-                await connection.invalidate()
-                await connection.close()
+            ending = asyncio.create_task(_end(connection, 2 * STANDBY_S))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
         """Let go of everything."""
         if self._pinging is not None:
             self._pinging.cancel()
             await asyncio.wait({self._pinging})
-        await self._drop()
+        for ending in list(self._ending):
+            ending.cancel()
+            await asyncio.wait({ending})
+        if (connection := self._connection) is not None:
+            self._connection = None
+            await _end(connection)
         await self._engine.dispose()
+
+
+async def _end(connection: AsyncConnection, after_s: float = 0.0) -> None:
+    try:
+        await asyncio.sleep(after_s)
+    finally:
+        with suppress(SQLAlchemyError, asyncpg.InterfaceError, OSError):
+            (await _driver_of(connection)).terminate()  # a polite end would wait for an answer
+            await connection.invalidate()
+            await connection.close()
 
 
 async def _is_open(connection: AsyncConnection) -> bool:
     if connection.closed or connection.invalidated:
         return False
-    raw = (await connection.get_raw_connection()).driver_connection
-    return raw is not None and not raw.is_closed()
+    return not (await _driver_of(connection)).is_closed()
+
+
+async def _driver_of(connection: AsyncConnection) -> Any:
+    """asyncpg's own connection, whose calls take a bound each."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    if driver is None:
+        raise DatabaseUnavailable("the connection is gone")
+    return driver
 
 
 async def work_while_owned(owned: Owned, work: Work, stop: asyncio.Event) -> None:

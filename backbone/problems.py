@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from backbone.database import may_pass
+from backbone.transient import NO_ROOM, trouble
 
 log = structlog.get_logger()
 
@@ -173,16 +173,29 @@ def install(app: FastAPI) -> None:
         log.error("request.failed", path=request.url.path, error=type(error).__name__)
         return response(Unexpected(), request)
 
-    async def database(request: Request, error: Exception) -> Response:
-        if not may_pass(error):
+    async def passing(request: Request, error: Exception) -> Response:
+        reason = _why_later(error)
+        if reason is None:
             raise error
         # Answered here, not raised on: the server would cut the connection under the gateway's next request.
-        log.warning("request.database_away", path=request.url.path, error=type(error).__name__)
-        return response(Overloaded("The database does not answer at the moment."), request)
+        log.warning("request.interrupted", path=request.url.path, error=type(error).__name__, reason=reason)
+        return response(Overloaded(reason), request)
 
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(SQLAlchemyError, database)
-    app.add_exception_handler(OSError, database)
+    app.add_exception_handler(SQLAlchemyError, passing)
+    app.add_exception_handler(OSError, passing)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _why_later(error: Exception) -> str | None:
+    """Why the same request may succeed later, for the caller; None where it will not."""
+    found = trouble(error)
+    if found is not None:
+        return found.value
+    if isinstance(error, ConnectionError | TimeoutError):
+        return "Something this needs does not answer at the moment."
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return "There is no room to store anything at the moment."
+    return None

@@ -114,7 +114,7 @@ def new_app(name: str, secret: str, **options: Any) -> FastAPI:
 
 
 def add_health(app: FastAPI, ready: Callable[[], Awaitable[bool]] | None = None) -> None:
-    """`/livez`, `/startupz` and `/readyz`; ready never waits for lag, Stripe or the bus."""
+    """`/livez`, `/startupz` and `/readyz`; `ready` has a bound and never waits for lag, Stripe or the bus."""
 
     async def alive() -> Response:
         return Response("ok\n", media_type="text/plain")

@@ -19,9 +19,10 @@ import services.leaderboard.app
 import services.notify.app
 import services.payments.app
 import services.pledges.app
-from backbone.bus_sqlite import SqliteBus
+from backbone.bus_sqlite import PRUNE_EVERY_S, SqliteBus
 from backbone.peer import InProcessPeer
-from backbone.service import Service, Worker, listen, metrics_app, serve
+from backbone.periodic import pruning
+from backbone.service import Service, listen, metrics_app, serve
 from backbone.settings import load, refuse
 from embedded.data_dir import DataDir
 from embedded.sandbox import running_sandbox
@@ -89,7 +90,7 @@ async def run(settings: EmbeddedSettings) -> None:
     house = Service(
         "embedded",
         metrics_app,
-        [Worker("embedded.prune", whole.bus.keep_pruned)],
+        [pruning("embedded", {"bus": whole.bus.prune}, PRUNE_EVERY_S)],
         close=whole.bus.close,
     )
     # Started last, when the door can be asked; `house` closes last, when nobody needs the bus.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -16,6 +17,7 @@ from backbone.bus import EventBus
 from backbone.clock import Clock, SystemClock
 from backbone.database import Database
 from backbone.peer import InProcessPeer, Peer
+from backbone.periodic import pruning
 from backbone.service import Service, Worker
 from gateway.asgi import Answer, Request
 from gateway.docs import docs_routes
@@ -35,7 +37,6 @@ from gateway.totals import LiveReads
 from gateway.waits import Question, Waits
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-_FORGET_EVERY_S: Final = 3600.0
 _SYSTEM_CLOCK: Final = SystemClock()
 
 
@@ -100,7 +101,7 @@ def compose(
         Worker("gateway.log", hub.follow_log),
         Worker("gateway.pulse", hub.pulse),
         Worker("gateway.drain", drain),
-        Worker("gateway.forget", lambda stop: _forget(database, stop)),
+        pruning("gateway", {"idempotency": partial(idempotency.forget_old, database)}),
     ]
     return service
 
@@ -132,14 +133,3 @@ async def _first(*events: asyncio.Event) -> None:
     finally:
         for one in waiting:
             one.cancel()
-
-
-async def _forget(database: Database, stop: asyncio.Event) -> None:
-    """Drop old idempotency keys, hourly."""
-    while not stop.is_set():
-        await idempotency.forget_old(database)
-        try:
-            async with asyncio.timeout(_FORGET_EVERY_S):
-                await stop.wait()
-        except TimeoutError:
-            continue

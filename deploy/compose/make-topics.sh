@@ -10,8 +10,11 @@ topic() { # name, then its configuration
     --topic "$name" --partitions 12 --replication-factor 1 "$@"
 }
 
-for kept in pledges payments drive-log \
-  pledges.dead-letter payments.dead-letter leaderboard.dead-letter notify.dead-letter; do
+for carried in pledges payments drive-log; do
+  topic "$carried" cleanup.policy=delete retention.ms=2592000000 retention.bytes=-1 segment.ms=86400000
+done
+
+for kept in pledges.dead-letter payments.dead-letter leaderboard.dead-letter notify.dead-letter; do
   topic "$kept" cleanup.policy=delete retention.ms=-1 retention.bytes=-1
 done
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from backbone.consumer import Consumer
 from backbone.database import Database
 from backbone.outbox import Relay
 from backbone.peer import Peer
+from backbone.periodic import pruning
 from backbone.service import Service, Worker, add_health, new_app
 from services.leaderboard import api
 from services.leaderboard.handlers import HANDLERS
@@ -22,7 +23,6 @@ from services.leaderboard.tables import DOORS
 from services.leaderboard.words import Words
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-PRUNE_S: Final = 3600.0
 
 
 def compose(
@@ -40,17 +40,8 @@ def compose(
     relay = Relay("leaderboard", database, bus, topics=["drive-log"])
 
     app = new_app("leaderboard", secret)
-    add_health(app)
+    add_health(app, database.answers)
     app.include_router(api.routes(api.Door(database, words, freshness, consumer.behind)))
-
-    async def prune(stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            await inbox.forget_old(database)
-            try:
-                async with asyncio.timeout(PRUNE_S):
-                    await stop.wait()
-            except TimeoutError:
-                continue
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)
@@ -59,6 +50,6 @@ def compose(
         Worker("leaderboard.outbox", relay.run),
         Worker("leaderboard.consumer", consumer.run),
         Worker("leaderboard.snapshots", snapshots.run),
-        Worker("leaderboard.prune", prune),
+        pruning("leaderboard", {"inbox": partial(inbox.forget_old, database)}),
     ]
     return Service("leaderboard", app, workers, start, database.close)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +17,7 @@ from backbone.consumer import Consumer
 from backbone.database import Database
 from backbone.outbox import Relay
 from backbone.peer import Peer
+from backbone.periodic import pruning
 from backbone.service import Service, Worker, add_health, new_app
 from services.notify.handlers import HANDLERS
 from services.notify.post import FolderPost, SmtpPost, read_sender
@@ -27,7 +26,6 @@ from services.notify.settings import NotifySettings, read_zone
 from services.notify.tables import DOORS
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-PRUNE_EVERY_S: Final = 3600.0
 SYSTEM_CLOCK: Final = SystemClock()
 
 
@@ -46,7 +44,7 @@ def compose(
     consumer = Consumer("notify", bus, ["drive-log"], HANDLERS, database)
     app = new_app("notify", secret)
     _install(app, database, consumer)
-    add_health(app)
+    add_health(app, database.answers)
     return Service(
         "notify",
         app,
@@ -54,7 +52,7 @@ def compose(
             Worker("notify.relay", Relay("notify", database, bus, topics=[]).run),
             Worker("notify.consumer", consumer.run),
             Worker("notify.receipts", database.alone("notify.receipts", receipts.run)),
-            Worker("notify.pruning", _pruning(database)),
+            pruning("notify", {"inbox": partial(inbox.forget_old, database)}),
         ],
         start=lambda: database.migrate(MIGRATIONS),
         close=database.close,
@@ -69,16 +67,3 @@ def _install(app: FastAPI, database: Database, consumer: Consumer) -> None:
         async with database.reading() as session:
             waiting = await session.scalar(select(func.count()).select_from(database.doors.outbox))
         return {"outbox": waiting or 0, "behind": behind}
-
-
-def _pruning(database: Database) -> Callable[[asyncio.Event], Awaitable[None]]:
-    """Forget, hour by hour, what no repeat can still ask for."""
-
-    async def run(stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            more = await inbox.forget_old(database)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0 if more else PRUNE_EVERY_S):
-                    await stop.wait()
-
-    return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +15,10 @@ from backbone import idempotency, inbox
 from backbone.bus import EventBus
 from backbone.clock import Clock, SystemClock
 from backbone.consumer import Consumer
-from backbone.database import Database
+from backbone.database import LONG_S, Database
 from backbone.outbox import Relay
 from backbone.peer import Peer
+from backbone.periodic import Step, every, pruning
 from backbone.service import Service, Work, Worker, add_health, new_app
 from services.payments import doubts, ledger
 from services.payments.api import Door, add_quiet, add_routes, with_webhooks
@@ -35,22 +37,14 @@ from services.payments.settings import PaymentsSettings
 from services.payments.stripe_processor import StripeProcessor
 from services.payments.sweep import Sweep
 from services.payments.tables import DOORS
-from services.payments.waking import wait_for
 from services.payments.webhook_log import IDS_KEPT, forget_applied, forget_texts
 from services.payments.webhooks import WebhookStore
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 AUDIT_S: Final = 60.0
-TIDY_EVERY: Final = 60
-"""Audits between two rounds of forgetting what is old: once an hour."""
 
 FORGOTTEN_AT_ONCE: Final = 500
 """Webhooks forgotten in one transaction."""
-
-FORGET_PAUSE_S: Final = 0.05
-"""Between two of those, so that money's own transactions have their turn: 10,000 webhooks a second."""
-
-FORGET_EVERY_S: Final = 3_600.0
 
 log = structlog.get_logger()
 
@@ -91,7 +85,6 @@ def compose(
     refunds = RefundDesk(database, stripe, clock, settings.timeout_s)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
     asker = Asker(database, stripe, clock, hold_foreign=ours.hold_foreign)
-    retention = Retention(database, clock, timedelta(days=settings.stripe_events_kept_days))
     sweep = Sweep(database, stripe, pace, clock, every_s=settings.sweep_s, grace_s=settings.sweep_grace_s)
     door = Door(
         database=database,
@@ -104,7 +97,7 @@ def compose(
         clock=clock,
     )
     app = new_app("payments", secret)
-    add_health(app)
+    add_health(app, database.answers)
     add_routes(app, door)
     add_quiet(app, door, relay.empty, consumer.behind)
 
@@ -124,9 +117,9 @@ def compose(
             _sole(database, "payments.refunds", refunds.run),
             _sole(database, "payments.asker", asker.run),
             _sole(database, "payments.backfill", backfill.run),
-            _sole(database, "payments.retention", retention.run),
             _sole(database, "payments.sweep", sweep.run),
-            Worker("payments.housekeeping", Housekeeping(database, clock).run),
+            Worker("payments.housekeeping", Housekeeping(database).run),
+            _sole(database, "payments.pruning", _pruning(database, clock, settings).run),
         ],
         start=lambda: database.migrate(MIGRATIONS),
         close=close,
@@ -136,6 +129,20 @@ def compose(
 def _sole(database: Database, name: str, work: Work) -> Worker:
     """Work of one process at a time, however many replicas there are."""
     return Worker(name, database.alone(name, work))
+
+
+def _pruning(database: Database, clock: Clock, settings: PaymentsSettings) -> Worker:
+    """Deletes what no repeat can still ask for, and Stripe's events and attempts past their use."""
+    texts_kept = timedelta(days=settings.stripe_events_kept_days)
+    ids_kept = max(texts_kept, IDS_KEPT)
+    old: dict[str, Step] = {
+        "inbox": partial(inbox.forget_old, database),
+        "idempotency": partial(idempotency.forget_old, database),
+        "webhook_texts": lambda: forget_texts(database, clock.now() - texts_kept, FORGOTTEN_AT_ONCE),
+        "webhooks": lambda: forget_applied(database, clock.now() - ids_kept, FORGOTTEN_AT_ONCE),
+        "attempts": lambda: forget_attempts(database, clock.now()),
+    }
+    return pruning("payments", old)
 
 
 def _stripe(settings: PaymentsSettings) -> StripeProcessor:
@@ -150,28 +157,18 @@ def _stripe(settings: PaymentsSettings) -> StripeProcessor:
 
 
 class Housekeeping:
-    """Compares the ledger with the payments each minute, and forgets old door entries each hour."""
+    """Compares the ledger with the payments each minute."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep house until `stop`."""
-        rounds = 0
-        while not stop.is_set():
-            await self.audit()
-            await wait_for(stop, AUDIT_S)
-            rounds += 1
-            if rounds % TIDY_EVERY == 0:
-                await inbox.forget_old(self._database)
-                await idempotency.forget_old(self._database)
-                while not stop.is_set() and await forget_attempts(self._database, self._clock.now()):
-                    await wait_for(stop, 0.1)
+        await every(AUDIT_S, self.audit, stop)
 
     async def audit(self) -> dict[str, int]:
         """The ledger's drift, a currency; anything but 0 is reported."""
-        async with self._database.reading() as session:
+        async with self._database.reading(within_s=LONG_S) as session:
             found = await ledger.drift(session)
             await doubts.count(session)
         for currency, units in found.items():
@@ -180,23 +177,3 @@ class Housekeeping:
                 log.error("ledger.drift", currency=currency, minor_units=units)
         _AUDITED.set_to_current_time()
         return found
-
-
-class Retention:
-    """Forgets Stripe's events each hour: their texts after `texts_kept`, their ids after IDS_KEPT."""
-
-    def __init__(self, database: Database, clock: Clock, texts_kept: timedelta) -> None:
-        self._database = database
-        self._clock = clock
-        self._texts_kept = texts_kept
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Forget until `stop`."""
-        while not stop.is_set():
-            now = self._clock.now()
-            texts, ids = now - self._texts_kept, now - max(self._texts_kept, IDS_KEPT)
-            while not stop.is_set() and await forget_texts(self._database, texts, FORGOTTEN_AT_ONCE):
-                await wait_for(stop, FORGET_PAUSE_S)
-            while not stop.is_set() and await forget_applied(self._database, ids, FORGOTTEN_AT_ONCE):
-                await wait_for(stop, FORGET_PAUSE_S)
-            await wait_for(stop, FORGET_EVERY_S)

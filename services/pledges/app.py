@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +12,7 @@ from backbone.clock import Clock, SystemClock
 from backbone.consumer import Consumer
 from backbone.database import Database
 from backbone.outbox import Relay
+from backbone.periodic import pruning
 from backbone.service import Service, Worker, add_health, new_app
 from services.pledges import api
 from services.pledges.commands import Drives, Pledges
@@ -25,7 +24,6 @@ from services.pledges.settings import PledgesSettings
 from services.pledges.tables import DOORS
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-PRUNE_EVERY_S: Final = 3600.0
 SYSTEM_CLOCK: Final = SystemClock()
 
 
@@ -42,28 +40,21 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     app = new_app("pledges", settings.internal_secret.get_secret_value())
     api.install(app, api.Door(intake, Drives(database, clock), Pledges(database, secrets), reader))
     api.install_internal(app, reader, consumer.behind)
-    add_health(app)
+    add_health(app, database.answers)
     return Service(
         "pledges",
         app,
         workers=[
             Worker("pledges.relay", Relay("pledges", database, bus, topics=["pledges"]).run),
             Worker("pledges.consumer", consumer.run),
-            Worker("pledges.pruning", _pruning(database)),
+            pruning(
+                "pledges",
+                {
+                    "inbox": partial(inbox.forget_old, database),
+                    "idempotency": partial(idempotency.forget_old, database),
+                },
+            ),
         ],
         start=lambda: database.migrate(MIGRATIONS),
         close=database.close,
     )
-
-
-def _pruning(database: Database) -> Callable[[asyncio.Event], Awaitable[None]]:
-    """Forget, hour by hour, what no repeat can still ask for."""
-
-    async def run(stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            more = await inbox.forget_old(database) + await idempotency.forget_old(database)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0 if more else PRUNE_EVERY_S):
-                    await stop.wait()
-
-    return run

@@ -10,8 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from prometheus_client import REGISTRY
 
-from backbone.bus import BusUnavailable, EventBus, Message, Subscription
+from backbone.bus import BusUnavailable, EventBus, Message, Partition, Positions, Subscription, partition_of
 from backbone.bus_kafka import CLOSE_S, KafkaBus
 from tests.conftest import Recovered
 from tests.real import KafkaNode, Missing, fresh_topics, kafka_bootstrap, make_topics, without
@@ -133,3 +136,25 @@ async def test_a_broker_killed_and_started_again_loses_nothing_acknowledged(
         everything = await bus.follow(["notes"], "beginning")
         assert {"before", "after"} <= await heard_until(everything, {"before", "after"})
     recovered(f"a killed broker listened again: heard after {took:.2f} s")
+
+
+async def test_records_dropped_before_their_group_read_them_are_reported_and_the_rest_is_read() -> None:
+    partition = Partition("notes", partition_of("k"))
+
+    async def positions(asked: object) -> Positions:
+        return {partition: 1}
+
+    def expired() -> float:
+        return REGISTRY.get_sample_value("ataa_bus_records_expired_total", {"topic": "notes"}) or 0.0
+
+    async with fresh_topics("notes") as (bootstrap, prefix), a_bus(bootstrap, prefix) as bus:
+        await bus.publish([message(str(number)) for number in range(5)])
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        await admin.start()
+        there = TopicPartition(prefix + "notes", partition.number)
+        await admin.delete_records({there: RecordsToDelete(before_offset=3)})
+        await admin.close()
+        before = expired()
+        subscription = await bus.subscribe("group", ["notes"], positions)
+        assert await heard_until(subscription, {"3", "4"}) == {"3", "4"}
+        assert expired() - before == 2

@@ -18,10 +18,10 @@ async def test_pruning_goes_in_pieces_and_spares_what_is_young_or_not_yet_read_b
     (partition,) = {record.partition for record in await quick.fetch(100, 1)}
     await quick.commit({partition: 10})
     await slow.commit({partition: 7})
-    assert bus.prune(time.time() - 60, 4) == 0  # all are young
-    assert bus.prune(time.time() + 60, 4) == 4
-    assert bus.prune(time.time() + 60, 4) == 3
-    assert bus.prune(time.time() + 60, 4) == 0
+    assert bus.drop_old(time.time() - 60, 4) == 0  # all are young
+    assert bus.drop_old(time.time() + 60, 4) == 4
+    assert bus.drop_old(time.time() + 60, 4) == 3
+    assert bus.drop_old(time.time() + 60, 4) == 0
     follower = await bus.follow(["notes"], "beginning")
     assert [record.id for record in await follower.fetch(100, 1)] == ["evt_7", "evt_8", "evt_9"]
     await bus.close()

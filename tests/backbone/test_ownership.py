@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backbone.database import Database, may_pass
 from backbone.ownership import Ownerships
 from backbone.service import Worker, keep_running
+from backbone.transient import DatabaseUnavailable
 from tests.backbone.notes import DOORS, Note, open_database
 from tests.real import fresh_postgres
 from tests.waiting import until
@@ -149,7 +150,7 @@ async def test_what_cannot_be_stored_is_told_from_a_database_that_is_away(
                 await session.execute(insert(Note), [wrong])
         assert not may_pass(failed.value)
     away = Database("postgresql://nobody@127.0.0.1:1/nothing", DOORS)
-    with pytest.raises(ConnectionRefusedError) as refused:
+    with pytest.raises(DatabaseUnavailable) as refused:
         async with away.transaction() as session:
             await session.execute(text("SELECT 1"))
     assert may_pass(refused.value)

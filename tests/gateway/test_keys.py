@@ -258,10 +258,14 @@ async def test_the_database_going_away_leaves_the_cached_keys_working(stage: Sta
     await stage.service.close()
 
     class Away:
+        asked = 0
+
         def reading(self) -> Any:
+            self.asked += 1
             raise OSError("away")
 
-    ring._database = Away()
+    ring._database = away = Away()
+    await until(lambda: away.asked >= 2)  # the first refresh has failed, and another one came after it
     assert await status_with(stage, key) == 200
 
 

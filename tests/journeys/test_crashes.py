@@ -32,6 +32,7 @@ POINTS = [
     "leaderboard.outbox.after_ack:3",
     "pledges.consumer.before_commit:2",
     "pledges.consumer.after_commit:2",
+    "notify.consumer.before_commit:2",
     "notify.consumer.after_commit:2",
 ]
 

@@ -199,10 +199,14 @@ class Drive:
 
     def kill_with_children(self, name: str) -> None:
         """kill -9 of a process and of all that it started."""
+        self.tell_with_children(name, signal.SIGKILL)
+
+    def tell_with_children(self, name: str, signal_number: int) -> None:
+        """Send a signal to a process and to all that it started."""
         pid = self.pid(name)
         for one in (pid, *_children_of(pid)):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+                os.kill(one, signal_number)
 
     def log_bytes(self, name: str) -> int:
         """How long a process's log is: where to read on from."""
@@ -275,8 +279,11 @@ class Drive:
 
     async def ready(self) -> bool:
         """Whether each of the five services says that it is."""
-        answers = await asyncio.gather(*(self._answers(name) for name in SERVICES))
-        return all(answers)
+        return await self.count_ready() == len(SERVICES)
+
+    async def count_ready(self) -> int:
+        """How many of the five services say that they are ready."""
+        return sum(await asyncio.gather(*(self._answers(name) for name in SERVICES)))
 
     async def _answers(self, name: str) -> bool:
         timeout = aiohttp.ClientTimeout(total=2.0)

@@ -113,6 +113,22 @@ async def test_a_killed_postgresql_loses_nothing_and_every_pool_heals(drive: Dri
     await tell("postgresql killed", over_at)
 
 
+async def test_postgresql_that_hangs_is_answered_for_in_time_and_found_again(
+    drive: Drive, tell: Tell
+) -> None:
+    drive.tell_with_children("postgres", signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        while time.monotonic() - began < AWAY_S:
+            status, took_s = await drive.promise()
+            assert status == 503, f"{status} after {time.monotonic() - began:.1f} s without PostgreSQL"
+            assert took_s < PATIENCE_S + 2.0  # the gateway's patience with pledges, and its own answer
+        assert await drive.count_ready() == 1  # the gateway, which has its keys in memory
+    finally:
+        drive.tell_with_children("postgres", signal.SIGCONT)
+    await tell(f"postgresql stopped for {AWAY_S:.0f} s", time.monotonic())
+
+
 async def test_connections_cut_again_and_again_are_made_anew(drive: Drive, tell: Tell) -> None:
     for _ in range(3):
         await drive.soon("all five databases are in use", lambda: cut_connections(drive))

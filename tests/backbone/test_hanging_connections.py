@@ -1,0 +1,305 @@
+"""A connection to PostgreSQL that hangs instead of dying: every wait ends, and nothing is done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, text
+
+from backbone.bus_sqlite import SqliteBus
+from backbone.consumer import Consumer
+from backbone.database import READY_S, Database
+from backbone.outbox import Relay, announce
+from backbone.peer import InProcessPeer
+from backbone.service import Worker, add_health, keep_running, new_app
+from backbone.transient import DatabaseSlow
+from tests.backbone.black_hole import BlackHole, Direction, behind_a_black_hole
+from tests.backbone.notes import DOORS, Note, Noted, noted, open_database, take_notes
+from tests.real import fresh_postgres
+from tests.waiting import until
+
+ANSWER_S = 1.0
+FAREWELL_S = 2.0
+"""SQLAlchemy gives a connection that is thrown away so long to end politely."""
+SLACK_S = 5.0
+"""For a busy machine; without a bound each of these waits is a quarter of an hour."""
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with fresh_postgres() as fresh:
+        yield fresh
+
+
+@pytest.fixture
+async def direct(url: str) -> AsyncIterator[Database]:
+    """The database, with nothing in between."""
+    async with open_database(url) as database:
+        yield database
+
+
+@pytest.fixture
+async def hole(url: str, direct: Database) -> AsyncIterator[BlackHole]:
+    async with behind_a_black_hole(url) as hole:
+        yield hole
+
+
+@pytest.fixture
+async def database(hole: BlackHole) -> AsyncIterator[Database]:
+    """The same database, behind the hole."""
+    database = Database(hole.url, DOORS, answer_s=ANSWER_S, silent_s=2.0)
+    yield database
+    hole.flow()
+    await database.close()
+
+
+async def note(database: Database, text_: str) -> None:
+    async with database.transaction() as session:
+        await session.execute(insert(Note), [{"about": "k", "text": text_}])
+
+
+@contextmanager
+def ends_within(seconds: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
+
+
+async def warm(database: Database, connections: int) -> None:
+    """Have so many connections in the pool."""
+
+    async def hold() -> None:
+        async with database.reading() as session:
+            await session.execute(text("SELECT pg_sleep(0.1)"))
+
+    await asyncio.gather(*(hold() for _ in range(connections)))
+
+
+@pytest.mark.parametrize("way", [("to_server",), ("to_client",), ("to_server", "to_client")], ids="+".join)
+async def test_a_transaction_whose_packets_vanish_ends_within_its_bound(
+    database: Database, hole: BlackHole, way: tuple[Direction, ...]
+) -> None:
+    await warm(database, 3)
+    hole.swallow(*way)
+    with ends_within(ANSWER_S + FAREWELL_S + SLACK_S), pytest.raises(DatabaseSlow):
+        await note(database, "lost")
+    with ends_within(ANSWER_S + FAREWELL_S + SLACK_S), pytest.raises(DatabaseSlow):
+        await note(database, "lost on a new connection")
+    hole.flow()
+    with ends_within(SLACK_S):
+        await note(database, "kept")
+    assert await noted(database) == [("k", "kept")]
+
+
+async def test_after_one_hang_the_other_connections_of_the_pool_cost_no_wait_of_their_own(
+    database: Database, hole: BlackHole
+) -> None:
+    await warm(database, 8)
+    hole.swallow_existing()
+    with pytest.raises(DatabaseSlow):
+        await note(database, "lost")
+    with ends_within(SLACK_S):
+        for number in range(20):
+            await note(database, str(number))
+
+
+async def test_an_idle_connection_that_hangs_is_replaced_without_an_error(
+    database: Database, hole: BlackHole
+) -> None:
+    patient = Database(hole.url, DOORS)
+    await warm(patient, 3)
+    await asyncio.sleep(1.2)  # idle for longer than a second: asked before it is used
+    hole.swallow_existing()
+    await note(patient, "kept")
+    await patient.close()
+
+
+async def test_a_commit_whose_answer_vanished_is_reported_as_unknown_and_was_done(
+    database: Database, direct: Database, hole: BlackHole
+) -> None:
+    hole.swallow_upon(b"COMMIT", "to_client")
+    with pytest.raises(DatabaseSlow):
+        await note(database, "done")
+    assert await noted(direct) == [("k", "done")]
+
+
+async def test_a_commit_that_never_arrived_is_undone_and_its_locks_go(
+    database: Database, direct: Database, hole: BlackHole
+) -> None:
+    await note(database, "before")
+    change = text("UPDATE notes SET about = about || 'x'")
+    hole.swallow_upon(b"COMMIT", "to_server", "to_client")
+    with pytest.raises(DatabaseSlow):
+        async with database.transaction() as session:
+            await session.execute(change)
+    with ends_within(2.0 + SLACK_S):  # the server ends a transaction in which nothing is said for 2 s here
+        async with direct.transaction(within_s=30.0) as session:
+            await session.execute(change)
+    assert await noted(direct) == [("kx", "before")]
+
+
+async def test_a_statement_the_client_has_given_up_is_ended_by_the_server(
+    database: Database, direct: Database, hole: BlackHole
+) -> None:
+    hole.swallow_upon(b"pg_sleep", "to_client")
+    with pytest.raises(DatabaseSlow):
+        async with database.transaction() as session:
+            await session.execute(text("SELECT pg_sleep(600)"))
+    running = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(600)%'"
+        " AND pid <> pg_backend_pid()"
+    )
+
+    async def ended() -> bool:
+        async with direct.reading() as session:
+            return (await session.execute(running)).scalar_one() == 0
+
+    await until(ended)
+
+
+async def test_a_longer_bound_holds_where_it_is_asked_for(database: Database) -> None:
+    async with database.reading(within_s=30.0) as session:
+        await session.execute(text("SELECT pg_sleep(1.5)"))
+    with pytest.raises(DatabaseSlow):
+        async with database.reading() as session:
+            await session.execute(text("SELECT pg_sleep(1.5)"))
+
+
+async def test_readiness_ends_with_the_answers_of_the_database_and_comes_back_with_them(
+    database: Database, hole: BlackHole
+) -> None:
+    app = new_app("notes", "secret")
+    add_health(app, database.answers)
+    peer = InProcessPeer(app)
+
+    async def ready() -> int:
+        with ends_within(READY_S + SLACK_S):
+            return (await peer.request("GET", "/readyz", headers={})).status
+
+    assert await ready() == 200
+    hole.swallow()
+
+    async def says(status: int) -> bool:
+        return await ready() == status
+
+    await until(lambda: says(503))
+    assert (await peer.request("GET", "/livez", headers={})).status == 200
+    hole.flow()
+    await until(lambda: says(200))
+
+
+async def test_closing_does_not_wait_for_a_connection_that_hangs(hole: BlackHole) -> None:
+    database = Database(hole.url, DOORS, answer_s=ANSWER_S)
+    await warm(database, 3)
+    hole.swallow()
+    with ends_within(ANSWER_S + 3 * FAREWELL_S + SLACK_S):
+        await database.close()
+
+
+@asynccontextmanager
+async def working(*works: tuple[str, Callable[[asyncio.Event], Awaitable[None]]]) -> AsyncIterator[None]:
+    """Run what a service's supervisor runs, and starts again."""
+    stop = asyncio.Event()
+    tasks = [asyncio.create_task(keep_running(Worker(name, work), stop)) for name, work in works]
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("words", [b"COMMIT", b"INSERT INTO notes"], ids=["commit", "insert"])
+@pytest.mark.parametrize("way", [("to_client",), ("to_server", "to_client")], ids="+".join)
+async def test_a_consumer_whose_connection_hangs_handles_each_event_once(
+    direct: Database,
+    database: Database,
+    hole: BlackHole,
+    tmp_path: Path,
+    words: bytes,
+    way: tuple[Direction, ...],
+) -> None:
+    bus = SqliteBus(tmp_path / "bus.db")
+    consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
+    texts = [f"t{n}" for n in range(30)]
+    hung = hole.swallow_upon(words, *way)
+    async with working(
+        ("notes.consumer", consumer.run), ("notes.relay", Relay("n", direct, bus, ["notes"]).run)
+    ):
+        async with direct.transaction() as session:
+            await announce(session, [Noted(about="k", text=one) for one in texts])
+        await asyncio.wait_for(hung.wait(), SLACK_S)
+
+        async def all_noted() -> bool:
+            return len(await noted(direct)) == len(texts)
+
+        await until(all_noted)
+    assert [one for _, one in await noted(direct)] == texts
+    await bus.close()
+
+
+@pytest.mark.parametrize(
+    "words", [b"FROM outbox", b"DELETE FROM outbox", b"COMMIT"], ids=["read", "delete", "commit"]
+)
+async def test_a_relay_whose_connection_hangs_goes_on_and_loses_nothing(
+    direct: Database, database: Database, hole: BlackHole, tmp_path: Path, words: bytes
+) -> None:
+    bus = SqliteBus(tmp_path / "bus.db")
+    seen = await bus.follow(["notes"], "beginning")
+    async with direct.transaction() as session:
+        await announce(session, [Noted(about="k", text=str(n)) for n in range(5)])
+    hung = hole.swallow_upon(words)
+    relay = Relay("notes", database, bus, ["notes"])
+    async with working(("notes.relay", relay.run)):
+        await asyncio.wait_for(hung.wait(), SLACK_S)
+
+        async def empty() -> bool:
+            return await Relay("other", direct, bus, []).empty()
+
+        await until(empty)
+    records = [record for record in await seen.fetch(100, 1.0) if record.name]
+    assert len({record.id for record in records}) == 5
+    await bus.close()
+
+
+@pytest.mark.parametrize("way", [("to_server",), ("to_client",), ("to_server", "to_client")], ids="+".join)
+async def test_a_leader_whose_connection_hangs_stops_before_another_takes_over(
+    direct: Database, url: str, hole: BlackHole, way: tuple[Direction, ...]
+) -> None:
+    silent_s = 5.0
+    busy: list[str] = []
+    most = 0
+
+    def work_of(name: str, database: Database) -> Callable[[asyncio.Event], Awaitable[None]]:
+        async def work(stop: asyncio.Event) -> None:
+            nonlocal most
+            busy.append(name)
+            most = max(most, len(busy))
+            try:
+                await stop.wait()
+            finally:
+                busy.remove(name)
+
+        return database.alone("work", work)
+
+    leader, standby = (
+        Database(hole.url, DOORS, silent_s=silent_s),
+        Database(url, DOORS, silent_s=silent_s),
+    )
+    async with working(("work", work_of("leader", leader))):
+        await until(lambda: busy == ["leader"])
+        async with working(("work", work_of("standby", standby))):
+            hole.swallow(*way)
+            with ends_within(silent_s + SLACK_S):
+                await until(lambda: busy == ["standby"])
+            hole.flow()
+            await until(leader.answers)
+            assert busy == ["standby"]
+        await until(lambda: busy == ["leader"])  # by itself, once packets flow and nobody else owns it
+    assert most == 1
+    await leader.close()
+    await standby.close()

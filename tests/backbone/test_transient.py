@@ -1,0 +1,367 @@
+"""Each class of database error, raised by the real store, and what group commit and consumers make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, insert, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.bus import Message
+from backbone.bus_sqlite import SqliteBus
+from backbone.consumer import TRIES, Consumer
+from backbone.database import Database
+from backbone.group_commit import PATIENCE_S, GroupCommit
+from backbone.outbox import Relay
+from backbone.peer import InProcessPeer
+from backbone.service import new_app
+from backbone.transient import Trouble, may_pass, trouble
+from tests.backbone.notes import Note, Noted, noted, open_database, sqlite_url, take_notes
+from tests.real import fresh_postgres
+from tests.waiting import until
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    if request.param == "sqlite":
+        async with open_database(sqlite_url(tmp_path)) as opened:
+            yield opened
+    else:
+        async with fresh_postgres() as url, open_database(url) as opened:
+            yield opened
+
+
+@pytest.fixture
+async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
+    async with open_database(sqlite_url(tmp_path)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def postgres() -> AsyncIterator[Database]:
+    async with fresh_postgres() as url, open_database(url) as opened:
+        yield opened
+
+
+async def note(session: AsyncSession, text_: object, **more: object) -> None:
+    await session.execute(insert(Note), [{"about": "k", "text": text_, **more}])
+
+
+async def error_of(database: Database, *statements: str) -> Exception:
+    with pytest.raises(Exception) as failed:  # noqa: PT011 (which one it is, is what is asked)
+        async with database.transaction() as session:
+            for statement in statements:
+                await session.execute(text(statement))
+    return failed.value
+
+
+NEW_NOTE = "INSERT INTO notes (about, text) VALUES ('k', 'new')"
+
+
+def raising(state: str) -> str:
+    """A PostgreSQL statement that fails with this SQLSTATE."""
+    return f"DO $$ BEGIN RAISE EXCEPTION 'as if' USING ERRCODE = '{state}'; END $$"
+
+
+@pytest.mark.parametrize(
+    ("statements", "expected"),
+    [
+        (["SET LOCAL statement_timeout = 50", "SELECT pg_sleep(30)"], Trouble.SLOW),
+        (["SET TRANSACTION READ ONLY", NEW_NOTE], Trouble.READ_ONLY),
+        (["SELECT pg_terminate_backend(pg_backend_pid())"], Trouble.UNAVAILABLE),
+        (["SELECT pg_cancel_backend(pg_backend_pid())"], Trouble.SLOW),
+        ([raising("53100")], Trouble.FULL),
+        ([raising("53300")], Trouble.UNAVAILABLE),
+        ([raising("40001")], Trouble.BUSY),
+        ([raising("55P03")], Trouble.BUSY),
+        ([raising("40002")], None),
+        ([raising("55000")], None),
+        ([raising("P0001")], None),
+        ([raising("54000")], None),
+    ],
+    ids=lambda given: given[-1][:60] if isinstance(given, list) else None,
+)
+async def test_an_error_of_postgresql_is_the_trouble_its_state_names(
+    postgres: Database, statements: list[str], expected: Trouble | None
+) -> None:
+    error = await error_of(postgres, *statements)
+    assert trouble(error) is expected
+    assert may_pass(error) is (expected is not None)
+
+
+@pytest.mark.parametrize("value", ["\x00", "x\x00y", None, 7])
+async def test_a_value_postgresql_cannot_store_is_permanent(postgres: Database, value: object) -> None:
+    with pytest.raises(Exception) as failed:  # noqa: PT011
+        async with postgres.transaction() as session:
+            await note(session, value)
+    assert not may_pass(failed.value)
+
+
+async def test_changes_that_cannot_be_put_in_an_order_are_a_conflict(postgres: Database) -> None:
+    await error_of(postgres, NEW_NOTE, "SELECT 1 / 0")
+    async with postgres.transaction() as session:
+        await note(session, "a")
+    with pytest.raises(Exception) as failed:  # noqa: PT011
+        async with postgres.transaction() as session:
+            await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            await session.execute(text("SELECT count(*) FROM notes"))
+            async with postgres.transaction() as other:
+                await other.execute(text("UPDATE notes SET about = 'other'"))
+            await session.execute(text("UPDATE notes SET about = 'this'"))
+    assert trouble(failed.value) is Trouble.BUSY
+
+
+async def test_a_connection_to_a_server_that_takes_no_changes_is_replaced(postgres: Database) -> None:
+    async def server_process() -> int:
+        async with postgres.transaction() as session:
+            return int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+    before = await server_process()
+    await error_of(postgres, "SET TRANSACTION READ ONLY", NEW_NOTE)
+    assert await server_process() != before
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["INSERT INTO notes (id, about, text) VALUES (1, 'k', 'a'), (1, 'k', 'b')"],
+        ["INSERT INTO nowhere VALUES (1)"],
+        ["INSERT INTO notes (about, text) VALUES ('k', NULL)"],
+    ],
+    ids=["unique", "no table", "null"],
+)
+async def test_what_no_repetition_mends_is_permanent_on_both_stores(
+    database: Database, statements: list[str]
+) -> None:
+    error = await error_of(database, *statements)
+    assert trouble(error) is None
+    assert not may_pass(error)
+
+
+async def full(sqlite: Database) -> None:
+    """Let the file grow no further, on the connection that writes."""
+    async with sqlite.transaction() as session:
+        await session.execute(text("PRAGMA max_page_count = 1"))
+
+
+async def room(sqlite: Database) -> None:
+    async with sqlite.transaction() as session:
+        await session.execute(text("PRAGMA max_page_count = 100000"))
+
+
+async def test_a_full_sqlite_file_is_trouble_that_may_pass(sqlite: Database) -> None:
+    await full(sqlite)
+    with pytest.raises(Exception) as failed:  # noqa: PT011
+        async with sqlite.transaction() as session:
+            await note(session, "x" * 100_000)
+    assert trouble(failed.value) is Trouble.FULL
+    await room(sqlite)
+    async with sqlite.transaction() as session:
+        await note(session, "x" * 100_000)
+
+
+async def test_a_sqlite_file_that_takes_no_changes_is_trouble_that_may_pass(sqlite: Database) -> None:
+    async with sqlite.transaction() as session:
+        await session.execute(text("PRAGMA query_only = ON"))
+    error = await error_of(sqlite, NEW_NOTE)
+    assert trouble(error) is Trouble.READ_ONLY
+
+
+async def test_a_locked_sqlite_file_is_trouble_that_may_pass(sqlite: Database, tmp_path: Path) -> None:
+    other = create_engine(sqlite_url(tmp_path))
+    with other.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        error = await error_of(sqlite, NEW_NOTE)
+    other.dispose()
+    assert trouble(error) is Trouble.BUSY
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), 503),
+        (OSError(errno.ENOSPC, "no space"), 503),
+        (FileNotFoundError(errno.ENOENT, "no such file"), 500),
+        (PermissionError(errno.EACCES, "not allowed"), 500),
+    ],
+    ids=["refused", "disk full", "no file", "not allowed"],
+)
+async def test_an_error_of_the_system_is_not_called_one_of_the_database(error: OSError, status: int) -> None:
+    async def fail() -> None:
+        raise error
+
+    app = new_app("notes", "secret")
+    app.add_api_route("/fail", fail)
+    reply = await InProcessPeer(app).request("GET", "/fail", headers={})
+    assert reply.status == status
+    assert b"database" not in reply.body
+    assert may_pass(error) is (status == 503)
+
+
+# What is made of them.
+
+
+@dataclass
+class Fault:
+    """Fails the first `times` tries with whatever `statement` raises; counts the size of each."""
+
+    statement: str
+    times: int
+    tries: list[int]
+
+    async def strike(self, session: AsyncSession, size: int) -> None:
+        self.tries.append(size)
+        if len(self.tries) <= self.times:
+            await session.execute(text(self.statement))
+
+
+PASSING = [
+    raising("40P01"),
+    raising("40001"),
+    raising("53100"),
+    "SELECT pg_terminate_backend(pg_backend_pid())",
+]
+NAMES = ["deadlock", "serialization", "disk full", "cut"]
+
+
+def committing(database: Database, fault: Fault) -> Callable[[Sequence[str]], Awaitable[list[str]]]:
+    async def commit(texts: Sequence[str]) -> list[str]:
+        async with database.transaction() as session:
+            await fault.strike(session, len(texts))
+            await session.execute(
+                insert(Note), [{"about": "k", "text": None if one == "bad" else one} for one in texts]
+            )
+        return list(texts)
+
+    return commit
+
+
+@pytest.mark.parametrize("statement", PASSING, ids=NAMES)
+async def test_group_commit_tries_a_batch_again_as_a_whole(postgres: Database, statement: str) -> None:
+    fault = Fault(statement, 2, [])
+    group: GroupCommit[str, str] = GroupCommit(committing(postgres, fault))
+    texts = [str(number) for number in range(20)]
+    assert await asyncio.gather(*map(group.submit, texts)) == texts
+    assert fault.tries == [20, 20, 20]
+    assert len(await noted(postgres)) == 20
+
+
+async def test_group_commit_gives_up_on_trouble_that_lasts_and_recovers_after_it(postgres: Database) -> None:
+    fault = Fault(raising("53100"), 10**6, [])
+    group: GroupCommit[str, str] = GroupCommit(committing(postgres, fault))
+    began = asyncio.get_running_loop().time()
+    answers = await asyncio.gather(*map(group.submit, "abc"), return_exceptions=True)
+    assert asyncio.get_running_loop().time() - began < PATIENCE_S + 5.0
+    assert [trouble(answer) for answer in answers if isinstance(answer, Exception)] == [Trouble.FULL] * 3
+    assert set(fault.tries) == {3}
+    fault.times = 0
+    assert await group.submit("after") == "after"
+
+
+async def test_group_commit_halves_for_what_is_permanent_and_the_culprit_fails_alone(
+    database: Database,
+) -> None:
+    group: GroupCommit[str, str] = GroupCommit(committing(database, Fault("", 0, [])))
+    texts = [str(number) for number in range(20)]
+    texts[7] = "bad"
+    answers = await asyncio.gather(*map(group.submit, texts), return_exceptions=True)
+    assert isinstance(answers[7], IntegrityError)
+    assert sorted(text_ for _, text_ in await noted(database)) == sorted(one for one in texts if one != "bad")
+
+
+async def test_group_commit_on_a_full_sqlite_file_waits_for_room(sqlite: Database) -> None:
+    await full(sqlite)
+    group: GroupCommit[str, str] = GroupCommit(committing(sqlite, Fault("", 0, [])))
+    waiting = asyncio.gather(*(group.submit("x" * 50_000) for _ in range(4)))
+    await asyncio.sleep(0.1)
+    await room(sqlite)
+    assert len(await waiting) == 4
+
+
+async def consume(database: Database, folder: Path, texts: Sequence[str], handle: Any) -> list[bytes]:
+    """Handle `texts` until each is noted or a dead letter; the dead letters."""
+    bus = SqliteBus(folder / "bus.db")
+    letters = await bus.follow(["notes.dead-letter"], "beginning")
+    messages = [Noted(about="k", text=one).to_bytes() for one in texts]
+    await bus.publish(
+        [Message("notes", "k", f"evt_{n}", Noted.wire_name, value) for n, value in enumerate(messages)]
+    )
+    consumer = Consumer("notes", bus, ["notes"], {Noted: handle}, database)
+    relay = Relay("notes", database, bus, [])
+    stop = asyncio.Event()
+    tasks = [asyncio.create_task(each.run(stop)) for each in (consumer, relay)]
+
+    async def done() -> bool:
+        return await consumer.behind() == 0 and await relay.empty()
+
+    await until(done)
+    stop.set()
+    await asyncio.gather(*tasks)
+    found = [record.value for record in await letters.fetch(100, 0.1) if record.name]
+    await bus.close()
+    return found
+
+
+def striking(fault: Fault) -> Callable[[Sequence[Noted], AsyncSession], Awaitable[None]]:
+    async def handle(events: Sequence[Noted], session: AsyncSession) -> None:
+        await fault.strike(session, len(events))
+        await take_notes(events, session)
+
+    return handle
+
+
+@pytest.mark.parametrize("statement", PASSING, ids=NAMES)
+async def test_a_consumer_tries_a_batch_again_as_a_whole_however_often(
+    postgres: Database, tmp_path: Path, statement: str
+) -> None:
+    fault = Fault(statement, TRIES + 2, [])
+    texts = [str(number) for number in range(12)]
+    assert await consume(postgres, tmp_path, texts, striking(fault)) == []
+    assert fault.tries == [12] * (TRIES + 3)
+    assert [one for _, one in await noted(postgres)] == texts
+
+
+async def test_a_consumer_halves_a_batch_that_is_too_slow_and_gives_up_none_of_it(
+    postgres: Database, tmp_path: Path
+) -> None:
+    async def slow_as_a_whole(events: Sequence[Noted], session: AsyncSession) -> None:
+        if len(events) > 3:
+            await session.execute(text("SET LOCAL statement_timeout = 20"))
+            await session.execute(text("SELECT pg_sleep(30)"))
+        await take_notes(events, session)
+
+    texts = [str(number) for number in range(12)]
+    assert await consume(postgres, tmp_path, texts, slow_as_a_whole) == []
+    assert [one for _, one in await noted(postgres)] == texts
+
+
+async def test_a_consumer_sets_aside_what_is_permanent_alone(database: Database, tmp_path: Path) -> None:
+    async def refuse(events: Sequence[Noted], session: AsyncSession) -> None:
+        rows = [
+            {"about": event.about, "text": None if event.text == "bad" else event.text} for event in events
+        ]
+        await session.execute(insert(Note), rows)
+
+    texts = ["a", "b", "bad", "c", "d"]
+    (letter,) = await consume(database, tmp_path, texts, refuse)
+    assert b"IntegrityError" in letter
+    assert [one for _, one in await noted(database)] == ["a", "b", "c", "d"]
+
+
+async def test_a_consumer_on_a_full_sqlite_file_waits_for_room(sqlite: Database, tmp_path: Path) -> None:
+    await full(sqlite)
+    fault = Fault("", 0, [])
+    texts = [str(number) * 20_000 for number in range(4)]
+    consuming = asyncio.create_task(consume(sqlite, tmp_path, texts, striking(fault)))
+    await until(lambda: len(fault.tries) > TRIES)
+    await room(sqlite)
+    assert await consuming == []
+    assert [one for _, one in await noted(sqlite)] == texts
+    assert set(fault.tries) == {4}

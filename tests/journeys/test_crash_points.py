@@ -1,0 +1,67 @@
+"""No crash point is in the code that no test dies at."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGES: Final = ("backbone", "services", "gateway", "embedded")
+
+OWNERS: Final = {"self.group": "Consumer", "self._service": "Relay"}
+"""What a composed name begins with, and the class whose instances are named so by their first argument."""
+
+ELSEWHERE: Final = {
+    "notify.outbox.after_ack": "notify announces dead letters only; the others' relay is the same code",
+}
+
+
+def calls(*names: str, among: tuple[str, ...] = PACKAGES) -> Iterator[ast.Call]:
+    """Every call of a function or class of one of these names."""
+    for package in among:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                    yield node
+
+
+def named(owner: str) -> set[str]:
+    """The names that the composition roots give their consumers or relays."""
+    first = [call.args[0] for call in calls(owner, among=("services", "gateway"))]
+    return {str(each.value) for each in first if isinstance(each, ast.Constant)}
+
+
+def points_of(name: ast.expr) -> set[str]:
+    """The points a call of `crash_point` stands for; raises where its name cannot be worked out."""
+    if isinstance(name, ast.Constant):
+        return {str(name.value)}
+    assert isinstance(name, ast.JoinedStr), ast.dump(name)
+    head, *rest = name.values
+    assert isinstance(head, ast.FormattedValue), ast.dump(name)
+    tail = "".join(str(part.value) for part in rest if isinstance(part, ast.Constant))
+    assert len(rest) == 1, ast.dump(name)
+    return {owner + tail for owner in named(OWNERS[ast.unparse(head.value)])}
+
+
+def points_in_code() -> set[str]:
+    """Every name the process can be killed at."""
+    return set().union(*(points_of(call.args[0]) for call in calls("crash_point")))
+
+
+def points_in_tests() -> set[str]:
+    """Every text, less `:n`, in a test file that kills processes at crash points."""
+    found: set[str] = set()
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        source = file.read_text()
+        if "ATAA_CRASH_AT" in source and file != Path(__file__):
+            texts = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+            found |= {text.partition(":")[0] for text in texts if isinstance(text, str)}
+    return found
+
+
+def test_a_process_is_killed_at_every_crash_point() -> None:
+    points = points_in_code()
+    assert {"payments.applier.before_commit", "notify.consumer.before_commit"} <= points
+    assert points - points_in_tests() == ELSEWHERE.keys()
