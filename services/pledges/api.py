@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 
 from backbone import ids
 from backbone.bodies import AmountTooLarge, Text
-from backbone.caller import Caller, CallerDep, InternalDep, caller, internal
+from backbone.caller import Caller, CallerDep, InternalDep, NotYourDrive, caller, internal
 from backbone.contracts.pledges import PledgeStatus
 from backbone.idempotency import (
     KeyMissing,
@@ -33,6 +33,7 @@ from services.pledges.domain import (
     FieldFixed,
     IllegalMove,
     NotOpen,
+    PartnerLeftOut,
     SlugTaken,
 )
 from services.pledges.intake import Intake, MakePledge
@@ -157,7 +158,7 @@ class Door:
         """Promise money to a live drive; the same key answers with the same pledge."""
         may(who, "pledges")
         body_hash = hash_body(await request.body())
-        command = MakePledge(drive, wish, who.partner, who.mode == "test", key, body_hash)
+        command = MakePledge(drive, wish, who, key, body_hash)
         reply, again = await self._intake.submit(command)
         return replayed(201, reply, again=again)
 
@@ -179,13 +180,22 @@ def install(app: FastAPI, door: Door) -> None:
         status_code=201,
         response_model=PledgeView,
         responses=_problems(
-            KeyMissing, Unauthorized, Forbidden, NotFound, DriveClosed, DrivePaused, AmountTooLarge, KeyReused
+            KeyMissing,
+            Unauthorized,
+            Forbidden,
+            PartnerLeftOut,
+            NotFound,
+            DriveClosed,
+            DrivePaused,
+            AmountTooLarge,
+            KeyReused,
         ),
         route_class_override=answered_by(door.make_pledge_quickly),
     )
     router = app.router
     _post(router, "/v1/drives", door.make_drive, DriveView, SlugTaken, Invalid)
-    _post(router, "/v1/drives/{drive}/creators", door.add_creator, CreatorView, NotFound, SlugTaken, Invalid)
+    kinds = (NotYourDrive, NotFound, SlugTaken, Invalid)
+    _post(router, "/v1/drives/{drive}/creators", door.add_creator, CreatorView, *kinds)
     for path, endpoint, view in (
         ("/v1/drives/{drive}", door.show_drive, DriveView),
         ("/v1/drives/{drive}/creators", door.list_creators, CreatorList),
@@ -197,7 +207,7 @@ def install(app: FastAPI, door: Door) -> None:
         door.change_drive,
         methods=["PATCH"],
         response_model=DriveView,
-        responses=_problems(Unauthorized, Forbidden, NotFound, FieldFixed, SlugTaken, Invalid),
+        responses=_problems(Unauthorized, Forbidden, NotYourDrive, NotFound, FieldFixed, SlugTaken, Invalid),
         route_class_override=JsonRoute,
     )
     router.add_api_route(
@@ -220,7 +230,7 @@ def install(app: FastAPI, door: Door) -> None:
             methods=["POST"],
             name=f"{what.value}_drive",
             response_model=DriveView,
-            responses=_problems(Unauthorized, Forbidden, NotFound, IllegalMove),
+            responses=_problems(Unauthorized, Forbidden, NotYourDrive, NotFound, IllegalMove),
         )
 
 

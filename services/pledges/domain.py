@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
@@ -17,7 +17,7 @@ from backbone.bodies import AmountTooLarge
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
 from backbone.money import DIGITS, Money
-from backbone.problems import Conflict, Invalid
+from backbone.problems import Conflict, Forbidden, Invalid
 
 DRAFT, LIVE, PAUSED, CLOSED = DriveState.DRAFT, DriveState.LIVE, DriveState.PAUSED, DriveState.CLOSED
 
@@ -68,10 +68,11 @@ def move(state: DriveState, what: DriveMove) -> DriveState:
 
 
 _WORDS: Final = frozenset({"title", "description", "beneficiaries", "permit", "impact"})
+_WHILE_GIVING: Final = _WORDS | {"goal", "ends_at", "milestones", "menu", "partners"}
 CHANGEABLE: Final[Mapping[DriveState, frozenset[str]]] = {
-    DRAFT: _WORDS | {"slug", "goal", "starts_at", "ends_at", "zakat_eligible", "milestones", "menu", "test"},
-    LIVE: _WORDS | {"goal", "ends_at", "milestones", "menu"},
-    PAUSED: _WORDS | {"goal", "ends_at", "milestones", "menu"},
+    DRAFT: _WHILE_GIVING | {"slug", "starts_at", "zakat_eligible", "test"},
+    LIVE: _WHILE_GIVING,
+    PAUSED: _WHILE_GIVING,
     CLOSED: _WORDS,
 }
 """Which of a drive's fields may change in each state.
@@ -102,6 +103,19 @@ def check_takes_pledges(state: str) -> None:
         raise DrivePaused("It goes on later.")
     if state != LIVE:
         raise DriveClosed("It is not open yet." if state == DRAFT else "It is over.")
+
+
+class PartnerLeftOut(Forbidden):
+    slug, title = "partner-not-admitted", "This drive takes no pledges from this partner"
+
+
+def check_admits(partner: str, owner: str, partners: Collection[str] | None) -> None:
+    """Raises `PartnerLeftOut` where `partner` may not pledge to a drive of `owner`.
+
+    `partners` is the drive's list of partners who may pledge besides its owner; None is any.
+    """
+    if partners is not None and partner != owner and partner not in partners:
+        raise PartnerLeftOut("The drive names the partners who may pledge to it.")
 
 
 _UNPAID: Final = frozenset({PledgeStatus.OPEN, PledgeStatus.LAPSED})

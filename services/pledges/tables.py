@@ -31,7 +31,10 @@ DOORS: Final = doors(Table.metadata)
 
 
 class Drive(Table, table=True):
-    """A drive; `version` counts its changes."""
+    """A drive; `version` counts its changes.
+
+    `partner` owns it. `partners` lists those who may pledge besides; None is any partner.
+    """
 
     __tablename__ = "drives"
 
@@ -52,6 +55,7 @@ class Drive(Table, table=True):
     impact: Any = Field(sa_type=JSON)
     milestones: Any = Field(sa_type=JSON)
     menu: Any = Field(sa_type=JSON)
+    partners: Any = Field(sa_column=Column(JSON(none_as_null=True)))
     test: bool
     created_at: datetime = Field(sa_type=Utc)
     changed_at: datetime = Field(sa_type=Utc)
@@ -97,6 +101,7 @@ class Pledge(Table, table=True):
             sqlite_where=text("reference IS NOT NULL"),
             postgresql_where=text("reference IS NOT NULL"),
         ),
+        Index("pledges_by_partner", "partner", "id"),
         {"sqlite_with_rowid": False},
     )
 

@@ -104,6 +104,17 @@ WebAddress = Annotated[Text, StringConstraints(max_length=2048), AfterValidator(
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=100)]
 Title = Annotated[str | dict[str, str], _texts(200)]
 Prose = Annotated[str | dict[str, str], _texts(5_000)]
+Partner = Annotated[Text, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+"""A partner's name, as `POST /v1/keys` takes it."""
+
+
+def _named_once(partners: list[str]) -> list[str]:
+    if len(set(partners)) != len(partners):
+        raise ValueError("must name each partner once")
+    return partners
+
+
+Partners = Annotated[list[Partner], Field(max_length=100), AfterValidator(_named_once)]
 
 
 class Beneficiary(Body):
@@ -143,6 +154,9 @@ class DriveWish(Body):
     impact: Annotated[list[Impact], Field(default_factory=list, max_length=20)]
     milestones: Annotated[list[MilestoneBody], Field(default_factory=list, max_length=100)]
     menu: Annotated[list[MoneyBody], Field(default_factory=list, max_length=20)]
+    partners: Partners | None = Field(
+        None, description="Partners who may pledge besides the drive's own; without it any partner may."
+    )
     test: StrictBool = False
 
     @model_validator(mode="after")
@@ -183,6 +197,7 @@ class DriveChange(Body):
     impact: Annotated[list[Impact], Field(max_length=20)] | None = None
     milestones: Annotated[list[MilestoneBody], Field(max_length=100)] | None = None
     menu: Annotated[list[MoneyBody], Field(max_length=20)] | None = None
+    partners: Partners | None = None
     test: StrictBool | None = None
 
 

@@ -25,6 +25,7 @@ NEW: dict[str, Any] = {
     "impact": [{"label": "a blanket", "cost": usd("10.00")}],
     "milestones": [{"title": "half", "amount": usd("500.00")}],
     "menu": [usd("5.00")],
+    "partners": ["shop", "app"],
     "test": True,
 }
 
