@@ -23,6 +23,7 @@ from services.payments.backfill import Backfill
 from services.payments.cancelling import Closer
 from services.payments.checkouts import CheckoutDesk
 from services.payments.handlers import HANDLERS
+from services.payments.owners import DriveOwners
 from services.payments.pace import Pace
 from services.payments.processor import Processor
 from services.payments.questions import Asker
@@ -73,7 +74,7 @@ def compose(
         news=consumer.handled,
         clock=clock,
     )
-    refunds = RefundDesk(database, stripe, clock, settings.timeout_s)
+    refunds = RefundDesk(database, stripe, DriveOwners(pledges, secret), clock, settings.timeout_s)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
     door = Door(
         database=database,

@@ -34,11 +34,17 @@ async def know_drives(events: Sequence[DriveChanged], session: AsyncSession) -> 
     newest = {event.drive_id: event for event in sorted(events, key=lambda event: event.version)}
     rows = [
         {"id": event.drive_id, "version": event.version, "currency": event.currency, "slug": event.slug,
-         "state": event.state, "test": event.test}
+         "state": event.state, "test": event.test, "partner": event.partner}
         for event in newest.values()
     ]  # fmt: skip
     told = ("version", "currency", "slug", "state", "test")
-    await session.execute(upserting(session, DRIVES, ("id",), told), rows)
+    # A pledges of before ownership does not say whose a drive is: what is known of that stays.
+    for names, some in (
+        ((*told, "partner"), [row for row in rows if row["partner"] is not None]),
+        (told, [row for row in rows if row["partner"] is None]),
+    ):
+        if some:
+            await session.execute(upserting(session, DRIVES, ("id",), names), some)
     await _count_held(session, newest.keys())
 
 

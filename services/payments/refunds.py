@@ -15,10 +15,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import structlog
-from sqlalchemy import Row, and_, func, insert, or_, select, update
+from sqlalchemy import Row, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
+from backbone.caller import Caller
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database import Database
@@ -27,6 +28,7 @@ from backbone.money import Money, as_json
 from backbone.problems import Conflict, Forbidden, Invalid, NotFound
 from services.payments.commands import PaymentRow, read_facts, read_payments, record
 from services.payments.domain import Finding, RefundRank
+from services.payments.owners import DriveOwners
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
 from services.payments.tables import DRIVES, FACTS, PAYMENTS, REFUNDS
 from services.payments.waking import wait_for
@@ -59,12 +61,11 @@ class RefundWish:
     """Give back `amount` of what was paid on a pledge, all that is left where it is None."""
 
     pledge_id: str
-    partner: str | None  # None: any partner's (the installation's own key)
+    who: Caller
     amount: Money | None
     reason: str | None
     key: Key
     body_hash: str
-    test_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +91,28 @@ class Reserved:
 class RefundDesk:
     """Makes refunds, and sends again those whose outcome is not known."""
 
-    def __init__(self, database: Database, processor: Processor, clock: Clock, timeout_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        processor: Processor,
+        owners: DriveOwners,
+        clock: Clock,
+        timeout_s: float,
+    ) -> None:
         self._database = database
         self._processor = processor
+        self._owners = owners
         self._clock = clock
         self._in_request = timedelta(seconds=2 * timeout_s)
 
     async def make(self, wish: RefundWish) -> tuple[int, bytes, bool]:
         """The answer's status and body, and whether it was given before.
 
-        Raises `NotFound`, `Forbidden`, `NotPaid`, `RefundExceedsPayment`, `CurrencyDiffers`, and what
-        a reused key raises.
+        Raises `NotFound`, `Forbidden`, `NotYourDrive`, `NotPaid`, `RefundExceedsPayment`,
+        `CurrencyDiffers`, what a reused key raises, and `Overloaded` where nobody can say whose the
+        drive is.
         """
+        await self._admit(wish)
         async with self._database.transaction() as session:
             before = await claim(session, wish.key, wish.body_hash)
             if before is None:
@@ -111,15 +122,25 @@ class RefundDesk:
         crash_point("payments.refunds.after_reserve")
         return *await self._send(reserved), False
 
+    async def _admit(self, wish: RefundWish) -> None:
+        """Raise unless the caller may refund this pledge; also before a stored answer is given again.
+
+        Outside of the transaction, because pledges may have to be asked.
+        """
+        async with self._database.reading() as session:
+            found = (await session.execute(_WHOSE, {"pledge": wish.pledge_id})).first()
+        if found is None:
+            raise NotFound("No such pledge.")
+        if wish.who.mode == "test" and not found.test:
+            raise Forbidden("A test key works on test drives only.")
+        if wish.who.admin or wish.who.partner == found.maker:
+            return
+        wish.who.require_owned(found.owner or await self._owners.ask(found.drive_id))
+
     async def _reserve(self, session: AsyncSession, wish: RefundWish) -> Reserved:
         """Take the amount out of what is left, under the payment's lock."""
         rows = await read_payments(session, PAYMENTS.c.pledge_id == wish.pledge_id)
-        own = [row for row in rows.values() if wish.partner is None or row.partner == wish.partner]
-        if not own:
-            raise NotFound("No such pledge.")
-        if wish.test_key and not await _is_test(session, own[0].drive_id):
-            raise Forbidden("A test key works on test drives only.")
-        paid = [row for row in own if row.captured]
+        paid = [row for row in rows.values() if row.captured]
         if not paid:
             raise NotPaid("Only what was paid can be refunded.")
         row, amount = await self._choose(session, paid, wish.amount)
@@ -297,10 +318,19 @@ def _state(rank: int) -> RefundState:
     return "succeeded" if rank == RefundRank.SUCCEEDED else "pending"
 
 
-async def _is_test(session: AsyncSession, drive_id: str) -> bool:
-    """Whether this is known to be a test drive."""
-    found = await session.execute(select(DRIVES.c.test).where(DRIVES.c.id == drive_id))
-    return bool(found.scalar_one_or_none())
+_WHOSE: Final = (
+    select(
+        PAYMENTS.c.drive_id,
+        PAYMENTS.c.partner.label("maker"),
+        DRIVES.c.partner.label("owner"),
+        DRIVES.c.test,
+    )
+    .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
+    .where(PAYMENTS.c.pledge_id == bindparam("pledge"))
+    .order_by(PAYMENTS.c.nth)
+    .limit(1)
+)
+"""Who made a pledge and who owns its drive; a drive that is not known is not a test drive."""
 
 
 async def _unsent(session: AsyncSession, payment_id: str) -> int:

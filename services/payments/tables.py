@@ -30,7 +30,10 @@ def _where(condition: str) -> dict[str, Any]:
 
 
 class Drive(Table, table=True):
-    """What payments knows of a drive: the currency its money must have."""
+    """What payments knows of a drive: the currency its money must have, and the partner that owns it.
+
+    `partner` is None until pledges has said it: versions before ownership did not.
+    """
 
     __tablename__ = "drives"
 
@@ -40,6 +43,7 @@ class Drive(Table, table=True):
     slug: str
     state: str
     test: bool
+    partner: str | None = None
 
 
 class Payment(Table, table=True):
