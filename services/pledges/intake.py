@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import Counter
-from sqlalchemy import BindParameter, Connection, Insert, Row, bindparam, insert, or_, select
+from sqlalchemy import Connection, Insert, Row, bindparam, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -29,6 +29,7 @@ from backbone.idempotency import Key, Stored
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
 from backbone.money import Money, as_json
 from backbone.outbox import announce_in
+from backbone.pairs import PairLookup
 from backbone.problems import Forbidden, NotFound, Problem
 from services.pledges.approval import may_be_shown, normal
 from services.pledges.domain import Secrets, check_admits, check_amount, check_takes_pledges, unknown_creator
@@ -40,10 +41,6 @@ _PLEDGES = Counter("ataa_pledges_total", "Pledges asked for, by what became of t
 _MADE, _REPLAYED, _REFUSED = (_PLEDGES.labels(outcome) for outcome in ("made", "replayed", "refused"))
 
 _KNOWN_CREATORS_AT_MOST: Final = 10_000
-
-
-def _listed(name: str) -> BindParameter[Any]:
-    return bindparam(name, expanding=True)
 
 
 # Made once: putting a statement together costs more than running it.
@@ -60,16 +57,10 @@ _DRIVE_CALLED: Final = (
     .where(or_(DRIVES.c.slug == bindparam("ref"), DRIVES.c.id == bindparam("ref")))
     .with_for_update(read=True)
 )
-_CREATORS_CALLED: Final = (
-    select(CREATORS.c.id, CREATORS.c.slug, CREATORS.c.drive_id)
-    .where(CREATORS.c.drive_id.in_(_listed("drives")))
-    .where(or_(CREATORS.c.slug.in_(_listed("names")), CREATORS.c.id.in_(_listed("names"))))
-)
-_DONORS_KNOWN: Final = (
-    select(DONORS.c.partner, DONORS.c.address_mac, DONORS.c.id)
-    .where(DONORS.c.partner.in_(_listed("partners")))
-    .where(DONORS.c.address_mac.in_(_listed("macs")))
-)
+_CREATORS: Final = select(CREATORS.c.id, CREATORS.c.slug, CREATORS.c.drive_id)
+_CREATORS_BY_SLUG: Final = PairLookup(_CREATORS, CREATORS.c.drive_id, CREATORS.c.slug)
+_CREATORS_BY_ID: Final = PairLookup(_CREATORS, CREATORS.c.drive_id, CREATORS.c.id)
+_DONORS_KNOWN: Final = PairLookup(select(DONORS), DONORS.c.partner, DONORS.c.address_mac)
 _NEW_DONORS: Final[Mapping[str, Insert]] = {
     "sqlite": sqlite.insert(DONORS).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(DONORS).on_conflict_do_nothing(),
@@ -213,8 +204,11 @@ class Intake:
             return
         if len(self._creators) > _KNOWN_CREATORS_AT_MOST:
             self._creators.clear()
-        asked = _apart(wanted, "drives", "names")
-        for row in connection.execute(_CREATORS_CALLED, asked):
+        named = [pair for pair in wanted if not ids.is_id(pair[1], "crt")]
+        for row in (
+            *_CREATORS_BY_SLUG.find(connection, named),
+            *_CREATORS_BY_ID.find(connection, wanted.difference(named)),
+        ):
             self._creators[row.drive_id, row.slug] = self._creators[row.drive_id, row.id] = row.id
 
     def _judge(self, call: _Call, now: datetime) -> _Promise | Problem:
@@ -277,18 +271,7 @@ def _donors(connection: Connection, promises: Iterable[_Promise]) -> dict[tuple[
     made = connection.execute(_NEW_DONORS[connection.dialect.name], rows)
     if made.rowcount == len(rows):
         return new
-    found = connection.execute(_DONORS_KNOWN, _apart(wanted, "partners", "macs"))
-    return {(row.partner, row.address_mac): row.id for row in found}
-
-
-def _apart(pairs: Iterable[tuple[Any, Any]], *names: str) -> dict[str, list[Any]]:
-    """Pairs as two lists for two `IN`s, each value once: repeated ones multiply the index probes.
-
-    PostgreSQL probes the index with every combination, and scans the whole table where it takes
-    these for too many.
-    """
-    firsts, seconds = (sorted(set(values)) for values in zip(*pairs, strict=True))
-    return dict(zip(names, (firsts, seconds), strict=True))
+    return {(row.partner, row.address_mac): row.id for row in _DONORS_KNOWN.find(connection, wanted)}
 
 
 def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money, now: datetime) -> bytes:

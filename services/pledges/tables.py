@@ -89,6 +89,10 @@ class Donor(Table, table=True):
     address_mac: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
+SETTLED: Final = text("status NOT IN ('open', 'paid')")
+"""Pledges in any of the rarer states; a statement that says so finds them by an index of theirs."""
+
+
 class Pledge(Table, table=True):
     """A promise, without a word of the person who made it."""
 
@@ -102,6 +106,9 @@ class Pledge(Table, table=True):
             postgresql_where=text("reference IS NOT NULL"),
         ),
         Index("pledges_by_partner", "partner", "id"),
+        Index("pledges_by_drive", "drive_id", "partner", "id"),
+        # Of the few only: with those that are open or paid in it, each pledge would be stored more slowly.
+        Index("pledges_by_status", "partner", "status", "id", sqlite_where=SETTLED, postgresql_where=SETTLED),
         {"sqlite_with_rowid": False},
     )
 
