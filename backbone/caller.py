@@ -56,12 +56,18 @@ class Caller:
         return "admin" in self.scopes
 
     def require_owned(self, owner: str | None) -> None:
-        """Raises `NotYourDrive` unless the caller is `owner`, a drive's partner, or an admin.
+        """Raises `NotYourDrive` unless the caller is `owner`, a drive's partner, or an admin."""
+        if not self.admin:
+            require_owned(self.partner, owner)
 
-        An `owner` that is not known (None) is nobody's but an admin's (API.md, Ownership).
-        """
-        if not self.admin and self.partner != owner:
-            raise NotYourDrive("Only the partner that created this drive may do that.")
+
+def require_owned(partner: str | None, owner: str | None) -> None:
+    """Raises `NotYourDrive` unless `partner` is the `owner` of a drive (API.md, Ownership).
+
+    Where the owner is not known (None), nobody is.
+    """
+    if owner is None or partner != owner:
+        raise NotYourDrive("Only the partner that created this drive may do that.")
 
 
 def sign_caller(

@@ -81,11 +81,12 @@ def add_routes(app: FastAPI, door: Door) -> None:
         wanted = body or RefundBody()
         wish = RefundWish(
             pledge_id=pledge,
-            who=caller,
+            partner=None if caller.admin else caller.partner,
             amount=wanted.amount.money() if wanted.amount else None,
             reason=wanted.reason,
             key=Key(f"{caller.partner}:refunds", key),
             body_hash=hash_body(pledge.encode() + b"\n" + await request.body()),
+            test_key=caller.mode == "test",
         )
         status, reply, again = await door.refunds.make(wish)
         return replayed(status, reply, again=again)

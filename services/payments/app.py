@@ -74,7 +74,7 @@ def compose(
         news=consumer.handled,
         clock=clock,
     )
-    refunds = RefundDesk(database, stripe, DriveOwners(pledges, secret), clock, settings.timeout_s)
+    refunds = RefundDesk(database, stripe, clock, settings.timeout_s, DriveOwners(pledges, secret).ask)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
     door = Door(
         database=database,

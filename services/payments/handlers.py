@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import CursorResult, bindparam, case, select, update
+from sqlalchemy import CursorResult, bindparam, case, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
@@ -23,7 +23,7 @@ from services.payments.commands import (
     store_facts,
 )
 from services.payments.statements import inserting_new, upserting
-from services.payments.tables import DRIVES, FACTS, PAYMENTS
+from services.payments.tables import DRIVES, FACTS, HELD, PAYMENTS
 
 HELD_AT_ONCE: Final = 1_000
 """How many held payments are restated at a time when their drive becomes known."""
@@ -52,7 +52,7 @@ async def _count_held(session: AsyncSession, drives: Collection[str]) -> None:
     """State these drives' held payments anew, all of them, in the order of their tickets."""
     held = (
         select(PAYMENTS.c.id, PAYMENTS.c.number)
-        .where(PAYMENTS.c.drive_id.in_(drives), PAYMENTS.c.held)
+        .where(PAYMENTS.c.drive_id.in_(drives), text(HELD))
         .order_by(PAYMENTS.c.number)
         .limit(HELD_AT_ONCE)
     )

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import structlog
-from sqlalchemy import Row, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
-from backbone.caller import Caller
+from backbone.caller import require_owned
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database import Database
@@ -28,9 +28,8 @@ from backbone.money import Money, as_json
 from backbone.problems import Conflict, Forbidden, Invalid, NotFound
 from services.payments.commands import PaymentRow, read_facts, read_payments, record
 from services.payments.domain import Finding, RefundRank
-from services.payments.owners import DriveOwners
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
-from services.payments.tables import DRIVES, FACTS, PAYMENTS, REFUNDS
+from services.payments.tables import DRIVES, FACTS, OWED, PAYMENTS, REFUNDS
 from services.payments.waking import wait_for
 
 POLL_S: Final = 0.5
@@ -61,11 +60,12 @@ class RefundWish:
     """Give back `amount` of what was paid on a pledge, all that is left where it is None."""
 
     pledge_id: str
-    who: Caller
+    partner: str | None  # None: any partner's (the installation's own key)
     amount: Money | None
     reason: str | None
     key: Key
     body_hash: str
+    test_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,14 @@ class Reserved:
         return self.id if self.n == 1 else f"{self.id}.{self.n}"
 
 
+OwnerOf = Callable[[str], Awaitable[str | None]]
+"""Asks whose a drive is, where no event has said so."""
+
+
+async def _not_known(_drive_id: str) -> None:
+    return None
+
+
 class RefundDesk:
     """Makes refunds, and sends again those whose outcome is not known."""
 
@@ -95,14 +103,14 @@ class RefundDesk:
         self,
         database: Database,
         processor: Processor,
-        owners: DriveOwners,
         clock: Clock,
         timeout_s: float,
+        owner_of: OwnerOf = _not_known,
     ) -> None:
         self._database = database
         self._processor = processor
-        self._owners = owners
         self._clock = clock
+        self._owner_of = owner_of
         self._in_request = timedelta(seconds=2 * timeout_s)
 
     async def make(self, wish: RefundWish) -> tuple[int, bytes, bool]:
@@ -131,11 +139,10 @@ class RefundDesk:
             found = (await session.execute(_WHOSE, {"pledge": wish.pledge_id})).first()
         if found is None:
             raise NotFound("No such pledge.")
-        if wish.who.mode == "test" and not found.test:
+        if wish.test_key and not found.test:
             raise Forbidden("A test key works on test drives only.")
-        if wish.who.admin or wish.who.partner == found.maker:
-            return
-        wish.who.require_owned(found.owner or await self._owners.ask(found.drive_id))
+        if wish.partner not in (None, found.maker):
+            require_owned(wish.partner, found.owner or await self._owner_of(found.drive_id))
 
     async def _reserve(self, session: AsyncSession, wish: RefundWish) -> Reserved:
         """Take the amount out of what is left, under the payment's lock."""
@@ -277,12 +284,7 @@ class RefundDesk:
         """
         due = (
             select(REFUNDS)
-            .where(
-                REFUNDS.c.next_try_at <= self._clock.now(),
-                or_(
-                    REFUNDS.c.state == "unsent", and_(REFUNDS.c.state == "sent", REFUNDS.c.settled.is_(False))
-                ),
-            )
+            .where(REFUNDS.c.next_try_at <= self._clock.now(), text(OWED))
             .order_by(REFUNDS.c.next_try_at)
             .limit(BATCH)
         )

@@ -5,17 +5,30 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import Engine, event
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    TypeDecorator,
+    event,
+)
 
 _EXPLAINED: Final = re.compile(r"\s*(?:SELECT|UPDATE|DELETE|WITH)\b", re.IGNORECASE)
 _LIST: Final = re.compile(r"\((?:\?|\$\d+::\w+|, |\(|\))+\)")
 _SCAN: Final = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
+_RANGE: Final = re.compile(r"SEARCH (\w+) USING INTEGER PRIMARY KEY (\()rowid[<>]")
+"""All rows behind a number, as good as all: none of ours is read from a number near the end."""
 
 
 @dataclass
@@ -43,6 +56,47 @@ def recording() -> Iterator[Recorded]:
         event.remove(Engine, "before_cursor_execute", recorded.note)
 
 
+async def fill(url: str, metadata: MetaData, rows: int, given: Mapping[str, Mapping[str, str]]) -> None:
+    """On PostgreSQL, put `rows` rows into each table of `given` and gather statistics.
+
+    `given` has SQL expressions of `n`, the row's number, by column; other columns are null or plain.
+    """
+    if url.startswith("sqlite"):
+        return
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SET session_replication_role = replica")  # without foreign keys
+        for name, values in given.items():
+            columns = {
+                column.name: values.get(column.name) or _plain(column)
+                for column in metadata.tables[name].columns
+                if column.autoincrement is not True
+            }
+            names = ", ".join(f'"{column}"' for column in columns)
+            chosen = ", ".join(columns.values())
+            await connection.execute(
+                f"INSERT INTO {name} ({names}) SELECT {chosen} FROM generate_series(1, {rows}) AS n"
+            )
+        await connection.execute("ANALYZE")
+    finally:
+        await connection.close()
+
+
+def _plain(column: Column[Any]) -> str:
+    if column.nullable:
+        return "NULL"
+    kind = column.type.impl if isinstance(column.type, TypeDecorator) else column.type
+    for known, plain in _PLAIN.items():
+        if isinstance(kind, known):
+            return plain
+    raise AssertionError(f"{column} needs a value")
+
+
+_PLAIN: Final[Mapping[type, str]] = {
+    JSON: "'[]'", Boolean: "false", Integer: "1", LargeBinary: "'x'::bytea", String: "'x'"
+}  # fmt: skip
+
+
 async def scans(url: str, recorded: Recorded, growing: Collection[str]) -> dict[str, str]:
     """The recorded statements that read the whole of one of the tables `growing`, each with the reason.
 
@@ -67,7 +121,7 @@ def _sqlite_scans(file: str, recorded: Recorded, growing: Collection[str]) -> di
         for statement, parameters in recorded.statements.items():
             aliases = _aliases(statement)
             for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters):
-                scan = _SCAN.match(detail)
+                scan = _SCAN.match(detail) or _RANGE.match(detail)
                 if scan and aliases.get(scan[1], scan[1]) in growing and scan[2] not in partial:
                     found[statement] = detail
     connection.close()
