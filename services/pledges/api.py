@@ -11,7 +11,7 @@ from fastapi.routing import APIRouter
 from pydantic import AfterValidator
 
 from backbone import ids
-from backbone.bodies import AmountTooLarge, Text
+from backbone.bodies import AmountTooLarge, AmountTooSmall, Text
 from backbone.caller import Caller, CallerDep, InternalDep, NotYourDrive, caller, internal
 from backbone.contracts.pledges import PledgeStatus
 from backbone.idempotency import (
@@ -187,13 +187,15 @@ def install(app: FastAPI, door: Door) -> None:
             NotFound,
             DriveClosed,
             DrivePaused,
+            AmountTooSmall,
             AmountTooLarge,
             KeyReused,
         ),
         route_class_override=answered_by(door.make_pledge_quickly),
     )
     router = app.router
-    _post(router, "/v1/drives", door.make_drive, DriveView, SlugTaken, Invalid)
+    menu = (AmountTooSmall, AmountTooLarge)
+    _post(router, "/v1/drives", door.make_drive, DriveView, SlugTaken, Invalid, *menu)
     kinds = (NotYourDrive, NotFound, SlugTaken, Invalid)
     _post(router, "/v1/drives/{drive}/creators", door.add_creator, CreatorView, *kinds)
     for path, endpoint, view in (
@@ -207,7 +209,9 @@ def install(app: FastAPI, door: Door) -> None:
         door.change_drive,
         methods=["PATCH"],
         response_model=DriveView,
-        responses=_problems(Unauthorized, Forbidden, NotYourDrive, NotFound, FieldFixed, SlugTaken, Invalid),
+        responses=_problems(
+            Unauthorized, Forbidden, NotYourDrive, NotFound, FieldFixed, SlugTaken, Invalid, *menu
+        ),
         route_class_override=JsonRoute,
     )
     router.add_api_route(

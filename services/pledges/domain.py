@@ -13,11 +13,12 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from backbone.bodies import AmountTooLarge
+from backbone.bodies import AmountTooLargeValue, AmountTooSmallValue
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
 from backbone.money import DIGITS, Money
-from backbone.problems import Conflict, Forbidden, Invalid
+from backbone.problems import Conflict, Forbidden, Invalid, ProblemValue
+from backbone.stripe_amounts import largest, smallest, step
 
 DRAFT, LIVE, PAUSED, CLOSED = DriveState.DRAFT, DriveState.LIVE, DriveState.PAUSED, DriveState.CLOSED
 
@@ -138,7 +139,7 @@ def check_cancels(status: PledgeStatus) -> bool:
     return status is PledgeStatus.OPEN
 
 
-# Stripe's amounts (https://docs.stripe.com/currencies): at most eight digits in its own minor units.
+# Amounts: the limits themselves are `backbone.stripe_amounts`'s.
 
 _STRIPE_TAKES: Final = """
 AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF
@@ -151,24 +152,31 @@ UYU UZS VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW
 TAKEN: Final = frozenset(_STRIPE_TAKES.split()) & frozenset(DIGITS)
 """Currencies a drive may have. Stripe counts MGA without the two digits ISO gives it: left out."""
 
-_COUNTED_IN_HUNDREDTHS: Final = frozenset({"ISK", "UGX"})
-_LARGEST: Final = 99_999_999
-
-
-def largest(currency: str) -> int:
-    """The most minor units (ISO 4217's) the processor takes at once; larger gifts come offline."""
-    return _LARGEST // 100 if currency in _COUNTED_IN_HUNDREDTHS else _LARGEST
-
 
 def check_amount(amount: Money, currency: str) -> None:
-    """Raises `Invalid` or `AmountTooLarge` where a drive in `currency` cannot be given `amount`."""
+    """Raises `Invalid`, `AmountTooSmall` or `AmountTooLarge` where no drive in `currency` takes `amount`."""
     if amount.currency != currency:
         raise _unfit("/amount/currency", f"this drive takes {currency}")
+    try:
+        check_charged(amount)
+    except ProblemValue as error:
+        raise error.problem([{"pointer": "/amount/value", "detail": str(error)}]) from None
+    except ValueError as error:
+        raise _unfit("/amount/value", str(error)) from None
+
+
+def check_charged(amount: Money) -> None:
+    """Raises ValueError for an amount that the processor does not take; larger gifts come offline.
+
+    Its subclasses `AmountTooSmallValue` and `AmountTooLargeValue` have problem types of their own.
+    """
+    currency = amount.currency
+    if amount.minor_units < smallest(currency):
+        raise AmountTooSmallValue(f"at least {Money(smallest(currency), currency)}")
     if amount.minor_units > largest(currency):
-        detail = f"at most {Money(largest(currency), currency)} at once"
-        raise AmountTooLarge(detail, errors=[{"pointer": "/amount/value", "detail": detail}])
-    if DIGITS[currency] == 3 and amount.minor_units % 10:
-        raise _unfit("/amount/value", f"the last digit must be 0 in {currency}")
+        raise AmountTooLargeValue(f"at most {Money(largest(currency), currency)} at once")
+    if amount.minor_units % step(currency):
+        raise ValueError(f"must be a multiple of {Money(step(currency), currency)}")
 
 
 def _unfit(pointer: str, detail: str) -> Invalid:
