@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, bindparam, or_
+from sqlalchemy import BindParameter, Column, ColumnElement, Connection, Row, Select, and_, bindparam, or_
 
 GROUPS: Final = 50
 """How many values of the first column are looked for in one statement."""
@@ -44,7 +44,7 @@ class PairLookup:
         return made
 
     def _group(self, n: int) -> ColumnElement[bool]:
-        seconds = bindparam(f"seconds_{n}", expanding=True)
+        seconds: BindParameter[Any] = bindparam(f"seconds_{n}", expanding=True)
         return and_(self._first == bindparam(f"first_{n}"), self._second.in_(seconds))
 
 
