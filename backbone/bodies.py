@@ -59,6 +59,16 @@ class AmountTooLargeValue(ProblemValue):
     kind = AmountTooLarge
 
 
+class AmountTooSmall(Problem):
+    status, slug, title = 422, "amount-too-small", "The amount is too small"
+
+
+class AmountTooSmallValue(ProblemValue):
+    """As a validator raises it."""
+
+    kind = AmountTooSmall
+
+
 class Body(BaseModel):
     """A JSON object from outside, with exactly the fields it may have."""
 

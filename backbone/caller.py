@@ -20,7 +20,14 @@ from backbone.problems import Forbidden, Unauthorized
 
 HEADER: Final = "ataa-caller"
 
+HOSTED_FORM: Final = "hosted-form"
+"""The scope of the gateway's own donate page; no key can have it."""
+
 Mode = Literal["live", "test"]
+
+
+class NotYourDrive(Forbidden):
+    slug, title = "not-your-drive", "This drive belongs to another partner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,30 @@ class Caller:
         """Raises `Forbidden` where the caller lacks `scope`; `admin` has every scope."""
         if scope not in self.scopes and "admin" not in self.scopes:
             raise Forbidden(f"This needs the scope {scope}.")
+
+    @property
+    def hosted_form(self) -> bool:
+        """Whether the gateway's own donate page sent this: it acts for the partner that owns the drive."""
+        return HOSTED_FORM in self.scopes
+
+    @property
+    def admin(self) -> bool:
+        """Whether the caller runs the installation: it acts for every partner."""
+        return "admin" in self.scopes
+
+    def require_owned(self, owner: str | None) -> None:
+        """Raises `NotYourDrive` unless the caller is `owner`, a drive's partner, or an admin."""
+        if not self.admin:
+            require_owned(self.partner, owner)
+
+
+def require_owned(partner: str | None, owner: str | None) -> None:
+    """Raises `NotYourDrive` unless `partner` is the `owner` of a drive (API.md, Ownership).
+
+    Where the owner is not known (None), nobody is.
+    """
+    if owner is None or partner != owner:
+        raise NotYourDrive("Only the partner that created this drive may do that.")
 
 
 def sign_caller(

@@ -13,19 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 from fastapi import Depends, Header, Response
 from sqlalchemy import (
-    BindParameter,
     Insert,
-    Select,
     Table,
-    bindparam,
     delete,
     insert,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -33,6 +29,7 @@ from sqlalchemy.orm import Session
 
 from backbone.database import Database, doors_of
 from backbone.inbox import insert_new
+from backbone.pairs import PairLookup
 from backbone.periodic import BATCH, delete_oldest
 from backbone.problems import Conflict, Invalid, Problem
 
@@ -95,7 +92,7 @@ def recall_in(session: Session, keys: Sequence[Key]) -> Mapping[Key, Stored]:
     """`recall` for code that `AsyncSession.run_sync` runs as a whole."""
     if not keys:
         return {}
-    rows = session.connection().execute(_recalling(doors_of(session).idempotency), {"keys": keys})
+    rows = _recalling(doors_of(session).idempotency).find(session.connection(), keys)
     return {Key(row.scope, row.key): Stored(row.body_hash, row.status, row.reply) for row in rows}
 
 
@@ -123,9 +120,8 @@ def remember_in(session: Session, answers: Sequence[tuple[Key, Stored]], at: dat
 
 
 @lru_cache(maxsize=32)
-def _recalling(table: Table) -> Select[Any]:
-    keys: BindParameter[Any] = bindparam("keys", expanding=True)
-    return select(table).where(tuple_(table.c.scope, table.c.key).in_(keys))
+def _recalling(table: Table) -> PairLookup:
+    return PairLookup(select(table), table.c.scope, table.c.key)
 
 
 @lru_cache(maxsize=32)

@@ -121,8 +121,10 @@ def _about_speaker(name: str) -> str:
 def _view(kind: type[Event], example: Json) -> EventView:
     schema = schema_of(kind)
     definitions = schema.get("$defs", {})
-    # In the order of the example, which is the order on the wire.
-    fields = tuple(_field(name, schema["properties"][name], definitions) for name in example)
+    # In the order of the example, which is the order on the wire; then what came after the example.
+    properties = schema["properties"]
+    names = dict.fromkeys((*example, *properties))
+    fields = tuple(_field(name, properties[name], definitions) for name in names)
     return EventView(
         name=kind.wire_name,
         topic=kind.topic,

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import col
 
 from backbone import ids
-from backbone.caller import HEADER, Mode, sign_caller
+from backbone.caller import HEADER, HOSTED_FORM, Mode, sign_caller
 from backbone.clock import Clock
 from backbone.database import Database
 from backbone.problems import Forbidden, Unauthorized
@@ -114,7 +114,8 @@ class KeyRing:
         self._changes = 0
         self.loaded = False
         self.public = bearer(secret, "public", partner="public", scopes=frozenset())
-        self.form = bearer(secret, "publishable", partner="default", scopes=frozenset({"pledges"}))
+        page = frozenset({"pledges", HOSTED_FORM})
+        self.form = bearer(secret, "publishable", partner="default", scopes=page)
 
     def find(self, authorization: str | None) -> Bearer:
         """The bearer of an Authorization header; raises `Unauthorized`."""

@@ -66,6 +66,8 @@ class DriveChanged(Event, name="pledges.drive_changed.v1", topic="pledges", key=
     milestones: list[Milestone]
     test: bool
     changed_at: Moment
+    partner: str | None = None
+    """The partner that owns the drive; versions before ownership did not say it."""
 
 
 class CreatorChanged(Event, name="pledges.creator_changed.v1", topic="pledges", key="drive_id"):

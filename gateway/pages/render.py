@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from backbone import money
+from backbone.stripe_amounts import largest, smallest
 from gateway.pages.assets import asset_url
 from gateway.pages.languages import Voice, choose_voice, localised
 from gateway.pages.words import WORDS
@@ -85,8 +86,9 @@ def donate_page(
     `drive` is the drive or its totals: `id` or `drive` and `slug`; `title`, `currency`, `goal`; and where
     they are known `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which only draft,
     paused and closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, a
-    hundredfold where it has no decimals. `creator` is the one that `query` names; where it names one and that
-    is not known, the page says so. `query`: `creator`, `lang`, `digits`.
+    hundredfold where it has no decimals; tenfold or more where Stripe does not take 5 of it. `creator` is the
+    one that `query` names; where it names one and that is not known, the page says so. `query`: `creator`,
+    `lang`, `digits`.
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
@@ -178,27 +180,32 @@ def _creator_ref(creator: Mapping[str, object]) -> str:
 
 
 def _menu(drive: Mapping[str, object], currency: str, voice: Voice) -> list[dict[str, object]]:
-    values = _own_menu(drive) or _default_menu(currency)
+    values = _own_menu(drive, currency) or _default_menu(currency)
     chosen = values[0]
     rising = sorted(set(values), key=lambda value: money.parse(value, currency))
     return [{"value": v, "text": voice.money(v, currency), "chosen": v == chosen} for v in rising]
 
 
-def _own_menu(drive: Mapping[str, object]) -> list[str]:
+def _own_menu(drive: Mapping[str, object], currency: str) -> list[str]:
+    """The drive's own menu, as far as it can be given (a drive of before these limits may offer more)."""
     menu = drive.get("menu")
     if not isinstance(menu, Sequence):
         return []
-    return [str(item["value"]) for item in menu if isinstance(item, Mapping)]
+    values = [str(item["value"]) for item in menu if isinstance(item, Mapping)]
+    least, most = smallest(currency), largest(currency)
+    return [value for value in values if least <= money.parse(value, currency) <= most]
 
 
 def _default_menu(currency: str) -> list[str]:
-    whole = 1 if money.digits(currency) else 100
-    return [money.decimal_string(n * whole * 10 ** money.digits(currency), currency) for n in _MENU]
+    unit = 10 ** money.digits(currency) if money.digits(currency) else 100
+    while min(_MENU) * unit < smallest(currency):
+        unit *= 10
+    return [money.decimal_string(n * unit, currency) for n in _MENU]
 
 
 def example_amount(currency: str) -> str:
     """An amount of this currency in plain digits, as a donor may type it."""
-    return money.decimal_string(25 * 10 ** money.digits(currency), currency)
+    return _default_menu(currency)[0]
 
 
 def _progress(drive: Mapping[str, object], voice: Voice) -> dict[str, object]:

@@ -29,6 +29,7 @@ from services.payments.checkouts import CheckoutDesk
 from services.payments.foreign import OurAccount
 from services.payments.forgetting import forget_attempts
 from services.payments.handlers import HANDLERS
+from services.payments.owners import DriveOwners
 from services.payments.pace import Pace
 from services.payments.processor import Processor
 from services.payments.questions import Asker
@@ -82,7 +83,7 @@ def compose(
         news=consumer.handled,
         clock=clock,
     )
-    refunds = RefundDesk(database, stripe, clock, settings.timeout_s)
+    refunds = RefundDesk(database, stripe, clock, settings.timeout_s, DriveOwners(pledges, secret).ask)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
     asker = Asker(database, stripe, clock, hold_foreign=ours.hold_foreign)
     sweep = Sweep(database, stripe, pace, clock, every_s=settings.sweep_s, grace_s=settings.sweep_grace_s)

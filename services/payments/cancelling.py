@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import ColumnElement, Row, Select, and_, func, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
@@ -21,7 +21,7 @@ from backbone.crash import crash_point
 from backbone.database import Database
 from services.payments.pace import Pace
 from services.payments.processor import Processor, ProcessorError, Refused, TooFast
-from services.payments.tables import PAYMENTS
+from services.payments.tables import PAYMENTS, TO_CLOSE
 from services.payments.waking import wait_for
 
 BATCH: Final = 20
@@ -85,7 +85,7 @@ class Closer:
 
 def _due(clock: Clock) -> ColumnElement[bool]:
     """A checkout past its end needs no closing: that bounds how often one is tried."""
-    return and_(PAYMENTS.c.cancelled, PAYMENTS.c.checkout == "open", PAYMENTS.c.expires_at > clock.now())
+    return and_(text(TO_CLOSE), PAYMENTS.c.expires_at > clock.now())
 
 
 async def open_closings(session: AsyncSession, clock: Clock) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import ColumnElement, Row, and_, bindparam, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
@@ -445,12 +445,9 @@ class CheckoutDesk:
                 await session.execute(_OPEN, [_payment_update(outcome) for outcome in opened])
                 await _lapse_ended(session, opened, now)
             for checkout, failed in _failures(outcomes).items():
+                # A row each: SQLite reads the whole table for a list of pairs.
                 await session.execute(
-                    update(PAYMENTS)
-                    # Told twice (the worker began anew meanwhile), it must not make a second new attempt.
-                    .where(tuple_(PAYMENTS.c.id, PAYMENTS.c.attempts).in_(failed))
-                    .where(PAYMENTS.c.checkout == "opening")
-                    .values(checkout=checkout)
+                    _FAIL, [{"at_id": each, "at_attempt": n, "to_checkout": checkout} for each, n in failed]
                 )
                 if checkout == "failed":
                     ids = [payment_id for payment_id, _ in failed]
@@ -482,6 +479,14 @@ _OPEN: Final = (
         }
         | {"checkout": "open"}
     )
+)
+
+_FAIL: Final = (
+    update(PAYMENTS)
+    # Told twice (the worker began anew meanwhile), it must not make a second new attempt.
+    .where(PAYMENTS.c.id == bindparam("at_id"), PAYMENTS.c.attempts == bindparam("at_attempt"))
+    .where(PAYMENTS.c.checkout == "opening")
+    .values(checkout=bindparam("to_checkout"))
 )
 
 
@@ -572,11 +577,15 @@ def _failures(outcomes: Sequence[Outcome]) -> dict[str, list[tuple[str, int]]]:
 async def _lapse_ended(session: AsyncSession, outcomes: Sequence[Outcome], now: datetime) -> None:
     """State payments whose session ended before we knew that it was theirs: one that has expired."""
     soon = now + CLOCK_SKEW
-    sessions = [each.opened.session_id for each in outcomes if each.opened and each.opened.expires_at <= soon]
+    sessions = {
+        each.opened.session_id: each.sent.payment_id
+        for each in outcomes
+        if each.opened and each.opened.expires_at <= soon
+    }
     if not sessions:
         return
     if ended := await read_facts(session, FACTS.c.id.in_(sessions)):
-        await _lapse(session, PAYMENTS.c.session_id.in_(list(ended)), now)
+        await _lapse(session, PAYMENTS.c.id.in_([sessions[each] for each in ended]), now)
 
 
 async def _lapse(session: AsyncSession, condition: ColumnElement[bool], now: datetime) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import CursorResult, bindparam, case, select, update
+from sqlalchemy import CursorResult, bindparam, case, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
@@ -23,7 +23,7 @@ from services.payments.commands import (
     store_facts,
 )
 from services.payments.statements import inserting_new, upserting
-from services.payments.tables import DRIVES, FACTS, PAYMENTS
+from services.payments.tables import DRIVES, FACTS, HELD, PAYMENTS
 
 HELD_AT_ONCE: Final = 1_000
 """How many held payments are restated at a time when their drive becomes known."""
@@ -34,11 +34,17 @@ async def know_drives(events: Sequence[DriveChanged], session: AsyncSession) -> 
     newest = {event.drive_id: event for event in sorted(events, key=lambda event: event.version)}
     rows = [
         {"id": event.drive_id, "version": event.version, "currency": event.currency, "slug": event.slug,
-         "state": event.state, "test": event.test}
+         "state": event.state, "test": event.test, "partner": event.partner}
         for event in newest.values()
     ]  # fmt: skip
     told = ("version", "currency", "slug", "state", "test")
-    await session.execute(upserting(session, DRIVES, ("id",), told), rows)
+    # A pledges of before ownership does not say whose a drive is: what is known of that stays.
+    for names, some in (
+        ((*told, "partner"), [row for row in rows if row["partner"] is not None]),
+        (told, [row for row in rows if row["partner"] is None]),
+    ):
+        if some:
+            await session.execute(upserting(session, DRIVES, ("id",), names), some)
     await _count_held(session, newest.keys())
 
 
@@ -46,7 +52,7 @@ async def _count_held(session: AsyncSession, drives: Collection[str]) -> None:
     """State these drives' held payments anew, all of them, in the order of their tickets."""
     held = (
         select(PAYMENTS.c.id, PAYMENTS.c.number)
-        .where(PAYMENTS.c.drive_id.in_(drives), PAYMENTS.c.held)
+        .where(PAYMENTS.c.drive_id.in_(drives), text(HELD))
         .order_by(PAYMENTS.c.number)
         .limit(HELD_AT_ONCE)
     )

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import structlog
-from sqlalchemy import Row, and_, func, insert, or_, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
+from backbone.caller import require_owned
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database import Database, may_pass
@@ -29,7 +30,7 @@ from services.payments.commands import PaymentRow, read_facts, read_payments, re
 from services.payments.domain import Finding, RefundRank
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
 from services.payments.stripe_objects import clean
-from services.payments.tables import DRIVES, FACTS, PAYMENTS, REFUNDS
+from services.payments.tables import DRIVES, FACTS, OWED, PAYMENTS, REFUNDS
 from services.payments.waking import wait_for
 
 POLL_S: Final = 0.5
@@ -88,21 +89,39 @@ class Reserved:
         return self.id if self.n == 1 else f"{self.id}.{self.n}"
 
 
+OwnerOf = Callable[[str], Awaitable[str | None]]
+"""Asks whose a drive is, where no event has said so."""
+
+
+async def _not_known(_drive_id: str) -> None:
+    return None
+
+
 class RefundDesk:
     """Makes refunds, and sends again those whose outcome is not known."""
 
-    def __init__(self, database: Database, processor: Processor, clock: Clock, timeout_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        processor: Processor,
+        clock: Clock,
+        timeout_s: float,
+        owner_of: OwnerOf = _not_known,
+    ) -> None:
         self._database = database
         self._processor = processor
         self._clock = clock
+        self._owner_of = owner_of
         self._in_request = timedelta(seconds=2 * timeout_s)
 
     async def make(self, wish: RefundWish) -> tuple[int, bytes, bool]:
         """The answer's status and body, and whether it was given before.
 
-        Raises `NotFound`, `Forbidden`, `NotPaid`, `RefundExceedsPayment`, `CurrencyDiffers`, and what
-        a reused key raises.
+        Raises `NotFound`, `Forbidden`, `NotYourDrive`, `NotPaid`, `RefundExceedsPayment`,
+        `CurrencyDiffers`, what a reused key raises, and `Overloaded` where nobody can say whose the
+        drive is.
         """
+        await self._admit(wish)
         async with self._database.transaction() as session:
             before = await claim(session, wish.key, wish.body_hash)
             if before is None:
@@ -112,15 +131,24 @@ class RefundDesk:
         crash_point("payments.refunds.after_reserve")
         return *await self._send(reserved), False
 
+    async def _admit(self, wish: RefundWish) -> None:
+        """Raise unless the caller may refund this pledge; also before a stored answer is given again.
+
+        Outside of the transaction, because pledges may have to be asked.
+        """
+        async with self._database.reading() as session:
+            found = (await session.execute(_WHOSE, {"pledge": wish.pledge_id})).first()
+        if found is None:
+            raise NotFound("No such pledge.")
+        if wish.test_key and not found.test:
+            raise Forbidden("A test key works on test drives only.")
+        if wish.partner not in (None, found.maker):
+            require_owned(wish.partner, found.owner or await self._owner_of(found.drive_id))
+
     async def _reserve(self, session: AsyncSession, wish: RefundWish) -> Reserved:
         """Take the amount out of what is left, under the payment's lock."""
         rows = await read_payments(session, PAYMENTS.c.pledge_id == wish.pledge_id)
-        own = [row for row in rows.values() if wish.partner is None or row.partner == wish.partner]
-        if not own:
-            raise NotFound("No such pledge.")
-        if wish.test_key and not await _is_test(session, own[0].drive_id):
-            raise Forbidden("A test key works on test drives only.")
-        paid = [row for row in own if row.captured]
+        paid = [row for row in rows.values() if row.captured]
         if not paid:
             raise NotPaid("Only what was paid can be refunded.")
         row, amount = await self._choose(session, paid, wish.amount)
@@ -260,12 +288,7 @@ class RefundDesk:
         """
         due = (
             select(REFUNDS)
-            .where(
-                REFUNDS.c.next_try_at <= self._clock.now(),
-                or_(
-                    REFUNDS.c.state == "unsent", and_(REFUNDS.c.state == "sent", REFUNDS.c.settled.is_(False))
-                ),
-            )
+            .where(REFUNDS.c.next_try_at <= self._clock.now(), text(OWED))
             .order_by(REFUNDS.c.next_try_at)
             .limit(BATCH)
         )
@@ -320,10 +343,19 @@ def _state(rank: int) -> RefundState:
     return "succeeded" if rank == RefundRank.SUCCEEDED else "pending"
 
 
-async def _is_test(session: AsyncSession, drive_id: str) -> bool:
-    """Whether this is known to be a test drive."""
-    found = await session.execute(select(DRIVES.c.test).where(DRIVES.c.id == drive_id))
-    return bool(found.scalar_one_or_none())
+_WHOSE: Final = (
+    select(
+        PAYMENTS.c.drive_id,
+        PAYMENTS.c.partner.label("maker"),
+        DRIVES.c.partner.label("owner"),
+        DRIVES.c.test,
+    )
+    .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
+    .where(PAYMENTS.c.pledge_id == bindparam("pledge"))
+    .order_by(PAYMENTS.c.nth)
+    .limit(1)
+)
+"""Who made a pledge and who owns its drive; a drive that is not known is not a test drive."""
 
 
 async def _unsent(session: AsyncSession, payment_id: str) -> int:

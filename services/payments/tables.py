@@ -34,8 +34,21 @@ def _where(condition: str) -> dict[str, Any]:
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
+HELD: Final = "held"
+TO_CLOSE: Final = "cancelled AND checkout = 'open'"
+OWED: Final = "(state = 'unsent' OR (state = 'sent' AND NOT settled))"
+"""Payments whose money is held, payments whose checkout is to be closed, refunds to be sent or answered.
+
+Each is the condition of an index. Statements repeat it word for word: SQLite does not see that
+`cancelled = 1` is `cancelled`, and reads the whole table instead.
+"""
+
+
 class Drive(Table, table=True):
-    """What payments knows of a drive: the currency its money must have."""
+    """What payments knows of a drive: the currency its money must have, and the partner that owns it.
+
+    `partner` is None until pledges has said it: versions before ownership did not.
+    """
 
     __tablename__ = "drives"
 
@@ -45,6 +58,7 @@ class Drive(Table, table=True):
     slug: str
     state: str
     test: bool
+    partner: str | None = None
 
 
 class Payment(Table, table=True):
@@ -61,8 +75,8 @@ class Payment(Table, table=True):
     __table_args__ = (
         UniqueConstraint("pledge_id", "nth", name="payments_of_pledge"),
         Index("payments_waiting", "number", **_where("checkout = 'waiting'")),
-        Index("payments_held", "drive_id", **_where("held")),
-        Index("payments_to_close", "id", **_where("cancelled AND checkout = 'open'")),
+        Index("payments_held", "drive_id", **_where(HELD)),
+        Index("payments_to_close", "id", **_where(TO_CLOSE)),
         {"sqlite_autoincrement": True},
     )
 
@@ -204,7 +218,10 @@ class Refund(Table, table=True):
     """
 
     __tablename__ = "refunds"
-    __table_args__ = (Index("refunds_unsent", "id", **_where("state = 'unsent'")),)
+    __table_args__ = (
+        Index("refunds_unsent", "id", **_where("state = 'unsent'")),
+        Index("refunds_owed", "next_try_at", **_where(OWED)),
+    )
 
     id: str = Field(primary_key=True)
     payment_id: str = Field(index=True)

@@ -11,8 +11,8 @@ from fastapi.routing import APIRouter
 from pydantic import AfterValidator
 
 from backbone import ids
-from backbone.bodies import AmountTooLarge, Text
-from backbone.caller import Caller, CallerDep, InternalDep, caller, internal
+from backbone.bodies import AmountTooLarge, AmountTooSmall, Text
+from backbone.caller import Caller, CallerDep, InternalDep, NotYourDrive, caller, internal
 from backbone.contracts.pledges import PledgeStatus
 from backbone.idempotency import (
     KeyMissing,
@@ -33,6 +33,7 @@ from services.pledges.domain import (
     FieldFixed,
     IllegalMove,
     NotOpen,
+    PartnerLeftOut,
     RealMoneyOnTestDrive,
     SlugTaken,
 )
@@ -158,7 +159,7 @@ class Door:
         """Promise money to a live drive; the same key answers with the same pledge."""
         may(who, "pledges")
         body_hash = hash_body(await request.body())
-        command = MakePledge(drive, wish, who.partner, who.mode == "test", key, body_hash)
+        command = MakePledge(drive, wish, who, key, body_hash)
         reply, again = await self._intake.submit(command)
         return replayed(201, reply, again=again)
 
@@ -183,18 +184,22 @@ def install(app: FastAPI, door: Door) -> None:
             KeyMissing,
             Unauthorized,
             Forbidden,
+            PartnerLeftOut,
             NotFound,
             DriveClosed,
             DrivePaused,
             RealMoneyOnTestDrive,
+            AmountTooSmall,
             AmountTooLarge,
             KeyReused,
         ),
         route_class_override=answered_by(door.make_pledge_quickly),
     )
     router = app.router
-    _post(router, "/v1/drives", door.make_drive, DriveView, SlugTaken, Invalid)
-    _post(router, "/v1/drives/{drive}/creators", door.add_creator, CreatorView, NotFound, SlugTaken, Invalid)
+    menu = (AmountTooSmall, AmountTooLarge)
+    _post(router, "/v1/drives", door.make_drive, DriveView, SlugTaken, Invalid, *menu)
+    kinds = (NotYourDrive, NotFound, SlugTaken, Invalid)
+    _post(router, "/v1/drives/{drive}/creators", door.add_creator, CreatorView, *kinds)
     for path, endpoint, view in (
         ("/v1/drives/{drive}", door.show_drive, DriveView),
         ("/v1/drives/{drive}/creators", door.list_creators, CreatorList),
@@ -206,7 +211,9 @@ def install(app: FastAPI, door: Door) -> None:
         door.change_drive,
         methods=["PATCH"],
         response_model=DriveView,
-        responses=_problems(Unauthorized, Forbidden, NotFound, FieldFixed, SlugTaken, Invalid),
+        responses=_problems(
+            Unauthorized, Forbidden, NotYourDrive, NotFound, FieldFixed, SlugTaken, Invalid, *menu
+        ),
         route_class_override=JsonRoute,
     )
     router.add_api_route(
@@ -229,7 +236,7 @@ def install(app: FastAPI, door: Door) -> None:
             methods=["POST"],
             name=f"{what.value}_drive",
             response_model=DriveView,
-            responses=_problems(Unauthorized, Forbidden, NotFound, IllegalMove),
+            responses=_problems(Unauthorized, Forbidden, NotYourDrive, NotFound, IllegalMove),
         )
 
 

@@ -39,6 +39,9 @@ from services.pledges.views import (
 )
 from services.pledges.wishes import CreatorWish, DriveChange, DriveWish, changed_wish
 
+_Act = Callable[[AsyncSession], Awaitable[bytes]]
+_Admit = Callable[[AsyncSession], Awaitable[None]]
+
 
 @dataclass(frozen=True, slots=True)
 class Once:
@@ -64,7 +67,7 @@ class Drives:
         self._clock = clock
 
     async def make_drive(self, wish: DriveWish, who: Caller, once: Once) -> Made:
-        """A new drive, in draft. Raises SlugTaken, Forbidden, KeyReused."""
+        """A new drive, in draft, owned by the caller's partner. Raises SlugTaken, Forbidden, KeyReused."""
         if who.mode == "test" and not wish.test:
             raise Forbidden("A test key makes test drives only.")
 
@@ -78,7 +81,10 @@ class Drives:
         return await self._once(f"{who.partner}:drives", once, act)
 
     async def move_drive(self, ref: str, what: DriveMove, who: Caller) -> dict[str, Any]:
-        """Open, pause, resume or close a drive; a repeat changes nothing. Raises NotFound, IllegalMove."""
+        """Open, pause, resume or close a drive; a repeat changes nothing.
+
+        Raises NotFound, Forbidden, NotYourDrive, IllegalMove.
+        """
         async with self._database.transaction() as session:
             row = await _drive_for(session, ref, who)
             after = move(DriveState(row.state), what)
@@ -97,7 +103,7 @@ class Drives:
     async def change_drive(self, ref: str, change: DriveChange, who: Caller) -> dict[str, Any]:
         """Change a drive's fields, as far as its state allows; what is so already changes nothing.
 
-        Raises NotFound, Forbidden, Invalid, FieldFixed, SlugTaken.
+        Raises NotFound, Forbidden, NotYourDrive, Invalid, FieldFixed, SlugTaken.
         """
         try:
             return await self._try_to_change(ref, change, who)
@@ -130,7 +136,10 @@ class Drives:
         return drive_json(row)
 
     async def add_creator(self, ref: str, wish: CreatorWish, who: Caller, once: Once) -> Made:
-        """A new creator of a drive. Raises NotFound, SlugTaken, Forbidden, Invalid, KeyReused."""
+        """A new creator of a drive.
+
+        Raises NotFound, SlugTaken, Forbidden, NotYourDrive, Invalid, KeyReused.
+        """
 
         async def act(session: AsyncSession) -> bytes:
             drive = await _drive_for(session, ref, who)
@@ -145,20 +154,27 @@ class Drives:
             await announce(session, [creator_changed(row)])
             return as_bytes(creator_json(row, drive.currency))
 
-        return await self._once(f"{who.partner}:creators:{ref}", once, act)
+        async def admit(session: AsyncSession) -> None:
+            await _drive_for(session, ref, who)
 
-    async def _once(self, scope: str, once: Once, act: Callable[[AsyncSession], Awaitable[bytes]]) -> Made:
-        """Do `act` in a transaction, or give the answer that its key got before."""
+        return await self._once(f"{who.partner}:creators:{ref}", once, act, admit)
+
+    async def _once(self, scope: str, once: Once, act: _Act, admit: _Admit | None = None) -> Made:
+        """Do `act` in a transaction, or give the answer that its key got before.
+
+        `admit` raises where the caller may not have that answer either: a key that was given out later,
+        with fewer rights, shares its partner's idempotency keys.
+        """
         try:
-            return await self._try_once(scope, once, act)
+            return await self._try_once(scope, once, act, admit)
         except IntegrityError:
             # Another process was faster with the same key or slug: now it can be seen.
-            return await self._try_once(scope, once, act)
+            return await self._try_once(scope, once, act, admit)
 
-    async def _try_once(
-        self, scope: str, once: Once, act: Callable[[AsyncSession], Awaitable[bytes]]
-    ) -> Made:
+    async def _try_once(self, scope: str, once: Once, act: _Act, admit: _Admit | None) -> Made:
         async with self._database.transaction() as session:
+            if admit is not None:
+                await admit(session)
             if once.key is None:
                 return Made(await act(session), again=False)
             key = Key(scope, once.key)
@@ -248,10 +264,11 @@ async def _find_drive(session: AsyncSession, ref: str) -> Row[Any] | None:
 
 
 async def _drive_for(session: AsyncSession, ref: str, who: Caller) -> Row[Any]:
-    """The drive called `ref`, locked, for one who may change it. Raises NotFound, Forbidden."""
+    """The drive called `ref`, locked, for one who may change it. Raises NotFound, Forbidden, NotYourDrive."""
     row = await _find_drive(session, ref)
     if row is None:
         raise NotFound("No such drive.")
     if who.mode == "test" and not row.test:
         raise Forbidden("A test key works on test drives only.")
+    who.require_owned(row.partner)
     return row

@@ -8,16 +8,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from backbone.bodies import AmountTooLarge
+from backbone.bodies import AmountTooLargeValue, AmountTooSmallValue
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
 from backbone.money import DIGITS, Money
-from backbone.problems import Conflict, Invalid
+from backbone.problems import Conflict, Forbidden, Invalid, ProblemValue
+from backbone.stripe_amounts import largest, smallest, step
 
 DRAFT, LIVE, PAUSED, CLOSED = DriveState.DRAFT, DriveState.LIVE, DriveState.PAUSED, DriveState.CLOSED
 
@@ -72,10 +73,11 @@ def move(state: DriveState, what: DriveMove) -> DriveState:
 
 
 _WORDS: Final = frozenset({"title", "description", "beneficiaries", "permit", "impact"})
+_WHILE_GIVING: Final = _WORDS | {"goal", "ends_at", "milestones", "menu", "partners"}
 CHANGEABLE: Final[Mapping[DriveState, frozenset[str]]] = {
-    DRAFT: _WORDS | {"slug", "goal", "starts_at", "ends_at", "zakat_eligible", "milestones", "menu", "test"},
-    LIVE: _WORDS | {"goal", "ends_at", "milestones", "menu"},
-    PAUSED: _WORDS | {"goal", "ends_at", "milestones", "menu"},
+    DRAFT: _WHILE_GIVING | {"slug", "starts_at", "zakat_eligible", "test"},
+    LIVE: _WHILE_GIVING,
+    PAUSED: _WHILE_GIVING,
     CLOSED: _WORDS,
 }
 """Which of a drive's fields may change in each state.
@@ -114,6 +116,19 @@ def check_charges(test: bool, moves_real_money: bool) -> None:
         raise RealMoneyOnTestDrive("Stripe's key is a live one: use a test key or the sandbox.")
 
 
+class PartnerLeftOut(Forbidden):
+    slug, title = "partner-not-admitted", "This drive takes no pledges from this partner"
+
+
+def check_admits(partner: str, owner: str, partners: Collection[str] | None) -> None:
+    """Raises `PartnerLeftOut` where `partner` may not pledge to a drive of `owner`.
+
+    `partners` is the drive's list of partners who may pledge besides its owner; None is any.
+    """
+    if partners is not None and partner != owner and partner not in partners:
+        raise PartnerLeftOut("The drive names the partners who may pledge to it.")
+
+
 _UNPAID: Final = frozenset({PledgeStatus.OPEN, PledgeStatus.LAPSED})
 
 
@@ -134,7 +149,7 @@ def check_cancels(status: PledgeStatus) -> bool:
     return status is PledgeStatus.OPEN
 
 
-# Stripe's amounts (https://docs.stripe.com/currencies): at most eight digits in its own minor units.
+# Amounts: the limits themselves are `backbone.stripe_amounts`'s.
 
 _STRIPE_TAKES: Final = """
 AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF
@@ -147,24 +162,31 @@ UYU UZS VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW
 TAKEN: Final = frozenset(_STRIPE_TAKES.split()) & frozenset(DIGITS)
 """Currencies a drive may have. Stripe counts MGA without the two digits ISO gives it: left out."""
 
-_COUNTED_IN_HUNDREDTHS: Final = frozenset({"ISK", "UGX"})
-_LARGEST: Final = 99_999_999
-
-
-def largest(currency: str) -> int:
-    """The most minor units (ISO 4217's) the processor takes at once; larger gifts come offline."""
-    return _LARGEST // 100 if currency in _COUNTED_IN_HUNDREDTHS else _LARGEST
-
 
 def check_amount(amount: Money, currency: str) -> None:
-    """Raises `Invalid` or `AmountTooLarge` where a drive in `currency` cannot be given `amount`."""
+    """Raises `Invalid`, `AmountTooSmall` or `AmountTooLarge` where no drive in `currency` takes `amount`."""
     if amount.currency != currency:
         raise _unfit("/amount/currency", f"this drive takes {currency}")
+    try:
+        check_charged(amount)
+    except ProblemValue as error:
+        raise error.problem([{"pointer": "/amount/value", "detail": str(error)}]) from None
+    except ValueError as error:
+        raise _unfit("/amount/value", str(error)) from None
+
+
+def check_charged(amount: Money) -> None:
+    """Raises ValueError for an amount that the processor does not take; larger gifts come offline.
+
+    Its subclasses `AmountTooSmallValue` and `AmountTooLargeValue` have problem types of their own.
+    """
+    currency = amount.currency
+    if amount.minor_units < smallest(currency):
+        raise AmountTooSmallValue(f"at least {Money(smallest(currency), currency)}")
     if amount.minor_units > largest(currency):
-        detail = f"at most {Money(largest(currency), currency)} at once"
-        raise AmountTooLarge(detail, errors=[{"pointer": "/amount/value", "detail": detail}])
-    if DIGITS[currency] == 3 and amount.minor_units % 10:
-        raise _unfit("/amount/value", f"the last digit must be 0 in {currency}")
+        raise AmountTooLargeValue(f"at most {Money(largest(currency), currency)} at once")
+    if amount.minor_units % step(currency):
+        raise ValueError(f"must be a multiple of {Money(step(currency), currency)}")
 
 
 def _unfit(pointer: str, detail: str) -> Invalid:

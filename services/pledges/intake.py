@@ -13,12 +13,13 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import Counter
-from sqlalchemy import BindParameter, Connection, Insert, Row, bindparam, insert, or_, select
+from sqlalchemy import Connection, Insert, Row, bindparam, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from backbone import idempotency, ids
+from backbone.caller import Caller
 from backbone.clock import Clock, rfc3339
 from backbone.contracts.pledges import PledgeMade, PledgeStatus, Source
 from backbone.crash import crash_point
@@ -28,10 +29,12 @@ from backbone.idempotency import Key, Stored
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
 from backbone.money import Money, as_json
 from backbone.outbox import announce_in
+from backbone.pairs import PairLookup
 from backbone.problems import Forbidden, NotFound, Problem
 from services.pledges.approval import displayed, normal
 from services.pledges.domain import (
     Secrets,
+    check_admits,
     check_amount,
     check_charges,
     check_takes_pledges,
@@ -47,26 +50,24 @@ _MADE, _REPLAYED, _REFUSED = (_PLEDGES.labels(outcome) for outcome in ("made", "
 _KNOWN_CREATORS_AT_MOST: Final = 10_000
 
 
-def _listed(name: str) -> BindParameter[Any]:
-    return bindparam(name, expanding=True)
-
-
 # Made once: putting a statement together costs more than running it.
 _DRIVE_CALLED: Final = (
-    select(DRIVES.c.id, DRIVES.c.slug, DRIVES.c.state, DRIVES.c.currency, DRIVES.c.test)
+    select(
+        DRIVES.c.id,
+        DRIVES.c.slug,
+        DRIVES.c.state,
+        DRIVES.c.currency,
+        DRIVES.c.test,
+        DRIVES.c.partner,
+        DRIVES.c.partners,
+    )
     .where(or_(DRIVES.c.slug == bindparam("ref"), DRIVES.c.id == bindparam("ref")))
     .with_for_update(read=True)
 )
-_CREATORS_CALLED: Final = (
-    select(CREATORS.c.id, CREATORS.c.slug, CREATORS.c.drive_id)
-    .where(CREATORS.c.drive_id.in_(_listed("drives")))
-    .where(or_(CREATORS.c.slug.in_(_listed("names")), CREATORS.c.id.in_(_listed("names"))))
-)
-_DONORS_KNOWN: Final = (
-    select(DONORS.c.partner, DONORS.c.address_mac, DONORS.c.id)
-    .where(DONORS.c.partner.in_(_listed("partners")))
-    .where(DONORS.c.address_mac.in_(_listed("macs")))
-)
+_CREATORS: Final = select(CREATORS.c.id, CREATORS.c.slug, CREATORS.c.drive_id)
+_CREATORS_BY_SLUG: Final = PairLookup(_CREATORS, CREATORS.c.drive_id, CREATORS.c.slug)
+_CREATORS_BY_ID: Final = PairLookup(_CREATORS, CREATORS.c.drive_id, CREATORS.c.id)
+_DONORS_KNOWN: Final = PairLookup(select(DONORS), DONORS.c.partner, DONORS.c.address_mac)
 _NEW_DONORS: Final[Mapping[str, Insert]] = {
     "sqlite": sqlite.insert(DONORS).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(DONORS).on_conflict_do_nothing(),
@@ -81,8 +82,7 @@ class MakePledge:
 
     drive: str
     wish: PledgeWish
-    partner: str
-    test_key: bool
+    who: Caller
     key: str
     body_hash: str
 
@@ -95,10 +95,11 @@ class Promised(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """A command whose drive is known."""
+    """A command whose drive is known, and the partner that makes the pledge."""
 
     command: MakePledge
     drive: Row[Any]
+    partner: str
     key: Key
     body_hash: str
 
@@ -132,8 +133,8 @@ class Intake:
     async def submit(self, command: MakePledge) -> Promised:
         """The pledge's reply, once it is stored.
 
-        Raises NotFound, Forbidden, DriveClosed, DrivePaused, RealMoneyOnTestDrive, Invalid,
-        AmountTooLarge, KeyReused or Overloaded; then nothing is stored.
+        Raises NotFound, Forbidden, PartnerLeftOut, DriveClosed, DrivePaused, RealMoneyOnTestDrive, Invalid,
+        AmountTooSmall, AmountTooLarge, KeyReused or Overloaded; then nothing is stored.
         """
         return await self._door.submit(command)
 
@@ -213,8 +214,11 @@ class Intake:
             return
         if len(self._creators) > _KNOWN_CREATORS_AT_MOST:
             self._creators.clear()
-        asked = {"drives": [drive for drive, _ in wanted], "names": [name for _, name in wanted]}
-        for row in connection.execute(_CREATORS_CALLED, asked):
+        named = [pair for pair in wanted if not ids.is_id(pair[1], "crt")]
+        for row in (
+            *_CREATORS_BY_SLUG.find(connection, named),
+            *_CREATORS_BY_ID.find(connection, wanted.difference(named)),
+        ):
             self._creators[row.drive_id, row.slug] = self._creators[row.drive_id, row.id] = row.id
 
     def _judge(self, call: _Call, now: datetime) -> _Promise | Problem:
@@ -222,8 +226,8 @@ class Intake:
         command, wish, drive = call.command, call.command.wish, call.drive
         amount = wish.amount.money()
         try:
-            if command.test_key and not drive.test:
-                raise Forbidden("A test key works on test drives only.")
+            if not command.who.admin:
+                check_admits(call.partner, drive.partner, drive.partners)
             check_takes_pledges(drive.state)
             check_charges(drive.test, self._moves_real_money)
             check_amount(amount, drive.currency)
@@ -233,7 +237,7 @@ class Intake:
         if wish.creator is not None and creator_id is None:
             return unknown_creator()
         email = wish.donor.email
-        mac = None if email is None else self._secrets.address_mac(command.partner, email)
+        mac = None if email is None else self._secrets.address_mac(call.partner, email)
         pledge_id = PledgeId(ids.new("plg"))
         reply = _reply(pledge_id, drive.id, creator_id, amount, now)
         return _Promise(call, pledge_id, creator_id, mac, reply)
@@ -259,15 +263,18 @@ def _call(command: MakePledge, drives: Mapping[str, Any]) -> _Call | Problem:
     drive = drives.get(command.drive)
     if drive is None:
         return NotFound("No such drive.")
+    if command.who.mode == "test" and not drive.test:
+        # Before a stored answer is looked for: live and test keys share their partner's idempotency keys.
+        return Forbidden("A test key works on test drives only.")
+    partner = drive.partner if command.who.hosted_form else command.who.partner
     # The drive belongs to what a key stands for: the same body for another drive is another request.
-    return _Call(
-        command, drive, Key(f"{command.partner}:pledges", command.key), f"{drive.id}.{command.body_hash}"
-    )
+    key, body_hash = Key(f"{partner}:pledges", command.key), f"{drive.id}.{command.body_hash}"
+    return _Call(command, drive, partner, key, body_hash)
 
 
 def _donors(connection: Connection, promises: Iterable[_Promise]) -> dict[tuple[str, bytes], str]:
     """The donors known by address, new ones included."""
-    wanted = sorted({(one.call.command.partner, one.address_mac) for one in promises if one.address_mac})
+    wanted = sorted({(one.call.partner, one.address_mac) for one in promises if one.address_mac})
     if not wanted:
         return {}
     new = {known_by: ids.new("dnr") for known_by in wanted}
@@ -275,8 +282,7 @@ def _donors(connection: Connection, promises: Iterable[_Promise]) -> dict[tuple[
     made = connection.execute(_NEW_DONORS[connection.dialect.name], rows)
     if made.rowcount == len(rows):
         return new
-    macs = {"partners": [partner for partner, _ in wanted], "macs": [mac for _, mac in wanted]}
-    return {(row.partner, row.address_mac): row.id for row in connection.execute(_DONORS_KNOWN, macs)}
+    return {(row.partner, row.address_mac): row.id for row in _DONORS_KNOWN.find(connection, wanted)}
 
 
 def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money, now: datetime) -> bytes:
@@ -296,22 +302,22 @@ def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money,
 
 
 def _pledge_made(promise: _Promise, donors: Mapping[tuple[str, bytes], str], now: datetime) -> PledgeMade:
-    command, wish = promise.call.command, promise.call.command.wish
-    known = None if promise.address_mac is None else donors[command.partner, promise.address_mac]
+    call, wish = promise.call, promise.call.command.wish
+    known = None if promise.address_mac is None else donors[call.partner, promise.address_mac]
     source = wish.source
     return PledgeMade(
         pledge_id=promise.pledge_id,
-        drive_id=DriveId(promise.call.drive.id),
+        drive_id=DriveId(call.drive.id),
         version=1,
         status=PledgeStatus.OPEN,
         amount=wish.amount.money(),
         donor_id=DonorId(known or ids.new("dnr")),  # without an address each gift is a new donor
         creator_id=promise.creator_id,
         source=None if source is None else Source(platform=source.platform, campaign=source.campaign),
-        partner=command.partner,
+        partner=call.partner,
         checkout_mode=wish.checkout_mode,
         locale=wish.donor.locale,
-        test=promise.call.drive.test,
+        test=call.drive.test,
         made_at=now,
     )
 

@@ -31,7 +31,10 @@ DOORS: Final = doors(Table.metadata)
 
 
 class Drive(Table, table=True):
-    """A drive; `version` counts its changes."""
+    """A drive; `version` counts its changes.
+
+    `partner` owns it. `partners` lists those who may pledge besides; None is any partner.
+    """
 
     __tablename__ = "drives"
 
@@ -52,6 +55,7 @@ class Drive(Table, table=True):
     impact: Any = Field(sa_type=JSON)
     milestones: Any = Field(sa_type=JSON)
     menu: Any = Field(sa_type=JSON)
+    partners: Any = Field(sa_column=Column(JSON(none_as_null=True)))
     test: bool
     created_at: datetime = Field(sa_type=Utc)
     changed_at: datetime = Field(sa_type=Utc)
@@ -85,6 +89,10 @@ class Donor(Table, table=True):
     address_mac: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
+SETTLED: Final = text("status NOT IN ('open', 'paid')")
+"""Pledges in any of the rarer states; a statement that says so finds them by an index of theirs."""
+
+
 class Pledge(Table, table=True):
     """A promise, without a word of the person who made it."""
 
@@ -97,6 +105,10 @@ class Pledge(Table, table=True):
             sqlite_where=text("reference IS NOT NULL"),
             postgresql_where=text("reference IS NOT NULL"),
         ),
+        Index("pledges_by_partner", "partner", "id"),
+        Index("pledges_by_drive", "drive_id", "partner", "id"),
+        # Of the few only: with those that are open or paid in it, each pledge would be stored more slowly.
+        Index("pledges_by_status", "partner", "status", "id", sqlite_where=SETTLED, postgresql_where=SETTLED),
         {"sqlite_with_rowid": False},
     )
 

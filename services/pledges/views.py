@@ -68,6 +68,8 @@ class DriveView(BaseModel):
     milestones: list[MilestoneView]
     menu: list[MoneyView]
     test: bool
+    partner: str
+    partners: list[str] | None
     created_at: str
 
 
@@ -147,6 +149,8 @@ def drive_json(row: Row[Any]) -> dict[str, Any]:
         "milestones": row.milestones,
         "menu": row.menu,
         "test": row.test,
+        "partner": row.partner,
+        "partners": row.partners,
         "created_at": rfc3339(row.created_at),
     }
 
@@ -200,6 +204,7 @@ def drive_changed(row: Row[Any]) -> DriveChanged:
         milestones=_milestones(row.milestones, row.currency),
         test=row.test,
         changed_at=row.changed_at,
+        partner=row.partner,
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import (
     StrictInt,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic.functional_validators import PlainValidator
@@ -23,7 +24,7 @@ from pydantic.functional_validators import PlainValidator
 from backbone.bodies import Body, Moment, MoneyBody, Text
 from backbone.money import Money
 from backbone.problems import MalformedJson, from_validation
-from services.pledges.domain import TAKEN, largest
+from services.pledges.domain import TAKEN, check_charged
 
 _SLUG: Final = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}", re.ASCII)
@@ -104,6 +105,17 @@ WebAddress = Annotated[Text, StringConstraints(max_length=2048), AfterValidator(
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=100)]
 Title = Annotated[str | dict[str, str], _texts(200)]
 Prose = Annotated[str | dict[str, str], _texts(5_000)]
+Partner = Annotated[Text, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+"""A partner's name, as `POST /v1/keys` takes it."""
+
+
+def _named_once(partners: list[str]) -> list[str]:
+    if len(set(partners)) != len(partners):
+        raise ValueError("must name each partner once")
+    return partners
+
+
+Partners = Annotated[list[Partner], Field(max_length=100), AfterValidator(_named_once)]
 
 
 class Beneficiary(Body):
@@ -127,6 +139,18 @@ class MilestoneBody(Body):
     amount: MoneyBody
 
 
+KEPT_MENU: Final = {"menu": "kept"}
+"""The context in which a menu is not checked: a drive keeps the one an earlier version took."""
+
+
+def _check_offered(money: Money) -> None:
+    """Raises ValueError (with a problem type of its own, where it has one) for what cannot be given."""
+    try:
+        check_charged(money)
+    except ValueError as error:
+        raise type(error)(f"the menu offers {money}: {error}") from None
+
+
 class DriveWish(Body):
     """A drive to be made."""
 
@@ -143,10 +167,13 @@ class DriveWish(Body):
     impact: Annotated[list[Impact], Field(default_factory=list, max_length=20)]
     milestones: Annotated[list[MilestoneBody], Field(default_factory=list, max_length=100)]
     menu: Annotated[list[MoneyBody], Field(default_factory=list, max_length=20)]
+    partners: Partners | None = Field(
+        None, description="Partners who may pledge besides the drive's own; without it any partner may."
+    )
     test: StrictBool = False
 
     @model_validator(mode="after")
-    def _whole(self) -> DriveWish:
+    def _whole(self, info: ValidationInfo) -> DriveWish:
         if self.currency not in TAKEN:
             raise ValueError("currency must be one the processor takes, in upper case such as USD")
         if any(money.currency != self.currency for money in self._moneys()):
@@ -155,8 +182,9 @@ class DriveWish(Body):
             raise ValueError(f"the beneficiaries' share_bps must add up to {_WHOLE_BPS}")
         if self.starts_at and self.ends_at and self.starts_at >= self.ends_at:
             raise ValueError("starts_at must be before ends_at")
-        if any(money.minor_units > largest(self.currency) for money in map(MoneyBody.money, self.menu)):
-            raise ValueError("the menu holds more than can be given at once")
+        if info.context is not KEPT_MENU:
+            for money in map(MoneyBody.money, self.menu):
+                _check_offered(money)
         return self
 
     def _moneys(self) -> list[Money]:
@@ -183,6 +211,7 @@ class DriveChange(Body):
     impact: Annotated[list[Impact], Field(max_length=20)] | None = None
     milestones: Annotated[list[MilestoneBody], Field(max_length=100)] | None = None
     menu: Annotated[list[MoneyBody], Field(max_length=20)] | None = None
+    partners: Partners | None = None
     test: StrictBool | None = None
 
 
@@ -192,8 +221,10 @@ def changed_wish(drive: Mapping[str, Any], change: DriveChange) -> DriveWish:
     Raises the 422 that says which fields do not fit.
     """
     known = {name: drive[name] for name in DriveWish.model_fields}
+    wanted = known | change.model_dump(mode="json", exclude_unset=True)
+    kept = KEPT_MENU if wanted["menu"] == known["menu"] else None
     try:
-        return DriveWish.model_validate(known | change.model_dump(mode="json", exclude_unset=True))
+        return DriveWish.model_validate(wanted, context=kept)
     except ValidationError as error:
         raise from_validation(error.errors(include_url=False)) from None
 

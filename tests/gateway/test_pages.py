@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import gateway.pages
+from backbone.money import decimal_string, parse
+from backbone.stripe_amounts import largest, smallest, step
 from gateway.pages import (
     Creators,
     assets_app,
@@ -26,7 +28,9 @@ from gateway.pages import (
 )
 from gateway.pages.assets import FINGERPRINT, asset_url
 from gateway.pages.languages import Voice, choose_voice, localised, pick
+from gateway.pages.render import example_amount
 from gateway.pages.words import WORDS
+from services.pledges.domain import TAKEN
 
 PAGES = Path(gateway.pages.__file__).parent
 NOW = datetime(2026, 1, 7, 12, 0, tzinfo=UTC)
@@ -209,8 +213,23 @@ def test_the_menu_is_the_drives_own_or_the_usual_one_in_its_currency() -> None:
     assert menu(a_drive()) == ["5.00", "10.00", "20.00", "25.00", "50.00"]
     assert menu(a_drive(currency="KWD")) == ["5.000", "10.000", "20.000", "25.000", "50.000"]
     assert menu(a_drive(currency="JPY")) == ["500", "1000", "2000", "2500", "5000"]
+    assert menu(a_drive(currency="HUF")) == ["500.00", "1000.00", "2000.00", "2500.00", "5000.00"]
     own = [{"currency": "USD", "value": "7.00"}, {"currency": "USD", "value": "3.50"}]
     assert menu(a_drive(menu=own)) == ["3.50", "7.00"]
+
+
+@pytest.mark.parametrize("currency", sorted(TAKEN))
+def test_no_amount_is_offered_that_stripe_does_not_take(currency: str) -> None:
+    """Neither the usual ones nor those of a drive that was made before the limits."""
+    too_little, too_much = smallest(currency) - 1, largest(currency) + 1
+    for menu in ([], [too_little, smallest(currency)], [too_little, too_much]):
+        own = [{"currency": currency, "value": decimal_string(units, currency)} for units in menu]
+        page = Outline(donate_page(a_drive(currency=currency, goal=None, menu=own), [], {}, "t"))
+        offered = [parse(str(one["value"]), currency) for one in page.having("input", name="menu")]
+        assert offered
+        for units in (*offered, parse(example_amount(currency), currency)):
+            assert smallest(currency) <= units <= largest(currency)
+            assert units % step(currency) == 0
 
 
 # --- the form ---

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from backbone.caller import HOSTED_FORM
 from backbone.clock import FrozenClock
 from tests.gateway.stage import DRIVE, Heard, Stage, bearer, gateway
 
@@ -72,7 +73,7 @@ async def test_a_form_makes_a_pledge_without_a_key_from_its_own_origin(stage: St
     heard = stage.pledges.heard[-1]
     assert (heard.caller.partner, heard.caller.scopes, heard.caller.publishable) == (
         "default",
-        {"pledges"},
+        {"pledges", HOSTED_FORM},
         True,
     )
     assert "ataa-form-token" not in heard.headers

@@ -211,12 +211,12 @@ class Leaderboard:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, pledges: PledgesDoor | None = None, clock: Clock | None = None
+    folder: Path, *, pledges: PledgesDoor | None = None, clock: Clock | None = None, **given: Any
 ) -> AsyncIterator[Leaderboard]:
-    """A whole leaderboard with its workers, on SQLite and the embedded bus in `folder`."""
+    """A whole leaderboard with its workers, on SQLite (or as `given`) and the embedded bus in `folder`."""
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = LeaderboardSettings(
-        data_dir=folder, internal_secret=SecretStr(SECRET), database_synchronous="OFF"
+        data_dir=folder, internal_secret=SecretStr(SECRET), database_synchronous="OFF", **given
     )
     door = pledges or PledgesDoor()
     service = compose(settings, bus, door, clock=clock or SystemClock())

@@ -83,10 +83,12 @@ def a_pledge(drive: DriveChanged, units: int = 2_500, **other: Any) -> PledgeMad
 
 
 class Pledges:
-    """The part of pledges that payments asks; `details` are its answers, by pledge."""
+    """The part of pledges that payments asks; `details` are its answers, by pledge, `owners` by drive."""
 
     def __init__(self) -> None:
         self.details: dict[str, dict[str, Any]] = {}
+        self.owners: dict[str, str] = {}
+        self.drives_asked = 0
         self.app: FastAPI = new_app("pledges", SECRET)
 
         @self.app.post("/internal/checkout-details")
@@ -96,6 +98,12 @@ class Pledges:
                 "slug": "winter", "drive_state": "live",
             }  # fmt: skip
             return {"data": {each: plain | self.details.get(each, {}) for each in body["ids"]}}
+
+        @self.app.post("/internal/drives")
+        async def drives(body: dict[str, list[str]], _: InternalDep) -> dict[str, Any]:
+            self.drives_asked += 1
+            found = {each: {"partner": self.owners[each]} for each in body["refs"] if each in self.owners}
+            return {"data": found}
 
 
 @dataclass
@@ -136,9 +144,10 @@ class Stage:
         body: Mapping[str, Any] | None = None,
         partner: str = "default",
         mode: Mode = "live",
+        scopes: tuple[str, ...] = ("refunds",),
     ) -> Reply:
         """Ask for a refund as the gateway passes it on."""
-        caller = sign_caller(SECRET, partner=partner, scopes=("refunds",), mode=mode)
+        caller = sign_caller(SECRET, partner=partner, scopes=scopes, mode=mode)
         return await self.ask(
             "POST", f"/v1/pledges/{pledge}/refunds", dict(body or {}), **caller, **{"idempotency-key": key}
         )
@@ -164,9 +173,11 @@ class Stage:
             found: dict[str, Any] = await answer.json()
         return found
 
-    async def give(self, drive: DriveChanged, units: int = 2_500, card: str = "4242424242424242") -> str:
+    async def give(
+        self, drive: DriveChanged, units: int = 2_500, card: str = "4242424242424242", **other: Any
+    ) -> str:
         """Pledge and pay; the pledge's id."""
-        pledge = a_pledge(drive, units)
+        pledge = a_pledge(drive, units, **other)
         await self.tell(drive, pledge)
         await self.pay(await self.opened(pledge.pledge_id), card)
         return pledge.pledge_id

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.payments.stage import Stage, a_drive, a_pledge, running
+from backbone.caller import sign_caller
+from tests.payments.stage import SECRET, Stage, a_drive, a_pledge, running
 from tests.waiting import until
 
 FAILS_A_REFUND = "4000000000005126"
@@ -63,7 +64,7 @@ async def test_what_cannot_be_refunded_is_refused_and_leaves_nothing(stage: Stag
     pledge = await stage.give(drive)
     await stage.status(pledge, "paid")
     assert (await stage.refund("plg_01j00000000000000000000000", "k")).status == 404
-    assert (await stage.refund(pledge, "k", partner="another")).status == 404
+    assert (await stage.refund(pledge, "k", partner="another")).status == 403
     euros = await stage.refund(pledge, "k", {"amount": {"currency": "EUR", "value": "1.00"}})
     assert euros.status == 422
     assert [each["pointer"] for each in euros.json()["errors"]] == ["/amount/currency"]
@@ -84,6 +85,69 @@ async def test_a_test_key_gives_back_nothing_of_a_live_drive(stage: Stage) -> No
         assert (await stage.refund(pledge, f"of-{pledge}", mode="test")).status == answer
     await stage.quiet()
     assert await stage.books() == {"USD": "25.00"} == await stage.witness()
+
+
+NEIGHBOUR = (403, "/problems/not-your-drive")
+
+
+async def test_a_pledge_is_refunded_by_its_maker_its_drives_owner_and_admins_alone(stage: Stage) -> None:
+    """Whether the drive's owner came with the drive, or is not known here and pledges is asked."""
+    told, untold = a_drive(partner="charity"), a_drive()
+    stage.pledges.owners[untold.drive_id] = "charity"
+    for drive in (told, untold):
+        pledge = await stage.give(drive, partner="shop")
+        await stage.status(pledge, "paid")
+        refused = await stage.refund(pledge, pledge, usd("1.00"), partner="neighbour")
+        assert (refused.status, refused.json()["type"]) == NEIGHBOUR
+        for partner, scopes in (("shop", "refunds"), ("charity", "refunds"), ("default", "admin")):
+            reply = await stage.refund(pledge, pledge, usd("1.00"), partner=partner, scopes=(scopes,))
+            assert (reply.status, reply.headers.get("idempotency-replayed")) == (201, None)
+        assert (await stage.refund(pledge, f"j{pledge}", partner="default")).status == 403
+    assert stage.pledges.drives_asked == 3
+    await stage.quiet()
+    assert await stage.books() == {"USD": "44.00"} == await stage.witness()
+
+
+async def test_nobody_but_its_maker_refunds_a_pledge_while_its_drives_owner_is_unknown(stage: Stage) -> None:
+    pledge = await stage.give(a_drive(), partner="shop")
+    await stage.status(pledge, "paid")
+    refused = await stage.refund(pledge, "k", partner="charity")
+    assert (refused.status, refused.json()["type"]) == NEIGHBOUR
+    stage.pledges.app.state.internal_secret = "another"  # pledges refuses to answer
+    assert (await stage.refund(pledge, "k", partner="charity")).status == 503
+    assert (await stage.refund(pledge, "k", partner="shop")).status == 201
+
+
+async def test_an_older_version_of_pledges_does_not_take_a_drives_owner_away(stage: Stage) -> None:
+    drive = a_drive(partner="charity")
+    pledge = await stage.give(drive, partner="shop")
+    await stage.tell(drive.model_copy(update={"version": 2, "partner": None}))
+    await stage.status(pledge, "paid")
+    await stage.quiet()
+    assert (await stage.refund(pledge, "k", partner="charity")).status == 201
+    assert stage.pledges.drives_asked == 0
+
+
+async def test_a_stored_answer_is_given_only_to_a_key_that_may_refund(stage: Stage) -> None:
+    pledge = await stage.give(a_drive())
+    await stage.status(pledge, "paid")
+    assert (await stage.refund(pledge, "k", usd("1.00"))).status == 201
+    again = await stage.refund(pledge, "k", usd("1.00"), mode="test")
+    assert (again.status, again.json()["type"]) == (403, "/problems/forbidden")
+
+
+async def test_without_a_body_all_that_is_left_is_refunded(stage: Stage) -> None:
+    pledge = await stage.give(a_drive(), 2_500)
+    await stage.status(pledge, "paid")
+    assert (await stage.refund(pledge, "part", usd("10.00"))).status == 201
+    path, caller = (
+        f"/v1/pledges/{pledge}/refunds",
+        sign_caller(SECRET, partner="default", scopes=("refunds",)),
+    )
+    rest = await stage.ask("POST", path, **caller, **{"idempotency-key": "rest"})
+    assert (rest.status, rest.json()["amount"]["value"]) == (201, "15.00")
+    again = await stage.ask("POST", path, **caller, **{"idempotency-key": "rest"})
+    assert (again.body, again.headers["idempotency-replayed"]) == (rest.body, "true")
 
 
 async def test_a_refund_that_fails_later_gives_the_money_back(stage: Stage) -> None:

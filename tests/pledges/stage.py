@@ -74,10 +74,16 @@ class Stage:
         return await self._peer.request("POST", path, headers=sent, body=raw)
 
     async def patch(
-        self, path: str, body: Any, *, scopes: tuple[str, ...] = ("admin",), mode: Mode = "live"
+        self,
+        path: str,
+        body: Any,
+        *,
+        scopes: tuple[str, ...] = ("admin",),
+        partner: str = "default",
+        mode: Mode = "live",
     ) -> Reply:
         """PATCH as a partner with these scopes."""
-        caller = sign_caller(SECRET, partner="default", scopes=scopes, mode=mode)
+        caller = sign_caller(SECRET, partner=partner, scopes=scopes, mode=mode)
         headers = {"content-type": "application/json", **caller}
         return await self._peer.request("PATCH", path, headers=headers, body=json.dumps(body).encode())
 

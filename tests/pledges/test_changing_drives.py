@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from backbone.contracts.pledges import DriveChanged, DriveState
+from backbone.database import Database
 from services.pledges.domain import CHANGEABLE
+from services.pledges.tables import DOORS, DRIVES
 from services.pledges.wishes import DriveChange
 from tests.pledges.stage import Stage, a_drive, usd
 
@@ -25,6 +28,7 @@ NEW: dict[str, Any] = {
     "impact": [{"label": "a blanket", "cost": usd("10.00")}],
     "milestones": [{"title": "half", "amount": usd("500.00")}],
     "menu": [usd("5.00")],
+    "partners": ["shop", "app"],
     "test": True,
 }
 
@@ -93,7 +97,7 @@ async def test_an_optional_field_is_taken_away_by_null_a_needed_one_is_not(stage
         {"goal": usd("0.00")}, {"goal": {"currency": "EUR", "value": "5.00"}}, {"title": ""},
         {"colour": "red"},
         {"currency": "EUR"}, {"ends_at": "2022-01-07T12:00:00"}, {"ends_at": "2021-01-01T00:00:00Z"},
-        {"menu": [usd("1000000.00")]}, {"beneficiaries": [{"name": "A", "share_bps": 1}]}, {"title": "a\x00"},
+        {"beneficiaries": [{"name": "A", "share_bps": 1}]}, {"title": "a\x00"},
         {"title": "\ud800"}, {"state": "closed"}, {"slug": "A B"},
     ],
 )  # fmt: skip
@@ -106,6 +110,19 @@ async def test_a_change_that_does_not_fit_the_whole_drive_is_refused(
     assert (reply.status, reply.json()["type"]) == (422, "/problems/invalid-request")
     assert reply.json()["errors"]
     assert ((await stage.get("/v1/drives/winter")).json(), await stage.said()) == (before, said)
+
+
+async def test_a_menu_of_before_the_limits_stays_until_another_is_sent(stage: Stage) -> None:
+    await stage.drive(menu=[usd("5.00")])
+    database = Database(f"sqlite:///{stage.folder / 'pledges.db'}", DOORS)
+    async with database.transaction() as session:
+        await session.execute(update(DRIVES).values(menu=[usd("0.20")]))
+    await database.close()
+    changed = await stage.patch("/v1/drives/winter", {"title": "Frost", "menu": [usd("0.20")]})
+    assert (changed.status, changed.json()["menu"]) == (200, [usd("0.20")])
+    for value, kind in (("0.30", "amount-too-small"), ("1000000.00", "amount-too-large")):
+        reply = await stage.patch("/v1/drives/winter", {"menu": [usd(value)]})
+        assert (reply.status, reply.json()["type"]) == (422, f"/problems/{kind}")
 
 
 async def test_the_currency_stays_as_it_was_made(stage: Stage) -> None:

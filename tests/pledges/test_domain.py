@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbone.bodies import AmountTooLarge
+from backbone.bodies import AmountTooLarge, AmountTooSmall
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
-from backbone.money import DIGITS, Money, parse
+from backbone.money import Money, parse
 from backbone.problems import Invalid
+from backbone.stripe_amounts import from_stripe, largest, smallest, step, to_stripe
 from services.pledges.domain import (
     POSITIONS,
     TAKEN,
@@ -23,7 +24,6 @@ from services.pledges.domain import (
     Secrets,
     check_amount,
     check_takes_pledges,
-    largest,
     move,
     standing,
     text_in,
@@ -90,28 +90,49 @@ def test_a_cancelled_pledge_stays_so_until_money_comes(payments: list[PaymentSta
         ("KWD", "99999.990", "100000.000"),
         ("UGX", "999999", "1000000"),
         ("ISK", "999999", "1000000"),
+        ("IDR", "9999999999.99", "10000000000.00"),
     ],
 )
-def test_an_amount_has_at_most_eight_of_stripes_digits(currency: str, most: str, one_more: str) -> None:
+def test_an_amount_over_stripes_cap_is_too_large(currency: str, most: str, one_more: str) -> None:
     check_amount(Money(parse(most, currency), currency), currency)
-    with pytest.raises(AmountTooLarge):
+    with pytest.raises(AmountTooLarge) as refused:
         check_amount(Money(parse(one_more, currency), currency), currency)
+    assert refused.value.errors == [
+        {"pointer": "/amount/value", "detail": f"at most {most} {currency} at once"}
+    ]
 
 
-@given(st.sampled_from(sorted(TAKEN)), st.integers(1, 10**10))
-def test_what_is_taken_fits_into_stripes_digits(currency: str, units: int) -> None:
-    """Stripe's own count, written down a second time (https://docs.stripe.com/currencies)."""
-    hundredths = currency in {"ISK", "UGX"}
+@pytest.mark.parametrize(
+    ("currency", "least", "one_less"),
+    [
+        ("USD", "0.50", "0.49"),
+        ("GBP", "0.30", "0.29"),
+        ("AED", "2.00", "1.99"),
+        ("HUF", "175.00", "174.99"),
+        ("JPY", "50", "49"),
+        ("KWD", "0.010", "0.009"),
+    ],
+)
+def test_an_amount_under_stripes_minimum_is_too_small(currency: str, least: str, one_less: str) -> None:
+    check_amount(Money(parse(least, currency), currency), currency)
+    with pytest.raises(AmountTooSmall) as refused:
+        check_amount(Money(parse(one_less, currency), currency), currency)
+    assert refused.value.errors == [{"pointer": "/amount/value", "detail": f"at least {least} {currency}"}]
+
+
+@given(st.sampled_from(sorted(TAKEN)), st.integers(1, 10**13))
+def test_what_a_drive_takes_is_what_stripe_is_sent(currency: str, units: int) -> None:
     try:
         check_amount(Money(units, currency), currency)
+    except AmountTooSmall:
+        assert units < smallest(currency)
     except AmountTooLarge:
-        assert units * (100 if hundredths else 1) > 99_999_999
+        assert units > largest(currency)
     except Invalid:
-        assert DIGITS[currency] == 3
-        assert units % 10 != 0
+        assert units % step(currency)
     else:
-        assert units * (100 if hundredths else 1) <= 99_999_999
-        assert units <= largest(currency)
+        assert smallest(currency) <= units
+        assert from_stripe(to_stripe(units, currency), currency) == units
 
 
 def test_the_last_of_three_digits_must_be_0() -> None:

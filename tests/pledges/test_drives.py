@@ -52,7 +52,7 @@ async def test_a_drive_is_shown_with_every_field_it_was_given(stage: Stage) -> N
         {"currency": "usd"}, {"currency": "XXX"}, {"currency": "EUR"}, {"goal": usd("0.00")}, {"goal": "5"},
         {"beneficiaries": [{"name": "A", "share_bps": 9999}]}, {"beneficiaries": [{"name": "A"}]},
         {"milestones": [{"title": "x", "amount": {"currency": "EUR", "value": "5.00"}}]},
-        {"menu": [usd("1000000.00")]}, {"menu": [usd("0.00")]}, {"impact": [{"label": "x"}]},
+        {"menu": [usd("0.00")]}, {"impact": [{"label": "x"}]},
         {"starts_at": "2022-01-07T12:00:00Z", "ends_at": "2022-01-07T12:00:00Z"},
         {"starts_at": 1}, {"starts_at": "1700000000"}, {"starts_at": "0001-01-01T00:00:00+05:00"},
         {"ends_at": "9999-12-31T23:59:59-05:00"}, {"ends_at": 1.5},
@@ -67,6 +67,25 @@ async def test_a_drive_that_does_not_fit_is_refused_and_not_stored(
     assert (reply.status, reply.json()["type"]) == (422, "/problems/invalid-request")
     assert reply.json()["errors"]
     assert await stage.rows() == before
+
+
+@pytest.mark.parametrize(
+    ("currency", "value", "kind"),
+    [
+        ("USD", "0.49", "amount-too-small"),
+        ("HUF", "25.00", "amount-too-small"),
+        ("USD", "1000000.00", "amount-too-large"),
+        ("KWD", "5.001", "invalid-request"),
+    ],
+)
+async def test_a_menu_offers_only_what_can_be_given(
+    stage: Stage, currency: str, value: str, kind: str
+) -> None:
+    money = {"currency": currency, "value": value}
+    sent = a_drive(currency=currency, goal=money | {"value": "5000" + value[-4:]}, menu=[money])
+    reply = await stage.post("/v1/drives", sent)
+    assert (reply.status, reply.json()["type"]) == (422, f"/problems/{kind}")
+    assert value in reply.json()["errors"][0]["detail"]
 
 
 async def test_a_slug_is_taken_once(stage: Stage) -> None:

@@ -1,0 +1,159 @@
+"""A neighbour's key at every route of the whole door that concerns a drive (API.md, Ownership).
+
+The services are the real ones; a route that the tables below do not name fails the first test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from pydantic import SecretStr
+
+from backbone import ids
+from backbone.peer import InProcessPeer, Reply
+from backbone.service import run_workers
+from embedded.app import compose
+from tests.pledges.stage import a_drive, a_pledge
+from tests.waiting import until
+
+ADMIN: Final = "ak_admin_00000000000000000000"
+NEIGHBOUR: Final = (403, "/problems/not-your-drive")
+UNPAID: Final = (409, "/problems/pledge-not-paid")
+
+_CREATOR: Final = {"slug": "abo", "name": "Abo"}
+
+OWNED: Final[dict[tuple[str, str], Any]] = {
+    ("PATCH", "/v1/drives/{drive}"): {"title": "Mine"},
+    ("POST", "/v1/drives/{drive}/open"): None,
+    ("POST", "/v1/drives/{drive}/pause"): None,
+    ("POST", "/v1/drives/{drive}/resume"): None,
+    ("POST", "/v1/drives/{drive}/close"): None,
+    ("POST", "/v1/drives/{drive}/creators"): _CREATOR,
+    ("POST", "/v1/pledges/{pledge}/refunds"): None,
+}
+"""Routes of a drive's own partner (and of admins), each with a body that fits."""
+
+OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
+    ("POST", "/v1/drives"): (a_drive("theirs"), 201),
+    ("GET", "/v1/drives/{drive}"): (None, 200),
+    ("GET", "/v1/drives/{drive}/creators"): (None, 200),
+    ("POST", "/v1/drives/{drive}/pledges"): (a_pledge(), 201),
+    ("GET", "/v1/pledges"): (None, 200),
+    ("GET", "/v1/pledges/{pledge}"): (None, 404),
+    ("POST", "/v1/pledges/{pledge}/cancel"): (None, 404),
+    ("POST", "/v1/keys"): ({"kind": "secret"}, 403),
+    ("GET", "/v1/keys"): (None, 403),
+    ("DELETE", "/v1/keys/{key}"): (None, 403),
+    ("POST", "/webhooks/stripe"): ({}, 400),
+}
+"""Every other route that looks at a key, with what a neighbour is answered."""
+
+
+@dataclass
+class Door:
+    """The whole system's public door, a drive of the partner `charity` and a pledge `shop` made to it."""
+
+    gateway: InProcessPeer
+    keys: dict[str, str]
+    drive: str
+    pledge: str
+
+    async def send(self, who: str, method: str, path: str, body: Any = None) -> Reply:
+        """A request with the key of `who`, about this drive and this pledge."""
+        known = {"drive": self.drive, "pledge": self.pledge}
+        path = re.sub(r"\{(\w+)\}", lambda name: known.get(name[1]) or ids.new("key"), path)
+        headers = {"authorization": f"Bearer {self.keys[who]}", "idempotency-key": ids.new("evt")}
+        raw = b"" if body is None else json.dumps(body).encode()
+        if raw:
+            headers["content-type"] = "application/json"
+        return await self.gateway.request(method, path, headers=headers, body=raw)
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    given = {
+        "data_dir": tmp_path, "admin_key": SecretStr(ADMIN), "internal_secret": SecretStr("i" * 20),
+        "token_secret": SecretStr("t" * 20), "database_synchronous": "OFF",
+        "stripe_api_key": SecretStr("sk_test_x"), "stripe_webhook_secrets": ["whsec_x"],
+        "stripe_api_base": "http://127.0.0.1:1",
+    }  # fmt: skip
+    whole = compose(tmp_path, given)
+    services = [*whole.services.values(), whole.gateway]
+    for service in services:
+        await service.start()
+    # What an event must pass through, and nothing that calls Stripe.
+    wanted = {"pledges.relay", "payments.consumer"}
+    for service in services:
+        service.workers = [worker for worker in service.workers if worker.name in wanted]
+    stop = asyncio.Event()
+    working = asyncio.create_task(run_workers(services, stop))
+    door = Door(InProcessPeer(whole.gateway.app), {"admin": ADMIN}, "winter", "")
+    try:
+        await _furnish(door)
+        yield door
+    finally:
+        stop.set()
+        await whole.bus.publish_watermarks("pledges", ids.made_at(ids.new("evt")), [0])  # wakes its readers
+        await working
+        for service in services:
+            await service.close()
+        await whole.bus.close()
+
+
+async def _furnish(door: Door) -> None:
+    for partner in ("charity", "shop", "neighbour"):
+        wish = {"kind": "secret", "partner": partner, "scopes": ["drives", "pledges", "refunds"]}
+        door.keys[partner] = (await door.send("admin", "POST", "/v1/keys", wish)).json()["key"]
+    assert (await door.send("charity", "POST", "/v1/drives", a_drive())).status == 201
+    assert (await door.send("charity", "POST", "/v1/drives/winter/open")).status == 200
+    made = await door.send("shop", "POST", "/v1/drives/winter/pledges", a_pledge())
+    door.pledge = made.json()["id"]
+
+    async def known() -> bool:
+        reply = await door.send("shop", "POST", "/v1/pledges/{pledge}/refunds")
+        return (reply.status, reply.json()["type"]) == UNPAID
+
+    await until(known)
+
+
+async def test_every_route_that_concerns_a_drive_or_changes_anything_is_named_here(door: Door) -> None:
+    paths = (await door.gateway.request("GET", "/openapi.json", headers={})).json()["paths"]
+    operations = {
+        (method.upper(), path): operation
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+    }
+    keyless = {each for each, operation in operations.items() if operation.get("security") == []}
+    changing = {each for each in operations if each[0] != "GET"}
+    assert OWNED.keys() | OTHERS.keys() == (operations.keys() - keyless) | changing
+
+
+@pytest.mark.parametrize("route", OWNED, ids=" ".join)
+async def test_a_neighbour_is_refused_and_the_owner_and_admins_are_not(
+    door: Door, route: tuple[str, str]
+) -> None:
+    before = (await door.send("charity", "GET", "/v1/drives/{drive}")).json()
+    for who in ("neighbour", "shop"):
+        if who == "shop" and "{pledge}" in route[1]:
+            continue  # it made this pledge
+        reply = await door.send(who, *route, OWNED[route])
+        assert (reply.status, reply.json()["type"]) == NEIGHBOUR
+    assert (await door.send("charity", "GET", "/v1/drives/{drive}")).json() == before
+    for who in ("charity", "admin"):
+        reply = await door.send(who, *route, OWNED[route])
+        assert reply.status in (200, 201, 409), reply.body
+
+
+@pytest.mark.parametrize("route", OTHERS, ids=" ".join)
+async def test_what_else_a_neighbour_is_answered(door: Door, route: tuple[str, str]) -> None:
+    body, status = OTHERS[route]
+    reply = await door.send("neighbour", *route, body)
+    assert reply.status == status
+    assert door.pledge not in reply.body.decode()

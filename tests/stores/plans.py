@@ -1,0 +1,167 @@
+"""How the stores would run the statements that services really execute: recorded, then explained."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    TypeDecorator,
+    event,
+)
+
+_EXPLAINED: Final = re.compile(r"\s*(?:SELECT|UPDATE|DELETE|WITH)\b", re.IGNORECASE)
+_LIST: Final = re.compile(r"\((?:\?|\$\d+::\w+|, |\(|\))+\)")
+_SCAN: Final = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
+_RANGE: Final = re.compile(r"SEARCH (\w+) USING INTEGER PRIMARY KEY (\()rowid[<>]")
+"""All rows behind a number, as good as all: none of ours is read from a number near the end."""
+
+
+@dataclass
+class Recorded:
+    """The distinct statements that were executed, each with the parameters of its first execution."""
+
+    statements: dict[str, Sequence[Any]] = field(default_factory=dict)
+
+    def note(
+        self, _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool
+    ) -> None:
+        """SQLAlchemy's `before_cursor_execute`."""
+        if _EXPLAINED.match(statement) and "sqlite_master" not in statement and "pg_catalog" not in statement:
+            self.statements.setdefault(statement, tuple(parameters[0] if many else parameters))
+
+
+@contextmanager
+def recording() -> Iterator[Recorded]:
+    """Record what every engine of this process executes; inserts, which read nothing, are left out."""
+    recorded = Recorded()
+    event.listen(Engine, "before_cursor_execute", recorded.note)
+    try:
+        yield recorded
+    finally:
+        event.remove(Engine, "before_cursor_execute", recorded.note)
+
+
+async def fill(url: str, metadata: MetaData, rows: int, given: Mapping[str, Mapping[str, str]]) -> None:
+    """On PostgreSQL, put `rows` rows into each table of `given` and gather statistics.
+
+    `given` has SQL expressions of `n`, the row's number, by column; other columns are null or plain.
+    """
+    if url.startswith("sqlite"):
+        return
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SET session_replication_role = replica")  # without foreign keys
+        for name, values in given.items():
+            columns = {
+                column.name: values.get(column.name) or _plain(column)
+                for column in metadata.tables[name].columns
+                if column.autoincrement is not True
+            }
+            names = ", ".join(f'"{column}"' for column in columns)
+            chosen = ", ".join(columns.values())
+            await connection.execute(
+                f"INSERT INTO {name} ({names}) SELECT {chosen} FROM generate_series(1, {rows}) AS n"
+            )
+        await connection.execute("ANALYZE")
+    finally:
+        await connection.close()
+
+
+def _plain(column: Column[Any]) -> str:
+    if column.nullable:
+        return "NULL"
+    kind = column.type.impl if isinstance(column.type, TypeDecorator) else column.type
+    for known, plain in _PLAIN.items():
+        if isinstance(kind, known):
+            return plain
+    raise AssertionError(f"{column} needs a value")
+
+
+_PLAIN: Final[Mapping[type, str]] = {
+    JSON: "'[]'", Boolean: "false", Integer: "1", LargeBinary: "'x'::bytea", String: "'x'"
+}  # fmt: skip
+
+
+async def scans(url: str, recorded: Recorded, growing: Collection[str]) -> dict[str, str]:
+    """The recorded statements that read the whole of one of the tables `growing`, each with the reason.
+
+    An index whose entries are only the rows still to be worked on (a partial one) may be read whole.
+    """
+    if url.startswith("sqlite"):
+        found = _sqlite_scans(url.removeprefix("sqlite:///"), recorded, growing)
+    else:
+        found = await _postgres_scans(url, recorded, growing)
+    return {_LIST.sub("(…)", statement): reason for statement, reason in found.items()}
+
+
+def _sqlite_scans(file: str, recorded: Recorded, growing: Collection[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    with sqlite3.connect(file) as connection:
+        partial = {
+            name
+            for (name,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'index' AND sql LIKE '%WHERE%'"
+            )
+        }
+        for statement, parameters in recorded.statements.items():
+            aliases = _aliases(statement)
+            for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters):
+                scan = _SCAN.match(detail) or _RANGE.match(detail)
+                if scan and aliases.get(scan[1], scan[1]) in growing and scan[2] not in partial:
+                    found[statement] = detail
+    connection.close()
+    return found
+
+
+def _aliases(statement: str) -> dict[str, str]:
+    return {alias: table for table, alias in re.findall(r"\b(\w+) AS (\w+)\b", statement)}
+
+
+async def _postgres_scans(url: str, recorded: Recorded, growing: Collection[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch(
+            "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indpred IS NOT NULL"
+        )
+        partial = {row["relname"] for row in rows}
+        for statement, parameters in recorded.statements.items():
+            explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *parameters)
+            for node in _nodes(json.loads(explained)[0]["Plan"]):
+                if (reason := _reads_all(node, growing, partial)) is not None:
+                    found[statement] = reason
+    finally:
+        await connection.close()
+    return found
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from _nodes(inner)
+
+
+def _reads_all(node: dict[str, Any], growing: Collection[str], partial: Collection[str]) -> str | None:
+    kind, table, index = node["Node Type"], node.get("Relation Name"), node.get("Index Name")
+    if kind == "Seq Scan" and table in growing:
+        return f"Seq Scan on {table}, {node.get('Filter', 'no filter')[:300]}"
+    if index is None or index in partial or "Index Cond" in node:
+        return None
+    if table in growing or kind == "Bitmap Index Scan":
+        return f"{kind} of all of {index} on {table}, {node.get('Filter', 'no filter')}"
+    return None
