@@ -11,6 +11,7 @@ from backbone.money import as_json
 
 LogType = Literal[
     "donation.counted",
+    "donation.corrected",
     "donation.refunded",
     "donation.refund_failed",
     "donation.disputed",
