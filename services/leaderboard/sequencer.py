@@ -284,9 +284,7 @@ def ask_to_publish(connection: Connection, drive_ids: Iterable[str]) -> None:
     drive may be another process's, which would not hear of the change. That process looks for paces that
     have expired once a second (`Snapshots.refresh`): one of second 0 has.
     """
-    rows = [
-        {"drive_id": one, "second": 0, "donations": 0, "raised": 0} for one in sorted(drive_ids)
-    ]
+    rows = [{"drive_id": one, "second": 0, "donations": 0, "raised": 0} for one in sorted(drive_ids)]
     if rows:
         connection.execute(statements(connection).ask_to_publish, rows)
 

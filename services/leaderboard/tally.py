@@ -78,7 +78,9 @@ def tally_payments(connection: Connection, events: Sequence[PaymentChanged]) -> 
     )
     sums = _Sums()
     rows = [
-        row for event in fresh if (row := _tally(event, known.get(event.payment_id), boards, sums)) is not None
+        row
+        for event in fresh
+        if (row := _tally(event, known.get(event.payment_id), boards, sums)) is not None
     ]
     if not rows:
         return []
@@ -240,7 +242,7 @@ def _mark_paid(connection: Connection, sums: _Sums, boards: dict[str, Board]) ->
         return
     rows = [
         {"pledge_id": pledge_id, "drive_id": drive_id, "version": 0, "open": False, "paid": True, "amount": 0}
-        for pledge_id, drive_id in sorted(set(sums.paid))
+        for pledge_id, drive_id in sorted(dict(sums.paid).items())
     ]
     opened = [row for row in connection.execute(statements(connection).mark_paid, rows) if row.open]
     boards |= sequencer.lock(connection, {row.drive_id for row in opened} - boards.keys())
