@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -378,3 +379,21 @@ async def test_equal_sums_rank_by_who_reached_them_first(database: Database) -> 
     assert await ranks_around(database, "crt_a", 2) == board[1:]
     assert await ranks_around(database, "crt_d", 2) == []
     assert await ranks_around(database, "crt_x", 2) is None
+
+
+async def test_who_reached_a_sum_first_is_told_by_the_captures_not_by_what_is_said_of_them_later(
+    database: Database,
+) -> None:
+    first, later = NOON, NOON + timedelta(seconds=5)
+    await hear(database, drive(), creator("crt_a", "a"), creator("crt_b", "b"))
+    await hear(database, payment("pay_2", 500, creator_id="crt_b", captured_at=later))
+    await hear(database, payment("pay_1", 500, creator_id="crt_a", captured_at=first))
+    # A dispute that is won, long after, changes nothing of who was first; nor does a gift that was returned.
+    await hear(
+        database, payment("pay_1", 500, disputed=500, version=7, creator_id="crt_a", captured_at=first)
+    )
+    await hear(database, payment("pay_1", 500, version=9, creator_id="crt_a", captured_at=first))
+    gone = NOON + timedelta(seconds=9)
+    await hear(database, payment("pay_3", 100, creator_id="crt_a", captured_at=gone))
+    await hear(database, payment("pay_3", 100, refunded=100, version=2, creator_id="crt_a", captured_at=gone))
+    assert [one["creator"] for one in await ranks(database)] == ["crt_a", "crt_b"]
