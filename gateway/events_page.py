@@ -143,7 +143,7 @@ def _field(name: str, schema: Json, definitions: Json) -> FieldView:
         name=name,
         holds=" or ".join(dict.fromkeys(_holds(one, name) for one in resolved)),
         optional=optional,
-        values=tuple(value for one in resolved for value in one.get("enum", ())),
+        values=tuple(value for one in resolved for value in one.get("examples", ())),
         about=" ".join(inspect.cleandoc(one["description"]) for one in resolved if "description" in one),
     )
 

@@ -103,10 +103,16 @@ class IllegalMove(ValueError):
     """A drive went where no drive can go: its speaker is wrong."""
 
 
-def moves(old: DriveState, new: DriveState) -> Sequence[LogType]:
-    """The rows of a move from `old` to `new`; none where nothing moved. Raises `IllegalMove`."""
-    if old == new:
+def moves(old: DriveState | None, new: DriveState | None) -> Sequence[LogType]:
+    """The rows of a move from `old` to `new`; none where nothing moved. Raises `IllegalMove`.
+
+    None is a state of a newer version. A move to it has no row here; one from it has the row of a move
+    from `live`, if there is one.
+    """
+    if old == new or new is None:
         return ()
+    if old is None:
+        return MOVES.get((DriveState.LIVE, new), ())
     try:
         return MOVES[old, new]
     except KeyError:
