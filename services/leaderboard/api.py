@@ -118,6 +118,8 @@ def _add_public(router: APIRouter, door: Door) -> None:
             )
         if data is None:
             raise Invalid(errors=[{"pointer": "/query/around", "detail": "is no creator of this drive"}])
+        # Weak: the board is the same while its drive is, although `as_of` moves on.
+        response.headers["ETag"] = f'W/"{found.epoch}.{found.sequence}.{found.revision}"'
         as_of = door.freshness.of(partition_of(found.drive_id))
         return {
             "data": data,

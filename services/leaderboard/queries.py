@@ -26,12 +26,13 @@ class DriveHead(NamedTuple):
     currency: str
     epoch: int
     sequence: int
+    revision: int = 0
 
 
 async def find_drive(session: AsyncSession, ref: str) -> DriveHead | None:
     """The named drive with this id or slug."""
     statement = (
-        select(drives.c.drive_id, drives.c.currency, drives.c.epoch, drives.c.sequence)
+        select(*(drives.c[name] for name in DriveHead._fields))
         .where(or_(drives.c.drive_id == ref, drives.c.slug == ref), drives.c.version > 0)
         .order_by(drives.c.drive_id)
         .limit(1)
