@@ -151,8 +151,10 @@ def _apply(
     if old is not None:
         _attribute(sums, boards[old.drive_id], old, -1)
     _attribute(sums, boards[new.drive_id], new, 1)
-    if old is not None and old.reached is not None and old.reached != new.reached:
-        sums.reached_again.add(old.reached[0])
+    if old is not None and old.reached != new.reached:
+        boards[new.drive_id].changed = True  # leaders may stand otherwise although no figure moved
+        if old.reached is not None:
+            sums.reached_again.add(old.reached[0])
 
 
 def _move(event: PaymentChanged, was: Figures, now: Figures, board: Board) -> None:

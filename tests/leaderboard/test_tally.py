@@ -381,6 +381,17 @@ async def test_equal_sums_rank_by_who_reached_them_first(database: Database) -> 
     assert await ranks_around(database, "crt_x", 2) is None
 
 
+async def test_a_gift_credited_to_another_creator_is_something_new_to_show(database: Database) -> None:
+    about: dict[str, Any] = {"donor_id": "dnr_a", "captured_at": NOON}
+    await hear(database, drive(), creator("crt_a", "a"), creator("crt_b", "b"))
+    await hear(database, payment("pay_1", 500, creator_id="crt_a", **about))
+    before = await drive_row(database)
+    await hear(database, payment("pay_1", 500, creator_id="crt_b", version=2, **about))
+    after = await drive_row(database)
+    assert [one["creator"] for one in await ranks(database)] == ["crt_b"]
+    assert (after.sequence, after.revision) == (before.sequence, before.revision + 1)
+
+
 async def test_who_reached_a_sum_first_is_told_by_the_captures_not_by_what_is_said_of_them_later(
     database: Database,
 ) -> None:
