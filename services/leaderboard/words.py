@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.consumer import Handler, Handlers
 from backbone.contracts import PaymentChanged
+from backbone.crash import crash_point
 from backbone.database import Database, after_commit, may_pass
 from backbone.pace import Pace
 from backbone.peer import Peer, PeerUnavailable, ask
@@ -181,6 +182,7 @@ class Words:
         rows = [{"pledge_id": one, **shown._asdict()} for one, shown in sorted(found.items())]
         async with self._database.lossy_transaction() as session:
             await session.execute(statements(session.get_bind()).keep_words, rows)
+        crash_point("leaderboard.words.after_commit")
         self.on_kept(found.keys())
 
 
