@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
+from urllib.parse import unquote_to_bytes
 
 from starlette.types import Message, Receive, Scope, Send
 
-from backbone.problems import BodyTooLarge, Problem
+from backbone.problems import BodyTooLarge, Invalid, Problem
 
 Header = tuple[bytes, bytes]
 
@@ -69,6 +71,31 @@ class Request:
             if text in seen and text in _SINGLE:
                 raise DuplicateHeader(f"{text} may be sent once.")
             seen.add(text)
+
+    def refuse_unfit_query(self) -> None:
+        """Raises `Invalid` where the query holds a NUL or, percent-decoded, is not UTF-8.
+
+        Neither can be stored or compared: a service would fail on it, or find what was not asked for.
+        A lone surrogate is not UTF-8 (RFC 3629, 3). A token is only compared: a wrong one is 404, whatever
+        is wrong with it.
+        """
+        raw: bytes = self.scope["query_string"]
+        if b"%" not in raw and raw.isascii() and b"\x00" not in raw:
+            return
+        for part in raw.split(b"&"):
+            name, _, value = (unquote_to_bytes(one) for one in part.partition(b"="))
+            if name == b"token":
+                continue
+            detail = "must not contain the character NUL" if b"\x00" in name + value else ""
+            try:
+                (name + value).decode()
+            except UnicodeDecodeError:
+                detail = "must be UTF-8"
+            if detail:
+                shown = name.replace(b"\x00", b"").decode("utf-8", "replace")
+                raise Invalid(
+                    "The query does not fit.", errors=[{"pointer": f"/query/{shown}", "detail": detail}]
+                )
 
     @property
     def query(self) -> str:
@@ -141,6 +168,19 @@ class Streamed(Protocol):
     async def run(self, request: Request, send: Send, headers: list[Header]) -> None:
         """Send the reply until it ends or the client leaves."""
         ...
+
+
+_ENTITY_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+
+
+def matches(if_none_match: str | None, etag: str) -> bool:
+    """Whether `If-None-Match` names `etag` (RFC 9110, 13.1.2): `*`, or one of a list, compared weakly.
+
+    Ask it only where there is a representation: `*` matches any.
+    """
+    if if_none_match is None:
+        return False
+    return if_none_match.strip() == "*" or etag.removeprefix("W/") in _ENTITY_TAG.findall(if_none_match)
 
 
 def json_answer(body: bytes, status: int = 200, headers: Sequence[Header] = ()) -> Answer:

@@ -62,6 +62,8 @@ class Door:
                 pattern = route.pattern
                 headers += cors.readable(route.cors)
                 request.refuse_repeated()
+                if pattern.startswith("/v1/"):
+                    request.refuse_unfit_query()
                 answer = await route.handler(request)
         except ClientLeft:
             raise

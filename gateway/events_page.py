@@ -23,7 +23,7 @@ import backbone.contracts.leaderboard
 import backbone.contracts.payments
 import backbone.contracts.pledges
 from backbone.contracts import Event, wire_names
-from gateway.asgi import Answer, Header, Request
+from gateway.asgi import Answer, Header, Request, matches
 from gateway.router import Route
 
 _STATIC: Final = Path(__file__).parent / "events_static"
@@ -145,7 +145,7 @@ def _field(name: str, schema: Json, definitions: Json) -> FieldView:
         name=name,
         holds=" or ".join(dict.fromkeys(_holds(one, name) for one in resolved)),
         optional=optional,
-        values=tuple(value for one in resolved for value in one.get("enum", ())),
+        values=tuple(value for one in resolved for value in one.get("examples", ())),
         about=" ".join(inspect.cleandoc(one["description"]) for one in resolved if "description" in one),
     )
 
@@ -185,17 +185,32 @@ async def _serve_page(request: Request) -> Answer:
 
 
 async def _serve_style(request: Request) -> Answer:
-    return _cached(request, (_STATIC / "style.css").read_bytes(), b"text/css; charset=utf-8")
+    return _cached(request, _style(), b"text/css; charset=utf-8")
+
+
+@cache
+def _style() -> bytes:
+    return (_STATIC / "style.css").read_bytes()
 
 
 async def _serve_schema(request: Request) -> Answer:
     name = request.path.rpartition("/")[2].removesuffix(".json")
-    body = json.dumps(schema_of(wire_names()[name]), indent=2, sort_keys=True).encode() + b"\n"
-    return _cached(request, body, b"application/schema+json")
+    return _cached(request, _schema(name), b"application/schema+json")
+
+
+@cache
+def _schema(name: str) -> bytes:
+    """The published schema of the event of this wire name, made once."""
+    return json.dumps(schema_of(wire_names()[name]), indent=2, sort_keys=True).encode() + b"\n"
+
+
+@cache
+def _etag(body: bytes) -> str:
+    return f'"{sha256(body).hexdigest()[:16]}"'
 
 
 def _cached(request: Request, body: bytes, kind: bytes, more: Iterable[Header] = ()) -> Answer:
-    etag = f'"{sha256(body).hexdigest()[:16]}"'
+    etag = _etag(body)
     headers: list[Header] = [
         (b"content-type", kind),
         (b"etag", etag.encode()),
@@ -203,6 +218,6 @@ def _cached(request: Request, body: bytes, kind: bytes, more: Iterable[Header] =
         (b"x-content-type-options", b"nosniff"),
         *more,
     ]
-    if etag in request.headers.get("if-none-match", ""):
+    if matches(request.headers.get("if-none-match"), etag):
         return Answer(304, headers)
     return Answer(200, headers, body)

@@ -10,7 +10,7 @@ import asyncio
 import gzip
 import json
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from backbone.bus import EventBus, Record, Subscription, partition_of
 from backbone.clock import Clock, rfc3339
 from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken, decode
+from backbone.ids import made_at
 from backbone.money import as_json
 from backbone.peer import Peer, PeerUnavailable, ask
 from backbone.telemetry import FRESHNESS
@@ -143,7 +144,7 @@ class Hub:
         self._heard_at: dict[int, datetime] = {}
         self._began = clock.now()
         self._unknown: OrderedDict[str, float] = OrderedDict()
-        self._looking: dict[str, asyncio.Future[View | None]] = {}
+        self._looking: dict[str, asyncio.Future[Mapping[str, View]]] = {}
         _LAG.set_function(self._worst_lag_s)
         for state in get_args(State):
             _STATES.labels(state).set_function(partial(self._in_state, state))
@@ -154,30 +155,47 @@ class Hub:
         """The drive of this id or slug, if a snapshot of it was heard."""
         return self._views.get(ref) or self._by_slug.get(ref)
 
-    async def find(self, ref: str) -> View | None:
-        """The same, or a drive that pledges knows and nobody has counted for yet; None is unknown.
+    def has_to_ask(self, refs: Iterable[str]) -> bool:
+        """Whether pledges has to be asked to find these."""
+        return any(self._is_to_be_asked_for(ref) for ref in refs)
 
-        Raises `PeerUnavailable` where pledges has to be asked and does not answer.
-        """
+    def _is_to_be_asked_for(self, ref: str) -> bool:
         view, now = self.known(ref), asyncio.get_running_loop().time()
-        if view is not None and (not view.bare or now < view.bare_until):
-            return view
-        if view is None and now < self._unknown.get(ref, 0.0):
-            return None
-        if ref not in self._looking:
-            self._looking[ref] = asyncio.ensure_future(self._look_up(ref))
+        if view is None:
+            return now >= self._unknown.get(ref, 0.0)
+        return view.bare and now >= view.bare_until
+
+    async def find(self, refs: Iterable[str]) -> list[View | None]:
+        """The same of several, or drives that pledges knows and nobody has counted for yet; None is unknown.
+
+        Pledges is asked once for all of them. Raises `PeerUnavailable` where it has to be and does not
+        answer.
+        """
+        wanted = list(refs)
+        if new := [ref for ref in wanted if ref not in self._looking and self._is_to_be_asked_for(ref)]:
+            self._looking |= dict.fromkeys(new, asyncio.ensure_future(self._look_up(new)))
+        # Taken together now: each leaves `_looking` as soon as it is answered.
+        looking = {ref: self._looking[ref] for ref in wanted if ref in self._looking}
+        return [await self._found(ref, looking.get(ref)) for ref in wanted]
+
+    async def _found(self, ref: str, looking: asyncio.Future[Mapping[str, View]] | None) -> View | None:
+        if looking is None:
+            return self.known(ref)
         try:
-            return await asyncio.shield(self._looking[ref])
+            return (await asyncio.shield(looking)).get(ref)
         except PeerUnavailable:
-            if view is None:
+            if (view := self.known(ref)) is None:
                 raise
             return view
 
     def as_of(self, view: View) -> datetime:
-        """Everything before this moment is in the drive's figures."""
-        beat = self._heartbeats.get(view.partition)
-        known = [moment for moment in (view.as_of, beat) if moment is not None]
-        return max(known) if known else self._began
+        """Everything before this moment is in the drive's figures.
+
+        Of a drive of which no snapshot was heard nothing is known but that no gift is older than it.
+        """
+        if view.as_of is None:
+            return made_at(view.drive_id)
+        return max(view.as_of, self._heartbeats.get(view.partition, view.as_of))
 
     def known_as_of(self, ref: str) -> datetime | None:
         """The same for the drive of this id or slug; None where no snapshot of it was heard."""
@@ -191,7 +209,8 @@ class Hub:
         if (now - heard).total_seconds() > FROZEN_AFTER_S:
             return "frozen"
         lag = (now - self.as_of(view)).total_seconds()
-        return "catching_up" if lag > CATCHING_UP_AFTER_S else "live"
+        # Zeros that nobody counted are not live, however young the drive is.
+        return "catching_up" if view.bare or lag > CATCHING_UP_AFTER_S else "live"
 
     # What the bus says.
 
@@ -378,20 +397,31 @@ class Hub:
 
     # Drives nobody has counted for yet.
 
-    async def _look_up(self, ref: str) -> View | None:
+    async def _look_up(self, refs: Sequence[str]) -> Mapping[str, View]:
+        """Those of `refs` that pledges knows."""
         try:
-            reply = await ask(self._pledges, self._secret, "/internal/drives", {"refs": [ref]})
+            reply = await ask(self._pledges, self._secret, "/internal/drives", {"refs": refs})
         finally:
-            del self._looking[ref]
-        drive, until = reply["data"].get(ref), asyncio.get_running_loop().time()
-        if drive is None:
-            self._unknown[ref] = until + UNKNOWN_S
-            if len(self._unknown) > MOST_UNKNOWN:
-                self._unknown.popitem(last=False)
-            return None
+            for ref in refs:
+                del self._looking[ref]
+        found = {ref: drive for ref in refs if (drive := reply["data"].get(ref)) is not None}
+        self._note_unknown(ref for ref in refs if ref not in found)
+        return {ref: self._hold_bare(drive) for ref, drive in found.items()}
+
+    def _note_unknown(self, refs: Iterable[str]) -> None:
+        """Do not ask about these for a while; of too many the oldest are asked about again."""
+        until = asyncio.get_running_loop().time() + UNKNOWN_S
+        for ref in refs:
+            self._unknown[ref] = until
+            self._unknown.move_to_end(ref)
+        while len(self._unknown) > MOST_UNKNOWN:
+            self._unknown.popitem(last=False)
+
+    def _hold_bare(self, drive: Mapping[str, Any]) -> View:
+        """The view of a drive as pledges shows it; zeros, where no snapshot of it was heard."""
         view = self._views.get(drive["id"]) or View(drive["id"], drive["slug"])
         if view.bare:
-            view.bare_until = until + BARE_S
+            view.bare_until = asyncio.get_running_loop().time() + BARE_S
             self._hold(view, drive["slug"])
             view.take((1, 0, 0), None, _nothing_yet(drive))
         return view

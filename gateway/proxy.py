@@ -24,7 +24,7 @@ from backbone.idempotency import optional_key, required_key
 from backbone.peer import Peer, PeerUnavailable, Reply
 from backbone.problems import BodyTooLarge, Forbidden, NotFound, Unauthorized, UnsupportedMediaType
 from backbone.telemetry import TRACEPARENT
-from gateway.asgi import BODY_LIMIT, Answer, Header, Request, json_answer
+from gateway.asgi import BODY_LIMIT, Answer, Header, Request, json_answer, matches
 from gateway.keys import Bearer, KeyRing
 from gateway.limits import Lane, Limit, is_loopback
 from gateway.pages import check_form_token
@@ -408,12 +408,13 @@ def _answer(reply: Reply, body: bytes | None = None, more: list[Header] | tuple[
 
 
 def _cacheable(request: Request, reply: Reply) -> Answer:
-    etag = f'W/"{blake2b(reply.body, digest_size=12).hexdigest()}"'
+    # A board's own names the state it shows: the same while only `as_of` moves on.
+    etag = reply.headers.get("etag") or f'W/"{blake2b(reply.body, digest_size=12).hexdigest()}"'
     headers: list[Header] = [
         (b"etag", etag.encode()),
         (b"cache-control", b"public, max-age=1, s-maxage=1"),
     ]
-    if etag[2:] in request.headers.get("if-none-match", ""):
+    if matches(request.headers.get("if-none-match"), etag):
         return Answer(304, headers)
     return json_answer(reply.body, headers=headers)
 

@@ -16,6 +16,11 @@ Cors = Literal["none", "live", "keyed"]
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}", re.ASCII)
 
 
+def is_name(text: str) -> bool:
+    """Whether `text` can be an id or a slug at all."""
+    return _NAME.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """What answers one method of one path; `{name}` in the pattern takes an id or a slug."""
@@ -62,7 +67,7 @@ class Router:
                 node = child
             elif node.rest:
                 break
-            elif node.named is not None and _NAME.fullmatch(part):
+            elif node.named is not None and is_name(part):
                 node = node.named
                 params.append(part)
             else:

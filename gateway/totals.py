@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qsl
 
 from backbone.peer import Peer
 from backbone.problems import Invalid, NotFound, Overloaded
-from gateway.asgi import Answer, Header, Request, json_answer
+from gateway.asgi import Answer, Header, Request, json_answer, matches
 from gateway.keys import Bearer
 from gateway.limits import Lane
 from gateway.live import Hub, View
 from gateway.proxy import Limits
-from gateway.router import Route
+from gateway.router import Route, is_name
 from gateway.stream import LiveStream
 
 MOST_DRIVES: Final = 50
@@ -46,25 +47,32 @@ class LiveReads:
             Route("GET", "/v1/drives/{drive}/live", self.stream, "live"),
         ]
 
-    async def view(self, ref: str) -> View:
-        """The drive of this id or slug; raises `NotFound`, and `Overloaded` before the start is done."""
+    async def views(self, refs: Sequence[str], address: str) -> list[View]:
+        """The drives of these ids or slugs; pledges is asked once for all that have no snapshot.
+
+        Raises `NotFound`, `Overloaded` before the start is done, and `TooManyRequests` where pledges has
+        to be asked for an address that had it asked too often.
+        """
         if not self._hub.bootstrapped:
             raise Overloaded("The figures are still being read.")
-        view = self._hub.known(ref)
-        if view is None or view.bare:
+        if self._hub.has_to_ask(refs):
+            self._limits.spend(self._public, address)
             with self._lookups:
-                view = await self._hub.find(ref)
-        if view is None:
+                views = await self._hub.find(refs)
+        else:
+            views = await self._hub.find(refs)
+        found = [view for view in views if view is not None]
+        if len(found) != len(views):
             raise NotFound("No such drive.")
-        return view
+        return found
 
     async def one(self, request: Request) -> Answer:
         """A drive's totals, from memory."""
-        view = await self.view(request.params[0])
+        (view,) = await self.views(request.params[:1], request.address)
         state = self._hub.state(view)
         etag = view.etag(state)
         headers = [_JSON, (b"etag", etag.encode()), _CACHE, _VARY]
-        if _matches(request.headers.get("if-none-match"), etag):
+        if matches(request.headers.get("if-none-match"), etag):
             return Answer(304, headers[1:])
         if _takes_gzip(request.headers.get("accept-encoding")):
             return Answer(200, [*headers, _GZIPPED], view.bytes("gzip", state, self._hub))
@@ -72,18 +80,13 @@ class LiveReads:
 
     async def several(self, request: Request) -> Answer:
         """The totals of up to 50 drives, without leaders and recent."""
-        asked = dict(parse_qsl(request.query)).get("drives", "")
-        refs = list(dict.fromkeys(ref for ref in asked.split(",") if ref))
-        if not 0 < len(refs) <= MOST_DRIVES:
-            detail = f"Name 1 to {MOST_DRIVES} drives, separated by commas."
-            raise Invalid(detail, errors=[{"pointer": "/query/drives", "detail": detail}])
-        views = [await self.view(ref) for ref in refs]
+        views = await self.views(_drives_in(request.query), request.address)
         shown = [view.bytes("brief", self._hub.state(view), self._hub) for view in views]
         return json_answer(b'{"data":[' + b",".join(shown) + b"]}", headers=[_CACHE])
 
     async def stream(self, request: Request) -> LiveStream:
         """A drive's live stream."""
-        view = await self.view(request.params[0])
+        (view,) = await self.views(request.params[:1], request.address)
         self._limits.spend(self._public, request.address)
         if self.draining or self._hub.clients >= self._clients:
             raise Overloaded("No more streams here at the moment.", retry_after_s=2)
@@ -91,9 +94,19 @@ class LiveReads:
         return LiveStream(self._hub, view, self._leaderboard, self._public.signed, last)
 
 
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    """RFC 9110, 13.1.2: weak comparison, a list, or `*`."""
-    return if_none_match is not None and (etag[2:] in if_none_match or if_none_match.strip() == "*")
+def _drives_in(query: str) -> list[str]:
+    """The drives that `?drives=a,b,c` names.
+
+    Raises `Invalid` for none or too many, `NotFound` for what cannot name a drive.
+    """
+    asked = dict(parse_qsl(query)).get("drives", "")
+    refs = list(dict.fromkeys(ref for ref in asked.split(",") if ref))
+    if not 0 < len(refs) <= MOST_DRIVES:
+        detail = f"Name 1 to {MOST_DRIVES} drives, separated by commas."
+        raise Invalid(detail, errors=[{"pointer": "/query/drives", "detail": detail}])
+    if not all(map(is_name, refs)):
+        raise NotFound("No such drive.")
+    return refs
 
 
 def _takes_gzip(accept_encoding: str | None) -> bool:

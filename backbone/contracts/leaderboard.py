@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from backbone.clock import rfc3339
 from backbone.contracts.event import Event, Moment, MoneyField
+from backbone.contracts.open_values import OpenValues
 from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
 from backbone.money import as_json
 
 LogType = Literal[
     "donation.counted",
+    "donation.corrected",
     "donation.refunded",
     "donation.refund_failed",
     "donation.disputed",
@@ -21,6 +23,7 @@ LogType = Literal[
     "drive.resumed",
     "drive.closed",
 ]
+"""The rows that this version writes. A consumer ignores rows of other types and keeps their sequence."""
 
 
 class DriveLogged(Event, name="leaderboard.drive_logged.v1", topic="drive-log", key="drive_id"):
@@ -28,13 +31,14 @@ class DriveLogged(Event, name="leaderboard.drive_logged.v1", topic="drive-log", 
 
     `sequence` counts from 1 within a drive and `epoch`; `amount` is the change's size (never
     negative, None where no money moved), `raised_after` the drive's raised amount once it counted,
-    `hash` the SHA-256 over this row and the hash of the row before it.
+    `hash` the SHA-256 over this row and the hash of the row before it. `donation.counted` is written when
+    a payment starts to count in the drive, `donation.corrected` when more was captured than was known.
     """
 
     drive_id: DriveId
     epoch: int
     sequence: int
-    type: LogType
+    type: Annotated[str, OpenValues(get_args(LogType))]
     at: Moment
     payment_id: PaymentId | None
     pledge_id: PledgeId | None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 from backbone.contracts.event import Event, Moment, MoneyField
+from backbone.contracts.open_values import OpenValues, known
 from backbone.contracts.pledges import PledgeStatus, Source
 from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
 
@@ -43,6 +44,22 @@ def pledge_status(payments: Iterable[PaymentStatus]) -> PledgeStatus:
     return _SAYS[max(payments, key=_RANK.__getitem__, default=PaymentStatus.AWAITED)]
 
 
+def nearest_status(status: str, captured: int, refunded: int, disputed: int) -> PaymentStatus:
+    """`status` as this version knows it; of a newer version's, what the amounts (minor units) say.
+
+    The amounts are absolute, so a pledge is shown as paid or given back whatever the status is called.
+    """
+    if (one := known(PaymentStatus, status)) is not None:
+        return one
+    if disputed > 0:
+        return PaymentStatus.DISPUTED
+    if captured <= 0:
+        return PaymentStatus.AWAITED
+    if refunded >= captured:
+        return PaymentStatus.REFUNDED
+    return PaymentStatus.PARTLY_REFUNDED if refunded else PaymentStatus.CAPTURED
+
+
 class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments", key="drive_id"):
     """All that is now true of a payment; a higher version replaces a lower one.
 
@@ -57,7 +74,7 @@ class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments"
     donor_id: DonorId | None  # None counts as a donor of its own
     source: Source | None
     version: int
-    status: PaymentStatus
+    status: Annotated[PaymentStatus | str, OpenValues(PaymentStatus)]
     held: bool
     captured: MoneyField
     refunded: MoneyField

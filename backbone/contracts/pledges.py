@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
 from backbone.contracts.event import Event, Moment, MoneyField
+from backbone.contracts.open_values import OpenValues
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
 
 Words = str | dict[str, str]
@@ -58,7 +59,7 @@ class DriveChanged(Event, name="pledges.drive_changed.v1", topic="pledges", key=
 
     drive_id: DriveId
     version: int
-    state: DriveState
+    state: Annotated[DriveState | str, OpenValues(DriveState)]
     slug: str
     title: Words
     currency: str
@@ -87,13 +88,13 @@ class PledgeState(BaseModel):
     pledge_id: PledgeId
     drive_id: DriveId
     version: int
-    status: PledgeStatus
+    status: Annotated[PledgeStatus | str, OpenValues(PledgeStatus)]
     amount: MoneyField
     donor_id: DonorId
     creator_id: CreatorId | None
     source: Source | None
     partner: str
-    checkout_mode: Literal["hosted", "embedded"]
+    checkout_mode: Annotated[str, OpenValues(("hosted", "embedded"))]
     locale: str | None
     test: bool
     made_at: Moment

@@ -21,6 +21,9 @@ from services.leaderboard.snapshots import Freshness
 from services.leaderboard.words import Words
 
 CACHED: dict[str, str] = {"Cache-Control": "public, max-age=1"}
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "`If-None-Match` names the present `ETag` (the gateway's answer)."}
+}
 
 
 class Place(BaseModel):
@@ -91,7 +94,7 @@ def routes(door: Door) -> APIRouter:
 
 
 def _add_public(router: APIRouter, door: Door) -> None:
-    @router.get("/v1/drives/{drive}/leaderboards/{board}", response_model=BoardView)
+    @router.get("/v1/drives/{drive}/leaderboards/{board}", response_model=BoardView, responses=_NOT_MODIFIED)
     async def read_board(
         _caller: CallerDep,
         response: Response,
@@ -118,6 +121,8 @@ def _add_public(router: APIRouter, door: Door) -> None:
             )
         if data is None:
             raise Invalid(errors=[{"pointer": "/query/around", "detail": "is no creator of this drive"}])
+        # Weak: the board is the same while its drive is, although `as_of` moves on.
+        response.headers["ETag"] = f'W/"{found.epoch}.{found.sequence}.{found.revision}"'
         as_of = door.freshness.of(partition_of(found.drive_id))
         return {
             "data": data,
@@ -126,7 +131,7 @@ def _add_public(router: APIRouter, door: Door) -> None:
             "as_of": rfc3339(as_of) if as_of is not None else ataa_as_of,
         }
 
-    @router.get("/v1/drives/{drive}/events", response_model=LogPage)
+    @router.get("/v1/drives/{drive}/events", response_model=LogPage, responses=_NOT_MODIFIED)
     async def read_log(
         _caller: CallerDep,
         response: Response,

@@ -33,9 +33,10 @@ def compose(
     database = Database(settings.database_url(), DOORS, synchronous=settings.database_synchronous)
     secret = settings.internal_secret.get_secret_value()
     changed = Changed()
-    consumer = Consumer("leaderboard", bus, INPUTS, changed.after(HANDLERS), database, taken=changed.news)
-    freshness = Freshness(consumer.watermarks, consumer.owned)
     words = Words(database, pledges, secret)
+    handlers = words.requested_by(changed.after(HANDLERS))
+    consumer = Consumer("leaderboard", bus, INPUTS, handlers, database, taken=changed.news)
+    freshness = Freshness(consumer.watermarks, consumer.owned)
     snapshots = Snapshots(database, bus, changed, freshness, words, clock)
     relay = Relay("leaderboard", database, bus, topics=["drive-log"])
 
@@ -51,5 +52,6 @@ def compose(
         Worker("leaderboard.consumer", consumer.run),
         Worker("leaderboard.snapshots", snapshots.run),
         pruning("leaderboard", {"inbox": partial(inbox.forget_old, database)}),
+        Worker("leaderboard.words", words.run),
     ]
     return Service("leaderboard", app, workers, start, database.close)

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from backbone.contracts import CreatorChanged, DriveChanged, DriveLogged, DriveState, PledgeStatus
+from backbone.contracts.open_values import known
 from backbone.contracts.pledges import PledgeState
 from services.leaderboard import domain, sequencer
 from services.leaderboard.sequencer import Board
@@ -34,22 +35,28 @@ def name_drives(connection: Connection, events: Sequence[DriveChanged]) -> list[
 
 def _name(board: Board, event: DriveChanged) -> dict[str, Any]:
     board.settle_currency(event.currency)
-    old = DriveState(board.state) if board.state else DriveState.DRAFT
-    for type_ in domain.moves(old, event.state):
+    state = known(DriveState, event.state)
+    for type_ in domain.moves(_state_before(board), state):
         board.log_state(type_, event.changed_at)
-    board.version, board.state, board.changed = event.version, event.state, True
+    # Of a state that only a newer version knows the last one before it is kept: rows follow from that.
+    board.version, board.state, board.changed = event.version, state or board.state, True
     wished = [(one.title, one.amount.minor_units) for one in event.milestones]
     board.milestones = domain.carry_over(board.milestones, wished)
     board.reach_milestones(event.changed_at)
     board.happened(event.changed_at)
     return sequencer.bare(event.drive_id) | {
         "version": event.version,
-        "state": event.state.value,
+        "state": board.state,
         "slug": event.slug,
         "title": event.title,
         "goal": event.goal.minor_units,
         "test": event.test,
     }
+
+
+def _state_before(board: Board) -> DriveState | None:
+    """The drive's last known state; None where a process of a newer version stored one that is not."""
+    return known(DriveState, board.state) if board.state else DriveState.DRAFT
 
 
 def name_creators(connection: Connection, events: Sequence[CreatorChanged]) -> list[DriveLogged]:

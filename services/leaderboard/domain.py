@@ -56,18 +56,35 @@ class Figures(NamedTuple):
 NOTHING: Final = Figures()
 
 
-def changes(change: Figures) -> list[tuple[LogType, int]]:
-    """The log's words for a change of what counts, with how much each moves `raised`.
+def changes(was: Figures, now: Figures) -> list[tuple[LogType, int]]:
+    """The log rows for a payment that counted `was` in a drive and now counts `now`, with each one's
+    effect on `raised`.
 
-    A payment that stops counting (it came to be held) leaves as a refund: what is shown went down.
+    `donation.counted` is written when a payment starts to count in the drive; a capture that is later
+    corrected upward is `donation.corrected`, so that counting these rows counts gifts. A payment that
+    stops counting in the drive (it is held, or belongs to another drive) leaves as one refund of its net.
     """
-    captured, refunded, disputed = change
+    if now == NOTHING:
+        return _leaving(was.net)
+    captured, refunded, disputed = now.since(was)
     rows: list[tuple[LogType, int]] = [
-        ("donation.counted" if captured > 0 else "donation.refunded", captured),
+        (_of_captured(captured, is_new=was.captured == 0), captured),
         ("donation.refunded" if refunded > 0 else "donation.refund_failed", -refunded),
         ("donation.disputed" if disputed > 0 else "donation.dispute_won", -disputed),
     ]
     return [row for row in rows if row[1]]
+
+
+def _of_captured(more: int, *, is_new: bool) -> LogType:
+    if more < 0:
+        return "donation.refunded"
+    return "donation.counted" if is_new else "donation.corrected"
+
+
+def _leaving(net: int) -> list[tuple[LogType, int]]:
+    if net == 0:
+        return []
+    return [("donation.refunded" if net > 0 else "donation.corrected", -net)]
 
 
 MOVES: Final[Mapping[tuple[DriveState, DriveState], Sequence[LogType]]] = {
@@ -86,10 +103,16 @@ class IllegalMove(ValueError):
     """A drive went where no drive can go: its speaker is wrong."""
 
 
-def moves(old: DriveState, new: DriveState) -> Sequence[LogType]:
-    """The rows of a move from `old` to `new`; none where nothing moved. Raises `IllegalMove`."""
-    if old == new:
+def moves(old: DriveState | None, new: DriveState | None) -> Sequence[LogType]:
+    """The rows of a move from `old` to `new`; none where nothing moved. Raises `IllegalMove`.
+
+    None is a state of a newer version. A move to it has no row here; one from it has the row of a move
+    from `live`, if there is one.
+    """
+    if old == new or new is None:
         return ()
+    if old is None:
+        return MOVES.get((DriveState.LIVE, new), ())
     try:
         return MOVES[old, new]
     except KeyError:
@@ -112,8 +135,12 @@ def carry_over(old: Sequence[Milestone], new: Iterable[tuple[Any, int]]) -> list
 
 
 def percent(raised: int, goal: int) -> float:
-    """How much of the goal is raised, in percent with one decimal, rounded half up."""
-    return (raised * 2000 + goal) // (2 * goal) / 10 if goal > 0 else 0.0
+    """How much of the goal is raised, in percent with one decimal, rounded down and never below 0.
+
+    Rounded down, so that 100.0 is shown exactly when the goal is reached. `raised` is below 0 while a
+    dispute was withdrawn in full after a partial refund; a share of the goal cannot be.
+    """
+    return max(0, raised) * 1000 // goal / 10 if goal > 0 else 0.0
 
 
 def hash_row(drive_id: str, epoch: int, row: Mapping[str, Any], previous: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
+from sqlalchemy import Connection, Select, and_, bindparam, case, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import rfc3339
@@ -26,12 +26,13 @@ class DriveHead(NamedTuple):
     currency: str
     epoch: int
     sequence: int
+    revision: int = 0
 
 
 async def find_drive(session: AsyncSession, ref: str) -> DriveHead | None:
     """The named drive with this id or slug."""
     statement = (
-        select(drives.c.drive_id, drives.c.currency, drives.c.epoch, drives.c.sequence)
+        select(*(drives.c[name] for name in DriveHead._fields))
         .where(or_(drives.c.drive_id == ref, drives.c.slug == ref), drives.c.version > 0)
         .order_by(drives.c.drive_id)
         .limit(1)
@@ -196,6 +197,44 @@ async def _count(session: AsyncSession, rows: Select[Any]) -> int:
     return (await session.execute(select(func.count()).select_from(rows.subquery()))).scalar_one()
 
 
+_NET: Final = payments.c.captured - payments.c.refunded - payments.c.disputed
+
+
+async def _clearing_differences(session: AsyncSession) -> list[str]:
+    """Each drive's processor money, and what of it is held, against its payments."""
+    held = func.sum(case((payments.c.counted, 0), else_=_NET))
+    anew = select(payments.c.drive_id, payments.c.currency, func.sum(_NET), held).group_by(
+        payments.c.drive_id, payments.c.currency
+    )
+    kept = select(clearings.c.drive_id, clearings.c.currency, clearings.c.net, clearings.c.held)
+    return await _unequal(session, "clearing", kept, anew)
+
+
+async def _creator_differences(session: AsyncSession) -> list[str]:
+    """What each creator raised, with how many gifts, against the payments."""
+    gifts = func.sum(case((and_(payments.c.counted, _NET > 0), 1), else_=0))
+    raised = func.sum(case((payments.c.counted, _NET), else_=0))
+    anew = (
+        select(payments.c.creator_id, literal("creator"), raised, gifts)
+        .where(payments.c.creator_id.is_not(None))
+        .group_by(payments.c.creator_id)
+    )
+    kept = select(creators.c.creator_id, literal("creator"), creators.c.raised, creators.c.donations)
+    return await _unequal(session, "creator", kept, anew)
+
+
+async def _unequal(session: AsyncSession, name: str, kept: Select[Any], anew: Select[Any]) -> list[str]:
+    """Compares (id, id, sum, sum) kept with counted; a row that is missing is one of zeros."""
+    was = {tuple(row[:2]): (int(row[2]), int(row[3])) for row in await session.execute(kept)}
+    now = {tuple(row[:2]): (int(row[2]), int(row[3])) for row in await session.execute(anew)}
+    zeros = (0, 0)
+    return [
+        f"{one[0]} {name} {one[1]}: {was.get(one, zeros)} kept, {now.get(one, zeros)} counted"
+        for one in sorted(was.keys() | now.keys())
+        if was.get(one, zeros) != now.get(one, zeros)
+    ]
+
+
 async def outbox_rows(session: AsyncSession) -> int:
     """Events not yet carried to the bus."""
     return await _count(session, select(doors_of(session).outbox.c.number))
@@ -210,6 +249,8 @@ async def differences(session: AsyncSession) -> Sequence[str]:
         for currency in sorted(kept.keys() | anew.keys())
         if kept.get(currency) != anew.get(currency)
     ]
+    found += await _clearing_differences(session)
+    found += await _creator_differences(session)
     for row in (await session.execute(select(drives))).all():
         shown = row._mapping
         for name, value in (await recounted(session, row.drive_id)).items():

@@ -94,14 +94,22 @@ class Board:
         """Write a row that moves no money."""
         self.entries.append(Entry(type_, at, self.raised))
 
-    def log_money(self, type_: LogType, moved: int, payment: PaymentChanged) -> None:
-        """Write a row that moves `raised` by `moved`, and one for each milestone this reaches."""
-        first = payment.captured_at if type_ == "donation.counted" else None
-        at = first or payment.changed_at
-        self.raised += moved
+    def log_money(self, rows: Iterable[tuple[LogType, int]], payment: PaymentChanged) -> None:
+        """Write each (type, effect on `raised`) of a payment, then a row for each milestone now reached.
+
+        Milestones are judged once all of the payment is in: money that was refunded before anybody heard
+        of it reaches none.
+        """
         about = (payment.payment_id, payment.pledge_id, payment.creator_id)
-        self.entries.append(Entry(type_, at, self.raised, abs(moved), *about))
-        self.reach_milestones(at)
+        first_at = None
+        for type_, moved in rows:
+            captured_at = payment.captured_at if type_ == "donation.counted" else None
+            at = captured_at or payment.changed_at
+            first_at = first_at or at
+            self.raised += moved
+            self.entries.append(Entry(type_, at, self.raised, abs(moved), *about))
+        if first_at is not None:
+            self.reach_milestones(first_at)
 
     def reach_milestones(self, at: datetime) -> None:
         """Log, once each, the milestones that what is raised has reached; `amount` is the milestone's."""
@@ -267,6 +275,18 @@ def _stored(row: DriveLogged) -> dict[str, Any]:
         "currency": row.raised_after.currency,
         "hash": row.hash,
     }
+
+
+def ask_to_publish(connection: Connection, drive_ids: Iterable[str]) -> None:
+    """Have these drives published within a second by the process that publishes them.
+
+    A payment that changes drive is handled by the process that reads the new drive's partition; the old
+    drive may be another process's, which would not hear of the change. That process looks for paces that
+    have expired once a second (`Snapshots.refresh`): one of second 0 has.
+    """
+    rows = [{"drive_id": one, "second": 0, "donations": 0, "raised": 0} for one in sorted(drive_ids)]
+    if rows:
+        connection.execute(statements(connection).ask_to_publish, rows)
 
 
 def _pace(connection: Connection, rows: Sequence[DriveLogged]) -> None:

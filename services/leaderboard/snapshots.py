@@ -3,6 +3,9 @@
 They go straight to the bus and may be lost: they are taken anew. A snapshot is read in one view of
 the database, so its sequence is committed and readable before it is published. Of several processes
 each speaks for the drives of the partitions it reads.
+
+Nothing here waits for another service. A snapshot shows the donors' texts that are kept; those it lacks
+are requested, and once they are there the drive's `revision` rises and it is published again.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Row, Update, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
@@ -37,10 +40,14 @@ REFRESH_S: Final = 1.0
 """How often figures of the last minute are let fall while nothing new comes."""
 REPUBLISH_S: Final = 30.0
 COUNT_S: Final = 5.0
+TEXTS_S: Final = 0.25
+"""Between two rounds in which drives are published again for donors' texts that have arrived."""
 SLOW_S: Final = 3.0
 """A process that took so long from reading to publishing may have been asleep, and others published since."""
 AT_ONCE: Final = 16
 """Drives read in one view: some 30 ms in which nothing else runs."""
+ROWS_AT_ONCE: Final = 1_000
+"""Drives named in one statement."""
 
 Term = tuple[int, ...]
 
@@ -136,10 +143,12 @@ class Snapshots:
         self._published: dict[str, tuple[Triple, float]] = {}
         self._again: set[str] = set()
         """To be published although nothing changed."""
-        self._wordless: dict[str, list[str]] = {}
-        """Drives shown without words that pledges could not be asked for."""
-        self._worded: set[str] = set()
-        """Drives whose words came without a new row."""
+        self._lacking: dict[str, frozenset[str]] = {}
+        """The pledges whose texts each drive's newest snapshot lacks."""
+        self._texts_due: dict[str, None] = {}
+        """Drives whose newest snapshot lacks texts that are there by now."""
+        self._texts_shown_at = 0.0
+        words.on_kept = self._note_texts
         self._beat: dict[int, datetime] = {}
         self._before_beat: set[str] = set()
         """Drives whose snapshot must be out before `_beat` is said."""
@@ -164,6 +173,7 @@ class Snapshots:
             for turn in turns:
                 await turn.take_if_due()
             try:
+                await self.show_texts()
                 await self.publish_due()
                 await self.end_beat()
             except BusUnavailable as error:
@@ -171,7 +181,8 @@ class Snapshots:
                 await asyncio.sleep(0.5)
             self._changed.news.clear()
             if not stop.is_set():
-                await self._rest(min(turn.due for turn in turns))
+                due = [self._texts_shown_at + TEXTS_S] if self._texts_due else []
+                await self._rest(min((*due, *(turn.due for turn in turns))))
 
     async def _wake_for(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -194,17 +205,18 @@ class Snapshots:
     async def take_over(self) -> None:
         """Speak for the partitions that are this process's now; every drive of a new one is published.
 
-        Whoever had it before may have counted what it did not publish.
+        Whoever had it before may have counted what it did not publish, or published the present state
+        without texts that have come since: `revision` rises, so that this one is newer.
         """
         terms = self._freshness.terms()
         if terms == self._terms:
             return
         kept = {number: term for number, term in self._terms.items() if terms.get(number) == term}
         if new := terms.keys() - kept.keys():
-            await self._ask_for_all(new, live_only=False)
+            await self._raise_revisions(await self._ask_for_all(new, live_only=False))
         self._terms = terms
-        self._wordless = {one: missing for one, missing in self._wordless.items() if self._mine(one)}
-        self._worded = set(filter(self._mine, self._worded))
+        self._lacking = {one: missing for one, missing in self._lacking.items() if self._mine(one)}
+        self._texts_due = dict.fromkeys(filter(self._mine, self._texts_due))
         log.info("snapshots.partitions", owned=sorted(terms))
 
     def _mine(self, drive_id: str) -> bool:
@@ -261,14 +273,14 @@ class Snapshots:
         began = asyncio.get_running_loop().time()
         marks = self._freshness.all()  # before the view: what is in it is at least this fresh
         standings = await self._read(due)
-        fetched = await self._words.fetch(one for standing in standings for one in standing.wordless)
-        events = [self._snapshot(standing, standing.totals(fetched), marks) for standing in standings]
+        for standing in standings:
+            self._note_lacking(standing)
+        events = [self._snapshot(standing, marks) for standing in standings]
         if events:
             await self._bus.publish([_message(event) for event in events], lossy=True)
         now = asyncio.get_running_loop().time()
         for standing in standings:
             self._published[standing.drive_id] = (standing.triple, now)
-            self._remember_wordless(standing, fetched)
             self._again.discard(standing.drive_id)
         _TAKEN.inc(len(events))
         if now - began > SLOW_S:
@@ -287,19 +299,7 @@ class Snapshots:
         known = self._published.get(row.drive_id)
         return row.drive_id in self._again or known is None or totals.triple(row) > known[0]
 
-    def _remember_wordless(self, standing: Standing, fetched: Mapping[str, Any]) -> None:
-        missing = [pledge_id for pledge_id in standing.wordless if pledge_id not in fetched]
-        if len(missing) < len(standing.wordless) and standing.drive_id in self._again:
-            # Another process may have shown this very state without these words.
-            self._worded.add(standing.drive_id)
-        if missing:
-            self._wordless[standing.drive_id] = missing
-        else:
-            self._wordless.pop(standing.drive_id, None)
-
-    def _snapshot(
-        self, standing: Standing, shown: dict[str, Any], marks: Mapping[int, datetime]
-    ) -> SnapshotTaken:
+    def _snapshot(self, standing: Standing, marks: Mapping[int, datetime]) -> SnapshotTaken:
         epoch, sequence, revision = standing.triple
         as_of = marks.get(partition_of(standing.drive_id))
         return SnapshotTaken.model_construct(
@@ -311,38 +311,68 @@ class Snapshots:
             # Until the inputs have said how far they are nothing is known but that no gift is older than
             # its drive: the newest one counted says nothing of those before it.
             as_of=as_of or ids.made_at(standing.drive_id),
-            totals=shown,
+            totals=standing.totals(),
         )
 
     # What comes by itself.
 
     async def refresh(self) -> None:
-        """Let the figures of the last minute fall, and show words that could not be had before.
+        """Let the figures of the last minute fall.
 
-        Neither is in the log, so it raises `revision`, in the transaction that makes it true: a
+        That is not in the log, so it raises `revision`, in the transaction that makes it true: a
         restarted process finds what it must still let fall.
         """
-        worded = self._worded | await self._late_words()
         oldest = microseconds(self._clock.now()) // 1_000_000 - totals.MINUTE_S
         async with self._database.reading() as session:
             fallen = select(paces.c.drive_id).where(paces.c.second <= oldest).distinct()
             stale = {row.drive_id for row in await session.execute(fallen) if self._mine(row.drive_id)}
-        if not (stale := stale | worded):
+        if not stale:
             return
         async with self._database.transaction() as session:
-            gone = paces.c.drive_id.in_(stale), paces.c.second <= oldest
-            await session.execute(delete(paces).where(*gone))
-            raised = update(drives).where(drives.c.drive_id.in_(stale)).values(revision=drives.c.revision + 1)
-            await session.execute(raised)
+            await session.execute(delete(paces).where(paces.c.drive_id.in_(stale), paces.c.second <= oldest))
+            await session.execute(_raising(stale))
             after_commit(session, lambda: self._changed.mark(stale))
-        self._worded -= worded
 
-    async def _late_words(self) -> set[str]:
-        wanted = [one for missing in self._wordless.values() for one in missing]
-        fetched = await self._words.fetch(wanted)
-        return {
-            drive_id for drive_id, missing in self._wordless.items() if not fetched.keys().isdisjoint(missing)
-        }
+    def _note_lacking(self, standing: Standing) -> None:
+        """Request the texts a snapshot about to be published lacks; any that come from now on are noted."""
+        self._texts_due.pop(standing.drive_id, None)
+        if missing := frozenset(standing.wordless):
+            self._lacking[standing.drive_id] = missing
+            self._words.request(missing)
+        else:
+            self._lacking.pop(standing.drive_id, None)
+
+    def _note_texts(self, pledge_ids: Collection[str]) -> None:
+        """Texts are there: the drives whose snapshots lack them are to be published again."""
+        there = set(pledge_ids)
+        due = [drive_id for drive_id, missing in self._lacking.items() if not missing.isdisjoint(there)]
+        if due:
+            self._texts_due |= dict.fromkeys(due)
+            self._changed.news.set()
+
+    async def show_texts(self) -> None:
+        """Publish again, with texts that came, the drives that lacked them; not more often than `TEXTS_S`.
+
+        Texts are not in the log either: `revision` rises.
+        """
+        now = asyncio.get_running_loop().time()
+        if not self._texts_due or now < self._texts_shown_at + TEXTS_S:
+            return
+        due, self._texts_due, self._texts_shown_at = self._texts_due, {}, now
+        try:
+            await self._raise_revisions(due)
+        except BaseException:
+            self._texts_due |= due
+            raise
+
+    async def _raise_revisions(self, drive_ids: Collection[str]) -> None:
+        """Make the present state of these drives a newer one than any that was published."""
+        wanted = sorted(drive_ids)
+        for start in range(0, len(wanted), ROWS_AT_ONCE):
+            some = wanted[start : start + ROWS_AT_ONCE]
+            async with self._database.transaction() as session:
+                await session.execute(_raising(some))
+        self._changed.mark(wanted)
 
     async def _republish(self) -> None:
         await self._ask_for_all(self._terms.keys(), live_only=True)
@@ -352,7 +382,8 @@ class Snapshots:
         async with self._database.reading() as session:
             _LIVE.set((await session.execute(live)).scalar_one())
 
-    async def _ask_for_all(self, partitions: Collection[int], *, live_only: bool) -> None:
+    async def _ask_for_all(self, partitions: Collection[int], *, live_only: bool) -> set[str]:
+        """Have every named drive of these partitions published, whether it changed or not; which they are."""
         chosen = select(drives.c.drive_id).where(drives.c.version > 0)
         if live_only:
             chosen = chosen.where(drives.c.state == DriveState.LIVE)
@@ -361,6 +392,7 @@ class Snapshots:
         found = {drive_id for drive_id in every if partition_of(drive_id) in partitions}
         self._again |= found
         self._changed.mark(found)
+        return found
 
     async def begin_beat(self) -> None:
         """Take the watermarks; they are said once all that is older is in published snapshots."""
@@ -382,6 +414,13 @@ class Snapshots:
         ]
         await self._bus.publish([_message(beat) for beat in beats], lossy=True)
         self._beat = {}
+
+
+def _raising(drive_ids: Collection[str]) -> Update:
+    """Raises these drives' `revision`, locking them in the order in which everything else does."""
+    wanted = select(drives.c.drive_id).where(drives.c.drive_id.in_(drive_ids)).order_by(drives.c.drive_id)
+    in_order = drives.c.drive_id.in_(wanted.with_for_update())
+    return update(drives).where(in_order).values(revision=drives.c.revision + 1)
 
 
 class _Turn:

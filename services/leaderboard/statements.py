@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Executable, Row, Table, bindparam, func, select
+from sqlalchemy import Column, Connection, Engine, Executable, Row, Table, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from services.leaderboard.tables import clearings, creators, donors, drives, paces, payments, pledges, words
@@ -31,13 +31,19 @@ class Statements:
     """Leaves `paid`."""
     mark_paid: Executable
     """Answers (drive_id, open, amount) of those that were not paid before."""
+    add_payments: Executable
+    """Leaves rows that are there; answers the payment_id of each row it made."""
     keep_payments: Executable
     add_to_clearings: Executable
     credit_creators: Executable
-    """Adds `raised` and `donations`; `reached_at` only rises."""
+    """Adds `raised` and `donations`; `reached_at` only rises, and stays where none is given."""
+    reach_again: Executable
+    """Reads `reached_at` of `of_creator` from the payments that still count."""
     add_to_donors: Executable
     """Answers (drive_id, donor_id, net)."""
     add_to_paces: Executable
+    ask_to_publish: Executable
+    """Leaves rows that are there."""
     keep_words: Executable
     """Leaves rows that are there."""
 
@@ -56,21 +62,24 @@ def _of(dialect: str) -> Statements:
         make_drives=into(drives).on_conflict_do_nothing(),
         name_drives=_replacing(into(drives), "version", "state", "slug", "title", "goal", "test"),
         name_creators=_naming(into(creators)),
-        keep_pledges=_replacing(into(pledges), "version", "open", "amount"),
+        keep_pledges=_replacing(into(pledges), "drive_id", "version", "open", "amount"),
         mark_paid=_upsert(into(pledges), {"paid": True}, where=pledges.c.paid.is_(False)).returning(
             pledges.c.drive_id, pledges.c.open, pledges.c.amount
         ),
+        add_payments=into(payments).on_conflict_do_nothing().returning(payments.c.payment_id),
         keep_payments=_replacing(
             into(payments),
-            *("version", "pledge_id", "creator_id", "donor_id"),
-            *("counted", "currency", "captured", "refunded", "disputed"),
+            *("drive_id", "version", "pledge_id", "creator_id", "donor_id", "counted"),
+            *("currency", "captured", "refunded", "disputed", "captured_at"),
         ),
         add_to_clearings=_adding(into(clearings), "net", "held"),
         credit_creators=_crediting(into(creators), func.max if dialect == "sqlite" else func.greatest),
+        reach_again=_reaching_again(),
         add_to_donors=_adding(into(donors), "net").returning(
             donors.c.drive_id, donors.c.donor_id, donors.c.net
         ),
         add_to_paces=_adding(into(paces), "donations", "raised"),
+        ask_to_publish=into(paces).on_conflict_do_nothing(),
         keep_words=into(words).on_conflict_do_nothing(),
     )
 
@@ -89,25 +98,40 @@ def _adding(made: Insert, *names: str) -> Insert:
 
 
 def _naming(made: Insert) -> Insert:
-    new = {name: made.excluded[name] for name in ("version", "slug", "name", "team")}
+    new = {name: made.excluded[name] for name in ("drive_id", "version", "slug", "name", "team")}
     return _upsert(made, new, where=creators.c.version < made.excluded.version)
 
 
 def _crediting(made: Insert, later: Any) -> Insert:
-    reached_at = made.excluded.reached_at
+    known, new_one = creators.c.reached_at, made.excluded.reached_at
     new = {name: creators.c[name] + made.excluded[name] for name in ("raised", "donations")}
     return _upsert(
-        made, new | {"reached_at": later(func.coalesce(creators.c.reached_at, reached_at), reached_at)}
+        made, new | {"reached_at": later(func.coalesce(known, new_one), func.coalesce(new_one, known))}
     )
 
 
-def by_id(connection: Connection, column: Column[str], ids: Iterable[str]) -> dict[str, Row[Any]]:
-    """The rows of `column`'s table with these ids, by id."""
-    rows = connection.execute(_selecting(column), {"wanted": list(ids)})
+def _reaching_again() -> Executable:
+    net = payments.c.captured - payments.c.refunded - payments.c.disputed
+    latest = select(func.max(payments.c.captured_at)).where(
+        payments.c.creator_id == bindparam("of_creator"), payments.c.counted, net > 0
+    )
+    return (
+        update(creators)
+        .where(creators.c.creator_id == bindparam("of_creator"))
+        .values(reached_at=latest.scalar_subquery())
+    )
+
+
+def by_id(
+    connection: Connection, column: Column[str], ids: Iterable[str], *, lock: bool = False
+) -> dict[str, Row[Any]]:
+    """The rows of `column`'s table with these ids, by id; locked in the order of their ids if asked for."""
+    rows = connection.execute(_selecting(column, lock), {"wanted": list(ids)})
     return {getattr(row, column.name): row for row in rows}
 
 
 @cache
-def _selecting(column: Column[str]) -> Executable:
+def _selecting(column: Column[str], lock: bool) -> Executable:
     """Built once: building it costs more than running it."""
-    return select(column.table).where(column.in_(bindparam("wanted", expanding=True)))
+    found = select(column.table).where(column.in_(bindparam("wanted", expanding=True)))
+    return found.order_by(column).with_for_update() if lock else found

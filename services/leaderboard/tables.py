@@ -68,7 +68,12 @@ class Clearing(Table, table=True):
 
 
 class Creator(Table, table=True):
-    """A creator's place in a drive; `version` 0 is a bare row. `reached_at` settles ties."""
+    """A creator's place in a drive; `version` 0 is a bare row.
+
+    `reached_at` settles ties: when the creator reached what is now raised, had only the gifts that still
+    count been given. It is the latest `captured_at` of the creator's counted payments whose net is above
+    0, a function of the payments' newest states alone, so neither delivery order nor repeats change it.
+    """
 
     __tablename__ = "creators"
     __table_args__ = (
@@ -98,9 +103,17 @@ class Donor(Table, table=True):
 
 
 class Payment(Table, table=True):
-    """The newest state of a payment that was tallied; `counted` is False where its money is held."""
+    """The newest state of a payment that was tallied; `counted` is False where its money is held.
+
+    `captured_at` is when the state says that it was captured, else when it changed; NULL in rows that a
+    version before migration 0002 wrote.
+    """
 
     __tablename__ = "payments"
+    __table_args__ = (
+        Index("payments_by_creator", "creator_id", "captured_at"),
+        {"sqlite_with_rowid": False},
+    )
 
     payment_id: str = Field(primary_key=True)
     drive_id: str
@@ -113,6 +126,7 @@ class Payment(Table, table=True):
     captured: int = _amount()
     refunded: int = _amount()
     disputed: int = _amount()
+    captured_at: datetime | None = Field(default=None, sa_column=Column(Utc))
 
 
 class Pledge(Table, table=True):
@@ -148,7 +162,10 @@ class LogRow(Table, table=True):
 
 
 class Pace(Table, table=True):
-    """What was counted in one second of a drive; rows older than a minute go, raising `revision`."""
+    """What was counted in one second of a drive; rows older than a minute go, raising `revision`.
+
+    A row of second 0 asks whoever publishes the drive to look at it: see `sequencer.ask_to_publish`.
+    """
 
     __tablename__ = "paces"
     __table_args__ = (Index("paces_by_age", "second"), {"sqlite_with_rowid": False})

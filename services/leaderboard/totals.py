@@ -16,7 +16,6 @@ from services.leaderboard import queries
 from services.leaderboard.domain import percent
 from services.leaderboard.queries import DriveHead
 from services.leaderboard.tables import clearings, drive_log, drives, paces, payments, words
-from services.leaderboard.words import ANONYMOUS, Shown
 
 LEADERS: Final = 10
 RECENT: Final = 20
@@ -28,7 +27,7 @@ Triple = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A named drive as it stood at one moment, and the words it lacks."""
+    """A named drive as it stood at one moment, and the donors' texts it lacks."""
 
     row: Row[Any]
     leaders: Sequence[Mapping[str, Any]]
@@ -48,11 +47,11 @@ class Standing:
 
     @property
     def wordless(self) -> list[str]:
-        """The pledges whose words are not kept yet."""
+        """The pledges whose texts are not kept yet: they are shown as anonymous."""
         return [row.pledge_id for row in self.recent if row.pledge_id and not row.has_words]
 
-    def totals(self, fetched: Mapping[str, Shown]) -> dict[str, Any]:
-        """The public totals object (API.md) as a snapshot carries it; `fetched` are words just asked for."""
+    def totals(self) -> dict[str, Any]:
+        """The public totals object (API.md) as a snapshot carries it."""
         row, currency = self.row, self.row.currency
         raised = row.captured + row.offline + row.matched - row.refunded - row.disputed
         by_state = {name: as_json(getattr(row, name), currency) for name in _STATES}
@@ -72,7 +71,7 @@ class Standing:
                 "raised": as_json(self.raised_per_minute, currency),
             },
             "leaders": self.leaders,
-            "recent": [_gift(gift, currency, fetched) for gift in self.recent],
+            "recent": [_gift(gift, currency) for gift in self.recent],
             "milestones": [
                 {
                     "title": one["title"],
@@ -92,13 +91,12 @@ def triple(row: Row[Any]) -> Triple:
     return row.epoch, row.sequence, row.revision
 
 
-def _gift(row: Row[Any], currency: str, fetched: Mapping[str, Shown]) -> dict[str, Any]:
-    shown = Shown(row.name, row.message) if row.has_words else fetched.get(row.pledge_id, ANONYMOUS)
+def _gift(row: Row[Any], currency: str) -> dict[str, Any]:
     return {
         "id": f"don_{row.payment_id.removeprefix('pay_')}",
-        "name": shown.name,
-        "message": shown.message,
-        "amount": as_json(row.amount, currency),
+        "name": row.name,
+        "message": row.message,
+        "amount": as_json(row.captured, currency),
         "creator": row.creator_id,
         "at": rfc3339(row.at),
     }
@@ -130,16 +128,20 @@ _newest_counted = (
 _RECENT: Final = (
     select(
         _newest_counted,
+        payments.c.captured,
         words.c.pledge_id.is_not(None).label("has_words"),
         words.c.name,
         words.c.message,
     )
     .join_from(_newest_counted, payments, payments.c.payment_id == _newest_counted.c.payment_id)
     .join(words, words.c.pledge_id == _newest_counted.c.pledge_id, isouter=True)
-    # What was given back in full is not celebrated any longer.
-    .where(payments.c.captured - payments.c.refunded - payments.c.disputed > 0, payments.c.counted)
+    # What was given back in full, or belongs to another drive by now, is not celebrated any longer.
+    .where(
+        payments.c.captured - payments.c.refunded - payments.c.disputed > 0,
+        payments.c.counted,
+        payments.c.drive_id == _newest_counted.c.drive_id,
+    )
     .order_by(_newest_counted.c.sequence.desc())
-    .limit(RECENT)
 )
 
 _PACE: Final = select(
@@ -159,7 +161,10 @@ def read_standings(
 def _standing(connection: Connection, row: Row[Any], now: datetime) -> Standing:
     head = DriveHead(row.drive_id, row.currency, row.epoch, row.sequence)
     leaders = queries.top_creators(connection, head, LEADERS)
-    newest = connection.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch}).all()
+    counted = connection.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch})
+    newest: dict[str, Row[Any]] = {}
+    for gift in counted:  # one that was held for a while was counted twice: the last time is shown
+        newest.setdefault(gift.payment_id, gift)
     since = microseconds(now) // 1_000_000 - MINUTE_S
     pace = connection.execute(_PACE, {"of_drive": row.drive_id, "since": since}).one()
-    return Standing(row, leaders, newest, int(pace[0]), int(pace[1]))
+    return Standing(row, leaders, list(newest.values())[:RECENT], int(pace[0]), int(pace[1]))

@@ -1,29 +1,49 @@
-"""The words that go with gifts: approved display text, copied from pledges into an erasable table."""
+"""Donors' display texts: what pledges approved for showing, copied into an erasable table.
+
+They are fetched beside the figures and never delay them. Whoever is about to need texts names the
+pledges (`Words.request`); a worker fetches those not kept yet, many at a time, and tells `on_kept` what
+is there. Anything can ask early: today the tally does, once it has counted a gift.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
+from prometheus_client import Gauge
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone.database import Database
+from backbone.consumer import Handler, Handlers
+from backbone.contracts import PaymentChanged
+from backbone.crash import crash_point
+from backbone.database import Database, after_commit, may_pass
+from backbone.pace import Pace
 from backbone.peer import Peer, PeerUnavailable, ask
 from services.leaderboard.statements import statements
 from services.leaderboard.tables import words
 
 ASK_S: Final = 2.0
-"""How long to wait for pledges: totals without names are better than late totals."""
-
+"""Deadline of a request to pledges."""
 AGAIN_S: Final = 1.0
-"""How long not to ask again after an attempt that failed."""
-
+"""Pause after the end of a request that failed; it doubles with every further one, up to `LONGEST_S`."""
+LONGEST_S: Final = 15.0
+ROUND_S: Final = 0.02
+AT_ONCE: Final = 4
+"""Requests to pledges under way."""
 MOST: Final = 500
-"""Gifts asked for at once."""
+"""Pledges in a request."""
+MOST_REQUESTED: Final = 10_000
+"""Pledges waited for. Past it the oldest are dropped: what is still shown is requested again."""
+NEWEST: Final = 20
+"""Gifts of a drive whose texts a batch of payments requests: no more are shown."""
 
 log = structlog.get_logger()
+
+_WAITING = Gauge("ataa_leaderboard_texts_waiting", "Gifts whose donors' texts are not fetched yet.")
 
 
 class Shown(NamedTuple):
@@ -39,42 +59,140 @@ ANONYMOUS: Final = Shown(None, None)
 class Words:
     """What pledges approved for showing, a pledge; asked for once and then kept."""
 
-    def __init__(self, database: Database, pledges: Peer, secret: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        pledges: Peer,
+        secret: str,
+        *,
+        ask_s: float = ASK_S,
+        again_s: float = AGAIN_S,
+    ) -> None:
+        self.on_kept: Callable[[Collection[str]], None] = lambda _: None
+        """Called with pledges whose texts can be read from now on, also where they could be before."""
         self._database = database
         self._pledges = pledges
         self._secret = secret
+        self._ask_s = ask_s
+        self._again_s = again_s
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._failures = 0
         self._not_before = 0.0
+        self._requested: dict[str, None] = {}
+        self._news = asyncio.Event()
+        _WAITING.set_function(lambda: len(self._requested))
+
+    def request(self, pledge_ids: Iterable[str]) -> None:
+        """Have these pledges' texts fetched as soon as pledges answers; returns at once."""
+        self._requested |= dict.fromkeys(pledge_ids)
+        while len(self._requested) > MOST_REQUESTED:
+            del self._requested[next(iter(self._requested))]
+        if self._requested:
+            self._news.set()
+
+    def requested_by(self, handlers: Handlers) -> Handlers:
+        """`handlers` that request the texts of gifts once they are counted."""
+        return {**handlers, PaymentChanged: self._requesting(handlers[PaymentChanged])}
+
+    def _requesting(self, handle: Handler) -> Handler:
+        async def handle_and_request(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
+            await handle(events, session)
+            newest = _newest_gifts(events)
+            after_commit(session, lambda: self.request(newest))
+
+        return handle_and_request
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Fetch what is requested until `stop`; while pledges cannot be asked it stays requested."""
+        pace = Pace(ROUND_S)
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                waiting = asyncio.create_task(self._news.wait())
+                await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                await self._wait_for_pledges(stopping)
+                await pace.keep()
+                await self.fetch_requested()
+        finally:
+            stopping.cancel()
+
+    async def _wait_for_pledges(self, stopping: asyncio.Task[Any]) -> None:
+        wait_s = self._not_before - asyncio.get_running_loop().time()
+        if wait_s > 0:
+            await asyncio.wait((stopping,), timeout=wait_s)
+
+    async def fetch_requested(self) -> None:
+        """One round: some of the texts requested, as far as they can be had now."""
+        wanted = list(self._requested)[:MOST]
+        for pledge_id in wanted:
+            del self._requested[pledge_id]
+        found: dict[str, Shown] = {}
+        try:
+            found = await self.of(wanted)
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            self._note_failure(asyncio.get_running_loop().time(), error)
+        finally:
+            self._requested |= dict.fromkeys(one for one in wanted if one not in found)
+            if not self._requested:
+                self._news.clear()
+        self.on_kept(found.keys())
 
     async def of(self, pledge_ids: Iterable[str]) -> dict[str, Shown]:
-        """The words of these pledges, asking pledges for those not yet kept; some may be missing."""
+        """The texts of these pledges, asking pledges for those not yet kept; some may be missing.
+
+        It takes no longer than a read of the database and `ask_s`.
+        """
         wanted = list(dict.fromkeys(pledge_ids))
+        if not wanted:
+            return {}
         async with self._database.reading() as session:
             rows = await session.execute(select(words).where(words.c.pledge_id.in_(wanted)))
             kept: dict[str, Shown] = {row.pledge_id: Shown(row.name, row.message) for row in rows}
-        return kept | await self.fetch(one for one in wanted if one not in kept)
+        return kept | await self._ask([one for one in wanted if one not in kept][:MOST])
 
-    async def fetch(self, pledge_ids: Iterable[str]) -> dict[str, Shown]:
+    async def _ask(self, wanted: Sequence[str]) -> dict[str, Shown]:
         """Ask pledges for these and keep them; nothing while pledges cannot be asked."""
-        wanted = list(dict.fromkeys(pledge_ids))[:MOST]
-        now = asyncio.get_running_loop().time()
-        if not wanted or now < self._not_before:
+        began = asyncio.get_running_loop().time()
+        if not wanted or began < self._not_before:
             return {}
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(self._ask_s), self._slots:
                 answer = await ask(self._pledges, self._secret, "/internal/words", {"ids": wanted})
         except (PeerUnavailable, TimeoutError) as error:
-            self._not_before = now + AGAIN_S
-            log.warning("words.unavailable", reason=str(error))
+            self._note_failure(began, error)
             return {}
+        self._failures = 0
         found = {pledge_id: _shown(answer["data"].get(pledge_id)) for pledge_id in wanted}
         await self._keep(found)
         return found
 
+    def _note_failure(self, began: float, error: Exception) -> None:
+        if began < self._not_before:
+            return  # under way together with one that failed before: one outage, not two
+        wait_s = min(self._again_s * 2**self._failures, LONGEST_S)
+        self._failures += 1
+        self._not_before = asyncio.get_running_loop().time() + wait_s
+        log.warning("words.unavailable", reason=str(error) or type(error).__name__, again_after_s=wait_s)
+
     async def _keep(self, found: Mapping[str, Shown]) -> None:
-        # In one order, as everywhere: the stream's words and a snapshot's are kept at the same moment.
+        # In one order, as everywhere: the stream's texts and a snapshot's are kept at the same moment.
         rows = [{"pledge_id": one, **shown._asdict()} for one, shown in sorted(found.items())]
         async with self._database.lossy_transaction() as session:
             await session.execute(statements(session.get_bind()).keep_words, rows)
+        crash_point("leaderboard.words.after_commit")
+        self.on_kept(found.keys())
+
+
+def _newest_gifts(events: Iterable[PaymentChanged]) -> list[str]:
+    """The pledges of each drive's newest counted payments."""
+    gifts: defaultdict[str, list[str]] = defaultdict(list)
+    for event in events:
+        if event.pledge_id is not None and event.captured.minor_units > 0 and not event.held:
+            gifts[event.drive_id].append(event.pledge_id)
+    return [pledge_id for pledge_ids in gifts.values() for pledge_id in pledge_ids[-NEWEST:]]
 
 
 def _shown(said: dict[str, Any] | None) -> Shown:

@@ -479,7 +479,7 @@ def _announcement(row: PaymentRow, at: datetime) -> PaymentChanged:
         donor_id=None if row.donor_id is None else DonorId(row.donor_id),
         source=source_of(row),
         version=row.version,
-        status=PaymentStatus(row.status),
+        status=row.status,
         held=row.held,
         captured=Money(row.captured, currency),
         refunded=Money(row.refunded, currency),

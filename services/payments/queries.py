@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import rfc3339
-from backbone.contracts.payments import PaymentStatus, pledge_status
+from backbone.contracts.payments import PaymentStatus, nearest_status, pledge_status
 from backbone.contracts.pledges import PledgeStatus
 from backbone.money import decimal_string
 from services.payments import ledger
@@ -20,7 +20,7 @@ from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, SET_ASIDE, WAITI
 _COLUMNS: Final = (
     PAYMENTS.c.pledge_id, PAYMENTS.c.nth, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version,
     PAYMENTS.c.checkout, PAYMENTS.c.checkout_url, PAYMENTS.c.client_secret, PAYMENTS.c.expires_at,
-    PAYMENTS.c.cancelled,
+    PAYMENTS.c.cancelled, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed,
 )  # fmt: skip
 
 
@@ -49,8 +49,10 @@ async def read_checkouts(
 
 def _status(own: Any, again: Sequence[Any]) -> str | None:
     """What a pledge is by its payments, as pledges has it; None while they say nothing."""
-    others = (row.status for row in again if row.pledge_id == own.pledge_id)
-    status = pledge_status([own.status, *others])
+    every = (own, *(row for row in again if row.pledge_id == own.pledge_id))
+    status = pledge_status(
+        nearest_status(row.status, row.captured, row.refunded, row.disputed) for row in every
+    )
     return None if status is PledgeStatus.OPEN else status
 
 

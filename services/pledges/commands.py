@@ -234,7 +234,7 @@ class Pledges:
                 cancelled = await session.execute(
                     update(PLEDGES)
                     .where(PLEDGES.c.id == row.id)
-                    .values(status=event.status.value, version=event.version)
+                    .values(status=str(event.status), version=event.version)
                     .returning(*PLEDGES.c)
                 )
                 row = cancelled.one()

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from backbone.consumer import Handlers
-from backbone.contracts.payments import PaymentChanged, PaymentStatus
+from backbone.contracts.payments import PaymentChanged, PaymentStatus, nearest_status
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
 from backbone.outbox import announce_in
 from services.pledges.domain import standing
@@ -38,9 +38,9 @@ _KEEP: Final[Mapping[str, Any]] = {
     "sqlite": _keeping(sqlite.insert(PAYMENTS)),
     "postgresql": _keeping(postgresql.insert(PAYMENTS)),
 }
-_STATUSES: Final = select(PAYMENTS.c.pledge_id, PAYMENTS.c.status).where(
-    PAYMENTS.c.pledge_id.in_(_listed("ids"))
-)
+_STATUSES: Final = select(
+    PAYMENTS.c.pledge_id, PAYMENTS.c.status, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed
+).where(PAYMENTS.c.pledge_id.in_(_listed("ids")))
 _RESTATE: Final = (
     update(PLEDGES)
     .where(PLEDGES.c.id == bindparam("pledge"))
@@ -71,7 +71,7 @@ def _follow(session: Session, events: Sequence[PaymentChanged]) -> None:
     if changed := _changes(connection, pledges):
         connection.execute(
             _RESTATE,
-            [{"pledge": one.pledge_id, "now": one.status.value, "at": one.version} for one in changed],
+            [{"pledge": one.pledge_id, "now": str(one.status), "at": one.version} for one in changed],
         )
         announce_in(session, changed)
 
@@ -82,7 +82,7 @@ def _row(event: PaymentChanged) -> dict[str, Any]:
         "pledge_id": event.pledge_id,
         "drive_id": event.drive_id,
         "version": event.version,
-        "status": event.status.value,
+        "status": str(event.status),
         "currency": event.captured.currency,
         "captured": event.captured.minor_units,
         "refunded": event.refunded.minor_units,
@@ -93,8 +93,8 @@ def _row(event: PaymentChanged) -> dict[str, Any]:
 def _changes(connection: Connection, pledges: Sequence[Row[Any]]) -> list[PledgeChanged]:
     """Those of `pledges` whose payments now say another status."""
     payments: dict[str, list[PaymentStatus]] = {row.id: [] for row in pledges}
-    for pledge_id, status in connection.execute(_STATUSES, {"ids": list(payments)}):
-        payments[pledge_id].append(PaymentStatus(status))
+    for pledge_id, status, *amounts in connection.execute(_STATUSES, {"ids": list(payments)}):
+        payments[pledge_id].append(nearest_status(status, *amounts))
     cancelled = PledgeStatus.CANCELLED.value
     return [
         pledge_changed(row, status)

@@ -331,7 +331,7 @@ def _pledge_row(promise: _Promise, made: PledgeMade) -> dict[str, Any]:
         "donor_id": made.donor_id,
         "partner": made.partner,
         "version": made.version,
-        "status": made.status.value,
+        "status": str(made.status),
         "amount": made.amount.minor_units,
         "currency": made.amount.currency,
         "locale": made.locale,

@@ -23,6 +23,7 @@ from backbone.money import Money
 from backbone.peer import InProcessPeer
 from backbone.service import Server, Service, listen, run_workers, server
 from gateway.app import compose
+from gateway.live import Hub
 from gateway.settings import GatewaySettings
 from tests.waiting import until
 
@@ -239,6 +240,12 @@ def log_row(sequence: int, kind: str = "donation.counted", drive_id: str = DRIVE
         raised_after=Money(2500 * sequence, "USD"),
         hash="00" * 32,
     )
+
+
+def hub_of(stage: Stage) -> Hub:
+    """The gateway's own hub."""
+    found: Hub = next(one.run.__self__ for one in stage.service.workers if one.name == "gateway.pulse")  # type: ignore[attr-defined]
+    return found
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -281,8 +281,36 @@ async def test_boards_and_the_log_are_asked_for_once_a_second_however_many_read(
     assert stage.leaderboard.heard[0].query == "limit=3"
     headers = answers[0][1]
     assert headers["Access-Control-Allow-Origin"] == "*"
-    assert (await stage.get(path, **{"If-None-Match": headers["ETag"]}))[0] == 304
     assert (await stage.get("/v1/drives/nowhere/events"))[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/drives/winter/leaderboards/creators", "/v1/drives/winter/events"])
+async def test_boards_and_the_log_honour_if_none_match(stage: Stage, path: str) -> None:
+    stage.leaderboard.answers[f"GET {path}"] = (200, {"data": [], "sequence": 4})
+    _, headers, _ = await stage.get(path)
+    etag = headers["ETag"]
+    assert etag.startswith('W/"')
+    for known in (etag, etag.removeprefix("W/"), "*", f'"x", {etag}'):
+        status, again, body = await stage.get(path, **{"If-None-Match": known})
+        assert (status, body, again["ETag"]) == (304, None, etag), known
+        assert again["Cache-Control"] == headers["Cache-Control"]
+        assert again["Access-Control-Allow-Origin"] == "*"
+        async with stage.session.head(path, headers={"If-None-Match": known}) as reply:
+            assert reply.status == 304
+    for other in ('"x"', etag[3:-1], f'"{etag}"'):
+        assert (await stage.get(path, **{"If-None-Match": other}))[0] == 200, other
+    status, _, _ = await stage.get("/v1/drives/nowhere/events", **{"If-None-Match": "*"})
+    assert status == 404  # there is no representation for `*` to match
+
+
+async def test_a_board_keeps_its_etag_while_only_its_as_of_moves(stage: Stage) -> None:
+    board = "/v1/drives/winter/leaderboards/creators"
+    moments = iter(("2022-01-07T12:00:00.000Z", "2022-01-07T12:00:01.000Z"))
+    stage.leaderboard.headers = {"ETag": 'W/"1.4.0"'}
+    stage.leaderboard.answers[f"GET {board}"] = lambda _: (200, {"data": [], "as_of": next(moments)})
+    _, first, _ = await stage.get(f"{board}?limit=1")
+    assert first["ETag"] == 'W/"1.4.0"'
+    assert (await stage.get(f"{board}?limit=2", **{"If-None-Match": first["ETag"]}))[0] == 304
 
 
 async def test_leaderboard_is_told_how_fresh_a_drive_is_by_the_gateway_alone(stage: Stage) -> None:

@@ -9,7 +9,9 @@ from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
-from backbone.contracts import wire_names
+import pytest
+
+from backbone.contracts import DriveChanged, wire_names
 from gateway.events_page import catalogue, page
 from tests.gateway.stage import Stage
 
@@ -66,6 +68,16 @@ async def test_the_page_loads_nothing_from_elsewhere_and_is_cached_by_its_etag(s
         again, _, _ = await fetch(stage, path, {"If-None-Match": headers["ETag"]})
         assert again == 304
     assert (await fetch(stage, "/events/nothing.v1.json"))[0] == 404
+
+
+async def test_a_schema_is_built_once_not_at_each_request(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/events/pledges.drive_changed.v1.json"
+    first = await fetch(stage, path)
+    monkeypatch.setattr(DriveChanged, "model_json_schema", None)  # whoever builds it again fails
+    assert (await fetch(stage, path))[2] == first[2]
+    assert (await fetch(stage, path, {"If-None-Match": "*"}))[0] == 304
 
 
 async def fetch(

@@ -16,8 +16,7 @@ from backbone.clock import FrozenClock
 from backbone.contracts import DriveLogged
 from gateway import listener as listeners
 from gateway.listener import Batch, Listener, Row
-from gateway.live import Hub
-from tests.gateway.stage import DRIVE, Heard, Stage, gateway, log_row
+from tests.gateway.stage import DRIVE, Heard, Stage, gateway, hub_of, log_row
 from tests.waiting import PATIENCE_S, until
 
 LIVE = "/v1/drives/winter/live"
@@ -59,11 +58,6 @@ async def watching(stage: Stage, **headers: str) -> AsyncIterator[Reading]:
     async with stage.session.get(LIVE, headers=headers) as reply:
         assert reply.status == 200
         yield Reading(reply)
-
-
-def hub_of(stage: Stage) -> Hub:
-    found: Hub = next(one.run.__self__ for one in stage.service.workers if one.name == "gateway.pulse")  # type: ignore[attr-defined]
-    return found
 
 
 def serve_log(stage: Stage, rows: list[DriveLogged]) -> None:

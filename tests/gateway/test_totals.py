@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import pytest
 from backbone import ids
 from backbone.bus import Message
 from backbone.bus_sqlite import SqliteBus
-from backbone.clock import FrozenClock
+from backbone.clock import FrozenClock, rfc3339
 from backbone.peer import InProcessPeer
 from gateway.app import compose
 from gateway.settings import GatewaySettings
-from tests.gateway.stage import DRIVE, SmallService, Stage, gateway
+from tests.gateway.stage import DRIVE, SmallService, Stage, gateway, hub_of
 from tests.waiting import until
 
 TOTALS = "/v1/drives/winter/totals"
@@ -36,7 +37,22 @@ async def test_a_known_drive_without_a_snapshot_shows_zeros(stage: Stage) -> Non
     assert totals["raised"] == {"currency": "USD", "value": "0.00"}
     assert (totals["donations"], totals["sequence"], totals["leaders"], totals["recent"]) == (0, 0, [], [])
     assert totals["milestones"][0]["reached_at"] is None
-    assert headers["ETag"] == 'W/"1.0.0.live"'
+    assert headers["ETag"] == 'W/"1.0.0.catching_up"'
+
+
+async def test_a_gateway_that_never_heard_of_a_drive_does_not_say_live(tmp_path: Path) -> None:
+    """Neither just after its start nor while heartbeats come: nobody counted those zeros."""
+    clock = FrozenClock()
+    async with gateway(tmp_path, clock) as stage:
+        totals = (await stage.get("/v1/drives/spring/totals"))[2]
+        assert (totals["state"], totals["as_of"]) == ("catching_up", rfc3339(ids.made_at(totals["drive"])))
+        await stage.heartbeat()
+        await stage.snapshot(7)
+        await sequence(stage, 7)
+        assert (await stage.get("/v1/drives/spring/totals"))[2]["state"] == "catching_up"
+        clock.move(5.1)
+        assert (await stage.get("/v1/drives/spring/totals"))[2]["state"] == "frozen"
+        assert "spring" in (await stage.get("/v1/totals?drives=winter,spring"))[2]["data"][1]["slug"]
 
 
 async def test_an_unknown_drive_is_404_and_pledges_is_asked_once(stage: Stage) -> None:
@@ -68,11 +84,12 @@ async def test_they_carry_the_headers_that_caches_need(stage: Stage) -> None:
     )
     assert headers["Vary"] == "Accept-Encoding"
     assert headers["Access-Control-Allow-Origin"] == "*"
-    for known in (headers["ETag"], f'"x", {headers["ETag"]}', '"1.7.0.live"', "*"):
+    for known in (headers["ETag"], f'"x", {headers["ETag"]}', '"1.7.0.live"', "*", ' "a,b" ,W/"1.7.0.live"'):
         status, again, body = await stage.get(TOTALS, **{"If-None-Match": known})
         assert (status, body, again["ETag"]) == (304, None, headers["ETag"])
         assert "Content-Length" not in again
-    assert (await stage.get(TOTALS, **{"If-None-Match": 'W/"1.6.0.live"'}))[0] == 200
+    for other in ('W/"1.6.0.live"', '""1.7.0.live""', "1.7.0.live", '"x1.7.0.live"', '"*"', ""):
+        assert (await stage.get(TOTALS, **{"If-None-Match": other}))[0] == 200, other
 
 
 async def test_gzip_is_sent_to_those_who_take_it(stage: Stage) -> None:
@@ -230,11 +247,66 @@ async def test_several_drives_come_without_leaders_and_recent(stage: Stage) -> N
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?drives=", "?drives=,,", "?drives=" + ",".join(f"d{n}" for n in range(51))]
+    "query",
+    [
+        "",
+        "?drives=",
+        "?drives=,,",
+        "?drives=" + ",".join(f"d{n}" for n in range(51)),
+        "?drives=%00",
+        "?drives=winter,a%00b",
+        "?drives=%ED%A0%80",
+        "?drives=winter,%FF",
+    ],
 )
 async def test_one_to_fifty_drives_are_named(stage: Stage, query: str) -> None:
     status, _, problem = await stage.get(f"/v1/totals{query}")
     assert (status, problem["type"]) == (422, "/problems/invalid-request")
+
+
+@pytest.mark.parametrize("ref", ["x" * 65, "x" * 5000, "win%20ter", "%D9%A1", "..", "%EF%BF%BD"])
+async def test_what_cannot_name_a_drive_is_404_and_nobody_is_asked(stage: Stage, ref: str) -> None:
+    before = len(stage.pledges.heard)
+    status, _, problem = await stage.get(f"/v1/totals?drives=winter,{ref}")
+    assert (status, problem["type"]) == (404, "/problems/not-found")
+    assert len(stage.pledges.heard) == before
+
+
+async def test_unknown_drives_are_asked_for_together_once_and_their_addresses_limited(
+    tmp_path: Path,
+) -> None:
+    proxied = {"trusted_proxies": "127.0.0.1", "limit_address_per_s": 1.0, "limit_burst_s": 3.0}
+    async with gateway(tmp_path, **proxied) as stage:
+        await stage.snapshot(7)
+        await sequence(stage, 7)
+        client = {"X-Forwarded-For": "203.0.113.7"}
+        before = len(stage.pledges.heard)
+        names = ",".join(f"nowhere-{number}" for number in range(49))
+        answers = await asyncio.gather(
+            *(stage.get(f"/v1/totals?drives=winter,{names}", **client) for _ in range(2))
+        )
+        assert [answer[0] for answer in answers] == [404, 404]
+        asked = stage.pledges.heard[before:]
+        assert [heard.path for heard in asked] == ["/internal/drives"]
+        assert len(json.loads(asked[0].body)["refs"]) == 49
+        assert (await stage.get(f"/v1/totals?drives={names}", **client))[0] == 404  # known to be unknown
+        assert len(stage.pledges.heard) == before + 1
+        statuses = [(await stage.get(f"/v1/totals?drives=no-{n}", **client))[0] for n in range(4)]
+        assert statuses[-1] == 429
+        assert (await stage.get("/v1/drives/no-9/totals", **client))[0] == 429
+        # What is known costs nobody anything.
+        assert (await stage.get("/v1/totals?drives=winter", **client))[0] == 200
+        assert (await stage.get("/v1/totals?drives=no-9", **{"X-Forwarded-For": "203.0.113.8"}))[0] == 404
+
+
+async def test_what_is_remembered_of_unknown_drives_is_bounded(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.live.MOST_UNKNOWN", 10)
+    for number in range(3):
+        names = ",".join(f"nowhere-{number}-{one}" for one in range(50))
+        assert (await stage.get(f"/v1/totals?drives={names}"))[0] == 404
+    assert len(hub_of(stage)._unknown) == 10
 
 
 async def test_before_all_snapshots_were_read_totals_are_503(tmp_path: Path) -> None:

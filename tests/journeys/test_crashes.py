@@ -30,6 +30,7 @@ POINTS = [
     "leaderboard.consumer.before_commit:4",
     "leaderboard.consumer.after_commit:4",
     "leaderboard.outbox.after_ack:3",
+    "leaderboard.words.after_commit:3",
     "pledges.consumer.before_commit:2",
     "pledges.consumer.after_commit:2",
     "notify.consumer.before_commit:2",

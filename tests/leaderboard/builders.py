@@ -33,7 +33,7 @@ from backbone.contracts import (
 from backbone.contracts.pledges import Milestone
 from backbone.database import Database
 from backbone.money import Money
-from backbone.peer import InProcessPeer, PeerUnavailable, Reply
+from backbone.peer import InProcessPeer, Peer, PeerUnavailable, Reply
 from backbone.service import Service, run_workers
 from services.leaderboard import queries
 from services.leaderboard.app import MIGRATIONS, compose
@@ -211,15 +211,28 @@ class Leaderboard:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, pledges: PledgesDoor | None = None, clock: Clock | None = None, **given: Any
+    folder: Path,
+    *,
+    pledges: PledgesDoor | None = None,
+    peer: Peer | None = None,
+    clock: Clock | None = None,
+    url: str = "",
+    **given: Any,
 ) -> AsyncIterator[Leaderboard]:
-    """A whole leaderboard with its workers, on SQLite (or as `given`) and the embedded bus in `folder`."""
+    """A whole leaderboard with its workers, on the embedded bus in `folder`, and SQLite there or `url`.
+
+    It asks `peer` for donors' texts where one is given, else `pledges`.
+    """
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = LeaderboardSettings(
-        data_dir=folder, internal_secret=SecretStr(SECRET), database_synchronous="OFF", **given
+        data_dir=folder,
+        internal_secret=SecretStr(SECRET),
+        database_synchronous="OFF",
+        database_url_leaderboard=url,
+        **given,
     )
     door = pledges or PledgesDoor()
-    service = compose(settings, bus, door, clock=clock or SystemClock())
+    service = compose(settings, bus, peer or door, clock=clock or SystemClock())
     await service.start()
     stop = asyncio.Event()
     working = asyncio.create_task(run_workers([service], stop))

@@ -82,7 +82,7 @@ def test_a_row_of_another_drive_is_found() -> None:
 
 @given(FIGURES, FIGURES)
 def test_the_rows_of_a_change_move_raised_by_the_change_of_the_net(old: Figures, new: Figures) -> None:
-    rows = changes(new.since(old))
+    rows = changes(old, new)
     assert sum(moved for _, moved in rows) == new.net - old.net
     assert all(moved for _, moved in rows)
 
@@ -97,10 +97,16 @@ def test_the_rows_of_a_change_move_raised_by_the_change_of_the_net(old: Figures,
         (Figures(50, 0, 50), Figures(50), [("donation.dispute_won", 50)]),
         (Figures(), Figures(50, 20), [("donation.counted", 50), ("donation.refunded", -20)]),
         (Figures(50), Figures(50), []),
+        (Figures(50), Figures(80), [("donation.corrected", 30)]),
+        (Figures(50, 50), Figures(80, 50), [("donation.corrected", 30)]),
+        (Figures(80), Figures(50), [("donation.refunded", -30)]),
+        (Figures(50, 20), Figures(), [("donation.refunded", -30)]),
+        (Figures(50, 0, 50), Figures(), []),
+        (Figures(50, 30, 40), Figures(), [("donation.corrected", 20)]),
     ],
 )
 def test_a_change_is_called_what_it_is(old: Figures, new: Figures, said: list[tuple[str, int]]) -> None:
-    assert changes(new.since(old)) == said
+    assert changes(old, new) == said
 
 
 def test_a_drive_that_was_opened_and_paused_unheard_is_logged_as_both() -> None:
@@ -128,14 +134,25 @@ def test_a_milestone_stays_reached_under_another_title() -> None:
         (1_105_317_400, 1_000_000_000, 110.5),
         (0, 100, 0.0),
         (1, 3, 33.3),
-        (2, 3, 66.7),
-        (99_951, 100_000, 100.0),
-        (-5, 100, -5.0),
+        (2, 3, 66.6),
+        (999_600, 1_000_000, 99.9),
+        (999_999, 1_000_000, 99.9),
+        (1_000_000, 1_000_000, 100.0),
+        (1_000_001, 1_000_000, 100.0),
+        (-5, 100, 0.0),
+        (-1, 1_000_000, 0.0),
         (5, 0, 0.0),
     ],
 )
-def test_percent_has_one_decimal(raised: int, goal: int, shown: float) -> None:
+def test_percent_is_rounded_down_to_one_decimal_and_never_negative(
+    raised: int, goal: int, shown: float
+) -> None:
     assert percent(raised, goal) == shown
+
+
+@given(st.integers(-(10**12), 10**12), st.integers(1, 10**12))
+def test_percent_reaches_a_hundred_exactly_when_the_goal_is_reached(raised: int, goal: int) -> None:
+    assert (percent(raised, goal) >= 100) == (raised >= goal)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,12 @@ class Heard:
         assert self.newest is not None
         return self.newest
 
+    async def named(self, name: str) -> SnapshotTaken:
+        """The newest snapshot, once its newest gift has this name."""
+        await until(lambda: self.newest is not None and self.newest.totals["recent"][0]["name"] == name)
+        assert self.newest is not None
+        return self.newest
+
 
 def triple(snapshot: SnapshotTaken) -> tuple[int, int, int]:
     return snapshot.epoch, snapshot.sequence, snapshot.revision
@@ -115,6 +121,7 @@ async def test_a_snapshot_is_the_public_totals(tmp_path: Path) -> None:
     async with running(tmp_path, pledges=words, clock=clock) as board, listening(board) as heard:
         await board.say(*story)
         shown = await heard.showing(donations=1)
+        shown = await heard.named("Huda")  # whose name may come a moment after her gift
     assert shown.slug == "winter"
     assert shown.totals == {
         "drive": DRIVE,
@@ -256,10 +263,96 @@ async def test_words_that_cannot_be_had_are_shown_later(tmp_path: Path) -> None:
         silent = await heard.showing(donations=1)
         assert silent.totals["recent"][0]["name"] is None
         words.away = False
-        await until(lambda: heard.newest is not None and heard.newest.totals["recent"][0]["name"] == "Huda")
-        assert heard.newest is not None
-        assert heard.newest.sequence == silent.sequence
-        assert heard.newest.revision > silent.revision
+        named = await heard.named("Huda")
+        assert named.sequence == silent.sequence
+        assert named.revision > silent.revision
+
+
+async def test_texts_kept_between_the_reading_and_the_publishing_of_a_snapshot_are_shown(
+    database: Database, tmp_path: Path
+) -> None:
+    """Another request, such as the stream's, may keep them at any moment."""
+    door = PledgesDoor({"plg_1": {"name": "Huda", "message": None}})
+    async with by_hand(database, tmp_path, pledges=door) as (snapshots, changed, published):
+        words = snapshots._words
+        await hear(database, drive(), payment("pay_1", pledge_id="plg_1"))
+        read = snapshots._read
+
+        async def read_and_keep(due: Any) -> Any:
+            standings = await read(due)
+            await words.of(["plg_1"])
+            return standings
+
+        snapshots._read = read_and_keep  # type: ignore[method-assign]
+        changed.mark([DRIVE])
+        await snapshots.publish_due()
+        snapshots._read = read  # type: ignore[method-assign]
+        shown = [decode(one.name, one.value) for one in await published.fetch(100, 1)]
+        await words.fetch_requested()
+        await snapshots.show_texts()
+        await until(lambda: publish_and_end(snapshots, changed))
+        shown += [decode(one.name, one.value) for one in await published.fetch(100, 1)]
+        taken = [one for one in shown if isinstance(one, SnapshotTaken)]
+        assert [one.totals["recent"][0]["name"] for one in taken] == [None, "Huda"]
+        assert triple(taken[1]) > triple(taken[0])
+
+
+async def test_a_process_that_takes_over_shows_texts_that_came_after_the_state_was_published(
+    database: Database, tmp_path: Path
+) -> None:
+    door = PledgesDoor({"plg_1": {"name": "Huda", "message": None}}, away=True)
+    async with by_hand(database, tmp_path, pledges=door) as (snapshots, changed, published):
+        await hear(database, drive(), payment("pay_1", pledge_id="plg_1"))
+        changed.mark([DRIVE])
+        await snapshots.publish_due()
+        before = [decode(one.name, one.value) for one in await published.fetch(100, 1)][-1]
+    door.away = False
+    await Words(database, door, SECRET).of(["plg_1"])  # asked for by the stream; then the process dies
+    async with by_hand(database, tmp_path) as (snapshots, changed, published):
+        await until(lambda: publish_and_end(snapshots, changed))
+        after = [decode(one.name, one.value) for one in await published.fetch(100, 1)][-1]
+        assert isinstance(before, SnapshotTaken)
+        assert isinstance(after, SnapshotTaken)
+        assert after.totals["recent"][0]["name"] == "Huda"
+        assert triple(after) > triple(before)
+
+
+async def test_a_drive_that_lost_a_payment_to_another_drive_is_published_by_whoever_publishes_it(
+    database: Database, tmp_path: Path
+) -> None:
+    """The process that heard of the change may read the new drive's partition only."""
+    other = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
+    async with by_hand(database, tmp_path) as (snapshots, changed, published):
+        await hear(database, drive(), drive(drive_id=other, slug="spring"), payment("pay_1", 500))
+        changed.mark([DRIVE])
+        later = SystemClock().now()
+        await snapshots.refresh()  # lets the gift's own minute fall
+        await until(lambda: publish_and_end(snapshots, changed))
+        await hear(
+            database, payment("pay_1", 500, drive_id=other, captured_at=later, version=2)
+        )  # nothing is marked here
+        await snapshots.refresh()
+        assert changed.now() == [DRIVE]
+        await until(lambda: publish_and_end(snapshots, changed))
+        last = [decode(one.name, one.value) for one in await published.fetch(100, 1)][-1]
+        assert isinstance(last, SnapshotTaken)
+        assert (last.drive_id, last.totals["donations"], last.totals["recent"]) == (DRIVE, 0, [])
+        await snapshots.refresh()
+        assert changed.now() == []
+
+
+async def test_a_gift_is_recent_once_with_what_was_captured_of_it_at_last(tmp_path: Path) -> None:
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.say(drive(), payment("pay_1", 500), payment("pay_2", 700))
+        await heard.showing(donations=2)
+        await board.say(payment("pay_1", 500, held=True, version=2))
+        await heard.showing(donations=1)
+        await board.say(payment("pay_1", 900, version=3))
+        shown = await heard.showing(donations=2)
+        assert [(one["id"], one["amount"]["value"]) for one in shown.totals["recent"]] == [
+            ("don_1", "9.00"),
+            ("don_2", "7.00"),
+        ]
 
 
 async def test_words_are_asked_for_once_and_together(tmp_path: Path) -> None:
@@ -269,6 +362,7 @@ async def test_words_are_asked_for_once_and_together(tmp_path: Path) -> None:
         await heard.showing(donations=5)
         await board.say(payment("pay_9", pledge_id="plg_9"))
         await heard.showing(donations=6)
+        await until(lambda: "plg_9" in board.pledges.asked[-1])
         asked = [one for each in board.pledges.asked for one in each]
     assert sorted(asked) == [f"plg_{number}" for number in (0, 1, 2, 3, 4, 9)]
 
@@ -305,7 +399,10 @@ async def test_a_heartbeat_says_the_lowest_of_the_inputs(tmp_path: Path) -> None
 
 @asynccontextmanager
 async def by_hand(
-    database: Database, folder: Path, owned: dict[Partition, int] | None = None
+    database: Database,
+    folder: Path,
+    owned: dict[Partition, int] | None = None,
+    pledges: PledgesDoor | None = None,
 ) -> AsyncIterator[tuple[Snapshots, Changed, Subscription]]:
     """Snapshots that are taken only when told, with inputs that have spoken, and what is published.
 
@@ -313,7 +410,7 @@ async def by_hand(
     """
     bus, changed = SqliteBus(folder / "bus.db", synchronous="OFF"), Changed()
     marks = {Partition(topic, n): NOON for topic in INPUTS for n in range(PARTITIONS)}
-    words = Words(database, PledgesDoor(), SECRET)
+    words = Words(database, pledges or PledgesDoor(), SECRET)
     terms = dict.fromkeys(marks, 1) if owned is None else owned
     freshness = Freshness(marks, lambda: dict(terms))
     snapshots = Snapshots(database, bus, changed, freshness, words, SystemClock())
@@ -404,6 +501,7 @@ async def test_the_last_minute_of_another_process_drives_is_left_to_it(
         await snapshots.refresh()
         assert (await drive_row(database)).revision == before.revision
     async with by_hand(database, tmp_path) as (snapshots, _, _):
+        before = await drive_row(database)
         await snapshots.refresh()
         assert (await drive_row(database)).revision == before.revision + 1
 

@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables the code declares."""
+"""The migrations make exactly the tables the code declares, with the indexes its statements need."""
 
 from __future__ import annotations
 
@@ -7,11 +7,23 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.dialects import sqlite
 
 from backbone.database import Database
+from services.leaderboard.statements import statements
 from services.leaderboard.tables import Table
 
 
 async def test_the_migrations_make_the_declared_tables(database: Database, tmp_path: Path) -> None:
     with sa.create_engine(f"sqlite:///{tmp_path / 'leaderboard.db'}").connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+
+
+async def test_when_a_creator_reached_a_sum_is_read_through_an_index(database: Database) -> None:
+    dialect = sqlite.dialect(paramstyle="named")
+    statement = statements(sa.create_engine("sqlite://")).reach_again
+    asked = sa.text(f"EXPLAIN QUERY PLAN {statement.compile(dialect=dialect)}")  # type: ignore[attr-defined]
+    async with database.reading() as session:
+        plan = [row.detail for row in await session.execute(asked, {"of_creator": "crt_a", "param_1": 0})]
+    assert any("payments_by_creator" in line for line in plan), plan
+    assert not any(line.startswith("SCAN payments") for line in plan), plan

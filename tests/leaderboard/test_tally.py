@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from backbone.contracts import DriveLogged, DriveState, PledgeStatus, decode
 from backbone.database import Database
 from services.leaderboard import queries, sequencer
 from services.leaderboard.sequencer import CurrencyChanged, DriveGone
-from services.leaderboard.tables import DOORS, drive_log, drives
+from services.leaderboard.tables import DOORS, clearings, drive_log, drives
 from tests.leaderboard.builders import (
     DRIVE,
+    NOON,
     creator,
     drive,
     drive_row,
@@ -29,11 +31,11 @@ from tests.leaderboard.builders import (
 )
 
 
-async def said(database: Database) -> list[tuple[str, str | None, str]]:
+async def said(database: Database, drive_id: str = DRIVE) -> list[tuple[str, str | None, str]]:
     """(type, amount, raised after) of each row of the log."""
     return [
         (row["type"], row["amount"] and row["amount"]["value"], row["raised_after"]["value"])
-        for row in await log_rows(database)
+        for row in await log_rows(database, drive_id)
     ]
 
 
@@ -86,6 +88,90 @@ async def test_held_money_is_in_the_books_and_in_held_alone(database: Database) 
     row = await drive_row(database)
     assert (row.captured, row.donations) == (5100, 2)
     assert (await said(database))[-1] == ("donation.counted", "50.00", "51.00")
+
+
+OTHER = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
+UNKNOWN = "drv_01zzzzzzzzzzzzzzzzzzzzzzzz"
+
+
+async def test_a_payment_that_leaves_an_unknown_drive_and_is_refunded_leaves_the_books_right(
+    database: Database,
+) -> None:
+    await hear(database, drive())
+    await hear(database, payment("pay_1", 5000, drive_id=UNKNOWN, held=True))
+    await hear(database, payment("pay_1", 5000, version=2))
+    await hear(database, payment("pay_1", 5000, refunded=1000, version=3))
+    async with database.reading() as session:
+        rows = await session.execute(select(clearings.c.drive_id, clearings.c.net, clearings.c.held))
+        assert sorted(map(tuple, rows)) == [(DRIVE, 4000, 0), (UNKNOWN, 0, 0)]
+        assert await queries.differences(session) == []
+    assert await said(database) == [
+        ("drive.opened", None, "0.00"),
+        ("donation.counted", "50.00", "50.00"),
+        ("donation.refunded", "10.00", "40.00"),
+    ]
+
+
+async def test_a_counted_payment_that_changes_drive_is_taken_from_one_log_and_counted_in_the_other(
+    database: Database,
+) -> None:
+    about: dict[str, Any] = {"donor_id": "dnr_a", "creator_id": "crt_a"}
+    await hear(database, drive(), drive(drive_id=OTHER, slug="spring"), creator("crt_a"))
+    await hear(database, payment("pay_1", 5000, refunded=1000, **about), payment("pay_2", 700))
+    await hear(database, payment("pay_1", 5000, refunded=1000, version=2, drive_id=OTHER, **about))
+    assert (await said(database))[-1] == ("donation.refunded", "40.00", "7.00")
+    assert await said(database, OTHER) == [
+        ("drive.opened", None, "0.00"),
+        ("donation.counted", "50.00", "50.00"),
+        ("donation.refunded", "10.00", "40.00"),
+    ]
+    left, joined = await drive_row(database), await drive_row(database, OTHER)
+    assert (left.captured, left.refunded, left.donations, left.donors) == (700, 0, 1, 1)
+    assert (joined.captured, joined.refunded, joined.donations, joined.donors) == (5000, 1000, 1, 1)
+    async with database.reading() as session:
+        assert await queries.differences(session) == []
+
+
+async def test_money_under_another_drive_than_its_pledges_pays_the_pledge(database: Database) -> None:
+    await hear(database, drive(), pledge("plg_1", 2500))
+    await hear(database, payment("pay_1", 2500, drive_id=UNKNOWN, held=True, pledge_id="plg_1"))
+    assert (await drive_row(database)).pledged == 0
+    await hear(database, payment("pay_1", 2500, version=2, pledge_id="plg_1"))
+    async with database.reading() as session:
+        assert await queries.differences(session) == []
+
+
+async def test_a_capture_corrected_upward_is_no_second_donation(database: Database) -> None:
+    await hear(database, drive(), payment("pay_1", 5000, captured_at=NOON))
+    await hear(database, payment("pay_1", 8000, version=2, captured_at=NOON))
+    assert await said(database) == [
+        ("drive.opened", None, "0.00"),
+        ("donation.counted", "50.00", "50.00"),
+        ("donation.corrected", "30.00", "80.00"),
+    ]
+    row = await drive_row(database)
+    assert (row.captured, row.donations, row.donors) == (8000, 1, 1)
+    async with database.reading() as session:
+        assert await queries.differences(session) == []
+
+
+async def test_a_milestone_is_not_reached_by_money_that_is_gone_when_it_is_heard_of(
+    database: Database,
+) -> None:
+    await hear(database, drive(milestones=[milestone(3000), milestone(5000)]))
+    await hear(database, payment("pay_1", 5000, refunded=2000))
+    reached = [row for row in await said(database) if row[0] == "milestone.reached"]
+    assert reached == [("milestone.reached", "30.00", "30.00")]
+
+
+async def test_a_drive_may_stand_below_zero_for_a_while(database: Database) -> None:
+    await hear(database, drive(), payment("pay_1", 5000, refunded=2000, disputed=5000))
+    assert (await said(database))[-1] == ("donation.disputed", "50.00", "-20.00")
+    row = await drive_row(database)
+    assert (row.captured, row.refunded, row.disputed, row.donations, row.donors) == (5000, 2000, 5000, 0, 0)
+    async with database.reading() as session:
+        assert await queries.books(session) == {"USD": "-20.00"}
+        assert await queries.differences(session) == []
 
 
 async def test_money_of_another_currency_is_in_the_books_and_not_in_the_total(database: Database) -> None:
@@ -293,3 +379,32 @@ async def test_equal_sums_rank_by_who_reached_them_first(database: Database) -> 
     assert await ranks_around(database, "crt_a", 2) == board[1:]
     assert await ranks_around(database, "crt_d", 2) == []
     assert await ranks_around(database, "crt_x", 2) is None
+
+
+async def test_a_gift_credited_to_another_creator_is_something_new_to_show(database: Database) -> None:
+    about: dict[str, Any] = {"donor_id": "dnr_a", "captured_at": NOON}
+    await hear(database, drive(), creator("crt_a", "a"), creator("crt_b", "b"))
+    await hear(database, payment("pay_1", 500, creator_id="crt_a", **about))
+    before = await drive_row(database)
+    await hear(database, payment("pay_1", 500, creator_id="crt_b", version=2, **about))
+    after = await drive_row(database)
+    assert [one["creator"] for one in await ranks(database)] == ["crt_b"]
+    assert (after.sequence, after.revision) == (before.sequence, before.revision + 1)
+
+
+async def test_who_reached_a_sum_first_is_told_by_the_captures_not_by_what_is_said_of_them_later(
+    database: Database,
+) -> None:
+    first, later = NOON, NOON + timedelta(seconds=5)
+    await hear(database, drive(), creator("crt_a", "a"), creator("crt_b", "b"))
+    await hear(database, payment("pay_2", 500, creator_id="crt_b", captured_at=later))
+    await hear(database, payment("pay_1", 500, creator_id="crt_a", captured_at=first))
+    # A dispute that is won, long after, changes nothing of who was first; nor does a gift that was returned.
+    await hear(
+        database, payment("pay_1", 500, disputed=500, version=7, creator_id="crt_a", captured_at=first)
+    )
+    await hear(database, payment("pay_1", 500, version=9, creator_id="crt_a", captured_at=first))
+    gone = NOON + timedelta(seconds=9)
+    await hear(database, payment("pay_3", 100, creator_id="crt_a", captured_at=gone))
+    await hear(database, payment("pay_3", 100, refunded=100, version=2, creator_id="crt_a", captured_at=gone))
+    assert [one["creator"] for one in await ranks(database)] == ["crt_a", "crt_b"]

@@ -28,7 +28,7 @@ async def test_the_same_gifts_in_opposite_order_never_wait_for_each_other_in_a_c
         words = Words(database, PledgesDoor({}), SECRET)
         for number in range(12):
             gifts = [f"plg_{number}_{gift:03}" for gift in range(300)]
-            one, other = await asyncio.gather(words.fetch(gifts), words.fetch(reversed(gifts)))
+            one, other = await asyncio.gather(words.of(gifts), words.of(reversed(gifts)))
             assert one.keys() == other.keys() == set(gifts)
         assert await deadlocks(database) == 0
         await database.close()

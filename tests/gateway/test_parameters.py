@@ -1,0 +1,195 @@
+"""No text in a path or a query gets more than a clear refusal: every route, the real services behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+from yarl import URL
+
+from backbone.clock import SystemClock
+from backbone.service import listen, run_workers, server
+from embedded.app import compose
+from tests.gateway.stage import ADMIN, SECRET, bearer
+from tests.waiting import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+UNFIT = {
+    "NUL": "%00",
+    "NUL inside": "win%00ter",
+    "lone surrogate": "%ED%A0%80",
+    "lone surrogate inside": "a%ED%BF%BFb",
+    "not UTF-8": "%FF%FE",
+    "cut short": "%E2%82",
+    "overlong": "x" * 5000,
+    "overlong number": "9" * 500,
+    "negative": "-1",
+    "just past 64 bits": "18446744073709551616",
+    "other digits": "%D9%A1%D9%A2",
+    "line break": "a%0D%0Ab",
+    "percent": "%25",
+    "emoji": "%F0%9F%92%A7",
+}
+PAGES = {
+    "/overlay/{drive}": ("parts", "lang", "theme"),
+    "/donate/{drive}": ("creator", "lang", "amount"),
+    "/donate/{drive}/thanks": ("pledge", "token", "lang"),
+    "/events": ("x",),
+    "/docs": ("x",),
+}
+"""Pages, which the description leaves out, with what their query may name."""
+PLACES = {"drive": "winter", "board": "creators", "pledge": "plg_01frtz5n00000000000000000c"}
+"""What a parameter of a path holds while another is tried."""
+
+
+@dataclass
+class Whole:
+    """A gateway on a port, with the real services behind it."""
+
+    session: aiohttp.ClientSession
+    url: str
+    described: dict[str, Any]
+
+    async def ask(self, method: str, target: str) -> tuple[int, str]:
+        """Status and content type; `target` goes out as it is written."""
+        headers = {**bearer(ADMIN), "Idempotency-Key": "k"}
+        body = {} if method in ("POST", "PATCH") else None
+        url = URL(self.url + target, encoded=True)
+        async with self.session.request(
+            method, url, json=body, headers=headers, allow_redirects=False
+        ) as reply:
+            return reply.status, reply.headers.get("Content-Type", "")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def whole(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whole]:
+    folder: Path = tmp_path_factory.mktemp("whole")
+    given = {
+        "data_dir": folder,
+        "internal_secret": SecretStr(SECRET),
+        "token_secret": SecretStr(SECRET),
+        "admin_key": SecretStr(ADMIN),
+        "database_synchronous": "OFF",
+        "stripe_api_base": "http://127.0.0.1:9",
+        "stripe_api_key": SecretStr("sk_test_of_tests"),
+        "stripe_webhook_secrets": ["whsec_of_tests"],
+    }
+    composed = compose(folder, given)
+    services = [*composed.services.values(), composed.gateway]
+    for service in services:
+        await service.start()
+    working = [composed.gateway, composed.services["leaderboard"], composed.services["pledges"]]
+    stop = asyncio.Event()
+    workers = asyncio.create_task(run_workers(working, stop))
+    sock = listen("127.0.0.1", 0, "the test's port")
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    door = server(composed.gateway.app)
+    serving = asyncio.create_task(door.serve(sockets=[sock]))
+    async with aiohttp.ClientSession() as session:
+        await until(lambda: door.started)
+        async with session.get(f"{url}/openapi.json") as reply:
+            found = Whole(session, url, await reply.json())
+        await open_a_drive(found)
+        yield found
+    composed.gateway.drain.set()
+    stop.set()
+    for topic in ("snapshots", "drive-log", "pledges", "payments"):  # wakes those who read them
+        await composed.bus.publish_watermarks(topic, SystemClock().now(), range(12))
+    await workers
+    door.should_exit = True
+    await serving
+    for service in services:
+        await service.close()
+    await composed.bus.close()
+
+
+async def open_a_drive(whole: Whole) -> None:
+    money = {"currency": "USD", "value": "1000.00"}
+    wish = {"slug": "winter", "title": "Winter", "currency": "USD", "goal": money}
+    for path, body in (("/v1/drives", wish), ("/v1/drives/winter/open", {})):
+        async with whole.session.post(whole.url + path, json=body, headers=bearer(ADMIN)) as reply:
+            assert reply.status in (200, 201), await reply.text()
+
+    async def is_shown() -> bool:
+        return (await whole.ask("GET", "/v1/drives/winter/totals"))[0] == 200
+
+    await until(is_shown)
+
+
+def operations(described: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    """Each method and path, with what its query may name."""
+    for path, item in described["paths"].items():
+        for method, operation in item.items():
+            names = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+            yield method.upper(), path, names
+    for path, query in PAGES.items():
+        yield "GET", path, list(query)
+
+
+def filled(path: str, name: str = "", value: str = "") -> str:
+    """`path` with `value` for the parameter `name`, and something that fits for the others."""
+    return re.sub(r"\{([^}]*)\}", lambda one: value if one[1] == name else PLACES.get(one[1], "winter"), path)
+
+
+def targets(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for method, path, names in operations(described):
+        for value in UNFIT.values():
+            for name in re.findall(r"\{([^}]*)\}", path):
+                yield method, filled(path, name, value)
+            for name in names:
+                yield method, f"{filled(path)}?{name}={value}"
+
+
+async def test_every_parameter_of_every_route_refuses_what_does_not_fit(whole: Whole) -> None:
+    wrong, tried = [], 0
+    for method, target in targets(whole.described):
+        tried += 1
+        status, kind = await whole.ask(method, target)
+        # Pages are for people: what they cannot use of a query they leave out.
+        fine = (400 <= status < 500 and kind == "application/problem+json") or "%" not in target
+        if status >= 500 or (target.startswith("/v1") and not fine and not is_readable(target)):
+            wrong.append(f"{status} {method} {target[:90]} {kind}")
+    assert wrong == []
+    assert tried > 500
+
+
+def is_readable(target: str) -> bool:
+    """Whether its query is text that could be meant, such as a reference."""
+    query = unquote_to_bytes(target.partition("?")[2])
+    try:
+        return bool(query) and b"\x00" not in query and bool(query.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+@pytest.mark.parametrize("value", [UNFIT["NUL"], UNFIT["lone surrogate"], UNFIT["overlong"]])
+async def test_the_query_of_totals_and_boards_and_lists_says_what_does_not_fit(
+    whole: Whole, value: str
+) -> None:
+    for target in (
+        f"/v1/drives/winter/leaderboards/creators?around={value}",
+        f"/v1/drives/winter/events?after={value}",
+        f"/v1/keys?limit={value}",
+        f"/v1/pledges?status={value}",
+    ):
+        status, kind = await whole.ask("GET", target)
+        assert (status, kind) == (422, "application/problem+json"), target
+    status, kind = await whole.ask("GET", f"/v1/totals?drives={value}")
+    assert (status, kind) == (404 if value.startswith("x") else 422, "application/problem+json")
+
+
+async def test_the_walk_reaches_every_parameter_that_is_described(whole: Whole) -> None:
+    named = {(path, name) for _, path, names in operations(whole.described) for name in names}
+    assert {("/v1/totals", "drives"), ("/v1/pledges", "reference")} <= named
+    assert json.dumps(whole.described).count('"in": "query"') >= 10

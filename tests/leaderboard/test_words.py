@@ -1,0 +1,98 @@
+"""Donors' texts: asked for beside the figures, shown once they are there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from backbone.bus import PARTITIONS
+from backbone.clock import SystemClock
+from backbone.database import Database
+from services.leaderboard.words import Words
+from tests.leaderboard.builders import SECRET, PledgesDoor, drive, payment, running
+from tests.leaderboard.hanging import hanging_service
+from tests.leaderboard.test_snapshots import listening
+from tests.real import fresh_postgres
+from tests.waiting import until
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    if request.param == "sqlite":
+        yield ""
+        return
+    async with fresh_postgres() as server:
+        yield server
+
+
+async def test_a_pledges_that_never_answers_delays_no_figures_and_no_heartbeat(
+    tmp_path: Path, url: str
+) -> None:
+    clock = SystemClock()
+    async with (
+        hanging_service() as pledges,
+        running(tmp_path, peer=pledges.peer, url=url) as board,
+        listening(board) as heard,
+    ):
+        await board.say(drive())
+        await heard.showing(donations=0)
+        worst = 0.0
+        for number in range(1, 31):
+            began = asyncio.get_running_loop().time()
+            await board.say(payment(f"pay_{number}", pledge_id=f"plg_{number}"))
+            for topic in ("pledges", "payments"):
+                await board.bus.publish_watermarks(topic, clock.now(), range(PARTITIONS))
+            await heard.showing(donations=number)
+            worst = max(worst, asyncio.get_running_loop().time() - began)
+            await asyncio.sleep(0.1)
+        assert worst < 1.5, "a gift waited for a donor's text"
+        assert {beat.partition for beat in heard.beats} == set(range(PARTITIONS))
+        await until(lambda: pledges.asked > 0)
+        shown = heard.newest
+        assert shown is not None
+        assert {gift["name"] for gift in shown.totals["recent"]} == {None}
+
+
+async def test_a_pledges_that_never_answers_is_asked_ever_more_seldom(
+    database: Database, tmp_path: Path
+) -> None:
+    async with hanging_service() as pledges:
+        words = Words(database, pledges.peer, SECRET, ask_s=0.05, again_s=0.2)
+        began = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() - began < 1.5:
+            assert await words.of(["plg_1"]) == {}
+            await asyncio.sleep(0.01)
+        assert 2 <= pledges.asked <= 4  # after 0, 0.25 and 0.7 s; then not before 1.55 s
+
+
+async def test_texts_already_kept_are_answered_while_pledges_hangs(database: Database) -> None:
+    door = PledgesDoor({"plg_1": {"name": "Huda", "message": None}})
+    assert (await Words(database, door, SECRET).of(["plg_1"]))["plg_1"].name == "Huda"
+    async with hanging_service() as pledges:
+        words = Words(database, pledges.peer, SECRET, ask_s=0.05)
+        assert (await words.of(["plg_1", "plg_2"])).keys() == {"plg_1"}
+
+
+async def test_texts_of_gifts_are_asked_for_when_they_are_tallied_not_when_they_are_shown(
+    tmp_path: Path,
+) -> None:
+    """So that under load, when a drive has its turn 50 ms later, they are mostly there."""
+    async with running(tmp_path) as board, listening(board) as heard:
+        await board.say(payment("pay_1", pledge_id="plg_1"))  # of a drive that is not shown yet
+        await until(lambda: board.pledges.asked == [["plg_1"]])
+        await board.say(drive())
+        await heard.showing(donations=1)
+        assert board.pledges.asked == [["plg_1"]]
+
+
+async def test_no_more_texts_are_waited_for_than_can_be_shown(tmp_path: Path) -> None:
+    async with running(tmp_path) as board, listening(board) as heard:
+        gifts = [payment(f"pay_{number:03}", pledge_id=f"plg_{number:03}") for number in range(200)]
+        await board.say(drive(), *gifts)
+        await heard.showing(donations=200)
+        newest = {f"plg_{number:03}" for number in range(180, 200)}
+        await until(lambda: newest <= {one for each in board.pledges.asked for one in each})
+        assert len({one for each in board.pledges.asked for one in each}) < 200
