@@ -15,7 +15,7 @@ from gateway import pages
 from gateway.asgi import Answer, AsgiReply, Request
 from gateway.keys import Bearer
 from gateway.limits import Lane
-from gateway.router import Handler, Route
+from gateway.router import Handler, Route, page_routes
 
 DRIVE_CACHE_S: Final = 2.0
 MOST_CACHED: Final = 1000
@@ -39,10 +39,11 @@ class Site:
         """The pages and what they load."""
         return [
             Route("GET", "/", _to_docs),
-            Route("GET", "/overlay/{drive}", self._page(self._overlay)),
-            Route("GET", "/donate/{drive}", self._page(self._donate)),
-            Route("GET", "/donate/{drive}/thanks", self._page(self._thanks)),
+            *page_routes("/overlay/{drive}", self._page(self._overlay)),
+            *page_routes("/donate/{drive}", self._page(self._donate)),
+            *page_routes("/donate/{drive}/thanks", self._page(self._thanks)),
             Route("GET", "/assets/{…}", _assets),
+            Route("GET", "/favicon.ico", _to_icon),
         ]
 
     def _page(self, render: Callable[[Request, Drive, list[Drive]], Answer]) -> Handler:
@@ -117,6 +118,11 @@ def _query(request: Request) -> Mapping[str, str]:
 
 async def _assets(request: Request) -> AsgiReply:
     return AsgiReply(pages.assets_app)
+
+
+async def _to_icon(request: Request) -> Answer:
+    # What browsers ask for where a page names no icon: plain JSON, for example.
+    return Answer(307, [(b"location", pages.asset_url("mark.svg").encode())])
 
 
 async def _to_docs(request: Request) -> Answer:

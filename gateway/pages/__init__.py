@@ -4,13 +4,14 @@ Pure functions from a drive's data to HTML, and the scripts and styles they load
 finds the drive, sends `page_headers(kind)` with the bytes, and serves `/assets/` from `assets_app`.
 """
 
-from gateway.pages.assets import assets_app, static
+from gateway.pages.assets import asset_url, assets_app, static
 from gateway.pages.form_token import FORM_TOKEN_LIFE, check_form_token, mint_form_token
 from gateway.pages.headers import page_headers
 from gateway.pages.render import donate_page, drive_refs, overlay_page, problem_page, thanks_page
 
 __all__ = [
     "FORM_TOKEN_LIFE",
+    "asset_url",
     "assets_app",
     "check_form_token",
     "donate_page",
