@@ -80,7 +80,10 @@ export class Alerts {
       this.#queue.miss(this.#frames.length);
       this.#frames = [];
       this.#queue.missAll();
-    } else this.#pump();
+      return;
+    }
+    this.#lastCard = performance.now(); // a moment for the gifts that come now to be the first
+    this.#pump();
   }
 
   #remember() {
