@@ -34,7 +34,7 @@ SEQUENCE = 97500
 
 
 def a_gift(n: int, **changes: object) -> dict[str, Any]:
-    """The `donation` frame of the n-th gift after `the_totals()`: the log's row with the fields of `recent`."""
+    """The `donation` frame of the n-th gift after `the_totals()`: the row with the fields of `recent`."""
     gift: dict[str, Any] = {
         "id": f"don_{n}",
         "payment": f"pay_{n}",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from backbone.contracts import wire_names
 from gateway.events_page import catalogue, page
+from gateway.pages import asset_url
 from tests.gateway.stage import Stage
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,7 @@ async def test_each_event_shows_its_name_topic_key_fields_example_and_schema(sta
 async def test_the_page_loads_nothing_from_elsewhere_and_is_cached_by_its_etag(stage: Stage) -> None:
     text = page().decode()
     assert set(re.findall(r'(?:src|href)="([^"#][^"]*)"', text)) == {
-        "/docs", "/events/style.css", *(f"/events/{name}.json" for name in OURS)
+        "/docs", asset_url("mark.svg"), "/events/style.css", *(f"/events/{name}.json" for name in OURS)
     }  # fmt: skip
     for path in ("/events", "/events/style.css"):
         _, headers, _ = await fetch(stage, path)
