@@ -201,7 +201,7 @@ def _progress(drive: Mapping[str, object], voice: Voice) -> dict[str, object]:
         "raised": _money_text(raised, voice),
         "goal": _money_text(goal, voice),
         "gifts": voice.say("donate", "gifts", gifts) if isinstance(gifts, int) else "",
-        "percent": min(percent, 100) if isinstance(percent, int | float) else 0,
+        "percent": max(0, min(percent, 100)) if isinstance(percent, int | float) else 0,
     }
 
 

@@ -328,6 +328,17 @@ async def test_a_log_that_began_anew_is_not_a_gap(stage: Stage, profile: Browser
     await until(lambda: told(page, ["First of the new log"]))
 
 
+async def test_another_drive_of_the_same_slug_begins_anew(stage: Stage, profile: BrowserContext) -> None:
+    page = await profile.new_page()
+    await collect_cards(page)
+    await page.goto(f"{stage.base}/overlay/winter?lang=en")
+    await until(lambda: stage.listeners)
+    stage.push("totals", the_totals(drive="drv_other", sequence=1, raised=usd("10.00")))
+    await raised(page, "10.00")
+    stage.push("donation", a_gift(2 - SEQUENCE, name="First of the new drive"))
+    await until(lambda: told(page, ["First of the new drive"]))
+
+
 async def test_a_source_that_comes_back_shows_new_gifts_first_and_the_missed_as_a_number(
     stage: Stage, profile: BrowserContext
 ) -> None:
@@ -458,8 +469,43 @@ async def test_the_bar_never_shows_a_goal_reached_before_it_is(
     assert uncovered == pytest.approx(1 - max(0.0, min(1.0, float(value) / 10_000)), abs=1e-3)
 
 
+@pytest.mark.parametrize(("value", "filled"), [("9996.00", 99.96), ("10000.00", 100), ("-10.00", 0)])
+async def test_the_donate_page_never_shows_a_goal_reached_before_it_is(
+    stage: Stage, profile: BrowserContext, value: str, filled: float
+) -> None:
+    percent = round(float(value) / 100)
+    stage.totals = the_totals(raised=usd(value), goal=usd("10000.00"), percent=percent)
+    page = await profile.new_page()
+    await page.goto(f"{stage.base}/donate/winter?lang=en")
+    await until(lambda: stage.totals_asked)
+    await expect(page.locator("#progress")).to_have_js_property("value", filled)
+
+
 async def raised(page: Page, value: str) -> None:
     await expect(page.locator(".raised")).to_have_attribute("data-value", value)
+
+
+@pytest.mark.parametrize("lang", ["ar", "en"])
+@pytest.mark.parametrize(("width", "height"), [(320, 640), (1920, 1080), (1080, 1920)])
+async def test_no_part_of_an_overlay_leaves_its_source(
+    stage: Stage, profile: BrowserContext, lang: str, width: int, height: int
+) -> None:
+    gift = a_gift(1, name="N" * 40, message="M" * 120)
+    leader = {"rank": 1, "creator": "crt_1", "slug": "x", "name": "L" * 80, "raised": usd("9999999.99")}
+    stage.totals = the_totals(title="W" * 120, raised=usd("99999999.99"), leaders=[leader], recent=[gift])
+    page = await profile.new_page()
+    await page.set_viewport_size({"width": width, "height": height})
+    await page.goto(f"{stage.base}/overlay/winter?lang={lang}")
+    await raised(page, "99999999.99")
+    await until(lambda: stage.listeners)
+    stage.push("donation", gift)
+    await expect(page.locator(".card")).to_be_visible()
+    for part in (".leaders", ".card", ".bar", ".figures > *", ".bar footer > *", ".goal", ".ticker"):
+        for place in await page.locator(part).all():
+            box = await place.bounding_box()
+            assert box is not None
+            assert box["x"] >= 0, part
+            assert box["x"] + box["width"] <= width, part
 
 
 # --- every page ---

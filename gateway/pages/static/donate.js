@@ -1,7 +1,7 @@
 // The hosted form: read it, say plainly what is wrong, make the pledge once, go on to payment.
 
 import { readAmount } from "./amount.js";
-import { Figures, isMoney, localised } from "./money.js";
+import { Figures, isMoney, localised, share, toMinor } from "./money.js";
 import { Memory, checkoutUrl, makePledge, readPledge, sleep, watchPledge } from "./pledge.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
@@ -235,7 +235,7 @@ async function showTotals() {
   $("raised").textContent = figures.money(totals.raised);
   $("of-goal").textContent = isMoney(totals.goal) ? figures.say(words.of_goal, { goal: figures.money(totals.goal) }) : "";
   $("gifts").textContent = figures.say(words.gifts, {}, totals.donations ?? 0);
-  $("progress").value = Math.min(totals.percent ?? 0, 100);
+  $("progress").value = isMoney(totals.goal) ? share(toMinor(totals.raised.value), toMinor(totals.goal.value)) * 100 : 0;
   document.querySelector("h1").textContent = localised(totals.title, page.lang) || page.slug;
 }
 

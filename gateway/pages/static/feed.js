@@ -7,7 +7,7 @@
 //   gift     `text` (a donation frame, or null for a log row that is not announced)
 //   unknown  there is no such drive
 //
-// and a position in the drive's log: every gift of `epoch` with a sequence in (`after`, `upto`] is in the
+// and a position in the log of `drive` (an id): every gift of `epoch` with a sequence in (`after`, `upto`] is in the
 // message. A reader that is not at `after` has missed the rows between (gift_log.js reads them). `confirmed`
 // is when the server last answered, `sent` when the message was sent, both by this machine's clock.
 
@@ -20,9 +20,12 @@ const DRAIN_SPREAD_MS = 1_500;
 
 const spread = (ms) => ms * (0.5 + Math.random());
 
-/** Another gateway may be a moment behind: figures never step back within an epoch. */
+/**
+ * Another gateway may be a moment behind: figures never step back within an epoch. Another drive of the same
+ * slug is another installation, begun anew.
+ */
 export function isNewer(next, held) {
-  if (!held || next.epoch > held.epoch) return true;
+  if (!held || next.drive !== held.drive || next.epoch > held.epoch) return true;
   if (next.epoch < held.epoch) return false;
   return next.sequence > held.sequence || (next.sequence === held.sequence && next.as_of >= held.as_of);
 }
@@ -47,6 +50,7 @@ export class Feed {
   #timer = 0;
   #totals = null;
   #text = null;
+  #drive = "";
   #epoch = 0;
   #upto = null; // the log is told up to here; null before the first totals
   #gapped = false;
@@ -146,8 +150,9 @@ export class Feed {
       this.#totals = next;
       this.#text = text;
     }
-    if (next.epoch > this.#epoch) {
-      this.#epoch = next.epoch; // the log began anew: its sequences say nothing about the old ones
+    if (next.drive !== this.#drive || next.epoch > this.#epoch) {
+      this.#drive = next.drive; // the log began anew: its sequences say nothing about the old ones
+      this.#epoch = next.epoch;
       this.#upto = next.sequence;
     } else if (next.epoch === this.#epoch && (this.#gapped || !this.#streaming)) {
       this.#upto = Math.max(this.#upto, next.sequence);
@@ -167,7 +172,7 @@ export class Feed {
   }
 
   #message(kind, text, after) {
-    const position = { epoch: this.#epoch, after, upto: this.#upto };
+    const position = { drive: this.#drive, epoch: this.#epoch, after, upto: this.#upto };
     const health = { streaming: this.#streaming, confirmed: this.#confirmed, sent: Date.now() };
     return { kind, text, ...position, ...health };
   }

@@ -49,10 +49,10 @@ export class GiftLog {
   }
 
   /** Takes note of what a message covers; true where its gift is new. */
-  follow({ epoch, after, upto }) {
+  follow({ drive, epoch, after, upto }) {
     if (!Number.isInteger(upto)) return false;
-    if (!this.#position || epoch > this.#position.epoch) {
-      this.#position = { epoch, sequence: after };
+    if (drive !== this.#position?.drive || epoch > this.#position.epoch) {
+      this.#position = { drive, epoch, sequence: after };
       this.#holes = [];
     }
     const { sequence } = this.#position;
