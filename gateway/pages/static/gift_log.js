@@ -16,9 +16,9 @@ const BACKOFF_MS = [500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** What was written for this page, or null: nothing, too old, or not readable. */
-function recall(store, key) {
+function recall(key) {
   try {
-    const kept = parse(store().getItem(key));
+    const kept = parse(localStorage.getItem(key));
     return kept && Date.now() - kept.at < REMEMBERED_MS ? kept : null;
   } catch {
     return null; // a frame of another site may have no storage
@@ -28,7 +28,6 @@ function recall(store, key) {
 export class GiftLog {
   #base;
   #key;
-  #store;
   #position = null;
   #holes = [];
   #filling = false;
@@ -36,12 +35,11 @@ export class GiftLog {
   counting = false;
 
   /** `told(rows, over)`: counted gifts of a hole; `over` is true where there were more than could be read. */
-  constructor(drive, key, told, store = () => localStorage) {
+  constructor(drive, key, told) {
     this.#base = `/v1/drives/${encodeURIComponent(drive)}/events`;
     this.#key = key;
-    this.#store = store;
     this.told = told;
-    const kept = recall(store, key);
+    const kept = recall(key);
     this.#position = kept?.position ?? null;
     this.#holes = kept?.holes ?? [];
     /** Gifts that the page before this one knew of and did not show. */
@@ -68,7 +66,7 @@ export class GiftLog {
     if (!this.#position) return;
     const kept = { at: Date.now(), position: this.#position, holes: this.#holes, unshown };
     try {
-      this.#store().setItem(this.#key, JSON.stringify(kept));
+      localStorage.setItem(this.#key, JSON.stringify(kept));
     } catch {
       // Without storage a reload begins anew.
     }
@@ -80,10 +78,9 @@ export class GiftLog {
     let tries = 0;
     while (this.#holes.length) {
       const whole = await this.#readInto(this.#holes[0], tries);
+      this.counting = whole; // a number that cannot be completed now is shown as it is
       tries = whole ? 0 : tries + 1;
-      if (whole) continue;
-      this.counting = false;
-      await pause(BACKOFF_MS[Math.min(tries, BACKOFF_MS.length) - 1]);
+      if (!whole) await pause(BACKOFF_MS[Math.min(tries, BACKOFF_MS.length) - 1]);
     }
     this.#filling = this.counting = false;
     this.told([], false);
