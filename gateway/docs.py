@@ -10,7 +10,7 @@ from typing import Final
 import fastapi_offline
 
 from gateway.asgi import Answer, Header, Request
-from gateway.router import Handler, Route
+from gateway.router import Handler, Route, page_routes
 
 _SWAGGER: Final = Path(fastapi_offline.__file__).parent / "static"
 _OWN: Final = Path(__file__).parent / "docs_static"
@@ -51,7 +51,7 @@ def docs_routes(openapi: Callable[[], Awaitable[bytes]]) -> list[Route]:
                       await openapi())  # fmt: skip
 
     return [
-        Route("GET", "/docs", _page),
+        *page_routes("/docs", _page),
         Route("GET", "/openapi.json", describe),
         *(Route("GET", f"/docs/{name}", _file(name)) for name in _FILES),
     ]

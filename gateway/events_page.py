@@ -24,7 +24,8 @@ import backbone.contracts.payments
 import backbone.contracts.pledges
 from backbone.contracts import Event, wire_names
 from gateway.asgi import Answer, Header, Request, matches
-from gateway.router import Route
+from gateway.pages import asset_url
+from gateway.router import Route, page_routes
 
 _STATIC: Final = Path(__file__).parent / "events_static"
 _EXAMPLES: Final = Path(__file__).parent / "event_examples.json"
@@ -70,7 +71,7 @@ def events_routes() -> list[Route]:
         Route("GET", f"/events/{name}.json", _serve_schema) for _, events in catalogue() for name in events
     )
     return [
-        Route("GET", "/events", _serve_page),
+        *page_routes("/events", _serve_page),
         Route("GET", "/events/style.css", _serve_style),
         *schemas,
     ]
@@ -93,6 +94,7 @@ def page() -> bytes:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["prose"] = _prose
+    environment.globals["asset"] = asset_url
     examples = json.loads(_EXAMPLES.read_text(encoding="utf-8"))
     speakers = [
         (speaker, _about_speaker(speaker), [_view(kind, examples[name]) for name, kind in said.items()])

@@ -31,6 +31,16 @@ class Route:
     cors: Cors = "none"
 
 
+def page_routes(pattern: str, handler: Handler) -> list[Route]:
+    """A page for people, and the redirect from its address with a slash at the end."""
+    return [Route("GET", pattern, handler), Route("GET", f"{pattern}/", _without_slash)]
+
+
+async def _without_slash(request: Request) -> Answer:
+    query = f"?{request.query}" if request.query else ""
+    return Answer(308, [(b"location", f"{request.path.rstrip('/')}{query}".encode("ascii"))])
+
+
 class _Node:
     __slots__ = ("children", "named", "rest", "routes")
 
@@ -49,7 +59,7 @@ class Router:
         self.routes = list(routes)
         for route in self.routes:
             node = self._root
-            for part in route.pattern.strip("/").split("/"):
+            for part in route.pattern[1:].split("/"):
                 if part == "{…}":
                     node.rest = True
                 elif part.startswith("{"):

@@ -18,7 +18,7 @@ from gateway.asgi import Answer, AsgiReply, Request, json_answer
 from gateway.keys import Bearer
 from gateway.limits import Lane
 from gateway.proxy import Limits
-from gateway.router import Handler, Route
+from gateway.router import Handler, Route, page_routes
 
 CACHE_S: Final = 2.0
 MOST_CACHED: Final = 1000
@@ -79,11 +79,12 @@ class Site:
         """The pages and what they load."""
         return [
             Route("GET", "/", _to_docs),
-            Route("GET", "/overlay/{drive}", self._page(self._overlay)),
-            Route("GET", "/donate/{drive}", self._page(self._donate)),
-            Route("GET", "/donate/{drive}/thanks", self._page(self._thanks)),
+            *page_routes("/overlay/{drive}", self._page(self._overlay)),
+            *page_routes("/donate/{drive}", self._page(self._donate)),
+            *page_routes("/donate/{drive}/thanks", self._page(self._thanks)),
             Route("GET", "/donate/{drive}/creators", self._search),
             Route("GET", "/assets/{…}", _assets),
+            Route("GET", "/favicon.ico", _to_icon),
         ]
 
     def _page(self, render: Callable[[Request, Drive], Awaitable[Answer]]) -> Handler:
@@ -201,6 +202,11 @@ def _query(request: Request) -> Mapping[str, str]:
 
 async def _assets(request: Request) -> AsgiReply:
     return AsgiReply(pages.assets_app)
+
+
+async def _to_icon(request: Request) -> Answer:
+    # What browsers ask for where a page names no icon: plain JSON, for example.
+    return Answer(307, [(b"location", pages.asset_url("mark.svg").encode())])
 
 
 async def _to_docs(request: Request) -> Answer:

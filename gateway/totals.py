@@ -90,7 +90,8 @@ class LiveReads:
         self._limits.spend(self._public, request.address)
         if self.draining or self._hub.clients >= self._clients:
             raise Overloaded("No more streams here at the moment.", retry_after_s=2)
-        last = request.headers.get("last-event-id")
+        # EventSource cannot set a header on a connection that it did not lose itself.
+        last = request.headers.get("last-event-id") or dict(parse_qsl(request.query)).get("last_event_id")
         return LiveStream(self._hub, view, self._leaderboard, self._public.signed, last)
 
 

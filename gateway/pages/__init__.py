@@ -4,7 +4,7 @@ Pure functions from a drive's data to HTML, and the scripts and styles they load
 finds the drive, sends `page_headers(kind)` with the bytes, and serves `/assets/` from `assets_app`.
 """
 
-from gateway.pages.assets import assets_app, static
+from gateway.pages.assets import asset_url, assets_app, static
 from gateway.pages.form_token import FORM_TOKEN_LIFE, check_form_token, mint_form_token
 from gateway.pages.headers import page_headers
 from gateway.pages.render import (
@@ -19,6 +19,7 @@ from gateway.pages.render import (
 __all__ = [
     "FORM_TOKEN_LIFE",
     "Creators",
+    "asset_url",
     "assets_app",
     "check_form_token",
     "donate_page",

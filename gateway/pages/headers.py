@@ -1,8 +1,11 @@
 """The headers each kind of page leaves with.
 
-No inline script or style anywhere: what a donor or a drive's owner wrote can at worst be read. Trusted
-Types make the browser refuse any string that reaches an HTML sink, so "text only" is not a promise of
-the scripts alone. Source: CSP Level 3 and Trusted Types, W3C.
+No inline script anywhere, and no inline style but on overlays: what a donor or a drive's owner wrote can at
+worst be read. Trusted Types make the browser refuse any string that reaches an HTML sink, so "text only" is
+not a promise of the scripts alone. Source: CSP Level 3 and Trusted Types, W3C.
+
+An overlay allows inline style, because OBS writes its Custom CSS into a style element of the page
+(obs-browser, browser-client.cpp, OnLoadEnd), and the one Trusted Types policy of trusted.js.
 """
 
 from typing import Final, Literal
@@ -10,18 +13,19 @@ from typing import Final, Literal
 PageKind = Literal["overlay", "donate", "thanks", "problem"]
 Headers = list[tuple[bytes, bytes]]
 
-_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'self'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'; frame-ancestors "
-)
+_STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors 'none'"
 # Streaming tools frame overlays, and an overlay has nothing to click; the form must never be framed.
-_FRAMED_BY: Final[dict[PageKind, str]] = {
-    "overlay": "*",
-    "donate": "'none'",
-    "thanks": "'none'",
-    "problem": "'none'",
-}
+_OVERLAY: Final = "style-src 'self' 'unsafe-inline'; trusted-types default; frame-ancestors *"
+
+
+def _policy(kind: PageKind) -> bytes:
+    own = _OVERLAY if kind == "overlay" else _STRICT
+    return (
+        "default-src 'none'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
+        f"base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'; {own}"
+    ).encode("ascii")
+
+
 # The form carries a token and the thanks page a pledge: neither belongs in any cache.
 _CACHED: Final[dict[PageKind, bytes]] = {
     "overlay": b"no-cache",
@@ -35,7 +39,7 @@ def page_headers(kind: PageKind) -> Headers:
     """All headers of an HTML page of this kind, except Content-Length."""
     return [
         (b"content-type", b"text/html; charset=utf-8"),
-        (b"content-security-policy", (_POLICY + _FRAMED_BY[kind]).encode("ascii")),
+        (b"content-security-policy", _policy(kind)),
         (b"cache-control", _CACHED[kind]),
         (b"x-content-type-options", b"nosniff"),
         # Same-origin: a thanks address may carry a pledge's token, which Stripe has no use for.

@@ -28,6 +28,8 @@ _OVERLAY_EN: Final[Words] = {
     "gifts": {"zero": "No gifts yet", "one": "{n} gift", "other": "{n} gifts"},
     "a_minute": {"one": "{n} a minute", "other": "{n} a minute"},
     "more_gifts": {"one": "and {n} more gift", "other": "and {n} more gifts"},
+    "missed_gifts": {"one": "+{n} gift while away", "other": "+{n} gifts while away"},
+    "missed_gifts_over": {"one": "Over {n} gift while away", "other": "Over {n} gifts while away"},
 }
 
 _OVERLAY_AR: Final[Words] = {
@@ -60,6 +62,20 @@ _OVERLAY_AR: Final[Words] = {
         "few": "و{n} تبرعات أخرى",
         "many": "و{n} تبرعًا آخر",
         "other": "و{n} تبرع آخر",
+    },
+    "missed_gifts": {
+        "one": "تبرع واحد أثناء الغياب",
+        "two": "تبرعان أثناء الغياب",
+        "few": "{n} تبرعات أثناء الغياب",
+        "many": "{n} تبرعًا أثناء الغياب",
+        "other": "{n} تبرع أثناء الغياب",
+    },
+    "missed_gifts_over": {
+        "one": "أكثر من تبرع أثناء الغياب",
+        "two": "أكثر من تبرعين أثناء الغياب",
+        "few": "أكثر من {n} تبرعات أثناء الغياب",
+        "many": "أكثر من {n} تبرعًا أثناء الغياب",
+        "other": "أكثر من {n} تبرع أثناء الغياب",
     },
 }
 

@@ -31,11 +31,15 @@ def usd(value: str) -> dict[str, str]:
     return {"currency": "USD", "value": value}
 
 
+SEQUENCE = 97500
+
+
 def a_gift(n: int, **changes: object) -> dict[str, Any]:
-    """A `donation` frame: the log's row with the fields of `recent`."""
+    """The `donation` frame of the n-th gift after `the_totals()`: the row with the fields of `recent`."""
     gift: dict[str, Any] = {
         "id": f"don_{n}",
-        "sequence": n,
+        "payment": f"pay_{n}",
+        "sequence": SEQUENCE + n,
         "type": "donation.counted",
         "name": f"Donor {n}",
         "message": "",
@@ -62,7 +66,7 @@ def the_totals(**changes: object) -> dict[str, Any]:
         "recent": [],
         "milestones": [],
         "epoch": 1,
-        "sequence": 97500,
+        "sequence": SEQUENCE,
         "as_of": "2026-01-07T12:00:00Z",
         "state": "live",
         "lag_ms": 84,
@@ -86,13 +90,17 @@ class Stage:
     pledge_views: deque[Answer] = field(default_factory=deque)
     pledges_asked: list[dict[str, Any]] = field(default_factory=list)
     totals_asked: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """The drive's log, as `/events` tells it."""
     streams_opened: int = 0
+    streams_from: list[str] = field(default_factory=list)
     listeners: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
     base: str = ""
 
-    def push(self, event: str, data: object) -> None:
+    def push(self, event: str, data: Any) -> None:
+        identifier = data["sequence"] if event in ("donation", "milestone") else None
         for listener in self.listeners:
-            listener.put_nowait(frame(event, data))
+            listener.put_nowait(frame(event, data, identifier))
 
     def end_streams(self) -> None:
         for listener in self.listeners:
@@ -106,7 +114,11 @@ class Stage:
         if path.startswith("/assets/"):
             await assets_app(scope, receive, send)
         elif path.endswith("/live"):
-            await self._stream(send)
+            await self._stream(query, send)
+        elif path.endswith("/events"):
+            after, limit = int(query["after"]), int(query["limit"])
+            rows = [row for row in self.rows if row["sequence"] > after][:limit]
+            await _json(send, 200, {}, {"data": rows, "next": None})
         elif path.startswith("/v1/"):
             await self._api(path, scope, receive, send)
         else:
@@ -160,8 +172,9 @@ class Stage:
         else:
             await _json(send, 200, {"etag": etag}, self.totals)
 
-    async def _stream(self, send: Send) -> None:
+    async def _stream(self, query: dict[str, str], send: Send) -> None:
         self.streams_opened += 1
+        self.streams_from.append(query.get("last_event_id", ""))
         if self.stream_status != 200:
             await _json(send, self.stream_status, {}, {"type": "/problems/x"})
             return
@@ -176,8 +189,9 @@ class Stage:
         await send({"type": "http.response.body", "body": b""})
 
 
-def frame(event: str, data: object) -> bytes:
-    return f"event: {event}\ndata: {json.dumps(data)}\n\n".encode()
+def frame(event: str, data: object, identifier: int | None = None) -> bytes:
+    head = "" if identifier is None else f"id: {identifier}\n"
+    return f"event: {event}\n{head}data: {json.dumps(data)}\n\n".encode()
 
 
 async def _json(send: Send, status: int, headers: dict[str, str], body: object) -> None:

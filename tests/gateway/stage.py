@@ -172,6 +172,7 @@ class Stage:
         raised: str = "25.00",
         *,
         drive_id: str = DRIVE,
+        slug: str = "winter",
         revision: int = 0,
         epoch: int = 1,
     ) -> None:
@@ -179,7 +180,7 @@ class Stage:
         zero = {"currency": "USD", "value": raised}
         totals = {
             "drive": drive_id,
-            "slug": "winter",
+            "slug": slug,
             "title": {"en": "Winter"},
             "currency": "USD",
             "raised": zero,
@@ -195,7 +196,7 @@ class Stage:
         }
         event = SnapshotTaken(
             drive_id=drive_id,
-            slug="winter",
+            slug=slug,
             epoch=epoch,
             sequence=sequence,
             revision=revision,

@@ -13,6 +13,7 @@ import pytest
 
 from backbone.contracts import DriveChanged, wire_names
 from gateway.events_page import catalogue, page
+from gateway.pages import asset_url
 from tests.gateway.stage import Stage
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ async def test_each_event_shows_its_name_topic_key_fields_example_and_schema(sta
 async def test_the_page_loads_nothing_from_elsewhere_and_is_cached_by_its_etag(stage: Stage) -> None:
     text = page().decode()
     assert set(re.findall(r'(?:src|href)="([^"#][^"]*)"', text)) == {
-        "/docs", "/events/style.css", *(f"/events/{name}.json" for name in OURS)
+        "/docs", asset_url("mark.svg"), "/events/style.css", *(f"/events/{name}.json" for name in OURS)
     }  # fmt: skip
     for path in ("/events", "/events/style.css"):
         _, headers, _ = await fetch(stage, path)

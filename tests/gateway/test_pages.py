@@ -389,14 +389,18 @@ def test_a_form_token_cannot_be_stretched_or_guessed() -> None:
 # --- headers and assets ---
 
 
-def test_only_an_overlay_may_be_framed_and_no_page_runs_inline_script() -> None:
-    def policy(kind: Any) -> str:
-        return dict(page_headers(kind))[b"content-security-policy"].decode()
+def test_only_an_overlay_may_be_framed_and_restyled_and_no_page_runs_inline_script() -> None:
+    def policy(kind: Any) -> dict[str, str]:
+        text = dict(page_headers(kind))[b"content-security-policy"].decode()
+        return dict(one.strip().partition(" ")[::2] for one in text.split(";"))
 
-    assert policy("overlay").endswith("frame-ancestors *")
-    assert all(policy(kind).endswith("frame-ancestors 'none'") for kind in ("donate", "thanks", "problem"))
-    assert "script-src 'self';" in policy("donate")
-    assert "unsafe" not in policy("donate")
+    overlay = policy("overlay")
+    for kind in ("donate", "thanks", "problem"):
+        strict = policy(kind)
+        assert strict["frame-ancestors"] == strict["trusted-types"] == "'none'"
+        assert strict["style-src"] == strict["script-src"] == "'self'"
+        looser = {"frame-ancestors": "*", "trusted-types": "default", "style-src": "'self' 'unsafe-inline'"}
+        assert overlay == {**strict, **looser}
 
 
 def test_pages_that_carry_a_token_are_never_stored() -> None:
@@ -409,8 +413,8 @@ def test_every_module_a_script_imports_is_served() -> None:
     for name in scripts:
         found = static(asset_url(name))
         assert found is not None
-        for imported in re.findall(r'from "\./([^"]+)"', found[0].decode()):
-            assert static(asset_url(imported)) is not None
+        scripts += set(re.findall(r'(?:from|import|URL\() ?"\./([^"]+)"', found[0].decode())) - set(scripts)
+    assert {"hub_worker.js", "trusted.js", "feed.js"} < set(scripts)
     with pytest.raises(KeyError):
         asset_url("nothing.js")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from backbone.caller import HOSTED_FORM
 from backbone.clock import FrozenClock
@@ -36,6 +37,34 @@ async def test_pages_are_html_under_a_strict_policy(stage: Stage, path: str) -> 
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "Winter" in html
     assert headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/overlay/winter", "/donate/winter", "/donate/winter/thanks", "/docs", "/events"]
+)
+@pytest.mark.parametrize("query", ["", "?lang=ar&creator=%D9%86&x=//a/"])
+async def test_an_address_with_a_slash_at_the_end_leads_to_the_page(
+    stage: Stage, path: str, query: str
+) -> None:
+    address = URL(f"{stage.url}{path}/{query}", encoded=True)
+    async with stage.session.get(address, allow_redirects=False) as reply:
+        assert (reply.status, reply.headers["Location"]) == (308, path + query)
+    async with stage.session.head(address, allow_redirects=True) as reply:
+        assert reply.status == 200
+    assert (await page(stage, f"{path}//"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/drives/winter/totals/", "/livez/", "/overlay/", "//evil.example/overlay/winter/"]
+)
+async def test_only_pages_have_an_address_with_a_slash_at_the_end(stage: Stage, path: str) -> None:
+    async with stage.session.get(URL(stage.url + path, encoded=True), allow_redirects=False) as reply:
+        assert reply.status == 404
+
+
+async def test_browsers_find_an_icon_where_a_page_names_none(stage: Stage) -> None:
+    async with stage.session.get("/favicon.ico") as reply:
+        assert (reply.status, reply.content_type) == (200, "image/svg+xml")
 
 
 async def test_pages_load_nothing_but_assets_that_are_there(stage: Stage) -> None:

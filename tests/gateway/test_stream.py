@@ -54,8 +54,8 @@ class Reading:
 
 
 @asynccontextmanager
-async def watching(stage: Stage, **headers: str) -> AsyncIterator[Reading]:
-    async with stage.session.get(LIVE, headers=headers) as reply:
+async def watching(stage: Stage, query: str = "", **headers: str) -> AsyncIterator[Reading]:
+    async with stage.session.get(LIVE + query, headers=headers) as reply:
         assert reply.status == 200
         yield Reading(reply)
 
@@ -186,6 +186,17 @@ async def test_a_client_that_missed_nothing_gets_nothing_again(stage: Stage) -> 
         await live.next()
         await stage.log(2)
         assert (await live.next())[:2] == ("donation", "2")
+
+
+@pytest.mark.parametrize(("header", "begins"), [({}, "2"), ({"Last-Event-ID": "3"}, "4")])
+async def test_the_last_event_may_be_told_in_the_address_and_the_header_goes_before(
+    stage: Stage, header: dict[str, str], begins: str
+) -> None:
+    serve_log(stage, [log_row(n) for n in range(1, 6)])
+    await stage.snapshot(5)
+    await until(lambda: hub_of(stage).known(DRIVE).tail == 5)  # type: ignore[union-attr]
+    async with watching(stage, "?last_event_id=1", **header) as live:
+        assert (await live.until("donation"))[0] == begins
 
 
 @pytest.mark.parametrize("why", ["too many", "leaderboard away", "of before a restore"])

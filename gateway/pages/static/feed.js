@@ -1,9 +1,18 @@
 // A drive's live figures: the event stream while it works, polled totals while it does not.
 //
-// Everything it hands on is raw text, so that a burst costs a push a frame and nothing more. `proven` is
-// when the drive's figures were last confirmed: by a frame, or by a poll that answered (304 included).
+// A feed runs in the hub (hub.js), or in a page that has no hub. It hands on raw text, so that a burst
+// costs a message a frame. Each message has `kind`:
+//
+//   figures  `text` (the totals, or null where they are unchanged)
+//   gift     `text` (a donation frame, or null for a log row that is not announced)
+//   unknown  there is no such drive
+//
+// and a position in the log of `drive` (an id): every gift of `epoch` with a sequence in (`after`, `upto`] is in the
+// message. A reader that is not at `after` has missed the rows between (gift_log.js reads them). `confirmed`
+// is when the server last answered, `sent` when the message was sent, both by this machine's clock.
 
-const STREAM_QUIET_MS = 12_000; // a silent stream is asked after by a poll: a dead line sends no error
+const STREAM_QUIET_MS = 12_000; // totals come each 5 s; a dead connection, or a proxy that buffers, says nothing
+const FIRST_FRAME_MS = 8_000; // a stream that says nothing for this long is given up, and tried again later
 const POLL_MS = 2_500;
 const POLL_TIMEOUT_MS = 8_000;
 const BACKOFF_MS = [500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
@@ -11,95 +20,183 @@ const DRAIN_SPREAD_MS = 1_500;
 
 const spread = (ms) => ms * (0.5 + Math.random());
 
+/**
+ * Another gateway may be a moment behind: figures never step back within an epoch. Another drive of the same
+ * slug is another installation, begun anew.
+ */
+export function isNewer(next, held) {
+  if (!held || next.drive !== held.drive || next.epoch > held.epoch) return true;
+  if (next.epoch < held.epoch) return false;
+  return next.sequence > held.sequence || (next.sequence === held.sequence && next.as_of >= held.as_of);
+}
+
+export function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null; // a cut frame must not stop the rest
+  }
+}
+
 export class Feed {
   #source = null;
+  #streaming = false;
   #failures = 0;
+  #unknown = false;
+  #stopped = false;
   #etag = "";
-  #polling = false;
-  #heard = 0;
-  #connectTimer = 0;
+  #heard = 0; // the last frame of the stream
+  #confirmed = 0;
+  #timer = 0;
+  #totals = null;
+  #text = null;
+  #drive = "";
+  #epoch = 0;
+  #upto = null; // the log is told up to here; null before the first totals
+  #gapped = false;
 
-  /** `hear(kind, text)` gets "totals" and "donation" frames, and "unknown" when there is no such drive. */
-  constructor(drive, hear) {
+  /** `tell(message)`; `slots.free` is how many more streams may be opened. Without slots it only polls. */
+  constructor(drive, tell, slots = { free: 0 }) {
     this.base = `/v1/drives/${encodeURIComponent(drive)}`;
-    this.hear = hear;
-    this.proven = 0;
-    this.streaming = false;
+    this.tell = tell;
+    this.slots = slots;
   }
 
   start() {
-    this.#connect();
-    setInterval(() => this.#askAfterSilence(), STREAM_QUIET_MS / 4);
+    this.#run();
+    return this;
   }
 
+  stop() {
+    this.#stopped = true;
+    this.#close();
+  }
+
+  /** The message for a reader that has just come. */
+  state() {
+    return this.#message("figures", this.#text, this.#upto);
+  }
+
+  async #run() {
+    while (!this.#stopped) {
+      await this.#look();
+      await new Promise((done) => setTimeout(done, spread(POLL_MS)));
+    }
+  }
+
+  async #look() {
+    if (this.#streaming && performance.now() - this.#heard < STREAM_QUIET_MS) return;
+    if (this.#streaming) this.#lose();
+    await this.#poll();
+    if (!this.#source && !this.#timer && !this.#unknown) this.#connect();
+  }
+
+  // --- the stream ---
+
   #connect() {
-    clearTimeout(this.#connectTimer);
-    this.#source?.close();
-    const source = (this.#source = new EventSource(`${this.base}/live`));
-    const take = (kind) => (event) => {
-      this.#confirm();
-      this.streaming = true;
-      this.#failures = 0;
-      this.hear(kind, event.data);
-    };
-    source.addEventListener("totals", take("totals"));
-    source.addEventListener("donation", take("donation"));
-    source.addEventListener("milestone", () => this.#confirm());
-    source.addEventListener("gap", () => this.#poll());
-    source.addEventListener("drain", () => this.#leave(Math.random() * DRAIN_SPREAD_MS));
+    this.#timer = 0;
+    if (this.#stopped || this.slots.free < 1 || typeof EventSource !== "function") return;
+    this.slots.free -= 1;
+    const from = this.#upto === null ? "" : `?last_event_id=${this.#upto}`;
+    const source = (this.#source = new EventSource(`${this.base}/live${from}`));
+    this.#timer = setTimeout(() => this.#lose(), FIRST_FRAME_MS);
+    const on = (kind, take) => source.addEventListener(kind, (event) => this.#framed() && take(event));
+    on("totals", (event) => this.#takeTotals(event.data));
+    on("donation", (event) => this.#takeRow(Number(event.lastEventId), event.data));
+    on("milestone", (event) => this.#takeRow(Number(event.lastEventId), null));
+    on("gap", () => (this.#gapped = true));
+    on("drain", () => this.#leave(Math.random() * DRAIN_SPREAD_MS)); // not all clients at once
     source.onerror = () => this.#lose();
   }
 
-  /** The server is going away on purpose: others must not all return in the same moment. */
-  #leave(delay) {
-    this.streaming = false;
-    this.#source?.close();
-    clearTimeout(this.#connectTimer);
-    this.#connectTimer = setTimeout(() => this.#connect(), delay);
+  #framed() {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    this.#streaming = true;
+    this.#failures = 0;
+    this.#heard = performance.now();
+    this.#confirmed = Date.now();
+    return true;
   }
 
   #lose() {
     const step = Math.min(this.#failures, BACKOFF_MS.length - 1);
     this.#failures += 1;
     this.#leave(spread(BACKOFF_MS[step]));
-    this.#pollUntilStreaming();
   }
 
-  async #pollUntilStreaming() {
-    if (this.#polling) return;
-    this.#polling = true;
-    while (!this.streaming) {
-      await this.#poll();
-      await new Promise((done) => setTimeout(done, spread(POLL_MS)));
+  #leave(delay) {
+    this.#close();
+    this.#timer = setTimeout(() => this.#connect(), delay);
+  }
+
+  #close() {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    this.#streaming = false;
+    if (!this.#source) return;
+    this.#source.close();
+    this.#source = null;
+    this.slots.free += 1;
+  }
+
+  // --- what comes in ---
+
+  /** Totals move the position only where no stream tells the rows one by one. */
+  #takeTotals(text) {
+    const next = parse(text);
+    if (!next || !Number.isInteger(next.epoch) || !Number.isInteger(next.sequence)) return;
+    if (isNewer(next, this.#totals)) {
+      this.#totals = next;
+      this.#text = text;
     }
-    this.#polling = false;
+    if (next.drive !== this.#drive || next.epoch > this.#epoch) {
+      this.#drive = next.drive; // the log began anew: its sequences say nothing about the old ones
+      this.#epoch = next.epoch;
+      this.#upto = next.sequence;
+    } else if (next.epoch === this.#epoch && (this.#gapped || !this.#streaming)) {
+      this.#upto = Math.max(this.#upto, next.sequence);
+    }
+    this.#gapped = false;
+    this.#unknown = false;
+    this.tell(this.#message("figures", text, this.#upto));
   }
 
-  /** One conditional read of the totals; true when it answered. */
+  /** Rows come in order and without holes, except where a `gap` came before. */
+  #takeRow(sequence, text) {
+    if (!Number.isInteger(sequence) || (this.#upto !== null && sequence <= this.#upto)) return;
+    const after = this.#gapped || this.#upto === null ? sequence - 1 : this.#upto;
+    this.#gapped = false;
+    this.#upto = sequence;
+    this.tell(this.#message("gift", text, after));
+  }
+
+  #message(kind, text, after) {
+    const position = { drive: this.#drive, epoch: this.#epoch, after, upto: this.#upto };
+    const health = { streaming: this.#streaming, confirmed: this.#confirmed, sent: Date.now() };
+    return { kind, text, ...position, ...health };
+  }
+
+  /** One conditional read of the totals. */
   async #poll() {
     try {
       const headers = this.#etag ? { "If-None-Match": this.#etag } : {};
       const limit = AbortSignal.timeout(POLL_TIMEOUT_MS);
       const reply = await fetch(`${this.base}/totals`, { headers, cache: "no-store", signal: limit });
-      if (reply.status === 200) {
-        const text = await reply.text();
+      const text = reply.status === 200 ? await reply.text() : null;
+      if (this.#stopped) return;
+      if (text !== null || reply.status === 304) this.#confirmed = Date.now();
+      if (text !== null) {
         this.#etag = reply.headers.get("ETag") ?? "";
-        this.hear("totals", text);
-      } else if (reply.status === 404) this.hear("unknown", "");
-      else if (reply.status !== 304) return false;
-      this.#confirm();
-      return true;
+        this.#takeTotals(text);
+      } else if (reply.status === 304) {
+        this.tell(this.#message("figures", null, this.#upto));
+      } else if (reply.status === 404) {
+        this.#unknown = true;
+        this.tell({ kind: "unknown" });
+      }
     } catch {
-      return false;
+      return; // no connection: the readers see that nothing was confirmed, and the next round asks again
     }
-  }
-
-  async #askAfterSilence() {
-    if (!this.streaming || performance.now() - this.#heard < STREAM_QUIET_MS) return;
-    if (!(await this.#poll())) this.#lose();
-  }
-
-  #confirm() {
-    this.#heard = this.proven = performance.now();
   }
 }

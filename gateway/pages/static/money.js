@@ -66,9 +66,10 @@ export class Figures {
     return this.plain.format(n);
   }
 
-  /** The API's percent (110.5 means 110.5 %), with no arithmetic but the point's shift. */
-  percent(percent) {
-    return this.percents.format(percent / 100);
+  /** What part of the goal is raised (both minor units), rounded down: 100 % means reached. Never below 0. */
+  percentOf(raised, goal) {
+    const thousandths = raised > 0n && goal > 0n ? (raised * 1000n) / goal : 0n;
+    return this.percents.format(Number(thousandths) / 1000);
   }
 
   time(iso) {

@@ -1,0 +1,102 @@
+// The total with its bar, and the goal with its milestones. Nothing is shown as reached before it is.
+
+import { decimalsOf, isMoney, localised, share, toMinor, toValue } from "./money.js";
+import { $, calm, element, figures, lang, page, quote, set, words, writeMoney } from "./overlay_page.js";
+
+const ROLL_MS = 900;
+
+/** A number that runs to its new value and stands, at the end, on exactly that. */
+class Roll {
+  constructor(place) {
+    this.place = place;
+    this.shown = null;
+    this.target = null;
+  }
+
+  aim(money) {
+    if (this.target && money.value === this.target.value && money.currency === this.target.currency) return;
+    const first = this.target === null || money.currency !== this.target.currency;
+    this.target = money;
+    this.from = first || calm.matches ? toMinor(money.value) : this.shown;
+    this.began = performance.now();
+  }
+
+  /** Draws one frame; true while there is more to run. */
+  draw(now) {
+    if (!this.target || this.shown === toMinor(this.target.value)) return false;
+    const to = toMinor(this.target.value);
+    const t = Math.max(0, Math.min(1, (now - this.began) / ROLL_MS));
+    const eased = BigInt(Math.round((1 - (1 - t) ** 3) * 1e6));
+    this.shown = t === 1 ? to : this.from + ((to - this.from) * eased) / 1_000_000n;
+    const value = toValue(this.shown, decimalsOf(this.target.value));
+    writeMoney(this.place, { currency: this.target.currency, value });
+    if (this.shown === to) this.place.dataset.value = value;
+    return this.shown !== to;
+  }
+}
+
+const roll = $(".raised") && new Roll($(".raised"));
+
+/** Draws one frame of the running total; true while there is more to run. */
+export const drawTotal = (now) => roll?.draw(now) ?? false;
+
+export function showBar(totals) {
+  set($(".title"), localised(totals.title, lang) || page.drive);
+  roll?.aim(totals.raised);
+  if (!$(".bar")) return;
+  const goal = isMoney(totals.goal) && toMinor(totals.goal.value) > 0n ? totals.goal : null;
+  const raised = toMinor(totals.raised.value);
+  $(".bar").classList.toggle("no-goal", !goal);
+  set($(".percent"), goal ? figures.percentOf(raised, toMinor(goal.value)) : "");
+  set($(".gifts"), figures.say(words.gifts, {}, totals.donations ?? 0));
+  const pace = totals.per_minute?.donations ?? 0;
+  set($(".pace"), pace > 0 ? figures.say(words.a_minute, {}, pace) : "");
+  set($(".of-goal"), goal ? figures.say(words.of_goal, { goal: figures.money(goal) }) : "");
+  if (goal) drawTrack(totals, raised, toMinor(goal.value));
+}
+
+/** Past the goal the track stands for what was raised, and the goal becomes a mark on it. */
+function drawTrack(totals, raised, goal) {
+  const scale = raised > goal ? raised : goal;
+  $(".bar").classList.toggle("reached", raised >= goal);
+  const missing = (1 - share(raised, scale)) * 100;
+  $(".fill").style.transform = `translateX(${lang === "ar" ? missing : -missing}%)`;
+  const marks = (totals.milestones ?? []).filter((m) => isMoney(m.amount)).map((m) => toMinor(m.amount.value));
+  if (raised > goal) marks.push(goal);
+  const places = [...new Set(marks.filter((m) => m > 0n && m < scale))].slice(0, 24);
+  const ticks = $(".ticks");
+  while (ticks.children.length > places.length) ticks.lastChild.remove();
+  places.forEach((mark, i) => {
+    const tick = ticks.children[i] ?? ticks.appendChild(element("i", "tick"));
+    tick.style.insetInlineStart = `${share(mark, scale) * 100}%`;
+    tick.classList.toggle("passed", mark <= raised);
+  });
+}
+
+export function showGoal(totals) {
+  if (!$(".goal") || !isMoney(totals.goal)) return;
+  $(".goal").hidden = false;
+  writeMoney($(".goal-money"), totals.goal, true);
+  const left = toMinor(totals.goal.value) - toMinor(totals.raised.value);
+  const money = { currency: totals.goal.currency, value: toValue(left, decimalsOf(totals.goal.value)) };
+  set($(".to-go"), left > 0n ? figures.say(words.to_go, { money: figures.money(money) }) : words.goal_reached);
+  $(".goal").classList.toggle("reached", left <= 0n);
+  $(".milestones").replaceChildren(...milestonesAround(totals).map((stone) => milestone(stone, totals)));
+}
+
+/** The last milestone reached and the next two: what is there to be proud of, and what is ahead. */
+function milestonesAround(totals) {
+  const raised = toMinor(totals.raised.value);
+  const all = (totals.milestones ?? []).filter((m) => isMoney(m.amount));
+  all.sort((a, b) => (toMinor(a.amount.value) < toMinor(b.amount.value) ? -1 : 1));
+  const next = all.findIndex((m) => toMinor(m.amount.value) > raised);
+  const from = next < 0 ? all.length - 3 : next - 1;
+  return all.slice(Math.max(0, from), Math.max(0, from) + 3);
+}
+
+function milestone(stone, totals) {
+  const reached = toMinor(stone.amount.value) <= toMinor(totals.raised.value);
+  const item = element("li", reached ? "reached" : "");
+  item.append(quote("what", localised(stone.title, lang)), element("span", "money", figures.money(stone.amount)));
+  return item;
+}
