@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -23,6 +22,7 @@ from backbone.bus_sqlite import SqliteBus
 from backbone.peer import InProcessPeer
 from backbone.service import Service, Worker, listen, metrics_app, serve
 from backbone.settings import load, refuse
+from embedded.banner import Running, print_banner
 from embedded.data_dir import DataDir
 from embedded.sandbox import running_sandbox
 from embedded.settings import EmbeddedSettings
@@ -92,10 +92,19 @@ async def run(settings: EmbeddedSettings) -> None:
         [Worker("embedded.prune", whole.bus.keep_pruned)],
         close=whole.bus.close,
     )
-    # Started last, when the door can be asked; `house` closes last, when nobody needs the bus.
-    greeting = Service(
-        "keys", metrics_app, start=partial(_make_demo_key, data, keys, whole.gateway.app, port)
+    running = Running(
+        url=f"http://127.0.0.1:{port}",
+        data=settings.data_dir,
+        sandbox=f"http://127.0.0.1:{settings.sandbox_port}" if stripe else None,
+        livemode=load(PaymentsSettings, **given).livemode,
     )
+
+    async def greet() -> None:
+        await _make_demo_key(data, keys, whole.gateway.app, port)
+        print_banner(running)
+
+    # Started last, when the door can be asked; `house` closes last, when nobody needs the bus.
+    greeting = Service("keys", metrics_app, start=greet)
     async with AsyncExitStack() as stack:
         if stripe:
             url = f"http://127.0.0.1:{port}/webhooks/stripe"
