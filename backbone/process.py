@@ -64,7 +64,7 @@ def run_alone(
     `ready_with_bus`: not ready until Kafka has once been reached. Never for what giving needs.
     """
     process, settings = load(ProcessSettings), load(kind)
-    configure_logs(process.log_level)
+    configure_logs(process.log_level, process.log_format)
     if not process.kafka_bootstrap:
         refuse("ATAA_KAFKA_BOOTSTRAP: must be set (host:port); without Kafka there is python -m embedded")
     if not process.internal_secret.get_secret_value():

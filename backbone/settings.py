@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -46,6 +46,10 @@ HttpUrl = Annotated[str, AfterValidator(_http)]
 """Another service's address, without a slash at its end."""
 
 
+LogFormat = Literal["auto", "console", "json"]
+"""`auto` writes for a person where standard output is a terminal, and JSON lines elsewhere."""
+
+
 class Settings(BaseSettings):
     """What every process of Ataa reads from its environment."""
 
@@ -54,6 +58,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".ataa"), description="Where the embedded run keeps its data.")
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
+    )
+    log_format: LogFormat = Field(
+        "auto", description="console, json, or auto: console on a terminal, JSON lines elsewhere."
     )
     internal_secret: SecretStr = Field(
         SecretStr(""), description="Signs calls between the services; random at each embedded start."

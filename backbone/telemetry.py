@@ -1,15 +1,19 @@
-"""Logs as JSON lines on standard output, metrics for Prometheus, the trace that a request joins."""
+"""Logs on standard output, metrics for Prometheus, the trace that a request joins."""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import secrets
+import sys
 from contextvars import ContextVar
 from typing import Final
 
 import structlog
 from prometheus_client import Histogram
+
+from backbone.settings import LogFormat
 
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 """The W3C trace context of what is being done, as it goes into headers and outbox rows."""
@@ -25,20 +29,39 @@ FRESHNESS: Final = Histogram(
 _FORM: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
-def configure_logs(level: str) -> None:
-    """JSON lines with time, level, event and fields; libraries' loggers speak from warning up."""
+def configure_logs(level: str, log_format: LogFormat = "json") -> None:
+    """Log from `level` up: time, level, event and fields; the loggers of libraries from warning up.
+
+    `json` writes one JSON object a line, for log collectors; `console` aligned, coloured lines with readable
+    tracebacks.
+    """
+    for_people = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
+            *(_CONSOLE if for_people else _JSON),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         cache_logger_on_first_use=True,
     )
+
+
+_JSON: Final = (
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+    structlog.processors.JSONRenderer(ensure_ascii=False),
+)
+_CONSOLE: Final = (
+    structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+    structlog.dev.ConsoleRenderer(
+        # https://no-color.org
+        colors=sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+        exception_formatter=structlog.dev.plain_traceback,
+        pad_event_to=32,
+    ),
+)
 
 
 def join_trace(given: str | None) -> str:

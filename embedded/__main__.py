@@ -21,7 +21,7 @@ def serve(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     settings = load(EmbeddedSettings)
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     for kind in ALL_SETTINGS:
         load(kind)
     for name in stray(ALL_SETTINGS, OUTSIDE):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -24,6 +23,7 @@ from backbone.peer import InProcessPeer
 from backbone.periodic import pruning
 from backbone.service import Service, listen, metrics_app, serve
 from backbone.settings import load, refuse
+from embedded.banner import Running, print_banner
 from embedded.data_dir import DataDir
 from embedded.sandbox import running_sandbox
 from embedded.settings import EmbeddedSettings
@@ -93,10 +93,19 @@ async def run(settings: EmbeddedSettings) -> None:
         [pruning("embedded", {"bus": whole.bus.prune}, PRUNE_EVERY_S)],
         close=whole.bus.close,
     )
-    # Started last, when the door can be asked; `house` closes last, when nobody needs the bus.
-    greeting = Service(
-        "keys", metrics_app, start=partial(_make_demo_key, data, keys, whole.gateway.app, port)
+    running = Running(
+        url=f"http://127.0.0.1:{port}",
+        data=settings.data_dir,
+        sandbox=f"http://127.0.0.1:{settings.sandbox_port}" if stripe else None,
+        livemode=load(PaymentsSettings, **given).livemode,
     )
+
+    async def greet() -> None:
+        await _make_demo_key(data, keys, whole.gateway.app, port)
+        print_banner(running)
+
+    # Started last, when the door can be asked; `house` closes last, when nobody needs the bus.
+    greeting = Service("keys", metrics_app, start=greet)
     async with AsyncExitStack() as stack:
         if stripe:
             url = f"http://127.0.0.1:{port}/webhooks/stripe"

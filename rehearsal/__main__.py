@@ -2,17 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rehearsal.console import Screen
-from rehearsal.demo import Options, perform
+from rehearsal.demo import Options, perform, perform_on
 from rehearsal.donors import IN_FLIGHT, Refused
 from rehearsal.door import NoAnswer
-from rehearsal.proof import QUIET_LIMIT_S
+from rehearsal.proof import QUIET_LIMIT_S, Unreadable
 from rehearsal.recording import BadRecording
 from rehearsal.stage import CannotStage, Stage
 from rehearsal.supervise import CannotRun, Cast, troupe_of
@@ -83,11 +83,27 @@ def demo(
         stack="real" if real else "embedded",
     )
     screen = Screen()
-    raise typer.Exit(play(options, screen, _real_cast(data_dir, port_base, screen) if real else troupe_of))
+    raise typer.Exit(
+        _guarded(screen, lambda: _on_stack(options, port_base, screen))
+        if real
+        else play(options, screen, troupe_of)
+    )
+
+
+def _on_stack(options: Options, port_base: int | None, screen: Screen) -> Coroutine[Any, Any, int]:
+    """On the stack that runs in the data directory, else on one of the demo's own."""
+    # Kafka's and PostgreSQL's clients are imported only where they are needed.
+    from rehearsal.running import RunningStack, find_running
+
+    stage = find_running(options.data_dir)
+    if stage is None:
+        screen.say("No stack runs here; starting one of the demo's own")
+        return perform(options, screen, _real_cast(options.data_dir, port_base, screen))
+    screen.say(f"Playing on the running stack at {stage.gateway_url}, with the drive {stage.drive}")
+    return perform_on(stage, RunningStack(stage.directory), options, screen)
 
 
 def _real_cast(data_dir: Path, port_base: int | None, screen: Screen) -> Callable[[Stage], Cast]:
-    # Kafka's and PostgreSQL's clients are imported only where they are played with.
     from rehearsal.real import cast_of
 
     return lambda stage: cast_of(stage, data_dir, port_base, screen.say)
@@ -95,10 +111,14 @@ def _real_cast(data_dir: Path, port_base: int | None, screen: Screen) -> Callabl
 
 def play(options: Options, screen: Screen, troupe_of: Callable[[Stage], Cast] = troupe_of) -> int:
     """The exit code: 0 proven, 1 not proven or not able to run (one line says why), 130 interrupted."""
+    return _guarded(screen, lambda: perform(options, screen, troupe_of))
+
+
+def _guarded(screen: Screen, playing: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         with asyncio.Runner(loop_factory=_event_loop) as runner:
-            return runner.run(perform(options, screen, troupe_of))
-    except (BadRecording, CannotStage, CannotRun, NoAnswer, Refused, OSError) as reason:
+            return runner.run(playing())
+    except (BadRecording, CannotStage, CannotRun, NoAnswer, Refused, Unreadable, OSError) as reason:
         screen.say(f"demo: {reason}")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):

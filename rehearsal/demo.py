@@ -22,8 +22,8 @@ from rehearsal.freshness import Freshness, percentile
 from rehearsal.gifts import Crowd
 from rehearsal.opening import open_drive
 from rehearsal.proof import QUIET_LIMIT_S, Auditor, Proof, Unreadable, settle
-from rehearsal.stage import DRIVE, Stage, set_stage
-from rehearsal.supervise import Cast, Supervisor, troupe_of
+from rehearsal.stage import Stage, set_stage
+from rehearsal.supervise import Cast, Supervised, Supervisor, troupe_of
 from rehearsal.watch import Watch
 
 CURVE_SHARE: Final = 0.45
@@ -85,7 +85,19 @@ async def perform(options: Options, screen: Screen, troupe_of: Callable[[Stage],
                 return await _supervised(Show(options, plan, stage, session, supervisor, screen), supervisor)
 
 
-async def _supervised(show: "Show", supervisor: Supervisor) -> int:
+async def perform_on(stage: Stage, processes: Supervised, options: Options, screen: Screen) -> int:
+    """Play on a system that runs already, with a drive of its own; 0 when the proof holds, 1 when not.
+
+    The books are read as differences from the start, so nobody else should give meanwhile. Raises as
+    `perform`.
+    """
+    plan = plan_of(options)
+    report.REPORT.unlink(missing_ok=True)
+    async with new_session() as session:
+        return await _supervised(Show(options, plan, stage, session, processes, screen), processes)
+
+
+async def _supervised(show: "Show", supervisor: Supervised) -> int:
     """The show, for as long as its processes can be kept alive."""
     alive = asyncio.create_task(supervisor.keep_alive())
     acted = asyncio.create_task(show.run())
@@ -109,7 +121,7 @@ class Show:
         plan: Plan,
         stage: Stage,
         session: aiohttp.ClientSession,
-        supervisor: Supervisor,
+        supervisor: Supervised,
         screen: Screen,
     ) -> None:
         self._options = options
@@ -119,13 +131,14 @@ class Show:
         self._supervisor = supervisor
         self._screen = screen
         self._freshness = Freshness()
-        self._watch = Watch(session, f"{stage.gateway_url}/v1/drives/{DRIVE}/live", self._freshness)
+        self._watch = Watch(session, f"{stage.gateway_url}/v1/drives/{stage.drive}/live", self._freshness)
         self._auditor = Auditor(stage, session, self._freshness)
         self._door = Door(session, stage.gateway_url)
         self._counts: deque[tuple[float, int]] = deque()
 
     async def run(self) -> int:
-        """Perform, prove, report; then stay up unless told to exit."""
+        """Perform, prove, report; then stay up unless told to exit, or the system is not the demo's own."""
+        await self._auditor.begin()
         donors = await self._open()
         self._screen.say(f"Replaying {self._plan.title}. Open {self._stage.overlay_url} meanwhile.")
         watching = asyncio.create_task(self._watch.follow())
@@ -144,6 +157,7 @@ class Show:
                 restarts=self._supervisor.restarts,
             )
         finally:
+            await self._reset_faults()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
         report.write(report.compose(figures, proof, self._options.stack))
@@ -151,7 +165,7 @@ class Show:
         enough = len(donors.tally.paid) >= self._options.gifts
         if not enough:
             self._screen.say(f"Only {len(donors.tally.paid):,} of {self._options.gifts:,} gifts were paid.")
-        if not self._options.exits:
+        if not self._options.exits and not self._stage.shared:
             await self._stay()
         return 0 if proof.holds and proof.quiet and enough else 1
 
@@ -159,10 +173,16 @@ class Show:
         if self._options.faults is not None:
             await Door(self._session, self._stage.sandbox_url).post("/_sandbox/faults", self._options.faults)
         run = f"demo-{int(time.time())}"
-        entry = await open_drive(self._door, await self._keys(), run)
+        entry = await open_drive(self._door, await self._keys(), run, self._stage.drive)
         pace = Pace(self._options.rush_s, self._options.gifts, self._options.in_flight)
         self._crowd = Crowd(self._plan, self._options.seed, run)
-        return Donors(self._door, DRIVE, entry, pace)
+        return Donors(self._door, self._stage.drive, entry, pace)
+
+    async def _reset_faults(self) -> None:
+        """A sandbox that goes on without the demo is left without the demo's faults."""
+        if self._options.faults is not None and self._stage.shared:
+            with contextlib.suppress(NoAnswer):
+                await Door(self._session, self._stage.sandbox_url).post("/_sandbox/faults", {})
 
     async def _keys(self) -> dict[str, str]:
         """The embedded run's keys; the publishable one is made through the open door, so a moment later."""
@@ -252,7 +272,7 @@ class Show:
     async def _last_totals(self) -> Mapping[str, Any]:
         """The page's figures now that all is quiet; the newest frame's if the door does not answer."""
         try:
-            reply = await self._door.get(f"/v1/drives/{DRIVE}/totals")
+            reply = await self._door.get(f"/v1/drives/{self._stage.drive}/totals")
         except NoAnswer:
             return self._watch.totals
         return reply.body if reply.status == 200 else self._watch.totals

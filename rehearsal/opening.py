@@ -7,15 +7,14 @@ from rehearsal.amounts import as_money
 from rehearsal.donors import Pass, Refused
 from rehearsal.door import Door
 from rehearsal.gifts import CREATORS
-from rehearsal.stage import DRIVE
 
 GOAL_CENTS = 1_000_000_000
 
 
-def winter_drive() -> dict[str, Any]:
+def winter_drive(slug: str) -> dict[str, Any]:
     """The body that creates the drive."""
     return {
-        "slug": DRIVE,
+        "slug": slug,
         "title": {"en": "Let's make their winter warmer", "ar": "لنجعل شتاءهم أدفأ"},
         "description": {
             "en": "Blankets, stoves and fuel for families in tents.",
@@ -38,7 +37,7 @@ def winter_drive() -> dict[str, Any]:
     }
 
 
-async def open_drive(door: Door, keys: Mapping[str, str], run: str) -> Pass:
+async def open_drive(door: Door, keys: Mapping[str, str], run: str, drive: str) -> Pass:
     """Make a partner's key, create the drive and its creators, and open it. Raises Refused, NoAnswer.
 
     `keys` is the embedded run's keys.json: `admin`, and `publishable` for the demo's own origin.
@@ -58,8 +57,8 @@ async def open_drive(door: Door, keys: Mapping[str, str], run: str) -> Pass:
         "scopes": ["pledges", "refunds"],
     }
     secret = str((await post("/v1/keys", partner, "key"))["key"])
-    await post("/v1/drives", winter_drive(), "drive")
+    await post("/v1/drives", winter_drive(drive), "drive")
     for slug, name in CREATORS:
-        await post(f"/v1/drives/{DRIVE}/creators", {"slug": slug, "name": name}, f"creator-{slug}")
-    await post(f"/v1/drives/{DRIVE}/open", None, "open")
+        await post(f"/v1/drives/{drive}/creators", {"slug": slug, "name": name}, f"creator-{slug}")
+    await post(f"/v1/drives/{drive}/open", None, "open")
     return Pass(secret, keys.get("publishable"), origin=door.base_url)

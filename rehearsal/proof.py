@@ -17,7 +17,7 @@ import aiohttp
 from rehearsal.amounts import CURRENCY
 from rehearsal.donors import Tally
 from rehearsal.freshness import Freshness
-from rehearsal.stage import DRIVE, Stage
+from rehearsal.stage import Stage
 
 Book = Mapping[str, Decimal]
 """Net per ISO currency; a currency that is missing is zero."""
@@ -46,6 +46,23 @@ class Witnesses:
     captured: Decimal
     refunded: Decimal
     disputed: Decimal
+
+    def since(self, before: "Witnesses") -> "Witnesses":
+        """What was added to each book and part after `before`."""
+        books = {name: _less(book, before.books.get(name, {})) for name, book in self.books.items()}
+        return Witnesses(
+            books,
+            self.captured - before.captured,
+            self.refunded - before.refunded,
+            self.disputed - before.disputed,
+        )
+
+
+def _less(book: Book, before: Book) -> Book:
+    zero = Decimal("0.00")
+    currencies = sorted({*book, *before})
+    changed = {one: book.get(one, zero) - before.get(one, zero) for one in currencies}
+    return {one: amount for one, amount in changed.items() if amount or one == CURRENCY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +103,44 @@ class Auditor:
         self._stage = stage
         self._session = session
         self._freshness = freshness
+        self._before: Witnesses | None = None
+
+    async def begin(self, within_s: float = QUIET_LIMIT_S) -> None:
+        """On a shared stage: note what the books hold, so that only what comes later is read.
+
+        Waits until they agree and rest. Raises Unreadable where they do not within `within_s`.
+        """
+        if not self._stage.shared:
+            return
+        give_up = time.monotonic() + within_s
+        before = await self.read_books()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            found = await self.read_books()
+            if found == before and not any(difference(found.books).values()):
+                break
+            if time.monotonic() > give_up:
+                apart = ", ".join(f"{amount} {one}" for one, amount in difference(found.books).items())
+                raise Unreadable(f"the books of the running stack do not rest (difference: {apart})")
+            before = found
+        await self._skip_deliveries()
+        self._before = found
+
+    async def _skip_deliveries(self) -> None:
+        freshness = self._freshness
+        rows = _DELIVERIES_PAGE
+        while rows == _DELIVERIES_PAGE:
+            query = f"after={freshness.deliveries_read}&limit={_DELIVERIES_PAGE}"
+            page = await self._get(f"{self._stage.sandbox_url}/_sandbox/deliveries?{query}")
+            rows = len(page["data"])
+            freshness.note_deliveries((), int(page["next"] or freshness.deliveries_read))
 
     async def read_books(self) -> Witnesses:
-        """Each owner's own figures. Raises Unreadable."""
+        """Each owner's own figures since `begin`. Raises Unreadable."""
+        found = await self._read_books()
+        return found if self._before is None else found.since(self._before)
+
+    async def _read_books(self) -> Witnesses:
         sandbox = await self._get(f"{self._stage.sandbox_url}/_sandbox/books")
         parts = {part: _amount(sandbox.get(CURRENCY, {}).get(part, "0.00")) for part in _PARTS}
         books: dict[str, Book] = {"sandbox": {currency: _net(row) for currency, row in sandbox.items()}}
@@ -105,7 +157,7 @@ class Auditor:
         freshness = self._freshness
         for _ in range(_PAGES_A_LOOK):
             query = f"after={freshness.log_sequence}&limit={_LOG_PAGE}"
-            page = await self._get(f"{self._stage.gateway_url}/v1/drives/{DRIVE}/events?{query}")
+            page = await self._get(f"{self._stage.gateway_url}/v1/drives/{self._stage.drive}/events?{query}")
             freshness.note_log(page["data"])
             if len(page["data"]) < _LOG_PAGE:
                 break

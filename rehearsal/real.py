@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rehearsal.stage import CannotStage, Stage
+from rehearsal.stage import CannotStage, Stage, must_be_free
 from rehearsal.supervise import Act, CannotRun, Child
 from stack import kafka, opening, parts
 from stack.keys import make_publishable_key
@@ -34,7 +34,7 @@ def cast_of(
     """The stack in the stage's directory, all of it the demo's own.
 
     Ports follow `port_base`, or are free ones; the services are `told` further settings. Raises
-    CannotStage where something is missing.
+    CannotStage where something is missing or a port is in use.
     """
     # What leads to somebody's Kafka, PostgreSQL or Stripe is left out: the demo brings its own.
     settings = StackSettings.model_construct(data_dir=data_dir)
@@ -43,6 +43,7 @@ def cast_of(
     _have_kafka(data_dir, say)
     doors = stage.gateway_port, stage.sandbox_port
     ports = free_ports(*doors) if port_base is None else ports_from(port_base, *doors)
+    _must_be_free(ports)
     secrets = {"stripe_key": stage.stripe_key, "stripe_webhook": stage.webhook_secret}
     layout = lay_out(stage.directory, data_dir.absolute(), ports, secrets)
     given = {**stage.own_environment(os.environ), **(told or {})}
@@ -61,6 +62,12 @@ def cast_of(
             Act([_child(part, stage) for part in services], lambda: _make_key(layout)),
         )
     )
+
+
+def _must_be_free(ports: Mapping[str, int]) -> None:
+    for name, port in ports.items():
+        if name not in ("gateway", "sandbox"):  # these were looked at when the stage was set
+            must_be_free(port, "ATAA_STACK_PORT_BASE", name)
 
 
 def _have_kafka(data_dir: Path, say: Callable[[str], None]) -> None:

@@ -34,13 +34,18 @@ class CannotStage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One rehearsal's place: an emptied directory, two ports, and secrets made up for it."""
+    """One rehearsal's place: its directory, two ports, the secrets of its sandbox, and the slug of its drive.
+
+    `shared` says that the system ran before and goes on afterwards, so that its books hold other money too.
+    """
 
     directory: Path
     gateway_port: int
     sandbox_port: int
     stripe_key: str
     webhook_secret: str
+    drive: str = DRIVE
+    shared: bool = False
 
     @property
     def gateway_url(self) -> str:
@@ -55,7 +60,7 @@ class Stage:
     @property
     def overlay_url(self) -> str:
         """What to open while it runs."""
-        return f"{self.gateway_url}/overlay/{DRIVE}"
+        return f"{self.gateway_url}/overlay/{self.drive}"
 
     def own_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The user's settings, but nothing that leads out of the demo."""
@@ -99,7 +104,7 @@ def set_stage(data_dir: Path, gateway_port: int, sandbox_port: int) -> Iterator[
     directory = data_dir.absolute() / "demo"
     with _alone(data_dir.absolute()):
         for port, setting in ((gateway_port, "ATAA_GATEWAY_PORT"), (sandbox_port, "ATAA_SANDBOX_PORT")):
-            _must_be_free(port, setting)
+            must_be_free(port, setting)
         _empty(directory)
         yield Stage(
             directory=directory,
@@ -132,13 +137,15 @@ def _alone(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _must_be_free(port: int, setting: str) -> None:
+def must_be_free(port: int, setting: str, owner: str = "") -> None:
+    """Raises CannotStage where somebody listens on `port`, which `owner` needs and `setting` moves."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except OSError as error:
-            raise CannotStage(f"port {port} is in use; choose another with {setting}") from error
+            needed = f" ({owner})" if owner else ""
+            raise CannotStage(f"port {port}{needed} is in use; choose another with {setting}") from error
 
 
 def _empty(directory: Path) -> None:

@@ -205,6 +205,23 @@ def troupe_of(stage: Stage) -> Troupe:
     )
 
 
+class Supervised(Protocol):
+    """What a demo asks of whatever runs its processes."""
+
+    @property
+    def restarts(self) -> int:
+        """How often a process was started again."""
+        ...
+
+    async def keep_alive(self) -> None:
+        """Runs until cancelled. Raises CannotRun where the processes cannot be kept alive."""
+        ...
+
+    def measure(self) -> Mapping[str, float]:
+        """Peak resident memory of each process so far, in MB."""
+        ...
+
+
 class Supervisor:
     """Runs a cast and writes its pids to `pids`; use as an async context manager."""
 

@@ -183,7 +183,7 @@ def topics() -> None:
 def keep() -> None:
     """Start again what dies of the stack, until ended."""
     settings = load(StackSettings)
-    configure_logs("info")
+    configure_logs("info", settings.log_format)
     os.umask(0o077)
     layout = layout_of(settings)
     Keeper(

@@ -1,6 +1,7 @@
 """The proof holds only when four books agree and each gift was counted once."""
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -153,3 +154,27 @@ def test_a_gift_lost_or_counted_twice_breaks_the_proof_even_when_the_books_agree
     assert proof_with().holds
     assert not proof_with(**changes).holds
     assert line in shortcomings(proof_with(**changes))
+
+
+async def test_on_a_shared_stage_only_what_comes_after_the_beginning_is_read(
+    town: Town, stage: Stage, session: aiohttp.ClientSession
+) -> None:
+    give(town, 1, "7.00")
+    auditor = Auditor(replace(stage, shared=True), session, Freshness())
+    await auditor.begin()
+
+    give(town, 2, "5.00")
+    found = await auditor.read_books()
+
+    assert dict(found.books) == {name: {"USD": Decimal("5.00")} for name in NAMES}
+    assert found.captured == Decimal("5.00")
+
+
+async def test_a_shared_stage_whose_books_differ_from_the_start_is_refused(
+    town: Town, stage: Stage, session: aiohttp.ClientSession
+) -> None:
+    town.mislaid = Decimal("0.01")
+    give(town, 1, "7.00")
+    auditor = Auditor(replace(stage, shared=True), session, Freshness())
+    with pytest.raises(Unreadable, match="do not rest"):
+        await auditor.begin(within_s=0.0)

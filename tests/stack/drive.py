@@ -140,7 +140,7 @@ class Drive:
     async def open(self) -> None:
         """Open the drive, and have donors come until `close`; returns when the first have given."""
         keys = json.loads((self._stage.directory / "keys.json").read_text(encoding="utf-8"))
-        self._entry = await open_drive(self.door, keys, "faults")
+        self._entry = await open_drive(self.door, keys, "faults", DRIVE)
         self.donors = Donors(self.door, DRIVE, self._entry, Pace(0.0, 0), paid_patience_s=RECOVERY_S)
         works = [self._receive(), *(self.donors.serve_desk() for _ in range(DESK_CLERKS))]
         self._working = [asyncio.create_task(work) for work in works]

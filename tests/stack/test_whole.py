@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ import aiohttp
 import pytest
 
 from backbone.caller import sign_caller
+from stack import kafka
 from stack.keeper import read_kept
 from stack.layout import OFFSETS, read_json, read_ports
-from tests.stack.real import need_engines, stack
+from tests.stack.real import ROOT, need_engines, stack
 from tests.waiting import PATIENCE_S, until
 
 
@@ -116,6 +119,52 @@ async def test_a_gift_is_counted_and_four_books_agree_though_a_service_was_kille
     for owner in ("pledges", "payments", "leaderboard"):
         await until(lambda owner=owner: says(data_dir, owner, expected))  # type: ignore[misc]
     assert read_kept(data_dir / "stack").restarts_of("leaderboard") == 1
+
+
+def test_a_demo_plays_on_the_running_stack_beside_the_money_that_is_there(
+    running: tuple[Path, int], tmp_path: Path
+) -> None:
+    data_dir, base = running
+    played = demo(data_dir, base, tmp_path)
+
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert f"Playing on the running stack at http://127.0.0.1:{base}" in played.stdout
+    report = json.loads((tmp_path / "demo-report.json").read_text())
+    assert report["difference"] == {"USD": "0.00"}
+    assert report["books"]["ledger"]["USD"] == report["raised"]["USD"]  # not the 50.00 given before
+    assert stack(*running, "status").returncode == 0
+
+
+def test_a_demo_beside_a_stack_of_another_directory_names_the_port_that_is_taken(
+    running: tuple[Path, int], tmp_path: Path
+) -> None:
+    refused = demo(tmp_path, running[1], tmp_path, ATAA_GATEWAY_PORT=str(running[1] + 200))
+
+    assert refused.returncode == 1
+    assert f"port {running[1] + 1} (pledges) is in use" in refused.stdout, refused.stdout + refused.stderr
+
+
+def demo(data_dir: Path, base: int, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a short `make demo STACK=1`; its report goes to `folder`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
+    stack_settings = {"ATAA_DATA_DIR": str(data_dir), "ATAA_STACK_PORT_BASE": str(base)}
+    short = ("--seconds", "3", "--rush-seconds", "1", "--gifts", "30")
+    return subprocess.run(
+        [sys.executable, "-m", "rehearsal", "demo", "--real", "--exit", *short],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": str(ROOT), "ATAA_KAFKA_LIBS": libraries(), **stack_settings, **settings},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def libraries() -> str:
+    """Kafka's jars, which `need_engines` has fetched."""
+    found = kafka.find_libraries(ROOT / ".ataa", os.environ)
+    assert found is not None
+    return str(found)
 
 
 async def is_raised(giver: Giver, value: str) -> bool:

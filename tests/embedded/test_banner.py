@@ -1,0 +1,78 @@
+"""What a person sees on a terminal, and what a log collector reads elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from embedded.banner import Running, facts, print_banner
+from tests.journeys.system import ROOT, System
+from tests.waiting import PATIENCE_S
+
+HERE = Running("http://127.0.0.1:8000", Path(".ataa"), "http://127.0.0.1:8012", livemode=False)
+
+
+def test_the_banner_names_addresses_keys_and_the_sandbox() -> None:
+    said = facts(HERE)
+    assert said["API"] == "http://127.0.0.1:8000/docs"
+    assert said["Overlay"] == "http://127.0.0.1:8000/overlay/{drive}"
+    assert said["Donate page"] == "http://127.0.0.1:8000/donate/{drive}"
+    assert said["Keys"] == ".ataa/keys.json"
+    assert said["Stripe"].startswith("the sandbox at http://127.0.0.1:8012")
+
+
+@pytest.mark.parametrize(
+    ("livemode", "words"), [(True, "real cards are charged"), (False, "test cards only")]
+)
+def test_with_an_account_the_banner_says_whether_real_cards_are_charged(livemode: bool, words: str) -> None:
+    running = Running("http://127.0.0.1:8000", Path(".ataa"), None, livemode=livemode)
+    assert words in facts(running)["Stripe"]
+
+
+def test_off_a_terminal_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_banner(HERE)
+    assert capsys.readouterr().out == ""
+
+
+def test_on_a_terminal_the_banner_is_shown_and_logs_are_for_people(tmp_path: Path) -> None:
+    system = System(tmp_path)
+    output = on_terminal(system.environment() | {"TERM": "dumb"}, "live.bootstrapped")
+    assert "/overlay/{drive}" in output
+    assert "keys.json" in output
+    logged = next(line for line in output.splitlines() if "live.bootstrapped" in line)
+    assert not logged.startswith("{")
+
+
+def test_json_can_be_asked_for_on_a_terminal(tmp_path: Path) -> None:
+    environment = System(tmp_path).environment() | {"TERM": "dumb", "ATAA_LOG_FORMAT": "json"}
+    output = on_terminal(environment, "live.bootstrapped")
+    logged = next(line for line in output.splitlines() if "live.bootstrapped" in line)
+    assert json.loads(logged)["event"] == "live.bootstrapped"
+
+
+def on_terminal(environment: dict[str, str], until: str) -> str:
+    """What the embedded run writes on a pseudo-terminal up to a line that contains `until`."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execve(sys.executable, [sys.executable, "-m", "embedded"], environment)
+    output = b""
+    deadline = time.monotonic() + PATIENCE_S
+    try:
+        while until.encode() not in output or not output.endswith(b"\n"):
+            ready, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
+            assert ready, f"nothing more than {output.decode()!r}"
+            output += os.read(terminal, 65536)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+    return output.decode()
