@@ -23,7 +23,9 @@ export function share(part, whole) {
 
 /** How much of `goal` is raised, 0 to 100, rounded down: 100 only once the goal is reached. */
 export function wholePercent(raised, goal) {
-  return Math.floor(share(toMinor(raised.value), toMinor(goal.value)) * 100);
+  const part = toMinor(raised.value), whole = toMinor(goal.value);
+  if (whole <= 0n || part <= 0n) return 0;
+  return part >= whole ? 100 : Number((part * 100n) / whole);
 }
 
 export const isMoney = (money) =>
