@@ -11,7 +11,7 @@ a payment whose intent has one are placed each minute, whatever left them behind
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database import Database
+from backbone.database import Database, may_pass
 from services.payments import doubts
 from services.payments.commands import BookedFact, read_facts, record
 from services.payments.domain import FactKind, Finding, counts
@@ -122,6 +122,20 @@ class Asker:
             return
         if findings is None:
             return
+        try:
+            answered = await self._record(row, findings)
+        except Exception as error:
+            if may_pass(error):
+                raise
+            # An answer that no transaction takes is asked for again later; the other questions go on.
+            log.exception("question.not_recorded", intent=row.intent, kind=row.kind)
+            await self._later(row, f"{type(error).__name__}: {error}")
+            return
+        if not answered:
+            await self._later(row, "Stripe's answer settles nothing")
+
+    async def _record(self, row: Row[Any], findings: Sequence[Finding]) -> bool:
+        """Record what Stripe said; whether the question is answered, and then it is gone."""
         now = self._clock.now()
         async with self._database.transaction() as session:
             await record(session, findings, now)
@@ -132,8 +146,7 @@ class Asker:
             if row.kind == "refunds" and findings:
                 await ask_unplaced(session, [row.intent], now + UNPLACED_AFTER)
             crash_point("payments.asker.before_commit")
-        if not answered:
-            await self._later(row, "Stripe's answer settles nothing")
+        return answered
 
     async def _answer(self, row: Row[Any]) -> list[Finding] | None:
         """What Stripe says; None where the intent is foreign, and all that was kept of it is dropped."""

@@ -153,3 +153,23 @@ async def test_what_stripe_does_not_know_is_asked_a_bounded_number_of_times(book
         books.clock.move(3_601)
         await asker.ask_due()
     assert len(oracle.asked) == 30
+
+
+async def test_an_answer_that_cannot_be_stored_does_not_hold_up_the_others(books: Books) -> None:
+    oracle, pledge = Oracle(), await a_paid_pledge(books)
+    asker = Asker(books.database, oracle, books.clock)
+    too_much = 2**64  # more than a column of either store holds
+    for intent, units in (("pi_0", too_much), ("pi_1", 700)):
+        oracle.refunds[intent] = [
+            Finding(
+                f"re_{intent}", FactKind.REFUND, intent, units, "USD", RefundRank.SUCCEEDED, books.clock.now()
+            )
+        ]
+        await books.take([a_charge_refunded(intent, 700)])
+        books.clock.move(1)
+    books.clock.move(3)
+    assert await asker.ask_due() == 2
+    assert (await books.payments(pledge))[0].refunded == 700
+    books.clock.move(5)
+    assert await asker.ask_due() == 1  # the first one again, later
+    assert oracle.asked == ["pi_0", "pi_1", "pi_0"]
