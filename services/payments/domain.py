@@ -71,8 +71,8 @@ _WITHIN_A_SECOND: Final = (
 """Which status of two events in one second stands: a dispute opens before it closes, and of two
 outcomes the one that keeps the money out of the total."""
 
-MIXED: Final = "XXX"
-"""Stands for the currency of balance transactions whose amounts cannot be added up (ISO 4217: none)."""
+MIXED: Final = "mixed"
+"""Stands for the currency of balance transactions whose amounts cannot be added up."""
 
 
 class Doubt(StrEnum):
