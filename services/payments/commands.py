@@ -399,9 +399,10 @@ def _state(row: PaymentRow, facts: Sequence[BookedFact], drive_currency: str | N
     row.captured, row.refunded, row.disputed = sums.captured, sums.refunded, sums.disputed
     row.paid_currency, row.captured_at = capture.currency, capture.at
     row.held = is_held(capture.currency, row.currency, drive_currency)
+    net = sums.captured - sums.refunded - sums.disputed
     doubted: list[Doubted] = []
     for fact in facts:
-        before, fact.doubt = fact.doubt, doubt(fact.finding, capture.currency)
+        before, fact.doubt = fact.doubt, doubt(fact.finding, capture.currency, net)
         if fact.doubt is not None and fact.doubt is not before:
             found = fact.finding
             doubted.append(

@@ -71,12 +71,12 @@ _WITHIN_A_SECOND: Final = (
 """Which status of two events in one second stands: a dispute opens before it closes, and of two
 outcomes the one that keeps the money out of the total."""
 
-MIXED: Final = "XXX"
-"""Stands for the currency of balance transactions whose amounts cannot be added up (ISO 4217: none)."""
+MIXED: Final = "mixed"
+"""Stands for the currency of balance transactions whose amounts cannot be added up."""
 
 
 class Doubt(StrEnum):
-    """Why the amount counted for a fact is our conservative estimate, and not what Stripe said."""
+    """Why the amount counted for a fact is not Stripe's last word: estimated, or not given back yet."""
 
     UNKNOWN_STATUS = "unknown_status"
     OTHER_CURRENCY = "other_currency"
@@ -264,10 +264,11 @@ def _is_out(dispute: Finding) -> bool:
     return dispute.rank in _GONE or (bool(dispute.withdrawn) and not dispute.returned)
 
 
-def doubt(finding: Finding, currency: str) -> Doubt | None:
-    """Why the amount counted for a refund or dispute of money captured in `currency` is an estimate.
+def doubt(finding: Finding, currency: str, net: int) -> Doubt | None:
+    """Why the amount counted for a refund or dispute of money captured in `currency` may be wrong.
 
-    None where Stripe said it. Whatever is in doubt is asked for (questions.py).
+    `net` is what is left of the payment: below 0 with a lost dispute, the refunded part is not back
+    yet. None where Stripe said it. Whatever is in doubt is asked for (questions.py).
     """
     if finding.kind is FactKind.REFUND:
         if finding.rank == RefundRank.UNKNOWN:
@@ -279,6 +280,8 @@ def doubt(finding: Finding, currency: str) -> Doubt | None:
         return Doubt.UNKNOWN_STATUS
     by_balance = _by_balance(finding, currency)
     if finding.rank == DisputeRank.WON and (_is_out(finding) if by_balance is None else by_balance):
+        return Doubt.NOT_RETURNED
+    if finding.rank == DisputeRank.LOST and by_balance and not finding.returned and net < 0:
         return Doubt.NOT_RETURNED
     if by_balance is not None:
         return None

@@ -79,6 +79,16 @@ async def test_a_full_dispute_lost_after_a_partial_refund_returns_the_refunded_p
     assert await marked(books) == []
 
 
+async def test_a_lost_dispute_that_keeps_the_refunded_part_is_asked_about(books: Books) -> None:
+    """Stripe returns it with an event of its own, which the endpoint may not be subscribed to."""
+    pledge = await a_gift(books)
+    await books.take([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
+    await books.take([dispute("closed", "dp_1", "pi_1", 2_500, "lost", moves=[-2_500], at=T)])
+    assert (await net(books, pledge), await marked(books)) == (-1_000, ["not_returned"])
+    await ask(books, dispute("closed", "dp_1", "pi_1", 2_500, "lost", moves=[-2_500, 1_000], at=T + 9))
+    assert (await net(books, pledge), await marked(books)) == (0, [])
+
+
 async def test_without_a_balance_a_dispute_takes_what_refunds_have_left_at_most(books: Books) -> None:
     pledge = await a_gift(books)
     await books.take([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
