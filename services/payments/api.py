@@ -38,6 +38,9 @@ class RefundBody(Body):
     reason: Annotated[Text, Field(max_length=500)] | None = None
 
 
+_ALL_THAT_IS_LEFT: Final = RefundBody()
+
+
 class RefundView(BaseModel):
     """A refund as the door answers it."""
 
@@ -71,19 +74,22 @@ def add_routes(app: FastAPI, door: Door) -> None:
 
     @app.post("/v1/pledges/{pledge}/refunds", status_code=201, response_model=RefundView)
     async def make_refund(
-        pledge: str, request: Request, caller: CallerDep, key: RequiredKey, body: RefundBody | None = None
+        pledge: str,
+        request: Request,
+        caller: CallerDep,
+        key: RequiredKey,
+        body: RefundBody = _ALL_THAT_IS_LEFT,
     ) -> Response:
         """Give back what was paid on a pledge, or part of it; without a body, all that is left.
 
         For the partner that made the pledge, the partner that owns its drive, and admins.
         """
         caller.require("refunds")
-        wanted = body or RefundBody()
         wish = RefundWish(
             pledge_id=pledge,
             partner=None if caller.admin else caller.partner,
-            amount=wanted.amount.money() if wanted.amount else None,
-            reason=wanted.reason,
+            amount=body.amount.money() if body.amount else None,
+            reason=body.reason,
             key=Key(f"{caller.partner}:refunds", key),
             body_hash=hash_body(pledge.encode() + b"\n" + await request.body()),
             test_key=caller.mode == "test",

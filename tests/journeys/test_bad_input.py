@@ -55,6 +55,7 @@ async def refused(system: System, answer: Answer, status: int, kind: str, before
         (amount("٢٥.٠٠"), "invalid-request"),
         (amount("२५.००"), "invalid-request"),
         (amount("0.00"), "invalid-request"),
+        (amount("0.49"), "amount-too-small"),
         (amount(" 25.00"), "invalid-request"),
         (amount(25.00), "invalid-request"),
         (amount(25), "invalid-request"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from backbone.caller import sign_caller
+from backbone.peer import InProcessPeer
 from tests.payments.stage import SECRET, Stage, a_drive, a_pledge, running
 from tests.waiting import until
 
@@ -144,6 +145,15 @@ async def test_without_a_body_all_that_is_left_is_refunded(stage: Stage) -> None
         f"/v1/pledges/{pledge}/refunds",
         sign_caller(SECRET, partner="default", scopes=("refunds",)),
     )
+    for body in ([], "", 0, False):
+        assert (await stage.ask("POST", path, body, **caller, **{"idempotency-key": "odd"})).status == 422
+    null = await InProcessPeer(stage.service.app).request(
+        "POST",
+        path,
+        headers={"content-type": "application/json", **caller, "idempotency-key": "odd"},
+        body=b"null",
+    )
+    assert null.status == 422
     rest = await stage.ask("POST", path, **caller, **{"idempotency-key": "rest"})
     assert (rest.status, rest.json()["amount"]["value"]) == (201, "15.00")
     again = await stage.ask("POST", path, **caller, **{"idempotency-key": "rest"})
