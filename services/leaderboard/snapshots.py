@@ -4,8 +4,10 @@ They go straight to the bus and may be lost: they are taken anew. A snapshot is 
 the database, so its sequence is committed and readable before it is published. Of several processes
 each speaks for the drives of the partitions it reads.
 
-Nothing here waits for another service. A snapshot shows the donors' texts that are kept; those it lacks
-are requested, and once they are there the drive's `revision` rises and it is published again.
+Nothing here waits for another service. A snapshot has every figure and the donors' texts that are kept;
+those it lacks are requested, and once they are there the drive's `revision` rises and it is published again.
+Until then, but not for long, `recent` leaves the gift out: overlays announce a gift once, with the name it
+is first shown under.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ SLOW_S: Final = 3.0
 """A process that took so long from reading to publishing may have been asleep, and others published since."""
 AT_ONCE: Final = 16
 """Drives read in one view: some 30 ms in which nothing else runs."""
+GRACE_S: Final = 2.0
+"""How long a gift without its texts is left out of `recent` before it is shown as anonymous."""
 ROWS_AT_ONCE: Final = 1_000
 """Drives named in one statement."""
 
@@ -143,8 +147,10 @@ class Snapshots:
         self._published: dict[str, tuple[Triple, float]] = {}
         self._again: set[str] = set()
         """To be published although nothing changed."""
-        self._lacking: dict[str, frozenset[str]] = {}
-        """The pledges whose texts each drive's newest snapshot lacks."""
+        self._lacking: dict[str, dict[str, float]] = {}
+        """The pledges whose texts each drive's newest snapshot lacks, with until when each is left out."""
+        self._hidden: dict[str, float] = {}
+        """Drives whose newest snapshot leaves gifts out, with until when."""
         self._texts_due: dict[str, None] = {}
         """Drives whose newest snapshot lacks texts that are there by now."""
         self._texts_shown_at = 0.0
@@ -182,7 +188,7 @@ class Snapshots:
             self._changed.news.clear()
             if not stop.is_set():
                 due = [self._texts_shown_at + TEXTS_S] if self._texts_due else []
-                await self._rest(min((*due, *(turn.due for turn in turns))))
+                await self._rest(min((*due, *self._hidden.values(), *(turn.due for turn in turns))))
 
     async def _wake_for(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -216,6 +222,7 @@ class Snapshots:
             await self._raise_revisions(await self._ask_for_all(new, live_only=False))
         self._terms = terms
         self._lacking = {one: missing for one, missing in self._lacking.items() if self._mine(one)}
+        self._hidden = {one: until for one, until in self._hidden.items() if self._mine(one)}
         self._texts_due = dict.fromkeys(filter(self._mine, self._texts_due))
         log.info("snapshots.partitions", owned=sorted(terms))
 
@@ -273,9 +280,7 @@ class Snapshots:
         began = asyncio.get_running_loop().time()
         marks = self._freshness.all()  # before the view: what is in it is at least this fresh
         standings = await self._read(due)
-        for standing in standings:
-            self._note_lacking(standing)
-        events = [self._snapshot(standing, marks) for standing in standings]
+        events = [self._snapshot(standing, self._note_lacking(standing), marks) for standing in standings]
         if events:
             await self._bus.publish([_message(event) for event in events], lossy=True)
         now = asyncio.get_running_loop().time()
@@ -299,7 +304,9 @@ class Snapshots:
         known = self._published.get(row.drive_id)
         return row.drive_id in self._again or known is None or totals.triple(row) > known[0]
 
-    def _snapshot(self, standing: Standing, marks: Mapping[int, datetime]) -> SnapshotTaken:
+    def _snapshot(
+        self, standing: Standing, hidden: Collection[str], marks: Mapping[int, datetime]
+    ) -> SnapshotTaken:
         epoch, sequence, revision = standing.triple
         as_of = marks.get(partition_of(standing.drive_id))
         return SnapshotTaken.model_construct(
@@ -311,7 +318,7 @@ class Snapshots:
             # Until the inputs have said how far they are nothing is known but that no gift is older than
             # its drive: the newest one counted says nothing of those before it.
             as_of=as_of or ids.made_at(standing.drive_id),
-            totals=standing.totals(),
+            totals=standing.totals(hidden),
         )
 
     # What comes by itself.
@@ -333,29 +340,42 @@ class Snapshots:
             await session.execute(_raising(stale))
             after_commit(session, lambda: self._changed.mark(stale))
 
-    def _note_lacking(self, standing: Standing) -> None:
-        """Request the texts a snapshot about to be published lacks; any that come from now on are noted."""
-        self._texts_due.pop(standing.drive_id, None)
-        if missing := frozenset(standing.wordless):
-            self._lacking[standing.drive_id] = missing
-            self._words.request(missing)
-        else:
-            self._lacking.pop(standing.drive_id, None)
+    def _note_lacking(self, standing: Standing) -> Collection[str]:
+        """Request the texts a snapshot about to be published lacks; any that come from now on are noted.
+
+        Answers with the pledges that it leaves out.
+        """
+        drive_id, now = standing.drive_id, asyncio.get_running_loop().time()
+        before = self._lacking.pop(drive_id, {})
+        self._hidden.pop(drive_id, None)
+        self._texts_due.pop(drive_id, None)
+        lacking = {one: before.get(one, now + GRACE_S) for one in standing.wordless}
+        if not lacking:
+            return ()
+        self._lacking[drive_id] = lacking
+        self._words.request(lacking)
+        hidden = {one: until for one, until in lacking.items() if now < until}
+        if hidden:
+            self._hidden[drive_id] = min(hidden.values())
+        return hidden
 
     def _note_texts(self, pledge_ids: Collection[str]) -> None:
         """Texts are there: the drives whose snapshots lack them are to be published again."""
         there = set(pledge_ids)
-        due = [drive_id for drive_id, missing in self._lacking.items() if not missing.isdisjoint(there)]
+        due = [drive_id for drive_id, lacking in self._lacking.items() if not there.isdisjoint(lacking)]
         if due:
             self._texts_due |= dict.fromkeys(due)
             self._changed.news.set()
 
     async def show_texts(self) -> None:
-        """Publish again, with texts that came, the drives that lacked them; not more often than `TEXTS_S`.
+        """Publish again the drives that lacked texts which came, or for too long; at most each `TEXTS_S`.
 
         Texts are not in the log either: `revision` rises.
         """
         now = asyncio.get_running_loop().time()
+        for drive_id in [one for one, until in self._hidden.items() if until <= now]:
+            del self._hidden[drive_id]
+            self._texts_due[drive_id] = None
         if not self._texts_due or now < self._texts_shown_at + TEXTS_S:
             return
         due, self._texts_due, self._texts_shown_at = self._texts_due, {}, now

@@ -47,11 +47,11 @@ class Standing:
 
     @property
     def wordless(self) -> list[str]:
-        """The pledges whose texts are not kept yet: they are shown as anonymous."""
+        """The pledges whose texts are not kept yet: left out of `recent` for a while, then anonymous."""
         return [row.pledge_id for row in self.recent if row.pledge_id and not row.has_words]
 
-    def totals(self) -> dict[str, Any]:
-        """The public totals object (API.md) as a snapshot carries it."""
+    def totals(self, hidden: Collection[str] = ()) -> dict[str, Any]:
+        """The public totals object (API.md) as a snapshot has it; `recent` leaves out pledges `hidden`."""
         row, currency = self.row, self.row.currency
         raised = row.captured + row.offline + row.matched - row.refunded - row.disputed
         by_state = {name: as_json(getattr(row, name), currency) for name in _STATES}
@@ -71,7 +71,7 @@ class Standing:
                 "raised": as_json(self.raised_per_minute, currency),
             },
             "leaders": self.leaders,
-            "recent": [_gift(gift, currency) for gift in self.recent],
+            "recent": [_gift(gift, currency) for gift in self.recent if gift.pledge_id not in hidden],
             "milestones": [
                 {
                     "title": one["title"],

@@ -222,6 +222,16 @@ class System:
             raise AssertionError(f"raised {(await self.totals(drive))['raised']}, not {value}") from error
         return found
 
+    async def newest_gift(self, drive: str, name: str) -> dict[str, Any]:
+        """The newest gift once it is shown with this name, which may come a moment after the figures."""
+
+        async def there() -> dict[str, Any] | None:
+            recent = (await self.totals(drive))["recent"]
+            return recent[0] if recent and recent[0]["name"] == name else None
+
+        found: dict[str, Any] = await until(there)
+        return found
+
     async def faults(self, **faults: Any) -> None:
         """Set the sandbox's faults; none without arguments."""
         answer = await self.request("POST", f"{self.sandbox_url}/_sandbox/faults", faults)

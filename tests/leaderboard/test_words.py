@@ -51,6 +51,7 @@ async def test_a_pledges_that_never_answers_delays_no_figures_and_no_heartbeat(
         assert worst < 1.5, "a gift waited for a donor's text"
         assert {beat.partition for beat in heard.beats} == set(range(PARTITIONS))
         await until(lambda: pledges.asked > 0)
+        await until(lambda: heard.newest is not None and heard.newest.totals["recent"])
         shown = heard.newest
         assert shown is not None
         assert {gift["name"] for gift in shown.totals["recent"]} == {None}
@@ -74,6 +75,19 @@ async def test_texts_already_kept_are_answered_while_pledges_hangs(database: Dat
     async with hanging_service() as pledges:
         words = Words(database, pledges.peer, SECRET, ask_s=0.05)
         assert (await words.of(["plg_1", "plg_2"])).keys() == {"plg_1"}
+
+
+async def test_a_gift_is_never_shown_without_its_name_while_pledges_answers(tmp_path: Path) -> None:
+    """Overlays announce a gift once, under the name it is first shown with."""
+    people = {f"plg_{number}": {"name": "Huda", "message": None} for number in range(10)}
+    async with running(tmp_path, pledges=PledgesDoor(people)) as board, listening(board) as heard:
+        await board.say(drive())
+        for number in range(10):
+            await board.say(payment(f"pay_{number}", pledge_id=f"plg_{number}"))
+            await heard.showing(donations=number + 1)
+            await asyncio.sleep(0.1)
+        await until(lambda: heard.newest is not None and len(heard.newest.totals["recent"]) == 10)
+    assert {gift["name"] for one in heard.snapshots for gift in one.totals["recent"]} == {"Huda"}
 
 
 async def test_texts_of_gifts_are_asked_for_when_they_are_tallied_not_when_they_are_shown(
