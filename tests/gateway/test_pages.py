@@ -224,7 +224,7 @@ def test_no_amount_is_offered_that_stripe_does_not_take(currency: str) -> None:
     too_little, too_much = smallest(currency) - 1, largest(currency) + 1
     for menu in ([], [too_little, smallest(currency)], [too_little, too_much]):
         own = [{"currency": currency, "value": decimal_string(units, currency)} for units in menu]
-        page = Outline(donate_page(a_drive(currency=currency, goal=None, menu=own), [], {}, "t"))
+        page = Outline(donate_page(a_drive(currency=currency, goal=None, menu=own), Creators(), {}, "t"))
         offered = [parse(str(one["value"]), currency) for one in page.having("input", name="menu")]
         assert offered
         for units in (*offered, parse(example_amount(currency), currency)):

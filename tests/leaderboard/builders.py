@@ -216,10 +216,9 @@ async def running(
     pledges: PledgesDoor | None = None,
     peer: Peer | None = None,
     clock: Clock | None = None,
-    url: str = "",
     **given: Any,
 ) -> AsyncIterator[Leaderboard]:
-    """A whole leaderboard with its workers, on the embedded bus in `folder`, and SQLite there or `url`.
+    """A whole leaderboard with its workers, on the embedded bus in `folder`, and SQLite there or as `given`.
 
     It asks `peer` for donors' texts where one is given, else `pledges`.
     """
@@ -228,7 +227,6 @@ async def running(
         data_dir=folder,
         internal_secret=SecretStr(SECRET),
         database_synchronous="OFF",
-        database_url_leaderboard=url,
         **given,
     )
     door = pledges or PledgesDoor()

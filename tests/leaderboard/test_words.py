@@ -34,7 +34,7 @@ async def test_a_pledges_that_never_answers_delays_no_figures_and_no_heartbeat(
     clock = SystemClock()
     async with (
         hanging_service() as pledges,
-        running(tmp_path, peer=pledges.peer, url=url) as board,
+        running(tmp_path, peer=pledges.peer, database_url_leaderboard=url) as board,
         listening(board) as heard,
     ):
         await board.say(drive())
@@ -48,7 +48,7 @@ async def test_a_pledges_that_never_answers_delays_no_figures_and_no_heartbeat(
             await heard.showing(donations=number)
             worst = max(worst, asyncio.get_running_loop().time() - began)
             await asyncio.sleep(0.1)
-        assert worst < 1.5, "a gift waited for a donor's text"
+        assert worst < 2.0, "a gift waited for a donor's text"  # the deadline of asking for one
         assert {beat.partition for beat in heard.beats} == set(range(PARTITIONS))
         await until(lambda: pledges.asked > 0)
         await until(lambda: heard.newest is not None and heard.newest.totals["recent"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from backbone.clock import Clock
@@ -57,13 +57,13 @@ class Listing(Oracle):
             within = within[places[0] + 1 :]
         more = len(within) > self.page
         return listed(
-            kind, within[: self.page], within[self.page - 1]["id"] if more else None, self.clock.now()
+            kind, within[: self.page], within[self.page - 1]["id"] if more else None, datetime.now(UTC)
         )
 
     async def read_fact(self, kind: FactKind, fact_id: str) -> ListedFact | None:
         self.read.append(fact_id)
         found = [each for each in self.objects[kind] if each["id"] == fact_id]
-        return next(iter(listed(kind, found, None, self.clock.now()).facts), None)
+        return next(iter(listed(kind, found, None, datetime.now(UTC)).facts), None)
 
     async def list_webhook_endpoints(self) -> list[WebhookEndpoint]:
         return self.endpoints
