@@ -129,7 +129,8 @@ async def forget_texts(database: Database, before: datetime, limit: int) -> int:
         old = list(takewhile(lambda row: row.received_at < before, rows))
         done = [row.number for row in old if row.state in _DONE]
         if done:
-            await session.execute(update(WEBHOOKS).where(number.in_(done)).values(body=b""))
+            still = WEBHOOKS.c.state.in_(_DONE)  # a retry may have been asked for since they were read
+            await session.execute(update(WEBHOOKS).where(number.in_(done), still).values(body=b""))
     if old:
         await keep_positions(database, {BODIES: Position(old[-1].number)})
     return len(old)
@@ -147,5 +148,6 @@ async def forget_applied(database: Database, before: datetime, limit: int) -> in
         rows = await session.execute(select(window.c.number).where(window.c.received_at < before))
         old = [row.number for row in rows]
         if old:
-            await session.execute(delete(WEBHOOKS).where(WEBHOOKS.c.number.in_(old)))
+            still = WEBHOOKS.c.state.in_(_DONE)
+            await session.execute(delete(WEBHOOKS).where(WEBHOOKS.c.number.in_(old), still))
     return len(old)

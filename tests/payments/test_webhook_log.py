@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Select, func, insert, select, text
+from sqlalchemy import Select, func, insert, select, text, update
 
 from backbone.caller import sign_caller
 from backbone.database import Database
@@ -21,6 +22,7 @@ from services.payments.webhook_log import forget_applied, forget_texts
 from tests.payments.books import Books, open_books
 from tests.payments.stripe_events import OURS, an_event, as_stored, intent_succeeded, session_completed
 from tests.real import fresh_postgres
+from tests.waiting import until
 
 SECRET = "internal-secret"
 DAY_S = 86_400.0
@@ -270,3 +272,24 @@ def statements(books: Books) -> list[Select[Any]]:
         select(WEBHOOKS).where(state == IGNORED).order_by(number.desc()).limit(26),
         select(WEBHOOKS).where(state == SET_ASIDE).order_by(number.desc()).limit(26),
     ]
+
+
+@pytest.mark.parametrize("step", [forget_texts, forget_applied])
+async def test_a_webhook_queued_for_retry_while_being_forgotten_is_kept(books: Books, step: Any) -> None:
+    ids = await of_each_state(books)
+    books.clock.move(40 * DAY_S)
+    async with books.database.transaction() as session:
+        this = WEBHOOKS.c.event_id == ids["ignored"]
+        await session.execute(update(WEBHOOKS).where(this).values(state=SET_ASIDE))
+        forgetting = asyncio.create_task(step(books.database, books.clock.now() - timedelta(days=36), 100))
+        if not books.database.is_sqlite:  # there it cannot even read before this transaction ends
+            await until(lambda: is_blocked(books))
+    await forgetting
+    assert (await bodies(books))[ids["ignored"]]
+
+
+async def is_blocked(books: Books) -> bool:
+    """Whether a transaction waits for another one's row."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    async with books.database.reading() as session:
+        return bool((await session.execute(waiting)).scalar_one())
