@@ -197,15 +197,13 @@ async def _payments_of(session: AsyncSession, findings: Collection[Finding]) -> 
     """The payments that findings name or whose intents they concern, locked in the order of their tickets."""
     named = {finding.payment_id for finding in findings if finding.payment_id}
     intents = {finding.intent for finding in findings if finding.intent}
-    rows = await read_payments(session, or_(PAYMENTS.c.id.in_(named), PAYMENTS.c.intent.in_(intents)))
-    pledges = {
-        finding.pledge_id
-        for finding in findings
-        if finding.pledge_id and finding.kind is FactKind.CAPTURE and finding.payment_id not in rows
-    }
+    captures = [finding for finding in findings if finding.kind is FactKind.CAPTURE]
+    pledges = {finding.pledge_id for finding in captures if finding.pledge_id}
+    concerned = [PAYMENTS.c.id.in_(named), PAYMENTS.c.intent.in_(intents)]
     if pledges:
-        rows |= await read_payments(session, PAYMENTS.c.pledge_id.in_(pledges))
-    return rows
+        concerned.append(PAYMENTS.c.pledge_id.in_(pledges))
+    # In one statement: a second one would lock rows out of their order, and two transactions could deadlock.
+    return await read_payments(session, or_(*concerned))
 
 
 async def read_payments(session: AsyncSession, condition: Any) -> dict[str, PaymentRow]:
