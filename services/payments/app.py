@@ -86,7 +86,7 @@ def compose(
     refunds = RefundDesk(database, stripe, clock, settings.timeout_s, DriveOwners(pledges, secret).ask)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
     asker = Asker(database, stripe, clock, hold_foreign=ours.hold_foreign)
-    sweep = Sweep(database, stripe, pace, clock, every_s=settings.sweep_s, grace_s=settings.sweep_grace_s)
+    sweep = Sweep(database, stripe, pace, clock, **_looks(settings), hold_foreign=ours.hold_foreign)
     door = Door(
         database=database,
         store=store,
@@ -130,6 +130,11 @@ def compose(
 def _sole(database: Database, name: str, work: Work) -> Worker:
     """Work of one process at a time, however many replicas there are."""
     return Worker(name, database.alone(name, work))
+
+
+def _looks(settings: PaymentsSettings) -> dict[str, float]:
+    """How often the sweep looks, and how old an object must be."""
+    return {"every_s": settings.sweep_s, "grace_s": settings.sweep_grace_s}
 
 
 def _pruning(database: Database, clock: Clock, settings: PaymentsSettings) -> Worker:

@@ -26,7 +26,7 @@ from services.payments import questions
 from services.payments.commands import record
 from services.payments.foreign import OurAccount, Why, count_ignored, why_ignored
 from services.payments.redaction import without_details
-from services.payments.stripe_objects import READERS, Reading, Unreadable, read_event
+from services.payments.stripe_objects import NOT_TOLD, READERS, Reading, Unreadable, read_event
 from services.payments.tables import APPLIED, IGNORED, SET_ASIDE, WAITING, WEBHOOKS
 from services.payments.waking import wait_for, woken_by
 from services.payments.webhooks import WebhookStore, count_webhook, label_of
@@ -214,7 +214,11 @@ def _count_done(row: Row[Any], why: Why | None, done: datetime) -> None:
 
 async def _ask_about(session: AsyncSession, readings: Sequence[Reading], now: datetime) -> None:
     """Note what Stripe is to be asked: refunds it hinted at, captures of facts nobody can place."""
-    hints = {each.refunds_of: each.refunded for each in readings if each.refunds_of}
+    hints: dict[str, int] = {}
+    for each in readings:
+        if each.refunds_of:
+            known = hints.setdefault(each.refunds_of, each.refunded)
+            hints[each.refunds_of] = known if known == each.refunded else NOT_TOLD
     await questions.ask_refunds(session, hints, now + timedelta(seconds=2))
     placed = {each.finding.intent for each in readings if each.finding is not None and each.finding.intent}
     await questions.ask_unplaced(session, placed, now + timedelta(minutes=10))

@@ -16,17 +16,20 @@ from services.payments.tables import FACTS
 Why = Literal["missing", "changed"]
 
 
-async def news_in(session: AsyncSession, facts: Sequence[ListedFact]) -> list[tuple[Finding, Why]]:
+async def news_in(
+    session: AsyncSession, facts: Sequence[ListedFact], *, hold_foreign: bool
+) -> list[tuple[Finding, Why]]:
     """What is ours and says more than our facts do: each finding, and whether it was missing or changed.
 
-    Ours is what names us, and what belongs to a payment intent whose capture we know.
+    Ours is what names us, and what belongs to a payment intent whose capture we know; everything where
+    `hold_foreign`.
     """
     intents = {fact.finding.intent for fact in facts if fact.finding.intent}
     known = await read_facts(session, FACTS.c.intent.in_(intents)) if intents else {}
     captured = {each.finding.intent for each in known.values() if each.finding.kind is FactKind.CAPTURE}
     news: dict[str, tuple[Finding, Why]] = {}
     for fact in facts:
-        if not fact.ours and fact.finding.intent not in captured:
+        if not (fact.ours or hold_foreign) and fact.finding.intent not in captured:
             continue
         for finding in _findings(fact, captured):
             if (found := _compared(finding, known.get(finding.id))) is not None:

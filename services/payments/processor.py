@@ -76,7 +76,7 @@ class Foreign:
 class ListedFact:
     """A fact as a listing shows it: `ours` where its payment intent carries our metadata.
 
-    `capture` is what that intent itself says, where the listing shows it and it is ours and paid.
+    `capture` is what that intent itself says, where the listing shows it and it is paid.
     """
 
     finding: Finding

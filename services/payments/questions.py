@@ -26,8 +26,10 @@ from services.payments import doubts
 from services.payments.commands import BookedFact, read_facts, record
 from services.payments.domain import FactKind, Finding, counts
 from services.payments.foreign import disown
+from services.payments.halving import in_halves
 from services.payments.processor import Foreign, Processor, ProcessorError, Refused
 from services.payments.statements import inserting_new, upserting
+from services.payments.stripe_objects import NOT_TOLD
 from services.payments.tables import FACTS, PAYMENTS, QUESTIONS
 from services.payments.waking import wait_for
 
@@ -44,14 +46,28 @@ log = structlog.get_logger()
 
 
 async def ask_refunds(session: AsyncSession, hints: Mapping[str, int], ask_at: datetime) -> None:
-    """Have the refunds of these intents read; `hints` is what Stripe says is refunded, an intent."""
+    """Have the refunds of these intents read; `hints` is what Stripe says is refunded, an intent.
+
+    Hints come in any order, and the sum falls when a refund fails: where one contradicts another that is not
+    settled yet, neither is believed, and the refunds are read whatever they add up to.
+    """
     if not hints:
         return
     facts = await read_facts(session, FACTS.c.intent.in_(hints))
+    asked = select(QUESTIONS.c.intent, QUESTIONS.c.expected).where(
+        QUESTIONS.c.intent.in_(hints), QUESTIONS.c.kind == "refunds"
+    )
+    before = {row.intent: row.expected for row in await session.execute(asked)}
     rows = [
-        {"intent": intent, "kind": "refunds", "expected": refunded, "tries": 0, "ask_at": ask_at}
+        {
+            "intent": intent,
+            "kind": "refunds",
+            "expected": refunded if before.get(intent, refunded) == refunded else NOT_TOLD,
+            "tries": 0,
+            "ask_at": ask_at,
+        }
         for intent, refunded in hints.items()
-        if _refunded(intent, facts.values()) != refunded
+        if _refunded(intent, facts.values()) != refunded or before.get(intent, refunded) != refunded
     ]
     if not rows:
         return
@@ -94,14 +110,24 @@ class Asker:
                 await wait_for(stop, POLL_S)
 
     async def place_left_behind(self) -> int:
-        """Give facts without a payment the one of their intent, if it has one; how many there were."""
+        """Give facts without a payment the one of their intent, if it has one; how many were given one.
+
+        A fact that no transaction takes is reported, and stays as it is.
+        """
         async with self._database.reading() as session:
             found = await _left_behind(session)
-        if found:
+        placed = 0
+
+        async def place(findings: Sequence[Finding]) -> None:
+            nonlocal placed
             async with self._database.transaction() as session:
-                await record(session, [fact.finding for fact in found.values()], self._clock.now())
-            log.warning("facts.left_behind", number=len(found))
-        return len(found)
+                await record(session, findings, self._clock.now())
+            placed += len(findings)
+
+        await in_halves([fact.finding for fact in found.values()], place, _not_placed)
+        if placed:
+            log.warning("facts.left_behind", number=placed)
+        return placed
 
     async def ask_due(self) -> int:
         """Ask what is due now; how much there was."""
@@ -205,6 +231,10 @@ async def _is_answered(session: AsyncSession, row: Row[Any]) -> bool:
     if row.kind == "intent":
         return bool(facts) and all(fact.payment_id is not None for fact in facts.values())
     return bool(_refunded(row.intent, facts.values()) == row.expected)
+
+
+async def _not_placed(finding: Finding, error: Exception) -> None:
+    log.error("facts.not_placed", fact=finding.id, error=type(error).__name__, reason=str(error)[:300])
 
 
 async def _left_behind(session: AsyncSession) -> dict[str, BookedFact]:

@@ -64,9 +64,9 @@ def read_listed(kind: FactKind, thing: Mapping[str, Any], told_at: datetime) -> 
     Raises `Unreadable` or `ValueError` where it cannot be read.
     """
     if kind is FactKind.CAPTURE:
-        if not is_marked(thing) or thing["status"] != "succeeded":
+        if thing["status"] != "succeeded":
             return None
-        return ListedFact(intent_capture(thing, moment_of(thing["created"])), None, ours=True)
+        return ListedFact(intent_capture(thing, moment_of(thing["created"])), None, ours=is_marked(thing))
     intent = thing.get("payment_intent")
     whole = intent if isinstance(intent, Mapping) else None
     plain = {**thing, "payment_intent": whole["id"]} if whole else thing
@@ -75,7 +75,7 @@ def read_listed(kind: FactKind, thing: Mapping[str, Any], told_at: datetime) -> 
         return None
     ours = whole is not None and is_marked(whole)
     capture = None
-    if ours and whole is not None and whole["status"] == "succeeded":
+    if whole is not None and whole["status"] == "succeeded":
         capture = intent_capture(whole, moment_of(whole["created"]))
     return ListedFact(finding, capture, ours=ours)
 

@@ -5,8 +5,8 @@ subscribed to was never to be delivered, so nothing lists it; the refund, disput
 listed. Three looks, each bounded and each going on where it stopped, also in another process:
 
 - recent: what was created since the last look, of each kind;
-- past: the refunds and disputes of the last months, less often, since a refund may fail and a dispute
-  close long after it was created;
+- past: the intents, refunds and disputes of the last weeks and months, less often, since an intent may be
+  paid, a refund fail and a dispute close long after it was created;
 - open: the refunds and disputes that our facts say are open, one by one, however old.
 
 Only what was created before the last complete backfill and the oldest webhook not yet applied is
@@ -94,6 +94,9 @@ LOOKS: Final = (
     Look("capture", FactKind.CAPTURE),
     Look("refund", FactKind.REFUND),
     Look("dispute", FactKind.DISPUTE),
+    # An intent is listed by when it was made: another card may pay it until its session ends, and a bank
+    # debit takes up to 14 business days (docs.stripe.com/payments/bank-debits).
+    Look("capture.past", FactKind.CAPTURE, timedelta(days=30)),
     # A refund may fail up to 30 days after it succeeded (docs.stripe.com/refunds#failed-refunds); a
     # dispute takes two to three months (docs.stripe.com/disputes/how-disputes-work).
     Look("refund.past", FactKind.REFUND, timedelta(days=45)),
@@ -114,6 +117,7 @@ class Sweep:
         *,
         every_s: float,
         grace_s: float,
+        hold_foreign: bool = False,
     ) -> None:
         self._database = database
         self._processor = processor
@@ -122,6 +126,7 @@ class Sweep:
         self._every_s = every_s
         self._grace = timedelta(seconds=grace_s)
         self._seldom = timedelta(seconds=SELDOM * every_s)
+        self._hold_foreign = hold_foreign
         self._told: set[tuple[str, str]] = set()
         self._doubtful: dict[str, FactKind] = {}
 
@@ -259,7 +264,7 @@ class Sweep:
 
         async def commit(some: Sequence[ListedFact]) -> None:
             async with self._database.transaction() as session:
-                news = await news_in(session, some)
+                news = await news_in(session, some, hold_foreign=self._hold_foreign)
                 sure = [(finding, why) for finding, why in news if why == "missing" or again]
                 await record(session, [finding for finding, _ in sure], self._clock.now())
                 crash_point("payments.sweep.before_commit")

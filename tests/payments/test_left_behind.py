@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 
 from services.payments import questions
 from services.payments.applier import Applier
@@ -175,3 +176,27 @@ async def test_on_postgresql_applier_and_asker_meet_at_many_payments(on_postgres
     for pledge in pledges.values():
         assert (await books.payments(pledge))[0].refunded == 700
     assert not any((await books.drift()).values())
+
+
+async def test_one_fact_that_cannot_be_placed_does_not_hold_up_the_others_nor_the_questions(
+    books: Books,
+) -> None:
+    pledge = await leave_behind(books)
+    other, ours = await an_open_pledge(books)
+    await books.take([intent_succeeded("pi_2", 2_500, ours)])
+    overflowing = await refunds_that_overflow(books)
+    async with books.database.transaction() as session:
+        await session.execute(insert(FACTS), overflowing)
+    asker = Asker(books.database, Oracle(), books.clock)
+    assert await asker.place_left_behind() == 1
+    assert (await books.payments(pledge))[0].refunded == 700
+    assert (await books.payments(other))[0].refunded == 0
+    assert await asker.place_left_behind() == 0  # and it is not tried again and again without a pause
+
+
+async def refunds_that_overflow(books: Books) -> list[dict[str, Any]]:
+    """Two refunds whose sum no column holds: every transaction that records one of them fails."""
+    async with books.database.reading() as session:
+        (row,) = (await session.execute(select(FACTS).where(FACTS.c.id == "re_1"))).all()
+    odd = dict(row._mapping) | {"intent": "pi_2", "units": 2**63 - 1, "payment_id": None}
+    return [odd | {"id": "re_2"}, odd | {"id": "re_3"}]

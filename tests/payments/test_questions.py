@@ -173,3 +173,22 @@ async def test_an_answer_that_cannot_be_stored_does_not_hold_up_the_others(books
     books.clock.move(5)
     assert await asker.ask_due() == 1  # the first one again, later
     assert oracle.asked == ["pi_0", "pi_1", "pi_0"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_hints_that_contradict_each_other_are_settled_by_reading_the_refunds(
+    books: Books, at_once: bool
+) -> None:
+    oracle, pledge = Oracle(), await a_paid_pledge(books)
+    asker = Asker(books.database, oracle, books.clock)
+    oracle.refunds["pi_1"] = [
+        Finding(f"re_{n}", FactKind.REFUND, "pi_1", 500, "USD", RefundRank.SUCCEEDED, books.clock.now())
+        for n in (1, 2)
+    ]
+    late, early = a_charge_refunded("pi_1", 1_000), a_charge_refunded("pi_1", 500)  # reordered
+    for events in [[late, early]] if at_once else [[late], [early]]:
+        await books.take(events)
+    await books.take([refund("created", "re_1", "pi_1", 500, "succeeded")])  # re_2's never comes
+    books.clock.move(3)
+    await asker.ask_due()
+    assert (await books.payments(pledge))[0].refunded == 1_000

@@ -19,7 +19,7 @@ from services.payments.domain import FactKind
 from services.payments.pace import Pace
 from services.payments.processor import TooFast, Unknown
 from services.payments.sweep import PAGES, SELDOM, Sweep
-from services.payments.tables import FACTS, OPEN_FACTS, SWEEPS
+from services.payments.tables import FACTS, OPEN_FACTS, PAYMENTS, SWEEPS
 from tests.payments.books import Books, open_books
 from tests.payments.stage import a_drive, a_pledge
 from tests.payments.stripe_events import as_stored, dispute, intent_succeeded, metadata, refund
@@ -248,6 +248,33 @@ async def test_a_refund_that_failed_long_after_it_was_made_is_found(books: Books
     processor.refund("re_1", intent, 700, "failed", created=processor.ago(days=days))
     await rounds(books, processor, a_sweep(books, processor), 2)
     assert (await payment(books, pledge)).refunded == 0
+
+
+async def test_a_capture_that_succeeded_days_after_its_intent_was_made_is_found(books: Books) -> None:
+    pledge, intent, ours = await a_gift(books, told=False)
+    processor = Listing(books.clock)
+    made = processor.intent(intent, 2_500, ours, status="processing")
+    sweep = a_sweep(books, processor)
+    await rounds(books, processor, sweep, 2)
+    books.clock.move(5 * 86_400)
+    made["status"] = "succeeded"  # a bank debit
+    await rounds(books, processor, sweep, 2)
+    assert (await payment(books, pledge)).status == "captured"
+
+
+async def test_on_an_account_of_our_own_the_sweep_holds_what_names_nothing(
+    books: Books,
+) -> None:
+    processor = Listing(books.clock)
+    whole = processor.intent("pi_shop", 2_500, SHOP)
+    processor.refund("re_shop", whole, 700, "succeeded")
+    await rounds(books, processor, a_sweep(books, processor))
+    assert await facts(books) == set()
+    await rounds(books, processor, a_sweep(books, processor, hold_foreign=True), 2 * SELDOM)
+    assert await facts(books) == {"pi_shop", "re_shop"}
+    async with books.database.reading() as session:
+        (row,) = (await session.execute(select(PAYMENTS))).all()
+    assert (row.held, row.captured, row.refunded) == (True, 2_500, 700)
 
 
 async def test_a_dispute_that_closed_a_month_later_is_found(books: Books) -> None:
