@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from backbone.transient import may_pass
+from backbone.database.transient import may_pass
 
 T = TypeVar("T")
 

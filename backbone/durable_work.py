@@ -19,8 +19,8 @@ from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 
 from backbone.bisection import bisect
+from backbone.database.transient import Trouble, may_pass, trouble
 from backbone.service import note_interruption
-from backbone.transient import Trouble, may_pass, trouble
 
 POLL_S: Final = 0.5
 """How long a queue without due items waits for news."""

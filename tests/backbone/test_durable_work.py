@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
 from backbone.bisection import bisect
+from backbone.database.transient import DatabaseSlow, DatabaseUnavailable
 from backbone.durable_work import (
     SLOW_ROUNDS,
     DurableWork,
@@ -29,7 +30,6 @@ from backbone.durable_work import (
     error_reason,
     exponential,
 )
-from backbone.transient import DatabaseSlow, DatabaseUnavailable
 from tests.waiting import until
 
 State = Literal["due", "done", "quarantined"]
