@@ -12,7 +12,7 @@ FILE = (ROOT / "Dockerfile").read_text()
 FINAL = FILE[FILE.index(" AS run") :]
 COMMANDS = (
     *("services.pledges.app", "services.payments.app", "services.leaderboard.app", "services.notify.app"),
-    *("gateway.app", "embedded.app", "rehearsal.sandbox.server", "backbone.process", "backbone.bus_kafka"),
+    *("gateway.app", "embedded.app", "sandbox.server", "backbone.process", "backbone.bus.kafka"),
 )
 SEEN = """
 import sys
@@ -39,7 +39,7 @@ def test_every_room_a_command_imports_is_in_the_image() -> None:
         check=True,
     )
     rooms = set(ran.stdout.split())
-    assert {"backbone", "services", "gateway", "embedded", "rehearsal"} <= rooms
+    assert {"backbone", "services", "gateway", "embedded", "sandbox"} <= rooms
     assert rooms <= copied()
 
 
