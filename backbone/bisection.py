@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from backbone.database.transient import may_pass
+from backbone.database.transient import is_transient
 
 T = TypeVar("T")
 
@@ -14,7 +14,7 @@ async def bisect(
     items: Sequence[T],
     act: Callable[[Sequence[T]], Awaitable[None]],
     isolate: Callable[[T, Exception], Awaitable[None]],
-    interrupts: Callable[[Exception], bool] = may_pass,
+    interrupts: Callable[[Exception], bool] = is_transient,
 ) -> None:
     """Call `act` with all `items`; where it raises, with each half, down to single items.
 

@@ -8,8 +8,7 @@ the back-off, the metric and the log lines are the same for all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Generic, Protocol, TypeVar
@@ -19,8 +18,9 @@ from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 
 from backbone.bisection import bisect
-from backbone.database.transient import Trouble, may_pass, trouble
+from backbone.database.transient import Trouble, is_transient, transient_failure
 from backbone.service import note_interruption
+from backbone.wakeups import wait_for, wake_on_stop
 
 POLL_S: Final = 0.5
 """How long a queue without due items waits for news."""
@@ -214,7 +214,7 @@ class DurableWork(Generic[T]):
         item = failed.item
         attempts = self._queue.failures(item) + 1
         delay = None if failed.final else self._retry_after(attempts)
-        if delay is None and error is not None and may_pass(error):
+        if delay is None and error is not None and is_transient(error):
             delay = SLOW_RETRY
         failure = Failure(failed.reason, attempts, delay)
         about = {"worker": self._worker, "item": self._queue.label(item), "attempts": attempts}
@@ -239,7 +239,7 @@ class DurableWork(Generic[T]):
 
     def _interrupts(self, error: Exception) -> bool:
         """Whether an error does not depend on the items."""
-        return may_pass(error) or isinstance(error, self._unavailable)
+        return is_transient(error) or isinstance(error, self._unavailable)
 
     def _stops_round(self, error: Exception) -> bool:
         """Whether an error ends the round.
@@ -247,7 +247,7 @@ class DurableWork(Generic[T]):
         A batch that is too slow again and again is bisected like a failing one: it may be too large, or hold
         one item that is too slow. That one is retried later, so that those behind it are run.
         """
-        too_slow = trouble(error) is Trouble.SLOW and self._interruptions >= SLOW_ROUNDS
+        too_slow = transient_failure(error) is Trouble.SLOW and self._interruptions >= SLOW_ROUNDS
         return self._interrupts(error) and not too_slow
 
     def _pause_s(self, rounds: int) -> float:
@@ -281,25 +281,3 @@ def error_reason(error: BaseException) -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = f"{type(error).__name__}: {cause}"[:MAX_REASON]
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\u0000")
-
-
-@asynccontextmanager
-async def wake_on_stop(stop: asyncio.Event, news: asyncio.Event) -> AsyncIterator[None]:
-    """Within the block, `stop` sets `news` too: whoever waits for news notices the stop."""
-
-    async def pass_on() -> None:
-        await stop.wait()
-        news.set()
-
-    passing = asyncio.create_task(pass_on())
-    try:
-        yield
-    finally:
-        passing.cancel()
-
-
-async def wait_for(event: asyncio.Event, at_most_s: float) -> None:
-    """Wait until `event` is set, at most `at_most_s`."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(at_most_s):
-            await event.wait()
