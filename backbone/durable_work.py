@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 
 from backbone.bisection import bisect
-from backbone.database.transient import Trouble, is_transient, transient_failure
+from backbone.database.transient import TransientFailure, is_transient, transient_failure
 from backbone.service import note_interruption
 from backbone.wakeups import wait_for, wake_on_stop
 
@@ -247,7 +247,7 @@ class DurableWork(Generic[T]):
         A batch that is too slow again and again is bisected like a failing one: it may be too large, or hold
         one item that is too slow. That one is retried later, so that those behind it are run.
         """
-        too_slow = transient_failure(error) is Trouble.SLOW and self._interruptions >= SLOW_ROUNDS
+        too_slow = transient_failure(error) is TransientFailure.SLOW and self._interruptions >= SLOW_ROUNDS
         return self._interrupts(error) and not too_slow
 
     def _pause_s(self, rounds: int) -> float:

@@ -26,12 +26,12 @@ from backbone.http.caller import require_owned
 from backbone.http.problems import Conflict, Forbidden, Invalid, NotFound
 from backbone.idempotency import Key, claim, complete
 from backbone.money import Money, as_json
+from backbone.wakeups import wait_for
 from services.payments.domain import Observation, RefundRank
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
 from services.payments.recording.record import PaymentRow, read_facts, read_payments, record
 from services.payments.stripe.objects import clean
 from services.payments.tables import DRIVES, FACTS, OWED, PAYMENTS, REFUNDS
-from services.payments.wakeups import wait_for
 
 POLL_S: Final = 0.5
 BATCH: Final = 20

@@ -19,10 +19,11 @@ import structlog
 from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.bisection import bisect
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database, is_transient
-from services.payments.bisection import bisect
+from backbone.wakeups import wait_for
 from services.payments.domain import FactKind, Observation, counts
 from services.payments.processor import Foreign, Processor, ProcessorError, Refused
 from services.payments.recording import estimates
@@ -30,7 +31,6 @@ from services.payments.recording.record import StoredFact, read_facts, record
 from services.payments.statements import insert_new, upsert
 from services.payments.stripe.objects import NOT_TOLD
 from services.payments.tables import FACTS, LOOKUPS, PAYMENTS
-from services.payments.wakeups import wait_for
 from services.payments.webhooks.foreign import drop_foreign_facts
 
 BATCH: Final = 20

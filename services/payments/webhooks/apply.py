@@ -22,11 +22,11 @@ from backbone.crash import crash_point
 from backbone.database.database import Database, is_transient
 from backbone.min_interval import ROUND_INTERVAL_S
 from backbone.telemetry import FRESHNESS
+from backbone.wakeups import wait_for, wake_on_stop
 from services.payments.reconciliation import lookups
 from services.payments.recording.record import record
 from services.payments.stripe.objects import NOT_TOLD, READERS, ParsedEvent, Unreadable, read_event
 from services.payments.tables import APPLIED, IGNORED, QUARANTINED, WAITING, WEBHOOKS
-from services.payments.wakeups import wait_for, wake_on_stop
 from services.payments.webhooks.foreign import IgnoreReason, OurAccount, count_ignored, ignore_reasons
 from services.payments.webhooks.receive import WebhookStore, count_webhook, label_of
 from services.payments.webhooks.redaction import without_details
