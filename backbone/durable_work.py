@@ -74,7 +74,7 @@ class WorkQueue(Protocol[T]):
         """Read a bounded number of items that are due, in the order in which they are to be run."""
         ...
 
-    async def run(self, batch: Sequence[T]) -> Sequence[Failed[T]]:
+    async def run_batch(self, batch: Sequence[T]) -> Sequence[Failed[T]]:
         """Run a batch and record its outcome; the items that failed by themselves.
 
         The others are done: they are not due any more. Raising means that nothing of the batch was recorded.
@@ -120,7 +120,8 @@ class DurableWork(Generic[T]):
     `retry_after` its number of failures, or quarantined. `permanent` errors quarantine at once. An error
     that does not depend on the items never quarantines: a transient database error, or one of `unavailable`
     (another service), interrupts the round, and the worker tries again after a pause that doubles up to
-    `MAX_PAUSE_S`. Nothing is kept in memory between rounds but the length of that pause.
+    `max_pause_s`; so does a round in which nothing succeeded. `interval_s` is the least time between the
+    starts of two rounds. Nothing is kept in memory between rounds but the length of those pauses.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class DurableWork(Generic[T]):
         unavailable: tuple[type[Exception], ...] = (),
         permanent: tuple[type[Exception], ...] = (),
         poll_s: float = POLL_S,
+        interval_s: float = 0.0,
         max_pause_s: float = MAX_PAUSE_S,
     ) -> None:
         self._worker = worker
@@ -142,6 +144,7 @@ class DurableWork(Generic[T]):
         self._unavailable = unavailable
         self._permanent = permanent
         self._poll_s = poll_s
+        self._interval_s = interval_s
         self._max_pause_s = max_pause_s
         self._stop: asyncio.Event | None = None
         self._interruptions = 0
@@ -156,18 +159,19 @@ class DurableWork(Generic[T]):
         async with wake_on_stop(stop, news):
             while not stop.is_set():
                 news.clear()
+                earliest = asyncio.get_running_loop().time() + self._interval_s
                 try:
                     outcome = await self.run_round()
                 except Exception as error:
                     if not self._interrupts(error):
                         raise
-                    note_interruption(self._worker, error)
+                    self._report_interruption(error)
                     await wait_for(stop, self._pause_s(self._interruptions))
                     continue
-                if not outcome.items:
-                    await wait_for(news, self._poll_s)
-                elif self._without_success:
-                    await wait_for(news, self._pause_s(self._without_success))
+                pause_s = self._pause_s(self._without_success) if outcome.items else self._poll_s
+                pause_s = max(pause_s, earliest - asyncio.get_running_loop().time())
+                if pause_s > 0:
+                    await wait_for(news, pause_s)
 
     async def run_round(self) -> Round:
         """Fetch the due items and run them once. Raises what interrupts the round."""
@@ -198,7 +202,7 @@ class DurableWork(Generic[T]):
         failed: list[Failed[T]] = []
 
         async def act(part: Sequence[T]) -> None:
-            failures = await self._queue.run(part)
+            failures = await self._queue.run_batch(part)
             outcome.done += len(part) - len(failures)
             failed.extend(failures)  # recorded later: an error of that must not run the part again
 
@@ -250,8 +254,17 @@ class DurableWork(Generic[T]):
         too_slow = transient_failure(error) is TransientFailure.SLOW and self._interruptions >= SLOW_ROUNDS
         return self._interrupts(error) and not too_slow
 
+    def _report_interruption(self, error: Exception) -> None:
+        if isinstance(error, self._unavailable):
+            log.warning("work.service_unavailable", worker=self._worker, reason=error_reason(error))
+        else:
+            note_interruption(self._worker, error)
+
     def _pause_s(self, rounds: int) -> float:
-        return float(min(self._poll_s * 2.0 ** min(max(rounds - 1, 0), 16), self._max_pause_s))
+        """The pause after so many rounds in a row that were interrupted, or in which nothing succeeded."""
+        if rounds == 0:
+            return 0.0
+        return float(min(self._poll_s * 2.0 ** min(rounds - 1, 16), self._max_pause_s))
 
     def _count(self, outcome: Round) -> None:
         for name in ("done", "retried", "quarantined", "unrecorded"):

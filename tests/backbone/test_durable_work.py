@@ -69,7 +69,7 @@ class FakeQueue:
         self.access()
         return [item for item in self.items if item.state == "due"][: self.limit]
 
-    async def run(self, batch: Sequence[Item]) -> Sequence[Failed[Item]]:
+    async def run_batch(self, batch: Sequence[Item]) -> Sequence[Failed[Item]]:
         self.batches.append([item.id for item in batch])
         self.access()
         for item in batch:
@@ -207,10 +207,10 @@ async def test_unrecordable_failure_does_not_stop_the_items_behind_it() -> None:
 
 async def test_batch_that_is_always_too_slow_is_bisected_and_its_slow_item_is_retried_later() -> None:
     class SlowQueue(FakeQueue):
-        async def run(self, batch: Sequence[Item]) -> Sequence[Failed[Item]]:
+        async def run_batch(self, batch: Sequence[Item]) -> Sequence[Failed[Item]]:
             if any(item.id == 2 for item in batch):
                 raise DatabaseSlow("statement timeout")
-            return await super().run(batch)
+            return await super().run_batch(batch)
 
     items = [Item(n) for n in range(4)]
     running = work(SlowQueue(items), retry_after=lambda _: None)
@@ -258,9 +258,9 @@ async def test_stop_ends_a_round_between_two_items() -> None:
     stop = asyncio.Event()
 
     class StoppingQueue(FakeQueue):
-        async def run(self, batch: Sequence[Item]) -> Sequence[Failed[Item]]:
+        async def run_batch(self, batch: Sequence[Item]) -> Sequence[Failed[Item]]:
             stop.set()
-            return await super().run(batch)
+            return await super().run_batch(batch)
 
     items = [Item(0), Item(1)]
     await work(StoppingQueue(items), one_by_one=True).run(stop)
