@@ -107,6 +107,17 @@ class Overloaded(Problem):
         super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
 
 
+def documented(*kinds: type[Problem]) -> dict[int | str, dict[str, Any]]:
+    """These problems as FastAPI's `responses` takes them, for the gateway to complete."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        response = found.setdefault(kind.status, {"description": "", "x-problems": {}})
+        response["x-problems"][kind.slug] = kind.title
+    for response in found.values():
+        response["description"] = "; ".join(response["x-problems"].values())
+    return found
+
+
 def of_status(status: int) -> Problem:
     """The plain problem of an HTTP status, for errors raised by the framework."""
     kinds = (Unauthorized, Forbidden, NotFound, MethodNotAllowed, UnsupportedMediaType, BodyTooLarge)

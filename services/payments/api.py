@@ -7,22 +7,44 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Path, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backbone.bodies import Body, MoneyBody, MoneyView, Text
+from backbone.bodies import Body, MoneyView, PledgeIdView, RefundedMoney, Text, id_schema
 from backbone.caller import CallerDep, InternalDep
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database import Database
 from backbone.idempotency import Key, RequiredKey, hash_body, replayed
-from backbone.problems import BodyTooLarge, MethodNotAllowed, Problem, Unexpected, response
+from backbone.problems import (
+    BodyTooLarge,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+    Unexpected,
+    documented,
+    response,
+)
 from services.payments import queries, questions
 from services.payments.backfill import Backfill
 from services.payments.cancelling import open_closings
 from services.payments.pace import Pace
-from services.payments.refunds import RefundDesk, RefundWish, unsent_refunds
-from services.payments.webhook_log import State, WebhookPage, WebhookView, list_webhooks, retry_webhook
+from services.payments.refunds import (
+    CurrencyDiffers,
+    NotPaid,
+    RefundDesk,
+    RefundExceedsPayment,
+    RefundWish,
+    unsent_refunds,
+)
+from services.payments.webhook_log import (
+    State,
+    TextIsGone,
+    WebhookPage,
+    WebhookView,
+    list_webhooks,
+    retry_webhook,
+)
 from services.payments.webhooks import WebhookStore, now_s, read_body, verify
 
 WEBHOOKS_PATH: Final = "/webhooks/stripe"
@@ -34,7 +56,13 @@ QUIET_BACKFILLS: Final = 2
 class RefundBody(Body):
     """What to give back; all that is left without an amount."""
 
-    amount: MoneyBody | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"amount": {"currency": "USD", "value": "5.00"}, "reason": "asked for"}]
+        }
+    )
+
+    amount: RefundedMoney | None = None
     reason: Annotated[Text, Field(max_length=500)] | None = None
 
 
@@ -44,7 +72,7 @@ _ALL_THAT_IS_LEFT: Final = RefundBody()
 class RefundView(BaseModel):
     """A refund as the door answers it."""
 
-    id: str
+    id: Annotated[str, id_schema("rfd")]
     status: Literal["pending", "succeeded", "failed"]
     amount: MoneyView
 
@@ -72,15 +100,22 @@ class Door:
 def add_routes(app: FastAPI, door: Door) -> None:
     """Give `app` the routes of payments, all but the webhooks'."""
 
-    @app.post("/v1/pledges/{pledge}/refunds", status_code=201, response_model=RefundView)
+    @app.post(
+        "/v1/pledges/{pledge}/refunds",
+        status_code=201,
+        response_model=RefundView,
+        responses=documented(NotFound, RefundExceedsPayment, NotPaid, CurrencyDiffers),
+    )
     async def make_refund(
-        pledge: str,
+        pledge: PledgeIdView,
         request: Request,
         caller: CallerDep,
         key: RequiredKey,
         body: RefundBody = _ALL_THAT_IS_LEFT,
     ) -> Response:
-        """Give back what was paid on a pledge, or part of it; without a body, all that is left.
+        """Refund what was paid on a pledge, or part of it.
+
+        Without a body, or without an amount: all that is left.
 
         For the partner that made the pledge, the partner that owns its drive, and admins.
         """
@@ -97,23 +132,29 @@ def add_routes(app: FastAPI, door: Door) -> None:
         status, reply, again = await door.refunds.make(wish)
         return replayed(status, reply, again=again)
 
-    @app.get("/v1/webhooks", response_model=WebhookPage, tags=["webhooks"])
+    @app.get("/v1/webhooks", response_model=WebhookPage)
     async def list_stripe_webhooks(
         caller: CallerDep,
         state: State | None = None,
         after: Annotated[str | None, Query(pattern="^[0-9]{1,18}$", description="`next`.")] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 25,
     ) -> dict[str, Any]:
-        """Stripe's events as they were stored, the newest first, and what became of each."""
+        """List Stripe's events as they were stored, newest first, and what became of each."""
         caller.require("admin")
         return await list_webhooks(door.database, state, None if after is None else int(after), limit)
 
-    @app.post("/v1/webhooks/{id}/retry", response_model=WebhookView, tags=["webhooks"])
+    @app.post(
+        "/v1/webhooks/{id}/retry", response_model=WebhookView, responses=documented(NotFound, TextIsGone)
+    )
     async def retry_stripe_webhook(
         event_id: Annotated[str, Path(alias="id", description="Stripe's id of the event.")],
         caller: CallerDep,
     ) -> dict[str, Any]:
-        """Try an event that is set aside or ignored again now; `state` tells within seconds how it went."""
+        """Try an event that is set aside or ignored again now.
+
+        `state` tells within seconds how it went. The text of an event that was ignored is deleted in time:
+        it can no longer be tried.
+        """
         caller.require("admin")
         found = await retry_webhook(door.database, event_id, door.clock)
         door.store.news.set()

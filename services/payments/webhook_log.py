@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, Field
 from sqlalchemy import Row, delete, select, update
 
+from backbone.bodies import Timestamp
 from backbone.clock import Clock, rfc3339
 from backbone.database import Database
 from backbone.problems import NotFound, Problem
@@ -46,9 +47,9 @@ class WebhookView(BaseModel):
     )
     tries: int = Field(description="How many times applying it failed.")
     reason: str | None = Field(description="Why it is set aside or ignored.")
-    created_at: str = Field(description="When Stripe says that it happened.")
-    received_at: str
-    next_try_at: str | None
+    created_at: Timestamp = Field(description="When Stripe says that it happened.")
+    received_at: Timestamp
+    next_try_at: Timestamp | None
 
 
 class WebhookPage(BaseModel):

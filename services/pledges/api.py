@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.routing import APIRouter
 from pydantic import AfterValidator
+from pydantic.json_schema import SkipJsonSchema
 
 from backbone import ids
-from backbone.bodies import AmountTooLarge, AmountTooSmall, Text
+from backbone.bodies import REFERENCE, AmountTooLarge, AmountTooSmall, Text, id_schema, text_schema
 from backbone.caller import Caller, CallerDep, InternalDep, NotYourDrive, caller, internal
 from backbone.contracts.pledges import PledgeStatus
 from backbone.idempotency import (
@@ -24,7 +25,7 @@ from backbone.idempotency import (
     replayed,
     required_key,
 )
-from backbone.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized
+from backbone.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized, documented
 from services.pledges.commands import Drives, Made, Once, Pledges
 from services.pledges.domain import (
     DriveClosed,
@@ -44,12 +45,11 @@ from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeLi
 from services.pledges.wishes import CreatorSearch, CreatorWish, DriveChange, DriveWish, PledgeWish, read
 
 JSON: Final = "application/json"
-_REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
 
 
 def _ref(drive: str) -> str:
     """What may name a drive at all; raises NotFound. (A NUL in a path would reach the database.)"""
-    if _REF.fullmatch(drive) is None:
+    if re.fullmatch(REFERENCE, drive) is None:
         raise NotFound("No such drive.")
     return drive
 
@@ -60,16 +60,25 @@ def _pledge_id(pledge: str) -> str:
     return pledge
 
 
-DriveRef = Annotated[str, Path(description="The drive's id or slug, in lower case."), AfterValidator(_ref)]
-PledgeRef = Annotated[str, Path(description="The pledge's id."), AfterValidator(_pledge_id)]
-DriveFilter = Annotated[
-    str | None,
-    Query(description="The drive's id or slug."),
-    AfterValidator(lambda drive: None if drive is None else _ref(drive)),
+DriveRef = Annotated[
+    str,
+    Path(description="The drive's id or slug, in lower case."),
+    AfterValidator(_ref),
+    text_schema(REFERENCE, examples=["winter"]),
 ]
-ReferenceFilter = Annotated[Text | None, Query(max_length=255, description="What the partner called it.")]
-After = Annotated[str | None, Query(pattern="^[a-z0-9_]{1,40}$", description="`next` of the page before.")]
-Limit = Annotated[int, Query(ge=1, le=100)]
+PledgeRef = Annotated[str, Path(description="The pledge's id."), AfterValidator(_pledge_id), id_schema("plg")]
+DriveFilter = Annotated[
+    Annotated[str, AfterValidator(_ref), text_schema(REFERENCE)] | SkipJsonSchema[None],
+    Query(description="The drive's id or slug."),
+]
+ReferenceFilter = Annotated[
+    Text | SkipJsonSchema[None], Query(max_length=255, description="What the partner called it.")
+]
+StatusFilter = Annotated[PledgeStatus | SkipJsonSchema[None], Query(description="Those in this status.")]
+After = Annotated[
+    str | SkipJsonSchema[None], Query(pattern="^[a-z0-9_]{1,40}$", description="`next` of the page before.")
+]
+Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 
 
 def may(who: Caller, scope: str) -> None:
@@ -90,12 +99,12 @@ class Door:
     async def make_drive(
         self, request: Request, wish: DriveWish, who: CallerDep, key: OptionalKey
     ) -> Response:
-        """Make a drive, in draft."""
+        """Create a drive, in the state `draft`."""
         may(who, "drives")
         return _made(await self._drives.make_drive(wish, who, await _once(request, key)))
 
     async def show_drive(self, drive: DriveRef, who: CallerDep) -> Response:
-        """A drive as it is."""
+        """Read a drive."""
         return _json(await self._readable(drive, who))
 
     async def _readable(self, drive: str, who: Caller) -> dict[str, Any]:
@@ -106,7 +115,10 @@ class Door:
         return found
 
     async def change_drive(self, drive: DriveRef, change: DriveChange, who: CallerDep) -> Response:
-        """Change fields of a drive, each as far as its state allows; those not sent stay."""
+        """Change a drive.
+
+        Fields that are not sent stay as they are. Some are fixed once the drive has been opened.
+        """
         may(who, "drives")
         return _json(await self._drives.change_drive(drive, change, who))
 
@@ -122,14 +134,14 @@ class Door:
     async def add_creator(
         self, request: Request, drive: DriveRef, wish: CreatorWish, who: CallerDep, key: OptionalKey
     ) -> Response:
-        """Add a creator who raises for the drive."""
+        """Add a creator who raises for a drive."""
         may(who, "drives")
         return _made(await self._drives.add_creator(drive, wish, who, await _once(request, key)))
 
     async def list_creators(
         self, drive: DriveRef, who: CallerDep, after: After = None, limit: Limit = 25
     ) -> Response:
-        """A drive's creators, oldest first."""
+        """List a drive's creators, oldest first."""
         await self._readable(drive, who)
         return _json(await self._reader.creators(drive, after, limit))
 
@@ -138,25 +150,31 @@ class Door:
         who: CallerDep,
         drive: DriveFilter = None,
         reference: ReferenceFilter = None,
-        status: PledgeStatus | None = None,
+        status: StatusFilter = None,
         after: After = None,
         limit: Limit = 25,
     ) -> Response:
-        """The partner's own pledges, newest first."""
+        """List the partner's own pledges, newest first."""
         who.require("pledges")
         wanted = {"drive": drive, "reference": reference, "status": status}
         given = {name: value for name, value in wanted.items() if value is not None}
         return _json(await self._reader.list_pledges(who, given, after, limit))
 
     async def cancel_pledge(self, pledge: PledgeRef, who: CallerDep) -> Response:
-        """Take back a pledge that is open and unpaid; again is silent. Money that comes still counts."""
+        """Cancel a pledge that is open and unpaid.
+
+        Cancelling it again changes nothing. Money that still arrives makes it paid.
+        """
         who.require("pledges")
         return _json(await self._pledges.cancel(pledge, who))
 
     async def make_pledge(
         self, request: Request, drive: DriveRef, wish: PledgeWish, who: CallerDep, key: RequiredKey
     ) -> Response:
-        """Promise money to a live drive; the same key answers with the same pledge."""
+        """Create a pledge to a live drive.
+
+        The same Idempotency-Key with the same body answers with the same pledge.
+        """
         may(who, "pledges")
         body_hash = hash_body(await request.body())
         command = MakePledge(drive, wish, who, key, body_hash)
@@ -172,6 +190,14 @@ class Door:
         return await self.make_pledge(request, _ref(request.path_params["drive"]), wish, who, key)
 
 
+_MOVES: Final[Mapping[DriveMove, str]] = {
+    DriveMove.OPEN: "Open a drive.\n\nFrom `draft` to `live`: it takes pledges from now on.",
+    DriveMove.PAUSE: "Pause a live drive.\n\nPledges are refused until it is resumed; payments still count.",
+    DriveMove.RESUME: "Resume a paused drive.",
+    DriveMove.CLOSE: "Close a drive for good.\n\nMoney that still arrives counts; pledges are refused.",
+}
+
+
 def install(app: FastAPI, door: Door) -> None:
     """Put the public routes into `app`."""
     app.router.add_api_route(
@@ -180,7 +206,7 @@ def install(app: FastAPI, door: Door) -> None:
         methods=["POST"],
         status_code=201,
         response_model=PledgeView,
-        responses=_problems(
+        responses=documented(
             KeyMissing,
             Unauthorized,
             Forbidden,
@@ -204,14 +230,14 @@ def install(app: FastAPI, door: Door) -> None:
         ("/v1/drives/{drive}", door.show_drive, DriveView),
         ("/v1/drives/{drive}/creators", door.list_creators, CreatorList),
     ):
-        refused = _problems(Unauthorized, Forbidden, NotFound)
+        refused = documented(Unauthorized, Forbidden, NotFound)
         router.add_api_route(path, endpoint, response_model=view, responses=refused)
     router.add_api_route(
         "/v1/drives/{drive}",
         door.change_drive,
         methods=["PATCH"],
         response_model=DriveView,
-        responses=_problems(
+        responses=documented(
             Unauthorized, Forbidden, NotYourDrive, NotFound, FieldFixed, SlugTaken, Invalid, *menu
         ),
         route_class_override=JsonRoute,
@@ -220,14 +246,14 @@ def install(app: FastAPI, door: Door) -> None:
         "/v1/pledges",
         door.list_pledges,
         response_model=PledgeList,
-        responses=_problems(Unauthorized, Forbidden, NotFound),
+        responses=documented(Unauthorized, Forbidden, NotFound),
     )
     router.add_api_route(
         "/v1/pledges/{pledge}/cancel",
         door.cancel_pledge,
         methods=["POST"],
         response_model=PledgeView,
-        responses=_problems(Unauthorized, Forbidden, NotFound, NotOpen),
+        responses=documented(Unauthorized, Forbidden, NotFound, NotOpen),
     )
     for what in DriveMove:
         router.add_api_route(
@@ -235,8 +261,9 @@ def install(app: FastAPI, door: Door) -> None:
             door.mover(what),
             methods=["POST"],
             name=f"{what.value}_drive",
+            description=_MOVES[what],
             response_model=DriveView,
-            responses=_problems(Unauthorized, Forbidden, NotYourDrive, NotFound, IllegalMove),
+            responses=documented(Unauthorized, Forbidden, NotYourDrive, NotFound, IllegalMove),
         )
 
 
@@ -287,7 +314,7 @@ def _post(
         methods=["POST"],
         status_code=201,
         response_model=view,
-        responses=_problems(Unauthorized, Forbidden, KeyReused, *kinds),
+        responses=documented(Unauthorized, Forbidden, KeyReused, *kinds),
         route_class_override=JsonRoute,
     )
 
@@ -302,11 +329,3 @@ def _made(made: Made) -> Response:
 
 def _json(view: Any) -> Response:
     return Response(as_bytes(view), media_type=JSON)
-
-
-def _problems(*kinds: type[Problem]) -> dict[int | str, dict[str, Any]]:
-    """How a route's problems are documented."""
-    titles: dict[int, list[str]] = {}
-    for kind in kinds:
-        titles.setdefault(kind.status, []).append(f"`/problems/{kind.slug}`: {kind.title}")
-    return {status: {"description": "; ".join(lines)} for status, lines in titles.items()}

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 from sqlalchemy import Row
 
-from backbone.bodies import MoneyView
+from backbone.bodies import CreatorIdView, DriveIdView, MoneyView, PledgeIdView, Timestamp
 from backbone.clock import rfc3339
 from backbone.contracts.pledges import (
     CreatorChanged,
@@ -52,14 +52,14 @@ class MilestoneView(BaseModel):
 class DriveView(BaseModel):
     """A drive."""
 
-    id: str
+    id: DriveIdView
     slug: str
     state: DriveState
     title: Words
     currency: str
     goal: MoneyView
-    starts_at: str | None
-    ends_at: str | None
+    starts_at: Timestamp | None
+    ends_at: Timestamp | None
     description: Words | None
     beneficiaries: list[BeneficiaryView]
     permit: str | None
@@ -70,20 +70,20 @@ class DriveView(BaseModel):
     test: bool
     partner: str
     partners: list[str] | None
-    created_at: str
+    created_at: Timestamp
 
 
 class CreatorView(BaseModel):
     """A creator who raises for a drive."""
 
-    id: str
-    drive: str
+    id: CreatorIdView
+    drive: DriveIdView
     slug: str
     name: str
     channel_url: str | None
     team: str | None
     goal: MoneyView | None
-    created_at: str
+    created_at: Timestamp
 
 
 class CreatorList(BaseModel):
@@ -99,7 +99,7 @@ class CheckoutView(BaseModel):
     url: str | None
     client_secret: str | None
     publishable_key: str | None
-    expires_at: str | None
+    expires_at: Timestamp | None
 
 
 class QueueView(BaseModel):
@@ -112,15 +112,15 @@ class QueueView(BaseModel):
 class PledgeView(BaseModel):
     """A pledge."""
 
-    id: str
-    drive: str
-    creator: str | None
+    id: PledgeIdView
+    drive: DriveIdView
+    creator: CreatorIdView | None
     amount: MoneyView
     status: Literal["open", "paid", "partly_refunded", "refunded", "disputed", "lapsed", "cancelled"]
     checkout: CheckoutView | None
     queue: QueueView | None
-    token: str
-    created_at: str
+    token: str | None
+    created_at: Timestamp
 
 
 class PledgeList(BaseModel):

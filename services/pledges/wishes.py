@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -17,54 +16,38 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.functional_validators import PlainValidator
+from pydantic.json_schema import SkipJsonSchema
 
-from backbone.bodies import Body, Moment, MoneyBody, Text
+from backbone.addresses import EmailAddress, WebAddress
+from backbone.bodies import Body, ChargedMoney, Currency, Moment, MoneyBody, Text, text_schema
 from backbone.money import Money
 from backbone.problems import MalformedJson, from_validation
-from services.pledges.domain import TAKEN, check_charged
+from backbone.stripe_amounts import TAKEN
+from services.pledges.domain import check_charged
 
-_SLUG: Final = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
-_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}", re.ASCII)
-_ADDRESS: Final = re.compile(
-    r"[^\s\x00-\x20\x7f@<>()\[\],;:\\\"]{1,64}@[^\W_](?:[\w-]{0,62}\.)+[^\W_][\w-]{0,61}[^\W_]"
-)
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_SLUG: Final = "[a-z0-9-]{1,64}"
+_LANGUAGE: Final = "[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}"
+_PARTNER: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
+_VISIBLE: Final = r"[^\s\x00\x1c-\x1f\x85\ufeff]"
+"""What makes a text not blank: no white space, whether of Python or of ECMA 262."""
+_NOT_BLANK: Final = rf"^[^\x00]*{_VISIBLE}[^\x00]*$"
+_MOST_LANGUAGES: Final = 20
 _WHOLE_BPS: Final = 10_000
 
 
 def _slug(text: str) -> str:
-    if _SLUG.fullmatch(text) is None:
+    if re.fullmatch(_SLUG, text) is None:
         raise ValueError("must be 1 to 64 of a-z, 0-9 and -")
     return text
 
 
 def _locale(text: str) -> str:
-    if _LANGUAGE.fullmatch(text) is None:
+    if re.fullmatch(_LANGUAGE, text) is None:
         raise ValueError("must be a language tag such as ar or en-GB")
-    return text
-
-
-def _address(text: str) -> str:
-    if len(text) > 254 or _ADDRESS.fullmatch(text) is None:
-        raise ValueError("must be an e-mail address")
-    return text
-
-
-def _web_address(text: str) -> str:
-    if any(letter <= " " or letter == "\x7f" for letter in text) or "\\" in text:
-        raise ValueError("must be an address on the web")
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("must be an address on the web") from None
-    if not host or "@" in parts.netloc:
-        raise ValueError("must be an address on the web")
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
-        raise ValueError("must begin with https:// (http:// only on this machine)")
     return text
 
 
@@ -74,10 +57,10 @@ def _texts(longest: int) -> PlainValidator:
     def read(value: object) -> str | dict[str, str]:
         if isinstance(value, str):
             return _one(value, longest)
-        if not isinstance(value, dict) or not 1 <= len(value) <= 20:
+        if not isinstance(value, dict) or not 1 <= len(value) <= _MOST_LANGUAGES:
             raise ValueError('must be a text, or an object of texts by language such as {"en": "…"}')
         for language, text in value.items():
-            if not isinstance(language, str) or _LANGUAGE.fullmatch(language) is None:
+            if not isinstance(language, str) or re.fullmatch(_LANGUAGE, language) is None:
                 raise ValueError("must be keyed by language tags such as ar or en-GB")
             if not isinstance(text, str):
                 raise ValueError("must hold texts")
@@ -87,8 +70,21 @@ def _texts(longest: int) -> PlainValidator:
     return PlainValidator(read, json_schema_input_type=str | dict[str, str])
 
 
+def _texts_schema(longest: int, example: str) -> WithJsonSchema:
+    """The JSON Schema of what `_texts(longest)` takes."""
+    one = {"type": "string", "pattern": _NOT_BLANK, "minLength": 1, "maxLength": longest}
+    by_language = {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{_LANGUAGE}$"},
+        "additionalProperties": one,
+        "minProperties": 1,
+        "maxProperties": _MOST_LANGUAGES,
+    }
+    return WithJsonSchema({"anyOf": [one, by_language], "examples": [{"en": example}]})
+
+
 def _one(text: str, longest: int) -> str:
-    if not text.strip():
+    if re.search(_VISIBLE, text) is None:
         raise ValueError("must not be empty")
     if len(text) > longest:
         raise ValueError(f"must have at most {longest} characters")
@@ -99,13 +95,16 @@ def _one(text: str, longest: int) -> str:
     return text
 
 
-Slug = Annotated[Text, AfterValidator(_slug)]
-Locale = Annotated[Text, AfterValidator(_locale)]
-WebAddress = Annotated[Text, StringConstraints(max_length=2048), AfterValidator(_web_address)]
+Slug = Annotated[Text, AfterValidator(_slug), text_schema(_SLUG, examples=["winter"])]
+Locale = Annotated[Text, AfterValidator(_locale), text_schema(_LANGUAGE, examples=["ar"])]
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=100)]
-Title = Annotated[str | dict[str, str], _texts(200)]
-Prose = Annotated[str | dict[str, str], _texts(5_000)]
-Partner = Annotated[Text, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Title = Annotated[str | dict[str, str], _texts(200), _texts_schema(200, "Let's make their winter warmer")]
+Prose = Annotated[
+    str | dict[str, str], _texts(5_000), _texts_schema(5_000, "Heaters and blankets for 100,000 families.")
+]
+Partner = Annotated[
+    Text, StringConstraints(pattern=_PARTNER), WithJsonSchema({"type": "string", "pattern": _PARTNER})
+]
 """A partner's name, as `POST /v1/keys` takes it."""
 
 
@@ -115,7 +114,12 @@ def _named_once(partners: list[str]) -> list[str]:
     return partners
 
 
-Partners = Annotated[list[Partner], Field(max_length=100), AfterValidator(_named_once)]
+Unsent = SkipJsonSchema[None]
+"""The default of a field that may be left out and not be null."""
+
+Partners = Annotated[
+    list[Partner], Field(max_length=100, json_schema_extra={"uniqueItems": True}), AfterValidator(_named_once)
+]
 
 
 class Beneficiary(Body):
@@ -156,7 +160,7 @@ class DriveWish(Body):
 
     slug: Slug
     title: Title
-    currency: Text
+    currency: Currency
     goal: MoneyBody
     starts_at: Moment | None = None
     ends_at: Moment | None = None
@@ -166,7 +170,7 @@ class DriveWish(Body):
     zakat_eligible: StrictBool = False
     impact: Annotated[list[Impact], Field(default_factory=list, max_length=20)]
     milestones: Annotated[list[MilestoneBody], Field(default_factory=list, max_length=100)]
-    menu: Annotated[list[MoneyBody], Field(default_factory=list, max_length=20)]
+    menu: Annotated[list[ChargedMoney], Field(default_factory=list, max_length=20)]
     partners: Partners | None = Field(
         None, description="Partners who may pledge besides the drive's own; without it any partner may."
     )
@@ -195,24 +199,25 @@ class DriveWish(Body):
 class DriveChange(Body):
     """What is to change of a drive: the fields that are sent, each taking the place of the old one.
 
-    What they may be is `DriveWish`'s to say, for the drive as it then is.
+    What they may be is `DriveWish`'s to say, for the drive as it then is: a null is refused there for a
+    field that a drive cannot be without.
     """
 
-    slug: Slug | None = None
-    title: Title | None = None
-    currency: Text | None = None
-    goal: MoneyBody | None = None
+    slug: Slug | Unsent = None
+    title: Title | Unsent = None
+    currency: Currency | Unsent = None
+    goal: MoneyBody | Unsent = None
     starts_at: Moment | None = None
     ends_at: Moment | None = None
     description: Prose | None = None
-    beneficiaries: Annotated[list[Beneficiary], Field(max_length=50)] | None = None
+    beneficiaries: Annotated[list[Beneficiary], Field(max_length=50)] | Unsent = None
     permit: Annotated[Text, StringConstraints(min_length=1, max_length=200)] | None = None
-    zakat_eligible: StrictBool | None = None
-    impact: Annotated[list[Impact], Field(max_length=20)] | None = None
-    milestones: Annotated[list[MilestoneBody], Field(max_length=100)] | None = None
-    menu: Annotated[list[MoneyBody], Field(max_length=20)] | None = None
+    zakat_eligible: StrictBool | Unsent = None
+    impact: Annotated[list[Impact], Field(max_length=20)] | Unsent = None
+    milestones: Annotated[list[MilestoneBody], Field(max_length=100)] | Unsent = None
+    menu: Annotated[list[ChargedMoney], Field(max_length=20)] | Unsent = None
     partners: Partners | None = None
-    test: StrictBool | None = None
+    test: StrictBool | Unsent = None
 
 
 def changed_wish(drive: Mapping[str, Any], change: DriveChange) -> DriveWish:
@@ -250,7 +255,7 @@ class DonorBody(Body):
     """Who gives, as far as they say."""
 
     name: Annotated[Text, StringConstraints(max_length=100)] | None = None
-    email: Annotated[Text, AfterValidator(_address)] | None = None
+    email: EmailAddress | None = None
     anonymous: StrictBool = False
     locale: Locale | None = None
 
@@ -266,7 +271,7 @@ class SourceBody(Body):
 class PledgeWish(Body):
     """A pledge to be made."""
 
-    amount: MoneyBody
+    amount: ChargedMoney
     creator: (
         Annotated[
             Text,

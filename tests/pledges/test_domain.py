@@ -13,10 +13,9 @@ from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
 from backbone.money import Money, parse
 from backbone.problems import Invalid
-from backbone.stripe_amounts import from_stripe, largest, smallest, step, to_stripe
+from backbone.stripe_amounts import TAKEN, from_stripe, largest, smallest, step, to_stripe
 from services.pledges.domain import (
     POSITIONS,
-    TAKEN,
     DriveClosed,
     DriveMove,
     DrivePaused,
