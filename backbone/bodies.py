@@ -15,10 +15,12 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
+    GetJsonSchemaHandler,
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from typing_extensions import TypeAliasType
 
 from backbone.amount_schemas import CHARGED, CURRENCY, POSITIVE, REFUNDED, JsonSchema
@@ -40,7 +42,17 @@ def _clean(text: str) -> str:
 WITHOUT_NUL: Final = "^[^\\x00]*$"
 """The pattern of texts that can be stored. JSON Schema cannot name lone surrogates; UTF-8 has none."""
 
-Text = Annotated[str, AfterValidator(_clean), Field(json_schema_extra={"pattern": WITHOUT_NUL})]
+
+class _WithoutNul:
+    """Adds the pattern, unless the schema of a narrower text takes its place."""
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"pattern": WITHOUT_NUL, **handler(core_schema)}
+
+
+Text = Annotated[str, AfterValidator(_clean), _WithoutNul()]
 """Any text from outside: storable, printable, encodable."""
 
 

@@ -119,8 +119,19 @@ def documented(*kinds: type[Problem]) -> dict[int | str, dict[str, Any]]:
 
 
 def of_status(status: int) -> Problem:
-    """The plain problem of an HTTP status, for errors raised by the framework."""
-    kinds = (Unauthorized, Forbidden, NotFound, MethodNotAllowed, UnsupportedMediaType, BodyTooLarge)
+    """The plain problem of an HTTP status, for errors raised by the framework.
+
+    Its only 400 is a body that it cannot parse: one that is not UTF-8, for example.
+    """
+    kinds = (
+        MalformedJson,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        UnsupportedMediaType,
+        BodyTooLarge,
+    )
     for kind in kinds:
         if kind.status == status:
             return kind()

@@ -18,6 +18,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 from sqlalchemy import select
 from sqlmodel import col
 
@@ -224,8 +225,11 @@ async def give_out_key(
 async def list_keys(
     keys: KeysDep,
     caller: CallerDep,
-    after: Annotated[Text | None, Query(max_length=64)] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 25,
+    after: Annotated[
+        Annotated[Text, StringConstraints(max_length=64)] | SkipJsonSchema[None],
+        Query(description="`next` of the page before."),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 25,
 ) -> dict[str, Any]:
     """List the keys that were created, without their secrets."""
     caller.require("admin")

@@ -1,4 +1,4 @@
-"""`/openapi.json`: the services' descriptions and the gateway's own, as one document of the whole door."""
+"""`/openapi.json`: the services' descriptions and the gateway's own, as one document of the public API."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from backbone.peer import Peer, PeerUnavailable
+from backbone.problems import Problem
+from backbone.version import VERSION
+from gateway.openapi_models import schemas as own_schemas
+from gateway.openapi_own import (
+    IDEMPOTENCY_KEY,
+    OPERATIONS,
+    REPLAYED,
+    TAGS,
+    UNFORESEEN,
+    added_problems,
+    problem_response,
+    tag_of,
+)
+from gateway.proxy import PASSAGES
 from gateway.router import Route
-
-_OWN: Final = json.loads((Path(__file__).parent / "openapi_own.json").read_text(encoding="utf-8"))
-"""How the gateway's own operations are described: those that no service answers alone."""
 
 _KEYLESS: Final = ("/v1/drives/{}/leaderboards/{}", "/v1/drives/{}/events")
 """Services' operations that need no key."""
@@ -23,6 +33,15 @@ _REF: Final = "#/components/schemas/"
 _PARAM: Final = re.compile(r"\{[^}]*\}")
 
 Json = dict[str, Any]
+
+
+def _shape(path: str) -> str:
+    return _PARAM.sub("{}", path)
+
+
+_RULES: Final = {(one.method.lower(), _shape(one.pattern)): one for one in PASSAGES}
+_KEY: Final = "idempotency-key"
+_PLEDGING: Final = ("post", "/v1/drives/{}/pledges")
 
 
 class Description:
@@ -55,43 +74,60 @@ def merge(services: Mapping[str, Json], routes: Iterable[Route]) -> Json:
     """One document of what `routes` offers, from what each service says of its own part."""
     public = {(route.method.lower(), _shape(route.pattern)): route.pattern for route in routes}
     paths: Json = {}
-    schemas: Json = dict(_OWN["schemas"])
+    own = own_schemas()
+    schemas: Json = dict(own)
     for service, described in services.items():
-        renamed = _adopt(schemas, service, described.get("components", {}).get("schemas", {}))
+        renamed = _adopt(schemas, own, service, described.get("components", {}).get("schemas", {}))
         for path, item in described.get("paths", {}).items():
             for method in _METHODS:
                 pattern = public.get((method, _shape(path)))
                 if method in item and pattern is not None:
-                    operation = _refer(item[method], renamed)
-                    paths.setdefault(path, {})[method] = _finish(operation, path)
-    for path, item in _OWN["paths"].items():
+                    paths.setdefault(path, {})[method] = _refer(item[method], renamed)
+    for path, item in OPERATIONS.items():
         held = next((known for known in paths if _shape(known) == _shape(path)), path)
         for method, operation in item.items():
-            merged = {**paths.get(held, {}).get(method, {}), **operation}
-            paths.setdefault(held, {})[method] = _finish(merged, held)
+            theirs = paths.get(held, {}).get(method, {})
+            responses = {**theirs.get("responses", {}), **operation["responses"]}
+            paths.setdefault(held, {})[method] = {**theirs, **operation, "responses": responses}
+    for path, item in paths.items():
+        paths[path] = {method: _finish(operation, method, path) for method, operation in item.items()}
     return {**_HEAD, "paths": dict(sorted(paths.items())), "components": _components(paths, schemas)}
 
 
-def _shape(path: str) -> str:
-    return _PARAM.sub("{}", path)
+def _adopt(schemas: Json, own: Json, service: str, theirs: Mapping[str, Any]) -> dict[str, str]:
+    """Take a service's schemas in, without "View" in their names.
 
-
-def _adopt(schemas: Json, service: str, theirs: Mapping[str, Any]) -> dict[str, str]:
-    """Take a service's schemas in; those whose name means something else already get another."""
-    clashing = {name for name, schema in theirs.items() if schemas.get(name, schema) != schema}
-    renamed = {name: f"{service.capitalize()}{name}" if name in clashing else name for name in theirs}
+    Where the gateway describes the same thing itself, its schema holds; other schemas whose name means
+    something else already get another.
+    """
+    plain = {name: _short(name, theirs) for name in theirs}
+    taken = {
+        short
+        for name, short in plain.items()
+        if short not in own and schemas.get(short, theirs[name]) != theirs[name]
+    }
+    renamed = {
+        name: f"{service.capitalize()}{short}" if short in taken else short for name, short in plain.items()
+    }
     for name, schema in theirs.items():
-        schemas[renamed[name]] = _refer(schema, renamed)
+        if renamed[name] not in own:
+            schemas[renamed[name]] = _refer(schema, renamed)
     return renamed
 
 
+def _short(name: str, others: Mapping[str, Any]) -> str:
+    short = name.removesuffix("View")
+    return name if short in others else short or name
+
+
 def _refer(node: Any, renamed: Mapping[str, str]) -> Any:
-    """`node` with its references to schemas under their new names."""
+    """`node` with its references to schemas under their new names, and without the titles made of names."""
     if isinstance(node, list):
         return [_refer(one, renamed) for one in node]
     if not isinstance(node, dict):
         return node
-    out = {name: _refer(value, renamed) for name, value in node.items()}
+    titled = isinstance(node.get("title"), str)
+    out = {name: _refer(value, renamed) for name, value in node.items() if not (titled and name == "title")}
     ref = out.get("$ref")
     if isinstance(ref, str) and ref.startswith(_REF):
         name = ref.removeprefix(_REF)
@@ -99,17 +135,61 @@ def _refer(node: Any, renamed: Mapping[str, str]) -> Any:
     return out
 
 
-def _finish(operation: Json, path: str) -> Json:
-    """Add what every operation has: how to call it, and problems for answers."""
-    responses = {
-        status: {"description": answer.get("description", ""), "content": _PROBLEM}
-        if status == "422" or (status >= "400" and "content" not in answer)
-        else answer
-        for status, answer in operation.get("responses", {}).items()
+def _finish(operation: Json, method: str, path: str) -> Json:
+    """Add what every operation has: a summary, a tag, who may call it, its problems."""
+    line = (method, _shape(path))
+    rule = _RULES.get(line)
+    idempotency = "required" if line == _PLEDGING else rule.idempotency if rule else "none"
+    scope = rule.scope if rule else "pledges"
+    keyless = _shape(path) in _KEYLESS
+    security = operation.get("security", [] if keyless else [{"key": [scope]}])
+    parameters = [
+        _plain(one) for one in operation.get("parameters", ()) if one["name"].lower() != "idempotency-key"
+    ]
+    if idempotency != "none":
+        parameters.append({**IDEMPOTENCY_KEY, "required": idempotency == "required"})
+    operation = {**operation, "parameters": parameters}
+    summary, _, description = str(operation.get("description", "")).partition("\n\n")
+    scoped = f"Needs a key with the scope `{scope}`." if security and {} not in security else ""
+    kinds = added_problems(operation, keyed=bool(security), idempotency=idempotency, path=path)
+    kinds += operation.pop("x-problems", ())
+    return {
+        **operation,
+        "tags": [tag_of(path)],
+        "summary": " ".join(summary.split()).removesuffix("."),
+        "description": "\n\n".join(part for part in (_unwrapped(description), scoped) if part),
+        "responses": _responses(operation, kinds, replayed=idempotency != "none"),
+        "security": security,
     }
-    responses["default"] = {"description": "A problem (RFC 9457).", "content": _PROBLEM}
-    security = operation.get("security", [] if _shape(path) in _KEYLESS else [{"key": []}])
-    return {**operation, "responses": responses, "security": security}
+
+
+def _responses(operation: Json, kinds: Iterable[type[Problem]], *, replayed: bool) -> Json:
+    """An operation's answers, its problems by status, those of the service and of the gateway together."""
+    problems: dict[str, dict[str, str]] = {}
+    found: Json = {}
+    for status, response in operation.get("responses", {}).items():
+        if "x-problems" in response:
+            problems.setdefault(status, {}).update(response["x-problems"])
+        elif status < "400":
+            found[status] = response
+            if replayed and status.startswith("2"):
+                found[status] = {**response, "headers": REPLAYED}
+    for kind in kinds:
+        problems.setdefault(str(kind.status), {})[kind.slug] = kind.title
+    for status, titles in sorted(problems.items()):
+        found[status] = problem_response(sorted(titles.items()), int(status))
+    return {**found, "default": UNFORESEEN}
+
+
+def _plain(parameter: Json) -> Json:
+    """A parameter without the titles that its framework makes of its name."""
+    schema = {name: value for name, value in parameter["schema"].items() if name != "title"}
+    return {**parameter, "schema": schema}
+
+
+def _unwrapped(text: str) -> str:
+    """Text whose paragraphs are one line each: lists aside, a line's end means nothing."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 def _components(paths: Json, schemas: Json) -> Json:
@@ -121,12 +201,16 @@ def _components(paths: Json, schemas: Json) -> Json:
         if name not in wanted:
             wanted.add(name)
             left |= _refs(schemas[name])
-    return {
-        "schemas": {name: schemas[name] for name in sorted(wanted)},
-        "securitySchemes": {
-            "key": {"type": "http", "scheme": "bearer", "description": "ak_admin_…, sk_… or pk_…"}
-        },
+    key = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": (
+            "`ak_admin_…` runs the installation and has every scope. `sk_live_…` and `sk_test_…` are a "
+            "partner's, with scopes. `pk_live_…` and `pk_test_…` may be published: they create pledges and "
+            "read, from the origins on their list."
+        ),
     }
+    return {"schemas": {name: schemas[name] for name in sorted(wanted)}, "securitySchemes": {"key": key}}
 
 
 def _refs(node: Any) -> set[str]:
@@ -139,18 +223,22 @@ def _refs(node: Any) -> set[str]:
     return found | {ref.removeprefix(_REF)} if isinstance(ref, str) and ref.startswith(_REF) else found
 
 
-_PROBLEM: Final[Json] = {"application/problem+json": {"schema": {"$ref": f"{_REF}Problem"}}}
 _HEAD: Final[Json] = {
     "openapi": "3.1.0",
     "info": {
         "title": "Ataa",
-        "version": "1",
+        "version": VERSION,
+        "summary": "The backend of live donation drives.",
         "description": (
-            "The public door of a live donation drive: pledges, payments and the figures that move while "
-            "they come in. Money is a decimal string with its currency, times are RFC 3339 in UTC, errors "
-            "are problem documents (RFC 9457). Send your key as `Authorization: Bearer …`."
+            "Pledges, payments, and totals that follow them within a second.\n\n"
+            '- An amount is a decimal string with its currency: `{"currency": "USD", "value": "25.00"}`.\n'
+            "- Times are RFC 3339, in UTC.\n"
+            "- Errors are `application/problem+json` (RFC 9457); their `type` tells them apart.\n"
+            "- Send your key as `Authorization: Bearer …`; live reads need none.\n\n"
+            "[API guide](/docs/guide) · [Events](/events)"
         ),
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
     "servers": [{"url": "/"}],
+    "tags": TAGS,
 }

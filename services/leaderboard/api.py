@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Header, Path, Query, Response
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import BaseModel, StringConstraints, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from backbone.bodies import (
     REFERENCE,
@@ -115,7 +116,10 @@ def _add_public(router: APIRouter, door: Door) -> None:
         board: Literal["creators"],
         window: Literal["all"] = "all",
         limit: Limit = 25,
-        around: Annotated[Text | None, Query(max_length=64)] = None,
+        around: Annotated[
+            Annotated[Text, StringConstraints(max_length=64)] | SkipJsonSchema[None],
+            Query(description="A creator's id."),
+        ] = None,
         ataa_as_of: Annotated[str | None, Header(include_in_schema=False)] = None,
     ) -> dict[str, Any]:
         """List the creators who raised most for a drive.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backbone.bodies import Body, MoneyView, PledgeIdView, RefundedMoney, Text, id_schema
@@ -135,8 +136,11 @@ def add_routes(app: FastAPI, door: Door) -> None:
     @app.get("/v1/webhooks", response_model=WebhookPage)
     async def list_stripe_webhooks(
         caller: CallerDep,
-        state: State | None = None,
-        after: Annotated[str | None, Query(pattern="^[0-9]{1,18}$", description="`next`.")] = None,
+        state: Annotated[State | SkipJsonSchema[None], Query(description="Those in this state.")] = None,
+        after: Annotated[
+            Annotated[str, StringConstraints(pattern="^[0-9]{1,18}$")] | SkipJsonSchema[None],
+            Query(description="`next` of the page before."),
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 25,
     ) -> dict[str, Any]:
         """List Stripe's events as they were stored, newest first, and what became of each."""

@@ -88,6 +88,8 @@ def stored(event: Mapping[str, Any], body: bytes) -> StoredEvent:
 
 def _created(event: Mapping[str, Any]) -> datetime:
     """Unix time; in events of the v2 API RFC 3339 (https://docs.stripe.com/api/v2/core/events/object)."""
+    if isinstance(event["created"], bool):
+        raise ValueError("not a moment")
     if not isinstance(event["created"], str):
         return moment_of(event["created"])
     created = datetime.fromisoformat(event["created"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.routing import APIRouter
-from pydantic import AfterValidator
+from pydantic import AfterValidator, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from backbone import ids
@@ -72,11 +72,13 @@ DriveFilter = Annotated[
     Query(description="The drive's id or slug."),
 ]
 ReferenceFilter = Annotated[
-    Text | SkipJsonSchema[None], Query(max_length=255, description="What the partner called it.")
+    Annotated[Text, StringConstraints(max_length=255)] | SkipJsonSchema[None],
+    Query(description="What the partner called it."),
 ]
 StatusFilter = Annotated[PledgeStatus | SkipJsonSchema[None], Query(description="Those in this status.")]
 After = Annotated[
-    str | SkipJsonSchema[None], Query(pattern="^[a-z0-9_]{1,40}$", description="`next` of the page before.")
+    Annotated[str, StringConstraints(pattern="^[a-z0-9_]{1,40}$")] | SkipJsonSchema[None],
+    Query(description="`next` of the page before."),
 ]
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 
