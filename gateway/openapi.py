@@ -11,6 +11,7 @@ from typing import Any, Final
 from backbone.peer import Peer, PeerUnavailable
 from backbone.problems import Problem
 from backbone.version import VERSION
+from gateway.openapi_models import SHARED
 from gateway.openapi_models import schemas as own_schemas
 from gateway.openapi_own import (
     IDEMPOTENCY_KEY,
@@ -74,10 +75,9 @@ def merge(services: Mapping[str, Json], routes: Iterable[Route]) -> Json:
     """One document of what `routes` offers, from what each service says of its own part."""
     public = {(route.method.lower(), _shape(route.pattern)): route.pattern for route in routes}
     paths: Json = {}
-    own = own_schemas()
-    schemas: Json = dict(own)
+    schemas: Json = own_schemas()
     for service, described in services.items():
-        renamed = _adopt(schemas, own, service, described.get("components", {}).get("schemas", {}))
+        renamed = _adopt(schemas, service, described.get("components", {}).get("schemas", {}))
         for path, item in described.get("paths", {}).items():
             for method in _METHODS:
                 pattern = public.get((method, _shape(path)))
@@ -94,23 +94,20 @@ def merge(services: Mapping[str, Json], routes: Iterable[Route]) -> Json:
     return {**_HEAD, "paths": dict(sorted(paths.items())), "components": _components(paths, schemas)}
 
 
-def _adopt(schemas: Json, own: Json, service: str, theirs: Mapping[str, Any]) -> dict[str, str]:
+def _adopt(schemas: Json, service: str, theirs: Mapping[str, Any]) -> dict[str, str]:
     """Take a service's schemas in, without "View" in their names.
 
     Where the gateway describes the same thing itself, its schema holds; other schemas whose name means
     something else already get another.
     """
     plain = {name: _short(name, theirs) for name in theirs}
-    taken = {
-        short
-        for name, short in plain.items()
-        if short not in own and schemas.get(short, theirs[name]) != theirs[name]
-    }
+    meant = {short: _refer(theirs[name], plain) for name, short in plain.items()}
+    taken = {short for short, schema in meant.items() if schemas.get(short, schema) != schema} - SHARED
     renamed = {
         name: f"{service.capitalize()}{short}" if short in taken else short for name, short in plain.items()
     }
     for name, schema in theirs.items():
-        if renamed[name] not in own:
+        if renamed[name] not in SHARED:
             schemas[renamed[name]] = _refer(schema, renamed)
     return renamed
 

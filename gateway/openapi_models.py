@@ -322,7 +322,7 @@ class Drain(BaseModel):
 
 def _json_of(model: type[BaseModel]) -> Any:
     """A text that holds JSON of this model."""
-    schema = {"$ref": f"{SCHEMAS}{model.__name__}"}
+    schema: Any = {"$ref": f"{SCHEMAS}{model.__name__}"}
     return Field(json_schema_extra={"contentMediaType": "application/json", "contentSchema": schema})
 
 
@@ -371,6 +371,9 @@ class WebhookReceived(BaseModel):
 
     received: Literal[True]
 
+
+SHARED: Final = frozenset(one.__name__ for one in (Money, Checkout, Queue, Pledge, PledgeList, LogRow))
+"""What a service describes too, less fully: these schemas stand for the service's of the same name."""
 
 STREAM_EVENTS: Final = (TotalsEvent, DonationEvent, MilestoneEvent, GapEvent, DrainEvent)
 _OTHERS: Final = (

@@ -125,9 +125,9 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
         "post": {
             "parameters": [_DRIVE, _header("Prefer", _PREFER, "wait=5")],
             "description": (
-                "Create a pledge to a live drive.\n\nA new pledge has no checkout yet: `Prefer: wait=5` holds "
-                "the reply until it is there, or read the pledge again. A publishable key may do this too, "
-                "from the origins on its list."
+                "Create a pledge to a live drive.\n\nA new pledge has no checkout yet: `Prefer: wait=5` "
+                "holds the reply until it is there, or read the pledge again. A publishable key may do this "
+                "too, from the origins on its list."
             ),
             "responses": {"201": {"description": "The pledge.", "content": _json("Pledge")}},
         }
@@ -139,8 +139,9 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
         "get": {
             "operationId": "read_pledge",
             "description": (
-                "Read a pledge.\n\nBy its token or its partner's key. `Prefer: wait=10` holds the reply until "
-                "`status` or `checkout` changes. A wrong token, and a pledge of another partner, is 404."
+                "Read a pledge.\n\nBy its token or its partner's key. `Prefer: wait=10` holds the reply "
+                "until `status` or `checkout` changes. A wrong token is 404, and so is a pledge of another "
+                "partner."
             ),
             "parameters": [
                 {
@@ -167,7 +168,7 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
     "/v1/drives/{drive}/totals": {
         "get": {
             "operationId": "read_totals",
-            "description": "Read what a drive has raised.\n\nFrom memory; `state` and `lag_ms` say how fresh it is.",
+            "description": "Read what a drive has raised.\n\n`state` and `lag_ms` say how fresh it is.",
             "parameters": [_DRIVE, _header("If-None-Match", "The ETag you have: 304 while nothing changed.")],
             "responses": {
                 "200": {"description": "The totals.", "content": _json("Totals"), "headers": {"ETag": _ETAG}},
@@ -210,9 +211,9 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
             "operationId": "watch_drive",
             "description": (
                 "Watch a drive: server-sent events.\n\n`totals` first and whenever they change, at most 20 a "
-                "second; `donation` and `milestone` with the log's sequence as `id`; `gap` says where to read "
-                "rows that were missed; after `drain` connect again. A comment comes every 15 s. The schema "
-                "describes one event."
+                "second; `donation` and `milestone` with the log's sequence as `id`; `gap` says where to "
+                "read rows that were missed; after `drain` connect again. A comment comes every 15 s. The "
+                "schema describes one event."
             ),
             "parameters": [
                 _DRIVE,
@@ -243,8 +244,8 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
         "post": {
             "operationId": "receive_stripe_webhook",
             "description": (
-                "Receive an event from Stripe.\n\nIt is stored before it is answered, and repeats are answered "
-                "alike. Events that mean nothing here are stored too."
+                "Receive an event from Stripe.\n\nIt is stored before it is answered, and repeats are "
+                "answered alike. Events that mean nothing here are stored too."
             ),
             "parameters": [
                 {

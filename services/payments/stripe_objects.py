@@ -88,14 +88,15 @@ def stored(event: Mapping[str, Any], body: bytes) -> StoredEvent:
 
 def _created(event: Mapping[str, Any]) -> datetime:
     """Unix time; in events of the v2 API RFC 3339 (https://docs.stripe.com/api/v2/core/events/object)."""
-    if isinstance(event["created"], bool):
-        raise ValueError("not a moment")
-    if not isinstance(event["created"], str):
-        return moment_of(event["created"])
-    created = datetime.fromisoformat(event["created"])
-    if created.tzinfo is None:
-        raise ValueError("a moment without a time zone")
-    return created.astimezone(UTC)
+    created = event["created"]
+    if isinstance(created, str):
+        moment = datetime.fromisoformat(created)
+        if moment.tzinfo is None:
+            raise ValueError("a moment without a time zone")
+        return moment.astimezone(UTC)
+    if isinstance(created, bool) or created != int(created):
+        raise ValueError("no whole number of seconds")
+    return moment_of(created)
 
 
 def moment_of(seconds: int) -> datetime:

@@ -75,8 +75,7 @@ def main() -> int:
     ):
         done = fuzz(running, fill(running), given)
         if running.process.poll() is not None:
-            print(f"api-fuzz: the embedded run ended with {running.process.returncode}", file=sys.stderr)
-            return 1
+            raise SystemExit(f"api-fuzz: the embedded run ended with {running.process.returncode}")
         return done
 
 
@@ -109,7 +108,7 @@ def embedded_run(folder: Path) -> Iterator[Running]:
 
 
 def fill(running: Running) -> dict[str, Any]:
-    """Make drives, pledges and keys, some of each for what changes them; what `hooks.py` puts into requests."""
+    """Make drives, pledges and keys; what `hooks.py` puts into requests."""
     live, changing, moving = (_drive(running, slug) for slug in ("winter", "changing", "moving"))
     running.call("POST", f"/v1/drives/{live}/open")
     aboflah = {"slug": "aboflah", "name": "AboFlah"}
@@ -153,8 +152,13 @@ def fuzz(running: Running, data: dict[str, Any], given: argparse.Namespace) -> i
         *(("--include-path-regex", given.only) if given.only else ()),
         *(("--report", "ndjson", "--report-dir", str(given.report_dir)) if given.report_dir else ()),
     ]
-    environment = {**os.environ, "API_FUZZ_DATA": json.dumps(data), "API_FUZZ_RUN": secrets.token_hex(4)}
-    return subprocess.run(command, cwd=HERE, env=environment, check=False).returncode
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(HERE),
+        "API_FUZZ_DATA": json.dumps(data),
+        "API_FUZZ_RUN": secrets.token_hex(4),
+    }
+    return subprocess.run(command, cwd=running.data, env=environment, check=False).returncode
 
 
 def _strict(document: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from datetime import datetime
 from typing import Any
 
 import schemathesis
-from schemathesis.core import NOT_SET
 from schemathesis.core.parameters import ParameterLocation
 
 _DATA: dict[str, Any] = json.loads(os.environ["API_FUZZ_DATA"])
@@ -32,14 +31,16 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         return
     if _fits(case, ParameterLocation.PATH) and case.path_parameters and number % 4:
         _name_what_exists(case, number)
-    if _fits(case, ParameterLocation.QUERY) and case.query and number % 4:
+    if _fits(case, ParameterLocation.QUERY) and case.query:
         _ask_for_what_exists(case)
     if _fits(case, ParameterLocation.BODY) and isinstance(case.body, dict):
         case.body = _in_agreement(case.operation.label, case.body)
     if _fits(case, ParameterLocation.HEADER) and case.headers is not None:
         if "Idempotency-Key" in case.headers:
             case.headers["Idempotency-Key"] = f"{_RUN}-{number}-{case.headers['Idempotency-Key']}"[:255]
-        if "Stripe-Signature" in case.headers and case.body is not NOT_SET:
+        if case.headers.get("Prefer", "").startswith("wait="):
+            case.headers["Prefer"] = "wait=1"
+        if "Stripe-Signature" in case.headers and isinstance(case.body, dict):
             case.headers["Stripe-Signature"] = _signature(case.body)
 
 
@@ -95,6 +96,8 @@ def _put_in_order(body: dict[str, Any]) -> None:
     first, last = body.get("starts_at"), body.get("ends_at")
     if first and last and datetime.fromisoformat(first) >= datetime.fromisoformat(last):
         body["starts_at"] = None
+    elif first or last:  # the drive that is changed may have the other one
+        body |= {"starts_at": first, "ends_at": last}
 
 
 def _signature(body: Any) -> str:
