@@ -48,7 +48,7 @@ _TAGGED: Final = (
     ("/events", "Live reads"),
     ("webhooks", "Webhooks"),
     ("/v1/keys", "Keys"),
-    ("/v1/drives", "Drives"),
+    ("", "Drives"),
 )
 
 
