@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from backbone.bodies import CreatorIdView, DriveIdView, PledgeIdView, Timestamp, id_schema, text_schema
+from backbone.http.fields import CreatorIdView, DriveIdView, PledgeIdView, Timestamp, id_schema, text_schema
 from backbone.money import as_json
 
 SCHEMAS: Final = "#/components/schemas/"

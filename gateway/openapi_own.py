@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from backbone.bodies import REFERENCE
-from backbone.idempotency import KeyMalformed, KeyMissing, KeyReused, StillRunning
-from backbone.problems import (
+from backbone.http.fields import REFERENCE
+from backbone.http.problems import (
     MEDIA_TYPE,
     BodyTooLarge,
     Forbidden,
@@ -21,8 +20,9 @@ from backbone.problems import (
     Unexpected,
     UnsupportedMediaType,
 )
-from gateway.asgi import DuplicateHeader
-from gateway.keys import OriginNotAllowed
+from backbone.idempotency import KeyMalformed, KeyMissing, KeyReused, RequestInProgress
+from gateway.access.keys import OriginNotAllowed
+from gateway.http.asgi import DuplicateHeader
 from gateway.openapi_models import SCHEMAS, STREAM_EVENTS
 
 Json = dict[str, Any]
@@ -305,7 +305,7 @@ def added_problems(operation: Json, *, keyed: bool, idempotency: str, path: str)
     if any(one["in"] == "query" for one in operation.get("parameters", ())):
         kinds.append(Invalid)
     if idempotency != "none":
-        kinds += [KeyMalformed, KeyReused, StillRunning]
+        kinds += [KeyMalformed, KeyReused, RequestInProgress]
     if idempotency == "required":
         kinds.append(KeyMissing)
     return kinds

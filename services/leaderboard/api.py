@@ -10,7 +10,12 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, StringConstraints, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
-from backbone.bodies import (
+from backbone.bus.protocol import partition_of
+from backbone.clock import rfc3339
+from backbone.contracts.leaderboard import LogType
+from backbone.database.database import Database
+from backbone.http.caller import CallerDep, InternalDep
+from backbone.http.fields import (
     REFERENCE,
     Body,
     CreatorIdView,
@@ -21,16 +26,11 @@ from backbone.bodies import (
     id_schema,
     text_schema,
 )
-from backbone.bus import partition_of
-from backbone.caller import CallerDep, InternalDep
-from backbone.clock import rfc3339
-from backbone.contracts.leaderboard import LogType
-from backbone.database import Database
-from backbone.problems import Invalid, NotFound, documented
+from backbone.http.problems import Invalid, NotFound, documented
 from services.leaderboard import queries
+from services.leaderboard.display_texts import DisplayTexts
 from services.leaderboard.queries import DriveHead
 from services.leaderboard.snapshots import Freshness
-from services.leaderboard.words import Words
 
 CACHED: dict[str, str] = {"Cache-Control": "public, max-age=1"}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -86,11 +86,11 @@ class PledgeIds(Body):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Dependencies:
     """What the routes need."""
 
     database: Database
-    words: Words
+    display_texts: DisplayTexts
     freshness: Freshness
     behind: Callable[[], Awaitable[int]]
 
@@ -99,15 +99,15 @@ Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 DriveRef = Annotated[str, Path(description="The drive's id or slug."), text_schema(REFERENCE)]
 
 
-def routes(door: Door) -> APIRouter:
+def routes(dependencies: Dependencies) -> APIRouter:
     """Every route of leaderboard."""
     router = APIRouter()
-    _add_public(router, door)
-    _add_internal(router, door)
+    _add_public(router, dependencies)
+    _add_internal(router, dependencies)
     return router
 
 
-def _add_public(router: APIRouter, door: Door) -> None:
+def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
     @router.get("/v1/drives/{drive}/leaderboards/{board}", response_model=BoardView, responses=_RESPONSES)
     async def read_board(
         _caller: CallerDep,
@@ -128,7 +128,7 @@ def _add_public(router: APIRouter, door: Door) -> None:
         whoever reached it first. Other boards and windows than `creators` and `all` are refused so far.
         """
         response.headers.update(CACHED)
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             found = _existing(await queries.find_drive(session, drive))
             data = await session.run_sync(
                 lambda inner: (
@@ -141,7 +141,7 @@ def _add_public(router: APIRouter, door: Door) -> None:
             raise Invalid(errors=[{"pointer": "/query/around", "detail": "is no creator of this drive"}])
         # Weak: the board is the same while its drive is, although `as_of` moves on.
         response.headers["ETag"] = f'W/"{found.epoch}.{found.sequence}.{found.revision}"'
-        as_of = door.freshness.of(partition_of(found.drive_id))
+        as_of = dependencies.freshness.of(partition_of(found.drive_id))
         return {
             "data": data,
             "sequence": found.sequence,
@@ -165,7 +165,7 @@ def _add_public(router: APIRouter, door: Door) -> None:
         `drive.opened`, `drive.paused`, `drive.resumed` and `drive.closed`; ignore others.
         """
         response.headers.update(CACHED)
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             found = _existing(await queries.find_drive(session, drive))
             rows, following = await queries.log_page(session, found, after, limit)
         return {"data": rows, "next": following}
@@ -177,28 +177,28 @@ def _existing(found: DriveHead | None) -> DriveHead:
     return found
 
 
-def _add_internal(router: APIRouter, door: Door) -> None:
+def _add_internal(router: APIRouter, dependencies: Dependencies) -> None:
     @router.post("/internal/displays", include_in_schema=False)
     async def read_displays(_caller: InternalDep, wanted: PledgeIds) -> dict[str, Any]:
         """The display words of these pledges; those that cannot be had now are left out."""
-        shown = await door.words.of(wanted.ids)
-        return {"data": {pledge_id: words._asdict() for pledge_id, words in shown.items()}}
+        shown = await dependencies.display_texts.of(wanted.ids)
+        return {"data": {pledge_id: display_texts._asdict() for pledge_id, display_texts in shown.items()}}
 
     @router.get("/internal/books", include_in_schema=False)
     async def read_books(_caller: InternalDep) -> dict[str, str]:
         """The net of processor money a currency, held included, from leaderboard's own sums."""
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             return await queries.books(session)
 
     @router.get("/internal/differences", include_in_schema=False)
     async def read_differences(_caller: InternalDep) -> dict[str, Any]:
         """Every sum and log counted anew; `data` is empty where all is as it must be."""
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             return {"data": await queries.differences(session)}
 
     @router.get("/internal/quiet", include_in_schema=False)
     async def read_quiet(_caller: InternalDep) -> dict[str, int]:
         """What is still on its way; everything 0 when quiet."""
-        behind = await door.behind()  # first: what is heard meanwhile may have to be said
-        async with door.database.reading() as session:
+        behind = await dependencies.behind()  # first: what is heard meanwhile may have to be said
+        async with dependencies.database.reading() as session:
             return {"outbox": await queries.outbox_rows(session), "behind": behind}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from backbone.amount_schemas import CHARGED, POSITIVE, REFUNDED, JsonSchema
 from backbone.money import Money, decimal_string
 from backbone.stripe_amounts import TAKEN, largest, smallest, step
-from services.pledges.domain import check_charged
+from services.pledges.domain import check_chargeable
 
 CURRENCIES = sorted(TAKEN)
 
@@ -28,7 +28,7 @@ def patterns(schema: JsonSchema) -> dict[str, re.Pattern[str]]:
 
 def is_charged(units: int, currency: str) -> bool:
     try:
-        check_charged(Money(units, currency))
+        check_chargeable(Money(units, currency))
     except ValueError:
         return False
     return True

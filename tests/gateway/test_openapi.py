@@ -11,14 +11,14 @@ import jsonschema
 import pytest
 from pydantic import SecretStr
 
-from backbone.peer import InProcessPeer
-from backbone.problems import Problem
+from backbone.http.problems import Problem
+from backbone.http.service_client import InProcessServiceClient
 from embedded.app import compose
-from gateway.listener import _DRAIN, gap_frame
+from gateway.http.router import Route
+from gateway.live.connection import _DRAIN, gap_frame
 from gateway.openapi import merge
-from gateway.router import Route
 from tests.described import check, check_frame
-from tests.gateway.stage import ADMIN, DRIVE, SECRET
+from tests.gateway.harness import ADMIN, DRIVE, SECRET
 
 # The routes of issue A, as API.md writes them.
 OFFERED = """
@@ -67,7 +67,7 @@ async def describe(tmp_path: Path) -> dict[str, Any]:
         "stripe_webhook_secrets": ["whsec_of_tests"],
     }
     whole = compose(tmp_path, given)
-    reply = await InProcessPeer(whole.gateway.app).request("GET", "/openapi.json", headers={})
+    reply = await InProcessServiceClient(whole.gateway.app).request("GET", "/openapi.json", headers={})
     assert reply.status == 200, reply.body
     document: dict[str, Any] = reply.json()
     await whole.bus.close()

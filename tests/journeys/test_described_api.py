@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.described import check_answer, check_frame
-from tests.journeys.system import System
+from tests.journeys.embedded_system import EmbeddedSystem
 from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 MILESTONES = [{"title": {"en": "First"}, "amount": {"currency": "USD", "value": "30.00"}}]
 
 
-async def test_frames_of_the_stream_satisfy_their_schema(system: System) -> None:
+async def test_frames_of_the_stream_satisfy_their_schema(system: EmbeddedSystem) -> None:
     document = (await system.request("GET", "/openapi.json")).body
     await system.open_drive("framed", milestones=MILESTONES)
     seen: set[str] = set()
@@ -30,11 +30,11 @@ async def test_frames_of_the_stream_satisfy_their_schema(system: System) -> None
                 seen.add(check_frame(document, await anext(frames)))
 
 
-async def test_replayed_frames_satisfy_the_same_schema(system: System) -> None:
+async def test_replayed_frames_satisfy_the_same_schema(system: EmbeddedSystem) -> None:
     document = (await system.request("GET", "/openapi.json")).body
     await system.open_drive("replayed", milestones=MILESTONES)
     await system.give("replayed", "35.00")
-    await system.raised("replayed", "35.00")
+    await system.wait_for_raised("replayed", "35.00")
     seen: set[str] = set()
     async with system.client.get(f"{system.url}/v1/drives/replayed/live?last_event_id=1") as reply:
         frames = frames_of(reply)
@@ -43,11 +43,11 @@ async def test_replayed_frames_satisfy_the_same_schema(system: System) -> None:
                 seen.add(check_frame(document, await anext(frames)))
 
 
-async def test_answers_about_a_paid_pledge_satisfy_their_schemas(system: System) -> None:
+async def test_answers_about_a_paid_pledge_satisfy_their_schemas(system: EmbeddedSystem) -> None:
     document = (await system.request("GET", "/openapi.json")).body
     drive = await system.open_drive("described", milestones=MILESTONES)
     pledge = await system.give("described", creator="star")
-    await system.raised("described", "25.00")
+    await system.wait_for_raised("described", "25.00")
     reads = {
         "/v1/drives/{drive}": "/v1/drives/described",
         "/v1/drives/{drive}/creators": "/v1/drives/described/creators",
