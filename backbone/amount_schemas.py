@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from backbone.money import MAX_DIGITS, digits
-from backbone.stripe_amounts import TAKEN, largest, smallest, step
+from backbone.stripe_amounts import SUPPORTED_CURRENCIES, largest, smallest, step
 
 JsonSchema = dict[str, Any]
 
@@ -81,17 +81,17 @@ def _by_pattern(pattern_of: Callable[[str], str], currencies: Iterable[str]) -> 
     ]
 
 
-POSITIVE: Final[JsonSchema] = {"anyOf": _by_pattern(_positive, TAKEN)}
+POSITIVE: Final[JsonSchema] = {"anyOf": _by_pattern(_positive, SUPPORTED_CURRENCIES)}
 """Any amount above zero, in exactly its currency's digits."""
 
-CHARGED: Final[JsonSchema] = {"anyOf": _by_pattern(_charged, TAKEN)}
+CHARGED: Final[JsonSchema] = {"anyOf": _by_pattern(_charged, SUPPORTED_CURRENCIES)}
 """An amount that Stripe charges at once: between its currency's minimum and cap, in steps it takes."""
 
-REFUNDED: Final[JsonSchema] = {"anyOf": _by_pattern(_refunded, TAKEN)}
+REFUNDED: Final[JsonSchema] = {"anyOf": _by_pattern(_refunded, SUPPORTED_CURRENCIES)}
 """An amount that Stripe refunds: above zero, in steps it takes."""
 
 CURRENCY: Final[JsonSchema] = {
     "type": "string",
-    "enum": sorted(TAKEN),
+    "enum": sorted(SUPPORTED_CURRENCIES),
     "description": "ISO 4217, in upper case: a currency that Stripe charges.",
 }

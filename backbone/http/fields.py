@@ -167,7 +167,7 @@ class MoneyView(BaseModel):
     value: Annotated[str, text_schema(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")]
 
 
-Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+TimestampView = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """A moment in an answer: RFC 3339, in UTC, with a `Z`."""
 
 

@@ -27,7 +27,7 @@ from backbone.addresses import ORIGIN
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
 from backbone.http.caller import Caller, CallerDep
-from backbone.http.fields import Body, Text, Timestamp, id_schema, text_schema
+from backbone.http.fields import Body, Text, Timestamp, TimestampView, id_schema, text_schema
 from backbone.http.problems import Invalid, NotFound, documented
 from backbone.service import new_app
 from gateway.access.keys import SCOPES, KeyRing, new_key, new_row
@@ -113,9 +113,9 @@ class KeyView(BaseModel):
     origins: list[str]
     name: str | None
     last_four: str
-    created_at: Timestamp
-    expires_at: Timestamp | None
-    revoked_at: Timestamp | None
+    created_at: TimestampView
+    expires_at: TimestampView | None
+    revoked_at: TimestampView | None
 
 
 class NewKeyView(KeyView):

@@ -22,7 +22,7 @@ from backbone.http.fields import (
     MoneyView,
     PledgeIdView,
     Text,
-    Timestamp,
+    TimestampView,
     id_schema,
     text_schema,
 )
@@ -55,7 +55,7 @@ class BoardView(BaseModel):
 
     data: list[Place]
     sequence: int
-    as_of: Timestamp | None
+    as_of: TimestampView | None
 
 
 class LogRowView(BaseModel):
@@ -63,7 +63,7 @@ class LogRowView(BaseModel):
 
     sequence: int
     type: Annotated[str, WithJsonSchema({"type": "string", "examples": list(get_args(LogType))})]
-    at: Timestamp
+    at: TimestampView
     payment: Annotated[str, id_schema("pay")] | None
     pledge: PledgeIdView | None
     creator: CreatorIdView | None

@@ -329,16 +329,17 @@ class Snapshots:
         self, figures: DriveFigures, hidden: Collection[str], marks: Mapping[int, datetime]
     ) -> SnapshotTaken:
         epoch, sequence, revision = figures.snapshot_version
-        as_of = marks.get(partition_of(figures.drive_id))
+        # Nothing is older than its drive. Watermarks of a young drive may still be: the figures of a drive
+        # nobody has counted for yet are shown as of its creation, and what follows must not claim less.
+        created_at = ids.created_at(figures.drive_id)
+        as_of = max(marks.get(partition_of(figures.drive_id), created_at), created_at)
         return SnapshotTaken.model_construct(
             drive_id=DriveId(figures.drive_id),
             slug=figures.row.slug,
             epoch=epoch,
             sequence=sequence,
             revision=revision,
-            # Until the inputs have said how far they are nothing is known but that no gift is older than
-            # its drive: the newest one counted says nothing of those before it.
-            as_of=as_of or ids.created_at(figures.drive_id),
+            as_of=as_of,
             totals=figures.totals(hidden),
         )
 

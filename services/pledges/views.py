@@ -21,7 +21,7 @@ from backbone.contracts.pledges import (
     PledgeStatus,
     Source,
 )
-from backbone.http.fields import CreatorIdView, DriveIdView, MoneyView, PledgeIdView, Timestamp
+from backbone.http.fields import CreatorIdView, DriveIdView, MoneyView, PledgeIdView, TimestampView
 from backbone.ids import CreatorId, DriveId
 from backbone.money import Money, as_json, parse
 
@@ -58,8 +58,8 @@ class DriveView(BaseModel):
     title: LocalizedText
     currency: str
     goal: MoneyView
-    starts_at: Timestamp | None
-    ends_at: Timestamp | None
+    starts_at: TimestampView | None
+    ends_at: TimestampView | None
     description: LocalizedText | None
     beneficiaries: list[BeneficiaryView]
     permit: str | None
@@ -70,7 +70,7 @@ class DriveView(BaseModel):
     test: bool
     partner: str
     partners: list[str] | None
-    created_at: Timestamp
+    created_at: TimestampView
 
 
 class CreatorView(BaseModel):
@@ -83,7 +83,7 @@ class CreatorView(BaseModel):
     channel_url: str | None
     team: str | None
     goal: MoneyView | None
-    created_at: Timestamp
+    created_at: TimestampView
 
 
 class CreatorList(BaseModel):
@@ -99,7 +99,7 @@ class CheckoutView(BaseModel):
     url: str | None
     client_secret: str | None
     publishable_key: str | None
-    expires_at: Timestamp | None
+    expires_at: TimestampView | None
 
 
 class QueueView(BaseModel):
@@ -120,7 +120,7 @@ class PledgeView(BaseModel):
     checkout: CheckoutView | None
     queue: QueueView | None
     token: str | None
-    created_at: Timestamp
+    created_at: TimestampView
 
 
 class PledgeList(BaseModel):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from backbone.amount_schemas import CHARGED, POSITIVE, REFUNDED, JsonSchema
 from backbone.money import Money, decimal_string
-from backbone.stripe_amounts import TAKEN, largest, smallest, step
+from backbone.stripe_amounts import SUPPORTED_CURRENCIES, largest, smallest, step
 from services.pledges.domain import check_chargeable
 
-CURRENCIES = sorted(TAKEN)
+CURRENCIES = sorted(SUPPORTED_CURRENCIES)
 
 
 def patterns(schema: JsonSchema) -> dict[str, re.Pattern[str]]:

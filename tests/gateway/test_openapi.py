@@ -16,7 +16,7 @@ from backbone.http.service_client import InProcessServiceClient
 from embedded.app import compose
 from gateway.http.router import Route
 from gateway.live.connection import _DRAIN, gap_frame
-from gateway.openapi import merge
+from gateway.openapi.document import merge
 from tests.described import check, check_frame
 from tests.gateway.harness import ADMIN, DRIVE, SECRET
 

@@ -420,6 +420,16 @@ async def test_a_heartbeat_says_the_lowest_of_the_inputs(tmp_path: Path) -> None
         assert (await reader.sequence(2)).as_of == late
 
 
+async def test_a_snapshot_claims_no_less_than_the_drives_creation(tmp_path: Path) -> None:
+    """Watermarks of a drive just made are older than it; a gateway already shows it as of its creation."""
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        before = ids.created_at(DRIVE) - timedelta(milliseconds=300)
+        await mark_inputs(leaderboard, before, before)
+        await until(lambda: reader.heartbeats)
+        await leaderboard.say(drive())
+        assert (await reader.sequence(1)).as_of == ids.created_at(DRIVE)
+
+
 @asynccontextmanager
 async def stepped_snapshots(
     database: Database,

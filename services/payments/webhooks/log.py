@@ -11,7 +11,7 @@ from sqlalchemy import Row, delete, select, update
 
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
-from backbone.http.fields import Timestamp
+from backbone.http.fields import TimestampView
 from backbone.http.problems import NotFound, Problem
 from services.payments.cursors import Position, read_position, save_positions
 from services.payments.tables import APPLIED, IGNORED, QUARANTINED, WAITING, WEBHOOKS
@@ -47,9 +47,9 @@ class WebhookView(BaseModel):
     )
     tries: int = Field(description="How many times applying it failed.")
     reason: str | None = Field(description="Why it is set aside or ignored.")
-    created_at: Timestamp = Field(description="When Stripe says that it happened.")
-    received_at: Timestamp
-    next_try_at: Timestamp | None
+    created_at: TimestampView = Field(description="When Stripe says that it happened.")
+    received_at: TimestampView
+    next_try_at: TimestampView | None
 
 
 class WebhookPage(BaseModel):

@@ -11,7 +11,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from backbone.http.fields import CreatorIdView, DriveIdView, PledgeIdView, Timestamp, id_schema, text_schema
+from backbone.http.fields import (
+    CreatorIdView,
+    DriveIdView,
+    PledgeIdView,
+    TimestampView,
+    id_schema,
+    text_schema,
+)
 from backbone.money import as_json
 
 SCHEMAS: Final = "#/components/schemas/"
@@ -88,7 +95,7 @@ class Milestone(BaseModel):
 
     title: Text
     amount: Money
-    reached_at: Timestamp | None
+    reached_at: TimestampView | None
 
 
 class Leader(BaseModel):
@@ -110,7 +117,7 @@ class Donation(BaseModel):
     message: str | None
     amount: Money
     creator: CreatorIdView | None
-    at: Timestamp
+    at: TimestampView
 
 
 _BRIEF: Final[dict[str, Any]] = {
@@ -184,7 +191,7 @@ class TotalsBrief(BaseModel):
     milestones: list[Milestone]
     epoch: Count = Field(description="Rises when the log had to be restored; sequences start again.")
     sequence: Count = Field(description="The last row of the drive's log that these totals include.")
-    as_of: Timestamp = Field(description="Everything before this moment is included.")
+    as_of: TimestampView = Field(description="Everything before this moment is included.")
     state: Literal["live", "catching_up", "frozen"] = Field(description="How fresh the totals are.")
     lag_ms: Count
 
@@ -213,7 +220,7 @@ class Checkout(BaseModel):
     url: str | None
     client_secret: str | None
     publishable_key: str | None
-    expires_at: Timestamp | None
+    expires_at: TimestampView | None
 
 
 class Queue(BaseModel):
@@ -257,7 +264,7 @@ class Pledge(BaseModel):
     checkout: Checkout | None
     queue: Queue | None
     token: str | None
-    created_at: Timestamp
+    created_at: TimestampView
 
 
 class PledgeList(BaseModel):
@@ -290,7 +297,7 @@ class LogRow(BaseModel):
 
     sequence: int = Field(ge=1)
     type: str
-    at: Timestamp
+    at: TimestampView
     payment: Annotated[str, id_schema("pay")] | None
     pledge: PledgeIdView | None
     creator: CreatorIdView | None

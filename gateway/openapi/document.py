@@ -12,9 +12,9 @@ from backbone.http.problems import Problem
 from backbone.http.service_client import ServiceClient, ServiceUnavailable
 from backbone.version import VERSION
 from gateway.http.router import Route
-from gateway.openapi_models import SHARED
-from gateway.openapi_models import schemas as own_schemas
-from gateway.openapi_own import (
+from gateway.openapi.models import SHARED
+from gateway.openapi.models import schemas as own_schemas
+from gateway.openapi.operations import (
     IDEMPOTENCY_KEY,
     OPERATIONS,
     REPLAYED,

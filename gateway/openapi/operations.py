@@ -23,7 +23,7 @@ from backbone.http.problems import (
 from backbone.idempotency import KeyMalformed, KeyMissing, KeyReused, RequestInProgress
 from gateway.access.keys import OriginNotAllowed
 from gateway.http.asgi import DuplicateHeader
-from gateway.openapi_models import SCHEMAS, STREAM_EVENTS
+from gateway.openapi.models import SCHEMAS, STREAM_EVENTS
 
 Json = dict[str, Any]
 
