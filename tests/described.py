@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker
+
+FORMATS = FormatChecker()
+
+
+@FORMATS.checks("date-time", ValueError)
+def is_moment(value: object) -> bool:
+    """RFC 3339, section 5.6."""
+    if isinstance(value, str) and datetime.fromisoformat(value).tzinfo is None:
+        raise ValueError("no time zone")
+    return True
+
 
 STREAM = ("/v1/drives/{drive}/live", "get", "200")
 
@@ -14,7 +26,7 @@ STREAM = ("/v1/drives/{drive}/live", "get", "200")
 def check(document: Mapping[str, Any], schema: Any, value: Any) -> None:
     """Raises `jsonschema.ValidationError` where `value` does not satisfy `schema` of `document`."""
     whole = {"allOf": [schema], "components": document["components"]}
-    Draft202012Validator(whole, format_checker=FormatChecker()).validate(value)
+    Draft202012Validator(whole, format_checker=FORMATS).validate(value)
 
 
 def check_answer(document: Mapping[str, Any], path: str, method: str, status: int, body: Any) -> None:

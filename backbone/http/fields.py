@@ -119,6 +119,12 @@ def _amount_config(limits: JsonSchema) -> ConfigDict:
     return ConfigDict(json_schema_extra={**limits, "examples": [example]})
 
 
+def with_examples(*examples: dict[str, Any]) -> ConfigDict:
+    """A model's configuration with examples for its schema."""
+    shown: Any = list(examples)
+    return ConfigDict(json_schema_extra={"examples": shown})
+
+
 class MoneyBody(Body):
     """`{"currency": "USD", "value": "25.00"}`: more than 0, in exactly the currency's digits."""
 
@@ -161,7 +167,7 @@ class RefundedMoney(MoneyBody):
 class MoneyView(BaseModel):
     """An amount: a decimal string with exactly the digits that ISO 4217 gives the currency."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"currency": "USD", "value": "25.00"}]})
+    model_config = with_examples({"currency": "USD", "value": "25.00"})
 
     currency: Annotated[str, text_schema("[A-Z]{3}")]
     value: Annotated[str, text_schema(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")]

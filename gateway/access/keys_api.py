@@ -27,7 +27,7 @@ from backbone.addresses import ORIGIN
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
 from backbone.http.caller import Caller, CallerDep
-from backbone.http.fields import Body, Text, Timestamp, TimestampView, id_schema, text_schema
+from backbone.http.fields import Body, Text, Timestamp, TimestampView, id_schema, text_schema, with_examples
 from backbone.http.problems import Invalid, NotFound, documented
 from backbone.service import new_app
 from gateway.access.keys import SCOPES, KeyRing, new_key, new_row
@@ -102,8 +102,25 @@ class KeyRequest(Body):
         return self
 
 
+_KEY: Final[dict[str, Any]] = {
+    "id": "key_01frtz5n00000000000000000f",
+    "kind": "secret",
+    "mode": "live",
+    "partner": "aboflah",
+    "scopes": ["drives", "pledges", "refunds"],
+    "origins": [],
+    "name": "server",
+    "last_four": "IJ01",
+    "created_at": "2030-01-07T18:00:00.000Z",
+    "expires_at": None,
+    "revoked_at": None,
+}
+
+
 class KeyView(BaseModel):
     """A key without its secret."""
+
+    model_config = with_examples(_KEY)
 
     id: Annotated[str, id_schema("key")]
     kind: Literal["secret", "publishable"]
@@ -120,6 +137,8 @@ class KeyView(BaseModel):
 
 class NewKeyView(KeyView):
     """A key as it is given out. `key` is shown once: in the replay of an Idempotency-Key it is null."""
+
+    model_config = with_examples(_KEY | {"key": "sk_live_0123456789abcdefghijABCDEFGHIJ01"})
 
     key: str | None
 

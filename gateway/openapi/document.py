@@ -24,7 +24,7 @@ from gateway.openapi.operations import (
     problem_response,
     tag_of,
 )
-from gateway.proxy.forwarding import PASSAGES
+from gateway.proxy.forwarding import PROXY_ROUTES
 
 _KEYLESS: Final = ("/v1/drives/{}/leaderboards/{}", "/v1/drives/{}/events")
 """Services' operations that need no key."""
@@ -40,7 +40,7 @@ def _shape(path: str) -> str:
     return _PARAM.sub("{}", path)
 
 
-_RULES: Final = {(one.method.lower(), _shape(one.pattern)): one for one in PASSAGES}
+_RULES: Final = {(one.method.lower(), _shape(one.pattern)): one for one in PROXY_ROUTES}
 _KEY: Final = "idempotency-key"
 _PLEDGING: Final = ("post", "/v1/drives/{}/pledges")
 
@@ -106,14 +106,25 @@ def _adopt(schemas: Json, service: str, theirs: Mapping[str, Any]) -> dict[str, 
     """
     plain = {name: _short(name, theirs) for name in theirs}
     meant = {short: _refer(theirs[name], plain) for name, short in plain.items()}
-    taken = {short for short, schema in meant.items() if schemas.get(short, schema) != schema} - SHARED
+    taken = {
+        short
+        for short, schema in meant.items()
+        if schemas.get(short, _with_nulls(schema)) != _with_nulls(schema)
+    } - SHARED
     renamed = {
         name: f"{service.capitalize()}{short}" if short in taken else short for name, short in plain.items()
     }
     for name, schema in theirs.items():
         if renamed[name] not in SHARED:
-            schemas[renamed[name]] = _refer(schema, renamed)
+            schemas[renamed[name]] = _with_nulls(_refer(schema, renamed))
     return renamed
+
+
+def _with_nulls(schema: Json) -> Json:
+    """`schema` with the nulls in its examples, which FastAPI leaves out of its documents."""
+    empty = dict.fromkeys(schema.get("required", ()))
+    examples = [empty | one if isinstance(one, dict) else one for one in schema.get("examples", ())]
+    return {**schema, "examples": examples} if examples else schema
 
 
 def _short(name: str, others: Mapping[str, Any]) -> str:

@@ -63,6 +63,15 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """An error (RFC 9457). `type` tells errors apart; `title` and `detail` are for people and may change."""
 
+    model_config = _example(
+        type="/problems/invalid-request",
+        title="The request does not fit",
+        status=422,
+        detail="Some fields do not fit.",
+        request_id="7a95ef8c30df46c5dc31014b",
+        errors=[{"pointer": "/amount/value", "detail": "must be more than zero"}],
+    )
+
     type: str = Field(json_schema_extra={"format": "uri-reference"})
     title: str
     status: Annotated[int, Field(ge=400, le=599)]

@@ -15,7 +15,7 @@ from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.http.caller import CallerDep, InternalDep
-from backbone.http.fields import Body, MoneyView, PledgeIdView, RefundedMoney, Text, id_schema
+from backbone.http.fields import Body, MoneyView, PledgeIdView, RefundedMoney, Text, id_schema, with_examples
 from backbone.http.problems import (
     BodyTooLarge,
     MethodNotAllowed,
@@ -72,7 +72,15 @@ _ALL_THAT_IS_LEFT: Final = RefundBody()
 
 
 class RefundView(BaseModel):
-    """A refund as the door answers it."""
+    """A refund. It is `pending` until the processor has answered."""
+
+    model_config = with_examples(
+        {
+            "id": "rfd_01frtz5n00000000000000000e",
+            "status": "succeeded",
+            "amount": {"currency": "USD", "value": "5.00"},
+        }
+    )
 
     id: Annotated[str, id_schema("rfd")]
     status: Literal["pending", "succeeded", "failed"]
@@ -100,8 +108,13 @@ class Dependencies:
 
 
 def add_routes(app: FastAPI, dependencies: Dependencies) -> None:
-    """Give `app` the routes of payments, all but the webhooks'."""
+    """Give `app` the routes of payments, all but the one that receives webhooks."""
+    _add_refunds(app, dependencies)
+    _add_webhook_log(app, dependencies)
+    _add_internal(app, dependencies)
 
+
+def _add_refunds(app: FastAPI, dependencies: Dependencies) -> None:
     @app.post(
         "/v1/pledges/{pledge}/refunds",
         status_code=201,
@@ -134,6 +147,8 @@ def add_routes(app: FastAPI, dependencies: Dependencies) -> None:
         status, reply, replayed = await dependencies.refunds.make(refund_request)
         return keyed_response(status, reply, replayed=replayed)
 
+
+def _add_webhook_log(app: FastAPI, dependencies: Dependencies) -> None:
     @app.get("/v1/webhooks", response_model=WebhookPage)
     async def list_stripe_webhooks(
         caller: CallerDep,
@@ -142,9 +157,12 @@ def add_routes(app: FastAPI, dependencies: Dependencies) -> None:
             Annotated[str, StringConstraints(pattern="^[0-9]{1,18}$")] | SkipJsonSchema[None],
             Query(description="`next` of the page before."),
         ] = None,
-        limit: Annotated[int, Query(ge=1, le=100)] = 25,
+        limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 25,
     ) -> dict[str, Any]:
-        """List Stripe's events as they were stored, newest first, and what became of each."""
+        """List Stripe's events, newest first.
+
+        Each as it was stored, and what became of it.
+        """
         caller.require("admin")
         return await list_webhooks(dependencies.database, state, None if after is None else int(after), limit)
 
@@ -155,7 +173,7 @@ def add_routes(app: FastAPI, dependencies: Dependencies) -> None:
         event_id: Annotated[str, Path(alias="id", description="Stripe's id of the event.")],
         caller: CallerDep,
     ) -> dict[str, Any]:
-        """Try an event that is set aside or ignored again now.
+        """Try an event again that is set aside or ignored.
 
         `state` tells within seconds how it went. The text of an event that was ignored is deleted in time:
         it can no longer be tried.
@@ -165,6 +183,8 @@ def add_routes(app: FastAPI, dependencies: Dependencies) -> None:
         dependencies.store.news.set()
         return found
 
+
+def _add_internal(app: FastAPI, dependencies: Dependencies) -> None:
     @app.post("/internal/checkouts", include_in_schema=False)
     async def read_checkouts(asked: Ids, _: InternalDep) -> dict[str, Any]:
         async with dependencies.database.reading() as session:

@@ -23,7 +23,16 @@ from pydantic.functional_validators import PlainValidator
 from pydantic.json_schema import SkipJsonSchema
 
 from backbone.addresses import EmailAddress, WebAddress
-from backbone.http.fields import Body, ChargedMoney, Currency, MoneyBody, Text, Timestamp, text_schema
+from backbone.http.fields import (
+    Body,
+    ChargedMoney,
+    Currency,
+    MoneyBody,
+    Text,
+    Timestamp,
+    text_schema,
+    with_examples,
+)
 from backbone.http.problems import MalformedJson, from_validation
 from backbone.money import Money
 from backbone.stripe_amounts import SUPPORTED_CURRENCIES
@@ -164,6 +173,18 @@ def _check_menu_amount(money: Money) -> None:
 class DriveRequest(Body):
     """A drive to be made."""
 
+    model_config = with_examples(
+        {
+            "slug": "winter",
+            "title": {"en": "Let's make their winter warmer", "ar": "لنجعل شتاءهم أدفأ"},
+            "currency": "USD",
+            "goal": {"currency": "USD", "value": "10000000.00"},
+            "ends_at": "2030-01-31T18:00:00Z",
+            "milestones": [{"title": "Half way", "amount": {"currency": "USD", "value": "5000000.00"}}],
+            "menu": [{"currency": "USD", "value": "25.00"}],
+        }
+    )
+
     slug: Slug
     title: Title
     currency: Currency
@@ -209,6 +230,10 @@ class DriveChange(Body):
     field that a drive cannot be without.
     """
 
+    model_config = with_examples(
+        {"description": {"en": "Heaters and blankets."}, "goal": {"currency": "USD", "value": "12000000.00"}}
+    )
+
     slug: Slug | Unsent = None
     title: Title | Unsent = None
     currency: Currency | Unsent = None
@@ -243,6 +268,10 @@ def changed_request(drive: Mapping[str, Any], change: DriveChange) -> DriveReque
 class CreatorRequest(Body):
     """A creator to be added to a drive."""
 
+    model_config = with_examples(
+        {"slug": "aboflah", "name": "AboFlah", "channel_url": "https://example.org/aboflah"}
+    )
+
     slug: Slug
     name: Name
     channel_url: WebAddress | None = None
@@ -276,6 +305,16 @@ class SourceBody(Body):
 
 class PledgeRequest(Body):
     """A pledge to be made."""
+
+    model_config = with_examples(
+        {
+            "amount": {"currency": "USD", "value": "25.00"},
+            "creator": "aboflah",
+            "donor": {"name": "Layla", "email": "layla@example.org", "locale": "ar"},
+            "message": "For a warm night",
+            "return_url": "https://example.org/thanks",
+        }
+    )
 
     amount: ChargedMoney
     creator: (

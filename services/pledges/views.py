@@ -21,7 +21,14 @@ from backbone.contracts.pledges import (
     PledgeStatus,
     Source,
 )
-from backbone.http.fields import CreatorIdView, DriveIdView, MoneyView, PledgeIdView, TimestampView
+from backbone.http.fields import (
+    CreatorIdView,
+    DriveIdView,
+    MoneyView,
+    PledgeIdView,
+    TimestampView,
+    with_examples,
+)
 from backbone.ids import CreatorId, DriveId
 from backbone.money import Money, as_json, parse
 
@@ -52,6 +59,30 @@ class MilestoneView(BaseModel):
 class DriveView(BaseModel):
     """A drive."""
 
+    model_config = with_examples(
+        {
+            "id": "drv_01frtz5n00000000000000000a",
+            "slug": "winter",
+            "state": "live",
+            "title": {"en": "Let's make their winter warmer", "ar": "لنجعل شتاءهم أدفأ"},
+            "currency": "USD",
+            "goal": {"currency": "USD", "value": "10000000.00"},
+            "starts_at": None,
+            "ends_at": "2030-01-31T18:00:00.000Z",
+            "description": None,
+            "beneficiaries": [],
+            "permit": None,
+            "zakat_eligible": False,
+            "impact": [],
+            "milestones": [{"title": "Half way", "amount": {"currency": "USD", "value": "5000000.00"}}],
+            "menu": [{"currency": "USD", "value": "25.00"}],
+            "test": False,
+            "partner": "aboflah",
+            "partners": None,
+            "created_at": "2030-01-07T18:00:00.000Z",
+        }
+    )
+
     id: DriveIdView
     slug: str
     state: DriveState
@@ -75,6 +106,19 @@ class DriveView(BaseModel):
 
 class CreatorView(BaseModel):
     """A creator who raises for a drive."""
+
+    model_config = with_examples(
+        {
+            "id": "crt_01frtz5n00000000000000000b",
+            "drive": "drv_01frtz5n00000000000000000a",
+            "slug": "aboflah",
+            "name": "AboFlah",
+            "channel_url": "https://example.org/aboflah",
+            "team": None,
+            "goal": None,
+            "created_at": "2030-01-07T18:00:00.000Z",
+        }
+    )
 
     id: CreatorIdView
     drive: DriveIdView

@@ -11,7 +11,7 @@ from sqlalchemy import Row, delete, select, update
 
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
-from backbone.http.fields import TimestampView
+from backbone.http.fields import TimestampView, with_examples
 from backbone.http.problems import NotFound, Problem
 from services.payments.cursors import Position, read_position, save_positions
 from services.payments.tables import APPLIED, IGNORED, QUARANTINED, WAITING, WEBHOOKS
@@ -37,6 +37,19 @@ BODIES: Final = "webhooks.bodies"
 
 class WebhookView(BaseModel):
     """A stored event of Stripe's, without its text."""
+
+    model_config = with_examples(
+        {
+            "id": "evt_1Q2x3Y4z",
+            "type": "charge.refunded",
+            "state": "set_aside",
+            "tries": 3,
+            "reason": "an unknown refund status",
+            "created_at": "2030-01-07T18:00:00.000Z",
+            "received_at": "2030-01-07T18:00:01.000Z",
+            "next_try_at": "2030-01-07T18:05:01.000Z",
+        }
+    )
 
     id: str = Field(description="Stripe's id of the event.")
     type: str
