@@ -30,6 +30,9 @@ _KEYLESS: Final = ("/v1/drives/{}/leaderboards/{}", "/v1/drives/{}/events")
 """Services' operations that need no key."""
 
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
+_VALUES: Final = ("const", "default", "enum", "example", "examples")
+"""Keywords that hold values and not schemas."""
+
 _REF: Final = "#/components/schemas/"
 _PARAM: Final = re.compile(r"\{[^}]*\}")
 
@@ -139,7 +142,11 @@ def _refer(node: Any, renamed: Mapping[str, str]) -> Any:
     if not isinstance(node, dict):
         return node
     titled = isinstance(node.get("title"), str)
-    out = {name: _refer(value, renamed) for name, value in node.items() if not (titled and name == "title")}
+    out = {
+        name: value if name in _VALUES else _refer(value, renamed)
+        for name, value in node.items()
+        if not (titled and name == "title")
+    }
     ref = out.get("$ref")
     if isinstance(ref, str) and ref.startswith(_REF):
         name = ref.removeprefix(_REF)
