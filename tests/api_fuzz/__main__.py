@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +46,14 @@ class Running:
     def key(self) -> str:
         """Its admin key."""
         return str(json.loads((self.data / "keys.json").read_text())["admin"])
+
+    def answers(self, path: str) -> bool:
+        """Whether a GET is answered with 200."""
+        try:
+            _request(self.port, "GET", path)
+        except (OSError, RuntimeError, ValueError) as error:
+            return isinstance(error, ValueError)  # 2xx, and no JSON
+        return True
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """The JSON that the API answers; raises RuntimeError for anything but 2xx."""
@@ -95,13 +103,14 @@ def embedded_run(folder: Path) -> Iterator[Running]:
         process = subprocess.Popen(
             [sys.executable, "-m", "embedded"], cwd=ROOT, env=environment, stdout=written, stderr=written
         )
+    running = Running(port, sandbox_port, data, process)
     try:
         deadline = time.monotonic() + START_S
-        while not _answers(port):
+        while not running.answers("/readyz"):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"api-fuzz: the embedded run did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.1)
-        yield Running(port, sandbox_port, data, process)
+        yield running
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_S)
@@ -117,6 +126,7 @@ def fill(running: Running) -> dict[str, Any]:
     for pledge in pledges[:2]:
         _pay(running, pledge)
     _until_paid(running, pledges[:2])
+    _until(lambda: running.answers(f"/v1/drives/{live}/leaderboards/creators?around={creator}"))
     keys = [running.call("POST", "/v1/keys", {"kind": "secret"})["id"] for _ in range(3)]
     stored = [one["id"] for one in running.call("GET", "/v1/webhooks")["data"]]
     names = [pledge["id"] for pledge in pledges]
@@ -188,11 +198,17 @@ def _pay(running: Running, pledge: dict[str, Any]) -> None:
 
 
 def _until_paid(running: Running, pledges: list[dict[str, Any]]) -> None:
-    deadline = time.monotonic() + START_S
     for pledge in pledges:
-        while running.call("GET", f"/v1/pledges/{pledge['id']}")["status"] == "open":
-            if time.monotonic() > deadline:
-                raise RuntimeError("a paid pledge is still open")
+        path = f"/v1/pledges/{pledge['id']}"
+        _until(lambda path=path: running.call("GET", path)["status"] == "paid")
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_S
+    while not true():
+        if time.monotonic() > deadline:
+            raise SystemExit("api-fuzz: what was set up did not become visible")
+        time.sleep(0.1)
 
 
 def _request(
@@ -206,17 +222,6 @@ def _request(
         if reply.status >= 300:
             raise RuntimeError(f"{method} {path} answered {reply.status}: {text.decode()}")
         return json.loads(text)
-    finally:
-        connection.close()
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
     finally:
         connection.close()
 
