@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
@@ -168,19 +167,6 @@ class StreamingResponse(Protocol):
     async def run(self, request: Request, send: Send, headers: list[Header]) -> None:
         """Send the reply until it ends or the client leaves."""
         ...
-
-
-_ENTITY_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
-
-
-def matches(if_none_match: str | None, etag: str) -> bool:
-    """Whether `If-None-Match` names `etag` (RFC 9110, 13.1.2): `*`, or one of a list, compared weakly.
-
-    Ask it only where there is a representation: `*` matches any.
-    """
-    if if_none_match is None:
-        return False
-    return if_none_match.strip() == "*" or etag.removeprefix("W/") in _ENTITY_TAG.findall(if_none_match)
 
 
 def json_response(body: bytes, status: int = 200, headers: Sequence[Header] = ()) -> Response:
