@@ -15,7 +15,7 @@ from backbone.http.problems import Overloaded, TooManyRequests
 from gateway.access.keys import Bearer
 
 MAX_BUCKETS: Final = 100_000
-"""Token buckets kept for each rate limit; beyond it the least recently used is dropped and starts full again."""
+"""Token buckets kept for each rate limit; beyond it the least recently used restarts full."""
 
 _REFUSED = Counter("ataa_gateway_limited_total", "Requests refused by a limit.", ["limit"])
 _IN_FLIGHT = Gauge("ataa_gateway_in_flight", "Requests being processed.", ["lane"])
