@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol, TypedDict, TypeVar
 
+from backbone.clock import rfc3339
 from backbone.contracts.leaderboard import LogType
 from backbone.contracts.pledges import DriveState
+from backbone.money import as_json
 
 FIRST_HASH: Final = ""
 """What the first row of a log names as the row before it."""
@@ -141,6 +144,33 @@ def percent(raised: int, goal: int) -> float:
     dispute was withdrawn in full after a partial refund; a share of the goal cannot be.
     """
     return max(0, raised) * 1000 // goal / 10 if goal > 0 else 0.0
+
+
+def public_row(
+    sequence: int,
+    type_: str,
+    at: datetime,
+    payment_id: str | None,
+    pledge_id: str | None,
+    creator_id: str | None,
+    amount: int | None,
+    raised_after: int,
+    currency: str,
+) -> dict[str, Any]:
+    """A row of a drive's log as `GET /v1/drives/{drive}/events` shows it, without its hash.
+
+    Amounts are in minor units. The result equals `DriveLogged.as_row`, which adds the hash.
+    """
+    return {
+        "sequence": sequence,
+        "type": type_,
+        "at": rfc3339(at),
+        "payment": payment_id,
+        "pledge": pledge_id,
+        "creator": creator_id,
+        "amount": None if amount is None else as_json(amount, currency),
+        "raised_after": as_json(raised_after, currency),
+    }
 
 
 def hash_row(drive_id: str, epoch: int, row: Mapping[str, Any], previous: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, bindparam, case, func, literal, or_, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, case, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone.clock import rfc3339
 from backbone.database.database import messaging_tables_of
 from backbone.money import as_json, decimal_string
 from services.leaderboard import domain
@@ -114,19 +113,13 @@ async def log_page(
     return rows[:limit], str(rows[limit - 1]["sequence"])
 
 
-def _event(row: Any) -> dict[str, Any]:
-    """A stored row as the public door shows it; equal to `DriveLogged.as_row`."""
-    return {
-        "sequence": row.sequence,
-        "type": row.type,
-        "at": rfc3339(row.at),
-        "payment": row.payment_id,
-        "pledge": row.pledge_id,
-        "creator": row.creator_id,
-        "amount": None if row.amount is None else as_json(row.amount, row.currency),
-        "raised_after": as_json(row.raised_after, row.currency),
-        "hash": row.hash,
-    }
+def _event(row: Row[Any]) -> dict[str, Any]:
+    """A stored row as the API shows it; equal to `DriveLogged.as_row`."""
+    about = (row.payment_id, row.pledge_id, row.creator_id)
+    shown = domain.public_row(
+        row.sequence, row.type, row.at, *about, row.amount, row.raised_after, row.currency
+    )
+    return {**shown, "hash": row.hash}
 
 
 async def verify_log(session: AsyncSession, drive: DriveHead) -> Flaw | None:

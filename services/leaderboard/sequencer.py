@@ -23,7 +23,7 @@ from backbone.contracts.leaderboard import LogType
 from backbone.database.database import microseconds
 from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
 from backbone.money import Money
-from services.leaderboard.domain import Milestone, hash_row
+from services.leaderboard.domain import Milestone, hash_row, public_row
 from services.leaderboard.statements import statements
 from services.leaderboard.tables import drive_log, drives
 
@@ -240,24 +240,25 @@ def _number(drive: LockedDrive) -> list[DriveLogged]:
 def _row(drive: LockedDrive, sequence: int, log_entry: LogEntry, previous: str) -> DriveLogged:
     currency = drive.currency
     assert currency is not None, "money was logged before the drive had a currency"
-    # Built without validation (it is ours), and hashed in the words of the public door.
-    row = DriveLogged.model_construct(
+    # The hash covers what is stored, and that is a moment in milliseconds.
+    at = log_entry.at.replace(microsecond=log_entry.at.microsecond // 1000 * 1000)
+    amount, raised_after = log_entry.amount, log_entry.raised_after
+    about = (log_entry.payment_id, log_entry.pledge_id, log_entry.creator_id)
+    shown = public_row(sequence, log_entry.type, at, *about, amount, raised_after, currency)
+    # Constructed without validation: every value comes from a validated event or from this database.
+    return DriveLogged.model_construct(
         drive_id=DriveId(drive.drive_id),
         epoch=drive.epoch,
         sequence=sequence,
         type=log_entry.type,
-        # What is stored is what is hashed: to the millisecond.
-        at=log_entry.at.replace(microsecond=log_entry.at.microsecond // 1000 * 1000),
+        at=at,
         payment_id=log_entry.payment_id,
         pledge_id=log_entry.pledge_id,
         creator_id=log_entry.creator_id,
-        amount=None if log_entry.amount is None else Money(log_entry.amount, currency),
-        raised_after=Money(log_entry.raised_after, currency),
-        hash="",
+        amount=None if amount is None else Money(amount, currency),
+        raised_after=Money(raised_after, currency),
+        hash=hash_row(drive.drive_id, drive.epoch, shown, previous),
     )
-    # Frozen against everybody else; a copy would cost more than the hash.
-    row.__dict__["hash"] = hash_row(drive.drive_id, drive.epoch, row.as_row(), previous)
-    return row
 
 
 def _stored(row: DriveLogged) -> dict[str, Any]:
