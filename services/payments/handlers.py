@@ -13,14 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backbone import ids
 from backbone.contracts.pledges import DriveChanged, PledgeChanged, PledgeMade, PledgeState, PledgeStatus
 from backbone.messaging.consumer import Handlers
-from services.payments.recording.record import (
+from services.payments.recording.restate import restate
+from services.payments.recording.rows import (
     PAYMENT_FIELDS,
     PaymentRow,
     StoredFact,
     read_facts,
     read_payments,
-    restate,
-    store_facts,
+    write_facts,
 )
 from services.payments.statements import insert_new, upsert
 from services.payments.tables import DRIVES, FACTS, HELD, PAYMENTS
@@ -154,7 +154,7 @@ async def _restate(
     facts = {each: replace(fact) for each, fact in before.items()}
     at = datetime.now(UTC)
     await restate(session, rows, facts, at, changed=changed)
-    await store_facts(session, [fact for each, fact in facts.items() if fact != before[each]], at)
+    await write_facts(session, [fact for each, fact in facts.items() if fact != before[each]], at)
 
 
 HANDLERS: Final[Handlers] = {

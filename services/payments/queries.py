@@ -18,7 +18,7 @@ from services.payments.recording import ledger
 from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, QUARANTINED, WAITING, WEBHOOKS
 
 _COLUMNS: Final = (
-    PAYMENTS.c.pledge_id, PAYMENTS.c.nth, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version,
+    PAYMENTS.c.pledge_id, PAYMENTS.c.capture_index, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version,
     PAYMENTS.c.checkout, PAYMENTS.c.checkout_url, PAYMENTS.c.client_secret, PAYMENTS.c.expires_at,
     PAYMENTS.c.cancelled, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed,
 )  # fmt: skip
@@ -30,8 +30,8 @@ async def read_checkouts(
     """What payments knows of pledges, by id; those it has not heard of are left out."""
     statement = select(*_COLUMNS).where(PAYMENTS.c.pledge_id.in_(pledges))
     every = (await session.execute(statement)).all()
-    rows = [row for row in every if row.nth == 0]
-    again = [row for row in every if row.nth > 0]
+    rows = [row for row in every if row.capture_index == 0]
+    again = [row for row in every if row.capture_index > 0]
     first: int | None = None
     if any(row.checkout == "waiting" for row in rows):
         waiting = select(func.min(PAYMENTS.c.number)).where(PAYMENTS.c.checkout == "waiting")

@@ -73,7 +73,7 @@ class Payment(Table, table=True):
 
     __tablename__ = "payments"
     __table_args__ = (
-        UniqueConstraint("pledge_id", "nth", name="payments_of_pledge"),
+        UniqueConstraint("pledge_id", "capture_index", name="payments_of_pledge"),
         Index("payments_waiting", "number", **_where("checkout = 'waiting'")),
         Index("payments_held", "drive_id", **_where(HELD)),
         Index("payments_to_close", "id", **_where(TO_CLOSE)),
@@ -84,7 +84,7 @@ class Payment(Table, table=True):
     id: str = Field(unique=True)
     pledge_id: str | None
     drive_id: str
-    nth: int
+    capture_index: int = Field(sa_column=Column("nth", Integer, key="capture_index", nullable=False))
     version: int
     status: str
     held: bool

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.payments.domain import FactKind, Observation, merge
 from services.payments.processor import ListedFact
-from services.payments.recording.record import StoredFact, read_facts
+from services.payments.recording.rows import StoredFact, read_facts
 from services.payments.tables import FACTS
 
 Difference = Literal["missing", "changed"]
