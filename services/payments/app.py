@@ -37,10 +37,11 @@ from services.payments.settings import PaymentsSettings
 from services.payments.stripe.client import StripeProcessor
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import MESSAGING_TABLES
-from services.payments.webhooks.apply import Applier, oldest_waiting
+from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.log import IDS_KEPT, prune_applied, prune_texts
 from services.payments.webhooks.receive import WebhookStore
+from services.payments.webhooks.watermark import oldest_waiting
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 AUDIT_S: Final = 60.0

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from services.payments.processor import Processor, ProcessorError, Refused, Unavailable, WebhookEndpoint
-from services.payments.stripe.objects import READERS
+from services.payments.stripe.events import READERS
 
 PATH: Final = "/webhooks/stripe"
 EVERY_TYPE: Final = "*"

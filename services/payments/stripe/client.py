@@ -38,6 +38,7 @@ from services.payments.processor import (
     Unknown,
     WebhookEndpoint,
 )
+from services.payments.stripe.events import stored
 from services.payments.stripe.lists import EXPANDED, PATHS, listed
 from services.payments.stripe.objects import (
     dispute_observation,
@@ -45,7 +46,6 @@ from services.payments.stripe.objects import (
     moment_of,
     ours,
     refund_observation,
-    stored,
 )
 from services.payments.webhooks.foreign import is_marked
 

@@ -22,7 +22,8 @@ from backbone.group_commit import GroupCommit
 from backbone.http.problems import Problem
 from services.payments.processor import ProcessorEvent
 from services.payments.statements import insert_new
-from services.payments.stripe.objects import READERS, Unreadable, stored
+from services.payments.stripe.events import READERS, stored
+from services.payments.stripe.objects import Unreadable
 from services.payments.tables import WAITING, WEBHOOKS
 
 TOLERANCE_S: Final = 300

@@ -16,8 +16,9 @@ from backbone.contracts import PledgeChanged, PledgeStatus
 from backbone.money import Money
 from services.payments.queries import quarantined_webhooks
 from services.payments.tables import FACTS, LOOKUPS, POSTINGS, QUARANTINED, WEBHOOKS
-from services.payments.webhooks.apply import Applier, oldest_waiting
+from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.foreign import OurAccount
+from services.payments.webhooks.watermark import oldest_waiting
 from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.stripe_events import (
