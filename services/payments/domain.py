@@ -37,7 +37,7 @@ class CaptureRank(IntEnum):
 
 
 class RefundRank(IntEnum):
-    """A refund's status, in order; a succeeded refund may still fail (docs.stripe.com/refunds#failed-refunds).
+    """A refund's status, in order. A succeeded one may still fail (docs.stripe.com/refunds#failed-refunds).
 
     UNKNOWN is a status this version does not know, or null. It counts like a pending refund until
     another observation names a status.

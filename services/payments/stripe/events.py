@@ -31,7 +31,10 @@ from services.payments.stripe.objects import (
 
 @dataclass(frozen=True, slots=True)
 class ParsedEvent:
-    """What an event tells: at most one fact; or that the refunds of an intent are to be read."""
+    """What an event reports: at most one fact, or that the refunds of an intent have to be read.
+
+    `refunded` is the refunded sum of `refunds_of` in minor units, or `NOT_TOLD`.
+    """
 
     observation: Observation | None = None
     refunds_of: str | None = None
@@ -39,7 +42,7 @@ class ParsedEvent:
 
 
 def read_event(event: Mapping[str, Any]) -> ParsedEvent:
-    """What a Stripe event means here; most mean nothing. Raises `Unreadable` or `MoneyError`."""
+    """Read an event; types outside `READERS` report nothing. Raises `Unreadable` or `MoneyError`."""
     read = READERS.get(event["type"])
     if read is None:
         return ParsedEvent()
@@ -50,24 +53,24 @@ def read_event(event: Mapping[str, Any]) -> ParsedEvent:
 
 
 def stored(event: Mapping[str, Any], body: bytes) -> ProcessorEvent:
-    """An event to keep; raises `Unreadable` where it has no id, type and moment."""
+    """An event to store. Raises `Unreadable` where it lacks an id, a type or a creation time."""
     try:
         event_id, kind = clean(event["id"]), clean(event["type"])
         created_at = _created(event)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as error:
-        raise Unreadable("no event of Stripe's") from error
+        raise Unreadable("not a Stripe event: no id, type or created") from error
     if not event_id or not kind:
-        raise Unreadable("an event without id or type")
+        raise Unreadable("not a Stripe event: empty id or type")
     return ProcessorEvent(event_id, kind, created_at, body)
 
 
 def _created(event: Mapping[str, Any]) -> datetime:
-    """Unix time; in events of the v2 API RFC 3339 (https://docs.stripe.com/api/v2/core/events/object)."""
+    """Unix time, or RFC 3339 in events of the v2 API (https://docs.stripe.com/api/v2/core/events/object)."""
     if not isinstance(event["created"], str):
         return moment_of(event["created"])
     created = datetime.fromisoformat(event["created"])
     if created.tzinfo is None:
-        raise ValueError("a moment without a time zone")
+        raise ValueError("`created` has no time zone")
     return created.astimezone(UTC)
 
 
@@ -80,9 +83,9 @@ def _session_paid(thing: Mapping[str, Any], at: datetime) -> ParsedEvent:
 
 
 def _session_ended(thing: Mapping[str, Any], at: datetime) -> ParsedEvent:
-    """The end of a session opened for a payment of ours; of any other there is nothing to end.
+    """A session of a payment of ours that ended unpaid; other sessions report nothing.
 
-    Its currency means nothing here, and Stripe leaves it null where nothing was to be paid.
+    The currency is not used: Stripe leaves it null where nothing was due.
     """
     known = ours(thing)
     if known["payment_id"] is None:
@@ -124,4 +127,4 @@ READERS: Final[Mapping[str, Callable[[Mapping[str, Any], datetime], ParsedEvent]
     "charge.dispute.funds_withdrawn": _dispute,
     "charge.dispute.funds_reinstated": _dispute,
 }
-"""Events that mean something here; all others are stored and mean nothing."""
+"""The event types that report something. Events of other types are stored and report nothing."""
