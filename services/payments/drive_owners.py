@@ -13,7 +13,7 @@ class DriveOwners:
         self._pledges = pledges
         self._secret = secret
 
-    async def post_internal(self, drive_id: str) -> str | None:
+    async def owner_of(self, drive_id: str) -> str | None:
         """The drive's partner; None where pledges does not know the drive, or runs a version without owners.
 
         Raises `Overloaded` where pledges is unavailable.

@@ -86,7 +86,7 @@ class ListedFact:
 
 @dataclass(frozen=True, slots=True)
 class ListedFacts:
-    """One page of facts. `unreadable` names objects of ours that could not be read; `after` is the next page."""
+    """One page of facts. `unreadable` names objects of ours that were not readable; `after` the next page."""
 
     facts: Sequence[ListedFact]
     unreadable: Sequence[str]
@@ -146,7 +146,7 @@ class Processor(Protocol):
         ...
 
     async def expire_checkout(self, session_id: str) -> None:
-        """Expire an open checkout, so that it can no longer be paid. Raises `Refused` where it is not open."""
+        """Expire an open checkout, so that nobody can pay it. Raises `Refused` where it is not open."""
         ...
 
     async def list_checkouts(

@@ -230,7 +230,7 @@ class StripeProcessor:
         return [each for each in found if each is not None]
 
     async def find_capture(self, intent: str) -> Observation | Foreign | None:
-        """See `Processor.find_capture`. The capture's time is the intent's creation: the API returns no other."""
+        """See `Processor.find_capture`. The capture's time is the intent's creation: Stripe has no other."""
         try:
             answer = await self._call("get", f"/v1/payment_intents/{intent}", {})
         except Refused:

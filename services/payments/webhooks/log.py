@@ -28,7 +28,7 @@ _SHOWN: Final = tuple(column for column in WEBHOOKS.c if column.name != "body")
 _DONE: Final = (APPLIED, IGNORED)
 
 IDS_KEPT: Final = timedelta(days=35)
-"""Stripe lists events for 30 days (https://docs.stripe.com/api/events); the id of a listed event is needed."""
+"""Stripe lists events for 30 days (https://docs.stripe.com/api/events): repeats arrive until then."""
 
 BODIES: Final = "webhooks.bodies"
 """Position: the number up to which the bodies of events were emptied."""

@@ -27,7 +27,7 @@ from services.payments.stripe.objects import Unreadable
 from services.payments.tables import WAITING, WEBHOOKS
 
 TOLERANCE_S: Final = 300
-"""How far a signature's timestamp may differ from our clock, either way (Stripe's library bounds the past)."""
+"""How far a signature's timestamp may differ from our clock; Stripe's library bounds the past only."""
 
 _WEBHOOKS: Final = Counter(
     "ataa_webhooks_total", "Webhooks received and what became of them.", ["type", "result"]
