@@ -27,8 +27,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from backbone.database.database import Database, messaging_tables_of
+from backbone.database.database import Database
 from backbone.database.pair_lookup import PairLookup
+from backbone.database.session_info import messaging_tables_of
 from backbone.http.problems import Conflict, Invalid, Problem
 from backbone.messaging.inbox import insert_new
 from backbone.periodic import BATCH, delete_oldest

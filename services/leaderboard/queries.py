@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, case, func, literal,
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import rfc3339
-from backbone.database.database import messaging_tables_of
+from backbone.database.session_info import messaging_tables_of
 from backbone.money import as_json, decimal_string
 from services.leaderboard import domain
 from services.leaderboard.domain import Flaw

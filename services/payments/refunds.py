@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backbone import ids
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database.database import Database, is_transient
+from backbone.database.database import Database
+from backbone.database.transient import is_transient
 from backbone.http.caller import require_owned
 from backbone.http.problems import Conflict, Forbidden, Invalid, NotFound
 from backbone.idempotency import Key, claim, complete

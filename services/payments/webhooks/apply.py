@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database.database import Database, is_transient
+from backbone.database.database import Database
+from backbone.database.transient import is_transient
 from backbone.min_interval import ROUND_INTERVAL_S
 from backbone.telemetry import FRESHNESS
 from services.payments.reconciliation import lookups
