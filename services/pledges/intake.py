@@ -27,7 +27,7 @@ from backbone.database.pair_lookup import PairLookup
 from backbone.group_commit import GroupCommit
 from backbone.http.caller import Caller
 from backbone.http.problems import Forbidden, NotFound, Problem
-from backbone.idempotency import Key, StoredReply
+from backbone.idempotency import KeyedReply, ScopedKey, StoredReply
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
 from backbone.messaging.outbox import announce_in
 from backbone.money import Money, as_json
@@ -87,20 +87,13 @@ class MakePledge:
     body_hash: str
 
 
-class PledgeReply(NamedTuple):
-    """The reply to a pledge, and whether it was given before."""
-
-    reply: bytes
-    replayed: bool
-
-
 class _ResolvedCommand(NamedTuple):
     """A command whose drive is known, and the partner that makes the pledge."""
 
     command: MakePledge
     drive: Row[Any]
     partner: str
-    key: Key
+    key: ScopedKey
     body_hash: str
 
 
@@ -114,7 +107,7 @@ class _NewPledge(NamedTuple):
     reply: bytes
 
 
-_Answer = PledgeReply | Exception
+_Answer = KeyedReply | Exception
 
 
 class Intake:
@@ -128,12 +121,12 @@ class Intake:
         self._clock = clock
         self._moves_real_money = moves_real_money
         self._creators: dict[tuple[str, str], CreatorId] = {}
-        self._group_commit: GroupCommit[MakePledge, PledgeReply] = GroupCommit(self._commit)
+        self._group_commit: GroupCommit[MakePledge, KeyedReply] = GroupCommit(self._commit)
 
-    async def submit(self, command: MakePledge) -> PledgeReply:
+    async def submit(self, command: MakePledge) -> KeyedReply:
         """The pledge's reply, once it is stored.
 
-        Raises NotFound, Forbidden, PartnerLeftOut, DriveClosed, DrivePaused, RealMoneyOnTestDrive, Invalid,
+        Raises NotFound, Forbidden, PartnerNotAllowed, DriveClosed, DrivePaused, RealMoneyOnTestDrive, Invalid,
         AmountTooSmall, AmountTooLarge, KeyReused or Overloaded; then nothing is stored.
         """
         return await self._group_commit.submit(command)
@@ -168,14 +161,14 @@ class Intake:
             replies = [
                 (one.resolved.key, StoredReply(one.resolved.body_hash, 201, one.reply)) for one in new_pledges
             ]
-            idempotency.record_new_in(session, replies, now)
+            idempotency.store_replies_in(session, replies, now)
             announce_in(session, made)
         return answers
 
     def _decide(
         self,
         resolved_batch: Iterable[_ResolvedCommand | Problem],
-        replies: dict[Key, StoredReply],
+        replies: dict[ScopedKey, StoredReply],
         now: datetime,
     ) -> tuple[list[_Answer], list[_NewPledge]]:
         """An answer for each call in the order they came, and the promises to be stored.
@@ -195,16 +188,16 @@ class Intake:
                 new_pledges.append(outcome)
                 replies[resolved.key] = StoredReply(resolved.body_hash, 201, outcome.reply)
                 answers.append(
-                    PledgeReply(self._with_token(outcome.reply, outcome.pledge_id), replayed=False)
+                    KeyedReply(201, self._with_token(outcome.reply, outcome.pledge_id), replayed=False)
                 )
         return answers, new_pledges
 
     def _replay(self, earlier: StoredReply, body_hash: str) -> _Answer:
         try:
-            _, reply = earlier.replay(body_hash)
+            stored = earlier.replay(body_hash)
         except Problem as reused:
             return reused
-        return PledgeReply(self._with_token(reply, json.loads(reply)["id"]), replayed=True)
+        return stored._replace(body=self._with_token(stored.body, json.loads(stored.body)["id"]))
 
     def _with_token(self, reply: bytes, pledge_id: str) -> bytes:
         """Stored replies hold no secret; the token is made anew from the id."""
@@ -278,7 +271,7 @@ def _resolve(command: MakePledge, drives: Mapping[str, Any]) -> _ResolvedCommand
         return Forbidden("A test key works on test drives only.")
     partner = drive.partner if command.caller.hosted_form else command.caller.partner
     # The drive belongs to what a key stands for: the same body for another drive is another request.
-    key, body_hash = Key(f"{partner}:pledges", command.key), f"{drive.id}.{command.body_hash}"
+    key, body_hash = ScopedKey(f"{partner}:pledges", command.key), f"{drive.id}.{command.body_hash}"
     return _ResolvedCommand(command, drive, partner, key, body_hash)
 
 
