@@ -1,8 +1,8 @@
 """Idempotency keys (API.md, Manners): a repeated request gets the first reply, whatever happened in between.
 
-A key is stored with a hash of its request body and with the reply, in the transaction of the change. The same
-key with the same body gets the stored reply; with another body it is refused. Keys are scoped to a partner and
-a route, so a rotated API key does not duplicate a donation. They are kept for at least a day.
+A key is stored with a hash of its request body and with the reply, in the transaction of the change. The
+same key with the same body gets the stored reply; with another body it is refused. Keys are scoped to a
+partner and a route, so a rotated API key does not duplicate a donation. They are kept for at least a day.
 
 `run_once` does a change that fits into one transaction. `claim` and `complete` are its two halves, for a
 request that calls another service in between. `find_replies_in` and `store_replies_in` are for batches.
@@ -80,7 +80,7 @@ class StoredReply:
     reply: bytes | None
 
     def replay(self, body_hash: str) -> KeyedReply:
-        """The stored reply. Raises `KeyReused` for another body, `RequestInProgress` before there is a reply."""
+        """The stored reply. Raises `KeyReused` for another body, `RequestInProgress` without one."""
         if self.body_hash != body_hash:
             detail = "Send the same body again, or a new key."
             raise KeyReused(detail, errors=[{"pointer": "/header/idempotency-key", "detail": detail}])
@@ -160,7 +160,7 @@ def find_replies_in(session: Session, keys: Sequence[ScopedKey]) -> Mapping[Scop
 def store_replies_in(
     session: Session, replies: Sequence[tuple[ScopedKey, StoredReply]], now: datetime
 ) -> None:
-    """Store new keys with their replies. Raises IntegrityError where another process has stored one of them."""
+    """Store new keys with their replies. Raises IntegrityError where another process has stored one."""
     if not replies:
         return
     rows = [

@@ -26,10 +26,11 @@ from backbone.idempotency import (
     required_key,
 )
 from services.pledges.commands import DriveCommands, KeyedRequest, PledgeCommands
-from services.pledges.domain import (
+from services.pledges.domain import DriveTransition
+from services.pledges.intake import Intake, MakePledge
+from services.pledges.problems import (
     DriveClosed,
     DrivePaused,
-    DriveTransition,
     FieldImmutable,
     IllegalTransition,
     PartnerNotAllowed,
@@ -37,7 +38,6 @@ from services.pledges.domain import (
     RealMoneyOnTestDrive,
     SlugTaken,
 )
-from services.pledges.intake import Intake, MakePledge
 from services.pledges.queries import Queries
 from services.pledges.request_parsing import JsonRoute, direct_route, json_body, string_list
 from services.pledges.requests import (
