@@ -11,14 +11,16 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from backbone import idempotency, ids
+from backbone import ids
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
 from backbone.http.caller import Caller, CallerDep
 from backbone.http.fields import Body, Text, Timestamp
 from backbone.http.problems import NotFound
+from backbone.idempotency import OptionalKey, ScopedKey, hash_body, keyed_response, run_once
 from backbone.service import new_app
 from gateway.access.keys import SCOPES, KeyRing, new_key, new_row
 from gateway.tables import Key
@@ -109,7 +111,7 @@ class Keys:
         self, caller: Caller, key_request: KeyRequest, body: bytes, idempotency_key: str | None
     ) -> Response:
         """Create a key. A repeated Idempotency-Key returns the same key without its secret."""
-        key, hashed = new_key(key_request.kind, key_request.mode), idempotency.hash_body(body)
+        key = new_key(key_request.kind, key_request.mode)
         row = new_row(
             key, kind=key_request.kind, mode=key_request.mode, partner=key_request.partner,
             name=key_request.name,
@@ -118,16 +120,19 @@ class Keys:
             expires_at=key_request.expires_at,
         )  # fmt: skip
         without_secret = json.dumps({**_view(row), "key": None}, ensure_ascii=False).encode()
-        async with self._database.transaction() as session:
-            if idempotency_key is not None:
-                idempotency_row = idempotency.Key(f"{caller.partner}:POST /v1/keys", idempotency_key)
-                if (stored := await idempotency.claim(session, idempotency_row, hashed)) is not None:
-                    return idempotency.keyed_response(*stored.replay(hashed), replayed=True)
-                await idempotency.complete(session, idempotency_row, 201, without_secret)
+        scope = f"{caller.partner}:POST /v1/keys"
+        scoped = None if idempotency_key is None else ScopedKey(scope, idempotency_key)
+
+        async def create(session: AsyncSession) -> bytes:
             session.add(row)
-        self._ring.add(row)
-        with_secret = json.dumps({**_view(row), "key": key}, ensure_ascii=False).encode()
-        return idempotency.keyed_response(201, with_secret, replayed=False)
+            return without_secret
+
+        reply = await run_once(self._database, scoped, hash_body(body), create)
+        if not reply.replayed:
+            self._ring.add(row)
+            with_secret = json.dumps({**_view(row), "key": key}, ensure_ascii=False).encode()
+            reply = reply._replace(body=with_secret)
+        return keyed_response(reply)
 
     async def all(self, after: str | None, limit: int) -> dict[str, Any]:
         """A page of keys, revoked ones too."""
@@ -178,7 +183,7 @@ async def give_out_key(
     key_request: KeyRequest,
     keys: KeysDep,
     caller: CallerDep,
-    idempotency_key: idempotency.OptionalKey,
+    idempotency_key: OptionalKey,
 ) -> Response:
     """Give out a key. It is shown this once; only its SHA-256 is kept."""
     caller.require("admin")

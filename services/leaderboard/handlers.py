@@ -18,7 +18,7 @@ from backbone.contracts import (
     PledgeMade,
 )
 from backbone.contracts.pledges import PledgeState
-from backbone.database.database import after_commit
+from backbone.database.session_info import after_commit
 from backbone.messaging.consumer import Handlers
 from backbone.messaging.outbox import announce
 from backbone.telemetry import FRESHNESS

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Row, Select, and_, bindparam, case, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone.database.database import messaging_tables_of
+from backbone.database.session_info import messaging_tables_of
 from backbone.money import as_json, decimal_string
 from services.leaderboard import domain
 from services.leaderboard.domain import Flaw

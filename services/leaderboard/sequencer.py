@@ -21,7 +21,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from backbone.clock import rfc3339
 from backbone.contracts import DriveLogged, PaymentChanged
 from backbone.contracts.leaderboard import LogType
-from backbone.database.database import microseconds
+from backbone.database.columns import microseconds
 from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
 from backbone.money import Money
 from services.leaderboard.domain import Milestone, hash_row, public_row

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, and_, bindparam, func, literal_column, select
 
 from backbone.clock import rfc3339
-from backbone.database.database import microseconds
+from backbone.database.columns import microseconds
 from backbone.money import as_json
 from services.leaderboard import queries
 from services.leaderboard.domain import percent

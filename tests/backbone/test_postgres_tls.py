@@ -9,8 +9,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import insert, make_url, text
 
-from backbone.database.database import Database, is_transient
-from backbone.database.transient import DatabaseUnavailable
+from backbone.database.database import Database
+from backbone.database.transient import DatabaseUnavailable, is_transient
 from backbone.postgres_url import split_tls
 from backbone.settings import DatabaseUrl
 from tests.backbone.notes import MESSAGING_TABLES, Note, noted, open_database
