@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from rehearsal.api_client import NoAnswer
 from rehearsal.console import Screen
-from rehearsal.demo import Options, perform, perform_on
+from rehearsal.demo import Options, run_demo, run_demo_on
 from rehearsal.donors import IN_FLIGHT, Refused
-from rehearsal.door import NoAnswer
-from rehearsal.proof import QUIET_LIMIT_S, Unreadable
+from rehearsal.installation import CannotPrepare, Installation
+from rehearsal.proof import DRAIN_LIMIT_S, Unreadable
 from rehearsal.recording import BadRecording
-from rehearsal.stage import CannotStage, Stage
-from rehearsal.supervise import CannotRun, Cast, troupe_of
+from rehearsal.supervisor import ProcessFailed, ProcessGroups, embedded_processes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -55,7 +55,7 @@ def demo(
     faults: Annotated[
         str | None, typer.Option(help="Faults of the sandbox, as JSON for /_sandbox/faults.")
     ] = None,
-    quiet_seconds: Annotated[float, typer.Option(min=1, help="How long to wait for rest.")] = QUIET_LIMIT_S,
+    quiet_seconds: Annotated[float, typer.Option(min=1, help="How long to wait for rest.")] = DRAIN_LIMIT_S,
     real: Annotated[
         bool, typer.Option("--real", help="On Kafka and PostgreSQL, each service its own process.")
     ] = False,
@@ -79,50 +79,58 @@ def demo(
         exits=exits,
         recording=recording,
         faults=_faults(faults),
-        quiet_s=quiet_seconds,
+        drain_limit_s=quiet_seconds,
         stack="real" if real else "embedded",
     )
     screen = Screen()
     raise typer.Exit(
         _guarded(screen, lambda: _on_stack(options, port_base, screen))
         if real
-        else play(options, screen, troupe_of)
+        else play(options, screen, embedded_processes)
     )
 
 
 def _on_stack(options: Options, port_base: int | None, screen: Screen) -> Coroutine[Any, Any, int]:
     """On the stack that runs in the data directory, else on one of the demo's own."""
     # Kafka's and PostgreSQL's clients are imported only where they are needed.
-    from rehearsal.running import RunningStack, find_running
+    from rehearsal.running_stack import RunningStack, find_running
 
-    stage = find_running(options.data_dir)
-    if stage is None:
-        screen.say("No stack runs here; starting one of the demo's own")
-        return perform(options, screen, _real_cast(options.data_dir, port_base, screen))
-    screen.say(f"Playing on the running stack at {stage.gateway_url}, with the drive {stage.drive}")
-    return perform_on(stage, RunningStack(stage.directory), options, screen)
-
-
-def _real_cast(data_dir: Path, port_base: int | None, screen: Screen) -> Callable[[Stage], Cast]:
-    from rehearsal.real import cast_of
-
-    return lambda stage: cast_of(stage, data_dir, port_base, screen.say)
+    installation = find_running(options.data_dir)
+    if installation is None:
+        screen.print_line("No stack runs here; starting one of the demo's own")
+        return run_demo(options, screen, _stack_processes(options.data_dir, port_base, screen))
+    screen.print_line(
+        f"Playing on the running stack at {installation.gateway_url}, with the drive {installation.drive}"
+    )
+    return run_demo_on(installation, RunningStack(installation.directory), options, screen)
 
 
-def play(options: Options, screen: Screen, troupe_of: Callable[[Stage], Cast] = troupe_of) -> int:
+def _stack_processes(
+    data_dir: Path, port_base: int | None, screen: Screen
+) -> Callable[[Installation], ProcessGroups]:
+    from rehearsal.stack_processes import stack_processes
+
+    return lambda installation: stack_processes(installation, data_dir, port_base, screen.print_line)
+
+
+def play(
+    options: Options,
+    screen: Screen,
+    embedded_processes: Callable[[Installation], ProcessGroups] = embedded_processes,
+) -> int:
     """The exit code: 0 proven, 1 not proven or not able to run (one line says why), 130 interrupted."""
-    return _guarded(screen, lambda: perform(options, screen, troupe_of))
+    return _guarded(screen, lambda: run_demo(options, screen, embedded_processes))
 
 
 def _guarded(screen: Screen, playing: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         with asyncio.Runner(loop_factory=_event_loop) as runner:
             return runner.run(playing())
-    except (BadRecording, CannotStage, CannotRun, NoAnswer, Refused, Unreadable, OSError) as reason:
-        screen.say(f"demo: {reason}")
+    except (BadRecording, CannotPrepare, ProcessFailed, NoAnswer, Refused, Unreadable, OSError) as reason:
+        screen.print_line(f"demo: {reason}")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        screen.say("demo: interrupted before the proof")
+        screen.print_line("demo: interrupted before the proof")
         return 130
 
 

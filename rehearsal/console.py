@@ -19,13 +19,13 @@ from rehearsal.donors import Tally
 from rehearsal.proof import Proof
 from rehearsal.report import REPORT, Figures, Stack
 
-AIM_RSS_MB: Final = 200.0
+TARGET_RSS_MB: Final = 200.0
 _ENGINES: Final = frozenset({"kafka", "postgres", "prometheus"})
 """What is not Ataa's own; its memory is told, not judged."""
 _LINE_EACH_S: Final = 5.0
 _PLAIN_WIDTH: Final = 100
 
-_WITNESSES: Final = {
+_BOOK_LABELS: Final = {
     "sandbox": ("The card processor (sandbox)", "money it took from cards"),
     "ledger": ("The ledger (payments)", "money written down, entry by entry"),
     "totals": ("The totals (leaderboard)", "what viewers are shown"),
@@ -34,18 +34,18 @@ _WITNESSES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Aims:
+class Targets:
     """What is hoped for on two cores: whole donations a second, from card to screen in 99 of 100."""
 
     per_s: float
     p99_ms: float
 
 
-AIMS: Final[Mapping[Stack, Aims]] = {"embedded": Aims(150.0, 600.0), "real": Aims(60.0, 1000.0)}
+TARGETS: Final[Mapping[Stack, Targets]] = {"embedded": Targets(150.0, 600.0), "real": Targets(60.0, 1000.0)}
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Progress:
     """What is shown while it runs. `done` is 0 to 1; freshness in ms, None before the first gift."""
 
     phase: str
@@ -86,7 +86,7 @@ class Screen:
         self._live: Live | None = None
         self._line_at = 0.0
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """One line of its own, above the bar."""
         self.console.print(Text(line), soft_wrap=True)
 
@@ -101,27 +101,27 @@ class Screen:
             self._live.stop()
             self._live = None
 
-    def show(self, moment: Moment) -> None:
+    def show(self, progress: Progress) -> None:
         """The bar, as of now; off a terminal a line every few seconds."""
         if self._live is not None:
-            self._live.update(moment.bar(), refresh=True)
+            self._live.update(progress.bar(), refresh=True)
         elif time.monotonic() - self._line_at >= _LINE_EACH_S:
             self._line_at = time.monotonic()
-            self.say(moment.line())
+            self.print_line(progress.line())
 
-    def prove(self, proof: Proof, figures: Figures, tally: Tally, stack: Stack = "embedded") -> None:
+    def print_proof(self, proof: Proof, figures: Figures, tally: Tally, stack: Stack = "embedded") -> None:
         """The proof, the figures and the verdict."""
         self.console.print()
         self.console.print(_books(proof))
-        self.console.print(_figures(proof, figures, tally, AIMS[stack]))
+        self.console.print(_figures(proof, figures, tally, TARGETS[stack]))
         for line in shortcomings(proof):
             self.console.print(Text(line, style="red"), soft_wrap=True)
-        for trouble in tally.troubles[:5]:
-            self.console.print(Text(f"trouble: {trouble}", style="yellow"), soft_wrap=True)
-        if tally.trouble_count > 5:
-            self.console.print(Text(f"... and {tally.trouble_count - 5} more", style="yellow"))
+        for error in tally.errors[:5]:
+            self.console.print(Text(f"trouble: {error}", style="yellow"), soft_wrap=True)
+        if tally.error_count > 5:
+            self.console.print(Text(f"... and {tally.error_count - 5} more", style="yellow"))
         self.console.print(_verdict(proof))
-        self.say(f"All figures are in {REPORT}.")
+        self.print_line(f"All figures are in {REPORT}.")
 
 
 def grouped(value: str) -> str:
@@ -136,7 +136,7 @@ def _books(proof: Proof) -> Table:
     table.add_column("what it counts")
     for currency in currencies:
         table.add_column(currency, justify="right")
-    for name, (who, what) in _WITNESSES.items():
+    for name, (who, what) in _BOOK_LABELS.items():
         book = proof.books.get(name)
         amounts = ("no answer" if book is None else f"{book.get(c, Decimal('0.00')):,}" for c in currencies)
         table.add_row(who, what, *amounts)
@@ -145,7 +145,7 @@ def _books(proof: Proof) -> Table:
     return table
 
 
-def _figures(proof: Proof, figures: Figures, tally: Tally, aims: Aims) -> Table:
+def _figures(proof: Proof, figures: Figures, tally: Tally, targets: Targets) -> Table:
     table = Table(title="What happened", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -159,18 +159,18 @@ def _figures(proof: Proof, figures: Figures, tally: Tally, aims: Aims) -> Table:
         (
             "Donations a second, busiest 20 s",
             f"{figures.donations_per_s:.1f}",
-            f"aim: at least {aims.per_s:.0f}",
+            f"aim: at least {targets.per_s:.0f}",
         ),
         ("From card to screen, half within", _ms(figures.freshness_p50_ms), ""),
         (
             "From card to screen, 99 of 100 within",
             _ms(figures.freshness_p99_ms),
-            f"aim: at most {aims.p99_ms:.0f} ms",
+            f"aim: at most {targets.p99_ms:.0f} ms",
         ),
     ]
     for process, peak in figures.peak_rss_mb.items():
-        aim = "" if process in _ENGINES else f"aim: at most {AIM_RSS_MB:.0f} MB"
-        rows.append((f"Most memory, {process}", f"{peak:.0f} MB", aim))
+        target = "" if process in _ENGINES else f"aim: at most {TARGET_RSS_MB:.0f} MB"
+        rows.append((f"Most memory, {process}", f"{peak:.0f} MB", target))
     for row in rows:
         table.add_row(*row)
     return table
@@ -196,8 +196,8 @@ def shortcomings(proof: Proof) -> list[str]:
         lines.append(f"{len(proof.lost)} paid gifts were not counted: {', '.join(proof.lost[:5])}")
     if proof.counted_twice:
         lines.append(f"{len(proof.counted_twice)} gifts counted twice: {', '.join(proof.counted_twice[:5])}")
-    if not proof.quiet:
-        lines.append(f"It did not come to rest; still waiting for {proof.complaint or 'the books to rest'}.")
+    if not proof.drained:
+        lines.append(f"It did not come to rest; still waiting for {proof.read_error or 'the books to rest'}.")
     return lines
 
 

@@ -64,7 +64,7 @@ _WORDS_AR: Final = (
 _PLATFORMS: Final = ("youtube", "twitch", "tiktok", "instagram")
 
 
-class After(StrEnum):
+class Outcome(StrEnum):
     """What happens to a gift once it is paid."""
 
     NOTHING = "nothing"
@@ -75,7 +75,7 @@ class After(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Intention:
+class PlannedGift:
     """One donor's wish, made exactly once whatever happens on the way.
 
     `key` is its Idempotency-Key, `body` the pledge as the public door takes it, `cards` are tried in order.
@@ -86,18 +86,18 @@ class Intention:
     amount_cents: int
     body: Mapping[str, Any]
     cards: tuple[str, ...]
-    after: After
+    outcome: Outcome
     abandons: bool
     publishable: bool
 
     @property
     def refund_cents(self) -> int | None:
         """What a refund asks back; None asks for all of it."""
-        return self.amount_cents // 2 if self.after is After.PARTIAL_REFUND else None
+        return self.amount_cents // 2 if self.outcome is Outcome.PARTIAL_REFUND else None
 
 
-class Crowd:
-    """All donors of a rehearsal: `intention(n)` for the n-th, without end.
+class GiftPlanner:
+    """All donors of a rehearsal: `planned_gift(n)` for the n-th, without end.
 
     `institutions` tells which positions of the plan carry an institution's name.
     """
@@ -106,26 +106,28 @@ class Crowd:
         self._plan = plan
         self._seed = seed
         self._run = run
-        self._cast = _cast(len(plan.arrivals), plan.institutions)
+        self._scripted_outcomes = _scripted_outcomes(len(plan.arrivals), plan.institutions)
 
-    def intention(self, number: int) -> Intention:
+    def planned_gift(self, number: int) -> PlannedGift:
         """The n-th donor (from 0): first those of the curve, then those of the rush."""
         rng = random.Random(self._seed * 1_000_003 + number)  # noqa: S311 - a script, not a secret
         on_curve = number < len(self._plan.arrivals)
         amount = self._plan.arrivals[number].amount_cents if on_curve else self._plan.rush_size(rng)
         institution = on_curve and number in self._plan.institutions
-        after = self._cast.get(number) or (After.NOTHING if institution else _chance(rng, amount))
-        cast = institution or after is not After.NOTHING
-        abandons = not cast and rng.random() < 0.03
-        return Intention(
+        outcome = self._scripted_outcomes.get(number) or (
+            Outcome.NOTHING if institution else _random_outcome(rng, amount)
+        )
+        scripted = institution or outcome is not Outcome.NOTHING
+        abandons = not scripted and rng.random() < 0.03
+        return PlannedGift(
             number=number,
             key=f"{self._run}-{number}",
             amount_cents=amount,
             body=self._body(number, amount, institution, rng),
-            cards=_cards(after, declined=not cast and rng.random() < 0.06),
-            after=after,
+            cards=_cards(outcome, declined=not scripted and rng.random() < 0.06),
+            outcome=outcome,
             abandons=abandons,
-            publishable=not cast and rng.random() < 0.02,
+            publishable=not scripted and rng.random() < 0.02,
         )
 
     def _body(self, number: int, amount: int, institution: bool, rng: random.Random) -> dict[str, Any]:
@@ -156,30 +158,30 @@ def _donor(number: int, arabic: bool, rng: random.Random) -> dict[str, Any]:
     return donor | ({"email": f"donor-{person}@example.org"} if rng.random() < 0.8 else {})
 
 
-def _chance(rng: random.Random, amount: int) -> After:
+def _random_outcome(rng: random.Random, amount: int) -> Outcome:
     """Now and then an ordinary gift is refunded or disputed; a gift too small to halve is left alone."""
     if amount < 200:
-        return After.NOTHING
-    choices = (After.NOTHING, After.REFUND, After.PARTIAL_REFUND, After.DISPUTE)
+        return Outcome.NOTHING
+    choices = (Outcome.NOTHING, Outcome.REFUND, Outcome.PARTIAL_REFUND, Outcome.DISPUTE)
     return rng.choices(choices, (0.9785, 0.01, 0.01, 0.0015))[0]
 
 
-def _cast(gifts: int, taken: frozenset[int]) -> dict[int, After]:
+def _scripted_outcomes(gifts: int, taken: frozenset[int]) -> dict[int, Outcome]:
     """Places on the curve where something happens in every rehearsal, however short."""
-    cast: dict[int, After] = {}
-    scenes = (After.DISPUTE, After.REFUND, After.PARTIAL_REFUND, After.FAILED_REFUND)
-    for scene, part in zip(scenes, (0.1, 0.2, 0.3, 0.4), strict=True):
-        place = int(gifts * part)
-        while place < gifts and (place in taken or place in cast):
-            place += 1
-        if place < gifts:
-            cast[place] = scene
-    return cast
+    scripted: dict[int, Outcome] = {}
+    outcomes = (Outcome.DISPUTE, Outcome.REFUND, Outcome.PARTIAL_REFUND, Outcome.FAILED_REFUND)
+    for outcome, part in zip(outcomes, (0.1, 0.2, 0.3, 0.4), strict=True):
+        position = int(gifts * part)
+        while position < gifts and (position in taken or position in scripted):
+            position += 1
+        if position < gifts:
+            scripted[position] = outcome
+    return scripted
 
 
-def _cards(after: After, declined: bool) -> tuple[str, ...]:
-    if after is After.DISPUTE:
+def _cards(outcome: Outcome, declined: bool) -> tuple[str, ...]:
+    if outcome is Outcome.DISPUTE:
         return (DISPUTED_CARD,)
-    if after is After.FAILED_REFUND:
+    if outcome is Outcome.FAILED_REFUND:
         return (REFUND_FAILS_CARD,)
     return (DECLINED_CARD, GOOD_CARD) if declined else (GOOD_CARD,)

@@ -19,7 +19,7 @@ from rehearsal.amounts import LARGEST_GIFT_CENTS
 from rehearsal.curve import Arrival, Plan, Size
 
 COLUMNS: Final = ("minute_utc", "viewers", "donations_total", "raised_usd_total")
-MOST_LINES: Final = 200_000
+MAX_LINES: Final = 200_000
 _COUNT: Final = re.compile(r"[0-9]{1,12}")
 _DOLLARS: Final = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,2}))?")
 _SMALLEST_CENTS: Final = 100
@@ -57,8 +57,8 @@ def _minutes(name: str, lines: Iterator[list[str]]) -> Iterator[Minute]:
     start: datetime | None = None
     at_min = gifts_seen = cents_seen = gifts_told = cents_told = 0
     for number, line in enumerate(lines, start=2):
-        if number > MOST_LINES:
-            raise BadRecording(f"{name} line {number}: more than {MOST_LINES} lines")
+        if number > MAX_LINES:
+            raise BadRecording(f"{name} line {number}: more than {MAX_LINES} lines")
         if not line:
             continue
         if len(line) != len(columns):

@@ -11,7 +11,7 @@ from sandbox.journal import Journal
 FOREIGN: Final = "instr(metadata, '\"ataa_') = 0 AND ifnull(substr(pledge, 1, 4), '') <> 'plg_'"
 """Payments of other business: those of Ataa carry metadata that begins with `ataa_`, or a pledge's id."""
 
-OURS: Final = {
+ATAA_ONLY: Final = {
     "payments": f" AND n NOT IN (SELECT n FROM payments WHERE {FOREIGN})",
     "refunds": f" AND payment NOT IN (SELECT id FROM payments WHERE {FOREIGN})",
     "disputes": f" AND payment NOT IN (SELECT id FROM payments WHERE {FOREIGN})",
@@ -36,7 +36,7 @@ def books(journal: Journal, *, with_foreign: bool = False) -> dict[str, dict[str
     """
     amounts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys((*SUMS, "net"), 0))
     for name, (table, currency_column, column, condition) in SUMS.items():
-        whose = "" if with_foreign else OURS[table]
+        whose = "" if with_foreign else ATAA_ONLY[table]
         sql = f"SELECT {currency_column}, SUM({column}) FROM {table} WHERE {condition}{whose} GROUP BY 1"
         for currency, amount in journal.rows(sql):
             amounts[currency][name] = amount

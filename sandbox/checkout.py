@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from sandbox import forms
 from sandbox.account import Account
-from sandbox.call import Call
+from sandbox.api_call import ApiCall
 from sandbox.currencies import known_currency, refuse_bad_amount
+from sandbox.errors import invalid, invalid_state, missing_parameter
 from sandbox.events import Subject
 from sandbox.listing import Clause, page_of
 from sandbox.records import Json, Session, new_id
-from sandbox.refusals import impossible, invalid, missing_parameter
-from sandbox.shapes import line_items, page_object, session_object, to_json
+from sandbox.stripe_objects import line_items, page_object, session_object, to_json
 from sandbox.stripe_parameters import SESSION, refuse_unknown
 
 DAY_S: Final = 86_400
@@ -20,27 +20,27 @@ UI_MODES: Final = ("hosted_page", "embedded_page")
 SUBMIT_TYPES: Final = ("auto", "book", "donate", "pay")
 
 
-def create_session(account: Account, call: Call) -> Json:
+def create_session(account: Account, call: ApiCall) -> Json:
     """Open a session for one line in payment mode. Raises Refusal for what Stripe would not take."""
     params = call.params
     refuse_unknown(params, SESSION)
     if forms.required_text(params, "mode") != "payment":
         raise invalid("The sandbox only knows mode=payment.", "mode")
     line = _line(params)
-    wish = line | _addresses(params) | _words(params)
+    requested = line | _addresses(params) | _words(params)
     now = int(account.clock())
     session_id = new_id("cs_test_")
     expires_at = _expires_at(params, now)
     currency = line.pop("currency")
     amount = line["unit_amount"] * line["quantity"]
     refuse_bad_amount(amount, currency, "line_items[0][price_data][unit_amount]")
-    del wish["currency"]
+    del requested["currency"]
     n = account.journal.write(
         "INSERT INTO sessions (id, created, expires_at, status, amount, currency, wish)"
         " VALUES (?, ?, ?, 'open', ?, ?, ?)",
-        (session_id, now, expires_at, amount, currency, to_json(wish)),
+        (session_id, now, expires_at, amount, currency, to_json(requested)),
     )
-    session = Session(n, session_id, now, expires_at, "open", amount, currency, None, wish, None)
+    session = Session(n, session_id, now, expires_at, "open", amount, currency, None, requested, None)
     return session_object(session, account.base_url)
 
 
@@ -122,17 +122,17 @@ def _expires_at(params: dict[str, Any], now: int) -> int:
     return expires_at
 
 
-def retrieve_session(account: Account, call: Call) -> Json:
+def retrieve_session(account: Account, call: ApiCall) -> Json:
     """The session called by its id; raises Refusal 404."""
     return session_object(account.session(call.target), account.base_url)
 
 
-def list_line_items(account: Account, call: Call) -> Json:
+def list_line_items(account: Account, call: ApiCall) -> Json:
     """What a session is paid for: one line, the donation."""
     return line_items(account.session(call.target))
 
 
-def list_sessions(account: Account, call: Call) -> Json:
+def list_sessions(account: Account, call: ApiCall) -> Json:
     """Newest first; filters: created, payment_intent, status."""
     clauses: list[Clause] = []
     for name, column in (("payment_intent", "payment"), ("status", "status")):
@@ -144,11 +144,11 @@ def list_sessions(account: Account, call: Call) -> Json:
     return page_object(data, more, "/v1/checkout/sessions")
 
 
-def expire_session(account: Account, call: Call) -> Json:
+def expire_session(account: Account, call: ApiCall) -> Json:
     """Close an open session unpaid. Raises Refusal when it is not open any more."""
     session = account.session(call.target)
     if session.status != "open":
-        raise impossible(
+        raise invalid_state(
             'Only Checkout Sessions with a status in ["open"] can be expired. This Checkout Session has a'
             f" status of `{session.status}`.",
             "checkout_session_not_open",
@@ -156,7 +156,7 @@ def expire_session(account: Account, call: Call) -> Json:
     return end_unpaid(account, session, call)
 
 
-def end_unpaid(account: Account, session: Session, call: Call | None = None) -> Json:
+def end_unpaid(account: Account, session: Session, call: ApiCall | None = None) -> Json:
     """Mark an open session expired, cancel its payment intent if a card was tried, and say so."""
     account.journal.write("UPDATE sessions SET status = 'expired' WHERE n = ?", (session.n,))
     if session.payment is not None:

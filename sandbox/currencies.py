@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sandbox.refusals import invalid
+from sandbox.errors import invalid
 
 ZERO_DECIMAL: Final = frozenset(
     {"BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"}
@@ -15,7 +15,7 @@ ZERO_DECIMAL: Final = frozenset(
 THREE_DECIMAL: Final = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 # No minor unit of their own, yet Stripe counts them in hundredths that must be whole.
 WHOLE_HUNDREDTHS: Final = frozenset({"ISK", "UGX"})
-MORE_DIGITS: Final = {"IDR": 12, "LBP": 11, "COP": 10, "HUF": 10, "INR": 9}
+LONGER_AMOUNTS: Final = {"IDR": 12, "LBP": 11, "COP": 10, "HUF": 10, "INR": 9}
 
 
 def digits(currency: str) -> int:
@@ -27,7 +27,7 @@ def digits(currency: str) -> int:
 
 def largest_amount(currency: str) -> int:
     """Eight digits, for a few currencies more."""
-    return int(10 ** MORE_DIGITS.get(currency, 8) - 1)
+    return int(10 ** LONGER_AMOUNTS.get(currency, 8) - 1)
 
 
 def smallest_step(currency: str) -> int:

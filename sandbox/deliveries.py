@@ -15,14 +15,14 @@ from heapq import heappop, heappush
 from typing import Final
 
 from sandbox.events import EventLog
-from sandbox.faults import FaultDesk
+from sandbox.faults import FaultControl
 from sandbox.webhook_client import WebhookClient
 
-AT_ONCE: Final = 100
+MAX_IN_FLIGHT: Final = 100
 BODIES_IN_MEMORY: Final = 2_000  # further bodies are read from the journal when their turn comes
 FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 5.0
-LONGEST_PAUSE_S: Final = 1.0  # between probes of a receiver that cannot be reached
+MAX_PROBE_PAUSE_S: Final = 1.0  # between probes of a receiver that cannot be reached
 
 
 @dataclass(order=True, slots=True)
@@ -53,13 +53,13 @@ class Deliveries:
     other than 2xx sends only its own event back to the queue.
     """
 
-    def __init__(self, log: EventLog, client: WebhookClient, secret: str, faults: FaultDesk) -> None:
+    def __init__(self, log: EventLog, client: WebhookClient, secret: str, faults: FaultControl) -> None:
         self._log = log
         self._client = client
         self._secret = secret.encode()
         self._faults = faults
         self._queue: list[Delivery] = []
-        self._on_their_way = 0
+        self._in_flight = 0
         self._unreachable = 0  # failed connections in a row
         self._not_before = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -82,29 +82,29 @@ class Deliveries:
 
     def _pump(self) -> None:
         """Send what is due and may be sent; wake up again when more is."""
-        most = AT_ONCE if self._unreachable == 0 else 1
+        most = MAX_IN_FLIGHT if self._unreachable == 0 else 1
         now = self._now()
-        while self._queue and self._on_their_way < most and max(self._queue[0].due, self._not_before) <= now:
+        while self._queue and self._in_flight < most and max(self._queue[0].due, self._not_before) <= now:
             self._send(heappop(self._queue))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._queue and self._on_their_way < most:
+        if self._queue and self._in_flight < most:
             due = max(self._queue[0].due, self._not_before)
             self._timer = self._loop.call_at(due, self._pump)
 
     def _send(self, delivery: Delivery) -> None:
         body = delivery.body if delivery.body is not None else self._log.body(delivery.n)
-        self._on_their_way += 1
+        self._in_flight += 1
         stamp = signature(self._secret, body, int(time.time()))
         self._client.post(body, stamp, partial(self._answered, delivery))
 
     def _answered(self, delivery: Delivery, status: int | None) -> None:
-        self._on_their_way -= 1
+        self._in_flight -= 1
         if status is not None:
             self._unreachable, self._not_before = 0, 0.0
         elif self._now() >= self._not_before:  # all that fail together count once
-            self._not_before = self._now() + min(LONGEST_PAUSE_S, retry_after_s(self._unreachable))
+            self._not_before = self._now() + min(MAX_PROBE_PAUSE_S, retry_after_s(self._unreachable))
             self._unreachable += 1
         if status is not None and 200 <= status < 300:
             self._log.acknowledge(delivery.n, time.time())

@@ -7,14 +7,14 @@ from typing import Any
 
 from sandbox import forms
 from sandbox.account import Account
-from sandbox.call import Call
+from sandbox.api_call import ApiCall
+from sandbox.errors import invalid, not_found
 from sandbox.listing import Clause, page_of
 from sandbox.records import Json
-from sandbox.refusals import invalid, missing
-from sandbox.shapes import page_object
+from sandbox.stripe_objects import page_object
 
 
-def list_events(account: Account, call: Call) -> Json:
+def list_events(account: Account, call: ApiCall) -> Json:
     """Newest first; filters: type (with `*`), types, created, delivery_success.
 
     `delivery_success=false` lists what no 2xx has answered yet, dropped events for ever.
@@ -53,9 +53,9 @@ def _shown(account: Account, body: bytes, n: int) -> Json:
     return event
 
 
-def retrieve_event(account: Account, call: Call) -> Json:
+def retrieve_event(account: Account, call: ApiCall) -> Json:
     """The event called by its id; raises Refusal 404."""
     row = account.journal.row("SELECT body, n FROM events WHERE id = ?", (call.target,))
     if row is None:
-        raise missing("event", call.target)
+        raise not_found("event", call.target)
     return _shown(account, *row)

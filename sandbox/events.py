@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final, NamedTuple
 
-from sandbox.call import Call
+from sandbox.api_call import ApiCall
 from sandbox.journal import Journal
 from sandbox.records import Json, Payment, new_id
-from sandbox.shapes import API_VERSION, to_json
+from sandbox.stripe_objects import API_VERSION, to_json
 
 DROPPED: Final = 1
 """In the column `dropped`: never delivered, though it should be; found by `delivery_success=false`."""
@@ -54,8 +54,8 @@ class EventLog:
         )
         self.undelivered: set[int] = {n for (n,) in rows}
 
-    def emit(self, kind: str, subject: Subject, thing: Json, call: Call | None = None) -> None:
-        """Record that something happened. `thing` is the Stripe object as it now is."""
+    def emit(self, kind: str, subject: Subject, obj: Json, call: ApiCall | None = None) -> None:
+        """Record that something happened. `obj` is the Stripe object as it now is."""
         event_id = new_id("evt_")
         created = int(self._clock())
         wanted = kind not in self.unsubscribed()
@@ -64,7 +64,7 @@ class EventLog:
             "object": "event",
             "api_version": API_VERSION,
             "created": created,
-            "data": {"object": thing},
+            "data": {"object": obj},
             "livemode": False,
             "pending_webhooks": int(wanted),
             "request": {
@@ -74,11 +74,11 @@ class EventLog:
             "type": kind,
         }
         body = to_json(event).encode()
-        fate = UNSUBSCRIBED if not wanted else DROPPED if self.drop() else 0
-        n = self._journal.write(INSERT, (event_id, created, kind, *subject, fate, body))
+        dropped = UNSUBSCRIBED if not wanted else DROPPED if self.drop() else 0
+        n = self._journal.write(INSERT, (event_id, created, kind, *subject, dropped, body))
         if wanted:
             self.undelivered.add(n)
-        if not fate:
+        if not dropped:
             self._journal.after_commit(partial(self.deliver, n, body))
 
     def acknowledge(self, n: int, at: float) -> None:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from sandbox.event_types import SELECTABLE
 
-MOST_TYPES: Final = 100
+MAX_TYPES: Final = 100
 LARGEST: Final = {"duplicate": 20, "delay_ms": 600_000, "rate_limit_per_s": 1_000_000}
-SHUFFLE_MS: Final = 250  # how far reordering spreads events when no delay is asked for
+REORDER_SPREAD_MS: Final = 250  # how far reordering spreads events when no delay is asked for
 
 
 class BadFault(Exception):
@@ -38,21 +38,21 @@ class Faults:
         """Seconds to hold one delivery back: all alike, or at random when they are to be reordered."""
         if not self.reorder:
             return self.delay_ms / 1000
-        return random.uniform(0, self.delay_ms or SHUFFLE_MS) / 1000  # noqa: S311
+        return random.uniform(0, self.delay_ms or REORDER_SPREAD_MS) / 1000  # noqa: S311
 
     def shown(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def faults_from(wish: object) -> Faults:
+def faults_from(requested: object) -> Faults:
     """Faults as asked for in JSON; what is left out or null is off. Raises BadFault."""
-    if not isinstance(wish, dict):
+    if not isinstance(requested, dict):
         raise BadFault("expected a JSON object")
     known = {field.name for field in fields(Faults)}
-    for name in wish:
+    for name in requested:
         if name not in known:
             raise BadFault(f"unknown fault {str(name)[:40]!r}; known are {', '.join(sorted(known))}")
-    return Faults(**{name: _checked(name, value) for name, value in wish.items() if value is not None})
+    return Faults(**{name: _checked(name, value) for name, value in requested.items() if value is not None})
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -75,8 +75,8 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _event_types(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > MOST_TYPES:
-        raise BadFault(f"unsubscribed must be a list of at most {MOST_TYPES} event types")
+    if not isinstance(value, list) or len(value) > MAX_TYPES:
+        raise BadFault(f"unsubscribed must be a list of at most {MAX_TYPES} event types")
     if wrong := [each for each in value if not isinstance(each, str) or each not in SELECTABLE]:
         known = ", ".join(SELECTABLE)
         raise BadFault(f"unknown event type {str(wrong[0])[:40]!r} in unsubscribed; known are {known}")
@@ -103,7 +103,7 @@ class RateLimit:
         return True
 
 
-class FaultDesk:
+class FaultControl:
     """The faults in force, and the dice."""
 
     def __init__(self) -> None:
@@ -115,17 +115,17 @@ class FaultDesk:
         limit = faults.rate_limit_per_s
         self._limit = RateLimit(limit) if limit is not None else None
 
-    def admits(self) -> bool:
+    def within_rate_limit(self) -> bool:
         """Whether the rate limit lets one more request through."""
         return self._limit is None or self._limit.admit()
 
-    def drops(self) -> bool:
-        return hits(self.faults.drop_rate)
+    def should_drop(self) -> bool:
+        return happens(self.faults.drop_rate)
 
     def unsubscribed(self) -> tuple[str, ...]:
         return self.faults.unsubscribed
 
 
-def hits(rate: float) -> bool:
+def happens(rate: float) -> bool:
     """True in that share of the calls."""
     return rate > 0 and random.random() < rate  # noqa: S311

@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-from sandbox.refusals import invalid, missing_parameter
+from sandbox.errors import invalid, missing_parameter
 
-MOST_PAIRS: Final = 1000
-DEEPEST: Final = 8
+MAX_PAIRS: Final = 1000
+MAX_DEPTH: Final = 8
 
 
 @lru_cache(maxsize=4096)
@@ -34,14 +34,14 @@ def decode(text: str) -> dict[str, Any]:
     if not text:
         return params
     pairs = text.split("&")
-    if len(pairs) > MOST_PAIRS:
+    if len(pairs) > MAX_PAIRS:
         raise invalid("Too many parameters.")
     for pair in pairs:
         raw_key, _, value = pair.partition("=")
         if "%" in value or "+" in value:
             value = unquote_plus(value)
         path = _path(raw_key)
-        if len(path) > DEEPEST:
+        if len(path) > MAX_DEPTH:
             raise invalid(f"Parameter nested too deeply: {path[0]}", path[0])
         _place(params, path, value)
     return params

@@ -18,10 +18,10 @@ from typing import Final, cast
 
 import httptools
 
-LARGEST_BODY: Final = 1 << 20
-LARGEST_HEAD: Final = 32 << 10
-MOST_PIPELINED: Final = 16
-IDLE_FOR_S: Final = 75.0
+MAX_BODY: Final = 1 << 20
+MAX_HEAD: Final = 32 << 10
+MAX_PIPELINED: Final = 16
+IDLE_TIMEOUT_S: Final = 75.0
 HOLD_S: Final = 60.0
 REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 log = logging.getLogger("sandbox")
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
 
     def _count_head(self, size: int) -> None:
         self._head_size += size
-        if self._head_size > LARGEST_HEAD:
+        if self._head_size > MAX_HEAD:
             self._refuse(431)
 
     def on_headers_complete(self) -> None:
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, part: bytes) -> None:
         """httptools: a part of the body."""
         self._body_size += len(part)
-        if self._body_size > LARGEST_BODY:
+        if self._body_size > MAX_BODY:
             self._refuse(413)
         else:
             self._body.append(part)
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
         )
         self._start()
         self._waiting.append(request)
-        if len(self._waiting) > MOST_PIPELINED:
+        if len(self._waiting) > MAX_PIPELINED:
             self._refuse(429)
         elif self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._answer_all())
@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
         try:
             while self._waiting:
                 request = self._waiting.popleft()
-                reply = await self._server.answered(request)
+                reply = await self._server.answer(request)
                 if reply.held:
                     await self._hold()
                     return
@@ -184,7 +184,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End at once, whatever is under way."""
         if self._worker is not None:
             self._worker.cancel()
@@ -193,11 +193,11 @@ class Connection(asyncio.Protocol):
 
 
 class HttpServer:
-    """Listens and hands requests to `handler`; an exception there is logged and answered with `broken`."""
+    """Listens and hands requests to `handler`; an exception is logged and answered with `server_error`."""
 
-    def __init__(self, handler: Handler, broken: Reply) -> None:
+    def __init__(self, handler: Handler, server_error: Reply) -> None:
         self._handler = handler
-        self._broken = broken
+        self._server_error = server_error
         self._listening: asyncio.Server | None = None
         self.connections: set[Connection] = set()
 
@@ -208,16 +208,16 @@ class HttpServer:
         bound: int = self._listening.sockets[0].getsockname()[1]
         return bound
 
-    async def answered(self, request: Request) -> Reply:
+    async def answer(self, request: Request) -> Reply:
         try:
             return await self._handler(request)
         except Exception:
             log.exception("%s %s failed", request.method, request.target)
-            return self._broken
+            return self._server_error
 
     def sweep(self) -> None:
         """Hang up on clients that have been silent for IDLE_FOR_S; call it every second."""
-        oldest = time.monotonic() - IDLE_FOR_S
+        oldest = time.monotonic() - IDLE_TIMEOUT_S
         for connection in [each for each in self.connections if not each.busy and each.since < oldest]:
             connection.close()
 
@@ -226,6 +226,6 @@ class HttpServer:
         if self._listening is not None:
             self._listening.close()
         for connection in list(self.connections):
-            connection.cut()
+            connection.abort()
         if self._listening is not None:
             await self._listening.wait_closed()

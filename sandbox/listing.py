@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from sandbox import forms
 from sandbox.account import Account
+from sandbox.errors import invalid, not_found
 from sandbox.journal import Journal
-from sandbox.refusals import invalid, missing
 
 COMPARISONS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 Clause = tuple[str, tuple[Any, ...]]
@@ -44,7 +44,7 @@ def cursor(journal: Journal, table: str, params: dict[str, Any]) -> tuple[int | 
         given = forms.text(params, name)
         row = journal.row(f"SELECT n FROM {table} WHERE id = ?", (given,)) if given else None
         if given and row is None:
-            raise missing(table[:-1], given, name, 400)
+            raise not_found(table[:-1], given, name, 400)
         found.append(row[0] if row else None)
     if None not in found:
         raise invalid("You cannot parameterize both starting_after and ending_before.", "ending_before")

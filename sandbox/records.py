@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 
 class Session(NamedTuple):
-    """A Checkout Session: `wish` is what was asked for, `donor` who paid (both JSON in the journal)."""
+    """A Checkout Session: `requested` is what was asked for, `donor` who paid (both JSON in the journal)."""
 
     n: int
     id: str
@@ -21,7 +21,7 @@ class Session(NamedTuple):
     amount: int
     currency: str
     payment: str | None
-    wish: Json
+    requested: Json
     donor: Json | None
 
     @classmethod
@@ -83,7 +83,7 @@ class Refund(NamedTuple):
 class Dispute(NamedTuple):
     """A dispute as it is kept; amounts in Stripe's minor units.
 
-    `moved` are its balance transactions in `settled_in` (below 0 withdrawn, above returned), `gone`
+    `moved` are its balance transactions in `settled_in` (below 0 withdrawn, above returned), `withdrawn`
     what they have taken together.
     """
 
@@ -97,12 +97,12 @@ class Dispute(NamedTuple):
     case_type: str
     settled_in: str
     moved: list[int]
-    gone: int
+    withdrawn: int
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Dispute:
-        *plain, moved, gone = row
-        return cls._make((*plain, json.loads(moved), gone))
+        *plain, moved, withdrawn = row
+        return cls._make((*plain, json.loads(moved), withdrawn))
 
 
 def new_id(prefix: str) -> str:

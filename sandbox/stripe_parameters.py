@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sandbox.refusals import invalid
+from sandbox.errors import invalid
 
 # fmt: off
 SESSION: Final = frozenset({

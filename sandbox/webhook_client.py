@@ -16,8 +16,8 @@ import httptools
 
 Done = Callable[[int | None], None]  # the status, or None when no answer came
 
-ANSWER_WITHIN_S: Final = 10.0
-IDLE_FOR_S: Final = 2.0  # below the 5 s after which uvicorn closes an idle connection
+ANSWER_TIMEOUT_S: Final = 10.0
+IDLE_TIMEOUT_S: Final = 2.0  # below the 5 s after which uvicorn closes an idle connection
 
 
 class Connection(asyncio.Protocol):
@@ -25,7 +25,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, client: WebhookClient) -> None:
         self._client = client
-        self._done: Done | None = None
+        self._execute: Done | None = None
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self.since = 0.0
@@ -35,7 +35,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, request: bytes, done: Done) -> None:
         assert self._transport is not None
-        self._done = done
+        self._execute = done
         self.since = time.monotonic()
         self._transport.write(request)
 
@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """httptools: the whole answer is there."""
         status, keep = self._parser.get_status_code(), self._parser.should_keep_alive()
-        done, self._done = self._done, None
+        done, self._execute = self._execute, None
         if keep:
             self._parser = httptools.HttpResponseParser(self)
             self.since = time.monotonic()
@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._client.lost(self)
-        done, self._done = self._done, None
+        done, self._execute = self._execute, None
         if done is not None:
             done(None)
 
@@ -107,7 +107,7 @@ class WebhookClient:
     async def _open(self, request: bytes, done: Done) -> None:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 _, connection = await loop.create_connection(lambda: Connection(self), self._host, self._port)
         except OSError:  # TimeoutError is one
             done(None)
@@ -128,9 +128,9 @@ class WebhookClient:
     def sweep(self) -> None:
         """Give up on answers that take too long and on connections nobody needs; call it every second."""
         now = time.monotonic()
-        for connection in [each for each in self._busy if now - each.since > ANSWER_WITHIN_S]:
+        for connection in [each for each in self._busy if now - each.since > ANSWER_TIMEOUT_S]:
             connection.abort()
-        for connection in [each for each in self._idle if now - each.since > IDLE_FOR_S]:
+        for connection in [each for each in self._idle if now - each.since > IDLE_TIMEOUT_S]:
             self._idle.remove(connection)
             connection.close()
 

@@ -19,12 +19,13 @@ from rich.table import Table
 from backbone.settings import load
 from backbone.telemetry import configure_logs
 from stack import kafka, postgres, processes, prometheus
-from stack.alone import Busy, alone
-from stack.keeper import Keeper, forget
+from stack.exclusive_lock import Busy, exclusive_lock
 from stack.layout import Layout, read_json, read_ports
-from stack.missing import Missing
-from stack.opening import (
-    THEIRS_S,
+from stack.process_specs import ORDER
+from stack.requirements import MissingRequirement
+from stack.settings import StackSettings
+from stack.startup import (
+    EXTERNAL_TIMEOUT_S,
     CannotStart,
     check,
     directory_of,
@@ -33,15 +34,14 @@ from stack.opening import (
     services_of,
     start,
 )
-from stack.parts import ORDER
-from stack.settings import StackSettings
-from stack.status import Condition, conditions, set_aside_line
+from stack.status import ProcessStatus, process_statuses, quarantine_line
+from stack.supervisor import Supervisor, forget_state
 from stack.topics import make_topics
 
 cli = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False, no_args_is_help=True)
 console = Console()
 
-_KEEPERS_TURN_S: Final = 5.0
+_SUPERVISOR_WAIT_S: Final = 5.0
 """The keeper holds the lock while it starts something again, which takes a moment."""
 
 
@@ -52,11 +52,11 @@ def _refuse(*lines: str) -> NoReturn:
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def _exclusive_lock(directory: Path) -> Iterator[None]:
     """One command at a time starts or ends what is in `directory`."""
     with ExitStack() as held:
         try:
-            held.enter_context(alone(directory, _KEEPERS_TURN_S))
+            held.enter_context(exclusive_lock(directory, _SUPERVISOR_WAIT_S))
         except Busy:
             _refuse(f"another command is starting or ending the stack in {directory}; wait for it")
         except OSError as error:
@@ -70,17 +70,17 @@ def up() -> None:
     settings = load(StackSettings)
     if missing := check(settings):
         _refuse(*missing)
-    with _alone(directory_of(settings)):
+    with _exclusive_lock(directory_of(settings)):
         try:
             layout = layout_of(settings)
             with console.status("starting") as spinner:
 
-                def say(what: str) -> None:
+                def print_line(what: str) -> None:
                     console.print(f"  {what}")
                     spinner.update(what)
 
-                asyncio.run(start(settings, layout, say))
-        except (CannotStart, Missing, RuntimeError, OSError, subprocess.SubprocessError) as reason:
+                asyncio.run(start(settings, layout, print_line))
+        except (CannotStart, MissingRequirement, RuntimeError, OSError, subprocess.SubprocessError) as reason:
             _refuse(str(reason))
     console.print(f"The public door is {layout.url('gateway')}")
     console.print(f"Its keys are in {layout.directory}/keys.json", soft_wrap=True)
@@ -93,7 +93,7 @@ def up() -> None:
 def status() -> None:
     """What runs, on which port, how far behind, with how much memory. Exit 1 if something does not run."""
     directory = directory_of(load(StackSettings))
-    found = asyncio.run(conditions(directory))
+    found = asyncio.run(process_statuses(directory))
     if not found:
         console.print(f"No stack in {directory}; make stack starts one.")
         raise typer.Exit(1)
@@ -105,13 +105,13 @@ def status() -> None:
     for one in found:
         if one.given_up:
             console.print(f"{one.name} kept dying: make stack-logs ARGS={one.name}, then make stack.")
-    if line := set_aside_line(found):
+    if line := quarantine_line(found):
         console.print(line, soft_wrap=True)
     ours = [one for one in found if one.name in read_json(directory / "parts.json")]
     raise typer.Exit(0 if ours and all(one.ready for one in ours) else 1)
 
 
-def _row(one: Condition) -> tuple[str, ...]:
+def _row(one: ProcessStatus) -> tuple[str, ...]:
     port, restarts = str(one.port or ""), str(one.restarts or "")
     if one.pid is None:
         state = "given up" if one.given_up else "not running"
@@ -146,7 +146,7 @@ def logs(
 def down() -> None:
     """End everything, the services first and the engines last. Data is kept."""
     directory = directory_of(load(StackSettings))
-    with _alone(directory):
+    with _exclusive_lock(directory):
         ended = []
         for name in reversed(ORDER):
             if processes.stop(
@@ -154,7 +154,7 @@ def down() -> None:
             ):
                 console.print(f"  {name} ended")
                 ended.append(name)
-        forget(directory)
+        forget_state(directory)
     if not ended:
         console.print(f"Nothing runs in {directory}.")
 
@@ -168,7 +168,10 @@ def topics() -> None:
             "ATAA_KAFKA_BOOTSTRAP: must be set (host:port); our own Kafka gets its topics from make stack"
         )
     making = make_topics(
-        settings.kafka_bootstrap, settings.kafka_prefix, settings.kafka_security(), within_s=THEIRS_S
+        settings.kafka_bootstrap,
+        settings.kafka_prefix,
+        settings.kafka_security(),
+        within_s=EXTERNAL_TIMEOUT_S,
     )
     try:
         made = asyncio.run(making)
@@ -186,7 +189,7 @@ def keep() -> None:
     configure_logs("info", settings.log_format)
     os.umask(0o077)
     layout = layout_of(settings)
-    Keeper(
+    Supervisor(
         [*engines_of(settings, layout), *services_of(settings, layout)], layout.directory, layout.log
     ).keep()
 
@@ -203,7 +206,7 @@ def serve(
     layout = Layout(directory.absolute(), data_dir, read_ports(directory), secrets, "", {})
     try:
         serving[name](layout)
-    except (Missing, OSError, subprocess.SubprocessError) as reason:
+    except (MissingRequirement, OSError, subprocess.SubprocessError) as reason:
         _refuse(str(reason))
 
 

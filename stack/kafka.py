@@ -13,7 +13,7 @@ from string import Template
 from typing import Final
 
 from stack.layout import REPOSITORY, Layout
-from stack.missing import Missing
+from stack.requirements import MissingRequirement
 
 DEPLOY: Final = REPOSITORY / "deploy" / "kafka"
 COPY: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies"
@@ -29,11 +29,13 @@ def find_java(environment: Mapping[str, str]) -> str:
     java = shutil.which("java", path=f"{home}/bin" if home else environment.get("PATH"))
     advice = "on Debian: apt-get install default-jre-headless; or set JAVA_HOME, or ATAA_KAFKA_BOOTSTRAP"
     if java is None:
-        raise Missing(f"Java {_JAVA} or newer runs Kafka and is not here ({advice} to a Kafka you have)")
+        raise MissingRequirement(
+            f"Java {_JAVA} or newer runs Kafka and is not here ({advice} to a Kafka you have)"
+        )
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30).stderr
     version = re.search(r'version "(\d+)', said)
     if version is None or int(version[1]) < _JAVA:
-        raise Missing(
+        raise MissingRequirement(
             f"Java {_JAVA} or newer is needed, {java} is {version[1] if version else 'none'} ({advice})"
         )
     return java
@@ -45,7 +47,9 @@ def find_libraries(data_dir: Path, environment: Mapping[str, str]) -> Path | Non
     if home:
         libraries = Path(home) / "libs"
         if not any(libraries.glob("kafka_*.jar")):
-            raise Missing(f"KAFKA_HOME={home} has no libs/kafka_*.jar; name the folder of an unpacked Kafka")
+            raise MissingRequirement(
+                f"KAFKA_HOME={home} has no libs/kafka_*.jar; name the folder of an unpacked Kafka"
+            )
         return libraries
     libraries = data_dir.absolute() / "kafka" / "libs"
     return libraries if any(libraries.glob("kafka_*.jar")) else None
@@ -55,7 +59,7 @@ def find_maven() -> str:
     """Maven, which fetches the jars. Raises Missing."""
     maven = shutil.which("mvn")
     if maven is None:
-        raise Missing(
+        raise MissingRequirement(
             "Maven fetches Kafka's jars once and is not here (on Debian: apt-get install maven; or unpack"
             " a Kafka release and set KAFKA_HOME; or set ATAA_KAFKA_BOOTSTRAP to a Kafka you have)"
         )
@@ -93,7 +97,7 @@ def _copy_jars(target: Path) -> None:
     )
     if done.returncode or not any(draft.glob("kafka_*.jar")):
         words = " ".join((done.stdout + done.stderr).split())[:400]
-        raise Missing(f"Maven could not fetch Kafka's jars: {words}")
+        raise MissingRequirement(f"Maven could not fetch Kafka's jars: {words}")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 def resident_bytes(pid: int) -> int:
     """Proportional set size of `pid` and all below it; 0 where there is no /proc to ask."""
-    return sum(own_bytes(one) for one in _family(pid))
+    return sum(own_bytes(one) for one in _process_tree(pid))
 
 
-def _family(pid: int) -> list[int]:
+def _process_tree(pid: int) -> list[int]:
     found, unseen = [], [pid]
     while unseen:
         one = unseen.pop()

@@ -20,7 +20,7 @@ import asyncpg
 
 from backbone.postgres_url import split_tls
 from stack.layout import HOST, Layout
-from stack.missing import Missing
+from stack.requirements import MissingRequirement
 
 USER: Final = "postgres"
 READINESS_TIMEOUT_S: Final = 60.0
@@ -47,7 +47,7 @@ def find_programs() -> Path:
     found_in_path = shutil.which("initdb")
     if found_in_path and (Path(found_in_path).resolve().parent / "postgres").exists():
         return Path(found_in_path).resolve().parent
-    raise Missing(
+    raise MissingRequirement(
         "PostgreSQL is not here (on Debian: apt-get install postgresql; or set ATAA_DATABASE_URL_PLEDGES,"
         " _PAYMENTS, _LEADERBOARD, _NOTIFY and _GATEWAY to databases you have)"
     )
@@ -65,11 +65,13 @@ def as_user(folder: Path) -> list[str]:
     try:
         account = pwd.getpwnam(USER)
     except KeyError:
-        raise Missing(
+        raise MissingRequirement(
             f"PostgreSQL refuses to run as root, and there is no user {USER} (useradd -r postgres)"
         ) from None
     if setpriv is None:
-        raise Missing("PostgreSQL refuses to run as root; setpriv (util-linux) makes it another user")
+        raise MissingRequirement(
+            "PostgreSQL refuses to run as root; setpriv (util-linux) makes it another user"
+        )
     prefix = [setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups"]
     capable = [*prefix, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     for one in (prefix, capable):
@@ -77,7 +79,9 @@ def as_user(folder: Path) -> list[str]:
         looked = subprocess.run([*one, "stat", f"{folder}/."], capture_output=True, check=False, cwd="/")
         if not looked.returncode:
             return one
-    raise Missing(f"ATAA_DATA_DIR: the user {USER} cannot enter {folder}; choose one outside private folders")
+    raise MissingRequirement(
+        f"ATAA_DATA_DIR: the user {USER} cannot enter {folder}; choose one outside private folders"
+    )
 
 
 def serve(layout: Layout) -> None:
@@ -131,7 +135,7 @@ def _dying_with_parent(prefix: list[str]) -> list[str]:
 
 async def make_databases(layout: Layout, names: list[str]) -> None:
     """Make the services' own databases where they are not there yet. Raises TimeoutError, OSError."""
-    connection = await _connected(layout)
+    connection = await _connect(layout)
     try:
         there = {row["datname"] for row in await connection.fetch("SELECT datname FROM pg_database")}
         for name in names:
@@ -141,7 +145,7 @@ async def make_databases(layout: Layout, names: list[str]) -> None:
         await connection.close()
 
 
-async def _connected(layout: Layout) -> Any:
+async def _connect(layout: Layout) -> Any:
     give_up = time.monotonic() + READINESS_TIMEOUT_S
     while True:
         try:
@@ -159,7 +163,7 @@ async def _connected(layout: Layout) -> Any:
             await asyncio.sleep(0.2)
 
 
-async def why_not(address: str) -> str:
+async def connection_error(address: str) -> str:
     """Why somebody's database does not let us in, in one line; empty where it does."""
     # Imported where it is used: no other command of the stack needs it.
     from sqlalchemy import NullPool, make_url

@@ -32,7 +32,7 @@ class StackSettings(ProcessSettings):
 
     @field_validator("kafka_security_protocol")
     @classmethod
-    def _of_somebodys_kafka(cls, protocol: str, info: ValidationInfo) -> str:
+    def _require_external_kafka(cls, protocol: str, info: ValidationInfo) -> str:
         if protocol != "PLAINTEXT" and not info.data.get("kafka_bootstrap"):
             raise ValueError("is for somebody's Kafka: set ATAA_KAFKA_BOOTSTRAP too (our own is plain)")
         return protocol

@@ -25,9 +25,9 @@ from backbone.bus.kafka_security import PLAINTEXT, KafkaSecurity, connection_fai
 from stack.layout import REPOSITORY
 
 LIST: Final = REPOSITORY / "deploy" / "kafka" / "topics.toml"
-_MOST_REPLICAS: Final = 3
-_ASK_AGAIN_S: Final = 0.3
-_LEARN_S: Final = 10.0
+_MAX_REPLICAS: Final = 3
+_RETRY_S: Final = 0.3
+_PROPAGATION_S: Final = 10.0
 """How long a broker may take to learn of a topic that the controller knows."""
 
 
@@ -59,12 +59,12 @@ async def make_topics(
     `prefix` stands before every name. Waits for the cluster; raises KafkaError with its reason where it
     does not let us in within `within_s`, and where a topic is there that cannot serve.
     """
-    admin = await _connected(bootstrap, security, within_s)
+    admin = await _connect(bootstrap, security, within_s)
     try:
         needed = [replace(topic, name=prefix + topic.name) for topic in read_topics()]
         there = set(await admin.list_topics())
         there |= await _known_to_controller(admin, [topic for topic in needed if topic.name not in there])
-        await _must_fit(admin, [topic for topic in needed if topic.name in there])
+        await _require_compatible(admin, [topic for topic in needed if topic.name in there])
         wanted = [topic for topic in needed if topic.name not in there]
         if wanted:
             await _make(admin, wanted)
@@ -87,7 +87,7 @@ async def _known_to_controller(admin: AIOKafkaAdminClient, topics: Sequence[Topi
 
 
 async def _make(admin: AIOKafkaAdminClient, wanted: Sequence[Topic]) -> None:
-    replicas = min(len((await admin.describe_cluster())["brokers"]), _MOST_REPLICAS)
+    replicas = min(len((await admin.describe_cluster())["brokers"]), _MAX_REPLICAS)
     # With three copies two must have a message before it counts, and one broker may be away.
     at_least = {"min.insync.replicas": str(max(replicas - 1, 1))}
     reply = await admin.create_topics(
@@ -102,7 +102,7 @@ async def _make(admin: AIOKafkaAdminClient, wanted: Sequence[Topic]) -> None:
             raise error(f"topic {name} could not be made: {words[0] if words else ''}")
 
 
-async def _must_fit(admin: AIOKafkaAdminClient, there: Sequence[Topic]) -> None:
+async def _require_compatible(admin: AIOKafkaAdminClient, there: Sequence[Topic]) -> None:
     """Whoever keys by partition cannot do with another number of them. Raises InvalidPartitionsError."""
     if not there:
         return
@@ -117,22 +117,22 @@ async def _must_fit(admin: AIOKafkaAdminClient, there: Sequence[Topic]) -> None:
 
 async def _partition_counts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, int]:
     """How many partitions each of these topics has; waits for those the broker has not learned of yet."""
-    give_up = time.monotonic() + _LEARN_S
+    give_up = time.monotonic() + _PROPAGATION_S
     while True:
         described = await admin.describe_topics(list(names))
         found = {one["topic"]: len(one["partitions"]) for one in described}
         if all(found.get(name) for name in names) or time.monotonic() > give_up:
             return found
-        await asyncio.sleep(_ASK_AGAIN_S)
+        await asyncio.sleep(_RETRY_S)
 
 
-async def _connected(bootstrap: str, security: KafkaSecurity, within_s: float) -> AIOKafkaAdminClient:
+async def _connect(bootstrap: str, security: KafkaSecurity, within_s: float) -> AIOKafkaAdminClient:
     give_up = time.monotonic() + within_s
     # Asked first, and quietly: the client would log each try, and not say why it failed.
     while reason := await connection_failure(bootstrap, security):
         if time.monotonic() > give_up:
             raise KafkaConnectionError(reason)
-        await asyncio.sleep(_ASK_AGAIN_S)
+        await asyncio.sleep(_RETRY_S)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **security.options())
     try:
         await admin.start()

@@ -6,17 +6,17 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from rehearsal.door import new_session
-from tests.rehearsal.town import Town
+from rehearsal.api_client import new_session
+from tests.rehearsal.fake_backend import FakeBackend
 
 
 @pytest.fixture
-async def town() -> AsyncIterator[Town]:
+async def backend() -> AsyncIterator[FakeBackend]:
     """A town on a free port, without faults until a test asks for some."""
-    town = Town()
-    async with TestServer(town.application()) as server:
-        town.base = str(server.make_url("")).rstrip("/")
-        yield town
+    backend = FakeBackend()
+    async with TestServer(backend.application()) as server:
+        backend.base = str(server.make_url("")).rstrip("/")
+        yield backend
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from rich.console import Console
 
-from rehearsal.console import Moment, Screen, grouped
+from rehearsal.console import Progress, Screen, grouped
 from rehearsal.donors import Tally
 from rehearsal.freshness import Freshness
 from rehearsal.proof import Proof, difference
@@ -12,7 +12,7 @@ from rehearsal.report import compose, measure
 
 BOOKS = {name: {"USD": Decimal("1234567.80")} for name in ("sandbox", "ledger", "totals", "pledges")}
 PROOF = Proof(True, BOOKS, difference(BOOKS), 2, 2, (), (), Decimal("0.00"), None)
-MOMENT = Moment("the drive's curve", 0.5, "1234567.80", 4_321, 151.2, 83.4, 12.0)
+MOMENT = Progress("the drive's curve", 0.5, "1234567.80", 4_321, 151.2, 83.4, 12.0)
 
 
 def measured() -> Freshness:
@@ -57,7 +57,7 @@ def test_the_proof_names_each_witness_the_difference_and_the_aims() -> None:
     )
     screen = Screen(Console(width=100, force_terminal=False, record=True, highlight=False))
 
-    screen.prove(PROOF, figures, Tally(paid={"plg_1": 1, "plg_2": 2}))
+    screen.print_proof(PROOF, figures, Tally(paid={"plg_1": 1, "plg_2": 2}))
 
     text = screen.console.export_text()
     for words in ("sandbox", "ledger", "totals", "pledges", "Difference", "0.00", "2 / 2", "7, 1"):

@@ -13,28 +13,28 @@ import pytest
 from rich.console import Console
 
 from rehearsal.console import Screen
-from rehearsal.demo import Options, perform
-from rehearsal.stage import Stage
-from rehearsal.supervise import Child, Troupe
+from rehearsal.demo import Options, run_demo
+from rehearsal.installation import Installation
+from rehearsal.supervisor import Child, EmbeddedProcesses
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def troupe_with(mislaid: str) -> Callable[[Stage], Troupe]:
+def troupe_with(miscounted: str) -> Callable[[Installation], EmbeddedProcesses]:
     """The town as the sandbox's process, and a system that only sleeps beside it."""
 
-    def troupe(stage: Stage) -> Troupe:
-        ports = [str(stage.gateway_port), str(stage.sandbox_port)]
-        town = ["-m", "tests.rehearsal.town", *ports, str(stage.directory), mislaid]
+    def processes(installation: Installation) -> EmbeddedProcesses:
+        ports = [str(installation.gateway_port), str(installation.sandbox_port)]
+        backend = ["-m", "tests.rehearsal.fake_backend", *ports, str(installation.directory), miscounted]
         sleep = ["-c", "import time; time.sleep(60)"]
-        logs = stage.directory
-        return Troupe(
-            Child("sandbox", town, os.environ, logs / "sandbox.log", f"{stage.sandbox_url}/livez"),
-            Child("embedded", sleep, os.environ, logs / "embedded.log", f"{stage.gateway_url}/readyz"),
+        logs = installation.directory
+        return EmbeddedProcesses(
+            Child("sandbox", backend, os.environ, logs / "sandbox.log", f"{installation.sandbox_url}/livez"),
+            Child("embedded", sleep, os.environ, logs / "embedded.log", f"{installation.gateway_url}/readyz"),
         )
 
-    return troupe
+    return processes
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_a_demo_ends_with_a_proof_a_report_and_nothing_left_running(
 ) -> None:
     screen = Screen(Console(width=100, record=True, highlight=False))
 
-    code = await perform(options, screen, troupe_with(mislaid="0.00"))
+    code = await run_demo(options, screen, troupe_with(miscounted="0.00"))
 
     text = screen.console.export_text()
     assert code == 0, text
@@ -77,10 +77,10 @@ async def test_a_demo_ends_with_a_proof_a_report_and_nothing_left_running(
 
 
 async def test_a_demo_fails_when_a_cent_is_missing(options: Options, tmp_path: Path) -> None:
-    options = replace(options, quiet_s=1.5)
+    options = replace(options, drain_limit_s=1.5)
     screen = Screen(Console(width=100, record=True, highlight=False))
 
-    code = await perform(options, screen, troupe_with(mislaid="0.01"))
+    code = await run_demo(options, screen, troupe_with(miscounted="0.01"))
 
     text = screen.console.export_text()
     assert code == 1

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rehearsal.console import shortcomings
 from rehearsal.donors import Tally
 from rehearsal.freshness import Freshness
+from rehearsal.installation import Installation
 from rehearsal.proof import Auditor, Proof, Unreadable, difference, settle
-from rehearsal.stage import Stage
-from tests.rehearsal.town import INTERNAL, Pledge, Town
+from tests.rehearsal.fake_backend import INTERNAL, FakeBackend, Pledge
 
 NAMES = ("sandbox", "ledger", "totals", "pledges")
 cents = st.integers(-(10**9), 10**9).map(lambda many: Decimal(many).scaleb(-2))
@@ -47,19 +47,19 @@ def test_a_currency_missing_from_a_book_is_zero_there() -> None:
 
 
 @pytest.fixture
-def stage(town: Town, tmp_path: Path) -> Stage:
+def installation(backend: FakeBackend, tmp_path: Path) -> Installation:
     """A stage whose every door is the town's."""
-    port = int(town.base.rpartition(":")[2])
+    port = int(backend.base.rpartition(":")[2])
     ports = dict.fromkeys(("pledges", "payments", "leaderboard"), port)
     (tmp_path / "ports.json").write_text(json.dumps(ports))
     (tmp_path / "secrets.json").write_text(json.dumps({"internal": INTERNAL}))
-    return Stage(tmp_path, port, port, "sk_test_x", "whsec_x")
+    return Installation(tmp_path, port, port, "sk_test_x", "whsec_x")
 
 
-def give(town: Town, number: int, value: str) -> Pledge:
+def donate(backend: FakeBackend, number: int, value: str) -> Pledge:
     pledge = Pledge(f"plg_{number}", {"amount": {"currency": "USD", "value": value}})
-    town.pledges[pledge.id] = pledge
-    town._capture(pledge, disputed=False)
+    backend.pledges[pledge.id] = pledge
+    backend._capture(pledge, disputed=False)
     return pledge
 
 
@@ -68,20 +68,20 @@ async def no_hurry(what: str) -> None:
 
 
 async def test_books_that_agree_and_rest_are_a_proof(
-    town: Town, stage: Stage, session: aiohttp.ClientSession
+    backend: FakeBackend, installation: Installation, session: aiohttp.ClientSession
 ) -> None:
     freshness, tally = Freshness(), Tally()
     for number in range(250):
-        give(town, number, "12.34")
+        donate(backend, number, "12.34")
         tally.paid[f"plg_{number}"] = 1_234
-    town.pledges["plg_3"].refunded = Decimal("2.34")
+    backend.pledges["plg_3"].refunded = Decimal("2.34")
     tally.refunded_cents = 234
     freshness.note_frame(250, 1.0)
 
-    proof = await settle(Auditor(stage, session, freshness), tally, freshness, no_hurry, limit_s=5.0)
+    proof = await settle(Auditor(installation, session, freshness), tally, freshness, no_hurry, limit_s=5.0)
 
     assert proof.holds
-    assert proof.quiet
+    assert proof.drained
     assert shortcomings(proof) == []
     assert set(proof.books) == set(NAMES)
     assert proof.books["sandbox"] == {"USD": Decimal("12.34") * 250 - Decimal("2.34")}
@@ -89,33 +89,33 @@ async def test_books_that_agree_and_rest_are_a_proof(
 
 
 async def test_a_cent_mislaid_is_waited_for_then_told(
-    town: Town, stage: Stage, session: aiohttp.ClientSession
+    backend: FakeBackend, installation: Installation, session: aiohttp.ClientSession
 ) -> None:
     freshness, tally = Freshness(), Tally()
-    give(town, 1, "12.34")
+    donate(backend, 1, "12.34")
     tally.paid["plg_1"] = 1_234
     freshness.note_frame(1, 1.0)
-    town.mislaid = Decimal("0.01")
+    backend.miscounted = Decimal("0.01")
     waited_for: list[str] = []
 
     async def waiting(what: str) -> None:
         waited_for.append(what)
 
-    proof = await settle(Auditor(stage, session, freshness), tally, freshness, waiting, limit_s=1.5)
+    proof = await settle(Auditor(installation, session, freshness), tally, freshness, waiting, limit_s=1.5)
 
     assert not proof.holds
-    assert not proof.quiet
+    assert not proof.drained
     assert proof.difference == {"USD": Decimal("0.01")}
     assert waited_for[0] == "the books to agree, apart by 0.01 USD"
     assert "The books differ by 0.01 USD." in shortcomings(proof)
 
 
 async def test_books_nobody_shows_are_no_proof(
-    town: Town, stage: Stage, session: aiohttp.ClientSession
+    backend: FakeBackend, installation: Installation, session: aiohttp.ClientSession
 ) -> None:
-    (stage.directory / "ports.json").unlink()
+    (installation.directory / "ports.json").unlink()
     freshness = Freshness()
-    auditor = Auditor(stage, session, freshness)
+    auditor = Auditor(installation, session, freshness)
 
     with pytest.raises(Unreadable, match=r"ports\.json"):
         await auditor.read_books()
@@ -127,7 +127,7 @@ async def test_books_nobody_shows_are_no_proof(
 def proof_with(**changes: object) -> Proof:
     books = {name: {"USD": Decimal("5.00")} for name in NAMES}
     usual: dict[str, object] = {
-        "quiet": True,
+        "drained": True,
         "books": books,
         "difference": difference(books),
         "given": 1,
@@ -135,7 +135,7 @@ def proof_with(**changes: object) -> Proof:
         "lost": (),
         "counted_twice": (),
         "uncaptured": Decimal("0.00"),
-        "complaint": None,
+        "read_error": None,
     }
     return Proof(**(usual | changes))  # type: ignore[arg-type]
 
@@ -157,13 +157,13 @@ def test_a_gift_lost_or_counted_twice_breaks_the_proof_even_when_the_books_agree
 
 
 async def test_on_a_shared_stage_only_what_comes_after_the_beginning_is_read(
-    town: Town, stage: Stage, session: aiohttp.ClientSession
+    backend: FakeBackend, installation: Installation, session: aiohttp.ClientSession
 ) -> None:
-    give(town, 1, "7.00")
-    auditor = Auditor(replace(stage, shared=True), session, Freshness())
-    await auditor.begin()
+    donate(backend, 1, "7.00")
+    auditor = Auditor(replace(installation, shared=True), session, Freshness())
+    await auditor.record_baseline()
 
-    give(town, 2, "5.00")
+    donate(backend, 2, "5.00")
     found = await auditor.read_books()
 
     assert dict(found.books) == {name: {"USD": Decimal("5.00")} for name in NAMES}
@@ -171,10 +171,10 @@ async def test_on_a_shared_stage_only_what_comes_after_the_beginning_is_read(
 
 
 async def test_a_shared_stage_whose_books_differ_from_the_start_is_refused(
-    town: Town, stage: Stage, session: aiohttp.ClientSession
+    backend: FakeBackend, installation: Installation, session: aiohttp.ClientSession
 ) -> None:
-    town.mislaid = Decimal("0.01")
-    give(town, 1, "7.00")
-    auditor = Auditor(replace(stage, shared=True), session, Freshness())
+    backend.miscounted = Decimal("0.01")
+    donate(backend, 1, "7.00")
+    auditor = Auditor(replace(installation, shared=True), session, Freshness())
     with pytest.raises(Unreadable, match="do not rest"):
-        await auditor.begin(within_s=0.0)
+        await auditor.record_baseline(within_s=0.0)

@@ -12,7 +12,7 @@ from stripe.params._refund_create_params import RefundCreateParams
 from stripe.params.checkout._session_create_params import SessionCreateParams
 
 from sandbox import stripe_parameters
-from sandbox.shapes import API_VERSION
+from sandbox.stripe_objects import API_VERSION
 from tests.sandbox.harness import Donor, Receiver
 from tests.waiting import until
 
@@ -36,9 +36,9 @@ async def test_an_open_session_has_what_was_asked_for_and_a_hosted_page(donor: D
 
 
 async def test_an_embedded_session_has_a_client_secret_and_a_page_at_the_same_place(donor: Donor) -> None:
-    wish = donor.wish(ui_mode="embedded_page", return_url="http://example.org/back")
-    del wish["success_url"]
-    session = await donor.stripe.v1.checkout.sessions.create_async(wish)
+    session_params = donor.session_params(ui_mode="embedded_page", return_url="http://example.org/back")
+    del session_params["success_url"]
+    session = await donor.stripe.v1.checkout.sessions.create_async(session_params)
     assert session.url is None
     assert session.client_secret is not None
     assert session.client_secret.startswith(session.id + "_secret_")
@@ -49,8 +49,8 @@ async def test_a_paid_session_makes_a_payment_intent_with_its_metadata(donor: Do
     session = await donor.session()
     paid = await donor.pay(session.id)
     assert paid["redirect_url"] == f"http://example.org/thanks?s={session.id}"
-    wish: Any = {"expand": ["payment_intent.latest_charge", "line_items"]}
-    complete = await donor.stripe.v1.checkout.sessions.retrieve_async(session.id, wish)
+    session_params: Any = {"expand": ["payment_intent.latest_charge", "line_items"]}
+    complete = await donor.stripe.v1.checkout.sessions.retrieve_async(session.id, session_params)
     assert (complete.status, complete.payment_status, complete.url) == ("complete", "paid", None)
     intent = complete.payment_intent
     assert isinstance(intent, stripe.PaymentIntent)
@@ -65,7 +65,7 @@ async def test_a_paid_session_makes_a_payment_intent_with_its_metadata(donor: Do
 async def test_a_payment_sends_the_intent_first_and_the_session_second(
     donor: Donor, receiver: Receiver
 ) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     await until(lambda: len(receiver.events) == 2)
     assert receiver.types == ["payment_intent.succeeded", "checkout.session.completed"]
     intent, session = (event["data"]["object"] for event in receiver.events)
@@ -164,8 +164,8 @@ async def test_amounts_stripe_cannot_take_are_refused(donor: Donor, amount: int,
 
 async def test_sessions_are_listed_newest_first_in_pages(donor: Donor) -> None:
     opened = [(await donor.session()).id for _ in range(5)]
-    wish: Any = {"limit": 2, "created": {"gte": int(time.time()) - 60}}
-    page = await donor.stripe.v1.checkout.sessions.list_async(wish)
+    session_params: Any = {"limit": 2, "created": {"gte": int(time.time()) - 60}}
+    page = await donor.stripe.v1.checkout.sessions.list_async(session_params)
     assert page.has_more
     assert [session.id async for session in page.auto_paging_iter()] == opened[::-1]
     before = await donor.stripe.v1.checkout.sessions.list_async({"ending_before": opened[1], "limit": 2})
@@ -174,10 +174,10 @@ async def test_sessions_are_listed_newest_first_in_pages(donor: Donor) -> None:
     assert (await donor.stripe.v1.checkout.sessions.list_async(later)).data == []
 
 
-@pytest.mark.parametrize("wish", [{"limit": 0}, {"limit": 101}, {"starting_after": "cs_none"}])
-async def test_a_bad_page_is_refused(donor: Donor, wish: Any) -> None:
+@pytest.mark.parametrize("session_params", [{"limit": 0}, {"limit": 101}, {"starting_after": "cs_none"}])
+async def test_a_bad_page_is_refused(donor: Donor, session_params: Any) -> None:
     with pytest.raises(stripe.InvalidRequestError):
-        await donor.stripe.v1.checkout.sessions.list_async(wish)
+        await donor.stripe.v1.checkout.sessions.list_async(session_params)
 
 
 async def test_another_key_an_unknown_id_and_an_unknown_address_are_refused(donor: Donor) -> None:

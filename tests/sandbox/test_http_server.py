@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sandbox.http_server import LARGEST_BODY, HttpServer, Reply, Request
+from sandbox.http_server import MAX_BODY, HttpServer, Reply, Request
 from tests.waiting import PATIENCE_S
 
-BROKEN = Reply(500, b"broken")
+SERVER_ERROR = Reply(500, b"broken")
 
 
 async def echo(request: Request) -> Reply:
@@ -22,7 +22,7 @@ async def echo(request: Request) -> Reply:
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    server = HttpServer(echo, BROKEN)
+    server = HttpServer(echo, SERVER_ERROR)
     yield await server.listen("127.0.0.1", 0)
     await server.close()
 
@@ -74,7 +74,7 @@ async def test_head_has_no_body(port: int) -> None:
     [
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", b"431"),
-        (b"POST / HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n" + b"x" * (LARGEST_BODY + 1), b"413"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n" + b"x" * (MAX_BODY + 1), b"413"),
         (b"GET /raise HTTP/1.1\r\nConnection: close\r\n\r\n", b"500"),
     ],
     ids=["nonsense", "large head", "large body", "failing handler"],
@@ -84,7 +84,7 @@ async def test_what_cannot_be_answered_is_refused(port: int, sent: bytes, status
 
 
 async def test_a_held_answer_is_never_sent_and_closing_does_not_wait_for_it() -> None:
-    server = HttpServer(echo, BROKEN)
+    server = HttpServer(echo, SERVER_ERROR)
     port = await server.listen("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /held HTTP/1.1\r\n\r\n")

@@ -65,13 +65,13 @@ async def test_books_keys_and_waiting_webhooks_survive_a_kill(
     start: Start, receiver: Receiver, tmp_path: Path
 ) -> None:
     process, donor = await start("--data", str(tmp_path / "sandbox.db"))
-    paid = await donor.gift(2500)
+    paid = await donor.donate(2500)
     await until(lambda: len(receiver.events) == 2)
     receiver.status = 500
     await donor.refund(paid, 700)
-    unpaid, wish = await donor.session(1000), donor.wish(300)
-    kept = await donor.stripe.v1.checkout.sessions.create_async(wish, {"idempotency_key": "a.1"})
-    await donor.gift(4000, "4000000000000259")
+    unpaid, session_params = await donor.session(1000), donor.session_params(300)
+    kept = await donor.stripe.v1.checkout.sessions.create_async(session_params, {"idempotency_key": "a.1"})
+    await donor.donate(4000, "4000000000000259")
     books = await donor.books()
     process.kill()
     await process.wait()
@@ -80,7 +80,7 @@ async def test_books_keys_and_waiting_webhooks_survive_a_kill(
     receiver.events.clear()
     _, donor = await start("--data", str(tmp_path / "sandbox.db"))
     assert {**await donor.books(), "USD": books["USD"]} == books
-    again = await donor.stripe.v1.checkout.sessions.create_async(wish, {"idempotency_key": "a.1"})
+    again = await donor.stripe.v1.checkout.sessions.create_async(session_params, {"idempotency_key": "a.1"})
     assert again.id == kept.id
     assert (await donor.pay(unpaid.id))["payment_status"] == "paid"
     due = {"refund.created", "refund.updated", "charge.refunded", "charge.dispute.created"}
@@ -91,24 +91,24 @@ async def test_books_keys_and_waiting_webhooks_survive_a_kill(
 
 async def test_whatever_was_answered_before_a_kill_is_true_after_it(start: Start, tmp_path: Path) -> None:
     process, donor = await start("--data", str(tmp_path / "sandbox.db"))
-    answered: list[str] = []
+    answer: list[str] = []
 
     async def give_until_killed() -> None:
         while True:
             try:
-                answered.append(await donor.gift(100))
+                answer.append(await donor.donate(100))
             except (aiohttp.ClientError, stripe.APIConnectionError):
                 return
 
     donors = [asyncio.create_task(give_until_killed()) for _ in range(8)]
-    await until(lambda: len(answered) >= 60)
+    await until(lambda: len(answer) >= 60)
     process.kill()
     await asyncio.gather(*donors)
     _, donor = await start("--data", str(tmp_path / "sandbox.db"))
-    for payment in answered:
+    for payment in answer:
         intent = await donor.stripe.v1.payment_intents.retrieve_async(payment)
         assert intent.status == "succeeded"
-    assert float((await donor.books())["USD"]["captured"]) >= len(answered)
+    assert float((await donor.books())["USD"]["captured"]) >= len(answer)
 
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="no prlimit on this machine")

@@ -10,14 +10,14 @@ import pytest
 import stripe
 
 from sandbox.journal import Journal
-from sandbox.paying import DISPUTE_AFTER_S
+from sandbox.payment_intents import DISPUTE_AFTER_S
 from sandbox.records import Dispute
 from tests.sandbox.harness import Donor, Receiver
 from tests.waiting import until
 
 
 async def test_parts_of_a_gift_are_refunded_until_nothing_is_left(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift(2500)
+    payment = await donor.donate(2500)
     first = await donor.refund(payment, 1000)
     assert (first.amount, first.status, first.payment_intent) == (1000, "succeeded", payment)
     with pytest.raises(stripe.InvalidRequestError, match="greater than unrefunded"):
@@ -35,7 +35,7 @@ async def test_parts_of_a_gift_are_refunded_until_nothing_is_left(donor: Donor, 
 
 
 async def test_a_refund_by_charge_keeps_its_metadata_and_reason(donor: Donor) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     refund = await donor.stripe.v1.refunds.create_async(
         {
             "charge": "ch_" + payment[3:],
@@ -61,7 +61,7 @@ async def test_an_unpaid_session_cannot_be_refunded(donor: Donor) -> None:
 async def test_a_refund_that_fails_later_gives_the_money_back_to_the_books(
     donor: Donor, receiver: Receiver
 ) -> None:
-    payment = await donor.gift(2500, "4000000000005126")
+    payment = await donor.donate(2500, "4000000000005126")
     refund = await donor.refund(payment, 1000)
     assert (await donor.books())["USD"]["refunded"] == "10.00"
     await until(lambda: "refund.failed" in receiver.types)
@@ -72,7 +72,7 @@ async def test_a_refund_that_fails_later_gives_the_money_back_to_the_books(
 
 
 async def test_a_pending_refund_counts_and_succeeds_later(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift(2500, "4000000000007726")
+    payment = await donor.donate(2500, "4000000000007726")
     assert (await donor.refund(payment)).status == "pending"
     assert (await donor.books())["USD"]["refunded"] == "25.00"
     await until(lambda: "refund.updated" in receiver.types)
@@ -80,7 +80,7 @@ async def test_a_pending_refund_counts_and_succeeds_later(donor: Donor, receiver
 
 
 async def test_the_disputed_card_is_disputed_within_three_seconds(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift(2500, "4000000000000259")
+    payment = await donor.donate(2500, "4000000000000259")
     await until(lambda: "charge.dispute.funds_withdrawn" in receiver.types)
     assert DISPUTE_AFTER_S < 3
     dispute = receiver.of("charge.dispute.created")[0]
@@ -94,7 +94,7 @@ async def test_the_disputed_card_is_disputed_within_three_seconds(donor: Donor, 
 
 
 async def test_a_won_dispute_gives_the_money_back(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     status, opened = await donor.dispute(payment, "needs_response")
     assert (status, opened["status"]) == (200, "needs_response")
     assert (await donor.dispute(payment, "needs_response"))[1]["id"] == opened["id"]
@@ -107,7 +107,7 @@ async def test_a_won_dispute_gives_the_money_back(donor: Donor, receiver: Receiv
 
 
 async def test_a_lost_dispute_stays_in_the_books(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     for _ in range(2):
         assert (await donor.dispute(payment, "lost"))[1]["status"] == "lost"
     books = (await donor.books())["USD"]
@@ -121,7 +121,7 @@ def moves(dispute: dict[str, Any]) -> list[int]:
 
 
 async def test_a_won_dispute_may_be_lost_after_all(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     assert moves((await donor.dispute(payment, "won"))[1]) == [-2500, 2500]
     status, lost = await donor.dispute(payment, "lost")
     assert (status, lost["status"], moves(lost)) == (200, "lost", [-2500, 2500, -2500])
@@ -133,7 +133,7 @@ async def test_a_won_dispute_may_be_lost_after_all(donor: Donor, receiver: Recei
 async def test_a_full_dispute_lost_after_a_partial_refund_returns_the_refunded_part(
     donor: Donor, receiver: Receiver
 ) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     await donor.refund(payment, 1000)
     opened = (await donor.dispute(payment, "needs_response", amount=2500))[1]
     assert (opened["amount"], moves(opened)) == (2500, [-2500])
@@ -149,7 +149,7 @@ async def test_a_full_dispute_lost_after_a_partial_refund_returns_the_refunded_p
 async def test_a_prevented_dispute_takes_the_money_by_its_case(
     donor: Donor, case_type: str, disputed: str
 ) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     shown = (await donor.dispute(payment, "prevented", case_type=case_type))[1]
     assert shown["payment_method_details"]["card"]["case_type"] == case_type
     assert (await donor.books())["USD"]["disputed"] == disputed
@@ -157,7 +157,7 @@ async def test_a_prevented_dispute_takes_the_money_by_its_case(
 
 
 async def test_an_inquiry_takes_nothing_until_it_becomes_a_dispute(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     shown = (await donor.dispute(payment, "warning_needs_response"))[1]
     assert (moves(shown), shown["is_charge_refundable"]) == ([], True)
     await donor.refund(payment, 500)
@@ -167,7 +167,7 @@ async def test_an_inquiry_takes_nothing_until_it_becomes_a_dispute(donor: Donor,
 
 
 async def test_a_dispute_may_be_in_the_cardholders_currency(donor: Donor) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     shown = (await donor.dispute(payment, "needs_response", amount=2300, currency="eur", withdrawn=2550))[1]
     assert (shown["amount"], shown["currency"]) == (2300, "eur")
     assert [each["currency"] for each in shown["balance_transactions"]] == ["usd"]
@@ -191,22 +191,22 @@ async def test_a_sandbox_of_an_earlier_version_keeps_its_disputes(tmp_path: Path
         journal = Journal(path)
         rows = [Dispute.from_row(row) for row in journal.rows("SELECT * FROM disputes ORDER BY n")]
         journal.close()
-        assert [(each.moved, each.gone, each.settled_in) for each in rows] == [
+        assert [(each.moved, each.withdrawn, each.settled_in) for each in rows] == [
             ([-700], 700, "USD"), ([-700, 700], 0, "USD"), ([-700], 700, "USD")
         ]  # fmt: skip
 
 
 async def test_only_what_is_not_refunded_can_be_disputed(donor: Donor) -> None:
-    payment = await donor.gift(2500)
+    payment = await donor.donate(2500)
     await donor.refund(payment, 2000)
     assert (await donor.dispute(payment, "needs_response"))[1]["amount"] == 500
-    refunded = await donor.gift(2500)
+    refunded = await donor.donate(2500)
     await donor.refund(refunded)
     assert (await donor.dispute(refunded, "lost"))[0] == 400
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "session_params",
     [
         {},
         [],
@@ -219,5 +219,5 @@ async def test_only_what_is_not_refunded_can_be_disputed(donor: Donor) -> None:
         {"payment_intent": "pi_1", "status": "prevented", "case_type": "other"},
     ],
 )
-async def test_a_dispute_wished_wrongly_is_refused(donor: Donor, wish: object) -> None:
-    assert (await donor.post("/_sandbox/disputes", wish))[0] == 422
+async def test_a_dispute_wished_wrongly_is_refused(donor: Donor, session_params: object) -> None:
+    assert (await donor.post("/_sandbox/disputes", session_params))[0] == 422

@@ -23,7 +23,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from stack.topics import read_topics
 from tests.conftest import Recovered
-from tests.stack.drive import SERVICES, SESSION_S, Drive, running
+from tests.stack.drive_under_faults import SERVICES, SESSION_S, Drive, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,7 +53,7 @@ def tell(drive: Drive, recovered: Recovered) -> Tell:
     """Wait until all is whole again after a fault that is over, and say how long that took."""
 
     async def told(what: str, over_at: float) -> None:
-        await drive.whole()
+        await drive.wait_until_healthy()
         took = time.monotonic() - over_at
         recovered(f"{what}: whole again after {took:.1f} s (session {SESSION_S:.0f} s)")
 
@@ -66,7 +66,7 @@ async def test_a_killed_service_comes_back_and_every_gift_counts(
 ) -> None:
     killed = drive.tell(service, signal.SIGKILL)
     over_at = time.monotonic()
-    await drive.soon(f"{service} runs again", lambda: drive.pid(service) != killed)
+    await drive.eventually(f"{service} runs again", lambda: drive.pid(service) != killed)
     await tell(f"{service} killed", over_at)
 
 
@@ -77,7 +77,7 @@ async def test_pledges_are_accepted_while_kafka_is_away_and_the_screen_says_froz
     stopped_at, began = time.time(), time.monotonic()
     try:
         while time.monotonic() - began < AWAY_S:
-            status, took_s = await drive.promise()
+            status, took_s = await drive.make_unpaid_pledge()
             assert status == 201, f"{status} after {time.monotonic() - began:.1f} s without Kafka"
             assert took_s < PATIENCE_S
             await asyncio.sleep(1.0)  # for as long as Kafka is away, not for something to happen
@@ -88,7 +88,7 @@ async def test_pledges_are_accepted_while_kafka_is_away_and_the_screen_says_froz
 
     asked = [
         one
-        for one in drive.poller.sightings
+        for one in drive.poller.observations
         if stopped_at + SURE_S < one.asked_at and one.seen_at < resumed_at
     ]
     assert len(asked) > 10, "the totals were not answered without Kafka"
@@ -98,9 +98,9 @@ async def test_pledges_are_accepted_while_kafka_is_away_and_the_screen_says_froz
 async def test_a_killed_broker_is_found_again_by_everybody(drive: Drive, tell: Tell) -> None:
     killed = drive.tell("kafka", signal.SIGKILL)
     over_at = time.monotonic()
-    statuses = [(await drive.promise())[0] for _ in range(3)]
+    statuses = [(await drive.make_unpaid_pledge())[0] for _ in range(3)]
     assert statuses == [201, 201, 201]
-    await drive.soon("kafka runs again", lambda: drive.pid("kafka") != killed)
+    await drive.eventually("kafka runs again", lambda: drive.pid("kafka") != killed)
     await tell("kafka killed", over_at)
 
 
@@ -108,30 +108,30 @@ async def test_a_killed_postgresql_loses_nothing_and_every_pool_heals(drive: Dri
     killed = drive.pid("postgres")
     drive.kill_with_children("postgres")
     over_at = time.monotonic()
-    assert (await drive.promise())[0] in (201, 503)
-    await drive.soon("postgresql runs again", lambda: drive.pid("postgres") != killed)
+    assert (await drive.make_unpaid_pledge())[0] in (201, 503)
+    await drive.eventually("postgresql runs again", lambda: drive.pid("postgres") != killed)
     await tell("postgresql killed", over_at)
 
 
 async def test_postgresql_that_hangs_is_answered_for_in_time_and_found_again(
     drive: Drive, tell: Tell
 ) -> None:
-    drive.tell_with_children("postgres", signal.SIGSTOP)
+    drive.signal_with_children("postgres", signal.SIGSTOP)
     began = time.monotonic()
     try:
         while time.monotonic() - began < AWAY_S:
-            status, took_s = await drive.promise()
+            status, took_s = await drive.make_unpaid_pledge()
             assert status == 503, f"{status} after {time.monotonic() - began:.1f} s without PostgreSQL"
             assert took_s < PATIENCE_S + 2.0  # the gateway's patience with pledges, and its own answer
         assert await drive.count_ready() == 1  # the gateway, which has its keys in memory
     finally:
-        drive.tell_with_children("postgres", signal.SIGCONT)
+        drive.signal_with_children("postgres", signal.SIGCONT)
     await tell(f"postgresql stopped for {AWAY_S:.0f} s", time.monotonic())
 
 
 async def test_connections_cut_again_and_again_are_made_anew(drive: Drive, tell: Tell) -> None:
     for _ in range(3):
-        await drive.soon("all five databases are in use", lambda: cut_connections(drive))
+        await drive.eventually("all five databases are in use", lambda: cut_connections(drive))
     await tell("all database connections cut, three times", time.monotonic())
 
 
@@ -144,7 +144,7 @@ async def test_sleepers_that_kafka_has_given_up_on_wake_and_count_nothing_twice(
     try:
         async with admin_of(drive) as admin:
             for group in asleep:
-                await drive.soon(f"{group} has lost its member", partial(has_nobody, admin, group))
+                await drive.eventually(f"{group} has lost its member", partial(has_nobody, admin, group))
     finally:
         for service in asleep:
             drive.tell(service, signal.SIGCONT)
@@ -158,8 +158,8 @@ async def test_a_refused_message_poisons_no_producer_for_long(drive: Drive, tell
         await set_largest_message(admin, "1")
         try:
             for name, place in places.items():
-                said = partial(drive.said_since, name, place, "bus.producer_discarded")
-                await drive.soon(f"a message of {name} is refused", said)
+                said = partial(drive.logged_since, name, place, "bus.producer_discarded")
+                await drive.eventually(f"a message of {name} is refused", said)
         finally:
             await set_largest_message(admin, None)
     await tell("every message refused by the broker", time.monotonic())
@@ -177,13 +177,13 @@ async def test_at_the_end_sandbox_ledger_totals_and_pledges_agree_to_the_cent(dr
 
 async def test_every_donor_has_a_receipt(drive: Drive) -> None:
     paid = len(drive.donors.tally.paid)
-    await drive.soon(f"{paid} receipts are written", lambda: drive.receipts() >= paid)
+    await drive.eventually(f"{paid} receipts are written", lambda: drive.receipts() >= paid)
     assert drive.receipts() == paid
 
 
-@pytest.mark.parametrize("eye", ["poll", "stream"])
-async def test_no_sequence_ever_went_back(drive: Drive, eye: str) -> None:
-    seen = drive.eyes()[eye]
+@pytest.mark.parametrize("observer", ["poll", "stream"])
+async def test_no_sequence_ever_went_back(drive: Drive, observer: str) -> None:
+    seen = drive.observers()[observer]
     assert len(seen) > 20
     back = [
         (one, other)
@@ -200,10 +200,10 @@ async def test_the_stream_showed_each_gift_once_and_in_order(drive: Drive) -> No
 
 
 async def test_no_screen_said_live_over_figures_that_were_old(drive: Drive) -> None:
-    live = [one for one in drive.poller.sightings if one.state == "live"]
+    live = [one for one in drive.poller.observations if one.state == "live"]
     assert max(one.asked_at - one.as_of for one in live) <= LIVE_WITHIN_S
     assert len(drive.freshness.acknowledged) > 20
-    assert not list(drive.untrue())
+    assert not list(drive.false_claims())
 
 
 async def cut_connections(drive: Drive) -> bool:

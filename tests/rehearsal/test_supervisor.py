@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from rehearsal.supervise import CannotRun, Child, Supervisor, Troupe, high_water_bytes
+from rehearsal.supervisor import Child, EmbeddedProcesses, ProcessFailed, Supervisor, high_water_bytes
 from tests.waiting import PATIENCE_S, until
 
 SERVER = """
@@ -26,13 +26,13 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Door).serve_forever()
 
 
 @pytest.fixture
-def troupe(tmp_path: Path, unused_tcp_port_factory: Callable[[], int]) -> Troupe:
+def processes(tmp_path: Path, unused_tcp_port_factory: Callable[[], int]) -> EmbeddedProcesses:
     def child(name: str) -> Child:
         port = unused_tcp_port_factory()
         arguments = ["-c", SERVER, str(port)]
         return Child(name, arguments, os.environ, tmp_path / f"{name}.log", f"http://127.0.0.1:{port}/")
 
-    return Troupe(child("sandbox"), child("embedded"))
+    return EmbeddedProcesses(child("sandbox"), child("embedded"))
 
 
 def is_alive(pid: int) -> bool:
@@ -43,12 +43,12 @@ def is_alive(pid: int) -> bool:
 
 
 async def test_a_killed_process_is_started_again_and_its_new_pid_written(
-    tmp_path: Path, troupe: Troupe, session: aiohttp.ClientSession
+    tmp_path: Path, processes: EmbeddedProcesses, session: aiohttp.ClientSession
 ) -> None:
     pids, said = tmp_path / "pids.json", []
-    async with Supervisor(troupe, pids, session, said.append) as supervisor:
+    async with Supervisor(processes, pids, session, said.append) as supervisor:
         first = json.loads(pids.read_text())
-        assert first == {"embedded": troupe.embedded.pid, "sandbox": troupe.sandbox.pid}
+        assert first == {"embedded": processes.embedded.pid, "sandbox": processes.sandbox.pid}
         keeping = asyncio.create_task(supervisor.keep_alive())
 
         os.kill(first["embedded"], signal.SIGKILL)
@@ -65,19 +65,19 @@ async def test_a_killed_process_is_started_again_and_its_new_pid_written(
 
 
 async def test_peak_memory_is_taken_per_process_across_restarts(
-    tmp_path: Path, troupe: Troupe, session: aiohttp.ClientSession
+    tmp_path: Path, processes: EmbeddedProcesses, session: aiohttp.ClientSession
 ) -> None:
-    async with Supervisor(troupe, tmp_path / "pids.json", session, print) as supervisor:
+    async with Supervisor(processes, tmp_path / "pids.json", session, print) as supervisor:
         before = supervisor.measure()
         assert set(before) == {"sandbox", "embedded", "rehearsal"}
         assert all(1 < peak < 2_000 for peak in before.values())
-        os.kill(troupe.embedded.pid or 0, signal.SIGKILL)
-        await until(lambda: troupe.embedded.exit_status() is not None)
+        os.kill(processes.embedded.pid or 0, signal.SIGKILL)
+        await until(lambda: processes.embedded.exit_status() is not None)
         assert supervisor.measure()["embedded"] == before["embedded"]
 
 
 async def test_a_process_that_does_not_start_is_quoted(
-    tmp_path: Path, troupe: Troupe, session: aiohttp.ClientSession
+    tmp_path: Path, processes: EmbeddedProcesses, session: aiohttp.ClientSession
 ) -> None:
     wrong = Child(
         "embedded",
@@ -86,20 +86,22 @@ async def test_a_process_that_does_not_start_is_quoted(
         tmp_path / "embedded.log",
         "http://127.0.0.1:9/",
     )
-    with pytest.raises(CannotRun, match="embedded does not start: ATAA_GATEWAY_PORT is not a port"):
-        async with Supervisor(Troupe(troupe.sandbox, wrong), tmp_path / "pids.json", session, print):
+    with pytest.raises(ProcessFailed, match="embedded does not start: ATAA_GATEWAY_PORT is not a port"):
+        async with Supervisor(
+            EmbeddedProcesses(processes.sandbox, wrong), tmp_path / "pids.json", session, print
+        ):
             pass
-    assert not is_alive(troupe.sandbox.pid or 0)
+    assert not is_alive(processes.sandbox.pid or 0)
 
 
 async def test_a_process_that_keeps_dying_is_given_up(
-    tmp_path: Path, troupe: Troupe, session: aiohttp.ClientSession
+    tmp_path: Path, processes: EmbeddedProcesses, session: aiohttp.ClientSession
 ) -> None:
-    async with Supervisor(troupe, tmp_path / "pids.json", session, lambda _: None) as supervisor:
-        troupe.embedded._arguments = [sys.executable, "-c", "raise SystemExit('no disk left')"]
-        os.kill(troupe.embedded.pid or 0, signal.SIGKILL)
+    async with Supervisor(processes, tmp_path / "pids.json", session, lambda _: None) as supervisor:
+        processes.embedded._arguments = [sys.executable, "-c", "raise SystemExit('no disk left')"]
+        os.kill(processes.embedded.pid or 0, signal.SIGKILL)
         async with asyncio.timeout(PATIENCE_S):
-            with pytest.raises(CannotRun, match=r"embedded keeps dying: .*no disk left"):
+            with pytest.raises(ProcessFailed, match=r"embedded keeps dying: .*no disk left"):
                 await supervisor.keep_alive()
 
 
@@ -120,7 +122,7 @@ async def test_a_crash_asked_for_happens_once(
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_processes_end_even_when_the_rehearsal_is_killed(tmp_path: Path, unused_tcp_port: int) -> None:
     program = (
-        "import os, pathlib, sys, time; from rehearsal.supervise import Child;"
+        "import os, pathlib, sys, time; from rehearsal.supervisor import Child;"
         f"child = Child('embedded', ['-c', {SERVER!r}, '{unused_tcp_port}'], os.environ,"
         f" pathlib.Path({str(tmp_path / 'log')!r}), '');"
         "child.start(); print(child.pid, flush=True); time.sleep(60)"

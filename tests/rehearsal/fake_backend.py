@@ -54,14 +54,14 @@ class Pledge:
 
 
 @dataclass
-class Town:
+class FakeBackend:
     faults: Faults = field(default_factory=Faults)
     pledges: dict[str, Pledge] = field(default_factory=dict)
     by_key: dict[str, Pledge] = field(default_factory=dict)
     refunds: dict[str, Decimal] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
     deliveries: list[dict[str, Any]] = field(default_factory=list)
-    mislaid: Decimal = Decimal("0.00")
+    miscounted: Decimal = Decimal("0.00")
     base: str = ""
     requests: int = 0
     origins: list[str] = field(default_factory=list)
@@ -205,7 +205,7 @@ class Town:
     async def _books(self, request: web.Request) -> web.Response:
         if not request.headers.get("Ataa-Caller"):
             return web.json_response({"type": "/problems/unauthorized"}, status=401)
-        return web.json_response({"USD": str(self.net - self.mislaid)})
+        return web.json_response({"USD": str(self.net - self.miscounted)})
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -223,9 +223,9 @@ def _nth(every: int, count: int) -> bool:
 
 async def _serve(gateway_port: int, sandbox_port: int, directory: Path) -> None:
     """Both doors of a demo's stage, and the files the embedded system would write."""
-    town = Town(base=f"http://127.0.0.1:{sandbox_port}")
-    town.mislaid = Decimal(sys.argv[4])
-    runner = web.AppRunner(town.application())
+    backend = FakeBackend(base=f"http://127.0.0.1:{sandbox_port}")
+    backend.miscounted = Decimal(sys.argv[4])
+    runner = web.AppRunner(backend.application())
     await runner.setup()
     for port in (gateway_port, sandbox_port):
         await web.TCPSite(runner, "127.0.0.1", port).start()

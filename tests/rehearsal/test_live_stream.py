@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rehearsal.freshness import Freshness
-from rehearsal.watch import Frame, Watch, frames
+from rehearsal.live_stream import Frame, LiveStream, frames
 from tests.waiting import PATIENCE_S
 
 STREAM = (
@@ -59,7 +59,7 @@ async def test_a_lost_stream_is_taken_up_again_after_the_last_event_seen(
     app.router.add_get("/live", live)
     freshness = Freshness()
     async with TestServer(app) as server, asyncio.timeout(PATIENCE_S):
-        watch = Watch(session, str(server.make_url("/live")), freshness)
+        watch = LiveStream(session, str(server.make_url("/live")), freshness)
         following = asyncio.create_task(watch.follow())
         while watch.frames < 3:  # noqa: ASYNC110 - a count, not an event
             await asyncio.sleep(0.01)

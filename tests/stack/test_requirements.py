@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from stack import kafka
-from stack.missing import Missing
-from stack.opening import check
+from stack.requirements import MissingRequirement
 from stack.settings import StackSettings
+from stack.startup import check
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def test_an_old_java_is_named_with_its_version(tmp_path: Path) -> None:
     java.parent.mkdir()
     java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n")
     java.chmod(0o755)
-    with pytest.raises(Missing, match=r"is needed, .*/java is 11 "):
+    with pytest.raises(MissingRequirement, match=r"is needed, .*/java is 11 "):
         kafka.find_java({"JAVA_HOME": str(tmp_path)})
 
 
 def test_a_kafka_home_without_jars_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Missing, match="KAFKA_HOME"):
+    with pytest.raises(MissingRequirement, match="KAFKA_HOME"):
         kafka.find_libraries(tmp_path, {"KAFKA_HOME": str(tmp_path)})

@@ -21,7 +21,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 
 from backbone.http.caller import sign_caller
-from stack import parts
+from stack import process_specs
 from stack.layout import HOST, Layout, lay_out
 from stack.settings import SERVICES
 from stack.topics import read_topics
@@ -31,7 +31,7 @@ from tests.stack.balancer import Balancer
 from tests.waiting import until
 
 GROUPS: Final = ("pledges", "payments", "leaderboard", "notify")
-ALONE: Final = {
+LEADERS: Final = {
     "pledges": ["pledges.relay"],
     "payments": ["payments.relay", "payments.checkouts", "payments.applier", "payments.backfill"],
     "leaderboard": ["leaderboard.relay"],
@@ -42,7 +42,7 @@ ALONE: Final = {
 SESSION_S: Final = 6
 AMOUNT: Final = {"currency": "USD", "value": "10.00"}
 
-_OWNERS: Final = (
+_LEADER_COUNT: Final = (
     "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
     " WHERE locktype = 'advisory' AND classid = 7355608 AND granted AND datname = current_database()"
     " AND objid::bigint = hashtext($1)::bigint & 4294967295"
@@ -54,7 +54,7 @@ class Replica:
     """One process of a service, on ports of its own."""
 
     name: str
-    place: int
+    index: int
     port: int
     metrics: int
     process: ForkedProcess
@@ -76,7 +76,7 @@ class Mailbox:
 
 
 @dataclass
-class Pairs:
+class ReplicatedStack:
     """The system. `replicas[name]` are the processes of a service."""
 
     layout: Layout
@@ -89,22 +89,22 @@ class Pairs:
 
     # Processes.
 
-    async def start(self, place: int, names: Sequence[str] = SERVICES) -> None:
+    async def start(self, index: int, names: Sequence[str] = SERVICES) -> None:
         """Start a replica of each, until all are ready."""
-        begun = [self._spawn(name, place) for name in names]
+        begun = [self._spawn(name, index) for name in names]
         for one in begun:
             await until(lambda one=one: self._is_ready(one), 180)  # type: ignore[misc]
             self.balancers[one.name].ready.append(one.port)
 
-    def _spawn(self, name: str, place: int) -> Replica:
+    def _spawn(self, name: str, index: int) -> Replica:
         port, metrics = free_port(), free_port()
-        part = parts.service(name, self._layout_for(name), self.given, sandbox=True)
+        spec = process_specs.service(name, self._layout_for(name), self.given, sandbox=True)
         own = {f"ATAA_{name.upper()}_PORT": str(port), "ATAA_METRICS_PORT": str(metrics)}
-        told = replace(part, environment={**part.environment, **own})
-        process = _run(told, self.layout, f"{name}-{place}")
-        one = Replica(name, place, port, metrics, process)
+        told = replace(spec, environment={**spec.environment, **own})
+        process = _run(told, self.layout, f"{name}-{index}")
+        one = Replica(name, index, port, metrics, process)
         here = self.replicas.setdefault(name, [])
-        here[place : place + 1] = [one]
+        here[index : index + 1] = [one]
         return one
 
     def _layout_for(self, name: str) -> Layout:
@@ -119,12 +119,12 @@ class Pairs:
 
     def log(self, one: Replica) -> str:
         """The end of what a replica wrote."""
-        return self.layout.log(f"{one.name}-{one.place}").read_text()[-3000:]
+        return self.layout.log(f"{one.name}-{one.index}").read_text()[-3000:]
 
-    def send(self, place: int, number: int, names: Sequence[str] = SERVICES) -> None:
+    def send(self, index: int, number: int, names: Sequence[str] = SERVICES) -> None:
         """Send a signal to a replica of each; who sleeps is not ready, as its probe would find."""
         for name in names:
-            one = self.replicas[name][place]
+            one = self.replicas[name][index]
             if number in (signal.SIGKILL, signal.SIGSTOP):
                 self.balancers[name].take_out(one.port)
             one.process.send_signal(number)
@@ -153,9 +153,9 @@ class Pairs:
                 return await answer.json() if answer.status < 300 else None
         return None
 
-    def door(self, place: int) -> str:
+    def gateway_url(self, index: int) -> str:
         """The address of one gateway."""
-        return f"http://{HOST}:{self.replicas['gateway'][place].port}"
+        return f"http://{HOST}:{self.replicas['gateway'][index].port}"
 
     async def open_drives(self, count: int) -> list[str]:
         """So many live drives."""
@@ -168,17 +168,17 @@ class Pairs:
             assert await self.post(f"{url}/{slug}/open", {})
         return slugs
 
-    async def give(self, slug: str, place: int | None = None) -> None:
+    async def donate(self, slug: str, index: int | None = None) -> None:
         """A gift through one gateway, or through whichever answers; tried until it is paid."""
         donor, key = f"donor-{len(self.donors)}@example.org", uuid.uuid4().hex
         self.donors.append(donor)
-        door = self.layout.url("gateway") if place is None else self.door(place)
+        gateway_url = self.layout.url("gateway") if index is None else self.gateway_url(index)
         wish = {"amount": AMOUNT, "donor": {"email": donor}}
         headers = {"Idempotency-Key": key, "Prefer": "wait=3"}
 
         async def opened() -> Any:
-            made = await self.post(f"{door}/v1/drives/{slug}/pledges", wish, **headers)
-            return await self._checkout(door, made) if made else None
+            made = await self.post(f"{gateway_url}/v1/drives/{slug}/pledges", wish, **headers)
+            return await self._checkout(gateway_url, made) if made else None
 
         url = await until(opened, 120)
 
@@ -188,11 +188,11 @@ class Pairs:
 
         await until(paid, 60)
 
-    async def _checkout(self, door: str, made: Any) -> Any:
+    async def _checkout(self, gateway_url: str, made: Any) -> Any:
         """Where a pledge is paid, None while that is not known: a repeated POST gets the first answer."""
         if made["checkout"]:
             return made["checkout"]["url"]
-        url = f"{door}/v1/pledges/{made['id']}?token={made['token']}"
+        url = f"{gateway_url}/v1/pledges/{made['id']}?token={made['token']}"
         with suppress(aiohttp.ClientError, TimeoutError):
             async with self.client.get(url, headers={"Prefer": "wait=3"}) as answer:
                 found = await answer.json() if answer.status == 200 else {}
@@ -208,14 +208,14 @@ class Pairs:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
-    async def totals(self, place: int, slug: str) -> Any:
+    async def totals(self, index: int, slug: str) -> Any:
         """A drive's totals at one gateway."""
-        async with self.client.get(f"{self.door(place)}/v1/drives/{slug}/totals") as answer:
+        async with self.client.get(f"{self.gateway_url(index)}/v1/drives/{slug}/totals") as answer:
             return await answer.json()
 
-    async def board(self, place: int, slug: str) -> Any:
+    async def board(self, index: int, slug: str) -> Any:
         """A drive's creators as one gateway has them from either leaderboard; never a cached answer."""
-        url = f"{self.door(place)}/v1/drives/{slug}/leaderboards/creators?anew={uuid.uuid4().hex}"
+        url = f"{self.gateway_url(index)}/v1/drives/{slug}/leaderboards/creators?anew={uuid.uuid4().hex}"
         async with self.client.get(url) as answer:
             return await answer.json()
 
@@ -229,16 +229,16 @@ class Pairs:
             for one in self.replicas[name]:
                 quiet = await self.ask(one, "/internal/quiet")
                 if any(quiet.values()):
-                    found.append(f"{name} {one.place}: {quiet}")
+                    found.append(f"{name} {one.index}: {quiet}")
                 if name != "notify" and (net := await self.ask(one, "/internal/books")) != {"USD": given}:
-                    found.append(f"{name} {one.place} has {net}, not {given}")
+                    found.append(f"{name} {one.index} has {net}, not {given}")
         return found
 
-    async def owners(self, service: str, work: str) -> int:
+    async def leader_count(self, service: str, work: str) -> int:
         """How many processes do `work` alone on a service's database."""
         connection = await asyncpg.connect(self.layout.databases[service])
         try:
-            return int(await connection.fetchval(_OWNERS, work))
+            return int(await connection.fetchval(_LEADER_COUNT, work))
         finally:
             await connection.close()
 
@@ -268,13 +268,13 @@ class Pairs:
             after = f"&starting_after={page['data'][-1]['id']}"
 
 
-def _run(part: parts.Part, layout: Layout, log: str) -> ForkedProcess:
-    _, _, module, *arguments = part.command  # python -m …
-    return ForkedProcess(module, arguments, part.environment, layout.log(log))
+def _run(spec: process_specs.ProcessSpec, layout: Layout, log: str) -> ForkedProcess:
+    _, _, module, *arguments = spec.command  # python -m …
+    return ForkedProcess(module, arguments, spec.environment, layout.log(log))
 
 
 @asynccontextmanager
-async def pairs(folder: Path) -> AsyncIterator[Pairs]:
+async def replicated_stack(folder: Path) -> AsyncIterator[ReplicatedStack]:
     """Everything but the services: engines, sandbox, mail server, balancers."""
     async with AsyncExitStack() as stack:
         bootstrap, prefix = await stack.enter_async_context(
@@ -300,8 +300,8 @@ async def pairs(folder: Path) -> AsyncIterator[Pairs]:
             "ATAA_STRIPE_BACKFILL_S": "2",
         }
         client = await stack.enter_async_context(aiohttp.ClientSession())
-        found = Pairs(layout, given, balancers, client, mailbox)
-        played = _run(parts.sandbox(layout), layout, "sandbox")
+        found = ReplicatedStack(layout, given, balancers, client, mailbox)
+        played = _run(process_specs.sandbox(layout), layout, "sandbox")
         stack.callback(played.wait)
         stack.callback(played.kill)
         stack.callback(found.end)
@@ -312,8 +312,8 @@ async def pairs(folder: Path) -> AsyncIterator[Pairs]:
 class Watcher:
     """Polls a drive's totals at one gateway and notes whatever went back."""
 
-    pairs: Pairs
-    place: int
+    replicated_stack: ReplicatedStack
+    index: int
     slug: str
     seen: tuple[int, int, int] = (0, 0, 0)
     as_of: str = ""
@@ -328,8 +328,8 @@ class Watcher:
             await asyncio.sleep(0.1)
 
     async def _look(self) -> None:
-        url = f"{self.pairs.door(self.place)}/v1/drives/{self.slug}/totals"
-        async with self.pairs.client.get(url, timeout=aiohttp.ClientTimeout(total=5)) as answer:
+        url = f"{self.replicated_stack.gateway_url(self.index)}/v1/drives/{self.slug}/totals"
+        async with self.replicated_stack.client.get(url, timeout=aiohttp.ClientTimeout(total=5)) as answer:
             if answer.status != 200:
                 return
             totals, etag = await answer.json(), answer.headers["ETag"]

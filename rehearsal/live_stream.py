@@ -13,9 +13,9 @@ import aiohttp
 
 from rehearsal.freshness import Freshness
 
-_SILENCE_S: Final = 40.0
+_READ_TIMEOUT_S: Final = 40.0
 """The door sends a comment each 15 s; a stream silent for longer is dead."""
-_LONGEST_FRAME: Final = 1 << 20
+_MAX_FRAME: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +31,16 @@ class BrokenStream(Exception):
     """The stream is not one of server-sent events."""
 
 
-class Watch:
+class LiveStream:
     """Follows the drive's stream until cancelled; `totals` is the newest frame, `frames` how many came.
 
-    `seeing` is set once the first has come.
+    `has_totals` is set once the first has come.
     """
 
     def __init__(self, session: aiohttp.ClientSession, url: str, freshness: Freshness) -> None:
         self.totals: Mapping[str, Any] = {}
         self.frames = 0
-        self.seeing = asyncio.Event()
+        self.has_totals = asyncio.Event()
         self._session = session
         self._url = url
         self._freshness = freshness
@@ -57,16 +57,16 @@ class Watch:
         headers = {"Accept": "text/event-stream"}
         if self._last_id is not None:
             headers["Last-Event-ID"] = self._last_id
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=3.0, sock_read=_SILENCE_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=3.0, sock_read=_READ_TIMEOUT_S)
         async with self._session.get(self._url, headers=headers, timeout=timeout) as response:
             if response.status != 200:
                 raise BrokenStream(f"{response.status}")
             async for frame in frames(response.content.iter_any()):
-                self.see(frame)
+                self.receive(frame)
                 if frame.event == "drain":
                     return
 
-    def see(self, frame: Frame) -> None:
+    def receive(self, frame: Frame) -> None:
         """Take in what came. Raises BrokenStream."""
         self._last_id = frame.id or self._last_id
         if frame.event != "totals":
@@ -80,7 +80,7 @@ class Watch:
         self.frames += 1
         self.totals = totals
         self._freshness.note_frame(sequence, at)
-        self.seeing.set()
+        self.has_totals.set()
 
 
 async def frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[Frame]:
@@ -89,8 +89,8 @@ async def frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[Frame]:
     async for chunk in chunks:
         waiting = (waiting + chunk).replace(b"\r\n", b"\n")
         *whole, waiting = waiting.split(b"\n\n")
-        if len(waiting) > _LONGEST_FRAME:
-            raise BrokenStream(f"a frame of over {_LONGEST_FRAME} bytes")
+        if len(waiting) > _MAX_FRAME:
+            raise BrokenStream(f"a frame of over {_MAX_FRAME} bytes")
         for block in whole:
             frame = _frame(block)
             if frame is not None:

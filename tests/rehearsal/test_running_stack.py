@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.running import RunningStack, find_running
-from rehearsal.stage import CannotStage
+from rehearsal.installation import CannotPrepare
+from rehearsal.running_stack import RunningStack, find_running
 from stack import processes
 from stack.layout import lay_out, ports_from
-from stack.parts import Part
+from stack.process_specs import ProcessSpec
 from stack.settings import SERVICES
 
 Start = Callable[..., None]
@@ -30,7 +30,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def start_named(*names: str) -> None:
         for name in names:
             command = (sys.executable, "-c", "import time; time.sleep(60)")
-            processes.start(Part(name, command, os.environ, ""), run, directory / "logs" / f"{name}.log")
+            processes.start(
+                ProcessSpec(name, command, os.environ, ""), run, directory / "logs" / f"{name}.log"
+            )
 
     yield start_named
     for name in (*SERVICES, "sandbox"):
@@ -43,22 +45,22 @@ def test_where_nothing_runs_there_is_no_stage(tmp_path: Path, start: Start) -> N
 
 def test_a_running_stack_is_played_on_with_a_drive_of_its_own(tmp_path: Path, start: Start) -> None:
     start(*SERVICES, "sandbox")
-    stage = find_running(tmp_path)
-    assert stage is not None
-    assert stage.shared
-    assert stage.gateway_url == "http://127.0.0.1:26000"
-    assert stage.sandbox_url == "http://127.0.0.1:26012"
-    assert stage.drive.startswith("winter-")
-    assert RunningStack(stage.directory).measure()["payments"] > 0
+    installation = find_running(tmp_path)
+    assert installation is not None
+    assert installation.shared
+    assert installation.gateway_url == "http://127.0.0.1:26000"
+    assert installation.sandbox_url == "http://127.0.0.1:26012"
+    assert installation.drive.startswith("winter-")
+    assert RunningStack(installation.directory).measure()["payments"] > 0
 
 
 def test_a_stack_of_which_a_part_is_down_is_refused_with_its_name(tmp_path: Path, start: Start) -> None:
     start("pledges", "payments", "leaderboard", "gateway", "sandbox")
-    with pytest.raises(CannotStage, match="without notify; make stack starts"):
+    with pytest.raises(CannotPrepare, match="without notify; make stack starts"):
         find_running(tmp_path)
 
 
 def test_a_stack_without_the_sandbox_is_refused(tmp_path: Path, start: Start) -> None:
     start(*SERVICES)
-    with pytest.raises(CannotStage, match="charges a Stripe account"):
+    with pytest.raises(CannotPrepare, match="charges a Stripe account"):
         find_running(tmp_path)

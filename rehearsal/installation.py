@@ -16,7 +16,7 @@ _MARK: Final = ".ataa-demo"
 _LOCK: Final = "demo.lock"
 _HOST: Final = "127.0.0.1"
 
-_OF_ANOTHER_INSTALLATION: Final = (
+_FOREIGN_SETTINGS: Final = (
     "ATAA_ADMIN_KEY",
     "ATAA_DATABASE_URL_",
     "ATAA_INTERNAL_SECRET",
@@ -28,12 +28,12 @@ _OF_ANOTHER_INSTALLATION: Final = (
 """A demo is an installation of its own: it must not reach the user's databases, mail or Stripe account."""
 
 
-class CannotStage(Exception):
+class CannotPrepare(Exception):
     """The rehearsal cannot start here; the message is one line that says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Installation:
     """One rehearsal's place: its directory, two ports, the secrets of its sandbox, and the slug of its drive.
 
     `shared` says that the system ran before and goes on afterwards, so that its books hold other money too.
@@ -64,11 +64,7 @@ class Stage:
 
     def own_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The user's settings, but nothing that leads out of the demo."""
-        return {
-            name: value
-            for name, value in environment.items()
-            if not name.startswith(_OF_ANOTHER_INSTALLATION)
-        }
+        return {name: value for name, value in environment.items() if not name.startswith(_FOREIGN_SETTINGS)}
 
     def embedded_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The settings of the embedded process."""
@@ -99,14 +95,14 @@ class Stage:
 
 
 @contextmanager
-def set_stage(data_dir: Path, gateway_port: int, sandbox_port: int) -> Iterator[Stage]:
+def prepare_installation(data_dir: Path, gateway_port: int, sandbox_port: int) -> Iterator[Installation]:
     """An emptied `data_dir`/demo that is this process's alone, and two free ports. Raises CannotStage."""
     directory = data_dir.absolute() / "demo"
-    with _alone(data_dir.absolute()):
+    with _hold_lock(data_dir.absolute()):
         for port, setting in ((gateway_port, "ATAA_GATEWAY_PORT"), (sandbox_port, "ATAA_SANDBOX_PORT")):
-            must_be_free(port, setting)
-        _empty(directory)
-        yield Stage(
+            require_free_port(port, setting)
+        _empty_directory(directory)
+        yield Installation(
             directory=directory,
             gateway_port=gateway_port,
             sandbox_port=sandbox_port,
@@ -116,19 +112,19 @@ def set_stage(data_dir: Path, gateway_port: int, sandbox_port: int) -> Iterator[
 
 
 @contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
+def _hold_lock(data_dir: Path) -> Iterator[None]:
     """Hold the lock beside the demo's directory, so that no second demo empties it meanwhile."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (data_dir / _LOCK).open("a+")
     except OSError as error:
-        raise CannotStage(f"ATAA_DATA_DIR={data_dir}: cannot be written ({error.strerror})") from error
+        raise CannotPrepare(f"ATAA_DATA_DIR={data_dir}: cannot be written ({error.strerror})") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            raise CannotStage(
+            raise CannotPrepare(
                 f"ATAA_DATA_DIR={data_dir}: another demo (process {lock.read().strip()}) is running here"
             ) from None
         lock.truncate(0)
@@ -137,7 +133,7 @@ def _alone(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def must_be_free(port: int, setting: str, owner: str = "") -> None:
+def require_free_port(port: int, setting: str, owner: str = "") -> None:
     """Raises CannotStage where somebody listens on `port`, which `owner` needs and `setting` moves."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -145,24 +141,24 @@ def must_be_free(port: int, setting: str, owner: str = "") -> None:
             probe.bind((_HOST, port))
         except OSError as error:
             needed = f" ({owner})" if owner else ""
-            raise CannotStage(f"port {port}{needed} is in use; choose another with {setting}") from error
+            raise CannotPrepare(f"port {port}{needed} is in use; choose another with {setting}") from error
 
 
-def _empty(directory: Path) -> None:
+def _empty_directory(directory: Path) -> None:
     """Empty a demo's directory, and no other's. Raises CannotStage."""
     try:
         directory.mkdir(exist_ok=True)
         entries = list(directory.iterdir())
         if directory.is_symlink() or (entries and not (directory / _MARK).is_file()):
-            raise CannotStage(f"{directory} is not a demo's directory (no {_MARK} in it): not emptied")
-        for entry in entries:
-            if entry.name == _MARK:
+            raise CannotPrepare(f"{directory} is not a demo's directory (no {_MARK} in it): not emptied")
+        for credentials in entries:
+            if credentials.name == _MARK:
                 continue  # stays until the end: a demo killed while emptying must find its own again
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
+            if credentials.is_dir() and not credentials.is_symlink():
+                shutil.rmtree(credentials)
             else:
                 with suppress(FileNotFoundError):
-                    entry.unlink()
+                    credentials.unlink()
         (directory / _MARK).write_text("Emptied at the start of each `make demo`.\n", encoding="utf-8")
     except OSError as error:
-        raise CannotStage(f"{directory}: cannot be emptied ({error.strerror})") from error
+        raise CannotPrepare(f"{directory}: cannot be emptied ({error.strerror})") from error

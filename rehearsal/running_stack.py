@@ -6,38 +6,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from rehearsal.stage import CannotStage, Stage
+from rehearsal.installation import CannotPrepare, Installation
 from stack import processes
-from stack.keeper import read_kept
 from stack.layout import read_json, read_ports
 from stack.memory import own_bytes, resident_bytes
 from stack.settings import SERVICES
+from stack.supervisor import read_supervisor_state
 
 _MEASURE_S: Final = 1.0
 _MEASURED: Final = ("postgres", "kafka", "prometheus", "sandbox", *SERVICES)
 
 
-def find_running(data_dir: Path) -> Stage | None:
+def find_running(data_dir: Path) -> Installation | None:
     """A stage on the stack that runs in `data_dir`, None where none of its services does.
 
     Raises CannotStage where only a part of it runs, or where it charges a Stripe account: the donors of a
     demo pay with test cards at the sandbox.
     """
     directory = data_dir.absolute() / "stack"
-    running = [name for name in SERVICES if processes.look(name, directory / "run").pid is not None]
+    running = [name for name in SERVICES if processes.find(name, directory / "run").pid is not None]
     if not running:
         return None
     if missing := [name for name in SERVICES if name not in running]:
-        raise CannotStage(
+        raise CannotPrepare(
             f"the stack in {directory} runs without {', '.join(missing)}; "
             "make stack starts what is missing, make stack-down ends the rest"
         )
-    if processes.look("sandbox", directory / "run").pid is None:
-        raise CannotStage(
+    if processes.find("sandbox", directory / "run").pid is None:
+        raise CannotPrepare(
             f"the stack in {directory} charges a Stripe account; a demo needs one with the sandbox"
         )
     ports, secrets = read_ports(directory), read_json(directory / "secrets.json")
-    return Stage(
+    return Installation(
         directory=directory,
         gateway_port=ports["gateway"],
         sandbox_port=ports["sandbox"],
@@ -53,13 +53,13 @@ class RunningStack:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._before = self._restarts()
+        self._baseline = self._restarts()
         self._peaks: dict[str, int] = {}
 
     @property
     def restarts(self) -> int:
         """How often one of them was started again since the demo began."""
-        return self._restarts() - self._before
+        return self._restarts() - self._baseline
 
     async def keep_alive(self) -> None:
         """Measure until cancelled."""
@@ -70,11 +70,11 @@ class RunningStack:
     def measure(self) -> Mapping[str, float]:
         """The most memory seen so far of each process, in MB (proportional set size)."""
         for name in _MEASURED:
-            pid = processes.look(name, self._directory / "run").pid
+            pid = processes.find(name, self._directory / "run").pid
             if pid is not None:
                 held = resident_bytes(pid) if name == "postgres" else own_bytes(pid)
                 self._peaks[name] = max(self._peaks.get(name, 0), held)
         return {name: round(peak / 1e6, 1) for name, peak in self._peaks.items()}
 
     def _restarts(self) -> int:
-        return sum((read_kept(self._directory).restarts or {}).values())
+        return sum((read_supervisor_state(self._directory).restarts or {}).values())

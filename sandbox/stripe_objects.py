@@ -15,19 +15,19 @@ to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 def session_object(session: Session, base_url: str) -> Json:
     """A Checkout Session. Hosted and open, it has its pay page's `url`; embedded, a `client_secret`."""
-    wish = session.wish
-    embedded = wish["ui_mode"] == "embedded_page"
+    requested = session.requested
+    embedded = requested["ui_mode"] == "embedded_page"
     is_open = session.status == "open"
     return {
         "id": session.id,
         "object": "checkout.session",
-        "adaptive_pricing": {"enabled": wish["adaptive_pricing"]},
+        "adaptive_pricing": {"enabled": requested["adaptive_pricing"]},
         "amount_subtotal": session.amount,
         "amount_total": session.amount,
         "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
         "billing_address_collection": None,
-        "cancel_url": wish["cancel_url"],
-        "client_reference_id": wish["client_reference_id"],
+        "cancel_url": requested["cancel_url"],
+        "client_reference_id": requested["client_reference_id"],
         "client_secret": f"{session.id}_secret_{session.id[-14:]}" if embedded and is_open else None,
         "created": session.created,
         "currency": session.currency.lower(),
@@ -35,13 +35,13 @@ def session_object(session: Session, base_url: str) -> Json:
         "custom_text": {"after_submit": None, "shipping_address": None, "submit": None},
         "customer": None,
         "customer_creation": "if_required",
-        "customer_details": _customer_details(session.donor, wish["customer_email"]),
-        "customer_email": wish["customer_email"],
+        "customer_details": _customer_details(session.donor, requested["customer_email"]),
+        "customer_email": requested["customer_email"],
         "expires_at": session.expires_at,
         "invoice": None,
         "livemode": False,
-        "locale": wish["locale"],
-        "metadata": wish["metadata"],
+        "locale": requested["locale"],
+        "metadata": requested["metadata"],
         "mode": "payment",
         "payment_intent": session.payment,
         "payment_link": None,
@@ -49,15 +49,15 @@ def session_object(session: Session, base_url: str) -> Json:
         "payment_status": "paid" if session.status == "complete" else "unpaid",
         "presentment_details": None,
         "recovered_from": None,
-        "return_url": wish["return_url"],
+        "return_url": requested["return_url"],
         "shipping_cost": None,
         "shipping_options": [],
         "status": session.status,
-        "submit_type": wish["submit_type"],
+        "submit_type": requested["submit_type"],
         "subscription": None,
-        "success_url": wish["success_url"],
+        "success_url": requested["success_url"],
         "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
-        "ui_mode": wish["ui_mode"],
+        "ui_mode": requested["ui_mode"],
         "url": f"{base_url}/c/pay/{session.id}" if is_open and not embedded else None,
     }
 
@@ -78,7 +78,7 @@ def _customer_details(donor: Json | None, email: str | None) -> Json | None:
 
 def line_items(session: Session) -> Json:
     """The session's only line, which Stripe shows when it is expanded or listed."""
-    wish = session.wish
+    requested = session.requested
     currency = session.currency.lower()
     line = {
         "id": f"li_{session.id[8:]}",
@@ -88,9 +88,9 @@ def line_items(session: Session) -> Json:
         "amount_tax": 0,
         "amount_total": session.amount,
         "currency": currency,
-        "description": wish["product"],
-        "price": {"object": "price", "currency": currency, "unit_amount": wish["unit_amount"]},
-        "quantity": wish["quantity"],
+        "description": requested["product"],
+        "price": {"object": "price", "currency": currency, "unit_amount": requested["unit_amount"]},
+        "quantity": requested["quantity"],
     }
     return page_object([line], False, f"/v1/checkout/sessions/{session.id}/line_items")
 
@@ -221,7 +221,7 @@ def dispute_object(dispute: Dispute, charge: str) -> Json:
             "past_due": False,
             "submission_count": 0,
         },
-        "is_charge_refundable": not dispute.gone,
+        "is_charge_refundable": not dispute.withdrawn,
         "livemode": False,
         "metadata": {},
         "payment_intent": dispute.payment,

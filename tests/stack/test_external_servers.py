@@ -14,13 +14,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import InvalidPartitionsError
 
 from stack import postgres, processes
-from stack.parts import ORDER
+from stack.process_specs import ORDER
 from stack.settings import SERVICES
 from stack.topics import make_topics, read_topics
 from tests.ports import free_port
 from tests.secure_engines import fresh_databases, make_authority, secure_kafka, secure_postgres
-from tests.stack.real import stack
-from tests.stack.test_whole import Giver, free_base
+from tests.stack.stack_command import stack
+from tests.stack.test_stack import Partner, free_base
 from tests.waiting import until
 
 
@@ -37,17 +37,17 @@ async def test_the_whole_runs_on_somebodys_engines_and_starts_none_of_its_own(tm
             started = stack(tmp_path, base, "up", **settings)
             assert started.returncode == 0, started.stdout + started.stderr
             run = tmp_path / "stack" / "run"
-            ours = {name for name in ORDER if processes.look(name, run).pid is not None}
+            ours = {name for name in ORDER if processes.find(name, run).pid is not None}
             assert ours - {"prometheus"} == {"sandbox", *SERVICES, "keeper"}
 
             admin = json.loads((tmp_path / "stack" / "keys.json").read_text())["admin"]
             async with aiohttp.ClientSession() as client:
-                giver = Giver(client, f"http://127.0.0.1:{base}", admin)
-                await giver.open_drive("winter")
-                await giver.give("winter", "first")
+                partner = Partner(client, f"http://127.0.0.1:{base}", admin)
+                await partner.open_drive("winter")
+                await partner.donate("winter", "first")
 
                 async def raised() -> bool:
-                    return await giver.raised("winter") == "25.00"
+                    return await partner.raised("winter") == "25.00"
 
                 await until(raised, 60)
         finally:
@@ -88,12 +88,12 @@ async def test_a_database_that_does_not_let_us_in_is_said_in_one_line(tmp_path: 
         f"postgresql://127.0.0.1:{free_port()}/nothing": "Connect call failed",
     }.items():
 
-        async def says(address: str = address, words: str = words) -> bool:
-            reason = await postgres.why_not(address)
+        async def books_are(address: str = address, words: str = words) -> bool:
+            reason = await postgres.connection_error(address)
             assert len(reason.splitlines()) <= 1
             return words in reason if words else not reason
 
-        await until(says, 60)  # a busy machine may answer too late at first
+        await until(books_are, 60)  # a busy machine may answer too late at first
 
 
 def test_security_without_somebodys_kafka_is_a_mistake(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from stack import kafka
-from stack.missing import Missing
-from stack.opening import check
+from stack.requirements import MissingRequirement
 from stack.settings import StackSettings
+from stack.startup import check
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def need_engines(data_dir: Path) -> None:
     if not missing:
         try:
             found = kafka.find_libraries(shared, os.environ) or kafka.fetch(shared)
-        except Missing as reason:
+        except MissingRequirement as reason:
             missing = [str(reason)]
         else:
             (data_dir / "kafka").mkdir(parents=True)

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class Missing(Exception):
+class MissingRequirement(Exception):
     """Something is not on this machine; the message says what, and how to get it."""

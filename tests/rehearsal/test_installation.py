@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.stage import CannotStage, set_stage
+from rehearsal.installation import CannotPrepare, prepare_installation
 
 
 @pytest.fixture
@@ -14,13 +14,13 @@ def ports(unused_tcp_port_factory: object) -> tuple[int, int]:
 
 
 def test_each_demo_starts_in_an_emptied_directory(tmp_path: Path, ports: tuple[int, int]) -> None:
-    with set_stage(tmp_path, *ports) as stage:
-        (stage.directory / "old.db").write_text("old")
-        (stage.directory / "mail").mkdir()
-        (stage.directory / "mail" / "1.eml").write_text("old")
+    with prepare_installation(tmp_path, *ports) as installation:
+        (installation.directory / "old.db").write_text("old")
+        (installation.directory / "mail").mkdir()
+        (installation.directory / "mail" / "1.eml").write_text("old")
 
-    with set_stage(tmp_path, *ports) as stage:
-        assert [entry.name for entry in stage.directory.iterdir()] == [".ataa-demo"]
+    with prepare_installation(tmp_path, *ports) as installation:
+        assert [credentials.name for credentials in installation.directory.iterdir()] == [".ataa-demo"]
 
 
 def test_a_directory_that_is_not_a_demos_is_left_alone(tmp_path: Path, ports: tuple[int, int]) -> None:
@@ -28,7 +28,10 @@ def test_a_directory_that_is_not_a_demos_is_left_alone(tmp_path: Path, ports: tu
     precious = tmp_path / "demo" / "thesis.txt"
     precious.write_text("years of work")
 
-    with pytest.raises(CannotStage, match="is not a demo's directory"), set_stage(tmp_path, *ports):
+    with (
+        pytest.raises(CannotPrepare, match="is not a demo's directory"),
+        prepare_installation(tmp_path, *ports),
+    ):
         pass
 
     assert precious.read_text() == "years of work"
@@ -38,10 +41,10 @@ def test_a_link_is_not_followed_when_emptying(tmp_path: Path, ports: tuple[int, 
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept.txt").write_text("kept")
-    with set_stage(tmp_path / "data", *ports) as stage:
-        (stage.directory / "link").symlink_to(outside)
+    with prepare_installation(tmp_path / "data", *ports) as installation:
+        (installation.directory / "link").symlink_to(outside)
 
-    with set_stage(tmp_path / "data", *ports):
+    with prepare_installation(tmp_path / "data", *ports):
         assert (outside / "kept.txt").read_text() == "kept"
 
 
@@ -49,9 +52,9 @@ def test_a_second_demo_is_told_who_is_running(tmp_path: Path, ports: tuple[int, 
     import os
 
     with (
-        set_stage(tmp_path, *ports),
-        pytest.raises(CannotStage, match=rf"another demo \(process {os.getpid()}\) is running here"),
-        set_stage(tmp_path, *ports),
+        prepare_installation(tmp_path, *ports),
+        pytest.raises(CannotPrepare, match=rf"another demo \(process {os.getpid()}\) is running here"),
+        prepare_installation(tmp_path, *ports),
     ):
         pass
 
@@ -61,14 +64,17 @@ def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path, ports: tuple[in
         taken.bind(("127.0.0.1", ports[1]))
         taken.listen()
         expected = f"port {ports[1]} is in use; choose another with ATAA_SANDBOX_PORT"
-        with pytest.raises(CannotStage, match=expected), set_stage(tmp_path, *ports):
+        with pytest.raises(CannotPrepare, match=expected), prepare_installation(tmp_path, *ports):
             pass
 
 
 def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path, ports: tuple[int, int]) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    with pytest.raises(CannotStage, match="cannot be written"), set_stage(tmp_path / "file", *ports):
+    with (
+        pytest.raises(CannotPrepare, match="cannot be written"),
+        prepare_installation(tmp_path / "file", *ports),
+    ):
         pass
 
 
@@ -84,8 +90,8 @@ def test_the_embedded_system_is_told_nothing_of_the_users_own_installation(
         "ATAA_SMTP_URL": "smtp://real",
         "ATAA_KAFKA_BOOTSTRAP": "real:9092",
     }
-    with set_stage(tmp_path, *ports) as stage:
-        told = stage.embedded_environment(own)
+    with prepare_installation(tmp_path, *ports) as installation:
+        told = installation.embedded_environment(own)
 
     assert not [value for value in told.values() if "real" in value]
     assert (told["PATH"], told["ATAA_LOG_LEVEL"]) == ("/bin", "debug")
@@ -95,13 +101,13 @@ def test_the_embedded_system_is_told_nothing_of_the_users_own_installation(
 
 
 def test_no_secret_is_on_a_command_line(tmp_path: Path, ports: tuple[int, int]) -> None:
-    with set_stage(tmp_path, *ports) as stage:
-        said = " ".join(stage.sandbox_arguments())
-        assert stage.webhook_secret not in said
-        assert stage.stripe_key not in said
-        told = stage.sandbox_environment({"PATH": "/bin", "ATAA_STRIPE_API_KEY": "sk_live_the_users"})
+    with prepare_installation(tmp_path, *ports) as installation:
+        said = " ".join(installation.sandbox_arguments())
+        assert installation.webhook_secret not in said
+        assert installation.stripe_key not in said
+        told = installation.sandbox_environment({"PATH": "/bin", "ATAA_STRIPE_API_KEY": "sk_live_the_users"})
         assert told == {
             "PATH": "/bin",
-            "ATAA_STRIPE_API_KEY": stage.stripe_key,
-            "ATAA_STRIPE_WEBHOOK_SECRETS": stage.webhook_secret,
+            "ATAA_STRIPE_API_KEY": installation.stripe_key,
+            "ATAA_STRIPE_WEBHOOK_SECRETS": installation.webhook_secret,
         }

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rehearsal.amounts import as_money
-from rehearsal.donors import Pass, Refused
-from rehearsal.door import Door
+from rehearsal.api_client import ApiClient
+from rehearsal.donors import Credentials, Refused
 from rehearsal.gifts import CREATORS
 
 GOAL_CENTS = 1_000_000_000
@@ -37,7 +37,7 @@ def winter_drive(slug: str) -> dict[str, Any]:
     }
 
 
-async def open_drive(door: Door, keys: Mapping[str, str], run: str, drive: str) -> Pass:
+async def open_drive(api: ApiClient, keys: Mapping[str, str], run: str, drive: str) -> Credentials:
     """Make a partner's key, create the drive and its creators, and open it. Raises Refused, NoAnswer.
 
     `keys` is the embedded run's keys.json: `admin`, and `publishable` for the demo's own origin.
@@ -45,7 +45,7 @@ async def open_drive(door: Door, keys: Mapping[str, str], run: str, drive: str) 
     admin = {"Authorization": f"Bearer {keys['admin']}"}
 
     async def post(path: str, body: Mapping[str, Any] | None, what: str) -> Mapping[str, Any]:
-        reply = await door.post(path, body, admin | {"Idempotency-Key": f"{run}-{what}"})
+        reply = await api.post(path, body, admin | {"Idempotency-Key": f"{run}-{what}"})
         if reply.status not in (200, 201):
             raise Refused(f"opening the drive, POST {path}: {reply.problem}")
         return reply.body
@@ -61,4 +61,4 @@ async def open_drive(door: Door, keys: Mapping[str, str], run: str, drive: str) 
     for slug, name in CREATORS:
         await post(f"/v1/drives/{drive}/creators", {"slug": slug, "name": name}, f"creator-{slug}")
     await post(f"/v1/drives/{drive}/open", None, "open")
-    return Pass(secret, keys.get("publishable"), origin=door.base_url)
+    return Credentials(secret, keys.get("publishable"), origin=api.base_url)

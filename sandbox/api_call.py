@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiCall:
     """One request as the operations see it: decoded parameters, the id of the address, who asked."""
 
     params: dict[str, Any]

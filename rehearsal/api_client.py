@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import aiohttp
 
-PATIENCE_S: Final = 120.0
+RETRY_FOR_S: Final = 120.0
 """How long one request is tried: longer than a killed system needs to stand up again."""
 
 REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=20.0, sock_connect=3.0)
@@ -51,17 +51,19 @@ def new_session() -> aiohttp.ClientSession:
     )
 
 
-class Door:
+class ApiClient:
     """Sends requests to `base_url` (or to an absolute address) until one is answered for good.
 
     A lost connection, a timeout, 429, 5xx and a conflict that passes (the first request with a key still
-    running, a payment not heard of yet) are tried again, `Retry-After` honoured, for `patience_s`.
+    running, a payment not heard of yet) are tried again, `Retry-After` honoured, for `retry_for_s`.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, base_url: str, retry_for_s: float = RETRY_FOR_S
+    ) -> None:
         self.base_url = base_url
         self._session = session
-        self._patience_s = patience_s
+        self._retry_for_s = retry_for_s
         self.retries = 0
         self.last_failure = ""
 
@@ -80,7 +82,7 @@ class Door:
 
     async def _send(self, method: str, path: str, payload: bytes | None, headers: Mapping[str, str]) -> Reply:
         url = path if path.startswith("http") else self.base_url + path
-        give_up = time.monotonic() + self._patience_s
+        give_up = time.monotonic() + self._retry_for_s
         pause_s = _FIRST_PAUSE_S
         in_doubt = False
         while True:
@@ -89,7 +91,7 @@ class Door:
                 async with self._session.request(method, url, data=payload, headers=headers) as response:
                     text = await response.read()
                     reply = Reply(response.status, _json(text), in_doubt)
-                    if not _passes(reply):
+                    if not _is_retryable(reply):
                         return reply
                     retry_after_s = _seconds(response.headers.get("Retry-After"))
                     failure = reply.problem
@@ -108,7 +110,7 @@ class Door:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
-def _passes(reply: Reply) -> bool:
+def _is_retryable(reply: Reply) -> bool:
     """Whether asking again can help."""
     if reply.status == 409:
         return not str(reply.body.get("type", "")).endswith(_FINAL_CONFLICTS)

@@ -17,9 +17,9 @@ import pytest
 
 from backbone.http.caller import sign_caller
 from stack import kafka
-from stack.keeper import read_kept
 from stack.layout import OFFSETS, read_json, read_ports
-from tests.stack.real import ROOT, need_engines, stack
+from stack.supervisor import read_supervisor_state
+from tests.stack.stack_command import ROOT, need_engines, stack
 from tests.waiting import PATIENCE_S, until
 
 
@@ -63,7 +63,7 @@ async def books(data_dir: Path, owner: str) -> Any:
         return await answer.json()
 
 
-class Giver:
+class Partner:
     """One partner with one drive at the public door."""
 
     def __init__(self, client: aiohttp.ClientSession, url: str, admin: str) -> None:
@@ -80,7 +80,7 @@ class Giver:
         await self.post("/v1/drives", {"slug": slug, "title": "Winter", "currency": "USD", "goal": MONEY})
         await self.post(f"/v1/drives/{slug}/open")
 
-    async def give(self, slug: str, key: str) -> None:
+    async def donate(self, slug: str, key: str) -> None:
         pledge = await self.post(f"/v1/drives/{slug}/pledges", {"amount": MONEY}, **{"Idempotency-Key": key})
         checkout = await until(lambda: self._checkout_of(pledge), 60)
         paid = await self.post(f"{checkout['url']}/pay", {"card": "4242424242424242"})
@@ -106,19 +106,19 @@ async def test_a_gift_is_counted_and_four_books_agree_though_a_service_was_kille
     keys = json.loads((data_dir / "stack" / "keys.json").read_text())
     assert keys["publishable"].startswith("pk_")
     async with aiohttp.ClientSession() as client:
-        giver = Giver(client, f"http://127.0.0.1:{base}", keys["admin"])
-        await giver.open_drive("winter")
-        await giver.give("winter", "first")
-        await until(lambda: is_raised(giver, "25.00"))
+        partner = Partner(client, f"http://127.0.0.1:{base}", keys["admin"])
+        await partner.open_drive("winter")
+        await partner.donate("winter", "first")
+        await until(lambda: is_raised(partner, "25.00"))
 
         os.kill(pid_of(data_dir, "leaderboard"), signal.SIGKILL)
-        await giver.give("winter", "second")
-        await until(lambda: is_raised(giver, "50.00"), 2 * PATIENCE_S)
+        await partner.donate("winter", "second")
+        await until(lambda: is_raised(partner, "50.00"), 2 * PATIENCE_S)
 
     expected = {"USD": "50.00"}
     for owner in ("pledges", "payments", "leaderboard"):
-        await until(lambda owner=owner: says(data_dir, owner, expected))  # type: ignore[misc]
-    assert read_kept(data_dir / "stack").restarts_of("leaderboard") == 1
+        await until(lambda owner=owner: books_are(data_dir, owner, expected))  # type: ignore[misc]
+    assert read_supervisor_state(data_dir / "stack").restarts_of("leaderboard") == 1
 
 
 def test_a_demo_plays_on_the_running_stack_beside_the_money_that_is_there(
@@ -167,11 +167,11 @@ def libraries() -> str:
     return str(found)
 
 
-async def is_raised(giver: Giver, value: str) -> bool:
-    return await giver.raised("winter") == value
+async def is_raised(partner: Partner, value: str) -> bool:
+    return await partner.raised("winter") == value
 
 
-async def says(data_dir: Path, owner: str, expected: Any) -> bool:
+async def books_are(data_dir: Path, owner: str, expected: Any) -> bool:
     return bool(await books(data_dir, owner) == expected)
 
 

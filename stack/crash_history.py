@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 
-class Deaths:
+class CrashHistory:
     """The deaths of one process within the last `within_s`; `allowed` of them are too many."""
 
     def __init__(self, allowed: int, within_s: float) -> None:

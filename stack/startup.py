@@ -13,20 +13,20 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from stack import kafka, postgres, processes, prometheus
-from stack.keeper import read_kept
 from stack.keys import make_publishable_key
 from stack.layout import HOST, Layout, lay_out, ports_from, read_ports, write_json
-from stack.missing import Missing
-from stack.parts import ORDER, Part, engine, keeper, sandbox, service
+from stack.process_specs import ORDER, ProcessSpec, engine, sandbox, service, supervisor
+from stack.requirements import MissingRequirement
 from stack.settings import SERVICES, StackSettings
+from stack.supervisor import read_supervisor_state
 from stack.topics import make_topics
 
 READINESS_TIMEOUT_S: Final = 90.0
-OURS_S: Final = 60.0
-THEIRS_S: Final = 1.0
-_LOOK_S: Final = 0.1
+OWN_TIMEOUT_S: Final = 60.0
+EXTERNAL_TIMEOUT_S: Final = 1.0
+_POLL_S: Final = 0.1
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 class CannotStart(Exception):
@@ -37,10 +37,10 @@ def check(settings: StackSettings) -> list[str]:
     """Everything that is missing on this machine, each with the way to get it; empty when nothing is."""
     found: list[str] = []
 
-    def note(look: Callable[[], object]) -> None:
+    def note(find: Callable[[], object]) -> None:
         try:
-            look()
-        except Missing as missing:
+            find()
+        except MissingRequirement as missing:
             found.append(str(missing))
 
     if not settings.kafka_bootstrap:
@@ -78,59 +78,59 @@ def layout_of(settings: StackSettings) -> Layout:
     )
 
 
-def running(directory: Path) -> list[processes.Running]:
+def running(directory: Path) -> list[processes.ProcessRecord]:
     """The parts that run, in starting order."""
-    found = [processes.look(name, directory / "run") for name in ORDER]
+    found = [processes.find(name, directory / "run") for name in ORDER]
     return [one for one in found if one.pid is not None]
 
 
-def engines_of(settings: StackSettings, layout: Layout) -> list[Part]:
+def engines_of(settings: StackSettings, layout: Layout) -> list[ProcessSpec]:
     """The engines that are ours to run here, and the sandbox where there is no Stripe."""
-    parts = []
+    specs = []
     if len(settings.given_databases()) < len(SERVICES):
-        parts.append(engine("postgres", layout))
+        specs.append(engine("postgres", layout))
     if not settings.kafka_bootstrap:
-        parts.append(engine("kafka", layout))
+        specs.append(engine("kafka", layout))
     if prometheus.find_prometheus():
-        parts.append(engine("prometheus", layout))
+        specs.append(engine("prometheus", layout))
     if settings.uses_sandbox:
-        parts.append(sandbox(layout))
-    return parts
+        specs.append(sandbox(layout))
+    return specs
 
 
-def services_of(settings: StackSettings, layout: Layout) -> list[Part]:
+def services_of(settings: StackSettings, layout: Layout) -> list[ProcessSpec]:
     """The five, told where everything is."""
     given = {**os.environ, **settings.kafka_files()}
     return [service(name, layout, given, sandbox=settings.uses_sandbox) for name in SERVICES]
 
 
-async def start(settings: StackSettings, layout: Layout, say: Say) -> None:
+async def start(settings: StackSettings, layout: Layout, print_line: PrintLine) -> None:
     """Start what does not run yet, and wait until all is ready. Raises CannotStart, Missing."""
     os.umask(0o077)  # what the processes write is their owner's alone
     if not settings.kafka_bootstrap and kafka.find_libraries(settings.data_dir, os.environ) is None:
-        say("fetching Apache Kafka's jars with Maven (once)")
+        print_line("fetching Apache Kafka's jars with Maven (once)")
         await asyncio.to_thread(kafka.fetch, settings.data_dir)
     engines = engines_of(settings, layout)
-    say("starting " + ", ".join(part.name for part in engines))
+    print_line("starting " + ", ".join(spec.name for spec in engines))
     await _start(engines, layout)
-    say("making topics and databases")
+    print_line("making topics and databases")
     await prepare(settings, layout)
-    say("starting " + ", ".join(SERVICES))
+    print_line("starting " + ", ".join(SERVICES))
     services = services_of(settings, layout)
-    kept = keeper(layout)
+    kept = supervisor(layout)
     write_json(
-        layout.directory / "parts.json", {part.name: part.probe for part in (*engines, *services, kept)}
+        layout.directory / "parts.json", {spec.name: spec.probe for spec in (*engines, *services, kept)}
     )
     await _start(services, layout)
     await make_publishable_key(layout)
-    await asyncio.to_thread(_start_keeper, kept, layout)
+    await asyncio.to_thread(_start_supervisor, kept, layout)
 
 
 async def prepare(settings: StackSettings, layout: Layout) -> None:
     """Topics and databases, where they are not there yet. Raises CannotStart."""
-    await _must_let_us_in(settings.given_databases())
+    await _require_database_access(settings.given_databases())
     try:
-        within_s = THEIRS_S if settings.kafka_bootstrap else OURS_S
+        within_s = EXTERNAL_TIMEOUT_S if settings.kafka_bootstrap else OWN_TIMEOUT_S
         await make_topics(layout.kafka, settings.kafka_prefix, settings.kafka_security(), within_s=within_s)
         own = [name for name in SERVICES if name not in settings.given_databases()]
         if own:
@@ -141,54 +141,54 @@ async def prepare(settings: StackSettings, layout: Layout) -> None:
         ) from error
 
 
-async def _must_let_us_in(databases: Mapping[str, str]) -> None:
+async def _require_database_access(databases: Mapping[str, str]) -> None:
     """Raises CannotStart for the first of somebody's databases that does not, with its reason."""
     asked = [(name, url) for name, url in databases.items() if url.startswith("postgresql:")]
-    reasons = await asyncio.gather(*(postgres.why_not(url) for _, url in asked))
+    reasons = await asyncio.gather(*(postgres.connection_error(url) for _, url in asked))
     for (name, _), reason in zip(asked, reasons, strict=True):
         if reason:
             raise CannotStart(f"ATAA_DATABASE_URL_{name.upper()}: {reason}")
 
 
-async def _start(parts: Sequence[Part], layout: Layout) -> None:
+async def _start(specs: Sequence[ProcessSpec], layout: Layout) -> None:
     run = layout.directory / "run"
-    for part in parts:
-        if processes.look(part.name, run).pid is None:
-            await _must_be_free(part, layout)
-        processes.start(part, run, layout.log(part.name))
-    await asyncio.gather(*(_ready(part, layout) for part in parts))
+    for spec in specs:
+        if processes.find(spec.name, run).pid is None:
+            await _require_free_port(spec, layout)
+        processes.start(spec, run, layout.log(spec.name))
+    await asyncio.gather(*(_ready(spec, layout) for spec in specs))
 
 
-def _start_keeper(part: Part, layout: Layout) -> None:
+def _start_supervisor(spec: ProcessSpec, layout: Layout) -> None:
     """A new one each time: the settings may be others. Raises CannotStart."""
     run = layout.directory / "run"
-    processes.stop(part.name, run, part.stop_signal)
-    started = processes.start(part, run, layout.log(part.name)).pid
+    processes.stop(spec.name, run, spec.stop_signal)
+    started = processes.start(spec, run, layout.log(spec.name)).pid
     give_up = time.monotonic() + READINESS_TIMEOUT_S
-    while read_kept(layout.directory).pid != started:
-        if processes.look(part.name, run).pid is None or time.monotonic() > give_up:
-            raise CannotStart(f"{part.name} does not start: {processes.last_words(layout.log(part.name))}")
-        time.sleep(_LOOK_S)
+    while read_supervisor_state(layout.directory).pid != started:
+        if processes.find(spec.name, run).pid is None or time.monotonic() > give_up:
+            raise CannotStart(f"{spec.name} does not start: {processes.log_tail(layout.log(spec.name))}")
+        time.sleep(_POLL_S)
 
 
-async def _must_be_free(part: Part, layout: Layout) -> None:
-    port = layout.ports[part.name]
+async def _require_free_port(spec: ProcessSpec, layout: Layout) -> None:
+    port = layout.ports[spec.name]
     if await connects(f"tcp://{HOST}:{port}"):
-        raise CannotStart(f"port {port} ({part.name}) is in use; choose others with ATAA_STACK_PORT_BASE")
+        raise CannotStart(f"port {port} ({spec.name}) is in use; choose others with ATAA_STACK_PORT_BASE")
 
 
-async def _ready(part: Part, layout: Layout) -> None:
+async def _ready(spec: ProcessSpec, layout: Layout) -> None:
     give_up = time.monotonic() + READINESS_TIMEOUT_S
-    while not await answers(part.probe):
-        if processes.look(part.name, layout.directory / "run").pid is None:
-            raise CannotStart(f"{part.name} does not start: {processes.last_words(layout.log(part.name))}")
+    while not await is_ready(spec.probe):
+        if processes.find(spec.name, layout.directory / "run").pid is None:
+            raise CannotStart(f"{spec.name} does not start: {processes.log_tail(layout.log(spec.name))}")
         if time.monotonic() > give_up:
-            words = processes.last_words(layout.log(part.name))
-            raise CannotStart(f"{part.name} is not ready after {READINESS_TIMEOUT_S:.0f} s: {words}")
-        await asyncio.sleep(_LOOK_S)
+            words = processes.log_tail(layout.log(spec.name))
+            raise CannotStart(f"{spec.name} is not ready after {READINESS_TIMEOUT_S:.0f} s: {words}")
+        await asyncio.sleep(_POLL_S)
 
 
-async def answers(probe: str) -> bool:
+async def is_ready(probe: str) -> bool:
     """Whether a part says that it is ready."""
     if probe.startswith("tcp:"):
         return await connects(probe)

@@ -13,15 +13,15 @@ from stack.layout import HOST, Layout
 from stack.settings import SERVICES
 
 ENGINES: Final = ("postgres", "kafka", "prometheus")
-KEEPER: Final = "keeper"
-ORDER: Final = (*ENGINES, "sandbox", *SERVICES, KEEPER)
+SUPERVISOR: Final = "keeper"
+ORDER: Final = (*ENGINES, "sandbox", *SERVICES, SUPERVISOR)
 """Engines first; the end comes in the opposite order."""
 
 _MODULES: Final = {name: name if name == "gateway" else f"services.{name}" for name in SERVICES}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ProcessSpec:
     """One process. `probe`: an http:// address that answers 200 once ready, or a tcp:// one that connects.
 
     The keeper has none: nobody asks it anything.
@@ -34,7 +34,7 @@ class Part:
     stop_signal: int = signal.SIGTERM
 
 
-def engine(name: str, layout: Layout) -> Part:
+def engine(name: str, layout: Layout) -> ProcessSpec:
     """Kafka, PostgreSQL or Prometheus: `python -m stack serve` prepares it and becomes it."""
     command = (sys.executable, "-m", "stack", "serve", name, "--directory", str(layout.directory))
     environment = {**os.environ, "ATAA_DATA_DIR": str(layout.data_dir)}
@@ -42,10 +42,12 @@ def engine(name: str, layout: Layout) -> Part:
         "prometheus": f"{layout.url('prometheus')}/-/ready",
     }.get(name, f"tcp://{HOST}:{layout.ports[name]}")
     # PostgreSQL's SIGTERM waits for every client to leave; SIGINT is its fast shutdown.
-    return Part(name, command, environment, probe, signal.SIGINT if name == "postgres" else signal.SIGTERM)
+    return ProcessSpec(
+        name, command, environment, probe, signal.SIGINT if name == "postgres" else signal.SIGTERM
+    )
 
 
-def sandbox(layout: Layout) -> Part:
+def sandbox(layout: Layout) -> ProcessSpec:
     """The Stripe sandbox, which sends its webhooks to the gateway."""
     command = (
         *(sys.executable, "-m", "sandbox", "--port", str(layout.ports["sandbox"])),
@@ -56,10 +58,10 @@ def sandbox(layout: Layout) -> Part:
         "ATAA_STRIPE_API_KEY": layout.secrets["stripe_key"],
         "ATAA_STRIPE_WEBHOOK_SECRETS": layout.secrets["stripe_webhook"],
     }
-    return Part("sandbox", command, environment, f"{layout.url('sandbox')}/livez")
+    return ProcessSpec("sandbox", command, environment, f"{layout.url('sandbox')}/livez")
 
 
-def service(name: str, layout: Layout, given: Mapping[str, str], *, sandbox: bool) -> Part:
+def service(name: str, layout: Layout, given: Mapping[str, str], *, sandbox: bool) -> ProcessSpec:
     """One of the five, told where everything is; `given` is the environment it is added to."""
     ports = layout.ports
     told = {
@@ -80,10 +82,10 @@ def service(name: str, layout: Layout, given: Mapping[str, str], *, sandbox: boo
             "ATAA_STRIPE_WEBHOOK_SECRETS": layout.secrets["stripe_webhook"],
         }
     command = (sys.executable, "-m", _MODULES[name])
-    return Part(name, command, {**given, **told}, f"{layout.url(name)}/readyz")
+    return ProcessSpec(name, command, {**given, **told}, f"{layout.url(name)}/readyz")
 
 
-def keeper(layout: Layout) -> Part:
+def supervisor(layout: Layout) -> ProcessSpec:
     """Whoever starts again what died: with the environment that `up` was given."""
     environment = {**os.environ, "ATAA_DATA_DIR": str(layout.data_dir)}
-    return Part(KEEPER, (sys.executable, "-m", "stack", "keep"), environment, "")
+    return ProcessSpec(SUPERVISOR, (sys.executable, "-m", "stack", "keep"), environment, "")

@@ -16,22 +16,22 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from rehearsal.stage import Stage
-from stack.deaths import Deaths
+from rehearsal.installation import Installation
+from stack.crash_history import CrashHistory
 
 READINESS_TIMEOUT_S: Final = 120.0
-_LOOK_S: Final = 0.05
+_POLL_S: Final = 0.05
 _MEASURE_S: Final = 1.0
 _STOP_S: Final = 8.0
-_DEATHS_ALLOWED: Final = 5
-_DEATHS_WINDOW_S: Final = 30.0
-_LAST_WORDS: Final = 5
+_CRASHES_ALLOWED: Final = 5
+_CRASH_WINDOW_S: Final = 30.0
+_LOG_TAIL_LINES: Final = 5
 _PR_SET_PDEATHSIG: Final = 1
 _ROOT: Final = Path(__file__).resolve().parents[1]
 """Where the packages are, whatever directory the demo was started in."""
 
 
-class CannotRun(Exception):
+class ProcessFailed(Exception):
     """A process does not start, or dies again and again; the message ends with its last words."""
 
 
@@ -44,7 +44,7 @@ class Child:
     """One process: its command, its log, and the most memory any of its incarnations had (bytes).
 
     `arguments` follow the interpreter; `probe` is an address that answers 200 once it is ready, or
-    `tcp://host:port` that connects. `weigh` measures by process id what has children of its own.
+    `tcp://host:port` that connects. `measure_bytes` measures by process id what has children of its own.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Child:
         probe: str,
         *,
         stop_signal: int = signal.SIGTERM,
-        weigh: Callable[[int], int] | None = None,
+        measure_bytes: Callable[[int], int] | None = None,
     ) -> None:
         self.name = name
         self.probe = probe
@@ -65,9 +65,9 @@ class Child:
         self._environment = dict(environment)
         self._log = log
         self._stop_signal = stop_signal
-        self._weigh = weigh
+        self._measure_bytes = measure_bytes
         self._process: subprocess.Popen[bytes] | None = None
-        self._deaths = Deaths(_DEATHS_ALLOWED, _DEATHS_WINDOW_S)
+        self._crashes = CrashHistory(_CRASHES_ALLOWED, _CRASH_WINDOW_S)
 
     @property
     def pid(self) -> int | None:
@@ -96,15 +96,15 @@ class Child:
         """None while it runs, else how it ended (negative: by that signal)."""
         return self._process.poll() if self._process is not None else None
 
-    def died_too_often(self) -> bool:
+    def crashed_too_often(self) -> bool:
         """Note a death; whether the last few came too fast for another try to help."""
-        self._deaths.note(time.monotonic())
-        return self._deaths.too_many()
+        self._crashes.note(time.monotonic())
+        return self._crashes.too_many()
 
     def measure(self) -> None:
         """Take the kernel's high-water mark of resident memory; where there is no /proc there is none."""
-        if self._weigh is not None and self.pid is not None:
-            self.peak_rss = max(self.peak_rss, self._weigh(self.pid))
+        if self._measure_bytes is not None and self.pid is not None:
+            self.peak_rss = max(self.peak_rss, self._measure_bytes(self.pid))
             return
         try:
             status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
@@ -112,12 +112,12 @@ class Child:
             return
         self.peak_rss = max(self.peak_rss, high_water_bytes(status))
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """The end of its log, in one line."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return " | ".join(lines[-_LAST_WORDS:]) or "it said nothing"
+        return " | ".join(lines[-_LOG_TAIL_LINES:]) or "it said nothing"
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """The signal it ends at, and the end of its input."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(self._stop_signal)
@@ -148,64 +148,64 @@ def _close(pipe: IO[bytes] | None) -> None:
         pipe.close()
 
 
-async def _nothing() -> None:
+async def _do_nothing() -> None:
     return
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class StartGroup:
     """Processes that start together, and what is to be done once all of them are ready."""
 
     children: Sequence[Child]
-    then: Callable[[], Awaitable[None]] = _nothing
+    after_ready: Callable[[], Awaitable[None]] = _do_nothing
 
 
-class Cast(Protocol):
+class ProcessGroups(Protocol):
     """The processes of a demo, act by act in the order in which they start."""
 
     @property
-    def acts(self) -> Sequence[Act]:
+    def groups(self) -> Sequence[StartGroup]:
         """What starts first stops last."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Troupe:
+class EmbeddedProcesses:
     """The embedded system and the sandbox beside it."""
 
     sandbox: Child
     embedded: Child
 
     @property
-    def acts(self) -> Sequence[Act]:
+    def groups(self) -> Sequence[StartGroup]:
         """The sandbox first."""
-        return (Act((self.sandbox,)), Act((self.embedded,)))
+        return (StartGroup((self.sandbox,)), StartGroup((self.embedded,)))
 
 
-def troupe_of(stage: Stage) -> Troupe:
+def embedded_processes(installation: Installation) -> EmbeddedProcesses:
     """The real ones: `python -m sandbox` and `python -m embedded`, logging into the stage."""
     user = dict(os.environ)
-    sandbox_probe, embedded_probe = f"{stage.sandbox_url}/livez", f"{stage.gateway_url}/readyz"
-    logs = stage.directory
-    return Troupe(
+    sandbox_probe, embedded_probe = f"{installation.sandbox_url}/livez", f"{installation.gateway_url}/readyz"
+    logs = installation.directory
+    return EmbeddedProcesses(
         Child(
             "sandbox",
-            stage.sandbox_arguments(),
-            stage.sandbox_environment(user),
+            installation.sandbox_arguments(),
+            installation.sandbox_environment(user),
             logs / "sandbox.log",
             sandbox_probe,
         ),
         Child(
             "embedded",
             ["-m", "embedded"],
-            stage.embedded_environment(user),
+            installation.embedded_environment(user),
             logs / "embedded.log",
             embedded_probe,
         ),
     )
 
 
-class Supervised(Protocol):
+class ProcessMonitor(Protocol):
     """What a demo asks of whatever runs its processes."""
 
     @property
@@ -226,23 +226,27 @@ class Supervisor:
     """Runs a cast and writes its pids to `pids`; use as an async context manager."""
 
     def __init__(
-        self, cast: Cast, pids: Path, session: aiohttp.ClientSession, say: Callable[[str], None]
+        self,
+        process_groups: ProcessGroups,
+        pids: Path,
+        session: aiohttp.ClientSession,
+        print_line: Callable[[str], None],
     ) -> None:
         self.restarts = 0
-        self._acts = cast.acts
-        self._troupe = [child for act in self._acts for child in act.children]
+        self._groups = process_groups.groups
+        self._children = [child for group in self._groups for child in group.children]
         self._pids = pids
         self._session = session
-        self._say = say
+        self._print_line = print_line
 
     async def __aenter__(self) -> "Supervisor":
         try:
-            for act in self._acts:
-                for child in act.children:
+            for group in self._groups:
+                for child in group.children:
                     child.start()
                 self._write_pids()
-                await asyncio.gather(*(self._ready(child) for child in act.children))
-                await act.then()
+                await asyncio.gather(*(self._ready(child) for child in group.children))
+                await group.after_ready()
         except BaseException:
             self._stop()
             raise
@@ -255,28 +259,28 @@ class Supervisor:
         """Start again whatever dies, until cancelled. Raises CannotRun when that does not help."""
         measured_at = 0.0
         while True:
-            for child in self._troupe:
+            for child in self._children:
                 if (status := child.exit_status()) is not None:
                     self._restart(child, status)
             if time.monotonic() - measured_at >= _MEASURE_S:
                 measured_at = time.monotonic()
                 self.measure()
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
     def measure(self) -> dict[str, float]:
         """Peak resident memory of each process so far, the rehearsal's own included, in MB."""
         own = Path("/proc/self/status")
         rehearsal = high_water_bytes(own.read_text(encoding="ascii")) if own.exists() else 0
-        for child in self._troupe:
+        for child in self._children:
             child.measure()
-        peaks = {child.name: child.peak_rss for child in self._troupe} | {"rehearsal": rehearsal}
+        peaks = {child.name: child.peak_rss for child in self._children} | {"rehearsal": rehearsal}
         return {name: round(peak / 1e6, 1) for name, peak in peaks.items() if peak}
 
     def _restart(self, child: Child, status: int) -> None:
-        if child.died_too_often():
-            raise CannotRun(f"{child.name} keeps dying: {child.last_words()}")
+        if child.crashed_too_often():
+            raise ProcessFailed(f"{child.name} keeps dying: {child.log_tail()}")
         ended = f"was killed (signal {-status})" if status < 0 else f"ended with status {status}"
-        self._say(f"process {child.pid} ({child.name}) {ended}; starting it again")
+        self._print_line(f"process {child.pid} ({child.name}) {ended}; starting it again")
         self.restarts += 1
         child.start()
         self._write_pids()
@@ -285,10 +289,10 @@ class Supervisor:
         give_up = time.monotonic() + READINESS_TIMEOUT_S
         while not await self._answers(child.probe):
             if child.exit_status() is not None:
-                raise CannotRun(f"{child.name} does not start: {child.last_words()}")
+                raise ProcessFailed(f"{child.name} does not start: {child.log_tail()}")
             if time.monotonic() > give_up:
-                raise CannotRun(
-                    f"{child.name} is not ready after {READINESS_TIMEOUT_S:.0f} s: {child.last_words()}"
+                raise ProcessFailed(
+                    f"{child.name} is not ready after {READINESS_TIMEOUT_S:.0f} s: {child.log_tail()}"
                 )
             await asyncio.sleep(0.1)
 
@@ -302,15 +306,15 @@ class Supervisor:
             return False
 
     def _write_pids(self) -> None:
-        pids = {child.name: child.pid for child in self._troupe if child.pid is not None}
+        pids = {child.name: child.pid for child in self._children if child.pid is not None}
         fresh = self._pids.with_suffix(".new")
         fresh.write_text(json.dumps(pids), encoding="utf-8")
         fresh.replace(self._pids)
 
     def _stop(self) -> None:
         """The last first, so that it can still reach what it needs while it drains."""
-        for child in reversed(self._troupe):
-            child.ask_to_stop()
+        for child in reversed(self._children):
+            child.request_stop()
             child.stop(_STOP_S)
 
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sandbox.account import Account
-from sandbox.call import Call
+from sandbox.api_call import ApiCall
 from sandbox.cards import CARDS, Card, digits_of
 from sandbox.checkout import end_unpaid
 from sandbox.currencies import fee
+from sandbox.errors import ApiError, invalid
 from sandbox.events import Subject
 from sandbox.listing import page_of
 from sandbox.records import Json, Payment, Session, new_id
-from sandbox.refusals import Refusal, invalid
-from sandbox.shapes import page_object, payment_intent_object, session_object, to_json
+from sandbox.stripe_objects import page_object, payment_intent_object, session_object, to_json
 
 DISPUTE_AFTER_S: Final = 1.0
 INSERT: Final = (
@@ -44,7 +44,7 @@ def pay(account: Account, session_id: str, number: str, email: str | None, name:
     if session.status == "expired":
         message = "This checkout session has expired."
         error = {"type": "invalid_request_error", "code": "checkout_session_expired", "message": message}
-        raise Refusal(410, error)
+        raise ApiError(410, error)
     card = CARDS.get(digits_of(number))
     if card is None:
         raise invalid(
@@ -66,11 +66,11 @@ def _presented(
     account: Account, session: Session, number: str, email: str | None, name: str | None
 ) -> Payment:
     """The session's payment intent with the card now tried; not yet written."""
-    wish = session.wish
-    donor = {"email": email or wish["customer_email"], "name": name}
+    requested = session.requested
+    donor = {"email": email or requested["customer_email"], "name": name}
     if session.payment is not None:
         return account.payment(session.payment)._replace(card=number, donor=donor, failure=None)
-    pledge = wish["intent_metadata"].get("ataa_pledge") or wish["metadata"].get("ataa_pledge")
+    pledge = requested["intent_metadata"].get("ataa_pledge") or requested["metadata"].get("ataa_pledge")
     return Payment(
         n=0,
         id=new_id("pi_"),
@@ -80,8 +80,8 @@ def _presented(
         currency=session.currency,
         fee=0,
         session=session.id,
-        pledge=pledge or wish["client_reference_id"],
-        metadata=wish["intent_metadata"],
+        pledge=pledge or requested["client_reference_id"],
+        metadata=requested["intent_metadata"],
         card=number,
         donor=donor,
         failure=None,
@@ -100,7 +100,7 @@ def _capture(account: Account, session: Session, payment: Payment, card: Card) -
     account.events.emit("payment_intent.succeeded", subject, payment_intent_object(payment))
     account.events.emit("checkout.session.completed", subject, session_object(paid, account.base_url))
     if card.disputed:
-        account.plan("open_dispute", payment.id, DISPUTE_AFTER_S)
+        account.schedule("open_dispute", payment.id, DISPUTE_AFTER_S)
     return Outcome(paid)
 
 
@@ -134,12 +134,12 @@ def _write(account: Account, session: Session, payment: Payment) -> None:
     )
 
 
-def retrieve_payment_intent(account: Account, call: Call) -> Json:
+def retrieve_payment_intent(account: Account, call: ApiCall) -> Json:
     """The PaymentIntent called by its id; raises Refusal 404."""
     return payment_intent_object(account.payment(call.target))
 
 
-def list_payment_intents(account: Account, call: Call) -> Json:
+def list_payment_intents(account: Account, call: ApiCall) -> Json:
     """Newest first."""
     rows, more = page_of(account, "payments", call.params, [])
     data: list[Any] = [payment_intent_object(Payment.from_row(row)) for row in rows]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-_LOOK_S: Final = 0.05
+_POLL_S: Final = 0.05
 
 
 class Busy(Exception):
@@ -17,7 +17,7 @@ class Busy(Exception):
 
 
 @contextmanager
-def alone(directory: Path, within_s: float = 0.0) -> Iterator[None]:
+def exclusive_lock(directory: Path, within_s: float = 0.0) -> Iterator[None]:
     """Hold `directory`'s lock, waiting up to `within_s`. Raises Busy; OSError where there can be none."""
     directory.mkdir(parents=True, exist_ok=True)
     give_up = time.monotonic() + within_s
@@ -29,5 +29,5 @@ def alone(directory: Path, within_s: float = 0.0) -> Iterator[None]:
             except OSError:
                 if time.monotonic() >= give_up:
                     raise Busy from None
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         yield
