@@ -73,7 +73,7 @@ async def run_demo(
 ) -> int:
     """Run it all; 0 when the proof holds, 1 when not.
 
-    Raises stage.CannotStage, recording.BadRecording, supervise.CannotRun, door.NoAnswer, donors.Refused.
+    Raises installation.CannotPrepare, recording.BadRecording, supervisor.ProcessFailed, api_client.NoAnswer, donors.Refused.
     """
     plan = plan_of(options)
     main = asyncio.current_task()

@@ -96,7 +96,7 @@ class Installation:
 
 @contextmanager
 def prepare_installation(data_dir: Path, gateway_port: int, sandbox_port: int) -> Iterator[Installation]:
-    """An emptied `data_dir`/demo that is this process's alone, and two free ports. Raises CannotStage."""
+    """An emptied `data_dir`/demo that is this process's alone, and two free ports. Raises CannotPrepare."""
     directory = data_dir.absolute() / "demo"
     with _hold_lock(data_dir.absolute()):
         for port, setting in ((gateway_port, "ATAA_GATEWAY_PORT"), (sandbox_port, "ATAA_SANDBOX_PORT")):
@@ -134,7 +134,7 @@ def _hold_lock(data_dir: Path) -> Iterator[None]:
 
 
 def require_free_port(port: int, setting: str, owner: str = "") -> None:
-    """Raises CannotStage where somebody listens on `port`, which `owner` needs and `setting` moves."""
+    """Raises CannotPrepare where somebody listens on `port`, which `owner` needs and `setting` moves."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -145,7 +145,7 @@ def require_free_port(port: int, setting: str, owner: str = "") -> None:
 
 
 def _empty_directory(directory: Path) -> None:
-    """Empty a demo's directory, and no other's. Raises CannotStage."""
+    """Empty a demo's directory, and no other's. Raises CannotPrepare."""
     try:
         directory.mkdir(exist_ok=True)
         entries = list(directory.iterdir())

@@ -20,7 +20,7 @@ _MEASURED: Final = ("postgres", "kafka", "prometheus", "sandbox", *SERVICES)
 def find_running(data_dir: Path) -> Installation | None:
     """A stage on the stack that runs in `data_dir`, None where none of its services does.
 
-    Raises CannotStage where only a part of it runs, or where it charges a Stripe account: the donors of a
+    Raises CannotPrepare where only a part of it runs, or where it charges a Stripe account: the donors of a
     demo pay with test cards at the sandbox.
     """
     directory = data_dir.absolute() / "stack"

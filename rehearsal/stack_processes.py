@@ -34,7 +34,7 @@ def stack_processes(
     """The stack in the stage's directory, all of it the demo's own.
 
     Ports follow `port_base`, or are free ones; the services are `extra_settings` further settings. Raises
-    CannotStage where something is missing or a port is in use.
+    CannotPrepare where something is missing or a port is in use.
     """
     # What leads to somebody's Kafka, PostgreSQL or Stripe is left out: the demo brings its own.
     settings = StackSettings.model_construct(data_dir=data_dir)

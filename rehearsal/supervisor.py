@@ -214,7 +214,7 @@ class ProcessMonitor(Protocol):
         ...
 
     async def keep_alive(self) -> None:
-        """Runs until cancelled. Raises CannotRun where the processes cannot be kept alive."""
+        """Runs until cancelled. Raises ProcessFailed where the processes cannot be kept alive."""
         ...
 
     def measure(self) -> Mapping[str, float]:
@@ -256,7 +256,7 @@ class Supervisor:
         self._stop()
 
     async def keep_alive(self) -> None:
-        """Start again whatever dies, until cancelled. Raises CannotRun when that does not help."""
+        """Start again whatever dies, until cancelled. Raises ProcessFailed when that does not help."""
         measured_at = 0.0
         while True:
             for child in self._children:

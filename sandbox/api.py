@@ -1,4 +1,4 @@
-"""Stripe's door: `/v1`, with its keys, limits, idempotency and the faults a rehearsal asked for."""
+"""Stripe's API under `/v1`: authentication, rate limit, idempotency and the faults in force."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sandbox.stripe_objects import API_VERSION, to_json
 
 Operation = Callable[[Account, ApiCall], Json]
 
-# The address's ids are written `*`.
+# `*` stands for an object's id.
 OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/v1/checkout/sessions"): checkout.create_session,
     ("GET", "/v1/checkout/sessions"): checkout.list_sessions,
@@ -43,7 +43,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
 
 
 def find_operation(method: str, path: str) -> tuple[Operation, str]:
-    """The operation of an address and the id in it. Raises Refusal (404) for others."""
+    """The operation of a route and the id in its path. Raises ApiError (404) for an unknown route."""
     operation = OPERATIONS.get((method, path))
     if operation is not None:
         return operation, ""
@@ -57,7 +57,7 @@ def find_operation(method: str, path: str) -> tuple[Operation, str]:
 
 
 def key_of(authorization: str) -> str:
-    """The API key of a Bearer or Basic header; empty when there is none."""
+    """The API key of an Authorization header, Bearer or Basic; empty when there is none."""
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
@@ -80,13 +80,13 @@ class StripeApi:
         self.answers = IdempotencyStore(account)
 
     async def answer(self, request: Request) -> Reply:
-        """One request to one reply, durable before it is given."""
+        """Answer one request; its changes are durable before the reply is returned."""
         path, _, query = request.target.partition("?")
         headers = request.headers
         request_id = "req_" + os.urandom(7).hex()
         common = {"Request-Id": request_id, "Stripe-Version": headers.get("stripe-version", API_VERSION)}
         try:
-            self._admit(headers.get("authorization", ""))
+            self._authorize(headers.get("authorization", ""))
             operation, target = find_operation(request.method, path)
             if request.method == "POST":
                 form = request.body.decode("utf-8", "replace")
@@ -101,7 +101,7 @@ class StripeApi:
                 api_error.status, to_json(api_error.body()).encode(), common | _extra_headers(api_error)
             )
 
-    def _admit(self, authorization: str) -> None:
+    def _authorize(self, authorization: str) -> None:
         if authorization != self._accepted:
             key = key_of(authorization)
             if not key:
@@ -120,7 +120,7 @@ class StripeApi:
     async def _post(
         self, operation: Operation, call: ApiCall, path: str, form: str, common: dict[str, str]
     ) -> Reply:
-        """A POST: replayed if its key has an answer, else done, kept, made durable and answered."""
+        """Answer a POST: replay its key's stored response, or execute it and store the response."""
         faults, key = self._faults.faults, call.idempotency_key
         if happens(faults.error_rate):
             raise server_error()
@@ -134,10 +134,10 @@ class StripeApi:
         reply = self._execute(operation, call)
         if happens(faults.error_after_rate):
             reply = StoredAnswer(500, to_json(server_error().body()).encode())
-        await self._keep(key, request_fingerprint, reply)
-        advice = {"Stripe-Should-Retry": "false"} if reply.status >= 500 else {}
+        await self._store(key, request_fingerprint, reply)
+        retry = {"Stripe-Should-Retry": "false"} if reply.status >= 500 else {}
         return Reply(
-            reply.status, reply.body, common | advice, held=happens(faults.timeout_after_success_rate)
+            reply.status, reply.body, common | retry, held=happens(faults.timeout_after_success_rate)
         )
 
     def _execute(self, operation: Operation, call: ApiCall) -> StoredAnswer:
@@ -148,20 +148,20 @@ class StripeApi:
                 raise
             return StoredAnswer(api_error.status, to_json(api_error.body()).encode())
 
-    async def _keep(self, key: str | None, request_fingerprint: bytes, reply: StoredAnswer) -> None:
+    async def _store(self, key: str | None, request_fingerprint: bytes, reply: StoredAnswer) -> None:
         if key is None:
             await self._account.journal.durable()
             return
         self.answers.begin(key)
         try:
-            self.answers.keep(key, request_fingerprint, reply)
+            self.answers.store(key, request_fingerprint, reply)
             await self._account.journal.durable()
         finally:
             self.answers.end(key)
 
 
 def _extra_headers(api_error: ApiError) -> dict[str, Any]:
-    """Headers Stripe adds to some errors."""
+    """The headers that Stripe adds to some errors."""
     if api_error.status == 429:
         return {"Stripe-Rate-Limited-Reason": "endpoint-rate"}
     return {}

@@ -1,4 +1,4 @@
-"""A request of the pretended Stripe, as its operations see it."""
+"""A request to the simulated API, as its operations receive it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """One request as the operations see it: decoded parameters, the id of the address, who asked."""
+    """One decoded request: its parameters, the id in its path, its request id and idempotency key."""
 
     params: dict[str, Any]
     target: str = ""

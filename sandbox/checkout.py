@@ -21,13 +21,13 @@ SUBMIT_TYPES: Final = ("auto", "book", "donate", "pay")
 
 
 def create_session(account: Account, call: ApiCall) -> Json:
-    """Open a session for one line in payment mode. Raises Refusal for what Stripe would not take."""
+    """Create a session with one line item in payment mode. Raises ApiError for what Stripe refuses."""
     params = call.params
     refuse_unknown(params, SESSION)
     if forms.required_text(params, "mode") != "payment":
-        raise invalid("The sandbox only knows mode=payment.", "mode")
+        raise invalid("The sandbox supports mode=payment only.", "mode")
     line = _line(params)
-    requested = line | _addresses(params) | _words(params)
+    requested = line | _addresses(params) | _customer_fields(params)
     now = int(account.clock())
     session_id = new_id("cs_test_")
     expires_at = _expires_at(params, now)
@@ -89,7 +89,7 @@ def _addresses(params: dict[str, Any]) -> Json:
     }  # fmt: skip
 
 
-def _words(params: dict[str, Any]) -> Json:
+def _customer_fields(params: dict[str, Any]) -> Json:
     reference = forms.text(params, "client_reference_id")
     if reference is not None and len(reference) > 200:
         raise invalid("Must be at most 200 characters.", "client_reference_id")
@@ -110,7 +110,7 @@ def _words(params: dict[str, Any]) -> Json:
 
 
 def _expires_at(params: dict[str, Any], now: int) -> int:
-    """Stripe wants at least 30 minutes; the sandbox takes any time to come, so that a test need not wait."""
+    """Stripe requires 30 minutes or more; the sandbox accepts any future time, for the sake of tests."""
     expires_at = forms.integer(params, "expires_at")
     if expires_at is None:
         return now + DAY_S
@@ -123,17 +123,17 @@ def _expires_at(params: dict[str, Any], now: int) -> int:
 
 
 def retrieve_session(account: Account, call: ApiCall) -> Json:
-    """The session called by its id; raises Refusal 404."""
+    """Retrieve a session by id. Raises ApiError (404)."""
     return session_object(account.session(call.target), account.base_url)
 
 
 def list_line_items(account: Account, call: ApiCall) -> Json:
-    """What a session is paid for: one line, the donation."""
+    """List the one line item of a session."""
     return line_items(account.session(call.target))
 
 
 def list_sessions(account: Account, call: ApiCall) -> Json:
-    """Newest first; filters: created, payment_intent, status."""
+    """List sessions, newest first; filters: created, payment_intent, status."""
     clauses: list[Clause] = []
     for name, column in (("payment_intent", "payment"), ("status", "status")):
         wanted = forms.text(call.params, name)
@@ -145,7 +145,7 @@ def list_sessions(account: Account, call: ApiCall) -> Json:
 
 
 def expire_session(account: Account, call: ApiCall) -> Json:
-    """Close an open session unpaid. Raises Refusal when it is not open any more."""
+    """Expire an open session. Raises ApiError when it is not open."""
     session = account.session(call.target)
     if session.status != "open":
         raise invalid_state(
@@ -157,7 +157,7 @@ def expire_session(account: Account, call: ApiCall) -> Json:
 
 
 def end_unpaid(account: Account, session: Session, call: ApiCall | None = None) -> Json:
-    """Mark an open session expired, cancel its payment intent if a card was tried, and say so."""
+    """Expire an open session, cancel its payment intent if a card was tried, and emit the event."""
     account.journal.write("UPDATE sessions SET status = 'expired' WHERE n = ?", (session.n,))
     if session.payment is not None:
         account.journal.write("UPDATE payments SET status = 'canceled' WHERE id = ?", (session.payment,))
@@ -168,7 +168,7 @@ def end_unpaid(account: Account, session: Session, call: ApiCall | None = None) 
 
 
 def expire_overdue(account: Account, most: int = 500) -> None:
-    """End the open sessions whose time has come."""
+    """Expire the open sessions whose `expires_at` has passed, at most `most` of them."""
     rows = account.journal.rows(
         "SELECT * FROM sessions WHERE status = 'open' AND expires_at <= ? ORDER BY expires_at LIMIT ?",
         (int(account.clock()), most),

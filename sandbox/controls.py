@@ -1,4 +1,4 @@
-"""The sandbox's own door, `/_sandbox`: faults, disputes, books, and what was delivered when."""
+"""The sandbox's controls under `/_sandbox`: faults, disputes, books and acknowledged deliveries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_DELIVERIES: Final = 10_000
 
 
 class Controls:
-    """Answers `/_sandbox`; it needs no key, so the sandbox listens on the loopback only."""
+    """Answers `/_sandbox` without authentication: the sandbox listens on the loopback by default."""
 
     def __init__(self, account: Account, faults: FaultControl) -> None:
         self._account = account
@@ -76,11 +76,11 @@ class Controls:
 
 
 def _details(requested: dict[str, Any]) -> disputes.DisputeRequest:
-    """What was asked of a new dispute besides its status. Raises Refusal (422) for what is no such value."""
+    """The optional fields of a dispute request. Raises ApiError (422) for an invalid value."""
     for name in ("amount", "withdrawn"):
         given = requested.get(name)
         if given is not None and (type(given) is not int or given < (1 if name == "amount" else 0)):
-            raise _unprocessable(f"{name} must be a whole number of Stripe's minor units")
+            raise _unprocessable(f"{name} must be an integer in Stripe's minor units")
     currency, case_type = requested.get("currency"), requested.get("case_type")
     if currency is not None and not (isinstance(currency, str) and len(currency) == 3 and currency.isalpha()):
         raise _unprocessable("currency must be three letters")
@@ -92,7 +92,7 @@ def _details(requested: dict[str, Any]) -> disputes.DisputeRequest:
 
 
 def json_of(body: bytes) -> Any:
-    """The JSON of a body. Raises Refusal (400) when it is not JSON."""
+    """Decode a JSON body. Raises ApiError (400) when it is not JSON."""
     try:
         return json.loads(body)
     except ValueError:

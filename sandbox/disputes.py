@@ -1,8 +1,8 @@
-"""Disputes: opened by a card or a command, then decided (https://docs.stripe.com/disputes/how-disputes-work).
+"""Disputes, opened by a card or a control (https://docs.stripe.com/disputes/how-disputes-work).
 
-What a dispute takes and gives back are its balance transactions, in the currency of the payment: the
-amount is withdrawn when it opens (not for an inquiry or a block), and returned when it is won. A
-dispute that is lost returns what was refunded before (https://support.stripe.com/questions/
+A dispute moves money by balance transactions in the payment's currency: the amount is withdrawn when it opens
+(not for an inquiry or a block) and returned when it is won. A lost dispute returns what had been refunded
+before (https://support.stripe.com/questions/
 dispute-for-full-charge-amount-after-a-partial-refund-was-issued).
 """
 
@@ -32,17 +32,17 @@ FOLLOWING: Final[dict[str, tuple[str, ...]]] = {
     "under_review": ("needs_response", "won", "lost"),
     "won": ("lost",),
 }
-"""What a dispute may become; a status left out is the last one."""
+"""The allowed transitions; a status that is not a key is final."""
 
 CLOSED: Final = ("won", "lost", "warning_closed")
 
 
 @dataclass(frozen=True, slots=True)
 class DisputeRequest:
-    """A dispute to open, in Stripe's minor units: by default all that is not refunded is contested.
+    """The details of a dispute to open, in Stripe's minor units; by default the amount not yet refunded.
 
-    `amount` and `currency` are the cardholder's bank's, which may count in another currency;
-    `withdrawn` is what it takes from the balance, in the payment's currency.
+    `amount` and `currency` are those of the cardholder's bank, which may use another currency; `withdrawn`
+    is what the dispute withdraws from the balance, in the payment's currency.
     """
 
     amount: int | None = None
@@ -54,10 +54,10 @@ class DisputeRequest:
 def set_status(
     account: Account, payment_id: str, status: str, requested: DisputeRequest | None = None
 ) -> Json:
-    """Open the payment's dispute if it has none, and bring it to `status`; the dispute as it now is.
+    """Open the payment's dispute if it has none, bring it to `status`, and return it.
 
-    Repeating a status changes nothing. Raises Refusal (409) for what cannot follow, such as leaving
-    lost, and when nothing is left to dispute.
+    Repeating a status changes nothing. Raises ApiError: 409 for a transition that is not allowed, such as
+    leaving `lost`; 400 when nothing is left to dispute.
     """
     payment = account.payment(payment_id, "payment_intent")
     dispute = account.dispute_of(payment.id) or _open(account, payment, requested or DisputeRequest(), status)
@@ -70,14 +70,14 @@ def set_status(
 
 
 def open_scheduled(account: Account, payment_id: str) -> None:
-    """The dispute a test card brings; none if all was refunded meanwhile or a command was faster."""
+    """Open the dispute of a test card, unless the payment is refunded or disputed already."""
     payment = account.payment(payment_id)
     if account.dispute_of(payment_id) is None and account.refundable(payment):
         _open(account, payment, DisputeRequest(), "needs_response")
 
 
 def _open(account: Account, payment: Payment, requested: DisputeRequest, status: str) -> Dispute:
-    """A new dispute in the first status on the way to `status`, its money withdrawn where it takes any."""
+    """A new dispute in the first status on the way to `status`, its amount withdrawn where that applies."""
     if not payment.captured:
         raise invalid_state(f"PaymentIntent {payment.id} is not paid.", "payment_intent_unexpected_state")
     left = account.refundable(payment)
@@ -114,7 +114,7 @@ def _case_type(status: str) -> str:
 
 
 def _change(account: Account, payment: Payment, dispute: Dispute, status: str) -> Dispute:
-    """Bring a dispute to its next status, and move the money that goes with it."""
+    """Bring a dispute to its next status, with the balance transactions that follow."""
     was_open = bool(dispute.withdrawn)
     if dispute.status in INQUIRIES and status in ("won", "lost"):
         dispute = _change(account, payment, dispute, "needs_response")
@@ -133,7 +133,7 @@ def _change(account: Account, payment: Payment, dispute: Dispute, status: str) -
 
 
 def _move(account: Account, payment: Payment, dispute: Dispute, amount: int) -> Dispute:
-    """Add a balance transaction: money withdrawn (below 0) or returned; nothing for 0."""
+    """Add a balance transaction: a withdrawal (negative) or a return; none for 0."""
     if not amount:
         return dispute
     moved = [*dispute.moved, amount]
@@ -151,7 +151,7 @@ def _emit(account: Account, payment: Payment, dispute: Dispute, kind: str) -> No
 
 
 def retrieve_dispute(account: Account, call: ApiCall) -> Json:
-    """The dispute called by its id; raises Refusal 404."""
+    """Retrieve a dispute by id. Raises ApiError (404)."""
     row = account.journal.row("SELECT * FROM disputes WHERE id = ?", (call.target,))
     if row is None:
         raise not_found("dispute", call.target)
@@ -160,7 +160,7 @@ def retrieve_dispute(account: Account, call: ApiCall) -> Json:
 
 
 def list_disputes(account: Account, call: ApiCall) -> Json:
-    """Newest first; filters: payment_intent, charge, created."""
+    """List disputes, newest first; filters: payment_intent, charge, created."""
     clauses: list[Clause] = []
     payment_id, charge_id = forms.text(call.params, "payment_intent"), forms.text(call.params, "charge")
     if payment_id is not None:

@@ -1,4 +1,4 @@
-"""The answers Stripe gives instead of an object (https://docs.stripe.com/api/errors)."""
+"""Stripe's error responses (https://docs.stripe.com/api/errors)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class ApiError(Exception):
-    """A request that is not granted: HTTP status and Stripe's error object.
+    """A refused request: HTTP status and Stripe's error object.
 
-    `executed` says that the endpoint had begun its work, so an idempotency key keeps this answer; refused
-    parameters are not kept (https://docs.stripe.com/api/idempotent_requests).
+    `executed` says that the endpoint had begun its work, so the idempotency key stores the response; invalid
+    parameters are not stored (https://docs.stripe.com/api/idempotent_requests).
     """
 
     def __init__(self, status: int, error: dict[str, Any], executed: bool = False) -> None:
@@ -23,7 +23,7 @@ class ApiError(Exception):
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """400 for parameters that cannot be."""
+    """400 for invalid parameters."""
     error: dict[str, Any] = {"type": "invalid_request_error", "message": message}
     if code is not None:
         error["code"] = code
@@ -34,31 +34,31 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 
 
 def invalid_state(message: str, code: str, param: str | None = None) -> ApiError:
-    """400 for well-formed parameters that the object's state forbids; its idempotency key keeps it."""
+    """400 for valid parameters that the object's state forbids; the idempotency key stores it."""
     api_error = invalid(message, param, code)
     api_error.executed = True
     return api_error
 
 
 def not_found(kind: str, given_id: str, param: str = "id", status: int = 404) -> ApiError:
-    """404 for an id nobody knows (400 where the id is a list's cursor or a parameter)."""
+    """404 for an unknown id; `status` 400 where the id is a cursor or a parameter."""
     api_error = invalid(f"No such {kind}: '{given_id}'", param, "resource_missing")
     api_error.status = status
     return api_error
 
 
 def missing_parameter(param: str) -> ApiError:
-    """400 in Stripe's words for a parameter that is not there."""
+    """400 for a missing parameter, in Stripe's wording."""
     return invalid(f"Missing required param: {param}.", param, "parameter_missing")
 
 
 def unauthorized(message: str) -> ApiError:
-    """401 in Stripe's words."""
+    """401, in Stripe's format."""
     return ApiError(401, {"type": "invalid_request_error", "message": message})
 
 
 def rate_limited() -> ApiError:
-    """429 in Stripe's words (https://docs.stripe.com/rate-limits)."""
+    """429, in Stripe's wording (https://docs.stripe.com/rate-limits)."""
     message = (
         "Request rate limit exceeded. Learn more about rate limits here https://stripe.com/docs/rate-limits."
     )
@@ -74,13 +74,13 @@ def rate_limited() -> ApiError:
 
 
 def server_error() -> ApiError:
-    """500, as when Stripe itself fails."""
+    """500, as Stripe returns when it fails itself."""
     message = "An unknown error occurred. Please retry, or contact us at https://support.stripe.com/."
     return ApiError(500, {"type": "api_error", "message": message})
 
 
 def unknown_url(method: str, path: str) -> ApiError:
-    """404 in Stripe's words for a route the sandbox does not offer."""
-    api_error = invalid(f"Unrecognized request URL ({method}: {path}). The sandbox does not offer it.")
+    """404 for a route that the sandbox does not implement."""
+    api_error = invalid(f"Unrecognized request URL ({method}: {path}). The sandbox does not implement it.")
     api_error.status = 404
     return api_error

@@ -1,4 +1,4 @@
-"""`expand[]`: ids replaced by their objects on request (https://docs.stripe.com/api/expanding_objects)."""
+"""`expand[]`: ids replaced by their objects (https://docs.stripe.com/api/expanding_objects)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_DEPTH: Final = 4
 
 
 def expand(account: Account, call: ApiCall, obj: Json) -> Json:
-    """The object with what `expand[]` names put in place. Raises Refusal for what cannot be expanded."""
+    """Replace the ids that `expand[]` names by their objects. Raises ApiError (400) for other properties."""
     for path in forms.entries(call.params, "expand"):
         steps = str(path).split(".")
         if len(steps) > MAX_DEPTH:

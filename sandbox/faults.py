@@ -1,4 +1,4 @@
-"""The faults a rehearsal may ask for; all stay until the next request for faults."""
+"""The faults that a client may set; they stay in force until they are replaced."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sandbox.event_types import SELECTABLE
 
 MAX_TYPES: Final = 100
 LARGEST: Final = {"duplicate": 20, "delay_ms": 600_000, "rate_limit_per_s": 1_000_000}
-REORDER_SPREAD_MS: Final = 250  # how far reordering spreads events when no delay is asked for
+REORDER_SPREAD_MS: Final = 250  # how far reordering spreads events when no delay is set
 
 
 class BadFault(Exception):
-    """The request names a fault that does not exist or gives it a value it cannot have."""
+    """The request names an unknown fault, or gives a fault an invalid value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong. Rates are shares between 0 and 1 of requests (or of events, for `drop_rate`)."""
+    """The faults in force. Rates are fractions, 0 to 1, of requests (of events for `drop_rate`)."""
 
     duplicate: int = 1
     reorder: bool = False
@@ -35,7 +35,7 @@ class Faults:
     """Event types the endpoint is not subscribed to: neither sent nor listed as undelivered."""
 
     def delivery_delay_s(self) -> float:
-        """Seconds to hold one delivery back: all alike, or at random when they are to be reordered."""
+        """Seconds to delay one delivery: constant, or random when events are to be reordered."""
         if not self.reorder:
             return self.delay_ms / 1000
         return random.uniform(0, self.delay_ms or REORDER_SPREAD_MS) / 1000  # noqa: S311
@@ -45,7 +45,7 @@ class Faults:
 
 
 def faults_from(requested: object) -> Faults:
-    """Faults as asked for in JSON; what is left out or null is off. Raises BadFault."""
+    """Read faults from JSON; a missing or null fault is off. Raises BadFault."""
     if not isinstance(requested, dict):
         raise BadFault("expected a JSON object")
     known = {field.name for field in fields(Faults)}
@@ -65,7 +65,7 @@ def _checked(name: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise BadFault(f"{name} must be a number")
     if name == "duplicate" and not isinstance(value, int):
-        raise BadFault("duplicate must be a whole number")
+        raise BadFault("duplicate must be an integer")
     if name == "rate_limit_per_s" and value <= 0:
         raise BadFault("rate_limit_per_s must be above 0")
     lowest, largest = (1 if name == "duplicate" else 0), LARGEST.get(name, 1)
@@ -84,7 +84,7 @@ def _event_types(value: Any) -> tuple[str, ...]:
 
 
 class RateLimit:
-    """A token bucket that holds one second's worth of requests."""
+    """A token bucket that holds the requests of one second."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
@@ -104,7 +104,7 @@ class RateLimit:
 
 
 class FaultControl:
-    """The faults in force, and the dice."""
+    """The faults in force, applied at random at their rates."""
 
     def __init__(self) -> None:
         self.faults = Faults()
@@ -116,7 +116,7 @@ class FaultControl:
         self._limit = RateLimit(limit) if limit is not None else None
 
     def within_rate_limit(self) -> bool:
-        """Whether the rate limit lets one more request through."""
+        """Whether the rate limit admits one more request."""
         return self._limit is None or self._limit.admit()
 
     def should_drop(self) -> bool:
@@ -127,5 +127,5 @@ class FaultControl:
 
 
 def happens(rate: float) -> bool:
-    """True in that share of the calls."""
+    """True in that fraction of the calls."""
     return rate > 0 and random.random() < rate  # noqa: S311

@@ -1,6 +1,6 @@
 """Idempotency keys as Stripe keeps them (https://docs.stripe.com/api/idempotent_requests).
 
-A key keeps its first answer for 24 hours, a 500 included, and refuses other parameters.
+A key replays its first response, a 500 included, for 24 hours, and refuses other parameters.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ MAX_KEY_LENGTH: Final = 255
 
 
 class StoredAnswer(NamedTuple):
-    """What was answered under a key."""
+    """The response stored under a key."""
 
     status: int
     body: bytes
 
 
 class IdempotencyStore:
-    """The stored answers, and the keys whose first request is still running."""
+    """Stored responses, and the keys whose first request is in progress."""
 
     def __init__(self, account: Account) -> None:
         self._journal = account.journal
@@ -31,10 +31,10 @@ class IdempotencyStore:
         self._running: set[str] = set()
 
     def stored(self, key: str, fingerprint: bytes) -> StoredAnswer | None:
-        """The answer the key keeps, if any.
+        """The response stored under a key, if any.
 
-        Raises Refusal: 400 for a key used with other parameters or over 255 characters, 409 while the first
-        request with it is still running.
+        Raises ApiError: 400 for a key used with other parameters or longer than 255 characters, 409 while its
+        first request is in progress.
         """
         if len(key) > MAX_KEY_LENGTH:
             raise invalid("Idempotency keys are limited to 255 characters.")
@@ -54,8 +54,8 @@ class IdempotencyStore:
     def end(self, key: str) -> None:
         self._running.discard(key)
 
-    def keep(self, key: str, fingerprint: bytes, answer: StoredAnswer) -> None:
-        """Store the first answer, in the transaction of what it answers."""
+    def store(self, key: str, fingerprint: bytes, answer: StoredAnswer) -> None:
+        """Store a key's response, in the transaction of the request's changes."""
         self._journal.write(
             "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",
             (key, self._clock(), fingerprint, answer.status, answer.body),
@@ -66,7 +66,7 @@ class IdempotencyStore:
 
 
 def fingerprint(path: str, body: str) -> bytes:
-    """Equal for equal parameters in any order."""
+    """A hash of the path and the parameters, independent of their order."""
     pairs = "&".join(sorted(body.split("&")))
     return blake2b(f"{path}\n{pairs}".encode("utf-8", "replace"), digest_size=16).digest()
 

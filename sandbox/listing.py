@@ -1,4 +1,4 @@
-"""Stripe's cursors: newest first, `starting_after`, `ending_before`, `limit`, `created[gte]` and its like."""
+"""Stripe's pagination: newest first, with `starting_after`, `ending_before`, `limit` and `created` filters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Clause = tuple[str, tuple[Any, ...]]
 
 
 def limit_of(params: dict[str, Any]) -> int:
-    """Between 1 and 100, 10 by default. Raises Refusal for others."""
+    """The page size: 1 to 100, 10 by default. Raises ApiError (400) for others."""
     limit = forms.integer(params, "limit")
     if limit is None:
         return 10
@@ -24,7 +24,7 @@ def limit_of(params: dict[str, Any]) -> int:
 
 
 def created_clauses(params: dict[str, Any]) -> list[Clause]:
-    """`created` as an exact second or as a range."""
+    """The `created` filter: an exact second, or a range."""
     wanted = params.get("created")
     if wanted is None:
         return []
@@ -38,7 +38,7 @@ def created_clauses(params: dict[str, Any]) -> list[Clause]:
 
 
 def cursor(journal: Journal, table: str, params: dict[str, Any]) -> tuple[int | None, int | None]:
-    """The row numbers of `starting_after` and `ending_before`. Raises Refusal for unknown ids."""
+    """The row numbers of `starting_after` and `ending_before`. Raises ApiError for unknown ids."""
     found: list[int | None] = []
     for name in ("starting_after", "ending_before"):
         given = forms.text(params, name)

@@ -1,4 +1,4 @@
-"""The pay pages at `/c/pay/{session}`: a form for people, and JSON for programs."""
+"""The payment pages at `/c/pay/{session}`: an HTML form for browsers, JSON for programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_TEXT_LENGTH: Final = 500
 
 
 class PayPages:
-    """Shows and takes payments. The form needs no scripts: it is shown again, or leads on."""
+    """Shows the payment page and charges cards. The form works without JavaScript."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -40,7 +40,7 @@ class PayPages:
         return reply
 
     def _pay(self, session_id: str, body: bytes) -> Reply:
-        """For programs: JSON in, JSON out."""
+        """Charge a card from a JSON request; the reply is JSON."""
         try:
             requested = json_of(body)
             if not isinstance(requested, dict):
@@ -56,7 +56,7 @@ class PayPages:
         return Reply(200, to_json(_outcome_shown(outcome)).encode())
 
     def _pay_by_form(self, session_id: str, language: str, body: bytes) -> Reply:
-        """For people: back to the page with what went wrong, or on to where the session leads."""
+        """Charge a card from the form; shows the page with the error, or redirects to the session's address."""
         try:
             params = forms.decode(body.decode("utf-8", "replace"))
             card = forms.text(params, "card") or ""
@@ -121,14 +121,14 @@ def _optional_text(requested: dict[str, Any], name: str) -> str | None:
 
 
 def next_address(session: Session) -> str | None:
-    """Where a paid session leads: its success or return address with the session's id filled in."""
+    """The success or return address of a paid session, with the session's id filled in."""
     shown = session_object(session, "")
     address: str | None = shown["success_url"] or shown["return_url"]
     return address.replace("{CHECKOUT_SESSION_ID}", session.id) if address else None
 
 
 def page_language(locale: str | None, accepted: str) -> str:
-    """`ar` or `en`: the session's locale, or the browser's first language when that is `auto`."""
+    """`ar` or `en`: the session's locale, or the browser's first language when the locale is `auto`."""
     wanted = locale if locale and locale != "auto" else accepted
     return "ar" if wanted.strip().lower().startswith("ar") else "en"
 

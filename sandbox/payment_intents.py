@@ -1,4 +1,4 @@
-"""A card is presented for a session: captured, declined, or refused because it is too late."""
+"""Payments: a card is charged for a session, declined, or refused because the session has expired."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ INSERT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a try to pay: the session as it now is, and the decline if there was one."""
+    """The outcome of a payment attempt: the session afterwards, and the error of a decline."""
 
     session: Session
     decline: Json | None = None
 
 
 def pay(account: Account, session_id: str, number: str, email: str | None, name: str | None) -> Outcome:
-    """Charge a card for a session, at most once: a paid session stays paid by its first charge.
+    """Charge a card for a session, at most once: a complete session keeps its first charge.
 
-    Raises Refusal for an unknown session (404), one that has expired (410) or an unknown card number (400).
+    Raises ApiError for an unknown session (404), an expired session (410) or an unknown card number (400).
     """
     session = account.session(session_id)
     if session.status == "open" and session.expires_at <= account.clock():
@@ -48,13 +48,13 @@ def pay(account: Account, session_id: str, number: str, email: str | None, name:
     card = CARDS.get(digits_of(number))
     if card is None:
         raise invalid(
-            "The sandbox only takes Stripe's test cards, such as 4242424242424242.",
+            "The sandbox accepts only Stripe's test cards, such as 4242424242424242.",
             "card",
             "incorrect_number",
         )
     if session.status == "complete":
         return Outcome(session)
-    payment = _presented(account, session, digits_of(number), email, name)
+    payment = _with_card(account, session, digits_of(number), email, name)
     return (
         _decline(account, session, payment, card)
         if card.decline_code
@@ -62,10 +62,10 @@ def pay(account: Account, session_id: str, number: str, email: str | None, name:
     )
 
 
-def _presented(
+def _with_card(
     account: Account, session: Session, number: str, email: str | None, name: str | None
 ) -> Payment:
-    """The session's payment intent with the card now tried; not yet written."""
+    """The session's payment intent with this card, existing or new; not yet written."""
     requested = session.requested
     donor = {"email": email or requested["customer_email"], "name": name}
     if session.payment is not None:
@@ -105,7 +105,7 @@ def _capture(account: Account, session: Session, payment: Payment, card: Card) -
 
 
 def _decline(account: Account, session: Session, payment: Payment, card: Card) -> Outcome:
-    """Record the failed try; the session stays open for another card."""
+    """Record the declined attempt; the session stays open for another card."""
     decline = {
         "type": "card_error",
         "code": card.error_code,
@@ -135,12 +135,12 @@ def _write(account: Account, session: Session, payment: Payment) -> None:
 
 
 def retrieve_payment_intent(account: Account, call: ApiCall) -> Json:
-    """The PaymentIntent called by its id; raises Refusal 404."""
+    """Retrieve a payment intent by id. Raises ApiError (404)."""
     return payment_intent_object(account.payment(call.target))
 
 
 def list_payment_intents(account: Account, call: ApiCall) -> Json:
-    """Newest first."""
+    """List payment intents, newest first."""
     rows, more = page_of(account, "payments", call.params, [])
     data: list[Any] = [payment_intent_object(Payment.from_row(row)) for row in rows]
     return page_object(data, more, "/v1/payment_intents")

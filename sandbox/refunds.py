@@ -1,4 +1,4 @@
-"""Refunds and the charges they give back (https://docs.stripe.com/refunds)."""
+"""Refunds, and the charges they return (https://docs.stripe.com/refunds)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REASONS: Final = ("duplicate", "fraudulent", "requested_by_customer")
 
 
 def create_refund(account: Account, call: ApiCall) -> Json:
-    """Give back part or all of a captured charge. Raises Refusal when less is left or it is disputed."""
+    """Refund part or all of a captured charge. Raises ApiError when less is left, or a dispute is open or lost."""
     params = call.params
     refuse_unknown(params, REFUND)
     payment = _refundable_payment(account, params)
@@ -62,7 +62,7 @@ def _refundable_payment(account: Account, params: dict[str, Any]) -> Payment:
 
 
 def _amount(account: Account, params: dict[str, Any], payment: Payment) -> int:
-    """What to refund, in minor units; all that is left when no amount is given."""
+    """The amount to refund, in minor units; all that is left when none is given."""
     dispute = account.dispute_of(payment.id)
     if dispute is not None and dispute.withdrawn:
         raise invalid_state(
@@ -92,7 +92,7 @@ def _refund(account: Account, refund_id: str) -> Refund:
 
 
 def settle_refund(account: Account, refund_id: str) -> None:
-    """The bank took it: a pending refund succeeds, and its reference becomes known."""
+    """Mark a refund succeeded and emit `refund.updated`, as when the bank reports it."""
     refund = _refund(account, refund_id)._replace(status="succeeded")
     account.journal.write("UPDATE refunds SET status = 'succeeded' WHERE n = ?", (refund.n,))
     payment = account.payment(refund.payment)
@@ -100,7 +100,7 @@ def settle_refund(account: Account, refund_id: str) -> None:
 
 
 def fail_refund(account: Account, refund_id: str) -> None:
-    """The bank sent it back: the money is the account's again."""
+    """Mark a refund failed: its amount returns to the account's balance."""
     refund = _refund(account, refund_id)._replace(status="failed")
     account.journal.write("UPDATE refunds SET status = 'failed' WHERE n = ?", (refund.n,))
     payment = account.payment(refund.payment)
@@ -109,13 +109,13 @@ def fail_refund(account: Account, refund_id: str) -> None:
 
 
 def retrieve_refund(account: Account, call: ApiCall) -> Json:
-    """The refund called by its id; raises Refusal 404."""
+    """Retrieve a refund by id. Raises ApiError (404)."""
     refund = _refund(account, call.target)
     return refund_object(refund, "ch_" + refund.payment[3:])
 
 
 def list_refunds(account: Account, call: ApiCall) -> Json:
-    """Newest first; filters: payment_intent, charge, created."""
+    """List refunds, newest first; filters: payment_intent, charge, created."""
     clauses: list[Clause] = []
     payment_id, charge_id = forms.text(call.params, "payment_intent"), forms.text(call.params, "charge")
     if payment_id is not None:
@@ -134,5 +134,5 @@ def charge(account: Account, payment: Payment) -> Json:
 
 
 def retrieve_charge(account: Account, call: ApiCall) -> Json:
-    """The charge called by its id; raises Refusal 404."""
+    """Retrieve a charge by id. Raises ApiError (404)."""
     return charge(account, account.charged_payment(call.target))

@@ -1,4 +1,4 @@
-"""What happens by itself: sessions run out, banks settle refunds, cardholders dispute."""
+"""Scheduled actions: sessions expire, refunds settle or fail, disputes open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH_SIZE: Final = 200
 
 
 def run_due_actions(account: Account) -> None:
-    """Carry out the plans whose time has come, each in the transaction that forgets it."""
+    """Run the actions that are due, each in the transaction that deletes it, and expire overdue sessions."""
     rows = account.journal.rows(
         "SELECT n, deed, target FROM plans WHERE due <= ? ORDER BY due LIMIT ?",
         (account.clock(), BATCH_SIZE),

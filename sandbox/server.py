@@ -1,4 +1,4 @@
-"""The composition root: one account behind one HTTP server, with its deliveries and its clockwork."""
+"""The composition root: one account behind one HTTP server, with webhook delivery and a timer."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ log = logging.getLogger("sandbox")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run: `data` None keeps nothing, `port` 0 takes any free one.
+    """Settings of a sandbox. Without `data`, no state is kept; `port` 0 takes a free one.
 
-    `public_url` is where donors reach the pages; empty: where it listens.
+    `public_url` is the address of the payment pages as donors reach them; empty for the listening address.
     """
 
     port: int
@@ -47,8 +47,8 @@ class Options:
 class Sandbox:
     """A running sandbox: `async with Sandbox(options) as sandbox: sandbox.base_url`.
 
-    Entering raises OSError when the port is taken, sqlite3.Error when the data file cannot be used, and
-    ValueError for an unusable webhook address.
+    The constructor raises sqlite3.Error when the data file cannot be used and ValueError for an invalid webhook
+    address; entering raises OSError when the port is in use.
     """
 
     def __init__(self, options: Options) -> None:
@@ -88,7 +88,7 @@ class Sandbox:
         self._journal.close()
 
     async def _tick(self) -> None:
-        """Carry out what is due, four times a second; old answers go once an hour."""
+        """Run due actions four times a second, close idle connections, delete expired responses once an hour."""
         ticks = 0
         while True:
             await asyncio.sleep(TICK_S)
@@ -102,13 +102,13 @@ class Sandbox:
                     self._stripe.answers.delete_expired()
                 await self._journal.durable()
             except Exception:
-                log.exception("the clockwork failed; it goes on")
+                log.exception("a scheduled action failed; continuing")
 
     async def _reply(self, request: Request) -> Reply:
         try:
             return await self._route(request)
-        except sqlite3.Error as error:  # a full disk, say: the journal undid what was not committed
-            log.error("%s %s not done: %s", request.method, request.target, error)
+        except sqlite3.Error as error:  # a full disk, for example; the journal has rolled back
+            log.error("%s %s failed: %s", request.method, request.target, error)
             return SERVER_ERROR
 
     async def _route(self, request: Request) -> Reply:

@@ -1,4 +1,4 @@
-"""Stripe's objects as JSON, from the sandbox's rows (https://docs.stripe.com/api)."""
+"""Stripe's objects as JSON, built from the sandbox's rows (https://docs.stripe.com/api)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def session_object(session: Session, base_url: str) -> Json:
-    """A Checkout Session. Hosted and open, it has its pay page's `url`; embedded, a `client_secret`."""
+    """A Checkout Session. An open one has a `url` (hosted) or a `client_secret` (embedded)."""
     requested = session.requested
     embedded = requested["ui_mode"] == "embedded_page"
     is_open = session.status == "open"
@@ -96,7 +96,7 @@ def line_items(session: Session) -> Json:
 
 
 def payment_intent_object(payment: Payment) -> Json:
-    """A PaymentIntent as Stripe shows it."""
+    """A PaymentIntent."""
     captured = payment.captured
     return {
         "id": payment.id,
@@ -133,7 +133,7 @@ def _payment_method(payment: Payment) -> str:
 
 
 def charge_object(payment: Payment, refunds: list[Refund], disputed: bool) -> Json:
-    """The captured charge of a payment; `refunds` are all of its refunds, newest first."""
+    """The captured charge of a payment; `refunds` are all its refunds, newest first."""
     refunded = sum(refund.amount for refund in refunds if refund.status != "failed")
     donor = payment.donor
     return {
@@ -177,7 +177,7 @@ def _card_details(number: str) -> Json:
 
 
 def refund_object(refund: Refund, charge: str) -> Json:
-    """A refund as Stripe shows it."""
+    """A refund."""
     return {
         "id": refund.id,
         "object": "refund",
@@ -203,7 +203,7 @@ def refund_object(refund: Refund, charge: str) -> Json:
 
 
 def dispute_object(dispute: Dispute, charge: str) -> Json:
-    """A dispute as Stripe shows it."""
+    """A dispute."""
     return {
         "id": dispute.id,
         "object": "dispute",
@@ -240,7 +240,7 @@ def dispute_object(dispute: Dispute, charge: str) -> Json:
 
 
 def _balance_transaction(dispute: Dispute, place: int, amount: int) -> Json:
-    """The n-th movement of a dispute's money; the sandbox charges no fee for a dispute."""
+    """Balance transaction number `place` of a dispute; the sandbox charges no dispute fee."""
     return {
         "id": f"txn_{dispute.id[3:]}{place}",
         "object": "balance_transaction",
@@ -262,5 +262,5 @@ def _balance_transaction(dispute: Dispute, place: int, amount: int) -> Json:
 
 
 def page_object(data: list[Any], has_more: bool, url: str) -> Json:
-    """A list as Stripe pages it (https://docs.stripe.com/api/pagination)."""
+    """One page of a list (https://docs.stripe.com/api/pagination)."""
     return {"object": "list", "data": data, "has_more": has_more, "url": url}

@@ -10,7 +10,7 @@ from sandbox.stripe_objects import API_VERSION, page_object
 
 
 def list_webhook_endpoints(account: Account, call: ApiCall) -> Json:
-    """The endpoint: subscribed to everything (`*`), or without what the fault `unsubscribed` names."""
+    """The endpoint, subscribed to every type (`*`) but those that the fault `unsubscribed` names."""
     unsubscribed = account.events.unsubscribed()
     selected = [kind for kind in SELECTABLE if kind not in unsubscribed]
     endpoint: Json = {

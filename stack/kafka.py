@@ -24,7 +24,7 @@ _JVM: Final = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLeve
 
 
 def find_java(environment: Mapping[str, str]) -> str:
-    """Java 17 or newer, from JAVA_HOME or PATH. Raises Missing."""
+    """Java 17 or newer, from JAVA_HOME or PATH. Raises MissingRequirement."""
     home = environment.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin" if home else environment.get("PATH"))
     advice = "on Debian: apt-get install default-jre-headless; or set JAVA_HOME, or ATAA_KAFKA_BOOTSTRAP"
@@ -42,7 +42,7 @@ def find_java(environment: Mapping[str, str]) -> str:
 
 
 def find_libraries(data_dir: Path, environment: Mapping[str, str]) -> Path | None:
-    """Kafka's jars: of `KAFKA_HOME`, or fetched before; None when they must be fetched. Raises Missing."""
+    """Kafka's jars: of `KAFKA_HOME`, or fetched before; None when they must be fetched. Raises MissingRequirement."""
     home = environment.get("KAFKA_HOME")
     if home:
         libraries = Path(home) / "libs"
@@ -56,7 +56,7 @@ def find_libraries(data_dir: Path, environment: Mapping[str, str]) -> Path | Non
 
 
 def find_maven() -> str:
-    """Maven, which fetches the jars. Raises Missing."""
+    """Maven, which fetches the jars. Raises MissingRequirement."""
     maven = shutil.which("mvn")
     if maven is None:
         raise MissingRequirement(
@@ -67,7 +67,7 @@ def find_maven() -> str:
 
 
 def fetch(data_dir: Path) -> Path:
-    """Have Maven copy Kafka's jars into the data directory, whole or not at all. Raises Missing.
+    """Have Maven copy Kafka's jars into the data directory, whole or not at all. Raises MissingRequirement.
 
     Who comes while another fetches waits for that one's.
     """
@@ -105,7 +105,7 @@ def _copy_jars(target: Path) -> None:
 def serve(layout: Layout) -> None:
     """Become the broker: write its settings, format its storage once, then run it in this process's place.
 
-    Raises Missing.
+    Raises MissingRequirement.
     """
     java = find_java(os.environ)
     libraries = find_libraries(layout.data_dir, os.environ) or fetch(layout.data_dir)

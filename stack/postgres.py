@@ -36,7 +36,7 @@ _OPTIONS: Final = (
 
 
 def find_programs() -> Path:
-    """The folder of initdb and postgres: the newest of Debian's, or PATH's. Raises Missing."""
+    """The folder of initdb and postgres: the newest of Debian's, or PATH's. Raises MissingRequirement."""
     versions = [
         (int(found[1]), folder)
         for folder in Path("/usr/lib/postgresql").glob("*/bin")
@@ -57,7 +57,7 @@ def as_user(folder: Path) -> list[str]:
     """What goes before a command of PostgreSQL's: nothing, or as root what makes it another user.
 
     Where that user cannot enter the data directory's parents (root's home, say) it gets the one
-    capability that lets it. Raises Missing.
+    capability that lets it. Raises MissingRequirement.
     """
     if os.geteuid() != 0:
         return []
@@ -85,7 +85,7 @@ def as_user(folder: Path) -> list[str]:
 
 
 def serve(layout: Layout) -> None:
-    """Become PostgreSQL: make its data directory once, then run in this process's place. Raises Missing."""
+    """Become PostgreSQL: make its data directory once, then run in this process's place. Raises MissingRequirement."""
     programs = find_programs()
     home = layout.directory / "postgres"
     home.mkdir(mode=0o700, exist_ok=True)

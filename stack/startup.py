@@ -105,7 +105,7 @@ def services_of(settings: StackSettings, layout: Layout) -> list[ProcessSpec]:
 
 
 async def start(settings: StackSettings, layout: Layout, print_line: PrintLine) -> None:
-    """Start what does not run yet, and wait until all is ready. Raises CannotStart, Missing."""
+    """Start what does not run yet, and wait until all is ready. Raises CannotStart, MissingRequirement."""
     os.umask(0o077)  # what the processes write is their owner's alone
     if not settings.kafka_bootstrap and kafka.find_libraries(settings.data_dir, os.environ) is None:
         print_line("fetching Apache Kafka's jars with Maven (once)")
