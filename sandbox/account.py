@@ -16,7 +16,7 @@ from sandbox.records import Dispute, Payment, Refund, Session
 class Account:
     """The state that operations work on.
 
-    `base_url` is the address of the payment pages, without a trailing slash. Events are sent to `webhook_url`.
+    `base_url` is the address of the payment pages, without a trailing slash; events go to `webhook_url`.
     """
 
     journal: Journal

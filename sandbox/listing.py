@@ -1,4 +1,4 @@
-"""Stripe's pagination: newest first, with `starting_after`, `ending_before`, `limit` and `created` filters."""
+"""Stripe's pagination: newest first; `starting_after`, `ending_before`, `limit`, and `created` filters."""
 
 from __future__ import annotations
 

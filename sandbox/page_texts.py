@@ -1,4 +1,4 @@
-"""The words of the pay page in its two languages."""
+"""The texts of the payment page, in English and Arabic."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class PayPages:
         return Reply(200, to_json(_outcome_shown(outcome)).encode())
 
     def _pay_by_form(self, session_id: str, language: str, body: bytes) -> Reply:
-        """Charge a card from the form; shows the page with the error, or redirects to the session's address."""
+        """Charge a card from the form; show the page with the error, or redirect to the session's address."""
         try:
             params = forms.decode(body.decode("utf-8", "replace"))
             card = forms.text(params, "card") or ""
@@ -134,15 +134,15 @@ def page_language(locale: str | None, accepted: str) -> str:
 
 
 def amount_shown(session: Session, language: str) -> str:
-    """The amount as people of the language write it, such as `$25.00`."""
-    from backbone.money_text import money_text  # only pages need it, and Babel is large
+    """The amount as a reader of the language writes it, such as `$25.00`."""
+    from sandbox.amount_text import amount_text  # imports Babel, which only the page needs
 
-    return money_text(decimal_string(session.amount, session.currency), session.currency, language)
+    return amount_text(decimal_string(session.amount, session.currency), session.currency, language)
 
 
 @lru_cache(maxsize=1)
 def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only pages need it
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only the page needs it
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "pages"), autoescape=True, undefined=StrictUndefined

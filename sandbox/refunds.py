@@ -21,7 +21,7 @@ REASONS: Final = ("duplicate", "fraudulent", "requested_by_customer")
 
 
 def create_refund(account: Account, call: ApiCall) -> Json:
-    """Refund part or all of a captured charge. Raises ApiError when less is left, or a dispute is open or lost."""
+    """Refund part or all of a captured charge. Raises ApiError when less is left or it is disputed."""
     params = call.params
     refuse_unknown(params, REFUND)
     payment = _refundable_payment(account, params)

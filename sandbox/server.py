@@ -47,7 +47,7 @@ class Options:
 class Sandbox:
     """A running sandbox: `async with Sandbox(options) as sandbox: sandbox.base_url`.
 
-    The constructor raises sqlite3.Error when the data file cannot be used and ValueError for an invalid webhook
+    The constructor raises sqlite3.Error for an unusable data file and ValueError for an invalid webhook
     address; entering raises OSError when the port is in use.
     """
 
@@ -88,7 +88,7 @@ class Sandbox:
         self._journal.close()
 
     async def _tick(self) -> None:
-        """Run due actions four times a second, close idle connections, delete expired responses once an hour."""
+        """Run due actions four times a second; close idle connections; delete expired responses hourly."""
         ticks = 0
         while True:
             await asyncio.sleep(TICK_S)
