@@ -32,7 +32,7 @@ def serve(
     webhook_url: Annotated[
         str,
         typer.Option(
-            help="http:// address of the webhook receiver [default: the gateway's /webhooks/stripe]."
+            help="http:// address of the webhook receiver (default: the gateway's /webhooks/stripe)."
         ),
     ] = "",
     webhook_secret: Annotated[
