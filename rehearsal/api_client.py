@@ -1,4 +1,4 @@
-"""The public door as a patient client sees it: the same request until there is an answer to it."""
+"""A client of the public API that repeats a request until it has a final response."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from typing import Any, Final
 import aiohttp
 
 RETRY_FOR_S: Final = 120.0
-"""How long one request is tried: longer than a killed system needs to stand up again."""
+"""How long a request is retried: longer than a killed system needs to restart."""
 
 REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=20.0, sock_connect=3.0)
 _FIRST_PAUSE_S: Final = 0.1
@@ -21,14 +21,14 @@ _FINAL_CONFLICTS: Final = ("drive-closed", "refund-exceeds-payment")
 
 
 class NoAnswer(Exception):
-    """Nothing but failures until patience ran out; the message names the request and the last of them."""
+    """A request failed until its retries ended; the message names it and the last failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer that will not change by asking again.
+    """A final response.
 
-    `in_doubt` says that an earlier try of this request was lost and may have been acted upon.
+    `in_doubt` says that an earlier attempt had no response and may have been executed.
     """
 
     status: int
@@ -37,12 +37,12 @@ class Reply:
 
     @property
     def problem(self) -> str:
-        """One line saying what was refused (RFC 9457's type and detail)."""
+        """The status, type and detail of the problem (RFC 9457) in one line."""
         return f"{self.status} {self.body.get('type', '')} {self.body.get('detail', '')}".strip()
 
 
 def new_session() -> aiohttp.ClientSession:
-    """One session for a whole rehearsal: connections are kept, cookies are not, replies are not zipped."""
+    """One HTTP session for a rehearsal: keep-alive, no cookies, no compression."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -52,10 +52,10 @@ def new_session() -> aiohttp.ClientSession:
 
 
 class ApiClient:
-    """Sends requests to `base_url` (or to an absolute address) until one is answered for good.
+    """Sends requests to `base_url` (or to an absolute address) until they have a final response.
 
-    A lost connection, a timeout, 429, 5xx and a conflict that passes (the first request with a key still
-    running, a payment not heard of yet) are tried again, `Retry-After` honoured, for `retry_for_s`.
+    A lost connection, a timeout, 429, 5xx and a transient conflict (the first request with a key is in
+    progress, the payment is not recorded yet) are retried for `retry_for_s`; `Retry-After` is respected.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class ApiClient:
         self.last_failure = ""
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
-        """Raises NoAnswer."""
+        """Send a GET. Raises NoAnswer."""
         return await self._send("GET", path, None, headers or {})
 
     async def post(
         self, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """`body` goes as JSON, byte for byte the same at each try. Raises NoAnswer."""
+        """Send a POST with a JSON body, byte for byte the same in each attempt. Raises NoAnswer."""
         payload = json.dumps(body or {}, ensure_ascii=False).encode()
         return await self._send(
             "POST", path, payload, {"Content-Type": "application/json", **(headers or {})}
@@ -111,14 +111,14 @@ class ApiClient:
 
 
 def _is_retryable(reply: Reply) -> bool:
-    """Whether asking again can help."""
+    """Whether a retry can succeed."""
     if reply.status == 409:
         return not str(reply.body.get("type", "")).endswith(_FINAL_CONFLICTS)
     return reply.status == 429 or reply.status >= 500
 
 
 def _json(text: bytes) -> Mapping[str, Any]:
-    """The reply's object; what is not one (a proxy's HTML, say) becomes a problem with its first words."""
+    """The JSON object of a response; anything else, such as a proxy's HTML, becomes a problem's detail."""
     try:
         found = json.loads(text) if text else {}
     except ValueError:
@@ -127,7 +127,7 @@ def _json(text: bytes) -> Mapping[str, Any]:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """`Retry-After` in seconds (RFC 9110 10.2.3; a date counts as a second)."""
+    """`Retry-After` in seconds (RFC 9110, 10.2.3); a date counts as one second."""
     if retry_after is None:
         return None
     try:

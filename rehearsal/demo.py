@@ -1,4 +1,4 @@
-"""One demo from the empty directory to the proof: what `python -m rehearsal demo` does."""
+"""The demo: starts the system in an empty directory, replays a drive, and proves the books."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ from rehearsal.proof import DRAIN_LIMIT_S, Auditor, Proof, Unreadable, settle
 from rehearsal.supervisor import ProcessGroups, ProcessMonitor, Supervisor, embedded_processes
 
 CURVE_SHARE: Final = 0.45
-"""How many of the gifts arrive on the curve: 5,000 then need the rush to reach 140/s in its 20 s."""
+"""The share of donations on the curve: of 5,000, the 20 s rush then has to make 140 a second."""
 
 _REFRESH_S: Final = 0.25
 _LOG_POLL_S: Final = 1.0
@@ -40,7 +40,7 @@ _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A demo's settings: seconds of curve, rush and waiting for rest; at least how many gifts."""
+    """The settings of a demo: durations in seconds, and the minimum number of donations."""
 
     data_dir: Path
     gateway_port: int
@@ -58,7 +58,7 @@ class Options:
 
 
 def plan_of(options: Options) -> Plan:
-    """The synthesised drive, or the recording asked for. Raises recording.BadRecording."""
+    """The modelled drive, or the recording of the options. Raises recording.BadRecording."""
     gifts = max(10, round(options.gifts * CURVE_SHARE))
     if options.recording is None:
         return winter(gifts, options.curve_s, options.seed)
@@ -71,9 +71,10 @@ async def run_demo(
     screen: Screen,
     embedded_processes: Callable[[Installation], ProcessGroups] = embedded_processes,
 ) -> int:
-    """Run it all; 0 when the proof holds, 1 when not.
+    """Run the whole demo; returns 0 when the proof holds, else 1.
 
-    Raises installation.CannotPrepare, recording.BadRecording, supervisor.ProcessFailed, api_client.NoAnswer, donors.Refused.
+    Raises installation.CannotPrepare, recording.BadRecording, supervisor.ProcessFailed,
+    api_client.NoAnswer, donors.Refused.
     """
     plan = plan_of(options)
     main = asyncio.current_task()
@@ -85,9 +86,7 @@ async def run_demo(
         async with new_session() as session:
             screen.print_line(f"Starting Ataa and a Stripe sandbox in {installation.directory}")
             pids = installation.directory / "pids.json"
-            async with Supervisor(
-                embedded_processes(installation), pids, session, screen.print_line
-            ) as supervisor:
+            async with Supervisor(embedded_processes(installation), pids, screen.print_line) as supervisor:
                 return await _supervised(
                     DemoRun(options, plan, installation, session, supervisor, screen), supervisor
                 )
@@ -96,10 +95,10 @@ async def run_demo(
 async def run_demo_on(
     installation: Installation, processes: ProcessMonitor, options: Options, screen: Screen
 ) -> int:
-    """Play on a system that runs already, with a drive of its own; 0 when the proof holds, 1 when not.
+    """Run the demo on a running system, with a drive of its own; returns 0 when the proof holds, else 1.
 
-    The books are read as differences from the start, so nobody else should give meanwhile. Raises as
-    `run_demo`.
+    The books are compared as differences from the start, so no other client should donate meanwhile. Raises
+    as `run_demo`.
     """
     plan = plan_of(options)
     report.REPORT.unlink(missing_ok=True)
@@ -107,23 +106,23 @@ async def run_demo_on(
         return await _supervised(DemoRun(options, plan, installation, session, processes, screen), processes)
 
 
-async def _supervised(show: "DemoRun", supervisor: ProcessMonitor) -> int:
-    """The show, for as long as its processes can be kept alive."""
+async def _supervised(demo: "DemoRun", supervisor: ProcessMonitor) -> int:
+    """Run the demo while the supervisor keeps its processes running."""
     alive = asyncio.create_task(supervisor.keep_alive())
-    acted = asyncio.create_task(show.run())
+    running = asyncio.create_task(demo.run())
     try:
-        await asyncio.wait((alive, acted), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((alive, running), return_when=asyncio.FIRST_COMPLETED)
         if alive.done():
             await alive
-        return await acted
+        return await running
     finally:
-        for task in (acted, alive):
+        for task in (running, alive):
             task.cancel()
-        await asyncio.gather(acted, alive, return_exceptions=True)
+        await asyncio.gather(running, alive, return_exceptions=True)
 
 
 class DemoRun:
-    """The rehearsal itself: opening, donors, evidence, proof and report."""
+    """One run: opens the drive, runs the donors, follows the log, and writes proof and report."""
 
     def __init__(
         self,
@@ -149,12 +148,10 @@ class DemoRun:
         self._counts: deque[tuple[float, int]] = deque()
 
     async def run(self) -> int:
-        """Perform, prove, report; then stay up unless told to exit, or the system is not the demo's own."""
+        """Run the demo and write its report; then keep serving, unless told to exit or on a shared system."""
         await self._auditor.record_baseline()
         donors = await self._open()
-        self._screen.print_line(
-            f"Replaying {self._plan.title}. Open {self._installation.overlay_url} meanwhile."
-        )
+        self._screen.print_line(f"Replaying {self._plan.title}. Watch it at {self._installation.overlay_url}")
         watching = asyncio.create_task(self._stream.follow())
         try:
             await self._wait_for_stream()
@@ -179,7 +176,7 @@ class DemoRun:
         enough = len(donors.tally.paid) >= self._options.gifts
         if not enough:
             self._screen.print_line(
-                f"Only {len(donors.tally.paid):,} of {self._options.gifts:,} gifts were paid."
+                f"Only {len(donors.tally.paid):,} of {self._options.gifts:,} donations were paid."
             )
         if not self._options.exits and not self._installation.shared:
             await self._stay()
@@ -197,13 +194,13 @@ class DemoRun:
         return Donors(self._api, self._installation.drive, credentials, load)
 
     async def _reset_faults(self) -> None:
-        """A sandbox that goes on without the demo is left without the demo's faults."""
+        """Turn off the demo's faults where the sandbox keeps running after it."""
         if self._options.faults is not None and self._installation.shared:
             with contextlib.suppress(NoAnswer):
                 await ApiClient(self._session, self._installation.sandbox_url).post("/_sandbox/faults", {})
 
     async def _keys(self) -> dict[str, str]:
-        """The embedded run's keys; the publishable one is made through the open door, so a moment later."""
+        """Read keys.json; the publishable key is created through the API, a moment after the start."""
         file = self._installation.directory / "keys.json"
         give_up = time.monotonic() + _KEYS_S
         keys: dict[str, str] = {}
@@ -212,41 +209,43 @@ class DemoRun:
                 keys = json.loads(file.read_text(encoding="utf-8"))
             await asyncio.sleep(0.05)
         if "admin" not in keys:
-            raise Refused(f"{file} names no admin key after {_KEYS_S:.0f} s")
+            raise Refused(f"{file} has no admin key after {_KEYS_S:.0f} s")
         return keys
 
     async def _wait_for_stream(self) -> None:
-        """The stream is open before the first gift: no gift's age may hold our own connecting."""
+        """Wait for the stream's first totals, so that no measured delay includes our own connecting."""
         try:
-            # Not wait_for: Python 3.11's forgets a cancellation that comes together with the result.
+            # Not wait_for: in Python 3.11 it loses a cancellation that coincides with the result.
             async with asyncio.timeout(_FIRST_FRAME_S):
                 await self._stream.has_totals.wait()
         except TimeoutError:
-            self._screen.print_line("The live stream shows nothing yet; starting without it.")
+            self._screen.print_line("The live stream has sent no totals yet; starting without it.")
 
     async def _donate(self, donors: Donors) -> None:
-        giving = asyncio.create_task(donors.donate_all(self._plan, self._planner))
-        gathering = asyncio.create_task(self._follow_log())
-        started = told_at = time.monotonic()
-        told = self._api.retries
+        donating = asyncio.create_task(donors.donate_all(self._plan, self._planner))
+        following = asyncio.create_task(self._follow_log())
+        started = reported_at = time.monotonic()
+        reported = self._api.retries
         try:
-            while not giving.done():
-                if self._api.retries > told and time.monotonic() - told_at >= _RETRY_REPORT_S:
-                    more = self._api.retries - told
-                    self._screen.print_line(f"{more} tries repeated, the last: {self._api.last_failure}")
-                    told, told_at = self._api.retries, time.monotonic()
+            while not donating.done():
+                if self._api.retries > reported and time.monotonic() - reported_at >= _RETRY_REPORT_S:
+                    more = self._api.retries - reported
+                    self._screen.print_line(
+                        f"{more} requests retried; the last failure: {self._api.last_failure}"
+                    )
+                    reported, reported_at = self._api.retries, time.monotonic()
                 self._screen.show(self._progress(donors, time.monotonic() - started))
-                await asyncio.wait((giving,), timeout=_REFRESH_S)
-            await giving
+                await asyncio.wait((donating,), timeout=_REFRESH_S)
+            await donating
         finally:
-            for task in (giving, gathering):
+            for task in (donating, following):
                 task.cancel()
-            await asyncio.gather(giving, gathering, return_exceptions=True)
+            await asyncio.gather(donating, following, return_exceptions=True)
 
     async def _follow_log(self) -> None:
-        """Keep up with the log and the deliveries, so that freshness can be shown while it runs."""
+        """Read the log and the deliveries as they grow, so that freshness can be shown during the run."""
         while True:
-            # A system that is just being restarted is asked again a second later.
+            # A service that is being restarted is read again a second later.
             with contextlib.suppress(Unreadable):
                 await self._auditor.read_new()
             await asyncio.sleep(_LOG_POLL_S)
@@ -264,12 +263,12 @@ class DemoRun:
         options, totals = self._options, self._stream.totals
         planned_s = options.curve_s + options.rush_s
         per_s = self._rate(int(totals.get("donations", 0)))
-        missing = max(0, options.gifts - len(donors.tally.paid))
+        remaining = max(0, options.gifts - len(donors.tally.paid))
         rushing = elapsed_s > options.curve_s
-        eta_s = max(0.0, planned_s - elapsed_s, missing / per_s if rushing and per_s else 0.0)
+        eta_s = max(0.0, planned_s - elapsed_s, remaining / per_s if rushing and per_s else 0.0)
         recent = self._freshness.delays_ms(since=time.time() - _RATE_WINDOW_S)
-        last = elapsed_s >= planned_s and not missing
-        rush = "waiting for the last donors" if last else "as fast as it goes"
+        last = elapsed_s >= planned_s and not remaining
+        rush = "waiting for the last donors" if last else "at full speed"
         return Progress(
             phase=rush if rushing else "the drive's curve",
             done=elapsed_s / (elapsed_s + eta_s) if elapsed_s else 0.0,
@@ -281,7 +280,7 @@ class DemoRun:
         )
 
     def _rate(self, donations: int) -> float:
-        """Donations a second on screen, over the last few seconds."""
+        """Donations shown per second, over the last few seconds."""
         now = time.monotonic()
         self._counts.append((now, donations))
         while now - self._counts[0][0] > _RATE_WINDOW_S:
@@ -290,7 +289,7 @@ class DemoRun:
         return max(0.0, (donations - before) / (now - then)) if now > then else 0.0
 
     async def _last_totals(self) -> Mapping[str, Any]:
-        """The page's figures now that all is quiet; the newest frame's if the door does not answer."""
+        """The drive's totals after the run; those of the newest frame if the API does not answer."""
         try:
             reply = await self._api.get(f"/v1/drives/{self._installation.drive}/totals")
         except NoAnswer:
@@ -298,12 +297,12 @@ class DemoRun:
         return reply.body if reply.status == 200 else self._stream.totals
 
     async def _stay(self) -> None:
-        """Stay up, so that the pages can be looked at, until someone ends it."""
-        asked = asyncio.Event()
+        """Keep serving, so that the pages can be viewed, until a stop signal."""
+        stopped = asyncio.Event()
         for stop in _STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(stop, asked.set)
-        self._screen.print_line(f"Still serving {self._installation.overlay_url}. Ctrl-C ends it.")
-        await asked.wait()
+            asyncio.get_running_loop().add_signal_handler(stop, stopped.set)
+        self._screen.print_line(f"Still serving {self._installation.overlay_url}. Ctrl-C stops it.")
+        await stopped.wait()
 
 
 def _shown(progress: Progress) -> tuple[str, int, float, float | None]:

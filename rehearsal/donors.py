@@ -1,7 +1,7 @@
-"""The donors: so many in flight, each giving exactly what was intended, once, whatever breaks.
+"""The donors: concurrent clients, each making its planned donation exactly once, despite failures.
 
-A donor pledges, waits for the checkout, pays (some with a declined card first, some never), and leaves.
-Behind them a help desk refunds what is to be refunded once the pledge says it was paid.
+A donor pledges, waits for the checkout and pays; some use a declined card first, some never pay. Refund
+workers make the planned refunds once the pledge is paid.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ CHECKOUT_WITHIN_S: Final = 180.0
 PAID_WITHIN_S: Final = 60.0
 POLL_WAIT_S: Final = 10
 REFUND_POLL_WAIT_S: Final = 2
-"""A clerk's look holds less long: a change between two looks would cost the whole wait."""
+"""Refund workers wait for less long: a change between two reads would cost the whole wait."""
 RUSH_LIMIT_S: Final = 600.0
-"""Past this the rush ends even if the least number of gifts was not reached (a very slow machine)."""
+"""The rush ends after this even without the minimum of donations, on a very slow machine."""
 _MAX_ERRORS: Final = 50
 
 
 class Refused(Exception):
-    """A request that should have been accepted was not; the message says which and why."""
+    """A request that should have succeeded was refused; the message names it and the reason."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What the donors themselves know. Cents; `paid` maps pledge ids to what was paid for them."""
+    """What the donors observed, in cents; `paid` maps pledge ids to the amount paid."""
 
     started: int = 0
     pledged: int = 0
@@ -50,11 +50,11 @@ class Tally:
 
     @property
     def given_cents(self) -> int:
-        """All that donors were told they paid."""
+        """The total of the payments that were confirmed to donors."""
         return sum(self.paid.values())
 
-    def note(self, error: str) -> None:
-        """Remember what went wrong, the first few in words."""
+    def record_error(self, error: str) -> None:
+        """Count an error; keep the first messages."""
         self.error_count += 1
         if len(self.errors) < _MAX_ERRORS:
             self.errors.append(error)
@@ -62,7 +62,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How the donors enter: the partner's secret key, and its publishable key with an allowed origin."""
+    """The donors' credentials: the partner's secret key, and a publishable key with an allowed origin."""
 
     secret: str
     publishable: str | None
@@ -71,7 +71,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class LoadProfile:
-    """How fast: `rush_s` seconds at full speed after the curve, then on until `least_gifts` are paid."""
+    """The load: `rush_s` seconds at full speed after the curve, longer until `least_gifts` are paid."""
 
     rush_s: float
     least_gifts: int
@@ -79,7 +79,7 @@ class LoadProfile:
 
 
 class ArrivalQueue:
-    """Hands out intentions: on the curve each at its time, in the rush as fast as they are taken."""
+    """Hands out planned donations: on the curve at their times, in the rush as fast as they are taken."""
 
     def __init__(self, plan: Plan, planner: GiftPlanner, load: LoadProfile, tally: Tally) -> None:
         self._plan = plan
@@ -91,7 +91,7 @@ class ArrivalQueue:
         self._next = 0
 
     async def take(self) -> PlannedGift | None:
-        """The next donor's intention when it is due; None when the rehearsal is over."""
+        """The next planned donation once it is due; None when the rehearsal is over."""
         arrivals = self._plan.arrivals
         if self._next < len(arrivals):
             number, self._next = self._next, self._next + 1
@@ -115,7 +115,7 @@ class ArrivalQueue:
 
 
 class Donors:
-    """All donors and the help desk of one rehearsal of `drive`; `tally` is up to date at any time."""
+    """All donors and refund workers of one rehearsal of `drive`; `tally` is always current."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Donors:
         self._refund_queue: asyncio.Queue[tuple[PlannedGift, str, str] | None] = asyncio.Queue()
 
     async def donate_all(self, plan: Plan, planner: GiftPlanner) -> None:
-        """Replay the plan; returns when the last donor has left and the last refund is answered."""
+        """Replay the plan; returns when the last donor has finished and the last refund was answered."""
         queue = ArrivalQueue(plan, planner, self._load, self.tally)
         async with asyncio.TaskGroup() as group:
             workers = [group.create_task(self.process_refunds()) for _ in range(REFUND_WORKERS)]
@@ -150,10 +150,10 @@ class Donors:
             try:
                 await self.donate(planned_gift)
             except (NoAnswer, Refused) as error:
-                self.tally.note(f"gift {planned_gift.number}: {error}")
+                self.tally.record_error(f"donation {planned_gift.number}: {error}")
 
     async def donate(self, planned_gift: PlannedGift) -> None:
-        """One donor from pledge to payment. Raises NoAnswer, Refused."""
+        """Make one donation from pledge to payment. Raises NoAnswer, Refused."""
         self.tally.started += 1
         pledge = await self._pledge(planned_gift)
         self.tally.pledged += 1
@@ -167,7 +167,7 @@ class Donors:
                 self._paid(planned_gift, pledge_id, token)
                 return
             self.tally.declined += 1
-        raise Refused(f"no card of {len(planned_gift.cards)} was taken for {pledge_id}")
+        raise Refused(f"{pledge_id}: all {len(planned_gift.cards)} cards were declined")
 
     async def _pledge(self, planned_gift: PlannedGift) -> Mapping[str, Any]:
         path = f"/v1/drives/{self._drive}/pledges"
@@ -180,7 +180,7 @@ class Donors:
             reply = await self._api.post(path, planned_gift.body, headers | credentials)
             if reply.status == 201:
                 return reply.body
-            # Refused at the door, so nothing was promised: the partner's server may ask instead.
+            # Refused by authentication, so no pledge was made: continue with the secret key.
             self._publishable_works = reply.status not in (401, 403)
         headers["Authorization"] = f"Bearer {self._credentials.secret}"
         reply = await self._api.post(path, planned_gift.body, headers)
@@ -189,7 +189,7 @@ class Donors:
         return reply.body
 
     async def _checkout(self, pledge: Mapping[str, Any], pledge_id: str, token: str) -> str:
-        """The address to pay at, waited for if the pledge came without."""
+        """The address of the payment page; waits for it if the pledge has no checkout yet."""
         give_up = time.monotonic() + CHECKOUT_WITHIN_S
         wait_s = 0
         while pledge.get("checkout") is None:
@@ -202,21 +202,21 @@ class Donors:
         return str(pledge["checkout"]["url"])
 
     async def _read_pledge(self, pledge_id: str, token: str, wait_s: int) -> Mapping[str, Any]:
-        """The pledge, once it changed or `wait_s` later.
+        """The pledge, once it has changed or after `wait_s`.
 
-        The first look must not wait: a change that came before it would be waited for in vain.
+        The first read must not wait: it would miss a change that came before it.
         """
         started = time.monotonic()
         headers = {"Prefer": f"wait={wait_s}"} if wait_s else {}
         reply = await self._api.get(f"/v1/pledges/{pledge_id}?token={token}", headers)
         if reply.status != 200:
             raise Refused(f"reading {pledge_id}: {reply.problem}")
-        # A door that does not hold its reply must not be asked in a busy loop.
+        # Prevents a busy loop where the API does not hold its reply.
         await asyncio.sleep(max(0.0, 0.05 - (time.monotonic() - started)))
         return reply.body
 
     async def _pay(self, url: str, card: str, pledge_id: str, planned_gift: PlannedGift, token: str) -> bool:
-        """Whether the card was taken. Raises Refused when nobody can tell."""
+        """Whether the card was charged. Raises Refused when the outcome is unknown."""
         try:
             reply = await self._api.post(f"{url}/pay", {"card": card})
         except NoAnswer:
@@ -232,7 +232,7 @@ class Donors:
         raise Refused(f"paying {pledge_id}: {reply.problem}")
 
     async def _is_paid(self, pledge_id: str, token: str) -> bool:
-        """Whether the installation hears of the payment within a bounded wait."""
+        """Whether the pledge becomes paid within a bounded time."""
         give_up = time.monotonic() + self._paid_within_s
         wait_s = 0
         while time.monotonic() < give_up:
@@ -252,22 +252,22 @@ class Donors:
             self._refund_queue.put_nowait((planned_gift, pledge_id, token))
 
     async def process_refunds(self) -> None:
-        """One clerk: refunds whoever asks, until the desk closes."""
+        """Make the queued refunds, until `finish_refunds`."""
         while (request := await self._refund_queue.get()) is not None:
             planned_gift, pledge_id, token = request
             try:
                 await self._refund(planned_gift, pledge_id, token)
             except (NoAnswer, Refused) as error:
-                self.tally.note(f"refund of gift {planned_gift.number}: {error}")
+                self.tally.record_error(f"refund of donation {planned_gift.number}: {error}")
 
     def finish_refunds(self, workers: int) -> None:
-        """Let `workers` go once all who asked so far have been served."""
+        """Stop `workers` refund workers after the refunds queued so far."""
         for _ in range(workers):
             self._refund_queue.put_nowait(None)
 
     async def _refund(self, planned_gift: PlannedGift, pledge_id: str, token: str) -> None:
         if not await self._is_paid(pledge_id, token):
-            raise Refused(f"{pledge_id} was paid and is not after {self._paid_within_s:.0f} s")
+            raise Refused(f"{pledge_id} was charged but is not paid after {self._paid_within_s:.0f} s")
         cents = planned_gift.refund_cents
         body: dict[str, Any] = {"reason": "requested_by_customer"}
         body |= {"amount": as_money(cents)} if cents is not None else {}

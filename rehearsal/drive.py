@@ -1,4 +1,4 @@
-"""The opening: what an operator does through the public door before the first donor comes."""
+"""Sets up the drive through the public API, as an operator does before the first donation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ GOAL_CENTS = 1_000_000_000
 
 
 def winter_drive(slug: str) -> dict[str, Any]:
-    """The body that creates the drive."""
+    """The request body that creates the drive."""
     return {
         "slug": slug,
         "title": {"en": "Let's make their winter warmer", "ar": "لنجعل شتاءهم أدفأ"},
@@ -38,9 +38,9 @@ def winter_drive(slug: str) -> dict[str, Any]:
 
 
 async def open_drive(api: ApiClient, keys: Mapping[str, str], run: str, drive: str) -> Credentials:
-    """Make a partner's key, create the drive and its creators, and open it. Raises Refused, NoAnswer.
+    """Create a partner's key, the drive and its creators, and open the drive. Raises Refused, NoAnswer.
 
-    `keys` is the embedded run's keys.json: `admin`, and `publishable` for the demo's own origin.
+    `keys` is the content of keys.json: `admin`, and `publishable` for the demo's origin.
     """
     admin = {"Authorization": f"Bearer {keys['admin']}"}
 

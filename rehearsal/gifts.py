@@ -1,4 +1,4 @@
-"""Who gives what, and what goes wrong: each donor's intention, the same for the same seed and number."""
+"""Planned donations and their outcomes: deterministic for a seed and a number."""
 
 import random
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ GOOD_CARD: Final = "4242424242424242"
 DECLINED_CARD: Final = "4000000000000002"
 DISPUTED_CARD: Final = "4000000000000259"
 REFUND_FAILS_CARD: Final = "4000000000005126"
-"""Stripe's test cards (https://docs.stripe.com/testing), as the sandbox knows them."""
+"""Stripe's test cards (https://docs.stripe.com/testing), as the sandbox implements them."""
 
 CREATORS: Final = (
     ("noor-live", "Noor Live"),
@@ -65,7 +65,7 @@ _PLATFORMS: Final = ("youtube", "twitch", "tiktok", "instagram")
 
 
 class Outcome(StrEnum):
-    """What happens to a gift once it is paid."""
+    """What happens to a donation after it is paid."""
 
     NOTHING = "nothing"
     REFUND = "refund"
@@ -76,9 +76,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlannedGift:
-    """One donor's wish, made exactly once whatever happens on the way.
+    """One planned donation, to be made exactly once.
 
-    `key` is its Idempotency-Key, `body` the pledge as the public door takes it, `cards` are tried in order.
+    `key` is its Idempotency-Key, `body` the pledge request; the `cards` are tried in order.
     """
 
     number: int
@@ -92,15 +92,12 @@ class PlannedGift:
 
     @property
     def refund_cents(self) -> int | None:
-        """What a refund asks back; None asks for all of it."""
+        """The amount of the planned refund; None for a full refund."""
         return self.amount_cents // 2 if self.outcome is Outcome.PARTIAL_REFUND else None
 
 
 class GiftPlanner:
-    """All donors of a rehearsal: `planned_gift(n)` for the n-th, without end.
-
-    `institutions` tells which positions of the plan carry an institution's name.
-    """
+    """Plans the donations of a rehearsal: `planned_gift(n)` for any n from 0."""
 
     def __init__(self, plan: Plan, seed: int, run: str) -> None:
         self._plan = plan
@@ -109,7 +106,7 @@ class GiftPlanner:
         self._scripted_outcomes = _scripted_outcomes(len(plan.arrivals), plan.institutions)
 
     def planned_gift(self, number: int) -> PlannedGift:
-        """The n-th donor (from 0): first those of the curve, then those of the rush."""
+        """Donation number n, from 0: those of the curve first, then those of the rush."""
         rng = random.Random(self._seed * 1_000_003 + number)  # noqa: S311 - a script, not a secret
         on_curve = number < len(self._plan.arrivals)
         amount = self._plan.arrivals[number].amount_cents if on_curve else self._plan.rush_size(rng)
@@ -149,7 +146,7 @@ class GiftPlanner:
 
 
 def _donor(number: int, arabic: bool, rng: random.Random) -> dict[str, Any]:
-    """A name, often an e-mail address; every twelfth or so is someone who gave before."""
+    """A donor with a name and usually an e-mail address; about one in twelve has donated before."""
     person = rng.randrange(number) if number and rng.random() < 0.08 else number
     if rng.random() < 0.08:
         return {"anonymous": True, "locale": "ar" if arabic else "en"}
@@ -159,7 +156,7 @@ def _donor(number: int, arabic: bool, rng: random.Random) -> dict[str, Any]:
 
 
 def _random_outcome(rng: random.Random, amount: int) -> Outcome:
-    """Now and then an ordinary gift is refunded or disputed; a gift too small to halve is left alone."""
+    """A few ordinary donations are refunded or disputed; very small ones are not."""
     if amount < 200:
         return Outcome.NOTHING
     choices = (Outcome.NOTHING, Outcome.REFUND, Outcome.PARTIAL_REFUND, Outcome.DISPUTE)
@@ -167,7 +164,7 @@ def _random_outcome(rng: random.Random, amount: int) -> Outcome:
 
 
 def _scripted_outcomes(gifts: int, taken: frozenset[int]) -> dict[int, Outcome]:
-    """Places on the curve where something happens in every rehearsal, however short."""
+    """Positions on the curve with a fixed outcome, so that even a short rehearsal has every outcome."""
     scripted: dict[int, Outcome] = {}
     outcomes = (Outcome.DISPUTE, Outcome.REFUND, Outcome.PARTIAL_REFUND, Outcome.FAILED_REFUND)
     for outcome, part in zip(outcomes, (0.1, 0.2, 0.3, 0.4), strict=True):

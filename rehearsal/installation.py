@@ -1,4 +1,4 @@
-"""Where a rehearsal happens: its directory, its ports and what its processes are told."""
+"""The installation of a rehearsal: its directory, its ports and its processes' settings."""
 
 import fcntl
 import os
@@ -25,18 +25,18 @@ _FOREIGN_SETTINGS: Final = (
     "ATAA_STRIPE_",
     "ATAA_TOKEN_SECRET",
 )
-"""A demo is an installation of its own: it must not reach the user's databases, mail or Stripe account."""
+"""Settings a demo ignores: it must not use the user's databases, mail server or Stripe account."""
 
 
 class CannotPrepare(Exception):
-    """The rehearsal cannot start here; the message is one line that says what to change."""
+    """The rehearsal cannot start; the message is one line that says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """One rehearsal's place: its directory, two ports, the secrets of its sandbox, and the slug of its drive.
+    """One installation: directory, two ports, the sandbox's secrets, and the drive's slug.
 
-    `shared` says that the system ran before and goes on afterwards, so that its books hold other money too.
+    A `shared` one runs before and after the rehearsal, so that its books hold other money too.
     """
 
     directory: Path
@@ -49,25 +49,25 @@ class Installation:
 
     @property
     def gateway_url(self) -> str:
-        """Where the public door is."""
+        """The address of the public API."""
         return f"http://{_HOST}:{self.gateway_port}"
 
     @property
     def sandbox_url(self) -> str:
-        """Where the Stripe sandbox is."""
+        """The address of the Stripe sandbox."""
         return f"http://{_HOST}:{self.sandbox_port}"
 
     @property
     def overlay_url(self) -> str:
-        """What to open while it runs."""
+        """The address of the drive's overlay."""
         return f"{self.gateway_url}/overlay/{self.drive}"
 
     def own_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The user's settings, but nothing that leads out of the demo."""
+        """The user's environment without settings of external systems."""
         return {name: value for name, value in environment.items() if not name.startswith(_FOREIGN_SETTINGS)}
 
     def embedded_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The settings of the embedded process."""
+        """The environment of the embedded process."""
         return self.own_environment(environment) | {
             "ATAA_DATA_DIR": str(self.directory),
             "ATAA_GATEWAY_PORT": str(self.gateway_port),
@@ -86,7 +86,7 @@ class Installation:
         ]
 
     def sandbox_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The sandbox's settings, its secrets among them: everybody may read a command line."""
+        """The sandbox's environment, with its secrets: any user can read a command line."""
         kept = {name: value for name, value in environment.items() if not name.startswith("ATAA_")}
         return kept | {
             "ATAA_STRIPE_API_KEY": self.stripe_key,
@@ -96,7 +96,7 @@ class Installation:
 
 @contextmanager
 def prepare_installation(data_dir: Path, gateway_port: int, sandbox_port: int) -> Iterator[Installation]:
-    """An emptied `data_dir`/demo that is this process's alone, and two free ports. Raises CannotPrepare."""
+    """Empty and lock `data_dir`/demo, and check that both ports are free. Raises CannotPrepare."""
     directory = data_dir.absolute() / "demo"
     with _hold_lock(data_dir.absolute()):
         for port, setting in ((gateway_port, "ATAA_GATEWAY_PORT"), (sandbox_port, "ATAA_SANDBOX_PORT")):
@@ -113,7 +113,7 @@ def prepare_installation(data_dir: Path, gateway_port: int, sandbox_port: int) -
 
 @contextmanager
 def _hold_lock(data_dir: Path) -> Iterator[None]:
-    """Hold the lock beside the demo's directory, so that no second demo empties it meanwhile."""
+    """Hold a lock beside the demo's directory, so that no second demo empties it."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (data_dir / _LOCK).open("a+")
@@ -134,7 +134,7 @@ def _hold_lock(data_dir: Path) -> Iterator[None]:
 
 
 def require_free_port(port: int, setting: str, owner: str = "") -> None:
-    """Raises CannotPrepare where somebody listens on `port`, which `owner` needs and `setting` moves."""
+    """Raises CannotPrepare where `port`, needed by `owner` and set by `setting`, is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -145,15 +145,17 @@ def require_free_port(port: int, setting: str, owner: str = "") -> None:
 
 
 def _empty_directory(directory: Path) -> None:
-    """Empty a demo's directory, and no other's. Raises CannotPrepare."""
+    """Empty a directory that a demo has created. Raises CannotPrepare for any other."""
     try:
         directory.mkdir(exist_ok=True)
         entries = list(directory.iterdir())
         if directory.is_symlink() or (entries and not (directory / _MARK).is_file()):
-            raise CannotPrepare(f"{directory} is not a demo's directory (no {_MARK} in it): not emptied")
+            raise CannotPrepare(
+                f"{directory} was not created by a demo (it has no {_MARK}) and is not emptied"
+            )
         for credentials in entries:
             if credentials.name == _MARK:
-                continue  # stays until the end: a demo killed while emptying must find its own again
+                continue  # kept to the last: after a kill the directory must still be recognised
             if credentials.is_dir() and not credentials.is_symlink():
                 shutil.rmtree(credentials)
             else:

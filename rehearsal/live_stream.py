@@ -1,4 +1,4 @@
-"""An overlay's eyes: the live stream of a drive, and when each sequence was first on screen."""
+"""Follows the live stream of a drive, as an overlay does, and records when each sequence arrived."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import aiohttp
 from rehearsal.freshness import Freshness
 
 _READ_TIMEOUT_S: Final = 40.0
-"""The door sends a comment each 15 s; a stream silent for longer is dead."""
+"""The gateway sends a comment every 15 s; a stream without data for longer has failed."""
 _MAX_FRAME: Final = 1 << 20
 
 
@@ -28,13 +28,13 @@ class Frame:
 
 
 class BrokenStream(Exception):
-    """The stream is not one of server-sent events."""
+    """The response is not a valid stream of server-sent events."""
 
 
 class LiveStream:
-    """Follows the drive's stream until cancelled; `totals` is the newest frame, `frames` how many came.
+    """Follows a drive's stream until cancelled; `totals` is the newest frame, `frames` their number.
 
-    `has_totals` is set once the first has come.
+    `has_totals` is set when the first has arrived.
     """
 
     def __init__(self, session: aiohttp.ClientSession, url: str, freshness: Freshness) -> None:
@@ -47,7 +47,7 @@ class LiveStream:
         self._last_id: str | None = None
 
     async def follow(self) -> None:
-        """Read the stream for ever, coming back with `Last-Event-ID` whenever it ends."""
+        """Read the stream, and reconnect with `Last-Event-ID` whenever it ends."""
         while True:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, BrokenStream):
                 await self._read_once()
@@ -67,7 +67,7 @@ class LiveStream:
                     return
 
     def receive(self, frame: Frame) -> None:
-        """Take in what came. Raises BrokenStream."""
+        """Record a frame. Raises BrokenStream."""
         self._last_id = frame.id or self._last_id
         if frame.event != "totals":
             return
@@ -84,7 +84,7 @@ class LiveStream:
 
 
 async def frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[Frame]:
-    """Whole frames out of chunks cut anywhere; comments and retry hints are left out."""
+    """Assemble frames from chunks split anywhere; comments and retry hints are skipped."""
     waiting = b""
     async for chunk in chunks:
         waiting = (waiting + chunk).replace(b"\r\n", b"\n")

@@ -1,7 +1,7 @@
-"""The proof: each owner's books, asked of it alone, and whether they say the same to the cent.
+"""The proof: the books of four systems, read from each, and whether they agree to the cent.
 
-Books are the net of processor money a currency (captured - refunded - open or lost disputes), without
-fees (API.md, Reports). The sandbox is the outside witness: it shares nothing with the other three.
+A book is the net amount a currency: captured - refunded - open or lost disputes, without fees. The sandbox's
+is independent: it shares neither code nor data with the three services.
 """
 
 import asyncio
@@ -20,27 +20,27 @@ from rehearsal.freshness import Freshness
 from rehearsal.installation import Installation
 
 Book = Mapping[str, Decimal]
-"""Net per ISO currency; a currency that is missing is zero."""
+"""Net amount by ISO currency; a missing currency is zero."""
 
 OWNERS: Final = {"ledger": "payments", "totals": "leaderboard", "pledges": "pledges"}
-"""Whose books stand for which column of the report."""
+"""The service that owns each book of the report."""
 
 DRAIN_LIMIT_S: Final = 120.0
 _POLL_S: Final = 1.0
 _STABLE_S: Final = 6.0
-"""Books that agree and rest this long are quiet even if something expected (a dispute, say) never came."""
+"""Books that agree unchanged for this long are final, even if something expected (a dispute) never came."""
 _LOG_PAGE: Final = 100
 _PAGES_A_LOOK: Final = 200
 _DELIVERIES_PAGE: Final = 10_000
 
 
 class Unreadable(Exception):
-    """An owner did not show its books; the message says which and why."""
+    """The books of a system could not be read; the message names it and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """The four books of one moment, and the parts of the sandbox's."""
+    """The four books, read at one time, and the parts of the sandbox's."""
 
     books: Mapping[str, Book]
     captured: Decimal
@@ -48,7 +48,7 @@ class Readings:
     disputed: Decimal
 
     def since(self, before: "Readings") -> "Readings":
-        """What was added to each book and part after `before`."""
+        """The difference of each book and part from `before`."""
         books = {name: _subtract(book, before.books.get(name, {})) for name, book in self.books.items()}
         return Readings(
             books,
@@ -67,7 +67,7 @@ def _subtract(book: Book, before: Book) -> Book:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was found once all was quiet, or when waiting for that ended (`drained` says which)."""
+    """The result once the books are final (`drained`), or when the time limit was reached."""
 
     drained: bool
     books: Mapping[str, Book]
@@ -81,13 +81,13 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether not one cent is missing or too much, and each gift was counted once."""
+        """Whether the books agree to the cent and each paid donation was counted once."""
         agreed = bool(self.books) and not any(self.difference.values())
         return agreed and not (self.lost or self.counted_twice or self.uncaptured)
 
 
 def difference(books: Mapping[str, Book]) -> Book:
-    """The largest disagreement between any two books, a currency; always names the drive's currency."""
+    """The largest difference between two books, by currency; always includes the drive's currency."""
     currencies = {CURRENCY}.union(*books.values())
     spread = {}
     for currency in sorted(currencies):
@@ -97,7 +97,7 @@ def difference(books: Mapping[str, Book]) -> Book:
 
 
 class Auditor:
-    """Reads books, the drive's log and the sandbox's deliveries of one stage."""
+    """Reads the books, the drive's log and the sandbox's deliveries of an installation."""
 
     def __init__(
         self, installation: Installation, session: aiohttp.ClientSession, freshness: Freshness
@@ -108,9 +108,9 @@ class Auditor:
         self._baseline: Readings | None = None
 
     async def record_baseline(self, within_s: float = DRAIN_LIMIT_S) -> None:
-        """On a shared stage: note what the books hold, so that only what comes later is read.
+        """On a shared installation: record the books, so that later reads return the differences.
 
-        Waits until they agree and rest. Raises Unreadable where they do not within `within_s`.
+        Waits until they agree and do not change. Raises Unreadable where they do not within `within_s`.
         """
         if not self._installation.shared:
             return
@@ -123,7 +123,7 @@ class Auditor:
                 break
             if time.monotonic() > give_up:
                 apart = ", ".join(f"{amount} {one}" for one, amount in difference(found.books).items())
-                raise Unreadable(f"the books of the running stack do not rest (difference: {apart})")
+                raise Unreadable(f"the books of the running stack keep changing (difference: {apart})")
             before = found
         await self._skip_deliveries()
         self._baseline = found
@@ -138,7 +138,7 @@ class Auditor:
             freshness.note_deliveries((), int(page["next"] or freshness.deliveries_read))
 
     async def read_books(self) -> Readings:
-        """Each owner's own figures since `record_baseline`. Raises Unreadable."""
+        """Each system's own figures since `record_baseline`. Raises Unreadable."""
         found = await self._read_books()
         return found if self._baseline is None else found.since(self._baseline)
 
@@ -149,13 +149,13 @@ class Auditor:
         ports = self._read_file("ports.json")
         for name, owner in OWNERS.items():
             if owner not in ports:
-                raise Unreadable(f"ports.json names no port of {owner}")
+                raise Unreadable(f"ports.json has no port of {owner}")
             found = await self._get(f"http://127.0.0.1:{ports[owner]}/internal/books", self._caller())
             books[name] = {currency: _amount(value) for currency, value in found.items()}
         return Readings(books, **parts)
 
     async def read_new(self) -> None:
-        """Take in what the log and the sandbox's deliveries have gained since. Raises Unreadable."""
+        """Read the new rows of the log and of the sandbox's deliveries. Raises Unreadable."""
         freshness = self._freshness
         for _ in range(_PAGES_A_LOOK):
             query = f"after={freshness.log_sequence}&limit={_LOG_PAGE}"
@@ -182,11 +182,11 @@ class Auditor:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise Unreadable(f"{url}: {type(error).__name__} {error}") from error
         if not isinstance(found, dict):
-            raise Unreadable(f"{url}: not an object")
+            raise Unreadable(f"{url}: not a JSON object")
         return found
 
     def _read_file(self, name: str) -> Mapping[str, Any]:
-        """One of the embedded run's files, read anew each time: a restart rewrites them."""
+        """A JSON file of the installation, read each time: a restart rewrites it."""
         try:
             found = json.loads((self._installation.directory / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -194,8 +194,8 @@ class Auditor:
         return found if isinstance(found, dict) else {}
 
     def _caller(self) -> Mapping[str, str]:
-        """The headers by which services know each other."""
-        # Brings the whole web framework with it: not before the donors have left.
+        """The headers that authenticate internal requests."""
+        # Imports the web framework, whose cost must not fall into the measured run.
         from backbone.http.caller import sign_caller
 
         secret = str(self._read_file("secrets.json").get("internal", ""))
@@ -215,7 +215,7 @@ def _amount(value: object) -> Decimal:
 
 
 def _net(row: Mapping[str, Any]) -> Decimal:
-    """Captured - refunded - disputed; the processor's fees are no donor's money."""
+    """Captured - refunded - disputed; processing fees are not part of a book."""
     captured, refunded, disputed = (_amount(row[part]) for part in _PARTS)
     return captured - refunded - disputed
 
@@ -227,9 +227,9 @@ async def settle(
     waiting: Callable[[str], Awaitable[None]],
     limit_s: float,
 ) -> Proof:
-    """Wait until the books agree and rest, at most `limit_s`, and say what was found either way.
+    """Wait until the books agree and do not change, at most `limit_s`, and return the proof in either case.
 
-    `waiting` is told each second what is still awaited.
+    `waiting` is called each second with what is still pending.
     """
     give_up = time.monotonic() + limit_s
     previous: Readings | None = None
@@ -237,16 +237,16 @@ async def settle(
     while True:
         readings, read_error = await _read(auditor)
         now = time.monotonic()
-        missing = read_error or (_pending(readings, tally, freshness) if readings else None)
+        pending = read_error or (_pending(readings, tally, freshness) if readings else None)
         agrees = readings is not None and not any(difference(readings.books).values())
         stable = agrees and readings == previous
         if not stable:
             previous, stable_since = readings, now
-        if stable and (missing is None or (read_error is None and now - stable_since >= _STABLE_S)):
+        if stable and (pending is None or (read_error is None and now - stable_since >= _STABLE_S)):
             return _proof(True, readings, tally, freshness, None)
         if now > give_up:
-            return _proof(False, readings, tally, freshness, read_error or missing)
-        await waiting(missing or "the books to rest")
+            return _proof(False, readings, tally, freshness, read_error or pending)
+        await waiting(pending or "stable books")
         await asyncio.sleep(_POLL_S)
 
 
@@ -261,21 +261,21 @@ async def _read(auditor: Auditor) -> tuple[Readings | None, str | None]:
 
 
 def _pending(readings: Readings, tally: Tally, freshness: Freshness) -> str | None:
-    """What is still on its way, judged by what the donors did; None when nothing is."""
+    """What the donors' actions still have to cause; None when nothing is pending."""
     apart = {currency: amount for currency, amount in difference(readings.books).items() if amount}
     if apart:
-        return "the books to agree, apart by " + ", ".join(f"{apart[c]} {c}" for c in apart)
+        return "the books to agree; difference: " + ", ".join(f"{apart[c]} {c}" for c in apart)
     if readings.captured < _dollars(tally.given_cents):
-        return "the sandbox to capture what was paid"
+        return "captures at the sandbox"
     if readings.disputed < _dollars(tally.disputed_cents):
         return "the disputes"
     if readings.refunded != _dollars(tally.refunded_cents):
         return "the refunds"
     uncounted = sum(pledge not in freshness.counted for pledge in tally.paid)
     if uncounted:
-        return f"{uncounted} gifts in the drive's log"
+        return f"{uncounted} donations in the drive's log"
     if any(freshness.seen_at(sequence) is None for sequence in freshness.counted.values()):
-        return "the last gifts on screen"
+        return "the last donations in the live stream"
     return None
 
 

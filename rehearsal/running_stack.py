@@ -1,4 +1,4 @@
-"""A demo on the stack that `make stack` started: a drive of its own, and nothing else is started or ended."""
+"""A demo on the stack that `make stack` started: it opens its own drive and starts or stops no process."""
 
 import asyncio
 import time
@@ -18,24 +18,22 @@ _MEASURED: Final = ("postgres", "kafka", "prometheus", "sandbox", *SERVICES)
 
 
 def find_running(data_dir: Path) -> Installation | None:
-    """A stage on the stack that runs in `data_dir`, None where none of its services does.
+    """The installation of the stack that runs in `data_dir`; None where none of its services runs.
 
-    Raises CannotPrepare where only a part of it runs, or where it charges a Stripe account: the donors of a
-    demo pay with test cards at the sandbox.
+    Raises CannotPrepare where only some services run, or where it uses a Stripe account: the demo's donors
+    pay with test cards at the sandbox.
     """
     directory = data_dir.absolute() / "stack"
     running = [name for name in SERVICES if processes.find(name, directory / "run").pid is not None]
     if not running:
         return None
-    if missing := [name for name in SERVICES if name not in running]:
+    if stopped := [name for name in SERVICES if name not in running]:
         raise CannotPrepare(
-            f"the stack in {directory} runs without {', '.join(missing)}; "
-            "make stack starts what is missing, make stack-down ends the rest"
+            f"the stack in {directory} runs without {', '.join(stopped)}; "
+            "make stack starts the missing services, make stack-down stops the others"
         )
     if processes.find("sandbox", directory / "run").pid is None:
-        raise CannotPrepare(
-            f"the stack in {directory} charges a Stripe account; a demo needs one with the sandbox"
-        )
+        raise CannotPrepare(f"the stack in {directory} uses a Stripe account; the demo needs the sandbox")
     ports, secrets = read_ports(directory), read_json(directory / "secrets.json")
     return Installation(
         directory=directory,
@@ -49,7 +47,7 @@ def find_running(data_dir: Path) -> Installation | None:
 
 
 class RunningStack:
-    """The processes of a running stack, measured while the demo plays; the stack itself restarts them."""
+    """The processes of a running stack, measured during the demo; the stack's supervisor restarts them."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -58,17 +56,17 @@ class RunningStack:
 
     @property
     def restarts(self) -> int:
-        """How often one of them was started again since the demo began."""
+        """How many times a process was restarted since the demo began."""
         return self._restarts() - self._baseline
 
     async def keep_alive(self) -> None:
-        """Measure until cancelled."""
+        """Measure memory until cancelled."""
         while True:
             self.measure()
             await asyncio.sleep(_MEASURE_S)
 
     def measure(self) -> Mapping[str, float]:
-        """The most memory seen so far of each process, in MB (proportional set size)."""
+        """The peak memory of each process so far, in MB (proportional set size)."""
         for name in _MEASURED:
             pid = processes.find(name, self._directory / "run").pid
             if pid is not None:

@@ -1,4 +1,4 @@
-"""The real stack as a demo's cast: Kafka, PostgreSQL, the sandbox, and each service a process of its own."""
+"""The processes of a demo on the stack: Kafka, PostgreSQL, the sandbox, and one process per service."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from stack.settings import SERVICES, StackSettings
 
 @dataclass(frozen=True, slots=True)
 class StackProcesses:
-    """Engines and sandbox in the first act, the five services in the second."""
+    """Kafka, PostgreSQL and the sandbox in the first group, the five services in the second."""
 
     groups: Sequence[StartGroup]
 
@@ -31,18 +31,18 @@ def stack_processes(
     *,
     extra_settings: Mapping[str, str] | None = None,
 ) -> StackProcesses:
-    """The stack in the stage's directory, all of it the demo's own.
+    """A stack in the installation's directory, used by the demo alone.
 
-    Ports follow `port_base`, or are free ones; the services are `extra_settings` further settings. Raises
-    CannotPrepare where something is missing or a port is in use.
+    Ports start at `port_base`; without it, free ports are used. `extra_settings` are added to the services'
+    environment. Raises CannotPrepare where a requirement is missing or a port is in use.
     """
-    # What leads to somebody's Kafka, PostgreSQL or Stripe is left out: the demo brings its own.
+    # Settings of an external Kafka, PostgreSQL or Stripe are ignored: the demo starts its own.
     settings = StackSettings.model_construct(data_dir=data_dir)
     if missing := startup.check(settings):
         raise CannotPrepare("; ".join(missing))
     _have_kafka(data_dir, print_line)
-    doors = installation.gateway_port, installation.sandbox_port
-    ports = free_ports(*doors) if port_base is None else ports_from(port_base, *doors)
+    public_ports = installation.gateway_port, installation.sandbox_port
+    ports = free_ports(*public_ports) if port_base is None else ports_from(port_base, *public_ports)
     _require_free_ports(ports)
     secrets = {"stripe_key": installation.stripe_key, "stripe_webhook": installation.webhook_secret}
     layout = lay_out(installation.directory, data_dir.absolute(), ports, secrets)
@@ -69,7 +69,7 @@ def stack_processes(
 
 def _require_free_ports(ports: Mapping[str, int]) -> None:
     for name, port in ports.items():
-        if name not in ("gateway", "sandbox"):  # these were looked at when the stage was set
+        if name not in ("gateway", "sandbox"):  # checked by prepare_installation
             require_free_port(port, "ATAA_STACK_PORT_BASE", name)
 
 
@@ -83,7 +83,7 @@ def _have_kafka(data_dir: Path, print_line: Callable[[str], None]) -> None:
 
 
 def _child(spec: ProcessSpec, installation: Installation) -> Child:
-    """A part of the stack under the demo's supervision."""
+    """A process of the stack under the demo's supervisor."""
     return Child(
         spec.name,
         spec.command[1:],

@@ -1,4 +1,7 @@
-"""The demo's processes: started, restarted when they die, and never left behind."""
+"""Runs the demo's processes: starts them, restarts them after a crash, and stops them at the end.
+
+Unlike the stack's supervisor, these processes never outlive the one that started them.
+"""
 
 import asyncio
 import ctypes
@@ -12,12 +15,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Protocol
-from urllib.parse import urlsplit
-
-import aiohttp
 
 from rehearsal.installation import Installation
 from stack.crash_history import CrashHistory
+from stack.log_tail import log_tail
+from stack.probes import is_ready
 
 READINESS_TIMEOUT_S: Final = 120.0
 _POLL_S: Final = 0.05
@@ -25,26 +27,25 @@ _MEASURE_S: Final = 1.0
 _STOP_S: Final = 8.0
 _CRASHES_ALLOWED: Final = 5
 _CRASH_WINDOW_S: Final = 30.0
-_LOG_TAIL_LINES: Final = 5
 _PR_SET_PDEATHSIG: Final = 1
 _ROOT: Final = Path(__file__).resolve().parents[1]
-"""Where the packages are, whatever directory the demo was started in."""
+"""The directory of the packages, independent of the current directory."""
 
 
 class ProcessFailed(Exception):
-    """A process does not start, or dies again and again; the message ends with its last words."""
+    """A process does not start, or crashes repeatedly; the message ends with its log tail."""
 
 
 def _die_with_parent() -> None:
-    """In the child, on Linux: be told to stop when the rehearsal is gone, even by SIGKILL (prctl(2))."""
+    """In the child, on Linux: receive SIGTERM when the parent ends, even by SIGKILL (prctl(2))."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Child:
-    """One process: its command, its log, and the most memory any of its incarnations had (bytes).
+    """One supervised process: its command, its log and its peak memory in bytes, across restarts.
 
-    `arguments` follow the interpreter; `probe` is an address that answers 200 once it is ready, or
-    `tcp://host:port` that connects. `measure_bytes` measures by process id what has children of its own.
+    `arguments` follow the interpreter; `probe` is as for `stack.probes.is_ready`. `measure_bytes` measures
+    the memory of a process with children, by process id.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The process's id, while there is one."""
+        """The process id; None before the first start."""
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        """Start it, in a group of its own so that a terminal's Ctrl-C reaches the rehearsal only."""
+        """Start the process in its own group, so that Ctrl-C in a terminal reaches the rehearsal only."""
         if self._process is not None:
             _close(self._process.stdin)
         with self._log.open("ab") as log:
@@ -89,20 +90,20 @@ class Child:
                 process_group=0,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads here
             )
-        # A crash asked for by a test is meant once, not again after each restart.
+        # A crash point set by a test applies to the first start only.
         self._environment.pop("ATAA_CRASH_AT", None)
 
     def exit_status(self) -> int | None:
-        """None while it runs, else how it ended (negative: by that signal)."""
+        """None while it runs, else its exit status; negative for a signal."""
         return self._process.poll() if self._process is not None else None
 
     def crashed_too_often(self) -> bool:
-        """Note a death; whether the last few came too fast for another try to help."""
-        self._crashes.note(time.monotonic())
+        """Record a crash; returns whether there were too many of them lately for another restart."""
+        self._crashes.add(time.monotonic())
         return self._crashes.too_many()
 
     def measure(self) -> None:
-        """Take the kernel's high-water mark of resident memory; where there is no /proc there is none."""
+        """Update the peak of resident memory from /proc; without /proc it stays 0."""
         if self._measure_bytes is not None and self.pid is not None:
             self.peak_rss = max(self.peak_rss, self._measure_bytes(self.pid))
             return
@@ -114,17 +115,16 @@ class Child:
 
     def log_tail(self) -> str:
         """The end of its log, in one line."""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return " | ".join(lines[-_LOG_TAIL_LINES:]) or "it said nothing"
+        return log_tail(self._log)
 
     def request_stop(self) -> None:
-        """The signal it ends at, and the end of its input."""
+        """Send its stop signal and close its standard input."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(self._stop_signal)
             _close(self._process.stdin)
 
     def stop(self, within_s: float) -> None:
-        """Wait for the end; SIGKILL after `within_s`."""
+        """Wait until it has ended; SIGKILL after `within_s`."""
         if self._process is None:
             return
         try:
@@ -136,7 +136,7 @@ class Child:
 
 
 def high_water_bytes(status: str) -> int:
-    """`VmHWM` of a /proc/<pid>/status, 0 where it is missing (a zombie)."""
+    """`VmHWM` of a /proc/<pid>/status, 0 where it is missing, as for a zombie."""
     for line in status.splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -154,51 +154,51 @@ async def _do_nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class StartGroup:
-    """Processes that start together, and what is to be done once all of them are ready."""
+    """Processes that start together, and what to do once all are ready."""
 
     children: Sequence[Child]
     after_ready: Callable[[], Awaitable[None]] = _do_nothing
 
 
 class ProcessGroups(Protocol):
-    """The processes of a demo, act by act in the order in which they start."""
+    """The processes of a demo, in groups that start one after the other."""
 
     @property
     def groups(self) -> Sequence[StartGroup]:
-        """What starts first stops last."""
+        """The groups in starting order; they stop in reverse."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedProcesses:
-    """The embedded system and the sandbox beside it."""
+    """The sandbox, and Ataa in one process."""
 
     sandbox: Child
     embedded: Child
 
     @property
     def groups(self) -> Sequence[StartGroup]:
-        """The sandbox first."""
+        """The sandbox starts first."""
         return (StartGroup((self.sandbox,)), StartGroup((self.embedded,)))
 
 
 def embedded_processes(installation: Installation) -> EmbeddedProcesses:
-    """The real ones: `python -m sandbox` and `python -m embedded`, logging into the stage."""
-    user = dict(os.environ)
+    """`python -m sandbox` and `python -m embedded`, with logs in the installation's directory."""
+    environment = dict(os.environ)
     sandbox_probe, embedded_probe = f"{installation.sandbox_url}/livez", f"{installation.gateway_url}/readyz"
     logs = installation.directory
     return EmbeddedProcesses(
         Child(
             "sandbox",
             installation.sandbox_arguments(),
-            installation.sandbox_environment(user),
+            installation.sandbox_environment(environment),
             logs / "sandbox.log",
             sandbox_probe,
         ),
         Child(
             "embedded",
             ["-m", "embedded"],
-            installation.embedded_environment(user),
+            installation.embedded_environment(environment),
             logs / "embedded.log",
             embedded_probe,
         ),
@@ -206,15 +206,15 @@ def embedded_processes(installation: Installation) -> EmbeddedProcesses:
 
 
 class ProcessMonitor(Protocol):
-    """What a demo asks of whatever runs its processes."""
+    """The part of a supervisor that a demo uses."""
 
     @property
     def restarts(self) -> int:
-        """How often a process was started again."""
+        """How many times a process was restarted."""
         ...
 
     async def keep_alive(self) -> None:
-        """Runs until cancelled. Raises ProcessFailed where the processes cannot be kept alive."""
+        """Run until cancelled. Raises ProcessFailed where restarts do not help."""
         ...
 
     def measure(self) -> Mapping[str, float]:
@@ -223,20 +223,18 @@ class ProcessMonitor(Protocol):
 
 
 class Supervisor:
-    """Runs a cast and writes its pids to `pids`; use as an async context manager."""
+    """Runs process groups and writes their process ids to `pids`; use as an async context manager."""
 
     def __init__(
         self,
         process_groups: ProcessGroups,
         pids: Path,
-        session: aiohttp.ClientSession,
         print_line: Callable[[str], None],
     ) -> None:
         self.restarts = 0
         self._groups = process_groups.groups
         self._children = [child for group in self._groups for child in group.children]
         self._pids = pids
-        self._session = session
         self._print_line = print_line
 
     async def __aenter__(self) -> "Supervisor":
@@ -256,7 +254,7 @@ class Supervisor:
         self._stop()
 
     async def keep_alive(self) -> None:
-        """Start again whatever dies, until cancelled. Raises ProcessFailed when that does not help."""
+        """Restart crashed processes until cancelled. Raises ProcessFailed after too many crashes."""
         measured_at = 0.0
         while True:
             for child in self._children:
@@ -268,7 +266,7 @@ class Supervisor:
             await asyncio.sleep(_POLL_S)
 
     def measure(self) -> dict[str, float]:
-        """Peak resident memory of each process so far, the rehearsal's own included, in MB."""
+        """Peak resident memory of each process so far, including the rehearsal, in MB."""
         own = Path("/proc/self/status")
         rehearsal = high_water_bytes(own.read_text(encoding="ascii")) if own.exists() else 0
         for child in self._children:
@@ -278,16 +276,16 @@ class Supervisor:
 
     def _restart(self, child: Child, status: int) -> None:
         if child.crashed_too_often():
-            raise ProcessFailed(f"{child.name} keeps dying: {child.log_tail()}")
-        ended = f"was killed (signal {-status})" if status < 0 else f"ended with status {status}"
-        self._print_line(f"process {child.pid} ({child.name}) {ended}; starting it again")
+            raise ProcessFailed(f"{child.name} keeps crashing: {child.log_tail()}")
+        ended = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        self._print_line(f"process {child.pid} ({child.name}) {ended}; restarting it")
         self.restarts += 1
         child.start()
         self._write_pids()
 
     async def _ready(self, child: Child) -> None:
         give_up = time.monotonic() + READINESS_TIMEOUT_S
-        while not await self._answers(child.probe):
+        while not await is_ready(child.probe):
             if child.exit_status() is not None:
                 raise ProcessFailed(f"{child.name} does not start: {child.log_tail()}")
             if time.monotonic() > give_up:
@@ -296,15 +294,6 @@ class Supervisor:
                 )
             await asyncio.sleep(0.1)
 
-    async def _answers(self, probe: str) -> bool:
-        if probe.startswith("tcp:"):
-            return await _connects(probe)
-        try:
-            async with self._session.get(probe, timeout=aiohttp.ClientTimeout(total=2.0)) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return False
-
     def _write_pids(self) -> None:
         pids = {child.name: child.pid for child in self._children if child.pid is not None}
         fresh = self._pids.with_suffix(".new")
@@ -312,18 +301,7 @@ class Supervisor:
         fresh.replace(self._pids)
 
     def _stop(self) -> None:
-        """The last first, so that it can still reach what it needs while it drains."""
+        """Stop in reverse order, so that a draining process can still reach the others."""
         for child in reversed(self._children):
             child.request_stop()
             child.stop(_STOP_S)
-
-
-async def _connects(probe: str) -> bool:
-    place = urlsplit(probe)
-    try:
-        async with asyncio.timeout(2.0):
-            _, writer = await asyncio.open_connection(place.hostname, place.port)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True

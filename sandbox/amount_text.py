@@ -1,4 +1,4 @@
-"""Amounts as the readers of the payment page write them; imports Babel, so only the page imports this module."""
+"""Amounts as readers of the payment page write them; only the page imports this module, and with it Babel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def amount_text(value: str, currency: str, language: str) -> str:
     locale, decimals = Locale(language), len(value.partition(".")[2])
     pattern = parse_pattern(locale.currency_formats["standard"].pattern)
     pattern.frac_prec = (decimals, decimals)
-    text = pattern.apply(Decimal(value), locale, currency=currency, currency_digits=False)
+    text: str = pattern.apply(Decimal(value), locale, currency=currency, currency_digits=False)
     sign = get_currency_symbol(currency, language)
     if unicodedata.category(sign[-1])[0] not in "SZ":  # CLDR's currencySpacing, which Babel does not apply
         text = re.sub(f"{re.escape(sign)}(?=[0-9])", f"{sign}\u00a0", text)

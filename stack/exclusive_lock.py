@@ -1,4 +1,4 @@
-"""One command at a time changes what runs in a stack's directory."""
+"""The lock of a stack's directory: one process at a time changes what runs in it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _POLL_S: Final = 0.05
 
 
 class Busy(Exception):
-    """Another process is changing what runs."""
+    """Another process holds the lock."""
 
 
 @contextmanager
 def exclusive_lock(directory: Path, within_s: float = 0.0) -> Iterator[None]:
-    """Hold `directory`'s lock, waiting up to `within_s`. Raises Busy; OSError where there can be none."""
+    """Hold the lock of `directory`, waiting up to `within_s`. Raises Busy; OSError if not writable."""
     directory.mkdir(parents=True, exist_ok=True)
     give_up = time.monotonic() + within_s
     with (directory / "lock").open("a") as lock:

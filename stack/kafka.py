@@ -1,4 +1,4 @@
-"""Apache Kafka without a container: its own jars, one node that is broker and controller (KRaft)."""
+"""Apache Kafka without a container: one node from its jars, broker and controller in one (KRaft)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COPY: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-depen
 FETCH_S: Final = 600.0
 _JAVA: Final = 17
 _JVM: Final = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-"""Compiled once and lightly: the optimising compiler took more of a small machine than the broker did."""
+"""Only the first JIT tier: on a small machine the optimising compiler takes more CPU than the broker."""
 
 
 def find_java(environment: Mapping[str, str]) -> str:
@@ -30,25 +30,25 @@ def find_java(environment: Mapping[str, str]) -> str:
     advice = "on Debian: apt-get install default-jre-headless; or set JAVA_HOME, or ATAA_KAFKA_BOOTSTRAP"
     if java is None:
         raise MissingRequirement(
-            f"Java {_JAVA} or newer runs Kafka and is not here ({advice} to a Kafka you have)"
+            f"Kafka needs Java {_JAVA} or newer, which is not installed ({advice} to an existing Kafka)"
         )
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30).stderr
     version = re.search(r'version "(\d+)', said)
     if version is None or int(version[1]) < _JAVA:
         raise MissingRequirement(
-            f"Java {_JAVA} or newer is needed, {java} is {version[1] if version else 'none'} ({advice})"
+            f"Kafka needs Java {_JAVA} or newer; {java} is {version[1] if version else 'not Java'} ({advice})"
         )
     return java
 
 
 def find_libraries(data_dir: Path, environment: Mapping[str, str]) -> Path | None:
-    """Kafka's jars: of `KAFKA_HOME`, or fetched before; None when they must be fetched. Raises MissingRequirement."""
+    """Kafka's jars, from `KAFKA_HOME` or fetched; None if they must be fetched. Raises MissingRequirement."""
     home = environment.get("KAFKA_HOME")
     if home:
         libraries = Path(home) / "libs"
         if not any(libraries.glob("kafka_*.jar")):
             raise MissingRequirement(
-                f"KAFKA_HOME={home} has no libs/kafka_*.jar; name the folder of an unpacked Kafka"
+                f"KAFKA_HOME={home} has no libs/kafka_*.jar; set it to the folder of an unpacked Kafka"
             )
         return libraries
     libraries = data_dir.absolute() / "kafka" / "libs"
@@ -56,20 +56,20 @@ def find_libraries(data_dir: Path, environment: Mapping[str, str]) -> Path | Non
 
 
 def find_maven() -> str:
-    """Maven, which fetches the jars. Raises MissingRequirement."""
+    """Find Maven, which fetches the jars. Raises MissingRequirement."""
     maven = shutil.which("mvn")
     if maven is None:
         raise MissingRequirement(
-            "Maven fetches Kafka's jars once and is not here (on Debian: apt-get install maven; or unpack"
-            " a Kafka release and set KAFKA_HOME; or set ATAA_KAFKA_BOOTSTRAP to a Kafka you have)"
+            "Maven, which fetches Kafka's jars once, is not installed (on Debian: apt-get install maven; or"
+            " unpack a Kafka release and set KAFKA_HOME; or set ATAA_KAFKA_BOOTSTRAP to an existing Kafka)"
         )
     return maven
 
 
 def fetch(data_dir: Path) -> Path:
-    """Have Maven copy Kafka's jars into the data directory, whole or not at all. Raises MissingRequirement.
+    """Have Maven copy Kafka's jars into the data directory, atomically. Raises MissingRequirement.
 
-    Who comes while another fetches waits for that one's.
+    Concurrent callers wait for the first one's result.
     """
     target = data_dir.absolute() / "kafka" / "libs"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,14 +96,14 @@ def _copy_jars(target: Path) -> None:
         cwd=draft,
     )
     if done.returncode or not any(draft.glob("kafka_*.jar")):
-        words = " ".join((done.stdout + done.stderr).split())[:400]
-        raise MissingRequirement(f"Maven could not fetch Kafka's jars: {words}")
+        output = " ".join((done.stdout + done.stderr).split())[:400]
+        raise MissingRequirement(f"Maven could not fetch Kafka's jars: {output}")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
 
 
 def serve(layout: Layout) -> None:
-    """Become the broker: write its settings, format its storage once, then run it in this process's place.
+    """Write the broker's settings, format its storage once, and replace this process by the broker.
 
     Raises MissingRequirement.
     """

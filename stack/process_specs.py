@@ -1,4 +1,4 @@
-"""What a stack consists of: each part's command, settings, question for readiness, and way to end."""
+"""The processes of a stack: command, environment, readiness probe and stop signal of each."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from stack.layout import HOST, Layout
 from stack.settings import SERVICES
 
 ENGINES: Final = ("postgres", "kafka", "prometheus")
-SUPERVISOR: Final = "keeper"
+SUPERVISOR: Final = "supervisor"
 ORDER: Final = (*ENGINES, "sandbox", *SERVICES, SUPERVISOR)
-"""Engines first; the end comes in the opposite order."""
+"""The starting order; processes stop in reverse."""
 
 _MODULES: Final = {name: name if name == "gateway" else f"services.{name}" for name in SERVICES}
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process. `probe`: an http:// address that answers 200 once ready, or a tcp:// one that connects.
-
-    The keeper has none: nobody asks it anything.
-    """
+    """One process; `probe` is as for `stack.probes.is_ready`, empty for the supervisor, which has none."""
 
     name: str
     command: tuple[str, ...]
@@ -35,13 +32,13 @@ class ProcessSpec:
 
 
 def engine(name: str, layout: Layout) -> ProcessSpec:
-    """Kafka, PostgreSQL or Prometheus: `python -m stack serve` prepares it and becomes it."""
+    """Kafka, PostgreSQL or Prometheus: `python -m stack serve` prepares it and is replaced by it."""
     command = (sys.executable, "-m", "stack", "serve", name, "--directory", str(layout.directory))
     environment = {**os.environ, "ATAA_DATA_DIR": str(layout.data_dir)}
     probe = {
         "prometheus": f"{layout.url('prometheus')}/-/ready",
     }.get(name, f"tcp://{HOST}:{layout.ports[name]}")
-    # PostgreSQL's SIGTERM waits for every client to leave; SIGINT is its fast shutdown.
+    # On SIGTERM PostgreSQL waits for its clients to disconnect; SIGINT is the fast shutdown.
     return ProcessSpec(
         name, command, environment, probe, signal.SIGINT if name == "postgres" else signal.SIGTERM
     )
@@ -62,9 +59,9 @@ def sandbox(layout: Layout) -> ProcessSpec:
 
 
 def service(name: str, layout: Layout, given: Mapping[str, str], *, sandbox: bool) -> ProcessSpec:
-    """One of the five, told where everything is; `given` is the environment it is added to."""
+    """One of the five services; the layout's settings are added to the environment `given`."""
     ports = layout.ports
-    told = {
+    own = {
         "ATAA_DATA_DIR": str(layout.directory),
         "ATAA_INTERNAL_SECRET": layout.secrets["internal"],
         "ATAA_TOKEN_SECRET": layout.secrets["token"],
@@ -76,16 +73,16 @@ def service(name: str, layout: Layout, given: Mapping[str, str], *, sandbox: boo
         **{f"ATAA_URL_{one.upper()}": layout.url(one) for one in SERVICES if one != "gateway"},
     }
     if sandbox:
-        told |= {
+        own |= {
             "ATAA_STRIPE_API_BASE": layout.url("sandbox"),
             "ATAA_STRIPE_API_KEY": layout.secrets["stripe_key"],
             "ATAA_STRIPE_WEBHOOK_SECRETS": layout.secrets["stripe_webhook"],
         }
     command = (sys.executable, "-m", _MODULES[name])
-    return ProcessSpec(name, command, {**given, **told}, f"{layout.url(name)}/readyz")
+    return ProcessSpec(name, command, {**given, **own}, f"{layout.url(name)}/readyz")
 
 
 def supervisor(layout: Layout) -> ProcessSpec:
-    """Whoever starts again what died: with the environment that `up` was given."""
+    """The supervisor, with the environment of `up`."""
     environment = {**os.environ, "ATAA_DATA_DIR": str(layout.data_dir)}
-    return ProcessSpec(SUPERVISOR, (sys.executable, "-m", "stack", "keep"), environment, "")
+    return ProcessSpec(SUPERVISOR, (sys.executable, "-m", "stack", "supervise"), environment, "")

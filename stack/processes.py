@@ -1,4 +1,4 @@
-"""Processes that outlive the command that started them: a file each with its id, a log, an orderly end."""
+"""Processes that outlive the command that started them, each with a file of its process id and a log."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from stack.process_specs import ProcessSpec
 
 STOP_S: Final = 30.0
 _POLL_S: Final = 0.05
-_LOG_TAIL_LINES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """A process of a stack; `pid` is None while there is none."""
+    """A process of a stack; `pid` is None while it does not run."""
 
     name: str
     pid: int | None
 
 
 def start(spec: ProcessSpec, run: Path, log: Path) -> ProcessRecord:
-    """Start `spec` unless it runs; its id goes to `run`/<name>.json. Raises OSError where it cannot."""
+    """Start `spec` unless it runs, and write its id to `run`/<name>.json. Raises OSError."""
     found = find(spec.name, run)
     if found.pid is not None:
         return found
@@ -45,7 +44,7 @@ def start(spec: ProcessSpec, run: Path, log: Path) -> ProcessRecord:
         )
     try:
         write_json(run / f"{spec.name}.json", {"pid": process.pid, "born": _start_time(process.pid) or ""})
-    except OSError:  # nobody would ever end what is noted down nowhere
+    except OSError:  # no command could stop a process that is not recorded
         process.kill()
         process.wait()
         raise
@@ -53,25 +52,25 @@ def start(spec: ProcessSpec, run: Path, log: Path) -> ProcessRecord:
 
 
 def find(name: str, run: Path) -> ProcessRecord:
-    """The process of that name, if the one noted down still is the one that was started."""
-    noted = read_json(run / f"{name}.json")
-    if not noted:
+    """Find the process of that name: its recorded id and start time must match a running process."""
+    recorded = read_json(run / f"{name}.json")
+    if not recorded:
         return ProcessRecord(name, None)
-    pid = int(noted["pid"])
-    return ProcessRecord(name, pid if _is_alive(pid, noted["born"]) else None)
+    pid = int(recorded["pid"])
+    return ProcessRecord(name, pid if _is_alive(pid, recorded["born"]) else None)
 
 
 def stop(name: str, run: Path, signal_number: int) -> bool:
-    """End it as it likes to be ended, by force after `STOP_S`; whether there was anything to end."""
+    """Stop a process with a signal, SIGKILL after `STOP_S`; returns whether it was running."""
     found = find(name, run)
-    noted = run / f"{name}.json"
+    file = run / f"{name}.json"
     if found.pid is None:
-        noted.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         return False
-    start_time = read_json(noted)["born"]
+    start_time = read_json(file)["born"]
     with suppress(ProcessLookupError):
         os.kill(found.pid, signal_number)
-        # A stopped process hears nothing until it goes on.
+        # A process stopped by SIGSTOP handles the signal only after it continues.
         os.kill(found.pid, signal.SIGCONT)
     give_up = time.monotonic() + STOP_S
     while _is_alive(found.pid, start_time):
@@ -79,22 +78,13 @@ def stop(name: str, run: Path, signal_number: int) -> bool:
             with suppress(ProcessLookupError):
                 os.kill(found.pid, signal.SIGKILL)
         time.sleep(_POLL_S)
-    noted.unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
     return True
-
-
-def log_tail(log: Path) -> str:
-    """The end of a log, in one line."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except FileNotFoundError:
-        lines = []
-    return " | ".join(line[:300] for line in lines[-_LOG_TAIL_LINES:]) or "it said nothing"
 
 
 def _is_alive(pid: int, start_time: str) -> bool:
     with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # one this very process started, and which has ended
+        os.waitpid(pid, os.WNOHANG)  # reap a child of this process that has ended
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -106,9 +96,9 @@ def _is_alive(pid: int, start_time: str) -> bool:
 
 
 def _start_time(pid: int) -> str | None:
-    """When the kernel started it, so that a number given anew is not mistaken; empty once it has ended.
+    """A process's start time, which tells it from a later process with the same id; empty once it has ended.
 
-    None where there is no /proc to ask.
+    None without /proc.
     """
     if not Path("/proc/self/stat").exists():
         return None

@@ -1,7 +1,7 @@
-"""What the stack cannot do without, said plainly, with the way to get it."""
+"""The error for a missing requirement of the stack."""
 
 from __future__ import annotations
 
 
 class MissingRequirement(Exception):
-    """Something is not on this machine; the message says what, and how to get it."""
+    """A program or file is missing on this machine; the message names it and how to get it."""

@@ -1,4 +1,4 @@
-"""The start: what is missing is said, the engines, topics and databases come first, then the services."""
+"""Starts a stack: checks requirements, then engines, topics and databases, then services."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
-
-import aiohttp
 
 from stack import kafka, postgres, processes, prometheus
 from stack.keys import make_publishable_key
 from stack.layout import HOST, Layout, lay_out, ports_from, read_ports, write_json
+from stack.log_tail import log_tail
+from stack.probes import connects, is_ready
 from stack.process_specs import ORDER, ProcessSpec, engine, sandbox, service, supervisor
 from stack.requirements import MissingRequirement
 from stack.settings import SERVICES, StackSettings
@@ -30,40 +29,42 @@ PrintLine = Callable[[str], None]
 
 
 class CannotStart(Exception):
-    """A part does not start; the message ends with its last words."""
+    """A process does not start; the message has the reason or its log tail."""
 
 
 def check(settings: StackSettings) -> list[str]:
-    """Everything that is missing on this machine, each with the way to get it; empty when nothing is."""
+    """The missing requirements, each with the way to get it; empty when there are none."""
     found: list[str] = []
 
-    def note(find: Callable[[], object]) -> None:
+    def require(find: Callable[[], object]) -> None:
         try:
             find()
         except MissingRequirement as missing:
             found.append(str(missing))
 
     if not settings.kafka_bootstrap:
-        note(lambda: kafka.find_java(os.environ))
-        note(lambda: kafka.find_libraries(settings.data_dir, os.environ) or kafka.find_maven())
+        require(lambda: kafka.find_java(os.environ))
+        require(lambda: kafka.find_libraries(settings.data_dir, os.environ) or kafka.find_maven())
     if len(settings.given_databases()) < len(SERVICES):
-        note(postgres.find_programs)
-        note(lambda: postgres.as_user(Path("/")))
+        require(postgres.find_programs)
+        require(lambda: postgres.as_user(Path("/")))
     return found
 
 
 def directory_of(settings: StackSettings) -> Path:
-    """Where this installation's stack lives."""
+    """The directory of this installation's stack."""
     return settings.data_dir.absolute() / "stack"
 
 
 def layout_of(settings: StackSettings) -> Layout:
-    """Lay the stack out as the settings say. Raises CannotStart where it runs on other ports."""
+    """Lay out the stack as the settings say. Raises CannotStart where it runs on other ports."""
     directory = directory_of(settings)
     ports = ports_from(settings.stack_port_base, settings.gateway_port, settings.sandbox_port)
     there = read_ports(directory)
     if there and there != ports and running(directory):
-        raise CannotStart(f"this stack runs already on port {there['gateway']}; `make stack-down` ends it")
+        raise CannotStart(
+            f"this stack is already running on port {there['gateway']}; `make stack-down` stops it"
+        )
     return lay_out(
         directory,
         settings.data_dir.absolute(),
@@ -79,13 +80,13 @@ def layout_of(settings: StackSettings) -> Layout:
 
 
 def running(directory: Path) -> list[processes.ProcessRecord]:
-    """The parts that run, in starting order."""
+    """The running processes, in starting order."""
     found = [processes.find(name, directory / "run") for name in ORDER]
     return [one for one in found if one.pid is not None]
 
 
 def engines_of(settings: StackSettings, layout: Layout) -> list[ProcessSpec]:
-    """The engines that are ours to run here, and the sandbox where there is no Stripe."""
+    """The engines that are not external, and the sandbox where no Stripe account is set."""
     specs = []
     if len(settings.given_databases()) < len(SERVICES):
         specs.append(engine("postgres", layout))
@@ -99,35 +100,36 @@ def engines_of(settings: StackSettings, layout: Layout) -> list[ProcessSpec]:
 
 
 def services_of(settings: StackSettings, layout: Layout) -> list[ProcessSpec]:
-    """The five, told where everything is."""
+    """The five services, configured for this layout."""
     given = {**os.environ, **settings.kafka_files()}
     return [service(name, layout, given, sandbox=settings.uses_sandbox) for name in SERVICES]
 
 
 async def start(settings: StackSettings, layout: Layout, print_line: PrintLine) -> None:
-    """Start what does not run yet, and wait until all is ready. Raises CannotStart, MissingRequirement."""
-    os.umask(0o077)  # what the processes write is their owner's alone
+    """Start what does not run, and wait until all is ready. Raises CannotStart, MissingRequirement."""
+    os.umask(0o077)  # files that the processes write are readable by their owner only
     if not settings.kafka_bootstrap and kafka.find_libraries(settings.data_dir, os.environ) is None:
         print_line("fetching Apache Kafka's jars with Maven (once)")
         await asyncio.to_thread(kafka.fetch, settings.data_dir)
     engines = engines_of(settings, layout)
     print_line("starting " + ", ".join(spec.name for spec in engines))
     await _start(engines, layout)
-    print_line("making topics and databases")
+    print_line("creating topics and databases")
     await prepare(settings, layout)
     print_line("starting " + ", ".join(SERVICES))
     services = services_of(settings, layout)
-    kept = supervisor(layout)
+    supervising = supervisor(layout)
     write_json(
-        layout.directory / "parts.json", {spec.name: spec.probe for spec in (*engines, *services, kept)}
+        layout.directory / "parts.json",
+        {spec.name: spec.probe for spec in (*engines, *services, supervising)},
     )
     await _start(services, layout)
     await make_publishable_key(layout)
-    await asyncio.to_thread(_start_supervisor, kept, layout)
+    await asyncio.to_thread(_start_supervisor, supervising, layout)
 
 
 async def prepare(settings: StackSettings, layout: Layout) -> None:
-    """Topics and databases, where they are not there yet. Raises CannotStart."""
+    """Create the missing topics and databases. Raises CannotStart."""
     await _require_database_access(settings.given_databases())
     try:
         within_s = EXTERNAL_TIMEOUT_S if settings.kafka_bootstrap else OWN_TIMEOUT_S
@@ -137,12 +139,12 @@ async def prepare(settings: StackSettings, layout: Layout) -> None:
             await postgres.make_databases(layout, own)
     except Exception as error:
         raise CannotStart(
-            f"topics and databases could not be made: {type(error).__name__}: {error}"
+            f"topics and databases could not be created: {type(error).__name__}: {error}"
         ) from error
 
 
 async def _require_database_access(databases: Mapping[str, str]) -> None:
-    """Raises CannotStart for the first of somebody's databases that does not, with its reason."""
+    """Raises CannotStart for the first external database that rejects the connection, with its reason."""
     asked = [(name, url) for name, url in databases.items() if url.startswith("postgresql:")]
     reasons = await asyncio.gather(*(postgres.connection_error(url) for _, url in asked))
     for (name, _), reason in zip(asked, reasons, strict=True):
@@ -160,14 +162,14 @@ async def _start(specs: Sequence[ProcessSpec], layout: Layout) -> None:
 
 
 def _start_supervisor(spec: ProcessSpec, layout: Layout) -> None:
-    """A new one each time: the settings may be others. Raises CannotStart."""
+    """Start a new supervisor each time, because the settings may have changed. Raises CannotStart."""
     run = layout.directory / "run"
     processes.stop(spec.name, run, spec.stop_signal)
     started = processes.start(spec, run, layout.log(spec.name)).pid
     give_up = time.monotonic() + READINESS_TIMEOUT_S
     while read_supervisor_state(layout.directory).pid != started:
         if processes.find(spec.name, run).pid is None or time.monotonic() > give_up:
-            raise CannotStart(f"{spec.name} does not start: {processes.log_tail(layout.log(spec.name))}")
+            raise CannotStart(f"{spec.name} does not start: {log_tail(layout.log(spec.name))}")
         time.sleep(_POLL_S)
 
 
@@ -181,32 +183,8 @@ async def _ready(spec: ProcessSpec, layout: Layout) -> None:
     give_up = time.monotonic() + READINESS_TIMEOUT_S
     while not await is_ready(spec.probe):
         if processes.find(spec.name, layout.directory / "run").pid is None:
-            raise CannotStart(f"{spec.name} does not start: {processes.log_tail(layout.log(spec.name))}")
+            raise CannotStart(f"{spec.name} does not start: {log_tail(layout.log(spec.name))}")
         if time.monotonic() > give_up:
-            words = processes.log_tail(layout.log(spec.name))
-            raise CannotStart(f"{spec.name} is not ready after {READINESS_TIMEOUT_S:.0f} s: {words}")
+            tail = log_tail(layout.log(spec.name))
+            raise CannotStart(f"{spec.name} is not ready after {READINESS_TIMEOUT_S:.0f} s: {tail}")
         await asyncio.sleep(_POLL_S)
-
-
-async def is_ready(probe: str) -> bool:
-    """Whether a part says that it is ready."""
-    if probe.startswith("tcp:"):
-        return await connects(probe)
-    timeout = aiohttp.ClientTimeout(total=2.0)
-    try:
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(probe) as reply:
-            return reply.status == 200
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        return False
-
-
-async def connects(probe: str) -> bool:
-    """Whether somebody listens at `tcp://host:port`."""
-    place = urlsplit(probe)
-    try:
-        async with asyncio.timeout(2.0):
-            _, writer = await asyncio.open_connection(place.hostname, place.port)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True

@@ -1,4 +1,4 @@
-"""What a stack is doing: which parts run, on which ports, how far behind, with how much memory."""
+"""The status of a stack's processes: ports, readiness, memory, restarts and backlog."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from backbone.http.caller import sign_caller
 from stack import processes
 from stack.layout import HOST, read_json, read_ports
 from stack.memory import own_bytes, resident_bytes
+from stack.probes import is_ready
 from stack.process_specs import ORDER, SUPERVISOR
 from stack.settings import SERVICES
-from stack.startup import is_ready
 from stack.supervisor import read_supervisor_state
 
 _WITH_BACKLOG: Final = ("pledges", "payments", "leaderboard", "notify")
@@ -24,9 +24,10 @@ _WITH_BACKLOG: Final = ("pledges", "payments", "leaderboard", "notify")
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """One part's: no `pid`, not running; `waiting` counts what is not yet said (outbox) or heard (behind).
+    """The status of one process; `pid` is None while it does not run.
 
-    `restarts`: how often it was started again because it had died; `given_up`: it will not be any more.
+    `waiting` counts pending work: unpublished outbox rows (`outbox`), unconsumed records (`behind`), …
+    `restarts` counts restarts after crashes; `given_up` says that the supervisor has abandoned it.
     """
 
     name: str
@@ -40,25 +41,26 @@ class ProcessStatus:
 
 
 async def process_statuses(directory: Path) -> list[ProcessStatus]:
-    """Every part that has ever been started here, in starting order."""
+    """The status of every process of the stack, in starting order."""
     ports = read_ports(directory)
     if not ports:
         return []
     secret = read_json(directory / "secrets.json").get("internal", "")
-    kept = read_supervisor_state(directory)
+    state = read_supervisor_state(directory)
     found = await asyncio.gather(*(_process_status(directory, name, ports, secret) for name in ORDER))
     return [
-        replace(one, restarts=kept.restarts_of(one.name), given_up=one.name in kept.given_up) for one in found
+        replace(one, restarts=state.restarts_of(one.name), given_up=one.name in state.given_up)
+        for one in found
     ]
 
 
 def quarantine_line(found: Iterable[ProcessStatus]) -> str:
-    """What is said of Stripe's webhooks that could not be applied; empty where there are none."""
+    """A line about Stripe's webhooks that could not be applied; empty where there are none."""
     many = sum(one.waiting.get("set_aside", 0) for one in found)
     if not many:
         return ""
-    what = "1 webhook of Stripe" if many == 1 else f"{many} webhooks of Stripe"
-    return f"{what} could not be applied: GET /v1/webhooks?state=set_aside says why (with an admin key)."
+    what = "1 webhook from Stripe" if many == 1 else f"{many} webhooks from Stripe"
+    return f"{what} could not be applied: GET /v1/webhooks?state=set_aside has the reasons (admin key)."
 
 
 async def _process_status(directory: Path, name: str, ports: Mapping[str, int], secret: str) -> ProcessStatus:
@@ -68,7 +70,7 @@ async def _process_status(directory: Path, name: str, ports: Mapping[str, int], 
     if name == SUPERVISOR:
         return ProcessStatus(
             name, pid, None, True, own_bytes(pid), {}
-        )  # whom it started again is not its own
+        )  # the processes it restarted do not count
     probe = f"http://{HOST}:{ports[name]}/readyz" if name in SERVICES else f"tcp://{HOST}:{ports[name]}"
     ready = await is_ready(probe)
     waiting = await _waiting(ports[name], secret) if ready and name in _WITH_BACKLOG else {}

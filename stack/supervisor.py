@@ -1,6 +1,6 @@
-"""The process that starts again what died of a stack, and says so; it gives up what keeps dying.
+"""The stack's supervisor: restarts crashed processes with exponential backoff, abandons one after 10 crashes.
 
-`up` starts it last and `down` ends it first. It touches nothing while a command holds the stack's lock.
+`up` starts it last and `down` stops it first. It changes nothing while a command holds the stack's lock.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stack import processes
 from stack.crash_history import CrashHistory
 from stack.exclusive_lock import Busy, exclusive_lock
 from stack.layout import read_json, write_json
+from stack.log_tail import log_tail
 from stack.process_specs import SUPERVISOR, ProcessSpec
 
 POLL_S: Final = 0.5
@@ -27,26 +28,26 @@ CRASHES_ALLOWED: Final = 10
 CRASH_WINDOW_S: Final = 600.0
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
-_FILE: Final = "kept.json"
+_FILE: Final = "supervisor.json"
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisorState:
-    """What the keeper of a stack has done: restarts by part, and what it gave up. `pid` is its own."""
+    """The supervisor's process id, its restarts by process, and the processes it has abandoned."""
 
     pid: int = 0
     restarts: Mapping[str, int] | None = None
     given_up: Sequence[str] = ()
 
     def restarts_of(self, name: str) -> int:
-        """How often a part was started again since the stack was last down."""
+        """How many times a process was restarted since the last `down`."""
         return (self.restarts or {}).get(name, 0)
 
 
 def read_supervisor_state(directory: Path) -> SupervisorState:
-    """What is noted down in a stack's directory."""
+    """Read the state from a stack's directory."""
     try:
         return SupervisorState(**json.loads((directory / _FILE).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -54,17 +55,17 @@ def read_supervisor_state(directory: Path) -> SupervisorState:
 
 
 def forget_state(directory: Path) -> None:
-    """Begin to count anew."""
+    """Delete the state, so that counting begins anew."""
     (directory / _FILE).unlink(missing_ok=True)
 
 
 def pause_s(crashes: int) -> float:
-    """How long to wait after so many deaths of late: not after the first, then ever longer."""
+    """Seconds to wait before a restart: none after the first recent crash, then 1, 2, 4 … 30."""
     return 0.0 if crashes == 1 else min(_FIRST_PAUSE_S * 2.0 ** (crashes - 2), _LONGEST_PAUSE_S)
 
 
 class Supervisor:
-    """Looks after `specs`, which log to what `log_of` says, in a stack's `directory`."""
+    """Supervises the processes of `specs` in a stack's `directory`; `log_of(name)` is a process's log."""
 
     def __init__(self, specs: Sequence[ProcessSpec], directory: Path, log_of: Callable[[str], Path]) -> None:
         self._specs = specs
@@ -75,36 +76,36 @@ class Supervisor:
         self._due: dict[str, float] = {}
         self._given_up: list[str] = []
         self._restarts = dict(read_supervisor_state(directory).restarts or {})
-        self._note()
+        self._write_state()
 
-    def keep(self, registered_within_s: float = 10.0) -> None:
-        """Look again and again, until this process is ended, or is no longer the stack's keeper.
+    def run(self, registered_within_s: float = 10.0) -> None:
+        """Check repeatedly, until this process is no longer the stack's supervisor.
 
-        That it is not where its directory was deleted, and where another was started. Who started it notes
-        that down a moment later: `registered_within_s`.
+        It is not once its directory is deleted or another supervisor was started. The command that starts it
+        registers it a moment later, within `registered_within_s`.
         """
         give_up = time.monotonic() + registered_within_s
         while not self.is_current() and time.monotonic() < give_up:
             time.sleep(POLL_S)
-        log.info("keeper.looks_after", specs=[spec.name for spec in self._specs])
+        log.info("supervisor.started", processes=[spec.name for spec in self._specs])
         while self.is_current():
             try:
-                self.find(time.monotonic())
-            except OSError as error:  # a full disk, no more processes: it may pass, and who else would try
-                log.error("keeper.hindered", error=f"{type(error).__name__}: {error}")
+                self.check(time.monotonic())
+            except OSError as error:  # a full disk, for example: it may be transient
+                log.error("supervisor.check_failed", error=f"{type(error).__name__}: {error}")
                 time.sleep(_FIRST_PAUSE_S)
             time.sleep(POLL_S)
-        log.error("keeper.not_called", directory=str(self._directory))
+        log.error("supervisor.replaced", directory=str(self._directory))
 
     def is_current(self) -> bool:
-        """Whether this process is the one the stack's directory names as its keeper."""
+        """Whether the stack's directory names this process as its supervisor."""
         return read_json(self._run / f"{SUPERVISOR}.json").get("pid") == str(os.getpid())
 
-    def find(self, now: float) -> None:
-        """Note what died, and start again what is due. A command that is at work is left to it."""
-        dead = {spec.name for spec in self._crashed()}
-        self._due = {name: due for name, due in self._due.items() if name in dead}
-        if not dead:
+    def check(self, now: float) -> None:
+        """Record crashes and restart what is due; does nothing while a command holds the lock."""
+        crashed = {spec.name for spec in self._crashed()}
+        self._due = {name: due for name, due in self._due.items() if name in crashed}
+        if not crashed:
             return
         with suppress(Busy), exclusive_lock(self._directory):
             for spec in self._crashed():
@@ -114,34 +115,34 @@ class Supervisor:
                     self._start(spec)
 
     def _crashed(self) -> list[ProcessSpec]:
-        looked_after = [spec for spec in self._specs if spec.name not in self._given_up]
-        return [spec for spec in looked_after if processes.find(spec.name, self._run).pid is None]
+        active = [spec for spec in self._specs if spec.name not in self._given_up]
+        return [spec for spec in active if processes.find(spec.name, self._run).pid is None]
 
     def _handle_crash(self, spec: ProcessSpec, now: float) -> None:
-        crashes = self._crashes[spec.name].note(now)
-        words = processes.log_tail(self._log_of(spec.name))
+        crashes = self._crashes[spec.name].add(now)
+        tail = log_tail(self._log_of(spec.name))
         if self._crashes[spec.name].too_many():
             self._given_up.append(spec.name)
-            self._note()
+            self._write_state()
             log.error(
-                "keeper.gave_up",
-                spec=spec.name,
+                "supervisor.abandoned",
+                process=spec.name,
                 crashes=crashes,
                 within_s=CRASH_WINDOW_S,
-                log_tail=words,
-                advice="it stays dead until make stack is run again",
+                log_tail=tail,
+                advice="run make stack to start it again",
             )
             return
         self._due[spec.name] = now + pause_s(crashes)
-        log.warning("keeper.died", spec=spec.name, again_in_s=pause_s(crashes), log_tail=words)
+        log.warning("supervisor.crashed", process=spec.name, restart_in_s=pause_s(crashes), log_tail=tail)
 
     def _start(self, spec: ProcessSpec) -> None:
         del self._due[spec.name]
         started = processes.start(spec, self._run, self._log_of(spec.name))
         self._restarts[spec.name] = self._restarts.get(spec.name, 0) + 1
-        self._note()
-        log.warning("keeper.started_again", spec=spec.name, pid=started.pid)
+        self._write_state()
+        log.warning("supervisor.restarted", process=spec.name, pid=started.pid)
 
-    def _note(self) -> None:
-        noted = {"pid": os.getpid(), "restarts": self._restarts, "given_up": self._given_up}
-        write_json(self._directory / _FILE, noted)
+    def _write_state(self) -> None:
+        state = {"pid": os.getpid(), "restarts": self._restarts, "given_up": self._given_up}
+        write_json(self._directory / _FILE, state)

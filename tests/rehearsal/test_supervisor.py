@@ -1,4 +1,4 @@
-"""Processes are started, brought back, measured and never left behind."""
+"""The demo's supervisor: starts, restarts, measures and stops processes."""
 
 import asyncio
 import json
@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from rehearsal.supervisor import Child, EmbeddedProcesses, ProcessFailed, Supervisor, high_water_bytes
@@ -17,11 +16,11 @@ from tests.waiting import PATIENCE_S, until
 
 SERVER = """
 import http.server, sys
-class Door(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers()
 print("up", flush=True)
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Door).serve_forever()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
@@ -42,14 +41,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def test_a_killed_process_is_started_again_and_its_new_pid_written(
-    tmp_path: Path, processes: EmbeddedProcesses, session: aiohttp.ClientSession
+async def test_killed_process_is_restarted_and_its_new_pid_written(
+    tmp_path: Path, processes: EmbeddedProcesses
 ) -> None:
-    pids, said = tmp_path / "pids.json", []
-    async with Supervisor(processes, pids, session, said.append) as supervisor:
+    pids, lines = tmp_path / "pids.json", []
+    async with Supervisor(processes, pids, lines.append) as supervisor:
         first = json.loads(pids.read_text())
         assert first == {"embedded": processes.embedded.pid, "sandbox": processes.sandbox.pid}
-        keeping = asyncio.create_task(supervisor.keep_alive())
+        supervising = asyncio.create_task(supervisor.keep_alive())
 
         os.kill(first["embedded"], signal.SIGKILL)
         await until(lambda: json.loads(pids.read_text())["embedded"] != first["embedded"])
@@ -58,16 +57,14 @@ async def test_a_killed_process_is_started_again_and_its_new_pid_written(
         assert second["sandbox"] == first["sandbox"]
         assert is_alive(second["embedded"])
         assert supervisor.restarts == 1
-        assert f"process {first['embedded']} (embedded) was killed (signal 9)" in said[0]
-        keeping.cancel()
+        assert f"process {first['embedded']} (embedded) was killed by signal 9" in lines[0]
+        supervising.cancel()
     assert not is_alive(second["embedded"])
     assert not is_alive(second["sandbox"])
 
 
-async def test_peak_memory_is_taken_per_process_across_restarts(
-    tmp_path: Path, processes: EmbeddedProcesses, session: aiohttp.ClientSession
-) -> None:
-    async with Supervisor(processes, tmp_path / "pids.json", session, print) as supervisor:
+async def test_peak_memory_is_kept_across_restarts(tmp_path: Path, processes: EmbeddedProcesses) -> None:
+    async with Supervisor(processes, tmp_path / "pids.json", print) as supervisor:
         before = supervisor.measure()
         assert set(before) == {"sandbox", "embedded", "rehearsal"}
         assert all(1 < peak < 2_000 for peak in before.values())
@@ -76,9 +73,7 @@ async def test_peak_memory_is_taken_per_process_across_restarts(
         assert supervisor.measure()["embedded"] == before["embedded"]
 
 
-async def test_a_process_that_does_not_start_is_quoted(
-    tmp_path: Path, processes: EmbeddedProcesses, session: aiohttp.ClientSession
-) -> None:
+async def test_failed_start_quotes_the_log(tmp_path: Path, processes: EmbeddedProcesses) -> None:
     wrong = Child(
         "embedded",
         ["-c", "raise SystemExit('ATAA_GATEWAY_PORT is not a port')"],
@@ -87,30 +82,26 @@ async def test_a_process_that_does_not_start_is_quoted(
         "http://127.0.0.1:9/",
     )
     with pytest.raises(ProcessFailed, match="embedded does not start: ATAA_GATEWAY_PORT is not a port"):
-        async with Supervisor(
-            EmbeddedProcesses(processes.sandbox, wrong), tmp_path / "pids.json", session, print
-        ):
+        async with Supervisor(EmbeddedProcesses(processes.sandbox, wrong), tmp_path / "pids.json", print):
             pass
     assert not is_alive(processes.sandbox.pid or 0)
 
 
-async def test_a_process_that_keeps_dying_is_given_up(
-    tmp_path: Path, processes: EmbeddedProcesses, session: aiohttp.ClientSession
+async def test_process_that_keeps_crashing_ends_the_demo(
+    tmp_path: Path, processes: EmbeddedProcesses
 ) -> None:
-    async with Supervisor(processes, tmp_path / "pids.json", session, lambda _: None) as supervisor:
+    async with Supervisor(processes, tmp_path / "pids.json", lambda _: None) as supervisor:
         processes.embedded._arguments = [sys.executable, "-c", "raise SystemExit('no disk left')"]
         os.kill(processes.embedded.pid or 0, signal.SIGKILL)
         async with asyncio.timeout(PATIENCE_S):
-            with pytest.raises(ProcessFailed, match=r"embedded keeps dying: .*no disk left"):
+            with pytest.raises(ProcessFailed, match=r"embedded keeps crashing: .*no disk left"):
                 await supervisor.keep_alive()
 
 
-async def test_a_crash_asked_for_happens_once(
-    tmp_path: Path, unused_tcp_port: int, session: aiohttp.ClientSession
-) -> None:
+async def test_crash_point_applies_to_the_first_start_only(tmp_path: Path) -> None:
     environment = dict(os.environ) | {"ATAA_CRASH_AT": "pledges.outbox.after_ack:3"}
-    tell = ["-c", "import os; print(os.environ.get('ATAA_CRASH_AT'), flush=True)"]
-    child = Child("embedded", tell, environment, tmp_path / "log", "")
+    arguments = ["-c", "import os; print(os.environ.get('ATAA_CRASH_AT'), flush=True)"]
+    child = Child("embedded", arguments, environment, tmp_path / "log", "")
 
     for _ in range(2):
         child.start()
@@ -120,7 +111,7 @@ async def test_a_crash_asked_for_happens_once(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-def test_processes_end_even_when_the_rehearsal_is_killed(tmp_path: Path, unused_tcp_port: int) -> None:
+def test_processes_end_when_the_rehearsal_is_killed(tmp_path: Path, unused_tcp_port: int) -> None:
     program = (
         "import os, pathlib, sys, time; from rehearsal.supervisor import Child;"
         f"child = Child('embedded', ['-c', {SERVER!r}, '{unused_tcp_port}'], os.environ,"
@@ -136,6 +127,6 @@ def test_processes_end_even_when_the_rehearsal_is_killed(tmp_path: Path, unused_
     asyncio.run(until(lambda: not is_alive(pid)))
 
 
-def test_the_high_water_mark_is_read_in_bytes_and_a_zombie_has_none() -> None:
+def test_high_water_mark_is_in_bytes_and_zero_for_a_zombie() -> None:
     assert high_water_bytes("Name:\tpython\nVmHWM:\t   93112 kB\nVmRSS:\t 1 kB\n") == 93_112 * 1024
     assert high_water_bytes("Name:\tpython\nState:\tZ (zombie)\n") == 0

@@ -345,7 +345,7 @@ async def running(data_dir: Path) -> AsyncIterator[Drive]:
             stack_processes(installation, data_dir, None, print, extra_settings=told)
         )
         pids = installation.directory / "pids.json"
-        async with new_session() as session, Supervisor(process_groups, pids, session, print) as supervisor:
+        async with new_session() as session, Supervisor(process_groups, pids, print) as supervisor:
             drive = Drive(installation, process_groups, session)
             works = (
                 supervisor.keep_alive(),
