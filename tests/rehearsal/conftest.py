@@ -1,4 +1,4 @@
-"""A town with its doors open, and a client to walk through them."""
+"""A fake backend, and the rehearsal's HTTP session."""
 
 from collections.abc import AsyncIterator
 
@@ -12,7 +12,7 @@ from tests.rehearsal.fake_backend import FakeBackend
 
 @pytest.fixture
 async def backend() -> AsyncIterator[FakeBackend]:
-    """A town on a free port, without faults until a test asks for some."""
+    """A fake backend on a free port; its faults are off."""
     backend = FakeBackend()
     async with TestServer(backend.application()) as server:
         backend.base = str(server.make_url("")).rstrip("/")
@@ -21,6 +21,6 @@ async def backend() -> AsyncIterator[FakeBackend]:
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """The rehearsal's own client."""
+    """The rehearsal's HTTP session."""
     async with new_session() as session:
         yield session

@@ -1,4 +1,4 @@
-"""Donors give once per intention, whatever the door does to them."""
+"""Each planned donation is made exactly once, whatever faults the API has."""
 
 import asyncio
 from decimal import Decimal
@@ -53,7 +53,7 @@ def planned_gift(**changes: object) -> PlannedGift:
     ],
     ids=["fair weather", "lines cut after acting", "503 and 429", "everything at once"],
 )
-async def test_each_intention_becomes_one_pledge_paid_once(
+async def test_each_planned_gift_is_pledged_and_paid_once(
     backend: FakeBackend, session: aiohttp.ClientSession, faults: Faults
 ) -> None:
     backend.faults = faults
@@ -76,7 +76,7 @@ async def test_each_intention_becomes_one_pledge_paid_once(
     )
 
 
-async def test_the_rush_goes_on_until_the_least_number_of_gifts_is_paid(
+async def test_rush_continues_until_the_minimum_of_donations_is_paid(
     backend: FakeBackend, session: aiohttp.ClientSession
 ) -> None:
     plan = Plan("one gift", (Arrival(0.0, 500),), lambda _: 1_000, frozenset())
@@ -87,7 +87,7 @@ async def test_the_rush_goes_on_until_the_least_number_of_gifts_is_paid(
     assert 60 <= len(donors.tally.paid) < 60 + 16 * 2
 
 
-async def test_a_declined_card_is_followed_by_a_good_one(
+async def test_donor_uses_another_card_after_a_decline(
     backend: FakeBackend, session: aiohttp.ClientSession
 ) -> None:
     donors = donors_of(backend, session)
@@ -98,7 +98,7 @@ async def test_a_declined_card_is_followed_by_a_good_one(
     assert donors.tally.paid == {"plg_1": 2_501}
 
 
-async def test_a_donor_who_abandons_leaves_the_pledge_open(
+async def test_abandoned_checkout_leaves_the_pledge_open(
     backend: FakeBackend, session: aiohttp.ClientSession
 ) -> None:
     donors = donors_of(backend, session)
@@ -112,7 +112,7 @@ async def test_a_donor_who_abandons_leaves_the_pledge_open(
 @pytest.mark.parametrize(
     ("outcome", "refunded"), [(Outcome.REFUND, Decimal("25.01")), (Outcome.PARTIAL_REFUND, Decimal("12.50"))]
 )
-async def test_a_refund_asks_back_all_or_half(
+async def test_refund_is_full_or_half(
     backend: FakeBackend, session: aiohttp.ClientSession, outcome: Outcome, refunded: Decimal
 ) -> None:
     class OneDonor(GiftPlanner):
@@ -128,7 +128,7 @@ async def test_a_refund_asks_back_all_or_half(
     assert donors.tally.refunded_cents == refunded * 100
 
 
-async def test_the_publishable_key_comes_with_its_origin_and_is_given_up_once_refused(
+async def test_publishable_key_is_sent_with_its_origin_and_not_used_after_a_refusal(
     backend: FakeBackend, session: aiohttp.ClientSession
 ) -> None:
     backend.faults = Faults(refuse_publishable=True)
@@ -141,7 +141,7 @@ async def test_the_publishable_key_comes_with_its_origin_and_is_given_up_once_re
     assert len(donors.tally.paid) == 2
 
 
-async def test_a_refusal_is_not_asked_again(backend: FakeBackend, session: aiohttp.ClientSession) -> None:
+async def test_refused_request_is_not_retried(backend: FakeBackend, session: aiohttp.ClientSession) -> None:
     api = ApiClient(session, backend.base)
 
     reply = await api.post("/v1/keys", {}, {"Authorization": "Bearer nobody"})
@@ -150,7 +150,7 @@ async def test_a_refusal_is_not_asked_again(backend: FakeBackend, session: aioht
     assert ADMIN not in reply.problem
 
 
-async def test_a_door_that_never_answers_is_named_when_patience_ends(
+async def test_unreachable_api_is_reported_after_the_retries(
     session: aiohttp.ClientSession, unused_tcp_port: int
 ) -> None:
     api = ApiClient(session, f"http://127.0.0.1:{unused_tcp_port}", retry_for_s=0.3)
@@ -159,7 +159,7 @@ async def test_a_door_that_never_answers_is_named_when_patience_ends(
         await api.get("/v1/x?token=secret")
 
 
-async def test_a_door_that_comes_back_is_found_by_the_waiting_donor(
+async def test_request_succeeds_once_the_api_is_reachable_again(
     session: aiohttp.ClientSession, unused_tcp_port: int
 ) -> None:
     from aiohttp import web
@@ -181,7 +181,7 @@ async def test_a_door_that_comes_back_is_found_by_the_waiting_donor(
     await runner.cleanup()
 
 
-async def test_a_pledge_refused_is_told_with_its_reason(
+async def test_refused_pledge_is_reported_with_its_reason(
     session: aiohttp.ClientSession, backend: FakeBackend
 ) -> None:
     donors = Donors(ApiClient(session, backend.base, 1.0), "summer", ENTRY, LoadProfile(0.0, 0))

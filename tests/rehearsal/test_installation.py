@@ -1,4 +1,4 @@
-"""A demo empties its own directory and no other, alone, and leads nowhere outside."""
+"""A demo empties and locks its own directory only, and uses no external system."""
 
 import socket
 from pathlib import Path
@@ -13,23 +13,23 @@ def ports(unused_tcp_port_factory: object) -> tuple[int, int]:
     return unused_tcp_port_factory(), unused_tcp_port_factory()  # type: ignore[operator]
 
 
-def test_each_demo_starts_in_an_emptied_directory(tmp_path: Path, ports: tuple[int, int]) -> None:
+def test_demo_starts_in_an_emptied_directory(tmp_path: Path, ports: tuple[int, int]) -> None:
     with prepare_installation(tmp_path, *ports) as installation:
         (installation.directory / "old.db").write_text("old")
         (installation.directory / "mail").mkdir()
         (installation.directory / "mail" / "1.eml").write_text("old")
 
     with prepare_installation(tmp_path, *ports) as installation:
-        assert [credentials.name for credentials in installation.directory.iterdir()] == [".ataa-demo"]
+        assert [file.name for file in installation.directory.iterdir()] == [".ataa-demo"]
 
 
-def test_a_directory_that_is_not_a_demos_is_left_alone(tmp_path: Path, ports: tuple[int, int]) -> None:
+def test_directory_not_created_by_a_demo_is_not_emptied(tmp_path: Path, ports: tuple[int, int]) -> None:
     (tmp_path / "demo").mkdir()
     precious = tmp_path / "demo" / "thesis.txt"
     precious.write_text("years of work")
 
     with (
-        pytest.raises(CannotPrepare, match="is not a demo's directory"),
+        pytest.raises(CannotPrepare, match="was not created by a demo"),
         prepare_installation(tmp_path, *ports),
     ):
         pass
@@ -37,7 +37,7 @@ def test_a_directory_that_is_not_a_demos_is_left_alone(tmp_path: Path, ports: tu
     assert precious.read_text() == "years of work"
 
 
-def test_a_link_is_not_followed_when_emptying(tmp_path: Path, ports: tuple[int, int]) -> None:
+def test_emptying_does_not_follow_symbolic_links(tmp_path: Path, ports: tuple[int, int]) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept.txt").write_text("kept")
@@ -48,7 +48,7 @@ def test_a_link_is_not_followed_when_emptying(tmp_path: Path, ports: tuple[int, 
         assert (outside / "kept.txt").read_text() == "kept"
 
 
-def test_a_second_demo_is_told_who_is_running(tmp_path: Path, ports: tuple[int, int]) -> None:
+def test_second_demo_is_refused_with_the_first_ones_pid(tmp_path: Path, ports: tuple[int, int]) -> None:
     import os
 
     with (
@@ -59,7 +59,7 @@ def test_a_second_demo_is_told_who_is_running(tmp_path: Path, ports: tuple[int, 
         pass
 
 
-def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path, ports: tuple[int, int]) -> None:
+def test_port_in_use_is_named_with_its_setting(tmp_path: Path, ports: tuple[int, int]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports[1]))
         taken.listen()
@@ -68,7 +68,7 @@ def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path, ports: tuple[in
             pass
 
 
-def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path, ports: tuple[int, int]) -> None:
+def test_unwritable_data_directory_is_named(tmp_path: Path, ports: tuple[int, int]) -> None:
     (tmp_path / "file").write_text("in the way")
 
     with (
@@ -78,9 +78,7 @@ def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path, ports: tu
         pass
 
 
-def test_the_embedded_system_is_told_nothing_of_the_users_own_installation(
-    tmp_path: Path, ports: tuple[int, int]
-) -> None:
+def test_demo_environment_has_no_settings_of_external_systems(tmp_path: Path, ports: tuple[int, int]) -> None:
     own = {
         "PATH": "/bin",
         "ATAA_LOG_LEVEL": "debug",
@@ -91,22 +89,24 @@ def test_the_embedded_system_is_told_nothing_of_the_users_own_installation(
         "ATAA_KAFKA_BOOTSTRAP": "real:9092",
     }
     with prepare_installation(tmp_path, *ports) as installation:
-        told = installation.embedded_environment(own)
+        environment = installation.embedded_environment(own)
 
-    assert not [value for value in told.values() if "real" in value]
-    assert (told["PATH"], told["ATAA_LOG_LEVEL"]) == ("/bin", "debug")
-    assert told["ATAA_STRIPE_API_BASE"] == f"http://127.0.0.1:{ports[1]}"
-    assert told["ATAA_STRIPE_API_KEY"].startswith("sk_test_")
-    assert told["ATAA_DATA_DIR"] == str(tmp_path / "demo")
+    assert not [value for value in environment.values() if "real" in value]
+    assert (environment["PATH"], environment["ATAA_LOG_LEVEL"]) == ("/bin", "debug")
+    assert environment["ATAA_STRIPE_API_BASE"] == f"http://127.0.0.1:{ports[1]}"
+    assert environment["ATAA_STRIPE_API_KEY"].startswith("sk_test_")
+    assert environment["ATAA_DATA_DIR"] == str(tmp_path / "demo")
 
 
 def test_no_secret_is_on_a_command_line(tmp_path: Path, ports: tuple[int, int]) -> None:
     with prepare_installation(tmp_path, *ports) as installation:
-        said = " ".join(installation.sandbox_arguments())
-        assert installation.webhook_secret not in said
-        assert installation.stripe_key not in said
-        told = installation.sandbox_environment({"PATH": "/bin", "ATAA_STRIPE_API_KEY": "sk_live_the_users"})
-        assert told == {
+        command_line = " ".join(installation.sandbox_arguments())
+        assert installation.webhook_secret not in command_line
+        assert installation.stripe_key not in command_line
+        environment = installation.sandbox_environment(
+            {"PATH": "/bin", "ATAA_STRIPE_API_KEY": "sk_live_the_users"}
+        )
+        assert environment == {
             "PATH": "/bin",
             "ATAA_STRIPE_API_KEY": installation.stripe_key,
             "ATAA_STRIPE_WEBHOOK_SECRETS": installation.webhook_secret,

@@ -1,4 +1,4 @@
-"""The stream is read whole, however it is cut, and found again when it is lost."""
+"""The live stream is parsed however it is split, and resumed after a loss."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,29 +27,29 @@ FRAMES = [
 ]
 
 
-async def cut(cuts: list[int]) -> AsyncIterator[bytes]:
+async def split(cuts: list[int]) -> AsyncIterator[bytes]:
     for before, after in zip([0, *cuts], [*cuts, len(STREAM)], strict=True):
         yield STREAM[before:after]
 
 
 @given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=12).map(sorted))
-def test_frames_are_the_same_wherever_the_stream_is_cut(cuts: list[int]) -> None:
+def test_frames_do_not_depend_on_how_the_stream_is_split(cuts: list[int]) -> None:
     async def read() -> list[Frame]:
-        return [frame async for frame in frames(cut(cuts))]
+        return [frame async for frame in frames(split(cuts))]
 
     assert asyncio.run(read()) == FRAMES
 
 
-async def test_a_lost_stream_is_taken_up_again_after_the_last_event_seen(
+async def test_lost_stream_resumes_after_the_last_event_id(
     session: aiohttp.ClientSession,
 ) -> None:
-    asked_after: list[str | None] = []
+    last_ids: list[str | None] = []
 
     async def live(request: web.Request) -> web.StreamResponse:
-        asked_after.append(request.headers.get("Last-Event-ID"))
+        last_ids.append(request.headers.get("Last-Event-ID"))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        sequence = 10 * len(asked_after)
+        sequence = 10 * len(last_ids)
         await response.write(b'event: totals\ndata: {"sequence": %d}\n\n' % sequence)
         await response.write(b"event: donation\nid: %d\ndata: {}\n\n" % sequence)
         await response.write(b"event: drain\ndata: {}\n\n")
@@ -59,12 +59,12 @@ async def test_a_lost_stream_is_taken_up_again_after_the_last_event_seen(
     app.router.add_get("/live", live)
     freshness = Freshness()
     async with TestServer(app) as server, asyncio.timeout(PATIENCE_S):
-        watch = LiveStream(session, str(server.make_url("/live")), freshness)
-        following = asyncio.create_task(watch.follow())
-        while watch.frames < 3:  # noqa: ASYNC110 - a count, not an event
+        stream = LiveStream(session, str(server.make_url("/live")), freshness)
+        following = asyncio.create_task(stream.follow())
+        while stream.frames < 3:  # noqa: ASYNC110 - a count, not an event
             await asyncio.sleep(0.01)
         following.cancel()
 
-    assert asked_after[:3] == [None, "10", "20"]
+    assert last_ids[:3] == [None, "10", "20"]
     assert freshness.seen_at(11) == freshness.seen_at(20)
-    assert watch.totals["sequence"] == 30
+    assert stream.totals["sequence"] == 30

@@ -1,4 +1,4 @@
-"""Whether a stack runs here that a demo can play on."""
+"""Finding a running stack for a demo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Start = Callable[..., None]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts processes that only sleep in the place of a stack's."""
+    """Starts idle processes under the names of a stack's."""
     directory = tmp_path / "stack"
     lay_out(directory, tmp_path, ports_from(26_000), {})
     run = directory / "run"
@@ -39,11 +39,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
         processes.stop(name, run, signal.SIGKILL)
 
 
-def test_where_nothing_runs_there_is_no_stage(tmp_path: Path, start: Start) -> None:
+def test_nothing_is_found_where_no_stack_runs(tmp_path: Path, start: Start) -> None:
     assert find_running(tmp_path) is None
 
 
-def test_a_running_stack_is_played_on_with_a_drive_of_its_own(tmp_path: Path, start: Start) -> None:
+def test_running_stack_is_found_and_gets_its_own_drive(tmp_path: Path, start: Start) -> None:
     start(*SERVICES, "sandbox")
     installation = find_running(tmp_path)
     assert installation is not None
@@ -54,13 +54,13 @@ def test_a_running_stack_is_played_on_with_a_drive_of_its_own(tmp_path: Path, st
     assert RunningStack(installation.directory).measure()["payments"] > 0
 
 
-def test_a_stack_of_which_a_part_is_down_is_refused_with_its_name(tmp_path: Path, start: Start) -> None:
+def test_partly_running_stack_is_refused_with_the_stopped_services(tmp_path: Path, start: Start) -> None:
     start("pledges", "payments", "leaderboard", "gateway", "sandbox")
     with pytest.raises(CannotPrepare, match="without notify; make stack starts"):
         find_running(tmp_path)
 
 
-def test_a_stack_without_the_sandbox_is_refused(tmp_path: Path, start: Start) -> None:
+def test_stack_without_the_sandbox_is_refused(tmp_path: Path, start: Start) -> None:
     start(*SERVICES)
-    with pytest.raises(CannotPrepare, match="charges a Stripe account"):
+    with pytest.raises(CannotPrepare, match="uses a Stripe account"):
         find_running(tmp_path)

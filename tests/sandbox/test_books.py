@@ -166,7 +166,7 @@ class Money(RuleBasedStateMachine):
         assert -sum(each["amount"] for each in shown["balance_transactions"]) == known.withdrawn
 
     @invariant()
-    def the_books_are_right(self) -> None:
+    def books_are_right(self) -> None:
         kept = books(self.journal)
         assert kept.keys() == set(self.currency.values())
         for currency, row in kept.items():
@@ -182,7 +182,7 @@ class Money(RuleBasedStateMachine):
             }
 
     @invariant()
-    def other_business_is_in_no_books_but_those_of_everything(self) -> None:
+    def foreign_payments_are_in_the_full_books_only(self) -> None:
         dispute_count = len(self.journal.rows("SELECT 1 FROM disputes"))
         assert dispute_count == len(self.disputed) + self.sold
         if self.sold:
@@ -190,7 +190,7 @@ class Money(RuleBasedStateMachine):
             assert everything["USD"] != books(self.journal).get("USD")
 
     @invariant()
-    def nothing_goes_back_that_did_not_come(self) -> None:
+    def refunds_and_disputes_do_not_exceed_captures(self) -> None:
         for payment in self.captured:
             left = self.account.refundable(self.account.payment(payment))
             assert left == self.left(payment) >= 0
@@ -212,7 +212,7 @@ TestMoney.settings = settings(max_examples=40, stateful_step_count=25, deadline=
         (700, "JPY", "700"), (1230, "KWD", "1.230"), (50_000, "ISK", "500"), (99_999_999, "EUR", "999999.99"),
     ],
 )  # fmt: skip
-def test_amounts_are_written_with_their_currency_s_digits(amount: int, currency: str, text: str) -> None:
+def test_amount_has_the_decimals_of_its_currency(amount: int, currency: str, text: str) -> None:
     assert decimal_string(amount, currency) == text
     assert Decimal(text) == Decimal(decimal_string(amount, currency))
 
@@ -221,24 +221,24 @@ def test_amounts_are_written_with_their_currency_s_digits(amount: int, currency:
     ("amount", "currency", "expected"),
     [(2500, "USD", 103), (1000, "USD", 59), (17, "USD", 30), (18, "USD", 31), (10_000, "ISK", 300)],
 )
-def test_the_fee_is_rounded_half_up(amount: int, currency: str, expected: int) -> None:
+def test_fee_is_rounded_half_up(amount: int, currency: str, expected: int) -> None:
     assert fee(amount, currency) == expected
 
 
-def test_stripe_s_form_encoding_is_read_with_or_without_escaped_brackets() -> None:
+def test_form_encoding_is_read_with_and_without_escaped_brackets() -> None:
     expected = {"a": {"b": {"0": {"c": "d e"}}}, "x": {"0": "1", "1": "2"}, "z": "é&="}
     assert decode("a[b][0][c]=d+e&x[]=1&x[]=2&z=%C3%A9%26%3D") == expected
     assert decode("a%5Bb%5D%5B0%5D%5Bc%5D=d%20e&x[0]=1&x[1]=2&z=%C3%A9%26%3D") == expected
 
 
 @pytest.mark.parametrize("form", ["a=1&a[b]=2", "a[b]=2&a=1", "a[b=1", "a" + "[b]" * 9 + "=1"])
-def test_parameters_that_contradict_each_other_are_refused(form: str) -> None:
+def test_contradictory_parameters_are_refused(form: str) -> None:
     with pytest.raises(ApiError):
         decode(form)
 
 
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/refunds/re_1/cancel", "/v1/", "/v1/events/evt_1/x/y"])
-def test_addresses_the_sandbox_does_not_offer_are_refused(path: str) -> None:
+def test_unknown_routes_are_refused(path: str) -> None:
     with pytest.raises(ApiError) as refused:
         find_operation("GET", path)
     assert refused.value.status == 404

@@ -18,7 +18,7 @@ from tests.sandbox.harness import API_KEY, SECRET, Donor, Receiver
 from tests.waiting import until
 
 
-async def test_a_webhook_is_retried_until_it_is_accepted(donor: Donor, receiver: Receiver) -> None:
+async def test_webhook_is_retried_until_acknowledged(donor: Donor, receiver: Receiver) -> None:
     receiver.status = 503
     await donor.donate()
     await until(lambda: len(receiver.events) >= 3)
@@ -36,9 +36,7 @@ def donor_has_delivered(donor: Donor) -> Any:
     return delivered
 
 
-async def test_a_receiver_that_is_away_gets_everything_when_it_is_back(
-    donor: Donor, receiver: Receiver
-) -> None:
+async def test_unreachable_receiver_gets_every_event_once_reachable(donor: Donor, receiver: Receiver) -> None:
     await receiver.__aexit__()
     payments = [await donor.donate() for _ in range(20)]
     port = int(receiver.url.split(":")[2].split("/")[0])
@@ -48,9 +46,7 @@ async def test_a_receiver_that_is_away_gets_everything_when_it_is_back(
         await until(donor_has_delivered(donor))
 
 
-async def test_doubled_events_arrive_as_often_as_asked_for_under_one_id(
-    donor: Donor, receiver: Receiver
-) -> None:
+async def test_duplicated_events_arrive_that_often_with_one_id(donor: Donor, receiver: Receiver) -> None:
     await donor.faults(duplicate=3)
     await donor.donate()
     await until(lambda: len(receiver.events) == 6)
@@ -61,9 +57,7 @@ async def test_doubled_events_arrive_as_often_as_asked_for_under_one_id(
 REFUNDS = ["refund.created", "refund.updated", "refund.failed", "charge.refunded"]
 
 
-async def test_events_of_an_unsubscribed_type_are_neither_sent_nor_undelivered(
-    donor: Donor, receiver: Receiver
-) -> None:
+async def test_unsubscribed_events_are_neither_sent_nor_undelivered(donor: Donor, receiver: Receiver) -> None:
     await donor.faults(unsubscribed=REFUNDS)
     await donor.refund(await donor.donate())
     await until(donor_has_delivered(donor))
@@ -78,7 +72,7 @@ async def test_events_of_an_unsubscribed_type_are_neither_sent_nor_undelivered(
     assert not set(REFUNDS) & set(endpoint.enabled_events)
 
 
-async def test_an_endpoint_is_subscribed_to_everything_by_default(donor: Donor) -> None:
+async def test_endpoint_is_subscribed_to_every_type_by_default(donor: Donor) -> None:
     endpoints = await donor.stripe.v1.webhook_endpoints.list_async()
     assert endpoints.data[0].enabled_events == ["*"]
 
@@ -100,7 +94,7 @@ async def test_unsubscribed_events_stay_unsent_after_a_restart(receiver: Receive
     assert receiver.types == []
 
 
-async def test_an_unknown_type_cannot_be_unsubscribed(donor: Donor) -> None:
+async def test_unknown_type_cannot_be_unsubscribed(donor: Donor) -> None:
     for wrong in (["refund.invented"], "refund.created", [1]):
         status, answer = await donor.post("/_sandbox/faults", {"unsubscribed": wrong})
         assert (status, "unsubscribed" in answer["error"]["message"]) == (422, True)
@@ -135,7 +129,7 @@ async def test_reordered_events_arrive_in_another_order(donor: Donor, receiver: 
     assert [event["id"] for event in receiver.events] != [event.id for event in listed.data][::-1]
 
 
-async def test_dropped_events_are_only_in_the_list(donor: Donor, receiver: Receiver) -> None:
+async def test_dropped_events_are_only_listed(donor: Donor, receiver: Receiver) -> None:
     await donor.faults(drop_rate=1)
     await donor.donate()
     await donor.faults()
@@ -161,7 +155,7 @@ async def test_events_are_filtered_by_type_time_and_cursor(donor: Donor) -> None
         await donor.stripe.v1.events.list_async({"type": "a", "types": ["b"]})
 
 
-async def test_acknowledgements_are_listed_in_their_order_with_whom_they_are_about(
+async def test_acknowledgements_are_listed_in_order_with_their_objects(
     donor: Donor, receiver: Receiver
 ) -> None:
     before = time.time()
@@ -179,7 +173,7 @@ async def test_acknowledgements_are_listed_in_their_order_with_whom_they_are_abo
     assert (await donor.get(f"/_sandbox/deliveries?after={rest['next']}"))["data"] == []
 
 
-def test_retries_grow_from_a_fifth_of_a_second_to_five_seconds() -> None:
+def test_retry_pauses_grow_from_a_fifth_of_a_second_to_five_seconds() -> None:
     assert [retry_after_s(attempt) for attempt in (0, 1, 2, 50)] == [0.2, 0.4, 0.8, 5.0]
 
 

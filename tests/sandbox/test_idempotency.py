@@ -16,7 +16,7 @@ def keyed(key: str) -> Any:
     return {"idempotency_key": key}
 
 
-async def test_the_same_key_and_parameters_give_the_first_answer_again(donor: Donor) -> None:
+async def test_same_key_and_parameters_replay_the_first_response(donor: Donor) -> None:
     session_params = donor.session_params()
     create = donor.stripe.v1.checkout.sessions.create_async
     first, again = await create(session_params, keyed("a.1")), await create(session_params, keyed("a.1"))
@@ -26,7 +26,7 @@ async def test_the_same_key_and_parameters_give_the_first_answer_again(donor: Do
     assert len((await donor.stripe.v1.checkout.sessions.list_async()).data) == 1
 
 
-async def test_the_same_key_with_other_parameters_or_another_address_is_refused(donor: Donor) -> None:
+async def test_same_key_with_other_parameters_or_route_is_refused(donor: Donor) -> None:
     create = donor.stripe.v1.checkout.sessions.create_async
     await create(donor.session_params(2500), keyed("a.1"))
     with pytest.raises(stripe.IdempotencyError):
@@ -35,14 +35,14 @@ async def test_the_same_key_with_other_parameters_or_another_address_is_refused(
         await donor.stripe.v1.refunds.create_async({"payment_intent": "pi_1"}, keyed("a.1"))
 
 
-async def test_parameters_that_cannot_be_are_not_kept(donor: Donor) -> None:
+async def test_invalid_parameters_are_not_stored(donor: Donor) -> None:
     create = donor.stripe.v1.checkout.sessions.create_async
     with pytest.raises(stripe.InvalidRequestError):
         await create(donor.session_params(0), keyed("a.1"))
     assert (await create(donor.session_params(100), keyed("a.1"))).amount_total == 100
 
 
-async def test_a_refusal_of_the_state_is_kept(donor: Donor) -> None:
+async def test_refusal_by_state_is_stored(donor: Donor) -> None:
     payment = await donor.donate(1000, "4000000000005126")
     session_params: Any = {"payment_intent": payment, "amount": 2000}
     for _ in range(2):
@@ -51,7 +51,7 @@ async def test_a_refusal_of_the_state_is_kept(donor: Donor) -> None:
     assert (refused.value.headers or {})["Idempotent-Replayed"] == "true"
 
 
-async def test_concurrent_requests_with_one_key_act_once(donor: Donor) -> None:
+async def test_concurrent_requests_with_one_key_execute_once(donor: Donor) -> None:
     session_params = donor.session_params()
     create = donor.stripe.v1.checkout.sessions.create_async
     answers = await asyncio.gather(
@@ -63,7 +63,7 @@ async def test_concurrent_requests_with_one_key_act_once(donor: Donor) -> None:
         assert conflict or isinstance(answer, stripe.checkout.Session)
 
 
-async def test_an_error_before_acting_is_not_kept(donor: Donor) -> None:
+async def test_error_before_execution_is_not_stored(donor: Donor) -> None:
     create = donor.stripe.v1.checkout.sessions.create_async
     session_params = donor.session_params()
     await donor.faults(error_rate=1)
@@ -75,7 +75,7 @@ async def test_an_error_before_acting_is_not_kept(donor: Donor) -> None:
     assert (await create(session_params, keyed("a.1"))).status == "open"
 
 
-async def test_an_error_after_acting_is_replayed_by_its_key_though_the_session_exists(donor: Donor) -> None:
+async def test_error_after_execution_is_replayed_though_the_session_exists(donor: Donor) -> None:
     create = donor.stripe.v1.checkout.sessions.create_async
     session_params = donor.session_params()
     await donor.faults(error_after_rate=1)
@@ -89,7 +89,7 @@ async def test_an_error_after_acting_is_replayed_by_its_key_though_the_session_e
     assert [session.client_reference_id for session in listed.data] == ["plg_1"]
 
 
-async def test_an_answer_lost_on_the_way_is_given_to_the_next_request_with_its_key(donor: Donor) -> None:
+async def test_lost_response_is_replayed_to_the_next_request_with_its_key(donor: Donor) -> None:
     headers = {"Authorization": f"Bearer {API_KEY}", "Idempotency-Key": "r.1"}
     payment = await donor.donate(1000)
     await donor.faults(timeout_after_success_rate=1)
@@ -104,7 +104,7 @@ async def test_an_answer_lost_on_the_way_is_given_to_the_next_request_with_its_k
     assert (await donor.books())["USD"]["refunded"] == "4.00"
 
 
-async def test_requests_beyond_the_rate_limit_get_429(donor: Donor) -> None:
+async def test_requests_beyond_the_rate_limit_are_answered_429(donor: Donor) -> None:
     await donor.faults(rate_limit_per_s=3)
     answers = await asyncio.gather(*(donor.session() for _ in range(10)), return_exceptions=True)
     limited = [answer for answer in answers if isinstance(answer, stripe.RateLimitError)]
@@ -121,13 +121,13 @@ async def test_requests_beyond_the_rate_limit_get_429(donor: Donor) -> None:
         {"delay_ms": -1}, {"rate_limit_per_s": 0}, {"unknown": 1}, {"drop_rate": True}, [], "x",
     ],
 )  # fmt: skip
-async def test_faults_wished_wrongly_change_nothing(donor: Donor, session_params: object) -> None:
+async def test_invalid_faults_change_nothing(donor: Donor, session_params: object) -> None:
     await donor.faults(duplicate=2)
     assert (await donor.post("/_sandbox/faults", session_params))[0] == 422
     assert (await donor.get("/_sandbox/faults"))["duplicate"] == 2
 
 
-async def test_faults_replace_each_other_whole(donor: Donor) -> None:
+async def test_new_faults_replace_all_others(donor: Donor) -> None:
     await donor.faults(duplicate=3, reorder=True, delay_ms=20)
     await donor.faults(drop_rate=0.5)
     shown = await donor.get("/_sandbox/faults")

@@ -71,11 +71,11 @@ STEP = st.tuples(
 
 @given(st.lists(STEP, max_size=20))
 @settings(max_examples=60, deadline=None)
-def test_a_key_acts_once_through_every_fault(steps: list[tuple[str, int, Faults]]) -> None:
+def test_idempotency_key_executes_once_under_every_fault(steps: list[tuple[str, int, Faults]]) -> None:
     asyncio.run(repeat(steps))
 
 
-async def give_stubbornly(donor: Donor, n: int) -> None:
+async def donate_with_retries(donor: Donor, n: int) -> None:
     """As payments does: the same key until an answer, a new one only once the old has a stored error."""
     session_params, attempt = donor.session_params(100 + n), 1
     while True:
@@ -89,12 +89,10 @@ async def give_stubbornly(donor: Donor, n: int) -> None:
         return
 
 
-async def test_through_all_faults_together_every_event_arrives_or_is_listed(
-    donor: Donor, receiver: Receiver
-) -> None:
+async def test_every_event_arrives_or_is_listed_under_all_faults(donor: Donor, receiver: Receiver) -> None:
     unreliable = {"error_rate": 0.1, "error_after_rate": 0.1, "drop_rate": 0.1}
     await donor.faults(duplicate=3, reorder=True, delay_ms=400, **unreliable)
-    await asyncio.gather(*(give_stubbornly(donor, n) for n in range(40)))
+    await asyncio.gather(*(donate_with_retries(donor, n) for n in range(40)))
     cents = sum(100 + n for n in range(40))
     assert (await donor.books())["USD"]["captured"] == f"{cents / 100:.2f}"
 

@@ -21,7 +21,7 @@ async def html(donor: Donor, address: str, language: str = "en") -> tuple[int, s
         return response.status, await response.text()
 
 
-def test_both_languages_have_the_same_words() -> None:
+def test_both_languages_have_the_same_texts() -> None:
     assert TEXTS["en"].keys() == TEXTS["ar"].keys()
 
 
@@ -35,7 +35,7 @@ def test_both_languages_have_the_same_words() -> None:
         ("fr", "ar", "en"),
     ],
 )
-async def test_the_page_speaks_the_session_s_language_else_the_browser_s(
+async def test_page_uses_the_sessions_language_or_the_browsers(
     donor: Donor, locale: str | None, accepted: str, lang: str
 ) -> None:
     session = await donor.session(locale=locale or "")
@@ -44,7 +44,7 @@ async def test_the_page_speaks_the_session_s_language_else_the_browser_s(
     assert f'<html lang="{lang}" dir="{"rtl" if lang == "ar" else "ltr"}">' in page
 
 
-async def test_a_product_s_name_is_shown_as_text(donor: Donor) -> None:
+async def test_product_name_is_escaped(donor: Donor) -> None:
     product = {"name": "<script>alert(1)</script>"}
     price = {"currency": "usd", "unit_amount": 100, "product_data": product}
     session = await donor.session(line_items=[{"quantity": 1, "price_data": price}])
@@ -52,7 +52,7 @@ async def test_a_product_s_name_is_shown_as_text(donor: Donor) -> None:
     assert "<script" not in page
 
 
-async def test_an_unknown_session_and_an_expired_one_have_pages_of_their_own(donor: Donor) -> None:
+async def test_unknown_and_expired_sessions_have_their_own_pages(donor: Donor) -> None:
     status, page = await html(donor, f"{donor.base}/c/pay/cs_test_none")
     assert status == 404
     assert TEXTS["en"]["unknown_title"] in page
@@ -61,7 +61,7 @@ async def test_an_unknown_session_and_an_expired_one_have_pages_of_their_own(don
     assert TEXTS["en"]["expired_title"] in (await html(donor, str(session.url)))[1]
 
 
-async def test_the_form_works_without_scripts(donor: Donor) -> None:
+async def test_form_works_without_javascript(donor: Donor) -> None:
     session = await donor.session()
     address = f"{session.url}/pay"
     async with donor.http.post(address, data={"card": "4000 0000 0000 9995"}) as declined:
@@ -90,7 +90,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.mark.parametrize(("language", "width"), [("en", 1280), ("ar", 360)])
-async def test_a_person_is_declined_tries_again_and_is_led_on(
+async def test_browser_retries_after_a_decline_and_is_redirected(
     donor: Donor, browser: Browser, language: str, width: int
 ) -> None:
     thanks = donor.base + "/livez?s={CHECKOUT_SESSION_ID}"

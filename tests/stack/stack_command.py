@@ -1,4 +1,4 @@
-"""The real engines for a test: found, or the test is skipped by name with what is missing."""
+"""Runs `python -m stack` in tests; skips a test whose requirements are missing, with their names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def need_engines(data_dir: Path) -> None:
 
 
 def stack(data_dir: Path, base: int, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m stack …` on `data_dir` and ports from `base`; what it said and how it ended."""
+    """Run `python -m stack …` on `data_dir` with ports from `base`; returns its output and exit status."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
     return subprocess.run(
         [sys.executable, "-m", "stack", *arguments],

@@ -24,7 +24,7 @@ from tests.stack.test_stack import Partner, free_base
 from tests.waiting import until
 
 
-async def test_the_whole_runs_on_somebodys_engines_and_starts_none_of_its_own(tmp_path: Path) -> None:
+async def test_stack_uses_external_engines_and_starts_none_of_its_own(tmp_path: Path) -> None:
     kafka, server, base = secure_kafka(), secure_postgres(), free_base(28_000)
     prefix = f"{uuid.uuid4().hex[:12]}."
     async with fresh_databases(server, *SERVICES) as databases:
@@ -56,7 +56,7 @@ async def test_the_whole_runs_on_somebodys_engines_and_starts_none_of_its_own(tm
     assert await topics_with(prefix, kafka.plain) == {prefix + topic.name for topic in read_topics()}
 
 
-async def test_topics_that_cannot_serve_are_named_and_those_there_are_left_alone() -> None:
+async def test_incompatible_topics_are_named_and_existing_ones_unchanged() -> None:
     bootstrap, prefix = secure_kafka().plain, f"{uuid.uuid4().hex[:12]}."
     async with admin_of(bootstrap) as admin:
         await admin.create_topics([NewTopic(f"{prefix}payments", 1, 1)])
@@ -65,7 +65,7 @@ async def test_topics_that_cannot_serve_are_named_and_those_there_are_left_alone
     assert await topics_with(prefix, bootstrap) == {f"{prefix}payments"}
 
 
-def test_a_kafka_that_does_not_let_us_in_is_said_in_one_line(tmp_path: Path) -> None:
+def test_rejected_kafka_connection_is_reported_in_one_line(tmp_path: Path) -> None:
     settings = secure_kafka().settings() | {"ATAA_KAFKA_SASL_PASSWORD": "mistaken"}
     for _ in range(5):  # a busy machine may answer too late at first
         said = stack(tmp_path, 28_000, "topics", **settings)
@@ -76,7 +76,7 @@ def test_a_kafka_that_does_not_let_us_in_is_said_in_one_line(tmp_path: Path) -> 
     assert "we are refused, see ATAA_KAFKA_SASL_USER" in said.stderr
 
 
-async def test_a_database_that_does_not_let_us_in_is_said_in_one_line(tmp_path: Path) -> None:
+async def test_rejected_database_connection_is_reported_in_one_line(tmp_path: Path) -> None:
     server = secure_postgres()
     other = make_authority(tmp_path / "other")
     base = server.address.rpartition("/")[0]
@@ -96,7 +96,7 @@ async def test_a_database_that_does_not_let_us_in_is_said_in_one_line(tmp_path: 
         await until(books_are, 60)  # a busy machine may answer too late at first
 
 
-def test_security_without_somebodys_kafka_is_a_mistake(tmp_path: Path) -> None:
+def test_kafka_security_without_an_external_kafka_is_refused(tmp_path: Path) -> None:
     settings = {name: value for name, value in secure_kafka().settings().items() if "BOOTSTRAP" not in name}
     said = stack(tmp_path, 28_000, "up", **settings)
     assert said.returncode == 2

@@ -61,7 +61,7 @@ def tell(drive: Drive, recovered: Recovered) -> Tell:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_killed_service_comes_back_and_every_gift_counts(
+async def test_killed_service_recovers_and_every_donation_counts(
     drive: Drive, tell: Tell, service: str
 ) -> None:
     killed = drive.tell(service, signal.SIGKILL)
@@ -70,9 +70,7 @@ async def test_a_killed_service_comes_back_and_every_gift_counts(
     await tell(f"{service} killed", over_at)
 
 
-async def test_pledges_are_accepted_while_kafka_is_away_and_the_screen_says_frozen(
-    drive: Drive, tell: Tell
-) -> None:
+async def test_pledges_are_accepted_without_kafka_and_totals_are_frozen(drive: Drive, tell: Tell) -> None:
     drive.tell("kafka", signal.SIGSTOP)
     stopped_at, began = time.time(), time.monotonic()
     try:
@@ -95,7 +93,7 @@ async def test_pledges_are_accepted_while_kafka_is_away_and_the_screen_says_froz
     assert {one.state for one in asked} == {"frozen"}
 
 
-async def test_a_killed_broker_is_found_again_by_everybody(drive: Drive, tell: Tell) -> None:
+async def test_every_service_reconnects_to_a_killed_broker(drive: Drive, tell: Tell) -> None:
     killed = drive.tell("kafka", signal.SIGKILL)
     over_at = time.monotonic()
     statuses = [(await drive.make_unpaid_pledge())[0] for _ in range(3)]
@@ -104,7 +102,7 @@ async def test_a_killed_broker_is_found_again_by_everybody(drive: Drive, tell: T
     await tell("kafka killed", over_at)
 
 
-async def test_a_killed_postgresql_loses_nothing_and_every_pool_heals(drive: Drive, tell: Tell) -> None:
+async def test_killed_postgresql_loses_nothing_and_every_pool_recovers(drive: Drive, tell: Tell) -> None:
     killed = drive.pid("postgres")
     drive.kill_with_children("postgres")
     over_at = time.monotonic()
@@ -113,9 +111,7 @@ async def test_a_killed_postgresql_loses_nothing_and_every_pool_heals(drive: Dri
     await tell("postgresql killed", over_at)
 
 
-async def test_postgresql_that_hangs_is_answered_for_in_time_and_found_again(
-    drive: Drive, tell: Tell
-) -> None:
+async def test_hung_postgresql_is_answered_with_503_in_time_and_recovers(drive: Drive, tell: Tell) -> None:
     drive.signal_with_children("postgres", signal.SIGSTOP)
     began = time.monotonic()
     try:
@@ -129,15 +125,13 @@ async def test_postgresql_that_hangs_is_answered_for_in_time_and_found_again(
     await tell(f"postgresql stopped for {AWAY_S:.0f} s", time.monotonic())
 
 
-async def test_connections_cut_again_and_again_are_made_anew(drive: Drive, tell: Tell) -> None:
+async def test_repeatedly_cut_connections_are_reopened(drive: Drive, tell: Tell) -> None:
     for _ in range(3):
         await drive.eventually("all five databases are in use", lambda: cut_connections(drive))
     await tell("all database connections cut, three times", time.monotonic())
 
 
-async def test_sleepers_that_kafka_has_given_up_on_wake_and_count_nothing_twice(
-    drive: Drive, tell: Tell
-) -> None:
+async def test_stalled_services_evicted_by_kafka_count_nothing_twice(drive: Drive, tell: Tell) -> None:
     asleep = ("leaderboard", "payments")
     for service in asleep:
         drive.tell(service, signal.SIGSTOP)
@@ -151,7 +145,7 @@ async def test_sleepers_that_kafka_has_given_up_on_wake_and_count_nothing_twice(
     await tell("leaderboard and payments asleep past their sessions", time.monotonic())
 
 
-async def test_a_refused_message_poisons_no_producer_for_long(drive: Drive, tell: Tell) -> None:
+async def test_producer_recovers_after_a_refused_message(drive: Drive, tell: Tell) -> None:
     speakers = ("pledges", "payments", "leaderboard")
     places = {name: drive.log_bytes(name) for name in speakers}
     async with admin_of(drive) as admin:
@@ -165,7 +159,7 @@ async def test_a_refused_message_poisons_no_producer_for_long(drive: Drive, tell
     await tell("every message refused by the broker", time.monotonic())
 
 
-async def test_at_the_end_sandbox_ledger_totals_and_pledges_agree_to_the_cent(drive: Drive) -> None:
+async def test_all_books_agree_to_the_cent(drive: Drive) -> None:
     await drive.close()
     proof = await drive.settle()
     assert proof.holds, proof
@@ -182,7 +176,7 @@ async def test_every_donor_has_a_receipt(drive: Drive) -> None:
 
 
 @pytest.mark.parametrize("observer", ["poll", "stream"])
-async def test_no_sequence_ever_went_back(drive: Drive, observer: str) -> None:
+async def test_sequences_never_decrease(drive: Drive, observer: str) -> None:
     seen = drive.observers()[observer]
     assert len(seen) > 20
     back = [
@@ -193,13 +187,13 @@ async def test_no_sequence_ever_went_back(drive: Drive, observer: str) -> None:
     assert not back
 
 
-async def test_the_stream_showed_each_gift_once_and_in_order(drive: Drive) -> None:
+async def test_stream_showed_each_donation_once_and_in_order(drive: Drive) -> None:
     shown = drive.overlay.gifts
     assert shown == sorted(set(shown))
     assert set(drive.freshness.counted.values()) >= set(shown)
 
 
-async def test_no_screen_said_live_over_figures_that_were_old(drive: Drive) -> None:
+async def test_live_figures_were_never_stale(drive: Drive) -> None:
     live = [one for one in drive.poller.observations if one.state == "live"]
     assert max(one.asked_at - one.as_of for one in live) <= LIVE_WITHIN_S
     assert len(drive.freshness.acknowledged) > 20

@@ -105,7 +105,7 @@ async def donate_everywhere(system: ReplicatedStack, drives: list[str], count: i
     )
 
 
-async def test_both_work_and_everything_is_done_once(
+async def test_both_replicas_work_and_everything_is_done_once(
     system: ReplicatedStack, drives: list[str], watchers: list[Watcher]
 ) -> None:
     await donate_everywhere(system, drives, 32)
@@ -118,7 +118,7 @@ async def test_both_work_and_everything_is_done_once(
     assert await all_led(system)
 
 
-async def test_the_others_take_over_from_one_of_each_that_is_killed(
+async def test_replicas_take_over_from_killed_ones(
     system: ReplicatedStack, drives: list[str], watchers: list[Watcher], capsys: pytest.CaptureFixture[str]
 ) -> None:
     giving = asyncio.create_task(keep_donating(system, drives, 24))
@@ -139,7 +139,7 @@ async def test_the_others_take_over_from_one_of_each_that_is_killed(
     assert await all_led(system)
 
 
-async def test_the_others_take_over_from_one_of_each_that_sleeps(
+async def test_replicas_take_over_from_stalled_ones(
     system: ReplicatedStack, drives: list[str], watchers: list[Watcher], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The sleepers own what one does alone, and hold locks and partitions until they are missed."""

@@ -99,7 +99,7 @@ class Partner:
 MONEY = {"currency": "USD", "value": "25.00"}
 
 
-async def test_a_gift_is_counted_and_four_books_agree_though_a_service_was_killed_and_nobody_looked(
+async def test_books_agree_after_a_service_was_killed_and_restarted(
     running: tuple[Path, int],
 ) -> None:
     data_dir, base = running
@@ -121,9 +121,7 @@ async def test_a_gift_is_counted_and_four_books_agree_though_a_service_was_kille
     assert read_supervisor_state(data_dir / "stack").restarts_of("leaderboard") == 1
 
 
-def test_a_demo_plays_on_the_running_stack_beside_the_money_that_is_there(
-    running: tuple[Path, int], tmp_path: Path
-) -> None:
+def test_demo_on_a_running_stack_ignores_earlier_donations(running: tuple[Path, int], tmp_path: Path) -> None:
     data_dir, base = running
     played = demo(data_dir, base, tmp_path)
 
@@ -135,9 +133,7 @@ def test_a_demo_plays_on_the_running_stack_beside_the_money_that_is_there(
     assert stack(*running, "status").returncode == 0
 
 
-def test_a_demo_beside_a_stack_of_another_directory_names_the_port_that_is_taken(
-    running: tuple[Path, int], tmp_path: Path
-) -> None:
+def test_demo_names_the_port_that_another_stack_uses(running: tuple[Path, int], tmp_path: Path) -> None:
     refused = demo(tmp_path, running[1], tmp_path, ATAA_GATEWAY_PORT=str(running[1] + 200))
 
     assert refused.returncode == 1
@@ -175,7 +171,7 @@ async def books_are(data_dir: Path, owner: str, expected: Any) -> bool:
     return bool(await books(data_dir, owner) == expected)
 
 
-def test_status_names_every_process_with_port_memory_and_what_waits(running: tuple[Path, int]) -> None:
+def test_status_lists_every_process_with_port_memory_and_backlog(running: tuple[Path, int]) -> None:
     said = stack(*running, "status").stdout
     assert next(line for line in said.splitlines() if line.startswith("keeper "))
     for name in ("postgres", "kafka", "sandbox", "pledges", "payments", "leaderboard", "notify", "gateway"):
@@ -185,18 +181,18 @@ def test_status_names_every_process_with_port_memory_and_what_waits(running: tup
     assert "outbox 0" in said
 
 
-def test_up_twice_changes_nothing(running: tuple[Path, int]) -> None:
+def test_second_up_changes_nothing(running: tuple[Path, int]) -> None:
     before = pid_of(running[0], "kafka"), pid_of(running[0], "gateway")
     assert stack(*running, "up").returncode == 0
     assert (pid_of(running[0], "kafka"), pid_of(running[0], "gateway")) == before
 
 
-def test_a_stack_that_runs_on_other_ports_is_named(running: tuple[Path, int]) -> None:
+def test_stack_on_other_ports_is_named(running: tuple[Path, int]) -> None:
     refused = stack(running[0], running[1] + 1000, "up")
     assert refused.returncode == 2
     assert f"runs already on port {running[1]}" in refused.stderr
 
 
-def test_logs_of_one_process_are_shown(running: tuple[Path, int]) -> None:
+def test_logs_shows_one_process(running: tuple[Path, int]) -> None:
     assert "process.opened" in stack(*running, "logs", "payments", "--lines", "200").stdout
     assert stack(*running, "logs", "nobody").returncode == 2
