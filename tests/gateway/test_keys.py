@@ -54,6 +54,13 @@ async def test_the_same_idempotency_key_gives_the_same_key_without_its_secret(ha
     assert len(listed["data"]) == 1
 
 
+async def test_a_body_that_is_not_utf_8_is_malformed_json(harness: Harness) -> None:
+    headers = {**bearer(ADMIN), "Content-Type": "application/json"}
+    async with harness.session.post("/v1/keys", data=b'{"kind": "\xff"}', headers=headers) as reply:
+        assert reply.status == 400
+        assert (await reply.json())["type"] == "/problems/malformed-json"
+
+
 async def test_lists_come_in_pages(harness: Harness) -> None:
     made = [await harness.key(kind="secret", name=str(n)) for n in range(3)]
     _, _, first = await harness.get("/v1/keys?limit=2", **bearer(ADMIN))

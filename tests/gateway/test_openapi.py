@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from backbone.http.problems import Problem
 from backbone.http.service_client import InProcessServiceClient
 from embedded.app import compose
-from gateway.http.router import Route
+from gateway.http.router import Route, is_name
 from gateway.live.connection import _DRAIN, gap_frame
 from gateway.openapi.document import merge
 from tests.described import check, check_frame
@@ -196,6 +196,14 @@ def test_every_example_satisfies_its_own_schema(described: dict[str, Any]) -> No
             check(described, schema, example)
             checked += 1
     assert checked > 15
+
+
+@pytest.mark.parametrize("slug", ["winter", "-", "-winter", "2026", "a" * 64])
+def test_every_slug_that_a_drive_may_have_is_found_by_the_router(
+    slug: str, described: dict[str, Any]
+) -> None:
+    check(described, described["components"]["schemas"]["DriveRequest"]["properties"]["slug"], slug)
+    assert is_name(slug)
 
 
 USD = {"currency": "USD", "value": "25.00"}
