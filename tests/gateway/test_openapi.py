@@ -20,7 +20,7 @@ from gateway.openapi.document import merge
 from tests.described import check, check_frame
 from tests.gateway.harness import ADMIN, DRIVE, SECRET
 
-# The routes of issue A, as API.md writes them.
+# The routes of the public API.
 OFFERED = """
 POST /v1/keys
 GET /v1/keys

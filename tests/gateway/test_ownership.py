@@ -1,4 +1,4 @@
-"""A neighbour's key at every route of the whole door that concerns a drive (API.md, Ownership).
+"""A neighbour's key at every route of the whole door that concerns a drive (docs/api-guide.md, A drive).
 
 The services are the real ones; a route that the tables below do not name fails the first test.
 """
