@@ -34,9 +34,7 @@ class PaymentsSettings(Settings):
         "FULL", description="SQLite's synchronous pragma for durable transactions."
     )
     gateway_port: int = Field(8000, ge=0, le=65535, description="Port of the gateway.")
-    public_url: str = Field(
-        "", description="Public URL of this installation; empty: http://127.0.0.1:{ATAA_GATEWAY_PORT}."
-    )
+    public_url: str = Field("", description="Public URL; empty: http://127.0.0.1:{ATAA_GATEWAY_PORT}.")
     stripe_api_base: str = Field(
         "", description="Base URL of Stripe's API, or of the sandbox; empty: Stripe."
     )
