@@ -13,7 +13,7 @@ from backbone.clock import Clock
 from backbone.database.database import LONG_TIMEOUT_S, Database
 from backbone.http.caller import CallerDep, InternalDep
 from backbone.http.fields import Body, MoneyBody, MoneyView, Text
-from backbone.idempotency import Key, RequiredKey, hash_body, keyed_response
+from backbone.idempotency import RequiredKey, ScopedKey, hash_body, keyed_response
 from services.payments import queries
 from services.payments.checkout.expiry import pending_expiries
 from services.payments.reconciliation import lookups
@@ -95,12 +95,11 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
             partner=None if caller.admin else caller.partner,
             amount=body.amount.money() if body.amount else None,
             reason=body.reason,
-            key=Key(f"{caller.partner}:refunds", key),
+            key=ScopedKey(f"{caller.partner}:refunds", key),
             body_hash=hash_body(pledge.encode() + b"\n" + await request.body()),
             test_key=caller.mode == "test",
         )
-        status, reply, replayed = await dependencies.refunds.make(refund_request)
-        return keyed_response(status, reply, replayed=replayed)
+        return keyed_response(await dependencies.refunds.make(refund_request))
 
     @router.get("/v1/webhooks", response_model=WebhookPage, tags=["webhooks"])
     async def list_stripe_webhooks(

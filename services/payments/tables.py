@@ -10,7 +10,8 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database.database import BIGINT_KEY, Utc, messaging_tables
+from backbone.database.columns import BIGINT_KEY, Utc
+from backbone.database.messaging_tables import messaging_tables
 
 WAITING: Final = 0
 APPLIED: Final = 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from backbone.idempotency import Key
+from backbone.idempotency import ScopedKey
 from backbone.money import Money
 from services.payments.domain import FactKind, Observation, RefundRank
 from services.payments.processor import Unknown
@@ -67,7 +67,7 @@ async def test_a_refund_whose_key_expired_is_sent_under_a_new_key(books: Books) 
     pledge = await a_paid_pledge(books)
     stripe = DownForADay(books)
     refunds = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
-    wish = RefundRequest(pledge, None, Money(700, "USD"), None, Key("default:refunds", "k"), "hash")
+    wish = RefundRequest(pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", "k"), "hash")
     await refunds.make(wish)
     (first,) = stripe.keys
     stripe.back = True
@@ -93,7 +93,7 @@ async def test_a_refund_whose_response_cannot_be_stored_does_not_block_the_other
     stripe = OneUnstorable(books)
     refunds = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
     for key in ("first", "second"):
-        wish = RefundRequest(pledge, None, Money(700, "USD"), None, Key("default:refunds", key), "hash")
+        wish = RefundRequest(pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", key), "hash")
         await refunds.make(wish)
     stripe.back = True
     for _ in range(5):

@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database.database import Database, is_transient
+from backbone.database.database import Database
+from backbone.database.transient import is_transient
 from services.payments.bisection import bisect
 from services.payments.domain import FactKind, Observation, counts
 from services.payments.processor import Foreign, Processor, ProcessorError, Refused

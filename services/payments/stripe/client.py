@@ -18,7 +18,7 @@ import aiohttp
 import stripe
 from prometheus_client import Counter
 
-from backbone.database.database import microseconds
+from backbone.database.columns import microseconds
 from backbone.money import Money
 from backbone.stripe_amounts import UnsupportedAmount, to_stripe
 from backbone.stripe_keys import is_live

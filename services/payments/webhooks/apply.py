@@ -16,7 +16,8 @@ from sqlalchemy import Row, func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from backbone.clock import Clock
-from backbone.database.database import Database, is_transient
+from backbone.database.database import Database
+from backbone.database.transient import is_transient
 from backbone.min_interval import ROUND_INTERVAL_S
 from services.payments.stripe.objects import Unreadable
 from services.payments.tables import QUARANTINED, WAITING, WEBHOOKS
