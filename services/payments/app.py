@@ -99,10 +99,6 @@ def compose(
     add_health(app, database.is_responding)
     app.include_router(api.routes(dependencies))
 
-    async def close() -> None:
-        await stripe.close()
-        await database.close()
-
     workers = [
         Worker("payments.relay", relay.run),
         Worker("payments.consumer", consumer.run),
@@ -115,8 +111,13 @@ def compose(
         with_webhooks(app, store, settings.stripe_webhook_secrets),
         workers,
         start=lambda: database.migrate(MIGRATIONS),
-        close=close,
+        close=partial(_close, stripe, database),
     )
+
+
+async def _close(stripe: Processor, database: Database) -> None:
+    await stripe.close()
+    await database.close()
 
 
 def _checkout_worker(

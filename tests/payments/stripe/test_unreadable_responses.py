@@ -50,15 +50,9 @@ async def test_an_unreadable_refund_does_not_block_the_others_and_one_of_unknown
         await books.consume(drive, *pledges)
         for n, pledge in enumerate(pledges):
             told = metadata(None, pledge.pledge_id, drive.drive_id)
-<<<<<<< HEAD:tests/payments/stripe/test_unreadable_responses.py
             await books.apply([intent_succeeded(f"pi_{n}", 2_500, told)])
             await refunds.make(
-                RefundRequest(pledge.pledge_id, None, None, None, Key("refunds", f"k{n}"), "hash")
-=======
-            await books.take([intent_succeeded(f"pi_{n}", 2_500, told)])
-            await desk.make(
                 RefundRequest(pledge.pledge_id, None, None, None, ScopedKey("refunds", f"k{n}"), "hash")
->>>>>>> main:tests/payments/stripe/test_unreadable_answers.py
             )
             books.clock.move(1)
         stripe.down = False
