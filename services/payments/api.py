@@ -85,7 +85,7 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
         key: RequiredKey,
         body: RefundBody = _ALL_THAT_IS_LEFT,
     ) -> Response:
-        """Give back what was paid on a pledge, or part of it; without a body, all that is left.
+        """Refund what was paid on a pledge, or part of it; without a body, all that is left.
 
         For the partner that made the pledge, the partner that owns its drive, and admins.
         """
@@ -108,7 +108,7 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
         after: Annotated[str | None, Query(pattern="^[0-9]{1,18}$", description="`next`.")] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 25,
     ) -> dict[str, Any]:
-        """Stripe's events as they were stored, the newest first, and what became of each."""
+        """List Stripe's stored events and their states, newest first."""
         caller.require("admin")
         return await list_webhooks(dependencies.database, state, None if after is None else int(after), limit)
 
@@ -117,7 +117,7 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
         event_id: Annotated[str, Path(alias="id", description="Stripe's id of the event.")],
         caller: CallerDep,
     ) -> dict[str, Any]:
-        """Try an event that is set aside or ignored again now; `state` tells within seconds how it went."""
+        """Retry a quarantined or ignored event now; its `state` shows the result within seconds."""
         caller.require("admin")
         found = await retry_webhook(dependencies.database, event_id, dependencies.clock)
         dependencies.store.news.set()
