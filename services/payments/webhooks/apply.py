@@ -46,9 +46,7 @@ RETRIED_AT_START: Final = 1_000
 log = structlog.get_logger()
 
 
-_QUARANTINED_COUNT: Final = Gauge(
-    "ataa_webhooks_set_aside", "Quarantined webhooks: they could not be applied so far."
-)
+_QUARANTINED_COUNT: Final = Gauge("ataa_webhooks_set_aside", "Webhooks that could not be applied so far.")
 
 
 class Applier:
@@ -97,7 +95,7 @@ class Applier:
                 await session.execute(hastened.values(next_try_at=self._clock.now()))
 
     async def apply_waiting(self) -> int:
-        """Apply the next batch; returns its size. A batch that fails is bisected down to the failing event."""
+        """Apply the next batch; returns its size. A failing batch is bisected down to the failing event."""
         waiting = select(WEBHOOKS).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
         async with self._database.reading() as session:
             rows = (await session.execute(waiting.limit(BATCH))).all()
@@ -170,6 +168,6 @@ def _pause(tries: int) -> timedelta:
 
 
 def _reason(error: Exception) -> str:
-    """An error as stored: a database error without the statement's values, which may be personal details."""
+    """An error as stored: a database error without the statement's values (personal details)."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return f"{type(error).__name__}: {cause}"[:2000]
