@@ -179,11 +179,11 @@ async def test_payments_queues_a_pledge_and_stores_a_drive_with_unknown_values(
     tmp_path: Path,
 ) -> None:
     async with open_books(tmp_path) as books:
-        await books.hear(future_event("pledges.drive_changed.v1"), future_event("pledges.pledge_made.v1"))
+        await books.consume(future_event("pledges.drive_changed.v1"), future_event("pledges.pledge_made.v1"))
         pledge_id = future_fields("pledges.pledge_made.v1")["pledge_id"]
         (row,) = await books.payments(pledge_id)
         assert (row.checkout, row.mode) == ("waiting", "terminal")
-        await books.hear(future_event("pledges.pledge_changed.v1"))
+        await books.consume(future_event("pledges.pledge_changed.v1"))
         (row,) = await books.payments(pledge_id)
         assert (row.checkout, row.pledge_version) == ("waiting", 7)
 
@@ -192,9 +192,9 @@ async def test_payments_reads_a_status_that_a_newer_process_stored_by_its_amount
     async with open_books(tmp_path) as books:
         known_drive = a_drive()
         pledged = a_pledge(known_drive)
-        await books.hear(known_drive, pledged)
+        await books.consume(known_drive, pledged)
         about = metadata(None, pledged.pledge_id, known_drive.drive_id)
-        await books.take([intent_succeeded("pi_1", 2_500, about)])
+        await books.apply([intent_succeeded("pi_1", 2_500, about)])
         async with books.database.transaction() as session:
             await session.execute(update(PAYMENTS).values(status="escheated"))
         async with books.database.reading() as session:
