@@ -9,7 +9,7 @@ from backbone.bus.protocol import Message
 from backbone.bus.sqlite import SqliteBus
 
 
-async def test_pruning_goes_in_pieces_and_spares_what_is_young_or_not_yet_read_by_every_group(
+async def test_pruning_in_batches_keeps_recent_and_unread_records(
     tmp_path: Path,
 ) -> None:
     bus = SqliteBus(tmp_path / "bus.db")

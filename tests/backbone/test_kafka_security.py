@@ -74,7 +74,7 @@ def with_certificate(cluster: SecureKafka) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("way", ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "a certificate"])
-async def test_a_message_goes_through_however_we_are_known(
+async def test_message_is_delivered_with_every_authentication_method(
     way: str, cluster: SecureKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = f"{uuid.uuid4().hex[:12]}."
@@ -104,14 +104,14 @@ async def _error_is(way: Callable[[], Awaitable[object]], words: tuple[str, ...]
     return str(said.value).startswith(words)
 
 
-async def test_a_wrong_password_is_said_plainly(
+async def test_wrong_password_is_reported_with_its_setting(
     cluster: SecureKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = read(monkeypatch, cluster.settings() | {"ATAA_KAFKA_SASL_PASSWORD": "wrong"})
-    await refused(wrong, f"{cluster.sasl}: we are refused, see ATAA_KAFKA_SASL_USER")
+    await refused(wrong, f"{cluster.sasl}: authentication failed, see ATAA_KAFKA_SASL_USER")
 
 
-async def test_an_authority_we_do_not_trust_is_said_plainly(
+async def test_untrusted_certificate_is_reported_with_its_setting(
     cluster: SecureKafka, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = make_authority(tmp_path / "other")
@@ -119,20 +119,22 @@ async def test_an_authority_we_do_not_trust_is_said_plainly(
     await refused(mistaken, f"{cluster.sasl}: its certificate is not trusted, see ATAA_KAFKA_CA_FILE")
 
 
-async def test_plain_text_to_a_listener_with_tls_is_said_plainly(
+async def test_plaintext_to_a_tls_listener_is_reported_with_its_setting(
     cluster: SecureKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = read(monkeypatch, {"ATAA_KAFKA_BOOTSTRAP": cluster.sasl})
-    await refused(plain, f"{cluster.sasl}: it closes the connection, see ATAA_KAFKA_SECURITY_PROTOCOL")
+    await refused(
+        plain, f"{cluster.sasl}: the server closed the connection, see ATAA_KAFKA_SECURITY_PROTOCOL"
+    )
 
 
-async def test_a_missing_certificate_is_said_plainly(
+async def test_missing_client_certificate_is_reported_with_its_setting(
     cluster: SecureKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = with_certificate(cluster)
     bare = {name: value for name, value in given.items() if not name.endswith(("CERT_FILE", "KEY_FILE"))}
     # Which of the two, the moment decides: the refusal comes after the handshake.
-    both = f"{cluster.mutual}: TLS failed, see ", f"{cluster.mutual}: it closes the connection, see "
+    both = f"{cluster.mutual}: TLS failed, see ", f"{cluster.mutual}: the server closed the connection, see "
     await refused(read(monkeypatch, bare), *both)
 
 
@@ -171,7 +173,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     ],
     ids=lambda value: value if isinstance(value, str) else ",".join(value),
 )
-def test_a_wrong_setting_is_named_in_one_line(
+def test_invalid_kafka_setting_is_named_in_one_line(
     given: Given,
     named: str,
     files: Given,
@@ -187,7 +189,7 @@ def test_a_wrong_setting_is_named_in_one_line(
     assert "word" not in said[0].replace("password", "")
 
 
-def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_is_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"SECURITY_PROTOCOL": "SASL_PLAINTEXT", "SASL_USER": "ataa", "SASL_PASSWORD": "very secret"}
     settings = read(monkeypatch, {f"ATAA_KAFKA_{name}": value for name, value in given.items()})
     assert "very secret" not in repr(settings)

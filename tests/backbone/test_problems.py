@@ -33,7 +33,7 @@ async def from_bug() -> None:
     ("path", "status", "kind", "come_back"),
     [("/database", 503, "overloaded", "1"), ("/bug", 500, "internal-error", None)],
 )
-async def test_a_database_that_is_away_is_a_503_and_a_bug_a_500(
+async def test_unavailable_database_is_503_and_a_bug_is_500(
     path: str, status: int, kind: str, come_back: str | None
 ) -> None:
     app = new_app("notes", "secret")

@@ -106,7 +106,7 @@ async def time_until(harness: ReplicaHarness, what: str, recovered: Recovered) -
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-async def test_the_other_takes_over_from_one_that_is_killed(
+async def test_replica_takes_over_from_a_killed_one(
     harness: ReplicaHarness, killed: int, recovered: Recovered
 ) -> None:
     assert await harness.relays() == 1
@@ -120,7 +120,7 @@ async def test_the_other_takes_over_from_one_that_is_killed(
     await until(harness.shared)
 
 
-async def test_a_zombie_that_wakes_after_its_session_does_nothing_twice(
+async def test_replica_resumed_after_its_session_repeats_nothing(
     harness: ReplicaHarness, recovered: Recovered
 ) -> None:
     zombie = harness.replicas[1]
@@ -133,9 +133,7 @@ async def test_a_zombie_that_wakes_after_its_session_does_nothing_twice(
     assert await harness.relays() == 1
 
 
-async def test_the_other_takes_over_from_a_relay_that_is_asleep(
-    harness: ReplicaHarness, recovered: Recovered
-) -> None:
+async def test_replica_takes_over_from_a_stalled_relay(harness: ReplicaHarness, recovered: Recovered) -> None:
     """A process that is stopped does not die: its lock ends because it is silent."""
     sleeper = harness.replicas[0]
     await harness.publish(600)
@@ -147,7 +145,7 @@ async def test_the_other_takes_over_from_a_relay_that_is_asleep(
     assert await harness.relays() == 1
 
 
-async def test_cut_connections_cost_nothing(harness: ReplicaHarness, recovered: Recovered) -> None:
+async def test_cut_connections_lose_nothing(harness: ReplicaHarness, recovered: Recovered) -> None:
     await harness.publish(600)
     cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                " WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip

@@ -81,7 +81,7 @@ STEPS = [(number, version) for number, life in enumerate(LIVES) for version in r
     st.lists(st.sampled_from(STEPS), max_size=6),
     st.lists(st.integers(1, 5), min_size=20, max_size=20),
 )
-def test_any_order_repetition_and_batch_split_ends_the_same(
+def test_payment_events_converge_in_any_order_repetition_and_batching(
     order: list[tuple[int, int]], repeats: list[tuple[int, int]], splits: list[int]
 ) -> None:
     asyncio.run(_publish_in_order(order + repeats, splits))
@@ -107,7 +107,7 @@ def _step(pledges: list[str | None], number: int, version: int) -> PaymentChange
     return change(f"pay_{number}", version, status, pledge=pledges[number], money=money)
 
 
-async def test_a_changed_status_is_announced_once_with_a_higher_version(harness: Harness) -> None:
+async def test_changed_status_is_announced_once_with_a_higher_version(harness: Harness) -> None:
     await harness.drive()
     pledge = (await harness.pledge()).json()["id"]
     async with harness.running_workers("pledges.consumer"):
@@ -118,7 +118,7 @@ async def test_a_changed_status_is_announced_once_with_a_higher_version(harness:
     assert [(event.status.value, event.version) for event in changed] == [("paid", 2)]
 
 
-async def test_a_second_capture_given_back_leaves_the_pledge_paid(harness: Harness) -> None:
+async def test_refund_of_a_second_capture_leaves_the_pledge_paid(harness: Harness) -> None:
     await harness.drive()
     pledge = (await harness.pledge()).json()["id"]
     async with harness.running_workers("pledges.consumer"):

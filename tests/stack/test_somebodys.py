@@ -73,7 +73,7 @@ def test_a_kafka_that_does_not_let_us_in_is_said_in_one_line(tmp_path: Path) -> 
         assert len(said.stderr.strip().splitlines()) == 1, said.stderr
         if "no answer within" not in said.stderr:
             break
-    assert "we are refused, see ATAA_KAFKA_SASL_USER" in said.stderr
+    assert "authentication failed, see ATAA_KAFKA_SASL_USER" in said.stderr
 
 
 async def test_a_database_that_does_not_let_us_in_is_said_in_one_line(tmp_path: Path) -> None:
