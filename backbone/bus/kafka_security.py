@@ -73,7 +73,7 @@ class KafkaSettings(Settings):
         10.0,
         ge=6,
         le=300,
-        description="Session timeout: a process without heartbeats for so long loses its partitions to another.",
+        description="Session timeout: a process without heartbeats for so long loses its partitions.",
     )
     kafka_security_protocol: SecurityProtocol = Field(
         "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL, as the listener is configured."

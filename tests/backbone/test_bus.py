@@ -1,4 +1,4 @@
-"""The event bus's promises: one suite, run by every implementation."""
+"""The behaviour of the event bus: one suite, run by every implementation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OpenBus = Callable[[], Awaitable[EventBus]]
 
 @pytest.fixture(params=["sqlite", "kafka"])
 async def open_bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenBus]:
-    """Opens the bus under test; opened again, it is the same bus after a restart."""
+    """Opens the bus under test; a second call simulates a restart."""
     async with AsyncExitStack() as stack:
         if request.param == "sqlite":
             new: Callable[[], EventBus] = partial(SqliteBus, tmp_path / "bus.db")
@@ -49,17 +49,17 @@ def message(key: str, text: str, topic: str = "notes", watermark: datetime | Non
 
 
 async def read(subscription: Subscription, count: int) -> list[Record]:
-    """`count` records that say something; fails when they do not come."""
+    """Read `count` records that are not mere watermarks; fails where they do not arrive."""
     found: list[Record] = []
     while len(found) < count:
         records = await subscription.fetch(100, PATIENCE_S)
-        assert records, f"only {len(found)} of {count} came"
+        assert records, f"only {len(found)} of {count} arrived"
         found += [record for record in records if record.name]
     return found
 
 
 def shared(one: Subscription, other: Subscription) -> bool:
-    """Whether each of two members has partitions of its own."""
+    """Whether both members are assigned partitions."""
     both = one.assignment(), other.assignment()
     return all(both) and both[0].isdisjoint(both[1])
 

@@ -1,4 +1,4 @@
-"""What only Kafka can do to us: refuse a message, hang, die and come back."""
+"""Failures specific to Kafka: a rejected message, a hanging broker, a broker restart, expired records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def message(text: str, topic: str = "notes") -> Message:
 
 
 async def publish_until_acknowledged(bus: EventBus, text: str) -> None:
-    """As a relay does it: again and again."""
+    """Retry until acknowledged, as a relay does."""
 
     async def publish_once() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""The store suite: what every database promises the services."""
+"""The behaviour of `Database`, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 

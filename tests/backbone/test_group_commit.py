@@ -1,4 +1,4 @@
-"""Strangers share a transaction and nothing else."""
+"""Group commit: concurrent requests share a transaction, but not each other's failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backbone.http.problems import Overloaded
 
 
 class Ledger:
-    """Commits batches of words; refuses a whole batch with `bad` in it, as a database would."""
+    """Commits batches of words; fails a whole batch that contains `bad`, as a database would."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

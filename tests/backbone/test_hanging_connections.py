@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL that hangs instead of dying: every wait ends, and nothing is done twice."""
+"""PostgreSQL connections that stall but stay open: every wait is bounded, nothing is done twice."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.waiting import until
 
 ANSWER_S = 1.0
 FAREWELL_S = 2.0
-"""SQLAlchemy gives a connection that is thrown away so long to end politely."""
+"""The time SQLAlchemy gives a discarded connection to close gracefully."""
 SLACK_S = 5.0
-"""For a busy machine; without a bound each of these waits is a quarter of an hour."""
+"""Tolerance for a loaded machine; without a timeout each of these waits is a quarter of an hour."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def url() -> AsyncIterator[str]:
 
 @pytest.fixture
 async def direct(url: str) -> AsyncIterator[Database]:
-    """The database, with nothing in between."""
+    """The database, without the proxy."""
     async with open_database(url) as database:
         yield database
 
@@ -51,7 +51,7 @@ async def proxy(url: str, direct: Database) -> AsyncIterator[StallingProxy]:
 
 @pytest.fixture
 async def database(proxy: StallingProxy) -> AsyncIterator[Database]:
-    """The same database, behind the hole."""
+    """The same database, through the proxy."""
     database = Database(proxy.url, MESSAGING_TABLES, timeout_s=ANSWER_S, idle_timeout_s=2.0)
     yield database
     proxy.resume()
@@ -71,7 +71,7 @@ def ends_within(seconds: float) -> Iterator[None]:
 
 
 async def warm(database: Database, connections: int) -> None:
-    """Have so many connections in the pool."""
+    """Open so many connections in the pool."""
 
     async def hold() -> None:
         async with database.reading() as session:
@@ -115,7 +115,7 @@ async def test_stalled_idle_connection_is_replaced_without_an_error(
 ) -> None:
     patient = Database(proxy.url, MESSAGING_TABLES)
     await warm(patient, 3)
-    await asyncio.sleep(1.2)  # idle for longer than a second: asked before it is used
+    await asyncio.sleep(1.2)  # idle for longer than a second: checked before it is used
     proxy.stall_existing()
     await note(patient, "kept")
     await patient.close()
@@ -139,7 +139,7 @@ async def test_commit_that_never_arrives_is_rolled_back_and_releases_its_locks(
     with pytest.raises(DatabaseSlow):
         async with database.transaction() as session:
             await session.execute(change)
-    with ends_within(2.0 + SLACK_S):  # the server ends a transaction in which nothing is said for 2 s here
+    with ends_within(2.0 + SLACK_S):  # here the server ends a transaction that is idle for 2 s
         async with direct.transaction(timeout_s=30.0) as session:
             await session.execute(change)
     assert await noted(direct) == [("kx", "before")]
@@ -205,7 +205,7 @@ async def test_close_does_not_wait_for_a_stalled_connection(proxy: StallingProxy
 
 @asynccontextmanager
 async def working(*works: tuple[str, Callable[[asyncio.Event], Awaitable[None]]]) -> AsyncIterator[None]:
-    """Run what a service's supervisor runs, and starts again."""
+    """Run workers as a service does, with restarts."""
     stop = asyncio.Event()
     tasks = [asyncio.create_task(keep_running(Worker(name, work), stop)) for name, work in works]
     try:
@@ -303,7 +303,7 @@ async def test_leader_on_a_stalled_connection_stops_before_another_takes_over(
             proxy.resume()
             await until(leader.is_responding)
             assert busy == ["standby"]
-        await until(lambda: busy == ["leader"])  # by itself, once packets flow and nobody else owns it
+        await until(lambda: busy == ["leader"])  # by itself, once packets flow and the lock is free
     assert most == 1
     await leader.close()
     await standby.close()

@@ -1,4 +1,4 @@
-"""Identifiers carry their kind and sort by time; a caller is who the gateway says, or nobody."""
+"""Identifiers, and callers signed by the gateway."""
 
 from __future__ import annotations
 

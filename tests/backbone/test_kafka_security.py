@@ -1,4 +1,4 @@
-"""Kafka behind TLS and a password, entered by the settings a person sets; and what is wrong, said plainly."""
+"""Kafka with TLS and SASL, configured by the settings; errors are reported with the setting to check."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cluster() -> SecureKafka:
 
 
 def read(monkeypatch: pytest.MonkeyPatch, given: Given) -> KafkaSettings:
-    """The settings of exactly this environment."""
+    """The settings from exactly these variables."""
     with monkeypatch.context() as environment:
         for name, value in given.items():
             environment.setenv(name, value)
@@ -50,7 +50,7 @@ async def a_bus(settings: KafkaSettings, request_timeout_s: float) -> AsyncItera
 
 
 async def publish_and_fetch(settings: KafkaSettings) -> None:
-    """A message goes through: to a group, and to who reads everything."""
+    """A message reaches a group and a follower."""
     async with a_bus(settings, TIMEOUT_S) as bus:
         member = await bus.subscribe("readers", ["notes"])
         reader = await bus.follow(["notes"], "beginning")
@@ -85,14 +85,14 @@ async def test_message_is_delivered_with_every_authentication_method(
 
 
 async def refused(settings: KafkaSettings, *words: str) -> None:
-    """A bus says one of `words` that is let in nowhere, to who speaks and to who reads; and neither hangs."""
+    """Publishing and reading both fail with one of `words`, and neither hangs."""
     async with a_bus(settings, request_timeout_s=5.0) as bus:
         ways: tuple[Callable[[], Awaitable[object]], ...] = (
             lambda: bus.publish([Message("notes", "k", "evt_1", "tests.noted.v1", b"winter")]),
             lambda: bus.subscribe("readers", ["notes"]),
         )
         for way in ways:
-            # Again, where the machine was too busy for an answer in time.
+            # Retried where the machine was too busy for a response in time.
             await until(lambda way=way: _error_is(way, words), TIMEOUT_S)  # type: ignore[misc]
 
 
@@ -133,14 +133,14 @@ async def test_missing_client_certificate_is_reported_with_its_setting(
 ) -> None:
     given = with_certificate(cluster)
     bare = {name: value for name, value in given.items() if not name.endswith(("CERT_FILE", "KEY_FILE"))}
-    # Which of the two, the moment decides: the refusal comes after the handshake.
+    # Either message, depending on timing: the refusal follows the handshake.
     both = f"{cluster.mutual}: TLS failed, see ", f"{cluster.mutual}: the server closed the connection, see "
     await refused(read(monkeypatch, bare), *both)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
-    """Real files, by what a setting would call them."""
+    """Certificate files by name."""
     try:
         made = make_authority(tmp_path / "tls", "ours", "theirs")
     except Missing as reason:

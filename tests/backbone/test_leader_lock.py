@@ -1,4 +1,4 @@
-"""One process at a time does what must not be done twice; another follows when it ends."""
+"""Leader locks: one process works at a time; another takes over when it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WHERE datname = current_database() AND (pid = pg_backend_pid()) = :own
 
 @pytest.fixture
 async def pair() -> AsyncIterator[tuple[Database, Database]]:
-    """One PostgreSQL database as two processes see it."""
+    """One PostgreSQL database, opened by two processes."""
     async with fresh_postgres() as url, open_database(url) as one:
         other = Database(url, MESSAGING_TABLES)
         yield one, other
@@ -105,7 +105,7 @@ async def test_idle_leader_pings_its_connection() -> None:
 
 
 class LocksWithoutPings(LeaderLocks):
-    """Of a process that does nothing any more."""
+    """The locks of a process that hangs."""
 
     async def _keep_alive(self, connection: AsyncConnection) -> None:
         return
@@ -162,7 +162,7 @@ async def test_permanent_errors_are_distinguished_from_an_unavailable_database(
 
 
 def test_terminated_connection_is_an_unavailable_database() -> None:
-    # As seen on the real stack between PostgreSQL's farewell and the socket's end.
+    # As raised on the stack between PostgreSQL's termination message and the close of the socket.
     words = "cannot switch to state 12; another operation (2) is in progress"
     cut = AsyncAdapt_asyncpg_dbapi.InternalClientError(words)
     assert is_transient(InternalError("SELECT 1", {}, cut))

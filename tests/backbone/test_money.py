@@ -1,4 +1,4 @@
-"""Money is integers inside and exact decimal strings outside."""
+"""Money: integers internally, exact decimal strings externally."""
 
 from __future__ import annotations
 

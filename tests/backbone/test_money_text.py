@@ -1,4 +1,4 @@
-"""Every ISO 4217 currency is written with ISO's digits, in both languages."""
+"""Every ISO 4217 currency is formatted with ISO's decimals, in both languages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARABIC_INDIC = str.maketrans("٠١٢٣٤٥٦٧٨٩٫٬", "0123456789.,")
 
 
 def number_in(text: str) -> str:
-    """The one number that `text` shows, as a decimal string. (Arabic signs have full stops of their own.)"""
+    """The number in `text` as a decimal string. (Arabic currency signs contain full stops.)"""
     numbers = re.findall(r"[0-9][0-9,]*(?:\.[0-9]+)?", text.translate(ARABIC_INDIC))
     assert len(numbers) == 1, text
     return str(numbers[0]).replace(",", "")

@@ -1,4 +1,4 @@
-"""From one database to the other: nothing lost, nothing twice, culprits set aside."""
+"""Outbox, bus and consumer together: no loss, no repetition, failing events become dead letters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.waiting import until
 
 @pytest.fixture(params=["embedded", "real"])
 async def system(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Database, EventBus]]:
-    """A database and a bus as they run together: SQLite with the embedded bus, PostgreSQL with Kafka."""
+    """Database and bus as deployed: SQLite with the embedded bus, PostgreSQL with Kafka."""
     async with AsyncExitStack() as stack:
         bus: EventBus
         if request.param == "embedded":
@@ -101,7 +101,7 @@ async def test_oversized_event_fails_its_transaction(database: Database) -> None
 
 
 class FlakyBus(SqliteBus):
-    """A bus that stores and then does not acknowledge, every second time."""
+    """A bus that stores messages but fails to acknowledge every second publish."""
 
     calls = 0
 
@@ -183,7 +183,7 @@ async def test_fenced_consumer_reloads_its_position(database: Database, bus: Eve
             return len(await noted(database)) == 1
 
         await until(a_is_noted)
-        # The other owner handled "b" (offset 1) already, as its position says.
+        # The other consumer has handled "b" (offset 1) already, as its position says.
         positions = MESSAGING_TABLES.positions
         async with database.transaction() as session:
             await session.execute(update(positions).where(positions.c.next == 1).values(next=2))
@@ -218,7 +218,7 @@ async def test_idle_partitions_receive_watermarks(database: Database, bus: Event
 
 
 async def test_watermarks_of_an_idle_time_are_not_reread() -> None:
-    """On Kafka a watermark is a record of its own."""
+    """On Kafka, a watermark is a separate record."""
     partition = Partition("notes", 3)
     async with fresh_topics("notes") as (bootstrap, prefix), fresh_postgres() as url:
         bus = KafkaBus(bootstrap, prefix=prefix)

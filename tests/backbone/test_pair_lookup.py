@@ -1,4 +1,4 @@
-"""Rows found by pairs of values: those pairs and no other combination, on both stores."""
+"""Lookup by pairs of values: exactly those pairs, on both stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL over TLS, by the words of libpq in a database's address; and what is wrong with one."""
+"""PostgreSQL over TLS, configured by libpq's parameters in the database URL; invalid URLs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_server_with_an_untrusted_certificate_is_refused(
             async with database.reading() as session:
                 await session.scalar(IS_ENCRYPTED)
         assert isinstance(said.value.__cause__, ssl.SSLCertVerificationError)
-        assert is_transient(said.value), "an authority that is put right later is no reason to drop an event"
+        assert is_transient(said.value), "a CA setting can be corrected, so no event may become a dead letter"
     finally:
         await database.close()
 

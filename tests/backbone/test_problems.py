@@ -1,4 +1,4 @@
-"""What goes wrong inside is said to the caller so that it knows whether to come back."""
+"""Internal errors: clients can tell whether a retry may succeed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOBODY_LISTENS = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
 async def from_database() -> None:
-    """Ask a database that is away."""
+    """Query an unavailable database."""
     database = Database(NOBODY_LISTENS, MESSAGING_TABLES)
     try:
         async with database.reading() as session:

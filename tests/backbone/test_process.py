@@ -1,4 +1,4 @@
-"""A service as a process of its own, started as it is in production, while what it needs is away."""
+"""A service as its own process, started while its dependencies are unavailable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def refusal(module: str, tmp_path: Path, **settings: str) -> str:
-    """The one line with which a start is refused."""
+    """The line with which the startup is refused."""
     log = tmp_path / "said"
     status = ForkedProcess(module, [], environment(tmp_path, settings), log).wait(PATIENCE_S)
     assert status == 2, log.read_text()
@@ -66,7 +66,7 @@ def test_invalid_setting_exits_with_one_line_that_names_it(
 
 @contextlib.contextmanager
 def running(module: str, tmp_path: Path, port_name: str, **settings: str) -> Iterator[tuple[str, Path]]:
-    """A service whose Kafka is away; its address and its log."""
+    """A service without Kafka; its URL and its log."""
     port = free_port()
     told = {
         "ATAA_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}",

@@ -1,4 +1,4 @@
-"""Stripe's minor units, and the most and the least it takes of each currency."""
+"""Stripe's minor units, and its minimum and maximum amount of each currency."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_limits_are_inclusive(currency: str) -> None:
 
 @given(st.sampled_from(CURRENCIES), st.integers(1, 10**13))
 def test_amount_is_converted_exactly_or_refused(currency: str, units: int) -> None:
-    """Stripe's count times its unit is the amount, to the last digit."""
+    """Stripe's units times the size of a unit are exactly the amount."""
     fits = units <= largest(currency) and units % step(currency) == 0
     try:
         counted = to_stripe(units, currency)

@@ -1,4 +1,4 @@
-"""Each class of database error, raised by the real store, and what group commit and consumers make of it."""
+"""Every class of database error, raised by real stores, and its handling by group commit and consumers."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ async def test_errors_of_the_data_are_permanent_on_both_stores(
 
 
 async def full(sqlite: Database) -> None:
-    """Let the file grow no further, on the connection that writes."""
+    """Prevent the file from growing, on the writing connection."""
     async with sqlite.transaction() as session:
         await session.execute(text("PRAGMA max_page_count = 1"))
 
@@ -207,12 +207,12 @@ async def test_operating_system_error_is_not_reported_as_a_database_error(
     assert is_transient(error) is (status == 503)
 
 
-# What is made of them.
+# Their handling.
 
 
 @dataclass
 class Fault:
-    """Fails the first `times` tries with whatever `statement` raises; counts the size of each."""
+    """Fails the first `times` attempts with the error of `statement`; records the size of each batch."""
 
     statement: str
     times: int
@@ -292,7 +292,7 @@ async def test_group_commit_on_a_full_sqlite_file_waits_for_space(sqlite: Databa
 
 
 async def consume(database: Database, folder: Path, texts: Sequence[str], handle: Any) -> list[bytes]:
-    """Handle `texts` until each is noted or a dead letter; the dead letters."""
+    """Handle `texts` until each is noted or a dead letter; return the dead letters."""
     bus = SqliteBus(folder / "bus.db")
     letters = await bus.follow(["notes.dead-letter"], "beginning")
     messages = [Noted(about="k", text=one).to_bytes() for one in texts]

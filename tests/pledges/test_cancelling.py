@@ -1,4 +1,4 @@
-"""Cancelling a pledge and listing one's pledges, through the door; money that comes all the same."""
+"""Cancelling and listing pledges through the API, and payments that arrive after a cancellation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_pledge_that_is_not_open_cannot_be_cancelled(harness: Harness, sta
     pledge = (await harness.pledge()).json()["id"]
     money = (0, 0, 0) if status is S.LAPSED else (2500, 0, 0)
     async with harness.running_workers("pledges.consumer"):
-        await harness.consume(change(ids.new("pay"), 1, status, pledge=pledge, money=money))
+        await harness.publish(change(ids.new("pay"), 1, status, pledge=pledge, money=money))
         await wait_until_consumed(harness)
     reply = await cancel(harness, pledge)
     assert (reply.status, reply.json()["type"]) == (409, "/problems/pledge-not-open")
@@ -139,7 +139,7 @@ NET = {"paid": 25, "partly_refunded": 15, "cancelled": 0}
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(sorted(LIVES)), st.randoms(use_true_random=False), st.integers(0, 4))
 def test_cancellation_concurrent_with_a_payment_loses_no_money(life: str, chance: Any, at: int) -> None:
-    """Whenever the cancel comes and in whatever order payments' words do, with repeats."""
+    """A cancellation at any point, and payment events in any order, with repetitions."""
     steps = [(version, *step) for version, step in enumerate(LIVES[life], 1)]
     steps += chance.sample(steps, 1)
     chance.shuffle(steps)
@@ -156,7 +156,7 @@ async def _race(life: str, steps: list[tuple[int, PaymentStatus, tuple[int, int,
                 if place == min(at, len(steps)):
                     cancelled = (await cancel(harness, pledge)).status
                 if version:
-                    await harness.consume(change(payment, version, status, pledge=pledge, money=money))
+                    await harness.publish(change(payment, version, status, pledge=pledge, money=money))
                     await wait_until_consumed(harness)
             ended = await status_of(harness, pledge)
             assert cancelled in (200, 409)

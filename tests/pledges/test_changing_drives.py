@@ -1,4 +1,4 @@
-"""PATCH of a drive: which fields may change in which state, and what is said of it."""
+"""PATCH of a drive: which fields may change in which state, and the announced event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of promising, without any I/O."""
+"""The rules of drives and pledges, without I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that must show, links in every disguise that must not, and nothing that cannot be seen."""
+"""Names that must be shown, disguised links that must be hidden, and invisible characters."""
 
 from __future__ import annotations
 

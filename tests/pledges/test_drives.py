@@ -1,4 +1,4 @@
-"""Drives and creators through the door: what is made, what is refused, where a drive may go."""
+"""Drives and creators through the API: creation, validation, state transitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hot door: batches, keys, bad wishes among good ones, on real SQLite."""
+"""Creating pledges: batches, idempotency keys, invalid requests among valid ones, on real SQLite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.pledges.harness import Harness, a_pledge, pledges_harness, usd
 
 
 def problem(reply: Any) -> tuple[int, str]:
-    """The status and the kind of a problem."""
+    """The status and the slug of a problem."""
     return reply.status, reply.json().get("type", "").removeprefix("/problems/")
 
 

@@ -1,4 +1,4 @@
-"""What the other services may ask, the schema, and a crash between commit and reply."""
+"""The internal API, the schema, and a crash between commit and reply."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_crash_between_commit_and_reply_neither_loses_nor_duplicates_a_ple
 
 
 def _pledge_until_it_dies(folder: Path) -> int:
-    """A process of its own that makes a pledge and is killed before it answers."""
+    """Run a process that makes a pledge and is killed before its reply; return its exit status."""
     script = """
 import asyncio, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Drives are owned: who may change one, and which partners may pledge to it (API.md, Ownership)."""
+"""Ownership of drives: who may change one, and which partners may pledge to it (API.md, Ownership)."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_invalid_list_of_partners_is_refused(harness: Harness, partners: o
 
 
 async def test_stored_reply_requires_a_key_of_the_drives_mode(harness: Harness) -> None:
-    """A partner's test key shares the idempotency keys of its live ones."""
+    """A partner's test key shares the idempotency keys of its live keys."""
     await harness.drive()
     assert (await harness.pledge(key="k")).status == 201
     assert (await harness.post("/v1/drives/winter/creators", CREATOR, key="c")).status == 201
