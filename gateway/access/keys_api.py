@@ -1,4 +1,4 @@
-"""`/v1/keys`: give out, list and revoke keys. For admin keys only."""
+"""`/v1/keys`: create, list and revoke API keys, with an admin key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:.]{2,45
 
 
 def _origin(text: str) -> str:
-    """An origin as browsers write it: lower case, no default port, no path (RFC 6454, 6.2)."""
+    """An origin as browsers send it: lower case, no default port, no path (RFC 6454, 6.2)."""
     parts = urlsplit(text)
     try:
         port = parts.port
@@ -110,7 +110,7 @@ class Keys:
     async def issue(
         self, caller: Caller, key_request: KeyRequest, body: bytes, idempotency_key: str | None
     ) -> Response:
-        """Make a key; the same Idempotency-Key answers with the same key's description, never its secret."""
+        """Create a key. A repeated Idempotency-Key returns the same key without its secret."""
         key = new_key(key_request.kind, key_request.mode)
         row = new_row(
             key, kind=key_request.kind, mode=key_request.mode, partner=key_request.partner,
@@ -145,7 +145,7 @@ class Keys:
         return {"data": [_view(row) for row in rows[:limit]], "next": rows[limit - 1].id if more else None}
 
     async def revoke(self, key_id: str) -> None:
-        """Refuse a key from now on; again is no mistake. Raises `NotFound`."""
+        """Revoke a key; revoking it again changes nothing. Raises `NotFound`."""
         if not ids.is_id(key_id, "key"):
             raise NotFound
         async with self._database.transaction() as session:

@@ -29,7 +29,8 @@ from backbone.idempotency import KeyedReply, ScopedKey, claim, complete
 from backbone.money import Money, as_json
 from services.payments.domain import Observation, RefundRank
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
-from services.payments.recording.record import PaymentRow, read_facts, read_payments, record
+from services.payments.recording.record import record
+from services.payments.recording.rows import PaymentRow, read_facts, read_payments
 from services.payments.stripe.objects import clean
 from services.payments.tables import DRIVES, FACTS, OWED, PAYMENTS, REFUNDS
 from services.payments.wakeups import wait_for
@@ -353,7 +354,7 @@ _WHOSE: Final = (
     )
     .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
     .where(PAYMENTS.c.pledge_id == bindparam("pledge"))
-    .order_by(PAYMENTS.c.nth)
+    .order_by(PAYMENTS.c.capture_index)
     .limit(1)
 )
 """Who made a pledge and who owns its drive; a drive that is not known is not a test drive."""

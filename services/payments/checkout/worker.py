@@ -38,7 +38,8 @@ from services.payments.processor import (
     Unavailable,
     Unknown,
 )
-from services.payments.recording.record import read_facts, read_payments, restate
+from services.payments.recording.restate import restate
+from services.payments.recording.rows import read_facts, read_payments
 from services.payments.statements import lock_payments
 from services.payments.stripe.objects import clean
 from services.payments.stripe.rate_limiter import RateLimiter
