@@ -9,13 +9,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone import idempotency
 from backbone.bus.protocol import Partition, Record
 from backbone.database.database import Database
 from backbone.database.session_info import after_commit
-from backbone.idempotency import KeyReused, RequestInProgress, ScopedKey
 from backbone.messaging.inbox import Fenced, advance, record_new
 from tests.backbone.notes import MESSAGING_TABLES, Note, noted, open_database, sqlite_url
 from tests.engines import fresh_postgres
@@ -122,31 +119,6 @@ async def test_position_advances_only_from_the_expected_offset(database: Databas
             await advance(session, "notes", [first], {partition: 0})
     async with database.transaction() as session:
         await advance(session, "notes", [second], {partition: 1})
-
-
-async def test_idempotency_key_replays_refuses_another_body_and_reports_a_running_request(
-    database: Database,
-) -> None:
-    key, other = ScopedKey("default:pledges", "k1"), ScopedKey("default:refunds", "k1")
-
-    async def create(_session: AsyncSession) -> bytes:
-        return b"{}"
-
-    assert await idempotency.run_once(database, key, "hash", create) == (201, b"{}", False)
-    async with database.transaction() as session:
-        assert await idempotency.claim(session, other, "hash") is None
-    async with database.transaction() as session:
-        known = await session.run_sync(idempotency.find_replies_in, [key, other])
-        running = await idempotency.claim(session, other, "hash")
-    assert known[key].replay("hash") == (201, b"{}", True)
-    with pytest.raises(KeyReused):
-        known[key].replay("another hash")
-    assert running is not None
-    with pytest.raises(RequestInProgress):
-        running.replay("hash")
-    async with database.transaction() as session:
-        await idempotency.complete(session, other, 201, b"[]")
-        assert (await idempotency.claim(session, other, "hash")).replay("hash") == (201, b"[]", True)
 
 
 async def test_commits_survive_sigkill_and_open_transactions_do_not(url: str) -> None:
