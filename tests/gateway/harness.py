@@ -95,7 +95,7 @@ class FakeService:
                 answer = self.answers[prefix]
                 found: tuple[int, Any] = answer(received) if callable(answer) else answer
                 return found
-        return 404, {"type": "/problems/not-found", "title": "Nothing is here", "status": 404}
+        return 404, {"type": "/problems/not-found", "title": "Not found", "status": 404}
 
     def lines(self) -> list[str]:
         """What was asked, without the body."""

@@ -145,7 +145,7 @@ async def _pledge_and_pay(stage: Harness) -> None:
         await stage.post_internal(f"/internal/{path}", ids=made)
     async with stage.running_workers():
         money = (2500, 0, 0)
-        await stage.hear(
+        await stage.publish(
             *(change(ids.new("pay"), 1, PaymentStatus.CAPTURED, pledge=each, money=money) for each in made)
         )
         await wait_until_consumed(stage)
