@@ -9,7 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Final, Literal
@@ -113,8 +113,3 @@ async def internal(who: Annotated[Caller, Depends(caller)]) -> Caller:
 
 CallerDep = Annotated[Caller, Depends(caller)]
 InternalDep = Annotated[Caller, Depends(internal)]
-
-
-def header_of(headers: Mapping[str, str]) -> str:
-    """The header's value, for passing a caller on."""
-    return headers.get(HEADER, "")
