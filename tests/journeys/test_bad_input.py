@@ -1,4 +1,4 @@
-"""What does not fit gets a clear problem document, stores nothing and leaves no traceback."""
+"""Invalid requests get a problem document, store nothing and log no traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD = {"amount": {"currency": "USD", "value": "25.00"}}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def drive(system: System) -> AsyncIterator[str]:
-    """A live drive that must stay as it is."""
+    """A live drive that no test of this module changes."""
     await system.open_drive("strict")
     yield "strict"
     assert "Traceback" not in system.log
@@ -33,7 +33,7 @@ def amount(value: Any, currency: Any = "USD") -> dict[str, Any]:
 
 
 async def refused(system: System, answer: Answer, status: int, kind: str, before: dict[str, int]) -> None:
-    """The answer is this problem, complete and without an echo; nothing was stored."""
+    """Fail unless the answer is this problem, complete and without the input, and nothing was stored."""
     assert answer.status == status, answer.body
     assert answer.headers["Content-Type"].startswith("application/problem+json")
     assert answer.body["type"] == f"/problems/{kind}", answer.body
@@ -315,7 +315,7 @@ async def test_a_signed_webhook_that_means_nothing_is_stored_once_and_thanked(
     ignored = await system.request(
         "POST", "/webhooks/stripe", live, Stripe_Signature=signed(live, time.time())
     )
-    assert ignored.status == 200  # the other mode's: Stripe disables an endpoint that refuses events
+    assert ignored.status == 200  # of the other mode: Stripe disables an endpoint that refuses events
     await system.agree()
 
 

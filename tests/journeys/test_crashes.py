@@ -1,4 +1,4 @@
-"""Killed at every line that matters, started again: no cent lost, none counted twice."""
+"""Processes killed at each crash point and restarted: no cent is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_kill_while_stripe_s_answer_to_a_doubt_is_recorded_loses_nothing
         (intent,) = [
             each["id"] for each in intents.body["data"] if each["metadata"]["ataa_pledge"] == disputed["id"]
         ]
-        # In the cardholder's currency and nothing withdrawn yet: what it will take has to be asked for.
+        # In the cardholder's currency with nothing withdrawn yet: the amount has to be looked up at Stripe.
         wish = {"payment_intent": intent, "status": "needs_response", "currency": "eur", "withdrawn": 0}
         opened = await system.request("POST", f"{system.sandbox_url}/_sandbox/disputes", wish)
         assert opened.status == 200, opened.body
@@ -85,9 +85,9 @@ async def test_a_kill_while_stripe_s_answer_to_a_doubt_is_recorded_loses_nothing
 
 
 async def give_ten(system: System) -> None:
-    """Ten gifts of 25.00, the first of which is given back; each tried until it is through.
+    """Make ten donations of 25.00 and refund the first; each request is retried until it succeeds.
 
-    The first four are counted one after the other: together they might pass a point in one batch.
+    The first four are counted one after the other: together they might pass a crash point in one batch.
     """
     gifts = []
     for number in range(1, 5):
@@ -102,11 +102,11 @@ async def give_ten(system: System) -> None:
             if refund.status == 201:
                 return
         await asyncio.sleep(0.1)
-    raise AssertionError("the refund was never taken")
+    raise AssertionError("the refund was never accepted")
 
 
 async def counted(system: System, gifts: int) -> bool:
-    """Whether so many gifts are shown, by a system that may have died."""
+    """Whether so many donations are shown; False while the system is down."""
     with contextlib.suppress(aiohttp.ClientError):
         answer = await system.request("GET", "/v1/drives/crash/totals")
         return answer.status == 200 and bool(answer.body["donations"] == gifts)
@@ -114,7 +114,7 @@ async def counted(system: System, gifts: int) -> bool:
 
 
 async def the_log_is_whole(system: System) -> None:
-    """Sequences without a gap, and the last row tells what the totals tell."""
+    """Fail unless the log has no gap in its sequence and its last row agrees with the totals."""
     rows = (await system.request("GET", "/v1/drives/crash/events?after=0&limit=100")).body["data"]
     assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
     assert rows[-1]["raised_after"]["value"] == "225.00"

@@ -1,4 +1,4 @@
-"""The demo itself, short: killed in the middle with -9 it goes on, and the proof is to the cent."""
+"""A short demo whose embedded process is killed with -9: it continues, and the books agree to the cent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_kill_in_the_middle_of_the_demo_loses_nothing(tmp_path: Path) ->
             demo.kill()
             await demo.wait()
         output = (tmp_path / "said").read_text()
-        print(output)  # noqa: T201 - shown where the test fails
+        print(output)  # noqa: T201 - shown if the test fails
     assert demo.returncode == 0
     assert _embedded(tmp_path) != first
     report = json.loads((tmp_path / "demo-report.json").read_text())

@@ -1,4 +1,4 @@
-"""A drive is opened, a donor pledges and pays, the overlay's number moves, the books agree."""
+"""From opening a drive to a paid donation: totals, board, log, live stream and books agree."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_a_refund_a_dispute_and_a_failed_refund_are_told_apart_to_the_cent
     assert (await system.pay(refused, "4000000000005126"))["payment_status"] == "paid"
     disputed = await system.pledge("lives", "50.00")
     assert (await system.pay(disputed, "4000000000000259"))["payment_status"] == "paid"
-    await system.raised("lives", "100.00")  # the dispute of 50.00 came by itself
+    await system.raised("lives", "100.00")  # the sandbox disputed 50.00 by itself
     for pledge, body in ((whole, {}), (part, {"amount": _usd("5.50")}), (refused, {})):
         refund = await system.admin("POST", f"/v1/pledges/{pledge['id']}/refunds", body)
         assert refund.status == 201, refund.body

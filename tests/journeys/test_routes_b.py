@@ -1,4 +1,4 @@
-"""The rest of the plain routes, through the public door of a whole system."""
+"""Changing drives, cancelling and listing pledges, through the public API of a whole system."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ async def test_a_cancelled_pledge_cannot_be_paid_and_counts_no_more_as_pledged(s
     assert paid.status == 410
     await until(lambda: _reads(system, path, "cancelled", None))
     await until(system.quiet)
-    assert await _reads(system, path, "cancelled", None)  # and stays so once the session's end is known
+    assert await _reads(
+        system, path, "cancelled", None
+    )  # and stays cancelled once the session's end is recorded
     found = await system.admin("GET", "/v1/pledges?reference=order%207&status=cancelled")
     assert [row["id"] for row in found.body["data"]] == [pledge["id"]]
     assert found.body["data"][0] == (await system.admin("GET", path)).body
@@ -142,7 +144,7 @@ async def test_a_kill_while_donors_pay_and_partners_cancel_loses_and_doubles_not
 
 
 async def _cancel(system: System, pledge: dict[str, Any]) -> str:
-    """Cancel, as often as it takes to get an answer."""
+    """Cancel, retried until there is an answer."""
 
     async def answered() -> str | None:
         with contextlib.suppress(aiohttp.ClientError):
@@ -155,7 +157,7 @@ async def _cancel(system: System, pledge: dict[str, Any]) -> str:
 
 
 async def _cancel_one_by_one(system: System, dying: asyncio.Task[None]) -> None:
-    """Further pledges, each cancelled: all those at once may have passed the point in one batch."""
+    """Cancel further pledges one by one: the concurrent ones may have passed the point in one batch."""
     while not dying.done():
         await _cancel(system, await system.pledge("races"))
 

@@ -1,4 +1,4 @@
-"""A start that cannot succeed says why in one line; a stop lets streams and requests end."""
+"""A failed start reports its cause in one line; a stop lets streams and requests end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.warm import WarmProcess
 
 @dataclass
 class Ended:
-    """How a start that gave up by itself ended, and all that it said."""
+    """The exit status and the output of a start that failed."""
 
     returncode: int
     said: str
 
 
 def start(folder: Path, **settings: str) -> Ended:
-    """Try to start the embedded run, warm."""
+    """Try to start the embedded run, from a process with the modules already imported."""
     log = folder / "said"
     log.unlink(missing_ok=True)
     process = WarmProcess("embedded", [], System(folder).environment() | settings, log)
@@ -35,7 +35,7 @@ def start(folder: Path, **settings: str) -> Ended:
 
 
 def start_cold(folder: Path, **settings: str) -> Ended:
-    """Try to start the embedded run as a person does."""
+    """Try to start the embedded run with `python -m embedded`."""
     ended = subprocess.run(
         [sys.executable, "-m", "embedded"],
         cwd=ROOT,
@@ -109,7 +109,7 @@ def test_a_full_data_directory_says_so(tmp_path: Path) -> None:
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(mount)]
     if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small tmpfs needs root: the full disk is not tried here")
+        pytest.skip("mounting a small tmpfs needs root: a full disk is not tested here")
     try:
         ended = start(tmp_path, ATAA_DATA_DIR=str(mount / "data"))
     finally:

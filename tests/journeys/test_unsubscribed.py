@@ -1,4 +1,4 @@
-"""The webhook endpoint lacks refunds, disputes or captures: the total comes right all the same."""
+"""The webhook endpoint is not subscribed to refunds, disputes or captures: totals are correct anyway."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CAPTURES = ["payment_intent.succeeded", "checkout.session.completed"]
 
 
 async def in_the_dashboard(system: System, pledge: dict[str, Any], amount: int) -> None:
-    """Refund a gift as somebody does at Stripe itself."""
+    """Refund a donation at Stripe itself, not through the API."""
     form = f"payment_intent={await intent_of(system, pledge)}&amount={amount}".encode()
     answer = await system.request(
         "POST",

@@ -1,4 +1,4 @@
-"""How the stores would run the statements that services really execute: recorded, then explained."""
+"""Record the statements that services execute, and have the databases explain their plans."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LIST: Final = re.compile(r"\((?:\?|\$\d+::\w+|, |\(|\))+\)")
 _LIMIT: Final = re.compile(r"\bORDER BY \w+\.\w+\s+LIMIT\b")
 _SCAN: Final = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
 _RANGE: Final = re.compile(r"SEARCH (\w+) USING INTEGER PRIMARY KEY (\()rowid[<>]")
-"""All rows behind a number, as good as all: none of ours is read from a number near the end."""
+"""All rows after a number. It counts as a full scan: no statement starts at a number near the end."""
 
 
 @dataclass

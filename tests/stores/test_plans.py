@@ -1,8 +1,8 @@
-"""No statement of a request or of periodic work reads the whole of a table that grows with every gift.
+"""No statement of a request or of periodic work reads the whole of a table that grows with every donation.
 
-Each service does its work on real stores while its statements are recorded; the store then says how
-it would run them. PostgreSQL's plans depend on what is stored: there 300,000 rows of everything are
-there before. SQLite's, without ANALYZE, do not.
+Each service does its work on real databases while its statements are recorded; the database then explains
+their plans. PostgreSQL's plans depend on the stored data, so each table is filled with 300,000 rows
+beforehand. SQLite's do not, without ANALYZE.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NOW: Final = f"{microseconds(datetime.now(UTC))}"
 RECENT: Final = {"event_id": "'evt_' || n", "heard_at": NOW}
 
 RECOUNTED: Final = ("sum((payments.captured", "sum(payments.captured", "sum(CASE WHEN (postings.debit")
-"""The books and their audit count everything anew, by design."""
+"""The books and their audit recompute everything, by design."""
 
 WALKED: Final = (
     "SELECT webhooks.number, webhooks.state, webhooks.received_at \nFROM webhooks \nWHERE webhooks.number >",

@@ -1,4 +1,4 @@
-"""Two replicas of pledges on one PostgreSQL: keys, drives and donors are those of the database."""
+"""Two replicas of pledges on one PostgreSQL share idempotency keys, drives and donors."""
 
 from __future__ import annotations
 
