@@ -133,7 +133,7 @@ class System:
     # Through the public API.
 
     async def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Send one request. `body` is sent as JSON unless it is bytes; `_` in a header's name stands for `-`."""
+        """Send one request: `body` as JSON unless it is bytes, `_` in a header's name as `-`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         if data is not None:

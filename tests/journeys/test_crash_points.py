@@ -14,7 +14,7 @@ OWNERS: Final = {"self.group": "Consumer", "self._service": "Relay"}
 """By the expression a composed name begins with: the class whose first argument is that name."""
 
 ELSEWHERE: Final = {
-    "notify.outbox.after_ack": "notify publishes dead letters only; the other services' relay is the same code",
+    "notify.outbox.after_ack": "notify publishes dead letters only; the relay's code is tested by others",
 }
 
 

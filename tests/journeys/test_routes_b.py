@@ -66,7 +66,7 @@ async def test_a_cancelled_pledge_cannot_be_paid_and_counts_no_more_as_pledged(s
     await until(system.quiet)
     assert await _reads(
         system, path, "cancelled", None
-    )  # and stays cancelled once the session's end is recorded
+    )  # also once the session's end is recorded
     found = await system.admin("GET", "/v1/pledges?reference=order%207&status=cancelled")
     assert [row["id"] for row in found.body["data"]] == [pledge["id"]]
     assert found.body["data"][0] == (await system.admin("GET", path)).body
