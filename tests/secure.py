@@ -1,6 +1,6 @@
 """A Kafka and a PostgreSQL that require TLS and authentication, as an external cluster would.
 
-Their certificate authority and certificates are created with `openssl`; one of each per run, see `tests.real`.
+Their certificates are created with `openssl`; one of each server per run, see `tests.real`.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ _PLACES: Final = {file: place for place, file in enumerate(LONGEST)}
 
 
 def place(item: pytest.Item) -> int:
-    """A test's place in the order, by its file; files not in LONGEST come last, in the order of collection."""
+    """A test's place in the order, by its file; files not in LONGEST come last, as collected."""
     return _PLACES.get(file_of(item.nodeid), len(LONGEST))
 
 
