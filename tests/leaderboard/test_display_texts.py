@@ -1,0 +1,115 @@
+"""Donors' texts: asked for beside the figures, shown once they are there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from backbone.bus.protocol import PARTITIONS
+from backbone.clock import SystemClock
+from backbone.database.database import Database
+from services.leaderboard.display_texts import DisplayTexts
+from tests.engines import fresh_postgres
+from tests.leaderboard.builders import SECRET, FakePledges, drive, payment, running
+from tests.leaderboard.hanging_service import hanging_service
+from tests.leaderboard.test_snapshots import reading_snapshots
+from tests.waiting import until
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    if request.param == "sqlite":
+        yield ""
+        return
+    async with fresh_postgres() as server:
+        yield server
+
+
+async def test_a_pledges_that_never_answers_delays_no_figures_and_no_heartbeat(
+    tmp_path: Path, url: str
+) -> None:
+    clock = SystemClock()
+    async with (
+        hanging_service() as pledges,
+        running(tmp_path, peer=pledges.peer, database_url_leaderboard=url) as leaderboard,
+        reading_snapshots(leaderboard) as reader,
+    ):
+        await leaderboard.say(drive())
+        await reader.showing(donations=0)
+        worst = 0.0
+        for number in range(1, 31):
+            began = asyncio.get_running_loop().time()
+            await leaderboard.say(payment(f"pay_{number}", pledge_id=f"plg_{number}"))
+            for topic in ("pledges", "payments"):
+                await leaderboard.bus.publish_watermarks(topic, clock.now(), range(PARTITIONS))
+            await reader.showing(donations=number)
+            worst = max(worst, asyncio.get_running_loop().time() - began)
+            await asyncio.sleep(0.1)
+        assert worst < 2.0, "a gift waited for a donor's text"  # the deadline of asking for one
+        assert {heartbeat.partition for heartbeat in reader.heartbeats} == set(range(PARTITIONS))
+        await until(lambda: pledges.asked > 0)
+        await until(lambda: reader.newest is not None and reader.newest.totals["recent"])
+        shown = reader.newest
+        assert shown is not None
+        assert {gift["name"] for gift in shown.totals["recent"]} == {None}
+
+
+async def test_a_pledges_that_never_answers_is_asked_ever_more_seldom(
+    database: Database, tmp_path: Path
+) -> None:
+    async with hanging_service() as pledges:
+        display_texts = DisplayTexts(database, pledges.peer, SECRET, request_timeout_s=0.05, retry_s=0.2)
+        began = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() - began < 1.5:
+            assert await display_texts.of(["plg_1"]) == {}
+            await asyncio.sleep(0.01)
+        assert 2 <= pledges.asked <= 4  # after 0, 0.25 and 0.7 s; then not before 1.55 s
+
+
+async def test_texts_already_kept_are_answered_while_pledges_hangs(database: Database) -> None:
+    fake_pledges = FakePledges({"plg_1": {"name": "Huda", "message": None}})
+    assert (await DisplayTexts(database, fake_pledges, SECRET).of(["plg_1"]))["plg_1"].name == "Huda"
+    async with hanging_service() as pledges:
+        display_texts = DisplayTexts(database, pledges.peer, SECRET, request_timeout_s=0.05)
+        assert (await display_texts.of(["plg_1", "plg_2"])).keys() == {"plg_1"}
+
+
+async def test_a_gift_is_never_shown_without_its_name_while_pledges_answers(tmp_path: Path) -> None:
+    """Overlays announce a gift once, under the name it is first shown with."""
+    people = {f"plg_{number}": {"name": "Huda", "message": None} for number in range(10)}
+    async with (
+        running(tmp_path, pledges=FakePledges(people)) as leaderboard,
+        reading_snapshots(leaderboard) as reader,
+    ):
+        await leaderboard.say(drive())
+        for number in range(10):
+            await leaderboard.say(payment(f"pay_{number}", pledge_id=f"plg_{number}"))
+            await reader.showing(donations=number + 1)
+            await asyncio.sleep(0.1)
+        await until(lambda: reader.newest is not None and len(reader.newest.totals["recent"]) == 10)
+    assert {gift["name"] for one in reader.snapshots for gift in one.totals["recent"]} == {"Huda"}
+
+
+async def test_texts_of_gifts_are_asked_for_when_they_are_tallied_not_when_they_are_shown(
+    tmp_path: Path,
+) -> None:
+    """So that under load, when a drive has its turn 50 ms later, they are mostly there."""
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(payment("pay_1", pledge_id="plg_1"))  # of a drive that is not shown yet
+        await until(lambda: leaderboard.pledges.asked == [["plg_1"]])
+        await leaderboard.say(drive())
+        await reader.showing(donations=1)
+        assert leaderboard.pledges.asked == [["plg_1"]]
+
+
+async def test_no_more_texts_are_waited_for_than_can_be_shown(tmp_path: Path) -> None:
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        gifts = [payment(f"pay_{number:03}", pledge_id=f"plg_{number:03}") for number in range(200)]
+        await leaderboard.say(drive(), *gifts)
+        await reader.showing(donations=200)
+        newest = {f"plg_{number:03}" for number in range(180, 200)}
+        await until(lambda: newest <= {one for each in leaderboard.pledges.asked for one in each})
+        assert len({one for each in leaderboard.pledges.asked for one in each}) < 200

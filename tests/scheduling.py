@@ -1,0 +1,87 @@
+"""The order in which the workers of a test run take the tests: the longest first, so that they end together.
+
+The tests of a file run in one worker, with the fixtures of their module. The tests of a file in APART share
+nothing and are distributed one by one. Files that start whole stacks run one after the other, so that at
+most two stacks run at once on two cores.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+APART: Final = frozenset(
+    {
+        "tests/backbone/test_bus_kafka.py",
+        "tests/backbone/test_replicas.py",
+        "tests/journeys/test_crashes.py",
+        "tests/journeys/test_drive_changes_and_cancellations.py",
+        "tests/rehearsal/test_demo.py",
+    }
+)
+
+TOGETHER: Final = {
+    "tests/stack/test_faults.py": "one stack",
+    "tests/stack/test_whole.py": "one stack",
+    "tests/stack/test_replicas.py": "the other stack",
+    "tests/stack/test_somebodys.py": "the other stack",
+}
+
+LONGEST: Final = (
+    "tests/stack/test_faults.py",
+    "tests/stack/test_replicas.py",
+    "tests/stack/test_whole.py",
+    "tests/stack/test_somebodys.py",
+    "tests/gateway/test_pages_in_browser.py",
+    "tests/backbone/test_replicas.py",
+    "tests/backbone/test_hanging_connections.py",
+    "tests/backbone/test_kafka_security.py",
+    "tests/backbone/test_bus.py",
+    "tests/backbone/test_bus_kafka.py",
+    "tests/stores/test_hanging_database.py",
+    "tests/backbone/test_transient.py",
+    "tests/backbone/test_periodic.py",
+    "tests/journeys/test_demo.py",
+    "tests/journeys/test_crashes.py",
+    "tests/journeys/test_drive_changes_and_cancellations.py",
+    "tests/journeys/test_faults.py",
+    "tests/journeys/test_start_and_stop.py",
+    "tests/journeys/test_readme.py",
+    "tests/payments/test_faults.py",
+    "tests/payments/checkout/test_expiry.py",
+    "tests/payments/checkout/test_worker.py",
+    "tests/payments/recording/test_any_order.py",
+    "tests/observability/test_prometheus.py",
+    "tests/pledges/test_cancelling.py",
+    "tests/rehearsal/test_demo.py",
+    "tests/backbone/test_process.py",
+    "tests/payments/test_refunds.py",
+)
+"""Files with long tests, in the order they are started; `make test ARGS=--durations=30` lists long tests."""
+
+
+_PLACES: Final = {file: place for place, file in enumerate(LONGEST)}
+
+
+def place(item: pytest.Item) -> int:
+    """A test's place in the order, by its file; files not in LONGEST come last, as collected."""
+    return _PLACES.get(file_of(item.nodeid), len(LONGEST))
+
+
+def file_of(nodeid: str) -> str:
+    """The file a test is in."""
+    return nodeid.partition("::")[0]
+
+
+class GroupedScheduling(LoadScopeScheduling):
+    """Distribute files, and the tests of some files one by one, in the order of collection."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False  # it would start the files with the most tests first
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = file_of(nodeid)
+        return nodeid if file in APART else TOGETHER.get(file, file)
