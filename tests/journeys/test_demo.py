@@ -25,14 +25,14 @@ async def test_demo_survives_a_kill_of_the_embedded_process(tmp_path: Path) -> N
         "ATAA_SANDBOX_PORT": str(free_port()),
         "PYTHONPATH": str(ROOT),
     }
-    with (tmp_path / "said").open("wb") as output:
+    with (tmp_path / "said").open("wb") as log:
         demo = await create_subprocess_exec(
             *(sys.executable, "-m", "rehearsal", "demo", "--exit"),
             *("--seconds", "6", "--rush-seconds", "4", "--gifts", "300"),
             cwd=tmp_path,
             env=environment,
-            stdout=output,
-            stderr=output,
+            stdout=log,
+            stderr=log,
         )
     try:
         first = await until(lambda: _embedded(tmp_path), 2 * PATIENCE_S)

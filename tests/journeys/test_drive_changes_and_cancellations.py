@@ -124,7 +124,7 @@ async def test_kill_while_pledges_are_paid_and_cancelled_neither_loses_nor_dupli
             *(_try_to_pay(system, pledge, place * 0.1) for place, pledge in enumerate(pledges)),
         )
         dying = asyncio.create_task(system.wait_until_killed())
-        await asyncio.wait({dying, acting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([dying, acting], return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
         cancelling = asyncio.create_task(_cancel_one_by_one(system, dying))
         await dying
         await system.start()

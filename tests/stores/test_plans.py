@@ -29,8 +29,8 @@ from services.notify import app as notify_app
 from services.notify import tables as notify_tables
 from services.payments import app as payments_app
 from services.payments import tables as payments_tables
-from services.payments.checkout.pruning import forget_attempts
-from services.payments.webhooks.log import forget_applied, forget_texts
+from services.payments.checkout.pruning import prune_attempts
+from services.payments.webhooks.log import prune_applied, prune_texts
 from services.pledges import app as pledges_app
 from services.pledges import tables as pledges_tables
 from services.pledges.settings import PledgesSettings
@@ -162,7 +162,7 @@ async def _pledge_and_pay(stage: Harness) -> None:
         await stage.post_internal(f"/internal/{path}", ids=made)
     async with stage.running_workers():
         money = (2500, 0, 0)
-        await stage.hear(
+        await stage.consume(
             *(change(ids.new("pay"), 1, PaymentStatus.CAPTURED, pledge=each, money=money) for each in made)
         )
         await wait_until_consumed(stage)
@@ -209,9 +209,9 @@ async def _prune_payments(database: Database) -> None:
     now = datetime.now(UTC)
     await idempotency.delete_expired(database)
     await inbox.delete_expired(database)
-    await forget_texts(database, now - timedelta(days=14), 500)
-    await forget_applied(database, now - timedelta(days=35), 500)
-    await forget_attempts(database, now)
+    await prune_texts(database, now - timedelta(days=14), 500)
+    await prune_applied(database, now - timedelta(days=35), 500)
+    await prune_attempts(database, now)
 
 
 async def _pay_and_refund(stage: payments_stage.Harness) -> None:
