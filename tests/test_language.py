@@ -26,6 +26,10 @@ PROSE_FILES: Final = ("*.md", "*.js", "*.css", "*.html", "*.toml", "*.yaml", "*.
 UNCHECKED: Final = ("tests/test_language.py", "*/fonts/*", "docs/contracts/*", "tests/*/examples/*")
 
 
+KEPT: Final = frozenset({"heard_at"})
+"""Names of columns, settings and wire fields, and of what libraries define: they stay."""
+
+
 @dataclass(frozen=True)
 class Word:
     """A word that has a standard replacement, and where it may stay."""
@@ -45,7 +49,7 @@ def both(text: str, instead: str, pattern: str = "", enforced: bool = True, **al
     """A word to be kept out of identifiers and of prose."""
     pattern = pattern or f"{text}s?"
     named = {glob.replace("__", "/"): reason for glob, reason in allowed.items()}
-    return Word(text, instead, pattern, rf"\b{pattern}\b", enforced, named)
+    return Word(text, instead, pattern, rf"\b(?:{pattern})\b", enforced, named)
 
 
 def prose(text: str, instead: str, pattern: str, enforced: bool = True, **allowed: str) -> Word:
@@ -100,7 +104,7 @@ def python_parts(source: str) -> tuple[list[str], list[str]]:
     """
     names, texts = [], []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME:
+        if token.type == tokenize.NAME and token.string not in KEPT:
             names += parts(token.string)
         elif token.type == tokenize.COMMENT:
             texts.append(token.string)

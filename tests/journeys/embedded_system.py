@@ -194,7 +194,7 @@ class EmbeddedSystem:
         assert answer.status == 200, answer.body
         return answer.body
 
-    async def give(self, drive: str, value: str = "25.00", **more: Any) -> dict[str, Any]:
+    async def donate(self, drive: str, value: str = "25.00", **more: Any) -> dict[str, Any]:
         """Make a pledge and pay it."""
         pledge = await self.pledge(drive, value, **more)
         assert (await self.pay(pledge))["payment_status"] == "paid"
@@ -267,8 +267,8 @@ class EmbeddedSystem:
         try:
             found: dict[str, dict[str, str]] = await until(settled, 2 * PATIENCE_S)
         except TimeoutError as error:
-            is_drained = {name: await self.internal(name, "/internal/quiet") for name in SERVICES}
-            raise AssertionError(f"the books differ: {await self.books()}, {is_drained}") from error
+            in_transit = {name: await self.internal(name, "/internal/quiet") for name in SERVICES}
+            raise AssertionError(f"the books differ: {await self.books()}, {in_transit}") from error
         return found["sandbox"]
 
     async def is_drained(self) -> bool:

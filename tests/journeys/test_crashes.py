@@ -61,8 +61,8 @@ async def test_kill_at_crash_point_neither_loses_nor_duplicates_money(tmp_path: 
 async def test_kill_while_a_looked_up_dispute_is_recorded_loses_nothing(tmp_path: Path) -> None:
     async with running(tmp_path / "ataa") as system:
         await system.open_drive("crash")
-        await system.give("crash", "25.00")
-        disputed = await system.give("crash", "10.00")
+        await system.donate("crash", "25.00")
+        disputed = await system.donate("crash", "10.00")
         await system.wait_for_raised("crash", "35.00")
         system.kill()
         await system.start(ATAA_CRASH_AT="payments.asker.before_commit:1")
@@ -91,9 +91,9 @@ async def donate_ten(system: EmbeddedSystem) -> None:
     """
     donations = []
     for number in range(1, 5):
-        donations.append(await system.give("crash", creator="star"))
+        donations.append(await system.donate("crash", creator="star"))
         await until(lambda number=number: has_donations(system, number))  # type: ignore[misc]
-    donations += await asyncio.gather(*(system.give("crash", creator="star") for _ in range(6)))
+    donations += await asyncio.gather(*(system.donate("crash", creator="star") for _ in range(6)))
     key = f"refund-{donations[0]['id']}"
     for _ in range(600):
         with contextlib.suppress(aiohttp.ClientError):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 async def test_changed_drive_appears_in_totals_and_reaches_its_milestone(system: EmbeddedSystem) -> None:
     await system.open_drive("patched", milestones=[{"title": "all", "amount": _usd("9000.00")}])
-    await system.give("patched", "30.00")
+    await system.donate("patched", "30.00")
     await system.wait_for_raised("patched", "30.00")
     change = {
         "title": {"en": "Winter again"},
@@ -75,7 +75,7 @@ async def test_paid_pledge_cannot_be_cancelled_and_is_listed_as_paid(
     system: EmbeddedSystem,
 ) -> None:
     await system.open_drive("listed")
-    paid = await system.give("listed", "10.00")
+    paid = await system.donate("listed", "10.00")
     await system.wait_for_raised("listed", "10.00")
     await system.wait_until_books_agree()
     refused = await system.admin("POST", f"/v1/pledges/{paid['id']}/cancel")

@@ -127,7 +127,7 @@ async def test_second_process_on_one_data_directory_reports_the_owners_pid(tmp_p
 async def test_stop_ends_live_streams_and_restart_keeps_the_data(tmp_path: Path) -> None:
     async with running(tmp_path / "ataa") as system:
         await system.open_drive("drained")
-        await system.give("drained")
+        await system.donate("drained")
         await system.wait_for_raised("drained", "25.00")
         frames: asyncio.Queue[tuple[str, str, object]] = asyncio.Queue()
         stream = asyncio.create_task(live_frames(system, "drained", frames))
@@ -142,6 +142,6 @@ async def test_stop_ends_live_streams_and_restart_keeps_the_data(tmp_path: Path)
         system.embedded = None
         await system.start()
         await system.wait_for_raised("drained", "25.00")
-        await system.give("drained")
+        await system.donate("drained")
         await system.wait_for_raised("drained", "50.00")
         assert "Traceback" not in system.log
