@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
@@ -322,6 +323,17 @@ async def running(folder: Path, **settings: str) -> AsyncIterator[EmbeddedSystem
     system = EmbeddedSystem(folder, settings)
     try:
         await system.start()
+        yield system
+    finally:
+        await system.close()
+
+
+@contextlib.asynccontextmanager
+async def copied(stopped: Path, folder: Path) -> AsyncIterator[EmbeddedSystem]:
+    """Yield a system that is not started, on a copy of the data of one that ended; kill it at the end."""
+    shutil.copytree(stopped, folder)
+    system = EmbeddedSystem(folder)
+    try:
         yield system
     finally:
         await system.close()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
-from tests.journeys.embedded_system import STRIPE_KEY, EmbeddedSystem, running
+from tests.journeys.embedded_system import STRIPE_KEY, EmbeddedSystem, copied, running
 from tests.waiting import until
 
 POINTS = [
@@ -38,12 +39,21 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("point", POINTS)
-async def test_kill_at_crash_point_neither_loses_nor_duplicates_money(tmp_path: Path, point: str) -> None:
-    async with running(tmp_path / "ataa") as system:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a killed system in which the drive `crash` is open and nothing is in transit."""
+    folder = tmp_path_factory.mktemp("opened") / "ataa"
+    async with running(folder) as system:
         await system.open_drive("crash")
         await until(system.is_drained)
-        system.kill()
+    return folder
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_kill_at_crash_point_neither_loses_nor_duplicates_money(
+    tmp_path: Path, opened: Path, point: str
+) -> None:
+    async with copied(opened, tmp_path / "ataa") as system:
         await system.start(ATAA_CRASH_AT=point)
         donating = asyncio.create_task(donate_ten(system))
         await system.wait_until_killed()
