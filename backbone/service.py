@@ -18,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backbone.bus.protocol import BusUnavailable
-from backbone.database.database import is_transient
+from backbone.database.transient import is_transient
 from backbone.http import problems
 from backbone.settings import exit_with_error
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import fastapi_offline
 
 from gateway.http.asgi import Header, Request, Response
+from gateway.http.conditional import not_modified, strong_etag
 from gateway.http.router import Handler, Route, page_routes
 
 _SWAGGER: Final = Path(fastapi_offline.__file__).parent / "static"
@@ -69,21 +69,19 @@ async def _page(request: Request) -> Response:
 
 def _file(name: str) -> Handler:
     folder, kind = _FILES[name]
-    held: list[tuple[bytes, bytes]] = []
+    held: list[tuple[bytes, str]] = []
 
     async def serve(request: Request) -> Response:
         if not held:
             body = (folder / name).read_bytes()
-            held.append((body, f'"{sha256(body).hexdigest()[:16]}"'.encode()))
+            held.append((body, strong_etag(body)))
         body, etag = held[0]
         headers: list[Header] = [
             (b"content-type", kind),
-            (b"etag", etag),
+            (b"etag", etag.encode()),
             (b"cache-control", b"no-cache"),
             (b"x-content-type-options", b"nosniff"),
         ]
-        if etag.decode() in request.headers.get("if-none-match", ""):
-            return Response(304, headers)
-        return Response(200, headers, body)
+        return not_modified(request, etag, headers) or Response(200, headers, body)
 
     return serve

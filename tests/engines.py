@@ -30,7 +30,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from sqlalchemy import make_url
 
 from backbone.bus.protocol import PARTITIONS
-from stack import kafka, missing
+from stack import kafka, requirements
 from tests.ports import FOLDER, free_port
 from tests.waiting import until
 
@@ -38,7 +38,7 @@ START_S: Final = 120.0
 ROOT: Final = Path(__file__).parents[1]
 
 
-class Missing(Exception):
+class MissingRequirement(Exception):
     """A program that a server needs is not installed."""
 
 
@@ -136,7 +136,7 @@ def _try(folder: Path, start: Callable[[Path], tuple[int, str]]) -> Mapping[str,
     folder.mkdir()
     try:
         pid, address = start(folder)
-    except (Missing, OSError, subprocess.SubprocessError) as reason:
+    except (MissingRequirement, OSError, subprocess.SubprocessError) as reason:
         return {"missing": str(reason)}
     return {"pid": pid, "address": address}
 
@@ -185,7 +185,9 @@ class KafkaNode:
             check=False, capture_output=True, text=True, timeout=START_S,
         )  # fmt: skip
         if formatted.returncode:
-            raise Missing(f"Kafka cannot be set up: {(formatted.stderr or formatted.stdout)[-400:]}")
+            raise MissingRequirement(
+                f"Kafka cannot be set up: {(formatted.stderr or formatted.stdout)[-400:]}"
+            )
         self.start()
 
     def _command(self, *words: str) -> list[str]:
@@ -222,7 +224,9 @@ def _start_kafka(folder: Path) -> tuple[int, str]:
 
 def _java() -> str:
     if (found := shutil.which("java")) is None:
-        raise Missing("there is no Java on the PATH (on Debian: apt install openjdk-17-jre-headless)")
+        raise MissingRequirement(
+            "there is no Java on the PATH (on Debian: apt install openjdk-17-jre-headless)"
+        )
     return found
 
 
@@ -240,8 +244,8 @@ def _fetched_libs() -> Path:
     """The jars that `make stack` downloads once."""
     try:
         return kafka.fetch(ROOT / ".ataa")
-    except missing.Missing as reason:
-        raise Missing(str(reason)) from reason
+    except requirements.MissingRequirement as reason:
+        raise MissingRequirement(str(reason)) from reason
 
 
 _PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_SSL")
@@ -288,7 +292,7 @@ def start_postgres(folder: Path, prepare: Prepare = lambda _data, _user: {}) -> 
         check=False, capture_output=True, text=True, timeout=START_S, cwd="/",
     )  # fmt: skip
     if made.returncode:
-        raise Missing(f"PostgreSQL cannot be set up: {made.stderr[-400:]}")
+        raise MissingRequirement(f"PostgreSQL cannot be set up: {made.stderr[-400:]}")
     options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
                "max_connections": "200", "deadlock_timeout": "200ms",
                **prepare(data, user)}  # fmt: skip
@@ -304,7 +308,7 @@ def start_postgres(folder: Path, prepare: Prepare = lambda _data, _user: {}) -> 
     while subprocess.run(asked, check=False).returncode:  # it listens before it accepts connections
         if time.monotonic() > deadline:
             process.kill()
-            raise Missing(f"PostgreSQL was not ready within {START_S:.0f} s")
+            raise MissingRequirement(f"PostgreSQL was not ready within {START_S:.0f} s")
         time.sleep(0.05)
     return process.pid, f"postgresql://ataa@127.0.0.1:{port}/postgres"
 
@@ -317,7 +321,9 @@ def _postgres_binaries() -> Path:
     for place in sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True):
         if (place / "postgres").exists():
             return place
-    raise Missing("there is no PostgreSQL (on Debian: apt install postgresql), nor ATAA_POSTGRES_BIN")
+    raise MissingRequirement(
+        "there is no PostgreSQL (on Debian: apt install postgresql), nor ATAA_POSTGRES_BIN"
+    )
 
 
 def _version(place: Path) -> int:
@@ -331,7 +337,7 @@ def _postgres_user() -> str | None:
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             return pwd.getpwnam(name).pw_name
-    raise Missing("PostgreSQL refuses to run as root, and there is no user postgres")
+    raise MissingRequirement("PostgreSQL refuses to run as root, and there is no user postgres")
 
 
 def _as(user: str | None) -> Sequence[str]:
@@ -346,9 +352,9 @@ def _await_port(address: str, process: subprocess.Popen[bytes], log: Path, name:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise Missing(f"{name} ended with {process.returncode}: {log.read_text()[-600:]}")
+            raise MissingRequirement(f"{name} ended with {process.returncode}: {log.read_text()[-600:]}")
         with suppress(OSError), socket.create_connection((host, int(port)), 1.0):
             return
         time.sleep(0.05)
     process.kill()
-    raise Missing(f"{name} did not listen within {START_S:.0f} s")
+    raise MissingRequirement(f"{name} did not listen within {START_S:.0f} s")

@@ -24,16 +24,16 @@ APART: Final = frozenset(
 
 TOGETHER: Final = {
     "tests/stack/test_faults.py": "one stack",
-    "tests/stack/test_whole.py": "one stack",
+    "tests/stack/test_stack.py": "one stack",
     "tests/stack/test_replicas.py": "the other stack",
-    "tests/stack/test_somebodys.py": "the other stack",
+    "tests/stack/test_external_servers.py": "the other stack",
 }
 
 LONGEST: Final = (
     "tests/stack/test_faults.py",
     "tests/stack/test_replicas.py",
-    "tests/stack/test_whole.py",
-    "tests/stack/test_somebodys.py",
+    "tests/stack/test_stack.py",
+    "tests/stack/test_external_servers.py",
     "tests/gateway/test_pages_in_browser.py",
     "tests/backbone/test_replicas.py",
     "tests/backbone/test_hanging_connections.py",

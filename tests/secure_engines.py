@@ -44,7 +44,7 @@ class Authority:
 def make_authority(folder: Path, *names: str) -> Authority:
     """Create an authority that signs a certificate for each of `names`, valid for 127.0.0.1 too."""
     if shutil.which("openssl") is None:
-        raise engines.Missing("there is no openssl on the PATH (on Debian: apt install openssl)")
+        raise engines.MissingRequirement("there is no openssl on the PATH (on Debian: apt install openssl)")
     folder.mkdir(exist_ok=True)
     made = Authority(folder)
     key = folder / "ca.key"
@@ -69,7 +69,7 @@ def _new_key(file: Path) -> tuple[str, ...]:
 def _openssl(*words: str) -> None:
     done = subprocess.run(["openssl", *words], capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
-        raise engines.Missing(f"openssl {words[0]} failed: {done.stderr[-300:]}")
+        raise engines.MissingRequirement(f"openssl {words[0]} failed: {done.stderr[-300:]}")
 
 
 @dataclass(frozen=True, slots=True)

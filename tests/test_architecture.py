@@ -93,7 +93,7 @@ def test_every_service_has_the_same_shape(service: str) -> None:
     wanted = {"__init__.py", "app.py", "settings.py", "handlers.py", "tables.py", "migrations"}
     assert wanted <= {entry.name for entry in folder.iterdir()}
     docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
-    assert all(word in docstring for word in ("Owns", "Hears", "Says"))
+    assert all(word in docstring for word in ("Owns:", "Consumes:", "Publishes:"))
     assert "HANDLERS" in (folder / "handlers.py").read_text()
 
 

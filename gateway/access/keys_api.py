@@ -1,4 +1,4 @@
-"""`/v1/keys`: give out, list and revoke keys. For admin keys only."""
+"""`/v1/keys`: create, list and revoke API keys, with an admin key."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from backbone import idempotency, ids
+from backbone import ids
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
 from backbone.http.caller import Caller, CallerDep
 from backbone.http.fields import Body, Text, Timestamp
 from backbone.http.problems import NotFound
+from backbone.idempotency import OptionalKey, ScopedKey, hash_body, keyed_response, run_once
 from backbone.service import new_app
 from gateway.access.keys import SCOPES, KeyRing, new_key, new_row
 from gateway.tables import Key
@@ -27,7 +29,7 @@ _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:.]{2,45
 
 
 def _origin(text: str) -> str:
-    """An origin as browsers write it: lower case, no default port, no path (RFC 6454, 6.2)."""
+    """An origin as browsers send it: lower case, no default port, no path (RFC 6454, 6.2)."""
     parts = urlsplit(text)
     try:
         port = parts.port
@@ -108,8 +110,8 @@ class Keys:
     async def issue(
         self, caller: Caller, key_request: KeyRequest, body: bytes, idempotency_key: str | None
     ) -> Response:
-        """Make a key; the same Idempotency-Key answers with the same key's description, never its secret."""
-        key, hashed = new_key(key_request.kind, key_request.mode), idempotency.hash_body(body)
+        """Create a key. A repeated Idempotency-Key returns the same key without its secret."""
+        key = new_key(key_request.kind, key_request.mode)
         row = new_row(
             key, kind=key_request.kind, mode=key_request.mode, partner=key_request.partner,
             name=key_request.name,
@@ -118,16 +120,19 @@ class Keys:
             expires_at=key_request.expires_at,
         )  # fmt: skip
         without_secret = json.dumps({**_view(row), "key": None}, ensure_ascii=False).encode()
-        async with self._database.transaction() as session:
-            if idempotency_key is not None:
-                idempotency_row = idempotency.Key(f"{caller.partner}:POST /v1/keys", idempotency_key)
-                if (stored := await idempotency.claim(session, idempotency_row, hashed)) is not None:
-                    return idempotency.keyed_response(*stored.replay(hashed), replayed=True)
-                await idempotency.complete(session, idempotency_row, 201, without_secret)
+        scope = f"{caller.partner}:POST /v1/keys"
+        scoped = None if idempotency_key is None else ScopedKey(scope, idempotency_key)
+
+        async def create(session: AsyncSession) -> bytes:
             session.add(row)
-        self._ring.add(row)
-        with_secret = json.dumps({**_view(row), "key": key}, ensure_ascii=False).encode()
-        return idempotency.keyed_response(201, with_secret, replayed=False)
+            return without_secret
+
+        reply = await run_once(self._database, scoped, hash_body(body), create)
+        if not reply.replayed:
+            self._ring.add(row)
+            with_secret = json.dumps({**_view(row), "key": key}, ensure_ascii=False).encode()
+            reply = reply._replace(body=with_secret)
+        return keyed_response(reply)
 
     async def all(self, after: str | None, limit: int) -> dict[str, Any]:
         """A page of keys, revoked ones too."""
@@ -140,7 +145,7 @@ class Keys:
         return {"data": [_view(row) for row in rows[:limit]], "next": rows[limit - 1].id if more else None}
 
     async def revoke(self, key_id: str) -> None:
-        """Refuse a key from now on; again is no mistake. Raises `NotFound`."""
+        """Revoke a key; revoking it again changes nothing. Raises `NotFound`."""
         if not ids.is_id(key_id, "key"):
             raise NotFound
         async with self._database.transaction() as session:
@@ -178,7 +183,7 @@ async def give_out_key(
     key_request: KeyRequest,
     keys: KeysDep,
     caller: CallerDep,
-    idempotency_key: idempotency.OptionalKey,
+    idempotency_key: OptionalKey,
 ) -> Response:
     """Give out a key. It is shown this once; only its SHA-256 is kept."""
     caller.require("admin")

@@ -25,11 +25,12 @@ from backbone.idempotency import (
     optional_key,
     required_key,
 )
-from services.pledges.commands import Created, DriveCommands, KeyedRequest, PledgeCommands
-from services.pledges.domain import (
+from services.pledges.commands import DriveCommands, KeyedRequest, PledgeCommands
+from services.pledges.domain import DriveTransition
+from services.pledges.intake import Intake, MakePledge
+from services.pledges.problems import (
     DriveClosed,
     DrivePaused,
-    DriveTransition,
     FieldImmutable,
     IllegalTransition,
     PartnerNotAllowed,
@@ -37,7 +38,6 @@ from services.pledges.domain import (
     RealMoneyOnTestDrive,
     SlugTaken,
 )
-from services.pledges.intake import Intake, MakePledge
 from services.pledges.queries import Queries
 from services.pledges.request_parsing import JsonRoute, direct_route, json_body, string_list
 from services.pledges.requests import (
@@ -101,7 +101,7 @@ class Dependencies:
     ) -> Response:
         """Make a drive, in draft."""
         require_scope(who, "drives")
-        return _created_response(await self._drives.make_drive(body, who, await _keyed_request(request, key)))
+        return keyed_response(await self._drives.make_drive(body, who, await _keyed_request(request, key)))
 
     async def show_drive(self, drive: DriveRef, who: CallerDep) -> Response:
         """A drive as it is."""
@@ -135,7 +135,7 @@ class Dependencies:
     ) -> Response:
         """Add a creator who raises for the drive."""
         require_scope(who, "drives")
-        return _created_response(
+        return keyed_response(
             await self._drives.add_creator(drive, body, who, await _keyed_request(request, key))
         )
 
@@ -173,8 +173,7 @@ class Dependencies:
         require_scope(who, "pledges")
         body_hash = hash_body(await request.body())
         command = MakePledge(drive, body, who, key, body_hash)
-        reply, replayed = await self._intake.submit(command)
-        return keyed_response(201, reply, replayed=replayed)
+        return keyed_response(await self._intake.submit(command))
 
     async def make_pledge_directly(self, request: Request) -> Response:
         """`make_pledge`, its arguments read straight from the request."""
@@ -307,10 +306,6 @@ def _post(
 
 async def _keyed_request(request: Request, key: str | None) -> KeyedRequest:
     return KeyedRequest(key, hash_body(await request.body()))
-
-
-def _created_response(made: Created) -> Response:
-    return keyed_response(201, made.reply, replayed=made.replayed)
 
 
 def _json_response(view: Any) -> Response:

@@ -1,4 +1,4 @@
-"""What callers send: drives, creators and pledges to be made."""
+"""Request bodies of the public API: drives, creators and pledges."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ from pydantic import (
 )
 from pydantic.functional_validators import PlainValidator
 
-from backbone.http.fields import Body, MoneyBody, Text, Timestamp
+from backbone.http.fields import AmountTooLargeError, AmountTooSmallError, Body, MoneyBody, Text, Timestamp
 from backbone.http.problems import MalformedJson, from_validation
 from backbone.money import Money
-from services.pledges.domain import SUPPORTED_CURRENCIES, check_chargeable
+from services.pledges.domain import (
+    SUPPORTED_CURRENCIES,
+    AmountTooLarge,
+    AmountTooSmall,
+    DomainError,
+    check_chargeable,
+)
 
 _SLUG: Final = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}", re.ASCII)
@@ -140,15 +146,19 @@ class MilestoneBody(Body):
 
 
 UNCHANGED_MENU: Final = {"menu": "kept"}
-"""The context in which a menu is not checked: a drive keeps the one an earlier version took."""
+"""Validation context in which the menu is not checked: it is unchanged since an earlier version."""
 
 
 def _check_menu_amount(money: Money) -> None:
-    """Raises ValueError (with a problem type of its own, where it has one) for what cannot be given."""
+    """Raises ValueError for an amount that cannot be pledged, with a problem type where it has one."""
     try:
         check_chargeable(money)
-    except ValueError as error:
-        raise type(error)(f"the menu offers {money}: {error}") from None
+    except DomainError as error:
+        kind = _AMOUNT_ERRORS.get(type(error), ValueError)
+        raise kind(f"the menu offers {money}: {error}") from None
+
+
+_AMOUNT_ERRORS: Final = {AmountTooSmall: AmountTooSmallError, AmountTooLarge: AmountTooLargeError}
 
 
 class DriveRequest(Body):
@@ -216,7 +226,7 @@ class DriveChange(Body):
 
 
 def changed_request(drive: Mapping[str, Any], change: DriveChange) -> DriveRequest:
-    """The wish that would have made `drive` (as the door shows it) with `change` in it.
+    """The request that would create `drive` (a `DriveView`) with `change` applied.
 
     Raises the 422 that says which fields do not fit.
     """
@@ -287,7 +297,7 @@ Kind = TypeVar("Kind", bound=Body)
 
 
 def parse(kind: type[Kind], body: bytes) -> Kind:
-    """The wish that `body` (JSON, UTF-8) holds.
+    """Parse `body` (JSON, UTF-8) as `kind`.
 
     Raises `MalformedJson`, or the 422 that says which fields do not fit. The fast parser calls a
     lone surrogate a syntax error and takes NaN; JSON's grammar has it the other way round (RFC 8259,

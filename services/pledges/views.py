@@ -1,4 +1,4 @@
-"""What callers are answered: drives, creators and pledges as the public door shows them."""
+"""Responses of the public API: drives, creators and pledges. Events of pledges."""
 
 from __future__ import annotations
 
@@ -187,12 +187,12 @@ def pledge_json(row: Row[Any], token: str) -> dict[str, Any]:
 
 
 def json_bytes(view: Any) -> bytes:
-    """JSON, UTF-8, as short as it gets."""
+    """Compact JSON, in UTF-8."""
     return _ENCODER.encode(view).encode()
 
 
 def drive_changed(row: Row[Any]) -> DriveChanged:
-    """All that is now true of the drive in `row`."""
+    """The event with the whole state of the drive in `row`."""
     return DriveChanged(
         drive_id=DriveId(row.id),
         version=row.version,
@@ -216,7 +216,7 @@ def _milestones(shown: Sequence[Any], currency: str) -> list[Milestone]:
 
 
 def creator_changed(row: Row[Any]) -> CreatorChanged:
-    """All that is now true of the creator in `row`."""
+    """The event with the whole state of the creator in `row`."""
     return CreatorChanged(
         creator_id=CreatorId(row.id),
         drive_id=DriveId(row.drive_id),
@@ -228,7 +228,7 @@ def creator_changed(row: Row[Any]) -> CreatorChanged:
 
 
 def pledge_changed(row: Row[Any], status: PledgeStatus) -> PledgeChanged:
-    """The pledge in `row` (its old state) now in `status`, one version later."""
+    """The event that the pledge in `row` (its old state) is now in `status`, one version later."""
     has_source = row.platform is not None or row.campaign is not None
     return PledgeChanged(
         pledge_id=row.id,

@@ -12,7 +12,8 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from backbone.contracts.event import Event
-from backbone.database.database import Database, messaging_tables
+from backbone.database.database import Database
+from backbone.database.messaging_tables import messaging_tables
 
 
 class Noted(Event, name="tests.noted.v1", topic="notes", key="about"):

@@ -25,7 +25,14 @@ from backbone.bus.protocol import (
     partition_of,
 )
 from tests.conftest import Recovered
-from tests.engines import KafkaNode, Missing, fresh_topics, kafka_bootstrap, make_topics, skip_or_fail
+from tests.engines import (
+    KafkaNode,
+    MissingRequirement,
+    fresh_topics,
+    kafka_bootstrap,
+    make_topics,
+    skip_or_fail,
+)
 from tests.waiting import PATIENCE_S, until
 
 ANSWER_S = 2.0
@@ -69,7 +76,7 @@ async def a_bus(bootstrap: str, prefix: str = "") -> AsyncIterator[KafkaBus]:
 def broker(tmp_path: Path) -> Iterator[KafkaNode]:
     try:
         started = KafkaNode(tmp_path)
-    except Missing as reason:
+    except MissingRequirement as reason:
         skip_or_fail(str(reason))
     yield started
     started.kill()

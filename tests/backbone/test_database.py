@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import idempotency
 from backbone.bus.protocol import Partition, Record
-from backbone.database.database import Database, after_commit
-from backbone.idempotency import Key, KeyReused, RequestInProgress, StoredReply
+from backbone.database.database import Database
+from backbone.database.session_info import after_commit
+from backbone.idempotency import KeyReused, RequestInProgress, ScopedKey
 from backbone.messaging.inbox import Fenced, advance, record_new
 from tests.backbone.notes import MESSAGING_TABLES, Note, noted, open_database, sqlite_url
 from tests.engines import fresh_postgres
@@ -125,14 +127,18 @@ async def test_a_position_moves_only_for_whoever_stands_on_it(database: Database
 async def test_a_key_replays_its_answer_names_a_mismatch_and_says_when_it_still_runs(
     database: Database,
 ) -> None:
-    key, other = Key("default:pledges", "k1"), Key("default:refunds", "k1")
+    key, other = ScopedKey("default:pledges", "k1"), ScopedKey("default:refunds", "k1")
+
+    async def create(_session: AsyncSession) -> bytes:
+        return b"{}"
+
+    assert await idempotency.run_once(database, key, "hash", create) == (201, b"{}", False)
     async with database.transaction() as session:
-        await idempotency.record_new(session, [(key, StoredReply("hash", 201, b"{}"))])
         assert await idempotency.claim(session, other, "hash") is None
     async with database.transaction() as session:
-        known = await idempotency.find_replies(session, [key, other])
+        known = await session.run_sync(idempotency.find_replies_in, [key, other])
         running = await idempotency.claim(session, other, "hash")
-    assert known[key].replay("hash") == (201, b"{}")
+    assert known[key].replay("hash") == (201, b"{}", True)
     with pytest.raises(KeyReused):
         known[key].replay("another hash")
     assert running is not None
@@ -140,7 +146,9 @@ async def test_a_key_replays_its_answer_names_a_mismatch_and_says_when_it_still_
         running.replay("hash")
     async with database.transaction() as session:
         await idempotency.complete(session, other, 201, b"[]")
-        assert (await idempotency.find_replies(session, [other]))[other].replay("hash") == (201, b"[]")
+        replied = await idempotency.claim(session, other, "hash")
+        assert replied is not None
+        assert replied.replay("hash") == (201, b"[]", True)
 
 
 async def test_a_killed_process_keeps_what_it_committed_and_nothing_else(url: str) -> None:

@@ -14,7 +14,7 @@ from backbone.bus.kafka import KafkaBus
 from backbone.bus.kafka_security import KafkaSettings
 from backbone.bus.protocol import BusUnavailable, Message
 from backbone.settings import load
-from tests.engines import Missing, make_topics, skip_or_fail
+from tests.engines import MissingRequirement, make_topics, skip_or_fail
 from tests.secure_engines import SecureKafka, make_authority, secure_kafka
 from tests.waiting import until
 
@@ -141,7 +141,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     """Real files, by what a setting would call them."""
     try:
         made = make_authority(tmp_path / "tls", "ours", "theirs")
-    except Missing as reason:
+    except MissingRequirement as reason:
         skip_or_fail(str(reason))
     return {
         "CA": str(made.file),

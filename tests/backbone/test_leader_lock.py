@@ -11,9 +11,9 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, InternalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backbone.database.database import Database, is_transient
+from backbone.database.database import Database
 from backbone.database.leader_lock import LeaderLocks
-from backbone.database.transient import DatabaseUnavailable
+from backbone.database.transient import DatabaseUnavailable, is_transient
 from backbone.service import Worker, keep_running
 from tests.backbone.notes import MESSAGING_TABLES, Note, open_database
 from tests.engines import fresh_postgres

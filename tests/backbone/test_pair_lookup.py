@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, MetaData, String, Table, create_engine, insert, select
 from sqlalchemy.pool import StaticPool
 
-from backbone.database.database import Database, messaging_tables
+from backbone.database.database import Database
+from backbone.database.messaging_tables import messaging_tables
 from backbone.database.pair_lookup import MAX_GROUPS, PairLookup, grouped
 from tests.engines import fresh_postgres
 

@@ -17,7 +17,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from backbone import idempotency
 from backbone.bus.protocol import Message
 from backbone.bus.sqlite import SqliteBus
-from backbone.database.database import Database, microseconds
+from backbone.database.columns import microseconds
+from backbone.database.database import Database
 from backbone.messaging import inbox
 from backbone.periodic import BATCH, delete_oldest_statement, prune_until_empty, pruning_worker, run_every
 from backbone.service import keep_running

@@ -9,12 +9,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import insert, make_url, text
 
-from backbone.database.database import Database, is_transient
-from backbone.database.transient import DatabaseUnavailable
+from backbone.database.database import Database
+from backbone.database.transient import DatabaseUnavailable, is_transient
 from backbone.postgres_url import split_tls
 from backbone.settings import DatabaseUrl
 from tests.backbone.notes import MESSAGING_TABLES, Note, noted, open_database
-from tests.engines import Missing, skip_or_fail
+from tests.engines import MissingRequirement, skip_or_fail
 from tests.secure_engines import Authority, SecurePostgres, fresh_databases, make_authority, secure_postgres
 
 IS_ENCRYPTED = text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
@@ -29,7 +29,7 @@ def server() -> SecurePostgres:
 def authority(tmp_path: Path) -> Authority:
     try:
         return make_authority(tmp_path / "other")
-    except Missing as reason:
+    except MissingRequirement as reason:
         skip_or_fail(str(reason))
 
 

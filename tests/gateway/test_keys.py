@@ -256,7 +256,7 @@ def test_a_wrong_public_url_is_refused(url: str) -> None:
 
 async def test_the_database_going_away_leaves_the_cached_keys_working(harness: Harness) -> None:
     key = await harness.key(kind="secret", scopes=["drives"])
-    ring = next(one.run.__self__ for one in harness.service.workers if one.name == "gateway.access.keys")  # type: ignore[attr-defined]
+    ring = next(one.run.__self__ for one in harness.service.workers if one.name == "gateway.keys")  # type: ignore[attr-defined]
     await harness.service.close()
 
     class UnavailableDatabase:

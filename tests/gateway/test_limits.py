@@ -57,7 +57,7 @@ def test_a_slow_rate_says_how_long_to_stay_away() -> None:
 
 
 def test_only_so_many_buckets_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST_BUCKETS", 3)
+    monkeypatch.setattr(limits, "MAX_BUCKETS", 3)
     limit = RateLimit("address", 1.0, 1.0, ManualClock())
     for who in "abcd":
         limit.take(who)

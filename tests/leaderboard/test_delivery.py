@@ -16,7 +16,8 @@ from sqlalchemy import select
 
 from backbone.bus.sqlite import SqliteBus
 from backbone.contracts import DriveState, Event, PaymentChanged, PledgeStatus
-from backbone.database.database import Database, is_transient
+from backbone.database.database import Database
+from backbone.database.transient import is_transient
 from backbone.messaging.consumer import Consumer
 from services.leaderboard import queries
 from services.leaderboard.domain import Figures

@@ -86,7 +86,7 @@ async def prometheus(folder: Path, metrics_port: int) -> AsyncIterator[Prometheu
         process.wait(20)
 
 
-async def test_every_query_of_the_dashboard_returns_data_and_no_alert_fires(tmp_path: Path) -> None:
+async def test_dashboard_queries_return_data_and_no_alert_fires(tmp_path: Path) -> None:
     need("prometheus")
     port = free_port()
     async with running(tmp_path / "ataa", ATAA_METRICS_PORT=str(port)) as system:

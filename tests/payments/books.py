@@ -45,7 +45,7 @@ class Books:
 
     async def payments(self, pledge: str) -> list[Any]:
         """The rows of a pledge's payments, its own first."""
-        statement = select(PAYMENTS).where(PAYMENTS.c.pledge_id == pledge).order_by(PAYMENTS.c.nth)
+        statement = select(PAYMENTS).where(PAYMENTS.c.pledge_id == pledge).order_by(PAYMENTS.c.capture_index)
         async with self.database.reading() as session:
             return list((await session.execute(statement)).all())
 

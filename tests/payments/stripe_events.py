@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.payments.processor import ProcessorEvent
-from services.payments.stripe.objects import stored
+from services.payments.stripe.events import stored
 
 _numbers = itertools.count(1)
 

@@ -19,7 +19,7 @@ from services.payments.domain import (
     PaymentFacts,
     RefundRank,
     counts,
-    doubt,
+    estimate_reason,
     is_held,
     merge,
     status,
@@ -121,7 +121,11 @@ def test_what_counts_follows_the_balance_and_estimates_take_no_more_than_is_left
     by_balance = [each for each in (first, second) if each.settled_in == "USD"]
     for each in by_balance:
         assert counted[each.id] == (each.withdrawn or 0) - (each.returned or 0)
-        assert doubt(each, "USD", net) in (None, EstimateReason.UNKNOWN_STATUS, EstimateReason.NOT_RETURNED)
+        assert estimate_reason(each, "USD", net) in (
+            None,
+            EstimateReason.UNKNOWN_STATUS,
+            EstimateReason.NOT_RETURNED,
+        )
     said = {each.id for each in by_balance} | {
         each.id for each in (one, two) if each.currency == "USD" or each.rank == RefundRank.FAILED
     }

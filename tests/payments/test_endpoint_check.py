@@ -15,7 +15,7 @@ from services.payments.reconciliation.endpoint_check import (
     clear_endpoint_metrics,
     missing_types,
 )
-from services.payments.stripe.objects import READERS
+from services.payments.stripe.events import READERS
 from tests.payments.harness import a_drive, running
 from tests.payments.listing_processor import ListingProcessor
 from tests.waiting import until

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from backbone.idempotency import Key
+from backbone.idempotency import ScopedKey
 from backbone.money import Money
 from services.payments.domain import FactKind, Observation, RefundRank
 from services.payments.processor import Unknown
@@ -67,7 +67,7 @@ async def test_a_refund_whose_key_grew_too_old_is_sent_under_another(books: Book
     pledge = await a_paid_pledge(books)
     stripe = DownForADay(books)
     desk = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
-    wish = RefundRequest(pledge, None, Money(700, "USD"), None, Key("default:refunds", "k"), "hash")
+    wish = RefundRequest(pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", "k"), "hash")
     await desk.make(wish)
     (first,) = stripe.keys
     stripe.back = True
@@ -93,7 +93,7 @@ async def test_a_refund_whose_answer_cannot_be_stored_does_not_hold_up_the_other
     stripe = OneUnstorable(books)
     desk = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
     for key in ("first", "second"):
-        wish = RefundRequest(pledge, None, Money(700, "USD"), None, Key("default:refunds", key), "hash")
+        wish = RefundRequest(pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", key), "hash")
         await desk.make(wish)
     stripe.back = True
     for _ in range(5):

@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
-from backbone.http.fields import AmountTooLarge, AmountTooSmall
-from backbone.http.problems import Invalid
 from backbone.money import Money, parse
 from backbone.stripe_amounts import from_stripe, largest, smallest, step, to_stripe
 from services.pledges.domain import (
     SUPPORTED_CURRENCIES,
     TRANSITIONS,
+    AmountTooLarge,
+    AmountTooSmall,
     DriveClosed,
     DrivePaused,
     DriveTransition,
     IllegalTransition,
+    InvalidField,
     PledgeSecrets,
     check_accepts_pledges,
     check_amount,
@@ -128,7 +129,7 @@ def test_what_a_drive_takes_is_what_stripe_is_sent(currency: str, units: int) ->
         assert units < smallest(currency)
     except AmountTooLarge:
         assert units > largest(currency)
-    except Invalid:
+    except InvalidField:
         assert units % step(currency)
     else:
         assert smallest(currency) <= units
@@ -137,12 +138,12 @@ def test_what_a_drive_takes_is_what_stripe_is_sent(currency: str, units: int) ->
 
 def test_the_last_of_three_digits_must_be_0() -> None:
     check_amount(Money(5120, "KWD"), "KWD")
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidField):
         check_amount(Money(5124, "KWD"), "KWD")
 
 
 def test_another_currency_than_the_drives_is_refused() -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidField):
         check_amount(Money(100, "EUR"), "USD")
 
 

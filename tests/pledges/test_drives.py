@@ -200,5 +200,5 @@ async def test_the_whole_door_is_documented(harness: Harness) -> None:
         "/v1/pledges/{pledge}/cancel",
     }  # fmt: skip
     pledge = paths["/v1/drives/{drive}/pledges"]["post"]
-    assert pledge["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("PledgeWish")
+    assert pledge["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("PledgeRequest")
     assert {"201", "409", "422"} <= set(pledge["responses"])

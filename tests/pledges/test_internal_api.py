@@ -119,9 +119,9 @@ def _pledge_until_it_dies(folder: Path) -> int:
     script = """
 import asyncio, sys
 from pathlib import Path
-from tests.pledges.harness import on_stage
+from tests.pledges.harness import pledges_harness
 async def main():
-    async with on_stage(Path(sys.argv[1])) as stage:
+    async with pledges_harness(Path(sys.argv[1])) as stage:
         await stage.pledge(key="k")
 asyncio.run(main())
 """

@@ -21,7 +21,8 @@ from backbone import idempotency, ids
 from backbone.bus.sqlite import SqliteBus
 from backbone.contracts.payments import PaymentStatus
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
-from backbone.database.database import Database, microseconds
+from backbone.database.columns import microseconds
+from backbone.database.database import Database
 from backbone.messaging import inbox
 from services.leaderboard import app as leaderboard_app
 from services.leaderboard import tables as leaderboard_tables

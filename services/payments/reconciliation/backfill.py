@@ -14,7 +14,8 @@ from typing import Final
 import structlog
 
 from backbone.clock import Clock
-from backbone.database.database import Database, from_microseconds, microseconds
+from backbone.database.columns import from_microseconds, microseconds
+from backbone.database.database import Database
 from services.payments.cursors import Position, read_position, save_positions
 from services.payments.processor import Processor, ProcessorError, Refused
 from services.payments.wakeups import wait_for

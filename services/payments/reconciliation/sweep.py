@@ -32,7 +32,8 @@ from sqlalchemy import select, text
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database.database import Database, from_microseconds
+from backbone.database.columns import from_microseconds
+from backbone.database.database import Database
 from services.payments.bisection import bisect
 from services.payments.checkout.session_finder import CLOCK_SKEW
 from services.payments.domain import FactKind

@@ -16,8 +16,9 @@ from backbone.contracts import PledgeChanged, PledgeStatus
 from backbone.money import Money
 from services.payments.queries import quarantined_webhooks
 from services.payments.tables import FACTS, LOOKUPS, POSTINGS, QUARANTINED, WEBHOOKS
-from services.payments.webhooks.apply import Applier, oldest_waiting
+from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.foreign import OurAccount
+from services.payments.webhooks.watermark import oldest_waiting
 from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.stripe_events import (
@@ -101,7 +102,7 @@ async def test_a_second_capture_on_a_pledge_is_a_payment_of_its_own(books: Books
     await books.take([intent_succeeded("pi_1", 2_500, ours), intent_succeeded("pi_2", 2_500, ours)])
     await books.take([intent_succeeded("pi_3", 2_500, ours), session_completed("cs_2", "pi_2", 2_500, ours)])
     rows = await books.payments(pledge.pledge_id)
-    assert [(row.nth, row.intent, row.captured) for row in rows] == [
+    assert [(row.capture_index, row.intent, row.captured) for row in rows] == [
         (0, "pi_1", 2_500),
         (1, "pi_2", 2_500),
         (2, "pi_3", 2_500),

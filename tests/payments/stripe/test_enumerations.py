@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from services.payments.queries import quarantined_webhooks
 from services.payments.stripe.client import StripeProcessor
-from services.payments.stripe.objects import READERS, read_event
+from services.payments.stripe.events import READERS, read_event
 from services.payments.tables import FACTS
 from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge

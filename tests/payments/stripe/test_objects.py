@@ -5,11 +5,8 @@ from __future__ import annotations
 import pytest
 
 from services.payments.domain import DisputeRank, FactKind
-from services.payments.stripe.objects import (
-    NOT_TOLD,
-    Unreadable,
-    read_event,
-)
+from services.payments.stripe.events import read_event
+from services.payments.stripe.objects import NOT_TOLD, Unreadable
 from tests.payments.stripe_events import an_event, dispute, session_expired
 
 

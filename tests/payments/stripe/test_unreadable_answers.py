@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backbone.idempotency import Key
+from backbone.idempotency import ScopedKey
 from services.payments.processor import Unknown
 from services.payments.refunds import RefundRequest, RefundService
 from services.payments.stripe.client import StripeProcessor
@@ -52,7 +52,7 @@ async def test_a_refund_that_cannot_be_read_does_not_stop_the_others_and_one_in_
             told = metadata(None, pledge.pledge_id, drive.drive_id)
             await books.take([intent_succeeded(f"pi_{n}", 2_500, told)])
             await desk.make(
-                RefundRequest(pledge.pledge_id, None, None, None, Key("refunds", f"k{n}"), "hash")
+                RefundRequest(pledge.pledge_id, None, None, None, ScopedKey("refunds", f"k{n}"), "hash")
             )
             books.clock.move(1)
         stripe.down = False

@@ -16,7 +16,7 @@ from backbone.database.database import Database
 from backbone.http.caller import sign_caller
 from backbone.http.service_client import InProcessServiceClient, ServiceResponse
 from backbone.service import new_app
-from services.payments.api import Dependencies, add_routes
+from services.payments.api import Dependencies, routes
 from services.payments.tables import APPLIED, IGNORED, QUARANTINED, WAITING, WEBHOOKS
 from services.payments.webhooks.log import prune_applied, prune_texts
 from tests.engines import fresh_postgres
@@ -39,15 +39,16 @@ async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 class WebhookApi:
-    """Asks payments' door as the gateway passes an operator's requests on."""
+    """Sends payments an operator's requests, as the gateway forwards them."""
 
     def __init__(self, books: Books) -> None:
         self.app = new_app("payments", SECRET)
-        door: Any = Dependencies(
-            database=books.database, store=books.store, refunds=None, backfill=None, pace=None,  # type: ignore[arg-type]
-            publishable_key="", secrets=[], clock=books.clock,
+        unused: Any = None
+        dependencies = Dependencies(
+            database=books.database, store=books.store, refunds=unused, backfill=unused, rate_limiter=unused,
+            publishable_key="", clock=books.clock, outbox_empty=unused, behind=unused,
         )  # fmt: skip
-        add_routes(self.app, door)
+        self.app.include_router(routes(dependencies))
 
     async def ask(self, method: str, path: str, query: str = "", scope: str = "admin") -> ServiceResponse:
         headers = sign_caller(SECRET, partner="default", scopes=(scope,))

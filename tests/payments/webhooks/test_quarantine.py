@@ -13,15 +13,9 @@ from prometheus_client import REGISTRY
 from sqlalchemy import func, select, update
 
 from services.payments.tables import APPLIED, POSTINGS, QUARANTINED, WAITING, WEBHOOKS
-from services.payments.webhooks.apply import (
-    HOLDS_WATERMARK_BACK,
-    LAST_RETRY,
-    RETRIED_AT_START,
-    RETRY_BATCH,
-    Applier,
-    oldest_waiting,
-)
+from services.payments.webhooks.apply import LAST_RETRY, RETRIED_AT_START, RETRY_BATCH, Applier
 from services.payments.webhooks.foreign import OurAccount
+from services.payments.webhooks.watermark import HOLDS_WATERMARK_BACK, oldest_waiting
 from tests.engines import fresh_postgres
 from tests.payments.books import Books, open_books
 from tests.payments.stripe_events import OURS, an_event, as_stored, intent_succeeded

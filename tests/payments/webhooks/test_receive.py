@@ -15,9 +15,9 @@ from backbone.clock import SystemClock
 from backbone.database.database import Database
 from backbone.http.service_client import InProcessServiceClient, ServiceResponse
 from backbone.service import new_app
-from services.payments.api import Dependencies, with_webhooks
 from services.payments.app import MIGRATIONS
 from services.payments.tables import MESSAGING_TABLES, WEBHOOKS
+from services.payments.webhooks.endpoint import with_webhooks
 from services.payments.webhooks.receive import WebhookStore
 from tests.payments.stripe_events import a_thin_event, an_event, intent_succeeded, signed
 
@@ -25,7 +25,7 @@ OLD, NEW = "whsec_old", "whsec_new"
 
 
 class Post:
-    """Sends webhooks to the door and counts what is stored."""
+    """Sends webhooks to the endpoint and counts what is stored."""
 
     def __init__(self, database: Database, app: Any) -> None:
         self.database = database
@@ -46,11 +46,7 @@ async def post(tmp_path: Path) -> AsyncIterator[Post]:
     database = Database(f"sqlite:///{tmp_path / 'payments.db'}", MESSAGING_TABLES, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     store = WebhookStore(database, SystemClock())
-    door: Any = Dependencies(
-        database=database, store=store, refunds=None, backfill=None, pace=None,  # type: ignore[arg-type]
-        publishable_key="", secrets=[OLD, NEW], clock=SystemClock(),
-    )  # fmt: skip
-    yield Post(database, with_webhooks(new_app("payments", "secret"), door))
+    yield Post(database, with_webhooks(new_app("payments", "secret"), store, [OLD, NEW]))
     await database.close()
 
 
