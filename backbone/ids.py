@@ -12,7 +12,6 @@ DriveId = NewType("DriveId", str)
 CreatorId = NewType("CreatorId", str)
 PledgeId = NewType("PledgeId", str)
 PaymentId = NewType("PaymentId", str)
-RefundId = NewType("RefundId", str)
 DonorId = NewType("DonorId", str)
 
 Kind = Literal["drv", "crt", "plg", "pay", "rfd", "don", "dnr", "key", "whk", "evt"]

@@ -1,4 +1,4 @@
-"""A value that a newer version invented is readable, and no consumer stumbles over it."""
+"""Values introduced by a newer version can be decoded, and every consumer handles them."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ async def test_gateway_hides_an_unknown_log_row_and_keeps_the_sequence(
 
 @contextmanager
 def no_dead_letters(group: str) -> Iterator[None]:
-    """Nothing is given up on meanwhile."""
+    """Fail if an event becomes a dead letter meanwhile."""
 
     def count() -> float | None:
         return REGISTRY.get_sample_value("ataa_consumer_dead_letters_total", {"group": group})

@@ -293,8 +293,8 @@ async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> 
             {"data": {one: {"name": "أمل", "message": None} for one in json.loads(received.body)["ids"]}},
         ),
     }
-    for one in (pledges, payments, leaderboard):
-        one.answers["GET /openapi.json"] = (200, {"openapi": "3.1.0", "paths": {}})
+    for fake in (pledges, payments, leaderboard):
+        fake.answers["GET /openapi.json"] = (200, {"openapi": "3.1.0", "paths": {}})
     values: dict[str, Any] = {
         "data_dir": folder,
         "internal_secret": SecretStr(SECRET),
