@@ -25,11 +25,12 @@ from backbone.database.database import Database
 from backbone.durable_work import DurableWork, Failed, Failure, exponential
 from backbone.http.caller import require_owned
 from backbone.http.problems import Conflict, Forbidden, Invalid, NotFound
-from backbone.idempotency import Key, claim, complete
+from backbone.idempotency import KeyedReply, ScopedKey, claim, complete
 from backbone.money import Money, as_json
 from services.payments.domain import Observation, RefundRank
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
-from services.payments.recording.record import PaymentRow, read_facts, read_payments, record
+from services.payments.recording.record import record
+from services.payments.recording.rows import PaymentRow, read_facts, read_payments
 from services.payments.stripe.objects import clean
 from services.payments.tables import DRIVES, FACTS, OWED, PAYMENTS, REFUNDS
 
@@ -63,7 +64,7 @@ class RefundRequest:
     partner: str | None  # None: any partner's (the installation's own key)
     amount: Money | None
     reason: str | None
-    key: Key
+    key: ScopedKey
     body_hash: str
     test_key: bool = False
 
@@ -79,7 +80,7 @@ class Reserved:
     parameters: Mapping[str, Any]
     n: int
     tries: int
-    key: Key
+    key: ScopedKey
     made_at: datetime
 
     @property
@@ -125,8 +126,8 @@ class RefundService:
         self._in_request = timedelta(seconds=2 * timeout_s)
         self._work = DurableWork("payments.refunds", self, retry_after=RETRY_AFTER, one_by_one=True)
 
-    async def make(self, request: RefundRequest) -> tuple[int, bytes, bool]:
-        """The answer's status and body, and whether it was given before.
+    async def make(self, request: RefundRequest) -> KeyedReply:
+        """Make the refund, or return the reply that its idempotency key got before.
 
         Raises `NotFound`, `Forbidden`, `NotYourDrive`, `NotPaid`, `RefundExceedsPayment`,
         `CurrencyDiffers`, what a reused key raises, and `Overloaded` where nobody can say whose the
@@ -138,15 +139,15 @@ class RefundService:
             if before is None:
                 reserved = await self._reserve(session, request)
         if before is not None:
-            return *before.replay(request.body_hash), True
+            return before.replay(request.body_hash)
         crash_point("payments.refunds.after_reserve")
         sent = await self._send(reserved)
         if isinstance(sent, Unsent):
             log.warning("refund.unknown", refund=reserved.id, reason=sent.reason)
             reply = await self._answer_pending(reserved, sent)
             await self._retry(reserved.id, "unsent", Failure(sent.reason, 1, RETRY_AFTER(1)))
-            return *reply, False
-        return *sent, False
+            return KeyedReply(*reply, replayed=False)
+        return KeyedReply(*sent, replayed=False)
 
     async def _admit(self, request: RefundRequest) -> None:
         """Raise unless the caller may refund this pledge; also before a stored answer is given again.
@@ -355,7 +356,7 @@ class RefundService:
 def _reserved(row: Row[Any]) -> Reserved:
     return Reserved(
         row.id, row.payment_id, row.intent, Money(row.units, row.currency), json.loads(row.parameters), row.n,
-        row.tries, Key(row.scope, row.key), row.made_at,
+        row.tries, ScopedKey(row.scope, row.key), row.made_at,
     )  # fmt: skip
 
 
@@ -378,7 +379,7 @@ _WHOSE: Final = (
     )
     .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
     .where(PAYMENTS.c.pledge_id == bindparam("pledge"))
-    .order_by(PAYMENTS.c.nth)
+    .order_by(PAYMENTS.c.capture_index)
     .limit(1)
 )
 """Who made a pledge and who owns its drive; a drive that is not known is not a test drive."""

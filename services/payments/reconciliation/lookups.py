@@ -27,7 +27,8 @@ from backbone.durable_work import DurableWork, Failed, Failure, exponential
 from services.payments.domain import FactKind, Observation, counts
 from services.payments.processor import Foreign, Processor, ProcessorError, Refused
 from services.payments.recording import estimates
-from services.payments.recording.record import StoredFact, read_facts, record
+from services.payments.recording.record import record
+from services.payments.recording.rows import StoredFact, read_facts
 from services.payments.statements import insert_new, upsert
 from services.payments.stripe.objects import NOT_TOLD
 from services.payments.tables import FACTS, LOOKUPS, PAYMENTS
