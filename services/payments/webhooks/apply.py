@@ -10,16 +10,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-import structlog
 from prometheus_client import Gauge
 from sqlalchemy import Row, func, or_, select, update
-from sqlalchemy.exc import DBAPIError
 
 from backbone.clock import Clock
 from backbone.database.database import Database
-from backbone.database.transient import is_transient
-from backbone.min_interval import ROUND_INTERVAL_S
-from backbone.wakeups import wait_for, wake_on_stop
+from backbone.durable_work import DurableWork, Failed, Failure
 from services.payments.stripe.objects import Unreadable
 from services.payments.tables import QUARANTINED, WAITING, WEBHOOKS
 from services.payments.webhooks.batch import apply_batch
@@ -27,9 +23,10 @@ from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.receive import WebhookStore, count_webhook
 
 BATCH: Final = 200
-GATHER_S: Final = ROUND_INTERVAL_S
 POLL_S: Final = 1.0
 TRIES: Final = 3
+"""A webhook that has failed so often is quarantined."""
+
 RETRY_S: Final = 0.2
 
 RETRY_BATCH: Final = 20
@@ -42,9 +39,6 @@ LAST_RETRY: Final = timedelta(hours=6)
 
 RETRIED_AT_START: Final = 1_000
 """At a start, this many are retried before they are due: a new version may be able to read them."""
-
-log = structlog.get_logger()
-
 
 _QUARANTINED_COUNT: Final = Gauge("ataa_webhooks_set_aside", "Webhooks that could not be applied so far.")
 
@@ -61,25 +55,17 @@ class Applier:
         self._store = store
         self._clock = clock
         self._ours = ours
-        self._gather = False
         self._retries_at = float("-inf")
-        self.applied = asyncio.Event()
-        """Set after every batch."""
+        self._retries_next = False
+        self._work = DurableWork(
+            "payments.applier", self, retry_after=_retry_after, permanent=(Unreadable,), poll_s=POLL_S
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply until `stop`."""
         try:
-            async with wake_on_stop(stop, self._store.news):
-                await self.make_retries_due()
-                while not stop.is_set():
-                    self._store.news.clear()
-                    some = await self.apply_waiting()
-                    await self._retry_periodically()
-                    if not some:
-                        await wait_for(self._store.news, POLL_S)
-                        if self._gather:
-                            # Under load, a short wait gathers batches, which cost far less for each event.
-                            await asyncio.sleep(GATHER_S)
+            await self.make_retries_due()
+            await self._work.run(stop, self._store.news)
         finally:
             _QUARANTINED_COUNT.set(0)  # the next leader sets it
 
@@ -96,78 +82,83 @@ class Applier:
 
     async def apply_waiting(self) -> int:
         """Apply the next batch; returns its size. A failing batch is bisected down to the failing event."""
-        waiting = select(WEBHOOKS).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
-        async with self._database.reading() as session:
-            rows = (await session.execute(waiting.limit(BATCH))).all()
-        self._gather = len(rows) > 4
-        if rows:
-            await self._apply_or_halve(rows)
-            self.applied.set()
-        return len(rows)
-
-    async def _retry_periodically(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._retries_at >= RETRIES_EVERY_S:
-            await self.retry_quarantined()
-            self._retries_at = asyncio.get_running_loop().time()
+        return (await self._work.process(await self._waiting())).items
 
     async def retry_quarantined(self) -> int:
         """Retry quarantined webhooks that are due, at most RETRY_BATCH; returns how many."""
-        aside = WEBHOOKS.c.state == QUARANTINED
+        return (await self._work.process(await self._quarantined_due())).items
+
+    async def fetch_due(self) -> Sequence[Row[Any]]:
+        """See `WorkQueue`: new webhooks and, each RETRIES_EVERY_S, quarantined ones after a batch of these."""
+        if self._retries_next:
+            self._retries_next = False
+            if retries := await self._quarantined_due():
+                return retries
+        waiting = await self._waiting()
+        now = asyncio.get_running_loop().time()
+        if now - self._retries_at < RETRIES_EVERY_S:
+            return waiting
+        self._retries_at = now
+        self._retries_next = bool(waiting)
+        return waiting or await self._quarantined_due()
+
+    async def _waiting(self) -> Sequence[Row[Any]]:
+        waiting = select(WEBHOOKS).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
+        async with self._database.reading() as session:
+            return (await session.execute(waiting.limit(BATCH))).all()
+
+    async def _quarantined_due(self) -> Sequence[Row[Any]]:
+        quarantined = WEBHOOKS.c.state == QUARANTINED
         # None: quarantined by a process of the previous version, during an upgrade.
         at = WEBHOOKS.c.next_try_at
-        due = select(WEBHOOKS).where(aside, or_(at.is_(None), at <= self._clock.now())).order_by(at)
+        due = select(WEBHOOKS).where(quarantined, or_(at.is_(None), at <= self._clock.now())).order_by(at)
         async with self._database.reading() as session:
-            many = (await session.execute(select(func.count()).where(aside))).scalar_one()
-            _QUARANTINED_COUNT.set(many)
-            if not many:
-                return 0
-            rows = (await session.execute(due.limit(RETRY_BATCH))).all()
-        if rows:
-            await self._apply_or_halve(rows)
-            self.applied.set()
-        return len(rows)
+            count = (await session.execute(select(func.count()).where(quarantined))).scalar_one()
+            _QUARANTINED_COUNT.set(count)
+            if not count:
+                return ()
+            return (await session.execute(due.limit(RETRY_BATCH))).all()
 
-    async def _apply_or_halve(self, rows: Sequence[Row[Any]]) -> None:
-        try:
-            await self._apply(rows)
-        except Exception as error:
-            if is_transient(error):
-                raise  # the database is unavailable: not even the failure can be recorded
-            if len(rows) > 1:
-                middle = len(rows) // 2
-                await self._apply_or_halve(rows[:middle])
-                await self._apply_or_halve(rows[middle:])
-                return
-            await self._note_failure(rows[0], error)
+    async def run_batch(self, batch: Sequence[Row[Any]]) -> Sequence[Failed[Row[Any]]]:
+        """See `WorkQueue`."""
+        await apply_batch(self._database, self._ours, batch, self._clock)
+        return ()
 
-    async def _apply(self, rows: Sequence[Row[Any]]) -> None:
-        await apply_batch(self._database, self._ours, rows, self._clock)
+    def label(self, item: Row[Any]) -> str:
+        """See `WorkQueue`."""
+        return f"{item.event_id} {item.type}"
 
-    async def _note_failure(self, row: Row[Any], error: Exception) -> None:
-        reason = _reason(error)
-        tries = row.tries + 1
-        again = row.state == QUARANTINED
-        aside = again or tries >= TRIES or isinstance(error, Unreadable)
-        values = {"tries": tries, "reason": reason, "state": QUARANTINED if aside else WAITING}
-        if aside:
-            values["next_try_at"] = self._clock.now() + _pause(tries)
+    def failures(self, item: Row[Any]) -> int:
+        """See `WorkQueue`."""
+        return int(item.tries)
+
+    async def retry(self, item: Row[Any], failure: Failure) -> None:
+        """See `WorkQueue`. A new webhook keeps its place, so a moment passes before the next try."""
+        if item.state == QUARANTINED:
+            await self.quarantine(item, failure)
+            return
+        await self._note_failure(item, failure, {"state": WAITING})
+        count_webhook(item.type, "failed")
+        await asyncio.sleep(RETRY_S * min(failure.attempts, TRIES))
+
+    async def quarantine(self, item: Row[Any], failure: Failure) -> None:
+        """See `WorkQueue`."""
+        next_try_at = self._clock.now() + _pause(failure.attempts)
+        await self._note_failure(item, failure, {"state": QUARANTINED, "next_try_at": next_try_at})
+        count_webhook(item.type, "failed" if item.state == QUARANTINED else "set_aside")
+
+    async def _note_failure(self, row: Row[Any], failure: Failure, values: dict[str, Any]) -> None:
+        noted = update(WEBHOOKS).where(WEBHOOKS.c.number == row.number, WEBHOOKS.c.state == row.state)
+        values = {"tries": failure.attempts, "reason": failure.reason} | values
         async with self._database.transaction() as session:
-            noted = update(WEBHOOKS).where(WEBHOOKS.c.number == row.number, WEBHOOKS.c.state == row.state)
             await session.execute(noted.values(values))
-        count_webhook(row.type, "set_aside" if aside and not again else "failed")
-        log.error("webhook.failed", event_id=row.event_id, type=row.type, set_aside=aside, reason=reason)
-        if not aside:
-            await asyncio.sleep(RETRY_S * tries)
 
 
-def _pause(tries: int) -> timedelta:
-    """The delay before the next retry after `tries` failures."""
-    doublings = min(max(0, tries - TRIES), 16)
+def _retry_after(failures: int) -> timedelta | None:
+    return timedelta(seconds=RETRY_S * failures) if failures < TRIES else None
+
+
+def _pause(failures: int) -> timedelta:
+    """The delay before a quarantined webhook's next retry."""
+    doublings = min(max(0, failures - TRIES), 16)
     return min(FIRST_RETRY * (1 << doublings), LAST_RETRY)
-
-
-def _reason(error: Exception) -> str:
-    """An error as stored: a database error without the statement's values (personal details)."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return f"{type(error).__name__}: {cause}"[:2000]

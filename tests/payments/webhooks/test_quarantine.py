@@ -187,7 +187,7 @@ async def test_a_stored_reason_contains_no_values_of_the_failed_statement(books:
     """The values may be personal details."""
 
     class Breaks(Applier):
-        async def _apply(self, some: Any) -> None:
+        async def run_batch(self, batch: Any) -> Any:
             async with self._database.transaction() as session:
                 await session.execute(
                     WEBHOOKS.insert(), [{"event_id": None, "type": "donor@example.org", "body": b""}]
