@@ -345,7 +345,7 @@ class RefundService:
 
     async def quarantine(self, item: Row[Any], failure: Failure) -> None:
         """See `WorkQueue`. A refund is never given up: money may have moved."""
-        raise AssertionError(f"{RETRY_AFTER} quarantines nothing")
+        await self.retry(item, failure)
 
     async def _answer_late(self, row: Row[Any]) -> None:
         async with self._database.transaction() as session:

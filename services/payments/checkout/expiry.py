@@ -1,8 +1,8 @@
-"""Checkouts of cancelled pledges: closed at Stripe, so that nobody pays one by mistake.
+"""Expiring the checkouts of cancelled pledges at Stripe, so that nobody pays one by mistake.
 
-Closing is no promise: a donor may have paid a moment before, and then the money counts. A call
-whose outcome is not known is made again, for closing twice does no harm; what Stripe will not
-close is over already, one way or the other, and a webhook tells which.
+Expiry does not prevent a payment made a moment before, and that money counts. A call with an unknown outcome
+is repeated: expiring twice has no further effect. A checkout that Stripe refuses to expire is paid or expired
+already, and a webhook reports which.
 """
 
 from __future__ import annotations
@@ -19,76 +19,113 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
-from backbone.wakeups import wait_for
+from backbone.durable_work import DurableWork, Failed, Failure, exponential
 from services.payments.processor import Processor, ProcessorError, Refused, TooFast
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import PAYMENTS, TO_CLOSE
 
 BATCH: Final = 20
-POLL_S: Final = 0.5
-LONGEST_PAUSE_S: Final = 30.0
+MAX_PAUSE_S: Final = 30.0
+MAX_POSTPONED: Final = 500
+"""Failed expiries that are postponed in memory; past this, all of them are due again."""
 
 log = structlog.get_logger()
 
 _CLOSED: Final = Counter(
-    "ataa_checkouts_closed_total", "Checkouts of cancelled pledges, by what Stripe said.", ["outcome"]
+    "ataa_checkouts_closed_total", "Checkouts of cancelled pledges, by Stripe's answer.", ["outcome"]
 )
-_DONE, _OVER, _LATER = (_CLOSED.labels(outcome) for outcome in ("closed", "over", "failed"))
+_EXPIRED, _OVER, _FAILED = (_CLOSED.labels(outcome) for outcome in ("closed", "over", "failed"))
 
 
 class CheckoutExpirer:
-    """Closes the open checkouts of cancelled pledges; what failed is tried again, ever more patiently."""
+    """Expires the open checkouts of cancelled pledges; failed expiries are retried with growing delays."""
 
     def __init__(self, database: Database, processor: Processor, pace: RateLimiter, clock: Clock) -> None:
         self._database = database
         self._processor = processor
         self._pace = pace
         self._clock = clock
+        self._failures: dict[str, int] = {}
+        self._due_at: dict[str, float] = {}
+        self._work = DurableWork(
+            "payments.cancelling",
+            self,
+            retry_after=exponential(1.0, MAX_PAUSE_S),
+            one_by_one=True,
+            max_pause_s=MAX_PAUSE_S,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Close until `stop`."""
-        pause_s = POLL_S
-        while not stop.is_set():
-            due = await self._due()
-            failed = sum([not await self._close(row) for row in due])
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S) if failed else POLL_S
-            if failed or not due:
-                await wait_for(stop, pause_s)
+        """Expire until `stop`."""
+        await self._work.run(stop)
 
-    async def _due(self) -> Sequence[Row[Any]]:
+    async def fetch_due(self) -> Sequence[Row[Any]]:
+        """See `WorkQueue`. No column says when to try again: failed expiries are postponed in memory."""
+        now = asyncio.get_running_loop().time()
+        if len(self._due_at) > MAX_POSTPONED:
+            self._due_at.clear()
+            self._failures.clear()
+        postponed = [payment for payment, due_at in self._due_at.items() if due_at > now]
         found: Select[Any] = select(PAYMENTS.c.id, PAYMENTS.c.session_id).where(_due(self._clock))
+        if postponed:
+            found = found.where(PAYMENTS.c.id.not_in(postponed))
         async with self._database.reading() as session:
             rows: Sequence[Row[Any]] = (await session.execute(found.limit(BATCH))).all()
             return rows
 
-    async def _close(self, row: Row[Any]) -> bool:
-        """Close one checkout; whether nothing is left to do about it."""
-        await self._pace.acquire()
-        try:
-            await self._processor.expire_checkout(row.session_id)
-        except Refused as error:
-            log.info("cancelling.over", payment=row.id, reason=str(error))
-            _OVER.inc()
-        except ProcessorError as error:
-            if isinstance(error, TooFast):
-                self._pace.slow_down()
-            log.warning("cancelling.failed", payment=row.id, reason=str(error))
-            _LATER.inc()
-            return False
-        else:
-            _DONE.inc()
-        crash_point("payments.cancelling.after_call")
+    async def run_batch(self, batch: Sequence[Row[Any]]) -> Sequence[Failed[Row[Any]]]:
+        """See `WorkQueue`."""
+        failed = []
+        for row in batch:
+            await self._pace.acquire()
+            try:
+                await self._processor.expire_checkout(row.session_id)
+            except Refused as error:
+                log.info("cancelling.over", payment=row.id, reason=str(error))
+                _OVER.inc()
+            except ProcessorError as error:
+                if isinstance(error, TooFast):
+                    self._pace.slow_down()
+                _FAILED.inc()
+                failed.append(Failed(row, str(error)))
+                continue
+            else:
+                _EXPIRED.inc()
+            crash_point("payments.cancelling.after_call")
+            await self._record(row)
+        return failed
+
+    async def _record(self, row: Row[Any]) -> None:
         async with self._database.transaction() as session:
             await session.execute(update(PAYMENTS).where(PAYMENTS.c.id == row.id).values(checkout="none"))
-        return True
+        self._failures.pop(row.id, None)
+        self._due_at.pop(row.id, None)
+
+    def label(self, item: Row[Any]) -> str:
+        """See `WorkQueue`."""
+        return str(item.id)
+
+    def failures(self, item: Row[Any]) -> int:
+        """See `WorkQueue`."""
+        return self._failures.get(item.id, 0)
+
+    async def retry(self, item: Row[Any], failure: Failure) -> None:
+        """See `WorkQueue`."""
+        delay_s = failure.delay.total_seconds() if failure.delay else 0.0
+        self._failures[item.id] = failure.attempts
+        self._due_at[item.id] = asyncio.get_running_loop().time() + delay_s
+
+    async def quarantine(self, item: Row[Any], failure: Failure) -> None:
+        """See `WorkQueue`. The expiry is not given up: a checkout past its end is not due any more."""
+        await self.retry(item, failure)
 
 
 def _due(clock: Clock) -> ColumnElement[bool]:
-    """A checkout past its end needs no closing: that bounds how often one is tried."""
+    """A checkout past its end needs no expiry: that bounds the retries."""
     return and_(text(TO_CLOSE), PAYMENTS.c.expires_at > clock.now())
 
 
 async def pending_expiries(session: AsyncSession, clock: Clock) -> int:
-    """How many checkouts are still to be closed."""
+    """How many checkouts are still to be expired."""
     counted = select(func.count()).select_from(PAYMENTS).where(_due(clock))
     return (await session.execute(counted)).scalar_one()

@@ -123,7 +123,7 @@ class CheckoutWorker:
         self._pledges = pledges
         self._secret = secret
         self._pace = pace
-        self._unrecorded = news
+        self._news = news
         self._clock = clock
         self._in_flight = in_flight
         self._calls = asyncio.Semaphore(in_flight)
@@ -146,13 +146,13 @@ class CheckoutWorker:
         """Open checkouts until `stop`, in one process at a time."""
         try:
             await self._recover()
-            async with wake_on_stop(stop, self._unrecorded):
+            async with wake_on_stop(stop, self._news):
                 while not stop.is_set():
-                    self._unrecorded.clear()
+                    self._news.clear()
                     busy = await self._admit()
                     await self._sessions.settle()
                     if not busy:
-                        await wait_for(self._unrecorded, POLL_S)
+                        await wait_for(self._news, POLL_S)
         finally:
             await self._finish()
 
@@ -306,7 +306,7 @@ class CheckoutWorker:
             # The attempt is stored as sent: it is taken up again at the next start.
             log.error("checkouts.attempt_failed", error=f"{type(error).__name__}: {error}")
         if self._more and len(self._tasks) - len(self._unknown) <= self._in_flight:
-            self._unrecorded.set()
+            self._news.set()
 
     async def _carry_out(self, sent: SentAttempt) -> None:
         """Call until the outcome of this attempt is known, then record it."""
@@ -467,7 +467,7 @@ class CheckoutWorker:
                 _give_up(outcome)
             else:
                 log.warning("checkouts.refused", payment=outcome.sent.payment_id, reason=outcome.reason)
-                self._unrecorded.set()
+                self._news.set()
 
 
 _DONE: Final = (

@@ -89,7 +89,7 @@ class Applier:
         return (await self._work.process(await self._quarantined_due())).items
 
     async def fetch_due(self) -> Sequence[Row[Any]]:
-        """See `WorkQueue`: new webhooks and, each RETRIES_EVERY_S, quarantined ones after a batch of these."""
+        """See `WorkQueue`: new webhooks and, each RETRIES_EVERY_S, quarantined ones after a batch."""
         if self._retries_next:
             self._retries_next = False
             if retries := await self._quarantined_due():
