@@ -66,7 +66,7 @@ class ReceiptSender:
         self._clock = clock
         self._zone = zone
         interval_s = self._batch_size / per_s
-        self._work = DurableWork(
+        self.work = DurableWork(
             "notify.receipts",
             self,
             retry_after=retry_after,
@@ -77,11 +77,7 @@ class ReceiptSender:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop`; while pledges is unavailable, wait for it."""
-        await self._work.run(stop)
-
-    async def send_due(self) -> int:
-        """Try one batch of the receipts that are due; how many. Raises `ServiceUnavailable`."""
-        return (await self._work.run_round()).items
+        await self.work.run(stop)
 
     async def fetch_due(self) -> Sequence[Row[Any]]:
         """See `WorkQueue`."""

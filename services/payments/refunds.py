@@ -124,7 +124,7 @@ class RefundService:
         self._clock = clock
         self._owner_of = owner_of
         self._in_request = timedelta(seconds=2 * timeout_s)
-        self._work = DurableWork("payments.refunds", self, retry_after=RETRY_AFTER, one_by_one=True)
+        self.work = DurableWork("payments.refunds", self, retry_after=RETRY_AFTER, one_by_one=True)
 
     async def make(self, request: RefundRequest) -> KeyedReply:
         """Make the refund, or return the reply that its idempotency key got before.
@@ -286,11 +286,7 @@ class RefundService:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send again what is due, until `stop`."""
-        await self._work.run(stop)
-
-    async def send_due(self) -> int:
-        """Send one batch of the refunds that are due; how many."""
-        return (await self._work.run_round()).items
+        await self.work.run(stop)
 
     async def fetch_due(self) -> Sequence[Row[Any]]:
         """See `WorkQueue`.

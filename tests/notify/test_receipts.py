@@ -20,6 +20,7 @@ from backbone.http.service_client import ServiceUnavailable
 from backbone.money import Money
 from services.notify.domain import RETRY_AFTER_S
 from tests.notify.harness import Harness, counted
+from tests.rounds import run_round
 from tests.waiting import PATIENCE_S
 
 
@@ -59,9 +60,9 @@ async def test_donor_without_an_address_is_looked_up_once(tmp_path: Path) -> Non
         counted(without_address, pledge=harness.donor(email=None)), counted(unknown, pledge=ids.new("plg"))
     )
     async with harness.manual_sender() as sender:
-        assert await sender.send_due() == 2
+        assert await run_round(sender) == 2
         harness.clock.move(24 * 3600)
-        assert await sender.send_due() == 0
+        assert await run_round(sender) == 0
     assert {row.status for row in (await harness.receipts()).values()} == {"no_address"}
     assert harness.files() == {}
 
@@ -71,9 +72,9 @@ async def test_donation_counted_twice_gets_one_receipt(tmp_path: Path) -> None:
     pledge = harness.donor()
     async with harness.manual_sender() as sender:
         await harness.queue(counted(payment, pledge=pledge), counted(payment, pledge=pledge))
-        assert await sender.send_due() == 1
+        assert await run_round(sender) == 1
         await harness.queue(counted(payment, pledge=pledge), counted(later, pledge=pledge))
-        assert await sender.send_due() == 1
+        assert await run_round(sender) == 1
     assert set(harness.files()) == {payment, later}
 
 
@@ -81,7 +82,7 @@ async def test_no_personal_data_is_stored(tmp_path: Path) -> None:
     harness, payment = Harness(tmp_path), ids.new("pay")
     await harness.queue(counted(payment, pledge=harness.donor(email="secret@example.org", name="Zainab")))
     async with harness.manual_sender() as sender:
-        await sender.send_due()
+        await run_round(sender)
     assert b"secret@example.org" in harness.files()[payment]
     database_bytes = harness.database_bytes()
     assert payment.encode() in database_bytes
@@ -108,10 +109,10 @@ async def test_receipt_waits_while_pledges_is_unavailable(tmp_path: Path) -> Non
     harness.pledges.unavailable = True
     async with harness.manual_sender() as sender:
         with pytest.raises(ServiceUnavailable):
-            await sender.send_due()
+            await run_round(sender)
         assert (await harness.receipts())[payment].tries == 0
         harness.pledges.unavailable = False
-        await sender.send_due()
+        await run_round(sender)
     await harness.settled(payment, "sent", tries=1)
 
 
@@ -121,16 +122,16 @@ async def test_unwritable_folder_is_retried_then_given_up(tmp_path: Path) -> Non
     (tmp_path / "receipts").write_text("in the way")
     async with harness.manual_sender() as sender:
         for tries, wait_s in enumerate(RETRY_AFTER_S, start=1):
-            assert await sender.send_due() == 1
+            assert await run_round(sender) == 1
             row = await harness.settled(payment, "due", tries=tries)
             assert row.due_at == harness.clock.now() + timedelta(seconds=wait_s)
-            assert await sender.send_due() == 0
+            assert await run_round(sender) == 0
             harness.clock.move(wait_s)
-        assert await sender.send_due() == 1
+        assert await run_round(sender) == 1
         row = await harness.settled(payment, "given_up", tries=len(RETRY_AFTER_S) + 1)
         assert "file" in row.reason
         harness.clock.move(30 * 24 * 3600)
-        assert await sender.send_due() == 0
+        assert await run_round(sender) == 0
 
 
 async def test_rate_limit_bounds_a_batch_and_loses_none(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ async def test_rate_limit_bounds_a_batch_and_loses_none(tmp_path: Path) -> None:
     payments = [ids.new("pay") for _ in range(25)]
     await harness.queue(*(counted(payment, pledge=harness.donor()) for payment in payments))
     async with harness.manual_sender() as sender:
-        assert [await sender.send_due() for _ in range(4)] == [10, 10, 5, 0]
+        assert [await run_round(sender) for _ in range(4)] == [10, 10, 5, 0]
     assert set(harness.files()) == set(payments)
     assert harness.pledges.calls == 3
 

@@ -31,6 +31,7 @@ from services.notify.transport import (
 )
 from tests.notify.harness import Harness, counted
 from tests.ports import free_port
+from tests.rounds import run_round
 
 
 class FakeMailServer:
@@ -149,14 +150,14 @@ async def test_receipt_is_sent_once_the_mail_server_is_back(tmp_path: Path, mail
     payment = ids.new("pay")
     await harness.queue(counted(payment, pledge=harness.donor()))
     async with harness.manual_sender() as sender:
-        await sender.send_due()
+        await run_round(sender)
         row = await harness.settled(payment, "due", tries=1)
         assert "mail server" in row.reason
         controller = Controller(mailbox, hostname="127.0.0.1", port=port)
         await asyncio.to_thread(controller.start)
         try:
             harness.clock.move(10)
-            await sender.send_due()
+            await run_round(sender)
         finally:
             await asyncio.to_thread(controller.stop)
     await harness.settled(payment, "sent", tries=2)

@@ -21,6 +21,7 @@ from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.receive import WebhookStore
 from tests.payments.stripe_events import as_stored
+from tests.rounds import apply_waiting
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Books:
     async def apply(self, events: Sequence[dict[str, Any]]) -> None:
         """Store webhooks and apply all waiting ones as one batch."""
         await self.store.keep_all([as_stored(event) for event in events])
-        await self.applier.apply_waiting()
+        await apply_waiting(self.applier)
 
     async def payments(self, pledge: str) -> list[Any]:
         """The rows of a pledge's payments, in the order of their captures."""

@@ -21,6 +21,7 @@ from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.reconciliation.test_lookups import FakeProcessor, a_charge_refunded
 from tests.payments.stripe_events import intent_succeeded, metadata
+from tests.rounds import run_lookups, run_round
 
 HOUR_S = 3600.0
 
@@ -73,7 +74,7 @@ async def test_a_refund_whose_key_expired_is_sent_under_a_new_key(books: Books) 
     stripe.back = True
     books.clock.move(24 * HOUR_S)
     for _ in range(5):
-        await refunds.send_due()
+        await run_round(refunds)
         books.clock.move(60.0)
     assert stripe.keys == [first, f"{first}.2"]
     assert (await books.payments(pledge))[0].refunded == 700
@@ -98,7 +99,7 @@ async def test_a_refund_whose_response_cannot_be_stored_does_not_block_the_other
     stripe.back = True
     for _ in range(5):
         books.clock.move(60.0)
-        await refunds.send_due()
+        await run_round(refunds)
     assert (await books.payments(pledge))[0].refunded == 700
     async with books.database.reading() as session:
         rows = (await session.execute(select(REFUNDS).order_by(REFUNDS.c.made_at))).all()
@@ -135,5 +136,5 @@ async def test_a_lookup_requested_again_while_it_runs_is_repeated(books: Books) 
     await books.apply([a_charge_refunded("pi_1", 700)])
     for _ in range(3):
         books.clock.move(3)
-        await reconciler.run_due()
+        await run_lookups(reconciler)
     assert (await books.payments(pledge))[0].refunded == 1_000

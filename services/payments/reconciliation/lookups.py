@@ -100,15 +100,11 @@ class Reconciler:
         self._clock = clock
         self._place_at = float("-inf")
         self._hold_foreign = hold_foreign
-        self._work = DurableWork("payments.asker", self, retry_after=RETRY_AFTER, one_by_one=True)
+        self.work = DurableWork("payments.asker", self, retry_after=RETRY_AFTER, one_by_one=True)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look up what is due, and place facts each minute, until `stop`."""
-        await self._work.run(stop)
-
-    async def run_due(self) -> int:
-        """Run one batch of the lookups that are due; how many."""
-        return (await self._work.process(await self._due())).items
+        await self.work.run(stop)
 
     async def place_left_facts(self) -> int:
         """Assign facts without a payment to the payment of their intent, if it has one; how many.
@@ -136,9 +132,10 @@ class Reconciler:
         if loop.time() >= self._place_at:
             placed = await self.place_left_facts()
             self._place_at = loop.time() + (PLACE_S if placed < PLACE_BATCH else 0.0)
-        return await self._due()
+        return await self.due()
 
-    async def _due(self) -> Sequence[Row[Any]]:
+    async def due(self) -> Sequence[Row[Any]]:
+        """Read the lookups that are due, a batch at most."""
         due = select(LOOKUPS).where(LOOKUPS.c.ask_at <= self._clock.now()).limit(BATCH)
         async with self._database.reading() as session:
             return (await session.execute(due.order_by(LOOKUPS.c.ask_at))).all()

@@ -57,7 +57,7 @@ class Applier:
         self._ours = ours
         self._retries_at = float("-inf")
         self._retries_next = False
-        self._work = DurableWork(
+        self.work = DurableWork(
             "payments.applier", self, retry_after=_retry_after, permanent=(Unreadable,), poll_s=POLL_S
         )
 
@@ -65,7 +65,7 @@ class Applier:
         """Apply until `stop`."""
         try:
             await self.make_retries_due()
-            await self._work.run(stop, self._store.news)
+            await self.work.run(stop, self._store.news)
         finally:
             _QUARANTINED_COUNT.set(0)  # the next leader sets it
 
@@ -80,34 +80,28 @@ class Applier:
             if chosen:
                 await session.execute(hastened.values(next_try_at=self._clock.now()))
 
-    async def apply_waiting(self) -> int:
-        """Apply the next batch; returns its size. A failing batch is bisected down to the failing event."""
-        return (await self._work.process(await self._waiting())).items
-
-    async def retry_quarantined(self) -> int:
-        """Retry quarantined webhooks that are due, at most RETRY_BATCH; returns how many."""
-        return (await self._work.process(await self._quarantined_due())).items
-
     async def fetch_due(self) -> Sequence[Row[Any]]:
         """See `WorkQueue`: new webhooks and, each RETRIES_EVERY_S, quarantined ones after a batch."""
         if self._retries_next:
             self._retries_next = False
-            if retries := await self._quarantined_due():
+            if retries := await self.quarantined_due():
                 return retries
-        waiting = await self._waiting()
+        waiting = await self.waiting()
         now = asyncio.get_running_loop().time()
         if now - self._retries_at < RETRIES_EVERY_S:
             return waiting
         self._retries_at = now
         self._retries_next = bool(waiting)
-        return waiting or await self._quarantined_due()
+        return waiting or await self.quarantined_due()
 
-    async def _waiting(self) -> Sequence[Row[Any]]:
+    async def waiting(self) -> Sequence[Row[Any]]:
+        """Read the oldest new webhooks, a batch at most."""
         waiting = select(WEBHOOKS).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
         async with self._database.reading() as session:
             return (await session.execute(waiting.limit(BATCH))).all()
 
-    async def _quarantined_due(self) -> Sequence[Row[Any]]:
+    async def quarantined_due(self) -> Sequence[Row[Any]]:
+        """Read the quarantined webhooks that are due, at most RETRY_BATCH, and count all of them."""
         quarantined = WEBHOOKS.c.state == QUARANTINED
         # None: quarantined by a process of the previous version, during an upgrade.
         at = WEBHOOKS.c.next_try_at

@@ -22,6 +22,7 @@ from services.payments.reconciliation.lookups import Reconciler
 from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.stripe_events import an_event, intent_succeeded, metadata, refund
+from tests.rounds import run_lookups
 
 
 class FakeProcessor:
@@ -108,11 +109,11 @@ async def test_a_charge_refunded_event_without_refund_event_reads_the_refunds(bo
         Observation("re_1", FactKind.REFUND, "pi_1", 700, "USD", RefundRank.SUCCEEDED, books.clock.now())
     ]
     await books.apply([a_charge_refunded("pi_1", 700)])
-    assert await reconciler.run_due() == 0  # not due: its own webhook may still arrive
+    assert await run_lookups(reconciler) == 0  # not due: its own webhook may still arrive
     books.clock.move(3)
-    assert await reconciler.run_due() == 1
+    assert await run_lookups(reconciler) == 1
     assert (await books.payments(pledge))[0].refunded == 700
-    assert await reconciler.run_due() == 0
+    assert await run_lookups(reconciler) == 0
 
 
 async def test_a_refund_with_its_own_event_is_not_looked_up(books: Books) -> None:
@@ -122,10 +123,10 @@ async def test_a_refund_with_its_own_event_is_not_looked_up(books: Books) -> Non
     await books.apply([a_charge_refunded("pi_1", 700)])
     await books.apply([refund("created", "re_1", "pi_1", 700, "succeeded")])
     books.clock.move(3)
-    assert await reconciler.run_due() == 1
+    assert await run_lookups(reconciler) == 1
     await books.apply([a_charge_refunded("pi_1", 700)])
     books.clock.move(3)
-    assert await reconciler.run_due() == 0
+    assert await run_lookups(reconciler) == 0
     assert processor.looked_up == []
 
 
@@ -136,17 +137,17 @@ async def test_an_unknown_payment_is_looked_up_after_ten_minutes(books: Books) -
     await books.consume(drive, pledge)
     await books.apply([refund("created", "re_1", "pi_1", 700, "succeeded")])
     books.clock.move(599)
-    assert await reconciler.run_due() == 0
+    assert await run_lookups(reconciler) == 0
     books.clock.move(2)
     processor.unavailable = True
-    assert await reconciler.run_due() == 1
+    assert await run_lookups(reconciler) == 1
     processor.unavailable = False
     processor.captures["pi_1"] = Observation(
         "pi_1", FactKind.CAPTURE, "pi_1", 2_500, "USD", CaptureRank.BY_INTENT, books.clock.now(),
         pledge_id=pledge.pledge_id, drive_id=drive.drive_id,
     )  # fmt: skip
     books.clock.move(5)
-    assert await reconciler.run_due() == 1
+    assert await run_lookups(reconciler) == 1
     (published,) = await books.published(pledge.pledge_id)
     assert (published.captured.minor_units, published.refunded.minor_units) == (2_500, 700)
 
@@ -157,7 +158,7 @@ async def test_an_intent_unknown_to_stripe_is_looked_up_a_bounded_number_of_time
     await books.apply([refund("created", "re_1", "pi_none", 700, "succeeded")])
     for _ in range(60):
         books.clock.move(3_601)
-        await reconciler.run_due()
+        await run_lookups(reconciler)
     assert len(processor.looked_up) == 30
 
 
@@ -174,10 +175,10 @@ async def test_a_response_that_cannot_be_stored_does_not_block_the_others(books:
         await books.apply([a_charge_refunded(intent, 700)])
         books.clock.move(1)
     books.clock.move(3)
-    assert await reconciler.run_due() == 2
+    assert await run_lookups(reconciler) == 2
     assert (await books.payments(pledge))[0].refunded == 700
     books.clock.move(5)
-    assert await reconciler.run_due() == 1  # the first one, retried later
+    assert await run_lookups(reconciler) == 1  # the first one, retried later
     assert processor.looked_up == ["pi_0", "pi_1", "pi_0"]
 
 
@@ -194,5 +195,5 @@ async def test_contradicting_hints_are_resolved_by_reading_the_refunds(books: Bo
         await books.apply(events)
     await books.apply([refund("created", "re_1", "pi_1", 500, "succeeded")])  # re_2's event is lost
     books.clock.move(3)
-    await reconciler.run_due()
+    await run_lookups(reconciler)
     assert (await books.payments(pledge))[0].refunded == 1_000

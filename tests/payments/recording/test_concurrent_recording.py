@@ -23,6 +23,7 @@ from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.reconciliation.test_lookups import FakeProcessor
 from tests.payments.stripe_events import as_stored, intent_succeeded, metadata, refund
+from tests.rounds import apply_waiting, run_lookups
 from tests.waiting import until
 
 
@@ -63,7 +64,7 @@ async def test_an_intent_lookup_ends_once_its_refund_has_a_payment(books: Books)
     pledge = await leave_behind(books)
     processor = FakeProcessor()
     books.clock.move(601)
-    assert await Reconciler(books.database, processor, books.clock).run_due() == 1
+    assert await run_lookups(Reconciler(books.database, processor, books.clock)) == 1
     assert (await books.payments(pledge))[0].refunded == 700
     assert processor.looked_up == []  # the capture was known: no lookup was needed
     async with books.database.reading() as session:
@@ -118,7 +119,7 @@ async def test_on_postgresql_two_transactions_record_a_refund_and_its_capture_co
     await capturing
     assert (await books.payments(pledge))[0].refunded == 700
     books.clock.move(601)
-    await Reconciler(books.database, FakeProcessor(), books.clock).run_due()
+    await run_lookups(Reconciler(books.database, FakeProcessor(), books.clock))
     async with books.database.reading() as session:
         assert (await session.execute(select(LOOKUPS))).all() == []
     assert not any((await books.drift()).values())
@@ -168,10 +169,10 @@ async def test_on_postgresql_applier_and_reconciler_record_the_same_payments_con
         for n in range(30):
             more = refund("created", f"re_{n}b", f"pi_{n}", 400, "succeeded")
             await books.store.keep_all([as_stored(more)])
-            await applier.apply_waiting()
+            await apply_waiting(applier)
 
     async def ask_all() -> None:
-        while await reconciler.run_due():
+        while await run_lookups(reconciler):
             pass
 
     await asyncio.gather(apply_more(), ask_all())

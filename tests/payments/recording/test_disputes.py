@@ -22,6 +22,7 @@ from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.reconciliation.test_lookups import FakeProcessor
 from tests.payments.stripe_events import dispute, intent_succeeded, metadata, refund
+from tests.rounds import run_lookups
 
 T = 1_700_000_000
 """A Unix time; the disputes of these tests are reported at T, T + 1, …"""
@@ -270,7 +271,7 @@ async def test_a_refund_without_a_status_is_read_from_stripe(books: Books) -> No
     known = dict(refund("updated", "re_1", "pi_1", 700, "failed")["data"]["object"])
     processor.refunds["pi_1"] = [refund_of(known)]
     books.clock.move(3)
-    assert await Reconciler(books.database, processor, books.clock).run_due() == 1
+    assert await run_lookups(Reconciler(books.database, processor, books.clock)) == 1
     assert await net(books, pledge) == 2_500
     assert await marked(books) == []
 
@@ -302,5 +303,5 @@ async def ask(books: Books, event: dict[str, Any]) -> list[str]:
     assert found is not None
     processor.disputes["pi_1"] = [found]
     books.clock.move(3_601)
-    await Reconciler(books.database, processor, books.clock).run_due()
+    await run_lookups(Reconciler(books.database, processor, books.clock))
     return sorted(set(processor.looked_up))

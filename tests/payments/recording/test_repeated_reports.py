@@ -19,6 +19,7 @@ from tests.payments.books import Books, open_books
 from tests.payments.harness import SECRET, Pledges, a_drive, a_pledge
 from tests.payments.reconciliation.test_lookups import FakeProcessor
 from tests.payments.stripe_events import intent_succeeded, metadata, refund
+from tests.rounds import apply_waiting
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def test_all_suspense_money_of_a_drive_counts_once_the_drive_is_known(book
     await books.apply(
         [intent_succeeded(f"pi_{n}", 100, metadata(None, None, drive.drive_id)) for n in range(many)]
     )
-    while await books.applier.apply_waiting():
+    while await apply_waiting(books.applier):
         pass
     await books.consume(drive)
     async with books.database.reading() as session:

@@ -15,6 +15,7 @@ from services.payments.stripe.client import StripeProcessor
 from tests.payments.books import open_books
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.stripe_events import intent_succeeded, metadata
+from tests.rounds import run_round
 
 
 class NewerStripe(StripeProcessor):
@@ -57,6 +58,6 @@ async def test_an_unreadable_refund_does_not_block_the_others_and_one_of_unknown
             books.clock.move(1)
         stripe.down = False
         books.clock.move(60)
-        await refunds.send_due()
+        await run_round(refunds)
         refunded = [(await books.payments(pledge.pledge_id))[0].refunded for pledge in pledges]
     assert refunded == [counted, 2_500, 2_500]

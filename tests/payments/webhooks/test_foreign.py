@@ -35,6 +35,7 @@ from tests.payments.stripe_events import (
     session_completed,
     session_expired,
 )
+from tests.rounds import run_lookups
 
 PLEDGE = "plg_01frtz5n00000000000000000c"
 MINUTE_S = 60.0
@@ -192,7 +193,7 @@ async def ask_for_a_while(books: Books, shop: FakeProcessor, *, hold: bool = Fal
     reconciler = Reconciler(books.database, shop, books.clock, hold_foreign=hold)
     for _ in range(15):
         books.clock.move(MINUTE_S)
-        await reconciler.run_due()
+        await run_lookups(reconciler)
 
 
 FOLLOWING = {

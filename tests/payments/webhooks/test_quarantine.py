@@ -19,6 +19,7 @@ from services.payments.webhooks.watermark import HOLDS_WATERMARK_BACK, oldest_wa
 from tests.engines import fresh_postgres
 from tests.payments.books import Books, open_books
 from tests.payments.stripe_events import OURS, an_event, as_stored, intent_succeeded
+from tests.rounds import apply_waiting, retry_quarantined
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -61,9 +62,9 @@ async def test_the_delay_between_retries_doubles_up_to_a_bound(books: Books) -> 
         pause = row.next_try_at - books.clock.now()
         pauses.append(pause)
         books.clock.move(pause.total_seconds() - 1)
-        assert await books.applier.retry_quarantined() == 0
+        assert await retry_quarantined(books.applier) == 0
         books.clock.move(1)
-        assert await books.applier.retry_quarantined() == 1
+        assert await retry_quarantined(books.applier) == 1
     assert pauses[0] == timedelta(minutes=1)
     assert pauses == sorted(pauses)
     assert pauses[-1] == LAST_RETRY
@@ -77,9 +78,9 @@ async def test_new_webhooks_are_applied_before_a_thousand_quarantined_ones(books
     books.clock.move(3_600)
     await books.store.keep_all([as_stored(intent_succeeded("pi_1", 2_500, OURS))])
     await books.applier.make_retries_due()
-    assert await books.applier.apply_waiting() == 1
+    assert await apply_waiting(books.applier) == 1
     assert await how_many(books, APPLIED) == 1
-    assert await books.applier.retry_quarantined() == RETRY_BATCH
+    assert await retry_quarantined(books.applier) == RETRY_BATCH
     assert await how_many(books, WAITING) == 0
 
 
@@ -91,7 +92,7 @@ async def test_every_quarantined_webhook_is_retried_and_a_readable_one_is_applie
         this = update(WEBHOOKS).where(WEBHOOKS.c.event_id == mended)
         await session.execute(this.values(body=text, type="payment_intent.succeeded"))
     books.clock.move(60)
-    assert [await books.applier.retry_quarantined() for _ in range(3)] == [RETRY_BATCH, RETRY_BATCH, 0]
+    assert [await retry_quarantined(books.applier) for _ in range(3)] == [RETRY_BATCH, RETRY_BATCH, 0]
     assert await how_many(books, APPLIED) == 1
     (row,) = [row for row in await rows(books) if row.state == APPLIED]
     assert (row.event_id, row.reason, row.next_try_at) == (mended, None, None)
@@ -104,17 +105,17 @@ async def test_a_start_retries_quarantined_webhooks_before_they_are_due(books: B
     await books.apply([poison()])
     for _ in range(12):
         books.clock.move(LAST_RETRY.total_seconds())
-        await books.applier.retry_quarantined()
-    assert await books.applier.retry_quarantined() == 0
+        await retry_quarantined(books.applier)
+    assert await retry_quarantined(books.applier) == 0
     await books.applier.make_retries_due()
-    assert await books.applier.retry_quarantined() == 1
+    assert await retry_quarantined(books.applier) == 1
 
 
 async def test_a_webhook_quarantined_by_the_previous_version_is_due(books: Books) -> None:
     await books.apply([poison()])
     async with books.database.transaction() as session:
         await session.execute(update(WEBHOOKS).values(next_try_at=None))
-    assert await books.applier.retry_quarantined() == 1
+    assert await retry_quarantined(books.applier) == 1
     assert (await rows(books))[0].next_try_at is not None
 
 
@@ -167,7 +168,7 @@ async def test_a_quarantined_webhook_that_is_not_about_money_does_not_hold_the_w
 
 async def test_the_gauge_counts_quarantined_webhooks(books: Books) -> None:
     await books.apply([poison("re_1"), poison("re_2")])
-    await books.applier.retry_quarantined()
+    await retry_quarantined(books.applier)
     assert REGISTRY.get_sample_value("ataa_webhooks_set_aside") == 2
 
 
@@ -179,7 +180,7 @@ async def test_a_failed_retry_is_not_counted_as_quarantined_again(books: Books) 
     before = counted("set_aside"), counted("failed")
     await books.apply([poison()])
     books.clock.move(60)
-    await books.applier.retry_quarantined()
+    await retry_quarantined(books.applier)
     assert (counted("set_aside"), counted("failed")) == (before[0] + 1, before[1] + 1)
 
 
@@ -196,7 +197,7 @@ async def test_a_stored_reason_contains_no_values_of_the_failed_statement(books:
     applier = Breaks(books.database, books.store, books.clock, OurAccount())
     await books.store.keep_all([as_stored(intent_succeeded("pi_1", 100, OURS))])
     for _ in range(3):
-        await applier.apply_waiting()
+        await apply_waiting(applier)
     (row,) = await rows(books)
     assert row.state == QUARANTINED
     assert "IntegrityError" in row.reason
