@@ -10,44 +10,36 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, cast
 
 import structlog
-from prometheus_client import Counter, Gauge
-from sqlalchemy import ColumnElement, Row, and_, bindparam, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from prometheus_client import Gauge
+from sqlalchemy import ColumnElement, Row, select
 
 from backbone.bisection import bisect
 from backbone.clock import Clock
-from backbone.contracts.payments import PaymentStatus
 from backbone.crash import crash_point
 from backbone.database.database import Database
-from backbone.database.transient import is_transient
+from backbone.durable_work import error_reason
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.min_interval import ROUND_INTERVAL_S
 from backbone.money import Money
 from backbone.wakeups import wait_for, wake_on_stop
-from services.payments.checkout.session_finder import CLOCK_SKEW, SessionFinder
+from services.payments.checkout.attempts import AttemptOutcome, SentAttempt, store_attempts
+from services.payments.checkout.outcomes import OutcomeRecorder, count_failed, quarantine
+from services.payments.checkout.session_finder import SessionFinder
 from services.payments.processor import (
     CheckoutRequest,
-    OpenedCheckout,
     Processor,
     Refused,
     TooFast,
     Unavailable,
     Unknown,
 )
-from services.payments.recording.restate import restate
-from services.payments.recording.rows import read_facts, read_payments
-from services.payments.statements import lock_payments
-from services.payments.stripe.objects import clean
 from services.payments.stripe.rate_limiter import RateLimiter
-from services.payments.tables import ATTEMPTS, DRIVES, FACTS, PAYMENTS
-
-MAX_ATTEMPTS: Final = 4
-"""One with every parameter, and one after each parameter that a checkout may be refused for."""
+from services.payments.tables import ATTEMPTS, DRIVES, PAYMENTS
 
 EXPIRY: Final = "expires_at"
 WITHOUT_EXPIRY_S: Final = 600.0
@@ -55,10 +47,6 @@ WITHOUT_EXPIRY_S: Final = 600.0
 
 MAX_BATCH: Final = 64
 POLL_S: Final = 0.5
-RETRY_S: Final = 1.0
-RECORD_TRIES: Final = 3
-"""How often an outcome that cannot be recorded is tried before it is quarantined."""
-
 GATHER_S: Final = ROUND_INTERVAL_S
 FEW: Final = 4
 """With more than a few on their way, tickets and outcomes are gathered: a batch costs hardly more."""
@@ -77,30 +65,7 @@ MANY_TRIES: Final = 8
 
 log = structlog.get_logger()
 
-_OPENED: Final = Counter("ataa_checkouts_total", "What became of tickets.", ["outcome"])
-_QUARANTINED: Final = _OPENED.labels("quarantined")
 _UNKNOWN: Final = Gauge("ataa_checkouts_unknown", "Attempts whose outcome is not known after a first answer.")
-
-
-@dataclass(frozen=True, slots=True)
-class SentAttempt:
-    """An attempt that was stored and is to be carried out."""
-
-    key: str
-    payment_id: str
-    n: int
-    parameters: Mapping[str, Any]
-    made_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptOutcome:
-    """What became of an attempt: a checkout, or the reason why there certainly is none."""
-
-    sent: SentAttempt
-    opened: OpenedCheckout | None
-    reason: str | None = None
-    refused: str | None = None
 
 
 class CheckoutWorker:
@@ -132,10 +97,10 @@ class CheckoutWorker:
         self._unknown: set[str] = set()
         self._sessions = SessionFinder(processor, pace, clock)
         self._admitted_at = float("-inf")
-        self._outcomes: list[AttemptOutcome] = []
-        self._failed_records: dict[str, int] = {}
         self._without_expiry_until = float("-inf")
-        self._recording: asyncio.Task[None] | None = None
+        self._outcomes = OutcomeRecorder(
+            database, clock, lambda: GATHER_S if len(self._tasks) > FEW else 0.0, news.set
+        )
 
     @property
     def unknown(self) -> int:
@@ -144,24 +109,32 @@ class CheckoutWorker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Open checkouts until `stop`, in one process at a time."""
+        recording_stop = asyncio.Event()
+        recording = asyncio.create_task(self._outcomes.run(recording_stop))
         try:
             await self._recover()
             async with wake_on_stop(stop, self._news):
                 while not stop.is_set():
+                    if recording.done():
+                        recording.result()  # raises: nothing would record outcomes any more
                     self._news.clear()
                     busy = await self._admit()
                     await self._sessions.settle()
                     if not busy:
                         await wait_for(self._news, POLL_S)
         finally:
-            await self._finish()
+            try:
+                await self._finish()
+            finally:
+                recording_stop.set()
+                await asyncio.wait([recording], timeout=2.0)
+                recording.cancel()
 
     async def _finish(self) -> None:
         """Let calls on their way end; what is left is taken up by whoever opens checkouts next."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
-        if self._recording:
-            await asyncio.wait([self._recording], timeout=2.0)
+        await self._outcomes.drain(2.0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -246,9 +219,18 @@ class CheckoutWorker:
         sent: list[SentAttempt] = []
 
         async def store(some: Sequence[AttemptOutcome]) -> None:
-            sent.extend(await self._store(some))
+            async with self._database.transaction() as session:
+                stored = await store_attempts(session, some, self._clock.now())
+            for each in stored:
+                if each.reason is None:
+                    sent.append(each.sent)
+                else:
+                    count_failed(each)
 
-        await bisect(attempts, store, self._quarantine)
+        async def isolate(attempt: AttemptOutcome, error: Exception) -> None:
+            await quarantine(self._database, attempt, error_reason(error), self._clock)
+
+        await bisect(attempts, store, isolate)
         return sent
 
     def _attempt(
@@ -267,22 +249,6 @@ class CheckoutWorker:
             log.exception("checkouts.no_parameters", payment=row.id, error=type(error).__name__)
             return AttemptOutcome(sent, None, f"{type(error).__name__}: {error}"[:500])
         return AttemptOutcome(replace(sent, parameters=parameters), None)
-
-    async def _store(self, attempts: Sequence[AttemptOutcome]) -> list[SentAttempt]:
-        """Store attempts whose tickets still wait, in one transaction; those to be carried out."""
-        async with self._database.transaction() as session:
-            still = await _take_tickets(session, [each.sent.payment_id for each in attempts])
-            stored = [each for each in attempts if each.sent.payment_id in still]
-            await _insert_attempts(session, stored)
-            if failed := [each.sent.payment_id for each in stored if each.reason is not None]:
-                await session.execute(
-                    update(PAYMENTS).where(PAYMENTS.c.id.in_(failed)).values(checkout="failed")
-                )
-                await _lapse(session, PAYMENTS.c.id.in_(failed), self._clock.now())
-        for each in stored:
-            if each.reason is not None:
-                _give_up(each)
-        return [each.sent for each in stored if each.reason is None]
 
     async def _refused_before(self, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
         """The parameters that Stripe refused in earlier attempts, a payment."""
@@ -316,88 +282,7 @@ class CheckoutWorker:
             self._unknown.discard(sent.key)
             _UNKNOWN.set(len(self._unknown))
         crash_point("payments.checkout.after_call")
-        self._outcomes.append(outcome)
-        if self._recording is None:
-            self._recording = asyncio.create_task(self._record_outcomes())
-
-    async def _record_outcomes(self) -> None:
-        """Record outcomes together; an unavailable database is waited for, as nobody else knows them."""
-        try:
-            while self._outcomes:
-                await asyncio.sleep(GATHER_S if len(self._tasks) > FEW else 0)
-                batch, self._outcomes = self._outcomes, []
-                left = await self._record(batch)
-                if left:
-                    self._outcomes = left + self._outcomes
-                    await asyncio.sleep(RETRY_S)
-        finally:
-            self._recording = None
-
-    async def _record(self, batch: Sequence[AttemptOutcome]) -> list[AttemptOutcome]:
-        """Record a batch; those to be tried again. One that fails by itself does not hold up the others."""
-        left = {each.sent.key: each for each in batch}
-
-        async def commit(some: Sequence[AttemptOutcome]) -> None:
-            await self._commit(some)
-            for each in some:
-                del left[each.sent.key]
-                self._failed_records.pop(each.sent.key, None)
-
-        async def note(outcome: AttemptOutcome, error: Exception) -> None:
-            key = outcome.sent.key
-            tries = self._failed_records[key] = self._failed_records.get(key, 0) + 1
-            if tries >= RECORD_TRIES:
-                await self._quarantine(outcome, error)
-                del left[key], self._failed_records[key]
-
-        try:
-            await bisect(batch, commit, note)
-        except Exception as error:
-            log.exception("checkouts.outcomes_not_recorded", error=type(error).__name__)
-        return list(left.values())
-
-    async def _quarantine(self, outcome: AttemptOutcome, error: Exception) -> None:
-        """Put aside an attempt that no transaction takes, and let its pledge lapse; reported, never silent.
-
-        Where the payment cannot be restated either, the attempt alone is marked, and the payment stays
-        as it is for a person. Money that arrives all the same counts. Raises what may pass.
-        """
-        cause = getattr(error, "orig", None) or error  # without the statement, which holds the checkout
-        reason = clean(f"{type(error).__name__}: {cause}"[:500]) or ""
-        _QUARANTINED.inc()
-        log.error(
-            "checkouts.quarantined",
-            payment=outcome.sent.payment_id,
-            attempt=outcome.sent.key,
-            session=outcome.opened and outcome.opened.session_id,
-            reason=reason,
-        )
-        for lapse in (True, False):
-            try:
-                await self._mark_quarantined(outcome, reason, lapse=lapse)
-            except Exception as again:
-                if is_transient(again):
-                    raise
-                log.exception("checkouts.quarantine_failed", payment=outcome.sent.payment_id, lapse=lapse)
-            else:
-                return
-
-    async def _mark_quarantined(self, outcome: AttemptOutcome, reason: str, *, lapse: bool) -> None:
-        now, payment = self._clock.now(), outcome.sent.payment_id
-        async with self._database.transaction() as session:
-            await lock_payments(session, [payment])
-            await session.execute(
-                update(ATTEMPTS)
-                .where(ATTEMPTS.c.key == outcome.sent.key)
-                .values(state="quarantined", reason=reason, done_at=now)
-            )
-            await session.execute(
-                update(PAYMENTS)
-                .where(PAYMENTS.c.id == payment, PAYMENTS.c.checkout.in_(("waiting", "opening")))
-                .values(checkout="failed")
-            )
-            if lapse:
-                await _lapse(session, and_(PAYMENTS.c.id == payment, PAYMENTS.c.checkout == "failed"), now)
+        self._outcomes.add(outcome)
 
     async def _until_known(self, sent: SentAttempt) -> AttemptOutcome:
         tries = 0
@@ -443,60 +328,6 @@ class CheckoutWorker:
         opened = await self._sessions.find(sent.payment_id, sent.made_at)
         return AttemptOutcome(sent, opened, None if opened else "no session was made")
 
-    async def _commit(self, outcomes: Sequence[AttemptOutcome]) -> None:
-        now = self._clock.now()
-        async with self._database.transaction() as session:
-            await lock_payments(session, [outcome.sent.payment_id for outcome in outcomes])
-            await session.execute(_DONE, [_attempt_update(outcome, now) for outcome in outcomes])
-            opened = [outcome for outcome in outcomes if outcome.opened is not None]
-            if opened:
-                await session.execute(_OPEN, [_payment_update(outcome) for outcome in opened])
-                await _lapse_ended(session, opened, now)
-            for checkout, failed in _failures(outcomes).items():
-                # A row each: SQLite reads the whole table for a list of pairs.
-                await session.execute(
-                    _FAIL, [{"at_id": each, "at_attempt": n, "to_checkout": checkout} for each, n in failed]
-                )
-                if checkout == "failed":
-                    ids = [payment_id for payment_id, _ in failed]
-                    await _lapse(session, and_(PAYMENTS.c.id.in_(ids), PAYMENTS.c.checkout == "failed"), now)
-        for outcome in outcomes:
-            if outcome.opened is not None:
-                _OPENED.labels("opened").inc()
-            elif outcome.sent.n >= MAX_ATTEMPTS:
-                _give_up(outcome)
-            else:
-                log.warning("checkouts.refused", payment=outcome.sent.payment_id, reason=outcome.reason)
-                self._news.set()
-
-
-_DONE: Final = (
-    update(ATTEMPTS)
-    .where(ATTEMPTS.c.key == bindparam("at_key"))
-    .values(
-        {name: bindparam(f"to_{name}") for name in ("state", "session_id", "refused", "reason", "done_at")}
-    )
-)
-_OPEN: Final = (
-    update(PAYMENTS)
-    .where(PAYMENTS.c.id == bindparam("at_id"))
-    .values(
-        {
-            name: bindparam(f"to_{name}")
-            for name in ("session_id", "checkout_url", "client_secret", "expires_at")
-        }
-        | {"checkout": "open"}
-    )
-)
-
-_FAIL: Final = (
-    update(PAYMENTS)
-    # Told twice (the worker began anew meanwhile), it must not make a second new attempt.
-    .where(PAYMENTS.c.id == bindparam("at_id"), PAYMENTS.c.attempts == bindparam("at_attempt"))
-    .where(PAYMENTS.c.checkout == "opening")
-    .values(checkout=bindparam("to_checkout"))
-)
-
 
 def _checkout_request(row: Row[Any], details: Mapping[str, Any], now: datetime) -> CheckoutRequest:
     return CheckoutRequest(
@@ -513,99 +344,3 @@ def _checkout_request(row: Row[Any], details: Mapping[str, Any], now: datetime) 
         made_at=now,
         test=bool(details.get("test") or row.test),
     )
-
-
-async def _take_tickets(session: AsyncSession, payments: Sequence[str]) -> set[str]:
-    """Those of `payments` whose tickets still wait, now being opened; the others need no checkout."""
-    await lock_payments(session, payments)
-    taken = await session.execute(
-        update(PAYMENTS)
-        .where(PAYMENTS.c.id.in_(payments), PAYMENTS.c.checkout == "waiting")
-        .where(PAYMENTS.c.status == PaymentStatus.AWAITED, ~PAYMENTS.c.cancelled)
-        .values(checkout="opening", attempts=PAYMENTS.c.attempts + 1)
-        .returning(PAYMENTS.c.id)
-    )
-    still = {row.id for row in taken}
-    if overtaken := [each for each in payments if each not in still]:
-        await session.execute(
-            update(PAYMENTS)
-            .where(PAYMENTS.c.id.in_(overtaken), PAYMENTS.c.checkout == "waiting")
-            .values(checkout="none")
-        )
-    return still
-
-
-async def _insert_attempts(session: AsyncSession, attempts: Sequence[AttemptOutcome]) -> None:
-    if not attempts:
-        return
-    rows = [
-        {"key": each.sent.key, "payment_id": each.sent.payment_id, "n": each.sent.n,
-         "state": "sent" if each.reason is None else "failed",
-         "parameters": json.dumps(each.sent.parameters), "refused": each.refused, "reason": each.reason,
-         "made_at": each.sent.made_at, "done_at": None if each.reason is None else each.sent.made_at}
-        for each in attempts
-    ]  # fmt: skip
-    await session.execute(insert(ATTEMPTS), rows)
-
-
-def _attempt_update(outcome: AttemptOutcome, now: datetime) -> dict[str, Any]:
-    opened = outcome.opened
-    return {
-        "at_key": outcome.sent.key,
-        "to_state": "opened" if opened else "failed",
-        "to_session_id": opened.session_id if opened else None,
-        "to_refused": outcome.refused,
-        "to_reason": outcome.reason,
-        "to_done_at": now,
-    }
-
-
-def _payment_update(outcome: AttemptOutcome) -> dict[str, Any]:
-    opened = outcome.opened
-    assert opened is not None
-    return {
-        "at_id": outcome.sent.payment_id,
-        "to_session_id": opened.session_id,
-        "to_checkout_url": opened.url,
-        "to_client_secret": opened.client_secret,
-        "to_expires_at": opened.expires_at,
-    }
-
-
-def _failures(outcomes: Sequence[AttemptOutcome]) -> dict[str, list[tuple[str, int]]]:
-    """Payments to try anew and payments given up on, by what their `checkout` then is, with the attempt."""
-    found: dict[str, list[tuple[str, int]]] = {}
-    for outcome in outcomes:
-        if outcome.opened is None:
-            checkout = "failed" if outcome.sent.n >= MAX_ATTEMPTS else "waiting"
-            found.setdefault(checkout, []).append((outcome.sent.payment_id, outcome.sent.n))
-    return found
-
-
-async def _lapse_ended(session: AsyncSession, outcomes: Sequence[AttemptOutcome], now: datetime) -> None:
-    """State payments whose session ended before we knew that it was theirs: one that has expired."""
-    soon = now + CLOCK_SKEW
-    sessions = {
-        each.opened.session_id: each.sent.payment_id
-        for each in outcomes
-        if each.opened and each.opened.expires_at <= soon
-    }
-    if not sessions:
-        return
-    if ended := await read_facts(session, FACTS.c.id.in_(sessions)):
-        await _lapse(session, PAYMENTS.c.id.in_([sessions[each] for each in ended]), now)
-
-
-async def _lapse(session: AsyncSession, condition: ColumnElement[bool], now: datetime) -> None:
-    """State payments that nobody can pay any more; money that came all the same counts."""
-    rows = await read_payments(session, condition)
-    for row in rows.values():
-        row.ended = True
-    intents = [row.intent for row in rows.values() if row.intent]
-    facts = await read_facts(session, FACTS.c.intent.in_(intents)) if intents else {}
-    await restate(session, list(rows.values()), facts, now)
-
-
-def _give_up(outcome: AttemptOutcome) -> None:
-    _OPENED.labels("failed").inc()
-    log.error("checkouts.given_up", payment=outcome.sent.payment_id, reason=outcome.reason)

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from backbone.contracts import PledgeMade
 from backbone.http.service_client import InProcessServiceClient
-from services.payments.checkout import worker
+from services.payments.checkout import outcomes
 from services.payments.checkout.worker import CheckoutWorker
 from services.payments.processor import CheckoutRequest, OpenedCheckout
 from services.payments.stripe.rate_limiter import RateLimiter
@@ -106,7 +106,7 @@ def quarantined() -> float:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "RETRY_S", 0.01)
+    monkeypatch.setattr(outcomes, "RETRY_S", 0.01)
 
 
 async def test_outcomes_in_the_batch_of_an_unstorable_one_are_recorded(books: Books) -> None:

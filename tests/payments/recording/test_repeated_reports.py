@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import func, select, update
 
 from backbone.http.service_client import InProcessServiceClient
-from services.payments.checkout.worker import AttemptOutcome, CheckoutWorker, SentAttempt
+from services.payments.checkout.attempts import AttemptOutcome, SentAttempt
+from services.payments.checkout.worker import CheckoutWorker
 from services.payments.handlers import HELD_BATCH
 from services.payments.queries import read_checkouts
 from services.payments.stripe.rate_limiter import RateLimiter
@@ -80,6 +81,6 @@ async def test_a_refusal_recorded_twice_starts_one_new_attempt(books: Books) -> 
     states = []
     for attempt in (1, 2):
         await take_ticket(attempt)
-        await checkout_worker._commit([refusal])
+        await checkout_worker._outcomes.run_batch([refusal])
         states.append((await books.payments(pledge.pledge_id))[0].checkout)
     assert states == ["waiting", "opening"]
