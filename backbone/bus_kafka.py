@@ -33,6 +33,7 @@ from backbone.bus import (
 )
 from backbone.database import microseconds, moment
 from backbone.kafka_security import PLAIN_TEXT, KafkaSecurity, why_not
+from backbone.read_pump import ReadPump
 
 ANSWER_S: Final = 10.0
 """How long a broker may take to acknowledge a batch, or to let a member in."""
@@ -46,9 +47,6 @@ CLOSE_S: Final = 5.0
 
 Send = tuple[str, int, bytes, bytes, list[tuple[str, bytes]]]
 """Topic, partition, key, value, headers."""
-
-Found = Mapping[TopicPartition, Sequence[Any]]
-"""What aiokafka hands out: its records, a partition."""
 
 log = structlog.get_logger()
 
@@ -139,7 +137,7 @@ class KafkaBus:
                 producer = AIOKafkaProducer(
                     enable_idempotence=True,
                     acks="all",
-                    linger_ms=2,
+                    linger_ms=0,  # a relay's round is sent as a whole: there is nothing to wait for
                     max_batch_size=131_072,
                     compression_type="lz4",
                     **self._connection,
@@ -195,10 +193,9 @@ class KafkaBus:
             session_timeout_ms=self._session_timeout_ms,
             heartbeat_interval_ms=min(self._session_timeout_ms // 3, 3_000),
             rebalance_timeout_ms=60_000,
-            # aiokafka has one fetch under way a broker, without the partitions it has just read: what comes
-            # in on those waits for its end. Measured at four donors: 550 ms from card to screen with 100
-            # here, 260 with 20.
-            fetch_max_wait_ms=40,
+            # How long a broker holds a fetch that finds nothing. Records end it at once; a seek, and a
+            # request for offsets (which takes its turn on the same connection), may wait for its end.
+            fetch_max_wait_ms=200,
             **self._connection,
         )
         try:
@@ -249,60 +246,51 @@ class KafkaSubscription:
         self._topics = topics
         self._load = load or self._committed
         self._joined = not topics
+        self._closed = False
         self._fresh: frozenset[TopicPartition] = frozenset()
         self._next: dict[TopicPartition, int] = {}
-        self._reading: asyncio.Task[Found] | None = None
-        self._met: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pump = ReadPump(consumer)
 
     def hold(self, assigned: Iterable[TopicPartition]) -> None:
         """Hand out nothing of `assigned` until its positions have been loaded."""
         self._joined = True
+        self._pump.clear()
         self._fresh = frozenset(assigned)
         self._next.clear()
-        if not self._met.done():
-            self._met.set_result(None)
         self._consumer.pause(*self._fresh)
+        self._pump.changed.set()
+
+    def release(self, revoked: Iterable[TopicPartition]) -> None:
+        """Hand out nothing more of `revoked`: another member reads them on, or this one after loading."""
+        self._pump.drop(frozenset(revoked))
 
     async def fetch(self, max_records: int, timeout_s: float) -> list[Record]:
         """See `Subscription.fetch`. Raises `BusUnavailable` where the group was lost.
 
-        A read is never cancelled (it would lose records) and may outlast `timeout_s` by a whole
-        rebalance: then it is left to run, and the next fetch takes what it finds.
+        Positions of new partitions are loaded here, in the caller's turn, never by the pump: the caller has
+        then finished with what it was handed before.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
+        deadline = asyncio.get_running_loop().time() + timeout_s
         try:
             while True:
-                left_s = max(deadline - loop.time(), 0.0)
-                reading = await self._reading_on(max_records, left_s)
-                either: set[asyncio.Future[Any]] = {reading, self._met}
-                await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-                if reading.done():
-                    self._reading = None
-                    if records := self._handed_out(reading.result()):
-                        return records
-                if loop.time() >= deadline:
+                await self._position_fresh()
+                if records := self._handed_out(self._pump.take(max_records)):
+                    return records
+                if self._closed:
+                    raise BusUnavailable("the subscription was closed")
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._pump.changed.wait()
+                except TimeoutError:
                     return []
         except (KafkaError, OSError, TimeoutError) as error:
             raise BusUnavailable(f"{type(error).__name__}: {error}") from error
 
-    async def _reading_on(self, max_records: int, timeout_s: float) -> asyncio.Task[Found]:
-        """The read that runs, or a new one, with a position for whatever is assigned."""
-        if self._met.done():
-            self._met = asyncio.get_running_loop().create_future()
-        if self._reading is None or not self._reading.done():
-            await self._position_fresh()
-        if self._reading is None:
-            found = self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-            self._reading = asyncio.create_task(found)
-        return self._reading
-
-    def _handed_out(self, found: Found) -> list[Record]:
-        mine = self._consumer.assignment() - self._fresh
+    def _handed_out(self, taken: Sequence[tuple[TopicPartition, Sequence[Any]]]) -> list[Record]:
         records = []
-        for partition in found.keys() & mine:
-            self._next[partition] = found[partition][-1].offset + 1
-            records += [_record(self._ours(partition), one) for one in found[partition]]
+        for partition, found in taken:
+            self._next[partition] = found[-1].offset + 1
+            records += [_record(self._ours(partition), one) for one in found]
         return records
 
     async def _position_fresh(self) -> None:
@@ -329,6 +317,7 @@ class KafkaSubscription:
 
     async def start_at(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read on from `offsets`, all of them assigned."""
+        self._pump.drop(offsets.keys())
         for one, offset in offsets.items():
             self._consumer.seek(one, offset)
             self._next[one] = offset
@@ -398,9 +387,8 @@ class KafkaSubscription:
     async def close(self) -> None:
         """See `Subscription.close`."""
         self._among.discard(self)
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait({self._reading})
+        self._closed = True
+        await self._pump.close()
         await _closed(self._consumer)
 
 
@@ -411,7 +399,8 @@ class _HoldUntilPositioned(ConsumerRebalanceListener):  # type: ignore[misc]
         self._subscription = subscription
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Nothing to save: positions are committed with what they cover."""
+        """Drop what was read ahead. Nothing to save: positions are committed with what they cover."""
+        self._subscription.release(revoked)
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Hold what was assigned until its positions are loaded."""
@@ -482,4 +471,5 @@ def _record(partition: Partition, one: Any) -> Record:
         value=one.value or b"",
         traceparent=headers["traceparent"].decode() if "traceparent" in headers else None,
         watermark=None if watermark is None else moment(int(watermark)),
+        published_at=one.timestamp / 1000,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -20,6 +21,7 @@ from backbone.crash import crash_point
 from backbone.database import Database, may_pass
 from backbone.outbox import announce_raw
 from backbone.pace import Pace
+from backbone.telemetry import STAGE
 from backbone.transient import Trouble, trouble
 
 MAX_RECORDS: Final = 500
@@ -76,6 +78,8 @@ class Consumer:
         self._pace = Pace()
         self._heard = _HEARD.labels(group)
         self._dead = _DEAD.labels(group)
+        self._fetched = STAGE.labels("fetched", group)
+        self._batch = STAGE.labels("handled", group)
         _OWNED.labels(group).set_function(lambda: len(self.owned()))
         # Counted when it is asked for: a consumer that is stuck must not look up to date.
         for topic in topics:
@@ -118,10 +122,12 @@ class Consumer:
             while not stop.is_set():
                 await self._pace.keep()
                 records = await subscription.fetch(self._max_records, 0.5)
+                began = asyncio.get_running_loop().time()
                 self._in_hand = records
                 if records:
                     await self._take(records, subscription)
                     self._in_hand = ()
+                    self._pace.rest(began, sum(bool(record.name) for record in records))
         finally:
             self._subscription = None
             await subscription.close()
@@ -144,7 +150,9 @@ class Consumer:
         said = [record for record in records if record.name]
         try:
             if said:
+                began = time.time()
                 await self._handle_or_halve(said)
+                self._note_stages(said, began)
             await self._pass_over(records)
         except inbox.Fenced:
             log.warning("consumer.fenced", group=self.group)
@@ -159,6 +167,13 @@ class Consumer:
         if news:
             self._committed |= news
             await subscription.commit(news)
+
+    def _note_stages(self, records: Sequence[Record], began: float) -> None:
+        took = max(0.0, time.time() - began)
+        for record in records:
+            if record.published_at:
+                self._fetched.observe(max(0.0, began - record.published_at))
+            self._batch.observe(took)
 
     def _note_watermarks(self, records: Sequence[Record]) -> None:
         """What records say, and nothing older: a relay that slept may say an old one late."""

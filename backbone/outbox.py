@@ -26,7 +26,7 @@ from backbone.crash import crash_point
 from backbone.database import Database, after_commit, doors_of
 from backbone.ownership import STANDBY_S
 from backbone.pace import Pace
-from backbone.telemetry import TRACEPARENT
+from backbone.telemetry import STAGE, TRACEPARENT
 
 BATCH: Final = 500
 POLL_S: Final = 0.2
@@ -127,6 +127,8 @@ class Relay:
         self._oldest: datetime | None = None
         self._rows = _ROWS.labels(service)
         self._said = _SAID.labels(service)
+        self._waited = STAGE.labels("relayed", service)
+        self._acknowledged = STAGE.labels("acknowledged", service)
         # Counted when it is asked for: a relay that hangs in a publish must not look young.
         _AGE.labels(service).set_function(self._age_s)
 
@@ -147,14 +149,17 @@ class Relay:
 
     async def _relay(self, stop: asyncio.Event) -> None:
         await self._pace.keep()
+        began = asyncio.get_running_loop().time()
         self._database.said.clear()
         try:
-            more = await self._round()
+            sent = await self._round()
         except BusUnavailable as error:
             log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
             await _wait(stop, 0.5)
             return
-        if not more:
+        if sent:
+            self._pace.rest(began, sent)
+        if sent < BATCH:
             await _wait(self._database.said, POLL_S)
 
     async def empty(self) -> bool:
@@ -164,10 +169,13 @@ class Relay:
                 await session.execute(select(self._database.doors.outbox.c.number).limit(1))
             ).first() is None
 
-    async def _round(self) -> bool:
+    async def _round(self) -> int:
+        """Publish what waits, at most a batch; how many rows."""
         rows, watermark = await self._read()
         if rows:
+            began = datetime.now(UTC)
             await self._bus.publish(self._messages(rows, watermark))
+            self._note_stages(rows, began)
             crash_point(f"{self._service}.outbox.after_ack")
             outbox = self._database.doors.outbox
             async with self._database.lossy_transaction() as session:
@@ -177,7 +185,13 @@ class Relay:
                 self._oldest = None
         if watermark is not None:
             await self._mark_silent_partitions(watermark)
-        return len(rows) == BATCH
+        return len(rows)
+
+    def _note_stages(self, rows: Sequence[Row[Any]], began: datetime) -> None:
+        took = (datetime.now(UTC) - began).total_seconds()
+        for row in rows:
+            self._waited.observe(max(0.0, (began - row.said_at).total_seconds()))
+            self._acknowledged.observe(max(0.0, took))
 
     async def _read(self) -> tuple[Sequence[Row[Any]], datetime | None]:
         """The next rows, and a watermark where they are all there is."""

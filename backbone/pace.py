@@ -1,28 +1,54 @@
-"""Rounds that keep a distance: batches grow under load, and nothing waits when there is none."""
+"""Rest between the rounds of a relay, a consumer or a publisher: short at ordinary rates, long under load.
+
+A round costs nearly the same for one event as for ten. At ordinary rates an event should not wait for a
+round, so the rest is proportional to what the last round cost, and the worker is busy at most a third of the
+time. Under load that would make many small rounds: there rounds keep a fixed distance, so that batches grow.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Final
 
 ROUND_S: Final = 0.05
-"""Between two rounds of a relay, a consumer or a worker: short against what a viewer notices."""
+"""Between the starts of two rounds under load, and the longest rest: short against what a viewer notices."""
+REST: Final = 2.0
+"""The rest after a round, as a multiple of what the round took."""
+FEW: Final = 10
+"""Under load means: more than so many events in `ROUND_S`, on average over `MEMORY_S`."""
+MEMORY_S: Final = 0.5
 
 
 class Pace:
-    """At most one round each `every_s`.
+    """When the next round may start: `rest` after the last one, at once after a quiet while.
 
-    A round after a quiet while starts at once; under load what arrived meanwhile shares a
-    transaction, which is what a gift costs most.
+    `shortest_s` is kept between the starts of two rounds in any case, `longest_s` is what `ROUND_S` says.
     """
 
-    def __init__(self, every_s: float = ROUND_S) -> None:
-        self._every_s = every_s
-        self._last = float("-inf")
+    def __init__(self, longest_s: float = ROUND_S, *, shortest_s: float = 0.0, few: float = FEW) -> None:
+        self._longest_s = longest_s
+        self._shortest_s = shortest_s
+        self._most = few * MEMORY_S / longest_s
+        self._recent = 0.0
+        self._noted_at = float("-inf")
+        self.due = float("-inf")
+        """When the next round may start, on the loop's clock."""
 
     async def keep(self) -> None:
         """Wait until the next round may start."""
-        loop = asyncio.get_running_loop()
-        if (wait_s := self._last + self._every_s - loop.time()) > 0:
+        if (wait_s := self.due - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(wait_s)
-        self._last = loop.time()
+
+    def rest(self, began: float, events: int) -> None:
+        """Note a round that ends now, when it `began` on the loop's clock, and how many events it had."""
+        now = asyncio.get_running_loop().time()
+        self._recent = self._recent * math.exp((self._noted_at - now) / MEMORY_S) + events
+        self._noted_at = now
+        longest = began + self._longest_s
+        rested = max(now + REST * (now - began), began + self._shortest_s)
+        self.due = longest if self.is_loaded() else min(rested, max(longest, now))
+
+    def is_loaded(self) -> bool:
+        """Whether so many events came lately that rounds keep the long distance."""
+        return self._recent > self._most

@@ -10,7 +10,7 @@ import asyncio
 import gzip
 import json
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -26,16 +26,22 @@ from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken, decode
 from backbone.ids import made_at
 from backbone.money import as_json
 from backbone.peer import Peer, PeerUnavailable, ask
-from backbone.telemetry import FRESHNESS
+from backbone.telemetry import FRESHNESS, STAGE
 from gateway.listener import MOST_ROWS, Batch, Listener, Row, event_frame, frame, newest
 
 CATCHING_UP_AFTER_S: Final = 3.0
 FROZEN_AFTER_S: Final = 5.0
 REBUILD_S: Final = 1.0
 """A heartbeat alone changes the bytes at most this often."""
+FRAMES_PER_S: Final = 18.0
+FRAMES_AT_ONCE: Final = 3
+"""`totals` frames of a drive: on average so many a second, and at most so many in quick succession. Together
+never more than the 20 in a second that the API promises, yet a frame seldom waits at ordinary rates."""
+NEAR_S: Final = 0.02
+"""Between two pushes of rows, or of totals, of a drive with few clients."""
 FASTEST_S: Final = 0.05
 SLOWEST_S: Final = 1.0
-"""Between two `totals` frames of a drive: 20 a second for few clients, never under 1."""
+"""Between two pushes of a drive whose clients are so many that rows and totals share each push."""
 AT_ONCE: Final = 200
 """Clients handed a push in one turn of the loop (3 ms)."""
 REFRESH_S: Final = 5.0
@@ -57,8 +63,31 @@ log = structlog.get_logger()
 
 
 _SHOWN: Final = FRESHNESS.labels("shown")
+_RECEIVED: Final = STAGE.labels("received", "gateway")
+_PUSHED: Final = STAGE.labels("pushed", "gateway")
 _LAG: Final = Gauge("ataa_live_lag_seconds", "How far the figures of the drive furthest behind are behind.")
 _STATES: Final = Gauge("ataa_live_drives", "Drives shown, by how fresh their figures are.", ["state"])
+
+
+class Allowance:
+    """A token bucket: on average `per_s`, and up to `at_once` in quick succession after a quiet while."""
+
+    def __init__(self, per_s: float, at_once: int) -> None:
+        self._per_s = per_s
+        self._at_once = at_once
+        self._left = float(at_once)
+        self._at = float("-inf")
+
+    def due(self, now: float) -> float:
+        """When the next one is allowed; `now` where it is at once."""
+        return now + max(0.0, 1.0 - self._left_at(now)) / self._per_s
+
+    def spend(self, now: float) -> None:
+        """Note one at `now`."""
+        self._left, self._at = self._left_at(now) - 1.0, now
+
+    def _left_at(self, now: float) -> float:
+        return min(float(self._at_once), self._left + (now - self._at) * self._per_s)
 
 
 class View:
@@ -76,11 +105,13 @@ class View:
         self.listeners: set[Listener] = set()
         self.rows: list[Row] = []  # of the log, to be sent with the next push
         self.unshown: deque[tuple[int, int, datetime]] = deque(maxlen=MOST_UNSHOWN)
-        self.totals_due = False
-        self.pushed_at = 0.0
-        self.totals_at = 0.0
+        self.totals_due_since: float | None = None
+        self.rows_at = float("-inf")
+        self.totals_at = float("-inf")
+        self.frames = Allowance(FRAMES_PER_S, FRAMES_AT_ONCE)
         self.pushed_state: State | None = None
-        self.push_due: asyncio.TimerHandle | None = None
+        self.rows_push: asyncio.TimerHandle | None = None
+        self.totals_push: asyncio.TimerHandle | None = None
         self._heads: tuple[bytes, bytes] = (b"{", b"{")
         self._built: dict[str, bytes] = {}
         self._built_at: datetime | None = None
@@ -231,6 +262,8 @@ class Hub:
         for record in records:
             match _decoded(record):
                 case SnapshotTaken() as snapshot:
+                    if self.bootstrapped:
+                        _RECEIVED.observe(max(0.0, self.clock.now().timestamp() - record.published_at))
                     self._take(snapshot)
                 case Heartbeat() as beat:
                     self._beat(beat)
@@ -301,7 +334,7 @@ class Hub:
                 Row(row.epoch, row.sequence, row.sequence, event_frame(row.as_row(), words)) for row in events
             ]
             view.rows = newest([*view.rows, *heard], view.drive_id)
-            self._schedule(view)
+            self._push_rows_when_due(view)
 
     async def words(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """The approved name and message of each donation among `rows`; nothing where nobody answers."""
@@ -339,36 +372,75 @@ class Hub:
 
     def push(self, view: View) -> None:
         """Send the drive's newest totals to its clients, now or when the rate allows it."""
-        view.totals_due = True
-        self._schedule(view)
+        if not view.listeners:
+            return
+        now = asyncio.get_running_loop().time()
+        if view.totals_due_since is None:
+            view.totals_due_since = now
+        if view.totals_push is None:
+            due = max(self._slot(view, view.totals_at), view.frames.due(now))
+            view.totals_push = self._at(due, now, self._push_totals, view)
 
-    def _schedule(self, view: View) -> None:
+    def _push_rows_when_due(self, view: View) -> None:
+        """Send the log's rows. They wait for no totals, nor totals for them, unless sends are scarce."""
         if not view.listeners:
             view.rows = []  # whoever comes next was not here to miss them
-            return
-        if view.push_due is not None:
-            return
-        loop = asyncio.get_running_loop()
-        wait_s = view.pushed_at + self.pace_s() - loop.time()
-        if wait_s <= 0:
-            self._push_now(view)
-        else:
-            view.push_due = loop.call_later(wait_s, self._push_now, view)
+        elif view.rows and view.rows_push is None:
+            now = asyncio.get_running_loop().time()
+            view.rows_push = self._at(self._slot(view, view.rows_at), now, self._push_rows, view)
+
+    def _at(
+        self, due: float, now: float, push: Callable[[View], None], view: View
+    ) -> asyncio.TimerHandle | None:
+        """Push at `due`; None where that was now, and it is done."""
+        if due > now:
+            return asyncio.get_running_loop().call_at(due, push, view)
+        push(view)
+        return None
+
+    def _slot(self, view: View, last: float) -> float:
+        """When the next push of its kind may be, if the last one was at `last`, by the budget of sends."""
+        if self.is_crowded():
+            return max(view.rows_at, view.totals_at) + self.pace_s()
+        return last + max(NEAR_S, 2 * self.clients / self._sends_per_s)
+
+    def is_crowded(self) -> bool:
+        """Whether the budget is too short for rows and totals apart: then they share each push."""
+        return 2 * self.clients / self._sends_per_s > FASTEST_S
 
     def pace_s(self) -> float:
-        """Seconds between two pushes of a drive, so that all clients together stay in the budget."""
+        """Seconds between two shared pushes of a drive, so that all clients together stay in the budget."""
         return min(max(self.clients / self._sends_per_s, FASTEST_S), SLOWEST_S)
 
-    def _push_now(self, view: View) -> None:
+    def _push_rows(self, view: View) -> None:
+        """Send the rows that wait; with them the totals, where they share each push."""
+        view.rows_push = None
+        if self.is_crowded() and view.totals_due_since is not None:
+            self._push_totals(view)
+        else:
+            self._send(view, b"")
+
+    def _push_totals(self, view: View) -> None:
+        """Send the newest totals, and before them the rows that wait."""
+        now = asyncio.get_running_loop().time()
+        if view.totals_push is not None:
+            view.totals_push.cancel()
+            view.totals_push = None
+        if view.totals_due_since is not None:
+            _PUSHED.observe(now - view.totals_due_since)
+            view.totals_due_since = None
+        view.totals_at = now
+        view.frames.spend(now)
+        view.pushed_state = self.state(view)
+        self._send(view, view.bytes("frame", view.pushed_state, self))
+
+    def _send(self, view: View, totals: bytes) -> None:
         loop = asyncio.get_running_loop()
-        view.push_due = None
-        view.pushed_at = loop.time()
-        totals = b""
-        if view.totals_due:
-            view.totals_due = False
-            view.totals_at = view.pushed_at
-            view.pushed_state = self.state(view)
-            totals = view.bytes("frame", view.pushed_state, self)
+        if view.rows:
+            view.rows_at = loop.time()
+        if view.rows_push is not None:
+            view.rows_push.cancel()
+            view.rows_push = None
         batch, view.rows = Batch(view.rows, totals), []
         _deliver(loop, batch, tuple(view.listeners), 0)
 

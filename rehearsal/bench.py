@@ -86,7 +86,7 @@ def bench(
 
 def _commit(checkout: Path) -> str:
     described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607
+        ["git", "describe", "--always", "--dirty"],
         cwd=checkout,
         capture_output=True,
         text=True,
@@ -124,7 +124,7 @@ def _stack(checkout: Path, data: Path, base: int) -> Iterator[System]:
         subprocess.run([sys.executable, "-m", "stack", "up"], cwd=checkout, env=environment, check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
         directory = data / "stack"
-        ports = read_json(directory / "ports.json")
+        ports = {name: int(port) for name, port in read_json(directory / "ports.json").items()}
         names = [file.stem for file in (directory / "run").glob("*.json")]
         yield System(
             _stage(directory, ports["gateway"], ports["sandbox"]),

@@ -1,4 +1,4 @@
-"""Snapshots and heartbeats: what each drive shows, at most 20 times a second, and how fresh it is.
+"""Snapshots and heartbeats: what each drive shows, at most 50 times a second, and how fresh it is.
 
 They go straight to the bus and may be lost: they are taken anew. A snapshot is read in one view of
 the database, so its sequence is committed and readable before it is published. Of several processes
@@ -29,6 +29,8 @@ from backbone.consumer import Handler, Handlers
 from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken
 from backbone.database import Database, after_commit, may_pass, microseconds
 from backbone.ids import DriveId
+from backbone.pace import Pace
+from backbone.telemetry import STAGE
 from services.leaderboard import totals
 from services.leaderboard.tables import drives, paces
 from services.leaderboard.totals import Standing, Triple
@@ -36,7 +38,9 @@ from services.leaderboard.words import Words
 
 INPUTS: Final = ("pledges", "payments")
 APART_S: Final = 0.05
-"""Between two snapshots of a drive: 20 a second."""
+"""Between two snapshots of a drive while many drives change."""
+NEAR_S: Final = 0.02
+"""Between two snapshots of a drive otherwise."""
 HEARTBEAT_S: Final = 1.0
 REFRESH_S: Final = 1.0
 """How often figures of the last minute are let fall while nothing new comes."""
@@ -59,6 +63,7 @@ log = structlog.get_logger()
 _TAKEN = Counter("ataa_leaderboard_snapshots_total", "Snapshots published.")
 _FAILED = Counter("ataa_leaderboard_snapshot_failures_total", "Drives that could not be shown.")
 _LIVE = Gauge("ataa_drives_live", "Drives that are live.")
+_WAITED = STAGE.labels("published", "leaderboard")
 _COST = Histogram("ataa_leaderboard_snapshot_round_seconds", "Time to read and publish a round of snapshots.")
 
 
@@ -66,17 +71,19 @@ class Changed:
     """The drives that changed since they were last looked at."""
 
     def __init__(self) -> None:
-        self._drives: dict[str, None] = {}
+        self._drives: dict[str, float] = {}
         self.news = asyncio.Event()
 
     def mark(self, drive_ids: Iterable[str]) -> None:
         """Note that these changed."""
-        self._drives |= dict.fromkeys(drive_ids)
+        now = asyncio.get_running_loop().time()
+        for drive_id in drive_ids:
+            self._drives.setdefault(drive_id, now)
         self.news.set()
 
-    def unmark(self, drive_id: str) -> None:
-        """Note that this one is about to be looked at."""
-        self._drives.pop(drive_id, None)
+    def unmark(self, drive_id: str) -> float | None:
+        """Note that this one is about to be looked at; since when it has waited, on the loop's clock."""
+        return self._drives.pop(drive_id, None)
 
     def now(self) -> list[str]:
         """Those that changed, the longest waiting first."""
@@ -144,6 +151,7 @@ class Snapshots:
         self._clock = clock
         self._terms: dict[int, Term] = {}
         """The partitions this process speaks for."""
+        self._pace = Pace(APART_S)
         self._published: dict[str, tuple[Triple, float]] = {}
         self._again: set[str] = set()
         """To be published although nothing changed."""
@@ -238,7 +246,10 @@ class Snapshots:
                 self._before_beat.discard(drive_id)
 
     def _due(self, drive_id: str) -> float:
-        return self._published[drive_id][1] + APART_S if drive_id in self._published else 0.0
+        """When the drive may be published, on the loop's clock."""
+        apart_s = APART_S if self._pace.is_loaded() else NEAR_S
+        own = self._published[drive_id][1] + apart_s if drive_id in self._published else 0.0
+        return max(own, self._pace.due)
 
     async def publish_due(self) -> None:
         """Publish the changed drives whose turn it is.
@@ -250,14 +261,16 @@ class Snapshots:
         due = [drive_id for drive_id in self._changed.now() if self._due(drive_id) <= now][:AT_ONCE]
         if not due:
             return
-        for drive_id in due:
-            self._changed.unmark(drive_id)
+        since = {drive_id: self._changed.unmark(drive_id) or now for drive_id in due}
         try:
             with _COST.time():
                 await self._publish_or_part(due)
         except BaseException:
             self._changed.mark(due)
             raise
+        for changed_at in since.values():
+            _WAITED.observe(asyncio.get_running_loop().time() - changed_at)
+        self._pace.rest(now, len(due))
         self._before_beat.difference_update(due)
 
     async def _publish_or_part(self, due: Sequence[str]) -> None:

@@ -2,7 +2,8 @@
 
 They are fetched beside the figures and never delay them. Whoever is about to need texts names the
 pledges (`Words.request`); a worker fetches those not kept yet, many at a time, and tells `on_kept` what
-is there. Anything can ask early: today the tally does, once it has counted a gift.
+is there. They are requested when the pledge is made, so that they are mostly kept before the gift is paid,
+and again when it is counted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.consumer import Handler, Handlers
-from backbone.contracts import PaymentChanged
+from backbone.contracts import PaymentChanged, PledgeMade
 from backbone.crash import crash_point
 from backbone.database import Database, after_commit, may_pass
 from backbone.pace import Pace
@@ -79,6 +80,8 @@ class Words:
         self._failures = 0
         self._not_before = 0.0
         self._requested: dict[str, None] = {}
+        self._lately_kept: dict[str, None] = {}
+        """So that a gift counted soon after its pledge costs no second look; the newest `MOST_REQUESTED`."""
         self._news = asyncio.Event()
         _WAITING.set_function(lambda: len(self._requested))
 
@@ -91,14 +94,18 @@ class Words:
             self._news.set()
 
     def requested_by(self, handlers: Handlers) -> Handlers:
-        """`handlers` that request the texts of gifts once they are counted."""
-        return {**handlers, PaymentChanged: self._requesting(handlers[PaymentChanged])}
+        """`handlers` that request texts once a pledge is made, and once its gift is counted."""
+        return {
+            **handlers,
+            PledgeMade: self._requesting(handlers[PledgeMade], _newest_pledges),
+            PaymentChanged: self._requesting(handlers[PaymentChanged], _newest_gifts),
+        }
 
-    def _requesting(self, handle: Handler) -> Handler:
-        async def handle_and_request(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
+    def _requesting(self, handle: Handler, newest: Callable[[Sequence[Any]], list[str]]) -> Handler:
+        async def handle_and_request(events: Sequence[Any], session: AsyncSession) -> None:
             await handle(events, session)
-            newest = _newest_gifts(events)
-            after_commit(session, lambda: self.request(newest))
+            wanted = [one for one in newest(events) if one not in self._lately_kept]
+            after_commit(session, lambda: self.request(wanted))
 
         return handle_and_request
 
@@ -113,7 +120,8 @@ class Words:
                 waiting.cancel()
                 await self._wait_for_pledges(stopping)
                 await pace.keep()
-                await self.fetch_requested()
+                began = asyncio.get_running_loop().time()
+                pace.rest(began, await self.fetch_requested())
         finally:
             stopping.cancel()
 
@@ -122,8 +130,8 @@ class Words:
         if wait_s > 0:
             await asyncio.wait((stopping,), timeout=wait_s)
 
-    async def fetch_requested(self) -> None:
-        """One round: some of the texts requested, as far as they can be had now."""
+    async def fetch_requested(self) -> int:
+        """One round: some of the texts requested, as far as they can be had now; how many were wanted."""
         wanted = list(self._requested)[:MOST]
         for pledge_id in wanted:
             del self._requested[pledge_id]
@@ -139,6 +147,7 @@ class Words:
             if not self._requested:
                 self._news.clear()
         self.on_kept(found.keys())
+        return len(wanted)
 
     async def of(self, pledge_ids: Iterable[str]) -> dict[str, Shown]:
         """The texts of these pledges, asking pledges for those not yet kept; some may be missing.
@@ -183,7 +192,18 @@ class Words:
         async with self._database.lossy_transaction() as session:
             await session.execute(statements(session.get_bind()).keep_words, rows)
         crash_point("leaderboard.words.after_commit")
+        self._lately_kept |= dict.fromkeys(found)
+        while len(self._lately_kept) > MOST_REQUESTED:
+            del self._lately_kept[next(iter(self._lately_kept))]
         self.on_kept(found.keys())
+
+
+def _newest_pledges(events: Iterable[PledgeMade]) -> list[str]:
+    """Each drive's newest pledges."""
+    made: defaultdict[str, list[str]] = defaultdict(list)
+    for event in events:
+        made[event.drive_id].append(event.pledge_id)
+    return [pledge_id for pledge_ids in made.values() for pledge_id in pledge_ids[-NEWEST:]]
 
 
 def _newest_gifts(events: Iterable[PaymentChanged]) -> list[str]:

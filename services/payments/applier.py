@@ -21,7 +21,7 @@ from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database import Database, may_pass
 from backbone.pace import ROUND_S
-from backbone.telemetry import FRESHNESS
+from backbone.telemetry import FRESHNESS, STAGE
 from services.payments import questions
 from services.payments.commands import record
 from services.payments.foreign import OurAccount, Why, count_ignored, why_ignored
@@ -64,6 +64,7 @@ _OLDEST: Final = Gauge(
 )
 _SET_ASIDE: Final = Gauge("ataa_webhooks_set_aside", "Webhooks that could not be applied so far.")
 _APPLIED: Final = FRESHNESS.labels("applied")
+_STAGE: Final = STAGE.labels("applied", "payments")
 
 
 class Applier:
@@ -210,6 +211,7 @@ def _count_done(row: Row[Any], why: Why | None, done: datetime) -> None:
     count_webhook(row.type, "applied")
     _DELAY.observe(max(0.0, (done - row.created_at).total_seconds()))
     _APPLIED.observe(max(0.0, (done - row.received_at).total_seconds()))
+    _STAGE.observe(max(0.0, (done - row.received_at).total_seconds()))
 
 
 async def _ask_about(session: AsyncSession, readings: Sequence[Reading], now: datetime) -> None:

@@ -20,6 +20,7 @@ from backbone.clock import Clock
 from backbone.database import Database
 from backbone.group_commit import GroupCommit
 from backbone.problems import Problem
+from backbone.telemetry import STAGE
 from services.payments.processor import StoredEvent
 from services.payments.statements import inserting_new
 from services.payments.stripe_objects import READERS, Unreadable, stored
@@ -28,6 +29,7 @@ from services.payments.tables import WAITING, WEBHOOKS
 TOLERANCE_S: Final = 300
 """How far a signature's moment may be from ours, either way (Stripe's library bounds the past only)."""
 
+_STORED: Final = STAGE.labels("stored", "payments")
 _WEBHOOKS: Final = Counter("ataa_webhooks_total", "Webhooks at the door and after.", ["type", "result"])
 
 DECLINED: Final = "payment_intent.payment_failed"
@@ -99,7 +101,10 @@ class WebhookStore:
 
     async def keep(self, event: StoredEvent) -> bool:
         """Store an event; False where it was there before. Durable when it returns."""
-        return await self._intake.submit(event)
+        began = time.monotonic()
+        kept = await self._intake.submit(event)
+        _STORED.observe(time.monotonic() - began)
+        return kept
 
     async def keep_all(self, events: Sequence[StoredEvent]) -> int:
         """Store listed events; how many were new."""
