@@ -27,6 +27,8 @@ from stack.layout import REPOSITORY
 LIST: Final = REPOSITORY / "deploy" / "kafka" / "topics.toml"
 _MOST_REPLICAS: Final = 3
 _ASK_AGAIN_S: Final = 0.3
+_LEARN_S: Final = 10.0
+"""How long a broker may take to learn of a topic that the controller knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,29 @@ async def make_topics(
     """
     admin = await _connected(bootstrap, security, within_s)
     try:
+        needed = [replace(topic, name=prefix + topic.name) for topic in read_topics()]
         there = set(await admin.list_topics())
-        all_wanted = [replace(topic, name=prefix + topic.name) for topic in read_topics()]
-        await _must_fit(admin, [topic for topic in all_wanted if topic.name in there])
-        wanted = [topic for topic in all_wanted if topic.name not in there]
+        there |= await _known_to_controller(admin, [topic for topic in needed if topic.name not in there])
+        await _must_fit(admin, [topic for topic in needed if topic.name in there])
+        wanted = [topic for topic in needed if topic.name not in there]
         if wanted:
             await _make(admin, wanted)
         return [topic.name for topic in wanted]
     finally:
         await admin.close()
+
+
+async def _known_to_controller(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> set[str]:
+    """The names of those `topics` that exist although the broker asked does not list them yet.
+
+    A broker learns of a topic some time after the controller made it.
+    """
+    if not topics:
+        return set()
+    reply = await admin.create_topics(
+        [NewTopic(topic.name, topic.partitions, 1) for topic in topics], validate_only=True
+    )
+    return {name for name, code, *_ in reply.topic_errors if for_code(code) is TopicAlreadyExistsError}
 
 
 async def _make(admin: AIOKafkaAdminClient, wanted: Sequence[Topic]) -> None:
@@ -90,15 +106,24 @@ async def _must_fit(admin: AIOKafkaAdminClient, there: Sequence[Topic]) -> None:
     """Whoever keys by partition cannot do with another number of them. Raises InvalidPartitionsError."""
     if not there:
         return
-    found = {
-        one["topic"]: len(one["partitions"]) for one in await admin.describe_topics([t.name for t in there])
-    }
+    found = await _partition_counts(admin, [topic.name for topic in there])
     for topic in there:
         if found.get(topic.name) != topic.partitions:
             raise InvalidPartitionsError(
                 f"topic {topic.name} is there with {found.get(topic.name)} partitions; Ataa needs"
                 f" {topic.partitions}: delete it, or set ATAA_KAFKA_PREFIX"
             )
+
+
+async def _partition_counts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, int]:
+    """How many partitions each of these topics has; waits for those the broker has not learned of yet."""
+    give_up = time.monotonic() + _LEARN_S
+    while True:
+        described = await admin.describe_topics(list(names))
+        found = {one["topic"]: len(one["partitions"]) for one in described}
+        if all(found.get(name) for name in names) or time.monotonic() > give_up:
+            return found
+        await asyncio.sleep(_ASK_AGAIN_S)
 
 
 async def _connected(bootstrap: str, security: KafkaSecurity, within_s: float) -> AIOKafkaAdminClient:

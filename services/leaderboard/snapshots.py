@@ -321,16 +321,17 @@ class Snapshots:
         self, standing: Standing, hidden: Collection[str], marks: Mapping[int, datetime]
     ) -> SnapshotTaken:
         epoch, sequence, revision = standing.triple
-        as_of = marks.get(partition_of(standing.drive_id))
+        # Nothing is older than its drive. Watermarks of a young drive may still be: the figures of a drive
+        # nobody has counted for yet are shown as of its creation, and what follows must not claim less.
+        created_at = ids.made_at(standing.drive_id)
+        as_of = max(marks.get(partition_of(standing.drive_id), created_at), created_at)
         return SnapshotTaken.model_construct(
             drive_id=DriveId(standing.drive_id),
             slug=standing.row.slug,
             epoch=epoch,
             sequence=sequence,
             revision=revision,
-            # Until the inputs have said how far they are nothing is known but that no gift is older than
-            # its drive: the newest one counted says nothing of those before it.
-            as_of=as_of or ids.made_at(standing.drive_id),
+            as_of=as_of,
             totals=standing.totals(hidden),
         )
 

@@ -406,6 +406,16 @@ async def test_a_heartbeat_says_the_lowest_of_the_inputs(tmp_path: Path) -> None
         assert (await heard.sequence(2)).as_of == late
 
 
+async def test_a_snapshot_claims_no_less_than_the_drives_creation(tmp_path: Path) -> None:
+    """Watermarks of a drive just made are older than it; a gateway already shows it as of its creation."""
+    async with running(tmp_path) as board, listening(board) as heard:
+        before = ids.made_at(DRIVE) - timedelta(milliseconds=300)
+        await mark_inputs(board, before, before)
+        await until(lambda: heard.beats)
+        await board.say(drive())
+        assert (await heard.sequence(1)).as_of == ids.made_at(DRIVE)
+
+
 @asynccontextmanager
 async def by_hand(
     database: Database,
