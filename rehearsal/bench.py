@@ -52,7 +52,10 @@ SEED: Final = 16
 MANY_DONORS: Final = 400
 """Donors that may be under way at a fixed rate; each takes well under a second."""
 SERVICES: Final = ("gateway", "pledges", "payments", "leaderboard", "notify")
-STAGES: Final = "ataa_freshness_seconds"
+STAGES: Final = "ataa_stage_seconds"
+PATH: Final = ("applied payments", "relayed payments", "fetched leaderboard", "handled leaderboard",
+               "published leaderboard", "received gateway", "pushed gateway")  # fmt: skip
+"""The stages of `docs/performance.md` that follow each other from a webhook's answer to the screens."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -191,16 +194,19 @@ async def _measure(system: System, rate: float, seconds: float, donors: int) -> 
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     delays = freshness.delays_ms(since=warm)
+    mean = sum(delays) / len(delays) if delays else None
     seen = [at for at in freshness.seen_times() if warm <= at <= warm + spent_s]
     return {
         "rate": rate,
         "paid_per_s": round(len(seen) / spent_s, 1),
+        "mean_ms": _rounded(mean),
         "p50_ms": _rounded(percentile(delays, 0.5)),
         "p90_ms": _rounded(percentile(delays, 0.9)),
         "p99_ms": _rounded(percentile(delays, 0.99)),
         "gifts": len(delays),
         "frames_per_s": round(frames_per_s, 1),
         "stages_ms": spent,
+        "stages_sum_ms": round(sum(spent.values()), 1),
         "cores": round(sum(used.values()), 3),
         "cpu": {name: round(share, 3) for name, share in sorted(used.items())},
         "troubles": givers.tally.trouble_count,
@@ -246,7 +252,10 @@ async def _stages(session: aiohttp.ClientSession, addresses: Sequence[str]) -> d
             name, _, value = line.rpartition(" ")
             if not name.startswith((f"{STAGES}_sum", f"{STAGES}_count")):
                 continue
-            stage = name.partition('stage="')[2].partition('"')[0]
+            labels = [name.partition(f'{label}="')[2].partition('"')[0] for label in ("stage", "service")]
+            stage = " ".join(labels)
+            if stage not in PATH:
+                continue
             total, count = found.get(stage, (0.0, 0.0))
             is_sum = name.startswith(f"{STAGES}_sum")
             found[stage] = (total + float(value), count) if is_sum else (total, count + float(value))
@@ -262,7 +271,7 @@ def _differences(
         total_before, count_before = before.get(stage, (0.0, 0.0))
         if count > count_before:
             found[stage] = round((total - total_before) / (count - count_before) * 1000, 1)
-    return found
+    return {stage: found[stage] for stage in PATH if stage in found}
 
 
 # CPU, from /proc: user and system time of a process and those below it.

@@ -20,20 +20,28 @@ from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.snapshots import INPUTS, Changed, Freshness, Snapshots
 from services.leaderboard.tables import DOORS
-from services.leaderboard.words import Words
+from services.leaderboard.words import ASK_S, Words
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def compose(
-    settings: LeaderboardSettings, bus: EventBus, pledges: Peer, *, clock: Clock | None = None
+    settings: LeaderboardSettings,
+    bus: EventBus,
+    pledges: Peer,
+    *,
+    clock: Clock | None = None,
+    ask_s: float = ASK_S,
 ) -> Service:
-    """Leaderboard, wired to `bus` and to pledges' door; nothing runs before `Service.start`."""
+    """Leaderboard, wired to `bus` and to pledges' door; nothing runs before `Service.start`.
+
+    `ask_s` is the deadline of a request to pledges for donors' texts.
+    """
     clock = clock or SystemClock()
     database = Database(settings.database_url(), DOORS, synchronous=settings.database_synchronous)
     secret = settings.internal_secret.get_secret_value()
     changed = Changed()
-    words = Words(database, pledges, secret)
+    words = Words(database, pledges, secret, ask_s=ask_s)
     handlers = words.requested_by(changed.after(HANDLERS))
     consumer = Consumer("leaderboard", bus, INPUTS, handlers, database, taken=changed.news)
     freshness = Freshness(consumer.watermarks, consumer.owned)

@@ -121,7 +121,13 @@ class Words:
                 await self._wait_for_pledges(stopping)
                 await pace.keep()
                 began = asyncio.get_running_loop().time()
-                pace.rest(began, await self.fetch_requested())
+                fetching = asyncio.create_task(self.fetch_requested())
+                await asyncio.wait((stopping, fetching), return_when=asyncio.FIRST_COMPLETED)
+                if not fetching.done():  # a pledges service that hangs holds up no shutdown
+                    fetching.cancel()
+                    await asyncio.wait((fetching,))
+                    return
+                pace.rest(began, fetching.result())
         finally:
             stopping.cancel()
 

@@ -40,6 +40,8 @@ from services.leaderboard.app import MIGRATIONS, compose
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.tables import DOORS, Table, drives
+from services.leaderboard.words import ASK_S
+from tests.waiting import PATIENCE_S
 
 SECRET = "a secret of tests"
 NOON = datetime(2022, 1, 7, 12, 0, tzinfo=UTC)
@@ -216,11 +218,12 @@ async def running(
     pledges: PledgesDoor | None = None,
     peer: Peer | None = None,
     clock: Clock | None = None,
+    ask_s: float = ASK_S,
     **given: Any,
 ) -> AsyncIterator[Leaderboard]:
     """A whole leaderboard with its workers, on the embedded bus in `folder`, and SQLite there or as `given`.
 
-    It asks `peer` for donors' texts where one is given, else `pledges`.
+    It asks `peer` for donors' texts where one is given, else `pledges`; `ask_s` is the deadline.
     """
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = LeaderboardSettings(
@@ -230,7 +233,7 @@ async def running(
         **given,
     )
     door = pledges or PledgesDoor()
-    service = compose(settings, bus, peer or door, clock=clock or SystemClock())
+    service = compose(settings, bus, peer or door, clock=clock or SystemClock(), ask_s=ask_s)
     await service.start()
     stop = asyncio.Event()
     working = asyncio.create_task(run_workers([service], stop))
@@ -239,7 +242,8 @@ async def running(
     finally:
         stop.set()
         await bus.publish_watermarks("pledges", NOON, [0])  # wakes who waits in fetch
-        await working
+        async with asyncio.timeout(PATIENCE_S):
+            await working
         await service.close()
         await bus.close()
 
