@@ -43,10 +43,9 @@ class ReadPump:
     `changed` is set whenever there may be something new to take, an error included.
     """
 
-    def __init__(self, consumer: Polls, *, unasked_s: float = UNASKED_S) -> None:
+    def __init__(self, consumer: Polls) -> None:
         self.changed = asyncio.Event()
         self._consumer = consumer
-        self._unasked_s = unasked_s
         self._buffer: deque[tuple[TopicPartition, deque[Any]]] = deque()
         self._records = 0
         self._bytes = 0
@@ -123,7 +122,7 @@ class ReadPump:
         return self._records >= MOST_RECORDS or self._bytes >= MOST_BYTES
 
     def _is_unasked(self) -> bool:
-        return asyncio.get_running_loop().time() - self._taken_at > self._unasked_s
+        return asyncio.get_running_loop().time() - self._taken_at > UNASKED_S
 
     def _put(self, polled: Polled) -> None:
         for partition, records in polled.items():
