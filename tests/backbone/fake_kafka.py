@@ -48,7 +48,7 @@ class FakeConsumer:
         self._news.set()
 
     def find_positions(self) -> None:
-        """As aiokafka does some time after an assignment: from where the group committed, here the beginning."""
+        """As aiokafka does a while after an assignment: where the group committed, here the beginning."""
         for one in self.assigned:
             self.positions.setdefault(one, 0)
         self._news.set()

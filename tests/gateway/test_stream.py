@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backbone import ids
 from backbone.bus import Message
@@ -16,6 +18,7 @@ from backbone.clock import FrozenClock
 from backbone.contracts import DriveLogged
 from gateway import listener as listeners
 from gateway.listener import Batch, Listener, Row
+from gateway.live import FRAMES_AT_ONCE, FRAMES_PER_S, Allowance, View
 from tests.gateway.stage import DRIVE, Heard, Stage, gateway, hub_of, log_row
 from tests.waiting import PATIENCE_S, until
 
@@ -313,6 +316,12 @@ async def test_a_client_that_does_not_read_is_dropped(stage: Stage, monkeypatch:
     sock.close()
 
 
+def view_of(stage: Stage) -> View:
+    view = hub_of(stage).known("winter")
+    assert view is not None
+    return view
+
+
 def rows(first: int, last: int, shown: bytes = b"donation;") -> list[Row]:
     return [Row(1, number, number, shown) for number in range(first, last + 1)]
 
@@ -386,6 +395,79 @@ async def test_the_frame_rate_follows_a_budget_of_sends(stage: Stage) -> None:
         paces[clients] = hub.pace_s()
     hub.clients = 0
     assert paces == {0: 0.05, 1: 0.05, 250: 0.05, 1000: 0.2, 5000: 1.0, 100_000: 1.0}
+
+
+async def test_totals_do_not_wait_for_the_slot_after_a_donation(stage: Stage) -> None:
+    await stage.snapshot(1)
+    hub, view, listener = hub_of(stage), view_of(stage), Listener(DRIVE, lambda: None)
+    view.listeners.add(listener)
+    view.rows = rows(1, 1)
+    hub._push_rows_when_due(view)
+    assert listener._take() == b"donation;"
+    hub.push(view)
+    assert listener._take().startswith(b"event: totals")
+    assert (view.rows_push, view.totals_push) == (None, None)
+
+
+async def test_donations_do_not_wait_for_the_slot_after_totals(stage: Stage) -> None:
+    await stage.snapshot(1)
+    hub, view, listener = hub_of(stage), view_of(stage), Listener(DRIVE, lambda: None)
+    view.listeners.add(listener)
+    for _ in range(10):
+        hub.push(view)
+    assert view.totals_push is not None
+    view.rows = rows(1, 1)
+    hub._push_rows_when_due(view)
+    assert listener._take().startswith(b"donation;")
+    view.totals_push.cancel()
+
+
+async def test_in_a_crowd_donations_and_totals_share_each_push(stage: Stage) -> None:
+    await stage.snapshot(1)
+    hub, view, listener = hub_of(stage), view_of(stage), Listener(DRIVE, lambda: None)
+    view.listeners.add(listener)
+    hub.clients = 1_000
+    hub.push(view)
+    listener._take()
+    view.rows = rows(1, 1)
+    hub._push_rows_when_due(view)
+    assert view.rows_push is not None
+    hub.push(view)
+    assert listener._take() == b""
+    hub._push_rows(view)  # as its timer does
+    assert listener._take().startswith(b"donation;event: totals")
+    assert (view.rows_push, view.totals_push) == (None, None)
+    hub.clients = 0
+
+
+async def test_totals_that_wait_are_not_lost_to_a_push_of_donations() -> None:
+    listener = Listener(DRIVE, lambda: None)
+    listener.push(Batch([], b"totals;"))
+    listener.push(Batch(rows(1, 1), b""))
+    assert listener._take() == b"donation;totals;"
+
+
+@given(st.lists(st.floats(0, 0.3), min_size=1, max_size=300))
+def test_no_second_has_more_than_twenty_totals_however_they_come(gaps: list[float]) -> None:
+    frames = Allowance(FRAMES_PER_S, FRAMES_AT_ONCE)
+    sent: list[float] = []
+    now = 0.0
+    for gap in gaps:
+        now = max(now + gap, frames.due(now + gap))
+        frames.spend(now)
+        sent.append(now)
+    assert max(sum(at <= later < at + 1.0 for later in sent) for at in sent) <= 20
+
+
+def test_few_totals_are_sent_at_once_and_many_evenly() -> None:
+    frames = Allowance(18.0, 3)
+    for _ in range(3):
+        assert frames.due(5.0) == 5.0
+        frames.spend(5.0)
+    assert frames.due(5.0) == pytest.approx(5.0 + 1 / 18)
+    frames.spend(5.0 + 1 / 18)
+    assert frames.due(5.0 + 1 / 18) == pytest.approx(5.0 + 2 / 18)
+    assert frames.due(9.0) == 9.0
 
 
 async def test_a_drain_ends_every_stream_with_a_word(stage: Stage) -> None:
