@@ -194,12 +194,13 @@ class Relay:
             self._acknowledged.observe(max(0.0, took))
 
     async def _read(self) -> tuple[Sequence[Row[Any]], datetime | None]:
-        """The next rows, and a watermark where they are all there is."""
+        """The next rows, and a watermark where they are all there is and one is to be published."""
         started = datetime.now(UTC)
         outbox = self._database.doors.outbox
         async with self._database.reading() as session:
             rows = (await session.execute(select(outbox).order_by(outbox.c.number).limit(BATCH))).all()
-            floor = await self._floor(session) if self._floor else None
+            marking = bool(rows) or bool(self._silent_partitions())
+            floor = await self._floor(session) if self._floor and marking else None
             waiting = len(rows)
             if waiting == BATCH:
                 # Rows leave in the order of their numbers, so the numbers say how many there are.
@@ -207,7 +208,8 @@ class Relay:
                 waiting = last - rows[0].number + 1
         self._rows.set(waiting)
         self._oldest = rows[0].said_at if rows else None
-        return rows, None if len(rows) == BATCH else min(started, floor or started)
+        complete = marking and len(rows) < BATCH
+        return rows, min(started, floor or started) if complete else None
 
     def _messages(self, rows: Sequence[Row[Any]], watermark: datetime | None) -> list[Message]:
         messages = [
@@ -220,17 +222,24 @@ class Relay:
                 self._marked[topic, partition] = asyncio.get_running_loop().time()
         return messages
 
-    async def _mark_silent_partitions(self, watermark: datetime) -> None:
+    def _silent_partitions(self) -> dict[str, list[int]]:
+        """By topic, the partitions that were told no watermark for `WATERMARK_S`."""
         now = asyncio.get_running_loop().time()
-        for topic in self._topics:
-            silent = [
+        found = {
+            topic: [
                 partition
                 for partition in range(PARTITIONS)
                 if now - self._marked.get((topic, partition), -WATERMARK_S) >= WATERMARK_S
             ]
-            if silent:
-                await self._bus.publish_watermarks(topic, watermark, silent)
-                self._marked |= {(topic, partition): now for partition in silent}
+            for topic in self._topics
+        }
+        return {topic: silent for topic, silent in found.items() if silent}
+
+    async def _mark_silent_partitions(self, watermark: datetime) -> None:
+        now = asyncio.get_running_loop().time()
+        for topic, silent in self._silent_partitions().items():
+            await self._bus.publish_watermarks(topic, watermark, silent)
+            self._marked |= {(topic, partition): now for partition in silent}
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -15,21 +15,20 @@ ROUND_S: Final = 0.05
 """Between the starts of two rounds under load, and the longest rest: short against what a viewer notices."""
 REST: Final = 2.0
 """The rest after a round, as a multiple of what the round took."""
-FEW: Final = 10
+FEW: Final = 15
 """Under load means: more than so many events in `ROUND_S`, on average over `MEMORY_S`."""
 MEMORY_S: Final = 0.5
 
 
 class Pace:
-    """When the next round may start: `rest` after the last one, at once after a quiet while.
+    """When the next round may start: after a rest, and at once after a quiet while.
 
-    `shortest_s` is kept between the starts of two rounds in any case, `longest_s` is what `ROUND_S` says.
+    Rounds start `longest_s` apart under load; at other times the rest ends by then at the latest.
     """
 
-    def __init__(self, longest_s: float = ROUND_S, *, shortest_s: float = 0.0, few: float = FEW) -> None:
+    def __init__(self, longest_s: float = ROUND_S) -> None:
         self._longest_s = longest_s
-        self._shortest_s = shortest_s
-        self._most = few * MEMORY_S / longest_s
+        self._most = FEW * MEMORY_S / ROUND_S
         self._recent = 0.0
         self._noted_at = float("-inf")
         self.due = float("-inf")
@@ -46,8 +45,7 @@ class Pace:
         self._recent = self._recent * math.exp((self._noted_at - now) / MEMORY_S) + events
         self._noted_at = now
         longest = began + self._longest_s
-        rested = max(now + REST * (now - began), began + self._shortest_s)
-        self.due = longest if self.is_loaded() else min(rested, max(longest, now))
+        self.due = longest if self.is_loaded() else min(longest, now + REST * (now - began))
 
     def is_loaded(self) -> bool:
         """Whether so many events came lately that rounds keep the long distance."""
