@@ -9,8 +9,8 @@ from typing import Final, Generic, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from backbone.problems import Overloaded
-from backbone.transient import may_pass
+from backbone.database.transient import is_transient
+from backbone.http.problems import Overloaded
 
 Wish = TypeVar("Wish")
 Answer = TypeVar("Answer")
@@ -21,7 +21,7 @@ CommitBatch = Callable[[Sequence[Wish]], Awaitable[Sequence[Answer | Exception]]
 GATHER_S: Final = 0.003
 """How long to gather once batches grow. At low rates nothing waits: a fixed window triples p99."""
 
-PATIENCE_S: Final = 1.0
+RETRY_FOR_S: Final = 1.0
 """How long a batch that meets transient trouble is tried again: callers wait for it, and others behind it."""
 RETRY_S: Final = 0.02
 """The first pause between two tries; each further one is twice as long."""
@@ -30,8 +30,9 @@ RETRY_S: Final = 0.02
 class GroupCommit(Generic[Wish, Answer]):
     """Gathers wishes into batches for `commit`, one batch at a time.
 
-    Transient trouble (`backbone.transient`) says nothing about the wishes: the whole batch is tried again
-    for `PATIENCE_S`, then all of it fails with the error. `commit` must bear a repetition of what it has
+    Transient trouble (`backbone.database.transient`) says nothing about the wishes: the whole batch is tried
+    again
+    for `RETRY_FOR_S`, then all of it fails with the error. `commit` must bear a repetition of what it has
     already committed. A permanent database error halves the batch until the culprit stands alone, so that
     one bad wish fails nobody else. A sender that leaves does not cancel the batch. The queue is bounded:
     past it, `Overloaded` (503 with Retry-After).
@@ -47,15 +48,15 @@ class GroupCommit(Generic[Wish, Answer]):
         self._last_size = 0
         self._running: asyncio.Task[None] | None = None
 
-    async def submit(self, wish: Wish) -> Answer:
-        """The answer to `wish`, once its transaction has been committed.
+    async def submit(self, request: Wish) -> Answer:
+        """The answer to `request`, once its transaction has been committed.
 
         Raises what `commit` answered with, or `Overloaded`.
         """
         if len(self._queue) >= self._max_queue:
             raise Overloaded("Too many requests are waiting; try again in a second.")
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append((wish, answer))
+        self._queue.append((request, answer))
         if self._running is None:
             self._running = asyncio.create_task(self._drain())
         return await asyncio.shield(answer)
@@ -67,18 +68,18 @@ class GroupCommit(Generic[Wish, Answer]):
                 await asyncio.sleep(GATHER_S if self._last_size > 8 else 0)
                 batch = [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
                 self._last_size = len(batch)
-                await self._settle(batch)
+                await self._commit_and_resolve(batch)
         finally:
             self._running = None
 
-    async def _settle(self, batch: Sequence[tuple[Wish, asyncio.Future[Answer]]]) -> None:
+    async def _commit_and_resolve(self, batch: Sequence[tuple[Wish, asyncio.Future[Answer]]]) -> None:
         try:
-            answers = await self._commit_patiently([wish for wish, _ in batch])
+            answers = await self._commit_with_retries([request for request, _ in batch])
         except Exception as error:
-            if len(batch) > 1 and isinstance(error, DBAPIError) and not may_pass(error):
+            if len(batch) > 1 and isinstance(error, DBAPIError) and not is_transient(error):
                 middle = len(batch) // 2
-                await self._settle(batch[:middle])
-                await self._settle(batch[middle:])
+                await self._commit_and_resolve(batch[:middle])
+                await self._commit_and_resolve(batch[middle:])
                 return
             answers = [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
@@ -90,15 +91,15 @@ class GroupCommit(Generic[Wish, Answer]):
             else:
                 future.set_result(answer)
 
-    async def _commit_patiently(self, wishes: Sequence[Wish]) -> Sequence[Answer | Exception]:
+    async def _commit_with_retries(self, requests: Sequence[Wish]) -> Sequence[Answer | Exception]:
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + PATIENCE_S
+        give_up = loop.time() + RETRY_FOR_S
         pause_s = RETRY_S
         while True:
             try:
-                return await self._commit(wishes)
+                return await self._commit(requests)
             except Exception as error:
-                if not may_pass(error) or loop.time() + pause_s > give_up:
+                if not is_transient(error) or loop.time() + pause_s > give_up:
                     raise
             await asyncio.sleep(pause_s)
             pause_s *= 2

@@ -30,6 +30,6 @@ def is_id(text: str, kind: Kind) -> bool:
     return text.startswith(kind) and _FORM.fullmatch(text) is not None
 
 
-def made_at(identifier: str) -> datetime:
+def created_at(identifier: str) -> datetime:
     """When an identifier of ours was made (UTC, milliseconds). Raises ValueError for any other text."""
     return ULID.from_str(identifier[4:].upper()).datetime

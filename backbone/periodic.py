@@ -13,13 +13,13 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy import Column, Executable, any_, bindparam, column, delete, func, select, tuple_
 
-from backbone.database import Database
+from backbone.database.database import Database
 from backbone.service import Worker
 
 PRUNE_EVERY_S: Final = 3600.0
 BATCH: Final = 1_000
 """Rows a batch may delete: some milliseconds, in which SQLite holds up the event loop."""
-REST: Final = 2.0
+REST_RATIO: Final = 2.0
 """The pause after a batch, as a multiple of what the batch took: two thirds of the time are for others."""
 MIN_PAUSE_S: Final = 0.005
 MAX_PAUSE_S: Final = 1.0
@@ -28,25 +28,25 @@ log = structlog.get_logger()
 
 _PRUNED = Counter("ataa_pruned_rows_total", "Rows deleted because they are old.", ["table"])
 
-Step = Callable[[], Awaitable[int]]
+PruneStep = Callable[[], Awaitable[int]]
 """Deletes one bounded batch in one short transaction; how many rows, 0 once nothing old is left."""
 
 
-async def pause(stop: asyncio.Event, seconds: float) -> None:
+async def wait_until_stopped(stop: asyncio.Event, seconds: float) -> None:
     """Wait for `stop`, at most so long."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stop.wait()
 
 
-async def every(interval_s: float, work: Callable[[], Awaitable[object]], stop: asyncio.Event) -> None:
+async def run_every(interval_s: float, work: Callable[[], Awaitable[object]], stop: asyncio.Event) -> None:
     """Do `work` now and again after each pause of `interval_s`, until `stop`."""
     while not stop.is_set():
         await work()
-        await pause(stop, interval_s)
+        await wait_until_stopped(stop, interval_s)
 
 
-async def prune_until_empty(table: str, step: Step, stop: asyncio.Event) -> int:
+async def prune_until_empty(table: str, step: PruneStep, stop: asyncio.Event) -> int:
     """Repeat `step` until it finds nothing, with a pause after each; how many rows were deleted.
 
     `table` is what the metric calls it, such as `pledges.inbox`. Ends early at `stop`. Raises what `step`
@@ -62,7 +62,7 @@ async def prune_until_empty(table: str, step: Step, stop: asyncio.Event) -> int:
             break
         pruned.inc(deleted)
         total += deleted
-        await pause(stop, min(max(REST * (loop.time() - began), MIN_PAUSE_S), MAX_PAUSE_S))
+        await wait_until_stopped(stop, min(max(REST_RATIO * (loop.time() - began), MIN_PAUSE_S), MAX_PAUSE_S))
     return total
 
 
@@ -74,14 +74,14 @@ async def delete_oldest(
     `where` names columns that must have a value. There must be an index that begins with these and ends with
     `age`. Replicas that delete at once take different rows. A power cut may undo it.
     """
-    statement = deleting_oldest(database.is_sqlite, age, tuple(where))
+    statement = delete_oldest_statement(database.is_sqlite, age, tuple(where))
     async with database.lossy_transaction() as session:
         gone = await session.execute(statement, {"before": before, "at_most": at_most, **where})
     return int(gone.rowcount)  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=64)
-def deleting_oldest(is_sqlite: bool, age: Column[Any], where: tuple[str, ...] = ()) -> Executable:
+def delete_oldest_statement(is_sqlite: bool, age: Column[Any], where: tuple[str, ...] = ()) -> Executable:
     """The statement of `delete_oldest`.
 
     PostgreSQL is given the rows' places: by their keys it would scan the whole table for each batch.
@@ -96,7 +96,7 @@ def deleting_oldest(is_sqlite: bool, age: Column[Any], where: tuple[str, ...] = 
     return delete(table).where(column("ctid") == any_(places))
 
 
-def pruning(service: str, steps: Mapping[str, Step], interval_s: float = PRUNE_EVERY_S) -> Worker:
+def pruning_worker(service: str, steps: Mapping[str, PruneStep], interval_s: float = PRUNE_EVERY_S) -> Worker:
     """The worker that prunes `steps` (by table) of `service` at its start and then every `interval_s`.
 
     A table that cannot be pruned is reported and does not stop the others.
@@ -113,6 +113,6 @@ def pruning(service: str, steps: Mapping[str, Step], interval_s: float = PRUNE_E
                         "prune.failed", table=name, error=type(error).__name__, reason=str(error)[:200]
                     )
 
-        await every(interval_s, prune_all, stop)
+        await run_every(interval_s, prune_all, stop)
 
     return Worker(f"{service}.pruning", run)

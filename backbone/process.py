@@ -18,14 +18,14 @@ import uvloop
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
-from backbone.bus import EventBus
-from backbone.kafka_security import PLAIN_TEXT, KafkaSecurity, KafkaSettings, why_not
-from backbone.peer import PeerPools
+from backbone.bus.kafka_security import PLAINTEXT, KafkaSecurity, KafkaSettings, connection_failure
+from backbone.bus.protocol import EventBus
+from backbone.http.service_client import ServiceClientPools
 from backbone.service import Service, Worker, listen, metrics_app, run_workers, serve
-from backbone.settings import Settings, load, refuse
+from backbone.settings import Settings, exit_with_error, load
 from backbone.telemetry import configure_logs
 
-ASK_AGAIN_S: Final = 2.0
+RETRY_S: Final = 2.0
 
 log = structlog.get_logger()
 
@@ -39,23 +39,23 @@ class ProcessSettings(KafkaSettings):
 
 
 Kind = TypeVar("Kind", bound=Settings)
-Compose = Callable[[Kind, EventBus, PeerPools], Service]
+Compose = Callable[[Kind, EventBus, ServiceClientPools], Service]
 """Puts a service together from its settings, its bus and pools of connections to the others."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListenAddress:
     """Where a process listens; an empty host is `ATAA_SERVICE_HOST`."""
 
     port: int
     host: str = ""
 
 
-def run_alone(
+def run_process(
     name: str,
     kind: type[Kind],
     compose: Compose[Kind],
-    place: Callable[[Kind], Place],
+    address_of: Callable[[Kind], ListenAddress],
     *,
     ready_with_bus: bool = False,
 ) -> None:
@@ -66,16 +66,18 @@ def run_alone(
     process, settings = load(ProcessSettings), load(kind)
     configure_logs(process.log_level, process.log_format)
     if not process.kafka_bootstrap:
-        refuse("ATAA_KAFKA_BOOTSTRAP: must be set (host:port); without Kafka there is python -m embedded")
+        exit_with_error(
+            "ATAA_KAFKA_BOOTSTRAP: must be set (host:port); without Kafka there is python -m embedded"
+        )
     if not process.internal_secret.get_secret_value():
-        refuse("ATAA_INTERNAL_SECRET: must be set, to the same secret for every service")
+        exit_with_error("ATAA_INTERNAL_SECRET: must be set, to the same secret for every service")
 
     async def run() -> None:
         # Kafka's client is imported where it is used: the embedded run does without it.
-        from backbone.bus_kafka import KafkaBus
+        from backbone.bus.kafka import KafkaBus
 
-        found = place(settings)
-        door_socket = listen(found.host or process.service_host, found.port, f"ATAA_{name.upper()}_PORT")
+        address = address_of(settings)
+        http_socket = listen(address.host or process.service_host, address.port, f"ATAA_{name.upper()}_PORT")
         metrics = listen(process.service_host, process.metrics_port, "ATAA_METRICS_PORT")
         security = process.kafka_security()
         bus = KafkaBus(
@@ -84,21 +86,21 @@ def run_alone(
             session_timeout_ms=int(process.kafka_session_s * 1000),
             security=security,
         )
-        pools = PeerPools()
+        pools = ServiceClientPools()
         try:
             service = compose(settings, bus, pools)
         except ValueError as error:
-            refuse(str(error))
-        opening = Opening(service, process.kafka_bootstrap, security, ready_with_bus=ready_with_bus)
+            exit_with_error(str(error))
+        gate = StartupGate(service, process.kafka_bootstrap, security, ready_with_bus=ready_with_bus)
 
         async def close() -> None:
             await service.close()
             await pools.close()
             await bus.close()
 
-        whole = Service(name, opening, opening.workers, close=close, drain=service.drain)
-        log.info("process.listening", service=name, port=found.port, metrics=metrics.getsockname()[1])
-        await serve([whole], [(opening, door_socket), (metrics_app, metrics)])
+        gated_service = Service(name, gate, gate.workers, close=close, drain=service.drain)
+        log.info("process.listening", service=name, port=address.port, metrics=metrics.getsockname()[1])
+        await serve([gated_service], [(gate, http_socket), (metrics_app, metrics)])
 
     run_on_uvloop(run())
 
@@ -113,61 +115,63 @@ def run_on_uvloop(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-class Opening:
+class StartupGate:
     """A service's door while its database may still be away: alive, and ready once it has been opened."""
 
     def __init__(
         self,
         service: Service,
         bootstrap: str,
-        security: KafkaSecurity = PLAIN_TEXT,
+        security: KafkaSecurity = PLAINTEXT,
         *,
         ready_with_bus: bool,
     ) -> None:
         self.workers = [
-            Worker(f"{service.name}.opening", self._open),
-            Worker(f"{service.name}.kafka", self._find_kafka),
+            Worker(f"{service.name}.opening", self._start_service),
+            Worker(f"{service.name}.kafka", self._wait_for_kafka),
         ]
         self._service = service
         self._bootstrap = bootstrap
         self._security = security
         self._waits_for_bus = ready_with_bus
-        self._opened = False
+        self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path")
-        if self._opened and not (self._waits_for_bus and path == "/readyz"):
+        if self._started and not (self._waits_for_bus and path == "/readyz"):
             await self._service.app(scope, receive, send)
         elif path == "/livez":
-            await _answer(send, 200, b"ok\n")
+            await _respond(send, 200, b"ok\n")
         elif path in ("/readyz", "/startupz"):
-            await _answer(send, 503, b"not ready: " + (b"Kafka" if self._opened else b"the database") + b"\n")
+            await _respond(
+                send, 503, b"not ready: " + (b"Kafka" if self._started else b"the database") + b"\n"
+            )
         else:
-            await _answer(send, 503, _NOT_READY, b"application/problem+json")
+            await _respond(send, 503, _NOT_READY, b"application/problem+json")
 
-    async def _open(self, stop: asyncio.Event) -> None:
+    async def _start_service(self, stop: asyncio.Event) -> None:
         """Reach and migrate the database, however long it takes, then do the service's work."""
         while not stop.is_set():
             try:
                 await self._service.start()
             except Exception as error:
-                log.warning("process.database_away", service=self._service.name, error=_line(error))
-                await _pause(stop)
+                log.warning("process.database_away", service=self._service.name, error=_one_line(error))
+                await _wait_retry(stop)
             else:
-                self._opened = True
+                self._started = True
                 log.info("process.opened", service=self._service.name)
                 await run_workers([self._service], stop)
 
-    async def _find_kafka(self, stop: asyncio.Event) -> None:
+    async def _wait_for_kafka(self, stop: asyncio.Event) -> None:
         """Say whether Kafka is there; the outboxes and consumers try by themselves."""
         while not stop.is_set():
-            reason = await why_not(self._bootstrap, self._security)
+            reason = await connection_failure(self._bootstrap, self._security)
             if not reason:
                 self._waits_for_bus = False
                 await stop.wait()
                 return
             log.warning("process.kafka_away", service=self._service.name, error=reason)
-            await _pause(stop)
+            await _wait_retry(stop)
 
 
 _NOT_READY: Final = (
@@ -176,7 +180,7 @@ _NOT_READY: Final = (
 )
 
 
-async def _answer(send: Send, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
+async def _respond(send: Send, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     if status == 503:
         headers.append((b"retry-after", b"1"))
@@ -184,12 +188,12 @@ async def _answer(send: Send, status: int, body: bytes, kind: bytes = b"text/pla
     await send({"type": "http.response.body", "body": body})
 
 
-async def _pause(stop: asyncio.Event) -> None:
+async def _wait_retry(stop: asyncio.Event) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(ASK_AGAIN_S):
+        async with asyncio.timeout(RETRY_S):
             await stop.wait()
 
 
-def _line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     """What went wrong, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -17,10 +17,10 @@ from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backbone import problems
-from backbone.bus import BusUnavailable
-from backbone.database import may_pass
-from backbone.settings import refuse
+from backbone.bus.protocol import BusUnavailable
+from backbone.database.database import is_transient
+from backbone.http import problems
+from backbone.settings import exit_with_error
 
 STOP_S: Final = 10.0
 """How long workers and open requests may take once a stop is asked for."""
@@ -42,7 +42,7 @@ class Worker:
     run: Work
 
 
-async def _nothing() -> None:
+async def _do_nothing() -> None:
     return
 
 
@@ -56,8 +56,8 @@ class Service:
     name: str
     app: ASGIApp
     workers: Sequence[Worker] = ()
-    start: Callable[[], Awaitable[None]] = _nothing
-    close: Callable[[], Awaitable[None]] = _nothing
+    start: Callable[[], Awaitable[None]] = _do_nothing
+    close: Callable[[], Awaitable[None]] = _do_nothing
     drain: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a stop begins: streams end with `event: drain`."""
 
@@ -76,16 +76,18 @@ async def keep_running(worker: Worker, stop: asyncio.Event) -> None:
             log.warning("worker.bus_unavailable", worker=worker.name, error=str(error))
         except Exception as error:
             _FAILURES.labels(worker.name).inc()
-            if may_pass(error):  # where the database is away each worker says so every few seconds: in a line
-                words = " ".join(str(error).split())[:200]
+            if is_transient(
+                error
+            ):  # where the database is away each worker says so every few seconds: in a line
+                reason = " ".join(str(error).split())[:200]
                 log.warning(
-                    "worker.interrupted", worker=worker.name, error=type(error).__name__, reason=words
+                    "worker.interrupted", worker=worker.name, error=type(error).__name__, reason=reason
                 )
             else:
                 log.exception("worker.failed", worker=worker.name, error=type(error).__name__)
         if not stop.is_set():
-            long_ago = asyncio.get_running_loop().time() - began > 30
-            pause = 0.1 if long_ago else min(pause * 2, 5.0)
+            ran_long = asyncio.get_running_loop().time() - began > 30
+            pause = 0.1 if ran_long else min(pause * 2, 5.0)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await stop.wait()
@@ -105,9 +107,9 @@ async def run_workers(services: Sequence[Service], stop: asyncio.Event) -> None:
 
 
 def new_app(name: str, secret: str, **options: Any) -> FastAPI:
-    """A FastAPI application that answers problems and knows its callers (see `backbone.caller`)."""
-    silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # ours is Prometheus
-    app = FastAPI(title=f"Ataa {name}", docs_url=None, redoc_url=None, telemetry=silent, **options)
+    """A FastAPI application that answers problems and knows its callers (see `backbone.http.caller`)."""
+    telemetry_off: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # ours is Prometheus
+    app = FastAPI(title=f"Ataa {name}", docs_url=None, redoc_url=None, telemetry=telemetry_off, **options)
     app.state.internal_secret = secret
     problems.install(app)
     return app
@@ -116,14 +118,16 @@ def new_app(name: str, secret: str, **options: Any) -> FastAPI:
 def add_health(app: FastAPI, ready: Callable[[], Awaitable[bool]] | None = None) -> None:
     """`/livez`, `/startupz` and `/readyz`; `ready` has a bound and never waits for lag, Stripe or the bus."""
 
-    async def alive() -> Response:
+    async def is_alive() -> Response:
         return Response("ok\n", media_type="text/plain")
 
     async def is_ready() -> Response:
-        fine = ready is None or await ready()
-        return Response("ok\n" if fine else "not ready\n", 200 if fine else 503, media_type="text/plain")
+        ready_now = ready is None or await ready()
+        return Response(
+            "ok\n" if ready_now else "not ready\n", 200 if ready_now else 503, media_type="text/plain"
+        )
 
-    for path, answer in {"/livez": alive, "/startupz": alive, "/readyz": is_ready}.items():
+    for path, answer in {"/livez": is_alive, "/startupz": is_alive, "/readyz": is_ready}.items():
         app.add_api_route(path, answer, include_in_schema=False)
 
 
@@ -153,7 +157,7 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        refuse(
+        exit_with_error(
             f"{setting}: port {port} on {host} cannot be used ({error.strerror}); set {setting} to another"
         )
     return sock
@@ -176,16 +180,16 @@ def server(app: ASGIApp) -> Server:
     return Server(config)
 
 
-async def serve(services: Sequence[Service], doors: Sequence[tuple[ASGIApp, socket.socket]]) -> None:
-    """Start `services`, open `doors`, and stay until SIGTERM or SIGINT.
+async def serve(services: Sequence[Service], endpoints: Sequence[tuple[ASGIApp, socket.socket]]) -> None:
+    """Start `services`, open `endpoints`, and stay until SIGTERM or SIGINT.
 
     A stop first sets every service's `drain`, so that streams end (uvicorn would wait for them for
     ever), then lets requests and workers finish, then closes.
     """
     stop = asyncio.Event()
-    servers = [(server(app), sock) for app, sock in doors]
+    servers = [(server(app), sock) for app, sock in endpoints]
 
-    def stopping() -> None:
+    def begin_stop() -> None:
         for service in services:
             service.drain.set()
         for one, _ in servers:
@@ -193,7 +197,7 @@ async def serve(services: Sequence[Service], doors: Sequence[tuple[ASGIApp, sock
 
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stopping)
+        loop.add_signal_handler(signal_number, begin_stop)
     try:
         for service in services:
             await service.start()

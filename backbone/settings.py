@@ -16,15 +16,15 @@ from backbone import postgres_url
 PREFIX = "ATAA_"
 
 
-def _split(value: object) -> object:
+def _split_commas(value: object) -> object:
     return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
 
-Listed = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split_commas)]
 """A list given as `a,b,c`."""
 
 
-def _database(url: str) -> str:
+def _check_database_url(url: str) -> str:
     if url and not url.startswith(("sqlite:///", "postgresql://")):
         raise ValueError("must begin with postgresql:// or sqlite:///")
     if url.startswith("postgresql://"):
@@ -32,17 +32,17 @@ def _database(url: str) -> str:
     return url
 
 
-DatabaseUrl = Annotated[str, AfterValidator(_database)]
+DatabaseUrl = Annotated[str, AfterValidator(_check_database_url)]
 """A service's own database; empty for a SQLite file in the data directory."""
 
 
-def _http(url: str) -> str:
+def _check_http_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("must be an address that starts with http:// or https://")
     return url.rstrip("/")
 
 
-HttpUrl = Annotated[str, AfterValidator(_http)]
+HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 """Another service's address, without a slash at its end."""
 
 
@@ -83,10 +83,10 @@ def load(kind: type[Kind], **given: Any) -> Kind:
     except ValidationError as error:
         problem = error.errors()[0]
         place = problem["loc"][0] if problem["loc"] else "settings"
-        refuse(f"{PREFIX}{str(place).upper()}: {problem['msg'].removeprefix('Value error, ')}")
+        exit_with_error(f"{PREFIX}{str(place).upper()}: {problem['msg'].removeprefix('Value error, ')}")
 
 
-def refuse(line: str) -> NoReturn:
+def exit_with_error(line: str) -> NoReturn:
     """Stop the start: one plain line on standard error, exit status 2."""
     sys.stderr.write(f"ataa: {line}\n")
     raise SystemExit(2)
@@ -104,7 +104,7 @@ def describe(kinds: Iterable[type[Settings]]) -> list[tuple[str, str, str]]:
     return [rows[variable] for variable in sorted(rows)]
 
 
-def stray(kinds: Iterable[type[Settings]], known: Iterable[str] = ()) -> list[str]:
+def unknown_variables(kinds: Iterable[type[Settings]], known: Iterable[str] = ()) -> list[str]:
     """Variables in the environment that look like settings and are none: likely typing errors."""
     names = {variable for variable, _, _ in describe(kinds)} | set(known)
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in names)

@@ -42,7 +42,7 @@ _MINIMUMS: Final = {
 """In ISO minor units."""
 
 
-class NotTaken(MoneyError):
+class UnsupportedAmount(MoneyError):
     """An amount Stripe does not take; the text says why."""
 
 
@@ -80,24 +80,25 @@ def stripe_digits(currency: str) -> int:
 
 
 def to_stripe(units: int, currency: str) -> int:
-    """ISO minor units as Stripe counts them; raises `NotTaken` for what exceeds the cap or has a fraction.
+    """ISO minor units as Stripe counts them; raises `UnsupportedAmount` for what exceeds the cap or has a
+    fraction.
 
     Minimums are not checked: a refund may be smaller than any charge.
     """
     if units > largest(currency):
-        raise NotTaken("more than Stripe takes at once")
+        raise UnsupportedAmount("more than Stripe takes at once")
     if units % step(currency):
         if currency in THREE_DECIMAL:
-            raise NotTaken(f"the last digit of an amount in {currency} must be 0")
-        raise NotTaken(f"{currency} is charged in whole units")
+            raise UnsupportedAmount(f"the last digit of an amount in {currency} must be 0")
+        raise UnsupportedAmount(f"{currency} is charged in whole units")
     return int(units * 10 ** stripe_digits(currency) // 10 ** digits(currency))
 
 
 def from_stripe(units: int, currency: str) -> int:
-    """Stripe's minor units as ISO counts them; raises `NotTaken` where ISO has no such fraction."""
+    """Stripe's minor units as ISO counts them; raises `UnsupportedAmount` where ISO has no such fraction."""
     counted = _rounded_down(units, currency)
     if counted * 10 ** stripe_digits(currency) != units * 10 ** digits(currency):
-        raise NotTaken(f"{units} of Stripe's units are no whole amount of {currency}")
+        raise UnsupportedAmount(f"{units} of Stripe's units are no whole amount of {currency}")
     return counted
 
 

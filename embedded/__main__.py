@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backbone.process import run_on_uvloop
-from backbone.settings import describe, load, stray
+from backbone.settings import describe, load, unknown_variables
 from backbone.telemetry import configure_logs
 from embedded.app import run
 from embedded.settings import ALL_SETTINGS, OUTSIDE, EmbeddedSettings
@@ -24,7 +24,7 @@ def serve(context: typer.Context) -> None:
     configure_logs(settings.log_level, settings.log_format)
     for kind in ALL_SETTINGS:
         load(kind)
-    for name in stray(ALL_SETTINGS, OUTSIDE):
+    for name in unknown_variables(ALL_SETTINGS, OUTSIDE):
         typer.echo(f"ataa: {name} is not a setting (see make settings)", err=True)
     run_on_uvloop(run(settings))
 

@@ -18,11 +18,11 @@ import services.leaderboard.app
 import services.notify.app
 import services.payments.app
 import services.pledges.app
-from backbone.bus_sqlite import PRUNE_EVERY_S, SqliteBus
-from backbone.peer import InProcessPeer
-from backbone.periodic import pruning
+from backbone.bus.sqlite import PRUNE_EVERY_S, SqliteBus
+from backbone.http.service_client import InProcessServiceClient
+from backbone.periodic import pruning_worker
 from backbone.service import Service, listen, metrics_app, serve
-from backbone.settings import load, refuse
+from backbone.settings import exit_with_error, load
 from embedded.banner import Running, print_banner
 from embedded.data_dir import DataDir
 from embedded.sandbox import running_sandbox
@@ -46,7 +46,7 @@ class Embedded:
 def compose(folder: Path, given: Mapping[str, Any]) -> Embedded:
     """Wire the services to one bus and to each other; `given` settings win over the environment."""
     bus = SqliteBus(folder / "bus.db")
-    peers = {name: InProcessPeer() for name in ("pledges", "payments", "leaderboard", "notify")}
+    peers = {name: InProcessServiceClient() for name in ("pledges", "payments", "leaderboard", "notify")}
     made = {
         "pledges": services.pledges.app.compose(load(PledgesSettings, **given), bus),
         "payments": services.payments.app.compose(load(PaymentsSettings, **given), bus, peers["pledges"]),
@@ -72,7 +72,7 @@ async def run(settings: EmbeddedSettings) -> None:
     stripe = _sandbox_settings(settings, secrets)
     if stripe and settings.sandbox_port == port:
         # Both could bind it; the one that listens first would have it, and the other say nothing.
-        refuse(f"ATAA_SANDBOX_PORT: port {port} is the gateway's already (ATAA_GATEWAY_PORT)")
+        exit_with_error(f"ATAA_SANDBOX_PORT: port {port} is the gateway's already (ATAA_GATEWAY_PORT)")
     given = {
         "data_dir": data.path,
         "internal_secret": SecretStr(secrets["internal"]),
@@ -86,11 +86,11 @@ async def run(settings: EmbeddedSettings) -> None:
     ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
     data.write("ports.json", {"gateway": port, "sandbox": settings.sandbox_port, **ports})
     apps = {name: service.app for name, service in whole.services.items()} | {"metrics": metrics_app}
-    doors = [(whole.gateway.app, door), *((apps[name], sock) for name, sock in sockets.items())]
+    endpoints = [(whole.gateway.app, door), *((apps[name], sock) for name, sock in sockets.items())]
     house = Service(
         "embedded",
         metrics_app,
-        [pruning("embedded", {"bus": whole.bus.prune}, PRUNE_EVERY_S)],
+        [pruning_worker("embedded", {"bus": whole.bus.prune}, PRUNE_EVERY_S)],
         close=whole.bus.close,
     )
     running = Running(
@@ -112,7 +112,7 @@ async def run(settings: EmbeddedSettings) -> None:
             await stack.enter_async_context(
                 running_sandbox(settings.sandbox_port, url, data.path / "sandbox.db", secrets)
             )
-        await serve([house, *whole.services.values(), whole.gateway, greeting], doors)
+        await serve([house, *whole.services.values(), whole.gateway, greeting], endpoints)
 
 
 def _sandbox_settings(settings: EmbeddedSettings, secrets: Mapping[str, str]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ async def _make_demo_key(data: DataDir, keys: dict[str, str], door: ASGIApp, por
     origins = [f"http://127.0.0.1:{port}", f"http://localhost:{port}"]
     body = json.dumps({"kind": "publishable", "name": "demo", "origins": origins}).encode()
     headers = {"authorization": f"Bearer {keys['admin']}", "content-type": "application/json"}
-    reply = await InProcessPeer(door).request("POST", "/v1/keys", headers=headers, body=body)
+    reply = await InProcessServiceClient(door).request("POST", "/v1/keys", headers=headers, body=body)
     if reply.status != 201:
         raise RuntimeError(f"the demo's key could not be made: {reply.body.decode()}")
     keys["publishable"] = reply.json()["key"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from backbone.settings import refuse
+from backbone.settings import exit_with_error
 
 _PROBE: Final = b"\0" * 65536
 
@@ -33,7 +33,7 @@ class DataDir:
             probe.unlink()
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            refuse(f"ATAA_DATA_DIR: {self.path} cannot be written ({error.strerror})")
+            exit_with_error(f"ATAA_DATA_DIR: {self.path} cannot be written ({error.strerror})")
         self._hold()
 
     def _hold(self) -> None:
@@ -41,7 +41,9 @@ class DataDir:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             owner = os.pread(self._lock, 20, 0).decode(errors="replace").strip() or "another process"
-            refuse(f"ATAA_DATA_DIR: {self.path} is in use by process {owner}; stop it or choose another")
+            exit_with_error(
+                f"ATAA_DATA_DIR: {self.path} is in use by process {owner}; stop it or choose another"
+            )
         os.truncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
@@ -52,7 +54,7 @@ class DataDir:
         except FileNotFoundError:
             return {}
         except ValueError:
-            refuse(f"ATAA_DATA_DIR: {self.path / name} is damaged; mend or remove it")
+            exit_with_error(f"ATAA_DATA_DIR: {self.path / name} is damaged; mend or remove it")
         return {str(key): str(value) for key, value in found.items()}
 
     def write(self, name: str, content: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 import aiohttp
 import structlog
 
-from backbone.settings import refuse
+from backbone.settings import exit_with_error
 
 AGAIN_S: Final = 0.5
 """After its end the sandbox is started again, this much later."""
@@ -34,7 +34,7 @@ async def running_sandbox(
 
     async def start() -> Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "rehearsal.sandbox", "--exit-with-parent"),
+            *(sys.executable, "-m", "sandbox", "--exit-with-parent"),
             *("--port", str(port), "--webhook-url", webhook_url, "--data", str(data)),
             stdin=asyncio.subprocess.PIPE,
             env={
@@ -80,10 +80,12 @@ async def _answering(process: Process, port: int) -> None:
     async with aiohttp.ClientSession() as session:
         for _ in range(200):
             if process.returncode is not None:
-                refuse(f"ATAA_SANDBOX_PORT: the Stripe sandbox could not start on port {port} (see above)")
+                exit_with_error(
+                    f"ATAA_SANDBOX_PORT: the Stripe sandbox could not start on port {port} (see above)"
+                )
             try:
                 async with session.get(f"http://127.0.0.1:{port}/livez"):
                     return
             except aiohttp.ClientError:
                 await asyncio.sleep(0.05)
-    refuse(f"ATAA_SANDBOX_PORT: the Stripe sandbox on port {port} does not answer")
+    exit_with_error(f"ATAA_SANDBOX_PORT: the Stripe sandbox on port {port} does not answer")

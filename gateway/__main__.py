@@ -1,18 +1,21 @@
 """The gateway as a process of its own: `python -m gateway`."""
 
-from backbone.bus import EventBus
-from backbone.peer import PeerPools
-from backbone.process import Place, run_alone
+from backbone.bus.protocol import EventBus
+from backbone.http.service_client import ServiceClientPools
+from backbone.process import ListenAddress, run_process
 from backbone.service import Service
 from gateway.app import compose
-from gateway.peers import peers_of
+from gateway.service_clients import service_clients_of
 from gateway.settings import GatewaySettings
 
 
-def _compose(settings: GatewaySettings, bus: EventBus, pools: PeerPools) -> Service:
-    return compose(settings, bus, peers_of(settings, pools))
+def _compose(settings: GatewaySettings, bus: EventBus, pools: ServiceClientPools) -> Service:
+    return compose(settings, bus, service_clients_of(settings, pools))
 
 
-run_alone(
-    "gateway", GatewaySettings, _compose, lambda settings: Place(settings.gateway_port, settings.gateway_host)
+run_process(
+    "gateway",
+    GatewaySettings,
+    _compose,
+    lambda settings: ListenAddress(settings.gateway_port, settings.gateway_host),
 )

@@ -9,8 +9,8 @@ from typing import Final
 
 import fastapi_offline
 
-from gateway.asgi import Answer, Header, Request
-from gateway.router import Handler, Route, page_routes
+from gateway.http.asgi import Header, Request, Response
+from gateway.http.router import Handler, Route, page_routes
 
 _SWAGGER: Final = Path(fastapi_offline.__file__).parent / "static"
 _OWN: Final = Path(__file__).parent / "docs_static"
@@ -46,8 +46,8 @@ _PAGE: Final = b"""<!doctype html>
 def docs_routes(openapi: Callable[[], Awaitable[bytes]]) -> list[Route]:
     """The page, its files, and the description it shows."""
 
-    async def describe(request: Request) -> Answer:
-        return Answer(200, [(b"content-type", b"application/json"), (b"cache-control", b"no-cache")],
+    async def describe(request: Request) -> Response:
+        return Response(200, [(b"content-type", b"application/json"), (b"cache-control", b"no-cache")],
                       await openapi())  # fmt: skip
 
     return [
@@ -57,21 +57,21 @@ def docs_routes(openapi: Callable[[], Awaitable[bytes]]) -> list[Route]:
     ]
 
 
-async def _page(request: Request) -> Answer:
+async def _page(request: Request) -> Response:
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
         (b"content-security-policy", _POLICY),
         (b"cache-control", b"no-cache"),
         (b"x-content-type-options", b"nosniff"),
     ]
-    return Answer(200, headers, _PAGE)
+    return Response(200, headers, _PAGE)
 
 
 def _file(name: str) -> Handler:
     folder, kind = _FILES[name]
     held: list[tuple[bytes, bytes]] = []
 
-    async def serve(request: Request) -> Answer:
+    async def serve(request: Request) -> Response:
         if not held:
             body = (folder / name).read_bytes()
             held.append((body, f'"{sha256(body).hexdigest()[:16]}"'.encode()))
@@ -83,7 +83,7 @@ def _file(name: str) -> Handler:
             (b"x-content-type-options", b"nosniff"),
         ]
         if etag.decode() in request.headers.get("if-none-match", ""):
-            return Answer(304, headers)
-        return Answer(200, headers, body)
+            return Response(304, headers)
+        return Response(200, headers, body)
 
     return serve

@@ -23,13 +23,13 @@ import backbone.contracts.leaderboard
 import backbone.contracts.payments
 import backbone.contracts.pledges
 from backbone.contracts import Event, wire_names
-from gateway.asgi import Answer, Header, Request, matches
+from gateway.http.asgi import Header, Request, Response, matches
+from gateway.http.router import Route, page_routes
 from gateway.pages import asset_url
-from gateway.router import Route, page_routes
 
 _STATIC: Final = Path(__file__).parent / "events_static"
 _EXAMPLES: Final = Path(__file__).parent / "event_examples.json"
-_SPEAKERS: Final = (backbone.contracts.pledges, backbone.contracts.payments, backbone.contracts.leaderboard)
+_PRODUCERS: Final = (backbone.contracts.pledges, backbone.contracts.payments, backbone.contracts.leaderboard)
 _POLICY: Final = (
     b"default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
     b"frame-ancestors 'none'"
@@ -80,9 +80,9 @@ def events_routes() -> list[Route]:
 def catalogue() -> list[tuple[str, dict[str, type[Event]]]]:
     """The events by wire name, under the name of the service that says them."""
     found = []
-    for speaker in _SPEAKERS:
-        said = {name: kind for name, kind in wire_names().items() if kind.__module__ == speaker.__name__}
-        found.append((speaker.__name__.rpartition(".")[2], said))
+    for producer in _PRODUCERS:
+        kinds = {name: kind for name, kind in wire_names().items() if kind.__module__ == producer.__name__}
+        found.append((producer.__name__.rpartition(".")[2], kinds))
     return found
 
 
@@ -97,8 +97,8 @@ def page() -> bytes:
     environment.globals["asset"] = asset_url
     examples = json.loads(_EXAMPLES.read_text(encoding="utf-8"))
     speakers = [
-        (speaker, _about_speaker(speaker), [_view(kind, examples[name]) for name, kind in said.items()])
-        for speaker, said in catalogue()
+        (producer, _about_producer(producer), [_view(kind, examples[name]) for name, kind in kinds.items()])
+        for producer, kinds in catalogue()
     ]
     return environment.get_template("events.html").render(speakers=speakers).encode()
 
@@ -115,9 +115,9 @@ def _prose(text: str) -> Markup:
     return Markup("<br>").join(Markup(one) for one in marked)
 
 
-def _about_speaker(name: str) -> str:
-    speaker = next(one for one in _SPEAKERS if one.__name__.endswith(f".{name}"))
-    return inspect.cleandoc(speaker.__doc__ or "")
+def _about_producer(name: str) -> str:
+    producer = next(one for one in _PRODUCERS if one.__name__.endswith(f".{name}"))
+    return inspect.cleandoc(producer.__doc__ or "")
 
 
 def _view(kind: type[Event], example: Json) -> EventView:
@@ -181,12 +181,12 @@ def _object(schema: Json) -> str:
     return "text by language" if isinstance(more, dict) and more.get("type") == "string" else "object"
 
 
-async def _serve_page(request: Request) -> Answer:
+async def _serve_page(request: Request) -> Response:
     more: list[Header] = [(b"content-security-policy", _POLICY)]
     return _cached(request, page(), b"text/html; charset=utf-8", more)
 
 
-async def _serve_style(request: Request) -> Answer:
+async def _serve_style(request: Request) -> Response:
     return _cached(request, _style(), b"text/css; charset=utf-8")
 
 
@@ -195,7 +195,7 @@ def _style() -> bytes:
     return (_STATIC / "style.css").read_bytes()
 
 
-async def _serve_schema(request: Request) -> Answer:
+async def _serve_schema(request: Request) -> Response:
     name = request.path.rpartition("/")[2].removesuffix(".json")
     return _cached(request, _schema(name), b"application/schema+json")
 
@@ -211,7 +211,7 @@ def _etag(body: bytes) -> str:
     return f'"{sha256(body).hexdigest()[:16]}"'
 
 
-def _cached(request: Request, body: bytes, kind: bytes, more: Iterable[Header] = ()) -> Answer:
+def _cached(request: Request, body: bytes, kind: bytes, more: Iterable[Header] = ()) -> Response:
     etag = _etag(body)
     headers: list[Header] = [
         (b"content-type", kind),
@@ -221,5 +221,5 @@ def _cached(request: Request, body: bytes, kind: bytes, more: Iterable[Header] =
         *more,
     ]
     if matches(request.headers.get("if-none-match"), etag):
-        return Answer(304, headers)
-    return Answer(200, headers, body)
+        return Response(304, headers)
+    return Response(200, headers, body)

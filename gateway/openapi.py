@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from backbone.peer import Peer, PeerUnavailable
-from gateway.router import Route
+from backbone.http.service_client import ServiceClient, ServiceUnavailable
+from gateway.http.router import Route
 
 _OWN: Final = json.loads((Path(__file__).parent / "openapi_own.json").read_text(encoding="utf-8"))
 """How the gateway's own operations are described: those that no service answers alone."""
@@ -28,25 +28,29 @@ Json = dict[str, Any]
 class Description:
     """The merged document, made when it is first asked for and every service answered."""
 
-    def __init__(self, peers: Mapping[str, Peer], signed: Mapping[str, str]) -> None:
-        self._peers = peers
+    def __init__(self, service_clients: Mapping[str, ServiceClient], signed: Mapping[str, str]) -> None:
+        self._service_clients = service_clients
         self._signed = signed
         self._made: bytes | None = None
         self.routes: Iterable[Route] = ()
 
     async def document(self) -> bytes:
-        """The OpenAPI document as JSON; raises `PeerUnavailable`."""
+        """The OpenAPI document as JSON; raises `ServiceUnavailable`."""
         if self._made is None:
-            names = [name for name in ("pledges", "payments", "leaderboard", "keys") if name in self._peers]
+            names = [
+                name
+                for name in ("pledges", "payments", "leaderboard", "keys")
+                if name in self._service_clients
+            ]
             found = await asyncio.gather(*(self._ask(name) for name in names))
             merged = merge(dict(zip(names, found, strict=True)), self.routes)
             self._made = json.dumps(merged, ensure_ascii=False).encode()
         return self._made
 
     async def _ask(self, name: str) -> Json:
-        reply = await self._peers[name].request("GET", "/openapi.json", headers=self._signed)
+        reply = await self._service_clients[name].request("GET", "/openapi.json", headers=self._signed)
         if reply.status != 200:
-            raise PeerUnavailable(f"{name} has no description: {reply.status}")
+            raise ServiceUnavailable(f"{name} has no description: {reply.status}")
         described: Json = reply.json()
         return described
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from backbone.database import Synchronous
+from backbone.database.database import Synchronous
 from backbone.settings import DatabaseUrl, HttpUrl, Settings
 
 _ADMIN_KEY: Final = re.compile(r"ak_admin_[A-Za-z0-9]{20,200}", re.ASCII)

@@ -8,7 +8,7 @@ from sqlalchemy import JSON, Column
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database import Utc, doors
+from backbone.database.database import Utc, messaging_tables
 
 
 class Table(SQLModel, registry=registry()):
@@ -34,4 +34,4 @@ class Key(Table, table=True):
     revoked_at: datetime | None = Field(default=None, sa_column=Column(Utc))
 
 
-DOORS = doors(Table.metadata)
+MESSAGING_TABLES = messaging_tables(Table.metadata)

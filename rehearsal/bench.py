@@ -45,7 +45,7 @@ from stack.layout import OFFSETS, read_json
 ROOT: Final = Path(__file__).resolve().parents[1]
 WARM_UP_S: Final = 3.0
 """Gifts of the first seconds are not counted: caches, connections and prepared statements are made."""
-READY_S: Final = 180.0
+READINESS_TIMEOUT_S: Final = 180.0
 SEEN_S: Final = 30.0
 """How long the last gifts may take to come on screen."""
 SEED: Final = 16
@@ -151,7 +151,7 @@ def _environment(data: Path, base: int) -> dict[str, str]:
 
 
 def _wait_until_ready(port: int, log: Path) -> None:
-    give_up = time.monotonic() + READY_S
+    give_up = time.monotonic() + READINESS_TIMEOUT_S
     while time.monotonic() < give_up:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

@@ -192,7 +192,7 @@ class Auditor:
     def _caller(self) -> Mapping[str, str]:
         """The headers by which services know each other."""
         # Brings the whole web framework with it: not before the donors have left.
-        from backbone.caller import sign_caller
+        from backbone.http.caller import sign_caller
 
         secret = str(self._read_file("secrets.json").get("internal", ""))
         return sign_caller(secret, partner="rehearsal", scopes=("internal",), mode="live")

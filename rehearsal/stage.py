@@ -84,7 +84,7 @@ class Stage:
     def sandbox_arguments(self) -> list[str]:
         """The command line of the sandbox, after the interpreter."""
         return [
-            *("-m", "rehearsal.sandbox", "--port", str(self.sandbox_port), "--exit-with-parent"),
+            *("-m", "sandbox", "--port", str(self.sandbox_port), "--exit-with-parent"),
             *("--webhook-url", f"{self.gateway_url}/webhooks/stripe"),
             *("--data", str(self.directory / "sandbox.db")),
         ]

@@ -19,7 +19,7 @@ import aiohttp
 from rehearsal.stage import Stage
 from stack.deaths import Deaths
 
-READY_S: Final = 120.0
+READINESS_TIMEOUT_S: Final = 120.0
 _LOOK_S: Final = 0.05
 _MEASURE_S: Final = 1.0
 _STOP_S: Final = 8.0
@@ -183,7 +183,7 @@ class Troupe:
 
 
 def troupe_of(stage: Stage) -> Troupe:
-    """The real ones: `python -m rehearsal.sandbox` and `python -m embedded`, logging into the stage."""
+    """The real ones: `python -m sandbox` and `python -m embedded`, logging into the stage."""
     user = dict(os.environ)
     sandbox_probe, embedded_probe = f"{stage.sandbox_url}/livez", f"{stage.gateway_url}/readyz"
     logs = stage.directory
@@ -282,12 +282,14 @@ class Supervisor:
         self._write_pids()
 
     async def _ready(self, child: Child) -> None:
-        give_up = time.monotonic() + READY_S
+        give_up = time.monotonic() + READINESS_TIMEOUT_S
         while not await self._answers(child.probe):
             if child.exit_status() is not None:
                 raise CannotRun(f"{child.name} does not start: {child.last_words()}")
             if time.monotonic() > give_up:
-                raise CannotRun(f"{child.name} is not ready after {READY_S:.0f} s: {child.last_words()}")
+                raise CannotRun(
+                    f"{child.name} is not ready after {READINESS_TIMEOUT_S:.0f} s: {child.last_words()}"
+                )
             await asyncio.sleep(0.1)
 
     async def _answers(self, probe: str) -> bool:

@@ -21,7 +21,7 @@ from stack.parts import ORDER, Part, engine, keeper, sandbox, service
 from stack.settings import SERVICES, StackSettings
 from stack.topics import make_topics
 
-READY_S: Final = 90.0
+READINESS_TIMEOUT_S: Final = 90.0
 OURS_S: Final = 60.0
 THEIRS_S: Final = 1.0
 _LOOK_S: Final = 0.1
@@ -164,7 +164,7 @@ def _start_keeper(part: Part, layout: Layout) -> None:
     run = layout.directory / "run"
     processes.stop(part.name, run, part.stop_signal)
     started = processes.start(part, run, layout.log(part.name)).pid
-    give_up = time.monotonic() + READY_S
+    give_up = time.monotonic() + READINESS_TIMEOUT_S
     while read_kept(layout.directory).pid != started:
         if processes.look(part.name, run).pid is None or time.monotonic() > give_up:
             raise CannotStart(f"{part.name} does not start: {processes.last_words(layout.log(part.name))}")
@@ -178,13 +178,13 @@ async def _must_be_free(part: Part, layout: Layout) -> None:
 
 
 async def _ready(part: Part, layout: Layout) -> None:
-    give_up = time.monotonic() + READY_S
+    give_up = time.monotonic() + READINESS_TIMEOUT_S
     while not await answers(part.probe):
         if processes.look(part.name, layout.directory / "run").pid is None:
             raise CannotStart(f"{part.name} does not start: {processes.last_words(layout.log(part.name))}")
         if time.monotonic() > give_up:
             words = processes.last_words(layout.log(part.name))
-            raise CannotStart(f"{part.name} is not ready after {READY_S:.0f} s: {words}")
+            raise CannotStart(f"{part.name} is not ready after {READINESS_TIMEOUT_S:.0f} s: {words}")
         await asyncio.sleep(_LOOK_S)
 
 

@@ -48,7 +48,7 @@ def engine(name: str, layout: Layout) -> Part:
 def sandbox(layout: Layout) -> Part:
     """The Stripe sandbox, which sends its webhooks to the gateway."""
     command = (
-        *(sys.executable, "-m", "rehearsal.sandbox", "--port", str(layout.ports["sandbox"])),
+        *(sys.executable, "-m", "sandbox", "--port", str(layout.ports["sandbox"])),
         *("--webhook-url", f"{layout.url('gateway')}/webhooks/stripe"),
         *("--data", str(layout.directory / "sandbox.db")),
     )

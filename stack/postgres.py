@@ -23,7 +23,7 @@ from stack.layout import HOST, Layout
 from stack.missing import Missing
 
 USER: Final = "postgres"
-READY_S: Final = 60.0
+READINESS_TIMEOUT_S: Final = 60.0
 _ANSWER_S: Final = 5.0
 _PR_GET_PDEATHSIG: Final = 2
 _OPTIONS: Final = (
@@ -142,7 +142,7 @@ async def make_databases(layout: Layout, names: list[str]) -> None:
 
 
 async def _connected(layout: Layout) -> Any:
-    give_up = time.monotonic() + READY_S
+    give_up = time.monotonic() + READINESS_TIMEOUT_S
     while True:
         try:
             return await asyncpg.connect(

@@ -10,7 +10,7 @@ from typing import Final
 
 import aiohttp
 
-from backbone.caller import sign_caller
+from backbone.http.caller import sign_caller
 from stack import processes
 from stack.keeper import read_kept
 from stack.layout import HOST, read_json, read_ports

@@ -21,7 +21,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from backbone.kafka_security import PLAIN_TEXT, KafkaSecurity, why_not
+from backbone.bus.kafka_security import PLAINTEXT, KafkaSecurity, connection_failure
 from stack.layout import REPOSITORY
 
 LIST: Final = REPOSITORY / "deploy" / "kafka" / "topics.toml"
@@ -50,7 +50,7 @@ def read_topics(file: Path = LIST) -> list[Topic]:
 async def make_topics(
     bootstrap: str,
     prefix: str = "",
-    security: KafkaSecurity = PLAIN_TEXT,
+    security: KafkaSecurity = PLAINTEXT,
     *,
     within_s: float,
 ) -> list[str]:
@@ -129,7 +129,7 @@ async def _partition_counts(admin: AIOKafkaAdminClient, names: Sequence[str]) ->
 async def _connected(bootstrap: str, security: KafkaSecurity, within_s: float) -> AIOKafkaAdminClient:
     give_up = time.monotonic() + within_s
     # Asked first, and quietly: the client would log each try, and not say why it failed.
-    while reason := await why_not(bootstrap, security):
+    while reason := await connection_failure(bootstrap, security):
         if time.monotonic() > give_up:
             raise KafkaConnectionError(reason)
         await asyncio.sleep(_ASK_AGAIN_S)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from tests import real, turns
+from tests import engines, scheduling
 from tests.ports import FOLDER, free_port
 
 # An example may take as long as a busy machine takes: no test of ours is about that.
@@ -33,17 +33,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput") and (folder := os.environ.pop(FOLDER, None)):
-        real.stop_all(Path(folder))
+        engines.stop_all(Path(folder))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=turns.place)
+    items.sort(key=scheduling.place)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     """Who runs what, and when."""
-    return turns.Turns(config, log)
+    return scheduling.GroupedScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

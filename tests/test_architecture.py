@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("backbone", "services", "gateway", "rehearsal", "embedded", "stack")
+PACKAGES = ("backbone", "services", "gateway", "rehearsal", "embedded", "stack")
 DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SERVICES = ("pledges", "payments", "leaderboard", "notify")
 VAGUE = re.compile(
@@ -22,8 +22,8 @@ VAGUE = re.compile(
 
 def modules() -> Iterator[tuple[Path, ast.Module]]:
     """Every module of ours, parsed; migrations say what was and are left alone."""
-    for room in ROOMS:
-        for file in sorted((ROOT / room).rglob("*.py")):
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
             if "migrations" not in file.parts:
                 yield file.relative_to(ROOT), ast.parse(file.read_text())
 
@@ -39,7 +39,7 @@ def lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def test_rooms_import_only_what_the_contracts_allow() -> None:
+def test_packages_import_only_what_the_contracts_allow() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     linted = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert linted.returncode == 0, linted.stdout
@@ -51,7 +51,7 @@ def test_no_function_is_over_seventy_lines_and_most_are_under_twenty_five() -> N
     assert sum(length <= 25 for length in lengths.values()) / len(lengths) > 0.9
 
 
-def test_names_say_what_a_thing_is() -> None:
+def test_no_name_contains_a_vague_word() -> None:
     vague = [str(file) for file, _ in modules() if VAGUE.search(file.stem)]
     for file, module in modules():
         vague += [
@@ -69,17 +69,17 @@ def test_handlers_are_named_for_their_effect() -> None:
     assert found == []
 
 
-def test_every_module_and_every_public_class_and_function_says_what_it_promises() -> None:
-    silent = []
+def test_every_public_definition_has_a_docstring() -> None:
+    undocumented = []
     for file, module in modules():
         if ast.get_docstring(module) is None:
-            silent.append(str(file))
+            undocumented.append(str(file))
         for node in module.body:
             if not isinstance(node, DEFINITIONS) or node.name.startswith("_") or _is_problem(node):
                 continue
             if ast.get_docstring(node) is None:
-                silent.append(f"{file}:{node.lineno} {node.name}")
-    assert silent == []
+                undocumented.append(f"{file}:{node.lineno} {node.name}")
+    assert undocumented == []
 
 
 def _is_problem(node: ast.stmt) -> bool:
@@ -127,11 +127,14 @@ def test_locks_carry_hashes_and_no_addresses() -> None:
         assert "://" not in text
 
 
-def test_nothing_is_left_open_in_the_code() -> None:
+def test_code_has_no_open_markers() -> None:
     words = re.compile(
         r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX", "HA" + "CK"]) + r")\b|NotImplementedError"
     )
     left = [
-        str(file) for room in ROOMS for file in (ROOT / room).rglob("*.py") if words.search(file.read_text())
+        str(file)
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+        if words.search(file.read_text())
     ]
     assert left == []

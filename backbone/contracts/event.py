@@ -35,7 +35,7 @@ MoneyField = Annotated[
 ]
 """`Money` in an event: `{"minor_units": 2500, "currency": "USD"}`."""
 
-Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
+Timestamp = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
 
 
 class Event(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, get_args
 
 from backbone.clock import rfc3339
-from backbone.contracts.event import Event, Moment, MoneyField
+from backbone.contracts.event import Event, MoneyField, Timestamp
 from backbone.contracts.open_values import OpenValues
 from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
 from backbone.money import as_json
@@ -39,7 +39,7 @@ class DriveLogged(Event, name="leaderboard.drive_logged.v1", topic="drive-log", 
     epoch: int
     sequence: int
     type: Annotated[str, OpenValues(get_args(LogType))]
-    at: Moment
+    at: Timestamp
     payment_id: PaymentId | None
     pledge_id: PledgeId | None
     creator_id: CreatorId | None
@@ -75,7 +75,7 @@ class SnapshotTaken(Event, name="leaderboard.snapshot_taken.v1", topic="snapshot
     epoch: int
     sequence: int
     revision: int
-    as_of: Moment
+    as_of: Timestamp
     totals: dict[str, Any]
 
 
@@ -88,4 +88,4 @@ class Heartbeat(Event, name="leaderboard.heartbeat.v1", topic="snapshots", key="
 
     slot: str
     partition: int
-    as_of: Moment
+    as_of: Timestamp

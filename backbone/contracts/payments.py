@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Final
 
-from backbone.contracts.event import Event, Moment, MoneyField
+from backbone.contracts.event import Event, MoneyField, Timestamp
 from backbone.contracts.open_values import OpenValues, known
 from backbone.contracts.pledges import PledgeStatus, Source
 from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
@@ -79,5 +79,5 @@ class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments"
     captured: MoneyField
     refunded: MoneyField
     disputed: MoneyField
-    captured_at: Moment | None
-    changed_at: Moment
+    captured_at: Timestamp | None
+    changed_at: Timestamp

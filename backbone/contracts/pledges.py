@@ -7,11 +7,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
-from backbone.contracts.event import Event, Moment, MoneyField
+from backbone.contracts.event import Event, MoneyField, Timestamp
 from backbone.contracts.open_values import OpenValues
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
 
-Words = str | dict[str, str]
+LocalizedText = str | dict[str, str]
 """A text, or one text a language: `{"en": …, "ar": …}`."""
 
 
@@ -41,7 +41,7 @@ class Milestone(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    title: Words
+    title: LocalizedText
     amount: MoneyField
 
 
@@ -61,12 +61,12 @@ class DriveChanged(Event, name="pledges.drive_changed.v1", topic="pledges", key=
     version: int
     state: Annotated[DriveState | str, OpenValues(DriveState)]
     slug: str
-    title: Words
+    title: LocalizedText
     currency: str
     goal: MoneyField
     milestones: list[Milestone]
     test: bool
-    changed_at: Moment
+    changed_at: Timestamp
     partner: str | None = None
     """The partner that owns the drive; versions before ownership did not say it."""
 
@@ -97,7 +97,7 @@ class PledgeState(BaseModel):
     checkout_mode: Annotated[str, OpenValues(("hosted", "embedded"))]
     locale: str | None
     test: bool
-    made_at: Moment
+    made_at: Timestamp
 
 
 class PledgeMade(PledgeState, Event, name="pledges.pledge_made.v1", topic="pledges", key="drive_id"):

@@ -1,4 +1,4 @@
-from backbone.migrations import run
+from backbone.database.alembic_env import run
 from gateway.tables import Table
 
 run(Table.metadata)

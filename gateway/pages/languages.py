@@ -13,7 +13,7 @@ from babel import Locale
 from babel.numbers import format_decimal
 
 from backbone.money_text import Numerals, in_numerals, money_text
-from gateway.pages.words import WORDS, Phrase
+from gateway.pages.translations import TRANSLATIONS, Phrase
 
 Lang = Literal["en", "ar"]
 _ASKED: Final = re.compile(r"\s*([A-Za-z]{2})[A-Za-z-]*\s*(?:;\s*q=([0-9.]+))?\s*")
@@ -44,7 +44,7 @@ class Voice:
 
     def say(self, page: str, key: str, n: int | None = None, **holes: str) -> str:
         """The words for `key`, in the plural form of `n`, with their holes filled."""
-        phrase = pick(WORDS[page][self.lang][key], self.lang, n)
+        phrase = pick(TRANSLATIONS[page][self.lang][key], self.lang, n)
         if n is not None:
             holes["n"] = self.count(n)
         return phrase.format(**holes)

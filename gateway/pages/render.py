@@ -16,7 +16,7 @@ from backbone import money
 from backbone.stripe_amounts import largest, smallest
 from gateway.pages.assets import asset_url
 from gateway.pages.languages import Voice, choose_voice, localised
-from gateway.pages.words import WORDS
+from gateway.pages.translations import TRANSLATIONS
 
 Title = str | Mapping[str, str] | None
 
@@ -55,7 +55,7 @@ def overlay_page(drive_slug_or_id: str, title: Title, query: Mapping[str, str]) 
         "drive": drive_slug_or_id,
         "lang": voice.lang,
         "digits": voice.digits,
-        "words": WORDS["overlay"][voice.lang],
+        "words": TRANSLATIONS["overlay"][voice.lang],
     }
     return _render(
         "overlay.html",
@@ -103,7 +103,7 @@ def donate_page(
         "decimals": money.digits(currency),
         "creator": creator and _creator_ref(creator),
         "token": form_token,
-        "words": WORDS["donate"][voice.lang],
+        "words": TRANSLATIONS["donate"][voice.lang],
     }
     return _render(
         "donate.html",
@@ -137,7 +137,7 @@ def thanks_page(drive: Mapping[str, object], query: Mapping[str, str], *, accept
         "drive": ref,
         "lang": voice.lang,
         "digits": voice.digits,
-        "words": WORDS["thanks"][voice.lang],
+        "words": TRANSLATIONS["thanks"][voice.lang],
     }
     return _render(
         "thanks.html",
@@ -245,6 +245,6 @@ def _address(path: str, query: Mapping[str, str], kept: Sequence[str], lang: str
 def _render(template: str, voice: Voice, page: Mapping[str, object] | None, **values: object) -> bytes:
     name = template.removesuffix(".html")
     html = _environment.get_template(template).render(
-        voice=voice, page=page, words=WORDS[name][voice.lang], **values
+        voice=voice, page=page, words=TRANSLATIONS[name][voice.lang], **values
     )
     return html.encode("utf-8", "replace")

@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel
 
-from backbone.bodies import Body, MoneyView, Text
-from backbone.bus import partition_of
-from backbone.caller import CallerDep, InternalDep
+from backbone.bus.protocol import partition_of
 from backbone.clock import rfc3339
-from backbone.database import Database
-from backbone.problems import Invalid, NotFound
+from backbone.database.database import Database
+from backbone.http.caller import CallerDep, InternalDep
+from backbone.http.fields import Body, MoneyView, Text
+from backbone.http.problems import Invalid, NotFound
 from services.leaderboard import queries
+from services.leaderboard.display_texts import DisplayTexts
 from services.leaderboard.queries import DriveHead
 from services.leaderboard.snapshots import Freshness
-from services.leaderboard.words import Words
 
 CACHED: dict[str, str] = {"Cache-Control": "public, max-age=1"}
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
@@ -73,11 +73,11 @@ class PledgeIds(Body):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Dependencies:
     """What the routes need."""
 
     database: Database
-    words: Words
+    display_texts: DisplayTexts
     freshness: Freshness
     behind: Callable[[], Awaitable[int]]
 
@@ -85,15 +85,15 @@ class Door:
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-def routes(door: Door) -> APIRouter:
+def routes(dependencies: Dependencies) -> APIRouter:
     """Every route of leaderboard."""
     router = APIRouter()
-    _add_public(router, door)
-    _add_internal(router, door)
+    _add_public(router, dependencies)
+    _add_internal(router, dependencies)
     return router
 
 
-def _add_public(router: APIRouter, door: Door) -> None:
+def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
     @router.get("/v1/drives/{drive}/leaderboards/{board}", response_model=BoardView, responses=_NOT_MODIFIED)
     async def read_board(
         _caller: CallerDep,
@@ -110,7 +110,7 @@ def _add_public(router: APIRouter, door: Door) -> None:
         Creators of the whole drive (`window=all`) are ranked so far; other boards and windows are 422.
         """
         response.headers.update(CACHED)
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             found = _existing(await queries.find_drive(session, drive))
             data = await session.run_sync(
                 lambda inner: (
@@ -123,7 +123,7 @@ def _add_public(router: APIRouter, door: Door) -> None:
             raise Invalid(errors=[{"pointer": "/query/around", "detail": "is no creator of this drive"}])
         # Weak: the board is the same while its drive is, although `as_of` moves on.
         response.headers["ETag"] = f'W/"{found.epoch}.{found.sequence}.{found.revision}"'
-        as_of = door.freshness.of(partition_of(found.drive_id))
+        as_of = dependencies.freshness.of(partition_of(found.drive_id))
         return {
             "data": data,
             "sequence": found.sequence,
@@ -141,7 +141,7 @@ def _add_public(router: APIRouter, door: Door) -> None:
     ) -> dict[str, Any]:
         """The gap-free log of a drive past row `after`, oldest first."""
         response.headers.update(CACHED)
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             found = _existing(await queries.find_drive(session, drive))
             rows, following = await queries.log_page(session, found, after, limit)
         return {"data": rows, "next": following}
@@ -153,28 +153,28 @@ def _existing(found: DriveHead | None) -> DriveHead:
     return found
 
 
-def _add_internal(router: APIRouter, door: Door) -> None:
+def _add_internal(router: APIRouter, dependencies: Dependencies) -> None:
     @router.post("/internal/displays", include_in_schema=False)
     async def read_displays(_caller: InternalDep, wanted: PledgeIds) -> dict[str, Any]:
         """The display words of these pledges; those that cannot be had now are left out."""
-        shown = await door.words.of(wanted.ids)
-        return {"data": {pledge_id: words._asdict() for pledge_id, words in shown.items()}}
+        shown = await dependencies.display_texts.of(wanted.ids)
+        return {"data": {pledge_id: display_texts._asdict() for pledge_id, display_texts in shown.items()}}
 
     @router.get("/internal/books", include_in_schema=False)
     async def read_books(_caller: InternalDep) -> dict[str, str]:
         """The net of processor money a currency, held included, from leaderboard's own sums."""
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             return await queries.books(session)
 
     @router.get("/internal/differences", include_in_schema=False)
     async def read_differences(_caller: InternalDep) -> dict[str, Any]:
         """Every sum and log counted anew; `data` is empty where all is as it must be."""
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             return {"data": await queries.differences(session)}
 
     @router.get("/internal/quiet", include_in_schema=False)
     async def read_quiet(_caller: InternalDep) -> dict[str, int]:
         """What is still on its way; everything 0 when quiet."""
-        behind = await door.behind()  # first: what is heard meanwhile may have to be said
-        async with door.database.reading() as session:
+        behind = await dependencies.behind()  # first: what is heard meanwhile may have to be said
+        async with dependencies.database.reading() as session:
             return {"outbox": await queries.outbox_rows(session), "behind": behind}

@@ -6,21 +6,21 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from backbone import inbox
-from backbone.bus import EventBus
+from backbone.bus.protocol import EventBus
 from backbone.clock import Clock, SystemClock
-from backbone.consumer import Consumer
-from backbone.database import Database
-from backbone.outbox import Relay
-from backbone.peer import Peer
-from backbone.periodic import pruning
+from backbone.database.database import Database
+from backbone.http.service_client import ServiceClient
+from backbone.messaging import inbox
+from backbone.messaging.consumer import Consumer
+from backbone.messaging.outbox import Relay
+from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker, add_health, new_app
 from services.leaderboard import api
+from services.leaderboard.display_texts import ASK_S, DisplayTexts
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
-from services.leaderboard.snapshots import INPUTS, Changed, Freshness, Snapshots
-from services.leaderboard.tables import DOORS
-from services.leaderboard.words import ASK_S, Words
+from services.leaderboard.snapshots import INPUTS, ChangedDrives, Freshness, Snapshots
+from services.leaderboard.tables import MESSAGING_TABLES
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -28,7 +28,7 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 def compose(
     settings: LeaderboardSettings,
     bus: EventBus,
-    pledges: Peer,
+    pledges: ServiceClient,
     *,
     clock: Clock | None = None,
     ask_s: float = ASK_S,
@@ -38,19 +38,19 @@ def compose(
     `ask_s` is the deadline of a request to pledges for donors' texts.
     """
     clock = clock or SystemClock()
-    database = Database(settings.database_url(), DOORS, synchronous=settings.database_synchronous)
+    database = Database(settings.database_url(), MESSAGING_TABLES, synchronous=settings.database_synchronous)
     secret = settings.internal_secret.get_secret_value()
-    changed = Changed()
-    words = Words(database, pledges, secret, ask_s=ask_s)
-    handlers = words.requested_by(changed.after(HANDLERS))
-    consumer = Consumer("leaderboard", bus, INPUTS, handlers, database, taken=changed.news)
-    freshness = Freshness(consumer.watermarks, consumer.owned)
-    snapshots = Snapshots(database, bus, changed, freshness, words, clock)
+    changed = ChangedDrives()
+    display_texts = DisplayTexts(database, pledges, secret, ask_s=ask_s)
+    handlers = display_texts.requested_by(changed.after(HANDLERS))
+    consumer = Consumer("leaderboard", bus, INPUTS, handlers, database, assigned=changed.news)
+    freshness = Freshness(consumer.watermarks, consumer.owned_partitions)
+    snapshots = Snapshots(database, bus, changed, freshness, display_texts, clock)
     relay = Relay("leaderboard", database, bus, topics=["drive-log"])
 
     app = new_app("leaderboard", secret)
-    add_health(app, database.answers)
-    app.include_router(api.routes(api.Door(database, words, freshness, consumer.behind)))
+    add_health(app, database.is_responding)
+    app.include_router(api.routes(api.Dependencies(database, display_texts, freshness, consumer.behind)))
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)
@@ -59,7 +59,7 @@ def compose(
         Worker("leaderboard.outbox", relay.run),
         Worker("leaderboard.consumer", consumer.run),
         Worker("leaderboard.snapshots", snapshots.run),
-        pruning("leaderboard", {"inbox": partial(inbox.forget_old, database)}),
-        Worker("leaderboard.words", words.run),
+        pruning_worker("leaderboard", {"inbox": partial(inbox.delete_expired, database)}),
+        Worker("leaderboard.words", display_texts.run),
     ]
     return Service("leaderboard", app, workers, start, database.close)

@@ -99,12 +99,12 @@ MOVES: Final[Mapping[tuple[DriveState, DriveState], Sequence[LogType]]] = {
 """Which rows a drive's move writes; versions between may have been passed over."""
 
 
-class IllegalMove(ValueError):
+class IllegalTransition(ValueError):
     """A drive went where no drive can go: its speaker is wrong."""
 
 
 def moves(old: DriveState | None, new: DriveState | None) -> Sequence[LogType]:
-    """The rows of a move from `old` to `new`; none where nothing moved. Raises `IllegalMove`.
+    """The rows of a move from `old` to `new`; none where nothing moved. Raises `IllegalTransition`.
 
     None is a state of a newer version. A move to it has no row here; one from it has the row of a move
     from `live`, if there is one.
@@ -116,7 +116,7 @@ def moves(old: DriveState | None, new: DriveState | None) -> Sequence[LogType]:
     try:
         return MOVES[old, new]
     except KeyError:
-        raise IllegalMove(f"a drive cannot go from {old} to {new}") from None
+        raise IllegalTransition(f"a drive cannot go from {old} to {new}") from None
 
 
 class Milestone(TypedDict):
@@ -150,9 +150,9 @@ def hash_row(drive_id: str, epoch: int, row: Mapping[str, Any], previous: str) -
     and the row as `GET /v1/drives/{drive}/events` shows it without its `hash`; names sorted, no
     spaces, everything outside ASCII escaped. The first row of an epoch has "" for `previous`.
     """
-    said = {name: value for name, value in row.items() if name != "hash"}
-    said |= {"drive": drive_id, "epoch": epoch, "previous": previous}
-    return hashlib.sha256(_CANONICAL(said).encode()).hexdigest()
+    hashed = {name: value for name, value in row.items() if name != "hash"}
+    hashed |= {"drive": drive_id, "epoch": epoch, "previous": previous}
+    return hashlib.sha256(_CANONICAL(hashed).encode()).hexdigest()
 
 
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

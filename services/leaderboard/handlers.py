@@ -9,7 +9,6 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone.consumer import Handlers
 from backbone.contracts import (
     CreatorChanged,
     DriveChanged,
@@ -19,8 +18,9 @@ from backbone.contracts import (
     PledgeMade,
 )
 from backbone.contracts.pledges import PledgeState
-from backbone.database import after_commit
-from backbone.outbox import announce
+from backbone.database.database import after_commit
+from backbone.messaging.consumer import Handlers
+from backbone.messaging.outbox import announce
 from backbone.telemetry import FRESHNESS
 from services.leaderboard import commands, tally
 

@@ -9,13 +9,13 @@ from sqlalchemy import Connection, Select, and_, bindparam, case, func, literal,
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import rfc3339
-from backbone.database import doors_of
+from backbone.database.database import messaging_tables_of
 from backbone.money import as_json, decimal_string
 from services.leaderboard import domain
 from services.leaderboard.domain import Flaw
 from services.leaderboard.tables import clearings, creators, drive_log, drives, payments, pledges
 
-PIECE: Final = 1_000
+ROWS_PER_CHECK: Final = 1_000
 """Rows of a log verified at a time."""
 
 
@@ -133,7 +133,7 @@ async def verify_log(session: AsyncSession, drive: DriveHead) -> Flaw | None:
     """The first flaw of a drive's whole log, None where every row is in place and unchanged."""
     after, previous = 0, domain.FIRST_HASH
     while True:
-        rows, _ = await log_page(session, drive, after, PIECE)
+        rows, _ = await log_page(session, drive, after, ROWS_PER_CHECK)
         if flaw := domain.verify(drive.drive_id, drive.epoch, rows, previous, after):
             return flaw
         if not rows:
@@ -182,8 +182,8 @@ async def recounted(session: AsyncSession, drive_id: str) -> Mapping[str, int]:
 async def _count_donors(session: AsyncSession, counted: Any, net: Any) -> int:
     known = select(payments.c.donor_id).where(counted, payments.c.donor_id.is_not(None))
     unknown = select(payments.c.payment_id).where(counted, payments.c.donor_id.is_(None), net > 0)
-    giving = known.group_by(payments.c.donor_id).having(func.sum(net) > 0)
-    return await _count(session, giving) + await _count(session, unknown)
+    donors_with_net = known.group_by(payments.c.donor_id).having(func.sum(net) > 0)
+    return await _count(session, donors_with_net) + await _count(session, unknown)
 
 
 async def _pledged(session: AsyncSession, drive_id: str) -> int:
@@ -203,30 +203,32 @@ _NET: Final = payments.c.captured - payments.c.refunded - payments.c.disputed
 async def _clearing_differences(session: AsyncSession) -> list[str]:
     """Each drive's processor money, and what of it is held, against its payments."""
     held = func.sum(case((payments.c.counted, 0), else_=_NET))
-    anew = select(payments.c.drive_id, payments.c.currency, func.sum(_NET), held).group_by(
+    recounted_rows = select(payments.c.drive_id, payments.c.currency, func.sum(_NET), held).group_by(
         payments.c.drive_id, payments.c.currency
     )
-    kept = select(clearings.c.drive_id, clearings.c.currency, clearings.c.net, clearings.c.held)
-    return await _unequal(session, "clearing", kept, anew)
+    stored = select(clearings.c.drive_id, clearings.c.currency, clearings.c.net, clearings.c.held)
+    return await _compare(session, "clearing", stored, recounted_rows)
 
 
 async def _creator_differences(session: AsyncSession) -> list[str]:
     """What each creator raised, with how many gifts, against the payments."""
     gifts = func.sum(case((and_(payments.c.counted, _NET > 0), 1), else_=0))
     raised = func.sum(case((payments.c.counted, _NET), else_=0))
-    anew = (
+    recounted_rows = (
         select(payments.c.creator_id, literal("creator"), raised, gifts)
         .where(payments.c.creator_id.is_not(None))
         .group_by(payments.c.creator_id)
     )
-    kept = select(creators.c.creator_id, literal("creator"), creators.c.raised, creators.c.donations)
-    return await _unequal(session, "creator", kept, anew)
+    stored = select(creators.c.creator_id, literal("creator"), creators.c.raised, creators.c.donations)
+    return await _compare(session, "creator", stored, recounted_rows)
 
 
-async def _unequal(session: AsyncSession, name: str, kept: Select[Any], anew: Select[Any]) -> list[str]:
+async def _compare(
+    session: AsyncSession, name: str, stored: Select[Any], recounted_rows: Select[Any]
+) -> list[str]:
     """Compares (id, id, sum, sum) kept with counted; a row that is missing is one of zeros."""
-    was = {tuple(row[:2]): (int(row[2]), int(row[3])) for row in await session.execute(kept)}
-    now = {tuple(row[:2]): (int(row[2]), int(row[3])) for row in await session.execute(anew)}
+    was = {tuple(row[:2]): (int(row[2]), int(row[3])) for row in await session.execute(stored)}
+    now = {tuple(row[:2]): (int(row[2]), int(row[3])) for row in await session.execute(recounted_rows)}
     zeros = (0, 0)
     return [
         f"{one[0]} {name} {one[1]}: {was.get(one, zeros)} kept, {now.get(one, zeros)} counted"
@@ -237,17 +239,17 @@ async def _unequal(session: AsyncSession, name: str, kept: Select[Any], anew: Se
 
 async def outbox_rows(session: AsyncSession) -> int:
     """Events not yet carried to the bus."""
-    return await _count(session, select(doors_of(session).outbox.c.number))
+    return await _count(session, select(messaging_tables_of(session).outbox.c.number))
 
 
 async def differences(session: AsyncSession) -> Sequence[str]:
     """Everything that is not what it must be, in words; empty where all sums and logs are right."""
     found = []
-    kept, anew = await books(session), await recounted_books(session)
+    stored, recounted_rows = await books(session), await recounted_books(session)
     found += [
-        f"books {currency}: {kept.get(currency)} kept, {anew.get(currency)} counted"
-        for currency in sorted(kept.keys() | anew.keys())
-        if kept.get(currency) != anew.get(currency)
+        f"books {currency}: {stored.get(currency)} kept, {recounted_rows.get(currency)} counted"
+        for currency in sorted(stored.keys() | recounted_rows.keys())
+        if stored.get(currency) != recounted_rows.get(currency)
     ]
     found += await _clearing_differences(session)
     found += await _creator_differences(session)

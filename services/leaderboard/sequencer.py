@@ -1,6 +1,6 @@
 """The one place where a drive's rows are locked, numbered, logged and announced.
 
-Everything that changes what a drive shows takes its `Board` here, notes its changes on it and gives
+Everything that changes what a drive shows takes its `LockedDrive` here, notes its changes on it and gives
 it back to `save`, within one transaction; the rows `save` answers are announced in it.
 
 This code is plain, not async: a handler runs it as a whole (`AsyncSession.run_sync`), because the
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from backbone.clock import rfc3339
 from backbone.contracts import DriveLogged, PaymentChanged
 from backbone.contracts.leaderboard import LogType
-from backbone.database import microseconds
+from backbone.database.database import microseconds
 from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
 from backbone.money import Money
 from services.leaderboard.domain import Milestone, hash_row
@@ -39,7 +39,7 @@ class CurrencyChanged(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """What a row of the log says, before it has a number."""
 
     type: LogType
@@ -52,7 +52,7 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Board:
+class LockedDrive:
     """A drive's locked row, and what this transaction changes of it."""
 
     drive_id: str
@@ -66,7 +66,7 @@ class Board:
     changed_at: datetime | None
     milestones: list[Milestone]
     sums: Counter[str] = field(default_factory=Counter)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[LogEntry] = field(default_factory=list)
     changed: bool = False
 
     def settle_currency(self, currency: str) -> None:
@@ -86,15 +86,15 @@ class Board:
                 self.sums[name] += amount
                 self.changed = True
 
-    def happened(self, at: datetime) -> None:
+    def note_moment(self, at: datetime) -> None:
         """Remember the newest moment heard of."""
         self.changed_at = at if self.changed_at is None else max(at, self.changed_at)
 
     def log_state(self, type_: LogType, at: datetime) -> None:
         """Write a row that moves no money."""
-        self.entries.append(Entry(type_, at, self.raised))
+        self.entries.append(LogEntry(type_, at, self.raised))
 
-    def log_money(self, rows: Iterable[tuple[LogType, int]], payment: PaymentChanged) -> None:
+    def log_payment(self, rows: Iterable[tuple[LogType, int]], payment: PaymentChanged) -> None:
         """Write each (type, effect on `raised`) of a payment, then a row for each milestone now reached.
 
         Milestones are judged once all of the payment is in: money that was refunded before anybody heard
@@ -107,7 +107,7 @@ class Board:
             at = captured_at or payment.changed_at
             first_at = first_at or at
             self.raised += moved
-            self.entries.append(Entry(type_, at, self.raised, abs(moved), *about))
+            self.entries.append(LogEntry(type_, at, self.raised, abs(moved), *about))
         if first_at is not None:
             self.reach_milestones(first_at)
 
@@ -118,7 +118,7 @@ class Board:
                 return
             if milestone["reached_at"] is None:
                 milestone["reached_at"] = rfc3339(at)
-                self.entries.append(Entry("milestone.reached", at, self.raised, milestone["amount"]))
+                self.entries.append(LogEntry("milestone.reached", at, self.raised, milestone["amount"]))
 
 
 _COLUMNS: Final = (
@@ -145,22 +145,22 @@ _LOCKED: Final = (
 )
 
 
-def lock(connection: Connection, drive_ids: Iterable[str]) -> dict[str, Board]:
+def lock(connection: Connection, drive_ids: Iterable[str]) -> dict[str, LockedDrive]:
     """The boards of these drives, locked in the order of their ids; bare ones are made where missing."""
     wanted = sorted(set(drive_ids))
-    boards = _locked(connection, wanted)
-    if missing := [drive_id for drive_id in wanted if drive_id not in boards]:
-        connection.execute(statements(connection).make_drives, [bare(one) for one in missing])
-        boards |= _locked(connection, missing)
-    return boards
+    locked = _locked(connection, wanted)
+    if missing := [drive_id for drive_id in wanted if drive_id not in locked]:
+        connection.execute(statements(connection).make_drives, [placeholder_row(one) for one in missing])
+        locked |= _locked(connection, missing)
+    return locked
 
 
-def _locked(connection: Connection, drive_ids: Sequence[str]) -> dict[str, Board]:
+def _locked(connection: Connection, drive_ids: Sequence[str]) -> dict[str, LockedDrive]:
     rows = connection.execute(_LOCKED, {"wanted": drive_ids})
-    return {row.drive_id: Board(**row._asdict()) for row in rows}
+    return {row.drive_id: LockedDrive(**row._asdict()) for row in rows}
 
 
-def bare(drive_id: str) -> dict[str, Any]:
+def placeholder_row(drive_id: str) -> dict[str, Any]:
     """The row of a drive that has no name yet."""
     zeros = dict.fromkeys((*SUMS, "version", "goal", "sequence", "revision"), 0)
     return {
@@ -173,7 +173,7 @@ def bare(drive_id: str) -> dict[str, Any]:
     }
 
 
-_RAISE: Final = (
+_UPDATE_DRIVE: Final = (
     update(drives)
     .where(drives.c.drive_id == bindparam("of_drive"))
     .values(
@@ -191,72 +191,72 @@ _RAISE: Final = (
 )
 
 
-def save(connection: Connection, boards: Iterable[Board]) -> list[DriveLogged]:
+def save(connection: Connection, locked: Iterable[LockedDrive]) -> list[DriveLogged]:
     """Store what changed of these boards and append their rows to the log; the rows, to be announced.
 
     `revision` rises where something shown changed without a row. Raises `DriveGone` where an update
     met no row, or not the one that was locked.
     """
     logged: list[DriveLogged] = []
-    for board in sorted(boards, key=lambda one: one.drive_id):
-        if board.entries or board.changed:
-            rows = _number(board)
-            _raise(connection, board, rows)
+    for drive in sorted(locked, key=lambda one: one.drive_id):
+        if drive.entries or drive.changed:
+            rows = _number(drive)
+            _update_drive(connection, drive, rows)
             logged += rows
     if logged:
         connection.execute(_APPEND, [_stored(row) for row in logged])
-        _pace(connection, logged)
+        _count_seconds(connection, logged)
     return logged
 
 
 _APPEND: Final = insert(drive_log)
 
 
-def _raise(connection: Connection, board: Board, rows: Sequence[DriveLogged]) -> None:
-    values = {f"more_{name}": board.sums[name] for name in SUMS} | {
-        "of_drive": board.drive_id,
+def _update_drive(connection: Connection, drive: LockedDrive, rows: Sequence[DriveLogged]) -> None:
+    values = {f"more_{name}": drive.sums[name] for name in SUMS} | {
+        "of_drive": drive.drive_id,
         "more_rows": len(rows),
         "more_revisions": 0 if rows else 1,
-        "new_head": rows[-1].hash if rows else board.head_hash,
-        "new_currency": board.currency,
-        "new_milestones": board.milestones,
-        "new_changed_at": board.changed_at,
+        "new_head": rows[-1].hash if rows else drive.head_hash,
+        "new_currency": drive.currency,
+        "new_milestones": drive.milestones,
+        "new_changed_at": drive.changed_at,
     }
-    sequence = connection.execute(_RAISE, values).scalar_one_or_none()
-    if sequence != board.sequence + len(rows):
-        raise DriveGone(f"{board.drive_id} stands at {sequence}, not {board.sequence + len(rows)}")
+    sequence = connection.execute(_UPDATE_DRIVE, values).scalar_one_or_none()
+    if sequence != drive.sequence + len(rows):
+        raise DriveGone(f"{drive.drive_id} stands at {sequence}, not {drive.sequence + len(rows)}")
 
 
-def _number(board: Board) -> list[DriveLogged]:
+def _number(drive: LockedDrive) -> list[DriveLogged]:
     """The rows of a board with their numbers and hashes."""
     rows: list[DriveLogged] = []
-    previous = board.head_hash
-    for sequence, entry in enumerate(board.entries, board.sequence + 1):
-        rows.append(_row(board, sequence, entry, previous))
+    previous = drive.head_hash
+    for sequence, log_entry in enumerate(drive.entries, drive.sequence + 1):
+        rows.append(_row(drive, sequence, log_entry, previous))
         previous = rows[-1].hash
     return rows
 
 
-def _row(board: Board, sequence: int, entry: Entry, previous: str) -> DriveLogged:
-    currency = board.currency
+def _row(drive: LockedDrive, sequence: int, log_entry: LogEntry, previous: str) -> DriveLogged:
+    currency = drive.currency
     assert currency is not None, "money was logged before the drive had a currency"
     # Built without validation (it is ours), and hashed in the words of the public door.
     row = DriveLogged.model_construct(
-        drive_id=DriveId(board.drive_id),
-        epoch=board.epoch,
+        drive_id=DriveId(drive.drive_id),
+        epoch=drive.epoch,
         sequence=sequence,
-        type=entry.type,
+        type=log_entry.type,
         # What is stored is what is hashed: to the millisecond.
-        at=entry.at.replace(microsecond=entry.at.microsecond // 1000 * 1000),
-        payment_id=entry.payment_id,
-        pledge_id=entry.pledge_id,
-        creator_id=entry.creator_id,
-        amount=None if entry.amount is None else Money(entry.amount, currency),
-        raised_after=Money(entry.raised_after, currency),
+        at=log_entry.at.replace(microsecond=log_entry.at.microsecond // 1000 * 1000),
+        payment_id=log_entry.payment_id,
+        pledge_id=log_entry.pledge_id,
+        creator_id=log_entry.creator_id,
+        amount=None if log_entry.amount is None else Money(log_entry.amount, currency),
+        raised_after=Money(log_entry.raised_after, currency),
         hash="",
     )
     # Frozen against everybody else; a copy would cost more than the hash.
-    row.__dict__["hash"] = hash_row(board.drive_id, board.epoch, row.as_row(), previous)
+    row.__dict__["hash"] = hash_row(drive.drive_id, drive.epoch, row.as_row(), previous)
     return row
 
 
@@ -277,7 +277,7 @@ def _stored(row: DriveLogged) -> dict[str, Any]:
     }
 
 
-def ask_to_publish(connection: Connection, drive_ids: Iterable[str]) -> None:
+def request_publication(connection: Connection, drive_ids: Iterable[str]) -> None:
     """Have these drives published within a second by the process that publishes them.
 
     A payment that changes drive is handled by the process that reads the new drive's partition; the old
@@ -286,20 +286,20 @@ def ask_to_publish(connection: Connection, drive_ids: Iterable[str]) -> None:
     """
     rows = [{"drive_id": one, "second": 0, "donations": 0, "raised": 0} for one in sorted(drive_ids)]
     if rows:
-        connection.execute(statements(connection).ask_to_publish, rows)
+        connection.execute(statements(connection).request_publication, rows)
 
 
-def _pace(connection: Connection, rows: Sequence[DriveLogged]) -> None:
+def _count_seconds(connection: Connection, rows: Sequence[DriveLogged]) -> None:
     """Count the gifts of each second, for the figures of the last minute."""
     seconds: dict[tuple[str, int], list[int]] = {}
     for row in rows:
         if row.type == "donation.counted" and row.amount is not None:
-            pace = seconds.setdefault((row.drive_id, microseconds(row.at) // 1_000_000), [0, 0])
-            pace[0] += 1
-            pace[1] += row.amount.minor_units
+            counts = seconds.setdefault((row.drive_id, microseconds(row.at) // 1_000_000), [0, 0])
+            counts[0] += 1
+            counts[1] += row.amount.minor_units
     if seconds:
         values = [
             {"drive_id": drive_id, "second": second, "donations": donations, "raised": raised}
             for (drive_id, second), (donations, raised) in seconds.items()
         ]
-        connection.execute(statements(connection).add_to_paces, values)
+        connection.execute(statements(connection).add_second_counts, values)

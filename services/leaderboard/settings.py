@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from backbone.database import Synchronous
+from backbone.database.database import Synchronous
 from backbone.settings import DatabaseUrl, HttpUrl, Settings
 
 

@@ -23,41 +23,49 @@ from sqlalchemy import Row, Update, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
-from backbone.bus import PARTITIONS, BusUnavailable, EventBus, Message, Partition, key_in, partition_of
+from backbone.bus.protocol import (
+    PARTITIONS,
+    BusUnavailable,
+    EventBus,
+    Message,
+    Partition,
+    key_of_partition,
+    partition_of,
+)
 from backbone.clock import Clock
-from backbone.consumer import Handler, Handlers
 from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken
-from backbone.database import Database, after_commit, may_pass, microseconds
+from backbone.database.database import Database, after_commit, is_transient, microseconds
 from backbone.ids import DriveId
-from backbone.pace import Pace
+from backbone.messaging.consumer import Handler, Handlers
+from backbone.min_interval import Pace
 from backbone.telemetry import STAGE
 from services.leaderboard import totals
-from services.leaderboard.tables import drives, paces
-from services.leaderboard.totals import Standing, Triple
-from services.leaderboard.words import Words
+from services.leaderboard.display_texts import DisplayTexts
+from services.leaderboard.tables import drives, second_counts
+from services.leaderboard.totals import DriveFigures, SnapshotVersion
 
 INPUTS: Final = ("pledges", "payments")
-APART_S: Final = 0.05
+MIN_INTERVAL_S: Final = 0.05
 """Between two snapshots of a drive while many drives change."""
 NEAR_S: Final = 0.02
 """Between two snapshots of a drive otherwise."""
 HEARTBEAT_S: Final = 1.0
-REFRESH_S: Final = 1.0
+REFRESH_INTERVAL_S: Final = 1.0
 """How often figures of the last minute are let fall while nothing new comes."""
-REPUBLISH_S: Final = 30.0
-COUNT_S: Final = 5.0
-TEXTS_S: Final = 0.25
+REPUBLISH_INTERVAL_S: Final = 30.0
+COUNT_INTERVAL_S: Final = 5.0
+TEXTS_INTERVAL_S: Final = 0.25
 """Between two rounds in which drives are published again for donors' texts that have arrived."""
 SLOW_S: Final = 3.0
 """A process that took so long from reading to publishing may have been asleep, and others published since."""
-AT_ONCE: Final = 16
+DRIVES_PER_VIEW: Final = 16
 """Drives read in one view: some 30 ms in which nothing else runs."""
-GRACE_S: Final = 2.0
+TEXTS_GRACE_S: Final = 2.0
 """How long a gift without its texts is left out of `recent` before it is shown as anonymous."""
-ROWS_AT_ONCE: Final = 1_000
+DRIVES_PER_STATEMENT: Final = 1_000
 """Drives named in one statement."""
 
-Term = tuple[int, ...]
+Assignment = tuple[int, ...]
 
 log = structlog.get_logger()
 _TAKEN = Counter("ataa_leaderboard_snapshots_total", "Snapshots published.")
@@ -67,7 +75,7 @@ _WAITED = STAGE.labels("published", "leaderboard")
 _COST = Histogram("ataa_leaderboard_snapshot_round_seconds", "Time to read and publish a round of snapshots.")
 
 
-class Changed:
+class ChangedDrives:
     """The drives that changed since they were last looked at."""
 
     def __init__(self) -> None:
@@ -106,24 +114,29 @@ class Freshness:
     """Up to which moment everything said is in the database: the lowest of the inputs' watermarks."""
 
     def __init__(
-        self, watermarks: Mapping[Partition, datetime], owned: Callable[[], Mapping[Partition, int]]
+        self,
+        watermarks: Mapping[Partition, datetime],
+        owned_partitions: Callable[[], Mapping[Partition, int]],
     ) -> None:
         self._watermarks = watermarks
-        self._owned = owned
+        self._owned = owned_partitions
 
     def of(self, partition: int) -> datetime | None:
         """For the drives of this partition; None where it is another's, and until every input has spoken."""
-        return self._lowest(partition) if partition in self.terms() else None
+        return self._lowest(partition) if partition in self.assignments() else None
 
     def all(self) -> dict[int, datetime]:
         """By partition, those that are known."""
-        return {number: mark for number in self.terms() if (mark := self._lowest(number)) is not None}
+        return {number: mark for number in self.assignments() if (mark := self._lowest(number)) is not None}
 
-    def terms(self) -> dict[int, Term]:
+    def assignments(self) -> dict[int, Assignment]:
         """The partitions of which this process reads every input, each with what changes when it was lost."""
-        owned = self._owned()
-        terms = {n: tuple(owned.get(Partition(topic, n), 0) for topic in INPUTS) for n in range(PARTITIONS)}
-        return {number: term for number, term in terms.items() if all(term)}
+        owned_partitions = self._owned()
+        assignments = {
+            n: tuple(owned_partitions.get(Partition(topic, n), 0) for topic in INPUTS)
+            for n in range(PARTITIONS)
+        }
+        return {number: assignment for number, assignment in assignments.items() if all(assignment)}
 
     def _lowest(self, partition: int) -> datetime | None:
         marks = [self._watermarks.get(Partition(topic, partition)) for topic in INPUTS]
@@ -138,71 +151,71 @@ class Snapshots:
         self,
         database: Database,
         bus: EventBus,
-        changed: Changed,
+        changed: ChangedDrives,
         freshness: Freshness,
-        words: Words,
+        display_texts: DisplayTexts,
         clock: Clock,
     ) -> None:
         self._database = database
         self._bus = bus
         self._changed = changed
         self._freshness = freshness
-        self._words = words
+        self._display_texts = display_texts
         self._clock = clock
-        self._terms: dict[int, Term] = {}
+        self._assignments: dict[int, Assignment] = {}
         """The partitions this process speaks for."""
-        self._pace = Pace(APART_S)
-        self._published: dict[str, tuple[Triple, float]] = {}
-        self._again: set[str] = set()
+        self._pace = Pace(MIN_INTERVAL_S)
+        self._published: dict[str, tuple[SnapshotVersion, float]] = {}
+        self._republish_due: set[str] = set()
         """To be published although nothing changed."""
-        self._lacking: dict[str, dict[str, float]] = {}
+        self._missing_texts: dict[str, dict[str, float]] = {}
         """The pledges whose texts each drive's newest snapshot lacks, with until when each is left out."""
         self._hidden: dict[str, float] = {}
         """Drives whose newest snapshot leaves gifts out, with until when."""
         self._texts_due: dict[str, None] = {}
         """Drives whose newest snapshot lacks texts that are there by now."""
-        self._texts_shown_at = 0.0
-        words.on_kept = self._note_texts
-        self._beat: dict[int, datetime] = {}
-        self._before_beat: set[str] = set()
-        """Drives whose snapshot must be out before `_beat` is said."""
+        self._texts_published_at = 0.0
+        display_texts.on_stored = self._note_texts
+        self._heartbeat: dict[int, datetime] = {}
+        self._due_before_heartbeat: set[str] = set()
+        """Drives whose snapshot must be out before `_heartbeat` is said."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until `stop`; of a partition taken over first every drive there is."""
-        turns = [
-            _Turn(HEARTBEAT_S, self.begin_beat),
-            _Turn(REFRESH_S, self.refresh),
-            _Turn(REPUBLISH_S, self._republish, first_after_s=REPUBLISH_S),
-            _Turn(COUNT_S, self._count_live),
+        tasks = [
+            _PeriodicTask(HEARTBEAT_S, self.begin_heartbeat),
+            _PeriodicTask(REFRESH_INTERVAL_S, self.refresh),
+            _PeriodicTask(REPUBLISH_INTERVAL_S, self._republish, first_after_s=REPUBLISH_INTERVAL_S),
+            _PeriodicTask(COUNT_INTERVAL_S, self._count_live),
         ]
-        waking = asyncio.create_task(self._wake_for(stop))
+        waking = asyncio.create_task(self._wake_at_stop(stop))
         try:
-            await self._take_turns(turns, stop)
+            await self._run_tasks(tasks, stop)
         finally:
             waking.cancel()
 
-    async def _take_turns(self, turns: Sequence[_Turn], stop: asyncio.Event) -> None:
+    async def _run_tasks(self, tasks: Sequence[_PeriodicTask], stop: asyncio.Event) -> None:
         while not stop.is_set():
             await self.take_over()
-            for turn in turns:
-                await turn.take_if_due()
+            for task in tasks:
+                await task.run_if_due()
             try:
-                await self.show_texts()
+                await self.republish_for_texts()
                 await self.publish_due()
-                await self.end_beat()
+                await self.publish_heartbeat()
             except BusUnavailable as error:
                 log.warning("snapshots.bus_unavailable", reason=str(error))
                 await asyncio.sleep(0.5)
             self._changed.news.clear()
             if not stop.is_set():
-                due = [self._texts_shown_at + TEXTS_S] if self._texts_due else []
-                await self._rest(min((*due, *self._hidden.values(), *(turn.due for turn in turns))))
+                due = [self._texts_published_at + TEXTS_INTERVAL_S] if self._texts_due else []
+                await self._wait_until_due(min((*due, *self._hidden.values(), *(task.due for task in tasks))))
 
-    async def _wake_for(self, stop: asyncio.Event) -> None:
+    async def _wake_at_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._changed.news.set()
 
-    async def _rest(self, until: float) -> None:
+    async def _wait_until_due(self, until: float) -> None:
         """Wait for a change, for a changed drive's turn, or for `until` (on the loop's clock)."""
         waiting = self._changed.now()
         now = asyncio.get_running_loop().time()
@@ -222,32 +235,38 @@ class Snapshots:
         Whoever had it before may have counted what it did not publish, or published the present state
         without texts that have come since: `revision` rises, so that this one is newer.
         """
-        terms = self._freshness.terms()
-        if terms == self._terms:
+        assignments = self._freshness.assignments()
+        if assignments == self._assignments:
             return
-        kept = {number: term for number, term in self._terms.items() if terms.get(number) == term}
-        if new := terms.keys() - kept.keys():
-            await self._raise_revisions(await self._ask_for_all(new, live_only=False))
-        self._terms = terms
-        self._lacking = {one: missing for one, missing in self._lacking.items() if self._mine(one)}
-        self._hidden = {one: until for one, until in self._hidden.items() if self._mine(one)}
-        self._texts_due = dict.fromkeys(filter(self._mine, self._texts_due))
-        log.info("snapshots.partitions", owned=sorted(terms))
+        kept = {
+            number: assignment
+            for number, assignment in self._assignments.items()
+            if assignments.get(number) == assignment
+        }
+        if new := assignments.keys() - kept.keys():
+            await self._raise_revisions(await self._mark_all(new, live_only=False))
+        self._assignments = assignments
+        self._missing_texts = {
+            one: missing for one, missing in self._missing_texts.items() if self._owns(one)
+        }
+        self._hidden = {one: until for one, until in self._hidden.items() if self._owns(one)}
+        self._texts_due = dict.fromkeys(filter(self._owns, self._texts_due))
+        log.info("snapshots.partitions", owned_partitions=sorted(assignments))
 
-    def _mine(self, drive_id: str) -> bool:
-        return partition_of(drive_id) in self._terms
+    def _owns(self, drive_id: str) -> bool:
+        return partition_of(drive_id) in self._assignments
 
-    def _leave_others(self) -> None:
+    def _unmark_unowned(self) -> None:
         """Forget changes of drives that another process speaks for; it found them when it took over."""
         for drive_id in self._changed.now():
-            if not self._mine(drive_id):
+            if not self._owns(drive_id):
                 self._changed.unmark(drive_id)
-                self._again.discard(drive_id)
-                self._before_beat.discard(drive_id)
+                self._republish_due.discard(drive_id)
+                self._due_before_heartbeat.discard(drive_id)
 
     def _due(self, drive_id: str) -> float:
         """When the drive may be published, on the loop's clock."""
-        apart_s = APART_S if self._pace.is_loaded() else NEAR_S
+        apart_s = MIN_INTERVAL_S if self._pace.is_loaded() else NEAR_S
         own = self._published[drive_id][1] + apart_s if drive_id in self._published else 0.0
         return max(own, self._pace.due)
 
@@ -256,83 +275,85 @@ class Snapshots:
 
         Raises `BusUnavailable`; those drives then stay marked.
         """
-        self._leave_others()
+        self._unmark_unowned()
         now = asyncio.get_running_loop().time()
-        due = [drive_id for drive_id in self._changed.now() if self._due(drive_id) <= now][:AT_ONCE]
+        due = [drive_id for drive_id in self._changed.now() if self._due(drive_id) <= now][:DRIVES_PER_VIEW]
         if not due:
             return
         since = {drive_id: self._changed.unmark(drive_id) or now for drive_id in due}
         try:
             with _COST.time():
-                await self._publish_or_part(due)
+                await self._publish_or_split(due)
         except BaseException:
             self._changed.mark(due)
             raise
         for changed_at in since.values():
             _WAITED.observe(asyncio.get_running_loop().time() - changed_at)
         self._pace.rest(now, len(due))
-        self._before_beat.difference_update(due)
+        self._due_before_heartbeat.difference_update(due)
 
-    async def _publish_or_part(self, due: Sequence[str]) -> None:
+    async def _publish_or_split(self, due: Sequence[str]) -> None:
         """Publish these; a drive that cannot be shown is set aside and does not stop the others."""
         try:
             await self._publish(due)
         except BusUnavailable:
             raise
         except Exception as error:
-            if may_pass(error):
+            if is_transient(error):
                 raise
             if len(due) == 1:
                 log.exception("snapshots.cannot_be_taken", drive=due[0])
                 _FAILED.inc()
                 return
             for drive_id in due:
-                await self._publish_or_part([drive_id])
+                await self._publish_or_split([drive_id])
 
     async def _publish(self, due: Sequence[str]) -> None:
         began = asyncio.get_running_loop().time()
         marks = self._freshness.all()  # before the view: what is in it is at least this fresh
-        standings = await self._read(due)
-        events = [self._snapshot(standing, self._note_lacking(standing), marks) for standing in standings]
+        figures_of_due = await self._read(due)
+        events = [
+            self._snapshot(figures, self._note_missing_texts(figures), marks) for figures in figures_of_due
+        ]
         if events:
             await self._bus.publish([_message(event) for event in events], lossy=True)
         now = asyncio.get_running_loop().time()
-        for standing in standings:
-            self._published[standing.drive_id] = (standing.triple, now)
-            self._again.discard(standing.drive_id)
+        for figures in figures_of_due:
+            self._published[figures.drive_id] = (figures.snapshot_version, now)
+            self._republish_due.discard(figures.drive_id)
         _TAKEN.inc(len(events))
         if now - began > SLOW_S:
             await self._publish(due)  # only what is newer by now, so that an old state is not the last said
 
-    async def _read(self, due: Sequence[str]) -> list[Standing]:
+    async def _read(self, due: Sequence[str]) -> list[DriveFigures]:
         """What those show that are named and not yet published as they are."""
         now = self._clock.now()
         async with self._database.reading() as session:
             # As one plain call: the way through the async facade costs as much again as a query.
             return await session.run_sync(
-                lambda inner: totals.read_standings(inner.connection(), due, self._is_wanted, now)
+                lambda inner: totals.read_figures(inner.connection(), due, self._is_wanted, now)
             )
 
     def _is_wanted(self, row: Row[Any]) -> bool:
         known = self._published.get(row.drive_id)
-        return row.drive_id in self._again or known is None or totals.triple(row) > known[0]
+        return row.drive_id in self._republish_due or known is None or totals.snapshot_version(row) > known[0]
 
     def _snapshot(
-        self, standing: Standing, hidden: Collection[str], marks: Mapping[int, datetime]
+        self, figures: DriveFigures, hidden: Collection[str], marks: Mapping[int, datetime]
     ) -> SnapshotTaken:
-        epoch, sequence, revision = standing.triple
+        epoch, sequence, revision = figures.snapshot_version
         # Nothing is older than its drive. Watermarks of a young drive may still be: the figures of a drive
         # nobody has counted for yet are shown as of its creation, and what follows must not claim less.
-        created_at = ids.made_at(standing.drive_id)
-        as_of = max(marks.get(partition_of(standing.drive_id), created_at), created_at)
+        created_at = ids.created_at(figures.drive_id)
+        as_of = max(marks.get(partition_of(figures.drive_id), created_at), created_at)
         return SnapshotTaken.model_construct(
-            drive_id=DriveId(standing.drive_id),
-            slug=standing.row.slug,
+            drive_id=DriveId(figures.drive_id),
+            slug=figures.row.slug,
             epoch=epoch,
             sequence=sequence,
             revision=revision,
             as_of=as_of,
-            totals=standing.totals(hidden),
+            totals=figures.totals(hidden),
         )
 
     # What comes by itself.
@@ -345,30 +366,34 @@ class Snapshots:
         """
         oldest = microseconds(self._clock.now()) // 1_000_000 - totals.MINUTE_S
         async with self._database.reading() as session:
-            fallen = select(paces.c.drive_id).where(paces.c.second <= oldest).distinct()
-            stale = {row.drive_id for row in await session.execute(fallen) if self._mine(row.drive_id)}
+            expired = select(second_counts.c.drive_id).where(second_counts.c.second <= oldest).distinct()
+            stale = {row.drive_id for row in await session.execute(expired) if self._owns(row.drive_id)}
         if not stale:
             return
         async with self._database.transaction() as session:
-            await session.execute(delete(paces).where(paces.c.drive_id.in_(stale), paces.c.second <= oldest))
-            await session.execute(_raising(stale))
+            await session.execute(
+                delete(second_counts).where(
+                    second_counts.c.drive_id.in_(stale), second_counts.c.second <= oldest
+                )
+            )
+            await session.execute(_revision_bump(stale))
             after_commit(session, lambda: self._changed.mark(stale))
 
-    def _note_lacking(self, standing: Standing) -> Collection[str]:
+    def _note_missing_texts(self, figures: DriveFigures) -> Collection[str]:
         """Request the texts a snapshot about to be published lacks; any that come from now on are noted.
 
         Answers with the pledges that it leaves out.
         """
-        drive_id, now = standing.drive_id, asyncio.get_running_loop().time()
-        before = self._lacking.pop(drive_id, {})
+        drive_id, now = figures.drive_id, asyncio.get_running_loop().time()
+        before = self._missing_texts.pop(drive_id, {})
         self._hidden.pop(drive_id, None)
         self._texts_due.pop(drive_id, None)
-        lacking = {one: before.get(one, now + GRACE_S) for one in standing.wordless}
-        if not lacking:
+        missing = {one: before.get(one, now + TEXTS_GRACE_S) for one in figures.without_texts}
+        if not missing:
             return ()
-        self._lacking[drive_id] = lacking
-        self._words.request(lacking)
-        hidden = {one: until for one, until in lacking.items() if now < until}
+        self._missing_texts[drive_id] = missing
+        self._display_texts.request(missing)
+        hidden = {one: until for one, until in missing.items() if now < until}
         if hidden:
             self._hidden[drive_id] = min(hidden.values())
         return hidden
@@ -376,13 +401,14 @@ class Snapshots:
     def _note_texts(self, pledge_ids: Collection[str]) -> None:
         """Texts are there: the drives whose snapshots lack them are to be published again."""
         there = set(pledge_ids)
-        due = [drive_id for drive_id, lacking in self._lacking.items() if not there.isdisjoint(lacking)]
+        due = [drive_id for drive_id, missing in self._missing_texts.items() if not there.isdisjoint(missing)]
         if due:
             self._texts_due |= dict.fromkeys(due)
             self._changed.news.set()
 
-    async def show_texts(self) -> None:
-        """Publish again the drives that lacked texts which came, or for too long; at most each `TEXTS_S`.
+    async def republish_for_texts(self) -> None:
+        """Publish again the drives that lacked texts which came, or for too long; at most each
+        `TEXTS_INTERVAL_S`.
 
         Texts are not in the log either: `revision` rises.
         """
@@ -390,9 +416,9 @@ class Snapshots:
         for drive_id in [one for one, until in self._hidden.items() if until <= now]:
             del self._hidden[drive_id]
             self._texts_due[drive_id] = None
-        if not self._texts_due or now < self._texts_shown_at + TEXTS_S:
+        if not self._texts_due or now < self._texts_published_at + TEXTS_INTERVAL_S:
             return
-        due, self._texts_due, self._texts_shown_at = self._texts_due, {}, now
+        due, self._texts_due, self._texts_published_at = self._texts_due, {}, now
         try:
             await self._raise_revisions(due)
         except BaseException:
@@ -402,21 +428,21 @@ class Snapshots:
     async def _raise_revisions(self, drive_ids: Collection[str]) -> None:
         """Make the present state of these drives a newer one than any that was published."""
         wanted = sorted(drive_ids)
-        for start in range(0, len(wanted), ROWS_AT_ONCE):
-            some = wanted[start : start + ROWS_AT_ONCE]
+        for start in range(0, len(wanted), DRIVES_PER_STATEMENT):
+            some = wanted[start : start + DRIVES_PER_STATEMENT]
             async with self._database.transaction() as session:
-                await session.execute(_raising(some))
+                await session.execute(_revision_bump(some))
         self._changed.mark(wanted)
 
     async def _republish(self) -> None:
-        await self._ask_for_all(self._terms.keys(), live_only=True)
+        await self._mark_all(self._assignments.keys(), live_only=True)
 
     async def _count_live(self) -> None:
         live = select(func.count()).select_from(drives).where(drives.c.state == DriveState.LIVE)
         async with self._database.reading() as session:
             _LIVE.set((await session.execute(live)).scalar_one())
 
-    async def _ask_for_all(self, partitions: Collection[int], *, live_only: bool) -> set[str]:
+    async def _mark_all(self, partitions: Collection[int], *, live_only: bool) -> set[str]:
         """Have every named drive of these partitions published, whether it changed or not; which they are."""
         chosen = select(drives.c.drive_id).where(drives.c.version > 0)
         if live_only:
@@ -424,40 +450,42 @@ class Snapshots:
         async with self._database.reading() as session:
             every = [row.drive_id for row in await session.execute(chosen)]
         found = {drive_id for drive_id in every if partition_of(drive_id) in partitions}
-        self._again |= found
+        self._republish_due |= found
         self._changed.mark(found)
         return found
 
-    async def begin_beat(self) -> None:
+    async def begin_heartbeat(self) -> None:
         """Take the watermarks; they are said once all that is older is in published snapshots."""
-        if not self._before_beat:
-            terms, marks = self._freshness.terms(), self._freshness.all()
-            self._beat = {n: mark for n, mark in marks.items() if self._terms.get(n) == terms[n]}
-            self._before_beat = set(self._changed.now())
+        if not self._due_before_heartbeat:
+            assignments, marks = self._freshness.assignments(), self._freshness.all()
+            self._heartbeat = {
+                n: mark for n, mark in marks.items() if self._assignments.get(n) == assignments[n]
+            }
+            self._due_before_heartbeat = set(self._changed.now())
 
-    async def end_beat(self) -> None:
+    async def publish_heartbeat(self) -> None:
         """Say the watermarks taken, unless a snapshot is still due that they cover.
 
         Raises `BusUnavailable`; they are then said later.
         """
-        if self._before_beat or not self._beat:
+        if self._due_before_heartbeat or not self._heartbeat:
             return
-        beats = [
-            Heartbeat.model_construct(slot=key_in(number), partition=number, as_of=as_of)
-            for number, as_of in self._beat.items()
+        heartbeats = [
+            Heartbeat.model_construct(slot=key_of_partition(number), partition=number, as_of=as_of)
+            for number, as_of in self._heartbeat.items()
         ]
-        await self._bus.publish([_message(beat) for beat in beats], lossy=True)
-        self._beat = {}
+        await self._bus.publish([_message(heartbeat) for heartbeat in heartbeats], lossy=True)
+        self._heartbeat = {}
 
 
-def _raising(drive_ids: Collection[str]) -> Update:
+def _revision_bump(drive_ids: Collection[str]) -> Update:
     """Raises these drives' `revision`, locking them in the order in which everything else does."""
     wanted = select(drives.c.drive_id).where(drives.c.drive_id.in_(drive_ids)).order_by(drives.c.drive_id)
     in_order = drives.c.drive_id.in_(wanted.with_for_update())
     return update(drives).where(in_order).values(revision=drives.c.revision + 1)
 
 
-class _Turn:
+class _PeriodicTask:
     """Something done every so often."""
 
     def __init__(self, every_s: float, act: Callable[[], Any], first_after_s: float = 0.0) -> None:
@@ -465,7 +493,7 @@ class _Turn:
         self._act = act
         self.due = asyncio.get_running_loop().time() + first_after_s
 
-    async def take_if_due(self) -> None:
+    async def run_if_due(self) -> None:
         now = asyncio.get_running_loop().time()
         if now >= self.due:
             self.due = now + self._every_s

@@ -13,7 +13,16 @@ from typing import Any
 from sqlalchemy import Column, Connection, Engine, Executable, Row, Table, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from services.leaderboard.tables import clearings, creators, donors, drives, paces, payments, pledges, words
+from services.leaderboard.tables import (
+    clearings,
+    creators,
+    display_texts,
+    donors,
+    drives,
+    payments,
+    pledges,
+    second_counts,
+)
 
 Insert = postgresql.Insert | sqlite.Insert
 
@@ -37,14 +46,14 @@ class Statements:
     add_to_clearings: Executable
     credit_creators: Executable
     """Adds `raised` and `donations`; `reached_at` only rises, and stays where none is given."""
-    reach_again: Executable
+    recompute_reached_at: Executable
     """Reads `reached_at` of `of_creator` from the payments that still count."""
     add_to_donors: Executable
     """Answers (drive_id, donor_id, net)."""
-    add_to_paces: Executable
-    ask_to_publish: Executable
+    add_second_counts: Executable
+    request_publication: Executable
     """Leaves rows that are there."""
-    keep_words: Executable
+    keep_display_texts: Executable
     """Leaves rows that are there."""
 
 
@@ -74,13 +83,13 @@ def _of(dialect: str) -> Statements:
         ),
         add_to_clearings=_adding(into(clearings), "net", "held"),
         credit_creators=_crediting(into(creators), func.max if dialect == "sqlite" else func.greatest),
-        reach_again=_reaching_again(),
+        recompute_reached_at=_recomputing_reached_at(),
         add_to_donors=_adding(into(donors), "net").returning(
             donors.c.drive_id, donors.c.donor_id, donors.c.net
         ),
-        add_to_paces=_adding(into(paces), "donations", "raised"),
-        ask_to_publish=into(paces).on_conflict_do_nothing(),
-        keep_words=into(words).on_conflict_do_nothing(),
+        add_second_counts=_adding(into(second_counts), "donations", "raised"),
+        request_publication=into(second_counts).on_conflict_do_nothing(),
+        keep_display_texts=into(display_texts).on_conflict_do_nothing(),
     )
 
 
@@ -110,7 +119,7 @@ def _crediting(made: Insert, later: Any) -> Insert:
     )
 
 
-def _reaching_again() -> Executable:
+def _recomputing_reached_at() -> Executable:
     net = payments.c.captured - payments.c.refunded - payments.c.disputed
     latest = select(func.max(payments.c.captured_at)).where(
         payments.c.creator_id == bindparam("of_creator"), payments.c.counted, net > 0

@@ -9,7 +9,7 @@ from sqlalchemy import JSON, BigInteger, Column, Index
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database import Utc, doors
+from backbone.database.database import Utc, messaging_tables
 
 
 class Table(SQLModel, registry=registry()):
@@ -161,7 +161,7 @@ class LogRow(Table, table=True):
     hash: str
 
 
-class Pace(Table, table=True):
+class SecondCount(Table, table=True):
     """What was counted in one second of a drive; rows older than a minute go, raising `revision`.
 
     A row of second 0 asks whoever publishes the drive to look at it: see `sequencer.ask_to_publish`.
@@ -176,7 +176,7 @@ class Pace(Table, table=True):
     raised: int = _amount()
 
 
-class Words(Table, table=True):
+class DisplayText(Table, table=True):
     """Approved display text, copied from pledges; erased with the donor. No name is anonymous."""
 
     __tablename__ = "words"
@@ -186,7 +186,7 @@ class Words(Table, table=True):
     message: str | None = None
 
 
-DOORS = doors(Table.metadata)
+MESSAGING_TABLES = messaging_tables(Table.metadata)
 
 drives: Final = Table.metadata.tables["drives"]
 clearings: Final = Table.metadata.tables["clearings"]
@@ -195,5 +195,5 @@ donors: Final = Table.metadata.tables["donors"]
 payments: Final = Table.metadata.tables["payments"]
 pledges: Final = Table.metadata.tables["pledges"]
 drive_log: Final = Table.metadata.tables["drive_log"]
-paces: Final = Table.metadata.tables["paces"]
-words: Final = Table.metadata.tables["words"]
+second_counts: Final = Table.metadata.tables["paces"]
+display_texts: Final = Table.metadata.tables["words"]

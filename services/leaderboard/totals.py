@@ -10,23 +10,23 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, and_, bindparam, func, literal_column, select
 
 from backbone.clock import rfc3339
-from backbone.database import microseconds
+from backbone.database.database import microseconds
 from backbone.money import as_json
 from services.leaderboard import queries
 from services.leaderboard.domain import percent
 from services.leaderboard.queries import DriveHead
-from services.leaderboard.tables import clearings, drive_log, drives, paces, payments, words
+from services.leaderboard.tables import clearings, display_texts, drive_log, drives, payments, second_counts
 
 LEADERS: Final = 10
 RECENT: Final = 20
 MINUTE_S: Final = 60
 
-Triple = tuple[int, int, int]
+SnapshotVersion = tuple[int, int, int]
 """(epoch, sequence, revision): what is newer is greater."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class DriveFigures:
     """A named drive as it stood at one moment, and the donors' texts it lacks."""
 
     row: Row[Any]
@@ -41,12 +41,12 @@ class Standing:
         return str(self.row.drive_id)
 
     @property
-    def triple(self) -> Triple:
+    def snapshot_version(self) -> SnapshotVersion:
         """Which state of the drive this is."""
-        return triple(self.row)
+        return snapshot_version(self.row)
 
     @property
-    def wordless(self) -> list[str]:
+    def without_texts(self) -> list[str]:
         """The pledges whose texts are not kept yet: left out of `recent` for a while, then anonymous."""
         return [row.pledge_id for row in self.recent if row.pledge_id and not row.has_words]
 
@@ -71,7 +71,9 @@ class Standing:
                 "raised": as_json(self.raised_per_minute, currency),
             },
             "leaders": self.leaders,
-            "recent": [_gift(gift, currency) for gift in self.recent if gift.pledge_id not in hidden],
+            "recent": [
+                _recent_donation(gift, currency) for gift in self.recent if gift.pledge_id not in hidden
+            ],
             "milestones": [
                 {
                     "title": one["title"],
@@ -86,12 +88,12 @@ class Standing:
 _STATES: Final = ("pledged", "captured", "refunded", "disputed", "offline", "matched", "held")
 
 
-def triple(row: Row[Any]) -> Triple:
+def snapshot_version(row: Row[Any]) -> SnapshotVersion:
     """The (epoch, sequence, revision) of a drive's row."""
     return row.epoch, row.sequence, row.revision
 
 
-def _gift(row: Row[Any], currency: str) -> dict[str, Any]:
+def _recent_donation(row: Row[Any], currency: str) -> dict[str, Any]:
     return {
         "id": f"don_{row.payment_id.removeprefix('pay_')}",
         "name": row.name,
@@ -129,12 +131,12 @@ _RECENT: Final = (
     select(
         _newest_counted,
         payments.c.captured,
-        words.c.pledge_id.is_not(None).label("has_words"),
-        words.c.name,
-        words.c.message,
+        display_texts.c.pledge_id.is_not(None).label("has_words"),
+        display_texts.c.name,
+        display_texts.c.message,
     )
     .join_from(_newest_counted, payments, payments.c.payment_id == _newest_counted.c.payment_id)
-    .join(words, words.c.pledge_id == _newest_counted.c.pledge_id, isouter=True)
+    .join(display_texts, display_texts.c.pledge_id == _newest_counted.c.pledge_id, isouter=True)
     # What was given back in full, or belongs to another drive by now, is not celebrated any longer.
     .where(
         payments.c.captured - payments.c.refunded - payments.c.disputed > 0,
@@ -144,21 +146,21 @@ _RECENT: Final = (
     .order_by(_newest_counted.c.sequence.desc())
 )
 
-_PACE: Final = select(
-    func.coalesce(func.sum(paces.c.donations), literal_column("0")),
-    func.coalesce(func.sum(paces.c.raised), literal_column("0")),
-).where(paces.c.drive_id == bindparam("of_drive"), paces.c.second > bindparam("since"))
+_LAST_MINUTE: Final = select(
+    func.coalesce(func.sum(second_counts.c.donations), literal_column("0")),
+    func.coalesce(func.sum(second_counts.c.raised), literal_column("0")),
+).where(second_counts.c.drive_id == bindparam("of_drive"), second_counts.c.second > bindparam("since"))
 
 
-def read_standings(
+def read_figures(
     connection: Connection, drive_ids: Collection[str], wanted: Callable[[Row[Any]], bool], now: datetime
-) -> list[Standing]:
+) -> list[DriveFigures]:
     """What those of these drives show that are named and `wanted`, in the view of `connection`."""
     rows = connection.execute(_DRIVES, {"wanted": list(drive_ids)}).all()
-    return [_standing(connection, row, now) for row in rows if wanted(row)]
+    return [_figures(connection, row, now) for row in rows if wanted(row)]
 
 
-def _standing(connection: Connection, row: Row[Any], now: datetime) -> Standing:
+def _figures(connection: Connection, row: Row[Any], now: datetime) -> DriveFigures:
     head = DriveHead(row.drive_id, row.currency, row.epoch, row.sequence)
     leaders = queries.top_creators(connection, head, LEADERS)
     counted = connection.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch})
@@ -166,5 +168,7 @@ def _standing(connection: Connection, row: Row[Any], now: datetime) -> Standing:
     for gift in counted:  # one that was held for a while was counted twice: the last time is shown
         newest.setdefault(gift.payment_id, gift)
     since = microseconds(now) // 1_000_000 - MINUTE_S
-    pace = connection.execute(_PACE, {"of_drive": row.drive_id, "since": since}).one()
-    return Standing(row, leaders, list(newest.values())[:RECENT], int(pace[0]), int(pace[1]))
+    last_minute = connection.execute(_LAST_MINUTE, {"of_drive": row.drive_id, "since": since}).one()
+    return DriveFigures(
+        row, leaders, list(newest.values())[:RECENT], int(last_minute[0]), int(last_minute[1])
+    )

@@ -9,50 +9,57 @@ from typing import Final
 from fastapi import FastAPI
 from sqlalchemy import func, select
 
-from backbone import inbox
-from backbone.bus import EventBus
-from backbone.caller import InternalDep
+from backbone.bus.protocol import EventBus
 from backbone.clock import Clock, SystemClock
-from backbone.consumer import Consumer
-from backbone.database import Database
-from backbone.outbox import Relay
-from backbone.peer import Peer
-from backbone.periodic import pruning
+from backbone.database.database import Database
+from backbone.http.caller import InternalDep
+from backbone.http.service_client import ServiceClient
+from backbone.messaging import inbox
+from backbone.messaging.consumer import Consumer
+from backbone.messaging.outbox import Relay
+from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker, add_health, new_app
 from services.notify.handlers import HANDLERS
-from services.notify.post import FolderPost, SmtpPost, read_sender
 from services.notify.receipts import ReceiptSender
-from services.notify.settings import NotifySettings, read_zone
-from services.notify.tables import DOORS
+from services.notify.settings import NotifySettings, parse_time_zone
+from services.notify.tables import MESSAGING_TABLES
+from services.notify.transport import FolderTransport, SmtpTransport, parse_sender
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 SYSTEM_CLOCK: Final = SystemClock()
 
 
 def compose(
-    settings: NotifySettings, bus: EventBus, pledges: Peer, *, clock: Clock = SYSTEM_CLOCK
+    settings: NotifySettings, bus: EventBus, pledges: ServiceClient, *, clock: Clock = SYSTEM_CLOCK
 ) -> Service:
     """Notify on its database and `bus`; it asks `pledges` for addresses."""
-    database = Database(settings.database_url(), DOORS, synchronous=settings.database_synchronous)
+    database = Database(settings.database_url(), MESSAGING_TABLES, synchronous=settings.database_synchronous)
     secret = settings.internal_secret.get_secret_value()
     server = settings.mail_server()
-    post = FolderPost(settings.data_dir / "receipts") if server is None else SmtpPost(server)
-    sender = read_sender(settings.receipt_from)
+    transport = FolderTransport(settings.data_dir / "receipts") if server is None else SmtpTransport(server)
+    sender = parse_sender(settings.receipt_from)
     receipts = ReceiptSender(
-        database, pledges, secret, post, sender, settings.receipts_per_s, clock, read_zone(settings.time_zone)
+        database,
+        pledges,
+        secret,
+        transport,
+        sender,
+        settings.receipts_per_s,
+        clock,
+        parse_time_zone(settings.time_zone),
     )
     consumer = Consumer("notify", bus, ["drive-log"], HANDLERS, database)
     app = new_app("notify", secret)
     _install(app, database, consumer)
-    add_health(app, database.answers)
+    add_health(app, database.is_responding)
     return Service(
         "notify",
         app,
         workers=[
             Worker("notify.relay", Relay("notify", database, bus, topics=[]).run),
             Worker("notify.consumer", consumer.run),
-            Worker("notify.receipts", database.alone("notify.receipts", receipts.run)),
-            pruning("notify", {"inbox": partial(inbox.forget_old, database)}),
+            Worker("notify.receipts", database.run_as_leader("notify.receipts", receipts.run)),
+            pruning_worker("notify", {"inbox": partial(inbox.delete_expired, database)}),
         ],
         start=lambda: database.migrate(MIGRATIONS),
         close=database.close,
@@ -65,5 +72,5 @@ def _install(app: FastAPI, database: Database, consumer: Consumer) -> None:
         """All 0 when nothing is on its way here. Receipts owed do not count: they wait on purpose."""
         behind = await consumer.behind()  # first: what is heard meanwhile may have to be said
         async with database.reading() as session:
-            waiting = await session.scalar(select(func.count()).select_from(database.doors.outbox))
+            waiting = await session.scalar(select(func.count()).select_from(database.messaging_tables.outbox))
         return {"outbox": waiting or 0, "behind": behind}

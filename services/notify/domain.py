@@ -19,7 +19,7 @@ class ReceiptStatus(StrEnum):
     GIVEN_UP = "given_up"
 
 
-def next_try(tries: int, now: datetime) -> datetime | None:
+def next_try_at(tries: int, now: datetime) -> datetime | None:
     """When to try again after `tries` failures; None: not any more."""
     if tries > len(RETRY_AFTER_S):
         return None

@@ -9,25 +9,25 @@ from sqlalchemy import Insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone.consumer import Handlers
 from backbone.contracts.leaderboard import DriveLogged
+from backbone.messaging.consumer import Handlers
 from services.notify.domain import ReceiptStatus
 from services.notify.tables import RECEIPTS
 
-_OWE: Final[Mapping[str, Insert]] = {
+_INSERT: Final[Mapping[str, Insert]] = {
     "sqlite": sqlite.insert(RECEIPTS).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(RECEIPTS).on_conflict_do_nothing(),
 }
 
 
-async def owe_receipts(events: Sequence[DriveLogged], session: AsyncSession) -> None:
+async def queue_receipts(events: Sequence[DriveLogged], session: AsyncSession) -> None:
     """Owe a receipt, once a payment, for each counted donation that came from a pledge."""
-    rows = [row for event in events if (row := _owed(event)) is not None]
+    rows = [row for event in events if (row := _receipt_row(event)) is not None]
     if rows:
-        await session.execute(_OWE[session.get_bind().dialect.name], rows)
+        await session.execute(_INSERT[session.get_bind().dialect.name], rows)
 
 
-def _owed(event: DriveLogged) -> dict[str, Any] | None:
+def _receipt_row(event: DriveLogged) -> dict[str, Any] | None:
     amount = event.amount
     if event.type != "donation.counted" or not event.pledge_id or not event.payment_id or amount is None:
         return None
@@ -45,4 +45,4 @@ def _owed(event: DriveLogged) -> dict[str, Any] | None:
     }
 
 
-HANDLERS: Final[Handlers] = {DriveLogged: owe_receipts}
+HANDLERS: Final[Handlers] = {DriveLogged: queue_receipts}

@@ -15,19 +15,19 @@ from sqlalchemy import Row, bindparam, select, update
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database import Database
+from backbone.database.database import Database
+from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.money import Money
-from backbone.peer import Peer, PeerUnavailable, ask
-from services.notify.domain import ReceiptStatus, next_try
-from services.notify.letters import Donation, Recipient, write_receipt
-from services.notify.post import Failure, Letter, Post
+from services.notify.domain import ReceiptStatus, next_try_at
+from services.notify.emails import Donation, Recipient, build_receipt
 from services.notify.tables import RECEIPTS
+from services.notify.transport import DeliveryFailure, MailTransport, OutgoingEmail
 
-TICK_S: Final = 1.0
+INTERVAL_S: Final = 1.0
 
 log = structlog.get_logger()
 
-_RECEIPTS = Counter("ataa_receipts_total", "Receipts tried, by what became of them.", ["outcome"])
+_OUTCOMES = Counter("ataa_receipts_total", "Receipts tried, by what became of them.", ["outcome"])
 
 _DUE: Final = (
     select(RECEIPTS)
@@ -56,9 +56,9 @@ class ReceiptSender:
     def __init__(
         self,
         database: Database,
-        pledges: Peer,
+        pledges: ServiceClient,
         secret: str,
-        post: Post,
+        transport: MailTransport,
         sender: Address,
         per_s: float,
         clock: Clock,
@@ -67,10 +67,10 @@ class ReceiptSender:
         self._database = database
         self._pledges = pledges
         self._secret = secret
-        self._post = post
+        self._transport = transport
         self._sender = sender
-        self._at_most = max(1, round(per_s * TICK_S))
-        self._pause_s = self._at_most / per_s
+        self._batch_size = max(1, round(per_s * INTERVAL_S))
+        self._interval_s = self._batch_size / per_s
         self._clock = clock
         self._zone = zone
 
@@ -79,68 +79,68 @@ class ReceiptSender:
         while not stop.is_set():
             try:
                 await self.send_due()
-            except PeerUnavailable as error:
+            except ServiceUnavailable as error:
                 log.warning("receipts.pledges_away", error=str(error))
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_s):
+                async with asyncio.timeout(self._interval_s):
                     await stop.wait()
 
     async def send_due(self) -> int:
         """Try one tick's worth of what is due; how many there were. Raises PeerUnavailable."""
         async with self._database.reading() as session:
-            asked = {"now": self._clock.now(), "at_most": self._at_most}
-            due = (await session.execute(_DUE, asked)).all()
+            parameters = {"now": self._clock.now(), "at_most": self._batch_size}
+            due = (await session.execute(_DUE, parameters)).all()
         if not due:
             return 0
-        reply = await ask(
+        reply = await post_internal(
             self._pledges, self._secret, "/internal/receipts", {"ids": [row.pledge_id for row in due]}
         )
         outcomes = await self._deliver(due, reply["data"])
         crash_point("notify.receipts.after_send")
-        settled = [self._settled(row, outcomes[row.payment_id]) for row in due]
+        updates = [self._outcome_values(row, outcomes[row.payment_id]) for row in due]
         async with self._database.transaction() as session:
-            await session.execute(_SETTLE, settled)
-        for one in settled:
-            _RECEIPTS.labels("retried" if one["became"] == ReceiptStatus.DUE else one["became"]).inc()
+            await session.execute(_SETTLE, updates)
+        for one in updates:
+            _OUTCOMES.labels("retried" if one["became"] == ReceiptStatus.DUE else one["became"]).inc()
         return len(due)
 
     async def _deliver(
-        self, due: Sequence[Row[Any]], people: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, Failure | ReceiptStatus]:
+        self, due: Sequence[Row[Any]], donors: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, DeliveryFailure | ReceiptStatus]:
         """What became of each receipt, by payment."""
-        outcomes: dict[str, Failure | ReceiptStatus] = {}
-        letters: list[Letter] = []
+        outcomes: dict[str, DeliveryFailure | ReceiptStatus] = {}
+        emails: list[OutgoingEmail] = []
         for row in due:
-            person = people.get(row.pledge_id)
-            if person is None or person["email"] is None:
+            donor = donors.get(row.pledge_id)
+            if donor is None or donor["email"] is None:
                 outcomes[row.payment_id] = ReceiptStatus.NO_ADDRESS
                 continue
-            to = Recipient(person["email"], person["name"], person["locale"], person["title"])
+            to = Recipient(donor["email"], donor["name"], donor["locale"], donor["title"])
             donation = Donation(row.payment_id, Money(row.amount, row.currency), row.counted_at)
             await asyncio.sleep(0)  # a letter takes milliseconds to write; donors wait for none of them
             try:
-                message = write_receipt(donation, to, self._sender, self._zone)
-                letters.append(Letter(row.payment_id, message))
+                message = build_receipt(donation, to, self._sender, self._zone)
+                emails.append(OutgoingEmail(row.payment_id, message))
             except ValueError as error:
-                outcomes[row.payment_id] = Failure(str(error), final=True)
-        if letters:
-            for letter, failure in zip(letters, await self._post.deliver(letters), strict=True):
-                outcomes[letter.name] = failure or ReceiptStatus.SENT
+                outcomes[row.payment_id] = DeliveryFailure(str(error), final=True)
+        if emails:
+            for email, failure in zip(emails, await self._transport.deliver(emails), strict=True):
+                outcomes[email.name] = failure or ReceiptStatus.SENT
         return outcomes
 
-    def _settled(self, row: Row[Any], outcome: Failure | ReceiptStatus) -> dict[str, Any]:
+    def _outcome_values(self, row: Row[Any], outcome: DeliveryFailure | ReceiptStatus) -> dict[str, Any]:
         """The row's new values."""
         tries = row.tries + 1
         if isinstance(outcome, ReceiptStatus):
-            return _values(row, outcome, tries, None, None)
-        again_at = None if outcome.final else next_try(tries, self._clock.now())
+            return _update_values(row, outcome, tries, None, None)
+        again_at = None if outcome.final else next_try_at(tries, self._clock.now())
         if again_at is not None:
-            return _values(row, ReceiptStatus.DUE, tries, again_at, outcome.reason)
+            return _update_values(row, ReceiptStatus.DUE, tries, again_at, outcome.reason)
         log.error("receipts.given_up", payment=row.payment_id, tries=tries, reason=outcome.reason)
-        return _values(row, ReceiptStatus.GIVEN_UP, tries, None, outcome.reason)
+        return _update_values(row, ReceiptStatus.GIVEN_UP, tries, None, outcome.reason)
 
 
-def _values(
+def _update_values(
     row: Row[Any], became: ReceiptStatus, tries: int, again_at: Any, why: str | None
 ) -> dict[str, Any]:
     return {

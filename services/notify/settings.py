@@ -7,12 +7,12 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator
 
-from backbone.database import Synchronous
+from backbone.database.database import Synchronous
 from backbone.settings import DatabaseUrl, HttpUrl, Settings
-from services.notify.post import MailServer, read_mail_server, read_sender
+from services.notify.transport import MailServer, parse_mail_server, parse_sender
 
 
-def read_zone(name: str) -> tzinfo:
+def parse_time_zone(name: str) -> tzinfo:
     """The time zone that the IANA database calls `name`. Raises ValueError."""
     if name == "UTC":
         return UTC  # needs no database
@@ -53,22 +53,22 @@ class NotifySettings(Settings):
 
     @field_validator("time_zone")
     @classmethod
-    def _is_zone(cls, given: str) -> str:
-        read_zone(given)
-        return given
+    def _check_time_zone(cls, value: str) -> str:
+        parse_time_zone(value)
+        return value
 
     @field_validator("smtp_url")
     @classmethod
-    def _is_mail_server(cls, given: SecretStr) -> SecretStr:
-        if given.get_secret_value():
-            read_mail_server(given.get_secret_value())
-        return given
+    def _check_mail_server(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value():
+            parse_mail_server(value.get_secret_value())
+        return value
 
     @field_validator("receipt_from")
     @classmethod
-    def _is_sender(cls, given: str) -> str:
-        read_sender(given)
-        return given
+    def _check_sender(cls, value: str) -> str:
+        parse_sender(value)
+        return value
 
     def database_url(self) -> str:
         """Where notify keeps what it owns."""
@@ -77,4 +77,4 @@ class NotifySettings(Settings):
     def mail_server(self) -> MailServer | None:
         """Where receipts are sent; None: into files."""
         url = self.smtp_url.get_secret_value()
-        return read_mail_server(url) if url else None
+        return parse_mail_server(url) if url else None

@@ -10,14 +10,14 @@ from sqlalchemy import Table as CoreTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database import Utc, doors
+from backbone.database.database import Utc, messaging_tables
 
 
 class Table(SQLModel, registry=registry()):
     """The tables of notify, apart from every other service's."""
 
 
-DOORS: Final = doors(Table.metadata)
+MESSAGING_TABLES: Final = messaging_tables(Table.metadata)
 
 
 class Receipt(Table, table=True):

@@ -10,20 +10,21 @@ from fastapi import FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backbone.bodies import Body, MoneyBody, MoneyView, Text
-from backbone.caller import CallerDep, InternalDep
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database import Database
-from backbone.idempotency import Key, RequiredKey, hash_body, replayed
-from backbone.problems import BodyTooLarge, MethodNotAllowed, Problem, Unexpected, response
-from services.payments import queries, questions
-from services.payments.backfill import Backfill
-from services.payments.cancelling import open_closings
-from services.payments.pace import Pace
-from services.payments.refunds import RefundDesk, RefundWish, unsent_refunds
-from services.payments.webhook_log import State, WebhookPage, WebhookView, list_webhooks, retry_webhook
-from services.payments.webhooks import WebhookStore, now_s, read_body, verify
+from backbone.database.database import Database
+from backbone.http.caller import CallerDep, InternalDep
+from backbone.http.fields import Body, MoneyBody, MoneyView, Text
+from backbone.http.problems import BodyTooLarge, MethodNotAllowed, Problem, Unexpected, response
+from backbone.idempotency import Key, RequiredKey, hash_body, keyed_response
+from services.payments import queries
+from services.payments.checkout.expiry import pending_expiries
+from services.payments.reconciliation import lookups
+from services.payments.reconciliation.backfill import Backfill
+from services.payments.refunds import RefundRequest, RefundService, unsent_refunds
+from services.payments.stripe.rate_limiter import RateLimiter
+from services.payments.webhooks.log import State, WebhookPage, WebhookView, list_webhooks, retry_webhook
+from services.payments.webhooks.receive import WebhookStore, now_s, read_body, verify
 
 WEBHOOKS_PATH: Final = "/webhooks/stripe"
 MAX_WEBHOOK_BYTES: Final = 1024 * 1024
@@ -56,20 +57,20 @@ class Ids(Body):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Dependencies:
     """What the routes work with."""
 
     database: Database
     store: WebhookStore
-    refunds: RefundDesk
+    refunds: RefundService
     backfill: Backfill
-    pace: Pace
+    pace: RateLimiter
     publishable_key: str
     secrets: list[str]
     clock: Clock
 
 
-def add_routes(app: FastAPI, door: Door) -> None:
+def add_routes(app: FastAPI, dependencies: Dependencies) -> None:
     """Give `app` the routes of payments, all but the webhooks'."""
 
     @app.post("/v1/pledges/{pledge}/refunds", status_code=201, response_model=RefundView)
@@ -85,7 +86,7 @@ def add_routes(app: FastAPI, door: Door) -> None:
         For the partner that made the pledge, the partner that owns its drive, and admins.
         """
         caller.require("refunds")
-        wish = RefundWish(
+        refund_request = RefundRequest(
             pledge_id=pledge,
             partner=None if caller.admin else caller.partner,
             amount=body.amount.money() if body.amount else None,
@@ -94,8 +95,8 @@ def add_routes(app: FastAPI, door: Door) -> None:
             body_hash=hash_body(pledge.encode() + b"\n" + await request.body()),
             test_key=caller.mode == "test",
         )
-        status, reply, again = await door.refunds.make(wish)
-        return replayed(status, reply, again=again)
+        status, reply, replayed = await dependencies.refunds.make(refund_request)
+        return keyed_response(status, reply, replayed=replayed)
 
     @app.get("/v1/webhooks", response_model=WebhookPage, tags=["webhooks"])
     async def list_stripe_webhooks(
@@ -106,7 +107,7 @@ def add_routes(app: FastAPI, door: Door) -> None:
     ) -> dict[str, Any]:
         """Stripe's events as they were stored, the newest first, and what became of each."""
         caller.require("admin")
-        return await list_webhooks(door.database, state, None if after is None else int(after), limit)
+        return await list_webhooks(dependencies.database, state, None if after is None else int(after), limit)
 
     @app.post("/v1/webhooks/{id}/retry", response_model=WebhookView, tags=["webhooks"])
     async def retry_stripe_webhook(
@@ -115,54 +116,58 @@ def add_routes(app: FastAPI, door: Door) -> None:
     ) -> dict[str, Any]:
         """Try an event that is set aside or ignored again now; `state` tells within seconds how it went."""
         caller.require("admin")
-        found = await retry_webhook(door.database, event_id, door.clock)
-        door.store.news.set()
+        found = await retry_webhook(dependencies.database, event_id, dependencies.clock)
+        dependencies.store.news.set()
         return found
 
     @app.post("/internal/checkouts", include_in_schema=False)
     async def read_checkouts(asked: Ids, _: InternalDep) -> dict[str, Any]:
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             found = await queries.read_checkouts(
-                session, asked.ids, door.pace.rate_per_s, door.publishable_key, door.clock.now()
+                session,
+                asked.ids,
+                dependencies.pace.rate_per_s,
+                dependencies.publishable_key,
+                dependencies.clock.now(),
             )
         return {"data": found}
 
     @app.get("/internal/books", include_in_schema=False)
     async def read_books(_: InternalDep) -> dict[str, str]:
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             return await queries.read_books(session)
 
 
-def add_quiet(
+def add_drained(
     app: FastAPI,
-    door: Door,
+    dependencies: Dependencies,
     outbox_empty: Callable[[], Awaitable[bool]],
     behind: Callable[[], Awaitable[int]],
 ) -> None:
     """`GET /internal/quiet`: what is still to be done, everything 0 when nothing is."""
 
     @app.get("/internal/quiet", include_in_schema=False)
-    async def read_quiet(_: InternalDep) -> dict[str, int]:
+    async def read_drained(_: InternalDep) -> dict[str, int]:
         heard = await behind()  # in the order of the flow: what moves on meanwhile is counted further down
-        async with door.database.reading() as session:
+        async with dependencies.database.reading() as session:
             waiting = {
                 "webhooks": await queries.unapplied_webhooks(session),
                 "tickets": await queries.waiting_tickets(session),
                 "attempts": await queries.open_attempts(session),
                 "refunds": await unsent_refunds(session),
-                "set_aside": await queries.set_aside_webhooks(session),
+                "set_aside": await queries.quarantined_webhooks(session),
                 "unplaced_facts": await queries.unplaced_facts(session),
-                "questions": await questions.open_questions(session),
-                "closings": await open_closings(session, door.clock),
+                "questions": await lookups.pending_refund_lookups(session),
+                "closings": await pending_expiries(session, dependencies.clock),
             }
         return {
             "outbox": 0 if await outbox_empty() else 1,
             "behind": heard,
-            "backfills": max(0, QUIET_BACKFILLS - await door.backfill.calm_looks()),
+            "backfills": max(0, QUIET_BACKFILLS - await dependencies.backfill.runs_without_news()),
         } | waiting
 
 
-def with_webhooks(app: ASGIApp, door: Door) -> ASGIApp:
+def with_webhooks(app: ASGIApp, dependencies: Dependencies) -> ASGIApp:
     """`app` with the webhook route before it, in bare ASGI: two webhooks come with every donation."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,7 +175,7 @@ def with_webhooks(app: ASGIApp, door: Door) -> ASGIApp:
             await app(scope, receive, send)
             return
         try:
-            await _take_webhook(scope, receive, door)
+            await _take_webhook(scope, receive, dependencies)
         except Problem as problem:
             await response(problem, Request(scope))(scope, receive, send)
         except Exception:
@@ -186,13 +191,13 @@ def with_webhooks(app: ASGIApp, door: Door) -> ASGIApp:
 _STORED: Final = [(b"content-type", b"application/json"), (b"content-length", b"17")]
 
 
-async def _take_webhook(scope: Scope, receive: Receive, door: Door) -> None:
+async def _take_webhook(scope: Scope, receive: Receive, dependencies: Dependencies) -> None:
     """Verify a webhook and store it; returns once it is durable."""
     if scope["method"] != "POST":
         raise MethodNotAllowed(headers={"Allow": "POST"})
     body = await _body(receive)
-    verify(body, _header(scope, b"stripe-signature"), door.secrets, now_s())
-    await door.store.keep(read_body(body))
+    verify(body, _header(scope, b"stripe-signature"), dependencies.secrets, now_s())
+    await dependencies.store.keep(read_body(body))
     crash_point("payments.webhooks.after_commit")
 
 

@@ -11,40 +11,41 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
-from backbone import idempotency, inbox
-from backbone.bus import EventBus
+from backbone import idempotency
+from backbone.bus.protocol import EventBus
 from backbone.clock import Clock, SystemClock
-from backbone.consumer import Consumer
-from backbone.database import LONG_S, Database
-from backbone.outbox import Relay
-from backbone.peer import Peer
-from backbone.periodic import Step, every, pruning
+from backbone.database.database import LONG_TIMEOUT_S, Database
+from backbone.http.service_client import ServiceClient
+from backbone.messaging import inbox
+from backbone.messaging.consumer import Consumer
+from backbone.messaging.outbox import Relay
+from backbone.periodic import PruneStep, pruning_worker, run_every
 from backbone.service import Service, Work, Worker, add_health, new_app
-from services.payments import doubts, ledger
-from services.payments.api import Door, add_quiet, add_routes, with_webhooks
-from services.payments.applier import Applier, oldest_waiting
-from services.payments.backfill import Backfill
-from services.payments.cancelling import Closer
-from services.payments.checkouts import CheckoutDesk
-from services.payments.foreign import OurAccount
-from services.payments.forgetting import forget_attempts
+from services.payments.api import Dependencies, add_drained, add_routes, with_webhooks
+from services.payments.checkout.expiry import CheckoutExpirer
+from services.payments.checkout.pruning import prune_attempts
+from services.payments.checkout.worker import CheckoutWorker
+from services.payments.drive_owners import DriveOwners
 from services.payments.handlers import HANDLERS
-from services.payments.owners import DriveOwners
-from services.payments.pace import Pace
 from services.payments.processor import Processor
-from services.payments.questions import Asker
-from services.payments.refunds import RefundDesk
+from services.payments.reconciliation.backfill import Backfill
+from services.payments.reconciliation.lookups import Reconciler
+from services.payments.reconciliation.sweep import Sweeper
+from services.payments.recording import estimates, ledger
+from services.payments.refunds import RefundService
 from services.payments.settings import PaymentsSettings
-from services.payments.stripe_processor import StripeProcessor
-from services.payments.sweep import Sweep
-from services.payments.tables import DOORS
-from services.payments.webhook_log import IDS_KEPT, forget_applied, forget_texts
-from services.payments.webhooks import WebhookStore
+from services.payments.stripe.client import StripeProcessor
+from services.payments.stripe.rate_limiter import RateLimiter
+from services.payments.tables import MESSAGING_TABLES
+from services.payments.webhooks.apply import Applier, oldest_waiting
+from services.payments.webhooks.foreign import OurAccount
+from services.payments.webhooks.log import IDS_KEPT, prune_applied, prune_texts
+from services.payments.webhooks.receive import WebhookStore
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 AUDIT_S: Final = 60.0
 
-FORGOTTEN_AT_ONCE: Final = 500
+PRUNE_BATCH: Final = 500
 """Webhooks forgotten in one transaction."""
 
 log = structlog.get_logger()
@@ -58,7 +59,7 @@ _DRIFT: Final = Gauge(
 def compose(
     settings: PaymentsSettings,
     bus: EventBus,
-    pledges: Peer,
+    pledges: ServiceClient,
     *,
     clock: Clock | None = None,
     processor: Processor | None = None,
@@ -67,13 +68,13 @@ def compose(
     clock = clock or SystemClock()
     secret = settings.internal_secret.get_secret_value()
     stripe = processor or _stripe(settings)
-    database = Database(settings.database_url, DOORS, synchronous=settings.database_synchronous)
+    database = Database(settings.database_url, MESSAGING_TABLES, synchronous=settings.database_synchronous)
     consumer = Consumer("payments", bus, ["pledges"], HANDLERS, database)
     relay = Relay("payments", database, bus, topics=["payments"], floor=oldest_waiting)
     store = WebhookStore(database, clock)
     ours = OurAccount(settings.livemode, settings.stripe_account, settings.stripe_foreign == "hold")
-    pace = Pace(settings.rate_per_s)
-    desk = CheckoutDesk(
+    pace = RateLimiter(settings.rate_per_s)
+    checkouts = CheckoutWorker(
         database,
         stripe,
         pledges,
@@ -83,11 +84,13 @@ def compose(
         news=consumer.handled,
         clock=clock,
     )
-    refunds = RefundDesk(database, stripe, clock, settings.timeout_s, DriveOwners(pledges, secret).ask)
+    refunds = RefundService(
+        database, stripe, clock, settings.timeout_s, DriveOwners(pledges, secret).post_internal
+    )
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
-    asker = Asker(database, stripe, clock, hold_foreign=ours.hold_foreign)
-    sweep = Sweep(database, stripe, pace, clock, **_looks(settings), hold_foreign=ours.hold_foreign)
-    door = Door(
+    reconciler = Reconciler(database, stripe, clock, hold_foreign=ours.hold_foreign)
+    sweep = Sweeper(database, stripe, pace, clock, **_looks(settings), hold_foreign=ours.hold_foreign)
+    door = Dependencies(
         database=database,
         store=store,
         refunds=refunds,
@@ -98,9 +101,9 @@ def compose(
         clock=clock,
     )
     app = new_app("payments", secret)
-    add_health(app, database.answers)
+    add_health(app, database.is_responding)
     add_routes(app, door)
-    add_quiet(app, door, relay.empty, consumer.behind)
+    add_drained(app, door, relay.is_empty, consumer.behind)
 
     async def close() -> None:
         await stripe.close()
@@ -113,13 +116,13 @@ def compose(
             Worker("payments.relay", relay.run),
             Worker("payments.consumer", consumer.run),
             _sole(database, "payments.applier", Applier(database, store, clock, ours).run),
-            _sole(database, "payments.checkouts", desk.run),
-            _sole(database, "payments.cancelling", Closer(database, stripe, pace, clock).run),
+            _sole(database, "payments.checkouts", checkouts.run),
+            _sole(database, "payments.cancelling", CheckoutExpirer(database, stripe, pace, clock).run),
             _sole(database, "payments.refunds", refunds.run),
-            _sole(database, "payments.asker", asker.run),
+            _sole(database, "payments.asker", reconciler.run),
             _sole(database, "payments.backfill", backfill.run),
             _sole(database, "payments.sweep", sweep.run),
-            Worker("payments.housekeeping", Housekeeping(database).run),
+            Worker("payments.housekeeping", LedgerAudit(database).run),
             _sole(database, "payments.pruning", _pruning(database, clock, settings).run),
         ],
         start=lambda: database.migrate(MIGRATIONS),
@@ -129,7 +132,7 @@ def compose(
 
 def _sole(database: Database, name: str, work: Work) -> Worker:
     """Work of one process at a time, however many replicas there are."""
-    return Worker(name, database.alone(name, work))
+    return Worker(name, database.run_as_leader(name, work))
 
 
 def _looks(settings: PaymentsSettings) -> dict[str, float]:
@@ -141,14 +144,14 @@ def _pruning(database: Database, clock: Clock, settings: PaymentsSettings) -> Wo
     """Deletes what no repeat can still ask for, and Stripe's events and attempts past their use."""
     texts_kept = timedelta(days=settings.stripe_events_kept_days)
     ids_kept = max(texts_kept, IDS_KEPT)
-    old: dict[str, Step] = {
-        "inbox": partial(inbox.forget_old, database),
-        "idempotency": partial(idempotency.forget_old, database),
-        "webhook_texts": lambda: forget_texts(database, clock.now() - texts_kept, FORGOTTEN_AT_ONCE),
-        "webhooks": lambda: forget_applied(database, clock.now() - ids_kept, FORGOTTEN_AT_ONCE),
-        "attempts": lambda: forget_attempts(database, clock.now()),
+    old: dict[str, PruneStep] = {
+        "inbox": partial(inbox.delete_expired, database),
+        "idempotency": partial(idempotency.delete_expired, database),
+        "webhook_texts": lambda: prune_texts(database, clock.now() - texts_kept, PRUNE_BATCH),
+        "webhooks": lambda: prune_applied(database, clock.now() - ids_kept, PRUNE_BATCH),
+        "attempts": lambda: prune_attempts(database, clock.now()),
     }
-    return pruning("payments", old)
+    return pruning_worker("payments", old)
 
 
 def _stripe(settings: PaymentsSettings) -> StripeProcessor:
@@ -162,7 +165,7 @@ def _stripe(settings: PaymentsSettings) -> StripeProcessor:
     )
 
 
-class Housekeeping:
+class LedgerAudit:
     """Compares the ledger with the payments each minute."""
 
     def __init__(self, database: Database) -> None:
@@ -170,13 +173,13 @@ class Housekeeping:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep house until `stop`."""
-        await every(AUDIT_S, self.audit, stop)
+        await run_every(AUDIT_S, self.audit, stop)
 
     async def audit(self) -> dict[str, int]:
         """The ledger's drift, a currency; anything but 0 is reported."""
-        async with self._database.reading(within_s=LONG_S) as session:
+        async with self._database.reading(timeout_s=LONG_TIMEOUT_S) as session:
             found = await ledger.drift(session)
-            await doubts.count(session)
+            await estimates.count(session)
         for currency, units in found.items():
             _DRIFT.labels(currency).set(units)
             if units:

@@ -75,7 +75,7 @@ MIXED: Final = "mixed"
 """Stands for the currency of balance transactions whose amounts cannot be added up."""
 
 
-class Doubt(StrEnum):
+class EstimateReason(StrEnum):
     """Why the amount counted for a fact is not Stripe's last word: estimated, or not given back yet."""
 
     UNKNOWN_STATUS = "unknown_status"
@@ -85,7 +85,7 @@ class Doubt(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Observation:
     """One fact as one message told it.
 
     `id` is Stripe's (`pi_ re_ dp_ cs_`), `units` ISO minor units, `rank` one of the ranks above
@@ -120,7 +120,7 @@ class Finding:
         return (self.withdrawn or 0) + (self.returned or 0)
 
 
-def merge(one: Finding, other: Finding) -> Finding:
+def merge(one: Observation, other: Observation) -> Observation:
     """Both tellings of a fact as one; commutative, associative and idempotent.
 
     A capture's and a refund's later life has the higher rank. A dispute has no such order, one that
@@ -144,14 +144,14 @@ def merge(one: Finding, other: Finding) -> Finding:
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 
 
-def _precedence(finding: Finding) -> tuple[Any, ...]:
+def _precedence(observation: Observation) -> tuple[Any, ...]:
     """A total order of tellings of one fact, so that merging does not depend on who came first."""
-    rank = finding.rank
-    if finding.kind is FactKind.DISPUTE:
+    rank = observation.rank
+    if observation.kind is FactKind.DISPUTE:
         rank = _WITHIN_A_SECOND.index(DisputeRank(rank))
     return (
-        finding.told_at or _EARLIEST, finding.moved, rank, finding.units, finding.currency,
-        finding.withdrawn or 0, finding.settled_in or "",
+        observation.told_at or _EARLIEST, observation.moved, rank, observation.units, observation.currency,
+        observation.withdrawn or 0, observation.settled_in or "",
     )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _known(one: str | None, other: str | None) -> str | None:
     return max(one or "", other or "") or None
 
 
-def _is_torn(low: Finding, high: Finding) -> bool:
+def _is_torn(low: Observation, high: Observation) -> bool:
     """Whether two tellings of one second contradict each other, or `low` brings such a contradiction."""
     if (low.told_at, low.moved) != (high.told_at, high.moved):
         return False
@@ -167,12 +167,12 @@ def _is_torn(low: Finding, high: Finding) -> bool:
     return low.torn or (low.rank == DisputeRank.WON and high.rank in outcomes)
 
 
-def merged(findings: Iterable[Finding]) -> dict[str, Finding]:
+def merged(observations: Iterable[Observation]) -> dict[str, Observation]:
     """Findings by id, each told once."""
-    found: dict[str, Finding] = {}
-    for finding in findings:
-        known = found.get(finding.id)
-        found[finding.id] = finding if known is None else merge(known, finding)
+    found: dict[str, Observation] = {}
+    for observation in observations:
+        known = found.get(observation.id)
+        found[observation.id] = observation if known is None else merge(known, observation)
     return found
 
 
@@ -191,23 +191,23 @@ class PaymentFacts:
         return self.captured - self.refunded
 
 
-def counts(finding: Finding) -> int:
+def counts(observation: Observation) -> int:
     """How much of a fact's own amount is at stake by its status: nothing of a failed refund or a won dispute.
 
     What a dispute takes from its payment depends on the payment's other facts too: see `tally`.
     """
-    match finding.kind:
+    match observation.kind:
         case FactKind.REFUND:
-            return 0 if finding.rank == RefundRank.FAILED else finding.units
+            return 0 if observation.rank == RefundRank.FAILED else observation.units
         case FactKind.DISPUTE:
-            return finding.units if finding.rank in _GONE else 0
+            return observation.units if observation.rank in _GONE else 0
         case FactKind.CAPTURE:
-            return finding.units
+            return observation.units
         case FactKind.ENDED:
             return 0
 
 
-def tally(findings: Iterable[Finding]) -> dict[str, int]:
+def tally(observations: Iterable[Observation]) -> dict[str, int]:
     """How much of each fact of one payment counts, by Stripe's id, in the captured currency.
 
     Known exactly are captures, refunds in the captured currency, and disputes whose balance
@@ -220,7 +220,7 @@ def tally(findings: Iterable[Finding]) -> dict[str, int]:
     never takes more: a dispute in the captured currency its own amount, anything in another
     currency all that is left. Empty before the capture is known.
     """
-    facts = sorted(findings, key=lambda each: (each.kind, each.at, each.id))
+    facts = sorted(observations, key=lambda each: (each.kind, each.at, each.id))
     capture = next((each for each in facts if each.kind is FactKind.CAPTURE), None)
     if capture is None:
         return {}
@@ -236,16 +236,16 @@ def tally(findings: Iterable[Finding]) -> dict[str, int]:
     return counted
 
 
-def _exact(finding: Finding, currency: str) -> int | None:
+def _exact(observation: Observation, currency: str) -> int | None:
     """What counts of a fact whatever the other facts are; None where that has to be estimated."""
-    if finding.kind is FactKind.DISPUTE:
-        by_balance = _by_balance(finding, currency)
-        return by_balance if by_balance is not None or _is_out(finding) else 0
-    units = counts(finding)
-    return units if finding.currency == currency or not units else None
+    if observation.kind is FactKind.DISPUTE:
+        by_balance = _by_balance(observation, currency)
+        return by_balance if by_balance is not None or _is_out(observation) else 0
+    units = counts(observation)
+    return units if observation.currency == currency or not units else None
 
 
-def _by_balance(dispute: Finding, currency: str) -> int | None:
+def _by_balance(dispute: Observation, currency: str) -> int | None:
     """What Stripe's balance says a dispute has taken; None where it does not say so in `currency`.
 
     Equal sums to and fro are 0 in any currency that can be added up. Other amounts in the account's
@@ -259,41 +259,41 @@ def _by_balance(dispute: Finding, currency: str) -> int | None:
     return None
 
 
-def _is_out(dispute: Finding) -> bool:
+def _is_out(dispute: Observation) -> bool:
     """Whether the money is away by the status, or was withdrawn and nothing came back yet."""
     return dispute.rank in _GONE or (bool(dispute.withdrawn) and not dispute.returned)
 
 
-def doubt(finding: Finding, currency: str, net: int) -> Doubt | None:
+def doubt(observation: Observation, currency: str, net: int) -> EstimateReason | None:
     """Why the amount counted for a refund or dispute of money captured in `currency` may be wrong.
 
     `net` is what is left of the payment: below 0 with a lost dispute, the refunded part is not back
     yet. None where Stripe said it. Whatever is in doubt is asked for (questions.py).
     """
-    if finding.kind is FactKind.REFUND:
-        if finding.rank == RefundRank.UNKNOWN:
-            return Doubt.UNKNOWN_STATUS
-        return Doubt.OTHER_CURRENCY if _exact(finding, currency) is None else None
-    if finding.kind is not FactKind.DISPUTE:
+    if observation.kind is FactKind.REFUND:
+        if observation.rank == RefundRank.UNKNOWN:
+            return EstimateReason.UNKNOWN_STATUS
+        return EstimateReason.OTHER_CURRENCY if _exact(observation, currency) is None else None
+    if observation.kind is not FactKind.DISPUTE:
         return None
-    if finding.rank == DisputeRank.UNKNOWN:
-        return Doubt.UNKNOWN_STATUS
-    by_balance = _by_balance(finding, currency)
-    if finding.rank == DisputeRank.WON and (_is_out(finding) if by_balance is None else by_balance):
-        return Doubt.NOT_RETURNED
-    if finding.rank == DisputeRank.LOST and by_balance and not finding.returned and net < 0:
-        return Doubt.NOT_RETURNED
+    if observation.rank == DisputeRank.UNKNOWN:
+        return EstimateReason.UNKNOWN_STATUS
+    by_balance = _by_balance(observation, currency)
+    if observation.rank == DisputeRank.WON and (_is_out(observation) if by_balance is None else by_balance):
+        return EstimateReason.NOT_RETURNED
+    if observation.rank == DisputeRank.LOST and by_balance and not observation.returned and net < 0:
+        return EstimateReason.NOT_RETURNED
     if by_balance is not None:
         return None
-    if finding.torn:
-        return Doubt.SAME_SECOND
-    converted = finding.currency != currency or bool(finding.returned)
-    return Doubt.OTHER_CURRENCY if _is_out(finding) and converted else None
+    if observation.torn:
+        return EstimateReason.SAME_SECOND
+    converted = observation.currency != currency or bool(observation.returned)
+    return EstimateReason.OTHER_CURRENCY if _is_out(observation) and converted else None
 
 
-def sum_up(findings: Iterable[Finding], *, ended: bool) -> PaymentFacts:
+def sum_up(observations: Iterable[Observation], *, ended: bool) -> PaymentFacts:
     """The facts of one payment, added up. Before its capture is known, nothing else counts."""
-    facts = {each.id: each for each in findings}
+    facts = {each.id: each for each in observations}
     sums = dict.fromkeys(FactKind, 0)
     for each, units in tally(facts.values()).items():
         sums[facts[each].kind] += units

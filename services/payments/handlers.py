@@ -11,25 +11,25 @@ from sqlalchemy import CursorResult, bindparam, case, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
-from backbone.consumer import Handlers
 from backbone.contracts.pledges import DriveChanged, PledgeChanged, PledgeMade, PledgeState, PledgeStatus
-from services.payments.commands import (
+from backbone.messaging.consumer import Handlers
+from services.payments.recording.record import (
     PAYMENT_FIELDS,
-    BookedFact,
     PaymentRow,
+    StoredFact,
     read_facts,
     read_payments,
     restate,
     store_facts,
 )
-from services.payments.statements import inserting_new, upserting
+from services.payments.statements import insert_new, upsert
 from services.payments.tables import DRIVES, FACTS, HELD, PAYMENTS
 
-HELD_AT_ONCE: Final = 1_000
+HELD_BATCH: Final = 1_000
 """How many held payments are restated at a time when their drive becomes known."""
 
 
-async def know_drives(events: Sequence[DriveChanged], session: AsyncSession) -> None:
+async def store_drives(events: Sequence[DriveChanged], session: AsyncSession) -> None:
     """Keep each drive's newest state; money held because its drive was unknown is counted now."""
     newest = {event.drive_id: event for event in sorted(events, key=lambda event: event.version)}
     rows = [
@@ -44,17 +44,17 @@ async def know_drives(events: Sequence[DriveChanged], session: AsyncSession) -> 
         (told, [row for row in rows if row["partner"] is None]),
     ):
         if some:
-            await session.execute(upserting(session, DRIVES, ("id",), names), some)
-    await _count_held(session, newest.keys())
+            await session.execute(upsert(session, DRIVES, ("id",), names), some)
+    await _restate_held(session, newest.keys())
 
 
-async def _count_held(session: AsyncSession, drives: Collection[str]) -> None:
+async def _restate_held(session: AsyncSession, drives: Collection[str]) -> None:
     """State these drives' held payments anew, all of them, in the order of their tickets."""
     held = (
         select(PAYMENTS.c.id, PAYMENTS.c.number)
         .where(PAYMENTS.c.drive_id.in_(drives), text(HELD))
         .order_by(PAYMENTS.c.number)
-        .limit(HELD_AT_ONCE)
+        .limit(HELD_BATCH)
     )
     after = 0
     while found := (await session.execute(held.where(PAYMENTS.c.number > after))).all():
@@ -63,7 +63,7 @@ async def _count_held(session: AsyncSession, drives: Collection[str]) -> None:
         after = found[-1].number
 
 
-async def keep_attribution(events: Sequence[PledgeState], session: AsyncSession) -> None:
+async def update_attribution(events: Sequence[PledgeState], session: AsyncSession) -> None:
     """Give each pledge a payment, its ticket; copy its newest state into the payments it has.
 
     Whichever event comes first makes the row: a capture may have made a bare one before.
@@ -76,7 +76,7 @@ async def keep_attribution(events: Sequence[PledgeState], session: AsyncSession)
     if missing:
         at = datetime.now(UTC)
         tickets = [_ticket(event, at) for pledge_id, event in newest.items() if pledge_id in missing]
-        made = await session.execute(inserting_new(session, PAYMENTS), tickets)
+        made = await session.execute(insert_new(session, PAYMENTS), tickets)
         if cast(CursorResult[Any], made).rowcount != len(tickets):
             rows |= await read_payments(session, PAYMENTS.c.pledge_id.in_(missing))
     await _update(session, rows.values(), newest)
@@ -148,7 +148,7 @@ async def _restate(
     """State payments anew after what surrounds them changed."""
     if not rows:
         return
-    before: dict[str, BookedFact] = {}
+    before: dict[str, StoredFact] = {}
     if intents := [row.intent for row in rows if row.intent]:
         before = await read_facts(session, FACTS.c.intent.in_(intents))
     facts = {each: replace(fact) for each, fact in before.items()}
@@ -158,7 +158,7 @@ async def _restate(
 
 
 HANDLERS: Final[Handlers] = {
-    DriveChanged: know_drives,
-    PledgeMade: keep_attribution,
-    PledgeChanged: keep_attribution,
+    DriveChanged: store_drives,
+    PledgeMade: update_attribution,
+    PledgeChanged: update_attribution,
 }

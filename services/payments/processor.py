@@ -13,11 +13,11 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from backbone.money import Money
-from services.payments.domain import FactKind, Finding
+from services.payments.domain import FactKind, Observation
 
 
 @dataclass(frozen=True, slots=True)
-class CheckoutWish:
+class CheckoutRequest:
     """What a checkout is to be opened for."""
 
     payment_id: str
@@ -55,7 +55,7 @@ class ListedCheckout:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredEvent:
+class ProcessorEvent:
     """An event as the processor sent or listed it, to be kept; `body` is JSON in UTF-8."""
 
     id: str
@@ -68,7 +68,7 @@ class StoredEvent:
 class Foreign:
     """A payment intent of other business: neither it nor its checkout carries a mark of ours."""
 
-    capture: Finding | None
+    capture: Observation | None
     """Its capture; None where it was not captured."""
 
 
@@ -79,8 +79,8 @@ class ListedFact:
     `capture` is what that intent itself says, where the listing shows it and it is paid.
     """
 
-    finding: Finding
-    capture: Finding | None
+    observation: Observation
+    capture: Observation | None
     ours: bool
 
 
@@ -133,7 +133,7 @@ class Unknown(ProcessorError):
 class Processor(Protocol):
     """A payment processor. Every call raises `ProcessorError` and nothing else, within its timeout."""
 
-    def checkout_parameters(self, wish: CheckoutWish, without: Sequence[str] = ()) -> dict[str, Any]:
+    def checkout_parameters(self, request: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
         """The exact parameters that open this checkout, to be stored and sent verbatim.
 
         `without` names parameters refused before; raises `Refused` for what cannot be sent at all
@@ -162,19 +162,19 @@ class Processor(Protocol):
         """The exact parameters of a refund; raises `Refused` for an amount it does not take."""
         ...
 
-    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Finding:
+    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Observation:
         """Refund under an idempotency key."""
         ...
 
-    async def list_refunds(self, intent: str) -> list[Finding]:
+    async def list_refunds(self, intent: str) -> list[Observation]:
         """All refunds of a payment intent (at most a few hundred)."""
         ...
 
-    async def list_disputes(self, intent: str) -> list[Finding]:
+    async def list_disputes(self, intent: str) -> list[Observation]:
         """All disputes of a payment intent, as told at the time of asking by the processor's clock."""
         ...
 
-    async def find_capture(self, intent: str) -> Finding | Foreign | None:
+    async def find_capture(self, intent: str) -> Observation | Foreign | None:
         """The capture of a payment intent of ours, None where it was not captured or is not known.
 
         The ids of ours are those of the intent, or of the checkout it came from.
@@ -183,7 +183,7 @@ class Processor(Protocol):
 
     async def list_lost_events(
         self, since: datetime, after: str | None
-    ) -> tuple[list[StoredEvent], str | None]:
+    ) -> tuple[list[ProcessorEvent], str | None]:
         """One page of the events since `since` that no delivery succeeded for, and where the next begins."""
         ...
 

@@ -14,8 +14,8 @@ from backbone.clock import rfc3339
 from backbone.contracts.payments import PaymentStatus, nearest_status, pledge_status
 from backbone.contracts.pledges import PledgeStatus
 from backbone.money import decimal_string
-from services.payments import ledger
-from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, SET_ASIDE, WAITING, WEBHOOKS
+from services.payments.recording import ledger
+from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, QUARANTINED, WAITING, WEBHOOKS
 
 _COLUMNS: Final = (
     PAYMENTS.c.pledge_id, PAYMENTS.c.nth, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version,
@@ -100,9 +100,9 @@ async def open_attempts(session: AsyncSession) -> int:
     return await _count(session, ATTEMPTS, ATTEMPTS.c.state == "sent")
 
 
-async def set_aside_webhooks(session: AsyncSession) -> int:
+async def quarantined_webhooks(session: AsyncSession) -> int:
     """Webhooks that could not be applied so far; they are tried again, ever more rarely."""
-    return await _count(session, WEBHOOKS, WEBHOOKS.c.state == SET_ASIDE)
+    return await _count(session, WEBHOOKS, WEBHOOKS.c.state == QUARANTINED)
 
 
 async def unplaced_facts(session: AsyncSession) -> int:

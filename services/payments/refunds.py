@@ -19,19 +19,19 @@ from sqlalchemy import Row, bindparam, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
-from backbone.caller import require_owned
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database import Database, may_pass
-from backbone.idempotency import Key, claim, settle
+from backbone.database.database import Database, is_transient
+from backbone.http.caller import require_owned
+from backbone.http.problems import Conflict, Forbidden, Invalid, NotFound
+from backbone.idempotency import Key, claim, complete
 from backbone.money import Money, as_json
-from backbone.problems import Conflict, Forbidden, Invalid, NotFound
-from services.payments.commands import PaymentRow, read_facts, read_payments, record
-from services.payments.domain import Finding, RefundRank
+from services.payments.domain import Observation, RefundRank
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
-from services.payments.stripe_objects import clean
+from services.payments.recording.record import PaymentRow, read_facts, read_payments, record
+from services.payments.stripe.objects import clean
 from services.payments.tables import DRIVES, FACTS, OWED, PAYMENTS, REFUNDS
-from services.payments.waking import wait_for
+from services.payments.wakeups import wait_for
 
 POLL_S: Final = 0.5
 BATCH: Final = 20
@@ -57,7 +57,7 @@ class CurrencyDiffers(Invalid):
 
 
 @dataclass(frozen=True, slots=True)
-class RefundWish:
+class RefundRequest:
     """Give back `amount` of what was paid on a pledge, all that is left where it is None."""
 
     pledge_id: str
@@ -97,7 +97,7 @@ async def _not_known(_drive_id: str) -> None:
     return None
 
 
-class RefundDesk:
+class RefundService:
     """Makes refunds, and sends again those whose outcome is not known."""
 
     def __init__(
@@ -114,52 +114,52 @@ class RefundDesk:
         self._owner_of = owner_of
         self._in_request = timedelta(seconds=2 * timeout_s)
 
-    async def make(self, wish: RefundWish) -> tuple[int, bytes, bool]:
+    async def make(self, request: RefundRequest) -> tuple[int, bytes, bool]:
         """The answer's status and body, and whether it was given before.
 
         Raises `NotFound`, `Forbidden`, `NotYourDrive`, `NotPaid`, `RefundExceedsPayment`,
         `CurrencyDiffers`, what a reused key raises, and `Overloaded` where nobody can say whose the
         drive is.
         """
-        await self._admit(wish)
+        await self._admit(request)
         async with self._database.transaction() as session:
-            before = await claim(session, wish.key, wish.body_hash)
+            before = await claim(session, request.key, request.body_hash)
             if before is None:
-                reserved = await self._reserve(session, wish)
+                reserved = await self._reserve(session, request)
         if before is not None:
-            return *before.replay(wish.body_hash), True
+            return *before.replay(request.body_hash), True
         crash_point("payments.refunds.after_reserve")
         return *await self._send(reserved), False
 
-    async def _admit(self, wish: RefundWish) -> None:
+    async def _admit(self, request: RefundRequest) -> None:
         """Raise unless the caller may refund this pledge; also before a stored answer is given again.
 
         Outside of the transaction, because pledges may have to be asked.
         """
         async with self._database.reading() as session:
-            found = (await session.execute(_WHOSE, {"pledge": wish.pledge_id})).first()
+            found = (await session.execute(_WHOSE, {"pledge": request.pledge_id})).first()
         if found is None:
             raise NotFound("No such pledge.")
-        if wish.test_key and not found.test:
+        if request.test_key and not found.test:
             raise Forbidden("A test key works on test drives only.")
-        if wish.partner not in (None, found.maker):
-            require_owned(wish.partner, found.owner or await self._owner_of(found.drive_id))
+        if request.partner not in (None, found.maker):
+            require_owned(request.partner, found.owner or await self._owner_of(found.drive_id))
 
-    async def _reserve(self, session: AsyncSession, wish: RefundWish) -> Reserved:
+    async def _reserve(self, session: AsyncSession, request: RefundRequest) -> Reserved:
         """Take the amount out of what is left, under the payment's lock."""
-        rows = await read_payments(session, PAYMENTS.c.pledge_id == wish.pledge_id)
+        rows = await read_payments(session, PAYMENTS.c.pledge_id == request.pledge_id)
         paid = [row for row in rows.values() if row.captured]
         if not paid:
             raise NotPaid("Only what was paid can be refunded.")
-        row, amount = await self._choose(session, paid, wish.amount)
+        row, amount = await self._choose(session, paid, request.amount)
         now = self._clock.now()
         refund_id = ids.new("rfd")
         assert row.intent is not None
         try:
-            parameters = self._processor.refund_parameters(row.intent, amount, refund_id, wish.reason)
+            parameters = self._processor.refund_parameters(row.intent, amount, refund_id, request.reason)
         except Refused as error:
             raise Invalid(str(error), errors=[{"pointer": "/amount/value", "detail": str(error)}]) from error
-        reserved = Reserved(refund_id, row.id, row.intent, amount, parameters, 1, 0, wish.key, now)
+        reserved = Reserved(refund_id, row.id, row.intent, amount, parameters, 1, 0, request.key, now)
         await self._store(session, reserved)
         return reserved
 
@@ -200,11 +200,11 @@ class RefundDesk:
 
     async def _send(self, reserved: Reserved) -> tuple[int, bytes]:
         """Send a refund and record what came of it; the answer for whoever asked."""
-        finding, refusal, unknown = None, None, None
+        observation, refusal, unknown = None, None, None
         try:
             if self._clock.now() - reserved.made_at >= KEY_LIVES:
                 raise Unknown("its key is too old to be sent again", replayed=True)
-            finding = await self._processor.refund(reserved.stripe_key, reserved.parameters)
+            observation = await self._processor.refund(reserved.stripe_key, reserved.parameters)
         except Refused as error:
             refusal = str(error)
         except ProcessorError as error:
@@ -212,8 +212,8 @@ class RefundDesk:
         if isinstance(unknown, Unknown) and unknown.replayed:
             return await self._look_up(reserved)
         crash_point("payments.refunds.after_send")
-        if finding is not None:
-            return await self._record(reserved, finding)
+        if observation is not None:
+            return await self._record(reserved, observation)
         if refusal is not None:
             return await self._fail(reserved, refusal)
         return await self._later(reserved, str(unknown))
@@ -231,14 +231,14 @@ class RefundDesk:
             return await self._later(reserved, "not listed yet")
         return await self._later(reserved, "a stored error; nothing was refunded", new_key=True)
 
-    async def _record(self, reserved: Reserved, finding: Finding) -> tuple[int, bytes]:
+    async def _record(self, reserved: Reserved, observation: Observation) -> tuple[int, bytes]:
         async with self._database.transaction() as session:
-            await record(session, [finding], self._clock.now())
+            await record(session, [observation], self._clock.now())
             await session.execute(
-                _row(reserved).values(state="sent", stripe_id=finding.id, tries=reserved.tries + 1)
+                _row(reserved).values(state="sent", stripe_id=observation.id, tries=reserved.tries + 1)
             )
-            facts = await read_facts(session, FACTS.c.id == finding.id)
-            return await self._settle(session, reserved, _state(facts[finding.id].finding.rank))
+            facts = await read_facts(session, FACTS.c.id == observation.id)
+            return await self._settle(session, reserved, _state(facts[observation.id].observation.rank))
 
     async def _fail(self, reserved: Reserved, reason: str) -> tuple[int, bytes]:
         log.warning("refund.refused", refund=reserved.id, reason=reason)
@@ -272,7 +272,7 @@ class RefundDesk:
             _row(reserved).where(REFUNDS.c.settled.is_(False)).values(settled=True).returning(REFUNDS.c.id)
         )
         if first.first() is not None:
-            await settle(session, reserved.key, 201, reply)
+            await complete(session, reserved.key, 201, reply)
         return 201, reply
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -298,7 +298,7 @@ class RefundDesk:
             try:
                 await (self._send(_reserved(row)) if row.state == "unsent" else self._answer_late(row))
             except Exception as error:
-                if may_pass(error):
+                if is_transient(error):
                     raise
                 # It would end the worker, again at each start, and no refund behind it would be sent.
                 log.exception("refund.failed", refund=row.id, error=type(error).__name__)
@@ -319,7 +319,7 @@ class RefundDesk:
     async def _answer_late(self, row: Row[Any]) -> None:
         async with self._database.transaction() as session:
             facts = await read_facts(session, FACTS.c.id == row.stripe_id)
-            await self._settle(session, _reserved(row), _state(facts[row.stripe_id].finding.rank))
+            await self._settle(session, _reserved(row), _state(facts[row.stripe_id].observation.rank))
 
 
 def _reserved(row: Row[Any]) -> Reserved:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from backbone.settings import DatabaseUrl, HttpUrl, Listed, Settings
+from backbone.settings import CommaSeparated, DatabaseUrl, HttpUrl, Settings
 from backbone.stripe_keys import StripeMode, is_live
 
 SANDBOX_BACKFILL_S = 5.0
@@ -43,7 +43,7 @@ class PaymentsSettings(Settings):
         "",
         description="live or test: whether Stripe's key moves real money. Pledges needs it if it has no key.",
     )
-    stripe_webhook_secrets: Listed = Field(
+    stripe_webhook_secrets: CommaSeparated = Field(
         default_factory=list,
         description="Secrets that sign Stripe's webhooks, comma-separated, two while one is rotated.",
         validate_default=True,

@@ -16,17 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.payments.tables import PAYMENTS
 
 
-def inserting_new(session: AsyncSession, table: Table, *returning: str) -> Executable:
+def insert_new(session: AsyncSession, table: Table, *returning: str) -> Executable:
     """`INSERT … ON CONFLICT DO NOTHING RETURNING` those columns; execute it with a list of rows."""
-    return _inserting_new(session.get_bind().dialect.name, table, returning)
+    return _insert_new(session.get_bind().dialect.name, table, returning)
 
 
-def upserting(session: AsyncSession, table: Table, key: tuple[str, ...], told: tuple[str, ...]) -> Executable:
+def upsert(session: AsyncSession, table: Table, key: tuple[str, ...], told: tuple[str, ...]) -> Executable:
     """`INSERT … ON CONFLICT (key) DO UPDATE` of the columns `told`; execute it with a list of rows.
 
     A table with a column `version` keeps the row of the higher one.
     """
-    return _upserting(session.get_bind().dialect.name, table, key, told)
+    return _upsert(session.get_bind().dialect.name, table, key, told)
 
 
 async def lock_payments(session: AsyncSession, payments: Collection[str]) -> None:
@@ -63,7 +63,7 @@ _LOCKED: Final = (
 
 
 @lru_cache(maxsize=32)
-def _inserting_new(dialect: str, table: Table, returning: tuple[str, ...]) -> Executable:
+def _insert_new(dialect: str, table: Table, returning: tuple[str, ...]) -> Executable:
     statement = _insert(dialect, table).on_conflict_do_nothing()
     found: Executable = (
         statement.returning(*(table.c[name] for name in returning)) if returning else statement
@@ -72,7 +72,7 @@ def _inserting_new(dialect: str, table: Table, returning: tuple[str, ...]) -> Ex
 
 
 @lru_cache(maxsize=32)
-def _upserting(dialect: str, table: Table, key: tuple[str, ...], told: tuple[str, ...]) -> Executable:
+def _upsert(dialect: str, table: Table, key: tuple[str, ...], told: tuple[str, ...]) -> Executable:
     statement = _insert(dialect, table)
     newer = table.c.version < statement.excluded.version if "version" in table.c else None
     found: Executable = statement.on_conflict_do_update(

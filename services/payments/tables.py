@@ -10,11 +10,11 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database import BIGINT_KEY, Utc, doors
+from backbone.database.database import BIGINT_KEY, Utc, messaging_tables
 
 WAITING: Final = 0
 APPLIED: Final = 1
-SET_ASIDE: Final = 2
+QUARANTINED: Final = 2
 IGNORED: Final = 3
 """What became of a stored webhook: it could not be applied so far (SET_ASIDE), or is not for us (IGNORED)."""
 
@@ -27,7 +27,7 @@ class Table(SQLModel, registry=registry()):
     """A row of payments' own database."""
 
 
-DOORS: Final = doors(Table.metadata)
+MESSAGING_TABLES: Final = messaging_tables(Table.metadata)
 
 
 def _where(condition: str) -> dict[str, Any]:
@@ -241,7 +241,7 @@ class Refund(Table, table=True):
     made_at: datetime = Field(sa_type=Utc)
 
 
-class Question(Table, table=True):
+class PendingLookup(Table, table=True):
     """Something to ask Stripe about a payment intent: `refunds` (its list), `intent` (itself) or
     `doubts` (its refunds and disputes, while what we count of one is an estimate).
 
@@ -274,7 +274,7 @@ class Posting(Table, table=True):
     posted_at: datetime = Field(sa_type=Utc)
 
 
-class Lane(Table, table=True):
+class Cursor(Table, table=True):
     """Where background work goes on: a number or moment (`cursor`), and an id of Stripe's in a listing."""
 
     __tablename__ = "lanes"
@@ -284,7 +284,7 @@ class Lane(Table, table=True):
     resume_after: str | None
 
 
-class Sweep(Table, table=True):
+class SweepProgress(Table, table=True):
     """How far a sweep of Stripe's lists has come.
 
     One is under way where `until` is set: it lists what was created from `since` to `until`, and goes on
@@ -312,7 +312,7 @@ ATTEMPTS: Final = table_of(Attempt)
 WEBHOOKS: Final = table_of(Webhook)
 FACTS: Final = table_of(Fact)
 REFUNDS: Final = table_of(Refund)
-QUESTIONS: Final = table_of(Question)
+LOOKUPS: Final = table_of(PendingLookup)
 POSTINGS: Final = table_of(Posting)
-LANES: Final = table_of(Lane)
-SWEEPS: Final = table_of(Sweep)
+CURSORS: Final = table_of(Cursor)
+SWEEPS: Final = table_of(SweepProgress)

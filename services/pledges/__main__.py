@@ -1,12 +1,12 @@
 """Pledges as a process of its own: `python -m services.pledges`."""
 
-from backbone.process import Place, run_alone
+from backbone.process import ListenAddress, run_process
 from services.pledges.app import compose
 from services.pledges.settings import PledgesSettings
 
-run_alone(
+run_process(
     "pledges",
     PledgesSettings,
     lambda settings, bus, _pools: compose(settings, bus),
-    lambda settings: Place(settings.pledges_port),
+    lambda settings: ListenAddress(settings.pledges_port),
 )

@@ -11,37 +11,44 @@ from fastapi.routing import APIRouter
 from pydantic import AfterValidator
 
 from backbone import ids
-from backbone.bodies import AmountTooLarge, AmountTooSmall, Text
-from backbone.caller import Caller, CallerDep, InternalDep, NotYourDrive, caller, internal
 from backbone.contracts.pledges import PledgeStatus
+from backbone.http.caller import Caller, CallerDep, InternalDep, NotYourDrive, caller, internal
+from backbone.http.fields import AmountTooLarge, AmountTooSmall, Text
+from backbone.http.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized
 from backbone.idempotency import (
     KeyMissing,
     KeyReused,
     OptionalKey,
     RequiredKey,
     hash_body,
+    keyed_response,
     optional_key,
-    replayed,
     required_key,
 )
-from backbone.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized
-from services.pledges.commands import Drives, Made, Once, Pledges
+from services.pledges.commands import Created, DriveCommands, KeyedRequest, PledgeCommands
 from services.pledges.domain import (
     DriveClosed,
-    DriveMove,
     DrivePaused,
-    FieldFixed,
-    IllegalMove,
-    NotOpen,
-    PartnerLeftOut,
+    DriveTransition,
+    FieldImmutable,
+    IllegalTransition,
+    PartnerNotAllowed,
+    PledgeNotOpen,
     RealMoneyOnTestDrive,
     SlugTaken,
 )
 from services.pledges.intake import Intake, MakePledge
-from services.pledges.queries import Reader
-from services.pledges.reading import JsonRoute, answered_by, body_of, names_in
-from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeList, PledgeView, as_bytes
-from services.pledges.wishes import CreatorSearch, CreatorWish, DriveChange, DriveWish, PledgeWish, read
+from services.pledges.queries import Queries
+from services.pledges.request_parsing import JsonRoute, direct_route, json_body, string_list
+from services.pledges.requests import (
+    CreatorRequest,
+    CreatorSearch,
+    DriveChange,
+    DriveRequest,
+    PledgeRequest,
+    parse,
+)
+from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeList, PledgeView, json_bytes
 
 JSON: Final = "application/json"
 _REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
@@ -72,66 +79,72 @@ After = Annotated[str | None, Query(pattern="^[a-z0-9_]{1,40}$", description="`n
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-def may(who: Caller, scope: str) -> None:
+def require_scope(who: Caller, scope: str) -> None:
     """Raises Forbidden where `who` lacks `scope`; a publishable key may create pledges and read."""
     if not (who.publishable and scope == "pledges"):
         who.require(scope)
 
 
-class Door:
+class Dependencies:
     """Answers HTTP requests with an intake, changes and reads."""
 
-    def __init__(self, intake: Intake, drives: Drives, pledges: Pledges, reader: Reader) -> None:
+    def __init__(
+        self, intake: Intake, drives: DriveCommands, pledges: PledgeCommands, queries: Queries
+    ) -> None:
         self._intake = intake
         self._drives = drives
         self._pledges = pledges
-        self._reader = reader
+        self._queries = queries
 
     async def make_drive(
-        self, request: Request, wish: DriveWish, who: CallerDep, key: OptionalKey
+        self, request: Request, body: DriveRequest, who: CallerDep, key: OptionalKey
     ) -> Response:
         """Make a drive, in draft."""
-        may(who, "drives")
-        return _made(await self._drives.make_drive(wish, who, await _once(request, key)))
+        require_scope(who, "drives")
+        return _created_response(await self._drives.make_drive(body, who, await _keyed_request(request, key)))
 
     async def show_drive(self, drive: DriveRef, who: CallerDep) -> Response:
         """A drive as it is."""
-        return _json(await self._readable(drive, who))
+        return _json_response(await self._readable_drive(drive, who))
 
-    async def _readable(self, drive: str, who: Caller) -> dict[str, Any]:
+    async def _readable_drive(self, drive: str, who: Caller) -> dict[str, Any]:
         """The drive, for one whose key may read it. Raises NotFound, Forbidden."""
-        found = await self._reader.drive(drive)
+        found = await self._queries.drive(drive)
         if who.mode == "test" and not found["test"]:
             raise Forbidden("A test key works on test drives only.")
         return found
 
     async def change_drive(self, drive: DriveRef, change: DriveChange, who: CallerDep) -> Response:
         """Change fields of a drive, each as far as its state allows; those not sent stay."""
-        may(who, "drives")
-        return _json(await self._drives.change_drive(drive, change, who))
+        require_scope(who, "drives")
+        return _json_response(await self._drives.change_drive(drive, change, who))
 
-    def mover(self, what: DriveMove) -> Callable[[DriveRef, CallerDep], Awaitable[Response]]:
-        """The endpoint that does `what` with a drive."""
+    def transition_endpoint(
+        self, transition: DriveTransition
+    ) -> Callable[[DriveRef, CallerDep], Awaitable[Response]]:
+        """The endpoint that does `transition` with a drive."""
 
-        async def move_drive(drive: DriveRef, who: CallerDep) -> Response:
-            may(who, "drives")
-            return _json(await self._drives.move_drive(drive, what, who))
+        async def transition_drive(drive: DriveRef, who: CallerDep) -> Response:
+            require_scope(who, "drives")
+            return _json_response(await self._drives.transition_drive(drive, transition, who))
 
-        return move_drive
+        return transition_drive
 
     async def add_creator(
-        self, request: Request, drive: DriveRef, wish: CreatorWish, who: CallerDep, key: OptionalKey
+        self, request: Request, drive: DriveRef, body: CreatorRequest, who: CallerDep, key: OptionalKey
     ) -> Response:
         """Add a creator who raises for the drive."""
-        may(who, "drives")
-        return _made(await self._drives.add_creator(drive, wish, who, await _once(request, key)))
+        require_scope(who, "drives")
+        return _created_response(
+            await self._drives.add_creator(drive, body, who, await _keyed_request(request, key))
+        )
 
     async def list_creators(
         self, drive: DriveRef, who: CallerDep, after: After = None, limit: Limit = 25
     ) -> Response:
         """A drive's creators, oldest first."""
-        await self._readable(drive, who)
-        return _json(await self._reader.creators(drive, after, limit))
+        await self._readable_drive(drive, who)
+        return _json_response(await self._queries.creators(drive, after, limit))
 
     async def list_pledges(
         self,
@@ -145,38 +158,38 @@ class Door:
         """The partner's own pledges, newest first."""
         who.require("pledges")
         wanted = {"drive": drive, "reference": reference, "status": status}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        return _json(await self._reader.list_pledges(who, given, after, limit))
+        filters = {name: value for name, value in wanted.items() if value is not None}
+        return _json_response(await self._queries.list_pledges(who, filters, after, limit))
 
     async def cancel_pledge(self, pledge: PledgeRef, who: CallerDep) -> Response:
         """Take back a pledge that is open and unpaid; again is silent. Money that comes still counts."""
         who.require("pledges")
-        return _json(await self._pledges.cancel(pledge, who))
+        return _json_response(await self._pledges.cancel(pledge, who))
 
     async def make_pledge(
-        self, request: Request, drive: DriveRef, wish: PledgeWish, who: CallerDep, key: RequiredKey
+        self, request: Request, drive: DriveRef, body: PledgeRequest, who: CallerDep, key: RequiredKey
     ) -> Response:
         """Promise money to a live drive; the same key answers with the same pledge."""
-        may(who, "pledges")
+        require_scope(who, "pledges")
         body_hash = hash_body(await request.body())
-        command = MakePledge(drive, wish, who, key, body_hash)
-        reply, again = await self._intake.submit(command)
-        return replayed(201, reply, again=again)
+        command = MakePledge(drive, body, who, key, body_hash)
+        reply, replayed = await self._intake.submit(command)
+        return keyed_response(201, reply, replayed=replayed)
 
-    async def make_pledge_quickly(self, request: Request) -> Response:
+    async def make_pledge_directly(self, request: Request) -> Response:
         """`make_pledge`, its arguments read straight from the request."""
         who = await caller(request)
-        may(who, "pledges")
+        require_scope(who, "pledges")
         key = await required_key(await optional_key(request.headers.get("idempotency-key")))
-        wish = read(PledgeWish, await body_of(request))
-        return await self.make_pledge(request, _ref(request.path_params["drive"]), wish, who, key)
+        body = parse(PledgeRequest, await json_body(request))
+        return await self.make_pledge(request, _ref(request.path_params["drive"]), body, who, key)
 
 
-def install(app: FastAPI, door: Door) -> None:
+def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
     """Put the public routes into `app`."""
     app.router.add_api_route(
         "/v1/drives/{drive}/pledges",
-        door.make_pledge,
+        dependencies.make_pledge,
         methods=["POST"],
         status_code=201,
         response_model=PledgeView,
@@ -184,7 +197,7 @@ def install(app: FastAPI, door: Door) -> None:
             KeyMissing,
             Unauthorized,
             Forbidden,
-            PartnerLeftOut,
+            PartnerNotAllowed,
             NotFound,
             DriveClosed,
             DrivePaused,
@@ -193,84 +206,84 @@ def install(app: FastAPI, door: Door) -> None:
             AmountTooLarge,
             KeyReused,
         ),
-        route_class_override=answered_by(door.make_pledge_quickly),
+        route_class_override=direct_route(dependencies.make_pledge_directly),
     )
     router = app.router
     menu = (AmountTooSmall, AmountTooLarge)
-    _post(router, "/v1/drives", door.make_drive, DriveView, SlugTaken, Invalid, *menu)
+    _post(router, "/v1/drives", dependencies.make_drive, DriveView, SlugTaken, Invalid, *menu)
     kinds = (NotYourDrive, NotFound, SlugTaken, Invalid)
-    _post(router, "/v1/drives/{drive}/creators", door.add_creator, CreatorView, *kinds)
+    _post(router, "/v1/drives/{drive}/creators", dependencies.add_creator, CreatorView, *kinds)
     for path, endpoint, view in (
-        ("/v1/drives/{drive}", door.show_drive, DriveView),
-        ("/v1/drives/{drive}/creators", door.list_creators, CreatorList),
+        ("/v1/drives/{drive}", dependencies.show_drive, DriveView),
+        ("/v1/drives/{drive}/creators", dependencies.list_creators, CreatorList),
     ):
         refused = _problems(Unauthorized, Forbidden, NotFound)
         router.add_api_route(path, endpoint, response_model=view, responses=refused)
     router.add_api_route(
         "/v1/drives/{drive}",
-        door.change_drive,
+        dependencies.change_drive,
         methods=["PATCH"],
         response_model=DriveView,
         responses=_problems(
-            Unauthorized, Forbidden, NotYourDrive, NotFound, FieldFixed, SlugTaken, Invalid, *menu
+            Unauthorized, Forbidden, NotYourDrive, NotFound, FieldImmutable, SlugTaken, Invalid, *menu
         ),
         route_class_override=JsonRoute,
     )
     router.add_api_route(
         "/v1/pledges",
-        door.list_pledges,
+        dependencies.list_pledges,
         response_model=PledgeList,
         responses=_problems(Unauthorized, Forbidden, NotFound),
     )
     router.add_api_route(
         "/v1/pledges/{pledge}/cancel",
-        door.cancel_pledge,
+        dependencies.cancel_pledge,
         methods=["POST"],
         response_model=PledgeView,
-        responses=_problems(Unauthorized, Forbidden, NotFound, NotOpen),
+        responses=_problems(Unauthorized, Forbidden, NotFound, PledgeNotOpen),
     )
-    for what in DriveMove:
+    for transition in DriveTransition:
         router.add_api_route(
-            f"/v1/drives/{{drive}}/{what.value}",
-            door.mover(what),
+            f"/v1/drives/{{drive}}/{transition.value}",
+            dependencies.transition_endpoint(transition),
             methods=["POST"],
-            name=f"{what.value}_drive",
+            name=f"{transition.value}_drive",
             response_model=DriveView,
-            responses=_problems(Unauthorized, Forbidden, NotYourDrive, NotFound, IllegalMove),
+            responses=_problems(Unauthorized, Forbidden, NotYourDrive, NotFound, IllegalTransition),
         )
 
 
-def install_internal(app: FastAPI, reader: Reader, behind: Callable[[], Awaitable[int]]) -> None:
+def add_internal_routes(app: FastAPI, queries: Queries, behind: Callable[[], Awaitable[int]]) -> None:
     """Put the doors for the other services into `app`."""
 
     def ask(path: str, field: str, find: Callable[[Sequence[str]], Awaitable[dict[str, Any]]]) -> None:
         async def answer(request: Request) -> Response:
             await internal(await caller(request))
-            return _json({"data": await find(await names_in(request, field))})
+            return _json_response({"data": await find(await string_list(request, field))})
 
         app.router.add_api_route(
-            path, answer, methods=["POST"], include_in_schema=False, route_class_override=answered_by(answer)
+            path, answer, methods=["POST"], include_in_schema=False, route_class_override=direct_route(answer)
         )
 
-    ask("/internal/pledges", "ids", reader.pledges)
-    ask("/internal/checkout-details", "ids", reader.checkout_details)
-    ask("/internal/words", "ids", reader.words)
-    ask("/internal/receipts", "ids", reader.receipts)
-    ask("/internal/drives", "refs", reader.drives)
-    ask("/internal/creators", "refs", reader.creators_called)
+    ask("/internal/pledges", "ids", queries.pledges)
+    ask("/internal/checkout-details", "ids", queries.checkout_details)
+    ask("/internal/words", "ids", queries.donor_texts)
+    ask("/internal/receipts", "ids", queries.receipt_details)
+    ask("/internal/drives", "refs", queries.drives)
+    ask("/internal/creators", "refs", queries.creators_by_ref)
 
     @app.post("/internal/creator-search", include_in_schema=False)
     async def search_creators(_who: InternalDep, wanted: CreatorSearch) -> Response:
-        return _json({"data": await reader.search_creators(wanted.drive, wanted.text)})
+        return _json_response({"data": await queries.search_creators(wanted.drive, wanted.text)})
 
     @app.get("/internal/books", include_in_schema=False)
     async def books(_who: InternalDep) -> Response:
-        return _json(await reader.books())
+        return _json_response(await queries.books())
 
     @app.get("/internal/quiet", include_in_schema=False)
-    async def quiet(_who: InternalDep) -> Response:
-        heard = await behind()  # first: what is heard meanwhile may have to be said
-        return _json({"outbox": await reader.waiting(), "behind": heard})
+    async def drained(_who: InternalDep) -> Response:
+        behind_count = await behind()  # first: what is heard meanwhile may have to be said
+        return _json_response({"outbox": await queries.outbox_rows(), "behind": behind_count})
 
 
 def _post(
@@ -292,16 +305,16 @@ def _post(
     )
 
 
-async def _once(request: Request, key: str | None) -> Once:
-    return Once(key, hash_body(await request.body()))
+async def _keyed_request(request: Request, key: str | None) -> KeyedRequest:
+    return KeyedRequest(key, hash_body(await request.body()))
 
 
-def _made(made: Made) -> Response:
-    return replayed(201, made.reply, again=made.again)
+def _created_response(made: Created) -> Response:
+    return keyed_response(201, made.reply, replayed=made.replayed)
 
 
-def _json(view: Any) -> Response:
-    return Response(as_bytes(view), media_type=JSON)
+def _json_response(view: Any) -> Response:
+    return Response(json_bytes(view), media_type=JSON)
 
 
 def _problems(*kinds: type[Problem]) -> dict[int | str, dict[str, Any]]:

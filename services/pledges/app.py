@@ -6,22 +6,23 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from backbone import idempotency, inbox
-from backbone.bus import EventBus
+from backbone import idempotency
+from backbone.bus.protocol import EventBus
 from backbone.clock import Clock, SystemClock
-from backbone.consumer import Consumer
-from backbone.database import Database
-from backbone.outbox import Relay
-from backbone.periodic import pruning
+from backbone.database.database import Database
+from backbone.messaging import inbox
+from backbone.messaging.consumer import Consumer
+from backbone.messaging.outbox import Relay
+from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker, add_health, new_app
 from services.pledges import api
-from services.pledges.commands import Drives, Pledges
-from services.pledges.domain import Secrets
+from services.pledges.commands import DriveCommands, PledgeCommands
+from services.pledges.domain import PledgeSecrets
 from services.pledges.handlers import HANDLERS
 from services.pledges.intake import Intake
-from services.pledges.queries import Reader
+from services.pledges.queries import Queries
 from services.pledges.settings import PledgesSettings
-from services.pledges.tables import DOORS
+from services.pledges.tables import MESSAGING_TABLES
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 SYSTEM_CLOCK: Final = SystemClock()
@@ -32,26 +33,29 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     secret = settings.token_secret.get_secret_value()
     if not secret:
         raise ValueError("ATAA_TOKEN_SECRET: must be set")
-    database = Database(settings.database_url(), DOORS, synchronous=settings.database_synchronous)
-    secrets = Secrets(secret)
-    reader = Reader(database, secrets)
+    database = Database(settings.database_url(), MESSAGING_TABLES, synchronous=settings.database_synchronous)
+    secrets = PledgeSecrets(secret)
+    queries = Queries(database, secrets)
     intake = Intake(database, secrets, clock, moves_real_money=settings.moves_real_money)
     consumer = Consumer("pledges", bus, ["payments"], HANDLERS, database)
     app = new_app("pledges", settings.internal_secret.get_secret_value())
-    api.install(app, api.Door(intake, Drives(database, clock), Pledges(database, secrets), reader))
-    api.install_internal(app, reader, consumer.behind)
-    add_health(app, database.answers)
+    api.add_public_routes(
+        app,
+        api.Dependencies(intake, DriveCommands(database, clock), PledgeCommands(database, secrets), queries),
+    )
+    api.add_internal_routes(app, queries, consumer.behind)
+    add_health(app, database.is_responding)
     return Service(
         "pledges",
         app,
         workers=[
             Worker("pledges.relay", Relay("pledges", database, bus, topics=["pledges"]).run),
             Worker("pledges.consumer", consumer.run),
-            pruning(
+            pruning_worker(
                 "pledges",
                 {
-                    "inbox": partial(inbox.forget_old, database),
-                    "idempotency": partial(idempotency.forget_old, database),
+                    "inbox": partial(inbox.delete_expired, database),
+                    "idempotency": partial(idempotency.delete_expired, database),
                 },
             ),
         ],

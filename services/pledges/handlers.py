@@ -10,20 +10,20 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from backbone.consumer import Handlers
 from backbone.contracts.payments import PaymentChanged, PaymentStatus, nearest_status
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
-from backbone.outbox import announce_in
-from services.pledges.domain import standing
+from backbone.messaging.consumer import Handlers
+from backbone.messaging.outbox import announce_in
+from services.pledges.domain import current_status
 from services.pledges.tables import PAYMENTS, PLEDGES
 from services.pledges.views import pledge_changed
 
 
-def _listed(name: str) -> BindParameter[Any]:
+def _list_param(name: str) -> BindParameter[Any]:
     return bindparam(name, expanding=True)
 
 
-def _keeping(statement: Any) -> Any:
+def _upsert(statement: Any) -> Any:
     """Insert a payment's state or replace an older one."""
     replaced = {name: statement.excluded[name] for name in PAYMENTS.columns.keys() if name != "id"}  # noqa: SIM118
     newer = PAYMENTS.c.version < statement.excluded.version
@@ -31,32 +31,32 @@ def _keeping(statement: Any) -> Any:
 
 
 # Made once: putting a statement together costs more than running it.
-_LOCKED: Final = (
-    select(PLEDGES).where(PLEDGES.c.id.in_(_listed("ids"))).order_by(PLEDGES.c.id).with_for_update()
+_LOCK_PLEDGES: Final = (
+    select(PLEDGES).where(PLEDGES.c.id.in_(_list_param("ids"))).order_by(PLEDGES.c.id).with_for_update()
 )
-_KEEP: Final[Mapping[str, Any]] = {
-    "sqlite": _keeping(sqlite.insert(PAYMENTS)),
-    "postgresql": _keeping(postgresql.insert(PAYMENTS)),
+_UPSERT_PAYMENT: Final[Mapping[str, Any]] = {
+    "sqlite": _upsert(sqlite.insert(PAYMENTS)),
+    "postgresql": _upsert(postgresql.insert(PAYMENTS)),
 }
-_STATUSES: Final = select(
+_PAYMENT_STATUSES: Final = select(
     PAYMENTS.c.pledge_id, PAYMENTS.c.status, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed
-).where(PAYMENTS.c.pledge_id.in_(_listed("ids")))
-_RESTATE: Final = (
+).where(PAYMENTS.c.pledge_id.in_(_list_param("ids")))
+_UPDATE_STATUS: Final = (
     update(PLEDGES)
     .where(PLEDGES.c.id == bindparam("pledge"))
     .values(status=bindparam("now"), version=bindparam("at"))
 )
 
 
-async def follow_payments(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
+async def update_pledge_statuses(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
     """Keep the newest state of each payment and let the pledges' statuses follow.
 
     An older version changes nothing, so repeats and reorderings end the same.
     """
-    await session.run_sync(_follow, events)
+    await session.run_sync(_update_pledge_statuses, events)
 
 
-def _follow(session: Session, events: Sequence[PaymentChanged]) -> None:
+def _update_pledge_statuses(session: Session, events: Sequence[PaymentChanged]) -> None:
     """In one plain call: an await a statement costs as much as the statement."""
     newest: dict[str, PaymentChanged] = {}
     for event in events:
@@ -65,18 +65,18 @@ def _follow(session: Session, events: Sequence[PaymentChanged]) -> None:
             newest[event.payment_id] = event
     connection = session.connection()
     pledge_ids = sorted({event.pledge_id for event in newest.values() if event.pledge_id is not None})
-    pledges = connection.execute(_LOCKED, {"ids": pledge_ids}).all()
-    rows = [_row(newest[payment]) for payment in sorted(newest)]
-    connection.execute(_KEEP[connection.dialect.name], rows)
-    if changed := _changes(connection, pledges):
+    pledges = connection.execute(_LOCK_PLEDGES, {"ids": pledge_ids}).all()
+    rows = [_payment_row(newest[payment]) for payment in sorted(newest)]
+    connection.execute(_UPSERT_PAYMENT[connection.dialect.name], rows)
+    if changed := _changed_pledges(connection, pledges):
         connection.execute(
-            _RESTATE,
+            _UPDATE_STATUS,
             [{"pledge": one.pledge_id, "now": str(one.status), "at": one.version} for one in changed],
         )
         announce_in(session, changed)
 
 
-def _row(event: PaymentChanged) -> dict[str, Any]:
+def _payment_row(event: PaymentChanged) -> dict[str, Any]:
     return {
         "id": event.payment_id,
         "pledge_id": event.pledge_id,
@@ -90,17 +90,17 @@ def _row(event: PaymentChanged) -> dict[str, Any]:
     }
 
 
-def _changes(connection: Connection, pledges: Sequence[Row[Any]]) -> list[PledgeChanged]:
+def _changed_pledges(connection: Connection, pledges: Sequence[Row[Any]]) -> list[PledgeChanged]:
     """Those of `pledges` whose payments now say another status."""
     payments: dict[str, list[PaymentStatus]] = {row.id: [] for row in pledges}
-    for pledge_id, status, *amounts in connection.execute(_STATUSES, {"ids": list(payments)}):
+    for pledge_id, status, *amounts in connection.execute(_PAYMENT_STATUSES, {"ids": list(payments)}):
         payments[pledge_id].append(nearest_status(status, *amounts))
     cancelled = PledgeStatus.CANCELLED.value
     return [
         pledge_changed(row, status)
         for row in pledges
-        if (status := standing(payments[row.id], cancelled=row.status == cancelled)) != row.status
+        if (status := current_status(payments[row.id], cancelled=row.status == cancelled)) != row.status
     ]
 
 
-HANDLERS: Final[Handlers] = {PaymentChanged: follow_payments}
+HANDLERS: Final[Handlers] = {PaymentChanged: update_pledge_statuses}

@@ -19,39 +19,39 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from backbone import idempotency, ids
-from backbone.caller import Caller
 from backbone.clock import Clock, rfc3339
 from backbone.contracts.pledges import PledgeMade, PledgeStatus, Source
 from backbone.crash import crash_point
-from backbone.database import Database
+from backbone.database.database import Database
+from backbone.database.pair_lookup import PairLookup
 from backbone.group_commit import GroupCommit
-from backbone.idempotency import Key, Stored
+from backbone.http.caller import Caller
+from backbone.http.problems import Forbidden, NotFound, Problem
+from backbone.idempotency import Key, StoredReply
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
+from backbone.messaging.outbox import announce_in
 from backbone.money import Money, as_json
-from backbone.outbox import announce_in
-from backbone.pairs import PairLookup
-from backbone.problems import Forbidden, NotFound, Problem
-from services.pledges.approval import displayed, normal
 from services.pledges.domain import (
-    Secrets,
-    check_admits,
+    PledgeSecrets,
+    check_accepts_pledges,
     check_amount,
-    check_charges,
-    check_takes_pledges,
+    check_partner_allowed,
+    check_test_mode,
     unknown_creator,
 )
-from services.pledges.tables import CREATORS, DONORS, DRIVES, PLEDGES, WORDS
-from services.pledges.views import as_bytes
-from services.pledges.wishes import PledgeWish
+from services.pledges.donor_texts import displayed, normalized
+from services.pledges.requests import PledgeRequest
+from services.pledges.tables import CREATORS, DONOR_TEXTS, DONORS, DRIVES, PLEDGES
+from services.pledges.views import json_bytes
 
 _PLEDGES = Counter("ataa_pledges_total", "Pledges asked for, by what became of them.", ["outcome"])
 _MADE, _REPLAYED, _REFUSED = (_PLEDGES.labels(outcome) for outcome in ("made", "replayed", "refused"))
 
-_KNOWN_CREATORS_AT_MOST: Final = 10_000
+_MAX_CACHED_CREATORS: Final = 10_000
 
 
 # Made once: putting a statement together costs more than running it.
-_DRIVE_CALLED: Final = (
+_DRIVE_BY_REF: Final = (
     select(
         DRIVES.c.id,
         DRIVES.c.slug,
@@ -67,34 +67,34 @@ _DRIVE_CALLED: Final = (
 _CREATORS: Final = select(CREATORS.c.id, CREATORS.c.slug, CREATORS.c.drive_id)
 _CREATORS_BY_SLUG: Final = PairLookup(_CREATORS, CREATORS.c.drive_id, CREATORS.c.slug)
 _CREATORS_BY_ID: Final = PairLookup(_CREATORS, CREATORS.c.drive_id, CREATORS.c.id)
-_DONORS_KNOWN: Final = PairLookup(select(DONORS), DONORS.c.partner, DONORS.c.address_mac)
-_NEW_DONORS: Final[Mapping[str, Insert]] = {
+_DONORS_BY_ADDRESS: Final = PairLookup(select(DONORS), DONORS.c.partner, DONORS.c.address_mac)
+_INSERT_DONORS: Final[Mapping[str, Insert]] = {
     "sqlite": sqlite.insert(DONORS).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(DONORS).on_conflict_do_nothing(),
 }
-_NEW_PLEDGES: Final = insert(PLEDGES)
-_NEW_WORDS: Final = insert(WORDS)
+_INSERT_PLEDGES: Final = insert(PLEDGES)
+_INSERT_DONOR_TEXTS: Final = insert(DONOR_TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
 class MakePledge:
-    """Promise `wish` to the drive called `drive` (slug or id); `body_hash` tells bodies apart."""
+    """Promise `request` to the drive called `drive` (slug or id); `body_hash` tells bodies apart."""
 
     drive: str
-    wish: PledgeWish
-    who: Caller
+    request: PledgeRequest
+    caller: Caller
     key: str
     body_hash: str
 
 
-class Promised(NamedTuple):
+class PledgeReply(NamedTuple):
     """The reply to a pledge, and whether it was given before."""
 
     reply: bytes
-    again: bool
+    replayed: bool
 
 
-class _Call(NamedTuple):
+class _ResolvedCommand(NamedTuple):
     """A command whose drive is known, and the partner that makes the pledge."""
 
     command: MakePledge
@@ -104,115 +104,123 @@ class _Call(NamedTuple):
     body_hash: str
 
 
-class _Promise(NamedTuple):
+class _NewPledge(NamedTuple):
     """A wish that fits, with all that its rows need."""
 
-    call: _Call
+    resolved: _ResolvedCommand
     pledge_id: PledgeId
     creator_id: CreatorId | None
     address_mac: bytes | None
     reply: bytes
 
 
-_Answer = Promised | Exception
+_Answer = PledgeReply | Exception
 
 
 class Intake:
     """Makes pledges; `submit` one at a time, many at once."""
 
     def __init__(
-        self, database: Database, secrets: Secrets, clock: Clock, *, moves_real_money: bool = False
+        self, database: Database, secrets: PledgeSecrets, clock: Clock, *, moves_real_money: bool = False
     ) -> None:
         self._database = database
         self._secrets = secrets
         self._clock = clock
         self._moves_real_money = moves_real_money
         self._creators: dict[tuple[str, str], CreatorId] = {}
-        self._door: GroupCommit[MakePledge, Promised] = GroupCommit(self._commit)
+        self._group_commit: GroupCommit[MakePledge, PledgeReply] = GroupCommit(self._commit)
 
-    async def submit(self, command: MakePledge) -> Promised:
+    async def submit(self, command: MakePledge) -> PledgeReply:
         """The pledge's reply, once it is stored.
 
         Raises NotFound, Forbidden, PartnerLeftOut, DriveClosed, DrivePaused, RealMoneyOnTestDrive, Invalid,
         AmountTooSmall, AmountTooLarge, KeyReused or Overloaded; then nothing is stored.
         """
-        return await self._door.submit(command)
+        return await self._group_commit.submit(command)
 
     async def _commit(self, batch: Sequence[MakePledge]) -> Sequence[_Answer]:
         try:
-            answers = await self._promise(batch)
+            answers = await self._make_pledges(batch)
         except IntegrityError:
             # Another process took one of the keys a moment earlier: now its answer is there.
-            answers = await self._promise(batch)
+            answers = await self._make_pledges(batch)
         crash_point("pledges.intake.after_commit")
         for answer in answers:
-            (_REFUSED if isinstance(answer, Exception) else _REPLAYED if answer.again else _MADE).inc()
+            (_REFUSED if isinstance(answer, Exception) else _REPLAYED if answer.replayed else _MADE).inc()
         return answers
 
-    async def _promise(self, batch: Sequence[MakePledge]) -> list[_Answer]:
+    async def _make_pledges(self, batch: Sequence[MakePledge]) -> list[_Answer]:
         async with self._database.transaction() as session:
-            return await session.run_sync(self._promise_in, batch)
+            return await session.run_sync(self._make_pledges_in, batch)
 
-    def _promise_in(self, session: Session, batch: Sequence[MakePledge]) -> list[_Answer]:
+    def _make_pledges_in(self, session: Session, batch: Sequence[MakePledge]) -> list[_Answer]:
         """The whole batch in one plain call: an await a statement costs as much as the statement."""
         connection = session.connection()
-        drives = _drives(connection, {command.drive for command in batch})
-        calls = [_call(command, drives) for command in batch]
-        known = [call for call in calls if isinstance(call, _Call)]
-        stored = idempotency.recall_in(session, list({call.key for call in known}))
-        self._meet_creators(connection, [call for call in known if call.key not in stored])
+        drives = _lock_drives(connection, {command.drive for command in batch})
+        resolved_batch = [_resolve(command, drives) for command in batch]
+        known = [resolved for resolved in resolved_batch if isinstance(resolved, _ResolvedCommand)]
+        stored = idempotency.find_replies_in(session, list({resolved.key for resolved in known}))
+        self._load_creators(connection, [resolved for resolved in known if resolved.key not in stored])
         now = self._clock.now()
-        answers, promises = self._settle(calls, dict(stored), now)
-        if promises:
-            made = _insert(connection, promises, now)
-            replies = [(one.call.key, Stored(one.call.body_hash, 201, one.reply)) for one in promises]
-            idempotency.remember_in(session, replies, now)
+        answers, new_pledges = self._decide(resolved_batch, dict(stored), now)
+        if new_pledges:
+            made = _insert_rows(connection, new_pledges, now)
+            replies = [
+                (one.resolved.key, StoredReply(one.resolved.body_hash, 201, one.reply)) for one in new_pledges
+            ]
+            idempotency.record_new_in(session, replies, now)
             announce_in(session, made)
         return answers
 
-    def _settle(
-        self, calls: Iterable[_Call | Problem], settled: dict[Key, Stored], now: datetime
-    ) -> tuple[list[_Answer], list[_Promise]]:
+    def _decide(
+        self,
+        resolved_batch: Iterable[_ResolvedCommand | Problem],
+        replies: dict[Key, StoredReply],
+        now: datetime,
+    ) -> tuple[list[_Answer], list[_NewPledge]]:
         """An answer for each call in the order they came, and the promises to be stored.
 
         The first wish that fits takes its key, so equal keys in a batch end as they would one by one.
         """
         answers: list[_Answer] = []
-        promises: list[_Promise] = []
-        for call in calls:
-            if isinstance(call, Problem):
-                answers.append(call)
-            elif (earlier := settled.get(call.key)) is not None:
-                answers.append(self._replay(earlier, call.body_hash))
-            elif isinstance(outcome := self._judge(call, now), Problem):
+        new_pledges: list[_NewPledge] = []
+        for resolved in resolved_batch:
+            if isinstance(resolved, Problem):
+                answers.append(resolved)
+            elif (earlier := replies.get(resolved.key)) is not None:
+                answers.append(self._replay(earlier, resolved.body_hash))
+            elif isinstance(outcome := self._validate(resolved, now), Problem):
                 answers.append(outcome)
             else:
-                promises.append(outcome)
-                settled[call.key] = Stored(call.body_hash, 201, outcome.reply)
-                answers.append(Promised(self._with_token(outcome.reply, outcome.pledge_id), again=False))
-        return answers, promises
+                new_pledges.append(outcome)
+                replies[resolved.key] = StoredReply(resolved.body_hash, 201, outcome.reply)
+                answers.append(
+                    PledgeReply(self._with_token(outcome.reply, outcome.pledge_id), replayed=False)
+                )
+        return answers, new_pledges
 
-    def _replay(self, earlier: Stored, body_hash: str) -> _Answer:
+    def _replay(self, earlier: StoredReply, body_hash: str) -> _Answer:
         try:
             _, reply = earlier.replay(body_hash)
         except Problem as reused:
             return reused
-        return Promised(self._with_token(reply, json.loads(reply)["id"]), again=True)
+        return PledgeReply(self._with_token(reply, json.loads(reply)["id"]), replayed=True)
 
     def _with_token(self, reply: bytes, pledge_id: str) -> bytes:
         """Stored replies hold no secret; the token is made anew from the id."""
         return reply[:-1] + f',"token":"{self._secrets.token(pledge_id)}"}}'.encode()
 
-    def _meet_creators(self, connection: Connection, calls: Iterable[_Call]) -> None:
+    def _load_creators(self, connection: Connection, resolved_batch: Iterable[_ResolvedCommand]) -> None:
         """Learn the creators named that are not known yet. They never change their slug or drive."""
         wanted = {
-            (call.drive.id, name)
-            for call in calls
-            if (name := call.command.wish.creator) is not None and (call.drive.id, name) not in self._creators
+            (resolved.drive.id, name)
+            for resolved in resolved_batch
+            if (name := resolved.command.request.creator) is not None
+            and (resolved.drive.id, name) not in self._creators
         }
         if not wanted:
             return
-        if len(self._creators) > _KNOWN_CREATORS_AT_MOST:
+        if len(self._creators) > _MAX_CACHED_CREATORS:
             self._creators.clear()
         named = [pair for pair in wanted if not ids.is_id(pair[1], "crt")]
         for row in (
@@ -221,73 +229,77 @@ class Intake:
         ):
             self._creators[row.drive_id, row.slug] = self._creators[row.drive_id, row.id] = row.id
 
-    def _judge(self, call: _Call, now: datetime) -> _Promise | Problem:
+    def _validate(self, resolved: _ResolvedCommand, now: datetime) -> _NewPledge | Problem:
         """What the wish becomes, as far as rules without I/O can say."""
-        command, wish, drive = call.command, call.command.wish, call.drive
-        amount = wish.amount.money()
+        command, request, drive = resolved.command, resolved.command.request, resolved.drive
+        amount = request.amount.money()
         try:
-            if not command.who.admin:
-                check_admits(call.partner, drive.partner, drive.partners)
-            check_takes_pledges(drive.state)
-            check_charges(drive.test, self._moves_real_money)
+            if not command.caller.admin:
+                check_partner_allowed(resolved.partner, drive.partner, drive.partners)
+            check_accepts_pledges(drive.state)
+            check_test_mode(drive.test, self._moves_real_money)
             check_amount(amount, drive.currency)
         except Problem as problem:
             return problem
-        creator_id = None if wish.creator is None else self._creators.get((drive.id, wish.creator))
-        if wish.creator is not None and creator_id is None:
+        creator_id = None if request.creator is None else self._creators.get((drive.id, request.creator))
+        if request.creator is not None and creator_id is None:
             return unknown_creator()
-        email = wish.donor.email
-        mac = None if email is None else self._secrets.address_mac(call.partner, email)
+        email = request.donor.email
+        mac = None if email is None else self._secrets.address_mac(resolved.partner, email)
         pledge_id = PledgeId(ids.new("plg"))
         reply = _reply(pledge_id, drive.id, creator_id, amount, now)
-        return _Promise(call, pledge_id, creator_id, mac, reply)
+        return _NewPledge(resolved, pledge_id, creator_id, mac, reply)
 
 
-def _insert(connection: Connection, promises: Sequence[_Promise], now: datetime) -> list[PledgeMade]:
+def _insert_rows(
+    connection: Connection, new_pledges: Sequence[_NewPledge], now: datetime
+) -> list[PledgeMade]:
     """Write donors, pledges and words; the events that say so."""
-    donors = _donors(connection, promises)
-    made = [_pledge_made(one, donors, now) for one in promises]
-    connection.execute(_NEW_PLEDGES, [_pledge_row(*pair) for pair in zip(promises, made, strict=True)])
-    if words := [row for one in promises if (row := _words_row(one)) is not None]:
-        connection.execute(_NEW_WORDS, words)
+    donors = _find_or_create_donors(connection, new_pledges)
+    made = [_pledge_made(one, donors, now) for one in new_pledges]
+    connection.execute(_INSERT_PLEDGES, [_pledge_row(*pair) for pair in zip(new_pledges, made, strict=True)])
+    if donor_texts := [row for one in new_pledges if (row := _donor_text_row(one)) is not None]:
+        connection.execute(_INSERT_DONOR_TEXTS, donor_texts)
     return made
 
 
-def _drives(connection: Connection, refs: set[str]) -> dict[str, Any]:
+def _lock_drives(connection: Connection, refs: set[str]) -> dict[str, Any]:
     """The drives called `refs` (mostly it is one), kept from moving until this transaction ends."""
-    found = {ref: connection.execute(_DRIVE_CALLED, {"ref": ref}).first() for ref in sorted(refs)}
+    found = {ref: connection.execute(_DRIVE_BY_REF, {"ref": ref}).first() for ref in sorted(refs)}
     return {ref: row for ref, row in found.items() if row is not None}
 
 
-def _call(command: MakePledge, drives: Mapping[str, Any]) -> _Call | Problem:
+def _resolve(command: MakePledge, drives: Mapping[str, Any]) -> _ResolvedCommand | Problem:
     drive = drives.get(command.drive)
     if drive is None:
         return NotFound("No such drive.")
-    if command.who.mode == "test" and not drive.test:
+    if command.caller.mode == "test" and not drive.test:
         # Before a stored answer is looked for: live and test keys share their partner's idempotency keys.
         return Forbidden("A test key works on test drives only.")
-    partner = drive.partner if command.who.hosted_form else command.who.partner
+    partner = drive.partner if command.caller.hosted_form else command.caller.partner
     # The drive belongs to what a key stands for: the same body for another drive is another request.
     key, body_hash = Key(f"{partner}:pledges", command.key), f"{drive.id}.{command.body_hash}"
-    return _Call(command, drive, partner, key, body_hash)
+    return _ResolvedCommand(command, drive, partner, key, body_hash)
 
 
-def _donors(connection: Connection, promises: Iterable[_Promise]) -> dict[tuple[str, bytes], str]:
+def _find_or_create_donors(
+    connection: Connection, new_pledges: Iterable[_NewPledge]
+) -> dict[tuple[str, bytes], str]:
     """The donors known by address, new ones included."""
-    wanted = sorted({(one.call.partner, one.address_mac) for one in promises if one.address_mac})
+    wanted = sorted({(one.resolved.partner, one.address_mac) for one in new_pledges if one.address_mac})
     if not wanted:
         return {}
     new = {known_by: ids.new("dnr") for known_by in wanted}
     rows = [{"id": donor, "partner": partner, "address_mac": mac} for (partner, mac), donor in new.items()]
-    made = connection.execute(_NEW_DONORS[connection.dialect.name], rows)
+    made = connection.execute(_INSERT_DONORS[connection.dialect.name], rows)
     if made.rowcount == len(rows):
         return new
-    return {(row.partner, row.address_mac): row.id for row in _DONORS_KNOWN.find(connection, wanted)}
+    return {(row.partner, row.address_mac): row.id for row in _DONORS_BY_ADDRESS.find(connection, wanted)}
 
 
 def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money, now: datetime) -> bytes:
     """The body of the 201 but for the token."""
-    return as_bytes(
+    return json_bytes(
         {
             "id": pledge_id,
             "drive": drive_id,
@@ -301,29 +313,31 @@ def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money,
     )
 
 
-def _pledge_made(promise: _Promise, donors: Mapping[tuple[str, bytes], str], now: datetime) -> PledgeMade:
-    call, wish = promise.call, promise.call.command.wish
-    known = None if promise.address_mac is None else donors[call.partner, promise.address_mac]
-    source = wish.source
+def _pledge_made(
+    new_pledge: _NewPledge, donors: Mapping[tuple[str, bytes], str], now: datetime
+) -> PledgeMade:
+    resolved, request = new_pledge.resolved, new_pledge.resolved.command.request
+    known = None if new_pledge.address_mac is None else donors[resolved.partner, new_pledge.address_mac]
+    source = request.source
     return PledgeMade(
-        pledge_id=promise.pledge_id,
-        drive_id=DriveId(call.drive.id),
+        pledge_id=new_pledge.pledge_id,
+        drive_id=DriveId(resolved.drive.id),
         version=1,
         status=PledgeStatus.OPEN,
-        amount=wish.amount.money(),
+        amount=request.amount.money(),
         donor_id=DonorId(known or ids.new("dnr")),  # without an address each gift is a new donor
-        creator_id=promise.creator_id,
+        creator_id=new_pledge.creator_id,
         source=None if source is None else Source(platform=source.platform, campaign=source.campaign),
-        partner=call.partner,
-        checkout_mode=wish.checkout_mode,
-        locale=wish.donor.locale,
-        test=call.drive.test,
+        partner=resolved.partner,
+        checkout_mode=request.checkout_mode,
+        locale=request.donor.locale,
+        test=resolved.drive.test,
         made_at=now,
     )
 
 
-def _pledge_row(promise: _Promise, made: PledgeMade) -> dict[str, Any]:
-    wish, source = promise.call.command.wish, made.source
+def _pledge_row(new_pledge: _NewPledge, made: PledgeMade) -> dict[str, Any]:
+    request, source = new_pledge.resolved.command.request, made.source
     return {
         "id": made.pledge_id,
         "drive_id": made.drive_id,
@@ -337,24 +351,24 @@ def _pledge_row(promise: _Promise, made: PledgeMade) -> dict[str, Any]:
         "locale": made.locale,
         "platform": source.platform if source else None,
         "campaign": source.campaign if source else None,
-        "reference": wish.reference,
-        "return_url": wish.return_url,
+        "reference": request.reference,
+        "return_url": request.return_url,
         "checkout_mode": made.checkout_mode,
         "test": made.test,
         "made_at": made.made_at,
     }
 
 
-def _words_row(promise: _Promise) -> dict[str, Any] | None:
+def _donor_text_row(new_pledge: _NewPledge) -> dict[str, Any] | None:
     """What the donor said, None where that is nothing."""
-    wish = promise.call.command.wish
-    donor = wish.donor
-    name, message = normal(donor.name), normal(wish.message)
-    referrer = wish.source.referrer if wish.source else None
+    request = new_pledge.resolved.command.request
+    donor = request.donor
+    name, message = normalized(donor.name), normalized(request.message)
+    referrer = request.source.referrer if request.source else None
     if not (name or message or donor.email or referrer):
         return None
     return {
-        "pledge_id": promise.pledge_id,
+        "pledge_id": new_pledge.pledge_id,
         "name": name,
         "email": donor.email,
         "message": message,

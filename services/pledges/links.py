@@ -45,29 +45,29 @@ def has_link(text: str) -> bool:
     """Whether `text` names a web, mail or IP address, or anything a browser's address bar would take."""
     if text.isascii() and _SUSPICIOUS.search(text) is None:
         return False
-    folded = _folded(text)
+    folded = _fold(text)
     if ":" in folded and _SCHEME.search(folded) is not None:
         return True
     if "." not in folded:
         return False
     if _HOST.search(folded) is not None or ("@" in folded and _MAIL.search(folded) is not None):
         return True
-    return any(map(_is_domain, _dotted(folded)))
+    return any(map(_is_domain, _dotted_runs(folded)))
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     """`text` as a viewer might retype it."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", _JOINERS.sub("", text).translate(_DOTS)).casefold()
     return _SPACED_DOT.sub(".", _SPELLED_DOT.sub(".", text))
 
 
-def _dotted(folded: str) -> Iterator[str]:
+def _dotted_runs(folded: str) -> Iterator[str]:
     """Runs of letters, marks, digits, hyphens and single dots, with a dot inside."""
     for word in folded.replace("..", " ").split():
         if "." not in word[1:-1]:
             continue
-        spaced = "".join(one if one in ".-" or _category(one) in "LMN" else " " for one in word)
+        spaced = "".join(letter if letter in ".-" or _category(letter) in "LMN" else " " for letter in word)
         yield from (run for run in spaced.split() if "." in run[1:-1])
 
 
@@ -90,7 +90,10 @@ def _begins_with_a_domain(run: str) -> bool:
 
 def _endings(label: str) -> set[str]:
     """What a reader takes `label` for: itself, without ornaments, or what precedes another script in it."""
-    readings = {label, "".join(one for one in unicodedata.normalize("NFD", label) if not _is_ornament(one))}
+    readings = {
+        label,
+        "".join(letter for letter in unicodedata.normalize("NFD", label) if not _is_ornament(letter)),
+    }
     latin = "".join(takewhile(_is_latin, label))
     rest = label[len(latin) :]
     if latin and rest and _category(rest[0]) == "L":  # "comزوروا"; digits would belong to the word: "com2"

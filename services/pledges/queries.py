@@ -7,26 +7,26 @@ from typing import Any, Final
 
 from sqlalchemy import Select, func, or_, select
 
-from backbone.caller import Caller
 from backbone.contracts.pledges import PledgeStatus
-from backbone.database import Database
+from backbone.database.database import Database
+from backbone.http.caller import Caller
+from backbone.http.problems import NotFound
 from backbone.money import as_json, decimal_string
-from backbone.problems import NotFound
-from services.pledges.approval import displayed
-from services.pledges.domain import Secrets, text_in
-from services.pledges.tables import CREATORS, DRIVES, PAYMENTS, PLEDGES, SETTLED, WORDS
+from services.pledges.domain import PledgeSecrets, localized
+from services.pledges.donor_texts import displayed
+from services.pledges.tables import CREATORS, DONOR_TEXTS, DRIVES, PAYMENTS, PLEDGES, RARE_STATUS
 from services.pledges.views import creator_json, drive_json, pledge_json
 
-MOST_FOUND: Final = 20
+MAX_SEARCH_RESULTS: Final = 20
 """Creators that one search finds."""
 
-_CREATORS_IN_SHORT: Final = select(CREATORS.c.id, CREATORS.c.drive_id, CREATORS.c.slug, CREATORS.c.name)
+_CREATOR_SUMMARIES: Final = select(CREATORS.c.id, CREATORS.c.drive_id, CREATORS.c.slug, CREATORS.c.name)
 
 
-class Reader:
+class Queries:
     """Answers questions about what was promised; waits for no writer."""
 
-    def __init__(self, database: Database, secrets: Secrets) -> None:
+    def __init__(self, database: Database, secrets: PledgeSecrets) -> None:
         self._database = database
         self._secrets = secrets
 
@@ -40,7 +40,7 @@ class Reader:
     async def drives(self, refs: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The drives called `refs`, by the name they were asked for; unknown ones are left out."""
         columns = DRIVES.c
-        rows = await self._all(select(DRIVES).where(or_(columns.slug.in_(refs), columns.id.in_(refs))))
+        rows = await self._fetch_all(select(DRIVES).where(or_(columns.slug.in_(refs), columns.id.in_(refs))))
         by_ref = {name: drive_json(row) for row in rows for name in (row.slug, row.id)}
         return {ref: by_ref[ref] for ref in refs if ref in by_ref}
 
@@ -49,34 +49,37 @@ class Reader:
         drive = await self.drive(ref)
         columns = CREATORS.c
         page = select(CREATORS).where(columns.drive_id == drive["id"]).order_by(columns.id).limit(limit + 1)
-        rows = await self._all(page if after is None else page.where(columns.id > after))
+        rows = await self._fetch_all(page if after is None else page.where(columns.id > after))
         shown = rows[:limit]
         return {
             "data": [creator_json(row, drive["currency"]) for row in shown],
             "next": shown[-1].id if len(rows) > limit else None,
         }
 
-    async def creators_called(self, refs: Sequence[str]) -> dict[str, Any]:
+    async def creators_by_ref(self, refs: Sequence[str]) -> dict[str, Any]:
         """The creators called `refs`, each `<the drive's id>/<slug or id>`; unknown ones are left out."""
-        asked = [ref.partition("/") for ref in refs]
+        statement = [ref.partition("/") for ref in refs]
         columns = CREATORS.c
-        names = {name for _, _, name in asked}
-        rows = await self._all(
-            _CREATORS_IN_SHORT.where(columns.drive_id.in_({drive for drive, _, _ in asked})).where(
+        names = {name for _, _, name in statement}
+        rows = await self._fetch_all(
+            _CREATOR_SUMMARIES.where(columns.drive_id.in_({drive for drive, _, _ in statement})).where(
                 or_(columns.slug.in_(names), columns.id.in_(names))
             )
         )
-        found = {f"{row.drive_id}/{name}": _in_short(row) for row in rows for name in (row.slug, row.id)}
+        found = {
+            f"{row.drive_id}/{name}": _creator_summary(row) for row in rows for name in (row.slug, row.id)
+        }
         return {ref: found[ref] for ref in refs if ref in found}
 
     async def search_creators(self, drive_id: str, text: str) -> dict[str, Any]:
-        """The first `MOST_FOUND` creators of a drive whose name or slug holds `text`, in any case of letters.
+        """The first `MAX_SEARCH_RESULTS` creators of a drive whose name or slug holds `text`, in any case of
+        letters.
 
         `more` says that there are others. (SQLite tells cases apart outside ASCII.)
         """
         columns = CREATORS.c
-        rows = await self._all(
-            _CREATORS_IN_SHORT.where(columns.drive_id == drive_id)
+        rows = await self._fetch_all(
+            _CREATOR_SUMMARIES.where(columns.drive_id == drive_id)
             .where(
                 or_(
                     columns.name.icontains(text, autoescape=True),
@@ -84,31 +87,34 @@ class Reader:
                 )
             )
             .order_by(columns.id)
-            .limit(MOST_FOUND + 1)
+            .limit(MAX_SEARCH_RESULTS + 1)
         )
-        return {"creators": [_in_short(row) for row in rows[:MOST_FOUND]], "more": len(rows) > MOST_FOUND}
+        return {
+            "creators": [_creator_summary(row) for row in rows[:MAX_SEARCH_RESULTS]],
+            "more": len(rows) > MAX_SEARCH_RESULTS,
+        }
 
     async def list_pledges(
-        self, who: Caller, wanted: Mapping[str, str], after: str | None, limit: int
+        self, caller: Caller, filters: Mapping[str, str], after: str | None, limit: int
     ) -> dict[str, Any]:
-        """A page of the caller's own pledges, newest first; `wanted` may name drive, reference, status.
+        """A page of the caller's own pledges, newest first; `filters` may name drive, reference, status.
 
         A test key sees the pledges of test drives only. Raises NotFound for an unknown drive.
         """
         columns = PLEDGES.c
-        page = select(PLEDGES).where(columns.partner == who.partner).order_by(columns.id.desc())
-        if "drive" in wanted:
-            page = page.where(columns.drive_id == (await self.drive(wanted["drive"]))["id"])
+        page = select(PLEDGES).where(columns.partner == caller.partner).order_by(columns.id.desc())
+        if "drive" in filters:
+            page = page.where(columns.drive_id == (await self.drive(filters["drive"]))["id"])
         for name in ("reference", "status"):
-            if name in wanted:
-                page = page.where(columns[name] == wanted[name])
-        if wanted.get("status") not in (None, PledgeStatus.OPEN, PledgeStatus.PAID):
-            page = page.where(SETTLED)  # said in so many words, the index of these may be used
-        if who.mode == "test":
+            if name in filters:
+                page = page.where(columns[name] == filters[name])
+        if filters.get("status") not in (None, PledgeStatus.OPEN, PledgeStatus.PAID):
+            page = page.where(RARE_STATUS)  # said in so many words, the index of these may be used
+        if caller.mode == "test":
             page = page.where(columns.test)
         if after is not None:
             page = page.where(columns.id < after)
-        rows = await self._all(page.limit(limit + 1))
+        rows = await self._fetch_all(page.limit(limit + 1))
         shown = rows[:limit]
         return {
             "data": [
@@ -120,7 +126,7 @@ class Reader:
 
     async def pledges(self, ids: Sequence[str]) -> dict[str, Any]:
         """The public pledges, with the partner each came from and whether its drive is a test."""
-        rows = await self._all(select(PLEDGES).where(PLEDGES.c.id.in_(ids)))
+        rows = await self._fetch_all(select(PLEDGES).where(PLEDGES.c.id.in_(ids)))
         return {
             row.id: {
                 "pledge": pledge_json(row, self._secrets.token(row.id)),
@@ -138,15 +144,15 @@ class Reader:
                 "name": row.name,
                 "email": row.email,
                 "locale": row.locale,
-                "title": text_in(row.title, row.locale),
+                "title": localized(row.title, row.locale),
                 "slug": row.slug,
                 "drive_state": row.state,
                 "test": row.test,
             }
-            for row in await self._all(_with_drive_and_words(ids))
+            for row in await self._fetch_all(_pledges_with_drive_and_donor_texts(ids))
         }
 
-    async def receipts(self, ids: Sequence[str]) -> dict[str, Any]:
+    async def receipt_details(self, ids: Sequence[str]) -> dict[str, Any]:
         """Whom to thank for each pledge, and for what.
 
         A name that may not be shown is not written to either: somebody may have typed a link into
@@ -157,18 +163,18 @@ class Reader:
                 "email": row.email,
                 "name": displayed(row.name),
                 "locale": row.locale,
-                "title": text_in(row.title, row.locale),
+                "title": localized(row.title, row.locale),
                 "amount": as_json(row.amount, row.currency),
             }
-            for row in await self._all(_with_drive_and_words(ids))
+            for row in await self._fetch_all(_pledges_with_drive_and_donor_texts(ids))
         }
 
-    async def words(self, ids: Sequence[str]) -> dict[str, Any]:
+    async def donor_texts(self, ids: Sequence[str]) -> dict[str, Any]:
         """What may be shown of each pledge; a name of None is anonymous."""
-        columns = WORDS.c
-        asked = (
+        columns = DONOR_TEXTS.c
+        statement = (
             select(PLEDGES.c.id, columns.name, columns.message, columns.anonymous)
-            .outerjoin(WORDS, columns.pledge_id == PLEDGES.c.id)
+            .outerjoin(DONOR_TEXTS, columns.pledge_id == PLEDGES.c.id)
             .where(PLEDGES.c.id.in_(ids))
         )
         return {
@@ -176,39 +182,41 @@ class Reader:
                 "name": None if row.anonymous else displayed(row.name),
                 "message": displayed(row.message),
             }
-            for row in await self._all(asked)
+            for row in await self._fetch_all(statement)
         }
 
     async def books(self) -> dict[str, str]:
         """Net of processor money a currency (captured − refunded − disputed), as payments told it."""
         columns = PAYMENTS.c
         net = func.sum(columns.captured - columns.refunded - columns.disputed).label("net")
-        rows = await self._all(select(columns.currency, net).group_by(columns.currency))
+        rows = await self._fetch_all(select(columns.currency, net).group_by(columns.currency))
         return {row.currency: decimal_string(int(row.net), row.currency) for row in rows}
 
-    async def waiting(self) -> int:
+    async def outbox_rows(self) -> int:
         """Events that have not left the outbox yet."""
-        rows = await self._all(select(func.count().label("rows")).select_from(self._database.doors.outbox))
+        rows = await self._fetch_all(
+            select(func.count().label("rows")).select_from(self._database.messaging_tables.outbox)
+        )
         return int(rows[0].rows)
 
-    async def _all(self, statement: Select[Any]) -> Sequence[Any]:
+    async def _fetch_all(self, statement: Select[Any]) -> Sequence[Any]:
         async with self._database.reading() as session:
             rows: Sequence[Any] = (await session.execute(statement)).all()
             return rows
 
 
-def _in_short(creator: Any) -> dict[str, str]:
+def _creator_summary(creator: Any) -> dict[str, str]:
     return {"id": creator.id, "slug": creator.slug, "name": creator.name}
 
 
-def _with_drive_and_words(ids: Sequence[str]) -> Select[Any]:
-    pledge, drive, words = PLEDGES.c, DRIVES.c, WORDS.c
+def _pledges_with_drive_and_donor_texts(ids: Sequence[str]) -> Select[Any]:
+    pledge, drive, donor_texts = PLEDGES.c, DRIVES.c, DONOR_TEXTS.c
     return (
         select(
             pledge.id, pledge.amount, pledge.currency, pledge.return_url, pledge.locale,
-            drive.title, drive.slug, drive.state, drive.test, words.name, words.email,
+            drive.title, drive.slug, drive.state, drive.test, donor_texts.name, donor_texts.email,
         )
         .join(DRIVES, drive.id == pledge.drive_id)
-        .outerjoin(WORDS, words.pledge_id == pledge.id)
+        .outerjoin(DONOR_TEXTS, donor_texts.pledge_id == pledge.id)
         .where(pledge.id.in_(ids))
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from backbone.database import Synchronous
+from backbone.database.database import Synchronous
 from backbone.settings import DatabaseUrl, Settings
 from backbone.stripe_keys import StripeMode, is_live
 

@@ -20,14 +20,14 @@ from sqlalchemy import Table as CoreTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database import Utc, doors
+from backbone.database.database import Utc, messaging_tables
 
 
 class Table(SQLModel, registry=registry()):
     """The tables of pledges, apart from every other service's."""
 
 
-DOORS: Final = doors(Table.metadata)
+MESSAGING_TABLES: Final = messaging_tables(Table.metadata)
 
 
 class Drive(Table, table=True):
@@ -89,7 +89,7 @@ class Donor(Table, table=True):
     address_mac: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
-SETTLED: Final = text("status NOT IN ('open', 'paid')")
+RARE_STATUS: Final = text("status NOT IN ('open', 'paid')")
 """Pledges in any of the rarer states; a statement that says so finds them by an index of theirs."""
 
 
@@ -108,7 +108,14 @@ class Pledge(Table, table=True):
         Index("pledges_by_partner", "partner", "id"),
         Index("pledges_by_drive", "drive_id", "partner", "id"),
         # Of the few only: with those that are open or paid in it, each pledge would be stored more slowly.
-        Index("pledges_by_status", "partner", "status", "id", sqlite_where=SETTLED, postgresql_where=SETTLED),
+        Index(
+            "pledges_by_status",
+            "partner",
+            "status",
+            "id",
+            sqlite_where=RARE_STATUS,
+            postgresql_where=RARE_STATUS,
+        ),
         {"sqlite_with_rowid": False},
     )
 
@@ -131,7 +138,7 @@ class Pledge(Table, table=True):
     made_at: datetime = Field(sa_type=Utc)
 
 
-class Words(Table, table=True):
+class DonorTexts(Table, table=True):
     """What a person said of themselves with a pledge: erasable, and nowhere else."""
 
     __tablename__ = "words"
@@ -163,14 +170,14 @@ class Payment(Table, table=True):
     disputed: int = Field(sa_type=BigInteger)
 
 
-def rows_of(kind: type[Table]) -> CoreTable:
+def core_table(kind: type[Table]) -> CoreTable:
     """The Core table under a row class, for statements over many rows at once."""
     return cast(CoreTable, cast(Any, kind).__table__)
 
 
-DRIVES: Final = rows_of(Drive)
-CREATORS: Final = rows_of(Creator)
-DONORS: Final = rows_of(Donor)
-PLEDGES: Final = rows_of(Pledge)
-WORDS: Final = rows_of(Words)
-PAYMENTS: Final = rows_of(Payment)
+DRIVES: Final = core_table(Drive)
+CREATORS: Final = core_table(Creator)
+DONORS: Final = core_table(Donor)
+PLEDGES: Final = core_table(Pledge)
+DONOR_TEXTS: Final = core_table(DonorTexts)
+PAYMENTS: Final = core_table(Payment)

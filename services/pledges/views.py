@@ -10,18 +10,18 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 from sqlalchemy import Row
 
-from backbone.bodies import MoneyView
 from backbone.clock import rfc3339
 from backbone.contracts.pledges import (
     CreatorChanged,
     DriveChanged,
     DriveState,
+    LocalizedText,
     Milestone,
     PledgeChanged,
     PledgeStatus,
     Source,
-    Words,
 )
+from backbone.http.fields import MoneyView
 from backbone.ids import CreatorId, DriveId
 from backbone.money import Money, as_json, parse
 
@@ -38,14 +38,14 @@ class BeneficiaryView(BaseModel):
 class ImpactView(BaseModel):
     """What an amount pays for."""
 
-    label: Words
+    label: LocalizedText
     cost: MoneyView
 
 
 class MilestoneView(BaseModel):
     """An amount to celebrate."""
 
-    title: Words
+    title: LocalizedText
     amount: MoneyView
 
 
@@ -55,12 +55,12 @@ class DriveView(BaseModel):
     id: str
     slug: str
     state: DriveState
-    title: Words
+    title: LocalizedText
     currency: str
     goal: MoneyView
     starts_at: str | None
     ends_at: str | None
-    description: Words | None
+    description: LocalizedText | None
     beneficiaries: list[BeneficiaryView]
     permit: str | None
     zakat_eligible: bool
@@ -139,8 +139,8 @@ def drive_json(row: Row[Any]) -> dict[str, Any]:
         "title": row.title,
         "currency": row.currency,
         "goal": as_json(row.goal, row.currency),
-        "starts_at": _moment(row.starts_at),
-        "ends_at": _moment(row.ends_at),
+        "starts_at": _timestamp(row.starts_at),
+        "ends_at": _timestamp(row.ends_at),
         "description": row.description,
         "beneficiaries": row.beneficiaries,
         "permit": row.permit,
@@ -155,7 +155,7 @@ def drive_json(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _moment(at: datetime | None) -> str | None:
+def _timestamp(at: datetime | None) -> str | None:
     return None if at is None else rfc3339(at)
 
 
@@ -186,7 +186,7 @@ def pledge_json(row: Row[Any], token: str) -> dict[str, Any]:
     }
 
 
-def as_bytes(view: Any) -> bytes:
+def json_bytes(view: Any) -> bytes:
     """JSON, UTF-8, as short as it gets."""
     return _ENCODER.encode(view).encode()
 
@@ -229,7 +229,7 @@ def creator_changed(row: Row[Any]) -> CreatorChanged:
 
 def pledge_changed(row: Row[Any], status: PledgeStatus) -> PledgeChanged:
     """The pledge in `row` (its old state) now in `status`, one version later."""
-    known_source = row.platform is not None or row.campaign is not None
+    has_source = row.platform is not None or row.campaign is not None
     return PledgeChanged(
         pledge_id=row.id,
         drive_id=row.drive_id,
@@ -238,7 +238,7 @@ def pledge_changed(row: Row[Any], status: PledgeStatus) -> PledgeChanged:
         amount=Money(row.amount, row.currency),
         donor_id=row.donor_id,
         creator_id=row.creator_id,
-        source=Source(platform=row.platform, campaign=row.campaign) if known_source else None,
+        source=Source(platform=row.platform, campaign=row.campaign) if has_source else None,
         partner=row.partner,
         checkout_mode=row.checkout_mode,
         locale=row.locale,

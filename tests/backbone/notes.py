@@ -12,7 +12,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from backbone.contracts.event import Event
-from backbone.database import Database, doors
+from backbone.database.database import Database, messaging_tables
 
 
 class Noted(Event, name="tests.noted.v1", topic="notes", key="about"):
@@ -36,13 +36,13 @@ class Note(Table, table=True):
     text: str
 
 
-DOORS = doors(Table.metadata)
+MESSAGING_TABLES = messaging_tables(Table.metadata)
 
 
 @asynccontextmanager
 async def open_database(url: str) -> AsyncIterator[Database]:
     """A fresh database with the notes' tables."""
-    database = Database(url, DOORS)
+    database = Database(url, MESSAGING_TABLES)
     async with database.transaction() as session:
         await session.run_sync(lambda plain: Table.metadata.drop_all(plain.connection()))
         await session.run_sync(lambda plain: Table.metadata.create_all(plain.connection()))
@@ -71,4 +71,4 @@ async def noted(database: Database) -> list[tuple[str, str]]:
         return [(about, text) for about, text in rows]
 
 
-Open = Callable[[], "AsyncIterator[Database]"]
+OpenDatabase = Callable[[], "AsyncIterator[Database]"]

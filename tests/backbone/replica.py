@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone.bus_kafka import KafkaBus
-from backbone.consumer import Consumer
-from backbone.database import Database
-from backbone.outbox import Relay
+from backbone.bus.kafka import KafkaBus
+from backbone.database.database import Database
+from backbone.messaging.consumer import Consumer
+from backbone.messaging.outbox import Relay
 from backbone.service import Service, Worker, run_workers
-from tests.backbone.notes import DOORS, Note, Noted
+from tests.backbone.notes import MESSAGING_TABLES, Note, Noted
 
 
 async def sign_notes(events: Sequence[Noted], session: AsyncSession) -> None:
@@ -28,10 +28,10 @@ async def sign_notes(events: Sequence[Noted], session: AsyncSession) -> None:
     await session.execute(insert(Note), rows)
 
 
-async def main(url: str, bootstrap: str, prefix: str, session_ms: str, silent_s: str) -> None:
+async def main(url: str, bootstrap: str, prefix: str, session_ms: str, idle_timeout_s: str) -> None:
     """Work until killed."""
-    database = Database(url, DOORS, silent_s=float(silent_s))
-    bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=int(session_ms), answer_s=3.0)
+    database = Database(url, MESSAGING_TABLES, idle_timeout_s=float(idle_timeout_s))
+    bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=int(session_ms), timeout_s=3.0)
     relay = Relay("notes", database, bus, ["notes"])
     consumer = Consumer("notes", bus, ["notes"], {Noted: sign_notes}, database)
     workers = [Worker("notes.relay", relay.run), Worker("notes.consumer", consumer.run)]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from backbone.bus import PARTITIONS, EventBus, Message, Partition, Record, Subscription, partition_of
-from backbone.bus_kafka import KafkaBus
-from backbone.bus_sqlite import SqliteBus
-from tests.real import fresh_topics
+from backbone.bus.kafka import KafkaBus
+from backbone.bus.protocol import PARTITIONS, EventBus, Message, Partition, Record, Subscription, partition_of
+from backbone.bus.sqlite import SqliteBus
+from tests.engines import fresh_topics
 from tests.waiting import PATIENCE_S, until
 
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"

@@ -14,10 +14,18 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from prometheus_client import REGISTRY
 
-from backbone.bus import BusUnavailable, EventBus, Message, Partition, Positions, Subscription, partition_of
-from backbone.bus_kafka import CLOSE_S, KafkaBus
+from backbone.bus.kafka import CLOSE_TIMEOUT_S, KafkaBus
+from backbone.bus.protocol import (
+    BusUnavailable,
+    EventBus,
+    Message,
+    Partition,
+    Positions,
+    Subscription,
+    partition_of,
+)
 from tests.conftest import Recovered
-from tests.real import KafkaNode, Missing, fresh_topics, kafka_bootstrap, make_topics, without
+from tests.engines import KafkaNode, Missing, fresh_topics, kafka_bootstrap, make_topics, skip_or_fail
 from tests.waiting import PATIENCE_S, until
 
 ANSWER_S = 2.0
@@ -27,20 +35,20 @@ def message(text: str, topic: str = "notes") -> Message:
     return Message(topic, "k", f"evt_{text[:20]}", "tests.noted.v1", text.encode())
 
 
-async def said_until_acknowledged(bus: EventBus, text: str) -> None:
+async def publish_until_acknowledged(bus: EventBus, text: str) -> None:
     """As a relay does it: again and again."""
 
-    async def said() -> bool:
+    async def publish_once() -> bool:
         try:
             await bus.publish([message(text)])
         except BusUnavailable:
             return False
         return True
 
-    await until(said)
+    await until(publish_once)
 
 
-async def heard_until(subscription: Subscription, wanted: set[str]) -> set[str]:
+async def fetch_until(subscription: Subscription, wanted: set[str]) -> set[str]:
     found: set[str] = set()
     async with asyncio.timeout(PATIENCE_S):
         while not wanted <= found:
@@ -50,7 +58,7 @@ async def heard_until(subscription: Subscription, wanted: set[str]) -> set[str]:
 
 @asynccontextmanager
 async def a_bus(bootstrap: str, prefix: str = "") -> AsyncIterator[KafkaBus]:
-    bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=3_000, answer_s=ANSWER_S)
+    bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=3_000, request_timeout_s=ANSWER_S)
     try:
         yield bus
     finally:
@@ -58,11 +66,11 @@ async def a_bus(bootstrap: str, prefix: str = "") -> AsyncIterator[KafkaBus]:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[KafkaNode]:
+def broker(tmp_path: Path) -> Iterator[KafkaNode]:
     try:
         started = KafkaNode(tmp_path)
     except Missing as reason:
-        without(str(reason))
+        skip_or_fail(str(reason))
     yield started
     started.kill()
 
@@ -75,9 +83,9 @@ async def test_a_refused_message_poisons_no_other(recovered: Recovered) -> None:
         with pytest.raises(BusUnavailable, match="MessageSizeTooLarge"):
             await bus.publish([message(secrets.token_hex(20_000))])
         began = time.monotonic()
-        await said_until_acknowledged(bus, "after")
+        await publish_until_acknowledged(bus, "after")
         took = time.monotonic() - began
-        assert await heard_until(heard, {"before", "after"}) == {"before", "after"}
+        assert await fetch_until(heard, {"before", "after"}) == {"before", "after"}
     recovered(f"a poisoned producer: a new one spoke after {took:.2f} s")
 
 
@@ -90,51 +98,51 @@ async def test_reading_a_topic_that_is_not_there_says_so() -> None:
 
 
 async def test_nothing_waits_for_a_broker_that_hangs_and_all_goes_on_when_it_wakes(
-    node: KafkaNode, recovered: Recovered
+    broker: KafkaNode, recovered: Recovered
 ) -> None:
-    await make_topics(node.address, "notes")
-    async with a_bus(node.address) as bus:
+    await make_topics(broker.address, "notes")
+    async with a_bus(broker.address) as bus:
         heard = await bus.subscribe("readers", ["notes"])
         leaving = await bus.subscribe("leavers", ["notes"])
-        await said_until_acknowledged(bus, "before")
-        await heard_until(heard, {"before"})
-        await heard_until(leaving, {"before"})
-        node.pause()
+        await publish_until_acknowledged(bus, "before")
+        await fetch_until(heard, {"before"})
+        await fetch_until(leaving, {"before"})
+        broker.pause()
         began = time.monotonic()
         with pytest.raises(BusUnavailable):
             await bus.publish([message("lost")])
-        assert time.monotonic() - began < ANSWER_S + CLOSE_S
+        assert time.monotonic() - began < ANSWER_S + CLOSE_TIMEOUT_S
         began = time.monotonic()
         await leaving.commit(dict.fromkeys(leaving.assignment(), 1))
         await leaving.close()
-        assert time.monotonic() - began < 4 * CLOSE_S
-        node.resume()
+        assert time.monotonic() - began < 4 * CLOSE_TIMEOUT_S
+        broker.resume()
         began = time.monotonic()
-        await said_until_acknowledged(bus, "after")
+        await publish_until_acknowledged(bus, "after")
         spoke = time.monotonic() - began
-        await heard_until(heard, {"after"})
+        await fetch_until(heard, {"after"})
         took = time.monotonic() - began
     recovered(f"a hanging broker woke: spoken after {spoke:.2f} s, heard after {took:.2f} s")
 
 
 async def test_a_broker_killed_and_started_again_loses_nothing_acknowledged(
-    node: KafkaNode, recovered: Recovered
+    broker: KafkaNode, recovered: Recovered
 ) -> None:
-    await make_topics(node.address, "notes")
-    async with a_bus(node.address) as bus:
+    await make_topics(broker.address, "notes")
+    async with a_bus(broker.address) as bus:
         heard = await bus.subscribe("readers", ["notes"])
-        await said_until_acknowledged(bus, "before")
-        await heard_until(heard, {"before"})
-        node.kill()
+        await publish_until_acknowledged(bus, "before")
+        await fetch_until(heard, {"before"})
+        broker.kill()
         with pytest.raises(BusUnavailable):
             await bus.publish([message("lost")])
-        node.start()
+        broker.start()
         began = time.monotonic()
-        await said_until_acknowledged(bus, "after")
-        await heard_until(heard, {"after"})
+        await publish_until_acknowledged(bus, "after")
+        await fetch_until(heard, {"after"})
         took = time.monotonic() - began
         everything = await bus.follow(["notes"], "beginning")
-        assert {"before", "after"} <= await heard_until(everything, {"before", "after"})
+        assert {"before", "after"} <= await fetch_until(everything, {"before", "after"})
     recovered(f"a killed broker listened again: heard after {took:.2f} s")
 
 
@@ -156,5 +164,5 @@ async def test_records_dropped_before_their_group_read_them_are_reported_and_the
         await admin.close()
         before = expired()
         subscription = await bus.subscribe("group", ["notes"], positions)
-        assert await heard_until(subscription, {"3", "4"}) == {"3", "4"}
+        assert await fetch_until(subscription, {"3", "4"}) == {"3", "4"}
         assert expired() - before == 2

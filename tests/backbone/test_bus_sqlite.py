@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from backbone.bus import Message
-from backbone.bus_sqlite import SqliteBus
+from backbone.bus.protocol import Message
+from backbone.bus.sqlite import SqliteBus
 
 
 async def test_pruning_goes_in_pieces_and_spares_what_is_young_or_not_yet_read_by_every_group(

@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from backbone import idempotency
-from backbone.bus import Partition, Record
-from backbone.database import Database, after_commit
-from backbone.idempotency import Key, KeyReused, StillRunning, Stored
-from backbone.inbox import Fenced, advance, remember
-from tests.backbone.notes import DOORS, Note, noted, open_database, sqlite_url
-from tests.real import fresh_postgres
+from backbone.bus.protocol import Partition, Record
+from backbone.database.database import Database, after_commit
+from backbone.idempotency import Key, KeyReused, RequestInProgress, StoredReply
+from backbone.messaging.inbox import Fenced, advance, record_new
+from tests.backbone.notes import MESSAGING_TABLES, Note, noted, open_database, sqlite_url
+from tests.engines import fresh_postgres
 from tests.waiting import PATIENCE_S
 
 
@@ -100,14 +100,14 @@ async def test_what_is_to_follow_a_commit_follows_it_and_only_it(database: Datab
 async def test_an_event_is_remembered_once(database: Database) -> None:
     records = [Record(Partition("notes", 1), n, "k", f"evt_{n % 3}", "x", b"") for n in range(6)]
     async with database.transaction() as session:
-        assert [record.id for record in await remember(session, "notes", records)] == [
+        assert [record.id for record in await record_new(session, "notes", records)] == [
             "evt_0",
             "evt_1",
             "evt_2",
         ]
     async with database.transaction() as session:
-        assert await remember(session, "notes", records) == []
-        assert len(await remember(session, "others", records)) == 3
+        assert await record_new(session, "notes", records) == []
+        assert len(await record_new(session, "others", records)) == 3
 
 
 async def test_a_position_moves_only_for_whoever_stands_on_it(database: Database) -> None:
@@ -127,20 +127,20 @@ async def test_a_key_replays_its_answer_names_a_mismatch_and_says_when_it_still_
 ) -> None:
     key, other = Key("default:pledges", "k1"), Key("default:refunds", "k1")
     async with database.transaction() as session:
-        await idempotency.remember(session, [(key, Stored("hash", 201, b"{}"))])
+        await idempotency.record_new(session, [(key, StoredReply("hash", 201, b"{}"))])
         assert await idempotency.claim(session, other, "hash") is None
     async with database.transaction() as session:
-        known = await idempotency.recall(session, [key, other])
+        known = await idempotency.find_replies(session, [key, other])
         running = await idempotency.claim(session, other, "hash")
     assert known[key].replay("hash") == (201, b"{}")
     with pytest.raises(KeyReused):
         known[key].replay("another hash")
     assert running is not None
-    with pytest.raises(StillRunning):
+    with pytest.raises(RequestInProgress):
         running.replay("hash")
     async with database.transaction() as session:
-        await idempotency.settle(session, other, 201, b"[]")
-        assert (await idempotency.recall(session, [other]))[other].replay("hash") == (201, b"[]")
+        await idempotency.complete(session, other, 201, b"[]")
+        assert (await idempotency.find_replies(session, [other]))[other].replay("hash") == (201, b"[]")
 
 
 async def test_a_killed_process_keeps_what_it_committed_and_nothing_else(url: str) -> None:
@@ -160,6 +160,6 @@ asyncio.run(main())
     here = Path(__file__).parents[2]
     died = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=here)
     assert await died.wait() == -9
-    database = Database(url, DOORS)
+    database = Database(url, MESSAGING_TABLES)
     assert await noted(database) == [("k", "committed")]
     await database.close()

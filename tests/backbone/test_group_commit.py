@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from backbone.group_commit import GroupCommit
-from backbone.problems import Overloaded
+from backbone.http.problems import Overloaded
 
 
 class Ledger:

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, text
 
-from backbone.bus_sqlite import SqliteBus
-from backbone.consumer import Consumer
-from backbone.database import READY_S, Database
-from backbone.outbox import Relay, announce
-from backbone.peer import InProcessPeer
+from backbone.bus.sqlite import SqliteBus
+from backbone.database.database import READINESS_TIMEOUT_S, Database
+from backbone.database.transient import DatabaseSlow
+from backbone.http.service_client import InProcessServiceClient
+from backbone.messaging.consumer import Consumer
+from backbone.messaging.outbox import Relay, announce
 from backbone.service import Worker, add_health, keep_running, new_app
-from backbone.transient import DatabaseSlow
-from tests.backbone.black_hole import BlackHole, Direction, behind_a_black_hole
-from tests.backbone.notes import DOORS, Note, Noted, noted, open_database, take_notes
-from tests.real import fresh_postgres
+from tests.backbone.notes import MESSAGING_TABLES, Note, Noted, noted, open_database, take_notes
+from tests.backbone.stalling_proxy import Direction, StallingProxy, behind_stalling_proxy
+from tests.engines import fresh_postgres
 from tests.waiting import until
 
 ANSWER_S = 1.0
@@ -44,17 +44,17 @@ async def direct(url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def hole(url: str, direct: Database) -> AsyncIterator[BlackHole]:
-    async with behind_a_black_hole(url) as hole:
-        yield hole
+async def proxy(url: str, direct: Database) -> AsyncIterator[StallingProxy]:
+    async with behind_stalling_proxy(url) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-async def database(hole: BlackHole) -> AsyncIterator[Database]:
+async def database(proxy: StallingProxy) -> AsyncIterator[Database]:
     """The same database, behind the hole."""
-    database = Database(hole.url, DOORS, answer_s=ANSWER_S, silent_s=2.0)
+    database = Database(proxy.url, MESSAGING_TABLES, timeout_s=ANSWER_S, idle_timeout_s=2.0)
     yield database
-    hole.flow()
+    proxy.resume()
     await database.close()
 
 
@@ -80,27 +80,29 @@ async def warm(database: Database, connections: int) -> None:
     await asyncio.gather(*(hold() for _ in range(connections)))
 
 
-@pytest.mark.parametrize("way", [("to_server",), ("to_client",), ("to_server", "to_client")], ids="+".join)
+@pytest.mark.parametrize(
+    "direction", [("to_server",), ("to_client",), ("to_server", "to_client")], ids="+".join
+)
 async def test_a_transaction_whose_packets_vanish_ends_within_its_bound(
-    database: Database, hole: BlackHole, way: tuple[Direction, ...]
+    database: Database, proxy: StallingProxy, direction: tuple[Direction, ...]
 ) -> None:
     await warm(database, 3)
-    hole.swallow(*way)
+    proxy.stall(*direction)
     with ends_within(ANSWER_S + FAREWELL_S + SLACK_S), pytest.raises(DatabaseSlow):
         await note(database, "lost")
     with ends_within(ANSWER_S + FAREWELL_S + SLACK_S), pytest.raises(DatabaseSlow):
         await note(database, "lost on a new connection")
-    hole.flow()
+    proxy.resume()
     with ends_within(SLACK_S):
         await note(database, "kept")
     assert await noted(database) == [("k", "kept")]
 
 
 async def test_after_one_hang_the_other_connections_of_the_pool_cost_no_wait_of_their_own(
-    database: Database, hole: BlackHole
+    database: Database, proxy: StallingProxy
 ) -> None:
     await warm(database, 8)
-    hole.swallow_existing()
+    proxy.stall_existing()
     with pytest.raises(DatabaseSlow):
         await note(database, "lost")
     with ends_within(SLACK_S):
@@ -109,44 +111,44 @@ async def test_after_one_hang_the_other_connections_of_the_pool_cost_no_wait_of_
 
 
 async def test_an_idle_connection_that_hangs_is_replaced_without_an_error(
-    database: Database, hole: BlackHole
+    database: Database, proxy: StallingProxy
 ) -> None:
-    patient = Database(hole.url, DOORS)
+    patient = Database(proxy.url, MESSAGING_TABLES)
     await warm(patient, 3)
     await asyncio.sleep(1.2)  # idle for longer than a second: asked before it is used
-    hole.swallow_existing()
+    proxy.stall_existing()
     await note(patient, "kept")
     await patient.close()
 
 
 async def test_a_commit_whose_answer_vanished_is_reported_as_unknown_and_was_done(
-    database: Database, direct: Database, hole: BlackHole
+    database: Database, direct: Database, proxy: StallingProxy
 ) -> None:
-    hole.swallow_upon(b"COMMIT", "to_client")
+    proxy.stall_after(b"COMMIT", "to_client")
     with pytest.raises(DatabaseSlow):
         await note(database, "done")
     assert await noted(direct) == [("k", "done")]
 
 
 async def test_a_commit_that_never_arrived_is_undone_and_its_locks_go(
-    database: Database, direct: Database, hole: BlackHole
+    database: Database, direct: Database, proxy: StallingProxy
 ) -> None:
     await note(database, "before")
     change = text("UPDATE notes SET about = about || 'x'")
-    hole.swallow_upon(b"COMMIT", "to_server", "to_client")
+    proxy.stall_after(b"COMMIT", "to_server", "to_client")
     with pytest.raises(DatabaseSlow):
         async with database.transaction() as session:
             await session.execute(change)
     with ends_within(2.0 + SLACK_S):  # the server ends a transaction in which nothing is said for 2 s here
-        async with direct.transaction(within_s=30.0) as session:
+        async with direct.transaction(timeout_s=30.0) as session:
             await session.execute(change)
     assert await noted(direct) == [("kx", "before")]
 
 
 async def test_a_statement_the_client_has_given_up_is_ended_by_the_server(
-    database: Database, direct: Database, hole: BlackHole
+    database: Database, direct: Database, proxy: StallingProxy
 ) -> None:
-    hole.swallow_upon(b"pg_sleep", "to_client")
+    proxy.stall_after(b"pg_sleep", "to_client")
     with pytest.raises(DatabaseSlow):
         async with database.transaction() as session:
             await session.execute(text("SELECT pg_sleep(600)"))
@@ -163,7 +165,7 @@ async def test_a_statement_the_client_has_given_up_is_ended_by_the_server(
 
 
 async def test_a_longer_bound_holds_where_it_is_asked_for(database: Database) -> None:
-    async with database.reading(within_s=30.0) as session:
+    async with database.reading(timeout_s=30.0) as session:
         await session.execute(text("SELECT pg_sleep(1.5)"))
     with pytest.raises(DatabaseSlow):
         async with database.reading() as session:
@@ -171,32 +173,32 @@ async def test_a_longer_bound_holds_where_it_is_asked_for(database: Database) ->
 
 
 async def test_readiness_ends_with_the_answers_of_the_database_and_comes_back_with_them(
-    database: Database, hole: BlackHole
+    database: Database, proxy: StallingProxy
 ) -> None:
     app = new_app("notes", "secret")
-    add_health(app, database.answers)
-    peer = InProcessPeer(app)
+    add_health(app, database.is_responding)
+    peer = InProcessServiceClient(app)
 
     async def ready() -> int:
-        with ends_within(READY_S + SLACK_S):
+        with ends_within(READINESS_TIMEOUT_S + SLACK_S):
             return (await peer.request("GET", "/readyz", headers={})).status
 
     assert await ready() == 200
-    hole.swallow()
+    proxy.stall()
 
     async def says(status: int) -> bool:
         return await ready() == status
 
     await until(lambda: says(503))
     assert (await peer.request("GET", "/livez", headers={})).status == 200
-    hole.flow()
+    proxy.resume()
     await until(lambda: says(200))
 
 
-async def test_closing_does_not_wait_for_a_connection_that_hangs(hole: BlackHole) -> None:
-    database = Database(hole.url, DOORS, answer_s=ANSWER_S)
+async def test_closing_does_not_wait_for_a_connection_that_hangs(proxy: StallingProxy) -> None:
+    database = Database(proxy.url, MESSAGING_TABLES, timeout_s=ANSWER_S)
     await warm(database, 3)
-    hole.swallow()
+    proxy.stall()
     with ends_within(ANSWER_S + 3 * FAREWELL_S + SLACK_S):
         await database.close()
 
@@ -214,19 +216,19 @@ async def working(*works: tuple[str, Callable[[asyncio.Event], Awaitable[None]]]
 
 
 @pytest.mark.parametrize("words", [b"COMMIT", b"INSERT INTO notes"], ids=["commit", "insert"])
-@pytest.mark.parametrize("way", [("to_client",), ("to_server", "to_client")], ids="+".join)
+@pytest.mark.parametrize("direction", [("to_client",), ("to_server", "to_client")], ids="+".join)
 async def test_a_consumer_whose_connection_hangs_handles_each_event_once(
     direct: Database,
     database: Database,
-    hole: BlackHole,
+    proxy: StallingProxy,
     tmp_path: Path,
     words: bytes,
-    way: tuple[Direction, ...],
+    direction: tuple[Direction, ...],
 ) -> None:
     bus = SqliteBus(tmp_path / "bus.db")
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
     texts = [f"t{n}" for n in range(30)]
-    hung = hole.swallow_upon(words, *way)
+    hung = proxy.stall_after(words, *direction)
     async with working(
         ("notes.consumer", consumer.run), ("notes.relay", Relay("n", direct, bus, ["notes"]).run)
     ):
@@ -246,31 +248,33 @@ async def test_a_consumer_whose_connection_hangs_handles_each_event_once(
     "words", [b"FROM outbox", b"DELETE FROM outbox", b"COMMIT"], ids=["read", "delete", "commit"]
 )
 async def test_a_relay_whose_connection_hangs_goes_on_and_loses_nothing(
-    direct: Database, database: Database, hole: BlackHole, tmp_path: Path, words: bytes
+    direct: Database, database: Database, proxy: StallingProxy, tmp_path: Path, words: bytes
 ) -> None:
     bus = SqliteBus(tmp_path / "bus.db")
     seen = await bus.follow(["notes"], "beginning")
     async with direct.transaction() as session:
         await announce(session, [Noted(about="k", text=str(n)) for n in range(5)])
-    hung = hole.swallow_upon(words)
+    hung = proxy.stall_after(words)
     relay = Relay("notes", database, bus, ["notes"])
     async with working(("notes.relay", relay.run)):
         await asyncio.wait_for(hung.wait(), SLACK_S)
 
-        async def empty() -> bool:
-            return await Relay("other", direct, bus, []).empty()
+        async def is_empty() -> bool:
+            return await Relay("other", direct, bus, []).is_empty()
 
-        await until(empty)
+        await until(is_empty)
     records = [record for record in await seen.fetch(100, 1.0) if record.name]
     assert len({record.id for record in records}) == 5
     await bus.close()
 
 
-@pytest.mark.parametrize("way", [("to_server",), ("to_client",), ("to_server", "to_client")], ids="+".join)
+@pytest.mark.parametrize(
+    "direction", [("to_server",), ("to_client",), ("to_server", "to_client")], ids="+".join
+)
 async def test_a_leader_whose_connection_hangs_stops_before_another_takes_over(
-    direct: Database, url: str, hole: BlackHole, way: tuple[Direction, ...]
+    direct: Database, url: str, proxy: StallingProxy, direction: tuple[Direction, ...]
 ) -> None:
-    silent_s = 5.0
+    idle_timeout_s = 5.0
     busy: list[str] = []
     most = 0
 
@@ -284,20 +288,20 @@ async def test_a_leader_whose_connection_hangs_stops_before_another_takes_over(
             finally:
                 busy.remove(name)
 
-        return database.alone("work", work)
+        return database.run_as_leader("work", work)
 
     leader, standby = (
-        Database(hole.url, DOORS, silent_s=silent_s),
-        Database(url, DOORS, silent_s=silent_s),
+        Database(proxy.url, MESSAGING_TABLES, idle_timeout_s=idle_timeout_s),
+        Database(url, MESSAGING_TABLES, idle_timeout_s=idle_timeout_s),
     )
     async with working(("work", work_of("leader", leader))):
         await until(lambda: busy == ["leader"])
         async with working(("work", work_of("standby", standby))):
-            hole.swallow(*way)
-            with ends_within(silent_s + SLACK_S):
+            proxy.stall(*direction)
+            with ends_within(idle_timeout_s + SLACK_S):
                 await until(lambda: busy == ["standby"])
-            hole.flow()
-            await until(leader.answers)
+            proxy.resume()
+            await until(leader.is_responding)
             assert busy == ["standby"]
         await until(lambda: busy == ["leader"])  # by itself, once packets flow and nobody else owns it
     assert most == 1

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from backbone.bus import BusUnavailable, Message
-from backbone.bus_kafka import KafkaBus
-from backbone.kafka_security import KafkaSettings
+from backbone.bus.kafka import KafkaBus
+from backbone.bus.kafka_security import KafkaSettings
+from backbone.bus.protocol import BusUnavailable, Message
 from backbone.settings import load
-from tests.real import Missing, make_topics, without
-from tests.secure import SecureKafka, make_authority, secure_kafka
+from tests.engines import Missing, make_topics, skip_or_fail
+from tests.secure_engines import SecureKafka, make_authority, secure_kafka
 from tests.waiting import until
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 Given = Mapping[str, str]
 
 
@@ -36,12 +36,12 @@ def read(monkeypatch: pytest.MonkeyPatch, given: Given) -> KafkaSettings:
 
 
 @asynccontextmanager
-async def a_bus(settings: KafkaSettings, answer_s: float) -> AsyncIterator[KafkaBus]:
+async def a_bus(settings: KafkaSettings, request_timeout_s: float) -> AsyncIterator[KafkaBus]:
     bus = KafkaBus(
         settings.kafka_bootstrap,
         prefix=settings.kafka_prefix,
         security=settings.kafka_security(),
-        answer_s=answer_s,
+        request_timeout_s=request_timeout_s,
     )
     try:
         yield bus
@@ -49,14 +49,14 @@ async def a_bus(settings: KafkaSettings, answer_s: float) -> AsyncIterator[Kafka
         await bus.close()
 
 
-async def says_and_hears(settings: KafkaSettings) -> None:
+async def publish_and_fetch(settings: KafkaSettings) -> None:
     """A message goes through: to a group, and to who reads everything."""
-    async with a_bus(settings, PATIENCE_S) as bus:
+    async with a_bus(settings, TIMEOUT_S) as bus:
         member = await bus.subscribe("readers", ["notes"])
         reader = await bus.follow(["notes"], "beginning")
         await bus.publish([Message("notes", "k", "evt_1", "tests.noted.v1", b"winter")])
         for one in (member, reader):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 while not (found := await one.fetch(10, 1.0)):
                     pass
             assert [(record.partition.topic, record.value) for record in found] == [("notes", b"winter")]
@@ -81,23 +81,23 @@ async def test_a_message_goes_through_however_we_are_known(
     known = cluster.settings() | {"ATAA_KAFKA_SASL_MECHANISM": way}
     given = with_certificate(cluster) if way == "a certificate" else known
     await make_topics(cluster.plain, f"{prefix}notes")
-    await says_and_hears(read(monkeypatch, given | {"ATAA_KAFKA_PREFIX": prefix}))
+    await publish_and_fetch(read(monkeypatch, given | {"ATAA_KAFKA_PREFIX": prefix}))
 
 
 async def refused(settings: KafkaSettings, *words: str) -> None:
     """A bus says one of `words` that is let in nowhere, to who speaks and to who reads; and neither hangs."""
-    async with a_bus(settings, answer_s=5.0) as bus:
+    async with a_bus(settings, request_timeout_s=5.0) as bus:
         ways: tuple[Callable[[], Awaitable[object]], ...] = (
             lambda: bus.publish([Message("notes", "k", "evt_1", "tests.noted.v1", b"winter")]),
             lambda: bus.subscribe("readers", ["notes"]),
         )
         for way in ways:
             # Again, where the machine was too busy for an answer in time.
-            await until(lambda way=way: _says(way, words), PATIENCE_S)  # type: ignore[misc]
+            await until(lambda way=way: _error_is(way, words), TIMEOUT_S)  # type: ignore[misc]
 
 
-async def _says(way: Callable[[], Awaitable[object]], words: tuple[str, ...]) -> bool:
-    async with asyncio.timeout(PATIENCE_S):
+async def _error_is(way: Callable[[], Awaitable[object]], words: tuple[str, ...]) -> bool:
+    async with asyncio.timeout(TIMEOUT_S):
         with pytest.raises(BusUnavailable) as said:
             await way()
     assert "wrong" not in str(said.value)
@@ -142,7 +142,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     try:
         made = make_authority(tmp_path / "tls", "ours", "theirs")
     except Missing as reason:
-        without(str(reason))
+        skip_or_fail(str(reason))
     return {
         "CA": str(made.file),
         "CERT": str(made.signed("ours")[0]),

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbone.bodies import AmountTooLargeValue, MoneyBody
+from backbone.http.fields import AmountTooLargeError, MoneyBody
+from backbone.http.problems import Invalid, from_validation
 from backbone.money import DIGITS, CurrencyMismatch, Money, MoneyError, decimal_string, parse
-from backbone.problems import Invalid, from_validation
 
 currencies = st.sampled_from(sorted(DIGITS))
 units = st.integers(min_value=0, max_value=10**14 - 1)
@@ -85,7 +85,7 @@ def test_enormous_amounts_are_too_large_and_not_merely_invalid() -> None:
     with pytest.raises(ValueError, match="digits before") as caught:
         MoneyBody(currency="USD", value="9" * 25 + ".00")
     error = caught.value.errors()[0]["ctx"]["error"]  # type: ignore[attr-defined]
-    assert isinstance(error, AmountTooLargeValue)
+    assert isinstance(error, AmountTooLargeError)
     assert from_validation(caught.value.errors()).slug == "amount-too-large"  # type: ignore[attr-defined]
 
 

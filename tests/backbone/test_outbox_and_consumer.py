@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from backbone.bus import BusUnavailable, EventBus, Message, Partition, partition_of
-from backbone.bus_kafka import KafkaBus
-from backbone.bus_sqlite import SqliteBus
-from backbone.consumer import WATERMARKS, Consumer
-from backbone.database import Database
-from backbone.inbox import load_positions
-from backbone.outbox import EventTooLarge, Relay, announce
-from tests.backbone.notes import DOORS, Noted, noted, open_database, sqlite_url, take_notes
-from tests.real import fresh_postgres, fresh_topics
+from backbone.bus.kafka import KafkaBus
+from backbone.bus.protocol import BusUnavailable, EventBus, Message, Partition, partition_of
+from backbone.bus.sqlite import SqliteBus
+from backbone.database.database import Database
+from backbone.messaging.consumer import SKIP_AFTER_WATERMARKS, Consumer
+from backbone.messaging.inbox import load_positions
+from backbone.messaging.outbox import EventTooLarge, Relay, announce
+from tests.backbone.notes import MESSAGING_TABLES, Noted, noted, open_database, sqlite_url, take_notes
+from tests.engines import fresh_postgres, fresh_topics
 from tests.waiting import until
 
 
@@ -60,14 +60,14 @@ async def running(*works: Any) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
-async def say(database: Database, *texts: str, about: str = "k") -> None:
+async def announce_note(database: Database, *texts: str, about: str = "k") -> None:
     async with database.transaction() as session:
         await announce(session, [Noted(about=about, text=text) for text in texts])
 
 
 async def outbox_rows(database: Database) -> int:
     async with database.reading() as session:
-        return (await session.execute(select(func.count()).select_from(DOORS.outbox))).scalar_one()
+        return (await session.execute(select(func.count()).select_from(MESSAGING_TABLES.outbox))).scalar_one()
 
 
 async def test_what_is_announced_is_heard_once_and_the_outbox_empties(
@@ -76,14 +76,14 @@ async def test_what_is_announced_is_heard_once_and_the_outbox_empties(
     relay = Relay("tests", database, bus, ["notes"])
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
     async with running(relay, consumer):
-        await say(database, "a", "b")
-        await say(database, "c")
+        await announce_note(database, "a", "b")
+        await announce_note(database, "c")
 
         async def all_noted() -> bool:
             return await noted(database) == [("k", "a"), ("k", "b"), ("k", "c")]
 
         await until(all_noted)
-        await until(relay.empty)
+        await until(relay.is_empty)
 
 
 async def test_a_transaction_that_fails_says_nothing(database: Database) -> None:
@@ -96,11 +96,11 @@ async def test_a_transaction_that_fails_says_nothing(database: Database) -> None
 
 async def test_an_event_no_broker_would_take_fails_its_transaction(database: Database) -> None:
     with pytest.raises(EventTooLarge):
-        await say(database, "x" * 600_000)
+        await announce_note(database, "x" * 600_000)
     assert await outbox_rows(database) == 0
 
 
-class SometimesAway(SqliteBus):
+class FlakyBus(SqliteBus):
     """A bus that stores and then does not acknowledge, every second time."""
 
     calls = 0
@@ -115,16 +115,16 @@ class SometimesAway(SqliteBus):
 async def test_a_publish_without_acknowledgement_is_repeated_and_counts_once(
     database: Database, tmp_path: Path
 ) -> None:
-    away = SometimesAway(tmp_path / "away.db")
+    away = FlakyBus(tmp_path / "away.db")
     consumer = Consumer("notes", away, ["notes"], {Noted: take_notes}, database)
     async with running(Relay("tests", database, away, ["notes"]), consumer):
-        await say(database, "a")
+        await announce_note(database, "a")
 
         async def emptied() -> bool:
             return await outbox_rows(database) == 0
 
         await until(emptied)
-        await say(database, "end")
+        await announce_note(database, "end")
 
         async def ended() -> bool:
             return ("k", "end") in await noted(database)
@@ -140,7 +140,7 @@ async def test_one_poisonous_event_becomes_a_dead_letter_and_its_neighbours_are_
 ) -> None:
     letters = await bus.follow(["notes.dead-letter"], "beginning")
     texts = [f"t{n}" for n in range(20)] + ["poison"] + [f"u{n}" for n in range(20)]
-    await say(database, *texts)
+    await announce_note(database, *texts)
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
     async with running(Relay("tests", database, bus, ["notes"]), consumer):
 
@@ -178,7 +178,7 @@ async def test_a_consumer_whose_position_was_moved_by_another_stops_and_reads_fr
 ) -> None:
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
     async with running(Relay("tests", database, bus, ["notes"]), consumer):
-        await say(database, "a")
+        await announce_note(database, "a")
         await until(consumer.handled.is_set)
 
         async def a_is_noted() -> bool:
@@ -186,10 +186,10 @@ async def test_a_consumer_whose_position_was_moved_by_another_stops_and_reads_fr
 
         await until(a_is_noted)
         # The other owner handled "b" (offset 1) already, as its position says.
-        positions = DOORS.positions
+        positions = MESSAGING_TABLES.positions
         async with database.transaction() as session:
             await session.execute(update(positions).where(positions.c.next == 1).values(next=2))
-        await say(database, "b", "c")
+        await announce_note(database, "b", "c")
 
         async def c_is_noted() -> bool:
             return ("k", "c") in await noted(database)
@@ -202,7 +202,7 @@ async def test_a_restarted_consumer_repeats_nothing(database: Database, bus: Eve
     relay = Relay("tests", database, bus, ["notes"])
     for text in ("a", "b", "c"):
         async with running(relay, Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)):
-            await say(database, text)
+            await announce_note(database, text)
 
             async def came(text: str = text) -> bool:
                 return ("k", text) in await noted(database)
@@ -225,12 +225,14 @@ async def test_a_quiet_time_is_not_read_again() -> None:
     async with fresh_topics("notes") as (bootstrap, prefix), fresh_postgres() as url:
         bus = KafkaBus(bootstrap, prefix=prefix)
         async with open_database(url) as database:
-            await bus.publish_watermarks("notes", datetime.now(UTC), [partition.number] * 3 * WATERMARKS)
+            await bus.publish_watermarks(
+                "notes", datetime.now(UTC), [partition.number] * 3 * SKIP_AFTER_WATERMARKS
+            )
             async with running(Consumer("notes", bus, ["notes"], {}, database)):
 
                 async def passed() -> bool:
                     known = await load_positions(database, "notes", [partition])
-                    return known.get(partition, 0) > 2 * WATERMARKS
+                    return known.get(partition, 0) > 2 * SKIP_AFTER_WATERMARKS
 
                 await until(passed)
         await bus.close()
@@ -244,7 +246,7 @@ async def test_a_watermark_never_passes_the_floor(database: Database, bus: Event
 
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
     async with running(Relay("tests", database, bus, ["notes"], oldest_unapplied), consumer):
-        await say(database, "a")
+        await announce_note(database, "a")
         await until(lambda: len(consumer.watermarks) == 12)
         await until(lambda: Partition("notes", partition_of("k")) in consumer.watermarks)
     assert set(consumer.watermarks.values()) == {floor}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from backbone.pace import FEW, ROUND_S, Pace
+from backbone.min_interval import FEW, ROUND_S, Pace
 
 
 @dataclass

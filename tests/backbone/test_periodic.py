@@ -14,14 +14,15 @@ from prometheus_client import REGISTRY
 from sqlalchemy import Table, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from backbone import idempotency, inbox
-from backbone.bus import Message
-from backbone.bus_sqlite import SqliteBus
-from backbone.database import Database, microseconds
-from backbone.periodic import BATCH, deleting_oldest, every, prune_until_empty, pruning
+from backbone import idempotency
+from backbone.bus.protocol import Message
+from backbone.bus.sqlite import SqliteBus
+from backbone.database.database import Database, microseconds
+from backbone.messaging import inbox
+from backbone.periodic import BATCH, delete_oldest_statement, prune_until_empty, pruning_worker, run_every
 from backbone.service import keep_running
-from tests.backbone.notes import DOORS, open_database, sqlite_url
-from tests.real import fresh_postgres
+from tests.backbone.notes import MESSAGING_TABLES, open_database, sqlite_url
+from tests.engines import fresh_postgres
 from tests.waiting import until
 
 OLD, YOUNG = 300_000, 2_000
@@ -49,7 +50,7 @@ async def fill(database: Database, table: str, old: int = OLD) -> None:
     """Old entries and young ones, as many as a busy day leaves."""
     now = datetime.now(UTC)
     insert_, into = ENTRIES[table].split(" SELECT ", 1)
-    async with database.transaction(within_s=60.0) as session:
+    async with database.transaction(timeout_s=60.0) as session:
         for mark, count, age in (("old", old, timedelta(days=8)), ("young", YOUNG, timedelta(hours=1))):
             statement = text(
                 f"{insert_} {NUMBERS} SELECT {into} FROM numbers".replace("|| n ||", "|| CAST(n AS TEXT) ||")
@@ -69,8 +70,8 @@ async def count(database: Database, table: Table) -> int:
 
 def forgetting(table: str) -> tuple[Table, Callable[..., Awaitable[int]]]:
     return {
-        "inbox": (DOORS.inbox, inbox.forget_old),
-        "idempotency": (DOORS.idempotency, idempotency.forget_old),
+        "inbox": (MESSAGING_TABLES.inbox, inbox.delete_expired),
+        "idempotency": (MESSAGING_TABLES.idempotency, idempotency.delete_expired),
     }[table]
 
 
@@ -108,7 +109,7 @@ async def test_a_batch_is_found_by_an_index(database: Database, name: str) -> No
     table, _ = forgetting(name)
     await fill(database, name)
     age = table.c.heard_at if name == "inbox" else table.c.made_at
-    statement: Any = deleting_oldest(database.is_sqlite, age)
+    statement: Any = delete_oldest_statement(database.is_sqlite, age)
     dialect = (sqlite if database.is_sqlite else postgresql).dialect(paramstyle="named")
     explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
     week_ago = microseconds(datetime.now(UTC) - timedelta(days=7))
@@ -125,17 +126,17 @@ async def test_a_batch_is_found_by_an_index(database: Database, name: str) -> No
 
 async def test_two_replicas_prune_at_once_without_waiting_for_each_other() -> None:
     async with fresh_postgres() as url, open_database(url) as one:
-        other = Database(url, DOORS)
+        other = Database(url, MESSAGING_TABLES)
         await fill(one, "inbox", 20_000)
         stop = asyncio.Event()
         deleted = await asyncio.gather(
             *(
-                prune_until_empty("notes.inbox", partial(inbox.forget_old, each), stop)
+                prune_until_empty("notes.inbox", partial(inbox.delete_expired, each), stop)
                 for each in (one, other)
             )
         )
         assert sum(deleted) == 20_000
-        assert await count(one, DOORS.inbox) == YOUNG
+        assert await count(one, MESSAGING_TABLES.inbox) == YOUNG
         await other.close()
 
 
@@ -161,7 +162,7 @@ async def test_a_table_that_cannot_be_pruned_does_not_stop_the_others() -> None:
     async def step() -> int:
         return left.pop() if left else 0
 
-    worker = pruning("notes", {"broken": fail, "inbox": step})
+    worker = pruning_worker("notes", {"broken": fail, "inbox": step})
     working = asyncio.create_task(keep_running(worker, stop))
     await until(lambda: not left)
     stop.set()
@@ -177,7 +178,7 @@ async def test_periodic_work_goes_on_until_the_stop() -> None:
         if rounds == 4:
             stop.set()
 
-    await every(0.001, work, stop)
+    await run_every(0.001, work, stop)
     assert rounds == 4
 
 
@@ -191,9 +192,9 @@ async def test_all_old_records_of_the_embedded_bus_go_in_one_round(
     read = 0
     while batch := await member.fetch(10_000, 0.1):
         read += len(batch)
-        await member.commit(inbox.after_of(batch))
+        await member.commit(inbox.next_positions(batch))
     assert read == len(records)
     assert await bus.prune() == 0  # all are young
-    monkeypatch.setattr("backbone.bus_sqlite.KEEP_S", -60.0)
+    monkeypatch.setattr("backbone.bus.sqlite.KEEP_S", -60.0)
     assert await prune_until_empty("embedded.bus", bus.prune, asyncio.Event()) == len(records)
     await bus.close()

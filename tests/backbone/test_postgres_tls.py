@@ -9,13 +9,13 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import insert, make_url, text
 
-from backbone.database import Database, may_pass
+from backbone.database.database import Database, is_transient
+from backbone.database.transient import DatabaseUnavailable
 from backbone.postgres_url import split_tls
 from backbone.settings import DatabaseUrl
-from backbone.transient import DatabaseUnavailable
-from tests.backbone.notes import DOORS, Note, noted, open_database
-from tests.real import Missing, without
-from tests.secure import Authority, SecurePostgres, fresh_databases, make_authority, secure_postgres
+from tests.backbone.notes import MESSAGING_TABLES, Note, noted, open_database
+from tests.engines import Missing, skip_or_fail
+from tests.secure_engines import Authority, SecurePostgres, fresh_databases, make_authority, secure_postgres
 
 IS_ENCRYPTED = text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
 
@@ -30,7 +30,7 @@ def authority(tmp_path: Path) -> Authority:
     try:
         return make_authority(tmp_path / "other")
     except Missing as reason:
-        without(str(reason))
+        skip_or_fail(str(reason))
 
 
 async def test_every_connection_of_a_service_is_encrypted(server: SecurePostgres) -> None:
@@ -38,13 +38,13 @@ async def test_every_connection_of_a_service_is_encrypted(server: SecurePostgres
         async with database.transaction() as session:
             assert await session.scalar(IS_ENCRYPTED)
             await session.execute(insert(Note), [{"about": "k", "text": "encrypted"}])
-        async with database.sole_owner("relay") as owned:
-            assert await owned()
+        async with database.leader_lock("relay") as is_leader:
+            assert await is_leader()
         assert await noted(database) == [("k", "encrypted")]
 
 
 async def test_encryption_alone_trusts_any_server(server: SecurePostgres) -> None:
-    database = Database(f"{server.address}?sslmode=require", DOORS)
+    database = Database(f"{server.address}?sslmode=require", MESSAGING_TABLES)
     try:
         async with database.reading() as session:
             assert await session.scalar(IS_ENCRYPTED)
@@ -55,13 +55,15 @@ async def test_encryption_alone_trusts_any_server(server: SecurePostgres) -> Non
 async def test_a_server_whose_authority_is_not_ours_is_told_nothing(
     server: SecurePostgres, authority: Authority
 ) -> None:
-    database = Database(f"{server.address}?sslmode=verify-full&sslrootcert={authority.file}", DOORS)
+    database = Database(
+        f"{server.address}?sslmode=verify-full&sslrootcert={authority.file}", MESSAGING_TABLES
+    )
     try:
         with pytest.raises(DatabaseUnavailable) as said:
             async with database.reading() as session:
                 await session.scalar(IS_ENCRYPTED)
         assert isinstance(said.value.__cause__, ssl.SSLCertVerificationError)
-        assert may_pass(said.value), "an authority that is put right later is no reason to drop an event"
+        assert is_transient(said.value), "an authority that is put right later is no reason to drop an event"
     finally:
         await database.close()
 

@@ -7,17 +7,17 @@ import json
 import pytest
 from sqlalchemy import text
 
-from backbone.database import Database
-from backbone.peer import InProcessPeer
+from backbone.database.database import Database
+from backbone.http.service_client import InProcessServiceClient
 from backbone.service import new_app
-from tests.backbone.notes import DOORS
+from tests.backbone.notes import MESSAGING_TABLES
 
 NOBODY_LISTENS = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
 async def from_database() -> None:
     """Ask a database that is away."""
-    database = Database(NOBODY_LISTENS, DOORS)
+    database = Database(NOBODY_LISTENS, MESSAGING_TABLES)
     try:
         async with database.reading() as session:
             await session.execute(text("SELECT 1"))
@@ -39,7 +39,7 @@ async def test_a_database_that_is_away_is_a_503_and_a_bug_a_500(
     app = new_app("notes", "secret")
     app.add_api_route("/database", from_database)
     app.add_api_route("/bug", from_bug)
-    reply = await InProcessPeer(app).request("GET", path, headers={})
+    reply = await InProcessServiceClient(app).request("GET", path, headers={})
     assert (reply.status, reply.headers.get("retry-after")) == (status, come_back)
     assert json.loads(reply.body)["type"] == f"/problems/{kind}"
     assert b"donor" not in reply.body

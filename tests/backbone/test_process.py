@@ -13,9 +13,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.forked_process import ForkedProcess
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
-from tests.warm import WarmProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
 def refusal(module: str, tmp_path: Path, **settings: str) -> str:
     """The one line with which a start is refused."""
     log = tmp_path / "said"
-    status = WarmProcess(module, [], environment(tmp_path, settings), log).wait(PATIENCE_S)
+    status = ForkedProcess(module, [], environment(tmp_path, settings), log).wait(PATIENCE_S)
     assert status == 2, log.read_text()
     lines = log.read_text().strip().splitlines()
     assert len(lines) == 1, lines

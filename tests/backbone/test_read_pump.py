@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbone import read_pump
-from backbone.bus import BusUnavailable, Partition, Positions
-from backbone.bus_kafka import KafkaSubscription, _HoldUntilPositioned
+from backbone.bus.kafka import KafkaSubscription, _HoldUntilPositioned
+from backbone.bus.protocol import BusUnavailable, Partition, Positions
 from backbone.read_pump import ReadPump
 from tests.backbone.fake_kafka import FakeConsumer
 from tests.waiting import until

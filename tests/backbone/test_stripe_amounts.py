@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backbone.money import DIGITS, MoneyError, parse
 from backbone.stripe_amounts import (
-    NotTaken,
+    UnsupportedAmount,
     from_stripe,
     largest,
     smallest,
@@ -38,12 +38,12 @@ def test_amounts_are_converted_where_stripe_counts_otherwise(currency: str, unit
 
 @pytest.mark.parametrize(("units", "currency"), [(10_001, "KWD"), (501, "MGA"), (100_000_000, "USD")])
 def test_amounts_stripe_does_not_take_are_refused(units: int, currency: str) -> None:
-    with pytest.raises(NotTaken):
+    with pytest.raises(UnsupportedAmount):
         to_stripe(units, currency)
 
 
 def test_a_fraction_iso_does_not_know_is_refused() -> None:
-    with pytest.raises(NotTaken):
+    with pytest.raises(UnsupportedAmount):
         from_stripe(50_050, "ISK")
 
 
@@ -79,7 +79,7 @@ def test_the_smallest_amount_is_the_one_of_stripes_page_or_a_step(currency: str,
 def test_both_limits_are_taken_and_one_step_above_the_larger_is_not(currency: str) -> None:
     for units in (largest(currency), smallest(currency)):
         assert from_stripe(to_stripe(units, currency), currency) == units
-    with pytest.raises(NotTaken):
+    with pytest.raises(UnsupportedAmount):
         to_stripe(largest(currency) + step(currency), currency)
 
 
@@ -89,7 +89,7 @@ def test_an_amount_is_taken_whole_or_refused(currency: str, units: int) -> None:
     fits = units <= largest(currency) and units % step(currency) == 0
     try:
         counted = to_stripe(units, currency)
-    except NotTaken:
+    except UnsupportedAmount:
         assert not fits
     else:
         assert fits

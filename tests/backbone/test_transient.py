@@ -14,17 +14,17 @@ from sqlalchemy import create_engine, insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone.bus import Message
-from backbone.bus_sqlite import SqliteBus
-from backbone.consumer import TRIES, Consumer
-from backbone.database import Database
-from backbone.group_commit import PATIENCE_S, GroupCommit
-from backbone.outbox import Relay
-from backbone.peer import InProcessPeer
+from backbone.bus.protocol import Message
+from backbone.bus.sqlite import SqliteBus
+from backbone.database.database import Database
+from backbone.database.transient import TransientFailure, is_transient, transient_failure
+from backbone.group_commit import RETRY_FOR_S, GroupCommit
+from backbone.http.service_client import InProcessServiceClient
+from backbone.messaging.consumer import MAX_ATTEMPTS, Consumer
+from backbone.messaging.outbox import Relay
 from backbone.service import new_app
-from backbone.transient import Trouble, may_pass, trouble
 from tests.backbone.notes import Note, Noted, noted, open_database, sqlite_url, take_notes
-from tests.real import fresh_postgres
+from tests.engines import fresh_postgres
 from tests.waiting import until
 
 
@@ -73,14 +73,14 @@ def raising(state: str) -> str:
 @pytest.mark.parametrize(
     ("statements", "expected"),
     [
-        (["SET LOCAL statement_timeout = 50", "SELECT pg_sleep(30)"], Trouble.SLOW),
-        (["SET TRANSACTION READ ONLY", NEW_NOTE], Trouble.READ_ONLY),
-        (["SELECT pg_terminate_backend(pg_backend_pid())"], Trouble.UNAVAILABLE),
-        (["SELECT pg_cancel_backend(pg_backend_pid())"], Trouble.SLOW),
-        ([raising("53100")], Trouble.FULL),
-        ([raising("53300")], Trouble.UNAVAILABLE),
-        ([raising("40001")], Trouble.BUSY),
-        ([raising("55P03")], Trouble.BUSY),
+        (["SET LOCAL statement_timeout = 50", "SELECT pg_sleep(30)"], TransientFailure.SLOW),
+        (["SET TRANSACTION READ ONLY", NEW_NOTE], TransientFailure.READ_ONLY),
+        (["SELECT pg_terminate_backend(pg_backend_pid())"], TransientFailure.UNAVAILABLE),
+        (["SELECT pg_cancel_backend(pg_backend_pid())"], TransientFailure.SLOW),
+        ([raising("53100")], TransientFailure.FULL),
+        ([raising("53300")], TransientFailure.UNAVAILABLE),
+        ([raising("40001")], TransientFailure.BUSY),
+        ([raising("55P03")], TransientFailure.BUSY),
         ([raising("40002")], None),
         ([raising("55000")], None),
         ([raising("P0001")], None),
@@ -89,11 +89,11 @@ def raising(state: str) -> str:
     ids=lambda given: given[-1][:60] if isinstance(given, list) else None,
 )
 async def test_an_error_of_postgresql_is_the_trouble_its_state_names(
-    postgres: Database, statements: list[str], expected: Trouble | None
+    postgres: Database, statements: list[str], expected: TransientFailure | None
 ) -> None:
     error = await error_of(postgres, *statements)
-    assert trouble(error) is expected
-    assert may_pass(error) is (expected is not None)
+    assert transient_failure(error) is expected
+    assert is_transient(error) is (expected is not None)
 
 
 @pytest.mark.parametrize("value", ["\x00", "x\x00y", None, 7])
@@ -101,7 +101,7 @@ async def test_a_value_postgresql_cannot_store_is_permanent(postgres: Database, 
     with pytest.raises(Exception) as failed:  # noqa: PT011
         async with postgres.transaction() as session:
             await note(session, value)
-    assert not may_pass(failed.value)
+    assert not is_transient(failed.value)
 
 
 async def test_changes_that_cannot_be_put_in_an_order_are_a_conflict(postgres: Database) -> None:
@@ -115,7 +115,7 @@ async def test_changes_that_cannot_be_put_in_an_order_are_a_conflict(postgres: D
             async with postgres.transaction() as other:
                 await other.execute(text("UPDATE notes SET about = 'other'"))
             await session.execute(text("UPDATE notes SET about = 'this'"))
-    assert trouble(failed.value) is Trouble.BUSY
+    assert transient_failure(failed.value) is TransientFailure.BUSY
 
 
 async def test_a_connection_to_a_server_that_takes_no_changes_is_replaced(postgres: Database) -> None:
@@ -141,8 +141,8 @@ async def test_what_no_repetition_mends_is_permanent_on_both_stores(
     database: Database, statements: list[str]
 ) -> None:
     error = await error_of(database, *statements)
-    assert trouble(error) is None
-    assert not may_pass(error)
+    assert transient_failure(error) is None
+    assert not is_transient(error)
 
 
 async def full(sqlite: Database) -> None:
@@ -161,7 +161,7 @@ async def test_a_full_sqlite_file_is_trouble_that_may_pass(sqlite: Database) -> 
     with pytest.raises(Exception) as failed:  # noqa: PT011
         async with sqlite.transaction() as session:
             await note(session, "x" * 100_000)
-    assert trouble(failed.value) is Trouble.FULL
+    assert transient_failure(failed.value) is TransientFailure.FULL
     await room(sqlite)
     async with sqlite.transaction() as session:
         await note(session, "x" * 100_000)
@@ -171,7 +171,7 @@ async def test_a_sqlite_file_that_takes_no_changes_is_trouble_that_may_pass(sqli
     async with sqlite.transaction() as session:
         await session.execute(text("PRAGMA query_only = ON"))
     error = await error_of(sqlite, NEW_NOTE)
-    assert trouble(error) is Trouble.READ_ONLY
+    assert transient_failure(error) is TransientFailure.READ_ONLY
 
 
 async def test_a_locked_sqlite_file_is_trouble_that_may_pass(sqlite: Database, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ async def test_a_locked_sqlite_file_is_trouble_that_may_pass(sqlite: Database, t
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         error = await error_of(sqlite, NEW_NOTE)
     other.dispose()
-    assert trouble(error) is Trouble.BUSY
+    assert transient_failure(error) is TransientFailure.BUSY
 
 
 @pytest.mark.parametrize(
@@ -199,10 +199,10 @@ async def test_an_error_of_the_system_is_not_called_one_of_the_database(error: O
 
     app = new_app("notes", "secret")
     app.add_api_route("/fail", fail)
-    reply = await InProcessPeer(app).request("GET", "/fail", headers={})
+    reply = await InProcessServiceClient(app).request("GET", "/fail", headers={})
     assert reply.status == status
     assert b"database" not in reply.body
-    assert may_pass(error) is (status == 503)
+    assert is_transient(error) is (status == 503)
 
 
 # What is made of them.
@@ -258,8 +258,10 @@ async def test_group_commit_gives_up_on_trouble_that_lasts_and_recovers_after_it
     group: GroupCommit[str, str] = GroupCommit(committing(postgres, fault))
     began = asyncio.get_running_loop().time()
     answers = await asyncio.gather(*map(group.submit, "abc"), return_exceptions=True)
-    assert asyncio.get_running_loop().time() - began < PATIENCE_S + 5.0
-    assert [trouble(answer) for answer in answers if isinstance(answer, Exception)] == [Trouble.FULL] * 3
+    assert asyncio.get_running_loop().time() - began < RETRY_FOR_S + 5.0
+    assert [transient_failure(answer) for answer in answers if isinstance(answer, Exception)] == [
+        TransientFailure.FULL
+    ] * 3
     assert set(fault.tries) == {3}
     fault.times = 0
     assert await group.submit("after") == "after"
@@ -299,7 +301,7 @@ async def consume(database: Database, folder: Path, texts: Sequence[str], handle
     tasks = [asyncio.create_task(each.run(stop)) for each in (consumer, relay)]
 
     async def done() -> bool:
-        return await consumer.behind() == 0 and await relay.empty()
+        return await consumer.behind() == 0 and await relay.is_empty()
 
     await until(done)
     stop.set()
@@ -321,10 +323,10 @@ def striking(fault: Fault) -> Callable[[Sequence[Noted], AsyncSession], Awaitabl
 async def test_a_consumer_tries_a_batch_again_as_a_whole_however_often(
     postgres: Database, tmp_path: Path, statement: str
 ) -> None:
-    fault = Fault(statement, TRIES + 2, [])
+    fault = Fault(statement, MAX_ATTEMPTS + 2, [])
     texts = [str(number) for number in range(12)]
     assert await consume(postgres, tmp_path, texts, striking(fault)) == []
-    assert fault.tries == [12] * (TRIES + 3)
+    assert fault.tries == [12] * (MAX_ATTEMPTS + 3)
     assert [one for _, one in await noted(postgres)] == texts
 
 
@@ -360,7 +362,7 @@ async def test_a_consumer_on_a_full_sqlite_file_waits_for_room(sqlite: Database,
     fault = Fault("", 0, [])
     texts = [str(number) * 20_000 for number in range(4)]
     consuming = asyncio.create_task(consume(sqlite, tmp_path, texts, striking(fault)))
-    await until(lambda: len(fault.tries) > TRIES)
+    await until(lambda: len(fault.tries) > MAX_ATTEMPTS)
     await room(sqlite)
     assert await consuming == []
     assert [one for _, one in await noted(sqlite)] == texts

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from backbone import ids
-from backbone.bus import Message
+from backbone.bus.protocol import Message
 from backbone.contracts import Event, decode, wire_names
 
 FUTURE = Path(__file__).parent / "future"
-OURS = sorted(name for name in wire_names() if not name.startswith("tests."))
+WIRE_NAMES = sorted(name for name in wire_names() if not name.startswith("tests."))
 
 
 def future_fields(name: str, **changes: Any) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from backbone.contracts.payments import nearest_status
 from services.leaderboard.tables import drives
 from services.payments.queries import read_checkouts
 from services.payments.tables import PAYMENTS
-from tests.contracts.future_events import FUTURE, OURS, future_event, future_fields, future_message
-from tests.gateway.stage import gateway
+from tests.contracts.future_events import FUTURE, WIRE_NAMES, future_event, future_fields, future_message
+from tests.gateway.harness import gateway
 from tests.gateway.test_stream import LIVE, Reading
 from tests.gateway.test_totals import sequence
 from tests.leaderboard.builders import (
@@ -33,17 +33,17 @@ from tests.leaderboard.builders import (
     pledge,
     running,
 )
-from tests.notify.stage import Stage as Notify
-from tests.notify.stage import counted
+from tests.notify.harness import Harness as Notify
+from tests.notify.harness import counted
 from tests.payments.books import open_books
-from tests.payments.stage import a_drive, a_pledge
+from tests.payments.harness import a_drive, a_pledge
 from tests.payments.stripe_events import intent_succeeded, metadata
-from tests.pledges.stage import on_stage
+from tests.pledges.harness import pledges_harness
 from tests.waiting import until
 
 
 def schemas() -> list[tuple[str, Any]]:
-    return [(name, wire_names()[name].model_json_schema(mode="serialization")) for name in OURS]
+    return [(name, wire_names()[name].model_json_schema(mode="serialization")) for name in WIRE_NAMES]
 
 
 def nodes(node: Any) -> list[dict[str, Any]]:
@@ -54,13 +54,13 @@ def nodes(node: Any) -> list[dict[str, Any]]:
     return [node, *(found for one in node.values() for found in nodes(one))]
 
 
-@pytest.mark.parametrize(("name", "schema"), schemas(), ids=OURS)
+@pytest.mark.parametrize(("name", "schema"), schemas(), ids=WIRE_NAMES)
 def test_no_event_has_a_closed_enumeration(name: str, schema: Any) -> None:
     assert [node for node in nodes(schema) if "enum" in node or "const" in node] == []
 
 
-@pytest.mark.parametrize(("name", "schema"), schemas(), ids=OURS)
-def test_every_enumeration_has_a_frozen_value_of_the_future_and_it_survives(name: str, schema: Any) -> None:
+@pytest.mark.parametrize(("name", "schema"), schemas(), ids=WIRE_NAMES)
+def test_every_enumeration_keeps_a_frozen_future_value(name: str, schema: Any) -> None:
     fields = {field: node["examples"] for field, node in schema["properties"].items() if "examples" in node}
     if not fields:
         assert not (FUTURE / f"{name}.json").exists()
@@ -74,7 +74,7 @@ def test_every_enumeration_has_a_frozen_value_of_the_future_and_it_survives(name
     assert json.loads(event.to_bytes()) == {n: v for n, v in frozen.items() if n != "of_a_later_version"}
 
 
-def test_a_known_value_is_a_member_of_its_enumeration() -> None:
+def test_known_value_is_decoded_to_its_enumeration() -> None:
     sent = future_fields("payments.payment_changed.v1", status="disputed")
     event = decode("payments.payment_changed.v1", json.dumps(sent).encode())
     assert isinstance(event, PaymentChanged)
@@ -82,7 +82,7 @@ def test_a_known_value_is_a_member_of_its_enumeration() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 7, "", ["captured"]])
-def test_what_is_no_text_is_refused(value: Any) -> None:
+def test_status_that_is_not_a_string_is_refused(value: Any) -> None:
     sent = json.dumps(future_fields("payments.payment_changed.v1", status=value)).encode()
     with pytest.raises(ValueError, match="status"):
         decode("payments.payment_changed.v1", sent)
@@ -118,7 +118,7 @@ async def test_leaderboard_counts_a_payment_whose_status_it_does_not_know(tmp_pa
         assert (await board.get("/internal/books", internal=True)).json() == {"USD": "25.00"}
 
 
-async def test_leaderboard_keeps_the_last_state_it_knew_of_a_drive(tmp_path: Path) -> None:
+async def test_leaderboard_keeps_the_last_known_state_of_a_drive(tmp_path: Path) -> None:
     async with open_database(tmp_path) as database:
         await hear(database, drive(1, DriveState.LIVE))
         await hear(
@@ -131,7 +131,7 @@ async def test_leaderboard_keeps_the_last_state_it_knew_of_a_drive(tmp_path: Pat
         assert types == ["drive.opened", "drive.closed"]
 
 
-async def test_leaderboard_goes_on_from_a_state_that_a_newer_process_stored(tmp_path: Path) -> None:
+async def test_leaderboard_continues_from_a_state_stored_by_a_newer_process(tmp_path: Path) -> None:
     async with open_database(tmp_path) as database:
         await hear(database, drive(1, DriveState.LIVE), payment("pay_1"))
         async with database.transaction() as session:
@@ -140,7 +140,7 @@ async def test_leaderboard_goes_on_from_a_state_that_a_newer_process_stored(tmp_
         assert [one["type"] for one in await log_rows(database)][-1] == "drive.closed"
 
 
-async def test_a_drive_first_heard_of_in_an_unknown_state_is_shown(tmp_path: Path) -> None:
+async def test_leaderboard_shows_a_drive_first_received_in_an_unknown_state(tmp_path: Path) -> None:
     async with open_database(tmp_path) as database:
         await hear(
             database, future_event("pledges.drive_changed.v1", drive_id=DRIVE, version=1), payment("pay_1")
@@ -159,23 +159,23 @@ async def test_leaderboard_does_not_count_a_pledge_in_an_unknown_status_as_open(
 async def test_pledges_shows_a_pledge_by_the_amounts_of_a_payment_in_an_unknown_status(
     tmp_path: Path,
 ) -> None:
-    async with on_stage(tmp_path) as stage:
+    async with pledges_harness(tmp_path) as stage:
         await stage.drive()
         made = (await stage.pledge()).json()
         message = future_message("payments.payment_changed.v1", pledge_id=made["id"], drive_id=made["drive"])
         with no_dead_letters("pledges"):
-            async with stage.working():
+            async with stage.running_workers():
                 await stage.bus.publish([message])
 
                 async def is_paid() -> bool:
-                    found = await stage.ask("/internal/pledges", ids=[made["id"]])
+                    found = await stage.post_internal("/internal/pledges", ids=[made["id"]])
                     return bool(found[made["id"]]["pledge"]["status"] == "paid")
 
                 await until(is_paid)
         assert (await stage.get("/internal/books")).json() == {"USD": "25.00"}
 
 
-async def test_payments_gives_a_ticket_to_a_pledge_and_knows_a_drive_of_unknown_kinds(
+async def test_payments_queues_a_pledge_and_stores_a_drive_with_unknown_values(
     tmp_path: Path,
 ) -> None:
     async with open_books(tmp_path) as books:
@@ -202,7 +202,7 @@ async def test_payments_reads_a_status_that_a_newer_process_stored_by_its_amount
         assert found[pledged.pledge_id]["status"] == "paid"
 
 
-async def test_notify_ignores_a_row_it_does_not_know_and_goes_on(tmp_path: Path) -> None:
+async def test_notify_ignores_an_unknown_log_row(tmp_path: Path) -> None:
     with no_dead_letters("notify"):
         async with Notify(tmp_path).running() as notify:
             await notify.bus.publish([future_message("leaderboard.drive_logged.v1")])
@@ -212,7 +212,7 @@ async def test_notify_ignores_a_row_it_does_not_know_and_goes_on(tmp_path: Path)
             assert len(notify.files()) == 1
 
 
-async def test_the_gateway_shows_nothing_of_a_row_it_does_not_know_and_keeps_the_sequence(
+async def test_gateway_hides_an_unknown_log_row_and_keeps_the_sequence(
     tmp_path: Path,
 ) -> None:
     async with gateway(tmp_path) as stage:
@@ -245,7 +245,7 @@ def no_dead_letters(group: str) -> Iterator[None]:
     assert (count() or 0.0) == before
 
 
-def test_a_row_of_the_log_is_shown_as_it_came() -> None:
+def test_unknown_log_row_keeps_its_type() -> None:
     sent = future_fields("leaderboard.drive_logged.v1")
     event = decode("leaderboard.drive_logged.v1", json.dumps(sent).encode())
     assert isinstance(event, DriveLogged)

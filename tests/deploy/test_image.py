@@ -12,7 +12,7 @@ FILE = (ROOT / "Dockerfile").read_text()
 FINAL = FILE[FILE.index(" AS run") :]
 COMMANDS = (
     *("services.pledges.app", "services.payments.app", "services.leaderboard.app", "services.notify.app"),
-    *("gateway.app", "embedded.app", "rehearsal.sandbox.server", "backbone.process", "backbone.bus_kafka"),
+    *("gateway.app", "embedded.app", "sandbox.server", "backbone.process", "backbone.bus.kafka"),
 )
 SEEN = """
 import sys

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from backbone.bus import PARTITIONS
-from backbone.database import Database
-from backbone.peer import InProcessPeer
-from backbone.process import Opening
+from backbone.bus.protocol import PARTITIONS
+from backbone.database.database import Database
+from backbone.http.service_client import InProcessServiceClient
+from backbone.process import StartupGate
 from backbone.service import STOP_S, Service, metrics_app
 from tests.deploy.manifests import (
     K8S,
@@ -117,7 +117,7 @@ def test_what_a_pod_runs_is_a_module_that_can_be_run(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 async def test_the_probes_ask_for_what_every_process_answers(overlay: str) -> None:
-    opening = Opening(Service("pledges", metrics_app), "127.0.0.1:9", ready_with_bus=False)
+    opening = StartupGate(Service("pledges", metrics_app), "127.0.0.1:9", ready_with_bus=False)
     for pod in pods(rendered(overlay)).values():
         container = next(one for one in pod["containers"] if one["name"] == "ataa")
         asked = {
@@ -126,7 +126,7 @@ async def test_the_probes_ask_for_what_every_process_answers(overlay: str) -> No
         assert {one["path"] for one in asked.values()} == {"/startupz", "/readyz", "/livez"}
         for one in asked.values():
             assert one["port"] == "http"
-            reply = await InProcessPeer(opening).request("GET", one["path"], headers={})
+            reply = await InProcessServiceClient(opening).request("GET", one["path"], headers={})
             assert reply.headers["content-type"] == "text/plain"
 
 

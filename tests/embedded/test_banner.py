@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from embedded.banner import Running, facts, print_banner
-from tests.journeys.system import ROOT, System
+from tests.journeys.embedded_system import ROOT, EmbeddedSystem
 from tests.waiting import PATIENCE_S
 
 HERE = Running("http://127.0.0.1:8000", Path(".ataa"), "http://127.0.0.1:8012", livemode=False)
@@ -43,7 +43,7 @@ def test_off_a_terminal_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_on_a_terminal_the_banner_is_shown_and_logs_are_for_people(tmp_path: Path) -> None:
-    system = System(tmp_path)
+    system = EmbeddedSystem(tmp_path)
     output = on_terminal(system.environment() | {"TERM": "dumb"}, "live.bootstrapped")
     assert "/overlay/{drive}" in output
     assert "keys.json" in output
@@ -52,7 +52,7 @@ def test_on_a_terminal_the_banner_is_shown_and_logs_are_for_people(tmp_path: Pat
 
 
 def test_json_can_be_asked_for_on_a_terminal(tmp_path: Path) -> None:
-    environment = System(tmp_path).environment() | {"TERM": "dumb", "ATAA_LOG_FORMAT": "json"}
+    environment = EmbeddedSystem(tmp_path).environment() | {"TERM": "dumb", "ATAA_LOG_FORMAT": "json"}
     output = on_terminal(environment, "live.bootstrapped")
     logged = next(line for line in output.splitlines() if "live.bootstrapped" in line)
     assert json.loads(logged)["event"] == "live.bootstrapped"

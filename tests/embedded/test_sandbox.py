@@ -24,7 +24,7 @@ def sandboxes(port: int) -> list[int]:
                 said = (folder / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"rehearsal.sandbox" in said and str(port).encode() in said:
+            if b"sandbox" in said and str(port).encode() in said:
                 found.append(int(folder.name))
     return found
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from backbone.clock import FrozenClock
-from tests.gateway.stage import Stage, gateway
+from tests.gateway.harness import Harness, gateway
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with gateway(tmp_path) as stage:
-        yield stage
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
+    async with gateway(tmp_path) as harness:
+        yield harness
 
 
 @pytest.fixture
-async def frozen(tmp_path: Path) -> AsyncIterator[Stage]:
-    """A gateway whose clock stands still (`stage.frozen_clock`)."""
-    async with gateway(tmp_path, FrozenClock()) as stage:
-        yield stage
+async def frozen(tmp_path: Path) -> AsyncIterator[Harness]:
+    """A gateway whose clock stands still (`harness.frozen_clock`)."""
+    async with gateway(tmp_path, FrozenClock()) as harness:
+        yield harness

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from playwright.async_api import async_playwright, expect
 
-from tests.gateway.stage import gateway
+from tests.gateway.harness import gateway
 from tests.gateway.test_pages_in_browser import FLAGS, chromium_path
 
 
 async def test_the_docs_show_every_operation_and_break_no_policy(tmp_path: Path) -> None:
-    async with gateway(tmp_path) as stage, async_playwright() as playwright:
+    async with gateway(tmp_path) as harness, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         page = await browser.new_page()
         complaints: list[str] = []
@@ -22,9 +22,9 @@ async def test_the_docs_show_every_operation_and_break_no_policy(tmp_path: Path)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request",
-            lambda one: None if one.url.startswith((stage.url, "data:")) else elsewhere.append(one.url),
+            lambda one: None if one.url.startswith((harness.url, "data:")) else elsewhere.append(one.url),
         )
-        await page.goto(f"{stage.url}/docs")
+        await page.goto(f"{harness.url}/docs")
         totals = page.locator(".opblock", has_text="/v1/drives/{drive}/totals")
         await totals.click()
         await expect(totals).to_contain_text("What a drive has raised")

@@ -14,16 +14,16 @@ import pytest
 from backbone.contracts import DriveChanged, wire_names
 from gateway.events_page import catalogue, page
 from gateway.pages import asset_url
-from tests.gateway.stage import Stage
+from tests.gateway.harness import Harness
 
 ROOT = Path(__file__).parents[2]
 OURS = {name: kind for name, kind in wire_names().items() if not name.startswith("tests.")}
 
 
 def test_the_catalogue_has_every_event_once_under_its_speaker() -> None:
-    listed = [(speaker, name) for speaker, said in catalogue() for name in said]
+    listed = [(producer, name) for producer, kinds in catalogue() for name in kinds]
     assert sorted(name for _, name in listed) == sorted(OURS)
-    assert all(name.startswith(f"{speaker}.") for speaker, name in listed)
+    assert all(name.startswith(f"{producer}.") for producer, name in listed)
 
 
 def test_the_examples_are_the_frozen_ones() -> None:
@@ -36,8 +36,8 @@ def test_the_examples_are_the_frozen_ones() -> None:
     assert all(list(shown[name]) == list(frozen[name]) for name in frozen)
 
 
-async def test_each_event_shows_its_name_topic_key_fields_example_and_schema(stage: Stage) -> None:
-    status, headers, text = await fetch(stage, "/events")
+async def test_each_event_shows_its_name_topic_key_fields_example_and_schema(harness: Harness) -> None:
+    status, headers, text = await fetch(harness, "/events")
     assert status == 200
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert "script-src" not in headers["Content-Security-Policy"]  # default-src 'none': no script runs
@@ -55,37 +55,37 @@ async def test_each_event_shows_its_name_topic_key_fields_example_and_schema(sta
         assert kind.model_validate(shown).key == shown[kind.key_field]
         published = json.loads((ROOT / "docs" / "contracts" / f"{name}.json").read_text(encoding="utf-8"))
         assert schema == published
-        reply = await fetch(stage, f"/events/{name}.json")
+        reply = await fetch(harness, f"/events/{name}.json")
         assert (reply[0], json.loads(reply[2])) == (200, published)
 
 
-async def test_the_page_loads_nothing_from_elsewhere_and_is_cached_by_its_etag(stage: Stage) -> None:
+async def test_the_page_loads_nothing_from_elsewhere_and_is_cached_by_its_etag(harness: Harness) -> None:
     text = page().decode()
     assert set(re.findall(r'(?:src|href)="([^"#][^"]*)"', text)) == {
         "/docs", asset_url("mark.svg"), "/events/style.css", *(f"/events/{name}.json" for name in OURS)
     }  # fmt: skip
     for path in ("/events", "/events/style.css"):
-        _, headers, _ = await fetch(stage, path)
-        again, _, _ = await fetch(stage, path, {"If-None-Match": headers["ETag"]})
+        _, headers, _ = await fetch(harness, path)
+        again, _, _ = await fetch(harness, path, {"If-None-Match": headers["ETag"]})
         assert again == 304
-    assert (await fetch(stage, "/events/nothing.v1.json"))[0] == 404
+    assert (await fetch(harness, "/events/nothing.v1.json"))[0] == 404
 
 
 async def test_a_schema_is_built_once_not_at_each_request(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = "/events/pledges.drive_changed.v1.json"
-    first = await fetch(stage, path)
+    first = await fetch(harness, path)
     monkeypatch.setattr(DriveChanged, "model_json_schema", None)  # whoever builds it again fails
-    assert (await fetch(stage, path))[2] == first[2]
-    assert (await fetch(stage, path, {"If-None-Match": "*"}))[0] == 304
+    assert (await fetch(harness, path))[2] == first[2]
+    assert (await fetch(harness, path, {"If-None-Match": "*"}))[0] == 304
 
 
 async def fetch(
-    stage: Stage, path: str, headers: Mapping[str, str] | None = None
+    harness: Harness, path: str, headers: Mapping[str, str] | None = None
 ) -> tuple[int, Mapping[str, str], str]:
     """A page's status, headers and text."""
-    async with stage.session.get(path, headers=headers) as reply:
+    async with harness.session.get(path, headers=headers) as reply:
         return reply.status, reply.headers, await reply.text()
 
 

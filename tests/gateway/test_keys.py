@@ -12,64 +12,66 @@ from sqlalchemy import create_engine
 
 from backbone.clock import FrozenClock, rfc3339
 from backbone.settings import load
-from gateway.keys import REFRESH_S
+from gateway.access.keys import REFRESH_S
 from gateway.settings import GatewaySettings
 from gateway.tables import Table
-from tests.gateway.stage import ADMIN, SECRET, Stage, bearer, gateway
+from tests.gateway.harness import ADMIN, SECRET, Harness, bearer, gateway
 from tests.waiting import until
 
 PUBLISHABLE = {"kind": "publishable", "origins": ["https://give.example"]}
 WISH = {"amount": {"currency": "USD", "value": "25.00"}}
 
 
-async def status_with(stage: Stage, key: str) -> int:
-    return (await stage.get("/v1/drives/winter", **bearer(key)))[0]
+async def status_with(harness: Harness, key: str) -> int:
+    return (await harness.get("/v1/drives/winter", **bearer(key)))[0]
 
 
-async def test_a_key_is_shown_once_and_only_its_hash_is_kept(stage: Stage, tmp_path: Path) -> None:
-    status, _, made = await stage.post("/v1/keys", {"kind": "secret", "scopes": ["drives"]}, **bearer(ADMIN))
+async def test_a_key_is_shown_once_and_only_its_hash_is_kept(harness: Harness, tmp_path: Path) -> None:
+    status, _, made = await harness.post(
+        "/v1/keys", {"kind": "secret", "scopes": ["drives"]}, **bearer(ADMIN)
+    )
     assert status == 201
     assert made["key"].startswith("sk_live_")
     assert made["id"].startswith("key_")
-    _, _, listed = await stage.get("/v1/keys", **bearer(ADMIN))
+    _, _, listed = await harness.get("/v1/keys", **bearer(ADMIN))
     assert [key["id"] for key in listed["data"]] == [made["id"]]
     assert "key" not in listed["data"][0]
-    await stage.service.close()
+    await harness.service.close()
     stored = b"".join(file.read_bytes() for file in tmp_path.glob("gateway.db*"))  # noqa: ASYNC240
     assert made["key"].encode() not in stored
     assert made["id"].encode() in stored
 
 
-async def test_the_same_idempotency_key_gives_the_same_key_without_its_secret(stage: Stage) -> None:
+async def test_the_same_idempotency_key_gives_the_same_key_without_its_secret(harness: Harness) -> None:
     once = {**bearer(ADMIN), "Idempotency-Key": "first"}
-    _, _, made = await stage.post("/v1/keys", {"kind": "secret"}, **once)
-    status, headers, again = await stage.post("/v1/keys", {"kind": "secret"}, **once)
+    _, _, made = await harness.post("/v1/keys", {"kind": "secret"}, **once)
+    status, headers, again = await harness.post("/v1/keys", {"kind": "secret"}, **once)
     assert (status, headers["Idempotency-Replayed"]) == (201, "true")
     assert again == {**made, "key": None}
-    other, _, problem = await stage.post("/v1/keys", {"kind": "secret", "mode": "test"}, **once)
+    other, _, problem = await harness.post("/v1/keys", {"kind": "secret", "mode": "test"}, **once)
     assert (other, problem["type"]) == (422, "/problems/idempotency-key-reused")
-    _, _, listed = await stage.get("/v1/keys", **bearer(ADMIN))
+    _, _, listed = await harness.get("/v1/keys", **bearer(ADMIN))
     assert len(listed["data"]) == 1
 
 
-async def test_lists_come_in_pages(stage: Stage) -> None:
-    made = [await stage.key(kind="secret", name=str(n)) for n in range(3)]
-    _, _, first = await stage.get("/v1/keys?limit=2", **bearer(ADMIN))
-    _, _, rest = await stage.get(f"/v1/keys?limit=2&after={first['next']}", **bearer(ADMIN))
+async def test_lists_come_in_pages(harness: Harness) -> None:
+    made = [await harness.key(kind="secret", name=str(n)) for n in range(3)]
+    _, _, first = await harness.get("/v1/keys?limit=2", **bearer(ADMIN))
+    _, _, rest = await harness.get(f"/v1/keys?limit=2&after={first['next']}", **bearer(ADMIN))
     assert [key["name"] for key in [*first["data"], *rest["data"]]] == ["0", "1", "2"]
     assert rest["next"] is None
     assert len(set(made)) == 3
-    assert (await stage.get("/v1/keys?after=%00", **bearer(ADMIN)))[0] == 422  # PostgreSQL takes none
+    assert (await harness.get("/v1/keys?after=%00", **bearer(ADMIN)))[0] == 422  # PostgreSQL takes none
 
 
 async def test_a_revoked_key_is_refused_here_at_once_and_in_other_processes_within_two_seconds(
-    stage: Stage, tmp_path: Path
+    harness: Harness, tmp_path: Path
 ) -> None:
     other_folder = tmp_path / "other"
     other_folder.mkdir()
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
     async with gateway(other_folder, database_url_gateway=url) as other:
-        _, _, made = await stage.post("/v1/keys", {"kind": "secret", "scopes": ["drives"]}, **bearer(ADMIN))
+        _, _, made = await harness.post("/v1/keys", {"kind": "secret", "scopes": ["drives"]}, **bearer(ADMIN))
 
         async def known_there() -> bool:
             return await status_with(other, made["key"]) == 200
@@ -78,39 +80,39 @@ async def test_a_revoked_key_is_refused_here_at_once_and_in_other_processes_with
             return await status_with(other, made["key"]) == 401
 
         await until(known_there)
-        async with stage.session.delete(f"/v1/keys/{made['id']}", headers=bearer(ADMIN)) as reply:
+        async with harness.session.delete(f"/v1/keys/{made['id']}", headers=bearer(ADMIN)) as reply:
             assert reply.status == 204
             assert "Content-Type" not in reply.headers
-        assert await status_with(stage, made["key"]) == 401
+        assert await status_with(harness, made["key"]) == 401
         await until(refused_there)
     assert REFRESH_S <= 1.0  # so that the slowest reader of keys is done within two seconds
-    async with stage.session.delete(f"/v1/keys/{made['id']}", headers=bearer(ADMIN)) as again:
+    async with harness.session.delete(f"/v1/keys/{made['id']}", headers=bearer(ADMIN)) as again:
         assert again.status == 204
-    _, _, listed = await stage.get("/v1/keys", **bearer(ADMIN))
+    _, _, listed = await harness.get("/v1/keys", **bearer(ADMIN))
     assert listed["data"][0]["revoked_at"] is not None
 
 
-async def test_revoking_an_unknown_key_is_404(stage: Stage) -> None:
+async def test_revoking_an_unknown_key_is_404(harness: Harness) -> None:
     for unknown in ("key_" + "0" * 26, "nothing"):
-        async with stage.session.delete(f"/v1/keys/{unknown}", headers=bearer(ADMIN)) as reply:
+        async with harness.session.delete(f"/v1/keys/{unknown}", headers=bearer(ADMIN)) as reply:
             assert reply.status == 404
 
 
 async def test_a_key_dies_when_it_expires(tmp_path: Path) -> None:
     clock = FrozenClock()
-    async with gateway(tmp_path, clock) as stage:
+    async with gateway(tmp_path, clock) as harness:
         soon = rfc3339(clock.now() + timedelta(minutes=5))
-        key = await stage.key(kind="secret", scopes=["drives"], expires_at=soon)
-        assert await status_with(stage, key) == 200
+        key = await harness.key(kind="secret", scopes=["drives"], expires_at=soon)
+        assert await status_with(harness, key) == 200
         clock.move(301)
-        assert await status_with(stage, key) == 401
+        assert await status_with(harness, key) == 401
 
 
 async def test_keys_survive_a_restart(tmp_path: Path) -> None:
-    async with gateway(tmp_path) as stage:
-        key = await stage.key(kind="secret", scopes=["drives"])
-    async with gateway(tmp_path) as stage:
-        assert await status_with(stage, key) == 200
+    async with gateway(tmp_path) as harness:
+        key = await harness.key(kind="secret", scopes=["drives"])
+    async with gateway(tmp_path) as harness:
+        assert await status_with(harness, key) == 200
 
 
 @pytest.mark.parametrize(
@@ -126,12 +128,12 @@ async def test_keys_survive_a_restart(tmp_path: Path) -> None:
         "Bearer ключ".encode().decode("latin-1"),
     ],
 )
-async def test_no_key_or_an_unknown_one_is_401(stage: Stage, authorization: str | None) -> None:
+async def test_no_key_or_an_unknown_one_is_401(harness: Harness, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
-    status, answered, problem = await stage.get("/v1/drives/winter", **headers)
+    status, answered, problem = await harness.get("/v1/drives/winter", **headers)
     assert (status, problem["type"]) == (401, "/problems/unauthorized")
     assert answered["WWW-Authenticate"].startswith("Bearer")
-    assert stage.pledges.lines() == ["POST /internal/drives"]  # asked while the stage waited for the totals
+    assert harness.pledges.lines() == ["POST /internal/drives"]  # asked while the stage waited for the totals
 
 
 @pytest.mark.parametrize(
@@ -147,9 +149,9 @@ async def test_no_key_or_an_unknown_one_is_401(stage: Stage, authorization: str 
         (["drives"], "DELETE", "/v1/keys/key_1"),
     ],
 )
-async def test_a_missing_scope_is_403(stage: Stage, scopes: list[str], method: str, path: str) -> None:
-    key = await stage.key(kind="secret", scopes=scopes)
-    async with stage.session.request(
+async def test_a_missing_scope_is_403(harness: Harness, scopes: list[str], method: str, path: str) -> None:
+    key = await harness.key(kind="secret", scopes=scopes)
+    async with harness.session.request(
         method, path, json=WISH if method == "POST" else None, headers={**bearer(key), "Idempotency-Key": "k"}
     ) as reply:
         problem = await reply.json(content_type=None)
@@ -170,24 +172,24 @@ async def test_a_missing_scope_is_403(stage: Stage, scopes: list[str], method: s
     ],
 )
 async def test_a_publishable_key_works_only_from_its_origins(
-    stage: Stage, origin: str | None, status: int
+    harness: Harness, origin: str | None, status: int
 ) -> None:
-    key = await stage.key(**PUBLISHABLE)
+    key = await harness.key(**PUBLISHABLE)
     headers = {**bearer(key), "Idempotency-Key": "k"} | ({"Origin": origin} if origin else {})
-    answered, _, body = await stage.post("/v1/drives/winter/pledges", WISH, **headers)
+    answered, _, body = await harness.post("/v1/drives/winter/pledges", WISH, **headers)
     assert answered == status
     if status == 403:
         assert body["type"] == "/problems/origin-not-allowed"
 
 
-async def test_a_publishable_key_may_read_and_make_pledges_and_nothing_else(stage: Stage) -> None:
-    key = await stage.key(**PUBLISHABLE)
+async def test_a_publishable_key_may_read_and_make_pledges_and_nothing_else(harness: Harness) -> None:
+    key = await harness.key(**PUBLISHABLE)
     here = {**bearer(key), "Origin": "https://give.example", "Idempotency-Key": "k"}
-    assert (await stage.get("/v1/drives/winter", **here))[0] == 200
+    assert (await harness.get("/v1/drives/winter", **here))[0] == 200
     for path in ("/v1/drives", "/v1/drives/winter/open", "/v1/pledges/plg_1/refunds", "/v1/keys"):
-        status, _, problem = await stage.post(path, WISH, **here)
+        status, _, problem = await harness.post(path, WISH, **here)
         assert (status, problem["type"]) == (403, "/problems/forbidden"), path
-    assert (await stage.get("/v1/keys", **here))[0] == 403
+    assert (await harness.get("/v1/keys", **here))[0] == 403
 
 
 @pytest.mark.parametrize(
@@ -218,16 +220,16 @@ async def test_a_publishable_key_may_read_and_make_pledges_and_nothing_else(stag
         "secret",
     ],
 )
-async def test_a_wish_that_does_not_fit_is_422_and_makes_nothing(stage: Stage, wish: Any) -> None:
-    status, _, problem = await stage.post("/v1/keys", wish, **bearer(ADMIN))
+async def test_a_wish_that_does_not_fit_is_422_and_makes_nothing(harness: Harness, wish: Any) -> None:
+    status, _, problem = await harness.post("/v1/keys", wish, **bearer(ADMIN))
     assert status == 422
     assert problem["errors"]
-    assert (await stage.get("/v1/keys", **bearer(ADMIN)))[2]["data"] == []
+    assert (await harness.get("/v1/keys", **bearer(ADMIN)))[2]["data"] == []
 
 
-async def test_origins_are_kept_as_browsers_write_them(stage: Stage) -> None:
+async def test_origins_are_kept_as_browsers_write_them(harness: Harness) -> None:
     wish = {"kind": "publishable", "origins": ["HTTPS://Give.Example:443/", "http://localhost:3000"]}
-    _, _, made = await stage.post("/v1/keys", wish, **bearer(ADMIN))
+    _, _, made = await harness.post("/v1/keys", wish, **bearer(ADMIN))
     assert made["origins"] == ["http://localhost:3000", "https://give.example"]
 
 
@@ -252,32 +254,32 @@ def test_a_wrong_public_url_is_refused(url: str) -> None:
         GatewaySettings(public_url=url)
 
 
-async def test_the_database_going_away_leaves_the_cached_keys_working(stage: Stage) -> None:
-    key = await stage.key(kind="secret", scopes=["drives"])
-    ring = next(one.run.__self__ for one in stage.service.workers if one.name == "gateway.keys")  # type: ignore[attr-defined]
-    await stage.service.close()
+async def test_the_database_going_away_leaves_the_cached_keys_working(harness: Harness) -> None:
+    key = await harness.key(kind="secret", scopes=["drives"])
+    ring = next(one.run.__self__ for one in harness.service.workers if one.name == "gateway.access.keys")  # type: ignore[attr-defined]
+    await harness.service.close()
 
-    class Away:
+    class UnavailableDatabase:
         asked = 0
 
         def reading(self) -> Any:
             self.asked += 1
             raise OSError("away")
 
-    ring._database = away = Away()
+    ring._database = away = UnavailableDatabase()
     await until(lambda: away.asked >= 2)  # the first refresh has failed, and another one came after it
-    assert await status_with(stage, key) == 200
+    assert await status_with(harness, key) == 200
 
 
 def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
     import asyncio
 
-    from backbone.database import Database
+    from backbone.database.database import Database
     from gateway.app import MIGRATIONS
-    from gateway.tables import DOORS
+    from gateway.tables import MESSAGING_TABLES
 
     async def migrate() -> None:
-        database = Database(f"sqlite:///{tmp_path / 'gateway.db'}", DOORS)
+        database = Database(f"sqlite:///{tmp_path / 'gateway.db'}", MESSAGING_TABLES)
         await database.migrate(MIGRATIONS)
         await database.migrate(MIGRATIONS)
         await database.close()

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from backbone.problems import Overloaded, TooManyRequests
-from gateway import limits
-from gateway.limits import Lane, Limit, is_loopback
+from backbone.http.problems import Overloaded, TooManyRequests
+from gateway.access import limits
+from gateway.access.limits import ConcurrencyLimit, RateLimit, is_loopback
 from gateway.settings import GatewaySettings
-from tests.gateway.stage import ADMIN, Stage, bearer, gateway
+from tests.gateway.harness import ADMIN, Harness, bearer, gateway
 
 PLEDGES = "/v1/drives/winter/pledges"
 HERE = {"Origin": "https://give.example", "Idempotency-Key": "k"}
 
 
-class Stopwatch:
+class ManualClock:
     """A monotonic clock that is moved by hand."""
 
     def __init__(self) -> None:
@@ -25,8 +25,8 @@ class Stopwatch:
 
 
 def test_a_bucket_lets_a_burst_through_and_then_the_rate() -> None:
-    now = Stopwatch()
-    limit = Limit("key", 2.0, 3.0, now)
+    now = ManualClock()
+    limit = RateLimit("key", 2.0, 3.0, now)
     for _ in range(6):
         limit.take("a")
     with pytest.raises(TooManyRequests) as refused:
@@ -49,7 +49,7 @@ def test_a_bucket_lets_a_burst_through_and_then_the_rate() -> None:
 
 
 def test_a_slow_rate_says_how_long_to_stay_away() -> None:
-    limit = Limit("address", 0.1, 1.0, Stopwatch())
+    limit = RateLimit("address", 0.1, 1.0, ManualClock())
     limit.take("a")
     with pytest.raises(TooManyRequests) as refused:
         limit.take("a")
@@ -58,7 +58,7 @@ def test_a_slow_rate_says_how_long_to_stay_away() -> None:
 
 def test_only_so_many_buckets_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MOST_BUCKETS", 3)
-    limit = Limit("address", 1.0, 1.0, Stopwatch())
+    limit = RateLimit("address", 1.0, 1.0, ManualClock())
     for who in "abcd":
         limit.take(who)
     with pytest.raises(TooManyRequests):
@@ -67,12 +67,12 @@ def test_only_so_many_buckets_are_remembered(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_lane_is_left_even_by_those_that_fail() -> None:
-    lane = Lane("test", 1)
-    with pytest.raises(ValueError, match="inside"), lane:
+    concurrency_limit = ConcurrencyLimit("test", 1)
+    with pytest.raises(ValueError, match="inside"), concurrency_limit:
         raise ValueError("inside")
-    with lane, pytest.raises(Overloaded), lane:
+    with concurrency_limit, pytest.raises(Overloaded), concurrency_limit:
         pass
-    assert lane.under_way == 0
+    assert concurrency_limit.in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -86,22 +86,22 @@ def test_loopback_is_this_machine(address: str, own: bool) -> None:
 
 
 async def test_a_publishable_key_is_limited_and_a_secret_one_is_not(tmp_path: Path) -> None:
-    async with gateway(tmp_path, limit_key_per_s=0.5, limit_burst_s=4) as stage:
-        public = await stage.key(kind="publishable", origins=["https://give.example"])
-        secret = await stage.key(kind="secret", scopes=["pledges"])
-        statuses = [(await stage.post(PLEDGES, {}, **bearer(public), **HERE))[0] for _ in range(2)]
+    async with gateway(tmp_path, limit_key_per_s=0.5, limit_burst_s=4) as harness:
+        public = await harness.key(kind="publishable", origins=["https://give.example"])
+        secret = await harness.key(kind="secret", scopes=["pledges"])
+        statuses = [(await harness.post(PLEDGES, {}, **bearer(public), **HERE))[0] for _ in range(2)]
         assert statuses == [201, 201]
-        status, headers, problem = await stage.post(PLEDGES, {}, **bearer(public), **HERE)
+        status, headers, problem = await harness.post(PLEDGES, {}, **bearer(public), **HERE)
         assert (status, problem["type"]) == (429, "/problems/too-many-requests")
         assert headers["Retry-After"] == "2"
         assert headers["RateLimit"] == '"key";r=0;t=2'
         assert headers["RateLimit-Policy"] == '"key";q=2;w=4'
         for key in (secret, ADMIN):
-            assert {(await stage.post(PLEDGES, {}, **bearer(key), **HERE))[0] for _ in range(5)} == {201}
+            assert {(await harness.post(PLEDGES, {}, **bearer(key), **HERE))[0] for _ in range(5)} == {201}
 
 
-async def test_an_address_without_a_secret_key_is_limited(stage: Stage) -> None:
-    from backbone.peer import scope_of
+async def test_an_address_without_a_secret_key_is_limited(harness: Harness) -> None:
+    from backbone.http.service_client import asgi_scope
 
     async def read(address: str, authorization: str = "") -> int:
         statuses = []
@@ -114,8 +114,8 @@ async def test_an_address_without_a_secret_key_is_limited(stage: Stage) -> None:
                 statuses.append(message["status"])
 
         headers = {"authorization": authorization} if authorization else {}
-        scope = scope_of("GET", "/v1/pledges/plg_x", headers, "" if authorization else "token=x")
-        await stage.service.app({**scope, "client": (address, 1)}, receive, send)  # type: ignore[arg-type]
+        scope = asgi_scope("GET", "/v1/pledges/plg_x", headers, "" if authorization else "token=x")
+        await harness.service.app({**scope, "client": (address, 1)}, receive, send)  # type: ignore[arg-type]
         return int(str(statuses[0]))
 
     assert {await read("203.0.113.7") for _ in range(200)} == {404}
@@ -127,11 +127,11 @@ async def test_an_address_without_a_secret_key_is_limited(stage: Stage) -> None:
 
 async def test_behind_a_trusted_proxy_each_donor_has_an_address_of_their_own(tmp_path: Path) -> None:
     settings = {"trusted_proxies": "10.0.0.0/8, 127.0.0.1", "limit_address_per_s": 0.5, "limit_burst_s": 4.0}
-    async with gateway(tmp_path, **settings) as stage:
+    async with gateway(tmp_path, **settings) as harness:
 
         async def reads(forwarded: str) -> list[int]:
             return [
-                (await stage.get("/v1/pledges/plg_x?token=x", **{"X-Forwarded-For": forwarded}))[0]
+                (await harness.get("/v1/pledges/plg_x?token=x", **{"X-Forwarded-For": forwarded}))[0]
                 for _ in range(3)
             ]
 
@@ -143,9 +143,9 @@ async def test_behind_a_trusted_proxy_each_donor_has_an_address_of_their_own(tmp
 
 async def test_nobody_else_is_believed_where_a_donor_comes_from(tmp_path: Path) -> None:
     settings = {"trusted_proxies": "10.0.0.0/8", "limit_address_per_s": 0.5, "limit_burst_s": 4.0}
-    async with gateway(tmp_path, **settings) as stage:
+    async with gateway(tmp_path, **settings) as harness:
         for _ in range(5):  # loopback has no limit, whatever it says of itself
-            status, *_ = await stage.get("/v1/pledges/plg_x?token=x", **{"X-Forwarded-For": "203.0.113.7"})
+            status, *_ = await harness.get("/v1/pledges/plg_x?token=x", **{"X-Forwarded-For": "203.0.113.7"})
             assert status == 404
 
 

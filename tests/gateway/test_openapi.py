@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from backbone.peer import InProcessPeer
+from backbone.http.service_client import InProcessServiceClient
 from embedded.app import compose
+from gateway.http.router import Route
 from gateway.openapi import merge
-from gateway.router import Route
-from tests.gateway.stage import ADMIN, SECRET
+from tests.gateway.harness import ADMIN, SECRET
 
 # The routes of issue A, as API.md writes them.
 OFFERED = """
@@ -57,7 +57,7 @@ async def described(tmp_path: Path) -> dict[str, Any]:
         "stripe_webhook_secrets": ["whsec_of_tests"],
     }
     whole = compose(tmp_path, given)
-    reply = await InProcessPeer(whole.gateway.app).request("GET", "/openapi.json", headers={})
+    reply = await InProcessServiceClient(whole.gateway.app).request("GET", "/openapi.json", headers={})
     assert reply.status == 200, reply.body
     document: dict[str, Any] = reply.json()
     await whole.bus.close()

@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Error, Page, Request, async_playwright, expect
 
-from tests.gateway.pages_stage import SEQUENCE, Stage, a_gift, on_stage, the_totals, usd
-from tests.gateway.stage import Heard, drive, gateway
-from tests.gateway.stage import Stage as Door
+from tests.gateway.harness import Harness as GatewayHarness
+from tests.gateway.harness import ReceivedRequest, drive, gateway
+from tests.gateway.pages_harness import SEQUENCE, Harness, donation_row, drive_totals, serving_pages, usd
 from tests.gateway.test_pages_in_browser import FLAGS, chromium_path
 from tests.gateway.test_stream import hub_of, serve_log
 from tests.waiting import PATIENCE_S, until
@@ -49,32 +49,34 @@ async def profile(chromium: Browser) -> AsyncIterator[BrowserContext]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
+async def system(tmp_path: Path) -> AsyncIterator[GatewayHarness]:
     """A real gateway whose drive has one gift, and whose figures are complete up to now."""
     async with gateway(tmp_path) as served:
         serve_log(served, [])
         await served.snapshot(1, "10.00")
-        beating = asyncio.create_task(beat(served))
+        beating = asyncio.create_task(send_heartbeats(served))
         yield served
         beating.cancel()
 
 
-async def beat(door: Door) -> None:
+async def send_heartbeats(system: GatewayHarness) -> None:
     while True:
-        await door.heartbeat()
+        await system.heartbeat()
         await asyncio.sleep(1)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def stage() -> AsyncIterator[Stage]:
-    async with on_stage(Stage()) as served:
+async def harness() -> AsyncIterator[Harness]:
+    async with serving_pages(Harness()) as served:
         yield served
 
 
-async def overlays(door: Door, profile: BrowserContext, count: int, host: str = "127.0.0.1") -> list[Page]:
+async def overlays(
+    system: GatewayHarness, profile: BrowserContext, count: int, host: str = "127.0.0.1"
+) -> list[Page]:
     pages = [await profile.new_page() for _ in range(count)]
     for page in pages:
-        await page.goto(f"http://{host}:{door.port}/overlay/winter?lang=en", wait_until="commit")
+        await page.goto(f"http://{host}:{system.port}/overlay/winter?lang=en", wait_until="commit")
     return pages
 
 
@@ -89,82 +91,84 @@ async def all_show(pages: list[Page], value: str) -> None:
 
 @pytest.mark.parametrize(("missing", "streams"), [(SHARED, 1), (WITHOUT_WORKER, 1), (WITHOUT_ANY, 0)])
 async def test_eight_overlays_of_one_profile_show_the_live_total_over_one_stream(
-    door: Door, profile: BrowserContext, missing: str, streams: int
+    system: GatewayHarness, profile: BrowserContext, missing: str, streams: int
 ) -> None:
     await profile.add_init_script(missing)
-    pages = await overlays(door, profile, 8)
+    pages = await overlays(system, profile, 8)
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(door).clients == streams)
-    await door.snapshot(2, "35.00")
+    await until(lambda: hub_of(system).clients == streams)
+    await system.snapshot(2, "35.00")
     await all_show(pages, "35.00")
-    assert hub_of(door).clients == streams
+    assert hub_of(system).clients == streams
     donor = await profile.new_page()
-    await donor.goto(f"{door.url}/donate/winter?lang=en")
+    await donor.goto(f"{system.url}/donate/winter?lang=en")
     await expect(donor.locator("#give")).to_be_enabled()
 
 
 @pytest.mark.parametrize(("missing", "streams"), [(SHARED, 1), (WITHOUT_WORKER, 0)])
 async def test_without_web_locks_the_worker_alone_reads_the_stream(
-    door: Door, profile: BrowserContext, missing: str, streams: int
+    system: GatewayHarness, profile: BrowserContext, missing: str, streams: int
 ) -> None:
     await profile.add_init_script(missing)
-    pages = await overlays(door, profile, 8, NETWORK_HOST)
+    pages = await overlays(system, profile, 8, NETWORK_HOST)
     assert not await pages[0].evaluate("'locks' in navigator")
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(door).clients == streams)
-    await door.snapshot(2, "35.00")
+    await until(lambda: hub_of(system).clients == streams)
+    await system.snapshot(2, "35.00")
     await all_show(pages, "35.00")
-    assert hub_of(door).clients == streams
+    assert hub_of(system).clients == streams
 
 
-async def test_overlays_of_many_drives_leave_connections_free(door: Door, profile: BrowserContext) -> None:
+async def test_overlays_of_many_drives_leave_connections_free(
+    system: GatewayHarness, profile: BrowserContext
+) -> None:
     known = {f"d{n}": drive(f"drv_{n:026d}", f"d{n}") for n in range(7)}
 
-    def found(heard: Heard) -> tuple[int, Any]:
-        refs = json.loads(heard.body)["refs"]
+    def found(received: ReceivedRequest) -> tuple[int, Any]:
+        refs = json.loads(received.body)["refs"]
         return 200, {"data": {ref: known[ref] for ref in refs if ref in known}}
 
-    door.pledges.answers["POST /internal/drives"] = found
+    system.pledges.answers["POST /internal/drives"] = found
     for one in known.values():
-        door.pledges.answers[f"GET /v1/drives/{one['id']}/creators"] = (200, {"data": [], "next": None})
-        door.leaderboard.answers[f"GET /v1/drives/{one['id']}/events"] = (200, {"data": [], "next": None})
-        await door.snapshot(1, "10.00", drive_id=one["id"], slug=one["slug"])
+        system.pledges.answers[f"GET /v1/drives/{one['id']}/creators"] = (200, {"data": [], "next": None})
+        system.leaderboard.answers[f"GET /v1/drives/{one['id']}/events"] = (200, {"data": [], "next": None})
+        await system.snapshot(1, "10.00", drive_id=one["id"], slug=one["slug"])
     pages = [await profile.new_page() for _ in known]
     for page, slug in zip(pages, known, strict=True):
-        await page.goto(f"{door.url}/overlay/{slug}?lang=en", wait_until="commit")
+        await page.goto(f"{system.url}/overlay/{slug}?lang=en", wait_until="commit")
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(door).clients == 3)
+    await until(lambda: hub_of(system).clients == 3)
     for one in known.values():
-        await door.snapshot(2, "35.00", drive_id=one["id"], slug=one["slug"])
+        await system.snapshot(2, "35.00", drive_id=one["id"], slug=one["slug"])
     await all_show(pages, "35.00")
-    assert hub_of(door).clients == 3
+    assert hub_of(system).clients == 3
 
 
 async def test_a_drive_that_no_page_shows_any_more_loses_its_stream(
-    door: Door, profile: BrowserContext
+    system: GatewayHarness, profile: BrowserContext
 ) -> None:
     other = "drv_" + "0" * 26
-    await door.snapshot(1, "10.00", drive_id=other, slug="spring")
-    door.pledges.answers[f"GET /v1/drives/{other}/creators"] = (200, {"data": [], "next": None})
-    door.leaderboard.answers[f"GET /v1/drives/{other}/events"] = (200, {"data": [], "next": None})
-    winter, spring = await overlays(door, profile, 1), await profile.new_page()
-    await spring.goto(f"{door.url}/overlay/spring?lang=en")
+    await system.snapshot(1, "10.00", drive_id=other, slug="spring")
+    system.pledges.answers[f"GET /v1/drives/{other}/creators"] = (200, {"data": [], "next": None})
+    system.leaderboard.answers[f"GET /v1/drives/{other}/events"] = (200, {"data": [], "next": None})
+    winter, spring = await overlays(system, profile, 1), await profile.new_page()
+    await spring.goto(f"{system.url}/overlay/spring?lang=en")
     await all_show([*winter, spring], "10.00")
-    await until(lambda: hub_of(door).clients == 2)
+    await until(lambda: hub_of(system).clients == 2)
     await spring.close()
-    await until(lambda: hub_of(door).clients == 1)
-    await door.snapshot(2, "35.00")
+    await until(lambda: hub_of(system).clients == 1)
+    await system.snapshot(2, "35.00")
     await all_show(winter, "35.00")
 
 
 @pytest.mark.parametrize("end", ["closed", "frozen"])
 async def test_when_the_page_that_reads_the_stream_is_gone_another_takes_over(
-    door: Door, profile: BrowserContext, end: str
+    system: GatewayHarness, profile: BrowserContext, end: str
 ) -> None:
     await profile.add_init_script(WITHOUT_WORKER)
-    pages = await overlays(door, profile, 1)
+    pages = await overlays(system, profile, 1)
     await all_show(pages, "10.00")  # so that the first page is the one that reads it
-    pages += await overlays(door, profile, 2)
+    pages += await overlays(system, profile, 2)
     await all_show(pages, "10.00")
     first = pages.pop(0)
     if end == "closed":
@@ -172,36 +176,36 @@ async def test_when_the_page_that_reads_the_stream_is_gone_another_takes_over(
     else:
         session = await profile.new_cdp_session(first)
         await session.send("Page.setWebLifecycleState", {"state": "frozen"})
-    await door.snapshot(2, "35.00")
+    await system.snapshot(2, "35.00")
     await all_show(pages, "35.00")
-    await until(lambda: hub_of(door).clients >= 1)
-    await door.log(3)
+    await until(lambda: hub_of(system).clients >= 1)
+    await system.log(3)
     await all_announce(pages)
 
 
 async def test_a_hidden_page_leaves_the_stream_to_one_that_is_seen(
-    door: Door, profile: BrowserContext
+    system: GatewayHarness, profile: BrowserContext
 ) -> None:
     await profile.add_init_script(WITHOUT_WORKER)
-    pages = await overlays(door, profile, 1)
+    pages = await overlays(system, profile, 1)
     await all_show(pages, "10.00")
-    pages += await overlays(door, profile, 1)
+    pages += await overlays(system, profile, 1)
     await all_show(pages, "10.00")
     await hide(pages[0], True)
     await until_it_reads_the_stream(pages[1])
-    await door.snapshot(2, "35.00")
+    await system.snapshot(2, "35.00")
     await all_show(pages[1:], "35.00")
 
 
 @pytest.mark.parametrize("worker", ["setTimeout(() => this.onerror(), 50)", "", "throw new Error()"])
 async def test_where_the_worker_fails_or_stays_silent_a_page_reads_the_stream(
-    door: Door, profile: BrowserContext, worker: str
+    system: GatewayHarness, profile: BrowserContext, worker: str
 ) -> None:
     await profile.add_init_script(f"window.SharedWorker = class {{ constructor() {{ {worker} }} }}")
-    pages = await overlays(door, profile, 2)
+    pages = await overlays(system, profile, 2)
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(door).clients == 1)
-    await door.log(2)
+    await until(lambda: hub_of(system).clients == 1)
+    await system.log(2)
     await all_announce(pages)
 
 
@@ -248,139 +252,141 @@ async def cards(page: Page) -> list[str]:
 
 def missed(n: int) -> list[dict[str, Any]]:
     """The first `n` gifts after the totals that the stage begins with."""
-    return [a_gift(number) for number in range(1, n + 1)]
+    return [donation_row(number) for number in range(1, n + 1)]
 
 
 def after(gifts: list[dict[str, Any]], named: int = 20) -> dict[str, Any]:
     """The totals once these gifts are counted, with the newest of them by name."""
-    return the_totals(sequence=gifts[-1]["sequence"], recent=gifts[::-1][:named])
+    return drive_totals(sequence=gifts[-1]["sequence"], recent=gifts[::-1][:named])
 
 
-async def test_gifts_missed_by_a_broken_stream_are_all_told(stage: Stage, profile: BrowserContext) -> None:
+async def test_gifts_missed_by_a_broken_stream_are_all_told(
+    harness: Harness, profile: BrowserContext
+) -> None:
     page = await profile.new_page()
     await collect_cards(page)
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
-    await until(lambda: stage.listeners)
-    stage.stream_status = 503
-    stage.end_streams()
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
+    await until(lambda: harness.stream_queues)
+    harness.stream_status = 503
+    harness.end_streams()
     gifts = missed(240)
-    stage.rows, stage.totals = gifts, after(gifts, named=2)
+    harness.rows, harness.totals = gifts, after(gifts, named=2)
     await expect(page.locator(".card.missed")).to_have_text("+238 gifts while away")
     assert sorted(await cards(page)) == ["+238 gifts while away", "Donor 239", "Donor 240"]
-    stage.stream_status = 200
-    await until(lambda: stage.listeners)
-    assert stage.streams_from[-1] == str(SEQUENCE + 240)
-    stage.push("donation", a_gift(240))
-    stage.push("donation", a_gift(241))
+    harness.stream_status = 200
+    await until(lambda: harness.stream_queues)
+    assert harness.streams_from[-1] == str(SEQUENCE + 240)
+    harness.push("donation", donation_row(240))
+    harness.push("donation", donation_row(241))
     await expect(page.locator(".card .name", has_text="Donor 241")).to_have_count(1)
     assert len(await cards(page)) == 4
 
 
-async def test_a_gap_of_the_stream_is_read_from_the_log(stage: Stage, profile: BrowserContext) -> None:
+async def test_a_gap_of_the_stream_is_read_from_the_log(harness: Harness, profile: BrowserContext) -> None:
     page = await profile.new_page()
     await collect_cards(page)
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
-    await until(lambda: stage.listeners)
-    stage.rows = missed(5)
-    stage.push("gap", {"after": SEQUENCE, "events": "…"})
-    stage.push("donation", a_gift(5))
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
+    await until(lambda: harness.stream_queues)
+    harness.rows = missed(5)
+    harness.push("gap", {"after": SEQUENCE, "events": "…"})
+    harness.push("donation", donation_row(5))
     await expect(page.locator(".card.missed")).to_have_text("+4 gifts while away")
     assert await cards(page) == ["Donor 5", "+4 gifts while away"]
 
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_a_reload_announces_what_came_meanwhile_and_nothing_twice(
-    stage: Stage, profile: BrowserContext, streamed: bool
+    harness: Harness, profile: BrowserContext, streamed: bool
 ) -> None:
     page = await profile.new_page()
     await collect_cards(page)
-    stage.stream_status = 200 if streamed else 503
-    stage.rows = missed(1)
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
+    harness.stream_status = 200 if streamed else 503
+    harness.rows = missed(1)
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await raised(page, "4560123.45")
-    stage.totals = after(stage.rows)
-    stage.push("donation", a_gift(1))
-    await until(lambda: told(page, ["Donor 1"]))
+    harness.totals = after(harness.rows)
+    harness.push("donation", donation_row(1))
+    await until(lambda: announced(page, ["Donor 1"]))
     await page.goto("about:blank")
-    stage.rows = missed(30)
-    stage.totals = after(stage.rows, named=3)
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
-    await until(lambda: told(page, ["+26 gifts while away", "Donor 28", "Donor 29", "Donor 30"]))
+    harness.rows = missed(30)
+    harness.totals = after(harness.rows, named=3)
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
+    await until(lambda: announced(page, ["+26 gifts while away", "Donor 28", "Donor 29", "Donor 30"]))
     await page.reload()
     await raised(page, "4560123.45")
-    stage.rows = missed(31)
-    stage.totals = after(stage.rows)
-    stage.push("donation", a_gift(31))
-    await until(lambda: told(page, ["Donor 31"]))
+    harness.rows = missed(31)
+    harness.totals = after(harness.rows)
+    harness.push("donation", donation_row(31))
+    await until(lambda: announced(page, ["Donor 31"]))
 
 
 async def test_gifts_that_waited_for_their_card_are_counted_after_a_reload(
-    stage: Stage, profile: BrowserContext
+    harness: Harness, profile: BrowserContext
 ) -> None:
     page = await profile.new_page()
     await collect_cards(page)
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
-    await until(lambda: stage.listeners)
-    stage.rows = missed(40)
-    for gift in stage.rows:
-        stage.push("donation", gift)
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
+    await until(lambda: harness.stream_queues)
+    harness.rows = missed(40)
+    for gift in harness.rows:
+        harness.push("donation", gift)
     await expect(page.locator(".card").first).to_be_visible()
     await page.goto("about:blank")
-    stage.totals = after(stage.rows)
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
+    harness.totals = after(harness.rows)
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
     number = page.locator(".card.missed")
     await expect(number).to_be_visible()
     assert 30 <= int("".join(filter(str.isdigit, await number.inner_text()))) < 40
     assert len(await cards(page)) == 1
 
 
-async def test_a_log_that_began_anew_is_not_a_gap(stage: Stage, profile: BrowserContext) -> None:
+async def test_a_log_that_began_anew_is_not_a_gap(harness: Harness, profile: BrowserContext) -> None:
     page = await profile.new_page()
     await collect_cards(page)
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
-    await until(lambda: stage.listeners)
-    stage.push("totals", the_totals(epoch=2, sequence=5, raised=usd("4000000.00")))
-    stage.push("gap", {"after": 0, "events": "…"})
-    stage.push("donation", a_gift(6 - SEQUENCE, name="First of the new log"))
-    await until(lambda: told(page, ["First of the new log"]))
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
+    await until(lambda: harness.stream_queues)
+    harness.push("totals", drive_totals(epoch=2, sequence=5, raised=usd("4000000.00")))
+    harness.push("gap", {"after": 0, "events": "…"})
+    harness.push("donation", donation_row(6 - SEQUENCE, name="First of the new log"))
+    await until(lambda: announced(page, ["First of the new log"]))
 
 
-async def test_another_drive_of_the_same_slug_begins_anew(stage: Stage, profile: BrowserContext) -> None:
+async def test_another_drive_of_the_same_slug_begins_anew(harness: Harness, profile: BrowserContext) -> None:
     page = await profile.new_page()
     await collect_cards(page)
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
-    await until(lambda: stage.listeners)
-    stage.push("totals", the_totals(drive="drv_other", sequence=1, raised=usd("10.00")))
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
+    await until(lambda: harness.stream_queues)
+    harness.push("totals", drive_totals(drive="drv_other", sequence=1, raised=usd("10.00")))
     await raised(page, "10.00")
-    stage.push("donation", a_gift(2 - SEQUENCE, name="First of the new drive"))
-    await until(lambda: told(page, ["First of the new drive"]))
+    harness.push("donation", donation_row(2 - SEQUENCE, name="First of the new drive"))
+    await until(lambda: announced(page, ["First of the new drive"]))
 
 
 async def test_a_source_that_comes_back_shows_new_gifts_first_and_the_missed_as_a_number(
-    stage: Stage, profile: BrowserContext
+    harness: Harness, profile: BrowserContext
 ) -> None:
     page = await profile.new_page()
     await collect_cards(page)
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
-    await until(lambda: stage.listeners)
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
+    await until(lambda: harness.stream_queues)
     await hide(page, True)
     for number in range(1, 413):
-        stage.push("donation", a_gift(number))
-    stage.push("totals", the_totals(sequence=SEQUENCE + 412, raised=usd("4570423.45")))
+        harness.push("donation", donation_row(number))
+    harness.push("totals", drive_totals(sequence=SEQUENCE + 412, raised=usd("4570423.45")))
     kept = "localStorage.length && localStorage.getItem(localStorage.key(0))"
     await until(lambda: page.evaluate(f"({kept} || '').includes('{SEQUENCE + 412}')"))
     assert await cards(page) == []
     await hide(page, False)
-    stage.push("donation", a_gift(413, name="New"))
-    stage.push("donation", a_gift(414, name="Newest"))
-    await until(lambda: told(page, ["New", "Newest", "+412 gifts while away"]))
+    harness.push("donation", donation_row(413, name="New"))
+    harness.push("donation", donation_row(414, name="Newest"))
+    await until(lambda: announced(page, ["New", "Newest", "+412 gifts while away"]))
 
 
 async def test_the_number_of_missed_gifts_lets_eight_new_ones_go_first(
-    stage: Stage, profile: BrowserContext
+    harness: Harness, profile: BrowserContext
 ) -> None:
     page = await profile.new_page()
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
     order = await page.evaluate(
         """async () => {
         const address = document.querySelector('link[href$="alert_queue.js"]').href;
@@ -398,7 +404,7 @@ async def test_the_number_of_missed_gifts_lets_eight_new_ones_go_first(
     assert order == [3, 4, 5, 6, 7, 8, 9, 10, "missed412", 11, 12, "more2", None, None]
 
 
-async def told(page: Page, wanted: list[str]) -> bool:
+async def announced(page: Page, wanted: list[str]) -> bool:
     found = await cards(page)
     assert not set(found) - set(wanted), found
     assert len(found) == len(set(found)), found
@@ -421,11 +427,11 @@ AS_HTML = "style.innerHTML = css"
 
 @pytest.mark.parametrize("write", [AS_TEXT, AS_HTML])
 async def test_custom_css_of_obs_applies_to_an_overlay(
-    stage: Stage, profile: BrowserContext, write: str
+    harness: Harness, profile: BrowserContext, write: str
 ) -> None:
     """The two ways of obs-browser, newer and older (browser-client.cpp, OnLoadEnd)."""
     page = await profile.new_page()
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await page.evaluate(
         f"(css) => {{ const style = document.createElement('style'); {write};"
         " document.head.appendChild(style) }",
@@ -437,10 +443,10 @@ async def test_custom_css_of_obs_applies_to_an_overlay(
 
 
 async def test_an_overlay_takes_no_markup_and_no_script_from_a_string(
-    stage: Stage, profile: BrowserContext
+    harness: Harness, profile: BrowserContext
 ) -> None:
     page = await profile.new_page()
-    await page.goto(f"{stage.base}/overlay/winter?lang=en")
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
     for sink in (
         "document.body.innerHTML = '<b>x</b>'",
         "document.body.innerHTML = 'a <img src=x onerror=1>'",
@@ -468,11 +474,13 @@ async def test_an_overlay_takes_no_markup_and_no_script_from_a_string(
     ],
 )
 async def test_the_bar_never_shows_a_goal_reached_before_it_is(
-    stage: Stage, profile: BrowserContext, value: str, percent: str, lang: str, reached: bool
+    harness: Harness, profile: BrowserContext, value: str, percent: str, lang: str, reached: bool
 ) -> None:
-    stage.totals = the_totals(raised=usd(value), goal=usd("10000.00"), percent=round(float(value) / 100, 1))
+    harness.totals = drive_totals(
+        raised=usd(value), goal=usd("10000.00"), percent=round(float(value) / 100, 1)
+    )
     page = await profile.new_page()
-    await page.goto(f"{stage.base}/overlay/winter?lang={lang}")
+    await page.goto(f"{harness.base}/overlay/winter?lang={lang}")
     await raised(page, value)
     await expect(page.locator(".percent")).to_have_text(percent)
     assert (
@@ -488,12 +496,12 @@ async def test_the_bar_never_shows_a_goal_reached_before_it_is(
 
 @pytest.mark.parametrize(("value", "filled"), [("9996.00", 99), ("10000.00", 100), ("-10.00", 0)])
 async def test_the_donate_page_never_shows_a_goal_reached_before_it_is(
-    stage: Stage, profile: BrowserContext, value: str, filled: float
+    harness: Harness, profile: BrowserContext, value: str, filled: float
 ) -> None:
     percent = round(float(value) / 100)
-    stage.totals = the_totals(raised=usd(value), goal=usd("10000.00"), percent=percent)
+    harness.totals = drive_totals(raised=usd(value), goal=usd("10000.00"), percent=percent)
     page = await profile.new_page()
-    await page.goto(f"{stage.base}/donate/winter?lang=en")
+    await page.goto(f"{harness.base}/donate/winter?lang=en")
     drawn = "document.querySelector('#progress').value"
     await until(lambda: page.evaluate(f"Math.abs({drawn} - {filled}) < 0.001"))
 
@@ -505,17 +513,17 @@ async def raised(page: Page, value: str) -> None:
 @pytest.mark.parametrize("lang", ["ar", "en"])
 @pytest.mark.parametrize(("width", "height"), [(320, 640), (1920, 1080), (1080, 1920)])
 async def test_no_part_of_an_overlay_leaves_its_source(
-    stage: Stage, profile: BrowserContext, lang: str, width: int, height: int
+    harness: Harness, profile: BrowserContext, lang: str, width: int, height: int
 ) -> None:
-    gift = a_gift(1, name="N" * 40, message="M" * 120)
+    gift = donation_row(1, name="N" * 40, message="M" * 120)
     leader = {"rank": 1, "creator": "crt_1", "slug": "x", "name": "L" * 80, "raised": usd("9999999.99")}
-    stage.totals = the_totals(title="W" * 120, raised=usd("99999999.99"), leaders=[leader], recent=[gift])
+    harness.totals = drive_totals(title="W" * 120, raised=usd("99999999.99"), leaders=[leader], recent=[gift])
     page = await profile.new_page()
     await page.set_viewport_size({"width": width, "height": height})
-    await page.goto(f"{stage.base}/overlay/winter?lang={lang}")
+    await page.goto(f"{harness.base}/overlay/winter?lang={lang}")
     await raised(page, "99999999.99")
-    await until(lambda: stage.listeners)
-    stage.push("donation", gift)
+    await until(lambda: harness.stream_queues)
+    harness.push("donation", gift)
     await expect(page.locator(".card")).to_be_visible()
     for part in (".leaders", ".card", ".bar", ".figures > *", ".bar footer > *", ".goal", ".ticker"):
         for place in await page.locator(part).all():
@@ -528,7 +536,9 @@ async def test_no_part_of_an_overlay_leaves_its_source(
 # --- every page ---
 
 
-async def test_no_page_has_a_console_error_or_a_failed_request(door: Door, chromium: Browser) -> None:
+async def test_no_page_has_a_console_error_or_a_failed_request(
+    system: GatewayHarness, chromium: Browser
+) -> None:
     troubles: list[str] = []
     opened = ("/", "/docs", "/events", "/overlay/winter", "/donate/winter", "/donate/winter/thanks", "/livez")
     for path in (*opened, "/v1/drives/winter/totals"):
@@ -544,11 +554,11 @@ async def test_no_page_has_a_console_error_or_a_failed_request(door: Door, chrom
         page.on(
             "response", lambda reply: note(f"{reply.status} {reply.url}") if reply.status >= 400 else None
         )
-        await page.goto(f"{door.url}{path}", wait_until="load")
+        await page.goto(f"{system.url}{path}", wait_until="load")
         await page.wait_for_timeout(300)
         # Chromium without a window asks for no icon: it is read as a browser with one would.
         icon = await page.evaluate("document.querySelector('link[rel~=icon]')?.href ?? '/favicon.ico'")
-        assert (await context.request.get(f"{door.url}{icon.removeprefix(door.url)}")).ok, path
+        assert (await context.request.get(f"{system.url}{icon.removeprefix(system.url)}")).ok, path
         await context.close()
     assert troubles == []
 

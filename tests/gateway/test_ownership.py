@@ -17,10 +17,10 @@ import pytest
 from pydantic import SecretStr
 
 from backbone import ids
-from backbone.peer import InProcessPeer, Reply
+from backbone.http.service_client import InProcessServiceClient, ServiceResponse
 from backbone.service import run_workers
 from embedded.app import compose
-from tests.pledges.stage import a_drive, a_pledge
+from tests.pledges.harness import a_drive, a_pledge
 from tests.waiting import until
 
 ADMIN: Final = "ak_admin_00000000000000000000"
@@ -59,15 +59,15 @@ OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
 
 
 @dataclass
-class Door:
+class PublicApi:
     """The whole system's public door, a drive of the partner `charity` and a pledge `shop` made to it."""
 
-    gateway: InProcessPeer
+    gateway: InProcessServiceClient
     keys: dict[str, str]
     drive: str
     pledge: str
 
-    async def send(self, who: str, method: str, path: str, body: Any = None) -> Reply:
+    async def send(self, who: str, method: str, path: str, body: Any = None) -> ServiceResponse:
         """A request with the key of `who`, about this drive and this pledge."""
         known = {"drive": self.drive, "pledge": self.pledge}
         path = re.sub(r"\{(\w+)\}", lambda name: known.get(name[1]) or ids.new("key"), path)
@@ -79,7 +79,7 @@ class Door:
 
 
 @pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
+async def api(tmp_path: Path) -> AsyncIterator[PublicApi]:
     given = {
         "data_dir": tmp_path, "admin_key": SecretStr(ADMIN), "internal_secret": SecretStr("i" * 20),
         "token_secret": SecretStr("t" * 20), "database_synchronous": "OFF",
@@ -96,37 +96,39 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         service.workers = [worker for worker in service.workers if worker.name in wanted]
     stop = asyncio.Event()
     working = asyncio.create_task(run_workers(services, stop))
-    door = Door(InProcessPeer(whole.gateway.app), {"admin": ADMIN}, "winter", "")
+    api = PublicApi(InProcessServiceClient(whole.gateway.app), {"admin": ADMIN}, "winter", "")
     try:
-        await _furnish(door)
-        yield door
+        await _create_data(api)
+        yield api
     finally:
         stop.set()
-        await whole.bus.publish_watermarks("pledges", ids.made_at(ids.new("evt")), [0])  # wakes its readers
+        await whole.bus.publish_watermarks(
+            "pledges", ids.created_at(ids.new("evt")), [0]
+        )  # wakes its readers
         await working
         for service in services:
             await service.close()
         await whole.bus.close()
 
 
-async def _furnish(door: Door) -> None:
+async def _create_data(api: PublicApi) -> None:
     for partner in ("charity", "shop", "neighbour"):
         wish = {"kind": "secret", "partner": partner, "scopes": ["drives", "pledges", "refunds"]}
-        door.keys[partner] = (await door.send("admin", "POST", "/v1/keys", wish)).json()["key"]
-    assert (await door.send("charity", "POST", "/v1/drives", a_drive())).status == 201
-    assert (await door.send("charity", "POST", "/v1/drives/winter/open")).status == 200
-    made = await door.send("shop", "POST", "/v1/drives/winter/pledges", a_pledge())
-    door.pledge = made.json()["id"]
+        api.keys[partner] = (await api.send("admin", "POST", "/v1/keys", wish)).json()["key"]
+    assert (await api.send("charity", "POST", "/v1/drives", a_drive())).status == 201
+    assert (await api.send("charity", "POST", "/v1/drives/winter/open")).status == 200
+    made = await api.send("shop", "POST", "/v1/drives/winter/pledges", a_pledge())
+    api.pledge = made.json()["id"]
 
     async def known() -> bool:
-        reply = await door.send("shop", "POST", "/v1/pledges/{pledge}/refunds")
+        reply = await api.send("shop", "POST", "/v1/pledges/{pledge}/refunds")
         return (reply.status, reply.json()["type"]) == UNPAID
 
     await until(known)
 
 
-async def test_every_route_that_concerns_a_drive_or_changes_anything_is_named_here(door: Door) -> None:
-    paths = (await door.gateway.request("GET", "/openapi.json", headers={})).json()["paths"]
+async def test_every_route_that_concerns_a_drive_or_changes_anything_is_named_here(api: PublicApi) -> None:
+    paths = (await api.gateway.request("GET", "/openapi.json", headers={})).json()["paths"]
     operations = {
         (method.upper(), path): operation
         for path, methods in paths.items()
@@ -139,23 +141,23 @@ async def test_every_route_that_concerns_a_drive_or_changes_anything_is_named_he
 
 @pytest.mark.parametrize("route", OWNED, ids=" ".join)
 async def test_a_neighbour_is_refused_and_the_owner_and_admins_are_not(
-    door: Door, route: tuple[str, str]
+    api: PublicApi, route: tuple[str, str]
 ) -> None:
-    before = (await door.send("charity", "GET", "/v1/drives/{drive}")).json()
+    before = (await api.send("charity", "GET", "/v1/drives/{drive}")).json()
     for who in ("neighbour", "shop"):
         if who == "shop" and "{pledge}" in route[1]:
             continue  # it made this pledge
-        reply = await door.send(who, *route, OWNED[route])
+        reply = await api.send(who, *route, OWNED[route])
         assert (reply.status, reply.json()["type"]) == NEIGHBOUR
-    assert (await door.send("charity", "GET", "/v1/drives/{drive}")).json() == before
+    assert (await api.send("charity", "GET", "/v1/drives/{drive}")).json() == before
     for who in ("charity", "admin"):
-        reply = await door.send(who, *route, OWNED[route])
+        reply = await api.send(who, *route, OWNED[route])
         assert reply.status in (200, 201, 409), reply.body
 
 
 @pytest.mark.parametrize("route", OTHERS, ids=" ".join)
-async def test_what_else_a_neighbour_is_answered(door: Door, route: tuple[str, str]) -> None:
+async def test_what_else_a_neighbour_is_answered(api: PublicApi, route: tuple[str, str]) -> None:
     body, status = OTHERS[route]
-    reply = await door.send("neighbour", *route, body)
+    reply = await api.send("neighbour", *route, body)
     assert reply.status == status
-    assert door.pledge not in reply.body.decode()
+    assert api.pledge not in reply.body.decode()

@@ -29,8 +29,8 @@ from gateway.pages import (
 from gateway.pages.assets import FINGERPRINT, asset_url
 from gateway.pages.languages import Voice, choose_voice, localised, pick
 from gateway.pages.render import example_amount
-from gateway.pages.words import WORDS
-from services.pledges.domain import TAKEN
+from gateway.pages.translations import TRANSLATIONS
+from services.pledges.domain import SUPPORTED_CURRENCIES
 
 PAGES = Path(gateway.pages.__file__).parent
 NOW = datetime(2026, 1, 7, 12, 0, tzinfo=UTC)
@@ -157,9 +157,9 @@ def _holes(sentence: str) -> set[str]:
     return {name for _, name, _, _ in Formatter().parse(sentence) if name}
 
 
-@pytest.mark.parametrize("page", WORDS)
+@pytest.mark.parametrize("page", TRANSLATIONS)
 def test_both_languages_say_the_same_things(page: str) -> None:
-    english, arabic = WORDS[page]["en"], WORDS[page]["ar"]
+    english, arabic = TRANSLATIONS[page]["en"], TRANSLATIONS[page]["ar"]
     assert english.keys() == arabic.keys()
     for key, phrase in english.items():
         assert isinstance(phrase, str) == isinstance(arabic[key], str), key
@@ -167,13 +167,13 @@ def test_both_languages_say_the_same_things(page: str) -> None:
             assert _holes(phrase) == _holes(pick(arabic[key], "ar", None)), key
 
 
-@pytest.mark.parametrize("page", WORDS)
+@pytest.mark.parametrize("page", TRANSLATIONS)
 def test_every_word_is_used_somewhere(page: str) -> None:
     files = [file for kind in ("templates/*", "static/*.js", "*.py") for file in PAGES.glob(kind)]
-    text = "".join(file.read_text() for file in files if file.name != "words.py")
+    text = "".join(file.read_text() for file in files if file.name != "translations.py")
     # Keys put together from a prefix and what the API said, and headlines with their "more".
     composed = ("error_", "notice_", "retry_", "paid", "refunded", "disputed", "lapsed")
-    for key in WORDS[page]["en"]:
+    for key in TRANSLATIONS[page]["en"]:
         assert key.removesuffix("_more") in text or key.startswith(composed), key
 
 
@@ -218,7 +218,7 @@ def test_the_menu_is_the_drives_own_or_the_usual_one_in_its_currency() -> None:
     assert menu(a_drive(menu=own)) == ["3.50", "7.00"]
 
 
-@pytest.mark.parametrize("currency", sorted(TAKEN))
+@pytest.mark.parametrize("currency", sorted(SUPPORTED_CURRENCIES))
 def test_no_amount_is_offered_that_stripe_does_not_take(currency: str) -> None:
     """Neither the usual ones nor those of a drive that was made before the limits."""
     too_little, too_much = smallest(currency) - 1, largest(currency) + 1
@@ -260,7 +260,7 @@ def test_an_unknown_creator_in_the_link_is_said_and_does_not_cost_the_gift(lang:
         outline = Outline(donate_page(a_drive(), creators, query, "t"))
         assert outline.page()["creator"] is None
         assert outline.having("form")
-        assert outline.texts["missing-creator"].strip() == WORDS["donate"][lang]["missing_creator"]
+        assert outline.texts["missing-creator"].strip() == TRANSLATIONS["donate"][lang]["missing_creator"]
         assert bool(outline.having("a", href=str(link))) is (link is not None)
         assert "gone" not in outline.texts["missing-creator"]
 
@@ -420,7 +420,7 @@ def test_every_module_a_script_imports_is_served() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/assets", "/assets/", "/assets/x/../words.py", "/x/y/donate.js", "", "/assets/x/"]
+    "path", ["/assets", "/assets/", "/assets/x/../translations.py", "/x/y/donate.js", "", "/assets/x/"]
 )
 def test_nothing_else_is_served_as_an_asset(path: str) -> None:
     assert static(path) is None

@@ -16,9 +16,9 @@ import pytest_asyncio
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from backbone.money import DIGITS, decimal_string
-from gateway.pages.words import WORDS
+from gateway.pages.translations import TRANSLATIONS
 from tests.backbone.test_money_text import number_in
-from tests.gateway.pages_stage import Stage, a_gift, on_stage, the_totals, usd
+from tests.gateway.pages_harness import Harness, donation_row, drive_totals, serving_pages, usd
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -58,8 +58,8 @@ async def browser() -> AsyncIterator[BrowserContext]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def stage() -> AsyncIterator[Stage]:
-    async with on_stage(Stage()) as served:
+async def harness() -> AsyncIterator[Harness]:
+    async with serving_pages(Harness()) as served:
         yield served
 
 
@@ -90,10 +90,10 @@ async def raised(page: Page, value: str) -> None:
 
 
 async def test_the_overlay_shows_the_exact_total_and_says_it_is_live(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
         await expect(page.locator(".raised")).to_have_text("$4,560,123.45")
         await expect(page.locator(".percent")).to_have_text("45.6%")
@@ -103,11 +103,11 @@ async def test_the_overlay_shows_the_exact_total_and_says_it_is_live(
 
 
 async def test_a_burst_of_a_thousand_gifts_ends_on_the_exact_total(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
     async with tab(browser) as page:
         await page.emulate_media(reduced_motion="no-preference")
-        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
         await page.evaluate(
             """() => { window.longest = 0; new PerformanceObserver((tasks) => {
@@ -115,10 +115,10 @@ async def test_a_burst_of_a_thousand_gifts_ends_on_the_exact_total(
             }).observe({ type: "longtask" }) }"""
         )
         for n in range(1, 1001):
-            stage.push("donation", a_gift(n, amount=usd("999999.99" if n == 500 else "25.00")))
+            harness.push("donation", donation_row(n, amount=usd("999999.99" if n == 500 else "25.00")))
             if n % 10 == 0:
-                stage.push("totals", the_totals(sequence=97500 + n, raised=usd(f"{4560123 + n * 25}.45")))
-        stage.push("totals", the_totals(sequence=99000, raised=usd("5585123.43"), donations=98012))
+                harness.push("totals", drive_totals(sequence=97500 + n, raised=usd(f"{4560123 + n * 25}.45")))
+        harness.push("totals", drive_totals(sequence=99000, raised=usd("5585123.43"), donations=98012))
         await raised(page, "5585123.43")
         await expect(page.locator(".gifts")).to_have_text("98,012 gifts")
         # The gift among the thousand that nobody may miss is shown; the rest are bounded.
@@ -127,18 +127,18 @@ async def test_a_burst_of_a_thousand_gifts_ends_on_the_exact_total(
         assert await page.evaluate("window.longest") < 1_000
 
 
-async def test_what_people_wrote_is_shown_as_text(browser: BrowserContext, stage: Stage) -> None:
+async def test_what_people_wrote_is_shown_as_text(browser: BrowserContext, harness: Harness) -> None:
     leader = {"rank": 1, "creator": "crt_1", "slug": "x", "name": HOSTILE, "raised": usd("5.00")}
-    stage.totals = the_totals(
+    harness.totals = drive_totals(
         title={"en": HOSTILE},
-        recent=[a_gift(1, name=HOSTILE)],
+        recent=[donation_row(1, name=HOSTILE)],
         leaders=[leader],
         milestones=[{"title": {"en": HOSTILE}, "amount": usd("5000000.00"), "reached_at": None}],
     )
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
-        stage.push("donation", a_gift(2, name=HOSTILE, message=HOSTILE, creator="crt_1"))
+        harness.push("donation", donation_row(2, name=HOSTILE, message=HOSTILE, creator="crt_1"))
         await expect(page.locator(".card .message")).to_have_text(HOSTILE)
         for place in (".title", ".card .name", ".leader .name", ".chip .name", ".milestones .what"):
             await expect(page.locator(place).first).to_have_text(HOSTILE)
@@ -147,73 +147,76 @@ async def test_what_people_wrote_is_shown_as_text(browser: BrowserContext, stage
 
 
 async def test_a_gift_told_twice_is_announced_once_and_old_ones_never(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
-    stage.totals = the_totals(recent=[a_gift(1)])
+    harness.totals = drive_totals(recent=[donation_row(1)])
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
-        stage.push("donation", a_gift(2, name="Once"))
-        stage.push("donation", a_gift(2, name="Once"))
-        stage.push("donation", a_gift(3, name="Returned", type="donation.refunded"))
-        stage.push(
-            "totals", the_totals(sequence=97504, recent=[a_gift(4, name="Last"), a_gift(2), a_gift(1)])
+        harness.push("donation", donation_row(2, name="Once"))
+        harness.push("donation", donation_row(2, name="Once"))
+        harness.push("donation", donation_row(3, name="Returned", type="donation.refunded"))
+        harness.push(
+            "totals",
+            drive_totals(
+                sequence=97504, recent=[donation_row(4, name="Last"), donation_row(2), donation_row(1)]
+            ),
         )
-        stage.push("donation", a_gift(4, name="Last"))
+        harness.push("donation", donation_row(4, name="Last"))
         await expect(page.locator(".card .name", has_text="Last")).to_have_count(1)
         assert await page.locator(".card .name").all_inner_texts() == ["Once", "Last"]
 
 
 async def test_figures_never_step_back_but_a_new_epoch_is_believed(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
-        stage.push("totals", the_totals(sequence=97400, raised=usd("1.00")))
-        stage.push("totals", the_totals(sequence=97501, raised=usd("4560148.45")))
+        harness.push("totals", drive_totals(sequence=97400, raised=usd("1.00")))
+        harness.push("totals", drive_totals(sequence=97501, raised=usd("4560148.45")))
         await raised(page, "4560148.45")
-        stage.push("totals", the_totals(epoch=2, sequence=5, raised=usd("4000000.00")))
+        harness.push("totals", drive_totals(epoch=2, sequence=5, raised=usd("4000000.00")))
         await raised(page, "4000000.00")
 
 
-async def test_it_comes_back_after_a_drain(browser: BrowserContext, stage: Stage) -> None:
+async def test_it_comes_back_after_a_drain(browser: BrowserContext, harness: Harness) -> None:
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
-        stage.totals = the_totals(sequence=97600, raised=usd("4570000.00"))
-        stage.push("drain", {})
-        stage.end_streams()
-        await until(lambda: stage.streams_opened == 2)
+        harness.totals = drive_totals(sequence=97600, raised=usd("4570000.00"))
+        harness.push("drain", {})
+        harness.end_streams()
+        await until(lambda: harness.streams_opened == 2)
         await raised(page, "4570000.00")
 
 
 async def test_without_a_stream_it_polls_with_the_etag_and_announces(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
-    stage.stream_status = 503
+    harness.stream_status = 503
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/overlay/winter?lang=en")
+        await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
         await expect(page.locator(".freshness")).to_have_attribute("data-state", "live")
-        await until(lambda: 'W/"1.97500.0.live"' in stage.totals_asked)
-        gift = a_gift(1, name="Polled")
-        stage.rows = [gift]
-        stage.totals = the_totals(sequence=97501, raised=usd("4560148.45"), recent=[gift])
+        await until(lambda: 'W/"1.97500.0.live"' in harness.totals_requests)
+        gift = donation_row(1, name="Polled")
+        harness.rows = [gift]
+        harness.totals = drive_totals(sequence=97501, raised=usd("4560148.45"), recent=[gift])
         await raised(page, "4560148.45")
         await expect(page.locator(".card .name")).to_have_text("Polled")
 
 
-async def test_it_says_how_fresh_it_is(browser: BrowserContext, stage: Stage) -> None:
+async def test_it_says_how_fresh_it_is(browser: BrowserContext, harness: Harness) -> None:
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/overlay/winter?lang=ar")
+        await page.goto(f"{harness.base}/overlay/winter?lang=ar")
         await raised(page, "4560123.45")
         for sequence, state in enumerate(("catching_up", "frozen", "live"), 97501):
-            stage.push("totals", the_totals(sequence=sequence, state=state))
+            harness.push("totals", drive_totals(sequence=sequence, state=state))
             await expect(page.locator(".freshness")).to_have_attribute("data-state", state)
         await expect(page.locator(".freshness .state")).to_have_text("مباشر")
-        stage.stream_status = stage.totals_status = 503
-        stage.end_streams()
+        harness.stream_status = harness.totals_status = 503
+        harness.end_streams()
         await expect(page.locator(".freshness")).to_have_attribute("data-state", "offline")
         await expect(page.locator(".freshness .state")).to_contain_text("نعيد الاتصال")
 
@@ -229,19 +232,19 @@ async def test_it_says_how_fresh_it_is(browser: BrowserContext, stage: Stage) ->
     ],
 )
 async def test_amounts_are_written_exactly(
-    browser: BrowserContext, stage: Stage, query: str, currency: str, value: str, shown: str
+    browser: BrowserContext, harness: Harness, query: str, currency: str, value: str, shown: str
 ) -> None:
     money = {"currency": currency, "value": value}
-    stage.totals = the_totals(currency=currency, raised=money, goal=None, percent=None)
+    harness.totals = drive_totals(currency=currency, raised=money, goal=None, percent=None)
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/overlay/winter?{query}")
+        await page.goto(f"{harness.base}/overlay/winter?{query}")
         await raised(page, value)
         text = await page.locator(".raised").inner_text()
         assert re.sub("[\u200e\u200f\u061c\u2066\u2069]", "", text).replace("\u00a0", " ") == shown
 
 
 async def test_every_currency_is_written_with_all_its_iso_digits_in_both_languages(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
     amounts = [
         {"currency": currency, "value": decimal_string(units, currency)}
@@ -249,7 +252,7 @@ async def test_every_currency_is_written_with_all_its_iso_digits_in_both_languag
         for units in (1, 1_234_567_899, 25 * 10 ** DIGITS[currency])
     ]
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         shown = await page.evaluate(
             """async (amounts) => {
               const { Figures } = await import(document.querySelector('link[href$="money.js"]').href);
@@ -270,12 +273,12 @@ async def test_every_currency_is_written_with_all_its_iso_digits_in_both_languag
     [("9996.00", 99), ("9999.99", 99), ("10000.00", 100), ("20000.00", 100), ("-5.00", 0)],
 )
 async def test_the_forms_bar_is_full_only_once_the_goal_is_reached(
-    browser: BrowserContext, stage: Stage, raised: str, percent: int
+    browser: BrowserContext, harness: Harness, raised: str, percent: int
 ) -> None:
-    stage.totals = the_totals(raised=usd(raised), goal=usd("10000.00"), percent=100.0, donations=7)
-    stage.drive = {"raised": usd("0.00"), "donations": 0}
+    harness.totals = drive_totals(raised=usd(raised), goal=usd("10000.00"), percent=100.0, donations=7)
+    harness.drive = {"raised": usd("0.00"), "donations": 0}
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await expect(page.locator("#gifts")).to_have_text("7 gifts")
         assert await page.locator("#progress").evaluate("bar => bar.value") == percent
 
@@ -292,53 +295,53 @@ OPEN = {
 }
 
 
-def with_checkout(stage: Stage, **changes: Any) -> dict[str, Any]:
-    return {**OPEN, "checkout": {"url": f"{stage.base}/checkout"}, **changes}
+def with_checkout(harness: Harness, **changes: Any) -> dict[str, Any]:
+    return {**OPEN, "checkout": {"url": f"{harness.base}/checkout"}, **changes}
 
 
-async def test_a_gift_goes_on_to_the_payment_page(browser: BrowserContext, stage: Stage) -> None:
-    stage.creators = [{"id": "crt_1", "slug": "nour", "name": "نور"}]
-    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+async def test_a_gift_goes_on_to_the_payment_page(browser: BrowserContext, harness: Harness) -> None:
+    harness.creators = [{"id": "crt_1", "slug": "nour", "name": "نور"}]
+    harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en&creator=nour")
+        await page.goto(f"{harness.base}/donate/winter?lang=en&creator=nour")
         await page.fill("#name", "Sara")
         await page.fill("#message", "Stay warm")
         await page.get_by_role("button", name="Give $25").click()
         await page.wait_for_url("**/checkout")
-    sent = stage.pledges_asked[0]
+    sent = harness.pledge_requests[0]
     assert sent["headers"]["ataa-form-token"] == "f1.0.aa"
     assert sent["headers"]["prefer"] == "wait=5"
-    assert sent["headers"]["origin"] == stage.base
+    assert sent["headers"]["origin"] == harness.base
     assert sent["body"]["amount"] == usd("25.00")
     assert sent["body"]["creator"] == "crt_1"
     assert sent["body"]["message"] == "Stay warm"
     assert sent["body"]["donor"] == {"locale": "en", "anonymous": False, "name": "Sara"}
-    assert sent["body"]["return_url"] == f"{stage.base}/donate/winter/thanks?creator=crt_1&lang=en"
+    assert sent["body"]["return_url"] == f"{harness.base}/donate/winter/thanks?creator=crt_1&lang=en"
 
 
 def creators(n: int) -> list[dict[str, Any]]:
     return [{"id": f"crt_{k}", "slug": f"c{k}", "name": f"Creator {k}"} for k in range(n)]
 
 
-async def test_a_link_to_the_205th_creator_credits_them(browser: BrowserContext, stage: Stage) -> None:
-    stage.creators = creators(205)
-    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+async def test_a_link_to_the_205th_creator_credits_them(browser: BrowserContext, harness: Harness) -> None:
+    harness.creators = creators(205)
+    harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en&creator=C204")
+        await page.goto(f"{harness.base}/donate/winter?lang=en&creator=C204")
         await expect(page.locator(".creator")).to_have_text("You give with Creator 204")
         await page.click("#give")
         await page.wait_for_url("**/checkout")
-    assert stage.pledges_asked[0]["body"]["creator"] == "crt_204"
+    assert harness.pledge_requests[0]["body"]["creator"] == "crt_204"
 
 
 @pytest.mark.parametrize("lang", ["en", "ar"])
 async def test_one_of_thousands_of_creators_is_found_by_name(
-    browser: BrowserContext, stage: Stage, lang: str
+    browser: BrowserContext, harness: Harness, lang: str
 ) -> None:
-    stage.creators = creators(3000)
-    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    harness.creators = creators(3000)
+    harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang={lang}")
+        await page.goto(f"{harness.base}/donate/winter?lang={lang}")
         options = page.locator("#creator option")
         await expect(options).to_have_count(101)
         await page.locator("#find").press_sequentially("creator 299")
@@ -349,47 +352,49 @@ async def test_one_of_thousands_of_creators_is_found_by_name(
         await page.fill("#find", "no such")
         await expect(options).to_have_count(2)  # nobody, and the one chosen
         await page.fill("#find", "creator")
-        await expect(page.locator("#found")).to_have_text(WORDS["donate"][lang]["found_more"])
+        await expect(page.locator("#found")).to_have_text(TRANSLATIONS["donate"][lang]["found_more"])
         await page.fill("#find", "")
         await expect(options).to_have_count(102)
         await page.click("#give")
         await page.wait_for_url("**/checkout")
-    assert stage.pledges_asked[0]["body"]["creator"] == "crt_2995"
-    assert stage.pledges_asked[0]["body"]["return_url"].endswith(f"/thanks?creator=crt_2995&lang={lang}")
-    assert len(stage.pledges_asked) == 1  # Enter in the search field sends nothing
-    assert len(stage.searched) < 8
+    assert harness.pledge_requests[0]["body"]["creator"] == "crt_2995"
+    assert harness.pledge_requests[0]["body"]["return_url"].endswith(f"/thanks?creator=crt_2995&lang={lang}")
+    assert len(harness.pledge_requests) == 1  # Enter in the search field sends nothing
+    assert len(harness.searched) < 8
 
 
-async def test_a_search_that_fails_is_said_and_costs_nothing(browser: BrowserContext, stage: Stage) -> None:
-    stage.creators = creators(101)
-    stage.search_status = 503
+async def test_a_search_that_fails_is_said_and_costs_nothing(
+    browser: BrowserContext, harness: Harness
+) -> None:
+    harness.creators = creators(101)
+    harness.search_status = 503
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await page.fill("#find", "x")
         await expect(page.locator("#found")).to_contain_text("does not answer")
         await expect(page.locator("#creator option")).to_have_count(101)
 
 
-async def test_giving_again_credits_the_same_creator(browser: BrowserContext, stage: Stage) -> None:
-    stage.creators = creators(1)
+async def test_giving_again_credits_the_same_creator(browser: BrowserContext, harness: Harness) -> None:
+    harness.creators = creators(1)
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter/thanks?lang=en&creator=c0")
+        await page.goto(f"{harness.base}/donate/winter/thanks?lang=en&creator=c0")
         await page.click(".choices a")
         await expect(page.locator(".creator")).to_have_text("You give with Creator 0")
 
 
-async def test_arabic_indic_digits_are_sent_as_ascii(browser: BrowserContext, stage: Stage) -> None:
-    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+async def test_arabic_indic_digits_are_sent_as_ascii(browser: BrowserContext, harness: Harness) -> None:
+    harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=ar")
+        await page.goto(f"{harness.base}/donate/winter?lang=ar")
         await page.fill("#amount", "١٬٢٣٤٫٥")
         await expect(page.locator("#give")).to_contain_text("1,234.50")
         await page.click("#give")
         await page.wait_for_url("**/checkout")
-    assert stage.pledges_asked[0]["body"]["amount"] == usd("1234.50")
+    assert harness.pledge_requests[0]["body"]["amount"] == usd("1234.50")
 
 
-async def test_amounts_are_read_as_meant_or_refused(browser: BrowserContext, stage: Stage) -> None:
+async def test_amounts_are_read_as_meant_or_refused(browser: BrowserContext, harness: Harness) -> None:
     cases: list[list[Any]] = [
         ["25", 2, "25.00"], ["٢٥٫٥", 2, "25.50"], ["۱۲", 2, "12.00"], ["1,000", 2, "1000.00"],
         ["10,5", 2, "10.50"], ["५", 2, "unreadable"], [".", 2, "unreadable"], ["5.5", 0, "digits"],
@@ -400,7 +405,7 @@ async def test_amounts_are_read_as_meant_or_refused(browser: BrowserContext, sta
         ["١٢٣٤٥٦٧٨٩٠١٢٣٤", 2, "large"], ["1.2.3", 2, "unreadable"],
     ]  # fmt: skip
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         read = await page.evaluate(
             """async (cases) => {
               const address = document.querySelector('link[href$="amount.js"]').href;
@@ -412,71 +417,73 @@ async def test_amounts_are_read_as_meant_or_refused(browser: BrowserContext, sta
     assert read == [expected for _, _, expected in cases]
 
 
-async def test_a_double_click_gives_once(browser: BrowserContext, stage: Stage) -> None:
-    stage.pledge_answers.append((201, {}, OPEN))
-    stage.pledge_views.append((200, {}, OPEN))
+async def test_a_double_click_gives_once(browser: BrowserContext, harness: Harness) -> None:
+    harness.pledge_answers.append((201, {}, OPEN))
+    harness.pledge_views.append((200, {}, OPEN))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await page.dblclick("#give")
         await expect(page.locator("#waiting")).to_be_visible()
-    assert len({sent["headers"]["idempotency-key"] for sent in stage.pledges_asked}) == 1
-    assert len(stage.pledges_asked) == 1
+    assert len({sent["headers"]["idempotency-key"] for sent in harness.pledge_requests}) == 1
+    assert len(harness.pledge_requests) == 1
 
 
 async def test_a_reload_sends_the_same_form_with_the_same_key_and_another_with_its_own(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
-    stage.pledge_answers.append((201, {}, OPEN))
-    stage.pledge_views.append((200, {}, OPEN))
+    harness.pledge_answers.append((201, {}, OPEN))
+    harness.pledge_views.append((200, {}, OPEN))
     async with tab(browser) as page:
         for amount in ("12", "12", "13"):
-            await page.goto(f"{stage.base}/donate/winter?lang=en")
+            await page.goto(f"{harness.base}/donate/winter?lang=en")
             await page.fill("#amount", amount)
             await page.click("#give")
             await expect(page.locator("#waiting")).to_be_visible()
-    first, again, other = (sent["headers"]["idempotency-key"] for sent in stage.pledges_asked)
+    first, again, other = (sent["headers"]["idempotency-key"] for sent in harness.pledge_requests)
     assert first == again != other
 
 
 async def test_a_busy_door_is_asked_again_when_it_says_with_the_same_key(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
     busy = {"type": "/problems/busy"}
-    stage.pledge_answers.extend([(502, {}, busy), (409, {}, busy), (503, {"retry-after": "0"}, busy)])
-    stage.pledge_answers.extend([(429, {"retry-after": "1"}, busy), (201, {}, with_checkout(stage))])
+    harness.pledge_answers.extend([(502, {}, busy), (409, {}, busy), (503, {"retry-after": "0"}, busy)])
+    harness.pledge_answers.extend([(429, {"retry-after": "1"}, busy), (201, {}, with_checkout(harness))])
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await page.click("#give")
         await expect(page.locator("#status")).to_contain_text("Trying again in 1 second…")
-        await until(lambda: len(stage.pledges_asked) == 4)
+        await until(lambda: len(harness.pledge_requests) == 4)
         refused = time.monotonic()
         await page.wait_for_url("**/checkout")
     assert time.monotonic() - refused > 0.9
-    assert len(stage.pledges_asked) == 5
-    assert len({sent["headers"]["idempotency-key"] for sent in stage.pledges_asked}) == 1
-    assert len({str(sent["body"]) for sent in stage.pledges_asked}) == 1
+    assert len(harness.pledge_requests) == 5
+    assert len({sent["headers"]["idempotency-key"] for sent in harness.pledge_requests}) == 1
+    assert len({str(sent["body"]) for sent in harness.pledge_requests}) == 1
 
 
-async def test_a_lost_connection_is_said_and_outlived(browser: BrowserContext, stage: Stage) -> None:
-    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+async def test_a_lost_connection_is_said_and_outlived(browser: BrowserContext, harness: Harness) -> None:
+    harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=ar")
+        await page.goto(f"{harness.base}/donate/winter?lang=ar")
         await page.context.set_offline(True)
         await page.click("#give")
         await expect(page.locator("#status")).to_contain_text("لا يوجد اتصال")
         await page.context.set_offline(False)
         await page.wait_for_url("**/checkout")
-    assert len(stage.pledges_asked) == 1
+    assert len(harness.pledge_requests) == 1
 
 
-async def test_an_old_page_gets_a_new_token_and_keeps_its_key(browser: BrowserContext, stage: Stage) -> None:
-    stage.pledge_answers.append((401, {}, {"type": "/problems/unauthorized"}))
-    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+async def test_an_old_page_gets_a_new_token_and_keeps_its_key(
+    browser: BrowserContext, harness: Harness
+) -> None:
+    harness.pledge_answers.append((401, {}, {"type": "/problems/unauthorized"}))
+    harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await page.click("#give")
         await page.wait_for_url("**/checkout")
-    old, new = (sent["headers"] for sent in stage.pledges_asked)
+    old, new = (sent["headers"] for sent in harness.pledge_requests)
     assert (old["ataa-form-token"], new["ataa-form-token"]) == ("f1.0.aa", "f1.1.aa")
     assert old["idempotency-key"] == new["idempotency-key"]
 
@@ -493,25 +500,25 @@ REFUSALS: list[tuple[int, dict[str, Any], str, str]] = [
 
 
 async def test_a_refusal_is_a_human_sentence_and_the_next_try_is_a_new_one(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
-    stage.pledge_answers.extend((status, {}, problem) for status, problem, _, _ in REFUSALS)
-    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+    harness.pledge_answers.extend((status, {}, problem) for status, problem, _, _ in REFUSALS)
+    harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         for _, _, place, sentence in REFUSALS:
             await page.click("#give")
             await expect(page.locator(place)).to_contain_text(sentence)
         await page.click("#give")
         await page.wait_for_url("**/checkout")
-    assert len({sent["headers"]["idempotency-key"] for sent in stage.pledges_asked}) == len(REFUSALS) + 1
+    assert len({sent["headers"]["idempotency-key"] for sent in harness.pledge_requests}) == len(REFUSALS) + 1
 
 
 async def test_all_that_is_wrong_is_said_at_once_and_the_first_has_the_focus(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=ar")
+        await page.goto(f"{harness.base}/donate/winter?lang=ar")
         await page.fill("#amount", "1.234")
         await page.fill("#email", "nobody")
         await page.click("#give")
@@ -519,74 +526,74 @@ async def test_all_that_is_wrong_is_said_at_once_and_the_first_has_the_focus(
         await expect(page.locator("#email-error")).not_to_be_empty()
         assert await page.evaluate("document.activeElement.id") == "amount"
         assert await page.locator("#amount").get_attribute("aria-invalid") == "true"
-    assert stage.pledges_asked == []
+    assert harness.pledge_requests == []
 
 
 async def test_a_queued_gift_shows_its_place_and_goes_on_when_its_turn_comes(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
-    stage.pledge_answers.append((201, {}, {**OPEN, "queue": {"position": 123, "eta_seconds": 8}}))
-    stage.pledge_views.append((200, {}, {**OPEN, "queue": {"position": 7, "eta_seconds": 1}}))
-    stage.pledge_views.append((503, {}, {}))
-    stage.pledge_views.append((200, {}, with_checkout(stage)))
+    harness.pledge_answers.append((201, {}, {**OPEN, "queue": {"position": 123, "eta_seconds": 8}}))
+    harness.pledge_views.append((200, {}, {**OPEN, "queue": {"position": 7, "eta_seconds": 1}}))
+    harness.pledge_views.append((503, {}, {}))
+    harness.pledge_views.append((200, {}, with_checkout(harness)))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await page.click("#give")
         await expect(page.locator("#waiting-queue")).to_have_text("Number 7 in the queue. About 1 second.")
         await page.wait_for_url("**/checkout")
 
 
 async def test_a_checkout_that_is_no_web_address_is_not_followed(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
-    bad = with_checkout(stage, checkout={"url": "javascript:document.title='owned'"})
-    stage.pledge_answers.append((201, {}, bad))
-    stage.pledge_views.append((200, {}, bad))
+    bad = with_checkout(harness, checkout={"url": "javascript:document.title='owned'"})
+    harness.pledge_answers.append((201, {}, bad))
+    harness.pledge_views.append((200, {}, bad))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await page.click("#give")
         await expect(page.locator("#waiting")).to_be_visible()
         assert await page.title() != "owned"
 
 
 async def test_coming_back_unpaid_offers_to_go_on_with_the_same_gift(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
-    stage.pledge_answers.append((201, {}, with_checkout(stage)))
-    stage.pledge_views.append((200, {}, with_checkout(stage)))
+    harness.pledge_answers.append((201, {}, with_checkout(harness)))
+    harness.pledge_views.append((200, {}, with_checkout(harness)))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await page.click("#give")
         await page.wait_for_url("**/checkout")
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await expect(page.locator("#resume-text")).to_have_text("Your gift of $25 is not paid yet.")
         await page.click("#resume-go")
         await page.wait_for_url("**/checkout")
-    assert len(stage.pledges_asked) == 1
+    assert len(harness.pledge_requests) == 1
 
 
-async def test_the_form_works_by_keyboard_alone(browser: BrowserContext, stage: Stage) -> None:
-    stage.pledge_answers.append((201, {}, with_checkout(stage)))
+async def test_the_form_works_by_keyboard_alone(browser: BrowserContext, harness: Harness) -> None:
+    harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await page.focus("input[name=menu]:checked")
         await page.keyboard.press("ArrowDown")
         await expect(page.locator("#give")).to_have_text("Give $50")
         await page.focus("#name")
         await page.keyboard.press("Enter")
         await page.wait_for_url("**/checkout")
-    assert stage.pledges_asked[0]["body"]["amount"] == usd("50.00")
+    assert harness.pledge_requests[0]["body"]["amount"] == usd("50.00")
 
 
 @pytest.mark.parametrize("lang", ["ar", "en"])
 async def test_no_page_scrolls_sideways_on_the_narrowest_phone(
-    browser: BrowserContext, stage: Stage, lang: str
+    browser: BrowserContext, harness: Harness, lang: str
 ) -> None:
     kwd = {"currency": "KWD", "value": "999999999.995"}
-    stage.totals = the_totals(currency="KWD", raised=kwd, goal=kwd, title="W" * 120)
-    stage.drive = {"test": True, "description": "x" * 200}
-    stage.creators = [{"slug": "x", "name": "N" * 100}, {"slug": "y", "name": "W" * 100}]
-    stage.listed = 1
+    harness.totals = drive_totals(currency="KWD", raised=kwd, goal=kwd, title="W" * 120)
+    harness.drive = {"test": True, "description": "x" * 200}
+    harness.creators = [{"slug": "x", "name": "N" * 100}, {"slug": "y", "name": "W" * 100}]
+    harness.listed = 1
     async with tab(browser) as page:
         await page.set_viewport_size({"width": 320, "height": 640})
         for path in (
@@ -596,7 +603,7 @@ async def test_no_page_scrolls_sideways_on_the_narrowest_phone(
             "/donate/winter/thanks?",
             "/donate/none?",
         ):
-            await page.goto(f"{stage.base}{path}lang={lang}")
+            await page.goto(f"{harness.base}{path}lang={lang}")
             assert await page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
@@ -604,33 +611,33 @@ async def test_no_page_scrolls_sideways_on_the_narrowest_phone(
 
 
 async def test_the_thanks_page_waits_for_the_money_and_then_forgets_the_gift(
-    browser: BrowserContext, stage: Stage
+    browser: BrowserContext, harness: Harness
 ) -> None:
-    stage.pledge_answers.append((201, {}, with_checkout(stage)))
-    stage.pledge_views.append((200, {}, OPEN))
-    stage.pledge_views.append((200, {}, {**OPEN, "status": "paid"}))
+    harness.pledge_answers.append((201, {}, with_checkout(harness)))
+    harness.pledge_views.append((200, {}, OPEN))
+    harness.pledge_views.append((200, {}, {**OPEN, "status": "paid"}))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter?lang=en")
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
         await page.click("#give")
         await page.wait_for_url("**/checkout")
-        await page.goto(f"{stage.base}/donate/winter/thanks?lang=en")
+        await page.goto(f"{harness.base}/donate/winter/thanks?lang=en")
         await expect(page.locator("#outcome")).to_have_attribute("data-status", "waiting")
         await expect(page.locator("#amount")).to_have_text("$25 received")
         assert await page.evaluate("sessionStorage.length") == 0
 
 
-async def test_every_outcome_of_a_pledge_is_said(browser: BrowserContext, stage: Stage) -> None:
+async def test_every_outcome_of_a_pledge_is_said(browser: BrowserContext, harness: Harness) -> None:
     outcomes = {"lapsed": "lapsed", "cancelled": "lapsed", "partly_refunded": "refunded", "novel": "unknown"}
     async with tab(browser) as page:
         for status, outcome in outcomes.items():
-            stage.pledge_views.clear()
-            stage.pledge_views.append((200, {}, {**OPEN, "status": status}))
-            await page.goto(f"{stage.base}/donate/winter/thanks?lang=ar&pledge=plg_1&token=tok")
+            harness.pledge_views.clear()
+            harness.pledge_views.append((200, {}, {**OPEN, "status": status}))
+            await page.goto(f"{harness.base}/donate/winter/thanks?lang=ar&pledge=plg_1&token=tok")
             await expect(page.locator("#outcome")).to_have_attribute("data-status", outcome)
 
 
-async def test_a_wrong_token_only_thanks(browser: BrowserContext, stage: Stage) -> None:
-    stage.pledge_views.append((404, {}, {"type": "/problems/not-found"}))
+async def test_a_wrong_token_only_thanks(browser: BrowserContext, harness: Harness) -> None:
+    harness.pledge_views.append((404, {}, {"type": "/problems/not-found"}))
     async with tab(browser) as page:
-        await page.goto(f"{stage.base}/donate/winter/thanks?lang=en&pledge=plg_1&token=bad")
+        await page.goto(f"{harness.base}/donate/winter/thanks?lang=en&pledge=plg_1&token=bad")
         await expect(page.locator("#outcome")).to_have_attribute("data-status", "unknown")

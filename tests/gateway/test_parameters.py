@@ -20,7 +20,7 @@ from yarl import URL
 from backbone.clock import SystemClock
 from backbone.service import listen, run_workers, server
 from embedded.app import compose
-from tests.gateway.stage import ADMIN, SECRET, bearer
+from tests.gateway.harness import ADMIN, SECRET, bearer
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -54,7 +54,7 @@ PLACES = {"drive": "winter", "board": "creators", "pledge": "plg_01frtz5n0000000
 
 
 @dataclass
-class Whole:
+class WholeSystem:
     """A gateway on a port, with the real services behind it."""
 
     session: aiohttp.ClientSession
@@ -73,7 +73,7 @@ class Whole:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def whole(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whole]:
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WholeSystem]:
     folder: Path = tmp_path_factory.mktemp("whole")
     given = {
         "data_dir": folder,
@@ -94,12 +94,12 @@ async def whole(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whole
     workers = asyncio.create_task(run_workers(working, stop))
     sock = listen("127.0.0.1", 0, "the test's port")
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    door = server(composed.gateway.app)
-    serving = asyncio.create_task(door.serve(sockets=[sock]))
+    api = server(composed.gateway.app)
+    serving = asyncio.create_task(api.serve(sockets=[sock]))
     async with aiohttp.ClientSession() as session:
-        await until(lambda: door.started)
+        await until(lambda: api.started)
         async with session.get(f"{url}/openapi.json") as reply:
-            found = Whole(session, url, await reply.json())
+            found = WholeSystem(session, url, await reply.json())
         await open_a_drive(found)
         yield found
     composed.gateway.drain.set()
@@ -107,22 +107,22 @@ async def whole(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whole
     for topic in ("snapshots", "drive-log", "pledges", "payments"):  # wakes those who read them
         await composed.bus.publish_watermarks(topic, SystemClock().now(), range(12))
     await workers
-    door.should_exit = True
+    api.should_exit = True
     await serving
     for service in services:
         await service.close()
     await composed.bus.close()
 
 
-async def open_a_drive(whole: Whole) -> None:
+async def open_a_drive(system: WholeSystem) -> None:
     money = {"currency": "USD", "value": "1000.00"}
     wish = {"slug": "winter", "title": "Winter", "currency": "USD", "goal": money}
     for path, body in (("/v1/drives", wish), ("/v1/drives/winter/open", {})):
-        async with whole.session.post(whole.url + path, json=body, headers=bearer(ADMIN)) as reply:
+        async with system.session.post(system.url + path, json=body, headers=bearer(ADMIN)) as reply:
             assert reply.status in (200, 201), await reply.text()
 
     async def is_shown() -> bool:
-        return (await whole.ask("GET", "/v1/drives/winter/totals"))[0] == 200
+        return (await system.ask("GET", "/v1/drives/winter/totals"))[0] == 200
 
     await until(is_shown)
 
@@ -151,11 +151,11 @@ def targets(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield method, f"{filled(path)}?{name}={value}"
 
 
-async def test_every_parameter_of_every_route_refuses_what_does_not_fit(whole: Whole) -> None:
+async def test_every_parameter_of_every_route_refuses_what_does_not_fit(system: WholeSystem) -> None:
     wrong, tried = [], 0
-    for method, target in targets(whole.described):
+    for method, target in targets(system.described):
         tried += 1
-        status, kind = await whole.ask(method, target)
+        status, kind = await system.ask(method, target)
         # Pages are for people: what they cannot use of a query they leave out.
         fine = (400 <= status < 500 and kind == "application/problem+json") or "%" not in target
         if status >= 500 or (target.startswith("/v1") and not fine and not is_readable(target)):
@@ -175,7 +175,7 @@ def is_readable(target: str) -> bool:
 
 @pytest.mark.parametrize("value", [UNFIT["NUL"], UNFIT["lone surrogate"], UNFIT["overlong"]])
 async def test_the_query_of_totals_and_boards_and_lists_says_what_does_not_fit(
-    whole: Whole, value: str
+    system: WholeSystem, value: str
 ) -> None:
     for target in (
         f"/v1/drives/winter/leaderboards/creators?around={value}",
@@ -183,13 +183,13 @@ async def test_the_query_of_totals_and_boards_and_lists_says_what_does_not_fit(
         f"/v1/keys?limit={value}",
         f"/v1/pledges?status={value}",
     ):
-        status, kind = await whole.ask("GET", target)
+        status, kind = await system.ask("GET", target)
         assert (status, kind) == (422, "application/problem+json"), target
-    status, kind = await whole.ask("GET", f"/v1/totals?drives={value}")
+    status, kind = await system.ask("GET", f"/v1/totals?drives={value}")
     assert (status, kind) == (404 if value.startswith("x") else 422, "application/problem+json")
 
 
-async def test_the_walk_reaches_every_parameter_that_is_described(whole: Whole) -> None:
-    named = {(path, name) for _, path, names in operations(whole.described) for name in names}
+async def test_the_walk_reaches_every_parameter_that_is_described(system: WholeSystem) -> None:
+    named = {(path, name) for _, path, names in operations(system.described) for name in names}
     assert {("/v1/totals", "drives"), ("/v1/pledges", "reference")} <= named
-    assert json.dumps(whole.described).count('"in": "query"') >= 10
+    assert json.dumps(system.described).count('"in": "query"') >= 10

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from backbone.caller import HOSTED_FORM
 from backbone.clock import FrozenClock
-from tests.gateway.stage import DRIVE, Heard, Stage, bearer, gateway
+from backbone.http.caller import HOSTED_FORM
+from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, bearer, gateway
 
 PLEDGES = f"/v1/drives/{DRIVE}/pledges"
 WISH = {"amount": {"currency": "USD", "value": "25.00"}}
 
 
-async def page(stage: Stage, path: str) -> tuple[int, Any, str]:
-    async with stage.session.get(path, allow_redirects=False) as reply:
+async def page(harness: Harness, path: str) -> tuple[int, Any, str]:
+    async with harness.session.get(path, allow_redirects=False) as reply:
         return reply.status, reply.headers, (await reply.read()).decode(errors="replace")
 
 
-async def form_token(stage: Stage) -> str:
-    _, _, html = await page(stage, "/donate/winter")
+async def form_token(harness: Harness) -> str:
+    _, _, html = await page(harness, "/donate/winter")
     found = re.search(r'"token":"([\w.-]+)"', html)
     assert found is not None
     return found.group(1)
@@ -31,8 +31,8 @@ async def form_token(stage: Stage) -> str:
 @pytest.mark.parametrize(
     "path", ["/overlay/winter", "/donate/winter", "/donate/winter/thanks", f"/overlay/{DRIVE}"]
 )
-async def test_pages_are_html_under_a_strict_policy(stage: Stage, path: str) -> None:
-    status, headers, html = await page(stage, path)
+async def test_pages_are_html_under_a_strict_policy(harness: Harness, path: str) -> None:
+    status, headers, html = await page(harness, path)
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "Winter" in html
@@ -44,106 +44,110 @@ async def test_pages_are_html_under_a_strict_policy(stage: Stage, path: str) -> 
 )
 @pytest.mark.parametrize("query", ["", "?lang=ar&creator=%D9%86&x=//a/"])
 async def test_an_address_with_a_slash_at_the_end_leads_to_the_page(
-    stage: Stage, path: str, query: str
+    harness: Harness, path: str, query: str
 ) -> None:
-    address = URL(f"{stage.url}{path}/{query}", encoded=True)
-    async with stage.session.get(address, allow_redirects=False) as reply:
+    address = URL(f"{harness.url}{path}/{query}", encoded=True)
+    async with harness.session.get(address, allow_redirects=False) as reply:
         assert (reply.status, reply.headers["Location"]) == (308, path + query)
-    async with stage.session.head(address, allow_redirects=True) as reply:
+    async with harness.session.head(address, allow_redirects=True) as reply:
         assert reply.status == 200
-    assert (await page(stage, f"{path}//"))[0] == 404
+    assert (await page(harness, f"{path}//"))[0] == 404
 
 
 @pytest.mark.parametrize(
     "path", ["/v1/drives/winter/totals/", "/livez/", "/overlay/", "//evil.example/overlay/winter/"]
 )
-async def test_only_pages_have_an_address_with_a_slash_at_the_end(stage: Stage, path: str) -> None:
-    async with stage.session.get(URL(stage.url + path, encoded=True), allow_redirects=False) as reply:
+async def test_only_pages_have_an_address_with_a_slash_at_the_end(harness: Harness, path: str) -> None:
+    async with harness.session.get(URL(harness.url + path, encoded=True), allow_redirects=False) as reply:
         assert reply.status == 404
 
 
-async def test_browsers_find_an_icon_where_a_page_names_none(stage: Stage) -> None:
-    async with stage.session.get("/favicon.ico") as reply:
+async def test_browsers_find_an_icon_where_a_page_names_none(harness: Harness) -> None:
+    async with harness.session.get("/favicon.ico") as reply:
         assert (reply.status, reply.content_type) == (200, "image/svg+xml")
 
 
-async def test_pages_load_nothing_but_assets_that_are_there(stage: Stage) -> None:
+async def test_pages_load_nothing_but_assets_that_are_there(harness: Harness) -> None:
     for path in ("/overlay/winter", "/donate/winter"):
-        _, _, html = await page(stage, path)
+        _, _, html = await page(harness, path)
         found = set(re.findall(r'(?:src|href)="(/assets/[^"]+)"', html))
         assert found
         for asset in found:
-            status, headers, _ = await page(stage, asset)
+            status, headers, _ = await page(harness, asset)
             assert (status, "immutable" in headers["Cache-Control"]) == (200, True), asset
-    assert (await page(stage, "/assets/x/nothing.js"))[0] == 404
+    assert (await page(harness, "/assets/x/nothing.js"))[0] == 404
 
 
 @pytest.mark.parametrize("path", ["/overlay/nowhere", "/donate/nowhere", "/donate/nowhere/thanks"])
-async def test_a_page_of_an_unknown_drive_is_a_404_for_people(stage: Stage, path: str) -> None:
-    status, headers, html = await page(stage, path)
+async def test_a_page_of_an_unknown_drive_is_a_404_for_people(harness: Harness, path: str) -> None:
+    status, headers, html = await page(harness, path)
     assert (status, headers["Content-Type"]) == (404, "text/html; charset=utf-8")
     assert "There is no such drive" in html
 
 
-async def test_a_page_whose_drive_cannot_be_asked_for_is_a_503_for_people(stage: Stage) -> None:
-    stage.pledges.answers["POST /internal/drives"] = (500, {})
-    status, headers, html = await page(stage, "/donate/spring")
+async def test_a_page_whose_drive_cannot_be_asked_for_is_a_503_for_people(harness: Harness) -> None:
+    harness.pledges.answers["POST /internal/drives"] = (500, {})
+    status, headers, html = await page(harness, "/donate/spring")
     assert (status, headers["Retry-After"]) == (503, "2")
     assert "Back in a moment" in html
 
 
-async def test_a_form_makes_a_pledge_without_a_key_from_its_own_origin(stage: Stage) -> None:
-    token = await form_token(stage)
-    status, _, made = await stage.post(
-        PLEDGES, WISH, Origin=stage.url, **{"Ataa-Form-Token": token, "Idempotency-Key": "k"}
+async def test_a_form_makes_a_pledge_without_a_key_from_its_own_origin(harness: Harness) -> None:
+    token = await form_token(harness)
+    status, _, made = await harness.post(
+        PLEDGES, WISH, Origin=harness.url, **{"Ataa-Form-Token": token, "Idempotency-Key": "k"}
     )
     assert status == 201
     assert made["id"].startswith("plg_")
-    heard = stage.pledges.heard[-1]
-    assert (heard.caller.partner, heard.caller.scopes, heard.caller.publishable) == (
+    received = harness.pledges.received[-1]
+    assert (received.caller.partner, received.caller.scopes, received.caller.publishable) == (
         "default",
         {"pledges", HOSTED_FORM},
         True,
     )
-    assert "ataa-form-token" not in heard.headers
+    assert "ataa-form-token" not in received.headers
 
 
 @pytest.mark.parametrize(
     "origin", [None, "https://evil.example", "null", "http://127.0.0.1:1", "http://127.0.0.1"]
 )
-async def test_a_form_token_is_worth_nothing_elsewhere(stage: Stage, origin: str | None) -> None:
-    headers = {"Ataa-Form-Token": await form_token(stage), "Idempotency-Key": "k"}
+async def test_a_form_token_is_worth_nothing_elsewhere(harness: Harness, origin: str | None) -> None:
+    headers = {"Ataa-Form-Token": await form_token(harness), "Idempotency-Key": "k"}
     headers |= {"Origin": origin} if origin else {}
-    status, _, problem = await stage.post(PLEDGES, WISH, **headers)
+    status, _, problem = await harness.post(PLEDGES, WISH, **headers)
     assert (status, problem["type"]) == (403, "/problems/form-expired")
 
 
-async def test_a_form_token_is_for_its_drive_and_for_pledges_alone(stage: Stage) -> None:
-    headers = {"Ataa-Form-Token": await form_token(stage), "Idempotency-Key": "k", "Origin": stage.url}
-    assert (await stage.post("/v1/drives/spring/pledges", WISH, **headers))[0] == 403
-    assert (await stage.post(f"/v1/drives/{DRIVE}/close", None, **headers))[0] == 401
+async def test_a_form_token_is_for_its_drive_and_for_pledges_alone(harness: Harness) -> None:
+    headers = {"Ataa-Form-Token": await form_token(harness), "Idempotency-Key": "k", "Origin": harness.url}
+    assert (await harness.post("/v1/drives/spring/pledges", WISH, **headers))[0] == 403
+    assert (await harness.post(f"/v1/drives/{DRIVE}/close", None, **headers))[0] == 401
     for forged in ("", "f1.9999999999." + "0" * 64, "x"):
-        status, _, _ = await stage.post(PLEDGES, WISH, **{**headers, "Ataa-Form-Token": forged})
+        status, _, _ = await harness.post(PLEDGES, WISH, **{**headers, "Ataa-Form-Token": forged})
         assert status == 403
-    unknown = await stage.post(PLEDGES, WISH, **headers, **bearer("pk_live_unknown"))
+    unknown = await harness.post(PLEDGES, WISH, **headers, **bearer("pk_live_unknown"))
     assert unknown[0] == 401
 
 
 async def test_a_form_token_dies_after_two_hours(tmp_path: Path) -> None:
     clock = FrozenClock()
-    async with gateway(tmp_path, clock) as stage:
-        headers = {"Ataa-Form-Token": await form_token(stage), "Idempotency-Key": "k", "Origin": stage.url}
+    async with gateway(tmp_path, clock) as harness:
+        headers = {
+            "Ataa-Form-Token": await form_token(harness),
+            "Idempotency-Key": "k",
+            "Origin": harness.url,
+        }
         clock.move(7199)
-        assert (await stage.post(PLEDGES, WISH, **headers))[0] == 201
+        assert (await harness.post(PLEDGES, WISH, **headers))[0] == 201
         clock.move(2)
-        assert (await stage.post(PLEDGES, WISH, **headers))[0] == 403
+        assert (await harness.post(PLEDGES, WISH, **headers))[0] == 403
 
 
 async def test_behind_a_proxy_the_public_address_is_the_own_origin(tmp_path: Path) -> None:
-    async with gateway(tmp_path, public_url="https://give.example.org/") as stage:
-        headers = {"Ataa-Form-Token": await form_token(stage), "Idempotency-Key": "k"}
-        assert (await stage.post(PLEDGES, WISH, **headers, Origin="https://give.example.org"))[0] == 201
-        assert (await stage.post(PLEDGES, WISH, **headers, Origin="http://give.example.org"))[0] == 403
+    async with gateway(tmp_path, public_url="https://give.example.org/") as harness:
+        headers = {"Ataa-Form-Token": await form_token(harness), "Idempotency-Key": "k"}
+        assert (await harness.post(PLEDGES, WISH, **headers, Origin="https://give.example.org"))[0] == 201
+        assert (await harness.post(PLEDGES, WISH, **headers, Origin="http://give.example.org"))[0] == 403
 
 
 @pytest.mark.parametrize(
@@ -157,88 +161,90 @@ async def test_behind_a_proxy_the_public_address_is_the_own_origin(tmp_path: Pat
     ],
 )
 async def test_a_drive_in_capitals_is_redirected_to_its_address(
-    stage: Stage, path: str, canonical: str
+    harness: Harness, path: str, canonical: str
 ) -> None:
-    status, headers, _ = await page(stage, path)
+    status, headers, _ = await page(harness, path)
     assert (status, headers["Location"]) == (308, canonical)
-    assert (await page(stage, canonical))[0] == 200
+    assert (await page(harness, canonical))[0] == 200
 
 
-def named(stage: Stage, *creators: dict[str, str]) -> None:
+def named(harness: Harness, *creators: dict[str, str]) -> None:
     """Let pledges know these creators, by id and slug, and no others."""
 
-    def answer(heard: Heard) -> tuple[int, Any]:
-        refs = json.loads(heard.body)["refs"]
+    def answer(received: ReceivedRequest) -> tuple[int, Any]:
+        refs = json.loads(received.body)["refs"]
         by_ref = {f"{DRIVE}/{one[by]}": one for one in creators for by in ("id", "slug")}
         return 200, {"data": {ref: by_ref[ref] for ref in refs if ref in by_ref}}
 
-    stage.pledges.answers["POST /internal/creators"] = answer
+    harness.pledges.answers["POST /internal/creators"] = answer
 
 
 ABOFLAH = {"id": "crt_205", "slug": "aboflah", "name": "AboFlah"}
 
 
 @pytest.mark.parametrize("asked", ["aboflah", "AboFlah", "ABOFLAH", "%20aboflah", "crt_205", "CRT_205"])
-async def test_the_creator_of_a_link_is_credited_however_many_the_drive_has(stage: Stage, asked: str) -> None:
+async def test_the_creator_of_a_link_is_credited_however_many_the_drive_has(
+    harness: Harness, asked: str
+) -> None:
     first = [{"id": f"crt_{n:03}", "slug": f"c{n}", "name": f"C {n}"} for n in range(100)]
-    stage.pledges.answers[f"GET /v1/drives/{DRIVE}/creators"] = (200, {"data": first, "next": "crt_099"})
-    named(stage, ABOFLAH)
+    harness.pledges.answers[f"GET /v1/drives/{DRIVE}/creators"] = (200, {"data": first, "next": "crt_099"})
+    named(harness, ABOFLAH)
     for _ in range(2):  # asked for, and from memory
-        _, _, html = await page(stage, f"/donate/winter?creator={asked}")
+        _, _, html = await page(harness, f"/donate/winter?creator={asked}")
         assert '"creator":"crt_205"' in html
         assert "<bdi>AboFlah</bdi>" in html
-    asked_for = [line for line in stage.pledges.lines() if "creators" in line]
+    asked_for = [line for line in harness.pledges.lines() if "creators" in line]
     assert sorted(asked_for) == [f"GET /v1/drives/{DRIVE}/creators", "POST /internal/creators"]
 
 
 @pytest.mark.parametrize("asked", ["gone", "%00", "x" * 300, "a/b", "%F0%9F%98%80", "%ED%A0%80"])
-async def test_a_creator_that_is_not_there_is_said_on_the_page(stage: Stage, asked: str) -> None:
-    named(stage, ABOFLAH)
-    status, _, html = await page(stage, f"/donate/winter?lang=en&creator={asked}")
+async def test_a_creator_that_is_not_there_is_said_on_the_page(harness: Harness, asked: str) -> None:
+    named(harness, ABOFLAH)
+    status, _, html = await page(harness, f"/donate/winter?lang=en&creator={asked}")
     assert status == 200
     assert '"creator":null' in html
     assert "is not part of this drive" in html
 
 
-async def test_while_a_creator_cannot_be_looked_up_the_pledge_decides(stage: Stage) -> None:
+async def test_while_a_creator_cannot_be_looked_up_the_pledge_decides(harness: Harness) -> None:
     """During a rolling update pledges may be of a version that does not know the question."""
-    stage.pledges.answers["POST /internal/creators"] = (404, {})
-    status, _, html = await page(stage, "/donate/winter?creator=AboFlah")
+    harness.pledges.answers["POST /internal/creators"] = (404, {})
+    status, _, html = await page(harness, "/donate/winter?creator=AboFlah")
     assert status == 200
     assert '"creator":"aboflah"' in html
 
 
 async def test_a_search_for_creators_counts_against_the_limit_of_its_address(tmp_path: Path) -> None:
     settings = {"trusted_proxies": "127.0.0.1", "limit_address_per_s": 0.5, "limit_burst_s": 4.0}
-    async with gateway(tmp_path, **settings) as stage:
+    async with gateway(tmp_path, **settings) as harness:
         found = {"creators": [], "more": False}
-        stage.pledges.answers["POST /internal/creator-search"] = (200, {"data": found})
+        harness.pledges.answers["POST /internal/creator-search"] = (200, {"data": found})
         donor = {"X-Forwarded-For": "203.0.113.7"}
-        searches = [(await stage.get("/donate/winter/creators?q=x", **donor))[0] for _ in range(3)]
+        searches = [(await harness.get("/donate/winter/creators?q=x", **donor))[0] for _ in range(3)]
     assert searches == [200, 200, 429]
 
 
-async def test_the_form_finds_creators_by_a_part_of_their_name(stage: Stage) -> None:
+async def test_the_form_finds_creators_by_a_part_of_their_name(harness: Harness) -> None:
     found = {"creators": [ABOFLAH], "more": False}
-    stage.pledges.answers["POST /internal/creator-search"] = (200, {"data": found})
-    status, _, answer = await stage.get("/donate/winter/creators?q=%D8%A3%D8%A8%D9%88%00")
+    harness.pledges.answers["POST /internal/creator-search"] = (200, {"data": found})
+    status, _, answer = await harness.get("/donate/winter/creators?q=%D8%A3%D8%A8%D9%88%00")
     assert (status, answer) == (200, found)
-    assert json.loads(stage.pledges.heard[-1].body) == {"drive": DRIVE, "text": "أبو"}
-    assert (await stage.get("/donate/nowhere/creators?q=x"))[0] == 404
-    stage.pledges.answers["POST /internal/creator-search"] = (500, {})
-    assert (await stage.get("/donate/winter/creators?q=x"))[0] == 503
+    assert json.loads(harness.pledges.received[-1].body) == {"drive": DRIVE, "text": "أبو"}
+    assert (await harness.get("/donate/nowhere/creators?q=x"))[0] == 404
+    harness.pledges.answers["POST /internal/creator-search"] = (500, {})
+    assert (await harness.get("/donate/winter/creators?q=x"))[0] == 503
 
 
-async def test_an_overlay_asks_for_no_creators(stage: Stage) -> None:
-    await page(stage, "/overlay/winter")
-    assert not [line for line in stage.pledges.lines() if "creators" in line]
+async def test_an_overlay_asks_for_no_creators(harness: Harness) -> None:
+    await page(harness, "/overlay/winter")
+    assert not [line for line in harness.pledges.lines() if "creators" in line]
 
 
-async def test_the_docs_load_nothing_from_elsewhere(stage: Stage) -> None:
-    status, headers, html = await page(stage, "/docs")
+async def test_the_docs_load_nothing_from_elsewhere(harness: Harness) -> None:
+    status, headers, html = await page(harness, "/docs")
     assert status == 200
     assert "script-src 'self';" in headers["Content-Security-Policy"]
     assert "//" not in html.replace("<!doctype", "")
     for asset in re.findall(r'(?:src|href)="([^"]+)"', html):
-        assert (await page(stage, asset))[0] == 200, asset
-    assert (await page(stage, "/"))[1]["Location"] == "/docs"
+        assert (await page(harness, asset))[0] == 200, asset
+    assert (await page(harness, "/"))[1]["Location"] == "/docs"

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbone import ids
-from backbone.bus import Message
+from backbone.bus.protocol import Message
 from backbone.clock import FrozenClock
 from backbone.contracts import DriveLogged
-from gateway import listener as listeners
-from gateway.listener import Batch, Listener, Row
-from gateway.live import FRAMES_AT_ONCE, FRAMES_PER_S, Allowance, View
-from tests.gateway.stage import DRIVE, Heard, Stage, gateway, hub_of, log_row
+from gateway.live import connection as connections
+from gateway.live.connection import Batch, Row, SseConnection
+from gateway.live.hub import FRAMES_AT_ONCE, FRAMES_PER_S, Allowance, View
+from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, gateway, hub_of, log_row
 from tests.waiting import PATIENCE_S, until
 
 LIVE = "/v1/drives/winter/live"
@@ -57,57 +57,57 @@ class Reading:
 
 
 @asynccontextmanager
-async def watching(stage: Stage, query: str = "", **headers: str) -> AsyncIterator[Reading]:
-    async with stage.session.get(LIVE + query, headers=headers) as reply:
+async def watching(harness: Harness, query: str = "", **headers: str) -> AsyncIterator[Reading]:
+    async with harness.session.get(LIVE + query, headers=headers) as reply:
         assert reply.status == 200
         yield Reading(reply)
 
 
-def serve_log(stage: Stage, rows: list[DriveLogged]) -> None:
+def serve_log(harness: Harness, rows: list[DriveLogged]) -> None:
     """Let leaderboard answer with these rows."""
 
-    def page(heard: Heard) -> Any:
-        asked = dict(part.split("=") for part in heard.query.split("&"))
+    def page(received: ReceivedRequest) -> Any:
+        asked = dict(part.split("=") for part in received.query.split("&"))
         after, limit = int(asked["after"]), int(asked["limit"])
         shown = [row.as_row() for row in rows if row.sequence > after][:limit]
         return 200, {"data": shown, "next": str(shown[-1]["sequence"]) if len(shown) == limit else None}
 
-    stage.leaderboard.answers[f"GET /v1/drives/{DRIVE}/events"] = page
+    harness.leaderboard.answers[f"GET /v1/drives/{DRIVE}/events"] = page
 
 
-async def test_the_newest_totals_come_first(stage: Stage) -> None:
-    await stage.snapshot(3)
-    await until(lambda: hub_of(stage).known(DRIVE).triple == (1, 3, 0))  # type: ignore[union-attr]
-    async with watching(stage) as live:
+async def test_the_newest_totals_come_first(harness: Harness) -> None:
+    await harness.snapshot(3)
+    await until(lambda: hub_of(harness).known(DRIVE).snapshot_version == (1, 3, 0))  # type: ignore[union-attr]
+    async with watching(harness) as live:
         assert live.reply.headers["Content-Type"].startswith("text/event-stream")
         assert live.reply.headers["X-Accel-Buffering"] == "no"
         assert live.reply.headers["Access-Control-Allow-Origin"] == "*"
         event, identifier, totals = await live.next()
         assert (event, identifier, totals["sequence"]) == ("totals", None, 3)
-        assert totals == (await stage.get("/v1/drives/winter/totals"))[2]
+        assert totals == (await harness.get("/v1/drives/winter/totals"))[2]
 
 
-async def test_a_drive_nobody_gave_to_can_be_watched_and_an_unknown_one_not(stage: Stage) -> None:
-    async with watching(stage) as live:
+async def test_a_drive_nobody_gave_to_can_be_watched_and_an_unknown_one_not(harness: Harness) -> None:
+    async with watching(harness) as live:
         assert (await live.next())[2]["donations"] == 0
-        await stage.snapshot(1)
+        await harness.snapshot(1)
         assert (await live.until("totals"))[1]["sequence"] == 1
-    assert (await stage.get("/v1/drives/nowhere/live"))[0] == 404
+    assert (await harness.get("/v1/drives/nowhere/live"))[0] == 404
 
 
-async def test_clients_are_told_when_to_come_back_each_at_another_time(stage: Stage) -> None:
+async def test_clients_are_told_when_to_come_back_each_at_another_time(harness: Harness) -> None:
     told = set()
     for _ in range(5):
-        async with stage.session.get(LIVE) as reply:
+        async with harness.session.get(LIVE) as reply:
             line = await reply.content.readline()
             told.add(int(line.removeprefix(b"retry: ")))
     assert len(told) > 1
     assert all(1000 <= pause <= 5000 for pause in told)
 
 
-async def test_a_donation_carries_its_row_and_the_approved_words(stage: Stage) -> None:
-    async with watching(stage) as live:
-        row = await stage.log(1)
+async def test_a_donation_carries_its_row_and_the_approved_words(harness: Harness) -> None:
+    async with watching(harness) as live:
+        row = await harness.log(1)
         identifier, gift = await live.until("donation")
     assert identifier == "1"
     assert gift == {
@@ -118,48 +118,50 @@ async def test_a_donation_carries_its_row_and_the_approved_words(stage: Stage) -
     }
 
 
-async def test_words_are_asked_for_once_a_batch_and_only_when_somebody_watches(stage: Stage) -> None:
-    await stage.log(1)
-    async with watching(stage) as one, watching(stage) as other:
+async def test_words_are_asked_for_once_a_batch_and_only_when_somebody_watches(harness: Harness) -> None:
+    await harness.log(1)
+    async with watching(harness) as one, watching(harness) as other:
         await one.next()
         await other.next()
-        messages = [await stage.log(n) for n in (2, 3, 4)]
+        messages = [await harness.log(n) for n in (2, 3, 4)]
         for live in (one, other):
             assert [(await live.until("donation"))[0] for _ in range(3)] == ["2", "3", "4"]
-    asked = [json.loads(h.body)["ids"] for h in stage.leaderboard.heard if h.path == "/internal/displays"]
+    asked = [
+        json.loads(h.body)["ids"] for h in harness.leaderboard.received if h.path == "/internal/displays"
+    ]
     assert [one for ids in asked for one in ids] == [row.pledge_id for row in messages]
 
 
-async def test_without_words_donations_are_still_shown(stage: Stage) -> None:
-    stage.leaderboard.answers["POST /internal/displays"] = (500, {})
-    async with watching(stage) as live:
-        await stage.log(1)
+async def test_without_words_donations_are_still_shown(harness: Harness) -> None:
+    harness.leaderboard.answers["POST /internal/displays"] = (500, {})
+    async with watching(harness) as live:
+        await harness.log(1)
         _, gift = await live.until("donation")
         assert (gift["name"], gift["message"], gift["amount"]["value"]) == (None, None, "25.00")
 
 
-async def test_milestones_have_frames_and_refunds_have_none(stage: Stage) -> None:
-    async with watching(stage) as live:
+async def test_milestones_have_frames_and_refunds_have_none(harness: Harness) -> None:
+    async with watching(harness) as live:
         await live.next()
-        await stage.log(1, "donation.refunded")
-        await stage.log(2, "milestone.reached")
-        await stage.log(3)
+        await harness.log(1, "donation.refunded")
+        await harness.log(2, "milestone.reached")
+        await harness.log(3)
         assert (await live.next())[:2] == ("milestone", "2")
         assert (await live.next())[:2] == ("donation", "3")
 
 
-async def test_another_drives_frames_stay_away(stage: Stage) -> None:
-    async with watching(stage) as live:
+async def test_another_drives_frames_stay_away(harness: Harness) -> None:
+    async with watching(harness) as live:
         await live.next()
-        await stage.log(1, drive_id="drv_" + "1" * 26)
-        await stage.log(2)
+        await harness.log(1, drive_id="drv_" + "1" * 26)
+        await harness.log(2)
         assert (await live.next())[1] == "2"
 
 
-async def test_totals_never_go_back_and_end_with_the_newest(stage: Stage) -> None:
-    async with watching(stage) as live:
+async def test_totals_never_go_back_and_end_with_the_newest(harness: Harness) -> None:
+    async with watching(harness) as live:
         for number in range(1, 60):
-            await stage.snapshot(number)
+            await harness.snapshot(number)
             if number % 7 == 0:
                 await asyncio.sleep(0)
         seen = [-1]
@@ -168,115 +170,115 @@ async def test_totals_never_go_back_and_end_with_the_newest(stage: Stage) -> Non
     assert seen == sorted(set(seen))
 
 
-async def test_what_was_missed_is_replayed_before_what_comes(stage: Stage) -> None:
+async def test_what_was_missed_is_replayed_before_what_comes(harness: Harness) -> None:
     rows = [log_row(n, "donation.counted" if n % 2 else "donation.refunded") for n in range(1, 251)]
-    serve_log(stage, rows)
-    await stage.snapshot(250)
-    await until(lambda: hub_of(stage).known(DRIVE).tail == 250)  # type: ignore[union-attr]
-    async with watching(stage, **{"Last-Event-ID": "3"}) as live:
+    serve_log(harness, rows)
+    await harness.snapshot(250)
+    await until(lambda: hub_of(harness).known(DRIVE).tail == 250)  # type: ignore[union-attr]
+    async with watching(harness, **{"Last-Event-ID": "3"}) as live:
         await live.until("totals")
         for row in (rows[249], log_row(251)):
-            await stage.publish(row)  # one that is replayed as well, and one after it
+            await harness.publish(row)  # one that is replayed as well, and one after it
         shown = [(await live.until("donation"))[0] for _ in range(124)]
     assert shown == [str(n) for n in range(5, 252, 2)]
 
 
-async def test_a_client_that_missed_nothing_gets_nothing_again(stage: Stage) -> None:
-    serve_log(stage, [log_row(1)])
-    await stage.snapshot(1)
-    await until(lambda: hub_of(stage).known(DRIVE).tail == 1)  # type: ignore[union-attr]
-    async with watching(stage, **{"Last-Event-ID": "1"}) as live:
+async def test_a_client_that_missed_nothing_gets_nothing_again(harness: Harness) -> None:
+    serve_log(harness, [log_row(1)])
+    await harness.snapshot(1)
+    await until(lambda: hub_of(harness).known(DRIVE).tail == 1)  # type: ignore[union-attr]
+    async with watching(harness, **{"Last-Event-ID": "1"}) as live:
         await live.next()
-        await stage.log(2)
+        await harness.log(2)
         assert (await live.next())[:2] == ("donation", "2")
 
 
 @pytest.mark.parametrize(("header", "begins"), [({}, "2"), ({"Last-Event-ID": "3"}, "4")])
 async def test_the_last_event_may_be_told_in_the_address_and_the_header_goes_before(
-    stage: Stage, header: dict[str, str], begins: str
+    harness: Harness, header: dict[str, str], begins: str
 ) -> None:
-    serve_log(stage, [log_row(n) for n in range(1, 6)])
-    await stage.snapshot(5)
-    await until(lambda: hub_of(stage).known(DRIVE).tail == 5)  # type: ignore[union-attr]
-    async with watching(stage, "?last_event_id=1", **header) as live:
+    serve_log(harness, [log_row(n) for n in range(1, 6)])
+    await harness.snapshot(5)
+    await until(lambda: hub_of(harness).known(DRIVE).tail == 5)  # type: ignore[union-attr]
+    async with watching(harness, "?last_event_id=1", **header) as live:
         assert (await live.until("donation"))[0] == begins
 
 
 @pytest.mark.parametrize("why", ["too many", "leaderboard away", "of before a restore"])
-async def test_what_cannot_be_replayed_is_a_gap_that_says_where_to_read(stage: Stage, why: str) -> None:
-    serve_log(stage, [log_row(n) for n in range(1, 602)] if why == "too many" else [])
+async def test_what_cannot_be_replayed_is_a_gap_that_says_where_to_read(harness: Harness, why: str) -> None:
+    serve_log(harness, [log_row(n) for n in range(1, 602)] if why == "too many" else [])
     if why == "leaderboard away":
-        stage.leaderboard.answers[f"GET /v1/drives/{DRIVE}/events"] = (500, {})
+        harness.leaderboard.answers[f"GET /v1/drives/{DRIVE}/events"] = (500, {})
     newest = 601 if why == "too many" else 90
-    await stage.snapshot(newest)
-    await until(lambda: hub_of(stage).known(DRIVE).tail == newest)  # type: ignore[union-attr]
+    await harness.snapshot(newest)
+    await until(lambda: hub_of(harness).known(DRIVE).tail == newest)  # type: ignore[union-attr]
     last, after = ("7000", 0) if why == "of before a restore" else ("50", 50)
-    async with watching(stage, **{"Last-Event-ID": last}) as live:
+    async with watching(harness, **{"Last-Event-ID": last}) as live:
         _, gap = await live.until("gap")
         assert gap == {"after": after, "events": f"/v1/drives/{DRIVE}/events?after={after}"}
-        await stage.log(newest + 1)
+        await harness.log(newest + 1)
         assert (await live.next())[:2] == ("donation", str(newest + 1))
 
 
-async def test_a_log_ahead_of_the_snapshots_is_no_restore(stage: Stage) -> None:
-    serve_log(stage, [log_row(n) for n in range(1, 6)])
-    await stage.snapshot(3)
-    await until(lambda: hub_of(stage).known(DRIVE).tail == 3)  # type: ignore[union-attr]
-    async with watching(stage, **{"Last-Event-ID": "4"}) as live:
+async def test_a_log_ahead_of_the_snapshots_is_no_restore(harness: Harness) -> None:
+    serve_log(harness, [log_row(n) for n in range(1, 6)])
+    await harness.snapshot(3)
+    await until(lambda: hub_of(harness).known(DRIVE).tail == 3)  # type: ignore[union-attr]
+    async with watching(harness, **{"Last-Event-ID": "4"}) as live:
         await live.next()
         assert (await live.next())[:2] == ("donation", "5")
 
 
 @pytest.mark.parametrize("last", ["", "-1", "x", "9" * 40, "٣"])
-async def test_a_last_event_id_that_is_no_sequence_is_left_out(stage: Stage, last: str) -> None:
-    async with watching(stage, **{"Last-Event-ID": last}) as live:
+async def test_a_last_event_id_that_is_no_sequence_is_left_out(harness: Harness, last: str) -> None:
+    async with watching(harness, **{"Last-Event-ID": last}) as live:
         await live.next()
-        await stage.log(1)
+        await harness.log(1)
         assert (await live.next())[:2] == ("donation", "1")
 
 
-async def test_what_happened_while_nobody_watched_is_not_shown_later(stage: Stage) -> None:
-    async with watching(stage) as live:
+async def test_what_happened_while_nobody_watched_is_not_shown_later(harness: Harness) -> None:
+    async with watching(harness) as live:
         await live.next()
-    await until(lambda: hub_of(stage).clients == 0)
-    await stage.log(1)
-    await stage.log(2)
-    view = hub_of(stage).known("winter")
+    await until(lambda: hub_of(harness).clients == 0)
+    await harness.log(1)
+    await harness.log(2)
+    view = hub_of(harness).known("winter")
     assert view is not None
     await until(lambda: view.tail == 2)
-    async with watching(stage) as live:
+    async with watching(harness) as live:
         await live.next()
-        await stage.log(3)
+        await harness.log(3)
         assert (await live.next())[:2] == ("donation", "3")
 
 
-async def test_a_hole_in_what_is_heard_is_told(stage: Stage) -> None:
-    async with watching(stage) as live:
-        await stage.log(1)
+async def test_a_hole_in_what_is_heard_is_told(harness: Harness) -> None:
+    async with watching(harness) as live:
+        await harness.log(1)
         await live.until("donation")
-        await stage.log(4)
+        await harness.log(4)
         assert (await live.next())[2] == {"after": 1, "events": f"/v1/drives/{DRIVE}/events?after=1"}
         assert (await live.next())[:2] == ("donation", "4")
 
 
 async def test_a_changed_state_is_pushed_without_a_new_snapshot(tmp_path: Path) -> None:
     clock = FrozenClock()
-    async with gateway(tmp_path, clock) as stage:
-        await stage.snapshot(1)
-        await stage.heartbeat()
-        async with watching(stage) as live:
+    async with gateway(tmp_path, clock) as harness:
+        await harness.snapshot(1)
+        await harness.heartbeat()
+        async with watching(harness) as live:
             assert (await live.until("totals"))[1]["state"] == "live"
             clock.move(60)
             while (await live.until("totals"))[1]["state"] != "frozen":
                 pass
 
 
-async def test_a_client_that_leaves_is_forgotten(stage: Stage) -> None:
-    hub = hub_of(stage)
+async def test_a_client_that_leaves_is_forgotten(harness: Harness) -> None:
+    hub = hub_of(harness)
     tasks = len(asyncio.all_tasks())
     writers = []
     for _ in range(50):
-        reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", harness.port)
         writer.write(f"GET {LIVE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         await reader.readuntil(b"retry")
         writers.append(writer)
@@ -287,18 +289,20 @@ async def test_a_client_that_leaves_is_forgotten(stage: Stage) -> None:
         else:
             writer.transport.abort()
     await until(lambda: hub.clients == 0)
-    assert not hub.known("winter").listeners  # type: ignore[union-attr]
+    assert not hub.known("winter").connections  # type: ignore[union-attr]
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
 
 
-async def test_a_client_that_does_not_read_is_dropped(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listeners, "STUCK_S", 0.3)
-    hub = hub_of(stage)
-    await stage.snapshot(1)
+async def test_a_client_that_does_not_read_is_dropped(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STUCK_S", 0.3)
+    hub = hub_of(harness)
+    await harness.snapshot(1)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", stage.port))
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", harness.port))
     await asyncio.get_running_loop().sock_sendall(sock, f"GET {LIVE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     await until(lambda: hub.clients == 1)
     view = hub.known("winter")
@@ -306,18 +310,18 @@ async def test_a_client_that_does_not_read_is_dropped(stage: Stage, monkeypatch:
     filler = b": " + b"x" * 200_000 + b"\n\n"
 
     def pushed_until_dropped() -> bool:
-        for listener in view.listeners:
-            listener.push(Batch([], filler))
+        for connection in view.connections:
+            connection.push(Batch([], filler))
         return hub.clients == 0
 
     await until(pushed_until_dropped)
-    async with watching(stage) as live:
+    async with watching(harness) as live:
         assert (await live.next())[0] == "totals"
     sock.close()
 
 
-def view_of(stage: Stage) -> View:
-    view = hub_of(stage).known("winter")
+def view_of(harness: Harness) -> View:
+    view = hub_of(harness).known("winter")
     assert view is not None
     return view
 
@@ -328,123 +332,123 @@ def rows(first: int, last: int, shown: bytes = b"donation;") -> list[Row]:
 
 async def test_a_slow_client_gets_only_the_newest_totals_and_is_dropped_once_far_behind() -> None:
     aborted = []
-    listener = Listener(DRIVE, lambda: aborted.append(True))
-    listener._sending_since = 1.0
+    connection = SseConnection(DRIVE, lambda: aborted.append(True))
+    connection._sending_since = 1.0
     for number in range(10):
-        listener.push(Batch([], b"totals %d" % number))
-    listener.push(Batch(rows(1, 1), b"totals 10"))
-    assert listener._take() == b"donation;totals 10"
+        connection.push(Batch([], b"totals %d" % number))
+    connection.push(Batch(rows(1, 1), b"totals 10"))
+    assert connection._take() == b"donation;totals 10"
     for number in range(2, 7):
-        listener.push(Batch(rows(number, number, b"x" * (listeners.MOST_WAITING // 4)), b""))
+        connection.push(Batch(rows(number, number, b"x" * (connections.MAX_QUEUED_BYTES // 4)), b""))
     assert not aborted
-    listener.push(Batch(rows(7, 7), b""))
+    connection.push(Batch(rows(7, 7), b""))
     assert aborted
-    assert listener.ended
+    assert connection.ended
 
 
 async def test_all_who_are_in_step_are_sent_the_same_bytes() -> None:
-    listeners = [Listener(DRIVE, lambda: None) for _ in range(3)]
+    connections = [SseConnection(DRIVE, lambda: None) for _ in range(3)]
     batch = Batch(rows(1, 3), b"totals;")
-    for listener in listeners:
-        listener.push(batch)
-    sent = [listener._take() for listener in listeners]
+    for connection in connections:
+        connection.push(batch)
+    sent = [connection._take() for connection in connections]
     assert sent[0] == b"donation;donation;donation;totals;"
     assert all(one is sent[0] for one in sent)
 
 
 async def test_who_is_out_of_step_gets_what_it_lacks() -> None:
-    listener = Listener(DRIVE, lambda: None)
-    listener.release((1, 2))
-    listener.push(Batch([Row(1, n, n, b"%d;" % n) for n in range(1, 5)], b""))
-    assert listener._take() == b"3;4;"
-    listener.push(Batch([Row(1, 9, 9, b"9;")], b""))
-    assert listener._take() == listeners.gap_frame(DRIVE, 4) + b"9;"
-    listener.push(Batch([Row(2, 1, 1, b"1;")], b""))
-    assert listener._take() == b"1;"
+    connection = SseConnection(DRIVE, lambda: None)
+    connection.release((1, 2))
+    connection.push(Batch([Row(1, n, n, b"%d;" % n) for n in range(1, 5)], b""))
+    assert connection._take() == b"3;4;"
+    connection.push(Batch([Row(1, 9, 9, b"9;")], b""))
+    assert connection._take() == connections.gap_frame(DRIVE, 4) + b"9;"
+    connection.push(Batch([Row(2, 1, 1, b"1;")], b""))
+    assert connection._take() == b"1;"
 
 
-async def test_of_a_flood_the_newest_are_shown_and_a_gap_stands_for_the_rest(stage: Stage) -> None:
-    async with watching(stage) as live:
-        await stage.log(1)
+async def test_of_a_flood_the_newest_are_shown_and_a_gap_stands_for_the_rest(harness: Harness) -> None:
+    async with watching(harness) as live:
+        await harness.log(1)
         await live.until("donation")
         flood = [log_row(number) for number in range(2, 602)]
         messages = [
             Message(row.topic, row.key, ids.new("evt"), row.wire_name, row.to_bytes()) for row in flood
         ]
-        await stage.bus.publish(messages)
+        await harness.bus.publish(messages)
         _, gap = await live.until("gap")
         assert gap["after"] == 1
-        shown = [(await live.until("donation"))[0] for _ in range(listeners.MOST_ROWS)]
-        assert shown == [str(number) for number in range(602 - listeners.MOST_ROWS, 602)]
+        shown = [(await live.until("donation"))[0] for _ in range(connections.MAX_ROWS)]
+        assert shown == [str(number) for number in range(602 - connections.MAX_ROWS, 602)]
 
 
 async def test_silence_is_broken_by_a_comment_every_fifteen_seconds() -> None:
-    listener = Listener(DRIVE, lambda: None)
+    connection = SseConnection(DRIVE, lambda: None)
     now = asyncio.get_running_loop().time()
-    listener.look_after(now + 14.9)
-    assert listener._take() == b""
-    listener.look_after(now + 15.1)
-    assert listener._take() == b":\n\n"
+    connection.check_timeouts(now + 14.9)
+    assert connection._take() == b""
+    connection.check_timeouts(now + 15.1)
+    assert connection._take() == b":\n\n"
 
 
-async def test_the_frame_rate_follows_a_budget_of_sends(stage: Stage) -> None:
-    hub = hub_of(stage)
-    paces = {}
+async def test_the_frame_rate_follows_a_budget_of_sends(harness: Harness) -> None:
+    hub = hub_of(harness)
+    intervals = {}
     for clients in (0, 1, 250, 1000, 5000, 100_000):
         hub.clients = clients
-        paces[clients] = hub.pace_s()
+        intervals[clients] = hub.push_interval_s()
     hub.clients = 0
-    assert paces == {0: 0.05, 1: 0.05, 250: 0.05, 1000: 0.2, 5000: 1.0, 100_000: 1.0}
+    assert intervals == {0: 0.05, 1: 0.05, 250: 0.05, 1000: 0.2, 5000: 1.0, 100_000: 1.0}
 
 
-async def test_totals_do_not_wait_for_the_slot_after_a_donation(stage: Stage) -> None:
-    await stage.snapshot(1)
-    hub, view, listener = hub_of(stage), view_of(stage), Listener(DRIVE, lambda: None)
-    view.listeners.add(listener)
+async def test_totals_do_not_wait_for_the_slot_after_a_donation(harness: Harness) -> None:
+    await harness.snapshot(1)
+    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    view.connections.add(connection)
     view.rows = rows(1, 1)
     hub._push_rows_when_due(view)
-    assert listener._take() == b"donation;"
+    assert connection._take() == b"donation;"
     hub.push(view)
-    assert listener._take().startswith(b"event: totals")
+    assert connection._take().startswith(b"event: totals")
     assert (view.rows_push, view.totals_push) == (None, None)
 
 
-async def test_donations_do_not_wait_for_the_slot_after_totals(stage: Stage) -> None:
-    await stage.snapshot(1)
-    hub, view, listener = hub_of(stage), view_of(stage), Listener(DRIVE, lambda: None)
-    view.listeners.add(listener)
+async def test_donations_do_not_wait_for_the_slot_after_totals(harness: Harness) -> None:
+    await harness.snapshot(1)
+    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    view.connections.add(connection)
     for _ in range(10):
         hub.push(view)
     assert view.totals_push is not None
     view.rows = rows(1, 1)
     hub._push_rows_when_due(view)
-    assert listener._take().startswith(b"donation;")
+    assert connection._take().startswith(b"donation;")
     view.totals_push.cancel()
 
 
-async def test_in_a_crowd_donations_and_totals_share_each_push(stage: Stage) -> None:
-    await stage.snapshot(1)
-    hub, view, listener = hub_of(stage), view_of(stage), Listener(DRIVE, lambda: None)
-    view.listeners.add(listener)
+async def test_in_a_crowd_donations_and_totals_share_each_push(harness: Harness) -> None:
+    await harness.snapshot(1)
+    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    view.connections.add(connection)
     hub.clients = 1_000
     hub.push(view)
-    listener._take()
+    connection._take()
     view.rows = rows(1, 1)
     hub._push_rows_when_due(view)
     assert view.rows_push is not None
     hub.push(view)
-    assert listener._take() == b""
+    assert connection._take() == b""
     hub._push_rows(view)  # as its timer does
-    assert listener._take().startswith(b"donation;event: totals")
+    assert connection._take().startswith(b"donation;event: totals")
     assert (view.rows_push, view.totals_push) == (None, None)
     hub.clients = 0
 
 
 async def test_totals_that_wait_are_not_lost_to_a_push_of_donations() -> None:
-    listener = Listener(DRIVE, lambda: None)
-    listener.push(Batch([], b"totals;"))
-    listener.push(Batch(rows(1, 1), b""))
-    assert listener._take() == b"donation;totals;"
+    connection = SseConnection(DRIVE, lambda: None)
+    connection.push(Batch([], b"totals;"))
+    connection.push(Batch(rows(1, 1), b""))
+    assert connection._take() == b"donation;totals;"
 
 
 @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=300))
@@ -470,19 +474,19 @@ def test_few_totals_are_sent_at_once_and_many_evenly() -> None:
     assert frames.due(9.0) == 9.0
 
 
-async def test_a_drain_ends_every_stream_with_a_word(stage: Stage) -> None:
-    async with watching(stage) as one, watching(stage) as other:
-        stage.service.drain.set()
-        stage.server.should_exit = True
+async def test_a_drain_ends_every_stream_with_a_word(harness: Harness) -> None:
+    async with watching(harness) as one, watching(harness) as other:
+        harness.service.drain.set()
+        harness.server.should_exit = True
         for live in (one, other):
             assert (await live.until("drain"))[1] == {}
             with pytest.raises(EOFError):
                 await live.next()
-        await until(lambda: hub_of(stage).clients == 0, 2)
+        await until(lambda: hub_of(harness).clients == 0, 2)
 
 
 async def test_past_the_most_clients_the_next_is_told_to_come_back(tmp_path: Path) -> None:
-    async with gateway(tmp_path, live_clients=1) as stage, watching(stage) as live:
+    async with gateway(tmp_path, live_clients=1) as harness, watching(harness) as live:
         await live.next()
-        status, headers, _ = await stage.get(LIVE)
+        status, headers, _ = await harness.get(LIVE)
         assert (status, headers["Retry-After"]) == (503, "2")

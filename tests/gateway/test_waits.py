@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from backbone import ids
-from gateway.waits import compose, wait_of
-from tests.gateway.stage import ADMIN, PLEDGE, Stage, bearer, pledge
+from gateway.proxy.waits import pledge_view, preferred_wait_s
+from tests.gateway.harness import ADMIN, PLEDGE, Harness, bearer, pledge
 from tests.waiting import PATIENCE_S, until
 
 CHECKOUT = {
@@ -22,14 +22,14 @@ ROOT = {**bearer(ADMIN), "Idempotency-Key": "k1"}
 BY_TOKEN = f"/v1/pledges/{PLEDGE}?token=token-of-{PLEDGE}"
 
 
-def checkout(stage: Stage, pledge_id: str = PLEDGE, status: str | None = None, **more: Any) -> None:
+def checkout(harness: Harness, pledge_id: str = PLEDGE, status: str | None = None, **more: Any) -> None:
     """Let payments know a pledge."""
-    stage.checkouts[pledge_id] = {"status": status, "checkout": None, "queue": None, "version": 1} | more
+    harness.checkouts[pledge_id] = {"status": status, "checkout": None, "queue": None, "version": 1} | more
 
 
-def questions(stage: Stage) -> list[list[str]]:
+def lookups(harness: Harness) -> list[list[str]]:
     """What payments was asked about, question by question."""
-    return [json.loads(h.body)["ids"] for h in stage.payments.heard if h.path == "/internal/checkouts"]
+    return [json.loads(h.body)["ids"] for h in harness.payments.received if h.path == "/internal/checkouts"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def questions(stage: Stage) -> list[list[str]]:
     ],
 )
 def test_prefer_wait_is_read_as_rfc_7240_writes_it(prefer: str | None, seconds: float) -> None:
-    assert wait_of(prefer) == seconds
+    assert preferred_wait_s(prefer) == seconds
 
 
 @pytest.mark.parametrize(
@@ -59,86 +59,86 @@ def test_prefer_wait_is_read_as_rfc_7240_writes_it(prefer: str | None, seconds: 
      ("cancelled", "paid", "paid")],
 )  # fmt: skip
 def test_payments_has_the_last_word_on_the_status(pledged: str, paid: str | None, shown: str) -> None:
-    assert compose(pledge(status=pledged), {"status": paid})["status"] == shown
+    assert pledge_view(pledge(status=pledged), {"status": paid})["status"] == shown
 
 
 def test_a_composed_pledge_has_exactly_the_public_fields() -> None:
     fields = ["id", "drive", "creator", "amount", "status", "checkout", "queue", "token", "created_at"]
-    assert list(compose(pledge(), None)) == fields
+    assert list(pledge_view(pledge(), None)) == fields
 
 
-async def test_a_post_without_prefer_is_answered_at_once_without_a_checkout(stage: Stage) -> None:
-    checkout(stage, checkout=CHECKOUT)
-    status, headers, made = await stage.post(PLEDGES, {}, **ROOT)
+async def test_a_post_without_prefer_is_answered_at_once_without_a_checkout(harness: Harness) -> None:
+    checkout(harness, checkout=CHECKOUT)
+    status, headers, made = await harness.post(PLEDGES, {}, **ROOT)
     assert (status, made["checkout"], made["queue"], made["status"]) == (201, None, None, "open")
     assert "Preference-Applied" not in headers
 
 
-async def test_a_post_with_prefer_wait_is_held_until_the_checkout_is_there(stage: Stage) -> None:
-    held = asyncio.create_task(stage.post(PLEDGES, {}, **ROOT, Prefer="wait=5"))
-    await until(lambda: len(questions(stage)) >= 2)
+async def test_a_post_with_prefer_wait_is_held_until_the_checkout_is_there(harness: Harness) -> None:
+    held = asyncio.create_task(harness.post(PLEDGES, {}, **ROOT, Prefer="wait=5"))
+    await until(lambda: len(lookups(harness)) >= 2)
     assert not held.done()
-    checkout(stage, checkout=CHECKOUT)
+    checkout(harness, checkout=CHECKOUT)
     status, headers, made = await asyncio.wait_for(held, PATIENCE_S)
     assert (status, made["checkout"]) == (201, CHECKOUT)
     assert headers["Preference-Applied"] == "wait=5"
     assert made["token"] == f"token-of-{PLEDGE}"
 
 
-async def test_a_wait_that_runs_out_answers_with_the_place_in_the_queue(stage: Stage) -> None:
-    checkout(stage, queue={"position": 7, "eta_seconds": 2})
-    status, _, made = await stage.post(PLEDGES, {}, **ROOT, Prefer="wait=1")
+async def test_a_wait_that_runs_out_answers_with_the_place_in_the_queue(harness: Harness) -> None:
+    checkout(harness, queue={"position": 7, "eta_seconds": 2})
+    status, _, made = await harness.post(PLEDGES, {}, **ROOT, Prefer="wait=1")
     assert (status, made["checkout"], made["queue"]) == (201, None, {"position": 7, "eta_seconds": 2})
 
 
-async def test_a_replay_shows_the_checkout_there_is_by_now(stage: Stage) -> None:
-    checkout(stage, checkout=CHECKOUT)
-    stage.pledges.headers = {"Idempotency-Replayed": "true"}
-    status, headers, made = await stage.post(PLEDGES, {}, **ROOT)
+async def test_a_replay_shows_the_checkout_there_is_by_now(harness: Harness) -> None:
+    checkout(harness, checkout=CHECKOUT)
+    harness.pledges.headers = {"Idempotency-Replayed": "true"}
+    status, headers, made = await harness.post(PLEDGES, {}, **ROOT)
     assert (status, headers["Idempotency-Replayed"], made["checkout"]) == (201, "true", CHECKOUT)
 
 
-async def test_a_made_pledge_is_answered_even_while_payments_is_away(stage: Stage) -> None:
-    stage.payments.answers["POST /internal/checkouts"] = (500, {})
-    stage.pledges.headers = {"Idempotency-Replayed": "true"}
-    assert (await stage.post(PLEDGES, {}, **ROOT))[0] == 201
-    stage.pledges.headers = {}
-    assert (await stage.post(PLEDGES, {}, **ROOT, Prefer="wait=1"))[0] == 201
-    assert (await stage.get(BY_TOKEN))[0] == 503
+async def test_a_made_pledge_is_answered_even_while_payments_is_away(harness: Harness) -> None:
+    harness.payments.answers["POST /internal/checkouts"] = (500, {})
+    harness.pledges.headers = {"Idempotency-Replayed": "true"}
+    assert (await harness.post(PLEDGES, {}, **ROOT))[0] == 201
+    harness.pledges.headers = {}
+    assert (await harness.post(PLEDGES, {}, **ROOT, Prefer="wait=1"))[0] == 201
+    assert (await harness.get(BY_TOKEN))[0] == 503
 
 
-async def test_all_who_wait_are_asked_about_in_one_question(stage: Stage) -> None:
+async def test_all_who_wait_are_asked_about_in_one_question(harness: Harness) -> None:
     pledge_ids = [ids.new("plg") for _ in range(100)]
     for pledge_id in pledge_ids:
-        stage.entries[pledge_id] = {"pledge": pledge(pledge_id), "partner": "default"}
+        harness.entries[pledge_id] = {"pledge": pledge(pledge_id), "partner": "default"}
     waiting = [
-        asyncio.create_task(stage.get(f"/v1/pledges/{one}", **bearer(ADMIN), Prefer="wait=10"))
+        asyncio.create_task(harness.get(f"/v1/pledges/{one}", **bearer(ADMIN), Prefer="wait=10"))
         for one in pledge_ids
     ]
-    await until(lambda: any(set(asked) == set(pledge_ids) for asked in questions(stage)))
+    await until(lambda: any(set(asked) == set(pledge_ids) for asked in lookups(harness)))
     for pledge_id in pledge_ids:
-        checkout(stage, pledge_id, status="paid")
+        checkout(harness, pledge_id, status="paid")
     answers = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
     assert {answer["status"] for _, _, answer in answers} == {"paid"}
 
 
 @pytest.mark.parametrize("change", ["checkout", "status", "pledge"])
 async def test_a_read_with_prefer_wait_is_held_until_status_or_checkout_changes(
-    stage: Stage, change: str
+    harness: Harness, change: str
 ) -> None:
-    checkout(stage, queue={"position": 3, "eta_seconds": 1})
-    held = asyncio.create_task(stage.get(BY_TOKEN, Prefer="wait=10"))
-    await until(lambda: len(questions(stage)) >= 3)
-    checkout(stage, queue={"position": 2, "eta_seconds": 1})
-    asked = len(questions(stage))
-    await until(lambda: len(questions(stage)) >= asked + 2)
+    checkout(harness, queue={"position": 3, "eta_seconds": 1})
+    held = asyncio.create_task(harness.get(BY_TOKEN, Prefer="wait=10"))
+    await until(lambda: len(lookups(harness)) >= 3)
+    checkout(harness, queue={"position": 2, "eta_seconds": 1})
+    asked = len(lookups(harness))
+    await until(lambda: len(lookups(harness)) >= asked + 2)
     assert not held.done()
     if change == "pledge":
-        stage.entries[PLEDGE] = {"pledge": pledge(status="cancelled"), "partner": "default"}
+        harness.entries[PLEDGE] = {"pledge": pledge(status="cancelled"), "partner": "default"}
     elif change == "status":
-        checkout(stage, status="paid", checkout=None)
+        checkout(harness, status="paid", checkout=None)
     else:
-        checkout(stage, checkout=CHECKOUT)
+        checkout(harness, checkout=CHECKOUT)
     status, headers, shown = await asyncio.wait_for(held, PATIENCE_S)
     assert (status, headers["Preference-Applied"]) == (200, "wait=10")
     assert (shown["status"], shown["checkout"]) == {
@@ -146,34 +146,34 @@ async def test_a_read_with_prefer_wait_is_held_until_status_or_checkout_changes(
     }[change]  # fmt: skip
 
 
-async def test_a_client_that_leaves_is_forgotten_and_nobody_is_asked_any_more(stage: Stage) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+async def test_a_client_that_leaves_is_forgotten_and_nobody_is_asked_any_more(harness: Harness) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", harness.port)
     writer.write(f"GET {BY_TOKEN} HTTP/1.1\r\nHost: x\r\nPrefer: wait=30\r\n\r\n".encode())
-    await until(lambda: len(questions(stage)) >= 3)
+    await until(lambda: len(lookups(harness)) >= 3)
     writer.close()
     await writer.wait_closed()
     del reader
-    proxy = next(route.handler.__self__ for route in stage.service.app._router.routes  # type: ignore[attr-defined]
+    proxy = next(route.handler.__self__ for route in harness.service.app._router.routes  # type: ignore[attr-defined]
                  if route.pattern == "/v1/pledges/{id}")  # fmt: skip
     await until(lambda: not proxy._waits._waiting)
     await until(lambda: proxy._waits._task is None)
 
 
-async def test_nobody_waits_through_a_drain(stage: Stage) -> None:
-    held = asyncio.create_task(stage.get(BY_TOKEN, Prefer="wait=30"))
-    await until(lambda: len(questions(stage)) >= 2)
-    stage.service.drain.set()
+async def test_nobody_waits_through_a_drain(harness: Harness) -> None:
+    held = asyncio.create_task(harness.get(BY_TOKEN, Prefer="wait=30"))
+    await until(lambda: len(lookups(harness)) >= 2)
+    harness.service.drain.set()
     assert (await asyncio.wait_for(held, PATIENCE_S))[0] == 200
 
 
 async def test_a_pledge_is_read_by_its_token_or_its_partners_key_and_else_does_not_exist(
-    stage: Stage,
+    harness: Harness,
 ) -> None:
-    mine = await stage.key(kind="secret", scopes=["refunds"])
-    theirs = await stage.key(kind="secret", partner="other")
+    mine = await harness.key(kind="secret", scopes=["refunds"])
+    theirs = await harness.key(kind="secret", partner="other")
     path = f"/v1/pledges/{PLEDGE}"
-    assert (await stage.get(BY_TOKEN))[0] == 200
-    assert (await stage.get(path, **bearer(mine)))[2]["token"] == f"token-of-{PLEDGE}"
+    assert (await harness.get(BY_TOKEN))[0] == 200
+    assert (await harness.get(path, **bearer(mine)))[2]["token"] == f"token-of-{PLEDGE}"
     for wrong, headers in (
         (f"{path}?token=", {}),
         (f"{path}?token=wrong", {}),
@@ -183,25 +183,25 @@ async def test_a_pledge_is_read_by_its_token_or_its_partners_key_and_else_does_n
         ("/v1/pledges/plg_01frtz5n00000000000000000d?token=x", {}),
         ("/v1/pledges/nothing", bearer(mine)),
     ):
-        status, _, problem = await stage.get(wrong, **headers)
+        status, _, problem = await harness.get(wrong, **headers)
         assert (status, problem["type"]) == (404, "/problems/not-found"), wrong
-    assert (await stage.get(path))[0] == 401
-    assert (await stage.get(BY_TOKEN, **bearer("sk_live_unknown")))[0] == 401
+    assert (await harness.get(path))[0] == 401
+    assert (await harness.get(BY_TOKEN, **bearer("sk_live_unknown")))[0] == 401
 
 
-async def test_a_test_key_reads_the_pledges_of_test_drives_only(stage: Stage) -> None:
-    key = await stage.key(kind="secret", mode="test")
-    assert (await stage.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[0] == 403
-    stage.entries[PLEDGE] = {"pledge": pledge(), "partner": "default", "test": True}
-    assert (await stage.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[0] == 200
+async def test_a_test_key_reads_the_pledges_of_test_drives_only(harness: Harness) -> None:
+    key = await harness.key(kind="secret", mode="test")
+    assert (await harness.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[0] == 403
+    harness.entries[PLEDGE] = {"pledge": pledge(), "partner": "default", "test": True}
+    assert (await harness.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[0] == 200
 
 
-async def test_a_publishable_key_reads_a_pledge_without_its_token(stage: Stage) -> None:
-    key = await stage.key(kind="publishable", origins=["https://give.example"])
+async def test_a_publishable_key_reads_a_pledge_without_its_token(harness: Harness) -> None:
+    key = await harness.key(kind="publishable", origins=["https://give.example"])
     here = {**bearer(key), "Origin": "https://give.example"}
-    status, headers, shown = await stage.get(f"/v1/pledges/{PLEDGE}", **here)
+    status, headers, shown = await harness.get(f"/v1/pledges/{PLEDGE}", **here)
     assert (status, shown["token"]) == (200, None)
     assert headers["Cache-Control"] == "private, no-store"
-    assert (await stage.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[2][
+    assert (await harness.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[2][
         "type"
     ] == "/problems/origin-not-allowed"

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.stage import ADMIN, Stage, bearer, gateway
+from tests.gateway.harness import ADMIN, Harness, bearer, gateway
 
 ROUTES = (("GET", "/v1/webhooks"), ("POST", "/v1/webhooks/evt_1NG8Du2eZvKYlo2CUI79vXWy/retry"))
 
 
-async def status(stage: Stage, method: str, path: str, key: str | None) -> tuple[int, str]:
+async def status(harness: Harness, method: str, path: str, key: str | None) -> tuple[int, str]:
     headers = {"Origin": "https://example.org"} | (bearer(key) if key else {})
-    async with stage.session.request(method, path, headers=headers) as reply:
+    async with harness.session.request(method, path, headers=headers) as reply:
         problem = await reply.json() if reply.status >= 400 else {}
         return reply.status, problem.get("type", "")
 
@@ -22,23 +22,23 @@ async def status(stage: Stage, method: str, path: str, key: str | None) -> tuple
 async def test_only_an_admin_key_may_see_or_retry_stripes_webhooks(
     tmp_path: Path, method: str, path: str
 ) -> None:
-    async with gateway(tmp_path) as stage:
-        stage.payments.answers[f"{method} {path}"] = (200, {"data": [], "next": None})
-        partner = await stage.key(kind="secret", scopes=["webhooks", "ledger"])
-        publishable = await stage.key(kind="publishable", origins=["https://example.org"])
-        assert await status(stage, method, path, partner) == (403, "/problems/forbidden")
-        assert await status(stage, method, path, publishable) == (403, "/problems/forbidden")
-        assert await status(stage, method, path, None) == (401, "/problems/unauthorized")
-        assert stage.payments.heard == []
-        assert (await status(stage, method, path, ADMIN))[0] == 200
-        (heard,) = stage.payments.heard
-        assert (heard.method, heard.path) == (method, path)
-        assert "admin" in heard.caller.scopes
+    async with gateway(tmp_path) as harness:
+        harness.payments.answers[f"{method} {path}"] = (200, {"data": [], "next": None})
+        partner = await harness.key(kind="secret", scopes=["webhooks", "ledger"])
+        publishable = await harness.key(kind="publishable", origins=["https://example.org"])
+        assert await status(harness, method, path, partner) == (403, "/problems/forbidden")
+        assert await status(harness, method, path, publishable) == (403, "/problems/forbidden")
+        assert await status(harness, method, path, None) == (401, "/problems/unauthorized")
+        assert harness.payments.received == []
+        assert (await status(harness, method, path, ADMIN))[0] == 200
+        (received,) = harness.payments.received
+        assert (received.method, received.path) == (method, path)
+        assert "admin" in received.caller.scopes
 
 
 async def test_the_query_goes_along_and_a_problem_comes_back(tmp_path: Path) -> None:
-    async with gateway(tmp_path) as stage:
-        stage.payments.answers["GET /v1/webhooks"] = (422, {"type": "/problems/invalid-request"})
-        found, _, problem = await stage.get("/v1/webhooks?state=gone&limit=3", **bearer(ADMIN))
+    async with gateway(tmp_path) as harness:
+        harness.payments.answers["GET /v1/webhooks"] = (422, {"type": "/problems/invalid-request"})
+        found, _, problem = await harness.get("/v1/webhooks?state=gone&limit=3", **bearer(ADMIN))
         assert (found, problem["type"]) == (422, "/problems/invalid-request")
-        assert stage.payments.heard[-1].query == "state=gone&limit=3"
+        assert harness.payments.received[-1].query == "state=gone&limit=3"

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.journeys.system import System, running
+from tests.journeys.embedded_system import EmbeddedSystem, running
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedSystem]:
     """A system that nobody kills."""
     async with running(tmp_path_factory.mktemp("system") / "ataa") as started:
         yield started

@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.journeys.system import ADMIN_KEY, WEBHOOK_SECRET, Answer, System, intention
+from tests.journeys.embedded_system import (
+    ADMIN_KEY,
+    WEBHOOK_SECRET,
+    Answer,
+    EmbeddedSystem,
+    new_idempotency_key,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -21,7 +27,7 @@ GOOD = {"amount": {"currency": "USD", "value": "25.00"}}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def drive(system: System) -> AsyncIterator[str]:
+async def drive(system: EmbeddedSystem) -> AsyncIterator[str]:
     """A live drive that must stay as it is."""
     await system.open_drive("strict")
     yield "strict"
@@ -32,7 +38,9 @@ def amount(value: Any, currency: Any = "USD") -> dict[str, Any]:
     return {"amount": {"currency": currency, "value": value}}
 
 
-async def refused(system: System, answer: Answer, status: int, kind: str, before: dict[str, int]) -> None:
+async def refused(
+    system: EmbeddedSystem, answer: Answer, status: int, kind: str, before: dict[str, int]
+) -> None:
     """The answer is this problem, complete and without an echo; nothing was stored."""
     assert answer.status == status, answer.body
     assert answer.headers["Content-Type"].startswith("application/problem+json")
@@ -40,7 +48,7 @@ async def refused(system: System, answer: Answer, status: int, kind: str, before
     assert answer.body["status"] == status
     assert answer.body["title"]
     assert answer.body["request_id"] == answer.headers["X-Request-Id"]
-    assert await system.settled_rows() == before
+    assert await system.rows_when_drained() == before
 
 
 @pytest.mark.parametrize(
@@ -79,10 +87,10 @@ async def refused(system: System, answer: Answer, status: int, kind: str, before
         ("25.00", "invalid-request"),
     ],
 )
-async def test_a_pledge_that_does_not_fit_is_refused(
-    system: System, drive: str, wish: Any, kind: str
+async def test_invalid_pledge_is_refused_and_stores_nothing(
+    system: EmbeddedSystem, drive: str, wish: Any, kind: str
 ) -> None:
-    before = await system.settled_rows()
+    before = await system.rows_when_drained()
     answer = await system.admin("POST", f"/v1/drives/{drive}/pledges", wish)
     await refused(system, answer, 422, kind, before)
     assert "Traceback" not in system.log
@@ -100,45 +108,45 @@ async def test_a_pledge_that_does_not_fit_is_refused(
         (b"[" * 60_000, 400, "malformed-json"),
     ],
 )
-async def test_bytes_that_are_no_sane_json_are_refused(
-    system: System, drive: str, body: bytes, status: int, kind: str
+async def test_malformed_or_oversized_json_is_refused(
+    system: EmbeddedSystem, drive: str, body: bytes, status: int, kind: str
 ) -> None:
-    before = await system.settled_rows()
+    before = await system.rows_when_drained()
     answer = await system.admin("POST", f"/v1/drives/{drive}/pledges", body)
     await refused(system, answer, status, kind, before)
 
 
-async def test_another_content_type_is_refused(system: System, drive: str) -> None:
-    before = await system.settled_rows()
+async def test_unsupported_content_type_is_refused(system: EmbeddedSystem, drive: str) -> None:
+    before = await system.rows_when_drained()
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         answer = await system.admin("POST", f"/v1/drives/{drive}/pledges", GOOD, Content_Type=kind)
         await refused(system, answer, 415, "unsupported-media-type", before)
 
 
-async def test_the_idempotency_key_is_required_well_formed_and_bound_to_its_body(
-    system: System, drive: str
+async def test_idempotency_key_is_required_validated_and_bound_to_its_body(
+    system: EmbeddedSystem, drive: str
 ) -> None:
     path, who = f"/v1/drives/{drive}/pledges", f"Bearer {ADMIN_KEY}"
-    before = await system.settled_rows()
+    before = await system.rows_when_drained()
     missing = await system.request("POST", path, GOOD, Authorization=who)
     await refused(system, missing, 400, "idempotency-key-missing", before)
     for malformed in ("x" * 256, "two words", "ключ".encode().decode("latin-1")):
         answer = await system.request("POST", path, GOOD, Authorization=who, Idempotency_Key=malformed)
         await refused(system, answer, 400, "idempotency-key-malformed", before)
-    key = intention()
+    key = new_idempotency_key()
     first = await system.admin("POST", path, GOOD, Idempotency_Key=key)
     again = await system.admin("POST", path, GOOD, Idempotency_Key=key)
     assert (first.status, again.status) == (201, 201)
     assert again.headers["Idempotency-Replayed"] == "true"
     assert "Idempotency-Replayed" not in first.headers
     assert again.body["id"] == first.body["id"]
-    after = await system.settled_rows()
+    after = await system.rows_when_drained()
     other = await system.admin("POST", path, amount("26.00"), Idempotency_Key=key)
     await refused(system, other, 422, "idempotency-key-reused", after)
 
 
-async def test_one_key_sent_many_times_at_once_is_one_pledge(system: System, drive: str) -> None:
-    key, path = intention(), f"/v1/drives/{drive}/pledges"
+async def test_concurrent_requests_with_one_key_create_one_pledge(system: EmbeddedSystem, drive: str) -> None:
+    key, path = new_idempotency_key(), f"/v1/drives/{drive}/pledges"
     answers = await asyncio.gather(
         *(system.admin("POST", path, GOOD, Idempotency_Key=key) for _ in range(30))
     )
@@ -146,7 +154,9 @@ async def test_one_key_sent_many_times_at_once_is_one_pledge(system: System, dri
     assert len({answer.body["id"] for answer in answers if answer.status == 201}) == 1
 
 
-async def test_bad_text_among_fifty_strangers_fails_alone(system: System, drive: str) -> None:
+async def test_invalid_pledges_among_fifty_concurrent_ones_fail_alone(
+    system: EmbeddedSystem, drive: str
+) -> None:
     path = f"/v1/drives/{drive}/pledges"
     bad = {
         7: json.dumps({**GOOD, "message": "\ud800"}).encode(),
@@ -161,35 +171,35 @@ async def test_bad_text_among_fifty_strangers_fails_alone(system: System, drive:
 @pytest.mark.parametrize(
     "key", ["", "nonsense", "ak_admin_wrongwrongwrongwrong", "sk_live_unknown", "pk_live_x"]
 )
-async def test_no_key_or_an_unknown_one_is_401(system: System, drive: str, key: str) -> None:
-    before = await system.settled_rows()
+async def test_missing_or_unknown_api_key_is_401(system: EmbeddedSystem, drive: str, key: str) -> None:
+    before = await system.rows_when_drained()
     named = {"Authorization": f"Bearer {key}"} if key else {}
     answer = await system.request(
-        "POST", f"/v1/drives/{drive}/pledges", GOOD, Idempotency_Key=intention(), **named
+        "POST", f"/v1/drives/{drive}/pledges", GOOD, Idempotency_Key=new_idempotency_key(), **named
     )
     await refused(system, answer, 401, "unauthorized", before)
 
 
-async def test_a_key_may_do_what_its_scopes_say_and_no_more(system: System, drive: str) -> None:
+async def test_api_key_is_limited_to_its_scopes(system: EmbeddedSystem, drive: str) -> None:
     made = await system.admin("POST", "/v1/keys", {"kind": "secret", "scopes": ["drives"]})
     assert made.status == 201
     who = f"Bearer {made.body['key']}"
-    before = await system.settled_rows()
+    before = await system.rows_when_drained()
     answer = await system.request(
-        "POST", f"/v1/drives/{drive}/pledges", GOOD, Authorization=who, Idempotency_Key=intention()
+        "POST", f"/v1/drives/{drive}/pledges", GOOD, Authorization=who, Idempotency_Key=new_idempotency_key()
     )
     await refused(system, answer, 403, "forbidden", before)
     keys = await system.request("POST", "/v1/keys", {"kind": "secret"}, Authorization=who)
     await refused(system, keys, 403, "forbidden", before)
 
 
-async def test_a_publishable_key_gives_only_from_its_origins_and_administers_nothing(
-    system: System, drive: str
+async def test_publishable_key_pledges_only_from_its_origins_and_cannot_administer(
+    system: EmbeddedSystem, drive: str
 ) -> None:
     wish = {"kind": "publishable", "origins": ["https://stream.example"]}
     made = await system.admin("POST", "/v1/keys", wish)
     who, path = f"Bearer {made.body['key']}", f"/v1/drives/{drive}/pledges"
-    before = await system.settled_rows()
+    before = await system.rows_when_drained()
     for origin in (
         {},
         {"Origin": "https://evil.example"},
@@ -197,25 +207,27 @@ async def test_a_publishable_key_gives_only_from_its_origins_and_administers_not
         {"Origin": "null"},
     ):
         answer = await system.request(
-            "POST", path, GOOD, Authorization=who, Idempotency_Key=intention(), **origin
+            "POST", path, GOOD, Authorization=who, Idempotency_Key=new_idempotency_key(), **origin
         )
         await refused(system, answer, 403, "origin-not-allowed", before)
     home = {"Origin": "https://stream.example", "Authorization": who}
     close = await system.request("POST", f"/v1/drives/{drive}/close", **home)
     assert close.status == 403
-    given = await system.request("POST", path, GOOD, Idempotency_Key=intention(), **home)
+    given = await system.request("POST", path, GOOD, Idempotency_Key=new_idempotency_key(), **home)
     assert given.status == 201
 
 
-async def test_a_revoked_key_is_refused_at_once(system: System, drive: str) -> None:
+async def test_revoked_key_is_refused_immediately(system: EmbeddedSystem, drive: str) -> None:
     made = await system.admin("POST", "/v1/keys", {"kind": "secret", "scopes": ["pledges"]})
     who = f"Bearer {made.body['key']}"
     path = f"/v1/drives/{drive}/pledges"
     assert (
-        await system.request("POST", path, GOOD, Authorization=who, Idempotency_Key=intention())
+        await system.request("POST", path, GOOD, Authorization=who, Idempotency_Key=new_idempotency_key())
     ).status == 201
     assert (await system.admin("DELETE", f"/v1/keys/{made.body['id']}")).status in {200, 204}
-    refused = await system.request("POST", path, GOOD, Authorization=who, Idempotency_Key=intention())
+    refused = await system.request(
+        "POST", path, GOOD, Authorization=who, Idempotency_Key=new_idempotency_key()
+    )
     assert refused.status == 401
 
 
@@ -234,15 +246,13 @@ async def test_a_revoked_key_is_refused_at_once(system: System, drive: str) -> N
         ("GET", "/v1/pledges/plg_01frtz5n00000000000000000c"),
     ],
 )
-async def test_what_is_not_there_is_404_everywhere(
-    system: System, drive: str, method: str, path: str
-) -> None:
-    before = await system.settled_rows()
+async def test_unknown_resource_is_404(system: EmbeddedSystem, drive: str, method: str, path: str) -> None:
+    before = await system.rows_when_drained()
     answer = await system.admin(method, path, GOOD if method == "POST" else None)
     await refused(system, answer, 404, answer.body["type"].removeprefix("/problems/"), before)
 
 
-async def test_a_drive_that_is_not_live_takes_no_pledges_and_says_why(system: System) -> None:
+async def test_drive_that_is_not_live_refuses_pledges_with_the_reason(system: EmbeddedSystem) -> None:
     wish = {"slug": "states", "title": "States", "currency": "USD", "goal": GOOD["amount"]}
     await system.admin("POST", "/v1/drives", wish)
     wanted = {
@@ -255,7 +265,7 @@ async def test_a_drive_that_is_not_live_takes_no_pledges_and_says_why(system: Sy
     for move, kind in wanted.items():
         if move:
             assert (await system.admin("POST", f"/v1/drives/states/{move}")).status == 200
-        before = await system.settled_rows()
+        before = await system.rows_when_drained()
         answer = await system.admin("POST", "/v1/drives/states/pledges", GOOD)
         if kind is None:
             assert answer.status == 201
@@ -284,20 +294,20 @@ EVENT = {"id": "evt_forged", "object": "event", "type": "payment_intent.succeede
         (0, "", "t=1"),
     ],
 )
-async def test_a_forged_old_or_future_webhook_is_refused(
-    system: System, drive: str, shift_s: int, secret: str, header: str | None
+async def test_webhook_with_bad_signature_or_timestamp_is_refused(
+    system: EmbeddedSystem, drive: str, shift_s: int, secret: str, header: str | None
 ) -> None:
-    before = await system.settled_rows()
+    before = await system.rows_when_drained()
     payload = json.dumps(EVENT).encode()
     signature = signed(payload, time.time() + shift_s, secret) if header is None else header
     answer = await system.request("POST", "/webhooks/stripe", payload, Stripe_Signature=signature)
     assert answer.status == 400
     assert answer.body["type"].startswith("/problems/")
-    assert await system.settled_rows() == before
+    assert await system.rows_when_drained() == before
 
 
-async def test_a_signed_webhook_that_means_nothing_is_stored_once_and_thanked(
-    system: System, drive: str
+async def test_signed_webhook_of_an_unused_type_is_stored_once_and_acknowledged(
+    system: EmbeddedSystem, drive: str
 ) -> None:
     event = {
         **EVENT,
@@ -316,12 +326,16 @@ async def test_a_signed_webhook_that_means_nothing_is_stored_once_and_thanked(
         "POST", "/webhooks/stripe", live, Stripe_Signature=signed(live, time.time())
     )
     assert ignored.status == 200  # the other mode's: Stripe disables an endpoint that refuses events
-    await system.agree()
+    await system.wait_until_books_agree()
 
 
-async def test_no_caller_speaks_for_the_gateway(system: System, drive: str) -> None:
+async def test_client_cannot_forge_the_gateways_caller_header(system: EmbeddedSystem, drive: str) -> None:
     answer = await system.request(
-        "POST", f"/v1/drives/{drive}/pledges", GOOD, Ataa_Caller="forged", Idempotency_Key=intention()
+        "POST",
+        f"/v1/drives/{drive}/pledges",
+        GOOD,
+        Ataa_Caller="forged",
+        Idempotency_Key=new_idempotency_key(),
     )
     assert answer.status == 401
     inside = await system.request("GET", "/internal/books")

@@ -13,7 +13,7 @@ PACKAGES: Final = ("backbone", "services", "gateway", "embedded")
 OWNERS: Final = {"self.group": "Consumer", "self._service": "Relay"}
 """What a composed name begins with, and the class whose instances are named so by their first argument."""
 
-ELSEWHERE: Final = {
+UNREACHABLE: Final = {
     "notify.outbox.after_ack": "notify announces dead letters only; the others' relay is the same code",
 }
 
@@ -27,13 +27,13 @@ def calls(*names: str, among: tuple[str, ...] = PACKAGES) -> Iterator[ast.Call]:
                     yield node
 
 
-def named(owner: str) -> set[str]:
+def constructor_names(owner: str) -> set[str]:
     """The names that the composition roots give their consumers or relays."""
     first = [call.args[0] for call in calls(owner, among=("services", "gateway"))]
     return {str(each.value) for each in first if isinstance(each, ast.Constant)}
 
 
-def points_of(name: ast.expr) -> set[str]:
+def crash_points_of(name: ast.expr) -> set[str]:
     """The points a call of `crash_point` stands for; raises where its name cannot be worked out."""
     if isinstance(name, ast.Constant):
         return {str(name.value)}
@@ -42,15 +42,15 @@ def points_of(name: ast.expr) -> set[str]:
     assert isinstance(head, ast.FormattedValue), ast.dump(name)
     tail = "".join(str(part.value) for part in rest if isinstance(part, ast.Constant))
     assert len(rest) == 1, ast.dump(name)
-    return {owner + tail for owner in named(OWNERS[ast.unparse(head.value)])}
+    return {owner + tail for owner in constructor_names(OWNERS[ast.unparse(head.value)])}
 
 
-def points_in_code() -> set[str]:
+def crash_points_in_code() -> set[str]:
     """Every name the process can be killed at."""
-    return set().union(*(points_of(call.args[0]) for call in calls("crash_point")))
+    return set().union(*(crash_points_of(call.args[0]) for call in calls("crash_point")))
 
 
-def points_in_tests() -> set[str]:
+def crash_points_in_tests() -> set[str]:
     """Every text, less `:n`, in a test file that kills processes at crash points."""
     found: set[str] = set()
     for file in (ROOT / "tests").rglob("test_*.py"):
@@ -61,7 +61,7 @@ def points_in_tests() -> set[str]:
     return found
 
 
-def test_a_process_is_killed_at_every_crash_point() -> None:
-    points = points_in_code()
+def test_every_crash_point_in_the_code_is_tested() -> None:
+    points = crash_points_in_code()
     assert {"payments.applier.before_commit", "notify.consumer.before_commit"} <= points
-    assert points - points_in_tests() == ELSEWHERE.keys()
+    assert points - crash_points_in_tests() == UNREACHABLE.keys()

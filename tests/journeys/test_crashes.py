@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.journeys.system import STRIPE_KEY, System, running
+from tests.journeys.embedded_system import STRIPE_KEY, EmbeddedSystem, running
 from tests.waiting import until
 
 POINTS = [
@@ -39,31 +39,31 @@ POINTS = [
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_kill_at_this_point_loses_and_doubles_nothing(tmp_path: Path, point: str) -> None:
+async def test_kill_at_crash_point_neither_loses_nor_duplicates_money(tmp_path: Path, point: str) -> None:
     async with running(tmp_path / "ataa") as system:
         await system.open_drive("crash")
-        await until(system.quiet)
+        await until(system.is_drained)
         system.kill()
         await system.start(ATAA_CRASH_AT=point)
-        giving = asyncio.create_task(give_ten(system))
-        await system.died()
+        donating = asyncio.create_task(donate_ten(system))
+        await system.wait_until_killed()
         before = system.rows()
         await system.start()
-        await giving
-        books = await system.agree()
+        await donating
+        books = await system.wait_until_books_agree()
         assert books == {"USD": "225.00"}, before
-        totals = await system.raised("crash", "225.00", refunded="25.00")
+        totals = await system.wait_for_raised("crash", "225.00", refunded="25.00")
         assert totals["donations"] == 9
-        await the_log_is_whole(system)
+        await assert_log_is_complete(system)
         assert "Traceback" not in system.log
 
 
-async def test_a_kill_while_stripe_s_answer_to_a_doubt_is_recorded_loses_nothing(tmp_path: Path) -> None:
+async def test_kill_while_a_looked_up_dispute_is_recorded_loses_nothing(tmp_path: Path) -> None:
     async with running(tmp_path / "ataa") as system:
         await system.open_drive("crash")
         await system.give("crash", "25.00")
         disputed = await system.give("crash", "10.00")
-        await system.raised("crash", "35.00")
+        await system.wait_for_raised("crash", "35.00")
         system.kill()
         await system.start(ATAA_CRASH_AT="payments.asker.before_commit:1")
         intents = await system.request(
@@ -73,31 +73,31 @@ async def test_a_kill_while_stripe_s_answer_to_a_doubt_is_recorded_loses_nothing
             each["id"] for each in intents.body["data"] if each["metadata"]["ataa_pledge"] == disputed["id"]
         ]
         # In the cardholder's currency and nothing withdrawn yet: what it will take has to be asked for.
-        wish = {"payment_intent": intent, "status": "needs_response", "currency": "eur", "withdrawn": 0}
-        opened = await system.request("POST", f"{system.sandbox_url}/_sandbox/disputes", wish)
+        body = {"payment_intent": intent, "status": "needs_response", "currency": "eur", "withdrawn": 0}
+        opened = await system.request("POST", f"{system.sandbox_url}/_sandbox/disputes", body)
         assert opened.status == 200, opened.body
-        await system.died()
+        await system.wait_until_killed()
         await system.start()
-        await system.raised("crash", "25.00", disputed="10.00")
-        await system.request("POST", f"{system.sandbox_url}/_sandbox/disputes", wish | {"status": "won"})
-        await system.raised("crash", "35.00", disputed="0.00")
-        assert await system.agree() == {"USD": "35.00"}
+        await system.wait_for_raised("crash", "25.00", disputed="10.00")
+        await system.request("POST", f"{system.sandbox_url}/_sandbox/disputes", body | {"status": "won"})
+        await system.wait_for_raised("crash", "35.00", disputed="0.00")
+        assert await system.wait_until_books_agree() == {"USD": "35.00"}
 
 
-async def give_ten(system: System) -> None:
+async def donate_ten(system: EmbeddedSystem) -> None:
     """Ten gifts of 25.00, the first of which is given back; each tried until it is through.
 
     The first four are counted one after the other: together they might pass a point in one batch.
     """
-    gifts = []
+    donations = []
     for number in range(1, 5):
-        gifts.append(await system.give("crash", creator="star"))
-        await until(lambda number=number: counted(system, number))  # type: ignore[misc]
-    gifts += await asyncio.gather(*(system.give("crash", creator="star") for _ in range(6)))
-    key = f"refund-{gifts[0]['id']}"
+        donations.append(await system.give("crash", creator="star"))
+        await until(lambda number=number: has_donations(system, number))  # type: ignore[misc]
+    donations += await asyncio.gather(*(system.give("crash", creator="star") for _ in range(6)))
+    key = f"refund-{donations[0]['id']}"
     for _ in range(600):
         with contextlib.suppress(aiohttp.ClientError):
-            path = f"/v1/pledges/{gifts[0]['id']}/refunds"
+            path = f"/v1/pledges/{donations[0]['id']}/refunds"
             refund = await system.admin("POST", path, {}, Idempotency_Key=key)
             if refund.status == 201:
                 return
@@ -105,15 +105,15 @@ async def give_ten(system: System) -> None:
     raise AssertionError("the refund was never taken")
 
 
-async def counted(system: System, gifts: int) -> bool:
+async def has_donations(system: EmbeddedSystem, donations: int) -> bool:
     """Whether so many gifts are shown, by a system that may have died."""
     with contextlib.suppress(aiohttp.ClientError):
         answer = await system.request("GET", "/v1/drives/crash/totals")
-        return answer.status == 200 and bool(answer.body["donations"] == gifts)
+        return answer.status == 200 and bool(answer.body["donations"] == donations)
     return False
 
 
-async def the_log_is_whole(system: System) -> None:
+async def assert_log_is_complete(system: EmbeddedSystem) -> None:
     """Sequences without a gap, and the last row tells what the totals tell."""
     rows = (await system.request("GET", "/v1/drives/crash/events?after=0&limit=100")).body["data"]
     assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))

@@ -12,12 +12,12 @@ from asyncio import create_subprocess_exec
 from pathlib import Path
 from typing import Any
 
-from tests.journeys.system import ROOT
+from tests.journeys.embedded_system import ROOT
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
 
-async def test_a_kill_in_the_middle_of_the_demo_loses_nothing(tmp_path: Path) -> None:
+async def test_demo_survives_a_kill_of_the_embedded_process(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
     environment |= {
         "ATAA_DATA_DIR": str(tmp_path),
@@ -25,18 +25,18 @@ async def test_a_kill_in_the_middle_of_the_demo_loses_nothing(tmp_path: Path) ->
         "ATAA_SANDBOX_PORT": str(free_port()),
         "PYTHONPATH": str(ROOT),
     }
-    with (tmp_path / "said").open("wb") as said:
+    with (tmp_path / "said").open("wb") as output:
         demo = await create_subprocess_exec(
             *(sys.executable, "-m", "rehearsal", "demo", "--exit"),
             *("--seconds", "6", "--rush-seconds", "4", "--gifts", "300"),
             cwd=tmp_path,
             env=environment,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
         )
     try:
         first = await until(lambda: _embedded(tmp_path), 2 * PATIENCE_S)
-        await until(lambda: demo.returncode is not None or _gifts(environment) > 20, 2 * PATIENCE_S)
+        await until(lambda: demo.returncode is not None or _donation_count(environment) > 20, 2 * PATIENCE_S)
         os.kill(first, signal.SIGKILL)
         await asyncio.wait_for(demo.wait(), 4 * PATIENCE_S)
     finally:
@@ -61,7 +61,7 @@ def _embedded(folder: Path) -> int | None:
     return None
 
 
-def _gifts(environment: dict[str, str]) -> int:
+def _donation_count(environment: dict[str, str]) -> int:
     import urllib.request
 
     url = f"http://127.0.0.1:{environment['ATAA_GATEWAY_PORT']}/v1/drives/winter/totals"

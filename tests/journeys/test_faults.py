@@ -6,7 +6,7 @@ import asyncio
 import random
 from pathlib import Path
 
-from tests.journeys.system import System, running
+from tests.journeys.embedded_system import EmbeddedSystem, running
 from tests.waiting import until
 
 ALL_FAULTS = {
@@ -20,29 +20,29 @@ ALL_FAULTS = {
 }
 
 
-async def test_with_all_faults_together_the_difference_is_nothing_once_quiet(tmp_path: Path) -> None:
+async def test_books_agree_after_all_stripe_faults_together(tmp_path: Path) -> None:
     async with running(tmp_path / "ataa") as system:
         await system.open_drive("faults")
         await system.faults(**ALL_FAULTS)
         chance = random.Random(268)  # noqa: S311
         values = [f"{chance.choice([5, 10, 25, 50, 100])}.00" for _ in range(120)]
-        gifts = await asyncio.gather(
-            *(give_and_maybe_take_back(system, value, n) for n, value in enumerate(values))
+        donations = await asyncio.gather(
+            *(donate_and_sometimes_refund(system, value, n) for n, value in enumerate(values))
         )
         await system.faults()
 
         async def shown() -> bool:
             """The screen follows the books, and they the disputes that the sandbox opens later."""
-            books = await system.agree()
+            books = await system.wait_until_books_agree()
             return bool((await system.totals("faults"))["raised"]["value"] == books["USD"])
 
         await until(shown)
         totals = await system.totals("faults")
-        assert totals["donations"] >= len(gifts) // 2
+        assert totals["donations"] >= len(donations) // 2
         assert "Traceback" not in system.log
 
 
-async def give_and_maybe_take_back(system: System, value: str, n: int) -> None:
+async def donate_and_sometimes_refund(system: EmbeddedSystem, value: str, n: int) -> None:
     """Give; every fifth asks for its money back, every tenth card is disputed."""
     pledge = await system.pledge("faults", value, creator="star")
     await system.pay(pledge, "4000000000000259" if n % 10 == 3 else "4242424242424242")

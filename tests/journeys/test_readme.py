@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.journeys.system import ROOT, System
+from tests.journeys.embedded_system import ROOT, EmbeddedSystem
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
@@ -26,17 +26,17 @@ STARTED_HERE = {"make run"}
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_partner_follows_the_readme_from_drive_to_total(system: System, tmp_path: Path) -> None:
-    output = await paste(system, tmp_path, "drive", "pledge", "pay")
+async def test_readme_commands_work_from_drive_to_total(system: EmbeddedSystem, tmp_path: Path) -> None:
+    output = await run_commands(system, tmp_path, "drive", "pledge", "pay")
     assert '"payment_status":"paid"' in output.replace(" ", "")
-    await system.raised("winter", "25.00")
-    output = await paste(system, tmp_path, "read")
+    await system.wait_for_raised("winter", "25.00")
+    output = await run_commands(system, tmp_path, "read")
     assert '"raised":{"currency":"USD","value":"25.00"}' in output
     assert '"slug":"aboflah"' in output
     assert "event: totals" in output
 
 
-async def paste(system: System, folder: Path, *blocks: str) -> str:
+async def run_commands(system: EmbeddedSystem, folder: Path, *blocks: str) -> str:
     """Run blocks of the README as they stand, but for where this system is; what they say."""
     script = "set -e\n" + "\n".join(BLOCKS[name] for name in blocks)
     script = script.replace("http://127.0.0.1:8000", system.url)
@@ -45,19 +45,19 @@ async def paste(system: System, folder: Path, *blocks: str) -> str:
     done = await create_subprocess_exec(
         *("bash", "-c", script), cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    said, trouble = await done.communicate()
+    output, trouble = await done.communicate()
     assert done.returncode == 0, trouble.decode()
-    return said.decode()
+    return output.decode()
 
 
-def test_no_command_of_the_readme_is_left_out() -> None:
+def test_every_readme_command_is_run_by_a_test() -> None:
     shown = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
     left_out = [block for block in shown if block not in BLOCKS.values()]
     assert {block.strip() for block in left_out} <= RUN_BY_CI | STARTED_HERE
 
 
 @pytest.mark.parametrize("target", ["help", "settings"])
-def test_make_says_what_there_is(target: str) -> None:
+def test_make_lists_targets_and_settings(target: str) -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "ATAA_"))
     }
@@ -75,7 +75,7 @@ def test_make_says_what_there_is(target: str) -> None:
         assert word in done.stdout
 
 
-async def test_make_run_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+async def test_make_run_serves_until_interrupted(tmp_path: Path) -> None:
     port, theirs = str(free_port()), ("MAKE", "ATAA_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     environment |= {

@@ -13,40 +13,40 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.system import ROOT, System, live_frames, running
+from tests.forked_process import ForkedProcess
+from tests.journeys.embedded_system import ROOT, EmbeddedSystem, live_frames, running
 from tests.waiting import PATIENCE_S
-from tests.warm import WarmProcess
 
 
 @dataclass
-class Ended:
+class FinishedProcess:
     """How a start that gave up by itself ended, and all that it said."""
 
     returncode: int
-    said: str
+    output: str
 
 
-def start(folder: Path, **settings: str) -> Ended:
+def start(folder: Path, **settings: str) -> FinishedProcess:
     """Try to start the embedded run, warm."""
     log = folder / "said"
     log.unlink(missing_ok=True)
-    process = WarmProcess("embedded", [], System(folder).environment() | settings, log)
-    return Ended(process.wait(PATIENCE_S), log.read_text())
+    process = ForkedProcess("embedded", [], EmbeddedSystem(folder).environment() | settings, log)
+    return FinishedProcess(process.wait(PATIENCE_S), log.read_text())
 
 
-def start_cold(folder: Path, **settings: str) -> Ended:
+def start_cold(folder: Path, **settings: str) -> FinishedProcess:
     """Try to start the embedded run as a person does."""
     ended = subprocess.run(
         [sys.executable, "-m", "embedded"],
         cwd=ROOT,
-        env=System(folder).environment() | settings,
+        env=EmbeddedSystem(folder).environment() | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=PATIENCE_S,
         check=False,
     )
-    return Ended(ended.returncode, ended.stdout)
+    return FinishedProcess(ended.returncode, ended.stdout)
 
 
 @pytest.mark.parametrize(
@@ -63,48 +63,46 @@ def start_cold(folder: Path, **settings: str) -> Ended:
         ("ATAA_DATABASE_URL_PLEDGES", "mysql://nowhere"),
     ],
 )
-def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
-    tmp_path: Path, setting: str, value: str
-) -> None:
+def test_invalid_setting_is_named_in_one_line_at_startup(tmp_path: Path, setting: str, value: str) -> None:
     ended = start(tmp_path, **{setting: value})
-    assert ended.returncode == 2, ended.said
-    assert len(ended.said.strip().splitlines()) == 1, ended.said
-    assert setting in ended.said
+    assert ended.returncode == 2, ended.output
+    assert len(ended.output.strip().splitlines()) == 1, ended.output
+    assert setting in ended.output
 
 
-def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+def test_port_in_use_is_named_at_startup(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         ended = start_cold(tmp_path, ATAA_GATEWAY_PORT=port)
     assert ended.returncode == 2
-    assert len(ended.said.strip().splitlines()) == 1, ended.said
-    assert port in ended.said
-    assert "ATAA_GATEWAY_PORT" in ended.said
+    assert len(ended.output.strip().splitlines()) == 1, ended.output
+    assert port in ended.output
+    assert "ATAA_GATEWAY_PORT" in ended.output
 
 
 def test_one_port_for_gateway_and_sandbox_is_refused(tmp_path: Path) -> None:
-    port = System(tmp_path).environment()["ATAA_GATEWAY_PORT"]
+    port = EmbeddedSystem(tmp_path).environment()["ATAA_GATEWAY_PORT"]
     without_stripe = dict.fromkeys(
         ("ATAA_STRIPE_API_BASE", "ATAA_STRIPE_API_KEY", "ATAA_STRIPE_WEBHOOK_SECRETS"), ""
     )
     ended = start(tmp_path, ATAA_GATEWAY_PORT=port, ATAA_SANDBOX_PORT=port, **without_stripe)
-    assert ended.returncode == 2, ended.said
-    assert len(ended.said.strip().splitlines()) == 1, ended.said
-    assert "ATAA_SANDBOX_PORT" in ended.said
+    assert ended.returncode == 2, ended.output
+    assert len(ended.output.strip().splitlines()) == 1, ended.output
+    assert "ATAA_SANDBOX_PORT" in ended.output
 
 
-def test_a_data_directory_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_unwritable_data_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     for folder in (tmp_path / "file", Path("/proc/ataa"), Path("/dev/full/ataa")):
         ended = start(tmp_path, ATAA_DATA_DIR=str(folder))
         assert ended.returncode == 2
-        assert len(ended.said.strip().splitlines()) == 1, ended.said
-        assert "ATAA_DATA_DIR" in ended.said
+        assert len(ended.output.strip().splitlines()) == 1, ended.output
+        assert "ATAA_DATA_DIR" in ended.output
 
 
-def test_a_full_data_directory_says_so(tmp_path: Path) -> None:
+def test_full_data_directory_is_reported(tmp_path: Path) -> None:
     mount = tmp_path / "small"
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(mount)]
@@ -115,22 +113,22 @@ def test_a_full_data_directory_says_so(tmp_path: Path) -> None:
     finally:
         subprocess.run(["umount", str(mount)], check=False)
     assert ended.returncode == 2
-    assert "No space left" in ended.said
+    assert "No space left" in ended.output
 
 
-async def test_a_second_process_on_the_same_data_is_told_who_has_it(tmp_path: Path) -> None:
+async def test_second_process_on_one_data_directory_reports_the_owners_pid(tmp_path: Path) -> None:
     async with running(tmp_path / "ataa") as system:
         ended = start(tmp_path, ATAA_DATA_DIR=str(tmp_path / "ataa" / "data"))
         assert ended.returncode == 2
         assert system.embedded is not None
-        assert str(system.embedded.pid) in ended.said
+        assert str(system.embedded.pid) in ended.output
 
 
-async def test_a_stop_drains_the_streams_and_a_restart_keeps_the_data(tmp_path: Path) -> None:
+async def test_stop_ends_live_streams_and_restart_keeps_the_data(tmp_path: Path) -> None:
     async with running(tmp_path / "ataa") as system:
         await system.open_drive("drained")
         await system.give("drained")
-        await system.raised("drained", "25.00")
+        await system.wait_for_raised("drained", "25.00")
         frames: asyncio.Queue[tuple[str, str, object]] = asyncio.Queue()
         stream = asyncio.create_task(live_frames(system, "drained", frames))
         assert (await frames.get())[0] == "totals"
@@ -143,7 +141,7 @@ async def test_a_stop_drains_the_streams_and_a_restart_keeps_the_data(tmp_path: 
         assert await asyncio.to_thread(process.wait, PATIENCE_S) == 0
         system.embedded = None
         await system.start()
-        await system.raised("drained", "25.00")
+        await system.wait_for_raised("drained", "25.00")
         await system.give("drained")
-        await system.raised("drained", "50.00")
+        await system.wait_for_raised("drained", "50.00")
         assert "Traceback" not in system.log

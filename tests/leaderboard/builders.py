@@ -15,9 +15,8 @@ from pydantic import SecretStr
 from sqlalchemy import delete, select
 
 from backbone import ids
-from backbone.bus import Message
-from backbone.bus_sqlite import SqliteBus
-from backbone.caller import sign_caller
+from backbone.bus.protocol import Message
+from backbone.bus.sqlite import SqliteBus
 from backbone.clock import Clock, SystemClock
 from backbone.contracts import (
     CreatorChanged,
@@ -31,16 +30,22 @@ from backbone.contracts import (
     PledgeStatus,
 )
 from backbone.contracts.pledges import Milestone
-from backbone.database import Database
+from backbone.database.database import Database
+from backbone.http.caller import sign_caller
+from backbone.http.service_client import (
+    InProcessServiceClient,
+    ServiceClient,
+    ServiceResponse,
+    ServiceUnavailable,
+)
 from backbone.money import Money
-from backbone.peer import InProcessPeer, Peer, PeerUnavailable, Reply
 from backbone.service import Service, run_workers
 from services.leaderboard import queries
 from services.leaderboard.app import MIGRATIONS, compose
+from services.leaderboard.display_texts import ASK_S
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
-from services.leaderboard.tables import DOORS, Table, drives
-from services.leaderboard.words import ASK_S
+from services.leaderboard.tables import MESSAGING_TABLES, Table, drives
 from tests.waiting import PATIENCE_S
 
 SECRET = "a secret of tests"
@@ -153,7 +158,7 @@ def messages(events: Sequence[Event]) -> list[Message]:
 @asynccontextmanager
 async def open_database(folder: Path, url: str = "") -> AsyncIterator[Database]:
     """Leaderboard's migrated database in `folder` (without fsync: no test here is about it) or at `url`."""
-    database = Database(url or f"sqlite:///{folder / 'leaderboard.db'}", DOORS, synchronous="OFF")
+    database = Database(url or f"sqlite:///{folder / 'leaderboard.db'}", MESSAGING_TABLES, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     try:
         yield database
@@ -162,23 +167,23 @@ async def open_database(folder: Path, url: str = "") -> AsyncIterator[Database]:
 
 
 @dataclass
-class PledgesDoor:
+class FakePledges:
     """Pledges' `/internal/words`, with words to give and a switch that makes it unreachable."""
 
-    words: dict[str, dict[str, str | None]] = field(default_factory=dict)
-    away: bool = False
+    display_texts: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    unavailable: bool = False
     asked: list[list[str]] = field(default_factory=list)
 
     async def request(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"", query: str = ""
-    ) -> Reply:
-        if self.away:
-            raise PeerUnavailable("away")
+    ) -> ServiceResponse:
+        if self.unavailable:
+            raise ServiceUnavailable("away")
         assert (method, path) == ("POST", "/internal/words")
         wanted = json.loads(body)["ids"]
         self.asked.append(wanted)
-        found = {one: self.words[one] for one in wanted if one in self.words}
-        return Reply(200, {}, json.dumps({"data": found}).encode())
+        found = {one: self.display_texts[one] for one in wanted if one in self.display_texts}
+        return ServiceResponse(200, {}, json.dumps({"data": found}).encode())
 
 
 @dataclass
@@ -187,22 +192,24 @@ class Leaderboard:
 
     service: Service
     bus: SqliteBus
-    pledges: PledgesDoor
+    pledges: FakePledges
 
     async def say(self, *events: Event) -> None:
         await self.bus.publish(messages(events))
 
-    async def get(self, path: str, query: str = "", *, internal: bool = False) -> Reply:
+    async def get(self, path: str, query: str = "", *, internal: bool = False) -> ServiceResponse:
         scopes = ("internal",) if internal else ()
         headers = sign_caller(SECRET, partner="public", scopes=scopes)
-        return await InProcessPeer(self.service.app).request("GET", path, headers=headers, query=query)
+        return await InProcessServiceClient(self.service.app).request(
+            "GET", path, headers=headers, query=query
+        )
 
-    async def post(self, path: str, body: Any) -> Reply:
+    async def post(self, path: str, body: Any) -> ServiceResponse:
         headers = {
             "content-type": "application/json",
             **sign_caller(SECRET, partner="ataa", scopes=("internal",)),
         }
-        return await InProcessPeer(self.service.app).request(
+        return await InProcessServiceClient(self.service.app).request(
             "POST", path, headers=headers, body=json.dumps(body).encode()
         )
 
@@ -215,8 +222,8 @@ class Leaderboard:
 async def running(
     folder: Path,
     *,
-    pledges: PledgesDoor | None = None,
-    peer: Peer | None = None,
+    pledges: FakePledges | None = None,
+    peer: ServiceClient | None = None,
     clock: Clock | None = None,
     ask_s: float = ASK_S,
     **given: Any,
@@ -232,13 +239,13 @@ async def running(
         database_synchronous="OFF",
         **given,
     )
-    door = pledges or PledgesDoor()
-    service = compose(settings, bus, peer or door, clock=clock or SystemClock(), ask_s=ask_s)
+    fake_pledges = pledges or FakePledges()
+    service = compose(settings, bus, peer or fake_pledges, clock=clock or SystemClock(), ask_s=ask_s)
     await service.start()
     stop = asyncio.Event()
     working = asyncio.create_task(run_workers([service], stop))
     try:
-        yield Leaderboard(service, bus, door)
+        yield Leaderboard(service, bus, fake_pledges)
     finally:
         stop.set()
         await bus.publish_watermarks("pledges", NOON, [0])  # wakes who waits in fetch

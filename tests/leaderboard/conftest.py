@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backbone.database import Database
+from backbone.database.database import Database
 from tests.leaderboard.builders import open_database
 
 

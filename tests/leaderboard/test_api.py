@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from backbone.caller import sign_caller
-from backbone.peer import InProcessPeer
+from backbone.http.caller import sign_caller
+from backbone.http.service_client import InProcessServiceClient
 from services.leaderboard.domain import verify
 from services.leaderboard.tables import payments
 from tests.leaderboard.builders import (
     DRIVE,
     SECRET,
+    FakePledges,
     Leaderboard,
-    PledgesDoor,
     creator,
     drive,
     open_database,
@@ -27,9 +27,9 @@ from tests.waiting import until
 
 
 @pytest.fixture
-async def board(tmp_path: Path) -> AsyncIterator[Leaderboard]:
-    words = PledgesDoor({"plg_1": {"name": "Huda", "message": "for the winter"}})
-    async with running(tmp_path, pledges=words) as running_:
+async def leaderboard(tmp_path: Path) -> AsyncIterator[Leaderboard]:
+    display_texts = FakePledges({"plg_1": {"name": "Huda", "message": "for the winter"}})
+    async with running(tmp_path, pledges=display_texts) as running_:
         gifts = [
             payment(f"pay_{number}", 100 * number, creator_id=f"crt_{number}", pledge_id=f"plg_{number}")
             for number in range(1, 8)
@@ -39,9 +39,9 @@ async def board(tmp_path: Path) -> AsyncIterator[Leaderboard]:
         yield running_
 
 
-async def test_creators_are_ranked_by_what_they_raised(board: Leaderboard) -> None:
+async def test_creators_are_ranked_by_what_they_raised(leaderboard: Leaderboard) -> None:
     for ref in (DRIVE, "winter"):
-        reply = await board.get(f"/v1/drives/{ref}/leaderboards/creators", "window=all&limit=2")
+        reply = await leaderboard.get(f"/v1/drives/{ref}/leaderboards/creators", "window=all&limit=2")
         assert reply.status == 200
         assert reply.json()["sequence"] == 8
         assert reply.json()["data"] == [
@@ -57,22 +57,22 @@ async def test_creators_are_ranked_by_what_they_raised(board: Leaderboard) -> No
         ]
 
 
-async def test_the_gateway_knows_how_fresh_a_board_of_another_replica_is(board: Leaderboard) -> None:
+async def test_the_gateway_knows_how_fresh_a_board_of_another_replica_is(leaderboard: Leaderboard) -> None:
     path, at = f"/v1/drives/{DRIVE}/leaderboards/creators", "2022-01-07T12:00:00.000Z"
-    assert (await board.get(path)).json()["as_of"] is None  # no input has said how far it is
+    assert (await leaderboard.get(path)).json()["as_of"] is None  # no input has said how far it is
     headers = {**sign_caller(SECRET, partner="public", scopes=()), "ataa-as-of": at}
-    reply = await InProcessPeer(board.service.app).request("GET", path, headers=headers)
+    reply = await InProcessServiceClient(leaderboard.service.app).request("GET", path, headers=headers)
     assert reply.json()["as_of"] == at
 
 
-async def test_a_creator_is_found_in_the_middle_of_the_ranks(board: Leaderboard) -> None:
-    reply = await board.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=crt_4&limit=3")
+async def test_a_creator_is_found_in_the_middle_of_the_ranks(leaderboard: Leaderboard) -> None:
+    reply = await leaderboard.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=crt_4&limit=3")
     assert [(one["rank"], one["creator"]) for one in reply.json()["data"]] == [
         (3, "crt_5"),
         (4, "crt_4"),
         (5, "crt_3"),
     ]
-    reply = await board.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=crt_0")
+    reply = await leaderboard.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=crt_0")
     assert reply.json()["data"] == []
 
 
@@ -90,71 +90,73 @@ async def test_a_creator_is_found_in_the_middle_of_the_ranks(board: Leaderboard)
         (f"/v1/drives/{DRIVE}/events", "after=%D9%A1x", 422),
     ],
 )
-async def test_what_is_not_there_is_a_problem(board: Leaderboard, path: str, query: str, status: int) -> None:
-    reply = await board.get(path, query)
+async def test_what_is_not_there_is_a_problem(
+    leaderboard: Leaderboard, path: str, query: str, status: int
+) -> None:
+    reply = await leaderboard.get(path, query)
     assert reply.status == status
     assert reply.headers["content-type"] == "application/problem+json"
     assert reply.json()["status"] == status
 
 
-async def test_a_nul_reaches_no_database(board: Leaderboard) -> None:
-    reply = await board.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=%00")
+async def test_a_nul_reaches_no_database(leaderboard: Leaderboard) -> None:
+    reply = await leaderboard.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=%00")
     assert reply.json()["errors"] == [
         {"pointer": "/query/around", "detail": "must not contain the character NUL"}
     ]
 
 
-async def test_a_board_that_is_not_there_names_those_that_are(board: Leaderboard) -> None:
-    reply = await board.get(f"/v1/drives/{DRIVE}/leaderboards/donors")
+async def test_a_board_that_is_not_there_names_those_that_are(leaderboard: Leaderboard) -> None:
+    reply = await leaderboard.get(f"/v1/drives/{DRIVE}/leaderboards/donors")
     assert "creators" in reply.json()["errors"][0]["detail"]
 
 
-async def test_the_log_is_read_in_pages_without_gaps_and_can_be_verified(board: Leaderboard) -> None:
+async def test_the_log_is_read_in_pages_without_gaps_and_can_be_verified(leaderboard: Leaderboard) -> None:
     rows, following = [], "0"
     while following is not None:
-        page = (await board.get("/v1/drives/winter/events", f"after={following}&limit=3")).json()
+        page = (await leaderboard.get("/v1/drives/winter/events", f"after={following}&limit=3")).json()
         assert len(page["data"]) <= 3
         rows += page["data"]
         following = page["next"]
     assert [row["sequence"] for row in rows] == list(range(1, 9))
     assert verify(DRIVE, 1, rows) is None
-    assert (await board.get("/v1/drives/winter/events", "after=8")).json() == {"data": [], "next": None}
+    assert (await leaderboard.get("/v1/drives/winter/events", "after=8")).json() == {"data": [], "next": None}
 
 
-async def test_nobody_is_answered_whom_the_gateway_does_not_vouch_for(board: Leaderboard) -> None:
-    peer = InProcessPeer(board.service.app)
+async def test_nobody_is_answered_whom_the_gateway_does_not_vouch_for(leaderboard: Leaderboard) -> None:
+    peer = InProcessServiceClient(leaderboard.service.app)
     for path in (f"/v1/drives/{DRIVE}/events", "/internal/books", "/internal/quiet"):
         assert (await peer.request("GET", path, headers={})).status == 401
-    assert (await board.get("/internal/books")).status == 403
+    assert (await leaderboard.get("/internal/books")).status == 403
 
 
-async def test_books_are_the_net_of_all_payments(board: Leaderboard) -> None:
-    await board.say(payment("pay_8", 500, refunded=100, held=True, currency="KWD"))
-    await until(board.is_quiet)
-    books = await board.get("/internal/books", internal=True)
+async def test_books_are_the_net_of_all_payments(leaderboard: Leaderboard) -> None:
+    await leaderboard.say(payment("pay_8", 500, refunded=100, held=True, currency="KWD"))
+    await until(leaderboard.is_quiet)
+    books = await leaderboard.get("/internal/books", internal=True)
     assert books.json() == {"KWD": "0.400", "USD": "28.00"}
 
 
-async def test_differences_are_found_where_there_are_some(board: Leaderboard, tmp_path: Path) -> None:
-    assert (await board.get("/internal/differences", internal=True)).json() == {"data": []}
+async def test_differences_are_found_where_there_are_some(leaderboard: Leaderboard, tmp_path: Path) -> None:
+    assert (await leaderboard.get("/internal/differences", internal=True)).json() == {"data": []}
     async with open_database(tmp_path) as database, database.transaction() as session:
         await session.execute(update(payments).where(payments.c.payment_id == "pay_1").values(captured=1))
-    found = (await board.get("/internal/differences", internal=True)).json()["data"]
+    found = (await leaderboard.get("/internal/differences", internal=True)).json()["data"]
     assert any("books USD" in line for line in found)
     assert any("captured" in line for line in found)
 
 
-async def test_display_words_are_asked_for_and_kept(board: Leaderboard) -> None:
-    reply = await board.post("/internal/displays", {"ids": ["plg_1", "plg_unknown"]})
+async def test_display_words_are_asked_for_and_kept(leaderboard: Leaderboard) -> None:
+    reply = await leaderboard.post("/internal/displays", {"ids": ["plg_1", "plg_unknown"]})
     assert reply.json()["data"] == {
         "plg_1": {"name": "Huda", "message": "for the winter"},
         "plg_unknown": {"name": None, "message": None},
     }
-    board.pledges.away = True
-    reply = await board.post("/internal/displays", {"ids": ["plg_1", "plg_new"]})
+    leaderboard.pledges.unavailable = True
+    reply = await leaderboard.post("/internal/displays", {"ids": ["plg_1", "plg_new"]})
     assert reply.json()["data"] == {"plg_1": {"name": "Huda", "message": "for the winter"}}
 
 
-async def test_it_is_alive_and_ready(board: Leaderboard) -> None:
+async def test_it_is_alive_and_ready(leaderboard: Leaderboard) -> None:
     for path in ("/livez", "/readyz", "/startupz"):
-        assert (await board.get(path)).status == 200
+        assert (await leaderboard.get(path)).status == 200

@@ -14,15 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from backbone.bus_sqlite import SqliteBus
-from backbone.consumer import Consumer
+from backbone.bus.sqlite import SqliteBus
 from backbone.contracts import DriveState, Event, PaymentChanged, PledgeStatus
-from backbone.database import Database, may_pass
+from backbone.database.database import Database, is_transient
+from backbone.messaging.consumer import Consumer
 from services.leaderboard import queries
 from services.leaderboard.domain import Figures
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.tables import creators, donors, drives
-from services.leaderboard.tally import Overtaken
+from services.leaderboard.tally import ConcurrentTally
+from tests.engines import fresh_postgres
 from tests.leaderboard.builders import (
     DRIVE,
     NOON,
@@ -39,7 +40,6 @@ from tests.leaderboard.builders import (
     pledge,
     ranks,
 )
-from tests.real import fresh_postgres
 from tests.waiting import until
 
 CREATORS = ("crt_a", "crt_b", "crt_c")
@@ -321,19 +321,19 @@ async def test_states_of_a_payment_under_two_drives_handled_at_once_are_counted_
         first = payment(f"pay_{number}", 500, version=1, **about)
         moved = payment(f"pay_{number}", 700, version=2, drive_id=OTHER, **about)
         back = payment(f"pay_{number}", 900, version=3, **about)
-        await asyncio.gather(*(hear_until_heard(database, one) for one in (first, moved, back, first)))
+        await asyncio.gather(*(handle_with_retries(database, one) for one in (first, moved, back, first)))
     shown = await what_is_shown(database)
     assert shown["differences"] == []
     assert shown["drives"][DRIVE]["captured"] == 20 * 900
     assert shown["drives"][OTHER]["captured"] == 0
 
 
-async def hear_until_heard(database: Database, event: Event) -> None:
+async def handle_with_retries(database: Database, event: Event) -> None:
     """As a consumer does, which tries an event again that another transaction stood in the way of."""
     for _ in range(10):
         try:
             return await hear(database, event)
         except Exception as error:
-            if not (isinstance(error, Overtaken) or may_pass(error)):
+            if not (isinstance(error, ConcurrentTally) or is_transient(error)):
                 raise
     raise AssertionError("not heard")

@@ -13,7 +13,7 @@ from backbone.contracts import DriveState
 from services.leaderboard.domain import (
     FIRST_HASH,
     Figures,
-    IllegalMove,
+    IllegalTransition,
     Milestone,
     carry_over,
     changes,
@@ -115,7 +115,7 @@ def test_a_drive_that_was_opened_and_paused_unheard_is_logged_as_both() -> None:
 
 
 def test_a_closed_drive_does_not_open_again() -> None:
-    with pytest.raises(IllegalMove):
+    with pytest.raises(IllegalTransition):
         moves(DriveState.CLOSED, DriveState.LIVE)
 
 

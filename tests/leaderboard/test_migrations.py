@@ -12,11 +12,11 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, select, text
 
-from backbone.database import Database
+from backbone.database.database import Database
 from services.leaderboard.app import MIGRATIONS
-from services.leaderboard.tables import DOORS, creators, payments
+from services.leaderboard.tables import MESSAGING_TABLES, creators, payments
+from tests.engines import fresh_postgres
 from tests.leaderboard.builders import NOON, creator, drive, hear, open_database, payment
-from tests.real import fresh_postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -66,7 +66,7 @@ async def test_the_moments_of_gifts_counted_before_are_read_from_the_log(databas
 
 
 async def test_it_migrates_an_empty_database(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'fresh.db'}", DOORS)
+    database = Database(f"sqlite:///{tmp_path / 'fresh.db'}", MESSAGING_TABLES)
     await database.migrate(MIGRATIONS)
     assert await moments(database) == {}
     await database.close()

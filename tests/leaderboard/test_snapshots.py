@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 
 from backbone import ids
-from backbone.bus import PARTITIONS, Partition, Subscription, key_in, partition_of
-from backbone.bus_sqlite import SqliteBus
+from backbone.bus.protocol import PARTITIONS, Partition, Subscription, key_of_partition, partition_of
+from backbone.bus.sqlite import SqliteBus
 from backbone.clock import FrozenClock, SystemClock
 from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken, decode
-from backbone.database import Database
-from services.leaderboard.snapshots import INPUTS, Changed, Freshness, Snapshots
-from services.leaderboard.words import Words
+from backbone.database.database import Database
+from services.leaderboard.display_texts import DisplayTexts
+from services.leaderboard.snapshots import INPUTS, ChangedDrives, Freshness, Snapshots
 from tests.leaderboard.builders import (
     DRIVE,
     NOON,
     SECRET,
+    FakePledges,
     Leaderboard,
-    PledgesDoor,
     creator,
     drive,
     drive_row,
@@ -37,13 +37,13 @@ from tests.leaderboard.builders import (
 from tests.waiting import until
 
 
-class Heard:
+class SnapshotReader:
     """Everything on `snapshots`, as it comes."""
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription
         self.snapshots: list[SnapshotTaken] = []
-        self.beats: list[Heartbeat] = []
+        self.heartbeats: list[Heartbeat] = []
         self.at: list[float] = []
 
     async def run(self) -> None:
@@ -54,11 +54,11 @@ class Heard:
                     self.snapshots.append(event)
                     self.at.append(asyncio.get_running_loop().time())
                 elif isinstance(event, Heartbeat):
-                    self.beats.append(event)
+                    self.heartbeats.append(event)
 
     @property
     def newest(self) -> SnapshotTaken | None:
-        return max(self.snapshots, key=triple, default=None)
+        return max(self.snapshots, key=snapshot_version, default=None)
 
     async def sequence(self, sequence: int) -> SnapshotTaken:
         """The newest snapshot, once it is of this row of the log."""
@@ -89,16 +89,16 @@ class Heard:
         return self.newest
 
 
-def triple(snapshot: SnapshotTaken) -> tuple[int, int, int]:
+def snapshot_version(snapshot: SnapshotTaken) -> tuple[int, int, int]:
     return snapshot.epoch, snapshot.sequence, snapshot.revision
 
 
 @asynccontextmanager
-async def listening(board: Leaderboard) -> AsyncIterator[Heard]:
-    heard = Heard(await board.bus.follow(["snapshots"], "beginning"))
-    task = asyncio.create_task(heard.run())
+async def reading_snapshots(leaderboard: Leaderboard) -> AsyncIterator[SnapshotReader]:
+    reader = SnapshotReader(await leaderboard.bus.follow(["snapshots"], "beginning"))
+    task = asyncio.create_task(reader.run())
     try:
-        yield heard
+        yield reader
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -108,13 +108,13 @@ def usd(value: str) -> dict[str, str]:
     return {"currency": "USD", "value": value}
 
 
-async def mark_inputs(board: Leaderboard, pledges_at: datetime, payments_at: datetime) -> None:
-    await board.bus.publish_watermarks("pledges", pledges_at, range(PARTITIONS))
-    await board.bus.publish_watermarks("payments", payments_at, range(PARTITIONS))
+async def mark_inputs(leaderboard: Leaderboard, pledges_at: datetime, payments_at: datetime) -> None:
+    await leaderboard.bus.publish_watermarks("pledges", pledges_at, range(PARTITIONS))
+    await leaderboard.bus.publish_watermarks("payments", payments_at, range(PARTITIONS))
 
 
 async def test_a_snapshot_is_the_public_totals(tmp_path: Path) -> None:
-    words = PledgesDoor({"plg_1": {"name": "Huda", "message": "for the winter"}})
+    display_texts = FakePledges({"plg_1": {"name": "Huda", "message": "for the winter"}})
     story: list[Event] = [
         drive(milestones=[milestone(3000, "some")]),
         creator("crt_a", "Noor"),
@@ -123,10 +123,13 @@ async def test_a_snapshot_is_the_public_totals(tmp_path: Path) -> None:
         payment("pay_2", 900, held=True),
     ]
     clock = FrozenClock(NOON + timedelta(seconds=30))
-    async with running(tmp_path, pledges=words, clock=clock) as board, listening(board) as heard:
-        await board.say(*story)
-        shown = await heard.showing(donations=1)
-        shown = await heard.named("Huda")  # whose name may come a moment after her gift
+    async with (
+        running(tmp_path, pledges=display_texts, clock=clock) as leaderboard,
+        reading_snapshots(leaderboard) as reader,
+    ):
+        await leaderboard.say(*story)
+        shown = await reader.showing(donations=1)
+        shown = await reader.named("Huda")  # whose name may come a moment after her gift
     assert shown.slug == "winter"
     assert shown.totals == {
         "drive": DRIVE,
@@ -173,157 +176,164 @@ async def test_a_snapshot_is_the_public_totals(tmp_path: Path) -> None:
 
 
 async def test_a_drive_is_published_once_it_is_named(tmp_path: Path) -> None:
-    async with running(tmp_path) as board, listening(board) as heard:
-        await board.say(payment("pay_1"))
-        await until(board.is_quiet)
-        await board.say(drive())
-        await heard.sequence(2)
-    assert all(snapshot.slug == "winter" for snapshot in heard.snapshots)
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(payment("pay_1"))
+        await until(leaderboard.is_quiet)
+        await leaderboard.say(drive())
+        await reader.sequence(2)
+    assert all(snapshot.slug == "winter" for snapshot in reader.snapshots)
 
 
 async def test_a_published_sequence_can_be_read(tmp_path: Path) -> None:
-    async with running(tmp_path) as board, listening(board) as heard:
-        await board.say(drive())
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(drive())
         for number in range(8):
-            await board.say(payment(f"pay_{number}"))
-            shown = await heard.sequence(number + 2)
-            page = (await board.get(f"/v1/drives/{DRIVE}/events", f"after={shown.sequence - 1}")).json()
+            await leaderboard.say(payment(f"pay_{number}"))
+            shown = await reader.sequence(number + 2)
+            page = (await leaderboard.get(f"/v1/drives/{DRIVE}/events", f"after={shown.sequence - 1}")).json()
             assert page["data"][0]["sequence"] == shown.sequence
 
 
 async def test_changes_are_gathered_to_twenty_snapshots_a_second(tmp_path: Path) -> None:
-    async with running(tmp_path) as board, listening(board) as heard:
-        await board.say(drive())
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(drive())
         for number in range(100):
-            await board.say(payment(f"pay_{number}"))
+            await leaderboard.say(payment(f"pay_{number}"))
             await asyncio.sleep(0)
-        await heard.sequence(101)
-    gaps = [later - earlier for earlier, later in zip(heard.at, heard.at[1:], strict=False)]
-    assert len(heard.snapshots) < 100
+        await reader.sequence(101)
+    gaps = [later - earlier for earlier, later in zip(reader.at, reader.at[1:], strict=False)]
+    assert len(reader.snapshots) < 100
     # Published 50 ms apart; what is measured here is when they were read.
     assert sum(gaps) / len(gaps) > 0.045
 
 
 async def test_a_snapshot_is_always_newer_than_the_one_before(tmp_path: Path) -> None:
-    async with running(tmp_path) as board, listening(board) as heard:
-        await board.say(drive(), creator("crt_a"))
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(drive(), creator("crt_a"))
         for number in range(10):
-            await board.say(pledge(f"plg_{number}", 100), payment(f"pay_{number}", pledge_id=f"plg_{number}"))
-            await board.say(payment(f"pay_{number}", pledge_id=f"plg_{number}"))  # nothing new
-            await heard.sequence(number + 2)
-        shown = [triple(snapshot) for snapshot in heard.snapshots]
+            await leaderboard.say(
+                pledge(f"plg_{number}", 100), payment(f"pay_{number}", pledge_id=f"plg_{number}")
+            )
+            await leaderboard.say(payment(f"pay_{number}", pledge_id=f"plg_{number}"))  # nothing new
+            await reader.sequence(number + 2)
+        shown = [snapshot_version(snapshot) for snapshot in reader.snapshots]
     assert shown == sorted(set(shown))
 
 
 async def test_a_restart_publishes_every_drive_again_and_never_an_older_state(tmp_path: Path) -> None:
     other = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
-    async with running(tmp_path) as board, listening(board) as heard:
-        await board.say(
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(
             drive(), drive(drive_id=other, slug="spring"), pledge("plg_1"), payment("pay_1", changed_at=NOON)
         )
-        await heard.showing(donations=1)
-        await until(lambda: {one.slug for one in heard.snapshots} == {"winter", "spring"})
-        await until(board.is_quiet)
-    before = heard.newest
+        await reader.showing(donations=1)
+        await until(lambda: {one.slug for one in reader.snapshots} == {"winter", "spring"})
+        await until(leaderboard.is_quiet)
+    before = reader.newest
     assert before is not None
-    async with running(tmp_path) as board:
-        heard = Heard(await board.bus.follow(["snapshots"], "end"))
-        task = asyncio.create_task(heard.run())
-        await until(lambda: {one.slug for one in heard.snapshots} == {"winter", "spring"})
-        assert heard.newest is not None
-        assert triple(heard.newest) >= triple(before)
-        await board.say(payment("pay_2"))
-        assert triple(await heard.sequence(3)) > triple(before)
+    async with running(tmp_path) as leaderboard:
+        reader = SnapshotReader(await leaderboard.bus.follow(["snapshots"], "end"))
+        task = asyncio.create_task(reader.run())
+        await until(lambda: {one.slug for one in reader.snapshots} == {"winter", "spring"})
+        assert reader.newest is not None
+        assert snapshot_version(reader.newest) >= snapshot_version(before)
+        await leaderboard.say(payment("pay_2"))
+        assert snapshot_version(await reader.sequence(3)) > snapshot_version(before)
         task.cancel()
         await asyncio.wait([task])
 
 
 async def test_the_last_minute_falls_by_itself_and_raises_the_revision(tmp_path: Path) -> None:
     clock = FrozenClock(NOON + timedelta(seconds=10))
-    async with running(tmp_path, clock=clock) as board, listening(board) as heard:
-        await board.say(drive(), payment("pay_1", 500, captured_at=NOON))
-        busy = await heard.showing(per_minute={"donations": 1, "raised": usd("5.00")})
+    async with running(tmp_path, clock=clock) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(drive(), payment("pay_1", 500, captured_at=NOON))
+        busy = await reader.showing(per_minute={"donations": 1, "raised": usd("5.00")})
         clock.move(61)
-        still = await heard.showing(per_minute={"donations": 0, "raised": usd("0.00")})
+        still = await reader.showing(per_minute={"donations": 0, "raised": usd("0.00")})
     assert still.sequence == busy.sequence
     assert still.revision > busy.revision
 
 
 async def test_a_restarted_process_lets_the_last_minute_fall_that_another_published(tmp_path: Path) -> None:
     clock = FrozenClock(NOON + timedelta(seconds=10))
-    async with running(tmp_path, clock=clock) as board, listening(board) as heard:
-        await board.say(drive(), payment("pay_1", 500, captured_at=NOON))
-        busy = await heard.showing(donations=1)
+    async with running(tmp_path, clock=clock) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(drive(), payment("pay_1", 500, captured_at=NOON))
+        busy = await reader.showing(donations=1)
     clock.move(3600)
-    async with running(tmp_path, clock=clock) as board, listening(board) as heard:
-        await until(lambda: heard.newest is not None and heard.newest.revision > busy.revision)
-        assert heard.newest is not None
-        assert heard.newest.totals["per_minute"]["donations"] == 0
+    async with running(tmp_path, clock=clock) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await until(lambda: reader.newest is not None and reader.newest.revision > busy.revision)
+        assert reader.newest is not None
+        assert reader.newest.totals["per_minute"]["donations"] == 0
 
 
 async def test_words_that_cannot_be_had_are_shown_later(tmp_path: Path) -> None:
-    words = PledgesDoor({"plg_1": {"name": "Huda", "message": None}}, away=True)
-    async with running(tmp_path, pledges=words) as board, listening(board) as heard:
-        await board.say(drive(), payment("pay_1", pledge_id="plg_1"))
-        counted = await heard.showing(donations=1)
+    display_texts = FakePledges({"plg_1": {"name": "Huda", "message": None}}, unavailable=True)
+    async with (
+        running(tmp_path, pledges=display_texts) as leaderboard,
+        reading_snapshots(leaderboard) as reader,
+    ):
+        await leaderboard.say(drive(), payment("pay_1", pledge_id="plg_1"))
+        counted = await reader.showing(donations=1)
         assert counted.totals["recent"] == []  # until it is plain that the name does not come
-        await until(lambda: heard.newest is not None and heard.newest.totals["recent"])
-        silent = heard.newest
-        assert silent is not None
-        assert silent.totals["recent"][0]["name"] is None
-        words.away = False
-        named = await heard.named("Huda")
-        assert named.sequence == silent.sequence
-        assert named.revision > silent.revision
+        await until(lambda: reader.newest is not None and reader.newest.totals["recent"])
+        unavailable_pledges = reader.newest
+        assert unavailable_pledges is not None
+        assert unavailable_pledges.totals["recent"][0]["name"] is None
+        display_texts.unavailable = False
+        named = await reader.named("Huda")
+        assert named.sequence == unavailable_pledges.sequence
+        assert named.revision > unavailable_pledges.revision
 
 
 async def test_texts_kept_between_the_reading_and_the_publishing_of_a_snapshot_are_shown(
     database: Database, tmp_path: Path
 ) -> None:
     """Another request, such as the stream's, may keep them at any moment."""
-    door = PledgesDoor({"plg_1": {"name": "Huda", "message": None}})
-    async with by_hand(database, tmp_path, pledges=door) as (snapshots, changed, published):
-        words = snapshots._words
+    fake_pledges = FakePledges({"plg_1": {"name": "Huda", "message": None}})
+    async with stepped_snapshots(database, tmp_path, pledges=fake_pledges) as (snapshots, changed, published):
+        display_texts = snapshots._display_texts
         await hear(database, drive(), payment("pay_1", pledge_id="plg_1"))
         read = snapshots._read
 
         async def read_and_keep(due: Any) -> Any:
-            standings = await read(due)
-            await words.of(["plg_1"])
-            return standings
+            figures_read = await read(due)
+            await display_texts.of(["plg_1"])
+            return figures_read
 
         snapshots._read = read_and_keep  # type: ignore[method-assign]
         changed.mark([DRIVE])
         await snapshots.publish_due()
         snapshots._read = read  # type: ignore[method-assign]
         shown = [decode(one.name, one.value) for one in await published.fetch(100, 1)]
-        await words.fetch_requested()
-        await snapshots.show_texts()
+        await display_texts.fetch_requested()
+        await snapshots.republish_for_texts()
         await until(lambda: publish_and_end(snapshots, changed))
         shown += [decode(one.name, one.value) for one in await published.fetch(100, 1)]
         taken = [one for one in shown if isinstance(one, SnapshotTaken)]
         assert [[gift["name"] for gift in one.totals["recent"]] for one in taken] == [[], ["Huda"]]
-        assert triple(taken[1]) > triple(taken[0])
+        assert snapshot_version(taken[1]) > snapshot_version(taken[0])
 
 
 async def test_a_process_that_takes_over_shows_texts_that_came_after_the_state_was_published(
     database: Database, tmp_path: Path
 ) -> None:
-    door = PledgesDoor({"plg_1": {"name": "Huda", "message": None}}, away=True)
-    async with by_hand(database, tmp_path, pledges=door) as (snapshots, changed, published):
+    fake_pledges = FakePledges({"plg_1": {"name": "Huda", "message": None}}, unavailable=True)
+    async with stepped_snapshots(database, tmp_path, pledges=fake_pledges) as (snapshots, changed, published):
         await hear(database, drive(), payment("pay_1", pledge_id="plg_1"))
         changed.mark([DRIVE])
         await snapshots.publish_due()
         before = [decode(one.name, one.value) for one in await published.fetch(100, 1)][-1]
-    door.away = False
-    await Words(database, door, SECRET).of(["plg_1"])  # asked for by the stream; then the process dies
-    async with by_hand(database, tmp_path) as (snapshots, changed, published):
+    fake_pledges.unavailable = False
+    await DisplayTexts(database, fake_pledges, SECRET).of(
+        ["plg_1"]
+    )  # asked for by the stream; then the process dies
+    async with stepped_snapshots(database, tmp_path) as (snapshots, changed, published):
         await until(lambda: publish_and_end(snapshots, changed))
         after = [decode(one.name, one.value) for one in await published.fetch(100, 1)][-1]
         assert isinstance(before, SnapshotTaken)
         assert isinstance(after, SnapshotTaken)
         assert after.totals["recent"][0]["name"] == "Huda"
-        assert triple(after) > triple(before)
+        assert snapshot_version(after) > snapshot_version(before)
 
 
 async def test_a_drive_that_lost_a_payment_to_another_drive_is_published_by_whoever_publishes_it(
@@ -331,7 +341,7 @@ async def test_a_drive_that_lost_a_payment_to_another_drive_is_published_by_whoe
 ) -> None:
     """The process that heard of the change may read the new drive's partition only."""
     other = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
-    async with by_hand(database, tmp_path) as (snapshots, changed, published):
+    async with stepped_snapshots(database, tmp_path) as (snapshots, changed, published):
         await hear(database, drive(), drive(drive_id=other, slug="spring"), payment("pay_1", 500))
         changed.mark([DRIVE])
         later = SystemClock().now()
@@ -351,13 +361,13 @@ async def test_a_drive_that_lost_a_payment_to_another_drive_is_published_by_whoe
 
 
 async def test_a_gift_is_recent_once_with_what_was_captured_of_it_at_last(tmp_path: Path) -> None:
-    async with running(tmp_path) as board, listening(board) as heard:
-        await board.say(drive(), payment("pay_1", 500), payment("pay_2", 700))
-        await heard.showing(donations=2)
-        await board.say(payment("pay_1", 500, held=True, version=2))
-        await heard.showing(donations=1)
-        await board.say(payment("pay_1", 900, version=3))
-        shown = await heard.showing(donations=2)
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(drive(), payment("pay_1", 500), payment("pay_2", 700))
+        await reader.showing(donations=2)
+        await leaderboard.say(payment("pay_1", 500, held=True, version=2))
+        await reader.showing(donations=1)
+        await leaderboard.say(payment("pay_1", 900, version=3))
+        shown = await reader.showing(donations=2)
         assert [(one["id"], one["amount"]["value"]) for one in shown.totals["recent"]] == [
             ("don_1", "9.00"),
             ("don_2", "7.00"),
@@ -365,74 +375,78 @@ async def test_a_gift_is_recent_once_with_what_was_captured_of_it_at_last(tmp_pa
 
 
 async def test_words_are_asked_for_once_and_together(tmp_path: Path) -> None:
-    async with running(tmp_path) as board, listening(board) as heard:
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
         gifts = [payment(f"pay_{number}", pledge_id=f"plg_{number}") for number in range(5)]
-        await board.say(drive(), *gifts)
-        await heard.showing(donations=5)
-        await board.say(payment("pay_9", pledge_id="plg_9"))
-        await heard.showing(donations=6)
-        await until(lambda: "plg_9" in board.pledges.asked[-1])
-        asked = [one for each in board.pledges.asked for one in each]
+        await leaderboard.say(drive(), *gifts)
+        await reader.showing(donations=5)
+        await leaderboard.say(payment("pay_9", pledge_id="plg_9"))
+        await reader.showing(donations=6)
+        await until(lambda: "plg_9" in leaderboard.pledges.asked[-1])
+        asked = [one for each in leaderboard.pledges.asked for one in each]
     assert sorted(asked) == [f"plg_{number}" for number in (0, 1, 2, 3, 4, 9)]
 
 
 async def test_what_was_given_back_is_not_recent(tmp_path: Path) -> None:
-    async with running(tmp_path) as board, listening(board) as heard:
-        await board.say(drive(), *(payment(f"pay_{number}") for number in range(25)))
-        shown = await heard.showing(donations=25)
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(drive(), *(payment(f"pay_{number}") for number in range(25)))
+        shown = await reader.showing(donations=25)
         assert [one["id"] for one in shown.totals["recent"]] == [f"don_{n}" for n in range(24, 4, -1)]
-        await board.say(payment("pay_24", 2500, refunded=2500, version=2))
-        shown = await heard.showing(donations=24)
+        await leaderboard.say(payment("pay_24", 2500, refunded=2500, version=2))
+        shown = await reader.showing(donations=24)
         assert [one["id"] for one in shown.totals["recent"]] == [f"don_{n}" for n in range(23, 3, -1)]
 
 
 async def test_a_heartbeat_says_the_lowest_of_the_inputs(tmp_path: Path) -> None:
     early, late = datetime(2022, 1, 7, 12, tzinfo=UTC), datetime(2022, 1, 7, 13, tzinfo=UTC)
-    async with running(tmp_path) as board, listening(board) as heard:
-        await board.bus.publish_watermarks("pledges", late, range(PARTITIONS))
-        await board.say(drive())
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.bus.publish_watermarks("pledges", late, range(PARTITIONS))
+        await leaderboard.say(drive())
         # Payments has not spoken: the drive's newest fact says nothing of the gifts before it.
-        assert (await heard.sequence(1)).as_of == ids.made_at(DRIVE) < NOON
-        assert heard.beats == []
-        await mark_inputs(board, late, early)
-        await until(lambda: {beat.partition for beat in heard.beats} == set(range(PARTITIONS)))
-        assert {beat.as_of for beat in heard.beats} == {early}
+        assert (await reader.sequence(1)).as_of == ids.created_at(DRIVE) < NOON
+        assert reader.heartbeats == []
+        await mark_inputs(leaderboard, late, early)
+        await until(
+            lambda: {heartbeat.partition for heartbeat in reader.heartbeats} == set(range(PARTITIONS))
+        )
+        assert {heartbeat.as_of for heartbeat in reader.heartbeats} == {early}
         # Behind the snapshots it covers, on a bus that keeps order within a partition only.
-        assert all(partition_of(beat.slot) == beat.partition for beat in heard.beats)
-        assert {beat.slot for beat in heard.beats} == {key_in(number) for number in range(PARTITIONS)}
-        await mark_inputs(board, late, late)
-        await until(lambda: heard.beats[-1].as_of == late)
-        await board.say(payment("pay_1"))
-        assert (await heard.sequence(2)).as_of == late
+        assert all(partition_of(heartbeat.slot) == heartbeat.partition for heartbeat in reader.heartbeats)
+        assert {heartbeat.slot for heartbeat in reader.heartbeats} == {
+            key_of_partition(number) for number in range(PARTITIONS)
+        }
+        await mark_inputs(leaderboard, late, late)
+        await until(lambda: reader.heartbeats[-1].as_of == late)
+        await leaderboard.say(payment("pay_1"))
+        assert (await reader.sequence(2)).as_of == late
 
 
 async def test_a_snapshot_claims_no_less_than_the_drives_creation(tmp_path: Path) -> None:
     """Watermarks of a drive just made are older than it; a gateway already shows it as of its creation."""
-    async with running(tmp_path) as board, listening(board) as heard:
-        before = ids.made_at(DRIVE) - timedelta(milliseconds=300)
-        await mark_inputs(board, before, before)
-        await until(lambda: heard.beats)
-        await board.say(drive())
-        assert (await heard.sequence(1)).as_of == ids.made_at(DRIVE)
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        before = ids.created_at(DRIVE) - timedelta(milliseconds=300)
+        await mark_inputs(leaderboard, before, before)
+        await until(lambda: reader.heartbeats)
+        await leaderboard.say(drive())
+        assert (await reader.sequence(1)).as_of == ids.created_at(DRIVE)
 
 
 @asynccontextmanager
-async def by_hand(
+async def stepped_snapshots(
     database: Database,
     folder: Path,
-    owned: dict[Partition, int] | None = None,
-    pledges: PledgesDoor | None = None,
-) -> AsyncIterator[tuple[Snapshots, Changed, Subscription]]:
+    owned_partitions: dict[Partition, int] | None = None,
+    pledges: FakePledges | None = None,
+) -> AsyncIterator[tuple[Snapshots, ChangedDrives, Subscription]]:
     """Snapshots that are taken only when told, with inputs that have spoken, and what is published.
 
-    `owned` is what the consumer reads: everything, unless it is given.
+    `owned_partitions` is what the consumer reads: everything, unless it is given.
     """
-    bus, changed = SqliteBus(folder / "bus.db", synchronous="OFF"), Changed()
+    bus, changed = SqliteBus(folder / "bus.db", synchronous="OFF"), ChangedDrives()
     marks = {Partition(topic, n): NOON for topic in INPUTS for n in range(PARTITIONS)}
-    words = Words(database, pledges or PledgesDoor(), SECRET)
-    terms = dict.fromkeys(marks, 1) if owned is None else owned
-    freshness = Freshness(marks, lambda: dict(terms))
-    snapshots = Snapshots(database, bus, changed, freshness, words, SystemClock())
+    display_texts = DisplayTexts(database, pledges or FakePledges(), SECRET)
+    assignments = dict.fromkeys(marks, 1) if owned_partitions is None else owned_partitions
+    freshness = Freshness(marks, lambda: dict(assignments))
+    snapshots = Snapshots(database, bus, changed, freshness, display_texts, SystemClock())
     await snapshots.take_over()
     yield snapshots, changed, await bus.follow(["snapshots"], "beginning")
     await bus.close()
@@ -441,22 +455,22 @@ async def by_hand(
 async def test_a_heartbeat_never_overtakes_the_snapshot_of_what_it_covers(
     database: Database, tmp_path: Path
 ) -> None:
-    async with by_hand(database, tmp_path) as (snapshots, changed, published):
+    async with stepped_snapshots(database, tmp_path) as (snapshots, changed, published):
         await hear(database, drive())
         changed.mark([DRIVE])
         await snapshots.publish_due()
         await hear(database, payment("pay_1"))
         changed.mark([DRIVE])  # whose turn it is not yet
-        await snapshots.begin_beat()
-        await snapshots.end_beat()
+        await snapshots.begin_heartbeat()
+        await snapshots.publish_heartbeat()
         assert [record.key for record in await published.fetch(100, 1)] == [DRIVE]
         await until(lambda: publish_and_end(snapshots, changed))
         later = {record.key for record in await published.fetch(100, 1)}
-        assert later == {DRIVE, *(key_in(number) for number in range(PARTITIONS))}
+        assert later == {DRIVE, *(key_of_partition(number) for number in range(PARTITIONS))}
 
 
 async def test_what_changes_nothing_is_not_published_again(database: Database, tmp_path: Path) -> None:
-    async with by_hand(database, tmp_path) as (snapshots, changed, published):
+    async with stepped_snapshots(database, tmp_path) as (snapshots, changed, published):
         await hear(database, drive())
         changed.mark([DRIVE])
         await snapshots.publish_due()
@@ -473,16 +487,16 @@ async def test_a_process_speaks_only_for_the_drives_of_the_partitions_it_reads(
     mine = partition_of(DRIVE)
     other = next(one for n in range(100) if partition_of(one := f"drv_{n}") != mine)
     await hear(database, drive(), drive(drive_id=other, slug="spring"))
-    owned = {Partition(topic, mine): 1 for topic in INPUTS}
-    async with by_hand(database, tmp_path, owned) as (snapshots, changed, published):
+    owned_partitions = {Partition(topic, mine): 1 for topic in INPUTS}
+    async with stepped_snapshots(database, tmp_path, owned_partitions) as (snapshots, changed, published):
         changed.mark([DRIVE, other])
-        await snapshots.begin_beat()
+        await snapshots.begin_heartbeat()
         await until(lambda: publish_and_end(snapshots, changed))
-        assert {record.key for record in await published.fetch(100, 1)} == {DRIVE, key_in(mine)}
-        owned.clear()
+        assert {record.key for record in await published.fetch(100, 1)} == {DRIVE, key_of_partition(mine)}
+        owned_partitions.clear()
         await snapshots.take_over()
         changed.mark([DRIVE])
-        await snapshots.begin_beat()
+        await snapshots.begin_heartbeat()
         await until(lambda: publish_and_end(snapshots, changed))
         assert await published.fetch(100, 0) == []
 
@@ -493,21 +507,21 @@ async def test_who_takes_a_partition_over_shows_its_drives_before_it_says_how_fr
 ) -> None:
     """Whether it had none of it, or had it and lost it to another for a while."""
     inputs = {Partition(topic, partition_of(DRIVE)) for topic in INPUTS}
-    owned = dict.fromkeys(inputs, before) if before else {}
-    async with by_hand(database, tmp_path, owned) as (snapshots, changed, published):
+    owned_partitions = dict.fromkeys(inputs, before) if before else {}
+    async with stepped_snapshots(database, tmp_path, owned_partitions) as (snapshots, changed, published):
         await hear(database, drive(state=DriveState.CLOSED))  # by another process: nothing is marked here
-        owned |= dict.fromkeys(inputs, 2)
-        await snapshots.begin_beat()  # not ours yet, as far as the publisher knows
-        await snapshots.end_beat()
+        owned_partitions |= dict.fromkeys(inputs, 2)
+        await snapshots.begin_heartbeat()  # not ours yet, as far as the publisher knows
+        await snapshots.publish_heartbeat()
         assert await published.fetch(100, 0) == []
         await snapshots.take_over()
-        await snapshots.begin_beat()
-        await snapshots.end_beat()
+        await snapshots.begin_heartbeat()
+        await snapshots.publish_heartbeat()
         assert await published.fetch(100, 0) == []
         await until(lambda: publish_and_end(snapshots, changed))
         assert {record.key for record in await published.fetch(100, 1)} == {
             DRIVE,
-            key_in(partition_of(DRIVE)),
+            key_of_partition(partition_of(DRIVE)),
         }
 
 
@@ -516,23 +530,23 @@ async def test_the_last_minute_of_another_process_drives_is_left_to_it(
 ) -> None:
     await hear(database, drive(), payment("pay_1", captured_at=NOON))
     before = await drive_row(database)
-    async with by_hand(database, tmp_path, {}) as (snapshots, _, _):
+    async with stepped_snapshots(database, tmp_path, {}) as (snapshots, _, _):
         await snapshots.refresh()
         assert (await drive_row(database)).revision == before.revision
-    async with by_hand(database, tmp_path) as (snapshots, _, _):
+    async with stepped_snapshots(database, tmp_path) as (snapshots, _, _):
         before = await drive_row(database)
         await snapshots.refresh()
         assert (await drive_row(database)).revision == before.revision + 1
 
 
-async def publish_and_end(snapshots: Snapshots, changed: Changed) -> bool:
+async def publish_and_end(snapshots: Snapshots, changed: ChangedDrives) -> bool:
     await snapshots.publish_due()
-    await snapshots.end_beat()
+    await snapshots.publish_heartbeat()
     return not changed.now()
 
 
 @pytest.mark.parametrize("state", [DriveState.PAUSED, DriveState.CLOSED])
 async def test_a_drive_that_is_not_live_is_shown_too(tmp_path: Path, state: DriveState) -> None:
-    async with running(tmp_path) as board, listening(board) as heard:
-        await board.say(drive(1, DriveState.LIVE), drive(2, state), payment("pay_1"))
-        await heard.showing(donations=1)
+    async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
+        await leaderboard.say(drive(1, DriveState.LIVE), drive(2, state), payment("pay_1"))
+        await reader.showing(donations=1)

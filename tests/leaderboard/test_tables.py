@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.dialects import sqlite
 
-from backbone.database import Database
+from backbone.database.database import Database
 from services.leaderboard.statements import statements
 from services.leaderboard.tables import Table
 
@@ -21,7 +21,7 @@ async def test_the_migrations_make_the_declared_tables(database: Database, tmp_p
 
 async def test_when_a_creator_reached_a_sum_is_read_through_an_index(database: Database) -> None:
     dialect = sqlite.dialect(paramstyle="named")
-    statement = statements(sa.create_engine("sqlite://")).reach_again
+    statement = statements(sa.create_engine("sqlite://")).recompute_reached_at
     asked = sa.text(f"EXPLAIN QUERY PLAN {statement.compile(dialect=dialect)}")  # type: ignore[attr-defined]
     async with database.reading() as session:
         plan = [row.detail for row in await session.execute(asked, {"of_creator": "crt_a", "param_1": 0})]

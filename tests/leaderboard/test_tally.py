@@ -10,10 +10,10 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from backbone.contracts import DriveLogged, DriveState, PledgeStatus, decode
-from backbone.database import Database
+from backbone.database.database import Database
 from services.leaderboard import queries, sequencer
 from services.leaderboard.sequencer import CurrencyChanged, DriveGone
-from services.leaderboard.tables import DOORS, clearings, drive_log, drives
+from services.leaderboard.tables import MESSAGING_TABLES, clearings, drive_log, drives
 from tests.leaderboard.builders import (
     DRIVE,
     NOON,
@@ -31,7 +31,7 @@ from tests.leaderboard.builders import (
 )
 
 
-async def said(database: Database, drive_id: str = DRIVE) -> list[tuple[str, str | None, str]]:
+async def logged_rows(database: Database, drive_id: str = DRIVE) -> list[tuple[str, str | None, str]]:
     """(type, amount, raised after) of each row of the log."""
     return [
         (row["type"], row["amount"] and row["amount"]["value"], row["raised_after"]["value"])
@@ -53,7 +53,7 @@ async def test_a_gift_its_refund_and_a_dispute_are_logged_and_counted(database: 
     await hear(database, payment("pay_1", 5000, disputed=5000, version=4))
     assert (await drive_row(database)).donations == 0
     await hear(database, payment("pay_1", 5000, version=5))
-    assert await said(database) == [
+    assert await logged_rows(database) == [
         ("drive.opened", None, "0.00"),
         ("donation.counted", "50.00", "50.00"),
         ("donation.refunded", "20.00", "30.00"),
@@ -87,7 +87,7 @@ async def test_held_money_is_in_the_books_and_in_held_alone(database: Database) 
     await hear(database, payment("pay_1", 5000, version=2))
     row = await drive_row(database)
     assert (row.captured, row.donations) == (5100, 2)
-    assert (await said(database))[-1] == ("donation.counted", "50.00", "51.00")
+    assert (await logged_rows(database))[-1] == ("donation.counted", "50.00", "51.00")
 
 
 OTHER = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
@@ -105,7 +105,7 @@ async def test_a_payment_that_leaves_an_unknown_drive_and_is_refunded_leaves_the
         rows = await session.execute(select(clearings.c.drive_id, clearings.c.net, clearings.c.held))
         assert sorted(map(tuple, rows)) == [(DRIVE, 4000, 0), (UNKNOWN, 0, 0)]
         assert await queries.differences(session) == []
-    assert await said(database) == [
+    assert await logged_rows(database) == [
         ("drive.opened", None, "0.00"),
         ("donation.counted", "50.00", "50.00"),
         ("donation.refunded", "10.00", "40.00"),
@@ -119,8 +119,8 @@ async def test_a_counted_payment_that_changes_drive_is_taken_from_one_log_and_co
     await hear(database, drive(), drive(drive_id=OTHER, slug="spring"), creator("crt_a"))
     await hear(database, payment("pay_1", 5000, refunded=1000, **about), payment("pay_2", 700))
     await hear(database, payment("pay_1", 5000, refunded=1000, version=2, drive_id=OTHER, **about))
-    assert (await said(database))[-1] == ("donation.refunded", "40.00", "7.00")
-    assert await said(database, OTHER) == [
+    assert (await logged_rows(database))[-1] == ("donation.refunded", "40.00", "7.00")
+    assert await logged_rows(database, OTHER) == [
         ("drive.opened", None, "0.00"),
         ("donation.counted", "50.00", "50.00"),
         ("donation.refunded", "10.00", "40.00"),
@@ -144,7 +144,7 @@ async def test_money_under_another_drive_than_its_pledges_pays_the_pledge(databa
 async def test_a_capture_corrected_upward_is_no_second_donation(database: Database) -> None:
     await hear(database, drive(), payment("pay_1", 5000, captured_at=NOON))
     await hear(database, payment("pay_1", 8000, version=2, captured_at=NOON))
-    assert await said(database) == [
+    assert await logged_rows(database) == [
         ("drive.opened", None, "0.00"),
         ("donation.counted", "50.00", "50.00"),
         ("donation.corrected", "30.00", "80.00"),
@@ -160,13 +160,13 @@ async def test_a_milestone_is_not_reached_by_money_that_is_gone_when_it_is_heard
 ) -> None:
     await hear(database, drive(milestones=[milestone(3000), milestone(5000)]))
     await hear(database, payment("pay_1", 5000, refunded=2000))
-    reached = [row for row in await said(database) if row[0] == "milestone.reached"]
+    reached = [row for row in await logged_rows(database) if row[0] == "milestone.reached"]
     assert reached == [("milestone.reached", "30.00", "30.00")]
 
 
 async def test_a_drive_may_stand_below_zero_for_a_while(database: Database) -> None:
     await hear(database, drive(), payment("pay_1", 5000, refunded=2000, disputed=5000))
-    assert (await said(database))[-1] == ("donation.disputed", "50.00", "-20.00")
+    assert (await logged_rows(database))[-1] == ("donation.disputed", "50.00", "-20.00")
     row = await drive_row(database)
     assert (row.captured, row.refunded, row.disputed, row.donations, row.donors) == (5000, 2000, 5000, 0, 0)
     async with database.reading() as session:
@@ -234,7 +234,7 @@ async def test_a_milestone_is_reached_once(database: Database) -> None:
     await hear(database, payment("pay_1", 1000, refunded=1000, version=2))
     await hear(database, payment("pay_2", 2500))
     await hear(database, payment("pay_3", 2500), payment("pay_4", 2500))
-    reached = [row for row in await said(database) if row[0] == "milestone.reached"]
+    reached = [row for row in await logged_rows(database) if row[0] == "milestone.reached"]
     assert reached == [("milestone.reached", "10.00", "10.00"), ("milestone.reached", "30.00", "50.00")]
     titles = [(one["title"], one["reached_at"]) for one in (await drive_row(database)).milestones]
     assert [title for title, at in titles if at] == ["some", "all"]
@@ -243,7 +243,7 @@ async def test_a_milestone_is_reached_once(database: Database) -> None:
 async def test_a_milestone_heard_of_after_its_money_is_reached_at_once(database: Database) -> None:
     await hear(database, payment("pay_1", 5000))
     await hear(database, drive(milestones=[milestone(1000)]))
-    assert [row[0] for row in await said(database)] == [
+    assert [row[0] for row in await logged_rows(database)] == [
         "donation.counted",
         "drive.opened",
         "milestone.reached",
@@ -253,7 +253,7 @@ async def test_a_milestone_heard_of_after_its_money_is_reached_at_once(database:
 async def test_every_move_of_a_drive_is_a_row(database: Database) -> None:
     states = [DriveState.DRAFT, DriveState.LIVE, DriveState.PAUSED, DriveState.LIVE, DriveState.CLOSED]
     await hear(database, *(drive(version, state) for version, state in enumerate(states, 1)))
-    assert [row[0] for row in await said(database)] == [
+    assert [row[0] for row in await logged_rows(database)] == [
         "drive.opened",
         "drive.paused",
         "drive.resumed",
@@ -311,7 +311,9 @@ async def test_what_is_pledged_raises_the_revision_and_not_the_sequence(database
 async def test_every_row_of_the_log_is_announced_as_it_is_stored(database: Database) -> None:
     await hear(database, drive(milestones=[milestone(1000)]), payment("pay_1", 1000, creator_id="crt_a"))
     async with database.reading() as session:
-        outbox = (await session.execute(select(DOORS.outbox).order_by(DOORS.outbox.c.number))).all()
+        outbox = (
+            await session.execute(select(MESSAGING_TABLES.outbox).order_by(MESSAGING_TABLES.outbox.c.number))
+        ).all()
     announced = [decode(row.name, row.value) for row in outbox]
     assert [row.topic for row in outbox] == ["drive-log"] * 3
     assert [one.as_row() for one in announced if isinstance(one, DriveLogged)] == await log_rows(database)
@@ -321,18 +323,18 @@ async def test_nothing_is_announced_of_a_transaction_that_fails(database: Databa
     await hear(database, drive())
     with pytest.raises(CurrencyChanged):
         await hear(database, payment("pay_1", 100), drive(2, currency="EUR"))
-    assert [row[0] for row in await said(database)] == ["drive.opened"]
+    assert [row[0] for row in await logged_rows(database)] == ["drive.opened"]
 
 
 async def test_an_update_that_meets_no_row_is_an_error(database: Database) -> None:
     await hear(database, drive())
 
     def lose_the_row(session: Session) -> None:
-        boards = sequencer.lock(session.connection(), [DRIVE])
-        boards[DRIVE].add(captured=100)
+        locked = sequencer.lock(session.connection(), [DRIVE])
+        locked[DRIVE].add(captured=100)
         session.execute(delete(drives))
         with pytest.raises(DriveGone):
-            sequencer.save(session.connection(), boards.values())
+            sequencer.save(session.connection(), locked.values())
 
     async with database.transaction() as session:
         await session.run_sync(lose_the_row)
@@ -374,9 +376,9 @@ async def test_equal_sums_rank_by_who_reached_them_first(database: Database) -> 
     ):
         await hear(database, gift)
     await hear(database, payment("pay_3", 900, version=9, creator_id="crt_c"))
-    board = await ranks(database)
-    assert [(one["rank"], one["creator"]) for one in board] == [(1, "crt_c"), (2, "crt_b"), (3, "crt_a")]
-    assert await ranks_around(database, "crt_a", 2) == board[1:]
+    ranking = await ranks(database)
+    assert [(one["rank"], one["creator"]) for one in ranking] == [(1, "crt_c"), (2, "crt_b"), (3, "crt_a")]
+    assert await ranks_around(database, "crt_a", 2) == ranking[1:]
     assert await ranks_around(database, "crt_d", 2) == []
     assert await ranks_around(database, "crt_x", 2) is None
 

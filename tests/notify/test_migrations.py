@@ -9,13 +9,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
-from backbone.database import Database
+from backbone.database.database import Database
 from services.notify.app import MIGRATIONS
-from services.notify.tables import DOORS, Table
+from services.notify.tables import MESSAGING_TABLES, Table
 
 
-async def test_the_migrated_schema_is_the_one_in_the_tables(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'notify.db'}", DOORS)
+async def test_migrations_produce_the_declared_schema(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'notify.db'}", MESSAGING_TABLES)
     await database.migrate(MIGRATIONS)
     await database.migrate(MIGRATIONS)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.journeys.system import System, live_frames, running
+from tests.journeys.embedded_system import EmbeddedSystem, live_frames, running
 from tests.observability.programs import need
 from tests.ports import free_port
 from tests.waiting import until
@@ -92,7 +92,7 @@ async def test_every_query_of_the_dashboard_returns_data_and_no_alert_fires(tmp_
     async with running(tmp_path / "ataa", ATAA_METRICS_PORT=str(port)) as system:
         await system.open_drive("measured")
         await system.give("measured", "5.00")
-        await system.agree()
+        await system.wait_until_books_agree()
         system.kill()
         await system.start()  # the ledger is compared at the start, and then each minute
         async with prometheus(tmp_path, port) as asked:
@@ -114,7 +114,7 @@ async def test_every_query_of_the_dashboard_returns_data_and_no_alert_fires(tmp_
             assert await refused_rules(asked) == []
 
 
-async def give_for_a_while(system: System, asked: Prometheus) -> None:
+async def give_for_a_while(system: EmbeddedSystem, asked: Prometheus) -> None:
     """Gifts of two currencies' worth, a card declined, a pledge refused, until all of it was scraped."""
 
     async def given() -> bool:

@@ -12,14 +12,14 @@ from sqlalchemy import select, update
 
 from backbone.clock import FrozenClock
 from backbone.contracts import Event, PaymentChanged, decode
-from backbone.database import Database
-from services.payments import ledger
+from backbone.database.database import Database
 from services.payments.app import MIGRATIONS
-from services.payments.applier import Applier
-from services.payments.foreign import OurAccount
 from services.payments.handlers import HANDLERS
-from services.payments.tables import DOORS, PAYMENTS, POSTINGS
-from services.payments.webhooks import WebhookStore
+from services.payments.recording import ledger
+from services.payments.tables import MESSAGING_TABLES, PAYMENTS, POSTINGS
+from services.payments.webhooks.apply import Applier
+from services.payments.webhooks.foreign import OurAccount
+from services.payments.webhooks.receive import WebhookStore
 from tests.payments.stripe_events import as_stored
 
 
@@ -72,7 +72,7 @@ class Books:
 
     async def said(self, pledge: str) -> list[PaymentChanged]:
         """What was announced of a pledge's payments, in order."""
-        outbox = DOORS.outbox
+        outbox = MESSAGING_TABLES.outbox
         async with self.database.reading() as session:
             rows = (await session.execute(select(outbox).order_by(outbox.c.number))).all()
         events = [decode(row.name, row.value) for row in rows]
@@ -86,7 +86,7 @@ class Books:
 @asynccontextmanager
 async def open_books(folder: Path, url: str = "", ours: OurAccount | None = None) -> AsyncIterator[Books]:
     """An empty payments database in `folder`, or the one at `url`; `ours` is the default account else."""
-    database = Database(url or f"sqlite:///{folder / 'payments.db'}", DOORS, synchronous="OFF")
+    database = Database(url or f"sqlite:///{folder / 'payments.db'}", MESSAGING_TABLES, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     clock = FrozenClock()
     store = WebhookStore(database, clock)

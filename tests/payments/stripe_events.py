@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from services.payments.processor import StoredEvent
-from services.payments.stripe_objects import stored
+from services.payments.processor import ProcessorEvent
+from services.payments.stripe.objects import stored
 
 _numbers = itertools.count(1)
 
@@ -111,7 +111,7 @@ def a_thin_event(kind: str = "v1.payment_intent.succeeded", **other: Any) -> dic
     } | other
 
 
-def as_stored(event: dict[str, Any]) -> StoredEvent:
+def as_stored(event: dict[str, Any]) -> ProcessorEvent:
     return stored(event, json.dumps(event).encode())
 
 

@@ -13,9 +13,9 @@ from services.payments.domain import (
     MIXED,
     CaptureRank,
     DisputeRank,
-    Doubt,
+    EstimateReason,
     FactKind,
-    Finding,
+    Observation,
     PaymentFacts,
     RefundRank,
     counts,
@@ -30,12 +30,12 @@ from services.payments.domain import (
 AT = datetime(2022, 1, 7, tzinfo=UTC)
 
 
-def a_refund(rank: RefundRank, units: int = 100) -> Finding:
-    return Finding("re_1", FactKind.REFUND, "pi_1", units, "USD", rank, AT)
+def a_refund(rank: RefundRank, units: int = 100) -> Observation:
+    return Observation("re_1", FactKind.REFUND, "pi_1", units, "USD", rank, AT)
 
 
-def a_dispute(rank: DisputeRank) -> Finding:
-    return Finding("dp_1", FactKind.DISPUTE, "pi_1", 100, "USD", rank, AT)
+def a_dispute(rank: DisputeRank) -> Observation:
+    return Observation("dp_1", FactKind.DISPUTE, "pi_1", 100, "USD", rank, AT)
 
 
 def seconds(most: int) -> st.SearchStrategy[datetime]:
@@ -47,17 +47,17 @@ SOME = st.integers(0, 3).map(lambda each: each * 50)
 
 
 @st.composite
-def refunds(draw: st.DrawFn, name: str = "re_1") -> Finding:
-    return Finding(
+def refunds(draw: st.DrawFn, name: str = "re_1") -> Observation:
+    return Observation(
         name, FactKind.REFUND, "pi_1", draw(SOME), draw(CURRENCIES), draw(st.sampled_from(RefundRank)),
         draw(seconds(3)), refund_id=draw(st.sampled_from([None, "rfd_1", "rfd_2"])),
     )  # fmt: skip
 
 
 @st.composite
-def disputes(draw: st.DrawFn, name: str = "dp_1") -> Finding:
+def disputes(draw: st.DrawFn, name: str = "dp_1") -> Observation:
     withdrawn = draw(st.none() | SOME.filter(bool))
-    return Finding(
+    return Observation(
         name, FactKind.DISPUTE, "pi_1", draw(SOME), draw(CURRENCIES), draw(st.sampled_from(DisputeRank)),
         draw(seconds(3)), told_at=draw(seconds(2)), withdrawn=withdrawn,
         returned=None if withdrawn is None else min(draw(SOME), withdrawn),
@@ -66,9 +66,9 @@ def disputes(draw: st.DrawFn, name: str = "dp_1") -> Finding:
 
 
 @st.composite
-def captures(draw: st.DrawFn) -> Finding:
+def captures(draw: st.DrawFn) -> Observation:
     ours = st.sampled_from([None, "a", "b"])
-    return Finding(
+    return Observation(
         "pi_1", FactKind.CAPTURE, "pi_1", draw(SOME), "USD", draw(st.sampled_from(CaptureRank)),
         draw(seconds(3)), payment_id=draw(ours), pledge_id=draw(ours), drive_id=draw(ours),
     )  # fmt: skip
@@ -79,7 +79,7 @@ TELLINGS = st.one_of(*(st.lists(kind(), min_size=1, max_size=6) for kind in (cap
 
 
 @given(TELLINGS, st.randoms())
-def test_tellings_of_a_fact_merge_to_the_same_in_any_order(told: list[Finding], dice: object) -> None:
+def test_tellings_of_a_fact_merge_to_the_same_in_any_order(told: list[Observation], dice: object) -> None:
     shuffled = list(told)
     dice.shuffle(shuffled)  # type: ignore[attr-defined]
     assert reduce(merge, told) == reduce(merge, shuffled)
@@ -87,14 +87,14 @@ def test_tellings_of_a_fact_merge_to_the_same_in_any_order(told: list[Finding], 
 
 
 @given(TELLINGS, st.integers(0, 6))
-def test_merging_is_associative(told: list[Finding], place: int) -> None:
+def test_merging_is_associative(told: list[Observation], place: int) -> None:
     """Whatever was merged before, in two heaps or one."""
     heaps = [heap for heap in (told[:place], told[place:]) if heap]
     assert reduce(merge, [reduce(merge, heap) for heap in heaps]) == reduce(merge, told)
 
 
 @given(st.lists(disputes(), min_size=1, max_size=6))
-def test_a_dispute_is_what_stripe_said_last(told: list[Finding]) -> None:
+def test_a_dispute_is_what_stripe_said_last(told: list[Observation]) -> None:
     found = reduce(merge, told)
     last = max(each.told_at for each in told if each.told_at is not None)
     latest = [each for each in told if each.told_at == last]
@@ -105,7 +105,12 @@ def test_a_dispute_is_what_stripe_said_last(told: list[Finding]) -> None:
 
 @given(captures(), refunds(), refunds("re_2"), disputes(), disputes("dp_2"), st.randoms())
 def test_what_counts_follows_the_balance_and_estimates_take_no_more_than_is_left(
-    capture: Finding, one: Finding, two: Finding, first: Finding, second: Finding, dice: object
+    capture: Observation,
+    one: Observation,
+    two: Observation,
+    first: Observation,
+    second: Observation,
+    dice: object,
 ) -> None:
     facts = [capture, one, two, first, second]
     counted = tally(facts)
@@ -116,7 +121,7 @@ def test_what_counts_follows_the_balance_and_estimates_take_no_more_than_is_left
     by_balance = [each for each in (first, second) if each.settled_in == "USD"]
     for each in by_balance:
         assert counted[each.id] == (each.withdrawn or 0) - (each.returned or 0)
-        assert doubt(each, "USD", net) in (None, Doubt.UNKNOWN_STATUS, Doubt.NOT_RETURNED)
+        assert doubt(each, "USD", net) in (None, EstimateReason.UNKNOWN_STATUS, EstimateReason.NOT_RETURNED)
     said = {each.id for each in by_balance} | {
         each.id for each in (one, two) if each.currency == "USD" or each.rank == RefundRank.FAILED
     }
@@ -128,8 +133,8 @@ def test_what_counts_follows_the_balance_and_estimates_take_no_more_than_is_left
 
 
 def test_the_intents_own_amount_outranks_its_sessions() -> None:
-    by_session = Finding("pi_1", FactKind.CAPTURE, "pi_1", 999, "USD", CaptureRank.BY_SESSION, AT)
-    by_intent = Finding("pi_1", FactKind.CAPTURE, "pi_1", 1_000, "USD", CaptureRank.BY_INTENT, AT)
+    by_session = Observation("pi_1", FactKind.CAPTURE, "pi_1", 999, "USD", CaptureRank.BY_SESSION, AT)
+    by_intent = Observation("pi_1", FactKind.CAPTURE, "pi_1", 1_000, "USD", CaptureRank.BY_INTENT, AT)
     assert merge(by_session, by_intent).units == merge(by_intent, by_session).units == 1_000
 
 

@@ -9,11 +9,15 @@ import pytest
 from prometheus_client import REGISTRY
 
 from backbone.clock import FrozenClock
-from services.payments.endpoint_check import check_endpoints, forget_endpoints, missing_types
 from services.payments.processor import ProcessorError, Refused, Unavailable, Unknown, WebhookEndpoint
-from services.payments.stripe_objects import READERS
-from tests.payments.stage import a_drive, running
-from tests.payments.stripe_listing import Listing
+from services.payments.reconciliation.endpoint_check import (
+    check_endpoints,
+    clear_endpoint_metrics,
+    missing_types,
+)
+from services.payments.stripe.objects import READERS
+from tests.payments.harness import a_drive, running
+from tests.payments.listing_processor import ListingProcessor
 from tests.waiting import until
 
 HANDBOOK = Path(__file__).parents[2] / "docs" / "operations" / "stripe.md"
@@ -58,18 +62,18 @@ def checks(outcome: str) -> float:
 
 
 async def test_missing_types_are_shown_until_they_are_selected() -> None:
-    processor = Listing(FrozenClock())
+    processor = ListingProcessor(FrozenClock())
     processor.endpoints = [endpoint("refund.failed", "charge.dispute.created")]
     assert await check_endpoints(processor) == shown() == {"refund.failed", "charge.dispute.created"}
     processor.endpoints = [endpoint()]
     assert await check_endpoints(processor) == shown() == set()
     processor.endpoints = []
     assert await check_endpoints(processor) == shown() == EVERY
-    forget_endpoints()
+    clear_endpoint_metrics()
     assert shown() == set()
 
 
-class Closed(Listing):
+class Closed(ListingProcessor):
     """Does not tell its endpoints."""
 
     def __init__(self, error: ProcessorError) -> None:
@@ -96,12 +100,12 @@ async def test_what_cannot_be_checked_is_said_and_stops_nothing(error: Processor
 
 
 async def test_a_running_service_checks_its_endpoint_and_goes_on(tmp_path: Path) -> None:
-    async with running(tmp_path, stripe_sweep_s=0.1) as stage:
+    async with running(tmp_path, stripe_sweep_s=0.1) as harness:
         before = checks("complete")
         await until(lambda: checks("complete") > before)
-        await stage.faults(unsubscribed=["refund.failed"])
+        await harness.faults(unsubscribed=["refund.failed"])
         await until(lambda: shown() == {"refund.failed"})
-        await stage.status(await stage.give(a_drive()), "paid")
+        await harness.status(await harness.donate(a_drive()), "paid")
     assert shown() == set()
 
 

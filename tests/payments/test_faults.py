@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from backbone.contracts import PledgeMade
-from tests.payments.stage import STRIPE_KEY, Stage, a_drive, a_pledge, running
+from tests.payments.harness import STRIPE_KEY, Harness, a_drive, a_pledge, running
 from tests.waiting import until
 
 DISPUTED, REFUND_FAILS = "4000000000000259", "4000000000005126"
 CARDS = ("4242424242424242", "4242424242424242", DISPUTED, REFUND_FAILS)
 
 
-async def give_and_refund(stage: Stage, pledge: str, n: int) -> None:
+async def give_and_refund(harness: Harness, pledge: str, n: int) -> None:
     """One donor's whole life: pay, and every third is refunded in part."""
-    await stage.pay(await stage.opened(pledge), CARDS[n % len(CARDS)])
+    await harness.pay(await harness.opened(pledge), CARDS[n % len(CARDS)])
     if n % 3 == 0:
-        await stage.status(pledge, "paid")
-        await stage.refund(pledge, f"refund-{n}", {"amount": {"currency": "USD", "value": "1.00"}})
+        await harness.status(pledge, "paid")
+        await harness.refund(pledge, f"refund-{n}", {"amount": {"currency": "USD", "value": "1.00"}})
 
 
 async def test_under_all_faults_together_the_books_agree(tmp_path: Path) -> None:
-    async with running(tmp_path) as stage:
-        await stage.faults(
+    async with running(tmp_path) as harness:
+        await harness.faults(
             duplicate=3,
             reorder=True,
             delay_ms=500,
@@ -35,27 +35,27 @@ async def test_under_all_faults_together_the_books_agree(tmp_path: Path) -> None
         )
         drive = a_drive()
         pledges = [a_pledge(drive, 1_000 + n) for n in range(40)]
-        await stage.tell(drive, *pledges)
+        await harness.publish_events(drive, *pledges)
         await asyncio.gather(
-            *(give_and_refund(stage, pledge.pledge_id, n) for n, pledge in enumerate(pledges))
+            *(give_and_refund(harness, pledge.pledge_id, n) for n, pledge in enumerate(pledges))
         )
-        await until(lambda: all_that_is_to_come_came(stage, pledges))
-        await stage.agreed()
+        await until(lambda: all_that_is_to_come_came(harness, pledges))
+        await harness.agreed_books()
 
 
-async def all_that_is_to_come_came(stage: Stage, pledges: list[PledgeMade]) -> bool:
+async def all_that_is_to_come_came(harness: Harness, pledges: list[PledgeMade]) -> bool:
     """Whether the sandbox disputed and failed what it does by itself a second later."""
-    disputes, refunds = [await listed(stage, kind) for kind in ("disputes", "refunds")]
+    disputes, refunds = [await listed(harness, kind) for kind in ("disputes", "refunds")]
     failed = [refund for refund in refunds if refund["status"] == "failed"]
     to_dispute = [n for n in range(len(pledges)) if CARDS[n % 4] == DISPUTED]
     to_fail = [n for n in range(len(pledges)) if CARDS[n % 4] == REFUND_FAILS and n % 3 == 0]
     return (len(disputes), len(failed)) == (len(to_dispute), len(to_fail))
 
 
-async def listed(stage: Stage, kind: str) -> list[dict[str, Any]]:
+async def listed(harness: Harness, kind: str) -> list[dict[str, Any]]:
     """What the sandbox has of a kind."""
     headers = {"Authorization": f"Bearer {STRIPE_KEY}"}
-    async with stage.http.get(f"{stage.sandbox}/v1/{kind}?limit=100", headers=headers) as answer:
+    async with harness.http.get(f"{harness.sandbox}/v1/{kind}?limit=100", headers=headers) as answer:
         if answer.status != 200:
             return []  # one of the faults
         found: list[dict[str, Any]] = (await answer.json())["data"]
@@ -63,25 +63,25 @@ async def listed(stage: Stage, kind: str) -> list[dict[str, Any]]:
 
 
 async def test_webhooks_that_never_come_are_found(tmp_path: Path) -> None:
-    async with running(tmp_path) as stage:
-        await stage.faults(drop_rate=1)
-        pledge = await stage.give(a_drive(), 4_200)
-        await stage.status(pledge, "paid")
-        await stage.quiet()
-        assert await stage.books() == {"USD": "42.00"}
+    async with running(tmp_path) as harness:
+        await harness.faults(drop_rate=1)
+        pledge = await harness.donate(a_drive(), 4_200)
+        await harness.status(pledge, "paid")
+        await harness.drained()
+        assert await harness.books() == {"USD": "42.00"}
 
 
 async def test_what_was_on_its_way_when_the_process_ended_is_finished_by_the_next(tmp_path: Path) -> None:
     drive = a_drive()
     pledges = [a_pledge(drive) for _ in range(10)]
-    async with running(tmp_path, stripe_timeout_s=30.0) as stage:
-        await stage.faults(timeout_after_success_rate=1)
-        await stage.tell(drive, *pledges)
+    async with running(tmp_path, stripe_timeout_s=30.0) as harness:
+        await harness.faults(timeout_after_success_rate=1)
+        await harness.publish_events(drive, *pledges)
 
         async def under_way() -> bool:
-            waiting = (await stage.ask("GET", "/internal/quiet")).json()
+            waiting = (await harness.ask("GET", "/internal/quiet")).json()
             return waiting["attempts"] == 10
 
         await until(under_way)
-    async with running(tmp_path) as stage:
-        await asyncio.gather(*(stage.opened(pledge.pledge_id) for pledge in pledges))
+    async with running(tmp_path) as harness:
+        await asyncio.gather(*(harness.opened(pledge.pledge_id) for pledge in pledges))

@@ -12,15 +12,15 @@ from sqlalchemy import select
 
 from backbone.idempotency import Key
 from backbone.money import Money
-from services.payments.domain import FactKind, Finding, RefundRank
+from services.payments.domain import FactKind, Observation, RefundRank
 from services.payments.processor import Unknown
-from services.payments.questions import Asker
-from services.payments.refunds import RefundDesk, RefundWish
+from services.payments.reconciliation.lookups import Reconciler
+from services.payments.refunds import RefundRequest, RefundService
 from services.payments.tables import REFUNDS
 from tests.payments.books import Books, open_books
-from tests.payments.stage import a_drive, a_pledge
+from tests.payments.harness import a_drive, a_pledge
+from tests.payments.reconciliation.test_lookups import FakeProcessor, a_charge_refunded
 from tests.payments.stripe_events import intent_succeeded, metadata
-from tests.payments.test_questions import Oracle, a_charge_refunded
 
 HOUR_S = 3600.0
 
@@ -39,7 +39,7 @@ async def a_paid_pledge(books: Books) -> str:
     return pledge.pledge_id
 
 
-class DownForADay(Oracle):
+class DownForADay(FakeProcessor):
     """A processor that does not answer refunds until it is back; `keys` are those it was sent."""
 
     def __init__(self, books: Books) -> None:
@@ -53,11 +53,11 @@ class DownForADay(Oracle):
     ) -> dict[str, Any]:
         return {"refund": refund_id}
 
-    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Finding:
+    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Observation:
         self.keys.append(key)
         if not self.back:
             raise Unknown("no answer")
-        return Finding(
+        return Observation(
             "re_1", FactKind.REFUND, "pi_1", 700, "USD", RefundRank.SUCCEEDED, self.books.clock.now(),
             refund_id=parameters["refund"],
         )  # fmt: skip
@@ -66,8 +66,8 @@ class DownForADay(Oracle):
 async def test_a_refund_whose_key_grew_too_old_is_sent_under_another(books: Books) -> None:
     pledge = await a_paid_pledge(books)
     stripe = DownForADay(books)
-    desk = RefundDesk(books.database, stripe, books.clock, timeout_s=1.0)
-    wish = RefundWish(pledge, None, Money(700, "USD"), None, Key("default:refunds", "k"), "hash")
+    desk = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
+    wish = RefundRequest(pledge, None, Money(700, "USD"), None, Key("default:refunds", "k"), "hash")
     await desk.make(wish)
     (first,) = stripe.keys
     stripe.back = True
@@ -82,7 +82,7 @@ async def test_a_refund_whose_key_grew_too_old_is_sent_under_another(books: Book
 class OneUnstorable(DownForADay):
     """Answers for the first refund with an id that no store takes, for every other one properly."""
 
-    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Finding:
+    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Observation:
         found = await super().refund(key, parameters)
         bad = parameters["refund"] == self.keys[0]
         return replace(found, id="re_\ud800" if bad else f"re_{parameters['refund']}")
@@ -91,9 +91,9 @@ class OneUnstorable(DownForADay):
 async def test_a_refund_whose_answer_cannot_be_stored_does_not_hold_up_the_others(books: Books) -> None:
     pledge = await a_paid_pledge(books)
     stripe = OneUnstorable(books)
-    desk = RefundDesk(books.database, stripe, books.clock, timeout_s=1.0)
+    desk = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
     for key in ("first", "second"):
-        wish = RefundWish(pledge, None, Money(700, "USD"), None, Key("default:refunds", key), "hash")
+        wish = RefundRequest(pledge, None, Money(700, "USD"), None, Key("default:refunds", key), "hash")
         await desk.make(wish)
     stripe.back = True
     for _ in range(5):
@@ -106,18 +106,18 @@ async def test_a_refund_whose_answer_cannot_be_stored_does_not_hold_up_the_other
     assert "surrogates" in rows[0].reason
 
 
-class AskedMeanwhile(Oracle):
+class AskedMeanwhile(FakeProcessor):
     """A processor during whose first answer a second refund is made."""
 
     def __init__(self, books: Books) -> None:
         super().__init__()
         self.books = books
 
-    async def list_refunds(self, intent: str) -> list[Finding]:
+    async def list_refunds(self, intent: str) -> list[Observation]:
         found = list(await super().list_refunds(intent))
         if len(self.asked) == 1:
             self.refunds[intent].append(
-                Finding(
+                Observation(
                     "re_2", FactKind.REFUND, intent, 300, "USD", RefundRank.SUCCEEDED, self.books.clock.now()
                 )
             )
@@ -129,11 +129,11 @@ async def test_a_question_asked_anew_during_its_answer_is_asked_again(books: Boo
     pledge = await a_paid_pledge(books)
     oracle = AskedMeanwhile(books)
     oracle.refunds["pi_1"] = [
-        Finding("re_1", FactKind.REFUND, "pi_1", 700, "USD", RefundRank.SUCCEEDED, books.clock.now())
+        Observation("re_1", FactKind.REFUND, "pi_1", 700, "USD", RefundRank.SUCCEEDED, books.clock.now())
     ]
-    asker = Asker(books.database, oracle, books.clock)
+    asker = Reconciler(books.database, oracle, books.clock)
     await books.take([a_charge_refunded("pi_1", 700)])
     for _ in range(3):
         books.clock.move(3)
-        await asker.ask_due()
+        await asker.run_due()
     assert (await books.payments(pledge))[0].refunded == 1_000

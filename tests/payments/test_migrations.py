@@ -13,13 +13,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, select, text
 
-from backbone.database import Database
+from backbone.database.database import Database
 from services.payments.app import MIGRATIONS
 from services.payments.cursors import Position, read_position
-from services.payments.doubts import STANDING
-from services.payments.questions import LEFT_BEHIND
-from services.payments.tables import DOORS, FACTS, QUESTIONS, Table
-from tests.real import fresh_postgres
+from services.payments.reconciliation.lookups import PLACEABLE
+from services.payments.recording.estimates import ESTIMATES_BY_REASON
+from services.payments.tables import FACTS, LOOKUPS, MESSAGING_TABLES, Table
+from tests.engines import fresh_postgres
 
 
 def differences(connection: Connection) -> list[object]:
@@ -47,7 +47,7 @@ async def test_disputes_of_the_version_before_are_kept_and_read_from_stripe_once
         url = f"sqlite:///{tmp_path / 'payments.db'}"
         if store == "postgresql":
             url = await stack.enter_async_context(fresh_postgres())
-        database = Database(url, DOORS)
+        database = Database(url, MESSAGING_TABLES)
         async with database.transaction() as session:
             await session.run_sync(lambda plain: upgrade_to(plain.connection(), "0002"))
             for name, kind in (("dp_1", "dispute"), ("dp_2", "dispute"), ("re_1", "refund")):
@@ -55,7 +55,7 @@ async def test_disputes_of_the_version_before_are_kept_and_read_from_stripe_once
                 await session.execute(text(FACT), values)
         await database.migrate(MIGRATIONS)
         async with database.reading() as session:
-            (question,) = (await session.execute(select(QUESTIONS))).all()
+            (question,) = (await session.execute(select(LOOKUPS))).all()
             facts = (await session.execute(select(FACTS))).all()
         await database.close()
     assert (question.intent, question.kind, question.tries) == ("pi_dispute", "doubts", 0)
@@ -71,12 +71,12 @@ async def test_what_is_read_each_minute_uses_an_index(tmp_path: Path, store: str
         url = f"sqlite:///{tmp_path / 'payments.db'}"
         if store == "postgresql":
             url = await stack.enter_async_context(fresh_postgres())
-        database = Database(url, DOORS)
+        database = Database(url, MESSAGING_TABLES)
         await database.migrate(MIGRATIONS)
         async with database.transaction() as session:
             if store == "postgresql":
                 await session.execute(text("SET LOCAL enable_seqscan = off"))  # the tables are empty
-            for statement, index in ((LEFT_BEHIND, "facts_unplaced"), (STANDING, "facts_in_doubt")):
+            for statement, index in ((PLACEABLE, "facts_unplaced"), (ESTIMATES_BY_REASON, "facts_in_doubt")):
                 dialect = session.get_bind().dialect
                 plain = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
                 how = "EXPLAIN QUERY PLAN" if store == "sqlite" else "EXPLAIN"
@@ -89,7 +89,7 @@ async def test_the_migrated_schema_is_the_declared_one_and_migrating_again_chang
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path / 'payments.db'}"
-    database = Database(url, DOORS)
+    database = Database(url, MESSAGING_TABLES)
     await database.migrate(MIGRATIONS)
     await database.migrate(MIGRATIONS)
     await database.close()
@@ -103,7 +103,7 @@ async def test_what_a_version_before_set_aside_or_noted_is_taken_over(store: str
         url = f"sqlite:///{tmp_path / 'payments.db'}"
         if store == "postgresql":
             url = await held.enter_async_context(fresh_postgres())
-        database = Database(url, DOORS)
+        database = Database(url, MESSAGING_TABLES)
         async with database.transaction() as session:
             await session.run_sync(lambda plain: bring_to(plain.connection(), "0002"))
             await session.execute(

@@ -9,165 +9,169 @@ from typing import Any
 
 import pytest
 
-from backbone.caller import sign_caller
-from backbone.peer import InProcessPeer
-from tests.payments.stage import SECRET, Stage, a_drive, a_pledge, running
+from backbone.http.caller import sign_caller
+from backbone.http.service_client import InProcessServiceClient
+from tests.payments.harness import SECRET, Harness, a_drive, a_pledge, running
 from tests.waiting import until
 
 FAILS_A_REFUND = "4000000000005126"
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with running(tmp_path) as stage:
-        yield stage
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
+    async with running(tmp_path) as harness:
+        yield harness
 
 
 def usd(value: str) -> dict[str, Any]:
     return {"amount": {"currency": "USD", "value": value}}
 
 
-async def test_parts_are_refunded_until_nothing_is_left(stage: Stage) -> None:
-    pledge = await stage.give(a_drive(), 2_500)
-    await stage.status(pledge, "paid")
-    first = await stage.refund(pledge, "one", usd("10.00"))
+async def test_parts_are_refunded_until_nothing_is_left(harness: Harness) -> None:
+    pledge = await harness.donate(a_drive(), 2_500)
+    await harness.status(pledge, "paid")
+    first = await harness.refund(pledge, "one", usd("10.00"))
     assert first.status == 201
     assert first.json()["status"] == "succeeded"
     assert first.json()["amount"] == {"currency": "USD", "value": "10.00"}
-    again = await stage.refund(pledge, "one", usd("10.00"))
+    again = await harness.refund(pledge, "one", usd("10.00"))
     assert (again.status, again.body) == (201, first.body)
     assert again.headers["idempotency-replayed"] == "true"
-    too_much = await stage.refund(pledge, "two", usd("15.01"))
+    too_much = await harness.refund(pledge, "two", usd("15.01"))
     assert (too_much.status, too_much.json()["type"]) == (409, "/problems/refund-exceeds-payment")
-    rest = await stage.refund(pledge, "three")
+    rest = await harness.refund(pledge, "three")
     assert rest.json()["amount"]["value"] == "15.00"
-    assert (await stage.refund(pledge, "four")).status == 409
-    await stage.status(pledge, "refunded")
-    await stage.quiet()
-    assert await stage.books() == {"USD": "0.00"} == await stage.witness()
+    assert (await harness.refund(pledge, "four")).status == 409
+    await harness.status(pledge, "refunded")
+    await harness.drained()
+    assert await harness.books() == {"USD": "0.00"} == await harness.sandbox_books()
 
 
-async def test_refunds_at_the_same_time_never_exceed_what_was_paid(stage: Stage) -> None:
-    pledge = await stage.give(a_drive(), 2_500)
-    await stage.status(pledge, "paid")
-    replies = await asyncio.gather(*(stage.refund(pledge, f"k{n}", usd("10.00")) for n in range(5)))
+async def test_refunds_at_the_same_time_never_exceed_what_was_paid(harness: Harness) -> None:
+    pledge = await harness.donate(a_drive(), 2_500)
+    await harness.status(pledge, "paid")
+    replies = await asyncio.gather(*(harness.refund(pledge, f"k{n}", usd("10.00")) for n in range(5)))
     assert sorted(reply.status for reply in replies) == [201, 201, 409, 409, 409]
-    await stage.quiet()
-    assert await stage.books() == {"USD": "5.00"} == await stage.witness()
+    await harness.drained()
+    assert await harness.books() == {"USD": "5.00"} == await harness.sandbox_books()
 
 
-async def test_what_cannot_be_refunded_is_refused_and_leaves_nothing(stage: Stage) -> None:
+async def test_what_cannot_be_refunded_is_refused_and_leaves_nothing(harness: Harness) -> None:
     drive = a_drive()
     unpaid = a_pledge(drive)
-    await stage.tell(drive, unpaid)
-    await stage.opened(unpaid.pledge_id)
-    assert (await stage.refund(unpaid.pledge_id, "k")).status == 409
-    pledge = await stage.give(drive)
-    await stage.status(pledge, "paid")
-    assert (await stage.refund("plg_01j00000000000000000000000", "k")).status == 404
-    assert (await stage.refund(pledge, "k", partner="another")).status == 403
-    euros = await stage.refund(pledge, "k", {"amount": {"currency": "EUR", "value": "1.00"}})
+    await harness.publish_events(drive, unpaid)
+    await harness.opened(unpaid.pledge_id)
+    assert (await harness.refund(unpaid.pledge_id, "k")).status == 409
+    pledge = await harness.donate(drive)
+    await harness.status(pledge, "paid")
+    assert (await harness.refund("plg_01j00000000000000000000000", "k")).status == 404
+    assert (await harness.refund(pledge, "k", partner="another")).status == 403
+    euros = await harness.refund(pledge, "k", {"amount": {"currency": "EUR", "value": "1.00"}})
     assert euros.status == 422
     assert [each["pointer"] for each in euros.json()["errors"]] == ["/amount/currency"]
-    assert (await stage.refund(pledge, "k", {"amount": {"currency": "USD", "value": "1.000"}})).status == 422
-    assert (await stage.refund(pledge, "k", {"reason": "nul \x00"})).status == 422
-    assert (await stage.refund(pledge, "k", usd("1.00"))).status == 201
-    reused = await stage.refund(pledge, "k", usd("2.00"))
+    assert (
+        await harness.refund(pledge, "k", {"amount": {"currency": "USD", "value": "1.000"}})
+    ).status == 422
+    assert (await harness.refund(pledge, "k", {"reason": "nul \x00"})).status == 422
+    assert (await harness.refund(pledge, "k", usd("1.00"))).status == 201
+    reused = await harness.refund(pledge, "k", usd("2.00"))
     assert reused.status == 422
     assert [each["pointer"] for each in reused.json()["errors"]] == ["/header/idempotency-key"]
     path = f"/v1/pledges/{pledge}/refunds"
-    assert (await stage.ask("POST", path, {}, **{"idempotency-key": "k"})).status == 403
+    assert (await harness.ask("POST", path, {}, **{"idempotency-key": "k"})).status == 403
 
 
-async def test_a_test_key_gives_back_nothing_of_a_live_drive(stage: Stage) -> None:
-    live, rehearsed = await stage.give(a_drive()), await stage.give(a_drive(test=True))
+async def test_a_test_key_gives_back_nothing_of_a_live_drive(harness: Harness) -> None:
+    live, rehearsed = await harness.donate(a_drive()), await harness.donate(a_drive(test=True))
     for pledge, answer in ((live, 403), (rehearsed, 201)):
-        await stage.status(pledge, "paid")
-        assert (await stage.refund(pledge, f"of-{pledge}", mode="test")).status == answer
-    await stage.quiet()
-    assert await stage.books() == {"USD": "25.00"} == await stage.witness()
+        await harness.status(pledge, "paid")
+        assert (await harness.refund(pledge, f"of-{pledge}", mode="test")).status == answer
+    await harness.drained()
+    assert await harness.books() == {"USD": "25.00"} == await harness.sandbox_books()
 
 
 NEIGHBOUR = (403, "/problems/not-your-drive")
 
 
-async def test_a_pledge_is_refunded_by_its_maker_its_drives_owner_and_admins_alone(stage: Stage) -> None:
+async def test_a_pledge_is_refunded_by_its_maker_its_drives_owner_and_admins_alone(harness: Harness) -> None:
     """Whether the drive's owner came with the drive, or is not known here and pledges is asked."""
     told, untold = a_drive(partner="charity"), a_drive()
-    stage.pledges.owners[untold.drive_id] = "charity"
+    harness.pledges.owners[untold.drive_id] = "charity"
     for drive in (told, untold):
-        pledge = await stage.give(drive, partner="shop")
-        await stage.status(pledge, "paid")
-        refused = await stage.refund(pledge, pledge, usd("1.00"), partner="neighbour")
+        pledge = await harness.donate(drive, partner="shop")
+        await harness.status(pledge, "paid")
+        refused = await harness.refund(pledge, pledge, usd("1.00"), partner="neighbour")
         assert (refused.status, refused.json()["type"]) == NEIGHBOUR
         for partner, scopes in (("shop", "refunds"), ("charity", "refunds"), ("default", "admin")):
-            reply = await stage.refund(pledge, pledge, usd("1.00"), partner=partner, scopes=(scopes,))
+            reply = await harness.refund(pledge, pledge, usd("1.00"), partner=partner, scopes=(scopes,))
             assert (reply.status, reply.headers.get("idempotency-replayed")) == (201, None)
-        assert (await stage.refund(pledge, f"j{pledge}", partner="default")).status == 403
-    assert stage.pledges.drives_asked == 3
-    await stage.quiet()
-    assert await stage.books() == {"USD": "44.00"} == await stage.witness()
+        assert (await harness.refund(pledge, f"j{pledge}", partner="default")).status == 403
+    assert harness.pledges.drives_asked == 3
+    await harness.drained()
+    assert await harness.books() == {"USD": "44.00"} == await harness.sandbox_books()
 
 
-async def test_nobody_but_its_maker_refunds_a_pledge_while_its_drives_owner_is_unknown(stage: Stage) -> None:
-    pledge = await stage.give(a_drive(), partner="shop")
-    await stage.status(pledge, "paid")
-    refused = await stage.refund(pledge, "k", partner="charity")
+async def test_nobody_but_its_maker_refunds_a_pledge_while_its_drives_owner_is_unknown(
+    harness: Harness,
+) -> None:
+    pledge = await harness.donate(a_drive(), partner="shop")
+    await harness.status(pledge, "paid")
+    refused = await harness.refund(pledge, "k", partner="charity")
     assert (refused.status, refused.json()["type"]) == NEIGHBOUR
-    stage.pledges.app.state.internal_secret = "another"  # pledges refuses to answer
-    assert (await stage.refund(pledge, "k", partner="charity")).status == 503
-    assert (await stage.refund(pledge, "k", partner="shop")).status == 201
+    harness.pledges.app.state.internal_secret = "another"  # pledges refuses to answer
+    assert (await harness.refund(pledge, "k", partner="charity")).status == 503
+    assert (await harness.refund(pledge, "k", partner="shop")).status == 201
 
 
-async def test_an_older_version_of_pledges_does_not_take_a_drives_owner_away(stage: Stage) -> None:
+async def test_an_older_version_of_pledges_does_not_take_a_drives_owner_away(harness: Harness) -> None:
     drive = a_drive(partner="charity")
-    pledge = await stage.give(drive, partner="shop")
-    await stage.tell(drive.model_copy(update={"version": 2, "partner": None}))
-    await stage.status(pledge, "paid")
-    await stage.quiet()
-    assert (await stage.refund(pledge, "k", partner="charity")).status == 201
-    assert stage.pledges.drives_asked == 0
+    pledge = await harness.donate(drive, partner="shop")
+    await harness.publish_events(drive.model_copy(update={"version": 2, "partner": None}))
+    await harness.status(pledge, "paid")
+    await harness.drained()
+    assert (await harness.refund(pledge, "k", partner="charity")).status == 201
+    assert harness.pledges.drives_asked == 0
 
 
-async def test_a_stored_answer_is_given_only_to_a_key_that_may_refund(stage: Stage) -> None:
-    pledge = await stage.give(a_drive())
-    await stage.status(pledge, "paid")
-    assert (await stage.refund(pledge, "k", usd("1.00"))).status == 201
-    again = await stage.refund(pledge, "k", usd("1.00"), mode="test")
+async def test_a_stored_answer_is_given_only_to_a_key_that_may_refund(harness: Harness) -> None:
+    pledge = await harness.donate(a_drive())
+    await harness.status(pledge, "paid")
+    assert (await harness.refund(pledge, "k", usd("1.00"))).status == 201
+    again = await harness.refund(pledge, "k", usd("1.00"), mode="test")
     assert (again.status, again.json()["type"]) == (403, "/problems/forbidden")
 
 
-async def test_without_a_body_all_that_is_left_is_refunded(stage: Stage) -> None:
-    pledge = await stage.give(a_drive(), 2_500)
-    await stage.status(pledge, "paid")
-    assert (await stage.refund(pledge, "part", usd("10.00"))).status == 201
+async def test_without_a_body_all_that_is_left_is_refunded(harness: Harness) -> None:
+    pledge = await harness.donate(a_drive(), 2_500)
+    await harness.status(pledge, "paid")
+    assert (await harness.refund(pledge, "part", usd("10.00"))).status == 201
     path, caller = (
         f"/v1/pledges/{pledge}/refunds",
         sign_caller(SECRET, partner="default", scopes=("refunds",)),
     )
     for body in ([], "", 0, False):
-        assert (await stage.ask("POST", path, body, **caller, **{"idempotency-key": "odd"})).status == 422
-    null = await InProcessPeer(stage.service.app).request(
+        assert (await harness.ask("POST", path, body, **caller, **{"idempotency-key": "odd"})).status == 422
+    null = await InProcessServiceClient(harness.service.app).request(
         "POST",
         path,
         headers={"content-type": "application/json", **caller, "idempotency-key": "odd"},
         body=b"null",
     )
     assert null.status == 422
-    rest = await stage.ask("POST", path, **caller, **{"idempotency-key": "rest"})
+    rest = await harness.ask("POST", path, **caller, **{"idempotency-key": "rest"})
     assert (rest.status, rest.json()["amount"]["value"]) == (201, "15.00")
-    again = await stage.ask("POST", path, **caller, **{"idempotency-key": "rest"})
+    again = await harness.ask("POST", path, **caller, **{"idempotency-key": "rest"})
     assert (again.body, again.headers["idempotency-replayed"]) == (rest.body, "true")
 
 
-async def test_a_refund_that_fails_later_gives_the_money_back(stage: Stage) -> None:
-    pledge = await stage.give(a_drive(), 2_500, FAILS_A_REFUND)
-    await stage.status(pledge, "paid")
-    assert (await stage.refund(pledge, "k")).json()["status"] == "succeeded"
-    await stage.status(pledge, "refunded")
-    await stage.status(pledge, "paid")
-    await stage.quiet()
-    assert await stage.books() == {"USD": "25.00"} == await stage.witness()
+async def test_a_refund_that_fails_later_gives_the_money_back(harness: Harness) -> None:
+    pledge = await harness.donate(a_drive(), 2_500, FAILS_A_REFUND)
+    await harness.status(pledge, "paid")
+    assert (await harness.refund(pledge, "k")).json()["status"] == "succeeded"
+    await harness.status(pledge, "refunded")
+    await harness.status(pledge, "paid")
+    await harness.drained()
+    assert await harness.books() == {"USD": "25.00"} == await harness.sandbox_books()
 
 
 @pytest.mark.parametrize(
@@ -179,39 +183,39 @@ async def test_a_refund_that_fails_later_gives_the_money_back(stage: Stage) -> N
     ],
 )
 async def test_a_refund_of_unknown_outcome_is_pending_and_then_exactly_one(
-    stage: Stage, fault: dict[str, float]
+    harness: Harness, fault: dict[str, float]
 ) -> None:
-    pledge = await stage.give(a_drive(), 2_500)
-    await stage.status(pledge, "paid")
-    await stage.quiet()
-    await stage.faults(**fault, drop_rate=1)
-    reply = await stage.refund(pledge, "k", usd("10.00"))
+    pledge = await harness.donate(a_drive(), 2_500)
+    await harness.status(pledge, "paid")
+    await harness.drained()
+    await harness.faults(**fault, drop_rate=1)
+    reply = await harness.refund(pledge, "k", usd("10.00"))
     assert reply.status == 201
     assert reply.json()["status"] == "pending"
-    await stage.faults()
-    await stage.status(pledge, "partly_refunded")
-    await stage.quiet()
-    assert await stage.books() == {"USD": "15.00"} == await stage.witness()
-    assert (await stage.refund(pledge, "k", usd("10.00"))).body == reply.body
+    await harness.faults()
+    await harness.status(pledge, "partly_refunded")
+    await harness.drained()
+    assert await harness.books() == {"USD": "15.00"} == await harness.sandbox_books()
+    assert (await harness.refund(pledge, "k", usd("10.00"))).body == reply.body
 
 
-async def test_a_refund_made_at_stripes_own_page_is_counted(stage: Stage) -> None:
-    pledge = await stage.give(a_drive(), 2_500)
-    await stage.status(pledge, "paid")
-    intent = await until(lambda: _intent(stage, pledge))
+async def test_a_refund_made_at_stripes_own_page_is_counted(harness: Harness) -> None:
+    pledge = await harness.donate(a_drive(), 2_500)
+    await harness.status(pledge, "paid")
+    intent = await until(lambda: _intent(harness, pledge))
     headers = {"Authorization": "Bearer sk_test_stage"}
     form = {"payment_intent": intent, "amount": "700"}
-    async with stage.http.post(f"{stage.sandbox}/v1/refunds", data=form, headers=headers) as answer:
+    async with harness.http.post(f"{harness.sandbox}/v1/refunds", data=form, headers=headers) as answer:
         assert answer.status == 200
-    await stage.status(pledge, "partly_refunded")
-    assert (await stage.refund(pledge, "k", usd("18.01"))).status == 409
-    await stage.quiet()
-    assert await stage.books() == {"USD": "18.00"} == await stage.witness()
+    await harness.status(pledge, "partly_refunded")
+    assert (await harness.refund(pledge, "k", usd("18.01"))).status == 409
+    await harness.drained()
+    assert await harness.books() == {"USD": "18.00"} == await harness.sandbox_books()
 
 
-async def _intent(stage: Stage, pledge: str) -> str | None:
+async def _intent(harness: Harness, pledge: str) -> str | None:
     headers = {"Authorization": "Bearer sk_test_stage"}
-    async with stage.http.get(f"{stage.sandbox}/v1/checkout/sessions", headers=headers) as answer:
+    async with harness.http.get(f"{harness.sandbox}/v1/checkout/sessions", headers=headers) as answer:
         sessions = (await answer.json())["data"]
     found: list[str] = [each["payment_intent"] for each in sessions if each["client_reference_id"] == pledge]
     return found[0] if found else None

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.pledges.stage import Stage, on_stage
+from tests.pledges.harness import Harness, pledges_harness
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
     """A fresh pledges."""
-    async with on_stage(tmp_path) as stage:
-        yield stage
+    async with pledges_harness(tmp_path) as harness:
+        yield harness

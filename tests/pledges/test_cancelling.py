@@ -14,65 +14,65 @@ from hypothesis import strategies as st
 from backbone import ids
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
-from services.pledges.domain import standing
-from tests.pledges.stage import Stage, a_pledge, on_stage
-from tests.pledges.test_payments_heard import change, heard, status_of
+from services.pledges.domain import current_status
+from tests.pledges.harness import Harness, a_pledge, pledges_harness
+from tests.pledges.test_payment_events import change, status_of, wait_until_consumed
 
 S = PaymentStatus
 
 
-async def cancel(stage: Stage, pledge: str, **who: Any) -> Any:
-    return await stage.post(f"/v1/pledges/{pledge}/cancel", **who)
+async def cancel(harness: Harness, pledge: str, **who: Any) -> Any:
+    return await harness.post(f"/v1/pledges/{pledge}/cancel", **who)
 
 
-async def test_a_cancelled_pledge_says_so_once_and_repeats_are_silent(stage: Stage) -> None:
-    await stage.drive()
-    made = (await stage.pledge()).json()
-    replies = await asyncio.gather(*(cancel(stage, made["id"]) for _ in range(4)))
+async def test_a_cancelled_pledge_says_so_once_and_repeats_are_silent(harness: Harness) -> None:
+    await harness.drive()
+    made = (await harness.pledge()).json()
+    replies = await asyncio.gather(*(cancel(harness, made["id"]) for _ in range(4)))
     assert {reply.status for reply in replies} == {200}
     assert all(reply.json() == made | {"status": "cancelled"} for reply in replies)
-    news = [event for event in await stage.said() if isinstance(event, PledgeChanged)]
+    news = [event for event in await harness.announced() if isinstance(event, PledgeChanged)]
     assert [(event.status, event.version) for event in news] == [(PledgeStatus.CANCELLED, 2)]
 
 
 @pytest.mark.parametrize("status", [S.CAPTURED, S.PARTLY_REFUNDED, S.REFUNDED, S.DISPUTED, S.LAPSED])
-async def test_a_pledge_that_is_not_open_is_not_cancelled(stage: Stage, status: PaymentStatus) -> None:
-    await stage.drive()
-    pledge = (await stage.pledge()).json()["id"]
+async def test_a_pledge_that_is_not_open_is_not_cancelled(harness: Harness, status: PaymentStatus) -> None:
+    await harness.drive()
+    pledge = (await harness.pledge()).json()["id"]
     money = (0, 0, 0) if status is S.LAPSED else (2500, 0, 0)
-    async with stage.working("pledges.consumer"):
-        await stage.hear(change(ids.new("pay"), 1, status, pledge=pledge, money=money))
-        await heard(stage)
-    reply = await cancel(stage, pledge)
+    async with harness.running_workers("pledges.consumer"):
+        await harness.consume(change(ids.new("pay"), 1, status, pledge=pledge, money=money))
+        await wait_until_consumed(harness)
+    reply = await cancel(harness, pledge)
     assert (reply.status, reply.json()["type"]) == (409, "/problems/pledge-not-open")
 
 
-async def test_only_its_own_partner_may_cancel_or_list_a_pledge(stage: Stage) -> None:
-    await stage.drive()
-    pledge = (await stage.pledge(partner="one")).json()["id"]
-    assert (await cancel(stage, pledge, partner="other")).status == 404
-    assert (await cancel(stage, pledge, partner="one", scopes=("drives",))).status == 403
+async def test_only_its_own_partner_may_cancel_or_list_a_pledge(harness: Harness) -> None:
+    await harness.drive()
+    pledge = (await harness.pledge(partner="one")).json()["id"]
+    assert (await cancel(harness, pledge, partner="other")).status == 404
+    assert (await cancel(harness, pledge, partner="one", scopes=("drives",))).status == 403
     key: dict[str, Any] = {"publishable": True, "scopes": ("pledges-of-a-page",)}
-    assert (await cancel(stage, pledge, partner="one", **key)).status == 403
-    assert (await cancel(stage, pledge, partner="one", mode="test")).status == 403
-    assert (await cancel(stage, "plg_0", partner="one")).status == 404
-    assert (await listed(stage, partner="other"))["data"] == []
-    assert (await cancel(stage, pledge, partner="one", scopes=("pledges",))).status == 200
+    assert (await cancel(harness, pledge, partner="one", **key)).status == 403
+    assert (await cancel(harness, pledge, partner="one", mode="test")).status == 403
+    assert (await cancel(harness, "plg_0", partner="one")).status == 404
+    assert (await listed(harness, partner="other"))["data"] == []
+    assert (await cancel(harness, pledge, partner="one", scopes=("pledges",))).status == 200
 
 
-async def listed(stage: Stage, query: str = "", status: int = 200, **who: Any) -> Any:
-    reply = await stage.read("/v1/pledges", query, **who)
+async def listed(harness: Harness, query: str = "", status: int = 200, **who: Any) -> Any:
+    reply = await harness.read("/v1/pledges", query, **who)
     assert reply.status == status, reply.body
     return reply.json()
 
 
-async def test_pledges_are_listed_newest_first_page_by_page(stage: Stage) -> None:
-    await stage.drive()
-    made = [(await stage.pledge()).json() for _ in range(5)]
+async def test_pledges_are_listed_newest_first_page_by_page(harness: Harness) -> None:
+    await harness.drive()
+    made = [(await harness.pledge()).json() for _ in range(5)]
     seen: list[dict[str, Any]] = []
     after = ""
     for size in (2, 2, 1):
-        page = await listed(stage, f"limit=2{after}")
+        page = await listed(harness, f"limit=2{after}")
         assert len(page["data"]) == size
         seen += page["data"]
         after = f"&after={page['next']}"
@@ -80,23 +80,23 @@ async def test_pledges_are_listed_newest_first_page_by_page(stage: Stage) -> Non
     assert seen == list(reversed(made))
 
 
-async def test_pledges_are_found_by_drive_reference_and_status(stage: Stage) -> None:
-    await stage.drive()
-    await stage.drive("summer")
-    one = (await stage.pledge(a_pledge(reference="order 1"))).json()
-    two = (await stage.pledge(a_pledge(reference="order 2"))).json()
-    other = (await stage.pledge(drive="summer")).json()
-    await cancel(stage, two["id"])
+async def test_pledges_are_found_by_drive_reference_and_status(harness: Harness) -> None:
+    await harness.drive()
+    await harness.drive("summer")
+    one = (await harness.pledge(a_pledge(reference="order 1"))).json()
+    two = (await harness.pledge(a_pledge(reference="order 2"))).json()
+    other = (await harness.pledge(drive="summer")).json()
+    await cancel(harness, two["id"])
 
     async def found(query: str) -> list[str]:
-        return [row["id"] for row in (await listed(stage, query))["data"]]
+        return [row["id"] for row in (await listed(harness, query))["data"]]
 
     assert await found("reference=order%201") == [one["id"]]
     assert await found("drive=summer") == [other["id"]]
     assert await found(f"drive={one['drive']}&status=open") == [one["id"]]
     assert await found("status=cancelled") == [two["id"]]
     assert await found("reference=nobody") == []
-    await listed(stage, "drive=nowhere", status=404)
+    await listed(harness, "drive=nowhere", status=404)
     for query in (
         "status=lost",
         "limit=0",
@@ -105,23 +105,23 @@ async def test_pledges_are_found_by_drive_reference_and_status(stage: Stage) -> 
         "reference=%00",
         "reference=" + "x" * 256,
     ):
-        await listed(stage, query, status=422)
-    await listed(stage, scopes=("drives",), status=403)
+        await listed(harness, query, status=422)
+    await listed(harness, scopes=("drives",), status=403)
 
 
-async def test_a_test_key_lists_the_pledges_of_test_drives(stage: Stage) -> None:
-    await stage.drive()
-    await stage.drive("trial", test=True)
-    await stage.pledge()
-    trial = (await stage.pledge(drive="trial")).json()["id"]
-    assert [row["id"] for row in (await listed(stage, mode="test"))["data"]] == [trial]
+async def test_a_test_key_lists_the_pledges_of_test_drives(harness: Harness) -> None:
+    await harness.drive()
+    await harness.drive("trial", test=True)
+    await harness.pledge()
+    trial = (await harness.pledge(drive="trial")).json()["id"]
+    assert [row["id"] for row in (await listed(harness, mode="test"))["data"]] == [trial]
 
 
 @given(st.lists(st.sampled_from(list(S)), max_size=4))
 def test_cancelled_is_what_a_pledge_is_only_while_no_money_came(payments: list[PaymentStatus]) -> None:
     without = pledge_status(payments)
     unpaid = without in (PledgeStatus.OPEN, PledgeStatus.LAPSED)
-    assert standing(payments, cancelled=True) == (PledgeStatus.CANCELLED if unpaid else without)
+    assert current_status(payments, cancelled=True) == (PledgeStatus.CANCELLED if unpaid else without)
 
 
 LIVES = {
@@ -148,19 +148,21 @@ def test_a_cancel_that_races_the_money_never_loses_it(life: str, chance: Any, at
 
 async def _race(life: str, steps: list[tuple[int, PaymentStatus, tuple[int, int, int]]], at: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        async with on_stage(Path(folder)) as stage, stage.working("pledges.consumer"):
-            await stage.drive()
-            pledge, payment = (await stage.pledge()).json()["id"], ids.new("pay")
+        async with pledges_harness(Path(folder)) as harness, harness.running_workers("pledges.consumer"):
+            await harness.drive()
+            pledge, payment = (await harness.pledge()).json()["id"], ids.new("pay")
             cancelled = None
             for place, (version, status, money) in enumerate([*steps, (0, S.AWAITED, (0, 0, 0))]):
                 if place == min(at, len(steps)):
-                    cancelled = (await cancel(stage, pledge)).status
+                    cancelled = (await cancel(harness, pledge)).status
                 if version:
-                    await stage.hear(change(payment, version, status, pledge=pledge, money=money))
-                    await heard(stage)
-            ended = await status_of(stage, pledge)
+                    await harness.consume(change(payment, version, status, pledge=pledge, money=money))
+                    await wait_until_consumed(harness)
+            ended = await status_of(harness, pledge)
             assert cancelled in (200, 409)
             assert ended == life or (life, ended, cancelled) == ("cancelled", "lapsed", 409)
-            assert (await stage.get("/internal/books")).json().get("USD", "0.00") == f"{NET[life]}.00"
-            versions = [event.version for event in await stage.said() if isinstance(event, PledgeChanged)]
+            assert (await harness.get("/internal/books")).json().get("USD", "0.00") == f"{NET[life]}.00"
+            versions = [
+                event.version for event in await harness.announced() if isinstance(event, PledgeChanged)
+            ]
             assert versions == list(range(2, 2 + len(versions)))

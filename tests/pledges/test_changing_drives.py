@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import update
 
 from backbone.contracts.pledges import DriveChanged, DriveState
-from backbone.database import Database
-from services.pledges.domain import CHANGEABLE
-from services.pledges.tables import DOORS, DRIVES
-from services.pledges.wishes import DriveChange
-from tests.pledges.stage import Stage, a_drive, usd
+from backbone.database.database import Database
+from services.pledges.domain import CHANGEABLE_FIELDS
+from services.pledges.requests import DriveChange
+from services.pledges.tables import DRIVES, MESSAGING_TABLES
+from tests.pledges.harness import Harness, a_drive, usd
 
 NEW: dict[str, Any] = {
     "slug": "frost",
@@ -35,25 +35,25 @@ NEW: dict[str, Any] = {
 
 def test_the_table_and_this_test_know_every_field() -> None:
     assert set(NEW) == set(DriveChange.model_fields)
-    assert set().union(*CHANGEABLE.values()) == set(NEW) - {"currency"}
+    assert set().union(*CHANGEABLE_FIELDS.values()) == set(NEW) - {"currency"}
 
 
 @pytest.mark.parametrize("state", list(DriveState))
 @pytest.mark.parametrize("field", sorted(set(NEW) - {"currency"}))
 async def test_every_field_in_every_state_does_what_the_table_says(
-    stage: Stage, state: DriveState, field: str
+    harness: Harness, state: DriveState, field: str
 ) -> None:
-    drive = await stage.drive(state=state.value)
-    before, said = (await stage.get("/v1/drives/winter")).json(), len(await stage.said())
-    reply = await stage.patch("/v1/drives/winter", {field: NEW[field]})
-    after = (await stage.get(f"/v1/drives/{drive}")).json()
-    news = (await stage.said())[said:]
-    if field in CHANGEABLE[state]:
+    drive = await harness.drive(state=state.value)
+    before, announced = (await harness.get("/v1/drives/winter")).json(), len(await harness.announced())
+    reply = await harness.patch("/v1/drives/winter", {field: NEW[field]})
+    after = (await harness.get(f"/v1/drives/{drive}")).json()
+    news = (await harness.announced())[announced:]
+    if field in CHANGEABLE_FIELDS[state]:
         assert (reply.status, reply.json()) == (200, before | {field: NEW[field]})
         assert after == reply.json()
         (event,) = news
         assert isinstance(event, DriveChanged)
-        assert event.version == said + 1
+        assert event.version == announced + 1
         assert event.state == state
     else:
         assert (reply.status, reply.json()["type"]) == (409, "/problems/drive-field-fixed")
@@ -61,33 +61,33 @@ async def test_every_field_in_every_state_does_what_the_table_says(
         assert (after, news) == (before, [])
 
 
-async def test_the_announcement_carries_what_is_shown(stage: Stage) -> None:
-    await stage.drive()
-    await stage.patch("/v1/drives/winter", {name: NEW[name] for name in ("title", "goal", "milestones")})
-    event = (await stage.said())[-1]
+async def test_the_announcement_carries_what_is_shown(harness: Harness) -> None:
+    await harness.drive()
+    await harness.patch("/v1/drives/winter", {name: NEW[name] for name in ("title", "goal", "milestones")})
+    event = (await harness.announced())[-1]
     assert isinstance(event, DriveChanged)
     assert (event.title, event.goal.minor_units) == (NEW["title"], 200_000)
     assert [(one.title, one.amount.minor_units) for one in event.milestones] == [("half", 50_000)]
 
 
-async def test_what_is_so_already_is_silent_even_where_it_is_fixed(stage: Stage) -> None:
-    await stage.drive(**{name: NEW[name] for name in NEW if name not in ("slug", "currency", "test")})
-    said = await stage.said()
-    reply = await stage.patch("/v1/drives/winter", (await stage.get("/v1/drives/winter")).json() and {
+async def test_what_is_so_already_is_silent_even_where_it_is_fixed(harness: Harness) -> None:
+    await harness.drive(**{name: NEW[name] for name in NEW if name not in ("slug", "currency", "test")})
+    announced = await harness.announced()
+    reply = await harness.patch("/v1/drives/winter", (await harness.get("/v1/drives/winter")).json() and {
         "slug": "winter", "currency": "USD", "starts_at": "2022-01-06T14:00:00+02:00", "test": False,
         "title": NEW["title"], "menu": NEW["menu"],
     })  # fmt: skip
     assert reply.status == 200
-    assert (await stage.patch("/v1/drives/winter", {})).status == 200
-    assert await stage.said() == said
+    assert (await harness.patch("/v1/drives/winter", {})).status == 200
+    assert await harness.announced() == announced
 
 
-async def test_an_optional_field_is_taken_away_by_null_a_needed_one_is_not(stage: Stage) -> None:
-    await stage.drive(permit="MOSA 12", description="x", ends_at="2030-01-01T00:00:00Z")
-    gone = await stage.patch("/v1/drives/winter", {"permit": None, "description": None, "ends_at": None})
+async def test_an_optional_field_is_taken_away_by_null_a_needed_one_is_not(harness: Harness) -> None:
+    await harness.drive(permit="MOSA 12", description="x", ends_at="2030-01-01T00:00:00Z")
+    gone = await harness.patch("/v1/drives/winter", {"permit": None, "description": None, "ends_at": None})
     assert (gone.json()["permit"], gone.json()["description"], gone.json()["ends_at"]) == (None, None, None)
     for field in ("title", "goal", "menu"):
-        kept = await stage.patch("/v1/drives/winter", {field: None})
+        kept = await harness.patch("/v1/drives/winter", {field: None})
         assert (kept.status, kept.json()["errors"][0]["pointer"]) == (422, f"/{field}")
 
 
@@ -102,45 +102,45 @@ async def test_an_optional_field_is_taken_away_by_null_a_needed_one_is_not(stage
     ],
 )  # fmt: skip
 async def test_a_change_that_does_not_fit_the_whole_drive_is_refused(
-    stage: Stage, fields: dict[str, Any]
+    harness: Harness, fields: dict[str, Any]
 ) -> None:
-    await stage.drive(state="draft", starts_at="2022-01-01T00:00:00Z")
-    before, said = (await stage.get("/v1/drives/winter")).json(), await stage.said()
-    reply = await stage.patch("/v1/drives/winter", fields)
+    await harness.drive(state="draft", starts_at="2022-01-01T00:00:00Z")
+    before, announced = (await harness.get("/v1/drives/winter")).json(), await harness.announced()
+    reply = await harness.patch("/v1/drives/winter", fields)
     assert (reply.status, reply.json()["type"]) == (422, "/problems/invalid-request")
     assert reply.json()["errors"]
-    assert ((await stage.get("/v1/drives/winter")).json(), await stage.said()) == (before, said)
+    assert ((await harness.get("/v1/drives/winter")).json(), await harness.announced()) == (before, announced)
 
 
-async def test_a_menu_of_before_the_limits_stays_until_another_is_sent(stage: Stage) -> None:
-    await stage.drive(menu=[usd("5.00")])
-    database = Database(f"sqlite:///{stage.folder / 'pledges.db'}", DOORS)
+async def test_a_menu_of_before_the_limits_stays_until_another_is_sent(harness: Harness) -> None:
+    await harness.drive(menu=[usd("5.00")])
+    database = Database(f"sqlite:///{harness.folder / 'pledges.db'}", MESSAGING_TABLES)
     async with database.transaction() as session:
         await session.execute(update(DRIVES).values(menu=[usd("0.20")]))
     await database.close()
-    changed = await stage.patch("/v1/drives/winter", {"title": "Frost", "menu": [usd("0.20")]})
+    changed = await harness.patch("/v1/drives/winter", {"title": "Frost", "menu": [usd("0.20")]})
     assert (changed.status, changed.json()["menu"]) == (200, [usd("0.20")])
     for value, kind in (("0.30", "amount-too-small"), ("1000000.00", "amount-too-large")):
-        reply = await stage.patch("/v1/drives/winter", {"menu": [usd(value)]})
+        reply = await harness.patch("/v1/drives/winter", {"menu": [usd(value)]})
         assert (reply.status, reply.json()["type"]) == (422, f"/problems/{kind}")
 
 
-async def test_the_currency_stays_as_it_was_made(stage: Stage) -> None:
-    await stage.drive(state="draft")
-    reply = await stage.patch(
+async def test_the_currency_stays_as_it_was_made(harness: Harness) -> None:
+    await harness.drive(state="draft")
+    reply = await harness.patch(
         "/v1/drives/winter", {"currency": "EUR", "goal": {"currency": "EUR", "value": "5.00"}}
     )
     assert (reply.status, reply.json()["type"]) == (409, "/problems/drive-field-fixed")
 
 
-async def test_a_slug_that_is_taken_an_unknown_drive_and_a_key_that_may_not(stage: Stage) -> None:
-    await stage.drive(state="draft")
-    await stage.post("/v1/drives", a_drive("summer"))
-    taken = await stage.patch("/v1/drives/winter", {"slug": "summer"})
+async def test_a_slug_that_is_taken_an_unknown_drive_and_a_key_that_may_not(harness: Harness) -> None:
+    await harness.drive(state="draft")
+    await harness.post("/v1/drives", a_drive("summer"))
+    taken = await harness.patch("/v1/drives/winter", {"slug": "summer"})
     assert (taken.status, taken.json()["type"]) == (409, "/problems/slug-taken")
-    assert (await stage.patch("/v1/drives/nowhere", {"title": "x"})).status == 404
-    assert (await stage.patch("/v1/drives/winter", {"title": "x"}, scopes=("pledges",))).status == 403
-    assert (await stage.patch("/v1/drives/winter", {"title": "x"}, mode="test")).status == 403
-    await stage.post("/v1/drives", a_drive("trial", test=True))
-    assert (await stage.patch("/v1/drives/trial", {"test": False}, mode="test")).status == 403
-    assert (await stage.patch("/v1/drives/trial", {"title": "x"}, mode="test")).status == 200
+    assert (await harness.patch("/v1/drives/nowhere", {"title": "x"})).status == 404
+    assert (await harness.patch("/v1/drives/winter", {"title": "x"}, scopes=("pledges",))).status == 403
+    assert (await harness.patch("/v1/drives/winter", {"title": "x"}, mode="test")).status == 403
+    await harness.post("/v1/drives", a_drive("trial", test=True))
+    assert (await harness.patch("/v1/drives/trial", {"test": False}, mode="test")).status == 403
+    assert (await harness.patch("/v1/drives/trial", {"title": "x"}, mode="test")).status == 200

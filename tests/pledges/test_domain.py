@@ -8,59 +8,59 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbone.bodies import AmountTooLarge, AmountTooSmall
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
+from backbone.http.fields import AmountTooLarge, AmountTooSmall
+from backbone.http.problems import Invalid
 from backbone.money import Money, parse
-from backbone.problems import Invalid
 from backbone.stripe_amounts import from_stripe, largest, smallest, step, to_stripe
 from services.pledges.domain import (
-    POSITIONS,
-    TAKEN,
+    SUPPORTED_CURRENCIES,
+    TRANSITIONS,
     DriveClosed,
-    DriveMove,
     DrivePaused,
-    IllegalMove,
-    Secrets,
+    DriveTransition,
+    IllegalTransition,
+    PledgeSecrets,
+    check_accepts_pledges,
     check_amount,
-    check_takes_pledges,
-    move,
-    standing,
-    text_in,
+    current_status,
+    localized,
+    next_state,
 )
 
 
 def test_the_table_says_where_every_move_leads_from_every_state() -> None:
-    assert set(POSITIONS) == set(DriveState)
-    assert all(set(moves) == set(DriveMove) for moves in POSITIONS.values())
+    assert set(TRANSITIONS) == set(DriveState)
+    assert all(set(moves) == set(DriveTransition) for moves in TRANSITIONS.values())
 
 
-@given(st.lists(st.sampled_from(DriveMove)))
-def test_a_repeated_move_is_silent_and_closed_is_for_ever(moves: list[DriveMove]) -> None:
+@given(st.lists(st.sampled_from(DriveTransition)))
+def test_a_repeated_move_is_silent_and_closed_is_for_ever(moves: list[DriveTransition]) -> None:
     state = DriveState.DRAFT
     for what in moves:
         try:
-            after = move(state, what)
-        except IllegalMove:
+            after = next_state(state, what)
+        except IllegalTransition:
             continue
-        assert move(after, what) is after
+        assert next_state(after, what) is after
         assert state is not DriveState.CLOSED or after is DriveState.CLOSED
         assert after is not DriveState.DRAFT
         state = after
 
 
 def test_only_a_live_drive_takes_pledges() -> None:
-    check_takes_pledges("live")
+    check_accepts_pledges("live")
     for state, problem in (("draft", DriveClosed), ("closed", DriveClosed), ("paused", DrivePaused)):
         with pytest.raises(problem):
-            check_takes_pledges(state)
+            check_accepts_pledges(state)
 
 
 @given(st.lists(st.sampled_from(PaymentStatus), max_size=4))
 def test_a_pledges_status_does_not_depend_on_the_order_of_its_payments(payments: list[PaymentStatus]) -> None:
-    said = {pledge_status(order) for order in itertools.permutations(payments)}
-    assert len(said) == 1
-    assert {pledge_status(payments + payments)} == said
+    announced = {pledge_status(order) for order in itertools.permutations(payments)}
+    assert len(announced) == 1
+    assert {pledge_status(payments + payments)} == announced
 
 
 def test_a_pledge_stands_as_its_best_payment_stands_and_a_dispute_is_loudest() -> None:
@@ -77,9 +77,9 @@ def test_a_pledge_stands_as_its_best_payment_stands_and_a_dispute_is_loudest() -
 @given(st.lists(st.sampled_from(PaymentStatus), max_size=3))
 def test_a_cancelled_pledge_stays_so_until_money_comes(payments: list[PaymentStatus]) -> None:
     money = pledge_status(payments) not in (PledgeStatus.OPEN, PledgeStatus.LAPSED)
-    said = standing(payments, cancelled=True)
-    assert said is (pledge_status(payments) if money else PledgeStatus.CANCELLED)
-    assert standing(payments, cancelled=False) is pledge_status(payments)
+    announced = current_status(payments, cancelled=True)
+    assert announced is (pledge_status(payments) if money else PledgeStatus.CANCELLED)
+    assert current_status(payments, cancelled=False) is pledge_status(payments)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_an_amount_under_stripes_minimum_is_too_small(currency: str, least: str,
     assert refused.value.errors == [{"pointer": "/amount/value", "detail": f"at least {least} {currency}"}]
 
 
-@given(st.sampled_from(sorted(TAKEN)), st.integers(1, 10**13))
+@given(st.sampled_from(sorted(SUPPORTED_CURRENCIES)), st.integers(1, 10**13))
 def test_what_a_drive_takes_is_what_stripe_is_sent(currency: str, units: int) -> None:
     try:
         check_amount(Money(units, currency), currency)
@@ -147,20 +147,20 @@ def test_another_currency_than_the_drives_is_refused() -> None:
 
 
 def test_a_token_is_always_the_same_and_says_nothing_of_another_pledge() -> None:
-    secrets = Secrets("one")
-    assert secrets.token("plg_1") == Secrets("one").token("plg_1")
-    assert len({secrets.token("plg_1"), secrets.token("plg_2"), Secrets("two").token("plg_1")}) == 3
+    secrets = PledgeSecrets("one")
+    assert secrets.token("plg_1") == PledgeSecrets("one").token("plg_1")
+    assert len({secrets.token("plg_1"), secrets.token("plg_2"), PledgeSecrets("two").token("plg_1")}) == 3
     assert len(secrets.token("plg_1")) == 32
 
 
 def test_a_donor_is_known_by_address_within_a_partner() -> None:
-    secrets = Secrets("one")
+    secrets = PledgeSecrets("one")
     assert secrets.address_mac("a", "Sara@Example.org") == secrets.address_mac("a", "sara@example.org ")
     assert secrets.address_mac("a", "sara@example.org") != secrets.address_mac("b", "sara@example.org")
 
 
 def test_a_text_is_in_the_readers_language_or_english_or_the_first() -> None:
-    assert text_in({"en": "Winter", "ar": "شتاء"}, "ar-SA") == "شتاء"
-    assert text_in({"en": "Winter", "ar": "شتاء"}, "fr") == "Winter"
-    assert text_in({"ar": "شتاء"}, None) == "شتاء"
-    assert text_in("Winter", "ar") == "Winter"
+    assert localized({"en": "Winter", "ar": "شتاء"}, "ar-SA") == "شتاء"
+    assert localized({"en": "Winter", "ar": "شتاء"}, "fr") == "Winter"
+    assert localized({"ar": "شتاء"}, None) == "شتاء"
+    assert localized("Winter", "ar") == "Winter"

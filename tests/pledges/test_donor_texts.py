@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.pledges.approval import MARKS_AT_MOST, displayed, normal, visible
+from services.pledges.donor_texts import MAX_MARKS, displayed, normalized, visible
 from services.pledges.links import has_link
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -212,21 +212,21 @@ evil.com\u202e
 
 @pytest.mark.parametrize("name", NAMES.strip().split("\n"))
 def test_a_name_is_shown_as_it_was_written(name: str) -> None:
-    assert displayed(normal(name)) == CHANGED.get(name, normal(name))
+    assert displayed(normalized(name)) == CHANGED.get(name, normalized(name))
 
 
 @pytest.mark.parametrize("text", [*LINKS.strip().split("\n"), "evil\n.com"])
 def test_a_link_is_not_shown_alone_or_in_a_sentence(text: str) -> None:
-    assert displayed(normal(text)) is None
-    assert displayed(normal(f"شكرا {text} جميعا")) is None
-    assert displayed(normal(f"Thanks! {text} Sara")) is None
+    assert displayed(normalized(text)) is None
+    assert displayed(normalized(f"شكرا {text} جميعا")) is None
+    assert displayed(normalized(f"Thanks! {text} Sara")) is None
 
 
 @pytest.mark.parametrize(
     "sentence", ["Stay warm. Love from Oman.", "Great! Be well…", "بارك الله فيكم.من القلب"]
 )
 def test_a_sentence_is_shown(sentence: str) -> None:
-    assert displayed(normal(sentence)) == normal(sentence)
+    assert displayed(normalized(sentence)) == normalized(sentence)
 
 
 def test_nothing_invisible_makes_a_name() -> None:
@@ -261,7 +261,7 @@ def test_marks_need_a_letter_and_are_few() -> None:
     tower = "\u0338\u0322\u031b\u0316\u0318\u031c\u0301\u0302\u0303"
     seen = displayed(f"Z{tower}o") or ""
     assert sum(map(unicodedata.combining, seen)) > 0
-    assert sum(unicodedata.category(one) == "Mn" for one in seen) == MARKS_AT_MOST
+    assert sum(unicodedata.category(one) == "Mn" for one in seen) == MAX_MARKS
     assert (unicodedata.normalize("NFD", seen)[0], seen[-1]) == ("Z", "o")
     assert displayed("\u0301\u0302Sara \u0303Ali") == "Sara Ali"
     assert displayed("لَّٰ") == "لَّٰ"
@@ -278,12 +278,12 @@ def test_letters_digits_and_spaces_are_always_shown(text: str) -> None:
 
 @given(letters, st.sampled_from(["http://x", "x.com", "t.me/x", "a@b.org", "موقع.قطر", "1.2.3.4"]), letters)
 def test_nothing_around_it_hides_a_link(before: str, link: str, after: str) -> None:
-    assert displayed(normal(f"{before} {link} {after}")) is None
+    assert displayed(normalized(f"{before} {link} {after}")) is None
 
 
 @given(st.text(), st.sampled_from("evil.com"), st.sampled_from(BIDI + "\u200b\u200c\u200d\ufe0f\u00ad\u2060"))
 def test_nothing_unseen_within_it_hides_a_link(text: str, place: str, sign: str) -> None:
-    assert displayed(normal("evil.com".replace(place, place + sign, 1))) is None
+    assert displayed(normalized("evil.com".replace(place, place + sign, 1))) is None
 
 
 @given(st.text(st.characters() | st.sampled_from([*map(chr, IGNORABLE[:60]), *SPACES, *BLANK])))
@@ -294,11 +294,11 @@ def test_what_is_seen_is_in_nfc_on_one_line_and_seeing_it_again_changes_nothing(
     assert seen == " ".join(seen.split())
     assert not set(seen) & set(BIDI + "\n\x00\u200b\ufeff\u3164\u2800")
     runs = "".join("m" if unicodedata.category(one) in ("Mn", "Me") else "." for one in seen)
-    assert "m" * (MARKS_AT_MOST + 1) not in runs
+    assert "m" * (MAX_MARKS + 1) not in runs
 
 
 @given(st.text())
 def test_kept_texts_are_in_nfc_and_keeping_them_again_changes_nothing(text: str) -> None:
-    kept = normal(text)
+    kept = normalized(text)
     assert kept is None or unicodedata.is_normalized("NFC", kept)
-    assert normal(kept) == kept
+    assert normalized(kept) == kept

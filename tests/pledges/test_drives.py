@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from backbone.contracts.pledges import CreatorChanged, DriveChanged, DriveState
-from services.pledges.domain import POSITIONS, DriveMove
-from tests.pledges.stage import Stage, a_drive, usd
+from services.pledges.domain import TRANSITIONS, DriveTransition
+from tests.pledges.harness import Harness, a_drive, usd
 
 
-async def test_a_drive_is_shown_with_every_field_it_was_given(stage: Stage) -> None:
+async def test_a_drive_is_shown_with_every_field_it_was_given(harness: Harness) -> None:
     sent = a_drive(
         title={"en": "Winter", "ar": "شتاء"},
         description="Blankets.",
@@ -26,7 +26,7 @@ async def test_a_drive_is_shown_with_every_field_it_was_given(stage: Stage) -> N
         menu=[usd("5.00"), usd("10.00")],
         test=True,
     )
-    made = await stage.post("/v1/drives", sent, key="k")
+    made = await harness.post("/v1/drives", sent, key="k")
     assert made.status == 201
     view = made.json()
     assert view["ends_at"] == "2022-01-18T12:00:00.000Z"
@@ -35,11 +35,11 @@ async def test_a_drive_is_shown_with_every_field_it_was_given(stage: Stage) -> N
         name: value for name, value in sent.items() if name not in times
     }
     assert view["state"] == "draft"
-    assert (await stage.get("/v1/drives/winter")).json() == view
-    assert (await stage.get(f"/v1/drives/{view['id']}")).json() == view
-    assert (await stage.post("/v1/drives", sent, key="k")).body == made.body
-    said = await stage.said()
-    assert [type(event) for event in said] == [DriveChanged]
+    assert (await harness.get("/v1/drives/winter")).json() == view
+    assert (await harness.get(f"/v1/drives/{view['id']}")).json() == view
+    assert (await harness.post("/v1/drives", sent, key="k")).body == made.body
+    announced = await harness.announced()
+    assert [type(event) for event in announced] == [DriveChanged]
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ async def test_a_drive_is_shown_with_every_field_it_was_given(stage: Stage) -> N
     ],
 )  # fmt: skip
 async def test_a_drive_that_does_not_fit_is_refused_and_not_stored(
-    stage: Stage, fields: dict[str, Any]
+    harness: Harness, fields: dict[str, Any]
 ) -> None:
-    before = await stage.rows()
-    reply = await stage.post("/v1/drives", a_drive() | fields)
+    before = await harness.rows()
+    reply = await harness.post("/v1/drives", a_drive() | fields)
     assert (reply.status, reply.json()["type"]) == (422, "/problems/invalid-request")
     assert reply.json()["errors"]
-    assert await stage.rows() == before
+    assert await harness.rows() == before
 
 
 @pytest.mark.parametrize(
@@ -79,40 +79,40 @@ async def test_a_drive_that_does_not_fit_is_refused_and_not_stored(
     ],
 )
 async def test_a_menu_offers_only_what_can_be_given(
-    stage: Stage, currency: str, value: str, kind: str
+    harness: Harness, currency: str, value: str, kind: str
 ) -> None:
     money = {"currency": currency, "value": value}
     sent = a_drive(currency=currency, goal=money | {"value": "5000" + value[-4:]}, menu=[money])
-    reply = await stage.post("/v1/drives", sent)
+    reply = await harness.post("/v1/drives", sent)
     assert (reply.status, reply.json()["type"]) == (422, f"/problems/{kind}")
     assert value in reply.json()["errors"][0]["detail"]
 
 
-async def test_a_slug_is_taken_once(stage: Stage) -> None:
-    replies = await asyncio.gather(*(stage.post("/v1/drives", a_drive()) for _ in range(5)))
+async def test_a_slug_is_taken_once(harness: Harness) -> None:
+    replies = await asyncio.gather(*(harness.post("/v1/drives", a_drive()) for _ in range(5)))
     assert sorted(reply.status for reply in replies) == [201, 409, 409, 409, 409]
     assert {reply.json()["type"] for reply in replies if reply.status == 409} == {"/problems/slug-taken"}
 
 
-async def test_a_key_answers_again_or_names_the_other_body(stage: Stage) -> None:
-    first = await stage.post("/v1/drives", a_drive(), key="k")
-    again = await stage.post("/v1/drives", a_drive(), key="k")
+async def test_a_key_answers_again_or_names_the_other_body(harness: Harness) -> None:
+    first = await harness.post("/v1/drives", a_drive(), key="k")
+    again = await harness.post("/v1/drives", a_drive(), key="k")
     assert (again.body, again.headers["idempotency-replayed"]) == (first.body, "true")
-    other = await stage.post("/v1/drives", a_drive("summer"), key="k")
+    other = await harness.post("/v1/drives", a_drive("summer"), key="k")
     assert other.json()["type"] == "/problems/idempotency-key-reused"
 
 
 @pytest.mark.parametrize("state", list(DriveState))
-@pytest.mark.parametrize("what", list(DriveMove))
+@pytest.mark.parametrize("what", list(DriveTransition))
 async def test_every_move_from_every_state_does_what_the_table_says(
-    stage: Stage, state: DriveState, what: DriveMove
+    harness: Harness, state: DriveState, what: DriveTransition
 ) -> None:
-    await stage.drive(state=state.value)
-    said = len(await stage.said())
-    reply = await stage.post(f"/v1/drives/winter/{what.value}")
-    after = POSITIONS[state][what]
-    shown = (await stage.get("/v1/drives/winter")).json()["state"]
-    news = (await stage.said())[said:]
+    await harness.drive(state=state.value)
+    announced = len(await harness.announced())
+    reply = await harness.post(f"/v1/drives/winter/{what.value}")
+    after = TRANSITIONS[state][what]
+    shown = (await harness.get("/v1/drives/winter")).json()["state"]
+    news = (await harness.announced())[announced:]
     if after is None:
         assert reply.status == 409
         assert shown == state
@@ -124,56 +124,58 @@ async def test_every_move_from_every_state_does_what_the_table_says(
         )
 
 
-async def test_each_change_of_a_drive_has_a_higher_version(stage: Stage) -> None:
-    await stage.drive(state="paused")
-    versions = [event.version for event in await stage.said() if isinstance(event, DriveChanged)]
+async def test_each_change_of_a_drive_has_a_higher_version(harness: Harness) -> None:
+    await harness.drive(state="paused")
+    versions = [event.version for event in await harness.announced() if isinstance(event, DriveChanged)]
     assert versions == [1, 2, 3]
 
 
-async def test_changing_a_drive_needs_the_scope_and_a_key_of_its_mode(stage: Stage) -> None:
-    await stage.drive("winter", state="draft")
+async def test_changing_a_drive_needs_the_scope_and_a_key_of_its_mode(harness: Harness) -> None:
+    await harness.drive("winter", state="draft")
     for scopes, mode in ((("pledges",), "live"), (("drives",), "test")):
         for path, body in (
             ("/v1/drives/winter/open", None),
             ("/v1/drives/winter/creators", {"slug": "a", "name": "A"}),
             ("/v1/drives", a_drive("other")),
         ):
-            reply = await stage.post(path, body, scopes=scopes, mode=mode)  # type: ignore[arg-type]
+            reply = await harness.post(path, body, scopes=scopes, mode=mode)  # type: ignore[arg-type]
             assert reply.status == 403
-    publishable = await stage.post("/v1/drives", a_drive("other"), scopes=(), publishable=True)
+    publishable = await harness.post("/v1/drives", a_drive("other"), scopes=(), publishable=True)
     assert publishable.status == 403
-    assert (await stage.post("/v1/drives/winter/open", scopes=("drives",))).status == 200
+    assert (await harness.post("/v1/drives/winter/open", scopes=("drives",))).status == 200
 
 
-async def test_a_test_key_reads_test_drives_only(stage: Stage) -> None:
-    await stage.drive()
-    await stage.drive("trial", test=True)
+async def test_a_test_key_reads_test_drives_only(harness: Harness) -> None:
+    await harness.drive()
+    await harness.drive("trial", test=True)
     for slug, status in (("winter", 403), ("trial", 200), ("nobody", 404)):
         for path in (f"/v1/drives/{slug}", f"/v1/drives/{slug}/creators"):
-            assert (await stage.read(path, mode="test")).status == status
+            assert (await harness.read(path, mode="test")).status == status
 
 
-async def test_creators_are_listed_a_page_at_a_time(stage: Stage) -> None:
-    drive = await stage.drive()
+async def test_creators_are_listed_a_page_at_a_time(harness: Harness) -> None:
+    drive = await harness.drive()
     for number in range(5):
-        made = await stage.post(f"/v1/drives/{drive}/creators", {"slug": f"c{number}", "name": f"C {number}"})
+        made = await harness.post(
+            f"/v1/drives/{drive}/creators", {"slug": f"c{number}", "name": f"C {number}"}
+        )
         assert made.status == 201
         assert made.json()["drive"] == drive
     seen: list[str] = []
     query = "limit=2"
     for _ in range(3):
-        page = (await stage.get("/v1/drives/winter/creators", query)).json()
+        page = (await harness.get("/v1/drives/winter/creators", query)).json()
         seen += [creator["slug"] for creator in page["data"]]
         query = f"limit=2&after={page['next']}"
     assert seen == ["c0", "c1", "c2", "c3", "c4"]
     assert page["next"] is None
-    assert (await stage.get("/v1/drives/winter/creators", "limit=101")).status == 422
-    assert [type(event) for event in await stage.said()].count(CreatorChanged) == 5
+    assert (await harness.get("/v1/drives/winter/creators", "limit=101")).status == 422
+    assert [type(event) for event in await harness.announced()].count(CreatorChanged) == 5
 
 
-async def test_a_creators_slug_is_taken_once_a_drive(stage: Stage) -> None:
-    await stage.drive()
-    await stage.drive("summer")
+async def test_a_creators_slug_is_taken_once_a_drive(harness: Harness) -> None:
+    await harness.drive()
+    await harness.drive("summer")
     body = {
         "slug": "abo",
         "name": "Abo",
@@ -181,20 +183,20 @@ async def test_a_creators_slug_is_taken_once_a_drive(stage: Stage) -> None:
         "team": "T",
         "channel_url": "https://x.example",
     }
-    assert (await stage.post("/v1/drives/winter/creators", body, key="k")).status == 201
-    assert (await stage.post("/v1/drives/winter/creators", body, key="k")).headers["idempotency-replayed"]
-    assert (await stage.post("/v1/drives/winter/creators", body)).status == 409
-    assert (await stage.post("/v1/drives/summer/creators", body)).status == 201
+    assert (await harness.post("/v1/drives/winter/creators", body, key="k")).status == 201
+    assert (await harness.post("/v1/drives/winter/creators", body, key="k")).headers["idempotency-replayed"]
+    assert (await harness.post("/v1/drives/winter/creators", body)).status == 409
+    assert (await harness.post("/v1/drives/summer/creators", body)).status == 201
     euros = body | {"slug": "b", "goal": {"currency": "EUR", "value": "5.00"}}
-    assert (await stage.post("/v1/drives/winter/creators", euros)).status == 422
+    assert (await harness.post("/v1/drives/winter/creators", euros)).status == 422
 
 
-async def test_the_whole_door_is_documented(stage: Stage) -> None:
-    app: Any = stage.service.app
+async def test_the_whole_door_is_documented(harness: Harness) -> None:
+    app: Any = harness.service.app
     paths = app.openapi()["paths"]
     assert set(paths) == {
         "/v1/drives", "/v1/drives/{drive}", "/v1/drives/{drive}/creators", "/v1/drives/{drive}/pledges",
-        *(f"/v1/drives/{{drive}}/{what.value}" for what in DriveMove), "/v1/pledges",
+        *(f"/v1/drives/{{drive}}/{what.value}" for what in DriveTransition), "/v1/pledges",
         "/v1/pledges/{pledge}/cancel",
     }  # fmt: skip
     pledge = paths["/v1/drives/{drive}/pledges"]["post"]

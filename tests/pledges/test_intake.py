@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backbone.contracts.pledges import PledgeMade
-from tests.pledges.stage import Stage, a_pledge, on_stage, usd
+from tests.pledges.harness import Harness, a_pledge, pledges_harness, usd
 
 
 def problem(reply: Any) -> tuple[int, str]:
@@ -18,10 +18,10 @@ def problem(reply: Any) -> tuple[int, str]:
     return reply.status, reply.json().get("type", "").removeprefix("/problems/")
 
 
-async def test_a_pledge_answers_with_all_that_the_door_promises(stage: Stage) -> None:
-    drive = await stage.drive()
-    creator = (await stage.post("/v1/drives/winter/creators", {"slug": "abo", "name": "Abo"})).json()["id"]
-    reply = await stage.pledge(a_pledge("25.00", creator="abo"))
+async def test_a_pledge_answers_with_all_that_the_door_promises(harness: Harness) -> None:
+    drive = await harness.drive()
+    creator = (await harness.post("/v1/drives/winter/creators", {"slug": "abo", "name": "Abo"})).json()["id"]
+    reply = await harness.pledge(a_pledge("25.00", creator="abo"))
     assert reply.status == 201
     view = reply.json()
     assert set(view) == {
@@ -29,16 +29,16 @@ async def test_a_pledge_answers_with_all_that_the_door_promises(stage: Stage) ->
     }  # fmt: skip
     assert (view["drive"], view["creator"], view["amount"]) == (drive, creator, usd("25.00"))
     assert (view["status"], view["checkout"], view["queue"]) == ("open", None, None)
-    again = await stage.pledge(a_pledge(creator=creator), drive=drive)
+    again = await harness.pledge(a_pledge(creator=creator), drive=drive)
     assert again.json()["creator"] == creator
 
 
-async def test_a_pledge_is_announced_in_full_and_without_a_word_of_the_person(stage: Stage) -> None:
-    await stage.drive()
+async def test_a_pledge_is_announced_in_full_and_without_a_word_of_the_person(harness: Harness) -> None:
+    await harness.drive()
     donor = {"name": "Zainab", "email": "z@example.org", "locale": "ar"}
     source = {"platform": "twitch", "campaign": "c", "referrer": "https://secret.example"}
-    reply = await stage.pledge(a_pledge(donor=donor, message="peace", source=source))
-    made = [event for event in await stage.said() if isinstance(event, PledgeMade)]
+    reply = await harness.pledge(a_pledge(donor=donor, message="peace", source=source))
+    made = [event for event in await harness.announced() if isinstance(event, PledgeMade)]
     assert [event.pledge_id for event in made] == [reply.json()["id"]]
     assert made[0].version == 1
     assert made[0].locale == "ar"
@@ -47,61 +47,61 @@ async def test_a_pledge_is_announced_in_full_and_without_a_word_of_the_person(st
         assert word not in raw
 
 
-async def test_the_same_key_and_body_get_the_same_pledge_again(stage: Stage) -> None:
-    await stage.drive()
-    first = await stage.pledge(key="k")
-    again = await stage.pledge(key="k")
+async def test_the_same_key_and_body_get_the_same_pledge_again(harness: Harness) -> None:
+    await harness.drive()
+    first = await harness.pledge(key="k")
+    again = await harness.pledge(key="k")
     assert again.status == 201
     assert again.body == first.body
     assert "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"
-    assert (await stage.rows())["pledges"] == 1
+    assert (await harness.rows())["pledges"] == 1
 
 
 async def test_a_key_is_remembered_across_a_restart_and_after_the_drive_closed(tmp_path: Path) -> None:
-    async with on_stage(tmp_path) as stage:
-        await stage.drive()
-        first = await stage.pledge(key="k")
-        await stage.post("/v1/drives/winter/close")
-    async with on_stage(tmp_path) as stage:
-        again = await stage.pledge(key="k")
+    async with pledges_harness(tmp_path) as harness:
+        await harness.drive()
+        first = await harness.pledge(key="k")
+        await harness.post("/v1/drives/winter/close")
+    async with pledges_harness(tmp_path) as harness:
+        again = await harness.pledge(key="k")
         assert again.body == first.body
         assert again.headers["idempotency-replayed"] == "true"
-        assert problem(await stage.pledge(key="other")) == (409, "drive-closed")
+        assert problem(await harness.pledge(key="other")) == (409, "drive-closed")
 
 
-async def test_a_key_with_another_body_or_drive_is_refused(stage: Stage) -> None:
-    await stage.drive()
-    await stage.drive("summer")
-    await stage.pledge(key="k")
-    assert problem(await stage.pledge(a_pledge("26.00"), key="k")) == (422, "idempotency-key-reused")
-    assert problem(await stage.pledge(key="k", drive="summer")) == (422, "idempotency-key-reused")
-    assert (await stage.rows())["pledges"] == 1
+async def test_a_key_with_another_body_or_drive_is_refused(harness: Harness) -> None:
+    await harness.drive()
+    await harness.drive("summer")
+    await harness.pledge(key="k")
+    assert problem(await harness.pledge(a_pledge("26.00"), key="k")) == (422, "idempotency-key-reused")
+    assert problem(await harness.pledge(key="k", drive="summer")) == (422, "idempotency-key-reused")
+    assert (await harness.rows())["pledges"] == 1
 
 
-async def test_keys_belong_to_their_partner(stage: Stage) -> None:
-    await stage.drive()
-    ours = await stage.pledge(key="k", partner="a")
-    theirs = await stage.pledge(key="k", partner="b")
+async def test_keys_belong_to_their_partner(harness: Harness) -> None:
+    await harness.drive()
+    ours = await harness.pledge(key="k", partner="a")
+    theirs = await harness.pledge(key="k", partner="b")
     assert ours.json()["id"] != theirs.json()["id"]
 
 
-async def test_equal_keys_at_once_make_one_pledge(stage: Stage) -> None:
-    await stage.drive()
+async def test_equal_keys_at_once_make_one_pledge(harness: Harness) -> None:
+    await harness.drive()
     replies = await asyncio.gather(
-        *(stage.pledge(key="k") for _ in range(20)),
-        *(stage.pledge(a_pledge("9.00"), key="k") for _ in range(5)),
+        *(harness.pledge(key="k") for _ in range(20)),
+        *(harness.pledge(a_pledge("9.00"), key="k") for _ in range(5)),
     )
     assert len({reply.body for reply in replies[:20]}) == 1
     assert sorted("idempotency-replayed" in reply.headers for reply in replies[:20]) == [False] + [True] * 19
     assert {problem(reply) for reply in replies[20:]} == {(422, "idempotency-key-reused")}
-    assert (await stage.rows())["pledges"] == 1
+    assert (await harness.rows())["pledges"] == 1
 
 
-async def test_a_refused_wish_leaves_its_key_to_the_one_that_fits(stage: Stage) -> None:
-    await stage.drive()
+async def test_a_refused_wish_leaves_its_key_to_the_one_that_fits(harness: Harness) -> None:
+    await harness.drive()
     bad, good = await asyncio.gather(
-        stage.pledge(a_pledge(creator="nobody"), key="k"), stage.pledge(a_pledge(), key="k")
+        harness.pledge(a_pledge(creator="nobody"), key="k"), harness.pledge(a_pledge(), key="k")
     )
     assert problem(bad) == (422, "invalid-request")
     assert good.status == 201
@@ -120,52 +120,52 @@ BAD_BODIES = [
 ]
 
 
-async def test_bad_wishes_among_good_ones_fail_alone(stage: Stage) -> None:
-    await stage.drive()
-    good = [stage.pledge(a_pledge(donor={"email": f"d{n}@example.org"}), key=f"g{n}") for n in range(50)]
-    bad = [stage.pledge(body, key=f"b{n}") for n, body in enumerate(BAD_BODIES)]
+async def test_bad_wishes_among_good_ones_fail_alone(harness: Harness) -> None:
+    await harness.drive()
+    good = [harness.pledge(a_pledge(donor={"email": f"d{n}@example.org"}), key=f"g{n}") for n in range(50)]
+    bad = [harness.pledge(body, key=f"b{n}") for n, body in enumerate(BAD_BODIES)]
     mixed = [wish for pair in zip(good[: len(bad)], bad, strict=True) for wish in pair] + good[len(bad) :]
     statuses = [reply.status for reply in await asyncio.gather(*mixed)]
     raw_surrogate = 1  # bytes that are not UTF-8 are not JSON
     assert statuses.count(201) == 50
     assert statuses.count(422) == len(bad) - raw_surrogate
     assert statuses.count(400) == raw_surrogate
-    rows = await stage.rows()
+    rows = await harness.rows()
     assert (rows["pledges"], rows["idempotency"], rows["words"], rows["donors"]) == (50, 50, 50, 50)
 
 
-async def test_a_lone_surrogate_is_422_and_broken_json_400(stage: Stage) -> None:
-    await stage.drive()
-    before = await stage.rows()
+async def test_a_lone_surrogate_is_422_and_broken_json_400(harness: Harness) -> None:
+    await harness.drive()
+    before = await harness.rows()
     for text in ('"\\ud800"', '"\\udc00\\ud800"'):
         body = b'{"amount": {"currency": "USD", "value": "25.00"}, "message": %s}' % text.encode()
-        reply = await stage.pledge(body)
+        reply = await harness.pledge(body)
         assert problem(reply) == (422, "invalid-request")
         assert reply.json()["errors"][0]["pointer"] == "/message"
     for body in (b"", b"{", b"\xff", b"nul", b"[" * 30_000, b'{"amount": NaN}', b'{"a":1}{"b":2}'):
-        assert problem(await stage.pledge(body)) == (400, "malformed-json")
-    pair = await stage.pledge(
+        assert problem(await harness.pledge(body)) == (400, "malformed-json")
+    pair = await harness.pledge(
         b'{"amount": {"currency": "USD", "value": "25.00"}, "message": "\\ud83c\\udf89"}'
     )
     assert pair.status == 201
-    assert (await stage.rows())["pledges"] == before["pledges"] + 1
+    assert (await harness.rows())["pledges"] == before["pledges"] + 1
 
 
 @pytest.mark.parametrize(
     ("state", "kind"), [("draft", "drive-closed"), ("closed", "drive-closed"), ("paused", "drive-paused")]
 )
-async def test_a_drive_that_is_not_live_takes_nothing(stage: Stage, state: str, kind: str) -> None:
-    await stage.drive(state=state)
-    before = await stage.rows()
-    assert problem(await stage.pledge(a_pledge(donor={"email": "a@example.org"}))) == (409, kind)
-    assert await stage.rows() == before
+async def test_a_drive_that_is_not_live_takes_nothing(harness: Harness, state: str, kind: str) -> None:
+    await harness.drive(state=state)
+    before = await harness.rows()
+    assert problem(await harness.pledge(a_pledge(donor={"email": "a@example.org"}))) == (409, kind)
+    assert await harness.rows() == before
 
 
 @pytest.mark.parametrize("drive", ["nobody", "drv_01arz3ndektsv4rrffq69g5fav", "a%00b", "a\x00b", "x" * 100])
-async def test_an_unknown_drive_is_404(stage: Stage, drive: str) -> None:
-    assert problem(await stage.pledge(drive=drive)) == (404, "not-found")
-    assert problem(await stage.get(f"/v1/drives/{drive}")) == (404, "not-found")
-    assert problem(await stage.post(f"/v1/drives/{drive}/open")) == (404, "not-found")
+async def test_an_unknown_drive_is_404(harness: Harness, drive: str) -> None:
+    assert problem(await harness.pledge(drive=drive)) == (404, "not-found")
+    assert problem(await harness.get(f"/v1/drives/{drive}")) == (404, "not-found")
+    assert problem(await harness.post(f"/v1/drives/{drive}/open")) == (404, "not-found")
 
 
 @pytest.mark.parametrize(
@@ -178,59 +178,59 @@ async def test_an_unknown_drive_is_404(stage: Stage, drive: str) -> None:
     ],
 )  # fmt: skip
 async def test_each_currency_has_its_digits_and_its_cap(
-    stage: Stage, currency: str, value: str, status: int
+    harness: Harness, currency: str, value: str, status: int
 ) -> None:
     goal = {"USD": "100.00", "JPY": "100", "KWD": "100.000", "UGX": "100", "ISK": "100"}[currency]
-    await stage.drive(currency=currency, goal={"currency": currency, "value": goal})
-    reply = await stage.pledge({"amount": {"currency": currency, "value": value}})
+    await harness.drive(currency=currency, goal={"currency": currency, "value": goal})
+    reply = await harness.pledge({"amount": {"currency": currency, "value": value}})
     assert reply.status == status
-    assert (await stage.rows())["pledges"] == (status == 201)
+    assert (await harness.rows())["pledges"] == (status == 201)
 
 
-async def test_keys_scopes_and_modes_are_held(stage: Stage) -> None:
-    await stage.drive()
-    await stage.drive("trial", test=True)
+async def test_keys_scopes_and_modes_are_held(harness: Harness) -> None:
+    await harness.drive()
+    await harness.drive("trial", test=True)
     unsigned = {"content-type": "application/json", "idempotency-key": "k", "ataa-caller": ""}
-    assert problem(await stage.pledge(headers=unsigned)) == (401, "unauthorized")
-    assert problem(await stage.pledge(scopes=("refunds",))) == (403, "forbidden")
-    assert problem(await stage.pledge(scopes=("pledges",), mode="test")) == (403, "forbidden")
-    assert (await stage.pledge(scopes=("pledges",), mode="test", drive="trial")).status == 201
-    assert (await stage.pledge(scopes=(), publishable=True)).status == 201
-    assert problem(await stage.post("/v1/drives/winter/pledges", a_pledge())) == (
+    assert problem(await harness.pledge(headers=unsigned)) == (401, "unauthorized")
+    assert problem(await harness.pledge(scopes=("refunds",))) == (403, "forbidden")
+    assert problem(await harness.pledge(scopes=("pledges",), mode="test")) == (403, "forbidden")
+    assert (await harness.pledge(scopes=("pledges",), mode="test", drive="trial")).status == 201
+    assert (await harness.pledge(scopes=(), publishable=True)).status == 201
+    assert problem(await harness.post("/v1/drives/winter/pledges", a_pledge())) == (
         400,
         "idempotency-key-missing",
     )
-    assert problem(await stage.pledge(key="a b")) == (400, "idempotency-key-malformed")
-    assert problem(await stage.pledge(headers={"content-type": "text/plain"})) == (
+    assert problem(await harness.pledge(key="a b")) == (400, "idempotency-key-malformed")
+    assert problem(await harness.pledge(headers={"content-type": "text/plain"})) == (
         415,
         "unsupported-media-type",
     )
-    assert problem(await stage.pledge(b" " * 70_000)) == (413, "body-too-large")
+    assert problem(await harness.pledge(b" " * 70_000)) == (413, "body-too-large")
 
 
-async def test_a_donor_with_an_address_is_met_again_and_one_without_is_new(stage: Stage) -> None:
-    await stage.drive()
+async def test_a_donor_with_an_address_is_met_again_and_one_without_is_new(harness: Harness) -> None:
+    await harness.drive()
     for donor in ({"email": "A@x.org"}, {"email": "a@X.org"}, {"email": "b@x.org"}, {}, {}):
-        assert (await stage.pledge(a_pledge(donor=donor))).status == 201
-    assert (await stage.pledge(a_pledge(donor={"email": "a@x.org"}), partner="other")).status == 201
-    donors = [event.donor_id for event in await stage.said() if isinstance(event, PledgeMade)]
+        assert (await harness.pledge(a_pledge(donor=donor))).status == 201
+    assert (await harness.pledge(a_pledge(donor={"email": "a@x.org"}), partner="other")).status == 201
+    donors = [event.donor_id for event in await harness.announced() if isinstance(event, PledgeMade)]
     assert donors[0] == donors[1]
     assert len(set(donors)) == 5
-    at_once = await asyncio.gather(*(stage.pledge(a_pledge(donor={"email": "n@x.org"})) for _ in range(9)))
+    at_once = await asyncio.gather(*(harness.pledge(a_pledge(donor={"email": "n@x.org"})) for _ in range(9)))
     assert {reply.status for reply in at_once} == {201}
-    assert (await stage.rows())["donors"] == 4
+    assert (await harness.rows())["donors"] == 4
 
 
-async def test_what_is_null_is_as_if_left_out(stage: Stage) -> None:
-    await stage.drive()
+async def test_what_is_null_is_as_if_left_out(harness: Harness) -> None:
+    await harness.drive()
     names = ("creator", "donor", "message", "source", "reference", "return_url")
-    assert (await stage.pledge(a_pledge() | dict.fromkeys(names))).status == 201
+    assert (await harness.pledge(a_pledge() | dict.fromkeys(names))).status == 201
     donor = {"name": None, "email": None, "locale": "AR-sa"}
-    assert (await stage.pledge(a_pledge(donor=donor))).status == 201
+    assert (await harness.pledge(a_pledge(donor=donor))).status == 201
 
 
-async def test_a_name_and_a_message_are_shown_each_by_itself(stage: Stage) -> None:
-    await stage.drive()
+async def test_a_name_and_a_message_are_shown_each_by_itself(harness: Harness) -> None:
+    await harness.drive()
     wishes: dict[str, tuple[dict[str, Any], str | None, str | None]] = {
         "plain": ({"donor": {"name": "Sara"}, "message": "peace"}, "Sara", "peace"),
         "anonymous": ({"donor": {"name": "Sara", "anonymous": True}, "message": "peace"}, None, "peace"),
@@ -244,27 +244,27 @@ async def test_a_name_and_a_message_are_shown_each_by_itself(stage: Stage) -> No
         "decomposed": ({"donor": {"name": "Jose\u0301"}}, "José", None),
     }
     pledges = {
-        kind: (await stage.pledge(a_pledge(**wish))).json()["id"] for kind, (wish, *_) in wishes.items()
+        kind: (await harness.pledge(a_pledge(**wish))).json()["id"] for kind, (wish, *_) in wishes.items()
     }
-    shown = await stage.ask("/internal/words", ids=[*pledges.values(), "plg_unknown"])
+    shown = await harness.post_internal("/internal/words", ids=[*pledges.values(), "plg_unknown"])
     assert shown == {
         pledges[kind]: {"name": name, "message": message} for kind, (_, name, message) in wishes.items()
     }
 
 
-async def test_a_receipt_greets_by_the_name_that_may_be_shown(stage: Stage) -> None:
-    await stage.drive()
+async def test_a_receipt_greets_by_the_name_that_may_be_shown(harness: Harness) -> None:
+    await harness.drive()
     greeted = {"Mr.Beast": "Mr.Beast", "سارة\u200f": "سارة", "evil.com": None, "\u200b": None}
     for name, expected in greeted.items():
         wish = a_pledge(donor={"name": name, "email": "a@x.org", "anonymous": True}, message="see evil.com")
-        pledge = (await stage.pledge(wish)).json()["id"]
-        receipt = (await stage.ask("/internal/receipts", ids=[pledge]))[pledge]
+        pledge = (await harness.pledge(wish)).json()["id"]
+        receipt = (await harness.post_internal("/internal/receipts", ids=[pledge]))[pledge]
         assert (receipt["name"], receipt["email"]) == (expected, "a@x.org")
 
 
-async def test_no_secret_is_stored_with_the_reply(stage: Stage) -> None:
-    await stage.drive()
-    reply = await stage.pledge(key="k")
+async def test_no_secret_is_stored_with_the_reply(harness: Harness) -> None:
+    await harness.drive()
+    reply = await harness.pledge(key="k")
     token = reply.json()["token"].encode()
-    assert all(token not in path.read_bytes() for path in sorted(stage.folder.glob("pledges.db*")))
-    assert (await stage.pledge(key="k")).json()["token"] == reply.json()["token"]
+    assert all(token not in path.read_bytes() for path in sorted(harness.folder.glob("pledges.db*")))
+    assert (await harness.pledge(key="k")).json()["token"] == reply.json()["token"]

@@ -6,66 +6,66 @@ from typing import Any
 
 import pytest
 
-from backbone.caller import HOSTED_FORM
 from backbone.contracts.pledges import DriveChanged, PledgeMade
-from tests.pledges.stage import Stage, a_drive, a_pledge
+from backbone.http.caller import HOSTED_FORM
+from tests.pledges.harness import Harness, a_drive, a_pledge
 
 CREATOR = {"slug": "abo", "name": "Abo"}
 DRIVES = ("drives",)
 PLEDGES = ("pledges",)
 
 
-async def test_a_drive_belongs_to_the_partner_whose_key_created_it(stage: Stage) -> None:
-    made = await stage.post("/v1/drives", a_drive(), partner="charity", scopes=DRIVES)
+async def test_a_drive_belongs_to_the_partner_whose_key_created_it(harness: Harness) -> None:
+    made = await harness.post("/v1/drives", a_drive(), partner="charity", scopes=DRIVES)
     assert (made.json()["partner"], made.json()["partners"]) == ("charity", None)
-    by_admin = await stage.post("/v1/drives", a_drive("summer"))
+    by_admin = await harness.post("/v1/drives", a_drive("summer"))
     assert by_admin.json()["partner"] == "default"
-    said = [event.partner for event in await stage.said() if isinstance(event, DriveChanged)]
-    assert said == ["charity", "default"]
+    announced = [event.partner for event in await harness.announced() if isinstance(event, DriveChanged)]
+    assert announced == ["charity", "default"]
 
 
 @pytest.mark.parametrize("partner", ["neighbour", "default"])
-async def test_another_partner_changes_nothing_of_a_drive(stage: Stage, partner: str) -> None:
-    made = await stage.post("/v1/drives", a_drive(), partner="charity", scopes=DRIVES)
+async def test_another_partner_changes_nothing_of_a_drive(harness: Harness, partner: str) -> None:
+    made = await harness.post("/v1/drives", a_drive(), partner="charity", scopes=DRIVES)
     who: dict[str, Any] = {"partner": partner, "scopes": DRIVES}
-    said = await stage.said()
+    announced = await harness.announced()
     for ref in ("winter", made.json()["id"]):
         replies = [
-            await stage.patch(f"/v1/drives/{ref}", {"title": "Mine"}, **who),
-            await stage.patch(f"/v1/drives/{ref}", {}, **who),
-            await stage.post(f"/v1/drives/{ref}/creators", CREATOR, **who),
-            *[await stage.post(f"/v1/drives/{ref}/{move}", **who) for move in ("open", "pause", "close")],
+            await harness.patch(f"/v1/drives/{ref}", {"title": "Mine"}, **who),
+            await harness.patch(f"/v1/drives/{ref}", {}, **who),
+            await harness.post(f"/v1/drives/{ref}/creators", CREATOR, **who),
+            *[await harness.post(f"/v1/drives/{ref}/{move}", **who) for move in ("open", "pause", "close")],
         ]
         assert {(reply.status, reply.json()["type"]) for reply in replies} == {
             (403, "/problems/not-your-drive")
         }
-        assert (await stage.read(f"/v1/drives/{ref}", **who)).json() == made.json()
-    assert await stage.said() == said
+        assert (await harness.read(f"/v1/drives/{ref}", **who)).json() == made.json()
+    assert await harness.announced() == announced
 
 
 @pytest.mark.parametrize(("partner", "scopes"), [("charity", DRIVES), ("default", ("admin",))])
 async def test_its_own_partner_and_admins_change_a_drive(
-    stage: Stage, partner: str, scopes: tuple[str, ...]
+    harness: Harness, partner: str, scopes: tuple[str, ...]
 ) -> None:
-    await stage.post("/v1/drives", a_drive(), partner="charity", scopes=DRIVES)
+    await harness.post("/v1/drives", a_drive(), partner="charity", scopes=DRIVES)
     who: dict[str, Any] = {"partner": partner, "scopes": scopes}
-    changed = await stage.patch("/v1/drives/winter", {"title": "Winter", "partners": ["shop"]}, **who)
+    changed = await harness.patch("/v1/drives/winter", {"title": "Winter", "partners": ["shop"]}, **who)
     assert (changed.status, changed.json()["partners"], changed.json()["partner"]) == (
         200,
         ["shop"],
         "charity",
     )
-    assert (await stage.post("/v1/drives/winter/creators", CREATOR, **who)).status == 201
+    assert (await harness.post("/v1/drives/winter/creators", CREATOR, **who)).status == 201
     for move in ("open", "pause", "resume", "close"):
-        assert (await stage.post(f"/v1/drives/winter/{move}", **who)).status == 200
+        assert (await harness.post(f"/v1/drives/winter/{move}", **who)).status == 200
 
 
-async def test_any_partner_may_pledge_until_the_drive_names_those_who_may(stage: Stage) -> None:
-    await stage.drive()
+async def test_any_partner_may_pledge_until_the_drive_names_those_who_may(harness: Harness) -> None:
+    await harness.drive()
 
     async def answers() -> dict[str, int]:
         partners = ("default", "shop", "app")
-        return {one: (await stage.pledge(partner=one, scopes=PLEDGES)).status for one in partners}
+        return {one: (await harness.pledge(partner=one, scopes=PLEDGES)).status for one in partners}
 
     assert await answers() == {"default": 201, "shop": 201, "app": 201}
     for partners, expected in (
@@ -73,43 +73,43 @@ async def test_any_partner_may_pledge_until_the_drive_names_those_who_may(stage:
         ([], {"default": 201, "shop": 403, "app": 403}),
         (None, {"default": 201, "shop": 201, "app": 201}),
     ):
-        reply = await stage.patch("/v1/drives/winter", {"partners": partners})
+        reply = await harness.patch("/v1/drives/winter", {"partners": partners})
         assert (reply.status, reply.json()["partners"]) == (200, partners)
         assert await answers() == expected
 
 
 async def test_a_partner_left_out_is_told_so_with_every_kind_of_key_and_an_admin_is_let_in(
-    stage: Stage,
+    harness: Harness,
 ) -> None:
-    await stage.drive(partners=["shop"])
+    await harness.drive(partners=["shop"])
     left_out = [
-        await stage.pledge(partner="app", scopes=PLEDGES),
-        await stage.pledge(partner="app", scopes=PLEDGES, publishable=True),
+        await harness.pledge(partner="app", scopes=PLEDGES),
+        await harness.pledge(partner="app", scopes=PLEDGES, publishable=True),
     ]
     assert {(reply.status, reply.json()["type"]) for reply in left_out} == {
         (403, "/problems/partner-not-admitted")
     }
-    assert (await stage.pledge(partner="app", scopes=("admin",))).status == 201
+    assert (await harness.pledge(partner="app", scopes=("admin",))).status == 201
 
 
-async def test_a_pledge_made_before_its_partner_was_left_out_is_answered_again(stage: Stage) -> None:
-    await stage.drive()
-    first = await stage.pledge(key="k", partner="shop", scopes=PLEDGES)
-    await stage.patch("/v1/drives/winter", {"partners": []})
-    again = await stage.pledge(key="k", partner="shop", scopes=PLEDGES)
+async def test_a_pledge_made_before_its_partner_was_left_out_is_answered_again(harness: Harness) -> None:
+    await harness.drive()
+    first = await harness.pledge(key="k", partner="shop", scopes=PLEDGES)
+    await harness.patch("/v1/drives/winter", {"partners": []})
+    again = await harness.pledge(key="k", partner="shop", scopes=PLEDGES)
     assert (again.body, again.headers["idempotency-replayed"]) == (first.body, "true")
-    assert (await stage.pledge(key="j", partner="shop", scopes=PLEDGES)).status == 403
+    assert (await harness.pledge(key="j", partner="shop", scopes=PLEDGES)).status == 403
 
 
-async def test_what_the_hosted_form_sends_is_a_pledge_of_the_drives_own_partner(stage: Stage) -> None:
-    await stage.post("/v1/drives", a_drive(partners=[]), partner="charity", scopes=DRIVES)
-    await stage.post("/v1/drives/winter/open", partner="charity", scopes=DRIVES)
+async def test_what_the_hosted_form_sends_is_a_pledge_of_the_drives_own_partner(harness: Harness) -> None:
+    await harness.post("/v1/drives", a_drive(partners=[]), partner="charity", scopes=DRIVES)
+    await harness.post("/v1/drives/winter/open", partner="charity", scopes=DRIVES)
     form: dict[str, Any] = {"scopes": ("pledges", HOSTED_FORM), "publishable": True}
     donor = {"email": "a@example.org"}
-    by_form = await stage.pledge(a_pledge(donor=donor), **form)
-    by_key = await stage.pledge(a_pledge(donor=donor), partner="charity", scopes=PLEDGES)
+    by_form = await harness.pledge(a_pledge(donor=donor), **form)
+    by_key = await harness.pledge(a_pledge(donor=donor), partner="charity", scopes=PLEDGES)
     assert (by_form.status, by_key.status) == (201, 201)
-    made = [event for event in await stage.said() if isinstance(event, PledgeMade)]
+    made = [event for event in await harness.announced() if isinstance(event, PledgeMade)]
     assert {event.partner for event in made} == {"charity"}
     assert len({event.donor_id for event in made}) == 1
 
@@ -118,23 +118,23 @@ async def test_what_the_hosted_form_sends_is_a_pledge_of_the_drives_own_partner(
     "partners",
     ["shop", ["Not A Partner"], [""], ["a" * 64], ["shop", "shop"], [5], [f"p{n}" for n in range(101)]],
 )
-async def test_a_list_of_partners_that_does_not_fit_is_refused(stage: Stage, partners: object) -> None:
-    made = await stage.post("/v1/drives", a_drive(partners=partners))
+async def test_a_list_of_partners_that_does_not_fit_is_refused(harness: Harness, partners: object) -> None:
+    made = await harness.post("/v1/drives", a_drive(partners=partners))
     assert (made.status, made.json()["errors"][0]["pointer"].split("/")[1]) == (422, "partners")
-    await stage.drive()
-    changed = await stage.patch("/v1/drives/winter", {"partners": partners})
+    await harness.drive()
+    changed = await harness.patch("/v1/drives/winter", {"partners": partners})
     assert (changed.status, changed.json()["errors"][0]["pointer"].split("/")[1]) == (422, "partners")
 
 
-async def test_a_stored_answer_is_given_only_to_a_key_of_the_drives_mode(stage: Stage) -> None:
+async def test_a_stored_answer_is_given_only_to_a_key_of_the_drives_mode(harness: Harness) -> None:
     """A partner's test key shares the idempotency keys of its live ones."""
-    await stage.drive()
-    assert (await stage.pledge(key="k")).status == 201
-    assert (await stage.post("/v1/drives/winter/creators", CREATOR, key="c")).status == 201
+    await harness.drive()
+    assert (await harness.pledge(key="k")).status == 201
+    assert (await harness.post("/v1/drives/winter/creators", CREATOR, key="c")).status == 201
     replies = [
-        await stage.pledge(key="k", mode="test"),
-        await stage.pledge(a_pledge("9.00"), key="k", mode="test"),
-        await stage.post("/v1/drives/winter/creators", CREATOR, key="c", mode="test"),
-        await stage.post("/v1/drives", a_drive(), key="d", mode="test"),
+        await harness.pledge(key="k", mode="test"),
+        await harness.pledge(a_pledge("9.00"), key="k", mode="test"),
+        await harness.post("/v1/drives/winter/creators", CREATOR, key="c", mode="test"),
+        await harness.post("/v1/drives", a_drive(), key="d", mode="test"),
     ]
     assert {(reply.status, reply.json()["type"]) for reply in replies} == {(403, "/problems/forbidden")}

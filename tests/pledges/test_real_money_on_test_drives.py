@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tests.pledges.stage import on_stage
+from tests.pledges.harness import pledges_harness
 
 REFUSED = "/problems/test-drive-needs-test-mode"
 LIVE = [
@@ -23,35 +23,37 @@ NOT_LIVE = [{}, {"stripe_mode": "test"}, {"stripe_api_key": SecretStr("sk_test_1
 async def test_a_pledge_to_a_test_drive_is_refused_with_a_live_key(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    async with on_stage(tmp_path, **settings) as stage:
-        await stage.drive(test=True)
+    async with pledges_harness(tmp_path, **settings) as harness:
+        await harness.drive(test=True)
         for mode in ("test", "live"):
-            reply = await stage.pledge(mode=mode)
+            reply = await harness.pledge(mode=mode)
             assert (reply.status, reply.json()["type"]) == (409, REFUSED)
             assert "test key" in reply.json()["detail"]
-        assert (await stage.rows())["pledges"] == 0
+        assert (await harness.rows())["pledges"] == 0
 
 
 @pytest.mark.parametrize("settings", LIVE)
 async def test_a_pledge_to_a_drive_that_is_no_test_is_taken_with_a_live_key(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    async with on_stage(tmp_path, **settings) as stage:
-        await stage.drive()
-        assert (await stage.pledge()).status == 201
+    async with pledges_harness(tmp_path, **settings) as harness:
+        await harness.drive()
+        assert (await harness.pledge()).status == 201
 
 
 @pytest.mark.parametrize("settings", NOT_LIVE)
 async def test_a_pledge_to_a_test_drive_is_taken_without_a_live_key(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    async with on_stage(tmp_path, **settings) as stage:
-        await stage.drive(test=True)
-        assert (await stage.pledge(mode="test")).status == 201
+    async with pledges_harness(tmp_path, **settings) as harness:
+        await harness.drive(test=True)
+        assert (await harness.pledge(mode="test")).status == 201
 
 
 async def test_payments_is_told_that_a_pledge_is_for_a_test_drive(tmp_path: Path) -> None:
-    async with on_stage(tmp_path) as stage:
-        await stage.drive(test=True)
-        pledge = (await stage.pledge()).json()["id"]
-        assert (await stage.ask("/internal/checkout-details", ids=[pledge]))[pledge]["test"] is True
+    async with pledges_harness(tmp_path) as harness:
+        await harness.drive(test=True)
+        pledge = (await harness.pledge()).json()["id"]
+        assert (await harness.post_internal("/internal/checkout-details", ids=[pledge]))[pledge][
+            "test"
+        ] is True

@@ -36,7 +36,7 @@ from rehearsal.real import RealCast, cast_of
 from rehearsal.stage import DRIVE, Stage, set_stage
 from rehearsal.supervise import Cast, Supervisor
 from rehearsal.watch import Frame, Watch
-from tests.real import free_port
+from tests.engines import free_port
 from tests.stack.real import need_engines
 
 SERVICES: Final = ("pledges", "payments", "leaderboard", "notify", "gateway")

@@ -20,15 +20,15 @@ import asyncpg
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 
-from backbone.caller import sign_caller
+from backbone.http.caller import sign_caller
 from stack import parts
 from stack.layout import HOST, Layout, lay_out
 from stack.settings import SERVICES
 from stack.topics import read_topics
-from tests.real import free_port, fresh_postgres, fresh_topics
+from tests.engines import free_port, fresh_postgres, fresh_topics
+from tests.forked_process import ForkedProcess
 from tests.stack.balancer import Balancer
 from tests.waiting import until
-from tests.warm import WarmProcess
 
 GROUPS: Final = ("pledges", "payments", "leaderboard", "notify")
 ALONE: Final = {
@@ -57,7 +57,7 @@ class Replica:
     place: int
     port: int
     metrics: int
-    process: WarmProcess
+    process: ForkedProcess
 
 
 class Mailbox:
@@ -268,9 +268,9 @@ class Pairs:
             after = f"&starting_after={page['data'][-1]['id']}"
 
 
-def _run(part: parts.Part, layout: Layout, log: str) -> WarmProcess:
+def _run(part: parts.Part, layout: Layout, log: str) -> ForkedProcess:
     _, _, module, *arguments = part.command  # python -m …
-    return WarmProcess(module, arguments, part.environment, layout.log(log))
+    return ForkedProcess(module, arguments, part.environment, layout.log(log))
 
 
 @asynccontextmanager

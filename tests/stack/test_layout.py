@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from backbone.bus import COMPACTED, PARTITIONS
+from backbone.bus.protocol import COMPACTED, PARTITIONS
 from stack.layout import OFFSETS, lay_out, ports_from, read_json, read_ports
 from stack.topics import read_topics
 

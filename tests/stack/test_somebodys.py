@@ -18,7 +18,7 @@ from stack.parts import ORDER
 from stack.settings import SERVICES
 from stack.topics import make_topics, read_topics
 from tests.ports import free_port
-from tests.secure import fresh_databases, make_authority, secure_kafka, secure_postgres
+from tests.secure_engines import fresh_databases, make_authority, secure_kafka, secure_postgres
 from tests.stack.real import stack
 from tests.stack.test_whole import Giver, free_base
 from tests.waiting import until

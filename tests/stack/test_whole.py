@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from backbone.caller import sign_caller
+from backbone.http.caller import sign_caller
 from stack import kafka
 from stack.keeper import read_kept
 from stack.layout import OFFSETS, read_json, read_ports

@@ -11,25 +11,25 @@ import pytest
 from sqlalchemy import func, select
 
 from backbone import ids
-from backbone.bus_sqlite import SqliteBus
+from backbone.bus.sqlite import SqliteBus
 from backbone.clock import SystemClock
-from backbone.consumer import Consumer
 from backbone.contracts import PaymentStatus
-from backbone.database import Database
+from backbone.database.database import Database
+from backbone.database.transient import DatabaseUnavailable
+from backbone.messaging.consumer import Consumer
 from backbone.service import Worker, keep_running
-from backbone.transient import DatabaseUnavailable
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.snapshots import INPUTS
 from services.payments import app as payments
 from services.payments import tables as payments_tables
-from services.payments.webhooks import WebhookStore
-from services.pledges.tables import DOORS, PLEDGES
-from tests.backbone.black_hole import BlackHole, Direction, behind_a_black_hole
+from services.payments.webhooks.receive import WebhookStore
+from services.pledges.tables import MESSAGING_TABLES, PLEDGES
+from tests.backbone.stalling_proxy import Direction, StallingProxy, behind_stalling_proxy
+from tests.engines import fresh_postgres
 from tests.leaderboard import builders as leaderboard
 from tests.payments.stripe_events import as_stored, intent_succeeded, metadata
-from tests.pledges.stage import a_pledge
-from tests.real import fresh_postgres
-from tests.stores.test_two_replicas_take_pledges import replica
+from tests.pledges.harness import a_pledge
+from tests.stores.test_two_pledges_replicas import replica
 from tests.waiting import until
 
 ANSWER_LOST: tuple[Direction, ...] = ("to_client",)
@@ -43,9 +43,9 @@ async def url() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def hole(url: str) -> AsyncIterator[BlackHole]:
-    async with behind_a_black_hole(url) as hole:
-        yield hole
+async def proxy(url: str) -> AsyncIterator[StallingProxy]:
+    async with behind_stalling_proxy(url) as proxy:
+        yield proxy
 
 
 async def count(database: Database, table: Any) -> int:
@@ -53,39 +53,39 @@ async def count(database: Database, table: Any) -> int:
         return (await session.execute(select(func.count()).select_from(table))).scalar_one()
 
 
-@pytest.mark.parametrize("way", [ANSWER_LOST, ALL_LOST], ids=["committed", "not committed"])
-async def test_a_pledge_whose_commit_is_unknown_is_a_503_and_with_the_same_key_is_made_once(
-    hole: BlackHole, url: str, tmp_path: Path, way: tuple[Direction, ...]
+@pytest.mark.parametrize("direction", [ANSWER_LOST, ALL_LOST], ids=["committed", "not committed"])
+async def test_pledge_with_unknown_commit_is_503_and_its_retry_creates_one_pledge(
+    proxy: StallingProxy, url: str, tmp_path: Path, direction: tuple[Direction, ...]
 ) -> None:
-    direct = Database(url, DOORS)
-    async with replica(tmp_path, hole.url) as pledges:
+    direct = Database(url, MESSAGING_TABLES)
+    async with replica(tmp_path, proxy.url) as pledges:
         await pledges.drive()
-        hole.swallow_upon(b"COMMIT", *way)
+        proxy.stall_after(b"COMMIT", *direction)
         lost, *others = await asyncio.gather(*(pledges.pledge(key=f"k{n}") for n in range(5)))
         assert {reply.status for reply in (lost, *others)} == {503}
         assert lost.headers["retry-after"] == "1"
-        assert await count(direct, PLEDGES) == (5 if way == ANSWER_LOST else 0)
+        assert await count(direct, PLEDGES) == (5 if direction == ANSWER_LOST else 0)
 
         async def again() -> Any:
             reply = await pledges.pledge(key="k0")
             return reply if reply.status == 201 else None
 
         made = await until(again)
-        assert made.headers.get("idempotency-replayed") == ("true" if way == ANSWER_LOST else None)
+        assert made.headers.get("idempotency-replayed") == ("true" if direction == ANSWER_LOST else None)
         assert (await pledges.pledge(a_pledge("26.00"), key="k0")).status == 422
         for n in range(5):
             assert (await pledges.pledge(key=f"k{n}")).status == 201
-        assert await count(direct, PLEDGES) == await count(direct, DOORS.idempotency) == 5
-        assert await count(direct, DOORS.outbox) == 5 + 2  # the drive was made and opened
+        assert await count(direct, PLEDGES) == await count(direct, MESSAGING_TABLES.idempotency) == 5
+        assert await count(direct, MESSAGING_TABLES.outbox) == 5 + 2  # the drive was made and opened
     await direct.close()
 
 
-async def test_pledges_not_yet_begun_when_a_connection_hangs_are_taken_on_another(
-    hole: BlackHole, tmp_path: Path
+async def test_pledges_after_a_connection_hangs_use_another_connection(
+    proxy: StallingProxy, tmp_path: Path
 ) -> None:
-    async with replica(tmp_path, hole.url) as pledges:
+    async with replica(tmp_path, proxy.url) as pledges:
         await pledges.drive()
-        hung = hole.swallow_upon(b"COMMIT")
+        hung = proxy.stall_after(b"COMMIT")
         first = asyncio.create_task(pledges.pledge(key="first"))
         await asyncio.wait_for(hung.wait(), 5.0)
         later = await asyncio.gather(*(pledges.pledge(key=f"k{n}") for n in range(20)))
@@ -93,16 +93,16 @@ async def test_pledges_not_yet_begun_when_a_connection_hangs_are_taken_on_anothe
         assert (await first).status == 503
 
 
-@pytest.mark.parametrize("way", [ANSWER_LOST, ALL_LOST], ids=["committed", "not committed"])
-async def test_a_webhook_whose_commit_is_unknown_is_refused_and_sent_again_is_stored_once(
-    hole: BlackHole, url: str, way: tuple[Direction, ...]
+@pytest.mark.parametrize("direction", [ANSWER_LOST, ALL_LOST], ids=["committed", "not committed"])
+async def test_webhook_with_unknown_commit_is_refused_and_its_retry_is_stored_once(
+    proxy: StallingProxy, url: str, direction: tuple[Direction, ...]
 ) -> None:
-    direct = Database(url, payments_tables.DOORS)
+    direct = Database(url, payments_tables.MESSAGING_TABLES)
     await direct.migrate(payments.MIGRATIONS)
-    database = Database(hole.url, payments_tables.DOORS, answer_s=1.0, silent_s=2.0)
+    database = Database(proxy.url, payments_tables.MESSAGING_TABLES, timeout_s=1.0, idle_timeout_s=2.0)
     store = WebhookStore(database, SystemClock())
     event = as_stored(intent_succeeded("pi_1", 2500, metadata("pay_1", "plg_1", "drv_1")))
-    hole.swallow_upon(b"COMMIT", *way)
+    proxy.stall_after(b"COMMIT", *direction)
     with pytest.raises(DatabaseUnavailable):
         await store.keep(event)
 
@@ -119,19 +119,19 @@ async def test_a_webhook_whose_commit_is_unknown_is_refused_and_sent_again_is_st
     await direct.close()
 
 
-@pytest.mark.parametrize("way", [ANSWER_LOST, ALL_LOST], ids=["committed", "not committed"])
-async def test_gifts_tallied_over_a_connection_that_hangs_count_once_each(
-    hole: BlackHole, url: str, tmp_path: Path, way: tuple[Direction, ...]
+@pytest.mark.parametrize("direction", [ANSWER_LOST, ALL_LOST], ids=["committed", "not committed"])
+async def test_payments_tallied_over_a_hung_connection_count_once(
+    proxy: StallingProxy, url: str, tmp_path: Path, direction: tuple[Direction, ...]
 ) -> None:
     bus = SqliteBus(tmp_path / "bus.db")
     async with leaderboard.open_database(tmp_path, url) as direct:
-        database = Database(hole.url, leaderboard.DOORS, answer_s=1.0, silent_s=2.0)
+        database = Database(proxy.url, leaderboard.MESSAGING_TABLES, timeout_s=1.0, idle_timeout_s=2.0)
         consumer = Consumer("leaderboard", bus, INPUTS, HANDLERS, database)
         stop = asyncio.Event()
         working = asyncio.create_task(keep_running(Worker("leaderboard.consumer", consumer.run), stop))
         await bus.publish(leaderboard.messages([leaderboard.drive()]))
         await until(consumer.handled.is_set)
-        hung = hole.swallow_upon(b"COMMIT", *way)
+        hung = proxy.stall_after(b"COMMIT", *direction)
         gifts = [
             leaderboard.payment(f"pay_{n}", 2500, pledge_id=ids.new("plg"), status=PaymentStatus.CAPTURED)
             for n in range(20)

@@ -15,8 +15,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from backbone.database import Database
-from tests.real import fresh_postgres
+from backbone.database.database import Database
+from tests.engines import fresh_postgres
 
 SERVICES: Final = (
     "services.pledges",
@@ -69,10 +69,10 @@ async def differences(database: Database, service: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_from_empty_the_migrations_make_the_declared_tables_and_again_change_nothing(
+async def test_migrations_from_empty_create_the_declared_tables_and_are_idempotent(
     service: str, url: str
 ) -> None:
-    database = Database(url, import_module(f"{service}.tables").DOORS)
+    database = Database(url, import_module(f"{service}.tables").MESSAGING_TABLES)
     await database.migrate(scripts(service))
     await database.migrate(scripts(service))
     assert await differences(database, service) == []
@@ -80,8 +80,8 @@ async def test_from_empty_the_migrations_make_the_declared_tables_and_again_chan
 
 
 @pytest.mark.parametrize(("service", "version"), versions())
-async def test_each_earlier_version_is_brought_to_the_newest(service: str, version: str, url: str) -> None:
-    database = Database(url, import_module(f"{service}.tables").DOORS)
+async def test_migrations_upgrade_every_earlier_version(service: str, version: str, url: str) -> None:
+    database = Database(url, import_module(f"{service}.tables").MESSAGING_TABLES)
     async with database.transaction() as session:
         await session.run_sync(lambda plain: command.upgrade(config(service, plain.connection()), version))
     await database.migrate(scripts(service))

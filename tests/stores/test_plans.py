@@ -18,10 +18,10 @@ import pytest
 from pydantic import SecretStr
 
 from backbone import idempotency, ids
-from backbone.bus_sqlite import SqliteBus
+from backbone.bus.sqlite import SqliteBus
 from backbone.contracts.payments import PaymentStatus
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
-from backbone.database import Database, microseconds
+from backbone.database.database import Database, microseconds
 from services.leaderboard import app as leaderboard_app
 from services.leaderboard import tables as leaderboard_tables
 from services.notify import app as notify_app
@@ -31,12 +31,12 @@ from services.payments import tables as payments_tables
 from services.pledges import app as pledges_app
 from services.pledges import tables as pledges_tables
 from services.pledges.settings import PledgesSettings
+from tests.engines import fresh_postgres
 from tests.leaderboard import builders
-from tests.notify import stage as notify_stage
-from tests.payments import stage as payments_stage
-from tests.pledges.stage import SECRET, Stage, a_pledge
-from tests.pledges.test_payments_heard import change, heard
-from tests.real import fresh_postgres
+from tests.notify import harness as notify_stage
+from tests.payments import harness as payments_stage
+from tests.pledges.harness import SECRET, Harness, a_pledge
+from tests.pledges.test_payment_events import change, wait_until_consumed
 from tests.stores.plans import Recorded, fill, recording, scans
 from tests.waiting import until
 
@@ -95,7 +95,7 @@ PLEDGES: Final = {
 
 
 @asynccontextmanager
-async def pledges(folder: Path, url: str) -> AsyncIterator[Stage]:
+async def pledges(folder: Path, url: str) -> AsyncIterator[Harness]:
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = PledgesSettings(
         data_dir=folder, internal_secret=SecretStr(SECRET), token_secret=SecretStr("t" * 20),
@@ -104,26 +104,26 @@ async def pledges(folder: Path, url: str) -> AsyncIterator[Stage]:
     service = pledges_app.compose(settings, bus)
     await service.start()
     try:
-        yield Stage(folder, bus, service)
+        yield Harness(folder, bus, service)
     finally:
         await service.close()
         await bus.close()
 
 
-async def test_pledges_scans_nothing_that_grows(tmp_path: Path, store: str) -> None:
+async def test_pledges_statements_scan_no_growing_table(tmp_path: Path, store: str) -> None:
     url = store or f"sqlite:///{tmp_path / 'pledges.db'}"
-    database = Database(url, pledges_tables.DOORS)
+    database = Database(url, pledges_tables.MESSAGING_TABLES)
     await database.migrate(pledges_app.MIGRATIONS)
     await fill(url, pledges_tables.Table.metadata, ROWS, PLEDGES)
     with recording() as recorded:
         async with pledges(tmp_path, url) as stage:
             await _pledge_and_pay(stage)
-        await idempotency.forget_old(database)
+        await idempotency.delete_expired(database)
     await database.close()
     await assert_no_scans(url, recorded, PLEDGES)
 
 
-async def _pledge_and_pay(stage: Stage) -> None:
+async def _pledge_and_pay(stage: Harness) -> None:
     await stage.drive()
     await stage.post("/v1/drives/winter/creators", {"slug": "abo", "name": "Abo"}, key="c")
     for _ in range(2):  # the second time every donor is known
@@ -141,13 +141,13 @@ async def _pledge_and_pay(stage: Stage) -> None:
             assert (await stage.read("/v1/pledges", query, partner=partner)).status == 200
     assert (await stage.post(f"/v1/pledges/{made[0]}/cancel", partner=PARTNERS[0])).status == 200
     for path in ("pledges", "checkout-details", "words", "receipts"):
-        await stage.ask(f"/internal/{path}", ids=made)
-    async with stage.working():
+        await stage.post_internal(f"/internal/{path}", ids=made)
+    async with stage.running_workers():
         money = (2500, 0, 0)
         await stage.hear(
             *(change(ids.new("pay"), 1, PaymentStatus.CAPTURED, pledge=each, money=money) for each in made)
         )
-        await heard(stage)
+        await wait_until_consumed(stage)
 
 
 # Payments.
@@ -173,30 +173,30 @@ PAYMENTS: Final = {
 }  # fmt: skip
 
 
-async def test_payments_scans_nothing_that_grows(tmp_path: Path, store: str) -> None:
+async def test_payments_statements_scan_no_growing_table(tmp_path: Path, store: str) -> None:
     url = store or f"sqlite:///{tmp_path / 'payments.db'}"
-    database = Database(url, payments_tables.DOORS)
+    database = Database(url, payments_tables.MESSAGING_TABLES)
     await database.migrate(payments_app.MIGRATIONS)
     await fill(url, payments_tables.Table.metadata, ROWS, PAYMENTS)
     with recording() as recorded:
         async with payments_stage.running(tmp_path, database_url_payments=store) as stage:
-            await _give_and_refund(stage)
-        await idempotency.forget_old(database)
+            await _pay_and_refund(stage)
+        await idempotency.delete_expired(database)
     await database.close()
     await assert_no_scans(url, recorded, PAYMENTS)
 
 
-async def _give_and_refund(stage: payments_stage.Stage) -> None:
+async def _pay_and_refund(stage: payments_stage.Harness) -> None:
     drive = payments_stage.a_drive()
-    given = [await stage.give(drive) for _ in range(3)]
-    disputed = await stage.give(drive, card="4000000000000259")
+    given = [await stage.donate(drive) for _ in range(3)]
+    disputed = await stage.donate(drive, card="4000000000000259")
     refused, cancelled = payments_stage.a_pledge(drive), payments_stage.a_pledge(drive)
     stage.pledges.details[refused.pledge_id] = {"email": "not an address"}
-    await stage.tell(refused, cancelled)
+    await stage.publish_events(refused, cancelled)
     for pledge in (refused, cancelled):
         await stage.opened(pledge.pledge_id)
     fields = cancelled.model_dump() | {"version": 2, "status": PledgeStatus.CANCELLED}
-    await stage.tell(PledgeChanged(**fields))
+    await stage.publish_events(PledgeChanged(**fields))
     for paid in given:
         await stage.status(paid, "paid")
     await stage.status(disputed, "disputed")
@@ -206,7 +206,7 @@ async def _give_and_refund(stage: payments_stage.Stage) -> None:
     assert (await stage.refund(given[1], "r1")).status == 201
     assert (await stage.refund(given[1], "r1")).headers["idempotency-replayed"]
     await stage.status(given[0], "refunded")
-    await stage.quiet()
+    await stage.drained()
 
 
 # Leaderboard.
@@ -228,9 +228,9 @@ LEADERBOARD: Final = {
 }  # fmt: skip
 
 
-async def test_leaderboard_scans_nothing_that_grows(tmp_path: Path, store: str) -> None:
+async def test_leaderboard_statements_scan_no_growing_table(tmp_path: Path, store: str) -> None:
     url = store or f"sqlite:///{tmp_path / 'leaderboard.db'}"
-    database = Database(url, leaderboard_tables.DOORS)
+    database = Database(url, leaderboard_tables.MESSAGING_TABLES)
     await database.migrate(leaderboard_app.MIGRATIONS)
     await database.close()
     await fill(url, leaderboard_tables.Table.metadata, ROWS, LEADERBOARD)
@@ -273,20 +273,20 @@ NOTIFY: Final = {
 }
 
 
-async def test_notify_scans_nothing_that_grows(tmp_path: Path, store: str) -> None:
+async def test_notify_statements_scan_no_growing_table(tmp_path: Path, store: str) -> None:
     url = store or f"sqlite:///{tmp_path / 'notify.db'}"
-    database = Database(url, notify_tables.DOORS)
+    database = Database(url, notify_tables.MESSAGING_TABLES)
     await database.migrate(notify_app.MIGRATIONS)
     await database.close()
     await fill(url, notify_tables.Table.metadata, ROWS, NOTIFY)
-    stage = notify_stage.Stage(tmp_path, database_url_notify=store)
+    stage = notify_stage.Harness(tmp_path, database_url_notify=store)
     with recording() as recorded:
         async with stage.running():
             payment = ids.new("pay")
             await stage.say(notify_stage.counted(payment, pledge=stage.donor()))
-            await until(lambda: _written(stage, payment))
+            await until(lambda: _receipt_is_sent(stage, payment))
     await assert_no_scans(url, recorded, NOTIFY)
 
 
-async def _written(stage: notify_stage.Stage, payment: str) -> bool:
+async def _receipt_is_sent(stage: notify_stage.Harness, payment: str) -> bool:
     return payment in stage.files()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backbone.migrations import run
+from backbone.database.alembic_env import run
 from services.payments.tables import Table
 
 run(Table.metadata)

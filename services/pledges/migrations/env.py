@@ -1,6 +1,6 @@
 """Alembic's entry: the migrations of pledges."""
 
-from backbone.migrations import run
+from backbone.database.alembic_env import run
 from services.pledges.tables import Table
 
 run(Table.metadata)

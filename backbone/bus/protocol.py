@@ -1,0 +1,147 @@
+"""The event bus: append-only topics of twelve partitions, each in order, read by groups.
+
+`bus_sqlite` is the embedded one; Kafka's has the same promises, and one suite holds both to them
+(`tests/backbone/test_bus.py`).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from itertools import count
+from typing import Final, Literal, NamedTuple, Protocol
+
+PARTITIONS: Final = 12
+"""Every topic's, equal and fixed for ever, so that a drive is partition n of each of them."""
+
+COMPACTED: Final = frozenset({"snapshots"})
+"""Topics that keep only the newest message of a key."""
+
+
+class Partition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is published. `id` is the event's for ever: it is how a repeat is known."""
+
+    topic: str
+    key: str
+    id: str
+    name: str
+    value: bytes
+    traceparent: str | None = None
+    watermark: datetime | None = None
+    """All that was committed before this moment is on this partition up to here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is read. A record with an empty `name` carries nothing but its watermark.
+
+    `published_at` is when its producer handed it to the bus, in seconds since 1970 by that producer's clock;
+    0 where nobody noted it.
+    """
+
+    partition: Partition
+    offset: int
+    key: str
+    id: str
+    name: str
+    value: bytes
+    traceparent: str | None = None
+    watermark: datetime | None = None
+    published_at: float = 0.0
+
+
+Positions = Mapping[Partition, int]
+"""The offset to read next, a partition."""
+
+LoadPositions = Callable[[Sequence[Partition]], Awaitable[Positions]]
+"""Asked for partitions newly assigned; those it leaves out are read from the beginning."""
+
+
+class Subscription(Protocol):
+    """One member of a group, or (`EventBus.follow`) a reader of everything."""
+
+    async def fetch(self, max_records: int, timeout_s: float) -> list[Record]:
+        """At least one record, in order within each partition, or none once `timeout_s` is over."""
+        ...
+
+    async def seek(self, positions: Positions) -> None:
+        """Read on from these offsets."""
+        ...
+
+    async def commit(self, positions: Positions) -> None:
+        """Remember the group's positions on the bus; the truth is in the consumer's database."""
+        ...
+
+    def assignment(self) -> frozenset[Partition]:
+        """The partitions this member reads at present."""
+        ...
+
+    def lag(self) -> Mapping[Partition, int]:
+        """Records published and not yet fetched, a partition of this member's; as of the last fetch."""
+        ...
+
+    async def group_lag(self) -> Mapping[Partition, int]:
+        """Records published before the question and not yet passed, a partition of the whole group's.
+
+        Passed is what this member fetched, or what another committed. Raises `BusUnavailable`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Leave the group; its other members take the partitions over."""
+        ...
+
+
+class EventBus(Protocol):
+    """Where services say and hear events."""
+
+    async def publish(self, messages: Sequence[Message], *, lossy: bool = False) -> None:
+        """Append, in order; durable when it returns, unless `lossy` (a power cut may undo it).
+
+        Raises `BusUnavailable` when it cannot say that all were stored; some may have been.
+        """
+        ...
+
+    async def publish_watermarks(self, topic: str, at: datetime, partitions: Sequence[int]) -> None:
+        """Say that all committed before `at` is already on these partitions."""
+        ...
+
+    async def subscribe(
+        self, group: str, topics: Sequence[str], positions: LoadPositions | None = None
+    ) -> Subscription:
+        """Join `group`; its members share the partitions of `topics`."""
+        ...
+
+    async def follow(self, topics: Sequence[str], since: Literal["beginning", "end"]) -> Subscription:
+        """Read all partitions of `topics`, outside any group."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class BusUnavailable(Exception):
+    """The bus did not acknowledge; whoever published tries again later."""
+
+
+def partition_of(key: str) -> int:
+    """The partition every topic keeps `key` in, on every bus."""
+    return zlib.crc32(key.encode()) % PARTITIONS
+
+
+@lru_cache(maxsize=PARTITIONS)
+def key_of_partition(partition: int) -> str:
+    """A key that every topic keeps in `partition`, always the same one."""
+    return next(key for key in (f"~{n}" for n in count()) if partition_of(key) == partition)

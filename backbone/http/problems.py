@@ -1,0 +1,201 @@
+"""Problem documents (RFC 9457): the one shape of every error the door answers with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from backbone.database.transient import RESOURCES_EXHAUSTED, transient_failure
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """A situation the caller is told about; subclasses name it.
+
+    `errors` lists `{"pointer": "/amount/value", "detail": …}` for a 422; `headers` go with the
+    answer (`Retry-After`). What was sent is never echoed.
+    """
+
+    status: ClassVar[int] = 400
+    slug: ClassVar[str] = "bad-request"
+    title: ClassVar[str] = "Bad request"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+    def document(self, request_id: str | None = None) -> dict[str, Any]:
+        """The problem document as a JSON object."""
+        body: dict[str, Any] = {"type": f"/problems/{self.slug}", "title": self.title, "status": self.status}
+        if self.detail:
+            body["detail"] = self.detail
+        if self.errors:
+            body["errors"] = self.errors
+        if request_id:
+            body["request_id"] = request_id
+        return body
+
+
+class MalformedJson(Problem):
+    status, slug, title = 400, "malformed-json", "The body is not JSON"
+
+
+class Unauthorized(Problem):
+    status, slug, title = 401, "unauthorized", "No key, or an unknown one"
+
+
+class Forbidden(Problem):
+    status, slug, title = 403, "forbidden", "This key may not do that"
+
+
+class NotFound(Problem):
+    status, slug, title = 404, "not-found", "Nothing is here"
+
+
+class MethodNotAllowed(Problem):
+    status, slug, title = 405, "method-not-allowed", "Not with this method"
+
+
+class Conflict(Problem):
+    status, slug, title = 409, "conflict", "Not in its present state"
+
+
+class BodyTooLarge(Problem):
+    status, slug, title = 413, "body-too-large", "The body is too large"
+
+
+class UnsupportedMediaType(Problem):
+    status, slug, title = 415, "unsupported-media-type", "The body must be application/json"
+
+
+class Invalid(Problem):
+    status, slug, title = 422, "invalid-request", "The request does not fit"
+
+
+class TooManyRequests(Problem):
+    status, slug, title = 429, "too-many-requests", "Too many requests"
+
+
+class Unexpected(Problem):
+    status, slug, title = 500, "internal-error", "Something went wrong here"
+
+
+class Overloaded(Problem):
+    """A bounded queue is full; the caller is told when to come back."""
+
+    status, slug, title = 503, "overloaded", "Too busy at the moment"
+
+    def __init__(self, detail: str = "", *, retry_after_s: int = 1) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
+
+
+def problem_of_status(status: int) -> Problem:
+    """The plain problem of an HTTP status, for errors raised by the framework."""
+    classes = (Unauthorized, Forbidden, NotFound, MethodNotAllowed, UnsupportedMediaType, BodyTooLarge)
+    for kind in classes:
+        if kind.status == status:
+            return kind()
+    return Unexpected() if status >= 500 else Problem()
+
+
+def pointer(location: Sequence[int | str]) -> str:
+    """A JSON pointer (RFC 6901) from a validator's location."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+def from_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """The problem a failed validation is; the input itself never travels back."""
+    if any(error["type"] == "json_invalid" for error in errors):
+        return MalformedJson()
+    seen = [
+        {"pointer": pointer(error["loc"][1:] if error["loc"][:1] == ("body",) else error["loc"]),
+         "detail": str(error["msg"]).removeprefix("Value error, ")}
+        for error in errors[:20]
+    ]  # fmt: skip
+    for error in errors:
+        kind = (error.get("ctx") or {}).get("error")
+        if isinstance(kind, ProblemValueError):
+            return kind.problem(seen)
+    return Invalid("Some fields do not fit.", errors=seen)
+
+
+class ProblemValueError(ValueError):
+    """A validator's error that has a problem type of its own."""
+
+    kind: type[Problem] = Invalid
+
+    def problem(self, errors: Sequence[Mapping[str, str]]) -> Problem:
+        return self.kind(str(self), errors=errors)
+
+
+def response(problem: Problem, request: Request) -> Response:
+    """The HTTP answer that carries `problem`."""
+    body = json.dumps(problem.document(request.headers.get("x-request-id")), ensure_ascii=False)
+    return Response(
+        body.encode("utf-8", "replace"), problem.status, headers=problem.headers, media_type=MEDIA_TYPE
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem document: no stack trace, no HTML, no echo of the input."""
+
+    async def problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return response(error, request)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return response(from_validation(error.errors()), request)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return response(problem_of_status(error.status_code), request)
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        log.error("request.failed", path=request.url.path, error=type(error).__name__)
+        return response(Unexpected(), request)
+
+    async def transient(request: Request, error: Exception) -> Response:
+        reason = _retry_reason(error)
+        if reason is None:
+            raise error
+        # Answered here, not raised on: the server would cut the connection under the gateway's next request.
+        log.warning("request.interrupted", path=request.url.path, error=type(error).__name__, reason=reason)
+        return response(Overloaded(reason), request)
+
+    app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(SQLAlchemyError, transient)
+    app.add_exception_handler(OSError, transient)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _retry_reason(error: Exception) -> str | None:
+    """Why the same request may succeed later, for the caller; None where it will not."""
+    found = transient_failure(error)
+    if found is not None:
+        return found.value
+    if isinstance(error, ConnectionError | TimeoutError):
+        return "Something this needs does not answer at the moment."
+    if isinstance(error, OSError) and error.errno in RESOURCES_EXHAUSTED:
+        return "There is no room to store anything at the moment."
+    return None

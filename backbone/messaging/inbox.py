@@ -1,0 +1,109 @@
+"""The inbox: what was heard is remembered in the transaction that acts on it, each event once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+from sqlalchemy import Executable, Table, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.bus.protocol import Partition, Positions, Record
+from backbone.database.database import Database, messaging_tables_of
+from backbone.periodic import BATCH, delete_oldest
+
+KEEP: Final = timedelta(days=7)
+"""How long an event's repetition is recognised by its id; its position is for ever."""
+
+
+class Fenced(Exception):
+    """Another consumer owns the partition now; this one must stop and load its positions anew."""
+
+
+async def load_positions(database: Database, group: str, partitions: Sequence[Partition]) -> Positions:
+    """Where `group` is to read on, from its own database."""
+    positions = database.messaging_tables.positions
+    async with database.reading() as session:
+        rows = await session.execute(select(positions).where(positions.c.group == group))
+        known = {Partition(row.topic, row.partition): row.next for row in rows}
+    return {partition: known[partition] for partition in partitions if partition in known}
+
+
+async def advance(session: AsyncSession, group: str, records: Sequence[Record], expected: Positions) -> None:
+    """Move each partition's offset row past `records`, if it stands where this consumer left it.
+
+    Raises `Fenced` where it does not.
+    """
+    positions = messaging_tables_of(session).positions
+    for partition, after in next_positions(records).items():
+        values = {
+            "of_group": group,
+            "of_topic": partition.topic,
+            "of_partition": partition.number,
+            "expected": expected.get(partition, 0),
+            "after": after,
+        }
+        moved = await session.execute(_advance_statement(positions), values)
+        if moved.rowcount == 0 and not await _insert_position(session, positions, group, partition, after):  # type: ignore[attr-defined]
+            raise Fenced(f"{group} {partition}")
+
+
+@lru_cache(maxsize=32)
+def _advance_statement(positions: Table) -> Executable:
+    """Built once: building it costs more than running it."""
+    return (
+        update(positions)
+        .where(positions.c.group == bindparam("of_group"), positions.c.topic == bindparam("of_topic"))
+        .where(positions.c.partition == bindparam("of_partition"))
+        .where(positions.c.next == bindparam("expected"))
+        .values(next=bindparam("after"))
+    )
+
+
+async def _insert_position(
+    session: AsyncSession, positions: Table, group: str, partition: Partition, after: int
+) -> bool:
+    values = {"group": group, "topic": partition.topic, "partition": partition.number, "next": after}
+    made = await session.execute(insert_new(session, positions, [values], positions.c.partition))
+    return made.first() is not None
+
+
+async def record_new(session: AsyncSession, group: str, records: Sequence[Record]) -> list[Record]:
+    """Those of `records` that `group` has not heard before, now remembered."""
+    inbox = messaging_tables_of(session).inbox
+    heard_at = datetime.now(UTC)
+    by_id = {record.id: record for record in records}
+    rows = [{"group": group, "event_id": event_id, "heard_at": heard_at} for event_id in by_id]
+    made = await session.execute(_record_statement(session.get_bind().dialect.name, inbox), rows)
+    new_ids = {row.event_id for row in made}
+    return [record for event_id, record in by_id.items() if event_id in new_ids]
+
+
+@lru_cache(maxsize=32)
+def _record_statement(dialect: str, inbox: Table) -> Executable:
+    """Built once and compiled once: with the rows in it, it would be compiled anew for each batch."""
+    statement = (sqlite if dialect == "sqlite" else postgresql).insert(inbox)
+    remembering: Executable = statement.on_conflict_do_nothing().returning(inbox.c.event_id)
+    return remembering
+
+
+def insert_new(session: AsyncSession, table: Table, rows: Sequence[dict[str, object]], *returning: object):  # type: ignore[no-untyped-def]
+    """`INSERT … VALUES … ON CONFLICT DO NOTHING RETURNING` in the dialect of the session."""
+    dialect = session.get_bind().dialect.name
+    statement = (sqlite if dialect == "sqlite" else postgresql).insert(table).values(list(rows))
+    return statement.on_conflict_do_nothing().returning(*returning)
+
+
+async def delete_expired(database: Database, keep: timedelta = KEEP, at_most: int = BATCH) -> int:
+    """Drop up to `at_most` entries older than `keep`, the oldest first; how many there were."""
+    return await delete_oldest(
+        database, database.messaging_tables.inbox.c.heard_at, datetime.now(UTC) - keep, at_most
+    )
+
+
+def next_positions(records: Sequence[Record]) -> dict[Partition, int]:
+    """The position after the last of `records`, a partition."""
+    return {record.partition: record.offset + 1 for record in records}

@@ -1,0 +1,250 @@
+"""The outbox: facts leave in the transaction of their change, a restartable relay carries them on.
+
+Rows are read by number and deleted by number once acknowledged. There is no cursor: a row that
+commits late, with a lower number, would be skipped by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter, Gauge
+from sqlalchemy import Insert, Row, Table, delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from backbone import ids
+from backbone.bus.protocol import PARTITIONS, BusUnavailable, EventBus, Message, partition_of
+from backbone.contracts.event import Event
+from backbone.crash import crash_point
+from backbone.database.database import Database, after_commit, messaging_tables_of
+from backbone.database.leader_lock import STANDBY_POLL_S
+from backbone.min_interval import MinInterval
+from backbone.telemetry import STAGE, TRACEPARENT
+
+BATCH: Final = 500
+POLL_S: Final = 0.2
+WATERMARK_S: Final = 1.0
+MAX_EVENT_BYTES: Final = 512 * 1024
+"""A larger message would be refused by a broker and poison the producer (KNOWLEDGE.md)."""
+
+log = structlog.get_logger()
+
+_ROWS = Gauge("ataa_outbox_rows", "Rows waiting in the outbox.", ["service"])
+_AGE = Gauge("ataa_outbox_age_seconds", "Age of the oldest row waiting in the outbox.", ["service"])
+_PUBLISHED = Counter("ataa_outbox_published_total", "Events acknowledged by the bus.", ["service"])
+
+WatermarkFloor = Callable[[AsyncSession], Awaitable[datetime | None]]
+"""The moment of the oldest thing stored and not yet turned into events, None when there is none."""
+
+
+class EventTooLarge(ValueError):
+    """An event over MAX_EVENT_BYTES; the transaction that would announce it fails."""
+
+
+async def announce(session: AsyncSession, events: Sequence[Event]) -> None:
+    """Put `events` into the outbox of the transaction `session` is in, in order."""
+    await session.run_sync(announce_in, events)
+
+
+def announce_in(session: Session, events: Sequence[Event]) -> None:
+    """`announce` for code that `AsyncSession.run_sync` runs as a whole."""
+    if not events:
+        return
+    said_at, traceparent = datetime.now(UTC), TRACEPARENT.get()
+    rows = [
+        {
+            "event_id": ids.new("evt"),
+            "name": event.wire_name,
+            "topic": event.topic,
+            "key": event.key,
+            "value": _encode(event),
+            "traceparent": traceparent,
+            "said_at": said_at,
+        }
+        for event in events
+    ]
+    session.connection().execute(_insert_statement(messaging_tables_of(session).outbox), rows)
+    after_commit(session, session.info["said"].set)
+
+
+@lru_cache(maxsize=32)
+def _insert_statement(outbox: Table) -> Insert:
+    """Built once a table: putting a statement together costs more than running it."""
+    return insert(outbox)
+
+
+async def announce_message(session: AsyncSession, message: Message) -> None:
+    """Put a message into the outbox as it is: how a dead letter leaves."""
+    row = {
+        "event_id": message.id,
+        "name": message.name,
+        "topic": message.topic,
+        "key": message.key,
+        "value": message.value,
+        "traceparent": message.traceparent,
+        "said_at": datetime.now(UTC),
+    }
+    await session.execute(insert(messaging_tables_of(session).outbox), [row])
+    after_commit(session, session.info["said"].set)
+
+
+def _encode(event: Event) -> bytes:
+    value = event.to_bytes()
+    if len(value) > MAX_EVENT_BYTES:
+        raise EventTooLarge(f"{event.wire_name} of {len(value)} bytes")
+    return value
+
+
+class Relay:
+    """Carries one database's outbox to the bus, in the order of its numbers, at least once.
+
+    `topics` are those this service alone speaks on: their watermarks are said here. `floor` keeps
+    the watermark below what the service has stored but not yet announced.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        database: Database,
+        bus: EventBus,
+        topics: Sequence[str],
+        floor: WatermarkFloor | None = None,
+    ) -> None:
+        self._service = service
+        self._database = database
+        self._bus = bus
+        self._topics = topics
+        self._floor = floor
+        self._watermarked_at: dict[tuple[str, int], float] = {}
+        self._min_interval = MinInterval()
+        self._oldest: datetime | None = None
+        self._rows = _ROWS.labels(service)
+        self._published = _PUBLISHED.labels(service)
+        self._waited = STAGE.labels("relayed", service)
+        self._acknowledged = STAGE.labels("acknowledged", service)
+        # Counted when it is asked for: a relay that hangs in a publish must not look young.
+        _AGE.labels(service).set_function(self._age_s)
+
+    def _age_s(self) -> float:
+        return 0.0 if self._oldest is None else (datetime.now(UTC) - self._oldest).total_seconds()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Relay until `stop`, alone on this database; what the bus refuses waits and is tried again.
+
+        Where another process relays, its death is waited for.
+        """
+        async with self._database.leader_lock(f"{self._service}.relay") as is_leader:
+            while not stop.is_set():
+                if await is_leader():
+                    await self._run_round(stop)
+                else:
+                    await _wait(stop, STANDBY_POLL_S)
+
+    async def _run_round(self, stop: asyncio.Event) -> None:
+        await self._min_interval.wait()
+        began = asyncio.get_running_loop().time()
+        self._database.outbox_written.clear()
+        try:
+            sent = await self._publish_batch()
+        except BusUnavailable as error:
+            log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
+            await _wait(stop, 0.5)
+            return
+        if sent:
+            self._min_interval.rest(began, sent)
+        if sent < BATCH:
+            await _wait(self._database.outbox_written, POLL_S)
+
+    async def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        async with self._database.reading() as session:
+            return (
+                await session.execute(select(self._database.messaging_tables.outbox.c.number).limit(1))
+            ).first() is None
+
+    async def _publish_batch(self) -> int:
+        """Publish what waits, at most a batch; how many rows."""
+        rows, watermark = await self._read_batch()
+        if rows:
+            began = datetime.now(UTC)
+            await self._bus.publish(self._messages(rows, watermark))
+            self._note_stages(rows, began)
+            crash_point(f"{self._service}.outbox.after_ack")
+            outbox = self._database.messaging_tables.outbox
+            async with self._database.lossy_transaction() as session:
+                await session.execute(delete(outbox).where(outbox.c.number.in_([row.number for row in rows])))
+            self._published.inc(len(rows))
+            if len(rows) < BATCH:
+                self._oldest = None
+        if watermark is not None:
+            await self._publish_idle_watermarks(watermark)
+        return len(rows)
+
+    def _note_stages(self, rows: Sequence[Row[Any]], began: datetime) -> None:
+        took = (datetime.now(UTC) - began).total_seconds()
+        for row in rows:
+            self._waited.observe(max(0.0, (began - row.said_at).total_seconds()))
+            self._acknowledged.observe(max(0.0, took))
+
+    async def _read_batch(self) -> tuple[Sequence[Row[Any]], datetime | None]:
+        """The next rows, and a watermark where they are all there is and one is to be published."""
+        started = datetime.now(UTC)
+        outbox = self._database.messaging_tables.outbox
+        async with self._database.reading() as session:
+            rows = (await session.execute(select(outbox).order_by(outbox.c.number).limit(BATCH))).all()
+            marking = bool(rows) or bool(self._silent_partitions())
+            floor = await self._floor(session) if self._floor and marking else None
+            waiting = len(rows)
+            if waiting == BATCH:
+                # Rows leave in the order of their numbers, so the numbers say how many there are.
+                last = (await session.execute(select(func.max(outbox.c.number)))).scalar_one()
+                waiting = last - rows[0].number + 1
+        self._rows.set(waiting)
+        self._oldest = rows[0].said_at if rows else None
+        complete = marking and len(rows) < BATCH
+        return rows, min(started, floor or started) if complete else None
+
+    def _messages(self, rows: Sequence[Row[Any]], watermark: datetime | None) -> list[Message]:
+        messages = [
+            Message(row.topic, row.key, row.event_id, row.name, row.value, row.traceparent) for row in rows
+        ]
+        last = {(message.topic, partition_of(message.key)): place for place, message in enumerate(messages)}
+        for (topic, partition), place in last.items():
+            if watermark is not None and topic in self._topics:
+                messages[place] = replace(messages[place], watermark=watermark)
+                self._watermarked_at[topic, partition] = asyncio.get_running_loop().time()
+        return messages
+
+    def _silent_partitions(self) -> dict[str, list[int]]:
+        """By topic, the partitions that were told no watermark for `WATERMARK_S`."""
+        now = asyncio.get_running_loop().time()
+        found = {
+            topic: [
+                partition
+                for partition in range(PARTITIONS)
+                if now - self._watermarked_at.get((topic, partition), -WATERMARK_S) >= WATERMARK_S
+            ]
+            for topic in self._topics
+        }
+        return {topic: due for topic, due in found.items() if due}
+
+    async def _publish_idle_watermarks(self, watermark: datetime) -> None:
+        now = asyncio.get_running_loop().time()
+        for topic, due in self._silent_partitions().items():
+            await self._bus.publish_watermarks(topic, watermark, due)
+            self._watermarked_at |= {(topic, partition): now for partition in due}
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,255 @@
+"""Server-sent events of a drive: one shared frame for everybody, a queue for each who listens.
+
+What a client may rely on: `totals` frames never go back in (epoch, sequence, revision), and older
+ones are left out where it reads slowly; `donation` and `milestone` frames come in the order of the
+drive's log, each once a connection, and where some were missed a `gap` says so first. A donation of
+sequence n may come before the `totals` that cover n; those follow. Source of the format:
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import structlog
+from prometheus_client import Counter
+from starlette.types import Send
+
+KEEPALIVE_S: Final = 15.0
+STUCK_S: Final = 5.0
+MAX_QUEUED_BYTES: Final = 1024 * 1024
+"""Bytes of donations a client may be behind before it is dropped (they are shared, not copied)."""
+MAX_ROWS: Final = 250
+"""Rows of a drive's log sent at once; of more, the newest, and a `gap` for the others."""
+_COMMENT: Final = b":\n\n"
+_DRAIN: Final = b"event: drain\ndata: {}\n\n"
+
+_DROPPED = Counter(
+    "ataa_live_dropped_total", "Live streams ended because the client read too slowly.", ["why"]
+)
+
+log = structlog.get_logger()
+
+
+def frame(event: str, data: bytes, identifier: int | None = None) -> bytes:
+    """One server-sent event; `data` is JSON without line breaks."""
+    head = b"" if identifier is None else b"id: %d\n" % identifier
+    return b"event: %s\n%sdata: %s\n\n" % (event.encode(), head, data)
+
+
+def event_frame(row: Mapping[str, Any], display_texts: Mapping[str, Any]) -> bytes:
+    """The frame of a row of the drive's log, empty for rows that streams do not show."""
+    if row["type"] == "donation.counted":
+        said = display_texts.get(row["pledge"]) or {}
+        gift = {"id": f"don_{str(row['payment']).partition('_')[2]}", "name": said.get("name"),
+                "message": said.get("message")}  # fmt: skip
+        return frame("donation", _json({**gift, **row}), row["sequence"])
+    if row["type"] == "milestone.reached":
+        return frame("milestone", _json(row), row["sequence"])
+    return b""
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+class Row(NamedTuple):
+    """A row of a drive's log as streams show it, or a `gap` that stands for rows `first` to `last`.
+
+    `shown` is empty for rows that have no frame.
+    """
+
+    epoch: int
+    first: int
+    last: int
+    shown: bytes
+
+
+def newest(rows: Sequence[Row], drive: str) -> list[Row]:
+    """At most `MAX_ROWS` of `rows`, the others as one `gap`."""
+    if len(rows) <= MAX_ROWS:
+        return list(rows)
+    passed, kept = rows[:-MAX_ROWS], rows[-MAX_ROWS:]
+    gap = gap_frame(drive, passed[0].first - 1)
+    return [Row(passed[-1].epoch, passed[0].first, passed[-1].last, gap), *kept]
+
+
+class Batch:
+    """What one push sends: rows of the log, then the totals; joined once for all who are in step."""
+
+    __slots__ = ("ends", "first", "rows", "shown", "totals", "whole")
+
+    def __init__(self, rows: Sequence[Row], totals: bytes) -> None:
+        self.rows = rows
+        self.totals = totals
+        self.shown = b"".join(row.shown for row in rows)
+        self.whole = self.shown + totals if self.shown else totals
+        self.first = (rows[0].epoch, rows[0].first) if rows else None
+        self.ends = (rows[-1].epoch, rows[-1].last) if rows else None
+
+    def follows(self, last: tuple[int, int] | None) -> bool:
+        """Whether a client that has seen the log up to `last` may be sent the rows as they are."""
+        if self.first is None or self.ends is None or last is None:
+            return True
+        return last == (self.first[0], self.first[1] - 1) and self.first[0] == self.ends[0]
+
+
+class SseConnection:
+    """One client's end of a stream: what it still has to be sent, and how long it has been stuck.
+
+    Only the newest `totals` waits; donations wait in order, at most `MAX_QUEUED_BYTES` bytes of them.
+    """
+
+    __slots__ = (
+        "_abort",
+        "_drive",
+        "_events",
+        "_held",
+        "_last",
+        "_news",
+        "_sending_since",
+        "_sent_at",
+        "_totals",
+        "_waiting",
+        "ended",
+        "last_words",
+    )
+
+    def __init__(self, drive: str, abort: Callable[[], None]) -> None:
+        self._drive = drive
+        self._abort = abort
+        self._events: deque[bytes] = deque()
+        self._waiting = 0
+        self._held: list[Row] | None = None
+        self._last: tuple[int, int] | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._sending_since: float | None = None
+        self._sent_at = asyncio.get_running_loop().time()
+        self._totals: bytes | None = None
+        self.ended = False
+        self.last_words = b""
+
+    def push(self, batch: Batch) -> None:
+        """Send rows and totals; older totals that still wait are forgotten."""
+        if batch.totals:
+            self._totals = batch.totals
+        if self._held is not None:
+            self._held.extend(batch.rows)
+        elif not batch.follows(self._last):
+            for row in batch.rows:
+                self._offer(row)
+        else:
+            self._last = batch.ends or self._last
+            if self._events or self._sending_since is not None:
+                self._queue(batch.shown)
+            elif batch.shown:
+                if batch.totals:
+                    self._totals = None
+                self._queue(batch.whole)
+        self._wake()
+
+    def _offer(self, row: Row) -> None:
+        """A row that may be known already, or come after a hole."""
+        if self._last is not None and self._last[0] == row.epoch:
+            if row.last <= self._last[1]:
+                return
+            if row.first > self._last[1] + 1:
+                self._queue(gap_frame(self._drive, self._last[1]))
+        self._last = (row.epoch, row.last)
+        self._queue(row.shown)
+
+    def hold(self) -> None:
+        """Keep the log's rows back while what was missed is replayed."""
+        self._held = []
+
+    def release(self, last: tuple[int, int] | None) -> None:
+        """Go on after `last` (epoch, sequence): rows up to it were replayed."""
+        held, self._held = self._held or [], None
+        self._last = last
+        for row in held:
+            self._offer(row)
+        self._wake()
+
+    def replay(self, shown: bytes) -> None:
+        """Send a frame of its own to this client."""
+        self._events.append(shown)
+        self._wake()
+
+    def drain(self) -> None:
+        """End the stream with `event: drain`."""
+        self.last_words = _DRAIN
+        self.end()
+
+    def end(self) -> None:
+        """End the stream once what waits was sent."""
+        self.ended = True
+        self._wake()
+
+    def check_timeouts(self, now: float) -> None:
+        """Drop a client that does not take what it is sent; say something to one that hears nothing."""
+        if self._sending_since is not None:
+            if now - self._sending_since >= STUCK_S:
+                self._drop("stuck")
+        elif now - self._sent_at >= KEEPALIVE_S:
+            self._events.append(_COMMENT)
+            self._wake()
+
+    async def run(self, send: Send) -> None:
+        """Send what there is until the end."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._events and self._totals is None:
+                if self.ended:
+                    break
+                self._news = loop.create_future()
+                await self._news
+                self._news = None
+                continue
+            self._sending_since = loop.time()
+            await send({"type": "http.response.body", "body": self._take(), "more_body": True})
+            self._sent_at, self._sending_since = loop.time(), None
+        await send({"type": "http.response.body", "body": self.last_words, "more_body": False})
+
+    def _take(self) -> bytes:
+        """All that waits. Donations go before totals, so that in one write the totals cover them."""
+        totals, self._totals = self._totals, None
+        if not self._events:
+            return totals or b""
+        if totals is None and len(self._events) == 1:
+            whole = self._events[0]
+        else:
+            whole = b"".join((*self._events, totals or b""))
+        self._events.clear()
+        self._waiting = 0
+        return whole
+
+    def _queue(self, shown: bytes) -> None:
+        if not shown:
+            return
+        if self._waiting > MAX_QUEUED_BYTES:
+            self._drop("behind")
+            return
+        self._waiting += len(shown)
+        self._events.append(shown)
+
+    def _drop(self, why: str) -> None:
+        if self.ended:
+            return
+        _DROPPED.labels(why).inc()
+        self._events.clear()
+        self._totals = None
+        self.end()
+        self._abort()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+
+def gap_frame(drive: str, after: int) -> bytes:
+    """Says that rows after sequence `after` were missed, and where to read them."""
+    return frame("gap", _json({"after": after, "events": f"/v1/drives/{drive}/events?after={after}"}))

@@ -1,0 +1,125 @@
+"""Live reads from memory: `/v1/drives/{drive}/totals`, `/v1/totals` and the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import parse_qsl
+
+from backbone.http.problems import Invalid, NotFound, Overloaded
+from backbone.http.service_client import ServiceClient
+from gateway.access.keys import Bearer
+from gateway.access.limits import ConcurrencyLimit
+from gateway.http.asgi import Header, Request, Response, json_response, matches
+from gateway.http.router import Route, is_name
+from gateway.live.hub import DriveView, Hub
+from gateway.live.stream import LiveStream
+from gateway.proxy.forwarding import RateLimits
+
+MAX_DRIVES: Final = 50
+_CACHE: Final[Header] = (
+    b"cache-control", b"public, max-age=1, s-maxage=1, stale-while-revalidate=5, stale-if-error=60"
+)  # fmt: skip
+_JSON: Final[Header] = (b"content-type", b"application/json")
+_VARY: Final[Header] = (b"vary", b"Accept-Encoding")
+_GZIPPED: Final[Header] = (b"content-encoding", b"gzip")
+
+
+class LiveReads:
+    """Everybody may read them, without a key."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        leaderboard: ServiceClient,
+        public: Bearer,
+        limits: RateLimits,
+        lookups: ConcurrencyLimit,
+        clients: int,
+    ) -> None:
+        self._hub = hub
+        self._leaderboard = leaderboard
+        self._public = public
+        self._limits = limits
+        self._lookups = lookups
+        self._clients = clients
+        self.draining = False
+
+    def routes(self) -> list[Route]:
+        """The live reads."""
+        return [
+            Route("GET", "/v1/drives/{drive}/totals", self.one, "live"),
+            Route("GET", "/v1/totals", self.several, "live"),
+            Route("GET", "/v1/drives/{drive}/live", self.stream, "live"),
+        ]
+
+    async def views(self, refs: Sequence[str], address: str) -> list[DriveView]:
+        """The drives of these ids or slugs; pledges is asked once for all that have no snapshot.
+
+        Raises `NotFound`, `Overloaded` before the start is done, and `TooManyRequests` where pledges has
+        to be asked for an address that had it asked too often.
+        """
+        if not self._hub.bootstrapped:
+            raise Overloaded("The figures are still being read.")
+        if self._hub.needs_lookup(refs):
+            self._limits.spend(self._public, address)
+            with self._lookups:
+                views = await self._hub.find(refs)
+        else:
+            views = await self._hub.find(refs)
+        found = [view for view in views if view is not None]
+        if len(found) != len(views):
+            raise NotFound("No such drive.")
+        return found
+
+    async def one(self, request: Request) -> Response:
+        """A drive's totals, from memory."""
+        (view,) = await self.views(request.params[:1], request.address)
+        state = self._hub.state(view)
+        etag = view.etag(state)
+        headers = [_JSON, (b"etag", etag.encode()), _CACHE, _VARY]
+        if matches(request.headers.get("if-none-match"), etag):
+            return Response(304, headers[1:])
+        if _takes_gzip(request.headers.get("accept-encoding")):
+            return Response(200, [*headers, _GZIPPED], view.bytes("gzip", state, self._hub))
+        return Response(200, headers, view.bytes("full", state, self._hub))
+
+    async def several(self, request: Request) -> Response:
+        """The totals of up to 50 drives, without leaders and recent."""
+        views = await self.views(_drives_in(request.query), request.address)
+        shown = [view.bytes("brief", self._hub.state(view), self._hub) for view in views]
+        return json_response(b'{"data":[' + b",".join(shown) + b"]}", headers=[_CACHE])
+
+    async def stream(self, request: Request) -> LiveStream:
+        """A drive's live stream."""
+        (view,) = await self.views(request.params[:1], request.address)
+        self._limits.spend(self._public, request.address)
+        if self.draining or self._hub.clients >= self._clients:
+            raise Overloaded("No more streams here at the moment.", retry_after_s=2)
+        # EventSource cannot set a header on a connection that it did not lose itself.
+        last = request.headers.get("last-event-id") or dict(parse_qsl(request.query)).get("last_event_id")
+        return LiveStream(self._hub, view, self._leaderboard, self._public.signed, last)
+
+
+def _drives_in(query: str) -> list[str]:
+    """The drives that `?drives=a,b,c` names.
+
+    Raises `Invalid` for none or too many, `NotFound` for what cannot name a drive.
+    """
+    asked = dict(parse_qsl(query)).get("drives", "")
+    refs = list(dict.fromkeys(ref for ref in asked.split(",") if ref))
+    if not 0 < len(refs) <= MAX_DRIVES:
+        detail = f"Name 1 to {MAX_DRIVES} drives, separated by commas."
+        raise Invalid(detail, errors=[{"pointer": "/query/drives", "detail": detail}])
+    if not all(map(is_name, refs)):
+        raise NotFound("No such drive.")
+    return refs
+
+
+def _takes_gzip(accept_encoding: str | None) -> bool:
+    if not accept_encoding or "gzip" not in accept_encoding:
+        return False
+    return not any(
+        part.replace(" ", "") in ("gzip;q=0", "gzip;q=0.0", "gzip;q=0.00", "gzip;q=0.000")
+        for part in accept_encoding.split(",")
+    )

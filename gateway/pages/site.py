@@ -1,0 +1,215 @@
+"""Pages for people: the overlay, the donate form and what surrounds it; see `gateway.pages`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import parse_qsl
+
+from backbone.clock import Clock
+from backbone.http.problems import NotFound, Overloaded
+from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
+from gateway import pages
+from gateway.access.keys import Bearer
+from gateway.access.limits import ConcurrencyLimit
+from gateway.http.asgi import AsgiResponse, Request, Response, json_response
+from gateway.http.router import Handler, Route, page_routes
+from gateway.proxy.forwarding import RateLimits
+
+CACHE_S: Final = 2.0
+MAX_CACHED: Final = 1000
+MAX_LISTED: Final = 100
+"""Creators the donate form lists; where a drive has more, it finds the others by name."""
+
+_REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
+
+Drive = Mapping[str, Any]
+Found = TypeVar("Found")
+
+
+class ShortLivedCache(Generic[Found]):
+    """Answers of the last two seconds, the newest thousand."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[str, tuple[float, Found]] = OrderedDict()
+
+    def get(self, key: str) -> tuple[Found] | None:
+        """The answer, itself possibly None, in a tuple; None where there is no recent one."""
+        held = self._held.get(key)
+        return (held[1],) if held is not None and asyncio.get_running_loop().time() < held[0] else None
+
+    def keep(self, key: str, found: Found) -> Found:
+        """`found`, which is held from now on."""
+        self._held[key] = (asyncio.get_running_loop().time() + CACHE_S, found)
+        self._held.move_to_end(key)
+        while len(self._held) > MAX_CACHED:
+            self._held.popitem(last=False)
+        return found
+
+
+class Site:
+    """Finds a drive and hands it to its page."""
+
+    def __init__(
+        self,
+        pledges: ServiceClient,
+        secret: str,
+        reader: Bearer,
+        public: Bearer,
+        limits: RateLimits,
+        concurrency_limit: ConcurrencyLimit,
+        clock: Clock,
+    ) -> None:
+        self._pledges = pledges
+        self._secret = secret
+        self._reader = reader
+        self._concurrency_limit = concurrency_limit
+        self._clock = clock
+        self._public = public
+        self._limits = limits
+        self._drives = ShortLivedCache[Drive | None]()
+        self._lists = ShortLivedCache[pages.Creators]()
+        self._creators_by_name = ShortLivedCache[Drive | None]()
+
+    def routes(self) -> list[Route]:
+        """The pages and what they load."""
+        return [
+            Route("GET", "/", _to_docs),
+            *page_routes("/overlay/{drive}", self._page(self._overlay)),
+            *page_routes("/donate/{drive}", self._page(self._donate)),
+            *page_routes("/donate/{drive}/thanks", self._page(self._thanks)),
+            Route("GET", "/donate/{drive}/creators", self._search),
+            Route("GET", "/assets/{…}", _assets),
+            Route("GET", "/favicon.ico", _to_icon),
+        ]
+
+    def _page(self, render: Callable[[Request, Drive], Awaitable[Response]]) -> Handler:
+        async def handle(request: Request) -> Response:
+            ref = request.params[0]
+            if ref != ref.lower():
+                return _to_lower_case(request)
+            language = request.headers.get("accept-language", "")
+            try:
+                drive = await self._find(ref)
+                if drive is not None:
+                    return await render(request, drive)
+            except (ServiceUnavailable, Overloaded):
+                body = pages.problem_page(_query(request), problem="unavailable", accept_language=language)
+                return Response(503, [*pages.page_headers("problem"), (b"retry-after", b"2")], body)
+            body = pages.problem_page(_query(request), accept_language=language)
+            return Response(404, pages.page_headers("problem"), body)
+
+        return handle
+
+    async def _overlay(self, request: Request, drive: Drive) -> Response:
+        body = pages.overlay_page(request.params[0], drive["title"], _query(request))
+        return Response(200, pages.page_headers("overlay"), body)
+
+    async def _donate(self, request: Request, drive: Drive) -> Response:
+        ref = pages.drive_refs(drive)[0]
+        query = _query(request)
+        token = pages.mint_form_token(self._secret.encode(), ref, self._clock.now())
+        body = pages.donate_page(
+            drive,
+            await self._creators(drive["id"]),
+            query,
+            token,
+            creator=await self._creator(drive["id"], query.get("creator", "")),
+            accept_language=request.headers.get("accept-language", ""),
+        )
+        return Response(200, pages.page_headers("donate"), body)
+
+    async def _thanks(self, request: Request, drive: Drive) -> Response:
+        language = request.headers.get("accept-language", "")
+        return Response(
+            200,
+            pages.page_headers("thanks"),
+            pages.thanks_page(drive, _query(request), accept_language=language),
+        )
+
+    async def _search(self, request: Request) -> Response:
+        """What the form's search field asks: creators of the drive by a part of their name, as JSON.
+
+        Raises NotFound, PeerUnavailable, and TooManyRequests past the limit of the client's address.
+        """
+        self._limits.spend(self._public, request.address)
+        drive = await self._find(request.params[0].lower())
+        if drive is None:
+            raise NotFound("No such drive.")
+        asked = {"drive": drive["id"], "text": _query(request).get("q", "").replace("\x00", "")[:100].strip()}
+        with self._concurrency_limit:
+            reply = await post_internal(self._pledges, self._secret, "/internal/creator-search", asked)
+        return json_response(json.dumps(reply["data"]).encode(), headers=[(b"cache-control", b"no-store")])
+
+    async def _find(self, ref: str) -> Drive | None:
+        """The drive, at most two seconds old; raises `ServiceUnavailable`, `Overloaded`."""
+        held = self._drives.get(ref)
+        if held is not None:
+            return held[0]
+        with self._concurrency_limit:
+            reply = await post_internal(self._pledges, self._secret, "/internal/drives", {"refs": [ref]})
+        found: Drive | None = reply["data"].get(ref)
+        return self._drives.keep(ref, found)
+
+    async def _creator(self, drive_id: str, asked: str) -> Drive | None:
+        """The creator a link names by id or slug, in any case; None where the drive has none such."""
+        name = asked.strip().lower()
+        if _REF.fullmatch(name) is None:
+            return None
+        ref = f"{drive_id}/{name}"
+        held = self._creators_by_name.get(ref)
+        if held is not None:
+            return held[0]
+        try:
+            with self._concurrency_limit:
+                reply = await post_internal(
+                    self._pledges, self._secret, "/internal/creators", {"refs": [ref]}
+                )
+        except ServiceUnavailable:
+            # Away, or of a version that cannot be asked: the pledge itself says whether there is such a one.
+            return {"slug": name, "name": name}
+        found: Drive | None = reply["data"].get(ref)
+        return self._creators_by_name.keep(ref, found)
+
+    async def _creators(self, drive_id: str) -> pages.Creators:
+        """The first creators of the drive, and whether it has more."""
+        held = self._lists.get(drive_id)
+        if held is not None:
+            return held[0]
+        path = f"/v1/drives/{drive_id}/creators"
+        with self._concurrency_limit:
+            reply = await self._pledges.request(
+                "GET", path, headers=self._reader.signed, query=f"limit={MAX_LISTED}"
+            )
+        if reply.status != 200:
+            raise ServiceUnavailable(f"{path} answered {reply.status}")
+        page = reply.json()
+        return self._lists.keep(drive_id, pages.Creators(page["data"], page["next"] is not None))
+
+
+def _to_lower_case(request: Request) -> Response:
+    """Ids and slugs are in lower case; a link typed by hand may not be."""
+    parts = [part.lower() if part == request.params[0] else part for part in request.path.split("/")]
+    query = f"?{request.query}" if request.query else ""
+    return Response(308, [(b"location", f"{'/'.join(parts)}{query}".encode())])
+
+
+def _query(request: Request) -> Mapping[str, str]:
+    return dict(parse_qsl(request.query[:2000]))
+
+
+async def _assets(request: Request) -> AsgiResponse:
+    return AsgiResponse(pages.assets_app)
+
+
+async def _to_icon(request: Request) -> Response:
+    # What browsers ask for where a page names no icon: plain JSON, for example.
+    return Response(307, [(b"location", pages.asset_url("mark.svg").encode())])
+
+
+async def _to_docs(request: Request) -> Response:
+    return Response(307, [(b"location", b"/docs")])

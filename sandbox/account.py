@@ -1,0 +1,67 @@
+"""The pretended Stripe account: its rows, its event log, its address. Every operation gets it passed in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sandbox.events import EventLog
+from sandbox.journal import Journal
+from sandbox.records import Dispute, Payment, Refund, Session
+from sandbox.refusals import missing
+
+
+@dataclass(slots=True)
+class Account:
+    """What operations work on. `base_url` is where its pay pages are, without a closing slash.
+
+    `webhook_url` is where its events go.
+    """
+
+    journal: Journal
+    events: EventLog
+    base_url: str
+    clock: Callable[[], float] = field(default=time.time)
+    webhook_url: str = ""
+
+    def session(self, session_id: str, param: str = "id") -> Session:
+        """Raises Refusal when there is none."""
+        row = self.journal.row("SELECT * FROM sessions WHERE id = ?", (session_id,))
+        if row is None:
+            raise missing("checkout.session", session_id, param)
+        return Session.from_row(row)
+
+    def payment(self, payment_id: str, param: str = "intent") -> Payment:
+        """Raises Refusal when there is none."""
+        row = self.journal.row("SELECT * FROM payments WHERE id = ?", (payment_id,))
+        if row is None:
+            raise missing("payment_intent", payment_id, param)
+        return Payment.from_row(row)
+
+    def charged_payment(self, charge_id: str, param: str = "id") -> Payment:
+        """The captured payment of a charge. Raises Refusal when there is none."""
+        row = self.journal.row("SELECT * FROM payments WHERE id = ?", ("pi_" + charge_id[3:],))
+        payment = Payment.from_row(row) if row and charge_id.startswith("ch_") else None
+        if payment is None or not payment.captured:
+            raise missing("charge", charge_id, param)
+        return payment
+
+    def refunds_of(self, payment_id: str) -> list[Refund]:
+        """All refunds of a payment, newest first."""
+        rows = self.journal.rows("SELECT * FROM refunds WHERE payment = ? ORDER BY n DESC", (payment_id,))
+        return [Refund.from_row(row) for row in rows]
+
+    def dispute_of(self, payment_id: str) -> Dispute | None:
+        row = self.journal.row("SELECT * FROM disputes WHERE payment = ?", (payment_id,))
+        return Dispute.from_row(row) if row else None
+
+    def unrefunded(self, payment: Payment) -> int:
+        """What refunds that did not fail have left of a charge, in minor units."""
+        kept = (refund.amount for refund in self.refunds_of(payment.id) if refund.status != "failed")
+        return payment.amount - sum(kept)
+
+    def plan(self, deed: str, target: str, delay_s: float) -> None:
+        """Have something done later, across restarts."""
+        due = self.clock() + delay_s
+        self.journal.write("INSERT INTO plans (due, deed, target) VALUES (?, ?, ?)", (due, deed, target))

@@ -1,0 +1,163 @@
+"""The sandbox's state: one SQLite file whose writes are committed once per turn of the event loop.
+
+The journal is read and written on the loop itself; nothing else opens its file. `synchronous=OFF` in WAL mode
+keeps every committed write when the process is killed, which is what the sandbox promises; it does not guard
+against a power failure. Without a file the same tables live in SQLite's own temporary file, which vanishes
+with the process and keeps memory small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+log = logging.getLogger("sandbox")
+ACK_DELAY_S: Final = 0.02  # acknowledgements nobody waits for are committed together
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS sessions (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+    status TEXT NOT NULL, amount INTEGER NOT NULL, currency TEXT NOT NULL, payment TEXT,
+    wish TEXT NOT NULL, donor TEXT);
+CREATE INDEX IF NOT EXISTS sessions_open ON sessions (expires_at) WHERE status = 'open';
+CREATE INDEX IF NOT EXISTS sessions_created ON sessions (created);
+CREATE INDEX IF NOT EXISTS sessions_payment ON sessions (payment) WHERE payment IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS payments (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, status TEXT NOT NULL,
+    amount INTEGER NOT NULL, currency TEXT NOT NULL, fee INTEGER NOT NULL, session TEXT NOT NULL,
+    pledge TEXT, metadata TEXT NOT NULL, card TEXT NOT NULL, donor TEXT NOT NULL, failure TEXT);
+CREATE INDEX IF NOT EXISTS payments_created ON payments (created);
+CREATE INDEX IF NOT EXISTS payments_books ON payments (currency, amount, fee) WHERE status = 'succeeded';
+CREATE INDEX IF NOT EXISTS payments_foreign ON payments (id)
+    WHERE instr(metadata, '"ataa_') = 0 AND ifnull(substr(pledge, 1, 4), '') <> 'plg_';
+
+CREATE TABLE IF NOT EXISTS refunds (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, payment TEXT NOT NULL,
+    amount INTEGER NOT NULL, currency TEXT NOT NULL, status TEXT NOT NULL, reason TEXT,
+    metadata TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS refunds_payment ON refunds (payment);
+CREATE INDEX IF NOT EXISTS refunds_created ON refunds (created);
+
+CREATE TABLE IF NOT EXISTS disputes (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, payment TEXT NOT NULL UNIQUE,
+    amount INTEGER NOT NULL, currency TEXT NOT NULL, status TEXT NOT NULL,
+    case_type TEXT NOT NULL DEFAULT 'chargeback', settled_in TEXT NOT NULL DEFAULT '',
+    moved TEXT NOT NULL DEFAULT '[]', gone INTEGER NOT NULL DEFAULT 0);
+
+CREATE TABLE IF NOT EXISTS plans (
+    n INTEGER PRIMARY KEY, due REAL NOT NULL, deed TEXT NOT NULL, target TEXT NOT NULL);
+
+CREATE TABLE IF NOT EXISTS events (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, type TEXT NOT NULL,
+    payment TEXT, session TEXT, pledge TEXT, dropped INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS events_created ON events (created);
+CREATE TABLE IF NOT EXISTS acks (
+    n INTEGER PRIMARY KEY, event INTEGER NOT NULL, at REAL NOT NULL);
+
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, made_at REAL NOT NULL, fingerprint BLOB NOT NULL, status INTEGER NOT NULL,
+    body BLOB NOT NULL);
+"""
+
+BALANCES: Final = """
+ALTER TABLE disputes ADD COLUMN case_type TEXT NOT NULL DEFAULT 'chargeback';
+ALTER TABLE disputes ADD COLUMN settled_in TEXT NOT NULL DEFAULT '';
+ALTER TABLE disputes ADD COLUMN moved TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE disputes ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+UPDATE disputes SET settled_in = currency, gone = CASE status WHEN 'won' THEN 0 ELSE amount END,
+    moved = CASE status WHEN 'won' THEN json_array(-amount, amount) ELSE json_array(-amount) END;
+"""
+"""Gives the disputes of a file of an earlier version the balance transactions they would have had."""
+
+
+class Journal:
+    """Tables, and one transaction per turn of the event loop.
+
+    `path` None keeps nothing. Raises sqlite3.Error when the file cannot be opened or is in use.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._connection = sqlite3.connect(str(path) if path else "", isolation_level=None, timeout=0)
+        pragmas = "PRAGMA synchronous=OFF; PRAGMA cache_size=-16000;"
+        if path:
+            pragmas += "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
+        self._connection.executescript(pragmas + SCHEMA)
+        columns = {name for _, name, *_ in self.rows("PRAGMA table_info(disputes)")}
+        if "gone" not in columns:
+            self._connection.executescript(f"BEGIN; {BALANCES} COMMIT;")
+        self._open = False
+        self._waiting: asyncio.Future[None] | None = None
+        self._after: list[Callable[[], None]] = []
+        self._lazy: asyncio.TimerHandle | None = None
+
+    def write(self, sql: str, values: tuple[Any, ...]) -> int:
+        """Change something in the current turn's transaction; the number of the row inserted."""
+        if not self._open:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._open = True
+        return self._connection.execute(sql, values).lastrowid or 0
+
+    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, values).fetchall()
+
+    def row(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+        found: tuple[Any, ...] | None = self._connection.execute(sql, values).fetchone()
+        return found
+
+    def after_commit(self, act: Callable[[], None]) -> None:
+        """Do something once what is written so far is committed, and never if the commit fails."""
+        self._after.append(act)
+
+    async def durable(self) -> None:
+        """Returns once everything written so far survives the process. Raises sqlite3.Error otherwise."""
+        if not self._open:
+            return
+        if self._waiting is None:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            loop.call_soon(self.commit)
+        await asyncio.shield(self._waiting)
+
+    def commit_lazily(self) -> None:
+        """Commit within ACK_DELAY_S what nobody waits for."""
+        if self._open and self._waiting is None and self._lazy is None:
+            self._lazy = asyncio.get_running_loop().call_later(ACK_DELAY_S, self.commit)
+
+    def commit(self) -> None:
+        """End the transaction, tell who waits, then do what was to follow it."""
+        waiting, self._waiting = self._waiting, None
+        after, self._after = self._after, []
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
+        failure = self._end_transaction()
+        if waiting is not None and not waiting.done():
+            if failure is None:
+                waiting.set_result(None)
+            else:
+                waiting.set_exception(failure)
+        if failure is None:
+            for act in after:
+                act()
+
+    def _end_transaction(self) -> sqlite3.Error | None:
+        if not self._open:
+            return None
+        self._open = False
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            log.error("the journal could not be written: %s", error)
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            return error
+        return None
+
+    def close(self) -> None:
+        self.commit()
+        self._connection.close()

@@ -1,0 +1,167 @@
+"""The pay pages at `/c/pay/{session}`: a form for people, and JSON for programs."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from sandbox import forms, paying
+from sandbox.account import Account
+from sandbox.controls import json_of
+from sandbox.currencies import decimal_string
+from sandbox.http_server import Reply
+from sandbox.page_words import WORDS
+from sandbox.records import Json, Session
+from sandbox.refusals import Refusal, invalid, unknown_url
+from sandbox.shapes import session_object, to_json
+
+PREFIX: Final = "/c/pay/"
+LONGEST_TEXT: Final = 500
+
+
+class PayPages:
+    """Shows and takes payments. The form needs no scripts: it is shown again, or leads on."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    async def answer(self, method: str, path: str, language: str, content_type: str, body: bytes) -> Reply:
+        session_id, _, action = path.removeprefix(PREFIX).partition("/")
+        form = content_type.startswith("application/x-www-form-urlencoded")
+        if method == "GET" and not action:
+            reply = self._page(session_id, language)
+        elif method == "POST" and action == "pay":
+            reply = self._pay_by_form(session_id, language, body) if form else self._pay(session_id, body)
+        else:
+            refusal = unknown_url(method, path)
+            reply = Reply(refusal.status, to_json(refusal.body()).encode())
+        await self._account.journal.durable()
+        return reply
+
+    def _pay(self, session_id: str, body: bytes) -> Reply:
+        """For programs: JSON in, JSON out."""
+        try:
+            wish = json_of(body)
+            if not isinstance(wish, dict):
+                raise invalid("Expected a JSON object.")
+            card = _wished_text(wish, "card")
+            if card is None:
+                raise invalid("Missing required field: card.", "card", "parameter_missing")
+            email, name = _wished_text(wish, "email"), _wished_text(wish, "name")
+            outcome = paying.pay(self._account, session_id, card, email, name)
+        except Refusal as refusal:
+            unpaid = {"payment_status": "unpaid", **refusal.body()}
+            return Reply(refusal.status, to_json(unpaid).encode())
+        return Reply(200, to_json(_outcome_shown(outcome)).encode())
+
+    def _pay_by_form(self, session_id: str, language: str, body: bytes) -> Reply:
+        """For people: back to the page with what went wrong, or on to where the session leads."""
+        try:
+            params = forms.decode(body.decode("utf-8", "replace"))
+            card = forms.text(params, "card") or ""
+            email, name = forms.text(params, "email"), forms.text(params, "name")
+            outcome = paying.pay(self._account, session_id, card, email, name)
+        except Refusal as refusal:
+            if refusal.status == 404:
+                return _not_found(language)
+            return self._page(session_id, language, refusal.error.get("code"))
+        if outcome.decline is not None:
+            return self._page(session_id, language, outcome.decline["decline_code"])
+        address = next_address(outcome.session)
+        if address is None:
+            return self._page(session_id, language)
+        return Reply(303, b"", {"Location": address})
+
+    def _page(self, session_id: str, language: str, problem: str | None = None) -> Reply:
+        try:
+            session = self._account.session(session_id)
+        except Refusal:
+            return _not_found(language)
+        shown = session_object(session, "")
+        language = page_language(shown["locale"], language)
+        status = session.status
+        if status == "open" and session.expires_at <= self._account.clock():
+            status = "expired"
+        html = _render(
+            language=language,
+            status=status,
+            amount=amount_shown(session, language),
+            product=session.wish["product"],
+            session=shown,
+            problem=problem,
+            next_address=next_address(session),
+        )
+        return _html(200, html)
+
+
+def _outcome_shown(outcome: paying.Outcome) -> Json:
+    session = outcome.session
+    shown = {
+        "id": session.id,
+        "status": session.status,
+        "payment_status": "paid" if session.status == "complete" else "unpaid",
+        "payment_intent": session.payment,
+    }
+    if outcome.decline is not None:
+        return shown | {
+            "decline_code": outcome.decline["decline_code"],
+            "message": outcome.decline["message"],
+        }
+    return shown | {"redirect_url": next_address(session)}
+
+
+def _wished_text(wish: dict[str, Any], name: str) -> str | None:
+    value = wish.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > LONGEST_TEXT:
+        raise invalid(f"{name} must be a string of at most {LONGEST_TEXT} characters.", name)
+    return value
+
+
+def next_address(session: Session) -> str | None:
+    """Where a paid session leads: its success or return address with the session's id filled in."""
+    shown = session_object(session, "")
+    address: str | None = shown["success_url"] or shown["return_url"]
+    return address.replace("{CHECKOUT_SESSION_ID}", session.id) if address else None
+
+
+def page_language(locale: str | None, accepted: str) -> str:
+    """`ar` or `en`: the session's locale, or the browser's first language when that is `auto`."""
+    wanted = locale if locale and locale != "auto" else accepted
+    return "ar" if wanted.strip().lower().startswith("ar") else "en"
+
+
+def amount_shown(session: Session, language: str) -> str:
+    """The amount as people of the language write it, such as `$25.00`."""
+    from backbone.money_text import money_text  # only pages need it, and Babel is large
+
+    return money_text(decimal_string(session.amount, session.currency), session.currency, language)
+
+
+@lru_cache(maxsize=1)
+def _template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only pages need it
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "pages"), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("pay.html")
+
+
+def _render(language: str, **values: Any) -> str:
+    words = WORDS[language]
+    problem = values.pop("problem")
+    message = words.get(f"problem_{problem}", words["problem_other"]) if problem else None
+    html: str = _template().render(language=language, words=words, problem=message, **values)
+    return html
+
+
+def _html(status: int, html: str) -> Reply:
+    return Reply(status, html.encode(), {"Cache-Control": "no-store"}, "text/html; charset=utf-8")
+
+
+def _not_found(language: str) -> Reply:
+    nothing = {"amount": "", "product": "", "session": None, "problem": None, "next_address": None}
+    return _html(404, _render(page_language(None, language), status="unknown", **nothing))

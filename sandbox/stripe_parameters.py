@@ -1,0 +1,38 @@
+"""The names Stripe takes per operation, so that a misspelt one is refused as Stripe refuses it.
+
+From the parameters of stripe-python 16.1.0; those without meaning for a donation are let pass unread.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sandbox.refusals import invalid
+
+# fmt: off
+SESSION: Final = frozenset({
+    "adaptive_pricing", "after_expiration", "allow_promotion_codes", "allowed_payment_method_types",
+    "automatic_tax", "billing_address_collection", "branding_settings", "cancel_url",
+    "client_reference_id", "consent_collection", "currency", "custom_fields", "custom_text", "customer",
+    "customer_account", "customer_creation", "customer_email", "customer_update", "discounts",
+    "excluded_payment_method_types", "expand", "expires_at", "integration_identifier", "invoice_creation",
+    "line_items", "locale", "managed_payments", "metadata", "mode", "name_collection", "optional_items",
+    "origin_context", "payment_intent_data", "payment_method_collection", "payment_method_configuration",
+    "payment_method_data", "payment_method_options", "permissions",
+    "phone_number_collection", "redirect_on_completion", "return_url", "saved_payment_method_options",
+    "setup_intent_data", "shipping_address_collection", "shipping_options", "submit_type",
+    "subscription_data", "success_url", "tax_id_collection", "ui_mode", "wallet_options",
+})
+REFUND: Final = frozenset({
+    "amount", "charge", "currency", "customer", "expand", "instructions_email", "metadata", "origin",
+    "payment_intent", "reason", "refund_application_fee", "reverse_transfer",
+})
+# fmt: on
+
+
+def refuse_unknown(params: dict[str, Any], known: frozenset[str]) -> None:
+    """Raises Refusal for a parameter that Stripe does not have."""
+    unknown = params.keys() - known
+    if unknown:
+        name = min(unknown)
+        raise invalid(f"Received unknown parameter: {name[:80]}", name[:80], "parameter_unknown")

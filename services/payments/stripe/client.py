@@ -1,0 +1,394 @@
+"""Stripe behind the `Processor` protocol: StripeClient over aiohttp, without retries of its own.
+
+Requests go through `raw_request_async`: the same client, keys, version and errors, without turning
+each answer into objects nobody reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import Any, Final
+
+import aiohttp
+import stripe
+from prometheus_client import Counter
+
+from backbone.database.database import microseconds
+from backbone.money import Money
+from backbone.stripe_amounts import UnsupportedAmount, to_stripe
+from backbone.stripe_keys import is_live
+from services.payments.domain import FactKind, Observation
+from services.payments.processor import (
+    CheckoutRequest,
+    Foreign,
+    ListedCheckout,
+    ListedFact,
+    ListedFacts,
+    OpenedCheckout,
+    ProcessorError,
+    ProcessorEvent,
+    Refused,
+    TooFast,
+    Unavailable,
+    Unknown,
+    WebhookEndpoint,
+)
+from services.payments.stripe.lists import EXPANDED, PATHS, listed
+from services.payments.stripe.objects import (
+    dispute_observation,
+    intent_capture,
+    moment_of,
+    ours,
+    refund_observation,
+    stored,
+)
+from services.payments.webhooks.foreign import is_marked
+
+API_VERSION: Final = "2026-10-28.endive"
+PAGE: Final = 100
+MAX_PAGES: Final = 10
+SESSIONS: Final = "/v1/checkout/sessions"
+
+LOCALES: Final = frozenset(
+    (
+        "bg", "cs", "da", "de", "el", "en", "en-GB", "es", "es-419", "et", "fi", "fil", "fr", "fr-CA", "hr",
+        "hu", "id", "it", "ja", "ko", "lt", "lv", "ms", "mt", "nb", "nl", "pl", "pt", "pt-BR", "ro", "ru",
+        "sk", "sl", "sv", "th", "tr", "vi", "zh", "zh-HK", "zh-TW",
+    )
+)  # fmt: skip
+"""Languages of Stripe's page (docs.stripe.com/js/appendix/supported_locales); Arabic is not among them."""
+
+OPTIONAL: Final = frozenset(("customer_email", "locale", "success_url", "return_url", "expires_at"))
+"""Parameters a checkout can do without, or with our own page in their place.
+
+Without `expires_at` a session stays open for 24 hours by Stripe's clock
+(https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at).
+"""
+
+_REQUESTS: Final = Counter("ataa_stripe_requests_total", "Calls to Stripe.", ["endpoint", "outcome"])
+
+
+_OUTCOMES: Final[Mapping[type[ProcessorError], str]] = {
+    TooFast: "rate_limited",
+    Refused: "refused",
+    Unavailable: "unavailable",
+    Unknown: "unknown",
+}
+"""The label of each failure; `rate_limited` is a 429."""
+
+
+@cache
+def _requests(endpoint: str, outcome: str) -> Counter:
+    """The series of an endpoint and outcome; looking it up by its labels costs more than counting."""
+    return _REQUESTS.labels(endpoint, outcome)
+
+
+class StripeProcessor:
+    """Stripe, or the sandbox at `base`; `donor_url` is where donors find our own pages."""
+
+    def __init__(
+        self, key: str, *, base: str, timeout_s: float, expires_s: int, donor_url: str, in_flight: int
+    ) -> None:
+        self._key = key
+        self._base = base
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._expires_s = expires_s
+        self._donor_url = donor_url
+        self._in_flight = in_flight
+        self._session: aiohttp.ClientSession | None = None
+        self._client: stripe.StripeClient | None = None
+
+    def _connected(self) -> stripe.StripeClient:
+        """The client, made in the running loop at its first use."""
+        if self._client is None:
+            connector = aiohttp.TCPConnector(limit=self._in_flight + 8)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
+            http = stripe.AIOHTTPClient(timeout=self._timeout, session=self._session)
+            self._client = stripe.StripeClient(
+                self._key,
+                http_client=http,
+                max_network_retries=0,
+                stripe_version=API_VERSION,
+                base_addresses={"api": self._base} if self._base else {},
+            )
+        return self._client
+
+    async def close(self) -> None:
+        """See `Processor.close`."""
+        if self._session is not None:
+            await self._session.close()
+        self._client = self._session = None
+
+    def checkout_parameters(self, request: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
+        """See `Processor.checkout_parameters`; the session lives for `expires_s` by our clock."""
+        if request.test and is_live(self._key):
+            raise Refused("a test drive must not charge real cards; Stripe's key is a live one")
+        if unavoidable := [name for name in without if name not in OPTIONAL]:
+            raise Refused(f"Stripe refused {unavoidable[0]}", unavoidable[0])
+        metadata = {
+            "ataa_pledge": request.pledge_id,
+            "ataa_payment": request.payment_id,
+            "ataa_drive": request.drive_id,
+        }
+        price = {
+            "currency": request.amount.currency.lower(),
+            "unit_amount": _taken(request.amount),
+            "product_data": {"name": request.title[:200]},
+        }
+        parameters: dict[str, Any] = {
+            "mode": "payment",
+            "submit_type": "donate",
+            "adaptive_pricing": {"enabled": False},
+            "client_reference_id": request.pledge_id,
+            "metadata": metadata,
+            "payment_intent_data": {"metadata": metadata},
+            "line_items": [{"price_data": price, "quantity": 1}],
+            **self._addresses(request, without),
+        }
+        if "expires_at" not in without:
+            parameters["expires_at"] = microseconds(request.made_at) // 1_000_000 + self._expires_s
+        if request.email and "customer_email" not in without:
+            parameters["customer_email"] = request.email
+        if "locale" not in without:
+            parameters["locale"] = _locale(request.locale)
+        return parameters
+
+    def _addresses(self, request: CheckoutRequest, without: Sequence[str]) -> dict[str, Any]:
+        ours = f"{self._donor_url}/donate/{request.slug}"
+        refused = "success_url" in without or "return_url" in without
+        thanks = (
+            request.return_url
+            if request.return_url and not refused
+            else f"{ours}/thanks?pledge={request.pledge_id}"
+        )
+        if request.mode == "embedded":
+            return {"ui_mode": "embedded_page", "return_url": thanks}
+        return {"ui_mode": "hosted_page", "success_url": thanks, "cancel_url": ours}
+
+    async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
+        """See `Processor.open_checkout`."""
+        answer = await self._call("post", SESSIONS, {**parameters, "idempotency_key": key})
+        with _readable():
+            return _opened(answer)
+
+    async def expire_checkout(self, session_id: str) -> None:
+        """See `Processor.expire_checkout`."""
+        await self._call("post", f"{SESSIONS}/{session_id}/expire", {})
+
+    async def list_checkouts(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[ListedCheckout], str | None]:
+        """See `Processor.list_checkouts`."""
+        found, following = await self._page(SESSIONS, {"created": {"gte": _seconds(since)}}, after)
+        with _readable():
+            listed = [
+                ListedCheckout(ours(each)["payment_id"], _opened(each), moment_of(each["created"]))
+                for each in found
+            ]
+        return listed, following
+
+    def refund_parameters(
+        self, intent: str, amount: Money, refund_id: str, reason: str | None
+    ) -> dict[str, Any]:
+        """See `Processor.refund_parameters`."""
+        metadata = {"ataa_refund": refund_id} | ({"reason": reason[:500]} if reason else {})
+        return {"payment_intent": intent, "amount": _taken(amount), "metadata": metadata}
+
+    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Observation:
+        """See `Processor.refund`."""
+        answer = await self._call("post", "/v1/refunds", {**parameters, "idempotency_key": key})
+        with _readable():
+            found = refund_observation(answer)
+        if found is None:
+            raise Unknown("the refund names no payment intent")
+        return found
+
+    async def list_refunds(self, intent: str) -> list[Observation]:
+        """See `Processor.list_refunds`."""
+        observations: list[Observation] = []
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            found, after = await self._page("/v1/refunds", {"payment_intent": intent}, after)
+            with _readable():
+                observations += [
+                    observation for each in found if (observation := refund_observation(each)) is not None
+                ]
+            if after is None:
+                break
+        return observations
+
+    async def list_disputes(self, intent: str) -> list[Observation]:
+        """See `Processor.list_disputes`; a payment has at most a few."""
+        listed, _, told_at = await self._page_told("/v1/disputes", {"payment_intent": intent}, None)
+        with _readable():
+            found = [dispute_observation(each, told_at) for each in listed]
+        return [each for each in found if each is not None]
+
+    async def find_capture(self, intent: str) -> Observation | Foreign | None:
+        """See `Processor.find_capture`; its moment is when the intent was made, Stripe tells no other."""
+        try:
+            answer = await self._call("get", f"/v1/payment_intents/{intent}", {})
+        except Refused:
+            return None
+        marked = answer if is_marked(answer) else await self._marked_checkout(intent)
+        with _readable():
+            captured = answer["status"] == "succeeded"
+            marks = {name: (marked or answer).get(name) for name in ("metadata", "client_reference_id")}
+            found = intent_capture({**answer, **marks}, moment_of(answer["created"])) if captured else None
+        return Foreign(found) if marked is None else found
+
+    async def _marked_checkout(self, intent: str) -> dict[str, Any] | None:
+        """The checkout that made a payment intent, if it carries a mark of ours."""
+        sessions, _ = await self._page(SESSIONS, {"payment_intent": intent}, None)
+        return next((each for each in sessions if is_marked(each)), None)
+
+    async def list_lost_events(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[ProcessorEvent], str | None]:
+        """See `Processor.list_lost_events`."""
+        query = {"delivery_success": "false", "created": {"gte": _seconds(since)}}
+        found, following = await self._page("/v1/events", query, after)
+        with _readable():
+            return [stored(each, json.dumps(each).encode()) for each in found], following
+
+    async def list_facts(
+        self, kind: FactKind, since: datetime, until: datetime, after: str | None
+    ) -> ListedFacts:
+        """See `Processor.list_facts`."""
+        query = {"created": {"gte": _seconds(since), "lte": _seconds(until)}, **EXPANDED[kind]}
+        found, following, told_at = await self._page_told(PATHS[kind], query, after)
+        return listed(kind, found, following, told_at)
+
+    async def read_fact(self, kind: FactKind, fact_id: str) -> ListedFact | None:
+        """See `Processor.read_fact`."""
+        try:
+            answer = await self._respond("get", f"{PATHS[kind]}/{fact_id}", {"expand": ["payment_intent"]})
+        except Refused:
+            return None
+        return next(iter(listed(kind, [answer.data], None, _told_at(answer.headers)).facts), None)
+
+    async def list_webhook_endpoints(self) -> list[WebhookEndpoint]:
+        """See `Processor.list_webhook_endpoints`."""
+        endpoints: list[WebhookEndpoint] = []
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            found, after = await self._page("/v1/webhook_endpoints", {}, after)
+            with _readable():
+                endpoints += [_endpoint(each) for each in found]
+            if after is None:
+                break
+        return endpoints
+
+    async def _page(
+        self, path: str, query: Mapping[str, Any], after: str | None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """One page of a list, newest first, and the id that leads to the next."""
+        found, following, _ = await self._page_told(path, query, after)
+        return found, following
+
+    async def _page_told(
+        self, path: str, query: Mapping[str, Any], after: str | None
+    ) -> tuple[list[dict[str, Any]], str | None, datetime]:
+        """The same, and when Stripe answered."""
+        cursor = {"starting_after": after} if after else {}
+        answer = await self._respond("get", path, {**query, **cursor, "limit": PAGE})
+        with _readable():
+            found: list[dict[str, Any]] = answer.data["data"]
+            following = found[-1]["id"] if answer.data["has_more"] and found else None
+            return found, following, _told_at(answer.headers)
+
+    async def _call(self, method: str, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """One request's answer; raises `ProcessorError` and nothing else."""
+        thing: dict[str, Any] = (await self._respond(method, path, parameters)).data
+        return thing
+
+    async def _respond(self, method: str, path: str, parameters: Mapping[str, Any]) -> Any:
+        """One request's answer with its headers; raises `ProcessorError` and nothing else."""
+        endpoint = "checkout_sessions" if path.startswith(SESSIONS) else path.split("/")[2]
+        try:
+            answer = await self._connected().raw_request_async(method, path, **parameters)
+        except Exception as error:
+            failure = _failure(error)
+            _requests(endpoint, _OUTCOMES.get(type(failure), "unknown")).inc()
+            raise failure from error
+        _requests(endpoint, "ok").inc()
+        return answer
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What cannot be read (a status or currency Stripe added) leaves unknown what happened.
+
+    Raised as it is, it would end the worker that asked, again at each start, and nobody behind it in
+    the queue would have a turn.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise Unknown(f"an answer that cannot be read: {type(error).__name__}: {error}"[:500]) from error
+
+
+def _failure(error: Exception) -> ProcessorError:
+    """What an error says about whether the request was carried out (docs.stripe.com/error-low-level)."""
+    reason = f"{type(error).__name__}: {error}"[:500]
+    match error:
+        case stripe.RateLimitError():
+            return TooFast(reason)
+        case stripe.IdempotencyError():
+            # The key was used with other parameters: something of ours may have happened under it.
+            return Unknown(reason, replayed=True)
+        case stripe.AuthenticationError() | stripe.PermissionError():
+            return Unavailable(reason)
+        case stripe.InvalidRequestError() | stripe.CardError():
+            return Refused(reason, error.param)
+        case stripe.StripeError():
+            return Unknown(reason, replayed=_replayed(error))
+        case _:
+            return Unknown(reason)
+
+
+def _replayed(error: stripe.StripeError) -> bool:
+    return str((error.headers or {}).get("Idempotent-Replayed", "")).lower() == "true"
+
+
+def _told_at(headers: Mapping[str, str]) -> datetime:
+    """When Stripe answered, by its own clock, which events carry too; by ours where it does not say."""
+    with suppress(KeyError, ValueError):
+        return parsedate_to_datetime(headers["date"]).astimezone(UTC)
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _opened(session: Mapping[str, Any]) -> OpenedCheckout:
+    return OpenedCheckout(
+        session["id"], session.get("url"), session.get("client_secret"), moment_of(session["expires_at"])
+    )
+
+
+def _endpoint(thing: Mapping[str, Any]) -> WebhookEndpoint:
+    return WebhookEndpoint(thing["url"], thing["status"] == "enabled", frozenset(thing["enabled_events"]))
+
+
+def _taken(amount: Money) -> int:
+    try:
+        return to_stripe(amount.minor_units, amount.currency)
+    except UnsupportedAmount as error:
+        raise Refused(str(error), "amount") from error
+
+
+def _locale(wanted: str | None) -> str:
+    """The nearest language of Stripe's page; `auto` lets the donor's browser choose."""
+    if wanted is None:
+        return "auto"
+    if wanted in LOCALES:
+        return wanted
+    language = wanted.replace("_", "-").split("-")[0].lower()
+    return language if language in LOCALES else "auto"
+
+
+def _seconds(at: datetime) -> int:
+    return microseconds(at) // 1_000_000

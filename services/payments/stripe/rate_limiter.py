@@ -1,0 +1,83 @@
+"""How fast Stripe is called: a token bucket that a 429 halves and that recovers by and by."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+RECOVERY_PER_S: Final = 0.05
+"""Share of the rate before it was slowed that a bucket gains back a second: half of it in ten."""
+
+SLOWEST_PER_S: Final = 1.0
+FREE_PER_S: Final = 2_000.0
+"""Past this a bucket without a ceiling stops counting again."""
+
+INFINITE: Final = float("inf")
+
+
+class RateLimiter:
+    """Admits `rate_per_s` calls a second (0: as many as come), with bursts of half a second's worth.
+
+    `slow_down` halves the rate, at most once a second however many calls were refused together;
+    then it rises evenly until the ceiling is reached.
+    """
+
+    def __init__(self, rate_per_s: float) -> None:
+        self._ceiling = rate_per_s or INFINITE
+        self._rate = self._ceiling
+        self._gain = 0.0
+        self._tokens = 0.0
+        self._filled_at = 0.0
+        self._slowed_at = -INFINITE
+        self._queue_lock = asyncio.Lock()
+        self._counted = 0
+        self._counted_since = 0.0
+        self._recent = 0.0
+
+    @property
+    def rate_per_s(self) -> float:
+        """Calls a second at present; where there is no limit, what was lately done (0: nothing yet)."""
+        return self._recent if self._rate == INFINITE else self._rate
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at present."""
+        return self._rate != INFINITE
+
+    async def acquire(self) -> None:
+        """Wait until one more call may go out; in the order of asking."""
+        loop = asyncio.get_running_loop()
+        if self.limited or self._queue_lock.locked():
+            async with self._queue_lock:
+                self._refill(loop.time())
+                while self._tokens < 1 and self.limited:
+                    await asyncio.sleep((1 - self._tokens) / self._rate)
+                    self._refill(loop.time())
+                self._tokens -= 1
+        self._count(loop.time())
+
+    def slow_down(self) -> None:
+        """Stripe said 429."""
+        now = asyncio.get_running_loop().time()
+        if now - self._slowed_at < 1.0:
+            return
+        self._slowed_at = self._filled_at = now
+        before = min(self._rate, max(self._recent, SLOWEST_PER_S), FREE_PER_S)
+        self._rate, self._gain = max(SLOWEST_PER_S, before / 2), max(SLOWEST_PER_S, before * RECOVERY_PER_S)
+        self._tokens = 0.0
+
+    def _refill(self, now: float) -> None:
+        passed = min(now - self._filled_at, 1.0)
+        self._filled_at = now
+        if self._rate < self._ceiling:
+            self._rate = min(self._rate + self._gain * passed, self._ceiling)
+            if self._rate > FREE_PER_S:
+                self._rate = self._ceiling
+        if self.limited:
+            self._tokens = min(max(1.0, self._rate / 2), self._tokens + self._rate * passed)
+
+    def _count(self, now: float) -> None:
+        self._counted += 1
+        if now - self._counted_since >= 1.0:
+            self._recent = self._counted / min(max(1.0, now - self._counted_since), 5.0)
+            self._counted, self._counted_since = 0, now

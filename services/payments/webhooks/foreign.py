@@ -1,0 +1,172 @@
+"""Which of Stripe's events are for us: most accounts take other payments too, and endpoints get more still.
+
+An event is not for us, and only counted, where it
+- is a "thin" event of Stripe's v2 API: it names an object and carries none
+  (https://docs.stripe.com/event-destinations);
+- belongs to the other mode, live or test, or names another account: an endpoint of Stripe Connect gets
+  both (https://docs.stripe.com/connect/webhooks). Of our own account, events carry no `account`;
+- is about an object of other business on the same account, unless `hold_foreign` (below).
+
+Foreign is what carries no mark of ours (`is_marked`) and concerns no PaymentIntent that we know:
+- A PaymentIntent or Checkout Session without a mark is foreign at once. Both are made by us with all our
+  metadata (`StripeProcessor.checkout_parameters`), so it does not matter which of the two comes first: one
+  that has lost its mark is known by the other.
+- A refund, dispute or charge seldom carries a mark. It is ours where its PaymentIntent is. One that we do
+  not know is kept until Stripe was asked for the intent and for its session (`questions.py`): where neither
+  carries a mark, what was kept is dropped and counted (`drop_foreign_facts`).
+- A refund, dispute or charge without any PaymentIntent is foreign: our checkouts always make one.
+- What carries a mark is never dropped, whatever the mark says: money for a pledge or a drive that nobody
+  knows is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from prometheus_client import Counter
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.database.database import Database
+from services.payments.statements import lock_intents
+from services.payments.tables import FACTS, LOOKUPS, PAYMENTS
+
+METADATA_PREFIX: Final = "ataa_"
+REFERENCE_PREFIX: Final = "plg_"
+
+_CAPTURES: Final = ("payment_intent.", "checkout.session.")
+_FOLLOWERS: Final = ("refund.", "charge.")
+"""Types of events about what comes after a capture."""
+
+_IGNORED: Final = Counter(
+    "ataa_webhooks_ignored_total",
+    "Stripe's events that were not for us, and are not applied.",
+    ["type", "why"],
+)
+
+
+class IgnoreReason(StrEnum):
+    """Why an event is ignored."""
+
+    THIN = "thin"
+    OTHER_MODE = "other_mode"
+    OTHER_ACCOUNT = "other_account"
+    FOREIGN = "foreign"
+
+
+def count_ignored(kind: str, why: IgnoreReason, many: int = 1) -> None:
+    """Count events of a type (its name must be one of a bounded set) as ignored."""
+    _IGNORED.labels(kind, why).inc(many)
+
+
+def is_marked(thing: Mapping[str, Any]) -> bool:
+    """Whether a Stripe object names something of ours: the one rule of what is ours by itself.
+
+    Any metadata whose name begins with `ataa_`, or a `client_reference_id` in the form of a pledge's id.
+    (Payment Links, once there are any, are recognised here by the session's `payment_link`.)
+    """
+    metadata = thing.get("metadata")
+    if isinstance(metadata, dict) and any(name.startswith(METADATA_PREFIX) for name in metadata):
+        return True
+    reference = thing.get("client_reference_id")
+    return isinstance(reference, str) and reference.startswith(REFERENCE_PREFIX)
+
+
+def is_thin(event: Mapping[str, Any]) -> bool:
+    """Whether this is an event of Stripe's v2 API (https://docs.stripe.com/api/v2/core/events/object)."""
+    return event.get("object") == "v2.core.event"
+
+
+@dataclass(frozen=True, slots=True)
+class OurAccount:
+    """What is ours at Stripe: the mode of our key, our account's id ("" where it is not told), whether
+    everything on it is ours (`hold_foreign`: money that names nothing of ours is then held, not ignored).
+    """
+
+    livemode: bool = False
+    id: str = ""
+    hold_foreign: bool = False
+
+    def ignore_reason(self, event: Mapping[str, Any]) -> IgnoreReason | None:
+        """Why an event cannot be for us, by what it says itself; None where it can."""
+        if is_thin(event):
+            return IgnoreReason.THIN
+        livemode, account = event.get("livemode"), event.get("account")
+        if isinstance(livemode, bool) and livemode is not self.livemode:
+            return IgnoreReason.OTHER_MODE
+        if account and account != self.id:
+            return IgnoreReason.OTHER_ACCOUNT
+        return None
+
+    def may_be_foreign(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event is foreign unless we know its PaymentIntent; see the module's description."""
+        kind, thing = event["type"], _object_of(event)
+        if self.hold_foreign or thing is None or is_marked(thing):
+            return False
+        return kind.startswith(_CAPTURES) or (kind.startswith(_FOLLOWERS) and _intent_of(event) is None)
+
+
+async def ignore_reasons(
+    database: Database, events: Sequence[Mapping[str, Any]], ours: OurAccount
+) -> list[IgnoreReason | None]:
+    """Why each of `events` is ignored, None for those to be applied; asks the database only if need be."""
+    found = [ours.ignore_reason(event) for event in events]
+    applied = [(place, event) for place, event in enumerate(events) if found[place] is None]
+    unsure = {place: _intent_of(event) for place, event in applied if ours.may_be_foreign(event)}
+    if not unsure:
+        return found
+    known = {_intent_of(event) for place, event in applied if place not in unsure and _is_about_marked(event)}
+    async with database.reading() as session:
+        known |= await _known_intents(session, {each for each in unsure.values() if each is not None})
+    for place, intent in unsure.items():
+        if intent is None or intent not in known:
+            found[place] = IgnoreReason.FOREIGN
+    return found
+
+
+async def drop_foreign_facts(session: AsyncSession, intent: str) -> bool:
+    """Drop the refunds and disputes kept of a foreign PaymentIntent, and what was to be asked about it.
+
+    False, and nothing is dropped, where something of the intent is ours after all: a payment of it, or a
+    refund that was asked for through our API.
+    """
+    await lock_intents(session, [intent])  # nobody records something of it meanwhile
+    if await _known_intents(session, {intent}):
+        return False
+    rows = (await session.execute(select(FACTS).where(FACTS.c.intent == intent))).all()
+    if any(row.payment_id is not None or row.refund_id is not None for row in rows):
+        return False
+    await session.execute(delete(FACTS).where(FACTS.c.id.in_([row.id for row in rows])))
+    await session.execute(delete(LOOKUPS).where(LOOKUPS.c.intent == intent))
+    for row in rows:
+        count_ignored(row.kind, IgnoreReason.FOREIGN)
+    return True
+
+
+async def _known_intents(session: AsyncSession, intents: Collection[str]) -> set[str | None]:
+    if not intents:
+        return set()
+    rows = await session.execute(select(PAYMENTS.c.intent).where(PAYMENTS.c.intent.in_(intents)))
+    return {row.intent for row in rows}
+
+
+def _is_about_marked(event: Mapping[str, Any]) -> bool:
+    thing = _object_of(event)
+    return thing is not None and is_marked(thing)
+
+
+def _object_of(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The Stripe object an event carries; None where it carries none."""
+    data = event.get("data")
+    thing = data.get("object") if isinstance(data, dict) else None
+    return thing if isinstance(thing, dict) else None
+
+
+def _intent_of(event: Mapping[str, Any]) -> str | None:
+    """The PaymentIntent an event is about."""
+    thing = _object_of(event) or {}
+    intent = thing.get("id" if event["type"].startswith("payment_intent.") else "payment_intent")
+    return intent if isinstance(intent, str) else None

@@ -1,0 +1,79 @@
+"""How the door reads requests: bounded JSON bodies, and routes answered without a framework's detours."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from backbone.http.problems import BodyTooLarge, Invalid, MalformedJson, UnsupportedMediaType
+from services.pledges.requests import parse_json
+
+MAX_BODY_BYTES: Final = 64 * 1024
+MAX_STRINGS: Final = 2_000
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+async def json_body(request: Request) -> bytes:
+    """The body of a JSON request. Raises UnsupportedMediaType, BodyTooLarge."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaType("Send Content-Type: application/json.")
+    body = await request.body()
+    if len(body) > MAX_BODY_BYTES:
+        raise BodyTooLarge(f"At most {MAX_BODY_BYTES} bytes.")
+    return body
+
+
+async def string_list(request: Request, field: str) -> list[str]:
+    """The list of texts an internal caller asks about. Raises MalformedJson, Invalid."""
+    body = parse_json(await request.body())
+    strings = body.get(field) if isinstance(body, dict) else None
+    if (
+        not isinstance(strings, list)
+        or len(strings) > MAX_STRINGS
+        or not all(_is_string(one) for one in strings)
+    ):
+        raise Invalid(f'Send {{"{field}": […]}} with at most {MAX_STRINGS} of them.')
+    return strings
+
+
+def _is_string(value: object) -> bool:
+    return isinstance(value, str) and "\x00" not in value
+
+
+class JsonRoute(APIRoute):
+    """A route that refuses what is not JSON as the public door names it, before its fields are read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def checked(request: Request) -> Response:
+            body = await json_body(request)
+            if not body:
+                raise MalformedJson("The body is empty.")
+            parse_json(body)
+            return await handle(request)
+
+        return checked
+
+
+def direct_route(handler: Handler) -> type[APIRoute]:
+    """A route documented by its endpoint's signature and answered by `handler`, from the bare request.
+
+    Resolving dependencies and reading bodies in the framework costs a hot door more than its work.
+    """
+
+    class DirectRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            async def answer(request: Request) -> Response:
+                return await handler(request)
+
+            return answer
+
+    return DirectRoute

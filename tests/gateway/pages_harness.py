@@ -1,0 +1,223 @@
+"""A small real HTTP server that serves the pages, with a drive whose every answer a test decides."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import uvicorn
+
+from gateway.pages import (
+    Creators,
+    assets_app,
+    donate_page,
+    overlay_page,
+    page_headers,
+    problem_page,
+    thanks_page,
+)
+from gateway.pages.assets import Receive, Scope, Send
+from tests.waiting import PATIENCE_S
+
+DRIVE = "drv_01winter"
+Answer = tuple[int, dict[str, str], object]
+
+
+def usd(value: str) -> dict[str, str]:
+    return {"currency": "USD", "value": value}
+
+
+SEQUENCE = 97500
+
+
+def donation_row(n: int, **changes: object) -> dict[str, Any]:
+    """The `donation` frame of the n-th gift after `drive_totals()`: the row with the fields of `recent`."""
+    gift: dict[str, Any] = {
+        "id": f"don_{n}",
+        "payment": f"pay_{n}",
+        "sequence": SEQUENCE + n,
+        "type": "donation.counted",
+        "name": f"Donor {n}",
+        "message": "",
+        "amount": usd("25.00"),
+        "creator": None,
+        "at": "2026-01-07T12:00:00Z",
+    }
+    return {**gift, **changes}
+
+
+def drive_totals(**changes: object) -> dict[str, Any]:
+    totals: dict[str, Any] = {
+        "drive": DRIVE,
+        "slug": "winter",
+        "title": {"en": "Let's make their winter warmer", "ar": "لنجعل شتاءهم أدفأ"},
+        "currency": "USD",
+        "raised": usd("4560123.45"),
+        "goal": usd("10000000.00"),
+        "percent": 45.6,
+        "donations": 97012,
+        "donors": 96400,
+        "per_minute": {"donations": 41, "raised": usd("1830.00")},
+        "leaders": [],
+        "recent": [],
+        "milestones": [],
+        "epoch": 1,
+        "sequence": SEQUENCE,
+        "as_of": "2026-01-07T12:00:00Z",
+        "state": "live",
+        "lag_ms": 84,
+    }
+    return {**totals, **changes}
+
+
+@dataclass
+class Harness:
+    """What the server answers, and what it was asked."""
+
+    totals: dict[str, Any] = field(default_factory=drive_totals)
+    drive: dict[str, Any] = field(default_factory=dict)
+    creators: list[dict[str, Any]] = field(default_factory=list)
+    listed: int = 100
+    searched: list[str] = field(default_factory=list)
+    search_status: int = 200
+    stream_status: int = 200
+    totals_status: int = 200
+    pledge_answers: deque[Answer] = field(default_factory=deque)
+    pledge_views: deque[Answer] = field(default_factory=deque)
+    pledge_requests: list[dict[str, Any]] = field(default_factory=list)
+    totals_requests: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """The drive's log, as `/events` tells it."""
+    streams_opened: int = 0
+    streams_from: list[str] = field(default_factory=list)
+    stream_queues: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
+    base: str = ""
+
+    def push(self, event: str, data: Any) -> None:
+        identifier = data["sequence"] if event in ("donation", "milestone") else None
+        for queue in self.stream_queues:
+            queue.put_nowait(frame(event, data, identifier))
+
+    def end_streams(self) -> None:
+        for queue in self.stream_queues:
+            queue.put_nowait(None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
+        query = dict(parse_qsl(scope["query_string"].decode()))
+        if path.startswith("/assets/"):
+            await assets_app(scope, receive, send)
+        elif path.endswith("/live"):
+            await self._stream(query, send)
+        elif path.endswith("/events"):
+            after, limit = int(query["after"]), int(query["limit"])
+            rows = [row for row in self.rows if row["sequence"] > after][:limit]
+            await _json(send, 200, {}, {"data": rows, "next": None})
+        elif path.startswith("/v1/"):
+            await self._api(path, scope, receive, send)
+        else:
+            await self._page(path, query, send)
+
+    async def _page(self, path: str, query: dict[str, str], send: Send) -> None:
+        drive = {"id": DRIVE, **self.totals, **self.drive}
+        if path.startswith("/overlay/"):
+            html = overlay_page(unquote(path.removeprefix("/overlay/")), self.totals["title"], query)
+            await _reply(send, 200, page_headers("overlay"), html)
+        elif path.endswith("/thanks"):
+            await _reply(send, 200, page_headers("thanks"), thanks_page(drive, query))
+        elif path == "/donate/winter":
+            named = query.get("creator", "").lower()
+            found = next((one for one in self.creators if named in (one.get("id"), one["slug"])), None)
+            creators = Creators(self.creators[: self.listed], len(self.creators) > self.listed)
+            token = f"f1.{len(self.pledge_requests)}.aa"
+            html = donate_page(drive, creators, query, token, creator=found)
+            await _reply(send, 200, page_headers("donate"), html)
+        elif path == "/donate/winter/creators":
+            self.searched.append(query["q"])
+            held = [one for one in self.creators if query["q"].lower() in one["name"].lower()]
+            await _json(send, self.search_status, {}, {"creators": held[:20], "more": len(held) > 20})
+        elif path == "/checkout":
+            await _reply(send, 200, [(b"content-type", b"text/html")], b"<title>checkout</title>pay here")
+        else:
+            await _reply(send, 404, page_headers("problem"), problem_page(query))
+
+    async def _api(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = {name.decode(): value.decode() for name, value in scope["headers"]}
+        if path.endswith("/totals"):
+            await self._totals(asked, send)
+        elif scope["method"] == "POST":
+            body = (await receive())["body"]
+            self.pledge_requests.append({"headers": asked, "body": json.loads(body)})
+            await _json(send, *self._next(self.pledge_answers))
+        else:
+            await _json(send, *self._next(self.pledge_views))
+
+    def _next(self, answers: deque[Answer]) -> Answer:
+        """The next scripted answer; the last one is given for ever."""
+        return answers.popleft() if len(answers) > 1 else answers[0]
+
+    async def _totals(self, asked: dict[str, str], send: Send) -> None:
+        etag = f'W/"1.{self.totals["sequence"]}.0.{self.totals["state"]}"'
+        self.totals_requests.append(asked.get("if-none-match", ""))
+        if self.totals_status != 200:
+            await _json(send, self.totals_status, {}, {"type": "/problems/x"})
+        elif asked.get("if-none-match") == etag:
+            await _reply(send, 304, [(b"etag", etag.encode())], b"")
+        else:
+            await _json(send, 200, {"etag": etag}, self.totals)
+
+    async def _stream(self, query: dict[str, str], send: Send) -> None:
+        self.streams_opened += 1
+        self.streams_from.append(query.get("last_event_id", ""))
+        if self.stream_status != 200:
+            await _json(send, self.stream_status, {}, {"type": "/problems/x"})
+            return
+        mine: asyncio.Queue[bytes | None] = asyncio.Queue()
+        mine.put_nowait(frame("totals", self.totals))
+        self.stream_queues.append(mine)
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while (piece := await mine.get()) is not None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        self.stream_queues.remove(mine)
+        await send({"type": "http.response.body", "body": b""})
+
+
+def frame(event: str, data: object, identifier: int | None = None) -> bytes:
+    head = "" if identifier is None else f"id: {identifier}\n"
+    return f"event: {event}\n{head}data: {json.dumps(data)}\n\n".encode()
+
+
+async def _json(send: Send, status: int, headers: dict[str, str], body: object) -> None:
+    kind = "application/json" if status < 400 else "application/problem+json"
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await _reply(send, status, [(b"content-type", kind.encode()), *pairs], json.dumps(body).encode())
+
+
+async def _reply(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def serving_pages(harness: Harness, port: int = 0) -> AsyncIterator[Harness]:
+    """Serves `harness` on a free port of the loopback until left; its streams are ended first."""
+    config = uvicorn.Config(harness, host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(PATIENCE_S):
+        while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
+            await asyncio.sleep(0.01)
+    harness.base = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    try:
+        yield harness
+    finally:
+        harness.end_streams()
+        server.should_exit = server.force_exit = True
+        await serving

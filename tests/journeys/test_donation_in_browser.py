@@ -1,0 +1,54 @@
+"""The hosted form, the sandbox's card page and the overlay: the whole system in a real Chromium."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright, expect
+
+from tests.gateway.test_pages_in_browser import FLAGS, chromium_path
+from tests.journeys.embedded_system import EmbeddedSystem
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    path = chromium_path()
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield launched
+        await launched.close()
+
+
+@pytest.mark.parametrize("language", ["ar", "en"])
+async def test_donation_through_the_form_appears_on_the_overlay(
+    system: EmbeddedSystem, browser: Browser, language: str
+) -> None:
+    slug = f"form-{language}"
+    await system.open_drive(slug)
+    overlay, donor = await browser.new_page(), await browser.new_page(locale=language)
+    page_errors: list[str] = []
+    for page in (overlay, donor):
+        page.on("pageerror", lambda error: page_errors.append(str(error)))
+    await overlay.goto(f"{system.url}/overlay/{slug}?lang={language}&parts=bar,leaders,alerts")
+    await donor.goto(f"{system.url}/donate/{slug}?lang={language}&creator=star")
+    await donor.locator("input[name=menu][value='25.00']").check()
+    await donor.locator("input[name=name]").fill("ليلى")
+    await donor.locator("#give").click()
+    await donor.wait_for_url(re.compile(r"/c/pay/"))
+    assert await donor.locator("html").get_attribute("dir") == ("rtl" if language == "ar" else "ltr")
+    await donor.locator("input[name=card]").fill("4242 4242 4242 4242")
+    await donor.locator("button").last.click()
+    await donor.wait_for_url(re.compile(rf"{re.escape(system.url)}/donate/"))
+    totals = await system.wait_for_raised(slug, "25.00")
+    assert totals["leaders"][0]["slug"] == "star"
+    assert (await system.newest_donation(slug, "ليلى"))["message"] is None
+    await expect(overlay.get_by_text("ليلى").first).to_be_visible()
+    await expect(overlay.get_by_text(re.compile(r"25")).first).to_be_visible()
+    assert page_errors == []
+    await overlay.close()
+    await donor.close()

@@ -1,0 +1,104 @@
+"""Old attempts are deleted in bounded batches, and none that somebody may still ask for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select, text, update
+
+from services.payments.checkout import pruning
+from services.payments.checkout.pruning import KEPT, SHORTEST, prune_attempts
+from services.payments.tables import ATTEMPTS, PAYMENTS
+from tests.engines import fresh_postgres
+from tests.payments.books import Books, open_books
+from tests.payments.harness import a_drive, a_pledge
+
+OLD = KEPT + timedelta(seconds=1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Books]:
+    if request.param == "sqlite":
+        async with open_books(tmp_path) as books:
+            yield books
+    else:
+        async with fresh_postgres() as url, open_books(tmp_path, url) as books:
+            yield books
+
+
+async def a_payment(books: Books, checkout: str = "open") -> str:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await books.hear(drive, pledge)
+    (row,) = await books.payments(pledge.pledge_id)
+    async with books.database.transaction() as session:
+        await session.execute(update(PAYMENTS).where(PAYMENTS.c.id == row.id).values(checkout=checkout))
+    return str(row.id)
+
+
+async def attempts(books: Books, payment: str, *states: str, ago: timedelta = OLD, count: int = 1) -> None:
+    """`count` attempts of a payment for each of `states`, which ended so long ago."""
+    at = books.clock.now() - ago
+    rows = [
+        {"key": f"{payment}.{state}.{n}", "payment_id": payment, "n": 1, "state": state, "parameters": "{}",
+         "made_at": at, "done_at": None if state == "sent" else at}
+        for state in states for n in range(count)
+    ]  # fmt: skip
+    async with books.database.transaction() as session:
+        await session.execute(insert(ATTEMPTS), rows)
+
+
+async def left(books: Books) -> set[str]:
+    async with books.database.reading() as session:
+        return {row.key.split(".")[1] for row in await session.execute(select(ATTEMPTS.c.key))}
+
+
+async def test_only_what_ended_long_ago_is_forgotten(books: Books) -> None:
+    payment = await a_payment(books)
+    await attempts(books, payment, "opened", "failed", "sent", "quarantined")
+    assert await prune_attempts(books.database, books.clock.now()) == 2
+    assert await left(books) == {"sent", "quarantined"}
+    assert await prune_attempts(books.database, books.clock.now()) == 0
+
+
+async def test_what_ended_lately_is_kept(books: Books) -> None:
+    await attempts(books, await a_payment(books), "opened", "failed", ago=KEPT - timedelta(seconds=1))
+    assert await prune_attempts(books.database, books.clock.now()) == 0
+
+
+@pytest.mark.parametrize("checkout", ["waiting", "opening"])
+async def test_what_was_refused_for_a_checkout_still_to_be_opened_is_kept(
+    books: Books, checkout: str
+) -> None:
+    await attempts(books, await a_payment(books, checkout), "failed")
+    assert await prune_attempts(books.database, books.clock.now()) == 0
+
+
+async def test_a_key_that_stripe_may_still_know_is_kept_however_little_is_asked_for(books: Books) -> None:
+    payment = await a_payment(books)
+    await attempts(books, payment, "opened", ago=SHORTEST - timedelta(seconds=1))
+    assert await prune_attempts(books.database, books.clock.now(), timedelta(0)) == 0
+
+
+async def test_a_batch_is_bounded_and_the_next_goes_on(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "AT_ONCE", 3)
+    await attempts(books, await a_payment(books), "opened", count=7)
+    assert [await prune_attempts(books.database, books.clock.now()) for _ in range(4)] == [3, 3, 1, 0]
+
+
+async def test_old_attempts_are_found_by_an_index(books: Books) -> None:
+    await attempts(books, await a_payment(books), "opened", count=50)
+    asked = select(ATTEMPTS.c.key).where(ATTEMPTS.c.done_at.is_not(None), ATTEMPTS.c.done_at < text("17"))
+    statement = str(
+        asked.order_by(ATTEMPTS.c.done_at).limit(5).compile(compile_kwargs={"literal_binds": True})
+    )
+    explain = "EXPLAIN QUERY PLAN" if books.database.is_sqlite else "EXPLAIN"
+    async with books.database.transaction() as session:
+        if not books.database.is_sqlite:
+            await session.execute(text("SET LOCAL enable_seqscan = off"))
+        rows: list[Any] = list(await session.execute(text(f"{explain} {statement}")))
+    assert "attempts_done" in str(rows)

@@ -1,0 +1,168 @@
+"""An outcome that cannot be stored: its neighbours are recorded, and it is put aside after a few tries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+from sqlalchemy import select
+
+from backbone.contracts import PledgeMade
+from backbone.http.service_client import InProcessServiceClient
+from services.payments.checkout import worker
+from services.payments.checkout.worker import CheckoutWorker
+from services.payments.processor import CheckoutRequest, OpenedCheckout
+from services.payments.stripe.rate_limiter import RateLimiter
+from services.payments.tables import ATTEMPTS
+from tests.engines import fresh_postgres
+from tests.payments.books import Books, open_books
+from tests.payments.harness import SECRET, Pledges, a_drive, a_pledge
+from tests.payments.reconciliation.test_lookups import FakeProcessor
+from tests.payments.stripe_events import intent_succeeded, metadata
+from tests.waiting import until
+
+UNSTORABLE = "https://stripe/\ud800"
+"""A lone surrogate: JSON can carry it, no store takes it."""
+
+
+class Poisoned(FakeProcessor):
+    """A processor whose checkouts for `poison` have an address that no store takes."""
+
+    def __init__(self, books: Books) -> None:
+        super().__init__()
+        self.books = books
+        self.poison: set[str] = set()
+        self.malformed: set[str] = set()
+
+    def checkout_parameters(self, wish: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
+        if wish.pledge_id in self.malformed:
+            raise KeyError("a field nobody thought of")
+        return {"pledge": wish.pledge_id}
+
+    async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
+        pledge = parameters["pledge"]
+        url = UNSTORABLE if pledge in self.poison else "https://stripe/"
+        return OpenedCheckout(f"cs_{pledge}", url, None, self.books.clock.now() + timedelta(days=1))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Books]:
+    if request.param == "sqlite":
+        async with open_books(tmp_path) as books:
+            yield books
+    else:
+        async with fresh_postgres() as url, open_books(tmp_path, url) as books:
+            yield books
+
+
+@asynccontextmanager
+async def working(books: Books, processor: Poisoned) -> AsyncIterator[None]:
+    """A checkout worker that runs within the block."""
+    stop, news = asyncio.Event(), asyncio.Event()
+    desk = CheckoutWorker(
+        books.database, processor, InProcessServiceClient(Pledges().app), SECRET,
+        pace=RateLimiter(0), in_flight=8, news=news, clock=books.clock,
+    )  # fmt: skip
+    task = asyncio.create_task(desk.run(stop))
+    try:
+        yield
+        assert not task.done()
+    finally:
+        stop.set()
+        await task
+
+
+async def attempts(books: Books) -> dict[str, Any]:
+    """The attempts there are, by their payment."""
+    async with books.database.reading() as session:
+        return {row.payment_id: row for row in await session.execute(select(ATTEMPTS))}
+
+
+def several_pledges(count: int) -> tuple[Any, list[PledgeMade]]:
+    drive = a_drive()
+    return drive, [a_pledge(drive) for _ in range(count)]
+
+
+async def checkout_of(books: Books, pledge: str) -> str:
+    return str((await books.payments(pledge))[0].checkout)
+
+
+def all_open(books: Books, pledges: Sequence[PledgeMade]) -> Callable[[], Any]:
+    async def opened() -> bool:
+        return all([await checkout_of(books, each.pledge_id) == "open" for each in pledges])
+
+    return opened
+
+
+def quarantined() -> float:
+    return REGISTRY.get_sample_value("ataa_checkouts_total", {"outcome": "quarantined"}) or 0.0
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "RETRY_S", 0.01)
+
+
+async def test_the_neighbours_of_an_unstorable_outcome_are_recorded(books: Books) -> None:
+    drive, pledges = several_pledges(7)
+    processor = Poisoned(books)
+    processor.poison = {pledges[3].pledge_id}
+    await books.hear(drive, *pledges)
+    before = quarantined()
+    async with working(books, processor):
+        await until(all_open(books, pledges[:3] + pledges[4:]))
+        await until(lambda: quarantined() == before + 1)
+        await until(lambda: checkout_fails(books, pledges[3].pledge_id))
+    poisoned = (await attempts(books))[(await books.payments(pledges[3].pledge_id))[0].id]
+    assert poisoned.state == "quarantined"
+    assert "surrogates" in poisoned.reason
+    assert poisoned.done_at is not None
+
+
+async def checkout_fails(books: Books, pledge: str) -> bool:
+    return await checkout_of(books, pledge) == "failed"
+
+
+async def test_the_pledge_of_an_unstorable_outcome_lapses_and_money_for_it_still_counts(books: Books) -> None:
+    drive, (pledge,) = several_pledges(1)
+    processor = Poisoned(books)
+    processor.poison = {pledge.pledge_id}
+    await books.hear(drive, pledge)
+    async with working(books, processor):
+        await until(lambda: checkout_fails(books, pledge.pledge_id))
+    (row,) = await books.payments(pledge.pledge_id)
+    assert row.status == "lapsed"
+    ours = metadata(row.id, pledge.pledge_id, drive.drive_id)
+    await books.take([intent_succeeded("pi_1", 2_500, ours)])
+    (row,) = await books.payments(pledge.pledge_id)
+    assert (row.status, row.captured) == ("captured", 2_500)
+    assert set((await books.drift()).values()) <= {0}
+
+
+async def test_a_ticket_that_cannot_be_put_into_parameters_does_not_block_the_queue(books: Books) -> None:
+    drive, pledges = several_pledges(4)
+    processor = Poisoned(books)
+    processor.malformed = {pledges[0].pledge_id}
+    await books.hear(drive, *pledges)
+    async with working(books, processor):
+        await until(all_open(books, pledges[1:]))
+    assert await checkout_of(books, pledges[0].pledge_id) == "failed"
+
+
+async def test_a_worker_that_starts_again_does_not_take_up_what_was_put_aside(books: Books) -> None:
+    drive, pledges = several_pledges(2)
+    processor = Poisoned(books)
+    processor.poison = {pledges[0].pledge_id}
+    await books.hear(drive, *pledges)
+    async with working(books, processor):
+        await until(lambda: checkout_fails(books, pledges[0].pledge_id))
+    before = quarantined()
+    async with working(books, processor):
+        await until(all_open(books, pledges[1:]))
+    assert quarantined() == before

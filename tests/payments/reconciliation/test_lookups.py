@@ -1,0 +1,200 @@
+"""What a webhook only hints at, or nobody can place, Stripe is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backbone.money import Money
+from services.payments.domain import CaptureRank, FactKind, Observation, RefundRank
+from services.payments.processor import (
+    CheckoutRequest,
+    ListedCheckout,
+    OpenedCheckout,
+    ProcessorEvent,
+    Unknown,
+)
+from services.payments.reconciliation.lookups import Reconciler
+from tests.payments.books import Books, open_books
+from tests.payments.harness import a_drive, a_pledge
+from tests.payments.stripe_events import an_event, intent_succeeded, metadata, refund
+
+
+class FakeProcessor:
+    """A processor that only answers questions, from what it was told; `asked` is what it was asked."""
+
+    def __init__(self) -> None:
+        self.captures: dict[str, Observation] = {}
+        self.refunds: dict[str, list[Observation]] = {}
+        self.disputes: dict[str, list[Observation]] = {}
+        self.asked: list[str] = []
+        self.away = False
+
+    async def find_capture(self, intent: str) -> Observation | None:
+        self._note(intent)
+        return self.captures.get(intent)
+
+    async def list_refunds(self, intent: str) -> list[Observation]:
+        self._note(intent)
+        return self.refunds.get(intent, [])
+
+    async def list_disputes(self, intent: str) -> list[Observation]:
+        self._note(intent)
+        return self.disputes.get(intent, [])
+
+    def _note(self, intent: str) -> None:
+        self.asked.append(intent)
+        if self.away:
+            raise Unknown("no answer")
+
+    def checkout_parameters(self, wish: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
+        raise NotImplementedError
+
+    async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
+        raise NotImplementedError
+
+    async def list_checkouts(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[ListedCheckout], str | None]:
+        raise NotImplementedError
+
+    def refund_parameters(
+        self, intent: str, amount: Money, refund_id: str, reason: str | None
+    ) -> dict[str, Any]:
+        raise NotImplementedError
+
+    async def refund(self, key: str, parameters: Mapping[str, Any]) -> Observation:
+        raise NotImplementedError
+
+    async def expire_checkout(self, session_id: str) -> None:
+        raise NotImplementedError
+
+    async def list_lost_events(
+        self, since: datetime, after: str | None
+    ) -> tuple[list[ProcessorEvent], str | None]:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    async with open_books(tmp_path) as books:
+        yield books
+
+
+def a_charge_refunded(intent: str, refunded: int) -> dict[str, Any]:
+    thing = {"id": "ch_1", "payment_intent": intent, "amount_refunded": refunded, "currency": "usd"}
+    return an_event("charge.refunded", thing)
+
+
+async def a_paid_pledge(books: Books, units: int = 2_500) -> str:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await books.hear(drive, pledge)
+    await books.take([intent_succeeded("pi_1", units, metadata(None, pledge.pledge_id, drive.drive_id))])
+    return pledge.pledge_id
+
+
+async def test_a_charge_refunded_by_a_refund_nobody_told_of_is_read(books: Books) -> None:
+    oracle, pledge = FakeProcessor(), await a_paid_pledge(books)
+    asker = Reconciler(books.database, oracle, books.clock)
+    oracle.refunds["pi_1"] = [
+        Observation("re_1", FactKind.REFUND, "pi_1", 700, "USD", RefundRank.SUCCEEDED, books.clock.now())
+    ]
+    await books.take([a_charge_refunded("pi_1", 700)])
+    assert await asker.run_due() == 0  # its own webhook has a moment to come first
+    books.clock.move(3)
+    assert await asker.run_due() == 1
+    assert (await books.payments(pledge))[0].refunded == 700
+    assert await asker.run_due() == 0
+
+
+async def test_a_refund_that_was_told_of_is_not_asked_for(books: Books) -> None:
+    oracle = FakeProcessor()
+    asker = Reconciler(books.database, oracle, books.clock)
+    await a_paid_pledge(books)
+    await books.take([a_charge_refunded("pi_1", 700)])
+    await books.take([refund("created", "re_1", "pi_1", 700, "succeeded")])
+    books.clock.move(3)
+    assert await asker.run_due() == 1
+    await books.take([a_charge_refunded("pi_1", 700)])
+    books.clock.move(3)
+    assert await asker.run_due() == 0
+    assert oracle.asked == []
+
+
+async def test_after_ten_minutes_stripe_is_asked_for_an_unknown_payment(books: Books) -> None:
+    oracle, drive = FakeProcessor(), a_drive()
+    asker = Reconciler(books.database, oracle, books.clock)
+    pledge = a_pledge(drive)
+    await books.hear(drive, pledge)
+    await books.take([refund("created", "re_1", "pi_1", 700, "succeeded")])
+    books.clock.move(599)
+    assert await asker.run_due() == 0
+    books.clock.move(2)
+    oracle.away = True
+    assert await asker.run_due() == 1
+    oracle.away = False
+    oracle.captures["pi_1"] = Observation(
+        "pi_1", FactKind.CAPTURE, "pi_1", 2_500, "USD", CaptureRank.BY_INTENT, books.clock.now(),
+        pledge_id=pledge.pledge_id, drive_id=drive.drive_id,
+    )  # fmt: skip
+    books.clock.move(5)
+    assert await asker.run_due() == 1
+    (said,) = await books.said(pledge.pledge_id)
+    assert (said.captured.minor_units, said.refunded.minor_units) == (2_500, 700)
+
+
+async def test_what_stripe_does_not_know_is_asked_a_bounded_number_of_times(books: Books) -> None:
+    oracle = FakeProcessor()
+    asker = Reconciler(books.database, oracle, books.clock)
+    await books.take([refund("created", "re_1", "pi_none", 700, "succeeded")])
+    for _ in range(60):
+        books.clock.move(3_601)
+        await asker.run_due()
+    assert len(oracle.asked) == 30
+
+
+async def test_an_answer_that_cannot_be_stored_does_not_hold_up_the_others(books: Books) -> None:
+    oracle, pledge = FakeProcessor(), await a_paid_pledge(books)
+    asker = Reconciler(books.database, oracle, books.clock)
+    too_much = 2**64  # more than a column of either store holds
+    for intent, units in (("pi_0", too_much), ("pi_1", 700)):
+        oracle.refunds[intent] = [
+            Observation(
+                f"re_{intent}", FactKind.REFUND, intent, units, "USD", RefundRank.SUCCEEDED, books.clock.now()
+            )
+        ]
+        await books.take([a_charge_refunded(intent, 700)])
+        books.clock.move(1)
+    books.clock.move(3)
+    assert await asker.run_due() == 2
+    assert (await books.payments(pledge))[0].refunded == 700
+    books.clock.move(5)
+    assert await asker.run_due() == 1  # the first one again, later
+    assert oracle.asked == ["pi_0", "pi_1", "pi_0"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_hints_that_contradict_each_other_are_settled_by_reading_the_refunds(
+    books: Books, at_once: bool
+) -> None:
+    oracle, pledge = FakeProcessor(), await a_paid_pledge(books)
+    asker = Reconciler(books.database, oracle, books.clock)
+    oracle.refunds["pi_1"] = [
+        Observation(f"re_{n}", FactKind.REFUND, "pi_1", 500, "USD", RefundRank.SUCCEEDED, books.clock.now())
+        for n in (1, 2)
+    ]
+    late, early = a_charge_refunded("pi_1", 1_000), a_charge_refunded("pi_1", 500)  # reordered
+    for events in [[late, early]] if at_once else [[late], [early]]:
+        await books.take(events)
+    await books.take([refund("created", "re_1", "pi_1", 500, "succeeded")])  # re_2's never comes
+    books.clock.move(3)
+    await asker.run_due()
+    assert (await books.payments(pledge))[0].refunded == 1_000

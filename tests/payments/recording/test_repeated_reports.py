@@ -1,0 +1,84 @@
+"""What is told twice or later than usual: a second capture, a known refusal, a drive many waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, update
+
+from backbone.http.service_client import InProcessServiceClient
+from services.payments.checkout.worker import AttemptOutcome, CheckoutWorker, SentAttempt
+from services.payments.handlers import HELD_BATCH
+from services.payments.queries import read_checkouts
+from services.payments.stripe.rate_limiter import RateLimiter
+from services.payments.tables import PAYMENTS
+from tests.payments.books import Books, open_books
+from tests.payments.harness import SECRET, Pledges, a_drive, a_pledge
+from tests.payments.reconciliation.test_lookups import FakeProcessor
+from tests.payments.stripe_events import intent_succeeded, metadata, refund
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    async with open_books(tmp_path) as books:
+        yield books
+
+
+async def shown(books: Books, pledge: str) -> str | None:
+    async with books.database.reading() as session:
+        status: str | None = (await read_checkouts(session, [pledge], 1.0, "", books.clock.now()))[pledge][
+            "status"
+        ]
+    return status
+
+
+async def test_a_pledge_paid_twice_is_paid_while_one_of_the_two_stands(books: Books) -> None:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await books.hear(drive, pledge)
+    for intent in ("pi_1", "pi_2"):
+        await books.take([intent_succeeded(intent, 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.take([refund("created", "re_1", "pi_1", 2_500, "succeeded")])
+    assert await shown(books, pledge.pledge_id) == "paid"
+    await books.take([refund("created", "re_2", "pi_2", 2_500, "succeeded")])
+    assert await shown(books, pledge.pledge_id) == "refunded"
+
+
+async def test_all_the_money_held_for_a_drive_is_counted_once_it_is_known(books: Books) -> None:
+    drive = a_drive()
+    many = HELD_BATCH + 1
+    await books.take(
+        [intent_succeeded(f"pi_{n}", 100, metadata(None, None, drive.drive_id)) for n in range(many)]
+    )
+    while await books.applier.apply_waiting():
+        pass
+    await books.hear(drive)
+    async with books.database.reading() as session:
+        of_state = select(PAYMENTS.c.held, func.count()).group_by(PAYMENTS.c.held)
+        assert [tuple(row) for row in await session.execute(of_state)] == [(False, many)]
+
+
+async def test_a_refusal_recorded_again_does_not_give_the_ticket_out_a_second_time(books: Books) -> None:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await books.hear(drive, pledge)
+    payment = (await books.payments(pledge.pledge_id))[0].id
+    desk = CheckoutWorker(
+        books.database, FakeProcessor(), InProcessServiceClient(Pledges().app), SECRET,
+        pace=RateLimiter(0), in_flight=4, news=asyncio.Event(), clock=books.clock,
+    )  # fmt: skip
+
+    async def take_ticket(attempt: int) -> None:
+        async with books.database.transaction() as session:
+            await session.execute(update(PAYMENTS).values(checkout="opening", attempts=attempt))
+
+    refusal = AttemptOutcome(SentAttempt(f"{payment}.1", payment, 1, {}, books.clock.now()), None, "refused")
+    states = []
+    for attempt in (1, 2):
+        await take_ticket(attempt)
+        await desk._commit([refusal])
+        states.append((await books.payments(pledge.pledge_id))[0].checkout)
+    assert states == ["waiting", "opening"]

@@ -1,0 +1,95 @@
+"""Pace: a ceiling that holds, a 429 that halves it, and its recovery; in a time that only waiting moves."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from services.payments.stripe.rate_limiter import RateLimiter
+
+
+class _Waits(selectors.DefaultSelector):
+    """Adds up how long it was asked to wait, and waits for nothing; a look takes a microsecond."""
+
+    waited_s = 100.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.waited_s += max(timeout or 0.0, 1e-6)
+        return super().select(0)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._waits = _Waits()
+        super().__init__(self._waits)
+
+    def time(self) -> float:
+        return self._waits.waited_s
+
+
+@pytest.fixture
+def clocked() -> Iterator[asyncio.Runner]:
+    """Runs what it is given in a time that stands still while anything computes, however slowly."""
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        yield runner
+
+
+async def admitted_within(pace: RateLimiter, seconds: float) -> int:
+    """How many calls are let through in that time."""
+    count = 0
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while loop.time() < end:
+        try:
+            async with asyncio.timeout(end - loop.time()):
+                await pace.acquire()
+        except TimeoutError:
+            break
+        count += 1
+    return count
+
+
+def test_a_ceiling_holds(clocked: asyncio.Runner) -> None:
+    admitted = clocked.run(admitted_within(RateLimiter(40), 0.5))
+    assert 38 <= admitted <= 40  # half a second's burst, and half a second
+
+
+def test_without_a_ceiling_nothing_waits(clocked: asyncio.Runner) -> None:
+    async def take_turns() -> None:
+        for _ in range(5_000):
+            await pace.acquire()
+
+    pace = RateLimiter(0)
+    assert not pace.limited
+    began = clocked.get_loop().time()
+    clocked.run(take_turns())
+    assert clocked.get_loop().time() - began < 0.001
+
+
+def test_a_429_halves_the_rate_once_however_many_calls_it_hits(clocked: asyncio.Runner) -> None:
+    async def refuse() -> None:
+        for _ in range(10):
+            pace.slow_down()
+
+    pace = RateLimiter(40)
+    clocked.run(admitted_within(pace, 2.5))
+    clocked.run(refuse())
+    assert 19 <= pace.rate_per_s <= 20
+
+
+def test_a_slowed_pace_recovers(clocked: asyncio.Runner) -> None:
+    async def refuse() -> None:
+        pace.slow_down()
+
+    pace = RateLimiter(20)
+    clocked.run(admitted_within(pace, 2.5))
+    clocked.run(refuse())
+    slowed = pace.rate_per_s
+    clocked.run(admitted_within(pace, 0.6))
+    assert slowed < pace.rate_per_s < 20
+    clocked.run(admitted_within(pace, 20.0))
+    assert pace.rate_per_s == 20

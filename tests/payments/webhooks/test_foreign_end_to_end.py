@@ -1,0 +1,120 @@
+"""A shop on the same Stripe account: its sales leave no trace here, through the real client and sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import stripe
+
+from backbone.http.caller import sign_caller
+from services.payments.domain import Observation
+from services.payments.processor import Foreign
+from services.payments.stripe.client import API_VERSION, StripeProcessor
+from tests.payments.harness import SECRET, STRIPE_KEY, Harness, a_drive, running
+from tests.waiting import until
+
+PLEDGE = "plg_01frtz5n00000000000000000c"
+
+
+def a_shop(sandbox: str, http: aiohttp.ClientSession) -> stripe.StripeClient:
+    """A client of the same account that knows nothing of us."""
+    return stripe.StripeClient(
+        STRIPE_KEY,
+        http_client=stripe.AIOHTTPClient(session=http),
+        stripe_version=API_VERSION,
+        base_addresses={"api": sandbox},
+    )
+
+
+async def sell(harness: Harness, units: int = 9_900, **marks: Any) -> str:
+    """A sale, paid; its PaymentIntent."""
+    price = {"currency": "usd", "unit_amount": units, "product_data": {"name": "Hat"}}
+    wish: Any = {
+        "mode": "payment",
+        "line_items": [{"price_data": price, "quantity": 1}],
+        "success_url": "http://example.org/",
+        "metadata": {"order": "17"},
+    }
+    session = await a_shop(harness.sandbox, harness.http).v1.checkout.sessions.create_async(wish | marks)
+    assert session.url is not None
+    return str((await harness.pay(session.url))["payment_intent"])
+
+
+@asynccontextmanager
+async def a_processor(harness: Harness) -> AsyncIterator[StripeProcessor]:
+    processor = StripeProcessor(
+        STRIPE_KEY, base=harness.sandbox, timeout_s=2.0, expires_s=3_600, donor_url="http://x", in_flight=2
+    )
+    try:
+        yield processor
+    finally:
+        await processor.close()
+
+
+async def webhooks(harness: Harness, state: str) -> list[dict[str, Any]]:
+    """Webhooks in a state, as an operator lists them."""
+    reply = await harness.ask("GET", "/v1/webhooks", **sign_caller(SECRET, partner="ataa", scopes=("admin",)))
+    assert reply.status == 200
+    return [one for one in reply.json()["data"] if one["state"] == state]
+
+
+async def test_a_sale_of_the_shop_is_in_no_books_and_all_comes_to_rest(tmp_path: Path) -> None:
+    async with running(tmp_path) as harness:
+        pledge = await harness.donate(a_drive(), 2_500)
+        await sell(harness)
+        await harness.status(pledge, "paid")
+
+        async def both_came() -> bool:
+            return len(await webhooks(harness, "ignored")) == 2
+
+        await until(both_came)
+        assert await harness.agreed_books() == {"USD": "25.00"}
+        assert {one["reason"] for one in await webhooks(harness, "ignored")} == {"foreign"}
+        assert {event.pledge_id for event in harness.said} == {pledge}
+
+
+async def test_lost_webhooks_of_the_shop_are_found_and_ignored_likewise(tmp_path: Path) -> None:
+    async with running(tmp_path) as harness:
+        await harness.faults(drop_rate=1.0)
+        await harness.donate(a_drive(), 2_500)
+        await sell(harness)
+
+        async def both_came() -> bool:
+            return len(await webhooks(harness, "ignored")) == 2
+
+        await until(both_came)
+        assert await harness.agreed_books() == {"USD": "25.00"}
+
+
+async def test_on_an_account_of_our_own_the_sale_is_held(tmp_path: Path) -> None:
+    async with running(tmp_path, stripe_foreign="hold") as harness:
+        await sell(harness)
+
+        async def held() -> bool:
+            return await harness.books() == {"USD": "99.00"}
+
+        await until(held)
+        async with harness.http.get(f"{harness.sandbox}/_sandbox/books?with_foreign=true") as answer:
+            assert (await answer.json())["USD"]["captured"] == "99.00"
+        assert [event.held for event in harness.said] == [True]
+
+
+async def test_whose_an_intent_is_stripe_tells_by_the_intent_or_by_its_checkout(tmp_path: Path) -> None:
+    async with running(tmp_path) as harness, a_processor(harness) as processor:
+        shop = await processor.find_capture(await sell(harness))
+        by_intent = await processor.find_capture(
+            await sell(harness, payment_intent_data={"metadata": {"ataa_pledge": PLEDGE}})
+        )
+        by_checkout = await processor.find_capture(await sell(harness, metadata={"ataa_pledge": PLEDGE}))
+        by_reference = await processor.find_capture(await sell(harness, client_reference_id=PLEDGE))
+        assert isinstance(shop, Foreign)
+        assert shop.capture is not None
+        assert (shop.capture.units, shop.capture.pledge_id) == (9_900, None)
+        for found in (by_intent, by_checkout, by_reference):
+            assert isinstance(found, Observation)
+            assert (found.units, found.pledge_id) == (9_900, PLEDGE)
+        assert await processor.find_capture("pi_nobody_made") is None

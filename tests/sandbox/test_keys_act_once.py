@@ -1,0 +1,111 @@
+"""However often, and through whatever faults, a request is repeated: its key acts once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import stripe
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox import checkout, paying
+from sandbox.account import Account
+from sandbox.api import StripeDoor
+from sandbox.call import Call
+from sandbox.events import EventLog
+from sandbox.faults import FaultDesk, Faults
+from sandbox.http_server import Reply, Request
+from sandbox.journal import Journal
+from tests.sandbox.harness import Donor, Receiver
+from tests.waiting import until
+
+CALM, BEFORE, AFTER = Faults(), Faults(error_rate=1), Faults(error_after_rate=1)
+LOST = Faults(timeout_after_success_rate=1)
+
+
+def paid(account: Account, amount: int) -> str:
+    price = {"currency": "usd", "unit_amount": str(amount), "product_data": {"name": "Winter"}}
+    line = {"quantity": "1", "price_data": price}
+    wish = {"mode": "payment", "line_items": {"0": line}, "success_url": "http://example.org/"}
+    session = checkout.create_session(account, Call(wish))["id"]
+    return str(paying.pay(account, session, "4242424242424242", None, None).session.payment)
+
+
+async def refund(door: StripeDoor, payment: str, key: str, amount: int) -> Reply:
+    headers = {"authorization": "Bearer k", "idempotency-key": key}
+    form = f"payment_intent={payment}&amount={amount}".encode()
+    return await door.answer(Request("POST", "/v1/refunds", headers, form, True))
+
+
+async def repeat(steps: list[tuple[str, int, Faults]]) -> None:
+    """Ask for refunds one after the other and hold their answers against a model."""
+    journal, faults = Journal(None), FaultDesk()
+    account = Account(journal, EventLog(journal), "")
+    door, payment = StripeDoor(account, "k", faults), paid(account, 100)
+    kept: dict[str, tuple[int, Reply]] = {}
+    left = 100
+    for key, amount, fault in steps:
+        faults.replace(fault)
+        reply = await refund(door, payment, key, amount)
+        if fault is BEFORE:
+            assert reply.status == 500
+        elif key in kept and kept[key][0] != amount:
+            assert json.loads(reply.body)["error"]["type"] == "idempotency_error"
+        elif key in kept:
+            assert (reply.status, reply.body) == (kept[key][1].status, kept[key][1].body)
+            assert reply.headers["Idempotent-Replayed"] == "true"
+        else:
+            kept[key] = (amount, reply)
+            left -= amount if amount <= left else 0
+            assert reply.held == (fault is LOST)
+        assert account.unrefunded(account.payment(payment)) == left
+    journal.close()
+
+
+STEP = st.tuples(
+    st.sampled_from("abcd"), st.sampled_from([10, 40, 70]), st.sampled_from([CALM, BEFORE, AFTER, LOST])
+)
+
+
+@given(st.lists(STEP, max_size=20))
+@settings(max_examples=60, deadline=None)
+def test_a_key_acts_once_through_every_fault(steps: list[tuple[str, int, Faults]]) -> None:
+    asyncio.run(repeat(steps))
+
+
+async def give_stubbornly(donor: Donor, n: int) -> None:
+    """As payments does: the same key until an answer, a new one only once the old has a stored error."""
+    wish, attempt = donor.wish(100 + n), 1
+    while True:
+        options: Any = {"idempotency_key": f"pay_{n}.{attempt}"}
+        try:
+            session = await donor.stripe.v1.checkout.sessions.create_async(wish, options)
+        except stripe.APIError as error:
+            attempt += "Stripe-Should-Retry" in (error.headers or {})
+            continue
+        assert (await donor.pay(session.id))["payment_status"] == "paid"
+        return
+
+
+async def test_through_all_faults_together_every_event_arrives_or_is_listed(
+    donor: Donor, receiver: Receiver
+) -> None:
+    unreliable = {"error_rate": 0.1, "error_after_rate": 0.1, "drop_rate": 0.1}
+    await donor.faults(duplicate=3, reorder=True, delay_ms=400, **unreliable)
+    await asyncio.gather(*(give_stubbornly(donor, n) for n in range(40)))
+    cents = sum(100 + n for n in range(40))
+    assert (await donor.books())["USD"]["captured"] == f"{cents / 100:.2f}"
+
+    async def arrived_or_listed() -> bool:
+        page = await donor.stripe.v1.events.list_async({"delivery_success": False, "limit": 100})
+        return len({event.id for event in page.data} | {event["id"] for event in receiver.events}) == 80
+
+    await until(arrived_or_listed)
+    intents = {intent["id"]: intent["amount"] for intent in receiver.of("payment_intent.succeeded")}
+    missed = await donor.stripe.v1.events.list_async({"delivery_success": False, "limit": 100})
+    for event in missed.data:
+        if event.type == "payment_intent.succeeded":
+            intents[event.data.object["id"]] = event.data.object["amount"]
+    assert sum(intents.values()) == cents

@@ -1,0 +1,186 @@
+"""The sandbox as a process: killed and started again, ended with its parent, stopped by wrong settings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+import stripe
+
+from tests.sandbox.harness import API_KEY, SECRET, Donor, Receiver
+from tests.waiting import PATIENCE_S, until
+
+Process = asyncio.subprocess.Process
+Start = Callable[..., Awaitable[tuple[Process, Donor]]]
+
+
+async def spawn(*arguments: str, largest_file: int | None = None) -> Process:
+    """`python -m sandbox` with pipes and without the tester's own ATAA settings.
+
+    `largest_file` in bytes stands for a disk that is full beyond it.
+    """
+    pipe = asyncio.subprocess.PIPE
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
+    program = (sys.executable, "-m", "sandbox", *arguments)
+    if largest_file is not None:
+        program = ("prlimit", f"--fsize={largest_file}", *program)
+    return await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe, stderr=pipe, env=bare)
+
+
+@pytest.fixture
+async def start(receiver: Receiver) -> AsyncIterator[Start]:
+    """Starts a sandbox process with a donor to drive it; kills what is left of them in the end."""
+    started: list[Process] = []
+    async with AsyncExitStack() as stack:
+
+        async def started_with(*arguments: str, largest_file: int | None = None) -> tuple[Process, Donor]:
+            settings = ("--webhook-url", receiver.url, "--webhook-secret", SECRET, "--api-key", API_KEY)
+            process = await spawn("--port", "0", *settings, *arguments, largest_file=largest_file)
+            started.append(process)
+            assert process.stdout is not None
+            base = (await process.stdout.readline()).decode().split()[-1]
+            http = await stack.enter_async_context(aiohttp.ClientSession())
+            client = stripe.StripeClient(
+                API_KEY, base_addresses={"api": base}, http_client=stripe.AIOHTTPClient(session=http)
+            )
+            return process, Donor(base, client, http)
+
+        yield started_with
+        for process in started:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def test_books_keys_and_waiting_webhooks_survive_a_kill(
+    start: Start, receiver: Receiver, tmp_path: Path
+) -> None:
+    process, donor = await start("--data", str(tmp_path / "sandbox.db"))
+    paid = await donor.gift(2500)
+    await until(lambda: len(receiver.events) == 2)
+    receiver.status = 500
+    await donor.refund(paid, 700)
+    unpaid, wish = await donor.session(1000), donor.wish(300)
+    kept = await donor.stripe.v1.checkout.sessions.create_async(wish, {"idempotency_key": "a.1"})
+    await donor.gift(4000, "4000000000000259")
+    books = await donor.books()
+    process.kill()
+    await process.wait()
+
+    receiver.status = 200
+    receiver.events.clear()
+    _, donor = await start("--data", str(tmp_path / "sandbox.db"))
+    assert {**await donor.books(), "USD": books["USD"]} == books
+    again = await donor.stripe.v1.checkout.sessions.create_async(wish, {"idempotency_key": "a.1"})
+    assert again.id == kept.id
+    assert (await donor.pay(unpaid.id))["payment_status"] == "paid"
+    due = {"refund.created", "refund.updated", "charge.refunded", "charge.dispute.created"}
+    due |= {"payment_intent.succeeded", "checkout.session.completed"}
+    await until(lambda: due <= set(receiver.types))
+    assert (await donor.books())["USD"]["captured"] == "75.00"
+
+
+async def test_whatever_was_answered_before_a_kill_is_true_after_it(start: Start, tmp_path: Path) -> None:
+    process, donor = await start("--data", str(tmp_path / "sandbox.db"))
+    answered: list[str] = []
+
+    async def give_until_killed() -> None:
+        while True:
+            try:
+                answered.append(await donor.gift(100))
+            except (aiohttp.ClientError, stripe.APIConnectionError):
+                return
+
+    donors = [asyncio.create_task(give_until_killed()) for _ in range(8)]
+    await until(lambda: len(answered) >= 60)
+    process.kill()
+    await asyncio.gather(*donors)
+    _, donor = await start("--data", str(tmp_path / "sandbox.db"))
+    for payment in answered:
+        intent = await donor.stripe.v1.payment_intents.retrieve_async(payment)
+        assert intent.status == "succeeded"
+    assert float((await donor.books())["USD"]["captured"]) >= len(answered)
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="no prlimit on this machine")
+async def test_a_full_disk_is_told_and_nothing_answered_is_lost(start: Start, tmp_path: Path) -> None:
+    data = str(tmp_path / "sandbox.db")
+    process, donor = await start("--data", data, largest_file=600_000)
+    opened: list[str] = []
+    with pytest.raises(stripe.APIError) as failed:
+        while True:
+            opened.append((await donor.session()).id)
+    assert failed.value.http_status == 500
+    process.kill()
+    assert process.stderr is not None
+    errors = (await process.stderr.read()).decode()
+    assert "not done" in errors
+    assert "Traceback" not in errors
+    _, donor = await start("--data", data)
+    listed = await donor.stripe.v1.checkout.sessions.list_async({"limit": 100})
+    assert [session.id async for session in listed.auto_paging_iter()] == opened[::-1]
+
+
+async def test_sigterm_ends_it_cleanly(start: Start) -> None:
+    process, donor = await start()
+    assert (await donor.get("/livez")) == {"status": "ok"}
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+
+
+async def test_it_ends_when_its_parent_is_gone(start: Start) -> None:
+    process, _ = await start("--exit-with-parent")
+    assert process.stdin is not None
+    process.stdin.close()
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+
+
+async def stopped_with(*arguments: str) -> str:
+    process = await spawn(*arguments)
+    _, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    assert process.returncode == 2
+    return errors.decode()
+
+
+async def test_a_port_in_use_stops_the_start_with_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        errors = await stopped_with("--port", str(port))
+    assert errors.count("\n") == 1
+    assert f"127.0.0.1:{port} (ATAA_SANDBOX_PORT)" in errors
+
+
+async def test_an_unusable_data_file_or_webhook_address_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    errors = await stopped_with("--port", "0", "--data", str(tmp_path / "nowhere" / "sandbox.db"))
+    assert errors.count("\n") == 1
+    assert "data file" in errors
+    errors = await stopped_with("--port", "0", "--webhook-url", "https://example.org/")
+    assert errors.count("\n") == 1
+    assert "webhook address" in errors
+
+
+@pytest.mark.parametrize(("option", "value"), [("--port", "abc"), ("--port", "70000")])
+async def test_a_wrong_setting_stops_the_start_with_one_line(option: str, value: str) -> None:
+    errors = await stopped_with(option, value)
+    assert errors.count("\n") == 1
+    assert option in errors
+    assert "ATAA_SANDBOX_PORT" in errors
+
+
+async def test_an_option_that_does_not_exist_stops_the_start_with_one_line() -> None:
+    assert (await stopped_with("--nope")).count("\n") == 1
+
+
+async def test_a_data_file_belongs_to_one_process(start: Start, tmp_path: Path) -> None:
+    data = str(tmp_path / "sandbox.db")
+    await start("--data", data)
+    assert "locked" in await stopped_with("--port", "0", "--data", data)
