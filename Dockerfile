@@ -19,7 +19,7 @@ WORKDIR /app
 COPY backbone backbone
 COPY services services
 COPY gateway gateway
-COPY rehearsal rehearsal
+COPY sandbox sandbox
 COPY embedded embedded
 COPY LICENSE LICENSE
 # The root is read-only later: what Python would write beside its sources is made now.

@@ -32,8 +32,8 @@ from backbone.bus.protocol import (
     Record,
     partition_of,
 )
+from backbone.bus.read_pump import ReadPump
 from backbone.database.database import from_microseconds, microseconds
-from backbone.read_pump import ReadPump
 
 REQUEST_TIMEOUT_S: Final = 10.0
 """How long a broker may take to acknowledge a batch, or to let a member in."""

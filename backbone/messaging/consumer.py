@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.adaptive_interval import AdaptiveInterval
 from backbone.bus.protocol import (
     BusUnavailable,
     EventBus,
@@ -29,7 +30,6 @@ from backbone.database.database import Database, is_transient
 from backbone.database.transient import TransientFailure, transient_failure
 from backbone.messaging import inbox
 from backbone.messaging.outbox import announce_message
-from backbone.min_interval import MinInterval
 from backbone.telemetry import STAGE
 
 MAX_RECORDS: Final = 500
@@ -83,7 +83,7 @@ class Consumer:
         self._committed: dict[Partition, int] = {}
         self._subscription: Subscription | None = None
         self._in_progress: Sequence[Record] = ()
-        self._min_interval = MinInterval()
+        self._interval = AdaptiveInterval()
         self._handled_total = _HANDLED.labels(group)
         self._dead_letters = _DEAD_LETTERS.labels(group)
         self._fetched = STAGE.labels("fetched", group)
@@ -128,14 +128,14 @@ class Consumer:
         self._subscription = subscription = await self._bus.subscribe(self.group, self._topics, self._load)
         try:
             while not stop.is_set():
-                await self._min_interval.wait()
+                await self._interval.wait()
                 records = await subscription.fetch(self._max_records, 0.5)
                 began = asyncio.get_running_loop().time()
                 self._in_progress = records
                 if records:
                     await self._process(records, subscription)
                     self._in_progress = ()
-                    self._min_interval.rest(began, sum(bool(record.name) for record in records))
+                    self._interval.rest(began, sum(bool(record.name) for record in records))
         finally:
             self._subscription = None
             await subscription.close()

@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from backbone import ids
+from backbone.adaptive_interval import AdaptiveInterval
 from backbone.bus.protocol import PARTITIONS, BusUnavailable, EventBus, Message, partition_of
 from backbone.contracts.event import Event
 from backbone.crash import crash_point
 from backbone.database.database import Database, after_commit, messaging_tables_of
 from backbone.database.leader_lock import STANDBY_POLL_S
-from backbone.min_interval import MinInterval
 from backbone.telemetry import STAGE, TRACEPARENT
 
 BATCH: Final = 500
@@ -123,7 +123,7 @@ class Relay:
         self._topics = topics
         self._floor = floor
         self._watermarked_at: dict[tuple[str, int], float] = {}
-        self._min_interval = MinInterval()
+        self._interval = AdaptiveInterval()
         self._oldest: datetime | None = None
         self._rows = _ROWS.labels(service)
         self._published = _PUBLISHED.labels(service)
@@ -148,7 +148,7 @@ class Relay:
                     await _wait(stop, STANDBY_POLL_S)
 
     async def _run_round(self, stop: asyncio.Event) -> None:
-        await self._min_interval.wait()
+        await self._interval.wait()
         began = asyncio.get_running_loop().time()
         self._database.outbox_written.clear()
         try:
@@ -158,7 +158,7 @@ class Relay:
             await _wait(stop, 0.5)
             return
         if sent:
-            self._min_interval.rest(began, sent)
+            self._interval.rest(began, sent)
         if sent < BATCH:
             await _wait(self._database.outbox_written, POLL_S)
 

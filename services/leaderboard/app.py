@@ -16,7 +16,7 @@ from backbone.messaging.outbox import Relay
 from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker, add_health, new_app
 from services.leaderboard import api
-from services.leaderboard.display_texts import ASK_S, DisplayTexts
+from services.leaderboard.display_texts import REQUEST_TIMEOUT_S, DisplayTexts
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.snapshots import INPUTS, ChangedDrives, Freshness, Snapshots
@@ -31,17 +31,17 @@ def compose(
     pledges: ServiceClient,
     *,
     clock: Clock | None = None,
-    ask_s: float = ASK_S,
+    request_timeout_s: float = REQUEST_TIMEOUT_S,
 ) -> Service:
     """Leaderboard, wired to `bus` and to pledges' door; nothing runs before `Service.start`.
 
-    `ask_s` is the deadline of a request to pledges for donors' texts.
+    `request_timeout_s` is the deadline of a request to pledges for donors' texts.
     """
     clock = clock or SystemClock()
     database = Database(settings.database_url(), MESSAGING_TABLES, synchronous=settings.database_synchronous)
     secret = settings.internal_secret.get_secret_value()
     changed = ChangedDrives()
-    display_texts = DisplayTexts(database, pledges, secret, ask_s=ask_s)
+    display_texts = DisplayTexts(database, pledges, secret, request_timeout_s=request_timeout_s)
     handlers = display_texts.requested_by(changed.after(HANDLERS))
     consumer = Consumer("leaderboard", bus, INPUTS, handlers, database, assigned=changed.news)
     freshness = Freshness(consumer.watermarks, consumer.owned_partitions)

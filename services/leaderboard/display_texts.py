@@ -1,10 +1,8 @@
 """Donors' display texts: what pledges approved for showing, copied into an erasable table.
 
-They are fetched beside the figures and never delay them. Whoever is about to need texts names the
-pledges (`DisplayTexts.request`); a worker fetches those not kept yet, many at a time, and tells `on_stored`
-what
-is there. They are requested when the pledge is made, so that they are mostly kept before the gift is paid,
-and again when it is counted.
+They are fetched beside the figures and never delay them. `DisplayTexts.request` names pledges whose texts are
+about to be needed; a worker fetches those not kept yet, many at a time, and calls `on_stored`. They are
+requested when the pledge is made, so that most are kept before it is paid, and again when it is counted.
 """
 
 from __future__ import annotations
@@ -19,12 +17,12 @@ from prometheus_client import Gauge
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.adaptive_interval import AdaptiveInterval
 from backbone.contracts import PaymentChanged, PledgeMade
 from backbone.crash import crash_point
 from backbone.database.database import Database, after_commit, is_transient
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.messaging.consumer import Handler, Handlers
-from backbone.min_interval import MinInterval
 from services.leaderboard.statements import statements
 from services.leaderboard.tables import display_texts
 
@@ -112,7 +110,7 @@ class DisplayTexts:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fetch what is requested until `stop`; while pledges cannot be asked it stays requested."""
-        pace = MinInterval(ROUND_INTERVAL_S)
+        interval = AdaptiveInterval(ROUND_INTERVAL_S)
         stopping = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
@@ -120,7 +118,7 @@ class DisplayTexts:
                 await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 await self._wait_for_pledges(stopping)
-                await pace.wait()
+                await interval.wait()
                 began = asyncio.get_running_loop().time()
                 fetching = asyncio.create_task(self.fetch_requested())
                 await asyncio.wait((stopping, fetching), return_when=asyncio.FIRST_COMPLETED)
@@ -128,7 +126,7 @@ class DisplayTexts:
                     fetching.cancel()
                     await asyncio.wait((fetching,))
                     return
-                pace.rest(began, fetching.result())
+                interval.rest(began, fetching.result())
         finally:
             stopping.cancel()
 

@@ -23,6 +23,7 @@ from sqlalchemy import Row, Update, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
+from backbone.adaptive_interval import AdaptiveInterval
 from backbone.bus.protocol import (
     PARTITIONS,
     BusUnavailable,
@@ -37,7 +38,6 @@ from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken
 from backbone.database.database import Database, after_commit, is_transient, microseconds
 from backbone.ids import DriveId
 from backbone.messaging.consumer import Handler, Handlers
-from backbone.min_interval import Pace
 from backbone.telemetry import STAGE
 from services.leaderboard import totals
 from services.leaderboard.display_texts import DisplayTexts
@@ -45,9 +45,9 @@ from services.leaderboard.tables import drives, second_counts
 from services.leaderboard.totals import DriveFigures, SnapshotVersion
 
 INPUTS: Final = ("pledges", "payments")
-MIN_INTERVAL_S: Final = 0.05
+LOADED_INTERVAL_S: Final = 0.05
 """Between two snapshots of a drive while many drives change."""
-NEAR_S: Final = 0.02
+MIN_INTERVAL_S: Final = 0.02
 """Between two snapshots of a drive otherwise."""
 HEARTBEAT_S: Final = 1.0
 REFRESH_INTERVAL_S: Final = 1.0
@@ -164,7 +164,7 @@ class Snapshots:
         self._clock = clock
         self._assignments: dict[int, Assignment] = {}
         """The partitions this process speaks for."""
-        self._pace = Pace(MIN_INTERVAL_S)
+        self._interval = AdaptiveInterval(LOADED_INTERVAL_S)
         self._published: dict[str, tuple[SnapshotVersion, float]] = {}
         self._republish_due: set[str] = set()
         """To be published although nothing changed."""
@@ -266,9 +266,9 @@ class Snapshots:
 
     def _due(self, drive_id: str) -> float:
         """When the drive may be published, on the loop's clock."""
-        apart_s = MIN_INTERVAL_S if self._pace.is_loaded() else NEAR_S
+        apart_s = LOADED_INTERVAL_S if self._interval.is_loaded() else MIN_INTERVAL_S
         own = self._published[drive_id][1] + apart_s if drive_id in self._published else 0.0
-        return max(own, self._pace.due)
+        return max(own, self._interval.due)
 
     async def publish_due(self) -> None:
         """Publish the changed drives whose turn it is.
@@ -289,7 +289,7 @@ class Snapshots:
             raise
         for changed_at in since.values():
             _WAITED.observe(asyncio.get_running_loop().time() - changed_at)
-        self._pace.rest(now, len(due))
+        self._interval.rest(now, len(due))
         self._due_before_heartbeat.difference_update(due)
 
     async def _publish_or_split(self, due: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ def test_every_room_a_command_imports_is_in_the_image() -> None:
         check=True,
     )
     rooms = set(ran.stdout.split())
-    assert {"backbone", "services", "gateway", "embedded", "rehearsal"} <= rooms
+    assert {"backbone", "services", "gateway", "embedded", "sandbox"} <= rooms
     assert rooms <= copied()
 
 

@@ -18,7 +18,7 @@ from backbone.clock import FrozenClock
 from backbone.contracts import DriveLogged
 from gateway.live import connection as connections
 from gateway.live.connection import Batch, Row, SseConnection
-from gateway.live.hub import FRAMES_AT_ONCE, FRAMES_PER_S, Allowance, View
+from gateway.live.hub import FRAMES_AT_ONCE, FRAMES_PER_S, Allowance, DriveView
 from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, gateway, hub_of, log_row
 from tests.waiting import PATIENCE_S, until
 
@@ -320,7 +320,7 @@ async def test_a_client_that_does_not_read_is_dropped(
     sock.close()
 
 
-def view_of(harness: Harness) -> View:
+def view_of(harness: Harness) -> DriveView:
     view = hub_of(harness).known("winter")
     assert view is not None
     return view

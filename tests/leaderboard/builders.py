@@ -42,7 +42,7 @@ from backbone.money import Money
 from backbone.service import Service, run_workers
 from services.leaderboard import queries
 from services.leaderboard.app import MIGRATIONS, compose
-from services.leaderboard.display_texts import ASK_S
+from services.leaderboard.display_texts import REQUEST_TIMEOUT_S
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.tables import MESSAGING_TABLES, Table, drives
@@ -225,12 +225,12 @@ async def running(
     pledges: FakePledges | None = None,
     peer: ServiceClient | None = None,
     clock: Clock | None = None,
-    ask_s: float = ASK_S,
+    request_timeout_s: float = REQUEST_TIMEOUT_S,
     **given: Any,
 ) -> AsyncIterator[Leaderboard]:
     """A whole leaderboard with its workers, on the embedded bus in `folder`, and SQLite there or as `given`.
 
-    It asks `peer` for donors' texts where one is given, else `pledges`; `ask_s` is the deadline.
+    It asks `peer` for donors' texts where one is given, else `pledges`; `request_timeout_s` is the deadline.
     """
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = LeaderboardSettings(
@@ -240,7 +240,9 @@ async def running(
         **given,
     )
     fake_pledges = pledges or FakePledges()
-    service = compose(settings, bus, peer or fake_pledges, clock=clock or SystemClock(), ask_s=ask_s)
+    service = compose(
+        settings, bus, peer or fake_pledges, clock=clock or SystemClock(), request_timeout_s=request_timeout_s
+    )
     await service.start()
     stop = asyncio.Event()
     working = asyncio.create_task(run_workers([service], stop))

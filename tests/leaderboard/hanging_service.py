@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from backbone.http.service_client import Reply, ServiceClient, ServiceClientPools
+from backbone.http.service_client import ServiceClient, ServiceClientPools, ServiceResponse
 
 
 @dataclass
@@ -19,7 +19,7 @@ class NeverAnswering:
 
     async def request(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"", query: str = ""
-    ) -> Reply:
+    ) -> ServiceResponse:
         self.hanging += 1
         try:
             await asyncio.Event().wait()

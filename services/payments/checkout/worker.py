@@ -19,12 +19,12 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy import ColumnElement, Row, and_, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.adaptive_interval import ROUND_INTERVAL_S
 from backbone.clock import Clock
 from backbone.contracts.payments import PaymentStatus
 from backbone.crash import crash_point
 from backbone.database.database import Database, is_transient
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
-from backbone.min_interval import ROUND_INTERVAL_S
 from backbone.money import Money
 from services.payments.bisection import bisect
 from services.payments.checkout.session_finder import CLOCK_SKEW, SessionFinder

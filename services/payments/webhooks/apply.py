@@ -17,10 +17,10 @@ from sqlalchemy import Row, bindparam, func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.adaptive_interval import ROUND_INTERVAL_S
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database, is_transient
-from backbone.min_interval import ROUND_INTERVAL_S
 from backbone.telemetry import FRESHNESS, STAGE
 from services.payments.reconciliation import lookups
 from services.payments.recording.record import record

@@ -20,7 +20,7 @@ FEW: Final = 15
 MEMORY_S: Final = 0.5
 
 
-class MinInterval:
+class AdaptiveInterval:
     """When the next round may start: after a rest, and at once after a quiet while.
 
     Rounds start `longest_s` apart under load; at other times the rest ends by then at the latest.
