@@ -65,6 +65,10 @@ def _quantile(q: float, metric: str, by: str = "") -> str:
     return f"histogram_quantile({q}, sum by ({groups}) (rate({metric}_bucket[{RATE}])))"
 
 
+def _mean(metric: str, by: str) -> str:
+    return f"{_rate(f'{metric}_sum', by=by)} / {_rate(f'{metric}_count', by=by)}"
+
+
 def _stripe(outcome: str) -> str:
     return _rate("ataa_stripe_requests_total", f'outcome="{outcome}"') + " or vector(0)"
 
@@ -149,6 +153,13 @@ ROWS: Final = (
                  "oldest waiting": "max(ataa_webhooks_oldest_waiting_seconds)"},
                 "Counted from Stripe's own clock, in whole seconds. High with `applied` low: Stripe is late.",
                 red_at=60,
+            ),
+            Chart(
+                "Where a gift waits, mean", "s",
+                {"{{stage}} {{service}}": _mean("ataa_stage_seconds", "stage, service")},
+                "The stages from webhook to screen (docs/performance.md). Add up applied and relayed of "
+                "payments, fetched, handled and published of leaderboard, received and pushed.",
+                width=24,
             ),
         ),
     ),
