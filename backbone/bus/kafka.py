@@ -249,7 +249,7 @@ class KafkaSubscription:
         self._topics = topics
         self._load = load or self._committed
         self._joined = not topics
-        self._close_consumer = False
+        self._closed = False
         self._unpositioned: frozenset[TopicPartition] = frozenset()
         self._next: dict[TopicPartition, int] = {}
         self._pump = ReadPump(consumer)
@@ -279,7 +279,7 @@ class KafkaSubscription:
                 await self._position_assigned()
                 if records := self._to_records(self._pump.take(max_records)):
                     return records
-                if self._close_consumer:
+                if self._closed:
                     raise BusUnavailable("the subscription was closed")
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -396,7 +396,7 @@ class KafkaSubscription:
     async def close(self) -> None:
         """See `Subscription.close`."""
         self._open_subscriptions.discard(self)
-        self._close_consumer = True
+        self._closed = True
         await self._pump.close()
         await _close_consumer(self._consumer)
 
@@ -435,7 +435,7 @@ async def _close_connections(producer: AIOKafkaProducer) -> None:
 
     Its own `stop` flushes first, which a hung broker never ends; there is no public way past that.
     """
-    producer._close_consumer = True
+    producer._closed = True
     producer._message_accumulator.fail_all(ProducerClosed())
     sender = producer._sender and producer._sender.sender_task
     if sender is not None:
