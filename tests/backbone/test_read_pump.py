@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbone.bus import read_pump
-from backbone.bus.kafka import KafkaSubscription, _PauseUntilPositioned
+from backbone.bus.kafka_subscription import KafkaSubscription, PauseUntilPositioned
 from backbone.bus.protocol import BusUnavailable, Partition, Positions
 from backbone.bus.read_pump import ReadPump
 from tests.backbone.fake_kafka import FakeConsumer
@@ -154,7 +154,7 @@ class Model:
         self.stored: dict[TopicPartition, int] = dict.fromkeys(ALL, 0)
         self.expected: dict[TopicPartition, int] = {}
         self.subscription = KafkaSubscription(self.consumer, set(), "", ["notes"], self.load)
-        self.listener = _PauseUntilPositioned(self.subscription)
+        self.listener = PauseUntilPositioned(self.subscription)
 
     async def load(self, partitions: Sequence[Partition]) -> Positions:
         await asyncio.sleep(0)
