@@ -79,6 +79,7 @@ def bench(
     port_base: Annotated[int, typer.Option(min=1024, max=65000)] = 23400,
 ) -> None:
     """Start the system in an empty directory, give at each rate in turn, print a line of JSON for each."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     with tempfile.TemporaryDirectory(prefix="ataa-bench-") as directory:
         data, home = Path(directory), checkout.resolve()
         with _stack(home, data, port_base) if stack else _embedded(home, data, port_base) as system:
@@ -106,7 +107,7 @@ def _embedded(checkout: Path, data: Path, base: int) -> Iterator[System]:
             [sys.executable, "-m", "embedded"], cwd=checkout, env=environment, stdout=log, stderr=log
         )
     try:
-        _wait_until_ready(base, data / "log")
+        _wait_until_ready(process, base, data)
         sandbox = _children(process.pid)
         ports = read_json(data / "ports.json")
         yield System(
@@ -150,15 +151,17 @@ def _environment(data: Path, base: int) -> dict[str, str]:
     }
 
 
-def _wait_until_ready(port: int, log: Path) -> None:
-    give_up = time.monotonic() + READINESS_TIMEOUT_S
-    while time.monotonic() < give_up:
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, data: Path) -> None:
+    give_up = time.monotonic() + READY_S
+    while time.monotonic() < give_up and process.poll() is None:
+        time.sleep(0.2)
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                time.sleep(1.0)
-                return
-        time.sleep(0.1)
-    raise SystemExit(f"bench: the system does not start\n{log.read_text(errors='replace')[-2000:]}")
+            listens = probe.connect_ex(("127.0.0.1", port)) == 0
+        # The publishable key is made through the API, so the system answers once it is there.
+        if listens and "publishable" in read_json(data / "keys.json"):
+            return
+    log = (data / "log").read_text(encoding="utf-8", errors="replace")
+    raise SystemExit(f"bench: the system does not start\n{log[-2000:]}")
 
 
 def _stage(directory: Path, gateway: int, sandbox: int) -> Stage:
