@@ -152,7 +152,7 @@ def _environment(data: Path, base: int) -> dict[str, str]:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, data: Path) -> None:
-    give_up = time.monotonic() + READY_S
+    give_up = time.monotonic() + READINESS_TIMEOUT_S
     while time.monotonic() < give_up and process.poll() is None:
         time.sleep(0.2)
         with socket.socket() as probe:
