@@ -13,11 +13,11 @@ from typing import Final
 
 ROUND_INTERVAL_S: Final = 0.05
 """Between the starts of two rounds under load, and the longest rest: short against what a viewer notices."""
-REST: Final = 2.0
+REST_FACTOR: Final = 2.0
 """The rest after a round, as a multiple of what the round took."""
-FEW: Final = 15
-"""Under load means: more than so many events in `ROUND_INTERVAL_S`, on average over `MEMORY_S`."""
-MEMORY_S: Final = 0.5
+LOADED_EVENTS: Final = 15
+"""Under load means: more than so many events in `ROUND_INTERVAL_S`, on average over `RATE_WINDOW_S`."""
+RATE_WINDOW_S: Final = 0.5
 
 
 class AdaptiveInterval:
@@ -28,7 +28,7 @@ class AdaptiveInterval:
 
     def __init__(self, longest_s: float = ROUND_INTERVAL_S) -> None:
         self._longest_s = longest_s
-        self._most = FEW * MEMORY_S / ROUND_INTERVAL_S
+        self._loaded_above = LOADED_EVENTS * RATE_WINDOW_S / ROUND_INTERVAL_S
         self._recent = 0.0
         self._noted_at = float("-inf")
         self.due = float("-inf")
@@ -42,11 +42,11 @@ class AdaptiveInterval:
     def rest(self, began: float, events: int) -> None:
         """Note a round that ends now, when it `began` on the loop's clock, and how many events it had."""
         now = asyncio.get_running_loop().time()
-        self._recent = self._recent * math.exp((self._noted_at - now) / MEMORY_S) + events
+        self._recent = self._recent * math.exp((self._noted_at - now) / RATE_WINDOW_S) + events
         self._noted_at = now
         longest = began + self._longest_s
-        self.due = longest if self.is_loaded() else min(longest, now + REST * (now - began))
+        self.due = longest if self.is_loaded() else min(longest, now + REST_FACTOR * (now - began))
 
     def is_loaded(self) -> bool:
         """Whether so many events came lately that rounds keep the long distance."""
-        return self._recent > self._most
+        return self._recent > self._loaded_above

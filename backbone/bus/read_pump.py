@@ -18,11 +18,11 @@ from typing import Any, Final, Protocol
 
 from aiokafka import TopicPartition
 
-MOST_RECORDS: Final = 1_000
-"""With so many records buffered, or `MOST_BYTES`, nothing more is polled; a poll may bring as many again."""
-MOST_BYTES: Final = 8 * 1024 * 1024
+MAX_RECORDS: Final = 1_000
+"""With so many records buffered, or `MAX_BYTES`, nothing more is polled; a poll may bring as many again."""
+MAX_BYTES: Final = 8 * 1024 * 1024
 POLL_S: Final = 1.0
-UNASKED_S: Final = 10.0
+CALLER_IDLE_S: Final = 10.0
 """A caller that has taken nothing for so long may be stuck. Polling ends, so that aiokafka's
 `max_poll_interval_ms` (5 minutes) begins to run, and another member is given the partitions."""
 
@@ -105,24 +105,24 @@ class ReadPump:
     async def _run(self) -> None:
         try:
             while True:
-                await self._wait_until_wanted()
+                await self._wait_until_needed()
                 self._put(
-                    await self._consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=MOST_RECORDS)
+                    await self._consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=MAX_RECORDS)
                 )
         except Exception as error:  # whatever it is: the caller must not wait for a pump that has ended
             self._error, self._task = error, None
             self.changed.set()
 
-    async def _wait_until_wanted(self) -> None:
-        while self._is_full() or self._is_unasked():
+    async def _wait_until_needed(self) -> None:
+        while self._is_full() or self._is_caller_idle():
             self._may_poll.clear()
             await self._may_poll.wait()
 
     def _is_full(self) -> bool:
-        return self._records >= MOST_RECORDS or self._bytes >= MOST_BYTES
+        return self._records >= MAX_RECORDS or self._bytes >= MAX_BYTES
 
-    def _is_unasked(self) -> bool:
-        return asyncio.get_running_loop().time() - self._taken_at > UNASKED_S
+    def _is_caller_idle(self) -> bool:
+        return asyncio.get_running_loop().time() - self._taken_at > CALLER_IDLE_S
 
     def _put(self, polled: Polled) -> None:
         for partition, records in polled.items():

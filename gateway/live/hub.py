@@ -7,37 +7,30 @@ and answers from what it has heard (ARCHITECTURE.md, "Live reads").
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import structlog
 from prometheus_client import Gauge
 from pydantic import ValidationError
 
-from backbone.bus.protocol import EventBus, Record, Subscription, partition_of
-from backbone.clock import Clock, rfc3339
+from backbone.bus.protocol import EventBus, Record, Subscription
+from backbone.clock import Clock
 from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken, decode
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.ids import created_at
 from backbone.money import as_json
 from backbone.telemetry import FRESHNESS, STAGE
-from gateway.live.connection import MAX_ROWS, Batch, Row, SseConnection, event_frame, frame, newest
+from gateway.live.connection import MAX_ROWS, Batch, Row, SseConnection, event_frame, newest
+from gateway.live.view import DriveView, State
 
 CATCHING_UP_AFTER_S: Final = 3.0
 FROZEN_AFTER_S: Final = 5.0
-REBUILD_S: Final = 1.0
-"""A heartbeat alone changes the bytes at most this often."""
-FRAMES_PER_S: Final = 18.0
-FRAMES_AT_ONCE: Final = 3
-"""`totals` frames of a drive: on average so many a second, and at most so many in quick succession. Together
-never more than the 20 in a second that the API promises, yet a frame seldom waits at ordinary rates."""
-NEAR_S: Final = 0.02
+UNCROWDED_INTERVAL_S: Final = 0.02
 """Between two pushes of rows, or of totals, of a drive with few clients."""
 MIN_PUSH_INTERVAL_S: Final = 0.05
 MAX_PUSH_INTERVAL_S: Final = 1.0
@@ -51,13 +44,8 @@ PLACEHOLDER_S: Final = 5.0
 UNKNOWN_S: Final = 1.0
 MOST_UNKNOWN: Final = 10_000
 DISPLAY_TEXTS_TIMEOUT_S: Final = 1.0
-MAX_UNSHOWN: Final = 10_000
-"""Gifts of a drive whose way to the figures is measured at a time."""
 FETCH_S: Final = 0.2
 """How long a read of the bus waits: a stop is seen this much later at most."""
-
-State = Literal["live", "catching_up", "frozen"]
-SnapshotVersion = tuple[int, int, int]
 
 log = structlog.get_logger()
 
@@ -67,94 +55,6 @@ _RECEIVED: Final = STAGE.labels("received", "gateway")
 _PUSHED: Final = STAGE.labels("pushed", "gateway")
 _LAG: Final = Gauge("ataa_live_lag_seconds", "How far the figures of the drive furthest behind are behind.")
 _STATES: Final = Gauge("ataa_live_drives", "Drives shown, by how fresh their figures are.", ["state"])
-
-
-class Allowance:
-    """A token bucket: on average `per_s`, and up to `at_once` in quick succession after a quiet while."""
-
-    def __init__(self, per_s: float, at_once: int) -> None:
-        self._per_s = per_s
-        self._at_once = at_once
-        self._left = float(at_once)
-        self._at = float("-inf")
-
-    def due(self, now: float) -> float:
-        """When the next one is allowed; `now` where it is at once."""
-        return now + max(0.0, 1.0 - self._left_at(now)) / self._per_s
-
-    def spend(self, now: float) -> None:
-        """Note one at `now`."""
-        self._left, self._at = self._left_at(now) - 1.0, now
-
-    def _left_at(self, now: float) -> float:
-        return min(float(self._at_once), self._left + (now - self._at) * self._per_s)
-
-
-class DriveView:
-    """One drive: its newest snapshot and the bytes made of it."""
-
-    def __init__(self, drive_id: str, slug: str) -> None:
-        self.drive_id = drive_id
-        self.slug = slug
-        self.partition = partition_of(drive_id)
-        self.snapshot_version: SnapshotVersion = (1, 0, 0)
-        self.as_of: datetime | None = None
-        self.is_placeholder = True  # no snapshot yet: what is shown is what pledges knows of it
-        self.placeholder_until = 0.0
-        self.tail = 0  # the highest sequence heard on the drive's log
-        self.connections: set[SseConnection] = set()
-        self.rows: list[Row] = []  # of the log, to be sent with the next push
-        self.unshown: deque[tuple[int, int, datetime]] = deque(maxlen=MAX_UNSHOWN)
-        self.totals_due_since: float | None = None
-        self.rows_at = float("-inf")
-        self.totals_at = float("-inf")
-        self.frames = Allowance(FRAMES_PER_S, FRAMES_AT_ONCE)
-        self.pushed_state: State | None = None
-        self.rows_push: asyncio.TimerHandle | None = None
-        self.totals_push: asyncio.TimerHandle | None = None
-        self._heads: tuple[bytes, bytes] = (b"{", b"{")
-        self._built: dict[str, bytes] = {}
-        self._built_at: datetime | None = None
-        self._built_state: State | None = None
-
-    def take(
-        self, snapshot_version: SnapshotVersion, as_of: datetime | None, totals: Mapping[str, Any]
-    ) -> None:
-        """Hold these figures; the bytes are made when they are next asked for."""
-        self.snapshot_version, self.as_of = snapshot_version, as_of
-        self.tail = max(self.tail, snapshot_version[1])
-        brief = {name: value for name, value in totals.items() if name not in ("leaders", "recent")}
-        self._heads = (_head(totals), _head(brief))
-        self._built_at = None
-
-    def etag(self, state: State) -> str:
-        """`W/"<epoch>.<sequence>.<revision>.<state>"`."""
-        epoch, sequence, revision = self.snapshot_version
-        return f'W/"{epoch}.{sequence}.{revision}.{state}"'
-
-    def bytes(self, kind: Literal["full", "brief", "gzip", "frame"], state: State, hub: Hub) -> bytes:
-        """The drive's totals: whole, without leaders and recent, gzipped, or as a live frame."""
-        now = hub.clock.now()
-        stale = self._built_at is None or (now - self._built_at).total_seconds() >= REBUILD_S
-        if stale or state != self._built_state:
-            self._built, self._built_at, self._built_state = {}, now, state
-            as_of = hub.as_of(self)
-            lag_ms = max(0, round((now - as_of).total_seconds() * 1000))
-            epoch, sequence, _ = self.snapshot_version
-            tail = (
-                f'"epoch":{epoch},"sequence":{sequence},"as_of":"{rfc3339(as_of)}",'
-                f'"state":"{state}","lag_ms":{lag_ms}}}'
-            ).encode()
-            self._built["full"], self._built["brief"] = (head + tail for head in self._heads)
-        if kind not in self._built:
-            full = self._built["full"]
-            self._built[kind] = gzip.compress(full, 5, mtime=0) if kind == "gzip" else frame("totals", full)
-        return self._built[kind]
-
-
-def _head(totals: Mapping[str, Any]) -> bytes:
-    text = json.dumps(totals, ensure_ascii=False, separators=(",", ":"))
-    return (text[:-1] + ("," if totals else "")).encode("utf-8", "replace")
 
 
 class Hub:
@@ -419,7 +319,7 @@ class Hub:
         """When the next push of its kind may be, if the last one was at `last`, by the budget of sends."""
         if self.is_crowded():
             return max(view.rows_at, view.totals_at) + self.push_interval_s()
-        return last + max(NEAR_S, 2 * self.clients / self._sends_per_s)
+        return last + max(UNCROWDED_INTERVAL_S, 2 * self.clients / self._sends_per_s)
 
     def is_crowded(self) -> bool:
         """Whether the budget is too short for rows and totals apart: then they share each push."""
@@ -432,7 +332,9 @@ class Hub:
     def _push_rows(self, view: DriveView) -> None:
         """Send the rows that wait; with them the totals, where they share each push."""
         view.rows_push = None
-        if self.is_crowded() and view.totals_due_since is not None:
+        now = asyncio.get_running_loop().time()
+        shares = self.is_crowded() and view.totals_due_since is not None and view.frames.due(now) <= now
+        if shares:
             self._push_totals(view)
         else:
             self._send(view, b"")

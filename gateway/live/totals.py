@@ -12,8 +12,9 @@ from gateway.access.keys import Bearer
 from gateway.access.limits import ConcurrencyLimit
 from gateway.http.asgi import Header, Request, Response, json_response, matches
 from gateway.http.router import Route, is_name
-from gateway.live.hub import DriveView, Hub
+from gateway.live.hub import Hub
 from gateway.live.stream import LiveStream
+from gateway.live.view import DriveView
 from gateway.proxy.forwarding import RateLimits
 
 MAX_DRIVES: Final = 50

@@ -17,8 +17,8 @@ from backbone.http.fields import Body, MoneyView, Text
 from backbone.http.problems import Invalid, NotFound
 from services.leaderboard import queries
 from services.leaderboard.display_texts import DisplayTexts
+from services.leaderboard.freshness import Freshness
 from services.leaderboard.queries import DriveHead
-from services.leaderboard.snapshots import Freshness
 
 CACHED: dict[str, str] = {"Cache-Control": "public, max-age=1"}
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {

@@ -17,9 +17,10 @@ from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker, add_health, new_app
 from services.leaderboard import api
 from services.leaderboard.display_texts import REQUEST_TIMEOUT_S, DisplayTexts
+from services.leaderboard.freshness import INPUTS, ChangedDrives, Freshness
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
-from services.leaderboard.snapshots import INPUTS, ChangedDrives, Freshness, Snapshots
+from services.leaderboard.snapshots import Snapshots
 from services.leaderboard.tables import MESSAGING_TABLES
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"

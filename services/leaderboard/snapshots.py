@@ -13,23 +13,20 @@ is first shown under.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import Row, Update, delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
 from backbone.adaptive_interval import AdaptiveInterval
 from backbone.bus.protocol import (
-    PARTITIONS,
     BusUnavailable,
     EventBus,
     Message,
-    Partition,
     key_of_partition,
     partition_of,
 )
@@ -37,14 +34,13 @@ from backbone.clock import Clock
 from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken
 from backbone.database.database import Database, after_commit, is_transient, microseconds
 from backbone.ids import DriveId
-from backbone.messaging.consumer import Handler, Handlers
 from backbone.telemetry import STAGE
 from services.leaderboard import totals
 from services.leaderboard.display_texts import DisplayTexts
+from services.leaderboard.freshness import Assignment, ChangedDrives, Freshness
 from services.leaderboard.tables import drives, second_counts
 from services.leaderboard.totals import DriveFigures, SnapshotVersion
 
-INPUTS: Final = ("pledges", "payments")
 LOADED_INTERVAL_S: Final = 0.05
 """Between two snapshots of a drive while many drives change."""
 MIN_INTERVAL_S: Final = 0.02
@@ -65,83 +61,12 @@ TEXTS_GRACE_S: Final = 2.0
 DRIVES_PER_STATEMENT: Final = 1_000
 """Drives named in one statement."""
 
-Assignment = tuple[int, ...]
-
 log = structlog.get_logger()
 _TAKEN = Counter("ataa_leaderboard_snapshots_total", "Snapshots published.")
 _FAILED = Counter("ataa_leaderboard_snapshot_failures_total", "Drives that could not be shown.")
 _LIVE = Gauge("ataa_drives_live", "Drives that are live.")
 _WAITED = STAGE.labels("published", "leaderboard")
 _COST = Histogram("ataa_leaderboard_snapshot_round_seconds", "Time to read and publish a round of snapshots.")
-
-
-class ChangedDrives:
-    """The drives that changed since they were last looked at."""
-
-    def __init__(self) -> None:
-        self._drives: dict[str, float] = {}
-        self.news = asyncio.Event()
-
-    def mark(self, drive_ids: Iterable[str]) -> None:
-        """Note that these changed."""
-        now = asyncio.get_running_loop().time()
-        for drive_id in drive_ids:
-            self._drives.setdefault(drive_id, now)
-        self.news.set()
-
-    def unmark(self, drive_id: str) -> float | None:
-        """Note that this one is about to be looked at; since when it has waited, on the loop's clock."""
-        return self._drives.pop(drive_id, None)
-
-    def now(self) -> list[str]:
-        """Those that changed, the longest waiting first."""
-        return list(self._drives)
-
-    def after(self, handlers: Handlers) -> Handlers:
-        """`handlers` that mark the drives of their events once they are committed."""
-        return {kind: self._marking(handle) for kind, handle in handlers.items()}
-
-    def _marking(self, handle: Handler) -> Handler:
-        async def handle_and_mark(events: Sequence[Any], session: AsyncSession) -> None:
-            await handle(events, session)
-            touched = {event.drive_id for event in events}
-            after_commit(session, lambda: self.mark(touched))
-
-        return handle_and_mark
-
-
-class Freshness:
-    """Up to which moment everything said is in the database: the lowest of the inputs' watermarks."""
-
-    def __init__(
-        self,
-        watermarks: Mapping[Partition, datetime],
-        owned_partitions: Callable[[], Mapping[Partition, int]],
-    ) -> None:
-        self._watermarks = watermarks
-        self._owned = owned_partitions
-
-    def of(self, partition: int) -> datetime | None:
-        """For the drives of this partition; None where it is another's, and until every input has spoken."""
-        return self._lowest(partition) if partition in self.assignments() else None
-
-    def all(self) -> dict[int, datetime]:
-        """By partition, those that are known."""
-        return {number: mark for number in self.assignments() if (mark := self._lowest(number)) is not None}
-
-    def assignments(self) -> dict[int, Assignment]:
-        """The partitions of which this process reads every input, each with what changes when it was lost."""
-        owned_partitions = self._owned()
-        assignments = {
-            n: tuple(owned_partitions.get(Partition(topic, n), 0) for topic in INPUTS)
-            for n in range(PARTITIONS)
-        }
-        return {number: assignment for number, assignment in assignments.items() if all(assignment)}
-
-    def _lowest(self, partition: int) -> datetime | None:
-        marks = [self._watermarks.get(Partition(topic, partition)) for topic in INPUTS]
-        known = [mark for mark in marks if mark is not None]
-        return min(known) if len(known) == len(INPUTS) else None
 
 
 class Snapshots:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from backbone.adaptive_interval import FEW, ROUND_INTERVAL_S, AdaptiveInterval
+from backbone.adaptive_interval import LOADED_EVENTS, ROUND_INTERVAL_S, AdaptiveInterval
 
 
 @dataclass
@@ -56,7 +56,7 @@ def test_no_rest_ends_later_than_the_longest_distance_between_two_starts(clock: 
 def test_rounds_keep_the_long_distance_under_load_and_rest_shortly_after_it(clock: Clock) -> None:
     interval = AdaptiveInterval()
     for _ in range(40):
-        rest_s = rested_s(interval, clock, 0.002, 2 * FEW)
+        rest_s = rested_s(interval, clock, 0.002, 2 * LOADED_EVENTS)
     assert rest_s == pytest.approx(ROUND_INTERVAL_S - 0.002)
     for _ in range(40):
         rest_s = rested_s(interval, clock, 0.002, 1)

@@ -77,9 +77,9 @@ async def test_records_are_taken_in_their_order_a_bounded_number_at_a_time(
 async def test_the_buffer_is_bounded_by_records_and_by_bytes(
     consumer: FakeConsumer, pump: ReadPump, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read_pump, "MOST_RECORDS", 100 if size == 0 else 10)
-    monkeypatch.setattr(read_pump, "MOST_BYTES", 1_000_000)
-    most = read_pump.MOST_RECORDS
+    monkeypatch.setattr(read_pump, "MAX_RECORDS", 100 if size == 0 else 10)
+    monkeypatch.setattr(read_pump, "MAX_BYTES", 1_000_000)
+    most = read_pump.MAX_RECORDS
     pump.take(1)
     for _ in range(1_000):
         consumer.publish(ONE, 1, size)
@@ -123,7 +123,7 @@ async def test_a_caller_that_takes_nothing_for_long_stops_the_polling(
     """So that a stuck member loses its partitions after `max_poll_interval_ms`, as without a pump."""
     pump.take(1)
     await until(lambda: consumer.polls)
-    pump._taken_at -= 2 * read_pump.UNASKED_S
+    pump._taken_at -= 2 * read_pump.CALLER_IDLE_S
     consumer.publish(ONE)
     await until(lambda: consumer.positions[ONE] == 1)  # the poll that was under way
     consumer.publish(ONE, 100)

@@ -18,7 +18,7 @@ from backbone.clock import FrozenClock
 from backbone.contracts import DriveLogged
 from gateway.live import connection as connections
 from gateway.live.connection import Batch, Row, SseConnection
-from gateway.live.hub import FRAMES_AT_ONCE, FRAMES_PER_S, Allowance, DriveView
+from gateway.live.view import FRAMES_AT_ONCE, FRAMES_PER_S, DriveView, TokenBucket
 from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, gateway, hub_of, log_row
 from tests.waiting import PATIENCE_S, until
 
@@ -453,7 +453,7 @@ async def test_totals_that_wait_are_not_lost_to_a_push_of_donations() -> None:
 
 @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=300))
 def test_no_second_has_more_than_twenty_totals_however_they_come(gaps: list[float]) -> None:
-    frames = Allowance(FRAMES_PER_S, FRAMES_AT_ONCE)
+    frames = TokenBucket(FRAMES_PER_S, FRAMES_AT_ONCE)
     sent: list[float] = []
     now = 0.0
     for gap in gaps:
@@ -464,7 +464,7 @@ def test_no_second_has_more_than_twenty_totals_however_they_come(gaps: list[floa
 
 
 def test_few_totals_are_sent_at_once_and_many_evenly() -> None:
-    frames = Allowance(18.0, 3)
+    frames = TokenBucket(18.0, 3)
     for _ in range(3):
         assert frames.due(5.0) == 5.0
         frames.spend(5.0)
