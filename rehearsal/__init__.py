@@ -1,5 +1,5 @@
-"""A drive replayed against the public door, with a Stripe sandbox: demo, load test and proof.
+"""A drive replayed through the public API, with a Stripe sandbox: demo, load test and proof.
 
-Knows the installation from outside only: the public door, the sandbox's own door, and at the very
-end each owner's books. `python -m rehearsal demo` is what `make demo` runs.
+It sees the installation from outside only: the public API, the sandbox's controls, and at the end the
+books of each service. `make demo` runs `python -m rehearsal demo`.
 """

@@ -1,4 +1,4 @@
-"""`python -m rehearsal demo`: a drive on this machine, replayed and proven to the cent."""
+"""`python -m rehearsal demo`: replay a drive on this machine and prove that the books agree to the cent."""
 
 import asyncio
 import json
@@ -8,21 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
+from rehearsal.api_client import NoAnswer
 from rehearsal.console import Screen
-from rehearsal.demo import Options, perform, perform_on
+from rehearsal.demo import Options, run_demo, run_demo_on
 from rehearsal.donors import IN_FLIGHT, Refused
-from rehearsal.door import NoAnswer
-from rehearsal.proof import QUIET_LIMIT_S, Unreadable
+from rehearsal.installation import CannotPrepare, Installation
+from rehearsal.proof import DRAIN_LIMIT_S, Unreadable
 from rehearsal.recording import BadRecording
-from rehearsal.stage import CannotStage, Stage
-from rehearsal.supervise import CannotRun, Cast, troupe_of
+from rehearsal.supervisor import ProcessFailed, ProcessGroups, embedded_processes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
 
 @app.callback()
 def rehearsal() -> None:
-    """A drive replayed against the public door, with a Stripe sandbox."""
+    """Replay a drive through the public API, with a Stripe sandbox."""
 
 
 def _faults(text: str | None) -> dict[str, Any] | None:
@@ -31,42 +31,56 @@ def _faults(text: str | None) -> dict[str, Any] | None:
     try:
         faults = json.loads(text)
     except ValueError as error:
-        raise typer.BadParameter(f"is not JSON ({error})", param_hint="--faults") from error
+        raise typer.BadParameter(f"not valid JSON ({error})", param_hint="--faults") from error
     if not isinstance(faults, dict):
-        raise typer.BadParameter('is not an object such as {"duplicate": 3}', param_hint="--faults")
+        raise typer.BadParameter('not a JSON object such as {"duplicate": 3}', param_hint="--faults")
     return faults
 
 
 @app.command()
 def demo(
     exits: Annotated[
-        bool, typer.Option("--exit", help="End after the proof: 0, or 1 if a cent is missing.")
+        bool, typer.Option("--exit", help="Exit after the proof: 0 if it holds, 1 if not.")
     ] = False,
     recording: Annotated[
-        Path | None, typer.Option(help="Replay a marathon's minutes: a CSV file as in the data directory.")
+        Path | None,
+        typer.Option(help="CSV file of a recorded marathon to replay instead of the modelled drive."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Seconds of the drive's curve.")] = 40.0,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=3600, help="Seconds in which the drive's curve is replayed.")
+    ] = 40.0,
     rush_seconds: Annotated[
-        float, typer.Option(min=0, max=600, help="Seconds at full speed after it.")
+        float, typer.Option(min=0, max=600, help="Seconds at full speed after the curve.")
     ] = 20.0,
-    gifts: Annotated[int, typer.Option(min=10, max=1_000_000, help="At least so many donations.")] = 5_000,
-    donors: Annotated[int, typer.Option(min=1, max=1_000, help="Donors in flight.")] = IN_FLIGHT,
-    seed: Annotated[int, typer.Option(help="Equal seeds replay equal gifts.")] = 2022,
+    gifts: Annotated[int, typer.Option(min=10, max=1_000_000, help="Minimum number of donations.")] = 5_000,
+    donors: Annotated[int, typer.Option(min=1, max=1_000, help="Concurrent donors.")] = IN_FLIGHT,
+    seed: Annotated[int, typer.Option(help="Equal seeds replay equal donations.")] = 2022,
     faults: Annotated[
-        str | None, typer.Option(help="Faults of the sandbox, as JSON for /_sandbox/faults.")
+        str | None, typer.Option(help="Faults of the sandbox as JSON, as for POST /_sandbox/faults.")
     ] = None,
-    quiet_seconds: Annotated[float, typer.Option(min=1, help="How long to wait for rest.")] = QUIET_LIMIT_S,
+    quiet_seconds: Annotated[
+        float, typer.Option(min=1, help="Seconds to wait until the books agree.")
+    ] = DRAIN_LIMIT_S,
     real: Annotated[
-        bool, typer.Option("--real", help="On Kafka and PostgreSQL, each service its own process.")
+        bool, typer.Option("--real", help="Run on Kafka and PostgreSQL, one process per service.")
     ] = False,
     port_base: Annotated[
-        int | None, typer.Option(envvar="ATAA_STACK_PORT_BASE", min=1024, max=65000, help="With --real.")
+        int | None,
+        typer.Option(
+            envvar="ATAA_STACK_PORT_BASE", min=1024, max=65000, help="First port of the stack, with --real."
+        ),
     ] = None,
-    data_dir: Annotated[Path, typer.Option(envvar="ATAA_DATA_DIR")] = Path(".ataa"),
-    gateway_port: Annotated[int, typer.Option(envvar="ATAA_GATEWAY_PORT", min=1, max=65535)] = 8000,
-    sandbox_port: Annotated[int, typer.Option(envvar="ATAA_SANDBOX_PORT", min=1, max=65535)] = 8012,
+    data_dir: Annotated[
+        Path, typer.Option(envvar="ATAA_DATA_DIR", help="Data directory; the demo uses `demo` in it.")
+    ] = Path(".ataa"),
+    gateway_port: Annotated[
+        int, typer.Option(envvar="ATAA_GATEWAY_PORT", min=1, max=65535, help="Port of the public API.")
+    ] = 8000,
+    sandbox_port: Annotated[
+        int, typer.Option(envvar="ATAA_SANDBOX_PORT", min=1, max=65535, help="Port of the Stripe sandbox.")
+    ] = 8012,
 ) -> None:
-    """Start everything, replay a drive, and prove that every cent is where it belongs."""
+    """Start Ataa, replay a drive, and prove that all books agree to the cent."""
     options = Options(
         data_dir=data_dir,
         gateway_port=gateway_port,
@@ -79,55 +93,61 @@ def demo(
         exits=exits,
         recording=recording,
         faults=_faults(faults),
-        quiet_s=quiet_seconds,
+        drain_limit_s=quiet_seconds,
         stack="real" if real else "embedded",
     )
     screen = Screen()
     raise typer.Exit(
         _guarded(screen, lambda: _on_stack(options, port_base, screen))
         if real
-        else play(options, screen, troupe_of)
+        else play(options, screen, embedded_processes)
     )
 
 
 def _on_stack(options: Options, port_base: int | None, screen: Screen) -> Coroutine[Any, Any, int]:
-    """On the stack that runs in the data directory, else on one of the demo's own."""
-    # Kafka's and PostgreSQL's clients are imported only where they are needed.
-    from rehearsal.running import RunningStack, find_running
+    """Run on the stack of the data directory if it is running, else on a new one."""
+    # Imports the clients of Kafka and PostgreSQL, which the embedded demo does not need.
+    from rehearsal.running_stack import RunningStack, find_running
 
-    stage = find_running(options.data_dir)
-    if stage is None:
-        screen.say("No stack runs here; starting one of the demo's own")
-        return perform(options, screen, _real_cast(options.data_dir, port_base, screen))
-    screen.say(f"Playing on the running stack at {stage.gateway_url}, with the drive {stage.drive}")
-    return perform_on(stage, RunningStack(stage.directory), options, screen)
-
-
-def _real_cast(data_dir: Path, port_base: int | None, screen: Screen) -> Callable[[Stage], Cast]:
-    from rehearsal.real import cast_of
-
-    return lambda stage: cast_of(stage, data_dir, port_base, screen.say)
+    installation = find_running(options.data_dir)
+    if installation is None:
+        screen.print_line("No stack is running; starting one for the demo")
+        return run_demo(options, screen, _stack_processes(options.data_dir, port_base, screen))
+    screen.print_line(f"Using the running stack at {installation.gateway_url}, drive {installation.drive}")
+    return run_demo_on(installation, RunningStack(installation.directory), options, screen)
 
 
-def play(options: Options, screen: Screen, troupe_of: Callable[[Stage], Cast] = troupe_of) -> int:
-    """The exit code: 0 proven, 1 not proven or not able to run (one line says why), 130 interrupted."""
-    return _guarded(screen, lambda: perform(options, screen, troupe_of))
+def _stack_processes(
+    data_dir: Path, port_base: int | None, screen: Screen
+) -> Callable[[Installation], ProcessGroups]:
+    from rehearsal.stack_processes import stack_processes
+
+    return lambda installation: stack_processes(installation, data_dir, port_base, screen.print_line)
+
+
+def play(
+    options: Options,
+    screen: Screen,
+    embedded_processes: Callable[[Installation], ProcessGroups] = embedded_processes,
+) -> int:
+    """Run the demo; returns 0 if the proof holds, 1 if not or if it cannot run, 130 if interrupted."""
+    return _guarded(screen, lambda: run_demo(options, screen, embedded_processes))
 
 
 def _guarded(screen: Screen, playing: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         with asyncio.Runner(loop_factory=_event_loop) as runner:
             return runner.run(playing())
-    except (BadRecording, CannotStage, CannotRun, NoAnswer, Refused, Unreadable, OSError) as reason:
-        screen.say(f"demo: {reason}")
+    except (BadRecording, CannotPrepare, ProcessFailed, NoAnswer, Refused, Unreadable, OSError) as reason:
+        screen.print_line(f"demo: {reason}")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        screen.say("demo: interrupted before the proof")
+        screen.print_line("demo: interrupted before the proof")
         return 130
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's: the donors share a core with the sandbox, so each request's cost counts."""
+    """uvloop: the donors share the cores with the system under test, so CPU per request matters."""
     import uvloop
 
     return uvloop.new_event_loop()

@@ -1,17 +1,17 @@
-"""Dollars as the rehearsal handles them: whole cents inside, decimal strings over HTTP."""
+"""Amounts of the rehearsal: integer cents internally, decimal strings in the API."""
 
 from typing import Final
 
 CURRENCY: Final = "USD"
 LARGEST_GIFT_CENTS: Final = 99_999_999
-"""Stripe takes at most eight digits (https://docs.stripe.com/currencies)."""
+"""Stripe accepts at most eight digits (https://docs.stripe.com/currencies)."""
 
 
 def as_decimal(cents: int) -> str:
-    """`250` as `"2.50"`; never grouped, always two digits. Cents are not negative."""
+    """`250` as `"2.50"`: two decimals, no grouping; `cents` is not negative."""
     return f"{cents // 100}.{cents % 100:02d}"
 
 
 def as_money(cents: int) -> dict[str, str]:
-    """Cents as the public door writes money."""
+    """Cents as a money object of the public API."""
     return {"currency": CURRENCY, "value": as_decimal(cents)}

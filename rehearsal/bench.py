@@ -31,15 +31,15 @@ from typing import Annotated, Any, Final
 import aiohttp
 import typer
 
+from rehearsal.api_client import ApiClient, NoAnswer, new_session
 from rehearsal.curve import Arrival, Plan, gift_size
-from rehearsal.donors import Donors, Pace
-from rehearsal.door import Door, NoAnswer, new_session
+from rehearsal.donors import Donors, LoadProfile
+from rehearsal.drive import open_drive
 from rehearsal.freshness import Freshness, percentile
-from rehearsal.gifts import Crowd
-from rehearsal.opening import open_drive
+from rehearsal.gifts import GiftPlanner
+from rehearsal.installation import Installation
+from rehearsal.live_stream import LiveStream
 from rehearsal.proof import Auditor
-from rehearsal.stage import Stage
-from rehearsal.watch import Watch
 from stack.layout import OFFSETS, read_json
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -64,7 +64,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 class System:
     """A running installation: how to reach it, and the processes it consists of."""
 
-    stage: Stage
+    stage: Installation
     processes: Mapping[str, int]
     metrics: Sequence[str]
 
@@ -164,8 +164,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, data: Path) -
     raise SystemExit(f"bench: the system does not start\n{log[-2000:]}")
 
 
-def _stage(directory: Path, gateway: int, sandbox: int) -> Stage:
-    return Stage(directory, gateway, sandbox, "", "", drive=f"bench-{int(time.time())}")
+def _stage(directory: Path, gateway: int, sandbox: int) -> Installation:
+    return Installation(directory, gateway, sandbox, "", "", drive=f"bench-{int(time.time())}")
 
 
 async def _measure(system: System, rate: float, seconds: float, donors: int) -> dict[str, Any]:
@@ -175,14 +175,14 @@ async def _measure(system: System, rate: float, seconds: float, donors: int) -> 
     freshness = Freshness()
     stage = _stage(system.stage.directory, system.stage.gateway_port, system.stage.sandbox_port)
     async with new_session() as session:
-        door = Door(session, stage.gateway_url)
+        door = ApiClient(session, stage.gateway_url)
         entry = await open_drive(door, read_json(stage.directory / "keys.json"), run, stage.drive)
-        watch = Watch(session, f"{stage.gateway_url}/v1/drives/{stage.drive}/live", freshness)
+        watch = LiveStream(session, f"{stage.gateway_url}/v1/drives/{stage.drive}/live", freshness)
         watching = asyncio.create_task(watch.follow())
-        await watch.seeing.wait()
-        pace = Pace(0.0 if rate else seconds, 0, MANY_DONORS if rate else donors)
+        await watch.has_totals.wait()
+        pace = LoadProfile(0.0 if rate else seconds, 0, MANY_DONORS if rate else donors)
         givers = Donors(door, stage.drive, entry, pace)
-        giving = asyncio.create_task(givers.give_all(plan, Crowd(plan, SEED, run)))
+        giving = asyncio.create_task(givers.donate_all(plan, GiftPlanner(plan, SEED, run)))
         await asyncio.sleep(WARM_UP_S)
         warm = time.time()
         stages, cpu = await _stages(session, system.metrics), _cpu(system)
@@ -212,7 +212,7 @@ async def _measure(system: System, rate: float, seconds: float, donors: int) -> 
         "stages_sum_ms": round(sum(spent.values()), 1),
         "cores": round(sum(used.values()), 3),
         "cpu": {name: round(share, 3) for name, share in sorted(used.items())},
-        "troubles": givers.tally.trouble_count,
+        "errors": givers.tally.error_count,
     }
 
 
@@ -229,7 +229,7 @@ def _arrivals(rate: float, seconds: float) -> tuple[Arrival, ...]:
 async def _all_seen(auditor: Auditor, freshness: Freshness, givers: Donors) -> None:
     give_up = time.monotonic() + SEEN_S
     while time.monotonic() < give_up:
-        await auditor.read_on()
+        await auditor.read_new()
         if givers.tally.paid.keys() <= freshness.counted.keys() and len(freshness.seen_times()) == len(
             freshness.counted
         ):

@@ -1,4 +1,4 @@
-"""What a person sees: a bar while it runs, a proof they can read at the end; plain lines off a terminal."""
+"""Terminal output: progress while the demo runs, the proof at its end; plain lines without a terminal."""
 
 import sys
 import time
@@ -19,34 +19,34 @@ from rehearsal.donors import Tally
 from rehearsal.proof import Proof
 from rehearsal.report import REPORT, Figures, Stack
 
-AIM_RSS_MB: Final = 200.0
+TARGET_RSS_MB: Final = 200.0
 _ENGINES: Final = frozenset({"kafka", "postgres", "prometheus"})
-"""What is not Ataa's own; its memory is told, not judged."""
+"""Processes that are not Ataa's: their memory is shown without a target."""
 _LINE_EACH_S: Final = 5.0
 _PLAIN_WIDTH: Final = 100
 
-_WITNESSES: Final = {
-    "sandbox": ("The card processor (sandbox)", "money it took from cards"),
-    "ledger": ("The ledger (payments)", "money written down, entry by entry"),
-    "totals": ("The totals (leaderboard)", "what viewers are shown"),
-    "pledges": ("The promises (pledges)", "promises that were kept"),
+_BOOK_LABELS: Final = {
+    "sandbox": ("Stripe sandbox", "charges, less refunds and disputes"),
+    "ledger": ("payments", "ledger entries"),
+    "totals": ("leaderboard", "totals shown to viewers"),
+    "pledges": ("pledges", "paid pledges"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Aims:
-    """What is hoped for on two cores: whole donations a second, from card to screen in 99 of 100."""
+class Targets:
+    """Targets on two cores: complete donations a second, and p99 from card to screen."""
 
     per_s: float
     p99_ms: float
 
 
-AIMS: Final[Mapping[Stack, Aims]] = {"embedded": Aims(150.0, 600.0), "real": Aims(60.0, 1000.0)}
+TARGETS: Final[Mapping[Stack, Targets]] = {"embedded": Targets(150.0, 600.0), "real": Targets(60.0, 1000.0)}
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """What is shown while it runs. `done` is 0 to 1; freshness in ms, None before the first gift."""
+class Progress:
+    """What is shown while the demo runs; `done` is 0 to 1, `freshness_ms` None before the first donation."""
 
     phase: str
     done: float
@@ -57,7 +57,7 @@ class Moment:
     eta_s: float
 
     def figures(self) -> str:
-        """Money, donations, rate, freshness and what is left, in one line."""
+        """Money, donations, rate, freshness and remaining time in one line."""
         fresh = "-" if self.freshness_ms is None else f"{self.freshness_ms:.0f} ms"
         return (
             f"{grouped(self.raised)} {CURRENCY} from {self.donations:,} donations, "
@@ -65,11 +65,11 @@ class Moment:
         )
 
     def line(self) -> str:
-        """All of it in one plain line."""
+        """Phase and figures in one plain line."""
         return f"{self.phase}: {self.figures()}"
 
     def bar(self) -> Table:
-        """What is going on, how far it is, and the figures: three lines that fit any terminal."""
+        """Phase, progress bar and figures: three lines that fit any terminal."""
         lines = Table.grid(expand=True)
         lines.add_row(Text(self.phase, style="bold", no_wrap=True, overflow="ellipsis"))
         lines.add_row(ProgressBar(total=1.0, completed=self.done))
@@ -78,7 +78,7 @@ class Moment:
 
 
 class Screen:
-    """Speaks to the terminal, or to a log when there is none."""
+    """Prints to the terminal; without one, prints plain lines."""
 
     def __init__(self, console: Console | None = None) -> None:
         plain = not sys.stdout.isatty()
@@ -86,8 +86,8 @@ class Screen:
         self._live: Live | None = None
         self._line_at = 0.0
 
-    def say(self, line: str) -> None:
-        """One line of its own, above the bar."""
+    def print_line(self, line: str) -> None:
+        """Print one line, above the progress bar."""
         self.console.print(Text(line), soft_wrap=True)
 
     def __enter__(self) -> "Screen":
@@ -101,27 +101,27 @@ class Screen:
             self._live.stop()
             self._live = None
 
-    def show(self, moment: Moment) -> None:
-        """The bar, as of now; off a terminal a line every few seconds."""
+    def show(self, progress: Progress) -> None:
+        """Update the progress bar; without a terminal, print a line every few seconds."""
         if self._live is not None:
-            self._live.update(moment.bar(), refresh=True)
+            self._live.update(progress.bar(), refresh=True)
         elif time.monotonic() - self._line_at >= _LINE_EACH_S:
             self._line_at = time.monotonic()
-            self.say(moment.line())
+            self.print_line(progress.line())
 
-    def prove(self, proof: Proof, figures: Figures, tally: Tally, stack: Stack = "embedded") -> None:
-        """The proof, the figures and the verdict."""
+    def print_proof(self, proof: Proof, figures: Figures, tally: Tally, stack: Stack = "embedded") -> None:
+        """Print the proof, the figures and the verdict."""
         self.console.print()
         self.console.print(_books(proof))
-        self.console.print(_figures(proof, figures, tally, AIMS[stack]))
+        self.console.print(_figures(proof, figures, tally, TARGETS[stack]))
         for line in shortcomings(proof):
             self.console.print(Text(line, style="red"), soft_wrap=True)
-        for trouble in tally.troubles[:5]:
-            self.console.print(Text(f"trouble: {trouble}", style="yellow"), soft_wrap=True)
-        if tally.trouble_count > 5:
-            self.console.print(Text(f"... and {tally.trouble_count - 5} more", style="yellow"))
+        for error in tally.errors[:5]:
+            self.console.print(Text(f"error: {error}", style="yellow"), soft_wrap=True)
+        if tally.error_count > 5:
+            self.console.print(Text(f"... and {tally.error_count - 5} more", style="yellow"))
         self.console.print(_verdict(proof))
-        self.say(f"All figures are in {REPORT}.")
+        self.print_line(f"All figures are in {REPORT}.")
 
 
 def grouped(value: str) -> str:
@@ -130,47 +130,47 @@ def grouped(value: str) -> str:
 
 
 def _books(proof: Proof) -> Table:
-    table = Table(title="The same money, counted by four who do not talk about it", title_justify="left")
+    table = Table(title="The books of the four systems, which share no data", title_justify="left")
     currencies = list(proof.difference)
-    table.add_column("who was asked")
-    table.add_column("what it counts")
+    table.add_column("system")
+    table.add_column("counts")
     for currency in currencies:
         table.add_column(currency, justify="right")
-    for name, (who, what) in _WITNESSES.items():
+    for name, (who, what) in _BOOK_LABELS.items():
         book = proof.books.get(name)
-        amounts = ("no answer" if book is None else f"{book.get(c, Decimal('0.00')):,}" for c in currencies)
+        amounts = ("no reply" if book is None else f"{book.get(c, Decimal('0.00')):,}" for c in currencies)
         table.add_row(who, what, *amounts)
     table.add_section()
-    table.add_row("Difference", "must be nothing", *(f"{proof.difference[c]:,}" for c in currencies))
+    table.add_row("Difference", "must be zero", *(f"{proof.difference[c]:,}" for c in currencies))
     return table
 
 
-def _figures(proof: Proof, figures: Figures, tally: Tally, aims: Aims) -> Table:
-    table = Table(title="What happened", title_justify="left", show_header=False)
+def _figures(proof: Proof, figures: Figures, tally: Tally, targets: Targets) -> Table:
+    table = Table(title="Figures", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
     rows = [
         ("Pledges made", f"{tally.pledged:,}", ""),
-        ("Gifts paid / counted", f"{proof.given:,} / {proof.counted:,}", "must be equal"),
-        ("Cards declined, donors who left", f"{tally.declined:,}, {tally.abandoned:,}", ""),
+        ("Donations paid / counted", f"{proof.given:,} / {proof.counted:,}", "must be equal"),
+        ("Cards declined, checkouts abandoned", f"{tally.declined:,}, {tally.abandoned:,}", ""),
         ("Refunds, disputes", f"{tally.refunds:,}, {tally.disputes:,}", ""),
-        ("Tries repeated, processes restarted", f"{figures.retries:,}, {figures.restarts:,}", ""),
+        ("Requests retried, processes restarted", f"{figures.retries:,}, {figures.restarts:,}", ""),
         (
             "Donations a second, busiest 20 s",
             f"{figures.donations_per_s:.1f}",
-            f"aim: at least {aims.per_s:.0f}",
+            f"target: at least {targets.per_s:.0f}",
         ),
-        ("From card to screen, half within", _ms(figures.freshness_p50_ms), ""),
+        ("From card to screen, p50", _ms(figures.freshness_p50_ms), ""),
         (
-            "From card to screen, 99 of 100 within",
+            "From card to screen, p99",
             _ms(figures.freshness_p99_ms),
-            f"aim: at most {aims.p99_ms:.0f} ms",
+            f"target: at most {targets.p99_ms:.0f} ms",
         ),
     ]
     for process, peak in figures.peak_rss_mb.items():
-        aim = "" if process in _ENGINES else f"aim: at most {AIM_RSS_MB:.0f} MB"
-        rows.append((f"Most memory, {process}", f"{peak:.0f} MB", aim))
+        target = "" if process in _ENGINES else f"target: at most {TARGET_RSS_MB:.0f} MB"
+        rows.append((f"Peak memory, {process}", f"{peak:.0f} MB", target))
     for row in rows:
         table.add_row(*row)
     return table
@@ -181,7 +181,7 @@ def _ms(value: float | None) -> str:
 
 
 def shortcomings(proof: Proof) -> list[str]:
-    """Everything that does not hold, a line each; empty when the proof holds and all was quiet."""
+    """One line for each condition that does not hold; empty when the proof holds and all work is done."""
     lines = []
     if not proof.books:
         lines.append("The books could not be read.")
@@ -191,18 +191,22 @@ def shortcomings(proof: Proof) -> list[str]:
         if amount
     ]
     if proof.uncaptured:
-        lines.append(f"Donors paid {proof.uncaptured:,} {CURRENCY} that the processor does not have.")
+        lines.append(f"Donors paid {proof.uncaptured:,} {CURRENCY} that the sandbox did not capture.")
     if proof.lost:
-        lines.append(f"{len(proof.lost)} paid gifts were not counted: {', '.join(proof.lost[:5])}")
+        lines.append(f"{len(proof.lost)} paid donations were not counted: {', '.join(proof.lost[:5])}")
     if proof.counted_twice:
-        lines.append(f"{len(proof.counted_twice)} gifts counted twice: {', '.join(proof.counted_twice[:5])}")
-    if not proof.quiet:
-        lines.append(f"It did not come to rest; still waiting for {proof.complaint or 'the books to rest'}.")
+        lines.append(
+            f"{len(proof.counted_twice)} donations were counted twice: {', '.join(proof.counted_twice[:5])}"
+        )
+    if not proof.drained:
+        lines.append(
+            f"The system did not finish in time; still waiting for {proof.read_error or 'stable books'}."
+        )
     return lines
 
 
 def _verdict(proof: Proof) -> Panel:
     if proof.holds:
-        words = f"PROVEN: {proof.counted:,} gifts, each counted once, not one cent missing."
-        return Panel(Text(words, style="bold green"), expand=False)
+        line = f"PROVEN: {proof.counted:,} donations, each counted once; the books agree to the cent."
+        return Panel(Text(line, style="bold green"), expand=False)
     return Panel(Text("NOT PROVEN: see the lines above.", style="bold red"), expand=False)

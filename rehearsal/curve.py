@@ -1,7 +1,7 @@
-"""When gifts arrive and how large they are: the eleven-million-dollar drive in less than a minute.
+"""When donations arrive and how large they are: an 11-million-dollar drive in less than a minute.
 
-The figures are SURGE.md's: the cumulative donors of "Let's make their winter warmer" (January 2022),
-a burst shaped like AGDQ 2019's, and the model of gift sizes. Equal seeds give equal plans.
+Modelled on the cumulative donors of "Let's make their winter warmer" (January 2022), a burst as at the
+marathon AGDQ 2019, and a fitted distribution of amounts. Equal seeds give equal plans.
 """
 
 import bisect
@@ -16,7 +16,7 @@ from rehearsal.amounts import LARGEST_GIFT_CENTS
 
 DRIVE_HOURS: Final = 268.24
 DONORS_BY_HOUR: Final = ((0.0, 0), (24.0, 7_900), (120.0, 42_600), (150.0, 97_000), (DRIVE_HOURS, 155_065))
-"""Dollars known by hour over the mean gift known for that part (47 dollars for the first 97,000)."""
+"""Hour and cumulative donors: published dollars over the mean donation (47 dollars for the first 97,000)."""
 
 INSTITUTION_GIFT_CENTS: Final = LARGEST_GIFT_CENTS
 INSTITUTIONS: Final = 12
@@ -36,7 +36,7 @@ Size = Callable[[random.Random], int]
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One gift of the curve: seconds after the start, and cents."""
+    """One donation of the curve: seconds after the start, and cents."""
 
     at_s: float
     amount_cents: int
@@ -44,9 +44,9 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a rehearsal replays: the curve's arrivals in order, then gifts of `rush_size` at full speed.
+    """What a rehearsal replays: the curve's arrivals in order, then donations of `rush_size` at full speed.
 
-    `institutions` maps positions in `arrivals` to the few that a name of an institution goes with.
+    `institutions` are the positions in `arrivals` of the donations that institutions make.
     """
 
     title: str
@@ -56,7 +56,7 @@ class Plan:
 
 
 def winter(gifts: int, seconds: float, seed: int) -> Plan:
-    """The drive's curve with exactly `gifts` arrivals within `seconds`."""
+    """The drive's curve with exactly `gifts` arrivals in `seconds`."""
     rng = random.Random(seed)  # noqa: S311 - a script, not a secret
     times = spread(gifts, seconds, _slot_weights(rng), rng)
     amounts = [gift_size(rng) for _ in range(gifts)]
@@ -68,9 +68,9 @@ def winter(gifts: int, seconds: float, seed: int) -> Plan:
 
 
 def spread(count: int, seconds: float, weights: Sequence[float], rng: random.Random) -> list[float]:
-    """`count` ascending times in [0, seconds), as dense as `weights` says for each equal slot of it.
+    """`count` ascending times in [0, seconds), distributed by `weights`, one for each slot of equal length.
 
-    Systematic sampling: every stretch gets its share within one gift, so no burst is lost to chance.
+    Systematic sampling: every interval gets its share to within one donation, so chance cannot lose a burst.
     """
     cumulative = [0.0]
     for weight in weights:
@@ -80,26 +80,26 @@ def spread(count: int, seconds: float, weights: Sequence[float], rng: random.Ran
 
 
 def _time_of(level: float, cumulative: Sequence[float]) -> float:
-    """Where, in slots, the cumulative weight passes `level`."""
+    """The position, in slots, at which the cumulative weight reaches `level`."""
     slot = min(bisect.bisect_right(cumulative, level) - 1, len(cumulative) - 2)
     weight = cumulative[slot + 1] - cumulative[slot]
     return slot + min((level - cumulative[slot]) / weight if weight else 0.0, 0.999999)
 
 
 def _slot_weights(rng: random.Random) -> list[float]:
-    """Gifts per slot: the drive's slope, a minute-by-minute flutter, and one burst that decays."""
+    """Donations per slot: the drive's slope with noise, and one decaying burst."""
     weights = []
     for slot in range(SLOTS):
         part = slot / SLOTS
-        flutter = math.exp(rng.gauss(0.0, 0.35))
+        noise = math.exp(rng.gauss(0.0, 0.35))
         since = part - BURST_AT
         burst = BURST_HEIGHT * math.exp(-since / BURST_DECAY) if since >= 0 else 0.0
-        weights.append(_slope(part * DRIVE_HOURS) * flutter + burst * 155_065 / DRIVE_HOURS)
+        weights.append(_slope(part * DRIVE_HOURS) * noise + burst * 155_065 / DRIVE_HOURS)
     return weights
 
 
 def _slope(hour: float) -> float:
-    """Donors an hour at `hour` of the drive."""
+    """Donors per hour at `hour` of the drive."""
     for (before, donors), (after, more) in itertools.pairwise(DONORS_BY_HOUR):
         if hour < after:
             return (more - donors) / (after - before)
@@ -107,7 +107,7 @@ def _slope(hour: float) -> float:
 
 
 def gift_size(rng: random.Random) -> int:
-    """Cents of one gift: 98.8 % lognormal (median 20, sigma 1.05) snapped to menus, 1.2 % Pareto."""
+    """Cents of one donation: 98.8 % lognormal (median $20, sigma 1.05), mostly menu amounts; 1.2 % Pareto."""
     if rng.random() < _PARETO_SHARE:
         return min(round(50_000 * rng.paretovariate(1.3) / 1_000) * 1_000, LARGEST_GIFT_CENTS)
     cents = rng.lognormvariate(math.log(2_000), 1.05)
@@ -118,7 +118,7 @@ def gift_size(rng: random.Random) -> int:
 
 
 def _institutions(gifts: int) -> dict[int, int]:
-    """Positions and cents of the institutions' gifts; they came late. A short curve has only the one."""
+    """Positions and cents of the institutions' donations, late in the drive; a short curve has only one."""
     places = {int(gifts * 0.7): INSTITUTION_GIFT_CENTS} if gifts else {}
     if gifts < 200:
         return places

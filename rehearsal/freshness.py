@@ -1,8 +1,7 @@
-"""How old a gift is when a viewer sees it, and how many gifts a second are whole.
+"""How old a donation is when a viewer sees it, and how many donations a second are complete.
 
-Three clocks of one machine meet here: when the sandbox's webhook was acknowledged, which sequence the
-gift has in the drive's log, and when the first `totals` frame covering that sequence arrived (API.md,
-Reports). All times are Unix seconds.
+Joins three observations: when the sandbox's webhook was acknowledged, the donation's sequence in the drive's
+log, and when the first `totals` frame covering that sequence arrived. Times are Unix seconds of one machine.
 """
 
 import bisect
@@ -16,7 +15,7 @@ BUSIEST_S: Final = 20.0
 
 
 class Freshness:
-    """Joins acknowledgements, the drive's log and frames, in whatever order they come."""
+    """Joins acknowledgements, log rows and frames, in any order."""
 
     def __init__(self) -> None:
         self.log_sequence = 0
@@ -28,13 +27,13 @@ class Freshness:
         self._frame_times: list[float] = []
 
     def note_frame(self, sequence: int, at: float) -> None:
-        """A `totals` frame arrived; only the first that reaches a sequence matters."""
+        """Record a `totals` frame; only the first that reaches a sequence counts."""
         if not self._frame_sequences or sequence > self._frame_sequences[-1]:
             self._frame_sequences.append(sequence)
             self._frame_times.append(at)
 
     def note_log(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Rows of `/events`, ascending; a row read before is passed over."""
+        """Record rows of `/events`, ascending; rows already recorded are ignored."""
         for row in rows:
             sequence = int(row["sequence"])
             if sequence <= self.log_sequence:
@@ -49,7 +48,7 @@ class Freshness:
                 self.counted[pledge] = sequence
 
     def note_deliveries(self, rows: Iterable[Mapping[str, Any]], read_to: int) -> None:
-        """Webhooks the sandbox saw answered 2xx; the earliest capturing one of a pledge counts."""
+        """Record acknowledged webhooks; the earliest one that captures a pledge's payment counts."""
         self.deliveries_read = max(self.deliveries_read, read_to)
         for row in rows:
             pledge = row.get("pledge")
@@ -58,19 +57,19 @@ class Freshness:
                 self.acknowledged[pledge] = min(at, self.acknowledged.get(pledge, at))
 
     def seen_at(self, sequence: int) -> float | None:
-        """When a viewer first saw this sequence; None if no frame has covered it."""
+        """When a frame first covered this sequence; None if none has."""
         place = bisect.bisect_left(self._frame_sequences, sequence)
         return self._frame_times[place] if place < len(self._frame_times) else None
 
     def seen_times(self) -> list[float]:
-        """When each counted gift was first seen, ascending."""
+        """When each counted donation was first covered by a frame, ascending."""
         times = [self.seen_at(sequence) for sequence in self.counted.values()]
         return sorted(at for at in times if at is not None)
 
     def delays_ms(self, since: float = 0.0) -> list[float]:
-        """From acknowledgement to sight, ascending, of gifts acknowledged after `since`.
+        """Milliseconds from acknowledgement to frame, ascending, of donations acknowledged after `since`.
 
-        A gift whose webhook was never acknowledged (it was found by backfill) has none.
+        A donation whose webhook was never acknowledged (the backfill found it) has none.
         """
         delays = []
         for pledge, sequence in self.counted.items():
@@ -84,14 +83,14 @@ class Freshness:
 
 
 def percentile(ascending: Sequence[float], share: float) -> float | None:
-    """Nearest rank: the smallest value that at least `share` of all do not exceed. None of nothing."""
+    """The nearest-rank percentile: the smallest value that `share` of all do not exceed; None if empty."""
     if not ascending:
         return None
     return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
 
 
 def busiest_rate(ascending: Sequence[float], window_s: float = BUSIEST_S) -> float:
-    """Events a second in the window with the most of them; a window is never shortened."""
+    """Events a second in the window of `window_s` with the most events."""
     most = first = 0
     for last, at in enumerate(ascending):
         while at - ascending[first] >= window_s:

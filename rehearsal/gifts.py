@@ -1,4 +1,4 @@
-"""Who gives what, and what goes wrong: each donor's intention, the same for the same seed and number."""
+"""Planned donations and their outcomes: deterministic for a seed and a number."""
 
 import random
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ GOOD_CARD: Final = "4242424242424242"
 DECLINED_CARD: Final = "4000000000000002"
 DISPUTED_CARD: Final = "4000000000000259"
 REFUND_FAILS_CARD: Final = "4000000000005126"
-"""Stripe's test cards (https://docs.stripe.com/testing), as the sandbox knows them."""
+"""Stripe's test cards (https://docs.stripe.com/testing), as the sandbox implements them."""
 
 CREATORS: Final = (
     ("noor-live", "Noor Live"),
@@ -64,8 +64,8 @@ _WORDS_AR: Final = (
 _PLATFORMS: Final = ("youtube", "twitch", "tiktok", "instagram")
 
 
-class After(StrEnum):
-    """What happens to a gift once it is paid."""
+class Outcome(StrEnum):
+    """What happens to a donation after it is paid."""
 
     NOTHING = "nothing"
     REFUND = "refund"
@@ -75,10 +75,10 @@ class After(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Intention:
-    """One donor's wish, made exactly once whatever happens on the way.
+class PlannedGift:
+    """One planned donation, to be made exactly once.
 
-    `key` is its Idempotency-Key, `body` the pledge as the public door takes it, `cards` are tried in order.
+    `key` is its Idempotency-Key, `body` the pledge request; the `cards` are tried in order.
     """
 
     number: int
@@ -86,46 +86,45 @@ class Intention:
     amount_cents: int
     body: Mapping[str, Any]
     cards: tuple[str, ...]
-    after: After
+    outcome: Outcome
     abandons: bool
     publishable: bool
 
     @property
     def refund_cents(self) -> int | None:
-        """What a refund asks back; None asks for all of it."""
-        return self.amount_cents // 2 if self.after is After.PARTIAL_REFUND else None
+        """The amount of the planned refund; None for a full refund."""
+        return self.amount_cents // 2 if self.outcome is Outcome.PARTIAL_REFUND else None
 
 
-class Crowd:
-    """All donors of a rehearsal: `intention(n)` for the n-th, without end.
-
-    `institutions` tells which positions of the plan carry an institution's name.
-    """
+class GiftPlanner:
+    """Plans the donations of a rehearsal: `planned_gift(n)` for any n from 0."""
 
     def __init__(self, plan: Plan, seed: int, run: str) -> None:
         self._plan = plan
         self._seed = seed
         self._run = run
-        self._cast = _cast(len(plan.arrivals), plan.institutions)
+        self._scripted_outcomes = _scripted_outcomes(len(plan.arrivals), plan.institutions)
 
-    def intention(self, number: int) -> Intention:
-        """The n-th donor (from 0): first those of the curve, then those of the rush."""
+    def planned_gift(self, number: int) -> PlannedGift:
+        """Donation number n, from 0: those of the curve first, then those of the rush."""
         rng = random.Random(self._seed * 1_000_003 + number)  # noqa: S311 - a script, not a secret
         on_curve = number < len(self._plan.arrivals)
         amount = self._plan.arrivals[number].amount_cents if on_curve else self._plan.rush_size(rng)
         institution = on_curve and number in self._plan.institutions
-        after = self._cast.get(number) or (After.NOTHING if institution else _chance(rng, amount))
-        cast = institution or after is not After.NOTHING
-        abandons = not cast and rng.random() < 0.03
-        return Intention(
+        outcome = self._scripted_outcomes.get(number) or (
+            Outcome.NOTHING if institution else _random_outcome(rng, amount)
+        )
+        scripted = institution or outcome is not Outcome.NOTHING
+        abandons = not scripted and rng.random() < 0.03
+        return PlannedGift(
             number=number,
             key=f"{self._run}-{number}",
             amount_cents=amount,
             body=self._body(number, amount, institution, rng),
-            cards=_cards(after, declined=not cast and rng.random() < 0.06),
-            after=after,
+            cards=_cards(outcome, declined=not scripted and rng.random() < 0.06),
+            outcome=outcome,
             abandons=abandons,
-            publishable=not cast and rng.random() < 0.02,
+            publishable=not scripted and rng.random() < 0.02,
         )
 
     def _body(self, number: int, amount: int, institution: bool, rng: random.Random) -> dict[str, Any]:
@@ -147,7 +146,7 @@ class Crowd:
 
 
 def _donor(number: int, arabic: bool, rng: random.Random) -> dict[str, Any]:
-    """A name, often an e-mail address; every twelfth or so is someone who gave before."""
+    """A donor with a name and usually an e-mail address; about one in twelve has donated before."""
     person = rng.randrange(number) if number and rng.random() < 0.08 else number
     if rng.random() < 0.08:
         return {"anonymous": True, "locale": "ar" if arabic else "en"}
@@ -156,30 +155,30 @@ def _donor(number: int, arabic: bool, rng: random.Random) -> dict[str, Any]:
     return donor | ({"email": f"donor-{person}@example.org"} if rng.random() < 0.8 else {})
 
 
-def _chance(rng: random.Random, amount: int) -> After:
-    """Now and then an ordinary gift is refunded or disputed; a gift too small to halve is left alone."""
+def _random_outcome(rng: random.Random, amount: int) -> Outcome:
+    """A few ordinary donations are refunded or disputed; very small ones are not."""
     if amount < 200:
-        return After.NOTHING
-    choices = (After.NOTHING, After.REFUND, After.PARTIAL_REFUND, After.DISPUTE)
+        return Outcome.NOTHING
+    choices = (Outcome.NOTHING, Outcome.REFUND, Outcome.PARTIAL_REFUND, Outcome.DISPUTE)
     return rng.choices(choices, (0.9785, 0.01, 0.01, 0.0015))[0]
 
 
-def _cast(gifts: int, taken: frozenset[int]) -> dict[int, After]:
-    """Places on the curve where something happens in every rehearsal, however short."""
-    cast: dict[int, After] = {}
-    scenes = (After.DISPUTE, After.REFUND, After.PARTIAL_REFUND, After.FAILED_REFUND)
-    for scene, part in zip(scenes, (0.1, 0.2, 0.3, 0.4), strict=True):
-        place = int(gifts * part)
-        while place < gifts and (place in taken or place in cast):
-            place += 1
-        if place < gifts:
-            cast[place] = scene
-    return cast
+def _scripted_outcomes(gifts: int, taken: frozenset[int]) -> dict[int, Outcome]:
+    """Positions on the curve with a fixed outcome, so that even a short rehearsal has every outcome."""
+    scripted: dict[int, Outcome] = {}
+    outcomes = (Outcome.DISPUTE, Outcome.REFUND, Outcome.PARTIAL_REFUND, Outcome.FAILED_REFUND)
+    for outcome, part in zip(outcomes, (0.1, 0.2, 0.3, 0.4), strict=True):
+        position = int(gifts * part)
+        while position < gifts and (position in taken or position in scripted):
+            position += 1
+        if position < gifts:
+            scripted[position] = outcome
+    return scripted
 
 
-def _cards(after: After, declined: bool) -> tuple[str, ...]:
-    if after is After.DISPUTE:
+def _cards(outcome: Outcome, declined: bool) -> tuple[str, ...]:
+    if outcome is Outcome.DISPUTE:
         return (DISPUTED_CARD,)
-    if after is After.FAILED_REFUND:
+    if outcome is Outcome.FAILED_REFUND:
         return (REFUND_FAILS_CARD,)
     return (DECLINED_CARD, GOOD_CARD) if declined else (GOOD_CARD,)

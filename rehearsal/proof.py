@@ -1,7 +1,7 @@
-"""The proof: each owner's books, asked of it alone, and whether they say the same to the cent.
+"""The proof: the books of four systems, read from each, and whether they agree to the cent.
 
-Books are the net of processor money a currency (captured - refunded - open or lost disputes), without
-fees (API.md, Reports). The sandbox is the outside witness: it shares nothing with the other three.
+A book is the net amount a currency: captured - refunded - open or lost disputes, without fees. The sandbox's
+is independent: it shares neither code nor data with the three services.
 """
 
 import asyncio
@@ -17,40 +17,40 @@ import aiohttp
 from rehearsal.amounts import CURRENCY
 from rehearsal.donors import Tally
 from rehearsal.freshness import Freshness
-from rehearsal.stage import Stage
+from rehearsal.installation import Installation
 
 Book = Mapping[str, Decimal]
-"""Net per ISO currency; a currency that is missing is zero."""
+"""Net amount by ISO currency; a missing currency is zero."""
 
 OWNERS: Final = {"ledger": "payments", "totals": "leaderboard", "pledges": "pledges"}
-"""Whose books stand for which column of the report."""
+"""The service that owns each book of the report."""
 
-QUIET_LIMIT_S: Final = 120.0
-_LOOK_S: Final = 1.0
-_STILL_S: Final = 6.0
-"""Books that agree and rest this long are quiet even if something expected (a dispute, say) never came."""
+DRAIN_LIMIT_S: Final = 120.0
+_POLL_S: Final = 1.0
+_STABLE_S: Final = 6.0
+"""Books that agree unchanged for this long are final, even if something expected (a dispute) never came."""
 _LOG_PAGE: Final = 100
 _PAGES_A_LOOK: Final = 200
 _DELIVERIES_PAGE: Final = 10_000
 
 
 class Unreadable(Exception):
-    """An owner did not show its books; the message says which and why."""
+    """The books of a system could not be read; the message names it and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Witnesses:
-    """The four books of one moment, and the parts of the sandbox's."""
+class Readings:
+    """The four books, read at one time, and the parts of the sandbox's."""
 
     books: Mapping[str, Book]
     captured: Decimal
     refunded: Decimal
     disputed: Decimal
 
-    def since(self, before: "Witnesses") -> "Witnesses":
-        """What was added to each book and part after `before`."""
-        books = {name: _less(book, before.books.get(name, {})) for name, book in self.books.items()}
-        return Witnesses(
+    def since(self, before: "Readings") -> "Readings":
+        """The difference of each book and part from `before`."""
+        books = {name: _subtract(book, before.books.get(name, {})) for name, book in self.books.items()}
+        return Readings(
             books,
             self.captured - before.captured,
             self.refunded - before.refunded,
@@ -58,7 +58,7 @@ class Witnesses:
         )
 
 
-def _less(book: Book, before: Book) -> Book:
+def _subtract(book: Book, before: Book) -> Book:
     zero = Decimal("0.00")
     currencies = sorted({*book, *before})
     changed = {one: book.get(one, zero) - before.get(one, zero) for one in currencies}
@@ -67,9 +67,9 @@ def _less(book: Book, before: Book) -> Book:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was found once all was quiet, or when waiting for that ended (`quiet` says which)."""
+    """The result once the books are final (`drained`), or when the time limit was reached."""
 
-    quiet: bool
+    drained: bool
     books: Mapping[str, Book]
     difference: Book
     given: int
@@ -77,17 +77,17 @@ class Proof:
     lost: tuple[str, ...]
     counted_twice: tuple[str, ...]
     uncaptured: Decimal
-    complaint: str | None
+    read_error: str | None
 
     @property
     def holds(self) -> bool:
-        """Whether not one cent is missing or too much, and each gift was counted once."""
+        """Whether the books agree to the cent and each paid donation was counted once."""
         agreed = bool(self.books) and not any(self.difference.values())
         return agreed and not (self.lost or self.counted_twice or self.uncaptured)
 
 
 def difference(books: Mapping[str, Book]) -> Book:
-    """The largest disagreement between any two books, a currency; always names the drive's currency."""
+    """The largest difference between two books, by currency; always includes the drive's currency."""
     currencies = {CURRENCY}.union(*books.values())
     spread = {}
     for currency in sorted(currencies):
@@ -97,73 +97,77 @@ def difference(books: Mapping[str, Book]) -> Book:
 
 
 class Auditor:
-    """Reads books, the drive's log and the sandbox's deliveries of one stage."""
+    """Reads the books, the drive's log and the sandbox's deliveries of an installation."""
 
-    def __init__(self, stage: Stage, session: aiohttp.ClientSession, freshness: Freshness) -> None:
-        self._stage = stage
+    def __init__(
+        self, installation: Installation, session: aiohttp.ClientSession, freshness: Freshness
+    ) -> None:
+        self._installation = installation
         self._session = session
         self._freshness = freshness
-        self._before: Witnesses | None = None
+        self._baseline: Readings | None = None
 
-    async def begin(self, within_s: float = QUIET_LIMIT_S) -> None:
-        """On a shared stage: note what the books hold, so that only what comes later is read.
+    async def record_baseline(self, within_s: float = DRAIN_LIMIT_S) -> None:
+        """On a shared installation: record the books, so that later reads return the differences.
 
-        Waits until they agree and rest. Raises Unreadable where they do not within `within_s`.
+        Waits until they agree and do not change. Raises Unreadable where they do not within `within_s`.
         """
-        if not self._stage.shared:
+        if not self._installation.shared:
             return
         give_up = time.monotonic() + within_s
         before = await self.read_books()
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
             found = await self.read_books()
             if found == before and not any(difference(found.books).values()):
                 break
             if time.monotonic() > give_up:
                 apart = ", ".join(f"{amount} {one}" for one, amount in difference(found.books).items())
-                raise Unreadable(f"the books of the running stack do not rest (difference: {apart})")
+                raise Unreadable(f"the books of the running stack keep changing (difference: {apart})")
             before = found
         await self._skip_deliveries()
-        self._before = found
+        self._baseline = found
 
     async def _skip_deliveries(self) -> None:
         freshness = self._freshness
         rows = _DELIVERIES_PAGE
         while rows == _DELIVERIES_PAGE:
             query = f"after={freshness.deliveries_read}&limit={_DELIVERIES_PAGE}"
-            page = await self._get(f"{self._stage.sandbox_url}/_sandbox/deliveries?{query}")
+            page = await self._get(f"{self._installation.sandbox_url}/_sandbox/deliveries?{query}")
             rows = len(page["data"])
             freshness.note_deliveries((), int(page["next"] or freshness.deliveries_read))
 
-    async def read_books(self) -> Witnesses:
-        """Each owner's own figures since `begin`. Raises Unreadable."""
+    async def read_books(self) -> Readings:
+        """Each system's own figures since `record_baseline`. Raises Unreadable."""
         found = await self._read_books()
-        return found if self._before is None else found.since(self._before)
+        return found if self._baseline is None else found.since(self._baseline)
 
-    async def _read_books(self) -> Witnesses:
-        sandbox = await self._get(f"{self._stage.sandbox_url}/_sandbox/books")
+    async def _read_books(self) -> Readings:
+        sandbox = await self._get(f"{self._installation.sandbox_url}/_sandbox/books")
         parts = {part: _amount(sandbox.get(CURRENCY, {}).get(part, "0.00")) for part in _PARTS}
         books: dict[str, Book] = {"sandbox": {currency: _net(row) for currency, row in sandbox.items()}}
         ports = self._read_file("ports.json")
         for name, owner in OWNERS.items():
             if owner not in ports:
-                raise Unreadable(f"ports.json names no port of {owner}")
+                raise Unreadable(f"ports.json has no port of {owner}")
             found = await self._get(f"http://127.0.0.1:{ports[owner]}/internal/books", self._caller())
             books[name] = {currency: _amount(value) for currency, value in found.items()}
-        return Witnesses(books, **parts)
+        return Readings(books, **parts)
 
-    async def read_on(self) -> None:
-        """Take in what the log and the sandbox's deliveries have gained since. Raises Unreadable."""
+    async def read_new(self) -> None:
+        """Read the new rows of the log and of the sandbox's deliveries. Raises Unreadable."""
         freshness = self._freshness
         for _ in range(_PAGES_A_LOOK):
             query = f"after={freshness.log_sequence}&limit={_LOG_PAGE}"
-            page = await self._get(f"{self._stage.gateway_url}/v1/drives/{self._stage.drive}/events?{query}")
+            page = await self._get(
+                f"{self._installation.gateway_url}/v1/drives/{self._installation.drive}/events?{query}"
+            )
             freshness.note_log(page["data"])
             if len(page["data"]) < _LOG_PAGE:
                 break
         for _ in range(_PAGES_A_LOOK):
             query = f"after={freshness.deliveries_read}&limit={_DELIVERIES_PAGE}"
-            page = await self._get(f"{self._stage.sandbox_url}/_sandbox/deliveries?{query}")
+            page = await self._get(f"{self._installation.sandbox_url}/_sandbox/deliveries?{query}")
             freshness.note_deliveries(page["data"], int(page["next"] or freshness.deliveries_read))
             if len(page["data"]) < _DELIVERIES_PAGE:
                 break
@@ -178,20 +182,20 @@ class Auditor:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise Unreadable(f"{url}: {type(error).__name__} {error}") from error
         if not isinstance(found, dict):
-            raise Unreadable(f"{url}: not an object")
+            raise Unreadable(f"{url}: not a JSON object")
         return found
 
     def _read_file(self, name: str) -> Mapping[str, Any]:
-        """One of the embedded run's files, read anew each time: a restart rewrites them."""
+        """A JSON file of the installation, read each time: a restart rewrites it."""
         try:
-            found = json.loads((self._stage.directory / name).read_text(encoding="utf-8"))
+            found = json.loads((self._installation.directory / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise Unreadable(f"{name}: {error}") from error
         return found if isinstance(found, dict) else {}
 
     def _caller(self) -> Mapping[str, str]:
-        """The headers by which services know each other."""
-        # Brings the whole web framework with it: not before the donors have left.
+        """The headers that authenticate internal requests."""
+        # Imports the web framework, whose cost must not fall into the measured run.
         from backbone.http.caller import sign_caller
 
         secret = str(self._read_file("secrets.json").get("internal", ""))
@@ -211,7 +215,7 @@ def _amount(value: object) -> Decimal:
 
 
 def _net(row: Mapping[str, Any]) -> Decimal:
-    """Captured - refunded - disputed; the processor's fees are no donor's money."""
+    """Captured - refunded - disputed; processing fees are not part of a book."""
     captured, refunded, disputed = (_amount(row[part]) for part in _PARTS)
     return captured - refunded - disputed
 
@@ -223,65 +227,65 @@ async def settle(
     waiting: Callable[[str], Awaitable[None]],
     limit_s: float,
 ) -> Proof:
-    """Wait until the books agree and rest, at most `limit_s`, and say what was found either way.
+    """Wait until the books agree and do not change, at most `limit_s`, and return the proof in either case.
 
-    `waiting` is told each second what is still awaited.
+    `waiting` is called each second with what is still pending.
     """
     give_up = time.monotonic() + limit_s
-    still: Witnesses | None = None
-    still_since = time.monotonic()
+    previous: Readings | None = None
+    stable_since = time.monotonic()
     while True:
-        witnesses, complaint = await _look(auditor)
+        readings, read_error = await _read(auditor)
         now = time.monotonic()
-        missing = complaint or (_awaited(witnesses, tally, freshness) if witnesses else None)
-        agrees = witnesses is not None and not any(difference(witnesses.books).values())
-        rests = agrees and witnesses == still
-        if not rests:
-            still, still_since = witnesses, now
-        if rests and (missing is None or (complaint is None and now - still_since >= _STILL_S)):
-            return _proof(True, witnesses, tally, freshness, None)
+        pending = read_error or (_pending(readings, tally, freshness) if readings else None)
+        agrees = readings is not None and not any(difference(readings.books).values())
+        stable = agrees and readings == previous
+        if not stable:
+            previous, stable_since = readings, now
+        if stable and (pending is None or (read_error is None and now - stable_since >= _STABLE_S)):
+            return _proof(True, readings, tally, freshness, None)
         if now > give_up:
-            return _proof(False, witnesses, tally, freshness, complaint or missing)
-        await waiting(missing or "the books to rest")
-        await asyncio.sleep(_LOOK_S)
+            return _proof(False, readings, tally, freshness, read_error or pending)
+        await waiting(pending or "stable books")
+        await asyncio.sleep(_POLL_S)
 
 
-async def _look(auditor: Auditor) -> tuple[Witnesses | None, str | None]:
-    witnesses = None
+async def _read(auditor: Auditor) -> tuple[Readings | None, str | None]:
+    readings = None
     try:
-        witnesses = await auditor.read_books()
-        await auditor.read_on()
+        readings = await auditor.read_books()
+        await auditor.read_new()
     except Unreadable as unreadable:
-        return witnesses, str(unreadable)
-    return witnesses, None
+        return readings, str(unreadable)
+    return readings, None
 
 
-def _awaited(witnesses: Witnesses, tally: Tally, freshness: Freshness) -> str | None:
-    """What is still on its way, judged by what the donors did; None when nothing is."""
-    apart = {currency: amount for currency, amount in difference(witnesses.books).items() if amount}
+def _pending(readings: Readings, tally: Tally, freshness: Freshness) -> str | None:
+    """What the donors' actions still have to cause; None when nothing is pending."""
+    apart = {currency: amount for currency, amount in difference(readings.books).items() if amount}
     if apart:
-        return "the books to agree, apart by " + ", ".join(f"{apart[c]} {c}" for c in apart)
-    if witnesses.captured < _dollars(tally.given_cents):
-        return "the sandbox to capture what was paid"
-    if witnesses.disputed < _dollars(tally.disputed_cents):
+        return "the books to agree; difference: " + ", ".join(f"{apart[c]} {c}" for c in apart)
+    if readings.captured < _dollars(tally.given_cents):
+        return "captures at the sandbox"
+    if readings.disputed < _dollars(tally.disputed_cents):
         return "the disputes"
-    if witnesses.refunded != _dollars(tally.refunded_cents):
+    if readings.refunded != _dollars(tally.refunded_cents):
         return "the refunds"
     uncounted = sum(pledge not in freshness.counted for pledge in tally.paid)
     if uncounted:
-        return f"{uncounted} gifts in the drive's log"
+        return f"{uncounted} donations in the drive's log"
     if any(freshness.seen_at(sequence) is None for sequence in freshness.counted.values()):
-        return "the last gifts on screen"
+        return "the last donations in the live stream"
     return None
 
 
 def _proof(
-    quiet: bool, witnesses: Witnesses | None, tally: Tally, freshness: Freshness, complaint: str | None
+    drained: bool, readings: Readings | None, tally: Tally, freshness: Freshness, read_error: str | None
 ) -> Proof:
-    books = witnesses.books if witnesses else {}
-    captured = witnesses.captured if witnesses else Decimal("0.00")
+    books = readings.books if readings else {}
+    captured = readings.captured if readings else Decimal("0.00")
     return Proof(
-        quiet=quiet,
+        drained=drained,
         books=books,
         difference=difference(books),
         given=len(tally.paid),
@@ -289,7 +293,7 @@ def _proof(
         lost=tuple(pledge for pledge in tally.paid if pledge not in freshness.counted),
         counted_twice=tuple(freshness.counted_twice),
         uncaptured=max(Decimal("0.00"), _dollars(tally.given_cents) - captured),
-        complaint=complaint,
+        read_error=read_error,
     )
 
 

@@ -1,7 +1,7 @@
-"""A real marathon's minutes: the reader of `minute_utc,viewers,donations_total,raised_usd_total` files.
+"""Reads the recording of a marathon: CSV with `minute_utc,viewers,donations_total,raised_usd_total`.
 
-Totals are cumulative. They are read as they were published: a value that is missing or steps back is
-taken as "nothing new yet" (SURGE.md), anything that is not a number stops with its line and column.
+Totals are cumulative, as they were published: a missing or smaller value means that nothing was added. A
+value that is not a number is an error that names line and column.
 """
 
 import bisect
@@ -19,19 +19,19 @@ from rehearsal.amounts import LARGEST_GIFT_CENTS
 from rehearsal.curve import Arrival, Plan, Size
 
 COLUMNS: Final = ("minute_utc", "viewers", "donations_total", "raised_usd_total")
-MOST_LINES: Final = 200_000
+MAX_LINES: Final = 200_000
 _COUNT: Final = re.compile(r"[0-9]{1,12}")
 _DOLLARS: Final = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,2}))?")
 _SMALLEST_CENTS: Final = 100
 
 
 class BadRecording(Exception):
-    """The file cannot be replayed; the message is one line naming file, line and column."""
+    """The file cannot be replayed; the message names file, line and column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What one minute added: gifts and cents, `at_min` minutes after the recording's first."""
+    """Donations and cents added in the minute `at_min` minutes after the first."""
 
     at_min: int
     gifts: int
@@ -39,7 +39,7 @@ class Minute:
 
 
 def read(path: Path) -> list[Minute]:
-    """The minutes in which something was given, in order; at least one. Raises BadRecording."""
+    """The minutes with donations, in order; at least one. Raises BadRecording."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             minutes = list(_minutes(path.name, csv.reader(file)))
@@ -48,17 +48,17 @@ def read(path: Path) -> list[Minute]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadRecording(f"{path.name}: is not a CSV file in UTF-8 ({error})") from error
     if not minutes:
-        raise BadRecording(f"{path.name}: no line adds a donation, column donations_total never rises")
+        raise BadRecording(f"{path.name}: no donations: column donations_total never increases")
     return minutes
 
 
 def _minutes(name: str, lines: Iterator[list[str]]) -> Iterator[Minute]:
     columns = _header(name, next(lines, []))
     start: datetime | None = None
-    at_min = gifts_seen = cents_seen = gifts_told = cents_told = 0
+    at_min = gifts_seen = cents_seen = gifts_reported = cents_reported = 0
     for number, line in enumerate(lines, start=2):
-        if number > MOST_LINES:
-            raise BadRecording(f"{name} line {number}: more than {MOST_LINES} lines")
+        if number > MAX_LINES:
+            raise BadRecording(f"{name} line {number}: more than {MAX_LINES} lines")
         if not line:
             continue
         if len(line) != len(columns):
@@ -70,9 +70,9 @@ def _minutes(name: str, lines: Iterator[list[str]]) -> Iterator[Minute]:
         _count(name, number, "viewers", row["viewers"])
         gifts_seen = max(gifts_seen, _count(name, number, "donations_total", row["donations_total"]))
         cents_seen = max(cents_seen, _cents(name, number, row["raised_usd_total"]))
-        if gifts_seen > gifts_told:
-            yield Minute(at_min, gifts_seen - gifts_told, cents_seen - cents_told)
-            gifts_told, cents_told = gifts_seen, cents_seen
+        if gifts_seen > gifts_reported:
+            yield Minute(at_min, gifts_seen - gifts_reported, cents_seen - cents_reported)
+            gifts_reported, cents_reported = gifts_seen, cents_seen
 
 
 def _header(name: str, line: list[str]) -> list[str]:
@@ -94,24 +94,26 @@ def _minute(name: str, number: int, text: str) -> datetime:
 
 
 def _count(name: str, number: int, column: str, text: str) -> int:
-    """A whole number; 0 when missing, which a running maximum ignores."""
+    """An integer; 0 when missing, which the running maximum ignores."""
     if text and not _COUNT.fullmatch(text):
-        raise BadRecording(f"{name} line {number}, column {column}: {text!r} is not a whole number")
+        raise BadRecording(f"{name} line {number}, column {column}: {text!r} is not an integer")
     return int(text or 0)
 
 
 def _cents(name: str, number: int, text: str) -> int:
     match = _DOLLARS.fullmatch(text or "0")
     if match is None:
-        raise BadRecording(f"{name} line {number}, column raised_usd_total: {text!r} is not dollars")
+        raise BadRecording(
+            f"{name} line {number}, column raised_usd_total: {text!r} is not an amount in dollars"
+        )
     return int(match[1]) * 100 + int((match[2] or "").ljust(2, "0"))
 
 
 def replay(title: str, minutes: Sequence[Minute], gifts: int, seconds: float, seed: int) -> Plan:
-    """The recording in `seconds`, thinned or thickened to `gifts`, each minute at its own mean gift.
+    """The recording compressed to `seconds` and scaled to `gifts`; each minute keeps its mean amount.
 
-    Gift k stands for the recording's donation at the same quantile, so counts keep their shape and the
-    mean gift of every stretch is kept.
+    Donation k represents the recording's donation at the same quantile, which preserves the shape of the
+    counts and the mean of every interval.
     """
     rng = random.Random(seed)  # noqa: S311 - a script, not a secret
     reached = list(itertools.accumulate(minute.gifts for minute in minutes))
@@ -127,7 +129,7 @@ def replay(title: str, minutes: Sequence[Minute], gifts: int, seconds: float, se
 
 
 def _split(minute: Minute, count: int, rng: random.Random) -> list[int]:
-    """`count` gifts whose mean is the minute's: uneven, but never below a dollar or over Stripe's cap."""
+    """`count` amounts with the minute's mean, unequal, from one dollar to Stripe's maximum."""
     mean = minute.raised_cents / minute.gifts
     spare = max(0, round(mean * count) - _SMALLEST_CENTS * count)
     cuts = sorted(rng.randint(0, spare) for _ in range(count - 1))
@@ -136,7 +138,7 @@ def _split(minute: Minute, count: int, rng: random.Random) -> list[int]:
 
 
 def _size_from(minutes: Sequence[Minute], reached: Sequence[int]) -> Size:
-    """The rush's gifts: the mean gift of a minute chosen by how many gave in it."""
+    """Amounts for the rush: the mean of a minute chosen with its number of donations as weight."""
 
     def size(rng: random.Random) -> int:
         minute = minutes[bisect.bisect_right(reached, rng.randrange(reached[-1]))]

@@ -1,4 +1,4 @@
-"""`demo-report.json`: the figures of one rehearsal, exactly as API.md "Reports" names them."""
+"""`demo-report.json`: the figures of one rehearsal."""
 
 import json
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from rehearsal.proof import Book, Proof
 REPORT: Final = Path("demo-report.json")
 
 Stack = Literal["embedded", "real"]
-"""One process on SQLite, or Kafka, PostgreSQL and each service its own process."""
+"""One process on SQLite, or Kafka and PostgreSQL with one process per service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured. Freshness in milliseconds (None if nothing was seen), memory in MB."""
+    """The measurements: freshness in milliseconds (None without a measured donation), memory in MB."""
 
     donations: int
     duration_s: float
@@ -40,7 +40,7 @@ def measure(
     retries: int,
     restarts: int,
 ) -> Figures:
-    """Figures of whole donations: one is whole when a `totals` frame covering it has arrived."""
+    """Figures of complete donations: one is complete when a `totals` frame covering it has arrived."""
     seen = freshness.seen_times()
     delays = freshness.delays_ms()
     return Figures(
@@ -57,7 +57,7 @@ def measure(
 
 
 def compose(figures: Figures, proof: Proof, stack: Stack = "embedded") -> dict[str, Any]:
-    """The report as it is written."""
+    """The report as a JSON object."""
     return {
         "stack": stack,
         "donations": figures.donations,
@@ -72,7 +72,7 @@ def compose(figures: Figures, proof: Proof, stack: Stack = "embedded") -> dict[s
 
 
 def write(report: Mapping[str, Any], path: Path = REPORT) -> None:
-    """Whole or not at all. Raises OSError."""
+    """Write the report atomically. Raises OSError."""
     fresh = path.with_suffix(".json.new")
     fresh.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     fresh.replace(path)

@@ -19,26 +19,47 @@ from typer.exceptions import TyperException
 from sandbox.server import Options, Sandbox
 
 DEFAULT_API_KEY = "sk_test_sandbox"
-DEFAULT_WEBHOOK_SECRET = "whsec_sandbox"  # noqa: S105 - signs pretended money
+DEFAULT_WEBHOOK_SECRET = "whsec_sandbox"  # noqa: S105 - signs test payments only
 
 
 def serve(
-    port: Annotated[int, typer.Option(envvar="ATAA_SANDBOX_PORT", min=0, max=65535)] = 8012,
+    port: Annotated[
+        int,
+        typer.Option(
+            envvar="ATAA_SANDBOX_PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one."
+        ),
+    ] = 8012,
     webhook_url: Annotated[
-        str, typer.Option(help="Where webhooks go [default: the gateway's /webhooks/stripe]")
+        str,
+        typer.Option(
+            help="http:// address of the webhook receiver (default: the gateway's /webhooks/stripe)."
+        ),
     ] = "",
     webhook_secret: Annotated[
-        str, typer.Option(envvar="ATAA_STRIPE_WEBHOOK_SECRETS", help="The first of a comma-separated list")
+        str,
+        typer.Option(
+            envvar="ATAA_STRIPE_WEBHOOK_SECRETS",
+            help="Secret that signs the webhooks: the first of a comma-separated list.",
+        ),
     ] = DEFAULT_WEBHOOK_SECRET,
-    api_key: Annotated[str, typer.Option(envvar="ATAA_STRIPE_API_KEY")] = DEFAULT_API_KEY,
-    data: Annotated[Path | None, typer.Option(help="SQLite file to keep everything in")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; another only inside a container")] = (
-        "127.0.0.1"
-    ),
-    public_url: Annotated[str, typer.Option(help="Where donors reach its pages, if not there")] = "",
-    exit_with_parent: Annotated[bool, typer.Option(help="Exit when standard input ends")] = False,
+    api_key: Annotated[
+        str, typer.Option(envvar="ATAA_STRIPE_API_KEY", help="The only API key that is accepted.")
+    ] = DEFAULT_API_KEY,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="SQLite file for all state; without it, state is lost when the process ends."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; use another one only inside a container.")
+    ] = "127.0.0.1",
+    public_url: Annotated[
+        str, typer.Option(help="Address of the payment pages as donors reach them, if it differs.")
+    ] = "",
+    exit_with_parent: Annotated[
+        bool, typer.Option(help="Exit when standard input is closed, for example when the parent dies.")
+    ] = False,
 ) -> None:
-    """Serve the Stripe sandbox, on the loopback unless told otherwise."""
+    """Serve the Stripe sandbox on the loopback interface, unless --host names another one."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     url = webhook_url or f"http://127.0.0.1:{os.environ.get('ATAA_GATEWAY_PORT', '8000')}/webhooks/stripe"
     secret = webhook_secret.partition(",")[0].strip() or DEFAULT_WEBHOOK_SECRET
@@ -73,14 +94,14 @@ async def _serve(options: Options, exit_with_parent: bool) -> None:
 
 
 def _await_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """The read end of a pipe sees EOF when the parent dies, however it dies."""
+    """Set `stop` when standard input reaches EOF: the parent's death closes the pipe, even by SIGKILL."""
     while os.read(0, 4096):
         pass
     loop.call_soon_threadsafe(stop.set)
 
 
 def main() -> None:
-    """Run the command line; a wrong setting is one line that names it, and exit code 2."""
+    """Run the command line. An invalid setting prints one line that names it and exits with status 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(serve)
     try:

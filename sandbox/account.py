@@ -1,4 +1,4 @@
-"""The pretended Stripe account: its rows, its event log, its address. Every operation gets it passed in."""
+"""The simulated Stripe account: its journal, event log and addresses. Every operation receives it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from sandbox.errors import not_found
 from sandbox.events import EventLog
 from sandbox.journal import Journal
 from sandbox.records import Dispute, Payment, Refund, Session
-from sandbox.refusals import missing
 
 
 @dataclass(slots=True)
 class Account:
-    """What operations work on. `base_url` is where its pay pages are, without a closing slash.
+    """The state that operations work on.
 
-    `webhook_url` is where its events go.
+    `base_url` is the address of the payment pages, without a trailing slash; events go to `webhook_url`.
     """
 
     journal: Journal
@@ -26,25 +26,25 @@ class Account:
     webhook_url: str = ""
 
     def session(self, session_id: str, param: str = "id") -> Session:
-        """Raises Refusal when there is none."""
+        """Raises ApiError (404) when it does not exist."""
         row = self.journal.row("SELECT * FROM sessions WHERE id = ?", (session_id,))
         if row is None:
-            raise missing("checkout.session", session_id, param)
+            raise not_found("checkout.session", session_id, param)
         return Session.from_row(row)
 
     def payment(self, payment_id: str, param: str = "intent") -> Payment:
-        """Raises Refusal when there is none."""
+        """Raises ApiError (404) when it does not exist."""
         row = self.journal.row("SELECT * FROM payments WHERE id = ?", (payment_id,))
         if row is None:
-            raise missing("payment_intent", payment_id, param)
+            raise not_found("payment_intent", payment_id, param)
         return Payment.from_row(row)
 
     def charged_payment(self, charge_id: str, param: str = "id") -> Payment:
-        """The captured payment of a charge. Raises Refusal when there is none."""
+        """The captured payment of a charge. Raises ApiError (404) when it does not exist."""
         row = self.journal.row("SELECT * FROM payments WHERE id = ?", ("pi_" + charge_id[3:],))
         payment = Payment.from_row(row) if row and charge_id.startswith("ch_") else None
         if payment is None or not payment.captured:
-            raise missing("charge", charge_id, param)
+            raise not_found("charge", charge_id, param)
         return payment
 
     def refunds_of(self, payment_id: str) -> list[Refund]:
@@ -56,12 +56,12 @@ class Account:
         row = self.journal.row("SELECT * FROM disputes WHERE payment = ?", (payment_id,))
         return Dispute.from_row(row) if row else None
 
-    def unrefunded(self, payment: Payment) -> int:
-        """What refunds that did not fail have left of a charge, in minor units."""
+    def refundable(self, payment: Payment) -> int:
+        """The part of a charge not yet refunded, in minor units; failed refunds do not count."""
         kept = (refund.amount for refund in self.refunds_of(payment.id) if refund.status != "failed")
         return payment.amount - sum(kept)
 
-    def plan(self, deed: str, target: str, delay_s: float) -> None:
-        """Have something done later, across restarts."""
+    def schedule(self, action: str, target: str, delay_s: float) -> None:
+        """Schedule an action (a key of `schedule.ACTIONS`) for later; it survives a restart."""
         due = self.clock() + delay_s
-        self.journal.write("INSERT INTO plans (due, deed, target) VALUES (?, ?, ?)", (due, deed, target))
+        self.journal.write("INSERT INTO plans (due, deed, target) VALUES (?, ?, ?)", (due, action, target))

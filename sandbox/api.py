@@ -1,4 +1,4 @@
-"""Stripe's door: `/v1`, with its keys, limits, idempotency and the faults a rehearsal asked for."""
+"""Stripe's API under `/v1`: authentication, rate limit, idempotency and the faults in force."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from sandbox import checkout, disputes, event_lists, forms, paying, refunds, webhook_endpoints
+from sandbox import checkout, disputes, event_lists, forms, payment_intents, refunds, webhook_endpoints
 from sandbox.account import Account
-from sandbox.call import Call
+from sandbox.api_call import ApiCall
+from sandbox.errors import ApiError, rate_limited, server_error, unauthorized, unknown_url
 from sandbox.expansion import expand
-from sandbox.faults import FaultDesk, hits
+from sandbox.faults import FaultControl, happens
 from sandbox.http_server import Reply, Request
-from sandbox.idempotency import Answer, Answers, fingerprint
+from sandbox.idempotency import IdempotencyStore, StoredAnswer, fingerprint
 from sandbox.records import Json
-from sandbox.refusals import Refusal, broken, too_fast, unauthorized, unknown_url
-from sandbox.shapes import API_VERSION, to_json
+from sandbox.stripe_objects import API_VERSION, to_json
 
-Operation = Callable[[Account, Call], Json]
+Operation = Callable[[Account, ApiCall], Json]
 
-# The address's ids are written `*`.
+# `*` stands for an object's id.
 OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/v1/checkout/sessions"): checkout.create_session,
     ("GET", "/v1/checkout/sessions"): checkout.list_sessions,
     ("GET", "/v1/checkout/sessions/*"): checkout.retrieve_session,
     ("GET", "/v1/checkout/sessions/*/line_items"): checkout.list_line_items,
     ("POST", "/v1/checkout/sessions/*/expire"): checkout.expire_session,
-    ("GET", "/v1/payment_intents"): paying.list_payment_intents,
-    ("GET", "/v1/payment_intents/*"): paying.retrieve_payment_intent,
+    ("GET", "/v1/payment_intents"): payment_intents.list_payment_intents,
+    ("GET", "/v1/payment_intents/*"): payment_intents.retrieve_payment_intent,
     ("GET", "/v1/charges/*"): refunds.retrieve_charge,
     ("POST", "/v1/refunds"): refunds.create_refund,
     ("GET", "/v1/refunds"): refunds.list_refunds,
@@ -43,7 +43,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
 
 
 def find_operation(method: str, path: str) -> tuple[Operation, str]:
-    """The operation of an address and the id in it. Raises Refusal (404) for others."""
+    """The operation of a route and the id in its path. Raises ApiError (404) for an unknown route."""
     operation = OPERATIONS.get((method, path))
     if operation is not None:
         return operation, ""
@@ -57,7 +57,7 @@ def find_operation(method: str, path: str) -> tuple[Operation, str]:
 
 
 def key_of(authorization: str) -> str:
-    """The API key of a Bearer or Basic header; empty when there is none."""
+    """The API key of an Authorization header, Bearer or Basic; empty when there is none."""
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
@@ -69,95 +69,99 @@ def key_of(authorization: str) -> str:
     return ""
 
 
-class StripeDoor:
+class StripeApi:
     """Answers `/v1` for one account and one API key."""
 
-    def __init__(self, account: Account, api_key: str, faults: FaultDesk) -> None:
+    def __init__(self, account: Account, api_key: str, faults: FaultControl) -> None:
         self._account = account
         self._api_key = api_key
         self._accepted = f"Bearer {api_key}"
         self._faults = faults
-        self.answers = Answers(account)
+        self.answers = IdempotencyStore(account)
 
     async def answer(self, request: Request) -> Reply:
-        """One request to one reply, durable before it is given."""
+        """Answer one request; its changes are durable before the reply is returned."""
         path, _, query = request.target.partition("?")
         headers = request.headers
         request_id = "req_" + os.urandom(7).hex()
         common = {"Request-Id": request_id, "Stripe-Version": headers.get("stripe-version", API_VERSION)}
         try:
-            self._admit(headers.get("authorization", ""))
+            self._authorize(headers.get("authorization", ""))
             operation, target = find_operation(request.method, path)
             if request.method == "POST":
                 form = request.body.decode("utf-8", "replace")
-                call = Call(forms.decode(form), target, request_id, headers.get("idempotency-key"))
-                return await self._act(operation, call, path, form, common)
-            body = self._run(operation, Call(forms.decode(query), target, request_id))
+                call = ApiCall(forms.decode(form), target, request_id, headers.get("idempotency-key"))
+                return await self._post(operation, call, path, form, common)
+            body = self._run(operation, ApiCall(forms.decode(query), target, request_id))
             await self._account.journal.durable()
             return Reply(200, body, common)
-        except Refusal as refusal:
+        except ApiError as api_error:
             await self._account.journal.durable()
-            return Reply(refusal.status, to_json(refusal.body()).encode(), common | _advice(refusal))
+            return Reply(
+                api_error.status, to_json(api_error.body()).encode(), common | _extra_headers(api_error)
+            )
 
-    def _admit(self, authorization: str) -> None:
+    def _authorize(self, authorization: str) -> None:
         if authorization != self._accepted:
             key = key_of(authorization)
             if not key:
                 raise unauthorized("You did not provide an API key.")
             if key != self._api_key:
                 raise unauthorized(f"Invalid API Key provided: {key[:8]}{'*' * 8}{key[-4:]}")
-        if not self._faults.admits():
-            raise too_fast()
+        if not self._faults.within_rate_limit():
+            raise rate_limited()
 
-    def _run(self, operation: Operation, call: Call) -> bytes:
-        thing = operation(self._account, call)
+    def _run(self, operation: Operation, call: ApiCall) -> bytes:
+        obj = operation(self._account, call)
         if "expand" in call.params:
-            thing = expand(self._account, call, thing)
-        return to_json(thing).encode()
+            obj = expand(self._account, call, obj)
+        return to_json(obj).encode()
 
-    async def _act(
-        self, operation: Operation, call: Call, path: str, form: str, common: dict[str, str]
+    async def _post(
+        self, operation: Operation, call: ApiCall, path: str, form: str, common: dict[str, str]
     ) -> Reply:
-        """A POST: replayed if its key has an answer, else done, kept, made durable and answered."""
+        """Answer a POST: replay its key's stored response, or execute it and store the response."""
         faults, key = self._faults.faults, call.idempotency_key
-        if hits(faults.error_rate):
-            raise broken()
-        print_of = b""
+        if happens(faults.error_rate):
+            raise server_error()
+        request_fingerprint = b""
         if key is not None:
             common["Idempotency-Key"] = key
-            print_of = fingerprint(path, form)
-            stored = self.answers.stored(key, print_of)
+            request_fingerprint = fingerprint(path, form)
+            stored = self.answers.stored(key, request_fingerprint)
             if stored is not None:
                 return Reply(stored.status, stored.body, common | {"Idempotent-Replayed": "true"})
-        reply = self._done(operation, call)
-        if hits(faults.error_after_rate):
-            reply = Answer(500, to_json(broken().body()).encode())
-        await self._keep(key, print_of, reply)
-        advice = {"Stripe-Should-Retry": "false"} if reply.status >= 500 else {}
-        return Reply(reply.status, reply.body, common | advice, held=hits(faults.timeout_after_success_rate))
+        reply = self._execute(operation, call)
+        if happens(faults.error_after_rate):
+            reply = StoredAnswer(500, to_json(server_error().body()).encode())
+        await self._store(key, request_fingerprint, reply)
+        retry = {"Stripe-Should-Retry": "false"} if reply.status >= 500 else {}
+        return Reply(
+            reply.status, reply.body, common | retry, held=happens(faults.timeout_after_success_rate)
+        )
 
-    def _done(self, operation: Operation, call: Call) -> Answer:
+    def _execute(self, operation: Operation, call: ApiCall) -> StoredAnswer:
         try:
-            return Answer(200, self._run(operation, call))
-        except Refusal as refusal:
-            if not refusal.executed:
+            return StoredAnswer(200, self._run(operation, call))
+        except ApiError as api_error:
+            if not api_error.executed:
                 raise
-            return Answer(refusal.status, to_json(refusal.body()).encode())
+            return StoredAnswer(api_error.status, to_json(api_error.body()).encode())
 
-    async def _keep(self, key: str | None, print_of: bytes, reply: Answer) -> None:
+    async def _store(self, key: str | None, request_fingerprint: bytes, reply: StoredAnswer) -> None:
         if key is None:
             await self._account.journal.durable()
             return
         self.answers.begin(key)
         try:
-            self.answers.keep(key, print_of, reply)
+            self.answers.store(key, request_fingerprint, reply)
             await self._account.journal.durable()
         finally:
             self.answers.end(key)
 
 
-def _advice(refusal: Refusal) -> dict[str, Any]:
-    """Headers Stripe adds to some errors."""
-    if refusal.status == 429:
+def _extra_headers(api_error: ApiError) -> dict[str, Any]:
+    """The headers that Stripe adds to some errors."""
+    if api_error.status == 429:
         return {"Stripe-Rate-Limited-Reason": "endpoint-rate"}
     return {}

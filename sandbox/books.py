@@ -1,4 +1,4 @@
-"""What the processor holds, per currency: the outside witness for every audit."""
+"""The payment processor's books, a currency: the independent figures that audits compare Ataa's with."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from sandbox.currencies import decimal_string
 from sandbox.journal import Journal
 
 FOREIGN: Final = "instr(metadata, '\"ataa_') = 0 AND ifnull(substr(pledge, 1, 4), '') <> 'plg_'"
-"""Payments of other business: those of Ataa carry metadata that begins with `ataa_`, or a pledge's id."""
+"""Payments that Ataa did not create: Ataa's carry metadata keys that begin with `ataa_`, or a pledge's id."""
 
-OURS: Final = {
+ATAA_ONLY: Final = {
     "payments": f" AND n NOT IN (SELECT n FROM payments WHERE {FOREIGN})",
     "refunds": f" AND payment NOT IN (SELECT id FROM payments WHERE {FOREIGN})",
     "disputes": f" AND payment NOT IN (SELECT id FROM payments WHERE {FOREIGN})",
@@ -22,22 +22,22 @@ SUMS: Final = {
     "disputed": ("disputes", "settled_in", "gone", "gone <> 0"),
     "fees": ("payments", "currency", "fee", "status = 'succeeded'"),
 }
-"""Of which table, in the currency of which column, what is added up, under which condition."""
+"""A figure's table, currency column, summed column and condition."""
 
 
 def books(journal: Journal, *, with_foreign: bool = False) -> dict[str, dict[str, str]]:
     """`{"USD": {"captured", "refunded", "disputed", "fees", "net"}}` as decimal strings, of Ataa's payments.
 
-    A refund counts from pending until it fails, of a dispute what was withdrawn and not returned: all of it
-    while it is open, and after it is lost what had not been refunded before. Fees are never given back, and
-    a dispute may withdraw more than is left, so `net` = captured - refunded - disputed - fees can be below
-    zero. `with_foreign` adds the payments of other business, which an account of Ataa's own
-    (ATAA_STRIPE_FOREIGN=hold) has in its books too.
+    A refund counts from its creation unless it fails. A dispute counts with what it has withdrawn and not
+    returned: the full amount while it is open, and after it is lost the part not refunded before. Fees are
+    never returned and a dispute may withdraw more than is left, so `net` = captured - refunded - disputed -
+    fees can be negative. `with_foreign` includes payments that Ataa did not create, which Ataa's books hold
+    too where ATAA_STRIPE_FOREIGN=hold.
     """
     amounts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys((*SUMS, "net"), 0))
     for name, (table, currency_column, column, condition) in SUMS.items():
-        whose = "" if with_foreign else OURS[table]
-        sql = f"SELECT {currency_column}, SUM({column}) FROM {table} WHERE {condition}{whose} GROUP BY 1"
+        scope = "" if with_foreign else ATAA_ONLY[table]
+        sql = f"SELECT {currency_column}, SUM({column}) FROM {table} WHERE {condition}{scope} GROUP BY 1"
         for currency, amount in journal.rows(sql):
             amounts[currency][name] = amount
             amounts[currency]["net"] += amount if name == "captured" else -amount

@@ -1,4 +1,4 @@
-"""Stripe's test cards (https://docs.stripe.com/testing) and what comes of paying with them."""
+"""Stripe's test cards (https://docs.stripe.com/testing) and the outcome of paying with each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Refunding = Literal["succeeds", "succeeds_later", "fails_later"]
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One test card: `decline_code` None means that it pays."""
+    """One test card; it is charged unless it has a `decline_code`."""
 
     brand: str
     decline_code: str | None = None
@@ -20,7 +20,7 @@ class Card:
 
     @property
     def error_code(self) -> str:
-        """The error's `code`, which for a few declines is the decline code itself."""
+        """The error's `code`; for a few declines it equals the decline code."""
         own = ("expired_card", "incorrect_cvc", "processing_error")
         return self.decline_code if self.decline_code in own else "card_declined"
 
@@ -47,5 +47,5 @@ CARDS: Final[dict[str, Card]] = {
 
 
 def digits_of(number: str) -> str:
-    """The number without the spaces and hyphens people type."""
+    """The number without spaces and hyphens."""
     return number.replace(" ", "").replace("-", "")

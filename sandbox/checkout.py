@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from sandbox import forms
 from sandbox.account import Account
-from sandbox.call import Call
+from sandbox.api_call import ApiCall
 from sandbox.currencies import known_currency, refuse_bad_amount
+from sandbox.errors import invalid, invalid_state, missing_parameter
 from sandbox.events import Subject
 from sandbox.listing import Clause, page_of
 from sandbox.records import Json, Session, new_id
-from sandbox.refusals import impossible, invalid, missing_parameter
-from sandbox.shapes import line_items, page_object, session_object, to_json
+from sandbox.stripe_objects import line_items, page_object, session_object, to_json
 from sandbox.stripe_parameters import SESSION, refuse_unknown
 
 DAY_S: Final = 86_400
@@ -20,27 +20,27 @@ UI_MODES: Final = ("hosted_page", "embedded_page")
 SUBMIT_TYPES: Final = ("auto", "book", "donate", "pay")
 
 
-def create_session(account: Account, call: Call) -> Json:
-    """Open a session for one line in payment mode. Raises Refusal for what Stripe would not take."""
+def create_session(account: Account, call: ApiCall) -> Json:
+    """Create a session with one line item in payment mode. Raises ApiError for what Stripe refuses."""
     params = call.params
     refuse_unknown(params, SESSION)
     if forms.required_text(params, "mode") != "payment":
-        raise invalid("The sandbox only knows mode=payment.", "mode")
+        raise invalid("The sandbox supports mode=payment only.", "mode")
     line = _line(params)
-    wish = line | _addresses(params) | _words(params)
+    requested = line | _addresses(params) | _customer_fields(params)
     now = int(account.clock())
     session_id = new_id("cs_test_")
     expires_at = _expires_at(params, now)
     currency = line.pop("currency")
     amount = line["unit_amount"] * line["quantity"]
     refuse_bad_amount(amount, currency, "line_items[0][price_data][unit_amount]")
-    del wish["currency"]
+    del requested["currency"]
     n = account.journal.write(
         "INSERT INTO sessions (id, created, expires_at, status, amount, currency, wish)"
         " VALUES (?, ?, ?, 'open', ?, ?, ?)",
-        (session_id, now, expires_at, amount, currency, to_json(wish)),
+        (session_id, now, expires_at, amount, currency, to_json(requested)),
     )
-    session = Session(n, session_id, now, expires_at, "open", amount, currency, None, wish, None)
+    session = Session(n, session_id, now, expires_at, "open", amount, currency, None, requested, None)
     return session_object(session, account.base_url)
 
 
@@ -89,7 +89,7 @@ def _addresses(params: dict[str, Any]) -> Json:
     }  # fmt: skip
 
 
-def _words(params: dict[str, Any]) -> Json:
+def _customer_fields(params: dict[str, Any]) -> Json:
     reference = forms.text(params, "client_reference_id")
     if reference is not None and len(reference) > 200:
         raise invalid("Must be at most 200 characters.", "client_reference_id")
@@ -110,7 +110,7 @@ def _words(params: dict[str, Any]) -> Json:
 
 
 def _expires_at(params: dict[str, Any], now: int) -> int:
-    """Stripe wants at least 30 minutes; the sandbox takes any time to come, so that a test need not wait."""
+    """Stripe requires 30 minutes or more; the sandbox accepts any future time, for the sake of tests."""
     expires_at = forms.integer(params, "expires_at")
     if expires_at is None:
         return now + DAY_S
@@ -122,18 +122,18 @@ def _expires_at(params: dict[str, Any], now: int) -> int:
     return expires_at
 
 
-def retrieve_session(account: Account, call: Call) -> Json:
-    """The session called by its id; raises Refusal 404."""
+def retrieve_session(account: Account, call: ApiCall) -> Json:
+    """Retrieve a session by id. Raises ApiError (404)."""
     return session_object(account.session(call.target), account.base_url)
 
 
-def list_line_items(account: Account, call: Call) -> Json:
-    """What a session is paid for: one line, the donation."""
+def list_line_items(account: Account, call: ApiCall) -> Json:
+    """List the one line item of a session."""
     return line_items(account.session(call.target))
 
 
-def list_sessions(account: Account, call: Call) -> Json:
-    """Newest first; filters: created, payment_intent, status."""
+def list_sessions(account: Account, call: ApiCall) -> Json:
+    """List sessions, newest first; filters: created, payment_intent, status."""
     clauses: list[Clause] = []
     for name, column in (("payment_intent", "payment"), ("status", "status")):
         wanted = forms.text(call.params, name)
@@ -144,11 +144,11 @@ def list_sessions(account: Account, call: Call) -> Json:
     return page_object(data, more, "/v1/checkout/sessions")
 
 
-def expire_session(account: Account, call: Call) -> Json:
-    """Close an open session unpaid. Raises Refusal when it is not open any more."""
+def expire_session(account: Account, call: ApiCall) -> Json:
+    """Expire an open session. Raises ApiError when it is not open."""
     session = account.session(call.target)
     if session.status != "open":
-        raise impossible(
+        raise invalid_state(
             'Only Checkout Sessions with a status in ["open"] can be expired. This Checkout Session has a'
             f" status of `{session.status}`.",
             "checkout_session_not_open",
@@ -156,8 +156,8 @@ def expire_session(account: Account, call: Call) -> Json:
     return end_unpaid(account, session, call)
 
 
-def end_unpaid(account: Account, session: Session, call: Call | None = None) -> Json:
-    """Mark an open session expired, cancel its payment intent if a card was tried, and say so."""
+def end_unpaid(account: Account, session: Session, call: ApiCall | None = None) -> Json:
+    """Expire an open session, cancel its payment intent if a card was tried, and emit the event."""
     account.journal.write("UPDATE sessions SET status = 'expired' WHERE n = ?", (session.n,))
     if session.payment is not None:
         account.journal.write("UPDATE payments SET status = 'canceled' WHERE id = ?", (session.payment,))
@@ -168,7 +168,7 @@ def end_unpaid(account: Account, session: Session, call: Call | None = None) -> 
 
 
 def expire_overdue(account: Account, most: int = 500) -> None:
-    """End the open sessions whose time has come."""
+    """Expire the open sessions whose `expires_at` has passed, at most `most` of them."""
     rows = account.journal.rows(
         "SELECT * FROM sessions WHERE status = 'open' AND expires_at <= ? ORDER BY expires_at LIMIT ?",
         (int(account.clock()), most),

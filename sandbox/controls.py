@@ -1,4 +1,4 @@
-"""The sandbox's own door, `/_sandbox`: faults, disputes, books, and what was delivered when."""
+"""The sandbox's controls under `/_sandbox`: faults, disputes, books and acknowledged deliveries."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Final
 from sandbox import disputes, forms
 from sandbox.account import Account
 from sandbox.books import books
-from sandbox.faults import BadFault, FaultDesk, faults_from
+from sandbox.errors import ApiError, invalid, unknown_url
+from sandbox.faults import BadFault, FaultControl, faults_from
 from sandbox.http_server import Reply
 from sandbox.records import Json
-from sandbox.refusals import Refusal, invalid, unknown_url
-from sandbox.shapes import to_json
+from sandbox.stripe_objects import to_json
 
-MOST_DELIVERIES: Final = 10_000
+MAX_DELIVERIES: Final = 10_000
 
 
 class Controls:
-    """Answers `/_sandbox`; it needs no key, so the sandbox listens on the loopback only."""
+    """Answers `/_sandbox` without authentication: the sandbox listens on the loopback by default."""
 
-    def __init__(self, account: Account, faults: FaultDesk) -> None:
+    def __init__(self, account: Account, faults: FaultControl) -> None:
         self._account = account
         self._faults = faults
         self._routes: dict[tuple[str, str], Callable[[str, bytes], Json]] = {
@@ -39,8 +39,8 @@ class Controls:
             if route is None:
                 raise unknown_url(method, path)
             shown: Json = route(query, body)
-        except Refusal as refusal:
-            status, shown = refusal.status, refusal.body()
+        except ApiError as api_error:
+            status, shown = api_error.status, api_error.body()
         await self._account.journal.durable()
         return Reply(status, to_json(shown).encode())
 
@@ -56,46 +56,50 @@ class Controls:
         return books(self._account.journal, with_foreign=everything is True)
 
     def _dispute(self, query: str, body: bytes) -> Json:
-        wish = json_of(body)
-        if not isinstance(wish, dict) or not isinstance(wish.get("payment_intent"), str):
+        requested = json_of(body)
+        if not isinstance(requested, dict) or not isinstance(requested.get("payment_intent"), str):
             raise _unprocessable("expected a JSON object with payment_intent and status")
-        if wish.get("status") not in disputes.STATUSES:
+        if requested.get("status") not in disputes.STATUSES:
             raise _unprocessable(f"status must be one of {', '.join(disputes.STATUSES)}")
-        return disputes.bring_to(self._account, wish["payment_intent"], wish["status"], _details(wish))
+        return disputes.set_status(
+            self._account, requested["payment_intent"], requested["status"], _details(requested)
+        )
 
     def _deliveries(self, query: str, body: bytes) -> Json:
         params = forms.decode(query)
         after, limit = forms.integer(params, "after") or 0, forms.integer(params, "limit")
         if limit is None:
             limit = 1000
-        if not 1 <= limit <= MOST_DELIVERIES:
-            raise invalid(f"limit must be between 1 and {MOST_DELIVERIES}", "limit")
+        if not 1 <= limit <= MAX_DELIVERIES:
+            raise invalid(f"limit must be between 1 and {MAX_DELIVERIES}", "limit")
         return self._account.events.deliveries(after, limit)
 
 
-def _details(wish: dict[str, Any]) -> disputes.Wish:
-    """What was asked of a new dispute besides its status. Raises Refusal (422) for what is no such value."""
+def _details(requested: dict[str, Any]) -> disputes.DisputeRequest:
+    """The optional fields of a dispute request. Raises ApiError (422) for an invalid value."""
     for name in ("amount", "withdrawn"):
-        given = wish.get(name)
+        given = requested.get(name)
         if given is not None and (type(given) is not int or given < (1 if name == "amount" else 0)):
-            raise _unprocessable(f"{name} must be a whole number of Stripe's minor units")
-    currency, case_type = wish.get("currency"), wish.get("case_type")
+            raise _unprocessable(f"{name} must be an integer in Stripe's minor units")
+    currency, case_type = requested.get("currency"), requested.get("case_type")
     if currency is not None and not (isinstance(currency, str) and len(currency) == 3 and currency.isalpha()):
         raise _unprocessable("currency must be three letters")
     if case_type is not None and case_type not in disputes.CASE_TYPES:
         raise _unprocessable(f"case_type must be one of {', '.join(disputes.CASE_TYPES)}")
-    return disputes.Wish(wish.get("amount"), currency and currency.upper(), wish.get("withdrawn"), case_type)
+    return disputes.DisputeRequest(
+        requested.get("amount"), currency and currency.upper(), requested.get("withdrawn"), case_type
+    )
 
 
 def json_of(body: bytes) -> Any:
-    """The JSON of a body. Raises Refusal (400) when it is not JSON."""
+    """Decode a JSON body. Raises ApiError (400) when it is not JSON."""
     try:
         return json.loads(body)
     except ValueError:
         raise invalid("The body is not JSON.") from None
 
 
-def _unprocessable(message: str) -> Refusal:
-    refusal = invalid(message)
-    refusal.status = 422
-    return refusal
+def _unprocessable(message: str) -> ApiError:
+    api_error = invalid(message)
+    api_error.status = 422
+    return api_error

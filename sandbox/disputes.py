@@ -1,8 +1,8 @@
-"""Disputes: opened by a card or a command, then decided (https://docs.stripe.com/disputes/how-disputes-work).
+"""Disputes, opened by a card or a control (https://docs.stripe.com/disputes/how-disputes-work).
 
-What a dispute takes and gives back are its balance transactions, in the currency of the payment: the
-amount is withdrawn when it opens (not for an inquiry or a block), and returned when it is won. A
-dispute that is lost returns what was refunded before (https://support.stripe.com/questions/
+A dispute moves money by balance transactions in the payment's currency: the amount is withdrawn when it opens
+(not for an inquiry or a block) and returned when it is won. A lost dispute returns what had been refunded
+before (https://support.stripe.com/questions/
 dispute-for-full-charge-amount-after-a-partial-refund-was-issued).
 """
 
@@ -13,12 +13,12 @@ from typing import Final
 
 from sandbox import forms
 from sandbox.account import Account
-from sandbox.call import Call
+from sandbox.api_call import ApiCall
+from sandbox.errors import ApiError, invalid_state, not_found
 from sandbox.events import Subject
 from sandbox.listing import Clause, page_of
 from sandbox.records import Dispute, Json, Payment, new_id
-from sandbox.refusals import Refusal, impossible, missing
-from sandbox.shapes import dispute_object, page_object, to_json
+from sandbox.stripe_objects import dispute_object, page_object, to_json
 
 INQUIRIES: Final = ("warning_needs_response", "warning_under_review", "warning_closed")
 OPEN: Final = ("needs_response", "under_review")
@@ -32,17 +32,17 @@ FOLLOWING: Final[dict[str, tuple[str, ...]]] = {
     "under_review": ("needs_response", "won", "lost"),
     "won": ("lost",),
 }
-"""What a dispute may become; a status left out is the last one."""
+"""The allowed transitions; a status that is not a key is final."""
 
 CLOSED: Final = ("won", "lost", "warning_closed")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A dispute to open, in Stripe's minor units: by default all that is not refunded is contested.
+class DisputeRequest:
+    """The details of a dispute to open, in Stripe's minor units; by default the amount not yet refunded.
 
-    `amount` and `currency` are the cardholder's bank's, which may count in another currency;
-    `withdrawn` is what it takes from the balance, in the payment's currency.
+    `amount` and `currency` are those of the cardholder's bank, which may use another currency; `withdrawn`
+    is what the dispute withdraws from the balance, in the payment's currency.
     """
 
     amount: int | None = None
@@ -51,40 +51,42 @@ class Wish:
     case_type: str | None = None
 
 
-def bring_to(account: Account, payment_id: str, status: str, wish: Wish | None = None) -> Json:
-    """Open the payment's dispute if it has none, and bring it to `status`; the dispute as it now is.
+def set_status(
+    account: Account, payment_id: str, status: str, requested: DisputeRequest | None = None
+) -> Json:
+    """Open the payment's dispute if it has none, bring it to `status`, and return it.
 
-    Repeating a status changes nothing. Raises Refusal (409) for what cannot follow, such as leaving
-    lost, and when nothing is left to dispute.
+    Repeating a status changes nothing. Raises ApiError: 409 for a transition that is not allowed, such as
+    leaving `lost`; 400 when nothing is left to dispute.
     """
     payment = account.payment(payment_id, "payment_intent")
-    dispute = account.dispute_of(payment.id) or _open(account, payment, wish or Wish(), status)
+    dispute = account.dispute_of(payment.id) or _open(account, payment, requested or DisputeRequest(), status)
     if dispute.status != status:
         if status not in FOLLOWING.get(dispute.status, ()):
             message = f"Dispute {dispute.id} is already {dispute.status}."
-            raise Refusal(409, {"type": "invalid_request_error", "message": message, "param": "status"})
+            raise ApiError(409, {"type": "invalid_request_error", "message": message, "param": "status"})
         dispute = _change(account, payment, dispute, status)
     return dispute_object(dispute, payment.charge)
 
 
-def open_planned(account: Account, payment_id: str) -> None:
-    """The dispute a test card brings; none if all was refunded meanwhile or a command was faster."""
+def open_scheduled(account: Account, payment_id: str) -> None:
+    """Open the dispute of a test card, unless the payment is refunded or disputed already."""
     payment = account.payment(payment_id)
-    if account.dispute_of(payment_id) is None and account.unrefunded(payment):
-        _open(account, payment, Wish(), "needs_response")
+    if account.dispute_of(payment_id) is None and account.refundable(payment):
+        _open(account, payment, DisputeRequest(), "needs_response")
 
 
-def _open(account: Account, payment: Payment, wish: Wish, status: str) -> Dispute:
-    """A new dispute in the first status on the way to `status`, its money withdrawn where it takes any."""
+def _open(account: Account, payment: Payment, requested: DisputeRequest, status: str) -> Dispute:
+    """A new dispute in the first status on the way to `status`, its amount withdrawn where that applies."""
     if not payment.captured:
-        raise impossible(f"PaymentIntent {payment.id} is not paid.", "payment_intent_unexpected_state")
-    left = account.unrefunded(payment)
+        raise invalid_state(f"PaymentIntent {payment.id} is not paid.", "payment_intent_unexpected_state")
+    left = account.refundable(payment)
     if left == 0:
-        raise impossible(f"Charge {payment.charge} is refunded.", "charge_already_refunded")
-    amount = left if wish.amount is None else wish.amount
-    currency = wish.currency or payment.currency
+        raise invalid_state(f"Charge {payment.charge} is refunded.", "charge_already_refunded")
+    amount = left if requested.amount is None else requested.amount
+    currency = requested.currency or payment.currency
     if currency == payment.currency and amount > payment.amount:
-        raise impossible(f"Charge {payment.charge} is less than the dispute.", "amount_too_large")
+        raise invalid_state(f"Charge {payment.charge} is less than the dispute.", "amount_too_large")
     first = status if status in (*INQUIRIES, "prevented") else "needs_response"
     n = account.journal.write(
         "INSERT INTO disputes"
@@ -92,14 +94,16 @@ def _open(account: Account, payment: Payment, wish: Wish, status: str) -> Disput
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, '[]', 0)",
         (
             new_id("dp_"), int(account.clock()), payment.id, amount, currency, first,
-            wish.case_type or _case_type(first), payment.currency,
+            requested.case_type or _case_type(first), payment.currency,
         ),
     )  # fmt: skip
     dispute = Dispute.from_row(account.journal.row("SELECT * FROM disputes WHERE n = ?", (n,)) or ())
     _emit(account, payment, dispute, "created")
     if first == "needs_response" or dispute.case_type == "resolution":
         taken = left if currency != payment.currency else amount
-        return _move(account, payment, dispute, -(taken if wish.withdrawn is None else wish.withdrawn))
+        return _move(
+            account, payment, dispute, -(taken if requested.withdrawn is None else requested.withdrawn)
+        )
     return dispute
 
 
@@ -110,32 +114,32 @@ def _case_type(status: str) -> str:
 
 
 def _change(account: Account, payment: Payment, dispute: Dispute, status: str) -> Dispute:
-    """Bring a dispute to its next status, and move the money that goes with it."""
-    was_open = bool(dispute.gone)
+    """Bring a dispute to its next status, with the balance transactions that follow."""
+    was_open = bool(dispute.withdrawn)
     if dispute.status in INQUIRIES and status in ("won", "lost"):
         dispute = _change(account, payment, dispute, "needs_response")
         was_open = True
     dispute = dispute._replace(status=status)
     account.journal.write("UPDATE disputes SET status = ? WHERE n = ?", (status, dispute.n))
     _emit(account, payment, dispute, "closed" if status in CLOSED else "updated")
-    left = account.unrefunded(payment)
+    left = account.refundable(payment)
     if status == "won":
-        return _move(account, payment, dispute, dispute.gone)
+        return _move(account, payment, dispute, dispute.withdrawn)
     if status == "lost" and was_open:
-        return _move(account, payment, dispute, max(0, dispute.gone - left))
+        return _move(account, payment, dispute, max(0, dispute.withdrawn - left))
     if status in ("lost", *OPEN) and not was_open:
         return _move(account, payment, dispute, -min(-dispute.moved[0] if dispute.moved else left, left))
     return dispute
 
 
 def _move(account: Account, payment: Payment, dispute: Dispute, amount: int) -> Dispute:
-    """Add a balance transaction: money withdrawn (below 0) or returned; nothing for 0."""
+    """Add a balance transaction: a withdrawal (negative) or a return; none for 0."""
     if not amount:
         return dispute
     moved = [*dispute.moved, amount]
-    dispute = dispute._replace(moved=moved, gone=-sum(moved))
+    dispute = dispute._replace(moved=moved, withdrawn=-sum(moved))
     account.journal.write(
-        "UPDATE disputes SET moved = ?, gone = ? WHERE n = ?", (to_json(moved), dispute.gone, dispute.n)
+        "UPDATE disputes SET moved = ?, gone = ? WHERE n = ?", (to_json(moved), dispute.withdrawn, dispute.n)
     )
     _emit(account, payment, dispute, "funds_withdrawn" if amount < 0 else "funds_reinstated")
     return dispute
@@ -146,17 +150,17 @@ def _emit(account: Account, payment: Payment, dispute: Dispute, kind: str) -> No
     account.events.emit(f"charge.dispute.{kind}", Subject.of(payment), shown)
 
 
-def retrieve_dispute(account: Account, call: Call) -> Json:
-    """The dispute called by its id; raises Refusal 404."""
+def retrieve_dispute(account: Account, call: ApiCall) -> Json:
+    """Retrieve a dispute by id. Raises ApiError (404)."""
     row = account.journal.row("SELECT * FROM disputes WHERE id = ?", (call.target,))
     if row is None:
-        raise missing("dispute", call.target)
+        raise not_found("dispute", call.target)
     dispute = Dispute.from_row(row)
     return dispute_object(dispute, "ch_" + dispute.payment[3:])
 
 
-def list_disputes(account: Account, call: Call) -> Json:
-    """Newest first; filters: payment_intent, charge, created."""
+def list_disputes(account: Account, call: ApiCall) -> Json:
+    """List disputes, newest first; filters: payment_intent, charge, created."""
     clauses: list[Clause] = []
     payment_id, charge_id = forms.text(call.params, "payment_intent"), forms.text(call.params, "charge")
     if payment_id is not None:

@@ -1,4 +1,4 @@
-"""`events.list` and `events.retrieve`, with the filter backfills rely on (https://docs.stripe.com/api/events)."""
+"""`events.list` and `events.retrieve`, with the `delivery_success` filter (https://docs.stripe.com/api/events)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 from sandbox import forms
 from sandbox.account import Account
-from sandbox.call import Call
+from sandbox.api_call import ApiCall
+from sandbox.errors import invalid, not_found
 from sandbox.listing import Clause, page_of
 from sandbox.records import Json
-from sandbox.refusals import invalid, missing
-from sandbox.shapes import page_object
+from sandbox.stripe_objects import page_object
 
 
-def list_events(account: Account, call: Call) -> Json:
-    """Newest first; filters: type (with `*`), types, created, delivery_success.
+def list_events(account: Account, call: ApiCall) -> Json:
+    """List events, newest first; filters: type (with `*`), types, created, delivery_success.
 
-    `delivery_success=false` lists what no 2xx has answered yet, dropped events for ever.
+    `delivery_success=false` lists the events without a 2xx response yet, and dropped events for ever.
     """
     clauses = _type_clauses(call.params)
     delivered = forms.boolean(call.params, "delivery_success")
@@ -42,7 +42,7 @@ def _type_clauses(params: dict[str, Any]) -> list[Clause]:
 
 
 def _delivery_clause(account: Account, delivered: bool) -> Clause:
-    """Undelivered events are few and known by number, so that a backfill reads no others."""
+    """Undelivered events are few and known by number, so that the query reads no other rows."""
     numbers = json.dumps(sorted(account.events.undelivered))
     return (f"n {'NOT ' if delivered else ''}IN (SELECT value FROM json_each(?))", (numbers,))
 
@@ -53,9 +53,9 @@ def _shown(account: Account, body: bytes, n: int) -> Json:
     return event
 
 
-def retrieve_event(account: Account, call: Call) -> Json:
-    """The event called by its id; raises Refusal 404."""
+def retrieve_event(account: Account, call: ApiCall) -> Json:
+    """Retrieve an event by id. Raises ApiError (404)."""
     row = account.journal.row("SELECT body, n FROM events WHERE id = ?", (call.target,))
     if row is None:
-        raise missing("event", call.target)
+        raise not_found("event", call.target)
     return _shown(account, *row)

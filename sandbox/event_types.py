@@ -22,4 +22,4 @@ SELECTABLE: Final = (
     "refund.failed",
     "refund.updated",
 )
-"""The types an endpoint may be subscribed to, as far as donations can bring them about."""
+"""The types an endpoint may be subscribed to, of those that donations can cause."""

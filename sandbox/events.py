@@ -1,4 +1,4 @@
-"""The event log: every change as a Stripe Event, kept for `events.list` and handed on for delivery."""
+"""The event log: every change as a Stripe Event, stored for `events.list` and passed on for delivery."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final, NamedTuple
 
-from sandbox.call import Call
+from sandbox.api_call import ApiCall
 from sandbox.journal import Journal
 from sandbox.records import Json, Payment, new_id
-from sandbox.shapes import API_VERSION, to_json
+from sandbox.stripe_objects import API_VERSION, to_json
 
 DROPPED: Final = 1
-"""In the column `dropped`: never delivered, though it should be; found by `delivery_success=false`."""
+"""In the column `dropped`: lost by a fault, never delivered; listed by `delivery_success=false`."""
 UNSUBSCRIBED: Final = 2
-"""In the column `dropped`: of a type the endpoint is not subscribed to, so that nothing is undelivered."""
+"""In the column `dropped`: the endpoint is not subscribed to the type, so nothing is pending."""
 
 INSERT: Final = (
     "INSERT INTO events (id, created, type, payment, session, pledge, dropped, body)"
@@ -24,7 +24,7 @@ INSERT: Final = (
 
 
 class Subject(NamedTuple):
-    """Whom an event is about, for those who match deliveries to gifts."""
+    """The objects an event is about, so that a delivery can be matched with its donation."""
 
     payment: str | None = None
     session: str | None = None
@@ -36,10 +36,10 @@ class Subject(NamedTuple):
 
 
 class EventLog:
-    """Writes events in the transaction of their change; once it is committed they go to `deliver`.
+    """Writes events in the transaction of their change; after its commit, passes them to `deliver`.
 
-    `deliver(n, body)` is set by whoever delivers; `drop()` says whether an event's delivery gets lost,
-    `unsubscribed()` which types the endpoint does not want.
+    The composition root sets `deliver(n, body)`, `drop()` (whether a delivery is lost) and `unsubscribed()`
+    (the types that the endpoint does not receive).
     """
 
     def __init__(self, journal: Journal, clock: Callable[[], float] = time.time) -> None:
@@ -54,8 +54,8 @@ class EventLog:
         )
         self.undelivered: set[int] = {n for (n,) in rows}
 
-    def emit(self, kind: str, subject: Subject, thing: Json, call: Call | None = None) -> None:
-        """Record that something happened. `thing` is the Stripe object as it now is."""
+    def emit(self, kind: str, subject: Subject, obj: Json, call: ApiCall | None = None) -> None:
+        """Record an event of type `kind`. `obj` is the Stripe object after the change."""
         event_id = new_id("evt_")
         created = int(self._clock())
         wanted = kind not in self.unsubscribed()
@@ -64,7 +64,7 @@ class EventLog:
             "object": "event",
             "api_version": API_VERSION,
             "created": created,
-            "data": {"object": thing},
+            "data": {"object": obj},
             "livemode": False,
             "pending_webhooks": int(wanted),
             "request": {
@@ -74,15 +74,15 @@ class EventLog:
             "type": kind,
         }
         body = to_json(event).encode()
-        fate = UNSUBSCRIBED if not wanted else DROPPED if self.drop() else 0
-        n = self._journal.write(INSERT, (event_id, created, kind, *subject, fate, body))
+        dropped = UNSUBSCRIBED if not wanted else DROPPED if self.drop() else 0
+        n = self._journal.write(INSERT, (event_id, created, kind, *subject, dropped, body))
         if wanted:
             self.undelivered.add(n)
-        if not fate:
+        if not dropped:
             self._journal.after_commit(partial(self.deliver, n, body))
 
     def acknowledge(self, n: int, at: float) -> None:
-        """Record the first 2xx to an event; later ones change nothing. `at` is Unix time."""
+        """Record the first 2xx response to an event; later ones change nothing. `at` is Unix time."""
         if n not in self.undelivered:
             return
         self.undelivered.discard(n)
@@ -95,12 +95,12 @@ class EventLog:
         return bytes(row[0])
 
     def waiting(self) -> list[int]:
-        """Numbers of the events that are neither delivered nor dropped, oldest first."""
+        """Numbers of the events neither delivered nor dropped, oldest first."""
         rows = self._journal.rows("SELECT n FROM events WHERE dropped = ?", (DROPPED,))
         return sorted(self.undelivered - {n for (n,) in rows})
 
     def deliveries(self, after: int, limit: int) -> Json:
-        """First acknowledgements in their order, numbered; `next` is where to read on."""
+        """First acknowledgements, in order; `next` is the `after` of the following page."""
         rows = self._journal.rows(
             "SELECT acks.n, id, type, payment, session, pledge, at FROM acks"
             " JOIN events ON events.n = acks.event WHERE acks.n > ? ORDER BY acks.n LIMIT ?",

@@ -1,4 +1,4 @@
-"""The faults a rehearsal may ask for; all stay until the next request for faults."""
+"""The faults that a client may set; they stay in force until they are replaced."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Final
 
 from sandbox.event_types import SELECTABLE
 
-MOST_TYPES: Final = 100
+MAX_TYPES: Final = 100
 LARGEST: Final = {"duplicate": 20, "delay_ms": 600_000, "rate_limit_per_s": 1_000_000}
-SHUFFLE_MS: Final = 250  # how far reordering spreads events when no delay is asked for
+REORDER_SPREAD_MS: Final = 250  # how far reordering spreads events when no delay is set
 
 
 class BadFault(Exception):
-    """The request names a fault that does not exist or gives it a value it cannot have."""
+    """The request names an unknown fault, or gives a fault an invalid value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong. Rates are shares between 0 and 1 of requests (or of events, for `drop_rate`)."""
+    """The faults in force. Rates are fractions, 0 to 1, of requests (of events for `drop_rate`)."""
 
     duplicate: int = 1
     reorder: bool = False
@@ -35,24 +35,24 @@ class Faults:
     """Event types the endpoint is not subscribed to: neither sent nor listed as undelivered."""
 
     def delivery_delay_s(self) -> float:
-        """Seconds to hold one delivery back: all alike, or at random when they are to be reordered."""
+        """Seconds to delay one delivery: constant, or random when events are to be reordered."""
         if not self.reorder:
             return self.delay_ms / 1000
-        return random.uniform(0, self.delay_ms or SHUFFLE_MS) / 1000  # noqa: S311
+        return random.uniform(0, self.delay_ms or REORDER_SPREAD_MS) / 1000  # noqa: S311
 
     def shown(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def faults_from(wish: object) -> Faults:
-    """Faults as asked for in JSON; what is left out or null is off. Raises BadFault."""
-    if not isinstance(wish, dict):
+def faults_from(requested: object) -> Faults:
+    """Read faults from JSON; a missing or null fault is off. Raises BadFault."""
+    if not isinstance(requested, dict):
         raise BadFault("expected a JSON object")
     known = {field.name for field in fields(Faults)}
-    for name in wish:
+    for name in requested:
         if name not in known:
             raise BadFault(f"unknown fault {str(name)[:40]!r}; known are {', '.join(sorted(known))}")
-    return Faults(**{name: _checked(name, value) for name, value in wish.items() if value is not None})
+    return Faults(**{name: _checked(name, value) for name, value in requested.items() if value is not None})
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -65,7 +65,7 @@ def _checked(name: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise BadFault(f"{name} must be a number")
     if name == "duplicate" and not isinstance(value, int):
-        raise BadFault("duplicate must be a whole number")
+        raise BadFault("duplicate must be an integer")
     if name == "rate_limit_per_s" and value <= 0:
         raise BadFault("rate_limit_per_s must be above 0")
     lowest, largest = (1 if name == "duplicate" else 0), LARGEST.get(name, 1)
@@ -75,8 +75,8 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _event_types(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > MOST_TYPES:
-        raise BadFault(f"unsubscribed must be a list of at most {MOST_TYPES} event types")
+    if not isinstance(value, list) or len(value) > MAX_TYPES:
+        raise BadFault(f"unsubscribed must be a list of at most {MAX_TYPES} event types")
     if wrong := [each for each in value if not isinstance(each, str) or each not in SELECTABLE]:
         known = ", ".join(SELECTABLE)
         raise BadFault(f"unknown event type {str(wrong[0])[:40]!r} in unsubscribed; known are {known}")
@@ -84,7 +84,7 @@ def _event_types(value: Any) -> tuple[str, ...]:
 
 
 class RateLimit:
-    """A token bucket that holds one second's worth of requests."""
+    """A token bucket that holds the requests of one second."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
@@ -103,8 +103,8 @@ class RateLimit:
         return True
 
 
-class FaultDesk:
-    """The faults in force, and the dice."""
+class FaultControl:
+    """The faults in force, applied at random at their rates."""
 
     def __init__(self) -> None:
         self.faults = Faults()
@@ -115,17 +115,17 @@ class FaultDesk:
         limit = faults.rate_limit_per_s
         self._limit = RateLimit(limit) if limit is not None else None
 
-    def admits(self) -> bool:
-        """Whether the rate limit lets one more request through."""
+    def within_rate_limit(self) -> bool:
+        """Whether the rate limit admits one more request."""
         return self._limit is None or self._limit.admit()
 
-    def drops(self) -> bool:
-        return hits(self.faults.drop_rate)
+    def should_drop(self) -> bool:
+        return happens(self.faults.drop_rate)
 
     def unsubscribed(self) -> tuple[str, ...]:
         return self.faults.unsubscribed
 
 
-def hits(rate: float) -> bool:
-    """True in that share of the calls."""
+def happens(rate: float) -> bool:
+    """True in that fraction of the calls."""
     return rate > 0 and random.random() < rate  # noqa: S311

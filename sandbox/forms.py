@@ -1,4 +1,4 @@
-"""Stripe's form encoding: `a[b][0][c]=d` as nested dictionaries, and readers that refuse bad values.
+"""Stripe's form encoding: `a[b][0][c]=d` as nested dictionaries, and readers that validate values.
 
 Arrays become dictionaries keyed by their index; `entries` gives their values in order.
 """
@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-from sandbox.refusals import invalid, missing_parameter
+from sandbox.errors import invalid, missing_parameter
 
-MOST_PAIRS: Final = 1000
-DEEPEST: Final = 8
+MAX_PAIRS: Final = 1000
+MAX_DEPTH: Final = 8
 
 
 @lru_cache(maxsize=4096)
@@ -29,38 +29,38 @@ def _path(raw_key: str) -> tuple[str, ...]:
 
 
 def decode(text: str) -> dict[str, Any]:
-    """The parameters of a form body or query string. Raises Refusal for names that nest impossibly."""
+    """Decode a form body or query string. Raises ApiError (400) for contradictory or too deep names."""
     params: dict[str, Any] = {}
     if not text:
         return params
     pairs = text.split("&")
-    if len(pairs) > MOST_PAIRS:
+    if len(pairs) > MAX_PAIRS:
         raise invalid("Too many parameters.")
     for pair in pairs:
         raw_key, _, value = pair.partition("=")
         if "%" in value or "+" in value:
             value = unquote_plus(value)
         path = _path(raw_key)
-        if len(path) > DEEPEST:
+        if len(path) > MAX_DEPTH:
             raise invalid(f"Parameter nested too deeply: {path[0]}", path[0])
-        _place(params, path, value)
+        _insert(params, path, value)
     return params
 
 
-def _place(params: dict[str, Any], path: tuple[str, ...], value: str) -> None:
-    place = params
+def _insert(params: dict[str, Any], path: tuple[str, ...], value: str) -> None:
+    node = params
     for step in path[:-1]:
-        place = place.setdefault(step, {})
-        if not isinstance(place, dict):
+        node = node.setdefault(step, {})
+        if not isinstance(node, dict):
             raise invalid(f"Invalid parameter: {path[0]}", path[0])
-    last = path[-1] or str(len(place))  # `expand[]=x` appends
-    if isinstance(place.get(last), dict):
+    last = path[-1] or str(len(node))  # `expand[]=x` appends
+    if isinstance(node.get(last), dict):
         raise invalid(f"Invalid parameter: {path[0]}", path[0])
-    place[last] = value
+    node[last] = value
 
 
 def text(params: dict[str, Any], name: str, within: str = "") -> str | None:
-    """A string parameter; empty counts as absent, as with Stripe."""
+    """A string parameter; an empty one counts as absent, as at Stripe."""
     value = params.get(name)
     if isinstance(value, dict):
         raise invalid(f"Invalid string: {full_name(name, within)}", full_name(name, within))
@@ -68,7 +68,7 @@ def text(params: dict[str, Any], name: str, within: str = "") -> str | None:
 
 
 def required_text(params: dict[str, Any], name: str, within: str = "") -> str:
-    """A parameter that must be there; raises Refusal 400."""
+    """A required string parameter. Raises ApiError (400) when it is missing."""
     value = text(params, name, within)
     if value is None:
         raise missing_parameter(full_name(name, within))
@@ -76,7 +76,7 @@ def required_text(params: dict[str, Any], name: str, within: str = "") -> str:
 
 
 def integer(params: dict[str, Any], name: str, within: str = "") -> int | None:
-    """A whole number in ASCII digits, or None when absent."""
+    """An integer in ASCII digits, None when absent. Raises ApiError (400) for anything else."""
     value = text(params, name, within)
     if value is None:
         return None
@@ -87,7 +87,7 @@ def integer(params: dict[str, Any], name: str, within: str = "") -> int | None:
 
 
 def boolean(params: dict[str, Any], name: str) -> bool | None:
-    """`true` or `false`, None where absent; raises Refusal 400 for anything else."""
+    """`true` or `false`, None when absent. Raises ApiError (400) for anything else."""
     value = text(params, name)
     if value is None:
         return None
@@ -97,7 +97,7 @@ def boolean(params: dict[str, Any], name: str) -> bool | None:
 
 
 def group(params: dict[str, Any], name: str, within: str = "") -> dict[str, Any]:
-    """A nested group of parameters; empty when absent."""
+    """A nested object of parameters; empty when absent."""
     value = params.get(name)
     if value is None or value == "":
         return {}
@@ -107,24 +107,26 @@ def group(params: dict[str, Any], name: str, within: str = "") -> dict[str, Any]
 
 
 def entries(params: dict[str, Any], name: str) -> list[Any]:
-    """An array's values in order; empty when absent."""
+    """The values of an array in order; empty when absent."""
     return list(group(params, name).values())
 
 
 def metadata(params: dict[str, Any], within: str = "") -> dict[str, str]:
-    """At most 50 pairs of 40 and 500 characters (https://docs.stripe.com/metadata)."""
+    """At most 50 pairs with keys of 40 and values of 500 characters (https://docs.stripe.com/metadata)."""
     param = full_name("metadata", within)
     pairs = group(params, "metadata", within)
     if len(pairs) > 50:
         raise invalid("Metadata can have up to 50 keys.", param)
     for key, value in pairs.items():
         if not isinstance(value, str) or len(key) > 40 or len(value) > 500:
-            raise invalid("Metadata keys hold 40 characters and values 500.", f"{param}[{key[:40]}]")
+            raise invalid(
+                "Metadata keys have at most 40 characters, values at most 500.", f"{param}[{key[:40]}]"
+            )
     return pairs
 
 
 def choice(params: dict[str, Any], name: str, allowed: Iterable[str], default: str | None) -> str | None:
-    """One of `allowed`, `default` where absent; raises Refusal 400 for anything else."""
+    """One of `allowed`, `default` when absent. Raises ApiError (400) for anything else."""
     value = text(params, name)
     if value is None:
         return default

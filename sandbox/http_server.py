@@ -1,7 +1,7 @@
-"""HTTP/1.1 for the sandbox: httptools parses, one coroutine answers, nothing else happens in between.
+"""A minimal HTTP/1.1 server: httptools parses, one coroutine per connection answers.
 
-aiohttp's server costs about 100 µs of CPU a request here; the sandbox shares its two cores with the system it
-measures, so that every microsecond of it is missing there.
+aiohttp's server takes about 100 µs of CPU a request. The sandbox often shares two cores with the system under
+test, so its own CPU time reduces what that system can reach.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Final, cast
 
 import httptools
 
-LARGEST_BODY: Final = 1 << 20
-LARGEST_HEAD: Final = 32 << 10
-MOST_PIPELINED: Final = 16
-IDLE_FOR_S: Final = 75.0
+MAX_BODY: Final = 1 << 20
+MAX_HEAD: Final = 32 << 10
+MAX_PIPELINED: Final = 16
+IDLE_TIMEOUT_S: Final = 75.0
 HOLD_S: Final = 60.0
 REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 log = logging.getLogger("sandbox")
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes back over HTTP; `held` replies are never sent, as if the network had eaten them."""
+    """A response; a `held` one is never sent, as if the network had lost it."""
 
     status: int
     body: bytes
@@ -62,7 +62,7 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection: its requests are answered one after the other, in their order."""
+    """One client connection; its requests are answered one at a time, in order."""
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()
         self._transport: asyncio.Transport | None = None
         self._worker: asyncio.Task[None] | None = None
-        self._gone = asyncio.Event()
+        self._closed = asyncio.Event()
         self._start()
         self.since = time.monotonic()
 
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._server.connections.discard(self)
         self._transport = None
-        self._gone.set()
+        self._closed.set()
         self._waiting.clear()
 
     def data_received(self, data: bytes) -> None:
@@ -101,35 +101,35 @@ class Connection(asyncio.Protocol):
             self._refuse(400)
 
     def on_url(self, url: bytes) -> None:
-        """httptools: a part of the target."""
+        """httptools callback: a part of the request target."""
         self._target += url
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools: one header."""
+        """httptools callback: one header."""
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
         self._count_head(len(name) + len(value))
 
     def _count_head(self, size: int) -> None:
         self._head_size += size
-        if self._head_size > LARGEST_HEAD:
+        if self._head_size > MAX_HEAD:
             self._refuse(431)
 
     def on_headers_complete(self) -> None:
-        """httptools: a client that asks first may send its body."""
+        """httptools callback: the headers are complete; answers `Expect: 100-continue`."""
         if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, part: bytes) -> None:
-        """httptools: a part of the body."""
+        """httptools callback: a part of the body."""
         self._body_size += len(part)
-        if self._body_size > LARGEST_BODY:
+        if self._body_size > MAX_BODY:
             self._refuse(413)
         else:
             self._body.append(part)
 
     def on_message_complete(self) -> None:
-        """httptools: the request is whole."""
+        """httptools callback: the request is complete."""
         if self._transport is None or self._transport.is_closing():
             return
         request = Request(
@@ -141,13 +141,13 @@ class Connection(asyncio.Protocol):
         )
         self._start()
         self._waiting.append(request)
-        if len(self._waiting) > MOST_PIPELINED:
+        if len(self._waiting) > MAX_PIPELINED:
             self._refuse(429)
         elif self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._answer_all())
 
     def _refuse(self, status: int) -> None:
-        """Answer what is no request at all, and hang up."""
+        """Answer a malformed or oversized request, and close the connection."""
         if self._transport is not None and not self._transport.is_closing():
             reason = REASONS[status]
             head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
         try:
             while self._waiting:
                 request = self._waiting.popleft()
-                reply = await self._server.answered(request)
+                reply = await self._server.answer(request)
                 if reply.held:
                     await self._hold()
                     return
@@ -173,10 +173,10 @@ class Connection(asyncio.Protocol):
             self.since = time.monotonic()
 
     async def _hold(self) -> None:
-        """Let the client wait until it gives up, at most HOLD_S, and hang up without an answer."""
+        """Leave the client without a response until it disconnects or HOLD_S have passed; then close."""
         with suppress(TimeoutError):
             async with asyncio.timeout(HOLD_S):
-                await self._gone.wait()
+                await self._closed.wait()
         if self._transport is not None:
             self._transport.abort()
 
@@ -184,8 +184,8 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def cut(self) -> None:
-        """End at once, whatever is under way."""
+    def abort(self) -> None:
+        """Close at once and cancel the request in progress."""
         if self._worker is not None:
             self._worker.cancel()
         if self._transport is not None:
@@ -193,39 +193,39 @@ class Connection(asyncio.Protocol):
 
 
 class HttpServer:
-    """Listens and hands requests to `handler`; an exception there is logged and answered with `broken`."""
+    """Passes requests to `handler`; an exception is logged and answered with `server_error`."""
 
-    def __init__(self, handler: Handler, broken: Reply) -> None:
+    def __init__(self, handler: Handler, server_error: Reply) -> None:
         self._handler = handler
-        self._broken = broken
+        self._server_error = server_error
         self._listening: asyncio.Server | None = None
         self.connections: set[Connection] = set()
 
     async def listen(self, host: str, port: int) -> int:
-        """The port it listens on. Raises OSError when it is taken."""
+        """Start listening and return the port. Raises OSError when the port is in use."""
         loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
         bound: int = self._listening.sockets[0].getsockname()[1]
         return bound
 
-    async def answered(self, request: Request) -> Reply:
+    async def answer(self, request: Request) -> Reply:
         try:
             return await self._handler(request)
         except Exception:
             log.exception("%s %s failed", request.method, request.target)
-            return self._broken
+            return self._server_error
 
     def sweep(self) -> None:
-        """Hang up on clients that have been silent for IDLE_FOR_S; call it every second."""
-        oldest = time.monotonic() - IDLE_FOR_S
+        """Close connections that have been idle for IDLE_TIMEOUT_S; call it every second."""
+        oldest = time.monotonic() - IDLE_TIMEOUT_S
         for connection in [each for each in self.connections if not each.busy and each.since < oldest]:
             connection.close()
 
     async def close(self) -> None:
-        """Stop listening and hang up; what was answered is durable, what was not is asked again."""
+        """Stop listening and close all connections; every response sent so far is durable."""
         if self._listening is not None:
             self._listening.close()
         for connection in list(self.connections):
-            connection.cut()
+            connection.abort()
         if self._listening is not None:
             await self._listening.wait_closed()

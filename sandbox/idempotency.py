@@ -1,6 +1,6 @@
 """Idempotency keys as Stripe keeps them (https://docs.stripe.com/api/idempotent_requests).
 
-A key keeps its first answer for 24 hours, a 500 included, and refuses other parameters.
+A key replays its first response, a 500 included, for 24 hours, and refuses other parameters.
 """
 
 from __future__ import annotations
@@ -9,44 +9,44 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from sandbox.account import Account
-from sandbox.refusals import Refusal, invalid
+from sandbox.errors import ApiError, invalid
 
-KEPT_S: Final = 86_400
-LONGEST_KEY: Final = 255
+RETENTION_S: Final = 86_400
+MAX_KEY_LENGTH: Final = 255
 
 
-class Answer(NamedTuple):
-    """What was answered under a key."""
+class StoredAnswer(NamedTuple):
+    """The response stored under a key."""
 
     status: int
     body: bytes
 
 
-class Answers:
-    """The stored answers, and the keys whose first request is still running."""
+class IdempotencyStore:
+    """Stored responses, and the keys whose first request is in progress."""
 
     def __init__(self, account: Account) -> None:
         self._journal = account.journal
         self._clock = account.clock
         self._running: set[str] = set()
 
-    def stored(self, key: str, fingerprint: bytes) -> Answer | None:
-        """The answer the key keeps, if any.
+    def stored(self, key: str, fingerprint: bytes) -> StoredAnswer | None:
+        """The response stored under a key, if any.
 
-        Raises Refusal: 400 for a key used with other parameters or over 255 characters, 409 while the first
-        request with it is still running.
+        Raises ApiError: 400 for a key used with other parameters or longer than 255 characters, 409 while its
+        first request is in progress.
         """
-        if len(key) > LONGEST_KEY:
+        if len(key) > MAX_KEY_LENGTH:
             raise invalid("Idempotency keys are limited to 255 characters.")
         row = self._journal.row(
             "SELECT fingerprint, status, body FROM answers WHERE key = ? AND made_at > ?",
-            (key, self._clock() - KEPT_S),
+            (key, self._clock() - RETENTION_S),
         )
         if row is not None and row[0] != fingerprint:
-            raise _used_otherwise(key)
+            raise _key_reused(key)
         if key in self._running:
-            raise _in_use()
-        return Answer(row[1], row[2]) if row else None
+            raise _key_in_use()
+        return StoredAnswer(row[1], row[2]) if row else None
 
     def begin(self, key: str) -> None:
         self._running.add(key)
@@ -54,34 +54,34 @@ class Answers:
     def end(self, key: str) -> None:
         self._running.discard(key)
 
-    def keep(self, key: str, fingerprint: bytes, answer: Answer) -> None:
-        """Store the first answer, in the transaction of what it answers."""
+    def store(self, key: str, fingerprint: bytes, answer: StoredAnswer) -> None:
+        """Store a key's response, in the transaction of the request's changes."""
         self._journal.write(
             "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",
             (key, self._clock(), fingerprint, answer.status, answer.body),
         )
 
-    def forget_old(self) -> None:
-        self._journal.write("DELETE FROM answers WHERE made_at <= ?", (self._clock() - KEPT_S,))
+    def delete_expired(self) -> None:
+        self._journal.write("DELETE FROM answers WHERE made_at <= ?", (self._clock() - RETENTION_S,))
 
 
 def fingerprint(path: str, body: str) -> bytes:
-    """Equal for equal parameters in any order."""
+    """A hash of the path and the parameters, independent of their order."""
     pairs = "&".join(sorted(body.split("&")))
     return blake2b(f"{path}\n{pairs}".encode("utf-8", "replace"), digest_size=16).digest()
 
 
-def _used_otherwise(key: str) -> Refusal:
+def _key_reused(key: str) -> ApiError:
     message = (
         "Keys for idempotent requests can only be used with the same parameters they were first used with."
         f" Try using a key other than '{key}' if you meant to execute a different request."
     )
-    return Refusal(400, {"type": "idempotency_error", "message": message})
+    return ApiError(400, {"type": "idempotency_error", "message": message})
 
 
-def _in_use() -> Refusal:
+def _key_in_use() -> ApiError:
     message = (
         "There is currently another in-progress request using this Idempotent Key (that probably means you"
         " submitted twice, and the other request is still going through). Please try again later."
     )
-    return Refusal(409, {"type": "idempotency_error", "code": "idempotency_key_in_use", "message": message})
+    return ApiError(409, {"type": "idempotency_error", "code": "idempotency_key_in_use", "message": message})

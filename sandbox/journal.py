@@ -1,9 +1,8 @@
-"""The sandbox's state: one SQLite file whose writes are committed once per turn of the event loop.
+"""The sandbox's state: one SQLite file, committed once per iteration of the event loop.
 
-The journal is read and written on the loop itself; nothing else opens its file. `synchronous=OFF` in WAL mode
-keeps every committed write when the process is killed, which is what the sandbox promises; it does not guard
-against a power failure. Without a file the same tables live in SQLite's own temporary file, which vanishes
-with the process and keeps memory small.
+The journal is read and written on the event loop; no other process opens the file. With `synchronous=OFF` in
+WAL mode every committed write survives a kill of the process, which is what the sandbox guarantees, but not a
+power failure. Without a path, the tables are in a temporary file of SQLite's, deleted with the process.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 log = logging.getLogger("sandbox")
-ACK_DELAY_S: Final = 0.02  # acknowledgements nobody waits for are committed together
+ACK_DELAY_S: Final = 0.02  # acknowledgements, which nobody awaits, are committed together
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -72,13 +71,13 @@ ALTER TABLE disputes ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
 UPDATE disputes SET settled_in = currency, gone = CASE status WHEN 'won' THEN 0 ELSE amount END,
     moved = CASE status WHEN 'won' THEN json_array(-amount, amount) ELSE json_array(-amount) END;
 """
-"""Gives the disputes of a file of an earlier version the balance transactions they would have had."""
+"""Migration of older files: adds the balance transactions that their disputes would have had."""
 
 
 class Journal:
-    """Tables, and one transaction per turn of the event loop.
+    """The tables, with one transaction per iteration of the event loop.
 
-    `path` None keeps nothing. Raises sqlite3.Error when the file cannot be opened or is in use.
+    Without a `path`, nothing is kept. Raises sqlite3.Error when the file cannot be opened or is in use.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -96,7 +95,7 @@ class Journal:
         self._lazy: asyncio.TimerHandle | None = None
 
     def write(self, sql: str, values: tuple[Any, ...]) -> int:
-        """Change something in the current turn's transaction; the number of the row inserted."""
+        """Execute a change in the current transaction; returns the number of the inserted row."""
         if not self._open:
             self._connection.execute("BEGIN IMMEDIATE")
             self._open = True
@@ -110,11 +109,11 @@ class Journal:
         return found
 
     def after_commit(self, act: Callable[[], None]) -> None:
-        """Do something once what is written so far is committed, and never if the commit fails."""
+        """Call `act` after the writes so far are committed; never if the commit fails."""
         self._after.append(act)
 
     async def durable(self) -> None:
-        """Returns once everything written so far survives the process. Raises sqlite3.Error otherwise."""
+        """Wait until the writes so far are committed. Raises sqlite3.Error when the commit fails."""
         if not self._open:
             return
         if self._waiting is None:
@@ -124,12 +123,12 @@ class Journal:
         await asyncio.shield(self._waiting)
 
     def commit_lazily(self) -> None:
-        """Commit within ACK_DELAY_S what nobody waits for."""
+        """Commit within ACK_DELAY_S, for writes that nobody awaits."""
         if self._open and self._waiting is None and self._lazy is None:
             self._lazy = asyncio.get_running_loop().call_later(ACK_DELAY_S, self.commit)
 
     def commit(self) -> None:
-        """End the transaction, tell who waits, then do what was to follow it."""
+        """Commit the transaction, resolve `durable`, then run the `after_commit` callbacks."""
         waiting, self._waiting = self._waiting, None
         after, self._after = self._after, []
         if self._lazy is not None:

@@ -1,4 +1,4 @@
-"""Stripe's cursors: newest first, `starting_after`, `ending_before`, `limit`, `created[gte]` and its like."""
+"""Stripe's pagination: newest first; `starting_after`, `ending_before`, `limit`, and `created` filters."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any, Final
 
 from sandbox import forms
 from sandbox.account import Account
+from sandbox.errors import invalid, not_found
 from sandbox.journal import Journal
-from sandbox.refusals import invalid, missing
 
 COMPARISONS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 Clause = tuple[str, tuple[Any, ...]]
 
 
 def limit_of(params: dict[str, Any]) -> int:
-    """Between 1 and 100, 10 by default. Raises Refusal for others."""
+    """The page size: 1 to 100, 10 by default. Raises ApiError (400) for others."""
     limit = forms.integer(params, "limit")
     if limit is None:
         return 10
@@ -24,7 +24,7 @@ def limit_of(params: dict[str, Any]) -> int:
 
 
 def created_clauses(params: dict[str, Any]) -> list[Clause]:
-    """`created` as an exact second or as a range."""
+    """The `created` filter: an exact second, or a range."""
     wanted = params.get("created")
     if wanted is None:
         return []
@@ -38,13 +38,13 @@ def created_clauses(params: dict[str, Any]) -> list[Clause]:
 
 
 def cursor(journal: Journal, table: str, params: dict[str, Any]) -> tuple[int | None, int | None]:
-    """The row numbers of `starting_after` and `ending_before`. Raises Refusal for unknown ids."""
+    """The row numbers of `starting_after` and `ending_before`. Raises ApiError for unknown ids."""
     found: list[int | None] = []
     for name in ("starting_after", "ending_before"):
         given = forms.text(params, name)
         row = journal.row(f"SELECT n FROM {table} WHERE id = ?", (given,)) if given else None
         if given and row is None:
-            raise missing(table[:-1], given, name, 400)
+            raise not_found(table[:-1], given, name, 400)
         found.append(row[0] if row else None)
     if None not in found:
         raise invalid("You cannot parameterize both starting_after and ending_before.", "ending_before")

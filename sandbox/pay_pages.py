@@ -1,4 +1,4 @@
-"""The pay pages at `/c/pay/{session}`: a form for people, and JSON for programs."""
+"""The payment pages at `/c/pay/{session}`: an HTML form for browsers, JSON for programs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from sandbox import forms, paying
+from sandbox import forms, payment_intents
 from sandbox.account import Account
 from sandbox.controls import json_of
 from sandbox.currencies import decimal_string
+from sandbox.errors import ApiError, invalid, unknown_url
 from sandbox.http_server import Reply
-from sandbox.page_words import WORDS
+from sandbox.page_texts import TEXTS
 from sandbox.records import Json, Session
-from sandbox.refusals import Refusal, invalid, unknown_url
-from sandbox.shapes import session_object, to_json
+from sandbox.stripe_objects import session_object, to_json
 
 PREFIX: Final = "/c/pay/"
-LONGEST_TEXT: Final = 500
+MAX_TEXT_LENGTH: Final = 500
 
 
 class PayPages:
-    """Shows and takes payments. The form needs no scripts: it is shown again, or leads on."""
+    """Shows the payment page and charges cards. The form works without JavaScript."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -34,38 +34,38 @@ class PayPages:
         elif method == "POST" and action == "pay":
             reply = self._pay_by_form(session_id, language, body) if form else self._pay(session_id, body)
         else:
-            refusal = unknown_url(method, path)
-            reply = Reply(refusal.status, to_json(refusal.body()).encode())
+            api_error = unknown_url(method, path)
+            reply = Reply(api_error.status, to_json(api_error.body()).encode())
         await self._account.journal.durable()
         return reply
 
     def _pay(self, session_id: str, body: bytes) -> Reply:
-        """For programs: JSON in, JSON out."""
+        """Charge a card from a JSON request; the reply is JSON."""
         try:
-            wish = json_of(body)
-            if not isinstance(wish, dict):
+            requested = json_of(body)
+            if not isinstance(requested, dict):
                 raise invalid("Expected a JSON object.")
-            card = _wished_text(wish, "card")
+            card = _optional_text(requested, "card")
             if card is None:
                 raise invalid("Missing required field: card.", "card", "parameter_missing")
-            email, name = _wished_text(wish, "email"), _wished_text(wish, "name")
-            outcome = paying.pay(self._account, session_id, card, email, name)
-        except Refusal as refusal:
-            unpaid = {"payment_status": "unpaid", **refusal.body()}
-            return Reply(refusal.status, to_json(unpaid).encode())
+            email, name = _optional_text(requested, "email"), _optional_text(requested, "name")
+            outcome = payment_intents.pay(self._account, session_id, card, email, name)
+        except ApiError as api_error:
+            unpaid = {"payment_status": "unpaid", **api_error.body()}
+            return Reply(api_error.status, to_json(unpaid).encode())
         return Reply(200, to_json(_outcome_shown(outcome)).encode())
 
     def _pay_by_form(self, session_id: str, language: str, body: bytes) -> Reply:
-        """For people: back to the page with what went wrong, or on to where the session leads."""
+        """Charge a card from the form; show the page with the error, or redirect to the session's address."""
         try:
             params = forms.decode(body.decode("utf-8", "replace"))
             card = forms.text(params, "card") or ""
             email, name = forms.text(params, "email"), forms.text(params, "name")
-            outcome = paying.pay(self._account, session_id, card, email, name)
-        except Refusal as refusal:
-            if refusal.status == 404:
+            outcome = payment_intents.pay(self._account, session_id, card, email, name)
+        except ApiError as api_error:
+            if api_error.status == 404:
                 return _not_found(language)
-            return self._page(session_id, language, refusal.error.get("code"))
+            return self._page(session_id, language, api_error.error.get("code"))
         if outcome.decline is not None:
             return self._page(session_id, language, outcome.decline["decline_code"])
         address = next_address(outcome.session)
@@ -76,7 +76,7 @@ class PayPages:
     def _page(self, session_id: str, language: str, problem: str | None = None) -> Reply:
         try:
             session = self._account.session(session_id)
-        except Refusal:
+        except ApiError:
             return _not_found(language)
         shown = session_object(session, "")
         language = page_language(shown["locale"], language)
@@ -87,7 +87,7 @@ class PayPages:
             language=language,
             status=status,
             amount=amount_shown(session, language),
-            product=session.wish["product"],
+            product=session.requested["product"],
             session=shown,
             problem=problem,
             next_address=next_address(session),
@@ -95,7 +95,7 @@ class PayPages:
         return _html(200, html)
 
 
-def _outcome_shown(outcome: paying.Outcome) -> Json:
+def _outcome_shown(outcome: payment_intents.Outcome) -> Json:
     session = outcome.session
     shown = {
         "id": session.id,
@@ -111,38 +111,38 @@ def _outcome_shown(outcome: paying.Outcome) -> Json:
     return shown | {"redirect_url": next_address(session)}
 
 
-def _wished_text(wish: dict[str, Any], name: str) -> str | None:
-    value = wish.get(name)
+def _optional_text(requested: dict[str, Any], name: str) -> str | None:
+    value = requested.get(name)
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > LONGEST_TEXT:
-        raise invalid(f"{name} must be a string of at most {LONGEST_TEXT} characters.", name)
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
+        raise invalid(f"{name} must be a string of at most {MAX_TEXT_LENGTH} characters.", name)
     return value
 
 
 def next_address(session: Session) -> str | None:
-    """Where a paid session leads: its success or return address with the session's id filled in."""
+    """The success or return address of a paid session, with the session's id filled in."""
     shown = session_object(session, "")
     address: str | None = shown["success_url"] or shown["return_url"]
     return address.replace("{CHECKOUT_SESSION_ID}", session.id) if address else None
 
 
 def page_language(locale: str | None, accepted: str) -> str:
-    """`ar` or `en`: the session's locale, or the browser's first language when that is `auto`."""
+    """`ar` or `en`: the session's locale, or the browser's first language when the locale is `auto`."""
     wanted = locale if locale and locale != "auto" else accepted
     return "ar" if wanted.strip().lower().startswith("ar") else "en"
 
 
 def amount_shown(session: Session, language: str) -> str:
-    """The amount as people of the language write it, such as `$25.00`."""
-    from backbone.money_text import money_text  # only pages need it, and Babel is large
+    """The amount as a reader of the language writes it, such as `$25.00`."""
+    from sandbox.amount_text import amount_text  # imports Babel, which only the page needs
 
-    return money_text(decimal_string(session.amount, session.currency), session.currency, language)
+    return amount_text(decimal_string(session.amount, session.currency), session.currency, language)
 
 
 @lru_cache(maxsize=1)
 def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only pages need it
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only the page needs it
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "pages"), autoescape=True, undefined=StrictUndefined
@@ -151,7 +151,7 @@ def _template() -> Any:
 
 
 def _render(language: str, **values: Any) -> str:
-    words = WORDS[language]
+    words = TEXTS[language]
     problem = values.pop("problem")
     message = words.get(f"problem_{problem}", words["problem_other"]) if problem else None
     html: str = _template().render(language=language, words=words, problem=message, **values)

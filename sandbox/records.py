@@ -1,4 +1,4 @@
-"""The rows behind Stripe's objects, in the order of their columns."""
+"""The rows behind Stripe's objects; their fields are in the order of the table's columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 
 class Session(NamedTuple):
-    """A Checkout Session: `wish` is what was asked for, `donor` who paid (both JSON in the journal)."""
+    """A Checkout Session: `requested` are its parameters, `donor` the payer (both JSON in the journal)."""
 
     n: int
     id: str
@@ -21,7 +21,7 @@ class Session(NamedTuple):
     amount: int
     currency: str
     payment: str | None
-    wish: Json
+    requested: Json
     donor: Json | None
 
     @classmethod
@@ -31,7 +31,7 @@ class Session(NamedTuple):
 
 
 class Payment(NamedTuple):
-    """A PaymentIntent with its one possible charge. `currency` is upper case, amounts are minor units."""
+    """A PaymentIntent with its one possible charge; `currency` in upper case, amounts in minor units."""
 
     n: int
     id: str
@@ -63,7 +63,7 @@ class Payment(NamedTuple):
 
 
 class Refund(NamedTuple):
-    """A refund as it is kept; `amount` in Stripe's minor units."""
+    """A refund; `amount` in Stripe's minor units."""
 
     n: int
     id: str
@@ -81,10 +81,10 @@ class Refund(NamedTuple):
 
 
 class Dispute(NamedTuple):
-    """A dispute as it is kept; amounts in Stripe's minor units.
+    """A dispute; amounts in Stripe's minor units.
 
-    `moved` are its balance transactions in `settled_in` (below 0 withdrawn, above returned), `gone`
-    what they have taken together.
+    `moved` are its balance transactions in the currency `settled_in` (negative: withdrawn, positive:
+    returned); `withdrawn` is what they have withdrawn in total.
     """
 
     n: int
@@ -97,14 +97,14 @@ class Dispute(NamedTuple):
     case_type: str
     settled_in: str
     moved: list[int]
-    gone: int
+    withdrawn: int
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Dispute:
-        *plain, moved, gone = row
-        return cls._make((*plain, json.loads(moved), gone))
+        *plain, moved, withdrawn = row
+        return cls._make((*plain, json.loads(moved), withdrawn))
 
 
 def new_id(prefix: str) -> str:
-    """A fresh id such as `pi_019ac…`: milliseconds first, so that indexes grow at their end."""
+    """A new id such as `pi_019ac…`; it begins with the time, so that indexes grow at their end."""
     return f"{prefix}{time.time_ns() // 1_000_000:011x}{os.urandom(7).hex()}"

@@ -1,13 +1,13 @@
-"""The names Stripe takes per operation, so that a misspelt one is refused as Stripe refuses it.
+"""The parameter names that Stripe accepts, so that a misspelt one is refused as Stripe refuses it.
 
-From the parameters of stripe-python 16.1.0; those without meaning for a donation are let pass unread.
+Taken from stripe-python 16.1.0. Parameters without effect on a donation are accepted and ignored.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from sandbox.refusals import invalid
+from sandbox.errors import invalid
 
 # fmt: off
 SESSION: Final = frozenset({
@@ -31,7 +31,7 @@ REFUND: Final = frozenset({
 
 
 def refuse_unknown(params: dict[str, Any], known: frozenset[str]) -> None:
-    """Raises Refusal for a parameter that Stripe does not have."""
+    """Raises ApiError (400) for a parameter that is not in `known`."""
     unknown = params.keys() - known
     if unknown:
         name = min(unknown)

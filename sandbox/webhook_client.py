@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 client for webhooks: keep-alive, a bound on connections, callbacks instead of tasks.
+"""A minimal HTTP/1.1 client for webhooks: keep-alive connections, callbacks instead of tasks.
 
-A general client costs more per POST than everything else the sandbox does for a gift; the sandbox shares its
-two cores with the system it measures.
+A general client takes more CPU per POST than everything else the sandbox does for a donation, and the sandbox
+often shares two cores with the system under test.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from urllib.parse import urlsplit
 
 import httptools
 
-Done = Callable[[int | None], None]  # the status, or None when no answer came
+Done = Callable[[int | None], None]  # the status, or None without a response
 
-ANSWER_WITHIN_S: Final = 10.0
-IDLE_FOR_S: Final = 2.0  # below the 5 s after which uvicorn closes an idle connection
+ANSWER_TIMEOUT_S: Final = 10.0
+IDLE_TIMEOUT_S: Final = 2.0  # below the 5 s after which uvicorn closes an idle connection
 
 
 class Connection(asyncio.Protocol):
-    """One connection with at most one request on its way."""
+    """One connection with at most one request in flight."""
 
     def __init__(self, client: WebhookClient) -> None:
         self._client = client
-        self._done: Done | None = None
+        self._execute: Done | None = None
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self.since = 0.0
@@ -35,7 +35,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, request: bytes, done: Done) -> None:
         assert self._transport is not None
-        self._done = done
+        self._execute = done
         self.since = time.monotonic()
         self._transport.write(request)
 
@@ -46,9 +46,9 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def on_message_complete(self) -> None:
-        """httptools: the whole answer is there."""
+        """httptools callback: the response is complete."""
         status, keep = self._parser.get_status_code(), self._parser.should_keep_alive()
-        done, self._done = self._done, None
+        done, self._execute = self._execute, None
         if keep:
             self._parser = httptools.HttpResponseParser(self)
             self.since = time.monotonic()
@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._client.lost(self)
-        done, self._done = self._done, None
+        done, self._execute = self._execute, None
         if done is not None:
             done(None)
 
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
 
 
 class WebhookClient:
-    """POSTs JSON to one http address. Raises ValueError for any other kind of address."""
+    """POSTs JSON to one http:// address. Raises ValueError for any other address."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -92,7 +92,7 @@ class WebhookClient:
         self._opening: set[asyncio.Task[None]] = set()
 
     def post(self, body: bytes, signature: str, done: Done) -> None:
-        """Send one webhook; `done` is called once, later, with its outcome."""
+        """Send one webhook; `done` is called once, later, with the outcome."""
         head = f"{self._head}Stripe-Signature: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
         request = head.encode() + body
         if self._idle:
@@ -107,7 +107,7 @@ class WebhookClient:
     async def _open(self, request: bytes, done: Done) -> None:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 _, connection = await loop.create_connection(lambda: Connection(self), self._host, self._port)
         except OSError:  # TimeoutError is one
             done(None)
@@ -126,11 +126,11 @@ class WebhookClient:
             self._idle.remove(connection)
 
     def sweep(self) -> None:
-        """Give up on answers that take too long and on connections nobody needs; call it every second."""
+        """Close connections that wait too long for a response or are idle; call it every second."""
         now = time.monotonic()
-        for connection in [each for each in self._busy if now - each.since > ANSWER_WITHIN_S]:
+        for connection in [each for each in self._busy if now - each.since > ANSWER_TIMEOUT_S]:
             connection.abort()
-        for connection in [each for each in self._idle if now - each.since > IDLE_FOR_S]:
+        for connection in [each for each in self._idle if now - each.since > IDLE_TIMEOUT_S]:
             self._idle.remove(connection)
             connection.close()
 

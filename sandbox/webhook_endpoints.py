@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from sandbox.account import Account
-from sandbox.call import Call
+from sandbox.api_call import ApiCall
 from sandbox.event_types import SELECTABLE
 from sandbox.records import Json
-from sandbox.shapes import API_VERSION, page_object
+from sandbox.stripe_objects import API_VERSION, page_object
 
 
-def list_webhook_endpoints(account: Account, call: Call) -> Json:
-    """The endpoint: subscribed to everything (`*`), or without what the fault `unsubscribed` names."""
+def list_webhook_endpoints(account: Account, call: ApiCall) -> Json:
+    """The endpoint, subscribed to every type (`*`) but those that the fault `unsubscribed` names."""
     unsubscribed = account.events.unsubscribed()
     selected = [kind for kind in SELECTABLE if kind not in unsubscribed]
     endpoint: Json = {

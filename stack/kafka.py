@@ -1,4 +1,4 @@
-"""Apache Kafka without a container: its own jars, one node that is broker and controller (KRaft)."""
+"""Apache Kafka without a container: one node from its jars, broker and controller in one (KRaft)."""
 
 from __future__ import annotations
 
@@ -13,59 +13,63 @@ from string import Template
 from typing import Final
 
 from stack.layout import REPOSITORY, Layout
-from stack.missing import Missing
+from stack.requirements import MissingRequirement
 
 DEPLOY: Final = REPOSITORY / "deploy" / "kafka"
 COPY: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies"
 FETCH_S: Final = 600.0
 _JAVA: Final = 17
 _JVM: Final = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-"""Compiled once and lightly: the optimising compiler took more of a small machine than the broker did."""
+"""Only the first JIT tier: on a small machine the optimising compiler takes more CPU than the broker."""
 
 
 def find_java(environment: Mapping[str, str]) -> str:
-    """Java 17 or newer, from JAVA_HOME or PATH. Raises Missing."""
+    """Java 17 or newer, from JAVA_HOME or PATH. Raises MissingRequirement."""
     home = environment.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin" if home else environment.get("PATH"))
     advice = "on Debian: apt-get install default-jre-headless; or set JAVA_HOME, or ATAA_KAFKA_BOOTSTRAP"
     if java is None:
-        raise Missing(f"Java {_JAVA} or newer runs Kafka and is not here ({advice} to a Kafka you have)")
+        raise MissingRequirement(
+            f"Kafka needs Java {_JAVA} or newer, which is not installed ({advice} to an existing Kafka)"
+        )
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30).stderr
     version = re.search(r'version "(\d+)', said)
     if version is None or int(version[1]) < _JAVA:
-        raise Missing(
-            f"Java {_JAVA} or newer is needed, {java} is {version[1] if version else 'none'} ({advice})"
+        raise MissingRequirement(
+            f"Kafka needs Java {_JAVA} or newer; {java} is {version[1] if version else 'not Java'} ({advice})"
         )
     return java
 
 
 def find_libraries(data_dir: Path, environment: Mapping[str, str]) -> Path | None:
-    """Kafka's jars: of `KAFKA_HOME`, or fetched before; None when they must be fetched. Raises Missing."""
+    """Kafka's jars, from `KAFKA_HOME` or fetched; None if they must be fetched. Raises MissingRequirement."""
     home = environment.get("KAFKA_HOME")
     if home:
         libraries = Path(home) / "libs"
         if not any(libraries.glob("kafka_*.jar")):
-            raise Missing(f"KAFKA_HOME={home} has no libs/kafka_*.jar; name the folder of an unpacked Kafka")
+            raise MissingRequirement(
+                f"KAFKA_HOME={home} has no libs/kafka_*.jar; set it to the folder of an unpacked Kafka"
+            )
         return libraries
     libraries = data_dir.absolute() / "kafka" / "libs"
     return libraries if any(libraries.glob("kafka_*.jar")) else None
 
 
 def find_maven() -> str:
-    """Maven, which fetches the jars. Raises Missing."""
+    """Find Maven, which fetches the jars. Raises MissingRequirement."""
     maven = shutil.which("mvn")
     if maven is None:
-        raise Missing(
-            "Maven fetches Kafka's jars once and is not here (on Debian: apt-get install maven; or unpack"
-            " a Kafka release and set KAFKA_HOME; or set ATAA_KAFKA_BOOTSTRAP to a Kafka you have)"
+        raise MissingRequirement(
+            "Maven, which fetches Kafka's jars once, is not installed (on Debian: apt-get install maven; or"
+            " unpack a Kafka release and set KAFKA_HOME; or set ATAA_KAFKA_BOOTSTRAP to an existing Kafka)"
         )
     return maven
 
 
 def fetch(data_dir: Path) -> Path:
-    """Have Maven copy Kafka's jars into the data directory, whole or not at all. Raises Missing.
+    """Have Maven copy Kafka's jars into the data directory, atomically. Raises MissingRequirement.
 
-    Who comes while another fetches waits for that one's.
+    Concurrent callers wait for the first one's result.
     """
     target = data_dir.absolute() / "kafka" / "libs"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,16 +96,16 @@ def _copy_jars(target: Path) -> None:
         cwd=draft,
     )
     if done.returncode or not any(draft.glob("kafka_*.jar")):
-        words = " ".join((done.stdout + done.stderr).split())[:400]
-        raise Missing(f"Maven could not fetch Kafka's jars: {words}")
+        output = " ".join((done.stdout + done.stderr).split())[:400]
+        raise MissingRequirement(f"Maven could not fetch Kafka's jars: {output}")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
 
 
 def serve(layout: Layout) -> None:
-    """Become the broker: write its settings, format its storage once, then run it in this process's place.
+    """Write the broker's settings, format its storage once, and replace this process by the broker.
 
-    Raises Missing.
+    Raises MissingRequirement.
     """
     java = find_java(os.environ)
     libraries = find_libraries(layout.data_dir, os.environ) or fetch(layout.data_dir)

@@ -1,4 +1,4 @@
-"""The demo's publishable key, made as anyone would make one: through the public door."""
+"""Creates the demo's publishable key through the public API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WITHIN_S: Final = 20.0
 
 
 async def make_publishable_key(layout: Layout) -> None:
-    """Add a publishable key to `keys.json` once. Raises RuntimeError where the door refuses."""
+    """Add a publishable key to `keys.json`, once. Raises RuntimeError where the API refuses."""
     file = layout.directory / "keys.json"
     keys = read_json(file)
     if "publishable" in keys:
@@ -31,5 +31,7 @@ async def make_publishable_key(layout: Layout) -> None:
                     write_json(file, {**keys, "publishable": (await reply.json())["key"]})
                     return
                 if reply.status < 500 or time.monotonic() > give_up:
-                    raise RuntimeError(f"the demo's key could not be made: {await reply.text()}")
+                    raise RuntimeError(
+                        f"the demo's publishable key could not be created: {await reply.text()}"
+                    )
             await asyncio.sleep(0.2)

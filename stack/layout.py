@@ -1,4 +1,4 @@
-"""Where a stack keeps its things, on which ports it listens, and the secrets made up for it."""
+"""The layout of a stack: its directory, its ports and its generated secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Final
 
 HOST: Final = "127.0.0.1"
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
-"""Where the packages and `deploy/` are."""
+"""The directory of the packages and of `deploy/`."""
 
 OFFSETS: Final[Mapping[str, int]] = {
     "gateway": 0,
@@ -34,11 +34,11 @@ OFFSETS: Final[Mapping[str, int]] = {
     "kafka": 92,
     "kafka_controller": 93,
 }
-"""Each port's distance from `ATAA_STACK_PORT_BASE`."""
+"""The offset of each port from `ATAA_STACK_PORT_BASE`."""
 
 
 def ports_from(base: int, gateway: int | None = None, sandbox: int | None = None) -> dict[str, int]:
-    """Every port from one number; the two doors may be elsewhere."""
+    """All ports from one base; the gateway's and the sandbox's may be given separately."""
     ports = {name: base + offset for name, offset in OFFSETS.items()}
     return ports | {
         name: port for name, port in (("gateway", gateway), ("sandbox", sandbox)) if port is not None
@@ -46,7 +46,7 @@ def ports_from(base: int, gateway: int | None = None, sandbox: int | None = None
 
 
 def free_ports(gateway: int, sandbox: int) -> dict[str, int]:
-    """Ports nobody listens on at the moment, behind the two doors."""
+    """Currently free ports, except for the gateway's and the sandbox's, which are given."""
     held = [socket.create_server((HOST, 0)) for _ in OFFSETS]
     try:
         found = {name: one.getsockname()[1] for name, one in zip(OFFSETS, held, strict=True)}
@@ -58,9 +58,9 @@ def free_ports(gateway: int, sandbox: int) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One stack: its directory, which others may read (`ports.json`, `keys.json`), ports and secrets.
+    """One stack: its directory (with `ports.json` and `keys.json`), ports and secrets.
 
-    `kafka` and `databases` name what the services use, ours or somebody's.
+    `kafka` and `databases` are the addresses that the services use, the stack's own or external ones.
     """
 
     directory: Path
@@ -71,11 +71,11 @@ class Layout:
     databases: Mapping[str, str]
 
     def url(self, name: str) -> str:
-        """Where a process answers."""
+        """The address of a process."""
         return f"http://{HOST}:{self.ports[name]}"
 
     def log(self, name: str) -> Path:
-        """The file a process writes its log to."""
+        """The log file of a process."""
         return self.directory / "logs" / f"{name}.log"
 
 
@@ -88,9 +88,9 @@ def lay_out(
     kafka: str = "",
     databases: Mapping[str, str] | None = None,
 ) -> Layout:
-    """Write a stack's ports, secrets and admin key into its directory; secrets once made are kept.
+    """Write a stack's ports, secrets and admin key to its directory; existing secrets are kept.
 
-    `given` secrets win over kept ones; an empty `kafka` and a missing database are the stack's own.
+    `given` secrets take precedence. An empty `kafka` or a missing database is the stack's own.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "logs").mkdir(mode=0o700, exist_ok=True)
@@ -123,7 +123,7 @@ def _secrets(directory: Path, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_json(file: Path) -> dict[str, str]:
-    """A file's strings, empty where there is none."""
+    """A JSON file's values as strings; empty if it does not exist."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -132,12 +132,12 @@ def read_json(file: Path) -> dict[str, str]:
 
 
 def read_ports(directory: Path) -> dict[str, int]:
-    """The ports of the stack in this directory, empty where there is none."""
+    """The ports of the stack in a directory; empty if there is none."""
     return {name: int(port) for name, port in read_json(directory / "ports.json").items()}
 
 
 def write_json(file: Path, content: Mapping[str, object]) -> None:
-    """Whole or not at all, readable by its owner alone."""
+    """Write a JSON file atomically, readable by its owner only."""
     draft = file.with_suffix(".new")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
         json.dump(content, opened, indent=2)

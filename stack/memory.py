@@ -1,4 +1,4 @@
-"""How much memory a process and its children hold, shared pages divided among those who share them."""
+"""The memory of a process and its children, with shared pages divided among the processes that map them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def resident_bytes(pid: int) -> int:
-    """Proportional set size of `pid` and all below it; 0 where there is no /proc to ask."""
-    return sum(own_bytes(one) for one in _family(pid))
+    """Proportional set size of `pid` and its descendants in bytes; 0 without /proc."""
+    return sum(own_bytes(one) for one in _process_tree(pid))
 
 
-def _family(pid: int) -> list[int]:
+def _process_tree(pid: int) -> list[int]:
     found, unseen = [], [pid]
     while unseen:
         one = unseen.pop()
@@ -19,17 +19,17 @@ def _family(pid: int) -> list[int]:
             try:
                 unseen.extend(int(child) for child in children.read_text(encoding="ascii").split())
             except OSError:
-                continue  # it ended meanwhile
+                continue  # it has ended meanwhile
     return found
 
 
 def own_bytes(pid: int) -> int:
-    """The same of `pid` alone."""
+    """Proportional set size of `pid` alone in bytes; 0 without /proc."""
     for name, field in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
         try:
             text = Path(f"/proc/{pid}/{name}").read_text(encoding="ascii", errors="replace")
         except OSError:
-            continue  # ended, or another user's
+            continue  # it has ended, or belongs to another user
         for line in text.splitlines():
             if line.startswith(field):
                 return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""PostgreSQL of one's own: found, initialised once, and run as a user it accepts (never root)."""
+"""The stack's own PostgreSQL: found, initialised once, and run as a user other than root."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import asyncpg
 
 from backbone.postgres_url import split_tls
 from stack.layout import HOST, Layout
-from stack.missing import Missing
+from stack.requirements import MissingRequirement
 
 USER: Final = "postgres"
 READINESS_TIMEOUT_S: Final = 60.0
@@ -36,7 +36,7 @@ _OPTIONS: Final = (
 
 
 def find_programs() -> Path:
-    """The folder of initdb and postgres: the newest of Debian's, or PATH's. Raises Missing."""
+    """The folder of initdb: Debian's newest version, or the one on the PATH. Raises MissingRequirement."""
     versions = [
         (int(found[1]), folder)
         for folder in Path("/usr/lib/postgresql").glob("*/bin")
@@ -47,17 +47,17 @@ def find_programs() -> Path:
     found_in_path = shutil.which("initdb")
     if found_in_path and (Path(found_in_path).resolve().parent / "postgres").exists():
         return Path(found_in_path).resolve().parent
-    raise Missing(
-        "PostgreSQL is not here (on Debian: apt-get install postgresql; or set ATAA_DATABASE_URL_PLEDGES,"
-        " _PAYMENTS, _LEADERBOARD, _NOTIFY and _GATEWAY to databases you have)"
+    raise MissingRequirement(
+        "PostgreSQL is not installed (on Debian: apt-get install postgresql; or set"
+        " ATAA_DATABASE_URL_PLEDGES, _PAYMENTS, _LEADERBOARD, _NOTIFY and _GATEWAY to existing databases)"
     )
 
 
 def as_user(folder: Path) -> list[str]:
-    """What goes before a command of PostgreSQL's: nothing, or as root what makes it another user.
+    """The prefix of PostgreSQL's commands: empty, or as root the command that switches to another user.
 
-    Where that user cannot enter the data directory's parents (root's home, say) it gets the one
-    capability that lets it. Raises Missing.
+    Where that user cannot enter the data directory's parents (root's home, for example), it gets the
+    capability that allows it. Raises MissingRequirement.
     """
     if os.geteuid() != 0:
         return []
@@ -65,23 +65,27 @@ def as_user(folder: Path) -> list[str]:
     try:
         account = pwd.getpwnam(USER)
     except KeyError:
-        raise Missing(
+        raise MissingRequirement(
             f"PostgreSQL refuses to run as root, and there is no user {USER} (useradd -r postgres)"
         ) from None
     if setpriv is None:
-        raise Missing("PostgreSQL refuses to run as root; setpriv (util-linux) makes it another user")
+        raise MissingRequirement(
+            "PostgreSQL refuses to run as root; install setpriv (util-linux) to run it as another user"
+        )
     prefix = [setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups"]
     capable = [*prefix, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     for one in (prefix, capable):
-        # Not test -x: access(2) asks what the user may without its capabilities.
+        # Not test -x: access(2) ignores the user's capabilities.
         looked = subprocess.run([*one, "stat", f"{folder}/."], capture_output=True, check=False, cwd="/")
         if not looked.returncode:
             return one
-    raise Missing(f"ATAA_DATA_DIR: the user {USER} cannot enter {folder}; choose one outside private folders")
+    raise MissingRequirement(
+        f"ATAA_DATA_DIR: the user {USER} cannot enter {folder}; choose another directory"
+    )
 
 
 def serve(layout: Layout) -> None:
-    """Become PostgreSQL: make its data directory once, then run in this process's place. Raises Missing."""
+    """Initialise the data once, and replace this process by PostgreSQL. Raises MissingRequirement."""
     programs = find_programs()
     home = layout.directory / "postgres"
     home.mkdir(mode=0o700, exist_ok=True)
@@ -94,12 +98,12 @@ def serve(layout: Layout) -> None:
         _initialise(programs, data, layout.secrets["postgres"], prefix)
     os.chdir("/")
     options = ["-D", str(data), "-p", str(layout.ports["postgres"]), *_OPTIONS]
-    command = [*prefix, *_dying_with_parent(prefix), str(programs / "postgres"), *options]
+    command = [*prefix, *_die_with_parent(prefix), str(programs / "postgres"), *options]
     os.execv(command[0], command)
 
 
 def _initialise(programs: Path, data: Path, password: str, prefix: list[str]) -> None:
-    """initdb, beside the place and moved into it: a start killed in between begins anew."""
+    """Run initdb beside the data directory and rename the result, so that a killed start can be repeated."""
     with tempfile.NamedTemporaryFile("w", prefix="ataa-") as file:
         file.write(password)
         file.flush()
@@ -120,8 +124,8 @@ def _initialise(programs: Path, data: Path, password: str, prefix: list[str]) ->
         draft.rename(data)
 
 
-def _dying_with_parent(prefix: list[str]) -> list[str]:
-    """Changing the user forgets prctl(2)'s death signal; where this process has one it is asked for again."""
+def _die_with_parent(prefix: list[str]) -> list[str]:
+    """The option that sets prctl(2)'s death signal again, which a change of the user clears."""
     if not prefix or sys.platform != "linux":
         return []
     asked = ctypes.c_int(0)
@@ -130,8 +134,8 @@ def _dying_with_parent(prefix: list[str]) -> list[str]:
 
 
 async def make_databases(layout: Layout, names: list[str]) -> None:
-    """Make the services' own databases where they are not there yet. Raises TimeoutError, OSError."""
-    connection = await _connected(layout)
+    """Create the missing databases of the services. Raises TimeoutError, OSError."""
+    connection = await _connect(layout)
     try:
         there = {row["datname"] for row in await connection.fetch("SELECT datname FROM pg_database")}
         for name in names:
@@ -141,7 +145,7 @@ async def make_databases(layout: Layout, names: list[str]) -> None:
         await connection.close()
 
 
-async def _connected(layout: Layout) -> Any:
+async def _connect(layout: Layout) -> Any:
     give_up = time.monotonic() + READINESS_TIMEOUT_S
     while True:
         try:
@@ -159,9 +163,9 @@ async def _connected(layout: Layout) -> Any:
             await asyncio.sleep(0.2)
 
 
-async def why_not(address: str) -> str:
-    """Why somebody's database does not let us in, in one line; empty where it does."""
-    # Imported where it is used: no other command of the stack needs it.
+async def connection_error(address: str) -> str:
+    """Why an external database rejects the connection, in one line; empty where it accepts it."""
+    # Imported here because no other command of the stack needs it.
     from sqlalchemy import NullPool, make_url
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
     from sqlalchemy.ext.asyncio import create_async_engine

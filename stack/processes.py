@@ -1,4 +1,4 @@
-"""Processes that outlive the command that started them: a file each with its id, a log, an orderly end."""
+"""Processes that outlive the command that started them, each with a file of its process id and a log."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from pathlib import Path
 from typing import Final
 
 from stack.layout import REPOSITORY, read_json, write_json
-from stack.parts import Part
+from stack.process_specs import ProcessSpec
 
 STOP_S: Final = 30.0
-_LOOK_S: Final = 0.05
-_LAST_WORDS: Final = 5
+_POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A process of a stack; `pid` is None while there is none."""
+class ProcessRecord:
+    """A process of a stack; `pid` is None while it does not run."""
 
     name: str
     pid: int | None
 
 
-def start(part: Part, run: Path, log: Path) -> Running:
-    """Start `part` unless it runs; its id goes to `run`/<name>.json. Raises OSError where it cannot."""
-    found = look(part.name, run)
+def start(spec: ProcessSpec, run: Path, log: Path) -> ProcessRecord:
+    """Start `spec` unless it runs, and write its id to `run`/<name>.json. Raises OSError."""
+    found = find(spec.name, run)
     if found.pid is not None:
         return found
     run.mkdir(exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            part.command,
-            env=dict(part.environment),
+            spec.command,
+            env=dict(spec.environment),
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -44,71 +43,62 @@ def start(part: Part, run: Path, log: Path) -> Running:
             start_new_session=True,
         )
     try:
-        write_json(run / f"{part.name}.json", {"pid": process.pid, "born": _born(process.pid) or ""})
-    except OSError:  # nobody would ever end what is noted down nowhere
+        write_json(run / f"{spec.name}.json", {"pid": process.pid, "born": _start_time(process.pid) or ""})
+    except OSError:  # no command could stop a process that is not recorded
         process.kill()
         process.wait()
         raise
-    return Running(part.name, process.pid)
+    return ProcessRecord(spec.name, process.pid)
 
 
-def look(name: str, run: Path) -> Running:
-    """The process of that name, if the one noted down still is the one that was started."""
-    noted = read_json(run / f"{name}.json")
-    if not noted:
-        return Running(name, None)
-    pid = int(noted["pid"])
-    return Running(name, pid if _lives(pid, noted["born"]) else None)
+def find(name: str, run: Path) -> ProcessRecord:
+    """Find the process of that name: its recorded id and start time must match a running process."""
+    recorded = read_json(run / f"{name}.json")
+    if not recorded:
+        return ProcessRecord(name, None)
+    pid = int(recorded["pid"])
+    return ProcessRecord(name, pid if _is_alive(pid, recorded["born"]) else None)
 
 
 def stop(name: str, run: Path, signal_number: int) -> bool:
-    """End it as it likes to be ended, by force after `STOP_S`; whether there was anything to end."""
-    found = look(name, run)
-    noted = run / f"{name}.json"
+    """Stop a process with a signal, SIGKILL after `STOP_S`; returns whether it was running."""
+    found = find(name, run)
+    file = run / f"{name}.json"
     if found.pid is None:
-        noted.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         return False
-    born = read_json(noted)["born"]
+    start_time = read_json(file)["born"]
     with suppress(ProcessLookupError):
         os.kill(found.pid, signal_number)
-        # A stopped process hears nothing until it goes on.
+        # A process stopped by SIGSTOP handles the signal only after it continues.
         os.kill(found.pid, signal.SIGCONT)
     give_up = time.monotonic() + STOP_S
-    while _lives(found.pid, born):
+    while _is_alive(found.pid, start_time):
         if time.monotonic() > give_up:
             with suppress(ProcessLookupError):
                 os.kill(found.pid, signal.SIGKILL)
-        time.sleep(_LOOK_S)
-    noted.unlink(missing_ok=True)
+        time.sleep(_POLL_S)
+    file.unlink(missing_ok=True)
     return True
 
 
-def last_words(log: Path) -> str:
-    """The end of a log, in one line."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except FileNotFoundError:
-        lines = []
-    return " | ".join(line[:300] for line in lines[-_LAST_WORDS:]) or "it said nothing"
-
-
-def _lives(pid: int, born: str) -> bool:
+def _is_alive(pid: int, start_time: str) -> bool:
     with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # one this very process started, and which has ended
+        os.waitpid(pid, os.WNOHANG)  # reap a child of this process that has ended
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    now = _born(pid)
-    return now != "" and (now is None or now == born)
+    now = _start_time(pid)
+    return now != "" and (now is None or now == start_time)
 
 
-def _born(pid: int) -> str | None:
-    """When the kernel started it, so that a number given anew is not mistaken; empty once it has ended.
+def _start_time(pid: int) -> str | None:
+    """A process's start time, which tells it from a later process with the same id; empty once it has ended.
 
-    None where there is no /proc to ask.
+    None without /proc.
     """
     if not Path("/proc/self/stat").exists():
         return None

@@ -1,4 +1,4 @@
-"""Prometheus beside the stack, where there is one: it scrapes every process's metrics port."""
+"""Prometheus for the stack, where it is installed: it scrapes every process's metrics port."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DEPLOY: Final = REPOSITORY / "deploy" / "prometheus"
 
 
 def find_prometheus() -> str | None:
-    """The program, where it is installed; the stack does without it."""
+    """The program, None where it is not installed; it is optional."""
     return shutil.which("prometheus")
 
 
 def serve(layout: Layout) -> None:
-    """Become Prometheus: write its configuration, then run it in this process's place."""
+    """Write Prometheus's configuration, and replace this process by it."""
     program = find_prometheus()
     if program is None:
         return

@@ -1,4 +1,4 @@
-"""What a stack is doing: which parts run, on which ports, how far behind, with how much memory."""
+"""The status of a stack's processes: ports, readiness, memory, restarts and backlog."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import aiohttp
 
 from backbone.http.caller import sign_caller
 from stack import processes
-from stack.keeper import read_kept
 from stack.layout import HOST, read_json, read_ports
 from stack.memory import own_bytes, resident_bytes
-from stack.opening import answers
-from stack.parts import KEEPER, ORDER
+from stack.probes import is_ready
+from stack.process_specs import ORDER, SUPERVISOR
 from stack.settings import SERVICES
+from stack.supervisor import read_supervisor_state
 
-_QUIET: Final = ("pledges", "payments", "leaderboard", "notify")
+_WITH_BACKLOG: Final = ("pledges", "payments", "leaderboard", "notify")
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """One part's: no `pid`, not running; `waiting` counts what is not yet said (outbox) or heard (behind).
+class ProcessStatus:
+    """The status of one process; `pid` is None while it does not run.
 
-    `restarts`: how often it was started again because it had died; `given_up`: it will not be any more.
+    `waiting` counts pending work: unpublished outbox rows (`outbox`), unconsumed records (`behind`), …
+    `restarts` counts restarts after crashes; `given_up` says that the supervisor has abandoned it.
     """
 
     name: str
@@ -39,38 +40,41 @@ class Condition:
     given_up: bool = False
 
 
-async def conditions(directory: Path) -> list[Condition]:
-    """Every part that has ever been started here, in starting order."""
+async def process_statuses(directory: Path) -> list[ProcessStatus]:
+    """The status of every process of the stack, in starting order."""
     ports = read_ports(directory)
     if not ports:
         return []
     secret = read_json(directory / "secrets.json").get("internal", "")
-    kept = read_kept(directory)
-    found = await asyncio.gather(*(_condition(directory, name, ports, secret) for name in ORDER))
+    state = read_supervisor_state(directory)
+    found = await asyncio.gather(*(_process_status(directory, name, ports, secret) for name in ORDER))
     return [
-        replace(one, restarts=kept.restarts_of(one.name), given_up=one.name in kept.given_up) for one in found
+        replace(one, restarts=state.restarts_of(one.name), given_up=one.name in state.given_up)
+        for one in found
     ]
 
 
-def set_aside_line(found: Iterable[Condition]) -> str:
-    """What is said of Stripe's webhooks that could not be applied; empty where there are none."""
+def quarantine_line(found: Iterable[ProcessStatus]) -> str:
+    """A line about Stripe's webhooks that could not be applied; empty where there are none."""
     many = sum(one.waiting.get("set_aside", 0) for one in found)
     if not many:
         return ""
-    what = "1 webhook of Stripe" if many == 1 else f"{many} webhooks of Stripe"
-    return f"{what} could not be applied: GET /v1/webhooks?state=set_aside says why (with an admin key)."
+    what = "1 webhook from Stripe" if many == 1 else f"{many} webhooks from Stripe"
+    return f"{what} could not be applied: GET /v1/webhooks?state=set_aside has the reasons (admin key)."
 
 
-async def _condition(directory: Path, name: str, ports: Mapping[str, int], secret: str) -> Condition:
-    pid = processes.look(name, directory / "run").pid
+async def _process_status(directory: Path, name: str, ports: Mapping[str, int], secret: str) -> ProcessStatus:
+    pid = processes.find(name, directory / "run").pid
     if pid is None:
-        return Condition(name, None, ports.get(name), False, 0, {})
-    if name == KEEPER:
-        return Condition(name, pid, None, True, own_bytes(pid), {})  # whom it started again is not its own
+        return ProcessStatus(name, None, ports.get(name), False, 0, {})
+    if name == SUPERVISOR:
+        return ProcessStatus(
+            name, pid, None, True, own_bytes(pid), {}
+        )  # the processes it restarted do not count
     probe = f"http://{HOST}:{ports[name]}/readyz" if name in SERVICES else f"tcp://{HOST}:{ports[name]}"
-    ready = await answers(probe)
-    waiting = await _waiting(ports[name], secret) if ready and name in _QUIET else {}
-    return Condition(name, pid, ports[name], ready, resident_bytes(pid), waiting)
+    ready = await is_ready(probe)
+    waiting = await _waiting(ports[name], secret) if ready and name in _WITH_BACKLOG else {}
+    return ProcessStatus(name, pid, ports[name], ready, resident_bytes(pid), waiting)
 
 
 async def _waiting(port: int, secret: str) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""The topics, made before anything reads them (`deploy/kafka/topics.toml`).
+"""Creates the topics of `deploy/kafka/topics.toml` before any consumer starts.
 
-A consumer that starts before its topics exist gets nothing for long.
+A consumer that starts before its topics exist receives nothing until its next metadata refresh.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from backbone.bus.kafka_security import PLAINTEXT, KafkaSecurity, connection_fai
 from stack.layout import REPOSITORY
 
 LIST: Final = REPOSITORY / "deploy" / "kafka" / "topics.toml"
-_MOST_REPLICAS: Final = 3
-_ASK_AGAIN_S: Final = 0.3
-_LEARN_S: Final = 10.0
-"""How long a broker may take to learn of a topic that the controller knows."""
+_MAX_REPLICAS: Final = 3
+_RETRY_S: Final = 0.3
+_PROPAGATION_S: Final = 10.0
+"""How long a new topic may take to propagate from the controller to a broker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it has to be."""
+    """A required topic."""
 
     name: str
     partitions: int
@@ -41,7 +41,7 @@ class Topic:
 
 
 def read_topics(file: Path = LIST) -> list[Topic]:
-    """The list as it is written."""
+    """The topics of the list."""
     found = tomllib.loads(file.read_text(encoding="utf-8"))
     groups = [group for group in found.values() if isinstance(group, dict)]
     return [Topic(name, found["partitions"], group["config"]) for group in groups for name in group["topics"]]
@@ -54,17 +54,17 @@ async def make_topics(
     *,
     within_s: float,
 ) -> list[str]:
-    """Make the topics that the cluster at `bootstrap` lacks; their names. Those there stay as they are.
+    """Create the topics that the cluster at `bootstrap` lacks, and return their names; others are unchanged.
 
-    `prefix` stands before every name. Waits for the cluster; raises KafkaError with its reason where it
-    does not let us in within `within_s`, and where a topic is there that cannot serve.
+    Every name begins with `prefix`. Waits for the cluster up to `within_s`. Raises KafkaError with the reason
+    where it rejects the connection, or where an existing topic has another number of partitions.
     """
-    admin = await _connected(bootstrap, security, within_s)
+    admin = await _connect(bootstrap, security, within_s)
     try:
         needed = [replace(topic, name=prefix + topic.name) for topic in read_topics()]
         there = set(await admin.list_topics())
         there |= await _known_to_controller(admin, [topic for topic in needed if topic.name not in there])
-        await _must_fit(admin, [topic for topic in needed if topic.name in there])
+        await _require_compatible(admin, [topic for topic in needed if topic.name in there])
         wanted = [topic for topic in needed if topic.name not in there]
         if wanted:
             await _make(admin, wanted)
@@ -74,9 +74,9 @@ async def make_topics(
 
 
 async def _known_to_controller(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> set[str]:
-    """The names of those `topics` that exist although the broker asked does not list them yet.
+    """The names of those `topics` that exist although the broker does not list them yet.
 
-    A broker learns of a topic some time after the controller made it.
+    A topic reaches a broker some time after the controller has created it.
     """
     if not topics:
         return set()
@@ -87,52 +87,52 @@ async def _known_to_controller(admin: AIOKafkaAdminClient, topics: Sequence[Topi
 
 
 async def _make(admin: AIOKafkaAdminClient, wanted: Sequence[Topic]) -> None:
-    replicas = min(len((await admin.describe_cluster())["brokers"]), _MOST_REPLICAS)
-    # With three copies two must have a message before it counts, and one broker may be away.
-    at_least = {"min.insync.replicas": str(max(replicas - 1, 1))}
+    replicas = min(len((await admin.describe_cluster())["brokers"]), _MAX_REPLICAS)
+    # With three replicas, two must acknowledge a message, so one broker may be unavailable.
+    durability = {"min.insync.replicas": str(max(replicas - 1, 1))}
     reply = await admin.create_topics(
         [
-            NewTopic(topic.name, topic.partitions, replicas, topic_configs={**at_least, **topic.config})
+            NewTopic(topic.name, topic.partitions, replicas, topic_configs={**durability, **topic.config})
             for topic in wanted
         ]
     )
-    for name, code, *words in reply.topic_errors:
+    for name, code, *details in reply.topic_errors:
         error = for_code(code)
         if error is not TopicAlreadyExistsError and code:
-            raise error(f"topic {name} could not be made: {words[0] if words else ''}")
+            raise error(f"topic {name} could not be created: {details[0] if details else ''}")
 
 
-async def _must_fit(admin: AIOKafkaAdminClient, there: Sequence[Topic]) -> None:
-    """Whoever keys by partition cannot do with another number of them. Raises InvalidPartitionsError."""
+async def _require_compatible(admin: AIOKafkaAdminClient, there: Sequence[Topic]) -> None:
+    """Raises InvalidPartitionsError where an existing topic has another number of partitions."""
     if not there:
         return
     found = await _partition_counts(admin, [topic.name for topic in there])
     for topic in there:
         if found.get(topic.name) != topic.partitions:
             raise InvalidPartitionsError(
-                f"topic {topic.name} is there with {found.get(topic.name)} partitions; Ataa needs"
+                f"topic {topic.name} exists with {found.get(topic.name)} partitions; Ataa needs"
                 f" {topic.partitions}: delete it, or set ATAA_KAFKA_PREFIX"
             )
 
 
 async def _partition_counts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, int]:
-    """How many partitions each of these topics has; waits for those the broker has not learned of yet."""
-    give_up = time.monotonic() + _LEARN_S
+    """The number of partitions of each topic; waits for topics that have not reached the broker yet."""
+    give_up = time.monotonic() + _PROPAGATION_S
     while True:
         described = await admin.describe_topics(list(names))
         found = {one["topic"]: len(one["partitions"]) for one in described}
         if all(found.get(name) for name in names) or time.monotonic() > give_up:
             return found
-        await asyncio.sleep(_ASK_AGAIN_S)
+        await asyncio.sleep(_RETRY_S)
 
 
-async def _connected(bootstrap: str, security: KafkaSecurity, within_s: float) -> AIOKafkaAdminClient:
+async def _connect(bootstrap: str, security: KafkaSecurity, within_s: float) -> AIOKafkaAdminClient:
     give_up = time.monotonic() + within_s
-    # Asked first, and quietly: the client would log each try, and not say why it failed.
+    # Checked first: the client would log each attempt, without the reason of the failure.
     while reason := await connection_failure(bootstrap, security):
         if time.monotonic() > give_up:
             raise KafkaConnectionError(reason)
-        await asyncio.sleep(_ASK_AGAIN_S)
+        await asyncio.sleep(_RETRY_S)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **security.options())
     try:
         await admin.start()

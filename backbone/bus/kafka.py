@@ -29,7 +29,7 @@ from backbone.bus.protocol import (
     Message,
     partition_of,
 )
-from backbone.database.database import microseconds
+from backbone.database.columns import microseconds
 
 Send = tuple[str, int, bytes, bytes, list[tuple[str, bytes]]]
 """Topic, partition, key, value, headers."""

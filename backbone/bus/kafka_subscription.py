@@ -26,7 +26,7 @@ from backbone.bus.protocol import (
     Record,
 )
 from backbone.bus.read_pump import ReadPump
-from backbone.database.database import from_microseconds
+from backbone.database.columns import from_microseconds
 
 REQUEST_TIMEOUT_S: Final = 10.0
 """How long a broker may take to acknowledge a batch, or to let a member in."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.bus.protocol import PARTITIONS, Partition
-from backbone.database.database import after_commit
+from backbone.database.session_info import after_commit
 from backbone.messaging.consumer import Handler, Handlers
 
 INPUTS: Final = ("pledges", "payments")

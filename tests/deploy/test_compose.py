@@ -50,16 +50,14 @@ def settings(service: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in service["environment"].items()}
 
 
-def test_everything_an_installation_needs_is_there() -> None:
+def test_compose_file_has_every_process() -> None:
     assert sorted(services(new_env())) == sorted(
         [*PROCESSES, "grafana", "kafka", "postgres", "prometheus", "sandbox", "topics"]
     )
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_each_process_starts_with_the_settings_it_is_given(
-    process: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_accepts_its_settings(process: str, monkeypatch: pytest.MonkeyPatch) -> None:
     every = services(new_env())
     one = every[process]
     assert one["command"] == [process if process == "gateway" else f"services.{process}"]
@@ -79,7 +77,7 @@ def test_each_process_starts_with_the_settings_it_is_given(
             )
 
 
-def test_payments_asks_the_sandbox_that_runs_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_payments_uses_the_sandbox_of_the_compose_file(monkeypatch: pytest.MonkeyPatch) -> None:
     every = services(new_env())
     _, payments = read("payments", settings(every["payments"]), monkeypatch)
     sandbox = every["sandbox"]
@@ -89,13 +87,13 @@ def test_payments_asks_the_sandbox_that_runs_beside_it(monkeypatch: pytest.Monke
     assert f"--webhook-url=http://gateway:{gateway}/webhooks/stripe" in sandbox["command"]
 
 
-def test_nothing_is_published_beyond_the_loopback() -> None:
+def test_ports_are_published_on_the_loopback_only() -> None:
     ports = [port for one in services(new_env()).values() for port in one.get("ports", [])]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_processes_run_without_rights_and_after_the_topics_are_made() -> None:
+def test_processes_have_no_capabilities_and_start_after_the_topics() -> None:
     every = services(new_env())
     for process in PROCESSES:
         one = every[process]
@@ -109,7 +107,7 @@ def test_two_installations_share_no_secret() -> None:
     assert same == {"COMPOSE_PROFILES", "ATAA_STRIPE_API_BASE", "ATAA_PUBLIC_URL"}
 
 
-def test_the_topics_are_those_of_the_list(tmp_path: Path) -> None:
+def test_topics_match_the_list(tmp_path: Path) -> None:
     # The script itself, with something that only says what it was called with in Kafka's place.
     script = (FOLDER / "make-topics.sh").read_text().replace("/opt/kafka/bin/kafka-topics.sh", "echo")
     ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
@@ -130,7 +128,7 @@ def test_the_topics_are_those_of_the_list(tmp_path: Path) -> None:
     }
 
 
-def test_prometheus_scrapes_as_the_stack_does_so_that_dashboard_and_alerts_fit_both() -> None:
+def test_prometheus_uses_the_same_labels_as_the_stack() -> None:
     def labels(file: Path) -> list[tuple[str, list[Any]]]:
         jobs = yaml.safe_load(file.read_text())["scrape_configs"]
         return [(job["job_name"], [one.get("labels") for one in job["static_configs"]]) for job in jobs]
@@ -145,7 +143,7 @@ def test_prometheus_scrapes_as_the_stack_does_so_that_dashboard_and_alerts_fit_b
         assert int(port) == every[name]["environment"]["ATAA_METRICS_PORT"]
 
 
-def test_what_is_mounted_is_there() -> None:
+def test_mounted_files_exist() -> None:
     for one in services(new_env()).values():
         for volume in one.get("volumes", []):
             source = volume.split(":")[0]
@@ -153,7 +151,7 @@ def test_what_is_mounted_is_there() -> None:
                 assert (FOLDER / source).exists(), source
 
 
-def test_scripts_can_be_run() -> None:
+def test_scripts_are_executable() -> None:
     for name in ("new-env.sh", "make-topics.sh", "databases.sh"):
         assert os.access(FOLDER / name, os.X_OK)
         subprocess.run(["sh", "-n", FOLDER / name], check=True)

@@ -30,7 +30,7 @@ def copied() -> set[str]:
     return set(re.findall(r"^COPY (?!--)(\S+) ", FILE, re.M))
 
 
-def test_every_room_a_command_imports_is_in_the_image() -> None:
+def test_every_package_that_a_command_imports_is_in_the_image() -> None:
     ran = subprocess.run(
         [sys.executable, "-c", SEEN, f"{ROOT}/", *COMMANDS],
         cwd=ROOT,
@@ -43,19 +43,19 @@ def test_every_room_a_command_imports_is_in_the_image() -> None:
     assert rooms <= copied()
 
 
-def test_nothing_enters_the_build_but_what_is_copied() -> None:
+def test_build_context_has_only_what_is_copied() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied()
 
 
-def test_dependencies_are_the_locked_ones_and_nothing_is_compiled() -> None:
+def test_dependencies_are_locked_wheels() -> None:
     install = FILE[FILE.index("pip --python") :].split("WORKDIR")[0]
     assert "--require-hashes --only-binary :all: -r /tmp/requirements.lock" in install
 
 
-def test_what_runs_is_nobody_with_no_installer_and_nothing_from_outside() -> None:
+def test_image_runs_unprivileged_without_an_installer() -> None:
     assert "USER 10001:10001" in FINAL
     assert 'ENTRYPOINT ["python", "-m"]' in FINAL
     assert "pip uninstall" in FINAL
@@ -63,14 +63,14 @@ def test_what_runs_is_nobody_with_no_installer_and_nothing_from_outside() -> Non
     assert re.search(r"^ARG PYTHON=python:3\.11-slim-bookworm$", FILE, re.M)
 
 
-def test_the_linter_has_nothing_to_say() -> None:
+def test_dockerfile_passes_hadolint() -> None:
     linted = subprocess.run(
         [tool("hadolint"), "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert linted.returncode == 0, linted.stdout
 
 
-def test_the_tools_lock_carries_hashes_and_no_addresses() -> None:
+def test_tools_lock_has_hashes_and_no_addresses() -> None:
     text = (ROOT / "requirements-k8s.lock").read_text()
     pinned = [line for line in text.splitlines() if re.match(r"^[a-z0-9]", line)]
     assert pinned

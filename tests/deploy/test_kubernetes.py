@@ -35,13 +35,13 @@ from tests.deploy.manifests import (
 PROCESSES = sorted(SETTINGS)
 
 
-def test_every_overlay_renders_and_every_resource_is_valid() -> None:
+def test_every_overlay_renders_valid_resources() -> None:
     tool("kubectl"), tool("kubernetes-validate"), tool("hadolint")
     checked = subprocess.run([sys.executable, K8S / "check.py"], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_the_check_finds_a_field_that_does_not_exist(tmp_path: Any) -> None:
+def test_check_reports_an_unknown_field(tmp_path: Any) -> None:
     tool("kubectl"), tool("kubernetes-validate"), tool("hadolint")
     wrong = {
         "service": {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"prots": []}},
@@ -66,7 +66,7 @@ def test_the_check_finds_a_field_that_does_not_exist(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_process_has_the_same_set_of_objects(overlay: str) -> None:
+def test_every_process_has_the_same_kinds_of_objects(overlay: str) -> None:
     resources = rendered(overlay)
     for kind in ("Deployment", "Service", "ServiceAccount", "PodDisruptionBudget"):
         assert sorted(of_kind(resources, kind)) == PROCESSES
@@ -75,9 +75,7 @@ def test_every_process_has_the_same_set_of_objects(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("process", PROCESSES)
-def test_each_process_starts_with_the_settings_it_is_given(
-    process: str, overlay: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_accepts_its_settings(process: str, overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
     resources = rendered(overlay)
     container = next(one for one in pods(resources)[process]["containers"] if one["name"] == "ataa")
     both, own = read(process, environment(container, resources), monkeypatch)
@@ -95,7 +93,7 @@ def test_each_process_starts_with_the_settings_it_is_given(
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_whoever_asks_another_is_let_out_and_let_in(overlay: str) -> None:
+def test_network_policies_allow_every_internal_connection(overlay: str) -> None:
     policies = of_kind(rendered(overlay), "NetworkPolicy")
     for process, kind in SETTINGS.items():
         for peer in (name.removeprefix("url_") for name in kind.model_fields if name.startswith("url_")):
@@ -109,14 +107,14 @@ def _named(rules: list[dict[str, Any]], side: str) -> set[str]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_what_a_pod_runs_is_a_module_that_can_be_run(overlay: str) -> None:
+def test_every_pod_runs_an_existing_module(overlay: str) -> None:
     for pod in pods(rendered(overlay)).values():
         for container in pod["containers"]:
             assert importlib.util.find_spec(f"{container['args'][0]}.__main__") is not None
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-async def test_the_probes_ask_for_what_every_process_answers(overlay: str) -> None:
+async def test_probes_use_the_health_endpoints(overlay: str) -> None:
     opening = StartupGate(Service("pledges", metrics_app), "127.0.0.1:9", ready_with_bus=False)
     for pod in pods(rendered(overlay)).values():
         container = next(one for one in pod["containers"] if one["name"] == "ataa")
@@ -131,7 +129,7 @@ async def test_the_probes_ask_for_what_every_process_answers(overlay: str) -> No
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_containers_may_do_nothing_but_run(overlay: str) -> None:
+def test_containers_have_no_privileges(overlay: str) -> None:
     for pod in pods(rendered(overlay)).values():
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -148,7 +146,7 @@ def test_containers_may_do_nothing_but_run(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_a_pod_is_given_the_time_a_drain_takes(overlay: str) -> None:
+def test_termination_grace_period_covers_a_drain(overlay: str) -> None:
     for pod in pods(rendered(overlay)).values():
         container = next(one for one in pod["containers"] if one["name"] == "ataa")
         before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -157,7 +155,7 @@ def test_a_pod_is_given_the_time_a_drain_takes(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_secret_and_account_that_is_named_is_made(overlay: str) -> None:
+def test_every_referenced_secret_and_account_is_created(overlay: str) -> None:
     resources = rendered(overlay)
     for pod in pods(resources).values():
         assert pod["serviceAccountName"] in of_kind(resources, "ServiceAccount")
@@ -172,7 +170,7 @@ def test_every_secret_and_account_that_is_named_is_made(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_each_service_has_a_database_of_its_own(overlay: str) -> None:
+def test_each_service_has_its_own_database(overlay: str) -> None:
     databases = of_kind(rendered(overlay), "Database")
     assert sorted(databases) == PROCESSES
     for name, database in databases.items():
@@ -181,7 +179,7 @@ def test_each_service_has_a_database_of_its_own(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_one_image_runs_everything_and_no_image_is_the_latest(overlay: str) -> None:
+def test_one_image_runs_all_processes_and_no_image_is_latest(overlay: str) -> None:
     text = yaml.safe_dump_all(rendered(overlay))
     ours = {image for image in images(text) if image.rpartition("/")[2].startswith("ataa:")}
     assert len(ours) == 1
@@ -193,7 +191,7 @@ def test_one_image_runs_everything_and_no_image_is_the_latest(overlay: str) -> N
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_topics_are_those_of_the_list(overlay: str) -> None:
+def test_topics_match_the_list(overlay: str) -> None:
     wanted = tomllib.loads((ROOT / "deploy/kafka/topics.toml").read_text())
     made = of_kind(rendered(overlay), "KafkaTopic")
     for group in (group for group in wanted.values() if isinstance(group, dict)):
@@ -207,7 +205,7 @@ def test_the_topics_are_those_of_the_list(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("process", PROCESSES)
-def test_each_process_enters_kafka_by_the_listener_there_is_as_the_user_that_is_made(
+def test_process_connects_to_an_existing_listener_as_an_existing_user(
     process: str, overlay: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resources = rendered(overlay)
@@ -233,7 +231,7 @@ def test_each_process_enters_kafka_by_the_listener_there_is_as_the_user_that_is_
     assert {"port": listener["port"]} in [port for rule in let_out for port in rule["ports"]]
 
 
-def test_keda_enters_kafka_as_the_processes_do() -> None:
+def test_keda_connects_to_kafka_as_the_processes_do() -> None:
     resources = rendered("production")
     listener = of_kind(resources, "Kafka")["ataa"]["spec"]["kafka"]["listeners"][0]
     logins = of_kind(resources, "TriggerAuthentication")
@@ -248,7 +246,7 @@ def test_keda_enters_kafka_as_the_processes_do() -> None:
                 assert ref["name"] == "ataa-cluster-ca-cert" or ref["key"] in secrets()[ref["name"]]
 
 
-def test_nobody_is_scaled_past_the_partitions_and_only_by_topics_there_are() -> None:
+def test_scaling_is_bounded_by_partitions_and_uses_existing_topics() -> None:
     resources = rendered("production")
     topics = of_kind(resources, "KafkaTopic")
     scaled = of_kind(resources, "ScaledObject")
@@ -262,7 +260,7 @@ def test_nobody_is_scaled_past_the_partitions_and_only_by_topics_there_are() -> 
             assert f"{trigger['metadata']['consumerGroup']}.dead-letter" in topics
 
 
-def test_production_runs_two_of_each_at_least_and_never_on_one_machine() -> None:
+def test_production_has_two_replicas_on_different_nodes() -> None:
     resources = rendered("production")
     least = {name: one["spec"]["minReplicaCount"] for name, one in of_kind(resources, "ScaledObject").items()}
     for name, one in of_kind(resources, "HorizontalPodAutoscaler").items():
@@ -276,7 +274,7 @@ def test_production_runs_two_of_each_at_least_and_never_on_one_machine() -> None
     assert all(one["spec"]["tls"] for one in of_kind(resources, "Ingress").values())
 
 
-def test_postgres_takes_the_connections_of_as_many_replicas_as_there_may_be() -> None:
+def test_postgres_accepts_the_connections_of_all_replicas() -> None:
     resources = rendered("production")
     most = [one["spec"]["maxReplicaCount"] for one in of_kind(resources, "ScaledObject").values()]
     most += [one["spec"]["maxReplicas"] for one in of_kind(resources, "HorizontalPodAutoscaler").values()]
@@ -287,7 +285,7 @@ def test_postgres_takes_the_connections_of_as_many_replicas_as_there_may_be() ->
     assert int(cluster["spec"]["postgresql"]["parameters"]["max_connections"]) >= needed
 
 
-def test_dev_runs_one_of_each_against_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dev_runs_one_replica_of_each_with_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     resources = rendered("dev")
     for one in of_kind(resources, "Deployment").values():
         assert one["spec"]["replicas"] == 1

@@ -11,7 +11,7 @@ from tests.deploy.manifests import DEPLOY, ROOT
 MADE_OF = {".yaml", ".yml", ".env", ".sh", ".md", ""}
 
 
-def test_every_variable_that_is_named_is_a_setting() -> None:
+def test_every_documented_variable_is_a_setting() -> None:
     settings = {variable for variable, _, _ in describe(ALL_SETTINGS)} | set(OUTSIDE)
     files = [file for file in DEPLOY.rglob("*") if file.is_file() and file.suffix in MADE_OF]
     files += [ROOT / "Dockerfile", ROOT / "docs" / "operations" / "kubernetes.md"]
@@ -20,7 +20,7 @@ def test_every_variable_that_is_named_is_a_setting() -> None:
     assert {name: str(file) for name, file in named.items() if name not in settings} == {}
 
 
-def test_a_default_is_shown_as_it_would_be_set() -> None:
+def test_default_is_shown_in_the_format_of_the_variable() -> None:
     shown = {variable: default for variable, default, _ in describe(ALL_SETTINGS)}
     assert not [variable for variable, default in shown.items() if default in ("None", "[]")]
     assert not [variable for variable, default in shown.items() if "Undefined" in default]

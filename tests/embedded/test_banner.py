@@ -1,4 +1,4 @@
-"""What a person sees on a terminal, and what a log collector reads elsewhere."""
+"""The banner and the log format, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE_S
 HERE = Running("http://127.0.0.1:8000", Path(".ataa"), "http://127.0.0.1:8012", livemode=False)
 
 
-def test_the_banner_names_addresses_keys_and_the_sandbox() -> None:
+def test_banner_shows_addresses_keys_and_the_sandbox() -> None:
     said = facts(HERE)
     assert said["API"] == "http://127.0.0.1:8000/docs"
     assert said["Overlay"] == "http://127.0.0.1:8000/overlay/{drive}"
@@ -32,17 +32,17 @@ def test_the_banner_names_addresses_keys_and_the_sandbox() -> None:
 @pytest.mark.parametrize(
     ("livemode", "words"), [(True, "real cards are charged"), (False, "test cards only")]
 )
-def test_with_an_account_the_banner_says_whether_real_cards_are_charged(livemode: bool, words: str) -> None:
+def test_banner_says_whether_real_cards_are_charged(livemode: bool, words: str) -> None:
     running = Running("http://127.0.0.1:8000", Path(".ataa"), None, livemode=livemode)
     assert words in facts(running)["Stripe"]
 
 
-def test_off_a_terminal_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_banner(HERE)
     assert capsys.readouterr().out == ""
 
 
-def test_on_a_terminal_the_banner_is_shown_and_logs_are_for_people(tmp_path: Path) -> None:
+def test_terminal_shows_the_banner_and_readable_logs(tmp_path: Path) -> None:
     system = EmbeddedSystem(tmp_path)
     output = on_terminal(system.environment() | {"TERM": "dumb"}, "live.bootstrapped")
     assert "/overlay/{drive}" in output
@@ -51,7 +51,7 @@ def test_on_a_terminal_the_banner_is_shown_and_logs_are_for_people(tmp_path: Pat
     assert not logged.startswith("{")
 
 
-def test_json_can_be_asked_for_on_a_terminal(tmp_path: Path) -> None:
+def test_json_logs_can_be_set_on_a_terminal(tmp_path: Path) -> None:
     environment = EmbeddedSystem(tmp_path).environment() | {"TERM": "dumb", "ATAA_LOG_FORMAT": "json"}
     output = on_terminal(environment, "live.bootstrapped")
     logged = next(line for line in output.splitlines() if "live.bootstrapped" in line)
@@ -59,7 +59,7 @@ def test_json_can_be_asked_for_on_a_terminal(tmp_path: Path) -> None:
 
 
 def on_terminal(environment: dict[str, str], until: str) -> str:
-    """What the embedded run writes on a pseudo-terminal up to a line that contains `until`."""
+    """The output of the embedded run on a pseudo-terminal, up to a line that contains `until`."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)

@@ -1,4 +1,4 @@
-"""The data directory holds people's addresses, whoever made it."""
+"""The data directory holds personal data, so its files are private, whoever created it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from embedded.data_dir import DataDir
 
 @pytest.fixture(autouse=True)
 def umask() -> Iterator[None]:
-    """The usual one before, and again after."""
+    """Restores the process's umask after the test."""
     usual = os.umask(0o022)
     yield
     os.umask(usual)
 
 
-def test_what_is_kept_in_somebody_elses_directory_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+def test_files_in_a_shared_directory_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     data = DataDir(tmp_path)
     with closing(sqlite3.connect(data.path / "pledges.db")) as database:

@@ -1,4 +1,4 @@
-"""The sandbox beside the embedded run: there as long as the run is, whatever happens to it."""
+"""The sandbox process of the embedded run: restarted after a crash, stopped with its parent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRETS = {"stripe_key": "sk_test_kept", "stripe_webhook": "whsec_kept"}
 
 
 def sandboxes(port: int) -> list[int]:
-    """The processes that serve on `port`, by their command lines."""
+    """The ids of sandbox processes on `port`, found by their command lines."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -29,7 +29,7 @@ def sandboxes(port: int) -> list[int]:
     return found
 
 
-async def test_a_sandbox_that_was_killed_comes_back_and_one_that_is_left_goes(
+async def test_killed_sandbox_is_restarted_and_an_orphaned_one_exits(
     tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
 ) -> None:
     port = unused_tcp_port_factory()

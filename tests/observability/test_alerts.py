@@ -18,7 +18,7 @@ def alerts() -> list[str]:
     return re.findall(r"^ +- alert: (\w+)$", RULES, re.MULTILINE)
 
 
-def test_the_rules_are_sound_and_do_what_their_tests_say() -> None:
+def test_alert_rules_are_valid_and_pass_their_tests() -> None:
     promtool = need("promtool")
     checked = subprocess.run(
         [promtool, "check", "rules", "alerts.rules.yml"],
@@ -38,12 +38,12 @@ def test_the_rules_are_sound_and_do_what_their_tests_say() -> None:
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-def test_every_alert_is_tested_firing_and_quiet() -> None:
+def test_every_alert_has_a_firing_and_a_quiet_case() -> None:
     assert re.findall(r"- name: (\w+) fires$", TESTS, re.MULTILINE) == alerts()
     assert re.findall(r'- name: "(\w+) is quiet: ', TESTS) == alerts()
 
 
-def test_a_rule_that_never_or_always_fires_fails_its_test(tmp_path: Path) -> None:
+def test_constant_rule_fails_its_cases(tmp_path: Path) -> None:
     promtool = need("promtool")
     for name in alerts():
         (tmp_path / "alerts_test.yml").write_text(_only(name), encoding="utf-8")
@@ -68,7 +68,7 @@ def _only(name: str) -> str:
     return head + "".join(one for one in tests if re.match(rf'  - name: "?{name} ', one))
 
 
-def test_every_alert_says_what_to_do_here_and_in_the_handbook() -> None:
+def test_every_alert_has_an_action_and_a_runbook_section() -> None:
     handbook = METRICS.read_text(encoding="utf-8")
     blocks = re.split(r"(?m)^ +- alert: ", RULES)[1:]
     for name, block in zip(alerts(), blocks, strict=True):

@@ -39,11 +39,11 @@ def code() -> ModuleType:
     return module
 
 
-def test_the_committed_dashboard_is_what_the_code_makes(code: ModuleType) -> None:
+def test_committed_dashboard_matches_its_code(code: ModuleType) -> None:
     assert (FOLDER / "surge-overview.json").read_text(encoding="utf-8") == code.text()
 
 
-def test_every_panel_has_a_unit_a_meaning_and_a_place_of_its_own() -> None:
+def test_every_panel_has_a_unit_a_description_and_its_own_place() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in panels():
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
@@ -56,7 +56,7 @@ def test_every_panel_has_a_unit_a_meaning_and_a_place_of_its_own() -> None:
         taken |= cells
 
 
-def test_no_query_and_no_rule_names_a_metric_that_nobody_counts() -> None:
+def test_queries_and_rules_name_existing_metrics() -> None:
     source = "".join(
         path.read_text(encoding="utf-8")
         for folder in ("backbone", "services", "gateway")

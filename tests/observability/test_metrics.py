@@ -39,7 +39,7 @@ def ours() -> dict[str, tuple[str, str, tuple[str, ...]]]:
     return found
 
 
-def test_names_follow_the_rules_and_labels_are_bounded() -> None:
+def test_metric_names_follow_conventions_and_labels_are_bounded() -> None:
     assert COMPOSED
     metrics = ours()
     assert len(metrics) > 25
@@ -54,7 +54,7 @@ def test_names_follow_the_rules_and_labels_are_bounded() -> None:
             assert name.endswith(UNITS), name
 
 
-def test_the_handbook_explains_every_metric() -> None:
+def test_handbook_documents_every_metric() -> None:
     handbook = HANDBOOK.read_text(encoding="utf-8")
     for name, (kind, _, labels) in ours().items():
         shown = f"{name}_total" if kind == "counter" else name

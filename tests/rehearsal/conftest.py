@@ -1,4 +1,4 @@
-"""A town with its doors open, and a client to walk through them."""
+"""A fake backend, and the rehearsal's HTTP session."""
 
 from collections.abc import AsyncIterator
 
@@ -6,21 +6,21 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from rehearsal.door import new_session
-from tests.rehearsal.town import Town
+from rehearsal.api_client import new_session
+from tests.rehearsal.fake_backend import FakeBackend
 
 
 @pytest.fixture
-async def town() -> AsyncIterator[Town]:
-    """A town on a free port, without faults until a test asks for some."""
-    town = Town()
-    async with TestServer(town.application()) as server:
-        town.base = str(server.make_url("")).rstrip("/")
-        yield town
+async def backend() -> AsyncIterator[FakeBackend]:
+    """A fake backend on a free port; its faults are off."""
+    backend = FakeBackend()
+    async with TestServer(backend.application()) as server:
+        backend.base = str(server.make_url("")).rstrip("/")
+        yield backend
 
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """The rehearsal's own client."""
+    """The rehearsal's HTTP session."""
     async with new_session() as session:
         yield session

@@ -1,10 +1,10 @@
-"""What is shown can be read by a person, on a terminal and off it."""
+"""Progress, proof and report, with and without a terminal."""
 
 from decimal import Decimal
 
 from rich.console import Console
 
-from rehearsal.console import Moment, Screen, grouped
+from rehearsal.console import Progress, Screen, grouped
 from rehearsal.donors import Tally
 from rehearsal.freshness import Freshness
 from rehearsal.proof import Proof, difference
@@ -12,7 +12,7 @@ from rehearsal.report import compose, measure
 
 BOOKS = {name: {"USD": Decimal("1234567.80")} for name in ("sandbox", "ledger", "totals", "pledges")}
 PROOF = Proof(True, BOOKS, difference(BOOKS), 2, 2, (), (), Decimal("0.00"), None)
-MOMENT = Moment("the drive's curve", 0.5, "1234567.80", 4_321, 151.2, 83.4, 12.0)
+PROGRESS = Progress("the drive's curve", 0.5, "1234567.80", 4_321, 151.2, 83.4, 12.0)
 
 
 def measured() -> Freshness:
@@ -26,47 +26,56 @@ def measured() -> Freshness:
     return freshness
 
 
-def test_a_moment_off_the_terminal_is_one_plain_line() -> None:
+def test_progress_without_a_terminal_is_one_plain_line() -> None:
     screen = Screen(Console(width=60, force_terminal=False, record=True, highlight=False))
     with screen:
-        screen.show(MOMENT)
-        screen.show(MOMENT)
+        screen.show(PROGRESS)
+        screen.show(PROGRESS)
 
     assert screen.console.export_text().splitlines() == [
         "the drive's curve: 1,234,567.80 USD from 4,321 donations, 151/s, freshness 83 ms, 12 s left"
     ]
 
 
-def test_a_moment_on_a_terminal_is_a_bar_with_money_rate_and_freshness() -> None:
+def test_progress_on_a_terminal_is_a_bar_with_figures() -> None:
     screen = Screen(Console(width=80, force_terminal=True, record=True, highlight=False))
     with screen:
-        screen.show(MOMENT)
+        screen.show(PROGRESS)
 
     text = screen.console.export_text()
-    for words in ("1,234,567.80", "4,321 donations", "151/s", "freshness 83 ms", "12 s left", "━"):
-        assert words in text
+    for expected in ("1,234,567.80", "4,321 donations", "151/s", "freshness 83 ms", "12 s left", "━"):
+        assert expected in text
 
 
-def test_money_is_grouped_for_people() -> None:
+def test_money_is_grouped_by_thousands() -> None:
     assert grouped("11053174.00") == "11,053,174.00"
 
 
-def test_the_proof_names_each_witness_the_difference_and_the_aims() -> None:
+def test_proof_shows_each_book_the_difference_and_the_targets() -> None:
     figures = measure(
         measured(), 98.1, {"raised": {"value": "1234567.80"}}, {"embedded": 93.1}, retries=7, restarts=1
     )
     screen = Screen(Console(width=100, force_terminal=False, record=True, highlight=False))
 
-    screen.prove(PROOF, figures, Tally(paid={"plg_1": 1, "plg_2": 2}))
+    screen.print_proof(PROOF, figures, Tally(paid={"plg_1": 1, "plg_2": 2}))
 
     text = screen.console.export_text()
-    for words in ("sandbox", "ledger", "totals", "pledges", "Difference", "0.00", "2 / 2", "7, 1"):
-        assert words in text
-    for words in ("aim: at least 150", "aim: at most 600 ms", "93 MB", "PROVEN: 2 gifts"):
-        assert words in text
+    for expected in (
+        "Stripe sandbox",
+        "payments",
+        "leaderboard",
+        "pledges",
+        "Difference",
+        "0.00",
+        "2 / 2",
+        "7, 1",
+    ):
+        assert expected in text
+    for expected in ("target: at least 150", "target: at most 600 ms", "93 MB", "PROVEN: 2 donations"):
+        assert expected in text
 
 
-def test_the_report_has_the_shape_of_the_api() -> None:
+def test_report_has_the_documented_fields() -> None:
     figures = measure(
         measured(), 98.1, {"raised": {"value": "1234567.80"}}, {"embedded": 93.1}, retries=7, restarts=1
     )

@@ -1,4 +1,4 @@
-"""The curve keeps its promises for any seed and size."""
+"""The modelled curve, for any seed and size."""
 
 import random
 
@@ -16,7 +16,7 @@ weights = st.lists(st.floats(min_value=0, max_value=1e6), min_size=1, max_size=5
 
 
 @given(count=st.integers(0, 300), seconds=st.floats(0.1, 1e4), weights=weights, seed=seeds)
-def test_no_gift_is_lost_or_made_up_and_all_come_in_order_within_the_time(
+def test_spread_returns_count_ordered_times_within_the_duration(
     count: int, seconds: float, weights: list[float], seed: int
 ) -> None:
     times = spread(count, seconds, weights, random.Random(seed))  # noqa: S311
@@ -27,7 +27,7 @@ def test_no_gift_is_lost_or_made_up_and_all_come_in_order_within_the_time(
 
 
 @given(weights=weights, seed=seeds)
-def test_each_stretch_gets_its_share_within_a_gift(weights: list[float], seed: int) -> None:
+def test_every_interval_gets_its_share_to_within_one_donation(weights: list[float], seed: int) -> None:
     times = spread(200, float(len(weights)), weights, random.Random(seed))  # noqa: S311
 
     for slot, weight in enumerate(weights):
@@ -36,7 +36,7 @@ def test_each_stretch_gets_its_share_within_a_gift(weights: list[float], seed: i
 
 
 @pytest.mark.parametrize("gifts", [10, 199, 200, 2_250])
-def test_one_institution_gives_999999_99_and_only_one(gifts: int) -> None:
+def test_exactly_one_donation_is_999999_99(gifts: int) -> None:
     amounts = [arrival.amount_cents for arrival in winter(gifts, 40.0, seed=3).arrivals]
 
     assert len(amounts) == gifts
@@ -44,7 +44,7 @@ def test_one_institution_gives_999999_99_and_only_one(gifts: int) -> None:
     assert as_decimal(INSTITUTION_GIFT_CENTS) == "999999.99"
 
 
-def test_twelve_institutions_give_two_million_together() -> None:
+def test_twelve_institutions_donate_two_million_in_total() -> None:
     plan = winter(2_250, 40.0, seed=3)
 
     assert len(plan.institutions) == INSTITUTIONS
@@ -52,12 +52,12 @@ def test_twelve_institutions_give_two_million_together() -> None:
     assert total == pytest.approx(200_000_000, rel=0.01)
 
 
-def test_equal_seeds_give_equal_drives_and_other_seeds_others() -> None:
+def test_plan_is_determined_by_the_seed() -> None:
     assert winter(300, 40.0, seed=1) == winter(300, 40.0, seed=1)
     assert winter(300, 40.0, seed=1).arrivals != winter(300, 40.0, seed=2).arrivals
 
 
-def test_gift_sizes_are_those_of_surge() -> None:
+def test_amounts_have_the_modelled_distribution() -> None:
     rng = random.Random(7)  # noqa: S311
     sizes = sorted(gift_size(rng) for _ in range(20_000))
 
@@ -74,11 +74,11 @@ def test_gift_sizes_are_those_of_surge() -> None:
 
 
 @given(seed=seeds)
-def test_every_gift_can_be_charged(seed: int) -> None:
+def test_every_amount_is_within_stripes_limits(seed: int) -> None:
     assert 100 <= gift_size(random.Random(seed)) <= LARGEST_GIFT_CENTS  # noqa: S311
 
 
-def test_the_curve_has_a_burst_over_twice_its_mean() -> None:
+def test_curve_has_a_burst_above_twice_its_mean() -> None:
     times = [arrival.at_s for arrival in winter(2_250, 40.0, seed=3).arrivals]
 
     busiest = max(sum(start <= at < start + 2 for at in times) / 2 for start in range(39))
@@ -86,7 +86,7 @@ def test_the_curve_has_a_burst_over_twice_its_mean() -> None:
 
 
 @given(cents=st.integers(0, 10**12))
-def test_decimals_have_two_digits_and_name_the_same_cents(cents: int) -> None:
+def test_decimal_string_has_two_decimals_and_equals_the_cents(cents: int) -> None:
     whole, _, fraction = as_decimal(cents).partition(".")
 
     assert len(fraction) == 2

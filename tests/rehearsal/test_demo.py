@@ -1,4 +1,4 @@
-"""A whole demo as a user starts it, with a town in place of the system."""
+"""The demo as a user starts it, with a fake backend instead of Ataa and the sandbox."""
 
 import json
 import os
@@ -13,28 +13,28 @@ import pytest
 from rich.console import Console
 
 from rehearsal.console import Screen
-from rehearsal.demo import Options, perform
-from rehearsal.stage import Stage
-from rehearsal.supervise import Child, Troupe
+from rehearsal.demo import Options, run_demo
+from rehearsal.installation import Installation
+from rehearsal.supervisor import Child, EmbeddedProcesses
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def troupe_with(mislaid: str) -> Callable[[Stage], Troupe]:
-    """The town as the sandbox's process, and a system that only sleeps beside it."""
+def processes_with(miscounted: str) -> Callable[[Installation], EmbeddedProcesses]:
+    """The fake backend in the place of the sandbox, and an idle process in the place of Ataa."""
 
-    def troupe(stage: Stage) -> Troupe:
-        ports = [str(stage.gateway_port), str(stage.sandbox_port)]
-        town = ["-m", "tests.rehearsal.town", *ports, str(stage.directory), mislaid]
+    def processes(installation: Installation) -> EmbeddedProcesses:
+        ports = [str(installation.gateway_port), str(installation.sandbox_port)]
+        backend = ["-m", "tests.rehearsal.fake_backend", *ports, str(installation.directory), miscounted]
         sleep = ["-c", "import time; time.sleep(60)"]
-        logs = stage.directory
-        return Troupe(
-            Child("sandbox", town, os.environ, logs / "sandbox.log", f"{stage.sandbox_url}/livez"),
-            Child("embedded", sleep, os.environ, logs / "embedded.log", f"{stage.gateway_url}/readyz"),
+        logs = installation.directory
+        return EmbeddedProcesses(
+            Child("sandbox", backend, os.environ, logs / "sandbox.log", f"{installation.sandbox_url}/livez"),
+            Child("embedded", sleep, os.environ, logs / "embedded.log", f"{installation.gateway_url}/readyz"),
         )
 
-    return troupe
+    return processes
 
 
 @pytest.fixture
@@ -55,17 +55,17 @@ def options(
     )
 
 
-async def test_a_demo_ends_with_a_proof_a_report_and_nothing_left_running(
+async def test_demo_prints_a_proof_writes_a_report_and_stops_its_processes(
     options: Options, tmp_path: Path
 ) -> None:
     screen = Screen(Console(width=100, record=True, highlight=False))
 
-    code = await perform(options, screen, troupe_with(mislaid="0.00"))
+    code = await run_demo(options, screen, processes_with(miscounted="0.00"))
 
     text = screen.console.export_text()
     assert code == 0, text
     assert "PROVEN" in text
-    assert f"Open http://127.0.0.1:{options.gateway_port}/overlay/winter" in text
+    assert f"Watch it at http://127.0.0.1:{options.gateway_port}/overlay/winter" in text
     report = json.loads((tmp_path / "demo-report.json").read_text())
     assert_is_a_report(report)
     assert report["donations"] >= 100
@@ -76,11 +76,11 @@ async def test_a_demo_ends_with_a_proof_a_report_and_nothing_left_running(
             os.kill(pid, 0)
 
 
-async def test_a_demo_fails_when_a_cent_is_missing(options: Options, tmp_path: Path) -> None:
-    options = replace(options, quiet_s=1.5)
+async def test_demo_fails_when_a_cent_is_missing(options: Options, tmp_path: Path) -> None:
+    options = replace(options, drain_limit_s=1.5)
     screen = Screen(Console(width=100, record=True, highlight=False))
 
-    code = await perform(options, screen, troupe_with(mislaid="0.01"))
+    code = await run_demo(options, screen, processes_with(miscounted="0.01"))
 
     text = screen.console.export_text()
     assert code == 1
@@ -91,16 +91,16 @@ async def test_a_demo_fails_when_a_cent_is_missing(options: Options, tmp_path: P
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_demo_that_is_stopped_says_so_and_leaves_nothing_running(
+def test_interrupted_demo_reports_it_and_stops_its_processes(
     options: Options, tmp_path: Path, stop: signal.Signals
 ) -> None:
     program = (
         "import sys; from pathlib import Path; from rehearsal.__main__ import play;"
         "from rehearsal.console import Screen; from rehearsal.demo import Options;"
-        "from tests.rehearsal.test_demo import troupe_with;"
+        "from tests.rehearsal.test_demo import processes_with;"
         f"options = Options(Path({str(options.data_dir)!r}), {options.gateway_port}, {options.sandbox_port},"
         " 30.0, 1.0, 100, 8, 1, True);"
-        "sys.exit(play(options, Screen(), troupe_with('0.00')))"
+        "sys.exit(play(options, Screen(), processes_with('0.00')))"
     )
     with subprocess.Popen(
         [sys.executable, "-u", "-c", program],
@@ -111,12 +111,12 @@ def test_a_demo_that_is_stopped_says_so_and_leaves_nothing_running(
         text=True,
     ) as demo:
         assert demo.stdout is not None
-        said = next(line for line in demo.stdout if line.startswith(("Replaying", "demo:")))
+        line = next(line for line in demo.stdout if line.startswith(("Replaying", "demo:")))
         pids = json.loads((tmp_path / "data/demo/pids.json").read_text())
         demo.send_signal(stop)
         rest, errors = demo.communicate(timeout=PATIENCE_S)
 
-    assert "Replaying" in said
+    assert "Replaying" in line
     assert (demo.returncode, errors) == (130, "")
     assert "demo: interrupted before the proof" in rest
     for pid in pids.values():
@@ -125,7 +125,7 @@ def test_a_demo_that_is_stopped_says_so_and_leaves_nothing_running(
 
 
 def assert_is_a_report(report: dict[str, object]) -> None:
-    """API.md, Reports."""
+    """Check the fields and types of demo-report.json."""
     numbers = {name: report[name] for name in ("donations", "duration_s", "donations_per_s")}
     assert all(isinstance(number, int | float) and number > 0 for number in numbers.values())
     assert report["stack"] == "embedded"
@@ -149,7 +149,7 @@ def command(tmp_path: Path, *arguments: str, **settings: str) -> subprocess.Comp
     )
 
 
-def test_a_bad_recording_stops_the_start_with_one_line(tmp_path: Path) -> None:
+def test_bad_recording_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("minute_utc,viewers,donations_total,raised_usd_total\n2019,1,x,2\n")
 
     done = command(tmp_path, "--recording", "bad.csv")
@@ -162,7 +162,7 @@ def test_a_bad_recording_stops_the_start_with_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+def test_invalid_setting_is_named(tmp_path: Path) -> None:
     done = command(tmp_path, ATAA_GATEWAY_PORT="eighty")
 
     assert done.returncode == 2
@@ -170,7 +170,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_faults_that_are_not_json_are_refused(tmp_path: Path) -> None:
+def test_faults_that_are_not_a_json_object_are_refused(tmp_path: Path) -> None:
     done = command(tmp_path, "--faults", "[1]")
 
     assert done.returncode == 2

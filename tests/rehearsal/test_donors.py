@@ -1,4 +1,4 @@
-"""Donors give once per intention, whatever the door does to them."""
+"""Each planned donation is made exactly once, whatever faults the API has."""
 
 import asyncio
 from decimal import Decimal
@@ -7,24 +7,28 @@ import aiohttp
 import pytest
 
 from rehearsal.amounts import as_money
+from rehearsal.api_client import ApiClient, NoAnswer
 from rehearsal.curve import Arrival, Plan, winter
-from rehearsal.donors import Donors, Pace, Pass, Refused
-from rehearsal.door import Door, NoAnswer
-from rehearsal.gifts import DECLINED_CARD, GOOD_CARD, After, Crowd, Intention
-from tests.rehearsal.town import ADMIN, SECRET, Faults, Town
+from rehearsal.donors import Credentials, Donors, LoadProfile, Refused
+from rehearsal.gifts import DECLINED_CARD, GOOD_CARD, GiftPlanner, Outcome, PlannedGift
+from tests.rehearsal.fake_backend import ADMIN, SECRET, FakeBackend, Faults
 from tests.waiting import PATIENCE_S
 
-ENTRY = Pass(SECRET, "pk_live_demo", "http://127.0.0.1:8000")
+ENTRY = Credentials(SECRET, "pk_live_demo", "http://127.0.0.1:8000")
 
 
 def donors_of(
-    town: Town, session: aiohttp.ClientSession, least: int = 0, patience_s: float = 5.0, in_flight: int = 16
+    backend: FakeBackend,
+    session: aiohttp.ClientSession,
+    least: int = 0,
+    retry_for_s: float = 5.0,
+    in_flight: int = 16,
 ) -> Donors:
-    door = Door(session, town.base, patience_s)
-    return Donors(door, "winter", ENTRY, Pace(rush_s=0.0, least_gifts=least, in_flight=in_flight))
+    api = ApiClient(session, backend.base, retry_for_s)
+    return Donors(api, "winter", ENTRY, LoadProfile(rush_s=0.0, least_gifts=least, in_flight=in_flight))
 
 
-def intention(**changes: object) -> Intention:
+def planned_gift(**changes: object) -> PlannedGift:
     body = {"amount": as_money(2_501)}
     usual: dict[str, object] = {
         "number": 7,
@@ -32,11 +36,11 @@ def intention(**changes: object) -> Intention:
         "amount_cents": 2_501,
         "body": body,
         "cards": (GOOD_CARD,),
-        "after": After.NOTHING,
+        "outcome": Outcome.NOTHING,
         "abandons": False,
         "publishable": False,
     }
-    return Intention(**(usual | changes))  # type: ignore[arg-type]
+    return PlannedGift(**(usual | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -49,121 +53,125 @@ def intention(**changes: object) -> Intention:
     ],
     ids=["fair weather", "lines cut after acting", "503 and 429", "everything at once"],
 )
-async def test_each_intention_becomes_one_pledge_paid_once(
-    town: Town, session: aiohttp.ClientSession, faults: Faults
+async def test_each_planned_gift_is_pledged_and_paid_once(
+    backend: FakeBackend, session: aiohttp.ClientSession, faults: Faults
 ) -> None:
-    town.faults = faults
+    backend.faults = faults
     plan = winter(gifts=120, seconds=0.2, seed=5)
-    donors = donors_of(town, session, patience_s=30.0)
+    donors = donors_of(backend, session, retry_for_s=30.0)
 
-    await donors.give_all(plan, Crowd(plan, 5, "run"))
+    await donors.donate_all(plan, GiftPlanner(plan, 5, "run"))
 
     tally = donors.tally
-    assert (tally.troubles, tally.unsure) == ([], {})
-    assert len(town.pledges) == tally.pledged == 120
-    assert sorted(town.by_key) == sorted(f"run-{number}" for number in range(120))
-    assert all(pledge.captures <= 1 for pledge in town.pledges.values())
-    paid = {pledge.id: int(pledge.captured * 100) for pledge in town.pledges.values() if pledge.captures}
+    assert (tally.errors, tally.unsure) == ([], {})
+    assert len(backend.pledges) == tally.pledged == 120
+    assert sorted(backend.by_key) == sorted(f"run-{number}" for number in range(120))
+    assert all(pledge.captures <= 1 for pledge in backend.pledges.values())
+    paid = {pledge.id: int(pledge.captured * 100) for pledge in backend.pledges.values() if pledge.captures}
     assert tally.paid == paid
     assert len(paid) == 120 - tally.abandoned
-    assert len(town.refunds) == tally.refunds >= 3
-    assert sum(pledge.disputed for pledge in town.pledges.values()) == Decimal(tally.disputed_cents) / 100 > 0
+    assert len(backend.refunds) == tally.refunds >= 3
+    assert (
+        sum(pledge.disputed for pledge in backend.pledges.values()) == Decimal(tally.disputed_cents) / 100 > 0
+    )
 
 
-async def test_the_rush_goes_on_until_the_least_number_of_gifts_is_paid(
-    town: Town, session: aiohttp.ClientSession
+async def test_rush_continues_until_the_minimum_of_donations_is_paid(
+    backend: FakeBackend, session: aiohttp.ClientSession
 ) -> None:
     plan = Plan("one gift", (Arrival(0.0, 500),), lambda _: 1_000, frozenset())
-    donors = donors_of(town, session, least=60)
+    donors = donors_of(backend, session, least=60)
 
-    await donors.give_all(plan, Crowd(plan, 1, "run"))
+    await donors.donate_all(plan, GiftPlanner(plan, 1, "run"))
 
     assert 60 <= len(donors.tally.paid) < 60 + 16 * 2
 
 
-async def test_a_declined_card_is_followed_by_a_good_one(town: Town, session: aiohttp.ClientSession) -> None:
-    donors = donors_of(town, session)
+async def test_donor_uses_another_card_after_a_decline(
+    backend: FakeBackend, session: aiohttp.ClientSession
+) -> None:
+    donors = donors_of(backend, session)
 
-    await donors.give(intention(cards=(DECLINED_CARD, GOOD_CARD)))
+    await donors.donate(planned_gift(cards=(DECLINED_CARD, GOOD_CARD)))
 
     assert donors.tally.declined == 1
     assert donors.tally.paid == {"plg_1": 2_501}
 
 
-async def test_a_donor_who_abandons_leaves_the_pledge_open(
-    town: Town, session: aiohttp.ClientSession
+async def test_abandoned_checkout_leaves_the_pledge_open(
+    backend: FakeBackend, session: aiohttp.ClientSession
 ) -> None:
-    donors = donors_of(town, session)
+    donors = donors_of(backend, session)
 
-    await donors.give(intention(abandons=True))
+    await donors.donate(planned_gift(abandons=True))
 
-    assert town.pledges["plg_1"].status == "open"
+    assert backend.pledges["plg_1"].status == "open"
     assert (donors.tally.abandoned, donors.tally.paid) == (1, {})
 
 
 @pytest.mark.parametrize(
-    ("after", "refunded"), [(After.REFUND, Decimal("25.01")), (After.PARTIAL_REFUND, Decimal("12.50"))]
+    ("outcome", "refunded"), [(Outcome.REFUND, Decimal("25.01")), (Outcome.PARTIAL_REFUND, Decimal("12.50"))]
 )
-async def test_a_refund_asks_back_all_or_half(
-    town: Town, session: aiohttp.ClientSession, after: After, refunded: Decimal
+async def test_refund_is_full_or_half(
+    backend: FakeBackend, session: aiohttp.ClientSession, outcome: Outcome, refunded: Decimal
 ) -> None:
-    class OneDonor(Crowd):
-        def intention(self, number: int) -> Intention:
-            return intention(after=after)
+    class OneDonor(GiftPlanner):
+        def planned_gift(self, number: int) -> PlannedGift:
+            return planned_gift(outcome=outcome)
 
     plan = Plan("one gift", (Arrival(0.0, 2_501),), lambda _: 100, frozenset())
-    donors = donors_of(town, session, least=1, in_flight=1)
+    donors = donors_of(backend, session, least=1, in_flight=1)
 
-    await donors.give_all(plan, OneDonor(plan, seed=1, run="run"))
+    await donors.donate_all(plan, OneDonor(plan, seed=1, run="run"))
 
-    assert town.pledges["plg_1"].refunded == refunded
+    assert backend.pledges["plg_1"].refunded == refunded
     assert donors.tally.refunded_cents == refunded * 100
 
 
-async def test_the_publishable_key_comes_with_its_origin_and_is_given_up_once_refused(
-    town: Town, session: aiohttp.ClientSession
+async def test_publishable_key_is_sent_with_its_origin_and_not_used_after_a_refusal(
+    backend: FakeBackend, session: aiohttp.ClientSession
 ) -> None:
-    town.faults = Faults(refuse_publishable=True)
-    donors = donors_of(town, session)
+    backend.faults = Faults(refuse_publishable=True)
+    donors = donors_of(backend, session)
 
-    await donors.give(intention(key="k-1", publishable=True))
-    await donors.give(intention(key="k-2", publishable=True))
+    await donors.donate(planned_gift(key="k-1", publishable=True))
+    await donors.donate(planned_gift(key="k-2", publishable=True))
 
-    assert town.origins == [ENTRY.origin]
+    assert backend.origins == [ENTRY.origin]
     assert len(donors.tally.paid) == 2
 
 
-async def test_a_refusal_is_not_asked_again(town: Town, session: aiohttp.ClientSession) -> None:
-    door = Door(session, town.base)
+async def test_refused_request_is_not_retried(backend: FakeBackend, session: aiohttp.ClientSession) -> None:
+    api = ApiClient(session, backend.base)
 
-    reply = await door.post("/v1/keys", {}, {"Authorization": "Bearer nobody"})
+    reply = await api.post("/v1/keys", {}, {"Authorization": "Bearer nobody"})
 
-    assert (reply.status, door.retries) == (401, 0)
+    assert (reply.status, api.retries) == (401, 0)
     assert ADMIN not in reply.problem
 
 
-async def test_a_door_that_never_answers_is_named_when_patience_ends(
+async def test_unreachable_api_is_reported_after_the_retries(
     session: aiohttp.ClientSession, unused_tcp_port: int
 ) -> None:
-    door = Door(session, f"http://127.0.0.1:{unused_tcp_port}", patience_s=0.3)
+    api = ApiClient(session, f"http://127.0.0.1:{unused_tcp_port}", retry_for_s=0.3)
 
     with pytest.raises(NoAnswer, match=f"GET http://127.0.0.1:{unused_tcp_port}/v1/x"):
-        await door.get("/v1/x?token=secret")
+        await api.get("/v1/x?token=secret")
 
 
-async def test_a_door_that_comes_back_is_found_by_the_waiting_donor(
+async def test_request_succeeds_once_the_api_is_reachable_again(
     session: aiohttp.ClientSession, unused_tcp_port: int
 ) -> None:
     from aiohttp import web
 
-    town = Town(base=f"http://127.0.0.1:{unused_tcp_port}")
-    donors = donors_of(town, session, patience_s=PATIENCE_S)
-    giving = asyncio.create_task(donors.give(intention()))
-    door = donors._door
+    backend = FakeBackend(base=f"http://127.0.0.1:{unused_tcp_port}")
+    donors = donors_of(backend, session, retry_for_s=PATIENCE_S)
+    giving = asyncio.create_task(donors.donate(planned_gift()))
+    api = donors._api
     async with asyncio.timeout(PATIENCE_S):
-        while door.retries < 2:  # noqa: ASYNC110 - a count, not an event
+        while api.retries < 2:  # noqa: ASYNC110 - a count, not an event
             await asyncio.sleep(0.01)
-    runner = web.AppRunner(town.application())
+    runner = web.AppRunner(backend.application())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
 
@@ -173,8 +181,10 @@ async def test_a_door_that_comes_back_is_found_by_the_waiting_donor(
     await runner.cleanup()
 
 
-async def test_a_pledge_refused_is_told_with_its_reason(session: aiohttp.ClientSession, town: Town) -> None:
-    donors = Donors(Door(session, town.base, 1.0), "summer", ENTRY, Pace(0.0, 0))
+async def test_refused_pledge_is_reported_with_its_reason(
+    session: aiohttp.ClientSession, backend: FakeBackend
+) -> None:
+    donors = Donors(ApiClient(session, backend.base, 1.0), "summer", ENTRY, LoadProfile(0.0, 0))
 
     with pytest.raises(Refused, match="pledge: 404"):
-        await donors.give(intention())
+        await donors.donate(planned_gift())

@@ -1,4 +1,4 @@
-"""Freshness joins three clocks; rates are of the busiest window."""
+"""Freshness joins three observations; the rate is that of the busiest window."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ def acknowledged(pledge: str, at: float | None, kind: str = "payment_intent.succ
     return {"type": kind, "pledge": pledge, "acked_at": at}
 
 
-def test_a_gift_is_seen_with_the_first_frame_that_covers_it() -> None:
+def test_donation_is_seen_with_the_first_frame_that_covers_it() -> None:
     freshness = Freshness()
     freshness.note_log([counted(3, "plg_a"), counted(4, "plg_b")])
     freshness.note_deliveries([acknowledged("plg_a", 100.0), acknowledged("plg_b", 100.1)], 2)
@@ -26,7 +26,7 @@ def test_a_gift_is_seen_with_the_first_frame_that_covers_it() -> None:
     assert freshness.seen_times() == [100.25, 100.5]
 
 
-def test_the_earliest_capturing_webhook_counts_and_no_other_kind() -> None:
+def test_delay_begins_at_the_earliest_capturing_webhook() -> None:
     freshness = Freshness()
     freshness.note_log([counted(1, "plg_a")])
     freshness.note_deliveries(
@@ -42,7 +42,7 @@ def test_the_earliest_capturing_webhook_counts_and_no_other_kind() -> None:
     assert freshness.delays_ms() == pytest.approx([300.0])
 
 
-def test_a_gift_found_by_backfill_is_counted_without_a_delay() -> None:
+def test_donation_found_by_backfill_is_counted_without_a_delay() -> None:
     freshness = Freshness()
     freshness.note_log([counted(1, "plg_a")])
     freshness.note_deliveries([acknowledged("plg_a", None)], 1)
@@ -51,7 +51,7 @@ def test_a_gift_found_by_backfill_is_counted_without_a_delay() -> None:
     assert (freshness.delays_ms(), len(freshness.counted)) == ([], 1)
 
 
-def test_a_gift_no_frame_has_covered_is_not_seen() -> None:
+def test_donation_without_a_covering_frame_is_not_seen() -> None:
     freshness = Freshness()
     freshness.note_log([counted(5, "plg_a")])
     freshness.note_frame(4, 100.0)
@@ -60,7 +60,7 @@ def test_a_gift_no_frame_has_covered_is_not_seen() -> None:
     assert freshness.seen_times() == []
 
 
-def test_a_row_read_again_is_passed_over_but_a_second_count_of_a_pledge_is_remembered() -> None:
+def test_repeated_row_is_ignored_and_a_second_count_of_a_pledge_is_recorded() -> None:
     freshness = Freshness()
     rows = [counted(1, "plg_a"), {"sequence": 2, "type": "donation.refunded", "pledge": "plg_a"}]
     freshness.note_log(rows)
@@ -71,7 +71,7 @@ def test_a_row_read_again_is_passed_over_but_a_second_count_of_a_pledge_is_remem
     assert (freshness.counted_twice, freshness.log_sequence) == (["plg_a"], 3)
 
 
-def test_percentiles_are_nearest_ranks() -> None:
+def test_percentile_is_the_nearest_rank() -> None:
     hundred = [float(n) for n in range(1, 101)]
     assert (percentile(hundred, 0.50), percentile(hundred, 0.99)) == (50.0, 99.0)
     assert percentile([7.0], 0.99) == 7.0
@@ -79,7 +79,7 @@ def test_percentiles_are_nearest_ranks() -> None:
 
 
 @given(times=st.lists(st.floats(0, 200), max_size=200).map(sorted), window=st.floats(1, 50))
-def test_the_busiest_window_is_that_of_a_slow_and_plain_count(times: list[float], window: float) -> None:
-    plain = max((sum(0 <= at - start < window for at in times) for start in times), default=0)
+def test_busiest_rate_equals_a_naive_count(times: list[float], window: float) -> None:
+    naive = max((sum(0 <= at - start < window for at in times) for start in times), default=0)
 
-    assert busiest_rate(times, window) == pytest.approx(plain / window)
+    assert busiest_rate(times, window) == pytest.approx(naive / window)

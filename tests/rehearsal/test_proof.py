@@ -1,4 +1,4 @@
-"""The proof holds only when four books agree and each gift was counted once."""
+"""The proof holds only when the four books agree and each donation was counted once."""
 
 import json
 from dataclasses import replace
@@ -13,113 +13,117 @@ from hypothesis import strategies as st
 from rehearsal.console import shortcomings
 from rehearsal.donors import Tally
 from rehearsal.freshness import Freshness
+from rehearsal.installation import Installation
 from rehearsal.proof import Auditor, Proof, Unreadable, difference, settle
-from rehearsal.stage import Stage
-from tests.rehearsal.town import INTERNAL, Pledge, Town
+from tests.rehearsal.fake_backend import INTERNAL, FakeBackend, Pledge
 
 NAMES = ("sandbox", "ledger", "totals", "pledges")
-cents = st.integers(-(10**9), 10**9).map(lambda many: Decimal(many).scaleb(-2))
+cents = st.integers(-(10**9), 10**9).map(lambda count: Decimal(count).scaleb(-2))
 book = st.dictionaries(st.sampled_from(["USD", "EUR", "SAR"]), cents)
 
 
 @given(same=book)
-def test_equal_books_differ_by_nothing(same: dict[str, Decimal]) -> None:
+def test_equal_books_have_no_difference(same: dict[str, Decimal]) -> None:
     assert not any(difference(dict.fromkeys(NAMES, same)).values())
 
 
 @given(
     same=book,
-    who=st.sampled_from(NAMES),
-    slip=st.integers(1, 10**9),
+    wrong=st.sampled_from(NAMES),
+    cents_off=st.integers(1, 10**9),
     currency=st.sampled_from(["USD", "EUR"]),
 )
-def test_one_cent_in_one_book_is_seen(same: dict[str, Decimal], who: str, slip: int, currency: str) -> None:
-    off_by = Decimal(slip).scaleb(-2)
+def test_difference_of_one_book_is_found(
+    same: dict[str, Decimal], wrong: str, cents_off: int, currency: str
+) -> None:
+    off_by = Decimal(cents_off).scaleb(-2)
     books = dict.fromkeys(NAMES, same)
-    books[who] = same | {currency: same.get(currency, Decimal("0.00")) - off_by}
+    books[wrong] = same | {currency: same.get(currency, Decimal("0.00")) - off_by}
 
     assert difference(books)[currency] == off_by
 
 
-def test_a_currency_missing_from_a_book_is_zero_there() -> None:
+def test_missing_currency_counts_as_zero() -> None:
     books = {"sandbox": {"USD": Decimal("5.00")}, "ledger": {}}
     assert difference(books) == {"USD": Decimal("5.00")}
 
 
 @pytest.fixture
-def stage(town: Town, tmp_path: Path) -> Stage:
-    """A stage whose every door is the town's."""
-    port = int(town.base.rpartition(":")[2])
+def installation(backend: FakeBackend, tmp_path: Path) -> Installation:
+    """An installation whose services are all the fake backend."""
+    port = int(backend.base.rpartition(":")[2])
     ports = dict.fromkeys(("pledges", "payments", "leaderboard"), port)
     (tmp_path / "ports.json").write_text(json.dumps(ports))
     (tmp_path / "secrets.json").write_text(json.dumps({"internal": INTERNAL}))
-    return Stage(tmp_path, port, port, "sk_test_x", "whsec_x")
+    return Installation(tmp_path, port, port, "sk_test_x", "whsec_x")
 
 
-def give(town: Town, number: int, value: str) -> Pledge:
+def donate(backend: FakeBackend, number: int, value: str) -> Pledge:
     pledge = Pledge(f"plg_{number}", {"amount": {"currency": "USD", "value": value}})
-    town.pledges[pledge.id] = pledge
-    town._capture(pledge, disputed=False)
+    backend.pledges[pledge.id] = pledge
+    backend._capture(pledge, disputed=False)
     return pledge
 
 
-async def no_hurry(what: str) -> None:
-    """Nothing to show."""
+async def ignore_progress(what: str) -> None:
+    """Used where progress does not matter."""
 
 
-async def test_books_that_agree_and_rest_are_a_proof(
-    town: Town, stage: Stage, session: aiohttp.ClientSession
+async def test_proof_holds_when_books_agree_and_are_stable(
+    backend: FakeBackend, installation: Installation, session: aiohttp.ClientSession
 ) -> None:
     freshness, tally = Freshness(), Tally()
     for number in range(250):
-        give(town, number, "12.34")
+        donate(backend, number, "12.34")
         tally.paid[f"plg_{number}"] = 1_234
-    town.pledges["plg_3"].refunded = Decimal("2.34")
+    backend.pledges["plg_3"].refunded = Decimal("2.34")
     tally.refunded_cents = 234
     freshness.note_frame(250, 1.0)
 
-    proof = await settle(Auditor(stage, session, freshness), tally, freshness, no_hurry, limit_s=5.0)
+    proof = await settle(
+        Auditor(installation, session, freshness), tally, freshness, ignore_progress, limit_s=5.0
+    )
 
     assert proof.holds
-    assert proof.quiet
+    assert proof.drained
     assert shortcomings(proof) == []
     assert set(proof.books) == set(NAMES)
     assert proof.books["sandbox"] == {"USD": Decimal("12.34") * 250 - Decimal("2.34")}
     assert (proof.given, proof.counted) == (250, 250)
 
 
-async def test_a_cent_mislaid_is_waited_for_then_told(
-    town: Town, stage: Stage, session: aiohttp.ClientSession
+async def test_missing_cent_is_awaited_and_then_reported(
+    backend: FakeBackend, installation: Installation, session: aiohttp.ClientSession
 ) -> None:
     freshness, tally = Freshness(), Tally()
-    give(town, 1, "12.34")
+    donate(backend, 1, "12.34")
     tally.paid["plg_1"] = 1_234
     freshness.note_frame(1, 1.0)
-    town.mislaid = Decimal("0.01")
+    backend.miscounted = Decimal("0.01")
     waited_for: list[str] = []
 
     async def waiting(what: str) -> None:
         waited_for.append(what)
 
-    proof = await settle(Auditor(stage, session, freshness), tally, freshness, waiting, limit_s=1.5)
+    proof = await settle(Auditor(installation, session, freshness), tally, freshness, waiting, limit_s=1.5)
 
     assert not proof.holds
-    assert not proof.quiet
+    assert not proof.drained
     assert proof.difference == {"USD": Decimal("0.01")}
-    assert waited_for[0] == "the books to agree, apart by 0.01 USD"
+    assert waited_for[0] == "the books to agree; difference: 0.01 USD"
     assert "The books differ by 0.01 USD." in shortcomings(proof)
 
 
-async def test_books_nobody_shows_are_no_proof(
-    town: Town, stage: Stage, session: aiohttp.ClientSession
+async def test_unreadable_books_are_no_proof(
+    backend: FakeBackend, installation: Installation, session: aiohttp.ClientSession
 ) -> None:
-    (stage.directory / "ports.json").unlink()
+    (installation.directory / "ports.json").unlink()
     freshness = Freshness()
-    auditor = Auditor(stage, session, freshness)
+    auditor = Auditor(installation, session, freshness)
 
     with pytest.raises(Unreadable, match=r"ports\.json"):
         await auditor.read_books()
-    proof = await settle(auditor, Tally(), freshness, no_hurry, limit_s=0.0)
+    proof = await settle(auditor, Tally(), freshness, ignore_progress, limit_s=0.0)
     assert not proof.holds
     assert shortcomings(proof)[0] == "The books could not be read."
 
@@ -127,7 +131,7 @@ async def test_books_nobody_shows_are_no_proof(
 def proof_with(**changes: object) -> Proof:
     books = {name: {"USD": Decimal("5.00")} for name in NAMES}
     usual: dict[str, object] = {
-        "quiet": True,
+        "drained": True,
         "books": books,
         "difference": difference(books),
         "given": 1,
@@ -135,7 +139,7 @@ def proof_with(**changes: object) -> Proof:
         "lost": (),
         "counted_twice": (),
         "uncaptured": Decimal("0.00"),
-        "complaint": None,
+        "read_error": None,
     }
     return Proof(**(usual | changes))  # type: ignore[arg-type]
 
@@ -143,12 +147,12 @@ def proof_with(**changes: object) -> Proof:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"lost": ("plg_1",)}, "1 paid gifts were not counted: plg_1"),
-        ({"counted_twice": ("plg_2",)}, "1 gifts counted twice: plg_2"),
-        ({"uncaptured": Decimal("7.00")}, "Donors paid 7.00 USD that the processor does not have."),
+        ({"lost": ("plg_1",)}, "1 paid donations were not counted: plg_1"),
+        ({"counted_twice": ("plg_2",)}, "1 donations were counted twice: plg_2"),
+        ({"uncaptured": Decimal("7.00")}, "Donors paid 7.00 USD that the sandbox did not capture."),
     ],
 )
-def test_a_gift_lost_or_counted_twice_breaks_the_proof_even_when_the_books_agree(
+def test_lost_or_doubled_donation_breaks_the_proof_though_books_agree(
     changes: dict[str, object], line: str
 ) -> None:
     assert proof_with().holds
@@ -156,25 +160,25 @@ def test_a_gift_lost_or_counted_twice_breaks_the_proof_even_when_the_books_agree
     assert line in shortcomings(proof_with(**changes))
 
 
-async def test_on_a_shared_stage_only_what_comes_after_the_beginning_is_read(
-    town: Town, stage: Stage, session: aiohttp.ClientSession
+async def test_shared_installation_is_read_as_the_difference_from_its_baseline(
+    backend: FakeBackend, installation: Installation, session: aiohttp.ClientSession
 ) -> None:
-    give(town, 1, "7.00")
-    auditor = Auditor(replace(stage, shared=True), session, Freshness())
-    await auditor.begin()
+    donate(backend, 1, "7.00")
+    auditor = Auditor(replace(installation, shared=True), session, Freshness())
+    await auditor.record_baseline()
 
-    give(town, 2, "5.00")
+    donate(backend, 2, "5.00")
     found = await auditor.read_books()
 
     assert dict(found.books) == {name: {"USD": Decimal("5.00")} for name in NAMES}
     assert found.captured == Decimal("5.00")
 
 
-async def test_a_shared_stage_whose_books_differ_from_the_start_is_refused(
-    town: Town, stage: Stage, session: aiohttp.ClientSession
+async def test_shared_installation_with_differing_books_is_refused(
+    backend: FakeBackend, installation: Installation, session: aiohttp.ClientSession
 ) -> None:
-    town.mislaid = Decimal("0.01")
-    give(town, 1, "7.00")
-    auditor = Auditor(replace(stage, shared=True), session, Freshness())
-    with pytest.raises(Unreadable, match="do not rest"):
-        await auditor.begin(within_s=0.0)
+    backend.miscounted = Decimal("0.01")
+    donate(backend, 1, "7.00")
+    auditor = Auditor(replace(installation, shared=True), session, Freshness())
+    with pytest.raises(Unreadable, match="keep changing"):
+        await auditor.record_baseline(within_s=0.0)

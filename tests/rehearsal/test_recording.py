@@ -1,4 +1,4 @@
-"""Recordings are read as they were published, and bad ones are refused with their place."""
+"""Recordings are read as published; bad ones are refused with line and column."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_minutes_are_the_differences_of_the_totals(tmp_path: Path) -> None:
     assert read(path) == [Minute(0, 10, 29_937), Minute(5, 4, 10_000)]
 
 
-def test_a_total_that_steps_back_or_is_missing_means_nothing_new(tmp_path: Path) -> None:
+def test_smaller_or_missing_total_adds_nothing(tmp_path: Path) -> None:
     path = recording(
         tmp_path,
         HEADER
@@ -42,7 +42,7 @@ def test_a_total_that_steps_back_or_is_missing_means_nothing_new(tmp_path: Path)
     assert read(path) == [Minute(0, 10, 10_000), Minute(3, 2, 6_050)]
 
 
-def test_dollars_without_a_donation_go_with_the_next_one(tmp_path: Path) -> None:
+def test_dollars_without_a_donation_belong_to_the_next_one(tmp_path: Path) -> None:
     path = recording(
         tmp_path,
         HEADER
@@ -61,22 +61,26 @@ def test_dollars_without_a_donation_go_with_the_next_one(tmp_path: Path) -> None
         ("", "line 1: column minute_utc is missing"),
         (HEADER + "yesterday,1,2,3.00\n", "line 2, column minute_utc: 'yesterday' is not a UTC minute"),
         (HEADER + "2018-06-24T13:00,1,2,3.00\n", "line 2, column minute_utc"),
-        (HEADER + "2018-06-24T13:00Z,many,2,3.00\n", "line 2, column viewers: 'many' is not a whole number"),
+        (HEADER + "2018-06-24T13:00Z,many,2,3.00\n", "line 2, column viewers: 'many' is not an integer"),
         (
             HEADER + "2018-06-24T13:00Z,1,-2,3.00\n",
-            "line 2, column donations_total: '-2' is not a whole number",
+            "line 2, column donations_total: '-2' is not an integer",
         ),
         (HEADER + "2018-06-24T13:00Z,1,٣,3.00\n", "line 2, column donations_total"),
-        (HEADER + "2018-06-24T13:00Z,1,2,NaN\n", "line 2, column raised_usd_total: 'NaN' is not dollars"),
-        (HEADER + "2018-06-24T13:00Z,1,2,3.001\n", "line 2, column raised_usd_total: '3.001' is not dollars"),
+        (
+            HEADER + "2018-06-24T13:00Z,1,2,NaN\n",
+            "line 2, column raised_usd_total: 'NaN' is not an amount in dollars",
+        ),
+        (
+            HEADER + "2018-06-24T13:00Z,1,2,3.001\n",
+            "line 2, column raised_usd_total: '3.001' is not an amount in dollars",
+        ),
         (HEADER + "2018-06-24T13:00Z,1,2,3.00\n2018-06-24T13:01Z,1,2\n", "line 3: 3 columns instead of 4"),
-        (HEADER, "no line adds a donation, column donations_total never rises"),
-        (HEADER + "2018-06-24T13:00Z,1,0,0.00\n", "no line adds a donation"),
+        (HEADER, "no donations: column donations_total never increases"),
+        (HEADER + "2018-06-24T13:00Z,1,0,0.00\n", "no donations: column"),
     ],
 )
-def test_a_bad_file_is_refused_in_one_line_that_names_the_place(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_bad_file_is_refused_with_line_and_column(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadRecording) as refused:
         read(recording(tmp_path, text))
 
@@ -85,7 +89,7 @@ def test_a_bad_file_is_refused_in_one_line_that_names_the_place(
     assert "\n" not in str(refused.value)
 
 
-def test_a_missing_or_binary_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadRecording, match=r"nothing\.csv: cannot be read"):
         read(tmp_path / "nothing.csv")
     (tmp_path / "picture.csv").write_bytes(b"\x89PNG\xff\xfe")
@@ -99,7 +103,7 @@ minutes_of_a_marathon = st.lists(
 
 
 @given(minutes=minutes_of_a_marathon, gifts=st.integers(1, 400), seed=st.integers(0, 2**32))
-def test_a_replay_keeps_the_count_the_order_and_each_minutes_share(
+def test_replay_keeps_count_order_and_each_minutes_share(
     minutes: list[Minute], gifts: int, seed: int
 ) -> None:
     arrivals = replay("a marathon", minutes, gifts, 10.0, seed).arrivals
@@ -116,7 +120,7 @@ def test_a_replay_keeps_the_count_the_order_and_each_minutes_share(
 
 
 @given(minutes=minutes_of_a_marathon, seed=st.integers(0, 2**32))
-def test_a_replay_at_full_size_raises_what_was_raised(minutes: list[Minute], seed: int) -> None:
+def test_replay_at_full_size_raises_the_same_total(minutes: list[Minute], seed: int) -> None:
     gifts = sum(minute.gifts for minute in minutes)
 
     arrivals = replay("a marathon", minutes, gifts, 10.0, seed).arrivals

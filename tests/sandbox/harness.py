@@ -67,7 +67,7 @@ class Donor:
     http: aiohttp.ClientSession
     opened: int = field(default=0)
 
-    def wish(self, amount: int = 2500, currency: str = "usd", **others: Any) -> Any:
+    def session_params(self, amount: int = 2500, currency: str = "usd", **others: Any) -> Any:
         """Parameters of a donation's session, as payments sends them."""
         self.opened += 1
         pledge = {"ataa_pledge": f"plg_{self.opened}"}
@@ -84,14 +84,14 @@ class Donor:
         } | others
 
     async def session(self, amount: int = 2500, currency: str = "usd", **others: Any) -> Session:
-        wish = self.wish(amount, currency, **others)
-        return await self.stripe.v1.checkout.sessions.create_async(wish)
+        session_params = self.session_params(amount, currency, **others)
+        return await self.stripe.v1.checkout.sessions.create_async(session_params)
 
     async def pay(self, session_id: str, card: str = "4242424242424242") -> dict[str, Any]:
         status, answer = await self.post(f"/c/pay/{session_id}/pay", {"card": card})
         return {"http_status": status} | answer
 
-    async def gift(self, amount: int = 2500, card: str = "4242424242424242", currency: str = "usd") -> str:
+    async def donate(self, amount: int = 2500, card: str = "4242424242424242", currency: str = "usd") -> str:
         """A paid session; its payment intent's id."""
         session = await self.session(amount, currency)
         paid = await self.pay(session.id, card)
@@ -99,12 +99,12 @@ class Donor:
         return str(paid["payment_intent"])
 
     async def refund(self, payment: str, amount: int | None = None) -> Refund:
-        wish: Any = {"payment_intent": payment} | ({"amount": amount} if amount else {})
-        return await self.stripe.v1.refunds.create_async(wish)
+        session_params: Any = {"payment_intent": payment} | ({"amount": amount} if amount else {})
+        return await self.stripe.v1.refunds.create_async(session_params)
 
     async def dispute(self, payment: str, status: str, **details: Any) -> tuple[int, dict[str, Any]]:
-        wish = {"payment_intent": payment, "status": status} | details
-        return await self.post("/_sandbox/disputes", wish)
+        session_params = {"payment_intent": payment, "status": status} | details
+        return await self.post("/_sandbox/disputes", session_params)
 
     async def faults(self, **faults: Any) -> None:
         status, answer = await self.post("/_sandbox/faults", faults)

@@ -18,9 +18,9 @@ from tests.sandbox.harness import API_KEY, SECRET, Donor, Receiver
 from tests.waiting import until
 
 
-async def test_a_webhook_is_retried_until_it_is_accepted(donor: Donor, receiver: Receiver) -> None:
+async def test_webhook_is_retried_until_acknowledged(donor: Donor, receiver: Receiver) -> None:
     receiver.status = 503
-    await donor.gift()
+    await donor.donate()
     await until(lambda: len(receiver.events) >= 3)
     assert set(await donor.undelivered()) == {"checkout.session.completed", "payment_intent.succeeded"}
     receiver.status = 204
@@ -36,11 +36,9 @@ def donor_has_delivered(donor: Donor) -> Any:
     return delivered
 
 
-async def test_a_receiver_that_is_away_gets_everything_when_it_is_back(
-    donor: Donor, receiver: Receiver
-) -> None:
+async def test_unreachable_receiver_gets_every_event_once_reachable(donor: Donor, receiver: Receiver) -> None:
     await receiver.__aexit__()
-    payments = [await donor.gift() for _ in range(20)]
+    payments = [await donor.donate() for _ in range(20)]
     port = int(receiver.url.split(":")[2].split("/")[0])
     async with Receiver(port) as back:
         await until(lambda: len(back.events) >= 40)
@@ -48,11 +46,9 @@ async def test_a_receiver_that_is_away_gets_everything_when_it_is_back(
         await until(donor_has_delivered(donor))
 
 
-async def test_doubled_events_arrive_as_often_as_asked_for_under_one_id(
-    donor: Donor, receiver: Receiver
-) -> None:
+async def test_duplicated_events_arrive_that_often_with_one_id(donor: Donor, receiver: Receiver) -> None:
     await donor.faults(duplicate=3)
-    await donor.gift()
+    await donor.donate()
     await until(lambda: len(receiver.events) == 6)
     assert len({event["id"] for event in receiver.events}) == 2
     assert len((await donor.get("/_sandbox/deliveries"))["data"]) == 2
@@ -61,11 +57,9 @@ async def test_doubled_events_arrive_as_often_as_asked_for_under_one_id(
 REFUNDS = ["refund.created", "refund.updated", "refund.failed", "charge.refunded"]
 
 
-async def test_events_of_an_unsubscribed_type_are_neither_sent_nor_undelivered(
-    donor: Donor, receiver: Receiver
-) -> None:
+async def test_unsubscribed_events_are_neither_sent_nor_undelivered(donor: Donor, receiver: Receiver) -> None:
     await donor.faults(unsubscribed=REFUNDS)
-    await donor.refund(await donor.gift())
+    await donor.refund(await donor.donate())
     await until(donor_has_delivered(donor))
     assert sorted(receiver.types) == ["checkout.session.completed", "payment_intent.succeeded"]
     every = await donor.stripe.v1.events.list_async({"limit": 100})
@@ -78,7 +72,7 @@ async def test_events_of_an_unsubscribed_type_are_neither_sent_nor_undelivered(
     assert not set(REFUNDS) & set(endpoint.enabled_events)
 
 
-async def test_an_endpoint_is_subscribed_to_everything_by_default(donor: Donor) -> None:
+async def test_endpoint_is_subscribed_to_every_type_by_default(donor: Donor) -> None:
     endpoints = await donor.stripe.v1.webhook_endpoints.list_async()
     assert endpoints.data[0].enabled_events == ["*"]
 
@@ -94,20 +88,20 @@ async def test_unsubscribed_events_stay_unsent_after_a_restart(receiver: Receive
         )
         donor = Donor(sandbox.base_url, client, http)
         await donor.faults(unsubscribed=["payment_intent.succeeded", "checkout.session.completed"])
-        await donor.gift()
+        await donor.donate()
     async with Sandbox(options) as sandbox:
         await asyncio.sleep(0.5)
     assert receiver.types == []
 
 
-async def test_an_unknown_type_cannot_be_unsubscribed(donor: Donor) -> None:
+async def test_unknown_type_cannot_be_unsubscribed(donor: Donor) -> None:
     for wrong in (["refund.invented"], "refund.created", [1]):
         status, answer = await donor.post("/_sandbox/faults", {"unsubscribed": wrong})
         assert (status, "unsubscribed" in answer["error"]["message"]) == (422, True)
 
 
 async def test_refunds_and_disputes_are_listed_by_time_with_their_intents(donor: Donor) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     await donor.refund(payment, 100)
     await donor.dispute(payment, "needs_response")
     soon = {"created": {"gte": int(time.time()) - 60}, "expand": ["data.payment_intent"], "limit": 100}
@@ -122,24 +116,24 @@ async def test_refunds_and_disputes_are_listed_by_time_with_their_intents(donor:
 async def test_delayed_events_arrive_late(donor: Donor, receiver: Receiver) -> None:
     await donor.faults(delay_ms=300)
     before = time.time()
-    await donor.gift()
+    await donor.donate()
     await until(lambda: len(receiver.events) == 2)
     assert min(receiver.arrived_at) - before >= 0.3
 
 
 async def test_reordered_events_arrive_in_another_order(donor: Donor, receiver: Receiver) -> None:
     await donor.faults(reorder=True)
-    payments = await asyncio.gather(*(donor.gift() for _ in range(15)))
+    payments = await asyncio.gather(*(donor.donate() for _ in range(15)))
     await until(lambda: len(receiver.events) == 2 * len(payments))
     listed = await donor.stripe.v1.events.list_async({"limit": 100})
     assert [event["id"] for event in receiver.events] != [event.id for event in listed.data][::-1]
 
 
-async def test_dropped_events_are_only_in_the_list(donor: Donor, receiver: Receiver) -> None:
+async def test_dropped_events_are_only_listed(donor: Donor, receiver: Receiver) -> None:
     await donor.faults(drop_rate=1)
-    await donor.gift()
+    await donor.donate()
     await donor.faults()
-    await donor.gift()
+    await donor.donate()
     await until(lambda: len(receiver.events) == 2)
     assert sorted(await donor.undelivered()) == ["checkout.session.completed", "payment_intent.succeeded"]
     one: Any = {"delivery_success": False, "type": "payment_intent.*"}
@@ -150,7 +144,7 @@ async def test_dropped_events_are_only_in_the_list(donor: Donor, receiver: Recei
 
 async def test_events_are_filtered_by_type_time_and_cursor(donor: Donor) -> None:
     for _ in range(3):
-        await donor.gift()
+        await donor.donate()
     lately = {"created": {"gte": int(time.time()) - 60}}
     types: Any = {"types": ["payment_intent.succeeded"], "limit": 2} | lately
     page = await donor.stripe.v1.events.list_async(types)
@@ -161,11 +155,11 @@ async def test_events_are_filtered_by_type_time_and_cursor(donor: Donor) -> None
         await donor.stripe.v1.events.list_async({"type": "a", "types": ["b"]})
 
 
-async def test_acknowledgements_are_listed_in_their_order_with_whom_they_are_about(
+async def test_acknowledgements_are_listed_in_order_with_their_objects(
     donor: Donor, receiver: Receiver
 ) -> None:
     before = time.time()
-    first, second = await donor.gift(), await donor.gift()
+    first, second = await donor.donate(), await donor.donate()
     await until(lambda: len(receiver.events) == 4)
     await until(donor_has_delivered(donor))
     page = await donor.get("/_sandbox/deliveries?limit=3")
@@ -179,7 +173,7 @@ async def test_acknowledgements_are_listed_in_their_order_with_whom_they_are_abo
     assert (await donor.get(f"/_sandbox/deliveries?after={rest['next']}"))["data"] == []
 
 
-def test_retries_grow_from_a_fifth_of_a_second_to_five_seconds() -> None:
+def test_retry_pauses_grow_from_a_fifth_of_a_second_to_five_seconds() -> None:
     assert [retry_after_s(attempt) for attempt in (0, 1, 2, 50)] == [0.2, 0.4, 0.8, 5.0]
 
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sandbox.http_server import LARGEST_BODY, HttpServer, Reply, Request
+from sandbox.http_server import MAX_BODY, HttpServer, Reply, Request
 from tests.waiting import PATIENCE_S
 
-BROKEN = Reply(500, b"broken")
+SERVER_ERROR = Reply(500, b"broken")
 
 
 async def echo(request: Request) -> Reply:
@@ -22,7 +22,7 @@ async def echo(request: Request) -> Reply:
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    server = HttpServer(echo, BROKEN)
+    server = HttpServer(echo, SERVER_ERROR)
     yield await server.listen("127.0.0.1", 0)
     await server.close()
 
@@ -38,7 +38,7 @@ async def exchange(port: int, *parts: bytes) -> bytes:
     return said
 
 
-async def test_requests_sent_together_are_answered_in_their_order(port: int) -> None:
+async def test_pipelined_requests_are_answered_in_order(port: int) -> None:
     last = b"GET /c HTTP/1.1\r\nConnection: close\r\n\r\n"
     said = await exchange(
         port, b"GET /a HTTP/1.1\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi" + last
@@ -51,20 +51,20 @@ async def test_requests_sent_together_are_answered_in_their_order(port: int) -> 
     assert said.count(b"X-Kept: yes") == 3
 
 
-async def test_a_chunked_body_and_one_that_comes_in_pieces_are_put_together(port: int) -> None:
+async def test_chunked_and_split_bodies_are_assembled(port: int) -> None:
     head = b"POST / HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert (await exchange(port, head, b"3\r\nabc\r\n", b"2\r\nde\r\n0\r\n\r\n")).endswith(b"POST / abcde")
     head = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 4\r\n\r\n"
     assert (await exchange(port, head[:20], head[20:] + b"ab", b"cd")).endswith(b"POST / abcd")
 
 
-async def test_a_client_that_asks_before_sending_is_told_to_go_on(port: int) -> None:
+async def test_expect_100_continue_is_answered(port: int) -> None:
     head = b"POST / HTTP/1.1\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
     said = await exchange(port, head, b"hi")
     assert said.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
 
 
-async def test_head_has_no_body(port: int) -> None:
+async def test_head_response_has_no_body(port: int) -> None:
     said = await exchange(port, b"HEAD / HTTP/1.1\r\nConnection: close\r\n\r\n")
     assert said.endswith(b"Content-Length: 7\r\n\r\n")
 
@@ -74,17 +74,17 @@ async def test_head_has_no_body(port: int) -> None:
     [
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", b"431"),
-        (b"POST / HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n" + b"x" * (LARGEST_BODY + 1), b"413"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n" + b"x" * (MAX_BODY + 1), b"413"),
         (b"GET /raise HTTP/1.1\r\nConnection: close\r\n\r\n", b"500"),
     ],
     ids=["nonsense", "large head", "large body", "failing handler"],
 )  # fmt: skip
-async def test_what_cannot_be_answered_is_refused(port: int, sent: bytes, status: bytes) -> None:
+async def test_malformed_or_oversized_request_is_refused(port: int, sent: bytes, status: bytes) -> None:
     assert (await exchange(port, sent)).split()[1] == status
 
 
-async def test_a_held_answer_is_never_sent_and_closing_does_not_wait_for_it() -> None:
-    server = HttpServer(echo, BROKEN)
+async def test_held_response_is_never_sent_and_does_not_delay_closing() -> None:
+    server = HttpServer(echo, SERVER_ERROR)
     port = await server.listen("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /held HTTP/1.1\r\n\r\n")

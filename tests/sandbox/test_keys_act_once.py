@@ -10,12 +10,12 @@ import stripe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox import checkout, paying
+from sandbox import checkout, payment_intents
 from sandbox.account import Account
-from sandbox.api import StripeDoor
-from sandbox.call import Call
+from sandbox.api import StripeApi
+from sandbox.api_call import ApiCall
 from sandbox.events import EventLog
-from sandbox.faults import FaultDesk, Faults
+from sandbox.faults import FaultControl, Faults
 from sandbox.http_server import Reply, Request
 from sandbox.journal import Journal
 from tests.sandbox.harness import Donor, Receiver
@@ -28,12 +28,12 @@ LOST = Faults(timeout_after_success_rate=1)
 def paid(account: Account, amount: int) -> str:
     price = {"currency": "usd", "unit_amount": str(amount), "product_data": {"name": "Winter"}}
     line = {"quantity": "1", "price_data": price}
-    wish = {"mode": "payment", "line_items": {"0": line}, "success_url": "http://example.org/"}
-    session = checkout.create_session(account, Call(wish))["id"]
-    return str(paying.pay(account, session, "4242424242424242", None, None).session.payment)
+    session_params = {"mode": "payment", "line_items": {"0": line}, "success_url": "http://example.org/"}
+    session = checkout.create_session(account, ApiCall(session_params))["id"]
+    return str(payment_intents.pay(account, session, "4242424242424242", None, None).session.payment)
 
 
-async def refund(door: StripeDoor, payment: str, key: str, amount: int) -> Reply:
+async def refund(door: StripeApi, payment: str, key: str, amount: int) -> Reply:
     headers = {"authorization": "Bearer k", "idempotency-key": key}
     form = f"payment_intent={payment}&amount={amount}".encode()
     return await door.answer(Request("POST", "/v1/refunds", headers, form, True))
@@ -41,9 +41,9 @@ async def refund(door: StripeDoor, payment: str, key: str, amount: int) -> Reply
 
 async def repeat(steps: list[tuple[str, int, Faults]]) -> None:
     """Ask for refunds one after the other and hold their answers against a model."""
-    journal, faults = Journal(None), FaultDesk()
+    journal, faults = Journal(None), FaultControl()
     account = Account(journal, EventLog(journal), "")
-    door, payment = StripeDoor(account, "k", faults), paid(account, 100)
+    door, payment = StripeApi(account, "k", faults), paid(account, 100)
     kept: dict[str, tuple[int, Reply]] = {}
     left = 100
     for key, amount, fault in steps:
@@ -60,7 +60,7 @@ async def repeat(steps: list[tuple[str, int, Faults]]) -> None:
             kept[key] = (amount, reply)
             left -= amount if amount <= left else 0
             assert reply.held == (fault is LOST)
-        assert account.unrefunded(account.payment(payment)) == left
+        assert account.refundable(account.payment(payment)) == left
     journal.close()
 
 
@@ -71,17 +71,17 @@ STEP = st.tuples(
 
 @given(st.lists(STEP, max_size=20))
 @settings(max_examples=60, deadline=None)
-def test_a_key_acts_once_through_every_fault(steps: list[tuple[str, int, Faults]]) -> None:
+def test_idempotency_key_executes_once_under_every_fault(steps: list[tuple[str, int, Faults]]) -> None:
     asyncio.run(repeat(steps))
 
 
-async def give_stubbornly(donor: Donor, n: int) -> None:
+async def donate_with_retries(donor: Donor, n: int) -> None:
     """As payments does: the same key until an answer, a new one only once the old has a stored error."""
-    wish, attempt = donor.wish(100 + n), 1
+    session_params, attempt = donor.session_params(100 + n), 1
     while True:
         options: Any = {"idempotency_key": f"pay_{n}.{attempt}"}
         try:
-            session = await donor.stripe.v1.checkout.sessions.create_async(wish, options)
+            session = await donor.stripe.v1.checkout.sessions.create_async(session_params, options)
         except stripe.APIError as error:
             attempt += "Stripe-Should-Retry" in (error.headers or {})
             continue
@@ -89,12 +89,10 @@ async def give_stubbornly(donor: Donor, n: int) -> None:
         return
 
 
-async def test_through_all_faults_together_every_event_arrives_or_is_listed(
-    donor: Donor, receiver: Receiver
-) -> None:
+async def test_every_event_arrives_or_is_listed_under_all_faults(donor: Donor, receiver: Receiver) -> None:
     unreliable = {"error_rate": 0.1, "error_after_rate": 0.1, "drop_rate": 0.1}
     await donor.faults(duplicate=3, reorder=True, delay_ms=400, **unreliable)
-    await asyncio.gather(*(give_stubbornly(donor, n) for n in range(40)))
+    await asyncio.gather(*(donate_with_retries(donor, n) for n in range(40)))
     cents = sum(100 + n for n in range(40))
     assert (await donor.books())["USD"]["captured"] == f"{cents / 100:.2f}"
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, async_playwright, expect
 
-from sandbox.page_words import WORDS
+from sandbox.page_texts import TEXTS
 from tests.sandbox.harness import Donor
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -21,8 +21,8 @@ async def html(donor: Donor, address: str, language: str = "en") -> tuple[int, s
         return response.status, await response.text()
 
 
-def test_both_languages_have_the_same_words() -> None:
-    assert WORDS["en"].keys() == WORDS["ar"].keys()
+def test_both_languages_have_the_same_texts() -> None:
+    assert TEXTS["en"].keys() == TEXTS["ar"].keys()
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_both_languages_have_the_same_words() -> None:
         ("fr", "ar", "en"),
     ],
 )
-async def test_the_page_speaks_the_session_s_language_else_the_browser_s(
+async def test_page_uses_the_sessions_language_or_the_browsers(
     donor: Donor, locale: str | None, accepted: str, lang: str
 ) -> None:
     session = await donor.session(locale=locale or "")
@@ -44,7 +44,7 @@ async def test_the_page_speaks_the_session_s_language_else_the_browser_s(
     assert f'<html lang="{lang}" dir="{"rtl" if lang == "ar" else "ltr"}">' in page
 
 
-async def test_a_product_s_name_is_shown_as_text(donor: Donor) -> None:
+async def test_product_name_is_escaped(donor: Donor) -> None:
     product = {"name": "<script>alert(1)</script>"}
     price = {"currency": "usd", "unit_amount": 100, "product_data": product}
     session = await donor.session(line_items=[{"quantity": 1, "price_data": price}])
@@ -52,22 +52,22 @@ async def test_a_product_s_name_is_shown_as_text(donor: Donor) -> None:
     assert "<script" not in page
 
 
-async def test_an_unknown_session_and_an_expired_one_have_pages_of_their_own(donor: Donor) -> None:
+async def test_unknown_and_expired_sessions_have_their_own_pages(donor: Donor) -> None:
     status, page = await html(donor, f"{donor.base}/c/pay/cs_test_none")
     assert status == 404
-    assert WORDS["en"]["unknown_title"] in page
+    assert TEXTS["en"]["unknown_title"] in page
     session = await donor.session()
     await donor.stripe.v1.checkout.sessions.expire_async(session.id)
-    assert WORDS["en"]["expired_title"] in (await html(donor, str(session.url)))[1]
+    assert TEXTS["en"]["expired_title"] in (await html(donor, str(session.url)))[1]
 
 
-async def test_the_form_works_without_scripts(donor: Donor) -> None:
+async def test_form_works_without_javascript(donor: Donor) -> None:
     session = await donor.session()
     address = f"{session.url}/pay"
     async with donor.http.post(address, data={"card": "4000 0000 0000 9995"}) as declined:
-        assert WORDS["en"]["problem_insufficient_funds"] in await declined.text()
+        assert TEXTS["en"]["problem_insufficient_funds"] in await declined.text()
     async with donor.http.post(address, data={"card": "1"}) as refused:
-        assert WORDS["en"]["problem_incorrect_number"] in await refused.text()
+        assert TEXTS["en"]["problem_incorrect_number"] in await refused.text()
     form = {"card": "4242 4242 4242 4242", "email": "a@example.org", "name": "A"}
     for _ in range(2):
         async with donor.http.post(address, data=form, allow_redirects=False) as paid:
@@ -76,7 +76,7 @@ async def test_the_form_works_without_scripts(donor: Donor) -> None:
     complete = await donor.stripe.v1.checkout.sessions.retrieve_async(session.id)
     assert complete.customer_details is not None
     assert (complete.customer_details.email, complete.customer_details.name) == ("a@example.org", "A")
-    assert WORDS["en"]["complete_title"] in (await html(donor, str(session.url)))[1]
+    assert TEXTS["en"]["complete_title"] in (await html(donor, str(session.url)))[1]
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.mark.parametrize(("language", "width"), [("en", 1280), ("ar", 360)])
-async def test_a_person_is_declined_tries_again_and_is_led_on(
+async def test_browser_retries_after_a_decline_and_is_redirected(
     donor: Donor, browser: Browser, language: str, width: int
 ) -> None:
     thanks = donor.base + "/livez?s={CHECKOUT_SESSION_ID}"
@@ -98,9 +98,9 @@ async def test_a_person_is_declined_tries_again_and_is_led_on(
     page = await browser.new_page(viewport={"width": width, "height": 740})
     await page.goto(str(session.url))
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    await page.get_by_label(WORDS[language]["card"]).fill("4000 0000 0000 0002")
+    await page.get_by_label(TEXTS[language]["card"]).fill("4000 0000 0000 0002")
     await page.get_by_role("button").click()
-    await expect(page.get_by_role("alert")).to_have_text(WORDS[language]["problem_other"])
-    await page.get_by_label(WORDS[language]["card"]).fill("4242 4242 4242 4242")
+    await expect(page.get_by_role("alert")).to_have_text(TEXTS[language]["problem_other"])
+    await page.get_by_label(TEXTS[language]["card"]).fill("4242 4242 4242 4242")
     await asyncio.gather(page.wait_for_url(f"**/livez?s={session.id}"), page.get_by_role("button").click())
     assert (await donor.books())["USD"]["captured"] == "999999.99"

@@ -61,17 +61,17 @@ async def start(receiver: Receiver) -> AsyncIterator[Start]:
             await process.wait()
 
 
-async def test_books_keys_and_waiting_webhooks_survive_a_kill(
+async def test_books_keys_and_pending_webhooks_survive_a_kill(
     start: Start, receiver: Receiver, tmp_path: Path
 ) -> None:
     process, donor = await start("--data", str(tmp_path / "sandbox.db"))
-    paid = await donor.gift(2500)
+    paid = await donor.donate(2500)
     await until(lambda: len(receiver.events) == 2)
     receiver.status = 500
     await donor.refund(paid, 700)
-    unpaid, wish = await donor.session(1000), donor.wish(300)
-    kept = await donor.stripe.v1.checkout.sessions.create_async(wish, {"idempotency_key": "a.1"})
-    await donor.gift(4000, "4000000000000259")
+    unpaid, session_params = await donor.session(1000), donor.session_params(300)
+    kept = await donor.stripe.v1.checkout.sessions.create_async(session_params, {"idempotency_key": "a.1"})
+    await donor.donate(4000, "4000000000000259")
     books = await donor.books()
     process.kill()
     await process.wait()
@@ -80,7 +80,7 @@ async def test_books_keys_and_waiting_webhooks_survive_a_kill(
     receiver.events.clear()
     _, donor = await start("--data", str(tmp_path / "sandbox.db"))
     assert {**await donor.books(), "USD": books["USD"]} == books
-    again = await donor.stripe.v1.checkout.sessions.create_async(wish, {"idempotency_key": "a.1"})
+    again = await donor.stripe.v1.checkout.sessions.create_async(session_params, {"idempotency_key": "a.1"})
     assert again.id == kept.id
     assert (await donor.pay(unpaid.id))["payment_status"] == "paid"
     due = {"refund.created", "refund.updated", "charge.refunded", "charge.dispute.created"}
@@ -89,30 +89,30 @@ async def test_books_keys_and_waiting_webhooks_survive_a_kill(
     assert (await donor.books())["USD"]["captured"] == "75.00"
 
 
-async def test_whatever_was_answered_before_a_kill_is_true_after_it(start: Start, tmp_path: Path) -> None:
+async def test_every_response_before_a_kill_holds_after_it(start: Start, tmp_path: Path) -> None:
     process, donor = await start("--data", str(tmp_path / "sandbox.db"))
-    answered: list[str] = []
+    answer: list[str] = []
 
     async def give_until_killed() -> None:
         while True:
             try:
-                answered.append(await donor.gift(100))
+                answer.append(await donor.donate(100))
             except (aiohttp.ClientError, stripe.APIConnectionError):
                 return
 
     donors = [asyncio.create_task(give_until_killed()) for _ in range(8)]
-    await until(lambda: len(answered) >= 60)
+    await until(lambda: len(answer) >= 60)
     process.kill()
     await asyncio.gather(*donors)
     _, donor = await start("--data", str(tmp_path / "sandbox.db"))
-    for payment in answered:
+    for payment in answer:
         intent = await donor.stripe.v1.payment_intents.retrieve_async(payment)
         assert intent.status == "succeeded"
-    assert float((await donor.books())["USD"]["captured"]) >= len(answered)
+    assert float((await donor.books())["USD"]["captured"]) >= len(answer)
 
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="no prlimit on this machine")
-async def test_a_full_disk_is_told_and_nothing_answered_is_lost(start: Start, tmp_path: Path) -> None:
+async def test_full_disk_is_reported_and_loses_no_response(start: Start, tmp_path: Path) -> None:
     data = str(tmp_path / "sandbox.db")
     process, donor = await start("--data", data, largest_file=600_000)
     opened: list[str] = []
@@ -130,14 +130,14 @@ async def test_a_full_disk_is_told_and_nothing_answered_is_lost(start: Start, tm
     assert [session.id async for session in listed.auto_paging_iter()] == opened[::-1]
 
 
-async def test_sigterm_ends_it_cleanly(start: Start) -> None:
+async def test_sigterm_stops_it_cleanly(start: Start) -> None:
     process, donor = await start()
     assert (await donor.get("/livez")) == {"status": "ok"}
     process.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
 
 
-async def test_it_ends_when_its_parent_is_gone(start: Start) -> None:
+async def test_it_exits_when_its_parent_dies(start: Start) -> None:
     process, _ = await start("--exit-with-parent")
     assert process.stdin is not None
     process.stdin.close()
@@ -151,7 +151,7 @@ async def stopped_with(*arguments: str) -> str:
     return errors.decode()
 
 
-async def test_a_port_in_use_stops_the_start_with_one_line() -> None:
+async def test_port_in_use_is_reported_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         errors = await stopped_with("--port", str(port))
@@ -159,7 +159,7 @@ async def test_a_port_in_use_stops_the_start_with_one_line() -> None:
     assert f"127.0.0.1:{port} (ATAA_SANDBOX_PORT)" in errors
 
 
-async def test_an_unusable_data_file_or_webhook_address_stops_the_start_with_one_line(tmp_path: Path) -> None:
+async def test_unusable_data_file_or_webhook_address_is_reported_in_one_line(tmp_path: Path) -> None:
     errors = await stopped_with("--port", "0", "--data", str(tmp_path / "nowhere" / "sandbox.db"))
     assert errors.count("\n") == 1
     assert "data file" in errors
@@ -169,18 +169,18 @@ async def test_an_unusable_data_file_or_webhook_address_stops_the_start_with_one
 
 
 @pytest.mark.parametrize(("option", "value"), [("--port", "abc"), ("--port", "70000")])
-async def test_a_wrong_setting_stops_the_start_with_one_line(option: str, value: str) -> None:
+async def test_invalid_option_is_reported_in_one_line(option: str, value: str) -> None:
     errors = await stopped_with(option, value)
     assert errors.count("\n") == 1
     assert option in errors
     assert "ATAA_SANDBOX_PORT" in errors
 
 
-async def test_an_option_that_does_not_exist_stops_the_start_with_one_line() -> None:
+async def test_unknown_option_is_reported_in_one_line() -> None:
     assert (await stopped_with("--nope")).count("\n") == 1
 
 
-async def test_a_data_file_belongs_to_one_process(start: Start, tmp_path: Path) -> None:
+async def test_data_file_is_locked_by_one_process(start: Start, tmp_path: Path) -> None:
     data = str(tmp_path / "sandbox.db")
     await start("--data", data)
     assert "locked" in await stopped_with("--port", "0", "--data", data)

@@ -10,14 +10,14 @@ import pytest
 import stripe
 
 from sandbox.journal import Journal
-from sandbox.paying import DISPUTE_AFTER_S
+from sandbox.payment_intents import DISPUTE_AFTER_S
 from sandbox.records import Dispute
 from tests.sandbox.harness import Donor, Receiver
 from tests.waiting import until
 
 
-async def test_parts_of_a_gift_are_refunded_until_nothing_is_left(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift(2500)
+async def test_partial_refunds_end_when_nothing_is_left(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.donate(2500)
     first = await donor.refund(payment, 1000)
     assert (first.amount, first.status, first.payment_intent) == (1000, "succeeded", payment)
     with pytest.raises(stripe.InvalidRequestError, match="greater than unrefunded"):
@@ -34,8 +34,8 @@ async def test_parts_of_a_gift_are_refunded_until_nothing_is_left(donor: Donor, 
     assert receiver.types.count("refund.created") == receiver.types.count("charge.refunded") == 2
 
 
-async def test_a_refund_by_charge_keeps_its_metadata_and_reason(donor: Donor) -> None:
-    payment = await donor.gift()
+async def test_refund_by_charge_keeps_metadata_and_reason(donor: Donor) -> None:
+    payment = await donor.donate()
     refund = await donor.stripe.v1.refunds.create_async(
         {
             "charge": "ch_" + payment[3:],
@@ -49,7 +49,7 @@ async def test_a_refund_by_charge_keeps_its_metadata_and_reason(donor: Donor) ->
     assert (again.metadata["ataa_refund"], again.reason) == ("rfd_1", "requested_by_customer")
 
 
-async def test_an_unpaid_session_cannot_be_refunded(donor: Donor) -> None:
+async def test_unpaid_session_cannot_be_refunded(donor: Donor) -> None:
     session = await donor.session()
     declined = await donor.pay(session.id, "4000000000000002")
     with pytest.raises(stripe.InvalidRequestError, match="does not have a successful charge"):
@@ -58,10 +58,8 @@ async def test_an_unpaid_session_cannot_be_refunded(donor: Donor) -> None:
         await donor.refund("pi_unknown")
 
 
-async def test_a_refund_that_fails_later_gives_the_money_back_to_the_books(
-    donor: Donor, receiver: Receiver
-) -> None:
-    payment = await donor.gift(2500, "4000000000005126")
+async def test_failed_refund_returns_to_the_books(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.donate(2500, "4000000000005126")
     refund = await donor.refund(payment, 1000)
     assert (await donor.books())["USD"]["refunded"] == "10.00"
     await until(lambda: "refund.failed" in receiver.types)
@@ -71,16 +69,16 @@ async def test_a_refund_that_fails_later_gives_the_money_back_to_the_books(
     assert (await donor.refund(payment)).amount == 2500
 
 
-async def test_a_pending_refund_counts_and_succeeds_later(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift(2500, "4000000000007726")
+async def test_pending_refund_counts_and_succeeds_later(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.donate(2500, "4000000000007726")
     assert (await donor.refund(payment)).status == "pending"
     assert (await donor.books())["USD"]["refunded"] == "25.00"
     await until(lambda: "refund.updated" in receiver.types)
     assert receiver.of("refund.updated")[0]["status"] == "succeeded"
 
 
-async def test_the_disputed_card_is_disputed_within_three_seconds(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift(2500, "4000000000000259")
+async def test_disputed_card_is_disputed_within_three_seconds(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.donate(2500, "4000000000000259")
     await until(lambda: "charge.dispute.funds_withdrawn" in receiver.types)
     assert DISPUTE_AFTER_S < 3
     dispute = receiver.of("charge.dispute.created")[0]
@@ -93,8 +91,8 @@ async def test_the_disputed_card_is_disputed_within_three_seconds(donor: Donor, 
     assert refused.value.code == "charge_disputed"
 
 
-async def test_a_won_dispute_gives_the_money_back(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift()
+async def test_won_dispute_returns_the_money(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.donate()
     status, opened = await donor.dispute(payment, "needs_response")
     assert (status, opened["status"]) == (200, "needs_response")
     assert (await donor.dispute(payment, "needs_response"))[1]["id"] == opened["id"]
@@ -106,8 +104,8 @@ async def test_a_won_dispute_gives_the_money_back(donor: Donor, receiver: Receiv
     assert (await donor.dispute(payment, "needs_response"))[0] == 409
 
 
-async def test_a_lost_dispute_stays_in_the_books(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift()
+async def test_lost_dispute_stays_in_the_books(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.donate()
     for _ in range(2):
         assert (await donor.dispute(payment, "lost"))[1]["status"] == "lost"
     books = (await donor.books())["USD"]
@@ -120,8 +118,8 @@ def moves(dispute: dict[str, Any]) -> list[int]:
     return [each["amount"] for each in dispute["balance_transactions"]]
 
 
-async def test_a_won_dispute_may_be_lost_after_all(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift()
+async def test_won_dispute_can_be_lost_later(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.donate()
     assert moves((await donor.dispute(payment, "won"))[1]) == [-2500, 2500]
     status, lost = await donor.dispute(payment, "lost")
     assert (status, lost["status"], moves(lost)) == (200, "lost", [-2500, 2500, -2500])
@@ -130,10 +128,8 @@ async def test_a_won_dispute_may_be_lost_after_all(donor: Donor, receiver: Recei
     assert (await donor.dispute(payment, "won"))[0] == 409
 
 
-async def test_a_full_dispute_lost_after_a_partial_refund_returns_the_refunded_part(
-    donor: Donor, receiver: Receiver
-) -> None:
-    payment = await donor.gift()
+async def test_lost_dispute_returns_an_earlier_partial_refund(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.donate()
     await donor.refund(payment, 1000)
     opened = (await donor.dispute(payment, "needs_response", amount=2500))[1]
     assert (opened["amount"], moves(opened)) == (2500, [-2500])
@@ -146,18 +142,18 @@ async def test_a_full_dispute_lost_after_a_partial_refund_returns_the_refunded_p
 
 
 @pytest.mark.parametrize(("case_type", "disputed"), [("resolution", "25.00"), ("block", "0.00")])
-async def test_a_prevented_dispute_takes_the_money_by_its_case(
+async def test_prevented_dispute_withdraws_by_its_case_type(
     donor: Donor, case_type: str, disputed: str
 ) -> None:
-    payment = await donor.gift()
+    payment = await donor.donate()
     shown = (await donor.dispute(payment, "prevented", case_type=case_type))[1]
     assert shown["payment_method_details"]["card"]["case_type"] == case_type
     assert (await donor.books())["USD"]["disputed"] == disputed
     assert (await donor.dispute(payment, "won"))[0] == 409
 
 
-async def test_an_inquiry_takes_nothing_until_it_becomes_a_dispute(donor: Donor, receiver: Receiver) -> None:
-    payment = await donor.gift()
+async def test_inquiry_withdraws_nothing_until_it_becomes_a_dispute(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.donate()
     shown = (await donor.dispute(payment, "warning_needs_response"))[1]
     assert (moves(shown), shown["is_charge_refundable"]) == ([], True)
     await donor.refund(payment, 500)
@@ -166,15 +162,15 @@ async def test_an_inquiry_takes_nothing_until_it_becomes_a_dispute(donor: Donor,
     assert (await donor.books())["USD"]["disputed"] == "20.00"
 
 
-async def test_a_dispute_may_be_in_the_cardholders_currency(donor: Donor) -> None:
-    payment = await donor.gift()
+async def test_dispute_can_be_in_the_cardholders_currency(donor: Donor) -> None:
+    payment = await donor.donate()
     shown = (await donor.dispute(payment, "needs_response", amount=2300, currency="eur", withdrawn=2550))[1]
     assert (shown["amount"], shown["currency"]) == (2300, "eur")
     assert [each["currency"] for each in shown["balance_transactions"]] == ["usd"]
     assert (await donor.books())["USD"]["disputed"] == "25.50"
 
 
-async def test_a_sandbox_of_an_earlier_version_keeps_its_disputes(tmp_path: Path) -> None:
+async def test_data_file_of_an_earlier_version_keeps_its_disputes(tmp_path: Path) -> None:
     path = tmp_path / "sandbox.db"
     with sqlite3.connect(path) as before:
         before.execute(
@@ -191,22 +187,22 @@ async def test_a_sandbox_of_an_earlier_version_keeps_its_disputes(tmp_path: Path
         journal = Journal(path)
         rows = [Dispute.from_row(row) for row in journal.rows("SELECT * FROM disputes ORDER BY n")]
         journal.close()
-        assert [(each.moved, each.gone, each.settled_in) for each in rows] == [
+        assert [(each.moved, each.withdrawn, each.settled_in) for each in rows] == [
             ([-700], 700, "USD"), ([-700, 700], 0, "USD"), ([-700], 700, "USD")
         ]  # fmt: skip
 
 
-async def test_only_what_is_not_refunded_can_be_disputed(donor: Donor) -> None:
-    payment = await donor.gift(2500)
+async def test_refunded_amount_cannot_be_disputed(donor: Donor) -> None:
+    payment = await donor.donate(2500)
     await donor.refund(payment, 2000)
     assert (await donor.dispute(payment, "needs_response"))[1]["amount"] == 500
-    refunded = await donor.gift(2500)
+    refunded = await donor.donate(2500)
     await donor.refund(refunded)
     assert (await donor.dispute(refunded, "lost"))[0] == 400
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "session_params",
     [
         {},
         [],
@@ -219,5 +215,5 @@ async def test_only_what_is_not_refunded_can_be_disputed(donor: Donor) -> None:
         {"payment_intent": "pi_1", "status": "prevented", "case_type": "other"},
     ],
 )
-async def test_a_dispute_wished_wrongly_is_refused(donor: Donor, wish: object) -> None:
-    assert (await donor.post("/_sandbox/disputes", wish))[0] == 422
+async def test_invalid_dispute_is_refused(donor: Donor, session_params: object) -> None:
+    assert (await donor.post("/_sandbox/disputes", session_params))[0] == 422

@@ -1,4 +1,4 @@
-"""One address in front of a service's replicas, as a Kubernetes Service is: each connection goes to one."""
+"""A load balancer in front of a service's replicas, like a Kubernetes Service: one replica per connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class Balancer:
-    """Hands connections in turn to those `ready`; who refuses is passed over."""
+    """Distributes connections among the `ready` replicas in turn; one that refuses is skipped."""
 
     def __init__(self) -> None:
         self.ready: list[int] = []
@@ -17,19 +17,19 @@ class Balancer:
         self._open: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        """Listen on a free port of the loopback."""
+        """Listen on a free loopback port."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Cut everything off."""
+        """Close all connections."""
         if self._server is not None:
             self._server.close()
         for writer in list(self._open):
             writer.close()
 
     def take_out(self, port: int) -> None:
-        """Send nothing more to a replica, and end what is open to it."""
+        """Stop using a replica, and close its connections."""
         self.ready.remove(port)
         for writer in list(self._open):
             if writer.get_extra_info("peername", ("", 0))[1] == port:
@@ -55,7 +55,7 @@ class Balancer:
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Bytes from one end to the other, until either is gone."""
+    """Copy bytes in one direction, until either side closes."""
     with suppress(OSError):
         while piece := await reader.read(65_536):
             writer.write(piece)

@@ -23,7 +23,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from stack.topics import read_topics
 from tests.conftest import Recovered
-from tests.stack.drive import SERVICES, SESSION_S, Drive, running
+from tests.stack.drive_under_faults import SERVICES, SESSION_S, Drive, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,7 +53,7 @@ def tell(drive: Drive, recovered: Recovered) -> Tell:
     """Wait until all is whole again after a fault that is over, and say how long that took."""
 
     async def told(what: str, over_at: float) -> None:
-        await drive.whole()
+        await drive.wait_until_healthy()
         took = time.monotonic() - over_at
         recovered(f"{what}: whole again after {took:.1f} s (session {SESSION_S:.0f} s)")
 
@@ -61,23 +61,21 @@ def tell(drive: Drive, recovered: Recovered) -> Tell:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_killed_service_comes_back_and_every_gift_counts(
+async def test_killed_service_recovers_and_every_donation_counts(
     drive: Drive, tell: Tell, service: str
 ) -> None:
     killed = drive.tell(service, signal.SIGKILL)
     over_at = time.monotonic()
-    await drive.soon(f"{service} runs again", lambda: drive.pid(service) != killed)
+    await drive.eventually(f"{service} runs again", lambda: drive.pid(service) != killed)
     await tell(f"{service} killed", over_at)
 
 
-async def test_pledges_are_accepted_while_kafka_is_away_and_the_screen_says_frozen(
-    drive: Drive, tell: Tell
-) -> None:
+async def test_pledges_are_accepted_without_kafka_and_totals_are_frozen(drive: Drive, tell: Tell) -> None:
     drive.tell("kafka", signal.SIGSTOP)
     stopped_at, began = time.time(), time.monotonic()
     try:
         while time.monotonic() - began < AWAY_S:
-            status, took_s = await drive.promise()
+            status, took_s = await drive.make_unpaid_pledge()
             assert status == 201, f"{status} after {time.monotonic() - began:.1f} s without Kafka"
             assert took_s < PATIENCE_S
             await asyncio.sleep(1.0)  # for as long as Kafka is away, not for something to happen
@@ -88,84 +86,80 @@ async def test_pledges_are_accepted_while_kafka_is_away_and_the_screen_says_froz
 
     asked = [
         one
-        for one in drive.poller.sightings
+        for one in drive.poller.observations
         if stopped_at + SURE_S < one.asked_at and one.seen_at < resumed_at
     ]
     assert len(asked) > 10, "the totals were not answered without Kafka"
     assert {one.state for one in asked} == {"frozen"}
 
 
-async def test_a_killed_broker_is_found_again_by_everybody(drive: Drive, tell: Tell) -> None:
+async def test_every_service_reconnects_to_a_killed_broker(drive: Drive, tell: Tell) -> None:
     killed = drive.tell("kafka", signal.SIGKILL)
     over_at = time.monotonic()
-    statuses = [(await drive.promise())[0] for _ in range(3)]
+    statuses = [(await drive.make_unpaid_pledge())[0] for _ in range(3)]
     assert statuses == [201, 201, 201]
-    await drive.soon("kafka runs again", lambda: drive.pid("kafka") != killed)
+    await drive.eventually("kafka runs again", lambda: drive.pid("kafka") != killed)
     await tell("kafka killed", over_at)
 
 
-async def test_a_killed_postgresql_loses_nothing_and_every_pool_heals(drive: Drive, tell: Tell) -> None:
+async def test_killed_postgresql_loses_nothing_and_every_pool_recovers(drive: Drive, tell: Tell) -> None:
     killed = drive.pid("postgres")
     drive.kill_with_children("postgres")
     over_at = time.monotonic()
-    assert (await drive.promise())[0] in (201, 503)
-    await drive.soon("postgresql runs again", lambda: drive.pid("postgres") != killed)
+    assert (await drive.make_unpaid_pledge())[0] in (201, 503)
+    await drive.eventually("postgresql runs again", lambda: drive.pid("postgres") != killed)
     await tell("postgresql killed", over_at)
 
 
-async def test_postgresql_that_hangs_is_answered_for_in_time_and_found_again(
-    drive: Drive, tell: Tell
-) -> None:
-    drive.tell_with_children("postgres", signal.SIGSTOP)
+async def test_hung_postgresql_is_answered_with_503_in_time_and_recovers(drive: Drive, tell: Tell) -> None:
+    drive.signal_with_children("postgres", signal.SIGSTOP)
     began = time.monotonic()
     try:
         while time.monotonic() - began < AWAY_S:
-            status, took_s = await drive.promise()
+            status, took_s = await drive.make_unpaid_pledge()
             assert status == 503, f"{status} after {time.monotonic() - began:.1f} s without PostgreSQL"
             assert took_s < PATIENCE_S + 2.0  # the gateway's patience with pledges, and its own answer
         assert await drive.count_ready() == 1  # the gateway, which has its keys in memory
     finally:
-        drive.tell_with_children("postgres", signal.SIGCONT)
+        drive.signal_with_children("postgres", signal.SIGCONT)
     await tell(f"postgresql stopped for {AWAY_S:.0f} s", time.monotonic())
 
 
-async def test_connections_cut_again_and_again_are_made_anew(drive: Drive, tell: Tell) -> None:
+async def test_repeatedly_cut_connections_are_reopened(drive: Drive, tell: Tell) -> None:
     for _ in range(3):
-        await drive.soon("all five databases are in use", lambda: cut_connections(drive))
+        await drive.eventually("all five databases are in use", lambda: cut_connections(drive))
     await tell("all database connections cut, three times", time.monotonic())
 
 
-async def test_sleepers_that_kafka_has_given_up_on_wake_and_count_nothing_twice(
-    drive: Drive, tell: Tell
-) -> None:
+async def test_stalled_services_evicted_by_kafka_count_nothing_twice(drive: Drive, tell: Tell) -> None:
     asleep = ("leaderboard", "payments")
     for service in asleep:
         drive.tell(service, signal.SIGSTOP)
     try:
         async with admin_of(drive) as admin:
             for group in asleep:
-                await drive.soon(f"{group} has lost its member", partial(has_nobody, admin, group))
+                await drive.eventually(f"{group} has lost its member", partial(has_nobody, admin, group))
     finally:
         for service in asleep:
             drive.tell(service, signal.SIGCONT)
     await tell("leaderboard and payments asleep past their sessions", time.monotonic())
 
 
-async def test_a_refused_message_poisons_no_producer_for_long(drive: Drive, tell: Tell) -> None:
+async def test_producer_recovers_after_a_refused_message(drive: Drive, tell: Tell) -> None:
     speakers = ("pledges", "payments", "leaderboard")
     places = {name: drive.log_bytes(name) for name in speakers}
     async with admin_of(drive) as admin:
         await set_largest_message(admin, "1")
         try:
             for name, place in places.items():
-                said = partial(drive.said_since, name, place, "bus.producer_discarded")
-                await drive.soon(f"a message of {name} is refused", said)
+                said = partial(drive.logged_since, name, place, "bus.producer_discarded")
+                await drive.eventually(f"a message of {name} is refused", said)
         finally:
             await set_largest_message(admin, None)
     await tell("every message refused by the broker", time.monotonic())
 
 
-async def test_at_the_end_sandbox_ledger_totals_and_pledges_agree_to_the_cent(drive: Drive) -> None:
+async def test_all_books_agree_to_the_cent(drive: Drive) -> None:
     await drive.close()
     proof = await drive.settle()
     assert proof.holds, proof
@@ -177,13 +171,13 @@ async def test_at_the_end_sandbox_ledger_totals_and_pledges_agree_to_the_cent(dr
 
 async def test_every_donor_has_a_receipt(drive: Drive) -> None:
     paid = len(drive.donors.tally.paid)
-    await drive.soon(f"{paid} receipts are written", lambda: drive.receipts() >= paid)
+    await drive.eventually(f"{paid} receipts are written", lambda: drive.receipts() >= paid)
     assert drive.receipts() == paid
 
 
-@pytest.mark.parametrize("eye", ["poll", "stream"])
-async def test_no_sequence_ever_went_back(drive: Drive, eye: str) -> None:
-    seen = drive.eyes()[eye]
+@pytest.mark.parametrize("observer", ["poll", "stream"])
+async def test_sequences_never_decrease(drive: Drive, observer: str) -> None:
+    seen = drive.observers()[observer]
     assert len(seen) > 20
     back = [
         (one, other)
@@ -193,17 +187,17 @@ async def test_no_sequence_ever_went_back(drive: Drive, eye: str) -> None:
     assert not back
 
 
-async def test_the_stream_showed_each_gift_once_and_in_order(drive: Drive) -> None:
+async def test_stream_showed_each_donation_once_and_in_order(drive: Drive) -> None:
     shown = drive.overlay.gifts
     assert shown == sorted(set(shown))
     assert set(drive.freshness.counted.values()) >= set(shown)
 
 
-async def test_no_screen_said_live_over_figures_that_were_old(drive: Drive) -> None:
-    live = [one for one in drive.poller.sightings if one.state == "live"]
+async def test_live_figures_were_never_stale(drive: Drive) -> None:
+    live = [one for one in drive.poller.observations if one.state == "live"]
     assert max(one.asked_at - one.as_of for one in live) <= LIVE_WITHIN_S
     assert len(drive.freshness.acknowledged) > 20
-    assert not list(drive.untrue())
+    assert not list(drive.false_claims())
 
 
 async def cut_connections(drive: Drive) -> bool:

@@ -1,4 +1,4 @@
-"""Ports, secrets and topics of a stack, before anything runs."""
+"""A stack's ports, secrets and topics."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from stack.layout import OFFSETS, lay_out, ports_from, read_json, read_ports
 from stack.topics import read_topics
 
 
-def test_every_process_has_a_port_of_its_own_and_two_bases_never_meet() -> None:
+def test_ports_are_distinct_within_and_between_bases() -> None:
     ports = ports_from(18_000)
     assert len(set(ports.values())) == len(OFFSETS)
     assert not set(ports.values()) & set(ports_from(18_100).values())
 
 
-def test_the_two_doors_may_be_elsewhere() -> None:
+def test_gateway_and_sandbox_ports_can_be_set_separately() -> None:
     ports = ports_from(18_000, gateway=8000, sandbox=8012)
     assert (ports["gateway"], ports["sandbox"], ports["pledges"]) == (8000, 8012, 18_001)
 
 
-def test_secrets_are_made_once_and_given_ones_win(tmp_path: Path) -> None:
+def test_secrets_are_generated_once_and_given_ones_take_precedence(tmp_path: Path) -> None:
     first = lay_out(tmp_path / "stack", tmp_path, ports_from(18_000), {"admin": "ak_admin_" + "a" * 20})
     second = lay_out(tmp_path / "stack", tmp_path, ports_from(18_000), {"admin": "", "token": "given"})
     assert second.secrets == {**first.secrets, "token": "given"}
@@ -29,13 +29,13 @@ def test_secrets_are_made_once_and_given_ones_win(tmp_path: Path) -> None:
     assert read_ports(tmp_path / "stack") == ports_from(18_000)
 
 
-def test_secrets_are_their_owners_alone(tmp_path: Path) -> None:
+def test_secret_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     lay_out(tmp_path / "stack", tmp_path, ports_from(18_000), {})
     for name in ("secrets.json", "keys.json"):
         assert stat.S_IMODE((tmp_path / "stack" / name).stat().st_mode) == 0o600
 
 
-def test_somebodys_kafka_and_databases_are_used_instead_of_our_own(tmp_path: Path) -> None:
+def test_external_kafka_and_databases_replace_the_stacks_own(tmp_path: Path) -> None:
     layout = lay_out(
         tmp_path / "stack",
         tmp_path,
@@ -49,7 +49,7 @@ def test_somebodys_kafka_and_databases_are_used_instead_of_our_own(tmp_path: Pat
     assert layout.databases["pledges"].endswith("@127.0.0.1:18032/pledges")
 
 
-def test_the_topics_are_those_the_bus_knows_and_only_what_databases_keep_is_dropped_by_age() -> None:
+def test_topics_match_the_bus_and_only_records_kept_in_databases_expire() -> None:
     topics = {topic.name: topic for topic in read_topics()}
     groups = {"pledges", "payments", "leaderboard", "notify"}
     assert topics.keys() == {"pledges", "payments", "drive-log", "snapshots"} | {
@@ -63,12 +63,12 @@ def test_the_topics_are_those_the_bus_knows_and_only_what_databases_keep_is_drop
     by_age = {name: topic for name, topic in topics.items() if topic.config["retention.ms"] != "-1"}
     assert by_age.keys() == {"pledges", "payments", "drive-log"}
     for topic in by_age.values():
-        kept_ms = int(topic.config["retention.ms"])
-        assert kept_ms >= 30 * day_ms  # far longer than any group may be behind
-        assert int(topic.config["segment.ms"]) <= day_ms  # only whole segments are dropped
+        retention_ms = int(topic.config["retention.ms"])
+        assert retention_ms >= 30 * day_ms  # longer than any group may be behind
+        assert int(topic.config["segment.ms"]) <= day_ms  # Kafka deletes whole segments only
 
 
-def test_replaced_words_are_gone_from_the_snapshots_within_an_hour() -> None:
+def test_replaced_snapshots_are_compacted_within_an_hour() -> None:
     config = next(topic.config for topic in read_topics() if topic.name == "snapshots")
     hour_ms = 3_600_000
     assert int(config["max.compaction.lag.ms"]) + int(config["segment.ms"]) <= hour_ms

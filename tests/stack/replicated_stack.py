@@ -1,0 +1,341 @@
+"""Two processes of each service on one Kafka and five databases, and somebody who gives and looks on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import asyncpg
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
+
+from backbone.http.caller import sign_caller
+from stack import process_specs
+from stack.layout import HOST, Layout, lay_out
+from stack.settings import SERVICES
+from stack.topics import read_topics
+from tests.engines import free_port, fresh_postgres, fresh_topics
+from tests.forked_process import ForkedProcess
+from tests.stack.balancer import Balancer
+from tests.waiting import until
+
+GROUPS: Final = ("pledges", "payments", "leaderboard", "notify")
+LEADERS: Final = {
+    "pledges": ["pledges.relay"],
+    "payments": ["payments.relay", "payments.checkouts", "payments.applier", "payments.backfill"],
+    "leaderboard": ["leaderboard.relay"],
+    "notify": ["notify.relay", "notify.receipts"],
+}
+"""What one process at a time does on each service's database."""
+
+SESSION_S: Final = 6
+AMOUNT: Final = {"currency": "USD", "value": "10.00"}
+
+_LEADER_COUNT: Final = (
+    "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
+    " WHERE locktype = 'advisory' AND classid = 7355608 AND granted AND datname = current_database()"
+    " AND objid::bigint = hashtext($1)::bigint & 4294967295"
+)
+
+
+@dataclass
+class Replica:
+    """One process of a service, on ports of its own."""
+
+    name: str
+    index: int
+    port: int
+    metrics: int
+    process: ForkedProcess
+
+
+class Mailbox:
+    """What the mail server took: recipients and Message-IDs."""
+
+    def __init__(self) -> None:
+        self.letters: list[tuple[str, str]] = []
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:
+        """Take a letter."""
+        assert isinstance(envelope.content, bytes)
+        lines = envelope.content.decode().splitlines()
+        number = next(line for line in lines if line.lower().startswith("message-id:"))
+        self.letters.append((envelope.rcpt_tos[0], number))
+        return "250 OK"
+
+
+@dataclass
+class ReplicatedStack:
+    """The system. `replicas[name]` are the processes of a service."""
+
+    layout: Layout
+    given: dict[str, str]
+    balancers: dict[str, Balancer]
+    client: aiohttp.ClientSession
+    mailbox: Mailbox
+    replicas: dict[str, list[Replica]] = field(default_factory=dict)
+    donors: list[str] = field(default_factory=list)
+
+    # Processes.
+
+    async def start(self, index: int, names: Sequence[str] = SERVICES) -> None:
+        """Start a replica of each, until all are ready."""
+        begun = [self._spawn(name, index) for name in names]
+        for one in begun:
+            await until(lambda one=one: self._is_ready(one), 180)  # type: ignore[misc]
+            self.balancers[one.name].ready.append(one.port)
+
+    def _spawn(self, name: str, index: int) -> Replica:
+        port, metrics = free_port(), free_port()
+        spec = process_specs.service(name, self._layout_for(name), self.given, sandbox=True)
+        own = {f"ATAA_{name.upper()}_PORT": str(port), "ATAA_METRICS_PORT": str(metrics)}
+        told = replace(spec, environment={**spec.environment, **own})
+        process = _run(told, self.layout, f"{name}-{index}")
+        one = Replica(name, index, port, metrics, process)
+        here = self.replicas.setdefault(name, [])
+        here[index : index + 1] = [one]
+        return one
+
+    def _layout_for(self, name: str) -> Layout:
+        return replace(self.layout, ports={**self.layout.ports, f"metrics_{name}": 0})
+
+    async def _is_ready(self, one: Replica) -> bool:
+        assert one.process.poll() is None, self.log(one)
+        with suppress(aiohttp.ClientError):
+            async with self.client.get(f"http://{HOST}:{one.port}/readyz") as answer:
+                return answer.status == 200
+        return False
+
+    def log(self, one: Replica) -> str:
+        """The end of what a replica wrote."""
+        return self.layout.log(f"{one.name}-{one.index}").read_text()[-3000:]
+
+    def send(self, index: int, number: int, names: Sequence[str] = SERVICES) -> None:
+        """Send a signal to a replica of each; who sleeps is not ready, as its probe would find."""
+        for name in names:
+            one = self.replicas[name][index]
+            if number in (signal.SIGKILL, signal.SIGSTOP):
+                self.balancers[name].take_out(one.port)
+            one.process.send_signal(number)
+            if number == signal.SIGKILL:
+                one.process.wait()
+            elif number == signal.SIGCONT:
+                self.balancers[name].ready.append(one.port)
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for one in itertools.chain.from_iterable(self.replicas.values()):
+            if one.process.poll() is None:
+                one.process.kill()
+                one.process.wait()
+
+    # Giving.
+
+    async def post(self, url: str, body: Any, **headers: str) -> Any:
+        """A POST with the admin key; its JSON, None where it was not answered or not done."""
+        own = {"Authorization": f"Bearer {self.layout.secrets['admin']}", **headers}
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with self.client.post(
+                url, json=body, headers=own, timeout=aiohttp.ClientTimeout(total=10)
+            ) as answer:
+                assert answer.status < 500 or answer.status in (500, 502, 503, 504), await answer.text()
+                return await answer.json() if answer.status < 300 else None
+        return None
+
+    def gateway_url(self, index: int) -> str:
+        """The address of one gateway."""
+        return f"http://{HOST}:{self.replicas['gateway'][index].port}"
+
+    async def open_drives(self, count: int) -> list[str]:
+        """So many live drives."""
+        slugs = [f"drive-{n}" for n in range(count)]
+        for slug in slugs:
+            url = f"{self.layout.url('gateway')}/v1/drives"
+            wish = {"slug": slug, "title": "Winter", "currency": "USD",
+                    "goal": {"currency": "USD", "value": "1000.00"}}  # fmt: skip
+            assert await self.post(url, wish)
+            assert await self.post(f"{url}/{slug}/open", {})
+        return slugs
+
+    async def donate(self, slug: str, index: int | None = None) -> None:
+        """A gift through one gateway, or through whichever answers; tried until it is paid."""
+        donor, key = f"donor-{len(self.donors)}@example.org", uuid.uuid4().hex
+        self.donors.append(donor)
+        gateway_url = self.layout.url("gateway") if index is None else self.gateway_url(index)
+        wish = {"amount": AMOUNT, "donor": {"email": donor}}
+        headers = {"Idempotency-Key": key, "Prefer": "wait=3"}
+
+        async def opened() -> Any:
+            made = await self.post(f"{gateway_url}/v1/drives/{slug}/pledges", wish, **headers)
+            return await self._checkout(gateway_url, made) if made else None
+
+        url = await until(opened, 120)
+
+        async def paid() -> bool:
+            done = await self.post(f"{url}/pay", {"card": "4242424242424242"})
+            return done is not None and done["payment_status"] == "paid"
+
+        await until(paid, 60)
+
+    async def _checkout(self, gateway_url: str, made: Any) -> Any:
+        """Where a pledge is paid, None while that is not known: a repeated POST gets the first answer."""
+        if made["checkout"]:
+            return made["checkout"]["url"]
+        url = f"{gateway_url}/v1/pledges/{made['id']}?token={made['token']}"
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with self.client.get(url, headers={"Prefer": "wait=3"}) as answer:
+                found = await answer.json() if answer.status == 200 else {}
+                return found["checkout"]["url"] if found.get("checkout") else None
+        return None
+
+    # Looking.
+
+    async def ask(self, one: Replica, path: str) -> Any:
+        """What one replica says at an internal door."""
+        headers = sign_caller(self.layout.secrets["internal"], partner="ataa", scopes=("internal",))
+        async with self.client.get(f"http://{HOST}:{one.port}{path}", headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
+
+    async def totals(self, index: int, slug: str) -> Any:
+        """A drive's totals at one gateway."""
+        async with self.client.get(f"{self.gateway_url(index)}/v1/drives/{slug}/totals") as answer:
+            return await answer.json()
+
+    async def board(self, index: int, slug: str) -> Any:
+        """A drive's creators as one gateway has them from either leaderboard; never a cached answer."""
+        url = f"{self.gateway_url(index)}/v1/drives/{slug}/leaderboards/creators?anew={uuid.uuid4().hex}"
+        async with self.client.get(url) as answer:
+            return await answer.json()
+
+    async def unsettled(self) -> list[str]:
+        """What does not agree, or is still on its way, whichever replica is asked."""
+        given = str(Decimal(AMOUNT["value"]) * len(self.donors))
+        async with self.client.get(f"{self.layout.url('sandbox')}/_sandbox/books") as answer:
+            books = (await answer.json())["USD"]
+        found = [] if books["captured"] == given else [f"the sandbox has {books}, not {given}"]
+        for name in GROUPS:
+            for one in self.replicas[name]:
+                quiet = await self.ask(one, "/internal/quiet")
+                if any(quiet.values()):
+                    found.append(f"{name} {one.index}: {quiet}")
+                if name != "notify" and (net := await self.ask(one, "/internal/books")) != {"USD": given}:
+                    found.append(f"{name} {one.index} has {net}, not {given}")
+        return found
+
+    async def leader_count(self, service: str, work: str) -> int:
+        """How many processes do `work` alone on a service's database."""
+        connection = await asyncpg.connect(self.layout.databases[service])
+        try:
+            return int(await connection.fetchval(_LEADER_COUNT, work))
+        finally:
+            await connection.close()
+
+    async def partitions(self, group: str) -> list[int]:
+        """How many partitions each living replica of a service reads."""
+        found = []
+        for one in self.replicas[group]:
+            if one.process.poll() is None:
+                async with self.client.get(f"http://{HOST}:{one.metrics}/") as answer:
+                    lines = (await answer.text()).splitlines()
+                name = f'ataa_consumer_partitions{{group="{group}"}} '
+                found += [int(float(line.removeprefix(name))) for line in lines if line.startswith(name)]
+        return found
+
+    async def sessions(self) -> Counter[str]:
+        """How many checkouts were opened at the sandbox, a payment."""
+        headers = {"Authorization": f"Bearer {self.layout.secrets['stripe_key']}"}
+        found: Counter[str] = Counter()
+        after = ""
+        while True:
+            url = f"{self.layout.url('sandbox')}/v1/checkout/sessions?limit=100{after}"
+            async with self.client.get(url, headers=headers) as answer:
+                page = await answer.json()
+            found.update(one["metadata"]["ataa_payment"] for one in page["data"])
+            if not page["has_more"]:
+                return found
+            after = f"&starting_after={page['data'][-1]['id']}"
+
+
+def _run(spec: process_specs.ProcessSpec, layout: Layout, log: str) -> ForkedProcess:
+    _, _, module, *arguments = spec.command  # python -m …
+    return ForkedProcess(module, arguments, spec.environment, layout.log(log))
+
+
+@asynccontextmanager
+async def replicated_stack(folder: Path) -> AsyncIterator[ReplicatedStack]:
+    """Everything but the services: engines, sandbox, mail server, balancers."""
+    async with AsyncExitStack() as stack:
+        bootstrap, prefix = await stack.enter_async_context(
+            fresh_topics(*(one.name for one in read_topics()))
+        )
+        databases = {name: await stack.enter_async_context(fresh_postgres()) for name in SERVICES}
+        balancers = {name: Balancer() for name in SERVICES}
+        for one in balancers.values():
+            await one.start()
+            stack.push_async_callback(one.close)
+        mailbox = Mailbox()
+        post = Controller(mailbox, hostname=HOST, port=free_port())
+        post.start()
+        stack.callback(post.stop)
+        ports = {name: one.port for name, one in balancers.items()}
+        ports |= {"sandbox": free_port(), "postgres": 0, **{f"metrics_{name}": 0 for name in SERVICES}}
+        layout = lay_out(folder, folder, ports, {}, kafka=bootstrap, databases=databases)
+        given = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")} | {
+            "ATAA_KAFKA_SESSION_S": str(SESSION_S),
+            "ATAA_KAFKA_PREFIX": prefix,
+            "ATAA_SMTP_URL": f"smtp://{HOST}:{post.port}",
+            "ATAA_RECEIPTS_PER_S": "200",
+            "ATAA_STRIPE_BACKFILL_S": "2",
+        }
+        client = await stack.enter_async_context(aiohttp.ClientSession())
+        found = ReplicatedStack(layout, given, balancers, client, mailbox)
+        played = _run(process_specs.sandbox(layout), layout, "sandbox")
+        stack.callback(played.wait)
+        stack.callback(played.kill)
+        stack.callback(found.end)
+        yield found
+
+
+@dataclass
+class Watcher:
+    """Polls a drive's totals at one gateway and notes whatever went back."""
+
+    replicated_stack: ReplicatedStack
+    index: int
+    slug: str
+    seen: tuple[int, int, int] = (0, 0, 0)
+    as_of: str = ""
+    looks: int = 0
+    went_back: list[str] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Look until cancelled; a gateway that is away is asked again."""
+        while True:
+            with suppress(aiohttp.ClientError, TimeoutError):
+                await self._look()
+            await asyncio.sleep(0.1)
+
+    async def _look(self) -> None:
+        url = f"{self.replicated_stack.gateway_url(self.index)}/v1/drives/{self.slug}/totals"
+        async with self.replicated_stack.client.get(url, timeout=aiohttp.ClientTimeout(total=5)) as answer:
+            if answer.status != 200:
+                return
+            totals, etag = await answer.json(), answer.headers["ETag"]
+        epoch, sequence, revision, _ = etag.removeprefix('W/"').split(".")
+        shown = int(epoch), int(sequence), int(revision)
+        if shown < self.seen or totals["as_of"] < self.as_of:
+            self.went_back.append(f"{self.seen} {self.as_of} -> {shown} {totals['as_of']}")
+        self.seen, self.as_of = shown, totals["as_of"]
+        self.looks += 1
