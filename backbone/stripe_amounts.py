@@ -1,9 +1,8 @@
 """The amounts Stripe takes: its minor units, the most and the least of each currency.
 
-The one table of these rules, so that what a pledge is allowed to be and what payments may send are
-the same. Functions take and return ISO 4217 minor units, unless they say that they count as Stripe
-does. Stripe differs from ISO 4217 for a few currencies: it gives ISK and UGX two digits, takes MGA
-without any, and refuses three-digit amounts whose last digit is not 0.
+Pledges and payments share these rules, so that every pledge can be charged. Functions take and return ISO
+4217 minor units unless they say otherwise. Stripe differs from ISO 4217 for a few currencies: it gives ISK
+and UGX two digits, takes MGA without any, and refuses three-digit amounts whose last digit is not 0.
 
 Source: https://docs.stripe.com/currencies, sections "Special cases", "Minimum charge amount by
 currency" and "Maximum charge amounts". The rule of the last digit is from the section "Three-decimal
@@ -54,7 +53,7 @@ _MINIMUMS: Final = {
 
 
 class UnsupportedAmount(MoneyError):
-    """An amount Stripe does not take; the text says why."""
+    """An amount that Stripe does not accept; the text says why."""
 
 
 def largest(currency: str) -> int:
@@ -122,5 +121,5 @@ def rounded_up(units: int, currency: str) -> int:
 
 
 def _rounded_down(units: int, currency: str) -> int:
-    """Stripe's minor units as ISO counts them, without the fraction that ISO does not know."""
+    """Stripe's minor units as ISO 4217 minor units, rounded down."""
     return int(units * 10 ** digits(currency) // 10 ** stripe_digits(currency))

@@ -1,6 +1,6 @@
-"""What request bodies are made of: strict fields, text without NUL or lone surrogates, money.
+"""Fields of request bodies: strict models, text without NUL or lone surrogates, timestamps, money.
 
-Unknown fields are refused: a misspelt `creater` would silently credit nobody.
+Unknown fields are refused; a misspelt `creater` would otherwise silently credit no creator.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _WithoutNul:
 
 
 Text = Annotated[str, AfterValidator(_check_storable), _WithoutNul()]
-"""Any text from outside: storable, printable, encodable."""
+"""Text of a client: it can be stored and encoded."""
 
 
 def text_schema(pattern: str, **keywords: Any) -> WithJsonSchema:
@@ -66,7 +66,7 @@ _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz
 
 def _check_rfc3339(value: object) -> object:
     if not isinstance(value, str) or _RFC3339.fullmatch(value) is None:
-        raise ValueError("must be a moment such as 2026-01-31T18:00:00Z")
+        raise ValueError("must be a timestamp such as 2026-01-31T18:00:00Z")
     return value
 
 
@@ -78,7 +78,7 @@ def _to_utc(timestamp: datetime) -> datetime:
 
 
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_check_rfc3339), AfterValidator(_to_utc)]
-"""A moment as RFC 3339 writes it, in UTC; never a bare number, which could be seconds or milliseconds."""
+"""An RFC 3339 timestamp, in UTC. A bare number is refused: it could be seconds or milliseconds."""
 
 
 class AmountTooLarge(Problem):
@@ -86,7 +86,7 @@ class AmountTooLarge(Problem):
 
 
 class AmountTooLargeError(ProblemValueError):
-    """As a validator raises it."""
+    """The problem as a validation error."""
 
     kind = AmountTooLarge
 
@@ -96,13 +96,13 @@ class AmountTooSmall(Problem):
 
 
 class AmountTooSmallError(ProblemValueError):
-    """As a validator raises it."""
+    """The problem as a validation error."""
 
     kind = AmountTooSmall
 
 
 class Body(BaseModel):
-    """A JSON object from outside, with exactly the fields it may have."""
+    """A JSON object of a client; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 

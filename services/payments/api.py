@@ -162,7 +162,7 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
         event_id: Annotated[str, Path(alias="id", description="Stripe's id of the event.")],
         caller: CallerDep,
     ) -> dict[str, Any]:
-        """Try an event again that is set aside or ignored.
+        """Retry a quarantined or ignored event.
 
         `state` tells within seconds how it went. The text of an event that was ignored is deleted in time:
         it can no longer be tried.

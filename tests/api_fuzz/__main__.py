@@ -200,7 +200,7 @@ def _pay(running: Running, pledge: dict[str, Any]) -> None:
 def _until_paid(running: Running, pledges: list[dict[str, Any]]) -> None:
     for pledge in pledges:
         path = f"/v1/pledges/{pledge['id']}"
-        _until(lambda path=path: running.call("GET", path)["status"] == "paid")
+        _until(lambda path=path: running.call("GET", path)["status"] == "paid")  # type: ignore[misc]
 
 
 def _until(true: Callable[[], bool]) -> None:

@@ -23,8 +23,8 @@ async def test_frames_of_the_stream_satisfy_their_schema(system: EmbeddedSystem)
     seen: set[str] = set()
     async with system.client.get(f"{system.url}/v1/drives/framed/live") as reply:
         frames = frames_of(reply)
-        await system.give("framed", donor={"name": "Layla"}, message="For warm nights", creator="star")
-        await system.give("framed", donor={"anonymous": True})
+        await system.donate("framed", donor={"name": "Layla"}, message="For warm nights", creator="star")
+        await system.donate("framed", donor={"anonymous": True})
         async with asyncio.timeout(PATIENCE_S):
             while not {"totals", "donation", "milestone"} <= seen:
                 seen.add(check_frame(document, await anext(frames)))
@@ -33,7 +33,7 @@ async def test_frames_of_the_stream_satisfy_their_schema(system: EmbeddedSystem)
 async def test_replayed_frames_satisfy_the_same_schema(system: EmbeddedSystem) -> None:
     document = (await system.request("GET", "/openapi.json")).body
     await system.open_drive("replayed", milestones=MILESTONES)
-    await system.give("replayed", "35.00")
+    await system.donate("replayed", "35.00")
     await system.wait_for_raised("replayed", "35.00")
     seen: set[str] = set()
     async with system.client.get(f"{system.url}/v1/drives/replayed/live?last_event_id=1") as reply:
@@ -46,7 +46,7 @@ async def test_replayed_frames_satisfy_the_same_schema(system: EmbeddedSystem) -
 async def test_answers_about_a_paid_pledge_satisfy_their_schemas(system: EmbeddedSystem) -> None:
     document = (await system.request("GET", "/openapi.json")).body
     drive = await system.open_drive("described", milestones=MILESTONES)
-    pledge = await system.give("described", creator="star")
+    pledge = await system.donate("described", creator="star")
     await system.wait_for_raised("described", "25.00")
     reads = {
         "/v1/drives/{drive}": "/v1/drives/described",
