@@ -1,4 +1,4 @@
-"""The first tables: payments, attempts, webhooks, facts, refunds, the ledger, and the doors."""
+"""The first tables: payments, attempts, webhooks, facts, refunds, the ledger, and the messaging tables."""
 
 from __future__ import annotations
 
