@@ -81,7 +81,9 @@ class ListingProcessor(FakeProcessor):
         self.objects[FactKind.CAPTURE].append(thing)
         return thing
 
-    def refund(self, refund: str, intent: Any, units: int, status: str, **other: Any) -> dict[str, Any]:
+    def refund(  # type: ignore[override]
+        self, refund: str, intent: Any, units: int, status: str, **other: Any
+    ) -> dict[str, Any]:
         """A refund that is listed, created ten minutes ago."""
         return self._of(FactKind.REFUND, refund, intent, units, status, other)
 

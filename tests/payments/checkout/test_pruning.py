@@ -94,10 +94,8 @@ async def test_a_batch_is_bounded_and_the_next_continues(
 
 async def test_old_attempts_are_found_by_an_index(books: Books) -> None:
     await attempts(books, await a_payment(books), "opened", count=50)
-    statement = select(ATTEMPTS.c.key).where(ATTEMPTS.c.done_at.is_not(None), ATTEMPTS.c.done_at < text("17"))
-    statement = str(
-        statement.order_by(ATTEMPTS.c.done_at).limit(5).compile(compile_kwargs={"literal_binds": True})
-    )
+    old = select(ATTEMPTS.c.key).where(ATTEMPTS.c.done_at.is_not(None), ATTEMPTS.c.done_at < text("17"))
+    statement = str(old.order_by(ATTEMPTS.c.done_at).limit(5).compile(compile_kwargs={"literal_binds": True}))
     explain = "EXPLAIN QUERY PLAN" if books.database.is_sqlite else "EXPLAIN"
     async with books.database.transaction() as session:
         if not books.database.is_sqlite:

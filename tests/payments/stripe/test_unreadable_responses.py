@@ -33,7 +33,7 @@ class NewerStripe(StripeProcessor):
             "id": f"re_{intent}", "payment_intent": intent, "amount": parameters["amount"], "currency": "usd",
             "status": "succeeded", "created": 1_700_000_000, "metadata": parameters["metadata"],
         }  # fmt: skip
-        return refund | (self.first if intent == "pi_0" else {})
+        return refund | dict(self.first if intent == "pi_0" else {})
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,8 @@ async def test_a_forged_old_or_future_signature_is_a_400_and_nothing_is_stored(p
         b"\xff\xfe",
         b"[" * 100_000,
         b'{"id":"evt_1","type":"x","created":"soon","livemode":false}',
+        b'{"id":"evt_1","type":"x","created":false,"livemode":false}',
+        b'{"id":"evt_1","type":"x","created":0.5,"livemode":false}',
         b'{"id":"evt_1\x00","type":"x","created":1,"livemode":false}',
     ],
 )
