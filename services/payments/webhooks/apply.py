@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from prometheus_client import Gauge
-from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from backbone.adaptive_interval import ROUND_INTERVAL_S
@@ -22,7 +22,7 @@ from backbone.database.transient import is_transient
 from services.payments.stripe.objects import Unreadable
 from services.payments.tables import QUARANTINED, WAITING, WEBHOOKS
 from services.payments.wakeups import wait_for, wake_on_stop
-from services.payments.webhooks.batch import apply_batch
+from services.payments.webhooks.batch import STORED_WEBHOOK, StoredWebhook, apply_batch
 from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.receive import WebhookStore, count_webhook
 
@@ -96,9 +96,9 @@ class Applier:
 
     async def apply_waiting(self) -> int:
         """Apply the next batch; returns its size. A failing batch is bisected down to the failing event."""
-        waiting = select(WEBHOOKS).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
+        waiting = select(*STORED_WEBHOOK).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
         async with self._database.reading() as session:
-            rows = (await session.execute(waiting.limit(BATCH))).all()
+            rows = [StoredWebhook(*row) for row in await session.execute(waiting.limit(BATCH))]
         self._gather = len(rows) > 4
         if rows:
             await self._apply_or_halve(rows)
@@ -116,19 +116,19 @@ class Applier:
         aside = WEBHOOKS.c.state == QUARANTINED
         # None: quarantined by a process of the previous version, during an upgrade.
         at = WEBHOOKS.c.next_try_at
-        due = select(WEBHOOKS).where(aside, or_(at.is_(None), at <= self._clock.now())).order_by(at)
+        due = select(*STORED_WEBHOOK).where(aside, or_(at.is_(None), at <= self._clock.now())).order_by(at)
         async with self._database.reading() as session:
             many = (await session.execute(select(func.count()).where(aside))).scalar_one()
             _QUARANTINED_COUNT.set(many)
             if not many:
                 return 0
-            rows = (await session.execute(due.limit(RETRY_BATCH))).all()
+            rows = [StoredWebhook(*row) for row in await session.execute(due.limit(RETRY_BATCH))]
         if rows:
             await self._apply_or_halve(rows)
             self.applied.set()
         return len(rows)
 
-    async def _apply_or_halve(self, rows: Sequence[Row[Any]]) -> None:
+    async def _apply_or_halve(self, rows: Sequence[StoredWebhook]) -> None:
         try:
             await self._apply(rows)
         except Exception as error:
@@ -141,10 +141,10 @@ class Applier:
                 return
             await self._note_failure(rows[0], error)
 
-    async def _apply(self, rows: Sequence[Row[Any]]) -> None:
+    async def _apply(self, rows: Sequence[StoredWebhook]) -> None:
         await apply_batch(self._database, self._ours, rows, self._clock)
 
-    async def _note_failure(self, row: Row[Any], error: Exception) -> None:
+    async def _note_failure(self, row: StoredWebhook, error: Exception) -> None:
         reason = _reason(error)
         tries = row.tries + 1
         again = row.state == QUARANTINED
