@@ -1,18 +1,18 @@
-"""The HTTP door of pledges: the public routes it answers, and what the other services may ask."""
+"""The public HTTP API of pledges (API.md): drives, creators and pledges."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from fastapi.routing import APIRouter
 from pydantic import AfterValidator
 
 from backbone import ids
 from backbone.contracts.pledges import PledgeStatus
-from backbone.http.caller import Caller, CallerDep, InternalDep, NotYourDrive, caller, internal
+from backbone.http.caller import Caller, CallerDep, NotYourDrive, caller
 from backbone.http.fields import AmountTooLarge, AmountTooSmall, Text
 from backbone.http.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized
 from backbone.idempotency import (
@@ -39,23 +39,21 @@ from services.pledges.problems import (
     SlugTaken,
 )
 from services.pledges.queries import Queries
-from services.pledges.request_parsing import JsonRoute, direct_route, json_body, string_list
+from services.pledges.request_parsing import JsonRoute, direct_route, json_body
 from services.pledges.requests import (
     CreatorRequest,
-    CreatorSearch,
     DriveChange,
     DriveRequest,
     PledgeRequest,
     parse,
 )
-from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeList, PledgeView, json_bytes
+from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeList, PledgeView, json_response
 
-JSON: Final = "application/json"
 _REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
 
 
 def _ref(drive: str) -> str:
-    """What may name a drive at all; raises NotFound. (A NUL in a path would reach the database.)"""
+    """Check the form of a drive's id or slug; raises NotFound. (A NUL would reach the database.)"""
     if _REF.fullmatch(drive) is None:
         raise NotFound("No such drive.")
     return drive
@@ -86,7 +84,7 @@ def require_scope(who: Caller, scope: str) -> None:
 
 
 class Dependencies:
-    """Answers HTTP requests with an intake, changes and reads."""
+    """The endpoints, and the commands and queries they call."""
 
     def __init__(
         self, intake: Intake, drives: DriveCommands, pledges: PledgeCommands, queries: Queries
@@ -105,10 +103,10 @@ class Dependencies:
 
     async def show_drive(self, drive: DriveRef, who: CallerDep) -> Response:
         """A drive as it is."""
-        return _json_response(await self._readable_drive(drive, who))
+        return json_response(await self._readable_drive(drive, who))
 
     async def _readable_drive(self, drive: str, who: Caller) -> dict[str, Any]:
-        """The drive, for one whose key may read it. Raises NotFound, Forbidden."""
+        """The drive, if the caller may read it. Raises NotFound, Forbidden."""
         found = await self._queries.drive(drive)
         if who.mode == "test" and not found["test"]:
             raise Forbidden("A test key works on test drives only.")
@@ -117,16 +115,16 @@ class Dependencies:
     async def change_drive(self, drive: DriveRef, change: DriveChange, who: CallerDep) -> Response:
         """Change fields of a drive, each as far as its state allows; those not sent stay."""
         require_scope(who, "drives")
-        return _json_response(await self._drives.change_drive(drive, change, who))
+        return json_response(await self._drives.change_drive(drive, change, who))
 
     def transition_endpoint(
         self, transition: DriveTransition
     ) -> Callable[[DriveRef, CallerDep], Awaitable[Response]]:
-        """The endpoint that does `transition` with a drive."""
+        """The endpoint of one transition of a drive."""
 
         async def transition_drive(drive: DriveRef, who: CallerDep) -> Response:
             require_scope(who, "drives")
-            return _json_response(await self._drives.transition_drive(drive, transition, who))
+            return json_response(await self._drives.transition_drive(drive, transition, who))
 
         return transition_drive
 
@@ -144,7 +142,7 @@ class Dependencies:
     ) -> Response:
         """A drive's creators, oldest first."""
         await self._readable_drive(drive, who)
-        return _json_response(await self._queries.creators(drive, after, limit))
+        return json_response(await self._queries.creators(drive, after, limit))
 
     async def list_pledges(
         self,
@@ -159,12 +157,12 @@ class Dependencies:
         who.require("pledges")
         wanted = {"drive": drive, "reference": reference, "status": status}
         filters = {name: value for name, value in wanted.items() if value is not None}
-        return _json_response(await self._queries.list_pledges(who, filters, after, limit))
+        return json_response(await self._queries.list_pledges(who, filters, after, limit))
 
     async def cancel_pledge(self, pledge: PledgeRef, who: CallerDep) -> Response:
         """Take back a pledge that is open and unpaid; again is silent. Money that comes still counts."""
         who.require("pledges")
-        return _json_response(await self._pledges.cancel(pledge, who))
+        return json_response(await self._pledges.cancel(pledge, who))
 
     async def make_pledge(
         self, request: Request, drive: DriveRef, body: PledgeRequest, who: CallerDep, key: RequiredKey
@@ -176,7 +174,7 @@ class Dependencies:
         return keyed_response(await self._intake.submit(command))
 
     async def make_pledge_directly(self, request: Request) -> Response:
-        """`make_pledge`, its arguments read straight from the request."""
+        """`make_pledge` without FastAPI's parameter resolution, which costs more than the endpoint."""
         who = await caller(request)
         require_scope(who, "pledges")
         key = await required_key(await optional_key(request.headers.get("idempotency-key")))
@@ -184,9 +182,10 @@ class Dependencies:
         return await self.make_pledge(request, _ref(request.path_params["drive"]), body, who, key)
 
 
-def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
-    """Put the public routes into `app`."""
-    app.router.add_api_route(
+def routes(dependencies: Dependencies) -> APIRouter:
+    """The public routes."""
+    router = APIRouter()
+    router.add_api_route(
         "/v1/drives/{drive}/pledges",
         dependencies.make_pledge,
         methods=["POST"],
@@ -207,7 +206,6 @@ def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
         ),
         route_class_override=direct_route(dependencies.make_pledge_directly),
     )
-    router = app.router
     menu = (AmountTooSmall, AmountTooLarge)
     _post(router, "/v1/drives", dependencies.make_drive, DriveView, SlugTaken, Invalid, *menu)
     kinds = (NotYourDrive, NotFound, SlugTaken, Invalid)
@@ -250,39 +248,7 @@ def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
             response_model=DriveView,
             responses=_problems(Unauthorized, Forbidden, NotYourDrive, NotFound, IllegalTransition),
         )
-
-
-def add_internal_routes(app: FastAPI, queries: Queries, behind: Callable[[], Awaitable[int]]) -> None:
-    """Put the doors for the other services into `app`."""
-
-    def ask(path: str, field: str, find: Callable[[Sequence[str]], Awaitable[dict[str, Any]]]) -> None:
-        async def answer(request: Request) -> Response:
-            await internal(await caller(request))
-            return _json_response({"data": await find(await string_list(request, field))})
-
-        app.router.add_api_route(
-            path, answer, methods=["POST"], include_in_schema=False, route_class_override=direct_route(answer)
-        )
-
-    ask("/internal/pledges", "ids", queries.pledges)
-    ask("/internal/checkout-details", "ids", queries.checkout_details)
-    ask("/internal/words", "ids", queries.donor_texts)
-    ask("/internal/receipts", "ids", queries.receipt_details)
-    ask("/internal/drives", "refs", queries.drives)
-    ask("/internal/creators", "refs", queries.creators_by_ref)
-
-    @app.post("/internal/creator-search", include_in_schema=False)
-    async def search_creators(_who: InternalDep, wanted: CreatorSearch) -> Response:
-        return _json_response({"data": await queries.search_creators(wanted.drive, wanted.text)})
-
-    @app.get("/internal/books", include_in_schema=False)
-    async def books(_who: InternalDep) -> Response:
-        return _json_response(await queries.books())
-
-    @app.get("/internal/quiet", include_in_schema=False)
-    async def drained(_who: InternalDep) -> Response:
-        behind_count = await behind()  # first: what is heard meanwhile may have to be said
-        return _json_response({"outbox": await queries.outbox_rows(), "behind": behind_count})
+    return router
 
 
 def _post(
@@ -292,7 +258,7 @@ def _post(
     view: type,
     *kinds: type[Problem],
 ) -> None:
-    """A POST that creates."""
+    """Add a POST route that creates a resource."""
     router.add_api_route(
         path,
         endpoint,
@@ -306,10 +272,6 @@ def _post(
 
 async def _keyed_request(request: Request, key: str | None) -> KeyedRequest:
     return KeyedRequest(key, hash_body(await request.body()))
-
-
-def _json_response(view: Any) -> Response:
-    return Response(json_bytes(view), media_type=JSON)
 
 
 def _problems(*kinds: type[Problem]) -> dict[int | str, dict[str, Any]]:
