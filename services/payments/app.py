@@ -16,7 +16,7 @@ from backbone.messaging import inbox
 from backbone.messaging.consumer import Consumer
 from backbone.messaging.outbox import Relay
 from backbone.periodic import PruneStep, pruning_worker
-from backbone.service import Service, Work, Worker, add_health, add_routes, new_app
+from backbone.service import Service, Work, Worker, add_health, new_app
 from services.payments import api
 from services.payments.checkout.expiry import CheckoutExpirer
 from services.payments.checkout.pruning import prune_attempts
@@ -92,8 +92,7 @@ def compose(
 
     app = new_app("payments", secret)
     add_health(app, database.is_responding)
-    add_routes(
-        app,
+    app.include_router(
         api.routes(
             api.Dependencies(
                 database=database,
@@ -106,7 +105,7 @@ def compose(
                 outbox_empty=relay.is_empty,
                 behind=consumer.behind,
             )
-        ),
+        )
     )
 
     async def close() -> None:
