@@ -37,4 +37,5 @@ class FrozenClock:
 
 def rfc3339(moment: datetime) -> str:
     """`2022-01-07T12:00:00.000Z`: RFC 3339 in UTC with `Z` and milliseconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    # Not strftime: its %Y writes years before 1000 with fewer than four digits.
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

@@ -12,12 +12,12 @@ DriveId = NewType("DriveId", str)
 CreatorId = NewType("CreatorId", str)
 PledgeId = NewType("PledgeId", str)
 PaymentId = NewType("PaymentId", str)
-RefundId = NewType("RefundId", str)
 DonorId = NewType("DonorId", str)
 
 Kind = Literal["drv", "crt", "plg", "pay", "rfd", "don", "dnr", "key", "whk", "evt"]
 
-_FORM: Final = re.compile(r"[a-z]{3}_[0-7][0-9a-hjkmnp-tv-z]{25}", re.ASCII)
+ULID_PATTERN: Final = "[0-7][0-9a-hjkmnp-tv-z]{25}"
+_FORM: Final = re.compile(f"[a-z]{{3}}_{ULID_PATTERN}", re.ASCII)
 
 
 def new(kind: Kind) -> str:

@@ -13,7 +13,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from backbone.money import MoneyError, digits
+from backbone.money import DIGITS, MoneyError, digits
+
+_STRIPE_CURRENCIES: Final = """
+AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF
+CHF CLP CNY COP CRC CVE CZK DJF DKK DOP DZD EGP ETB EUR FJD FKP GBP GEL GIP GMD GNF GTQ GYD HKD HNL
+HTG HUF IDR ILS INR ISK JMD JOD JPY KES KGS KHR KMF KRW KWD KYD KZT LAK LBP LKR LRD LSL MAD MDL MKD
+MMK MNT MOP MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON
+RSD RUB RWF SAR SBD SCR SEK SGD SHP SLE SOS SRD STN SZL THB TJS TND TOP TRY TTD TWD TZS UAH UGX USD
+UYU UZS VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW
+"""
+SUPPORTED_CURRENCIES: Final = frozenset(_STRIPE_CURRENCIES.split()) & frozenset(DIGITS)
+"""Currencies a drive may have. Stripe counts MGA without the two digits ISO gives it: left out."""
 
 ZERO_DECIMAL: Final = frozenset(
     ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF")

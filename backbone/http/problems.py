@@ -107,9 +107,31 @@ class Overloaded(Problem):
         super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
 
 
+def documented(*classes: type[Problem]) -> dict[int | str, dict[str, Any]]:
+    """These problems as FastAPI's `responses` takes them, for the gateway to complete."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for kind in classes:
+        response = found.setdefault(kind.status, {"description": "", "x-problems": {}})
+        response["x-problems"][kind.slug] = kind.title
+    for response in found.values():
+        response["description"] = "; ".join(response["x-problems"].values())
+    return found
+
+
 def problem_of_status(status: int) -> Problem:
-    """The plain problem of an HTTP status, for errors raised by the framework."""
-    classes = (Unauthorized, Forbidden, NotFound, MethodNotAllowed, UnsupportedMediaType, BodyTooLarge)
+    """The plain problem of an HTTP status, for errors raised by the framework.
+
+    Its only 400 is a body that it cannot parse: one that is not UTF-8, for example.
+    """
+    classes = (
+        MalformedJson,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        UnsupportedMediaType,
+        BodyTooLarge,
+    )
     for kind in classes:
         if kind.status == status:
             return kind()

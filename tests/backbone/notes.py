@@ -68,7 +68,7 @@ async def take_notes(events: Sequence[Noted], session: AsyncSession) -> None:
 async def noted(database: Database) -> list[tuple[str, str]]:
     """All notes, in order of insertion."""
     async with database.reading() as session:
-        rows = await session.execute(select(Note.about, Note.text).order_by(Note.id))  # type: ignore[arg-type]
+        rows = await session.execute(select(Note.about, Note.text).order_by(Note.id))  # type: ignore[call-overload]
         return [(about, text) for about, text in rows]
 
 

@@ -31,7 +31,7 @@ async def sign_notes(events: Sequence[Noted], session: AsyncSession) -> None:
 async def main(url: str, bootstrap: str, prefix: str, session_ms: str, idle_timeout_s: str) -> None:
     """Run until killed."""
     database = Database(url, MESSAGING_TABLES, idle_timeout_s=float(idle_timeout_s))
-    bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=int(session_ms), timeout_s=3.0)
+    bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=int(session_ms), request_timeout_s=3.0)
     relay = Relay("notes", database, bus, ["notes"])
     consumer = Consumer("notes", bus, ["notes"], {Noted: sign_notes}, database)
     workers = [Worker("notes.relay", relay.run), Worker("notes.consumer", consumer.run)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,7 @@ async def count(database: Database, table: Table) -> int:
         return (await session.execute(select(func.count()).select_from(table))).scalar_one()
 
 
-def forgetting(table: str) -> tuple[Table, Callable[..., Awaitable[int]]]:
+def forgetting(table: str) -> tuple[Table, Any]:
     return {
         "inbox": (MESSAGING_TABLES.inbox, inbox.delete_expired),
         "idempotency": (MESSAGING_TABLES.idempotency, idempotency.delete_expired),

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
 from backbone.money import Money, parse
-from backbone.stripe_amounts import from_stripe, largest, smallest, step, to_stripe
+from backbone.stripe_amounts import SUPPORTED_CURRENCIES, from_stripe, largest, smallest, step, to_stripe
 from services.pledges.domain import (
-    SUPPORTED_CURRENCIES,
     TRANSITIONS,
     AmountTooLarge,
     AmountTooSmall,

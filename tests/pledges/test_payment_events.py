@@ -115,7 +115,7 @@ async def test_changed_status_is_announced_once_with_a_higher_version(harness: H
             await harness.publish(change("pay_1", version, S.CAPTURED, pledge=pledge, money=(2500, 0, 0)))
         await wait_until_consumed(harness)
     changed = [event for event in await harness.announced() if isinstance(event, PledgeChanged)]
-    assert [(event.status.value, event.version) for event in changed] == [("paid", 2)]
+    assert [(str(event.status), event.version) for event in changed] == [("paid", 2)]
 
 
 async def test_refund_of_a_second_capture_leaves_the_pledge_paid(harness: Harness) -> None:

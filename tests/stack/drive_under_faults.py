@@ -178,7 +178,7 @@ class Drive:
         try:
             await self.donors.donate(planned_gift)
         except (NoAnswer, Refused) as error:
-            self.donors.tally.note(f"gift {planned_gift.number}: {error}")
+            self.donors.tally.record_error(f"gift {planned_gift.number}: {error}")
 
     async def follow_log(self) -> None:
         """Keep up with the log and with what was delivered."""
