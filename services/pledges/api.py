@@ -13,7 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from backbone import ids
 from backbone.contracts.pledges import PledgeStatus
-from backbone.http.caller import Caller, CallerDep, NotYourDrive, caller
+from backbone.http.caller import Caller, CallerDep, NotYourDrive, authenticated_caller
 from backbone.http.fields import REFERENCE, AmountTooLarge, AmountTooSmall, Text, id_schema, text_schema
 from backbone.http.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized, documented
 from backbone.idempotency import (
@@ -87,10 +87,10 @@ After = Annotated[
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 
 
-def require_scope(who: Caller, scope: str) -> None:
-    """Raises Forbidden where `who` lacks `scope`; a publishable key may create pledges and read."""
-    if not (who.publishable and scope == "pledges"):
-        who.require(scope)
+def require_scope(caller: Caller, scope: str) -> None:
+    """Raises Forbidden where `caller` lacks `scope`; a publishable key may create pledges and read."""
+    if not (caller.publishable and scope == "pledges"):
+        caller.require(scope)
 
 
 class Dependencies:
@@ -105,61 +105,61 @@ class Dependencies:
         self._queries = queries
 
     async def make_drive(
-        self, request: Request, body: DriveRequest, who: CallerDep, key: OptionalKey
+        self, request: Request, body: DriveRequest, caller: CallerDep, key: OptionalKey
     ) -> Response:
         """Create a drive, in the state `draft`."""
-        require_scope(who, "drives")
-        return keyed_response(await self._drives.make_drive(body, who, await _keyed_request(request, key)))
+        require_scope(caller, "drives")
+        return keyed_response(await self._drives.make_drive(body, caller, await _keyed_request(request, key)))
 
-    async def show_drive(self, drive: DriveRef, who: CallerDep) -> Response:
+    async def show_drive(self, drive: DriveRef, caller: CallerDep) -> Response:
         """Read a drive."""
-        return json_response(await self._readable_drive(drive, who))
+        return json_response(await self._readable_drive(drive, caller))
 
-    async def _readable_drive(self, drive: str, who: Caller) -> dict[str, Any]:
+    async def _readable_drive(self, drive: str, caller: Caller) -> dict[str, Any]:
         """The drive, if the caller may read it. Raises NotFound, Forbidden."""
         found = await self._queries.drive(drive)
-        if who.mode == "test" and not found["test"]:
+        if caller.mode == "test" and not found["test"]:
             raise Forbidden("A test key works on test drives only.")
         return found
 
-    async def change_drive(self, drive: DriveRef, change: DriveChange, who: CallerDep) -> Response:
+    async def change_drive(self, drive: DriveRef, change: DriveChange, caller: CallerDep) -> Response:
         """Change a drive.
 
         Fields that are not sent stay as they are. Some are fixed once the drive has been opened.
         """
-        require_scope(who, "drives")
-        return json_response(await self._drives.change_drive(drive, change, who))
+        require_scope(caller, "drives")
+        return json_response(await self._drives.change_drive(drive, change, caller))
 
     def transition_endpoint(
         self, transition: DriveTransition
     ) -> Callable[[DriveRef, CallerDep], Awaitable[Response]]:
         """The endpoint of one transition of a drive."""
 
-        async def transition_drive(drive: DriveRef, who: CallerDep) -> Response:
-            require_scope(who, "drives")
-            return json_response(await self._drives.transition_drive(drive, transition, who))
+        async def transition_drive(drive: DriveRef, caller: CallerDep) -> Response:
+            require_scope(caller, "drives")
+            return json_response(await self._drives.transition_drive(drive, transition, caller))
 
         return transition_drive
 
     async def add_creator(
-        self, request: Request, drive: DriveRef, body: CreatorRequest, who: CallerDep, key: OptionalKey
+        self, request: Request, drive: DriveRef, body: CreatorRequest, caller: CallerDep, key: OptionalKey
     ) -> Response:
         """Add a creator who raises for a drive."""
-        require_scope(who, "drives")
+        require_scope(caller, "drives")
         return keyed_response(
-            await self._drives.add_creator(drive, body, who, await _keyed_request(request, key))
+            await self._drives.add_creator(drive, body, caller, await _keyed_request(request, key))
         )
 
     async def list_creators(
-        self, drive: DriveRef, who: CallerDep, after: After = None, limit: Limit = 25
+        self, drive: DriveRef, caller: CallerDep, after: After = None, limit: Limit = 25
     ) -> Response:
         """List a drive's creators, oldest first."""
-        await self._readable_drive(drive, who)
+        await self._readable_drive(drive, caller)
         return json_response(await self._queries.creators(drive, after, limit))
 
     async def list_pledges(
         self,
-        who: CallerDep,
+        caller: CallerDep,
         drive: DriveFilter = None,
         reference: ReferenceFilter = None,
         status: StatusFilter = None,
@@ -167,38 +167,38 @@ class Dependencies:
         limit: Limit = 25,
     ) -> Response:
         """List the partner's own pledges, newest first."""
-        who.require("pledges")
+        caller.require("pledges")
         wanted = {"drive": drive, "reference": reference, "status": status}
         filters = {name: value for name, value in wanted.items() if value is not None}
-        return json_response(await self._queries.list_pledges(who, filters, after, limit))
+        return json_response(await self._queries.list_pledges(caller, filters, after, limit))
 
-    async def cancel_pledge(self, pledge: PledgeRef, who: CallerDep) -> Response:
+    async def cancel_pledge(self, pledge: PledgeRef, caller: CallerDep) -> Response:
         """Cancel a pledge that is open and unpaid.
 
         Cancelling it again changes nothing. Money that still arrives makes it paid.
         """
-        who.require("pledges")
-        return json_response(await self._pledges.cancel(pledge, who))
+        caller.require("pledges")
+        return json_response(await self._pledges.cancel(pledge, caller))
 
     async def make_pledge(
-        self, request: Request, drive: DriveRef, body: PledgeRequest, who: CallerDep, key: RequiredKey
+        self, request: Request, drive: DriveRef, body: PledgeRequest, caller: CallerDep, key: RequiredKey
     ) -> Response:
         """Create a pledge to a live drive.
 
         The same Idempotency-Key with the same body answers with the same pledge.
         """
-        require_scope(who, "pledges")
+        require_scope(caller, "pledges")
         body_hash = hash_body(await request.body())
-        command = MakePledge(drive, body, who, key, body_hash)
+        command = MakePledge(drive, body, caller, key, body_hash)
         return keyed_response(await self._intake.submit(command))
 
     async def make_pledge_directly(self, request: Request) -> Response:
         """`make_pledge` without FastAPI's parameter resolution, which costs more than the endpoint."""
-        who = await caller(request)
-        require_scope(who, "pledges")
+        caller = await authenticated_caller(request)
+        require_scope(caller, "pledges")
         key = await required_key(await optional_key(request.headers.get("idempotency-key")))
         body = parse(PledgeRequest, await json_body(request))
-        return await self.make_pledge(request, _ref(request.path_params["drive"]), body, who, key)
+        return await self.make_pledge(request, _ref(request.path_params["drive"]), body, caller, key)
 
 
 _TRANSITION_DESCRIPTIONS: Final[Mapping[DriveTransition, str]] = {

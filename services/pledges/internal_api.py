@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from backbone.http.caller import InternalDep, caller, internal
+from backbone.http.caller import InternalDep, authenticated_caller, internal_caller
 from services.pledges.queries import Queries
 from services.pledges.request_parsing import direct_route, string_list
 from services.pledges.requests import CreatorSearch
@@ -48,7 +48,7 @@ def _add_lookup(router: APIRouter, path: str, field: str, find: Find) -> None:
     """Add a POST route that answers `{"data": …}` for the list under `field` in its body."""
 
     async def look_up(request: Request) -> Response:
-        await internal(await caller(request))
+        await internal_caller(await authenticated_caller(request))
         return json_response({"data": await find(await string_list(request, field))})
 
     router.add_api_route(path, look_up, methods=["POST"], route_class_override=direct_route(look_up))
