@@ -247,7 +247,7 @@ class Consumer:
                 if slow and len(records) > 1 and attempts >= MAX_ATTEMPTS:
                     return reason
                 log.warning(
-                    "consumer.database_away", group=self.group, attempts=attempts, reason=reason[:200]
+                    "consumer.database_unavailable", group=self.group, attempts=attempts, reason=reason[:200]
                 )
             elif len(records) > 1 or attempts >= MAX_ATTEMPTS:
                 return reason

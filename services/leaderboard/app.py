@@ -14,7 +14,7 @@ from backbone.messaging import inbox
 from backbone.messaging.consumer import Consumer
 from backbone.messaging.outbox import Relay
 from backbone.periodic import pruning_worker
-from backbone.service import Service, Worker, add_health, new_app
+from backbone.service import Service, Worker, add_health, add_routes, new_app
 from services.leaderboard import api
 from services.leaderboard.display_texts import REQUEST_TIMEOUT_S, DisplayTexts
 from services.leaderboard.freshness import INPUTS, ChangedDrives, Freshness
@@ -51,7 +51,7 @@ def compose(
 
     app = new_app("leaderboard", secret)
     add_health(app, database.is_responding)
-    app.include_router(api.routes(api.Dependencies(database, display_texts, freshness, consumer.behind)))
+    add_routes(app, api.routes(api.Dependencies(database, display_texts, freshness, consumer.behind)))
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)
