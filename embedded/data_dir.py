@@ -19,7 +19,7 @@ class DataDir:
     """The data directory of an embedded run, locked by this process until it ends.
 
     A directory that is locked, read-only or full ends the process with one line that says so. Files created
-    from here on are readable by their owner only: they hold donors' addresses, and the directory may be shared.
+    from here on are readable by their owner only: they hold donors' addresses.
     """
 
     def __init__(self, path: Path) -> None:

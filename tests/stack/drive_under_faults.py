@@ -265,7 +265,7 @@ class Drive:
         return f"{len(self._active)} donors pending, {self.api.last_failure}, {tally.errors}, {last}"
 
     async def wait_until_healthy(self, more: int = DONORS_AFTER_FAULT) -> None:
-        """Wait until all services are ready and the donations so far, and `more` others, are shown as live."""
+        """Wait until all services are ready and all donations, and `more` new ones, are shown as live."""
         enough = self._arrived + more
         await self.eventually("every service is ready", self.ready)
         await self.eventually("donors are started", lambda: self._arrived >= enough)
