@@ -1,15 +1,18 @@
-"""Idempotency keys: stored with a hash of the body and the reply, in the transaction of the change.
+"""Idempotency keys (API.md, Manners): a repeated request gets the first reply, whatever happened in between.
 
-The same key with the same body gets the first answer again; with another body it is refused.
-Keys are scoped to partner and route, so a rotated API key does not double a gift. They are kept
-for at least a day (API.md, Manners).
+A key is stored with a hash of its request body and with the reply, in the transaction of the change. The
+same key with the same body gets the stored reply; with another body it is refused. Keys are scoped to a
+partner and a route, so a rotated API key does not duplicate a donation. They are kept for at least a day.
+
+`run_once` does a change that fits into one transaction. `claim` and `complete` are its two halves, for a
+request that calls another service in between. `find_replies_in` and `store_replies_in` are for batches.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -19,7 +22,6 @@ from fastapi import Depends, Header, Response
 from sqlalchemy import (
     Insert,
     Table,
-    delete,
     insert,
     select,
     update,
@@ -27,8 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from backbone.database.database import Database, messaging_tables_of
+from backbone.database.database import Database
 from backbone.database.pair_lookup import PairLookup
+from backbone.database.session_info import messaging_tables_of
 from backbone.http.problems import Conflict, Invalid, Problem
 from backbone.messaging.inbox import insert_new
 from backbone.periodic import BATCH, delete_oldest
@@ -46,79 +49,129 @@ class KeyMalformed(Problem):
 
 
 class KeyReused(Invalid):
-    slug, title = "idempotency-key-reused", "This Idempotency-Key came with another body before"
+    slug, title = "idempotency-key-reused", "This Idempotency-Key was used with another request body"
 
 
 class RequestInProgress(Conflict):
-    slug, title = "request-in-progress", "The first request with this Idempotency-Key still runs"
+    slug, title = "request-in-progress", "The first request with this Idempotency-Key is still running"
 
 
-class Key(NamedTuple):
+class ScopedKey(NamedTuple):
     """An idempotency key within its scope (`partner:route`)."""
 
     scope: str
     key: str
 
 
+class KeyedReply(NamedTuple):
+    """The reply to a request, and whether it was first given to an earlier request with the same key."""
+
+    status: int
+    body: bytes
+    replayed: bool
+
+
 @dataclass(frozen=True, slots=True)
 class StoredReply:
-    """A remembered request; `status` is None while it still runs."""
+    """The stored state of a request; `status` is None while it is still running."""
 
     body_hash: str
     status: int | None
     reply: bytes | None
 
-    def replay(self, body_hash: str) -> tuple[int, bytes]:
-        """The first answer again; raises `KeyReused` or `RequestInProgress`."""
+    def replay(self, body_hash: str) -> KeyedReply:
+        """The stored reply. Raises `KeyReused` for another body, `RequestInProgress` without one."""
         if self.body_hash != body_hash:
             detail = "Send the same body again, or a new key."
             raise KeyReused(detail, errors=[{"pointer": "/header/idempotency-key", "detail": detail}])
         if self.status is None:
-            raise RequestInProgress("Ask again in a moment.")
-        return self.status, self.reply or b""
+            raise RequestInProgress("Try again in a moment.")
+        return KeyedReply(self.status, self.reply or b"", replayed=True)
 
 
 def hash_body(body: bytes) -> str:
-    """What tells two bodies apart: SHA-256 of the bytes as sent."""
+    """SHA-256 of a request body as it was sent."""
     return hashlib.sha256(body).hexdigest()
 
 
-async def find_replies(session: AsyncSession, keys: Sequence[Key]) -> Mapping[Key, StoredReply]:
-    """What is remembered of `keys`."""
-    return await session.run_sync(find_replies_in, keys)
+Create = Callable[[AsyncSession], Awaitable[bytes]]
+"""Makes a change in the transaction of the session; returns the body of the 201 reply."""
+
+Authorize = Callable[[AsyncSession], Awaitable[None]]
+"""Raises where the caller may not do this, nor see the reply of an earlier request."""
 
 
-def find_replies_in(session: Session, keys: Sequence[Key]) -> Mapping[Key, StoredReply]:
-    """`find_replies` for code that `AsyncSession.run_sync` runs as a whole."""
+async def run_once(
+    database: Database,
+    key: ScopedKey | None,
+    body_hash: str,
+    create: Create,
+    *,
+    authorize: Authorize | None = None,
+) -> KeyedReply:
+    """Run `create` and store its reply under `key` in one transaction, or return the reply stored there.
+
+    Without a key, `create` runs every time. `authorize` runs before a stored reply is returned and raises
+    where the caller may not have it: keys belong to a partner, whose API keys may have different rights.
+    Raises what `create` and `authorize` raise, then nothing is stored; `KeyReused`, `RequestInProgress`.
+    """
+    async with database.transaction() as session:
+        if authorize is not None:
+            await authorize(session)
+        if key is not None and (stored := await claim(session, key, body_hash)) is not None:
+            return stored.replay(body_hash)
+        body = await create(session)
+        if key is not None:
+            await complete(session, key, 201, body)
+        return KeyedReply(201, body, replayed=False)
+
+
+async def claim(session: AsyncSession, key: ScopedKey, body_hash: str) -> StoredReply | None:
+    """Take `key` for a request; None where it is new, otherwise what is stored under it.
+
+    Where another transaction has taken the key and not ended yet, PostgreSQL waits for it.
+    """
+    row = {"scope": key.scope, "key": key.key, "body_hash": body_hash, "made_at": datetime.now(UTC)}
+    table = messaging_tables_of(session).idempotency
+    inserted = await session.execute(insert_new(session, table, [row], table.c.key))
+    if inserted.first() is not None:
+        return None
+    return (await session.run_sync(find_replies_in, [key]))[key]
+
+
+async def complete(session: AsyncSession, key: ScopedKey, status: int, reply: bytes) -> None:
+    """Store the reply of a claimed key."""
+    table = messaging_tables_of(session).idempotency
+    await session.execute(
+        update(table)
+        .where(table.c.scope == key.scope, table.c.key == key.key)
+        .values(status=status, reply=reply)
+    )
+
+
+def find_replies_in(session: Session, keys: Sequence[ScopedKey]) -> Mapping[ScopedKey, StoredReply]:
+    """What is stored under those of `keys` that were used before."""
     if not keys:
         return {}
     rows = _find_statement(messaging_tables_of(session).idempotency).find(session.connection(), keys)
-    return {Key(row.scope, row.key): StoredReply(row.body_hash, row.status, row.reply) for row in rows}
+    return {ScopedKey(row.scope, row.key): StoredReply(row.body_hash, row.status, row.reply) for row in rows}
 
 
-async def record_new(
-    session: AsyncSession, answers: Sequence[tuple[Key, StoredReply]], at: datetime | None = None
+def store_replies_in(
+    session: Session, replies: Sequence[tuple[ScopedKey, StoredReply]], now: datetime
 ) -> None:
-    """Store new keys with their answers; raises the database's error where one is already there."""
-    await session.run_sync(record_new_in, answers, at)
-
-
-def record_new_in(
-    session: Session, answers: Sequence[tuple[Key, StoredReply]], at: datetime | None = None
-) -> None:
-    """`record_new` for code that `AsyncSession.run_sync` runs as a whole."""
-    if not answers:
+    """Store new keys with their replies. Raises IntegrityError where another process has stored one."""
+    if not replies:
         return
-    made_at = at or datetime.now(UTC)
     rows = [
         {"scope": key.scope, "key": key.key, "body_hash": stored.body_hash, "status": stored.status,
-         "reply": stored.reply, "made_at": made_at}
-        for key, stored in sorted(answers, key=lambda answer: answer[0])  # two processes must not cross
+         "reply": stored.reply, "made_at": now}
+        for key, stored in sorted(replies, key=lambda reply: reply[0])  # one order, or processes may deadlock
     ]  # fmt: skip
     session.connection().execute(_insert_statement(messaging_tables_of(session).idempotency), rows)
 
 
-# Built once a table: putting a statement together costs more than running it.
+# Cached per table: building a statement costs more than executing it.
 
 
 @lru_cache(maxsize=32)
@@ -131,34 +184,8 @@ def _insert_statement(table: Table) -> Insert:
     return insert(table)
 
 
-async def claim(session: AsyncSession, key: Key, body_hash: str) -> StoredReply | None:
-    """Take `key` for a request that outlives this transaction; what was there before, or None."""
-    row = {"scope": key.scope, "key": key.key, "body_hash": body_hash, "made_at": datetime.now(UTC)}
-    table = messaging_tables_of(session).idempotency
-    made = await session.execute(insert_new(session, table, [row], table.c.key))
-    if made.first() is not None:
-        return None
-    return (await find_replies(session, [key]))[key]
-
-
-async def complete(session: AsyncSession, key: Key, status: int, reply: bytes) -> None:
-    """Give a claimed key its answer."""
-    table = messaging_tables_of(session).idempotency
-    await session.execute(
-        update(table)
-        .where(table.c.scope == key.scope, table.c.key == key.key)
-        .values(status=status, reply=reply)
-    )
-
-
-async def release(session: AsyncSession, key: Key) -> None:
-    """Forget a claimed key whose request changed nothing, so that it may be tried again."""
-    table = messaging_tables_of(session).idempotency
-    await session.execute(delete(table).where(table.c.scope == key.scope, table.c.key == key.key))
-
-
 async def delete_expired(database: Database, at_most: int = BATCH) -> int:
-    """Drop up to `at_most` keys older than `KEEP`, the oldest first; how many there were."""
+    """Delete up to `at_most` keys older than `KEEP`, the oldest first; return how many."""
     made_at = database.messaging_tables.idempotency.c.made_at
     return await delete_oldest(database, made_at, datetime.now(UTC) - KEEP, at_most)
 
@@ -166,14 +193,14 @@ async def delete_expired(database: Database, at_most: int = BATCH) -> int:
 async def optional_key(idempotency_key: Annotated[str | None, Header()] = None) -> str | None:
     """FastAPI dependency: the request's key, if it has one; raises `KeyMalformed`."""
     if idempotency_key is not None and _PATTERN.fullmatch(idempotency_key) is None:
-        raise KeyMalformed("1 to 255 visible ASCII characters.")
+        raise KeyMalformed("Use 1 to 255 visible ASCII characters.")
     return idempotency_key
 
 
 async def required_key(key: Annotated[str | None, Depends(optional_key)]) -> str:
     """FastAPI dependency: the request's key; raises `KeyMissing`."""
     if key is None:
-        raise KeyMissing("Send an Idempotency-Key header, new for each intention.")
+        raise KeyMissing("Send an Idempotency-Key header, a new one for each new request.")
     return key
 
 
@@ -181,7 +208,7 @@ OptionalKey = Annotated[str | None, Depends(optional_key)]
 RequiredKey = Annotated[str, Depends(required_key)]
 
 
-def keyed_response(status: int, reply: bytes, *, replayed: bool) -> Response:
-    """The JSON answer, marked `Idempotency-Replayed: true` where it was given before."""
-    headers = {"Idempotency-Replayed": "true"} if replayed else {}
-    return Response(reply, status, headers=headers, media_type="application/json")
+def keyed_response(reply: KeyedReply) -> Response:
+    """The JSON response; a repeated reply carries the header `Idempotency-Replayed: true`."""
+    headers = {"Idempotency-Replayed": "true"} if reply.replayed else {}
+    return Response(reply.body, reply.status, headers=headers, media_type="application/json")

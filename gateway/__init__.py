@@ -1,7 +1,7 @@
-"""The one public door: whoever comes from outside comes through here.
+"""The only public entry: every request from outside arrives here.
 
-Owns: API keys (their hashes), limits, and what is held in memory: the newest totals of each drive,
-    the clients that watch them, and the pledges that somebody waits for.
-Hears: `snapshots` (all of it) and the tail of `drive-log`, outside any group.
-Says: nothing on the bus. It passes requests on to the services and vouches for their callers.
+Owns: API keys (their hashes) and limits; in memory, the newest totals of each drive, the open live streams
+    and the requests held by `Prefer: wait`.
+Consumes: all of `snapshots` and the tail of `drive-log`, without a consumer group.
+Publishes: nothing. It forwards requests to the services with the signed identity of their caller.
 """

@@ -1,4 +1,4 @@
-"""The gateway as a process of its own: `python -m gateway`."""
+"""Run the gateway as its own process: `python -m gateway`."""
 
 from backbone.bus.protocol import EventBus
 from backbone.http.service_client import ServiceClientPools

@@ -1,4 +1,4 @@
-"""The gateway's composition root."""
+"""Composition root of the gateway."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker
 from gateway.access.keys import KeyRing, bearer
 from gateway.access.keys_api import Keys, keys_app
-from gateway.access.limits import ConcurrencyLimit, RateLimit
+from gateway.access.limits import ConcurrencyLimit, RateLimit, RateLimits
 from gateway.docs import docs_routes
 from gateway.events_page import events_routes
 from gateway.http.application import Gateway
@@ -29,9 +29,11 @@ from gateway.http.asgi import Request, Response
 from gateway.http.router import Route, Router
 from gateway.live.hub import Hub
 from gateway.live.totals import LiveReads
-from gateway.openapi import Description
+from gateway.openapi.document import Description
 from gateway.pages.site import Site
-from gateway.proxy.forwarding import Proxy, RateLimits
+from gateway.proxy.forwarding import Forwarder
+from gateway.proxy.leaderboards import Leaderboards
+from gateway.proxy.pledges import PledgeRoutes
 from gateway.proxy.waits import BatchLookup, Waits
 from gateway.settings import GatewaySettings
 from gateway.tables import MESSAGING_TABLES
@@ -47,54 +49,40 @@ def compose(
     *,
     clock: Clock = _SYSTEM_CLOCK,
 ) -> Service:
-    """The public door in front of `service_clients` (pledges, payments, leaderboard), fed by `bus`."""
+    """The gateway in front of pledges, payments and leaderboard, wired to `bus`.
+
+    Nothing runs before `Service.start`.
+    """
     secret = settings.internal_secret.get_secret_value()
     database = Database(settings.database_url(), MESSAGING_TABLES, synchronous=settings.database_synchronous)
-    ring = KeyRing(database, secret, settings.admin_key.get_secret_value(), clock)
+    key_ring = KeyRing(database, secret, settings.admin_key.get_secret_value(), clock)
     clients = {
         **service_clients,
-        "keys": InProcessServiceClient(keys_app(Keys(database, ring, clock), secret)),
+        "keys": InProcessServiceClient(keys_app(Keys(database, key_ring, clock), secret)),
     }
-    concurrency_limits = {
-        "pledges": ConcurrencyLimit("pledges", settings.pledges_in_flight),
-        "webhooks": ConcurrencyLimit("webhooks", settings.webhooks_in_flight),
-        "reads": ConcurrencyLimit("reads", settings.reads_in_flight),
-        "changes": ConcurrencyLimit("changes", settings.changes_in_flight),
-    }
-    limits = RateLimits(
-        RateLimit("key", settings.limit_key_per_s, settings.limit_burst_s, time.monotonic),
-        RateLimit("address", settings.limit_address_per_s, settings.limit_burst_s, time.monotonic),
-    )
-    pledges, leaderboard = service_clients["pledges"], service_clients["leaderboard"]
+    pledges, leaderboard = clients["pledges"], clients["leaderboard"]
+    limits, concurrency_limits = _rate_limits(settings), _concurrency_limits(settings)
+    reads = concurrency_limits["reads"]
     waits = Waits(
         BatchLookup(pledges, secret, "/internal/pledges"),
-        BatchLookup(service_clients["payments"], secret, "/internal/checkouts"),
+        BatchLookup(clients["payments"], secret, "/internal/checkouts"),
         settings.waits_in_flight,
     )
     hub = Hub(bus, pledges, leaderboard, secret, clock, settings.live_sends_per_s)
-    live = LiveReads(
-        hub, leaderboard, ring.public, limits, concurrency_limits["reads"], settings.live_clients
-    )
+    live = LiveReads(hub, leaderboard, key_ring.public, limits, reads, settings.live_clients)
+    forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
-    description = Description(clients, ring.public.signed)
+    description = Description(clients, key_ring.public.signed)
     router = Router(
         [
-            *Proxy(
-                clients,
-                ring,
-                limits,
-                concurrency_limits,
-                waits,
-                clock,
-                secret,
-                settings.public_url,
-                hub.known_as_of,
-            ).routes(),
+            *forwarder.routes(),
+            *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
+            *Leaderboards(forwarder, hub.known_as_of).routes(),
             *live.routes(),
-            *Site(pledges, secret, reader, ring.public, limits, concurrency_limits["reads"], clock).routes(),
+            *Site(pledges, secret, reader, key_ring.public, limits, reads, clock).routes(),
             *docs_routes(description.document),
             *events_routes(),
-            *_health(ring),
+            *_health(key_ring),
         ]
     )
     description.routes = router.routes
@@ -102,7 +90,7 @@ def compose(
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)
-        await ring.refresh()
+        await key_ring.refresh()
 
     async def drain(stop: asyncio.Event) -> None:
         await _first(service.drain, stop)
@@ -113,7 +101,7 @@ def compose(
 
     service.start = start
     service.workers = [
-        Worker("gateway.access.keys", ring.keep_fresh),
+        Worker("gateway.keys", key_ring.keep_fresh),
         Worker("gateway.snapshots", hub.follow_snapshots),
         Worker("gateway.log", hub.follow_log),
         Worker("gateway.pulse", hub.pulse),
@@ -123,20 +111,38 @@ def compose(
     return service
 
 
-def _behind(proxies: str, door: Gateway) -> ASGIApp:
-    """`door`, which sees the clients behind these proxies, not the proxies."""
+def _rate_limits(settings: GatewaySettings) -> RateLimits:
+    burst_s = settings.limit_burst_s
+    return RateLimits(
+        RateLimit("key", settings.limit_key_per_s, burst_s, time.monotonic),
+        RateLimit("address", settings.limit_address_per_s, burst_s, time.monotonic),
+    )
+
+
+def _concurrency_limits(settings: GatewaySettings) -> dict[str, ConcurrencyLimit]:
+    limits = {
+        "pledges": settings.pledges_in_flight,
+        "webhooks": settings.webhooks_in_flight,
+        "reads": settings.reads_in_flight,
+        "changes": settings.changes_in_flight,
+    }
+    return {name: ConcurrencyLimit(name, limit) for name, limit in limits.items()}
+
+
+def _behind(proxies: str, gateway: Gateway) -> ASGIApp:
+    """`gateway` as an application that reads client addresses from `X-Forwarded-For` of these proxies."""
     trusted = [one for one in map(str.strip, proxies.split(",")) if one]
-    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, door), trusted)) if trusted else door
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, gateway), trusted)) if trusted else gateway
 
 
-def _health(ring: KeyRing) -> list[Route]:
-    """Ready once the keys are known: never waits for lag, the bus or another service."""
+def _health(key_ring: KeyRing) -> list[Route]:
+    """The health routes. Ready once the keys are loaded, whatever the bus and the services do."""
 
     async def alive(request: Request) -> Response:
         return Response(200, [(b"content-type", b"text/plain")], b"ok\n")
 
     async def ready(request: Request) -> Response:
-        if ring.loaded:
+        if key_ring.loaded:
             return await alive(request)
         return Response(503, [(b"content-type", b"text/plain")], b"not ready\n")
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,8 @@ import backbone.contracts.leaderboard
 import backbone.contracts.payments
 import backbone.contracts.pledges
 from backbone.contracts import Event, wire_names
-from gateway.http.asgi import Header, Request, Response, matches
+from gateway.http.asgi import Header, Request, Response
+from gateway.http.conditional import not_modified, strong_etag
 from gateway.http.router import Route, page_routes
 from gateway.pages import asset_url
 
@@ -208,7 +208,7 @@ def _schema(name: str) -> bytes:
 
 @cache
 def _etag(body: bytes) -> str:
-    return f'"{sha256(body).hexdigest()[:16]}"'
+    return strong_etag(body)
 
 
 def _cached(request: Request, body: bytes, kind: bytes, more: Iterable[Header] = ()) -> Response:
@@ -220,6 +220,4 @@ def _cached(request: Request, body: bytes, kind: bytes, more: Iterable[Header] =
         (b"x-content-type-options", b"nosniff"),
         *more,
     ]
-    if matches(request.headers.get("if-none-match"), etag):
-        return Response(304, headers)
-    return Response(200, headers, body)
+    return not_modified(request, etag, headers) or Response(200, headers, body)

@@ -1,4 +1,4 @@
-"""The services behind the gateway, each over connections of its own for every class of requests."""
+"""HTTP clients of the services, with separate connection pools for each class of requests."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from backbone.http.service_client import HttpServiceClient, ServiceClient, Servi
 from gateway.settings import GatewaySettings
 
 INTAKE: Final = 256
-"""Pledges and webhooks on their way at once; more wait here, and a batch is never larger than this."""
+"""Connections for pledges and webhooks. Further requests wait here, so a service's batches stay smaller."""
 
 INTERNAL: Final = 16
-"""The gateway's own questions: one for all who wait, one for all drives."""
+"""Connections for the gateway's internal requests, which are batched."""
 
 OTHER: Final = 100
 
 
 class PooledServiceClient:
-    """One service: what donors and Stripe send, what the gateway asks itself, and the rest, apart."""
+    """A client of one service: pledges and webhooks, internal requests, and all others in separate pools."""
 
     def __init__(self, pools: ServiceClientPools, url: str) -> None:
         self._intake = pools.to(url, INTAKE)
@@ -40,7 +40,7 @@ class PooledServiceClient:
 
 
 def service_clients_of(settings: GatewaySettings, pools: ServiceClientPools) -> dict[str, ServiceClient]:
-    """The four services at the addresses the settings name."""
+    """The clients of the four services at the URLs of the settings."""
     return {
         "pledges": PooledServiceClient(pools, settings.url_pledges),
         "payments": PooledServiceClient(pools, settings.url_payments),

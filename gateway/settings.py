@@ -1,4 +1,4 @@
-"""The gateway's settings."""
+"""Settings of the gateway, read from the environment."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _networks(text: str) -> str:
 
 
 class GatewaySettings(Settings):
-    """What the gateway reads from its environment."""
+    """Settings of the gateway."""
 
     gateway_host: str = Field("127.0.0.1", description="Address the public door listens on.")
     gateway_port: int = Field(8000, ge=1, le=65535, description="Port of the public door.")
@@ -95,5 +95,5 @@ class GatewaySettings(Settings):
     )
 
     def database_url(self) -> str:
-        """Where the keys are kept."""
+        """The URL of the database."""
         return self.database_url_gateway or f"sqlite:///{self.data_dir / 'gateway.db'}"

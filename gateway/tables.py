@@ -1,4 +1,4 @@
-"""The gateway's rows: API keys. Only the SHA-256 of a key is kept."""
+"""Tables of the gateway: API keys, of which only the SHA-256 is stored."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from sqlalchemy import JSON, Column
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database.database import Utc, messaging_tables
+from backbone.database.columns import Utc
+from backbone.database.messaging_tables import messaging_tables
 
 
 class Table(SQLModel, registry=registry()):
-    """The gateway's own metadata."""
+    """Tables of the gateway, with their own metadata."""
 
 
 class Key(Table, table=True):
-    """A key that was given out; revoked ones stay, so that a list shows when."""
+    """An API key. Revoked keys are kept, so that lists show when they were revoked."""
 
     __tablename__ = "keys"
 

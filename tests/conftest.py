@@ -1,4 +1,4 @@
-"""One set of real servers a test run, ports nobody else has, the longest first; recoveries are printed."""
+"""Shared servers and ports of a test run, the order of its files, and a summary of measured recoveries."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from xdist.scheduler import LoadScopeScheduling
 from tests import engines, scheduling
 from tests.ports import FOLDER, free_port
 
-# An example may take as long as a busy machine takes: no test of ours is about that.
-# What decides whether work lands tries the same examples each time; everybody else's runs look for new ones.
+# No test measures how long a Hypothesis example takes, so a busy machine may take any time.
+# CI tries the same examples each time; other runs look for new ones.
 settings.register_profile(
     "ataa",
     deadline=None,
@@ -26,7 +26,7 @@ settings.load_profile("ataa")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The controller makes the folder in which its workers leave word of what they started."""
+    """Create the folder in which the workers of this run record the servers they started."""
     if not hasattr(config, "workerinput"):
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="ataa-tests-")
 
@@ -42,29 +42,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
-    """Who runs what, and when."""
+    """Hand out files in the order of `scheduling`."""
     return scheduling.GroupedScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
 def unused_tcp_port_factory() -> Callable[[], int]:
-    """Instead of pytest-asyncio's, whose ports the system may give to another in the meantime."""
+    """Replace pytest-asyncio's, whose ports the system may assign to another process in the meantime."""
     return free_port
 
 
 @pytest.fixture
 def unused_tcp_port() -> int:
-    """Instead of pytest-asyncio's, likewise."""
+    """Replace pytest-asyncio's, for the same reason."""
     return free_port()
 
 
 Recovered = Callable[[str], None]
-"""Says what recovered from what, and how long that took."""
+"""Reports what recovered from what, and how long it took."""
 
 
 @pytest.fixture
 def recovered(record_property: Callable[[str, object], None]) -> Recovered:
-    """What it is told is printed when the run ends, whichever worker it was told in."""
+    """Report a line that is printed when the run ends, whichever worker reported it."""
     return lambda words: record_property("recovery", words)
 
 

@@ -1,9 +1,9 @@
-"""Apache Kafka and PostgreSQL for the suites: real servers, one of each a test run.
+"""Apache Kafka and PostgreSQL for the tests: real servers, one of each per test run.
 
-A run takes `ATAA_TEST_KAFKA_BOOTSTRAP` and `ATAA_TEST_POSTGRES_URL` where they are set, else starts
-its own: Kafka from the jars in `ATAA_KAFKA_LIBS`, `KAFKA_HOME/libs` or `.ataa/kafka/libs` (Maven puts
-them there once), PostgreSQL from `ATAA_POSTGRES_BIN`, the PATH or Debian's folder. What is missing
-skips the test with the reason, or fails it where `ATAA_REQUIRE_REAL=1`.
+A run uses `ATAA_TEST_KAFKA_BOOTSTRAP` and `ATAA_TEST_POSTGRES_URL` if they are set, else it starts its own:
+Kafka from the jars in `ATAA_KAFKA_LIBS`, `KAFKA_HOME/libs` or `.ataa/kafka/libs` (downloaded once by Maven),
+PostgreSQL from `ATAA_POSTGRES_BIN`, the PATH or Debian's folder. If something is missing, the test is skipped
+with the reason, or fails if `ATAA_REQUIRE_REAL=1`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 
 class MissingRequirement(Exception):
-    """What a real server needs is not on this machine."""
+    """A program that a server needs is not installed."""
 
 
 def kafka_bootstrap() -> str:
@@ -48,13 +48,13 @@ def kafka_bootstrap() -> str:
 
 
 def postgres_server() -> str:
-    """The address of a running PostgreSQL, as `postgresql://…`, of a user who may make databases."""
+    """The URL of a running PostgreSQL, with a user that may create databases."""
     return os.environ.get("ATAA_TEST_POSTGRES_URL") or shared("postgres", start_postgres)
 
 
 @asynccontextmanager
 async def fresh_topics(*topics: str) -> AsyncIterator[tuple[str, str]]:
-    """Kafka's address, and a prefix under which `topics` are there and empty; they go at the end."""
+    """Create empty `topics` under a prefix; yield Kafka's address and the prefix; delete them at the end."""
     bootstrap, prefix = kafka_bootstrap(), f"{uuid.uuid4().hex[:12]}."
     names = [prefix + topic for topic in topics]
     await make_topics(bootstrap, *names)
@@ -66,7 +66,7 @@ async def fresh_topics(*topics: str) -> AsyncIterator[tuple[str, str]]:
 
 
 async def make_topics(bootstrap: str, *names: str, **settings: str) -> None:
-    """Make topics of twelve partitions each, and wait until the broker knows who leads them."""
+    """Create topics of twelve partitions each, and wait until every partition has a leader."""
     async with _admin(bootstrap) as admin:
         made = await admin.create_topics(
             [NewTopic(name, PARTITIONS, 1, topic_configs=settings) for name in names]
@@ -93,7 +93,7 @@ async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 @asynccontextmanager
 async def fresh_postgres() -> AsyncIterator[str]:
-    """The address of a new, empty PostgreSQL database; it is dropped at the end."""
+    """The URL of a new, empty PostgreSQL database, dropped at the end."""
     server = postgres_server()
     name = f"ataa_test_{uuid.uuid4().hex}"
     await _tell(server, f'CREATE DATABASE "{name}"')
@@ -112,7 +112,7 @@ async def _tell(server: str, statement: str) -> None:
 
 
 def shared(name: str, start: Callable[[Path], tuple[int, str]]) -> str:
-    """What `start` started in this run, whichever worker asked for it first."""
+    """The address of a server of this run, started by the first worker that needs it."""
     folder = Path(os.environ[FOLDER])
     word = folder / f"{name}.json"
     with (folder / f"{name}.lock").open("w") as lock:
@@ -126,7 +126,7 @@ def shared(name: str, start: Callable[[Path], tuple[int, str]]) -> str:
 
 
 def skip_or_fail(reason: str) -> NoReturn:
-    """Skip the test for what is missing, or fail it where nothing may be."""
+    """Skip the test with the reason, or fail it if `ATAA_REQUIRE_REAL=1`."""
     if os.environ.get("ATAA_REQUIRE_REAL") == "1":
         pytest.fail(f"ATAA_REQUIRE_REAL=1, but {reason}", pytrace=False)
     pytest.skip(reason)
@@ -142,12 +142,12 @@ def _try(folder: Path, start: Callable[[Path], tuple[int, str]]) -> Mapping[str,
 
 
 def stop_all(folder: Path) -> None:
-    """Kill what this run started; its data goes with it."""
+    """Kill the servers this run started and delete their data."""
     for word in folder.glob("*.json"):
         if pid := json.loads(word.read_text()).get("pid"):
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-                for _ in range(100):  # what still writes would leave files behind
+                for _ in range(100):  # a server that still writes would leave files behind
                     os.kill(pid, 0)
                     time.sleep(0.05)
     shutil.rmtree(folder, ignore_errors=True)
@@ -157,10 +157,10 @@ def stop_all(folder: Path) -> None:
 
 
 class KafkaNode:
-    """One KRaft node of its own in `folder`, to be paused, killed and started again.
+    """One KRaft node in `folder`, which may be paused, killed and started again.
 
-    `listeners` are those it has besides `address`, which is plain; `more` are further settings of it, and
-    `formatting` further words for the formatting of its storage.
+    `address` is a plaintext listener, `listeners` are additional ones, `more` are additional settings, and
+    `formatting` are additional arguments for formatting its storage.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class KafkaNode:
         return [self._java, *jvm, "-cp", f"{self._libs}/*", *words]
 
     def start(self) -> None:
-        """Start the node, and wait until it listens."""
+        """Start the node and wait until it listens."""
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self._command("kafka.Kafka", str(self._settings)),
@@ -209,11 +209,11 @@ class KafkaNode:
         self.process.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: it takes connections and answers nothing."""
+        """Stop the process with SIGSTOP: the kernel accepts connections, and nothing is answered."""
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Continue the process with SIGCONT."""
         self.process.send_signal(signal.SIGCONT)
 
 
@@ -241,7 +241,7 @@ def _kafka_libs() -> Path:
 
 
 def _fetched_libs() -> Path:
-    """As `make stack` fetches them, once."""
+    """The jars that `make stack` downloads once."""
     try:
         return kafka.fetch(ROOT / ".ataa")
     except requirements.MissingRequirement as reason:
@@ -266,7 +266,7 @@ def _kafka_settings(folder: Path, listeners: Sequence[str], controller: int) -> 
         "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
         "log.dirs": str(folder / "data"),
         "group.initial.rebalance.delay.ms": "0",
-        "group.min.session.timeout.ms": "1000",  # a test waits out a whole session
+        "group.min.session.timeout.ms": "1000",  # a test waits for a whole session
         "auto.create.topics.enable": "false",
         **dict.fromkeys(single, "1"),
     }
@@ -276,7 +276,7 @@ def _kafka_settings(folder: Path, listeners: Sequence[str], controller: int) -> 
 
 
 Prepare = Callable[[Path, str | None], Mapping[str, str]]
-"""Has its hands on a new data directory, and the user it belongs to; returns options to run it with."""
+"""Prepares a new data directory, given its user, and returns additional options for the server."""
 
 
 def start_postgres(folder: Path, prepare: Prepare = lambda _data, _user: {}) -> tuple[int, str]:
@@ -305,7 +305,7 @@ def start_postgres(folder: Path, prepare: Prepare = lambda _data, _user: {}) -> 
     _await_port(f"127.0.0.1:{port}", process, folder / "log", "PostgreSQL")
     asked = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-t", "30"]
     deadline = time.monotonic() + START_S
-    while subprocess.run(asked, check=False).returncode:  # it listens before it takes anybody
+    while subprocess.run(asked, check=False).returncode:  # it listens before it accepts connections
         if time.monotonic() > deadline:
             process.kill()
             raise MissingRequirement(f"PostgreSQL was not ready within {START_S:.0f} s")
@@ -331,7 +331,7 @@ def _version(place: Path) -> int:
 
 
 def _postgres_user() -> str | None:
-    """Whom PostgreSQL runs as: it refuses root."""
+    """The user PostgreSQL runs as, because it refuses root; None for the current user."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

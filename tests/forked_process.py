@@ -1,9 +1,9 @@
-"""Processes that start warm: forked from one that has imported Ataa already, else just as `python -m` does.
+"""Processes forked from one that has already imported Ataa; otherwise they start as `python -m` does.
 
-A cold start is a second and a half of importing, and the tests of crashes and of replicas make a
-hundred and fifty. What such a process is told, opens and writes is its own; it is killed like any
-other. The commands themselves, `python -m` and `make`, are started cold by the tests of starting, of
-the stack, of the demo and of the README.
+Importing takes a second and a half, and the tests of crashes and replicas start a hundred and fifty
+processes. Such a process has its own environment, files and output, and is killed like any other. The
+commands `python -m` and `make` themselves are started by the tests of starting, of the stack, of the demo
+and of the README.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _context: ForkServerContext | None = None
 
 
 class ForkedProcess:
-    """`python -m module …` with its own environment and log; the part of Popen that the tests use."""
+    """`python -m module …` with its own environment and log, with the methods of Popen that the tests use."""
 
     def __init__(
         self, module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
@@ -55,22 +55,22 @@ class ForkedProcess:
 
     @property
     def returncode(self) -> int | None:
-        """The exit status, or minus the signal that killed it; None while it runs."""
+        """The exit status, or the negative signal number; None while the process runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """The same."""
+        """The same as `returncode`."""
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status once it ended. Raises TimeoutError."""
+        """Wait until the process ends and return its exit status. Raises TimeoutError."""
         self._process.join(timeout)
         if self.returncode is None:
             raise TimeoutError(f"process {self.pid} still runs after {timeout} s")
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it ended."""
+        """Send a signal, unless the process has ended."""
         if self.returncode is None:
             os.kill(self.pid, number)
 
@@ -88,14 +88,14 @@ def _server() -> ForkServerContext:
 
 
 def _become(module: str, arguments: list[str], environment: dict[str, str], log: str) -> None:
-    if sys.platform == "linux":  # gone with the test run, however that ends (prctl(2))
+    if sys.platform == "linux":  # killed with the test run, however that ends (prctl(2))
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with Path(log).open("ab", buffering=0) as output, Path(os.devnull).open("rb") as nothing:
         for number, file in enumerate((nothing, output, output)):
             os.dup2(file.fileno(), number)
-    os.closerange(3, 256)  # the line to the test run, which would keep the first process alive
+    os.closerange(3, 256)  # the pipe to the test run, which would keep the fork server alive
     os.environ.clear()
     os.environ.update(environment)
-    importlib.reload(crash)  # the one thing that is read from the environment by importing
+    importlib.reload(crash)  # the only module that reads the environment when imported
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,8 +1,8 @@
-"""Ports for servers a test starts later, in a process of their own.
+"""Ports for servers that a test starts later, in a process of their own.
 
-Not those the system hands out by itself: between the question which port is free and the server's
-start, or while a killed server is away, another test's server could be given it. A run hands each port
-out once, whichever worker asks, from below those of the system and of the stacks in `tests/stack`.
+Ephemeral ports are not used: between finding a free port and the server's start, or while a killed server
+is restarted, the system could assign it to another test's server. A run assigns each port once across its
+workers, from a range below the ephemeral ports and below those of the stacks in `tests/stack`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Final
 
 FOLDER: Final = "ATAA_TEST_SERVERS"
-"""The environment variable that names the folder a run's workers share."""
+"""The environment variable with the folder that the workers of a run share."""
 
 _FIRST: Final = 10_000
 _PORTS: Final = 14_000
 
 
 def free_port() -> int:
-    """A TCP port of the loopback which nobody uses and this run gives to nobody else."""
+    """A free TCP port on loopback that this run assigns only once."""
     with (Path(os.environ[FOLDER]) / "last_port").open("a+") as word:
         fcntl.flock(word, fcntl.LOCK_EX)
         word.seek(0)
-        port = int(word.read() or _FIRST + os.getpid() * 97 % _PORTS)  # another run begins elsewhere
+        port = int(word.read() or _FIRST + os.getpid() * 97 % _PORTS)  # another run starts elsewhere
         for _ in range(_PORTS):
             port = _FIRST + (port + 1 - _FIRST) % _PORTS
             if _is_free(port):

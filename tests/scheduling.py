@@ -1,8 +1,8 @@
-"""The order in which a run's workers take the tests: the longest first, so that none ends alone.
+"""The order in which the workers of a test run take the tests: the longest first, so that they end together.
 
-A file's tests stay together in one worker, with the fixtures of their module; those of a file in APART,
-which share nothing, go to whoever is free. Files of whole stacks follow one another: no more than two
-stacks run at once on two cores.
+The tests of a file run in one worker, with the fixtures of their module. The tests of a file in APART share
+nothing and are distributed one by one. Files that start whole stacks run one after the other, so that at
+most two stacks run at once on two cores.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ LONGEST: Final = (
     "tests/backbone/test_process.py",
     "tests/payments/test_refunds.py",
 )
-"""Files whose tests, or one of whose tests, take long; `make test ARGS=--durations=30` shows which do."""
+"""Files with long tests, in the order they are started; `make test ARGS=--durations=30` lists long tests."""
 
 
 _PLACES: Final = {file: place for place, file in enumerate(LONGEST)}
 
 
 def place(item: pytest.Item) -> int:
-    """A test's place in the order, by its file; what is not long comes last, as it was collected."""
+    """A test's place in the order, by its file; files not in LONGEST come last, as collected."""
     return _PLACES.get(file_of(item.nodeid), len(LONGEST))
 
 
@@ -76,11 +76,11 @@ def file_of(nodeid: str) -> str:
 
 
 class GroupedScheduling(LoadScopeScheduling):
-    """Hands out files, and the tests of some files one by one, in the order they were collected in."""
+    """Distribute files, and the tests of some files one by one, in the order of collection."""
 
     def __init__(self, config: pytest.Config, log: Any) -> None:
         super().__init__(config, log)
-        config.option.loadscopereorder = False  # it would put the files with the most tests first
+        config.option.loadscopereorder = False  # it would start the files with the most tests first
 
     def _split_scope(self, nodeid: str) -> str:
         file = file_of(nodeid)

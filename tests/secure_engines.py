@@ -1,6 +1,6 @@
-"""A Kafka and a PostgreSQL that let in only who knows them, over TLS: as somebody's own would be.
+"""A Kafka and a PostgreSQL that require TLS and authentication, as an external cluster would.
 
-Their authority and certificates are made by `openssl` in the run; one of each a run, see `tests.engines`.
+Their certificates are created with `openssl`; one of each server per run, see `tests.engines`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOGIN: Final = "org.apache.kafka.common.security"
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A certificate authority in `folder`, and what it has signed."""
+    """A certificate authority in `folder`, with the certificates it signed."""
 
     folder: Path
 
@@ -37,12 +37,12 @@ class Authority:
         return self.folder / "ca.pem"
 
     def signed(self, name: str) -> tuple[Path, Path]:
-        """The certificate and the key of `name` (made by `make_authority`)."""
+        """The certificate and the key of `name`, created by `make_authority`."""
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"
 
 
 def make_authority(folder: Path, *names: str) -> Authority:
-    """A new authority that has signed a certificate for each of `names`, all of them at 127.0.0.1 too."""
+    """Create an authority that signs a certificate for each of `names`, valid for 127.0.0.1 too."""
     if shutil.which("openssl") is None:
         raise engines.MissingRequirement("there is no openssl on the PATH (on Debian: apt install openssl)")
     folder.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ def _openssl(*words: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SecureKafka:
-    """A node's addresses: who has a password, who has a certificate, and everybody."""
+    """The addresses of a node by authentication: password, client certificate, none."""
 
     sasl: str
     mutual: str
@@ -82,7 +82,7 @@ class SecureKafka:
     authority: Authority
 
     def settings(self) -> dict[str, str]:
-        """The settings of who comes with a password."""
+        """The settings of a client with a password."""
         return {
             "ATAA_KAFKA_BOOTSTRAP": self.sasl,
             "ATAA_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
@@ -93,7 +93,7 @@ class SecureKafka:
 
 
 def secure_kafka() -> SecureKafka:
-    """A running node with a SASL_SSL listener and one that asks for certificates."""
+    """A running node with a SASL_SSL listener and one that requires client certificates."""
     sasl, mutual, plain, folder = engines.shared("secure-kafka", _start_kafka).split(" ", 3)
     return SecureKafka(sasl, mutual, plain, Authority(Path(folder)))
 
@@ -131,18 +131,18 @@ def _start_kafka(folder: Path) -> tuple[int, str]:
 
 @dataclass(frozen=True, slots=True)
 class SecurePostgres:
-    """A server that takes nobody without TLS. `address` says nothing of TLS."""
+    """A server that requires TLS. `address` has no TLS parameters."""
 
     address: str
     authority: Authority
 
     def over_tls(self, address: str) -> str:
-        """`address` with what verifies the server."""
+        """`address` with the parameters that verify the server."""
         return f"{address}?sslmode=verify-full&sslrootcert={self.authority.file}"
 
 
 def secure_postgres() -> SecurePostgres:
-    """A running PostgreSQL with `ssl = on` and nothing but `hostssl`."""
+    """A running PostgreSQL with `ssl = on` that accepts `hostssl` connections only."""
     address, folder = engines.shared("secure-postgres", _start_postgres).split(" ", 1)
     return SecurePostgres(address, Authority(Path(folder)))
 
@@ -165,7 +165,7 @@ def _start_postgres(folder: Path) -> tuple[int, str]:
 
 @asynccontextmanager
 async def fresh_databases(server: SecurePostgres, *names: str) -> AsyncIterator[dict[str, str]]:
-    """New, empty databases over TLS, by name; they are dropped at the end."""
+    """URLs of new, empty databases over TLS, by name, dropped at the end."""
     made = {name: f"{name}_{uuid.uuid4().hex[:12]}" for name in names}
     base = server.address.rpartition("/")[0]
     connection = await asyncpg.connect(server.over_tls(server.address))

@@ -1,4 +1,4 @@
-"""The architecture, held by tests: imports, names, lengths, docstrings, and what may not be committed."""
+"""Architecture rules: imports, names, lengths, docstrings, and what may not be committed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VAGUE = re.compile(
 
 
 def modules() -> Iterator[tuple[Path, ast.Module]]:
-    """Every module of ours, parsed; migrations say what was and are left alone."""
+    """Every module, parsed, except migrations, which describe past schemas and do not change."""
     for package in PACKAGES:
         for file in sorted((ROOT / package).rglob("*.py")):
             if "migrations" not in file.parts:
@@ -58,7 +58,7 @@ def test_no_name_contains_a_vague_word() -> None:
             f"{file}:{node.lineno} {node.name}"
             for node in ast.walk(module)
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and node.name != "base_url"  # the setting's own word
+            and node.name != "base_url"  # the setting's name
             and VAGUE.search(node.name)
         ]
     assert vague == []
@@ -83,7 +83,7 @@ def test_every_public_definition_has_a_docstring() -> None:
 
 
 def _is_problem(node: ast.stmt) -> bool:
-    """A class whose title says it all: `class NotFound(Problem): status, slug, title = …`."""
+    """A class that its title documents: `class NotFound(Problem): status, slug, title = …`."""
     return isinstance(node, ast.ClassDef) and len(node.body) == 1 and isinstance(node.body[0], ast.Assign)
 
 
@@ -93,14 +93,14 @@ def test_every_service_has_the_same_shape(service: str) -> None:
     wanted = {"__init__.py", "app.py", "settings.py", "handlers.py", "tables.py", "migrations"}
     assert wanted <= {entry.name for entry in folder.iterdir()}
     docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
-    assert all(word in docstring for word in ("Owns", "Hears", "Says"))
+    assert all(word in docstring for word in ("Owns:", "Consumes:", "Publishes:"))
     assert "HANDLERS" in (folder / "handlers.py").read_text()
 
 
 def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
-        pytest.skip("not a git checkout: what is committed cannot be listed")
+        pytest.skip("not a git checkout: committed files cannot be listed")
     return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
 

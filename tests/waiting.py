@@ -1,4 +1,4 @@
-"""Waiting on conditions with a bound, instead of sleeping."""
+"""Waiting for conditions with a timeout, instead of sleeping."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 PATIENCE_S: Final = 60.0
-"""How long a test waits for what must come: far longer than a slow, busy machine takes. Waiting that
-long costs nothing where it comes, so no test of its own has a shorter bound."""
+"""The timeout for a condition that must become true: far longer than a slow, busy machine needs. It costs
+nothing when the condition becomes true, so no test sets a shorter one."""
 
 _OFTEN_S: Final = 0.005
 _SELDOM_S: Final = 0.1
 
 
 async def until(condition: Callable[[], Any | Awaitable[Any]], within_s: float = PATIENCE_S) -> Any:
-    """The first true value of `condition` (called, and awaited where it is a coroutine function's).
+    """Return the first true value of `condition`, whose result is awaited if it is awaitable.
 
-    Asking leaves most of the time to those who are waited for. Raises TimeoutError, naming the
-    condition, once `within_s` is over.
+    Between two calls it waits four times as long as a call took, which leaves the CPU to the system under
+    test. Raises TimeoutError with the condition's source after `within_s`.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s

@@ -32,7 +32,7 @@ from backbone.bus.protocol import (
     Record,
     partition_of,
 )
-from backbone.database.database import from_microseconds, microseconds
+from backbone.database.columns import from_microseconds, microseconds
 
 REQUEST_TIMEOUT_S: Final = 10.0
 """How long a broker may take to acknowledge a batch, or to let a member in."""

@@ -1,8 +1,9 @@
-"""One service's database: PostgreSQL, or SQLite on the event loop; the same transactions on both.
+"""A service's own database, with the same transactions on PostgreSQL and on SQLite.
 
-On SQLite one asyncio lock a file is held from BEGIN IMMEDIATE to commit: a second writer that
-waited in C would freeze the loop its holder needs. So inside a transaction nothing but that
-database is awaited. `FOR UPDATE` compiles to nothing there; the lock stands for it.
+On SQLite, an asyncio lock per database is held from BEGIN IMMEDIATE to the commit. Without it, a second
+writer would wait for the file lock in C and block the event loop that the first writer needs. A transaction
+must therefore await nothing but its own database. `FOR UPDATE` compiles to nothing on SQLite; the lock
+replaces it.
 """
 
 from __future__ import annotations
@@ -10,171 +11,73 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from prometheus_client import Counter
 from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
     Engine,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
     make_url,
     text,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
-from sqlalchemy.types import TypeDecorator
 
-from backbone.database.leader_lock import IDLE_TIMEOUT_S, IsLeader, LeaderLocks, Work, run_while_leader
+from backbone.database.leader_lock import (
+    ADVISORY_LOCK,
+    IDLE_TIMEOUT_S,
+    IsLeader,
+    LeaderLocks,
+    Work,
+    run_while_leader,
+)
+from backbone.database.messaging_tables import MessagingTables
+from backbone.database.migration import upgrade
 from backbone.database.pool_check import PoolCheck
 from backbone.database.postgres import milliseconds, open_postgres
+from backbone.database.session_info import run_after_commit, session_info
 from backbone.database.sqlite import SqliteSession, open_sqlite
-from backbone.database.transient import DatabaseSlow, DatabaseUnavailable, TransientFailure, transient_failure
-from backbone.database.transient import is_transient as is_transient
+from backbone.database.transient import (
+    DatabaseSlow,
+    DatabaseUnavailable,
+    TransientFailure,
+    is_transient,
+    transient_failure,
+)
 from backbone.postgres_url import split_tls
 
 log = structlog.get_logger()
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
 
 TRANSACTION_TIMEOUT_S: Final = 5.0
-"""How long a transaction on PostgreSQL may take, with the wait for a connection: less than callers wait."""
+"""Default bound of a PostgreSQL transaction, including the wait for a connection; less than callers wait."""
 LONG_TIMEOUT_S: Final = 300.0
-"""The bound of a transaction that reads a whole table, such as an audit."""
+"""Bound of a transaction that reads a whole table, such as an audit."""
 MIGRATION_TIMEOUT_S: Final = 3600.0
-"""The bound of a migration, the wait for another replica's included."""
+"""Bound of a migration, including the wait for a migration that another replica runs."""
 READINESS_TIMEOUT_S: Final = 1.0
-"""How long the database may take to answer a readiness probe; Kubernetes gives the probe 2 s."""
+"""How long the database may take to answer a readiness probe; Kubernetes allows the probe 2 s."""
 
 _SLOW = Counter(
-    "ataa_database_slow_total", "Transactions given up because the database did not answer in time."
+    "ataa_database_slow_total", "Transactions abandoned because the database did not answer in time."
 )
-
-BIGINT_KEY = BigInteger().with_variant(Integer, "sqlite")
-"""An auto-numbered key: SQLite numbers only columns of type INTEGER."""
-
-
-class Utc(TypeDecorator[datetime]):
-    """An aware UTC moment, stored as microseconds since 1970: exact, sortable, equal on both stores."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Any) -> int | None:
-        return None if value is None else microseconds(value)
-
-    def process_result_value(self, value: int | None, dialect: Any) -> datetime | None:
-        return None if value is None else from_microseconds(value)
-
-
-def microseconds(value: datetime) -> int:
-    """A moment as whole microseconds since 1970."""
-    return (value - _EPOCH) // _MICROSECOND
-
-
-def from_microseconds(value: int) -> datetime:
-    """The aware UTC moment `value` microseconds after 1970."""
-    return _EPOCH + _MICROSECOND * value
-
-
-@dataclass(frozen=True, slots=True)
-class MessagingTables:
-    """The tables of a service's doors: what it is about to say, has heard, and has answered."""
-
-    outbox: Table
-    inbox: Table
-    positions: Table
-    idempotency: Table
-
-
-def messaging_tables(metadata: MetaData) -> MessagingTables:
-    """Declare the door tables in a service's own metadata."""
-    outbox = Table(
-        "outbox",
-        metadata,
-        Column("number", BIGINT_KEY, primary_key=True, autoincrement=True),
-        Column("event_id", String, nullable=False),
-        Column("name", String, nullable=False),
-        Column("topic", String, nullable=False),
-        Column("key", String, nullable=False),
-        Column("value", LargeBinary, nullable=False),
-        Column("traceparent", String),
-        Column("said_at", Utc, nullable=False),
-        sqlite_autoincrement=True,
-    )
-    inbox = Table(
-        "inbox",
-        metadata,
-        Column("group", String, primary_key=True),
-        Column("event_id", String, primary_key=True),
-        Column("heard_at", Utc, nullable=False),
-        Index("inbox_by_age", "heard_at"),
-        sqlite_with_rowid=False,
-    )
-    positions = Table(
-        "positions",
-        metadata,
-        Column("group", String, primary_key=True),
-        Column("topic", String, primary_key=True),
-        Column("partition", Integer, primary_key=True, autoincrement=False),
-        Column("next", BigInteger, nullable=False),
-    )
-    idempotency = Table(
-        "idempotency",
-        metadata,
-        Column("scope", String, primary_key=True),
-        Column("key", String, primary_key=True),
-        Column("body_hash", String, nullable=False),
-        Column("status", Integer),  # None while the first request still runs
-        Column("reply", LargeBinary),
-        Column("made_at", Utc, nullable=False),
-        Index("idempotency_by_age", "made_at"),
-    )
-    return MessagingTables(outbox, inbox, positions, idempotency)
-
-
-def after_commit(session: AsyncSession | Session, callback: Callable[[], None]) -> None:
-    """Call `callback` once the transaction `session` is in has been committed; never if it fails."""
-    session.info.setdefault("after_commit", []).append(callback)
-
-
-def messaging_tables_of(session: AsyncSession | Session) -> MessagingTables:
-    """The door tables of the database `session` talks to."""
-    found: MessagingTables = session.info["doors"]
-    return found
 
 
 class Database:
     """A service's own database.
 
-    `url` is `sqlite:///path` or `postgresql://…`, in which libpq's `sslmode`, `sslrootcert` and the like are
-    understood. `outbox_written` is set whenever a committed transaction announced something, so that the
-    relay need
-    not poll. What a process owns or has locked here goes to others once it was silent for `idle_timeout_s`.
+    `url` is `sqlite:///path` or `postgresql://…`; the latter may have libpq's `sslmode`, `sslrootcert` and
+    other TLS parameters. `outbox_written` is set after each commit that added outbox rows, so that the
+    relay does not have to poll. PostgreSQL releases the row locks and leader locks of a process that has
+    sent nothing for `idle_timeout_s`.
 
-    On PostgreSQL a transaction ends within `timeout_s`, `timeout_s` by default: one that does not raises
-    DatabaseSlow, its connection is thrown away, and whether it was committed is unknown. One that cannot
-    reach the database raises DatabaseUnavailable.
+    On PostgreSQL every transaction ends within `timeout_s`. A transaction that does not raises
+    `DatabaseSlow`: its connection is discarded, and its outcome is unknown. A transaction that cannot reach
+    the database raises `DatabaseUnavailable`.
     """
 
     def __init__(
@@ -207,8 +110,8 @@ class Database:
             self._read_engine = open_sqlite(url, "DEFERRED", "NORMAL")
         else:
             driver, tls = split_tls(parsed)
-            # Nothing but the database is awaited in a transaction: one that is silent is of a process that is
-            # stopped or hangs, and its locks would hold up every other replica until it wakes.
+            # A transaction awaits nothing but the database, so an idle one belongs to a process that is
+            # stopped or hangs. Its row locks would block every other replica until it resumed.
             settings = {
                 "idle_in_transaction_session_timeout": milliseconds(idle_timeout_s),
                 "statement_timeout": milliseconds(timeout_s),
@@ -224,15 +127,17 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, *, timeout_s: float | None = None) -> AsyncIterator[AsyncSession]:
-        """A durable transaction: committed when the block ends, rolled back when it raises."""
+        """A durable transaction: committed when the block ends, rolled back when it raises.
+
+        Callbacks of `after_commit` run after the commit.
+        """
         async with self._write_turn(), self._session(self._durable_engine, timeout_s) as session:
             yield session
-        for callback in session.info.pop("after_commit", ()):
-            callback()
+        run_after_commit(session)
 
     @asynccontextmanager
     async def lossy_transaction(self) -> AsyncIterator[AsyncSession]:
-        """A transaction a power cut may undo, for what would merely be done again."""
+        """A transaction that a power failure may undo, for work that is then simply repeated."""
         async with self._write_turn(), self._session(self._lossy_engine) as session:
             if not self.is_sqlite:
                 await session.execute(text("SET LOCAL synchronous_commit = off"))
@@ -240,15 +145,14 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, *, timeout_s: float | None = None) -> AsyncIterator[AsyncSession]:
-        """A consistent view for reads: all of its questions see one moment. It waits for no writer."""
+        """A read-only transaction: all its statements see one snapshot, and it never waits for a writer."""
         async with self._session(self._read_engine, timeout_s) as session:
             yield session
 
     async def is_responding(self) -> bool:
-        """Whether the database answers within `READINESS_TIMEOUT_S`, or did so within the last
-        `READINESS_TIMEOUT_S`.
+        """Whether the database answers within `READINESS_TIMEOUT_S`, or did so that recently.
 
-        One probe at a time: a database that hangs is not asked anew by every readiness probe.
+        At most one probe runs at a time, so that readiness probes do not pile up on a hanging database.
         """
         if time.monotonic() - self._last_response_at < READINESS_TIMEOUT_S:
             return True
@@ -267,10 +171,11 @@ class Database:
 
     @asynccontextmanager
     async def leader_lock(self, name: str) -> AsyncIterator[IsLeader]:
-        """A question to ask before each round of what one process at a time may do on this database.
+        """A check to make before each round of work that only one process may do on this database.
 
-        It answers whether this process owns `name`, taking it if nobody does, and raises
-        ConnectionError once an ownership is lost. On SQLite the lock on the data directory stands for it.
+        It returns whether this process holds the lock `name`, and takes the lock where nobody holds it. It
+        raises ConnectionError once the lock was lost. On SQLite it is always true: the lock on the data
+        directory admits one process.
         """
         if self._leader_locks is None:
             yield _always_leader
@@ -279,7 +184,7 @@ class Database:
             yield is_leader
 
     def run_as_leader(self, name: str, work: Work) -> Work:
-        """`work`, in one process at a time; in the others it waits for that one's end."""
+        """`work`, run by one process at a time; the others wait until that process ends."""
         if self.is_sqlite:
             return work
 
@@ -296,8 +201,8 @@ class Database:
     async def _session(
         self, engine: Engine | AsyncEngine, timeout_s: float | None = None
     ) -> AsyncIterator[AsyncSession]:
-        """A session in a transaction of its own."""
-        info: dict[Any, Any] = {"doors": self.messaging_tables, "said": self.outbox_written}
+        """A session in its own transaction."""
+        info = session_info(self.messaging_tables, self.outbox_written)
         if isinstance(engine, AsyncEngine):
             async with (
                 self._bounded(timeout_s or self._timeout_s),
@@ -314,7 +219,7 @@ class Database:
 
     @asynccontextmanager
     async def _bounded(self, timeout_s: float) -> AsyncIterator[None]:
-        """Bound what is done with PostgreSQL in the block, and name what the network does to it."""
+        """Bound the block, and raise network errors as `DatabaseUnavailable`."""
         try:
             async with asyncio.timeout(timeout_s):
                 yield
@@ -337,22 +242,22 @@ class Database:
                 yield session
             except DBAPIError as error:
                 if transient_failure(error) is TransientFailure.READ_ONLY:
-                    # The server became a standby: a new connection may lead to the present primary.
+                    # The server became a standby. A new connection may lead to the current primary.
                     await (await session.connection()).invalidate()
                 raise
 
     async def migrate(self, scripts: Path) -> None:
-        """Bring the schema to the newest of the Alembic migrations in `scripts`, under a lock.
+        """Upgrade the schema to the newest Alembic migration in `scripts`, under an advisory lock.
 
-        Raises RuntimeError where the database was made by a newer version than this code.
+        Raises RuntimeError where the database is at a revision that `scripts` does not contain.
         """
         async with self.transaction(timeout_s=MIGRATION_TIMEOUT_S) as session:
             if not self.is_sqlite:
-                await session.execute(text("SELECT pg_advisory_xact_lock(7355608)"))
-            await session.run_sync(lambda plain: _upgrade(plain.connection(), scripts))
+                await session.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+            await session.run_sync(lambda plain: upgrade(plain.connection(), scripts))
 
     async def close(self) -> None:
-        """Close every connection; those that hang are dropped after `timeout_s`."""
+        """Close every connection; connections that hang are dropped after `timeout_s`."""
         if self._probe_task is not None:
             self._probe_task.cancel()
             await asyncio.wait({self._probe_task})
@@ -370,18 +275,3 @@ class Database:
 
 async def _always_leader() -> bool:
     return True
-
-
-def _upgrade(connection: Connection, scripts: Path) -> None:
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    known = {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()}
-    found = _current_revision(connection)
-    if found is not None and found not in known:
-        raise RuntimeError(f"the database is at version {found}, which this code does not know")
-    command.upgrade(config, "head")
-
-
-def _current_revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()

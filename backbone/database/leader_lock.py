@@ -1,8 +1,8 @@
-"""What one process at a time may do on a database: its relay, its senders, whatever must not be done twice.
+"""Leader election on PostgreSQL: work such as the outbox relay runs in one process at a time.
 
-An ownership is an advisory lock of PostgreSQL. All of a process's ownerships belong to one connection,
-which is not of the pool, and end with it: with the process, the server, or a cut between the two. A
-process that is stopped, or hangs, is silent on it, and the server ends the connection for that.
+A leader lock is an advisory lock. All leader locks of a process belong to one connection outside the pool,
+and are released when it ends: with the process, with the server, or when the network between them is cut. A
+process that is stopped or hangs sends nothing, so the server ends its connection (`idle_session_timeout`).
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ from backbone.database.postgres import milliseconds, open_postgres
 from backbone.database.transient import DatabaseUnavailable
 
 STANDBY_POLL_S: Final = 0.5
-"""How often a second process looks whether the first one is gone."""
+"""How often a standby process tries to take the lock."""
 
 IDLE_TIMEOUT_S: Final = 15.0
-"""The server ends a connection that said nothing for so long (`idle_session_timeout`, PostgreSQL 14)."""
+"""The server ends a connection that was idle for so long (`idle_session_timeout`, PostgreSQL 14)."""
 PINGS_PER_TIMEOUT: Final = 5
-"""How often something is said in that time: a lost server is noticed before it gives a lock to another."""
+"""Pings within `IDLE_TIMEOUT_S`: a lost connection is noticed before the server hands the lock on."""
+
+ADVISORY_LOCK: Final = 7355608
+"""Identifies the advisory locks of Ataa: of migrations, and in the two-key form of leaders."""
 
 _PING: Final = "SELECT 1"
-_TRY_LOCK: Final = "SELECT pg_try_advisory_lock(7355608, hashtext($1))"
-_UNLOCK: Final = "SELECT pg_advisory_unlock(7355608, hashtext($1))"
+_TRY_LOCK: Final = f"SELECT pg_try_advisory_lock({ADVISORY_LOCK}, hashtext($1))"
+_UNLOCK: Final = f"SELECT pg_advisory_unlock({ADVISORY_LOCK}, hashtext($1))"
 
 IsLeader = Callable[[], Awaitable[bool]]
-"""Whether it is ours at present; taken where nobody has it. Raises ConnectionError once it was lost."""
+"""Whether this process is the leader; takes a free lock. Raises ConnectionError once the lock was lost."""
 
 Work = Callable[[asyncio.Event], Awaitable[None]]
 
 
 class LeaderLocks:
-    """The ownerships of one process on one PostgreSQL database."""
+    """The leader locks of one process on one PostgreSQL database."""
 
     def __init__(
         self, url: URL, arguments: Mapping[str, Any] | None = None, *, idle_timeout_s: float = IDLE_TIMEOUT_S
@@ -60,7 +63,7 @@ class LeaderLocks:
 
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[IsLeader]:
-        """A question to ask before each round of `name`; what it owns is let go at the end."""
+        """A check to make before each round of work under `name`; the lock is released at the end."""
         held_on: AsyncConnection | None = None
 
         async def is_leader() -> bool:
@@ -69,7 +72,7 @@ class LeaderLocks:
                 if held_on is not None:
                     if held_on is self._connection and await _is_open(held_on):
                         return True
-                    raise ConnectionError(f"the ownership of {name} went with its connection")
+                    raise ConnectionError(f"the leader lock {name} was lost with its connection")
                 connection = await self._open_connection()
                 if await self._execute(connection, _TRY_LOCK, name):
                     held_on = connection
@@ -91,12 +94,12 @@ class LeaderLocks:
                 async with asyncio.timeout(2 * self._ping_s):
                     self._connection = await self._engine.connect()
             except TimeoutError as error:
-                raise DatabaseUnavailable("no connection came about in time") from error
+                raise DatabaseUnavailable("no connection in time") from error
             self._ping_task = asyncio.create_task(self._keep_alive(self._connection))
         return self._connection
 
     async def _keep_alive(self, connection: AsyncConnection) -> None:
-        """Say something on `connection` every few seconds; where nothing comes back, drop it."""
+        """Ping `connection` every few seconds; drop it where no answer comes."""
         while True:
             await asyncio.sleep(self._ping_s)
             async with self._exclusive:
@@ -108,9 +111,9 @@ class LeaderLocks:
                     return
 
     async def _execute(self, connection: AsyncConnection, statement: str, *given: str) -> Any:
-        """The answer to `statement`, within the time between two pings; a connection without one is dropped.
+        """Execute `statement` within the time between two pings; return its first value.
 
-        Raises DatabaseUnavailable.
+        Raises `DatabaseUnavailable` and drops the connection where no answer comes in time.
         """
         try:
             raw = await _asyncpg_connection(connection)
@@ -120,9 +123,9 @@ class LeaderLocks:
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
 
     def _drop(self) -> None:
-        """Own nothing any more, and end the connection a moment later.
+        """Give up every lock at once, and end the connection a moment later.
 
-        The server hands the locks on when it sees the end; by then whoever held one has been told.
+        The server releases the locks when the connection ends. By then the former leader has noticed.
         """
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -131,7 +134,7 @@ class LeaderLocks:
             ending.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Release every lock and close the connection."""
         if self._ping_task is not None:
             self._ping_task.cancel()
             await asyncio.wait({self._ping_task})
@@ -149,7 +152,7 @@ async def _terminate(connection: AsyncConnection, after_s: float = 0.0) -> None:
         await asyncio.sleep(after_s)
     finally:
         with suppress(SQLAlchemyError, asyncpg.InterfaceError, OSError):
-            (await _asyncpg_connection(connection)).terminate()  # a polite end would wait for an answer
+            (await _asyncpg_connection(connection)).terminate()  # a graceful close would wait for an answer
             await connection.invalidate()
             await connection.close()
 
@@ -161,17 +164,17 @@ async def _is_open(connection: AsyncConnection) -> bool:
 
 
 async def _asyncpg_connection(connection: AsyncConnection) -> Any:
-    """asyncpg's own connection, whose calls take a bound each."""
+    """The asyncpg connection, whose methods take a timeout each."""
     driver = (await connection.get_raw_connection()).driver_connection
     if driver is None:
-        raise DatabaseUnavailable("the connection is gone")
+        raise DatabaseUnavailable("the connection is closed")
     return driver
 
 
 async def run_while_leader(is_leader: IsLeader, work: Work, stop: asyncio.Event) -> None:
-    """Run `work` until `stop`, whenever this process owns it.
+    """Run `work` until `stop`, while this process is the leader.
 
-    Where the ownership is lost, the work is cancelled and ConnectionError raised.
+    Cancels `work` and raises ConnectionError once the lock is lost.
     """
     while not stop.is_set():
         if not await is_leader():

@@ -1,0 +1,1 @@
+"""HTTP shared by the services: problem documents, the vouched-for caller, fields, service clients."""

@@ -1,0 +1,1 @@
+"""Outbox, inbox and consumer: events leave and arrive in the transaction of their change."""

@@ -24,8 +24,8 @@ from backbone.bus.protocol import (
 )
 from backbone.contracts.event import Event, decode
 from backbone.crash import crash_point
-from backbone.database.database import Database, is_transient
-from backbone.database.transient import TransientFailure, transient_failure
+from backbone.database.database import Database
+from backbone.database.transient import TransientFailure, is_transient, transient_failure
 from backbone.messaging import inbox
 from backbone.messaging.outbox import announce_message
 from backbone.min_interval import MinInterval

@@ -12,7 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.bus.protocol import Partition, Positions, Record
-from backbone.database.database import Database, messaging_tables_of
+from backbone.database.database import Database
+from backbone.database.session_info import messaging_tables_of
 from backbone.periodic import BATCH, delete_oldest
 
 KEEP: Final = timedelta(days=7)

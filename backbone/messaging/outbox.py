@@ -23,8 +23,9 @@ from backbone import ids
 from backbone.bus.protocol import PARTITIONS, BusUnavailable, EventBus, Message, partition_of
 from backbone.contracts.event import Event
 from backbone.crash import crash_point
-from backbone.database.database import Database, after_commit, messaging_tables_of
+from backbone.database.database import Database
 from backbone.database.leader_lock import STANDBY_POLL_S
+from backbone.database.session_info import messaging_tables_of, wake_relay_after_commit
 from backbone.min_interval import MinInterval
 from backbone.telemetry import TRACEPARENT
 
@@ -71,7 +72,7 @@ def announce_in(session: Session, events: Sequence[Event]) -> None:
         for event in events
     ]
     session.connection().execute(_insert_statement(messaging_tables_of(session).outbox), rows)
-    after_commit(session, session.info["said"].set)
+    wake_relay_after_commit(session)
 
 
 @lru_cache(maxsize=32)
@@ -92,7 +93,7 @@ async def announce_message(session: AsyncSession, message: Message) -> None:
         "said_at": datetime.now(UTC),
     }
     await session.execute(insert(messaging_tables_of(session).outbox), [row])
-    after_commit(session, session.info["said"].set)
+    wake_relay_after_commit(session)
 
 
 def _encode(event: Event) -> bytes:

@@ -1,0 +1,1 @@
+"""Access to the API: keys, their scopes and origins, and the limits of what is accepted."""

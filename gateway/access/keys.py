@@ -1,8 +1,9 @@
-"""API keys: what they are, how they are kept, and the memory that answers for them.
+"""API keys: their form, and the copy of all valid keys that every process keeps in memory.
 
-Only a key's SHA-256 is stored. Every process holds all live keys in memory and reads them anew each
-second, so a revoked key is refused everywhere within two (API.md, Manners); with the database away
-it goes on with what it has, and what it revoked itself stays revoked.
+Only the SHA-256 of a key is stored. Every process reads all valid keys each second, so a revoked key is
+refused everywhere within two seconds (docs/api-guide.md, Keys). While the database is unavailable, a process
+goes on
+with the keys it has; keys it revoked itself stay revoked.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ Kind = Literal["admin", "secret", "publishable", "public"]
 
 
 class OriginNotAllowed(Forbidden):
-    slug, title = "origin-not-allowed", "This key may not be used from there"
+    slug, title = "origin-not-allowed", "This key may not be used from this origin"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bearer:
-    """Who came, as the services are told: `signed` is the header that vouches for them."""
+    """An authenticated caller; `signed` is the header that carries its signed identity to the services."""
 
     kind: Kind
     key_id: str
@@ -56,12 +57,12 @@ class Bearer:
     signed: Mapping[str, str]
 
     def require(self, scope: str) -> None:
-        """Raises `Forbidden` where `scope` is missing; an admin key has every scope."""
+        """Raises `Forbidden` without `scope`; an admin key has every scope."""
         if self.kind != "admin" and scope not in self.scopes:
             raise Forbidden(f"This needs the scope {scope}.")
 
     def require_origin(self, origin: str | None) -> None:
-        """Raises `OriginNotAllowed` where a publishable key comes from elsewhere, or from nowhere."""
+        """Raises `OriginNotAllowed` for a publishable key whose list does not contain `origin`."""
         if self.kind == "publishable" and origin not in self.origins:
             raise OriginNotAllowed("Add the page's origin to the key's list.")
 
@@ -77,7 +78,7 @@ def bearer(
     origins: frozenset[str] = frozenset(),
     expires_at: datetime | None = None,
 ) -> Bearer:
-    """A caller and the header that vouches for it, signed once."""
+    """A caller with its signed header, which is computed once."""
     granted = sorted(scopes | {"admin", *SCOPES}) if kind == "admin" else sorted(scopes)
     signed = sign_caller(
         secret, partner=partner, scopes=granted, mode=mode, key_id=key_id, publishable=kind == "publishable"
@@ -88,18 +89,18 @@ def bearer(
 
 
 def new_key(kind: Literal["secret", "publishable"], mode: Mode) -> str:
-    """A fresh key: 32 letters and digits (190 bits) behind a prefix that says what it is."""
+    """A new random key: a prefix with its kind and mode, then 32 letters and digits (190 bits)."""
     prefix = "sk" if kind == "secret" else "pk"
     return f"{prefix}_{mode}_" + "".join(secrets.choice(_ALPHABET) for _ in range(32))
 
 
 def fingerprint(key: str) -> str:
-    """SHA-256 of a key, in hex: all that is kept of it. Keys are random, so nothing slower is needed."""
+    """The SHA-256 of a key in hexadecimal. Keys are random, so no slow password hash is needed."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class KeyRing:
-    """All live keys, in memory."""
+    """All valid keys, in memory."""
 
     def __init__(self, database: Database, secret: str, admin_key: str, clock: Clock) -> None:
         self._database = database
@@ -118,7 +119,7 @@ class KeyRing:
         self.form = bearer(secret, "publishable", partner="default", scopes=page)
 
     def find(self, authorization: str | None) -> Bearer:
-        """The bearer of an Authorization header; raises `Unauthorized`."""
+        """The caller of an `Authorization` header; raises `Unauthorized`."""
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise Unauthorized(
@@ -127,24 +128,24 @@ class KeyRing:
         found = self._bearers.get(fingerprint(key.strip()))
         if found is None or (found.expires_at is not None and found.expires_at <= self._clock.now()):
             raise Unauthorized(
-                "No such key, or one that was revoked or has expired.",
+                "The key is unknown, revoked or expired.",
                 headers={"WWW-Authenticate": 'Bearer realm="ataa", error="invalid_token"'},
             )
         return found
 
     def add(self, row: Key) -> None:
-        """Let a key made by this process work at once."""
+        """Accept a key created by this process immediately."""
         self._changes += 1
         self._bearers[row.sha256] = self._bearer(row)
 
     def revoke(self, row: Key) -> None:
-        """Refuse a key in this process at once, and for good."""
+        """Refuse a key in this process immediately and permanently."""
         self._changes += 1
         self._revoked.add(row.sha256)
         self._bearers.pop(row.sha256, None)
 
     async def refresh(self) -> None:
-        """Read all live keys; what changed here meanwhile wins over what was read."""
+        """Read all valid keys; the result is discarded if keys changed in this process meanwhile."""
         before = self._changes
         async with self._database.reading() as session:
             rows = (await session.execute(select(Key).where(col(Key.revoked_at).is_(None)))).scalars().all()
@@ -155,12 +156,12 @@ class KeyRing:
         self._bearers = {key: one for key, one in found.items() if key not in self._revoked} | self._admin
 
     async def keep_fresh(self, stop: asyncio.Event) -> None:
-        """Refresh each second until `stop`."""
+        """Refresh every second until `stop`."""
         while not stop.is_set():
             try:
                 await self.refresh()
             except (DBAPIError, OSError) as error:
-                log.warning("keys.database_away", error=type(error).__name__)
+                log.warning("keys.database_unavailable", error=type(error).__name__)
             with suppress(TimeoutError):
                 async with asyncio.timeout(REFRESH_S):
                     await stop.wait()
@@ -182,7 +183,7 @@ def new_row(
     key: str, *, kind: str, mode: str, partner: str, scopes: list[str], origins: list[str], name: str | None,
     expires_at: datetime | None, made_at: datetime,
 ) -> Key:  # fmt: skip
-    """The row that remembers `key` without knowing it."""
+    """The row of `key`, which holds its fingerprint and its last four characters."""
     return Key(
         id=ids.new("key"), sha256=fingerprint(key), last_four=key[-4:], kind=kind, mode=mode, partner=partner,
         scopes=scopes, origins=origins, name=name, made_at=made_at, expires_at=expires_at,

@@ -1,4 +1,4 @@
-"""How much is let in: token buckets a key and an address, and a bound on what is under way at once."""
+"""Limits of what is accepted: requests per second for a key and an address, and requests at the same time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 from backbone.http.problems import Overloaded, TooManyRequests
+from gateway.access.keys import Bearer
 
-MOST_BUCKETS: Final = 100_000
-"""Remembered at once, a limit; past it the one least lately used starts afresh."""
+MAX_BUCKETS: Final = 100_000
+"""Token buckets kept for each rate limit; beyond it the least recently used restarts full."""
 
 _REFUSED = Counter("ataa_gateway_limited_total", "Requests refused by a limit.", ["limit"])
-_IN_FLIGHT = Gauge("ataa_gateway_in_flight", "Requests under way.", ["lane"])
+_IN_FLIGHT = Gauge("ataa_gateway_in_flight", "Requests being processed.", ["lane"])
 
 
 class RateLimit:
-    """A token bucket for each of many names: `per_s` on average, `burst_s` seconds' worth at once."""
+    """A token bucket for each name: `per_s` requests a second on average, `burst_s` seconds' worth at once.
+
+    `now` is a monotonic clock in seconds.
+    """
 
     def __init__(self, name: str, per_s: float, burst_s: float, now: Callable[[], float]) -> None:
         self._name = name
@@ -32,9 +36,10 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, name: str) -> None:
-        """Spend a token of `name`; raises `TooManyRequests` saying when the next one comes.
+        """Spend a token of `name`.
 
-        `RateLimit` and `RateLimit-Policy` are those of draft-ietf-httpapi-ratelimit-headers-10.
+        Raises `TooManyRequests` with `Retry-After`, `RateLimit` and `RateLimit-Policy`
+        (draft-ietf-httpapi-ratelimit-headers-10) where there is none.
         """
         now = self._now()
         tokens, at = self._buckets.get(name, (self._size, now))
@@ -42,7 +47,7 @@ class RateLimit:
         allowed = tokens >= 1
         self._buckets[name] = (tokens - 1 if allowed else tokens, now)
         self._buckets.move_to_end(name)
-        if len(self._buckets) > MOST_BUCKETS:
+        if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)
         if not allowed:
             _REFUSED.labels(self._name).inc()
@@ -57,8 +62,31 @@ class RateLimit:
             )
 
 
+class RateLimits:
+    """The rate limits of a request: that of its API key and that of its client's address."""
+
+    def __init__(self, key: RateLimit, address: RateLimit) -> None:
+        self._key = key
+        self._address = address
+
+    def spend(self, bearer: Bearer, address: str) -> None:
+        """Count a request; raises `TooManyRequests`.
+
+        Secret and admin keys have no limit, and a loopback address has no address limit.
+        """
+        if bearer.kind in ("secret", "admin"):
+            return
+        if not is_loopback(address):
+            self._address.take(address)
+        if bearer.key_id:
+            self._key.take(bearer.key_id)
+
+
 class ConcurrencyLimit:
-    """At most `limit` of one class of requests under way; the next is told to come back."""
+    """A context manager that at most `limit` requests of one class are inside of at the same time.
+
+    Entering raises `Overloaded` beyond that.
+    """
 
     def __init__(self, name: str, limit: int) -> None:
         self.limit = limit
@@ -66,10 +94,14 @@ class ConcurrencyLimit:
         self._name = name
         _IN_FLIGHT.labels(name).set_function(lambda: self.in_flight)
 
-    def __enter__(self) -> None:
+    def check(self) -> None:
+        """Raises `Overloaded` where entering would."""
         if self.in_flight >= self.limit:
             _REFUSED.labels(self._name).inc()
             raise Overloaded("Too many requests of this kind are under way; try again in a second.")
+
+    def __enter__(self) -> None:
+        self.check()
         self.in_flight += 1
 
     def __exit__(
@@ -77,14 +109,9 @@ class ConcurrencyLimit:
     ) -> None:
         self.in_flight -= 1
 
-    @property
-    def full(self) -> bool:
-        """Whether the next would be refused."""
-        return self.in_flight >= self.limit
-
 
 def is_loopback(address: str) -> bool:
-    """Whether a client's address is this machine's own (or no address at all: a Unix socket)."""
+    """Whether a client's address is a loopback address, or empty (a Unix socket)."""
     try:
         found = ip_address(address)
     except ValueError:

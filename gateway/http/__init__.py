@@ -1,0 +1,1 @@
+"""HTTP on bare ASGI: requests and responses, routing, CORS, conditional requests and negotiation."""

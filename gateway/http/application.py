@@ -1,4 +1,4 @@
-"""The ASGI application: finds the route, names the request, and turns every failure into a problem."""
+"""The ASGI application: routing, request ids, tracing, and a problem document for every error."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from gateway.http.asgi import (
 from gateway.http.router import Router
 
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
-_RESPONSES = Counter("ataa_gateway_answers_total", "Answers, by route and status.", ["route", "status"])
+_RESPONSES = Counter("ataa_gateway_answers_total", "Responses, by route and status.", ["route", "status"])
 _counted: dict[tuple[str, int], Counter] = {}
 
 log = structlog.get_logger()
 
 
 class Gateway:
-    """The gateway's one ASGI application."""
+    """The gateway's ASGI application."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -90,14 +90,14 @@ def _problem_of(error: Exception, request: Request) -> Problem:
             return NotFound("No such address.")
         return error
     if isinstance(error, ServiceUnavailable):
-        log.warning("request.unanswered", path=request.path, error=str(error))
-        return Overloaded("A part of the system does not answer at the moment.", retry_after_s=2)
+        log.warning("request.service_unavailable", path=request.path, error=str(error))
+        return Overloaded("A service does not respond at the moment.", retry_after_s=2)
     log.exception("request.failed", path=request.path, error=type(error).__name__)
     return Unexpected()
 
 
 def problem_response(problem: Problem, request: Request) -> Response:
-    """The answer that carries `problem` (RFC 9457)."""
+    """The response with `problem` as its body (RFC 9457)."""
     body = json.dumps(problem.document(request.request_id), ensure_ascii=False).encode("utf-8", "replace")
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store")]
     headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
@@ -115,7 +115,7 @@ async def _send(request: Request, send: Send, answer: Response, headers: list[He
         every.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": answer.status, "headers": every})
     if unread:
-        # The answer goes out whole; the connection is closed once the client has had its say.
+        # Send the whole response first, then drain what the client still sends before closing.
         await send({"type": "http.response.body", "body": answer.body, "more_body": True})
         await linger(request)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,9 +1,8 @@
-"""Requests and answers over bare ASGI: what the hot routes need and nothing more."""
+"""Requests and responses on bare ASGI, without the cost of a framework on the frequent routes."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
@@ -32,15 +31,15 @@ _SINGLE: Final = frozenset(
 
 
 class DuplicateHeader(Problem):
-    status, slug, title = 400, "duplicate-header", "A header that may come once came twice"
+    status, slug, title = 400, "duplicate-header", "Duplicate header"
 
 
 class ClientDisconnected(Exception):
-    """Nobody is there any more to answer."""
+    """The client closed the connection before the response."""
 
 
 class Request:
-    """One HTTP request: its ASGI scope, the matched parameters, and the body once it was read."""
+    """An HTTP request: its ASGI scope, the parameters of its path, and its body on demand."""
 
     __slots__ = ("_headers", "_receive", "body_read", "method", "params", "path", "request_id", "scope")
 
@@ -56,13 +55,13 @@ class Request:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Header values by lower-case name; of repeated ones the last (see `refuse_repeated`)."""
+        """Header values by lower-case name; the last one of a repeated header (see `refuse_repeated`)."""
         if self._headers is None:
             self._headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in self.scope["headers"]}
         return self._headers
 
     def refuse_repeated(self) -> None:
-        """Raises `DuplicateHeader` where two hops could read two different requests."""
+        """Raises `DuplicateHeader` for a repeated header that two servers could interpret differently."""
         if len(self.headers) == len(self.scope["headers"]):
             return
         seen = set()
@@ -73,11 +72,10 @@ class Request:
             seen.add(text)
 
     def refuse_invalid_query(self) -> None:
-        """Raises `Invalid` where the query holds a NUL or, percent-decoded, is not UTF-8.
+        """Raises `Invalid` for a query that contains NUL or, percent-decoded, is not UTF-8.
 
-        Neither can be stored or compared: a service would fail on it, or find what was not asked for.
-        A lone surrogate is not UTF-8 (RFC 3629, 3). A token is only compared: a wrong one is 404, whatever
-        is wrong with it.
+        PostgreSQL can neither store nor compare such a value. A lone surrogate is not UTF-8 (RFC 3629, 3).
+        `token` is exempt, because it is only compared: every wrong token is a 404.
         """
         raw: bytes = self.scope["query_string"]
         if b"%" not in raw and raw.isascii() and b"\x00" not in raw:
@@ -94,12 +92,12 @@ class Request:
             if detail:
                 shown = name.replace(b"\x00", b"").decode("utf-8", "replace")
                 raise Invalid(
-                    "The query does not fit.", errors=[{"pointer": f"/query/{shown}", "detail": detail}]
+                    "The query is invalid.", errors=[{"pointer": f"/query/{shown}", "detail": detail}]
                 )
 
     @property
     def query(self) -> str:
-        """The query as sent; bytes outside ASCII percent-encoded."""
+        """The query as sent, with bytes outside ASCII percent-encoded."""
         raw: bytes = self.scope["query_string"]
         if raw.isascii():
             return raw.decode("ascii")
@@ -107,12 +105,12 @@ class Request:
 
     @property
     def address(self) -> str:
-        """The client's address, empty where there is none (a Unix socket)."""
+        """The client's address; empty for a Unix socket."""
         client = self.scope.get("client")
         return str(client[0]) if client else ""
 
     def declared_length(self) -> int | None:
-        """What Content-Length says; None for a chunked body, 0 where there is none."""
+        """The value of Content-Length; None for a chunked or malformed length, 0 without a body."""
         headers = self.headers
         if "transfer-encoding" in headers:
             return None
@@ -120,7 +118,10 @@ class Request:
         return int(length) if length.isascii() and length.isdigit() else None
 
     async def body(self, limit: int = BODY_LIMIT) -> bytes:
-        """The whole body; raises `BodyTooLarge` as soon as it is known to exceed `limit` bytes."""
+        """The whole body.
+
+        Raises `BodyTooLarge` as soon as it is known to exceed `limit` bytes, and `ClientDisconnected`.
+        """
         declared = self.declared_length()
         if declared == 0:
             self.body_read = True
@@ -142,7 +143,7 @@ class Request:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def disconnected(self) -> None:
-        """Returns once the client has gone."""
+        """Wait until the client has closed the connection."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -152,7 +153,7 @@ class Request:
 
 
 class Response:
-    """A whole reply."""
+    """A complete response."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -163,33 +164,20 @@ class Response:
 
 
 class StreamingResponse(Protocol):
-    """A reply that goes on; `run` sends it with `headers` besides its own."""
+    """A response that is sent piece by piece; `run` sends it with `headers` in addition to its own."""
 
     async def run(self, request: Request, send: Send, headers: list[Header]) -> None:
-        """Send the reply until it ends or the client leaves."""
+        """Send the response until it ends or the client disconnects."""
         ...
 
 
-_ENTITY_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
-
-
-def matches(if_none_match: str | None, etag: str) -> bool:
-    """Whether `If-None-Match` names `etag` (RFC 9110, 13.1.2): `*`, or one of a list, compared weakly.
-
-    Ask it only where there is a representation: `*` matches any.
-    """
-    if if_none_match is None:
-        return False
-    return if_none_match.strip() == "*" or etag.removeprefix("W/") in _ENTITY_TAG.findall(if_none_match)
-
-
 def json_response(body: bytes, status: int = 200, headers: Sequence[Header] = ()) -> Response:
-    """An answer of JSON bytes."""
+    """A response with a JSON body."""
     return Response(status, [(b"content-type", b"application/json"), *headers], body)
 
 
 class AsgiResponse:
-    """Another ASGI application's reply, passed through."""
+    """The response of another ASGI application."""
 
     def __init__(self, app: Callable[[Any, Any, Any], Any]) -> None:
         self._app = app
@@ -210,10 +198,10 @@ LINGER_S: Final = 2.0
 
 
 async def linger(request: Request) -> None:
-    """Read on, and throw away, what the client is still sending, within bounds.
+    """Read and discard what the client is still sending, for at most 2 s and 8 MiB.
 
-    A socket closed with unread bytes in it is reset, and the reset may overtake the answer that
-    explains it (RFC 9112, 9.6).
+    Closing a socket with unread bytes resets the connection, and the client may see the reset before the
+    response (RFC 9112, 9.6).
     """
     read = 0
     try:

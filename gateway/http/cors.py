@@ -1,7 +1,7 @@
-"""Which answers other origins' pages may read (API.md, CORS).
+"""CORS: which responses pages of other origins may read (docs/api-guide.md, Keys).
 
-Live reads are everybody's. The two pledge routes answer any origin too: no cookie goes with them,
-and the request itself checks the origins of its key.
+Live reads are public. The two pledge routes allow every origin too: they use no cookies, and the request
+itself is checked against the origins of its key.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _READABLE: Final[list[Header]] = [_ANY, _EXPOSED]
 
 
 def readable(cors: Cors) -> list[Header]:
-    """What lets another origin's page read the answer."""
+    """The headers that let a page of another origin read the response."""
     return [] if cors == "none" else _READABLE
 
 
 def options(routes: Mapping[str, Route], wanted: str | None) -> Response:
-    """The answer to OPTIONS; `wanted` is a preflight's Access-Control-Request-Method."""
+    """The response to OPTIONS; `wanted` is the Access-Control-Request-Method of a preflight."""
     methods = allowed_methods(routes)
     headers: list[Header] = [(b"allow", methods.encode())]
     route = routes.get("GET" if wanted == "HEAD" else wanted or "")
@@ -45,6 +45,6 @@ def options(routes: Mapping[str, Route], wanted: str | None) -> Response:
 
 
 def allowed_methods(routes: Mapping[str, Route]) -> str:
-    """The methods of a path, as `Allow` lists them."""
+    """The methods of a path as the value of `Allow`."""
     methods = set(routes) | {"OPTIONS"} | ({"HEAD"} if "GET" in routes else set())
     return ", ".join(sorted(methods))

@@ -1,4 +1,4 @@
-"""(method, pattern) → route, without regular expressions: a path's parts lead through nested tables."""
+"""Routing by method and path. The parts of a path lead through a tree; no regular expression per route."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gateway.http.asgi import Request, Response, StreamingResponse
 Handler = Callable[[Request], Awaitable[Response | StreamingResponse]]
 Cors = Literal["none", "live", "keyed"]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]{0,63}", re.ASCII)
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` can be an id or a slug at all."""
+    """Whether `text` has the form of an id or a slug."""
     return _NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What answers one method of one path; `{name}` in the pattern takes an id or a slug."""
+    """The handler of a method and a path; `{name}` in the pattern matches an id or a slug."""
 
     method: str
     pattern: str
@@ -32,7 +32,7 @@ class Route:
 
 
 def page_routes(pattern: str, handler: Handler) -> list[Route]:
-    """A page for people, and the redirect from its address with a slash at the end."""
+    """The route of an HTML page, and a redirect to it from the same path with a trailing slash."""
     return [Route("GET", pattern, handler), Route("GET", f"{pattern}/", _redirect_without_slash)]
 
 
@@ -47,12 +47,12 @@ class _Node:
     def __init__(self) -> None:
         self.children: dict[str, _Node] = {}
         self.named: _Node | None = None
-        self.rest = False  # `{…}`: whatever follows
+        self.rest = False  # `{…}` matches the rest of the path
         self.routes: dict[str, Route] = {}
 
 
 class Router:
-    """Finds the routes of a path."""
+    """The routes of the gateway, found by path."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
@@ -69,7 +69,7 @@ class Router:
             node.routes[route.method] = route
 
     def find(self, path: str) -> tuple[Mapping[str, Route], list[str]]:
-        """The routes of `path` by method, and its parameters; raises `NotFound`."""
+        """The routes of `path` by method, and the parameters in it; raises `NotFound`."""
         node, params = self._root, []
         for part in path[1:].split("/"):
             child = node.children.get(part)

@@ -1,4 +1,4 @@
-"""Live reads from memory: `/v1/drives/{drive}/totals`, `/v1/totals` and the stream."""
+"""Live reads, answered from memory: `/v1/drives/{drive}/totals`, `/v1/totals` and the live stream."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from urllib.parse import parse_qsl
 from backbone.http.problems import Invalid, NotFound, Overloaded
 from backbone.http.service_client import ServiceClient
 from gateway.access.keys import Bearer
-from gateway.access.limits import ConcurrencyLimit
-from gateway.http.asgi import Header, Request, Response, json_response, matches
+from gateway.access.limits import ConcurrencyLimit, RateLimits
+from gateway.http.asgi import Header, Request, Response, json_response
+from gateway.http.conditional import not_modified
+from gateway.http.negotiation import accepts_gzip
 from gateway.http.router import Route, is_name
 from gateway.live.hub import DriveView, Hub
 from gateway.live.stream import LiveStream
-from gateway.proxy.forwarding import RateLimits
 
 MAX_DRIVES: Final = 50
 _CACHE: Final[Header] = (
@@ -26,7 +27,7 @@ _GZIPPED: Final[Header] = (b"content-encoding", b"gzip")
 
 
 class LiveReads:
-    """Everybody may read them, without a key."""
+    """Public reads without an API key."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class LiveReads:
         self.draining = False
 
     def routes(self) -> list[Route]:
-        """The live reads."""
+        """The totals of one drive and of several, and the live stream."""
         return [
             Route("GET", "/v1/drives/{drive}/totals", self.one, "live"),
             Route("GET", "/v1/totals", self.several, "live"),
@@ -54,10 +55,10 @@ class LiveReads:
         ]
 
     async def views(self, refs: Sequence[str], address: str) -> list[DriveView]:
-        """The drives of these ids or slugs; pledges is asked once for all that have no snapshot.
+        """The drives with these ids or slugs. Pledges is asked once for all that have no snapshot.
 
-        Raises `NotFound`, `Overloaded` before the start is done, and `TooManyRequests` where pledges has
-        to be asked for an address that had it asked too often.
+        Raises `NotFound`, `Overloaded` before all snapshots have been read, and `TooManyRequests` where an
+        address causes too many lookups.
         """
         if not self._hub.bootstrapped:
             raise Overloaded("The figures are still being read.")
@@ -73,16 +74,16 @@ class LiveReads:
         return found
 
     async def one(self, request: Request) -> Response:
-        """A drive's totals, from memory."""
+        """A drive's totals."""
         (view,) = await self.views(request.params[:1], request.address)
         state = self._hub.state(view)
         etag = view.etag(state)
-        headers = [_JSON, (b"etag", etag.encode()), _CACHE, _VARY]
-        if matches(request.headers.get("if-none-match"), etag):
-            return Response(304, headers[1:])
-        if _takes_gzip(request.headers.get("accept-encoding")):
-            return Response(200, [*headers, _GZIPPED], view.bytes("gzip", state, self._hub))
-        return Response(200, headers, view.bytes("full", state, self._hub))
+        headers: list[Header] = [(b"etag", etag.encode()), _CACHE, _VARY]
+        if unchanged := not_modified(request, etag, headers):
+            return unchanged
+        if accepts_gzip(request.headers.get("accept-encoding")):
+            return Response(200, [_JSON, *headers, _GZIPPED], view.bytes("gzip", state, self._hub))
+        return Response(200, [_JSON, *headers], view.bytes("full", state, self._hub))
 
     async def several(self, request: Request) -> Response:
         """The totals of up to 50 drives, without leaders and recent."""
@@ -96,15 +97,15 @@ class LiveReads:
         self._limits.spend(self._public, request.address)
         if self.draining or self._hub.clients >= self._clients:
             raise Overloaded("No more streams here at the moment.", retry_after_s=2)
-        # EventSource cannot set a header on a connection that it did not lose itself.
+        # A new EventSource cannot send Last-Event-ID; only one that reconnects does.
         last = request.headers.get("last-event-id") or dict(parse_qsl(request.query)).get("last_event_id")
         return LiveStream(self._hub, view, self._leaderboard, self._public.signed, last)
 
 
 def _drives_in(query: str) -> list[str]:
-    """The drives that `?drives=a,b,c` names.
+    """The drives named by `?drives=a,b,c`.
 
-    Raises `Invalid` for none or too many, `NotFound` for what cannot name a drive.
+    Raises `Invalid` for none or too many, `NotFound` for a name that no drive can have.
     """
     asked = dict(parse_qsl(query)).get("drives", "")
     refs = list(dict.fromkeys(ref for ref in asked.split(",") if ref))
@@ -114,12 +115,3 @@ def _drives_in(query: str) -> list[str]:
     if not all(map(is_name, refs)):
         raise NotFound("No such drive.")
     return refs
-
-
-def _takes_gzip(accept_encoding: str | None) -> bool:
-    if not accept_encoding or "gzip" not in accept_encoding:
-        return False
-    return not any(
-        part.replace(" ", "") in ("gzip;q=0", "gzip;q=0.0", "gzip;q=0.00", "gzip;q=0.000")
-        for part in accept_encoding.split(",")
-    )

@@ -15,10 +15,9 @@ from backbone.http.problems import NotFound, Overloaded
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from gateway import pages
 from gateway.access.keys import Bearer
-from gateway.access.limits import ConcurrencyLimit
+from gateway.access.limits import ConcurrencyLimit, RateLimits
 from gateway.http.asgi import AsgiResponse, Request, Response, json_response
 from gateway.http.router import Handler, Route, page_routes
-from gateway.proxy.forwarding import RateLimits
 
 CACHE_S: Final = 2.0
 MAX_CACHED: Final = 1000
@@ -134,7 +133,7 @@ class Site:
     async def _search(self, request: Request) -> Response:
         """What the form's search field asks: creators of the drive by a part of their name, as JSON.
 
-        Raises NotFound, PeerUnavailable, and TooManyRequests past the limit of the client's address.
+        Raises NotFound, ServiceUnavailable, and TooManyRequests past the limit of the client's address.
         """
         self._limits.spend(self._public, request.address)
         drive = await self._find(request.params[0].lower())

@@ -1,8 +1,8 @@
-"""`Prefer: wait`: replies held until something changes, all of them asked about in one question.
+"""`Prefer: wait`: responses held until a pledge changes, with one lookup for all of them.
 
-However many wait, pledges and payments get one question at a time: whoever asks while one is under
-way goes with the next. How often is measured by what a question costs, so that under load the
-questions slow down before they slow the donate path.
+However many requests wait, pledges and payments get one batched lookup at a time; pledges added meanwhile are
+part of the next one. With many waiting requests, or while a service does not answer, lookups become less
+frequent, so that they do not slow down new pledges.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ MAX_WAIT_S: Final = 30.0
 POLL_INTERVAL_S: Final = 0.05
 MAX_POLL_INTERVAL_S: Final = 0.25
 BUSY_WAITERS: Final = 256
-"""With more waiting than this the question is no small one any more: it is asked less often."""
+"""With more waiting requests than this, lookups are less frequent."""
 MAX_IDS: Final = 500
-"""Asked about in one question."""
+"""Pledges in one lookup."""
 
 _WAIT: Final = re.compile(
     r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,6})\"?\s*(?:$|[,;])", re.ASCII | re.IGNORECASE
 )
 
-_WAITING = Gauge("ataa_gateway_waiting", "Replies held by Prefer: wait.")
+_WAITING = Gauge("ataa_gateway_waiting", "Responses held by Prefer: wait.")
 
 log = structlog.get_logger()
 
@@ -38,15 +38,15 @@ Facts = Mapping[str, Any]
 
 
 def preferred_wait_s(prefer: str | None) -> float:
-    """Seconds that `Prefer: wait=n` asks for (RFC 7240, 4.3), at most 30; 0 without it."""
+    """The seconds of `Prefer: wait=n` (RFC 7240, 4.3), at most 30; 0 without it."""
     found = _WAIT.search(prefer or "")
     return min(float(found.group(1)), MAX_WAIT_S) if found else 0.0
 
 
 def pledge_view(pledge: Facts, checkout: Facts | None) -> dict[str, Any]:
-    """The public pledge: the promise as pledges tells it, what became of it as payments does.
+    """The public pledge, combined from the entry of pledges and the entry of payments.
 
-    Payments has the last word on `status` once money moved or the session ended, else pledges.
+    `status` is that of payments once money has moved or the checkout session has ended, else that of pledges.
     """
     known = checkout or {}
     shown = {name: value for name, value in pledge.items() if name not in ("checkout", "queue", "status")}
@@ -62,16 +62,16 @@ def pledge_view(pledge: Facts, checkout: Facts | None) -> dict[str, Any]:
 
 
 def status_of(pledge: Facts, known: Facts) -> str:
-    """Payments' word once money moved or the session ended, else pledges'.
+    """The status of payments once money has moved or the session has ended, else that of pledges.
 
-    The session of a cancelled pledge ends too: that is no news.
+    A cancelled pledge stays cancelled when its session lapses.
     """
     status: str = known.get("status") or pledge["status"]
     return "cancelled" if status == "lapsed" and pledge["status"] == "cancelled" else status
 
 
 class BatchLookup:
-    """One of a service's `/internal` doors that takes `{"ids": […]}`, asked once for all who ask."""
+    """Batches lookups by id at an internal route of a service that takes `{"ids": […]}`."""
 
     def __init__(self, peer: ServiceClient, secret: str, path: str) -> None:
         self._client = peer
@@ -81,11 +81,11 @@ class BatchLookup:
         self._task: asyncio.Task[None] | None = None
 
     async def look_up(self, pledge_id: str) -> Facts | None:
-        """What the service knows of one pledge, None where it knows nothing; raises `ServiceUnavailable`."""
+        """The service's entry for a pledge; None if it has none. Raises `ServiceUnavailable`."""
         return (await self.look_up_all([pledge_id]))[pledge_id]
 
     async def look_up_all(self, pledge_ids: Sequence[str]) -> dict[str, Facts | None]:
-        """The same for many; raises `ServiceUnavailable`."""
+        """The entries for several pledges; raises `ServiceUnavailable`."""
         loop = asyncio.get_running_loop()
         futures = {}
         for pledge_id in pledge_ids:
@@ -99,7 +99,7 @@ class BatchLookup:
     async def _run(self) -> None:
         try:
             while self._pending:
-                await asyncio.sleep(0)  # those of the same turn of the loop go together
+                await asyncio.sleep(0)  # collect all lookups of this iteration of the event loop
                 batch = dict(list(self._pending.items())[:MAX_IDS])
                 for pledge_id in batch:
                     del self._pending[pledge_id]
@@ -115,14 +115,14 @@ class BatchLookup:
         except Exception as error:
             for future in batch.values():
                 future.set_exception(error)
-                future.exception()  # whoever asked may have left
+                future.exception()  # mark it as retrieved: the waiting request may be gone
             return
         for pledge_id, future in batch.items():
             future.set_result(found.get(pledge_id))
 
 
 Seen = tuple[Facts | None, Facts | None]
-"""What pledges and payments know of a pledge (the entries of their `/internal` doors)."""
+"""The entries of pledges and payments for a pledge."""
 
 
 class _Wait:
@@ -139,7 +139,7 @@ class _Wait:
 
 
 class Waits:
-    """Everybody who waits for a pledge, and the one poller that asks for all of them."""
+    """The requests that wait for a pledge, and the task that polls for all of them."""
 
     def __init__(self, pledges: BatchLookup, checkouts: BatchLookup, max_waiting: int) -> None:
         self.pledges = pledges
@@ -152,7 +152,7 @@ class Waits:
 
     @property
     def full(self) -> bool:
-        """Whether nobody else may wait."""
+        """Whether no further request may wait."""
         return self._draining or len(self._waiting) >= self._max_waiting
 
     async def until(
@@ -164,10 +164,10 @@ class Waits:
         *,
         with_pledge: bool,
     ) -> Seen | None:
-        """Wait until `enough(pledge entry, checkout entry)`, `timeout_s`, or a drain; what was seen last.
+        """Wait until `enough(pledge entry, checkout entry)`, `timeout_s` or a drain; the last entries.
 
-        Pledges is only asked `with_pledge`. Raises `ClientDisconnected` where `disconnected()` returns
-        before that.
+        The entry of pledges is looked up only `with_pledge`. Raises `ClientDisconnected` if `disconnected()`
+        returns before that.
         """
         wait = _Wait(pledge_id, enough, with_pledge)
         self._waiting.add(wait)
@@ -184,7 +184,7 @@ class Waits:
             leaving.cancel()
 
     def drain(self) -> None:
-        """Let everybody go with what is known, and hold nobody any more."""
+        """End every wait with what was last seen, and accept no new one."""
         self._draining = True
         for wait in self._waiting:
             if not wait.done.done():
@@ -197,7 +197,7 @@ class Waits:
                 try:
                     await self._poll_once()
                 except ServiceUnavailable as error:
-                    log.warning("waits.unanswered", error=str(error))
+                    log.warning("waits.lookup_failed", error=str(error))
                     poll_fast = False
                 await asyncio.sleep(POLL_INTERVAL_S if poll_fast else MAX_POLL_INTERVAL_S)
         finally:

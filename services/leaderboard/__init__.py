@@ -1,7 +1,8 @@
-"""What is shown of a drive.
+"""The public figures of a drive.
 
-Owns: the drive log (the only sequencer), totals, the creators' ranking, milestones, snapshots and
-how fresh they are, and an erasable copy of the words that are shown.
-Hears: `pledges` (DriveChanged, CreatorChanged, PledgeMade, PledgeChanged), `payments` (PaymentChanged).
-Says: DriveLogged on `drive-log`, through the outbox; SnapshotTaken and Heartbeat on `snapshots`, past it.
+Owns: each drive's log (of which it is the only writer), totals, the creators' ranking, milestones, snapshots
+and their freshness, and an erasable copy of the donors' display texts.
+Consumes: `pledges` (DriveChanged, CreatorChanged, PledgeMade, PledgeChanged), `payments` (PaymentChanged).
+Publishes: DriveLogged on `drive-log`, through the outbox; SnapshotTaken and Heartbeat on `snapshots`,
+directly to the bus.
 """

@@ -1,11 +1,11 @@
-"""Leaderboard as a process of its own: `python -m services.leaderboard`."""
+"""Run leaderboard as its own process: `python -m services.leaderboard`."""
 
 from backbone.process import ListenAddress, run_process
 from services.leaderboard.app import compose
 from services.leaderboard.settings import LeaderboardSettings
 
 CONNECTIONS = 32
-"""To pledges: its questions are asked in batches, few at a time."""
+"""HTTP connections to pledges. Display texts are requested in batches, few of them at the same time."""
 
 run_process(
     "leaderboard",

@@ -1,7 +1,7 @@
-"""Changes of names and promises: new states of drives, creators and pledges.
+"""New states of drives, creators and pledges.
 
-Each gets absolute states, compares them with the rows kept of the old ones and applies new minus
-old, so that repeats, reorders and gaps heal. Each answers with the rows it logged.
+Every event carries a complete state. A command compares it with the stored state and applies the difference,
+so repeated, reordered and missing events do no harm. Each command returns the rows it logged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from services.leaderboard.tables import pledges
 
 
 def name_drives(connection: Connection, events: Sequence[DriveChanged]) -> list[DriveLogged]:
-    """Give drives their names, goals and milestones, and log where they moved."""
+    """Store names, goals and milestones of drives, and log their changes of state."""
     locked = sequencer.lock(connection, (event.drive_id for event in events))
     named: dict[str, dict[str, Any]] = {}
     for event in sorted(events, key=lambda one: one.version):
@@ -38,7 +38,8 @@ def _name(drive: LockedDrive, event: DriveChanged) -> dict[str, Any]:
     state = known(DriveState, event.state)
     for type_ in domain.moves(_state_before(drive), state):
         drive.log_state(type_, event.changed_at)
-    # Of a state that only a newer version knows the last one before it is kept: rows follow from that.
+    # A state known only to a newer version of this service is not stored: later moves start from the last
+    # known one.
     drive.version, drive.state, drive.changed = event.version, state or drive.state, True
     requested = [(one.title, one.amount.minor_units) for one in event.milestones]
     drive.milestones = domain.carry_over(drive.milestones, requested)
@@ -55,12 +56,12 @@ def _name(drive: LockedDrive, event: DriveChanged) -> dict[str, Any]:
 
 
 def _state_before(drive: LockedDrive) -> DriveState | None:
-    """The drive's last known state; None where a process of a newer version stored one that is not."""
+    """The drive's last state; None where a newer version of this service stored one unknown here."""
     return known(DriveState, drive.state) if drive.state else DriveState.DRAFT
 
 
 def name_creators(connection: Connection, events: Sequence[CreatorChanged]) -> list[DriveLogged]:
-    """Give creators their names; what they raised may have come first."""
+    """Store names of creators. Rows may exist already, made by payments credited to them."""
     locked = sequencer.lock(connection, (event.drive_id for event in events))
     rows = [
         {
@@ -82,7 +83,7 @@ def name_creators(connection: Connection, events: Sequence[CreatorChanged]) -> l
 
 
 def keep_pledges(connection: Connection, events: Sequence[PledgeState]) -> list[DriveLogged]:
-    """Keep what is promised: `pledged` is what is open and unpaid."""
+    """Store pledges and keep the drive's `pledged`, the sum of open and unpaid ones."""
     fresh = domain.newest(events, lambda one: one.pledge_id)
     locked = sequencer.lock(connection, (event.drive_id for event in fresh))
     known = by_id(connection, pledges.c.pledge_id, [event.pledge_id for event in fresh])

@@ -20,7 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.contracts import PaymentChanged
 from backbone.crash import crash_point
-from backbone.database.database import Database, after_commit, is_transient
+from backbone.database.database import Database
+from backbone.database.session_info import after_commit
+from backbone.database.transient import is_transient
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.messaging.consumer import Handler, Handlers
 from backbone.min_interval import MinInterval

@@ -1,4 +1,4 @@
-"""The rules of what is shown: what a change of a payment means, the log's chain, milestones, percent."""
+"""Rules of the public figures: log rows of a payment's change, hash chain, milestones, percent."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol, TypedDict, TypeVar
 
+from backbone.clock import rfc3339
 from backbone.contracts.leaderboard import LogType
 from backbone.contracts.pledges import DriveState
+from backbone.money import as_json
 
 FIRST_HASH: Final = ""
-"""What the first row of a log names as the row before it."""
+"""The previous hash of the first row of a log."""
 
 
 class Versioned(Protocol):
-    """An absolute state; a higher version replaces a lower one."""
+    """A complete state; a higher version replaces a lower one."""
 
     @property
     def version(self) -> int: ...
@@ -26,7 +29,7 @@ State = TypeVar("State", bound=Versioned)
 
 
 def newest(events: Iterable[State], identity: Callable[[State], str]) -> list[State]:
-    """The highest version of each thing, in the order in which those were given."""
+    """The highest version for each identity, in the order in which those versions were given."""
     best: dict[str, State] = {}
     for event in events:
         known = best.get(identity(event))
@@ -37,7 +40,7 @@ def newest(events: Iterable[State], identity: Callable[[State], str]) -> list[St
 
 
 class Figures(NamedTuple):
-    """A payment's money in minor units, each cumulative."""
+    """Cumulative amounts of a payment, in minor units."""
 
     captured: int = 0
     refunded: int = 0
@@ -45,11 +48,11 @@ class Figures(NamedTuple):
 
     @property
     def net(self) -> int:
-        """What is left of it."""
+        """Captured minus refunded and disputed."""
         return self.captured - self.refunded - self.disputed
 
     def since(self, old: Figures) -> Figures:
-        """New minus old."""
+        """These amounts minus the old ones."""
         return Figures(*(now - before for now, before in zip(self, old, strict=True)))
 
 
@@ -57,12 +60,12 @@ NOTHING: Final = Figures()
 
 
 def changes(was: Figures, now: Figures) -> list[tuple[LogType, int]]:
-    """The log rows for a payment that counted `was` in a drive and now counts `now`, with each one's
-    effect on `raised`.
+    """The log rows of a payment whose figures in a drive change from `was` to `now`.
 
-    `donation.counted` is written when a payment starts to count in the drive; a capture that is later
-    corrected upward is `donation.corrected`, so that counting these rows counts gifts. A payment that
-    stops counting in the drive (it is held, or belongs to another drive) leaves as one refund of its net.
+    Each row is a pair of its type and its effect on `raised`. `donation.counted` is logged when a payment
+    starts to count in the drive. A later increase of the captured amount is `donation.corrected`, so the
+    number of `donation.counted` rows is the number of donations. A payment that stops counting in the drive
+    (it is held, or belongs to another drive) is logged as one refund of its net.
     """
     if now == NOTHING:
         return _leaving(was.net)
@@ -96,18 +99,18 @@ MOVES: Final[Mapping[tuple[DriveState, DriveState], Sequence[LogType]]] = {
     (DriveState.PAUSED, DriveState.LIVE): ("drive.resumed",),
     (DriveState.PAUSED, DriveState.CLOSED): ("drive.closed",),
 }
-"""Which rows a drive's move writes; versions between may have been passed over."""
+"""The rows of each change of state. Events may skip versions, so a change may need two rows."""
 
 
 class IllegalTransition(ValueError):
-    """A drive went where no drive can go: its speaker is wrong."""
+    """A drive made a change of state that is not allowed: the event's producer is wrong."""
 
 
 def moves(old: DriveState | None, new: DriveState | None) -> Sequence[LogType]:
-    """The rows of a move from `old` to `new`; none where nothing moved. Raises `IllegalTransition`.
+    """The rows of a change from `old` to `new`; none if they are equal. Raises `IllegalTransition`.
 
-    None is a state of a newer version. A move to it has no row here; one from it has the row of a move
-    from `live`, if there is one.
+    None is a state known only to a newer version of this service. A change to it has no row, and a change
+    from it has the rows of a change from `live`, if there are any.
     """
     if old == new or new is None:
         return ()
@@ -116,11 +119,11 @@ def moves(old: DriveState | None, new: DriveState | None) -> Sequence[LogType]:
     try:
         return MOVES[old, new]
     except KeyError:
-        raise IllegalTransition(f"a drive cannot go from {old} to {new}") from None
+        raise IllegalTransition(f"a drive cannot change from {old} to {new}") from None
 
 
 class Milestone(TypedDict):
-    """A sum to celebrate once, in minor units; `reached_at` in RFC 3339. Stored as it is."""
+    """An amount in minor units, announced once when it is raised; `reached_at` is RFC 3339."""
 
     title: Any
     amount: int
@@ -128,27 +131,54 @@ class Milestone(TypedDict):
 
 
 def carry_over(old: Sequence[Milestone], new: Iterable[tuple[Any, int]]) -> list[Milestone]:
-    """The `new` (title, amount), lowest first, with what was reached of `old`: the amount is the identity."""
+    """The `new` (title, amount), lowest first, with `reached_at` of the `old` one of the same amount."""
     reached = {milestone["amount"]: milestone["reached_at"] for milestone in old}
     kept = [Milestone(title=title, amount=amount, reached_at=reached.get(amount)) for title, amount in new]
     return sorted(kept, key=lambda one: one["amount"])
 
 
 def percent(raised: int, goal: int) -> float:
-    """How much of the goal is raised, in percent with one decimal, rounded down and never below 0.
+    """The raised share of the goal in percent with one decimal, rounded down and never negative.
 
-    Rounded down, so that 100.0 is shown exactly when the goal is reached. `raised` is below 0 while a
-    dispute was withdrawn in full after a partial refund; a share of the goal cannot be.
+    Rounding down shows 100.0 exactly when the goal is reached. `raised` is negative while the full amount of
+    a partially refunded payment is disputed.
     """
     return max(0, raised) * 1000 // goal / 10 if goal > 0 else 0.0
+
+
+def public_row(
+    sequence: int,
+    type_: str,
+    at: datetime,
+    payment_id: str | None,
+    pledge_id: str | None,
+    creator_id: str | None,
+    amount: int | None,
+    raised_after: int,
+    currency: str,
+) -> dict[str, Any]:
+    """A row of a drive's log as `GET /v1/drives/{drive}/events` shows it, without its hash.
+
+    Amounts are in minor units. The result equals `DriveLogged.as_row`, which adds the hash.
+    """
+    return {
+        "sequence": sequence,
+        "type": type_,
+        "at": rfc3339(at),
+        "payment": payment_id,
+        "pledge": pledge_id,
+        "creator": creator_id,
+        "amount": None if amount is None else as_json(amount, currency),
+        "raised_after": as_json(raised_after, currency),
+    }
 
 
 def hash_row(drive_id: str, epoch: int, row: Mapping[str, Any], previous: str) -> str:
     """The hash of a row of a drive's log, chained to the hash of the row before it.
 
-    SHA-256, in hexadecimal, of canonical JSON in UTF-8: one object of `drive`, `epoch`, `previous`
-    and the row as `GET /v1/drives/{drive}/events` shows it without its `hash`; names sorted, no
-    spaces, everything outside ASCII escaped. The first row of an epoch has "" for `previous`.
+    SHA-256, in hexadecimal, of canonical JSON in UTF-8: one object with `drive`, `epoch`, `previous` and the
+    fields of the row as `GET /v1/drives/{drive}/events` shows it, without `hash`; names sorted, no spaces,
+    everything outside ASCII escaped. `previous` is "" for the first row of an epoch.
     """
     hashed = {name: value for name, value in row.items() if name != "hash"}
     hashed |= {"drive": drive_id, "epoch": epoch, "previous": previous}
@@ -160,7 +190,7 @@ _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).enco
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """The first row of a log that is not what it should be, and why."""
+    """The first invalid row of a log, and the reason."""
 
     sequence: int
     reason: str
@@ -169,9 +199,9 @@ class Flaw:
 def verify(
     drive_id: str, epoch: int, rows: Iterable[Mapping[str, Any]], previous: str = FIRST_HASH, after: int = 0
 ) -> Flaw | None:
-    """The first flaw of a piece of a log that follows row `after`, whose hash is `previous`; None if none.
+    """The first flaw of consecutive rows after row `after`, whose hash is `previous`; None if there is none.
 
-    Finds gaps, repeats, rows out of order, and every row or hash that was changed afterwards.
+    Finds gaps, repeats, wrong order, and every row or hash that was changed later.
     """
     for row in rows:
         after += 1

@@ -1,4 +1,4 @@
-"""The event door: what each fact changes of what is shown, and that it is announced."""
+"""Event handlers: each applies a batch of events and adds the rows it logs to the outbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backbone.contracts import (
     PledgeMade,
 )
 from backbone.contracts.pledges import PledgeState
-from backbone.database.database import after_commit
+from backbone.database.session_info import after_commit
 from backbone.messaging.consumer import Handlers
 from backbone.messaging.outbox import announce
 from backbone.telemetry import FRESHNESS
@@ -30,22 +30,22 @@ _COUNTED: Final = FRESHNESS.labels("counted")
 
 
 async def name_drives(events: Sequence[DriveChanged], session: AsyncSession) -> None:
-    """Give drives their names, goals and milestones, and log where they moved."""
+    """Store names, goals and milestones of drives, and log their changes of state."""
     await _apply(commands.name_drives, events, session)
 
 
 async def name_creators(events: Sequence[CreatorChanged], session: AsyncSession) -> None:
-    """Give creators their names; what they raised may have come first."""
+    """Store names of creators."""
     await _apply(commands.name_creators, events, session)
 
 
 async def keep_pledges(events: Sequence[PledgeState], session: AsyncSession) -> None:
-    """Keep what is promised: `pledged` is what is open and unpaid."""
+    """Store pledges and keep each drive's `pledged`."""
     await _apply(commands.keep_pledges, events, session)
 
 
 async def tally_payments(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
-    """Apply each payment's new state minus its old one to its drive, one statement a table."""
+    """Add each payment's change since its stored version to its drive, with one statement per table."""
     await _apply(tally.tally_payments, events, session)
     after_commit(session, lambda: _note_ages(events))
 
@@ -61,7 +61,7 @@ async def _apply(
     events: Sequence[Fact],
     session: AsyncSession,
 ) -> None:
-    """Make a change in the session's transaction, and announce in it what was logged."""
+    """Run a command in the session's transaction and add the rows it logged to the outbox there."""
     logged = await session.run_sync(lambda inner: change(inner.connection(), events))
     await announce(session, logged)
 

@@ -1,26 +1,25 @@
-"""Reads: boards, the log, books, and the proof that what is kept as a sum is one."""
+"""Reads: leaderboards, the log, books, and the comparison of stored sums with recounted ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, bindparam, case, func, literal, or_, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, case, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone.clock import rfc3339
-from backbone.database.database import messaging_tables_of
+from backbone.database.session_info import messaging_tables_of
 from backbone.money import as_json, decimal_string
 from services.leaderboard import domain
 from services.leaderboard.domain import Flaw
 from services.leaderboard.tables import clearings, creators, drive_log, drives, payments, pledges
 
 ROWS_PER_CHECK: Final = 1_000
-"""Rows of a log verified at a time."""
+"""Rows of a log that are read and verified together."""
 
 
 class DriveHead(NamedTuple):
-    """What every read of a drive starts from."""
+    """The identity and position of a drive, with which every read starts."""
 
     drive_id: str
     currency: str
@@ -30,7 +29,7 @@ class DriveHead(NamedTuple):
 
 
 async def find_drive(session: AsyncSession, ref: str) -> DriveHead | None:
-    """The named drive with this id or slug."""
+    """The drive with this id or slug; None while its first DriveChanged has not been consumed."""
     statement = (
         select(*(drives.c[name] for name in DriveHead._fields))
         .where(or_(drives.c.drive_id == ref, drives.c.slug == ref), drives.c.version > 0)
@@ -42,7 +41,7 @@ async def find_drive(session: AsyncSession, ref: str) -> DriveHead | None:
 
 
 _PLACES: Final = (creators.c.raised.desc(), creators.c.reached_at, creators.c.creator_id)
-"""The larger amount first; where equal, who reached it first."""
+"""Larger amounts first; of equal ones, the creator who reached the amount first."""
 
 
 _ranked: Final = select(creators).where(
@@ -52,7 +51,7 @@ _TOP: Final = _ranked.order_by(*_PLACES).limit(bindparam("most")).offset(bindpar
 
 
 def top_creators(connection: Connection, drive: DriveHead, limit: int, skip: int = 0) -> list[dict[str, Any]]:
-    """Creators who raised something, by rank, from `skip` on."""
+    """Creators with an amount above 0, by rank, without the first `skip`."""
     rows = connection.execute(_TOP, {"of_drive": drive.drive_id, "most": limit, "skip": skip})
     return [
         {
@@ -70,9 +69,9 @@ def top_creators(connection: Connection, drive: DriveHead, limit: int, skip: int
 def creators_around(
     connection: Connection, drive: DriveHead, creator_id: str, limit: int
 ) -> list[dict[str, Any]] | None:
-    """The ranks around a creator, who stands in the middle; None for a creator unknown here.
+    """The ranks around a creator, who is in the middle; None if the drive has no such creator.
 
-    Empty while the creator has raised nothing.
+    Empty while the creator's amount is 0.
     """
     found = select(creators).where(creators.c.drive_id == drive.drive_id, creators.c.creator_id == creator_id)
     me = connection.execute(found).first()
@@ -97,7 +96,7 @@ def creators_around(
 async def log_page(
     session: AsyncSession, drive: DriveHead, after: int, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Rows of the log past `after`, and where the next page starts (None at the end)."""
+    """Rows of the log after sequence `after`, and the `after` of the next page (None at the end)."""
     statement = (
         select(drive_log)
         .where(
@@ -114,23 +113,17 @@ async def log_page(
     return rows[:limit], str(rows[limit - 1]["sequence"])
 
 
-def _event(row: Any) -> dict[str, Any]:
-    """A stored row as the public door shows it; equal to `DriveLogged.as_row`."""
-    return {
-        "sequence": row.sequence,
-        "type": row.type,
-        "at": rfc3339(row.at),
-        "payment": row.payment_id,
-        "pledge": row.pledge_id,
-        "creator": row.creator_id,
-        "amount": None if row.amount is None else as_json(row.amount, row.currency),
-        "raised_after": as_json(row.raised_after, row.currency),
-        "hash": row.hash,
-    }
+def _event(row: Row[Any]) -> dict[str, Any]:
+    """A stored row as the API shows it; equal to `DriveLogged.as_row`."""
+    about = (row.payment_id, row.pledge_id, row.creator_id)
+    shown = domain.public_row(
+        row.sequence, row.type, row.at, *about, row.amount, row.raised_after, row.currency
+    )
+    return {**shown, "hash": row.hash}
 
 
 async def verify_log(session: AsyncSession, drive: DriveHead) -> Flaw | None:
-    """The first flaw of a drive's whole log, None where every row is in place and unchanged."""
+    """The first flaw of a drive's whole log; None if every row is present and unchanged."""
     after, previous = 0, domain.FIRST_HASH
     while True:
         rows, _ = await log_page(session, drive, after, ROWS_PER_CHECK)
@@ -146,13 +139,13 @@ async def verify_log(session: AsyncSession, drive: DriveHead) -> Flaw | None:
 
 
 async def books(session: AsyncSession) -> dict[str, str]:
-    """The net of processor money a currency, held included, from the sums kept."""
+    """The net of processor money per currency from the stored sums, held money included."""
     net = select(clearings.c.currency, func.sum(clearings.c.net)).group_by(clearings.c.currency)
     return _by_currency(await session.execute(net))
 
 
 async def recounted_books(session: AsyncSession) -> dict[str, str]:
-    """What `books` must be equal to: counted anew from every payment."""
+    """The same as `books`, recounted from every payment."""
     each = payments.c.captured - payments.c.refunded - payments.c.disputed
     net = select(payments.c.currency, func.sum(each)).group_by(payments.c.currency)
     return _by_currency(await session.execute(net))
@@ -164,7 +157,7 @@ def _by_currency(rows: Any) -> dict[str, str]:
 
 
 async def recounted(session: AsyncSession, drive_id: str) -> Mapping[str, int]:
-    """What a drive's columns must be equal to: counted anew from its payments, donors and pledges."""
+    """A drive's columns, recounted from its payments, donors and pledges."""
     counted = and_(payments.c.drive_id == drive_id, payments.c.counted)
     net = payments.c.captured - payments.c.refunded - payments.c.disputed
     sums = select(
@@ -201,7 +194,7 @@ _NET: Final = payments.c.captured - payments.c.refunded - payments.c.disputed
 
 
 async def _clearing_differences(session: AsyncSession) -> list[str]:
-    """Each drive's processor money, and what of it is held, against its payments."""
+    """Differences between each drive's processor money, with its held part, and its payments."""
     held = func.sum(case((payments.c.counted, 0), else_=_NET))
     recounted_rows = select(payments.c.drive_id, payments.c.currency, func.sum(_NET), held).group_by(
         payments.c.drive_id, payments.c.currency
@@ -211,7 +204,7 @@ async def _clearing_differences(session: AsyncSession) -> list[str]:
 
 
 async def _creator_differences(session: AsyncSession) -> list[str]:
-    """What each creator raised, with how many gifts, against the payments."""
+    """Differences between each creator's amount and number of donations, and the payments."""
     gifts = func.sum(case((and_(payments.c.counted, _NET > 0), 1), else_=0))
     raised = func.sum(case((payments.c.counted, _NET), else_=0))
     recounted_rows = (
@@ -226,7 +219,7 @@ async def _creator_differences(session: AsyncSession) -> list[str]:
 async def _compare(
     session: AsyncSession, name: str, stored: Select[Any], recounted_rows: Select[Any]
 ) -> list[str]:
-    """Compares (id, id, sum, sum) kept with counted; a row that is missing is one of zeros."""
+    """Compare stored rows of (id, id, sum, sum) with recounted ones; a missing row has zeros."""
     was = {tuple(row[:2]): (int(row[2]), int(row[3])) for row in await session.execute(stored)}
     now = {tuple(row[:2]): (int(row[2]), int(row[3])) for row in await session.execute(recounted_rows)}
     zeros = (0, 0)
@@ -238,12 +231,12 @@ async def _compare(
 
 
 async def outbox_rows(session: AsyncSession) -> int:
-    """Events not yet carried to the bus."""
+    """Outbox rows not yet published."""
     return await _count(session, select(messaging_tables_of(session).outbox.c.number))
 
 
 async def differences(session: AsyncSession) -> Sequence[str]:
-    """Everything that is not what it must be, in words; empty where all sums and logs are right."""
+    """Every stored sum and log that differs from its recount, one line each; empty if all are right."""
     found = []
     stored, recounted_rows = await books(session), await recounted_books(session)
     found += [

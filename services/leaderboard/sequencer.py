@@ -1,10 +1,11 @@
-"""The one place where a drive's rows are locked, numbered, logged and announced.
+"""The only code that locks a drive's row, appends to its log and assigns sequence numbers.
 
-Everything that changes what a drive shows takes its `LockedDrive` here, notes its changes on it and gives
-it back to `save`, within one transaction; the rows `save` answers are announced in it.
+Every change of a drive's figures happens in one transaction: `lock` returns a `LockedDrive`, the caller
+records its changes on it, and `save` stores them. The caller adds the rows that `save` returns to the outbox
+in the same transaction.
 
-This code is plain, not async: a handler runs it as a whole (`AsyncSession.run_sync`), because the
-way through the async facade costs as much again as a statement.
+The code is synchronous, and a handler runs it with `AsyncSession.run_sync`: a call through SQLAlchemy's async
+facade costs as much as the statement itself.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from backbone.clock import rfc3339
 from backbone.contracts import DriveLogged, PaymentChanged
 from backbone.contracts.leaderboard import LogType
-from backbone.database.database import microseconds
+from backbone.database.columns import microseconds
 from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
 from backbone.money import Money
-from services.leaderboard.domain import Milestone, hash_row
+from services.leaderboard.domain import Milestone, hash_row, public_row
 from services.leaderboard.statements import statements
 from services.leaderboard.tables import drive_log, drives
 
@@ -31,16 +32,16 @@ SUMS: Final = ("captured", "refunded", "disputed", "offline", "matched", "pledge
 
 
 class DriveGone(RuntimeError):
-    """An update touched no row although the row was locked: a bug, never "0 gifts"."""
+    """An update matched no row although the row was locked. This is a bug, never a reason to go on."""
 
 
 class CurrencyChanged(ValueError):
-    """A drive's money came in another currency than before: its speaker is wrong."""
+    """An event gives a drive another currency than it already has: its producer is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """What a row of the log says, before it has a number."""
+    """A row of the log that has no sequence number yet. Amounts are in minor units."""
 
     type: LogType
     at: datetime
@@ -53,7 +54,7 @@ class LogEntry:
 
 @dataclass(slots=True)
 class LockedDrive:
-    """A drive's locked row, and what this transaction changes of it."""
+    """A drive's locked row and the changes this transaction makes to it."""
 
     drive_id: str
     version: int
@@ -70,9 +71,9 @@ class LockedDrive:
     changed: bool = False
 
     def settle_currency(self, currency: str) -> None:
-        """The first money or name that comes says what the drive's currency is.
+        """Set the drive's currency, which is that of the first event about it.
 
-        Raises `CurrencyChanged` where it was another before.
+        Raises `CurrencyChanged` if the drive already has another.
         """
         if self.currency is None:
             self.currency = currency
@@ -80,25 +81,25 @@ class LockedDrive:
             raise CurrencyChanged(f"{self.drive_id} is in {self.currency}, not {currency}")
 
     def add(self, **sums: int) -> None:
-        """Add to the drive's columns of these names."""
+        """Add these amounts to the drive's columns of the same names."""
         for name, amount in sums.items():
             if amount:
                 self.sums[name] += amount
                 self.changed = True
 
     def note_moment(self, at: datetime) -> None:
-        """Remember the newest moment heard of."""
+        """Move `changed_at` forward to `at`."""
         self.changed_at = at if self.changed_at is None else max(at, self.changed_at)
 
     def log_state(self, type_: LogType, at: datetime) -> None:
-        """Write a row that moves no money."""
+        """Log a change of state, which moves no money."""
         self.entries.append(LogEntry(type_, at, self.raised))
 
     def log_payment(self, rows: Iterable[tuple[LogType, int]], payment: PaymentChanged) -> None:
-        """Write each (type, effect on `raised`) of a payment, then a row for each milestone now reached.
+        """Log each (type, effect on `raised`) of a payment, then each milestone reached by all of them.
 
-        Milestones are judged once all of the payment is in: money that was refunded before anybody heard
-        of it reaches none.
+        Milestones are checked after the whole payment: money that was refunded before the payment was
+        consumed reaches none.
         """
         about = (payment.payment_id, payment.pledge_id, payment.creator_id)
         first_at = None
@@ -112,7 +113,7 @@ class LockedDrive:
             self.reach_milestones(first_at)
 
     def reach_milestones(self, at: datetime) -> None:
-        """Log, once each, the milestones that what is raised has reached; `amount` is the milestone's."""
+        """Log every milestone that `raised` has reached and that is not logged yet, with its amount."""
         for milestone in self.milestones:
             if milestone["amount"] > self.raised:
                 return
@@ -146,7 +147,7 @@ _LOCKED: Final = (
 
 
 def lock(connection: Connection, drive_ids: Iterable[str]) -> dict[str, LockedDrive]:
-    """The boards of these drives, locked in the order of their ids; bare ones are made where missing."""
+    """These drives, locked in the order of their ids; placeholder rows are inserted for missing ones."""
     wanted = sorted(set(drive_ids))
     locked = _locked(connection, wanted)
     if missing := [drive_id for drive_id in wanted if drive_id not in locked]:
@@ -161,7 +162,7 @@ def _locked(connection: Connection, drive_ids: Sequence[str]) -> dict[str, Locke
 
 
 def placeholder_row(drive_id: str) -> dict[str, Any]:
-    """The row of a drive that has no name yet."""
+    """The row of a drive whose first DriveChanged has not been consumed yet."""
     zeros = dict.fromkeys((*SUMS, "version", "goal", "sequence", "revision"), 0)
     return {
         **zeros,
@@ -192,10 +193,10 @@ _UPDATE_DRIVE: Final = (
 
 
 def save(connection: Connection, locked: Iterable[LockedDrive]) -> list[DriveLogged]:
-    """Store what changed of these boards and append their rows to the log; the rows, to be announced.
+    """Store the changes of these drives, append their rows to the log and return those, for the outbox.
 
-    `revision` rises where something shown changed without a row. Raises `DriveGone` where an update
-    met no row, or not the one that was locked.
+    `revision` rises where public figures changed without a row. Raises `DriveGone` where an update matched
+    no row, or one with another sequence than was locked.
     """
     logged: list[DriveLogged] = []
     for drive in sorted(locked, key=lambda one: one.drive_id):
@@ -224,11 +225,11 @@ def _update_drive(connection: Connection, drive: LockedDrive, rows: Sequence[Dri
     }
     sequence = connection.execute(_UPDATE_DRIVE, values).scalar_one_or_none()
     if sequence != drive.sequence + len(rows):
-        raise DriveGone(f"{drive.drive_id} stands at {sequence}, not {drive.sequence + len(rows)}")
+        raise DriveGone(f"{drive.drive_id} is at sequence {sequence}, not {drive.sequence + len(rows)}")
 
 
 def _number(drive: LockedDrive) -> list[DriveLogged]:
-    """The rows of a board with their numbers and hashes."""
+    """The drive's new rows with their sequence numbers and hashes."""
     rows: list[DriveLogged] = []
     previous = drive.head_hash
     for sequence, log_entry in enumerate(drive.entries, drive.sequence + 1):
@@ -240,24 +241,25 @@ def _number(drive: LockedDrive) -> list[DriveLogged]:
 def _row(drive: LockedDrive, sequence: int, log_entry: LogEntry, previous: str) -> DriveLogged:
     currency = drive.currency
     assert currency is not None, "money was logged before the drive had a currency"
-    # Built without validation (it is ours), and hashed in the words of the public door.
-    row = DriveLogged.model_construct(
+    # The hash covers what is stored, and that is a moment in milliseconds.
+    at = log_entry.at.replace(microsecond=log_entry.at.microsecond // 1000 * 1000)
+    amount, raised_after = log_entry.amount, log_entry.raised_after
+    about = (log_entry.payment_id, log_entry.pledge_id, log_entry.creator_id)
+    shown = public_row(sequence, log_entry.type, at, *about, amount, raised_after, currency)
+    # Constructed without validation: every value comes from a validated event or from this database.
+    return DriveLogged.model_construct(
         drive_id=DriveId(drive.drive_id),
         epoch=drive.epoch,
         sequence=sequence,
         type=log_entry.type,
-        # What is stored is what is hashed: to the millisecond.
-        at=log_entry.at.replace(microsecond=log_entry.at.microsecond // 1000 * 1000),
+        at=at,
         payment_id=log_entry.payment_id,
         pledge_id=log_entry.pledge_id,
         creator_id=log_entry.creator_id,
-        amount=None if log_entry.amount is None else Money(log_entry.amount, currency),
-        raised_after=Money(log_entry.raised_after, currency),
-        hash="",
+        amount=None if amount is None else Money(amount, currency),
+        raised_after=Money(raised_after, currency),
+        hash=hash_row(drive.drive_id, drive.epoch, shown, previous),
     )
-    # Frozen against everybody else; a copy would cost more than the hash.
-    row.__dict__["hash"] = hash_row(drive.drive_id, drive.epoch, row.as_row(), previous)
-    return row
 
 
 def _stored(row: DriveLogged) -> dict[str, Any]:
@@ -278,11 +280,11 @@ def _stored(row: DriveLogged) -> dict[str, Any]:
 
 
 def request_publication(connection: Connection, drive_ids: Iterable[str]) -> None:
-    """Have these drives published within a second by the process that publishes them.
+    """Have these drives published within a second by the process that owns their partitions.
 
-    A payment that changes drive is handled by the process that reads the new drive's partition; the old
-    drive may be another process's, which would not hear of the change. That process looks for paces that
-    have expired once a second (`Snapshots.refresh`): one of second 0 has.
+    A payment that moves to another drive is handled by the owner of the new drive's partition. The old drive
+    may belong to another process, which gets no event about it. Every second each process looks for expired
+    per-second counts of its drives (`Snapshots.refresh`), and a count of second 0 is expired.
     """
     rows = [{"drive_id": one, "second": 0, "donations": 0, "raised": 0} for one in sorted(drive_ids)]
     if rows:
@@ -290,7 +292,7 @@ def request_publication(connection: Connection, drive_ids: Iterable[str]) -> Non
 
 
 def _count_seconds(connection: Connection, rows: Sequence[DriveLogged]) -> None:
-    """Count the gifts of each second, for the figures of the last minute."""
+    """Count the donations of each second, from which the last minute's figures are summed."""
     seconds: dict[tuple[str, int], list[int]] = {}
     for row in rows:
         if row.type == "donation.counted" and row.amount is not None:

@@ -1,4 +1,4 @@
-"""What leaderboard reads from its environment."""
+"""Settings of leaderboard, read from the environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from backbone.settings import DatabaseUrl, HttpUrl, Settings
 
 
 class LeaderboardSettings(Settings):
-    """Leaderboard's own settings."""
+    """Settings of the leaderboard service."""
 
     leaderboard_port: int = Field(
         8003, ge=0, le=65535, description="Port of leaderboard, where it is a process of its own."
@@ -25,5 +25,5 @@ class LeaderboardSettings(Settings):
     )
 
     def database_url(self) -> str:
-        """Where the database is."""
+        """The URL of the database."""
         return self.database_url_leaderboard or f"sqlite:///{self.data_dir / 'leaderboard.db'}"

@@ -34,7 +34,10 @@ from backbone.bus.protocol import (
 )
 from backbone.clock import Clock
 from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken
-from backbone.database.database import Database, after_commit, is_transient, microseconds
+from backbone.database.columns import microseconds
+from backbone.database.database import Database
+from backbone.database.session_info import after_commit
+from backbone.database.transient import is_transient
 from backbone.ids import DriveId
 from backbone.messaging.consumer import Handler, Handlers
 from services.leaderboard import totals

@@ -1,6 +1,6 @@
-"""The hot `INSERT … ON CONFLICT` statements, built once a dialect: whichever event comes first makes the row.
+"""The frequent `INSERT … ON CONFLICT` statements. The first event about a thing inserts its row.
 
-Building one costs more than running it.
+They are built once per dialect, because building a statement costs more than executing it.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ Insert = postgresql.Insert | sqlite.Insert
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """Each takes a list of rows; those that add make the row where there is none."""
+    """Each is executed with a list of rows. Those that add to a row insert it if it is missing."""
 
     make_drives: Executable
-    """Leaves rows that are there."""
+    """Keeps existing rows."""
     name_drives: Executable
     name_creators: Executable
-    """Leaves rows of the same or a higher version."""
+    """Keeps rows of the same or a higher version."""
     keep_pledges: Executable
-    """Leaves `paid`."""
+    """Does not change `paid`."""
     mark_paid: Executable
-    """Answers (drive_id, open, amount) of those that were not paid before."""
+    """Returns (drive_id, open, amount) of pledges that were not paid before."""
     add_payments: Executable
-    """Leaves rows that are there; answers the payment_id of each row it made."""
+    """Keeps existing rows; returns the payment_id of each row it inserted."""
     keep_payments: Executable
     add_to_clearings: Executable
     credit_creators: Executable
-    """Adds `raised` and `donations`; `reached_at` only rises, and stays where none is given."""
+    """Adds to `raised` and `donations`; `reached_at` only moves forward, and stays if none is given."""
     recompute_reached_at: Executable
-    """Reads `reached_at` of `of_creator` from the payments that still count."""
+    """Computes `reached_at` of `of_creator` again from the payments that still count."""
     add_to_donors: Executable
-    """Answers (drive_id, donor_id, net)."""
+    """Returns (drive_id, donor_id, net) after the addition."""
     add_second_counts: Executable
     request_publication: Executable
-    """Leaves rows that are there."""
+    """Keeps existing rows."""
     keep_display_texts: Executable
-    """Leaves rows that are there."""
+    """Keeps existing rows."""
 
 
 def statements(bind: Connection | Engine) -> Statements:
@@ -134,13 +134,13 @@ def _recomputing_reached_at() -> Executable:
 def by_id(
     connection: Connection, column: Column[str], ids: Iterable[str], *, lock: bool = False
 ) -> dict[str, Row[Any]]:
-    """The rows of `column`'s table with these ids, by id; locked in the order of their ids if asked for."""
+    """The rows of `column`'s table with these ids, by id; with `lock`, locked in the order of their ids."""
     rows = connection.execute(_selecting(column, lock), {"wanted": list(ids)})
     return {getattr(row, column.name): row for row in rows}
 
 
 @cache
 def _selecting(column: Column[str], lock: bool) -> Executable:
-    """Built once: building it costs more than running it."""
+    """Cached: building the statement costs more than executing it."""
     found = select(column.table).where(column.in_(bindparam("wanted", expanding=True)))
     return found.order_by(column).with_for_update() if lock else found

@@ -1,4 +1,4 @@
-"""Leaderboard's rows. Money is in minor units, in the drive's currency where none is named."""
+"""Tables of leaderboard. Amounts are in minor units, in the drive's currency unless a column names one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from sqlalchemy import JSON, BigInteger, Column, Index
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database.database import Utc, messaging_tables
+from backbone.database.columns import Utc
+from backbone.database.messaging_tables import messaging_tables
 
 
 class Table(SQLModel, registry=registry()):
-    """Leaderboard's own metadata."""
+    """Tables of this service, with their own metadata."""
 
     __table_args__: ClassVar[Any] = {"sqlite_with_rowid": False}
 
@@ -23,10 +24,10 @@ def _amount() -> Any:
 
 
 class Drive(Table, table=True):
-    """A drive and what it shows; `version` 0 is a bare row, made by money that came before the name.
+    """A drive and its figures; `version` 0 is a placeholder, made by a payment consumed before the drive.
 
-    raised = captured + offline + matched − refunded − disputed. `head_hash` is the hash of the last
-    row of the log. `revision` rises when something shown changes that is not in the log.
+    raised = captured + offline + matched − refunded − disputed. `head_hash` is the hash of the last row of
+    the log. `revision` rises when public figures change without a row in the log.
     """
 
     __tablename__ = "drives"
@@ -57,7 +58,7 @@ class Drive(Table, table=True):
 
 
 class Clearing(Table, table=True):
-    """The processor's money of a drive, a currency: all of it, and how much of that is held."""
+    """The processor's money of a drive in a currency: the net, and how much of it is held."""
 
     __tablename__ = "clearings"
 
@@ -68,11 +69,12 @@ class Clearing(Table, table=True):
 
 
 class Creator(Table, table=True):
-    """A creator's place in a drive; `version` 0 is a bare row.
+    """A creator's figures in a drive; `version` 0 is a placeholder.
 
-    `reached_at` settles ties: when the creator reached what is now raised, had only the gifts that still
-    count been given. It is the latest `captured_at` of the creator's counted payments whose net is above
-    0, a function of the payments' newest states alone, so neither delivery order nor repeats change it.
+    `reached_at` orders creators with equal amounts: the moment the creator reached the present amount,
+    considering only payments that still count. It is the latest `captured_at` of the creator's counted
+    payments with a net above 0. It follows from the newest states alone, so neither the order of delivery
+    nor repeats change it.
     """
 
     __tablename__ = "creators"
@@ -93,7 +95,7 @@ class Creator(Table, table=True):
 
 
 class Donor(Table, table=True):
-    """What a donor's gifts to a drive come to."""
+    """The net of a donor's payments to a drive."""
 
     __tablename__ = "donors"
 
@@ -103,10 +105,10 @@ class Donor(Table, table=True):
 
 
 class Payment(Table, table=True):
-    """The newest state of a payment that was tallied; `counted` is False where its money is held.
+    """The newest state of a counted payment; `counted` is False while its money is held.
 
-    `captured_at` is when the state says that it was captured, else when it changed; NULL in rows that a
-    version before migration 0002 wrote.
+    `captured_at` is the state's moment of capture, or of its change if it has none; NULL in rows written
+    before migration 0002.
     """
 
     __tablename__ = "payments"
@@ -130,7 +132,7 @@ class Payment(Table, table=True):
 
 
 class Pledge(Table, table=True):
-    """The newest state of a pledge; it is `pledged` while open and unpaid. `version` 0 is a bare row."""
+    """The newest state of a pledge, part of `pledged` while open and unpaid; `version` 0: a placeholder."""
 
     __tablename__ = "pledges"
 
@@ -143,7 +145,7 @@ class Pledge(Table, table=True):
 
 
 class LogRow(Table, table=True):
-    """A row of a drive's gap-free log; `amount` is the size of the change. Kept for ever."""
+    """A row of a drive's gap-free log; `amount` is the size of the change. Rows are never deleted."""
 
     __tablename__ = "drive_log"
 
@@ -162,9 +164,9 @@ class LogRow(Table, table=True):
 
 
 class SecondCount(Table, table=True):
-    """What was counted in one second of a drive; rows older than a minute go, raising `revision`.
+    """Donations counted in one second of a drive. Deleting rows older than a minute raises `revision`.
 
-    A row of second 0 asks whoever publishes the drive to look at it: see `sequencer.ask_to_publish`.
+    A row of second 0 requests a publication: see `sequencer.request_publication`.
     """
 
     __tablename__ = "paces"
@@ -177,7 +179,7 @@ class SecondCount(Table, table=True):
 
 
 class DisplayText(Table, table=True):
-    """Approved display text, copied from pledges; erased with the donor. No name is anonymous."""
+    """Display texts of a pledge, copied from pledges and erased with the donor. No name: anonymous."""
 
     __tablename__ = "words"
 

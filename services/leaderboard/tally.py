@@ -1,4 +1,4 @@
-"""Counting: a payment's new state minus its old one, carried to every row it touches."""
+"""Counting payments: the difference of a payment's new and stored state, added to every row it affects."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from services.leaderboard.tables import payments
 
 
 class ConcurrentTally(RuntimeError):
-    """Another process tallied a first state of the same payment meanwhile; tried again, this is no error."""
+    """Another process counted the first state of the same payment at the same time; a retry succeeds."""
 
 
 class _Changes:
-    """What a batch of payments changes of the tables around the drives."""
+    """The changes a batch of payments makes to the tables other than `drives`."""
 
     def __init__(self) -> None:
         self.clearings: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
@@ -30,12 +30,12 @@ class _Changes:
         self.donors: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.paid: list[tuple[str, str]] = []
         self.reached_at_stale: set[str] = set()
-        """Creators of whom a gift no longer counts, or at another moment."""
+        """Creators who lost a donation, or of whom one now counts from another moment."""
 
     def credit(
         self, creator_id: str, drive_id: str, raised: int, donations: int, at: datetime | None = None
     ) -> None:
-        """Add to a creator; `at` is when the gift was captured, of one that counts."""
+        """Add to a creator; `at` is the moment of capture of a donation that counts."""
         row = self.creators.setdefault(
             creator_id,
             {"creator_id": creator_id, "drive_id": drive_id, "version": 0, "raised": 0, "donations": 0,
@@ -48,7 +48,7 @@ class _Changes:
 
 
 class _PaymentState(NamedTuple):
-    """What a state of a payment counts, and for whom."""
+    """A state of a payment: its amounts, what of them counts, and for whom."""
 
     drive_id: str
     currency: str
@@ -60,19 +60,19 @@ class _PaymentState(NamedTuple):
 
     @property
     def reached(self) -> tuple[str, datetime | None] | None:
-        """The creator it is a gift to, and when; None while it is none."""
+        """The credited creator and the moment of capture; None while the payment does not count for one."""
         is_donation = self.creator_id is not None and self.counted.net > 0
         return (self.creator_id, self.captured_at) if is_donation and self.creator_id else None
 
 
 def tally_payments(connection: Connection, events: Sequence[PaymentChanged]) -> list[DriveLogged]:
-    """Apply each payment's new state minus its old one to its drive, one statement a table.
+    """Add each payment's change since its stored state to its drive, with one statement per table.
 
-    A payment that changed drive is taken from the old one and counted in the new one. Raises
+    A payment that moved to another drive is removed from the old one and counted in the new one. Raises
     `ConcurrentTally`.
     """
     fresh = domain.newest(events, lambda one: one.payment_id)
-    # Before the drives: which ones those are, the payments say. Every tally locks in this order.
+    # Payments are locked before drives, because their rows name the drives. All processes use this order.
     known = by_id(connection, payments.c.payment_id, [event.payment_id for event in fresh], lock=True)
     locked = sequencer.lock(
         connection, [*(event.drive_id for event in fresh), *(row.drive_id for row in known.values())]
@@ -99,10 +99,10 @@ def tally_payments(connection: Connection, events: Sequence[PaymentChanged]) -> 
 def _tally(
     event: PaymentChanged, old: Row[Any] | None, locked: Mapping[str, LockedDrive], batch: _Changes
 ) -> dict[str, Any] | None:
-    """The payment's new row, None where nothing is new; what it changes goes to `locked` and `batch`."""
+    """The payment's new row, None if the state is not newer; its changes go to `locked` and `batch`."""
     figures = Figures(event.captured.minor_units, event.refunded.minor_units, event.disputed.minor_units)
     if old is None and figures == NOTHING:
-        return None  # no money moved yet: whatever comes later is applied to nothing just the same
+        return None  # no money has moved: there is nothing a later state could be compared with
     if old is not None and old.version >= event.version:
         return None
     drive = locked[event.drive_id]
@@ -145,7 +145,7 @@ def _apply(
     locked: Mapping[str, LockedDrive],
     batch: _Changes,
 ) -> None:
-    """Carry a payment's new state minus its old one to everything it touches."""
+    """Add a payment's change to everything it affects."""
     if old is None or old.drive_id != new.drive_id:
         was = NOTHING
         if old is not None:
@@ -157,13 +157,13 @@ def _apply(
         _attribute(batch, locked[old.drive_id], old, -1)
     _attribute(batch, locked[new.drive_id], new, 1)
     if old is not None and old.reached != new.reached:
-        locked[new.drive_id].changed = True  # leaders may stand otherwise although no figure moved
+        locked[new.drive_id].changed = True  # the ranking may change although no amount did
         if old.reached is not None:
             batch.reached_at_stale.add(old.reached[0])
 
 
 def _apply_to_drive(event: PaymentChanged, was: Figures, now: Figures, drive: LockedDrive) -> None:
-    """Log what a payment that counted `was` in a drive and now counts `now` changes of it, and add it."""
+    """Log and add the change of a payment's figures in a drive from `was` to `now`."""
     change = now.since(was)
     drive.log_payment(domain.changes(was, now), event)
     donations = int(now.net > 0) - int(was.net > 0)
@@ -174,12 +174,12 @@ def _apply_to_drive(event: PaymentChanged, was: Figures, now: Figures, drive: Lo
 
 
 def _pays(old: Row[Any] | None, pledge_id: str) -> bool:
-    """Whether a captured payment has not yet been noted as its pledge's."""
+    """Whether a captured payment has not marked this pledge as paid yet."""
     return old is None or old.captured == 0 or old.pledge_id != pledge_id
 
 
 def _attribute(batch: _Changes, drive: LockedDrive, state: _PaymentState, sign: int) -> None:
-    """Add a state of a payment to the clearing, the creator and the donor, or take it away."""
+    """Add (`sign` 1) or remove (-1) a state of a payment in the clearing, the creator and the donor."""
     held = state.figures.net - state.counted.net
     clearing = batch.clearings[state.drive_id, state.currency]
     clearing[0] += sign * state.figures.net
@@ -198,16 +198,16 @@ def _attribute(batch: _Changes, drive: LockedDrive, state: _PaymentState, sign: 
 def _store_payments(
     connection: Connection, rows: Sequence[dict[str, Any]], known: Mapping[str, Row[Any]]
 ) -> None:
-    """Store the payments' new rows. Raises `ConcurrentTally` where one was made since `known` was read.
+    """Store the payments' new rows. Raises `ConcurrentTally` if one was inserted since `known` was read.
 
-    The lock on the drive does not keep others out: a payment's states under two drives are on two
-    partitions, which two processes may read at once.
+    Locking the drive does not prevent that: states of a payment under two drives are on two partitions,
+    which two processes may consume at the same time.
     """
     new = [row for row in rows if row["payment_id"] not in known]
     if new:
         made = connection.execute(statements(connection).add_payments, new).all()
         if len(made) != len(new):
-            raise ConcurrentTally(f"{len(new) - len(made)} of {len(new)} payments were tallied meanwhile")
+            raise ConcurrentTally(f"{len(new) - len(made)} of {len(new)} payments were counted concurrently")
     if kept := [row for row in rows if row["payment_id"] in known]:
         connection.execute(statements(connection).keep_payments, kept)
 
@@ -231,7 +231,7 @@ def _credit_creators(connection: Connection, batch: _Changes) -> None:
 
 
 def _count_donors(connection: Connection, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
-    """Donors are counted as their net rises above 0 and falls back."""
+    """Count a donor while the net of their payments to the drive is above 0."""
     rows = [
         {"drive_id": drive_id, "donor_id": donor_id, "net": net}
         for (drive_id, donor_id), net in sorted(batch.donors.items())
@@ -245,9 +245,9 @@ def _count_donors(connection: Connection, batch: _Changes, locked: dict[str, Loc
 
 
 def _mark_paid(connection: Connection, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
-    """A pledge whose money came is no longer `pledged`, whichever of the two was heard first.
+    """Remove paid pledges from `pledged`, whichever of pledge and payment was consumed first.
 
-    The pledge may be of another drive than its payment, which then is locked late; `locked` gains it.
+    The pledge may belong to another drive than its payment. That drive is locked here and added to `locked`.
     """
     if not batch.paid:
         return

@@ -1,4 +1,4 @@
-"""The totals object, read from the database: what a drive shows at one (epoch, sequence, revision)."""
+"""The totals of a drive at one (epoch, sequence, revision), read from the database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, and_, bindparam, func, literal_column, select
 
 from backbone.clock import rfc3339
-from backbone.database.database import microseconds
+from backbone.database.columns import microseconds
 from backbone.money import as_json
 from services.leaderboard import queries
 from services.leaderboard.domain import percent
@@ -22,12 +22,12 @@ RECENT: Final = 20
 MINUTE_S: Final = 60
 
 SnapshotVersion = tuple[int, int, int]
-"""(epoch, sequence, revision): what is newer is greater."""
+"""(epoch, sequence, revision); a newer state is greater."""
 
 
 @dataclass(frozen=True, slots=True)
 class DriveFigures:
-    """A named drive as it stood at one moment, and the donors' texts it lacks."""
+    """The figures of a drive at one moment, and the display texts that are missing."""
 
     row: Row[Any]
     leaders: Sequence[Mapping[str, Any]]
@@ -37,21 +37,21 @@ class DriveFigures:
 
     @property
     def drive_id(self) -> str:
-        """Whose it is."""
+        """The id of the drive."""
         return str(self.row.drive_id)
 
     @property
     def snapshot_version(self) -> SnapshotVersion:
-        """Which state of the drive this is."""
+        """The version of these figures."""
         return snapshot_version(self.row)
 
     @property
     def without_texts(self) -> list[str]:
-        """The pledges whose texts are not kept yet: left out of `recent` for a while, then anonymous."""
+        """Pledges in `recent` whose display texts are not stored yet."""
         return [row.pledge_id for row in self.recent if row.pledge_id and not row.has_words]
 
     def totals(self, hidden: Collection[str] = ()) -> dict[str, Any]:
-        """The public totals object (API.md) as a snapshot has it; `recent` leaves out pledges `hidden`."""
+        """The public totals of a snapshot; `recent` omits donations of the pledges in `hidden`."""
         row, currency = self.row, self.row.currency
         raised = row.captured + row.offline + row.matched - row.refunded - row.disputed
         by_state = {name: as_json(getattr(row, name), currency) for name in _STATES}
@@ -137,7 +137,7 @@ _RECENT: Final = (
     )
     .join_from(_newest_counted, payments, payments.c.payment_id == _newest_counted.c.payment_id)
     .join(display_texts, display_texts.c.pledge_id == _newest_counted.c.pledge_id, isouter=True)
-    # What was given back in full, or belongs to another drive by now, is not celebrated any longer.
+    # A payment that was refunded in full, or moved to another drive, is not announced.
     .where(
         payments.c.captured - payments.c.refunded - payments.c.disputed > 0,
         payments.c.counted,
@@ -155,7 +155,7 @@ _LAST_MINUTE: Final = select(
 def read_figures(
     connection: Connection, drive_ids: Collection[str], wanted: Callable[[Row[Any]], bool], now: datetime
 ) -> list[DriveFigures]:
-    """What those of these drives show that are named and `wanted`, in the view of `connection`."""
+    """The figures of those of these drives that have a name and are `wanted`, read on `connection`."""
     rows = connection.execute(_DRIVES, {"wanted": list(drive_ids)}).all()
     return [_figures(connection, row, now) for row in rows if wanted(row)]
 
@@ -165,7 +165,7 @@ def _figures(connection: Connection, row: Row[Any], now: datetime) -> DriveFigur
     leaders = queries.top_creators(connection, head, LEADERS)
     counted = connection.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch})
     newest: dict[str, Row[Any]] = {}
-    for gift in counted:  # one that was held for a while was counted twice: the last time is shown
+    for gift in counted:  # a payment that was held for a while is logged twice: the newest row is shown
         newest.setdefault(gift.payment_id, gift)
     since = microseconds(now) // 1_000_000 - MINUTE_S
     last_minute = connection.execute(_LAST_MINUTE, {"of_drive": row.drive_id, "since": since}).one()

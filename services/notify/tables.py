@@ -10,7 +10,8 @@ from sqlalchemy import Table as CoreTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database.database import Utc, messaging_tables
+from backbone.database.columns import Utc
+from backbone.database.messaging_tables import messaging_tables
 
 
 class Table(SQLModel, registry=registry()):

@@ -5,7 +5,7 @@ from services.payments.app import compose
 from services.payments.settings import PaymentsSettings
 
 CONNECTIONS = 32
-"""To pledges: its questions are asked in batches, few at a time."""
+"""To pledges: requests are batched, so few run at a time."""
 
 run_process(
     "payments",

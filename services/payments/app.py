@@ -8,20 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import structlog
-from prometheus_client import Gauge
-
 from backbone import idempotency
 from backbone.bus.protocol import EventBus
 from backbone.clock import Clock, SystemClock
-from backbone.database.database import LONG_TIMEOUT_S, Database
+from backbone.database.database import Database
 from backbone.http.service_client import ServiceClient
 from backbone.messaging import inbox
 from backbone.messaging.consumer import Consumer
 from backbone.messaging.outbox import Relay
-from backbone.periodic import PruneStep, pruning_worker, run_every
+from backbone.periodic import PruneStep, pruning_worker
 from backbone.service import Service, Work, Worker, add_health, new_app
-from services.payments.api import Dependencies, add_drained, add_routes, with_webhooks
+from services.payments import api
 from services.payments.checkout.expiry import CheckoutExpirer
 from services.payments.checkout.pruning import prune_attempts
 from services.payments.checkout.worker import CheckoutWorker
@@ -31,29 +28,22 @@ from services.payments.processor import Processor
 from services.payments.reconciliation.backfill import Backfill
 from services.payments.reconciliation.lookups import Reconciler
 from services.payments.reconciliation.sweep import Sweeper
-from services.payments.recording import estimates, ledger
+from services.payments.recording.audit import LedgerAudit
 from services.payments.refunds import RefundService
 from services.payments.settings import PaymentsSettings
 from services.payments.stripe.client import StripeProcessor
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import MESSAGING_TABLES
-from services.payments.webhooks.apply import Applier, oldest_waiting
+from services.payments.webhooks.apply import Applier
+from services.payments.webhooks.endpoint import with_webhooks
 from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.log import IDS_KEPT, prune_applied, prune_texts
 from services.payments.webhooks.receive import WebhookStore
+from services.payments.webhooks.watermark import oldest_waiting
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-AUDIT_S: Final = 60.0
-
 PRUNE_BATCH: Final = 500
-"""Webhooks forgotten in one transaction."""
-
-log = structlog.get_logger()
-
-_AUDITED: Final = Gauge("ataa_ledger_audited_timestamp_seconds", "When the ledger was last compared.")
-_DRIFT: Final = Gauge(
-    "ataa_ledger_drift_minor_units", "What payments add up to less what the ledger says: 0.", ["currency"]
-)
+"""Webhooks pruned in one transaction."""
 
 
 def compose(
@@ -64,7 +54,10 @@ def compose(
     clock: Clock | None = None,
     processor: Processor | None = None,
 ) -> Service:
-    """Payments, ready to start. `processor` stands in for Stripe in tests."""
+    """Payments, wired to `bus` and to pledges' API; `processor` replaces Stripe in tests.
+
+    Nothing runs before `Service.start`.
+    """
     clock = clock or SystemClock()
     secret = settings.internal_secret.get_secret_value()
     stripe = processor or _stripe(settings)
@@ -73,75 +66,97 @@ def compose(
     relay = Relay("payments", database, bus, topics=["payments"], floor=oldest_waiting)
     store = WebhookStore(database, clock)
     ours = OurAccount(settings.livemode, settings.stripe_account, settings.stripe_foreign == "hold")
-    pace = RateLimiter(settings.rate_per_s)
-    checkouts = CheckoutWorker(
-        database,
-        stripe,
-        pledges,
-        secret,
-        pace=pace,
-        in_flight=settings.stripe_in_flight,
-        news=consumer.handled,
-        clock=clock,
-    )
+    rate_limiter = RateLimiter(settings.rate_per_s)
     refunds = RefundService(
-        database, stripe, clock, settings.timeout_s, DriveOwners(pledges, secret).post_internal
+        database, stripe, clock, settings.timeout_s, DriveOwners(pledges, secret).owner_of
     )
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
-    reconciler = Reconciler(database, stripe, clock, hold_foreign=ours.hold_foreign)
-    sweep = Sweeper(database, stripe, pace, clock, **_looks(settings), hold_foreign=ours.hold_foreign)
-    door = Dependencies(
+    leader_work: dict[str, Work] = {
+        "payments.applier": Applier(database, store, clock, ours).run,
+        "payments.checkouts": _checkout_worker(
+            settings, database, stripe, pledges, rate_limiter, consumer.handled, clock
+        ).run,
+        "payments.cancelling": CheckoutExpirer(database, stripe, rate_limiter, clock).run,
+        "payments.refunds": refunds.run,
+        "payments.asker": Reconciler(database, stripe, clock, hold_foreign=ours.hold_foreign).run,
+        "payments.backfill": backfill.run,
+        "payments.sweep": _sweeper(database, stripe, rate_limiter, clock, settings).run,
+        "payments.pruning": _pruning(database, clock, settings).run,
+    }
+
+    dependencies = api.Dependencies(
         database=database,
         store=store,
         refunds=refunds,
         backfill=backfill,
-        pace=pace,
+        rate_limiter=rate_limiter,
         publishable_key=settings.stripe_publishable_key,
-        secrets=settings.stripe_webhook_secrets,
         clock=clock,
+        outbox_empty=relay.is_empty,
+        behind=consumer.behind,
     )
     app = new_app("payments", secret)
     add_health(app, database.is_responding)
-    add_routes(app, door)
-    add_drained(app, door, relay.is_empty, consumer.behind)
+    app.include_router(api.routes(dependencies))
 
-    async def close() -> None:
-        await stripe.close()
-        await database.close()
-
+    workers = [
+        Worker("payments.relay", relay.run),
+        Worker("payments.consumer", consumer.run),
+        # One process at a time does this work, however many replicas run.
+        *(Worker(name, database.run_as_leader(name, work)) for name, work in leader_work.items()),
+        Worker("payments.housekeeping", LedgerAudit(database).run),
+    ]
     return Service(
         "payments",
-        with_webhooks(app, door),
-        workers=[
-            Worker("payments.relay", relay.run),
-            Worker("payments.consumer", consumer.run),
-            _sole(database, "payments.applier", Applier(database, store, clock, ours).run),
-            _sole(database, "payments.checkouts", checkouts.run),
-            _sole(database, "payments.cancelling", CheckoutExpirer(database, stripe, pace, clock).run),
-            _sole(database, "payments.refunds", refunds.run),
-            _sole(database, "payments.asker", reconciler.run),
-            _sole(database, "payments.backfill", backfill.run),
-            _sole(database, "payments.sweep", sweep.run),
-            Worker("payments.housekeeping", LedgerAudit(database).run),
-            _sole(database, "payments.pruning", _pruning(database, clock, settings).run),
-        ],
+        with_webhooks(app, store, settings.stripe_webhook_secrets),
+        workers,
         start=lambda: database.migrate(MIGRATIONS),
-        close=close,
+        close=partial(_close, stripe, database),
     )
 
 
-def _sole(database: Database, name: str, work: Work) -> Worker:
-    """Work of one process at a time, however many replicas there are."""
-    return Worker(name, database.run_as_leader(name, work))
+async def _close(stripe: Processor, database: Database) -> None:
+    await stripe.close()
+    await database.close()
 
 
-def _looks(settings: PaymentsSettings) -> dict[str, float]:
-    """How often the sweep looks, and how old an object must be."""
-    return {"every_s": settings.sweep_s, "grace_s": settings.sweep_grace_s}
+def _checkout_worker(
+    settings: PaymentsSettings,
+    database: Database,
+    stripe: Processor,
+    pledges: ServiceClient,
+    rate_limiter: RateLimiter,
+    new_tickets: asyncio.Event,
+    clock: Clock,
+) -> CheckoutWorker:
+    return CheckoutWorker(
+        database,
+        stripe,
+        pledges,
+        settings.internal_secret.get_secret_value(),
+        pace=rate_limiter,
+        in_flight=settings.stripe_in_flight,
+        news=new_tickets,
+        clock=clock,
+    )
+
+
+def _sweeper(
+    database: Database, stripe: Processor, rate_limiter: RateLimiter, clock: Clock, settings: PaymentsSettings
+) -> Sweeper:
+    return Sweeper(
+        database,
+        stripe,
+        rate_limiter,
+        clock,
+        every_s=settings.sweep_s,
+        grace_s=settings.sweep_grace_s,
+        hold_foreign=settings.stripe_foreign == "hold",
+    )
 
 
 def _pruning(database: Database, clock: Clock, settings: PaymentsSettings) -> Worker:
-    """Deletes what no repeat can still ask for, and Stripe's events and attempts past their use."""
+    """Deletes rows past their retention; none that a repeated event or request can still refer to."""
     texts_kept = timedelta(days=settings.stripe_events_kept_days)
     ids_kept = max(texts_kept, IDS_KEPT)
     old: dict[str, PruneStep] = {
@@ -163,26 +178,3 @@ def _stripe(settings: PaymentsSettings) -> StripeProcessor:
         donor_url=settings.donor_url,
         in_flight=settings.stripe_in_flight,
     )
-
-
-class LedgerAudit:
-    """Compares the ledger with the payments each minute."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Keep house until `stop`."""
-        await run_every(AUDIT_S, self.audit, stop)
-
-    async def audit(self) -> dict[str, int]:
-        """The ledger's drift, a currency; anything but 0 is reported."""
-        async with self._database.reading(timeout_s=LONG_TIMEOUT_S) as session:
-            found = await ledger.drift(session)
-            await estimates.count(session)
-        for currency, units in found.items():
-            _DRIFT.labels(currency).set(units)
-            if units:
-                log.error("ledger.drift", currency=currency, minor_units=units)
-        _AUDITED.set_to_current_time()
-        return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from backbone.database.database import is_transient
+from backbone.database.transient import is_transient
 
 T = TypeVar("T")
 

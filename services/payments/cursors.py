@@ -1,4 +1,4 @@
-"""Where background work goes on: positions by name, kept in the database (table `lanes`)."""
+"""Positions of background work by name, stored in the database (table `lanes`)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from services.payments.tables import CURSORS
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A number or moment, and the id of Stripe's after which a listing goes on (None: at its beginning)."""
+    """A number or a time in microseconds, and the Stripe id after which a listing resumes (None: start)."""
 
     cursor: int
     resume_after: str | None = None
 
 
 async def read_position(database: Database, name: str) -> Position | None:
-    """The position kept under `name`; None where there is none yet."""
+    """The position stored under `name`; None where there is none yet."""
     async with database.reading() as session:
         row = (await session.execute(select(CURSORS).where(CURSORS.c.name == name))).first()
     return None if row is None else Position(row.cursor, row.resume_after)
 
 
 async def save_positions(database: Database, positions: Mapping[str, Position]) -> None:
-    """Keep positions; a power cut may lose the last ones, and the work since them is then repeated."""
+    """Store positions. A power cut may lose the latest ones; the work after them is then repeated."""
     async with database.lossy_transaction() as session:
         for name, position in sorted(positions.items()):
             values = {"cursor": position.cursor, "resume_after": position.resume_after}

@@ -1,8 +1,8 @@
-"""The rules of payments, without I/O: facts about money, what they say, what may be refunded.
+"""The rules of payments, without I/O: facts about money, and the status and amounts they imply.
 
-A payment is a set of facts. Merging two tellings of a fact is commutative, associative and
-idempotent, and the state is a pure function of the merged facts; so every order and repetition of
-webhooks ends the same (ARCHITECTURE.md, "Facts, not positions").
+A payment is a set of facts. Merging two observations of a fact is commutative, associative and
+idempotent, and the state is a pure function of the merged facts. So every order and repetition of
+webhooks gives the same result (docs/architecture.md, "Facts, not positions").
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from backbone.contracts.payments import PaymentStatus
 from backbone.ids import DriveId
 
 NO_DRIVE: Final = DriveId("drv_" + "0" * 26)
-"""Stands for the drive of money whose drive nobody named: it is held."""
+"""The drive of money that names no drive; the money is posted to the suspense account."""
 
 
 class FactKind(StrEnum):
-    """What sort of thing happened."""
+    """What a fact is: a capture, a refund, a dispute, or a checkout session that ended unpaid."""
 
     CAPTURE = "capture"
     REFUND = "refund"
@@ -30,17 +30,17 @@ class FactKind(StrEnum):
 
 
 class CaptureRank(IntEnum):
-    """Who told the amount: the payment intent's own word outranks its session's."""
+    """Which object reported the amount: the payment intent takes precedence over its checkout session."""
 
     BY_SESSION = 1
     BY_INTENT = 2
 
 
 class RefundRank(IntEnum):
-    """A refund's life; one that succeeded may still fail (docs.stripe.com/refunds#failed-refunds).
+    """A refund's status, in order. A succeeded one may still fail (docs.stripe.com/refunds#failed-refunds).
 
-    UNKNOWN is a status this version does not know, or null: it counts like a pending refund until
-    any other telling names a status.
+    UNKNOWN is a status this version does not know, or null. It counts like a pending refund until
+    another observation names a status.
     """
 
     UNKNOWN = 0
@@ -50,9 +50,9 @@ class RefundRank(IntEnum):
 
 
 class DisputeRank(IntEnum):
-    """What a dispute's status says of its money. The numbers are stored; they are not an order.
+    """What a dispute's status means for its money. The numbers are stored; they are not an order.
 
-    UNKNOWN is a status this version does not know: it counts like an open dispute.
+    UNKNOWN is a status this version does not know. It counts like an open dispute.
     """
 
     INQUIRY = 1
@@ -63,20 +63,20 @@ class DisputeRank(IntEnum):
 
 
 _GONE: Final = frozenset((DisputeRank.OPEN, DisputeRank.LOST, DisputeRank.UNKNOWN))
-"""Statuses under which the disputed money has left, or may have."""
+"""Statuses under which the disputed money was withdrawn, or may have been."""
 
 _WITHIN_A_SECOND: Final = (
     DisputeRank.INQUIRY, DisputeRank.OPEN, DisputeRank.WON, DisputeRank.UNKNOWN, DisputeRank.LOST
 )  # fmt: skip
-"""Which status of two events in one second stands: a dispute opens before it closes, and of two
-outcomes the one that keeps the money out of the total."""
+"""Precedence of statuses within one second, lowest first: a dispute opens before it closes, and of two
+outcomes the one that keeps the money out of the total takes precedence."""
 
 MIXED: Final = "mixed"
-"""Stands for the currency of balance transactions whose amounts cannot be added up."""
+"""The currency of balance transactions whose amounts cannot be added up."""
 
 
 class EstimateReason(StrEnum):
-    """Why the amount counted for a fact is not Stripe's last word: estimated, or not given back yet."""
+    """Why the amount counted for a fact is an estimate, or differs from what the status implies."""
 
     UNKNOWN_STATUS = "unknown_status"
     OTHER_CURRENCY = "other_currency"
@@ -86,15 +86,15 @@ class EstimateReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One fact as one message told it.
+    """One fact as one event or API response reports it.
 
-    `id` is Stripe's (`pi_ re_ dp_ cs_`), `units` ISO minor units, `rank` one of the ranks above
-    (0 for an ended session). The ids of ours are what the metadata said.
+    `id` is Stripe's (`pi_ re_ dp_ cs_`), `units` are ISO minor units, `rank` is one of the ranks above
+    (0 for an ended session). `payment_id`, `pledge_id`, `drive_id` and `refund_id` come from the metadata.
 
-    The rest is said of disputes only. `told_at` is when Stripe said so: the event's time, or the
-    time of asking. `withdrawn` and `returned` are the sums of the dispute's balance transactions
-    below and above 0, without fees, in minor units of `settled_in`; None without any. `torn` says
-    that Stripe named two outcomes in the same second.
+    The other fields are set for disputes only. `told_at` is the time of the report: the event's
+    `created`, or the time of the API response. `withdrawn` and `returned` are the sums of the dispute's
+    negative and positive balance transactions, without fees, in minor units of `settled_in`; None
+    without any. `torn` is set when Stripe reported two outcomes in the same second.
     """
 
     id: str
@@ -116,17 +116,17 @@ class Observation:
 
     @property
     def moved(self) -> int:
-        """How much was moved to and fro. Balance transactions are only ever added, so more is later."""
+        """Withdrawn plus returned. Balance transactions are only ever added, so the larger sum is later."""
         return (self.withdrawn or 0) + (self.returned or 0)
 
 
 def merge(one: Observation, other: Observation) -> Observation:
-    """Both tellings of a fact as one; commutative, associative and idempotent.
+    """Merge two observations of a fact; commutative, associative and idempotent.
 
-    A capture's and a refund's later life has the higher rank. A dispute has no such order, one that
-    was won may be lost after all: the telling of the later time stands, within one second the one
-    that knows of more balance transactions, then as `_WITHIN_A_SECOND` says. The earliest moment
-    and every id known are kept.
+    Of captures and refunds, the higher rank takes precedence. Disputes have no such order, since a won
+    dispute may be lost later: the observation reported later takes precedence, within one second the
+    one with more balance transactions, then the order of `_WITHIN_A_SECOND`. The earliest `at` and
+    every known id are kept.
     """
     low, high = sorted((one, other), key=_precedence)
     return replace(
@@ -145,7 +145,7 @@ _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def _precedence(observation: Observation) -> tuple[Any, ...]:
-    """A total order of tellings of one fact, so that merging does not depend on who came first."""
+    """A total order of the observations of one fact, so that merging does not depend on their order."""
     rank = observation.rank
     if observation.kind is FactKind.DISPUTE:
         rank = _WITHIN_A_SECOND.index(DisputeRank(rank))
@@ -160,7 +160,7 @@ def _known(one: str | None, other: str | None) -> str | None:
 
 
 def _is_torn(low: Observation, high: Observation) -> bool:
-    """Whether two tellings of one second contradict each other, or `low` brings such a contradiction."""
+    """Whether two observations of one second contradict each other, or `low` carries a contradiction."""
     if (low.told_at, low.moved) != (high.told_at, high.moved):
         return False
     outcomes = (DisputeRank.UNKNOWN, DisputeRank.LOST)
@@ -168,7 +168,7 @@ def _is_torn(low: Observation, high: Observation) -> bool:
 
 
 def merged(observations: Iterable[Observation]) -> dict[str, Observation]:
-    """Findings by id, each told once."""
+    """Observations by fact id, merged."""
     found: dict[str, Observation] = {}
     for observation in observations:
         known = found.get(observation.id)
@@ -187,14 +187,14 @@ class PaymentFacts:
 
     @property
     def left(self) -> int:
-        """What may still be refunded, as far as the facts know."""
+        """Captured less refunded: the most that may still be refunded."""
         return self.captured - self.refunded
 
 
 def counts(observation: Observation) -> int:
-    """How much of a fact's own amount is at stake by its status: nothing of a failed refund or a won dispute.
+    """How much of a fact's own amount counts by its status: 0 for a failed refund or a won dispute.
 
-    What a dispute takes from its payment depends on the payment's other facts too: see `tally`.
+    The amount a dispute subtracts depends on the payment's other facts too; see `tally`.
     """
     match observation.kind:
         case FactKind.REFUND:
@@ -210,14 +210,14 @@ def counts(observation: Observation) -> int:
 def tally(observations: Iterable[Observation]) -> dict[str, int]:
     """How much of each fact of one payment counts, by Stripe's id, in the captured currency.
 
-    Known exactly are captures, refunds in the captured currency, and disputes whose balance
-    transactions are in it: withdrawn less returned, so a full dispute that is lost after a partial
-    refund takes 25.00 - 10.00 (support.stripe.com/questions/
-    dispute-for-full-charge-amount-after-a-partial-refund-was-issued). Stripe may have withdrawn
-    more than is left: the net is then below 0, as the balance is.
+    Exact amounts exist for captures, refunds in the captured currency, and disputes whose balance
+    transactions are in that currency. Such a dispute counts withdrawn less returned: a dispute over
+    25.00 that is lost after a refund of 10.00 counts 15.00 (support.stripe.com/questions/
+    dispute-for-full-charge-amount-after-a-partial-refund-was-issued). Stripe may withdraw more than is
+    left; the net is then negative, as the balance is.
 
-    Everything else is estimated from what the exact amounts leave of the capture, and together
-    never takes more: a dispute in the captured currency its own amount, anything in another
+    The other amounts are estimated from what the exact amounts leave of the capture, and together
+    never exceed it: a dispute in the captured currency counts its own amount, anything in another
     currency all that is left. Empty before the capture is known.
     """
     facts = sorted(observations, key=lambda each: (each.kind, each.at, each.id))
@@ -237,7 +237,7 @@ def tally(observations: Iterable[Observation]) -> dict[str, int]:
 
 
 def _exact(observation: Observation, currency: str) -> int | None:
-    """What counts of a fact whatever the other facts are; None where that has to be estimated."""
+    """What counts of a fact, independent of other facts; None where it has to be estimated."""
     if observation.kind is FactKind.DISPUTE:
         by_balance = _by_balance(observation, currency)
         return by_balance if by_balance is not None or _is_out(observation) else 0
@@ -246,11 +246,11 @@ def _exact(observation: Observation, currency: str) -> int | None:
 
 
 def _by_balance(dispute: Observation, currency: str) -> int | None:
-    """What Stripe's balance says a dispute has taken; None where it does not say so in `currency`.
+    """A dispute's amount by its balance transactions; None where they do not give one in `currency`.
 
-    Equal sums to and fro are 0 in any currency that can be added up. Other amounts in the account's
-    settlement currency are not converted: the rate of the day is no amount of the gift's
-    (docs.stripe.com/currencies/disputes-refunds).
+    Equal sums withdrawn and returned are 0 in any currency that can be added up. Other amounts in the
+    account's settlement currency are not converted: the exchange rate of the day is not the
+    donation's (docs.stripe.com/currencies/disputes-refunds).
     """
     if dispute.withdrawn is None or dispute.returned is None or dispute.settled_in == MIXED:
         return None
@@ -260,15 +260,16 @@ def _by_balance(dispute: Observation, currency: str) -> int | None:
 
 
 def _is_out(dispute: Observation) -> bool:
-    """Whether the money is away by the status, or was withdrawn and nothing came back yet."""
+    """Whether the status says the money is withdrawn, or it was withdrawn and nothing was returned yet."""
     return dispute.rank in _GONE or (bool(dispute.withdrawn) and not dispute.returned)
 
 
-def doubt(observation: Observation, currency: str, net: int) -> EstimateReason | None:
-    """Why the amount counted for a refund or dispute of money captured in `currency` may be wrong.
+def estimate_reason(observation: Observation, currency: str, net: int) -> EstimateReason | None:
+    """Why the amount counted for a refund or dispute of money captured in `currency` is an estimate.
 
-    `net` is what is left of the payment: below 0 with a lost dispute, the refunded part is not back
-    yet. None where Stripe said it. Whatever is in doubt is asked for (questions.py).
+    None where Stripe reported the amount. `net` is what is left of the payment; where it is negative
+    and a dispute is lost, the refunded part has not been returned yet. Stripe is asked about every
+    estimate (reconciliation/lookups.py).
     """
     if observation.kind is FactKind.REFUND:
         if observation.rank == RefundRank.UNKNOWN:
@@ -292,7 +293,7 @@ def doubt(observation: Observation, currency: str, net: int) -> EstimateReason |
 
 
 def sum_up(observations: Iterable[Observation], *, ended: bool) -> PaymentFacts:
-    """The facts of one payment, added up. Before its capture is known, nothing else counts."""
+    """The sums of one payment's facts. Before the capture is known, they are 0."""
     facts = {each.id: each for each in observations}
     sums = dict.fromkeys(FactKind, 0)
     for each, units in tally(facts.values()).items():
@@ -301,9 +302,9 @@ def sum_up(observations: Iterable[Observation], *, ended: bool) -> PaymentFacts:
 
 
 def status(facts: PaymentFacts) -> PaymentStatus:
-    """What the facts say, in whatever order they came.
+    """The status the facts imply, independent of the order they arrived in.
 
-    A fact never unhappens: a capture after the session ended is still a capture (bank debits settle
+    Facts are never retracted: a capture after the session ended is still a capture (bank debits settle
     late), and a repeated fact changes nothing.
     """
     if facts.disputed:
@@ -316,10 +317,10 @@ def status(facts: PaymentFacts) -> PaymentStatus:
 
 
 def is_held(paid: str | None, promised: str | None, drive: str | None) -> bool:
-    """Whether captured money matches nothing it could be counted for.
+    """Whether captured money belongs in the suspense account: its drive is unknown or a currency differs.
 
-    `paid` is the currency captured (None: nothing was), `promised` the pledge's (None: no pledge is
-    known), `drive` the drive's (None: the drive is unknown).
+    `paid` is the captured currency (None: no capture), `promised` the pledge's (None: unknown pledge),
+    `drive` the drive's (None: unknown drive).
     """
     if paid is None:
         return False

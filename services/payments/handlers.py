@@ -1,4 +1,4 @@
-"""What payments does about the events it hears: a ticket a pledge, and attribution kept as pledges has it."""
+"""Handlers of the consumed events: one ticket for each pledge, attribution and drives kept up to date."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backbone import ids
 from backbone.contracts.pledges import DriveChanged, PledgeChanged, PledgeMade, PledgeState, PledgeStatus
 from backbone.messaging.consumer import Handlers
-from services.payments.recording.record import (
-    PAYMENT_FIELDS,
+from services.payments.recording.restate import restate
+from services.payments.recording.rows import (
     PaymentRow,
     StoredFact,
+    payment_values,
     read_facts,
     read_payments,
-    restate,
-    store_facts,
+    write_facts,
 )
 from services.payments.statements import insert_new, upsert
 from services.payments.tables import DRIVES, FACTS, HELD, PAYMENTS
 
 HELD_BATCH: Final = 1_000
-"""How many held payments are restated at a time when their drive becomes known."""
+"""Payments in suspense that are restated at a time when their drive becomes known."""
 
 
 async def store_drives(events: Sequence[DriveChanged], session: AsyncSession) -> None:
-    """Keep each drive's newest state; money held because its drive was unknown is counted now."""
+    """Store each drive's newest state, and restate its payments in suspense: their drive may match now."""
     newest = {event.drive_id: event for event in sorted(events, key=lambda event: event.version)}
     rows = [
         {"id": event.drive_id, "version": event.version, "currency": event.currency, "slug": event.slug,
          "state": event.state, "test": event.test, "partner": event.partner}
         for event in newest.values()
     ]  # fmt: skip
-    told = ("version", "currency", "slug", "state", "test")
-    # A pledges of before ownership does not say whose a drive is: what is known of that stays.
-    for names, some in (
-        ((*told, "partner"), [row for row in rows if row["partner"] is not None]),
-        (told, [row for row in rows if row["partner"] is None]),
+    updated = ("version", "currency", "slug", "state", "test")
+    # Versions of pledges before ownership send no partner; the stored one is kept.
+    for columns, batch in (
+        ((*updated, "partner"), [row for row in rows if row["partner"] is not None]),
+        (updated, [row for row in rows if row["partner"] is None]),
     ):
-        if some:
-            await session.execute(upsert(session, DRIVES, ("id",), names), some)
+        if batch:
+            await session.execute(upsert(session, DRIVES, ("id",), columns), batch)
     await _restate_held(session, newest.keys())
 
 
 async def _restate_held(session: AsyncSession, drives: Collection[str]) -> None:
-    """State these drives' held payments anew, all of them, in the order of their tickets."""
+    """Restate all payments in suspense of these drives, in the order of their tickets."""
     held = (
         select(PAYMENTS.c.id, PAYMENTS.c.number)
         .where(PAYMENTS.c.drive_id.in_(drives), text(HELD))
@@ -64,9 +64,9 @@ async def _restate_held(session: AsyncSession, drives: Collection[str]) -> None:
 
 
 async def update_attribution(events: Sequence[PledgeState], session: AsyncSession) -> None:
-    """Give each pledge a payment, its ticket; copy its newest state into the payments it has.
+    """Create a payment (its ticket) for each new pledge; copy a pledge's newest state into its payments.
 
-    Whichever event comes first makes the row: a capture may have made a bare one before.
+    A capture recorded before the pledge's event has created the payment already, without attribution.
     """
     newest: dict[str, PledgeState] = {}
     for event in sorted(events, key=lambda event: event.version):
@@ -92,8 +92,9 @@ async def _update(
         differs = _attribute(row, newest[row.pledge_id or ""])
         (changed if differs else same).append(row)
     if same:
-        # Most changes of a pledge are echoes of its payment: they cost one narrow statement.
-        await session.execute(_HEARD, [{"at_id": row.id, "heard": row.pledge_version} for row in same])
+        # Most pledge changes follow from payment_changed and differ in the version only.
+        versions = [{"at_id": row.id, "to_version": row.pledge_version} for row in same]
+        await session.execute(_SET_PLEDGE_VERSION, versions)
     await _restate(session, changed, frozenset(row.id for row in changed))
     statuses = {row.id: newest[row.pledge_id or ""].status for row in outdated}
     if cancelled := [each for each, status in statuses.items() if status is PledgeStatus.CANCELLED]:
@@ -107,23 +108,23 @@ _CANCEL: Final = (
         cancelled=True, checkout=case((PAYMENTS.c.checkout == "waiting", "none"), else_=PAYMENTS.c.checkout)
     )
 )
-"""A ticket leaves the queue; a checkout that is open, or being opened, is closed by `cancelling`."""
+"""A waiting ticket leaves the queue; an open checkout, or one being opened, is expired by checkout/expiry."""
 
-_HEARD: Final = (
-    update(PAYMENTS).where(PAYMENTS.c.id == bindparam("at_id")).values(pledge_version=bindparam("heard"))
+_SET_PLEDGE_VERSION: Final = (
+    update(PAYMENTS).where(PAYMENTS.c.id == bindparam("at_id")).values(pledge_version=bindparam("to_version"))
 )
 
 
 def _ticket(event: PledgeState, at: datetime) -> dict[str, Any]:
-    """A new payment's row, waiting for its checkout."""
+    """The row of a new payment whose checkout is to be opened."""
     row = PaymentRow(id=ids.new("pay"), pledge_id=event.pledge_id, drive_id=event.drive_id)
     _attribute(row, event)
     row.checkout = "none" if event.status is PledgeStatus.CANCELLED else "waiting"
-    return {name: getattr(row, name) for name in PAYMENT_FIELDS} | {"made_at": at, "changed_at": at}
+    return payment_values(row, at)
 
 
 def _attribute(row: PaymentRow, event: PledgeState) -> bool:
-    """Copy a pledge's state into its payment; whether anything but the version differed."""
+    """Copy a pledge's state into its payment; returns whether anything but the version differed."""
     before = _attributes(row)
     source = event.source
     row.drive_id = event.drive_id
@@ -145,7 +146,7 @@ def _attributes(row: PaymentRow) -> tuple[object, ...]:
 async def _restate(
     session: AsyncSession, rows: Sequence[PaymentRow], changed: frozenset[str] = frozenset()
 ) -> None:
-    """State payments anew after what surrounds them changed."""
+    """Restate payments after their attribution or drive changed."""
     if not rows:
         return
     before: dict[str, StoredFact] = {}
@@ -154,7 +155,7 @@ async def _restate(
     facts = {each: replace(fact) for each, fact in before.items()}
     at = datetime.now(UTC)
     await restate(session, rows, facts, at, changed=changed)
-    await store_facts(session, [fact for each, fact in facts.items() if fact != before[each]], at)
+    await write_facts(session, [fact for each, fact in facts.items() if fact != before[each]], at)
 
 
 HANDLERS: Final[Handlers] = {

@@ -1,8 +1,8 @@
-"""What payments asks of a payment processor, and how its answers are told apart.
+"""The payment processor's protocol: its calls, results and errors.
 
-The one distinction that matters is whether something certainly did not happen (`Refused`,
-`TooFast`, `Unavailable`) or may have (`Unknown`): only the first allows a new idempotency key.
-Amounts are ISO minor units here; a processor that counts otherwise converts at its own door.
+The errors distinguish whether an operation certainly did not happen (`Refused`, `TooFast`,
+`Unavailable`) or may have happened (`Unknown`). Only the former allows a new idempotency key.
+Amounts are ISO minor units; an implementation converts them to the processor's units.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from services.payments.domain import FactKind, Observation
 
 @dataclass(frozen=True, slots=True)
 class CheckoutRequest:
-    """What a checkout is to be opened for."""
+    """The payment that a checkout is opened for, and its donor's details."""
 
     payment_id: str
     pledge_id: str
@@ -32,12 +32,12 @@ class CheckoutRequest:
     locale: str | None
     made_at: datetime
     test: bool = False
-    """Whether it is a gift to a test drive: no real card may be charged."""
+    """Whether the drive is a test drive: no real card may be charged."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedCheckout:
-    """A live checkout; a hosted one has a `url`, an embedded one a `client_secret`."""
+    """An open checkout session; a hosted one has a `url`, an embedded one a `client_secret`."""
 
     session_id: str
     url: str | None
@@ -47,7 +47,7 @@ class OpenedCheckout:
 
 @dataclass(frozen=True, slots=True)
 class ListedCheckout:
-    """A checkout as a listing shows it, with the payment its metadata names."""
+    """A checkout session from a listing, with the payment its metadata names."""
 
     payment_id: str | None
     checkout: OpenedCheckout
@@ -56,7 +56,7 @@ class ListedCheckout:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorEvent:
-    """An event as the processor sent or listed it, to be kept; `body` is JSON in UTF-8."""
+    """An event as the processor sent or listed it; `body` is JSON in UTF-8."""
 
     id: str
     type: str
@@ -66,7 +66,7 @@ class ProcessorEvent:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A payment intent of other business: neither it nor its checkout carries a mark of ours."""
+    """A payment intent that is not ours: neither it nor its checkout carries our metadata."""
 
     capture: Observation | None
     """Its capture; None where it was not captured."""
@@ -74,9 +74,9 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class ListedFact:
-    """A fact as a listing shows it: `ours` where its payment intent carries our metadata.
+    """A fact from a listing; `ours` where its payment intent carries our metadata.
 
-    `capture` is what that intent itself says, where the listing shows it and it is paid.
+    `capture` is the capture of that intent, where the listing contains the intent and it is paid.
     """
 
     observation: Observation
@@ -86,7 +86,7 @@ class ListedFact:
 
 @dataclass(frozen=True, slots=True)
 class ListedFacts:
-    """One page of facts; `unreadable` says what of ours could not be read, `after` where the next begins."""
+    """One page of facts. `unreadable` names objects of ours that were not readable; `after` the next page."""
 
     facts: Sequence[ListedFact]
     unreadable: Sequence[str]
@@ -95,7 +95,7 @@ class ListedFacts:
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """Where the processor sends events, and which (`*`: all)."""
+    """An address that the processor sends events to, and their types (`*`: all)."""
 
     url: str
     enabled: bool
@@ -103,11 +103,11 @@ class WebhookEndpoint:
 
 
 class ProcessorError(Exception):
-    """A call that did not answer with what was asked for."""
+    """A call that did not return what was requested."""
 
 
 class Refused(ProcessorError):
-    """It certainly did not happen, and will not with these parameters; `parameter` names the culprit."""
+    """It certainly did not happen, and will not with these parameters; `parameter` names the refused one."""
 
     def __init__(self, reason: str, parameter: str | None = None) -> None:
         super().__init__(reason)
@@ -115,15 +115,15 @@ class Refused(ProcessorError):
 
 
 class TooFast(ProcessorError):
-    """It certainly did not happen: the rate limit was hit; the same call again, later and slower."""
+    """It certainly did not happen: the rate limit was hit. Repeat the call later, at a lower rate."""
 
 
 class Unavailable(ProcessorError):
-    """It certainly did not happen and it is nobody's fault but the installation's (a key withdrawn)."""
+    """It certainly did not happen, for a fault of the installation (a revoked key, missing permissions)."""
 
 
 class Unknown(ProcessorError):
-    """It may have happened: the same key again. `replayed`: the key answers with a stored error for ever."""
+    """It may have happened: repeat it under the same key. `replayed`: the key replays a stored error."""
 
     def __init__(self, reason: str, *, replayed: bool = False) -> None:
         super().__init__(reason)
@@ -136,9 +136,8 @@ class Processor(Protocol):
     def checkout_parameters(self, request: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
         """The exact parameters that open this checkout, to be stored and sent verbatim.
 
-        `without` names parameters refused before; raises `Refused` for what cannot be sent at all
-        (an amount the processor does not take, a parameter that cannot be left out, a test drive's gift
-        where real cards are charged).
+        `without` names parameters refused before. Raises `Refused` for what cannot be sent at all: an
+        unsupported amount, a refused parameter that is required, a test drive under a live key.
         """
         ...
 
@@ -147,19 +146,19 @@ class Processor(Protocol):
         ...
 
     async def expire_checkout(self, session_id: str) -> None:
-        """Close an open checkout, so that it can no longer be paid; `Refused` where it is not open."""
+        """Expire an open checkout, so that nobody can pay it. Raises `Refused` where it is not open."""
         ...
 
     async def list_checkouts(
         self, since: datetime, after: str | None
     ) -> tuple[list[ListedCheckout], str | None]:
-        """One page of the checkouts created at or after `since`, newest first, and where the next begins."""
+        """One page of the checkouts created at or after `since`, newest first, and the next page."""
         ...
 
     def refund_parameters(
         self, intent: str, amount: Money, refund_id: str, reason: str | None
     ) -> dict[str, Any]:
-        """The exact parameters of a refund; raises `Refused` for an amount it does not take."""
+        """The exact parameters of a refund. Raises `Refused` for an unsupported amount."""
         ...
 
     async def refund(self, key: str, parameters: Mapping[str, Any]) -> Observation:
@@ -171,20 +170,20 @@ class Processor(Protocol):
         ...
 
     async def list_disputes(self, intent: str) -> list[Observation]:
-        """All disputes of a payment intent, as told at the time of asking by the processor's clock."""
+        """All disputes of a payment intent, reported at the time of the response by the processor's clock."""
         ...
 
     async def find_capture(self, intent: str) -> Observation | Foreign | None:
-        """The capture of a payment intent of ours, None where it was not captured or is not known.
+        """The capture of a payment intent of ours; None where it was not captured or does not exist.
 
-        The ids of ours are those of the intent, or of the checkout it came from.
+        Our ids come from the intent's metadata, or from its checkout session's.
         """
         ...
 
     async def list_lost_events(
         self, since: datetime, after: str | None
     ) -> tuple[list[ProcessorEvent], str | None]:
-        """One page of the events since `since` that no delivery succeeded for, and where the next begins."""
+        """One page of the events since `since` whose deliveries all failed, and the next page."""
         ...
 
     async def list_facts(
@@ -194,13 +193,13 @@ class Processor(Protocol):
         ...
 
     async def read_fact(self, kind: FactKind, fact_id: str) -> ListedFact | None:
-        """A refund or dispute as it is now; None where it is not known or not readable."""
+        """A refund or dispute in its current state; None where it does not exist."""
         ...
 
     async def list_webhook_endpoints(self) -> list[WebhookEndpoint]:
-        """Where events are sent (the first thousand); `Unavailable` where the key may not read it."""
+        """The webhook endpoints (at most 1,000). Raises `Unavailable` where the key may not read them."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         ...

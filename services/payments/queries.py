@@ -1,4 +1,4 @@
-"""Reads: checkouts for those who wait, the books, whether all is quiet."""
+"""Reads for other services and operators: checkouts, books, work not yet done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.payments.recording import ledger
 from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, QUARANTINED, WAITING, WEBHOOKS
 
 _COLUMNS: Final = (
-    PAYMENTS.c.pledge_id, PAYMENTS.c.nth, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version,
+    PAYMENTS.c.pledge_id, PAYMENTS.c.capture_index, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version,
     PAYMENTS.c.checkout, PAYMENTS.c.checkout_url, PAYMENTS.c.client_secret, PAYMENTS.c.expires_at,
     PAYMENTS.c.cancelled, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed,
 )  # fmt: skip
@@ -27,18 +27,18 @@ _COLUMNS: Final = (
 async def read_checkouts(
     session: AsyncSession, pledges: Sequence[str], rate_per_s: float, publishable_key: str, now: datetime
 ) -> dict[str, Any]:
-    """What payments knows of pledges, by id; those it has not heard of are left out."""
+    """Status, checkout and queue position of pledges, by id; unknown pledges are left out."""
     statement = select(*_COLUMNS).where(PAYMENTS.c.pledge_id.in_(pledges))
     every = (await session.execute(statement)).all()
-    rows = [row for row in every if row.nth == 0]
-    again = [row for row in every if row.nth > 0]
+    rows = [row for row in every if row.capture_index == 0]
+    further = [row for row in every if row.capture_index > 0]
     first: int | None = None
     if any(row.checkout == "waiting" for row in rows):
         waiting = select(func.min(PAYMENTS.c.number)).where(PAYMENTS.c.checkout == "waiting")
         first = (await session.execute(waiting)).scalar_one()
     return {
         row.pledge_id: {
-            "status": _status(row, again),
+            "status": _status(row, further),
             "checkout": _checkout(row, publishable_key, now),
             "queue": _queue(row, first, rate_per_s),
             "version": row.version,
@@ -47,9 +47,9 @@ async def read_checkouts(
     }
 
 
-def _status(own: Any, again: Sequence[Any]) -> str | None:
-    """What a pledge is by its payments, as pledges has it; None while they say nothing."""
-    every = (own, *(row for row in again if row.pledge_id == own.pledge_id))
+def _status(own: Any, further: Sequence[Any]) -> str | None:
+    """A pledge's status by its payments; None while they imply none."""
+    every = (own, *(row for row in further if row.pledge_id == own.pledge_id))
     status = pledge_status(
         nearest_status(row.status, row.captured, row.refunded, row.disputed) for row in every
     )
@@ -72,7 +72,7 @@ def _is_wanted(row: Any) -> bool:
 
 
 def _queue(row: Any, first: int | None, rate_per_s: float) -> dict[str, int] | None:
-    """How many tickets are before this one, itself included; 0 once its turn has come."""
+    """The ticket's position in the queue, from 1; 0 while its checkout is being opened."""
     if row.checkout not in ("waiting", "opening") or not _is_wanted(row):
         return None
     position = max(1, row.number - (first or row.number) + 1) if row.checkout == "waiting" else 0
@@ -80,33 +80,33 @@ def _queue(row: Any, first: int | None, rate_per_s: float) -> dict[str, int] | N
 
 
 async def read_books(session: AsyncSession) -> dict[str, str]:
-    """What is at the processor by the ledger, a currency, as decimal strings."""
+    """The ledger's balance of clearing by currency, as decimal strings. Sums the whole ledger."""
     balances = await ledger.balance(session, ledger.CLEARING)
     return {currency: decimal_string(units, currency) for currency, units in sorted(balances.items())}
 
 
 async def unapplied_webhooks(session: AsyncSession) -> int:
-    """Stored webhooks not yet applied."""
+    """The number of stored webhooks not yet applied."""
     return await _count(session, WEBHOOKS, WEBHOOKS.c.state == WAITING)
 
 
 async def waiting_tickets(session: AsyncSession) -> int:
-    """Tickets whose turn has not come."""
+    """The number of tickets in the queue."""
     return await _count(session, PAYMENTS, PAYMENTS.c.checkout == "waiting")
 
 
 async def open_attempts(session: AsyncSession) -> int:
-    """Attempts to open a checkout whose outcome is not recorded."""
+    """The number of checkout attempts without a recorded outcome."""
     return await _count(session, ATTEMPTS, ATTEMPTS.c.state == "sent")
 
 
 async def quarantined_webhooks(session: AsyncSession) -> int:
-    """Webhooks that could not be applied so far; they are tried again, ever more rarely."""
+    """The number of quarantined webhooks; they are retried with exponential backoff."""
     return await _count(session, WEBHOOKS, WEBHOOKS.c.state == QUARANTINED)
 
 
 async def unplaced_facts(session: AsyncSession) -> int:
-    """Refunds and disputes of money we do not know of."""
+    """The number of refunds and disputes without a payment."""
     return await _count(session, FACTS, FACTS.c.payment_id.is_(None), FACTS.c.intent.is_not(None))
 
 

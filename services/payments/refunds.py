@@ -21,14 +21,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backbone import ids
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database.database import Database, is_transient
+from backbone.database.database import Database
+from backbone.database.transient import is_transient
 from backbone.http.caller import require_owned
 from backbone.http.problems import Conflict, Forbidden, Invalid, NotFound
-from backbone.idempotency import Key, claim, complete
+from backbone.idempotency import KeyedReply, ScopedKey, claim, complete
 from backbone.money import Money, as_json
 from services.payments.domain import Observation, RefundRank
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
-from services.payments.recording.record import PaymentRow, read_facts, read_payments, record
+from services.payments.recording.record import record
+from services.payments.recording.rows import PaymentRow, read_facts, read_payments
 from services.payments.stripe.objects import clean
 from services.payments.tables import DRIVES, FACTS, OWED, PAYMENTS, REFUNDS
 from services.payments.wakeups import wait_for
@@ -64,7 +66,7 @@ class RefundRequest:
     partner: str | None  # None: any partner's (the installation's own key)
     amount: Money | None
     reason: str | None
-    key: Key
+    key: ScopedKey
     body_hash: str
     test_key: bool = False
 
@@ -80,7 +82,7 @@ class Reserved:
     parameters: Mapping[str, Any]
     n: int
     tries: int
-    key: Key
+    key: ScopedKey
     made_at: datetime
 
     @property
@@ -114,8 +116,8 @@ class RefundService:
         self._owner_of = owner_of
         self._in_request = timedelta(seconds=2 * timeout_s)
 
-    async def make(self, request: RefundRequest) -> tuple[int, bytes, bool]:
-        """The answer's status and body, and whether it was given before.
+    async def make(self, request: RefundRequest) -> KeyedReply:
+        """Make the refund, or return the reply that its idempotency key got before.
 
         Raises `NotFound`, `Forbidden`, `NotYourDrive`, `NotPaid`, `RefundExceedsPayment`,
         `CurrencyDiffers`, what a reused key raises, and `Overloaded` where nobody can say whose the
@@ -127,9 +129,9 @@ class RefundService:
             if before is None:
                 reserved = await self._reserve(session, request)
         if before is not None:
-            return *before.replay(request.body_hash), True
+            return before.replay(request.body_hash)
         crash_point("payments.refunds.after_reserve")
-        return *await self._send(reserved), False
+        return KeyedReply(*await self._send(reserved), replayed=False)
 
     async def _admit(self, request: RefundRequest) -> None:
         """Raise unless the caller may refund this pledge; also before a stored answer is given again.
@@ -325,7 +327,7 @@ class RefundService:
 def _reserved(row: Row[Any]) -> Reserved:
     return Reserved(
         row.id, row.payment_id, row.intent, Money(row.units, row.currency), json.loads(row.parameters), row.n,
-        row.tries, Key(row.scope, row.key), row.made_at,
+        row.tries, ScopedKey(row.scope, row.key), row.made_at,
     )  # fmt: skip
 
 
@@ -352,7 +354,7 @@ _WHOSE: Final = (
     )
     .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
     .where(PAYMENTS.c.pledge_id == bindparam("pledge"))
-    .order_by(PAYMENTS.c.nth)
+    .order_by(PAYMENTS.c.capture_index)
     .limit(1)
 )
 """Who made a pledge and who owns its drive; a drive that is not known is not a test drive."""

@@ -1,4 +1,4 @@
-"""What payments reads from its environment."""
+"""Settings of the payments service."""
 
 from __future__ import annotations
 
@@ -19,74 +19,75 @@ SHORTEST_CHECKOUT_S = 1_800
 
 
 class PaymentsSettings(Settings):
-    """Settings of the payments service; a Stripe key without a webhook secret stops the start."""
+    """Settings of payments, from the environment. A Stripe key without a webhook secret is invalid."""
 
     payments_port: int = Field(
-        8002, ge=0, le=65535, description="Port of payments, where it is a process of its own."
+        8002, ge=0, le=65535, description="Port of payments when it runs as a separate process."
     )
     url_pledges: HttpUrl = Field(
-        "http://127.0.0.1:8001", description="Where pledges is, for the services in other processes."
+        "http://127.0.0.1:8001", description="URL of pledges, for services in other processes."
     )
     database_url_payments: DatabaseUrl = Field(
-        "", description="Database of payments; empty: SQLite in the data dir."
+        "", description="Database URL of payments; empty: SQLite in the data directory."
     )
     database_synchronous: Literal["FULL", "NORMAL", "OFF"] = Field(
         "FULL", description="SQLite's synchronous pragma for durable transactions."
     )
-    gateway_port: int = Field(8000, ge=0, le=65535, description="Port of the public door.")
-    public_url: str = Field(
-        "", description="Where donors reach this installation; empty: http://127.0.0.1:{ATAA_GATEWAY_PORT}."
+    gateway_port: int = Field(8000, ge=0, le=65535, description="Port of the gateway.")
+    public_url: str = Field("", description="Public URL; empty: http://127.0.0.1:{ATAA_GATEWAY_PORT}.")
+    stripe_api_base: str = Field(
+        "", description="Base URL of Stripe's API, or of the sandbox; empty: Stripe."
     )
-    stripe_api_base: str = Field("", description="Stripe's address, or the sandbox's; empty: Stripe itself.")
     stripe_api_key: SecretStr = Field(SecretStr(""), description="Stripe's secret key.")
     stripe_mode: StripeMode = Field(
         "",
-        description="live or test: whether Stripe's key moves real money. Pledges needs it if it has no key.",
+        description="Mode of Stripe's key, live or test. Pledges needs it where it has no key.",
     )
     stripe_webhook_secrets: CommaSeparated = Field(
         default_factory=list,
-        description="Secrets that sign Stripe's webhooks, comma-separated, two while one is rotated.",
+        description="Webhook signing secrets, comma-separated; two while one is rotated.",
         validate_default=True,
     )
     stripe_publishable_key: str = Field("", description="Stripe's publishable key, for embedded checkouts.")
     stripe_rate_per_s: float | None = Field(
         None,
         ge=0,
-        description="Checkouts opened a second; 0: no limit. Default 20, none against the sandbox.",
+        description="Rate limit of checkout and sweep calls to Stripe, per second; 0: no limit. "
+        "Default 20; none for the sandbox.",
     )
-    stripe_in_flight: int = Field(32, ge=1, le=500, description="Calls to Stripe at the same time.")
+    stripe_in_flight: int = Field(32, ge=1, le=500, description="Maximum of concurrent calls to Stripe.")
     stripe_timeout_s: float | None = Field(
-        None, gt=0, description="How long a call to Stripe may take. Default 10, 3 against the sandbox."
+        None, gt=0, description="Timeout of a call to Stripe in seconds. Default 10; 3 for the sandbox."
     )
     stripe_backfill_s: float | None = Field(
-        None, gt=0, description="Seconds between looks for lost webhooks. Default 60, 5 against the sandbox."
+        None, gt=0, description="Seconds between backfills of lost webhooks. Default 60; 5 for the sandbox."
     )
     stripe_foreign: Literal["ignore", "hold"] = Field(
         "ignore",
-        description="Payments on the Stripe account that name nothing of ours: ignore them, or (on an "
-        "account without other business) hold their money.",
+        description="Payments on the Stripe account that carry no metadata of ours: ignore them, or (on an "
+        "account without other business) post their money to the suspense account.",
     )
     stripe_account: str = Field(
         "",
         pattern=r"^(acct_[A-Za-z0-9]+)?$",
-        description="Our Stripe account (acct_…), where webhooks come through a platform's Connect endpoint; "
-        "events that name another are ignored, and so are all that name one where this is empty.",
+        description="Our Stripe account (acct_…), where webhooks arrive through a Connect endpoint. "
+        "Events that name another account are ignored; where this is empty, all that name one.",
     )
     stripe_events_kept_days: int = Field(
         14,
         ge=1,
-        description="Days the text of Stripe's applied events is kept; their ids are kept at least 35.",
+        description="Days that the bodies of applied Stripe events are kept; their ids are kept at least 35.",
     )
     stripe_sweep_s: float | None = Field(
         None,
         gt=0,
-        description="Seconds between sweeps of Stripe's lists. Default 300, 10 against the sandbox.",
+        description="Seconds between sweeps of Stripe's lists. Default 300; 10 for the sandbox.",
     )
     checkout_expires_s: int = Field(
         86_340,
         ge=1,
         le=86_400,
-        description="How long a checkout stays open: 1800 to 86400; the sandbox takes less.",
+        description="Lifetime of a checkout in seconds, 1800 to 86400; the sandbox accepts less.",
     )
 
     @field_validator("stripe_webhook_secrets")
@@ -109,59 +110,59 @@ class PaymentsSettings(Settings):
     @field_validator("checkout_expires_s")
     @classmethod
     def _as_long_as_stripe_allows(cls, seconds: int, info: ValidationInfo) -> int:
-        """Stripe takes 30 minutes to 24 hours (docs.stripe.com/api/checkout/sessions/create, expires_at)."""
+        """Stripe accepts 30 minutes to 24 hours (docs.stripe.com/api/checkout/sessions/create)."""
         key: SecretStr | None = info.data.get("stripe_api_key")
         secret = key.get_secret_value() if key is not None else ""
         is_stripe = bool(secret) and (is_live(secret) or not info.data.get("stripe_api_base"))
         if is_stripe and seconds < SHORTEST_CHECKOUT_S:
-            raise ValueError(f"must be at least {SHORTEST_CHECKOUT_S}: Stripe ends no checkout earlier")
+            raise ValueError(f"must be at least {SHORTEST_CHECKOUT_S}: Stripe's minimum")
         return seconds
 
     @field_validator("stripe_api_base", "public_url")
     @classmethod
     def _address(cls, address: str) -> str:
         if address and not address.startswith(("http://", "https://")):
-            raise ValueError("must be an address that starts with http:// or https://")
+            raise ValueError("must be a URL that starts with http:// or https://")
         return address.rstrip("/")
 
     @property
     def database_url(self) -> str:
-        """Where payments keeps its rows."""
+        """The database URL of payments."""
         return self.database_url_payments or f"sqlite:///{self.data_dir / 'payments.db'}"
 
     @property
     def donor_url(self) -> str:
-        """The public address without a slash at its end."""
+        """The public URL, without a trailing slash."""
         return self.public_url or f"http://127.0.0.1:{self.gateway_port}"
 
     @property
     def rate_per_s(self) -> float:
-        """Checkouts a second; 0 is no limit."""
+        """Rate limit of checkout and sweep calls to Stripe, per second; 0 is no limit."""
         if self.stripe_rate_per_s is not None:
             return self.stripe_rate_per_s
         return 0.0 if self.stripe_api_base else STRIPE_RATE_PER_S
 
     @property
     def timeout_s(self) -> float:
-        """Bound of one call to Stripe."""
+        """Timeout of one call to Stripe."""
         return self.stripe_timeout_s or (3.0 if self.stripe_api_base else 10.0)
 
     @property
     def backfill_s(self) -> float:
-        """Pause between two looks for lost webhooks."""
+        """Interval between two backfills of lost webhooks."""
         return self.stripe_backfill_s or (SANDBOX_BACKFILL_S if self.stripe_api_base else STRIPE_BACKFILL_S)
 
     @property
     def sweep_s(self) -> float:
-        """Pause between two sweeps of Stripe's lists."""
+        """Interval between two sweeps of Stripe's lists."""
         return self.stripe_sweep_s or (SANDBOX_SWEEP_S if self.stripe_api_base else STRIPE_SWEEP_S)
 
     @property
     def sweep_grace_s(self) -> float:
-        """How old an object must be before the sweep compares it: its webhooks come first."""
+        """Minimum age of an object that the sweep compares; its webhooks usually arrive earlier."""
         return 2.0 if self.stripe_api_base else 300.0
 
     @property
     def livemode(self) -> bool:
-        """Whether the key is one for real money."""
+        """Whether Stripe's key is a live key."""
         return is_live(self.stripe_api_key.get_secret_value())

@@ -1,5 +1,6 @@
-"""Multi-row statements that both stores know, built once: with their rows in them, each batch size
-would be compiled anew.
+"""Multi-row statements for SQLite and PostgreSQL, built once a table.
+
+The rows are passed at execution: with rows in its text, a statement is compiled again for each batch size.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ def insert_new(session: AsyncSession, table: Table, *returning: str) -> Executab
     return _insert_new(session.get_bind().dialect.name, table, returning)
 
 
-def upsert(session: AsyncSession, table: Table, key: tuple[str, ...], told: tuple[str, ...]) -> Executable:
-    """`INSERT … ON CONFLICT (key) DO UPDATE` of the columns `told`; execute it with a list of rows.
+def upsert(session: AsyncSession, table: Table, key: tuple[str, ...], updated: tuple[str, ...]) -> Executable:
+    """`INSERT … ON CONFLICT (key) DO UPDATE` of the columns `updated`; execute it with a list of rows.
 
-    A table with a column `version` keeps the row of the higher one.
+    In a table with a column `version`, a row is updated only by a higher version.
     """
-    return _upsert(session.get_bind().dialect.name, table, key, told)
+    return _upsert(session.get_bind().dialect.name, table, key, updated)
 
 
 async def lock_payments(session: AsyncSession, payments: Collection[str]) -> None:
-    """Lock payments in the order of their tickets, as everybody does: two that meet then never cross.
+    """Lock payments in the order of their tickets. All transactions do, so that none deadlock.
 
-    An update alone locks its rows in whatever order it finds them. SQLite has one writer at a time.
+    An UPDATE alone locks rows in scan order. SQLite has one writer at a time and needs no row locks.
     """
     if session.get_bind().dialect.name != "sqlite":
         await session.execute(_LOCKED, {"ids": list(payments)})
@@ -41,8 +42,8 @@ async def lock_payments(session: AsyncSession, payments: Collection[str]) -> Non
 async def lock_intents(session: AsyncSession, intents: Collection[str]) -> None:
     """Make transactions that record facts of the same payment intents wait for each other.
 
-    Row locks cannot: while an intent has no payment, there is no row. Taken before any row's lock,
-    all at once and in one order. SQLite has one writer at a time.
+    Row locks do not serve: while an intent has no payment, there is no row to lock. These advisory locks
+    are taken before any row lock, all at once and in one order. SQLite has one writer at a time.
     """
     if intents and session.get_bind().dialect.name != "sqlite":
         await session.execute(_LOCK_INTENTS, {"keys": sorted(_lock_key(intent) for intent in intents)})
@@ -72,11 +73,11 @@ def _insert_new(dialect: str, table: Table, returning: tuple[str, ...]) -> Execu
 
 
 @lru_cache(maxsize=32)
-def _upsert(dialect: str, table: Table, key: tuple[str, ...], told: tuple[str, ...]) -> Executable:
+def _upsert(dialect: str, table: Table, key: tuple[str, ...], updated: tuple[str, ...]) -> Executable:
     statement = _insert(dialect, table)
     newer = table.c.version < statement.excluded.version if "version" in table.c else None
     found: Executable = statement.on_conflict_do_update(
-        index_elements=list(key), set_={name: statement.excluded[name] for name in told}, where=newer
+        index_elements=list(key), set_={name: statement.excluded[name] for name in updated}, where=newer
     )
     return found
 

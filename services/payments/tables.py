@@ -1,4 +1,4 @@
-"""The rows of payments. Money is minor units of ISO 4217; moments are aware UTC."""
+"""The tables of payments. Money is in minor units of ISO 4217; times are aware UTC."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database.database import BIGINT_KEY, Utc, messaging_tables
+from backbone.database.columns import BIGINT_KEY, Utc
+from backbone.database.messaging_tables import messaging_tables
 
 WAITING: Final = 0
 APPLIED: Final = 1
 QUARANTINED: Final = 2
 IGNORED: Final = 3
-"""What became of a stored webhook: it could not be applied so far (SET_ASIDE), or is not for us (IGNORED)."""
+"""States of a stored webhook. QUARANTINED: it could not be applied so far. IGNORED: it is not for us."""
 
 
 OPEN_FACTS: Final = "(kind = 'refund' AND rank = 1) OR (kind = 'dispute' AND rank = 2)"
-"""Refunds that are pending and disputes not closed: what Stripe may still change (see domain.py)."""
+"""Pending refunds and open disputes (`domain.RefundRank`, `DisputeRank`): Stripe may still change them."""
 
 
 class Table(SQLModel, registry=registry()):
-    """A row of payments' own database."""
+    """A row of payments' database."""
 
 
 MESSAGING_TABLES: Final = messaging_tables(Table.metadata)
@@ -37,17 +38,17 @@ def _where(condition: str) -> dict[str, Any]:
 HELD: Final = "held"
 TO_CLOSE: Final = "cancelled AND checkout = 'open'"
 OWED: Final = "(state = 'unsent' OR (state = 'sent' AND NOT settled))"
-"""Payments whose money is held, payments whose checkout is to be closed, refunds to be sent or answered.
+"""Payments in suspense, payments whose checkout is to be expired, refunds to be sent or answered.
 
-Each is the condition of an index. Statements repeat it word for word: SQLite does not see that
-`cancelled = 1` is `cancelled`, and reads the whole table instead.
+Each is the condition of a partial index. Statements repeat it literally: SQLite does not recognise
+`cancelled = 1` as `cancelled`, and would scan the table.
 """
 
 
 class Drive(Table, table=True):
-    """What payments knows of a drive: the currency its money must have, and the partner that owns it.
+    """A drive as payments stores it: its currency, the partner that owns it, and its newest state.
 
-    `partner` is None until pledges has said it: versions before ownership did not.
+    `partner` is None until pledges has announced it; versions before ownership did not.
     """
 
     __tablename__ = "drives"
@@ -62,18 +63,18 @@ class Drive(Table, table=True):
 
 
 class Payment(Table, table=True):
-    """One payment: a pledge's ticket and what came of it.
+    """One payment: a pledge's ticket in the checkout queue, and the sums of its facts.
 
-    `number` is the ticket. `nth` is 0 for a pledge's own payment; each further capture on the same
-    pledge has a row of its own, with 1, 2, ….
-    `checkout` is waiting → opening → open, or failed (Stripe would not open it) or none (nothing to
-    open, or closed again); `cancelled` says that its pledge was. The amounts are sums of the
-    payment's facts, in `paid_currency` once money was captured.
+    `number` is the ticket. `capture_index` (column `nth`) is 0 for a pledge's first payment; each further
+    capture on the same pledge has a row of its own, with 1, 2, ….
+    `checkout` is waiting → opening → open, or failed (Stripe refused to open it), or none (nothing to
+    open, or expired). `cancelled` is set once its pledge was cancelled. The amounts are in
+    `paid_currency` once money was captured.
     """
 
     __tablename__ = "payments"
     __table_args__ = (
-        UniqueConstraint("pledge_id", "nth", name="payments_of_pledge"),
+        UniqueConstraint("pledge_id", "capture_index", name="payments_of_pledge"),
         Index("payments_waiting", "number", **_where("checkout = 'waiting'")),
         Index("payments_held", "drive_id", **_where(HELD)),
         Index("payments_to_close", "id", **_where(TO_CLOSE)),
@@ -84,7 +85,7 @@ class Payment(Table, table=True):
     id: str = Field(unique=True)
     pledge_id: str | None
     drive_id: str
-    nth: int
+    capture_index: int = Field(sa_column=Column("nth", Integer, key="capture_index", nullable=False))
     version: int
     status: str
     held: bool
@@ -117,10 +118,10 @@ class Payment(Table, table=True):
 
 
 class Attempt(Table, table=True):
-    """One try to open a checkout, stored before the call; `key` is its idempotency key.
+    """One attempt to open a checkout, stored before the call; `key` is its idempotency key.
 
-    `state` is sent (the outcome is not known) → opened | failed | quarantined (no transaction took its
-    outcome); `parameters` are resent verbatim, `refused` names the one that Stripe did not take.
+    `state` is sent (the outcome is unknown) → opened | failed | quarantined (its outcome could not be
+    stored). `parameters` are resent verbatim; `refused` names the parameter that Stripe refused.
     """
 
     __tablename__ = "attempts"
@@ -142,10 +143,10 @@ class Attempt(Table, table=True):
 
 
 class Webhook(Table, table=True):
-    """A verified event of Stripe's as it came; a person's details are struck out once it was applied.
+    """A verified Stripe event as received. Personal details are removed once it is applied or ignored.
 
-    `next_try_at` is set once it was set aside; `reason` says why it was, or why it is ignored. `body` is
-    emptied, and later the row deleted, some time after it was applied or ignored.
+    `next_try_at` is set once it is quarantined; `reason` says why it was, or why it is ignored. After it is
+    applied or ignored, `body` is emptied after one retention and the row deleted after another.
     """
 
     __tablename__ = "webhooks"
@@ -171,13 +172,13 @@ class Webhook(Table, table=True):
 
 
 class Fact(Table, table=True):
-    """Something that happened to money at Stripe, by Stripe's id: it never unhappens.
+    """Something that happened to money at Stripe, by Stripe's id. Facts are never retracted.
 
-    kind capture (`pi_…`), refund (`re_…`), dispute (`dp_…`) or ended (`cs_…`: a session ended
-    unpaid). `rank` only rises, except a dispute's (domain.merge). `posted` is what stands in the
-    ledger for it at account `posted_to`, by `postings` rows so far. `doubt` says why that is an
-    estimate (domain.Doubt).
-    `told_at`, `withdrawn`, `returned`, `settled_in` and `torn` are said of disputes (domain.Finding).
+    `kind` is capture (`pi_…`), refund (`re_…`), dispute (`dp_…`) or ended (`cs_…`: a session that ended
+    unpaid). `rank` only rises, except a dispute's (domain.merge). `posted` is the amount in the ledger for
+    it at account `posted_to`, by `postings` rows so far. `doubt` is the reason why that amount is an
+    estimate (domain.EstimateReason).
+    `told_at`, `withdrawn`, `returned`, `settled_in` and `torn` are set for disputes (domain.Observation).
     """
 
     __tablename__ = "facts"
@@ -212,9 +213,9 @@ class Fact(Table, table=True):
 
 
 class Refund(Table, table=True):
-    """A refund asked for through our API, stored before it is sent; `stripe_id` once Stripe has it.
+    """A refund requested through our API, stored before it is sent; `stripe_id` is set once Stripe has it.
 
-    `state` is unsent → sent | failed; `n` counts its idempotency keys.
+    `state` is unsent → sent | failed; `n` counts its idempotency keys at Stripe.
     """
 
     __tablename__ = "refunds"
@@ -242,10 +243,11 @@ class Refund(Table, table=True):
 
 
 class PendingLookup(Table, table=True):
-    """Something to ask Stripe about a payment intent: `refunds` (its list), `intent` (itself) or
-    `doubts` (its refunds and disputes, while what we count of one is an estimate).
+    """A pending lookup of a payment intent at Stripe (table `questions`).
 
-    `expected` is what Stripe said is refunded: where our facts say so too, there is nothing to ask.
+    `kind` is `refunds` (its refunds), `intent` (its capture) or `doubts` (its refunds and disputes, while
+    the counted amount of one is an estimate). `expected` is the refunded sum that Stripe reported; where the
+    stored facts add up to it, no lookup is needed.
     """
 
     __tablename__ = "questions"
@@ -258,7 +260,7 @@ class PendingLookup(Table, table=True):
 
 
 class Posting(Table, table=True):
-    """One line of the ledger: `units` > 0 from account `credit` to account `debit`, for one cause."""
+    """One row of the ledger: `units` > 0 from account `credit` to account `debit`; `cause` is unique."""
 
     __tablename__ = "postings"
     __table_args__ = ({"sqlite_autoincrement": True},)
@@ -275,7 +277,7 @@ class Posting(Table, table=True):
 
 
 class Cursor(Table, table=True):
-    """Where background work goes on: a number or moment (`cursor`), and an id of Stripe's in a listing."""
+    """A position of background work (table `lanes`); see `cursors.Position`."""
 
     __tablename__ = "lanes"
 
@@ -285,10 +287,10 @@ class Cursor(Table, table=True):
 
 
 class SweepProgress(Table, table=True):
-    """How far a sweep of Stripe's lists has come.
+    """The progress of one pass of the sweep over Stripe's lists.
 
-    One is under way where `until` is set: it lists what was created from `since` to `until`, and goes on
-    behind the object `after`. Everything created up to `swept_to` was compared.
+    A pass is under way where `until` is set: it lists the objects created from `since` to `until`, and
+    resumes after the object `after`. Everything created up to `swept_to` was compared.
     """
 
     __tablename__ = "sweeps"
@@ -302,7 +304,7 @@ class SweepProgress(Table, table=True):
 
 
 def table_of(row: type[Table]) -> SqlTable:
-    """The SQLAlchemy table behind a row class, for multi-row statements."""
+    """The SQLAlchemy table of a row class, for multi-row statements."""
     return cast(SqlTable, row.__table__)  # type: ignore[attr-defined]
 
 

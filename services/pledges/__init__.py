@@ -1,7 +1,7 @@
-"""What was promised.
+"""Drives, creators and pledges.
 
-Owns: drives and their creators, pledges, donors and their words (the one place where a person's
-name, e-mail and message live), the idempotency keys of its own doors.
-Hears: `payments` (PaymentChanged): keeps a row a payment, from which a pledge's status follows.
-Says, on `pledges`: DriveChanged, CreatorChanged, PledgeMade, PledgeChanged.
+Owns: drives and their creators, pledges, donors and their texts (the only place where a donor's name, e-mail
+address and message are stored), the idempotency keys of its own API.
+Consumes: `payments` (PaymentChanged): the status of a pledge follows from the states of its payments.
+Publishes: DriveChanged, CreatorChanged, PledgeMade and PledgeChanged on `pledges`.
 """

@@ -1,4 +1,4 @@
-"""Pledges as a process of its own: `python -m services.pledges`."""
+"""Runs pledges as its own process: `python -m services.pledges`."""
 
 from backbone.process import ListenAddress, run_process
 from services.pledges.app import compose

@@ -1,4 +1,4 @@
-"""Where pledges is put together."""
+"""Composition of the pledges service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backbone.messaging.consumer import Consumer
 from backbone.messaging.outbox import Relay
 from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker, add_health, new_app
-from services.pledges import api
+from services.pledges import api, problems
 from services.pledges.commands import DriveCommands, PledgeCommands
 from services.pledges.domain import PledgeSecrets
 from services.pledges.handlers import HANDLERS
@@ -29,7 +29,7 @@ SYSTEM_CLOCK: Final = SystemClock()
 
 
 def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_CLOCK) -> Service:
-    """Pledges on its database and `bus`. Raises ValueError without `ATAA_TOKEN_SECRET`."""
+    """The pledges service on its database and `bus`. Raises ValueError without `ATAA_TOKEN_SECRET`."""
     secret = settings.token_secret.get_secret_value()
     if not secret:
         raise ValueError("ATAA_TOKEN_SECRET: must be set")
@@ -39,6 +39,7 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     intake = Intake(database, secrets, clock, moves_real_money=settings.moves_real_money)
     consumer = Consumer("pledges", bus, ["payments"], HANDLERS, database)
     app = new_app("pledges", settings.internal_secret.get_secret_value())
+    problems.install(app)
     api.add_public_routes(
         app,
         api.Dependencies(intake, DriveCommands(database, clock), PledgeCommands(database, secrets), queries),

@@ -1,8 +1,7 @@
-"""Changes to drives, creators and pledges, each one transaction, answered after its commit."""
+"""Commands on drives, creators and pledges: one transaction each, answered after the commit."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +9,14 @@ from sqlalchemy import Row, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone import idempotency, ids
+from backbone import ids
 from backbone.clock import Clock
 from backbone.contracts.pledges import DriveState, PledgeStatus
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.http.caller import Caller
 from backbone.http.problems import Forbidden, Invalid, NotFound
-from backbone.idempotency import Key, StoredReply
+from backbone.idempotency import Authorize, Create, KeyedReply, ScopedKey, run_once
 from backbone.messaging.outbox import announce
 from services.pledges.domain import (
     DriveTransition,
@@ -39,9 +38,6 @@ from services.pledges.views import (
     pledge_json,
 )
 
-_Create = Callable[[AsyncSession], Awaitable[bytes]]
-_Authorize = Callable[[AsyncSession], Awaitable[None]]
-
 
 @dataclass(frozen=True, slots=True)
 class KeyedRequest:
@@ -50,26 +46,22 @@ class KeyedRequest:
     key: str | None
     body_hash: str
 
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """The body of a 201, and whether it was given before."""
-
-    reply: bytes
-    replayed: bool
+    def scoped(self, scope: str) -> ScopedKey | None:
+        """The key within `scope`."""
+        return None if self.key is None else ScopedKey(scope, self.key)
 
 
 class DriveCommands:
-    """Makes drives and creators and moves drives."""
+    """Creates and changes drives, and adds creators."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
-    async def make_drive(self, request: DriveRequest, caller: Caller, keyed: KeyedRequest) -> Created:
-        """A new drive, in draft, owned by the caller's partner. Raises SlugTaken, Forbidden, KeyReused."""
+    async def make_drive(self, request: DriveRequest, caller: Caller, keyed: KeyedRequest) -> KeyedReply:
+        """Create a drive in draft, owned by the caller's partner. Raises SlugTaken, Forbidden, KeyReused."""
         if caller.mode == "test" and not request.test:
-            raise Forbidden("A test key makes test drives only.")
+            raise Forbidden("A test key can create test drives only.")
 
         async def create(session: AsyncSession) -> bytes:
             if await _lock_drive(session, request.slug) is not None:
@@ -83,7 +75,7 @@ class DriveCommands:
     async def transition_drive(self, ref: str, transition: DriveTransition, caller: Caller) -> dict[str, Any]:
         """Open, pause, resume or close a drive; a repeat changes nothing.
 
-        Raises NotFound, Forbidden, NotYourDrive, IllegalMove.
+        Raises NotFound, Forbidden, NotYourDrive, IllegalTransition.
         """
         async with self._database.transaction() as session:
             row = await _lock_drive_for_change(session, ref, caller)
@@ -101,14 +93,14 @@ class DriveCommands:
         return drive_json(row)
 
     async def change_drive(self, ref: str, change: DriveChange, caller: Caller) -> dict[str, Any]:
-        """Change a drive's fields, as far as its state allows; what is so already changes nothing.
+        """Change fields of a drive; a field that has the value already is not a change.
 
-        Raises NotFound, Forbidden, NotYourDrive, Invalid, FieldFixed, SlugTaken.
+        Raises NotFound, Forbidden, NotYourDrive, Invalid, FieldImmutable, SlugTaken.
         """
         try:
             return await self._try_change(ref, change, caller)
         except IntegrityError:
-            raise SlugTaken("Another drive has it.") from None  # taken a moment ago by another process
+            raise SlugTaken("Another drive has it.") from None  # by another process, since we looked
 
     async def _try_change(self, ref: str, change: DriveChange, caller: Caller) -> dict[str, Any]:
         async with self._database.transaction() as session:
@@ -139,8 +131,8 @@ class DriveCommands:
 
     async def add_creator(
         self, ref: str, request: CreatorRequest, caller: Caller, keyed: KeyedRequest
-    ) -> Created:
-        """A new creator of a drive.
+    ) -> KeyedReply:
+        """Add a creator to a drive.
 
         Raises NotFound, SlugTaken, Forbidden, NotYourDrive, Invalid, KeyReused.
         """
@@ -150,7 +142,7 @@ class DriveCommands:
             goal = None if request.goal is None else request.goal.money()
             if goal is not None and goal.currency != drive.currency:
                 wrong = {"pointer": "/goal/currency", "detail": f"this drive takes {drive.currency}"}
-                raise Invalid("Some fields do not fit.", errors=[wrong])
+                raise Invalid("Some fields are invalid.", errors=[wrong])
             taken = select(CREATORS.c.id).where(
                 CREATORS.c.drive_id == drive.id, CREATORS.c.slug == request.slug
             )
@@ -166,34 +158,14 @@ class DriveCommands:
         return await self._create_once(f"{caller.partner}:creators:{ref}", keyed, create, authorize)
 
     async def _create_once(
-        self, scope: str, keyed: KeyedRequest, create: _Create, authorize: _Authorize | None = None
-    ) -> Created:
-        """Do `create` in a transaction, or give the answer that its key got before.
-
-        `authorize` raises where the caller may not have that answer either: a key that was given out later,
-        with fewer rights, shares its partner's idempotency keys.
-        """
+        self, scope: str, keyed: KeyedRequest, create: Create, authorize: Authorize | None = None
+    ) -> KeyedReply:
+        key = keyed.scoped(scope)
         try:
-            return await self._try_create_once(scope, keyed, create, authorize)
+            return await run_once(self._database, key, keyed.body_hash, create, authorize=authorize)
         except IntegrityError:
-            # Another process was faster with the same key or slug: now it can be seen.
-            return await self._try_create_once(scope, keyed, create, authorize)
-
-    async def _try_create_once(
-        self, scope: str, keyed: KeyedRequest, create: _Create, authorize: _Authorize | None
-    ) -> Created:
-        async with self._database.transaction() as session:
-            if authorize is not None:
-                await authorize(session)
-            if keyed.key is None:
-                return Created(await create(session), replayed=False)
-            key = Key(scope, keyed.key)
-            known = (await idempotency.find_replies(session, [key])).get(key)
-            if known is not None:
-                return Created(known.replay(keyed.body_hash)[1], replayed=True)
-            reply = await create(session)
-            await idempotency.record_new(session, [(key, StoredReply(keyed.body_hash, 201, reply))])
-            return Created(reply, replayed=False)
+            # Another process has just taken the slug. On the second attempt the slug is found taken.
+            return await run_once(self._database, key, keyed.body_hash, create, authorize=authorize)
 
     def _drive_row(self, request: DriveRequest, partner: str) -> dict[str, Any]:
         now = self._clock.now()
@@ -221,16 +193,16 @@ class DriveCommands:
 
 
 class PledgeCommands:
-    """Changes pledges that are made; making them is `intake`'s."""
+    """Changes existing pledges; `intake` creates them."""
 
     def __init__(self, database: Database, secrets: PledgeSecrets) -> None:
         self._database = database
         self._secrets = secrets
 
     async def cancel(self, pledge_id: str, caller: Caller) -> dict[str, Any]:
-        """Take back a promise that is open and unpaid; a repeat changes nothing. Raises NotFound, NotOpen.
+        """Cancel a pledge that is open and unpaid; a repeat changes nothing. Raises NotFound, PledgeNotOpen.
 
-        Money that is on its way all the same will count, and make the pledge paid.
+        A payment already on its way still counts and makes the pledge paid.
         """
         async with self._database.transaction() as session:
             statement = select(PLEDGES).where(PLEDGES.c.id == pledge_id).with_for_update()
@@ -254,7 +226,7 @@ class PledgeCommands:
 
 
 def _drive_columns(request: DriveRequest) -> dict[str, Any]:
-    """The columns of a drive that its wish decides."""
+    """The columns of a drive that the request determines."""
     return request.model_dump(mode="json", exclude={"goal", "starts_at", "ends_at"}) | {
         "goal": request.goal.money().minor_units,
         "starts_at": request.starts_at,
@@ -267,14 +239,14 @@ async def _insert_row(session: AsyncSession, table: Any, row: dict[str, Any]) ->
 
 
 async def _lock_drive(session: AsyncSession, ref: str) -> Row[Any] | None:
-    """The drive called `ref` (slug or id), locked."""
+    """The drive with this slug or id, locked."""
     columns = DRIVES.c
     named = select(DRIVES).where(or_(columns.slug == ref, columns.id == ref)).with_for_update()
     return (await session.execute(named)).first()
 
 
 async def _lock_drive_for_change(session: AsyncSession, ref: str, caller: Caller) -> Row[Any]:
-    """The drive called `ref`, locked, for one who may change it. Raises NotFound, Forbidden, NotYourDrive."""
+    """The drive with this slug or id, locked. Raises NotFound, Forbidden, NotYourDrive."""
     row = await _lock_drive(session, ref)
     if row is None:
         raise NotFound("No such drive.")

@@ -1,6 +1,6 @@
-"""The rules of promising: where a drive may go, what a pledge's status is, what the processor takes.
+"""Rules of drives and pledges: state transitions, the status of a pledge, the amounts that are charged.
 
-No I/O. Problems are raised as the situation they name.
+No I/O and no HTTP: a broken rule is a `DomainError`, which `services.pledges.problems` translates.
 """
 
 from __future__ import annotations
@@ -8,43 +8,69 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
-from backbone.http.fields import AmountTooLargeError, AmountTooSmallError
-from backbone.http.problems import Conflict, Forbidden, Invalid, ProblemValueError
-from backbone.money import DIGITS, Money
+from backbone.money import Money
 from backbone.stripe_amounts import largest, smallest, step
 
 DRAFT, LIVE, PAUSED, CLOSED = DriveState.DRAFT, DriveState.LIVE, DriveState.PAUSED, DriveState.CLOSED
 
 
-class DriveClosed(Conflict):
-    slug, title = "drive-closed", "The drive takes no pledges"
+class DomainError(Exception):
+    """A request breaks a rule. `detail` says how; `errors` points at fields, as a problem document does."""
+
+    def __init__(self, detail: str, *, errors: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
 
 
-class DrivePaused(Conflict):
-    slug, title = "drive-paused", "The drive is paused"
+class InvalidField(DomainError):
+    """A field whose value no request to this drive may have."""
+
+    def __init__(self, pointer: str, detail: str) -> None:
+        super().__init__("Some fields are invalid.", errors=[{"pointer": pointer, "detail": detail}])
 
 
-class RealMoneyOnTestDrive(Conflict):
-    slug, title = "test-drive-needs-test-mode", "A test drive takes no real money"
+class AmountTooSmall(DomainError):
+    """The processor charges no amount that small."""
 
 
-class SlugTaken(Conflict):
-    slug, title = "slug-taken", "This slug is taken"
+class AmountTooLarge(DomainError):
+    """The processor charges no amount that large at once."""
 
 
-class IllegalTransition(Conflict):
-    slug, title = "drive-state", "The drive cannot do that from where it stands"
+class AmountNotCharged(DomainError):
+    """The processor charges no amount with that many digits."""
+
+
+class DriveClosed(DomainError):
+    """The drive is not open, or is closed."""
+
+
+class DrivePaused(DomainError):
+    """The drive is paused."""
+
+
+class RealMoneyOnTestDrive(DomainError):
+    """A pledge to a test drive would charge a real card."""
+
+
+class SlugTaken(DomainError):
+    """The slug belongs to another drive or creator."""
+
+
+class IllegalTransition(DomainError):
+    """The drive's state does not allow the transition."""
 
 
 class DriveTransition(StrEnum):
-    """What can be done with a drive."""
+    """A command that changes the state of a drive."""
 
     OPEN = "open"
     PAUSE = "pause"
@@ -78,14 +104,14 @@ TRANSITIONS: Final[Mapping[DriveState, Mapping[DriveTransition, DriveState | Non
         DriveTransition.CLOSE: CLOSED,
     },
 }
-"""Where each move leads from each state (`draft → live ⇄ paused → closed`); None is illegal.
+"""The next state for each transition in each state (`draft → live ⇄ paused → closed`); None is illegal.
 
-A move that leads to where the drive already stands is a repeat, and silent.
+A transition to the state the drive is already in is a repeat and changes nothing.
 """
 
 
 def next_state(state: DriveState, transition: DriveTransition) -> DriveState:
-    """Where `transition` leads from `state`; raises `IllegalTransition`."""
+    """The state after `transition`. Raises `IllegalTransition`."""
     after = TRANSITIONS[state][transition]
     if after is None:
         raise IllegalTransition(f"A drive that is {state.value} cannot {transition.value}.")
@@ -100,15 +126,15 @@ CHANGEABLE_FIELDS: Final[Mapping[DriveState, frozenset[str]]] = {
     PAUSED: _FIELDS_UNTIL_CLOSED,
     CLOSED: _TEXT_FIELDS,
 }
-"""Which of a drive's fields may change in each state.
+"""The fields of a drive that may change in each state.
 
-The currency never does: whoever counts takes it from the first word of a drive. Once a drive was
-live its address is on people's screens, and what a gift was given under (zakat, test) stays.
+The currency never may: other services take it from the first event of a drive. Once a drive was live, its
+slug is part of addresses on screens, and donations were made under its `zakat_eligible` and `test`.
 """
 
 
-class FieldImmutable(Conflict):
-    slug, title = "drive-field-fixed", "This can no longer be changed"
+class FieldImmutable(DomainError):
+    """The drive's state does not allow this field to change."""
 
 
 def check_changes(state: DriveState, fields: Iterable[str]) -> None:
@@ -125,9 +151,9 @@ def check_changes(state: DriveState, fields: Iterable[str]) -> None:
 def check_accepts_pledges(state: str) -> None:
     """Raises `DriveClosed` or `DrivePaused` where a drive in `state` takes no pledge."""
     if state == PAUSED:
-        raise DrivePaused("It goes on later.")
+        raise DrivePaused("This drive is paused.")
     if state != LIVE:
-        raise DriveClosed("It is not open yet." if state == DRAFT else "It is over.")
+        raise DriveClosed("This drive is not open yet." if state == DRAFT else "This drive is closed.")
 
 
 def check_test_mode(test: bool, moves_real_money: bool) -> None:
@@ -136,105 +162,94 @@ def check_test_mode(test: bool, moves_real_money: bool) -> None:
         raise RealMoneyOnTestDrive("Stripe's key is a live one: use a test key or the sandbox.")
 
 
-class PartnerNotAllowed(Forbidden):
-    slug, title = "partner-not-admitted", "This drive takes no pledges from this partner"
+class PartnerNotAllowed(DomainError):
+    """The drive takes no pledges from this partner."""
 
 
 def check_partner_allowed(partner: str, owner: str, partners: Collection[str] | None) -> None:
     """Raises `PartnerNotAllowed` where `partner` may not pledge to a drive of `owner`.
 
-    `partners` is the drive's list of partners who may pledge besides its owner; None is any.
+    `partners` lists the partners who may pledge besides the owner; None allows every partner.
     """
     if partners is not None and partner != owner and partner not in partners:
-        raise PartnerNotAllowed("The drive names the partners who may pledge to it.")
+        raise PartnerNotAllowed("The drive lists the partners who may pledge to it.")
 
 
 _UNPAID: Final = frozenset({PledgeStatus.OPEN, PledgeStatus.LAPSED})
 
 
 def current_status(payments: Iterable[PaymentStatus], *, cancelled: bool) -> PledgeStatus:
-    """What a pledge is; one that was `cancelled` stays so until money comes all the same."""
+    """The status of a pledge; a `cancelled` one stays cancelled unless a payment arrives."""
     status = pledge_status(payments)
     return PledgeStatus.CANCELLED if cancelled and status in _UNPAID else status
 
 
-class PledgeNotOpen(Conflict):
-    slug, title = "pledge-not-open", "Only a pledge that is open and unpaid can be cancelled"
+class PledgeNotOpen(DomainError):
+    """The pledge is not open, so it cannot be cancelled."""
 
 
 def check_cancellable(status: PledgeStatus) -> bool:
     """Whether cancelling changes a pledge in `status`; a repeat does not. Raises `PledgeNotOpen`."""
     if status not in (PledgeStatus.OPEN, PledgeStatus.CANCELLED):
-        raise PledgeNotOpen(f"It is {status.value}.")
+        raise PledgeNotOpen(f"The pledge is {status.value}.")
     return status is PledgeStatus.OPEN
 
 
-# Amounts: the limits themselves are `backbone.stripe_amounts`'s.
-
-_STRIPE_CURRENCIES: Final = """
-AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF
-CHF CLP CNY COP CRC CVE CZK DJF DKK DOP DZD EGP ETB EUR FJD FKP GBP GEL GIP GMD GNF GTQ GYD HKD HNL
-HTG HUF IDR ILS INR ISK JMD JOD JPY KES KGS KHR KMF KRW KWD KYD KZT LAK LBP LKR LRD LSL MAD MDL MKD
-MMK MNT MOP MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON
-RSD RUB RWF SAR SBD SCR SEK SGD SHP SLE SOS SRD STN SZL THB TJS TND TOP TRY TTD TWD TZS UAH UGX USD
-UYU UZS VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW
-"""
-SUPPORTED_CURRENCIES: Final = frozenset(_STRIPE_CURRENCIES.split()) & frozenset(DIGITS)
-"""Currencies a drive may have. Stripe counts MGA without the two digits ISO gives it: left out."""
+# Amounts; the limits are in `backbone.stripe_amounts`.
 
 
 def check_amount(amount: Money, currency: str) -> None:
-    """Raises `Invalid`, `AmountTooSmall` or `AmountTooLarge` where no drive in `currency` takes `amount`."""
+    """Check the amount of a pledge to a drive in `currency`.
+
+    Raises `InvalidField`, `AmountTooSmall` or `AmountTooLarge`, with the pointer of the field.
+    """
     if amount.currency != currency:
-        raise _invalid_field("/amount/currency", f"this drive takes {currency}")
+        raise InvalidField("/amount/currency", f"this drive takes {currency}")
     try:
         check_chargeable(amount)
-    except ProblemValueError as error:
-        raise error.problem([{"pointer": "/amount/value", "detail": str(error)}]) from None
-    except ValueError as error:
-        raise _invalid_field("/amount/value", str(error)) from None
+    except AmountNotCharged as error:
+        raise InvalidField("/amount/value", error.detail) from None
+    except (AmountTooSmall, AmountTooLarge) as error:
+        pointed = {"pointer": "/amount/value", "detail": error.detail}
+        raise type(error)(error.detail, errors=[pointed]) from None
 
 
 def check_chargeable(amount: Money) -> None:
-    """Raises ValueError for an amount that the processor does not take; larger gifts come offline.
+    """Raises `AmountTooSmall`, `AmountTooLarge` or `AmountNotCharged` for what the processor does not charge.
 
-    Its subclasses `AmountTooSmallError` and `AmountTooLargeError` have problem types of their own.
+    Larger donations are made outside of Ataa.
     """
     currency = amount.currency
     if amount.minor_units < smallest(currency):
-        raise AmountTooSmallError(f"at least {Money(smallest(currency), currency)}")
+        raise AmountTooSmall(f"at least {Money(smallest(currency), currency)}")
     if amount.minor_units > largest(currency):
-        raise AmountTooLargeError(f"at most {Money(largest(currency), currency)} at once")
+        raise AmountTooLarge(f"at most {Money(largest(currency), currency)} at once")
     if amount.minor_units % step(currency):
-        raise ValueError(f"must be a multiple of {Money(step(currency), currency)}")
+        raise AmountNotCharged(f"must be a multiple of {Money(step(currency), currency)}")
 
 
-def _invalid_field(pointer: str, detail: str) -> Invalid:
-    return Invalid("Some fields do not fit.", errors=[{"pointer": pointer, "detail": detail}])
+def unknown_creator() -> InvalidField:
+    """The error of a pledge that credits a creator the drive does not have."""
+    return InvalidField("/creator", "no such creator in this drive (ids and slugs are in lower case)")
 
 
-def unknown_creator() -> Invalid:
-    """The problem of a pledge that credits nobody the drive knows."""
-    return _invalid_field("/creator", "no such creator in this drive (ids and slugs are in lower case)")
-
-
-# What only this service can make: tokens and donors known again.
+# Derived from the secret: pledge tokens, and donors recognised by their address.
 
 
 class PledgeSecrets:
-    """Makes pledges' tokens and donors' marks out of one secret, kept apart by their purpose."""
+    """Derives pledge tokens and address MACs from one secret, with a key for each purpose."""
 
     def __init__(self, secret: str) -> None:
         self._tokens = _derive_key(secret, b"ataa.pledge-token.v1")
         self._addresses = _derive_key(secret, b"ataa.donor-address.v1")
 
     def token(self, pledge_id: str) -> str:
-        """The token that reads this pledge and nothing else: 32 characters of base64url."""
+        """The token that grants reading this pledge only: 32 characters of base64url."""
         mac = hmac.digest(self._tokens, pledge_id.encode(), "sha256")
         return base64.urlsafe_b64encode(mac[:24]).decode()
 
     def address_mac(self, partner: str, email: str) -> bytes:
-        """What tells a partner's donors apart without keeping their addresses in the clear."""
+        """Identifies a donor of a partner by address, without storing the address."""
         text = f"{partner}\n{normalized_email(email)}"
         return hmac.digest(self._addresses, text.encode(), "sha256")
 
@@ -245,12 +260,12 @@ def _derive_key(secret: str, purpose: bytes) -> bytes:
 
 
 def normalized_email(email: str) -> str:
-    """One spelling an address: providers do not tell letters' case apart."""
+    """The address without surrounding space, case-folded: providers ignore case."""
     return email.strip().casefold()
 
 
 def localized(texts: str | Mapping[str, str], locale: str | None) -> str:
-    """The text in the reader's language, else in English, else in the first there is."""
+    """The text in the language of `locale`, else in English, else in the first language given."""
     if isinstance(texts, str):
         return texts
     for language in (locale or "", (locale or "").partition("-")[0].lower(), "en"):

@@ -1,8 +1,8 @@
-"""What of a donor's name and message is shown before a person has looked at them.
+"""Which names and messages of donors may be shown without human moderation, and in which form.
 
-Each is judged by itself and when it is read, so that a better rule also holds for what is stored. Until
-moderation is built, a text is shown if it has no link, without its characters that cannot be seen. Erring
-towards silence costs a greeting, erring the other way shows a stranger's link to 698,000 viewers.
+Each text is checked by itself, and at every read, so that an improved rule applies to stored texts too. A
+text is shown if it contains no link, and without its invisible characters. A text wrongly hidden costs a
+greeting; a text wrongly shown puts a stranger's link before every viewer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from services.pledges.links import has_link
 
 MAX_MARKS: Final = 4
-"""Nonspacing marks on one letter (UTS 39, section 5.4); towers of them cover what stands above."""
+"""Nonspacing marks on one letter (UTS 39, section 5.4); more of them cover the lines above."""
 
 _MARKS: Final = frozenset({"Mn", "Me"})
 
@@ -32,8 +32,8 @@ _INVISIBLE: Final = re.compile(
 # empty hieroglyphs.
 _BLANK: Final = re.compile("[\\s\u115f\u1160\u2800\u3164\uffa0\U0001d159\U00013441\U00013442]+")
 
-# Unseen, and yet they shape what is beside them: emoji sequences and flags, Persian and Indic words, variants
-# of CJK and Mongolian letters. Elsewhere they only make two equal names different.
+# Invisible, but they shape the characters beside them: emoji sequences and flags, Persian and Indic words,
+# variants of CJK and Mongolian letters. Elsewhere they only make equal names differ.
 _SHAPED: Final = (
     "\u0590-\u180a\u1810-\u1dff\u1f00-\u1fff\u2100-\u27ff\u2801-\u2fff\u3001-\u3163\u3165-\ufdff\ufe20-\ufefe"
     "\U00010000-\U000dffff"
@@ -49,7 +49,7 @@ _JOINERS: Final = re.compile(
 
 
 def normalized(text: str | None) -> str | None:
-    """The text as it is kept: NFC, without surrounding space; None where nothing is left."""
+    """The text as it is stored: NFC, without surrounding space; None where nothing is left."""
     if text is None:
         return None
     if not text.isascii():
@@ -58,7 +58,7 @@ def normalized(text: str | None) -> str | None:
 
 
 def displayed(text: str | None) -> str | None:
-    """What is shown of `text`: what can be seen of it, on one line; None where nothing can, or for a link."""
+    """The visible part of `text`, on one line; None where it is empty or contains a link."""
     if text is None:
         return None
     seen = visible(text)
@@ -66,10 +66,10 @@ def displayed(text: str | None) -> str | None:
 
 
 def visible(text: str) -> str:
-    """`text` in NFC without what cannot be seen and what reorders its line; "" where nothing is left.
+    """`text` in NFC, without invisible characters and those that reorder the line; "" where nothing is left.
 
-    Line breaks and blank characters become one space. Marks need a letter to stand on and are
-    `MAX_MARKS` at most. Seeing what was seen changes nothing.
+    Line breaks and blank characters become one space. A letter keeps at most `MAX_MARKS` marks; marks
+    without a letter are removed. The function is idempotent.
     """
     if text.isascii() and text.isprintable():
         return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""What pledges does with what payments says."""
+"""Handlers of payments' events: the status of a pledge follows the states of its payments."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def _list_param(name: str) -> BindParameter[Any]:
 
 
 def _upsert(statement: Any) -> Any:
-    """Insert a payment's state or replace an older one."""
+    """Insert the state of a payment, or replace an older version."""
     replaced = {name: statement.excluded[name] for name in PAYMENTS.columns.keys() if name != "id"}  # noqa: SIM118
     newer = PAYMENTS.c.version < statement.excluded.version
     return statement.on_conflict_do_update(index_elements=["id"], set_=replaced, where=newer)
 
 
-# Made once: putting a statement together costs more than running it.
+# Built once: building a statement costs more than executing it.
 _LOCK_PLEDGES: Final = (
     select(PLEDGES).where(PLEDGES.c.id.in_(_list_param("ids"))).order_by(PLEDGES.c.id).with_for_update()
 )
@@ -49,15 +49,15 @@ _UPDATE_STATUS: Final = (
 
 
 async def update_pledge_statuses(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
-    """Keep the newest state of each payment and let the pledges' statuses follow.
+    """Store the newest state of each payment, and update and announce the pledges whose status changes.
 
-    An older version changes nothing, so repeats and reorderings end the same.
+    An older version changes nothing, so repeated and reordered events have the same result.
     """
     await session.run_sync(_update_pledge_statuses, events)
 
 
 def _update_pledge_statuses(session: Session, events: Sequence[PaymentChanged]) -> None:
-    """In one plain call: an await a statement costs as much as the statement."""
+    """Synchronous: awaiting each statement would cost as much as executing it."""
     newest: dict[str, PaymentChanged] = {}
     for event in events:
         known = newest.get(event.payment_id)
@@ -91,7 +91,7 @@ def _payment_row(event: PaymentChanged) -> dict[str, Any]:
 
 
 def _changed_pledges(connection: Connection, pledges: Sequence[Row[Any]]) -> list[PledgeChanged]:
-    """Those of `pledges` whose payments now say another status."""
+    """Those of `pledges` whose payments imply another status."""
     payments: dict[str, list[PaymentStatus]] = {row.id: [] for row in pledges}
     for pledge_id, status, *amounts in connection.execute(_PAYMENT_STATUSES, {"ids": list(payments)}):
         payments[pledge_id].append(nearest_status(status, *amounts))

@@ -1,7 +1,7 @@
-"""The hot door: pledges that arrive together are promised together, in one transaction.
+"""The hot path: pledges that arrive together are stored together, in one transaction.
 
-A batch costs the same eight statements whether it holds one pledge or a hundred. A wish that does
-not fit is answered with its own problem and stores nothing; its neighbours are not touched.
+A batch takes the same eight statements for one pledge as for a hundred. An invalid request is answered with
+its own problem and stores nothing; the other requests of its batch are not affected.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from backbone.database.pair_lookup import PairLookup
 from backbone.group_commit import GroupCommit
 from backbone.http.caller import Caller
 from backbone.http.problems import Forbidden, NotFound, Problem
-from backbone.idempotency import Key, StoredReply
+from backbone.idempotency import KeyedReply, ScopedKey, StoredReply
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
 from backbone.messaging.outbox import announce_in
 from backbone.money import Money, as_json
 from services.pledges.domain import (
+    DomainError,
     PledgeSecrets,
     check_accepts_pledges,
     check_amount,
@@ -44,13 +45,13 @@ from services.pledges.requests import PledgeRequest
 from services.pledges.tables import CREATORS, DONOR_TEXTS, DONORS, DRIVES, PLEDGES
 from services.pledges.views import json_bytes
 
-_PLEDGES = Counter("ataa_pledges_total", "Pledges asked for, by what became of them.", ["outcome"])
+_PLEDGES = Counter("ataa_pledges_total", "Requests to create a pledge, by outcome.", ["outcome"])
 _MADE, _REPLAYED, _REFUSED = (_PLEDGES.labels(outcome) for outcome in ("made", "replayed", "refused"))
 
 _MAX_CACHED_CREATORS: Final = 10_000
 
 
-# Made once: putting a statement together costs more than running it.
+# Built once: building a statement costs more than executing it.
 _DRIVE_BY_REF: Final = (
     select(
         DRIVES.c.id,
@@ -78,7 +79,7 @@ _INSERT_DONOR_TEXTS: Final = insert(DONOR_TEXTS)
 
 @dataclass(frozen=True, slots=True)
 class MakePledge:
-    """Promise `request` to the drive called `drive` (slug or id); `body_hash` tells bodies apart."""
+    """Create the requested pledge on the drive with this slug or id; `body_hash` is that of the body."""
 
     drive: str
     request: PledgeRequest
@@ -87,25 +88,18 @@ class MakePledge:
     body_hash: str
 
 
-class PledgeReply(NamedTuple):
-    """The reply to a pledge, and whether it was given before."""
-
-    reply: bytes
-    replayed: bool
-
-
 class _ResolvedCommand(NamedTuple):
-    """A command whose drive is known, and the partner that makes the pledge."""
+    """A command with its drive, and the partner that makes the pledge."""
 
     command: MakePledge
     drive: Row[Any]
     partner: str
-    key: Key
+    key: ScopedKey
     body_hash: str
 
 
 class _NewPledge(NamedTuple):
-    """A wish that fits, with all that its rows need."""
+    """A valid request, with the values that its rows need."""
 
     resolved: _ResolvedCommand
     pledge_id: PledgeId
@@ -114,11 +108,11 @@ class _NewPledge(NamedTuple):
     reply: bytes
 
 
-_Answer = PledgeReply | Exception
+_Answer = KeyedReply | Exception
 
 
 class Intake:
-    """Makes pledges; `submit` one at a time, many at once."""
+    """Creates pledges; concurrent calls of `submit` share a transaction."""
 
     def __init__(
         self, database: Database, secrets: PledgeSecrets, clock: Clock, *, moves_real_money: bool = False
@@ -128,13 +122,13 @@ class Intake:
         self._clock = clock
         self._moves_real_money = moves_real_money
         self._creators: dict[tuple[str, str], CreatorId] = {}
-        self._group_commit: GroupCommit[MakePledge, PledgeReply] = GroupCommit(self._commit)
+        self._group_commit: GroupCommit[MakePledge, KeyedReply] = GroupCommit(self._commit)
 
-    async def submit(self, command: MakePledge) -> PledgeReply:
-        """The pledge's reply, once it is stored.
+    async def submit(self, command: MakePledge) -> KeyedReply:
+        """Create the pledge, or return the reply that its key got before; after the commit.
 
-        Raises NotFound, Forbidden, PartnerLeftOut, DriveClosed, DrivePaused, RealMoneyOnTestDrive, Invalid,
-        AmountTooSmall, AmountTooLarge, KeyReused or Overloaded; then nothing is stored.
+        Raises NotFound, Forbidden, KeyReused, Overloaded, or a DomainError of the rule that is broken. Then
+        nothing is stored.
         """
         return await self._group_commit.submit(command)
 
@@ -142,7 +136,7 @@ class Intake:
         try:
             answers = await self._make_pledges(batch)
         except IntegrityError:
-            # Another process took one of the keys a moment earlier: now its answer is there.
+            # Another process has just used one of the keys. On the second attempt its reply is found.
             answers = await self._make_pledges(batch)
         crash_point("pledges.intake.after_commit")
         for answer in answers:
@@ -154,7 +148,7 @@ class Intake:
             return await session.run_sync(self._make_pledges_in, batch)
 
     def _make_pledges_in(self, session: Session, batch: Sequence[MakePledge]) -> list[_Answer]:
-        """The whole batch in one plain call: an await a statement costs as much as the statement."""
+        """Process the batch synchronously: awaiting each statement would cost as much as executing it."""
         connection = session.connection()
         drives = _lock_drives(connection, {command.drive for command in batch})
         resolved_batch = [_resolve(command, drives) for command in batch]
@@ -168,19 +162,19 @@ class Intake:
             replies = [
                 (one.resolved.key, StoredReply(one.resolved.body_hash, 201, one.reply)) for one in new_pledges
             ]
-            idempotency.record_new_in(session, replies, now)
+            idempotency.store_replies_in(session, replies, now)
             announce_in(session, made)
         return answers
 
     def _decide(
         self,
         resolved_batch: Iterable[_ResolvedCommand | Problem],
-        replies: dict[Key, StoredReply],
+        replies: dict[ScopedKey, StoredReply],
         now: datetime,
     ) -> tuple[list[_Answer], list[_NewPledge]]:
-        """An answer for each call in the order they came, and the promises to be stored.
+        """An answer for each command, in order, and the pledges to be stored.
 
-        The first wish that fits takes its key, so equal keys in a batch end as they would one by one.
+        The first valid request takes its key, so equal keys in a batch have the same outcome as one by one.
         """
         answers: list[_Answer] = []
         new_pledges: list[_NewPledge] = []
@@ -189,29 +183,29 @@ class Intake:
                 answers.append(resolved)
             elif (earlier := replies.get(resolved.key)) is not None:
                 answers.append(self._replay(earlier, resolved.body_hash))
-            elif isinstance(outcome := self._validate(resolved, now), Problem):
+            elif isinstance(outcome := self._validate(resolved, now), DomainError):
                 answers.append(outcome)
             else:
                 new_pledges.append(outcome)
                 replies[resolved.key] = StoredReply(resolved.body_hash, 201, outcome.reply)
                 answers.append(
-                    PledgeReply(self._with_token(outcome.reply, outcome.pledge_id), replayed=False)
+                    KeyedReply(201, self._with_token(outcome.reply, outcome.pledge_id), replayed=False)
                 )
         return answers, new_pledges
 
     def _replay(self, earlier: StoredReply, body_hash: str) -> _Answer:
         try:
-            _, reply = earlier.replay(body_hash)
+            stored = earlier.replay(body_hash)
         except Problem as reused:
             return reused
-        return PledgeReply(self._with_token(reply, json.loads(reply)["id"]), replayed=True)
+        return stored._replace(body=self._with_token(stored.body, json.loads(stored.body)["id"]))
 
     def _with_token(self, reply: bytes, pledge_id: str) -> bytes:
-        """Stored replies hold no secret; the token is made anew from the id."""
+        """Add the token, which is derived from the id: stored replies hold no secret."""
         return reply[:-1] + f',"token":"{self._secrets.token(pledge_id)}"}}'.encode()
 
     def _load_creators(self, connection: Connection, resolved_batch: Iterable[_ResolvedCommand]) -> None:
-        """Learn the creators named that are not known yet. They never change their slug or drive."""
+        """Cache the creators named in the batch. A creator never changes its slug or drive."""
         wanted = {
             (resolved.drive.id, name)
             for resolved in resolved_batch
@@ -229,8 +223,8 @@ class Intake:
         ):
             self._creators[row.drive_id, row.slug] = self._creators[row.drive_id, row.id] = row.id
 
-    def _validate(self, resolved: _ResolvedCommand, now: datetime) -> _NewPledge | Problem:
-        """What the wish becomes, as far as rules without I/O can say."""
+    def _validate(self, resolved: _ResolvedCommand, now: datetime) -> _NewPledge | DomainError:
+        """The pledge that the request becomes, or the rule that it breaks."""
         command, request, drive = resolved.command, resolved.command.request, resolved.drive
         amount = request.amount.money()
         try:
@@ -239,8 +233,8 @@ class Intake:
             check_accepts_pledges(drive.state)
             check_test_mode(drive.test, self._moves_real_money)
             check_amount(amount, drive.currency)
-        except Problem as problem:
-            return problem
+        except DomainError as error:
+            return error
         creator_id = None if request.creator is None else self._creators.get((drive.id, request.creator))
         if request.creator is not None and creator_id is None:
             return unknown_creator()
@@ -254,7 +248,7 @@ class Intake:
 def _insert_rows(
     connection: Connection, new_pledges: Sequence[_NewPledge], now: datetime
 ) -> list[PledgeMade]:
-    """Write donors, pledges and words; the events that say so."""
+    """Insert donors, pledges and donor texts; return the events to announce."""
     donors = _find_or_create_donors(connection, new_pledges)
     made = [_pledge_made(one, donors, now) for one in new_pledges]
     connection.execute(_INSERT_PLEDGES, [_pledge_row(*pair) for pair in zip(new_pledges, made, strict=True)])
@@ -264,7 +258,7 @@ def _insert_rows(
 
 
 def _lock_drives(connection: Connection, refs: set[str]) -> dict[str, Any]:
-    """The drives called `refs` (mostly it is one), kept from moving until this transaction ends."""
+    """The drives by slug or id, locked against state changes until the transaction ends."""
     found = {ref: connection.execute(_DRIVE_BY_REF, {"ref": ref}).first() for ref in sorted(refs)}
     return {ref: row for ref, row in found.items() if row is not None}
 
@@ -274,18 +268,18 @@ def _resolve(command: MakePledge, drives: Mapping[str, Any]) -> _ResolvedCommand
     if drive is None:
         return NotFound("No such drive.")
     if command.caller.mode == "test" and not drive.test:
-        # Before a stored answer is looked for: live and test keys share their partner's idempotency keys.
+        # Before a stored reply is looked up: live and test keys share their partner's idempotency keys.
         return Forbidden("A test key works on test drives only.")
     partner = drive.partner if command.caller.hosted_form else command.caller.partner
-    # The drive belongs to what a key stands for: the same body for another drive is another request.
-    key, body_hash = Key(f"{partner}:pledges", command.key), f"{drive.id}.{command.body_hash}"
+    # The drive is part of the hash: the same body for another drive is another request.
+    key, body_hash = ScopedKey(f"{partner}:pledges", command.key), f"{drive.id}.{command.body_hash}"
     return _ResolvedCommand(command, drive, partner, key, body_hash)
 
 
 def _find_or_create_donors(
     connection: Connection, new_pledges: Iterable[_NewPledge]
 ) -> dict[tuple[str, bytes], str]:
-    """The donors known by address, new ones included."""
+    """The ids of the donors by partner and address; new donors are inserted."""
     wanted = sorted({(one.resolved.partner, one.address_mac) for one in new_pledges if one.address_mac})
     if not wanted:
         return {}
@@ -298,7 +292,7 @@ def _find_or_create_donors(
 
 
 def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money, now: datetime) -> bytes:
-    """The body of the 201 but for the token."""
+    """The body of the 201, without the token."""
     return json_bytes(
         {
             "id": pledge_id,
@@ -325,7 +319,7 @@ def _pledge_made(
         version=1,
         status=PledgeStatus.OPEN,
         amount=request.amount.money(),
-        donor_id=DonorId(known or ids.new("dnr")),  # without an address each gift is a new donor
+        donor_id=DonorId(known or ids.new("dnr")),  # without an address, each donation counts as a new donor
         creator_id=new_pledge.creator_id,
         source=None if source is None else Source(platform=source.platform, campaign=source.campaign),
         partner=resolved.partner,
@@ -360,7 +354,7 @@ def _pledge_row(new_pledge: _NewPledge, made: PledgeMade) -> dict[str, Any]:
 
 
 def _donor_text_row(new_pledge: _NewPledge) -> dict[str, Any] | None:
-    """What the donor said, None where that is nothing."""
+    """The row of the donor's texts, None where there are none."""
     request = new_pledge.resolved.command.request
     donor = request.donor
     name, message = normalized(donor.name), normalized(request.message)
@@ -374,6 +368,6 @@ def _donor_text_row(new_pledge: _NewPledge) -> dict[str, Any] | None:
         "message": message,
         "referrer": referrer,
         "anonymous": donor.anonymous,
-        # Only processes of an earlier version read it, beside this one: may both be shown as they are kept?
+        # Read only by processes of an earlier version during an upgrade: both may be shown as stored.
         "approved": displayed(name) == name and displayed(message) == message,
     }

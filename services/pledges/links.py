@@ -1,4 +1,4 @@
-"""Whether a text that will be shown on screens names an address on the internet.
+"""Detection of links in texts that are shown on screens.
 
 A full stop alone is no link ("Mr.Beast", "St.John"): what follows it must be the ending of a domain that
 exists, by the Public Suffix List (https://publicsuffix.org) as installed; nothing is asked of the network.
@@ -17,13 +17,13 @@ from typing import Final
 from publicsuffixlist import PublicSuffixList
 
 _SUFFIXES: Final = PublicSuffixList(accept_unknown=False, accept_encoded_idn=False, only_icann=True)
-"""What domains end with, without registries run by companies below them: those end with one of these too."""
+"""Public suffixes of ICANN; private suffixes end with one of these."""
 
 _SUSPICIOUS: Final = re.compile(r"[.:]|\bdot\b", re.IGNORECASE)
-"""Without one of these an ASCII text has no link."""
+"""An ASCII text without one of these contains no link."""
 
 _SCHEME: Final = re.compile(r"[a-z0-9+.-]:/|\b(?:mailto|tel|javascript|data):", re.IGNORECASE)
-_MAIL: Final = re.compile(r"[^\s@]@[^\s@.]+\.[^\s@]")  # with a misspelt ending too
+_MAIL: Final = re.compile(r"[^\s@]@[^\s@.]+\.[^\s@]")  # also with a misspelt top-level domain
 _HOST: Final = re.compile(r"\bwww\b\s*\.|\b\d{1,3}(?:\.\d{1,3}){3}\b|\.\s*xn--", re.IGNORECASE)
 
 # Browsers read the first three as dots (UTS 46, section 4); the others look like one (UTS 39, confusables).
@@ -35,7 +35,7 @@ _SPACED_DOT: Final = re.compile(
     r"(?<=\w)\s*\.\s*(?=(?:com|net|org|info|biz|xyz|io|gg|tv|ly)(?!\w))", re.IGNORECASE
 )
 _LOOKALIKES: Final = str.maketrans("аеорсухіјѕԁԛԝһӏмтвнкαορνικτυγı", "aeopcyxijsdqwhlmtbhkaopviktuyi")
-"""Cyrillic and Greek letters and the Latin ones they are taken for, where the word has Latin ones too."""
+"""Cyrillic and Greek letters and the Latin letters they resemble, for words that mix scripts."""
 
 _JOINERS: Final = re.compile("[\u200b-\u200f\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]")
 _TATWEEL: Final = "\u0640"
@@ -56,7 +56,7 @@ def has_link(text: str) -> bool:
 
 
 def _fold(text: str) -> str:
-    """`text` as a viewer might retype it."""
+    """`text` as a viewer might type it into an address bar."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", _JOINERS.sub("", text).translate(_DOTS)).casefold()
     return _SPACED_DOT.sub(".", _SPELLED_DOT.sub(".", text))
@@ -89,7 +89,7 @@ def _begins_with_a_domain(run: str) -> bool:
 
 
 def _endings(label: str) -> set[str]:
-    """What a reader takes `label` for: itself, without ornaments, or what precedes another script in it."""
+    """Readings of `label`: itself, without marks, and the Latin letters before another script in it."""
     readings = {
         label,
         "".join(letter for letter in unicodedata.normalize("NFD", label) if not _is_ornament(letter)),

@@ -1,4 +1,4 @@
-"""Reads: drives and creators for the public door, pledges and words for the other services."""
+"""Queries: drives, creators and pledges for the public API; pledges and donor texts for other services."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from services.pledges.tables import CREATORS, DONOR_TEXTS, DRIVES, PAYMENTS, PLE
 from services.pledges.views import creator_json, drive_json, pledge_json
 
 MAX_SEARCH_RESULTS: Final = 20
-"""Creators that one search finds."""
+"""The most creators that one search returns."""
 
 _CREATOR_SUMMARIES: Final = select(CREATORS.c.id, CREATORS.c.drive_id, CREATORS.c.slug, CREATORS.c.name)
 
 
 class Queries:
-    """Answers questions about what was promised; waits for no writer."""
+    """Reads drives, creators, pledges and donor texts; never waits for a writer."""
 
     def __init__(self, database: Database, secrets: PledgeSecrets) -> None:
         self._database = database
         self._secrets = secrets
 
     async def drive(self, ref: str) -> dict[str, Any]:
-        """The drive called `ref` (slug or id). Raises NotFound."""
+        """The drive with the slug or id `ref`. Raises NotFound."""
         found = await self.drives([ref])
         if ref not in found:
             raise NotFound("No such drive.")
         return found[ref]
 
     async def drives(self, refs: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The drives called `refs`, by the name they were asked for; unknown ones are left out."""
+        """Drives by slug or id, keyed as in `refs`; unknown ones are left out."""
         columns = DRIVES.c
         rows = await self._fetch_all(select(DRIVES).where(or_(columns.slug.in_(refs), columns.id.in_(refs))))
         by_ref = {name: drive_json(row) for row in rows for name in (row.slug, row.id)}
@@ -57,7 +57,7 @@ class Queries:
         }
 
     async def creators_by_ref(self, refs: Sequence[str]) -> dict[str, Any]:
-        """The creators called `refs`, each `<the drive's id>/<slug or id>`; unknown ones are left out."""
+        """Creators by `<drive id>/<slug or id>`, keyed as in `refs`; unknown ones are left out."""
         statement = [ref.partition("/") for ref in refs]
         columns = CREATORS.c
         names = {name for _, _, name in statement}
@@ -109,7 +109,7 @@ class Queries:
             if name in filters:
                 page = page.where(columns[name] == filters[name])
         if filters.get("status") not in (None, PledgeStatus.OPEN, PledgeStatus.PAID):
-            page = page.where(RARE_STATUS)  # said in so many words, the index of these may be used
+            page = page.where(RARE_STATUS)  # lets the partial index `pledges_by_status` be used
         if caller.mode == "test":
             page = page.where(columns.test)
         if after is not None:
@@ -125,7 +125,7 @@ class Queries:
         }
 
     async def pledges(self, ids: Sequence[str]) -> dict[str, Any]:
-        """The public pledges, with the partner each came from and whether its drive is a test."""
+        """Public views of pledges, with their partner and whether the drive is a test drive."""
         rows = await self._fetch_all(select(PLEDGES).where(PLEDGES.c.id.in_(ids)))
         return {
             row.id: {
@@ -137,7 +137,7 @@ class Queries:
         }
 
     async def checkout_details(self, ids: Sequence[str]) -> dict[str, Any]:
-        """What opening a checkout needs and no event may carry."""
+        """What a checkout session needs: personal data, which events do not carry."""
         return {
             row.id: {
                 "return_url": row.return_url,
@@ -153,10 +153,10 @@ class Queries:
         }
 
     async def receipt_details(self, ids: Sequence[str]) -> dict[str, Any]:
-        """Whom to thank for each pledge, and for what.
+        """What a receipt needs for each pledge.
 
-        A name that may not be shown is not written to either: somebody may have typed a link into
-        it and another's address beside it.
+        A name that may not be shown is left out here too: its author may have put a link into it and
+        somebody else's e-mail address beside it.
         """
         return {
             row.id: {
@@ -170,7 +170,7 @@ class Queries:
         }
 
     async def donor_texts(self, ids: Sequence[str]) -> dict[str, Any]:
-        """What may be shown of each pledge; a name of None is anonymous."""
+        """The name and message that may be shown with each pledge; a name of None is anonymous."""
         columns = DONOR_TEXTS.c
         statement = (
             select(PLEDGES.c.id, columns.name, columns.message, columns.anonymous)
@@ -186,14 +186,14 @@ class Queries:
         }
 
     async def books(self) -> dict[str, str]:
-        """Net of processor money a currency (captured − refunded − disputed), as payments told it."""
+        """Net processor money by currency (captured − refunded − disputed), from payments' events."""
         columns = PAYMENTS.c
         net = func.sum(columns.captured - columns.refunded - columns.disputed).label("net")
         rows = await self._fetch_all(select(columns.currency, net).group_by(columns.currency))
         return {row.currency: decimal_string(int(row.net), row.currency) for row in rows}
 
     async def outbox_rows(self) -> int:
-        """Events that have not left the outbox yet."""
+        """The number of outbox rows not yet published."""
         rows = await self._fetch_all(
             select(func.count().label("rows")).select_from(self._database.messaging_tables.outbox)
         )

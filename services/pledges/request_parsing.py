@@ -1,4 +1,4 @@
-"""How the door reads requests: bounded JSON bodies, and routes answered without a framework's detours."""
+"""Request parsing: bounded JSON bodies, and routes that bypass FastAPI's parameter resolution."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def json_body(request: Request) -> bytes:
 
 
 async def string_list(request: Request, field: str) -> list[str]:
-    """The list of texts an internal caller asks about. Raises MalformedJson, Invalid."""
+    """The list of strings under `field` in the body of an internal call. Raises MalformedJson, Invalid."""
     body = parse_json(await request.body())
     strings = body.get(field) if isinstance(body, dict) else None
     if (
@@ -46,7 +46,7 @@ def _is_string(value: object) -> bool:
 
 
 class JsonRoute(APIRoute):
-    """A route that refuses what is not JSON as the public door names it, before its fields are read."""
+    """A route that refuses a body that is not JSON with the problems of API.md, before validation."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -64,7 +64,7 @@ class JsonRoute(APIRoute):
 
 
 def direct_route(handler: Handler) -> type[APIRoute]:
-    """A route documented by its endpoint's signature and answered by `handler`, from the bare request.
+    """A route documented by the signature of its endpoint, but answered by `handler` from the bare request.
 
     Resolving dependencies and reading bodies in the framework costs a hot door more than its work.
     """

@@ -1,4 +1,4 @@
-"""What pledges reads from its environment."""
+"""Settings of pledges."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from backbone.stripe_keys import StripeMode, is_live
 
 
 class PledgesSettings(Settings):
-    """Settings of pledges."""
+    """Environment variables that pledges reads."""
 
     pledges_port: int = Field(
-        8001, ge=0, le=65535, description="Port of pledges, where it is a process of its own."
+        8001, ge=0, le=65535, description="Port of pledges when it runs as its own process."
     )
     database_url_pledges: DatabaseUrl = Field(
         "", description="Database of pledges, postgresql://…; empty: SQLite in the data directory."
@@ -23,20 +23,20 @@ class PledgesSettings(Settings):
     )
     token_secret: SecretStr = Field(
         SecretStr(""),
-        description="Makes pledges' tokens and knows donors by e-mail; must stay the same for ever.",
+        description="Secret from which pledge tokens and donor identities are derived; must never change.",
     )
 
     stripe_mode: StripeMode = Field(
         "",
-        description="live or test: whether Stripe's key moves real money. Pledges needs it if it has no key.",
+        description="live or test: whether Stripe's key moves real money. Required by pledges without a key.",
     )
     stripe_api_key: SecretStr = Field(SecretStr(""), description="Stripe's secret key.")
 
     @property
     def moves_real_money(self) -> bool:
-        """Whether a pledge's checkout charges real cards: a test drive then takes no pledges."""
+        """Whether checkouts charge real cards; test drives then refuse pledges."""
         return self.stripe_mode == "live" or is_live(self.stripe_api_key.get_secret_value())
 
     def database_url(self) -> str:
-        """Where pledges keeps what it owns."""
+        """The URL of pledges' database."""
         return self.database_url_pledges or f"sqlite:///{self.data_dir / 'pledges.db'}"

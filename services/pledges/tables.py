@@ -1,4 +1,4 @@
-"""The rows pledges owns. Money is minor units beside a currency; moments are UTC microseconds."""
+"""Tables of pledges. Amounts are minor units beside a currency; timestamps are UTC microseconds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from sqlalchemy import Table as CoreTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from backbone.database.database import Utc, messaging_tables
+from backbone.database.columns import Utc
+from backbone.database.messaging_tables import messaging_tables
 
 
 class Table(SQLModel, registry=registry()):
-    """The tables of pledges, apart from every other service's."""
+    """The tables of pledges, in a registry of their own."""
 
 
 MESSAGING_TABLES: Final = messaging_tables(Table.metadata)
@@ -62,7 +63,7 @@ class Drive(Table, table=True):
 
 
 class Creator(Table, table=True):
-    """Someone who raises for a drive."""
+    """A creator who raises money for a drive."""
 
     __tablename__ = "creators"
     __table_args__ = (UniqueConstraint("drive_id", "slug", name="creators_by_slug"),)
@@ -79,7 +80,7 @@ class Creator(Table, table=True):
 
 
 class Donor(Table, table=True):
-    """A donor known again by their address, which is not here: only its HMAC is, a partner."""
+    """A donor of a partner, recognised by the HMAC of the e-mail address, which is not stored here."""
 
     __tablename__ = "donors"
     __table_args__ = (UniqueConstraint("partner", "address_mac", name="donors_by_address"),)
@@ -90,11 +91,11 @@ class Donor(Table, table=True):
 
 
 RARE_STATUS: Final = text("status NOT IN ('open', 'paid')")
-"""Pledges in any of the rarer states; a statement that says so finds them by an index of theirs."""
+"""The condition of the partial index `pledges_by_status`; a query that contains it can use the index."""
 
 
 class Pledge(Table, table=True):
-    """A promise, without a word of the person who made it."""
+    """A pledge, without personal data."""
 
     __tablename__ = "pledges"
     __table_args__ = (
@@ -107,7 +108,7 @@ class Pledge(Table, table=True):
         ),
         Index("pledges_by_partner", "partner", "id"),
         Index("pledges_by_drive", "drive_id", "partner", "id"),
-        # Of the few only: with those that are open or paid in it, each pledge would be stored more slowly.
+        # Partial: with open and paid pledges in it, every insert would be slower.
         Index(
             "pledges_by_status",
             "partner",
@@ -139,7 +140,7 @@ class Pledge(Table, table=True):
 
 
 class DonorTexts(Table, table=True):
-    """What a person said of themselves with a pledge: erasable, and nowhere else."""
+    """The personal data of a pledge. It is stored nowhere else, so that it can be erased."""
 
     __tablename__ = "words"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -154,7 +155,7 @@ class DonorTexts(Table, table=True):
 
 
 class Payment(Table, table=True):
-    """The newest state heard of a payment; amounts are cumulative minor units."""
+    """The newest state received of a payment; amounts are cumulative minor units."""
 
     __tablename__ = "payments"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -171,7 +172,7 @@ class Payment(Table, table=True):
 
 
 def core_table(kind: type[Table]) -> CoreTable:
-    """The Core table under a row class, for statements over many rows at once."""
+    """The Core table of a row class, for bulk statements."""
     return cast(CoreTable, cast(Any, kind).__table__)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from backbone import idempotency
 from backbone.bus.protocol import Message
 from backbone.bus.sqlite import SqliteBus
-from backbone.database.database import Database, microseconds
+from backbone.database.columns import microseconds
+from backbone.database.database import Database
 from backbone.messaging import inbox
 from backbone.periodic import BATCH, delete_oldest_statement, prune_until_empty, pruning_worker, run_every
 from backbone.service import keep_running
@@ -68,7 +69,7 @@ async def count(database: Database, table: Table) -> int:
         return (await session.execute(select(func.count()).select_from(table))).scalar_one()
 
 
-def forgetting(table: str) -> tuple[Table, Callable[..., Awaitable[int]]]:
+def forgetting(table: str) -> tuple[Table, Any]:
     return {
         "inbox": (MESSAGING_TABLES.inbox, inbox.delete_expired),
         "idempotency": (MESSAGING_TABLES.idempotency, idempotency.delete_expired),
@@ -80,9 +81,7 @@ def pruned(table: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["inbox", "idempotency"])
-async def test_one_round_drops_all_that_is_old_and_nothing_that_is_young(
-    database: Database, name: str
-) -> None:
+async def test_pruning_deletes_all_expired_rows_and_no_others(database: Database, name: str) -> None:
     table, forget = forgetting(name)
     await fill(database, name)
     before, ticks, over = pruned(f"notes.{name}"), 0, asyncio.Event()
@@ -105,7 +104,7 @@ async def test_one_round_drops_all_that_is_old_and_nothing_that_is_young(
 
 
 @pytest.mark.parametrize("name", ["inbox", "idempotency"])
-async def test_a_batch_is_found_by_an_index(database: Database, name: str) -> None:
+async def test_pruning_batch_uses_an_index(database: Database, name: str) -> None:
     table, _ = forgetting(name)
     await fill(database, name)
     age = table.c.heard_at if name == "inbox" else table.c.made_at
@@ -124,7 +123,7 @@ async def test_a_batch_is_found_by_an_index(database: Database, name: str) -> No
     assert f"SCAN {name}\n" not in plan + "\n", plan
 
 
-async def test_two_replicas_prune_at_once_without_waiting_for_each_other() -> None:
+async def test_concurrent_pruning_of_two_replicas_does_not_block() -> None:
     async with fresh_postgres() as url, open_database(url) as one:
         other = Database(url, MESSAGING_TABLES)
         await fill(one, "inbox", 20_000)
@@ -140,7 +139,7 @@ async def test_two_replicas_prune_at_once_without_waiting_for_each_other() -> No
         await other.close()
 
 
-async def test_a_stop_ends_a_round_between_two_batches() -> None:
+async def test_stop_ends_pruning_between_two_batches() -> None:
     stop, steps = asyncio.Event(), 0
 
     async def step() -> int:
@@ -153,7 +152,7 @@ async def test_a_stop_ends_a_round_between_two_batches() -> None:
     assert await prune_until_empty("notes.inbox", step, stop) == 30
 
 
-async def test_a_table_that_cannot_be_pruned_does_not_stop_the_others() -> None:
+async def test_failure_to_prune_a_table_does_not_stop_the_others() -> None:
     left, stop = [5], asyncio.Event()
 
     async def fail() -> int:
@@ -169,7 +168,7 @@ async def test_a_table_that_cannot_be_pruned_does_not_stop_the_others() -> None:
     await working
 
 
-async def test_periodic_work_goes_on_until_the_stop() -> None:
+async def test_run_every_repeats_until_stopped() -> None:
     stop, rounds = asyncio.Event(), 0
 
     async def work() -> None:
@@ -182,7 +181,7 @@ async def test_periodic_work_goes_on_until_the_stop() -> None:
     assert rounds == 4
 
 
-async def test_all_old_records_of_the_embedded_bus_go_in_one_round(
+async def test_all_expired_records_of_the_embedded_bus_are_deleted_in_one_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = SqliteBus(tmp_path / "bus.db", synchronous="OFF")

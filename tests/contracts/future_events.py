@@ -1,4 +1,4 @@
-"""Frozen events of a version that does not exist yet: with values this one does not know."""
+"""Frozen events of a future version, with values that this version does not know."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def future_fields(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def future_event(name: str, **changes: Any) -> Event:
-    """The event as this version reads it."""
+    """The event as this version decodes it."""
     event = decode(name, json.dumps(future_fields(name, **changes)).encode())
     assert event is not None
     return event
 
 
 def future_message(name: str, **changes: Any) -> Message:
-    """The event as a newer version would put it on the bus."""
+    """The event as a newer version would publish it."""
     kind, fields = wire_names()[name], future_fields(name, **changes)
     return Message(kind.topic, fields[kind.key_field], ids.new("evt"), name, json.dumps(fields).encode())

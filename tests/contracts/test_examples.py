@@ -1,4 +1,4 @@
-"""Frozen examples of every event decode for ever, and the published schema is the code's."""
+"""Frozen examples of every event can be decoded for ever, and the published schemas match the code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIRE_NAMES = sorted(name for name in wire_names() if not name.startswith("tests.
 
 
 FROZEN = sorted(EXAMPLES.rglob("*.json"))
-"""Those in `later` have a field that came after an event's first example."""
+"""Those in `later` have a field that was added after the event's first example."""
 
 
 @pytest.mark.parametrize("file", FROZEN, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -15,7 +15,7 @@ from playwright.async_api import Browser, BrowserContext, Error, Page, Request, 
 from tests.gateway.harness import Harness as GatewayHarness
 from tests.gateway.harness import ReceivedRequest, drive, gateway
 from tests.gateway.pages_harness import SEQUENCE, Harness, donation_row, drive_totals, serving_pages, usd
-from tests.gateway.test_pages_in_browser import FLAGS, chromium_path
+from tests.gateway.test_pages_in_browser import FLAGS, ONE_RENDERER, chromium_path, window_of
 from tests.gateway.test_stream import hub_of, serve_log
 from tests.waiting import PATIENCE_S, until
 
@@ -46,6 +46,25 @@ async def profile(chromium: Browser) -> AsyncIterator[BrowserContext]:
     context.set_default_timeout(PATIENCE_S * 1_000)
     yield context
     await context.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_window() -> AsyncIterator[BrowserContext]:
+    async with async_playwright() as playwright:
+        flags = [*FLAGS, *ONE_RENDERER]
+        launched = await playwright.chromium.launch(executable_path=chromium_path(), args=flags)
+        window = await window_of(launched)
+        window.set_default_timeout(PATIENCE_S * 1_000)
+        yield window
+        await launched.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def window(shared_window: BrowserContext) -> AsyncIterator[BrowserContext]:
+    """A window shared by tests of single pages: each test has its own server, and so an origin of its own."""
+    yield shared_window
+    for page in shared_window.pages[1:]:
+        await page.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -260,10 +279,8 @@ def after(gifts: list[dict[str, Any]], named: int = 20) -> dict[str, Any]:
     return drive_totals(sequence=gifts[-1]["sequence"], recent=gifts[::-1][:named])
 
 
-async def test_gifts_missed_by_a_broken_stream_are_all_told(
-    harness: Harness, profile: BrowserContext
-) -> None:
-    page = await profile.new_page()
+async def test_gifts_missed_by_a_broken_stream_are_all_told(harness: Harness, window: BrowserContext) -> None:
+    page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await until(lambda: harness.stream_queues)
@@ -282,8 +299,8 @@ async def test_gifts_missed_by_a_broken_stream_are_all_told(
     assert len(await cards(page)) == 4
 
 
-async def test_a_gap_of_the_stream_is_read_from_the_log(harness: Harness, profile: BrowserContext) -> None:
-    page = await profile.new_page()
+async def test_a_gap_of_the_stream_is_read_from_the_log(harness: Harness, window: BrowserContext) -> None:
+    page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await until(lambda: harness.stream_queues)
@@ -296,9 +313,9 @@ async def test_a_gap_of_the_stream_is_read_from_the_log(harness: Harness, profil
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_a_reload_announces_what_came_meanwhile_and_nothing_twice(
-    harness: Harness, profile: BrowserContext, streamed: bool
+    harness: Harness, window: BrowserContext, streamed: bool
 ) -> None:
-    page = await profile.new_page()
+    page = await window.new_page()
     await collect_cards(page)
     harness.stream_status = 200 if streamed else 503
     harness.rows = missed(1)
@@ -321,9 +338,9 @@ async def test_a_reload_announces_what_came_meanwhile_and_nothing_twice(
 
 
 async def test_gifts_that_waited_for_their_card_are_counted_after_a_reload(
-    harness: Harness, profile: BrowserContext
+    harness: Harness, window: BrowserContext
 ) -> None:
-    page = await profile.new_page()
+    page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await until(lambda: harness.stream_queues)
@@ -340,8 +357,8 @@ async def test_gifts_that_waited_for_their_card_are_counted_after_a_reload(
     assert len(await cards(page)) == 1
 
 
-async def test_a_log_that_began_anew_is_not_a_gap(harness: Harness, profile: BrowserContext) -> None:
-    page = await profile.new_page()
+async def test_a_log_that_began_anew_is_not_a_gap(harness: Harness, window: BrowserContext) -> None:
+    page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await until(lambda: harness.stream_queues)
@@ -351,8 +368,8 @@ async def test_a_log_that_began_anew_is_not_a_gap(harness: Harness, profile: Bro
     await until(lambda: announced(page, ["First of the new log"]))
 
 
-async def test_another_drive_of_the_same_slug_begins_anew(harness: Harness, profile: BrowserContext) -> None:
-    page = await profile.new_page()
+async def test_another_drive_of_the_same_slug_begins_anew(harness: Harness, window: BrowserContext) -> None:
+    page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await until(lambda: harness.stream_queues)
@@ -363,9 +380,9 @@ async def test_another_drive_of_the_same_slug_begins_anew(harness: Harness, prof
 
 
 async def test_a_source_that_comes_back_shows_new_gifts_first_and_the_missed_as_a_number(
-    harness: Harness, profile: BrowserContext
+    harness: Harness, window: BrowserContext
 ) -> None:
-    page = await profile.new_page()
+    page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await until(lambda: harness.stream_queues)
@@ -383,9 +400,9 @@ async def test_a_source_that_comes_back_shows_new_gifts_first_and_the_missed_as_
 
 
 async def test_the_number_of_missed_gifts_lets_eight_new_ones_go_first(
-    harness: Harness, profile: BrowserContext
+    harness: Harness, window: BrowserContext
 ) -> None:
-    page = await profile.new_page()
+    page = await window.new_page()
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     order = await page.evaluate(
         """async () => {
@@ -427,10 +444,10 @@ AS_HTML = "style.innerHTML = css"
 
 @pytest.mark.parametrize("write", [AS_TEXT, AS_HTML])
 async def test_custom_css_of_obs_applies_to_an_overlay(
-    harness: Harness, profile: BrowserContext, write: str
+    harness: Harness, window: BrowserContext, write: str
 ) -> None:
     """The two ways of obs-browser, newer and older (browser-client.cpp, OnLoadEnd)."""
-    page = await profile.new_page()
+    page = await window.new_page()
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await page.evaluate(
         f"(css) => {{ const style = document.createElement('style'); {write};"
@@ -443,9 +460,9 @@ async def test_custom_css_of_obs_applies_to_an_overlay(
 
 
 async def test_an_overlay_takes_no_markup_and_no_script_from_a_string(
-    harness: Harness, profile: BrowserContext
+    harness: Harness, window: BrowserContext
 ) -> None:
-    page = await profile.new_page()
+    page = await window.new_page()
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     for sink in (
         "document.body.innerHTML = '<b>x</b>'",
@@ -474,12 +491,12 @@ async def test_an_overlay_takes_no_markup_and_no_script_from_a_string(
     ],
 )
 async def test_the_bar_never_shows_a_goal_reached_before_it_is(
-    harness: Harness, profile: BrowserContext, value: str, percent: str, lang: str, reached: bool
+    harness: Harness, window: BrowserContext, value: str, percent: str, lang: str, reached: bool
 ) -> None:
     harness.totals = drive_totals(
         raised=usd(value), goal=usd("10000.00"), percent=round(float(value) / 100, 1)
     )
-    page = await profile.new_page()
+    page = await window.new_page()
     await page.goto(f"{harness.base}/overlay/winter?lang={lang}")
     await raised(page, value)
     await expect(page.locator(".percent")).to_have_text(percent)
@@ -496,11 +513,11 @@ async def test_the_bar_never_shows_a_goal_reached_before_it_is(
 
 @pytest.mark.parametrize(("value", "filled"), [("9996.00", 99), ("10000.00", 100), ("-10.00", 0)])
 async def test_the_donate_page_never_shows_a_goal_reached_before_it_is(
-    harness: Harness, profile: BrowserContext, value: str, filled: float
+    harness: Harness, window: BrowserContext, value: str, filled: float
 ) -> None:
     percent = round(float(value) / 100)
     harness.totals = drive_totals(raised=usd(value), goal=usd("10000.00"), percent=percent)
-    page = await profile.new_page()
+    page = await window.new_page()
     await page.goto(f"{harness.base}/donate/winter?lang=en")
     drawn = "document.querySelector('#progress').value"
     await until(lambda: page.evaluate(f"Math.abs({drawn} - {filled}) < 0.001"))
@@ -513,12 +530,12 @@ async def raised(page: Page, value: str) -> None:
 @pytest.mark.parametrize("lang", ["ar", "en"])
 @pytest.mark.parametrize(("width", "height"), [(320, 640), (1920, 1080), (1080, 1920)])
 async def test_no_part_of_an_overlay_leaves_its_source(
-    harness: Harness, profile: BrowserContext, lang: str, width: int, height: int
+    harness: Harness, window: BrowserContext, lang: str, width: int, height: int
 ) -> None:
     gift = donation_row(1, name="N" * 40, message="M" * 120)
     leader = {"rank": 1, "creator": "crt_1", "slug": "x", "name": "L" * 80, "raised": usd("9999999.99")}
     harness.totals = drive_totals(title="W" * 120, raised=usd("99999999.99"), leaders=[leader], recent=[gift])
-    page = await profile.new_page()
+    page = await window.new_page()
     await page.set_viewport_size({"width": width, "height": height})
     await page.goto(f"{harness.base}/overlay/winter?lang={lang}")
     await raised(page, "99999999.99")

@@ -1,4 +1,4 @@
-"""A whole Ataa for a test: the embedded process and the Stripe sandbox, each a process of its own."""
+"""The embedded process and the Stripe sandbox, each started as a process of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
@@ -31,7 +32,7 @@ _key_numbers = itertools.count()
 
 @dataclass
 class Answer:
-    """A status, headers and what the body holds."""
+    """A response: status, headers and the parsed body."""
 
     status: int
     headers: Mapping[str, str]
@@ -40,7 +41,7 @@ class Answer:
 
 @dataclass
 class EmbeddedSystem:
-    """Ataa on free ports in a folder of its own; `start`, `kill` and `start` again as one likes."""
+    """Ataa on free ports in a folder of its own. It may be started, killed and started again."""
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
@@ -52,21 +53,21 @@ class EmbeddedSystem:
 
     @property
     def url(self) -> str:
-        """The public door."""
+        """The address of the public API."""
         return f"http://127.0.0.1:{self.gateway_port}"
 
     @property
     def sandbox_url(self) -> str:
-        """Stripe's stand-in."""
+        """The address of the Stripe sandbox."""
         return f"http://127.0.0.1:{self.sandbox_port}"
 
     @property
     def log(self) -> str:
-        """All that the embedded process wrote."""
+        """The whole log of the embedded process."""
         return (self.folder / "embedded.log").read_text(errors="replace")
 
     def environment(self) -> dict[str, str]:
-        """What both processes are told."""
+        """The environment of both processes."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
         return {
             **kept,
@@ -83,13 +84,13 @@ class EmbeddedSystem:
         }
 
     async def start(self, **settings: str) -> None:
-        """Start the embedded process, and the sandbox where it does not run, until both answer."""
+        """Start the embedded process, and the sandbox unless it runs, and wait until both answer."""
         self.client = getattr(self, "client", None) or aiohttp.ClientSession()
         if self.sandbox is None:
             self.sandbox = self._spawn("sandbox", "sandbox.log", "--data", str(self.folder / "sandbox.db"))
             await until(lambda: self._answers(f"{self.sandbox_url}/livez"))
         self.embedded = starting = self._spawn("embedded", "embedded.log", **settings)
-        to_crash = "ATAA_CRASH_AT" in settings  # which it may do before it answers, with what waited for it
+        to_crash = "ATAA_CRASH_AT" in settings  # with queued work it may crash before it answers
         await until(lambda: (to_crash and starting.poll() is not None) or self._answers(f"{self.url}/readyz"))
 
     def _spawn(self, module: str, log: str, *arguments: str, **settings: str) -> ForkedProcess:
@@ -107,7 +108,7 @@ class EmbeddedSystem:
         return False
 
     def kill(self, signal_number: int = signal.SIGKILL) -> int:
-        """End the embedded process; its exit status."""
+        """Send the embedded process a signal, wait until it ends and return its exit status."""
         assert self.embedded is not None
         self.embedded.send_signal(signal_number)
         return self.embedded.wait(PATIENCE_S)
@@ -121,17 +122,17 @@ class EmbeddedSystem:
         self.embedded = None
 
     async def close(self) -> None:
-        """End everything."""
+        """Kill both processes and close the client."""
         for process in (self.embedded, self.sandbox):
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
         await self.client.close()
 
-    # Through the public door.
+    # Through the public API.
 
     async def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """One request; `body` is sent as JSON unless it is bytes; a header's `_` stands for `-`."""
+        """Send one request: `body` as JSON unless it is bytes, `_` in a header's name as `-`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         if data is not None:
@@ -143,13 +144,13 @@ class EmbeddedSystem:
             return Answer(answer.status, answer.headers, json.loads(raw) if raw and "json" in kind else raw)
 
     async def admin(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """One request with the admin key, and a new idempotency key where it creates."""
+        """Send one request with the admin key and, for a POST, a new idempotency key."""
         if method == "POST":
             headers.setdefault("Idempotency_Key", new_idempotency_key())
         return await self.request(method, path, body, Authorization=f"Bearer {ADMIN_KEY}", **headers)
 
     async def open_drive(self, slug: str, currency: str = "USD", **more: Any) -> dict[str, Any]:
-        """A live drive with one creator, `star`."""
+        """Create and open a drive with one creator, `star`."""
         goal = {
             "currency": currency,
             "value": {"JPY": "1000000", "KWD": "10000.000"}.get(currency, "10000.00"),
@@ -172,7 +173,7 @@ class EmbeddedSystem:
     async def pledge(
         self, drive: str, value: str = "25.00", currency: str = "USD", **more: Any
     ) -> dict[str, Any]:
-        """A pledge with its checkout, tried with the same key until it is there."""
+        """Make a pledge, retried with one key until it has a checkout."""
         key, body = new_idempotency_key(), {"amount": {"currency": currency, "value": value}, **more}
 
         async def made_with_checkout() -> dict[str, Any] | None:
@@ -194,8 +195,8 @@ class EmbeddedSystem:
         assert answer.status == 200, answer.body
         return answer.body
 
-    async def give(self, drive: str, value: str = "25.00", **more: Any) -> dict[str, Any]:
-        """A paid pledge."""
+    async def donate(self, drive: str, value: str = "25.00", **more: Any) -> dict[str, Any]:
+        """Make a pledge and pay it."""
         pledge = await self.pledge(drive, value, **more)
         assert (await self.pay(pledge))["payment_status"] == "paid"
         return pledge
@@ -207,7 +208,7 @@ class EmbeddedSystem:
         return dict(answer.body)
 
     async def wait_for_raised(self, drive: str, value: str, **by_state: str) -> dict[str, Any]:
-        """The totals once they say `value`, and these of what is in each state."""
+        """Wait until the totals show `value`, and these sums by state; return the totals."""
 
         async def there() -> dict[str, Any] | None:
             totals = await self.totals(drive)
@@ -221,7 +222,7 @@ class EmbeddedSystem:
         return found
 
     async def newest_donation(self, drive: str, name: str) -> dict[str, Any]:
-        """The newest gift once it is shown with this name, which may come a moment after the figures."""
+        """Wait until the newest donation has this name, which may arrive after the figures."""
 
         async def there() -> dict[str, Any] | None:
             recent = (await self.totals(drive))["recent"]
@@ -231,14 +232,14 @@ class EmbeddedSystem:
         return found
 
     async def faults(self, **faults: Any) -> None:
-        """Set the sandbox's faults; none without arguments."""
+        """Set the sandbox's faults; without arguments, clear them."""
         answer = await self.request("POST", f"{self.sandbox_url}/_sandbox/faults", faults)
         assert answer.status == 200, answer.body
 
-    # The books, each asked of its owner alone.
+    # The books, each read from its owner alone.
 
     async def books(self) -> dict[str, dict[str, str]]:
-        """Net of processor money a currency: the sandbox's, and each service's own."""
+        """Net processor money by currency, of the sandbox and of each service."""
         answer = await self.request("GET", f"{self.sandbox_url}/_sandbox/books")
         found = {"sandbox": {name: _less_fees(book) for name, book in answer.body.items()}}
         for service in ("payments", "leaderboard", "pledges"):
@@ -248,7 +249,7 @@ class EmbeddedSystem:
         }
 
     async def internal(self, service: str, path: str) -> Any:
-        """GET an internal door of one service."""
+        """GET an internal route of one service."""
         ports = json.loads((self.folder / "data" / "ports.json").read_text())
         secrets = json.loads((self.folder / "data" / "secrets.json").read_text())
         headers = sign_caller(secrets["internal"], partner="tests", scopes=("internal",))
@@ -257,7 +258,7 @@ class EmbeddedSystem:
             return await answer.json()
 
     async def wait_until_books_agree(self) -> dict[str, str]:
-        """The books once all owners tell the same story and nothing is on its way; fails if they never do."""
+        """Wait until all owners have equal books and nothing is in transit; return the books."""
 
         async def settled() -> dict[str, dict[str, str]] | None:
             books = await self.books()
@@ -267,12 +268,12 @@ class EmbeddedSystem:
         try:
             found: dict[str, dict[str, str]] = await until(settled, 2 * PATIENCE_S)
         except TimeoutError as error:
-            is_drained = {name: await self.internal(name, "/internal/quiet") for name in SERVICES}
-            raise AssertionError(f"the books differ: {await self.books()}, {is_drained}") from error
+            in_transit = {name: await self.internal(name, "/internal/quiet") for name in SERVICES}
+            raise AssertionError(f"the books differ: {await self.books()}, {in_transit}") from error
         return found["sandbox"]
 
     async def is_drained(self) -> bool:
-        """Whether no outbox, inbox or queue holds anything."""
+        """Whether every outbox, inbox and queue is empty."""
         for service in SERVICES:
             counts = await self.internal(service, "/internal/quiet")
             counts.pop("backfills", None)  # a count of calm reads of Stripe, not of work
@@ -281,12 +282,12 @@ class EmbeddedSystem:
         return True
 
     async def rows_when_drained(self) -> dict[str, int]:
-        """The rows once nothing is on its way, to see that nothing was stored."""
+        """The row counts once nothing is in transit, to check that nothing was stored."""
         await until(self.is_drained)
         return self.rows()
 
     def rows(self) -> dict[str, int]:
-        """How many rows each table of each database has; what only passes through is left out."""
+        """The number of rows of each table, except tables whose rows are temporary."""
         found = {}
         for file in sorted((self.folder / "data").glob("*.db")):
             if file.name in {"bus.db", "sandbox.db"}:
@@ -318,10 +319,21 @@ def new_idempotency_key() -> str:
 
 @contextlib.asynccontextmanager
 async def running(folder: Path, **settings: str) -> AsyncIterator[EmbeddedSystem]:
-    """A system that runs until the block ends."""
+    """Run a system until the block ends."""
     system = EmbeddedSystem(folder, settings)
     try:
         await system.start()
+        yield system
+    finally:
+        await system.close()
+
+
+@contextlib.asynccontextmanager
+async def copied(stopped: Path, folder: Path) -> AsyncIterator[EmbeddedSystem]:
+    """Yield a system that is not started, on a copy of the data of one that ended; kill it at the end."""
+    shutil.copytree(stopped, folder)
+    system = EmbeddedSystem(folder)
+    try:
         yield system
     finally:
         await system.close()

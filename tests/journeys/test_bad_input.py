@@ -1,4 +1,4 @@
-"""What does not fit gets a clear problem document, stores nothing and leaves no traceback."""
+"""Invalid requests get a problem document, store nothing and log no traceback."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOOD = {"amount": {"currency": "USD", "value": "25.00"}}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def drive(system: EmbeddedSystem) -> AsyncIterator[str]:
-    """A live drive that must stay as it is."""
+    """A live drive that no test of this module changes."""
     await system.open_drive("strict")
     yield "strict"
     assert "Traceback" not in system.log
@@ -41,7 +41,7 @@ def amount(value: Any, currency: Any = "USD") -> dict[str, Any]:
 async def refused(
     system: EmbeddedSystem, answer: Answer, status: int, kind: str, before: dict[str, int]
 ) -> None:
-    """The answer is this problem, complete and without an echo; nothing was stored."""
+    """Fail unless the answer is this problem, complete and without the input, and nothing was stored."""
     assert answer.status == status, answer.body
     assert answer.headers["Content-Type"].startswith("application/problem+json")
     assert answer.body["type"] == f"/problems/{kind}", answer.body
@@ -52,7 +52,7 @@ async def refused(
 
 
 @pytest.mark.parametrize(
-    ("wish", "kind"),
+    ("body", "kind"),
     [
         (amount("25"), "invalid-request"),
         (amount("25.0"), "invalid-request"),
@@ -88,10 +88,10 @@ async def refused(
     ],
 )
 async def test_invalid_pledge_is_refused_and_stores_nothing(
-    system: EmbeddedSystem, drive: str, wish: Any, kind: str
+    system: EmbeddedSystem, drive: str, body: Any, kind: str
 ) -> None:
     before = await system.rows_when_drained()
-    answer = await system.admin("POST", f"/v1/drives/{drive}/pledges", wish)
+    answer = await system.admin("POST", f"/v1/drives/{drive}/pledges", body)
     await refused(system, answer, 422, kind, before)
     assert "Traceback" not in system.log
 
@@ -196,8 +196,8 @@ async def test_api_key_is_limited_to_its_scopes(system: EmbeddedSystem, drive: s
 async def test_publishable_key_pledges_only_from_its_origins_and_cannot_administer(
     system: EmbeddedSystem, drive: str
 ) -> None:
-    wish = {"kind": "publishable", "origins": ["https://stream.example"]}
-    made = await system.admin("POST", "/v1/keys", wish)
+    body = {"kind": "publishable", "origins": ["https://stream.example"]}
+    made = await system.admin("POST", "/v1/keys", body)
     who, path = f"Bearer {made.body['key']}", f"/v1/drives/{drive}/pledges"
     before = await system.rows_when_drained()
     for origin in (
@@ -253,8 +253,8 @@ async def test_unknown_resource_is_404(system: EmbeddedSystem, drive: str, metho
 
 
 async def test_drive_that_is_not_live_refuses_pledges_with_the_reason(system: EmbeddedSystem) -> None:
-    wish = {"slug": "states", "title": "States", "currency": "USD", "goal": GOOD["amount"]}
-    await system.admin("POST", "/v1/drives", wish)
+    body = {"slug": "states", "title": "States", "currency": "USD", "goal": GOOD["amount"]}
+    await system.admin("POST", "/v1/drives", body)
     wanted = {
         "": "drive-closed",
         "open": None,
@@ -271,7 +271,7 @@ async def test_drive_that_is_not_live_refuses_pledges_with_the_reason(system: Em
             assert answer.status == 201
         else:
             await refused(system, answer, 409, kind, before)
-    taken = await system.admin("POST", "/v1/drives", wish)
+    taken = await system.admin("POST", "/v1/drives", body)
     assert taken.status == 409
 
 
@@ -325,7 +325,7 @@ async def test_signed_webhook_of_an_unused_type_is_stored_once_and_acknowledged(
     ignored = await system.request(
         "POST", "/webhooks/stripe", live, Stripe_Signature=signed(live, time.time())
     )
-    assert ignored.status == 200  # the other mode's: Stripe disables an endpoint that refuses events
+    assert ignored.status == 200  # of the other mode: Stripe disables an endpoint that refuses events
     await system.wait_until_books_agree()
 
 

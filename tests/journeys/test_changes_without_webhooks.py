@@ -1,4 +1,4 @@
-"""The webhook endpoint lacks refunds, disputes or captures: the total comes right all the same."""
+"""The webhook endpoint is not subscribed to refunds, disputes or captures: totals are correct anyway."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CAPTURES = ["payment_intent.succeeded", "checkout.session.completed"]
 
 
 async def refund_in_stripe_dashboard(system: EmbeddedSystem, pledge: dict[str, Any], amount: int) -> None:
-    """Refund a gift as somebody does at Stripe itself."""
+    """Refund a donation at Stripe itself, not through the API."""
     form = f"payment_intent={await intent_of(system, pledge)}&amount={amount}".encode()
     answer = await system.request(
         "POST",
@@ -39,14 +39,14 @@ async def intent_of(system: EmbeddedSystem, pledge: dict[str, Any]) -> str:
 async def test_changes_without_webhooks_reach_the_totals(tmp_path: Path) -> None:
     async with running(tmp_path / "ataa") as system:
         await system.open_drive("winter")
-        donations = [await system.give("winter") for _ in range(3)]
+        donations = [await system.donate("winter") for _ in range(3)]
         await system.wait_for_raised("winter", "75.00")
         await system.faults(unsubscribed=[*REFUNDS, *DISPUTES, *CAPTURES])
         await refund_in_stripe_dashboard(system, donations[0], 700)
         dispute = {"payment_intent": await intent_of(system, donations[1]), "status": "needs_response"}
         answer = await system.request("POST", f"{system.sandbox_url}/_sandbox/disputes", dispute)
         assert answer.status == 200, answer.body
-        await system.give("winter", "40.00")
+        await system.donate("winter", "40.00")
         await system.wait_for_raised("winter", "83.00", captured="115.00", refunded="7.00", disputed="25.00")
         assert await system.wait_until_books_agree() == {"USD": "83.00"}
         output = [json.loads(line) for line in system.log.splitlines() if line.startswith("{")]
@@ -60,7 +60,7 @@ async def test_kill_while_the_sweep_records_neither_loses_nor_duplicates_money(
 ) -> None:
     async with running(tmp_path / "ataa") as system:
         await system.open_drive("winter")
-        donation = await system.give("winter")
+        donation = await system.donate("winter")
         await system.wait_for_raised("winter", "25.00")
         await system.faults(unsubscribed=REFUNDS)
         system.kill()

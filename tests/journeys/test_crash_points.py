@@ -1,4 +1,4 @@
-"""No crash point is in the code that no test dies at."""
+"""Every crash point in the code has a test that kills a process there."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ ROOT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("backbone", "services", "gateway", "embedded")
 
 OWNERS: Final = {"self.group": "Consumer", "self._service": "Relay"}
-"""What a composed name begins with, and the class whose instances are named so by their first argument."""
+"""By the expression a composed name begins with: the class whose first argument is that name."""
 
 UNREACHABLE: Final = {
-    "notify.outbox.after_ack": "notify announces dead letters only; the others' relay is the same code",
+    "notify.outbox.after_ack": "notify publishes dead letters only; the relay's code is tested by others",
 }
 
 
 def calls(*names: str, among: tuple[str, ...] = PACKAGES) -> Iterator[ast.Call]:
-    """Every call of a function or class of one of these names."""
+    """Every call of a function or class with one of these names."""
     for package in among:
         for file in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text())):
@@ -28,13 +28,13 @@ def calls(*names: str, among: tuple[str, ...] = PACKAGES) -> Iterator[ast.Call]:
 
 
 def constructor_names(owner: str) -> set[str]:
-    """The names that the composition roots give their consumers or relays."""
+    """The names the composition roots pass to their consumers or relays."""
     first = [call.args[0] for call in calls(owner, among=("services", "gateway"))]
     return {str(each.value) for each in first if isinstance(each, ast.Constant)}
 
 
 def crash_points_of(name: ast.expr) -> set[str]:
-    """The points a call of `crash_point` stands for; raises where its name cannot be worked out."""
+    """The crash points of a call of `crash_point`. Fails if the name cannot be derived."""
     if isinstance(name, ast.Constant):
         return {str(name.value)}
     assert isinstance(name, ast.JoinedStr), ast.dump(name)
@@ -46,12 +46,12 @@ def crash_points_of(name: ast.expr) -> set[str]:
 
 
 def crash_points_in_code() -> set[str]:
-    """Every name the process can be killed at."""
+    """Every crash point in the code."""
     return set().union(*(crash_points_of(call.args[0]) for call in calls("crash_point")))
 
 
 def crash_points_in_tests() -> set[str]:
-    """Every text, less `:n`, in a test file that kills processes at crash points."""
+    """Every string, without `:n`, in the test files that set ATAA_CRASH_AT."""
     found: set[str] = set()
     for file in (ROOT / "tests").rglob("test_*.py"):
         source = file.read_text()

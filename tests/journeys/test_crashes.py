@@ -1,4 +1,4 @@
-"""Killed at every line that matters, started again: no cent lost, none counted twice."""
+"""Processes killed at each crash point and restarted: no cent is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
-from tests.journeys.embedded_system import STRIPE_KEY, EmbeddedSystem, running
+from tests.journeys.embedded_system import STRIPE_KEY, EmbeddedSystem, copied, running
 from tests.waiting import until
 
 POINTS = [
@@ -38,12 +39,21 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("point", POINTS)
-async def test_kill_at_crash_point_neither_loses_nor_duplicates_money(tmp_path: Path, point: str) -> None:
-    async with running(tmp_path / "ataa") as system:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a killed system in which the drive `crash` is open and nothing is in transit."""
+    folder = tmp_path_factory.mktemp("opened") / "ataa"
+    async with running(folder) as system:
         await system.open_drive("crash")
         await until(system.is_drained)
-        system.kill()
+    return folder
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_kill_at_crash_point_neither_loses_nor_duplicates_money(
+    tmp_path: Path, opened: Path, point: str
+) -> None:
+    async with copied(opened, tmp_path / "ataa") as system:
         await system.start(ATAA_CRASH_AT=point)
         donating = asyncio.create_task(donate_ten(system))
         await system.wait_until_killed()
@@ -61,8 +71,8 @@ async def test_kill_at_crash_point_neither_loses_nor_duplicates_money(tmp_path: 
 async def test_kill_while_a_looked_up_dispute_is_recorded_loses_nothing(tmp_path: Path) -> None:
     async with running(tmp_path / "ataa") as system:
         await system.open_drive("crash")
-        await system.give("crash", "25.00")
-        disputed = await system.give("crash", "10.00")
+        await system.donate("crash", "25.00")
+        disputed = await system.donate("crash", "10.00")
         await system.wait_for_raised("crash", "35.00")
         system.kill()
         await system.start(ATAA_CRASH_AT="payments.asker.before_commit:1")
@@ -72,7 +82,7 @@ async def test_kill_while_a_looked_up_dispute_is_recorded_loses_nothing(tmp_path
         (intent,) = [
             each["id"] for each in intents.body["data"] if each["metadata"]["ataa_pledge"] == disputed["id"]
         ]
-        # In the cardholder's currency and nothing withdrawn yet: what it will take has to be asked for.
+        # In the cardholder's currency with nothing withdrawn yet: the amount has to be looked up at Stripe.
         body = {"payment_intent": intent, "status": "needs_response", "currency": "eur", "withdrawn": 0}
         opened = await system.request("POST", f"{system.sandbox_url}/_sandbox/disputes", body)
         assert opened.status == 200, opened.body
@@ -85,15 +95,15 @@ async def test_kill_while_a_looked_up_dispute_is_recorded_loses_nothing(tmp_path
 
 
 async def donate_ten(system: EmbeddedSystem) -> None:
-    """Ten gifts of 25.00, the first of which is given back; each tried until it is through.
+    """Make ten donations of 25.00 and refund the first; each request is retried until it succeeds.
 
-    The first four are counted one after the other: together they might pass a point in one batch.
+    The first four are counted one after the other: together they might pass a crash point in one batch.
     """
     donations = []
     for number in range(1, 5):
-        donations.append(await system.give("crash", creator="star"))
+        donations.append(await system.donate("crash", creator="star"))
         await until(lambda number=number: has_donations(system, number))  # type: ignore[misc]
-    donations += await asyncio.gather(*(system.give("crash", creator="star") for _ in range(6)))
+    donations += await asyncio.gather(*(system.donate("crash", creator="star") for _ in range(6)))
     key = f"refund-{donations[0]['id']}"
     for _ in range(600):
         with contextlib.suppress(aiohttp.ClientError):
@@ -102,11 +112,11 @@ async def donate_ten(system: EmbeddedSystem) -> None:
             if refund.status == 201:
                 return
         await asyncio.sleep(0.1)
-    raise AssertionError("the refund was never taken")
+    raise AssertionError("the refund was never accepted")
 
 
 async def has_donations(system: EmbeddedSystem, donations: int) -> bool:
-    """Whether so many gifts are shown, by a system that may have died."""
+    """Whether so many donations are shown; False while the system is down."""
     with contextlib.suppress(aiohttp.ClientError):
         answer = await system.request("GET", "/v1/drives/crash/totals")
         return answer.status == 200 and bool(answer.body["donations"] == donations)
@@ -114,7 +124,7 @@ async def has_donations(system: EmbeddedSystem, donations: int) -> bool:
 
 
 async def assert_log_is_complete(system: EmbeddedSystem) -> None:
-    """Sequences without a gap, and the last row tells what the totals tell."""
+    """Fail unless the log has no gap in its sequence and its last row agrees with the totals."""
     rows = (await system.request("GET", "/v1/drives/crash/events?after=0&limit=100")).body["data"]
     assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
     assert rows[-1]["raised_after"]["value"] == "225.00"

@@ -1,4 +1,4 @@
-"""The demo itself, short: killed in the middle with -9 it goes on, and the proof is to the cent."""
+"""A short demo whose embedded process is killed with -9: it continues, and the books agree to the cent."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ async def test_demo_survives_a_kill_of_the_embedded_process(tmp_path: Path) -> N
         "ATAA_SANDBOX_PORT": str(free_port()),
         "PYTHONPATH": str(ROOT),
     }
-    with (tmp_path / "said").open("wb") as output:
+    with (tmp_path / "said").open("wb") as log:
         demo = await create_subprocess_exec(
             *(sys.executable, "-m", "rehearsal", "demo", "--exit"),
             *("--seconds", "6", "--rush-seconds", "4", "--gifts", "300"),
             cwd=tmp_path,
             env=environment,
-            stdout=output,
-            stderr=output,
+            stdout=log,
+            stderr=log,
         )
     try:
         first = await until(lambda: _embedded(tmp_path), 2 * PATIENCE_S)
@@ -44,7 +44,7 @@ async def test_demo_survives_a_kill_of_the_embedded_process(tmp_path: Path) -> N
             demo.kill()
             await demo.wait()
         output = (tmp_path / "said").read_text()
-        print(output)  # noqa: T201 - shown where the test fails
+        print(output)  # noqa: T201 - shown if the test fails
     assert demo.returncode == 0
     assert _embedded(tmp_path) != first
     report = json.loads((tmp_path / "demo-report.json").read_text())

@@ -1,4 +1,4 @@
-"""The hosted form, the sandbox's card page and the overlay: the whole system in a real Chromium."""
+"""The hosted form, the sandbox's card page and the overlay of a whole system, in Chromium."""
 
 from __future__ import annotations
 

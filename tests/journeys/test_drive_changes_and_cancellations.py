@@ -1,4 +1,4 @@
-"""The rest of the plain routes, through the public door of a whole system."""
+"""Changing drives, cancelling and listing pledges, through the public API of a whole system."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 async def test_changed_drive_appears_in_totals_and_reaches_its_milestone(system: EmbeddedSystem) -> None:
     await system.open_drive("patched", milestones=[{"title": "all", "amount": _usd("9000.00")}])
-    await system.give("patched", "30.00")
+    await system.donate("patched", "30.00")
     await system.wait_for_raised("patched", "30.00")
     change = {
         "title": {"en": "Winter again"},
@@ -64,7 +64,7 @@ async def test_cancelled_pledge_cannot_be_paid_and_leaves_the_pledged_total(syst
     assert paid.status == 410
     await until(lambda: _has_status(system, path, "cancelled", None))
     await until(system.is_drained)
-    assert await _has_status(system, path, "cancelled", None)  # and stays so once the session's end is known
+    assert await _has_status(system, path, "cancelled", None)  # also once the session's end is recorded
     found = await system.admin("GET", "/v1/pledges?reference=order%207&status=cancelled")
     assert [row["id"] for row in found.body["data"]] == [pledge["id"]]
     assert found.body["data"][0] == (await system.admin("GET", path)).body
@@ -75,7 +75,7 @@ async def test_paid_pledge_cannot_be_cancelled_and_is_listed_as_paid(
     system: EmbeddedSystem,
 ) -> None:
     await system.open_drive("listed")
-    paid = await system.give("listed", "10.00")
+    paid = await system.donate("listed", "10.00")
     await system.wait_for_raised("listed", "10.00")
     await system.wait_until_books_agree()
     refused = await system.admin("POST", f"/v1/pledges/{paid['id']}/cancel")
@@ -124,7 +124,7 @@ async def test_kill_while_pledges_are_paid_and_cancelled_neither_loses_nor_dupli
             *(_try_to_pay(system, pledge, place * 0.1) for place, pledge in enumerate(pledges)),
         )
         dying = asyncio.create_task(system.wait_until_killed())
-        await asyncio.wait({dying, acting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([dying, acting], return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
         cancelling = asyncio.create_task(_cancel_one_by_one(system, dying))
         await dying
         await system.start()
@@ -142,7 +142,7 @@ async def test_kill_while_pledges_are_paid_and_cancelled_neither_loses_nor_dupli
 
 
 async def _cancel(system: EmbeddedSystem, pledge: dict[str, Any]) -> str:
-    """Cancel, as often as it takes to get an answer."""
+    """Cancel, retried until there is an answer."""
 
     async def answered() -> str | None:
         with contextlib.suppress(aiohttp.ClientError):
@@ -155,7 +155,7 @@ async def _cancel(system: EmbeddedSystem, pledge: dict[str, Any]) -> str:
 
 
 async def _cancel_one_by_one(system: EmbeddedSystem, dying: asyncio.Task[None]) -> None:
-    """Further pledges, each cancelled: all those at once may have passed the point in one batch."""
+    """Cancel further pledges one by one: the concurrent ones may have passed the point in one batch."""
     while not dying.done():
         await _cancel(system, await system.pledge("races"))
 

@@ -1,4 +1,4 @@
-"""Stripe at its worst: duplicates, reorders, delays, errors, lost answers and lost webhooks together."""
+"""All of the sandbox's faults together: duplicates, reordering, delays, errors, lost answers and webhooks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_books_agree_after_all_stripe_faults_together(tmp_path: Path) -> N
         await system.faults()
 
         async def shown() -> bool:
-            """The screen follows the books, and they the disputes that the sandbox opens later."""
+            """The totals follow the books, which follow disputes that the sandbox opens later."""
             books = await system.wait_until_books_agree()
             return bool((await system.totals("faults"))["raised"]["value"] == books["USD"])
 
@@ -43,7 +43,7 @@ async def test_books_agree_after_all_stripe_faults_together(tmp_path: Path) -> N
 
 
 async def donate_and_sometimes_refund(system: EmbeddedSystem, value: str, n: int) -> None:
-    """Give; every fifth asks for its money back, every tenth card is disputed."""
+    """Donate; every fifth donation is refunded, every tenth is disputed."""
     pledge = await system.pledge("faults", value, creator="star")
     await system.pay(pledge, "4000000000000259" if n % 10 == 3 else "4242424242424242")
     if n % 5 == 0:
@@ -53,4 +53,4 @@ async def donate_and_sometimes_refund(system: EmbeddedSystem, value: str, n: int
                 return
             assert refund.status == 409, refund.body  # not yet known to be paid
             await asyncio.sleep(0.1)
-        raise AssertionError("never known to be paid")
+        raise AssertionError("the pledge was never paid")

@@ -1,4 +1,4 @@
-"""A drive is opened, a donor pledges and pays, the overlay's number moves, the books agree."""
+"""From opening a drive to a paid donation: totals, board, log, live stream and books agree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def test_donation_updates_totals_leaderboard_log_and_stream(system: Embedd
     stream = asyncio.create_task(live_frames(system, "first", frames))
     assert (await frames.get())[0] == "totals"
     donor = {"name": "سارة", "email": "sara@example.org", "locale": "ar"}
-    pledge = await system.give("first", "25.00", creator="star", donor=donor, message="دفء للجميع")
+    pledge = await system.donate("first", "25.00", creator="star", donor=donor, message="دفء للجميع")
     totals = await system.wait_for_raised("first", "25.00")
     assert (totals["donations"], totals["donors"]) == (1, 1)
     assert totals["by_state"]["captured"] == _usd("25.00")
@@ -52,12 +52,12 @@ def _drain_frames(seen: dict[str, object], frames: asyncio.Queue[tuple[str, str,
 
 async def test_refund_dispute_and_failed_refund_are_accounted_separately(system: EmbeddedSystem) -> None:
     await system.open_drive("lives")
-    kept, whole, part = [await system.give("lives", value) for value in ("10.00", "20.00", "30.00")]
+    kept, whole, part = [await system.donate("lives", value) for value in ("10.00", "20.00", "30.00")]
     refused = await system.pledge("lives", "40.00")
     assert (await system.pay(refused, "4000000000005126"))["payment_status"] == "paid"
     disputed = await system.pledge("lives", "50.00")
     assert (await system.pay(disputed, "4000000000000259"))["payment_status"] == "paid"
-    await system.wait_for_raised("lives", "100.00")  # the dispute of 50.00 came by itself
+    await system.wait_for_raised("lives", "100.00")  # the sandbox disputed 50.00 by itself
     for pledge, body in ((whole, {}), (part, {"amount": _usd("5.50")}), (refused, {})):
         refund = await system.admin("POST", f"/v1/pledges/{pledge['id']}/refunds", body)
         assert refund.status == 201, refund.body
@@ -113,7 +113,7 @@ async def test_totals_use_the_decimals_of_the_currency(
 async def test_repeat_donor_is_counted_once(system: EmbeddedSystem) -> None:
     await system.open_drive("donors")
     for email in ("a@example.org", "A@example.org ", None, None):
-        await system.give("donors", "5.00", donor={"email": email.strip()} if email else {})
+        await system.donate("donors", "5.00", donor={"email": email.strip()} if email else {})
     totals = await system.wait_for_raised("donors", "20.00")
     assert (totals["donations"], totals["donors"]) == (4, 3)
 

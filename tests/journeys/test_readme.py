@@ -1,4 +1,4 @@
-"""Every command in the README is run; the demo and the tests themselves are run by CI."""
+"""Every command in the README is run: here, or by CI for the demo and the tests."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ async def test_readme_commands_work_from_drive_to_total(system: EmbeddedSystem, 
 
 
 async def run_commands(system: EmbeddedSystem, folder: Path, *blocks: str) -> str:
-    """Run blocks of the README as they stand, but for where this system is; what they say."""
+    """Run blocks of the README unchanged except for this system's address; return their output."""
     script = "set -e\n" + "\n".join(BLOCKS[name] for name in blocks)
     script = script.replace("http://127.0.0.1:8000", system.url)
     script = script.replace(".ataa/keys.json", str(system.folder / "data" / "keys.json"))
-    script = script.replace("--max-time 2", "--max-time 5")  # the first frame comes late on a busy machine
+    script = script.replace("--max-time 2", "--max-time 5")  # on a busy machine the first frame takes longer
     done = await create_subprocess_exec(
         *("bash", "-c", script), cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -91,7 +91,7 @@ async def test_make_run_serves_until_interrupted(tmp_path: Path) -> None:
         await until(lambda: _answers(f"http://127.0.0.1:{port}/readyz"))
         assert {"admin", "publishable"} <= json.loads((tmp_path / "data" / "keys.json").read_text()).keys()
     finally:
-        os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does: to make and to all that it started
+        os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does: to make and to everything it started
         await asyncio.wait_for(run.wait(), PATIENCE_S)
     assert "Traceback" not in (tmp_path / "log").read_text()
 

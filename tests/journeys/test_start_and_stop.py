@@ -1,4 +1,4 @@
-"""A start that cannot succeed says why in one line; a stop lets streams and requests end."""
+"""A failed start reports its cause in one line; a stop lets streams and requests end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.waiting import PATIENCE_S
 
 @dataclass
 class FinishedProcess:
-    """How a start that gave up by itself ended, and all that it said."""
+    """The exit status and the output of a start that failed."""
 
     returncode: int
     output: str
 
 
 def start(folder: Path, **settings: str) -> FinishedProcess:
-    """Try to start the embedded run, warm."""
+    """Try to start the embedded run, from a process with the modules already imported."""
     log = folder / "said"
     log.unlink(missing_ok=True)
     process = ForkedProcess("embedded", [], EmbeddedSystem(folder).environment() | settings, log)
@@ -35,7 +35,7 @@ def start(folder: Path, **settings: str) -> FinishedProcess:
 
 
 def start_cold(folder: Path, **settings: str) -> FinishedProcess:
-    """Try to start the embedded run as a person does."""
+    """Try to start the embedded run with `python -m embedded`."""
     ended = subprocess.run(
         [sys.executable, "-m", "embedded"],
         cwd=ROOT,
@@ -107,7 +107,7 @@ def test_full_data_directory_is_reported(tmp_path: Path) -> None:
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(mount)]
     if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small tmpfs needs root: the full disk is not tried here")
+        pytest.skip("mounting a small tmpfs needs root: a full disk is not tested here")
     try:
         ended = start(tmp_path, ATAA_DATA_DIR=str(mount / "data"))
     finally:
@@ -127,7 +127,7 @@ async def test_second_process_on_one_data_directory_reports_the_owners_pid(tmp_p
 async def test_stop_ends_live_streams_and_restart_keeps_the_data(tmp_path: Path) -> None:
     async with running(tmp_path / "ataa") as system:
         await system.open_drive("drained")
-        await system.give("drained")
+        await system.donate("drained")
         await system.wait_for_raised("drained", "25.00")
         frames: asyncio.Queue[tuple[str, str, object]] = asyncio.Queue()
         stream = asyncio.create_task(live_frames(system, "drained", frames))
@@ -142,6 +142,6 @@ async def test_stop_ends_live_streams_and_restart_keeps_the_data(tmp_path: Path)
         system.embedded = None
         await system.start()
         await system.wait_for_raised("drained", "25.00")
-        await system.give("drained")
+        await system.donate("drained")
         await system.wait_for_raised("drained", "50.00")
         assert "Traceback" not in system.log

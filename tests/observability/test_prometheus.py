@@ -91,7 +91,7 @@ async def test_dashboard_queries_return_data_and_no_alert_fires(tmp_path: Path) 
     port = free_port()
     async with running(tmp_path / "ataa", ATAA_METRICS_PORT=str(port)) as system:
         await system.open_drive("measured")
-        await system.give("measured", "5.00")
+        await system.donate("measured", "5.00")
         await system.wait_until_books_agree()
         system.kill()
         await system.start()  # the ledger is compared at the start, and then each minute
@@ -118,7 +118,7 @@ async def give_for_a_while(system: EmbeddedSystem, asked: Prometheus) -> None:
     """Gifts of two currencies' worth, a card declined, a pledge refused, until all of it was scraped."""
 
     async def given() -> bool:
-        await asyncio.gather(*(system.give("measured", "5.00") for _ in range(4)))
+        await asyncio.gather(*(system.donate("measured", "5.00") for _ in range(4)))
         pledge = await system.pledge("measured")
         await system.pay(pledge, "4000000000000002")
         await system.pay(pledge)

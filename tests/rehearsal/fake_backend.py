@@ -65,7 +65,7 @@ class FakeBackend:
     base: str = ""
     requests: int = 0
     origins: list[str] = field(default_factory=list)
-    _numbers: itertools.count = field(default_factory=lambda: itertools.count(1))
+    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _moved: asyncio.Event = field(default_factory=asyncio.Event)
 
     def application(self) -> web.Application:

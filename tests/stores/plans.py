@@ -1,4 +1,4 @@
-"""How the stores would run the statements that services really execute: recorded, then explained."""
+"""Record the statements that services execute, and have the databases explain their plans."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from sqlalchemy import (
 
 _EXPLAINED: Final = re.compile(r"\s*(?:SELECT|UPDATE|DELETE|WITH)\b", re.IGNORECASE)
 _LIST: Final = re.compile(r"\((?:\?|\$\d+::\w+|, |\(|\))+\)")
+_LIMIT: Final = re.compile(r"\bORDER BY \w+\.\w+\s+LIMIT\b")
 _SCAN: Final = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
 _RANGE: Final = re.compile(r"SEARCH (\w+) USING INTEGER PRIMARY KEY (\()rowid[<>]")
-"""All rows behind a number, as good as all: none of ours is read from a number near the end."""
+"""All rows after a number. It counts as a full scan: no statement starts at a number near the end."""
 
 
 @dataclass
@@ -97,19 +98,26 @@ _PLAIN: Final[Mapping[type, str]] = {
 }  # fmt: skip
 
 
-async def scans(url: str, recorded: Recorded, growing: Collection[str]) -> dict[str, str]:
+async def scans(
+    url: str, recorded: Recorded, growing: Collection[str], walked: Collection[str] = ()
+) -> dict[str, str]:
     """The recorded statements that read the whole of one of the tables `growing`, each with the reason.
 
-    An index whose entries are only the rows still to be worked on (a partial one) may be read whole.
+    A partial index, whose entries are only the rows still to be worked on, may be read whole.
+
+    Statements that contain one of the texts `walked` may walk along the primary key, if they stop at a
+    LIMIT: both stores report such a walk as a scan of everything. One that sorts is reported.
     """
     if url.startswith("sqlite"):
-        found = _sqlite_scans(url.removeprefix("sqlite:///"), recorded, growing)
+        found = _sqlite_scans(url.removeprefix("sqlite:///"), recorded, growing, walked)
     else:
-        found = await _postgres_scans(url, recorded, growing)
+        found = await _postgres_scans(url, recorded, growing, walked)
     return {_LIST.sub("(…)", statement): reason for statement, reason in found.items()}
 
 
-def _sqlite_scans(file: str, recorded: Recorded, growing: Collection[str]) -> dict[str, str]:
+def _sqlite_scans(
+    file: str, recorded: Recorded, growing: Collection[str], walked: Collection[str]
+) -> dict[str, str]:
     found: dict[str, str] = {}
     with sqlite3.connect(file) as connection:
         partial = {
@@ -120,7 +128,11 @@ def _sqlite_scans(file: str, recorded: Recorded, growing: Collection[str]) -> di
         }
         for statement, parameters in recorded.statements.items():
             aliases = _aliases(statement)
-            for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters):
+            explained = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plan = [detail for *_, detail in explained]
+            if any(text in statement for text in walked) and stops_at_its_limit(statement, plan):
+                continue
+            for detail in plan:
                 scan = _SCAN.match(detail) or _RANGE.match(detail)
                 if scan and aliases.get(scan[1], scan[1]) in growing and scan[2] not in partial:
                     found[statement] = detail
@@ -128,11 +140,18 @@ def _sqlite_scans(file: str, recorded: Recorded, growing: Collection[str]) -> di
     return found
 
 
+def stops_at_its_limit(statement: str, plan: Sequence[str]) -> bool:
+    """Whether SQLite reads rows in the order of the key up to the LIMIT, instead of sorting them all."""
+    return bool(_LIMIT.search(statement)) and not any("TEMP B-TREE" in detail for detail in plan)
+
+
 def _aliases(statement: str) -> dict[str, str]:
     return {alias: table for table, alias in re.findall(r"\b(\w+) AS (\w+)\b", statement)}
 
 
-async def _postgres_scans(url: str, recorded: Recorded, growing: Collection[str]) -> dict[str, str]:
+async def _postgres_scans(
+    url: str, recorded: Recorded, growing: Collection[str], walked: Collection[str]
+) -> dict[str, str]:
     found: dict[str, str] = {}
     connection = await asyncpg.connect(url)
     try:
@@ -142,12 +161,23 @@ async def _postgres_scans(url: str, recorded: Recorded, growing: Collection[str]
         partial = {row["relname"] for row in rows}
         for statement, parameters in recorded.statements.items():
             explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *parameters)
-            for node in _nodes(json.loads(explained)[0]["Plan"]):
+            plan = json.loads(explained)[0]["Plan"]
+            if any(text in statement for text in walked) and walks_to_its_limit(plan):
+                continue
+            for node in _nodes(plan):
                 if (reason := _reads_all(node, growing, partial)) is not None:
                     found[statement] = reason
     finally:
         await connection.close()
     return found
+
+
+def walks_to_its_limit(plan: dict[str, Any]) -> bool:
+    """Whether PostgreSQL reads an index in its order, directly below a LIMIT."""
+    limits = [node for node in _nodes(plan) if node["Node Type"] == "Limit"]
+    scans_of_tables = [node for node in _nodes(plan) if "Relation Name" in node]
+    below = [inner for limit in limits for inner in limit["Plans"]]
+    return below == scans_of_tables and all(node["Node Type"].startswith("Index") for node in below)
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

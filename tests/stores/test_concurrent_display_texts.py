@@ -1,4 +1,4 @@
-"""Words that two askers keep at the same moment, on a real PostgreSQL: neither waits for a deadlock's end."""
+"""Display texts stored by two concurrent lookups on PostgreSQL: no deadlock occurs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creators asked for by their names, on both stores: all of them can be found, however many there are."""
+"""Looking up creators by id, slug and name on both databases, however many there are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.stores.test_two_pledges_replicas import replica
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
-    """A pledges on each store."""
+    """A pledges service on each database."""
     if request.param == "sqlite":
         async with replica(tmp_path, "") as stage:
             yield stage

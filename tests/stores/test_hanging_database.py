@@ -1,4 +1,4 @@
-"""Money paths over a connection to PostgreSQL that hangs: an unknown outcome is repeated and counts once."""
+"""Pledges, webhooks and payments over a hanging connection to PostgreSQL count once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two replicas of pledges on one PostgreSQL: keys, drives and donors are those of the database."""
+"""Two replicas of pledges on one PostgreSQL share idempotency keys, drives and donors."""
 
 from __future__ import annotations
 
@@ -120,10 +120,10 @@ async def test_no_pledge_is_made_after_the_other_replica_closed_the_drive(replic
 
 async def test_pledge_during_a_close_is_made_before_it_or_refused(replicas: Replicas) -> None:
     await replicas.one.drive()
-    doors = (replicas.one, replicas.other)
+    both = (replicas.one, replicas.other)
 
     async def give() -> list[int]:
-        return [(await doors[n % 2].pledge()).status for n in range(40)]
+        return [(await both[n % 2].pledge()).status for n in range(40)]
 
     giving = [asyncio.create_task(give()) for _ in range(4)]
     closed = await replicas.other.post("/v1/drives/winter/close")

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from backbone.database.database import BIGINT_KEY, Utc
+from backbone.database.columns import BIGINT_KEY, Utc
 
 revision = "0001"
 down_revision = None

@@ -22,7 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backbone.clock import Clock
 from backbone.contracts.payments import PaymentStatus
 from backbone.crash import crash_point
-from backbone.database.database import Database, is_transient
+from backbone.database.database import Database
+from backbone.database.transient import is_transient
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.min_interval import ROUND_INTERVAL_S
 from backbone.money import Money
@@ -37,7 +38,8 @@ from services.payments.processor import (
     Unavailable,
     Unknown,
 )
-from services.payments.recording.record import read_facts, read_payments, restate
+from services.payments.recording.restate import restate
+from services.payments.recording.rows import read_facts, read_payments
 from services.payments.statements import lock_payments
 from services.payments.stripe.objects import clean
 from services.payments.stripe.rate_limiter import RateLimiter

@@ -1,4 +1,4 @@
-"""Whether Stripe's webhook endpoint is subscribed to every event type that means something here."""
+"""Checks that a Stripe webhook endpoint is subscribed to every event type in `READERS`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from services.payments.processor import Processor, ProcessorError, Refused, Unavailable, WebhookEndpoint
-from services.payments.stripe.objects import READERS
+from services.payments.stripe.events import READERS
 
 PATH: Final = "/webhooks/stripe"
 EVERY_TYPE: Final = "*"
@@ -29,10 +29,10 @@ _MISSING: Final = Gauge(
 
 
 async def check_endpoints(processor: Processor) -> frozenset[str]:
-    """Report the event types that are missing at the endpoints whose address ends in /webhooks/stripe.
+    """Report the event types that no endpoint whose address ends in /webhooks/stripe is subscribed to.
 
-    Several endpoints add up. Never raises `ProcessorError`: a key that may not read endpoints, or a
-    Stripe that does not answer, is logged, and nothing is known then (the result is empty).
+    The types of several endpoints add up. Never raises `ProcessorError`: where the key may not read
+    endpoints, or Stripe is unavailable, that is logged and the result is empty.
     """
     try:
         endpoints = await processor.list_webhook_endpoints()
@@ -48,12 +48,12 @@ async def check_endpoints(processor: Processor) -> frozenset[str]:
 
 
 def clear_endpoint_metrics() -> None:
-    """Show nothing any more: another process checks from now on."""
+    """Remove this process's series: another process checks from now on."""
     _MISSING.clear()
 
 
 def missing_types(endpoints: list[WebhookEndpoint]) -> frozenset[str] | None:
-    """The types none of our enabled endpoints is subscribed to; None where there is no such endpoint."""
+    """The types that none of our enabled endpoints is subscribed to; None where there is no such endpoint."""
     ours = [each for each in endpoints if each.enabled and urlsplit(each.url).path.rstrip("/").endswith(PATH)]
     if not ours:
         return None
@@ -67,7 +67,7 @@ def _report(endpoints: list[WebhookEndpoint]) -> frozenset[str]:
     if missing is None:
         _CHECKS.labels("no_endpoint").inc()
         log.error(
-            "endpoints.none", path=PATH, advice="add a webhook endpoint at Stripe, or enable the one there is"
+            "endpoints.none", path=PATH, advice="add a webhook endpoint at Stripe, or enable the existing one"
         )
         missing = frozenset(READERS)
     elif missing:

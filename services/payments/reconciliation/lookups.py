@@ -21,12 +21,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
-from backbone.database.database import Database, is_transient
+from backbone.database.database import Database
+from backbone.database.transient import is_transient
 from services.payments.bisection import bisect
 from services.payments.domain import FactKind, Observation, counts
 from services.payments.processor import Foreign, Processor, ProcessorError, Refused
 from services.payments.recording import estimates
-from services.payments.recording.record import StoredFact, read_facts, record
+from services.payments.recording.record import record
+from services.payments.recording.rows import StoredFact, read_facts
 from services.payments.statements import insert_new, upsert
 from services.payments.stripe.objects import NOT_TOLD
 from services.payments.tables import FACTS, LOOKUPS, PAYMENTS

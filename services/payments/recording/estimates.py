@@ -1,7 +1,7 @@
-"""Facts whose counted amount is an estimate: logged once, asked about, and shown as a metric.
+"""Facts whose counted amount is an estimate: logged once, looked up at Stripe, exported as a metric.
 
-A refund or dispute that may be real leaves the total before Stripe has said how much it took
-(domain.Doubt). The next event or Stripe's answer (questions.py) corrects it.
+A refund or dispute that may be real is subtracted before Stripe has reported its amount
+(domain.EstimateReason). The next event or Stripe's response (reconciliation/lookups.py) corrects it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from services.payments.domain import EstimateReason
 from services.payments.statements import upsert
 from services.payments.tables import FACTS, LOOKUPS
 
-ASK_AFTER: Final = timedelta(seconds=2)
-"""Gives the event that settles a doubt a moment to come first."""
+LOOK_UP_AFTER: Final = timedelta(seconds=2)
+"""The event that replaces the estimate usually arrives within this time."""
 
 log = structlog.get_logger()
 
-_DOUBTS: Final = Gauge(
+_ESTIMATES: Final = Gauge(
     "ataa_facts_in_doubt", "Refunds and disputes whose counted amount is an estimate.", ["why"]
 )
-for _doubt in EstimateReason:
-    _DOUBTS.labels(_doubt).set(0)
+for _reason in EstimateReason:
+    _ESTIMATES.labels(_reason).set(0)
 
 
 @dataclass(frozen=True, slots=True)
 class NewEstimate:
-    """A fact that has just come into doubt, and the units counted for it meanwhile."""
+    """A fact whose counted amount has just become an estimate of `units`."""
 
     fact_id: str
     intent: str
@@ -45,7 +45,7 @@ class NewEstimate:
 
 
 async def note(session: AsyncSession, new_estimates: Iterable[NewEstimate], at: datetime) -> None:
-    """Log facts that came into doubt, and have Stripe asked about their intents soon."""
+    """Log new estimates, and schedule a lookup of their payment intents."""
     intents: set[str] = set()
     for each in new_estimates:
         log.warning(
@@ -55,17 +55,17 @@ async def note(session: AsyncSession, new_estimates: Iterable[NewEstimate], at: 
         intents.add(each.intent)
     if intents:
         rows = [
-            {"intent": intent, "kind": "doubts", "tries": 0, "ask_at": at + ASK_AFTER}
+            {"intent": intent, "kind": "doubts", "tries": 0, "ask_at": at + LOOK_UP_AFTER}
             for intent in sorted(intents)
         ]
-        told = ("tries", "ask_at")
-        await session.execute(upsert(session, LOOKUPS, ("intent", "kind"), told), rows)
+        updated = ("tries", "ask_at")
+        await session.execute(upsert(session, LOOKUPS, ("intent", "kind"), updated), rows)
 
 
 async def are_open(session: AsyncSession, intent: str) -> bool:
-    """Whether any fact of an intent is in doubt, or a dispute of it was stored without its time.
+    """Whether any fact of an intent is an estimate, or a dispute of it was stored without `told_at`.
 
-    Versions before kept no time; such a dispute is read once, so that older events cannot undo it.
+    Earlier versions did not store it. Such a dispute is read once, so that older events cannot undo it.
     """
     untimed = (FACTS.c.kind == "dispute") & FACTS.c.told_at.is_(None)
     found = await session.execute(
@@ -75,14 +75,14 @@ async def are_open(session: AsyncSession, intent: str) -> bool:
 
 
 async def count(session: AsyncSession) -> dict[str, int]:
-    """How many facts are in doubt, by reason; sets the metric."""
+    """The number of estimates by reason; sets the metric."""
     found = {str(reason): int(number) for reason, number in await session.execute(ESTIMATES_BY_REASON)}
     for reason in EstimateReason:
-        _DOUBTS.labels(reason).set(found.get(reason, 0))
+        _ESTIMATES.labels(reason).set(found.get(reason, 0))
     return found
 
 
 ESTIMATES_BY_REASON: Final = (
     select(FACTS.c.doubt, func.count()).where(FACTS.c.doubt.is_not(None)).group_by(FACTS.c.doubt)
 )
-"""Read each minute: by the index of the facts in doubt, which are few."""
+"""Read each minute, through the partial index `facts_in_doubt`."""

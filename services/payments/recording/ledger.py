@@ -1,7 +1,7 @@
-"""The ledger: a posting is one row, debit and credit of the same amount, and never changes.
+"""The ledger: a posting is one immutable row that debits one account and credits another.
 
-What facts say and what is posted are compared in the transaction that changes either, and the
-difference is posted; a correction is a posting the other way round. So the ledger is the facts.
+The transaction that changes a fact compares what counts of it with what is posted for it, and posts the
+difference; a correction is a posting in the opposite direction. So the ledger always equals the facts.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from services.payments.tables import PAYMENTS, POSTINGS
 
 CLEARING: Final = "processor_clearing"
 RAISED: Final = "drive_raised"
-HELD: Final = "held"
+SUSPENSE: Final = "held"
 
 OTHER_SIDE: Final[Mapping[FactKind, str]] = {FactKind.REFUND: "refunds", FactKind.DISPUTE: "disputes"}
 
 
 @dataclass(frozen=True, slots=True)
 class PostedAmount:
-    """What stands in the ledger for one fact: `units` at `account`, by `postings` rows so far."""
+    """What the ledger holds for one fact: `units` at `account`, by `postings` rows so far."""
 
     units: int
     account: str
@@ -35,7 +35,7 @@ class PostedAmount:
 
 @dataclass(frozen=True, slots=True)
 class NewPosting:
-    """One posting to be made: `units` > 0 from `credit` to `debit`."""
+    """A posting to be written: `units` > 0 from account `credit` to account `debit`."""
 
     debit: str
     credit: str
@@ -45,45 +45,46 @@ class NewPosting:
 
 
 def difference(
-    fact_id: str, kind: FactKind, currency: str, posted_amount: PostedAmount, units: int, account: str
+    fact_id: str, kind: FactKind, currency: str, posted: PostedAmount, units: int, account: str
 ) -> tuple[list[NewPosting], PostedAmount]:
-    """The postings that bring what stands for a fact to `units` at `account`, and what stands then.
+    """The postings that bring the ledger to `units` at `account` for a fact, and the amount posted then.
 
-    Captured money is credited to `account` (`drive_raised` or `held`) out of clearing; refunds and
-    disputes are debited to theirs. The cause numbers a fact's postings, so that none is made twice.
+    Captures are debited to clearing and credited to `account` (`drive_raised` or `held`); refunds and
+    disputes are debited to their own account and credited to clearing. `cause` numbers a fact's
+    postings, so that none can be written twice.
     """
     steps: list[tuple[str, str, int]] = []
-    if posted_amount.units and posted_amount.account != account:
-        steps.append((posted_amount.account, account, posted_amount.units))
-    change = units - posted_amount.units
+    if posted.units and posted.account != account:
+        steps.append((posted.account, account, posted.units))
+    change = units - posted.units
     if change:
-        taken, given = (CLEARING, account) if kind is FactKind.CAPTURE else (account, CLEARING)
-        steps.append((taken, given, change) if change > 0 else (given, taken, -change))
-    entries = [
-        NewPosting(debit, credit, amount, currency, f"{fact_id}#{posted_amount.postings + place}")
-        for place, (debit, credit, amount) in enumerate(steps, 1)
+        debit, credit = (CLEARING, account) if kind is FactKind.CAPTURE else (account, CLEARING)
+        steps.append((debit, credit, change) if change > 0 else (credit, debit, -change))
+    new = [
+        NewPosting(debit, credit, amount, currency, f"{fact_id}#{posted.postings + number}")
+        for number, (debit, credit, amount) in enumerate(steps, 1)
     ]
-    return entries, PostedAmount(units, account, posted_amount.postings + len(entries))
+    return new, PostedAmount(units, account, posted.postings + len(new))
 
 
 def account_of(kind: FactKind, held: bool) -> str:
-    """The account on the other side of clearing for a fact of this kind."""
-    return OTHER_SIDE.get(kind) or (HELD if held else RAISED)
+    """The account opposite to clearing for a fact of this kind; `held` selects the suspense account."""
+    return OTHER_SIDE.get(kind) or (SUSPENSE if held else RAISED)
 
 
-async def post(session: AsyncSession, entries: Sequence[tuple[NewPosting, str, str]], at: datetime) -> None:
-    """Write postings, each with its payment's and drive's id; raises where a cause was posted before."""
+async def post(session: AsyncSession, postings: Sequence[tuple[NewPosting, str, str]], at: datetime) -> None:
+    """Write postings, each with its payment's and drive's id; raises `IntegrityError` for a known cause."""
     rows = [
-        {"debit": entry.debit, "credit": entry.credit, "units": entry.units, "currency": entry.currency,
-         "cause": entry.cause, "payment_id": payment_id, "drive_id": drive_id, "posted_at": at}
-        for entry, payment_id, drive_id in entries
+        {"debit": new.debit, "credit": new.credit, "units": new.units, "currency": new.currency,
+         "cause": new.cause, "payment_id": payment_id, "drive_id": drive_id, "posted_at": at}
+        for new, payment_id, drive_id in postings
     ]  # fmt: skip
     if rows:
         await session.execute(insert(POSTINGS), rows)
 
 
 async def balance(session: AsyncSession, account: str) -> dict[str, int]:
-    """Debits less credits of `account`, a currency, in minor units."""
+    """Debits less credits of `account` by currency, in minor units. Sums the whole table."""
     signed = case((POSTINGS.c.debit == account, POSTINGS.c.units), else_=-POSTINGS.c.units)
     rows = await session.execute(
         select(POSTINGS.c.currency, func.sum(signed))
@@ -94,13 +95,13 @@ async def balance(session: AsyncSession, account: str) -> dict[str, int]:
 
 
 async def drift(session: AsyncSession) -> dict[str, int]:
-    """What the payments add up to less what the ledger says is at the processor: 0 or a defect."""
+    """The payments' net less the balance of clearing, by currency. Anything but 0 is a defect."""
     net = PAYMENTS.c.captured - PAYMENTS.c.refunded - PAYMENTS.c.disputed
     rows = await session.execute(
         select(PAYMENTS.c.paid_currency, func.sum(net))
         .where(PAYMENTS.c.paid_currency.is_not(None))
         .group_by(PAYMENTS.c.paid_currency)
     )
-    said = {currency: int(units) for currency, units in rows}
+    expected = {currency: int(units) for currency, units in rows}
     posted = await balance(session, CLEARING)
-    return {name: said.get(name, 0) - posted.get(name, 0) for name in said.keys() | posted.keys()}
+    return {name: expected.get(name, 0) - posted.get(name, 0) for name in expected.keys() | posted.keys()}

@@ -1,7 +1,7 @@
-"""Stripe behind the `Processor` protocol: StripeClient over aiohttp, without retries of its own.
+"""Stripe's implementation of the `Processor` protocol: StripeClient over aiohttp, without its retries.
 
-Requests go through `raw_request_async`: the same client, keys, version and errors, without turning
-each answer into objects nobody reads.
+Requests use `raw_request_async`, which has the client's authentication, version and errors but does
+not convert each response into Stripe objects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import aiohttp
 import stripe
 from prometheus_client import Counter
 
-from backbone.database.database import microseconds
+from backbone.database.columns import microseconds
 from backbone.money import Money
 from backbone.stripe_amounts import UnsupportedAmount, to_stripe
 from backbone.stripe_keys import is_live
@@ -38,6 +38,7 @@ from services.payments.processor import (
     Unknown,
     WebhookEndpoint,
 )
+from services.payments.stripe.events import stored
 from services.payments.stripe.lists import EXPANDED, PATHS, listed
 from services.payments.stripe.objects import (
     dispute_observation,
@@ -45,7 +46,6 @@ from services.payments.stripe.objects import (
     moment_of,
     ours,
     refund_observation,
-    stored,
 )
 from services.payments.webhooks.foreign import is_marked
 
@@ -61,10 +61,10 @@ LOCALES: Final = frozenset(
         "sk", "sl", "sv", "th", "tr", "vi", "zh", "zh-HK", "zh-TW",
     )
 )  # fmt: skip
-"""Languages of Stripe's page (docs.stripe.com/js/appendix/supported_locales); Arabic is not among them."""
+"""Locales of Stripe's checkout page (docs.stripe.com/js/appendix/supported_locales)."""
 
 OPTIONAL: Final = frozenset(("customer_email", "locale", "success_url", "return_url", "expires_at"))
-"""Parameters a checkout can do without, or with our own page in their place.
+"""Parameters that a checkout can omit, or replace by our own page's address.
 
 Without `expires_at` a session stays open for 24 hours by Stripe's clock
 (https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at).
@@ -79,17 +79,17 @@ _OUTCOMES: Final[Mapping[type[ProcessorError], str]] = {
     Unavailable: "unavailable",
     Unknown: "unknown",
 }
-"""The label of each failure; `rate_limited` is a 429."""
+"""The metric's `outcome` of each error; `rate_limited` is a 429."""
 
 
 @cache
 def _requests(endpoint: str, outcome: str) -> Counter:
-    """The series of an endpoint and outcome; looking it up by its labels costs more than counting."""
+    """The series of an endpoint and outcome, cached: `labels` is slower than the increment itself."""
     return _REQUESTS.labels(endpoint, outcome)
 
 
 class StripeProcessor:
-    """Stripe, or the sandbox at `base`; `donor_url` is where donors find our own pages."""
+    """Stripe, or the sandbox at `base`. `donor_url` is the address of our own donor pages."""
 
     def __init__(
         self, key: str, *, base: str, timeout_s: float, expires_s: int, donor_url: str, in_flight: int
@@ -104,7 +104,7 @@ class StripeProcessor:
         self._client: stripe.StripeClient | None = None
 
     def _connected(self) -> stripe.StripeClient:
-        """The client, made in the running loop at its first use."""
+        """The client, created in the running loop at its first use."""
         if self._client is None:
             connector = aiohttp.TCPConnector(limit=self._in_flight + 8)
             self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
@@ -127,7 +127,7 @@ class StripeProcessor:
     def checkout_parameters(self, request: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
         """See `Processor.checkout_parameters`; the session lives for `expires_s` by our clock."""
         if request.test and is_live(self._key):
-            raise Refused("a test drive must not charge real cards; Stripe's key is a live one")
+            raise Refused("a test drive must not charge real cards, and Stripe's key is a live key")
         if unavoidable := [name for name in without if name not in OPTIONAL]:
             raise Refused(f"Stripe refused {unavoidable[0]}", unavoidable[0])
         metadata = {
@@ -137,7 +137,7 @@ class StripeProcessor:
         }
         price = {
             "currency": request.amount.currency.lower(),
-            "unit_amount": _taken(request.amount),
+            "unit_amount": _stripe_units(request.amount),
             "product_data": {"name": request.title[:200]},
         }
         parameters: dict[str, Any] = {
@@ -197,7 +197,7 @@ class StripeProcessor:
     ) -> dict[str, Any]:
         """See `Processor.refund_parameters`."""
         metadata = {"ataa_refund": refund_id} | ({"reason": reason[:500]} if reason else {})
-        return {"payment_intent": intent, "amount": _taken(amount), "metadata": metadata}
+        return {"payment_intent": intent, "amount": _stripe_units(amount), "metadata": metadata}
 
     async def refund(self, key: str, parameters: Mapping[str, Any]) -> Observation:
         """See `Processor.refund`."""
@@ -224,13 +224,13 @@ class StripeProcessor:
 
     async def list_disputes(self, intent: str) -> list[Observation]:
         """See `Processor.list_disputes`; a payment has at most a few."""
-        listed, _, told_at = await self._page_told("/v1/disputes", {"payment_intent": intent}, None)
+        listed, _, told_at = await self._timed_page("/v1/disputes", {"payment_intent": intent}, None)
         with _readable():
             found = [dispute_observation(each, told_at) for each in listed]
         return [each for each in found if each is not None]
 
     async def find_capture(self, intent: str) -> Observation | Foreign | None:
-        """See `Processor.find_capture`; its moment is when the intent was made, Stripe tells no other."""
+        """See `Processor.find_capture`. The capture's time is the intent's creation: Stripe has no other."""
         try:
             answer = await self._call("get", f"/v1/payment_intents/{intent}", {})
         except Refused:
@@ -243,7 +243,7 @@ class StripeProcessor:
         return Foreign(found) if marked is None else found
 
     async def _marked_checkout(self, intent: str) -> dict[str, Any] | None:
-        """The checkout that made a payment intent, if it carries a mark of ours."""
+        """The checkout session that created a payment intent, if it carries our metadata."""
         sessions, _ = await self._page(SESSIONS, {"payment_intent": intent}, None)
         return next((each for each in sessions if is_marked(each)), None)
 
@@ -261,7 +261,7 @@ class StripeProcessor:
     ) -> ListedFacts:
         """See `Processor.list_facts`."""
         query = {"created": {"gte": _seconds(since), "lte": _seconds(until)}, **EXPANDED[kind]}
-        found, following, told_at = await self._page_told(PATHS[kind], query, after)
+        found, following, told_at = await self._timed_page(PATHS[kind], query, after)
         return listed(kind, found, following, told_at)
 
     async def read_fact(self, kind: FactKind, fact_id: str) -> ListedFact | None:
@@ -287,14 +287,14 @@ class StripeProcessor:
     async def _page(
         self, path: str, query: Mapping[str, Any], after: str | None
     ) -> tuple[list[dict[str, Any]], str | None]:
-        """One page of a list, newest first, and the id that leads to the next."""
-        found, following, _ = await self._page_told(path, query, after)
+        """One page of a list, newest first, and the id after which the next page begins."""
+        found, following, _ = await self._timed_page(path, query, after)
         return found, following
 
-    async def _page_told(
+    async def _timed_page(
         self, path: str, query: Mapping[str, Any], after: str | None
     ) -> tuple[list[dict[str, Any]], str | None, datetime]:
-        """The same, and when Stripe answered."""
+        """As `_page`, with the time of the response by Stripe's clock."""
         cursor = {"starting_after": after} if after else {}
         answer = await self._respond("get", path, {**query, **cursor, "limit": PAGE})
         with _readable():
@@ -303,12 +303,12 @@ class StripeProcessor:
             return found, following, _told_at(answer.headers)
 
     async def _call(self, method: str, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """One request's answer; raises `ProcessorError` and nothing else."""
+        """The body of one request's response; raises `ProcessorError` and nothing else."""
         thing: dict[str, Any] = (await self._respond(method, path, parameters)).data
         return thing
 
     async def _respond(self, method: str, path: str, parameters: Mapping[str, Any]) -> Any:
-        """One request's answer with its headers; raises `ProcessorError` and nothing else."""
+        """One request's response with its headers; raises `ProcessorError` and nothing else."""
         endpoint = "checkout_sessions" if path.startswith(SESSIONS) else path.split("/")[2]
         try:
             answer = await self._connected().raw_request_async(method, path, **parameters)
@@ -322,25 +322,24 @@ class StripeProcessor:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """What cannot be read (a status or currency Stripe added) leaves unknown what happened.
+    """Raises `Unknown` for a response that cannot be read (a status or currency new at Stripe).
 
-    Raised as it is, it would end the worker that asked, again at each start, and nobody behind it in
-    the queue would have a turn.
+    Any other exception would end the worker, again at each start, and block the queue behind the item.
     """
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise Unknown(f"an answer that cannot be read: {type(error).__name__}: {error}"[:500]) from error
+        raise Unknown(f"unreadable response: {type(error).__name__}: {error}"[:500]) from error
 
 
 def _failure(error: Exception) -> ProcessorError:
-    """What an error says about whether the request was carried out (docs.stripe.com/error-low-level)."""
+    """Classify an error by whether the request was carried out (docs.stripe.com/error-low-level)."""
     reason = f"{type(error).__name__}: {error}"[:500]
     match error:
         case stripe.RateLimitError():
             return TooFast(reason)
         case stripe.IdempotencyError():
-            # The key was used with other parameters: something of ours may have happened under it.
+            # The key was used with other parameters, so an operation of ours may have happened under it.
             return Unknown(reason, replayed=True)
         case stripe.AuthenticationError() | stripe.PermissionError():
             return Unavailable(reason)
@@ -357,7 +356,7 @@ def _replayed(error: stripe.StripeError) -> bool:
 
 
 def _told_at(headers: Mapping[str, str]) -> datetime:
-    """When Stripe answered, by its own clock, which events carry too; by ours where it does not say."""
+    """The time of a response by Stripe's clock, as in events; by ours where the header is missing."""
     with suppress(KeyError, ValueError):
         return parsedate_to_datetime(headers["date"]).astimezone(UTC)
     return datetime.now(UTC).replace(microsecond=0)
@@ -373,7 +372,7 @@ def _endpoint(thing: Mapping[str, Any]) -> WebhookEndpoint:
     return WebhookEndpoint(thing["url"], thing["status"] == "enabled", frozenset(thing["enabled_events"]))
 
 
-def _taken(amount: Money) -> int:
+def _stripe_units(amount: Money) -> int:
     try:
         return to_stripe(amount.minor_units, amount.currency)
     except UnsupportedAmount as error:
@@ -381,7 +380,7 @@ def _taken(amount: Money) -> int:
 
 
 def _locale(wanted: str | None) -> str:
-    """The nearest language of Stripe's page; `auto` lets the donor's browser choose."""
+    """The nearest locale of Stripe's page; `auto` uses the donor's browser."""
     if wanted is None:
         return "auto"
     if wanted in LOCALES:

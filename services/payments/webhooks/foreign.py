@@ -1,22 +1,21 @@
-"""Which of Stripe's events are for us: most accounts take other payments too, and endpoints get more still.
+"""Which of Stripe's events are for this installation; other business may use the same account.
 
-An event is not for us, and only counted, where it
-- is a "thin" event of Stripe's v2 API: it names an object and carries none
+An event is ignored, and counted, where it
+- is a "thin" event of Stripe's v2 API: it names an object but does not carry it
   (https://docs.stripe.com/event-destinations);
-- belongs to the other mode, live or test, or names another account: an endpoint of Stripe Connect gets
-  both (https://docs.stripe.com/connect/webhooks). Of our own account, events carry no `account`;
-- is about an object of other business on the same account, unless `hold_foreign` (below).
+- belongs to the other mode (live or test), or names another account: an endpoint of Stripe Connect receives
+  both (https://docs.stripe.com/connect/webhooks). Events of our own account carry no `account`;
+- is about a foreign object, unless `hold_foreign` is set.
 
-Foreign is what carries no mark of ours (`is_marked`) and concerns no PaymentIntent that we know:
-- A PaymentIntent or Checkout Session without a mark is foreign at once. Both are made by us with all our
-  metadata (`StripeProcessor.checkout_parameters`), so it does not matter which of the two comes first: one
-  that has lost its mark is known by the other.
-- A refund, dispute or charge seldom carries a mark. It is ours where its PaymentIntent is. One that we do
-  not know is kept until Stripe was asked for the intent and for its session (`questions.py`): where neither
-  carries a mark, what was kept is dropped and counted (`drop_foreign_facts`).
-- A refund, dispute or charge without any PaymentIntent is foreign: our checkouts always make one.
-- What carries a mark is never dropped, whatever the mark says: money for a pledge or a drive that nobody
-  knows is held.
+An object is foreign where it is not marked (`is_marked`) and concerns no PaymentIntent known here:
+- A PaymentIntent or Checkout Session without a mark is foreign at once. We create both with all our
+  metadata (`StripeProcessor.checkout_parameters`), so their order does not matter: one that has lost its
+  mark is recognised by the other.
+- A refund, dispute or charge seldom carries a mark. It is ours where its PaymentIntent is. One of an unknown
+  intent is stored until Stripe was asked for the intent and its session (`reconciliation/lookups.py`); where
+  neither is marked, the stored facts are dropped and counted (`drop_foreign_facts`).
+- A refund, dispute or charge without a PaymentIntent is foreign: our checkouts always create one.
+- A marked object is never dropped: money for an unknown pledge or drive is posted to the suspense account.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ REFERENCE_PREFIX: Final = "plg_"
 
 _CAPTURES: Final = ("payment_intent.", "checkout.session.")
 _FOLLOWERS: Final = ("refund.", "charge.")
-"""Types of events about what comes after a capture."""
+"""Prefixes of the event types that follow a capture."""
 
 _IGNORED: Final = Counter(
     "ataa_webhooks_ignored_total",
-    "Stripe's events that were not for us, and are not applied.",
+    "Stripe's events that are not for this installation and are not applied.",
     ["type", "why"],
 )
 
@@ -58,15 +57,15 @@ class IgnoreReason(StrEnum):
 
 
 def count_ignored(kind: str, why: IgnoreReason, many: int = 1) -> None:
-    """Count events of a type (its name must be one of a bounded set) as ignored."""
+    """Count `many` ignored events; `kind` becomes a label, so it must be one of a bounded set."""
     _IGNORED.labels(kind, why).inc(many)
 
 
 def is_marked(thing: Mapping[str, Any]) -> bool:
-    """Whether a Stripe object names something of ours: the one rule of what is ours by itself.
+    """Whether a Stripe object is marked as ours; no other code decides this.
 
-    Any metadata whose name begins with `ataa_`, or a `client_reference_id` in the form of a pledge's id.
-    (Payment Links, once there are any, are recognised here by the session's `payment_link`.)
+    The mark is metadata whose name begins with `ataa_`, or a `client_reference_id` in the form of a
+    pledge's id. (Payment Links, once supported, are to be recognised here by the session's `payment_link`.)
     """
     metadata = thing.get("metadata")
     if isinstance(metadata, dict) and any(name.startswith(METADATA_PREFIX) for name in metadata):
@@ -82,8 +81,10 @@ def is_thin(event: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OurAccount:
-    """What is ours at Stripe: the mode of our key, our account's id ("" where it is not told), whether
-    everything on it is ours (`hold_foreign`: money that names nothing of ours is then held, not ignored).
+    """Our account at Stripe: the mode of our key, and the account's id ("" where it is not configured).
+
+    With `hold_foreign`, no other business uses the account: money without a mark is not ignored but posted
+    to the suspense account.
     """
 
     livemode: bool = False
@@ -91,7 +92,7 @@ class OurAccount:
     hold_foreign: bool = False
 
     def ignore_reason(self, event: Mapping[str, Any]) -> IgnoreReason | None:
-        """Why an event cannot be for us, by what it says itself; None where it can."""
+        """Why an event cannot be for us, by its own fields; None where it can be."""
         if is_thin(event):
             return IgnoreReason.THIN
         livemode, account = event.get("livemode"), event.get("account")
@@ -102,7 +103,7 @@ class OurAccount:
         return None
 
     def may_be_foreign(self, event: Mapping[str, Any]) -> bool:
-        """Whether an event is foreign unless we know its PaymentIntent; see the module's description."""
+        """Whether an event is foreign unless its PaymentIntent is known; see the module's docstring."""
         kind, thing = event["type"], _object_of(event)
         if self.hold_foreign or thing is None or is_marked(thing):
             return False
@@ -112,7 +113,7 @@ class OurAccount:
 async def ignore_reasons(
     database: Database, events: Sequence[Mapping[str, Any]], ours: OurAccount
 ) -> list[IgnoreReason | None]:
-    """Why each of `events` is ignored, None for those to be applied; asks the database only if need be."""
+    """Why each of `events` is ignored, None for those to be applied; reads the database only where needed."""
     found = [ours.ignore_reason(event) for event in events]
     applied = [(place, event) for place, event in enumerate(events) if found[place] is None]
     unsure = {place: _intent_of(event) for place, event in applied if ours.may_be_foreign(event)}
@@ -128,12 +129,12 @@ async def ignore_reasons(
 
 
 async def drop_foreign_facts(session: AsyncSession, intent: str) -> bool:
-    """Drop the refunds and disputes kept of a foreign PaymentIntent, and what was to be asked about it.
+    """Delete the refunds and disputes stored for a foreign PaymentIntent, and its pending lookups.
 
-    False, and nothing is dropped, where something of the intent is ours after all: a payment of it, or a
-    refund that was asked for through our API.
+    Returns False and deletes nothing where the intent is ours after all: it has a payment, or one of its
+    refunds was requested through our API.
     """
-    await lock_intents(session, [intent])  # nobody records something of it meanwhile
+    await lock_intents(session, [intent])  # no other transaction records its facts meanwhile
     if await _known_intents(session, {intent}):
         return False
     rows = (await session.execute(select(FACTS).where(FACTS.c.intent == intent))).all()
@@ -159,7 +160,7 @@ def _is_about_marked(event: Mapping[str, Any]) -> bool:
 
 
 def _object_of(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The Stripe object an event carries; None where it carries none."""
+    """The Stripe object in an event; None where it carries none."""
     data = event.get("data")
     thing = data.get("object") if isinstance(data, dict) else None
     return thing if isinstance(thing, dict) else None

@@ -1,4 +1,4 @@
-"""Stored webhooks as operators see them: listed, tried again on request, and forgotten in time."""
+"""Stored webhooks for operators: listed, retried on request, pruned after their retention."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy import Row, delete, select, update
 
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
+from backbone.http.fields import TimestampView, with_examples
 from backbone.http.problems import NotFound, Problem
 from services.payments.cursors import Position, read_position, save_positions
 from services.payments.tables import APPLIED, IGNORED, QUARANTINED, WAITING, WEBHOOKS
@@ -28,46 +29,59 @@ _SHOWN: Final = tuple(column for column in WEBHOOKS.c if column.name != "body")
 _DONE: Final = (APPLIED, IGNORED)
 
 IDS_KEPT: Final = timedelta(days=35)
-"""Stripe lists events for 30 days (https://docs.stripe.com/api/events): until then an id is a repeat's."""
+"""Stripe lists events for 30 days (https://docs.stripe.com/api/events): repeats arrive until then."""
 
 BODIES: Final = "webhooks.bodies"
-"""The number up to which the texts of events were emptied."""
+"""Position: the number up to which the bodies of events were emptied."""
 
 
 class WebhookView(BaseModel):
-    """A stored event of Stripe's, without its text."""
+    """A stored Stripe event, without its body."""
+
+    model_config = with_examples(
+        {
+            "id": "evt_1Q2x3Y4z",
+            "type": "charge.refunded",
+            "state": "set_aside",
+            "tries": 3,
+            "reason": "an unknown refund status",
+            "created_at": "2030-01-07T18:00:00.000Z",
+            "received_at": "2030-01-07T18:00:01.000Z",
+            "next_try_at": "2030-01-07T18:05:01.000Z",
+        }
+    )
 
     id: str = Field(description="Stripe's id of the event.")
     type: str
     state: State = Field(
-        description="`set_aside`: it could not be applied and is tried again at `next_try_at`, ever more "
-        "rarely. `ignored`: it is not for us; `reason` is `foreign` (it names nothing of ours), "
+        description="`set_aside`: it could not be applied and is retried at `next_try_at`, with exponential "
+        "backoff. `ignored`: it is not for this installation; `reason` is `foreign` (no metadata of ours), "
         "`other_mode`, `other_account` or `thin`."
     )
     tries: int = Field(description="How many times applying it failed.")
     reason: str | None = Field(description="Why it is set aside or ignored.")
-    created_at: str = Field(description="When Stripe says that it happened.")
-    received_at: str
-    next_try_at: str | None
+    created_at: TimestampView = Field(description="When Stripe says that it happened.")
+    received_at: TimestampView
+    next_try_at: TimestampView | None
 
 
 class WebhookPage(BaseModel):
-    """Stored events, the newest first; `next` goes into `after`."""
+    """A page of stored events, newest first; pass `next` as `after` for the next page."""
 
     data: list[WebhookView]
     next: str | None
 
 
 class TextIsGone(Problem):
-    """The event was ignored so long ago that its text is no longer stored."""
+    """The ignored event is so old that its body is no longer stored."""
 
-    status, slug, title = 409, "webhook-text-gone", "The event's text is no longer stored"
+    status, slug, title = 409, "webhook-text-gone", "The event's body is no longer stored"
 
 
 async def list_webhooks(
     database: Database, state: State | None, after: int | None, limit: int
 ) -> dict[str, Any]:
-    """A page of webhooks, in one state or all."""
+    """A page of webhooks in one state, or in any."""
     page = select(*_SHOWN).order_by(WEBHOOKS.c.number.desc()).limit(limit + 1)
     if state is not None:
         page = page.where(WEBHOOKS.c.state == _STATES[state])
@@ -83,20 +97,20 @@ async def list_webhooks(
 
 
 async def retry_webhook(database: Database, event_id: str, clock: Clock) -> dict[str, Any]:
-    """Have a webhook that is set aside or ignored tried again now; of others nothing changes.
+    """Schedule a quarantined or ignored webhook for an immediate retry; others are left unchanged.
 
-    Raises `NotFound` and `TextIsGone`.
+    Returns its view. Raises `NotFound`, and `TextIsGone` where the body is no longer stored.
     """
     this = WEBHOOKS.c.event_id == event_id
     async with database.transaction() as session:
         found = await session.execute(select(WEBHOOKS.c.state, WEBHOOKS.c.body).where(this).with_for_update())
         row = found.first()
         if row is None:
-            raise NotFound("No such webhook.")
+            raise NotFound(f"No stored webhook has the id {event_id}.")
         if row.state in (QUARANTINED, IGNORED):
             if not row.body:
                 raise TextIsGone
-            # Not as one that waits: what waits goes before what is new, and holds the watermark back.
+            # Not WAITING: waiting webhooks are applied before newer ones, and hold the watermark back.
             again = {"state": QUARANTINED, "next_try_at": clock.now()}
             await session.execute(update(WEBHOOKS).where(this).values(again))
         return _view((await session.execute(select(*_SHOWN).where(this))).one())
@@ -116,10 +130,10 @@ def _view(row: Row[Any]) -> dict[str, Any]:
 
 
 async def prune_texts(database: Database, before: datetime, limit: int) -> int:
-    """Empty the texts of events received before `before` that were applied or ignored; 0 once it is done.
+    """Empty the bodies of done events (applied or ignored) received before `before`; 0 once none are left.
 
-    A step through the table by number; how many of at most `limit` events it went past. One that is set
-    aside meanwhile keeps its text until it is forgotten as a whole.
+    One step through the table by number; returns how many events it passed, at most `limit`. An event that
+    a retry has quarantined meanwhile keeps its body until the whole row is pruned.
     """
     kept = await read_position(database, BODIES)
     number = WEBHOOKS.c.number
@@ -129,7 +143,7 @@ async def prune_texts(database: Database, before: datetime, limit: int) -> int:
         old = list(takewhile(lambda row: row.received_at < before, rows))
         done = [row.number for row in old if row.state in _DONE]
         if done:
-            still = WEBHOOKS.c.state.in_(_DONE)  # a retry may have been asked for since they were read
+            still = WEBHOOKS.c.state.in_(_DONE)  # a retry may have been requested since they were read
             await session.execute(update(WEBHOOKS).where(number.in_(done), still).values(body=b""))
     if old:
         await save_positions(database, {BODIES: Position(old[-1].number)})
@@ -137,9 +151,9 @@ async def prune_texts(database: Database, before: datetime, limit: int) -> int:
 
 
 async def prune_applied(database: Database, before: datetime, limit: int) -> int:
-    """Delete up to `limit` events received before `before` that were applied or ignored; 0 once it is done.
+    """Delete up to `limit` done events received before `before`; 0 once none are left.
 
-    Only the `limit` oldest are looked at, so a table in which nothing is old is not read through.
+    Only the `limit` oldest are read, so that a table without old events is not scanned.
     """
     columns = (WEBHOOKS.c.number, WEBHOOKS.c.received_at)
     oldest = select(*columns).where(WEBHOOKS.c.state.in_(_DONE)).order_by(WEBHOOKS.c.number).limit(limit)

@@ -1,6 +1,6 @@
-"""The webhook store: a webhook is a doorbell. Verify, store, answer; then work (`applier.py`).
+"""Receiving webhooks: verify the signature, store the event, answer. `apply.py` applies it later.
 
-Stripe repeats, reorders and loses webhooks, so they are stored by event id.
+Stripe repeats, reorders and loses webhooks, so events are stored by their id.
 """
 
 from __future__ import annotations
@@ -22,26 +22,29 @@ from backbone.group_commit import GroupCommit
 from backbone.http.problems import Problem
 from services.payments.processor import ProcessorEvent
 from services.payments.statements import insert_new
-from services.payments.stripe.objects import READERS, Unreadable, stored
+from services.payments.stripe.events import READERS, stored
+from services.payments.stripe.objects import Unreadable
 from services.payments.tables import WAITING, WEBHOOKS
 
 TOLERANCE_S: Final = 300
-"""How far a signature's moment may be from ours, either way (Stripe's library bounds the past only)."""
+"""How far a signature's timestamp may differ from our clock; Stripe's library bounds the past only."""
 
-_WEBHOOKS: Final = Counter("ataa_webhooks_total", "Webhooks at the door and after.", ["type", "result"])
+_WEBHOOKS: Final = Counter(
+    "ataa_webhooks_total", "Webhooks received and what became of them.", ["type", "result"]
+)
 
 DECLINED: Final = "payment_intent.payment_failed"
-"""A card that was refused: no fact of a payment's, but counted."""
+"""A declined card: it is counted, but is no fact."""
 
 
 @cache
 def _webhooks(kind: str, result: str) -> Counter:
-    """The series of a type and result; looking it up by its labels costs more than counting."""
+    """The series of a type and result, cached: `labels` is slower than the increment itself."""
     return _WEBHOOKS.labels(kind, result)
 
 
 def label_of(event_type: str) -> str:
-    """A type of event as metrics have it: those that mean nothing here are `other`."""
+    """The metrics' label of an event type: types that report nothing are `other`."""
     return event_type if event_type in READERS or event_type == DECLINED else "other"
 
 
@@ -51,11 +54,13 @@ def count_webhook(event_type: str, result: str) -> None:
 
 
 for _name in (*READERS, "other"):
-    _webhooks(_name, "set_aside")  # a series that began with its first failure would show no rise
+    _webhooks(
+        _name, "set_aside"
+    )  # created at import: a series that begins with its first failure shows no increase
 
 
 class BadWebhook(Problem):
-    status, slug, title = 400, "bad-webhook", "The webhook is not Stripe's"
+    status, slug, title = 400, "bad-webhook", "Invalid webhook"
 
 
 def verify(body: bytes, signature: str, secrets: Sequence[str], now: float) -> None:
@@ -68,28 +73,30 @@ def verify(body: bytes, signature: str, secrets: Sequence[str], now: float) -> N
             stripe.WebhookSignature.verify_header(body, signature, secret)
             if abs(now - _signed_at(signature)) <= TOLERANCE_S:
                 return
-            raise BadWebhook("Its signature is too old or from the future.")
-    raise BadWebhook("Its signature does not fit.")
+            raise BadWebhook(
+                f"The signature's timestamp differs from our clock by more than {TOLERANCE_S} s."
+            )
+    raise BadWebhook("The signature matches none of the webhook secrets.")
 
 
 def _signed_at(signature: str) -> int:
-    """The moment the header names; its form was checked before."""
+    """The timestamp in the header, whose form was checked before."""
     return next(int(part[2:]) for part in signature.split(",") if part.startswith("t="))
 
 
 def read_body(body: bytes) -> ProcessorEvent:
-    """The event to store; raises `BadWebhook` for what is no event.
+    """The event to store; raises `BadWebhook` for a body that is no event.
 
-    Whom it is for is asked when it is applied: Stripe disables an endpoint that refuses events.
+    Whether it is for us is decided when it is applied: Stripe disables an endpoint that refuses events.
     """
     try:
         return stored(json.loads(body), body)
     except (ValueError, RecursionError, Unreadable) as error:
-        raise BadWebhook("It is not an event.") from error
+        raise BadWebhook("The body is not a Stripe event.") from error
 
 
 class WebhookStore:
-    """Takes events in, each once, many in one transaction; `news` is set when there is work."""
+    """Stores events, each once, many in one transaction; sets `news` when new events are stored."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -98,11 +105,11 @@ class WebhookStore:
         self._intake: GroupCommit[ProcessorEvent, bool] = GroupCommit(self._commit)
 
     async def keep(self, event: ProcessorEvent) -> bool:
-        """Store an event; False where it was there before. Durable when it returns."""
+        """Store an event; False where it was stored before. Durable when it returns."""
         return await self._intake.submit(event)
 
     async def keep_all(self, events: Sequence[ProcessorEvent]) -> int:
-        """Store listed events; how many were new."""
+        """Store listed events in one transaction; returns how many were new."""
         return sum(await self._commit(events)) if events else 0
 
     async def _commit(self, events: Sequence[ProcessorEvent]) -> list[bool]:
@@ -122,7 +129,7 @@ class WebhookStore:
 
 
 def _was_new(event: ProcessorEvent, new: set[str]) -> bool:
-    """Whether this is the first of its id; further copies in the same batch are repeats."""
+    """Whether this is the first event of its id; further copies in the same batch are repeats."""
     first = event.id in new
     new.discard(event.id)
     count_webhook(event.type, "stored" if first else "repeat")
@@ -130,5 +137,5 @@ def _was_new(event: ProcessorEvent, new: set[str]) -> bool:
 
 
 def now_s() -> float:
-    """Unix time, as signatures count it."""
+    """Unix time in seconds, as in signatures."""
     return time.time()

@@ -1,4 +1,4 @@
-"""A person's details in Stripe's events: struck out of the store once an event was applied."""
+"""Removing personal details from the bodies of stored events, once an event is applied or ignored."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ PERSONAL: Final = frozenset(
         "shipping",
     )
 )
-"""A person's details in Stripe's objects; struck out of the store once an event was applied."""
+"""Fields of Stripe's objects that carry personal details."""
 
 
 _PERSONAL: Final = re.compile(rb'"(?:%s)":\s*[^\sn]' % b"|".join(name.encode() for name in sorted(PERSONAL)))
-"""Finds a detail that is not null, before anything is walked through."""
+"""Finds a field that is not null without parsing the body."""
 
 
 def without_details(body: bytes, event: dict[str, Any]) -> bytes | None:
-    """The event without a person's details, which are emptied in `event` too; None where it has none."""
+    """The body without personal details, which are set to null in `event` too; None where it has none."""
     if _PERSONAL.search(body) is None:
         return None
     thing = (event.get("data") or {}).get("object")
     if isinstance(thing, dict):
-        _strike_out(thing)
+        _redact(thing)
     bare = json.dumps(event, separators=(",", ":")).encode()
     if _PERSONAL.search(bare) is not None:
-        _strike_out_everywhere(event)
+        _redact_nested(event)
         bare = json.dumps(event, separators=(",", ":")).encode()
     return bare
 
 
-def _strike_out(thing: dict[str, Any]) -> None:
+def _redact(thing: dict[str, Any]) -> None:
     for name in PERSONAL & thing.keys():
         thing[name] = None
 
 
-def _strike_out_everywhere(thing: Any) -> None:
+def _redact_nested(thing: Any) -> None:
     if isinstance(thing, dict):
-        _strike_out(thing)
+        _redact(thing)
     for each in thing.values() if isinstance(thing, dict) else thing:
         if isinstance(each, dict | list):
-            _strike_out_everywhere(each)
+            _redact_nested(each)

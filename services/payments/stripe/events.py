@@ -1,0 +1,133 @@
+"""Stripe's events: which types are read, and the fact or hint that each reports.
+
+API objects are read in `objects.py`; this module picks the object out of an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from backbone.money import MoneyError
+from backbone.stripe_amounts import from_stripe
+from services.payments.domain import FactKind, Observation
+from services.payments.processor import ProcessorEvent
+from services.payments.stripe.objects import (
+    NOT_TOLD,
+    Unreadable,
+    clean,
+    currency_of,
+    dispute_observation,
+    intent_capture,
+    intent_of,
+    moment_of,
+    ours,
+    refund_observation,
+    session_capture,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedEvent:
+    """What an event reports: at most one fact, or that the refunds of an intent have to be read.
+
+    `refunded` is the refunded sum of `refunds_of` in minor units, or `NOT_TOLD`.
+    """
+
+    observation: Observation | None = None
+    refunds_of: str | None = None
+    refunded: int = 0
+
+
+def read_event(event: Mapping[str, Any]) -> ParsedEvent:
+    """Read an event; types outside `READERS` report nothing. Raises `Unreadable` or `MoneyError`."""
+    read = READERS.get(event["type"])
+    if read is None:
+        return ParsedEvent()
+    try:
+        return read(event["data"]["object"], moment_of(event["created"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
+
+
+def stored(event: Mapping[str, Any], body: bytes) -> ProcessorEvent:
+    """An event to store. Raises `Unreadable` where it lacks an id, a type or a creation time."""
+    try:
+        event_id, kind = clean(event["id"]), clean(event["type"])
+        created_at = _created(event)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as error:
+        raise Unreadable("not a Stripe event: no id, type or created") from error
+    if not event_id or not kind:
+        raise Unreadable("not a Stripe event: empty id or type")
+    return ProcessorEvent(event_id, kind, created_at, body)
+
+
+def _created(event: Mapping[str, Any]) -> datetime:
+    """Unix time, or RFC 3339 in events of the v2 API (https://docs.stripe.com/api/v2/core/events/object)."""
+    created = event["created"]
+    if isinstance(created, str):
+        moment = datetime.fromisoformat(created)
+        if moment.tzinfo is None:
+            raise ValueError("`created` has no time zone")
+        return moment.astimezone(UTC)
+    if isinstance(created, bool) or created != int(created):
+        raise ValueError("`created` is not a whole number of seconds")
+    return moment_of(created)
+
+
+def _intent_succeeded(thing: Mapping[str, Any], at: datetime) -> ParsedEvent:
+    return ParsedEvent(intent_capture(thing, at))
+
+
+def _session_paid(thing: Mapping[str, Any], at: datetime) -> ParsedEvent:
+    return ParsedEvent(session_capture(thing, at))
+
+
+def _session_ended(thing: Mapping[str, Any], at: datetime) -> ParsedEvent:
+    """A session of a payment of ours that ended unpaid; other sessions report nothing.
+
+    The currency is not used: Stripe leaves it null where nothing was due.
+    """
+    known = ours(thing)
+    if known["payment_id"] is None:
+        return ParsedEvent()
+    currency = (thing.get("currency") or "").upper()
+    return ParsedEvent(Observation(thing["id"], FactKind.ENDED, None, 0, currency, 0, at, **known))
+
+
+def _refund(thing: Mapping[str, Any], _at: datetime) -> ParsedEvent:
+    return ParsedEvent(refund_observation(thing))
+
+
+def _charge_refunded(thing: Mapping[str, Any], _at: datetime) -> ParsedEvent:
+    try:
+        refunded = from_stripe(thing["amount_refunded"], currency_of(thing))
+    except MoneyError:
+        refunded = NOT_TOLD
+    return ParsedEvent(refunds_of=intent_of(thing), refunded=refunded)
+
+
+def _dispute(thing: Mapping[str, Any], at: datetime) -> ParsedEvent:
+    return ParsedEvent(dispute_observation(thing, at))
+
+
+READERS: Final[Mapping[str, Callable[[Mapping[str, Any], datetime], ParsedEvent]]] = {
+    "payment_intent.succeeded": _intent_succeeded,
+    "checkout.session.completed": _session_paid,
+    "checkout.session.async_payment_succeeded": _session_paid,
+    "checkout.session.async_payment_failed": _session_ended,
+    "checkout.session.expired": _session_ended,
+    "refund.created": _refund,
+    "refund.updated": _refund,
+    "refund.failed": _refund,
+    "charge.refund.updated": _refund,
+    "charge.refunded": _charge_refunded,
+    "charge.dispute.created": _dispute,
+    "charge.dispute.updated": _dispute,
+    "charge.dispute.closed": _dispute,
+    "charge.dispute.funds_withdrawn": _dispute,
+    "charge.dispute.funds_reinstated": _dispute,
+}
+"""The event types that report something. Events of other types are stored and report nothing."""

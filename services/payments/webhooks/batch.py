@@ -1,0 +1,120 @@
+"""Applying a batch of stored webhooks in one transaction: facts recorded, lookups scheduled, rows marked.
+
+The order of events and their repetition do not matter (see `domain.merge`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from prometheus_client import Histogram
+from sqlalchemy import Row, bindparam, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.clock import Clock
+from backbone.crash import crash_point
+from backbone.database.database import Database
+from backbone.telemetry import FRESHNESS
+from services.payments.reconciliation import lookups
+from services.payments.recording.record import record
+from services.payments.stripe.events import ParsedEvent, read_event
+from services.payments.stripe.objects import NOT_TOLD
+from services.payments.tables import APPLIED, IGNORED, WEBHOOKS
+from services.payments.webhooks.foreign import IgnoreReason, OurAccount, count_ignored, ignore_reasons
+from services.payments.webhooks.receive import count_webhook, label_of
+from services.payments.webhooks.redaction import without_details
+
+REFUNDS_LOOKUP_AFTER: Final = timedelta(seconds=2)
+"""The refund's own event usually follows `charge.refunded` within this time."""
+
+_DELAY: Final = Histogram(
+    "ataa_webhook_delay_seconds",
+    "From Stripe's event to its being applied.",
+    buckets=(0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 86400),
+)
+_APPLIED: Final = FRESHNESS.labels("applied")
+
+
+async def apply_batch(database: Database, ours: OurAccount, rows: Sequence[Row[Any]], clock: Clock) -> None:
+    """Apply webhooks (rows of `webhooks`) in one transaction: all of them, or none where it raises.
+
+    Events that are not for `ours` are marked as ignored.
+    """
+    now = clock.now()
+    events = [json.loads(row.body) for row in rows]
+    ignored = await ignore_reasons(database, events, ours)
+    parsed = [read_event(event) for event, reason in zip(events, ignored, strict=True) if reason is None]
+    async with database.transaction() as session:
+        await record(session, [each.observation for each in parsed if each.observation is not None], now)
+        await _schedule_lookups(session, parsed, now)
+        await _mark_done(session, rows, events, ignored)
+        crash_point("payments.applier.before_commit")
+    crash_point("payments.applier.after_commit")
+    done = clock.now()
+    for row, reason in zip(rows, ignored, strict=True):
+        _count_done(row, reason, done)
+
+
+def _count_done(row: Row[Any], reason: IgnoreReason | None, done: datetime) -> None:
+    if reason is not None:
+        count_webhook(row.type, "ignored")
+        count_ignored(label_of(row.type), reason)
+        return
+    count_webhook(row.type, "applied")
+    _DELAY.observe(max(0.0, (done - row.created_at).total_seconds()))
+    _APPLIED.observe(max(0.0, (done - row.received_at).total_seconds()))
+
+
+async def _schedule_lookups(session: AsyncSession, parsed: Sequence[ParsedEvent], now: datetime) -> None:
+    """Schedule lookups of the refunds that events hint at, and of captures whose intents are unknown."""
+    hints: dict[str, int] = {}
+    for each in parsed:
+        if each.refunds_of:
+            known = hints.setdefault(each.refunds_of, each.refunded)
+            hints[each.refunds_of] = known if known == each.refunded else NOT_TOLD
+    await lookups.request_refunds_lookup(session, hints, now + REFUNDS_LOOKUP_AFTER)
+    intents = {
+        each.observation.intent
+        for each in parsed
+        if each.observation is not None and each.observation.intent is not None
+    }
+    await lookups.request_capture_lookups(session, intents, now + lookups.UNPLACED_AFTER)
+
+
+async def _mark_done(
+    session: AsyncSession,
+    rows: Sequence[Row[Any]],
+    events: Sequence[Any],
+    ignored: Sequence[IgnoreReason | None],
+) -> None:
+    """Mark webhooks as applied or ignored, and remove personal details from those that carry any."""
+    unchanged: dict[IgnoreReason | None, list[int]] = {}
+    redacted: list[dict[str, Any]] = []
+    for row, event, reason in zip(rows, events, ignored, strict=True):
+        if (body := without_details(row.body, event)) is not None:
+            redacted.append({"at_number": row.number, "to_body": body} | _final_values("to_", reason))
+        else:
+            unchanged.setdefault(reason, []).append(row.number)
+    for reason, numbers in unchanged.items():
+        done = update(WEBHOOKS).where(WEBHOOKS.c.number.in_(numbers))
+        await session.execute(done.values(_final_values("", reason)))
+    if redacted:
+        names = ("body", *_final_values("", None))
+        await session.execute(
+            update(WEBHOOKS)
+            .where(WEBHOOKS.c.number == bindparam("at_number"))
+            .values({name: bindparam(f"to_{name}") for name in names}),
+            redacted,
+        )
+
+
+def _final_values(prefix: str, reason: IgnoreReason | None) -> dict[str, Any]:
+    """The columns of a webhook that is done: ignored for a reason, or applied."""
+    return {
+        f"{prefix}state": APPLIED if reason is None else IGNORED,
+        f"{prefix}reason": None if reason is None else reason.value,
+        f"{prefix}next_try_at": None,
+    }

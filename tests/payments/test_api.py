@@ -1,0 +1,57 @@
+"""The internal routes of payments."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backbone.database.database import LONG_TIMEOUT_S
+from backbone.http.caller import sign_caller
+from backbone.http.service_client import InProcessServiceClient
+from backbone.service import new_app
+from services.payments.api import Dependencies, routes
+from tests.payments.books import Books, open_books
+from tests.payments.harness import SECRET, a_drive, a_pledge
+from tests.payments.stripe_events import intent_succeeded, metadata
+
+
+class TimedDatabase:
+    """A database that notes the timeout of each read."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self.timeouts_s: list[float | None] = []
+
+    def reading(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[AsyncSession]:
+        self.timeouts_s.append(timeout_s)
+        return self._books.database.reading(timeout_s=timeout_s)
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    async with open_books(tmp_path) as books:
+        yield books
+
+
+async def test_books_are_summed_under_the_long_timeout(books: Books) -> None:
+    """They sum the whole ledger, which takes longer than an ordinary query may."""
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await books.consume(drive, pledge)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    database, unused = TimedDatabase(books), None
+    given: dict[str, Any] = dict.fromkeys(
+        ("store", "refunds", "backfill", "rate_limiter", "outbox_empty", "behind"), unused
+    )
+    app = new_app("payments", SECRET)
+    dependencies = Dependencies(database=database, publishable_key="", clock=books.clock, **given)  # type: ignore[arg-type]
+    app.include_router(routes(dependencies))
+    headers = sign_caller(SECRET, partner="ataa", scopes=("internal",))
+    reply = await InProcessServiceClient(app).request("GET", "/internal/books", headers=headers)
+    assert (reply.status, reply.json()) == (200, {"USD": "25.00"})
+    assert database.timeouts_s == [LONG_TIMEOUT_S]
