@@ -42,7 +42,7 @@ check: $(VENV)/.dev ## Lint, check types and import contracts
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(VENV)/bin/vulture
 
-api-fuzz: $(FUZZ_VENV)/.ready $(VENV)/.runtime ## Let Schemathesis loose on the API of an embedded run (ARGS="--max-examples 500")
+api-fuzz: $(FUZZ_VENV)/.ready $(VENV)/.runtime ## Fuzz the API of an embedded run with Schemathesis (ARGS="--max-examples 500")
 	@$(PY) -m tests.api_fuzz $(ARGS)
 
 k8s-check: $(VENV)/.k8s ## Render and validate every Kubernetes overlay

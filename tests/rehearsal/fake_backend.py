@@ -1,7 +1,7 @@
-"""A whole small town to rehearse in: the public door, a processor and the owners' books, over real HTTP.
+"""A fake of the public API, the sandbox and the services' books, over HTTP, with its state in memory.
 
-It keeps its money in memory and can be told to misbehave: to act and then cut the line, to answer 503 or
-429, to hand out the checkout late. Run as a program it stands in for the sandbox and the system at once.
+Its faults: execute a request and cut the connection, answer 503 or 429, create the checkout late. Run as a
+program, it replaces both the sandbox and Ataa.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ INTERNAL = "a shared secret"
 
 @dataclass
 class Faults:
-    """Every n-th request of a kind misbehaves; 0 means never."""
+    """The faults: every n-th request of a kind fails; 0 means none."""
 
     cut_after_acting: int = 0
     unavailable: int = 0
@@ -222,7 +222,7 @@ def _nth(every: int, count: int) -> bool:
 
 
 async def _serve(gateway_port: int, sandbox_port: int, directory: Path) -> None:
-    """Both doors of a demo's stage, and the files the embedded system would write."""
+    """Serve both ports of a demo, and write the files of an embedded run."""
     backend = FakeBackend(base=f"http://127.0.0.1:{sandbox_port}")
     backend.miscounted = Decimal(sys.argv[4])
     runner = web.AppRunner(backend.application())

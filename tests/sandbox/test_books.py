@@ -1,4 +1,4 @@
-"""The books, after any sequence of what can happen to money."""
+"""The books after any sequence of payments, refunds and disputes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AFTER = {
     "under_review": DECIDED,
     "won": ("lost",),
 }
-"""What a dispute may become."""
+"""The allowed transitions of a dispute."""
 
 
 @dataclass

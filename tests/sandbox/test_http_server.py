@@ -1,4 +1,4 @@
-"""The HTTP server under requests that ordinary clients do not send."""
+"""The HTTP server with requests that common clients do not send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox as a process: killed and started again, ended with its parent, stopped by wrong settings."""
+"""The sandbox as a process: kills and restarts, the end of its parent, invalid settings."""
 
 from __future__ import annotations
 
