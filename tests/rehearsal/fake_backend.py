@@ -171,8 +171,8 @@ class FakeBackend:
         if request.headers.get("Authorization") != f"Bearer {SECRET}":
             return web.json_response({"type": "/problems/unauthorized"}, status=401)
         if key not in self.refunds:
-            wish = (await request.json()).get("amount")
-            self.refunds[key] = Decimal(wish["value"]) if wish else pledge.captured - pledge.refunded
+            amount = (await request.json()).get("amount")
+            self.refunds[key] = Decimal(amount["value"]) if amount else pledge.captured - pledge.refunded
             pledge.refunded += Decimal("0.00") if pledge.refunds_fail else self.refunds[key]
         return web.json_response({"id": "rfd_1", "status": "succeeded"}, status=201)
 

@@ -40,7 +40,7 @@ async def refund(api: StripeApi, payment: str, key: str, amount: int) -> Reply:
 
 
 async def repeat(steps: list[tuple[str, int, Faults]]) -> None:
-    """Ask for refunds one after the other and hold their answers against a model."""
+    """Make refunds one after the other and compare the responses with a model."""
     journal, faults = Journal(None), FaultControl()
     account = Account(journal, EventLog(journal), "")
     api, payment = StripeApi(account, "k", faults), paid(account, 100)
@@ -76,7 +76,7 @@ def test_idempotency_key_executes_once_under_every_fault(steps: list[tuple[str, 
 
 
 async def donate_with_retries(donor: Donor, n: int) -> None:
-    """As payments does: the same key until an answer, a new one only once the old has a stored error."""
+    """Retry as payments does: the same key until there is a response, a new key after a stored error."""
     session_params, attempt = donor.session_params(100 + n), 1
     while True:
         options: Any = {"idempotency_key": f"pay_{n}.{attempt}"}
