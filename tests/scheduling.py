@@ -71,7 +71,7 @@ def place(item: pytest.Item) -> int:
 
 
 def file_of(nodeid: str) -> str:
-    """The file a test is in."""
+    """The file of a test."""
     return nodeid.partition("::")[0]
 
 

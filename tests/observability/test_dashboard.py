@@ -1,4 +1,4 @@
-"""The dashboard: what is committed is what the code makes, and its queries name metrics that exist."""
+"""The dashboard: the committed file matches its code, and its queries use existing metrics."""
 
 from __future__ import annotations
 
