@@ -32,7 +32,7 @@ stack-down: $(VENV)/.runtime ## End the stack; its data is kept
 	@$(PY) -m stack down
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k words" for some)
-	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n 5 --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## Lint, types, architecture
 	@$(VENV)/bin/ruff check .

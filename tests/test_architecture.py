@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import scheduling
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("backbone", "services", "gateway", "rehearsal", "embedded", "stack")
 DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -116,6 +118,11 @@ def test_nothing_committed_names_a_package_host_or_a_path_of_one_machine() -> No
         text = file.read_text(errors="replace")
         found += [str(file) for pattern in (hosts, machine) if pattern.search(text)]
     assert found == []
+
+
+def test_every_scheduled_file_exists() -> None:
+    scheduled = {*scheduling.LONGEST, *scheduling.APART, *scheduling.TOGETHER}
+    assert [name for name in sorted(scheduled) if not (ROOT / name).is_file()] == []
 
 
 def test_locks_carry_hashes_and_no_addresses() -> None:
