@@ -6,7 +6,8 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,15 @@ VAGUE = re.compile(
 )
 
 
-def modules() -> Iterator[tuple[Path, ast.Module]]:
+@cache
+def modules() -> Sequence[tuple[Path, ast.Module]]:
     """Every module, parsed, except migrations, which describe past schemas and do not change."""
-    for package in PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            if "migrations" not in file.parts:
-                yield file.relative_to(ROOT), ast.parse(file.read_text())
+    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    return [
+        (file.relative_to(ROOT), ast.parse(file.read_text()))
+        for file in files
+        if "migrations" not in file.parts
+    ]
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
