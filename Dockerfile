@@ -21,6 +21,7 @@ COPY services services
 COPY gateway gateway
 COPY sandbox sandbox
 COPY embedded embedded
+COPY docs/api-guide.md docs/api-guide.md
 COPY LICENSE LICENSE
 # The root is read-only later: what Python would write beside its sources is made now.
 RUN /opt/ataa/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/ataa/lib /app

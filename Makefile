@@ -2,11 +2,12 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
+FUZZ_VENV := .venv-api-fuzz
 PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run stack stack-status stack-logs stack-down test check k8s-check dashboards settings format contracts clean
+.PHONY: help demo run stack stack-status stack-logs stack-down test check api-fuzz k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -41,6 +42,9 @@ check: $(VENV)/.dev ## Lint, types, architecture
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(VENV)/bin/vulture
 
+api-fuzz: $(FUZZ_VENV)/.ready $(VENV)/.runtime ## Let Schemathesis loose on the API of an embedded run (ARGS="--max-examples 500")
+	@$(PY) -m tests.api_fuzz $(ARGS)
+
 k8s-check: $(VENV)/.k8s ## Render and validate every Kubernetes overlay
 	@$(PY) deploy/k8s/check.py
 
@@ -58,7 +62,7 @@ format: $(VENV)/.dev ## Format the code
 	@$(VENV)/bin/ruff format .
 
 clean: ## Remove the virtual environment, caches and the demo's data (keeps .ataa's own data)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .ataa/demo demo-report.json
+	rm -rf $(VENV) $(FUZZ_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .ataa/demo demo-report.json
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -85,4 +89,11 @@ $(VENV)/.dashboards: requirements-dashboards.lock $(VENV)/.runtime
 $(VENV)/.k8s: requirements-k8s.lock $(VENV)/.runtime
 	@echo "Installing the locked tools for Kubernetes …"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-k8s.lock
+	@touch $@
+
+$(FUZZ_VENV)/.ready: requirements-api-fuzz.lock | $(VENV)/bin/python
+	@echo "Installing the locked Schemathesis …"
+	@rm -rf $(FUZZ_VENV)
+	@$(PY) -m venv $(FUZZ_VENV)
+	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-api-fuzz.lock
 	@touch $@

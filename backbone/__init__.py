@@ -1,1 +1,1 @@
-"""What at least three deployables need; outside `contracts/` it has never heard of a pledge."""
+"""Infrastructure shared by the services. Outside `contracts/` it knows nothing of their domain."""

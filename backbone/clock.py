@@ -1,4 +1,4 @@
-"""What time it is: passed in, so that tests may stop it."""
+"""The current time, passed in so that tests can control it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time in UTC."""
+    """A source of the current time."""
 
     def now(self) -> datetime:
-        """The present moment, aware, in UTC."""
+        """The current time, aware, in UTC."""
         ...
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The system clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
 
 class FrozenClock:
-    """Stands still until moved."""
+    """A clock for tests; it advances only when moved."""
 
     def __init__(self, at: datetime | None = None) -> None:
         self.at = at or datetime(2022, 1, 7, 12, 0, tzinfo=UTC)
@@ -31,10 +31,11 @@ class FrozenClock:
         return self.at
 
     def move(self, seconds: float) -> None:
-        """Go `seconds` forward."""
+        """Advance the clock by `seconds`."""
         self.at += timedelta(seconds=seconds)
 
 
 def rfc3339(moment: datetime) -> str:
     """`2022-01-07T12:00:00.000Z`: RFC 3339 in UTC with `Z` and milliseconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    # Not strftime: its %Y writes years before 1000 with fewer than four digits.
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

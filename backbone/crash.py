@@ -1,7 +1,7 @@
 """Named points at which a crash test may kill this process.
 
-`ATAA_CRASH_AT=payments.outbox.after_ack:3` sends the process SIGKILL at its third pass of that
-point; without the variable a point costs one comparison.
+`ATAA_CRASH_AT=payments.outbox.after_ack:3` sends the process SIGKILL when it reaches that point for the
+third time. Without the variable, a crash point costs one comparison.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _left = int(_PASS or 1)
 
 
 def crash_point(name: str) -> None:
-    """Die here if `ATAA_CRASH_AT` says so."""
+    """Kill this process if `ATAA_CRASH_AT` names this point."""
     global _left
     if name != _AT:
         return

@@ -1,4 +1,4 @@
-"""Group commit: concurrent requests share one transaction and each is answered after the commit."""
+"""Group commit: concurrent requests share one transaction; each gets its result after the commit."""
 
 from __future__ import annotations
 
@@ -12,50 +12,49 @@ from sqlalchemy.exc import DBAPIError
 from backbone.database.transient import is_transient
 from backbone.http.problems import Overloaded
 
-Wish = TypeVar("Wish")
-Answer = TypeVar("Answer")
+RequestT = TypeVar("RequestT")
+ResultT = TypeVar("ResultT")
 
-CommitBatch = Callable[[Sequence[Wish]], Awaitable[Sequence[Answer | Exception]]]
-"""Does a batch in one transaction; one answer, or one exception for its sender, a wish."""
+CommitBatch = Callable[[Sequence[RequestT]], Awaitable[Sequence[ResultT | Exception]]]
+"""Commits a batch in one transaction; returns a result, or an exception for its caller, per request."""
 
 GATHER_S: Final = 0.003
-"""How long to gather once batches grow. At low rates nothing waits: a fixed window triples p99."""
+"""Batch window once batches grow. At low rates there is none: a fixed window triples p99."""
 
 RETRY_FOR_S: Final = 1.0
-"""How long a batch that meets transient trouble is tried again: callers wait for it, and others behind it."""
+"""How long a batch is retried after transient errors; its callers, and all later ones, wait for it."""
 RETRY_S: Final = 0.02
-"""The first pause between two tries; each further one is twice as long."""
+"""The delay before the first retry; it doubles for each further one."""
 
 
-class GroupCommit(Generic[Wish, Answer]):
-    """Gathers wishes into batches for `commit`, one batch at a time.
+class GroupCommit(Generic[RequestT, ResultT]):
+    """Gathers requests into batches for `commit`, one batch at a time.
 
-    Transient trouble (`backbone.database.transient`) says nothing about the wishes: the whole batch is tried
-    again
-    for `RETRY_FOR_S`, then all of it fails with the error. `commit` must bear a repetition of what it has
-    already committed. A permanent database error halves the batch until the culprit stands alone, so that
-    one bad wish fails nobody else. A sender that leaves does not cancel the batch. The queue is bounded:
-    past it, `Overloaded` (503 with Retry-After).
+    A transient error (`backbone.database.transient`) does not depend on the requests: the whole batch is
+    retried for `RETRY_FOR_S`, then fails with the error. `commit` must tolerate the repetition of a batch
+    that it has already committed. On a permanent database error the batch is bisected until the failing
+    request is alone, so that one invalid request fails no other. A caller that is cancelled does not cancel
+    the batch. The queue is bounded: beyond it, `submit` raises `Overloaded` (503 with Retry-After).
     """
 
     def __init__(
-        self, commit: CommitBatch[Wish, Answer], *, max_batch: int = 128, max_queue: int = 2048
+        self, commit: CommitBatch[RequestT, ResultT], *, max_batch: int = 128, max_queue: int = 2048
     ) -> None:
         self._commit = commit
         self._max_batch = max_batch
         self._max_queue = max_queue
-        self._queue: deque[tuple[Wish, asyncio.Future[Answer]]] = deque()
+        self._queue: deque[tuple[RequestT, asyncio.Future[ResultT]]] = deque()
         self._last_size = 0
         self._running: asyncio.Task[None] | None = None
 
-    async def submit(self, request: Wish) -> Answer:
-        """The answer to `request`, once its transaction has been committed.
+    async def submit(self, request: RequestT) -> ResultT:
+        """Commit a request in a shared transaction; return its result after the commit.
 
-        Raises what `commit` answered with, or `Overloaded`.
+        Raises the exception that `commit` returned for it, or `Overloaded`.
         """
         if len(self._queue) >= self._max_queue:
-            raise Overloaded("Too many requests are waiting; try again in a second.")
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            raise Overloaded("Too many requests are queued; try again in a second.")
+        answer: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         self._queue.append((request, answer))
         if self._running is None:
             self._running = asyncio.create_task(self._drain())
@@ -64,7 +63,7 @@ class GroupCommit(Generic[Wish, Answer]):
     async def _drain(self) -> None:
         try:
             while self._queue:
-                # Requests that arrived in the same turn of the loop come in without any wait.
+                # Requests that arrived in the same iteration of the event loop join without any delay.
                 await asyncio.sleep(GATHER_S if self._last_size > 8 else 0)
                 batch = [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
                 self._last_size = len(batch)
@@ -72,7 +71,7 @@ class GroupCommit(Generic[Wish, Answer]):
         finally:
             self._running = None
 
-    async def _commit_and_resolve(self, batch: Sequence[tuple[Wish, asyncio.Future[Answer]]]) -> None:
+    async def _commit_and_resolve(self, batch: Sequence[tuple[RequestT, asyncio.Future[ResultT]]]) -> None:
         try:
             answers = await self._commit_with_retries([request for request, _ in batch])
         except Exception as error:
@@ -87,11 +86,12 @@ class GroupCommit(Generic[Wish, Answer]):
                 continue
             if isinstance(answer, Exception):
                 future.set_exception(answer)
-                future.exception()  # a sender that left must not make the loop complain
+                # Retrieve it: asyncio logs an exception that a cancelled caller has not retrieved.
+                future.exception()
             else:
                 future.set_result(answer)
 
-    async def _commit_with_retries(self, requests: Sequence[Wish]) -> Sequence[Answer | Exception]:
+    async def _commit_with_retries(self, requests: Sequence[RequestT]) -> Sequence[ResultT | Exception]:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + RETRY_FOR_S
         pause_s = RETRY_S

@@ -1,4 +1,4 @@
-"""Identifiers that carry their kind and sort by time: `plg_01j…` (a ULID in lower case)."""
+"""Identifiers with their kind as a prefix, sortable by time: `plg_01j…` (a ULID in lower case)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ DonorId = NewType("DonorId", str)
 
 Kind = Literal["drv", "crt", "plg", "pay", "rfd", "don", "dnr", "key", "whk", "evt"]
 
-_FORM: Final = re.compile(r"[a-z]{3}_[0-7][0-9a-hjkmnp-tv-z]{25}", re.ASCII)
+ULID_PATTERN: Final = "[0-7][0-9a-hjkmnp-tv-z]{25}"
+_FORM: Final = re.compile(f"[a-z]{{3}}_{ULID_PATTERN}", re.ASCII)
 
 
 def new(kind: Kind) -> str:
-    """A fresh identifier of `kind`; later ones sort after earlier ones (to the millisecond)."""
+    """A new identifier of `kind`; later ones sort after earlier ones (to the millisecond)."""
     return f"{kind}_{str(ULID()).lower()}"
 
 
@@ -30,5 +31,5 @@ def is_id(text: str, kind: Kind) -> bool:
 
 
 def created_at(identifier: str) -> datetime:
-    """When an identifier of ours was made (UTC, milliseconds). Raises ValueError for any other text."""
+    """When an identifier was created (UTC, milliseconds). Raises ValueError for any other text."""
     return ULID.from_str(identifier[4:].upper()).datetime

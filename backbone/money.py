@@ -1,8 +1,8 @@
-"""Money as integers: minor units plus a currency, and the decimal strings of the public door.
+"""Money as integers: minor units plus a currency, and the decimal strings of the public API.
 
-Digits are ISO 4217's (a processor that counts otherwise converts at its own door). Over HTTP an
-amount is a decimal string with exactly the currency's digits, so that a slip by a factor of a
-hundred is visible to a reader and refused by a program (API.md, Manners).
+Minor units are ISO 4217's; the adapter of a processor with other units converts them. Over HTTP an amount is
+a decimal string with exactly the currency's decimals, so that an error by a factor of a hundred is visible to
+a reader and refused by a program (API.md, Manners).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import iso4217
 DIGITS: Final[dict[str, int]] = {
     currency.code: currency.exponent for currency in iso4217.Currency if currency.exponent is not None
 }
-"""Digits after the decimal point of every active ISO 4217 currency that has any notion of them."""
+"""Decimals of every active ISO 4217 currency that defines them."""
 
 MAX_DIGITS: Final = 14
-"""Before the point: with four digits after it, well within a 64-bit integer."""
+"""The most digits before the point; with four decimals, well within a 64-bit integer."""
 
 _DECIMAL: Final = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?", re.ASCII)
 
 
 class MoneyError(ValueError):
-    """An amount that is not money as the public door writes it; the text says why."""
+    """Not an amount in the format of the public API; the text says why."""
 
 
 class TooLarge(MoneyError):
-    """A well-written amount beyond what any store of ours holds."""
+    """A well-formed amount that is too large to be stored."""
 
 
 class CurrencyMismatch(MoneyError):
-    """Two amounts of different currencies met."""
+    """Arithmetic or comparison between two currencies."""
 
 
 @dataclass(frozen=True, slots=True, order=False)
@@ -68,23 +68,23 @@ class Money:
 
     def _same(self, other: Money) -> None:
         if self.currency != other.currency:
-            raise CurrencyMismatch(f"{self.currency} and {other.currency} do not add up")
+            raise CurrencyMismatch(f"{self.currency} and {other.currency} cannot be combined")
 
     def __str__(self) -> str:
         return f"{decimal_string(self.minor_units, self.currency)} {self.currency}"
 
 
 def digits(currency: str) -> int:
-    """ISO 4217's digits after the point for `currency`; raises `MoneyError` for an unknown code."""
+    """The decimals of `currency` in ISO 4217. Raises `MoneyError` for an unknown code."""
     try:
         return DIGITS[currency]
     except KeyError:
-        raise MoneyError("not a currency of ISO 4217, in upper case") from None
+        raise MoneyError("not an ISO 4217 currency code in upper case") from None
 
 
 @lru_cache(maxsize=4096)
 def decimal_string(minor_units: int, currency: str) -> str:
-    """`"25.00"` for 2,500 US cents: exactly the currency's digits, a minus sign where negative."""
+    """`"25.00"` for 2,500 US cents: exactly the currency's decimals, with a minus sign where negative."""
     places = digits(currency)
     if not places:
         return str(minor_units)
@@ -112,5 +112,5 @@ def parse(value: str, currency: str) -> int:
 
 
 def as_json(minor_units: int, currency: str) -> dict[str, str]:
-    """The public door's shape: `{"currency": "USD", "value": "25.00"}`."""
+    """The format of the public API: `{"currency": "USD", "value": "25.00"}`."""
     return {"currency": currency, "value": decimal_string(minor_units, currency)}

@@ -1,4 +1,4 @@
-"""A PostgreSQL database's address as people write it, with libpq's words for TLS in it.
+"""PostgreSQL URLs with libpq's TLS parameters.
 
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-if TYPE_CHECKING:  # what only reads settings does without SQLAlchemy
+if TYPE_CHECKING:  # reading settings must not import SQLAlchemy
     from sqlalchemy import URL
 
 _MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -17,10 +17,10 @@ _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 
 
 def split_tls(url: URL) -> tuple[URL, dict[str, Any]]:
-    """`url` for SQLAlchemy with asyncpg, and asyncpg's further arguments.
+    """The URL for SQLAlchemy with asyncpg, and further arguments for asyncpg.
 
-    asyncpg knows `sslmode`, `sslrootcert` and the like in an address of its own only, which goes with the
-    arguments; SQLAlchemy would hand them to it by name, and it would not know them.
+    asyncpg accepts `sslmode`, `sslrootcert` and other TLS parameters in a DSN only, but SQLAlchemy would pass
+    them as keyword arguments. They are moved into a DSN among the arguments.
     """
     tls = {name: value for name, value in url.query.items() if name.startswith("ssl") and name != "ssl"}
     plain = url.set(drivername="postgresql+asyncpg").difference_update_query(tls)
@@ -28,10 +28,10 @@ def split_tls(url: URL) -> tuple[URL, dict[str, Any]]:
 
 
 def check(address: str) -> None:
-    """Raises ValueError, in words for a person, where it cannot be the address of a PostgreSQL database."""
+    """Raises ValueError, with a readable reason, where `address` is not a valid PostgreSQL URL."""
     try:
         url = urlsplit(address)
-        _ = url.port  # a word instead of a number raises
+        _ = url.port  # raises for a port that is not a number
     except ValueError:
         raise ValueError("must be postgresql://user:password@host:port/database") from None
     query = {name: values[-1] for name, values in parse_qs(url.query).items()}
@@ -43,4 +43,4 @@ def check(address: str) -> None:
         if file is not None and not Path(file).is_file():
             raise ValueError(f"{name}: there is no file {file}")
     if mode in ("verify-ca", "verify-full") and "sslrootcert" not in query:
-        raise ValueError(f"sslmode={mode} needs sslrootcert, the PEM of the authorities to trust")
+        raise ValueError(f"sslmode={mode} needs sslrootcert, the PEM file of trusted certificate authorities")

@@ -1,7 +1,7 @@
-"""One service as a process of its own: on Kafka, with its own port, its own database and its own metrics.
+"""Runs one service as its own process: on Kafka, with its own port, database and metrics.
 
-The door opens at once and says `not ready` until the database has been reached and migrated, so that
-a start in any order ends well. What is away is asked again, with a line in the log each time.
+The port is opened at once and answers `not ready` until the database is reachable and migrated, so services
+can start in any order. Unavailable dependencies are retried, with a log line for each attempt.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ log = structlog.get_logger()
 
 
 class ProcessSettings(KafkaSettings):
-    """What each process reads where every service is its own."""
+    """Settings of every process where each service has its own."""
 
     service_host: str = Field(
-        "127.0.0.1", description="Address pledges, payments, leaderboard, notify and all metrics listen on."
+        "127.0.0.1",
+        description="Address on which pledges, payments, leaderboard, notify and all metrics listen.",
     )
 
 
 Kind = TypeVar("Kind", bound=Settings)
 Compose = Callable[[Kind, EventBus, ServiceClientPools], Service]
-"""Puts a service together from its settings, its bus and pools of connections to the others."""
+"""Composes a service from its settings, its bus and connection pools to the other services."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where a process listens; an empty host is `ATAA_SERVICE_HOST`."""
+    """The address a process listens on; an empty host is `ATAA_SERVICE_HOST`."""
 
     port: int
     host: str = ""
@@ -59,21 +60,22 @@ def run_process(
     *,
     ready_with_bus: bool = False,
 ) -> None:
-    """Serve one service until SIGTERM or SIGINT; a wrong setting stops it with one line, status 2.
+    """Serve one service until SIGTERM or SIGINT. An invalid setting exits with one line and status 2.
 
-    `ready_with_bus`: not ready until Kafka has once been reached. Never for what giving needs.
+    With `ready_with_bus`, the service is not ready until Kafka has been reached once. Not for the services
+    that donations depend on.
     """
     process, settings = load(ProcessSettings), load(kind)
     configure_logs(process.log_level, process.log_format)
     if not process.kafka_bootstrap:
         exit_with_error(
-            "ATAA_KAFKA_BOOTSTRAP: must be set (host:port); without Kafka there is python -m embedded"
+            "ATAA_KAFKA_BOOTSTRAP: must be set (host:port); to run without Kafka, use python -m embedded"
         )
     if not process.internal_secret.get_secret_value():
-        exit_with_error("ATAA_INTERNAL_SECRET: must be set, to the same secret for every service")
+        exit_with_error("ATAA_INTERNAL_SECRET: must be set, to the same value for every service")
 
     async def run() -> None:
-        # Kafka's client is imported where it is used: the embedded run does without it.
+        # Imported here, so that the embedded run does not need Kafka's client.
         from backbone.bus.kafka import KafkaBus
 
         address = address_of(settings)
@@ -106,9 +108,9 @@ def run_process(
 
 
 def run_on_uvloop(main: Coroutine[Any, Any, None]) -> None:
-    """Run a process's whole life on uvloop, with a garbage collector that looks where garbage is."""
-    # What was imported lives as long as the process; rows and events die young. A collection walks
-    # everything that is not frozen, and the default looks every 700 allocations.
+    """Run `main` on uvloop, with a garbage collector tuned for short-lived objects."""
+    # Imported modules live as long as the process; rows and events are short-lived. A collection traverses
+    # all objects that are not frozen, and by default one runs every 700 allocations.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -116,7 +118,7 @@ def run_on_uvloop(main: Coroutine[Any, Any, None]) -> None:
 
 
 class StartupGate:
-    """A service's door while its database may still be away: alive, and ready once it has been opened."""
+    """The ASGI application of a service that is starting: alive, but not ready before its database is."""
 
     def __init__(
         self,
@@ -150,7 +152,7 @@ class StartupGate:
             await _respond(send, 503, _NOT_READY, b"application/problem+json")
 
     async def _start_service(self, stop: asyncio.Event) -> None:
-        """Reach and migrate the database, however long it takes, then do the service's work."""
+        """Reach and migrate the database, retrying without limit, then run the service's workers."""
         while not stop.is_set():
             try:
                 await self._service.start()
@@ -163,7 +165,7 @@ class StartupGate:
                 await run_workers([self._service], stop)
 
     async def _wait_for_kafka(self, stop: asyncio.Event) -> None:
-        """Say whether Kafka is there; the outboxes and consumers try by themselves."""
+        """Log until Kafka is reachable. Outboxes and consumers retry by themselves."""
         while not stop.is_set():
             reason = await connection_failure(self._bootstrap, self._security)
             if not reason:
@@ -195,5 +197,5 @@ async def _wait_retry(stop: asyncio.Event) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """The error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,4 +1,4 @@
-"""What a service is, how it starts, is watched over, drains and stops."""
+"""The lifecycle of a service: start, supervised workers, health, metrics, drain and stop."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from backbone.http import problems
 from backbone.settings import exit_with_error
 
 STOP_S: Final = 10.0
-"""How long workers and open requests may take once a stop is asked for."""
+"""How long workers and open requests may take to end after a stop signal."""
 
 log = structlog.get_logger()
 _FAILURES = Counter(
-    "ataa_worker_failures_total", "Background work that failed and was started again.", ["worker"]
+    "ataa_worker_failures_total", "Background workers that failed and were restarted.", ["worker"]
 )
 
 Work = Callable[[asyncio.Event], Awaitable[None]]
@@ -48,9 +48,9 @@ async def _do_nothing() -> None:
 
 @dataclass(slots=True)
 class Service:
-    """A composed service: its HTTP door and its background work.
+    """A composed service: its ASGI application and its workers.
 
-    `start` opens databases and migrates them before the door opens; `close` is called last.
+    `start` opens and migrates databases, before requests are accepted; `close` is called last.
     """
 
     name: str
@@ -59,11 +59,11 @@ class Service:
     start: Callable[[], Awaitable[None]] = _do_nothing
     close: Callable[[], Awaitable[None]] = _do_nothing
     drain: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a stop begins: streams end with `event: drain`."""
+    """Set when a stop begins; streams then end with `event: drain`."""
 
 
 async def keep_running(worker: Worker, stop: asyncio.Event) -> None:
-    """Run `worker` until `stop`; a failure is logged and it starts again, ever more patiently (≤ 5 s)."""
+    """Run `worker` until `stop`; restart it after a failure, with exponential backoff up to 5 s."""
     pause = 0.1
     while not stop.is_set():
         began = asyncio.get_running_loop().time()
@@ -76,9 +76,7 @@ async def keep_running(worker: Worker, stop: asyncio.Event) -> None:
             log.warning("worker.bus_unavailable", worker=worker.name, error=str(error))
         except Exception as error:
             _FAILURES.labels(worker.name).inc()
-            if is_transient(
-                error
-            ):  # where the database is away each worker says so every few seconds: in a line
+            if is_transient(error):  # while the database is unavailable, one line per attempt and worker
                 reason = " ".join(str(error).split())[:200]
                 log.warning(
                     "worker.interrupted", worker=worker.name, error=type(error).__name__, reason=reason
@@ -94,7 +92,7 @@ async def keep_running(worker: Worker, stop: asyncio.Event) -> None:
 
 
 async def run_workers(services: Sequence[Service], stop: asyncio.Event) -> None:
-    """Run every worker of `services` until `stop`; those that do not end in time are cancelled."""
+    """Run every worker of `services` until `stop`; cancel those that do not end within `STOP_S`."""
     workers = [worker for service in services for worker in service.workers]
     tasks = [asyncio.create_task(keep_running(worker, stop), name=worker.name) for worker in workers]
     await stop.wait()
@@ -107,8 +105,12 @@ async def run_workers(services: Sequence[Service], stop: asyncio.Event) -> None:
 
 
 def new_app(name: str, secret: str, **options: Any) -> FastAPI:
-    """A FastAPI application that answers problems and knows its callers (see `backbone.http.caller`)."""
-    telemetry_off: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # ours is Prometheus
+    """A FastAPI application with problem documents and authenticated callers (`backbone.http.caller`)."""
+    telemetry_off: TelemetryConfig = {
+        "tracing": False,
+        "metrics": False,
+        "logs": False,
+    }  # metrics are Prometheus's
     app = FastAPI(title=f"Ataa {name}", docs_url=None, redoc_url=None, telemetry=telemetry_off, **options)
     app.state.internal_secret = secret
     problems.install(app)
@@ -116,7 +118,7 @@ def new_app(name: str, secret: str, **options: Any) -> FastAPI:
 
 
 def add_health(app: FastAPI, ready: Callable[[], Awaitable[bool]] | None = None) -> None:
-    """`/livez`, `/startupz` and `/readyz`; `ready` has a bound and never waits for lag, Stripe or the bus."""
+    """Add `/livez`, `/startupz` and `/readyz`. `ready` is bounded and ignores lag, Stripe and the bus."""
 
     async def is_alive() -> Response:
         return Response("ok\n", media_type="text/plain")
@@ -132,7 +134,7 @@ def add_health(app: FastAPI, ready: Callable[[], Awaitable[bool]] | None = None)
 
 
 async def metrics_app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Prometheus's text format of this process, at every path."""
+    """Serves the metrics of this process in Prometheus's text format, at every path."""
     if scope["type"] != "http":
         return
     headers = [(b"content-type", CONTENT_TYPE_LATEST.encode())]
@@ -141,7 +143,7 @@ async def metrics_app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: several share one process, `serve` hears the signals."""
+    """uvicorn without its signal handlers: several share one process, and `serve` handles the signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -149,8 +151,8 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
-    """A bound TCP socket; a port in use stops the start with a line that says which and how to change it."""
-    # With its protocol named: asyncio sets TCP_NODELAY on no other, and each answer would wait 40 ms.
+    """Bind a TCP socket. A port in use exits with a line that names the port and its setting."""
+    # With an explicit protocol: asyncio sets TCP_NODELAY on no other socket, and responses would wait 40 ms.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -164,7 +166,7 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
 
 
 def server(app: ASGIApp) -> Server:
-    """One uvicorn worker for `app`, quiet, with keep-alive long enough for pooled clients."""
+    """A uvicorn server for `app`, without access log; keep-alive outlasts that of the clients' pools."""
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -181,10 +183,10 @@ def server(app: ASGIApp) -> Server:
 
 
 async def serve(services: Sequence[Service], endpoints: Sequence[tuple[ASGIApp, socket.socket]]) -> None:
-    """Start `services`, open `endpoints`, and stay until SIGTERM or SIGINT.
+    """Start `services`, serve `endpoints`, and run until SIGTERM or SIGINT.
 
-    A stop first sets every service's `drain`, so that streams end (uvicorn would wait for them for
-    ever), then lets requests and workers finish, then closes.
+    A stop first sets the `drain` of every service, so that streams end (uvicorn waits for them without
+    limit). Then requests and workers finish, and the services are closed.
     """
     stop = asyncio.Event()
     servers = [(server(app), sock) for app, sock in endpoints]

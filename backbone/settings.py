@@ -1,4 +1,4 @@
-"""Settings are environment variables named `ATAA_…`; a wrong one stops the start with one line."""
+"""Settings: environment variables named `ATAA_…`. An invalid one exits with one line at startup."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _split_commas(value: object) -> object:
 
 
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split_commas)]
-"""A list given as `a,b,c`."""
+"""A list written as `a,b,c`."""
 
 
 def _check_database_url(url: str) -> str:
@@ -33,29 +33,29 @@ def _check_database_url(url: str) -> str:
 
 
 DatabaseUrl = Annotated[str, AfterValidator(_check_database_url)]
-"""A service's own database; empty for a SQLite file in the data directory."""
+"""The URL of a service's database; empty for a SQLite file in the data directory."""
 
 
 def _check_http_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
-        raise ValueError("must be an address that starts with http:// or https://")
+        raise ValueError("must be a URL that starts with http:// or https://")
     return url.rstrip("/")
 
 
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
-"""Another service's address, without a slash at its end."""
+"""The URL of another service, without a trailing slash."""
 
 
 LogFormat = Literal["auto", "console", "json"]
-"""`auto` writes for a person where standard output is a terminal, and JSON lines elsewhere."""
+"""`auto` is `console` where standard output is a terminal, `json` elsewhere."""
 
 
 class Settings(BaseSettings):
-    """What every process of Ataa reads from its environment."""
+    """Settings of every process of Ataa."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
-    data_dir: Path = Field(Path(".ataa"), description="Where the embedded run keeps its data.")
+    data_dir: Path = Field(Path(".ataa"), description="Data directory of the embedded run.")
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
     )
@@ -63,10 +63,11 @@ class Settings(BaseSettings):
         "auto", description="console, json, or auto: console on a terminal, JSON lines elsewhere."
     )
     internal_secret: SecretStr = Field(
-        SecretStr(""), description="Signs calls between the services; random at each embedded start."
+        SecretStr(""),
+        description="Signs calls between services; the embedded run generates one at each start.",
     )
     metrics_port: int = Field(
-        0, ge=0, le=65535, description="Port of /metrics; 0 takes a free one (see ports.json)."
+        0, ge=0, le=65535, description="Port of /metrics; 0 picks a free port (see ports.json)."
     )
 
 
@@ -74,9 +75,9 @@ Kind = TypeVar("Kind", bound=Settings)
 
 
 def load(kind: type[Kind], **given: Any) -> Kind:
-    """Read `kind` from the environment, under what is `given`; a wrong value stops the start.
+    """Read `kind` from the environment; values in `given` take precedence.
 
-    Exits with status 2 and one line on standard error that names the first wrong variable.
+    Exits with status 2 and one line on standard error that names the first invalid variable.
     """
     try:
         return kind(**given)
@@ -87,13 +88,13 @@ def load(kind: type[Kind], **given: Any) -> Kind:
 
 
 def exit_with_error(line: str) -> NoReturn:
-    """Stop the start: one plain line on standard error, exit status 2."""
+    """Write one line to standard error and exit with status 2."""
     sys.stderr.write(f"ataa: {line}\n")
     raise SystemExit(2)
 
 
 def describe(kinds: Iterable[type[Settings]]) -> list[tuple[str, str, str]]:
-    """(variable, default, meaning) of every setting, once each, by name; secrets' values are not shown."""
+    """(variable, default, description) of every setting, sorted by name; defaults of secrets are hidden."""
     rows: dict[str, tuple[str, str, str]] = {}
     for kind in kinds:
         for name, field in kind.model_fields.items():
@@ -105,6 +106,6 @@ def describe(kinds: Iterable[type[Settings]]) -> list[tuple[str, str, str]]:
 
 
 def unknown_variables(kinds: Iterable[type[Settings]], known: Iterable[str] = ()) -> list[str]:
-    """Variables in the environment that look like settings and are none: likely typing errors."""
+    """Variables in the environment with our prefix that are no settings: probably typing errors."""
     names = {variable for variable, _, _ in describe(kinds)} | set(known)
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in names)

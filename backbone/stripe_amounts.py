@@ -1,9 +1,8 @@
 """The amounts Stripe takes: its minor units, the most and the least of each currency.
 
-The one table of these rules, so that what a pledge is allowed to be and what payments may send are
-the same. Functions take and return ISO 4217 minor units, unless they say that they count as Stripe
-does. Stripe differs from ISO 4217 for a few currencies: it gives ISK and UGX two digits, takes MGA
-without any, and refuses three-digit amounts whose last digit is not 0.
+Pledges and payments share these rules, so that every pledge can be charged. Functions take and return ISO
+4217 minor units unless they say otherwise. Stripe differs from ISO 4217 for a few currencies: it gives ISK
+and UGX two digits, takes MGA without any, and refuses three-digit amounts whose last digit is not 0.
 
 Source: https://docs.stripe.com/currencies, sections "Special cases", "Minimum charge amount by
 currency" and "Maximum charge amounts". The rule of the last digit is from the section "Three-decimal
@@ -14,7 +13,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from backbone.money import MoneyError, digits
+from backbone.money import DIGITS, MoneyError, digits
+
+_STRIPE_CURRENCIES: Final = """
+AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF
+CHF CLP CNY COP CRC CVE CZK DJF DKK DOP DZD EGP ETB EUR FJD FKP GBP GEL GIP GMD GNF GTQ GYD HKD HNL
+HTG HUF IDR ILS INR ISK JMD JOD JPY KES KGS KHR KMF KRW KWD KYD KZT LAK LBP LKR LRD LSL MAD MDL MKD
+MMK MNT MOP MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON
+RSD RUB RWF SAR SBD SCR SEK SGD SHP SLE SOS SRD STN SZL THB TJS TND TOP TRY TTD TWD TZS UAH UGX USD
+UYU UZS VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW
+"""
+SUPPORTED_CURRENCIES: Final = frozenset(_STRIPE_CURRENCIES.split()) & frozenset(DIGITS)
+"""Currencies a drive may have. Stripe counts MGA without the two digits ISO gives it: left out."""
 
 ZERO_DECIMAL: Final = frozenset(
     ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF")
@@ -43,7 +53,7 @@ _MINIMUMS: Final = {
 
 
 class UnsupportedAmount(MoneyError):
-    """An amount Stripe does not take; the text says why."""
+    """An amount that Stripe does not accept; the text says why."""
 
 
 def largest(currency: str) -> int:
@@ -111,5 +121,5 @@ def rounded_up(units: int, currency: str) -> int:
 
 
 def _rounded_down(units: int, currency: str) -> int:
-    """Stripe's minor units as ISO counts them, without the fraction that ISO does not know."""
+    """Stripe's minor units as ISO 4217 minor units, rounded down."""
     return int(units * 10 ** digits(currency) // 10 ** stripe_digits(currency))

@@ -1,11 +1,11 @@
-"""What a Stripe API key says about itself (https://docs.stripe.com/keys)."""
+"""The mode of a Stripe API key, from its prefix (https://docs.stripe.com/keys)."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 StripeMode = Literal["", "live", "test"]
-"""Whether charges move real money; empty: as the key says, test where there is none."""
+"""Whether charges move real money. Empty: the mode of the key, or test without a key."""
 
 
 def is_live(key: str) -> bool:

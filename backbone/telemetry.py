@@ -1,4 +1,4 @@
-"""Logs on standard output, metrics for Prometheus, the trace that a request joins."""
+"""Logs on standard output, the freshness metric, and W3C trace context."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from prometheus_client import Histogram
 from backbone.settings import LogFormat
 
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
-"""The W3C trace context of what is being done, as it goes into headers and outbox rows."""
+"""The current W3C trace context, propagated in headers and outbox rows."""
 
 FRESHNESS: Final = Histogram(
     "ataa_freshness_seconds",
-    "How long a gift takes from one stage of being counted to the next (docs/operations/metrics.md).",
+    "Time a donation takes from one stage of counting to the next (docs/operations/metrics.md).",
     ["stage"],
     buckets=(0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300),
 )
-"""Each stage is observed where it ends; ask for `labels` once, not for each gift."""
+"""Each stage is observed where it ends. Call `labels` once, not for each donation."""
 
 _FORM: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
 def configure_logs(level: str, log_format: LogFormat = "json") -> None:
-    """Log from `level` up: time, level, event and fields; the loggers of libraries from warning up.
+    """Log time, level, event and fields, from `level` up; library loggers from warning up.
 
-    `json` writes one JSON object a line, for log collectors; `console` aligned, coloured lines with readable
+    `json` writes one JSON object per line, `console` aligned and coloured lines with readable
     tracebacks.
     """
     for_people = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
@@ -65,7 +65,7 @@ _CONSOLE: Final = (
 
 
 def join_trace(given: str | None) -> str:
-    """The caller's traceparent with a span of our own, or a new trace where it has no sane one."""
+    """The caller's traceparent with a new span id, or a new trace where it is missing or invalid."""
     if given is not None and _FORM.fullmatch(given):
         return f"{given[:36]}{secrets.token_hex(8)}{given[52:]}"
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

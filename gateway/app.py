@@ -29,7 +29,7 @@ from gateway.http.asgi import Request, Response
 from gateway.http.router import Route, Router
 from gateway.live.hub import Hub
 from gateway.live.totals import LiveReads
-from gateway.openapi import Description
+from gateway.openapi.document import Description
 from gateway.pages.site import Site
 from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards

@@ -1,12 +1,15 @@
-"""`/docs`: Swagger UI, served from the installed package, no CDN."""
+"""`/docs`: Swagger UI, served from the installed package, no CDN; `/docs/guide`: the API guide."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import fastapi_offline
+from markdown_it import MarkdownIt
 
 from gateway.http.asgi import Header, Request, Response
 from gateway.http.conditional import not_modified, strong_etag
@@ -19,6 +22,7 @@ _FILES: Final = {
     "swagger-ui.css": (_SWAGGER, b"text/css; charset=utf-8"),
     "favicon.png": (_SWAGGER, b"image/png"),
     "start.js": (_OWN, b"text/javascript; charset=utf-8"),
+    "guide.css": (_OWN, b"text/css; charset=utf-8"),
 }
 # Swagger UI writes style attributes and draws with data: images; scripts are ours alone.
 _POLICY: Final = (
@@ -30,7 +34,7 @@ _PAGE: Final = b"""<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Ataa: the public door</title>
+<title>Ataa: API reference</title>
 <link rel="icon" href="/docs/favicon.png">
 <link rel="stylesheet" href="/docs/swagger-ui.css">
 </head>
@@ -39,6 +43,21 @@ _PAGE: Final = b"""<!doctype html>
 <script src="/docs/swagger-ui-bundle.js"></script>
 <script src="/docs/start.js"></script>
 </body>
+</html>
+"""
+
+
+_GUIDE: Final = Path(__file__).parents[1] / "docs" / "api-guide.md"
+_GUIDE_POLICY: Final = b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'"
+_GUIDE_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Ataa: API guide</title>
+<link rel="stylesheet" href="/docs/guide.css">
+</head>
+<body><main>{}</main></body>
 </html>
 """
 
@@ -52,19 +71,35 @@ def docs_routes(openapi: Callable[[], Awaitable[bytes]]) -> list[Route]:
 
     return [
         *page_routes("/docs", _page),
+        *page_routes("/docs/guide", _guide),
         Route("GET", "/openapi.json", describe),
         *(Route("GET", f"/docs/{name}", _file(name)) for name in _FILES),
     ]
 
 
 async def _page(request: Request) -> Response:
-    headers = [
+    return Response(200, _html_headers(_POLICY), _PAGE)
+
+
+async def _guide(request: Request) -> Response:
+    return Response(200, _html_headers(_GUIDE_POLICY), _guide_html())
+
+
+@cache
+def _guide_html() -> bytes:
+    """The guide as HTML; comments in it name its tests, and are left out."""
+    text = re.sub(r"<!--.*?-->\n", "", _GUIDE.read_text(encoding="utf-8"))
+    html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    return _GUIDE_PAGE.format(html).encode()
+
+
+def _html_headers(policy: bytes) -> list[Header]:
+    return [
         (b"content-type", b"text/html; charset=utf-8"),
-        (b"content-security-policy", _POLICY),
+        (b"content-security-policy", policy),
         (b"cache-control", b"no-cache"),
         (b"x-content-type-options", b"nosniff"),
     ]
-    return Response(200, headers, _PAGE)
 
 
 def _file(name: str) -> Handler:

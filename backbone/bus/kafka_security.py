@@ -1,7 +1,7 @@
-"""How a Kafka cluster is entered: TLS, SASL, the settings that say so, and why it lets nobody in.
+"""Connection security of Kafka: TLS, SASL, their settings, and the diagnosis of rejected connections.
 
-The settings carry Kafka's own names (https://kafka.apache.org/documentation/#security). What contradicts
-itself is refused at the start: a password that would not be used is as wrong as one that is missing.
+The settings have Kafka's names (https://kafka.apache.org/documentation/#security). Contradictory settings are
+refused at startup: a password that would not be used is an error, as a missing one is.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pydantic_core.core_schema import ValidationInfo
 from backbone.settings import Settings
 
 PROBE_TIMEOUT_S: Final = 5.0
-"""How long each server may take to say why it lets nobody in."""
+"""How long each server may take to answer a connection attempt of `connection_failure`."""
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"]
 OptionalFile = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
-"""A file's path; empty for none."""
+"""The path of a file; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sasl:
-    """Who we are to a cluster."""
+    """Credentials for SASL authentication."""
 
     mechanism: Mechanism
     user: str
@@ -37,13 +37,13 @@ class Sasl:
 
 @dataclass(frozen=True, slots=True)
 class KafkaSecurity:
-    """How connections to a cluster are made; without anything: in plain text, as nobody."""
+    """Security of connections to a cluster. The default is plaintext, unauthenticated."""
 
     tls: ssl.SSLContext | None = None
     sasl: Sasl | None = None
 
     def options(self) -> dict[str, Any]:
-        """The same as arguments of aiokafka's clients."""
+        """The settings as arguments of aiokafka's clients."""
         if self.sasl is None:
             return {} if self.tls is None else {"security_protocol": "SSL", "ssl_context": self.tls}
         return {
@@ -59,41 +59,39 @@ PLAINTEXT: Final = KafkaSecurity()
 
 
 class KafkaSettings(Settings):
-    """Where Kafka is and how it is entered."""
+    """Settings of the connection to Kafka."""
 
     kafka_bootstrap: str = Field(
-        "", description="Kafka of the real stack, host:port,host:port; the embedded run needs none."
+        "", description="Kafka bootstrap servers, host:port,host:port; not used by the embedded run."
     )
     kafka_prefix: str = Field(
         "",
         pattern=r"^[A-Za-z0-9._-]{0,100}$",
-        description="Stands before the name of every topic and group, on a cluster that is shared.",
+        description="Prefix of every topic and group name, for a shared cluster.",
     )
     kafka_session_s: float = Field(
         10.0,
         ge=6,
         le=300,
-        description="A process that Kafka does not hear from for so long loses its partitions to another.",
+        description="Session timeout: a process without heartbeats for so long loses its partitions.",
     )
     kafka_security_protocol: SecurityProtocol = Field(
-        "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL, as the listener is set up."
+        "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL, as the listener is configured."
     )
     kafka_ca_file: OptionalFile = Field(
-        None, description="PEM of the authorities that sign Kafka's certificates; empty: the system's."
+        None, description="PEM file of the CAs that sign Kafka's certificates; empty: the system's CAs."
     )
     kafka_cert_file: OptionalFile = Field(
-        None, description="PEM of our certificate, where Kafka asks its clients for one."
+        None, description="PEM file of the client certificate, where Kafka requires one."
     )
     kafka_key_file: OptionalFile = Field(
-        None, description="PEM of that certificate's key, without a password.", validate_default=True
+        None, description="PEM file of the client certificate's key, unencrypted.", validate_default=True
     )
     kafka_sasl_mechanism: Mechanism = Field(
         "SCRAM-SHA-512", description="SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN."
     )
-    kafka_sasl_user: str = Field("", description="Our name at Kafka, with SASL.", validate_default=True)
-    kafka_sasl_password: SecretStr = Field(
-        SecretStr(""), description="The password of that name.", validate_default=True
-    )
+    kafka_sasl_user: str = Field("", description="SASL user name.", validate_default=True)
+    kafka_sasl_password: SecretStr = Field(SecretStr(""), description="SASL password.", validate_default=True)
 
     @field_validator("kafka_bootstrap")
     @classmethod
@@ -123,7 +121,7 @@ class KafkaSettings(Settings):
             try:
                 ssl.create_default_context(cafile=file)
             except ssl.SSLError:
-                raise ValueError(f"{file} holds no certificate (PEM)") from None
+                raise ValueError(f"{file} contains no PEM certificate") from None
         return file
 
     @field_validator("kafka_key_file")
@@ -153,7 +151,7 @@ class KafkaSettings(Settings):
         return value
 
     def kafka_security(self) -> KafkaSecurity:
-        """What these settings come to."""
+        """The connection security that these settings describe."""
         tls = None
         if "SSL" in self.kafka_security_protocol:
             tls = ssl.create_default_context(cafile=self.kafka_ca_file)
@@ -172,14 +170,14 @@ def _must_be_used(info: ValidationInfo, part: str) -> None:
 
 
 def _load_certificate(tls: ssl.SSLContext, cert: Path, key: Path | None) -> None:
-    # With an empty password, or OpenSSL would ask for one at the terminal.
+    # With an empty password: OpenSSL would otherwise prompt for one on the terminal.
     tls.load_cert_chain(cert, key, password="")
 
 
 async def connection_failure(bootstrap: str, security: KafkaSecurity) -> str:
-    """Why none of the servers at `bootstrap` lets us in, each in its own words; empty where one does.
+    """Why no server at `bootstrap` accepts a connection, with the reason of each; empty where one does.
 
-    aiokafka's clients only say that they could not; the reason is in its log, if anywhere.
+    The exceptions of aiokafka's clients do not contain the reason.
     """
     from aiokafka.conn import create_conn
 
@@ -215,7 +213,7 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {PROBE_TIMEOUT_S:.0f} s"
     if isinstance(error, ScramFailed | SaslRefused | MechanismUnsupported):
-        return f"we are refused, see ATAA_KAFKA_SASL_USER, _PASSWORD and _MECHANISM ({error})"
+        return f"authentication failed, see ATAA_KAFKA_SASL_USER, _PASSWORD and _MECHANISM ({error})"
     if isinstance(error, ConnectionClosed | ConnectionResetError):
-        return "it closes the connection, see ATAA_KAFKA_SECURITY_PROTOCOL and _CERT_FILE"
+        return "the server closed the connection, see ATAA_KAFKA_SECURITY_PROTOCOL and _CERT_FILE"
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,7 +1,7 @@
-"""The events the services say to each other, one module per speaker.
+"""The events between services, one module per producer.
 
-An event's wire name is fixed for ever; renaming a class never renames the wire. Frozen examples of
-every version live in `tests/contracts/examples/` and must decode for ever.
+The wire name of an event never changes, even when its class is renamed. Frozen examples of every version are
+in `tests/contracts/examples/`; every later version must decode them.
 """
 
 from backbone.contracts.event import Event, MoneyField, decode, wire_names

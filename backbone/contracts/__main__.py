@@ -10,7 +10,7 @@ from backbone.contracts import wire_names
 
 
 def main(folder: Path) -> None:
-    """One file an event, named by its wire name."""
+    """Write one file per event, named by its wire name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, kind in sorted(wire_names().items()):
         schema = kind.model_json_schema(mode="serialization")

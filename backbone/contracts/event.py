@@ -1,4 +1,4 @@
-"""What every event is: an immutable past-tense fact with a wire name, a topic and a key."""
+"""The base of all events: an immutable past-tense fact with a wire name, a topic and a key."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Timestamp = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_u
 
 
 class Event(BaseModel):
-    """A fact that happened. Subclasses say their wire name, topic and the field that is the key."""
+    """A fact. Subclasses declare their wire name, their topic, and the field that is their key."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -60,7 +60,7 @@ class Event(BaseModel):
 
     @property
     def key(self) -> str:
-        """What orders this event among its like: the value of its key field."""
+        """The value of the key field. Events with equal keys keep their order."""
         return str(getattr(self, self.key_field))
 
     def to_bytes(self) -> bytes:
@@ -69,14 +69,14 @@ class Event(BaseModel):
 
 
 def decode(name: str, value: bytes) -> Event | None:
-    """The event `value` holds, None for a name this code does not know.
+    """Decode an event; None for a wire name that this version does not know.
 
-    Raises `pydantic.ValidationError` where the bytes do not fit the name.
+    Raises `pydantic.ValidationError` where `value` is not such an event.
     """
     kind = _KINDS.get(name)
     return kind.model_validate_json(value) if kind else None
 
 
 def wire_names() -> Mapping[str, type[Event]]:
-    """Every event there is, by wire name."""
+    """All events by wire name."""
     return _KINDS

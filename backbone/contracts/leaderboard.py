@@ -1,4 +1,4 @@
-"""What leaderboard says: the rows of each drive's log in their one order, and snapshots of it."""
+"""Events of leaderboard: the rows of each drive's log, in order, and snapshots of the drive."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ LogType = Literal[
 class DriveLogged(Event, name="leaderboard.drive_logged.v1", topic="drive-log", key="drive_id"):
     """One row of a drive's gap-free log.
 
-    `sequence` counts from 1 within a drive and `epoch`; `amount` is the change's size (never
-    negative, None where no money moved), `raised_after` the drive's raised amount once it counted,
-    `hash` the SHA-256 over this row and the hash of the row before it. `donation.counted` is written when
+    `sequence` counts from 1 within a drive and `epoch`. `amount` is the size of the change (never negative,
+    None where no money moved), `raised_after` the raised amount of the drive after it. `hash` is the SHA-256
+    of this row and of the previous row's hash. `donation.counted` is written when
     a payment starts to count in the drive, `donation.corrected` when more was captured than was known.
     """
 
@@ -48,7 +48,7 @@ class DriveLogged(Event, name="leaderboard.drive_logged.v1", topic="drive-log", 
     hash: str
 
     def as_row(self) -> dict[str, Any]:
-        """The row as `GET /v1/drives/{drive}/events` and the live frames show it."""
+        """The row as in `GET /v1/drives/{drive}/events` and in live frames."""
         amount = self.amount
         return {
             "sequence": self.sequence,
@@ -64,7 +64,7 @@ class DriveLogged(Event, name="leaderboard.drive_logged.v1", topic="drive-log", 
 
 
 class SnapshotTaken(Event, name="leaderboard.snapshot_taken.v1", topic="snapshots", key="drive_id"):
-    """What a drive shows; newer when (epoch, sequence, revision) is greater.
+    """The figures of a drive; the newer snapshot has the greater (epoch, sequence, revision).
 
     `totals` is the public totals object (API.md) without `epoch`, `sequence`, `as_of`, `state` and
     `lag_ms`, which the gateway adds.
@@ -80,10 +80,10 @@ class SnapshotTaken(Event, name="leaderboard.snapshot_taken.v1", topic="snapshot
 
 
 class Heartbeat(Event, name="leaderboard.heartbeat.v1", topic="snapshots", key="slot"):
-    """How far a partition's drives are complete: everything before `as_of` is in their snapshots.
+    """Everything committed before `as_of` is in the snapshots of this partition's drives.
 
-    `slot` is a key of that very partition: who reads a heartbeat has read the snapshots it covers, and the
-    compacted topic keeps one a partition.
+    `slot` is a key of the same partition, so a consumer that has read a heartbeat has read the snapshots it
+    covers, and the compacted topic keeps one heartbeat per partition.
     """
 
     slot: str

@@ -1,7 +1,7 @@
-"""Enumerations a newer version may add to: an event with a value this version does not know is readable.
+"""Open enumerations: an event with a value that only a newer version knows can still be decoded.
 
-Services are upgraded one by one (decision 3), so a consumer may meet such a value before it is upgraded
-itself. A closed enumeration would refuse the whole event, with the money in it.
+Services are upgraded one by one (decision 3), so a consumer may receive such a value before it is upgraded. A
+closed enumeration would reject the whole event, including its amounts.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Known = TypeVar("Known", bound=StrEnum)
 
 @dataclass(frozen=True)
 class OpenValues:
-    """Makes a field `str`, with a member of `values` for each value this version knows.
+    """Validates a field as `str`, and replaces known values by the members of `values`.
 
-    `Annotated[PledgeStatus | str, OpenValues(PledgeStatus)]`: a value that is not known stays the text
-    that was sent, so it is forwarded and stored unchanged. Consumers compare with `==`, or ask `known`.
+    `Annotated[PledgeStatus | str, OpenValues(PledgeStatus)]`: an unknown value stays the string that was
+    sent, so it is stored and forwarded unchanged. Consumers compare with `==`, or call `known`.
     """
 
     values: Iterable[str]
@@ -35,7 +35,7 @@ class OpenValues:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Any:
-        # `examples`, not `enum`: readers that validate by the schema must not refuse what is new either.
+        # `examples`, not `enum`: consumers that validate by the schema must accept new values too.
         described = {"type": "string", "examples": [str(value) for value in self.values]}
         if isinstance(self.values, type):
             described["description"] = f"{inspect.getdoc(self.values)} A newer version may send others."
@@ -43,7 +43,7 @@ class OpenValues:
 
 
 def known(kind: type[Known], value: str) -> Known | None:
-    """The member of `kind` that `value` is; None for a value of a newer version."""
+    """The member of `kind` with this value; None for a value of a newer version."""
     try:
         return kind(value)
     except ValueError:

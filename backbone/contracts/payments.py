@@ -1,4 +1,4 @@
-"""What payments says: the money of a gift, as absolute state with a version."""
+"""Events of payments: the state of a payment, absolute and with a version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
 
 
 class PaymentStatus(StrEnum):
-    """What a payment's facts say."""
+    """The status that a payment's facts imply."""
 
     AWAITED = "awaited"
     CAPTURED = "captured"
@@ -23,7 +23,7 @@ class PaymentStatus(StrEnum):
     LAPSED = "lapsed"
 
 
-_SAYS: Final[Mapping[PaymentStatus, PledgeStatus]] = {
+_PLEDGE_STATUS: Final[Mapping[PaymentStatus, PledgeStatus]] = {
     PaymentStatus.DISPUTED: PledgeStatus.DISPUTED,
     PaymentStatus.CAPTURED: PledgeStatus.PAID,
     PaymentStatus.PARTLY_REFUNDED: PledgeStatus.PARTLY_REFUNDED,
@@ -31,23 +31,23 @@ _SAYS: Final[Mapping[PaymentStatus, PledgeStatus]] = {
     PaymentStatus.AWAITED: PledgeStatus.OPEN,
     PaymentStatus.LAPSED: PledgeStatus.LAPSED,
 }
-_RANK: Final[Mapping[PaymentStatus, int]] = {status: -place for place, status in enumerate(_SAYS)}
+_RANK: Final[Mapping[PaymentStatus, int]] = {status: -place for place, status in enumerate(_PLEDGE_STATUS)}
 
 
 def pledge_status(payments: Iterable[PaymentStatus]) -> PledgeStatus:
-    """What a pledge is, of all its payments, in whatever order they were heard.
+    """The status of a pledge, derived from all its payments in any order.
 
-    Mostly there is one. A second capture on a pledge is a payment of its own: when that one is
-    given back, the pledge is still paid, so the payment that stands best speaks for the pledge;
-    only a dispute on any of them is louder.
+    A pledge usually has one payment. A second capture is a payment of its own; after its refund, the pledge
+    is still paid. The best status of any payment is therefore that of the pledge, except that a dispute on
+    any payment makes the pledge disputed.
     """
-    return _SAYS[max(payments, key=_RANK.__getitem__, default=PaymentStatus.AWAITED)]
+    return _PLEDGE_STATUS[max(payments, key=_RANK.__getitem__, default=PaymentStatus.AWAITED)]
 
 
 def nearest_status(status: str, captured: int, refunded: int, disputed: int) -> PaymentStatus:
-    """`status` as this version knows it; of a newer version's, what the amounts (minor units) say.
+    """The known `status`; for a status of a newer version, the one that the amounts (minor units) imply.
 
-    The amounts are absolute, so a pledge is shown as paid or given back whatever the status is called.
+    The amounts are absolute, so a pledge is shown as paid or refunded whatever its status is called.
     """
     if (one := known(PaymentStatus, status)) is not None:
         return one
@@ -61,7 +61,7 @@ def nearest_status(status: str, captured: int, refunded: int, disputed: int) -> 
 
 
 class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments", key="drive_id"):
-    """All that is now true of a payment; a higher version replaces a lower one.
+    """The whole state of a payment; a higher version replaces a lower one.
 
     Amounts are cumulative and at least zero: `captured` gross, `refunded` from pending on until
     failed, `disputed` open or lost. `held` money counts in `by_state.held` and nowhere else.
@@ -71,7 +71,7 @@ class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments"
     drive_id: DriveId
     pledge_id: PledgeId | None
     creator_id: CreatorId | None
-    donor_id: DonorId | None  # None counts as a donor of its own
+    donor_id: DonorId | None  # None counts as a separate donor
     source: Source | None
     version: int
     status: Annotated[PaymentStatus | str, OpenValues(PaymentStatus)]

@@ -1,4 +1,4 @@
-"""What pledges says: drives, creators and what was promised, each as absolute state with a version."""
+"""Events of pledges: the states of drives, creators and pledges, absolute and with a version."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from backbone.contracts.open_values import OpenValues
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
 
 LocalizedText = str | dict[str, str]
-"""A text, or one text a language: `{"en": …, "ar": …}`."""
+"""A text, or one text per language: `{"en": …, "ar": …}`."""
 
 
 class DriveState(StrEnum):
-    """Where a drive stands: `draft → live ⇄ paused → closed`."""
+    """The state of a drive: `draft → live ⇄ paused → closed`."""
 
     DRAFT = "draft"
     LIVE = "live"
@@ -25,7 +25,7 @@ class DriveState(StrEnum):
 
 
 class PledgeStatus(StrEnum):
-    """What pledges knows of a promise; once money moved, payments' word is the last."""
+    """The status of a pledge; once money has moved, it follows from its payments."""
 
     OPEN = "open"
     PAID = "paid"
@@ -37,7 +37,7 @@ class PledgeStatus(StrEnum):
 
 
 class Milestone(BaseModel):
-    """A sum to celebrate when the drive's raised amount reaches it."""
+    """A goal to celebrate when the raised amount of the drive reaches it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,7 +46,7 @@ class Milestone(BaseModel):
 
 
 class Source(BaseModel):
-    """Where a gift came from; platform and campaign only, nothing of a person."""
+    """Where a donation came from: platform and campaign, no personal data."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,7 +55,7 @@ class Source(BaseModel):
 
 
 class DriveChanged(Event, name="pledges.drive_changed.v1", topic="pledges", key="drive_id"):
-    """All that is now true of a drive; a higher version replaces a lower one."""
+    """The whole state of a drive; a higher version replaces a lower one."""
 
     drive_id: DriveId
     version: int
@@ -68,11 +68,11 @@ class DriveChanged(Event, name="pledges.drive_changed.v1", topic="pledges", key=
     test: bool
     changed_at: Timestamp
     partner: str | None = None
-    """The partner that owns the drive; versions before ownership did not say it."""
+    """The partner that owns the drive; None in events of versions before ownership."""
 
 
 class CreatorChanged(Event, name="pledges.creator_changed.v1", topic="pledges", key="drive_id"):
-    """All that is now true of a creator who raises for a drive."""
+    """The whole state of a creator who raises money for a drive."""
 
     creator_id: CreatorId
     drive_id: DriveId
@@ -83,7 +83,7 @@ class CreatorChanged(Event, name="pledges.creator_changed.v1", topic="pledges", 
 
 
 class PledgeState(BaseModel):
-    """All that is now true of a pledge; a higher version replaces a lower one."""
+    """The whole state of a pledge; a higher version replaces a lower one."""
 
     pledge_id: PledgeId
     drive_id: DriveId
@@ -101,8 +101,8 @@ class PledgeState(BaseModel):
 
 
 class PledgeMade(PledgeState, Event, name="pledges.pledge_made.v1", topic="pledges", key="drive_id"):
-    """A pledge was promised (version 1)."""
+    """A pledge was created (version 1)."""
 
 
 class PledgeChanged(PledgeState, Event, name="pledges.pledge_changed.v1", topic="pledges", key="drive_id"):
-    """A pledge is no longer what it was."""
+    """The state of a pledge has changed."""

@@ -1,4 +1,4 @@
-"""What every service's Alembic `env.py` calls: migrations run on the connection they are given."""
+"""The body of every service's Alembic `env.py`: migrations run on the connection of the caller."""
 
 from __future__ import annotations
 

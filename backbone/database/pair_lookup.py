@@ -1,9 +1,8 @@
-"""Rows found by pairs of values, many at once, through an index that begins with both columns.
+"""Lookup of many rows by pairs of values, through an index that begins with both columns.
 
-Neither of the obvious statements can be trusted with a table that grows. `a IN (…) AND b IN (…)`
-has PostgreSQL probe the index with every combination, or read the whole table where it takes these
-for too many; `(a, b) IN (VALUES …)` has SQLite read the whole table. `a = x AND b IN (…)`, joined
-by OR where there is more than one `x`, is answered from the index by both.
+The two obvious statements can scan a growing table. `a IN (…) AND b IN (…)` makes PostgreSQL probe the
+index with every combination, or scan the table where there are too many; `(a, b) IN (VALUES …)` makes SQLite
+scan the table. `a = x AND b IN (…)`, joined by OR for each `x`, uses the index on both.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from typing import Any, Final
 from sqlalchemy import BindParameter, Column, ColumnElement, Connection, Row, Select, and_, bindparam, or_
 
 MAX_GROUPS: Final = 50
-"""How many values of the first column are looked for in one statement."""
+"""The most values of the first column in one statement."""
 
 
 class PairLookup:
-    """Rows of `statement` whose `first` and `second` column are one of some pairs."""
+    """Finds rows of `statement` by pairs of values of the columns `first` and `second`."""
 
     def __init__(self, statement: Select[Any], first: Column[Any], second: Column[Any]) -> None:
         self._statement = statement
         self._first = first
         self._second = second
-        # By the number of groups: putting a statement together costs more than running it.
+        # By number of groups: building a statement costs more than executing it.
         self._statements: dict[int, Select[Any]] = {}
 
     def find(self, connection: Connection, pairs: Iterable[tuple[Any, Any]]) -> Iterator[Row[Any]]:
-        """The rows of these pairs, in no particular order."""
+        """The rows with these pairs, in no particular order."""
         groups = list(grouped(pairs).items())
         for begin in range(0, len(groups), MAX_GROUPS):
             batch = groups[begin : begin + MAX_GROUPS]
@@ -49,7 +48,7 @@ class PairLookup:
 
 
 def grouped(pairs: Iterable[tuple[Any, Any]]) -> Mapping[Any, list[Any]]:
-    """The second values by the first, each pair once, in order."""
+    """The second values by first value, without repetition, in order."""
     groups: dict[Any, list[Any]] = {}
     for first, second in sorted(set(pairs)):
         groups.setdefault(first, []).append(second)

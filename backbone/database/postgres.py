@@ -1,10 +1,8 @@
-"""Connections to PostgreSQL whose every wait has an end, on our side and on the server's.
+"""PostgreSQL connections with timeouts on both sides.
 
-asyncpg has no bound by default, and TCP gives a connection whose packets vanish a quarter of an hour.
-Here the side that asks has a bound on each transaction (`backbone.database.database`), and the server is
-told to
-end what its client has given up: a statement past the bound, a transaction in which nothing is said, a
-connection whose other end acknowledges nothing.
+asyncpg has no timeout by default, and TCP keeps a connection whose packets are lost for a quarter of an hour.
+Here `backbone.database.database` bounds each transaction, and the server is told to end what a client has
+abandoned: a statement past its timeout, an idle transaction, a connection whose peer acknowledges nothing.
 https://www.postgresql.org/docs/current/runtime-config-client.html
 https://www.postgresql.org/docs/current/runtime-config-connection.html
 """
@@ -21,13 +19,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from backbone.database.transient import DatabaseUnavailable
 
 TCP_USER_TIMEOUT_S: Final = 20
-"""The server ends a connection whose client has acknowledged nothing for so long."""
+"""The server ends a connection whose client has acknowledged no packet for so long."""
 
 _TCP_SETTINGS: Final = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
-    "tcp_user_timeout": str(TCP_USER_TIMEOUT_S * 1000),  # without effect where the system has none
+    "tcp_user_timeout": str(TCP_USER_TIMEOUT_S * 1000),  # no effect where the system does not support it
 }
 
 
@@ -41,7 +39,7 @@ def open_postgres(
 ) -> AsyncEngine:
     """An engine for `url` with asyncpg's `arguments` and the session's `settings`.
 
-    Raises DatabaseUnavailable, at its use, where no connection can be made.
+    Using it raises `DatabaseUnavailable` where no connection can be made.
     """
     connect_args = {
         **arguments,
@@ -59,5 +57,5 @@ async def _connect(*args: Any, **kwargs: Any) -> asyncpg.Connection[Any]:
 
 
 def milliseconds(seconds: float) -> str:
-    """A duration as PostgreSQL's settings count it."""
+    """A duration in the unit of PostgreSQL's settings."""
     return f"{seconds * 1000:.0f}"

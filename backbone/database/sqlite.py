@@ -1,8 +1,8 @@
-"""SQLAlchemy's asyncio session over an ordinary, synchronous SQLite engine: nothing ever suspends.
+"""An `AsyncSession` over a synchronous SQLite engine; its calls never suspend.
 
-A local SQLite statement takes microseconds. aiosqlite's two thread hops around each one cost more
-than the statement, and so do the greenlet switches of SQLAlchemy's asyncio extension (see
-docs/decisions/0001). What may block the loop is a commit's fsync, a quarter of a millisecond.
+A local SQLite statement takes microseconds, less than the two thread switches of aiosqlite or the greenlet
+switches of SQLAlchemy's asyncio extension (docs/decisions/0001). The longest block of the event loop is the
+fsync of a commit, a quarter of a millisecond.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _BUFFERED: Final = {"prebuffer_rows": True}
 
 
 class SqliteSession(AsyncSession):
-    """An `AsyncSession` whose calls are done when they return; they need no greenlet and no thread.
+    """An `AsyncSession` that executes synchronously, without greenlet or thread.
 
-    What is not overridden here works as in any AsyncSession, only slower.
+    Methods that are not overridden work as in any AsyncSession, only slower.
     """
 
     def __init__(self, engine: Engine, info: dict[Any, Any]) -> None:
@@ -31,7 +31,7 @@ class SqliteSession(AsyncSession):
         self.sync_session.bind = engine
 
     async def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        """The result, with its rows already read."""
+        """Execute a statement; the rows of the result are already fetched."""
         given = options.pop("execution_options", {})
         return self.sync_session.execute(
             statement, params, execution_options={**given, **_BUFFERED}, **options
@@ -40,18 +40,18 @@ class SqliteSession(AsyncSession):
     async def run_sync(
         self, fn: Callable[Concatenate[Session, Given], Result], *arg: Given.args, **kw: Given.kwargs
     ) -> Result:
-        """Do `fn` with the plain session."""
+        """Call `fn` with the synchronous session."""
         return fn(self.sync_session, *arg, **kw)
 
 
 def open_sqlite(url: str, begin: str, synchronous: str) -> Engine:
-    """An engine for one SQLite file: WAL, explicit `BEGIN {begin}`, no waiting in C for a lock."""
-    # A reader may be suspended between its statements: never make the next one wait for it.
+    """An engine for one SQLite file: WAL, explicit `BEGIN {begin}`, no waiting in C for a file lock."""
+    # One connection per open session: a suspended reader must not block the next one.
     engine = create_engine(url, pool_size=4, max_overflow=-1, connect_args={"timeout": 0})
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun below, by name
+        connection.isolation_level = None  # `start` below begins transactions explicitly
         settings = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "cache_size=-2000")
         for pragma in settings:
             connection.execute(f"PRAGMA {pragma}")

@@ -1,8 +1,9 @@
-"""Which errors of a database may pass by themselves, and what kind of trouble they are.
+"""Classification of database errors: transient, so that a retry may succeed, or permanent.
 
-The one rule that group commit, consumers and appliers share: transient trouble says nothing about what was
-to be stored, so the whole is tried again; permanent trouble is halved until the culprit stands alone. Who
-waits for an answer waits briefly (group commit), who has time waits as long as it takes (a consumer).
+Group commit, consumers and background work share this rule: a transient error does not depend on the data, so
+the whole batch is retried; after a permanent error a batch is bisected until the failing item is alone.
+Callers that wait for a response are retried briefly (group commit), background work without limit (a
+consumer).
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 
 class TransientFailure(Enum):
-    """Why a database failed, where asking again may help; the value says it to people."""
+    """Why a database operation failed, where a retry may succeed; the value is the message for clients."""
 
-    UNAVAILABLE = "The database does not answer at the moment."
+    UNAVAILABLE = "The database is temporarily unavailable."
     SLOW = "The database did not answer in time."
     BUSY = "The database is busy with a conflicting change."
-    FULL = "The database has no room left."
-    READ_ONLY = "The database takes no changes at the moment."
+    FULL = "The database has run out of space."
+    READ_ONLY = "The database is temporarily read-only."
 
 
 class DatabaseUnavailable(ConnectionError):
@@ -34,16 +35,16 @@ class DatabaseUnavailable(ConnectionError):
 class DatabaseSlow(DatabaseUnavailable):
     """The database did not answer within the transaction's bound.
 
-    The outcome of a transaction that was being committed is unknown. An idempotency key, an inbox row or
-    an offset row makes it safe to repeat.
+    The outcome of a transaction that was being committed is unknown. Idempotency keys, inbox rows and
+    positions make it safe to repeat.
     """
 
 
 def transient_failure(error: BaseException) -> TransientFailure | None:
-    """The transient trouble that `error` of a database tells of; None where it is none."""
+    """The transient failure behind a database error; None for a permanent error."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(getattr(original, "__cause__", None), ValueError):
-        return None  # asyncpg's word for a value that does not fit its column
+        return None  # asyncpg's error for a value that its column cannot store
     if isinstance(error, DatabaseSlow):
         return TransientFailure.SLOW
     if isinstance(error, DatabaseUnavailable | PoolTimeout):
@@ -61,10 +62,11 @@ def transient_failure(error: BaseException) -> TransientFailure | None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether `error` says nothing about what was to be stored, so that the same may succeed later.
+    """Whether `error` does not depend on the data, so that a retry may succeed.
 
-    The database is unavailable, full or read-only, took too long, or chose this transaction to end a
-    deadlock; the network is gone or the disk is full. A missing file or a refused permission stays.
+    The database is unavailable, full or read-only, too slow, or resolved a deadlock by ending this
+    transaction; or the network or a resource of the operating system failed. A missing file or a denied
+    permission is permanent.
     """
     if transient_failure(error) is not None or isinstance(error, ConnectionError | TimeoutError):
         return True
@@ -72,12 +74,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 RESOURCES_EXHAUSTED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What the operating system has run out of: disk, open files, memory."""
+"""The operating system has run out of disk space, open files or memory."""
 
 _CUT: Final = (
-    # asyncpg's word for a connection whose last message it has heard and whose end it has not.
+    # Raised by asyncpg for a connection that was terminated by the server but whose socket is not yet closed.
     AsyncAdapt_asyncpg_dbapi.InternalClientError,
-    # The schema changed under a statement prepared before; SQLAlchemy has thrown it away by now.
+    # The schema changed after a statement was prepared; SQLAlchemy has discarded the statement by now.
     AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError,
 )
 
@@ -90,7 +92,7 @@ _BY_CLASS: Final = {
 }
 _BY_STATE: Final = {
     "25006": TransientFailure.READ_ONLY,  # the connection is to a server that has become a standby
-    "25P03": TransientFailure.UNAVAILABLE,  # ended by the server because nothing was said in the transaction
+    "25P03": TransientFailure.UNAVAILABLE,  # idle in transaction session timeout
     "40001": TransientFailure.BUSY,  # serialization failure
     "40003": TransientFailure.UNAVAILABLE,  # statement completion unknown
     "40P01": TransientFailure.BUSY,  # deadlock

@@ -1,6 +1,6 @@
-"""Who calls, as the gateway vouches for it: the `Ataa-Caller` header under an HMAC.
+"""The caller of a request, as authenticated by the gateway: the `Ataa-Caller` header, signed with an HMAC.
 
-Services accept nothing without it; the gateway strips what comes from outside.
+Services refuse requests without it. The gateway removes the header from requests of clients.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from backbone.http.problems import Forbidden, Unauthorized
 HEADER: Final = "ataa-caller"
 
 HOSTED_FORM: Final = "hosted-form"
-"""The scope of the gateway's own donate page; no key can have it."""
+"""The scope of the gateway's own donate page; no API key can have it."""
 
 Mode = Literal["live", "test"]
 
@@ -32,7 +32,7 @@ class NotYourDrive(Forbidden):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A partner (or one of our own processes), what it may do, and the key it came with."""
+    """A partner (or a process of Ataa), its scopes, and the API key it used."""
 
     partner: str
     scopes: frozenset[str]
@@ -41,18 +41,18 @@ class Caller:
     publishable: bool = False
 
     def require(self, scope: str) -> None:
-        """Raises `Forbidden` where the caller lacks `scope`; `admin` has every scope."""
+        """Raises `Forbidden` where the caller lacks `scope`; `admin` includes every scope."""
         if scope not in self.scopes and "admin" not in self.scopes:
             raise Forbidden(f"This needs the scope {scope}.")
 
     @property
     def hosted_form(self) -> bool:
-        """Whether the gateway's own donate page sent this: it acts for the partner that owns the drive."""
+        """Whether the gateway's donate page sent this; it acts for the partner that owns the drive."""
         return HOSTED_FORM in self.scopes
 
     @property
     def admin(self) -> bool:
-        """Whether the caller runs the installation: it acts for every partner."""
+        """Whether the caller administers the installation; it acts for every partner."""
         return "admin" in self.scopes
 
     def require_owned(self, owner: str | None) -> None:
@@ -64,10 +64,10 @@ class Caller:
 def require_owned(partner: str | None, owner: str | None) -> None:
     """Raises `NotYourDrive` unless `partner` is the `owner` of a drive (API.md, Ownership).
 
-    Where the owner is not known (None), nobody is.
+    Where the owner is unknown (None), every partner is refused.
     """
     if owner is None or partner != owner:
-        raise NotYourDrive("Only the partner that created this drive may do that.")
+        raise NotYourDrive("Only the partner that created this drive may do this.")
 
 
 def sign_caller(
@@ -79,7 +79,7 @@ def sign_caller(
     key_id: str = "",
     publishable: bool = False,
 ) -> dict[str, str]:
-    """The header that vouches for a caller to the services."""
+    """The header that authenticates a caller to the services."""
     claims = json.dumps([partner, sorted(scopes), mode, key_id, publishable], separators=(",", ":"))
     body = base64.urlsafe_b64encode(claims.encode()).decode()
     return {HEADER: f"{body}.{_mac(secret, body)}"}
@@ -87,10 +87,10 @@ def sign_caller(
 
 @lru_cache(maxsize=1024)
 def verify_caller(secret: str, header: str) -> Caller:
-    """The caller a header vouches for; raises `Unauthorized` where it was not made with `secret`."""
+    """The caller in a header. Raises `Unauthorized` where it was not signed with `secret`."""
     body, _, mac = header.partition(".")
     if not secret or not hmac.compare_digest(mac.encode(), _mac(secret, body).encode()):
-        raise Unauthorized("This door is for the gateway.")
+        raise Unauthorized("Missing or invalid internal signature.")
     partner, scopes, mode, key_id, publishable = json.loads(base64.urlsafe_b64decode(body))
     return Caller(partner, frozenset(scopes), mode, key_id, publishable)
 
@@ -100,13 +100,13 @@ def _mac(secret: str, body: str) -> str:
 
 
 async def caller(request: Request) -> Caller:
-    """FastAPI dependency: the vouched-for caller of this request."""
+    """FastAPI dependency: the authenticated caller of this request."""
     secret: str = request.app.state.internal_secret
     return verify_caller(secret, request.headers.get(HEADER, ""))
 
 
 async def internal(who: Annotated[Caller, Depends(caller)]) -> Caller:
-    """FastAPI dependency of `/internal` routes: one of our own processes."""
+    """FastAPI dependency of `/internal` routes: the caller, if it is a process of Ataa."""
     who.require("internal")
     return who
 

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): the one shape of every error the door answers with."""
+"""Problem documents (RFC 9457), the format of every error response."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Exception):
-    """A situation the caller is told about; subclasses name it.
+    """An error that the client is told about; each problem type is a subclass.
 
-    `errors` lists `{"pointer": "/amount/value", "detail": …}` for a 422; `headers` go with the
-    answer (`Retry-After`). What was sent is never echoed.
+    `errors` lists `{"pointer": "/amount/value", "detail": …}` for a 422. `headers` are headers of the
+    response, such as `Retry-After`. Input is never echoed.
     """
 
     status: ClassVar[int] = 400
@@ -59,23 +59,23 @@ class MalformedJson(Problem):
 
 
 class Unauthorized(Problem):
-    status, slug, title = 401, "unauthorized", "No key, or an unknown one"
+    status, slug, title = 401, "unauthorized", "Missing or invalid API key"
 
 
 class Forbidden(Problem):
-    status, slug, title = 403, "forbidden", "This key may not do that"
+    status, slug, title = 403, "forbidden", "This API key may not do this"
 
 
 class NotFound(Problem):
-    status, slug, title = 404, "not-found", "Nothing is here"
+    status, slug, title = 404, "not-found", "Not found"
 
 
 class MethodNotAllowed(Problem):
-    status, slug, title = 405, "method-not-allowed", "Not with this method"
+    status, slug, title = 405, "method-not-allowed", "Method not allowed"
 
 
 class Conflict(Problem):
-    status, slug, title = 409, "conflict", "Not in its present state"
+    status, slug, title = 409, "conflict", "Conflict with the current state"
 
 
 class BodyTooLarge(Problem):
@@ -87,7 +87,7 @@ class UnsupportedMediaType(Problem):
 
 
 class Invalid(Problem):
-    status, slug, title = 422, "invalid-request", "The request does not fit"
+    status, slug, title = 422, "invalid-request", "Invalid request"
 
 
 class TooManyRequests(Problem):
@@ -95,21 +95,43 @@ class TooManyRequests(Problem):
 
 
 class Unexpected(Problem):
-    status, slug, title = 500, "internal-error", "Something went wrong here"
+    status, slug, title = 500, "internal-error", "Internal error"
 
 
 class Overloaded(Problem):
-    """A bounded queue is full; the caller is told when to come back."""
+    """A queue is full, or a dependency is unavailable; the client should retry after `retry_after_s`."""
 
-    status, slug, title = 503, "overloaded", "Too busy at the moment"
+    status, slug, title = 503, "overloaded", "Temporarily overloaded"
 
     def __init__(self, detail: str = "", *, retry_after_s: int = 1) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
 
 
+def documented(*classes: type[Problem]) -> dict[int | str, dict[str, Any]]:
+    """These problems as FastAPI's `responses` takes them, for the gateway to complete."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for kind in classes:
+        response = found.setdefault(kind.status, {"description": "", "x-problems": {}})
+        response["x-problems"][kind.slug] = kind.title
+    for response in found.values():
+        response["description"] = "; ".join(response["x-problems"].values())
+    return found
+
+
 def problem_of_status(status: int) -> Problem:
-    """The plain problem of an HTTP status, for errors raised by the framework."""
-    classes = (Unauthorized, Forbidden, NotFound, MethodNotAllowed, UnsupportedMediaType, BodyTooLarge)
+    """The plain problem of an HTTP status, for errors raised by the framework.
+
+    Its only 400 is a body that it cannot parse: one that is not UTF-8, for example.
+    """
+    classes = (
+        MalformedJson,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        UnsupportedMediaType,
+        BodyTooLarge,
+    )
     for kind in classes:
         if kind.status == status:
             return kind()
@@ -117,12 +139,12 @@ def problem_of_status(status: int) -> Problem:
 
 
 def pointer(location: Sequence[int | str]) -> str:
-    """A JSON pointer (RFC 6901) from a validator's location."""
+    """The JSON pointer (RFC 6901) of a validation error's location."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
 
 
 def from_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """The problem a failed validation is; the input itself never travels back."""
+    """The problem of failed validation; it does not contain the input."""
     if any(error["type"] == "json_invalid" for error in errors):
         return MalformedJson()
     seen = [
@@ -134,11 +156,11 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
         kind = (error.get("ctx") or {}).get("error")
         if isinstance(kind, ProblemValueError):
             return kind.problem(seen)
-    return Invalid("Some fields do not fit.", errors=seen)
+    return Invalid("Some fields are invalid.", errors=seen)
 
 
 class ProblemValueError(ValueError):
-    """A validator's error that has a problem type of its own."""
+    """A validation error with a problem type of its own."""
 
     kind: type[Problem] = Invalid
 
@@ -147,7 +169,7 @@ class ProblemValueError(ValueError):
 
 
 def response(problem: Problem, request: Request) -> Response:
-    """The HTTP answer that carries `problem`."""
+    """The HTTP response with `problem`."""
     body = json.dumps(problem.document(request.headers.get("x-request-id")), ensure_ascii=False)
     return Response(
         body.encode("utf-8", "replace"), problem.status, headers=problem.headers, media_type=MEDIA_TYPE
@@ -155,7 +177,7 @@ def response(problem: Problem, request: Request) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem document: no stack trace, no HTML, no echo of the input."""
+    """Answer every error of `app` with a problem document: no stack trace, no HTML, no input."""
 
     async def problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
@@ -177,7 +199,7 @@ def install(app: FastAPI) -> None:
         reason = _retry_reason(error)
         if reason is None:
             raise error
-        # Answered here, not raised on: the server would cut the connection under the gateway's next request.
+        # Handled here and not re-raised: the server would close the connection that the gateway reuses.
         log.warning("request.interrupted", path=request.url.path, error=type(error).__name__, reason=reason)
         return response(Overloaded(reason), request)
 
@@ -190,12 +212,12 @@ def install(app: FastAPI) -> None:
 
 
 def _retry_reason(error: Exception) -> str | None:
-    """Why the same request may succeed later, for the caller; None where it will not."""
+    """The reason, for the client, why the same request may succeed later; None where it will not."""
     found = transient_failure(error)
     if found is not None:
         return found.value
     if isinstance(error, ConnectionError | TimeoutError):
-        return "Something this needs does not answer at the moment."
+        return "A dependency of this service is temporarily unavailable."
     if isinstance(error, OSError) and error.errno in RESOURCES_EXHAUSTED:
-        return "There is no room to store anything at the moment."
+        return "The server has temporarily run out of storage or memory."
     return None

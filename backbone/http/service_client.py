@@ -1,7 +1,6 @@
-"""How one service reaches another: over HTTP, or within the process of the embedded run.
+"""Clients of other services: over HTTP, or in-process in the embedded run.
 
-Both carry the same requests to the same ASGI application; within a process the loopback's two
-parsers and four copies are left out.
+Both send the same requests to the same ASGI application. In-process calls avoid sockets and HTTP parsing.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ TIMEOUT_S: Final = 10.0
 
 
 class ServiceUnavailable(Exception):
-    """The other service could not be asked, or failed; whoever asked tries again later."""
+    """The other service could not be reached, or failed. The call can be retried later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class ServiceResponse:
 
 
 class ServiceClient(Protocol):
-    """Another service's HTTP door."""
+    """A client of another service."""
 
     async def request(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"", query: str = ""
@@ -49,9 +48,9 @@ class ServiceClient(Protocol):
 
 
 async def post_internal(client: ServiceClient, secret: str, path: str, body: Any) -> Any:
-    """POST JSON to another service's `/internal` door; its JSON answer.
+    """POST JSON to an `/internal` endpoint of another service; return its JSON response.
 
-    Raises `ServiceUnavailable` for anything but a 200.
+    Raises `ServiceUnavailable` for any status but 200.
     """
     headers = {
         "content-type": "application/json",
@@ -66,7 +65,7 @@ async def post_internal(client: ServiceClient, secret: str, path: str, body: Any
 
 
 class HttpServiceClient:
-    """A service in another process, at `base_url`, over a pooled session."""
+    """A service in another process, at `base_url`, through a connection pool."""
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str) -> None:
         self._session = session
@@ -93,18 +92,18 @@ class HttpServiceClient:
 
 
 class ServiceClientPools:
-    """Connections to other processes: a pool of its own for each use, so that one cannot starve another.
+    """Connection pools to other processes, one per use, so that one use cannot starve another.
 
-    aiohttp's default would let a hundred held requests of one kind stop all others.
+    With aiohttp's default pool, a hundred long-polling requests would block all others.
     """
 
     def __init__(self) -> None:
         self._sessions: list[aiohttp.ClientSession] = []
 
     def to(self, base_url: str, connections: int) -> HttpServiceClient:
-        """The service at `base_url`, over at most so many connections; asked for inside the event loop."""
+        """A client with a pool of its own; must be called inside the event loop."""
         session = aiohttp.ClientSession(
-            # Shorter than the servers' 75 s: never the side that writes into a closing connection.
+            # Shorter than the servers' 75 s: no request is sent on a connection the server is closing.
             connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=60.0),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -118,9 +117,9 @@ class ServiceClientPools:
 
 
 class InProcessServiceClient:
-    """A service in this process: its ASGI application, called as a server would.
+    """A service in this process: calls its ASGI application as a server would.
 
-    `app` may be set after the peer was handed out, so that services may know each other.
+    `app` may be set after construction, so that services can be composed with clients of each other.
     """
 
     def __init__(self, app: ASGIApp | None = None) -> None:
@@ -158,14 +157,14 @@ class InProcessServiceClient:
         except TimeoutError as error:
             raise ServiceUnavailable(f"{method} {path}: TimeoutError") from error
         except Exception as error:
-            # The framework answers 500 and raises again for its server's log.
+            # The framework has sent a 500 and re-raised the error for the server's log.
             if not status:
                 raise ServiceUnavailable(f"{method} {path}: {type(error).__name__}") from error
         return ServiceResponse(status, response_headers, b"".join(chunks))
 
 
 def asgi_scope(method: str, path: str, headers: Mapping[str, str], query: str) -> Scope:
-    """The ASGI scope of a request that no socket carried."""
+    """The ASGI scope of an in-process request."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},

@@ -9,50 +9,84 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from backbone import ids
+from backbone.addresses import ORIGIN
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
 from backbone.http.caller import Caller, CallerDep
-from backbone.http.fields import Body, Text, Timestamp
-from backbone.http.problems import NotFound
+from backbone.http.fields import Body, Text, Timestamp, TimestampView, id_schema, text_schema, with_examples
+from backbone.http.problems import Invalid, NotFound, documented
 from backbone.idempotency import OptionalKey, ScopedKey, hash_body, keyed_response, run_once
 from backbone.service import new_app
 from gateway.access.keys import SCOPES, KeyRing, new_key, new_row
 from gateway.tables import Key
 
-_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:.]{2,45}", re.ASCII)
+_PARTNER: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
 def _origin(text: str) -> str:
     """An origin as browsers send it: lower case, no default port, no path (RFC 6454, 6.2)."""
-    parts = urlsplit(text)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    plain = parts.scheme in ("http", "https") and _HOST.fullmatch(parts.hostname or "") and port != -1
-    if not plain or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
+    if re.fullmatch(ORIGIN, text) is None:
         raise ValueError("must be an origin such as https://example.org or http://localhost:3000")
+    parts = urlsplit(text)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     default = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default) else "")
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, default) else "")
 
 
-Origin = Annotated[Text, AfterValidator(_origin), Field(max_length=300)]
+Origin = Annotated[
+    Text,
+    AfterValidator(_origin),
+    StringConstraints(max_length=300),
+    text_schema(ORIGIN, maxLength=300, examples=["https://example.org"]),
+]
 Scope = Literal["drives", "pledges", "refunds", "offline", "ledger", "webhooks", "export"]
 
 
 class KeyRequest(Body):
     """A key to give out. A secret key without `scopes` may make pledges; a publishable one never more."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"kind": {"const": "secret"}, "origins": {"maxItems": 0}}},
+                {
+                    "properties": {
+                        "kind": {"const": "publishable"},
+                        "scopes": {"anyOf": [{"items": {"const": "pledges"}}, {"type": "null"}]},
+                        "origins": {"minItems": 1},
+                    },
+                    "required": ["origins"],
+                },
+            ],
+            "examples": [
+                {"kind": "secret", "partner": "aboflah", "scopes": ["drives", "pledges", "refunds"]},
+                {"kind": "publishable", "partner": "aboflah", "origins": ["https://example.org"]},
+            ],
+        }
+    )
+
     kind: Literal["secret", "publishable"]
     mode: Literal["live", "test"] = "live"
-    partner: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
+    partner: Annotated[
+        Text,
+        StringConstraints(pattern=_PARTNER),
+        WithJsonSchema({"type": "string", "pattern": _PARTNER}),
+    ] = "default"
     scopes: Annotated[list[Scope], Field(max_length=len(SCOPES))] | None = None
     origins: Annotated[list[Origin], Field(max_length=50)] = Field(default_factory=list)
     name: Annotated[Text, Field(max_length=200)] | None = None
@@ -70,10 +104,27 @@ class KeyRequest(Body):
         return self
 
 
+_KEY: Final[dict[str, Any]] = {
+    "id": "key_01frtz5n00000000000000000f",
+    "kind": "secret",
+    "mode": "live",
+    "partner": "aboflah",
+    "scopes": ["drives", "pledges", "refunds"],
+    "origins": [],
+    "name": "server",
+    "last_four": "IJ01",
+    "created_at": "2030-01-07T18:00:00.000Z",
+    "expires_at": None,
+    "revoked_at": None,
+}
+
+
 class KeyView(BaseModel):
     """A key without its secret."""
 
-    id: str
+    model_config = with_examples(_KEY)
+
+    id: Annotated[str, id_schema("key")]
     kind: Literal["secret", "publishable"]
     mode: Literal["live", "test"]
     partner: str
@@ -81,13 +132,15 @@ class KeyView(BaseModel):
     origins: list[str]
     name: str | None
     last_four: str
-    created_at: str
-    expires_at: str | None
-    revoked_at: str | None
+    created_at: TimestampView
+    expires_at: TimestampView | None
+    revoked_at: TimestampView | None
 
 
 class NewKeyView(KeyView):
     """A key as it is given out. `key` is shown once: in the replay of an Idempotency-Key it is null."""
+
+    model_config = with_examples(_KEY | {"key": "sk_live_0123456789abcdefghijABCDEFGHIJ01"})
 
     key: str | None
 
@@ -174,10 +227,10 @@ async def _keys(request: Request) -> Keys:
 
 
 KeysDep = Annotated[Keys, Depends(_keys)]
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys")
 
 
-@router.post("", status_code=201, response_model=NewKeyView)
+@router.post("", status_code=201, response_model=NewKeyView, responses=documented(Invalid))
 async def give_out_key(
     request: Request,
     key_request: KeyRequest,
@@ -185,7 +238,10 @@ async def give_out_key(
     caller: CallerDep,
     idempotency_key: OptionalKey,
 ) -> Response:
-    """Give out a key. It is shown this once; only its SHA-256 is kept."""
+    """Create a key.
+
+    The key is shown this once; only its SHA-256 is stored.
+    """
     caller.require("admin")
     return await keys.issue(caller, key_request, await request.body(), idempotency_key)
 
@@ -194,17 +250,23 @@ async def give_out_key(
 async def list_keys(
     keys: KeysDep,
     caller: CallerDep,
-    after: Annotated[Text | None, Query(max_length=64)] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 25,
+    after: Annotated[
+        Annotated[Text, StringConstraints(max_length=64)] | SkipJsonSchema[None],
+        Query(description="`next` of the page before."),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 25,
 ) -> dict[str, Any]:
-    """The keys that were given out, without their secrets."""
+    """List the keys that were created, without their secrets."""
     caller.require("admin")
     return await keys.all(after, limit)
 
 
-@router.delete("/{key}", status_code=204)
-async def revoke_key(key: str, keys: KeysDep, caller: CallerDep) -> None:
-    """Revoke a key: refused here at once, everywhere within two seconds."""
+@router.delete("/{key}", status_code=204, responses=documented(NotFound))
+async def revoke_key(key: Annotated[str, id_schema("key")], keys: KeysDep, caller: CallerDep) -> None:
+    """Revoke a key.
+
+    It is refused everywhere within two seconds. Revoking it again changes nothing.
+    """
     caller.require("admin")
     await keys.revoke(key)
 

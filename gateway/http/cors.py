@@ -1,4 +1,4 @@
-"""CORS: which responses pages of other origins may read (API.md, CORS).
+"""CORS: which responses pages of other origins may read (docs/api-guide.md, Keys).
 
 Live reads are public. The two pledge routes allow every origin too: they use no cookies, and the request
 itself is checked against the origins of its key.

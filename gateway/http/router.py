@@ -13,7 +13,7 @@ from gateway.http.asgi import Request, Response, StreamingResponse
 Handler = Callable[[Request], Awaitable[Response | StreamingResponse]]
 Cors = Literal["none", "live", "keyed"]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]{0,63}", re.ASCII)
 
 
 def is_name(text: str) -> bool:

@@ -1,7 +1,7 @@
 """What every drive shows, held in memory: the newest bytes, and the clients that watch.
 
 No read of totals touches a database: the hub follows all of `snapshots` and the tail of `drive-log`
-and answers from what it has heard (ARCHITECTURE.md, "Live reads").
+and answers from what it has heard (docs/architecture.md, "Live reads").
 """
 
 from __future__ import annotations

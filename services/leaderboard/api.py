@@ -4,25 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel
+from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import BaseModel, StringConstraints, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from backbone.bus.protocol import partition_of
 from backbone.clock import rfc3339
+from backbone.contracts.leaderboard import LogType
 from backbone.database.database import Database
 from backbone.http.caller import CallerDep, InternalDep
-from backbone.http.fields import Body, MoneyView, Text
-from backbone.http.problems import Invalid, NotFound
+from backbone.http.fields import (
+    REFERENCE,
+    Body,
+    CreatorIdView,
+    MoneyView,
+    PledgeIdView,
+    Text,
+    TimestampView,
+    id_schema,
+    text_schema,
+)
+from backbone.http.problems import Invalid, NotFound, documented
 from services.leaderboard import queries
 from services.leaderboard.display_texts import DisplayTexts
 from services.leaderboard.queries import DriveHead
 from services.leaderboard.snapshots import Freshness
 
 CACHED: dict[str, str] = {"Cache-Control": "public, max-age=1"}
-_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
-    304: {"description": "`If-None-Match` names the present `ETag` (the gateway's answer)."}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    304: {"description": "`If-None-Match` names the present `ETag`."},
+    **documented(NotFound, Invalid),
 }
 
 
@@ -30,7 +43,7 @@ class Place(BaseModel):
     """A creator's place on a board."""
 
     rank: int
-    creator: str
+    creator: CreatorIdView
     slug: str
     name: str
     raised: MoneyView
@@ -42,18 +55,18 @@ class BoardView(BaseModel):
 
     data: list[Place]
     sequence: int
-    as_of: str | None
+    as_of: TimestampView | None
 
 
 class LogRowView(BaseModel):
     """A row of a drive's gap-free log."""
 
     sequence: int
-    type: str
-    at: str
-    payment: str | None
-    pledge: str | None
-    creator: str | None
+    type: Annotated[str, WithJsonSchema({"type": "string", "examples": list(get_args(LogType))})]
+    at: TimestampView
+    payment: Annotated[str, id_schema("pay")] | None
+    pledge: PledgeIdView | None
+    creator: CreatorIdView | None
     amount: MoneyView | None
     raised_after: MoneyView
     hash: str
@@ -82,7 +95,8 @@ class Dependencies:
     behind: Callable[[], Awaitable[int]]
 
 
-Limit = Annotated[int, Query(ge=1, le=100)]
+Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
+DriveRef = Annotated[str, Path(description="The drive's id or slug."), text_schema(REFERENCE)]
 
 
 def routes(dependencies: Dependencies) -> APIRouter:
@@ -94,20 +108,24 @@ def routes(dependencies: Dependencies) -> APIRouter:
 
 
 def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
-    @router.get("/v1/drives/{drive}/leaderboards/{board}", response_model=BoardView, responses=_NOT_MODIFIED)
+    @router.get("/v1/drives/{drive}/leaderboards/{board}", response_model=BoardView, responses=_RESPONSES)
     async def read_board(
         _caller: CallerDep,
         response: Response,
-        drive: str,
+        drive: DriveRef,
         board: Literal["creators"],
         window: Literal["all"] = "all",
         limit: Limit = 25,
-        around: Annotated[Text | None, Query(max_length=64)] = None,
+        around: Annotated[
+            Annotated[Text, StringConstraints(max_length=64)] | SkipJsonSchema[None],
+            Query(description="A creator's id."),
+        ] = None,
         ataa_as_of: Annotated[str | None, Header(include_in_schema=False)] = None,
     ) -> dict[str, Any]:
-        """Who raised most for a drive; with `around`, the ranks about one creator.
+        """List the creators who raised most for a drive.
 
-        Creators of the whole drive (`window=all`) are ranked so far; other boards and windows are 422.
+        `around` takes a creator's id and shows the ranks about it. Ties go to the larger amount, then to
+        whoever reached it first. Other boards and windows than `creators` and `all` are refused so far.
         """
         response.headers.update(CACHED)
         async with dependencies.database.reading() as session:
@@ -131,15 +149,21 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
             "as_of": rfc3339(as_of) if as_of is not None else ataa_as_of,
         }
 
-    @router.get("/v1/drives/{drive}/events", response_model=LogPage, responses=_NOT_MODIFIED)
+    @router.get("/v1/drives/{drive}/events", response_model=LogPage, responses=_RESPONSES)
     async def read_log(
         _caller: CallerDep,
         response: Response,
-        drive: str,
+        drive: DriveRef,
         after: Annotated[int, Query(ge=0, le=2**53)] = 0,
         limit: Limit = 25,
     ) -> dict[str, Any]:
-        """The gap-free log of a drive past row `after`, oldest first."""
+        """List the rows of a drive's log after a sequence, oldest first.
+
+        The log has no gaps: sequences count from 1, and `hash` chains each row to the one before it. Types
+        are `donation.counted`, `donation.corrected` (more was captured than was known), `donation.refunded`,
+        `donation.refund_failed`, `donation.disputed`, `donation.dispute_won`, `milestone.reached`,
+        `drive.opened`, `drive.paused`, `drive.resumed` and `drive.closed`; ignore others.
+        """
         response.headers.update(CACHED)
         async with dependencies.database.reading() as session:
             found = _existing(await queries.find_drive(session, drive))

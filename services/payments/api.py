@@ -7,20 +7,36 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from backbone.clock import Clock
 from backbone.database.database import LONG_TIMEOUT_S, Database
 from backbone.http.caller import CallerDep, InternalDep
-from backbone.http.fields import Body, MoneyBody, MoneyView, Text
+from backbone.http.fields import Body, MoneyView, PledgeIdView, RefundedMoney, Text, id_schema, with_examples
+from backbone.http.problems import NotFound, documented
 from backbone.idempotency import RequiredKey, ScopedKey, hash_body, keyed_response
 from services.payments import queries
 from services.payments.checkout.expiry import pending_expiries
 from services.payments.reconciliation import lookups
 from services.payments.reconciliation.backfill import Backfill
-from services.payments.refunds import RefundRequest, RefundService, unsent_refunds
+from services.payments.refunds import (
+    CurrencyDiffers,
+    NotPaid,
+    RefundExceedsPayment,
+    RefundRequest,
+    RefundService,
+    unsent_refunds,
+)
 from services.payments.stripe.rate_limiter import RateLimiter
-from services.payments.webhooks.log import State, WebhookPage, WebhookView, list_webhooks, retry_webhook
+from services.payments.webhooks.log import (
+    State,
+    TextIsGone,
+    WebhookPage,
+    WebhookView,
+    list_webhooks,
+    retry_webhook,
+)
 from services.payments.webhooks.receive import WebhookStore
 
 MAX_IDS: Final = 10_000
@@ -32,7 +48,13 @@ QUIET_BACKFILLS: Final = 2
 class RefundBody(Body):
     """The amount to refund; without one, all that is left."""
 
-    amount: MoneyBody | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"amount": {"currency": "USD", "value": "5.00"}, "reason": "asked for"}]
+        }
+    )
+
+    amount: RefundedMoney | None = None
     reason: Annotated[Text, Field(max_length=500)] | None = None
 
 
@@ -40,9 +62,17 @@ _ALL_THAT_IS_LEFT: Final = RefundBody()
 
 
 class RefundView(BaseModel):
-    """A refund as the API returns it."""
+    """A refund. It is `pending` until the processor has answered."""
 
-    id: str
+    model_config = with_examples(
+        {
+            "id": "rfd_01frtz5n00000000000000000e",
+            "status": "succeeded",
+            "amount": {"currency": "USD", "value": "5.00"},
+        }
+    )
+
+    id: Annotated[str, id_schema("rfd")]
     status: Literal["pending", "succeeded", "failed"]
     amount: MoneyView
 
@@ -77,15 +107,22 @@ def routes(dependencies: Dependencies) -> APIRouter:
 
 
 def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
-    @router.post("/v1/pledges/{pledge}/refunds", status_code=201, response_model=RefundView)
+    @router.post(
+        "/v1/pledges/{pledge}/refunds",
+        status_code=201,
+        response_model=RefundView,
+        responses=documented(NotFound, RefundExceedsPayment, NotPaid, CurrencyDiffers),
+    )
     async def make_refund(
-        pledge: str,
+        pledge: PledgeIdView,
         request: Request,
         caller: CallerDep,
         key: RequiredKey,
         body: RefundBody = _ALL_THAT_IS_LEFT,
     ) -> Response:
-        """Give back what was paid on a pledge, or part of it; without a body, all that is left.
+        """Refund what was paid on a pledge, or part of it.
+
+        Without a body, or without an amount: all that is left.
 
         For the partner that made the pledge, the partner that owns its drive, and admins.
         """
@@ -101,23 +138,35 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
         )
         return keyed_response(await dependencies.refunds.make(refund_request))
 
-    @router.get("/v1/webhooks", response_model=WebhookPage, tags=["webhooks"])
+    @router.get("/v1/webhooks", response_model=WebhookPage)
     async def list_stripe_webhooks(
         caller: CallerDep,
-        state: State | None = None,
-        after: Annotated[str | None, Query(pattern="^[0-9]{1,18}$", description="`next`.")] = None,
-        limit: Annotated[int, Query(ge=1, le=100)] = 25,
+        state: Annotated[State | SkipJsonSchema[None], Query(description="Those in this state.")] = None,
+        after: Annotated[
+            Annotated[str, StringConstraints(pattern="^[0-9]{1,18}$")] | SkipJsonSchema[None],
+            Query(description="`next` of the page before."),
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 25,
     ) -> dict[str, Any]:
-        """Stripe's events as they were stored, the newest first, and what became of each."""
+        """List Stripe's events, newest first.
+
+        Each as it was stored, and what became of it.
+        """
         caller.require("admin")
         return await list_webhooks(dependencies.database, state, None if after is None else int(after), limit)
 
-    @router.post("/v1/webhooks/{id}/retry", response_model=WebhookView, tags=["webhooks"])
+    @router.post(
+        "/v1/webhooks/{id}/retry", response_model=WebhookView, responses=documented(NotFound, TextIsGone)
+    )
     async def retry_stripe_webhook(
         event_id: Annotated[str, Path(alias="id", description="Stripe's id of the event.")],
         caller: CallerDep,
     ) -> dict[str, Any]:
-        """Try an event that is set aside or ignored again now; `state` tells within seconds how it went."""
+        """Retry a quarantined or ignored event.
+
+        `state` tells within seconds how it went. The text of an event that was ignored is deleted in time:
+        it can no longer be tried.
+        """
         caller.require("admin")
         found = await retry_webhook(dependencies.database, event_id, dependencies.clock)
         dependencies.store.news.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -72,15 +73,8 @@ def compose(
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
     leader_work: dict[str, Work] = {
         "payments.applier": Applier(database, store, clock, ours).run,
-        "payments.checkouts": CheckoutWorker(
-            database,
-            stripe,
-            pledges,
-            secret,
-            pace=rate_limiter,
-            in_flight=settings.stripe_in_flight,
-            news=consumer.handled,
-            clock=clock,
+        "payments.checkouts": _checkout_worker(
+            settings, database, stripe, pledges, rate_limiter, consumer.handled, clock
         ).run,
         "payments.cancelling": CheckoutExpirer(database, stripe, rate_limiter, clock).run,
         "payments.refunds": refunds.run,
@@ -90,27 +84,20 @@ def compose(
         "payments.pruning": _pruning(database, clock, settings).run,
     }
 
+    dependencies = api.Dependencies(
+        database=database,
+        store=store,
+        refunds=refunds,
+        backfill=backfill,
+        rate_limiter=rate_limiter,
+        publishable_key=settings.stripe_publishable_key,
+        clock=clock,
+        outbox_empty=relay.is_empty,
+        behind=consumer.behind,
+    )
     app = new_app("payments", secret)
     add_health(app, database.is_responding)
-    app.include_router(
-        api.routes(
-            api.Dependencies(
-                database=database,
-                store=store,
-                refunds=refunds,
-                backfill=backfill,
-                rate_limiter=rate_limiter,
-                publishable_key=settings.stripe_publishable_key,
-                clock=clock,
-                outbox_empty=relay.is_empty,
-                behind=consumer.behind,
-            )
-        )
-    )
-
-    async def close() -> None:
-        await stripe.close()
-        await database.close()
+    app.include_router(api.routes(dependencies))
 
     workers = [
         Worker("payments.relay", relay.run),
@@ -124,7 +111,33 @@ def compose(
         with_webhooks(app, store, settings.stripe_webhook_secrets),
         workers,
         start=lambda: database.migrate(MIGRATIONS),
-        close=close,
+        close=partial(_close, stripe, database),
+    )
+
+
+async def _close(stripe: Processor, database: Database) -> None:
+    await stripe.close()
+    await database.close()
+
+
+def _checkout_worker(
+    settings: PaymentsSettings,
+    database: Database,
+    stripe: Processor,
+    pledges: ServiceClient,
+    rate_limiter: RateLimiter,
+    new_tickets: asyncio.Event,
+    clock: Clock,
+) -> CheckoutWorker:
+    return CheckoutWorker(
+        database,
+        stripe,
+        pledges,
+        settings.internal_secret.get_secret_value(),
+        pace=rate_limiter,
+        in_flight=settings.stripe_in_flight,
+        news=new_tickets,
+        clock=clock,
     )
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.routing import APIRouter
-from pydantic import AfterValidator
+from pydantic import AfterValidator, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from backbone import ids
 from backbone.contracts.pledges import PledgeStatus
 from backbone.http.caller import Caller, CallerDep, InternalDep, NotYourDrive, caller, internal
-from backbone.http.fields import AmountTooLarge, AmountTooSmall, Text
-from backbone.http.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized
+from backbone.http.fields import REFERENCE, AmountTooLarge, AmountTooSmall, Text, id_schema, text_schema
+from backbone.http.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized, documented
 from backbone.idempotency import (
     KeyMissing,
     KeyReused,
@@ -51,12 +52,11 @@ from services.pledges.requests import (
 from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeList, PledgeView, json_bytes
 
 JSON: Final = "application/json"
-_REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
 
 
 def _ref(drive: str) -> str:
     """What may name a drive at all; raises NotFound. (A NUL in a path would reach the database.)"""
-    if _REF.fullmatch(drive) is None:
+    if re.fullmatch(REFERENCE, drive) is None:
         raise NotFound("No such drive.")
     return drive
 
@@ -67,16 +67,27 @@ def _pledge_id(pledge: str) -> str:
     return pledge
 
 
-DriveRef = Annotated[str, Path(description="The drive's id or slug, in lower case."), AfterValidator(_ref)]
-PledgeRef = Annotated[str, Path(description="The pledge's id."), AfterValidator(_pledge_id)]
-DriveFilter = Annotated[
-    str | None,
-    Query(description="The drive's id or slug."),
-    AfterValidator(lambda drive: None if drive is None else _ref(drive)),
+DriveRef = Annotated[
+    str,
+    Path(description="The drive's id or slug, in lower case."),
+    AfterValidator(_ref),
+    text_schema(REFERENCE, examples=["winter"]),
 ]
-ReferenceFilter = Annotated[Text | None, Query(max_length=255, description="What the partner called it.")]
-After = Annotated[str | None, Query(pattern="^[a-z0-9_]{1,40}$", description="`next` of the page before.")]
-Limit = Annotated[int, Query(ge=1, le=100)]
+PledgeRef = Annotated[str, Path(description="The pledge's id."), AfterValidator(_pledge_id), id_schema("plg")]
+DriveFilter = Annotated[
+    Annotated[str, AfterValidator(_ref), text_schema(REFERENCE)] | SkipJsonSchema[None],
+    Query(description="The drive's id or slug."),
+]
+ReferenceFilter = Annotated[
+    Annotated[Text, StringConstraints(max_length=255)] | SkipJsonSchema[None],
+    Query(description="What the partner called it."),
+]
+StatusFilter = Annotated[PledgeStatus | SkipJsonSchema[None], Query(description="Those in this status.")]
+After = Annotated[
+    Annotated[str, StringConstraints(pattern="^[a-z0-9_]{1,40}$")] | SkipJsonSchema[None],
+    Query(description="`next` of the page before."),
+]
+Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 
 
 def require_scope(who: Caller, scope: str) -> None:
@@ -99,12 +110,12 @@ class Dependencies:
     async def make_drive(
         self, request: Request, body: DriveRequest, who: CallerDep, key: OptionalKey
     ) -> Response:
-        """Make a drive, in draft."""
+        """Create a drive, in the state `draft`."""
         require_scope(who, "drives")
         return keyed_response(await self._drives.make_drive(body, who, await _keyed_request(request, key)))
 
     async def show_drive(self, drive: DriveRef, who: CallerDep) -> Response:
-        """A drive as it is."""
+        """Read a drive."""
         return _json_response(await self._readable_drive(drive, who))
 
     async def _readable_drive(self, drive: str, who: Caller) -> dict[str, Any]:
@@ -115,7 +126,10 @@ class Dependencies:
         return found
 
     async def change_drive(self, drive: DriveRef, change: DriveChange, who: CallerDep) -> Response:
-        """Change fields of a drive, each as far as its state allows; those not sent stay."""
+        """Change a drive.
+
+        Fields that are not sent stay as they are. Some are fixed once the drive has been opened.
+        """
         require_scope(who, "drives")
         return _json_response(await self._drives.change_drive(drive, change, who))
 
@@ -133,7 +147,7 @@ class Dependencies:
     async def add_creator(
         self, request: Request, drive: DriveRef, body: CreatorRequest, who: CallerDep, key: OptionalKey
     ) -> Response:
-        """Add a creator who raises for the drive."""
+        """Add a creator who raises for a drive."""
         require_scope(who, "drives")
         return keyed_response(
             await self._drives.add_creator(drive, body, who, await _keyed_request(request, key))
@@ -142,7 +156,7 @@ class Dependencies:
     async def list_creators(
         self, drive: DriveRef, who: CallerDep, after: After = None, limit: Limit = 25
     ) -> Response:
-        """A drive's creators, oldest first."""
+        """List a drive's creators, oldest first."""
         await self._readable_drive(drive, who)
         return _json_response(await self._queries.creators(drive, after, limit))
 
@@ -151,25 +165,31 @@ class Dependencies:
         who: CallerDep,
         drive: DriveFilter = None,
         reference: ReferenceFilter = None,
-        status: PledgeStatus | None = None,
+        status: StatusFilter = None,
         after: After = None,
         limit: Limit = 25,
     ) -> Response:
-        """The partner's own pledges, newest first."""
+        """List the partner's own pledges, newest first."""
         who.require("pledges")
         wanted = {"drive": drive, "reference": reference, "status": status}
         filters = {name: value for name, value in wanted.items() if value is not None}
         return _json_response(await self._queries.list_pledges(who, filters, after, limit))
 
     async def cancel_pledge(self, pledge: PledgeRef, who: CallerDep) -> Response:
-        """Take back a pledge that is open and unpaid; again is silent. Money that comes still counts."""
+        """Cancel a pledge that is open and unpaid.
+
+        Cancelling it again changes nothing. Money that still arrives makes it paid.
+        """
         who.require("pledges")
         return _json_response(await self._pledges.cancel(pledge, who))
 
     async def make_pledge(
         self, request: Request, drive: DriveRef, body: PledgeRequest, who: CallerDep, key: RequiredKey
     ) -> Response:
-        """Promise money to a live drive; the same key answers with the same pledge."""
+        """Create a pledge to a live drive.
+
+        The same Idempotency-Key with the same body answers with the same pledge.
+        """
         require_scope(who, "pledges")
         body_hash = hash_body(await request.body())
         command = MakePledge(drive, body, who, key, body_hash)
@@ -184,6 +204,14 @@ class Dependencies:
         return await self.make_pledge(request, _ref(request.path_params["drive"]), body, who, key)
 
 
+_MOVES: Final[Mapping[DriveTransition, str]] = {
+    DriveTransition.OPEN: "Open a drive.\n\nFrom `draft` to `live`: it takes pledges from now on.",
+    DriveTransition.PAUSE: "Pause a live drive.\n\nPledges are refused until it is resumed. Payments count.",
+    DriveTransition.RESUME: "Resume a paused drive.",
+    DriveTransition.CLOSE: "Close a drive for good.\n\nMoney that still arrives counts; pledges are refused.",
+}
+
+
 def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
     """Put the public routes into `app`."""
     app.router.add_api_route(
@@ -192,7 +220,7 @@ def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
         methods=["POST"],
         status_code=201,
         response_model=PledgeView,
-        responses=_problems(
+        responses=documented(
             KeyMissing,
             Unauthorized,
             Forbidden,
@@ -216,14 +244,14 @@ def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
         ("/v1/drives/{drive}", dependencies.show_drive, DriveView),
         ("/v1/drives/{drive}/creators", dependencies.list_creators, CreatorList),
     ):
-        refused = _problems(Unauthorized, Forbidden, NotFound)
+        refused = documented(Unauthorized, Forbidden, NotFound)
         router.add_api_route(path, endpoint, response_model=view, responses=refused)
     router.add_api_route(
         "/v1/drives/{drive}",
         dependencies.change_drive,
         methods=["PATCH"],
         response_model=DriveView,
-        responses=_problems(
+        responses=documented(
             Unauthorized, Forbidden, NotYourDrive, NotFound, FieldImmutable, SlugTaken, Invalid, *menu
         ),
         route_class_override=JsonRoute,
@@ -232,14 +260,14 @@ def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
         "/v1/pledges",
         dependencies.list_pledges,
         response_model=PledgeList,
-        responses=_problems(Unauthorized, Forbidden, NotFound),
+        responses=documented(Unauthorized, Forbidden, NotFound),
     )
     router.add_api_route(
         "/v1/pledges/{pledge}/cancel",
         dependencies.cancel_pledge,
         methods=["POST"],
         response_model=PledgeView,
-        responses=_problems(Unauthorized, Forbidden, NotFound, PledgeNotOpen),
+        responses=documented(Unauthorized, Forbidden, NotFound, PledgeNotOpen),
     )
     for transition in DriveTransition:
         router.add_api_route(
@@ -247,8 +275,9 @@ def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
             dependencies.transition_endpoint(transition),
             methods=["POST"],
             name=f"{transition.value}_drive",
+            description=_MOVES[transition],
             response_model=DriveView,
-            responses=_problems(Unauthorized, Forbidden, NotYourDrive, NotFound, IllegalTransition),
+            responses=documented(Unauthorized, Forbidden, NotYourDrive, NotFound, IllegalTransition),
         )
 
 
@@ -299,7 +328,7 @@ def _post(
         methods=["POST"],
         status_code=201,
         response_model=view,
-        responses=_problems(Unauthorized, Forbidden, KeyReused, *kinds),
+        responses=documented(Unauthorized, Forbidden, KeyReused, *kinds),
         route_class_override=JsonRoute,
     )
 
@@ -310,11 +339,3 @@ async def _keyed_request(request: Request, key: str | None) -> KeyedRequest:
 
 def _json_response(view: Any) -> Response:
     return Response(json_bytes(view), media_type=JSON)
-
-
-def _problems(*kinds: type[Problem]) -> dict[int | str, dict[str, Any]]:
-    """How a route's problems are documented."""
-    titles: dict[int, list[str]] = {}
-    for kind in kinds:
-        titles.setdefault(kind.status, []).append(f"`/problems/{kind.slug}`: {kind.title}")
-    return {status: {"description": "; ".join(lines)} for status, lines in titles.items()}

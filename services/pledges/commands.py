@@ -142,7 +142,7 @@ class DriveCommands:
             goal = None if request.goal is None else request.goal.money()
             if goal is not None and goal.currency != drive.currency:
                 wrong = {"pointer": "/goal/currency", "detail": f"this drive takes {drive.currency}"}
-                raise Invalid("Some fields do not fit.", errors=[wrong])
+                raise Invalid("Some fields are invalid.", errors=[wrong])
             taken = select(CREATORS.c.id).where(
                 CREATORS.c.drive_id == drive.id, CREATORS.c.slug == request.slug
             )

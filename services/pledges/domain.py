@@ -15,7 +15,7 @@ from typing import Final
 
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
-from backbone.money import DIGITS, Money
+from backbone.money import Money
 from backbone.stripe_amounts import largest, smallest, step
 
 DRAFT, LIVE, PAUSED, CLOSED = DriveState.DRAFT, DriveState.LIVE, DriveState.PAUSED, DriveState.CLOSED
@@ -196,17 +196,6 @@ def check_cancellable(status: PledgeStatus) -> bool:
 
 
 # Amounts; the limits are in `backbone.stripe_amounts`.
-
-_STRIPE_CURRENCIES: Final = """
-AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF
-CHF CLP CNY COP CRC CVE CZK DJF DKK DOP DZD EGP ETB EUR FJD FKP GBP GEL GIP GMD GNF GTQ GYD HKD HNL
-HTG HUF IDR ILS INR ISK JMD JOD JPY KES KGS KHR KMF KRW KWD KYD KZT LAK LBP LKR LRD LSL MAD MDL MKD
-MMK MNT MOP MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON
-RSD RUB RWF SAR SBD SCR SEK SGD SHP SLE SOS SRD STN SZL THB TJS TND TOP TRY TTD TWD TZS UAH UGX USD
-UYU UZS VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW
-"""
-SUPPORTED_CURRENCIES: Final = frozenset(_STRIPE_CURRENCIES.split()) & frozenset(DIGITS)
-"""Currencies a drive may have."""
 
 
 def check_amount(amount: Money, currency: str) -> None:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -17,60 +16,54 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.functional_validators import PlainValidator
+from pydantic.json_schema import SkipJsonSchema
 
-from backbone.http.fields import AmountTooLargeError, AmountTooSmallError, Body, MoneyBody, Text, Timestamp
+from backbone.addresses import EmailAddress, WebAddress
+from backbone.http.fields import (
+    AmountTooLargeError,
+    AmountTooSmallError,
+    Body,
+    ChargedMoney,
+    Currency,
+    MoneyBody,
+    Text,
+    Timestamp,
+    text_schema,
+    with_examples,
+)
 from backbone.http.problems import MalformedJson, from_validation
 from backbone.money import Money
+from backbone.stripe_amounts import SUPPORTED_CURRENCIES
 from services.pledges.domain import (
-    SUPPORTED_CURRENCIES,
     AmountTooLarge,
     AmountTooSmall,
     DomainError,
     check_chargeable,
 )
 
-_SLUG: Final = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
-_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}", re.ASCII)
-_ADDRESS: Final = re.compile(
-    r"[^\s\x00-\x20\x7f@<>()\[\],;:\\\"]{1,64}@[^\W_](?:[\w-]{0,62}\.)+[^\W_][\w-]{0,61}[^\W_]"
-)
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_SLUG: Final = "[a-z0-9-]{1,64}"
+_LANGUAGE: Final = "[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}"
+_PARTNER: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
+_VISIBLE: Final = r"[^\s\x00\x1c-\x1f\x85\ufeff]"
+"""What makes a text not blank: no white space, whether of Python or of ECMA 262."""
+_NOT_BLANK: Final = rf"^[^\x00]*{_VISIBLE}[^\x00]*$"
+_MOST_LANGUAGES: Final = 20
 _WHOLE_BPS: Final = 10_000
 
 
 def _slug(text: str) -> str:
-    if _SLUG.fullmatch(text) is None:
+    if re.fullmatch(_SLUG, text) is None:
         raise ValueError("must be 1 to 64 of a-z, 0-9 and -")
     return text
 
 
 def _locale(text: str) -> str:
-    if _LANGUAGE.fullmatch(text) is None:
+    if re.fullmatch(_LANGUAGE, text) is None:
         raise ValueError("must be a language tag such as ar or en-GB")
-    return text
-
-
-def _address(text: str) -> str:
-    if len(text) > 254 or _ADDRESS.fullmatch(text) is None:
-        raise ValueError("must be an e-mail address")
-    return text
-
-
-def _web_address(text: str) -> str:
-    if any(letter <= " " or letter == "\x7f" for letter in text) or "\\" in text:
-        raise ValueError("must be an address on the web")
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("must be an address on the web") from None
-    if not host or "@" in parts.netloc:
-        raise ValueError("must be an address on the web")
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
-        raise ValueError("must begin with https:// (http:// only on this machine)")
     return text
 
 
@@ -80,10 +73,10 @@ def _localized_text(longest: int) -> PlainValidator:
     def parse(value: object) -> str | dict[str, str]:
         if isinstance(value, str):
             return _check_text(value, longest)
-        if not isinstance(value, dict) or not 1 <= len(value) <= 20:
+        if not isinstance(value, dict) or not 1 <= len(value) <= _MOST_LANGUAGES:
             raise ValueError('must be a text, or an object of texts by language such as {"en": "…"}')
         for language, text in value.items():
-            if not isinstance(language, str) or _LANGUAGE.fullmatch(language) is None:
+            if not isinstance(language, str) or re.fullmatch(_LANGUAGE, language) is None:
                 raise ValueError("must be keyed by language tags such as ar or en-GB")
             if not isinstance(text, str):
                 raise ValueError("must hold texts")
@@ -93,8 +86,21 @@ def _localized_text(longest: int) -> PlainValidator:
     return PlainValidator(parse, json_schema_input_type=str | dict[str, str])
 
 
+def _texts_schema(longest: int, example: str) -> WithJsonSchema:
+    """The JSON Schema of what `_localized_text(longest)` takes."""
+    one = {"type": "string", "pattern": _NOT_BLANK, "minLength": 1, "maxLength": longest}
+    by_language = {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{_LANGUAGE}$"},
+        "additionalProperties": one,
+        "minProperties": 1,
+        "maxProperties": _MOST_LANGUAGES,
+    }
+    return WithJsonSchema({"anyOf": [one, by_language], "examples": [{"en": example}]})
+
+
 def _check_text(text: str, longest: int) -> str:
-    if not text.strip():
+    if re.search(_VISIBLE, text) is None:
         raise ValueError("must not be empty")
     if len(text) > longest:
         raise ValueError(f"must have at most {longest} characters")
@@ -105,13 +111,20 @@ def _check_text(text: str, longest: int) -> str:
     return text
 
 
-Slug = Annotated[Text, AfterValidator(_slug)]
-Locale = Annotated[Text, AfterValidator(_locale)]
-WebAddress = Annotated[Text, StringConstraints(max_length=2048), AfterValidator(_web_address)]
+Slug = Annotated[Text, AfterValidator(_slug), text_schema(_SLUG, examples=["winter"])]
+Locale = Annotated[Text, AfterValidator(_locale), text_schema(_LANGUAGE, examples=["ar"])]
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=100)]
-Title = Annotated[str | dict[str, str], _localized_text(200)]
-LongText = Annotated[str | dict[str, str], _localized_text(5_000)]
-Partner = Annotated[Text, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Title = Annotated[
+    str | dict[str, str], _localized_text(200), _texts_schema(200, "Let's make their winter warmer")
+]
+LongText = Annotated[
+    str | dict[str, str],
+    _localized_text(5_000),
+    _texts_schema(5_000, "Heaters and blankets for 100,000 families."),
+]
+Partner = Annotated[
+    Text, StringConstraints(pattern=_PARTNER), WithJsonSchema({"type": "string", "pattern": _PARTNER})
+]
 """A partner's name, as `POST /v1/keys` takes it."""
 
 
@@ -121,7 +134,14 @@ def _check_unique(partners: list[str]) -> list[str]:
     return partners
 
 
-Partners = Annotated[list[Partner], Field(max_length=100), AfterValidator(_check_unique)]
+Unsent = SkipJsonSchema[None]
+"""The default of a field that may be left out and not be null."""
+
+Partners = Annotated[
+    list[Partner],
+    Field(max_length=100, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_check_unique),
+]
 
 
 class Beneficiary(Body):
@@ -164,9 +184,21 @@ _AMOUNT_ERRORS: Final = {AmountTooSmall: AmountTooSmallError, AmountTooLarge: Am
 class DriveRequest(Body):
     """A drive to be made."""
 
+    model_config = with_examples(
+        {
+            "slug": "winter",
+            "title": {"en": "Let's make their winter warmer", "ar": "لنجعل شتاءهم أدفأ"},
+            "currency": "USD",
+            "goal": {"currency": "USD", "value": "10000000.00"},
+            "ends_at": "2030-01-31T18:00:00Z",
+            "milestones": [{"title": "Half way", "amount": {"currency": "USD", "value": "5000000.00"}}],
+            "menu": [{"currency": "USD", "value": "25.00"}],
+        }
+    )
+
     slug: Slug
     title: Title
-    currency: Text
+    currency: Currency
     goal: MoneyBody
     starts_at: Timestamp | None = None
     ends_at: Timestamp | None = None
@@ -176,7 +208,7 @@ class DriveRequest(Body):
     zakat_eligible: StrictBool = False
     impact: Annotated[list[Impact], Field(default_factory=list, max_length=20)]
     milestones: Annotated[list[MilestoneBody], Field(default_factory=list, max_length=100)]
-    menu: Annotated[list[MoneyBody], Field(default_factory=list, max_length=20)]
+    menu: Annotated[list[ChargedMoney], Field(default_factory=list, max_length=20)]
     partners: Partners | None = Field(
         None, description="Partners who may pledge besides the drive's own; without it any partner may."
     )
@@ -205,24 +237,29 @@ class DriveRequest(Body):
 class DriveChange(Body):
     """What is to change of a drive: the fields that are sent, each taking the place of the old one.
 
-    What they may be is `DriveRequest`'s to say, for the drive as it then is.
+    What they may be is `DriveRequest`'s to say, for the drive as it then is: a null is refused there for a
+    field that a drive cannot be without.
     """
 
-    slug: Slug | None = None
-    title: Title | None = None
-    currency: Text | None = None
-    goal: MoneyBody | None = None
+    model_config = with_examples(
+        {"description": {"en": "Heaters and blankets."}, "goal": {"currency": "USD", "value": "12000000.00"}}
+    )
+
+    slug: Slug | Unsent = None
+    title: Title | Unsent = None
+    currency: Currency | Unsent = None
+    goal: MoneyBody | Unsent = None
     starts_at: Timestamp | None = None
     ends_at: Timestamp | None = None
     description: LongText | None = None
-    beneficiaries: Annotated[list[Beneficiary], Field(max_length=50)] | None = None
+    beneficiaries: Annotated[list[Beneficiary], Field(max_length=50)] | Unsent = None
     permit: Annotated[Text, StringConstraints(min_length=1, max_length=200)] | None = None
-    zakat_eligible: StrictBool | None = None
-    impact: Annotated[list[Impact], Field(max_length=20)] | None = None
-    milestones: Annotated[list[MilestoneBody], Field(max_length=100)] | None = None
-    menu: Annotated[list[MoneyBody], Field(max_length=20)] | None = None
+    zakat_eligible: StrictBool | Unsent = None
+    impact: Annotated[list[Impact], Field(max_length=20)] | Unsent = None
+    milestones: Annotated[list[MilestoneBody], Field(max_length=100)] | Unsent = None
+    menu: Annotated[list[ChargedMoney], Field(max_length=20)] | Unsent = None
     partners: Partners | None = None
-    test: StrictBool | None = None
+    test: StrictBool | Unsent = None
 
 
 def changed_request(drive: Mapping[str, Any], change: DriveChange) -> DriveRequest:
@@ -242,6 +279,10 @@ def changed_request(drive: Mapping[str, Any], change: DriveChange) -> DriveReque
 class CreatorRequest(Body):
     """A creator to be added to a drive."""
 
+    model_config = with_examples(
+        {"slug": "aboflah", "name": "AboFlah", "channel_url": "https://example.org/aboflah"}
+    )
+
     slug: Slug
     name: Name
     channel_url: WebAddress | None = None
@@ -260,7 +301,7 @@ class DonorBody(Body):
     """Who gives, as far as they say."""
 
     name: Annotated[Text, StringConstraints(max_length=100)] | None = None
-    email: Annotated[Text, AfterValidator(_address)] | None = None
+    email: EmailAddress | None = None
     anonymous: StrictBool = False
     locale: Locale | None = None
 
@@ -276,7 +317,17 @@ class SourceBody(Body):
 class PledgeRequest(Body):
     """A pledge to be made."""
 
-    amount: MoneyBody
+    model_config = with_examples(
+        {
+            "amount": {"currency": "USD", "value": "25.00"},
+            "creator": "aboflah",
+            "donor": {"name": "Layla", "email": "layla@example.org", "locale": "ar"},
+            "message": "For a warm night",
+            "return_url": "https://example.org/thanks",
+        }
+    )
+
+    amount: ChargedMoney
     creator: (
         Annotated[
             Text,

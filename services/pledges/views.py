@@ -21,7 +21,14 @@ from backbone.contracts.pledges import (
     PledgeStatus,
     Source,
 )
-from backbone.http.fields import MoneyView
+from backbone.http.fields import (
+    CreatorIdView,
+    DriveIdView,
+    MoneyView,
+    PledgeIdView,
+    TimestampView,
+    with_examples,
+)
 from backbone.ids import CreatorId, DriveId
 from backbone.money import Money, as_json, parse
 
@@ -52,14 +59,38 @@ class MilestoneView(BaseModel):
 class DriveView(BaseModel):
     """A drive."""
 
-    id: str
+    model_config = with_examples(
+        {
+            "id": "drv_01frtz5n00000000000000000a",
+            "slug": "winter",
+            "state": "live",
+            "title": {"en": "Let's make their winter warmer", "ar": "لنجعل شتاءهم أدفأ"},
+            "currency": "USD",
+            "goal": {"currency": "USD", "value": "10000000.00"},
+            "starts_at": None,
+            "ends_at": "2030-01-31T18:00:00.000Z",
+            "description": None,
+            "beneficiaries": [],
+            "permit": None,
+            "zakat_eligible": False,
+            "impact": [],
+            "milestones": [{"title": "Half way", "amount": {"currency": "USD", "value": "5000000.00"}}],
+            "menu": [{"currency": "USD", "value": "25.00"}],
+            "test": False,
+            "partner": "aboflah",
+            "partners": None,
+            "created_at": "2030-01-07T18:00:00.000Z",
+        }
+    )
+
+    id: DriveIdView
     slug: str
     state: DriveState
     title: LocalizedText
     currency: str
     goal: MoneyView
-    starts_at: str | None
-    ends_at: str | None
+    starts_at: TimestampView | None
+    ends_at: TimestampView | None
     description: LocalizedText | None
     beneficiaries: list[BeneficiaryView]
     permit: str | None
@@ -70,20 +101,33 @@ class DriveView(BaseModel):
     test: bool
     partner: str
     partners: list[str] | None
-    created_at: str
+    created_at: TimestampView
 
 
 class CreatorView(BaseModel):
     """A creator who raises for a drive."""
 
-    id: str
-    drive: str
+    model_config = with_examples(
+        {
+            "id": "crt_01frtz5n00000000000000000b",
+            "drive": "drv_01frtz5n00000000000000000a",
+            "slug": "aboflah",
+            "name": "AboFlah",
+            "channel_url": "https://example.org/aboflah",
+            "team": None,
+            "goal": None,
+            "created_at": "2030-01-07T18:00:00.000Z",
+        }
+    )
+
+    id: CreatorIdView
+    drive: DriveIdView
     slug: str
     name: str
     channel_url: str | None
     team: str | None
     goal: MoneyView | None
-    created_at: str
+    created_at: TimestampView
 
 
 class CreatorList(BaseModel):
@@ -99,7 +143,7 @@ class CheckoutView(BaseModel):
     url: str | None
     client_secret: str | None
     publishable_key: str | None
-    expires_at: str | None
+    expires_at: TimestampView | None
 
 
 class QueueView(BaseModel):
@@ -112,15 +156,15 @@ class QueueView(BaseModel):
 class PledgeView(BaseModel):
     """A pledge."""
 
-    id: str
-    drive: str
-    creator: str | None
+    id: PledgeIdView
+    drive: DriveIdView
+    creator: CreatorIdView | None
     amount: MoneyView
     status: Literal["open", "paid", "partly_refunded", "refunded", "disputed", "lapsed", "cancelled"]
     checkout: CheckoutView | None
     queue: QueueView | None
-    token: str
-    created_at: str
+    token: str | None
+    created_at: TimestampView
 
 
 class PledgeList(BaseModel):

@@ -1,4 +1,4 @@
-"""A tiny service for the backbone's own suites: it notes what it hears, once."""
+"""A minimal service for the backbone's tests: it stores each event it consumes as a note."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from backbone.database.messaging_tables import messaging_tables
 
 
 class Noted(Event, name="tests.noted.v1", topic="notes", key="about"):
-    """Something to note."""
+    """An event to be stored as a note."""
 
     about: str
     text: str
 
 
 class Table(SQLModel, registry=registry()):
-    """The tests' own registry."""
+    """A registry of the tests' own."""
 
 
 class Note(Table, table=True):
-    """One note a row, so that a second handling shows."""
+    """One row per note, so that a repeated event is visible."""
 
     __tablename__ = "notes"
 
@@ -42,7 +42,7 @@ MESSAGING_TABLES = messaging_tables(Table.metadata)
 
 @asynccontextmanager
 async def open_database(url: str) -> AsyncIterator[Database]:
-    """A fresh database with the notes' tables."""
+    """A new database with the tables of the notes service."""
     database = Database(url, MESSAGING_TABLES)
     async with database.transaction() as session:
         await session.run_sync(lambda plain: Table.metadata.drop_all(plain.connection()))
@@ -54,19 +54,19 @@ async def open_database(url: str) -> AsyncIterator[Database]:
 
 
 def sqlite_url(folder: Path) -> str:
-    """A database file in `folder`."""
+    """The URL of a SQLite file in `folder`."""
     return f"sqlite:///{folder / 'notes.db'}"
 
 
 async def take_notes(events: Sequence[Noted], session: AsyncSession) -> None:
-    """Write each event down; refuses a text of `poison`."""
+    """Store each event; raises for the text `poison`."""
     if any(event.text == "poison" for event in events):
         raise ValueError("this one cannot be noted")
     await session.execute(insert(Note), [{"about": event.about, "text": event.text} for event in events])
 
 
 async def noted(database: Database) -> list[tuple[str, str]]:
-    """All notes, in the order of their writing."""
+    """All notes, in order of insertion."""
     async with database.reading() as session:
         rows = await session.execute(select(Note.about, Note.text).order_by(Note.id))  # type: ignore[call-overload]
         return [(about, text) for about, text in rows]

@@ -1,4 +1,4 @@
-"""One replica of the notes service as a process of its own: a relay and a consumer on Kafka and PostgreSQL.
+"""A replica of the notes service as its own process: a relay and a consumer on Kafka and PostgreSQL.
 
 `python -m tests.backbone.replica <database> <bootstrap> <prefix> <session ms> <silent s>`; each note
 it takes is signed with its process id.
@@ -23,13 +23,13 @@ from tests.backbone.notes import MESSAGING_TABLES, Note, Noted
 
 
 async def sign_notes(events: Sequence[Noted], session: AsyncSession) -> None:
-    """Note each event, and who noted it."""
+    """Store each event with the name of the replica."""
     rows = [{"about": str(os.getpid()), "text": event.text} for event in events]
     await session.execute(insert(Note), rows)
 
 
 async def main(url: str, bootstrap: str, prefix: str, session_ms: str, idle_timeout_s: str) -> None:
-    """Work until killed."""
+    """Run until killed."""
     database = Database(url, MESSAGING_TABLES, idle_timeout_s=float(idle_timeout_s))
     bus = KafkaBus(bootstrap, prefix=prefix, session_timeout_ms=int(session_ms), request_timeout_s=3.0)
     relay = Relay("notes", database, bus, ["notes"])

@@ -19,12 +19,12 @@ BOTH: tuple[Direction, ...] = ("to_server", "to_client")
 
 
 class StallingProxy:
-    """Forwards connections to one server until told to swallow what they carry."""
+    """Forwards connections to one server, and can stop forwarding their data."""
 
     def __init__(self, url: str) -> None:
         self._there = make_url(url)
         self.url = ""
-        """The database's address through the proxy, once it is open."""
+        """The database URL through the proxy, once it is open."""
         self._links: list[_Link] = []
         self._held: set[Direction] = set()
         self._listening: asyncio.Server | None = None
@@ -32,24 +32,24 @@ class StallingProxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Listen on a port of the system's choice."""
+        """Listen on a free port."""
         self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         port = int(self._listening.sockets[0].getsockname()[1])
         self.url = self._there.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
 
     def stall(self, *directions: Direction) -> None:
-        """Forward nothing in these directions (both, if none is named), on no connection, old or new."""
+        """Stop forwarding in these directions (both by default), on existing and new connections."""
         self._held |= set(directions or BOTH)
         for link in self._links:
             link.hold(directions or BOTH)
 
     def stall_existing(self) -> None:
-        """Forward nothing on the connections there are; new ones work. A firewall that lost its state."""
+        """Stop forwarding on existing connections; new ones work, as after a firewall has lost its state."""
         for link in self._links:
             link.hold(BOTH)
 
     def stall_after(self, words: bytes, *directions: Direction, after: int = 0) -> asyncio.Event:
-        """Swallow on the first connection that sends `words`, from `after` bytes on; set when it does.
+        """Stop the first connection that sends `words`, after `after` bytes; sets the event when it does.
 
         With `to_server` the words themselves do not arrive; with `to_client` only alone they do, and the
         answer does not.
@@ -58,14 +58,14 @@ class StallingProxy:
         return self._trap.triggered
 
     def resume(self) -> None:
-        """Forward again, what was kept first."""
+        """Forward again, the held data first."""
         self._held.clear()
         self._trap = None
         for link in self._links:
             link.resume()
 
     async def close(self) -> None:
-        """Cut every connection."""
+        """Close every connection."""
         if self._listening is not None:
             self._listening.close()
         for task in self._tasks:
@@ -137,7 +137,7 @@ class _Link:
             gate.set()
 
     async def wait_until_forwarded(self, direction: Direction, size: int) -> None:
-        """Wait while this direction is held; what still fits in front of the hole passes."""
+        """Wait while this direction is held; bytes within the limit still pass."""
         if not self._gates[direction].is_set() and size <= self._left[direction]:
             self._left[direction] -= size
             if size:
@@ -147,7 +147,7 @@ class _Link:
 
 @asynccontextmanager
 async def behind_stalling_proxy(url: str) -> AsyncIterator[StallingProxy]:
-    """A proxy in front of the PostgreSQL at `url`, open."""
+    """An open proxy in front of the PostgreSQL server at `url`."""
     proxy = StallingProxy(url)
     await proxy.open()
     try:

@@ -1,4 +1,4 @@
-"""The event bus's promises: one suite, run by every implementation."""
+"""The behaviour of the event bus: one suite, run by every implementation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OpenBus = Callable[[], Awaitable[EventBus]]
 
 @pytest.fixture(params=["sqlite", "kafka"])
 async def open_bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenBus]:
-    """Opens the bus under test; opened again, it is the same bus after a restart."""
+    """Opens the bus under test; a second call simulates a restart."""
     async with AsyncExitStack() as stack:
         if request.param == "sqlite":
             new: Callable[[], EventBus] = partial(SqliteBus, tmp_path / "bus.db")
@@ -49,22 +49,22 @@ def message(key: str, text: str, topic: str = "notes", watermark: datetime | Non
 
 
 async def read(subscription: Subscription, count: int) -> list[Record]:
-    """`count` records that say something; fails when they do not come."""
+    """Read `count` records that are not mere watermarks; fails where they do not arrive."""
     found: list[Record] = []
     while len(found) < count:
         records = await subscription.fetch(100, PATIENCE_S)
-        assert records, f"only {len(found)} of {count} came"
+        assert records, f"only {len(found)} of {count} arrived"
         found += [record for record in records if record.name]
     return found
 
 
 def shared(one: Subscription, other: Subscription) -> bool:
-    """Whether each of two members has partitions of its own."""
+    """Whether both members are assigned partitions."""
     both = one.assignment(), other.assignment()
     return all(both) and both[0].isdisjoint(both[1])
 
 
-async def test_a_key_keeps_its_order_and_everything_arrives(open_bus: OpenBus) -> None:
+async def test_records_of_a_key_arrive_completely_and_in_order(open_bus: OpenBus) -> None:
     bus = await open_bus()
     subscription = await bus.subscribe("readers", ["notes"])
     for batch in range(5):
@@ -76,7 +76,7 @@ async def test_a_key_keeps_its_order_and_everything_arrives(open_bus: OpenBus) -
         assert texts == wanted
 
 
-async def test_a_record_carries_what_was_published(open_bus: OpenBus) -> None:
+async def test_record_has_the_fields_of_the_published_message(open_bus: OpenBus) -> None:
     bus = await open_bus()
     subscription = await bus.subscribe("readers", ["notes"])
     sent = Message(
@@ -89,7 +89,7 @@ async def test_a_record_carries_what_was_published(open_bus: OpenBus) -> None:
     assert record.traceparent == sent.traceparent
 
 
-async def test_records_survive_a_restart_and_a_group_reads_on_where_it_committed(open_bus: OpenBus) -> None:
+async def test_group_resumes_at_its_committed_position_after_a_restart(open_bus: OpenBus) -> None:
     bus = await open_bus()
     subscription = await bus.subscribe("readers", ["notes"])
     await bus.publish([message("k", str(n)) for n in range(10)])
@@ -101,7 +101,7 @@ async def test_records_survive_a_restart_and_a_group_reads_on_where_it_committed
     assert [record.value for record in await read(again, 6)] == [str(n).encode() for n in range(4, 10)]
 
 
-async def test_positions_given_by_the_database_win_over_the_bus(open_bus: OpenBus) -> None:
+async def test_positions_of_the_database_override_those_of_the_bus(open_bus: OpenBus) -> None:
     bus = await open_bus()
     await bus.publish([message("k", str(n)) for n in range(5)])
 
@@ -112,7 +112,7 @@ async def test_positions_given_by_the_database_win_over_the_bus(open_bus: OpenBu
     assert [record.value for record in await read(subscription, 2)] == [b"3", b"4"]
 
 
-async def test_seeking_reads_again(open_bus: OpenBus) -> None:
+async def test_seek_rereads_records(open_bus: OpenBus) -> None:
     bus = await open_bus()
     subscription = await bus.subscribe("readers", ["notes"])
     await bus.publish([message("k", str(n)) for n in range(3)])
@@ -121,14 +121,14 @@ async def test_seeking_reads_again(open_bus: OpenBus) -> None:
     assert [record.value for record in await read(subscription, 2)] == [b"1", b"2"]
 
 
-async def test_two_groups_read_everything_each(open_bus: OpenBus) -> None:
+async def test_each_group_reads_every_record(open_bus: OpenBus) -> None:
     bus = await open_bus()
     one, other = await bus.subscribe("one", ["notes"]), await bus.subscribe("other", ["notes"])
     await bus.publish([message(f"k{n}", str(n)) for n in range(30)])
     assert len(await read(one, 30)) == len(await read(other, 30)) == 30
 
 
-async def test_members_of_a_group_share_the_partitions_and_take_over_those_of_one_that_leaves(
+async def test_members_of_a_group_share_partitions_and_take_over_those_of_a_leaving_member(
     open_bus: OpenBus,
 ) -> None:
     bus = await open_bus()
@@ -152,7 +152,7 @@ async def test_members_of_a_group_share_the_partitions_and_take_over_those_of_on
         later |= {record.value for record in await read(one, 1) if b"later" in record.value}
 
 
-async def test_partitions_of_two_topics_with_the_same_number_go_to_the_same_member(open_bus: OpenBus) -> None:
+async def test_equal_partition_numbers_of_two_topics_are_assigned_to_one_member(open_bus: OpenBus) -> None:
     bus = await open_bus()
     one = await bus.subscribe("readers", ["notes", "others"])
     other = await bus.subscribe("readers", ["notes", "others"])
@@ -163,7 +163,7 @@ async def test_partitions_of_two_topics_with_the_same_number_go_to_the_same_memb
     assert numbers["notes"] == numbers["others"]
 
 
-async def test_a_follower_reads_from_the_beginning_or_only_what_comes(open_bus: OpenBus) -> None:
+async def test_follower_starts_at_the_beginning_or_at_the_end(open_bus: OpenBus) -> None:
     bus = await open_bus()
     await bus.publish([message("k", "before")])
     whole, tail = await bus.follow(["notes"], "beginning"), await bus.follow(["notes"], "end")
@@ -172,7 +172,7 @@ async def test_a_follower_reads_from_the_beginning_or_only_what_comes(open_bus: 
     assert [record.value for record in await read(tail, 1)] == [b"after"]
 
 
-async def test_snapshots_keep_the_newest_of_a_key(open_bus: OpenBus) -> None:
+async def test_compacted_topic_keeps_the_newest_record_of_a_key(open_bus: OpenBus) -> None:
     bus = await open_bus()
     for n in range(50):
         await bus.publish(
@@ -188,7 +188,7 @@ async def test_snapshots_keep_the_newest_of_a_key(open_bus: OpenBus) -> None:
         newest |= {record.key: record.value for record in records if record.name}
 
 
-async def test_a_watermark_comes_after_what_it_covers(open_bus: OpenBus) -> None:
+async def test_watermark_follows_the_records_it_covers(open_bus: OpenBus) -> None:
     bus = await open_bus()
     subscription = await bus.subscribe("readers", ["notes"])
     at = datetime(2022, 1, 7, 12, 0, tzinfo=UTC)
@@ -206,13 +206,13 @@ async def test_a_watermark_comes_after_what_it_covers(open_bus: OpenBus) -> None
     assert b"b" in [value for value, _ in seen[: first_mark + 1]]
 
 
-async def test_a_quiet_fetch_ends_with_nothing(open_bus: OpenBus) -> None:
+async def test_fetch_without_records_returns_an_empty_list(open_bus: OpenBus) -> None:
     bus = await open_bus()
     subscription = await bus.subscribe("readers", ["notes"])
     assert await subscription.fetch(10, 0.02) == []
 
 
-async def test_lag_counts_what_was_not_fetched(open_bus: OpenBus) -> None:
+async def test_lag_counts_records_not_yet_fetched(open_bus: OpenBus) -> None:
     bus = await open_bus()
     subscription = await bus.subscribe("readers", ["notes"])
     await bus.publish([message("k", str(n)) for n in range(9)])
@@ -220,7 +220,7 @@ async def test_lag_counts_what_was_not_fetched(open_bus: OpenBus) -> None:
     await until(lambda: sum(subscription.lag().values()) == 5)
 
 
-async def test_a_member_knows_what_the_whole_group_has_not_passed(open_bus: OpenBus) -> None:
+async def test_group_lag_counts_records_of_all_members(open_bus: OpenBus) -> None:
     bus = await open_bus()
     one, other = await bus.subscribe("readers", ["notes"]), await bus.subscribe("readers", ["notes"])
     async with asyncio.timeout(PATIENCE_S):
@@ -242,7 +242,7 @@ async def test_a_member_knows_what_the_whole_group_has_not_passed(open_bus: Open
     assert await waiting(other) == mine
 
 
-async def test_watermarks_that_were_read_and_committed_are_no_lag(open_bus: OpenBus) -> None:
+async def test_committed_watermarks_are_not_counted_as_lag(open_bus: OpenBus) -> None:
     bus = await open_bus()
     subscription = await bus.subscribe("readers", ["notes"])
     await bus.publish([message("k", "a")])

@@ -1,4 +1,4 @@
-"""What only Kafka can do to us: refuse a message, hang, die and come back."""
+"""Failures specific to Kafka: a rejected message, a hanging broker, a broker restart, expired records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def message(text: str, topic: str = "notes") -> Message:
 
 
 async def publish_until_acknowledged(bus: EventBus, text: str) -> None:
-    """As a relay does it: again and again."""
+    """Retry until acknowledged, as a relay does."""
 
     async def publish_once() -> bool:
         try:
@@ -82,7 +82,7 @@ def broker(tmp_path: Path) -> Iterator[KafkaNode]:
     started.kill()
 
 
-async def test_a_refused_message_poisons_no_other(recovered: Recovered) -> None:
+async def test_rejected_message_does_not_block_later_messages(recovered: Recovered) -> None:
     async with fresh_topics("others") as (bootstrap, prefix), a_bus(bootstrap, prefix) as bus:
         await make_topics(bootstrap, f"{prefix}notes", **{"max.message.bytes": "2000"})
         heard = await bus.follow(["notes"], "beginning")
@@ -96,7 +96,7 @@ async def test_a_refused_message_poisons_no_other(recovered: Recovered) -> None:
     recovered(f"a poisoned producer: a new one spoke after {took:.2f} s")
 
 
-async def test_reading_a_topic_that_is_not_there_says_so() -> None:
+async def test_subscribing_to_a_missing_topic_names_it() -> None:
     async with a_bus(kafka_bootstrap()) as bus:
         with pytest.raises(BusUnavailable, match="nowhere"):
             await bus.subscribe("readers", ["nowhere"])
@@ -104,7 +104,7 @@ async def test_reading_a_topic_that_is_not_there_says_so() -> None:
             await bus.follow(["nowhere"], "end")
 
 
-async def test_nothing_waits_for_a_broker_that_hangs_and_all_goes_on_when_it_wakes(
+async def test_calls_are_bounded_while_a_broker_hangs_and_succeed_once_it_resumes(
     broker: KafkaNode, recovered: Recovered
 ) -> None:
     await make_topics(broker.address, "notes")
@@ -132,9 +132,7 @@ async def test_nothing_waits_for_a_broker_that_hangs_and_all_goes_on_when_it_wak
     recovered(f"a hanging broker woke: spoken after {spoke:.2f} s, heard after {took:.2f} s")
 
 
-async def test_a_broker_killed_and_started_again_loses_nothing_acknowledged(
-    broker: KafkaNode, recovered: Recovered
-) -> None:
+async def test_acknowledged_records_survive_a_broker_restart(broker: KafkaNode, recovered: Recovered) -> None:
     await make_topics(broker.address, "notes")
     async with a_bus(broker.address) as bus:
         heard = await bus.subscribe("readers", ["notes"])
@@ -153,7 +151,7 @@ async def test_a_broker_killed_and_started_again_loses_nothing_acknowledged(
     recovered(f"a killed broker listened again: heard after {took:.2f} s")
 
 
-async def test_records_dropped_before_their_group_read_them_are_reported_and_the_rest_is_read() -> None:
+async def test_records_expired_before_their_group_read_them_are_reported() -> None:
     partition = Partition("notes", partition_of("k"))
 
     async def positions(asked: object) -> Positions:

@@ -1,4 +1,4 @@
-"""What only the embedded bus has to promise: it forgets, but nothing that somebody has yet to read."""
+"""Pruning of the embedded bus: records that a group has not read yet are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from backbone.bus.protocol import Message
 from backbone.bus.sqlite import SqliteBus
 
 
-async def test_pruning_goes_in_pieces_and_spares_what_is_young_or_not_yet_read_by_every_group(
+async def test_pruning_in_batches_keeps_recent_and_unread_records(
     tmp_path: Path,
 ) -> None:
     bus = SqliteBus(tmp_path / "bus.db")
@@ -18,7 +18,7 @@ async def test_pruning_goes_in_pieces_and_spares_what_is_young_or_not_yet_read_b
     (partition,) = {record.partition for record in await quick.fetch(100, 1)}
     await quick.commit({partition: 10})
     await slow.commit({partition: 7})
-    assert bus.drop_old(time.time() - 60, 4) == 0  # all are young
+    assert bus.drop_old(time.time() - 60, 4) == 0  # all are recent
     assert bus.drop_old(time.time() + 60, 4) == 4
     assert bus.drop_old(time.time() + 60, 4) == 3
     assert bus.drop_old(time.time() + 60, 4) == 0

@@ -1,4 +1,4 @@
-"""The store suite: what every database promises the services."""
+"""The behaviour of `Database`, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone import idempotency
 from backbone.bus.protocol import Partition, Record
 from backbone.database.database import Database
 from backbone.database.session_info import after_commit
-from backbone.idempotency import KeyReused, RequestInProgress, ScopedKey
 from backbone.messaging.inbox import Fenced, advance, record_new
 from tests.backbone.notes import MESSAGING_TABLES, Note, noted, open_database, sqlite_url
 from tests.engines import fresh_postgres
@@ -42,7 +39,7 @@ async def note(database: Database, text: str) -> None:
         await session.execute(insert(Note), [{"about": "k", "text": text}])
 
 
-async def test_a_block_that_ends_is_committed_and_one_that_raises_is_not(database: Database) -> None:
+async def test_transaction_commits_at_its_end_and_rolls_back_on_an_exception(database: Database) -> None:
     await note(database, "kept")
     with pytest.raises(RuntimeError):
         async with database.transaction() as session:
@@ -51,12 +48,12 @@ async def test_a_block_that_ends_is_committed_and_one_that_raises_is_not(databas
     assert await noted(database) == [("k", "kept")]
 
 
-async def test_many_writers_at_once_all_succeed(database: Database) -> None:
+async def test_concurrent_writers_all_commit(database: Database) -> None:
     await asyncio.gather(*(note(database, str(n)) for n in range(100)))
     assert {text for _, text in await noted(database)} == {str(n) for n in range(100)}
 
 
-async def test_a_reader_sees_the_past_while_a_writer_writes_and_neither_waits(database: Database) -> None:
+async def test_readers_and_writers_do_not_block_each_other(database: Database) -> None:
     await note(database, "before")
     async with database.transaction() as session:
         await session.execute(insert(Note), [{"about": "k", "text": "during"}])
@@ -65,7 +62,7 @@ async def test_a_reader_sees_the_past_while_a_writer_writes_and_neither_waits(da
     assert [text for _, text in await noted(database)] == ["before", "during"]
 
 
-async def test_all_questions_of_a_read_see_one_moment(database: Database) -> None:
+async def test_statements_of_a_read_transaction_see_one_snapshot(database: Database) -> None:
     async with database.reading() as session:
         before = (await session.execute(select(func.count()).select_from(Note))).scalar_one()
         await note(database, "meanwhile")
@@ -74,7 +71,7 @@ async def test_all_questions_of_a_read_see_one_moment(database: Database) -> Non
     assert len(await noted(database)) == 1
 
 
-async def test_a_cancelled_writer_leaves_no_lock_behind(database: Database) -> None:
+async def test_cancelled_writer_releases_its_lock(database: Database) -> None:
     async def stall() -> None:
         async with database.transaction():
             await asyncio.Event().wait()
@@ -87,7 +84,7 @@ async def test_a_cancelled_writer_leaves_no_lock_behind(database: Database) -> N
         await note(database, "after")
 
 
-async def test_what_is_to_follow_a_commit_follows_it_and_only_it(database: Database) -> None:
+async def test_callbacks_run_after_a_commit_and_not_after_a_rollback(database: Database) -> None:
     seen: list[str] = []
     async with database.transaction() as session:
         after_commit(session, lambda: seen.append("committed"))
@@ -99,7 +96,7 @@ async def test_what_is_to_follow_a_commit_follows_it_and_only_it(database: Datab
     assert seen == ["committed"]
 
 
-async def test_an_event_is_remembered_once(database: Database) -> None:
+async def test_inbox_records_an_event_once_per_group(database: Database) -> None:
     records = [Record(Partition("notes", 1), n, "k", f"evt_{n % 3}", "x", b"") for n in range(6)]
     async with database.transaction() as session:
         assert [record.id for record in await record_new(session, "notes", records)] == [
@@ -112,7 +109,7 @@ async def test_an_event_is_remembered_once(database: Database) -> None:
         assert len(await record_new(session, "others", records)) == 3
 
 
-async def test_a_position_moves_only_for_whoever_stands_on_it(database: Database) -> None:
+async def test_position_advances_only_from_the_expected_offset(database: Database) -> None:
     partition = Partition("notes", 1)
     first, second = (Record(partition, n, "k", f"evt_{n}", "x", b"") for n in (0, 1))
     async with database.transaction() as session:
@@ -124,34 +121,7 @@ async def test_a_position_moves_only_for_whoever_stands_on_it(database: Database
         await advance(session, "notes", [second], {partition: 1})
 
 
-async def test_a_key_replays_its_answer_names_a_mismatch_and_says_when_it_still_runs(
-    database: Database,
-) -> None:
-    key, other = ScopedKey("default:pledges", "k1"), ScopedKey("default:refunds", "k1")
-
-    async def create(_session: AsyncSession) -> bytes:
-        return b"{}"
-
-    assert await idempotency.run_once(database, key, "hash", create) == (201, b"{}", False)
-    async with database.transaction() as session:
-        assert await idempotency.claim(session, other, "hash") is None
-    async with database.transaction() as session:
-        known = await session.run_sync(idempotency.find_replies_in, [key, other])
-        running = await idempotency.claim(session, other, "hash")
-    assert known[key].replay("hash") == (201, b"{}", True)
-    with pytest.raises(KeyReused):
-        known[key].replay("another hash")
-    assert running is not None
-    with pytest.raises(RequestInProgress):
-        running.replay("hash")
-    async with database.transaction() as session:
-        await idempotency.complete(session, other, 201, b"[]")
-        replied = await idempotency.claim(session, other, "hash")
-        assert replied is not None
-        assert replied.replay("hash") == (201, b"[]", True)
-
-
-async def test_a_killed_process_keeps_what_it_committed_and_nothing_else(url: str) -> None:
+async def test_commits_survive_sigkill_and_open_transactions_do_not(url: str) -> None:
     script = f"""
 import asyncio, os, signal
 from sqlalchemy import insert

@@ -1,4 +1,4 @@
-"""Strangers share a transaction and nothing else."""
+"""Group commit: concurrent requests share a transaction, but not each other's failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backbone.http.problems import Overloaded
 
 
 class Ledger:
-    """Commits batches of words; refuses a whole batch with `bad` in it, as a database would."""
+    """Commits batches of words; fails a whole batch that contains `bad`, as a database would."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -28,7 +28,7 @@ class Ledger:
         return [KeyError(word) if word == "unknown" else word.upper() for word in words]
 
 
-async def test_those_who_come_together_are_committed_together_and_each_gets_their_own_answer() -> None:
+async def test_concurrent_requests_share_a_commit_and_get_their_own_results() -> None:
     ledger = Ledger()
     group = GroupCommit(ledger.commit)
     answers = await asyncio.gather(*(group.submit(f"w{n}") for n in range(40)))
@@ -36,7 +36,7 @@ async def test_those_who_come_together_are_committed_together_and_each_gets_thei
     assert len(ledger.batches) == 1
 
 
-async def test_one_bad_wish_fails_alone() -> None:
+async def test_request_with_a_permanent_error_fails_alone() -> None:
     ledger = Ledger()
     group = GroupCommit(ledger.commit)
     words = [f"w{n}" for n in range(25)] + ["bad"] + [f"x{n}" for n in range(24)]
@@ -48,14 +48,14 @@ async def test_one_bad_wish_fails_alone() -> None:
     )
 
 
-async def test_a_wish_answered_with_an_exception_raises_it_and_disturbs_nobody() -> None:
+async def test_exception_result_is_raised_for_its_request_only() -> None:
     group = GroupCommit(Ledger().commit)
     answers = await asyncio.gather(group.submit("a"), group.submit("unknown"), return_exceptions=True)
     assert answers[0] == "A"
     assert isinstance(answers[1], KeyError)
 
 
-async def test_a_sender_that_leaves_does_not_cancel_the_others() -> None:
+async def test_cancelled_caller_does_not_cancel_the_batch() -> None:
     ledger = Ledger()
     ledger.gate.clear()
     group = GroupCommit(ledger.commit)
@@ -68,7 +68,7 @@ async def test_a_sender_that_leaves_does_not_cancel_the_others() -> None:
     assert ledger.batches == [["left", "stayed"]]
 
 
-async def test_a_full_queue_says_when_to_come_back() -> None:
+async def test_full_queue_is_overloaded_with_retry_after() -> None:
     ledger = Ledger()
     ledger.gate.clear()
     group = GroupCommit(ledger.commit, max_batch=1, max_queue=3)

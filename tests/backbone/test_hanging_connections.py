@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL that hangs instead of dying: every wait ends, and nothing is done twice."""
+"""PostgreSQL connections that stall but stay open: every wait is bounded, nothing is done twice."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.waiting import until
 
 ANSWER_S = 1.0
 FAREWELL_S = 2.0
-"""SQLAlchemy gives a connection that is thrown away so long to end politely."""
+"""The time SQLAlchemy gives a discarded connection to close gracefully."""
 SLACK_S = 5.0
-"""For a busy machine; without a bound each of these waits is a quarter of an hour."""
+"""Tolerance for a loaded machine; without a timeout each of these waits is a quarter of an hour."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def url() -> AsyncIterator[str]:
 
 @pytest.fixture
 async def direct(url: str) -> AsyncIterator[Database]:
-    """The database, with nothing in between."""
+    """The database, without the proxy."""
     async with open_database(url) as database:
         yield database
 
@@ -51,7 +51,7 @@ async def proxy(url: str, direct: Database) -> AsyncIterator[StallingProxy]:
 
 @pytest.fixture
 async def database(proxy: StallingProxy) -> AsyncIterator[Database]:
-    """The same database, behind the hole."""
+    """The same database, through the proxy."""
     database = Database(proxy.url, MESSAGING_TABLES, timeout_s=ANSWER_S, idle_timeout_s=2.0)
     yield database
     proxy.resume()
@@ -71,7 +71,7 @@ def ends_within(seconds: float) -> Iterator[None]:
 
 
 async def warm(database: Database, connections: int) -> None:
-    """Have so many connections in the pool."""
+    """Open so many connections in the pool."""
 
     async def hold() -> None:
         async with database.reading() as session:
@@ -83,7 +83,7 @@ async def warm(database: Database, connections: int) -> None:
 @pytest.mark.parametrize(
     "direction", [("to_server",), ("to_client",), ("to_server", "to_client")], ids="+".join
 )
-async def test_a_transaction_whose_packets_vanish_ends_within_its_bound(
+async def test_transaction_on_a_stalled_connection_ends_within_its_timeout(
     database: Database, proxy: StallingProxy, direction: tuple[Direction, ...]
 ) -> None:
     await warm(database, 3)
@@ -98,7 +98,7 @@ async def test_a_transaction_whose_packets_vanish_ends_within_its_bound(
     assert await noted(database) == [("k", "kept")]
 
 
-async def test_after_one_hang_the_other_connections_of_the_pool_cost_no_wait_of_their_own(
+async def test_one_stalled_connection_replaces_the_whole_pool_without_further_timeouts(
     database: Database, proxy: StallingProxy
 ) -> None:
     await warm(database, 8)
@@ -110,18 +110,18 @@ async def test_after_one_hang_the_other_connections_of_the_pool_cost_no_wait_of_
             await note(database, str(number))
 
 
-async def test_an_idle_connection_that_hangs_is_replaced_without_an_error(
+async def test_stalled_idle_connection_is_replaced_without_an_error(
     database: Database, proxy: StallingProxy
 ) -> None:
     patient = Database(proxy.url, MESSAGING_TABLES)
     await warm(patient, 3)
-    await asyncio.sleep(1.2)  # idle for longer than a second: asked before it is used
+    await asyncio.sleep(1.2)  # idle for longer than a second: checked before it is used
     proxy.stall_existing()
     await note(patient, "kept")
     await patient.close()
 
 
-async def test_a_commit_whose_answer_vanished_is_reported_as_unknown_and_was_done(
+async def test_commit_whose_response_is_lost_is_reported_as_unknown_and_took_effect(
     database: Database, direct: Database, proxy: StallingProxy
 ) -> None:
     proxy.stall_after(b"COMMIT", "to_client")
@@ -130,7 +130,7 @@ async def test_a_commit_whose_answer_vanished_is_reported_as_unknown_and_was_don
     assert await noted(direct) == [("k", "done")]
 
 
-async def test_a_commit_that_never_arrived_is_undone_and_its_locks_go(
+async def test_commit_that_never_arrives_is_rolled_back_and_releases_its_locks(
     database: Database, direct: Database, proxy: StallingProxy
 ) -> None:
     await note(database, "before")
@@ -139,13 +139,13 @@ async def test_a_commit_that_never_arrived_is_undone_and_its_locks_go(
     with pytest.raises(DatabaseSlow):
         async with database.transaction() as session:
             await session.execute(change)
-    with ends_within(2.0 + SLACK_S):  # the server ends a transaction in which nothing is said for 2 s here
+    with ends_within(2.0 + SLACK_S):  # here the server ends a transaction that is idle for 2 s
         async with direct.transaction(timeout_s=30.0) as session:
             await session.execute(change)
     assert await noted(direct) == [("kx", "before")]
 
 
-async def test_a_statement_the_client_has_given_up_is_ended_by_the_server(
+async def test_server_ends_a_statement_that_the_client_abandoned(
     database: Database, direct: Database, proxy: StallingProxy
 ) -> None:
     proxy.stall_after(b"pg_sleep", "to_client")
@@ -164,7 +164,7 @@ async def test_a_statement_the_client_has_given_up_is_ended_by_the_server(
     await until(ended)
 
 
-async def test_a_longer_bound_holds_where_it_is_asked_for(database: Database) -> None:
+async def test_longer_timeout_applies_where_requested(database: Database) -> None:
     async with database.reading(timeout_s=30.0) as session:
         await session.execute(text("SELECT pg_sleep(1.5)"))
     with pytest.raises(DatabaseSlow):
@@ -172,7 +172,7 @@ async def test_a_longer_bound_holds_where_it_is_asked_for(database: Database) ->
             await session.execute(text("SELECT pg_sleep(1.5)"))
 
 
-async def test_readiness_ends_with_the_answers_of_the_database_and_comes_back_with_them(
+async def test_readiness_follows_the_availability_of_the_database(
     database: Database, proxy: StallingProxy
 ) -> None:
     app = new_app("notes", "secret")
@@ -195,7 +195,7 @@ async def test_readiness_ends_with_the_answers_of_the_database_and_comes_back_wi
     await until(lambda: says(200))
 
 
-async def test_closing_does_not_wait_for_a_connection_that_hangs(proxy: StallingProxy) -> None:
+async def test_close_does_not_wait_for_a_stalled_connection(proxy: StallingProxy) -> None:
     database = Database(proxy.url, MESSAGING_TABLES, timeout_s=ANSWER_S)
     await warm(database, 3)
     proxy.stall()
@@ -205,7 +205,7 @@ async def test_closing_does_not_wait_for_a_connection_that_hangs(proxy: Stalling
 
 @asynccontextmanager
 async def working(*works: tuple[str, Callable[[asyncio.Event], Awaitable[None]]]) -> AsyncIterator[None]:
-    """Run what a service's supervisor runs, and starts again."""
+    """Run workers as a service does, with restarts."""
     stop = asyncio.Event()
     tasks = [asyncio.create_task(keep_running(Worker(name, work), stop)) for name, work in works]
     try:
@@ -217,7 +217,7 @@ async def working(*works: tuple[str, Callable[[asyncio.Event], Awaitable[None]]]
 
 @pytest.mark.parametrize("words", [b"COMMIT", b"INSERT INTO notes"], ids=["commit", "insert"])
 @pytest.mark.parametrize("direction", [("to_client",), ("to_server", "to_client")], ids="+".join)
-async def test_a_consumer_whose_connection_hangs_handles_each_event_once(
+async def test_consumer_on_a_stalled_connection_handles_each_event_once(
     direct: Database,
     database: Database,
     proxy: StallingProxy,
@@ -247,7 +247,7 @@ async def test_a_consumer_whose_connection_hangs_handles_each_event_once(
 @pytest.mark.parametrize(
     "words", [b"FROM outbox", b"DELETE FROM outbox", b"COMMIT"], ids=["read", "delete", "commit"]
 )
-async def test_a_relay_whose_connection_hangs_goes_on_and_loses_nothing(
+async def test_relay_on_a_stalled_connection_continues_without_loss(
     direct: Database, database: Database, proxy: StallingProxy, tmp_path: Path, words: bytes
 ) -> None:
     bus = SqliteBus(tmp_path / "bus.db")
@@ -271,7 +271,7 @@ async def test_a_relay_whose_connection_hangs_goes_on_and_loses_nothing(
 @pytest.mark.parametrize(
     "direction", [("to_server",), ("to_client",), ("to_server", "to_client")], ids="+".join
 )
-async def test_a_leader_whose_connection_hangs_stops_before_another_takes_over(
+async def test_leader_on_a_stalled_connection_stops_before_another_takes_over(
     direct: Database, url: str, proxy: StallingProxy, direction: tuple[Direction, ...]
 ) -> None:
     idle_timeout_s = 5.0
@@ -303,7 +303,7 @@ async def test_a_leader_whose_connection_hangs_stops_before_another_takes_over(
             proxy.resume()
             await until(leader.is_responding)
             assert busy == ["standby"]
-        await until(lambda: busy == ["leader"])  # by itself, once packets flow and nobody else owns it
+        await until(lambda: busy == ["leader"])  # by itself, once packets flow and the lock is free
     assert most == 1
     await leader.close()
     await standby.close()

@@ -1,4 +1,4 @@
-"""Identifiers carry their kind and sort by time; a caller is who the gateway says, or nobody."""
+"""Identifiers, and callers signed by the gateway."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backbone.http.caller import HEADER, sign_caller, verify_caller
 from backbone.http.problems import Forbidden, Unauthorized
 
 
-def test_identifiers_are_unique_carry_their_kind_and_sort_by_time() -> None:
+def test_identifiers_are_unique_have_a_prefix_and_sort_by_time() -> None:
     made = [ids.new("plg") for _ in range(2000)]
     assert len(set(made)) == 2000
     assert all(ids.is_id(one, "plg") for one in made)
@@ -20,7 +20,7 @@ def test_identifiers_are_unique_carry_their_kind_and_sort_by_time() -> None:
 
 
 @given(st.text(max_size=40))
-def test_only_what_has_the_form_is_an_identifier(text: str) -> None:
+def test_is_id_accepts_only_well_formed_identifiers(text: str) -> None:
     assert ids.is_id(text, "drv") == (text in {text[:4] + text[4:]} and _has_form(text, "drv"))
 
 
@@ -33,19 +33,19 @@ scopes = st.lists(st.sampled_from(["pledges", "drives", "refunds"]), unique=True
 
 
 @given(st.text(min_size=1, max_size=30), scopes, st.sampled_from(["live", "test"]))
-def test_what_the_gateway_signs_is_what_a_service_reads(partner: str, granted: list[str], mode: str) -> None:
+def test_signed_caller_round_trips(partner: str, granted: list[str], mode: str) -> None:
     header = sign_caller("secret", partner=partner, scopes=granted, mode=mode)[HEADER]  # type: ignore[arg-type]
     caller = verify_caller("secret", header)
     assert (caller.partner, caller.scopes, caller.mode) == (partner, frozenset(granted), mode)
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=255), max_size=80))
-def test_nothing_else_is_a_caller(header: str) -> None:
+def test_malformed_caller_header_is_unauthorized(header: str) -> None:
     with pytest.raises(Unauthorized):
         verify_caller("secret", header)
 
 
-def test_another_secret_or_no_secret_lets_nobody_in() -> None:
+def test_caller_signed_with_another_or_no_secret_is_unauthorized() -> None:
     header = sign_caller("secret", partner="p", scopes=())[HEADER]
     for secret in ("other", ""):
         with pytest.raises(Unauthorized):
@@ -54,7 +54,7 @@ def test_another_secret_or_no_secret_lets_nobody_in() -> None:
         verify_caller("", sign_caller("", partner="p", scopes=())[HEADER])
 
 
-def test_a_scope_is_needed_and_admin_has_all() -> None:
+def test_missing_scope_is_forbidden_and_admin_has_every_scope() -> None:
     partner = verify_caller("s", sign_caller("s", partner="p", scopes=("pledges",))[HEADER])
     partner.require("pledges")
     with pytest.raises(Forbidden):

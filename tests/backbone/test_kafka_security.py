@@ -1,4 +1,4 @@
-"""Kafka behind TLS and a password, entered by the settings a person sets; and what is wrong, said plainly."""
+"""Kafka with TLS and SASL, configured by the settings; errors are reported with the setting to check."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cluster() -> SecureKafka:
 
 
 def read(monkeypatch: pytest.MonkeyPatch, given: Given) -> KafkaSettings:
-    """The settings of exactly this environment."""
+    """The settings from exactly these variables."""
     with monkeypatch.context() as environment:
         for name, value in given.items():
             environment.setenv(name, value)
@@ -50,7 +50,7 @@ async def a_bus(settings: KafkaSettings, request_timeout_s: float) -> AsyncItera
 
 
 async def publish_and_fetch(settings: KafkaSettings) -> None:
-    """A message goes through: to a group, and to who reads everything."""
+    """A message reaches a group and a follower."""
     async with a_bus(settings, TIMEOUT_S) as bus:
         member = await bus.subscribe("readers", ["notes"])
         reader = await bus.follow(["notes"], "beginning")
@@ -74,7 +74,7 @@ def with_certificate(cluster: SecureKafka) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("way", ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "a certificate"])
-async def test_a_message_goes_through_however_we_are_known(
+async def test_message_is_delivered_with_every_authentication_method(
     way: str, cluster: SecureKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = f"{uuid.uuid4().hex[:12]}."
@@ -85,14 +85,14 @@ async def test_a_message_goes_through_however_we_are_known(
 
 
 async def refused(settings: KafkaSettings, *words: str) -> None:
-    """A bus says one of `words` that is let in nowhere, to who speaks and to who reads; and neither hangs."""
+    """Publishing and reading both fail with one of `words`, and neither hangs."""
     async with a_bus(settings, request_timeout_s=5.0) as bus:
         ways: tuple[Callable[[], Awaitable[object]], ...] = (
             lambda: bus.publish([Message("notes", "k", "evt_1", "tests.noted.v1", b"winter")]),
             lambda: bus.subscribe("readers", ["notes"]),
         )
         for way in ways:
-            # Again, where the machine was too busy for an answer in time.
+            # Retried where the machine was too busy for a response in time.
             await until(lambda way=way: _error_is(way, words), TIMEOUT_S)  # type: ignore[misc]
 
 
@@ -104,14 +104,14 @@ async def _error_is(way: Callable[[], Awaitable[object]], words: tuple[str, ...]
     return str(said.value).startswith(words)
 
 
-async def test_a_wrong_password_is_said_plainly(
+async def test_wrong_password_is_reported_with_its_setting(
     cluster: SecureKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = read(monkeypatch, cluster.settings() | {"ATAA_KAFKA_SASL_PASSWORD": "wrong"})
-    await refused(wrong, f"{cluster.sasl}: we are refused, see ATAA_KAFKA_SASL_USER")
+    await refused(wrong, f"{cluster.sasl}: authentication failed, see ATAA_KAFKA_SASL_USER")
 
 
-async def test_an_authority_we_do_not_trust_is_said_plainly(
+async def test_untrusted_certificate_is_reported_with_its_setting(
     cluster: SecureKafka, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = make_authority(tmp_path / "other")
@@ -119,26 +119,28 @@ async def test_an_authority_we_do_not_trust_is_said_plainly(
     await refused(mistaken, f"{cluster.sasl}: its certificate is not trusted, see ATAA_KAFKA_CA_FILE")
 
 
-async def test_plain_text_to_a_listener_with_tls_is_said_plainly(
+async def test_plaintext_to_a_tls_listener_is_reported_with_its_setting(
     cluster: SecureKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = read(monkeypatch, {"ATAA_KAFKA_BOOTSTRAP": cluster.sasl})
-    await refused(plain, f"{cluster.sasl}: it closes the connection, see ATAA_KAFKA_SECURITY_PROTOCOL")
+    await refused(
+        plain, f"{cluster.sasl}: the server closed the connection, see ATAA_KAFKA_SECURITY_PROTOCOL"
+    )
 
 
-async def test_a_missing_certificate_is_said_plainly(
+async def test_missing_client_certificate_is_reported_with_its_setting(
     cluster: SecureKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = with_certificate(cluster)
     bare = {name: value for name, value in given.items() if not name.endswith(("CERT_FILE", "KEY_FILE"))}
-    # Which of the two, the moment decides: the refusal comes after the handshake.
-    both = f"{cluster.mutual}: TLS failed, see ", f"{cluster.mutual}: it closes the connection, see "
+    # Either message, depending on timing: the refusal follows the handshake.
+    both = f"{cluster.mutual}: TLS failed, see ", f"{cluster.mutual}: the server closed the connection, see "
     await refused(read(monkeypatch, bare), *both)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
-    """Real files, by what a setting would call them."""
+    """Certificate files by name."""
     try:
         made = make_authority(tmp_path / "tls", "ours", "theirs")
     except MissingRequirement as reason:
@@ -171,7 +173,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     ],
     ids=lambda value: value if isinstance(value, str) else ",".join(value),
 )
-def test_a_wrong_setting_is_named_in_one_line(
+def test_invalid_kafka_setting_is_named_in_one_line(
     given: Given,
     named: str,
     files: Given,
@@ -187,7 +189,7 @@ def test_a_wrong_setting_is_named_in_one_line(
     assert "word" not in said[0].replace("password", "")
 
 
-def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_is_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"SECURITY_PROTOCOL": "SASL_PLAINTEXT", "SASL_USER": "ataa", "SASL_PASSWORD": "very secret"}
     settings = read(monkeypatch, {f"ATAA_KAFKA_{name}": value for name, value in given.items()})
     assert "very secret" not in repr(settings)

@@ -1,4 +1,4 @@
-"""One process at a time does what must not be done twice; another follows when it ends."""
+"""Leader locks: one process works at a time; another takes over when it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WHERE datname = current_database() AND (pid = pg_backend_pid()) = :own
 
 @pytest.fixture
 async def pair() -> AsyncIterator[tuple[Database, Database]]:
-    """One PostgreSQL database as two processes see it."""
+    """One PostgreSQL database, opened by two processes."""
     async with fresh_postgres() as url, open_database(url) as one:
         other = Database(url, MESSAGING_TABLES)
         yield one, other
@@ -43,7 +43,7 @@ async def cut_every_connection(database: Database) -> None:
     assert is_transient(failed.value)
 
 
-async def test_one_owns_and_the_other_follows_when_it_lets_go(pair: tuple[Database, Database]) -> None:
+async def test_standby_becomes_leader_when_the_lock_is_released(pair: tuple[Database, Database]) -> None:
     one, other = pair
     async with other.leader_lock("work") as other_owns:
         async with one.leader_lock("work") as one_owns, one.leader_lock("more") as more:
@@ -54,7 +54,7 @@ async def test_one_owns_and_the_other_follows_when_it_lets_go(pair: tuple[Databa
         assert await other_owns()
 
 
-async def test_an_ownership_ends_with_its_connection_and_says_so(pair: tuple[Database, Database]) -> None:
+async def test_leader_lock_is_lost_with_its_connection_and_raises(pair: tuple[Database, Database]) -> None:
     one, other = pair
     async with one.leader_lock("work") as one_owns, other.leader_lock("work") as other_owns:
         assert await one_owns()
@@ -65,7 +65,7 @@ async def test_an_ownership_ends_with_its_connection_and_says_so(pair: tuple[Dat
         await until(other_owns)
 
 
-async def test_an_owner_at_work_is_never_silent_and_one_that_hangs_is() -> None:
+async def test_working_leader_pings_and_hanging_leader_is_disconnected() -> None:
     async with fresh_postgres() as address:
         url = make_url(address).set(drivername="postgresql+asyncpg")
         lively, hanging, other = (
@@ -86,7 +86,7 @@ async def test_an_owner_at_work_is_never_silent_and_one_that_hangs_is() -> None:
             await each.close()
 
 
-async def test_an_owner_of_whom_nothing_is_asked_says_something_all_the_same() -> None:
+async def test_idle_leader_pings_its_connection() -> None:
     asked = (
         "SELECT query_start FROM pg_stat_activity WHERE datname = current_database() AND query = 'SELECT 1'"
     )
@@ -105,13 +105,13 @@ async def test_an_owner_of_whom_nothing_is_asked_says_something_all_the_same() -
 
 
 class LocksWithoutPings(LeaderLocks):
-    """Of a process that does nothing any more."""
+    """The locks of a process that hangs."""
 
     async def _keep_alive(self, connection: AsyncConnection) -> None:
         return
 
 
-async def test_work_moves_to_another_process_and_never_runs_in_two(pair: tuple[Database, Database]) -> None:
+async def test_work_moves_to_the_new_leader_and_never_runs_twice(pair: tuple[Database, Database]) -> None:
     busy: list[int] = []
     most = 0
 
@@ -144,7 +144,7 @@ async def test_work_moves_to_another_process_and_never_runs_in_two(pair: tuple[D
     assert most == 1
 
 
-async def test_what_cannot_be_stored_is_told_from_a_database_that_is_away(
+async def test_permanent_errors_are_distinguished_from_an_unavailable_database(
     pair: tuple[Database, Database],
 ) -> None:
     one, _ = pair
@@ -161,14 +161,14 @@ async def test_what_cannot_be_stored_is_told_from_a_database_that_is_away(
     await away.close()
 
 
-def test_a_connection_that_is_being_cut_is_a_database_that_is_away() -> None:
-    # As seen on the real stack between PostgreSQL's farewell and the socket's end.
+def test_terminated_connection_is_an_unavailable_database() -> None:
+    # As raised on the stack between PostgreSQL's termination message and the close of the socket.
     words = "cannot switch to state 12; another operation (2) is in progress"
     cut = AsyncAdapt_asyncpg_dbapi.InternalClientError(words)
     assert is_transient(InternalError("SELECT 1", {}, cut))
 
 
-async def test_the_locks_of_one_that_hangs_in_a_transaction_hold_nobody_up_for_long() -> None:
+async def test_row_locks_of_a_hanging_transaction_are_released() -> None:
     change = text("UPDATE notes SET about = about")
     async with fresh_postgres() as url, open_database(url) as one:
         hanging = Database(url, MESSAGING_TABLES, idle_timeout_s=1.0)
@@ -184,7 +184,7 @@ async def test_the_locks_of_one_that_hangs_in_a_transaction_hold_nobody_up_for_l
         await hanging.close()
 
 
-async def test_of_two_that_wait_for_each_other_the_one_chosen_may_try_again(
+async def test_deadlock_victim_is_transient(
     pair: tuple[Database, Database],
 ) -> None:
     one, other = pair

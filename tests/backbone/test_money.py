@@ -1,4 +1,4 @@
-"""Money is integers inside and exact decimal strings outside."""
+"""Money: integers internally, exact decimal strings externally."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ units = st.integers(min_value=0, max_value=10**14 - 1)
 
 
 @given(units, currencies)
-def test_what_is_written_is_read_back_to_the_unit(minor_units: int, currency: str) -> None:
+def test_decimal_string_round_trips_to_the_minor_unit(minor_units: int, currency: str) -> None:
     assert parse(decimal_string(minor_units, currency), currency) == minor_units
 
 
 @given(units, units, currencies)
-def test_sums_and_differences_are_exact_and_undo_each_other(one: int, other: int, currency: str) -> None:
+def test_addition_and_subtraction_are_exact_inverses(one: int, other: int, currency: str) -> None:
     total = Money(one, currency) + Money(other, currency)
     assert total.minor_units == one + other
     assert total - Money(other, currency) == Money(one, currency)
@@ -29,7 +29,7 @@ def test_sums_and_differences_are_exact_and_undo_each_other(one: int, other: int
 
 
 @given(units, currencies, currencies)
-def test_currencies_never_mix(minor_units: int, one: str, other: str) -> None:
+def test_mixing_currencies_raises(minor_units: int, one: str, other: str) -> None:
     if one == other:
         return
     for mix in (
@@ -43,7 +43,7 @@ def test_currencies_never_mix(minor_units: int, one: str, other: str) -> None:
 
 
 @given(st.text(max_size=12), currencies)
-def test_only_plain_ascii_decimals_with_the_right_digits_are_money(text: str, currency: str) -> None:
+def test_parse_accepts_only_ascii_decimals_with_the_right_decimals(text: str, currency: str) -> None:
     try:
         found = parse(text, currency)
     except MoneyError:
@@ -62,7 +62,7 @@ def test_only_plain_ascii_decimals_with_the_right_digits_are_money(text: str, cu
         ("25.00", ""), ("25.00\n", "USD"),
     ],
 )  # fmt: skip
-def test_what_is_not_money_is_refused(value: str, currency: str) -> None:
+def test_malformed_amount_is_refused(value: str, currency: str) -> None:
     with pytest.raises(MoneyError):
         parse(value, currency)
 
@@ -77,11 +77,11 @@ def test_what_is_not_money_is_refused(value: str, currency: str) -> None:
         (1230, "KWD", "1.230"),
     ],
 )
-def test_each_currency_is_written_with_its_own_digits(minor_units: int, currency: str, written: str) -> None:
+def test_currency_is_written_with_its_own_decimals(minor_units: int, currency: str, written: str) -> None:
     assert decimal_string(minor_units, currency) == written
 
 
-def test_enormous_amounts_are_too_large_and_not_merely_invalid() -> None:
+def test_enormous_amount_is_reported_as_too_large() -> None:
     with pytest.raises(ValueError, match="digits before") as caught:
         MoneyBody(currency="USD", value="9" * 25 + ".00")
     error = caught.value.errors()[0]["ctx"]["error"]  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ def test_enormous_amounts_are_too_large_and_not_merely_invalid() -> None:
 
 
 @pytest.mark.parametrize("value", ["0.00", "0.000", "-1.00"])
-def test_nothing_and_less_than_nothing_are_refused(value: str) -> None:
+def test_zero_and_negative_amounts_are_refused(value: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         MoneyBody(currency="USD", value=value)
     assert isinstance(from_validation(caught.value.errors()), Invalid)  # type: ignore[attr-defined]

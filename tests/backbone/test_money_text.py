@@ -1,4 +1,4 @@
-"""Every ISO 4217 currency is written with ISO's digits, in both languages."""
+"""Every ISO 4217 currency is formatted with ISO's decimals, in both languages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARABIC_INDIC = str.maketrans("٠١٢٣٤٥٦٧٨٩٫٬", "0123456789.,")
 
 
 def number_in(text: str) -> str:
-    """The one number that `text` shows, as a decimal string. (Arabic signs have full stops of their own.)"""
+    """The number in `text` as a decimal string. (Arabic currency signs contain full stops.)"""
     numbers = re.findall(r"[0-9][0-9,]*(?:\.[0-9]+)?", text.translate(ARABIC_INDIC))
     assert len(numbers) == 1, text
     return str(numbers[0]).replace(",", "")
@@ -25,7 +25,7 @@ def number_in(text: str) -> str:
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 @pytest.mark.parametrize("currency", sorted(DIGITS))
-def test_every_currency_is_written_with_all_its_iso_digits(currency: str, lang: str) -> None:
+def test_every_currency_shows_all_its_iso_decimals(currency: str, lang: str) -> None:
     for units in (1, 1_234_567_899, 9_999_999_999, 10 ** DIGITS[currency] * 25):
         value = decimal_string(units, currency)
         for numerals in get_args(Numerals):
@@ -54,5 +54,7 @@ def test_no_amount_is_rounded(currency: str, units: int, lang: str, short: bool)
         ("-10.00", "USD", "en", "-$10.00"),
     ],
 )
-def test_an_amount_reads_as_its_language_writes_it(value: str, currency: str, lang: str, shown: str) -> None:
+def test_amount_is_formatted_in_the_style_of_its_language(
+    value: str, currency: str, lang: str, shown: str
+) -> None:
     assert money_text(value, currency, lang) == shown

@@ -1,4 +1,4 @@
-"""From one database to the other: nothing lost, nothing twice, culprits set aside."""
+"""Outbox, bus and consumer together: no loss, no repetition, failing events become dead letters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.waiting import until
 
 @pytest.fixture(params=["embedded", "real"])
 async def system(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Database, EventBus]]:
-    """A database and a bus as they run together: SQLite with the embedded bus, PostgreSQL with Kafka."""
+    """Database and bus as deployed: SQLite with the embedded bus, PostgreSQL with Kafka."""
     async with AsyncExitStack() as stack:
         bus: EventBus
         if request.param == "embedded":
@@ -70,7 +70,7 @@ async def outbox_rows(database: Database) -> int:
         return (await session.execute(select(func.count()).select_from(MESSAGING_TABLES.outbox))).scalar_one()
 
 
-async def test_what_is_announced_is_heard_once_and_the_outbox_empties(
+async def test_announced_event_is_consumed_once_and_the_outbox_empties(
     database: Database, bus: EventBus
 ) -> None:
     relay = Relay("tests", database, bus, ["notes"])
@@ -86,7 +86,7 @@ async def test_what_is_announced_is_heard_once_and_the_outbox_empties(
         await until(relay.is_empty)
 
 
-async def test_a_transaction_that_fails_says_nothing(database: Database) -> None:
+async def test_failed_transaction_publishes_nothing(database: Database) -> None:
     with pytest.raises(RuntimeError):
         async with database.transaction() as session:
             await announce(session, [Noted(about="k", text="never")])
@@ -94,14 +94,14 @@ async def test_a_transaction_that_fails_says_nothing(database: Database) -> None
     assert await outbox_rows(database) == 0
 
 
-async def test_an_event_no_broker_would_take_fails_its_transaction(database: Database) -> None:
+async def test_oversized_event_fails_its_transaction(database: Database) -> None:
     with pytest.raises(EventTooLarge):
         await announce_note(database, "x" * 600_000)
     assert await outbox_rows(database) == 0
 
 
 class FlakyBus(SqliteBus):
-    """A bus that stores and then does not acknowledge, every second time."""
+    """A bus that stores messages but fails to acknowledge every second publish."""
 
     calls = 0
 
@@ -112,7 +112,7 @@ class FlakyBus(SqliteBus):
             raise BusUnavailable("no acknowledgement")
 
 
-async def test_a_publish_without_acknowledgement_is_repeated_and_counts_once(
+async def test_unacknowledged_publish_is_repeated_and_handled_once(
     database: Database, tmp_path: Path
 ) -> None:
     away = FlakyBus(tmp_path / "away.db")
@@ -135,7 +135,7 @@ async def test_a_publish_without_acknowledgement_is_repeated_and_counts_once(
     await away.close()
 
 
-async def test_one_poisonous_event_becomes_a_dead_letter_and_its_neighbours_are_handled(
+async def test_failing_event_becomes_a_dead_letter_and_the_others_are_handled(
     database: Database, bus: EventBus
 ) -> None:
     letters = await bus.follow(["notes.dead-letter"], "beginning")
@@ -153,7 +153,7 @@ async def test_one_poisonous_event_becomes_a_dead_letter_and_its_neighbours_are_
     assert b"this one cannot be noted" in letter.value
 
 
-async def test_undecodable_bytes_become_a_dead_letter(database: Database, bus: EventBus) -> None:
+async def test_undecodable_event_becomes_a_dead_letter(database: Database, bus: EventBus) -> None:
     letters = await bus.follow(["notes.dead-letter"], "beginning")
     await bus.publish([Message("notes", "k", "evt_1", Noted.wire_name, b"{not json")])
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
@@ -161,7 +161,7 @@ async def test_undecodable_bytes_become_a_dead_letter(database: Database, bus: E
         assert [record.id for record in await letters.fetch(10, 5.0)] == ["evt_1"]
 
 
-async def test_an_event_of_an_unknown_name_is_passed_over(database: Database, bus: EventBus) -> None:
+async def test_event_of_an_unknown_name_is_skipped(database: Database, bus: EventBus) -> None:
     known = Noted(about="k", text="known").to_bytes()
     await bus.publish([Message("notes", "k", "evt_1", "from.the_future.v9", b"?")])
     await bus.publish([Message("notes", "k", "evt_2", Noted.wire_name, known)])
@@ -173,9 +173,7 @@ async def test_an_event_of_an_unknown_name_is_passed_over(database: Database, bu
         await until(heard)
 
 
-async def test_a_consumer_whose_position_was_moved_by_another_stops_and_reads_from_there(
-    database: Database, bus: EventBus
-) -> None:
+async def test_fenced_consumer_reloads_its_position(database: Database, bus: EventBus) -> None:
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
     async with running(Relay("tests", database, bus, ["notes"]), consumer):
         await announce_note(database, "a")
@@ -185,7 +183,7 @@ async def test_a_consumer_whose_position_was_moved_by_another_stops_and_reads_fr
             return len(await noted(database)) == 1
 
         await until(a_is_noted)
-        # The other owner handled "b" (offset 1) already, as its position says.
+        # The other consumer has handled "b" (offset 1) already, as its position says.
         positions = MESSAGING_TABLES.positions
         async with database.transaction() as session:
             await session.execute(update(positions).where(positions.c.next == 1).values(next=2))
@@ -198,7 +196,7 @@ async def test_a_consumer_whose_position_was_moved_by_another_stops_and_reads_fr
     assert await noted(database) == [("k", "a"), ("k", "c")]
 
 
-async def test_a_restarted_consumer_repeats_nothing(database: Database, bus: EventBus) -> None:
+async def test_restarted_consumer_repeats_no_event(database: Database, bus: EventBus) -> None:
     relay = Relay("tests", database, bus, ["notes"])
     for text in ("a", "b", "c"):
         async with running(relay, Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)):
@@ -211,7 +209,7 @@ async def test_a_restarted_consumer_repeats_nothing(database: Database, bus: Eve
     assert [text for _, text in await noted(database)] == ["a", "b", "c"]
 
 
-async def test_silent_partitions_learn_how_far_the_speaker_is(database: Database, bus: EventBus) -> None:
+async def test_idle_partitions_receive_watermarks(database: Database, bus: EventBus) -> None:
     began = datetime.now(UTC)
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
     async with running(Relay("tests", database, bus, ["notes"]), consumer):
@@ -219,8 +217,8 @@ async def test_silent_partitions_learn_how_far_the_speaker_is(database: Database
     assert min(consumer.watermarks.values()) >= began
 
 
-async def test_a_quiet_time_is_not_read_again() -> None:
-    """On Kafka a watermark is a record of its own."""
+async def test_watermarks_of_an_idle_time_are_not_reread() -> None:
+    """On Kafka, a watermark is a separate record."""
     partition = Partition("notes", 3)
     async with fresh_topics("notes") as (bootstrap, prefix), fresh_postgres() as url:
         bus = KafkaBus(bootstrap, prefix=prefix)
@@ -238,7 +236,7 @@ async def test_a_quiet_time_is_not_read_again() -> None:
         await bus.close()
 
 
-async def test_a_watermark_never_passes_the_floor(database: Database, bus: EventBus) -> None:
+async def test_watermark_stays_below_the_floor(database: Database, bus: EventBus) -> None:
     floor = datetime(2022, 1, 7, tzinfo=UTC)
 
     async def oldest_unapplied(_session: object) -> datetime:

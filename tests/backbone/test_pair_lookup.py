@@ -1,4 +1,4 @@
-"""Rows found by pairs of values: those pairs and no other combination, on both stores."""
+"""Lookup by pairs of values: exactly those pairs, on both stores."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ async def _opened(url: str) -> AsyncIterator[Database]:
         [("o1", "nobody"), ("nobody", "n1"), ("o3", "n0")], EVERY, EVERY[::2],
     ],
 )  # fmt: skip
-async def test_exactly_these_pairs_are_found(database: Database, pairs: list[tuple[str, str]]) -> None:
+async def test_find_returns_exactly_the_given_pairs(database: Database, pairs: list[tuple[str, str]]) -> None:
     async with database.reading() as session:
         found = await session.run_sync(lambda plain: list(LOOKUP.find(plain.connection(), pairs)))
     assert sorted(map(tuple, found)) == sorted(set(pairs) & set(EVERY))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")), max_size=30))
-def test_any_pairs_are_found_once_each(pairs: list[tuple[str, str]]) -> None:
+def test_find_returns_each_pair_once(pairs: list[tuple[str, str]]) -> None:
     with ENGINE.connect() as connection:
         assert sorted(map(tuple, LOOKUP.find(connection, pairs))) == sorted(set(pairs) & STORED)
     assert [(one, other) for one, others in grouped(pairs).items() for other in others] == sorted(set(pairs))

@@ -81,9 +81,7 @@ def pruned(table: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["inbox", "idempotency"])
-async def test_one_round_drops_all_that_is_old_and_nothing_that_is_young(
-    database: Database, name: str
-) -> None:
+async def test_pruning_deletes_all_expired_rows_and_no_others(database: Database, name: str) -> None:
     table, forget = forgetting(name)
     await fill(database, name)
     before, ticks, over = pruned(f"notes.{name}"), 0, asyncio.Event()
@@ -106,7 +104,7 @@ async def test_one_round_drops_all_that_is_old_and_nothing_that_is_young(
 
 
 @pytest.mark.parametrize("name", ["inbox", "idempotency"])
-async def test_a_batch_is_found_by_an_index(database: Database, name: str) -> None:
+async def test_pruning_batch_uses_an_index(database: Database, name: str) -> None:
     table, _ = forgetting(name)
     await fill(database, name)
     age = table.c.heard_at if name == "inbox" else table.c.made_at
@@ -125,7 +123,7 @@ async def test_a_batch_is_found_by_an_index(database: Database, name: str) -> No
     assert f"SCAN {name}\n" not in plan + "\n", plan
 
 
-async def test_two_replicas_prune_at_once_without_waiting_for_each_other() -> None:
+async def test_concurrent_pruning_of_two_replicas_does_not_block() -> None:
     async with fresh_postgres() as url, open_database(url) as one:
         other = Database(url, MESSAGING_TABLES)
         await fill(one, "inbox", 20_000)
@@ -141,7 +139,7 @@ async def test_two_replicas_prune_at_once_without_waiting_for_each_other() -> No
         await other.close()
 
 
-async def test_a_stop_ends_a_round_between_two_batches() -> None:
+async def test_stop_ends_pruning_between_two_batches() -> None:
     stop, steps = asyncio.Event(), 0
 
     async def step() -> int:
@@ -154,7 +152,7 @@ async def test_a_stop_ends_a_round_between_two_batches() -> None:
     assert await prune_until_empty("notes.inbox", step, stop) == 30
 
 
-async def test_a_table_that_cannot_be_pruned_does_not_stop_the_others() -> None:
+async def test_failure_to_prune_a_table_does_not_stop_the_others() -> None:
     left, stop = [5], asyncio.Event()
 
     async def fail() -> int:
@@ -170,7 +168,7 @@ async def test_a_table_that_cannot_be_pruned_does_not_stop_the_others() -> None:
     await working
 
 
-async def test_periodic_work_goes_on_until_the_stop() -> None:
+async def test_run_every_repeats_until_stopped() -> None:
     stop, rounds = asyncio.Event(), 0
 
     async def work() -> None:
@@ -183,7 +181,7 @@ async def test_periodic_work_goes_on_until_the_stop() -> None:
     assert rounds == 4
 
 
-async def test_all_old_records_of_the_embedded_bus_go_in_one_round(
+async def test_all_expired_records_of_the_embedded_bus_are_deleted_in_one_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = SqliteBus(tmp_path / "bus.db", synchronous="OFF")

@@ -1,4 +1,4 @@
-"""PostgreSQL over TLS, by the words of libpq in a database's address; and what is wrong with one."""
+"""PostgreSQL over TLS, configured by libpq's parameters in the database URL; invalid URLs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def authority(tmp_path: Path) -> Authority:
         skip_or_fail(str(reason))
 
 
-async def test_every_connection_of_a_service_is_encrypted(server: SecurePostgres) -> None:
+async def test_every_connection_to_postgresql_is_encrypted(server: SecurePostgres) -> None:
     async with fresh_databases(server, "notes") as made, open_database(made["notes"]) as database:
         async with database.transaction() as session:
             assert await session.scalar(IS_ENCRYPTED)
@@ -43,7 +43,7 @@ async def test_every_connection_of_a_service_is_encrypted(server: SecurePostgres
         assert await noted(database) == [("k", "encrypted")]
 
 
-async def test_encryption_alone_trusts_any_server(server: SecurePostgres) -> None:
+async def test_sslmode_require_accepts_any_certificate(server: SecurePostgres) -> None:
     database = Database(f"{server.address}?sslmode=require", MESSAGING_TABLES)
     try:
         async with database.reading() as session:
@@ -52,7 +52,7 @@ async def test_encryption_alone_trusts_any_server(server: SecurePostgres) -> Non
         await database.close()
 
 
-async def test_a_server_whose_authority_is_not_ours_is_told_nothing(
+async def test_server_with_an_untrusted_certificate_is_refused(
     server: SecurePostgres, authority: Authority
 ) -> None:
     database = Database(
@@ -63,12 +63,12 @@ async def test_a_server_whose_authority_is_not_ours_is_told_nothing(
             async with database.reading() as session:
                 await session.scalar(IS_ENCRYPTED)
         assert isinstance(said.value.__cause__, ssl.SSLCertVerificationError)
-        assert is_transient(said.value), "an authority that is put right later is no reason to drop an event"
+        assert is_transient(said.value), "a CA setting can be corrected, so no event may become a dead letter"
     finally:
         await database.close()
 
 
-def test_what_is_not_about_tls_stays_in_the_address() -> None:
+def test_parameters_other_than_tls_stay_in_the_url() -> None:
     given = make_url("postgresql://u:p@h/d?sslmode=require&sslcert=a%26b&prepared_statement_cache_size=0")
     url, arguments = split_tls(given)
     assert url.render_as_string(hide_password=False) == (
@@ -88,7 +88,7 @@ def test_what_is_not_about_tls_stays_in_the_address() -> None:
         ("mysql://u@h/d", "must begin with postgresql://"),
     ],
 )
-def test_an_address_that_cannot_work_is_refused_in_words(address: str, words: str) -> None:
+def test_invalid_database_url_is_refused_with_its_reason(address: str, words: str) -> None:
     with pytest.raises(ValidationError) as said:
         TypeAdapter(DatabaseUrl).validate_python(address)
     problem = said.value.errors()[0]["msg"]

@@ -1,4 +1,4 @@
-"""What goes wrong inside is said to the caller so that it knows whether to come back."""
+"""Internal errors: clients can tell whether a retry may succeed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOBODY_LISTENS = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
 async def from_database() -> None:
-    """Ask a database that is away."""
+    """Query an unavailable database."""
     database = Database(NOBODY_LISTENS, MESSAGING_TABLES)
     try:
         async with database.reading() as session:
@@ -33,7 +33,7 @@ async def from_bug() -> None:
     ("path", "status", "kind", "come_back"),
     [("/database", 503, "overloaded", "1"), ("/bug", 500, "internal-error", None)],
 )
-async def test_a_database_that_is_away_is_a_503_and_a_bug_a_500(
+async def test_unavailable_database_is_503_and_a_bug_is_500(
     path: str, status: int, kind: str, come_back: str | None
 ) -> None:
     app = new_app("notes", "secret")

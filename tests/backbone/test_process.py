@@ -1,4 +1,4 @@
-"""A service as a process of its own, started as it is in production, while what it needs is away."""
+"""A service as its own process, started while its dependencies are unavailable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def refusal(module: str, tmp_path: Path, **settings: str) -> str:
-    """The one line with which a start is refused."""
+    """The line with which the startup is refused."""
     log = tmp_path / "said"
     status = ForkedProcess(module, [], environment(tmp_path, settings), log).wait(PATIENCE_S)
     assert status == 2, log.read_text()
@@ -58,7 +58,7 @@ def refusal(module: str, tmp_path: Path, **settings: str) -> str:
     ],
     ids=["no Kafka", "no port", "no secret", "no scheme", "no token secret"],
 )
-def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
+def test_invalid_setting_exits_with_one_line_that_names_it(
     module: str, settings: dict[str, str], named: str, tmp_path: Path
 ) -> None:
     assert refusal(module, tmp_path, **settings).startswith(f"ataa: {named}: ")
@@ -66,7 +66,7 @@ def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
 
 @contextlib.contextmanager
 def running(module: str, tmp_path: Path, port_name: str, **settings: str) -> Iterator[tuple[str, Path]]:
-    """A service whose Kafka is away; its address and its log."""
+    """A service without Kafka; its URL and its log."""
     port = free_port()
     told = {
         "ATAA_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}",
@@ -100,7 +100,7 @@ async def status(url: str) -> tuple[int, str]:
     return 0, ""
 
 
-async def test_giving_is_ready_without_kafka_and_the_log_says_that_it_is_away(tmp_path: Path) -> None:
+async def test_pledges_are_ready_without_kafka_and_its_absence_is_logged(tmp_path: Path) -> None:
     with running("services.pledges", tmp_path, "ATAA_PLEDGES_PORT") as (url, log):
 
         async def ready() -> bool:
@@ -110,14 +110,14 @@ async def test_giving_is_ready_without_kafka_and_the_log_says_that_it_is_away(tm
         await until(lambda: "process.kafka_away" in log.read_text())
 
 
-async def test_what_shows_totals_is_not_ready_before_kafka_is_there(tmp_path: Path) -> None:
+async def test_leaderboard_is_not_ready_before_kafka_is_reachable(tmp_path: Path) -> None:
     with running("services.leaderboard", tmp_path, "ATAA_LEADERBOARD_PORT") as (url, log):
         await until(lambda: "process.opened" in log.read_text())
         assert await status(f"{url}/readyz") == (503, "not ready: Kafka\n")
         assert (await status(f"{url}/livez"))[0] == 200
 
 
-async def test_a_database_that_is_away_is_asked_again_and_readiness_says_so(tmp_path: Path) -> None:
+async def test_unavailable_database_is_retried_and_shown_by_readiness(tmp_path: Path) -> None:
     away = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
     with running("services.pledges", tmp_path, "ATAA_PLEDGES_PORT", ATAA_DATABASE_URL_PLEDGES=away) as (
         url,

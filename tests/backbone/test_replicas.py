@@ -1,4 +1,4 @@
-"""Two replicas on Kafka and PostgreSQL: the work is shared, and moves when one dies, sleeps or is cut off."""
+"""Two replicas on Kafka and PostgreSQL share the work; one takes over when the other fails."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class ReplicaHarness:
         self.replicas.append(replica)
 
     async def publish(self, count: int = 120) -> None:
-        """Events on every partition."""
+        """Publish events on every partition."""
         events = [Noted(about=f"k{n}", text=str(n)) for n in range(self.published, self.published + count)]
         async with self.database.transaction() as session:
             await announce(session, events)
         self.published += count
 
     async def signatures(self) -> Counter[str]:
-        """How many notes each replica took; raises where one was taken twice."""
+        """The number of notes of each replica; raises for an event noted twice."""
         async with self.database.reading() as session:
             rows = (await session.execute(select(Note.about, Note.text))).all()  # type: ignore[call-overload]
         assert len({row.text for row in rows}) == len(rows), "an event was noted twice"
@@ -57,14 +57,14 @@ class ReplicaHarness:
         return (await self.signatures()).total() == self.published
 
     async def shared(self) -> bool:
-        """Whether two take part: told by what they do with new events."""
+        """Whether both replicas handle new events."""
         before = await self.signatures()
         await self.publish()
         await until(self.all_noted)
         return len(await self.signatures() - before) == 2
 
     async def relays(self) -> int:
-        """How many own the relay."""
+        """The number of leaders of the relay."""
         asked = text(
             "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
             " WHERE locktype = 'advisory' AND classid = 7355608 AND granted AND datname = current_database()"
@@ -75,7 +75,7 @@ class ReplicaHarness:
 
 @pytest.fixture
 async def harness() -> AsyncIterator[ReplicaHarness]:
-    """Two replicas at work; the first owns the relay."""
+    """Two running replicas; the first is the leader of the relay."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(fresh_postgres())
         bootstrap, prefix = await stack.enter_async_context(fresh_topics("notes", "notes.dead-letter"))
@@ -106,7 +106,7 @@ async def time_until(harness: ReplicaHarness, what: str, recovered: Recovered) -
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-async def test_the_other_takes_over_from_one_that_is_killed(
+async def test_replica_takes_over_from_a_killed_one(
     harness: ReplicaHarness, killed: int, recovered: Recovered
 ) -> None:
     assert await harness.relays() == 1
@@ -120,7 +120,7 @@ async def test_the_other_takes_over_from_one_that_is_killed(
     await until(harness.shared)
 
 
-async def test_a_zombie_that_wakes_after_its_session_does_nothing_twice(
+async def test_replica_resumed_after_its_session_repeats_nothing(
     harness: ReplicaHarness, recovered: Recovered
 ) -> None:
     zombie = harness.replicas[1]
@@ -133,10 +133,8 @@ async def test_a_zombie_that_wakes_after_its_session_does_nothing_twice(
     assert await harness.relays() == 1
 
 
-async def test_the_other_takes_over_from_a_relay_that_is_asleep(
-    harness: ReplicaHarness, recovered: Recovered
-) -> None:
-    """A process that is stopped does not die: its lock ends because it is silent."""
+async def test_replica_takes_over_from_a_stalled_relay(harness: ReplicaHarness, recovered: Recovered) -> None:
+    """A stopped process keeps its connections; its lock is released because it is idle."""
     sleeper = harness.replicas[0]
     await harness.publish(600)
     sleeper.send_signal(signal.SIGSTOP)
@@ -147,7 +145,7 @@ async def test_the_other_takes_over_from_a_relay_that_is_asleep(
     assert await harness.relays() == 1
 
 
-async def test_cut_connections_cost_nothing(harness: ReplicaHarness, recovered: Recovered) -> None:
+async def test_cut_connections_lose_nothing(harness: ReplicaHarness, recovered: Recovered) -> None:
     await harness.publish(600)
     cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                " WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Stripe's minor units, and the most and the least it takes of each currency."""
+"""Stripe's minor units, and its minimum and maximum amount of each currency."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ CURRENCIES = sorted(DIGITS)
         ("KWD", 10_120, 10_120),
     ],
 )
-def test_amounts_are_converted_where_stripe_counts_otherwise(currency: str, units: int, stripes: int) -> None:
+def test_amounts_are_converted_to_stripes_minor_units(currency: str, units: int, stripes: int) -> None:
     assert to_stripe(units, currency) == stripes
     assert from_stripe(stripes, currency) == units
 
 
 @pytest.mark.parametrize(("units", "currency"), [(10_001, "KWD"), (501, "MGA"), (100_000_000, "USD")])
-def test_amounts_stripe_does_not_take_are_refused(units: int, currency: str) -> None:
+def test_amount_that_stripe_does_not_accept_is_refused(units: int, currency: str) -> None:
     with pytest.raises(UnsupportedAmount):
         to_stripe(units, currency)
 
 
-def test_a_fraction_iso_does_not_know_is_refused() -> None:
+def test_fraction_of_an_iso_minor_unit_is_refused() -> None:
     with pytest.raises(UnsupportedAmount):
         from_stripe(50_050, "ISK")
 
 
 @given(st.integers(1, 999_999), st.sampled_from(["USD", "JPY", "ISK", "UGX", "EUR", "SAR"]))
-def test_whatever_is_taken_comes_back_the_same(units: int, currency: str) -> None:
+def test_accepted_amount_round_trips(units: int, currency: str) -> None:
     assert from_stripe(to_stripe(units, currency), currency) == units
 
 
@@ -60,7 +60,7 @@ def test_whatever_is_taken_comes_back_the_same(units: int, currency: str) -> Non
         ("INR", "9999999.99"),
     ],
 )  # fmt: skip
-def test_the_largest_amount_is_the_one_of_stripes_page(currency: str, most: str) -> None:
+def test_largest_amount_matches_stripes_documentation(currency: str, most: str) -> None:
     assert largest(currency) == parse(most, currency)
 
 
@@ -71,12 +71,12 @@ def test_the_largest_amount_is_the_one_of_stripes_page(currency: str, most: str)
         ("HUF", "175.00"), ("MXN", "10.00"), ("KWD", "0.010"), ("ISK", "1"), ("MGA", "1.00"),
     ],
 )  # fmt: skip
-def test_the_smallest_amount_is_the_one_of_stripes_page_or_a_step(currency: str, least: str) -> None:
+def test_smallest_amount_matches_stripes_documentation_or_is_a_step(currency: str, least: str) -> None:
     assert smallest(currency) == parse(least, currency)
 
 
 @pytest.mark.parametrize("currency", CURRENCIES)
-def test_both_limits_are_taken_and_one_step_above_the_larger_is_not(currency: str) -> None:
+def test_limits_are_inclusive(currency: str) -> None:
     for units in (largest(currency), smallest(currency)):
         assert from_stripe(to_stripe(units, currency), currency) == units
     with pytest.raises(UnsupportedAmount):
@@ -84,8 +84,8 @@ def test_both_limits_are_taken_and_one_step_above_the_larger_is_not(currency: st
 
 
 @given(st.sampled_from(CURRENCIES), st.integers(1, 10**13))
-def test_an_amount_is_taken_whole_or_refused(currency: str, units: int) -> None:
-    """Stripe's count times its unit is the amount, to the last digit."""
+def test_amount_is_converted_exactly_or_refused(currency: str, units: int) -> None:
+    """Stripe's units times the size of a unit are exactly the amount."""
     fits = units <= largest(currency) and units % step(currency) == 0
     try:
         counted = to_stripe(units, currency)
@@ -97,7 +97,7 @@ def test_an_amount_is_taken_whole_or_refused(currency: str, units: int) -> None:
         assert len(str(counted)) <= 12
 
 
-def test_an_unknown_currency_has_no_limits() -> None:
+def test_unknown_currency_raises() -> None:
     for limit in (largest, smallest, step):
         with pytest.raises(MoneyError):
             limit("XXQ")

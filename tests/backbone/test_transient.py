@@ -1,4 +1,4 @@
-"""Each class of database error, raised by the real store, and what group commit and consumers make of it."""
+"""Every class of database error, raised by real stores, and its handling by group commit and consumers."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def raising(state: str) -> str:
     ],
     ids=lambda given: given[-1][:60] if isinstance(given, list) else None,
 )
-async def test_an_error_of_postgresql_is_the_trouble_its_state_names(
+async def test_postgresql_error_is_classified_by_its_sqlstate(
     postgres: Database, statements: list[str], expected: TransientFailure | None
 ) -> None:
     error = await error_of(postgres, *statements)
@@ -97,14 +97,14 @@ async def test_an_error_of_postgresql_is_the_trouble_its_state_names(
 
 
 @pytest.mark.parametrize("value", ["\x00", "x\x00y", None, 7])
-async def test_a_value_postgresql_cannot_store_is_permanent(postgres: Database, value: object) -> None:
+async def test_value_that_postgresql_cannot_store_is_permanent(postgres: Database, value: object) -> None:
     with pytest.raises(Exception) as failed:  # noqa: PT011
         async with postgres.transaction() as session:
             await note(session, value)
     assert not is_transient(failed.value)
 
 
-async def test_changes_that_cannot_be_put_in_an_order_are_a_conflict(postgres: Database) -> None:
+async def test_serialization_failure_is_busy(postgres: Database) -> None:
     await error_of(postgres, NEW_NOTE, "SELECT 1 / 0")
     async with postgres.transaction() as session:
         await note(session, "a")
@@ -118,7 +118,7 @@ async def test_changes_that_cannot_be_put_in_an_order_are_a_conflict(postgres: D
     assert transient_failure(failed.value) is TransientFailure.BUSY
 
 
-async def test_a_connection_to_a_server_that_takes_no_changes_is_replaced(postgres: Database) -> None:
+async def test_connection_to_a_read_only_server_is_replaced(postgres: Database) -> None:
     async def server_process() -> int:
         async with postgres.transaction() as session:
             return int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
@@ -137,7 +137,7 @@ async def test_a_connection_to_a_server_that_takes_no_changes_is_replaced(postgr
     ],
     ids=["unique", "no table", "null"],
 )
-async def test_what_no_repetition_mends_is_permanent_on_both_stores(
+async def test_errors_of_the_data_are_permanent_on_both_stores(
     database: Database, statements: list[str]
 ) -> None:
     error = await error_of(database, *statements)
@@ -146,7 +146,7 @@ async def test_what_no_repetition_mends_is_permanent_on_both_stores(
 
 
 async def full(sqlite: Database) -> None:
-    """Let the file grow no further, on the connection that writes."""
+    """Prevent the file from growing, on the writing connection."""
     async with sqlite.transaction() as session:
         await session.execute(text("PRAGMA max_page_count = 1"))
 
@@ -156,7 +156,7 @@ async def room(sqlite: Database) -> None:
         await session.execute(text("PRAGMA max_page_count = 100000"))
 
 
-async def test_a_full_sqlite_file_is_trouble_that_may_pass(sqlite: Database) -> None:
+async def test_full_sqlite_file_is_transient(sqlite: Database) -> None:
     await full(sqlite)
     with pytest.raises(Exception) as failed:  # noqa: PT011
         async with sqlite.transaction() as session:
@@ -167,14 +167,14 @@ async def test_a_full_sqlite_file_is_trouble_that_may_pass(sqlite: Database) -> 
         await note(session, "x" * 100_000)
 
 
-async def test_a_sqlite_file_that_takes_no_changes_is_trouble_that_may_pass(sqlite: Database) -> None:
+async def test_read_only_sqlite_file_is_transient(sqlite: Database) -> None:
     async with sqlite.transaction() as session:
         await session.execute(text("PRAGMA query_only = ON"))
     error = await error_of(sqlite, NEW_NOTE)
     assert transient_failure(error) is TransientFailure.READ_ONLY
 
 
-async def test_a_locked_sqlite_file_is_trouble_that_may_pass(sqlite: Database, tmp_path: Path) -> None:
+async def test_locked_sqlite_file_is_transient(sqlite: Database, tmp_path: Path) -> None:
     other = create_engine(sqlite_url(tmp_path))
     with other.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -193,7 +193,9 @@ async def test_a_locked_sqlite_file_is_trouble_that_may_pass(sqlite: Database, t
     ],
     ids=["refused", "disk full", "no file", "not allowed"],
 )
-async def test_an_error_of_the_system_is_not_called_one_of_the_database(error: OSError, status: int) -> None:
+async def test_operating_system_error_is_not_reported_as_a_database_error(
+    error: OSError, status: int
+) -> None:
     async def fail() -> None:
         raise error
 
@@ -205,12 +207,12 @@ async def test_an_error_of_the_system_is_not_called_one_of_the_database(error: O
     assert is_transient(error) is (status == 503)
 
 
-# What is made of them.
+# Their handling.
 
 
 @dataclass
 class Fault:
-    """Fails the first `times` tries with whatever `statement` raises; counts the size of each."""
+    """Fails the first `times` attempts with the error of `statement`; records the size of each batch."""
 
     statement: str
     times: int
@@ -244,7 +246,7 @@ def committing(database: Database, fault: Fault) -> Callable[[Sequence[str]], Aw
 
 
 @pytest.mark.parametrize("statement", PASSING, ids=NAMES)
-async def test_group_commit_tries_a_batch_again_as_a_whole(postgres: Database, statement: str) -> None:
+async def test_group_commit_retries_a_batch_as_a_whole(postgres: Database, statement: str) -> None:
     fault = Fault(statement, 2, [])
     group: GroupCommit[str, str] = GroupCommit(committing(postgres, fault))
     texts = [str(number) for number in range(20)]
@@ -253,7 +255,9 @@ async def test_group_commit_tries_a_batch_again_as_a_whole(postgres: Database, s
     assert len(await noted(postgres)) == 20
 
 
-async def test_group_commit_gives_up_on_trouble_that_lasts_and_recovers_after_it(postgres: Database) -> None:
+async def test_group_commit_fails_on_a_lasting_transient_error_and_recovers_after_it(
+    postgres: Database,
+) -> None:
     fault = Fault(raising("53100"), 10**6, [])
     group: GroupCommit[str, str] = GroupCommit(committing(postgres, fault))
     began = asyncio.get_running_loop().time()
@@ -267,7 +271,7 @@ async def test_group_commit_gives_up_on_trouble_that_lasts_and_recovers_after_it
     assert await group.submit("after") == "after"
 
 
-async def test_group_commit_halves_for_what_is_permanent_and_the_culprit_fails_alone(
+async def test_group_commit_bisects_on_a_permanent_error_and_one_request_fails(
     database: Database,
 ) -> None:
     group: GroupCommit[str, str] = GroupCommit(committing(database, Fault("", 0, [])))
@@ -278,7 +282,7 @@ async def test_group_commit_halves_for_what_is_permanent_and_the_culprit_fails_a
     assert sorted(text_ for _, text_ in await noted(database)) == sorted(one for one in texts if one != "bad")
 
 
-async def test_group_commit_on_a_full_sqlite_file_waits_for_room(sqlite: Database) -> None:
+async def test_group_commit_on_a_full_sqlite_file_waits_for_space(sqlite: Database) -> None:
     await full(sqlite)
     group: GroupCommit[str, str] = GroupCommit(committing(sqlite, Fault("", 0, [])))
     waiting = asyncio.gather(*(group.submit("x" * 50_000) for _ in range(4)))
@@ -288,7 +292,7 @@ async def test_group_commit_on_a_full_sqlite_file_waits_for_room(sqlite: Databas
 
 
 async def consume(database: Database, folder: Path, texts: Sequence[str], handle: Any) -> list[bytes]:
-    """Handle `texts` until each is noted or a dead letter; the dead letters."""
+    """Handle `texts` until each is noted or a dead letter; return the dead letters."""
     bus = SqliteBus(folder / "bus.db")
     letters = await bus.follow(["notes.dead-letter"], "beginning")
     messages = [Noted(about="k", text=one).to_bytes() for one in texts]
@@ -320,7 +324,7 @@ def striking(fault: Fault) -> Callable[[Sequence[Noted], AsyncSession], Awaitabl
 
 
 @pytest.mark.parametrize("statement", PASSING, ids=NAMES)
-async def test_a_consumer_tries_a_batch_again_as_a_whole_however_often(
+async def test_consumer_retries_a_batch_as_a_whole_without_limit(
     postgres: Database, tmp_path: Path, statement: str
 ) -> None:
     fault = Fault(statement, MAX_ATTEMPTS + 2, [])
@@ -330,7 +334,7 @@ async def test_a_consumer_tries_a_batch_again_as_a_whole_however_often(
     assert [one for _, one in await noted(postgres)] == texts
 
 
-async def test_a_consumer_halves_a_batch_that_is_too_slow_and_gives_up_none_of_it(
+async def test_consumer_bisects_a_batch_that_times_out_and_loses_no_event(
     postgres: Database, tmp_path: Path
 ) -> None:
     async def slow_as_a_whole(events: Sequence[Noted], session: AsyncSession) -> None:
@@ -344,7 +348,9 @@ async def test_a_consumer_halves_a_batch_that_is_too_slow_and_gives_up_none_of_i
     assert [one for _, one in await noted(postgres)] == texts
 
 
-async def test_a_consumer_sets_aside_what_is_permanent_alone(database: Database, tmp_path: Path) -> None:
+async def test_consumer_dead_letters_only_the_event_with_a_permanent_error(
+    database: Database, tmp_path: Path
+) -> None:
     async def refuse(events: Sequence[Noted], session: AsyncSession) -> None:
         rows = [
             {"about": event.about, "text": None if event.text == "bad" else event.text} for event in events
@@ -357,7 +363,7 @@ async def test_a_consumer_sets_aside_what_is_permanent_alone(database: Database,
     assert [one for _, one in await noted(database)] == ["a", "b", "c", "d"]
 
 
-async def test_a_consumer_on_a_full_sqlite_file_waits_for_room(sqlite: Database, tmp_path: Path) -> None:
+async def test_consumer_on_a_full_sqlite_file_waits_for_space(sqlite: Database, tmp_path: Path) -> None:
     await full(sqlite)
     fault = Fault("", 0, [])
     texts = [str(number) * 20_000 for number in range(4)]

@@ -26,7 +26,7 @@ from tests.leaderboard.builders import (
     DRIVE,
     drive,
     drive_row,
-    hear,
+    handle_events,
     log_rows,
     open_database,
     payment,
@@ -112,37 +112,37 @@ def test_an_unknown_status_of_a_payment_is_read_from_its_amounts(
 async def test_leaderboard_counts_a_payment_whose_status_it_does_not_know(tmp_path: Path) -> None:
     async with running(tmp_path) as board:
         with no_dead_letters("leaderboard"):
-            await board.say(drive())
+            await board.publish(drive())
             await board.bus.publish([future_message("payments.payment_changed.v1", drive_id=DRIVE)])
-            await until(board.is_quiet)
+            await until(board.is_drained)
         assert (await board.get("/internal/books", internal=True)).json() == {"USD": "25.00"}
 
 
 async def test_leaderboard_keeps_the_last_known_state_of_a_drive(tmp_path: Path) -> None:
     async with open_database(tmp_path) as database:
-        await hear(database, drive(1, DriveState.LIVE))
-        await hear(
+        await handle_events(database, drive(1, DriveState.LIVE))
+        await handle_events(
             database, future_event("pledges.drive_changed.v1", drive_id=DRIVE, version=2, slug="renamed")
         )
         row = await drive_row(database)
         assert (row.version, row.slug, row.state) == (2, "renamed", "live")
-        await hear(database, drive(3, DriveState.CLOSED))
+        await handle_events(database, drive(3, DriveState.CLOSED))
         types = [one["type"] for one in await log_rows(database)]
         assert types == ["drive.opened", "drive.closed"]
 
 
 async def test_leaderboard_continues_from_a_state_stored_by_a_newer_process(tmp_path: Path) -> None:
     async with open_database(tmp_path) as database:
-        await hear(database, drive(1, DriveState.LIVE), payment("pay_1"))
+        await handle_events(database, drive(1, DriveState.LIVE), payment("pay_1"))
         async with database.transaction() as session:
             await session.execute(update(drives).values(state="archived"))
-        await hear(database, drive(2, DriveState.CLOSED))
+        await handle_events(database, drive(2, DriveState.CLOSED))
         assert [one["type"] for one in await log_rows(database)][-1] == "drive.closed"
 
 
 async def test_leaderboard_shows_a_drive_first_received_in_an_unknown_state(tmp_path: Path) -> None:
     async with open_database(tmp_path) as database:
-        await hear(
+        await handle_events(
             database, future_event("pledges.drive_changed.v1", drive_id=DRIVE, version=1), payment("pay_1")
         )
         row = await drive_row(database)
@@ -151,8 +151,10 @@ async def test_leaderboard_shows_a_drive_first_received_in_an_unknown_state(tmp_
 
 async def test_leaderboard_does_not_count_a_pledge_in_an_unknown_status_as_open(tmp_path: Path) -> None:
     async with open_database(tmp_path) as database:
-        await hear(database, drive(), pledge("plg_1", 1000))
-        await hear(database, future_event("pledges.pledge_changed.v1", drive_id=DRIVE, pledge_id="plg_1"))
+        await handle_events(database, drive(), pledge("plg_1", 1000))
+        await handle_events(
+            database, future_event("pledges.pledge_changed.v1", drive_id=DRIVE, pledge_id="plg_1")
+        )
         assert (await drive_row(database)).pledged == 0
 
 
@@ -179,11 +181,11 @@ async def test_payments_queues_a_pledge_and_stores_a_drive_with_unknown_values(
     tmp_path: Path,
 ) -> None:
     async with open_books(tmp_path) as books:
-        await books.hear(future_event("pledges.drive_changed.v1"), future_event("pledges.pledge_made.v1"))
+        await books.consume(future_event("pledges.drive_changed.v1"), future_event("pledges.pledge_made.v1"))
         pledge_id = future_fields("pledges.pledge_made.v1")["pledge_id"]
         (row,) = await books.payments(pledge_id)
         assert (row.checkout, row.mode) == ("waiting", "terminal")
-        await books.hear(future_event("pledges.pledge_changed.v1"))
+        await books.consume(future_event("pledges.pledge_changed.v1"))
         (row,) = await books.payments(pledge_id)
         assert (row.checkout, row.pledge_version) == ("waiting", 7)
 
@@ -192,9 +194,9 @@ async def test_payments_reads_a_status_that_a_newer_process_stored_by_its_amount
     async with open_books(tmp_path) as books:
         known_drive = a_drive()
         pledged = a_pledge(known_drive)
-        await books.hear(known_drive, pledged)
+        await books.consume(known_drive, pledged)
         about = metadata(None, pledged.pledge_id, known_drive.drive_id)
-        await books.take([intent_succeeded("pi_1", 2_500, about)])
+        await books.apply([intent_succeeded("pi_1", 2_500, about)])
         async with books.database.transaction() as session:
             await session.execute(update(PAYMENTS).values(status="escheated"))
         async with books.database.reading() as session:

@@ -17,6 +17,6 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
 
 @pytest.fixture
 async def frozen(tmp_path: Path) -> AsyncIterator[Harness]:
-    """A gateway whose clock stands still (`harness.frozen_clock`)."""
+    """A gateway with a `FrozenClock`."""
     async with gateway(tmp_path, FrozenClock()) as harness:
         yield harness

@@ -1,4 +1,4 @@
-"""The gateway on a free port of this machine, in front of small services that are only as real as needed."""
+"""The gateway on a free local port, in front of fake services."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.waiting import until
 
 SECRET = "internal-secret-of-tests"
 ADMIN = "ak_admin_" + "A1b2C3d4E5" * 3
-DRIVE = "drv_01frtz5n00000000000000000a"  # fixed: test names carry it, on every worker
+DRIVE = "drv_01frtz5n00000000000000000a"  # fixed: it is part of test ids, which must be equal on every xdist worker
 PLEDGE = "plg_01frtz5n00000000000000000c"
 
 
@@ -50,10 +50,10 @@ class ReceivedRequest:
 
 @dataclass
 class FakeService:
-    """An ASGI application that remembers what it heard and says what it was told to.
+    """An ASGI application that records its requests and returns configured responses.
 
-    `answers` maps `METHOD path` to (status, JSON), the longest prefix first; `gate` holds every reply
-    back while it is cleared.
+    `answers` maps `METHOD path` to (status, JSON), the longest prefix first; responses wait while `gate` is
+    cleared.
     """
 
     answers: dict[str, Any] = field(default_factory=dict)
@@ -95,10 +95,10 @@ class FakeService:
                 answer = self.answers[prefix]
                 found: tuple[int, Any] = answer(received) if callable(answer) else answer
                 return found
-        return 404, {"type": "/problems/not-found", "title": "Nothing is here", "status": 404}
+        return 404, {"type": "/problems/not-found", "title": "Not found", "status": 404}
 
     def lines(self) -> list[str]:
-        """What was asked, without the body."""
+        """Method and path of each request."""
         return [f"{received.method} {received.path}" for received in self.received]
 
 
@@ -116,7 +116,7 @@ def pledge(pledge_id: str = PLEDGE, status: str = "open") -> dict[str, Any]:
 
 
 def fresh_pledge() -> dict[str, Any]:
-    """The same as the answer to the POST that made it."""
+    """The same in the response to the POST that created it."""
     return {**pledge(), "checkout": None, "queue": None}
 
 
@@ -135,7 +135,7 @@ def drive(drive_id: str = DRIVE, slug: str = "winter") -> dict[str, Any]:
 
 @dataclass
 class Harness:
-    """Everything a test of the gateway needs."""
+    """A running gateway and everything around it."""
 
     url: str
     port: int
@@ -151,7 +151,7 @@ class Harness:
     server: Server
 
     async def key(self, **wish: Any) -> str:
-        """A fresh key."""
+        """Create an API key."""
         async with self.session.post("/v1/keys", json=wish, headers=bearer(ADMIN)) as reply:
             assert reply.status == 201, await reply.text()
             return str((await reply.json())["key"])
@@ -163,7 +163,7 @@ class Harness:
             return reply.status, reply.headers, json.loads(text) if text else None
 
     async def post(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
-        """Status, headers, JSON; `body` goes as JSON."""
+        """Status, headers, JSON; `body` is sent as JSON."""
         async with self.session.post(path, json=body, headers=headers) as reply:
             text = await reply.text()
             return reply.status, reply.headers, json.loads(text) if text else None
@@ -208,7 +208,7 @@ class Harness:
         await self.publish(event, lossy=True)
 
     async def heartbeat(self) -> None:
-        """A heartbeat of every partition, complete up to now."""
+        """Publish a heartbeat of every partition with the present moment."""
         for partition in range(12):
             await self.publish(
                 Heartbeat(slot=key_of_partition(partition), partition=partition, as_of=self.clock.now()),
@@ -247,19 +247,19 @@ def log_row(sequence: int, kind: str = "donation.counted", drive_id: str = DRIVE
 
 
 def hub_of(harness: Harness) -> Hub:
-    """The gateway's own hub."""
+    """The gateway's hub."""
     found: Hub = next(one.run.__self__ for one in harness.service.workers if one.name == "gateway.pulse")  # type: ignore[attr-defined]
     return found
 
 
 def bearer(key: str) -> dict[str, str]:
-    """The header that shows a key."""
+    """The Authorization header of a key."""
     return {"Authorization": f"Bearer {key}"}
 
 
 @asynccontextmanager
 async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Harness]:
-    """A running gateway, and all of it gone afterwards."""
+    """Run a gateway and close everything afterwards."""
     clock = clock or SystemClock()
     checkouts: dict[str, Any] = {}
     entries: dict[str, Any] = {PLEDGE: {"pledge": pledge(), "partner": "default", "test": False}}
@@ -331,7 +331,7 @@ async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> 
         finally:
             service.drain.set()
             stop.set()
-            for topic in ("snapshots", "drive-log"):  # wakes those who read them
+            for topic in ("snapshots", "drive-log"):  # ends blocking reads
                 await bus.publish_watermarks(topic, SystemClock().now(), [0])
             await working
             await _end(one, serving)
@@ -340,7 +340,7 @@ async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> 
 
 
 async def _end(one: Server, serving: asyncio.Task[None]) -> None:
-    """uvicorn's own shutdown waits two tenths of a second, more than most tests take."""
+    """Close without uvicorn's own shutdown, which waits 0.2 s: longer than most tests take."""
     serving.cancel()
     for listening in one.servers:
         listening.close()

@@ -27,6 +27,23 @@ async def test_the_docs_show_every_operation_and_break_no_policy(tmp_path: Path)
         await page.goto(f"{harness.url}/docs")
         totals = page.locator(".opblock", has_text="/v1/drives/{drive}/totals")
         await totals.click()
-        await expect(totals).to_contain_text("What a drive has raised")
+        await expect(totals).to_contain_text("Read what a drive has raised")
         assert (complaints, elsewhere) == ([], [])
+        await browser.close()
+
+
+async def test_the_guide_is_a_page_without_scripts_that_fits_a_phone(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as harness, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
+        page = await browser.new_page(viewport={"width": 390, "height": 844})
+        complaints: list[str] = []
+        page.on(
+            "console", lambda message: complaints.append(message.text) if message.type == "error" else None
+        )
+        await page.goto(f"{harness.url}/docs/guide")
+        await expect(page.locator("h1")).to_have_text("API guide")
+        assert await page.locator("table").count() > 2
+        assert "test:" not in await page.content()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert complaints == []
         await browser.close()

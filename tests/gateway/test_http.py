@@ -14,8 +14,8 @@ ROOT = {**bearer(ADMIN), "Idempotency-Key": "k1", "Content-Type": "application/j
 PLEDGES = "/v1/drives/winter/pledges"
 
 
-async def raw(harness: Harness, sent: bytes) -> bytes:
-    """What comes back until the connection is closed."""
+async def send_raw(harness: Harness, sent: bytes) -> bytes:
+    """Send bytes and return the response up to the end of the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", harness.port)
     try:
         writer.write(sent)
@@ -25,7 +25,7 @@ async def raw(harness: Harness, sent: bytes) -> bytes:
         writer.close()
 
 
-async def test_a_request_goes_on_as_it_came_with_a_signed_caller(harness: Harness) -> None:
+async def test_request_is_forwarded_unchanged_with_a_signed_caller(harness: Harness) -> None:
     body = b'{ "amount" : 1 }'
     headers = {**ROOT, "X-Request-Id": "mine-1", "User-Agent": "partner/1"}
     async with harness.session.post(f"{PLEDGES}?a=b%20c", data=body, headers=headers) as reply:
@@ -44,22 +44,24 @@ async def test_a_request_goes_on_as_it_came_with_a_signed_caller(harness: Harnes
     assert received.caller.scopes >= {"admin", "pledges"}
 
 
-async def test_nothing_of_ours_can_be_smuggled_in(harness: Harness) -> None:
+async def test_client_cannot_send_internal_or_hop_by_hop_headers(harness: Harness) -> None:
     key = await harness.key(kind="secret", scopes=["pledges"], partner="shop", mode="test")
-    smuggled = {"Ataa-Caller": "forged", "ATAA-Internal": "1", "Connection": "close, Idempotency-Key",
+    forged_headers = {"Ataa-Caller": "forged", "ATAA-Internal": "1", "Connection": "close, Idempotency-Key",
                 "Transfer-Coding": "x", "X-Forwarded-For": "1.2.3.4", "Cookie": "a=b"}  # fmt: skip
-    status, _, _ = await harness.post(PLEDGES, {}, **{**bearer(key), "Idempotency-Key": "k1"}, **smuggled)
+    status, _, _ = await harness.post(
+        PLEDGES, {}, **{**bearer(key), "Idempotency-Key": "k1"}, **forged_headers
+    )
     assert status == 201
     received = harness.pledges.received[-1]
     caller = received.caller
     assert (caller.partner, caller.mode, caller.scopes) == ("shop", "test", {"pledges"})
     assert caller.key_id.startswith("key_")
     assert not caller.publishable
-    gone = {"ataa-internal", "connection", "transfer-coding", "x-forwarded-for", "cookie", "authorization"}
-    assert not received.headers.keys() & gone
+    removed = {"ataa-internal", "connection", "transfer-coding", "x-forwarded-for", "cookie", "authorization"}
+    assert not received.headers.keys() & removed
 
 
-async def test_internal_doors_are_no_addresses_here(harness: Harness) -> None:
+async def test_internal_routes_are_404(harness: Harness) -> None:
     for path in (
         "/internal/books",
         "/internal/pledges",
@@ -72,24 +74,24 @@ async def test_internal_doors_are_no_addresses_here(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("sent", ["", "a b", "é", "x" * 129, "a\tb"])
-async def test_an_insane_request_id_is_replaced(harness: Harness, sent: str) -> None:
+async def test_invalid_request_id_is_replaced(harness: Harness, sent: str) -> None:
     _, headers, problem = await harness.get("/v1/nothing", **{"X-Request-Id": sent})
     assert headers["X-Request-Id"] != sent
     assert problem["request_id"] == headers["X-Request-Id"]
 
 
-async def test_the_trace_is_joined(harness: Harness) -> None:
+async def test_trace_context_is_continued(harness: Harness) -> None:
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     _, headers, _ = await harness.get("/v1/drives/winter", **bearer(ADMIN), traceparent=trace)
-    passed_on = harness.pledges.received[-1].headers["traceparent"]
-    assert passed_on.startswith("00-" + "a" * 32)
-    assert passed_on != trace
-    assert headers["traceparent"] == passed_on
+    forwarded_trace = harness.pledges.received[-1].headers["traceparent"]
+    assert forwarded_trace.startswith("00-" + "a" * 32)
+    assert forwarded_trace != trace
+    assert headers["traceparent"] == forwarded_trace
     _, headers, _ = await harness.get("/v1/drives/winter", **bearer(ADMIN), traceparent="00-nonsense")
     assert headers["traceparent"].startswith("00-")
 
 
-async def test_unknown_addresses_are_404_and_wrong_methods_405_with_allow(harness: Harness) -> None:
+async def test_unknown_path_is_404_and_wrong_method_is_405_with_allow(harness: Harness) -> None:
     async with harness.session.put("/v1/drives/winter", headers=bearer(ADMIN)) as reply:
         assert reply.status == 405
         assert reply.headers["Allow"] == "GET, HEAD, OPTIONS, PATCH"
@@ -100,7 +102,7 @@ async def test_unknown_addresses_are_404_and_wrong_methods_405_with_allow(harnes
         assert headers["Content-Type"] == "application/problem+json"
 
 
-async def test_head_is_get_without_the_body(harness: Harness) -> None:
+async def test_head_returns_the_headers_of_get_without_a_body(harness: Harness) -> None:
     async with harness.session.get(
         "/v1/drives/winter/totals", headers={"Accept-Encoding": "identity"}
     ) as got:
@@ -127,7 +129,7 @@ async def test_head_is_get_without_the_body(harness: Harness) -> None:
         ("/v1/drives/winter/live", "GET", "If-None-Match, Last-Event-ID, Cache-Control"),
     ],
 )
-async def test_preflights_of_any_origin_are_answered(
+async def test_preflight_of_any_origin_is_allowed_on_public_routes(
     harness: Harness, path: str, method: str, allowed: str
 ) -> None:
     asked = {"Origin": "https://any.example", "Access-Control-Request-Method": method,
@@ -139,7 +141,7 @@ async def test_preflights_of_any_origin_are_answered(
         assert method in reply.headers["Access-Control-Allow-Methods"]
 
 
-async def test_other_routes_answer_no_preflight(harness: Harness) -> None:
+async def test_preflight_of_other_routes_is_not_allowed(harness: Harness) -> None:
     asked = {"Origin": "https://any.example", "Access-Control-Request-Method": "POST"}
     for path in ("/v1/drives", "/v1/keys", "/v1/drives/winter/open"):
         async with harness.session.options(path, headers=asked) as reply:
@@ -147,7 +149,7 @@ async def test_other_routes_answer_no_preflight(harness: Harness) -> None:
             assert "Access-Control-Allow-Origin" not in reply.headers
 
 
-async def test_even_refusals_may_be_read_by_the_page_that_asked(harness: Harness) -> None:
+async def test_problems_carry_cors_headers(harness: Harness) -> None:
     status, headers, _ = await harness.post(PLEDGES, {}, Origin="https://any.example")
     assert status == 401
     assert headers["Access-Control-Allow-Origin"] == "*"
@@ -157,7 +159,7 @@ async def test_even_refusals_may_be_read_by_the_page_that_asked(harness: Harness
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "",
                                   "application/json; charset=latin-1", "multipart/form-data"])  # fmt: skip
-async def test_what_is_not_json_is_415(harness: Harness, kind: str) -> None:
+async def test_content_type_other_than_json_is_415(harness: Harness, kind: str) -> None:
     for path in (PLEDGES, "/v1/drives", "/v1/keys", f"/v1/pledges/{PLEDGE}/refunds"):
         async with harness.session.post(path, data=b"{}", headers={**ROOT, "Content-Type": kind}) as reply:
             problem = await reply.json(content_type=None)
@@ -167,12 +169,12 @@ async def test_what_is_not_json_is_415(harness: Harness, kind: str) -> None:
 @pytest.mark.parametrize(
     "kind", ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"']
 )
-async def test_json_by_any_name_is_taken(harness: Harness, kind: str) -> None:
+async def test_json_content_type_is_accepted_in_any_spelling(harness: Harness, kind: str) -> None:
     async with harness.session.post(PLEDGES, data=b"{}", headers={**ROOT, "Content-Type": kind}) as reply:
         assert reply.status == 201
 
 
-async def test_a_post_without_a_body_needs_no_content_type(harness: Harness) -> None:
+async def test_post_without_a_body_needs_no_content_type(harness: Harness) -> None:
     harness.pledges.answers["POST /v1/drives/winter/open"] = (200, {})
     async with harness.session.post("/v1/drives/winter/open", headers=bearer(ADMIN)) as reply:
         assert reply.status == 200
@@ -183,7 +185,7 @@ async def chunks(size: int) -> Any:
         yield b" " * 1024
 
 
-async def test_a_megabyte_is_413_however_it_is_sent_and_nobody_hears_of_it(harness: Harness) -> None:
+async def test_body_of_a_mebibyte_is_413_and_is_not_forwarded(harness: Harness) -> None:
     before = len(harness.pledges.received)
     for path in (PLEDGES, "/v1/drives", "/v1/keys"):
         for data in (b" " * 1_000_000, chunks(1_000_000), b" " * (64 * 1024 + 1), chunks(66 * 1024)):
@@ -193,22 +195,22 @@ async def test_a_megabyte_is_413_however_it_is_sent_and_nobody_hears_of_it(harne
     assert len(harness.pledges.received) == before
 
 
-async def test_sixty_four_kibibytes_are_taken(harness: Harness) -> None:
+async def test_body_of_64_kib_is_accepted(harness: Harness) -> None:
     for data in (b" " * 64 * 1024, chunks(64 * 1024)):
         async with harness.session.post(PLEDGES, data=data, headers=ROOT) as reply:
             assert reply.status == 201
         assert len(harness.pledges.received[-1].body) == 64 * 1024
 
 
-async def test_an_endless_body_is_answered_without_reading_it_all(harness: Harness) -> None:
+async def test_endless_body_is_refused_before_it_ends(harness: Harness) -> None:
     head = f"POST {PLEDGES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\nIdempotency-Key: k\r\n"
     declared = head + "Content-Type: application/json\r\nContent-Length: 999999999999\r\n\r\n"
-    answer = await raw(harness, declared.encode() + b" " * 10_000)
+    answer = await send_raw(harness, declared.encode() + b" " * 10_000)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"connection: close" in answer
 
 
-async def test_webhooks_may_be_a_mebibyte_and_go_on_byte_for_byte(harness: Harness) -> None:
+async def test_webhook_of_a_mebibyte_is_forwarded_byte_for_byte(harness: Harness) -> None:
     body = b"\x00\xff" * (512 * 1024)
     headers = {"Stripe-Signature": "t=1,v1=x", "Content-Type": "application/json; charset=utf-8"}
     async with harness.session.post("/webhooks/stripe", data=body, headers=headers) as reply:
@@ -222,28 +224,28 @@ async def test_webhooks_may_be_a_mebibyte_and_go_on_byte_for_byte(harness: Harne
 
 
 @pytest.mark.parametrize("name", ["Idempotency-Key", "Authorization", "Content-Type", "Origin"])
-async def test_a_header_that_two_hops_could_read_differently_is_refused(harness: Harness, name: str) -> None:
+async def test_ambiguous_repeated_header_is_refused(harness: Harness, name: str) -> None:
     head = f"POST {PLEDGES} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n"
     head += f"{name}: a\r\n{name}: b\r\n"
-    answer = await raw(harness, (head + "\r\n{}").encode())
+    answer = await send_raw(harness, (head + "\r\n{}").encode())
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"/problems/duplicate-header" in answer
 
 
 @pytest.mark.parametrize("path", [PLEDGES, f"/v1/pledges/{PLEDGE}/refunds"])
-async def test_pledges_and_refunds_need_an_idempotency_key(harness: Harness, path: str) -> None:
+async def test_pledges_and_refunds_require_an_idempotency_key(harness: Harness, path: str) -> None:
     status, _, problem = await harness.post(path, {}, **bearer(ADMIN))
     assert (status, problem["type"]) == (400, "/problems/idempotency-key-missing")
 
 
 @pytest.mark.parametrize("path", [PLEDGES, "/v1/drives", "/v1/keys"])
-async def test_an_idempotency_key_has_1_to_255_visible_characters(harness: Harness, path: str) -> None:
+async def test_idempotency_key_has_1_to_255_visible_characters(harness: Harness, path: str) -> None:
     for key in ("x" * 256, "a b", "é", ""):
         status, _, problem = await harness.post(path, {}, **{**bearer(ADMIN), "Idempotency-Key": key})
         assert (status, problem["type"]) == (400, "/problems/idempotency-key-malformed"), key
 
 
-async def test_the_services_answers_come_back_as_they_are(harness: Harness) -> None:
+async def test_response_of_the_service_is_returned_unchanged(harness: Harness) -> None:
     harness.pledges.answers["POST /v1/drives/winter/pledges"] = (409, {"type": "/problems/drive-closed"})
     harness.pledges.headers = {"Retry-After": "7", "Server": "inside", "Set-Cookie": "a=b"}
     status, headers, problem = await harness.post(PLEDGES, {}, **ROOT)
@@ -253,7 +255,7 @@ async def test_the_services_answers_come_back_as_they_are(harness: Harness) -> N
     assert "Server" not in headers
 
 
-async def test_a_service_that_does_not_answer_is_503_with_retry_after(harness: Harness) -> None:
+async def test_unavailable_service_is_503_with_retry_after(harness: Harness) -> None:
     def fail(received: Any) -> Any:
         raise RuntimeError("down")
 
@@ -262,7 +264,9 @@ async def test_a_service_that_does_not_answer_is_503_with_retry_after(harness: H
     assert (status, problem["type"], headers["Retry-After"]) == (503, "/problems/overloaded", "2")
 
 
-async def test_past_its_lane_a_request_is_told_to_come_back_and_other_lanes_go_on(tmp_path: Path) -> None:
+async def test_request_beyond_its_concurrency_limit_is_503_and_other_classes_are_served(
+    tmp_path: Path,
+) -> None:
     async with gateway(tmp_path, pledges_in_flight=2) as harness:
         harness.pledges.gate.clear()
         held = [asyncio.create_task(harness.post(PLEDGES, {}, **ROOT)) for _ in range(2)]
@@ -276,7 +280,7 @@ async def test_past_its_lane_a_request_is_told_to_come_back_and_other_lanes_go_o
         assert (await harness.post(PLEDGES, {}, **ROOT))[0] == 201
 
 
-async def test_boards_and_the_log_are_asked_for_once_a_second_however_many_read(harness: Harness) -> None:
+async def test_leaderboards_and_logs_are_read_from_the_service_once_a_second(harness: Harness) -> None:
     harness.leaderboard.answers["GET /v1/drives/winter/leaderboards/creators"] = (
         200,
         {"data": [], "sequence": 4},
@@ -292,7 +296,7 @@ async def test_boards_and_the_log_are_asked_for_once_a_second_however_many_read(
 
 
 @pytest.mark.parametrize("path", ["/v1/drives/winter/leaderboards/creators", "/v1/drives/winter/events"])
-async def test_boards_and_the_log_honour_if_none_match(harness: Harness, path: str) -> None:
+async def test_leaderboards_and_logs_honour_if_none_match(harness: Harness, path: str) -> None:
     harness.leaderboard.answers[f"GET {path}"] = (200, {"data": [], "sequence": 4})
     _, headers, _ = await harness.get(path)
     etag = headers["ETag"]
@@ -307,10 +311,10 @@ async def test_boards_and_the_log_honour_if_none_match(harness: Harness, path: s
     for other in ('"x"', etag[3:-1], f'"{etag}"'):
         assert (await harness.get(path, **{"If-None-Match": other}))[0] == 200, other
     status, _, _ = await harness.get("/v1/drives/nowhere/events", **{"If-None-Match": "*"})
-    assert status == 404  # there is no representation for `*` to match
+    assert status == 404  # `*` matches only an existing representation
 
 
-async def test_a_board_keeps_its_etag_while_only_its_as_of_moves(harness: Harness) -> None:
+async def test_leaderboard_keeps_its_etag_while_only_as_of_changes(harness: Harness) -> None:
     board = "/v1/drives/winter/leaderboards/creators"
     moments = iter(("2022-01-07T12:00:00.000Z", "2022-01-07T12:00:01.000Z"))
     harness.leaderboard.headers = {"ETag": 'W/"1.4.0"'}
@@ -320,8 +324,8 @@ async def test_a_board_keeps_its_etag_while_only_its_as_of_moves(harness: Harnes
     assert (await harness.get(f"{board}?limit=2", **{"If-None-Match": first["ETag"]}))[0] == 304
 
 
-async def test_leaderboard_is_told_how_fresh_a_drive_is_by_the_gateway_alone(harness: Harness) -> None:
-    """Of several replicas the one that is asked may not know."""
+async def test_only_the_gateway_can_send_a_drives_freshness_to_leaderboard(harness: Harness) -> None:
+    """A replica of leaderboard knows the freshness of its own partitions only."""
     board = "/v1/drives/winter/leaderboards/creators"
     harness.leaderboard.answers[f"GET {board}"] = (200, {"data": []})
     await harness.get(f"{board}?n=1", **{"Ataa-As-Of": "2999-01-01T00:00:00.000Z"})
@@ -337,13 +341,13 @@ async def test_leaderboard_is_told_how_fresh_a_drive_is_by_the_gateway_alone(har
     assert await until(told)
 
 
-async def test_every_process_has_its_three_health_addresses(harness: Harness) -> None:
+async def test_health_routes_answer(harness: Harness) -> None:
     for path in ("/livez", "/readyz", "/startupz"):
         async with harness.session.get(path) as reply:
             assert reply.status == 200, path
 
 
-async def test_a_bug_is_a_500_problem_without_a_trace(harness: Harness) -> None:
+async def test_unexpected_error_is_a_500_problem_without_a_traceback(harness: Harness) -> None:
     harness.pledges.answers["POST /internal/pledges"] = (
         200,
         {"data": {PLEDGE: {"pledge": {}, "partner": "default"}}},

@@ -19,14 +19,14 @@ from tests.gateway.harness import ADMIN, SECRET, Harness, bearer, gateway
 from tests.waiting import until
 
 PUBLISHABLE = {"kind": "publishable", "origins": ["https://give.example"]}
-WISH = {"amount": {"currency": "USD", "value": "25.00"}}
+KEY_REQUEST = {"amount": {"currency": "USD", "value": "25.00"}}
 
 
 async def status_with(harness: Harness, key: str) -> int:
     return (await harness.get("/v1/drives/winter", **bearer(key)))[0]
 
 
-async def test_a_key_is_shown_once_and_only_its_hash_is_kept(harness: Harness, tmp_path: Path) -> None:
+async def test_key_is_returned_once_and_only_its_hash_is_stored(harness: Harness, tmp_path: Path) -> None:
     status, _, made = await harness.post(
         "/v1/keys", {"kind": "secret", "scopes": ["drives"]}, **bearer(ADMIN)
     )
@@ -42,7 +42,7 @@ async def test_a_key_is_shown_once_and_only_its_hash_is_kept(harness: Harness, t
     assert made["id"].encode() in stored
 
 
-async def test_the_same_idempotency_key_gives_the_same_key_without_its_secret(harness: Harness) -> None:
+async def test_repeated_idempotency_key_returns_the_same_key_without_its_secret(harness: Harness) -> None:
     once = {**bearer(ADMIN), "Idempotency-Key": "first"}
     _, _, made = await harness.post("/v1/keys", {"kind": "secret"}, **once)
     status, headers, again = await harness.post("/v1/keys", {"kind": "secret"}, **once)
@@ -54,17 +54,24 @@ async def test_the_same_idempotency_key_gives_the_same_key_without_its_secret(ha
     assert len(listed["data"]) == 1
 
 
-async def test_lists_come_in_pages(harness: Harness) -> None:
+async def test_a_body_that_is_not_utf_8_is_malformed_json(harness: Harness) -> None:
+    headers = {**bearer(ADMIN), "Content-Type": "application/json"}
+    async with harness.session.post("/v1/keys", data=b'{"kind": "\xff"}', headers=headers) as reply:
+        assert reply.status == 400
+        assert (await reply.json())["type"] == "/problems/malformed-json"
+
+
+async def test_keys_are_listed_in_pages(harness: Harness) -> None:
     made = [await harness.key(kind="secret", name=str(n)) for n in range(3)]
     _, _, first = await harness.get("/v1/keys?limit=2", **bearer(ADMIN))
     _, _, rest = await harness.get(f"/v1/keys?limit=2&after={first['next']}", **bearer(ADMIN))
     assert [key["name"] for key in [*first["data"], *rest["data"]]] == ["0", "1", "2"]
     assert rest["next"] is None
     assert len(set(made)) == 3
-    assert (await harness.get("/v1/keys?after=%00", **bearer(ADMIN)))[0] == 422  # PostgreSQL takes none
+    assert (await harness.get("/v1/keys?after=%00", **bearer(ADMIN)))[0] == 422  # PostgreSQL cannot store NUL
 
 
-async def test_a_revoked_key_is_refused_here_at_once_and_in_other_processes_within_two_seconds(
+async def test_revoked_key_is_refused_immediately_here_and_within_two_seconds_elsewhere(
     harness: Harness, tmp_path: Path
 ) -> None:
     other_folder = tmp_path / "other"
@@ -85,7 +92,7 @@ async def test_a_revoked_key_is_refused_here_at_once_and_in_other_processes_with
             assert "Content-Type" not in reply.headers
         assert await status_with(harness, made["key"]) == 401
         await until(refused_there)
-    assert REFRESH_S <= 1.0  # so that the slowest reader of keys is done within two seconds
+    assert REFRESH_S <= 1.0  # other processes refuse the key within two seconds
     async with harness.session.delete(f"/v1/keys/{made['id']}", headers=bearer(ADMIN)) as again:
         assert again.status == 204
     _, _, listed = await harness.get("/v1/keys", **bearer(ADMIN))
@@ -98,7 +105,7 @@ async def test_revoking_an_unknown_key_is_404(harness: Harness) -> None:
             assert reply.status == 404
 
 
-async def test_a_key_dies_when_it_expires(tmp_path: Path) -> None:
+async def test_expired_key_is_refused(tmp_path: Path) -> None:
     clock = FrozenClock()
     async with gateway(tmp_path, clock) as harness:
         soon = rfc3339(clock.now() + timedelta(minutes=5))
@@ -128,12 +135,14 @@ async def test_keys_survive_a_restart(tmp_path: Path) -> None:
         "Bearer ключ".encode().decode("latin-1"),
     ],
 )
-async def test_no_key_or_an_unknown_one_is_401(harness: Harness, authorization: str | None) -> None:
+async def test_missing_or_unknown_key_is_401(harness: Harness, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
     status, answered, problem = await harness.get("/v1/drives/winter", **headers)
     assert (status, problem["type"]) == (401, "/problems/unauthorized")
     assert answered["WWW-Authenticate"].startswith("Bearer")
-    assert harness.pledges.lines() == ["POST /internal/drives"]  # asked while the stage waited for the totals
+    assert harness.pledges.lines() == [
+        "POST /internal/drives"
+    ]  # requested by the harness while it waited for the totals
 
 
 @pytest.mark.parametrize(
@@ -149,10 +158,13 @@ async def test_no_key_or_an_unknown_one_is_401(harness: Harness, authorization: 
         (["drives"], "DELETE", "/v1/keys/key_1"),
     ],
 )
-async def test_a_missing_scope_is_403(harness: Harness, scopes: list[str], method: str, path: str) -> None:
+async def test_missing_scope_is_403(harness: Harness, scopes: list[str], method: str, path: str) -> None:
     key = await harness.key(kind="secret", scopes=scopes)
     async with harness.session.request(
-        method, path, json=WISH if method == "POST" else None, headers={**bearer(key), "Idempotency-Key": "k"}
+        method,
+        path,
+        json=KEY_REQUEST if method == "POST" else None,
+        headers={**bearer(key), "Idempotency-Key": "k"},
     ) as reply:
         problem = await reply.json(content_type=None)
         assert (reply.status, problem["type"]) == (403, "/problems/forbidden")
@@ -171,23 +183,23 @@ async def test_a_missing_scope_is_403(harness: Harness, scopes: list[str], metho
         ("https://give.example/", 403),
     ],
 )
-async def test_a_publishable_key_works_only_from_its_origins(
+async def test_publishable_key_is_accepted_from_its_origins_only(
     harness: Harness, origin: str | None, status: int
 ) -> None:
     key = await harness.key(**PUBLISHABLE)
     headers = {**bearer(key), "Idempotency-Key": "k"} | ({"Origin": origin} if origin else {})
-    answered, _, body = await harness.post("/v1/drives/winter/pledges", WISH, **headers)
+    answered, _, body = await harness.post("/v1/drives/winter/pledges", KEY_REQUEST, **headers)
     assert answered == status
     if status == 403:
         assert body["type"] == "/problems/origin-not-allowed"
 
 
-async def test_a_publishable_key_may_read_and_make_pledges_and_nothing_else(harness: Harness) -> None:
+async def test_publishable_key_may_only_read_and_make_pledges(harness: Harness) -> None:
     key = await harness.key(**PUBLISHABLE)
     here = {**bearer(key), "Origin": "https://give.example", "Idempotency-Key": "k"}
     assert (await harness.get("/v1/drives/winter", **here))[0] == 200
     for path in ("/v1/drives", "/v1/drives/winter/open", "/v1/pledges/plg_1/refunds", "/v1/keys"):
-        status, _, problem = await harness.post(path, WISH, **here)
+        status, _, problem = await harness.post(path, KEY_REQUEST, **here)
         assert (status, problem["type"]) == (403, "/problems/forbidden"), path
     assert (await harness.get("/v1/keys", **here))[0] == 403
 
@@ -220,14 +232,14 @@ async def test_a_publishable_key_may_read_and_make_pledges_and_nothing_else(harn
         "secret",
     ],
 )
-async def test_a_wish_that_does_not_fit_is_422_and_makes_nothing(harness: Harness, wish: Any) -> None:
+async def test_invalid_key_request_is_422_and_creates_no_key(harness: Harness, wish: Any) -> None:
     status, _, problem = await harness.post("/v1/keys", wish, **bearer(ADMIN))
     assert status == 422
     assert problem["errors"]
     assert (await harness.get("/v1/keys", **bearer(ADMIN)))[2]["data"] == []
 
 
-async def test_origins_are_kept_as_browsers_write_them(harness: Harness) -> None:
+async def test_origins_are_stored_in_the_form_browsers_send(harness: Harness) -> None:
     wish = {"kind": "publishable", "origins": ["HTTPS://Give.Example:443/", "http://localhost:3000"]}
     _, _, made = await harness.post("/v1/keys", wish, **bearer(ADMIN))
     assert made["origins"] == ["http://localhost:3000", "https://give.example"]
@@ -236,7 +248,7 @@ async def test_origins_are_kept_as_browsers_write_them(harness: Harness) -> None
 @pytest.mark.parametrize(
     "key", ["secret", "ak_admin_", "ak_admin_short", "ak_admin_" + "é" * 20, "ak_admin_" + "-" * 20]
 )
-def test_a_wrong_admin_key_stops_the_start_with_a_line_that_names_it(
+def test_invalid_admin_key_stops_startup_with_one_line(
     key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ATAA_ADMIN_KEY", key)
@@ -249,12 +261,12 @@ def test_a_wrong_admin_key_stops_the_start_with_a_line_that_names_it(
 
 
 @pytest.mark.parametrize("url", ["give.example", "ftp://give.example", "https://give.example/door"])
-def test_a_wrong_public_url_is_refused(url: str) -> None:
+def test_invalid_public_url_is_refused(url: str) -> None:
     with pytest.raises(ValidationError):
         GatewaySettings(public_url=url)
 
 
-async def test_the_database_going_away_leaves_the_cached_keys_working(harness: Harness) -> None:
+async def test_cached_keys_work_while_the_database_is_unavailable(harness: Harness) -> None:
     key = await harness.key(kind="secret", scopes=["drives"])
     ring = next(one.run.__self__ for one in harness.service.workers if one.name == "gateway.keys")  # type: ignore[attr-defined]
     await harness.service.close()
@@ -264,14 +276,14 @@ async def test_the_database_going_away_leaves_the_cached_keys_working(harness: H
 
         def reading(self) -> Any:
             self.asked += 1
-            raise OSError("away")
+            raise OSError("unavailable")
 
-    ring._database = away = UnavailableDatabase()
-    await until(lambda: away.asked >= 2)  # the first refresh has failed, and another one came after it
+    ring._database = unavailable = UnavailableDatabase()
+    await until(lambda: unavailable.asked >= 2)  # a refresh has failed and another one followed
     assert await status_with(harness, key) == 200
 
 
-def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+def test_migrations_produce_the_declared_schema(tmp_path: Path) -> None:
     import asyncio
 
     from backbone.database.database import Database
@@ -289,5 +301,5 @@ def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
 
 
-def test_the_internal_secret_does_not_show_in_the_settings() -> None:
+def test_internal_secret_is_hidden_in_the_settings() -> None:
     assert SECRET not in repr(GatewaySettings(internal_secret=SecretStr(SECRET)))

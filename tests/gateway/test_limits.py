@@ -15,7 +15,7 @@ HERE = {"Origin": "https://give.example", "Idempotency-Key": "k"}
 
 
 class ManualClock:
-    """A monotonic clock that is moved by hand."""
+    """A monotonic clock moved by the test."""
 
     def __init__(self) -> None:
         self.at = 100.0
@@ -24,7 +24,7 @@ class ManualClock:
         return self.at
 
 
-def test_a_bucket_lets_a_burst_through_and_then_the_rate() -> None:
+def test_rate_limit_allows_a_burst_and_then_the_rate() -> None:
     now = ManualClock()
     limit = RateLimit("key", 2.0, 3.0, now)
     for _ in range(6):
@@ -48,7 +48,7 @@ def test_a_bucket_lets_a_burst_through_and_then_the_rate() -> None:
         limit.take("a")
 
 
-def test_a_slow_rate_says_how_long_to_stay_away() -> None:
+def test_slow_rate_limit_names_the_seconds_to_wait() -> None:
     limit = RateLimit("address", 0.1, 1.0, ManualClock())
     limit.take("a")
     with pytest.raises(TooManyRequests) as refused:
@@ -56,7 +56,7 @@ def test_a_slow_rate_says_how_long_to_stay_away() -> None:
     assert refused.value.headers["Retry-After"] == "10"
 
 
-def test_only_so_many_buckets_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_BUCKETS", 3)
     limit = RateLimit("address", 1.0, 1.0, ManualClock())
     for who in "abcd":
@@ -66,7 +66,7 @@ def test_only_so_many_buckets_are_remembered(monkeypatch: pytest.MonkeyPatch) ->
     limit.take("a")
 
 
-def test_a_lane_is_left_even_by_those_that_fail() -> None:
+def test_concurrency_limit_is_released_after_an_error() -> None:
     concurrency_limit = ConcurrencyLimit("test", 1)
     with pytest.raises(ValueError, match="inside"), concurrency_limit:
         raise ValueError("inside")
@@ -81,11 +81,11 @@ def test_a_lane_is_left_even_by_those_that_fail() -> None:
      ("10.0.0.1", False), ("203.0.113.7", False), ("2001:db8::1", False), ("::ffff:203.0.113.7", False),
      ("nonsense", False)],
 )  # fmt: skip
-def test_loopback_is_this_machine(address: str, own: bool) -> None:
+def test_loopback_addresses_are_recognized(address: str, own: bool) -> None:
     assert is_loopback(address) is own
 
 
-async def test_a_publishable_key_is_limited_and_a_secret_one_is_not(tmp_path: Path) -> None:
+async def test_publishable_key_is_limited_and_secret_key_is_not(tmp_path: Path) -> None:
     async with gateway(tmp_path, limit_key_per_s=0.5, limit_burst_s=4) as harness:
         public = await harness.key(kind="publishable", origins=["https://give.example"])
         secret = await harness.key(kind="secret", scopes=["pledges"])
@@ -100,7 +100,7 @@ async def test_a_publishable_key_is_limited_and_a_secret_one_is_not(tmp_path: Pa
             assert {(await harness.post(PLEDGES, {}, **bearer(key), **HERE))[0] for _ in range(5)} == {201}
 
 
-async def test_an_address_without_a_secret_key_is_limited(harness: Harness) -> None:
+async def test_address_without_a_secret_key_is_limited(harness: Harness) -> None:
     from backbone.http.service_client import asgi_scope
 
     async def read(address: str, authorization: str = "") -> int:
@@ -125,7 +125,7 @@ async def test_an_address_without_a_secret_key_is_limited(harness: Harness) -> N
     assert {await read("203.0.113.7", f"Bearer {ADMIN}") for _ in range(300)} == {404}
 
 
-async def test_behind_a_trusted_proxy_each_donor_has_an_address_of_their_own(tmp_path: Path) -> None:
+async def test_client_address_is_read_from_a_trusted_proxy(tmp_path: Path) -> None:
     settings = {"trusted_proxies": "10.0.0.0/8, 127.0.0.1", "limit_address_per_s": 0.5, "limit_burst_s": 4.0}
     async with gateway(tmp_path, **settings) as harness:
 
@@ -137,19 +137,19 @@ async def test_behind_a_trusted_proxy_each_donor_has_an_address_of_their_own(tmp
 
         assert await reads("203.0.113.7") == [404, 404, 429]
         assert await reads("203.0.113.8") == [404, 404, 429]
-        # What a donor writes into the header stands before what the proxies saw.
+        # The client's own header value comes before the address that the proxy adds.
         assert await reads("203.0.113.9, 203.0.113.7, 10.1.2.3") == [429] * 3
 
 
-async def test_nobody_else_is_believed_where_a_donor_comes_from(tmp_path: Path) -> None:
+async def test_x_forwarded_for_of_an_untrusted_client_is_ignored(tmp_path: Path) -> None:
     settings = {"trusted_proxies": "10.0.0.0/8", "limit_address_per_s": 0.5, "limit_burst_s": 4.0}
     async with gateway(tmp_path, **settings) as harness:
-        for _ in range(5):  # loopback has no limit, whatever it says of itself
+        for _ in range(5):  # loopback has no limit, whatever its header says
             status, *_ = await harness.get("/v1/pledges/plg_x?token=x", **{"X-Forwarded-For": "203.0.113.7"})
             assert status == 404
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "10.0.0.1/8", "10.0.0.0/8;192.168.0.1"])
-def test_a_proxy_that_is_no_address_stops_the_start(wrong: str, tmp_path: Path) -> None:
+def test_invalid_trusted_proxy_stops_startup(wrong: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="addresses or networks"):
         GatewaySettings(data_dir=tmp_path, trusted_proxies=wrong)

@@ -1,4 +1,4 @@
-"""A neighbour's key at every route of the whole door that concerns a drive (API.md, Ownership).
+"""Another partner's key at every route of the API that concerns a drive (docs/api-guide.md, A drive).
 
 The services are the real ones; a route that the tables below do not name fails the first test.
 """
@@ -38,7 +38,7 @@ OWNED: Final[dict[tuple[str, str], Any]] = {
     ("POST", "/v1/drives/{drive}/creators"): _CREATOR,
     ("POST", "/v1/pledges/{pledge}/refunds"): None,
 }
-"""Routes of a drive's own partner (and of admins), each with a body that fits."""
+"""Routes for a drive's own partner and for admins, each with a valid body."""
 
 OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("POST", "/v1/drives"): (a_drive("theirs"), 201),
@@ -55,12 +55,12 @@ OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("GET", "/v1/webhooks"): (None, 403),
     ("POST", "/v1/webhooks/{id}/retry"): (None, 403),
 }
-"""Every other route that looks at a key, with what a neighbour is answered."""
+"""Every other route that needs a key, with the response to another partner."""
 
 
 @dataclass
 class PublicApi:
-    """The whole system's public door, a drive of the partner `charity` and a pledge `shop` made to it."""
+    """The API of the whole system, with a drive of the partner `charity` and a pledge made by `shop`."""
 
     gateway: InProcessServiceClient
     keys: dict[str, str]
@@ -68,7 +68,7 @@ class PublicApi:
     pledge: str
 
     async def send(self, who: str, method: str, path: str, body: Any = None) -> ServiceResponse:
-        """A request with the key of `who`, about this drive and this pledge."""
+        """Send a request with the key of `who` about this drive and this pledge."""
         known = {"drive": self.drive, "pledge": self.pledge}
         path = re.sub(r"\{(\w+)\}", lambda name: known.get(name[1]) or ids.new("key"), path)
         headers = {"authorization": f"Bearer {self.keys[who]}", "idempotency-key": ids.new("evt")}
@@ -90,7 +90,7 @@ async def api(tmp_path: Path) -> AsyncIterator[PublicApi]:
     services = [*whole.services.values(), whole.gateway]
     for service in services:
         await service.start()
-    # What an event must pass through, and nothing that calls Stripe.
+    # Only the workers that carry events; none that calls Stripe.
     wanted = {"pledges.relay", "payments.consumer"}
     for service in services:
         service.workers = [worker for worker in service.workers if worker.name in wanted]
@@ -104,7 +104,7 @@ async def api(tmp_path: Path) -> AsyncIterator[PublicApi]:
         stop.set()
         await whole.bus.publish_watermarks(
             "pledges", ids.created_at(ids.new("evt")), [0]
-        )  # wakes its readers
+        )  # ends blocking reads
         await working
         for service in services:
             await service.close()
@@ -113,8 +113,8 @@ async def api(tmp_path: Path) -> AsyncIterator[PublicApi]:
 
 async def _create_data(api: PublicApi) -> None:
     for partner in ("charity", "shop", "neighbour"):
-        wish = {"kind": "secret", "partner": partner, "scopes": ["drives", "pledges", "refunds"]}
-        api.keys[partner] = (await api.send("admin", "POST", "/v1/keys", wish)).json()["key"]
+        key_request = {"kind": "secret", "partner": partner, "scopes": ["drives", "pledges", "refunds"]}
+        api.keys[partner] = (await api.send("admin", "POST", "/v1/keys", key_request)).json()["key"]
     assert (await api.send("charity", "POST", "/v1/drives", a_drive())).status == 201
     assert (await api.send("charity", "POST", "/v1/drives/winter/open")).status == 200
     made = await api.send("shop", "POST", "/v1/drives/winter/pledges", a_pledge())
@@ -127,7 +127,7 @@ async def _create_data(api: PublicApi) -> None:
     await until(known)
 
 
-async def test_every_route_that_concerns_a_drive_or_changes_anything_is_named_here(api: PublicApi) -> None:
+async def test_every_route_is_classified(api: PublicApi) -> None:
     paths = (await api.gateway.request("GET", "/openapi.json", headers={})).json()["paths"]
     operations = {
         (method.upper(), path): operation
@@ -140,7 +140,7 @@ async def test_every_route_that_concerns_a_drive_or_changes_anything_is_named_he
 
 
 @pytest.mark.parametrize("route", OWNED, ids=" ".join)
-async def test_a_neighbour_is_refused_and_the_owner_and_admins_are_not(
+async def test_other_partner_is_refused_and_owner_and_admin_are_not(
     api: PublicApi, route: tuple[str, str]
 ) -> None:
     before = (await api.send("charity", "GET", "/v1/drives/{drive}")).json()
@@ -156,7 +156,7 @@ async def test_a_neighbour_is_refused_and_the_owner_and_admins_are_not(
 
 
 @pytest.mark.parametrize("route", OTHERS, ids=" ".join)
-async def test_what_else_a_neighbour_is_answered(api: PublicApi, route: tuple[str, str]) -> None:
+async def test_response_of_other_routes_to_another_partner(api: PublicApi, route: tuple[str, str]) -> None:
     body, status = OTHERS[route]
     reply = await api.send("neighbour", *route, body)
     assert reply.status == status

@@ -13,7 +13,7 @@ import pytest
 
 import gateway.pages
 from backbone.money import decimal_string, parse
-from backbone.stripe_amounts import largest, smallest, step
+from backbone.stripe_amounts import SUPPORTED_CURRENCIES, largest, smallest, step
 from gateway.pages import (
     Creators,
     assets_app,
@@ -30,7 +30,6 @@ from gateway.pages.assets import FINGERPRINT, asset_url
 from gateway.pages.languages import Voice, choose_voice, localised, pick
 from gateway.pages.render import example_amount
 from gateway.pages.translations import TRANSLATIONS
-from services.pledges.domain import SUPPORTED_CURRENCIES
 
 PAGES = Path(gateway.pages.__file__).parent
 NOW = datetime(2026, 1, 7, 12, 0, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""No text in a path or a query gets more than a clear refusal: every route, the real services behind it."""
+"""Invalid text in paths and queries is refused by every route, with the real services behind it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-UNFIT = {
+INVALID = {
     "NUL": "%00",
     "NUL inside": "win%00ter",
     "lone surrogate": "%ED%A0%80",
@@ -48,21 +48,21 @@ PAGES = {
     "/events": ("x",),
     "/docs": ("x",),
 }
-"""Pages, which the description leaves out, with what their query may name."""
+"""Pages, which are not in the OpenAPI document, with the parameters of their queries."""
 PLACES = {"drive": "winter", "board": "creators", "pledge": "plg_01frtz5n00000000000000000c"}
-"""What a parameter of a path holds while another is tried."""
+"""Valid values of path parameters, used while another one is tested."""
 
 
 @dataclass
 class WholeSystem:
-    """A gateway on a port, with the real services behind it."""
+    """A gateway with the real services behind it."""
 
     session: aiohttp.ClientSession
     url: str
     described: dict[str, Any]
 
     async def ask(self, method: str, target: str) -> tuple[int, str]:
-        """Status and content type; `target` goes out as it is written."""
+        """Status and content type; `target` is sent without any encoding."""
         headers = {**bearer(ADMIN), "Idempotency-Key": "k"}
         body = {} if method in ("POST", "PATCH") else None
         url = URL(self.url + target, encoded=True)
@@ -104,7 +104,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whol
         yield found
     composed.gateway.drain.set()
     stop.set()
-    for topic in ("snapshots", "drive-log", "pledges", "payments"):  # wakes those who read them
+    for topic in ("snapshots", "drive-log", "pledges", "payments"):  # ends blocking reads
         await composed.bus.publish_watermarks(topic, SystemClock().now(), range(12))
     await workers
     api.should_exit = True
@@ -128,7 +128,7 @@ async def open_a_drive(system: WholeSystem) -> None:
 
 
 def operations(described: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """Each method and path, with what its query may name."""
+    """Each method and path with the parameters of its query."""
     for path, item in described["paths"].items():
         for method, operation in item.items():
             names = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
@@ -138,25 +138,25 @@ def operations(described: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]
 
 
 def filled(path: str, name: str = "", value: str = "") -> str:
-    """`path` with `value` for the parameter `name`, and something that fits for the others."""
+    """`path` with `value` for the parameter `name` and valid values for the others."""
     return re.sub(r"\{([^}]*)\}", lambda one: value if one[1] == name else PLACES.get(one[1], "winter"), path)
 
 
 def targets(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for method, path, names in operations(described):
-        for value in UNFIT.values():
+        for value in INVALID.values():
             for name in re.findall(r"\{([^}]*)\}", path):
                 yield method, filled(path, name, value)
             for name in names:
                 yield method, f"{filled(path)}?{name}={value}"
 
 
-async def test_every_parameter_of_every_route_refuses_what_does_not_fit(system: WholeSystem) -> None:
+async def test_every_parameter_of_every_route_refuses_invalid_values(system: WholeSystem) -> None:
     wrong, tried = [], 0
     for method, target in targets(system.described):
         tried += 1
         status, kind = await system.ask(method, target)
-        # Pages are for people: what they cannot use of a query they leave out.
+        # Pages ignore invalid query parameters.
         fine = (400 <= status < 500 and kind == "application/problem+json") or "%" not in target
         if status >= 500 or (target.startswith("/v1") and not fine and not is_readable(target)):
             wrong.append(f"{status} {method} {target[:90]} {kind}")
@@ -165,7 +165,7 @@ async def test_every_parameter_of_every_route_refuses_what_does_not_fit(system: 
 
 
 def is_readable(target: str) -> bool:
-    """Whether its query is text that could be meant, such as a reference."""
+    """Whether the query is valid text, such as a reference."""
     query = unquote_to_bytes(target.partition("?")[2])
     try:
         return bool(query) and b"\x00" not in query and bool(query.decode())
@@ -173,10 +173,8 @@ def is_readable(target: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("value", [UNFIT["NUL"], UNFIT["lone surrogate"], UNFIT["overlong"]])
-async def test_the_query_of_totals_and_boards_and_lists_says_what_does_not_fit(
-    system: WholeSystem, value: str
-) -> None:
+@pytest.mark.parametrize("value", [INVALID["NUL"], INVALID["lone surrogate"], INVALID["overlong"]])
+async def test_invalid_query_is_named_in_the_problem(system: WholeSystem, value: str) -> None:
     for target in (
         f"/v1/drives/winter/leaderboards/creators?around={value}",
         f"/v1/drives/winter/events?after={value}",
@@ -189,7 +187,7 @@ async def test_the_query_of_totals_and_boards_and_lists_says_what_does_not_fit(
     assert (status, kind) == (404 if value.startswith("x") else 422, "application/problem+json")
 
 
-async def test_the_walk_reaches_every_parameter_that_is_described(system: WholeSystem) -> None:
+async def test_all_described_parameters_are_tested(system: WholeSystem) -> None:
     named = {(path, name) for _, path, names in operations(system.described) for name in names}
     assert {("/v1/totals", "drives"), ("/v1/pledges", "reference")} <= named
     assert json.dumps(system.described).count('"in": "query"') >= 10

@@ -30,7 +30,7 @@ async def sequence(harness: Harness, expected: int) -> None:
     await until(reached)
 
 
-async def test_a_known_drive_without_a_snapshot_shows_zeros(harness: Harness) -> None:
+async def test_known_drive_without_a_snapshot_has_zero_totals(harness: Harness) -> None:
     status, headers, totals = await harness.get("/v1/drives/spring/totals")
     assert status == 200
     assert totals["slug"] == "spring"
@@ -40,8 +40,8 @@ async def test_a_known_drive_without_a_snapshot_shows_zeros(harness: Harness) ->
     assert headers["ETag"] == 'W/"1.0.0.catching_up"'
 
 
-async def test_a_gateway_that_never_heard_of_a_drive_does_not_say_live(tmp_path: Path) -> None:
-    """Neither just after its start nor while heartbeats come: nobody counted those zeros."""
+async def test_drive_without_a_snapshot_is_not_live(tmp_path: Path) -> None:
+    """Zeros without a snapshot are not live, neither after the start nor while heartbeats arrive."""
     clock = FrozenClock()
     async with gateway(tmp_path, clock) as harness:
         totals = (await harness.get("/v1/drives/spring/totals"))[2]
@@ -55,14 +55,14 @@ async def test_a_gateway_that_never_heard_of_a_drive_does_not_say_live(tmp_path:
         assert "spring" in (await harness.get("/v1/totals?drives=winter,spring"))[2]["data"][1]["slug"]
 
 
-async def test_an_unknown_drive_is_404_and_pledges_is_asked_once(harness: Harness) -> None:
+async def test_unknown_drive_is_404_after_one_lookup(harness: Harness) -> None:
     before = len(harness.pledges.received)
     answers = await asyncio.gather(*(harness.get("/v1/drives/nowhere/totals") for _ in range(20)))
     assert {(status, problem["type"]) for status, _, problem in answers} == {(404, "/problems/not-found")}
     assert len(harness.pledges.received) == before + 1
 
 
-async def test_totals_are_read_from_memory_by_id_and_by_slug(harness: Harness) -> None:
+async def test_totals_are_served_from_memory_by_id_and_slug(harness: Harness) -> None:
     await harness.snapshot(7, "175.00")
     await sequence(harness, 7)
     before = len(harness.pledges.received) + len(harness.leaderboard.received)
@@ -73,7 +73,7 @@ async def test_totals_are_read_from_memory_by_id_and_by_slug(harness: Harness) -
     assert len(harness.pledges.received) + len(harness.leaderboard.received) == before
 
 
-async def test_they_carry_the_headers_that_caches_need(harness: Harness) -> None:
+async def test_totals_carry_etag_cache_control_and_vary(harness: Harness) -> None:
     await harness.snapshot(7)
     await sequence(harness, 7)
     _, headers, _ = await harness.get(TOTALS)
@@ -92,7 +92,7 @@ async def test_they_carry_the_headers_that_caches_need(harness: Harness) -> None
         assert (await harness.get(TOTALS, **{"If-None-Match": other}))[0] == 200, other
 
 
-async def test_gzip_is_sent_to_those_who_take_it(harness: Harness) -> None:
+async def test_gzip_is_sent_if_accepted(harness: Harness) -> None:
     await harness.snapshot(7)
     await sequence(harness, 7)
     harness.session._auto_decompress = False
@@ -108,14 +108,16 @@ async def test_gzip_is_sent_to_those_who_take_it(harness: Harness) -> None:
     assert gzip.decompress(bodies["gzip"][1]) == plain
 
 
-async def test_only_what_is_newer_is_taken(harness: Harness) -> None:
+async def test_older_snapshot_is_ignored(harness: Harness) -> None:
     other = "drv_" + "1" * 26
     taken = []
     for number, (epoch, sequence_number, revision) in enumerate(
         [(1, 5, 0), (1, 4, 9), (1, 5, 2), (1, 5, 1), (1, 3, 7), (2, 3, 0), (1, 99, 0)]
     ):
         await harness.snapshot(sequence_number, f"{number}.00", epoch=epoch, revision=revision)
-        await harness.snapshot(number + 1, drive_id=other)  # behind it: once this is there, so is that
+        await harness.snapshot(
+            number + 1, drive_id=other
+        )  # published later: when this one is read, so is the other
 
         async def received(expected: int = number + 1) -> bool:
             return bool((await harness.get(f"/v1/drives/{other}/totals"))[2].get("sequence") == expected)
@@ -134,7 +136,7 @@ async def test_only_what_is_newer_is_taken(harness: Harness) -> None:
     ]
 
 
-async def test_a_restart_begins_with_what_was_published_before(tmp_path: Path) -> None:
+async def test_restart_reads_published_snapshots(tmp_path: Path) -> None:
     async with gateway(tmp_path) as harness:
         await harness.snapshot(9)
         await sequence(harness, 9)
@@ -142,7 +144,7 @@ async def test_a_restart_begins_with_what_was_published_before(tmp_path: Path) -
         assert (await harness.get(TOTALS))[2]["sequence"] == 9
 
 
-async def test_the_state_says_how_fresh_the_figures_are(tmp_path: Path) -> None:
+async def test_state_follows_the_freshness_of_the_figures(tmp_path: Path) -> None:
     clock = FrozenClock()
     async with gateway(tmp_path, clock) as harness:
         await harness.snapshot(7)
@@ -166,7 +168,7 @@ async def test_the_state_says_how_fresh_the_figures_are(tmp_path: Path) -> None:
         assert (await harness.get(TOTALS))[2]["lag_ms"] == 0
 
 
-async def test_who_takes_over_knowing_less_of_the_freshness_does_not_set_it_back(tmp_path: Path) -> None:
+async def test_as_of_does_not_move_back_after_a_takeover(tmp_path: Path) -> None:
     clock = FrozenClock()
     async with gateway(tmp_path, clock) as harness:
         await harness.snapshot(7)
@@ -176,12 +178,12 @@ async def test_who_takes_over_knowing_less_of_the_freshness_does_not_set_it_back
         await harness.snapshot(8)
         await sequence(harness, 8)
         assert (await harness.get(TOTALS))[2]["as_of"] == before
-        await harness.snapshot(2, epoch=2)  # restored from a backup: what was complete is lost
+        await harness.snapshot(2, epoch=2)  # restored from a backup: completeness is lost
         await sequence(harness, 2)
         assert (await harness.get(TOTALS))[2]["as_of"] < before
 
 
-async def test_old_heartbeats_of_a_process_that_lost_its_partitions_are_no_life(tmp_path: Path) -> None:
+async def test_heartbeat_older_than_the_last_one_is_ignored(tmp_path: Path) -> None:
     clock = FrozenClock()
     async with gateway(tmp_path, clock) as harness:
         await harness.snapshot(7)
@@ -195,7 +197,7 @@ async def test_old_heartbeats_of_a_process_that_lost_its_partitions_are_no_life(
         assert (await harness.get(TOTALS))[2]["state"] == "frozen"
 
 
-async def test_a_stuck_leaderboard_that_still_beats_is_catching_up_not_frozen(tmp_path: Path) -> None:
+async def test_heartbeats_without_progress_mean_catching_up(tmp_path: Path) -> None:
     clock = FrozenClock()
     async with gateway(tmp_path, clock) as harness:
         await harness.snapshot(7)
@@ -211,7 +213,7 @@ async def test_a_stuck_leaderboard_that_still_beats_is_catching_up_not_frozen(tm
         await until(catches_up)
 
 
-async def test_heartbeats_of_before_a_restart_do_not_make_it_look_live(tmp_path: Path) -> None:
+async def test_heartbeats_from_before_a_restart_do_not_mean_live(tmp_path: Path) -> None:
     clock = FrozenClock()
     async with gateway(tmp_path, clock) as harness:
         await harness.snapshot(7)
@@ -222,7 +224,7 @@ async def test_heartbeats_of_before_a_restart_do_not_make_it_look_live(tmp_path:
         assert (await harness.get(TOTALS))[2]["state"] == "frozen"
 
 
-async def test_the_bytes_are_rebuilt_at_most_once_a_second_on_heartbeats(tmp_path: Path) -> None:
+async def test_heartbeats_rebuild_the_bytes_at_most_once_a_second(tmp_path: Path) -> None:
     clock = FrozenClock()
     async with gateway(tmp_path, clock) as harness:
         await harness.snapshot(7)
@@ -235,7 +237,7 @@ async def test_the_bytes_are_rebuilt_at_most_once_a_second_on_heartbeats(tmp_pat
         assert (await harness.get(TOTALS))[2]["lag_ms"] == 1100
 
 
-async def test_several_drives_come_without_leaders_and_recent(harness: Harness) -> None:
+async def test_totals_of_several_drives_omit_leaders_and_recent(harness: Harness) -> None:
     await harness.snapshot(7)
     await sequence(harness, 7)
     status, headers, body = await harness.get(f"/v1/totals?drives=winter,spring,{DRIVE},winter")
@@ -259,20 +261,20 @@ async def test_several_drives_come_without_leaders_and_recent(harness: Harness) 
         "?drives=winter,%FF",
     ],
 )
-async def test_one_to_fifty_drives_are_named(harness: Harness, query: str) -> None:
+async def test_number_of_drives_is_1_to_50(harness: Harness, query: str) -> None:
     status, _, problem = await harness.get(f"/v1/totals{query}")
     assert (status, problem["type"]) == (422, "/problems/invalid-request")
 
 
 @pytest.mark.parametrize("ref", ["x" * 65, "x" * 5000, "win%20ter", "%D9%A1", "..", "%EF%BF%BD"])
-async def test_what_cannot_name_a_drive_is_404_and_nobody_is_asked(harness: Harness, ref: str) -> None:
+async def test_malformed_drive_reference_is_404_without_a_lookup(harness: Harness, ref: str) -> None:
     before = len(harness.pledges.received)
     status, _, problem = await harness.get(f"/v1/totals?drives=winter,{ref}")
     assert (status, problem["type"]) == (404, "/problems/not-found")
     assert len(harness.pledges.received) == before
 
 
-async def test_unknown_drives_are_asked_for_together_once_and_their_addresses_limited(
+async def test_unknown_drives_are_looked_up_together_once_and_count_against_the_address(
     tmp_path: Path,
 ) -> None:
     proxied = {"trusted_proxies": "127.0.0.1", "limit_address_per_s": 1.0, "limit_burst_s": 3.0}
@@ -289,17 +291,17 @@ async def test_unknown_drives_are_asked_for_together_once_and_their_addresses_li
         asked = harness.pledges.received[before:]
         assert [received.path for received in asked] == ["/internal/drives"]
         assert len(json.loads(asked[0].body)["refs"]) == 49
-        assert (await harness.get(f"/v1/totals?drives={names}", **client))[0] == 404  # known to be unknown
+        assert (await harness.get(f"/v1/totals?drives={names}", **client))[0] == 404  # remembered as unknown
         assert len(harness.pledges.received) == before + 1
         statuses = [(await harness.get(f"/v1/totals?drives=no-{n}", **client))[0] for n in range(4)]
         assert statuses[-1] == 429
         assert (await harness.get("/v1/drives/no-9/totals", **client))[0] == 429
-        # What is known costs nobody anything.
+        # Known drives do not count against the limit.
         assert (await harness.get("/v1/totals?drives=winter", **client))[0] == 200
         assert (await harness.get("/v1/totals?drives=no-9", **{"X-Forwarded-For": "203.0.113.8"}))[0] == 404
 
 
-async def test_what_is_remembered_of_unknown_drives_is_bounded(
+async def test_number_of_remembered_unknown_drives_is_bounded(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.live.hub.MOST_UNKNOWN", 10)
@@ -309,7 +311,7 @@ async def test_what_is_remembered_of_unknown_drives_is_bounded(
     assert len(hub_of(harness)._unknown) == 10
 
 
-async def test_before_all_snapshots_were_read_totals_are_503(tmp_path: Path) -> None:
+async def test_totals_are_503_until_all_snapshots_are_read(tmp_path: Path) -> None:
     bus = SqliteBus(tmp_path / "bus.db", synchronous="OFF")
     service_clients = dict.fromkeys(
         ("pledges", "payments", "leaderboard"), InProcessServiceClient(FakeService())
@@ -324,7 +326,7 @@ async def test_before_all_snapshots_were_read_totals_are_503(tmp_path: Path) -> 
     await bus.close()
 
 
-async def test_a_snapshot_nobody_can_read_is_left_out_and_the_next_one_counts(harness: Harness) -> None:
+async def test_undecodable_snapshot_is_skipped(harness: Harness) -> None:
     broken = Message("snapshots", DRIVE, ids.new("evt"), "leaderboard.snapshot_taken.v1", b"{}")
     unknown = Message("snapshots", "x", ids.new("evt"), "leaderboard.something.v9", b"{}")
     await harness.bus.publish([broken, unknown], lossy=True)

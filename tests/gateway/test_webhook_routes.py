@@ -1,4 +1,4 @@
-"""The operator's routes about Stripe's webhooks: passed on to payments for admin keys, for nobody else."""
+"""Routes for operators about Stripe's webhooks: forwarded to payments for admin keys only."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ async def status(harness: Harness, method: str, path: str, key: str | None) -> t
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_only_an_admin_key_may_see_or_retry_stripes_webhooks(
-    tmp_path: Path, method: str, path: str
-) -> None:
+async def test_webhook_routes_require_an_admin_key(tmp_path: Path, method: str, path: str) -> None:
     async with gateway(tmp_path) as harness:
         harness.payments.answers[f"{method} {path}"] = (200, {"data": [], "next": None})
         partner = await harness.key(kind="secret", scopes=["webhooks", "ledger"])
@@ -36,7 +34,7 @@ async def test_only_an_admin_key_may_see_or_retry_stripes_webhooks(
         assert "admin" in received.caller.scopes
 
 
-async def test_the_query_goes_along_and_a_problem_comes_back(tmp_path: Path) -> None:
+async def test_query_and_problem_are_forwarded(tmp_path: Path) -> None:
     async with gateway(tmp_path) as harness:
         harness.payments.answers["GET /v1/webhooks"] = (422, {"type": "/problems/invalid-request"})
         found, _, problem = await harness.get("/v1/webhooks?state=gone&limit=3", **bearer(ADMIN))

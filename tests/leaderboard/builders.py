@@ -1,4 +1,4 @@
-"""Facts for leaderboard to hear, and leaderboard itself on a real store and bus."""
+"""Events for leaderboard, and leaderboard itself on a real store and bus."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def payment(
     )
 
 
-async def hear(database: Database, *events: Event) -> None:
-    """Hand `events` to the handlers in one transaction, as the consumer does."""
+async def handle_events(database: Database, *events: Event) -> None:
+    """Pass `events` to the handlers in one transaction, as the consumer does."""
     async with database.transaction() as session:
         for kind, handle in HANDLERS.items():
             if chosen := [event for event in events if type(event) is kind]:
@@ -147,7 +147,7 @@ async def hear(database: Database, *events: Event) -> None:
 
 
 def messages(events: Sequence[Event]) -> list[Message]:
-    """`events` as the bus carries them, each with an id of its own."""
+    """`events` as messages on the bus, each with its own id."""
     return [
         Message(event.topic, event.key, ids.new("evt"), event.wire_name, event.to_bytes()) for event in events
     ]
@@ -155,7 +155,7 @@ def messages(events: Sequence[Event]) -> list[Message]:
 
 @asynccontextmanager
 async def open_database(folder: Path, url: str = "") -> AsyncIterator[Database]:
-    """Leaderboard's migrated database in `folder` (without fsync: no test here is about it) or at `url`."""
+    """Leaderboard's migrated database in `folder` (without fsync, which no test here needs) or at `url`."""
     database = Database(url or f"sqlite:///{folder / 'leaderboard.db'}", MESSAGING_TABLES, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     try:
@@ -166,7 +166,7 @@ async def open_database(folder: Path, url: str = "") -> AsyncIterator[Database]:
 
 @dataclass
 class FakePledges:
-    """Pledges' `/internal/words`, with words to give and a switch that makes it unreachable."""
+    """A fake of pledges' `/internal/words`, which can be made unavailable."""
 
     display_texts: dict[str, dict[str, str | None]] = field(default_factory=dict)
     unavailable: bool = False
@@ -186,13 +186,13 @@ class FakePledges:
 
 @dataclass
 class Leaderboard:
-    """A running leaderboard, and what is needed to talk to it."""
+    """A running leaderboard with its bus and its fake pledges service."""
 
     service: Service
     bus: SqliteBus
     pledges: FakePledges
 
-    async def say(self, *events: Event) -> None:
+    async def publish(self, *events: Event) -> None:
         await self.bus.publish(messages(events))
 
     async def get(self, path: str, query: str = "", *, internal: bool = False) -> ServiceResponse:
@@ -211,7 +211,7 @@ class Leaderboard:
             "POST", path, headers=headers, body=json.dumps(body).encode()
         )
 
-    async def is_quiet(self) -> bool:
+    async def is_drained(self) -> bool:
         found = (await self.get("/internal/quiet", internal=True)).json()
         return all(value == 0 for value in found.values())
 
@@ -225,7 +225,7 @@ async def running(
     clock: Clock | None = None,
     **given: Any,
 ) -> AsyncIterator[Leaderboard]:
-    """A whole leaderboard with its workers, on the embedded bus in `folder`, and SQLite there or as `given`.
+    """A leaderboard with its workers and the embedded bus in `folder`, on SQLite there or as `given`.
 
     It asks `peer` for donors' texts where one is given, else `pledges`.
     """
@@ -245,40 +245,40 @@ async def running(
         yield Leaderboard(service, bus, fake_pledges)
     finally:
         stop.set()
-        await bus.publish_watermarks("pledges", NOON, [0])  # wakes who waits in fetch
+        await bus.publish_watermarks("pledges", NOON, [0])  # ends a blocking fetch
         await working
         await service.close()
         await bus.close()
 
 
 async def empty(database: Database) -> None:
-    """Leaderboard's tables without rows, as they were after the migration."""
+    """Delete all rows of leaderboard's tables."""
     async with database.transaction() as session:
         for table in Table.metadata.sorted_tables:
             await session.execute(delete(table))
 
 
 async def drive_row(database: Database, drive_id: str = DRIVE) -> Any:
-    """What is kept of a drive."""
+    """The stored row of a drive."""
     async with database.reading() as session:
         return (await session.execute(select(drives).where(drives.c.drive_id == drive_id))).one()
 
 
 async def log_rows(database: Database, drive_id: str = DRIVE) -> list[dict[str, Any]]:
-    """A drive's whole log, as the public door shows it."""
+    """A drive's whole log as the API shows it."""
     head = await head_of(database, drive_id)
     async with database.reading() as session:
         return (await queries.log_page(session, head, 0, 10_000))[0]
 
 
 async def head_of(database: Database, drive_id: str = DRIVE) -> queries.DriveHead:
-    """What every read of a drive starts from."""
+    """The identity and position of a drive."""
     row = await drive_row(database, drive_id)
     return queries.DriveHead(drive_id, row.currency, row.epoch, row.sequence)
 
 
 async def ranks(database: Database) -> list[dict[str, Any]]:
-    """The board of creators."""
+    """The leaderboard of creators."""
     head = await head_of(database)
     async with database.reading() as session:
         return await session.run_sync(lambda inner: queries.top_creators(inner.connection(), head, 10))

@@ -1,4 +1,4 @@
-"""The HTTP door, asked as the gateway and the other services ask it."""
+"""The HTTP API, called as the gateway and the other services call it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ async def leaderboard(tmp_path: Path) -> AsyncIterator[Leaderboard]:
             payment(f"pay_{number}", 100 * number, creator_id=f"crt_{number}", pledge_id=f"plg_{number}")
             for number in range(1, 8)
         ]
-        await running_.say(drive(), *(creator(f"crt_{number}", f"n{number}") for number in range(9)), *gifts)
-        await until(running_.is_quiet)
+        await running_.publish(
+            drive(), *(creator(f"crt_{number}", f"n{number}") for number in range(9)), *gifts
+        )
+        await until(running_.is_drained)
         yield running_
 
 
-async def test_creators_are_ranked_by_what_they_raised(leaderboard: Leaderboard) -> None:
+async def test_creators_are_ranked_by_amount(leaderboard: Leaderboard) -> None:
     for ref in (DRIVE, "winter"):
         reply = await leaderboard.get(f"/v1/drives/{ref}/leaderboards/creators", "window=all&limit=2")
         assert reply.status == 200
@@ -57,15 +59,15 @@ async def test_creators_are_ranked_by_what_they_raised(leaderboard: Leaderboard)
         ]
 
 
-async def test_the_gateway_knows_how_fresh_a_board_of_another_replica_is(leaderboard: Leaderboard) -> None:
+async def test_freshness_of_another_replicas_drive_comes_from_the_gateway(leaderboard: Leaderboard) -> None:
     path, at = f"/v1/drives/{DRIVE}/leaderboards/creators", "2022-01-07T12:00:00.000Z"
-    assert (await leaderboard.get(path)).json()["as_of"] is None  # no input has said how far it is
+    assert (await leaderboard.get(path)).json()["as_of"] is None  # no watermark has been received
     headers = {**sign_caller(SECRET, partner="public", scopes=()), "ataa-as-of": at}
     reply = await InProcessServiceClient(leaderboard.service.app).request("GET", path, headers=headers)
     assert reply.json()["as_of"] == at
 
 
-async def test_a_creator_is_found_in_the_middle_of_the_ranks(leaderboard: Leaderboard) -> None:
+async def test_around_returns_the_ranks_around_a_creator(leaderboard: Leaderboard) -> None:
     reply = await leaderboard.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=crt_4&limit=3")
     assert [(one["rank"], one["creator"]) for one in reply.json()["data"]] == [
         (3, "crt_5"),
@@ -90,7 +92,7 @@ async def test_a_creator_is_found_in_the_middle_of_the_ranks(leaderboard: Leader
         (f"/v1/drives/{DRIVE}/events", "after=%D9%A1x", 422),
     ],
 )
-async def test_what_is_not_there_is_a_problem(
+async def test_unknown_resource_is_a_problem(
     leaderboard: Leaderboard, path: str, query: str, status: int
 ) -> None:
     reply = await leaderboard.get(path, query)
@@ -99,19 +101,19 @@ async def test_what_is_not_there_is_a_problem(
     assert reply.json()["status"] == status
 
 
-async def test_a_nul_reaches_no_database(leaderboard: Leaderboard) -> None:
+async def test_nul_in_the_query_is_refused(leaderboard: Leaderboard) -> None:
     reply = await leaderboard.get(f"/v1/drives/{DRIVE}/leaderboards/creators", "around=%00")
     assert reply.json()["errors"] == [
         {"pointer": "/query/around", "detail": "must not contain the character NUL"}
     ]
 
 
-async def test_a_board_that_is_not_there_names_those_that_are(leaderboard: Leaderboard) -> None:
+async def test_unknown_leaderboard_lists_the_known_ones(leaderboard: Leaderboard) -> None:
     reply = await leaderboard.get(f"/v1/drives/{DRIVE}/leaderboards/donors")
     assert "creators" in reply.json()["errors"][0]["detail"]
 
 
-async def test_the_log_is_read_in_pages_without_gaps_and_can_be_verified(leaderboard: Leaderboard) -> None:
+async def test_log_is_paged_without_gaps_and_verifiable(leaderboard: Leaderboard) -> None:
     rows, following = [], "0"
     while following is not None:
         page = (await leaderboard.get("/v1/drives/winter/events", f"after={following}&limit=3")).json()
@@ -123,7 +125,7 @@ async def test_the_log_is_read_in_pages_without_gaps_and_can_be_verified(leaderb
     assert (await leaderboard.get("/v1/drives/winter/events", "after=8")).json() == {"data": [], "next": None}
 
 
-async def test_nobody_is_answered_whom_the_gateway_does_not_vouch_for(leaderboard: Leaderboard) -> None:
+async def test_request_without_a_signed_caller_is_refused(leaderboard: Leaderboard) -> None:
     peer = InProcessServiceClient(leaderboard.service.app)
     for path in (f"/v1/drives/{DRIVE}/events", "/internal/books", "/internal/quiet"):
         assert (await peer.request("GET", path, headers={})).status == 401
@@ -131,13 +133,13 @@ async def test_nobody_is_answered_whom_the_gateway_does_not_vouch_for(leaderboar
 
 
 async def test_books_are_the_net_of_all_payments(leaderboard: Leaderboard) -> None:
-    await leaderboard.say(payment("pay_8", 500, refunded=100, held=True, currency="KWD"))
-    await until(leaderboard.is_quiet)
+    await leaderboard.publish(payment("pay_8", 500, refunded=100, held=True, currency="KWD"))
+    await until(leaderboard.is_drained)
     books = await leaderboard.get("/internal/books", internal=True)
     assert books.json() == {"KWD": "0.400", "USD": "28.00"}
 
 
-async def test_differences_are_found_where_there_are_some(leaderboard: Leaderboard, tmp_path: Path) -> None:
+async def test_differences_are_reported(leaderboard: Leaderboard, tmp_path: Path) -> None:
     assert (await leaderboard.get("/internal/differences", internal=True)).json() == {"data": []}
     async with open_database(tmp_path) as database, database.transaction() as session:
         await session.execute(update(payments).where(payments.c.payment_id == "pay_1").values(captured=1))
@@ -146,7 +148,7 @@ async def test_differences_are_found_where_there_are_some(leaderboard: Leaderboa
     assert any("captured" in line for line in found)
 
 
-async def test_display_words_are_asked_for_and_kept(leaderboard: Leaderboard) -> None:
+async def test_display_texts_are_fetched_once_and_stored(leaderboard: Leaderboard) -> None:
     reply = await leaderboard.post("/internal/displays", {"ids": ["plg_1", "plg_unknown"]})
     assert reply.json()["data"] == {
         "plg_1": {"name": "Huda", "message": "for the winter"},
@@ -157,6 +159,6 @@ async def test_display_words_are_asked_for_and_kept(leaderboard: Leaderboard) ->
     assert reply.json()["data"] == {"plg_1": {"name": "Huda", "message": "for the winter"}}
 
 
-async def test_it_is_alive_and_ready(leaderboard: Leaderboard) -> None:
+async def test_health_routes_answer(leaderboard: Leaderboard) -> None:
     for path in ("/livez", "/readyz", "/startupz"):
         assert (await leaderboard.get(path)).status == 200

@@ -1,4 +1,4 @@
-"""Every order, repetition and split into batches of the same facts shows the same."""
+"""The order, repetition and batching of the same events do not change the public figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.leaderboard.builders import (
     drive,
     drive_row,
     empty,
-    hear,
+    handle_events,
     log_rows,
     messages,
     milestone,
@@ -47,14 +47,14 @@ CREATORS = ("crt_a", "crt_b", "crt_c")
 
 
 @pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[Database]:
-    """One store for all examples of a test, emptied before each."""
+async def shared_database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A database shared by all examples of a test and emptied before each."""
     async with open_database(tmp_path) as opened:
         yield opened
 
 
 @pytest.fixture
-async def kept_on_postgresql(tmp_path: Path) -> AsyncIterator[Database]:
+async def shared_postgres_database(tmp_path: Path) -> AsyncIterator[Database]:
     """The same on PostgreSQL."""
     async with fresh_postgres() as url, open_database(tmp_path, url) as opened:
         yield opened
@@ -62,12 +62,12 @@ async def kept_on_postgresql(tmp_path: Path) -> AsyncIterator[Database]:
 
 OTHER = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
 UNKNOWN = "drv_01zzzzzzzzzzzzzzzzzzzzzzzz"
-"""A drive nobody ever named: its money is held."""
+"""A drive without a DriveChanged event: its money is held."""
 
 
 @st.composite
-def lives(draw: st.DrawFn, number: int) -> list[PaymentChanged]:
-    """A payment's versions, from its capture through refunds and disputes, perhaps held at first.
+def payment_histories(draw: st.DrawFn, number: int) -> list[PaymentChanged]:
+    """The versions of a payment, from its capture through refunds and disputes, sometimes held at first.
 
     Any version may change its drive, its creator and its donor, and correct what was captured. More may
     be lost in disputes than is left: until Stripe returns a part, the net is below 0.
@@ -109,7 +109,7 @@ def lives(draw: st.DrawFn, number: int) -> list[PaymentChanged]:
 
 
 @st.composite
-def promises(draw: st.DrawFn, number: int) -> list[Event]:
+def pledge_histories(draw: st.DrawFn, number: int) -> list[Event]:
     ends = draw(st.sampled_from([None, PledgeStatus.PAID, PledgeStatus.LAPSED, PledgeStatus.CANCELLED]))
     amount = draw(st.sampled_from([500, 1000, 2500]))
     made: list[Event] = [pledge(f"plg_{number}", amount)]
@@ -119,32 +119,32 @@ def promises(draw: st.DrawFn, number: int) -> list[Event]:
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> list[Event]:
-    """All that is said of a drive, in the order in which it was said."""
-    said: list[Event] = [
+def drive_histories(draw: st.DrawFn) -> list[Event]:
+    """All events of a drive in the order in which they were published."""
+    events: list[Event] = [
         drive(1, DriveState.DRAFT, milestones=[milestone(1000), milestone(2500)]),
         drive(2, DriveState.LIVE, milestones=[milestone(1000), milestone(2500)]),
         drive(1, DriveState.LIVE, drive_id=OTHER, slug="spring", milestones=[milestone(1000)]),
     ]
-    said += [creator(one, one[-1].upper()) for one in CREATORS]
+    events += [creator(one, one[-1].upper()) for one in CREATORS]
     for number in range(draw(st.integers(1, 4))):
-        said += draw(promises(number))
-        said += draw(lives(number))
-    return said
+        events += draw(pledge_histories(number))
+        events += draw(payment_histories(number))
+    return events
 
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> tuple[list[Event], list[list[Event]]]:
-    """A story, and batches that bring each of its facts at least once, in any order."""
-    said = draw(stories())
-    repeated = draw(st.lists(st.sampled_from(said), max_size=6))
-    order = draw(st.permutations(said + repeated))
+    """The events of a drive, and batches that deliver each of them at least once in any order."""
+    events = draw(drive_histories())
+    repeated = draw(st.lists(st.sampled_from(events), max_size=6))
+    order = draw(st.permutations(events + repeated))
     cuts = sorted(draw(st.sets(st.integers(1, len(order) - 1), max_size=8)))
     batches = [order[start:end] for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True)]
-    return said, batches
+    return events, batches
 
 
-async def what_is_shown(database: Database) -> dict[str, Any]:
+async def public_state(database: Database) -> dict[str, Any]:
     async with database.reading() as session:
         names = await session.execute(select(creators.c.creator_id).where(creators.c.version > 0))
         ranked = select(creators.c.creator_id, creators.c.raised, creators.c.donations, creators.c.reached_at)
@@ -154,7 +154,7 @@ async def what_is_shown(database: Database) -> dict[str, Any]:
             .order_by(donors.c.drive_id, donors.c.donor_id)
         )
         return {
-            "drives": {one: await what_a_drive_shows(database, one) for one in (DRIVE, OTHER)},
+            "drives": {one: await drive_state(database, one) for one in (DRIVE, OTHER)},
             "leaders": await ranks(database),
             "creators": sorted(row.creator_id for row in names),
             "raised by": {
@@ -170,7 +170,7 @@ async def what_is_shown(database: Database) -> dict[str, Any]:
         }
 
 
-async def what_a_drive_shows(database: Database, drive_id: str) -> dict[str, Any]:
+async def drive_state(database: Database, drive_id: str) -> dict[str, Any]:
     row = await drive_row(database, drive_id)
     log = await log_rows(database, drive_id)
     return {
@@ -193,39 +193,39 @@ def raised(row: Any) -> int:
 async def deliver(database: Database, batches: Sequence[Sequence[Event]]) -> dict[str, Any]:
     await empty(database)
     for batch in batches:
-        await hear(database, *batch)
-    return await what_is_shown(database)
+        await handle_events(database, *batch)
+    return await public_state(database)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries())
-async def test_any_order_repetition_and_split_shows_the_same(
-    kept: Database, delivery: tuple[list[Event], list[list[Event]]]
+async def test_order_repetition_and_batching_do_not_change_the_result(
+    shared_database: Database, delivery: tuple[list[Event], list[list[Event]]]
 ) -> None:
-    said, batches = delivery
-    in_order = await deliver(kept, [[event] for event in said])
+    events, batches = delivery
+    in_order = await deliver(shared_database, [[event] for event in events])
     assert in_order["differences"] == []
-    assert await deliver(kept, batches) == in_order
+    assert await deliver(shared_database, batches) == in_order
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries())
-async def test_any_order_repetition_and_split_shows_the_same_on_postgresql(
-    kept_on_postgresql: Database, delivery: tuple[list[Event], list[list[Event]]]
+async def test_order_repetition_and_batching_do_not_change_the_result_on_postgresql(
+    shared_postgres_database: Database, delivery: tuple[list[Event], list[list[Event]]]
 ) -> None:
-    said, batches = delivery
-    in_order = await deliver(kept_on_postgresql, [[event] for event in said])
-    assert await deliver(kept_on_postgresql, batches) == in_order
+    events, batches = delivery
+    in_order = await deliver(shared_postgres_database, [[event] for event in events])
+    assert await deliver(shared_postgres_database, batches) == in_order
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries())
-async def test_what_is_shown_is_what_the_newest_facts_add_up_to(
-    kept: Database, delivery: tuple[list[Event], list[list[Event]]]
+async def test_figures_equal_the_sum_of_the_newest_states(
+    shared_database: Database, delivery: tuple[list[Event], list[list[Event]]]
 ) -> None:
-    said, batches = delivery
-    shown = await deliver(kept, batches)
-    final = {event.payment_id: event for event in said if isinstance(event, PaymentChanged)}
+    events, batches = delivery
+    shown = await deliver(shared_database, batches)
+    final = {event.payment_id: event for event in events if isinstance(event, PaymentChanged)}
     for drive_id in (DRIVE, OTHER):
         counted = [figures(one) for one in final.values() if not one.held and one.drive_id == drive_id]
         row = shown["drives"][drive_id]
@@ -243,7 +243,7 @@ async def test_what_is_shown_is_what_the_newest_facts_add_up_to(
 
 
 def raised_by(creator_id: str, final: Iterable[PaymentChanged]) -> tuple[int, int, Any]:
-    """What a creator raised, with how many gifts, and when the last of those was captured."""
+    """The amount of a creator, the number of donations, and when the last of them was captured."""
     mine = [one for one in final if one.creator_id == creator_id and not one.held]
     gifts = [one.captured_at or one.changed_at for one in mine if figures(one).net > 0]
     return sum(figures(one).net for one in mine), len(gifts), max(gifts, default=None)
@@ -251,18 +251,18 @@ def raised_by(creator_id: str, final: Iterable[PaymentChanged]) -> tuple[int, in
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries())
-async def test_in_any_order_a_payment_that_always_counts_in_one_drive_is_logged_as_counted_once(
-    kept: Database, delivery: tuple[list[Event], list[list[Event]]]
+async def test_payment_is_logged_as_counted_once_in_any_order(
+    shared_database: Database, delivery: tuple[list[Event], list[list[Event]]]
 ) -> None:
-    said, batches = delivery
-    await deliver(kept, batches)
+    events, batches = delivery
+    await deliver(shared_database, batches)
     states: dict[str, set[tuple[str, bool]]] = {}
-    for event in said:
+    for event in events:
         if isinstance(event, PaymentChanged):
             states.setdefault(event.payment_id, set()).add((event.drive_id, event.held))
     steady = {one for one, seen in states.items() if len(seen) == 1}
     for drive_id in (DRIVE, OTHER):
-        rows = await log_rows(kept, drive_id)
+        rows = await log_rows(shared_database, drive_id)
         counted = [row["payment"] for row in rows if row["type"] == "donation.counted"]
         assert all(counted.count(one) == 1 for one in steady.intersection(counted))
 
@@ -271,33 +271,35 @@ def figures(event: PaymentChanged) -> Figures:
     return Figures(event.captured.minor_units, event.refunded.minor_units, event.disputed.minor_units)
 
 
-async def test_the_consumer_on_the_bus_shows_what_the_handlers_in_order_show(
-    kept: Database, tmp_path: Path
+async def test_consumer_gives_the_same_result_as_the_handlers_in_order(
+    shared_database: Database, tmp_path: Path
 ) -> None:
     chance = random.Random(7)  # noqa: S311 (not a secret)
-    said: list[Event] = [
+    events: list[Event] = [
         drive(),
         drive(drive_id=OTHER, slug="spring"),
         *(creator(one) for one in CREATORS),
     ]
     for number in range(60):
-        said.append(pledge(f"plg_{number}", 1000))
+        events.append(pledge(f"plg_{number}", 1000))
         about: dict[str, Any] = {
             "pledge_id": f"plg_{number}",
             "creator_id": chance.choice(CREATORS),
             "donor_id": f"dnr_{number % 7}",
         }
-        said += [
+        events += [
             payment(f"pay_{number}", 1000, 100 * version, version=version, **about) for version in (1, 2, 3)
         ]
-    expected = await deliver(kept, [[event] for event in said])
-    await empty(kept)
+    expected = await deliver(shared_database, [[event] for event in events])
+    await empty(shared_database)
     bus = SqliteBus(tmp_path / "bus.db", synchronous="OFF")
-    wire = messages(said)
+    wire = messages(events)
     await bus.publish([*wire, *chance.sample(wire, 50)])
     chance.shuffle(wire)
-    await bus.publish(wire)  # the same ids: heard before
-    consumer = Consumer("leaderboard", bus, ("pledges", "payments"), HANDLERS, kept, max_records=23)
+    await bus.publish(wire)  # the same ids again: duplicates
+    consumer = Consumer(
+        "leaderboard", bus, ("pledges", "payments"), HANDLERS, shared_database, max_records=23
+    )
     stop = asyncio.Event()
     running = asyncio.create_task(consumer.run(stop))
 
@@ -308,32 +310,32 @@ async def test_the_consumer_on_the_bus_shows_what_the_handlers_in_order_show(
     stop.set()
     await running
     await bus.close()
-    assert await what_is_shown(kept) == expected
+    assert await public_state(shared_database) == expected
 
 
-async def test_states_of_a_payment_under_two_drives_handled_at_once_are_counted_once(
-    kept_on_postgresql: Database,
+async def test_states_of_a_payment_in_two_drives_handled_concurrently_are_counted_once(
+    shared_postgres_database: Database,
 ) -> None:
-    """As two replicas do, each of which reads one of the two drives' partitions."""
-    database = kept_on_postgresql
+    """Two replicas do this when each owns the partition of one of the two drives."""
+    database = shared_postgres_database
     about: dict[str, Any] = {"pledge_id": "plg_1", "creator_id": "crt_a", "donor_id": "dnr_a"}
-    await hear(database, drive(), drive(drive_id=OTHER, slug="spring"), creator("crt_a"))
+    await handle_events(database, drive(), drive(drive_id=OTHER, slug="spring"), creator("crt_a"))
     for number in range(20):
         first = payment(f"pay_{number}", 500, version=1, **about)
         moved = payment(f"pay_{number}", 700, version=2, drive_id=OTHER, **about)
         back = payment(f"pay_{number}", 900, version=3, **about)
         await asyncio.gather(*(handle_with_retries(database, one) for one in (first, moved, back, first)))
-    shown = await what_is_shown(database)
+    shown = await public_state(database)
     assert shown["differences"] == []
     assert shown["drives"][DRIVE]["captured"] == 20 * 900
     assert shown["drives"][OTHER]["captured"] == 0
 
 
 async def handle_with_retries(database: Database, event: Event) -> None:
-    """As a consumer does, which tries an event again that another transaction stood in the way of."""
+    """Retry after a conflict with another transaction, as the consumer does."""
     for _ in range(10):
         try:
-            return await hear(database, event)
+            return await handle_events(database, event)
         except Exception as error:
             if not (isinstance(error, ConcurrentTally) or is_transient(error)):
                 raise

@@ -28,7 +28,7 @@ async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
         yield server
 
 
-async def test_a_pledges_that_never_answers_delays_no_figures_and_no_heartbeat(
+async def test_stalled_pledges_service_delays_neither_figures_nor_heartbeats(
     tmp_path: Path, url: str
 ) -> None:
     clock = SystemClock()
@@ -37,12 +37,12 @@ async def test_a_pledges_that_never_answers_delays_no_figures_and_no_heartbeat(
         running(tmp_path, peer=pledges.peer, database_url_leaderboard=url) as leaderboard,
         reading_snapshots(leaderboard) as reader,
     ):
-        await leaderboard.say(drive())
+        await leaderboard.publish(drive())
         await reader.showing(donations=0)
         worst = 0.0
         for number in range(1, 31):
             began = asyncio.get_running_loop().time()
-            await leaderboard.say(payment(f"pay_{number}", pledge_id=f"plg_{number}"))
+            await leaderboard.publish(payment(f"pay_{number}", pledge_id=f"plg_{number}"))
             for topic in ("pledges", "payments"):
                 await leaderboard.bus.publish_watermarks(topic, clock.now(), range(PARTITIONS))
             await reader.showing(donations=number)
@@ -57,9 +57,7 @@ async def test_a_pledges_that_never_answers_delays_no_figures_and_no_heartbeat(
         assert {gift["name"] for gift in shown.totals["recent"]} == {None}
 
 
-async def test_a_pledges_that_never_answers_is_asked_ever_more_seldom(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_requests_to_a_stalled_pledges_service_back_off(database: Database, tmp_path: Path) -> None:
     async with hanging_service() as pledges:
         display_texts = DisplayTexts(database, pledges.peer, SECRET, request_timeout_s=0.05, retry_s=0.2)
         began = asyncio.get_running_loop().time()
@@ -69,7 +67,7 @@ async def test_a_pledges_that_never_answers_is_asked_ever_more_seldom(
         assert 2 <= pledges.asked <= 4  # after 0, 0.25 and 0.7 s; then not before 1.55 s
 
 
-async def test_texts_already_kept_are_answered_while_pledges_hangs(database: Database) -> None:
+async def test_stored_texts_are_returned_while_pledges_is_stalled(database: Database) -> None:
     fake_pledges = FakePledges({"plg_1": {"name": "Huda", "message": None}})
     assert (await DisplayTexts(database, fake_pledges, SECRET).of(["plg_1"]))["plg_1"].name == "Huda"
     async with hanging_service() as pledges:
@@ -77,38 +75,38 @@ async def test_texts_already_kept_are_answered_while_pledges_hangs(database: Dat
         assert (await display_texts.of(["plg_1", "plg_2"])).keys() == {"plg_1"}
 
 
-async def test_a_gift_is_never_shown_without_its_name_while_pledges_answers(tmp_path: Path) -> None:
+async def test_donation_is_not_shown_without_its_name_while_pledges_answers(tmp_path: Path) -> None:
     """Overlays announce a gift once, under the name it is first shown with."""
     people = {f"plg_{number}": {"name": "Huda", "message": None} for number in range(10)}
     async with (
         running(tmp_path, pledges=FakePledges(people)) as leaderboard,
         reading_snapshots(leaderboard) as reader,
     ):
-        await leaderboard.say(drive())
+        await leaderboard.publish(drive())
         for number in range(10):
-            await leaderboard.say(payment(f"pay_{number}", pledge_id=f"plg_{number}"))
+            await leaderboard.publish(payment(f"pay_{number}", pledge_id=f"plg_{number}"))
             await reader.showing(donations=number + 1)
             await asyncio.sleep(0.1)
         await until(lambda: reader.newest is not None and len(reader.newest.totals["recent"]) == 10)
     assert {gift["name"] for one in reader.snapshots for gift in one.totals["recent"]} == {"Huda"}
 
 
-async def test_texts_of_gifts_are_asked_for_when_they_are_tallied_not_when_they_are_shown(
+async def test_texts_are_requested_when_a_donation_is_counted(
     tmp_path: Path,
 ) -> None:
     """So that under load, when a drive has its turn 50 ms later, they are mostly there."""
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(payment("pay_1", pledge_id="plg_1"))  # of a drive that is not shown yet
+        await leaderboard.publish(payment("pay_1", pledge_id="plg_1"))  # of a drive that is not shown yet
         await until(lambda: leaderboard.pledges.asked == [["plg_1"]])
-        await leaderboard.say(drive())
+        await leaderboard.publish(drive())
         await reader.showing(donations=1)
         assert leaderboard.pledges.asked == [["plg_1"]]
 
 
-async def test_no_more_texts_are_waited_for_than_can_be_shown(tmp_path: Path) -> None:
+async def test_number_of_requested_texts_is_bounded(tmp_path: Path) -> None:
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
         gifts = [payment(f"pay_{number:03}", pledge_id=f"plg_{number:03}") for number in range(200)]
-        await leaderboard.say(drive(), *gifts)
+        await leaderboard.publish(drive(), *gifts)
         await reader.showing(donations=200)
         newest = {f"plg_{number:03}" for number in range(180, 200)}
         await until(lambda: newest <= {one for each in leaderboard.pledges.asked for one in each})

@@ -1,4 +1,4 @@
-"""Rules without a store: the chain of a log, what a change is called, milestones, percent."""
+"""The domain rules: hash chain, log rows of a change, milestones, percent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AMOUNTS = st.integers(0, 10_000)
 FIGURES = st.builds(Figures, AMOUNTS, AMOUNTS, AMOUNTS)
 
 
-def a_log(length: int) -> list[dict[str, Any]]:
+def make_log(length: int) -> list[dict[str, Any]]:
     rows, previous = [], FIRST_HASH
     for sequence in range(1, length + 1):
         row: dict[str, Any] = {"sequence": sequence, "type": "donation.counted", "amount": sequence}
@@ -37,7 +37,7 @@ def a_log(length: int) -> list[dict[str, Any]]:
     return rows
 
 
-def test_the_hash_is_the_one_its_documentation_describes() -> None:
+def test_hash_matches_its_documentation() -> None:
     row = {"sequence": 1, "type": "drive.opened", "amount": None, "hash": "not part of it"}
     # sha256sum of {"amount":null,"drive":"drv_a","epoch":1,"previous":"","sequence":1,"type":"drive.opened"}
     assert hash_row("drv_a", 1, row, "") == (
@@ -45,23 +45,23 @@ def test_the_hash_is_the_one_its_documentation_describes() -> None:
     )
 
 
-def test_an_untouched_log_has_no_flaw_in_one_piece_or_in_two() -> None:
-    log = a_log(6)
+def test_unchanged_log_has_no_flaw_whole_or_in_two_parts() -> None:
+    log = make_log(6)
     assert verify("drv_a", 1, log) is None
     assert verify("drv_a", 1, log[4:], log[3]["hash"], after=4) is None
 
 
 @pytest.mark.parametrize("field", ["amount", "type", "hash"])
-def test_a_row_changed_afterwards_is_found(field: str) -> None:
-    log = a_log(6)
+def test_changed_row_is_detected(field: str) -> None:
+    log = make_log(6)
     log[2][field] = "something else"
     flaw = verify("drv_a", 1, log)
     assert flaw is not None
     assert flaw.sequence == 3
 
 
-def test_a_row_changed_together_with_its_hash_is_found_by_the_next() -> None:
-    log = a_log(6)
+def test_row_changed_with_its_hash_is_detected_at_the_next_row() -> None:
+    log = make_log(6)
     log[2]["amount"] = 999
     log[2]["hash"] = hash_row("drv_a", 1, log[2], log[1]["hash"])
     flaw = verify("drv_a", 1, log)
@@ -70,18 +70,18 @@ def test_a_row_changed_together_with_its_hash_is_found_by_the_next() -> None:
 
 
 @pytest.mark.parametrize("spoil", [lambda log: log.pop(2), lambda log: log.insert(2, log[2])])
-def test_a_missing_and_a_repeated_row_are_found(spoil: Any) -> None:
-    log = a_log(6)
+def test_missing_or_repeated_row_is_detected(spoil: Any) -> None:
+    log = make_log(6)
     spoil(log)
     assert verify("drv_a", 1, log) is not None
 
 
-def test_a_row_of_another_drive_is_found() -> None:
-    assert verify("drv_b", 1, a_log(1)) is not None
+def test_row_of_another_drive_is_detected() -> None:
+    assert verify("drv_b", 1, make_log(1)) is not None
 
 
 @given(FIGURES, FIGURES)
-def test_the_rows_of_a_change_move_raised_by_the_change_of_the_net(old: Figures, new: Figures) -> None:
+def test_rows_of_a_change_add_up_to_the_change_of_the_net(old: Figures, new: Figures) -> None:
     rows = changes(old, new)
     assert sum(moved for _, moved in rows) == new.net - old.net
     assert all(moved for _, moved in rows)
@@ -105,21 +105,21 @@ def test_the_rows_of_a_change_move_raised_by_the_change_of_the_net(old: Figures,
         (Figures(50, 30, 40), Figures(), [("donation.corrected", 20)]),
     ],
 )
-def test_a_change_is_called_what_it_is(old: Figures, new: Figures, said: list[tuple[str, int]]) -> None:
+def test_change_is_logged_with_its_type(old: Figures, new: Figures, said: list[tuple[str, int]]) -> None:
     assert changes(old, new) == said
 
 
-def test_a_drive_that_was_opened_and_paused_unheard_is_logged_as_both() -> None:
+def test_drive_first_seen_as_paused_is_logged_as_opened_and_paused() -> None:
     assert moves(DriveState.DRAFT, DriveState.PAUSED) == ("drive.opened", "drive.paused")
     assert moves(DriveState.LIVE, DriveState.LIVE) == ()
 
 
-def test_a_closed_drive_does_not_open_again() -> None:
+def test_closed_drive_cannot_reopen() -> None:
     with pytest.raises(IllegalTransition):
         moves(DriveState.CLOSED, DriveState.LIVE)
 
 
-def test_a_milestone_stays_reached_under_another_title() -> None:
+def test_renamed_milestone_stays_reached() -> None:
     old = [Milestone(title="half", amount=50, reached_at="2022-01-07T12:00:00.000Z")]
     kept = carry_over(old, [("all", 100), ("half way", 50)])
     assert [(one["title"], one["reached_at"] is not None) for one in kept] == [
@@ -151,7 +151,7 @@ def test_percent_is_rounded_down_to_one_decimal_and_never_negative(
 
 
 @given(st.integers(-(10**12), 10**12), st.integers(1, 10**12))
-def test_percent_reaches_a_hundred_exactly_when_the_goal_is_reached(raised: int, goal: int) -> None:
+def test_percent_is_100_exactly_when_the_goal_is_reached(raised: int, goal: int) -> None:
     assert (percent(raised, goal) >= 100) == (raised >= goal)
 
 
@@ -161,6 +161,6 @@ class State:
     version: int
 
 
-def test_the_newest_of_each_stands_where_it_was_given() -> None:
+def test_newest_keeps_the_position_of_the_newest_version() -> None:
     given_ = [State("a", 2), State("b", 1), State("a", 1), State("b", 2), State("a", 2)]
     assert newest(given_, lambda state: state.name) == [State("a", 2), State("b", 2)]

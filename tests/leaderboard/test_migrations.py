@@ -1,4 +1,4 @@
-"""What a migration makes of the rows that are there, on both stores."""
+"""Migrations of existing rows, on both stores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backbone.database.database import Database
 from services.leaderboard.app import MIGRATIONS
 from services.leaderboard.tables import MESSAGING_TABLES, creators, payments
 from tests.engines import fresh_postgres
-from tests.leaderboard.builders import NOON, creator, drive, hear, open_database, payment
+from tests.leaderboard.builders import NOON, creator, drive, handle_events, open_database, payment
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -29,8 +29,8 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         yield opened
 
 
-def go_back_to_the_first_version(connection: Connection) -> None:
-    """The columns of 0001, with the rows as that version left them."""
+def downgrade_to_the_first_version(connection: Connection) -> None:
+    """Restore the schema of migration 0001 and its rows."""
     connection.execute(text("DROP INDEX payments_by_creator"))
     connection.execute(text("ALTER TABLE payments DROP COLUMN captured_at"))
     connection.execute(text("UPDATE creators SET reached_at = NULL"))
@@ -47,10 +47,10 @@ async def moments(database: Database) -> dict[str, Any]:
         return {**dict(map(tuple, captured)), **dict(map(tuple, reached))}
 
 
-async def test_the_moments_of_gifts_counted_before_are_read_from_the_log(database: Database) -> None:
-    await hear(database, drive(), creator("crt_a"), creator("crt_b", "Sara"))
+async def test_migration_reads_captured_at_from_the_log(database: Database) -> None:
+    await handle_events(database, drive(), creator("crt_a"), creator("crt_b", "Sara"))
     at = {number: NOON + timedelta(seconds=number) for number in range(4)}
-    await hear(
+    await handle_events(
         database,
         payment("pay_1", 500, creator_id="crt_a", captured_at=at[1]),
         payment("pay_2", 500, creator_id="crt_a", captured_at=at[2]),
@@ -58,14 +58,14 @@ async def test_the_moments_of_gifts_counted_before_are_read_from_the_log(databas
     )
     before = await moments(database)
     async with database.transaction() as session:
-        await session.run_sync(lambda plain: go_back_to_the_first_version(plain.connection()))
+        await session.run_sync(lambda plain: downgrade_to_the_first_version(plain.connection()))
     await database.migrate(MIGRATIONS)
     assert await moments(database) == before
     assert before["crt_a"] == at[2]
     assert before["crt_b"] is None
 
 
-async def test_it_migrates_an_empty_database(tmp_path: Path) -> None:
+async def test_empty_database_is_migrated(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'fresh.db'}", MESSAGING_TABLES)
     await database.migrate(MIGRATIONS)
     assert await moments(database) == {}

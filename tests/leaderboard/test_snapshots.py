@@ -28,7 +28,7 @@ from tests.leaderboard.builders import (
     creator,
     drive,
     drive_row,
-    hear,
+    handle_events,
     milestone,
     payment,
     pledge,
@@ -113,7 +113,7 @@ async def mark_inputs(leaderboard: Leaderboard, pledges_at: datetime, payments_a
     await leaderboard.bus.publish_watermarks("payments", payments_at, range(PARTITIONS))
 
 
-async def test_a_snapshot_is_the_public_totals(tmp_path: Path) -> None:
+async def test_snapshot_holds_the_public_totals(tmp_path: Path) -> None:
     display_texts = FakePledges({"plg_1": {"name": "Huda", "message": "for the winter"}})
     story: list[Event] = [
         drive(milestones=[milestone(3000, "some")]),
@@ -127,7 +127,7 @@ async def test_a_snapshot_is_the_public_totals(tmp_path: Path) -> None:
         running(tmp_path, pledges=display_texts, clock=clock) as leaderboard,
         reading_snapshots(leaderboard) as reader,
     ):
-        await leaderboard.say(*story)
+        await leaderboard.publish(*story)
         shown = await reader.showing(donations=1)
         shown = await reader.named("Huda")  # whose name may come a moment after her gift
     assert shown.slug == "winter"
@@ -175,30 +175,30 @@ async def test_a_snapshot_is_the_public_totals(tmp_path: Path) -> None:
     }
 
 
-async def test_a_drive_is_published_once_it_is_named(tmp_path: Path) -> None:
+async def test_drive_is_published_once_it_has_a_name(tmp_path: Path) -> None:
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(payment("pay_1"))
-        await until(leaderboard.is_quiet)
-        await leaderboard.say(drive())
+        await leaderboard.publish(payment("pay_1"))
+        await until(leaderboard.is_drained)
+        await leaderboard.publish(drive())
         await reader.sequence(2)
     assert all(snapshot.slug == "winter" for snapshot in reader.snapshots)
 
 
-async def test_a_published_sequence_can_be_read(tmp_path: Path) -> None:
+async def test_published_sequence_can_be_read(tmp_path: Path) -> None:
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(drive())
+        await leaderboard.publish(drive())
         for number in range(8):
-            await leaderboard.say(payment(f"pay_{number}"))
+            await leaderboard.publish(payment(f"pay_{number}"))
             shown = await reader.sequence(number + 2)
             page = (await leaderboard.get(f"/v1/drives/{DRIVE}/events", f"after={shown.sequence - 1}")).json()
             assert page["data"][0]["sequence"] == shown.sequence
 
 
-async def test_changes_are_gathered_to_twenty_snapshots_a_second(tmp_path: Path) -> None:
+async def test_changes_are_combined_to_twenty_snapshots_a_second(tmp_path: Path) -> None:
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(drive())
+        await leaderboard.publish(drive())
         for number in range(100):
-            await leaderboard.say(payment(f"pay_{number}"))
+            await leaderboard.publish(payment(f"pay_{number}"))
             await asyncio.sleep(0)
         await reader.sequence(101)
     gaps = [later - earlier for earlier, later in zip(reader.at, reader.at[1:], strict=False)]
@@ -207,28 +207,28 @@ async def test_changes_are_gathered_to_twenty_snapshots_a_second(tmp_path: Path)
     assert sum(gaps) / len(gaps) > 0.045
 
 
-async def test_a_snapshot_is_always_newer_than_the_one_before(tmp_path: Path) -> None:
+async def test_each_snapshot_is_newer_than_the_previous_one(tmp_path: Path) -> None:
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(drive(), creator("crt_a"))
+        await leaderboard.publish(drive(), creator("crt_a"))
         for number in range(10):
-            await leaderboard.say(
+            await leaderboard.publish(
                 pledge(f"plg_{number}", 100), payment(f"pay_{number}", pledge_id=f"plg_{number}")
             )
-            await leaderboard.say(payment(f"pay_{number}", pledge_id=f"plg_{number}"))  # nothing new
+            await leaderboard.publish(payment(f"pay_{number}", pledge_id=f"plg_{number}"))  # nothing new
             await reader.sequence(number + 2)
         shown = [snapshot_version(snapshot) for snapshot in reader.snapshots]
     assert shown == sorted(set(shown))
 
 
-async def test_a_restart_publishes_every_drive_again_and_never_an_older_state(tmp_path: Path) -> None:
+async def test_restart_publishes_every_drive_again_and_never_an_older_state(tmp_path: Path) -> None:
     other = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(
+        await leaderboard.publish(
             drive(), drive(drive_id=other, slug="spring"), pledge("plg_1"), payment("pay_1", changed_at=NOON)
         )
         await reader.showing(donations=1)
         await until(lambda: {one.slug for one in reader.snapshots} == {"winter", "spring"})
-        await until(leaderboard.is_quiet)
+        await until(leaderboard.is_drained)
     before = reader.newest
     assert before is not None
     async with running(tmp_path) as leaderboard:
@@ -237,16 +237,16 @@ async def test_a_restart_publishes_every_drive_again_and_never_an_older_state(tm
         await until(lambda: {one.slug for one in reader.snapshots} == {"winter", "spring"})
         assert reader.newest is not None
         assert snapshot_version(reader.newest) >= snapshot_version(before)
-        await leaderboard.say(payment("pay_2"))
+        await leaderboard.publish(payment("pay_2"))
         assert snapshot_version(await reader.sequence(3)) > snapshot_version(before)
         task.cancel()
         await asyncio.wait([task])
 
 
-async def test_the_last_minute_falls_by_itself_and_raises_the_revision(tmp_path: Path) -> None:
+async def test_figures_of_the_last_minute_expire_and_raise_the_revision(tmp_path: Path) -> None:
     clock = FrozenClock(NOON + timedelta(seconds=10))
     async with running(tmp_path, clock=clock) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(drive(), payment("pay_1", 500, captured_at=NOON))
+        await leaderboard.publish(drive(), payment("pay_1", 500, captured_at=NOON))
         busy = await reader.showing(per_minute={"donations": 1, "raised": usd("5.00")})
         clock.move(61)
         still = await reader.showing(per_minute={"donations": 0, "raised": usd("0.00")})
@@ -254,10 +254,10 @@ async def test_the_last_minute_falls_by_itself_and_raises_the_revision(tmp_path:
     assert still.revision > busy.revision
 
 
-async def test_a_restarted_process_lets_the_last_minute_fall_that_another_published(tmp_path: Path) -> None:
+async def test_restarted_process_expires_the_last_minute_of_its_predecessor(tmp_path: Path) -> None:
     clock = FrozenClock(NOON + timedelta(seconds=10))
     async with running(tmp_path, clock=clock) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(drive(), payment("pay_1", 500, captured_at=NOON))
+        await leaderboard.publish(drive(), payment("pay_1", 500, captured_at=NOON))
         busy = await reader.showing(donations=1)
     clock.move(3600)
     async with running(tmp_path, clock=clock) as leaderboard, reading_snapshots(leaderboard) as reader:
@@ -266,13 +266,13 @@ async def test_a_restarted_process_lets_the_last_minute_fall_that_another_publis
         assert reader.newest.totals["per_minute"]["donations"] == 0
 
 
-async def test_words_that_cannot_be_had_are_shown_later(tmp_path: Path) -> None:
+async def test_missing_display_texts_are_published_later(tmp_path: Path) -> None:
     display_texts = FakePledges({"plg_1": {"name": "Huda", "message": None}}, unavailable=True)
     async with (
         running(tmp_path, pledges=display_texts) as leaderboard,
         reading_snapshots(leaderboard) as reader,
     ):
-        await leaderboard.say(drive(), payment("pay_1", pledge_id="plg_1"))
+        await leaderboard.publish(drive(), payment("pay_1", pledge_id="plg_1"))
         counted = await reader.showing(donations=1)
         assert counted.totals["recent"] == []  # until it is plain that the name does not come
         await until(lambda: reader.newest is not None and reader.newest.totals["recent"])
@@ -285,14 +285,14 @@ async def test_words_that_cannot_be_had_are_shown_later(tmp_path: Path) -> None:
         assert named.revision > unavailable_pledges.revision
 
 
-async def test_texts_kept_between_the_reading_and_the_publishing_of_a_snapshot_are_shown(
+async def test_texts_stored_while_a_snapshot_is_published_are_shown(
     database: Database, tmp_path: Path
 ) -> None:
     """Another request, such as the stream's, may keep them at any moment."""
     fake_pledges = FakePledges({"plg_1": {"name": "Huda", "message": None}})
     async with stepped_snapshots(database, tmp_path, pledges=fake_pledges) as (snapshots, changed, published):
         display_texts = snapshots._display_texts
-        await hear(database, drive(), payment("pay_1", pledge_id="plg_1"))
+        await handle_events(database, drive(), payment("pay_1", pledge_id="plg_1"))
         read = snapshots._read
 
         async def read_and_keep(due: Any) -> Any:
@@ -314,12 +314,12 @@ async def test_texts_kept_between_the_reading_and_the_publishing_of_a_snapshot_a
         assert snapshot_version(taken[1]) > snapshot_version(taken[0])
 
 
-async def test_a_process_that_takes_over_shows_texts_that_came_after_the_state_was_published(
+async def test_takeover_shows_texts_stored_after_the_last_snapshot(
     database: Database, tmp_path: Path
 ) -> None:
     fake_pledges = FakePledges({"plg_1": {"name": "Huda", "message": None}}, unavailable=True)
     async with stepped_snapshots(database, tmp_path, pledges=fake_pledges) as (snapshots, changed, published):
-        await hear(database, drive(), payment("pay_1", pledge_id="plg_1"))
+        await handle_events(database, drive(), payment("pay_1", pledge_id="plg_1"))
         changed.mark([DRIVE])
         await snapshots.publish_due()
         before = [decode(one.name, one.value) for one in await published.fetch(100, 1)][-1]
@@ -336,18 +336,18 @@ async def test_a_process_that_takes_over_shows_texts_that_came_after_the_state_w
         assert snapshot_version(after) > snapshot_version(before)
 
 
-async def test_a_drive_that_lost_a_payment_to_another_drive_is_published_by_whoever_publishes_it(
+async def test_drive_that_lost_a_payment_is_published_by_its_owner(
     database: Database, tmp_path: Path
 ) -> None:
     """The process that heard of the change may read the new drive's partition only."""
     other = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
     async with stepped_snapshots(database, tmp_path) as (snapshots, changed, published):
-        await hear(database, drive(), drive(drive_id=other, slug="spring"), payment("pay_1", 500))
+        await handle_events(database, drive(), drive(drive_id=other, slug="spring"), payment("pay_1", 500))
         changed.mark([DRIVE])
         later = SystemClock().now()
         await snapshots.refresh()  # lets the gift's own minute fall
         await until(lambda: publish_and_end(snapshots, changed))
-        await hear(
+        await handle_events(
             database, payment("pay_1", 500, drive_id=other, captured_at=later, version=2)
         )  # nothing is marked here
         await snapshots.refresh()
@@ -360,13 +360,13 @@ async def test_a_drive_that_lost_a_payment_to_another_drive_is_published_by_whoe
         assert changed.now() == []
 
 
-async def test_a_gift_is_recent_once_with_what_was_captured_of_it_at_last(tmp_path: Path) -> None:
+async def test_donation_is_recent_once_with_its_last_captured_amount(tmp_path: Path) -> None:
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(drive(), payment("pay_1", 500), payment("pay_2", 700))
+        await leaderboard.publish(drive(), payment("pay_1", 500), payment("pay_2", 700))
         await reader.showing(donations=2)
-        await leaderboard.say(payment("pay_1", 500, held=True, version=2))
+        await leaderboard.publish(payment("pay_1", 500, held=True, version=2))
         await reader.showing(donations=1)
-        await leaderboard.say(payment("pay_1", 900, version=3))
+        await leaderboard.publish(payment("pay_1", 900, version=3))
         shown = await reader.showing(donations=2)
         assert [(one["id"], one["amount"]["value"]) for one in shown.totals["recent"]] == [
             ("don_1", "9.00"),
@@ -374,33 +374,33 @@ async def test_a_gift_is_recent_once_with_what_was_captured_of_it_at_last(tmp_pa
         ]
 
 
-async def test_words_are_asked_for_once_and_together(tmp_path: Path) -> None:
+async def test_display_texts_are_requested_once_and_in_a_batch(tmp_path: Path) -> None:
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
         gifts = [payment(f"pay_{number}", pledge_id=f"plg_{number}") for number in range(5)]
-        await leaderboard.say(drive(), *gifts)
+        await leaderboard.publish(drive(), *gifts)
         await reader.showing(donations=5)
-        await leaderboard.say(payment("pay_9", pledge_id="plg_9"))
+        await leaderboard.publish(payment("pay_9", pledge_id="plg_9"))
         await reader.showing(donations=6)
         await until(lambda: "plg_9" in leaderboard.pledges.asked[-1])
         asked = [one for each in leaderboard.pledges.asked for one in each]
     assert sorted(asked) == [f"plg_{number}" for number in (0, 1, 2, 3, 4, 9)]
 
 
-async def test_what_was_given_back_is_not_recent(tmp_path: Path) -> None:
+async def test_refunded_donation_is_not_recent(tmp_path: Path) -> None:
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(drive(), *(payment(f"pay_{number}") for number in range(25)))
+        await leaderboard.publish(drive(), *(payment(f"pay_{number}") for number in range(25)))
         shown = await reader.showing(donations=25)
         assert [one["id"] for one in shown.totals["recent"]] == [f"don_{n}" for n in range(24, 4, -1)]
-        await leaderboard.say(payment("pay_24", 2500, refunded=2500, version=2))
+        await leaderboard.publish(payment("pay_24", 2500, refunded=2500, version=2))
         shown = await reader.showing(donations=24)
         assert [one["id"] for one in shown.totals["recent"]] == [f"don_{n}" for n in range(23, 3, -1)]
 
 
-async def test_a_heartbeat_says_the_lowest_of_the_inputs(tmp_path: Path) -> None:
+async def test_heartbeat_is_the_lowest_watermark_of_the_inputs(tmp_path: Path) -> None:
     early, late = datetime(2022, 1, 7, 12, tzinfo=UTC), datetime(2022, 1, 7, 13, tzinfo=UTC)
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
         await leaderboard.bus.publish_watermarks("pledges", late, range(PARTITIONS))
-        await leaderboard.say(drive())
+        await leaderboard.publish(drive())
         # Payments has not spoken: the drive's newest fact says nothing of the gifts before it.
         assert (await reader.sequence(1)).as_of == ids.created_at(DRIVE) < NOON
         assert reader.heartbeats == []
@@ -416,17 +416,17 @@ async def test_a_heartbeat_says_the_lowest_of_the_inputs(tmp_path: Path) -> None
         }
         await mark_inputs(leaderboard, late, late)
         await until(lambda: reader.heartbeats[-1].as_of == late)
-        await leaderboard.say(payment("pay_1"))
+        await leaderboard.publish(payment("pay_1"))
         assert (await reader.sequence(2)).as_of == late
 
 
-async def test_a_snapshot_claims_no_less_than_the_drives_creation(tmp_path: Path) -> None:
+async def test_as_of_is_not_before_the_drives_creation(tmp_path: Path) -> None:
     """Watermarks of a drive just made are older than it; a gateway already shows it as of its creation."""
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
         before = ids.created_at(DRIVE) - timedelta(milliseconds=300)
         await mark_inputs(leaderboard, before, before)
         await until(lambda: reader.heartbeats)
-        await leaderboard.say(drive())
+        await leaderboard.publish(drive())
         assert (await reader.sequence(1)).as_of == ids.created_at(DRIVE)
 
 
@@ -452,14 +452,12 @@ async def stepped_snapshots(
     await bus.close()
 
 
-async def test_a_heartbeat_never_overtakes_the_snapshot_of_what_it_covers(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_heartbeat_follows_the_snapshots_it_covers(database: Database, tmp_path: Path) -> None:
     async with stepped_snapshots(database, tmp_path) as (snapshots, changed, published):
-        await hear(database, drive())
+        await handle_events(database, drive())
         changed.mark([DRIVE])
         await snapshots.publish_due()
-        await hear(database, payment("pay_1"))
+        await handle_events(database, payment("pay_1"))
         changed.mark([DRIVE])  # whose turn it is not yet
         await snapshots.begin_heartbeat()
         await snapshots.publish_heartbeat()
@@ -469,24 +467,22 @@ async def test_a_heartbeat_never_overtakes_the_snapshot_of_what_it_covers(
         assert later == {DRIVE, *(key_of_partition(number) for number in range(PARTITIONS))}
 
 
-async def test_what_changes_nothing_is_not_published_again(database: Database, tmp_path: Path) -> None:
+async def test_unchanged_drive_is_not_published_again(database: Database, tmp_path: Path) -> None:
     async with stepped_snapshots(database, tmp_path) as (snapshots, changed, published):
-        await hear(database, drive())
+        await handle_events(database, drive())
         changed.mark([DRIVE])
         await snapshots.publish_due()
         assert len(await published.fetch(100, 1)) == 1
-        await hear(database, drive())
+        await handle_events(database, drive())
         changed.mark([DRIVE])
         await until(lambda: publish_and_end(snapshots, changed))
         assert await published.fetch(100, 0) == []
 
 
-async def test_a_process_speaks_only_for_the_drives_of_the_partitions_it_reads(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_process_publishes_only_drives_of_its_partitions(database: Database, tmp_path: Path) -> None:
     mine = partition_of(DRIVE)
     other = next(one for n in range(100) if partition_of(one := f"drv_{n}") != mine)
-    await hear(database, drive(), drive(drive_id=other, slug="spring"))
+    await handle_events(database, drive(), drive(drive_id=other, slug="spring"))
     owned_partitions = {Partition(topic, mine): 1 for topic in INPUTS}
     async with stepped_snapshots(database, tmp_path, owned_partitions) as (snapshots, changed, published):
         changed.mark([DRIVE, other])
@@ -502,14 +498,16 @@ async def test_a_process_speaks_only_for_the_drives_of_the_partitions_it_reads(
 
 
 @pytest.mark.parametrize("before", [None, 1])
-async def test_who_takes_a_partition_over_shows_its_drives_before_it_says_how_fresh_they_are(
+async def test_takeover_publishes_drives_before_heartbeats(
     database: Database, tmp_path: Path, before: int | None
 ) -> None:
     """Whether it had none of it, or had it and lost it to another for a while."""
     inputs = {Partition(topic, partition_of(DRIVE)) for topic in INPUTS}
     owned_partitions = dict.fromkeys(inputs, before) if before else {}
     async with stepped_snapshots(database, tmp_path, owned_partitions) as (snapshots, changed, published):
-        await hear(database, drive(state=DriveState.CLOSED))  # by another process: nothing is marked here
+        await handle_events(
+            database, drive(state=DriveState.CLOSED)
+        )  # by another process: nothing is marked here
         owned_partitions |= dict.fromkeys(inputs, 2)
         await snapshots.begin_heartbeat()  # not ours yet, as far as the publisher knows
         await snapshots.publish_heartbeat()
@@ -525,10 +523,8 @@ async def test_who_takes_a_partition_over_shows_its_drives_before_it_says_how_fr
         }
 
 
-async def test_the_last_minute_of_another_process_drives_is_left_to_it(
-    database: Database, tmp_path: Path
-) -> None:
-    await hear(database, drive(), payment("pay_1", captured_at=NOON))
+async def test_figures_of_another_process_are_left_to_it(database: Database, tmp_path: Path) -> None:
+    await handle_events(database, drive(), payment("pay_1", captured_at=NOON))
     before = await drive_row(database)
     async with stepped_snapshots(database, tmp_path, {}) as (snapshots, _, _):
         await snapshots.refresh()
@@ -546,7 +542,7 @@ async def publish_and_end(snapshots: Snapshots, changed: ChangedDrives) -> bool:
 
 
 @pytest.mark.parametrize("state", [DriveState.PAUSED, DriveState.CLOSED])
-async def test_a_drive_that_is_not_live_is_shown_too(tmp_path: Path, state: DriveState) -> None:
+async def test_drive_that_is_not_live_is_published(tmp_path: Path, state: DriveState) -> None:
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
-        await leaderboard.say(drive(1, DriveState.LIVE), drive(2, state), payment("pay_1"))
+        await leaderboard.publish(drive(1, DriveState.LIVE), drive(2, state), payment("pay_1"))
         await reader.showing(donations=1)

@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables the code declares, with the indexes its statements need."""
+"""The migrations produce the declared schema with the indexes that the statements need."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from services.leaderboard.statements import statements
 from services.leaderboard.tables import Table
 
 
-async def test_the_migrations_make_the_declared_tables(database: Database, tmp_path: Path) -> None:
+async def test_migrations_produce_the_declared_schema(database: Database, tmp_path: Path) -> None:
     with sa.create_engine(f"sqlite:///{tmp_path / 'leaderboard.db'}").connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
 
 
-async def test_when_a_creator_reached_a_sum_is_read_through_an_index(database: Database) -> None:
+async def test_reached_at_is_computed_with_an_index(database: Database) -> None:
     dialect = sqlite.dialect(paramstyle="named")
     statement = statements(sa.create_engine("sqlite://")).recompute_reached_at
     asked = sa.text(f"EXPLAIN QUERY PLAN {statement.compile(dialect=dialect)}")  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What each fact does to a drive and its log."""
+"""The effect of each event on a drive and its log."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.leaderboard.builders import (
     creator,
     drive,
     drive_row,
+    handle_events,
     head_of,
-    hear,
     log_rows,
     milestone,
     payment,
@@ -45,14 +45,14 @@ async def flaw_in(database: Database) -> Any:
         return await queries.verify_log(session, head)
 
 
-async def test_a_gift_its_refund_and_a_dispute_are_logged_and_counted(database: Database) -> None:
-    await hear(database, drive())
-    await hear(database, payment("pay_1", 5000))
-    await hear(database, payment("pay_1", 5000, refunded=2000, version=2))
-    await hear(database, payment("pay_1", 5000, refunded=0, version=3))
-    await hear(database, payment("pay_1", 5000, disputed=5000, version=4))
+async def test_donation_refund_and_dispute_are_logged_and_counted(database: Database) -> None:
+    await handle_events(database, drive())
+    await handle_events(database, payment("pay_1", 5000))
+    await handle_events(database, payment("pay_1", 5000, refunded=2000, version=2))
+    await handle_events(database, payment("pay_1", 5000, refunded=0, version=3))
+    await handle_events(database, payment("pay_1", 5000, disputed=5000, version=4))
     assert (await drive_row(database)).donations == 0
-    await hear(database, payment("pay_1", 5000, version=5))
+    await handle_events(database, payment("pay_1", 5000, version=5))
     assert await logged_rows(database) == [
         ("drive.opened", None, "0.00"),
         ("donation.counted", "50.00", "50.00"),
@@ -66,25 +66,25 @@ async def test_a_gift_its_refund_and_a_dispute_are_logged_and_counted(database: 
     assert await flaw_in(database) is None
 
 
-async def test_money_that_comes_before_the_drive_and_the_creator_is_counted(database: Database) -> None:
-    await hear(database, payment("pay_1", 5000, creator_id="crt_a"))
+async def test_payment_consumed_before_its_drive_and_creator_is_counted(database: Database) -> None:
+    await handle_events(database, payment("pay_1", 5000, creator_id="crt_a"))
     row = await drive_row(database)
     assert (row.version, row.slug, row.currency, row.captured) == (0, None, "USD", 5000)
-    await hear(database, drive(), creator("crt_a", "Noor"))
+    await handle_events(database, drive(), creator("crt_a", "Noor"))
     leaders = await ranks(database)
     assert [(one["name"], one["raised"]["value"]) for one in leaders] == [("Noor", "50.00")]
     assert (await drive_row(database)).captured == 5000
 
 
-async def test_held_money_is_in_the_books_and_in_held_alone(database: Database) -> None:
-    await hear(database, drive(), payment("pay_1", 5000, held=True), payment("pay_2", 100))
-    await hear(database, payment("pay_3", 700, held=True, currency="EUR"))
+async def test_held_money_appears_only_in_books_and_held(database: Database) -> None:
+    await handle_events(database, drive(), payment("pay_1", 5000, held=True), payment("pay_2", 100))
+    await handle_events(database, payment("pay_3", 700, held=True, currency="EUR"))
     row = await drive_row(database)
     assert (row.captured, row.donations) == (100, 1)
     async with database.reading() as session:
         assert await queries.books(session) == {"EUR": "7.00", "USD": "51.00"}
         assert await queries.recounted_books(session) == {"EUR": "7.00", "USD": "51.00"}
-    await hear(database, payment("pay_1", 5000, version=2))
+    await handle_events(database, payment("pay_1", 5000, version=2))
     row = await drive_row(database)
     assert (row.captured, row.donations) == (5100, 2)
     assert (await logged_rows(database))[-1] == ("donation.counted", "50.00", "51.00")
@@ -94,13 +94,13 @@ OTHER = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
 UNKNOWN = "drv_01zzzzzzzzzzzzzzzzzzzzzzzz"
 
 
-async def test_a_payment_that_leaves_an_unknown_drive_and_is_refunded_leaves_the_books_right(
+async def test_books_are_right_after_a_payment_leaves_an_unknown_drive_and_is_refunded(
     database: Database,
 ) -> None:
-    await hear(database, drive())
-    await hear(database, payment("pay_1", 5000, drive_id=UNKNOWN, held=True))
-    await hear(database, payment("pay_1", 5000, version=2))
-    await hear(database, payment("pay_1", 5000, refunded=1000, version=3))
+    await handle_events(database, drive())
+    await handle_events(database, payment("pay_1", 5000, drive_id=UNKNOWN, held=True))
+    await handle_events(database, payment("pay_1", 5000, version=2))
+    await handle_events(database, payment("pay_1", 5000, refunded=1000, version=3))
     async with database.reading() as session:
         rows = await session.execute(select(clearings.c.drive_id, clearings.c.net, clearings.c.held))
         assert sorted(map(tuple, rows)) == [(DRIVE, 4000, 0), (UNKNOWN, 0, 0)]
@@ -112,13 +112,13 @@ async def test_a_payment_that_leaves_an_unknown_drive_and_is_refunded_leaves_the
     ]
 
 
-async def test_a_counted_payment_that_changes_drive_is_taken_from_one_log_and_counted_in_the_other(
+async def test_payment_that_changes_drive_is_removed_from_one_log_and_counted_in_the_other(
     database: Database,
 ) -> None:
     about: dict[str, Any] = {"donor_id": "dnr_a", "creator_id": "crt_a"}
-    await hear(database, drive(), drive(drive_id=OTHER, slug="spring"), creator("crt_a"))
-    await hear(database, payment("pay_1", 5000, refunded=1000, **about), payment("pay_2", 700))
-    await hear(database, payment("pay_1", 5000, refunded=1000, version=2, drive_id=OTHER, **about))
+    await handle_events(database, drive(), drive(drive_id=OTHER, slug="spring"), creator("crt_a"))
+    await handle_events(database, payment("pay_1", 5000, refunded=1000, **about), payment("pay_2", 700))
+    await handle_events(database, payment("pay_1", 5000, refunded=1000, version=2, drive_id=OTHER, **about))
     assert (await logged_rows(database))[-1] == ("donation.refunded", "40.00", "7.00")
     assert await logged_rows(database, OTHER) == [
         ("drive.opened", None, "0.00"),
@@ -132,18 +132,18 @@ async def test_a_counted_payment_that_changes_drive_is_taken_from_one_log_and_co
         assert await queries.differences(session) == []
 
 
-async def test_money_under_another_drive_than_its_pledges_pays_the_pledge(database: Database) -> None:
-    await hear(database, drive(), pledge("plg_1", 2500))
-    await hear(database, payment("pay_1", 2500, drive_id=UNKNOWN, held=True, pledge_id="plg_1"))
+async def test_payment_in_another_drive_than_its_pledge_pays_the_pledge(database: Database) -> None:
+    await handle_events(database, drive(), pledge("plg_1", 2500))
+    await handle_events(database, payment("pay_1", 2500, drive_id=UNKNOWN, held=True, pledge_id="plg_1"))
     assert (await drive_row(database)).pledged == 0
-    await hear(database, payment("pay_1", 2500, version=2, pledge_id="plg_1"))
+    await handle_events(database, payment("pay_1", 2500, version=2, pledge_id="plg_1"))
     async with database.reading() as session:
         assert await queries.differences(session) == []
 
 
-async def test_a_capture_corrected_upward_is_no_second_donation(database: Database) -> None:
-    await hear(database, drive(), payment("pay_1", 5000, captured_at=NOON))
-    await hear(database, payment("pay_1", 8000, version=2, captured_at=NOON))
+async def test_increased_capture_is_not_a_second_donation(database: Database) -> None:
+    await handle_events(database, drive(), payment("pay_1", 5000, captured_at=NOON))
+    await handle_events(database, payment("pay_1", 8000, version=2, captured_at=NOON))
     assert await logged_rows(database) == [
         ("drive.opened", None, "0.00"),
         ("donation.counted", "50.00", "50.00"),
@@ -155,17 +155,17 @@ async def test_a_capture_corrected_upward_is_no_second_donation(database: Databa
         assert await queries.differences(session) == []
 
 
-async def test_a_milestone_is_not_reached_by_money_that_is_gone_when_it_is_heard_of(
+async def test_milestone_is_not_reached_by_money_refunded_before_it_was_consumed(
     database: Database,
 ) -> None:
-    await hear(database, drive(milestones=[milestone(3000), milestone(5000)]))
-    await hear(database, payment("pay_1", 5000, refunded=2000))
+    await handle_events(database, drive(milestones=[milestone(3000), milestone(5000)]))
+    await handle_events(database, payment("pay_1", 5000, refunded=2000))
     reached = [row for row in await logged_rows(database) if row[0] == "milestone.reached"]
     assert reached == [("milestone.reached", "30.00", "30.00")]
 
 
-async def test_a_drive_may_stand_below_zero_for_a_while(database: Database) -> None:
-    await hear(database, drive(), payment("pay_1", 5000, refunded=2000, disputed=5000))
+async def test_raised_may_be_negative(database: Database) -> None:
+    await handle_events(database, drive(), payment("pay_1", 5000, refunded=2000, disputed=5000))
     assert (await logged_rows(database))[-1] == ("donation.disputed", "50.00", "-20.00")
     row = await drive_row(database)
     assert (row.captured, row.refunded, row.disputed, row.donations, row.donors) == (5000, 2000, 5000, 0, 0)
@@ -174,8 +174,8 @@ async def test_a_drive_may_stand_below_zero_for_a_while(database: Database) -> N
         assert await queries.differences(session) == []
 
 
-async def test_money_of_another_currency_is_in_the_books_and_not_in_the_total(database: Database) -> None:
-    await hear(database, drive(), payment("pay_1", 5000), payment("pay_2", 700, currency="EUR"))
+async def test_payment_in_another_currency_is_in_the_books_and_not_in_the_totals(database: Database) -> None:
+    await handle_events(database, drive(), payment("pay_1", 5000), payment("pay_2", 700, currency="EUR"))
     row = await drive_row(database)
     assert (row.captured, row.donations, row.sequence) == (5000, 1, 2)
     async with database.reading() as session:
@@ -183,66 +183,70 @@ async def test_money_of_another_currency_is_in_the_books_and_not_in_the_total(da
         assert await queries.differences(session) == []
 
 
-async def test_a_creator_keeps_the_newest_name(database: Database) -> None:
-    await hear(database, drive(), creator("crt_a", "New", version=2), payment("pay_1", creator_id="crt_a"))
-    await hear(database, creator("crt_a", "Old", version=1))
+async def test_creator_has_the_newest_name(database: Database) -> None:
+    await handle_events(
+        database, drive(), creator("crt_a", "New", version=2), payment("pay_1", creator_id="crt_a")
+    )
+    await handle_events(database, creator("crt_a", "Old", version=1))
     assert [one["name"] for one in await ranks(database)] == ["New"]
 
 
-async def test_a_bare_drive_takes_its_currency_from_money_that_counts(database: Database) -> None:
-    await hear(database, payment("pay_1", 700, held=True, currency="EUR"))
+async def test_placeholder_drive_takes_its_currency_from_counted_money(database: Database) -> None:
+    await handle_events(database, payment("pay_1", 700, held=True, currency="EUR"))
     assert (await drive_row(database)).currency is None
-    await hear(database, payment("pay_2", 100))
-    await hear(database, drive())
+    await handle_events(database, payment("pay_2", 100))
+    await handle_events(database, drive())
     row = await drive_row(database)
     assert (row.currency, row.captured) == ("USD", 100)
 
 
-async def test_a_drive_that_changes_its_currency_is_refused_aloud(database: Database) -> None:
-    await hear(database, drive())
+async def test_change_of_a_drives_currency_raises(database: Database) -> None:
+    await handle_events(database, drive())
     with pytest.raises(CurrencyChanged):
-        await hear(database, drive(2, currency="EUR"))
+        await handle_events(database, drive(2, currency="EUR"))
 
 
-async def test_a_repeated_or_older_state_changes_nothing(database: Database) -> None:
-    await hear(database, drive(2), payment("pay_1", 5000, refunded=5000, version=3))
+async def test_repeated_or_older_state_changes_nothing(database: Database) -> None:
+    await handle_events(database, drive(2), payment("pay_1", 5000, refunded=5000, version=3))
     before = await drive_row(database)
-    await hear(database, drive(1, DriveState.DRAFT), payment("pay_1", 5000, version=2))
-    await hear(database, drive(2), payment("pay_1", 5000, refunded=5000, version=3))
+    await handle_events(database, drive(1, DriveState.DRAFT), payment("pay_1", 5000, version=2))
+    await handle_events(database, drive(2), payment("pay_1", 5000, refunded=5000, version=3))
     assert await drive_row(database) == before
 
 
-async def test_the_rows_of_a_batch_stand_in_the_order_of_its_facts(database: Database) -> None:
-    await hear(database, drive())
-    await hear(database, payment("pay_b", 200), payment("pay_a", 100), payment("pay_c", 300))
+async def test_rows_of_a_batch_are_in_the_order_of_its_events(database: Database) -> None:
+    await handle_events(database, drive())
+    await handle_events(database, payment("pay_b", 200), payment("pay_a", 100), payment("pay_c", 300))
     rows = await log_rows(database)
     assert [row["payment"] for row in rows] == [None, "pay_b", "pay_a", "pay_c"]
     assert [row["sequence"] for row in rows] == [1, 2, 3, 4]
 
 
-async def test_each_drive_has_a_log_of_its_own(database: Database) -> None:
+async def test_each_drive_has_its_own_log(database: Database) -> None:
     other = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
-    await hear(database, drive(), drive(drive_id=other, slug="spring"))
-    await hear(database, payment("pay_1", 100), payment("pay_2", 200, drive_id=other), payment("pay_3", 300))
+    await handle_events(database, drive(), drive(drive_id=other, slug="spring"))
+    await handle_events(
+        database, payment("pay_1", 100), payment("pay_2", 200, drive_id=other), payment("pay_3", 300)
+    )
     assert [row["sequence"] for row in await log_rows(database)] == [1, 2, 3]
     assert [row["payment"] for row in await log_rows(database, other)] == [None, "pay_2"]
 
 
-async def test_a_milestone_is_reached_once(database: Database) -> None:
-    await hear(database, drive(milestones=[milestone(3000, "all"), milestone(1000, "some")]))
-    await hear(database, payment("pay_1", 1000))
-    await hear(database, payment("pay_1", 1000, refunded=1000, version=2))
-    await hear(database, payment("pay_2", 2500))
-    await hear(database, payment("pay_3", 2500), payment("pay_4", 2500))
+async def test_milestone_is_reached_once(database: Database) -> None:
+    await handle_events(database, drive(milestones=[milestone(3000, "all"), milestone(1000, "some")]))
+    await handle_events(database, payment("pay_1", 1000))
+    await handle_events(database, payment("pay_1", 1000, refunded=1000, version=2))
+    await handle_events(database, payment("pay_2", 2500))
+    await handle_events(database, payment("pay_3", 2500), payment("pay_4", 2500))
     reached = [row for row in await logged_rows(database) if row[0] == "milestone.reached"]
     assert reached == [("milestone.reached", "10.00", "10.00"), ("milestone.reached", "30.00", "50.00")]
     titles = [(one["title"], one["reached_at"]) for one in (await drive_row(database)).milestones]
     assert [title for title, at in titles if at] == ["some", "all"]
 
 
-async def test_a_milestone_heard_of_after_its_money_is_reached_at_once(database: Database) -> None:
-    await hear(database, payment("pay_1", 5000))
-    await hear(database, drive(milestones=[milestone(1000)]))
+async def test_milestone_added_after_its_amount_was_raised_is_reached_immediately(database: Database) -> None:
+    await handle_events(database, payment("pay_1", 5000))
+    await handle_events(database, drive(milestones=[milestone(1000)]))
     assert [row[0] for row in await logged_rows(database)] == [
         "donation.counted",
         "drive.opened",
@@ -250,9 +254,9 @@ async def test_a_milestone_heard_of_after_its_money_is_reached_at_once(database:
     ]
 
 
-async def test_every_move_of_a_drive_is_a_row(database: Database) -> None:
+async def test_every_state_change_of_a_drive_is_logged(database: Database) -> None:
     states = [DriveState.DRAFT, DriveState.LIVE, DriveState.PAUSED, DriveState.LIVE, DriveState.CLOSED]
-    await hear(database, *(drive(version, state) for version, state in enumerate(states, 1)))
+    await handle_events(database, *(drive(version, state) for version, state in enumerate(states, 1)))
     assert [row[0] for row in await logged_rows(database)] == [
         "drive.opened",
         "drive.paused",
@@ -261,8 +265,8 @@ async def test_every_move_of_a_drive_is_a_row(database: Database) -> None:
     ]
 
 
-async def test_donors_are_counted_by_what_is_left_of_their_gifts(database: Database) -> None:
-    await hear(
+async def test_donors_with_a_net_above_zero_are_counted(database: Database) -> None:
+    await handle_events(
         database,
         drive(),
         payment("pay_1", 100, donor_id="dnr_a"),
@@ -271,45 +275,49 @@ async def test_donors_are_counted_by_what_is_left_of_their_gifts(database: Datab
         payment("pay_4", 100),
     )
     assert (await drive_row(database)).donors == 3
-    await hear(database, payment("pay_1", 100, refunded=100, donor_id="dnr_a", version=2))
+    await handle_events(database, payment("pay_1", 100, refunded=100, donor_id="dnr_a", version=2))
     assert (await drive_row(database)).donors == 3
-    await hear(database, payment("pay_2", 100, refunded=100, donor_id="dnr_a", version=2))
-    await hear(database, payment("pay_3", 100, refunded=100, version=2))
+    await handle_events(database, payment("pay_2", 100, refunded=100, donor_id="dnr_a", version=2))
+    await handle_events(database, payment("pay_3", 100, refunded=100, version=2))
     assert (await drive_row(database)).donors == 1
 
 
-async def test_pledged_is_what_is_open_and_unpaid(database: Database) -> None:
-    await hear(database, drive(), pledge("plg_1", 1000), pledge("plg_2", 2000), pledge("plg_3", 4000))
+async def test_pledged_is_the_sum_of_open_and_unpaid_pledges(database: Database) -> None:
+    await handle_events(
+        database, drive(), pledge("plg_1", 1000), pledge("plg_2", 2000), pledge("plg_3", 4000)
+    )
     assert (await drive_row(database)).pledged == 7000
-    await hear(database, payment("pay_1", 1000, pledge_id="plg_1"))
+    await handle_events(database, payment("pay_1", 1000, pledge_id="plg_1"))
     assert (await drive_row(database)).pledged == 6000
-    await hear(database, pledge("plg_1", 1000, PledgeStatus.PAID, version=2))
+    await handle_events(database, pledge("plg_1", 1000, PledgeStatus.PAID, version=2))
     assert (await drive_row(database)).pledged == 6000
-    await hear(database, pledge("plg_2", 2000, PledgeStatus.LAPSED, version=2))
+    await handle_events(database, pledge("plg_2", 2000, PledgeStatus.LAPSED, version=2))
     assert (await drive_row(database)).pledged == 4000
-    await hear(database, payment("pay_4", 500, pledge_id="plg_4"))
-    await hear(database, pledge("plg_4", 500))
+    await handle_events(database, payment("pay_4", 500, pledge_id="plg_4"))
+    await handle_events(database, pledge("plg_4", 500))
     assert (await drive_row(database)).pledged == 4000
 
 
-async def test_a_second_capture_on_a_pledge_is_a_gift_of_its_own(database: Database) -> None:
-    await hear(database, drive(), pledge("plg_1", 1000), pledge("plg_2", 2000))
-    await hear(database, payment("pay_1", 1000, pledge_id="plg_1"))
-    await hear(database, payment("pay_2", 1000, pledge_id="plg_1"))
+async def test_second_capture_on_a_pledge_is_another_donation(database: Database) -> None:
+    await handle_events(database, drive(), pledge("plg_1", 1000), pledge("plg_2", 2000))
+    await handle_events(database, payment("pay_1", 1000, pledge_id="plg_1"))
+    await handle_events(database, payment("pay_2", 1000, pledge_id="plg_1"))
     row = await drive_row(database)
     assert (row.pledged, row.captured, row.donations) == (2000, 2000, 2)
 
 
-async def test_what_is_pledged_raises_the_revision_and_not_the_sequence(database: Database) -> None:
-    await hear(database, drive())
+async def test_pledge_raises_the_revision_and_not_the_sequence(database: Database) -> None:
+    await handle_events(database, drive())
     before = await drive_row(database)
-    await hear(database, pledge("plg_1", 1000))
+    await handle_events(database, pledge("plg_1", 1000))
     after = await drive_row(database)
     assert (after.sequence, after.revision) == (before.sequence, before.revision + 1)
 
 
-async def test_every_row_of_the_log_is_announced_as_it_is_stored(database: Database) -> None:
-    await hear(database, drive(milestones=[milestone(1000)]), payment("pay_1", 1000, creator_id="crt_a"))
+async def test_every_logged_row_is_published_as_stored(database: Database) -> None:
+    await handle_events(
+        database, drive(milestones=[milestone(1000)]), payment("pay_1", 1000, creator_id="crt_a")
+    )
     async with database.reading() as session:
         outbox = (
             await session.execute(select(MESSAGING_TABLES.outbox).order_by(MESSAGING_TABLES.outbox.c.number))
@@ -319,15 +327,15 @@ async def test_every_row_of_the_log_is_announced_as_it_is_stored(database: Datab
     assert [one.as_row() for one in announced if isinstance(one, DriveLogged)] == await log_rows(database)
 
 
-async def test_nothing_is_announced_of_a_transaction_that_fails(database: Database) -> None:
-    await hear(database, drive())
+async def test_failed_transaction_publishes_nothing(database: Database) -> None:
+    await handle_events(database, drive())
     with pytest.raises(CurrencyChanged):
-        await hear(database, payment("pay_1", 100), drive(2, currency="EUR"))
+        await handle_events(database, payment("pay_1", 100), drive(2, currency="EUR"))
     assert [row[0] for row in await logged_rows(database)] == ["drive.opened"]
 
 
-async def test_an_update_that_meets_no_row_is_an_error(database: Database) -> None:
-    await hear(database, drive())
+async def test_update_that_matches_no_row_raises(database: Database) -> None:
+    await handle_events(database, drive())
 
     def lose_the_row(session: Session) -> None:
         locked = sequencer.lock(session.connection(), [DRIVE])
@@ -350,8 +358,8 @@ async def test_an_update_that_meets_no_row_is_an_error(database: Database) -> No
         update(drives).values(head_hash="0"),
     ],
 )
-async def test_a_log_that_was_tampered_with_is_found_out(database: Database, spoil: Any) -> None:
-    await hear(database, drive(), *(payment(f"pay_{number}", 100) for number in range(3)))
+async def test_changed_log_is_detected(database: Database, spoil: Any) -> None:
+    await handle_events(database, drive(), *(payment(f"pay_{number}", 100) for number in range(3)))
     assert await flaw_in(database) is None
     async with database.transaction() as session:
         await session.execute(spoil)
@@ -359,23 +367,23 @@ async def test_a_log_that_was_tampered_with_is_found_out(database: Database, spo
 
 
 @pytest.mark.parametrize("column", ["captured", "donations", "donors", "pledged"])
-async def test_a_sum_that_was_tampered_with_is_found_out(database: Database, column: str) -> None:
-    await hear(database, drive(), payment("pay_1", 100), pledge("plg_1", 700))
+async def test_changed_sum_is_detected(database: Database, column: str) -> None:
+    await handle_events(database, drive(), payment("pay_1", 100), pledge("plg_1", 700))
     async with database.transaction() as session:
         assert await queries.differences(session) == []
         await session.execute(update(drives).values({column: drives.c[column] + 1}))
         assert len(await queries.differences(session)) == 1
 
 
-async def test_equal_sums_rank_by_who_reached_them_first(database: Database) -> None:
-    await hear(database, drive(), *(creator(f"crt_{one}", one) for one in "abcd"))
+async def test_equal_amounts_are_ranked_by_who_reached_them_first(database: Database) -> None:
+    await handle_events(database, drive(), *(creator(f"crt_{one}", one) for one in "abcd"))
     for gift in (
         payment("pay_0", 250, version=3, creator_id="crt_a"),
-        payment("pay_1", 250, version=1, creator_id="crt_a"),  # the older one, heard later
+        payment("pay_1", 250, version=1, creator_id="crt_a"),  # the earlier capture, consumed later
         payment("pay_2", 500, version=2, creator_id="crt_b"),
     ):
-        await hear(database, gift)
-    await hear(database, payment("pay_3", 900, version=9, creator_id="crt_c"))
+        await handle_events(database, gift)
+    await handle_events(database, payment("pay_3", 900, version=9, creator_id="crt_c"))
     ranking = await ranks(database)
     assert [(one["rank"], one["creator"]) for one in ranking] == [(1, "crt_c"), (2, "crt_b"), (3, "crt_a")]
     assert await ranks_around(database, "crt_a", 2) == ranking[1:]
@@ -383,30 +391,32 @@ async def test_equal_sums_rank_by_who_reached_them_first(database: Database) -> 
     assert await ranks_around(database, "crt_x", 2) is None
 
 
-async def test_a_gift_credited_to_another_creator_is_something_new_to_show(database: Database) -> None:
+async def test_donation_credited_to_another_creator_raises_the_revision(database: Database) -> None:
     about: dict[str, Any] = {"donor_id": "dnr_a", "captured_at": NOON}
-    await hear(database, drive(), creator("crt_a", "a"), creator("crt_b", "b"))
-    await hear(database, payment("pay_1", 500, creator_id="crt_a", **about))
+    await handle_events(database, drive(), creator("crt_a", "a"), creator("crt_b", "b"))
+    await handle_events(database, payment("pay_1", 500, creator_id="crt_a", **about))
     before = await drive_row(database)
-    await hear(database, payment("pay_1", 500, creator_id="crt_b", version=2, **about))
+    await handle_events(database, payment("pay_1", 500, creator_id="crt_b", version=2, **about))
     after = await drive_row(database)
     assert [one["creator"] for one in await ranks(database)] == ["crt_b"]
     assert (after.sequence, after.revision) == (before.sequence, before.revision + 1)
 
 
-async def test_who_reached_a_sum_first_is_told_by_the_captures_not_by_what_is_said_of_them_later(
+async def test_reached_at_follows_from_captures_and_not_from_later_events(
     database: Database,
 ) -> None:
     first, later = NOON, NOON + timedelta(seconds=5)
-    await hear(database, drive(), creator("crt_a", "a"), creator("crt_b", "b"))
-    await hear(database, payment("pay_2", 500, creator_id="crt_b", captured_at=later))
-    await hear(database, payment("pay_1", 500, creator_id="crt_a", captured_at=first))
-    # A dispute that is won, long after, changes nothing of who was first; nor does a gift that was returned.
-    await hear(
+    await handle_events(database, drive(), creator("crt_a", "a"), creator("crt_b", "b"))
+    await handle_events(database, payment("pay_2", 500, creator_id="crt_b", captured_at=later))
+    await handle_events(database, payment("pay_1", 500, creator_id="crt_a", captured_at=first))
+    # A dispute won long after does not change the order, and neither does a refunded donation.
+    await handle_events(
         database, payment("pay_1", 500, disputed=500, version=7, creator_id="crt_a", captured_at=first)
     )
-    await hear(database, payment("pay_1", 500, version=9, creator_id="crt_a", captured_at=first))
+    await handle_events(database, payment("pay_1", 500, version=9, creator_id="crt_a", captured_at=first))
     gone = NOON + timedelta(seconds=9)
-    await hear(database, payment("pay_3", 100, creator_id="crt_a", captured_at=gone))
-    await hear(database, payment("pay_3", 100, refunded=100, version=2, creator_id="crt_a", captured_at=gone))
+    await handle_events(database, payment("pay_3", 100, creator_id="crt_a", captured_at=gone))
+    await handle_events(
+        database, payment("pay_3", 100, refunded=100, version=2, creator_id="crt_a", captured_at=gone)
+    )
     assert [one["creator"] for one in await ranks(database)] == ["crt_a", "crt_b"]

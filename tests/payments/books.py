@@ -1,4 +1,4 @@
-"""Payments without its workers: a database, and webhooks applied when a test says so."""
+"""Payments without its workers: a database, to which the test applies events and webhooks."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from tests.payments.stripe_events import as_stored
 
 @dataclass
 class Books:
-    """A payments database and what is done to it."""
+    """A payments database, and the operations on it."""
 
     database: Database
     clock: FrozenClock
     store: WebhookStore
     applier: Applier
 
-    async def hear(self, *events: Event) -> None:
-        """Hear events of pledges, in one transaction."""
+    async def consume(self, *events: Event) -> None:
+        """Handle events of pledges in one transaction."""
         async with self.database.transaction() as session:
             for event in events:
                 await HANDLERS[type(event)]([event], session)
 
-    async def take(self, events: Sequence[dict[str, Any]]) -> None:
-        """Store webhooks and apply what waits as one batch."""
+    async def apply(self, events: Sequence[dict[str, Any]]) -> None:
+        """Store webhooks and apply all waiting ones as one batch."""
         await self.store.keep_all([as_stored(event) for event in events])
         await self.applier.apply_waiting()
 
     async def payments(self, pledge: str) -> list[Any]:
-        """The rows of a pledge's payments, its own first."""
+        """The rows of a pledge's payments, in the order of their captures."""
         statement = select(PAYMENTS).where(PAYMENTS.c.pledge_id == pledge).order_by(PAYMENTS.c.capture_index)
         async with self.database.reading() as session:
             return list((await session.execute(statement)).all())
 
     async def opened(self, pledge: str, session_id: str) -> str:
-        """Note that a pledge's checkout was opened as `session_id`; the payment's id."""
+        """Mark a pledge's checkout as opened as `session_id`; returns the payment's id."""
         async with self.database.transaction() as session:
             await session.execute(
                 update(PAYMENTS)
@@ -61,7 +61,7 @@ class Books:
         return payment
 
     async def balances(self, payment: str) -> dict[str, int]:
-        """What stands in the ledger for a payment, an account: debits less credits."""
+        """The ledger's balances of a payment by account: debits less credits."""
         statement = select(POSTINGS).where(POSTINGS.c.payment_id == payment)
         found: dict[str, int] = {}
         async with self.database.reading() as session:
@@ -70,8 +70,8 @@ class Books:
                 found[row.credit] = found.get(row.credit, 0) - row.units
         return {account: units for account, units in found.items() if units}
 
-    async def said(self, pledge: str) -> list[PaymentChanged]:
-        """What was announced of a pledge's payments, in order."""
+    async def published(self, pledge: str) -> list[PaymentChanged]:
+        """The announcements of a pledge's payments, in order."""
         outbox = MESSAGING_TABLES.outbox
         async with self.database.reading() as session:
             rows = (await session.execute(select(outbox).order_by(outbox.c.number))).all()
@@ -85,7 +85,7 @@ class Books:
 
 @asynccontextmanager
 async def open_books(folder: Path, url: str = "", ours: OurAccount | None = None) -> AsyncIterator[Books]:
-    """An empty payments database in `folder`, or the one at `url`; `ours` is the default account else."""
+    """An empty payments database in `folder`, or the one at `url`; `ours` defaults to `OurAccount()`."""
     database = Database(url or f"sqlite:///{folder / 'payments.db'}", MESSAGING_TABLES, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     clock = FrozenClock()

@@ -1,4 +1,4 @@
-"""Payments on a stage: real SQLite, the real bus, the real Stripe sandbox, and pledges' two answers."""
+"""Harness: payments on real SQLite, bus and Stripe sandbox, with a fake of pledges' internal API."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def a_pledge(drive: DriveChanged, units: int = 2_500, **other: Any) -> PledgeMad
 
 
 class Pledges:
-    """The part of pledges that payments asks; `details` are its answers, by pledge, `owners` by drive."""
+    """The part of pledges' API that payments uses: `details` by pledge, `owners` by drive."""
 
     def __init__(self) -> None:
         self.details: dict[str, dict[str, Any]] = {}
@@ -108,7 +108,7 @@ class Pledges:
 
 @dataclass
 class Harness:
-    """A running payments service and those around it."""
+    """A running payments service, its bus, fake pledges and sandbox."""
 
     service: Service
     bus: SqliteBus
@@ -116,10 +116,10 @@ class Harness:
     http: aiohttp.ClientSession
     url: str
     sandbox: str
-    said: list[PaymentChanged] = field(default_factory=list)
+    published: list[PaymentChanged] = field(default_factory=list)
 
     async def publish_events(self, *events: Event) -> None:
-        """Say events as pledges does."""
+        """Publish events of pledges."""
         await self.bus.publish(
             [
                 Message(event.topic, event.key, ids.new("evt"), event.wire_name, event.to_bytes())
@@ -128,7 +128,7 @@ class Harness:
         )
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> ServiceResponse:
-        """A request of one of our own processes, or (with `Ataa-Caller` of a partner) of the gateway."""
+        """An internal request, or (with a partner's `Ataa-Caller`) one from the gateway."""
         known = sign_caller(SECRET, partner="ataa", scopes=("internal",))
         return await InProcessServiceClient(self.service.app).request(
             method,
@@ -146,20 +146,20 @@ class Harness:
         mode: Mode = "live",
         scopes: tuple[str, ...] = ("refunds",),
     ) -> ServiceResponse:
-        """Ask for a refund as the gateway passes it on."""
+        """Request a refund as the gateway forwards it."""
         caller = sign_caller(SECRET, partner=partner, scopes=scopes, mode=mode)
         return await self.ask(
             "POST", f"/v1/pledges/{pledge}/refunds", dict(body or {}), **caller, **{"idempotency-key": key}
         )
 
     async def checkout(self, pledge: str) -> dict[str, Any]:
-        """What payments answers about a pledge's checkout; empty where it knows nothing."""
+        """A pledge's checkout by `/internal/checkouts`; empty where payments does not know the pledge."""
         reply = await self.ask("POST", "/internal/checkouts", {"ids": [pledge]})
         found: dict[str, Any] = reply.json()["data"].get(pledge, {})
         return found
 
     async def opened(self, pledge: str) -> str:
-        """The checkout's address, once it is there."""
+        """The checkout's URL, once it is open."""
 
         async def there() -> str | None:
             checkout = (await self.checkout(pledge)).get("checkout")
@@ -168,7 +168,7 @@ class Harness:
         return await until(there)
 
     async def pay(self, url: str, card: str = "4242424242424242") -> dict[str, Any]:
-        """Pay as a program does."""
+        """Pay a checkout through the sandbox's API."""
         async with self.http.post(f"{url}/pay", json={"card": card}) as answer:
             found: dict[str, Any] = await answer.json()
         return found
@@ -176,14 +176,14 @@ class Harness:
     async def donate(
         self, drive: DriveChanged, units: int = 2_500, card: str = "4242424242424242", **other: Any
     ) -> str:
-        """Pledge and pay; the pledge's id."""
+        """Pledge and pay; returns the pledge's id."""
         pledge = a_pledge(drive, units, **other)
         await self.publish_events(drive, pledge)
         await self.pay(await self.opened(pledge.pledge_id), card)
         return pledge.pledge_id
 
     async def status(self, pledge: str, wanted: str) -> dict[str, Any]:
-        """What payments answers about a pledge, once its status is `wanted`."""
+        """A pledge by `/internal/checkouts`, once its status is `wanted`."""
 
         async def there() -> dict[str, Any] | None:
             found = await self.checkout(pledge)
@@ -195,13 +195,13 @@ class Harness:
         return (await self.ask("GET", "/internal/books")).json()  # type: ignore[no-any-return]
 
     async def sandbox_books(self) -> dict[str, str]:
-        """What the sandbox says is there, fees left out."""
+        """The sandbox's balances, without fees."""
         async with self.http.get(f"{self.sandbox}/_sandbox/books") as answer:
             books = await answer.json()
         return {currency: _net(each) for currency, each in books.items()}
 
     async def agreed_books(self) -> dict[str, str]:
-        """The books once they are the witness's and nothing is left to be done; fails if they never are."""
+        """The books, once they equal the sandbox's and payments is drained; fails if they never do."""
 
         async def agree() -> dict[str, str] | None:
             before = await self.sandbox_books()
@@ -218,7 +218,7 @@ class Harness:
             assert answer.status == 200, await answer.text()
 
     async def drained(self) -> None:
-        """Wait until nothing is left to be done."""
+        """Wait until payments is drained."""
 
         await until(self._is_drained)
 
@@ -234,9 +234,9 @@ def _net(books: Mapping[str, str]) -> str:
 async def running(
     folder: Path, *, port: int = 0, clock: Clock | None = None, **settings: Any
 ) -> AsyncIterator[Harness]:
-    """Payments with its workers, its door on a free port, and a sandbox that knows the door."""
-    door = listen("127.0.0.1", port, "a test's port")
-    url = f"http://127.0.0.1:{door.getsockname()[1]}"
+    """Payments with its workers, its API on a free port, and a sandbox that sends webhooks there."""
+    http_socket = listen("127.0.0.1", port, "a test's port")
+    url = f"http://127.0.0.1:{http_socket.getsockname()[1]}"
     options = Options(0, f"{url}/webhooks/stripe", STRIPE_SECRET, STRIPE_KEY, folder / "sandbox.db")
     async with Sandbox(options) as sandbox, aiohttp.ClientSession() as http:
         given = {
@@ -259,13 +259,13 @@ async def running(
         stop = asyncio.Event()
         http_server = server(service.app)
         working = asyncio.create_task(run_workers([service], stop))
-        serving = asyncio.create_task(http_server.serve(sockets=[door]))
+        serving = asyncio.create_task(http_server.serve(sockets=[http_socket]))
         listening = asyncio.create_task(_collect_published(harness, stop))
         try:
             yield harness
         finally:
             stop.set()
-            await bus.publish_watermarks("pledges", datetime.now(UTC), [0])  # wakes who waits in fetch
+            await bus.publish_watermarks("pledges", datetime.now(UTC), [0])  # wakes a waiting fetch
             http_server.should_exit = True
             await asyncio.gather(working, serving, listening)
             await service.close()
@@ -273,10 +273,12 @@ async def running(
 
 
 async def _collect_published(harness: Harness, stop: asyncio.Event) -> None:
-    heard = await harness.bus.follow(["payments"], "beginning")
-    while (records := await heard.fetch(500, 0.1)) or not stop.is_set():  # what was said last is heard too
+    subscription = await harness.bus.follow(["payments"], "beginning")
+    while (
+        records := await subscription.fetch(500, 0.1)
+    ) or not stop.is_set():  # drains what was published last
         for record in records:
             event = decode(record.name, record.value) if record.name else None
             if isinstance(event, PaymentChanged):
-                harness.said.append(event)
-    await heard.close()
+                harness.published.append(event)
+    await subscription.close()

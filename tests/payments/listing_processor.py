@@ -1,4 +1,4 @@
-"""A processor that lists Stripe's objects as they stand, page by page."""
+"""A processor that lists Stripe's objects in their current state, page by page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.payments.reconciliation.test_lookups import FakeProcessor
 
 
 class ListingProcessor(FakeProcessor):
-    """Lists `objects` in pages of `page`; `trouble` may raise instead; `calls` are the lists asked for."""
+    """Lists `objects` in pages of `page`; `failure` may raise instead; `calls` are the lists requested."""
 
     def __init__(self, clock: Clock, page: int = 100) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class ListingProcessor(FakeProcessor):
         self.objects: dict[FactKind, list[dict[str, Any]]] = {kind: [] for kind in FactKind}
         self.calls: list[tuple[FactKind, str | None]] = []
         self.read: list[str] = []
-        self.trouble: Callable[[FactKind, str | None], ProcessorError | None] = lambda kind, after: None
+        self.failure: Callable[[FactKind, str | None], ProcessorError | None] = lambda kind, after: None
         self.endpoints: list[WebhookEndpoint] = []
 
     async def list_lost_events(
@@ -42,8 +42,8 @@ class ListingProcessor(FakeProcessor):
         self, kind: FactKind, since: datetime, until: datetime, after: str | None
     ) -> ListedFacts:
         self.calls.append((kind, after))
-        if (trouble := self.trouble(kind, after)) is not None:
-            raise trouble
+        if (failure := self.failure(kind, after)) is not None:
+            raise failure
         within = [
             each
             for each in self.objects[kind]
@@ -69,7 +69,7 @@ class ListingProcessor(FakeProcessor):
         return self.endpoints
 
     def ago(self, **past: float) -> int:
-        """A moment so long ago, as Stripe writes it."""
+        """The Unix time that long ago."""
         return int((self.clock.now() - timedelta(**past)).timestamp())
 
     def intent(self, intent: str, units: int, ours: dict[str, str], **other: Any) -> dict[str, Any]:

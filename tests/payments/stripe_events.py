@@ -1,4 +1,4 @@
-"""Stripe's events as Stripe writes them, for tests that need no sandbox."""
+"""Stripe's events in Stripe's format, for tests without the sandbox."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.payments.stripe.events import stored
 _numbers = itertools.count(1)
 
 OURS = {"ataa_drive": "drv_00000000000000000000000001"}
-"""Metadata that marks money as ours and names a drive that nobody knows."""
+"""Metadata that marks money as ours and names an unknown drive."""
 
 
 def an_event(kind: str, thing: dict[str, Any], **other: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def an_event(kind: str, thing: dict[str, Any], **other: Any) -> dict[str, Any]:
 
 
 def metadata(payment: str | None, pledge: str | None, drive: str | None) -> dict[str, str]:
-    """Our ids as they ride on Stripe's objects."""
+    """Our ids as metadata of Stripe's objects."""
     given = {"ataa_payment": payment, "ataa_pledge": pledge, "ataa_drive": drive}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -116,7 +116,7 @@ def as_stored(event: dict[str, Any]) -> ProcessorEvent:
 
 
 def signed(body: bytes, secret: str, at: float | None = None) -> dict[str, str]:
-    """The header Stripe signs `body` with."""
+    """The signature header of `body`."""
     stamp = int(time.time() if at is None else at)
     digest = hmac.digest(secret.encode(), b"%d.%b" % (stamp, body), "sha256").hex()
     return {"stripe-signature": f"t={stamp},v1={digest}"}

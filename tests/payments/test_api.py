@@ -42,8 +42,8 @@ async def test_books_are_summed_under_the_long_timeout(books: Books) -> None:
     """They sum the whole ledger, which takes longer than an ordinary query may."""
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
-    await books.take([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.consume(drive, pledge)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
     database, unused = TimedDatabase(books), None
     given: dict[str, Any] = dict.fromkeys(
         ("store", "refunds", "backfill", "rate_limiter", "outbox_empty", "behind"), unused

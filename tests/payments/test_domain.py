@@ -1,4 +1,4 @@
-"""Facts: told in any order and as often as they like, they say the same."""
+"""Facts: any order and repetition of observations gives the same result."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def captures(draw: st.DrawFn) -> Observation:
 
 
 TELLINGS = st.one_of(*(st.lists(kind(), min_size=1, max_size=6) for kind in (captures, refunds, disputes)))
-"""Several tellings of one fact, at any point of its life."""
+"""Several observations of one fact, in any of its statuses."""
 
 
 @given(TELLINGS, st.randoms())
-def test_tellings_of_a_fact_merge_to_the_same_in_any_order(told: list[Observation], dice: object) -> None:
+def test_merging_observations_is_independent_of_their_order(told: list[Observation], dice: object) -> None:
     shuffled = list(told)
     dice.shuffle(shuffled)  # type: ignore[attr-defined]
     assert reduce(merge, told) == reduce(merge, shuffled)
@@ -88,13 +88,13 @@ def test_tellings_of_a_fact_merge_to_the_same_in_any_order(told: list[Observatio
 
 @given(TELLINGS, st.integers(0, 6))
 def test_merging_is_associative(told: list[Observation], place: int) -> None:
-    """Whatever was merged before, in two heaps or one."""
+    """Merging two merged groups equals merging all at once."""
     heaps = [heap for heap in (told[:place], told[place:]) if heap]
     assert reduce(merge, [reduce(merge, heap) for heap in heaps]) == reduce(merge, told)
 
 
 @given(st.lists(disputes(), min_size=1, max_size=6))
-def test_a_dispute_is_what_stripe_said_last(told: list[Observation]) -> None:
+def test_the_latest_dispute_status_takes_precedence(told: list[Observation]) -> None:
     found = reduce(merge, told)
     last = max(each.told_at for each in told if each.told_at is not None)
     latest = [each for each in told if each.told_at == last]
@@ -104,7 +104,7 @@ def test_a_dispute_is_what_stripe_said_last(told: list[Observation]) -> None:
 
 
 @given(captures(), refunds(), refunds("re_2"), disputes(), disputes("dp_2"), st.randoms())
-def test_what_counts_follows_the_balance_and_estimates_take_no_more_than_is_left(
+def test_amounts_follow_the_balance_and_estimates_never_exceed_what_is_left(
     capture: Observation,
     one: Observation,
     two: Observation,
@@ -126,17 +126,17 @@ def test_what_counts_follows_the_balance_and_estimates_take_no_more_than_is_left
             EstimateReason.UNKNOWN_STATUS,
             EstimateReason.NOT_RETURNED,
         )
-    said = {each.id for each in by_balance} | {
+    published = {each.id for each in by_balance} | {
         each.id for each in (one, two) if each.currency == "USD" or each.rank == RefundRank.FAILED
     }
-    left = capture.units - sum(counted[each] for each in said)
-    estimated = sum(units for each, units in counted.items() if each not in said and each != "pi_1")
+    left = capture.units - sum(counted[each] for each in published)
+    estimated = sum(units for each, units in counted.items() if each not in published and each != "pi_1")
     assert estimated <= max(0, left)
     sums = sum_up(facts, ended=False)
     assert sums.captured - sums.refunded - sums.disputed >= min(0, left)
 
 
-def test_the_intents_own_amount_outranks_its_sessions() -> None:
+def test_the_intents_amount_takes_precedence_over_its_sessions() -> None:
     by_session = Observation("pi_1", FactKind.CAPTURE, "pi_1", 999, "USD", CaptureRank.BY_SESSION, AT)
     by_intent = Observation("pi_1", FactKind.CAPTURE, "pi_1", 1_000, "USD", CaptureRank.BY_INTENT, AT)
     assert merge(by_session, by_intent).units == merge(by_intent, by_session).units == 1_000

@@ -1,4 +1,4 @@
-"""A gift through payments: ticket, checkout, webhook, facts, ledger, announcement."""
+"""A donation through payments: ticket, checkout, webhook, facts, ledger, announcement."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
         yield harness
 
 
-async def test_a_gift_is_paid_posted_and_announced(harness: Harness) -> None:
+async def test_a_donation_is_paid_posted_and_announced(harness: Harness) -> None:
     drive = a_drive()
     pledge = await harness.donate(drive, 2_500)
     await harness.status(pledge, "paid")
     await harness.drained()
     assert await harness.books() == {"USD": "25.00"} == await harness.sandbox_books()
-    assert [event.captured for event in harness.said] == [Money(2_500, "USD")]
-    assert harness.said[0].creator_id is not None
-    assert not harness.said[0].held
+    assert [event.captured for event in harness.published] == [Money(2_500, "USD")]
+    assert harness.published[0].creator_id is not None
+    assert not harness.published[0].held

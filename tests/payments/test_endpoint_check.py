@@ -1,4 +1,4 @@
-"""The webhook endpoint's event types are checked at the start, loudly and without ever stopping it."""
+"""The webhook endpoint's event types are checked at startup; a finding is reported and stops nothing."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def endpoint(*without: str, url: str = OURS, enabled: bool = True) -> WebhookEnd
         ([], None),
     ],
 )
-def test_the_types_of_our_enabled_endpoints_are_added_up(
+def test_the_types_of_our_enabled_endpoints_add_up(
     endpoints: list[WebhookEndpoint], missing: frozenset[str] | None
 ) -> None:
     assert missing_types(endpoints) == missing
 
 
 def shown() -> set[str]:
-    """The types the metric names as missing."""
+    """The missing types by the metric."""
     name = "ataa_stripe_webhook_types_missing"
     found = next(metric for metric in REGISTRY.collect() if metric.name == name)
     return {sample.labels["type"] for sample in found.samples}
@@ -61,7 +61,7 @@ def checks(outcome: str) -> float:
     return REGISTRY.get_sample_value(name, {"outcome": outcome}) or 0.0
 
 
-async def test_missing_types_are_shown_until_they_are_selected() -> None:
+async def test_missing_types_are_in_the_metric_until_they_are_selected() -> None:
     processor = ListingProcessor(FrozenClock())
     processor.endpoints = [endpoint("refund.failed", "charge.dispute.created")]
     assert await check_endpoints(processor) == shown() == {"refund.failed", "charge.dispute.created"}
@@ -74,7 +74,7 @@ async def test_missing_types_are_shown_until_they_are_selected() -> None:
 
 
 class Closed(ListingProcessor):
-    """Does not tell its endpoints."""
+    """A processor whose key may not read the endpoints."""
 
     def __init__(self, error: ProcessorError) -> None:
         super().__init__(FrozenClock())
@@ -92,14 +92,16 @@ class Closed(ListingProcessor):
         (Unknown("no answer"), "failed"),
     ],
 )
-async def test_what_cannot_be_checked_is_said_and_stops_nothing(error: ProcessorError, outcome: str) -> None:
+async def test_an_endpoint_check_that_fails_is_logged_and_stops_nothing(
+    error: ProcessorError, outcome: str
+) -> None:
     before = checks(outcome)
     assert await check_endpoints(Closed(error)) == frozenset()
     assert checks(outcome) == before + 1
     assert shown() == set()
 
 
-async def test_a_running_service_checks_its_endpoint_and_goes_on(tmp_path: Path) -> None:
+async def test_a_running_service_checks_its_endpoint_and_continues(tmp_path: Path) -> None:
     async with running(tmp_path, stripe_sweep_s=0.1) as harness:
         before = checks("complete")
         await until(lambda: checks("complete") > before)
@@ -109,7 +111,7 @@ async def test_a_running_service_checks_its_endpoint_and_goes_on(tmp_path: Path)
     assert shown() == set()
 
 
-def test_the_handbook_lists_exactly_the_types_that_are_read() -> None:
+def test_the_documentation_lists_exactly_the_types_that_are_read() -> None:
     text = HANDBOOK.read_text(encoding="utf-8")
     block = text.partition("<!-- event types -->")[2].partition("<!-- end of event types -->")[0]
     assert re.findall(r"^- `([a-z_.]+)`", block, re.MULTILINE) == sorted(READERS)

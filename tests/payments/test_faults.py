@@ -1,4 +1,4 @@
-"""Webhooks repeated, reordered, late and lost, Stripe failing all the while: the books still agree."""
+"""The books agree although webhooks are repeated, reordered, late and lost, and Stripe's API fails."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CARDS = ("4242424242424242", "4242424242424242", DISPUTED, REFUND_FAILS)
 
 
 async def give_and_refund(harness: Harness, pledge: str, n: int) -> None:
-    """One donor's whole life: pay, and every third is refunded in part."""
+    """Pledge and pay; every third donation is refunded in part."""
     await harness.pay(await harness.opened(pledge), CARDS[n % len(CARDS)])
     if n % 3 == 0:
         await harness.status(pledge, "paid")
         await harness.refund(pledge, f"refund-{n}", {"amount": {"currency": "USD", "value": "1.00"}})
 
 
-async def test_under_all_faults_together_the_books_agree(tmp_path: Path) -> None:
+async def test_under_all_faults_combined_the_books_agree(tmp_path: Path) -> None:
     async with running(tmp_path) as harness:
         await harness.faults(
             duplicate=3,
@@ -44,7 +44,7 @@ async def test_under_all_faults_together_the_books_agree(tmp_path: Path) -> None
 
 
 async def all_that_is_to_come_came(harness: Harness, pledges: list[PledgeMade]) -> bool:
-    """Whether the sandbox disputed and failed what it does by itself a second later."""
+    """Whether the sandbox has made the disputes and refund failures that it makes a second later."""
     disputes, refunds = [await listed(harness, kind) for kind in ("disputes", "refunds")]
     failed = [refund for refund in refunds if refund["status"] == "failed"]
     to_dispute = [n for n in range(len(pledges)) if CARDS[n % 4] == DISPUTED]
@@ -53,16 +53,16 @@ async def all_that_is_to_come_came(harness: Harness, pledges: list[PledgeMade]) 
 
 
 async def listed(harness: Harness, kind: str) -> list[dict[str, Any]]:
-    """What the sandbox has of a kind."""
+    """The sandbox's objects of a kind."""
     headers = {"Authorization": f"Bearer {STRIPE_KEY}"}
     async with harness.http.get(f"{harness.sandbox}/v1/{kind}?limit=100", headers=headers) as answer:
         if answer.status != 200:
-            return []  # one of the faults
+            return []  # an injected fault
         found: list[dict[str, Any]] = (await answer.json())["data"]
     return found
 
 
-async def test_webhooks_that_never_come_are_found(tmp_path: Path) -> None:
+async def test_webhooks_that_are_never_delivered_are_found(tmp_path: Path) -> None:
     async with running(tmp_path) as harness:
         await harness.faults(drop_rate=1)
         pledge = await harness.donate(a_drive(), 4_200)
@@ -71,7 +71,7 @@ async def test_webhooks_that_never_come_are_found(tmp_path: Path) -> None:
         assert await harness.books() == {"USD": "42.00"}
 
 
-async def test_what_was_on_its_way_when_the_process_ended_is_finished_by_the_next(tmp_path: Path) -> None:
+async def test_attempts_in_flight_at_a_crash_are_finished_by_the_next_process(tmp_path: Path) -> None:
     drive = a_drive()
     pledges = [a_pledge(drive) for _ in range(10)]
     async with running(tmp_path, stripe_timeout_s=30.0) as harness:

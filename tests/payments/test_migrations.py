@@ -1,4 +1,4 @@
-"""The migrations make the tables the code declares."""
+"""The migrations create the tables that the code declares."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FACT = (
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
-async def test_disputes_of_the_version_before_are_kept_and_read_from_stripe_once(
+async def test_disputes_of_the_previous_version_are_kept_and_read_from_stripe_once(
     tmp_path: Path, store: str
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -66,7 +66,7 @@ async def test_disputes_of_the_version_before_are_kept_and_read_from_stripe_once
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
-async def test_what_is_read_each_minute_uses_an_index(tmp_path: Path, store: str) -> None:
+async def test_statements_run_each_minute_use_an_index(tmp_path: Path, store: str) -> None:
     async with AsyncExitStack() as stack:
         url = f"sqlite:///{tmp_path / 'payments.db'}"
         if store == "postgresql":
@@ -98,7 +98,7 @@ async def test_the_migrated_schema_is_the_declared_one_and_migrating_again_chang
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
-async def test_what_a_version_before_set_aside_or_noted_is_taken_over(store: str, tmp_path: Path) -> None:
+async def test_rows_of_the_previous_version_are_migrated(store: str, tmp_path: Path) -> None:
     async with AsyncExitStack() as held:
         url = f"sqlite:///{tmp_path / 'payments.db'}"
         if store == "postgresql":

@@ -1,4 +1,4 @@
-"""Refunds through the API meet Stripe's webhooks from both sides, and neither get lost nor double."""
+"""Refunds through the API and Stripe's webhooks about them: none is lost, none counts twice."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_refunds_at_the_same_time_never_exceed_what_was_paid(harness: Harn
     assert await harness.books() == {"USD": "5.00"} == await harness.sandbox_books()
 
 
-async def test_what_cannot_be_refunded_is_refused_and_leaves_nothing(harness: Harness) -> None:
+async def test_an_impossible_refund_is_refused_and_stores_nothing(harness: Harness) -> None:
     drive = a_drive()
     unpaid = a_pledge(drive)
     await harness.publish_events(drive, unpaid)
@@ -81,7 +81,7 @@ async def test_what_cannot_be_refunded_is_refused_and_leaves_nothing(harness: Ha
     assert (await harness.ask("POST", path, {}, **{"idempotency-key": "k"})).status == 403
 
 
-async def test_a_test_key_gives_back_nothing_of_a_live_drive(harness: Harness) -> None:
+async def test_a_test_key_cannot_refund_a_live_drive(harness: Harness) -> None:
     live, rehearsed = await harness.donate(a_drive()), await harness.donate(a_drive(test=True))
     for pledge, answer in ((live, 403), (rehearsed, 201)):
         await harness.status(pledge, "paid")
@@ -93,8 +93,8 @@ async def test_a_test_key_gives_back_nothing_of_a_live_drive(harness: Harness) -
 NEIGHBOUR = (403, "/problems/not-your-drive")
 
 
-async def test_a_pledge_is_refunded_by_its_maker_its_drives_owner_and_admins_alone(harness: Harness) -> None:
-    """Whether the drive's owner came with the drive, or is not known here and pledges is asked."""
+async def test_only_the_pledges_maker_its_drives_owner_and_admins_refund_it(harness: Harness) -> None:
+    """With and without a stored owner of the drive; without one, pledges is asked."""
     told, untold = a_drive(partner="charity"), a_drive()
     harness.pledges.owners[untold.drive_id] = "charity"
     for drive in (told, untold):
@@ -111,19 +111,19 @@ async def test_a_pledge_is_refunded_by_its_maker_its_drives_owner_and_admins_alo
     assert await harness.books() == {"USD": "44.00"} == await harness.sandbox_books()
 
 
-async def test_nobody_but_its_maker_refunds_a_pledge_while_its_drives_owner_is_unknown(
+async def test_only_its_maker_refunds_a_pledge_while_the_drives_owner_is_unknown(
     harness: Harness,
 ) -> None:
     pledge = await harness.donate(a_drive(), partner="shop")
     await harness.status(pledge, "paid")
     refused = await harness.refund(pledge, "k", partner="charity")
     assert (refused.status, refused.json()["type"]) == NEIGHBOUR
-    harness.pledges.app.state.internal_secret = "another"  # pledges refuses to answer
+    harness.pledges.app.state.internal_secret = "another"  # pledges refuses the request
     assert (await harness.refund(pledge, "k", partner="charity")).status == 503
     assert (await harness.refund(pledge, "k", partner="shop")).status == 201
 
 
-async def test_an_older_version_of_pledges_does_not_take_a_drives_owner_away(harness: Harness) -> None:
+async def test_an_event_of_an_older_pledges_keeps_the_drives_owner(harness: Harness) -> None:
     drive = a_drive(partner="charity")
     pledge = await harness.donate(drive, partner="shop")
     await harness.publish_events(drive.model_copy(update={"version": 2, "partner": None}))
@@ -133,7 +133,7 @@ async def test_an_older_version_of_pledges_does_not_take_a_drives_owner_away(har
     assert harness.pledges.drives_asked == 0
 
 
-async def test_a_stored_answer_is_given_only_to_a_key_that_may_refund(harness: Harness) -> None:
+async def test_a_stored_reply_is_replayed_only_to_a_key_that_may_refund(harness: Harness) -> None:
     pledge = await harness.donate(a_drive())
     await harness.status(pledge, "paid")
     assert (await harness.refund(pledge, "k", usd("1.00"))).status == 201
@@ -164,7 +164,7 @@ async def test_without_a_body_all_that_is_left_is_refunded(harness: Harness) -> 
     assert (again.body, again.headers["idempotency-replayed"]) == (rest.body, "true")
 
 
-async def test_a_refund_that_fails_later_gives_the_money_back(harness: Harness) -> None:
+async def test_a_refund_that_fails_later_counts_nothing(harness: Harness) -> None:
     pledge = await harness.donate(a_drive(), 2_500, FAILS_A_REFUND)
     await harness.status(pledge, "paid")
     assert (await harness.refund(pledge, "k")).json()["status"] == "succeeded"
@@ -182,7 +182,7 @@ async def test_a_refund_that_fails_later_gives_the_money_back(harness: Harness) 
         {"timeout_after_success_rate": 1},
     ],
 )
-async def test_a_refund_of_unknown_outcome_is_pending_and_then_exactly_one(
+async def test_a_refund_of_unknown_outcome_is_pending_and_made_exactly_once(
     harness: Harness, fault: dict[str, float]
 ) -> None:
     pledge = await harness.donate(a_drive(), 2_500)
@@ -199,7 +199,7 @@ async def test_a_refund_of_unknown_outcome_is_pending_and_then_exactly_one(
     assert (await harness.refund(pledge, "k", usd("10.00"))).body == reply.body
 
 
-async def test_a_refund_made_at_stripes_own_page_is_counted(harness: Harness) -> None:
+async def test_a_refund_made_in_stripes_dashboard_is_counted(harness: Harness) -> None:
     pledge = await harness.donate(a_drive(), 2_500)
     await harness.status(pledge, "paid")
     intent = await until(lambda: _intent(harness, pledge))

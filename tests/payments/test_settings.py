@@ -1,4 +1,4 @@
-"""Settings: a key without a webhook secret stops the start; the sandbox gets its own pace."""
+"""Settings: a key without a webhook secret is a startup error; the sandbox has no rate limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backbone.settings import load
 from services.payments.settings import PaymentsSettings
 
 
-def test_a_stripe_key_without_a_webhook_secret_stops_the_start_and_names_the_variable(
+def test_a_stripe_key_without_a_webhook_secret_is_a_startup_error_that_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ATAA_STRIPE_API_KEY", "sk_test_1")
@@ -31,7 +31,7 @@ def test_webhook_secrets_are_a_list_for_rotation(monkeypatch: pytest.MonkeyPatch
     assert settings.livemode
 
 
-def test_against_stripe_calls_are_paced_and_against_the_sandbox_they_are_not() -> None:
+def test_calls_to_stripe_are_rate_limited_and_calls_to_the_sandbox_are_not() -> None:
     stripe = PaymentsSettings(stripe_api_base="")
     sandbox = PaymentsSettings(stripe_api_base="http://127.0.0.1:8012/")
     assert (stripe.rate_per_s, stripe.backfill_s, stripe.timeout_s) == (20.0, 60.0, 10.0)
@@ -40,7 +40,7 @@ def test_against_stripe_calls_are_paced_and_against_the_sandbox_they_are_not() -
     assert not PaymentsSettings(stripe_api_key=SecretStr("sk_test_1"), stripe_webhook_secrets=["w"]).livemode
 
 
-def test_an_address_must_be_one() -> None:
+def test_an_address_must_be_a_url() -> None:
     with pytest.raises(ValidationError):
         PaymentsSettings(stripe_api_base="localhost:8012")
 
@@ -54,7 +54,7 @@ def test_an_address_must_be_one() -> None:
         ("STRIPE_EVENTS_KEPT_DAYS", "0"),
     ],
 )
-def test_a_wrong_setting_of_whats_ours_stops_the_start_and_names_the_variable(
+def test_an_invalid_account_setting_is_a_startup_error_that_names_the_variable(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(f"ATAA_{name}", value)
@@ -63,13 +63,13 @@ def test_a_wrong_setting_of_whats_ours_stops_the_start_and_names_the_variable(
     assert f"ATAA_{name}" in capsys.readouterr().err
 
 
-def test_foreign_money_is_ignored_unless_it_is_to_be_held() -> None:
+def test_foreign_money_is_ignored_unless_configured_to_be_held() -> None:
     assert PaymentsSettings().stripe_foreign == "ignore"
     assert PaymentsSettings(stripe_foreign="hold", stripe_account="acct_1Ours").stripe_account == "acct_1Ours"
 
 
 @pytest.mark.parametrize("seconds", ["1799", "86401", "0"])
-def test_a_checkout_shorter_or_longer_than_stripe_allows_stops_the_start_and_names_the_variable(
+def test_an_invalid_checkout_lifetime_is_a_startup_error_that_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: str
 ) -> None:
     monkeypatch.setenv("ATAA_STRIPE_API_KEY", "rk_test_1")
@@ -91,7 +91,7 @@ def test_a_checkout_shorter_or_longer_than_stripe_allows_stops_the_start_and_nam
         ("http://a.proxy.of.stripe", "sk_live_1", False),
     ],
 )
-def test_only_the_sandbox_takes_a_checkout_of_seconds(base: str, key: str, allowed: bool) -> None:
+def test_only_the_sandbox_accepts_a_checkout_lifetime_of_seconds(base: str, key: str, allowed: bool) -> None:
     given = {"stripe_api_base": base, "stripe_api_key": key, "stripe_webhook_secrets": ["whsec_1"]}
     if allowed:
         assert PaymentsSettings(**given, checkout_expires_s=2).checkout_expires_s == 2
@@ -107,7 +107,7 @@ def test_only_the_sandbox_takes_a_checkout_of_seconds(base: str, key: str, allow
         ("live", "sk_test_1", False), ("test", "rk_live_1", False),
     ],
 )  # fmt: skip
-def test_a_mode_that_is_not_the_keys_stops_the_start(mode: str, key: str, fits: bool) -> None:
+def test_a_mode_that_differs_from_the_keys_is_a_startup_error(mode: str, key: str, fits: bool) -> None:
     given: dict[str, Any] = {"stripe_mode": mode, "stripe_api_key": key, "stripe_webhook_secrets": ["w"]}
     if fits:
         assert PaymentsSettings(**given).stripe_mode == mode

@@ -1,4 +1,4 @@
-"""What the tests of pledges share."""
+"""Fixtures of pledges' tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.pledges.harness import Harness, pledges_harness
 
 @pytest.fixture
 async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
-    """A fresh pledges."""
+    """A new pledges service."""
     async with pledges_harness(tmp_path) as harness:
         yield harness

@@ -1,4 +1,4 @@
-"""Pledges on a real database and bus, asked through its ASGI door as the gateway asks."""
+"""A harness that runs pledges on a real database and bus, and calls it as the gateway does."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ SECRET = "s" * 20
 
 
 def usd(value: str) -> dict[str, str]:
-    """US dollars as the door writes them."""
+    """An amount in US dollars, in the format of the API."""
     return {"currency": "USD", "value": value}
 
 
 def a_drive(slug: str = "winter", **fields: Any) -> dict[str, Any]:
-    """A body that makes a drive."""
+    """A request body for a drive."""
     return {"slug": slug, "title": {"en": "Winter"}, "currency": "USD", "goal": usd("1000.00")} | fields
 
 
 def a_pledge(value: str = "25.00", **fields: Any) -> dict[str, Any]:
-    """A body that makes a pledge."""
+    """A request body for a pledge."""
     return {"amount": usd(value)} | fields
 
 
 class Harness:
-    """A pledges service and its callers."""
+    """A pledges service, with the requests of its callers."""
 
     def __init__(self, folder: Path, bus: SqliteBus, service: Service) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class Harness:
         publishable: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> ServiceResponse:
-        """POST a body (bytes as they are, else as JSON) as a caller with these scopes."""
+        """POST a body (bytes unchanged, anything else as JSON) as a caller with these scopes."""
         caller = sign_caller(SECRET, partner=partner, scopes=scopes, mode=mode, publishable=publishable)
         sent = {"content-type": "application/json", **caller, **(headers or {})}
         if key is not None:
@@ -101,16 +101,16 @@ class Harness:
         return await self._client.request("GET", path, headers=caller, query=query)
 
     async def get(self, path: str, query: str = "") -> ServiceResponse:
-        """GET as one of our own processes."""
+        """GET as an internal caller."""
         caller = sign_caller(SECRET, partner="ataa", scopes=("internal",))
         return await self._client.request("GET", path, headers=caller, query=query)
 
     async def post_internal(self, path: str, **body: Any) -> Any:
-        """Ask an internal door; its `data`."""
+        """Call an internal endpoint; return its `data`."""
         return (await post_internal(self._client, SECRET, path, body))["data"]
 
     async def drive(self, slug: str = "winter", *, state: str = "live", **fields: Any) -> str:
-        """A drive in `state`; its id."""
+        """Create a drive in `state`; return its id."""
         made = await self.post("/v1/drives", a_drive(slug, **fields))
         assert made.status == 201, made.body
         moves: dict[str, list[str]] = {
@@ -126,12 +126,12 @@ class Harness:
     async def pledge(
         self, body: Any = None, *, key: str | None = None, drive: str = "winter", **who: Any
     ) -> ServiceResponse:
-        """POST a pledge, under a key of its own unless one is given."""
+        """POST a pledge, with a new idempotency key unless one is given."""
         wish = a_pledge() if body is None else body
         return await self.post(f"/v1/drives/{drive}/pledges", wish, key=key or ids.new("evt"), **who)
 
     async def rows(self) -> dict[str, int]:
-        """How many rows each table has."""
+        """The number of rows of each table."""
         database = Database(f"sqlite:///{self.folder / 'pledges.db'}", MESSAGING_TABLES)
         try:
             async with database.reading() as session:
@@ -154,15 +154,15 @@ class Harness:
         finally:
             await database.close()
 
-    async def consume(self, *events: Event) -> None:
-        """Put events of another service on the bus."""
+    async def publish(self, *events: Event) -> None:
+        """Publish events of another service on the bus."""
         await self.bus.publish(
             [Message(one.topic, one.key, ids.new("evt"), one.wire_name, one.to_bytes()) for one in events]
         )
 
     @asynccontextmanager
     async def running_workers(self, *only: str) -> AsyncIterator[None]:
-        """The service's workers (or `only` those) at work."""
+        """Run the service's workers, or `only` those."""
         self.service.workers = [one for one in self.service.workers if not only or one.name in only]
         stop = asyncio.Event()
         work = asyncio.create_task(run_workers([self.service], stop))
@@ -170,7 +170,7 @@ class Harness:
             yield
         finally:
             stop.set()
-            await self.bus.publish_watermarks("payments", datetime.now(UTC), [0])  # wakes who waits in fetch
+            await self.bus.publish_watermarks("payments", datetime.now(UTC), [0])  # wakes a waiting fetch
             await work
 
 
@@ -178,7 +178,7 @@ class Harness:
 async def pledges_harness(
     folder: Path, clock: FrozenClock | None = None, **given: Any
 ) -> AsyncIterator[Harness]:
-    """Pledges, started on the data of `folder`, without its workers."""
+    """Pledges, started on the data in `folder`, without its workers."""
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = PledgesSettings(
         data_dir=folder,

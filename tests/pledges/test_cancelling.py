@@ -1,4 +1,4 @@
-"""Cancelling a pledge and listing one's pledges, through the door; money that comes all the same."""
+"""Cancelling and listing pledges through the API, and payments that arrive after a cancellation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def cancel(harness: Harness, pledge: str, **who: Any) -> Any:
     return await harness.post(f"/v1/pledges/{pledge}/cancel", **who)
 
 
-async def test_a_cancelled_pledge_says_so_once_and_repeats_are_silent(harness: Harness) -> None:
+async def test_cancellation_is_announced_once(harness: Harness) -> None:
     await harness.drive()
     made = (await harness.pledge()).json()
     replies = await asyncio.gather(*(cancel(harness, made["id"]) for _ in range(4)))
@@ -36,18 +36,18 @@ async def test_a_cancelled_pledge_says_so_once_and_repeats_are_silent(harness: H
 
 
 @pytest.mark.parametrize("status", [S.CAPTURED, S.PARTLY_REFUNDED, S.REFUNDED, S.DISPUTED, S.LAPSED])
-async def test_a_pledge_that_is_not_open_is_not_cancelled(harness: Harness, status: PaymentStatus) -> None:
+async def test_pledge_that_is_not_open_cannot_be_cancelled(harness: Harness, status: PaymentStatus) -> None:
     await harness.drive()
     pledge = (await harness.pledge()).json()["id"]
     money = (0, 0, 0) if status is S.LAPSED else (2500, 0, 0)
     async with harness.running_workers("pledges.consumer"):
-        await harness.consume(change(ids.new("pay"), 1, status, pledge=pledge, money=money))
+        await harness.publish(change(ids.new("pay"), 1, status, pledge=pledge, money=money))
         await wait_until_consumed(harness)
     reply = await cancel(harness, pledge)
     assert (reply.status, reply.json()["type"]) == (409, "/problems/pledge-not-open")
 
 
-async def test_only_its_own_partner_may_cancel_or_list_a_pledge(harness: Harness) -> None:
+async def test_only_the_partner_of_a_pledge_can_cancel_or_list_it(harness: Harness) -> None:
     await harness.drive()
     pledge = (await harness.pledge(partner="one")).json()["id"]
     assert (await cancel(harness, pledge, partner="other")).status == 404
@@ -66,7 +66,7 @@ async def listed(harness: Harness, query: str = "", status: int = 200, **who: An
     return reply.json()
 
 
-async def test_pledges_are_listed_newest_first_page_by_page(harness: Harness) -> None:
+async def test_pledges_are_listed_newest_first_in_pages(harness: Harness) -> None:
     await harness.drive()
     made = [(await harness.pledge()).json() for _ in range(5)]
     seen: list[dict[str, Any]] = []
@@ -80,7 +80,7 @@ async def test_pledges_are_listed_newest_first_page_by_page(harness: Harness) ->
     assert seen == list(reversed(made))
 
 
-async def test_pledges_are_found_by_drive_reference_and_status(harness: Harness) -> None:
+async def test_pledge_list_filters_by_drive_reference_and_status(harness: Harness) -> None:
     await harness.drive()
     await harness.drive("summer")
     one = (await harness.pledge(a_pledge(reference="order 1"))).json()
@@ -109,7 +109,7 @@ async def test_pledges_are_found_by_drive_reference_and_status(harness: Harness)
     await listed(harness, scopes=("drives",), status=403)
 
 
-async def test_a_test_key_lists_the_pledges_of_test_drives(harness: Harness) -> None:
+async def test_test_key_lists_only_pledges_of_test_drives(harness: Harness) -> None:
     await harness.drive()
     await harness.drive("trial", test=True)
     await harness.pledge()
@@ -118,7 +118,7 @@ async def test_a_test_key_lists_the_pledges_of_test_drives(harness: Harness) -> 
 
 
 @given(st.lists(st.sampled_from(list(S)), max_size=4))
-def test_cancelled_is_what_a_pledge_is_only_while_no_money_came(payments: list[PaymentStatus]) -> None:
+def test_pledge_stays_cancelled_only_without_payments(payments: list[PaymentStatus]) -> None:
     without = pledge_status(payments)
     unpaid = without in (PledgeStatus.OPEN, PledgeStatus.LAPSED)
     assert current_status(payments, cancelled=True) == (PledgeStatus.CANCELLED if unpaid else without)
@@ -138,8 +138,8 @@ NET = {"paid": 25, "partly_refunded": 15, "cancelled": 0}
 
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(sorted(LIVES)), st.randoms(use_true_random=False), st.integers(0, 4))
-def test_a_cancel_that_races_the_money_never_loses_it(life: str, chance: Any, at: int) -> None:
-    """Whenever the cancel comes and in whatever order payments' words do, with repeats."""
+def test_cancellation_concurrent_with_a_payment_loses_no_money(life: str, chance: Any, at: int) -> None:
+    """A cancellation at any point, and payment events in any order, with repetitions."""
     steps = [(version, *step) for version, step in enumerate(LIVES[life], 1)]
     steps += chance.sample(steps, 1)
     chance.shuffle(steps)
@@ -156,7 +156,7 @@ async def _race(life: str, steps: list[tuple[int, PaymentStatus, tuple[int, int,
                 if place == min(at, len(steps)):
                     cancelled = (await cancel(harness, pledge)).status
                 if version:
-                    await harness.consume(change(payment, version, status, pledge=pledge, money=money))
+                    await harness.publish(change(payment, version, status, pledge=pledge, money=money))
                     await wait_until_consumed(harness)
             ended = await status_of(harness, pledge)
             assert cancelled in (200, 409)

@@ -1,4 +1,4 @@
-"""PATCH of a drive: which fields may change in which state, and what is said of it."""
+"""PATCH of a drive: which fields may change in which state, and the announced event."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ NEW: dict[str, Any] = {
 }
 
 
-def test_the_table_and_this_test_know_every_field() -> None:
+def test_table_of_changeable_fields_is_complete() -> None:
     assert set(NEW) == set(DriveChange.model_fields)
     assert set().union(*CHANGEABLE_FIELDS.values()) == set(NEW) - {"currency"}
 
 
 @pytest.mark.parametrize("state", list(DriveState))
 @pytest.mark.parametrize("field", sorted(set(NEW) - {"currency"}))
-async def test_every_field_in_every_state_does_what_the_table_says(
+async def test_field_change_follows_the_table_in_every_state(
     harness: Harness, state: DriveState, field: str
 ) -> None:
     drive = await harness.drive(state=state.value)
@@ -61,7 +61,7 @@ async def test_every_field_in_every_state_does_what_the_table_says(
         assert (after, news) == (before, [])
 
 
-async def test_the_announcement_carries_what_is_shown(harness: Harness) -> None:
+async def test_announced_drive_equals_the_shown_drive(harness: Harness) -> None:
     await harness.drive()
     await harness.patch("/v1/drives/winter", {name: NEW[name] for name in ("title", "goal", "milestones")})
     event = (await harness.announced())[-1]
@@ -70,7 +70,7 @@ async def test_the_announcement_carries_what_is_shown(harness: Harness) -> None:
     assert [(one.title, one.amount.minor_units) for one in event.milestones] == [("half", 50_000)]
 
 
-async def test_what_is_so_already_is_silent_even_where_it_is_fixed(harness: Harness) -> None:
+async def test_setting_the_current_value_is_no_change(harness: Harness) -> None:
     await harness.drive(**{name: NEW[name] for name in NEW if name not in ("slug", "currency", "test")})
     announced = await harness.announced()
     reply = await harness.patch("/v1/drives/winter", (await harness.get("/v1/drives/winter")).json() and {
@@ -82,7 +82,7 @@ async def test_what_is_so_already_is_silent_even_where_it_is_fixed(harness: Harn
     assert await harness.announced() == announced
 
 
-async def test_an_optional_field_is_taken_away_by_null_a_needed_one_is_not(harness: Harness) -> None:
+async def test_null_clears_an_optional_field_and_is_refused_for_a_required_one(harness: Harness) -> None:
     await harness.drive(permit="MOSA 12", description="x", ends_at="2030-01-01T00:00:00Z")
     gone = await harness.patch("/v1/drives/winter", {"permit": None, "description": None, "ends_at": None})
     assert (gone.json()["permit"], gone.json()["description"], gone.json()["ends_at"]) == (None, None, None)
@@ -101,7 +101,7 @@ async def test_an_optional_field_is_taken_away_by_null_a_needed_one_is_not(harne
         {"title": "\ud800"}, {"state": "closed"}, {"slug": "A B"},
     ],
 )  # fmt: skip
-async def test_a_change_that_does_not_fit_the_whole_drive_is_refused(
+async def test_change_that_makes_the_drive_invalid_is_refused(
     harness: Harness, fields: dict[str, Any]
 ) -> None:
     await harness.drive(state="draft", starts_at="2022-01-01T00:00:00Z")
@@ -112,7 +112,7 @@ async def test_a_change_that_does_not_fit_the_whole_drive_is_refused(
     assert ((await harness.get("/v1/drives/winter")).json(), await harness.announced()) == (before, announced)
 
 
-async def test_a_menu_of_before_the_limits_stays_until_another_is_sent(harness: Harness) -> None:
+async def test_menu_from_before_the_limits_is_kept_until_changed(harness: Harness) -> None:
     await harness.drive(menu=[usd("5.00")])
     database = Database(f"sqlite:///{harness.folder / 'pledges.db'}", MESSAGING_TABLES)
     async with database.transaction() as session:
@@ -125,7 +125,7 @@ async def test_a_menu_of_before_the_limits_stays_until_another_is_sent(harness: 
         assert (reply.status, reply.json()["type"]) == (422, f"/problems/{kind}")
 
 
-async def test_the_currency_stays_as_it_was_made(harness: Harness) -> None:
+async def test_currency_cannot_be_changed(harness: Harness) -> None:
     await harness.drive(state="draft")
     reply = await harness.patch(
         "/v1/drives/winter", {"currency": "EUR", "goal": {"currency": "EUR", "value": "5.00"}}
@@ -133,7 +133,9 @@ async def test_the_currency_stays_as_it_was_made(harness: Harness) -> None:
     assert (reply.status, reply.json()["type"]) == (409, "/problems/drive-field-fixed")
 
 
-async def test_a_slug_that_is_taken_an_unknown_drive_and_a_key_that_may_not(harness: Harness) -> None:
+async def test_change_is_refused_for_a_taken_slug_an_unknown_drive_or_a_missing_scope(
+    harness: Harness,
+) -> None:
     await harness.drive(state="draft")
     await harness.post("/v1/drives", a_drive("summer"))
     taken = await harness.patch("/v1/drives/winter", {"slug": "summer"})

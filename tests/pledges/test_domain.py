@@ -1,4 +1,4 @@
-"""The rules of promising, without any I/O."""
+"""The rules of drives and pledges, without I/O."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
 from backbone.money import Money, parse
-from backbone.stripe_amounts import from_stripe, largest, smallest, step, to_stripe
+from backbone.stripe_amounts import SUPPORTED_CURRENCIES, from_stripe, largest, smallest, step, to_stripe
 from services.pledges.domain import (
-    SUPPORTED_CURRENCIES,
     TRANSITIONS,
     AmountTooLarge,
     AmountTooSmall,
@@ -31,13 +30,13 @@ from services.pledges.domain import (
 )
 
 
-def test_the_table_says_where_every_move_leads_from_every_state() -> None:
+def test_transition_table_covers_every_state() -> None:
     assert set(TRANSITIONS) == set(DriveState)
     assert all(set(moves) == set(DriveTransition) for moves in TRANSITIONS.values())
 
 
 @given(st.lists(st.sampled_from(DriveTransition)))
-def test_a_repeated_move_is_silent_and_closed_is_for_ever(moves: list[DriveTransition]) -> None:
+def test_repeated_transition_changes_nothing_and_closed_is_final(moves: list[DriveTransition]) -> None:
     state = DriveState.DRAFT
     for what in moves:
         try:
@@ -50,7 +49,7 @@ def test_a_repeated_move_is_silent_and_closed_is_for_ever(moves: list[DriveTrans
         state = after
 
 
-def test_only_a_live_drive_takes_pledges() -> None:
+def test_only_live_drives_accept_pledges() -> None:
     check_accepts_pledges("live")
     for state, problem in (("draft", DriveClosed), ("closed", DriveClosed), ("paused", DrivePaused)):
         with pytest.raises(problem):
@@ -58,13 +57,13 @@ def test_only_a_live_drive_takes_pledges() -> None:
 
 
 @given(st.lists(st.sampled_from(PaymentStatus), max_size=4))
-def test_a_pledges_status_does_not_depend_on_the_order_of_its_payments(payments: list[PaymentStatus]) -> None:
+def test_pledge_status_is_independent_of_the_order_of_payments(payments: list[PaymentStatus]) -> None:
     announced = {pledge_status(order) for order in itertools.permutations(payments)}
     assert len(announced) == 1
     assert {pledge_status(payments + payments)} == announced
 
 
-def test_a_pledge_stands_as_its_best_payment_stands_and_a_dispute_is_loudest() -> None:
+def test_pledge_has_the_best_status_of_its_payments_unless_one_is_disputed() -> None:
     captured, refunded, lapsed = PaymentStatus.CAPTURED, PaymentStatus.REFUNDED, PaymentStatus.LAPSED
     assert pledge_status([]) is PledgeStatus.OPEN
     assert pledge_status([PaymentStatus.AWAITED]) is PledgeStatus.OPEN
@@ -76,7 +75,7 @@ def test_a_pledge_stands_as_its_best_payment_stands_and_a_dispute_is_loudest() -
 
 
 @given(st.lists(st.sampled_from(PaymentStatus), max_size=3))
-def test_a_cancelled_pledge_stays_so_until_money_comes(payments: list[PaymentStatus]) -> None:
+def test_cancelled_pledge_stays_cancelled_until_a_payment_arrives(payments: list[PaymentStatus]) -> None:
     money = pledge_status(payments) not in (PledgeStatus.OPEN, PledgeStatus.LAPSED)
     announced = current_status(payments, cancelled=True)
     assert announced is (pledge_status(payments) if money else PledgeStatus.CANCELLED)
@@ -94,7 +93,7 @@ def test_a_cancelled_pledge_stays_so_until_money_comes(payments: list[PaymentSta
         ("IDR", "9999999999.99", "10000000000.00"),
     ],
 )
-def test_an_amount_over_stripes_cap_is_too_large(currency: str, most: str, one_more: str) -> None:
+def test_amount_over_stripes_cap_is_too_large(currency: str, most: str, one_more: str) -> None:
     check_amount(Money(parse(most, currency), currency), currency)
     with pytest.raises(AmountTooLarge) as refused:
         check_amount(Money(parse(one_more, currency), currency), currency)
@@ -114,7 +113,7 @@ def test_an_amount_over_stripes_cap_is_too_large(currency: str, most: str, one_m
         ("KWD", "0.010", "0.009"),
     ],
 )
-def test_an_amount_under_stripes_minimum_is_too_small(currency: str, least: str, one_less: str) -> None:
+def test_amount_under_stripes_minimum_is_too_small(currency: str, least: str, one_less: str) -> None:
     check_amount(Money(parse(least, currency), currency), currency)
     with pytest.raises(AmountTooSmall) as refused:
         check_amount(Money(parse(one_less, currency), currency), currency)
@@ -122,7 +121,7 @@ def test_an_amount_under_stripes_minimum_is_too_small(currency: str, least: str,
 
 
 @given(st.sampled_from(sorted(SUPPORTED_CURRENCIES)), st.integers(1, 10**13))
-def test_what_a_drive_takes_is_what_stripe_is_sent(currency: str, units: int) -> None:
+def test_accepted_amount_can_be_charged_by_stripe(currency: str, units: int) -> None:
     try:
         check_amount(Money(units, currency), currency)
     except AmountTooSmall:
@@ -136,31 +135,31 @@ def test_what_a_drive_takes_is_what_stripe_is_sent(currency: str, units: int) ->
         assert from_stripe(to_stripe(units, currency), currency) == units
 
 
-def test_the_last_of_three_digits_must_be_0() -> None:
+def test_last_digit_of_three_decimals_must_be_zero() -> None:
     check_amount(Money(5120, "KWD"), "KWD")
     with pytest.raises(InvalidField):
         check_amount(Money(5124, "KWD"), "KWD")
 
 
-def test_another_currency_than_the_drives_is_refused() -> None:
+def test_amount_in_another_currency_is_refused() -> None:
     with pytest.raises(InvalidField):
         check_amount(Money(100, "EUR"), "USD")
 
 
-def test_a_token_is_always_the_same_and_says_nothing_of_another_pledge() -> None:
+def test_token_is_deterministic_and_specific_to_its_pledge() -> None:
     secrets = PledgeSecrets("one")
     assert secrets.token("plg_1") == PledgeSecrets("one").token("plg_1")
     assert len({secrets.token("plg_1"), secrets.token("plg_2"), PledgeSecrets("two").token("plg_1")}) == 3
     assert len(secrets.token("plg_1")) == 32
 
 
-def test_a_donor_is_known_by_address_within_a_partner() -> None:
+def test_donor_is_recognised_by_address_within_a_partner() -> None:
     secrets = PledgeSecrets("one")
     assert secrets.address_mac("a", "Sara@Example.org") == secrets.address_mac("a", "sara@example.org ")
     assert secrets.address_mac("a", "sara@example.org") != secrets.address_mac("b", "sara@example.org")
 
 
-def test_a_text_is_in_the_readers_language_or_english_or_the_first() -> None:
+def test_localized_text_falls_back_to_english_then_to_the_first() -> None:
     assert localized({"en": "Winter", "ar": "شتاء"}, "ar-SA") == "شتاء"
     assert localized({"en": "Winter", "ar": "شتاء"}, "fr") == "Winter"
     assert localized({"ar": "شتاء"}, None) == "شتاء"

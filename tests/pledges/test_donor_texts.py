@@ -1,4 +1,4 @@
-"""Names that must show, links in every disguise that must not, and nothing that cannot be seen."""
+"""Names that must be shown, disguised links that must be hidden, and invisible characters."""
 
 from __future__ import annotations
 
@@ -211,12 +211,12 @@ evil.com\u202e
 
 
 @pytest.mark.parametrize("name", NAMES.strip().split("\n"))
-def test_a_name_is_shown_as_it_was_written(name: str) -> None:
+def test_name_is_shown_unchanged(name: str) -> None:
     assert displayed(normalized(name)) == CHANGED.get(name, normalized(name))
 
 
 @pytest.mark.parametrize("text", [*LINKS.strip().split("\n"), "evil\n.com"])
-def test_a_link_is_not_shown_alone_or_in_a_sentence(text: str) -> None:
+def test_text_with_a_link_is_hidden(text: str) -> None:
     assert displayed(normalized(text)) is None
     assert displayed(normalized(f"شكرا {text} جميعا")) is None
     assert displayed(normalized(f"Thanks! {text} Sara")) is None
@@ -225,11 +225,11 @@ def test_a_link_is_not_shown_alone_or_in_a_sentence(text: str) -> None:
 @pytest.mark.parametrize(
     "sentence", ["Stay warm. Love from Oman.", "Great! Be well…", "بارك الله فيكم.من القلب"]
 )
-def test_a_sentence_is_shown(sentence: str) -> None:
+def test_sentence_without_a_link_is_shown(sentence: str) -> None:
     assert displayed(normalized(sentence)) == normalized(sentence)
 
 
-def test_nothing_invisible_makes_a_name() -> None:
+def test_name_of_invisible_characters_is_hidden() -> None:
     unseen = [*map(chr, IGNORABLE), *SPACES, *BLANK, "\u0301", "\u064e", "\u20e3"]
     assert [ascii(one) for one in unseen if displayed(one) is not None] == []
     assert displayed("".join(unseen)) is None
@@ -240,24 +240,24 @@ def test_nothing_invisible_makes_a_name() -> None:
 @pytest.mark.parametrize(
     "sign", [*BIDI, "\u200b", "\ufeff", "\u00ad", "\u2060", "\x07", "\ue000", "\U000e0061"]
 )
-def test_what_cannot_be_seen_is_left_out_and_the_rest_is_shown(sign: str) -> None:
+def test_invisible_characters_are_removed(sign: str) -> None:
     assert displayed(f"{sign}سا{sign}رة{sign}") == "سارة"
     assert displayed(f"{sign}Sa{sign}ra{sign}") == "Sara"
 
 
 @pytest.mark.parametrize("blank", [*SPACES, "\u2800", "\u3164", "\uffa0", "\U0001d159", "\r\n", " \u200b "])
-def test_every_blank_is_one_space(blank: str) -> None:
+def test_blank_characters_become_one_space(blank: str) -> None:
     assert displayed(f"{blank}Sara{blank}{blank}Ali{blank}") == "Sara Ali"
 
 
-def test_joiners_stay_only_where_they_shape_what_is_seen() -> None:
+def test_joiners_are_kept_only_where_they_shape_text() -> None:
     assert displayed("S\u200da\u200cra") == "Sara"
     assert displayed("Sara\ufe0f\u200d") == "Sara"
     assert displayed("سارة\u200d") == "سارة"
     assert displayed("\U0001f3f4\U000e0068\U000e0069\U000e0064\U000e0065 x") == "\U0001f3f4 x"
 
 
-def test_marks_need_a_letter_and_are_few() -> None:
+def test_marks_are_limited_and_need_a_letter() -> None:
     tower = "\u0338\u0322\u031b\u0316\u0318\u031c\u0301\u0302\u0303"
     seen = displayed(f"Z{tower}o") or ""
     assert sum(map(unicodedata.combining, seen)) > 0
@@ -267,27 +267,27 @@ def test_marks_need_a_letter_and_are_few() -> None:
     assert displayed("لَّٰ") == "لَّٰ"
 
 
-def test_half_a_link_in_the_name_and_half_in_the_message_is_none() -> None:
+def test_name_and_message_are_checked_separately() -> None:
     assert (displayed("evil"), displayed(".com is nice")) == ("evil", ".com is nice")
 
 
 @given(letters)
-def test_letters_digits_and_spaces_are_always_shown(text: str) -> None:
+def test_letters_digits_and_spaces_are_shown(text: str) -> None:
     assert not has_link(visible(text))
 
 
 @given(letters, st.sampled_from(["http://x", "x.com", "t.me/x", "a@b.org", "موقع.قطر", "1.2.3.4"]), letters)
-def test_nothing_around_it_hides_a_link(before: str, link: str, after: str) -> None:
+def test_link_is_detected_in_any_context(before: str, link: str, after: str) -> None:
     assert displayed(normalized(f"{before} {link} {after}")) is None
 
 
 @given(st.text(), st.sampled_from("evil.com"), st.sampled_from(BIDI + "\u200b\u200c\u200d\ufe0f\u00ad\u2060"))
-def test_nothing_unseen_within_it_hides_a_link(text: str, place: str, sign: str) -> None:
+def test_link_is_detected_with_invisible_characters_inside(text: str, place: str, sign: str) -> None:
     assert displayed(normalized("evil.com".replace(place, place + sign, 1))) is None
 
 
 @given(st.text(st.characters() | st.sampled_from([*map(chr, IGNORABLE[:60]), *SPACES, *BLANK])))
-def test_what_is_seen_is_in_nfc_on_one_line_and_seeing_it_again_changes_nothing(text: str) -> None:
+def test_visible_is_one_nfc_line_and_idempotent(text: str) -> None:
     seen = visible(text)
     assert visible(seen) == seen
     assert unicodedata.is_normalized("NFC", seen)
@@ -298,7 +298,7 @@ def test_what_is_seen_is_in_nfc_on_one_line_and_seeing_it_again_changes_nothing(
 
 
 @given(st.text())
-def test_kept_texts_are_in_nfc_and_keeping_them_again_changes_nothing(text: str) -> None:
+def test_normalized_is_nfc_and_idempotent(text: str) -> None:
     kept = normalized(text)
     assert kept is None or unicodedata.is_normalized("NFC", kept)
     assert normalized(kept) == kept

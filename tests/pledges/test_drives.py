@@ -1,4 +1,4 @@
-"""Drives and creators through the door: what is made, what is refused, where a drive may go."""
+"""Drives and creators through the API: creation, validation, state transitions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.pledges.domain import TRANSITIONS, DriveTransition
 from tests.pledges.harness import Harness, a_drive, usd
 
 
-async def test_a_drive_is_shown_with_every_field_it_was_given(harness: Harness) -> None:
+async def test_created_drive_is_shown_with_all_its_fields(harness: Harness) -> None:
     sent = a_drive(
         title={"en": "Winter", "ar": "شتاء"},
         description="Blankets.",
@@ -59,9 +59,7 @@ async def test_a_drive_is_shown_with_every_field_it_was_given(harness: Harness) 
         {"starts_at": "2022-01-07T12:00:00"}, {"zakat_eligible": "yes"}, {"colour": "red"},
     ],
 )  # fmt: skip
-async def test_a_drive_that_does_not_fit_is_refused_and_not_stored(
-    harness: Harness, fields: dict[str, Any]
-) -> None:
+async def test_invalid_drive_is_refused_and_not_stored(harness: Harness, fields: dict[str, Any]) -> None:
     before = await harness.rows()
     reply = await harness.post("/v1/drives", a_drive() | fields)
     assert (reply.status, reply.json()["type"]) == (422, "/problems/invalid-request")
@@ -78,7 +76,7 @@ async def test_a_drive_that_does_not_fit_is_refused_and_not_stored(
         ("KWD", "5.001", "invalid-request"),
     ],
 )
-async def test_a_menu_offers_only_what_can_be_given(
+async def test_menu_allows_only_chargeable_amounts(
     harness: Harness, currency: str, value: str, kind: str
 ) -> None:
     money = {"currency": currency, "value": value}
@@ -88,13 +86,13 @@ async def test_a_menu_offers_only_what_can_be_given(
     assert value in reply.json()["errors"][0]["detail"]
 
 
-async def test_a_slug_is_taken_once(harness: Harness) -> None:
+async def test_drive_slug_is_unique(harness: Harness) -> None:
     replies = await asyncio.gather(*(harness.post("/v1/drives", a_drive()) for _ in range(5)))
     assert sorted(reply.status for reply in replies) == [201, 409, 409, 409, 409]
     assert {reply.json()["type"] for reply in replies if reply.status == 409} == {"/problems/slug-taken"}
 
 
-async def test_a_key_answers_again_or_names_the_other_body(harness: Harness) -> None:
+async def test_idempotency_key_of_a_drive_replays_or_refuses_another_body(harness: Harness) -> None:
     first = await harness.post("/v1/drives", a_drive(), key="k")
     again = await harness.post("/v1/drives", a_drive(), key="k")
     assert (again.body, again.headers["idempotency-replayed"]) == (first.body, "true")
@@ -104,7 +102,7 @@ async def test_a_key_answers_again_or_names_the_other_body(harness: Harness) -> 
 
 @pytest.mark.parametrize("state", list(DriveState))
 @pytest.mark.parametrize("what", list(DriveTransition))
-async def test_every_move_from_every_state_does_what_the_table_says(
+async def test_transition_follows_the_table_in_every_state(
     harness: Harness, state: DriveState, what: DriveTransition
 ) -> None:
     await harness.drive(state=state.value)
@@ -124,13 +122,13 @@ async def test_every_move_from_every_state_does_what_the_table_says(
         )
 
 
-async def test_each_change_of_a_drive_has_a_higher_version(harness: Harness) -> None:
+async def test_every_change_of_a_drive_increments_its_version(harness: Harness) -> None:
     await harness.drive(state="paused")
     versions = [event.version for event in await harness.announced() if isinstance(event, DriveChanged)]
     assert versions == [1, 2, 3]
 
 
-async def test_changing_a_drive_needs_the_scope_and_a_key_of_its_mode(harness: Harness) -> None:
+async def test_changing_a_drive_requires_its_scope_and_mode(harness: Harness) -> None:
     await harness.drive("winter", state="draft")
     for scopes, mode in ((("pledges",), "live"), (("drives",), "test")):
         for path, body in (
@@ -145,7 +143,7 @@ async def test_changing_a_drive_needs_the_scope_and_a_key_of_its_mode(harness: H
     assert (await harness.post("/v1/drives/winter/open", scopes=("drives",))).status == 200
 
 
-async def test_a_test_key_reads_test_drives_only(harness: Harness) -> None:
+async def test_test_key_can_read_only_test_drives(harness: Harness) -> None:
     await harness.drive()
     await harness.drive("trial", test=True)
     for slug, status in (("winter", 403), ("trial", 200), ("nobody", 404)):
@@ -153,7 +151,7 @@ async def test_a_test_key_reads_test_drives_only(harness: Harness) -> None:
             assert (await harness.read(path, mode="test")).status == status
 
 
-async def test_creators_are_listed_a_page_at_a_time(harness: Harness) -> None:
+async def test_creators_are_listed_in_pages(harness: Harness) -> None:
     drive = await harness.drive()
     for number in range(5):
         made = await harness.post(
@@ -173,7 +171,7 @@ async def test_creators_are_listed_a_page_at_a_time(harness: Harness) -> None:
     assert [type(event) for event in await harness.announced()].count(CreatorChanged) == 5
 
 
-async def test_a_creators_slug_is_taken_once_a_drive(harness: Harness) -> None:
+async def test_creator_slug_is_unique_within_a_drive(harness: Harness) -> None:
     await harness.drive()
     await harness.drive("summer")
     body = {
@@ -191,7 +189,7 @@ async def test_a_creators_slug_is_taken_once_a_drive(harness: Harness) -> None:
     assert (await harness.post("/v1/drives/winter/creators", euros)).status == 422
 
 
-async def test_the_whole_door_is_documented(harness: Harness) -> None:
+async def test_every_public_route_is_documented(harness: Harness) -> None:
     app: Any = harness.service.app
     paths = app.openapi()["paths"]
     assert set(paths) == {

@@ -1,4 +1,4 @@
-"""The hot door: batches, keys, bad wishes among good ones, on real SQLite."""
+"""Creating pledges: batches, idempotency keys, invalid requests among valid ones, on real SQLite."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.pledges.harness import Harness, a_pledge, pledges_harness, usd
 
 
 def problem(reply: Any) -> tuple[int, str]:
-    """The status and the kind of a problem."""
+    """The status and the slug of a problem."""
     return reply.status, reply.json().get("type", "").removeprefix("/problems/")
 
 
-async def test_a_pledge_answers_with_all_that_the_door_promises(harness: Harness) -> None:
+async def test_created_pledge_has_all_fields_of_the_api(harness: Harness) -> None:
     drive = await harness.drive()
     creator = (await harness.post("/v1/drives/winter/creators", {"slug": "abo", "name": "Abo"})).json()["id"]
     reply = await harness.pledge(a_pledge("25.00", creator="abo"))
@@ -33,7 +33,7 @@ async def test_a_pledge_answers_with_all_that_the_door_promises(harness: Harness
     assert again.json()["creator"] == creator
 
 
-async def test_a_pledge_is_announced_in_full_and_without_a_word_of_the_person(harness: Harness) -> None:
+async def test_announced_pledge_is_complete_and_has_no_personal_data(harness: Harness) -> None:
     await harness.drive()
     donor = {"name": "Zainab", "email": "z@example.org", "locale": "ar"}
     source = {"platform": "twitch", "campaign": "c", "referrer": "https://secret.example"}
@@ -47,7 +47,7 @@ async def test_a_pledge_is_announced_in_full_and_without_a_word_of_the_person(ha
         assert word not in raw
 
 
-async def test_the_same_key_and_body_get_the_same_pledge_again(harness: Harness) -> None:
+async def test_same_key_and_body_return_the_same_pledge(harness: Harness) -> None:
     await harness.drive()
     first = await harness.pledge(key="k")
     again = await harness.pledge(key="k")
@@ -58,7 +58,7 @@ async def test_the_same_key_and_body_get_the_same_pledge_again(harness: Harness)
     assert (await harness.rows())["pledges"] == 1
 
 
-async def test_a_key_is_remembered_across_a_restart_and_after_the_drive_closed(tmp_path: Path) -> None:
+async def test_idempotency_key_survives_a_restart_and_the_close_of_the_drive(tmp_path: Path) -> None:
     async with pledges_harness(tmp_path) as harness:
         await harness.drive()
         first = await harness.pledge(key="k")
@@ -70,7 +70,7 @@ async def test_a_key_is_remembered_across_a_restart_and_after_the_drive_closed(t
         assert problem(await harness.pledge(key="other")) == (409, "drive-closed")
 
 
-async def test_a_key_with_another_body_or_drive_is_refused(harness: Harness) -> None:
+async def test_idempotency_key_with_another_body_or_drive_is_refused(harness: Harness) -> None:
     await harness.drive()
     await harness.drive("summer")
     await harness.pledge(key="k")
@@ -79,14 +79,14 @@ async def test_a_key_with_another_body_or_drive_is_refused(harness: Harness) -> 
     assert (await harness.rows())["pledges"] == 1
 
 
-async def test_keys_belong_to_their_partner(harness: Harness) -> None:
+async def test_idempotency_keys_are_scoped_to_a_partner(harness: Harness) -> None:
     await harness.drive()
     ours = await harness.pledge(key="k", partner="a")
     theirs = await harness.pledge(key="k", partner="b")
     assert ours.json()["id"] != theirs.json()["id"]
 
 
-async def test_equal_keys_at_once_make_one_pledge(harness: Harness) -> None:
+async def test_concurrent_requests_with_one_key_make_one_pledge(harness: Harness) -> None:
     await harness.drive()
     replies = await asyncio.gather(
         *(harness.pledge(key="k") for _ in range(20)),
@@ -98,7 +98,7 @@ async def test_equal_keys_at_once_make_one_pledge(harness: Harness) -> None:
     assert (await harness.rows())["pledges"] == 1
 
 
-async def test_a_refused_wish_leaves_its_key_to_the_one_that_fits(harness: Harness) -> None:
+async def test_refused_request_does_not_use_up_its_key(harness: Harness) -> None:
     await harness.drive()
     bad, good = await asyncio.gather(
         harness.pledge(a_pledge(creator="nobody"), key="k"), harness.pledge(a_pledge(), key="k")
@@ -120,7 +120,7 @@ BAD_BODIES = [
 ]
 
 
-async def test_bad_wishes_among_good_ones_fail_alone(harness: Harness) -> None:
+async def test_invalid_requests_in_a_batch_fail_alone(harness: Harness) -> None:
     await harness.drive()
     good = [harness.pledge(a_pledge(donor={"email": f"d{n}@example.org"}), key=f"g{n}") for n in range(50)]
     bad = [harness.pledge(body, key=f"b{n}") for n, body in enumerate(BAD_BODIES)]
@@ -134,7 +134,7 @@ async def test_bad_wishes_among_good_ones_fail_alone(harness: Harness) -> None:
     assert (rows["pledges"], rows["idempotency"], rows["words"], rows["donors"]) == (50, 50, 50, 50)
 
 
-async def test_a_lone_surrogate_is_422_and_broken_json_400(harness: Harness) -> None:
+async def test_lone_surrogate_is_422_and_malformed_json_is_400(harness: Harness) -> None:
     await harness.drive()
     before = await harness.rows()
     for text in ('"\\ud800"', '"\\udc00\\ud800"'):
@@ -154,7 +154,7 @@ async def test_a_lone_surrogate_is_422_and_broken_json_400(harness: Harness) -> 
 @pytest.mark.parametrize(
     ("state", "kind"), [("draft", "drive-closed"), ("closed", "drive-closed"), ("paused", "drive-paused")]
 )
-async def test_a_drive_that_is_not_live_takes_nothing(harness: Harness, state: str, kind: str) -> None:
+async def test_drive_that_is_not_live_refuses_pledges(harness: Harness, state: str, kind: str) -> None:
     await harness.drive(state=state)
     before = await harness.rows()
     assert problem(await harness.pledge(a_pledge(donor={"email": "a@example.org"}))) == (409, kind)
@@ -162,7 +162,7 @@ async def test_a_drive_that_is_not_live_takes_nothing(harness: Harness, state: s
 
 
 @pytest.mark.parametrize("drive", ["nobody", "drv_01arz3ndektsv4rrffq69g5fav", "a%00b", "a\x00b", "x" * 100])
-async def test_an_unknown_drive_is_404(harness: Harness, drive: str) -> None:
+async def test_pledge_to_an_unknown_drive_is_404(harness: Harness, drive: str) -> None:
     assert problem(await harness.pledge(drive=drive)) == (404, "not-found")
     assert problem(await harness.get(f"/v1/drives/{drive}")) == (404, "not-found")
     assert problem(await harness.post(f"/v1/drives/{drive}/open")) == (404, "not-found")
@@ -177,7 +177,7 @@ async def test_an_unknown_drive_is_404(harness: Harness, drive: str) -> None:
         ("UGX", "999999", 201), ("UGX", "1000000", 422), ("UGX", "25.00", 422), ("ISK", "5", 201),
     ],
 )  # fmt: skip
-async def test_each_currency_has_its_digits_and_its_cap(
+async def test_amounts_are_checked_by_the_decimals_and_cap_of_the_currency(
     harness: Harness, currency: str, value: str, status: int
 ) -> None:
     goal = {"USD": "100.00", "JPY": "100", "KWD": "100.000", "UGX": "100", "ISK": "100"}[currency]
@@ -187,7 +187,7 @@ async def test_each_currency_has_its_digits_and_its_cap(
     assert (await harness.rows())["pledges"] == (status == 201)
 
 
-async def test_keys_scopes_and_modes_are_held(harness: Harness) -> None:
+async def test_pledge_requires_scope_and_mode(harness: Harness) -> None:
     await harness.drive()
     await harness.drive("trial", test=True)
     unsigned = {"content-type": "application/json", "idempotency-key": "k", "ataa-caller": ""}
@@ -208,7 +208,7 @@ async def test_keys_scopes_and_modes_are_held(harness: Harness) -> None:
     assert problem(await harness.pledge(b" " * 70_000)) == (413, "body-too-large")
 
 
-async def test_a_donor_with_an_address_is_met_again_and_one_without_is_new(harness: Harness) -> None:
+async def test_donor_is_recognised_by_address_and_new_without_one(harness: Harness) -> None:
     await harness.drive()
     for donor in ({"email": "A@x.org"}, {"email": "a@X.org"}, {"email": "b@x.org"}, {}, {}):
         assert (await harness.pledge(a_pledge(donor=donor))).status == 201
@@ -221,7 +221,7 @@ async def test_a_donor_with_an_address_is_met_again_and_one_without_is_new(harne
     assert (await harness.rows())["donors"] == 4
 
 
-async def test_what_is_null_is_as_if_left_out(harness: Harness) -> None:
+async def test_null_field_equals_a_missing_field(harness: Harness) -> None:
     await harness.drive()
     names = ("creator", "donor", "message", "source", "reference", "return_url")
     assert (await harness.pledge(a_pledge() | dict.fromkeys(names))).status == 201
@@ -229,7 +229,7 @@ async def test_what_is_null_is_as_if_left_out(harness: Harness) -> None:
     assert (await harness.pledge(a_pledge(donor=donor))).status == 201
 
 
-async def test_a_name_and_a_message_are_shown_each_by_itself(harness: Harness) -> None:
+async def test_name_and_message_are_shown_independently(harness: Harness) -> None:
     await harness.drive()
     wishes: dict[str, tuple[dict[str, Any], str | None, str | None]] = {
         "plain": ({"donor": {"name": "Sara"}, "message": "peace"}, "Sara", "peace"),
@@ -252,7 +252,7 @@ async def test_a_name_and_a_message_are_shown_each_by_itself(harness: Harness) -
     }
 
 
-async def test_a_receipt_greets_by_the_name_that_may_be_shown(harness: Harness) -> None:
+async def test_receipt_contains_only_a_displayable_name(harness: Harness) -> None:
     await harness.drive()
     greeted = {"Mr.Beast": "Mr.Beast", "سارة\u200f": "سارة", "evil.com": None, "\u200b": None}
     for name, expected in greeted.items():
@@ -262,7 +262,7 @@ async def test_a_receipt_greets_by_the_name_that_may_be_shown(harness: Harness) 
         assert (receipt["name"], receipt["email"]) == (expected, "a@x.org")
 
 
-async def test_no_secret_is_stored_with_the_reply(harness: Harness) -> None:
+async def test_stored_reply_contains_no_token(harness: Harness) -> None:
     await harness.drive()
     reply = await harness.pledge(key="k")
     token = reply.json()["token"].encode()

@@ -1,4 +1,4 @@
-"""What the other services may ask, the schema, and a crash between commit and reply."""
+"""The internal API, the schema, and a crash between commit and reply."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.waiting import PATIENCE_S
 DONOR = {"name": "Sara", "email": "sara@example.org", "locale": "ar"}
 
 
-async def test_each_service_is_told_what_it_needs_and_no_more(harness: Harness) -> None:
+async def test_internal_endpoints_return_only_the_fields_each_service_needs(harness: Harness) -> None:
     await harness.drive(title={"en": "Winter", "ar": "شتاء"})
     wish = a_pledge(donor=DONOR, return_url="https://app.example/thanks", reference="r-1")
     made = (await harness.pledge(wish, partner="shop")).json()
@@ -53,7 +53,7 @@ async def test_each_service_is_told_what_it_needs_and_no_more(harness: Harness) 
     assert drives["winter"] == (await harness.get("/v1/drives/winter")).json()
 
 
-async def test_a_name_that_may_not_be_shown_is_not_written_to(harness: Harness) -> None:
+async def test_receipt_omits_a_name_that_may_not_be_shown(harness: Harness) -> None:
     await harness.drive()
     wish = a_pledge(donor={"name": "see evil.com", "email": "sara@example.org"})
     pledge = (await harness.pledge(wish)).json()["id"]
@@ -62,7 +62,7 @@ async def test_a_name_that_may_not_be_shown_is_not_written_to(harness: Harness) 
 
 
 @pytest.mark.parametrize("path", ["pledges", "checkout-details", "words", "receipts", "drives"])
-async def test_internal_doors_are_for_our_own_processes(harness: Harness, path: str) -> None:
+async def test_internal_endpoints_require_the_internal_scope(harness: Harness, path: str) -> None:
     assert (await harness.post(f"/internal/{path}", {"ids": []}, scopes=("pledges",))).status == 403
     assert (
         await harness.post(f"/internal/{path}", {"ids": []}, headers={"ataa-caller": "x.y"})
@@ -72,13 +72,13 @@ async def test_internal_doors_are_for_our_own_processes(harness: Harness, path: 
         assert (await harness.post(f"/internal/{path}", body, scopes=("internal",))).status == 422
 
 
-async def test_quiet_counts_what_is_still_to_be_said(harness: Harness) -> None:
+async def test_quiet_counts_unpublished_events(harness: Harness) -> None:
     await harness.drive()
     assert (await harness.get("/internal/quiet")).json()["outbox"] == 2
     assert (await harness.get("/internal/books")).json() == {}
 
 
-async def test_the_migrated_schema_is_the_one_in_the_tables(tmp_path: Path) -> None:
+async def test_migrated_schema_matches_the_tables(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'pledges.db'}", MESSAGING_TABLES)
     await database.migrate(MIGRATIONS)
     await database.migrate(MIGRATIONS)
@@ -91,7 +91,7 @@ async def test_the_migrated_schema_is_the_one_in_the_tables(tmp_path: Path) -> N
     await database.close()
 
 
-async def test_without_its_secret_it_does_not_start(tmp_path: Path) -> None:
+async def test_missing_token_secret_prevents_startup(tmp_path: Path) -> None:
     bus = SqliteBus(tmp_path / "bus.db")
     with pytest.raises(ValueError, match="ATAA_TOKEN_SECRET"):
         compose(PledgesSettings(data_dir=tmp_path), bus)
@@ -100,7 +100,7 @@ async def test_without_its_secret_it_does_not_start(tmp_path: Path) -> None:
         PledgesSettings(database_synchronous="SOMETIMES")
 
 
-async def test_a_crash_between_commit_and_reply_loses_and_doubles_nothing(
+async def test_crash_between_commit_and_reply_neither_loses_nor_duplicates_a_pledge(
     tmp_path: Path,
 ) -> None:
     async with pledges_harness(tmp_path) as harness:
@@ -115,7 +115,7 @@ async def test_a_crash_between_commit_and_reply_loses_and_doubles_nothing(
 
 
 def _pledge_until_it_dies(folder: Path) -> int:
-    """A process of its own that makes a pledge and is killed before it answers."""
+    """Run a process that makes a pledge and is killed before its reply; return its exit status."""
     script = """
 import asyncio, sys
 from pathlib import Path

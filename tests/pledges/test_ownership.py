@@ -1,4 +1,4 @@
-"""Drives are owned: who may change one, and which partners may pledge to it (API.md, Ownership)."""
+"""Ownership of drives: who may change one, and which partners may pledge to it (API.md, Ownership)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DRIVES = ("drives",)
 PLEDGES = ("pledges",)
 
 
-async def test_a_drive_belongs_to_the_partner_whose_key_created_it(harness: Harness) -> None:
+async def test_drive_is_owned_by_the_partner_that_created_it(harness: Harness) -> None:
     made = await harness.post("/v1/drives", a_drive(), partner="charity", scopes=DRIVES)
     assert (made.json()["partner"], made.json()["partners"]) == ("charity", None)
     by_admin = await harness.post("/v1/drives", a_drive("summer"))
@@ -25,7 +25,7 @@ async def test_a_drive_belongs_to_the_partner_whose_key_created_it(harness: Harn
 
 
 @pytest.mark.parametrize("partner", ["neighbour", "default"])
-async def test_another_partner_changes_nothing_of_a_drive(harness: Harness, partner: str) -> None:
+async def test_other_partner_cannot_change_a_drive(harness: Harness, partner: str) -> None:
     made = await harness.post("/v1/drives", a_drive(), partner="charity", scopes=DRIVES)
     who: dict[str, Any] = {"partner": partner, "scopes": DRIVES}
     announced = await harness.announced()
@@ -44,7 +44,7 @@ async def test_another_partner_changes_nothing_of_a_drive(harness: Harness, part
 
 
 @pytest.mark.parametrize(("partner", "scopes"), [("charity", DRIVES), ("default", ("admin",))])
-async def test_its_own_partner_and_admins_change_a_drive(
+async def test_owner_and_admin_can_change_a_drive(
     harness: Harness, partner: str, scopes: tuple[str, ...]
 ) -> None:
     await harness.post("/v1/drives", a_drive(), partner="charity", scopes=DRIVES)
@@ -60,7 +60,7 @@ async def test_its_own_partner_and_admins_change_a_drive(
         assert (await harness.post(f"/v1/drives/winter/{move}", **who)).status == 200
 
 
-async def test_any_partner_may_pledge_until_the_drive_names_those_who_may(harness: Harness) -> None:
+async def test_every_partner_can_pledge_unless_the_drive_lists_partners(harness: Harness) -> None:
     await harness.drive()
 
     async def answers() -> dict[str, int]:
@@ -78,7 +78,7 @@ async def test_any_partner_may_pledge_until_the_drive_names_those_who_may(harnes
         assert await answers() == expected
 
 
-async def test_a_partner_left_out_is_told_so_with_every_kind_of_key_and_an_admin_is_let_in(
+async def test_unlisted_partner_is_refused_with_every_key_and_admin_is_allowed(
     harness: Harness,
 ) -> None:
     await harness.drive(partners=["shop"])
@@ -92,7 +92,7 @@ async def test_a_partner_left_out_is_told_so_with_every_kind_of_key_and_an_admin
     assert (await harness.pledge(partner="app", scopes=("admin",))).status == 201
 
 
-async def test_a_pledge_made_before_its_partner_was_left_out_is_answered_again(harness: Harness) -> None:
+async def test_replay_works_after_its_partner_was_unlisted(harness: Harness) -> None:
     await harness.drive()
     first = await harness.pledge(key="k", partner="shop", scopes=PLEDGES)
     await harness.patch("/v1/drives/winter", {"partners": []})
@@ -101,7 +101,7 @@ async def test_a_pledge_made_before_its_partner_was_left_out_is_answered_again(h
     assert (await harness.pledge(key="j", partner="shop", scopes=PLEDGES)).status == 403
 
 
-async def test_what_the_hosted_form_sends_is_a_pledge_of_the_drives_own_partner(harness: Harness) -> None:
+async def test_pledge_of_the_hosted_form_belongs_to_the_owner_of_the_drive(harness: Harness) -> None:
     await harness.post("/v1/drives", a_drive(partners=[]), partner="charity", scopes=DRIVES)
     await harness.post("/v1/drives/winter/open", partner="charity", scopes=DRIVES)
     form: dict[str, Any] = {"scopes": ("pledges", HOSTED_FORM), "publishable": True}
@@ -118,7 +118,7 @@ async def test_what_the_hosted_form_sends_is_a_pledge_of_the_drives_own_partner(
     "partners",
     ["shop", ["Not A Partner"], [""], ["a" * 64], ["shop", "shop"], [5], [f"p{n}" for n in range(101)]],
 )
-async def test_a_list_of_partners_that_does_not_fit_is_refused(harness: Harness, partners: object) -> None:
+async def test_invalid_list_of_partners_is_refused(harness: Harness, partners: object) -> None:
     made = await harness.post("/v1/drives", a_drive(partners=partners))
     assert (made.status, made.json()["errors"][0]["pointer"].split("/")[1]) == (422, "partners")
     await harness.drive()
@@ -126,8 +126,8 @@ async def test_a_list_of_partners_that_does_not_fit_is_refused(harness: Harness,
     assert (changed.status, changed.json()["errors"][0]["pointer"].split("/")[1]) == (422, "partners")
 
 
-async def test_a_stored_answer_is_given_only_to_a_key_of_the_drives_mode(harness: Harness) -> None:
-    """A partner's test key shares the idempotency keys of its live ones."""
+async def test_stored_reply_requires_a_key_of_the_drives_mode(harness: Harness) -> None:
+    """A partner's test key shares the idempotency keys of its live keys."""
     await harness.drive()
     assert (await harness.pledge(key="k")).status == 201
     assert (await harness.post("/v1/drives/winter/creators", CREATOR, key="c")).status == 201

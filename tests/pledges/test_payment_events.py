@@ -1,4 +1,4 @@
-"""What payments says moves a pledge's status and the books, in any order and however often."""
+"""Events of payments determine a pledge's status and the books, in any order and with repetitions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def change(
     pledge: str | None,
     money: tuple[int, int, int] = (0, 0, 0),
 ) -> PaymentChanged:
-    """A payment's state; `money` is captured, refunded, disputed in cents."""
+    """A payment event; `money` is captured, refunded and disputed, in cents."""
     captured, refunded, disputed = (Money(cents, "USD") for cents in money)
     return PaymentChanged(
         payment_id=PaymentId(payment),
@@ -52,7 +52,7 @@ def change(
 
 
 async def wait_until_consumed(harness: Harness) -> None:
-    """Nothing is left to hear."""
+    """Wait until every event is consumed."""
     await until(lambda: _behind(harness))
 
 
@@ -70,7 +70,7 @@ LIVES = [
     [(S.AWAITED, (0, 0, 0)), (S.LAPSED, (0, 0, 0)), (S.CAPTURED, (2500, 0, 0))],
     [(S.CAPTURED, (2500, 0, 0)), (S.DISPUTED, (2500, 0, 2500)), (S.CAPTURED, (2500, 0, 0))],
     [(S.AWAITED, (0, 0, 0)), (S.LAPSED, (0, 0, 0))],
-    [(S.CAPTURED, (700, 0, 0))],  # its pledge is not known
+    [(S.CAPTURED, (700, 0, 0))],  # of an unknown pledge
 ]
 STEPS = [(number, version) for number, life in enumerate(LIVES) for version in range(1, len(life) + 1)]
 
@@ -81,7 +81,7 @@ STEPS = [(number, version) for number, life in enumerate(LIVES) for version in r
     st.lists(st.sampled_from(STEPS), max_size=6),
     st.lists(st.integers(1, 5), min_size=20, max_size=20),
 )
-def test_any_order_repetition_and_batch_split_ends_the_same(
+def test_payment_events_converge_in_any_order_repetition_and_batching(
     order: list[tuple[int, int]], repeats: list[tuple[int, int]], splits: list[int]
 ) -> None:
     asyncio.run(_publish_in_order(order + repeats, splits))
@@ -94,7 +94,7 @@ async def _publish_in_order(steps: list[tuple[int, int]], splits: list[int]) -> 
             pledges: list[str | None] = [(await harness.pledge()).json()["id"] for _ in LIVES[:-1]]
             for size in splits:
                 batch, steps = steps[:size], steps[size:]
-                await harness.consume(*(_step([*pledges, None], *step) for step in batch))
+                await harness.publish(*(_step([*pledges, None], *step) for step in batch))
             assert not steps
             await wait_until_consumed(harness)
             statuses = [await status_of(harness, pledge) for pledge in pledges if pledge]
@@ -107,22 +107,22 @@ def _step(pledges: list[str | None], number: int, version: int) -> PaymentChange
     return change(f"pay_{number}", version, status, pledge=pledges[number], money=money)
 
 
-async def test_a_changed_status_is_announced_once_with_a_higher_version(harness: Harness) -> None:
+async def test_changed_status_is_announced_once_with_a_higher_version(harness: Harness) -> None:
     await harness.drive()
     pledge = (await harness.pledge()).json()["id"]
     async with harness.running_workers("pledges.consumer"):
-        for version in (1, 2):  # the second changes amounts of the payment, not what the pledge is
-            await harness.consume(change("pay_1", version, S.CAPTURED, pledge=pledge, money=(2500, 0, 0)))
+        for version in (1, 2):  # the second changes the payment's amounts, not the pledge's status
+            await harness.publish(change("pay_1", version, S.CAPTURED, pledge=pledge, money=(2500, 0, 0)))
         await wait_until_consumed(harness)
     changed = [event for event in await harness.announced() if isinstance(event, PledgeChanged)]
     assert [(str(event.status), event.version) for event in changed] == [("paid", 2)]
 
 
-async def test_a_second_capture_given_back_leaves_the_pledge_paid(harness: Harness) -> None:
+async def test_refund_of_a_second_capture_leaves_the_pledge_paid(harness: Harness) -> None:
     await harness.drive()
     pledge = (await harness.pledge()).json()["id"]
     async with harness.running_workers("pledges.consumer"):
-        await harness.consume(
+        await harness.publish(
             change("pay_1", 1, S.CAPTURED, pledge=pledge, money=(2500, 0, 0)),
             change("pay_2", 1, S.CAPTURED, pledge=pledge, money=(2500, 0, 0)),
             change("pay_2", 2, S.REFUNDED, pledge=pledge, money=(2500, 2500, 0)),

@@ -20,7 +20,7 @@ NOT_LIVE = [{}, {"stripe_mode": "test"}, {"stripe_api_key": SecretStr("sk_test_1
 
 
 @pytest.mark.parametrize("settings", LIVE)
-async def test_a_pledge_to_a_test_drive_is_refused_with_a_live_key(
+async def test_pledge_to_a_test_drive_is_refused_with_a_live_key(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     async with pledges_harness(tmp_path, **settings) as harness:
@@ -33,7 +33,7 @@ async def test_a_pledge_to_a_test_drive_is_refused_with_a_live_key(
 
 
 @pytest.mark.parametrize("settings", LIVE)
-async def test_a_pledge_to_a_drive_that_is_no_test_is_taken_with_a_live_key(
+async def test_pledge_to_a_live_drive_is_accepted_with_a_live_key(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     async with pledges_harness(tmp_path, **settings) as harness:
@@ -42,7 +42,7 @@ async def test_a_pledge_to_a_drive_that_is_no_test_is_taken_with_a_live_key(
 
 
 @pytest.mark.parametrize("settings", NOT_LIVE)
-async def test_a_pledge_to_a_test_drive_is_taken_without_a_live_key(
+async def test_pledge_to_a_test_drive_is_accepted_without_a_live_key(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     async with pledges_harness(tmp_path, **settings) as harness:
@@ -50,7 +50,7 @@ async def test_a_pledge_to_a_test_drive_is_taken_without_a_live_key(
         assert (await harness.pledge(mode="test")).status == 201
 
 
-async def test_payments_is_told_that_a_pledge_is_for_a_test_drive(tmp_path: Path) -> None:
+async def test_checkout_details_mark_pledges_of_test_drives(tmp_path: Path) -> None:
     async with pledges_harness(tmp_path) as harness:
         await harness.drive(test=True)
         pledge = (await harness.pledge()).json()["id"]

@@ -73,7 +73,7 @@ def test_rejected_kafka_connection_is_reported_in_one_line(tmp_path: Path) -> No
         assert len(said.stderr.strip().splitlines()) == 1, said.stderr
         if "no answer within" not in said.stderr:
             break
-    assert "we are refused, see ATAA_KAFKA_SASL_USER" in said.stderr
+    assert "authentication failed, see ATAA_KAFKA_SASL_USER" in said.stderr
 
 
 async def test_rejected_database_connection_is_reported_in_one_line(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ async def _pledge_and_pay(stage: Harness) -> None:
         await stage.post_internal(f"/internal/{path}", ids=made)
     async with stage.running_workers():
         money = (2500, 0, 0)
-        await stage.consume(
+        await stage.publish(
             *(change(ids.new("pay"), 1, PaymentStatus.CAPTURED, pledge=each, money=money) for each in made)
         )
         await wait_until_consumed(stage)
@@ -271,10 +271,10 @@ async def test_leaderboard_statements_scan_no_growing_table(tmp_path: Path, stor
 
 async def _tally_and_read(leaderboard: builders.Leaderboard) -> None:
     numbers = range(60)
-    await leaderboard.say(builders.drive(), *(builders.creator(f"crt_x{n}", f"N{n}") for n in numbers))
-    await leaderboard.say(*(builders.pledge(f"plg_x{n}", creator_id=f"crt_x{n}") for n in numbers))
+    await leaderboard.publish(builders.drive(), *(builders.creator(f"crt_x{n}", f"N{n}") for n in numbers))
+    await leaderboard.publish(*(builders.pledge(f"plg_x{n}", creator_id=f"crt_x{n}") for n in numbers))
     for version, refunded in ((1, 0), (2, 500)):
-        await leaderboard.say(
+        await leaderboard.publish(
             *(
                 builders.payment(
                     f"pay_x{n}", refunded=refunded, version=version, pledge_id=f"plg_x{n}",
@@ -283,7 +283,7 @@ async def _tally_and_read(leaderboard: builders.Leaderboard) -> None:
                 for n in numbers
             )
         )  # fmt: skip
-    await until(leaderboard.is_quiet)
+    await until(leaderboard.is_drained)
     drive = f"/v1/drives/{builders.DRIVE}"
     for path, query in (
         (f"{drive}/leaderboards/creators", "limit=10"),

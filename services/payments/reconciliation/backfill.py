@@ -1,8 +1,8 @@
-"""Lost webhooks: what Stripe could not deliver is listed and goes into the webhook store.
+"""The backfill of lost webhooks: events that Stripe could not deliver are listed and stored.
 
-A listing begins 60 s before the last complete one began, and the store knows repeats by event id. A look
-that reaches its bound, or fails, keeps its place: the next one goes on there (architecture.md, "Why a crash
-at any line is harmless").
+A listing begins 60 s before the last complete one began; the store recognises repeats by event id. A run
+that reaches its bound, or fails, stores its position, and the next one resumes there (docs/architecture.md,
+"Why a crash at any line is harmless").
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from services.payments.webhooks.receive import WebhookStore
 
 OVERLAP: Final = timedelta(seconds=60)
 FIRST_SPAN: Final = timedelta(days=3)
-"""Stripe retries a webhook for three days; before the first backfill nothing older is missing."""
+"""The first listing's span: Stripe retries a webhook for three days."""
 
 MAX_PAGES: Final = 200
-"""Pages of 100 events read in one look."""
+"""Pages of 100 events read in one run."""
 
 COMPLETED: Final = "backfill"
-"""When the last complete listing began."""
+"""Position: when the last complete listing began."""
 
 LISTING: Final = "backfill.listing"
-"""When a listing began that is not complete, and the event after which it goes on."""
+"""Position: when an incomplete listing began, and the event after which it resumes."""
 
-CALM: Final = "backfill.calm"
-"""How many looks in a row found nothing new: what a process that does not look itself knows of it."""
+EMPTY_RUNS: Final = "backfill.calm"
+"""Position: the number of consecutive runs without news, for processes that do not run the backfill."""
 
 log = structlog.get_logger()
 
 
 class Backfill:
-    """Looks for lost webhooks every `every_s`, in one process of several; a look reads `max_pages`."""
+    """Lists lost webhooks every `every_s`, in one process at a time; a run reads at most `max_pages`."""
 
     def __init__(
         self,
@@ -59,36 +59,36 @@ class Backfill:
         self._every_s = every_s
         self._max_pages = max_pages
         self._runs_without_news = 0
-        self._more = False
-        self._here = database.is_sqlite
+        self._reached_bound = False
+        self._runs_here = database.is_sqlite
 
     async def runs_without_news(self) -> int:
-        """How many whole listings in a row found nothing new, also where another process looks."""
-        if self._here:
+        """The number of consecutive complete listings without a new event, also of another process."""
+        if self._runs_here:
             return self._runs_without_news
-        kept = await read_position(self._database, CALM)
+        kept = await read_position(self._database, EMPTY_RUNS)
         return 0 if kept is None else kept.cursor
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look until `stop`; a look that reached its bound is followed by the next at once."""
-        self._here, self._runs_without_news = True, 0
+        """Run until `stop`; a run that reached its bound is followed by the next at once."""
+        self._runs_here, self._runs_without_news = True, 0
         try:
             while not stop.is_set():
-                self._more = False
+                self._reached_bound = False
                 try:
                     await self.run_once()
                 except ProcessorError as error:
                     log.warning("backfill.failed", reason=str(error))
-                if not self._more:
+                if not self._reached_bound:
                     await wait_for(stop, self._every_s)
         finally:
-            self._here = self._database.is_sqlite
+            self._runs_here = self._database.is_sqlite
 
     async def run_once(self) -> int:
-        """Read on in what was not delivered; how many events were new.
+        """Continue the listing, or begin a new one; returns the number of new events.
 
-        Only a look that read a whole listing by itself and found nothing new is calm. Raises
-        `ProcessorError`; what was read before it is kept, and so is the place.
+        Only a run that read a whole listing and found nothing new counts as one without news. Raises
+        `ProcessorError`; the events read before it are stored, and so is the position.
         """
         listing = await read_position(self._database, LISTING)
         whole = listing is None or listing.resume_after is None
@@ -99,18 +99,18 @@ class Backfill:
         try:
             for _ in range(self._max_pages):
                 events, after = await self._processor.list_lost_events(since, after)
-                # Stripe lists the newest first; arrival in the order of happening saves work, no more.
+                # Stripe lists the newest first. Storing in order of creation only saves work.
                 new += await self._store.keep_all(events[::-1])
                 if after is None:
                     break
         except ProcessorError as error:
-            # An id that Stripe no longer lists would be refused for ever: the listing begins anew.
-            place = None if isinstance(error, Refused) else after
-            await self._note(began, place, 0 if new or after is not None else self._runs_without_news)
+            # An id that Stripe no longer lists would always be refused: the listing restarts.
+            position = None if isinstance(error, Refused) else after
+            await self._note(began, position, 0 if new or after is not None else self._runs_without_news)
             raise
-        self._more = after is not None
-        calm = self._runs_without_news + 1 if whole and after is None and not new else 0
-        await self._note(began, after, calm, complete=after is None)
+        self._reached_bound = after is not None
+        runs = self._runs_without_news + 1 if whole and after is None and not new else 0
+        await self._note(began, after, runs, complete=after is None)
         if new:
             log.info("backfill.found", events=new)
         return new
@@ -119,8 +119,8 @@ class Backfill:
         last = await read_position(self._database, COMPLETED)
         return (began - FIRST_SPAN if last is None else from_microseconds(last.cursor)) - OVERLAP
 
-    async def _note(self, began: datetime, after: str | None, calm: int, *, complete: bool = False) -> None:
-        self._runs_without_news = calm
+    async def _note(self, began: datetime, after: str | None, runs: int, *, complete: bool = False) -> None:
+        self._runs_without_news = runs
         at = microseconds(began)
-        kept = {CALM: Position(calm), LISTING: Position(at, after)}
+        kept = {EMPTY_RUNS: Position(runs), LISTING: Position(at, after)}
         await save_positions(self._database, kept | ({COMPLETED: Position(at)} if complete else {}))

@@ -1,0 +1,1 @@
+"""Recording facts and restating payments: rows, ledger, estimates, announcements."""

@@ -58,8 +58,8 @@ async def note(session: AsyncSession, new_estimates: Iterable[NewEstimate], at: 
             {"intent": intent, "kind": "doubts", "tries": 0, "ask_at": at + LOOK_UP_AFTER}
             for intent in sorted(intents)
         ]
-        told = ("tries", "ask_at")
-        await session.execute(upsert(session, LOOKUPS, ("intent", "kind"), told), rows)
+        updated = ("tries", "ask_at")
+        await session.execute(upsert(session, LOOKUPS, ("intent", "kind"), updated), rows)
 
 
 async def are_open(session: AsyncSession, intent: str) -> bool:

@@ -1,0 +1,1 @@
+"""The Stripe implementation of the `Processor` protocol: client, objects, events, rate limiter."""

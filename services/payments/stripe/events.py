@@ -66,12 +66,15 @@ def stored(event: Mapping[str, Any], body: bytes) -> ProcessorEvent:
 
 def _created(event: Mapping[str, Any]) -> datetime:
     """Unix time, or RFC 3339 in events of the v2 API (https://docs.stripe.com/api/v2/core/events/object)."""
-    if not isinstance(event["created"], str):
-        return moment_of(event["created"])
-    created = datetime.fromisoformat(event["created"])
-    if created.tzinfo is None:
-        raise ValueError("`created` has no time zone")
-    return created.astimezone(UTC)
+    created = event["created"]
+    if isinstance(created, str):
+        moment = datetime.fromisoformat(created)
+        if moment.tzinfo is None:
+            raise ValueError("`created` has no time zone")
+        return moment.astimezone(UTC)
+    if isinstance(created, bool) or created != int(created):
+        raise ValueError("`created` is not a whole number of seconds")
+    return moment_of(created)
 
 
 def _intent_succeeded(thing: Mapping[str, Any], at: datetime) -> ParsedEvent:

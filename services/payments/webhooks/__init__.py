@@ -1,0 +1,1 @@
+"""Stripe's webhooks: received, stored, applied in batches, listed for operators, pruned."""

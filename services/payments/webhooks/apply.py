@@ -1,6 +1,6 @@
-"""Applying stored webhooks: recording the facts they tell, in any order and as often as they come.
+"""The loop that applies stored webhooks (`batch.py`), isolates the one that fails, and retries it.
 
-An event that cannot be applied is set aside with its reason, reported and never lost.
+An event that cannot be applied is quarantined with its reason, reported and kept.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ RETRY_S: Final = 0.2
 
 RETRY_BATCH: Final = 20
 RETRIES_EVERY_S: Final = 1.0
-"""At most RETRY_BATCH set-aside webhooks are tried again each RETRIES_EVERY_S, after what is new."""
+"""At most RETRY_BATCH quarantined webhooks are retried every RETRIES_EVERY_S, after new ones."""
 
 FIRST_RETRY: Final = timedelta(minutes=1)
 LAST_RETRY: Final = timedelta(hours=6)
-"""How long a set-aside webhook waits for its next try: twice as long each time, within these."""
+"""Bounds of the delay before a quarantined webhook's next retry; it doubles each time."""
 
 RETRIED_AT_START: Final = 1_000
-"""A new version may read what the last could not: this many are tried at a start, whatever their time."""
+"""At a start, this many are retried before they are due: a new version may be able to read them."""
 
 log = structlog.get_logger()
 
@@ -52,8 +52,8 @@ _QUARANTINED_COUNT: Final = Gauge("ataa_webhooks_set_aside", "Webhooks that coul
 class Applier:
     """Applies stored webhooks in the order of their arrival, in batches of one transaction each.
 
-    What cannot be applied is set aside and tried again for ever, ever more rarely and never before what
-    is new. `ours` tells which events are for us.
+    A webhook that cannot be applied is quarantined and retried for ever, with exponential backoff and never
+    before new ones. `ours` decides which events are for us.
     """
 
     def __init__(self, database: Database, store: WebhookStore, clock: Clock, ours: OurAccount) -> None:
@@ -74,17 +74,17 @@ class Applier:
                 while not stop.is_set():
                     self._store.news.clear()
                     some = await self.apply_waiting()
-                    await self._retry_from_time_to_time()
+                    await self._retry_periodically()
                     if not some:
                         await wait_for(self._store.news, POLL_S)
                         if self._gather:
-                            # Under load a short wait makes batches, which cost far less an event.
+                            # Under load, a short wait gathers batches, which cost far less for each event.
                             await asyncio.sleep(GATHER_S)
         finally:
-            _QUARANTINED_COUNT.set(0)  # whichever process applies next says how many there are
+            _QUARANTINED_COUNT.set(0)  # the next leader sets it
 
     async def make_retries_due(self) -> None:
-        """Let what is set aside be tried again now."""
+        """Make the quarantined webhooks due, at most RETRIED_AT_START."""
         first = (
             select(WEBHOOKS.c.number).where(WEBHOOKS.c.state == QUARANTINED).order_by(WEBHOOKS.c.next_try_at)
         )
@@ -95,7 +95,7 @@ class Applier:
                 await session.execute(hastened.values(next_try_at=self._clock.now()))
 
     async def apply_waiting(self) -> int:
-        """Apply the next batch; how many there were. One that fails is tried again, one event at a time."""
+        """Apply the next batch; returns its size. A failing batch is bisected down to the failing event."""
         waiting = select(WEBHOOKS).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
         async with self._database.reading() as session:
             rows = (await session.execute(waiting.limit(BATCH))).all()
@@ -105,16 +105,16 @@ class Applier:
             self.applied.set()
         return len(rows)
 
-    async def _retry_from_time_to_time(self) -> None:
+    async def _retry_periodically(self) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._retries_at >= RETRIES_EVERY_S:
             await self.retry_quarantined()
             self._retries_at = asyncio.get_running_loop().time()
 
     async def retry_quarantined(self) -> int:
-        """Try some of what was set aside and is due again; how many there were."""
+        """Retry quarantined webhooks that are due, at most RETRY_BATCH; returns how many."""
         aside = WEBHOOKS.c.state == QUARANTINED
-        # None: set aside by a process of the version before, during an upgrade.
+        # None: quarantined by a process of the previous version, during an upgrade.
         at = WEBHOOKS.c.next_try_at
         due = select(WEBHOOKS).where(aside, or_(at.is_(None), at <= self._clock.now())).order_by(at)
         async with self._database.reading() as session:
@@ -133,7 +133,7 @@ class Applier:
             await self._apply(rows)
         except Exception as error:
             if is_transient(error):
-                raise  # the database is away: nothing can be recorded, not even a failure
+                raise  # the database is unavailable: not even the failure can be recorded
             if len(rows) > 1:
                 middle = len(rows) // 2
                 await self._apply_or_halve(rows[:middle])
@@ -162,12 +162,12 @@ class Applier:
 
 
 def _pause(tries: int) -> timedelta:
-    """How long a webhook waits after having failed so many times."""
+    """The delay before the next retry after `tries` failures."""
     doublings = min(max(0, tries - TRIES), 16)
     return min(FIRST_RETRY * (1 << doublings), LAST_RETRY)
 
 
 def _reason(error: Exception) -> str:
-    """What is kept of an error; a database's without the values of the statement."""
+    """An error as stored: a database error without the statement's values (personal details)."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return f"{type(error).__name__}: {cause}"[:2000]

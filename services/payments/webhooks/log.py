@@ -11,6 +11,7 @@ from sqlalchemy import Row, delete, select, update
 
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
+from backbone.http.fields import TimestampView, with_examples
 from backbone.http.problems import NotFound, Problem
 from services.payments.cursors import Position, read_position, save_positions
 from services.payments.tables import APPLIED, IGNORED, QUARANTINED, WAITING, WEBHOOKS
@@ -37,6 +38,19 @@ BODIES: Final = "webhooks.bodies"
 class WebhookView(BaseModel):
     """A stored Stripe event, without its body."""
 
+    model_config = with_examples(
+        {
+            "id": "evt_1Q2x3Y4z",
+            "type": "charge.refunded",
+            "state": "set_aside",
+            "tries": 3,
+            "reason": "an unknown refund status",
+            "created_at": "2030-01-07T18:00:00.000Z",
+            "received_at": "2030-01-07T18:00:01.000Z",
+            "next_try_at": "2030-01-07T18:05:01.000Z",
+        }
+    )
+
     id: str = Field(description="Stripe's id of the event.")
     type: str
     state: State = Field(
@@ -44,11 +58,11 @@ class WebhookView(BaseModel):
         "backoff. `ignored`: it is not for this installation; `reason` is `foreign` (no metadata of ours), "
         "`other_mode`, `other_account` or `thin`."
     )
-    tries: int = Field(description="Number of failed tries.")
-    reason: str | None = Field(description="Why it is in state `set_aside` or `ignored`.")
-    created_at: str = Field(description="When Stripe created the event.")
-    received_at: str
-    next_try_at: str | None
+    tries: int = Field(description="How many times applying it failed.")
+    reason: str | None = Field(description="Why it is set aside or ignored.")
+    created_at: TimestampView = Field(description="When Stripe says that it happened.")
+    received_at: TimestampView
+    next_try_at: TimestampView | None
 
 
 class WebhookPage(BaseModel):

@@ -1,4 +1,4 @@
-"""A cancelled pledge's ticket leaves the queue and its checkout is closed; money that comes counts."""
+"""A cancelled pledge's ticket leaves the queue and its checkout is expired; later money counts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def cancelled(pledge: PledgeMade, version: int = 2) -> PledgeChanged:
     return PledgeChanged.model_validate(state)
 
 
-async def test_the_open_checkout_of_a_cancelled_pledge_can_no_longer_be_paid(tmp_path: Path) -> None:
+async def test_the_open_checkout_of_a_cancelled_pledge_is_expired(tmp_path: Path) -> None:
     async with running(tmp_path) as harness:
         drive = a_drive()
         pledge = a_pledge(drive)
         await harness.publish_events(drive, pledge)
         url = await harness.opened(pledge.pledge_id)
         await harness.publish_events(cancelled(pledge))
-        await harness.status(pledge.pledge_id, "lapsed")  # Stripe's own word that the session ended
+        await harness.status(pledge.pledge_id, "lapsed")  # by Stripe's event that the session ended
         assert (await harness.checkout(pledge.pledge_id))["checkout"] is None
         async with harness.http.post(f"{url}/pay", json={"card": "4242424242424242"}) as answer:
             assert answer.status == 410
@@ -34,7 +34,7 @@ async def test_the_open_checkout_of_a_cancelled_pledge_can_no_longer_be_paid(tmp
         assert await harness.books() == {}
 
 
-async def test_a_pledge_cancelled_before_its_turn_never_gets_a_checkout(tmp_path: Path) -> None:
+async def test_a_pledge_cancelled_in_the_queue_gets_no_checkout(tmp_path: Path) -> None:
     async with running(tmp_path) as harness:
         drive = a_drive()
         pledges = [a_pledge(drive) for _ in range(3)]
@@ -47,7 +47,7 @@ async def test_a_pledge_cancelled_before_its_turn_never_gets_a_checkout(tmp_path
             assert (found["checkout"], found["queue"], found["status"]) == (None, None, None)
 
 
-async def test_a_checkout_that_was_being_opened_is_closed_once_it_is_there(tmp_path: Path) -> None:
+async def test_a_checkout_being_opened_is_expired_once_it_is_open(tmp_path: Path) -> None:
     async with running(tmp_path, stripe_timeout_s=5.0) as harness:
         drive = a_drive()
         pledge = a_pledge(drive)
@@ -72,7 +72,7 @@ async def _hidden(harness: Harness, pledge: PledgeMade) -> bool:
 @pytest.mark.parametrize(
     "faults", [{}, {"error_rate": 0.5}, {"error_after_rate": 0.5}, {"rate_limit_per_s": 20}]
 )
-async def test_a_payment_that_races_the_cancel_is_counted_or_refused_never_lost(
+async def test_a_payment_that_races_the_cancellation_is_counted_or_refused(
     tmp_path: Path, faults: dict[str, Any]
 ) -> None:
     async with running(tmp_path) as harness:
@@ -93,6 +93,6 @@ async def test_a_payment_that_races_the_cancel_is_counted_or_refused_never_lost(
 
 
 async def _try_to_pay(harness: Harness, url: str, place: int) -> None:
-    await asyncio.sleep(place * 0.06)  # spread over the round in which checkouts are closed
+    await asyncio.sleep(place * 0.06)  # spread over the round in which checkouts are expired
     async with harness.http.post(f"{url}/pay", json={"card": "4242424242424242"}) as answer:
         assert answer.status in (200, 410), await answer.text()

@@ -1,4 +1,4 @@
-"""Old attempts are deleted in bounded batches, and none that somebody may still ask for."""
+"""Old attempts are deleted in bounded batches, and none that may still be needed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def a_payment(books: Books, checkout: str = "open") -> str:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     (row,) = await books.payments(pledge.pledge_id)
     async with books.database.transaction() as session:
         await session.execute(update(PAYMENTS).where(PAYMENTS.c.id == row.id).values(checkout=checkout))
@@ -41,7 +41,7 @@ async def a_payment(books: Books, checkout: str = "open") -> str:
 
 
 async def attempts(books: Books, payment: str, *states: str, ago: timedelta = OLD, count: int = 1) -> None:
-    """`count` attempts of a payment for each of `states`, which ended so long ago."""
+    """Insert `count` attempts of a payment for each of `states`, ended that long ago."""
     at = books.clock.now() - ago
     rows = [
         {"key": f"{payment}.{state}.{n}", "payment_id": payment, "n": 1, "state": state, "parameters": "{}",
@@ -57,7 +57,7 @@ async def left(books: Books) -> set[str]:
         return {row.key.split(".")[1] for row in await session.execute(select(ATTEMPTS.c.key))}
 
 
-async def test_only_what_ended_long_ago_is_forgotten(books: Books) -> None:
+async def test_only_attempts_that_ended_long_ago_are_pruned(books: Books) -> None:
     payment = await a_payment(books)
     await attempts(books, payment, "opened", "failed", "sent", "quarantined")
     assert await prune_attempts(books.database, books.clock.now()) == 2
@@ -65,26 +65,28 @@ async def test_only_what_ended_long_ago_is_forgotten(books: Books) -> None:
     assert await prune_attempts(books.database, books.clock.now()) == 0
 
 
-async def test_what_ended_lately_is_kept(books: Books) -> None:
+async def test_attempts_that_ended_recently_are_kept(books: Books) -> None:
     await attempts(books, await a_payment(books), "opened", "failed", ago=KEPT - timedelta(seconds=1))
     assert await prune_attempts(books.database, books.clock.now()) == 0
 
 
 @pytest.mark.parametrize("checkout", ["waiting", "opening"])
-async def test_what_was_refused_for_a_checkout_still_to_be_opened_is_kept(
+async def test_refused_attempts_of_a_checkout_still_to_be_opened_are_kept(
     books: Books, checkout: str
 ) -> None:
     await attempts(books, await a_payment(books, checkout), "failed")
     assert await prune_attempts(books.database, books.clock.now()) == 0
 
 
-async def test_a_key_that_stripe_may_still_know_is_kept_however_little_is_asked_for(books: Books) -> None:
+async def test_a_key_that_stripe_may_still_know_is_kept_whatever_the_retention(books: Books) -> None:
     payment = await a_payment(books)
     await attempts(books, payment, "opened", ago=SHORTEST - timedelta(seconds=1))
     assert await prune_attempts(books.database, books.clock.now(), timedelta(0)) == 0
 
 
-async def test_a_batch_is_bounded_and_the_next_goes_on(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_is_bounded_and_the_next_continues(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pruning, "AT_ONCE", 3)
     await attempts(books, await a_payment(books), "opened", count=7)
     assert [await prune_attempts(books.database, books.clock.now()) for _ in range(4)] == [3, 3, 1, 0]
@@ -92,10 +94,8 @@ async def test_a_batch_is_bounded_and_the_next_goes_on(books: Books, monkeypatch
 
 async def test_old_attempts_are_found_by_an_index(books: Books) -> None:
     await attempts(books, await a_payment(books), "opened", count=50)
-    asked = select(ATTEMPTS.c.key).where(ATTEMPTS.c.done_at.is_not(None), ATTEMPTS.c.done_at < text("17"))
-    statement = str(
-        asked.order_by(ATTEMPTS.c.done_at).limit(5).compile(compile_kwargs={"literal_binds": True})
-    )
+    old = select(ATTEMPTS.c.key).where(ATTEMPTS.c.done_at.is_not(None), ATTEMPTS.c.done_at < text("17"))
+    statement = str(old.order_by(ATTEMPTS.c.done_at).limit(5).compile(compile_kwargs={"literal_binds": True}))
     explain = "EXPLAIN QUERY PLAN" if books.database.is_sqlite else "EXPLAIN"
     async with books.database.transaction() as session:
         if not books.database.is_sqlite:

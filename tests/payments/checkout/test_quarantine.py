@@ -1,4 +1,4 @@
-"""An outcome that cannot be stored: its neighbours are recorded, and it is put aside after a few tries."""
+"""An outcome that cannot be stored is quarantined after a few tries; the others are recorded."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tests.payments.stripe_events import intent_succeeded, metadata
 from tests.waiting import until
 
 UNSTORABLE = "https://stripe/\ud800"
-"""A lone surrogate: JSON can carry it, no store takes it."""
+"""A lone surrogate: JSON can carry it, no store accepts it."""
 
 
 class Poisoned(FakeProcessor):
-    """A processor whose checkouts for `poison` have an address that no store takes."""
+    """A processor whose checkouts for `poison` have a URL that no store accepts."""
 
     def __init__(self, books: Books) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @asynccontextmanager
 async def working(books: Books, processor: Poisoned) -> AsyncIterator[None]:
-    """A checkout worker that runs within the block."""
+    """Run a checkout worker within the block."""
     stop, news = asyncio.Event(), asyncio.Event()
-    desk = CheckoutWorker(
+    checkout_worker = CheckoutWorker(
         books.database, processor, InProcessServiceClient(Pledges().app), SECRET,
         pace=RateLimiter(0), in_flight=8, news=news, clock=books.clock,
     )  # fmt: skip
-    task = asyncio.create_task(desk.run(stop))
+    task = asyncio.create_task(checkout_worker.run(stop))
     try:
         yield
         assert not task.done()
@@ -79,7 +79,7 @@ async def working(books: Books, processor: Poisoned) -> AsyncIterator[None]:
 
 
 async def attempts(books: Books) -> dict[str, Any]:
-    """The attempts there are, by their payment."""
+    """All attempts, by payment."""
     async with books.database.reading() as session:
         return {row.payment_id: row for row in await session.execute(select(ATTEMPTS))}
 
@@ -109,11 +109,11 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "RETRY_S", 0.01)
 
 
-async def test_the_neighbours_of_an_unstorable_outcome_are_recorded(books: Books) -> None:
+async def test_outcomes_in_the_batch_of_an_unstorable_one_are_recorded(books: Books) -> None:
     drive, pledges = several_pledges(7)
     processor = Poisoned(books)
     processor.poison = {pledges[3].pledge_id}
-    await books.hear(drive, *pledges)
+    await books.consume(drive, *pledges)
     before = quarantined()
     async with working(books, processor):
         await until(all_open(books, pledges[:3] + pledges[4:]))
@@ -129,37 +129,37 @@ async def checkout_fails(books: Books, pledge: str) -> bool:
     return await checkout_of(books, pledge) == "failed"
 
 
-async def test_the_pledge_of_an_unstorable_outcome_lapses_and_money_for_it_still_counts(books: Books) -> None:
+async def test_the_pledge_of_an_unstorable_outcome_lapses_and_its_money_still_counts(books: Books) -> None:
     drive, (pledge,) = several_pledges(1)
     processor = Poisoned(books)
     processor.poison = {pledge.pledge_id}
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     async with working(books, processor):
         await until(lambda: checkout_fails(books, pledge.pledge_id))
     (row,) = await books.payments(pledge.pledge_id)
     assert row.status == "lapsed"
     ours = metadata(row.id, pledge.pledge_id, drive.drive_id)
-    await books.take([intent_succeeded("pi_1", 2_500, ours)])
+    await books.apply([intent_succeeded("pi_1", 2_500, ours)])
     (row,) = await books.payments(pledge.pledge_id)
     assert (row.status, row.captured) == ("captured", 2_500)
     assert set((await books.drift()).values()) <= {0}
 
 
-async def test_a_ticket_that_cannot_be_put_into_parameters_does_not_block_the_queue(books: Books) -> None:
+async def test_a_ticket_without_valid_parameters_does_not_block_the_queue(books: Books) -> None:
     drive, pledges = several_pledges(4)
     processor = Poisoned(books)
     processor.malformed = {pledges[0].pledge_id}
-    await books.hear(drive, *pledges)
+    await books.consume(drive, *pledges)
     async with working(books, processor):
         await until(all_open(books, pledges[1:]))
     assert await checkout_of(books, pledges[0].pledge_id) == "failed"
 
 
-async def test_a_worker_that_starts_again_does_not_take_up_what_was_put_aside(books: Books) -> None:
+async def test_a_restarted_worker_does_not_retry_quarantined_attempts(books: Books) -> None:
     drive, pledges = several_pledges(2)
     processor = Poisoned(books)
     processor.poison = {pledges[0].pledge_id}
-    await books.hear(drive, *pledges)
+    await books.consume(drive, *pledges)
     async with working(books, processor):
         await until(lambda: checkout_fails(books, pledges[0].pledge_id))
     before = quarantined()

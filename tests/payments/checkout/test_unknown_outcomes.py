@@ -1,4 +1,4 @@
-"""An attempt whose key answers with a stored error: a listing settles it, and only then comes another."""
+"""An attempt whose key replays a stored error: a listing decides, and only then a new attempt is made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waiting import until
 
 
 class StoredError(FakeProcessor):
-    """A processor whose first key answers with a stored 500; `made` says whether it acted before."""
+    """A processor whose first key replays a stored 500; `made` says whether the session was created."""
 
     def __init__(self, made: bool, clock: Any) -> None:
         super().__init__()
@@ -53,20 +53,20 @@ class StoredError(FakeProcessor):
 
 
 async def opened_by(books: Books, processor: StoredError) -> tuple[list[str], str]:
-    """The states of a pledge's attempts and the session it ends with."""
+    """The states of a pledge's attempts and its final session."""
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     stop = asyncio.Event()
-    desk = CheckoutWorker(
+    checkout_worker = CheckoutWorker(
         books.database, processor, InProcessServiceClient(Pledges().app), SECRET,
         pace=RateLimiter(0), in_flight=4, news=asyncio.Event(), clock=books.clock,
     )  # fmt: skip
-    working = asyncio.create_task(desk.run(stop))
+    working = asyncio.create_task(checkout_worker.run(stop))
 
     async def session() -> str | None:
         if processor.listings:
-            books.clock.move(11)  # what was not listed by now was never made
+            books.clock.move(11)  # a session not listed by now was never created
         found: str | None = (await books.payments(pledge.pledge_id))[0].session_id
         return found
 
@@ -78,14 +78,14 @@ async def opened_by(books: Books, processor: StoredError) -> tuple[list[str], st
         return [row.state for row in rows], session_id
 
 
-async def test_a_session_made_behind_a_stored_error_is_adopted(tmp_path: Path) -> None:
+async def test_a_session_created_behind_a_stored_error_is_adopted(tmp_path: Path) -> None:
     async with open_books(tmp_path) as books:
         processor = StoredError(made=True, clock=books.clock)
         assert await opened_by(books, processor) == (["opened"], "cs_first")
         assert {key.rsplit(".")[-1] for key in processor.keys} == {"1"}
 
 
-async def test_only_what_a_listing_does_not_show_is_tried_anew_under_a_new_key(tmp_path: Path) -> None:
+async def test_only_an_unlisted_session_is_attempted_again_under_a_new_key(tmp_path: Path) -> None:
     async with open_books(tmp_path) as books:
         processor = StoredError(made=False, clock=books.clock)
         assert await opened_by(books, processor) == (["failed", "opened"], "cs_second")
@@ -94,7 +94,7 @@ async def test_only_what_a_listing_does_not_show_is_tried_anew_under_a_new_key(t
 
 
 class LongListing(StoredError):
-    """The session was made, and stands on the last of many pages."""
+    """The session was created and is on the last of many pages."""
 
     PAGES = 25
 
@@ -113,7 +113,7 @@ class LongListing(StoredError):
         return await super().list_checkouts(since, after)
 
 
-async def test_a_listing_of_many_pages_goes_on_where_it_stopped(tmp_path: Path) -> None:
+async def test_a_listing_of_many_pages_resumes(tmp_path: Path) -> None:
     async with open_books(tmp_path) as books:
         processor = LongListing(books.clock)
         assert await opened_by(books, processor) == (["opened"], "cs_first")
@@ -121,7 +121,7 @@ async def test_a_listing_of_many_pages_goes_on_where_it_stopped(tmp_path: Path) 
 
 
 class Surprising(StoredError):
-    """Its first answer is something nobody thought of."""
+    """Its first call raises an unexpected error."""
 
     async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
         self.keys.append(key)
@@ -130,7 +130,7 @@ class Surprising(StoredError):
         return self._session("cs_first")
 
 
-async def test_what_nobody_thought_of_is_tried_again_under_the_same_key(tmp_path: Path) -> None:
+async def test_an_unexpected_error_is_retried_under_the_same_key(tmp_path: Path) -> None:
     async with open_books(tmp_path) as books:
         processor = Surprising(made=True, clock=books.clock)
         assert await opened_by(books, processor) == (["opened"], "cs_first")

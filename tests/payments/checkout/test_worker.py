@@ -1,4 +1,4 @@
-"""Opening checkouts: in order, at Stripe's pace, and never two live ones for a pledge."""
+"""Opening checkouts: in order, within the rate limit, and never two live ones for a pledge."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
 
 
 async def sessions(harness: Harness) -> list[dict[str, Any]]:
-    """Every session the sandbox has, newest first."""
+    """Every session of the sandbox, newest first."""
     headers = {"Authorization": f"Bearer {STRIPE_KEY}"}
     url = f"{harness.sandbox}/v1/checkout/sessions?limit=100"
     async with harness.http.get(url, headers=headers) as answer:
@@ -35,7 +35,7 @@ async def sessions(harness: Harness) -> list[dict[str, Any]]:
     return found
 
 
-async def test_a_session_says_whose_it_is_and_nothing_is_converted(harness: Harness) -> None:
+async def test_a_session_carries_our_metadata_and_no_currency_is_converted(harness: Harness) -> None:
     drive = a_drive("ISK")
     pledge = a_pledge(drive, 500, locale="is-IS")
     harness.pledges.details[pledge.pledge_id] = {
@@ -60,7 +60,7 @@ async def test_a_session_says_whose_it_is_and_nothing_is_converted(harness: Harn
 
 
 @pytest.mark.parametrize(("currency", "units"), [("IDR", 999_999_999_999), ("LBP", 99_999_999_999)])
-async def test_an_amount_of_more_than_eight_digits_is_paid_where_stripe_takes_it(
+async def test_an_amount_of_more_than_eight_digits_is_paid_where_stripe_supports_it(
     harness: Harness, currency: str, units: int
 ) -> None:
     pledge = await harness.donate(a_drive(currency), units)
@@ -71,7 +71,7 @@ async def test_an_amount_of_more_than_eight_digits_is_paid_where_stripe_takes_it
     )
 
 
-async def test_an_embedded_checkout_has_a_client_secret_and_no_address(harness: Harness) -> None:
+async def test_an_embedded_checkout_has_a_client_secret_and_no_url(harness: Harness) -> None:
     drive = a_drive()
     pledge = a_pledge(drive, checkout_mode="embedded")
     await harness.publish_events(drive, pledge)
@@ -86,7 +86,7 @@ async def test_an_embedded_checkout_has_a_client_secret_and_no_address(harness: 
 @pytest.mark.parametrize(
     "fault", [{"error_rate": 0.3}, {"error_after_rate": 1}, {"timeout_after_success_rate": 0.5}]
 )
-async def test_however_stripe_fails_each_pledge_gets_exactly_one_session(
+async def test_each_pledge_gets_exactly_one_session_whatever_fails_at_stripe(
     harness: Harness, fault: dict[str, float]
 ) -> None:
     drive = a_drive()
@@ -101,7 +101,7 @@ async def test_however_stripe_fails_each_pledge_gets_exactly_one_session(
     )
 
 
-async def test_a_429_slows_the_queue_down_and_loses_nothing(harness: Harness) -> None:
+async def test_a_429_slows_the_queue_and_loses_no_ticket(harness: Harness) -> None:
     drive = a_drive()
     pledges = [a_pledge(drive) for _ in range(30)]
     await harness.faults(rate_limit_per_s=25)
@@ -110,7 +110,7 @@ async def test_a_429_slows_the_queue_down_and_loses_nothing(harness: Harness) ->
     assert len(await sessions(harness)) == 30
 
 
-async def test_a_queue_has_positions_and_moves_in_order(tmp_path: Path) -> None:
+async def test_queue_positions_decrease_in_order(tmp_path: Path) -> None:
     async with running(tmp_path, stripe_rate_per_s=4.0) as harness:
         drive = a_drive()
         pledges = [a_pledge(drive) for _ in range(9)]
@@ -126,14 +126,14 @@ async def test_a_queue_has_positions_and_moves_in_order(tmp_path: Path) -> None:
 
 
 async def _when_the_first_is_open(harness: Harness, pledges: list[PledgeMade]) -> dict[str, Any] | None:
-    """What is known of the last pledge's checkout at a moment at which the first one's is open."""
+    """The last pledge's checkout at a time when the first one's is open."""
     ends = [pledges[0].pledge_id, pledges[-1].pledge_id]
     found = (await harness.ask("POST", "/internal/checkouts", {"ids": ends})).json()["data"]
     first, last = (found.get(each, {}) for each in ends)
     return dict(last) if first.get("checkout") else None
 
 
-async def test_what_stripe_refuses_and_can_be_left_out_is_left_out(harness: Harness) -> None:
+async def test_an_optional_parameter_that_stripe_refuses_is_omitted(harness: Harness) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
     harness.pledges.details[pledge.pledge_id] = {"email": "not an address"}
@@ -144,8 +144,8 @@ async def test_what_stripe_refuses_and_can_be_left_out_is_left_out(harness: Harn
 
 
 @pytest.mark.parametrize("minutes", [10.0, -60.0])
-async def test_a_clock_that_is_wrong_by_minutes_lapses_no_pledge(tmp_path: Path, minutes: float) -> None:
-    """Ahead, 24 hours from now are too long for Stripe; behind, half an hour from now is too short."""
+async def test_a_clock_wrong_by_minutes_lapses_no_pledge(tmp_path: Path, minutes: float) -> None:
+    """With a clock ahead, the expiry is too late for Stripe; with one behind, too early."""
     clock = ShiftedClock(timedelta(minutes=minutes))
     settings = {"checkout_expires_s": 1_800 if minutes < 0 else 86_340}
     async with running(tmp_path, clock=clock, **settings) as harness:
@@ -158,12 +158,12 @@ async def test_a_clock_that_is_wrong_by_minutes_lapses_no_pledge(tmp_path: Path,
         await harness.status(second.pledge_id, "paid")
         tries = await attempts(tmp_path)
     assert [(row.n, row.state, row.refused) for row in tries] == [
-        (1, "failed", "expires_at"), (2, "opened", None),  # learnt once,
-        (1, "opened", None),  # and known for those who come next
+        (1, "failed", "expires_at"), (2, "opened", None),  # learnt from the first refusal,
+        (1, "opened", None),  # and applied to later tickets
     ]  # fmt: skip
 
 
-async def test_where_the_clock_is_right_a_session_ends_when_it_is_told_to(tmp_path: Path) -> None:
+async def test_with_a_correct_clock_a_session_expires_at_its_configured_time(tmp_path: Path) -> None:
     async with running(tmp_path, checkout_expires_s=3_600) as harness:
         drive = a_drive()
         pledge = a_pledge(drive)
@@ -184,7 +184,7 @@ class ShiftedClock:
 
 
 async def attempts(folder: Path) -> Sequence[Row[Any]]:
-    """Every attempt stored, in the order of their payments' tickets."""
+    """All attempts, in the order of their payments' tickets."""
     database = Database(f"sqlite:///{folder / 'payments.db'}", MESSAGING_TABLES)
     async with database.reading() as session:
         joined = select(ATTEMPTS).join(PAYMENTS, PAYMENTS.c.id == ATTEMPTS.c.payment_id)
@@ -193,7 +193,9 @@ async def attempts(folder: Path) -> Sequence[Row[Any]]:
     return rows
 
 
-async def test_an_amount_stripe_does_not_take_lapses_without_a_call(harness: Harness, tmp_path: Path) -> None:
+async def test_an_amount_unsupported_by_stripe_lapses_without_a_call(
+    harness: Harness, tmp_path: Path
+) -> None:
     drive = a_drive("KWD")
     pledge = a_pledge(drive, 10_001)
     await harness.publish_events(drive, pledge)
@@ -215,12 +217,12 @@ LIVE = {"stripe_api_key": SecretStr("sk_live_1"), "stripe_webhook_secrets": ["wh
 
 @pytest.mark.parametrize(
     ("drive_is_test", "detail"),
-    [(True, {}), (False, {"test": True})],  # as the bus said, or as pledges says when asked
+    [(True, {}), (False, {"test": True})],  # by the event, or by pledges' response
 )
 async def test_no_live_checkout_is_opened_for_a_test_drive(
     tmp_path: Path, drive_is_test: bool, detail: dict[str, Any]
 ) -> None:
-    async with running(tmp_path, **LIVE) as harness:  # a live key, which the sandbox does not take
+    async with running(tmp_path, **LIVE) as harness:  # a live key, which the sandbox refuses
         drive = a_drive(test=drive_is_test)
         pledge = a_pledge(drive)
         harness.pledges.details[pledge.pledge_id] = detail
@@ -230,7 +232,7 @@ async def test_no_live_checkout_is_opened_for_a_test_drive(
     assert (attempt.state, "test drive" in attempt.reason) == ("failed", True)
 
 
-async def test_a_live_checkout_is_tried_for_any_other_drive(tmp_path: Path) -> None:
+async def test_a_live_checkout_is_attempted_for_a_drive_that_is_no_test(tmp_path: Path) -> None:
     async with running(tmp_path, **LIVE) as harness:
         drive = a_drive()
         await harness.publish_events(drive, a_pledge(drive))
@@ -248,10 +250,10 @@ async def test_a_session_that_ends_unpaid_lapses(tmp_path: Path) -> None:
         assert len(await sessions(harness)) == 1
         assert (await harness.checkout(pledge.pledge_id))["checkout"] is None
         await harness.drained()
-    assert [event.status for event in harness.said] == ["lapsed"]
+    assert [event.status for event in harness.published] == ["lapsed"]
 
 
-async def test_a_declined_card_fails_a_try_not_the_session(harness: Harness) -> None:
+async def test_a_declined_card_does_not_end_the_session(harness: Harness) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
     await harness.publish_events(drive, pledge)

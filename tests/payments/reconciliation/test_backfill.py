@@ -1,4 +1,4 @@
-"""The backfill finds every lost event, however many there are, and calls only a whole listing calm."""
+"""The backfill finds every lost event, and counts only complete listings as runs without news."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PAGE = 100
 
 
 class Lost(FakeProcessor):
-    """A processor with lost events, listed as Stripe lists them: the newest first, `starting_after` an id."""
+    """A processor with lost events, listed as Stripe does: newest first, `starting_after` an id."""
 
     def __init__(self, books: Books) -> None:
         super().__init__()
         self.books = books
-        self.events: list[ProcessorEvent] = []  # the newest last
+        self.events: list[ProcessorEvent] = []  # newest last
         self.places: dict[str, int] = {}
         self.pages_until_failure: int | None = None
         self.forgotten: set[str] = set()
@@ -67,7 +67,7 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
 
 
 def a_backfill(books: Books, processor: Any, max_pages: int = 20) -> Backfill:
-    """One whose look ends after 2,000 events, a tenth of the real bound."""
+    """A backfill whose runs end after 2,000 events, a tenth of the real bound."""
     return Backfill(books.database, processor, books.store, books.clock, 60.0, max_pages)
 
 
@@ -76,7 +76,7 @@ async def stored(books: Books) -> int:
         return (await session.execute(select(func.count()).select_from(WEBHOOKS))).scalar_one()
 
 
-async def test_more_lost_events_than_one_look_reads_are_all_found_and_no_look_is_calm_before_they_are(
+async def test_more_lost_events_than_one_run_reads_are_all_found_before_a_run_is_without_news(
     books: Books,
 ) -> None:
     lost = Lost(books)
@@ -87,19 +87,19 @@ async def test_more_lost_events_than_one_look_reads_are_all_found_and_no_look_is
     assert await backfill.run_once() == 1_000
     assert await backfill.runs_without_news() == 0
     assert await stored(books) == 3_000
-    books.clock.move(120)  # the next listing begins a minute before the last and is cut short once more
+    books.clock.move(120)  # the next listing begins a minute before the last and is truncated again
     assert [await backfill.run_once() for _ in range(4)] == [0, 0, 0, 0]
     assert await backfill.runs_without_news() == 2
 
 
-async def test_a_listing_cut_short_goes_on_in_another_process(books: Books) -> None:
+async def test_a_truncated_listing_resumes_in_another_process(books: Books) -> None:
     lost = Lost(books)
     lost.lose(4_500)
     found = [await a_backfill(books, lost).run_once() for _ in range(3)]
     assert found == [2_000, 2_000, 500]
 
 
-async def test_events_lost_while_a_long_listing_goes_on_are_found_by_the_next(books: Books) -> None:
+async def test_events_lost_during_a_long_listing_are_found_by_the_next(books: Books) -> None:
     lost = Lost(books)
     lost.lose(2_500)
     backfill = a_backfill(books, lost)
@@ -125,7 +125,7 @@ async def test_pages_read_before_a_failure_are_not_read_again(books: Books) -> N
     assert await backfill.runs_without_news() == 0
 
 
-async def test_a_listing_whose_place_stripe_has_forgotten_begins_anew(books: Books) -> None:
+async def test_a_listing_whose_position_stripe_no_longer_knows_restarts(books: Books) -> None:
     lost = Lost(books)
     lost.lose(2_500)
     backfill = a_backfill(books, lost)
@@ -140,10 +140,10 @@ async def test_a_listing_whose_place_stripe_has_forgotten_begins_anew(books: Boo
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 900), st.one_of(st.none(), st.integers(0, 6))), max_size=6))
-async def test_nothing_is_missing_once_two_looks_are_calm(
+async def test_nothing_is_missing_after_two_runs_without_news(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int | None]]
 ) -> None:
-    """Losses and failures at any moment; `calm_looks() >= 2` is what `/internal/quiet` believes."""
+    """Losses and failures at any time; `/internal/quiet` relies on `runs_without_news() >= 2`."""
     async with open_books(tmp_path_factory.mktemp("books")) as books:
         lost = Lost(books)
         backfill = a_backfill(books, lost, max_pages=3)

@@ -1,4 +1,4 @@
-"""What a webhook only hints at, or nobody can place, Stripe is asked for."""
+"""Lookups at Stripe of what a webhook only hints at, and of facts without a payment."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.payments.stripe_events import an_event, intent_succeeded, metadata, r
 
 
 class FakeProcessor:
-    """A processor that only answers questions, from what it was told; `asked` is what it was asked."""
+    """A processor that responds to lookups from its fields; `looked_up` lists the intents looked up."""
 
     def __init__(self) -> None:
         self.captures: dict[str, Observation] = {}
         self.refunds: dict[str, list[Observation]] = {}
         self.disputes: dict[str, list[Observation]] = {}
-        self.asked: list[str] = []
-        self.away = False
+        self.looked_up: list[str] = []
+        self.unavailable = False
 
     async def find_capture(self, intent: str) -> Observation | None:
         self._note(intent)
@@ -47,8 +47,8 @@ class FakeProcessor:
         return self.disputes.get(intent, [])
 
     def _note(self, intent: str) -> None:
-        self.asked.append(intent)
-        if self.away:
+        self.looked_up.append(intent)
+        if self.unavailable:
             raise Unknown("no answer")
 
     def checkout_parameters(self, wish: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
@@ -96,105 +96,103 @@ def a_charge_refunded(intent: str, refunded: int) -> dict[str, Any]:
 async def a_paid_pledge(books: Books, units: int = 2_500) -> str:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
-    await books.take([intent_succeeded("pi_1", units, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.consume(drive, pledge)
+    await books.apply([intent_succeeded("pi_1", units, metadata(None, pledge.pledge_id, drive.drive_id))])
     return pledge.pledge_id
 
 
-async def test_a_charge_refunded_by_a_refund_nobody_told_of_is_read(books: Books) -> None:
-    oracle, pledge = FakeProcessor(), await a_paid_pledge(books)
-    asker = Reconciler(books.database, oracle, books.clock)
-    oracle.refunds["pi_1"] = [
+async def test_a_charge_refunded_event_without_refund_event_reads_the_refunds(books: Books) -> None:
+    processor, pledge = FakeProcessor(), await a_paid_pledge(books)
+    reconciler = Reconciler(books.database, processor, books.clock)
+    processor.refunds["pi_1"] = [
         Observation("re_1", FactKind.REFUND, "pi_1", 700, "USD", RefundRank.SUCCEEDED, books.clock.now())
     ]
-    await books.take([a_charge_refunded("pi_1", 700)])
-    assert await asker.run_due() == 0  # its own webhook has a moment to come first
+    await books.apply([a_charge_refunded("pi_1", 700)])
+    assert await reconciler.run_due() == 0  # not due: its own webhook may still arrive
     books.clock.move(3)
-    assert await asker.run_due() == 1
+    assert await reconciler.run_due() == 1
     assert (await books.payments(pledge))[0].refunded == 700
-    assert await asker.run_due() == 0
+    assert await reconciler.run_due() == 0
 
 
-async def test_a_refund_that_was_told_of_is_not_asked_for(books: Books) -> None:
-    oracle = FakeProcessor()
-    asker = Reconciler(books.database, oracle, books.clock)
+async def test_a_refund_with_its_own_event_is_not_looked_up(books: Books) -> None:
+    processor = FakeProcessor()
+    reconciler = Reconciler(books.database, processor, books.clock)
     await a_paid_pledge(books)
-    await books.take([a_charge_refunded("pi_1", 700)])
-    await books.take([refund("created", "re_1", "pi_1", 700, "succeeded")])
+    await books.apply([a_charge_refunded("pi_1", 700)])
+    await books.apply([refund("created", "re_1", "pi_1", 700, "succeeded")])
     books.clock.move(3)
-    assert await asker.run_due() == 1
-    await books.take([a_charge_refunded("pi_1", 700)])
+    assert await reconciler.run_due() == 1
+    await books.apply([a_charge_refunded("pi_1", 700)])
     books.clock.move(3)
-    assert await asker.run_due() == 0
-    assert oracle.asked == []
+    assert await reconciler.run_due() == 0
+    assert processor.looked_up == []
 
 
-async def test_after_ten_minutes_stripe_is_asked_for_an_unknown_payment(books: Books) -> None:
-    oracle, drive = FakeProcessor(), a_drive()
-    asker = Reconciler(books.database, oracle, books.clock)
+async def test_an_unknown_payment_is_looked_up_after_ten_minutes(books: Books) -> None:
+    processor, drive = FakeProcessor(), a_drive()
+    reconciler = Reconciler(books.database, processor, books.clock)
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
-    await books.take([refund("created", "re_1", "pi_1", 700, "succeeded")])
+    await books.consume(drive, pledge)
+    await books.apply([refund("created", "re_1", "pi_1", 700, "succeeded")])
     books.clock.move(599)
-    assert await asker.run_due() == 0
+    assert await reconciler.run_due() == 0
     books.clock.move(2)
-    oracle.away = True
-    assert await asker.run_due() == 1
-    oracle.away = False
-    oracle.captures["pi_1"] = Observation(
+    processor.unavailable = True
+    assert await reconciler.run_due() == 1
+    processor.unavailable = False
+    processor.captures["pi_1"] = Observation(
         "pi_1", FactKind.CAPTURE, "pi_1", 2_500, "USD", CaptureRank.BY_INTENT, books.clock.now(),
         pledge_id=pledge.pledge_id, drive_id=drive.drive_id,
     )  # fmt: skip
     books.clock.move(5)
-    assert await asker.run_due() == 1
-    (said,) = await books.said(pledge.pledge_id)
-    assert (said.captured.minor_units, said.refunded.minor_units) == (2_500, 700)
+    assert await reconciler.run_due() == 1
+    (published,) = await books.published(pledge.pledge_id)
+    assert (published.captured.minor_units, published.refunded.minor_units) == (2_500, 700)
 
 
-async def test_what_stripe_does_not_know_is_asked_a_bounded_number_of_times(books: Books) -> None:
-    oracle = FakeProcessor()
-    asker = Reconciler(books.database, oracle, books.clock)
-    await books.take([refund("created", "re_1", "pi_none", 700, "succeeded")])
+async def test_an_intent_unknown_to_stripe_is_looked_up_a_bounded_number_of_times(books: Books) -> None:
+    processor = FakeProcessor()
+    reconciler = Reconciler(books.database, processor, books.clock)
+    await books.apply([refund("created", "re_1", "pi_none", 700, "succeeded")])
     for _ in range(60):
         books.clock.move(3_601)
-        await asker.run_due()
-    assert len(oracle.asked) == 30
+        await reconciler.run_due()
+    assert len(processor.looked_up) == 30
 
 
-async def test_an_answer_that_cannot_be_stored_does_not_hold_up_the_others(books: Books) -> None:
-    oracle, pledge = FakeProcessor(), await a_paid_pledge(books)
-    asker = Reconciler(books.database, oracle, books.clock)
-    too_much = 2**64  # more than a column of either store holds
+async def test_a_response_that_cannot_be_stored_does_not_block_the_others(books: Books) -> None:
+    processor, pledge = FakeProcessor(), await a_paid_pledge(books)
+    reconciler = Reconciler(books.database, processor, books.clock)
+    too_much = 2**64  # too large for a column of either store
     for intent, units in (("pi_0", too_much), ("pi_1", 700)):
-        oracle.refunds[intent] = [
+        processor.refunds[intent] = [
             Observation(
                 f"re_{intent}", FactKind.REFUND, intent, units, "USD", RefundRank.SUCCEEDED, books.clock.now()
             )
         ]
-        await books.take([a_charge_refunded(intent, 700)])
+        await books.apply([a_charge_refunded(intent, 700)])
         books.clock.move(1)
     books.clock.move(3)
-    assert await asker.run_due() == 2
+    assert await reconciler.run_due() == 2
     assert (await books.payments(pledge))[0].refunded == 700
     books.clock.move(5)
-    assert await asker.run_due() == 1  # the first one again, later
-    assert oracle.asked == ["pi_0", "pi_1", "pi_0"]
+    assert await reconciler.run_due() == 1  # the first one, retried later
+    assert processor.looked_up == ["pi_0", "pi_1", "pi_0"]
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_hints_that_contradict_each_other_are_settled_by_reading_the_refunds(
-    books: Books, at_once: bool
-) -> None:
-    oracle, pledge = FakeProcessor(), await a_paid_pledge(books)
-    asker = Reconciler(books.database, oracle, books.clock)
-    oracle.refunds["pi_1"] = [
+async def test_contradicting_hints_are_resolved_by_reading_the_refunds(books: Books, at_once: bool) -> None:
+    processor, pledge = FakeProcessor(), await a_paid_pledge(books)
+    reconciler = Reconciler(books.database, processor, books.clock)
+    processor.refunds["pi_1"] = [
         Observation(f"re_{n}", FactKind.REFUND, "pi_1", 500, "USD", RefundRank.SUCCEEDED, books.clock.now())
         for n in (1, 2)
     ]
     late, early = a_charge_refunded("pi_1", 1_000), a_charge_refunded("pi_1", 500)  # reordered
     for events in [[late, early]] if at_once else [[late], [early]]:
-        await books.take(events)
-    await books.take([refund("created", "re_1", "pi_1", 500, "succeeded")])  # re_2's never comes
+        await books.apply(events)
+    await books.apply([refund("created", "re_1", "pi_1", 500, "succeeded")])  # re_2's event is lost
     books.clock.move(3)
-    await asker.run_due()
+    await reconciler.run_due()
     assert (await books.payments(pledge))[0].refunded == 1_000

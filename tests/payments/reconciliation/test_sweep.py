@@ -1,4 +1,4 @@
-"""Refunds, disputes and captures whose webhooks were never sent are found by sweeping Stripe's lists."""
+"""The sweep of Stripe's lists finds refunds, disputes and captures whose webhooks were never sent."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def stripe(harness: Harness, method: str, path: str, **form: Any) -> dict[
 
 
 async def intent_of(harness: Harness, pledge: str) -> str:
-    """The payment intent of a pledge, asked of Stripe."""
+    """The payment intent of a pledge, read from Stripe."""
     listed = await stripe(harness, "GET", "/v1/payment_intents?limit=100")
     return next(each["id"] for each in listed["data"] if each["metadata"]["ataa_pledge"] == pledge)
 
@@ -54,7 +54,7 @@ def found(kind: str, why: str) -> float:
     return REGISTRY.get_sample_value("ataa_stripe_sweep_found_total", labels) or 0.0
 
 
-async def test_a_refund_at_the_dashboard_without_its_webhooks_is_subtracted(harness: Harness) -> None:
+async def test_a_dashboard_refund_without_webhooks_is_subtracted(harness: Harness) -> None:
     before = found("refund", "missing")
     drive = a_drive()
     pledge = await harness.donate(drive, 2_500)
@@ -88,7 +88,7 @@ async def test_a_dispute_without_its_webhooks_is_subtracted_and_returned_when_it
     assert await harness.agreed_books() == {"USD": "25.00"}
 
 
-async def test_a_refund_that_fails_later_without_its_webhooks_is_added_again(harness: Harness) -> None:
+async def test_a_refund_that_fails_later_without_webhooks_is_added_again(harness: Harness) -> None:
     drive = a_drive()
     pledge = await harness.donate(drive, 2_500, FAILS_A_REFUND)
     await harness.status(pledge, "paid")
@@ -108,7 +108,7 @@ async def test_a_capture_without_its_webhooks_is_counted(harness: Harness) -> No
     assert found("capture", "missing") == before + 1
 
 
-async def test_a_refunded_capture_of_which_nothing_is_known_is_counted_and_subtracted(
+async def test_an_unknown_refunded_capture_is_counted_and_subtracted(
     harness: Harness,
 ) -> None:
     await harness.faults(unsubscribed=REFUNDS + CAPTURES)
@@ -119,7 +119,7 @@ async def test_a_refunded_capture_of_which_nothing_is_known_is_counted_and_subtr
     assert await harness.agreed_books() == {"USD": "20.00"}
 
 
-async def test_where_all_webhooks_come_the_sweep_finds_nothing_and_restates_nothing(harness: Harness) -> None:
+async def test_with_all_webhooks_delivered_the_sweep_finds_and_restates_nothing(harness: Harness) -> None:
     before = [found(kind, why) for kind in ("capture", "refund", "dispute") for why in ("missing", "changed")]
     drive = a_drive()
     pledges = [await harness.donate(drive, 1_000 * nth) for nth in range(1, 6)]
@@ -128,8 +128,8 @@ async def test_where_all_webhooks_come_the_sweep_finds_nothing_and_restates_noth
     await harness.refund(pledges[0], "part", {"amount": {"currency": "USD", "value": "1.00"}})
     await dispute(harness, await intent_of(harness, pledges[1]), "needs_response")
     await harness.agreed_books()
-    said = len(harness.said)
-    await asyncio.sleep(4.0)  # the sweep looks at what is 2 s old
+    published = len(harness.published)
+    await asyncio.sleep(4.0)  # the sweep compares objects that are at least 2 s old
     after = [found(kind, why) for kind in ("capture", "refund", "dispute") for why in ("missing", "changed")]
     assert after == before
-    assert len(harness.said) == said
+    assert len(harness.published) == published

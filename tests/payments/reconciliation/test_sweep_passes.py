@@ -1,4 +1,4 @@
-"""How the sweep looks: bounded, going on where it stopped, at what is ours, and never in the way."""
+"""The sweep's passes: bounded, resumable, limited to our objects, and subject to the rate limit."""
 
 from __future__ import annotations
 
@@ -46,27 +46,29 @@ def a_sweep(books: Books, processor: ListingProcessor, **given: Any) -> Sweeper:
 
 
 async def backfilled(books: Books, processor: ListingProcessor) -> None:
-    """Note that there are no undelivered events."""
+    """Run a backfill without undelivered events."""
     await Backfill(books.database, processor, books.store, books.clock, 60.0).run_once()
 
 
 async def rounds(books: Books, processor: ListingProcessor, sweep: Sweeper, count: int = 1) -> None:
-    """So many rounds, `EVERY_S` apart, each after a backfill."""
+    """Run `count` rounds, `EVERY_S` apart, each after a backfill."""
     for _ in range(count):
         await backfilled(books, processor)
         await sweep.sweep()
         books.clock.move(EVERY_S)
 
 
-async def a_gift(books: Books, units: int = 2_500, *, told: bool = True) -> tuple[str, str, dict[str, str]]:
-    """A pledge paid by `pi_<pledge>`: the pledge, its intent and the intent's metadata."""
+async def a_donation(
+    books: Books, units: int = 2_500, *, told: bool = True
+) -> tuple[str, str, dict[str, str]]:
+    """A pledge paid by `pi_<pledge>`; returns the pledge, its intent and the intent's metadata."""
     drive = a_drive()
     pledge = a_pledge(drive, units)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     (row,) = await books.payments(pledge.pledge_id)
     ours, intent = metadata(row.id, pledge.pledge_id, drive.drive_id), f"pi_{pledge.pledge_id}"
     if told:
-        await books.take([intent_succeeded(intent, units, ours)])
+        await books.apply([intent_succeeded(intent, units, ours)])
     return pledge.pledge_id, intent, ours
 
 
@@ -79,31 +81,31 @@ async def facts(books: Books) -> set[str]:
         return set((await session.execute(select(FACTS.c.id))).scalars())
 
 
-async def test_before_the_first_backfill_nothing_is_looked_at(books: Books) -> None:
+async def test_before_the_first_backfill_nothing_is_listed(books: Books) -> None:
     processor = ListingProcessor(books.clock)
     await a_sweep(books, processor).sweep()
     assert processor.calls == []
 
 
-async def test_what_is_younger_than_the_oldest_webhook_not_applied_waits_for_it(books: Books) -> None:
-    pledge, intent, _ = await a_gift(books)
+async def test_objects_younger_than_the_oldest_waiting_webhook_are_not_compared(books: Books) -> None:
+    pledge, intent, _ = await a_donation(books)
     processor = ListingProcessor(books.clock)
     sweep = a_sweep(books, processor)
     told = refund("created", "re_1", intent, 700, "succeeded")
-    await books.store.keep_all([as_stored(told)])  # stored, and not applied yet
+    await books.store.keep_all([as_stored(told)])  # stored, not yet applied
     processor.refund("re_2", intent, 100, "succeeded", created=processor.ago(seconds=-30))
     books.clock.move(60)
     await rounds(books, processor, sweep)
     assert (await payment(books, pledge)).refunded == 0
-    await books.take([])
+    await books.apply([])
     await rounds(books, processor, sweep)
     assert (await payment(books, pledge)).refunded == 800
 
 
-async def test_a_listing_that_is_cut_short_goes_on_in_the_next_round_and_in_another_process(
+async def test_a_truncated_listing_resumes_in_the_next_round_and_in_another_process(
     books: Books,
 ) -> None:
-    pledge, intent, _ = await a_gift(books, 1_000_000)
+    pledge, intent, _ = await a_donation(books, 1_000_000)
     processor = ListingProcessor(books.clock, page=2)
     count = 2 * PAGES * 2 + 3
     for n in range(count):
@@ -111,12 +113,12 @@ async def test_a_listing_that_is_cut_short_goes_on_in_the_next_round_and_in_anot
     await rounds(books, processor, a_sweep(books, processor))
     assert (await payment(books, pledge)).refunded == 100 * 2 * PAGES
     for _ in range(2):
-        await rounds(books, processor, a_sweep(books, processor))  # as a process that starts would
+        await rounds(books, processor, a_sweep(books, processor))  # a new process
     assert (await payment(books, pledge)).refunded == 100 * count
 
 
-async def test_what_comes_during_a_long_listing_is_found_by_the_next(books: Books) -> None:
-    pledge, intent, _ = await a_gift(books, 1_000_000)
+async def test_objects_created_during_a_long_listing_are_found_by_the_next(books: Books) -> None:
+    pledge, intent, _ = await a_donation(books, 1_000_000)
     processor = ListingProcessor(books.clock, page=1)
     for n in range(PAGES + 2):
         processor.refund(f"re_{n:03}", intent, 100, "succeeded", created=processor.ago(minutes=10, seconds=n))
@@ -127,8 +129,8 @@ async def test_what_comes_during_a_long_listing_is_found_by_the_next(books: Book
     assert (await payment(books, pledge)).refunded == 100 * (PAGES + 2) + 5_000
 
 
-async def test_a_listing_whose_next_page_is_gone_begins_anew(books: Books) -> None:
-    pledge, intent, _ = await a_gift(books, 1_000_000)
+async def test_a_listing_whose_next_page_is_gone_restarts(books: Books) -> None:
+    pledge, intent, _ = await a_donation(books, 1_000_000)
     processor = ListingProcessor(books.clock, page=1)
     for n in range(PAGES + 2):
         processor.refund(f"re_{n:03}", intent, 100, "succeeded", created=processor.ago(minutes=10, seconds=n))
@@ -139,29 +141,29 @@ async def test_a_listing_whose_next_page_is_gone_begins_anew(books: Books) -> No
     assert (await payment(books, pledge)).refunded == 100 * (PAGES + 2)
 
 
-async def test_a_round_that_stripe_does_not_answer_is_made_again(books: Books) -> None:
-    pledge, intent, _ = await a_gift(books)
+async def test_a_round_without_response_from_stripe_is_repeated(books: Books) -> None:
+    pledge, intent, _ = await a_donation(books)
     processor = ListingProcessor(books.clock)
     processor.refund("re_1", intent, 700, "succeeded")
     sweep = a_sweep(books, processor)
-    processor.trouble = lambda kind, after: Unknown("no answer")
+    processor.failure = lambda kind, after: Unknown("no answer")
     await rounds(books, processor, sweep)
     assert {kind for kind, _ in processor.calls} == {FactKind.CAPTURE, FactKind.REFUND, FactKind.DISPUTE}
-    processor.trouble = lambda kind, after: None
+    processor.failure = lambda kind, after: None
     await rounds(books, processor, sweep)
     assert (await payment(books, pledge)).refunded == 700
 
 
 async def test_a_429_ends_the_round(books: Books) -> None:
     processor = ListingProcessor(books.clock)
-    processor.trouble = lambda kind, after: TooFast("429")
+    processor.failure = lambda kind, after: TooFast("429")
     await rounds(books, processor, a_sweep(books, processor))
     assert len(processor.calls) == 1
 
 
-async def test_a_sweep_of_many_pages_takes_turns_with_the_checkouts(tmp_path: Path) -> None:
+async def test_a_sweep_of_many_pages_alternates_with_checkouts(tmp_path: Path) -> None:
     async with open_books(tmp_path) as books:
-        _, intent, _ = await a_gift(books, 1_000_000)
+        _, intent, _ = await a_donation(books, 1_000_000)
         processor = ListingProcessor(books.clock, page=1)
         for n in range(PAGES):
             processor.refund(f"re_{n:03}", intent, 100, "succeeded")
@@ -169,7 +171,7 @@ async def test_a_sweep_of_many_pages_takes_turns_with_the_checkouts(tmp_path: Pa
         sweep = Sweeper(books.database, processor, pace, books.clock, every_s=EVERY_S, grace_s=1.0)
         await backfilled(books, processor)
         for _ in range(100):
-            await pace.acquire()  # half a second's worth may go at once
+            await pace.acquire()  # the burst allows half a second's calls at once
         turns = 0
         between: list[int] = []
 
@@ -182,7 +184,7 @@ async def test_a_sweep_of_many_pages_takes_turns_with_the_checkouts(tmp_path: Pa
         def note(kind: FactKind, after: str | None) -> None:
             between.append(turns)
 
-        processor.trouble = note
+        processor.failure = note
         over = False
         waiting = [asyncio.create_task(checkouts()) for _ in range(8)]
         await asyncio.sleep(0)
@@ -191,11 +193,11 @@ async def test_a_sweep_of_many_pages_takes_turns_with_the_checkouts(tmp_path: Pa
         await asyncio.gather(*waiting)
     gaps = [later - earlier for earlier, later in itertools.pairwise(between)]
     assert len(between) > PAGES
-    assert min(gaps[1:]) >= 7  # each of those who waited had a turn between two calls of the sweep
+    assert min(gaps[1:]) >= 7  # every waiting caller ran between two calls of the sweep
 
 
-async def test_other_business_on_the_account_is_left_alone(books: Books) -> None:
-    pledge, intent, _ = await a_gift(books)
+async def test_the_sweep_ignores_other_business_on_the_account(books: Books) -> None:
+    pledge, intent, _ = await a_donation(books)
     processor = ListingProcessor(books.clock)
     shop = processor.intent("pi_shop", 9_900, SHOP)
     odd = processor.intent("pi_odd", 9_900, {}, currency=None)
@@ -210,8 +212,8 @@ async def test_other_business_on_the_account_is_left_alone(books: Books) -> None
     assert (await payment(books, pledge)).status == "disputed"
 
 
-async def test_a_refund_brings_its_unknown_capture_with_it(books: Books) -> None:
-    pledge, intent, ours = await a_gift(books, told=False)
+async def test_a_refund_of_an_unknown_capture_records_the_capture_too(books: Books) -> None:
+    pledge, intent, ours = await a_donation(books, told=False)
     processor = ListingProcessor(books.clock)
     whole = processor.intent(intent, 2_500, ours, created=processor.ago(days=20))
     processor.refund("re_1", whole, 700, "succeeded")
@@ -221,8 +223,8 @@ async def test_a_refund_brings_its_unknown_capture_with_it(books: Books) -> None
     assert set((await books.drift()).values()) <= {0}
 
 
-async def test_one_of_ours_that_cannot_be_read_does_not_end_the_look(books: Books) -> None:
-    pledge, intent, ours = await a_gift(books)
+async def test_an_unreadable_object_of_ours_does_not_end_the_pass(books: Books) -> None:
+    pledge, intent, ours = await a_donation(books)
     processor = ListingProcessor(books.clock)
     whole = processor.intent(intent, 2_500, ours)
     processor.refund("re_odd", whole, 100, "succeeded", amount=None)
@@ -231,8 +233,8 @@ async def test_one_of_ours_that_cannot_be_read_does_not_end_the_look(books: Book
     assert (await payment(books, pledge)).refunded == 700
 
 
-async def test_one_that_cannot_be_stored_does_not_end_the_look(books: Books) -> None:
-    pledge, intent, _ = await a_gift(books)
+async def test_an_object_that_cannot_be_stored_does_not_end_the_pass(books: Books) -> None:
+    pledge, intent, _ = await a_donation(books)
     processor = ListingProcessor(books.clock)
     processor.refund("re_\ud800", intent, 100, "succeeded")
     processor.refund("re_1", intent, 700, "succeeded")
@@ -241,17 +243,17 @@ async def test_one_that_cannot_be_stored_does_not_end_the_look(books: Books) -> 
 
 
 @pytest.mark.parametrize("days", [3, 40])
-async def test_a_refund_that_failed_long_after_it_was_made_is_found(books: Books, days: int) -> None:
-    pledge, intent, _ = await a_gift(books)
-    await books.take([refund("created", "re_1", intent, 700, "succeeded")])
+async def test_a_refund_that_failed_long_after_its_creation_is_found(books: Books, days: int) -> None:
+    pledge, intent, _ = await a_donation(books)
+    await books.apply([refund("created", "re_1", intent, 700, "succeeded")])
     processor = ListingProcessor(books.clock)
     processor.refund("re_1", intent, 700, "failed", created=processor.ago(days=days))
     await rounds(books, processor, a_sweep(books, processor), 2)
     assert (await payment(books, pledge)).refunded == 0
 
 
-async def test_a_capture_that_succeeded_days_after_its_intent_was_made_is_found(books: Books) -> None:
-    pledge, intent, ours = await a_gift(books, told=False)
+async def test_a_capture_days_after_its_intent_is_found(books: Books) -> None:
+    pledge, intent, ours = await a_donation(books, told=False)
     processor = ListingProcessor(books.clock)
     made = processor.intent(intent, 2_500, ours, status="processing")
     sweep = a_sweep(books, processor)
@@ -262,7 +264,7 @@ async def test_a_capture_that_succeeded_days_after_its_intent_was_made_is_found(
     assert (await payment(books, pledge)).status == "captured"
 
 
-async def test_on_an_account_of_our_own_the_sweep_holds_what_names_nothing(
+async def test_with_hold_foreign_the_sweep_records_unmarked_money_in_suspense(
     books: Books,
 ) -> None:
     processor = ListingProcessor(books.clock)
@@ -278,21 +280,21 @@ async def test_on_an_account_of_our_own_the_sweep_holds_what_names_nothing(
 
 
 async def test_a_dispute_that_closed_a_month_later_is_found(books: Books) -> None:
-    pledge, intent, _ = await a_gift(books)
-    await books.take([dispute("created", "dp_1", intent, 2_500, "needs_response")])
+    pledge, intent, _ = await a_donation(books)
+    await books.apply([dispute("created", "dp_1", intent, 2_500, "needs_response")])
     processor = ListingProcessor(books.clock)
     processor.dispute("dp_1", intent, 2_500, "won", created=processor.ago(days=31))
     await rounds(books, processor, a_sweep(books, processor), 2)
     assert (await payment(books, pledge)).status == "captured"
 
 
-async def test_an_open_dispute_older_than_any_listing_is_read_by_itself(books: Books) -> None:
-    gifts = [await a_gift(books) for _ in range(25)]
+async def test_an_open_dispute_older_than_any_listing_is_read_by_id(books: Books) -> None:
+    gifts = [await a_donation(books) for _ in range(25)]
     told = [
         dispute("created", f"dp_{n:02}", intent, 100, "needs_response")
         for n, (_, intent, _) in enumerate(gifts)
     ]
-    await books.take(told)
+    await books.apply(told)
     processor = ListingProcessor(books.clock)
     for n, (_, intent, _) in enumerate(gifts):
         status = "won" if n == 24 else "under_review"
@@ -303,21 +305,21 @@ async def test_an_open_dispute_older_than_any_listing_is_read_by_itself(books: B
     assert (await payment(books, gifts[24][0])).status == "captured"
     read = len(processor.read)
     await rounds(books, processor, sweep, SLOW_PASS_ROUNDS - 3)
-    assert len(processor.read) == read  # all were read, and it is not time to begin again
+    assert len(processor.read) == read  # all were read, and the next pass is not due
     await rounds(books, processor, sweep, 2)
     assert len(processor.read) > read
 
 
-async def test_a_change_whose_webhook_comes_meanwhile_is_not_the_sweeps_find(books: Books) -> None:
-    pledge, intent, _ = await a_gift(books)
-    await books.take([refund("created", "re_1", intent, 700, "pending")])
+async def test_a_change_whose_webhook_arrives_meanwhile_is_not_reported_by_the_sweep(books: Books) -> None:
+    pledge, intent, _ = await a_donation(books)
+    await books.apply([refund("created", "re_1", intent, 700, "pending")])
     processor = ListingProcessor(books.clock)
     processor.refund("re_1", intent, 700, "failed")
     sweep = a_sweep(books, processor)
     await rounds(books, processor, sweep)
-    assert (await payment(books, pledge)).refunded == 700  # it may have failed a moment ago
+    assert (await payment(books, pledge)).refunded == 700  # a change is read again first
     before = await stored_at(books, "re_1")
-    await books.take([refund("failed", "re_1", intent, 700, "failed")])
+    await books.apply([refund("failed", "re_1", intent, 700, "failed")])
     assert (await payment(books, pledge)).refunded == 0
     await rounds(books, processor, sweep)
     assert before != await stored_at(books, "re_1")
@@ -328,13 +330,13 @@ async def stored_at(books: Books, fact: str) -> Any:
         return (await session.execute(select(FACTS.c.rank).where(FACTS.c.id == fact))).scalar_one()
 
 
-async def test_open_facts_and_standings_are_found_by_an_index(books: Books) -> None:
+async def test_open_facts_and_progress_are_found_by_an_index(books: Books) -> None:
     explain = "EXPLAIN QUERY PLAN" if books.database.is_sqlite else "EXPLAIN"
-    asked = select(FACTS.c.id).where(text(f"({OPEN_FACTS})"), FACTS.c.id > "re_1").order_by(FACTS.c.id)
+    statement = select(FACTS.c.id).where(text(f"({OPEN_FACTS})"), FACTS.c.id > "re_1").order_by(FACTS.c.id)
     async with books.database.transaction() as session:
         if not books.database.is_sqlite:
             await session.execute(text("SET LOCAL enable_seqscan = off"))
-        bound = str(asked.limit(20).compile(compile_kwargs={"literal_binds": True}))
+        bound = str(statement.limit(20).compile(compile_kwargs={"literal_binds": True}))
         plan = "\n".join(str(row) for row in await session.execute(text(f"{explain} {bound}")))
         assert "facts_open" in plan, plan
         rows = (await session.execute(select(SWEEPS))).all()
@@ -342,7 +344,7 @@ async def test_open_facts_and_standings_are_found_by_an_index(books: Books) -> N
 
 
 async def live_and_sweep(life: dict[str, Any], told: list[bool], url: str = "") -> None:
-    """A payment of whose webhooks some never come is what it is when all come, after a sweep."""
+    """After a sweep, a payment with lost webhooks equals one whose webhooks all arrived."""
     with tempfile.TemporaryDirectory() as folder:
         async with open_books(Path(folder), url) as books:
             outcomes = [await swept(books, life, told), await swept(books, life, [True] * len(told))]
@@ -351,7 +353,7 @@ async def live_and_sweep(life: dict[str, Any], told: list[bool], url: str = "") 
 
 
 async def swept(books: Books, life: dict[str, Any], told: list[bool]) -> Any:
-    pledge, intent, ours = await a_gift(books, 1_000, told=False)
+    pledge, intent, ours = await a_donation(books, 1_000, told=False)
     processor = ListingProcessor(books.clock, page=2)
     whole = processor.intent(intent, 1_000, ours)
     webhooks = [intent_succeeded(intent, 1_000, ours)]
@@ -362,15 +364,15 @@ async def swept(books: Books, life: dict[str, Any], told: list[bool]) -> Any:
     if life["dispute"]:
         webhooks += [dispute("updated", f"dp_{pledge}", intent, 500, state) for state in life["dispute"]]
         processor.dispute(f"dp_{pledge}", whole, 500, life["dispute"][-1])
-    await books.take([each for each, comes in zip(webhooks, told, strict=False) if comes])
+    await books.apply([each for each, comes in zip(webhooks, told, strict=False) if comes])
     sweep = a_sweep(books, processor)
     await rounds(books, processor, sweep, 2)
     books.clock.move(SLOW_PASS_ROUNDS * EVERY_S)
     await rounds(books, processor, sweep, 2)
     row = await payment(books, pledge)
     money = (row.status, row.held, row.captured, row.refunded, row.disputed)
-    said = (await books.said(pledge))[-1]
-    assert (said.version, said.status) == (row.version, row.status)
+    published = (await books.published(pledge))[-1]
+    assert (published.version, published.status) == (row.version, row.status)
     return money, await books.balances(row.id)
 
 
@@ -392,7 +394,7 @@ TOLD = st.lists(st.booleans(), min_size=12, max_size=12)
 
 @settings(max_examples=25, deadline=None)
 @given(LIVES, TOLD)
-def test_whichever_webhooks_never_come_the_sweep_ends_where_all_of_them_end(
+def test_with_any_webhooks_lost_the_sweep_gives_the_same_result_as_all_webhooks(
     life: dict[str, Any], told: list[bool]
 ) -> None:
     asyncio.run(live_and_sweep(life, told))
@@ -400,13 +402,13 @@ def test_whichever_webhooks_never_come_the_sweep_ends_where_all_of_them_end(
 
 @pytest.fixture
 def a_postgres() -> str:
-    """Asked for by name, so that what is missing skips the test before its first example."""
+    """A fixture of its own, so that a missing PostgreSQL skips the test before its first example."""
     return postgres_server()
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LIVES, TOLD)
-def test_whichever_webhooks_never_come_the_sweep_ends_where_all_of_them_end_on_postgresql(
+def test_with_any_webhooks_lost_the_sweep_gives_the_same_result_as_all_webhooks_on_postgresql(
     a_postgres: str, life: dict[str, Any], told: list[bool]
 ) -> None:
     async def on_postgresql() -> None:

@@ -1,4 +1,4 @@
-"""Webhooks in any order, repeated and split into any batches: the same rows, ledger and last word."""
+"""Webhooks in any order, repeated and in any batches give the same rows, ledger and last announcement."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tests.payments.stripe_events import (
 
 _numbers = itertools.count(1)
 MOST = 36
-"""More webhooks than any life has."""
+"""More webhooks than any generated payment has."""
 
 
 REFUNDS = [
     ("pending",), ("pending", "succeeded"), ("succeeded",), ("succeeded", "failed"), (None,),
     (None, "succeeded"), (None, "canceled"), ("requires_action", INVENTED, "failed"),
 ]  # fmt: skip
-"""What a refund may go through, its last status last."""
+"""Possible status sequences of a refund."""
 
 Told = tuple[str, tuple[int, ...] | None]
 DISPUTES: list[tuple[Told, ...]] = [
@@ -58,7 +58,7 @@ DISPUTES: list[tuple[Told, ...]] = [
     ((INVENTED, None), ("won", None)),
     (("won", None), (INVENTED, None)),
 ]
-"""What a dispute may go through: statuses with the amounts of its balance transactions."""
+"""Possible status sequences of a dispute, with the amounts of its balance transactions."""
 
 
 @st.composite
@@ -79,7 +79,7 @@ def dispute_lives(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @st.composite
 def lives(draw: st.DrawFn) -> tuple[dict[str, Any], list[int], list[int]]:
-    """What happens to a payment, the order in which its webhooks come (some twice), and the batches."""
+    """A payment's history, the order in which its webhooks arrive (some twice), and the batches."""
     life = {
         "captured": draw(st.booleans()),
         "expired": draw(st.booleans()),
@@ -109,17 +109,17 @@ def webhooks_of(life: dict[str, Any], n: int, ours: dict[str, str]) -> list[dict
     for place, events in enumerate(life["disputes"]):
         for told in events:
             found.append(dispute("updated", f"dp_{n}_{place}", intent, 500, **told))
-    return found + found[: len(found) // 2]  # some come twice, under the same event id
+    return found + found[: len(found) // 2]  # some arrive twice, under the same event id
 
 
 async def outcome(books: Books, life: dict[str, Any], order: list[int], cuts: list[int]) -> Any:
-    """Live this life in this order; everything that must not depend on the order."""
+    """Apply a history in this order; returns everything that must not depend on the order."""
     drive = a_drive()
     pledge = a_pledge(drive, 1_000)
-    await books.hear(drive)
+    await books.consume(drive)
     n = next(_numbers)
     if life["opened"]:
-        await books.hear(pledge)
+        await books.consume(pledge)
         payment = await books.opened(pledge.pledge_id, f"cs_{n}")
         ours = metadata(payment, pledge.pledge_id, drive.drive_id)
     else:
@@ -134,21 +134,21 @@ async def outcome(books: Books, life: dict[str, Any], order: list[int], cuts: li
         start += size
     for place, batch in enumerate([*batches, *([[]] * (13 - len(batches)))]):
         if place == life["pledge_at"]:
-            await books.hear(pledge)
+            await books.consume(pledge)
         if batch:
-            await books.take(batch)
+            await books.apply(batch)
     (row,) = await books.payments(pledge.pledge_id)
     balances = await books.balances(row.id)
     assert balances.get(CLEARING, 0) == row.captured - row.refunded - row.disputed
     assert balances.get("refunds", 0) == row.refunded
     assert balances.get("disputes", 0) == row.disputed
-    said = await books.said(pledge.pledge_id)
+    published = await books.published(pledge.pledge_id)
     told = {"status", "held", "captured", "refunded", "disputed", "source"}
-    last = said[-1].model_dump(include=told) if said else None
-    assert [event.version for event in said] == list(range(1, row.version + 1))
-    if said:
-        assert said[-1].creator_id == pledge.creator_id
-        assert (said[-1].status, said[-1].captured.minor_units) == (row.status, row.captured)
+    last = published[-1].model_dump(include=told) if published else None
+    assert [event.version for event in published] == list(range(1, row.version + 1))
+    if published:
+        assert published[-1].creator_id == pledge.creator_id
+        assert (published[-1].status, published[-1].captured.minor_units) == (row.status, row.captured)
     return (
         (row.status, row.held, row.captured, row.refunded, row.disputed, row.amount, row.pledge_version),
         balances,
@@ -158,7 +158,7 @@ async def outcome(books: Books, life: dict[str, Any], order: list[int], cuts: li
 
 
 async def facts_of(books: Books, n: int) -> list[Any]:
-    """What is stored of this life's facts, but for what tells when and how often."""
+    """The stored facts of a history, without their times and posting counts."""
     left_out = ("payment_id", "pledge_id", "drive_id", "postings", "heard_at", "at")
     columns = [column for column in FACTS.c if column.name not in left_out]
     mine = select(*columns).where(FACTS.c.intent == f"pi_{n}").order_by(FACTS.c.id)
@@ -169,7 +169,7 @@ async def facts_of(books: Books, n: int) -> list[Any]:
 
 @settings(max_examples=40, deadline=None)
 @given(lives())
-def test_any_order_repetition_and_split_of_webhooks_ends_the_same(
+def test_any_order_repetition_and_batching_of_webhooks_gives_the_same_result(
     case: tuple[dict[str, Any], list[int], list[int]],
 ) -> None:
     asyncio.run(ends_the_same(*case))
@@ -177,13 +177,13 @@ def test_any_order_repetition_and_split_of_webhooks_ends_the_same(
 
 @pytest.fixture
 def a_postgres() -> str:
-    """Asked for by name, so that what is missing skips the test before its first example."""
+    """A fixture of its own, so that a missing PostgreSQL skips the test before its first example."""
     return postgres_server()
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lives())
-def test_any_order_repetition_and_split_of_webhooks_ends_the_same_on_postgresql(
+def test_any_order_repetition_and_batching_of_webhooks_gives_the_same_result_on_postgresql(
     a_postgres: str, case: tuple[dict[str, Any], list[int], list[int]]
 ) -> None:
     async def on_postgresql() -> None:

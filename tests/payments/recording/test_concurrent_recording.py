@@ -1,4 +1,4 @@
-"""A refund is never left uncounted because its capture was recorded at the same moment by somebody else."""
+"""A refund is counted although its capture was recorded concurrently by another transaction."""
 
 from __future__ import annotations
 
@@ -42,46 +42,46 @@ async def on_postgres(tmp_path: Path) -> AsyncIterator[Books]:
 async def an_open_pledge(books: Books) -> tuple[str, dict[str, str]]:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     return pledge.pledge_id, metadata(None, pledge.pledge_id, drive.drive_id)
 
 
 async def leave_behind(books: Books) -> str:
-    """A captured gift with a refund that has no payment, as two transactions may have left it."""
+    """A captured donation with a refund that has no payment, as two concurrent transactions may leave it."""
     pledge, ours = await an_open_pledge(books)
-    await books.take([refund("created", "re_1", "pi_1", 700, "succeeded")])
+    await books.apply([refund("created", "re_1", "pi_1", 700, "succeeded")])
     async with books.database.transaction() as session:
         await session.execute(update(FACTS).values(intent="pi_hidden"))
-    await books.take([intent_succeeded("pi_1", 2_500, ours)])
+    await books.apply([intent_succeeded("pi_1", 2_500, ours)])
     async with books.database.transaction() as session:
         await session.execute(update(FACTS).where(FACTS.c.id == "re_1").values(intent="pi_1"))
     assert (await books.payments(pledge))[0].refunded == 0
     return pledge
 
 
-async def test_a_question_about_an_intent_is_answered_once_its_refund_is_placed(books: Books) -> None:
+async def test_an_intent_lookup_ends_once_its_refund_has_a_payment(books: Books) -> None:
     pledge = await leave_behind(books)
-    oracle = FakeProcessor()
+    processor = FakeProcessor()
     books.clock.move(601)
-    assert await Reconciler(books.database, oracle, books.clock).run_due() == 1
+    assert await Reconciler(books.database, processor, books.clock).run_due() == 1
     assert (await books.payments(pledge))[0].refunded == 700
-    assert oracle.asked == []  # the capture was known: nothing had to be asked
+    assert processor.looked_up == []  # the capture was known: no lookup was needed
     async with books.database.reading() as session:
         assert (await session.execute(select(LOOKUPS))).all() == []
 
 
-async def test_what_was_left_behind_is_placed_though_nobody_asks(books: Books) -> None:
+async def test_unplaced_facts_are_placed_without_a_lookup(books: Books) -> None:
     pledge = await leave_behind(books)
     async with books.database.transaction() as session:
         await session.execute(delete(LOOKUPS))
-    asker = Reconciler(books.database, FakeProcessor(), books.clock)
-    assert await asker.place_left_facts() == 1
+    reconciler = Reconciler(books.database, FakeProcessor(), books.clock)
+    assert await reconciler.place_left_facts() == 1
     assert (await books.payments(pledge))[0].refunded == 700
-    assert await asker.place_left_facts() == 0
+    assert await reconciler.place_left_facts() == 0
     assert not any((await books.drift()).values())
 
 
-async def test_the_asker_places_what_was_left_behind_when_it_starts(books: Books) -> None:
+async def test_the_reconciler_places_unplaced_facts_at_its_start(books: Books) -> None:
     pledge = await leave_behind(books)
     stop = asyncio.Event()
     running = asyncio.create_task(Reconciler(books.database, FakeProcessor(), books.clock).run(stop))
@@ -94,10 +94,10 @@ async def test_the_asker_places_what_was_left_behind_when_it_starts(books: Books
     await running
 
 
-async def test_on_postgresql_two_transactions_record_a_refund_and_its_capture_at_once(
+async def test_on_postgresql_two_transactions_record_a_refund_and_its_capture_concurrently(
     on_postgres: Books,
 ) -> None:
-    """The applier has written a refund and not yet committed when the asker records the capture."""
+    """The applier has written a refund but not committed when the reconciler records the capture."""
     books, now = on_postgres, on_postgres.clock.now()
     pledge, ours = await an_open_pledge(books)
     capture = Observation(
@@ -124,10 +124,10 @@ async def test_on_postgresql_two_transactions_record_a_refund_and_its_capture_at
     assert not any((await books.drift()).values())
 
 
-async def test_on_postgresql_two_transactions_tell_of_the_same_refund_before_its_capture(
+async def test_on_postgresql_two_transactions_record_the_same_refund_before_its_capture(
     on_postgres: Books,
 ) -> None:
-    """What was told of a fact without a payment is merged, whoever commits last."""
+    """Observations of a fact without a payment are merged, whichever transaction commits last."""
     books, now = on_postgres, on_postgres.clock.now()
     pending, failed = (
         Observation("re_1", FactKind.REFUND, "pi_1", 700, "USD", rank, now)
@@ -147,19 +147,21 @@ async def test_on_postgresql_two_transactions_tell_of_the_same_refund_before_its
         assert [row.rank for row in await session.execute(select(FACTS.c.rank))] == [RefundRank.FAILED]
 
 
-async def test_on_postgresql_applier_and_asker_meet_at_many_payments(on_postgres: Books) -> None:
-    books, oracle = on_postgres, FakeProcessor()
+async def test_on_postgresql_applier_and_reconciler_record_the_same_payments_concurrently(
+    on_postgres: Books,
+) -> None:
+    books, processor = on_postgres, FakeProcessor()
     pledges = {}
     for n in range(30):
         pledge, ours = await an_open_pledge(books)
         pledges[f"pi_{n}"] = pledge
-        await books.take([refund("created", f"re_{n}a", f"pi_{n}", 300, "succeeded")])
-        oracle.captures[f"pi_{n}"] = Observation(
+        await books.apply([refund("created", f"re_{n}a", f"pi_{n}", 300, "succeeded")])
+        processor.captures[f"pi_{n}"] = Observation(
             f"pi_{n}", FactKind.CAPTURE, f"pi_{n}", 2_500, "USD", CaptureRank.BY_INTENT, books.clock.now(),
             pledge_id=ours["ataa_pledge"], drive_id=ours["ataa_drive"],
         )  # fmt: skip
     books.clock.move(601)
-    asker = Reconciler(books.database, oracle, books.clock)
+    reconciler = Reconciler(books.database, processor, books.clock)
     applier = Applier(books.database, books.store, books.clock, OurAccount())
 
     async def apply_more() -> None:
@@ -169,7 +171,7 @@ async def test_on_postgresql_applier_and_asker_meet_at_many_payments(on_postgres
             await applier.apply_waiting()
 
     async def ask_all() -> None:
-        while await asker.run_due():
+        while await reconciler.run_due():
             pass
 
     await asyncio.gather(apply_more(), ask_all())
@@ -178,24 +180,24 @@ async def test_on_postgresql_applier_and_asker_meet_at_many_payments(on_postgres
     assert not any((await books.drift()).values())
 
 
-async def test_one_fact_that_cannot_be_placed_does_not_hold_up_the_others_nor_the_questions(
+async def test_a_fact_that_cannot_be_placed_does_not_block_other_facts_or_lookups(
     books: Books,
 ) -> None:
     pledge = await leave_behind(books)
     other, ours = await an_open_pledge(books)
-    await books.take([intent_succeeded("pi_2", 2_500, ours)])
+    await books.apply([intent_succeeded("pi_2", 2_500, ours)])
     overflowing = await refunds_that_overflow(books)
     async with books.database.transaction() as session:
         await session.execute(insert(FACTS), overflowing)
-    asker = Reconciler(books.database, FakeProcessor(), books.clock)
-    assert await asker.place_left_facts() == 1
+    reconciler = Reconciler(books.database, FakeProcessor(), books.clock)
+    assert await reconciler.place_left_facts() == 1
     assert (await books.payments(pledge))[0].refunded == 700
     assert (await books.payments(other))[0].refunded == 0
-    assert await asker.place_left_facts() == 0  # and it is not tried again and again without a pause
+    assert await reconciler.place_left_facts() == 0  # it is not retried without a delay
 
 
 async def refunds_that_overflow(books: Books) -> list[dict[str, Any]]:
-    """Two refunds whose sum no column holds: every transaction that records one of them fails."""
+    """Two refunds whose sum exceeds the column: every transaction that records one of them fails."""
     async with books.database.reading() as session:
         (row,) = (await session.execute(select(FACTS).where(FACTS.c.id == "re_1"))).all()
     odd = dict(row._mapping) | {"intent": "pi_2", "units": 2**63 - 1, "payment_id": None}

@@ -1,4 +1,4 @@
-"""Disputes through payments and the sandbox: the ledger is what the balance is, whatever webhooks do."""
+"""Disputes through payments and the sandbox: the ledger equals Stripe's balance, whatever webhooks do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIVES: list[tuple[str | None, list[Step], str]] = [
     (None, [("prevented", {"case_type": "block"})], "25.00"),
     (None, [("needs_response", {"amount": 2_300, "currency": "eur", "withdrawn": 2_490})], "0.10"),
 ]
-"""What is refunded, what the dispute goes through, and what is left of 25.00."""
+"""The amount refunded, the dispute's statuses, and what is left of 25.00."""
 
 
 async def dispute(harness: Harness, intent: str, status: str, details: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ async def dispute(harness: Harness, intent: str, status: str, details: dict[str,
 
 
 async def live(harness: Harness, n: int, refunded: str | None, steps: list[Step]) -> None:
-    """Give 25.00, refund some of it, and have it disputed."""
+    """Donate 25.00, refund part of it, and dispute it."""
     pledge = await harness.donate(a_drive(slug=f"drive-{n}"))
     await harness.status(pledge, "paid")
     if refunded is not None:
@@ -52,7 +52,7 @@ async def intent_of(harness: Harness, pledge: str) -> str:
 
 
 @pytest.mark.parametrize(("refunded", "steps", "left"), LIVES)
-async def test_the_ledger_is_what_the_balance_is(
+async def test_the_ledger_equals_stripes_balance(
     tmp_path: Path, refunded: str | None, steps: list[Step], left: str
 ) -> None:
     async with running(tmp_path) as harness:
@@ -60,7 +60,9 @@ async def test_the_ledger_is_what_the_balance_is(
         assert await harness.agreed_books() == {"USD": left}
 
 
-async def test_under_repeated_reordered_late_and_lost_webhooks_too(tmp_path: Path) -> None:
+async def test_the_ledger_equals_the_balance_under_repeated_reordered_late_and_lost_webhooks(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path) as harness:
         await harness.faults(duplicate=3, reorder=True, delay_ms=300, drop_rate=0.2)
         await asyncio.gather(*(live(harness, n, *each[:2]) for n, each in enumerate(LIVES)))

@@ -1,4 +1,4 @@
-"""What a dispute takes from a gift: Stripe's balance first, our own arithmetic where it does not say."""
+"""What a dispute subtracts from a donation: by Stripe's balance, or estimated where it gives no amount."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.payments.reconciliation.test_lookups import FakeProcessor
 from tests.payments.stripe_events import dispute, intent_succeeded, metadata, refund
 
 T = 1_700_000_000
-"""A second; the disputes of these tests are told at T, T + 1, …"""
+"""A Unix time; the disputes of these tests are reported at T, T + 1, …"""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -37,24 +37,28 @@ async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield books
 
 
-async def a_gift(books: Books, units: int = 2_500, currency: str = "usd") -> str:
-    """A paid pledge of a drive that is known; its payment's id."""
+async def a_donation(books: Books, units: int = 2_500, currency: str = "usd") -> str:
+    """A paid pledge of a known drive; returns the pledge's id."""
     drive = a_drive(currency.upper())
     pledge = a_pledge(drive, units)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     ours = metadata(None, pledge.pledge_id, drive.drive_id)
-    await books.take([intent_succeeded("pi_1", units, ours, currency)])
+    await books.apply([intent_succeeded("pi_1", units, ours, currency)])
     return pledge.pledge_id
 
 
 async def net(books: Books, pledge: str) -> int:
-    """What is left of a gift; fails where the ledger says something else."""
+    """What is left of a donation; fails where the ledger differs."""
     (row,) = await books.payments(pledge)
     left: int = row.captured - row.refunded - row.disputed
     assert (await books.balances(row.id)).get(CLEARING, 0) == left
     assert not any((await books.drift()).values())
-    (*_, said) = await books.said(pledge)
-    assert (said.status, said.disputed.minor_units, said.version) == (row.status, row.disputed, row.version)
+    (*_, published) = await books.published(pledge)
+    assert (published.status, published.disputed.minor_units, published.version) == (
+        row.status,
+        row.disputed,
+        row.version,
+    )
     return left
 
 
@@ -64,81 +68,81 @@ async def marked(books: Books) -> list[str]:
         return [row.doubt for row in rows]
 
 
-async def test_a_full_dispute_lost_after_a_partial_refund_returns_the_refunded_part(books: Books) -> None:
-    pledge = await a_gift(books)
-    await books.take([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
+async def test_a_full_dispute_lost_after_a_partial_refund_counts_the_rest(books: Books) -> None:
+    pledge = await a_donation(books)
+    await books.apply([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
     withdrawn = dispute("funds_withdrawn", "dp_1", "pi_1", 2_500, "needs_response", moves=[-2_500], at=T)
-    await books.take([withdrawn])
+    await books.apply([withdrawn])
     assert await net(books, pledge) == -1_000  # as Stripe's balance is, until the bank decides
     async with books.database.reading() as session:
         assert await read_books(session) == {"USD": "-10.00"}
-    await books.take([dispute("closed", "dp_1", "pi_1", 2_500, "lost", moves=[-2_500, 1_000], at=T + 1)])
+    await books.apply([dispute("closed", "dp_1", "pi_1", 2_500, "lost", moves=[-2_500, 1_000], at=T + 1)])
     assert await net(books, pledge) == 0
     (row,) = await books.payments(pledge)
     assert (row.status, row.refunded, row.disputed) == ("disputed", 1_000, 1_500)
     assert await marked(books) == []
 
 
-async def test_a_lost_dispute_that_keeps_the_refunded_part_is_asked_about(books: Books) -> None:
-    """Stripe returns it with an event of its own, which the endpoint may not be subscribed to."""
-    pledge = await a_gift(books)
-    await books.take([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
-    await books.take([dispute("closed", "dp_1", "pi_1", 2_500, "lost", moves=[-2_500], at=T)])
+async def test_a_lost_dispute_that_withdrew_the_refunded_part_is_looked_up(books: Books) -> None:
+    """Stripe reports its return in a separate event, which the endpoint may not be subscribed to."""
+    pledge = await a_donation(books)
+    await books.apply([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
+    await books.apply([dispute("closed", "dp_1", "pi_1", 2_500, "lost", moves=[-2_500], at=T)])
     assert (await net(books, pledge), await marked(books)) == (-1_000, ["not_returned"])
     await ask(books, dispute("closed", "dp_1", "pi_1", 2_500, "lost", moves=[-2_500, 1_000], at=T + 9))
     assert (await net(books, pledge), await marked(books)) == (0, [])
 
 
-async def test_without_a_balance_a_dispute_takes_what_refunds_have_left_at_most(books: Books) -> None:
-    pledge = await a_gift(books)
-    await books.take([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
+async def test_without_a_balance_a_dispute_counts_at_most_what_refunds_left(books: Books) -> None:
+    pledge = await a_donation(books)
+    await books.apply([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
     for place, (status, left) in enumerate([("needs_response", 0), ("lost", 0), ("won", 1_500)]):
-        await books.take([dispute("updated", "dp_1", "pi_1", 2_500, status, at=T + place)])
+        await books.apply([dispute("updated", "dp_1", "pi_1", 2_500, status, at=T + place)])
         assert await net(books, pledge) == left
 
 
-async def test_a_refund_that_fails_leaves_more_to_a_dispute_without_a_balance(books: Books) -> None:
-    pledge = await a_gift(books)
-    await books.take([refund("created", "re_1", "pi_1", 1_000, "pending")])
-    await books.take([dispute("closed", "dp_1", "pi_1", 2_500, "lost", at=T)])
-    await books.take([refund("failed", "re_1", "pi_1", 1_000, "failed")])
+async def test_a_failed_refund_leaves_more_to_a_dispute_without_balance(books: Books) -> None:
+    pledge = await a_donation(books)
+    await books.apply([refund("created", "re_1", "pi_1", 1_000, "pending")])
+    await books.apply([dispute("closed", "dp_1", "pi_1", 2_500, "lost", at=T)])
+    await books.apply([refund("failed", "re_1", "pi_1", 1_000, "failed")])
     assert await net(books, pledge) == 0
     assert (await books.payments(pledge))[0].disputed == 2_500
 
 
-async def test_two_disputes_of_a_gift_take_no_more_than_it_unless_stripe_says_so(books: Books) -> None:
-    pledge = await a_gift(books)
-    await books.take([dispute("created", "dp_1", "pi_1", 2_000, "lost", at=T)])
-    await books.take([dispute("created", "dp_2", "pi_1", 2_000, "needs_response", at=T + 1)])
+async def test_two_disputes_count_no_more_than_the_donation_unless_stripe_reports_more(books: Books) -> None:
+    pledge = await a_donation(books)
+    await books.apply([dispute("created", "dp_1", "pi_1", 2_000, "lost", at=T)])
+    await books.apply([dispute("created", "dp_2", "pi_1", 2_000, "needs_response", at=T + 1)])
     assert await net(books, pledge) == 0
-    await books.take([dispute("closed", "dp_2", "pi_1", 2_000, "won", at=T + 2)])
+    await books.apply([dispute("closed", "dp_2", "pi_1", 2_000, "won", at=T + 2)])
     assert await net(books, pledge) == 500
 
 
-async def test_a_won_dispute_that_is_lost_later_follows_the_last_word(books: Books) -> None:
-    pledge = await a_gift(books)
+async def test_a_won_dispute_that_is_lost_later_counts(books: Books) -> None:
+    pledge = await a_donation(books)
     won = dispute("closed", "dp_1", "pi_1", 2_500, "won", moves=[-2_500, 2_500], at=T + 1)
     lost = dispute("closed", "dp_1", "pi_1", 2_500, "lost", moves=[-2_500, 2_500, -2_500], at=T + 2)
-    await books.take([won])
+    await books.apply([won])
     assert await net(books, pledge) == 2_500
-    await books.take([lost])
+    await books.apply([lost])
     assert await net(books, pledge) == 0
     late = dispute("created", "dp_1", "pi_1", 2_500, "needs_response", moves=[], at=T)
-    await books.take([late, won | {"id": "evt_won_again"}])  # Stripe retries for three days, in any order
+    await books.apply([late, won | {"id": "evt_won_again"}])  # Stripe retries for three days, in any order
     assert await net(books, pledge) == 0
 
 
-async def test_a_lost_dispute_that_is_won_later_is_the_gifts_again(books: Books) -> None:
-    pledge = await a_gift(books)
-    await books.take([dispute("closed", "dp_1", "pi_1", 2_500, "won", at=T + 2)])
-    await books.take([dispute("closed", "dp_1", "pi_1", 2_500, "lost", at=T + 1)])
+async def test_a_lost_dispute_that_is_won_later_counts_nothing(books: Books) -> None:
+    pledge = await a_donation(books)
+    await books.apply([dispute("closed", "dp_1", "pi_1", 2_500, "won", at=T + 2)])
+    await books.apply([dispute("closed", "dp_1", "pi_1", 2_500, "lost", at=T + 1)])
     assert await net(books, pledge) == 2_500
 
 
-async def test_of_two_outcomes_in_one_second_the_lost_one_counts_and_stripe_is_asked(books: Books) -> None:
-    pledge = await a_gift(books)
+async def test_of_two_outcomes_in_one_second_the_lost_one_counts_and_is_looked_up(books: Books) -> None:
+    pledge = await a_donation(books)
     for status in ("lost", "won"):
-        await books.take([dispute("closed", "dp_1", "pi_1", 2_500, status, at=T)])
+        await books.apply([dispute("closed", "dp_1", "pi_1", 2_500, status, at=T)])
     assert await net(books, pledge) == 0
     assert await marked(books) == ["same_second"]
     answered = dispute("closed", "dp_1", "pi_1", 2_500, "won", moves=[-2_500, 2_500], at=T + 60)
@@ -147,50 +151,48 @@ async def test_of_two_outcomes_in_one_second_the_lost_one_counts_and_stripe_is_a
     assert await marked(books) == []
 
 
-async def test_within_a_second_a_closed_dispute_is_no_longer_an_open_one(books: Books) -> None:
-    pledge = await a_gift(books)
+async def test_within_one_second_a_closed_dispute_takes_precedence_over_an_open_one(books: Books) -> None:
+    pledge = await a_donation(books)
     for status in ("won", "needs_response"):
-        await books.take([dispute("updated", "dp_1", "pi_1", 2_500, status, at=T)])
+        await books.apply([dispute("updated", "dp_1", "pi_1", 2_500, status, at=T)])
     assert await net(books, pledge) == 2_500
 
 
-async def test_a_won_dispute_counts_until_the_money_is_back(books: Books) -> None:
-    pledge = await a_gift(books)
-    await books.take([dispute("closed", "dp_1", "pi_1", 2_500, "won", moves=[-2_500], at=T)])
+async def test_a_won_dispute_counts_until_the_money_is_returned(books: Books) -> None:
+    pledge = await a_donation(books)
+    await books.apply([dispute("closed", "dp_1", "pi_1", 2_500, "won", moves=[-2_500], at=T)])
     assert await net(books, pledge) == 0
     assert await marked(books) == ["not_returned"]
     back = dispute("funds_reinstated", "dp_1", "pi_1", 2_500, "won", moves=[-2_500, 2_500], at=T)
-    await books.take([back])  # in the same second: it knows of more
+    await books.apply([back])  # in the same second, with more balance transactions
     assert await net(books, pledge) == 2_500
     assert await marked(books) == []
 
 
 @pytest.mark.parametrize(("case_type", "left"), [("resolution", 0), ("block", 2_500)])
-async def test_a_prevented_dispute_takes_the_money_by_its_case(
-    books: Books, case_type: str, left: int
-) -> None:
-    pledge = await a_gift(books)
-    await books.take([dispute("created", "dp_1", "pi_1", 2_500, "prevented", case_type=case_type, at=T)])
+async def test_a_prevented_dispute_counts_by_its_case_type(books: Books, case_type: str, left: int) -> None:
+    pledge = await a_donation(books)
+    await books.apply([dispute("created", "dp_1", "pi_1", 2_500, "prevented", case_type=case_type, at=T)])
     assert await net(books, pledge) == left
     assert await marked(books) == []
 
 
-async def test_an_inquiry_takes_nothing_until_it_becomes_a_dispute(books: Books) -> None:
-    pledge = await a_gift(books)
-    await books.take([dispute("created", "dp_1", "pi_1", 2_500, "warning_needs_response", moves=[], at=T)])
+async def test_an_inquiry_counts_nothing_until_it_becomes_a_dispute(books: Books) -> None:
+    pledge = await a_donation(books)
+    await books.apply([dispute("created", "dp_1", "pi_1", 2_500, "warning_needs_response", moves=[], at=T)])
     assert await net(books, pledge) == 2_500
     withdrawn = dispute("funds_withdrawn", "dp_1", "pi_1", 2_500, "needs_response", moves=[-2_500], at=T + 9)
-    await books.take([withdrawn])
+    await books.apply([withdrawn])
     assert await net(books, pledge) == 0
 
 
 async def test_a_dispute_in_another_currency_is_logged_once_and_settled_by_the_balance(books: Books) -> None:
-    pledge = await a_gift(books)
-    await books.take([refund("created", "re_1", "pi_1", 500, "succeeded")])
+    pledge = await a_donation(books)
+    await books.apply([refund("created", "re_1", "pi_1", 500, "succeeded")])
     with capture_logs() as logged:
         for place, kind in enumerate(["created", "updated", "updated"]):
             found = dispute(kind, "dp_1", "pi_1", 900, "needs_response", currency="eur", at=T + place)
-            await books.take([found])
+            await books.apply([found])
     (line,) = [each for each in logged if each["log_level"] in ("warning", "error")]
     assert (line["event"], line["reason"], line["counted"]) == (
         "payment.fact_in_doubt", "other_currency", 2_000
@@ -199,14 +201,14 @@ async def test_a_dispute_in_another_currency_is_logged_once_and_settled_by_the_b
     async with books.database.reading() as session:
         assert await estimates.count(session) == {"other_currency": 1}
     told = dispute("funds_withdrawn", "dp_1", "pi_1", 900, "needs_response", currency="eur", moves=[-970])
-    await books.take([told])
-    assert await net(books, pledge) == 1_030  # withdrawn in the gift's own currency
+    await books.apply([told])
+    assert await net(books, pledge) == 1_030  # withdrawn in the donation's currency
     async with books.database.reading() as session:
         assert await estimates.count(session) == {}
 
 
-async def test_a_balance_in_the_accounts_own_currency_is_not_taken_for_the_gifts(books: Books) -> None:
-    pledge = await a_gift(books, 10_000, "eur")
+async def test_a_balance_in_the_accounts_currency_is_not_used_as_the_donations(books: Books) -> None:
+    pledge = await a_donation(books, 10_000, "eur")
     settled: dict[str, Any] = {"currency": "eur", "settled_in": "usd"}
     steps = [
         ("funds_withdrawn", "needs_response", [-11_000], 0),
@@ -215,40 +217,40 @@ async def test_a_balance_in_the_accounts_own_currency_is_not_taken_for_the_gifts
     ]
     for place, (kind, status, moves, left) in enumerate(steps):
         found = dispute(kind, "dp_1", "pi_1", 10_000, status, moves=moves, at=T + place, **settled)
-        await books.take([found])
+        await books.apply([found])
         assert await net(books, pledge) == left, status
 
 
 async def test_a_partial_return_in_another_currency_is_estimated_and_marked(books: Books) -> None:
-    pledge = await a_gift(books, 10_000, "eur")
-    await books.take([refund("created", "re_1", "pi_1", 4_000, "succeeded", currency="eur")])
+    pledge = await a_donation(books, 10_000, "eur")
+    await books.apply([refund("created", "re_1", "pi_1", 4_000, "succeeded", currency="eur")])
     lost = dispute(
         "closed", "dp_1", "pi_1", 10_000, "lost", currency="eur", settled_in="usd", moves=[-11_000, 4_360]
     )
-    await books.take([lost])
+    await books.apply([lost])
     assert await net(books, pledge) == 0
     assert await marked(books) == ["other_currency"]
 
 
-async def test_all_that_was_withdrawn_and_returned_is_nothing_in_any_currency(books: Books) -> None:
-    pledge = await a_gift(books, 10_000, "eur")
+async def test_equal_sums_withdrawn_and_returned_count_nothing_in_any_currency(books: Books) -> None:
+    pledge = await a_donation(books, 10_000, "eur")
     lost = dispute("closed", "dp_1", "pi_1", 9_000, "lost", moves=[-990, 990], settled_in="gbp", at=T)
-    await books.take([lost])
+    await books.apply([lost])
     assert await net(books, pledge) == 10_000
 
 
 async def test_balances_in_two_currencies_are_not_added_up(books: Books) -> None:
-    pledge = await a_gift(books)
+    pledge = await a_donation(books)
     found = dispute("closed", "dp_1", "pi_1", 2_500, "lost", moves=[-2_500, 1_000], at=T)
     found["data"]["object"]["balance_transactions"][1]["currency"] = "eur"
-    await books.take([found])
+    await books.apply([found])
     assert await net(books, pledge) == 0
     assert await marked(books) == ["other_currency"]
 
 
-async def test_a_dispute_is_asked_about_until_the_doubt_is_gone_and_then_no_more(books: Books) -> None:
-    pledge = await a_gift(books)
-    await books.take([dispute("created", "dp_1", "pi_1", 2_300, "charge_refunded", at=T)])
+async def test_a_dispute_is_looked_up_until_its_amount_is_no_estimate(books: Books) -> None:
+    pledge = await a_donation(books)
+    await books.apply([dispute("created", "dp_1", "pi_1", 2_300, "charge_refunded", at=T)])
     assert await net(books, pledge) == 200
     same = dispute("created", "dp_1", "pi_1", 2_300, "charge_refunded", at=T + 1)
     assert await ask(books, same) == ["pi_1"]
@@ -262,27 +264,27 @@ async def test_a_dispute_is_asked_about_until_the_doubt_is_gone_and_then_no_more
 
 
 async def test_a_refund_without_a_status_is_read_from_stripe(books: Books) -> None:
-    pledge = await a_gift(books)
-    await books.take([refund("created", "re_1", "pi_1", 700, None)])
-    oracle = FakeProcessor()
+    pledge = await a_donation(books)
+    await books.apply([refund("created", "re_1", "pi_1", 700, None)])
+    processor = FakeProcessor()
     known = dict(refund("updated", "re_1", "pi_1", 700, "failed")["data"]["object"])
-    oracle.refunds["pi_1"] = [refund_of(known)]
+    processor.refunds["pi_1"] = [refund_of(known)]
     books.clock.move(3)
-    assert await Reconciler(books.database, oracle, books.clock).run_due() == 1
+    assert await Reconciler(books.database, processor, books.clock).run_due() == 1
     assert await net(books, pledge) == 2_500
     assert await marked(books) == []
 
 
-async def test_a_capture_corrected_upward_is_announced_as_the_whole_sum_once_more(books: Books) -> None:
+async def test_a_capture_corrected_upward_is_announced_with_the_new_sum(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     ours = metadata(None, pledge.pledge_id, drive.drive_id)
     for units in (2_500, 2_900, 2_500, 2_900):
-        await books.take([intent_succeeded("pi_1", units, ours)])
-    said = await books.said(pledge.pledge_id)
-    assert [(each.version, each.captured.minor_units) for each in said] == [(1, 2_500), (2, 2_900)]
-    assert {each.captured_at for each in said} == {said[0].captured_at}
+        await books.apply([intent_succeeded("pi_1", units, ours)])
+    published = await books.published(pledge.pledge_id)
+    assert [(each.version, each.captured.minor_units) for each in published] == [(1, 2_500), (2, 2_900)]
+    assert {each.captured_at for each in published} == {published[0].captured_at}
 
 
 def refund_of(thing: dict[str, Any]) -> Observation:
@@ -293,12 +295,12 @@ def refund_of(thing: dict[str, Any]) -> Observation:
 
 
 async def ask(books: Books, event: dict[str, Any]) -> list[str]:
-    """Let everything due be asked, Stripe answering with this dispute; the intents asked about."""
-    oracle = FakeProcessor()
+    """Run all due lookups, with this dispute as Stripe's response; returns the intents looked up."""
+    processor = FakeProcessor()
     moment = books.clock.now().fromtimestamp(event["created"], books.clock.now().tzinfo)
     found = dispute_observation(event["data"]["object"], moment)
     assert found is not None
-    oracle.disputes["pi_1"] = [found]
+    processor.disputes["pi_1"] = [found]
     books.clock.move(3_601)
-    await Reconciler(books.database, oracle, books.clock).run_due()
-    return sorted(set(oracle.asked))
+    await Reconciler(books.database, processor, books.clock).run_due()
+    return sorted(set(processor.looked_up))

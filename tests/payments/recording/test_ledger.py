@@ -1,4 +1,4 @@
-"""The ledger follows the facts by postings alone, whatever the facts did before."""
+"""The ledger follows the facts through immutable postings only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOVES = st.lists(st.tuples(st.integers(0, 10**12), st.sampled_from(["drive_raise
 
 
 @given(MOVES)
-def test_postings_end_where_the_facts_are_and_each_cause_is_used_once(moves: list[tuple[int, str]]) -> None:
+def test_postings_add_up_to_the_facts_and_each_cause_is_used_once(moves: list[tuple[int, str]]) -> None:
     posted_amount, balances, causes = PostedAmount(0, "", 0), Counter[str](), list[str]()
     for units, account in moves:
         entries, posted_amount = difference("pi_1", FactKind.CAPTURE, "USD", posted_amount, units, account)
@@ -29,7 +29,7 @@ def test_postings_end_where_the_facts_are_and_each_cause_is_used_once(moves: lis
     assert sum(balances.values()) == 0
 
 
-def test_a_refund_takes_from_clearing_and_its_failure_gives_back() -> None:
+def test_a_failed_refund_posts_the_opposite_of_the_refund() -> None:
     (taken,), posted_amount = difference(
         "re_1", FactKind.REFUND, "USD", PostedAmount(0, "", 0), 500, "refunds"
     )
@@ -38,6 +38,6 @@ def test_a_refund_takes_from_clearing_and_its_failure_gives_back() -> None:
     assert (back.debit, back.credit, back.units) == (CLEARING, "refunds", 500)
 
 
-def test_what_stands_already_is_not_posted_again() -> None:
+def test_an_unchanged_amount_is_not_posted_again() -> None:
     entries, _ = difference("re_1", FactKind.REFUND, "USD", PostedAmount(500, "refunds", 1), 500, "refunds")
     assert entries == []

@@ -1,4 +1,4 @@
-"""What facts do to payments and the ledger, case by case."""
+"""How facts change payments and the ledger, case by case."""
 
 from __future__ import annotations
 
@@ -40,67 +40,67 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
         yield books
 
 
-async def test_a_capture_before_its_pledge_counts_without_creator_until_the_pledge_is_heard(
+async def test_a_capture_before_its_pledge_counts_without_creator_until_the_pledge_arrives(
     books: Books,
 ) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive)
-    await books.take([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
-    await books.hear(pledge)
-    first, second = await books.said(pledge.pledge_id)
+    await books.consume(drive)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.consume(pledge)
+    first, second = await books.published(pledge.pledge_id)
     assert (first.version, first.creator_id, first.held) == (1, None, False)
     assert (second.version, second.creator_id, second.donor_id) == (2, pledge.creator_id, pledge.donor_id)
 
 
-async def test_money_for_an_unknown_drive_is_held_until_the_drive_is_heard_of(books: Books) -> None:
+async def test_money_for_an_unknown_drive_is_in_suspense_until_the_drive_is_known(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.take([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
     (row,) = await books.payments(pledge.pledge_id)
     assert await books.balances(row.id) == {"processor_clearing": 2_500, "held": -2_500}
-    await books.hear(drive)
+    await books.consume(drive)
     assert await books.balances(row.id) == {"processor_clearing": 2_500, "drive_raised": -2_500}
-    assert [event.held for event in await books.said(pledge.pledge_id)] == [True, False]
+    assert [event.held for event in await books.published(pledge.pledge_id)] == [True, False]
 
 
-async def test_on_an_account_of_our_own_money_that_names_nothing_of_ours_is_held(tmp_path: Path) -> None:
+async def test_with_hold_foreign_unmarked_money_goes_to_suspense(tmp_path: Path) -> None:
     async with open_books(tmp_path, ours=OurAccount(hold_foreign=True)) as books:
-        await books.take([intent_succeeded("pi_1", 700, {})])
+        await books.apply([intent_succeeded("pi_1", 700, {})])
         async with books.database.reading() as session:
             (posting,) = (await session.execute(select(POSTINGS))).all()
     assert (posting.debit, posting.credit, posting.units) == ("processor_clearing", "held", 700)
 
 
-async def test_another_currency_than_the_pledges_is_held_never_dropped(books: Books) -> None:
+async def test_a_capture_in_another_currency_than_the_pledges_goes_to_suspense(books: Books) -> None:
     drive = a_drive("EUR")
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     payment = (await books.payments(pledge.pledge_id))[0].id
-    await books.take([intent_succeeded("pi_1", 2_500, metadata(payment, pledge.pledge_id, drive.drive_id))])
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(payment, pledge.pledge_id, drive.drive_id))])
     assert await books.balances(payment) == {"processor_clearing": 2_500, "held": -2_500}
-    (said,) = await books.said(pledge.pledge_id)
-    assert said.held
-    assert said.captured == Money(2_500, "USD")
+    (published,) = await books.published(pledge.pledge_id)
+    assert published.held
+    assert published.captured == Money(2_500, "USD")
 
 
-async def test_what_was_paid_counts_whatever_was_promised(books: Books) -> None:
+async def test_the_captured_amount_counts_whatever_was_pledged(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive, 2_500)
-    await books.hear(drive, pledge)
-    await books.take([intent_succeeded("pi_1", 4_000, metadata(None, pledge.pledge_id, drive.drive_id))])
-    (said,) = await books.said(pledge.pledge_id)
-    assert (said.captured.minor_units, said.held) == (4_000, False)
+    await books.consume(drive, pledge)
+    await books.apply([intent_succeeded("pi_1", 4_000, metadata(None, pledge.pledge_id, drive.drive_id))])
+    (published,) = await books.published(pledge.pledge_id)
+    assert (published.captured.minor_units, published.held) == (4_000, False)
 
 
 async def test_a_second_capture_on_a_pledge_is_a_payment_of_its_own(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     payment = (await books.payments(pledge.pledge_id))[0].id
     ours = metadata(payment, pledge.pledge_id, drive.drive_id)
-    await books.take([intent_succeeded("pi_1", 2_500, ours), intent_succeeded("pi_2", 2_500, ours)])
-    await books.take([intent_succeeded("pi_3", 2_500, ours), session_completed("cs_2", "pi_2", 2_500, ours)])
+    await books.apply([intent_succeeded("pi_1", 2_500, ours), intent_succeeded("pi_2", 2_500, ours)])
+    await books.apply([intent_succeeded("pi_3", 2_500, ours), session_completed("cs_2", "pi_2", 2_500, ours)])
     rows = await books.payments(pledge.pledge_id)
     assert [(row.capture_index, row.intent, row.captured) for row in rows] == [
         (0, "pi_1", 2_500),
@@ -111,100 +111,105 @@ async def test_a_second_capture_on_a_pledge_is_a_payment_of_its_own(books: Books
     assert not any((await books.drift()).values())
 
 
-async def test_a_second_capture_in_the_same_second_is_announced_though_it_says_just_what_the_first_said(
+async def test_a_second_capture_in_the_same_second_is_announced(
     books: Books,
 ) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     payment = (await books.payments(pledge.pledge_id))[0].id
     ours = metadata(payment, pledge.pledge_id, drive.drive_id)
     for intent in ("pi_1", "pi_2"):
-        await books.take([intent_succeeded(intent, 2_500, ours) | {"created": 1_700_000_000}])
-    said = await books.said(pledge.pledge_id)
-    assert {event.payment_id for event in said} == {row.id for row in await books.payments(pledge.pledge_id)}
-    assert [(event.version, event.captured.minor_units) for event in said] == [(1, 2_500), (1, 2_500)]
+        await books.apply([intent_succeeded(intent, 2_500, ours) | {"created": 1_700_000_000}])
+    published = await books.published(pledge.pledge_id)
+    assert {event.payment_id for event in published} == {
+        row.id for row in await books.payments(pledge.pledge_id)
+    }
+    assert [(event.version, event.captured.minor_units) for event in published] == [(1, 2_500), (1, 2_500)]
 
 
-async def test_a_refund_of_an_unknown_payment_waits_for_it_and_stripe_is_asked_after_ten_minutes(
+async def test_a_refund_of_an_unknown_payment_is_kept_and_looked_up_after_ten_minutes(
     books: Books,
 ) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
-    await books.take([refund("created", "re_1", "pi_1", 500, "pending")])
+    await books.consume(drive, pledge)
+    await books.apply([refund("created", "re_1", "pi_1", 500, "pending")])
     async with books.database.reading() as session:
         (question,) = (await session.execute(select(LOOKUPS))).all()
     assert (question.intent, question.kind) == ("pi_1", "intent")
     assert (question.ask_at - books.clock.now()).total_seconds() == 600
-    await books.take([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
-    (said,) = await books.said(pledge.pledge_id)
-    assert (said.status, said.refunded.minor_units) == ("partly_refunded", 500)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    (published,) = await books.published(pledge.pledge_id)
+    assert (published.status, published.refunded.minor_units) == ("partly_refunded", 500)
 
 
-async def test_a_failed_refund_and_a_won_dispute_give_the_money_back(books: Books) -> None:
+async def test_a_failed_refund_and_a_won_dispute_count_nothing(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
-    await books.take([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
-    await books.take([refund("created", "re_1", "pi_1", 500, "succeeded")])
-    await books.take([dispute("created", "dp_1", "pi_1", 2_000, "needs_response")])
-    await books.take([dispute("funds_withdrawn", "dp_1", "pi_1", 2_000, "needs_response")])
+    await books.consume(drive, pledge)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.apply([refund("created", "re_1", "pi_1", 500, "succeeded")])
+    await books.apply([dispute("created", "dp_1", "pi_1", 2_000, "needs_response")])
+    await books.apply([dispute("funds_withdrawn", "dp_1", "pi_1", 2_000, "needs_response")])
     payment = (await books.payments(pledge.pledge_id))[0].id
     assert await books.balances(payment) == {"refunds": 500, "disputes": 2_000, "drive_raised": -2_500}
-    await books.take([refund("failed", "re_1", "pi_1", 500, "failed")])
-    await books.take([dispute("closed", "dp_1", "pi_1", 2_000, "won")])
+    await books.apply([refund("failed", "re_1", "pi_1", 500, "failed")])
+    await books.apply([dispute("closed", "dp_1", "pi_1", 2_000, "won")])
     assert await books.balances(payment) == {"processor_clearing": 2_500, "drive_raised": -2_500}
-    statuses = [event.status for event in await books.said(pledge.pledge_id)]
+    statuses = [event.status for event in await books.published(pledge.pledge_id)]
     assert statuses == ["captured", "partly_refunded", "disputed", "disputed", "captured"]
 
 
-async def test_a_new_creator_of_a_pledge_is_announced_and_an_echo_is_not(books: Books) -> None:
+async def test_a_pledges_new_creator_is_announced_and_an_unchanged_state_is_not(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
-    await books.take([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.consume(drive, pledge)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
     echo = PledgeChanged(**pledge.model_dump() | {"version": 2, "status": PledgeStatus.PAID})
-    await books.hear(echo, pledge)
-    assert len(await books.said(pledge.pledge_id)) == 1
-    await books.hear(PledgeChanged(**echo.model_dump() | {"version": 3, "creator_id": None}))
-    assert [event.creator_id for event in await books.said(pledge.pledge_id)] == [pledge.creator_id, None]
+    await books.consume(echo, pledge)
+    assert len(await books.published(pledge.pledge_id)) == 1
+    await books.consume(PledgeChanged(**echo.model_dump() | {"version": 3, "creator_id": None}))
+    assert [event.creator_id for event in await books.published(pledge.pledge_id)] == [
+        pledge.creator_id,
+        None,
+    ]
 
 
-async def test_a_pledge_cancelled_before_its_turn_opens_no_checkout(books: Books) -> None:
+async def test_a_pledge_cancelled_in_the_queue_opens_no_checkout(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
     cancelled = PledgeChanged(**pledge.model_dump() | {"version": 2, "status": PledgeStatus.CANCELLED})
-    await books.hear(drive, pledge, cancelled)
+    await books.consume(drive, pledge, cancelled)
     assert [row.checkout for row in await books.payments(pledge.pledge_id)] == ["none"]
 
 
 async def test_tickets_are_numbered_in_the_order_of_the_pledges(books: Books) -> None:
     drive = a_drive()
     pledges = [a_pledge(drive) for _ in range(5)]
-    await books.hear(drive, *pledges)
+    await books.consume(drive, *pledges)
     numbers = [(await books.payments(pledge.pledge_id))[0].number for pledge in pledges]
     assert numbers == sorted(numbers)
 
 
-async def test_an_unreadable_webhook_is_set_aside_and_its_neighbours_are_applied(books: Books) -> None:
+async def test_an_unreadable_webhook_is_quarantined_and_the_others_are_applied(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     broken = an_event("refund.created", {"id": "re_1", "payment_intent": "pi_1"})
     good = intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))
-    await books.take([broken, good])
+    await books.apply([broken, good])
     async with books.database.reading() as session:
-        aside = (await session.execute(select(WEBHOOKS).where(WEBHOOKS.c.state == QUARANTINED))).all()
+        quarantined = (await session.execute(select(WEBHOOKS).where(WEBHOOKS.c.state == QUARANTINED))).all()
         assert await oldest_waiting(session) is None
-    assert [row.event_id for row in aside] == [broken["id"]]
-    assert "currency" in aside[0].reason
+    assert [row.event_id for row in quarantined] == [broken["id"]]
+    assert "currency" in quarantined[0].reason
     assert (await books.payments(pledge.pledge_id))[0].captured == 2_500
 
 
-async def test_what_was_set_aside_counts_as_unquiet_and_is_tried_again(books: Books) -> None:
+async def test_a_quarantined_webhook_counts_as_not_drained_and_is_retried(books: Books) -> None:
     broken = an_event("refund.created", {"id": "re_1", "payment_intent": "pi_1"})
-    await books.take([broken])
+    await books.apply([broken])
     async with books.database.reading() as session:
         assert await quarantined_webhooks(session) == 1
     await repair(books, intent_succeeded("pi_1", 2_500, OURS))
@@ -224,19 +229,19 @@ async def test_what_was_set_aside_counts_as_unquiet_and_is_tried_again(books: Bo
 
 
 async def repair(books: Books, event: dict[str, Any]) -> None:
-    """As newer code would: what could not be read can be now."""
+    """As a newer version would: the unreadable event can be read now."""
     async with books.database.transaction() as session:
         await session.execute(update(WEBHOOKS).values(body=json.dumps(event).encode(), type=event["type"]))
 
 
-async def test_a_watermark_stays_below_a_webhook_not_yet_applied(books: Books) -> None:
+async def test_a_watermark_is_never_later_than_a_webhook_not_yet_applied(books: Books) -> None:
     await books.store.keep_all([as_stored(intent_succeeded("pi_1", 100, {}))])
     async with books.database.reading() as session:
         assert await oldest_waiting(session) == books.clock.now()
 
 
-async def test_a_persons_details_are_struck_out_of_applied_webhooks(books: Books) -> None:
-    await books.take([session_completed("cs_1", "pi_1", 100, OURS)])
+async def test_personal_details_are_removed_from_applied_webhooks(books: Books) -> None:
+    await books.apply([session_completed("cs_1", "pi_1", 100, OURS)])
     async with books.database.reading() as session:
         (row,) = (await session.execute(select(WEBHOOKS))).all()
     assert b"donor@example.org" not in row.body
@@ -245,14 +250,14 @@ async def test_a_persons_details_are_struck_out_of_applied_webhooks(books: Books
 
 async def test_text_no_store_takes_is_escaped(books: Books) -> None:
     ours = metadata(None, "plg_\x00\ud800", None)
-    await books.take([intent_succeeded("pi_1", 100, ours)])
+    await books.apply([intent_succeeded("pi_1", 100, ours)])
     async with books.database.reading() as session:
         (fact,) = (await session.execute(select(FACTS))).all()
     assert fact.pledge_id == "plg_\\u0000\\ud800"
 
 
 async def test_postings_are_never_changed_nor_deleted(books: Books) -> None:
-    await books.take([intent_succeeded("pi_1", 100, OURS)])
+    await books.apply([intent_succeeded("pi_1", 100, OURS)])
     for statement in (update(POSTINGS).values(units=1), delete(POSTINGS)):
         with pytest.raises(DBAPIError, match="never changed"):
             async with books.database.transaction() as session:

@@ -1,4 +1,4 @@
-"""What is told twice or later than usual: a second capture, a known refusal, a drive many waited for."""
+"""Repeated and late reports: a second capture, a repeated refusal, a drive known after its payments."""
 
 from __future__ import annotations
 
@@ -35,38 +35,38 @@ async def shown(books: Books, pledge: str) -> str | None:
     return status
 
 
-async def test_a_pledge_paid_twice_is_paid_while_one_of_the_two_stands(books: Books) -> None:
+async def test_a_pledge_paid_twice_is_paid_until_both_payments_are_refunded(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     for intent in ("pi_1", "pi_2"):
-        await books.take([intent_succeeded(intent, 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
-    await books.take([refund("created", "re_1", "pi_1", 2_500, "succeeded")])
+        await books.apply([intent_succeeded(intent, 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.apply([refund("created", "re_1", "pi_1", 2_500, "succeeded")])
     assert await shown(books, pledge.pledge_id) == "paid"
-    await books.take([refund("created", "re_2", "pi_2", 2_500, "succeeded")])
+    await books.apply([refund("created", "re_2", "pi_2", 2_500, "succeeded")])
     assert await shown(books, pledge.pledge_id) == "refunded"
 
 
-async def test_all_the_money_held_for_a_drive_is_counted_once_it_is_known(books: Books) -> None:
+async def test_all_suspense_money_of_a_drive_counts_once_the_drive_is_known(books: Books) -> None:
     drive = a_drive()
     many = HELD_BATCH + 1
-    await books.take(
+    await books.apply(
         [intent_succeeded(f"pi_{n}", 100, metadata(None, None, drive.drive_id)) for n in range(many)]
     )
     while await books.applier.apply_waiting():
         pass
-    await books.hear(drive)
+    await books.consume(drive)
     async with books.database.reading() as session:
         of_state = select(PAYMENTS.c.held, func.count()).group_by(PAYMENTS.c.held)
         assert [tuple(row) for row in await session.execute(of_state)] == [(False, many)]
 
 
-async def test_a_refusal_recorded_again_does_not_give_the_ticket_out_a_second_time(books: Books) -> None:
+async def test_a_refusal_recorded_twice_starts_one_new_attempt(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     payment = (await books.payments(pledge.pledge_id))[0].id
-    desk = CheckoutWorker(
+    checkout_worker = CheckoutWorker(
         books.database, FakeProcessor(), InProcessServiceClient(Pledges().app), SECRET,
         pace=RateLimiter(0), in_flight=4, news=asyncio.Event(), clock=books.clock,
     )  # fmt: skip
@@ -79,6 +79,6 @@ async def test_a_refusal_recorded_again_does_not_give_the_ticket_out_a_second_ti
     states = []
     for attempt in (1, 2):
         await take_ticket(attempt)
-        await desk._commit([refusal])
+        await checkout_worker._commit([refusal])
         states.append((await books.payments(pledge.pledge_id))[0].checkout)
     assert states == ["waiting", "opening"]

@@ -21,7 +21,7 @@ REFUND_STATUS: Final[dict[str | None, int]] = {
     None: 700,
     INVENTED: 700,
 }
-"""schemas.refund.status, and what counts of a refund of 7.00."""
+"""schemas.refund.status, and the counted amount of a refund of 7.00."""
 
 DISPUTE_STATUS: Final[dict[str, int]] = {
     "lost": 700,
@@ -35,7 +35,7 @@ DISPUTE_STATUS: Final[dict[str, int]] = {
     "charge_refunded": 700,
     INVENTED: 700,
 }
-"""schemas.dispute.status, and what counts of a dispute of 7.00 without balance transactions.
+"""schemas.dispute.status, and the counted amount of a dispute of 7.00 without balance transactions.
 
 `charge_refunded` is a status of old API versions, which an endpoint may still be pinned to.
 """
@@ -69,7 +69,7 @@ PAYMENT_INTENT_STATUS: Final[dict[str, bool]] = {
 """schemas.payment_intent.status, and whether money was captured."""
 
 SESSION_STATUS: Final[tuple[str | None, ...]] = ("complete", "expired", "open", None, INVENTED)
-"""schemas["checkout.session"].status: the event's type says what happened, not the status."""
+"""schemas["checkout.session"].status: the event's type decides, not the status."""
 
 SESSION_PAYMENT_STATUS: Final[dict[str, bool]] = {
     "no_payment_required": False,
@@ -77,7 +77,7 @@ SESSION_PAYMENT_STATUS: Final[dict[str, bool]] = {
     "unpaid": False,
     INVENTED: False,
 }
-"""schemas["checkout.session"].payment_status, and whether it tells of a capture."""
+"""schemas["checkout.session"].payment_status, and whether it reports a capture."""
 
 SESSION_MODE: Final[tuple[str, ...]] = ("payment", "setup", "subscription", INVENTED)
 """schemas["checkout.session"].mode."""

@@ -1,4 +1,4 @@
-"""Whatever value Stripe sends, it is read: known, invented or null, and nothing is set aside."""
+"""Every value that Stripe may send is read, known, new or null; nothing is quarantined."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
 async def a_paid_pledge(books: Books) -> str:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
-    await books.take([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.consume(drive, pledge)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
     return pledge.pledge_id
 
 
@@ -63,7 +63,7 @@ async def test_a_refund_in_any_status_counts_unless_it_failed(
     books: Books, kind: str, status: str | None, counted: int
 ) -> None:
     pledge = await a_paid_pledge(books)
-    await books.take([refund(kind, "re_1", "pi_1", 700, status)])
+    await books.apply([refund(kind, "re_1", "pi_1", 700, status)])
     assert (await books.payments(pledge))[0].refunded == counted
     assert await doubts(books) == (["unknown_status"] if status in (None, INVENTED) else [])
     assert await nothing_is_set_aside(books)
@@ -73,7 +73,7 @@ async def test_a_refund_without_a_status_counts(books: Books) -> None:
     pledge = await a_paid_pledge(books)
     event = refund("created", "re_1", "pi_1", 700, None)
     del event["data"]["object"]["status"]
-    await books.take([event])
+    await books.apply([event])
     assert (await books.payments(pledge))[0].refunded == 700
 
 
@@ -81,48 +81,48 @@ async def test_the_refund_that_a_charge_refund_updated_carries_counts(books: Boo
     pledge = await a_paid_pledge(books)
     for status, counted in (("succeeded", 700), ("failed", 0)):
         told = refund("updated", "re_1", "pi_1", 700, status) | {"type": "charge.refund.updated"}
-        await books.take([told])
+        await books.apply([told])
         assert (await books.payments(pledge))[0].refunded == counted
 
 
 @pytest.mark.parametrize(("status", "counted"), DISPUTE_STATUS.items())
-async def test_a_dispute_in_any_status_that_may_have_taken_the_money_counts(
+async def test_a_dispute_in_any_status_that_may_have_withdrawn_money_counts(
     books: Books, status: str, counted: int
 ) -> None:
     pledge = await a_paid_pledge(books)
-    await books.take([dispute("created", "dp_1", "pi_1", 700, status)])
+    await books.apply([dispute("created", "dp_1", "pi_1", 700, status)])
     assert (await books.payments(pledge))[0].disputed == counted
     assert await doubts(books) == (["unknown_status"] if status in DISPUTE_IN_DOUBT else [])
     assert await nothing_is_set_aside(books)
 
 
 @pytest.mark.parametrize(("case_type", "counted"), CASE_TYPE.items())
-async def test_a_prevented_dispute_takes_the_money_unless_it_was_blocked(
+async def test_a_prevented_dispute_counts_unless_it_was_blocked(
     books: Books, case_type: str | None, counted: int
 ) -> None:
     pledge = await a_paid_pledge(books)
-    await books.take([dispute("created", "dp_1", "pi_1", 700, "prevented", case_type=case_type)])
+    await books.apply([dispute("created", "dp_1", "pi_1", 700, "prevented", case_type=case_type)])
     assert (await books.payments(pledge))[0].disputed == counted
     assert await doubts(books) == (["unknown_status"] if case_type in CASE_IN_DOUBT else [])
 
 
 @pytest.mark.parametrize("status", DISPUTE_STATUS)
 @pytest.mark.parametrize("case_type", [None, *CASE_TYPE])
-async def test_whatever_the_status_is_the_balance_counts(
+async def test_the_balance_counts_whatever_the_status(
     books: Books, status: str, case_type: str | None
 ) -> None:
     pledge = await a_paid_pledge(books)
     found = dispute("closed", "dp_1", "pi_1", 700, status, moves=[-700, 300], case_type=case_type)
-    await books.take([found])
+    await books.apply([found])
     assert (await books.payments(pledge))[0].disputed == 400
 
 
 async def test_an_unknown_status_is_corrected_by_the_next_event(books: Books) -> None:
     pledge = await a_paid_pledge(books)
-    await books.take([refund("created", "re_1", "pi_1", 700, None)])
-    await books.take([dispute("created", "dp_1", "pi_1", 700, INVENTED, at=1_700_000_000)])
-    await books.take([refund("updated", "re_1", "pi_1", 700, "failed")])
-    await books.take([dispute("closed", "dp_1", "pi_1", 700, "won", at=1_700_000_100)])
+    await books.apply([refund("created", "re_1", "pi_1", 700, None)])
+    await books.apply([dispute("created", "dp_1", "pi_1", 700, INVENTED, at=1_700_000_000)])
+    await books.apply([refund("updated", "re_1", "pi_1", 700, "failed")])
+    await books.apply([dispute("closed", "dp_1", "pi_1", 700, "won", at=1_700_000_100)])
     (row,) = await books.payments(pledge)
     assert (row.status, row.refunded, row.disputed) == ("captured", 0, 0)
     assert await doubts(books) == []
@@ -138,7 +138,7 @@ def a_session(kind: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("status", "paid"), SESSION_PAYMENT_STATUS.items())
-def test_a_session_tells_of_a_capture_only_where_it_is_paid(status: str, paid: bool) -> None:
+def test_a_session_reports_a_capture_only_where_it_is_paid(status: str, paid: bool) -> None:
     for kind in ("completed", "async_payment_succeeded"):
         found = read_event(a_session(kind, payment_status=status)).observation
         assert (found is not None) is paid
@@ -147,7 +147,7 @@ def test_a_session_tells_of_a_capture_only_where_it_is_paid(status: str, paid: b
 @pytest.mark.parametrize("name", SESSION_NULLABLE)
 @pytest.mark.parametrize("mode", SESSION_MODE)
 @pytest.mark.parametrize("payment_status", SESSION_PAYMENT_STATUS)
-def test_a_session_with_any_null_is_read(name: str, mode: str, payment_status: str) -> None:
+def test_a_session_with_any_nullable_field_null_is_read(name: str, mode: str, payment_status: str) -> None:
     for kind in ("completed", "async_payment_succeeded", "async_payment_failed", "expired"):
         event = a_session(kind, mode=mode, payment_status=payment_status)
         event["data"]["object"][name] = None
@@ -156,7 +156,7 @@ def test_a_session_with_any_null_is_read(name: str, mode: str, payment_status: s
         read_event(event)
 
 
-def test_a_foreign_setup_session_means_nothing() -> None:
+def test_a_foreign_setup_session_reports_nothing() -> None:
     setup = {
         "mode": "setup", "currency": None, "amount_total": None, "payment_intent": None, "metadata": {},
         "payment_status": "no_payment_required", "client_reference_id": None,
@@ -165,17 +165,17 @@ def test_a_foreign_setup_session_means_nothing() -> None:
         assert read_event(a_session(kind, **setup)).observation is None
 
 
-def test_a_subscriptions_session_means_nothing() -> None:
+def test_a_subscription_session_reports_nothing() -> None:
     assert read_event(a_session("completed", mode="subscription", payment_intent=None)).observation is None
 
 
 @pytest.mark.parametrize("status", SESSION_STATUS)
-def test_the_event_says_that_a_session_ended_whatever_its_status(status: str | None) -> None:
+def test_a_session_ended_event_counts_whatever_the_sessions_status(status: str | None) -> None:
     assert read_event(a_session("expired", status=status)).observation is not None
 
 
 class StripeSaying(StripeProcessor):
-    """Answers every request with `thing`."""
+    """Responds to every request with `thing`."""
 
     def __init__(self, thing: dict[str, Any], headers: Mapping[str, str]) -> None:
         super().__init__("sk_test_1", base="", timeout_s=1, expires_s=1, donor_url="", in_flight=1)
@@ -195,23 +195,21 @@ async def test_an_intent_is_a_capture_only_where_it_succeeded(status: str, captu
     assert (found is not None) is captured
 
 
-async def test_disputes_that_are_listed_were_told_when_stripe_answered() -> None:
+async def test_listed_disputes_are_dated_by_stripes_response() -> None:
     listed = dispute("updated", "dp_1", "pi_1", 700, "won", moves=[-700, 700])["data"]["object"]
     page = {"object": "list", "data": [listed, listed | {"payment_intent": None}], "has_more": False}
-    said = StripeSaying(page, {"date": "Fri, 07 Jan 2022 12:00:00 GMT"})
-    (found,) = await said.list_disputes("pi_1")
+    published = StripeSaying(page, {"date": "Fri, 07 Jan 2022 12:00:00 GMT"})
+    (found,) = await published.list_disputes("pi_1")
     assert found.told_at is not None
     assert found.told_at.isoformat() == "2022-01-07T12:00:00+00:00"
     assert (found.withdrawn, found.returned, found.settled_in) == (700, 700, "USD")
 
 
 @pytest.mark.parametrize("currency", ["eur", "zzz", "isk"])
-async def test_a_dispute_in_a_currency_that_cannot_be_subtracted_takes_all_that_is_left(
-    books: Books, currency: str
-) -> None:
+async def test_a_dispute_in_another_currency_subtracts_all_that_is_left(books: Books, currency: str) -> None:
     pledge = await a_paid_pledge(books)
-    await books.take([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
-    await books.take([dispute("created", "dp_1", "pi_1", 2_333, "needs_response", currency=currency)])
+    await books.apply([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
+    await books.apply([dispute("created", "dp_1", "pi_1", 2_333, "needs_response", currency=currency)])
     (row,) = await books.payments(pledge)
     assert (row.refunded, row.disputed, row.status) == (1_000, 1_500, "disputed")
     assert await books.balances(row.id) == {"refunds": 1_000, "disputes": 1_500, "drive_raised": -2_500}

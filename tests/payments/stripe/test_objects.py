@@ -1,4 +1,4 @@
-"""Stripe's objects, and what they mean here."""
+"""Stripe's objects and events, and the observations they give."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def test_an_ended_session_is_a_fact_of_its_own() -> None:
     assert (observation.id, observation.kind, observation.payment_id) == ("cs_1", FactKind.ENDED, "pay_1")
 
 
-def test_an_inquiry_is_no_dispute_yet() -> None:
+def test_an_inquiry_counts_nothing() -> None:
     observation = read_event(dispute("created", "dp_1", "pi_1", 100, "warning_needs_response")).observation
     assert observation is not None
     assert observation.rank == DisputeRank.INQUIRY
 
 
-def test_a_refunded_charge_only_prompts_a_read() -> None:
+def test_a_refunded_charge_reports_no_fact_but_reads_the_refunds() -> None:
     thing = {"id": "ch_1", "payment_intent": "pi_1", "amount_refunded": 700, "currency": "usd"}
     reading = read_event(an_event("charge.refunded", thing))
     assert (reading.observation, reading.refunds_of, reading.refunded) == (None, "pi_1", 700)
 
 
-def test_a_refunded_charge_in_an_unknown_currency_prompts_a_read_too() -> None:
+def test_a_refunded_charge_in_an_unknown_currency_reads_the_refunds_too() -> None:
     thing = {"id": "ch_1", "payment_intent": "pi_1", "amount_refunded": 700, "currency": "zzz"}
     reading = read_event(an_event("charge.refunded", thing))
     assert (reading.observation, reading.refunds_of, reading.refunded) == (None, "pi_1", NOT_TOLD)
@@ -47,6 +47,6 @@ def test_an_expanded_intent_is_read_by_its_id() -> None:
     assert observation.intent == "pi_1"
 
 
-def test_what_lacks_a_field_is_unreadable() -> None:
+def test_an_object_that_lacks_a_field_is_unreadable() -> None:
     with pytest.raises(Unreadable):
         read_event(an_event("payment_intent.succeeded", {"id": "pi_1", "currency": "usd"}))

@@ -1,4 +1,4 @@
-"""Pace: a ceiling that holds, a 429 that halves it, and its recovery; in a time that only waiting moves."""
+"""The rate limiter: its limit, the halving by a 429 and the recovery, in simulated time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.payments.stripe.rate_limiter import RateLimiter
 
 
 class _Waits(selectors.DefaultSelector):
-    """Adds up how long it was asked to wait, and waits for nothing; a look takes a microsecond."""
+    """A clock that advances by the time slept, and by a microsecond for each reading."""
 
     waited_s = 100.0
 
@@ -33,13 +33,13 @@ class _Loop(asyncio.SelectorEventLoop):
 
 @pytest.fixture
 def clocked() -> Iterator[asyncio.Runner]:
-    """Runs what it is given in a time that stands still while anything computes, however slowly."""
+    """Runs a coroutine in simulated time, which does not advance while code computes."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
         yield runner
 
 
 async def admitted_within(pace: RateLimiter, seconds: float) -> int:
-    """How many calls are let through in that time."""
+    """The number of calls admitted in that time."""
     count = 0
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
@@ -53,12 +53,12 @@ async def admitted_within(pace: RateLimiter, seconds: float) -> int:
     return count
 
 
-def test_a_ceiling_holds(clocked: asyncio.Runner) -> None:
+def test_the_configured_rate_is_not_exceeded(clocked: asyncio.Runner) -> None:
     admitted = clocked.run(admitted_within(RateLimiter(40), 0.5))
     assert 38 <= admitted <= 40  # half a second's burst, and half a second
 
 
-def test_without_a_ceiling_nothing_waits(clocked: asyncio.Runner) -> None:
+def test_without_a_rate_limit_nothing_waits(clocked: asyncio.Runner) -> None:
     async def take_turns() -> None:
         for _ in range(5_000):
             await pace.acquire()
@@ -81,7 +81,7 @@ def test_a_429_halves_the_rate_once_however_many_calls_it_hits(clocked: asyncio.
     assert 19 <= pace.rate_per_s <= 20
 
 
-def test_a_slowed_pace_recovers(clocked: asyncio.Runner) -> None:
+def test_a_lowered_rate_recovers(clocked: asyncio.Runner) -> None:
     async def refuse() -> None:
         pace.slow_down()
 

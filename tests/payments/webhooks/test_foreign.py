@@ -52,7 +52,7 @@ async def rows_of(books: Books, *tables: Any) -> list[Any]:
 
 
 async def money_rows(books: Books) -> list[Any]:
-    """Everything that would count, hold, announce or report money."""
+    """All rows and metrics that would count, hold, announce or report money."""
     return await rows_of(books, FACTS, PAYMENTS, POSTINGS, LOOKUPS, books.database.messaging_tables.outbox)
 
 
@@ -90,11 +90,9 @@ def a_foreign_session(**other: Any) -> dict[str, Any]:
         an_event("refund.created", {"id": "re_1", "payment_intent": None, "charge": "ch_1", "metadata": {}}),
     ],
 )
-async def test_what_names_nothing_of_ours_is_counted_and_kept_out_of_everything(
-    books: Books, event: dict[str, Any]
-) -> None:
+async def test_unmarked_events_are_counted_and_otherwise_ignored(books: Books, event: dict[str, Any]) -> None:
     before = ignored(event["type"], "foreign")
-    await books.take([event])
+    await books.apply([event])
     assert await states(books) == [(IGNORED, "foreign")]
     assert ignored(event["type"], "foreign") == before + 1
     assert await money_rows(books) == []
@@ -113,30 +111,28 @@ async def test_what_names_nothing_of_ours_is_counted_and_kept_out_of_everything(
         (a_thin_event("payment_intent.succeeded"), "thin"),
     ],
 )
-async def test_what_is_of_another_mode_or_account_or_thin_is_counted_and_not_applied(
+async def test_events_of_another_mode_or_account_and_thin_events_are_counted_and_ignored(
     books: Books, event: dict[str, Any], why: str
 ) -> None:
     before = ignored(event["type"], why)
-    await books.take([event])
+    await books.apply([event])
     assert await states(books) == [(IGNORED, why)]
     assert ignored(event["type"], why) == before + 1
     assert await money_rows(books) == []
 
 
 @pytest.mark.parametrize("hold", [False, True])
-async def test_holding_foreign_money_holds_none_of_another_account_or_mode(
-    tmp_path: Path, hold: bool
-) -> None:
+async def test_hold_foreign_still_ignores_other_accounts_and_modes(tmp_path: Path, hold: bool) -> None:
     async with open_books(tmp_path, ours=OurAccount(hold_foreign=hold)) as books:
-        await books.take([intent_succeeded("pi_1", 100, {}) | {"livemode": True}])
-        await books.take([intent_succeeded("pi_1", 100, {}) | {"account": "acct_1Another"}])
+        await books.apply([intent_succeeded("pi_1", 100, {}) | {"livemode": True}])
+        await books.apply([intent_succeeded("pi_1", 100, {}) | {"account": "acct_1Another"}])
         assert await money_rows(books) == []
 
 
 async def test_events_that_name_our_own_account_are_applied(tmp_path: Path) -> None:
     async with open_books(tmp_path, ours=OurAccount(livemode=True, id="acct_1Ours")) as books:
         event = intent_succeeded("pi_1", 100, OURS) | {"livemode": True}
-        await books.take([event | {"account": "acct_1Ours"}, event | {"id": "evt_other", "account": None}])
+        await books.apply([event | {"account": "acct_1Ours"}, event | {"id": "evt_other", "account": None}])
         assert await states(books) == [(APPLIED, None)] * 2
         assert len(await rows_of(books, POSTINGS)) == 1
 
@@ -152,10 +148,10 @@ async def test_events_that_name_our_own_account_are_applied(tmp_path: Path) -> N
         {"client_reference_id": "plg_a_pledge_we_do_not_know"},
     ],
 )
-async def test_whatever_carries_a_mark_of_ours_is_held_where_nobody_knows_it_and_never_ignored(
+async def test_marked_money_for_unknown_pledges_goes_to_suspense_and_is_never_ignored(
     books: Books, mark: dict[str, Any]
 ) -> None:
-    await books.take([a_foreign_session(**mark)])
+    await books.apply([a_foreign_session(**mark)])
     (posting,) = await rows_of(books, POSTINGS)
     assert (posting.debit, posting.credit, posting.units) == ("processor_clearing", "held", 9_900)
     assert await states(books) == [(APPLIED, None)]
@@ -166,24 +162,24 @@ def test_no_other_metadata_is_a_mark(metadata_: Any) -> None:
     assert not is_marked({"metadata": metadata_, "client_reference_id": None})
 
 
-async def test_an_intent_that_lost_its_mark_is_known_by_its_session(books: Books) -> None:
+async def test_an_intent_without_its_mark_is_recognised_by_its_session(books: Books) -> None:
     ours = session_completed("cs_1", "pi_1", 2_500, OURS)
     bare = intent_succeeded("pi_1", 2_500, {})
-    await books.take([bare, ours])  # in one batch
-    await books.take([bare | {"id": "evt_again"}])  # and of a payment known before
+    await books.apply([bare, ours])  # in one batch
+    await books.apply([bare | {"id": "evt_again"}])  # and of a known payment
     assert await states(books) == [(APPLIED, None)] * 3
     assert len(await rows_of(books, POSTINGS)) == 1
 
 
-async def test_an_intent_without_a_mark_before_its_marked_session_loses_nothing(books: Books) -> None:
-    await books.take([intent_succeeded("pi_1", 2_500, {})])
-    await books.take([session_completed("cs_1", "pi_1", 2_500, OURS)])
+async def test_an_unmarked_intent_before_its_marked_session_counts(books: Books) -> None:
+    await books.apply([intent_succeeded("pi_1", 2_500, {})])
+    await books.apply([session_completed("cs_1", "pi_1", 2_500, OURS)])
     (payment,) = await rows_of(books, PAYMENTS)
     assert (payment.intent, payment.captured) == ("pi_1", 2_500)
 
 
 class Shop(FakeProcessor):
-    """A processor whose unknown intents are of other business."""
+    """A processor whose unknown intents belong to other business."""
 
     async def find_capture(self, intent: str) -> Any:
         if (found := await super().find_capture(intent)) is not None:
@@ -193,10 +189,10 @@ class Shop(FakeProcessor):
 
 
 async def ask_for_a_while(books: Books, shop: FakeProcessor, *, hold: bool = False) -> None:
-    asker = Reconciler(books.database, shop, books.clock, hold_foreign=hold)
+    reconciler = Reconciler(books.database, shop, books.clock, hold_foreign=hold)
     for _ in range(15):
         books.clock.move(MINUTE_S)
-        await asker.run_due()
+        await reconciler.run_due()
 
 
 FOLLOWING = {
@@ -211,23 +207,23 @@ FOLLOWING = {
 
 
 @pytest.mark.parametrize("events", FOLLOWING.values(), ids=FOLLOWING)
-async def test_what_follows_foreign_money_is_dropped_once_stripe_says_whose_it_is(
+async def test_refunds_of_foreign_money_are_dropped_once_stripe_reports_it_as_foreign(
     books: Books, events: list[dict[str, Any]]
 ) -> None:
     shop = Shop()
-    shop.refunds["pi_shop"] = [  # what a charge's hint leads to
+    shop.refunds["pi_shop"] = [  # read because of the charge's hint
         found for event in FOLLOWING["refund"] if (found := refund_of(event)) is not None
     ]
     before = ignored("refund", "foreign") + ignored("dispute", "foreign")
-    await books.take([intent_succeeded("pi_shop", 9_900, {}), *events])
+    await books.apply([intent_succeeded("pi_shop", 9_900, {}), *events])
     await ask_for_a_while(books, shop)
     assert await money_rows(books) == []
     assert ignored("refund", "foreign") + ignored("dispute", "foreign") == before + 1
     async with books.database.reading() as session:
         assert (await unplaced_facts(session), await quarantined_webhooks(session)) == (0, 0)
-    asked = len(shop.asked)
+    looked_up = len(shop.looked_up)
     await ask_for_a_while(books, shop)
-    assert len(shop.asked) == asked
+    assert len(shop.looked_up) == looked_up
 
 
 def refund_of(event: dict[str, Any]) -> Any:
@@ -235,24 +231,24 @@ def refund_of(event: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("events", FOLLOWING.values(), ids=FOLLOWING)
-async def test_what_follows_money_of_ours_that_was_not_told_of_is_subtracted(
+async def test_refunds_of_unreported_money_of_ours_are_subtracted(
     books: Books, events: list[dict[str, Any]]
 ) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     stripe = Shop()
     stripe.refunds["pi_shop"] = [refund_of(FOLLOWING["refund"][0])]
     thing = intent_succeeded("pi_shop", 9_900, metadata(None, pledge.pledge_id, drive.drive_id))
     stripe.captures["pi_shop"] = intent_capture(thing["data"]["object"], moment_of(1_700_000_000))
-    await books.take(events)
+    await books.apply(events)
     await ask_for_a_while(books, stripe)
     (payment,) = await books.payments(pledge.pledge_id)
     assert (payment.captured, payment.refunded + payment.disputed) == (9_900, 9_900)
 
 
-async def test_a_refund_asked_for_through_our_api_is_never_dropped(books: Books) -> None:
-    await books.take(
+async def test_a_refund_requested_through_the_api_is_never_dropped(books: Books) -> None:
+    await books.apply(
         [refund("created", "re_1", "pi_shop", 100, "succeeded", ours="rfd_01frtz5n00000000000000000c")]
     )
     await ask_for_a_while(books, Shop())
@@ -260,11 +256,11 @@ async def test_a_refund_asked_for_through_our_api_is_never_dropped(books: Books)
     assert (payment.held, payment.captured, payment.refunded) == (True, 9_900, 100)
 
 
-async def test_on_an_account_of_our_own_a_refund_of_unknown_money_brings_that_money_into_the_held(
+async def test_with_hold_foreign_a_refund_of_unknown_money_records_its_capture_in_suspense(
     tmp_path: Path,
 ) -> None:
     async with open_books(tmp_path, ours=OurAccount(hold_foreign=True)) as books:
-        await books.take([refund("created", "re_1", "pi_shop", 100, "succeeded")])
+        await books.apply([refund("created", "re_1", "pi_shop", 100, "succeeded")])
         await ask_for_a_while(books, Shop(), hold=True)
         (payment,) = await rows_of(books, PAYMENTS)
         assert (payment.held, payment.captured, payment.refunded) == (True, 9_900, 100)
@@ -275,7 +271,7 @@ async def test_on_an_account_of_our_own_a_refund_of_unknown_money_brings_that_mo
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[list[tuple[str, int]]]:
-    """Batches of what is told about a gift of ours and about the shop's money, in any order."""
+    """Batches of events about a donation of ours and about the shop's money, in any order."""
     ours = [("ours", n) for n in range(5)]
     shop = [("shop", n) for n in range(6)]
     order = draw(st.permutations(ours + shop))
@@ -300,14 +296,14 @@ def told(name: tuple[str, int], ours: dict[str, str]) -> dict[str, Any]:
 async def outcome(books: Books, batches: list[list[tuple[str, int]]]) -> Any:
     drive = a_drive()
     pledge = a_pledge(drive, 1_000)
-    await books.hear(drive, pledge)
+    await books.consume(drive, pledge)
     ours = metadata(None, pledge.pledge_id, drive.drive_id)
     shop = Shop()
     shop.refunds["pi_shop"] = [refund_of(told(("shop", 3), {}))]
     thing = intent_succeeded("pi_ours", 1_000, ours)["data"]["object"]
     shop.captures["pi_ours"] = intent_capture(thing, moment_of(1_700_000_000))
     for batch in batches:
-        await books.take([told(name, ours) for name in batch])
+        await books.apply([told(name, ours) for name in batch])
     await ask_for_a_while(books, shop)
     (row,) = await rows_of(books, PAYMENTS)
     facts = sorted(fact.id for fact in await rows_of(books, FACTS))
@@ -327,7 +323,7 @@ async def agrees(batches: list[list[tuple[str, int]]], url: str = "") -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(streams())
-def test_in_any_order_foreign_money_leaves_no_trace_and_ours_is_complete(
+def test_in_any_order_foreign_money_is_dropped_and_ours_is_complete(
     batches: list[list[tuple[str, int]]],
 ) -> None:
     asyncio.run(agrees(batches))
@@ -335,13 +331,13 @@ def test_in_any_order_foreign_money_leaves_no_trace_and_ours_is_complete(
 
 @pytest.fixture
 def a_postgres() -> str:
-    """Asked for by name, so that what is missing skips the test before its first example."""
+    """A fixture of its own, so that a missing PostgreSQL skips the test before its first example."""
     return postgres_server()
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(streams())
-def test_in_any_order_foreign_money_leaves_no_trace_and_ours_is_complete_on_postgresql(
+def test_in_any_order_foreign_money_is_dropped_and_ours_is_complete_on_postgresql(
     a_postgres: str, batches: list[list[tuple[str, int]]]
 ) -> None:
     async def on_postgresql() -> None:

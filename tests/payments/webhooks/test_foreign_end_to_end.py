@@ -1,4 +1,4 @@
-"""A shop on the same Stripe account: its sales leave no trace here, through the real client and sandbox."""
+"""A shop on the same Stripe account: its sales are not recorded, through the real client and sandbox."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLEDGE = "plg_01frtz5n00000000000000000c"
 
 
 def a_shop(sandbox: str, http: aiohttp.ClientSession) -> stripe.StripeClient:
-    """A client of the same account that knows nothing of us."""
+    """Another client of the same account."""
     return stripe.StripeClient(
         STRIPE_KEY,
         http_client=stripe.AIOHTTPClient(session=http),
@@ -31,7 +31,7 @@ def a_shop(sandbox: str, http: aiohttp.ClientSession) -> stripe.StripeClient:
 
 
 async def sell(harness: Harness, units: int = 9_900, **marks: Any) -> str:
-    """A sale, paid; its PaymentIntent."""
+    """Make and pay a sale; returns its PaymentIntent."""
     price = {"currency": "usd", "unit_amount": units, "product_data": {"name": "Hat"}}
     wish: Any = {
         "mode": "payment",
@@ -56,13 +56,13 @@ async def a_processor(harness: Harness) -> AsyncIterator[StripeProcessor]:
 
 
 async def webhooks(harness: Harness, state: str) -> list[dict[str, Any]]:
-    """Webhooks in a state, as an operator lists them."""
+    """The webhooks in a state, by the API."""
     reply = await harness.ask("GET", "/v1/webhooks", **sign_caller(SECRET, partner="ataa", scopes=("admin",)))
     assert reply.status == 200
     return [one for one in reply.json()["data"] if one["state"] == state]
 
 
-async def test_a_sale_of_the_shop_is_in_no_books_and_all_comes_to_rest(tmp_path: Path) -> None:
+async def test_a_sale_of_the_shop_is_in_no_books_and_payments_drain(tmp_path: Path) -> None:
     async with running(tmp_path) as harness:
         pledge = await harness.donate(a_drive(), 2_500)
         await sell(harness)
@@ -74,10 +74,10 @@ async def test_a_sale_of_the_shop_is_in_no_books_and_all_comes_to_rest(tmp_path:
         await until(both_came)
         assert await harness.agreed_books() == {"USD": "25.00"}
         assert {one["reason"] for one in await webhooks(harness, "ignored")} == {"foreign"}
-        assert {event.pledge_id for event in harness.said} == {pledge}
+        assert {event.pledge_id for event in harness.published} == {pledge}
 
 
-async def test_lost_webhooks_of_the_shop_are_found_and_ignored_likewise(tmp_path: Path) -> None:
+async def test_lost_webhooks_of_the_shop_are_found_and_ignored_too(tmp_path: Path) -> None:
     async with running(tmp_path) as harness:
         await harness.faults(drop_rate=1.0)
         await harness.donate(a_drive(), 2_500)
@@ -90,7 +90,7 @@ async def test_lost_webhooks_of_the_shop_are_found_and_ignored_likewise(tmp_path
         assert await harness.agreed_books() == {"USD": "25.00"}
 
 
-async def test_on_an_account_of_our_own_the_sale_is_held(tmp_path: Path) -> None:
+async def test_with_hold_foreign_the_sale_goes_to_suspense(tmp_path: Path) -> None:
     async with running(tmp_path, stripe_foreign="hold") as harness:
         await sell(harness)
 
@@ -100,10 +100,10 @@ async def test_on_an_account_of_our_own_the_sale_is_held(tmp_path: Path) -> None
         await until(held)
         async with harness.http.get(f"{harness.sandbox}/_sandbox/books?with_foreign=true") as answer:
             assert (await answer.json())["USD"]["captured"] == "99.00"
-        assert [event.held for event in harness.said] == [True]
+        assert [event.held for event in harness.published] == [True]
 
 
-async def test_whose_an_intent_is_stripe_tells_by_the_intent_or_by_its_checkout(tmp_path: Path) -> None:
+async def test_an_intents_owner_is_found_by_the_intent_or_its_checkout(tmp_path: Path) -> None:
     async with running(tmp_path) as harness, a_processor(harness) as processor:
         shop = await processor.find_capture(await sell(harness))
         by_intent = await processor.find_capture(

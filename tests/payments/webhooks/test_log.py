@@ -1,4 +1,4 @@
-"""Stored webhooks as operators see them: listed, tried again on request, forgotten in time."""
+"""Stored webhooks for operators: listed, retried on request, pruned after their retention."""
 
 from __future__ import annotations
 
@@ -66,22 +66,22 @@ def poison(n: int = 1) -> dict[str, Any]:
 
 
 async def of_each_state(books: Books) -> dict[str, str]:
-    """One webhook in each state; their ids."""
+    """Store one webhook in each state; returns their ids."""
     events = {
         "applied": session_completed("cs_1", "pi_1", 100, OURS),
         "ignored": intent_succeeded("pi_shop", 100, {}),
         "set_aside": poison(),
     }
-    await books.take(list(events.values()))
+    await books.apply(list(events.values()))
     events["waiting"] = intent_succeeded("pi_2", 100, OURS)
     await books.store.keep_all([as_stored(events["waiting"])])
     return {state: event["id"] for state, event in events.items()}
 
 
-async def test_webhooks_are_listed_by_state_without_their_text(books: Books) -> None:
-    desk, ids = WebhookApi(books), await of_each_state(books)
+async def test_webhooks_are_listed_by_state_without_their_body(books: Books) -> None:
+    api, ids = WebhookApi(books), await of_each_state(books)
     for state, event_id in ids.items():
-        page = await desk.page(f"state={state}")
+        page = await api.page(f"state={state}")
         assert page["next"] is None
         (one,) = page["data"]
         assert (one["id"], one["state"]) == (event_id, state)
@@ -89,22 +89,22 @@ async def test_webhooks_are_listed_by_state_without_their_text(books: Books) -> 
             "id", "type", "state", "tries", "reason", "created_at", "received_at", "next_try_at"
         }  # fmt: skip
         assert b"donor@example.org" not in json.dumps(page).encode()
-    (aside,) = (await desk.page("state=set_aside"))["data"]
-    assert (aside["tries"], aside["type"]) == (1, "refund.created")
-    assert "currency" in aside["reason"]
-    assert aside["next_try_at"] == "2022-01-07T12:01:00.000Z"
-    assert (await desk.page("state=ignored"))["data"][0]["reason"] == "foreign"
-    assert len((await desk.page())["data"]) == 4
+    (quarantined,) = (await api.page("state=set_aside"))["data"]
+    assert (quarantined["tries"], quarantined["type"]) == (1, "refund.created")
+    assert "currency" in quarantined["reason"]
+    assert quarantined["next_try_at"] == "2022-01-07T12:01:00.000Z"
+    assert (await api.page("state=ignored"))["data"][0]["reason"] == "foreign"
+    assert len((await api.page())["data"]) == 4
 
 
-async def test_pages_follow_one_another_and_leave_nothing_out(books: Books) -> None:
-    desk = WebhookApi(books)
-    await books.take([poison(n) for n in range(7)])
+async def test_consecutive_pages_omit_nothing(books: Books) -> None:
+    api = WebhookApi(books)
+    await books.apply([poison(n) for n in range(7)])
     await books.store.keep_all([as_stored(intent_succeeded("pi_2", 100, OURS))])
     seen: list[str] = []
     query = "state=set_aside&limit=3"
     while True:
-        page = await desk.page(query)
+        page = await api.page(query)
         assert len(page["data"]) <= 3
         seen += [one["id"] for one in page["data"]]
         if page["next"] is None:
@@ -122,25 +122,25 @@ async def test_pages_follow_one_another_and_leave_nothing_out(books: Books) -> N
 @pytest.mark.parametrize(
     "query", ["state=gone", "state=0", "limit=0", "limit=101", "after=x", "after=-1", "after=" + "9" * 19]
 )
-async def test_a_query_that_does_not_fit_is_a_422(books: Books, query: str) -> None:
+async def test_an_invalid_query_is_a_422(books: Books, query: str) -> None:
     reply = await WebhookApi(books).ask("GET", "/v1/webhooks", query)
     assert (reply.status, reply.headers["content-type"]) == (422, "application/problem+json")
 
 
 async def test_only_admins_list_and_retry(books: Books) -> None:
-    desk, ids = WebhookApi(books), await of_each_state(books)
+    api, ids = WebhookApi(books), await of_each_state(books)
     for method, path in (("GET", "/v1/webhooks"), ("POST", f"/v1/webhooks/{ids['set_aside']}/retry")):
-        assert (await desk.ask(method, path, scope="webhooks")).status == 403
-        assert (await desk.ask(method, path)).status == 200
+        assert (await api.ask(method, path, scope="webhooks")).status == 403
+        assert (await api.ask(method, path)).status == 200
 
 
-async def test_a_retry_is_tried_at_once_and_says_when(books: Books) -> None:
-    desk, ids = WebhookApi(books), await of_each_state(books)
+async def test_a_requested_retry_is_due_at_once(books: Books) -> None:
+    api, ids = WebhookApi(books), await of_each_state(books)
     for _ in range(12):
         books.clock.move(DAY_S / 4)
         await books.applier.retry_quarantined()
     assert await books.applier.retry_quarantined() == 0
-    reply = await desk.ask("POST", f"/v1/webhooks/{ids['set_aside']}/retry")
+    reply = await api.ask("POST", f"/v1/webhooks/{ids['set_aside']}/retry")
     assert (reply.status, reply.json()["state"]) == (200, "set_aside")
     assert reply.json()["next_try_at"] == "2022-01-10T12:00:00.000Z"
     assert await books.applier.retry_quarantined() == 1
@@ -149,26 +149,26 @@ async def test_a_retry_is_tried_at_once_and_says_when(books: Books) -> None:
 async def test_an_ignored_webhook_can_be_applied_after_all(books: Books, tmp_path: Path) -> None:
     """As after a wrong ATAA_STRIPE_FOREIGN or ATAA_STRIPE_ACCOUNT."""
     event = intent_succeeded("pi_1", 2_500, OURS) | {"account": "acct_1"}
-    await books.take([event])
-    desk = WebhookApi(books)
-    assert (await desk.ask("POST", f"/v1/webhooks/{event['id']}/retry")).status == 200
+    await books.apply([event])
+    api = WebhookApi(books)
+    assert (await api.ask("POST", f"/v1/webhooks/{event['id']}/retry")).status == 200
     await books.applier.retry_quarantined()
-    assert [one["state"] for one in (await desk.page())["data"]] == ["ignored"]  # it still is not for us
+    assert [one["state"] for one in (await api.page())["data"]] == ["ignored"]  # it is still not for us
     books.applier._ours = type(books.applier._ours)(id="acct_1")
-    assert (await desk.ask("POST", f"/v1/webhooks/{event['id']}/retry")).status == 200
+    assert (await api.ask("POST", f"/v1/webhooks/{event['id']}/retry")).status == 200
     await books.applier.retry_quarantined()
-    assert [one["state"] for one in (await desk.page())["data"]] == ["applied"]
+    assert [one["state"] for one in (await api.page())["data"]] == ["applied"]
 
 
-async def test_a_retry_of_what_waits_or_was_applied_changes_nothing(books: Books) -> None:
-    desk, ids = WebhookApi(books), await of_each_state(books)
+async def test_a_retry_of_a_waiting_or_applied_webhook_changes_nothing(books: Books) -> None:
+    api, ids = WebhookApi(books), await of_each_state(books)
     for state in ("waiting", "applied"):
-        reply = await desk.ask("POST", f"/v1/webhooks/{ids[state]}/retry")
+        reply = await api.ask("POST", f"/v1/webhooks/{ids[state]}/retry")
         assert (reply.status, reply.json()["state"]) == (200, state)
-    assert (await desk.ask("POST", "/v1/webhooks/evt_unknown/retry")).status == 404
+    assert (await api.ask("POST", "/v1/webhooks/evt_unknown/retry")).status == 404
 
 
-# Forgetting.
+# Pruning.
 
 
 async def bodies(books: Books) -> dict[str, bytes]:
@@ -185,7 +185,7 @@ async def forget(books: Books, step: Any, days: float, limit: int = 2) -> int:
     return total
 
 
-async def test_texts_go_after_their_time_but_never_those_still_needed(books: Books) -> None:
+async def test_bodies_are_emptied_after_their_retention_except_those_still_needed(books: Books) -> None:
     ids = await of_each_state(books)
     assert await forget(books, prune_texts, 14) == 0
     books.clock.move(15 * DAY_S)
@@ -198,9 +198,11 @@ async def test_texts_go_after_their_time_but_never_those_still_needed(books: Boo
     assert (reply.status, reply.json()["type"]) == (409, "/problems/webhook-text-gone")
 
 
-async def test_ids_outlive_stripes_listing_and_go_then_but_never_what_is_not_done(books: Books) -> None:
+async def test_ids_are_kept_as_long_as_stripe_lists_events_and_unfinished_webhooks_longer(
+    books: Books,
+) -> None:
     event = session_completed("cs_1", "pi_1", 100, OURS)
-    await books.take([event])
+    await books.apply([event])
     ids = await of_each_state(books)
     books.clock.move(34 * DAY_S)
     assert await forget(books, prune_applied, 35) == 0
@@ -212,17 +214,17 @@ async def test_ids_outlive_stripes_listing_and_go_then_but_never_what_is_not_don
     assert (await bodies(books)).keys() == {ids["set_aside"], ids["waiting"], young["id"]}
 
 
-async def test_an_event_that_comes_again_after_it_was_forgotten_changes_nothing(books: Books) -> None:
+async def test_an_event_repeated_after_it_was_pruned_changes_nothing(books: Books) -> None:
     event = intent_succeeded("pi_1", 2_500, OURS)
-    await books.take([event])
+    await books.apply([event])
     books.clock.move(36 * DAY_S)
     assert await forget(books, prune_applied, 35) == 1
-    await books.take([event])
+    await books.apply([event])
     async with books.database.reading() as session:
         assert len((await session.execute(text("SELECT * FROM postings"))).all()) == 1
 
 
-# Plans.
+# Query plans.
 
 
 async def plan(database: Database, statement: Select[Any]) -> str:
@@ -234,7 +236,7 @@ async def plan(database: Database, statement: Select[Any]) -> str:
         return "\n".join(" ".join(map(str, row)) for row in await session.execute(text(how + shown)))
 
 
-async def test_no_periodic_statement_reads_a_large_table_through(books: Books) -> None:
+async def test_no_periodic_statement_scans_a_large_table(books: Books) -> None:
     made = {"type": "x", "body": b"{}", "tries": 0, "created_at": books.clock.now()}
     async with books.database.transaction() as session:
         for start in range(0, 30_000, 5_000):
@@ -259,7 +261,7 @@ async def test_no_periodic_statement_reads_a_large_table_through(books: Books) -
 
 
 def statements(books: Books) -> list[Select[Any]]:
-    """As the applier, the relay's floor, the gauge and the listing ask, each a second or oftener."""
+    """The periodic statements of the applier, the relay's floor, the gauge and the listing."""
     now, state, number = books.clock.now(), WEBHOOKS.c.state, WEBHOOKS.c.number
     at = WEBHOOKS.c.next_try_at
     return [
@@ -276,21 +278,21 @@ def statements(books: Books) -> list[Select[Any]]:
 
 
 @pytest.mark.parametrize("step", [prune_texts, prune_applied])
-async def test_a_webhook_queued_for_retry_while_being_forgotten_is_kept(books: Books, step: Any) -> None:
+async def test_a_webhook_queued_for_retry_while_being_pruned_is_kept(books: Books, step: Any) -> None:
     ids = await of_each_state(books)
     books.clock.move(40 * DAY_S)
     async with books.database.transaction() as session:
         this = WEBHOOKS.c.event_id == ids["ignored"]
         await session.execute(update(WEBHOOKS).where(this).values(state=QUARANTINED))
         forgetting = asyncio.create_task(step(books.database, books.clock.now() - timedelta(days=36), 100))
-        if not books.database.is_sqlite:  # there it cannot even read before this transaction ends
+        if not books.database.is_sqlite:  # on SQLite it cannot even read before this transaction ends
             await until(lambda: is_blocked(books))
     await forgetting
     assert (await bodies(books))[ids["ignored"]]
 
 
 async def is_blocked(books: Books) -> bool:
-    """Whether a transaction waits for another one's row."""
+    """Whether a transaction waits for a row lock."""
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     async with books.database.reading() as session:
         return bool((await session.execute(waiting)).scalar_one())

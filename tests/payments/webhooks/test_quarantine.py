@@ -1,4 +1,4 @@
-"""Webhooks that cannot be applied are tried again ever more rarely, never before what is new, for ever."""
+"""Quarantined webhooks are retried for ever with exponential backoff, and never before new webhooks."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ async def watermark_floor(books: Books) -> datetime | None:
         return await oldest_waiting(session, books.clock.now())
 
 
-async def test_the_pauses_between_tries_double_up_to_a_bound(books: Books) -> None:
-    await books.take([poison()])
+async def test_the_delay_between_retries_doubles_up_to_a_bound(books: Books) -> None:
+    await books.apply([poison()])
     pauses = []
     for _ in range(16):
         (row,) = await rows(books)
@@ -70,9 +70,9 @@ async def test_the_pauses_between_tries_double_up_to_a_bound(books: Books) -> No
     assert (await rows(books))[0].tries == 17
 
 
-async def test_what_is_new_is_applied_before_a_thousand_that_were_set_aside(books: Books) -> None:
+async def test_new_webhooks_are_applied_before_a_thousand_quarantined_ones(books: Books) -> None:
     many = RETRY_BATCH * 3
-    await books.take([poison(f"re_{n}") for n in range(many)])
+    await books.apply([poison(f"re_{n}") for n in range(many)])
     assert await how_many(books, QUARANTINED) == many
     books.clock.move(3_600)
     await books.store.keep_all([as_stored(intent_succeeded("pi_1", 2_500, OURS))])
@@ -83,8 +83,8 @@ async def test_what_is_new_is_applied_before_a_thousand_that_were_set_aside(book
     assert await how_many(books, WAITING) == 0
 
 
-async def test_every_one_has_its_turn_and_a_mended_one_is_applied(books: Books) -> None:
-    await books.take([poison(f"re_{n}") for n in range(RETRY_BATCH * 2)])
+async def test_every_quarantined_webhook_is_retried_and_a_readable_one_is_applied(books: Books) -> None:
+    await books.apply([poison(f"re_{n}") for n in range(RETRY_BATCH * 2)])
     mended = (await rows(books))[-1].event_id
     text = json.dumps(intent_succeeded("pi_1", 2_500, OURS)).encode()
     async with books.database.transaction() as session:
@@ -100,8 +100,8 @@ async def test_every_one_has_its_turn_and_a_mended_one_is_applied(books: Books) 
     assert posting.units == 2_500
 
 
-async def test_a_start_tries_what_is_set_aside_again_though_its_time_has_not_come(books: Books) -> None:
-    await books.take([poison()])
+async def test_a_start_retries_quarantined_webhooks_before_they_are_due(books: Books) -> None:
+    await books.apply([poison()])
     for _ in range(12):
         books.clock.move(LAST_RETRY.total_seconds())
         await books.applier.retry_quarantined()
@@ -110,16 +110,16 @@ async def test_a_start_tries_what_is_set_aside_again_though_its_time_has_not_com
     assert await books.applier.retry_quarantined() == 1
 
 
-async def test_one_set_aside_by_the_version_before_has_no_time_and_is_due(books: Books) -> None:
-    await books.take([poison()])
+async def test_a_webhook_quarantined_by_the_previous_version_is_due(books: Books) -> None:
+    await books.apply([poison()])
     async with books.database.transaction() as session:
         await session.execute(update(WEBHOOKS).values(next_try_at=None))
     assert await books.applier.retry_quarantined() == 1
     assert (await rows(books))[0].next_try_at is not None
 
 
-async def test_a_start_hastens_a_bounded_number(books: Books) -> None:
-    await books.take([poison(f"re_{n}") for n in range(10)])
+async def test_a_start_makes_a_bounded_number_of_retries_due(books: Books) -> None:
+    await books.apply([poison(f"re_{n}") for n in range(10)])
     template = (await rows(books))[0]
     later = books.clock.now() + LAST_RETRY
     names = {column.name for column in WEBHOOKS.c} - {"number"}
@@ -135,9 +135,11 @@ async def test_a_start_hastens_a_bounded_number(books: Books) -> None:
     assert len(hastened) == RETRIED_AT_START
 
 
-async def test_money_set_aside_holds_the_watermark_back_for_a_bounded_time(books: Books) -> None:
+async def test_a_quarantined_webhook_about_money_holds_the_watermark_back_for_a_bounded_time(
+    books: Books,
+) -> None:
     received = books.clock.now()
-    await books.take([poison()])
+    await books.apply([poison()])
     assert await watermark_floor(books) == received
     books.clock.move(HOLDS_WATERMARK_BACK.total_seconds() - 1)
     assert await watermark_floor(books) == received
@@ -145,7 +147,7 @@ async def test_money_set_aside_holds_the_watermark_back_for_a_bounded_time(books
     assert await watermark_floor(books) is None
 
 
-async def test_a_waiting_webhook_holds_the_watermark_back_however_long_and_whatever_is_set_aside(
+async def test_a_waiting_webhook_holds_the_watermark_back_without_bound(
     books: Books,
 ) -> None:
     await books.store.keep_all([as_stored(intent_succeeded("pi_1", 2_500, OURS))])
@@ -154,33 +156,35 @@ async def test_a_waiting_webhook_holds_the_watermark_back_however_long_and_whate
     assert await watermark_floor(books) == received
 
 
-async def test_what_tells_of_no_money_does_not_hold_the_watermark_back(books: Books) -> None:
-    await books.take([poison()])
+async def test_a_quarantined_webhook_that_is_not_about_money_does_not_hold_the_watermark_back(
+    books: Books,
+) -> None:
+    await books.apply([poison()])
     async with books.database.transaction() as session:
         await session.execute(update(WEBHOOKS).values(type="customer.created"))
     assert await watermark_floor(books) is None
 
 
-async def test_the_gauge_says_how_many_are_set_aside(books: Books) -> None:
-    await books.take([poison("re_1"), poison("re_2")])
+async def test_the_gauge_counts_quarantined_webhooks(books: Books) -> None:
+    await books.apply([poison("re_1"), poison("re_2")])
     await books.applier.retry_quarantined()
     assert REGISTRY.get_sample_value("ataa_webhooks_set_aside") == 2
 
 
-async def test_a_webhook_tried_again_in_vain_is_not_counted_as_set_aside_again(books: Books) -> None:
+async def test_a_failed_retry_is_not_counted_as_quarantined_again(books: Books) -> None:
     def counted(result: str) -> float:
         labels = {"type": "refund.created", "result": result}
         return REGISTRY.get_sample_value("ataa_webhooks_total", labels) or 0.0
 
     before = counted("set_aside"), counted("failed")
-    await books.take([poison()])
+    await books.apply([poison()])
     books.clock.move(60)
     await books.applier.retry_quarantined()
     assert (counted("set_aside"), counted("failed")) == (before[0] + 1, before[1] + 1)
 
 
-async def test_a_reason_has_no_values_of_a_failed_statement(books: Books) -> None:
-    """They could be a person's."""
+async def test_a_stored_reason_contains_no_values_of_the_failed_statement(books: Books) -> None:
+    """The values may be personal details."""
 
     class Breaks(Applier):
         async def _apply(self, some: Any) -> None:

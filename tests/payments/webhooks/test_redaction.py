@@ -1,4 +1,4 @@
-"""People's details are struck out of whatever event carries them, wherever they stand in it."""
+"""Personal details are removed from every event, wherever they are in it."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ DETAILS = {"email": "donor@example.org", "name": "A Donor"}
         a_thin_event(changes={"before": {"receipt_email": "donor@example.org"}}),
     ],
 )
-def test_details_are_struck_out(event: dict[str, Any]) -> None:
+def test_personal_details_are_removed(event: dict[str, Any]) -> None:
     bare = without_details(json.dumps(event).encode(), event)
     assert bare is not None
     assert b"donor" not in bare.lower()
     assert json.loads(bare)["id"] == event["id"]
 
 
-def test_an_event_without_details_is_left_as_it_is() -> None:
+def test_an_event_without_personal_details_is_unchanged() -> None:
     for event in (a_thin_event(), an_event("x", {"id": "x", "shipping": None})):
         assert without_details(json.dumps(event).encode(), event) is None
 
 
-async def test_details_of_other_peoples_customers_are_struck_out_too(tmp_path: Any) -> None:
+async def test_personal_details_are_removed_from_ignored_webhooks_too(tmp_path: Any) -> None:
     async with open_books(tmp_path) as books:
-        await books.take([session_completed("cs_shop", "pi_shop", 100, {})])
+        await books.apply([session_completed("cs_shop", "pi_shop", 100, {})])
         async with books.database.reading() as session:
             (row,) = (await session.execute(select(WEBHOOKS))).all()
         assert row.state == IGNORED

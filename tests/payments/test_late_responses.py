@@ -1,4 +1,4 @@
-"""Answers of Stripe's that come late: after a key has grown too old, after the question was asked anew."""
+"""Late responses of Stripe: after the key expired, or after the lookup was requested again."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
 async def a_paid_pledge(books: Books) -> str:
     drive = a_drive()
     pledge = a_pledge(drive)
-    await books.hear(drive, pledge)
-    await books.take([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.consume(drive, pledge)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
     return pledge.pledge_id
 
 
 class DownForADay(FakeProcessor):
-    """A processor that does not answer refunds until it is back; `keys` are those it was sent."""
+    """A processor that does not respond to refunds until it is back; `keys` are those it received."""
 
     def __init__(self, books: Books) -> None:
         super().__init__()
@@ -63,24 +63,24 @@ class DownForADay(FakeProcessor):
         )  # fmt: skip
 
 
-async def test_a_refund_whose_key_grew_too_old_is_sent_under_another(books: Books) -> None:
+async def test_a_refund_whose_key_expired_is_sent_under_a_new_key(books: Books) -> None:
     pledge = await a_paid_pledge(books)
     stripe = DownForADay(books)
-    desk = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
+    refunds = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
     wish = RefundRequest(pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", "k"), "hash")
-    await desk.make(wish)
+    await refunds.make(wish)
     (first,) = stripe.keys
     stripe.back = True
     books.clock.move(24 * HOUR_S)
     for _ in range(5):
-        await desk.send_due()
+        await refunds.send_due()
         books.clock.move(60.0)
     assert stripe.keys == [first, f"{first}.2"]
     assert (await books.payments(pledge))[0].refunded == 700
 
 
 class OneUnstorable(DownForADay):
-    """Answers for the first refund with an id that no store takes, for every other one properly."""
+    """Responds to the first refund with an id that no store accepts, to the others correctly."""
 
     async def refund(self, key: str, parameters: Mapping[str, Any]) -> Observation:
         found = await super().refund(key, parameters)
@@ -88,17 +88,17 @@ class OneUnstorable(DownForADay):
         return replace(found, id="re_\ud800" if bad else f"re_{parameters['refund']}")
 
 
-async def test_a_refund_whose_answer_cannot_be_stored_does_not_hold_up_the_others(books: Books) -> None:
+async def test_a_refund_whose_response_cannot_be_stored_does_not_block_the_others(books: Books) -> None:
     pledge = await a_paid_pledge(books)
     stripe = OneUnstorable(books)
-    desk = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
+    refunds = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
     for key in ("first", "second"):
         wish = RefundRequest(pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", key), "hash")
-        await desk.make(wish)
+        await refunds.make(wish)
     stripe.back = True
     for _ in range(5):
         books.clock.move(60.0)
-        await desk.send_due()
+        await refunds.send_due()
     assert (await books.payments(pledge))[0].refunded == 700
     async with books.database.reading() as session:
         rows = (await session.execute(select(REFUNDS).order_by(REFUNDS.c.made_at))).all()
@@ -107,7 +107,7 @@ async def test_a_refund_whose_answer_cannot_be_stored_does_not_hold_up_the_other
 
 
 class AskedMeanwhile(FakeProcessor):
-    """A processor during whose first answer a second refund is made."""
+    """A processor during whose first response a second refund is made."""
 
     def __init__(self, books: Books) -> None:
         super().__init__()
@@ -115,25 +115,25 @@ class AskedMeanwhile(FakeProcessor):
 
     async def list_refunds(self, intent: str) -> list[Observation]:
         found = list(await super().list_refunds(intent))
-        if len(self.asked) == 1:
+        if len(self.looked_up) == 1:
             self.refunds[intent].append(
                 Observation(
                     "re_2", FactKind.REFUND, intent, 300, "USD", RefundRank.SUCCEEDED, self.books.clock.now()
                 )
             )
-            await self.books.take([{**a_charge_refunded(intent, 1_000), "id": "evt_second"}])
+            await self.books.apply([{**a_charge_refunded(intent, 1_000), "id": "evt_second"}])
         return found
 
 
-async def test_a_question_asked_anew_during_its_answer_is_asked_again(books: Books) -> None:
+async def test_a_lookup_requested_again_while_it_runs_is_repeated(books: Books) -> None:
     pledge = await a_paid_pledge(books)
-    oracle = AskedMeanwhile(books)
-    oracle.refunds["pi_1"] = [
+    processor = AskedMeanwhile(books)
+    processor.refunds["pi_1"] = [
         Observation("re_1", FactKind.REFUND, "pi_1", 700, "USD", RefundRank.SUCCEEDED, books.clock.now())
     ]
-    asker = Reconciler(books.database, oracle, books.clock)
-    await books.take([a_charge_refunded("pi_1", 700)])
+    reconciler = Reconciler(books.database, processor, books.clock)
+    await books.apply([a_charge_refunded("pi_1", 700)])
     for _ in range(3):
         books.clock.move(3)
-        await asker.run_due()
+        await reconciler.run_due()
     assert (await books.payments(pledge))[0].refunded == 1_000

@@ -1,4 +1,4 @@
-"""An answer of Stripe's that cannot be read is one refund's trouble and nobody else's."""
+"""An unreadable response of Stripe affects one refund and no other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.payments.stripe_events import intent_succeeded, metadata
 
 
 class NewerStripe(StripeProcessor):
-    """Stripe, down at first; then the refund of `pi_0` is `first`, the others succeed."""
+    """Stripe is unavailable at first; then `first` is the refund of `pi_0`, and the others succeed."""
 
     def __init__(self, first: Mapping[str, Any]) -> None:
         super().__init__("sk_test", base="", timeout_s=1.0, expires_s=3600, donor_url="", in_flight=1)
@@ -40,23 +40,23 @@ class NewerStripe(StripeProcessor):
     ("first", "counted"),
     [({"status": "in_transit"}, 2_500), ({"status": None}, 2_500), ({"currency": None}, 0)],
 )
-async def test_a_refund_that_cannot_be_read_does_not_stop_the_others_and_one_in_an_unknown_status_counts(
+async def test_an_unreadable_refund_does_not_block_the_others_and_one_of_unknown_status_counts(
     tmp_path: Path, first: dict[str, Any], counted: int
 ) -> None:
     stripe, drive = NewerStripe(first), a_drive()
     async with open_books(tmp_path) as books:
-        desk = RefundService(books.database, stripe, books.clock, 1.0)
+        refunds = RefundService(books.database, stripe, books.clock, 1.0)
         pledges = [a_pledge(drive) for _ in range(3)]
-        await books.hear(drive, *pledges)
+        await books.consume(drive, *pledges)
         for n, pledge in enumerate(pledges):
             told = metadata(None, pledge.pledge_id, drive.drive_id)
-            await books.take([intent_succeeded(f"pi_{n}", 2_500, told)])
-            await desk.make(
+            await books.apply([intent_succeeded(f"pi_{n}", 2_500, told)])
+            await refunds.make(
                 RefundRequest(pledge.pledge_id, None, None, None, ScopedKey("refunds", f"k{n}"), "hash")
             )
             books.clock.move(1)
         stripe.down = False
         books.clock.move(60)
-        await desk.send_due()
+        await refunds.send_due()
         refunded = [(await books.payments(pledge.pledge_id))[0].refunded for pledge in pledges]
     assert refunded == [counted, 2_500, 2_500]

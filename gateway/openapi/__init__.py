@@ -1,0 +1,1 @@
+"""The OpenAPI document of the public API, and what it is made of."""

@@ -1,0 +1,414 @@
+"""What the gateway itself answers, as models: the schemas of `/openapi.json` that no service has.
+
+They describe and do not serialise: live reads are sent as bytes made once for all readers. Tests check
+real answers and real frames of the stream against them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+
+from backbone.http.fields import (
+    CreatorIdView,
+    DriveIdView,
+    PledgeIdView,
+    TimestampView,
+    id_schema,
+    text_schema,
+)
+from backbone.money import as_json
+
+SCHEMAS: Final = "#/components/schemas/"
+
+Count = Annotated[int, Field(ge=0)]
+Text = str | dict[str, str]
+"""One text, or one for each language: `{"en": "…", "ar": "…"}`."""
+
+
+def _example(**fields: Any) -> ConfigDict:
+    examples: Any = [fields]
+    return ConfigDict(json_schema_extra={"examples": examples})
+
+
+def _usd(minor_units: int) -> dict[str, str]:
+    return as_json(minor_units, "USD")
+
+
+_TITLE: Final = {"en": "Let's make their winter warmer", "ar": "لنجعل شتاءهم أدفأ"}
+_DRIVE: Final = "drv_01frtz5n00000000000000000a"
+_CREATOR: Final = "crt_01frtz5n00000000000000000b"
+_PLEDGE: Final = "plg_01frtz5n00000000000000000c"
+_MOMENT: Final = "2026-01-07T18:00:00.000Z"
+
+
+class Money(BaseModel):
+    """An amount: a decimal string with exactly the digits that ISO 4217 gives the currency."""
+
+    model_config = _example(currency="USD", value="25.00")
+
+    currency: Annotated[str, text_schema("[A-Z]{3}")]
+    value: Annotated[str, text_schema(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")]
+
+
+class FieldError(BaseModel):
+    """A part of the request that does not fit."""
+
+    pointer: str = Field(description="JSON Pointer (RFC 6901), or `/query/…` and `/header/…`.")
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457). `type` tells errors apart; `title` and `detail` are for people and may change."""
+
+    model_config = _example(
+        type="/problems/invalid-request",
+        title="The request does not fit",
+        status=422,
+        detail="Some fields do not fit.",
+        request_id="7a95ef8c30df46c5dc31014b",
+        errors=[{"pointer": "/amount/value", "detail": "must be more than zero"}],
+    )
+
+    type: str = Field(json_schema_extra={"format": "uri-reference"})
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str | None = Field(default=None, json_schema_extra={"type": "string"})
+    request_id: str = Field(description="The same as in the header `X-Request-Id`.")
+    errors: list[FieldError] = Field(default_factory=list, description="With 422: what does not fit.")
+
+
+class ByState(BaseModel):
+    """The drive's money by what became of it. `disputed` is open and lost; `captured` leaves out `held`."""
+
+    pledged: Money
+    captured: Money
+    refunded: Money
+    disputed: Money
+    offline: Money
+    matched: Money
+    held: Money
+
+
+class PerMinute(BaseModel):
+    """The last 60 seconds."""
+
+    donations: Count
+    raised: Money
+
+
+class Milestone(BaseModel):
+    """An amount to celebrate; `reached_at` is null until it is reached."""
+
+    title: Text
+    amount: Money
+    reached_at: TimestampView | None
+
+
+class Leader(BaseModel):
+    """One of the ten creators who raised most."""
+
+    rank: Count
+    creator: CreatorIdView
+    slug: str
+    name: str
+    raised: Money
+    donations: Count
+
+
+class Donation(BaseModel):
+    """A donation as it may be shown: `name` is null for anonymous donors, `message` where there is none."""
+
+    id: Annotated[str, id_schema("don")]
+    name: str | None
+    message: str | None
+    amount: Money
+    creator: CreatorIdView | None
+    at: TimestampView
+
+
+_BRIEF: Final[dict[str, Any]] = {
+    "drive": _DRIVE,
+    "slug": "winter",
+    "title": _TITLE,
+    "currency": "USD",
+    "raised": _usd(1_105_317_400),
+    "goal": _usd(1_000_000_000),
+    "percent": 110.5,
+    "donations": 155_102,
+    "donors": 155_065,
+    "by_state": {
+        "pledged": _usd(12_500),
+        "captured": _usd(1_105_422_400),
+        "refunded": _usd(5_000),
+        "disputed": _usd(100_000),
+        "offline": _usd(0),
+        "matched": _usd(0),
+        "held": _usd(0),
+    },
+    "per_minute": {"donations": 41, "raised": _usd(102_500)},
+    "milestones": [{"title": {"en": "Ten million"}, "amount": _usd(1_000_000_000), "reached_at": _MOMENT}],
+    "epoch": 1,
+    "sequence": 155_391,
+    "as_of": _MOMENT,
+    "state": "live",
+    "lag_ms": 84,
+}
+_LEADERS: Final = [
+    {
+        "rank": 1,
+        "creator": _CREATOR,
+        "slug": "aboflah",
+        "name": "AboFlah",
+        "raised": _usd(1_105_317_400),
+        "donations": 155_102,
+    }
+]
+_RECENT: Final = [
+    {
+        "id": "don_01frtz5n00000000000000000d",
+        "name": "Layla",
+        "message": None,
+        "amount": _usd(2_500),
+        "creator": _CREATOR,
+        "at": _MOMENT,
+    }
+]
+
+
+class TotalsBrief(BaseModel):
+    """A drive's totals without `leaders` and `recent`.
+
+    `raised` is captured, offline and matched money, less what was refunded or is disputed.
+    """
+
+    model_config = _example(**_BRIEF)
+
+    drive: DriveIdView
+    slug: str
+    title: Text
+    currency: str
+    raised: Money
+    goal: Money
+    percent: float = Field(ge=0, description="Of the goal, rounded down to one decimal.")
+    donations: Count
+    donors: Count
+    by_state: ByState
+    per_minute: PerMinute
+    milestones: list[Milestone]
+    epoch: Count = Field(description="Rises when the log had to be restored; sequences start again.")
+    sequence: Count = Field(description="The last row of the drive's log that these totals include.")
+    as_of: TimestampView = Field(description="Everything before this moment is included.")
+    state: Literal["live", "catching_up", "frozen"] = Field(description="How fresh the totals are.")
+    lag_ms: Count
+
+
+class Totals(TotalsBrief):
+    """A drive's totals.
+
+    `raised` is captured, offline and matched money, less what was refunded or is disputed.
+    """
+
+    model_config = _example(**_BRIEF, leaders=_LEADERS, recent=_RECENT)
+
+    leaders: list[Leader]
+    recent: list[Donation]
+
+
+class TotalsList(BaseModel):
+    """The totals of several drives."""
+
+    data: list[TotalsBrief]
+
+
+class Checkout(BaseModel):
+    """Where the donor pays: `url` for a hosted checkout, `client_secret` for an embedded one."""
+
+    url: str | None
+    client_secret: str | None
+    publishable_key: str | None
+    expires_at: TimestampView | None
+
+
+class Queue(BaseModel):
+    """How long until there is a checkout."""
+
+    position: Count
+    eta_seconds: Count
+
+
+_PLEDGED: Final[dict[str, Any]] = {
+    "id": _PLEDGE,
+    "drive": _DRIVE,
+    "creator": _CREATOR,
+    "amount": _usd(2_500),
+    "status": "open",
+    "checkout": {
+        "url": "http://127.0.0.1:8012/c/pay/cs_test_…",
+        "client_secret": None,
+        "publishable_key": None,
+        "expires_at": _MOMENT,
+    },
+    "queue": None,
+    "token": "kJ0rGm1vVY0e4uNqO3xw1H5Yt2bXcA9d",
+    "created_at": _MOMENT,
+}
+
+
+class Pledge(BaseModel):
+    """A pledge, with its checkout once there is one.
+
+    `token` reads this pledge and nothing else; it is null where the reader has a publishable key.
+    """
+
+    model_config = _example(**_PLEDGED)
+
+    id: PledgeIdView
+    drive: DriveIdView
+    creator: CreatorIdView | None
+    amount: Money
+    status: Literal["open", "paid", "partly_refunded", "refunded", "disputed", "lapsed", "cancelled"]
+    checkout: Checkout | None
+    queue: Queue | None
+    token: str | None
+    created_at: TimestampView
+
+
+class PledgeList(BaseModel):
+    """A page of pledges, newest first; `next` goes into `after`.
+
+    With `status` a page may be short: a pledge whose status has just changed is left out.
+    """
+
+    data: list[Pledge]
+    next: str | None
+
+
+_ROW: Final[dict[str, Any]] = {
+    "sequence": 155_391,
+    "type": "donation.counted",
+    "at": _MOMENT,
+    "payment": "pay_01frtz5n00000000000000000d",
+    "pledge": _PLEDGE,
+    "creator": _CREATOR,
+    "amount": _usd(2_500),
+    "raised_after": _usd(1_105_317_400),
+    "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+}
+
+
+class LogRow(BaseModel):
+    """A row of a drive's log. `amount` is the size of the change, null where no money moved."""
+
+    model_config = _example(**_ROW)
+
+    sequence: int = Field(ge=1)
+    type: str
+    at: TimestampView
+    payment: Annotated[str, id_schema("pay")] | None
+    pledge: PledgeIdView | None
+    creator: CreatorIdView | None
+    amount: Money | None
+    raised_after: Money
+    hash: str = Field(description="SHA-256 over this row and the hash of the row before it.")
+
+
+class DonationRow(LogRow):
+    """The row of a donation, with the name and message that may be shown."""
+
+    model_config = _example(id="don_01frtz5n00000000000000000d", name="Layla", message=None, **_ROW)
+
+    id: Annotated[str, id_schema("don")]
+    name: str | None
+    message: str | None
+
+
+class Gap(BaseModel):
+    """Rows of the log after the sequence `after` were not sent: read them at `events`."""
+
+    after: Count
+    events: str
+
+
+class Drain(BaseModel):
+    """Nothing: the process is about to stop, connect again."""
+
+
+def _json_of(model: type[BaseModel]) -> Any:
+    """A text that holds JSON of this model."""
+    schema: Any = {"$ref": f"{SCHEMAS}{model.__name__}"}
+    return Field(json_schema_extra={"contentMediaType": "application/json", "contentSchema": schema})
+
+
+_Sequence = Annotated[str, text_schema("[0-9]{1,19}")]
+
+
+class TotalsEvent(BaseModel):
+    """The newest totals. They never go back in (epoch, sequence), and older ones may be left out."""
+
+    event: Literal["totals"]
+    data: str = _json_of(Totals)
+
+
+class DonationEvent(BaseModel):
+    """A donation, once a connection, in the order of the log."""
+
+    event: Literal["donation"]
+    id: _Sequence
+    data: str = _json_of(DonationRow)
+
+
+class MilestoneEvent(BaseModel):
+    """A milestone that was reached."""
+
+    event: Literal["milestone"]
+    id: _Sequence
+    data: str = _json_of(LogRow)
+
+
+class GapEvent(BaseModel):
+    """Rows were missed."""
+
+    event: Literal["gap"]
+    data: str = _json_of(Gap)
+
+
+class DrainEvent(BaseModel):
+    """The stream ends; connect again."""
+
+    event: Literal["drain"]
+    data: str = _json_of(Drain)
+
+
+class WebhookReceived(BaseModel):
+    """The event is stored, now or before."""
+
+    received: Literal[True]
+
+
+SHARED: Final = frozenset(one.__name__ for one in (Money, Checkout, Queue, Pledge, PledgeList, LogRow))
+"""What a service describes too, less fully: these schemas stand for the service's of the same name."""
+
+STREAM_EVENTS: Final = (TotalsEvent, DonationEvent, MilestoneEvent, GapEvent, DrainEvent)
+_OTHERS: Final = (
+    Problem,
+    Totals,
+    TotalsList,
+    Pledge,
+    PledgeList,
+    DonationRow,
+    LogRow,
+    Gap,
+    Drain,
+    WebhookReceived,
+)
+
+
+def schemas() -> dict[str, Any]:
+    """Every schema here, by name."""
+    wanted = [(model, "serialization") for model in (*_OTHERS, *STREAM_EVENTS)]
+    _, found = models_json_schema(wanted, ref_template=f"{SCHEMAS}{{model}}")  # type: ignore[arg-type]
+    defined: dict[str, Any] = found["$defs"]
+    return defined

@@ -1,0 +1,1 @@
+"""Schemathesis against the embedded run: `make api-fuzz`."""
