@@ -30,11 +30,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 AWAY_S = 30.0
 """How long the broker is stopped."""
 SURE_S = 12.0
-"""Without a heartbeat for 5 s the totals are `frozen` (ARCHITECTURE.md, Watermarks); the rest is for a
-gateway that is slow to take in the last one."""
+"""Without a heartbeat for 5 s the totals are `frozen` (docs/architecture.md, "Order, sequence, freshness");
+the rest allows for a gateway that is slow to read the last one."""
 
 LIVE_WITHIN_S = 4.1
-"""`live` figures are at most 3 s old, and their bytes are made at most a second before (API.md)."""
+"""`live` figures are at most 3 s old, and their bytes were built at most a second before."""
 
 PATIENCE_S = 10.0
 
