@@ -62,7 +62,7 @@ class Caller:
 
 
 def require_owned(partner: str | None, owner: str | None) -> None:
-    """Raises `NotYourDrive` unless `partner` is the `owner` of a drive (API.md, Ownership).
+    """Raises `NotYourDrive` unless `partner` is the `owner` of a drive (docs/architecture.md).
 
     Where the owner is unknown (None), every partner is refused.
     """

@@ -33,7 +33,7 @@ BATCH: Final = 500
 POLL_S: Final = 0.2
 WATERMARK_S: Final = 1.0
 MAX_EVENT_BYTES: Final = 512 * 1024
-"""A larger message would be refused by a broker and poison the producer (KNOWLEDGE.md)."""
+"""A broker would refuse a larger message, after which the producer is unusable (docs/architecture.md)."""
 
 log = structlog.get_logger()
 

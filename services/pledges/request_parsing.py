@@ -46,7 +46,7 @@ def _is_string(value: object) -> bool:
 
 
 class JsonRoute(APIRoute):
-    """A route that refuses a body that is not JSON with the problems of API.md, before validation."""
+    """A route that refuses a body that is not JSON, with a problem document, before validation."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

@@ -2,7 +2,7 @@
 
 Each try is stored with its exact parameters before the call and resent verbatim under the same key
 until its outcome is known. Only an attempt known to have failed is followed by a new one, so a
-pledge never has two live sessions by our doing (ARCHITECTURE.md, "Stripe", Attempts and Pace).
+pledge never has two open sessions (docs/architecture.md, "Stripe").
 """
 
 from __future__ import annotations
