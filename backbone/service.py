@@ -75,13 +75,10 @@ async def keep_running(worker: Worker, stop: asyncio.Event) -> None:
             _FAILURES.labels(worker.name).inc()
             log.warning("worker.bus_unavailable", worker=worker.name, error=str(error))
         except Exception as error:
-            _FAILURES.labels(worker.name).inc()
-            if is_transient(error):  # while the database is unavailable, one line per attempt and worker
-                reason = " ".join(str(error).split())[:200]
-                log.warning(
-                    "worker.interrupted", worker=worker.name, error=type(error).__name__, reason=reason
-                )
+            if is_transient(error):
+                note_interruption(worker.name, error)
             else:
+                _FAILURES.labels(worker.name).inc()
                 log.exception("worker.failed", worker=worker.name, error=type(error).__name__)
         if not stop.is_set():
             ran_long = asyncio.get_running_loop().time() - began > 30
@@ -89,6 +86,13 @@ async def keep_running(worker: Worker, stop: asyncio.Event) -> None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await stop.wait()
+
+
+def note_interruption(worker: str, error: Exception) -> None:
+    """Count and log a transient failure in one line: without a database every worker has one each second."""
+    _FAILURES.labels(worker).inc()
+    reason = " ".join(str(error).split())[:200]
+    log.warning("worker.interrupted", worker=worker, error=type(error).__name__, reason=reason)
 
 
 async def run_workers(services: Sequence[Service], stop: asyncio.Event) -> None:

@@ -1,17 +1,17 @@
-"""What becomes of a receipt. No I/O."""
+"""The states of a receipt and its retry schedule. No I/O."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
 RETRY_AFTER_S: Final = (10, 60, 300, 1_800, 7_200, 18_000, 36_000, 86_400)
-"""How long to wait after each failure: two days in all, as mail servers do; then it is given up."""
+"""The delay after each failure, about two days in all: mail servers are often down for hours."""
 
 
 class ReceiptStatus(StrEnum):
-    """Where a receipt stands: `due` until it is one of the others, and then for ever."""
+    """A receipt is `due` until it reaches one of the other states, which are final."""
 
     DUE = "due"
     SENT = "sent"
@@ -19,8 +19,8 @@ class ReceiptStatus(StrEnum):
     GIVEN_UP = "given_up"
 
 
-def next_try_at(tries: int, now: datetime) -> datetime | None:
-    """When to try again after `tries` failures; None: not any more."""
-    if tries > len(RETRY_AFTER_S):
+def retry_after(failures: int) -> timedelta | None:
+    """The delay before the next try after so many failures; None: the receipt is given up."""
+    if failures > len(RETRY_AFTER_S):
         return None
-    return now + timedelta(seconds=RETRY_AFTER_S[tries - 1])
+    return timedelta(seconds=RETRY_AFTER_S[failures - 1])

@@ -1,33 +1,31 @@
-"""The worker that sends receipts: a few a second, each donation once, so that giving comes first."""
+"""Sending receipts: one for each donation, at a bounded rate, so that donations come first."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from datetime import tzinfo
+from datetime import datetime, timedelta, tzinfo
 from email.headerregistry import Address
 from typing import Any, Final
 
-import structlog
 from prometheus_client import Counter
 from sqlalchemy import Row, bindparam, select, update
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.durable_work import DurableWork, Failed, Failure
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.money import Money
-from services.notify.domain import ReceiptStatus, next_try_at
+from services.notify.domain import ReceiptStatus, retry_after
 from services.notify.emails import Donation, Recipient, build_receipt
 from services.notify.tables import RECEIPTS
 from services.notify.transport import DeliveryFailure, MailTransport, OutgoingEmail
 
 INTERVAL_S: Final = 1.0
+"""About the time between two batches; a batch is what the rate allows in it."""
 
-log = structlog.get_logger()
-
-_OUTCOMES = Counter("ataa_receipts_total", "Receipts tried, by what became of them.", ["outcome"])
+_OUTCOMES = Counter("ataa_receipts_total", "Receipts tried, by outcome.", ["outcome"])
 
 _DUE: Final = (
     select(RECEIPTS)
@@ -35,22 +33,17 @@ _DUE: Final = (
     .order_by(RECEIPTS.c.due_at, RECEIPTS.c.payment_id)
     .limit(bindparam("at_most"))
 )
-_SETTLE: Final = (
+_RECORD: Final = (
     update(RECEIPTS)
-    .where(RECEIPTS.c.payment_id == bindparam("payment"))
-    .values(
-        status=bindparam("became"),
-        tries=bindparam("tried"),
-        due_at=bindparam("again_at"),
-        reason=bindparam("why"),
-    )
+    .where(RECEIPTS.c.payment_id == bindparam("at_payment"))
+    .values({name: bindparam(f"to_{name}") for name in ("status", "tries", "due_at", "reason")})
 )
 
 
 class ReceiptSender:
-    """Sends what is due, asking pledges for addresses at that moment.
+    """Sends the receipts that are due; pledges is asked for addresses at that moment.
 
-    A crash between sending and recording repeats a letter with the same Message-ID and bytes.
+    A crash between sending and recording repeats an email with the same Message-ID and bytes.
     """
 
     def __init__(
@@ -70,44 +63,82 @@ class ReceiptSender:
         self._transport = transport
         self._sender = sender
         self._batch_size = max(1, round(per_s * INTERVAL_S))
-        self._interval_s = self._batch_size / per_s
         self._clock = clock
         self._zone = zone
+        interval_s = self._batch_size / per_s
+        self._work = DurableWork(
+            "notify.receipts",
+            self,
+            retry_after=retry_after,
+            unavailable=(ServiceUnavailable,),
+            poll_s=interval_s,
+            interval_s=interval_s,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send until `stop`; where pledges is away, wait for it."""
-        while not stop.is_set():
-            try:
-                await self.send_due()
-            except ServiceUnavailable as error:
-                log.warning("receipts.pledges_away", error=str(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
-                    await stop.wait()
+        """Send until `stop`; while pledges is unavailable, wait for it."""
+        await self._work.run(stop)
 
     async def send_due(self) -> int:
-        """Try one tick's worth of what is due; how many there were. Raises PeerUnavailable."""
+        """Try one batch of the receipts that are due; how many. Raises `ServiceUnavailable`."""
+        return (await self._work.run_round()).items
+
+    async def fetch_due(self) -> Sequence[Row[Any]]:
+        """See `WorkQueue`."""
         async with self._database.reading() as session:
             parameters = {"now": self._clock.now(), "at_most": self._batch_size}
-            due = (await session.execute(_DUE, parameters)).all()
-        if not due:
-            return 0
+            return (await session.execute(_DUE, parameters)).all()
+
+    async def run_batch(self, batch: Sequence[Row[Any]]) -> Sequence[Failed[Row[Any]]]:
+        """See `WorkQueue`: send a batch of receipts and record the outcomes that are final."""
         reply = await post_internal(
-            self._pledges, self._secret, "/internal/receipts", {"ids": [row.pledge_id for row in due]}
+            self._pledges, self._secret, "/internal/receipts", {"ids": [row.pledge_id for row in batch]}
         )
-        outcomes = await self._deliver(due, reply["data"])
+        outcomes = await self._deliver(batch, reply["data"])
         crash_point("notify.receipts.after_send")
-        updates = [self._outcome_values(row, outcomes[row.payment_id]) for row in due]
+        failed: list[Failed[Row[Any]]] = []
+        updates: list[dict[str, Any]] = []
+        for row in batch:
+            outcome = outcomes[row.payment_id]
+            if isinstance(outcome, ReceiptStatus):
+                updates.append(_update_values(row, outcome, row.tries + 1))
+            else:
+                failed.append(Failed(row, outcome.reason, outcome.final))
+        await self._record(updates)
+        return failed
+
+    def label(self, item: Row[Any]) -> str:
+        """See `WorkQueue`."""
+        return str(item.payment_id)
+
+    def failures(self, item: Row[Any]) -> int:
+        """See `WorkQueue`."""
+        return int(item.tries)
+
+    async def retry(self, item: Row[Any], failure: Failure) -> None:
+        """See `WorkQueue`."""
+        due_at = self._clock.now() + (failure.delay or timedelta())
+        values = _update_values(item, ReceiptStatus.DUE, failure.attempts, due_at, failure.reason)
+        await self._record([values])
+
+    async def quarantine(self, item: Row[Any], failure: Failure) -> None:
+        """See `WorkQueue`: the receipt is given up."""
+        values = _update_values(item, ReceiptStatus.GIVEN_UP, failure.attempts, reason=failure.reason)
+        await self._record([values])
+
+    async def _record(self, updates: Sequence[dict[str, Any]]) -> None:
+        if not updates:
+            return
         async with self._database.transaction() as session:
-            await session.execute(_SETTLE, updates)
-        for one in updates:
-            _OUTCOMES.labels("retried" if one["became"] == ReceiptStatus.DUE else one["became"]).inc()
-        return len(due)
+            await session.execute(_RECORD, updates)
+        for values in updates:
+            outcome = values["to_status"]
+            _OUTCOMES.labels("retried" if outcome == ReceiptStatus.DUE else outcome).inc()
 
     async def _deliver(
         self, due: Sequence[Row[Any]], donors: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, DeliveryFailure | ReceiptStatus]:
-        """What became of each receipt, by payment."""
+        """The outcome of each receipt, by payment."""
         outcomes: dict[str, DeliveryFailure | ReceiptStatus] = {}
         emails: list[OutgoingEmail] = []
         for row in due:
@@ -117,7 +148,7 @@ class ReceiptSender:
                 continue
             to = Recipient(donor["email"], donor["name"], donor["locale"], donor["title"])
             donation = Donation(row.payment_id, Money(row.amount, row.currency), row.counted_at)
-            await asyncio.sleep(0)  # a letter takes milliseconds to write; donors wait for none of them
+            await asyncio.sleep(0)  # building an email takes milliseconds; let requests run in between
             try:
                 message = build_receipt(donation, to, self._sender, self._zone)
                 emails.append(OutgoingEmail(row.payment_id, message))
@@ -128,25 +159,18 @@ class ReceiptSender:
                 outcomes[email.name] = failure or ReceiptStatus.SENT
         return outcomes
 
-    def _outcome_values(self, row: Row[Any], outcome: DeliveryFailure | ReceiptStatus) -> dict[str, Any]:
-        """The row's new values."""
-        tries = row.tries + 1
-        if isinstance(outcome, ReceiptStatus):
-            return _update_values(row, outcome, tries, None, None)
-        again_at = None if outcome.final else next_try_at(tries, self._clock.now())
-        if again_at is not None:
-            return _update_values(row, ReceiptStatus.DUE, tries, again_at, outcome.reason)
-        log.error("receipts.given_up", payment=row.payment_id, tries=tries, reason=outcome.reason)
-        return _update_values(row, ReceiptStatus.GIVEN_UP, tries, None, outcome.reason)
-
 
 def _update_values(
-    row: Row[Any], became: ReceiptStatus, tries: int, again_at: Any, why: str | None
+    row: Row[Any],
+    status: ReceiptStatus,
+    tries: int,
+    due_at: datetime | None = None,
+    reason: str | None = None,
 ) -> dict[str, Any]:
     return {
-        "payment": row.payment_id,
-        "became": became.value,
-        "tried": tries,
-        "again_at": again_at,
-        "why": why,
+        "at_payment": row.payment_id,
+        "to_status": status.value,
+        "to_tries": tries,
+        "to_due_at": due_at,
+        "to_reason": reason,
     }

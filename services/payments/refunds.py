@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -22,7 +22,7 @@ from backbone import ids
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
-from backbone.database.transient import is_transient
+from backbone.durable_work import DurableWork, Failed, Failure, exponential
 from backbone.http.caller import require_owned
 from backbone.http.problems import Conflict, Forbidden, Invalid, NotFound
 from backbone.idempotency import KeyedReply, ScopedKey, claim, complete
@@ -33,11 +33,9 @@ from services.payments.recording.record import record
 from services.payments.recording.rows import PaymentRow, read_facts, read_payments
 from services.payments.stripe.objects import clean
 from services.payments.tables import DRIVES, FACTS, OWED, PAYMENTS, REFUNDS
-from services.payments.wakeups import wait_for
 
-POLL_S: Final = 0.5
 BATCH: Final = 20
-LONGEST_PAUSE_S: Final = 60.0
+RETRY_AFTER: Final = exponential(1.0, 60.0)
 KEY_LIVES: Final = timedelta(hours=23)
 SETTLED_AFTER: Final = timedelta(seconds=10)
 
@@ -91,6 +89,17 @@ class Reserved:
         return self.id if self.n == 1 else f"{self.id}.{self.n}"
 
 
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Why the outcome of a refund is not known; `new_key`: its idempotency key cannot be used again."""
+
+    reason: str
+    new_key: bool = False
+
+
+Reply = tuple[int, bytes]
+"""The status and the body of an answer."""
+
 OwnerOf = Callable[[str], Awaitable[str | None]]
 """Asks whose a drive is, where no event has said so."""
 
@@ -115,6 +124,7 @@ class RefundService:
         self._clock = clock
         self._owner_of = owner_of
         self._in_request = timedelta(seconds=2 * timeout_s)
+        self._work = DurableWork("payments.refunds", self, retry_after=RETRY_AFTER, one_by_one=True)
 
     async def make(self, request: RefundRequest) -> KeyedReply:
         """Make the refund, or return the reply that its idempotency key got before.
@@ -131,7 +141,13 @@ class RefundService:
         if before is not None:
             return before.replay(request.body_hash)
         crash_point("payments.refunds.after_reserve")
-        return KeyedReply(*await self._send(reserved), replayed=False)
+        sent = await self._send(reserved)
+        if isinstance(sent, Unsent):
+            log.warning("refund.unknown", refund=reserved.id, reason=sent.reason)
+            reply = await self._answer_pending(reserved, sent)
+            await self._retry(reserved.id, "unsent", Failure(sent.reason, 1, RETRY_AFTER(1)))
+            return KeyedReply(*reply, replayed=False)
+        return KeyedReply(*sent, replayed=False)
 
     async def _admit(self, request: RefundRequest) -> None:
         """Raise unless the caller may refund this pledge; also before a stored answer is given again.
@@ -200,8 +216,8 @@ class RefundService:
         }
         await session.execute(insert(REFUNDS), [row])
 
-    async def _send(self, reserved: Reserved) -> tuple[int, bytes]:
-        """Send a refund and record what came of it; the answer for whoever asked."""
+    async def _send(self, reserved: Reserved) -> Reply | Unsent:
+        """Send a refund and record its outcome; the answer for the caller of our API."""
         observation, refusal, unknown = None, None, None
         try:
             if self._clock.now() - reserved.made_at >= KEY_LIVES:
@@ -218,22 +234,22 @@ class RefundService:
             return await self._record(reserved, observation)
         if refusal is not None:
             return await self._fail(reserved, refusal)
-        return await self._later(reserved, str(unknown))
+        return Unsent(str(unknown))
 
-    async def _look_up(self, reserved: Reserved) -> tuple[int, bytes]:
-        """The key answers with a stored error for ever: the list of refunds says what happened."""
+    async def _look_up(self, reserved: Reserved) -> Reply | Unsent:
+        """Find the outcome in Stripe's list: the key is answered with a stored error, and always will be."""
         try:
             listed = await self._processor.list_refunds(reserved.intent)
         except ProcessorError as error:
-            return await self._later(reserved, str(error))
+            return Unsent(str(error))
         found = next((each for each in listed if each.refund_id == reserved.id), None)
         if found is not None:
             return await self._record(reserved, found)
         if self._clock.now() - reserved.made_at < SETTLED_AFTER:
-            return await self._later(reserved, "not listed yet")
-        return await self._later(reserved, "a stored error; nothing was refunded", new_key=True)
+            return Unsent("not listed yet")
+        return Unsent("a stored error; nothing was refunded", new_key=True)
 
-    async def _record(self, reserved: Reserved, observation: Observation) -> tuple[int, bytes]:
+    async def _record(self, reserved: Reserved, observation: Observation) -> Reply:
         async with self._database.transaction() as session:
             await record(session, [observation], self._clock.now())
             await session.execute(
@@ -242,31 +258,22 @@ class RefundService:
             facts = await read_facts(session, FACTS.c.id == observation.id)
             return await self._settle(session, reserved, _state(facts[observation.id].observation.rank))
 
-    async def _fail(self, reserved: Reserved, reason: str) -> tuple[int, bytes]:
+    async def _fail(self, reserved: Reserved, reason: str) -> Reply:
         log.warning("refund.refused", refund=reserved.id, reason=reason)
         async with self._database.transaction() as session:
             await session.execute(_row(reserved).values(state="failed", reason=reason[:2000]))
             return await self._settle(session, reserved, "failed")
 
-    async def _later(self, reserved: Reserved, reason: str, *, new_key: bool = False) -> tuple[int, bytes]:
-        """Leave a refund to the retries; whoever asked is told that it is pending."""
-        tries = reserved.tries + 1
-        log.warning("refund.unknown", refund=reserved.id, tries=tries, reason=reason)
+    async def _answer_pending(self, reserved: Reserved, unsent: Unsent) -> Reply:
+        """Answer the idempotency key of an unsent refund with `pending`; the retries follow."""
         async with self._database.transaction() as session:
-            values = {
-                "tries": tries,
-                "reason": reason[:2000],
-                "next_try_at": self._clock.now() + _pause(tries),
-            }
-            if new_key:
-                # A key's age counts from its own beginning: one of before would never be sent.
-                values |= {"n": reserved.n + 1, "made_at": self._clock.now()}
-            await session.execute(_row(reserved).where(REFUNDS.c.state == "unsent").values(values))
+            if unsent.new_key:
+                # The age of a key counts from its first attempt: with the old time it is never sent.
+                values = {"n": reserved.n + 1, "made_at": self._clock.now()}
+                await session.execute(_row(reserved).where(REFUNDS.c.state == "unsent").values(values))
             return await self._settle(session, reserved, "pending")
 
-    async def _settle(
-        self, session: AsyncSession, reserved: Reserved, state: RefundState
-    ) -> tuple[int, bytes]:
+    async def _settle(self, session: AsyncSession, reserved: Reserved, state: RefundState) -> Reply:
         """Give the idempotency key its answer, once; the answer."""
         amount = as_json(reserved.amount.minor_units, reserved.amount.currency)
         reply = json.dumps({"id": reserved.id, "status": state, "amount": amount}).encode()
@@ -279,14 +286,16 @@ class RefundService:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send again what is due, until `stop`."""
-        while not stop.is_set():
-            if not await self.send_due():
-                await wait_for(stop, POLL_S)
+        await self._work.run(stop)
 
     async def send_due(self) -> int:
-        """Send the unsent refunds that are due; how many there were.
+        """Send one batch of the refunds that are due; how many."""
+        return (await self._work.run_round()).items
 
-        One whose webhook came before its answer could be recorded only owes its asker an answer.
+    async def fetch_due(self) -> Sequence[Row[Any]]:
+        """See `WorkQueue`.
+
+        A refund whose webhook was recorded before its answer only lacks the reply to its caller.
         """
         due = (
             select(REFUNDS)
@@ -295,28 +304,48 @@ class RefundService:
             .limit(BATCH)
         )
         async with self._database.reading() as session:
-            rows = (await session.execute(due)).all()
-        for row in rows:
-            try:
-                await (self._send(_reserved(row)) if row.state == "unsent" else self._answer_late(row))
-            except Exception as error:
-                if is_transient(error):
-                    raise
-                # It would end the worker, again at each start, and no refund behind it would be sent.
-                log.exception("refund.failed", refund=row.id, error=type(error).__name__)
-                await self._postpone(row, error)
-        return len(rows)
+            return (await session.execute(due)).all()
 
-    async def _postpone(self, row: Row[Any], error: Exception) -> None:
-        """Put a refund that cannot be recorded behind the others; it is tried each minute at last."""
-        tries = row.tries + 1
-        reason = clean(f"{type(error).__name__}: {getattr(error, 'orig', None) or error}"[:2000])
+    async def run_batch(self, batch: Sequence[Row[Any]]) -> Sequence[Failed[Row[Any]]]:
+        """See `WorkQueue`: send refunds again, or reply to the caller of one that was sent."""
+        failed = []
+        for row in batch:
+            if row.state != "unsent":
+                await self._answer_late(row)
+                continue
+            reserved = _reserved(row)
+            sent = await self._send(reserved)
+            if isinstance(sent, Unsent):
+                await self._answer_pending(reserved, sent)
+                failed.append(Failed(row, sent.reason))
+        return failed
+
+    def label(self, item: Row[Any]) -> str:
+        """See `WorkQueue`."""
+        return str(item.id)
+
+    def failures(self, item: Row[Any]) -> int:
+        """See `WorkQueue`."""
+        return int(item.tries)
+
+    async def retry(self, item: Row[Any], failure: Failure) -> None:
+        """See `WorkQueue`."""
+        await self._retry(item.id, item.state, failure)
+
+    async def _retry(self, refund_id: str, state: str, failure: Failure) -> None:
+        values = {
+            "tries": failure.attempts,
+            "reason": clean(failure.reason[:2000]),
+            "next_try_at": self._clock.now() + (failure.delay or timedelta()),
+        }
+        # A refund whose webhook was recorded meanwhile is not unsent any more.
+        this = update(REFUNDS).where(REFUNDS.c.id == refund_id, REFUNDS.c.state == state)
         async with self._database.transaction() as session:
-            await session.execute(
-                update(REFUNDS)
-                .where(REFUNDS.c.id == row.id)
-                .values(tries=tries, reason=reason, next_try_at=self._clock.now() + _pause(tries))
-            )
+            await session.execute(this.values(values))
+
+    async def quarantine(self, item: Row[Any], failure: Failure) -> None:
+        """See `WorkQueue`. A refund is never given up: money may have moved."""
+        raise AssertionError(f"{RETRY_AFTER} quarantines nothing")
 
     async def _answer_late(self, row: Row[Any]) -> None:
         async with self._database.transaction() as session:
@@ -329,10 +358,6 @@ def _reserved(row: Row[Any]) -> Reserved:
         row.id, row.payment_id, row.intent, Money(row.units, row.currency), json.loads(row.parameters), row.n,
         row.tries, ScopedKey(row.scope, row.key), row.made_at,
     )  # fmt: skip
-
-
-def _pause(tries: int) -> timedelta:
-    return timedelta(seconds=min(0.5 * 2.0 ** min(tries, 10), LONGEST_PAUSE_S))
 
 
 def _row(reserved: Reserved) -> Any:

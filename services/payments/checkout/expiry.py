@@ -19,10 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.wakeups import wait_for
 from services.payments.processor import Processor, ProcessorError, Refused, TooFast
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import PAYMENTS, TO_CLOSE
-from services.payments.wakeups import wait_for
 
 BATCH: Final = 20
 POLL_S: Final = 0.5

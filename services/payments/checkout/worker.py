@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, Row, and_, bindparam, insert, select, upda
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.adaptive_interval import ROUND_INTERVAL_S
+from backbone.bisection import bisect
 from backbone.clock import Clock
 from backbone.contracts.payments import PaymentStatus
 from backbone.crash import crash_point
@@ -27,7 +28,7 @@ from backbone.database.database import Database
 from backbone.database.transient import is_transient
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.money import Money
-from services.payments.bisection import bisect
+from backbone.wakeups import wait_for, wake_on_stop
 from services.payments.checkout.session_finder import CLOCK_SKEW, SessionFinder
 from services.payments.processor import (
     CheckoutRequest,
@@ -44,7 +45,6 @@ from services.payments.statements import lock_payments
 from services.payments.stripe.objects import clean
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import ATTEMPTS, DRIVES, FACTS, PAYMENTS
-from services.payments.wakeups import wait_for, wake_on_stop
 
 MAX_ATTEMPTS: Final = 4
 """One with every parameter, and one after each parameter that a checkout may be refused for."""

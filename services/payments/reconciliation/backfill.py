@@ -16,9 +16,9 @@ import structlog
 from backbone.clock import Clock
 from backbone.database.columns import from_microseconds, microseconds
 from backbone.database.database import Database
+from backbone.wakeups import wait_for
 from services.payments.cursors import Position, read_position, save_positions
 from services.payments.processor import Processor, ProcessorError, Refused
-from services.payments.wakeups import wait_for
 from services.payments.webhooks.receive import WebhookStore
 
 OVERLAP: Final = timedelta(seconds=60)

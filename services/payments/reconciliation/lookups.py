@@ -1,11 +1,11 @@
-"""What Stripe must be asked, because a webhook only hinted at it or cannot be placed.
+"""Lookups at Stripe of what a webhook only hinted at, or what cannot be assigned to a payment.
 
-`charge.refunded` only prompts a read of the refunds; a refund or dispute of a payment intent
-nobody knows is kept, and after ten minutes Stripe is asked for the intent. While what counts of a
-refund or dispute is an estimate, Stripe is asked for both.
+A `charge.refunded` event requests a lookup of the refunds. A refund or dispute whose payment intent is
+unknown is stored, and after ten minutes the intent is looked up. While the counted amount of a refund or
+dispute is an estimate, both are looked up.
 
-A question about an intent is answered once every fact of it has its payment. Besides, facts without
-a payment whose intent has one are placed each minute, whatever left them behind.
+A lookup of an intent is settled once every fact of it has its payment. Besides, facts without a payment
+whose intent has one are assigned to it each minute.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import structlog
 from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.bisection import bisect
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
-from backbone.database.transient import is_transient
-from services.payments.bisection import bisect
+from backbone.durable_work import DurableWork, Failed, Failure, exponential
 from services.payments.domain import FactKind, Observation, counts
 from services.payments.processor import Foreign, Processor, ProcessorError, Refused
 from services.payments.recording import estimates
@@ -32,26 +32,26 @@ from services.payments.recording.rows import StoredFact, read_facts
 from services.payments.statements import insert_new, upsert
 from services.payments.stripe.objects import NOT_TOLD
 from services.payments.tables import FACTS, LOOKUPS, PAYMENTS
-from services.payments.wakeups import wait_for
 from services.payments.webhooks.foreign import drop_foreign_facts
 
 BATCH: Final = 20
-POLL_S: Final = 0.5
 MAX_TRIES: Final = 30
-MAX_RETRY_DELAY: Final = timedelta(hours=1)
+"""After so many failures a lookup is given up: it is deleted, and the facts stay as they are."""
+
+RETRY_AFTER: Final = exponential(2.0, 3_600.0, MAX_TRIES)
 PLACE_S: Final = 60.0
 PLACE_BATCH: Final = 200
 UNPLACED_AFTER: Final = timedelta(minutes=10)
-"""How long a refund or dispute waits for the capture's own webhook before Stripe is asked for its intent."""
+"""How long a refund or dispute waits for the capture's own webhook before its intent is looked up."""
 
 log = structlog.get_logger()
 
 
 async def request_refunds_lookup(session: AsyncSession, hints: Mapping[str, int], ask_at: datetime) -> None:
-    """Have the refunds of these intents read; `hints` is what Stripe says is refunded, an intent.
+    """Request a lookup of the refunds of intents; `hints` maps an intent to the sum Stripe says is refunded.
 
-    Hints come in any order, and the sum falls when a refund fails: where one contradicts another that is not
-    settled yet, neither is believed, and the refunds are read whatever they add up to.
+    Hints arrive in any order, and the sum falls when a refund fails. Where a hint contradicts another that is
+    not settled yet, neither is used, and the refunds are looked up whatever they add up to.
     """
     if not hints:
         return
@@ -78,7 +78,7 @@ async def request_refunds_lookup(session: AsyncSession, hints: Mapping[str, int]
 
 
 async def request_capture_lookups(session: AsyncSession, intents: Collection[str], ask_at: datetime) -> None:
-    """Have those of `intents` asked for whose facts belong to no payment we know."""
+    """Request a lookup of those `intents` that have facts without a payment."""
     if not intents:
         return
     unplaced = select(FACTS.c.intent).where(FACTS.c.payment_id.is_(None), FACTS.c.intent.in_(intents))
@@ -90,7 +90,7 @@ async def request_capture_lookups(session: AsyncSession, intents: Collection[str
 
 
 class Reconciler:
-    """Asks Stripe what is due, and records the answers as facts."""
+    """Runs the lookups that are due, and records the answers as facts."""
 
     def __init__(
         self, database: Database, processor: Processor, clock: Clock, *, hold_foreign: bool = False
@@ -100,21 +100,20 @@ class Reconciler:
         self._clock = clock
         self._place_at = float("-inf")
         self._hold_foreign = hold_foreign
+        self._work = DurableWork("payments.asker", self, retry_after=RETRY_AFTER, one_by_one=True)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Ask until `stop`."""
-        loop = asyncio.get_running_loop()
-        while not stop.is_set():
-            if loop.time() >= self._place_at:
-                placed = await self.place_left_facts()
-                self._place_at = loop.time() + (PLACE_S if placed < PLACE_BATCH else 0.0)
-            if not await self.run_due():
-                await wait_for(stop, POLL_S)
+        """Look up what is due, and place facts each minute, until `stop`."""
+        await self._work.run(stop)
+
+    async def run_due(self) -> int:
+        """Run one batch of the lookups that are due; how many."""
+        return (await self._work.process(await self._due())).items
 
     async def place_left_facts(self) -> int:
-        """Give facts without a payment the one of their intent, if it has one; how many were given one.
+        """Assign facts without a payment to the payment of their intent, if it has one; how many.
 
-        A fact that no transaction takes is reported, and stays as it is.
+        A fact that cannot be recorded is reported, and stays as it is.
         """
         async with self._database.reading() as session:
             found = await _placeable(session)
@@ -131,43 +130,62 @@ class Reconciler:
             log.warning("facts.left_behind", number=placed)
         return placed
 
-    async def run_due(self) -> int:
-        """Ask what is due now; how much there was."""
+    async def fetch_due(self) -> Sequence[Row[Any]]:
+        """See `WorkQueue`. From time to time facts are placed first: that may answer a lookup."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._place_at:
+            placed = await self.place_left_facts()
+            self._place_at = loop.time() + (PLACE_S if placed < PLACE_BATCH else 0.0)
+        return await self._due()
+
+    async def _due(self) -> Sequence[Row[Any]]:
         due = select(LOOKUPS).where(LOOKUPS.c.ask_at <= self._clock.now()).limit(BATCH)
         async with self._database.reading() as session:
-            rows = (await session.execute(due.order_by(LOOKUPS.c.ask_at))).all()
-        for row in rows:
-            await self._ask(row)
-        return len(rows)
+            return (await session.execute(due.order_by(LOOKUPS.c.ask_at))).all()
 
-    async def _ask(self, row: Row[Any]) -> None:
+    async def run_batch(self, batch: Sequence[Row[Any]]) -> Sequence[Failed[Row[Any]]]:
+        """See `WorkQueue`: ask Stripe, and record the answers as facts."""
+        failed = []
+        for row in batch:
+            try:
+                if not await self._look_up(row):
+                    failed.append(Failed(row, "Stripe's answer settles nothing"))
+            except ProcessorError as error:
+                failed.append(Failed(row, str(error)))
+        return failed
+
+    async def _look_up(self, row: Row[Any]) -> bool:
+        """Look up one thing, unless our facts say it by now; whether that settled it."""
         async with self._database.reading() as session:
             answered = await _is_answered(session, row)
-        try:
-            observations = [] if answered else await self._answer(row)
-        except ProcessorError as error:
-            await self._later(row, str(error))
-            return
-        if observations is None:
-            return
-        try:
-            answered = await self._record(row, observations)
-        except Exception as error:
-            if is_transient(error):
-                raise
-            # An answer that no transaction takes is asked for again later; the other questions go on.
-            log.exception("question.not_recorded", intent=row.intent, kind=row.kind)
-            await self._later(row, f"{type(error).__name__}: {error}")
-            return
-        if not answered:
-            await self._later(row, "Stripe's answer settles nothing")
+        observations = [] if answered else await self._answer(row)
+        return observations is None or await self._record(row, observations)
+
+    def label(self, item: Row[Any]) -> str:
+        """See `WorkQueue`."""
+        return f"{item.kind} {item.intent}"
+
+    def failures(self, item: Row[Any]) -> int:
+        """See `WorkQueue`."""
+        return int(item.tries)
+
+    async def retry(self, item: Row[Any], failure: Failure) -> None:
+        """See `WorkQueue`."""
+        ask_at = self._clock.now() + (failure.delay or timedelta())
+        async with self._database.transaction() as session:
+            await session.execute(_this(update(LOOKUPS), item).values(tries=failure.attempts, ask_at=ask_at))
+
+    async def quarantine(self, item: Row[Any], failure: Failure) -> None:
+        """See `WorkQueue`. The lookup is given up; the facts it was about stay."""
+        async with self._database.transaction() as session:
+            await session.execute(_this(delete(LOOKUPS), item))
 
     async def _record(self, row: Row[Any], observations: Sequence[Observation]) -> bool:
-        """Record what Stripe said; whether the question is answered, and then it is gone."""
+        """Record Stripe's answer; whether it settles the lookup, which is then deleted."""
         now = self._clock.now()
         async with self._database.transaction() as session:
             await record(session, observations, now)
-            # A list of refunds may rightly differ from the hint by now; every other kind has to be settled.
+            # A list of refunds may differ from the hint by now; every other kind has to settle the lookup.
             answered = row.kind == "refunds" or await _is_answered(session, row)
             if answered:
                 await session.execute(_this(delete(LOOKUPS), row))
@@ -177,7 +195,7 @@ class Reconciler:
         return answered
 
     async def _answer(self, row: Row[Any]) -> list[Observation] | None:
-        """What Stripe says; None where the intent is foreign, and all that was kept of it is dropped."""
+        """Stripe's answer; None where the intent is foreign, and its facts were deleted."""
         if row.kind == "refunds":
             return await self._processor.list_refunds(row.intent)
         if row.kind == "doubts":
@@ -187,7 +205,7 @@ class Reconciler:
             facts = (await read_facts(session, FACTS.c.intent == row.intent)).values()
         unplaced = [fact.observation for fact in facts if fact.payment_id is None]
         if len(unplaced) < len(facts):
-            return unplaced  # the capture is known by now: recording them again gives them its payment
+            return unplaced  # the capture is known by now: recording them again assigns them to its payment
         capture = await self._processor.find_capture(row.intent)
         if isinstance(capture, Foreign):
             if not self._hold_foreign and await self._disown(row.intent):
@@ -201,22 +219,9 @@ class Reconciler:
         async with self._database.transaction() as session:
             return await drop_foreign_facts(session, intent)
 
-    async def _later(self, row: Row[Any], reason: str) -> None:
-        """Ask again, ever more patiently; past the bound give up and say so (the facts stay)."""
-        tries = row.tries + 1
-        log.warning("question.unanswered", intent=row.intent, kind=row.kind, tries=tries, reason=reason)
-        pause = min(timedelta(seconds=2.0**tries), MAX_RETRY_DELAY)
-        async with self._database.transaction() as session:
-            if tries >= MAX_TRIES:
-                await session.execute(_this(delete(LOOKUPS), row))
-                log.error("question.given_up", intent=row.intent, kind=row.kind)
-            else:
-                later = _this(update(LOOKUPS), row)
-                await session.execute(later.values(tries=tries, ask_at=self._clock.now() + pause))
-
 
 def _this(statement: Any, row: Row[Any]) -> Any:
-    """`statement` on the question as it was read: one asked anew meanwhile is not answered yet."""
+    """`statement` on the lookup as it was read: one requested again meanwhile is not settled yet."""
     return statement.where(
         LOOKUPS.c.intent == row.intent,
         LOOKUPS.c.kind == row.kind,
@@ -226,7 +231,7 @@ def _this(statement: Any, row: Row[Any]) -> Any:
 
 
 async def _is_answered(session: AsyncSession, row: Row[Any]) -> bool:
-    """Whether our facts already say what was to be asked."""
+    """Whether our facts already say what was to be looked up."""
     if row.kind == "doubts":
         return not await estimates.are_open(session, row.intent)
     facts = await read_facts(session, FACTS.c.intent == row.intent)
@@ -262,6 +267,6 @@ def _refunded(intent: str, facts: Iterable[StoredFact]) -> int:
 
 
 async def pending_refund_lookups(session: AsyncSession) -> int:
-    """How many readings of refunds are still to be done."""
+    """How many lookups of refunds are pending."""
     counted = select(func.count()).select_from(LOOKUPS).where(LOOKUPS.c.kind == "refunds")
     return (await session.execute(counted)).scalar_one()

@@ -30,11 +30,12 @@ import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy import select, text
 
+from backbone.bisection import bisect
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.columns import from_microseconds
 from backbone.database.database import Database
-from services.payments.bisection import bisect
+from backbone.wakeups import wait_for
 from services.payments.checkout.session_finder import CLOCK_SKEW
 from services.payments.domain import FactKind
 from services.payments.processor import ListedFact, Processor, ProcessorError, Refused, TooFast
@@ -47,7 +48,6 @@ from services.payments.stripe.lists import EVENT_TYPES
 from services.payments.stripe.objects import clean
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import CURSORS, FACTS, OPEN_FACTS, SWEEPS, WAITING, WEBHOOKS
-from services.payments.wakeups import wait_for
 
 PAGES: Final = 10
 """Pages of 100 objects that one pass reads in a round."""

@@ -19,9 +19,9 @@ from backbone.adaptive_interval import ROUND_INTERVAL_S
 from backbone.clock import Clock
 from backbone.database.database import Database
 from backbone.database.transient import is_transient
+from backbone.wakeups import wait_for, wake_on_stop
 from services.payments.stripe.objects import Unreadable
 from services.payments.tables import QUARANTINED, WAITING, WEBHOOKS
-from services.payments.wakeups import wait_for, wake_on_stop
 from services.payments.webhooks.batch import STORED_WEBHOOK, StoredWebhook, apply_batch
 from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.receive import WebhookStore, count_webhook

@@ -1,4 +1,4 @@
-"""Waiting for work without being late for a stop."""
+"""Waiting for an event with a bound, without delaying a stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 @asynccontextmanager
 async def wake_on_stop(stop: asyncio.Event, news: asyncio.Event) -> AsyncIterator[None]:
-    """Within the block, `stop` sets `news` too, so that whoever waits for news hears of the stop."""
+    """Within the block, `stop` sets `news` too: whoever waits for news notices the stop."""
 
     async def pass_on() -> None:
         await stop.wait()
@@ -22,8 +22,8 @@ async def wake_on_stop(stop: asyncio.Event, news: asyncio.Event) -> AsyncIterato
         passing.cancel()
 
 
-async def wait_for(event: asyncio.Event, at_most_s: float) -> None:
-    """Until `event` is set, or for `at_most_s`."""
+async def wait_for(event: asyncio.Event, timeout_s: float) -> None:
+    """Wait until `event` is set, at most `timeout_s`."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(at_most_s):
+        async with asyncio.timeout(timeout_s):
             await event.wait()
