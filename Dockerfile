@@ -1,10 +1,11 @@
-# One image for every process of Ataa; what it runs is its argument:
+# One image for all processes of Ataa; the argument selects the process:
 #   docker run ataa:0.1.0 services.pledges      (services.payments, services.leaderboard, services.notify)
 #   docker run ataa:0.1.0 gateway
-#   docker run ataa:0.1.0 embedded              (everything in one, on SQLite in /data)
-# It runs as user 10001 with a read-only root; /data (and /tmp, if any library wants it) are to be mounted.
-# Health: GET /livez, /startupz and /readyz on the process's port, /metrics on ATAA_METRICS_PORT. Which port
-# that is depends on the argument, so the image itself has no HEALTHCHECK: see deploy/k8s and deploy/compose.
+#   docker run ataa:0.1.0 embedded              (all in one process, on SQLite in /data)
+#   docker run ataa:0.1.0 sandbox               (the Stripe sandbox)
+# It runs as user 10001 and supports a read-only root file system; mount /data and /tmp.
+# Health: GET /livez, /startupz and /readyz on the process's port, /metrics on ATAA_METRICS_PORT. The port depends
+# on the argument, so the image has no HEALTHCHECK: see deploy/k8s and deploy/compose.
 ARG PYTHON=python:3.11-slim-bookworm
 
 # hadolint ignore=DL3006
@@ -12,7 +13,7 @@ FROM ${PYTHON} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv --without-pip /opt/ataa
 COPY requirements.lock /tmp/requirements.lock
-# Wheels only: nothing is compiled, so that no compiler is wanted here either.
+# Wheels only: nothing is compiled, so no compiler is needed.
 RUN python -m pip --python /opt/ataa/bin/python install \
       --require-hashes --only-binary :all: -r /tmp/requirements.lock
 WORKDIR /app
@@ -23,7 +24,7 @@ COPY sandbox sandbox
 COPY embedded embedded
 COPY docs/api-guide.md docs/api-guide.md
 COPY LICENSE LICENSE
-# The root is read-only later: what Python would write beside its sources is made now.
+# The root file system is read-only at run time, so the bytecode is compiled now.
 RUN /opt/ataa/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/ataa/lib /app
 
 # hadolint ignore=DL3006
@@ -31,7 +32,7 @@ FROM ${PYTHON} AS run
 LABEL org.opencontainers.image.title="Ataa" \
       org.opencontainers.image.description="The open-source backend of live donation drives" \
       org.opencontainers.image.licenses="Apache-2.0"
-# No installer in what runs; a user of its own, and the one folder it may write to.
+# No installer in the final image; its own user, and one writable directory.
 RUN python -m pip uninstall --quiet --yes --root-user-action ignore setuptools wheel pip \
  && groupadd --gid 10001 ataa \
  && useradd --no-log-init --uid 10001 --gid ataa --no-create-home --home-dir /data --shell /usr/sbin/nologin ataa \

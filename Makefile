@@ -1,4 +1,4 @@
-# Ataa: every target sets itself up from nothing; it needs Python 3.11 or newer, and make.
+# Every target installs what it needs into .venv. Requires make and Python 3.11 or newer.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
@@ -12,64 +12,64 @@ ARGS ?=
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
-	@printf '\nARGS="…" is passed on: make demo ARGS=--help\n'
+	@printf '\nArguments are passed on with ARGS, for example make demo ARGS=--help\n'
 
-demo: $(VENV)/.runtime ## Replay the 11-million-dollar drive and prove the books (ARGS=--exit ends it; STACK=1: on Kafka)
+demo: $(VENV)/.runtime ## Replay an 11-million-dollar drive and prove the books (ARGS=--exit: then stop; STACK=1: on Kafka)
 	@$(PY) -m rehearsal demo $(if $(filter-out 0,$(STACK)),--real) $(ARGS)
 
-run: $(VENV)/.runtime ## Serve everything from one process until Ctrl-C; data is kept in $$ATAA_DATA_DIR (.ataa)
+run: $(VENV)/.runtime ## Serve Ataa from one process until Ctrl-C; data is kept in ATAA_DATA_DIR (.ataa)
 	@$(PY) -m embedded $(ARGS)
 
-stack: $(VENV)/.runtime ## Start Kafka, PostgreSQL, Prometheus and the five services here, each a process
+stack: $(VENV)/.runtime ## Start Kafka, PostgreSQL, Prometheus and the five services on this machine
 	@$(PY) -m stack up $(ARGS)
 
-stack-status: $(VENV)/.runtime ## What of the stack runs: ports, memory, what waits
+stack-status: $(VENV)/.runtime ## Show the stack's processes: ports, state, memory, backlog
 	@$(PY) -m stack status
 
-stack-logs: $(VENV)/.runtime ## What the stack's processes wrote (ARGS="payments --follow")
+stack-logs: $(VENV)/.runtime ## Show the stack's logs (ARGS="payments --follow")
 	@$(PY) -m stack logs $(ARGS)
 
-stack-down: $(VENV)/.runtime ## End the stack; its data is kept
+stack-down: $(VENV)/.runtime ## Stop the stack; its data is kept
 	@$(PY) -m stack down
 
-test: $(VENV)/.dev ## Run the tests (ARGS="-k words" for some)
+test: $(VENV)/.dev ## Run the tests (ARGS="-k expression" selects some)
 	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)
 
-check: $(VENV)/.dev ## Lint, types, architecture
+check: $(VENV)/.dev ## Lint, check types and import contracts
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(VENV)/bin/vulture
 
-api-fuzz: $(FUZZ_VENV)/.ready $(VENV)/.runtime ## Let Schemathesis loose on the API of an embedded run (ARGS="--max-examples 500")
+api-fuzz: $(FUZZ_VENV)/.ready $(VENV)/.runtime ## Fuzz the API of an embedded run with Schemathesis (ARGS="--max-examples 500")
 	@$(PY) -m tests.api_fuzz $(ARGS)
 
 k8s-check: $(VENV)/.k8s ## Render and validate every Kubernetes overlay
 	@$(PY) deploy/k8s/check.py
 
-dashboards: $(VENV)/.dashboards ## Write the Grafana dashboard from its code
+dashboards: $(VENV)/.dashboards ## Generate the Grafana dashboard from its code
 	@$(PY) deploy/grafana/surge_overview.py
 
 settings: $(VENV)/.runtime ## List every setting: variable, default, meaning
 	@$(PY) -m embedded settings
 
-contracts: $(VENV)/.runtime ## Write the events' JSON Schema to docs/contracts/
+contracts: $(VENV)/.runtime ## Generate the events' JSON Schemas in docs/contracts/
 	@$(PY) -m backbone.contracts docs/contracts
 
 format: $(VENV)/.dev ## Format the code
 	@$(VENV)/bin/ruff check --fix --quiet . || true
 	@$(VENV)/bin/ruff format .
 
-clean: ## Remove the virtual environment, caches and the demo's data (keeps .ataa's own data)
+clean: ## Remove the virtual environment, caches and the demo's data; other data in .ataa is kept
 	rm -rf $(VENV) $(FUZZ_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .ataa/demo demo-report.json
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "ataa: Python 3.11 or newer is needed; say which with make PYTHON=…" >&2; exit 2; }
+	  { echo "ataa: Python 3.11 or newer is required; choose one with make PYTHON=…" >&2; exit 2; }
 	@echo "Setting up $(VENV) (once) …"
 	@$(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo "ataa: no virtual environment (on Debian: apt install python3-venv)" >&2; exit 2; }
+	  { rm -rf $(VENV); echo "ataa: cannot create a virtual environment (on Debian: apt install python3-venv)" >&2; exit 2; }
 
 $(VENV)/.runtime: requirements.lock | $(VENV)/bin/python
 	@echo "Installing the locked dependencies …"

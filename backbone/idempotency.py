@@ -1,4 +1,4 @@
-"""Idempotency keys (API.md, Manners): a repeated request gets the first reply, whatever happened in between.
+"""Idempotency keys (docs/api-guide.md): a repeated request gets the first reply, whatever happened since.
 
 A key is stored with a hash of its request body and with the reply, in the transaction of the change. The
 same key with the same body gets the stored reply; with another body it is refused. Keys are scoped to a

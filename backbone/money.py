@@ -2,7 +2,7 @@
 
 Minor units are ISO 4217's; the adapter of a processor with other units converts them. Over HTTP an amount is
 a decimal string with exactly the currency's decimals, so that an error by a factor of a hundred is visible to
-a reader and refused by a program (API.md, Manners).
+a reader and refused by a program (docs/architecture.md, "Amounts").
 """
 
 from __future__ import annotations

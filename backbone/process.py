@@ -157,7 +157,9 @@ class StartupGate:
             try:
                 await self._service.start()
             except Exception as error:
-                log.warning("process.database_away", service=self._service.name, error=_one_line(error))
+                log.warning(
+                    "process.database_unavailable", service=self._service.name, error=_one_line(error)
+                )
                 await _wait_retry(stop)
             else:
                 self._started = True
@@ -172,7 +174,7 @@ class StartupGate:
                 self._waits_for_bus = False
                 await stop.wait()
                 return
-            log.warning("process.kafka_away", service=self._service.name, error=reason)
+            log.warning("process.kafka_unavailable", service=self._service.name, error=reason)
             await _wait_retry(stop)
 
 

@@ -26,6 +26,14 @@ FRESHNESS: Final = Histogram(
 )
 """Each stage is observed where it ends. Call `labels` once, not for each donation."""
 
+STAGE: Final = Histogram(
+    "ataa_stage_seconds",
+    "Time in one stage between a webhook and the screens; the stages add up (docs/performance.md).",
+    ["stage", "service"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 30),
+)
+"""Each stage begins where the one before it ends, and is observed where it ends."""
+
 _FORM: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 

@@ -1,4 +1,4 @@
-"""The whole of Ataa in one process: SQLite, the durable SQLite bus, and the Stripe sandbox beside it.
+"""Ataa in one process: all services on SQLite and the SQLite bus, with the Stripe sandbox as a child process.
 
-Owns: composition, the data directory with its lock, keys, secrets and ports.
+Owns: composition, and the data directory with its lock, keys, secrets and ports.
 """

@@ -17,7 +17,7 @@ cli = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=F
 
 @cli.callback(invoke_without_command=True)
 def serve(context: typer.Context) -> None:
-    """Serve Ataa from this one process until Ctrl-C; data is kept in ATAA_DATA_DIR."""
+    """Serve Ataa from one process until Ctrl-C; data is kept in ATAA_DATA_DIR."""
     if context.invoked_subcommand is not None:
         return
     settings = load(EmbeddedSettings)
@@ -25,13 +25,13 @@ def serve(context: typer.Context) -> None:
     for kind in ALL_SETTINGS:
         load(kind)
     for name in unknown_variables(ALL_SETTINGS, OUTSIDE):
-        typer.echo(f"ataa: {name} is not a setting (see make settings)", err=True)
+        typer.echo(f"ataa: {name} is not a known setting (see make settings)", err=True)
     run_on_uvloop(run(settings))
 
 
 @cli.command()
 def settings() -> None:
-    """List every setting: the environment variable, its default, what it means."""
+    """List every setting: environment variable, default, meaning."""
     table = Table(box=None, pad_edge=False)
     table.add_column("variable", no_wrap=True)
     table.add_column("default", overflow="fold")

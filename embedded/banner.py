@@ -13,7 +13,7 @@ from rich.text import Text
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An embedded run that is about to serve: its public address, its data directory, its Stripe.
+    """An embedded run: its public address, its data directory and its Stripe account.
 
     `sandbox` is the address of the Stripe sandbox, None where a Stripe account is set; `livemode` says
     whether that account charges real cards.
@@ -39,7 +39,7 @@ def print_banner(running: Running, console: Console | None = None) -> None:
 
 
 def facts(running: Running) -> Mapping[str, str]:
-    """What the banner says, by name; addresses of a drive have its slug in the place of `{drive}`."""
+    """The banner's lines by name; the addresses of a drive have `{drive}` in the place of its slug."""
     return {
         "API": f"{running.url}/docs",
         "Overlay": f"{running.url}/overlay/{{drive}}",

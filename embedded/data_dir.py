@@ -1,4 +1,4 @@
-"""The data directory: one owner at a time, and the small files that tell others where things are."""
+"""The data directory: its lock, and the JSON files with keys, secrets and ports."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ _PROBE: Final = b"\0" * 65536
 
 
 class DataDir:
-    """The directory everything embedded is kept in, held by this process until it ends.
+    """The data directory of an embedded run, locked by this process until it ends.
 
-    A directory that is held by another process, read-only or full stops the start with a line that
-    says so. Whatever this process and its children make from here on is readable by its owner alone:
-    donors' addresses are in it, and the directory may have been made by somebody else.
+    A directory that is locked, read-only or full ends the process with one line that says so. Files created
+    from here on are readable by their owner only: they hold donors' addresses.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +32,7 @@ class DataDir:
             probe.unlink()
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            exit_with_error(f"ATAA_DATA_DIR: {self.path} cannot be written ({error.strerror})")
+            exit_with_error(f"ATAA_DATA_DIR: {self.path} is not writable ({error.strerror})")
         self._hold()
 
     def _hold(self) -> None:
@@ -48,17 +47,17 @@ class DataDir:
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
     def read(self, name: str) -> dict[str, str]:
-        """A JSON file's strings, empty where there is none."""
+        """A JSON file's values as strings; empty if it does not exist."""
         try:
             found = json.loads((self.path / name).read_text())
         except FileNotFoundError:
             return {}
         except ValueError:
-            exit_with_error(f"ATAA_DATA_DIR: {self.path / name} is damaged; mend or remove it")
+            exit_with_error(f"ATAA_DATA_DIR: {self.path / name} is not valid JSON; repair or remove it")
         return {str(key): str(value) for key, value in found.items()}
 
     def write(self, name: str, content: Mapping[str, object]) -> None:
-        """Write a JSON file whole or not at all, readable by its owner alone."""
+        """Write a JSON file atomically, readable by its owner only."""
         target = self.path / name
         draft = target.with_suffix(".new")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -69,7 +68,7 @@ class DataDir:
         draft.replace(target)
 
     def secrets(self) -> dict[str, str]:
-        """The secrets of this directory: made once, but `internal`, which is new at each start."""
+        """The secrets of this directory: generated once, except `internal`, which is new at each start."""
         kept = self.read("secrets.json")
         made = {
             "token": secrets.token_hex(32),

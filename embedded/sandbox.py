@@ -1,4 +1,8 @@
-"""The Stripe sandbox as a process beside the embedded one; it ends when this process ends."""
+"""Runs the Stripe sandbox as a child process, which ends when this process ends.
+
+It is simpler than the supervisors of the stack and the rehearsal, which are not part of the image: one child,
+restarted without a limit.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,8 @@ import structlog
 
 from backbone.settings import exit_with_error
 
-AGAIN_S: Final = 0.5
-"""After its end the sandbox is started again, this much later."""
+RESTART_DELAY_S: Final = 0.5
+"""The pause between the sandbox's end and its restart."""
 
 log = structlog.get_logger()
 
@@ -26,10 +30,10 @@ log = structlog.get_logger()
 async def running_sandbox(
     port: int, webhook_url: str, data: Path, secrets: Mapping[str, str]
 ) -> AsyncIterator[None]:
-    """Keep the sandbox running, from its first answer on; refuses the start when it gives none.
+    """Run the sandbox; enters when it accepts requests, and ends the process with an error if it does not.
 
-    One that dies is started again, on the same port and data. Its standard input is a pipe of ours: at
-    its end, however we died, the sandbox stops too.
+    A sandbox that exits is restarted with the same port and data. Its standard input is a pipe of this
+    process, whose end, even by SIGKILL, stops the sandbox too.
     """
 
     async def start() -> Process:
@@ -46,25 +50,25 @@ async def running_sandbox(
 
     process = await start()
     try:
-        await _answering(process, port)
+        await _wait_until_ready(process, port)
     except BaseException:
         await _stop(process)
         raise
-    keeping = asyncio.create_task(_keep(process, start))
+    supervising = asyncio.create_task(_supervise(process, start))
     try:
         yield
     finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        supervising.cancel()
+        await asyncio.gather(supervising, return_exceptions=True)
 
 
-async def _keep(process: Process, start: Callable[[], Awaitable[Process]]) -> None:
-    """Start it again whenever it has ended, until cancelled; then it is stopped."""
+async def _supervise(process: Process, start: Callable[[], Awaitable[Process]]) -> None:
+    """Restart it whenever it exits, until cancelled; then stop it."""
     try:
         while True:
             status = await process.wait()
-            log.error("sandbox.ended", status=status)
-            await asyncio.sleep(AGAIN_S)
+            log.error("sandbox.exited", status=status)
+            await asyncio.sleep(RESTART_DELAY_S)
             process = await start()
     finally:
         await _stop(process)
@@ -76,7 +80,7 @@ async def _stop(process: Process) -> None:
     await process.wait()
 
 
-async def _answering(process: Process, port: int) -> None:
+async def _wait_until_ready(process: Process, port: int) -> None:
     async with aiohttp.ClientSession() as session:
         for _ in range(200):
             if process.returncode is not None:

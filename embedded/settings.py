@@ -1,4 +1,4 @@
-"""What the embedded run reads beyond the settings of its services."""
+"""The settings of the embedded run, in addition to those of its services."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from services.pledges.settings import PledgesSettings
 
 
 class EmbeddedSettings(Settings):
-    """The embedded run's own."""
+    """The embedded run's own settings."""
 
     sandbox_port: int = Field(
-        8012, ge=1, le=65535, description="Port of the Stripe sandbox, which runs when no Stripe key is set."
+        8012, ge=1, le=65535, description="Port of the Stripe sandbox, which runs where no Stripe key is set."
     )
 
 
@@ -32,11 +32,11 @@ ALL_SETTINGS: Final = (
     LeaderboardSettings,
     NotifySettings,
 )
-"""Every settings class there is, for `make settings`."""
+"""All settings classes, for `make settings`."""
 
 OUTSIDE: Final = {
     "ATAA_CRASH_AT": "Tests: `name:n` kills the process at the n-th pass of a crash point.",
-    "ATAA_REQUIRE_REAL": "Tests: 1 makes a missing real engine or browser a failure instead of a skip.",
-    "ATAA_STACK_PORT_BASE": "First port of the real stack on one machine.",
+    "ATAA_REQUIRE_REAL": "Tests: 1 makes a missing server or browser a failure instead of a skip.",
+    "ATAA_STACK_PORT_BASE": "First port of the stack on one machine.",
 }
-"""Variables read outside the settings classes."""
+"""Variables that are read outside the settings classes."""

@@ -78,7 +78,7 @@ def events_routes() -> list[Route]:
 
 
 def catalogue() -> list[tuple[str, dict[str, type[Event]]]]:
-    """The events by wire name, under the name of the service that says them."""
+    """The events by wire name, under the name of the service that publishes them."""
     found = []
     for producer in _PRODUCERS:
         kinds = {name: kind for name, kind in wire_names().items() if kind.__module__ == producer.__name__}
@@ -153,7 +153,7 @@ def _field(name: str, schema: Json, definitions: Json) -> FieldView:
 
 
 def _holds(schema: Json, name: str) -> str:
-    """What a field holds, in a few words."""
+    """What a field holds, in short."""
     kind = str(schema.get("type", "anything"))
     if kind == "array":
         return f"list of {schema['items'].get('$ref', 'things').removeprefix(_REF).lower()}s"

@@ -294,6 +294,7 @@ def start_postgres(folder: Path, prepare: Prepare = lambda _data, _user: {}) -> 
     if made.returncode:
         raise MissingRequirement(f"PostgreSQL cannot be set up: {made.stderr[-400:]}")
     options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
+               "full_page_writes": "off", "wal_level": "minimal", "max_wal_senders": "0",
                "max_connections": "200", "deadlock_timeout": "200ms",
                **prepare(data, user)}  # fmt: skip
     given = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]

@@ -15,10 +15,15 @@ from xdist.scheduler import LoadScopeScheduling
 APART: Final = frozenset(
     {
         "tests/backbone/test_bus_kafka.py",
+        "tests/backbone/test_hanging_connections.py",
         "tests/backbone/test_replicas.py",
+        "tests/backbone/test_transient.py",
+        "tests/journeys/test_changes_without_webhooks.py",
         "tests/journeys/test_crashes.py",
         "tests/journeys/test_drive_changes_and_cancellations.py",
         "tests/rehearsal/test_demo.py",
+        "tests/stores/test_hanging_database.py",
+        "tests/stores/test_plans.py",
     }
 )
 
@@ -34,9 +39,11 @@ LONGEST: Final = (
     "tests/stack/test_replicas.py",
     "tests/stack/test_stack.py",
     "tests/stack/test_external_servers.py",
-    "tests/gateway/test_pages_in_browser.py",
-    "tests/backbone/test_replicas.py",
+    "tests/gateway/test_overlays_in_browser.py",
     "tests/backbone/test_hanging_connections.py",
+    "tests/gateway/test_pages_in_browser.py",
+    "tests/stores/test_plans.py",
+    "tests/backbone/test_replicas.py",
     "tests/backbone/test_kafka_security.py",
     "tests/backbone/test_bus.py",
     "tests/backbone/test_bus_kafka.py",
@@ -46,6 +53,7 @@ LONGEST: Final = (
     "tests/journeys/test_demo.py",
     "tests/journeys/test_crashes.py",
     "tests/journeys/test_drive_changes_and_cancellations.py",
+    "tests/journeys/test_changes_without_webhooks.py",
     "tests/journeys/test_faults.py",
     "tests/journeys/test_start_and_stop.py",
     "tests/journeys/test_readme.py",
@@ -71,7 +79,7 @@ def place(item: pytest.Item) -> int:
 
 
 def file_of(nodeid: str) -> str:
-    """The file a test is in."""
+    """The file of a test."""
     return nodeid.partition("::")[0]
 
 

@@ -33,7 +33,7 @@ class Authority:
 
     @property
     def file(self) -> Path:
-        """Its own certificate."""
+        """The authority's certificate."""
         return self.folder / "ca.pem"
 
     def signed(self, name: str) -> tuple[Path, Path]:

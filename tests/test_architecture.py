@@ -6,10 +6,13 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests import scheduling
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("backbone", "services", "gateway", "rehearsal", "embedded", "stack")
@@ -20,12 +23,15 @@ VAGUE = re.compile(
 )
 
 
-def modules() -> Iterator[tuple[Path, ast.Module]]:
+@cache
+def modules() -> Sequence[tuple[Path, ast.Module]]:
     """Every module, parsed, except migrations, which describe past schemas and do not change."""
-    for package in PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            if "migrations" not in file.parts:
-                yield file.relative_to(ROOT), ast.parse(file.read_text())
+    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    return [
+        (file.relative_to(ROOT), ast.parse(file.read_text()))
+        for file in files
+        if "migrations" not in file.parts
+    ]
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
@@ -116,6 +122,11 @@ def test_nothing_committed_names_a_package_host_or_a_path_of_one_machine() -> No
         text = file.read_text(errors="replace")
         found += [str(file) for pattern in (hosts, machine) if pattern.search(text)]
     assert found == []
+
+
+def test_every_scheduled_file_exists() -> None:
+    scheduled = {*scheduling.LONGEST, *scheduling.APART, *scheduling.TOGETHER}
+    assert [name for name in sorted(scheduled) if not (ROOT / name).is_file()] == []
 
 
 def test_locks_carry_hashes_and_no_addresses() -> None:

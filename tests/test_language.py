@@ -23,7 +23,13 @@ import pytest
 ROOT: Final = Path(__file__).parents[1]
 PACKAGES: Final = ("backbone", "services", "gateway", "rehearsal", "sandbox", "embedded", "stack", "tests")
 PROSE_FILES: Final = ("*.md", "*.js", "*.css", "*.html", "*.toml", "*.yaml", "*.yml", "Makefile", "*.sh")
-UNCHECKED: Final = ("tests/test_language.py", "*/fonts/*", "docs/contracts/*", "tests/*/examples/*")
+UNCHECKED: Final = (
+    "tests/test_language.py",
+    "*/migrations/versions/*",
+    "*/fonts/*",
+    "docs/contracts/*",
+    "tests/*/examples/*",
+)
 
 
 KEPT: Final = frozenset({"heard_at"})
@@ -58,27 +64,34 @@ def prose(text: str, instead: str, pattern: str, enforced: bool = True, **allowe
 
 
 WORDS: Final = (
-    both("door", "API, endpoint, route"),
-    both("wish", "request", r"wish(es)?"),
     both("troupe", "process group"),
-    both("keeper", "supervisor"),
-    both("somebody's", "external", r"somebodys?|somebody's"),
-    both("asleep", "stalled", r"asleep|sleepers?"),
-    both("heard", "received, consumed", r"hears?|heard|hearing"),
-    both("speaker", "producer", r"speakers?|speaks?|spoken"),
-    both("town", "fake backend"),
-    both("room", "package"),
-    both("peer", "service client"),
-    both("pace", "interval, rate limit", r"paces?|pacing"),
-    both("listener", "connection, subscriber"),
     both("desk", "worker"),
-    prose("set aside", "quarantined", r"\bset(s|ting)? aside\b"),
     prose("last words", "log tail", r"\blast words\b"),
     prose("second chance", "retry", r"\bsecond chances?\b"),
-    prose("is away", "is unavailable", r"\b(is|are|was|were|be) away\b|\baway (database|server|Kafka)\b"),
     prose("donors' words", "display texts", r"\bwords of (donors|people)\b|\b(donors'|people's) words\b"),
     prose("by our doing", "(a plain verb)", r"\bby our doing\b|\bof our doing\b"),
-    prose("ever more patiently", "with exponential backoff", r"\bever more\b"),
+    # Counted, and enforced as soon as the count is 0: `python -m tests.test_language --files` lists the rest.
+    both("door", "API, endpoint, route", enforced=False),
+    both("wish", "request", r"wish(?:es)?", enforced=False),
+    both("keeper", "supervisor", enforced=False),
+    both("somebody's", "external", r"somebodys?|somebody's", enforced=False),
+    both("asleep", "stalled", r"asleep|sleepers?", enforced=False),
+    both("heard", "received, consumed", r"hears?|heard|hearing", enforced=False),
+    both("speaker", "producer", r"speakers?|speaks?|spoken", enforced=False),
+    both("town", "fake backend", enforced=False),
+    both("pace", "interval, rate limit", r"paces?|pacing", enforced=False),
+    prose("set aside", "quarantined", r"\bset(?:s|ting)? aside\b", enforced=False),
+    prose(
+        "is away",
+        "is unavailable",
+        r"\b(?:is|are|was|were|be) away\b|\baway (?:database|server|Kafka)\b",
+        False,
+    ),
+    prose("ever more patiently", "with exponential backoff", r"\bever more\b", enforced=False),
+    # Words that also have a legitimate use: Kafka's listeners, Kubernetes' peers, the metric label `stage`.
+    both("room", "package", enforced=False),
+    both("peer", "service client", enforced=False),
+    both("listener", "connection, subscriber", enforced=False),
     both("say", "publish, emit, report", r"says?|said|saying", enforced=False),
     both("tell", "publish, report", r"tells?|told|telling", enforced=False),
     both("gift", "donation", enforced=False),

@@ -44,7 +44,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is read. A record with an empty `name` carries nothing but its watermark."""
+    """What is read. A record with an empty `name` carries nothing but its watermark.
+
+    `published_at` is when its producer handed it to the bus, in seconds since 1970 by that producer's clock;
+    0 where nobody noted it.
+    """
 
     partition: Partition
     offset: int
@@ -54,6 +58,7 @@ class Record:
     value: bytes
     traceparent: str | None = None
     watermark: datetime | None = None
+    published_at: float = 0.0
 
 
 Positions = Mapping[Partition, int]

@@ -54,7 +54,7 @@ _INSERT: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADVANCE: Final = "INSERT INTO ends VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next = excluded.next"
 _DELETE: Final = "DELETE FROM records WHERE topic = ? AND partition = ? AND offset = ?"
 _READ: Final = (
-    "SELECT offset, key, id, name, value, traceparent FROM records "
+    "SELECT offset, key, id, name, value, traceparent, at FROM records "
     "WHERE topic = ? AND partition = ? AND offset >= ? ORDER BY offset LIMIT ?"
 )
 
@@ -193,7 +193,10 @@ class SqliteBus:
     def read(self, partition: Partition, offset: int, limit: int) -> list[Record]:
         """Up to `limit` records from `offset` on."""
         rows = self._durable.execute(_READ, (*partition, offset, limit))
-        return [Record(partition, *row) for row in rows]
+        return [
+            Record(partition, offset, key, id, name, value, trace, published_at=at)
+            for offset, key, id, name, value, trace, at in rows
+        ]
 
     def store_positions(self, group: str, positions: Positions) -> None:
         """Store a group's positions; they may be repeated, so they may be lost."""

@@ -66,8 +66,8 @@ class DriveLogged(Event, name="leaderboard.drive_logged.v1", topic="drive-log", 
 class SnapshotTaken(Event, name="leaderboard.snapshot_taken.v1", topic="snapshots", key="drive_id"):
     """The figures of a drive; the newer snapshot has the greater (epoch, sequence, revision).
 
-    `totals` is the public totals object (API.md) without `epoch`, `sequence`, `as_of`, `state` and
-    `lag_ms`, which the gateway adds.
+    `totals` is the object of `GET /v1/drives/{drive}/totals` without `epoch`, `sequence`, `as_of`, `state`
+    and `lag_ms`, which the gateway adds.
     """
 
     drive_id: DriveId

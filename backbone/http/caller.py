@@ -62,7 +62,7 @@ class Caller:
 
 
 def require_owned(partner: str | None, owner: str | None) -> None:
-    """Raises `NotYourDrive` unless `partner` is the `owner` of a drive (API.md, Ownership).
+    """Raises `NotYourDrive` unless `partner` is the `owner` of a drive (docs/architecture.md).
 
     Where the owner is unknown (None), every partner is refused.
     """
@@ -99,17 +99,17 @@ def _mac(secret: str, body: str) -> str:
     return hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest()
 
 
-async def caller(request: Request) -> Caller:
+async def authenticated_caller(request: Request) -> Caller:
     """FastAPI dependency: the authenticated caller of this request."""
     secret: str = request.app.state.internal_secret
     return verify_caller(secret, request.headers.get(HEADER, ""))
 
 
-async def internal(who: Annotated[Caller, Depends(caller)]) -> Caller:
+async def internal_caller(caller: Annotated[Caller, Depends(authenticated_caller)]) -> Caller:
     """FastAPI dependency of `/internal` routes: the caller, if it is a process of Ataa."""
-    who.require("internal")
-    return who
+    caller.require("internal")
+    return caller
 
 
-CallerDep = Annotated[Caller, Depends(caller)]
-InternalDep = Annotated[Caller, Depends(internal)]
+CallerDep = Annotated[Caller, Depends(authenticated_caller)]
+InternalDep = Annotated[Caller, Depends(internal_caller)]

@@ -148,15 +148,34 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
     if any(error["type"] == "json_invalid" for error in errors):
         return MalformedJson()
     seen = [
-        {"pointer": pointer(error["loc"][1:] if error["loc"][:1] == ("body",) else error["loc"]),
-         "detail": str(error["msg"]).removeprefix("Value error, ")}
+        {"pointer": pointer(_field(error["loc"])), "detail": str(error["msg"]).removeprefix("Value error, ")}
         for error in errors[:20]
-    ]  # fmt: skip
+        if not _is_unset(error)
+    ]
     for error in errors:
         kind = (error.get("ctx") or {}).get("error")
         if isinstance(kind, ProblemValueError):
             return kind.problem(seen)
     return Invalid("Some fields are invalid.", errors=seen)
+
+
+_PARAMETERS = ("query", "path", "header")
+
+
+def _field(location: Sequence[int | str]) -> Sequence[int | str]:
+    """The location in the terms of the client: a field of the body, or the name of a parameter.
+
+    Parameters are scalars. What follows a parameter's name is the branch of its type union that failed.
+    """
+    if location[:1] == ("body",):
+        return location[1:]
+    return location[:2] if location and location[0] in _PARAMETERS else location
+
+
+def _is_unset(error: Mapping[str, Any]) -> bool:
+    """Whether an optional parameter was compared with "not sent": the error of its type is reported too."""
+    location = error["loc"]
+    return error["type"] == "none_required" and len(location) > 2 and location[0] in _PARAMETERS
 
 
 class ProblemValueError(ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -13,6 +14,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.adaptive_interval import AdaptiveInterval
 from backbone.bus.protocol import (
     BusUnavailable,
     EventBus,
@@ -28,7 +30,7 @@ from backbone.database.database import Database
 from backbone.database.transient import TransientFailure, is_transient, transient_failure
 from backbone.messaging import inbox
 from backbone.messaging.outbox import announce_message
-from backbone.min_interval import MinInterval
+from backbone.telemetry import STAGE
 
 MAX_RECORDS: Final = 500
 MAX_ATTEMPTS: Final = 3
@@ -81,9 +83,11 @@ class Consumer:
         self._committed: dict[Partition, int] = {}
         self._subscription: Subscription | None = None
         self._in_progress: Sequence[Record] = ()
-        self._min_interval = MinInterval()
+        self._interval = AdaptiveInterval()
         self._handled_total = _HANDLED.labels(group)
         self._dead_letters = _DEAD_LETTERS.labels(group)
+        self._fetched = STAGE.labels("fetched", group)
+        self._batch = STAGE.labels("handled", group)
         _OWNED.labels(group).set_function(lambda: len(self.owned_partitions()))
         # Counted when it is asked for: a consumer that is stuck must not look up to date.
         for topic in topics:
@@ -124,12 +128,14 @@ class Consumer:
         self._subscription = subscription = await self._bus.subscribe(self.group, self._topics, self._load)
         try:
             while not stop.is_set():
-                await self._min_interval.wait()
+                await self._interval.wait()
                 records = await subscription.fetch(self._max_records, 0.5)
+                began = asyncio.get_running_loop().time()
                 self._in_progress = records
                 if records:
                     await self._process(records, subscription)
                     self._in_progress = ()
+                    self._interval.rest(began, sum(bool(record.name) for record in records))
         finally:
             self._subscription = None
             await subscription.close()
@@ -152,7 +158,9 @@ class Consumer:
         events_read = [record for record in records if record.name]
         try:
             if events_read:
+                began = time.time()
                 await self._handle_or_bisect(events_read)
+                self._note_stages(events_read, began)
             await self._skip_watermarks(records)
         except inbox.Fenced:
             log.warning("consumer.fenced", group=self.group)
@@ -167,6 +175,13 @@ class Consumer:
         if to_commit:
             self._committed |= to_commit
             await subscription.commit(to_commit)
+
+    def _note_stages(self, records: Sequence[Record], began: float) -> None:
+        took = max(0.0, time.time() - began)
+        for record in records:
+            if record.published_at:
+                self._fetched.observe(max(0.0, began - record.published_at))
+            self._batch.observe(took)
 
     def _note_watermarks(self, records: Sequence[Record]) -> None:
         """What records say, and nothing older: a relay that slept may say an old one late."""
@@ -232,7 +247,7 @@ class Consumer:
                 if slow and len(records) > 1 and attempts >= MAX_ATTEMPTS:
                     return reason
                 log.warning(
-                    "consumer.database_away", group=self.group, attempts=attempts, reason=reason[:200]
+                    "consumer.database_unavailable", group=self.group, attempts=attempts, reason=reason[:200]
                 )
             elif len(records) > 1 or attempts >= MAX_ATTEMPTS:
                 return reason

@@ -20,20 +20,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from backbone import ids
+from backbone.adaptive_interval import AdaptiveInterval
 from backbone.bus.protocol import PARTITIONS, BusUnavailable, EventBus, Message, partition_of
 from backbone.contracts.event import Event
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.leader_lock import STANDBY_POLL_S
 from backbone.database.session_info import messaging_tables_of, wake_relay_after_commit
-from backbone.min_interval import MinInterval
-from backbone.telemetry import TRACEPARENT
+from backbone.telemetry import STAGE, TRACEPARENT
 
 BATCH: Final = 500
 POLL_S: Final = 0.2
 WATERMARK_S: Final = 1.0
 MAX_EVENT_BYTES: Final = 512 * 1024
-"""A larger message would be refused by a broker and poison the producer (KNOWLEDGE.md)."""
+"""A broker would refuse a larger message, after which the producer is unusable (docs/architecture.md)."""
 
 log = structlog.get_logger()
 
@@ -124,10 +124,12 @@ class Relay:
         self._topics = topics
         self._floor = floor
         self._watermarked_at: dict[tuple[str, int], float] = {}
-        self._min_interval = MinInterval()
+        self._interval = AdaptiveInterval()
         self._oldest: datetime | None = None
         self._rows = _ROWS.labels(service)
         self._published = _PUBLISHED.labels(service)
+        self._waited = STAGE.labels("relayed", service)
+        self._acknowledged = STAGE.labels("acknowledged", service)
         # Counted when it is asked for: a relay that hangs in a publish must not look young.
         _AGE.labels(service).set_function(self._age_s)
 
@@ -147,15 +149,18 @@ class Relay:
                     await _wait(stop, STANDBY_POLL_S)
 
     async def _run_round(self, stop: asyncio.Event) -> None:
-        await self._min_interval.wait()
+        await self._interval.wait()
+        began = asyncio.get_running_loop().time()
         self._database.outbox_written.clear()
         try:
-            more = await self._publish_batch()
+            sent = await self._publish_batch()
         except BusUnavailable as error:
             log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
             await _wait(stop, 0.5)
             return
-        if not more:
+        if sent:
+            self._interval.rest(began, sent)
+        if sent < BATCH:
             await _wait(self._database.outbox_written, POLL_S)
 
     async def is_empty(self) -> bool:
@@ -165,10 +170,13 @@ class Relay:
                 await session.execute(select(self._database.messaging_tables.outbox.c.number).limit(1))
             ).first() is None
 
-    async def _publish_batch(self) -> bool:
+    async def _publish_batch(self) -> int:
+        """Publish what waits, at most a batch; how many rows."""
         rows, watermark = await self._read_batch()
         if rows:
+            began = datetime.now(UTC)
             await self._bus.publish(self._messages(rows, watermark))
+            self._note_stages(rows, began)
             crash_point(f"{self._service}.outbox.after_ack")
             outbox = self._database.messaging_tables.outbox
             async with self._database.lossy_transaction() as session:
@@ -178,15 +186,22 @@ class Relay:
                 self._oldest = None
         if watermark is not None:
             await self._publish_idle_watermarks(watermark)
-        return len(rows) == BATCH
+        return len(rows)
+
+    def _note_stages(self, rows: Sequence[Row[Any]], began: datetime) -> None:
+        took = (datetime.now(UTC) - began).total_seconds()
+        for row in rows:
+            self._waited.observe(max(0.0, (began - row.said_at).total_seconds()))
+            self._acknowledged.observe(max(0.0, took))
 
     async def _read_batch(self) -> tuple[Sequence[Row[Any]], datetime | None]:
-        """The next rows, and a watermark where they are all there is."""
+        """The next rows, and a watermark where they are all there is and one is to be published."""
         started = datetime.now(UTC)
         outbox = self._database.messaging_tables.outbox
         async with self._database.reading() as session:
             rows = (await session.execute(select(outbox).order_by(outbox.c.number).limit(BATCH))).all()
-            floor = await self._floor(session) if self._floor else None
+            marking = bool(rows) or bool(self._silent_partitions())
+            floor = await self._floor(session) if self._floor and marking else None
             waiting = len(rows)
             if waiting == BATCH:
                 # Rows leave in the order of their numbers, so the numbers say how many there are.
@@ -194,7 +209,8 @@ class Relay:
                 waiting = last - rows[0].number + 1
         self._rows.set(waiting)
         self._oldest = rows[0].said_at if rows else None
-        return rows, None if len(rows) == BATCH else min(started, floor or started)
+        complete = marking and len(rows) < BATCH
+        return rows, min(started, floor or started) if complete else None
 
     def _messages(self, rows: Sequence[Row[Any]], watermark: datetime | None) -> list[Message]:
         messages = [
@@ -207,17 +223,24 @@ class Relay:
                 self._watermarked_at[topic, partition] = asyncio.get_running_loop().time()
         return messages
 
-    async def _publish_idle_watermarks(self, watermark: datetime) -> None:
+    def _silent_partitions(self) -> dict[str, list[int]]:
+        """By topic, the partitions that were told no watermark for `WATERMARK_S`."""
         now = asyncio.get_running_loop().time()
-        for topic in self._topics:
-            due = [
+        found = {
+            topic: [
                 partition
                 for partition in range(PARTITIONS)
                 if now - self._watermarked_at.get((topic, partition), -WATERMARK_S) >= WATERMARK_S
             ]
-            if due:
-                await self._bus.publish_watermarks(topic, watermark, due)
-                self._watermarked_at |= {(topic, partition): now for partition in due}
+            for topic in self._topics
+        }
+        return {topic: due for topic, due in found.items() if due}
+
+    async def _publish_idle_watermarks(self, watermark: datetime) -> None:
+        now = asyncio.get_running_loop().time()
+        for topic, due in self._silent_partitions().items():
+            await self._bus.publish_watermarks(topic, watermark, due)
+            self._watermarked_at |= {(topic, partition): now for partition in due}
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

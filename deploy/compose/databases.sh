@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run once by the postgres image, on an empty data directory: a role and a database for each service,
-# which no other service's role may enter.
+# Run by the postgres image once, on an empty data directory: creates a role and a database for each service, which
+# no other service's role may connect to.
 set -eu
 for service in gateway pledges payments leaderboard notify; do
   psql --no-psqlrc --set ON_ERROR_STOP=1 --set name="$service" --set password="$POSTGRES_PASSWORD" <<'END'

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the topics of deploy/kafka/topics.toml (a test compares them) that are not there yet.
+# Creates the missing topics of deploy/kafka/topics.toml (a test compares them).
 set -eu
 
 topic() { # name, then its configuration

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Prints an environment file with new random secrets for compose.yaml; once for an installation:
+# Prints an environment file with new random secrets for compose.yaml. Run it once for an installation:
 #   deploy/compose/new-env.sh > deploy/compose/.env
-# Keep it: ATAA_TOKEN_SECRET must stay the same for ever. Without a Stripe key of your own the two keys
-# are made for the sandbox; with one, set it and its webhook secrets here and take out the first two lines.
-# With a live key set ATAA_STRIPE_MODE=live too, so that test drives take no pledges.
+# Keep the file: ATAA_TOKEN_SECRET must never change. The Stripe key and webhook secret are for the sandbox. For
+# your own Stripe account, replace both and remove the first two lines. With a live key also set
+# ATAA_STRIPE_MODE=live, so that test drives refuse pledges.
 set -eu
 umask 077
 

@@ -1,7 +1,7 @@
-"""The dashboard for a drive that goes viral, as code: `python deploy/grafana/surge_overview.py` writes it.
+"""The Grafana dashboard for a drive under high load; `make dashboards` writes it.
 
-Rows from what matters most to what explains it: is money coming in, is what is shown fresh, is
-anything piling up, does Stripe answer, do the books agree. A panel's description says what to do.
+The rows go from the outcome to its causes: is money captured, are totals fresh, does anything accumulate,
+does Stripe respond, do the books agree. A panel's description says what to do.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 RATE: Final = "$__rate_interval"
 
 MINOR: Final = "on(currency) group_left() max by (currency) (ataa_currency_minor_units)"
-"""Turns minor units into the currency's own: a hundred cents are a dollar, a yen is a yen."""
+"""Converts minor units to the currency's unit: 100 for dollars, 1 for yen."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A panel: its queries by legend, its unit, what it means and what to do.
+    """A panel: its queries by legend, its unit, and a description with the action to take.
 
-    `red_at` is where a value turns red (None: nothing is wrong at any value); `stat` is one large
-    number instead of a line.
+    Values from `red_at` on are red (None: no value is); `stat` shows one number instead of a time series.
     """
 
     title: str
@@ -65,6 +64,10 @@ def _quantile(q: float, metric: str, by: str = "") -> str:
     return f"histogram_quantile({q}, sum by ({groups}) (rate({metric}_bucket[{RATE}])))"
 
 
+def _mean(metric: str, by: str) -> str:
+    return f"{_rate(f'{metric}_sum', by=by)} / {_rate(f'{metric}_count', by=by)}"
+
+
 def _stripe(outcome: str) -> str:
     return _rate("ataa_stripe_requests_total", f'outcome="{outcome}"') + " or vector(0)"
 
@@ -79,51 +82,51 @@ ROWS: Final = (
         (
             Chart(
                 "Drives live", "short", {"live": "max(ataa_drives_live)"},
-                "How many drives take gifts now.", width=4, stat=True,
+                "Drives that accept pledges.", width=4, stat=True,
             ),
             Chart(
-                "Captured, an hour", "short",
+                "Captured per hour", "short",
                 {"{{currency}}": f"{CAPTURED_AN_HOUR} / {MINOR}"},
-                "Gross, in the currency's own unit.", width=4, stat=True, decimals=0,
+                "Gross, in units of the currency.", width=4, stat=True, decimals=0,
             ),
             Chart(
-                "Furthest behind", "s", {"lag": "max(ataa_live_lag_seconds)"},
-                "Age of the oldest figures shown. Over 3 s the door says `catching_up`.",
+                "Oldest figures shown", "s", {"lag": "max(ataa_live_lag_seconds)"},
+                "Age of the oldest totals shown. From 3 s on their state is `catching_up`.",
                 red_at=3, width=4, stat=True,
             ),
             Chart(
                 "Frozen drives", "short", {"frozen": 'max(ataa_live_drives{state="frozen"})'},
-                "Shown as frozen: their figures no longer move. See leaderboard and the bus.",
+                "Drives without a heartbeat from leaderboard. Check leaderboard and the bus.",
                 red_at=1, width=4, stat=True,
             ),
             Chart(
                 "Ledger drift", "short",
                 {"{{currency}}": "max by (currency) (abs(ataa_ledger_drift_minor_units))"},
-                "Minor units. Anything but 0: stop refunds, call whoever keeps the books.",
+                "Minor units; must be 0. Otherwise stop refunds and follow the runbook of AtaaLedgerDrift.",
                 red_at=1, width=4, stat=True,
             ),
             Chart(
                 "Processes up", "short", {"up": 'sum(up{job="ataa"})'},
-                "Of all that Prometheus scrapes.", width=4, stat=True,
+                "Processes that answer Prometheus.", width=4, stat=True,
             ),
         ),
     ),
     Row(
-        "Giving",
+        "Donations",
         (
             Chart(
-                "Money a minute", "short",
+                "Captured per minute", "short",
                 {"{{currency}}": f"60 * {_rate('ataa_captured_minor_units_total', by='currency')} / {MINOR}"},
-                "Captured, gross, in the currency's own unit. Nothing while pledges come: look at Stripe.",
+                "Gross, in units of the currency. None while pledges are made: check Stripe.",
             ),
             Chart(
                 "Pledges", "ops", {"{{outcome}}": _rate("ataa_pledges_total", by="outcome")},
-                "Pledges a second. Many refused: a partner sends what does not fit, or a drive is closed.",
+                "Per second. Many refused: a partner sends invalid requests, or a drive is closed.",
             ),
             Chart(
                 "Payment success", "percentunit",
-                {"of card tries": f"{CAPTURED} / ({CAPTURED} + ({DECLINED} or vector(0)))"},
-                "Cards that were charged, of all that were tried. Below a half: a card tester, or Stripe.",
+                {"of card attempts": f"{CAPTURED} / ({CAPTURED} + ({DECLINED} or vector(0)))"},
+                "Share of card attempts that were charged. Below half: card testing, or Stripe.",
                 decimals=1,
             ),
         ),
@@ -132,55 +135,62 @@ ROWS: Final = (
         "Freshness",
         (
             Chart(
-                "A gift's way to the screen, p50", "s",
+                "Donation to screen by stage, p50", "s",
                 {"{{stage}}": _quantile(0.5, "ataa_freshness_seconds", "stage")},
-                "applied: webhook stored to recorded; counted: recorded to in the totals; shown: recorded "
-                "to in the gateway's figures (counted is part of it).",
+                "applied: webhook stored to recorded; counted: recorded to totals; shown: recorded to "
+                "the gateway's figures (includes counted).",
             ),
             Chart(
-                "A gift's way to the screen, p99", "s",
+                "Donation to screen by stage, p99", "s",
                 {"{{stage}}": _quantile(0.99, "ataa_freshness_seconds", "stage")},
-                "The stage that grows is the one to look at.", red_at=3,
+                "The stage that grows is the one to check.", red_at=3,
             ),
             Chart(
-                "Stripe's event to applied", "s",
+                "Stripe event to applied", "s",
                 {"p50": _quantile(0.5, "ataa_webhook_delay_seconds"),
                  "p99": _quantile(0.99, "ataa_webhook_delay_seconds"),
                  "oldest waiting": "max(ataa_webhooks_oldest_waiting_seconds)"},
-                "Counted from Stripe's own clock, in whole seconds. High with `applied` low: Stripe is late.",
+                "By Stripe's clock, in whole seconds. High while `applied` is low: Stripe delivers late.",
                 red_at=60,
+            ),
+            Chart(
+                "Where a gift waits, mean", "s",
+                {"{{stage}} {{service}}": _mean("ataa_stage_seconds", "stage, service")},
+                "The stages from webhook to screen (docs/performance.md). Add up applied and relayed of "
+                "payments, fetched, handled and published of leaderboard, received and pushed.",
+                width=24,
             ),
         ),
     ),
     Row(
-        "Piling up",
+        "Backlogs",
         (
             Chart(
                 "Consumer lag", "short",
                 {"{{group}} {{topic}}": "sum by (group, topic) (ataa_consumer_lag_records)"},
-                "Records not yet handled. It may rise in a burst; it must fall after.", red_at=10_000,
+                "Unhandled records. May rise in a burst, and must fall afterwards.", red_at=10_000,
             ),
             Chart(
                 "Outbox age", "s", {"{{service}}": "max by (service) (ataa_outbox_age_seconds)"},
-                "The oldest fact not yet on the bus. Rising: the bus is away; giving goes on.", red_at=30,
+                "Age of the oldest unpublished row. Rising: the bus is unavailable.", red_at=30,
             ),
             Chart(
                 "Outbox rows", "short", {"{{service}}": "max by (service) (ataa_outbox_rows)"},
-                "Facts not yet on the bus.", red_at=10_000,
+                "Rows not yet published.", red_at=10_000,
             ),
             Chart(
                 "Webhooks", "ops", {"{{result}}": _rate("ataa_webhooks_total", by="result")},
-                "stored and applied go together; set_aside is somebody's work.",
+                "stored and applied should match; set_aside (quarantined) needs an operator.",
             ),
             Chart(
-                "Dead letters, an hour", "short",
+                "Dead letters per hour", "short",
                 {"{{group}}": "sum by (group) (increase(ataa_consumer_dead_letters_total[1h]))"},
-                "Events given up on; each is kept with its reason in `<group>.dead-letter`.", red_at=1,
+                "Unhandled events; each is in `<group>.dead-letter` with its reason.", red_at=1,
             ),
             Chart(
-                "Background work that failed", "ops",
+                "Worker failures", "ops",
                 {"{{worker}}": _rate("ataa_worker_failures_total", by="worker") + " or vector(0)"},
-                "Each failure starts again by itself; one that goes on has a cause in the log.", red_at=0.1,
+                "A worker restarts after each failure; see the log for repeated ones.", red_at=0.1,
             ),
         ),
     ),
@@ -190,48 +200,48 @@ ROWS: Final = (
             Chart(
                 "Requests", "reqps",
                 {"{{endpoint}} {{outcome}}": _rate("ataa_stripe_requests_total", by="endpoint, outcome")},
-                "What we ask of Stripe, and what became of it.",
+                "Requests to Stripe by outcome.",
             ),
             Chart(
                 "429s and errors", "reqps",
                 {"429": _stripe("rate_limited"), "unknown": _stripe("unknown"),
                  "unavailable": _stripe("unavailable")},
-                "429s slow the queue by themselves. unavailable: the key is withdrawn.", red_at=1,
+                "429s slow the queue down. unavailable: the key is revoked or not permitted.", red_at=1,
             ),
             Chart(
                 "Checkouts", "ops",
                 {"{{outcome}}": _rate("ataa_checkouts_total", by="outcome"),
-                 "of unknown outcome": "max(ataa_checkouts_unknown)"},
-                "Opened a second, and attempts whose outcome nobody knows yet.",
+                 "unknown outcome": "max(ataa_checkouts_unknown)"},
+                "Checkouts per second by outcome, and attempts with an unknown outcome.",
             ),
         ),
     ),
     Row(
-        "Watching",
+        "Viewers and processes",
         (
             Chart(
-                "Streams", "short", {"open": "sum(ataa_live_clients)"},
-                "Open live streams, over all gateways.",
+                "Live streams", "short", {"open": "sum(ataa_live_clients)"},
+                "Open live streams of all gateways.",
             ),
             Chart(
-                "Streams dropped", "ops",
+                "Live streams dropped", "ops",
                 {"{{why}}": _rate("ataa_live_dropped_total", by="why") + " or vector(0)"},
-                "Clients too slow to follow. Many at once: the network, not they.", red_at=10,
+                "Closed because the client was too slow. Many at once: the network.", red_at=10,
             ),
             Chart(
-                "Answers", "reqps",
+                "Responses", "reqps",
                 {"{{status}}": _rate("ataa_gateway_answers_total", by="status")},
-                "5xx: something behind the door is away. 429: a limit holds.",
+                "5xx: a service behind the gateway is unavailable. 429: a limit applies.",
             ),
             Chart(
                 "Memory", "bytes",
                 {"{{service}} {{instance}}": 'process_resident_memory_bytes{job="ataa"}'},
-                "Of each process.", width=12,
+                "Resident memory of each process.", width=12,
             ),
             Chart(
-                "Processor time", "percentunit",
+                "CPU", "percentunit",
                 {"{{service}} {{instance}}": f'rate(process_cpu_seconds_total{{job="ataa"}}[{RATE}])'},
-                "Of one core. A process near 100 % for minutes needs a second one.", red_at=0.9, width=12,
+                "Of one core. A process near 100 % for minutes needs another replica.", red_at=0.9, width=12,
             ),
         ),
     ),
@@ -272,7 +282,7 @@ def _builder() -> dashboard.Dashboard:
     made = (
         dashboard.Dashboard("Ataa: surge overview")
         .uid("ataa-surge-overview")
-        .description("One drive going viral: money, freshness, what piles up, Stripe, the books.")
+        .description("A drive under high load: money, freshness, backlogs, Stripe, the books.")
         .tags(["ataa"])
         .time("now-1h", "now")
         .refresh("10s")
@@ -289,12 +299,12 @@ def _builder() -> dashboard.Dashboard:
 
 
 def text() -> str:
-    """The dashboard as Grafana imports it: JSON, the same for the same code."""
+    """The dashboard as JSON for Grafana's import; deterministic."""
     return JSONEncoder(sort_keys=True, indent=2).encode(_builder().build()) + "\n"
 
 
 def queries() -> Iterator[tuple[str, str, str]]:
-    """Every query of the dashboard: its panel, its legend, its expression."""
+    """Every query of the dashboard: panel title, legend, expression."""
     for row in ROWS:
         for chart in row.charts:
             for legend, query in chart.queries.items():

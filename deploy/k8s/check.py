@@ -1,9 +1,9 @@
-"""Render every Kubernetes overlay and check what comes out; `make k8s-check`.
+"""Render and validate every Kubernetes overlay (`make k8s-check`).
 
-Kubernetes' own kinds are held against its OpenAPI schemas, strictly: a field that does not exist
-fails. Strimzi's, CloudNativePG's, KEDA's and the Prometheus Operator's against `schemas.yaml`. The
-PrometheusRule must say what deploy/prometheus/ says, and the Dockerfile goes through hadolint. Exits
-1 with a line for each thing that is wrong.
+Kubernetes' own kinds are validated strictly against its OpenAPI schemas: an unknown field is an error.
+Resources of Strimzi, CloudNativePG, KEDA and the Prometheus Operator are validated against `schemas.yaml`.
+The PrometheusRule must match deploy/prometheus/, and the Dockerfile must pass hadolint. Exits with 1 and a
+line for each error.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ FOLDER: Final = Path(__file__).parent
 REPOSITORY: Final = FOLDER.parents[1]
 TOOLS: Final = Path(sys.executable).parent
 VERSIONS: Final = ("1.30", "1.37")
-"""The oldest Kubernetes these manifests need (preStop's sleep) and the newest the schemas know."""
+"""The oldest Kubernetes that the manifests support (preStop's sleep) and the newest with schemas."""
 
 
 def render(folder: Path) -> list[dict[str, Any]]:
-    """Every resource of a kustomization; raises CalledProcessError where it cannot be built."""
+    """All resources of a kustomization. Raises CalledProcessError where it cannot be built."""
     built = subprocess.run(
         [TOOLS / "kubectl", "kustomize", folder], capture_output=True, text=True, check=True
     )
@@ -35,7 +35,7 @@ def render(folder: Path) -> list[dict[str, Any]]:
 
 
 def closed(schema: Any) -> Any:
-    """`schema` with every object in it refusing fields it does not name."""
+    """`schema` with `additionalProperties: false` in every object."""
     if isinstance(schema, list):
         return [closed(part) for part in schema]
     if not isinstance(schema, dict):
@@ -47,7 +47,7 @@ def closed(schema: Any) -> Any:
 
 
 class Schemas:
-    """What may stand in a resource, of Kubernetes' own and of the others'."""
+    """The schemas of Kubernetes' own resources and of those in `schemas.yaml`."""
 
     def __init__(self, described: Mapping[str, Any]) -> None:
         shared = {name: closed(part) for name, part in described["definitions"].items()}
@@ -57,7 +57,7 @@ class Schemas:
         }
 
     def faults(self, resource: Mapping[str, Any]) -> Iterator[str]:
-        """What is wrong with a resource, a line each; an unknown kind is."""
+        """The errors of a resource, one line each; an unknown kind is an error."""
         kind = f"{resource['apiVersion']}/{resource['kind']}"
         if kind not in self._others:
             yield from self._own_faults(resource)
@@ -78,14 +78,14 @@ class Schemas:
 
 
 def check(folder: Path, schemas: Schemas) -> Iterator[str]:
-    """What is wrong with a kustomization, a line each."""
+    """The errors of a kustomization, one line each."""
     for resource in render(folder):
         for fault in schemas.faults(resource):
             yield f"{folder.name}: {resource['kind']} {resource['metadata']['name']}: {fault}"
 
 
 def lint_image() -> Iterator[str]:
-    """What hadolint has to say about the Dockerfile."""
+    """hadolint's findings about the Dockerfile."""
     linted = subprocess.run(
         [TOOLS / "hadolint", "Dockerfile"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
@@ -93,13 +93,13 @@ def lint_image() -> Iterator[str]:
 
 
 def compare_rules() -> Iterator[str]:
-    """Whether the PrometheusRule is that of the rule files as they are now."""
+    """An error if the PrometheusRule does not match the rule files."""
     if WRITTEN.read_text(encoding="utf-8") != prometheus_rule():
         yield "the alert rules changed: run python deploy/k8s/prometheus_rule.py"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check the kustomizations named, or all there are; the exit status."""
+    """Check the given kustomizations, by default all; returns the exit status."""
     schemas = Schemas(yaml.safe_load((FOLDER / "schemas.yaml").read_text(encoding="utf-8")))
     every = [FOLDER / "base", *sorted((FOLDER / "overlays").iterdir())]
     folders = [Path(name) for name in arguments] or every
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
             found = list(check(folder, schemas))
         except subprocess.CalledProcessError as error:
             found = [f"{folder.name}: {error.stderr.strip()}"]
-        sys.stdout.write(f"{folder.name}: {'wrong' if found else 'renders, every resource is valid'}\n")
+        sys.stdout.write(f"{folder.name}: {'invalid' if found else 'renders, all resources are valid'}\n")
         faults += found
     sys.stdout.writelines(f"  {fault}\n" for fault in faults)
     return 1 if faults else 0

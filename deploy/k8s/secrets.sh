@@ -1,18 +1,18 @@
 #!/bin/sh
-# Prints the Secrets that the manifests name, with new random values; once for an installation:
+# Prints the Secrets that the manifests reference, with new random values. Run it once for an installation:
 #   deploy/k8s/secrets.sh | kubectl create --namespace ataa --filename -
-# `create` refuses to change those that are there, which is meant: ATAA_TOKEN_SECRET must stay the same
-# for ever. Keep a copy where your other secrets are. Taken from the environment where set: ATAA_ADMIN_KEY,
-# ATAA_KAFKA_SASL_USER and ATAA_KAFKA_SASL_PASSWORD (of a Kafka of one's own), ATAA_STRIPE_API_KEY,
-# ATAA_STRIPE_PUBLISHABLE_KEY, ATAA_STRIPE_WEBHOOK_SECRETS, ATAA_SMTP_URL; without a Stripe key the two are
-# made for the sandbox. POSTGRES_HOST is where the databases are (ataa-postgres-rw), POSTGRES_OPTIONS what
-# follows their names in the addresses (?sslmode=require).
+# `create` does not change existing Secrets, on purpose: ATAA_TOKEN_SECRET must never change. Keep a copy with
+# your other secrets. Read from the environment where set: ATAA_ADMIN_KEY, ATAA_KAFKA_SASL_USER and
+# ATAA_KAFKA_SASL_PASSWORD (of an external Kafka), ATAA_STRIPE_API_KEY, ATAA_STRIPE_PUBLISHABLE_KEY,
+# ATAA_STRIPE_WEBHOOK_SECRETS, ATAA_SMTP_URL. Without a Stripe key, a key and a webhook secret are generated for the
+# sandbox. POSTGRES_HOST is the host of the databases (ataa-postgres-rw), POSTGRES_OPTIONS the query string of their
+# addresses (?sslmode=require).
 set -eu
 
 random() { od -An -v -N "$1" -tx1 /dev/urandom | tr -d ' \n'; }
 
-secret() { # name, type, then key and value by turns
-  # The label has CloudNativePG change a role's password when its Secret changes.
+secret() { # name, type, then pairs of key and value
+  # With this label CloudNativePG updates a role's password when its Secret changes.
   printf -- '---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\n  labels: {cnpg.io/reload: "true"}\n' "$1"
   printf 'type: %s\nstringData:\n' "$2"
   shift 2

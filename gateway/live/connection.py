@@ -147,7 +147,8 @@ class SseConnection:
             if self._events or self._sending_since is not None:
                 self._queue(batch.shown)
             elif batch.shown:
-                self._totals = None
+                if batch.totals:
+                    self._totals = None
                 self._queue(batch.whole)
         self._wake()
 

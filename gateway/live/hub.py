@@ -7,35 +7,34 @@ and answers from what it has heard (docs/architecture.md, "Live reads").
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import structlog
 from prometheus_client import Gauge
 from pydantic import ValidationError
 
-from backbone.bus.protocol import EventBus, Record, Subscription, partition_of
-from backbone.clock import Clock, rfc3339
+from backbone.bus.protocol import EventBus, Record, Subscription
+from backbone.clock import Clock
 from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken, decode
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.ids import created_at
 from backbone.money import as_json
-from backbone.telemetry import FRESHNESS
-from gateway.live.connection import MAX_ROWS, Batch, Row, SseConnection, event_frame, frame, newest
+from backbone.telemetry import FRESHNESS, STAGE
+from gateway.live.connection import MAX_ROWS, Batch, Row, SseConnection, event_frame, newest
+from gateway.live.view import DriveView, State
 
 CATCHING_UP_AFTER_S: Final = 3.0
 FROZEN_AFTER_S: Final = 5.0
-REBUILD_S: Final = 1.0
-"""A heartbeat alone changes the bytes at most this often."""
+UNCROWDED_INTERVAL_S: Final = 0.02
+"""Between two pushes of rows, or of totals, of a drive with few clients."""
 MIN_PUSH_INTERVAL_S: Final = 0.05
 MAX_PUSH_INTERVAL_S: Final = 1.0
-"""Between two `totals` frames of a drive: 20 a second for few clients, never under 1."""
+"""Between two pushes of a drive whose clients are so many that rows and totals share each push."""
 CONNECTIONS_PER_TURN: Final = 200
 """Clients handed a push in one turn of the loop (3 ms)."""
 REFRESH_S: Final = 5.0
@@ -45,85 +44,17 @@ PLACEHOLDER_S: Final = 5.0
 UNKNOWN_S: Final = 1.0
 MOST_UNKNOWN: Final = 10_000
 DISPLAY_TEXTS_TIMEOUT_S: Final = 1.0
-MAX_UNSHOWN: Final = 10_000
-"""Gifts of a drive whose way to the figures is measured at a time."""
 FETCH_S: Final = 0.2
 """How long a read of the bus waits: a stop is seen this much later at most."""
-
-State = Literal["live", "catching_up", "frozen"]
-SnapshotVersion = tuple[int, int, int]
 
 log = structlog.get_logger()
 
 
 _SHOWN: Final = FRESHNESS.labels("shown")
+_RECEIVED: Final = STAGE.labels("received", "gateway")
+_PUSHED: Final = STAGE.labels("pushed", "gateway")
 _LAG: Final = Gauge("ataa_live_lag_seconds", "How far the figures of the drive furthest behind are behind.")
 _STATES: Final = Gauge("ataa_live_drives", "Drives shown, by how fresh their figures are.", ["state"])
-
-
-class DriveView:
-    """One drive: its newest snapshot and the bytes made of it."""
-
-    def __init__(self, drive_id: str, slug: str) -> None:
-        self.drive_id = drive_id
-        self.slug = slug
-        self.partition = partition_of(drive_id)
-        self.snapshot_version: SnapshotVersion = (1, 0, 0)
-        self.as_of: datetime | None = None
-        self.is_placeholder = True  # no snapshot yet: what is shown is what pledges knows of it
-        self.placeholder_until = 0.0
-        self.tail = 0  # the highest sequence heard on the drive's log
-        self.connections: set[SseConnection] = set()
-        self.rows: list[Row] = []  # of the log, to be sent with the next push
-        self.unshown: deque[tuple[int, int, datetime]] = deque(maxlen=MAX_UNSHOWN)
-        self.totals_due = False
-        self.pushed_at = 0.0
-        self.totals_at = 0.0
-        self.pushed_state: State | None = None
-        self.push_due: asyncio.TimerHandle | None = None
-        self._heads: tuple[bytes, bytes] = (b"{", b"{")
-        self._built: dict[str, bytes] = {}
-        self._built_at: datetime | None = None
-        self._built_state: State | None = None
-
-    def take(
-        self, snapshot_version: SnapshotVersion, as_of: datetime | None, totals: Mapping[str, Any]
-    ) -> None:
-        """Hold these figures; the bytes are made when they are next asked for."""
-        self.snapshot_version, self.as_of = snapshot_version, as_of
-        self.tail = max(self.tail, snapshot_version[1])
-        brief = {name: value for name, value in totals.items() if name not in ("leaders", "recent")}
-        self._heads = (_head(totals), _head(brief))
-        self._built_at = None
-
-    def etag(self, state: State) -> str:
-        """`W/"<epoch>.<sequence>.<revision>.<state>"`."""
-        epoch, sequence, revision = self.snapshot_version
-        return f'W/"{epoch}.{sequence}.{revision}.{state}"'
-
-    def bytes(self, kind: Literal["full", "brief", "gzip", "frame"], state: State, hub: Hub) -> bytes:
-        """The drive's totals: whole, without leaders and recent, gzipped, or as a live frame."""
-        now = hub.clock.now()
-        stale = self._built_at is None or (now - self._built_at).total_seconds() >= REBUILD_S
-        if stale or state != self._built_state:
-            self._built, self._built_at, self._built_state = {}, now, state
-            as_of = hub.as_of(self)
-            lag_ms = max(0, round((now - as_of).total_seconds() * 1000))
-            epoch, sequence, _ = self.snapshot_version
-            tail = (
-                f'"epoch":{epoch},"sequence":{sequence},"as_of":"{rfc3339(as_of)}",'
-                f'"state":"{state}","lag_ms":{lag_ms}}}'
-            ).encode()
-            self._built["full"], self._built["brief"] = (head + tail for head in self._heads)
-        if kind not in self._built:
-            full = self._built["full"]
-            self._built[kind] = gzip.compress(full, 5, mtime=0) if kind == "gzip" else frame("totals", full)
-        return self._built[kind]
-
-
-def _head(totals: Mapping[str, Any]) -> bytes:
-    text = json.dumps(totals, ensure_ascii=False, separators=(",", ":"))
-    return (text[:-1] + ("," if totals else "")).encode("utf-8", "replace")
 
 
 class Hub:
@@ -241,6 +172,8 @@ class Hub:
         for record in records:
             match _decoded(record):
                 case SnapshotTaken() as snapshot:
+                    if self.bootstrapped:
+                        _RECEIVED.observe(max(0.0, self.clock.now().timestamp() - record.published_at))
                     self._take(snapshot)
                 case Heartbeat() as heartbeat:
                     self._receive_heartbeat(heartbeat)
@@ -316,7 +249,7 @@ class Hub:
                 for row in events
             ]
             view.rows = newest([*view.rows, *received], view.drive_id)
-            self._schedule(view)
+            self._push_rows_when_due(view)
 
     async def display_texts(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """The approved name and message of each donation among `rows`; nothing where nobody answers."""
@@ -356,36 +289,77 @@ class Hub:
 
     def push(self, view: DriveView) -> None:
         """Send the drive's newest totals to its clients, now or when the rate allows it."""
-        view.totals_due = True
-        self._schedule(view)
+        if not view.connections:
+            return
+        now = asyncio.get_running_loop().time()
+        if view.totals_due_since is None:
+            view.totals_due_since = now
+        if view.totals_push is None:
+            due = max(self._slot(view, view.totals_at), view.frames.due(now))
+            view.totals_push = self._at(due, now, self._push_totals, view)
 
-    def _schedule(self, view: DriveView) -> None:
+    def _push_rows_when_due(self, view: DriveView) -> None:
+        """Send the log's rows. They wait for no totals, nor totals for them, unless sends are scarce."""
         if not view.connections:
             view.rows = []  # whoever comes next was not here to miss them
-            return
-        if view.push_due is not None:
-            return
-        loop = asyncio.get_running_loop()
-        wait_s = view.pushed_at + self.push_interval_s() - loop.time()
-        if wait_s <= 0:
-            self._push_now(view)
-        else:
-            view.push_due = loop.call_later(wait_s, self._push_now, view)
+        elif view.rows and view.rows_push is None:
+            now = asyncio.get_running_loop().time()
+            view.rows_push = self._at(self._slot(view, view.rows_at), now, self._push_rows, view)
+
+    def _at(
+        self, due: float, now: float, push: Callable[[DriveView], None], view: DriveView
+    ) -> asyncio.TimerHandle | None:
+        """Push at `due`; None where that was now, and it is done."""
+        if due > now:
+            return asyncio.get_running_loop().call_at(due, push, view)
+        push(view)
+        return None
+
+    def _slot(self, view: DriveView, last: float) -> float:
+        """When the next push of its kind may be, if the last one was at `last`, by the budget of sends."""
+        if self.is_crowded():
+            return max(view.rows_at, view.totals_at) + self.push_interval_s()
+        return last + max(UNCROWDED_INTERVAL_S, 2 * self.clients / self._sends_per_s)
+
+    def is_crowded(self) -> bool:
+        """Whether the budget is too short for rows and totals apart: then they share each push."""
+        return 2 * self.clients / self._sends_per_s > MIN_PUSH_INTERVAL_S
 
     def push_interval_s(self) -> float:
-        """Seconds between two pushes of a drive, so that all clients together stay in the budget."""
+        """Seconds between two shared pushes of a drive, so that all clients together stay in the budget."""
         return min(max(self.clients / self._sends_per_s, MIN_PUSH_INTERVAL_S), MAX_PUSH_INTERVAL_S)
 
-    def _push_now(self, view: DriveView) -> None:
+    def _push_rows(self, view: DriveView) -> None:
+        """Send the rows that wait; with them the totals, where they share each push."""
+        view.rows_push = None
+        now = asyncio.get_running_loop().time()
+        shares = self.is_crowded() and view.totals_due_since is not None and view.frames.due(now) <= now
+        if shares:
+            self._push_totals(view)
+        else:
+            self._send(view, b"")
+
+    def _push_totals(self, view: DriveView) -> None:
+        """Send the newest totals, and before them the rows that wait."""
+        now = asyncio.get_running_loop().time()
+        if view.totals_push is not None:
+            view.totals_push.cancel()
+            view.totals_push = None
+        if view.totals_due_since is not None:
+            _PUSHED.observe(now - view.totals_due_since)
+            view.totals_due_since = None
+        view.totals_at = now
+        view.frames.spend(now)
+        view.pushed_state = self.state(view)
+        self._send(view, view.bytes("frame", view.pushed_state, self))
+
+    def _send(self, view: DriveView, totals: bytes) -> None:
         loop = asyncio.get_running_loop()
-        view.push_due = None
-        view.pushed_at = loop.time()
-        totals = b""
-        if view.totals_due:
-            view.totals_due = False
-            view.totals_at = view.pushed_at
-            view.pushed_state = self.state(view)
-            totals = view.bytes("frame", view.pushed_state, self)
+        if view.rows:
+            view.rows_at = loop.time()
+        if view.rows_push is not None:
+            view.rows_push.cancel()
+            view.rows_push = None
         batch, view.rows = Batch(view.rows, totals), []
         _deliver(loop, batch, tuple(view.connections), 0)
 

@@ -14,7 +14,8 @@ from starlette.types import Send
 from backbone.http.service_client import ServiceClient, ServiceUnavailable
 from gateway.http.asgi import Header, Request
 from gateway.live.connection import SseConnection, event_frame, gap_frame
-from gateway.live.hub import DriveView, Hub
+from gateway.live.hub import Hub
+from gateway.live.view import DriveView
 
 MAX_REPLAYED: Final = 500
 _PAGE: Final = 100

@@ -14,8 +14,9 @@ from gateway.http.asgi import Header, Request, Response, json_response
 from gateway.http.conditional import not_modified
 from gateway.http.negotiation import accepts_gzip
 from gateway.http.router import Route, is_name
-from gateway.live.hub import DriveView, Hub
+from gateway.live.hub import Hub
 from gateway.live.stream import LiveStream
+from gateway.live.view import DriveView
 
 MAX_DRIVES: Final = 50
 _CACHE: Final[Header] = (

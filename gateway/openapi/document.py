@@ -79,7 +79,7 @@ class Description:
 
 
 def merge(services: Mapping[str, Json], routes: Iterable[Route]) -> Json:
-    """One document of what `routes` offers, from what each service says of its own part."""
+    """One document of what `routes` offers, from what each service describes."""
     public = {(route.method.lower(), _shape(route.pattern)): route.pattern for route in routes}
     paths: Json = {}
     schemas: Json = own_schemas()

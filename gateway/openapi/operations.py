@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from backbone.http.fields import REFERENCE
+from backbone.http.fields import REFERENCE, WITHOUT_NUL
 from backbone.http.problems import (
     MEDIA_TYPE,
     BodyTooLarge,
@@ -222,7 +222,7 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
                     "name": "last_event_id",
                     "in": "query",
                     "required": False,
-                    "schema": {"type": "string"},
+                    "schema": {"type": "string", "pattern": WITHOUT_NUL},
                     "description": "The same, for clients that cannot set the header. The header wins.",
                 },
             ],

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.http.conditional import matches, strong_etag
+from gateway.http.negotiation import accepts_gzip
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -38,8 +41,7 @@ def _read(folder: Path) -> dict[str, Asset]:
 
 def _asset(file: Path) -> Asset:
     body = file.read_bytes()
-    etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-    return Asset(body, gzip.compress(body, mtime=0), _TYPES[file.suffix], etag)
+    return Asset(body, gzip.compress(body, mtime=0), _TYPES[file.suffix], strong_etag(body))
 
 
 _ASSETS: Final = _read(Path(__file__).parent / "static")
@@ -79,10 +81,10 @@ async def assets_app(scope: Scope, receive: Receive, send: Send) -> None:
         return
     asked = {name: value.decode("latin-1") for name, value in scope["headers"]}
     headers = _headers(asset, scope["path"])
-    if asset.etag in asked.get(b"if-none-match", ""):
+    if matches(asked.get(b"if-none-match"), asset.etag):
         await _answer(send, 304, headers, b"")
         return
-    zipped = "gzip" in asked.get(b"accept-encoding", "") and len(asset.gzipped) < len(asset.body)
+    zipped = accepts_gzip(asked.get(b"accept-encoding")) and len(asset.gzipped) < len(asset.body)
     body = asset.gzipped if zipped else asset.body
     headers += [(b"content-type", asset.content_type.encode()), (b"content-length", str(len(body)).encode())]
     if zipped:

@@ -42,8 +42,8 @@ class Voice:
         """A whole number with its thousands separated."""
         return in_numerals(format_decimal(n, locale=self.lang, numbering_system=self.digits), self.digits)
 
-    def say(self, page: str, key: str, n: int | None = None, **holes: str) -> str:
-        """The words for `key`, in the plural form of `n`, with their holes filled."""
+    def text(self, page: str, key: str, n: int | None = None, **holes: str) -> str:
+        """The text of `key`, in the plural form for `n`, with its placeholders filled."""
         phrase = pick(TRANSLATIONS[page][self.lang][key], self.lang, n)
         if n is not None:
             holes["n"] = self.count(n)
@@ -74,12 +74,12 @@ def choose_voice(query: Mapping[str, str], accept_language: str, title: object) 
 
 
 def _by_preference(accept_language: str) -> list[str]:
-    wishes: list[tuple[float, str]] = []
+    preferences: list[tuple[float, str]] = []
     for part in accept_language[:200].split(","):
-        wish = _ASKED.fullmatch(part)
-        if wish is not None:
-            wishes.append((_weight(wish[2]), wish[1].lower()))
-    return [lang for _, lang in sorted(wishes, key=lambda wish: -wish[0])]
+        preference = _ASKED.fullmatch(part)
+        if preference is not None:
+            preferences.append((_weight(preference[2]), preference[1].lower()))
+    return [lang for _, lang in sorted(preferences, key=lambda preference: -preference[0])]
 
 
 def _weight(text: str | None) -> float:
@@ -97,7 +97,7 @@ def localised(text: object, lang: str) -> str:
         return ""
     texts = {str(tag): found for tag, found in text.items() if isinstance(found, str) and found}
     for wanted in (lang, "en", ""):
-        # "ar" is also found under "ar-EG"; an empty wish takes the first there is.
+        # "ar" is also found under "ar-EG"; an empty preference takes the first there is.
         for tag, found in texts.items():
             if not wanted or tag.partition("-")[0] == wanted:
                 return found

@@ -55,7 +55,7 @@ def overlay_page(drive_slug_or_id: str, title: Title, query: Mapping[str, str]) 
         "drive": drive_slug_or_id,
         "lang": voice.lang,
         "digits": voice.digits,
-        "words": TRANSLATIONS["overlay"][voice.lang],
+        "texts": TRANSLATIONS["overlay"][voice.lang],
     }
     return _render(
         "overlay.html",
@@ -87,7 +87,7 @@ def donate_page(
     they are known `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which only draft,
     paused and closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, a
     hundredfold where it has no decimals; tenfold or more where Stripe does not take 5 of it. `creator` is the
-    one that `query` names; where it names one and that is not known, the page says so. `query`: `creator`,
+    one that `query` names; an unknown one is reported on the page. `query`: `creator`,
     `lang`, `digits`.
     """
     title = _title(drive)
@@ -103,7 +103,7 @@ def donate_page(
         "decimals": money.digits(currency),
         "creator": creator and _creator_ref(creator),
         "token": form_token,
-        "words": TRANSLATIONS["donate"][voice.lang],
+        "texts": TRANSLATIONS["donate"][voice.lang],
     }
     return _render(
         "donate.html",
@@ -128,7 +128,7 @@ def thanks_page(drive: Mapping[str, object], query: Mapping[str, str], *, accept
     """Where a donor comes back to after paying, `/donate/{drive}/thanks`.
 
     It watches the pledge of `?pledge=&token=`, or else the one this browser tab last made for the drive,
-    and says what became of it; without either it only thanks. `drive` as for `donate_page`.
+    and shows its status; without either it only thanks. `drive` as for `donate_page`.
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
@@ -137,7 +137,7 @@ def thanks_page(drive: Mapping[str, object], query: Mapping[str, str], *, accept
         "drive": ref,
         "lang": voice.lang,
         "digits": voice.digits,
-        "words": TRANSLATIONS["thanks"][voice.lang],
+        "texts": TRANSLATIONS["thanks"][voice.lang],
     }
     return _render(
         "thanks.html",
@@ -213,7 +213,7 @@ def _progress(drive: Mapping[str, object], voice: Voice) -> dict[str, object]:
     return {
         "raised": _money_text(raised, voice),
         "goal": _money_text(goal, voice),
-        "gifts": voice.say("donate", "gifts", gifts) if isinstance(gifts, int) else "",
+        "gifts": voice.text("donate", "gifts", gifts) if isinstance(gifts, int) else "",
         "percent": _whole_percent(raised, goal),
     }
 
@@ -245,6 +245,6 @@ def _address(path: str, query: Mapping[str, str], kept: Sequence[str], lang: str
 def _render(template: str, voice: Voice, page: Mapping[str, object] | None, **values: object) -> bytes:
     name = template.removesuffix(".html")
     html = _environment.get_template(template).render(
-        voice=voice, page=page, words=TRANSLATIONS[name][voice.lang], **values
+        voice=voice, page=page, texts=TRANSLATIONS[name][voice.lang], **values
     )
     return html.encode("utf-8", "replace")

@@ -169,7 +169,7 @@ class Site:
                     self._pledges, self._secret, "/internal/creators", {"refs": [ref]}
                 )
         except ServiceUnavailable:
-            # Away, or of a version that cannot be asked: the pledge itself says whether there is such a one.
+            # Unavailable, or without this route: whether the creator exists is checked with the pledge.
             return {"slug": name, "name": name}
         found: Drive | None = reply["data"].get(ref)
         return self._creators_by_name.keep(ref, found)

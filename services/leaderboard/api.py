@@ -1,4 +1,4 @@
-"""The HTTP door: boards and the log for everybody, books and words for our own processes."""
+"""HTTP routes: leaderboards and logs for everybody; books and display texts for internal callers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from backbone.http.fields import (
 from backbone.http.problems import Invalid, NotFound, documented
 from services.leaderboard import queries
 from services.leaderboard.display_texts import DisplayTexts
+from services.leaderboard.freshness import Freshness
 from services.leaderboard.queries import DriveHead
-from services.leaderboard.snapshots import Freshness
 
 CACHED: dict[str, str] = {"Cache-Control": "public, max-age=1"}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class Place(BaseModel):
-    """A creator's place on a board."""
+    """A creator's place on a leaderboard."""
 
     rank: int
     creator: CreatorIdView
@@ -51,7 +51,7 @@ class Place(BaseModel):
 
 
 class BoardView(BaseModel):
-    """A board as of one moment of its drive."""
+    """A leaderboard at one sequence of its drive."""
 
     data: list[Place]
     sequence: int
@@ -80,14 +80,14 @@ class LogPage(BaseModel):
 
 
 class PledgeIds(Body):
-    """Whose words are wanted."""
+    """The pledges whose display texts are requested."""
 
     ids: list[Text]
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What the routes need."""
+    """The objects that the routes use."""
 
     database: Database
     display_texts: DisplayTexts
@@ -100,7 +100,7 @@ DriveRef = Annotated[str, Path(description="The drive's id or slug."), text_sche
 
 
 def routes(dependencies: Dependencies) -> APIRouter:
-    """Every route of leaderboard."""
+    """All routes of the service."""
     router = APIRouter()
     _add_public(router, dependencies)
     _add_internal(router, dependencies)
@@ -139,13 +139,13 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
             )
         if data is None:
             raise Invalid(errors=[{"pointer": "/query/around", "detail": "is no creator of this drive"}])
-        # Weak: the board is the same while its drive is, although `as_of` moves on.
+        # Weak: the leaderboard is unchanged while its drive is, although `as_of` moves forward.
         response.headers["ETag"] = f'W/"{found.epoch}.{found.sequence}.{found.revision}"'
         as_of = dependencies.freshness.of(partition_of(found.drive_id))
         return {
             "data": data,
             "sequence": found.sequence,
-            # Of another replica's drives the gateway knows it, from that one's heartbeats.
+            # The gateway knows the freshness of other replicas' drives from their heartbeats.
             "as_of": rfc3339(as_of) if as_of is not None else ataa_as_of,
         }
 
@@ -180,25 +180,25 @@ def _existing(found: DriveHead | None) -> DriveHead:
 def _add_internal(router: APIRouter, dependencies: Dependencies) -> None:
     @router.post("/internal/displays", include_in_schema=False)
     async def read_displays(_caller: InternalDep, wanted: PledgeIds) -> dict[str, Any]:
-        """The display words of these pledges; those that cannot be had now are left out."""
+        """The display texts of these pledges, without those that are not available now."""
         shown = await dependencies.display_texts.of(wanted.ids)
         return {"data": {pledge_id: display_texts._asdict() for pledge_id, display_texts in shown.items()}}
 
     @router.get("/internal/books", include_in_schema=False)
     async def read_books(_caller: InternalDep) -> dict[str, str]:
-        """The net of processor money a currency, held included, from leaderboard's own sums."""
+        """The net of processor money per currency from the stored sums, held money included."""
         async with dependencies.database.reading() as session:
             return await queries.books(session)
 
     @router.get("/internal/differences", include_in_schema=False)
     async def read_differences(_caller: InternalDep) -> dict[str, Any]:
-        """Every sum and log counted anew; `data` is empty where all is as it must be."""
+        """Every stored sum and log that differs from its recount; `data` is empty if all are right."""
         async with dependencies.database.reading() as session:
             return {"data": await queries.differences(session)}
 
     @router.get("/internal/quiet", include_in_schema=False)
     async def read_quiet(_caller: InternalDep) -> dict[str, int]:
-        """What is still on its way; everything 0 when quiet."""
-        behind = await dependencies.behind()  # first: what is heard meanwhile may have to be said
+        """Work that is still pending; every value is 0 once the service is drained."""
+        behind = await dependencies.behind()  # first, because events consumed meanwhile may add outbox rows
         async with dependencies.database.reading() as session:
             return {"outbox": await queries.outbox_rows(session), "behind": behind}

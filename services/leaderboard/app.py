@@ -14,26 +14,35 @@ from backbone.messaging import inbox
 from backbone.messaging.consumer import Consumer
 from backbone.messaging.outbox import Relay
 from backbone.periodic import pruning_worker
-from backbone.service import Service, Worker, add_health, new_app
+from backbone.service import Service, Worker, add_health, add_routes, new_app
 from services.leaderboard import api
-from services.leaderboard.display_texts import DisplayTexts
+from services.leaderboard.display_texts import REQUEST_TIMEOUT_S, DisplayTexts
+from services.leaderboard.freshness import INPUTS, ChangedDrives, Freshness
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
-from services.leaderboard.snapshots import INPUTS, ChangedDrives, Freshness, Snapshots
+from services.leaderboard.snapshots import Snapshots
 from services.leaderboard.tables import MESSAGING_TABLES
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def compose(
-    settings: LeaderboardSettings, bus: EventBus, pledges: ServiceClient, *, clock: Clock | None = None
+    settings: LeaderboardSettings,
+    bus: EventBus,
+    pledges: ServiceClient,
+    *,
+    clock: Clock | None = None,
+    request_timeout_s: float = REQUEST_TIMEOUT_S,
 ) -> Service:
-    """Leaderboard, wired to `bus` and to pledges' door; nothing runs before `Service.start`."""
+    """Leaderboard, wired to `bus` and to pledges' door; nothing runs before `Service.start`.
+
+    `request_timeout_s` is the deadline of a request to pledges for donors' texts.
+    """
     clock = clock or SystemClock()
     database = Database(settings.database_url(), MESSAGING_TABLES, synchronous=settings.database_synchronous)
     secret = settings.internal_secret.get_secret_value()
     changed = ChangedDrives()
-    display_texts = DisplayTexts(database, pledges, secret)
+    display_texts = DisplayTexts(database, pledges, secret, request_timeout_s=request_timeout_s)
     handlers = display_texts.requested_by(changed.after(HANDLERS))
     consumer = Consumer("leaderboard", bus, INPUTS, handlers, database, assigned=changed.news)
     freshness = Freshness(consumer.watermarks, consumer.owned_partitions)
@@ -42,7 +51,7 @@ def compose(
 
     app = new_app("leaderboard", secret)
     add_health(app, database.is_responding)
-    app.include_router(api.routes(api.Dependencies(database, display_texts, freshness, consumer.behind)))
+    add_routes(app, api.routes(api.Dependencies(database, display_texts, freshness, consumer.behind)))
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)

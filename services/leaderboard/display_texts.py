@@ -1,9 +1,8 @@
 """Donors' display texts: what pledges approved for showing, copied into an erasable table.
 
-They are fetched beside the figures and never delay them. Whoever is about to need texts names the
-pledges (`DisplayTexts.request`); a worker fetches those not kept yet, many at a time, and tells `on_stored`
-what
-is there. Anything can ask early: today the tally does, once it has counted a gift.
+They are fetched beside the figures and never delay them. `DisplayTexts.request` names pledges whose texts are
+about to be needed; a worker fetches those not kept yet, many at a time, and calls `on_stored`. They are
+requested when the pledge is made, so that most are kept before it is paid, and again when it is counted.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from prometheus_client import Gauge
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backbone.contracts import PaymentChanged
+from backbone.adaptive_interval import AdaptiveInterval
+from backbone.contracts import PaymentChanged, PledgeMade
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.session_info import after_commit
 from backbone.database.transient import is_transient
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.messaging.consumer import Handler, Handlers
-from backbone.min_interval import MinInterval
 from services.leaderboard.statements import statements
 from services.leaderboard.tables import display_texts
 
@@ -82,6 +81,8 @@ class DisplayTexts:
         self._failures = 0
         self._not_before = 0.0
         self._requested: dict[str, None] = {}
+        self._lately_kept: dict[str, None] = {}
+        """So that a gift counted soon after its pledge costs no second look; the newest `MAX_REQUESTED`."""
         self._news = asyncio.Event()
         _WAITING.set_function(lambda: len(self._requested))
 
@@ -94,20 +95,24 @@ class DisplayTexts:
             self._news.set()
 
     def requested_by(self, handlers: Handlers) -> Handlers:
-        """`handlers` that request the texts of gifts once they are counted."""
-        return {**handlers, PaymentChanged: self._requesting(handlers[PaymentChanged])}
+        """`handlers` that request texts once a pledge is made, and once its gift is counted."""
+        return {
+            **handlers,
+            PledgeMade: self._requesting(handlers[PledgeMade], _newest_pledges),
+            PaymentChanged: self._requesting(handlers[PaymentChanged], _newest_donations),
+        }
 
-    def _requesting(self, handle: Handler) -> Handler:
-        async def handle_and_request(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
+    def _requesting(self, handle: Handler, newest: Callable[[Sequence[Any]], list[str]]) -> Handler:
+        async def handle_and_request(events: Sequence[Any], session: AsyncSession) -> None:
             await handle(events, session)
-            newest = _newest_donations(events)
-            after_commit(session, lambda: self.request(newest))
+            wanted = [one for one in newest(events) if one not in self._lately_kept]
+            after_commit(session, lambda: self.request(wanted))
 
         return handle_and_request
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fetch what is requested until `stop`; while pledges cannot be asked it stays requested."""
-        pace = MinInterval(ROUND_INTERVAL_S)
+        interval = AdaptiveInterval(ROUND_INTERVAL_S)
         stopping = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
@@ -115,8 +120,15 @@ class DisplayTexts:
                 await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 await self._wait_for_pledges(stopping)
-                await pace.wait()
-                await self.fetch_requested()
+                await interval.wait()
+                began = asyncio.get_running_loop().time()
+                fetching = asyncio.create_task(self.fetch_requested())
+                await asyncio.wait((stopping, fetching), return_when=asyncio.FIRST_COMPLETED)
+                if not fetching.done():  # a pledges service that hangs holds up no shutdown
+                    fetching.cancel()
+                    await asyncio.wait((fetching,))
+                    return
+                interval.rest(began, fetching.result())
         finally:
             stopping.cancel()
 
@@ -125,8 +137,8 @@ class DisplayTexts:
         if wait_s > 0:
             await asyncio.wait((stopping,), timeout=wait_s)
 
-    async def fetch_requested(self) -> None:
-        """One round: some of the texts requested, as far as they can be had now."""
+    async def fetch_requested(self) -> int:
+        """One round: some of the texts requested, as far as they can be had now; how many were wanted."""
         wanted = list(self._requested)[:MAX_PER_REQUEST]
         for pledge_id in wanted:
             del self._requested[pledge_id]
@@ -142,6 +154,7 @@ class DisplayTexts:
             if not self._requested:
                 self._news.clear()
         self.on_stored(found.keys())
+        return len(wanted)
 
     async def of(self, pledge_ids: Iterable[str]) -> dict[str, DonorTexts]:
         """The texts of these pledges, asking pledges for those not yet kept; some may be missing.
@@ -186,7 +199,18 @@ class DisplayTexts:
         async with self._database.lossy_transaction() as session:
             await session.execute(statements(session.get_bind()).keep_display_texts, rows)
         crash_point("leaderboard.words.after_commit")
+        self._lately_kept |= dict.fromkeys(found)
+        while len(self._lately_kept) > MAX_REQUESTED:
+            del self._lately_kept[next(iter(self._lately_kept))]
         self.on_stored(found.keys())
+
+
+def _newest_pledges(events: Iterable[PledgeMade]) -> list[str]:
+    """Each drive's newest pledges."""
+    made: defaultdict[str, list[str]] = defaultdict(list)
+    for event in events:
+        made[event.drive_id].append(event.pledge_id)
+    return [pledge_id for pledge_ids in made.values() for pledge_id in pledge_ids[-MAX_PER_DRIVE:]]
 
 
 def _newest_donations(events: Iterable[PaymentChanged]) -> list[str]:

@@ -1,7 +1,7 @@
 """Refunds asked for through our API: reserved under the payment's lock, stored, then sent.
 
 They meet Stripe's webhooks from both sides: the answer and the webhook tell the same fact (`re_…`),
-and its metadata ties it to our row (ARCHITECTURE.md, "Refunds meet from both sides"). A crash at
+and its metadata ties it to our row (docs/architecture.md, "Stripe"). A crash at
 any line neither loses nor doubles one: it is sent again under the same key.
 """
 

@@ -1,19 +1,19 @@
-"""The HTTP door of pledges: the public routes it answers, and what the other services may ask."""
+"""The public HTTP API of pledges (API.md): drives, creators and pledges."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from fastapi.routing import APIRouter
 from pydantic import AfterValidator, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from backbone import ids
 from backbone.contracts.pledges import PledgeStatus
-from backbone.http.caller import Caller, CallerDep, InternalDep, NotYourDrive, caller, internal
+from backbone.http.caller import Caller, CallerDep, NotYourDrive, authenticated_caller
 from backbone.http.fields import REFERENCE, AmountTooLarge, AmountTooSmall, Text, id_schema, text_schema
 from backbone.http.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized, documented
 from backbone.idempotency import (
@@ -40,22 +40,19 @@ from services.pledges.problems import (
     SlugTaken,
 )
 from services.pledges.queries import Queries
-from services.pledges.request_parsing import JsonRoute, direct_route, json_body, string_list
+from services.pledges.request_parsing import JsonRoute, direct_route, json_body
 from services.pledges.requests import (
     CreatorRequest,
-    CreatorSearch,
     DriveChange,
     DriveRequest,
     PledgeRequest,
     parse,
 )
-from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeList, PledgeView, json_bytes
-
-JSON: Final = "application/json"
+from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeList, PledgeView, json_response
 
 
 def _ref(drive: str) -> str:
-    """What may name a drive at all; raises NotFound. (A NUL in a path would reach the database.)"""
+    """Check the form of a drive's id or slug; raises NotFound. (A NUL would reach the database.)"""
     if re.fullmatch(REFERENCE, drive) is None:
         raise NotFound("No such drive.")
     return drive
@@ -90,14 +87,14 @@ After = Annotated[
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 
 
-def require_scope(who: Caller, scope: str) -> None:
-    """Raises Forbidden where `who` lacks `scope`; a publishable key may create pledges and read."""
-    if not (who.publishable and scope == "pledges"):
-        who.require(scope)
+def require_scope(caller: Caller, scope: str) -> None:
+    """Raises Forbidden where `caller` lacks `scope`; a publishable key may create pledges and read."""
+    if not (caller.publishable and scope == "pledges"):
+        caller.require(scope)
 
 
 class Dependencies:
-    """Answers HTTP requests with an intake, changes and reads."""
+    """The endpoints, and the commands and queries they call."""
 
     def __init__(
         self, intake: Intake, drives: DriveCommands, pledges: PledgeCommands, queries: Queries
@@ -108,61 +105,61 @@ class Dependencies:
         self._queries = queries
 
     async def make_drive(
-        self, request: Request, body: DriveRequest, who: CallerDep, key: OptionalKey
+        self, request: Request, body: DriveRequest, caller: CallerDep, key: OptionalKey
     ) -> Response:
         """Create a drive, in the state `draft`."""
-        require_scope(who, "drives")
-        return keyed_response(await self._drives.make_drive(body, who, await _keyed_request(request, key)))
+        require_scope(caller, "drives")
+        return keyed_response(await self._drives.make_drive(body, caller, await _keyed_request(request, key)))
 
-    async def show_drive(self, drive: DriveRef, who: CallerDep) -> Response:
+    async def show_drive(self, drive: DriveRef, caller: CallerDep) -> Response:
         """Read a drive."""
-        return _json_response(await self._readable_drive(drive, who))
+        return json_response(await self._readable_drive(drive, caller))
 
-    async def _readable_drive(self, drive: str, who: Caller) -> dict[str, Any]:
-        """The drive, for one whose key may read it. Raises NotFound, Forbidden."""
+    async def _readable_drive(self, drive: str, caller: Caller) -> dict[str, Any]:
+        """The drive, if the caller may read it. Raises NotFound, Forbidden."""
         found = await self._queries.drive(drive)
-        if who.mode == "test" and not found["test"]:
+        if caller.mode == "test" and not found["test"]:
             raise Forbidden("A test key works on test drives only.")
         return found
 
-    async def change_drive(self, drive: DriveRef, change: DriveChange, who: CallerDep) -> Response:
+    async def change_drive(self, drive: DriveRef, change: DriveChange, caller: CallerDep) -> Response:
         """Change a drive.
 
         Fields that are not sent stay as they are. Some are fixed once the drive has been opened.
         """
-        require_scope(who, "drives")
-        return _json_response(await self._drives.change_drive(drive, change, who))
+        require_scope(caller, "drives")
+        return json_response(await self._drives.change_drive(drive, change, caller))
 
     def transition_endpoint(
         self, transition: DriveTransition
     ) -> Callable[[DriveRef, CallerDep], Awaitable[Response]]:
-        """The endpoint that does `transition` with a drive."""
+        """The endpoint of one transition of a drive."""
 
-        async def transition_drive(drive: DriveRef, who: CallerDep) -> Response:
-            require_scope(who, "drives")
-            return _json_response(await self._drives.transition_drive(drive, transition, who))
+        async def transition_drive(drive: DriveRef, caller: CallerDep) -> Response:
+            require_scope(caller, "drives")
+            return json_response(await self._drives.transition_drive(drive, transition, caller))
 
         return transition_drive
 
     async def add_creator(
-        self, request: Request, drive: DriveRef, body: CreatorRequest, who: CallerDep, key: OptionalKey
+        self, request: Request, drive: DriveRef, body: CreatorRequest, caller: CallerDep, key: OptionalKey
     ) -> Response:
         """Add a creator who raises for a drive."""
-        require_scope(who, "drives")
+        require_scope(caller, "drives")
         return keyed_response(
-            await self._drives.add_creator(drive, body, who, await _keyed_request(request, key))
+            await self._drives.add_creator(drive, body, caller, await _keyed_request(request, key))
         )
 
     async def list_creators(
-        self, drive: DriveRef, who: CallerDep, after: After = None, limit: Limit = 25
+        self, drive: DriveRef, caller: CallerDep, after: After = None, limit: Limit = 25
     ) -> Response:
         """List a drive's creators, oldest first."""
-        await self._readable_drive(drive, who)
-        return _json_response(await self._queries.creators(drive, after, limit))
+        await self._readable_drive(drive, caller)
+        return json_response(await self._queries.creators(drive, after, limit))
 
     async def list_pledges(
         self,
-        who: CallerDep,
+        caller: CallerDep,
         drive: DriveFilter = None,
         reference: ReferenceFilter = None,
         status: StatusFilter = None,
@@ -170,41 +167,41 @@ class Dependencies:
         limit: Limit = 25,
     ) -> Response:
         """List the partner's own pledges, newest first."""
-        who.require("pledges")
+        caller.require("pledges")
         wanted = {"drive": drive, "reference": reference, "status": status}
         filters = {name: value for name, value in wanted.items() if value is not None}
-        return _json_response(await self._queries.list_pledges(who, filters, after, limit))
+        return json_response(await self._queries.list_pledges(caller, filters, after, limit))
 
-    async def cancel_pledge(self, pledge: PledgeRef, who: CallerDep) -> Response:
+    async def cancel_pledge(self, pledge: PledgeRef, caller: CallerDep) -> Response:
         """Cancel a pledge that is open and unpaid.
 
         Cancelling it again changes nothing. Money that still arrives makes it paid.
         """
-        who.require("pledges")
-        return _json_response(await self._pledges.cancel(pledge, who))
+        caller.require("pledges")
+        return json_response(await self._pledges.cancel(pledge, caller))
 
     async def make_pledge(
-        self, request: Request, drive: DriveRef, body: PledgeRequest, who: CallerDep, key: RequiredKey
+        self, request: Request, drive: DriveRef, body: PledgeRequest, caller: CallerDep, key: RequiredKey
     ) -> Response:
         """Create a pledge to a live drive.
 
         The same Idempotency-Key with the same body answers with the same pledge.
         """
-        require_scope(who, "pledges")
+        require_scope(caller, "pledges")
         body_hash = hash_body(await request.body())
-        command = MakePledge(drive, body, who, key, body_hash)
+        command = MakePledge(drive, body, caller, key, body_hash)
         return keyed_response(await self._intake.submit(command))
 
     async def make_pledge_directly(self, request: Request) -> Response:
-        """`make_pledge`, its arguments read straight from the request."""
-        who = await caller(request)
-        require_scope(who, "pledges")
+        """`make_pledge` without FastAPI's parameter resolution, which costs more than the endpoint."""
+        caller = await authenticated_caller(request)
+        require_scope(caller, "pledges")
         key = await required_key(await optional_key(request.headers.get("idempotency-key")))
         body = parse(PledgeRequest, await json_body(request))
-        return await self.make_pledge(request, _ref(request.path_params["drive"]), body, who, key)
+        return await self.make_pledge(request, _ref(request.path_params["drive"]), body, caller, key)
 
 
-_MOVES: Final[Mapping[DriveTransition, str]] = {
+_TRANSITION_DESCRIPTIONS: Final[Mapping[DriveTransition, str]] = {
     DriveTransition.OPEN: "Open a drive.\n\nFrom `draft` to `live`: it takes pledges from now on.",
     DriveTransition.PAUSE: "Pause a live drive.\n\nPledges are refused until it is resumed. Payments count.",
     DriveTransition.RESUME: "Resume a paused drive.",
@@ -212,9 +209,10 @@ _MOVES: Final[Mapping[DriveTransition, str]] = {
 }
 
 
-def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
-    """Put the public routes into `app`."""
-    app.router.add_api_route(
+def routes(dependencies: Dependencies) -> APIRouter:
+    """The public routes."""
+    router = APIRouter()
+    router.add_api_route(
         "/v1/drives/{drive}/pledges",
         dependencies.make_pledge,
         methods=["POST"],
@@ -235,7 +233,6 @@ def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
         ),
         route_class_override=direct_route(dependencies.make_pledge_directly),
     )
-    router = app.router
     menu = (AmountTooSmall, AmountTooLarge)
     _post(router, "/v1/drives", dependencies.make_drive, DriveView, SlugTaken, Invalid, *menu)
     kinds = (NotYourDrive, NotFound, SlugTaken, Invalid)
@@ -275,43 +272,11 @@ def add_public_routes(app: FastAPI, dependencies: Dependencies) -> None:
             dependencies.transition_endpoint(transition),
             methods=["POST"],
             name=f"{transition.value}_drive",
-            description=_MOVES[transition],
+            description=_TRANSITION_DESCRIPTIONS[transition],
             response_model=DriveView,
             responses=documented(Unauthorized, Forbidden, NotYourDrive, NotFound, IllegalTransition),
         )
-
-
-def add_internal_routes(app: FastAPI, queries: Queries, behind: Callable[[], Awaitable[int]]) -> None:
-    """Put the doors for the other services into `app`."""
-
-    def ask(path: str, field: str, find: Callable[[Sequence[str]], Awaitable[dict[str, Any]]]) -> None:
-        async def answer(request: Request) -> Response:
-            await internal(await caller(request))
-            return _json_response({"data": await find(await string_list(request, field))})
-
-        app.router.add_api_route(
-            path, answer, methods=["POST"], include_in_schema=False, route_class_override=direct_route(answer)
-        )
-
-    ask("/internal/pledges", "ids", queries.pledges)
-    ask("/internal/checkout-details", "ids", queries.checkout_details)
-    ask("/internal/words", "ids", queries.donor_texts)
-    ask("/internal/receipts", "ids", queries.receipt_details)
-    ask("/internal/drives", "refs", queries.drives)
-    ask("/internal/creators", "refs", queries.creators_by_ref)
-
-    @app.post("/internal/creator-search", include_in_schema=False)
-    async def search_creators(_who: InternalDep, wanted: CreatorSearch) -> Response:
-        return _json_response({"data": await queries.search_creators(wanted.drive, wanted.text)})
-
-    @app.get("/internal/books", include_in_schema=False)
-    async def books(_who: InternalDep) -> Response:
-        return _json_response(await queries.books())
-
-    @app.get("/internal/quiet", include_in_schema=False)
-    async def drained(_who: InternalDep) -> Response:
-        behind_count = await behind()  # first: what is heard meanwhile may have to be said
-        return _json_response({"outbox": await queries.outbox_rows(), "behind": behind_count})
+    return router
 
 
 def _post(
@@ -321,7 +286,7 @@ def _post(
     view: type,
     *kinds: type[Problem],
 ) -> None:
-    """A POST that creates."""
+    """Add a POST route that creates a resource."""
     router.add_api_route(
         path,
         endpoint,
@@ -335,7 +300,3 @@ def _post(
 
 async def _keyed_request(request: Request, key: str | None) -> KeyedRequest:
     return KeyedRequest(key, hash_body(await request.body()))
-
-
-def _json_response(view: Any) -> Response:
-    return Response(json_bytes(view), media_type=JSON)

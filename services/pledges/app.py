@@ -14,8 +14,8 @@ from backbone.messaging import inbox
 from backbone.messaging.consumer import Consumer
 from backbone.messaging.outbox import Relay
 from backbone.periodic import pruning_worker
-from backbone.service import Service, Worker, add_health, new_app
-from services.pledges import api, problems
+from backbone.service import Service, Worker, add_health, add_routes, new_app
+from services.pledges import api, internal_api, problems
 from services.pledges.commands import DriveCommands, PledgeCommands
 from services.pledges.domain import PledgeSecrets
 from services.pledges.handlers import HANDLERS
@@ -40,11 +40,9 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     consumer = Consumer("pledges", bus, ["payments"], HANDLERS, database)
     app = new_app("pledges", settings.internal_secret.get_secret_value())
     problems.install(app)
-    api.add_public_routes(
-        app,
-        api.Dependencies(intake, DriveCommands(database, clock), PledgeCommands(database, secrets), queries),
-    )
-    api.add_internal_routes(app, queries, consumer.behind)
+    drives, pledges = DriveCommands(database, clock), PledgeCommands(database, secrets)
+    add_routes(app, api.routes(api.Dependencies(intake, drives, pledges, queries)))
+    add_routes(app, internal_api.routes(queries, consumer.behind))
     add_health(app, database.is_responding)
     return Service(
         "pledges",

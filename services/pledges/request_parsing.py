@@ -46,7 +46,7 @@ def _is_string(value: object) -> bool:
 
 
 class JsonRoute(APIRoute):
-    """A route that refuses a body that is not JSON with the problems of API.md, before validation."""
+    """A route that refuses a body that is not JSON, with a problem document, before validation."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -66,7 +66,7 @@ class JsonRoute(APIRoute):
 def direct_route(handler: Handler) -> type[APIRoute]:
     """A route documented by the signature of its endpoint, but answered by `handler` from the bare request.
 
-    Resolving dependencies and reading bodies in the framework costs a hot door more than its work.
+    On the hot path, FastAPI's dependency resolution and body parsing cost more than the endpoint itself.
     """
 
     class DirectRoute(APIRoute):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from fastapi import Response
 from pydantic import BaseModel
 from sqlalchemy import Row
 
@@ -228,6 +229,11 @@ def pledge_json(row: Row[Any], token: str) -> dict[str, Any]:
         "token": token,
         "created_at": rfc3339(row.made_at),
     }
+
+
+def json_response(view: Any) -> Response:
+    """A response with `view` as compact JSON."""
+    return Response(json_bytes(view), media_type="application/json")
 
 
 def json_bytes(view: Any) -> bytes:

@@ -29,7 +29,9 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     number = next(_calls)
     if case.meta is None:
         return
-    if _fits(case, ParameterLocation.PATH) and case.path_parameters and number % 4:
+    credited = isinstance(case.body, dict) and case.body.get("creator") is not None
+    belongs = credited or "around" in (case.query or {})  # a creator of that very drive
+    if _fits(case, ParameterLocation.PATH) and case.path_parameters and (number % 4 or belongs):
         _name_what_exists(case, number)
     if _fits(case, ParameterLocation.QUERY) and case.query:
         _ask_for_what_exists(case)

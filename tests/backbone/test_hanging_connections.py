@@ -70,7 +70,7 @@ def ends_within(seconds: float) -> Iterator[None]:
     assert time.monotonic() - began < seconds
 
 
-async def warm(database: Database, connections: int) -> None:
+async def open_connections(database: Database, connections: int) -> None:
     """Open so many connections in the pool."""
 
     async def hold() -> None:
@@ -86,7 +86,7 @@ async def warm(database: Database, connections: int) -> None:
 async def test_transaction_on_a_stalled_connection_ends_within_its_timeout(
     database: Database, proxy: StallingProxy, direction: tuple[Direction, ...]
 ) -> None:
-    await warm(database, 3)
+    await open_connections(database, 3)
     proxy.stall(*direction)
     with ends_within(ANSWER_S + FAREWELL_S + SLACK_S), pytest.raises(DatabaseSlow):
         await note(database, "lost")
@@ -101,7 +101,7 @@ async def test_transaction_on_a_stalled_connection_ends_within_its_timeout(
 async def test_one_stalled_connection_replaces_the_whole_pool_without_further_timeouts(
     database: Database, proxy: StallingProxy
 ) -> None:
-    await warm(database, 8)
+    await open_connections(database, 8)
     proxy.stall_existing()
     with pytest.raises(DatabaseSlow):
         await note(database, "lost")
@@ -114,7 +114,7 @@ async def test_stalled_idle_connection_is_replaced_without_an_error(
     database: Database, proxy: StallingProxy
 ) -> None:
     patient = Database(proxy.url, MESSAGING_TABLES)
-    await warm(patient, 3)
+    await open_connections(patient, 3)
     await asyncio.sleep(1.2)  # idle for longer than a second: checked before it is used
     proxy.stall_existing()
     await note(patient, "kept")
@@ -183,6 +183,7 @@ async def test_readiness_follows_the_availability_of_the_database(
         with ends_within(READINESS_TIMEOUT_S + SLACK_S):
             return (await peer.request("GET", "/readyz", headers={})).status
 
+    await open_connections(database, 1)  # the first connection may take longer than a probe waits
     assert await ready() == 200
     proxy.stall()
 
@@ -197,7 +198,7 @@ async def test_readiness_follows_the_availability_of_the_database(
 
 async def test_close_does_not_wait_for_a_stalled_connection(proxy: StallingProxy) -> None:
     database = Database(proxy.url, MESSAGING_TABLES, timeout_s=ANSWER_S)
-    await warm(database, 3)
+    await open_connections(database, 3)
     proxy.stall()
     with ends_within(ANSWER_S + 3 * FAREWELL_S + SLACK_S):
         await database.close()

@@ -167,10 +167,10 @@ async def test_event_of_an_unknown_name_is_skipped(database: Database, bus: Even
     await bus.publish([Message("notes", "k", "evt_2", Noted.wire_name, known)])
     async with running(Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)):
 
-        async def heard() -> bool:
+        async def is_consumed() -> bool:
             return await noted(database) == [("k", "known")]
 
-        await until(heard)
+        await until(is_consumed)
 
 
 async def test_fenced_consumer_reloads_its_position(database: Database, bus: EventBus) -> None:

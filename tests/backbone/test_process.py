@@ -107,7 +107,7 @@ async def test_pledges_are_ready_without_kafka_and_its_absence_is_logged(tmp_pat
             return (await status(f"{url}/readyz"))[0] == 200
 
         await until(ready)
-        await until(lambda: "process.kafka_away" in log.read_text())
+        await until(lambda: "process.kafka_unavailable" in log.read_text())
 
 
 async def test_leaderboard_is_not_ready_before_kafka_is_reachable(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ async def test_unavailable_database_is_retried_and_shown_by_readiness(tmp_path: 
         url,
         log,
     ):
-        await until(lambda: "process.database_away" in log.read_text())
+        await until(lambda: "process.database_unavailable" in log.read_text())
         assert await status(f"{url}/readyz") == (503, "not ready: the database\n")
         assert (await status(f"{url}/livez"))[0] == 200
         code, words = await status(f"{url}/v1/drives/winter")

@@ -1,4 +1,4 @@
-"""What is under deploy/, as the tests read it."""
+"""Readers of the files under deploy/ for the tests."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ SETTINGS: Final[Mapping[str, type[Settings]]] = {
     "leaderboard": LeaderboardSettings,
     "notify": NotifySettings,
 }
-"""The five processes and what each reads besides `ProcessSettings`."""
+"""The five processes and their settings classes besides `ProcessSettings`."""
 
 Resource = dict[str, Any]
 
 AUTHORITY: Final = str(Path(__file__).with_name("authority.pem"))
-"""A certificate to stand where a pod finds Kafka's authority."""
+"""A certificate in the place of Kafka's authority."""
 
 
 def tool(name: str) -> str:
-    """A tool of `make k8s-check`; without it the test is skipped, or fails with ATAA_REQUIRE_REAL=1."""
+    """A tool of `make k8s-check`; without it, skips the test, or fails it with ATAA_REQUIRE_REAL=1."""
     found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if found is not None:
         return found
@@ -53,7 +53,7 @@ def tool(name: str) -> str:
 
 
 def rendered(overlay: str) -> list[Resource]:
-    """Every resource of an overlay."""
+    """All resources of an overlay."""
     return _rendered(tool("kubectl"), overlay)
 
 
@@ -78,7 +78,7 @@ def pods(resources: list[Resource]) -> dict[str, Resource]:
 
 @cache
 def secrets() -> dict[str, dict[str, str]]:
-    """What secrets.sh makes: values by key, by Secret."""
+    """The Secrets of secrets.sh: values by key, by Secret."""
     made = subprocess.run([K8S / "secrets.sh"], capture_output=True, text=True, check=True, env=_bare())
     return {one["metadata"]["name"]: one["stringData"] for one in yaml.safe_load_all(made.stdout)}
 
@@ -88,7 +88,7 @@ def _bare() -> dict[str, str]:
 
 
 def environment(container: Resource, resources: list[Resource]) -> dict[str, str]:
-    """The environment Kubernetes gives a container, with the Secrets of secrets.sh."""
+    """A container's environment, with the Secrets of secrets.sh."""
     maps = of_kind(resources, "ConfigMap")
     found: dict[str, str] = {}
     for source in container.get("envFrom", []):
@@ -100,17 +100,17 @@ def environment(container: Resource, resources: list[Resource]) -> dict[str, str
 
 
 def read(process: str, given: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
-    """What a process reads from exactly this environment: what all read, and its own; raises where wrong."""
+    """A process's settings from exactly this environment, common and own. Raises where they are invalid."""
     for name in [name for name in os.environ if name.startswith("ATAA_")]:
         monkeypatch.delenv(name)
     for name, value in given.items():
-        # What Kubernetes mounts is not here; that it is mounted there, a test of its own says.
+        # The mounted file does not exist here; another test checks that it is mounted.
         monkeypatch.setenv(name, AUTHORITY if name == "ATAA_KAFKA_CA_FILE" else value)
     return ProcessSettings(), SETTINGS[process]()
 
 
 def images(text: str) -> set[str]:
-    """The images a rendered manifest or the compose file names."""
+    """The images that a rendered manifest or the compose file uses."""
     found: set[str] = set()
 
     def walk(node: Any) -> None:

@@ -1,4 +1,4 @@
-"""The compose file: the same processes, settings and topics as everywhere else."""
+"""The compose file has the same processes, settings and topics as the code and the manifests."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ VARIABLE = r"\$\{(\w+)(?::([-?][^}]*))?\}"
 
 
 def new_env() -> dict[str, str]:
-    """The environment file new-env.sh writes."""
+    """The environment file that new-env.sh prints."""
     made = subprocess.run([FOLDER / "new-env.sh"], capture_output=True, text=True, check=True)
     return dict(line.split("=", 1) for line in made.stdout.splitlines())
 
 
 def services(env: dict[str, str]) -> dict[str, Any]:
-    """The compose file's services with `env` filled in, as `docker compose` would."""
+    """The compose file's services, with variables replaced as `docker compose` does."""
     found: dict[str, Any] = _filled(yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"], env)
     return found
 
@@ -108,7 +108,7 @@ def test_two_installations_share_no_secret() -> None:
 
 
 def test_topics_match_the_list(tmp_path: Path) -> None:
-    # The script itself, with something that only says what it was called with in Kafka's place.
+    # Runs the script with a stub of kafka-topics.sh that prints its arguments.
     script = (FOLDER / "make-topics.sh").read_text().replace("/opt/kafka/bin/kafka-topics.sh", "echo")
     ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     made = {}

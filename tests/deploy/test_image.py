@@ -1,4 +1,4 @@
-"""The image: what is in it, who it runs as, and that nothing else goes into the build."""
+"""The image: its content, its user and its build context."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(*{name.partition(".")[0] for name in ours})
 
 
 def copied() -> set[str]:
-    """What the build takes from the repository."""
+    """The directories and files that the build copies."""
     return set(re.findall(r"^COPY (?!--)(\S+) ", FILE, re.M))
 
 
@@ -38,9 +38,9 @@ def test_every_package_that_a_command_imports_is_in_the_image() -> None:
         text=True,
         check=True,
     )
-    rooms = set(ran.stdout.split())
-    assert {"backbone", "services", "gateway", "embedded", "sandbox"} <= rooms
-    assert rooms <= copied()
+    packages = set(ran.stdout.split())
+    assert {"backbone", "services", "gateway", "embedded", "sandbox"} <= packages
+    assert packages <= copied()
 
 
 def test_build_context_has_only_what_is_copied() -> None:

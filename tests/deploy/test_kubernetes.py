@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: whole, consistent with the code, and tight."""
+"""The Kubernetes manifests: valid, consistent with the code, and restricted."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_termination_grace_period_covers_a_drain(overlay: str) -> None:
     for pod in pods(rendered(overlay)).values():
         container = next(one for one in pod["containers"] if one["name"] == "ataa")
         before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        # Open requests, then the workers: see backbone.service.serve.
+        # Time for open requests, then for the workers: see backbone.service.serve.
         assert pod["terminationGracePeriodSeconds"] > before + 2 * STOP_S
 
 
@@ -279,7 +279,7 @@ def test_postgres_accepts_the_connections_of_all_replicas() -> None:
     most = [one["spec"]["maxReplicaCount"] for one in of_kind(resources, "ScaledObject").values()]
     most += [one["spec"]["maxReplicas"] for one in of_kind(resources, "HorizontalPodAutoscaler").values()]
     pool = inspect.signature(Database.__init__).parameters["pool_size"].default
-    # One more each for a rolling update's extra pod, one connection for the relay's lock, 20 to look with.
+    # One extra pod each for a rolling update, one connection for the relay's lock, 20 for operators.
     needed = sum((replicas + 1) * (pool + 1) for replicas in most) + 20
     cluster = of_kind(resources, "Cluster")["ataa-postgres"]
     assert int(cluster["spec"]["postgresql"]["parameters"]["max_connections"]) >= needed

@@ -1,4 +1,4 @@
-"""Whatever deploy/ names as a setting of Ataa is one."""
+"""Every variable that deploy/ sets is a setting of Ataa."""
 
 from __future__ import annotations
 

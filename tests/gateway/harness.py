@@ -29,7 +29,7 @@ from tests.waiting import until
 
 SECRET = "internal-secret-of-tests"
 ADMIN = "ak_admin_" + "A1b2C3d4E5" * 3
-DRIVE = "drv_01frtz5n00000000000000000a"  # fixed: it is part of test ids, which must be equal on every xdist worker
+DRIVE = "drv_01frtz5n00000000000000000a"  # fixed: test ids contain it and must be equal on all workers
 PLEDGE = "plg_01frtz5n00000000000000000c"
 
 

@@ -278,6 +278,7 @@ def test_schemas_refuse_what_validation_refuses(
         ("GET /v1/pledges", "status", "paid", "payed"),
         ("GET /v1/pledges", "reference", "x" * 255, "x" * 256),
         ("GET /v1/totals", "drives", ["a", "b"], ["a"] * 51),
+        ("GET /v1/drives/{}/live", "last_event_id", "155391", "1\x00"),
         ("GET /v1/drives/{}/leaderboards/{}", "window", "all", "1h"),
         ("GET /v1/webhooks", "state", "set_aside", "lost"),
     ],

@@ -178,7 +178,7 @@ def test_every_word_is_used_somewhere(page: str) -> None:
 
 def test_arabic_counts_take_their_plural_forms() -> None:
     voice = Voice("ar", "latn")
-    said = [voice.say("donate", "gifts", n) for n in (0, 1, 2, 3, 11, 100)]
+    said = [voice.text("donate", "gifts", n) for n in (0, 1, 2, 3, 11, 100)]
     assert said == ["لا تبرعات بعد", "تبرع واحد", "تبرعان", "3 تبرعات", "11 تبرعًا", "100 تبرع"]
 
 

@@ -116,8 +116,8 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whol
 
 async def open_a_drive(system: WholeSystem) -> None:
     money = {"currency": "USD", "value": "1000.00"}
-    wish = {"slug": "winter", "title": "Winter", "currency": "USD", "goal": money}
-    for path, body in (("/v1/drives", wish), ("/v1/drives/winter/open", {})):
+    drive = {"slug": "winter", "title": "Winter", "currency": "USD", "goal": money}
+    for path, body in (("/v1/drives", drive), ("/v1/drives/winter/open", {})):
         async with system.session.post(system.url + path, json=body, headers=bearer(ADMIN)) as reply:
             assert reply.status in (200, 201), await reply.text()
 

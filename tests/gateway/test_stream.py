@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backbone import ids
 from backbone.bus.protocol import Message
@@ -16,6 +18,7 @@ from backbone.clock import FrozenClock
 from backbone.contracts import DriveLogged
 from gateway.live import connection as connections
 from gateway.live.connection import Batch, Row, SseConnection
+from gateway.live.view import FRAMES_AT_ONCE, FRAMES_PER_S, DriveView, TokenBucket
 from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, gateway, hub_of, log_row
 from tests.waiting import PATIENCE_S, until
 
@@ -317,6 +320,12 @@ async def test_a_client_that_does_not_read_is_dropped(
     sock.close()
 
 
+def view_of(harness: Harness) -> DriveView:
+    view = hub_of(harness).known("winter")
+    assert view is not None
+    return view
+
+
 def rows(first: int, last: int, shown: bytes = b"donation;") -> list[Row]:
     return [Row(1, number, number, shown) for number in range(first, last + 1)]
 
@@ -390,6 +399,79 @@ async def test_the_frame_rate_follows_a_budget_of_sends(harness: Harness) -> Non
         intervals[clients] = hub.push_interval_s()
     hub.clients = 0
     assert intervals == {0: 0.05, 1: 0.05, 250: 0.05, 1000: 0.2, 5000: 1.0, 100_000: 1.0}
+
+
+async def test_totals_do_not_wait_for_the_slot_after_a_donation(harness: Harness) -> None:
+    await harness.snapshot(1)
+    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    view.connections.add(connection)
+    view.rows = rows(1, 1)
+    hub._push_rows_when_due(view)
+    assert connection._take() == b"donation;"
+    hub.push(view)
+    assert connection._take().startswith(b"event: totals")
+    assert (view.rows_push, view.totals_push) == (None, None)
+
+
+async def test_donations_do_not_wait_for_the_slot_after_totals(harness: Harness) -> None:
+    await harness.snapshot(1)
+    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    view.connections.add(connection)
+    for _ in range(10):
+        hub.push(view)
+    assert view.totals_push is not None
+    view.rows = rows(1, 1)
+    hub._push_rows_when_due(view)
+    assert connection._take().startswith(b"donation;")
+    view.totals_push.cancel()
+
+
+async def test_in_a_crowd_donations_and_totals_share_each_push(harness: Harness) -> None:
+    await harness.snapshot(1)
+    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    view.connections.add(connection)
+    hub.clients = 1_000
+    hub.push(view)
+    connection._take()
+    view.rows = rows(1, 1)
+    hub._push_rows_when_due(view)
+    assert view.rows_push is not None
+    hub.push(view)
+    assert connection._take() == b""
+    hub._push_rows(view)  # as its timer does
+    assert connection._take().startswith(b"donation;event: totals")
+    assert (view.rows_push, view.totals_push) == (None, None)
+    hub.clients = 0
+
+
+async def test_totals_that_wait_are_not_lost_to_a_push_of_donations() -> None:
+    connection = SseConnection(DRIVE, lambda: None)
+    connection.push(Batch([], b"totals;"))
+    connection.push(Batch(rows(1, 1), b""))
+    assert connection._take() == b"donation;totals;"
+
+
+@given(st.lists(st.floats(0, 0.3), min_size=1, max_size=300))
+def test_no_second_has_more_than_twenty_totals_however_they_come(gaps: list[float]) -> None:
+    frames = TokenBucket(FRAMES_PER_S, FRAMES_AT_ONCE)
+    sent: list[float] = []
+    now = 0.0
+    for gap in gaps:
+        now = max(now + gap, frames.due(now + gap))
+        frames.spend(now)
+        sent.append(now)
+    assert max(sum(at <= later < at + 1.0 for later in sent) for at in sent) <= 20
+
+
+def test_few_totals_are_sent_at_once_and_many_evenly() -> None:
+    frames = TokenBucket(18.0, 3)
+    for _ in range(3):
+        assert frames.due(5.0) == 5.0
+        frames.spend(5.0)
+    assert frames.due(5.0) == pytest.approx(5.0 + 1 / 18)
+    frames.spend(5.0 + 1 / 18)
+    assert frames.due(5.0 + 1 / 18) == pytest.approx(5.0 + 2 / 18)
+    assert frames.due(9.0) == 9.0
 
 
 async def test_a_drain_ends_every_stream_with_a_word(harness: Harness) -> None:

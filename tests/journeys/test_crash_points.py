@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +19,18 @@ UNREACHABLE: Final = {
 }
 
 
+@cache
+def calls_in(package: str) -> list[ast.Call]:
+    trees = [ast.parse(file.read_text()) for file in sorted((ROOT / package).rglob("*.py"))]
+    return [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
 def calls(*names: str, among: tuple[str, ...] = PACKAGES) -> Iterator[ast.Call]:
     """Every call of a function or class with one of these names."""
     for package in among:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
-                    yield node
+        for call in calls_in(package):
+            if isinstance(call.func, ast.Name) and call.func.id in names:
+                yield call
 
 
 def constructor_names(owner: str) -> set[str]:

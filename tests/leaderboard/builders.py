@@ -42,9 +42,11 @@ from backbone.money import Money
 from backbone.service import Service, run_workers
 from services.leaderboard import queries
 from services.leaderboard.app import MIGRATIONS, compose
+from services.leaderboard.display_texts import REQUEST_TIMEOUT_S
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.tables import MESSAGING_TABLES, Table, drives
+from tests.waiting import PATIENCE_S
 
 SECRET = "a secret of tests"
 NOON = datetime(2022, 1, 7, 12, 0, tzinfo=UTC)
@@ -223,11 +225,12 @@ async def running(
     pledges: FakePledges | None = None,
     peer: ServiceClient | None = None,
     clock: Clock | None = None,
+    request_timeout_s: float = REQUEST_TIMEOUT_S,
     **given: Any,
 ) -> AsyncIterator[Leaderboard]:
     """A leaderboard with its workers and the embedded bus in `folder`, on SQLite there or as `given`.
 
-    It asks `peer` for donors' texts where one is given, else `pledges`.
+    It asks `peer` for donors' texts where one is given, else `pledges`; `request_timeout_s` is the deadline.
     """
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = LeaderboardSettings(
@@ -237,7 +240,9 @@ async def running(
         **given,
     )
     fake_pledges = pledges or FakePledges()
-    service = compose(settings, bus, peer or fake_pledges, clock=clock or SystemClock())
+    service = compose(
+        settings, bus, peer or fake_pledges, clock=clock or SystemClock(), request_timeout_s=request_timeout_s
+    )
     await service.start()
     stop = asyncio.Event()
     working = asyncio.create_task(run_workers([service], stop))
@@ -246,7 +251,8 @@ async def running(
     finally:
         stop.set()
         await bus.publish_watermarks("pledges", NOON, [0])  # ends a blocking fetch
-        await working
+        async with asyncio.timeout(PATIENCE_S):
+            await working
         await service.close()
         await bus.close()
 

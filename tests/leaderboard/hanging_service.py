@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from backbone.http.service_client import ServiceClient, ServiceClientPools
+from backbone.http.service_client import ServiceClient, ServiceClientPools, ServiceResponse
+
+
+@dataclass
+class NeverAnswering:
+    """A `ServiceClient` whose requests never end by themselves."""
+
+    hanging: int = 0
+    ended: int = 0
+
+    async def request(
+        self, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"", query: str = ""
+    ) -> ServiceResponse:
+        self.hanging += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.hanging -= 1
+            self.ended += 1
+        raise AssertionError("nothing ends this wait but a cancellation")
 
 
 @dataclass

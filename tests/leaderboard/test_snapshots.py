@@ -18,7 +18,8 @@ from backbone.clock import FrozenClock, SystemClock
 from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken, decode
 from backbone.database.database import Database
 from services.leaderboard.display_texts import DisplayTexts
-from services.leaderboard.snapshots import INPUTS, ChangedDrives, Freshness, Snapshots
+from services.leaderboard.freshness import INPUTS, ChangedDrives, Freshness
+from services.leaderboard.snapshots import Snapshots
 from tests.leaderboard.builders import (
     DRIVE,
     NOON,

@@ -1,4 +1,4 @@
-"""Prometheus's programs and the dashboard library, where they are installed."""
+"""Finds Prometheus's programs and the dashboard library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def need(program: str) -> str:
-    """Where `program` is; without it the test is skipped by name, or fails where ATAA_REQUIRE_REAL=1."""
+    """The path of `program`; skips the test without it, or fails it where ATAA_REQUIRE_REAL=1."""
     found = shutil.which(program)
     if found is None:
         _missing(f"{program} is not installed (on Debian: apt install prometheus)")
@@ -19,7 +19,7 @@ def need(program: str) -> str:
 
 
 def need_dashboard_library() -> None:
-    """The same for grafana-foundation-sdk."""
+    """Skip or fail, as `need`, without grafana-foundation-sdk."""
     if find_spec("grafana_foundation_sdk") is None:
         _missing("grafana-foundation-sdk is not installed (pip install -r requirements-dashboards.lock)")
 

@@ -1,4 +1,4 @@
-"""The alert rules: sound, each tested firing and quiet, each with something to do."""
+"""The alert rules: valid, each with a firing and a quiet case, an action and a runbook section."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_constant_rule_fails_its_cases(tmp_path: Path) -> None:
 
 
 def _with(name: str, expression: str) -> str:
-    """The rules, with another expression for one of them."""
+    """The rules with another expression for one alert."""
     before, _, rest = RULES.partition(f"- alert: {name}\n")
     end = min(rest.index(f"\n        {word}:") for word in ("for", "labels") if f"\n        {word}:" in rest)
     return f"{before}- alert: {name}\n        expr: {expression}{rest[end:]}"
 
 
 def _only(name: str) -> str:
-    """The tests of one alert."""
+    """The promtool cases of one alert."""
     head, *tests = re.split(r"(?m)^(?=  - name: )", TESTS)
     return head + "".join(one for one in tests if re.match(rf'  - name: "?{name} ', one))
 

@@ -1,4 +1,4 @@
-"""What `/metrics` says: by Prometheus's naming rules, with bounded labels, and explained in the handbook."""
+"""The metrics follow Prometheus's naming rules, have bounded labels, and are documented."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNITS = ("_seconds", "_bytes", "_units", "_rows", "_records")
 
 
 def ours() -> dict[str, tuple[str, str, tuple[str, ...]]]:
-    """Every metric of ours: its type, its help and its labels."""
+    """Every metric of Ataa: type, help and labels."""
     found = {}
     for collector, names in REGISTRY._collector_to_names.items():
         for metric in collector.describe() if hasattr(collector, "describe") else ():

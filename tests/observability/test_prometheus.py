@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a whole system while gifts are given: every panel has something to show."""
+"""Prometheus scrapes a running system during donations: every panel has data and no alert fires."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ scrape_configs:
 
 
 class Prometheus:
-    """A running Prometheus; asked over its HTTP API."""
+    """A running Prometheus and its HTTP API."""
 
     def __init__(self, url: str, client: aiohttp.ClientSession) -> None:
         self._url = url
@@ -42,7 +42,7 @@ class Prometheus:
             return body["data"]
 
     async def values(self, query: str) -> list[float]:
-        """The instant values of a query, those that are numbers."""
+        """The numeric values of an instant query."""
         found = await self.get("query", query=query.replace("$__rate_interval", "30s"))
         values = [float(series["value"][1]) for series in found["result"]]
         return [value for value in values if value == value]
@@ -64,7 +64,7 @@ def _spawn(program: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
 
 @asynccontextmanager
 async def prometheus(folder: Path, metrics_port: int) -> AsyncIterator[Prometheus]:
-    """Prometheus scraping one process twice a second, until the block ends."""
+    """Run Prometheus, scraping one process twice a second, until the block ends."""
     program, port = need("prometheus"), free_port()
     rules = ROOT / "deploy" / "prometheus" / "alerts.rules.yml"
     (folder / "prometheus.yml").write_text(CONFIG.format(rules=rules, port=metrics_port), encoding="utf-8")
@@ -94,7 +94,7 @@ async def test_dashboard_queries_return_data_and_no_alert_fires(tmp_path: Path) 
         await system.donate("measured", "5.00")
         await system.wait_until_books_agree()
         system.kill()
-        await system.start()  # the ledger is compared at the start, and then each minute
+        await system.start()  # audits the ledger at the start, and then each minute
         async with prometheus(tmp_path, port) as asked:
             watching = asyncio.create_task(live_frames(system, "measured", asyncio.Queue()))
             await give_for_a_while(system, asked)
@@ -115,7 +115,7 @@ async def test_dashboard_queries_return_data_and_no_alert_fires(tmp_path: Path) 
 
 
 async def give_for_a_while(system: EmbeddedSystem, asked: Prometheus) -> None:
-    """Gifts of two currencies' worth, a card declined, a pledge refused, until all of it was scraped."""
+    """Make donations, a declined card and a refused pledge, until all were scraped."""
 
     async def given() -> bool:
         await asyncio.gather(*(system.donate("measured", "5.00") for _ in range(4)))
@@ -137,6 +137,6 @@ async def give_for_a_while(system: EmbeddedSystem, asked: Prometheus) -> None:
 
 
 async def refused_rules(asked: Prometheus) -> list[str]:
-    """Rules that Prometheus could not evaluate."""
+    """The rules that Prometheus could not evaluate."""
     groups = (await asked.get("rules"))["groups"]
     return [rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "err"]

@@ -127,8 +127,8 @@ class Harness:
         self, body: Any = None, *, key: str | None = None, drive: str = "winter", **who: Any
     ) -> ServiceResponse:
         """POST a pledge, with a new idempotency key unless one is given."""
-        wish = a_pledge() if body is None else body
-        return await self.post(f"/v1/drives/{drive}/pledges", wish, key=key or ids.new("evt"), **who)
+        sent = a_pledge() if body is None else body
+        return await self.post(f"/v1/drives/{drive}/pledges", sent, key=key or ids.new("evt"), **who)
 
     async def rows(self) -> dict[str, int]:
         """The number of rows of each table."""

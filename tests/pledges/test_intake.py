@@ -124,7 +124,7 @@ async def test_invalid_requests_in_a_batch_fail_alone(harness: Harness) -> None:
     await harness.drive()
     good = [harness.pledge(a_pledge(donor={"email": f"d{n}@example.org"}), key=f"g{n}") for n in range(50)]
     bad = [harness.pledge(body, key=f"b{n}") for n, body in enumerate(BAD_BODIES)]
-    mixed = [wish for pair in zip(good[: len(bad)], bad, strict=True) for wish in pair] + good[len(bad) :]
+    mixed = [call for pair in zip(good[: len(bad)], bad, strict=True) for call in pair] + good[len(bad) :]
     statuses = [reply.status for reply in await asyncio.gather(*mixed)]
     raw_surrogate = 1  # bytes that are not UTF-8 are not JSON
     assert statuses.count(201) == 50
@@ -231,7 +231,7 @@ async def test_null_field_equals_a_missing_field(harness: Harness) -> None:
 
 async def test_name_and_message_are_shown_independently(harness: Harness) -> None:
     await harness.drive()
-    wishes: dict[str, tuple[dict[str, Any], str | None, str | None]] = {
+    bodies: dict[str, tuple[dict[str, Any], str | None, str | None]] = {
         "plain": ({"donor": {"name": "Sara"}, "message": "peace"}, "Sara", "peace"),
         "anonymous": ({"donor": {"name": "Sara", "anonymous": True}, "message": "peace"}, None, "peace"),
         "link in message": ({"donor": {"name": "Sara"}, "message": "see evil.com"}, "Sara", None),
@@ -244,11 +244,11 @@ async def test_name_and_message_are_shown_independently(harness: Harness) -> Non
         "decomposed": ({"donor": {"name": "Jose\u0301"}}, "José", None),
     }
     pledges = {
-        kind: (await harness.pledge(a_pledge(**wish))).json()["id"] for kind, (wish, *_) in wishes.items()
+        kind: (await harness.pledge(a_pledge(**body))).json()["id"] for kind, (body, *_) in bodies.items()
     }
     shown = await harness.post_internal("/internal/words", ids=[*pledges.values(), "plg_unknown"])
     assert shown == {
-        pledges[kind]: {"name": name, "message": message} for kind, (_, name, message) in wishes.items()
+        pledges[kind]: {"name": name, "message": message} for kind, (_, name, message) in bodies.items()
     }
 
 
@@ -256,8 +256,8 @@ async def test_receipt_contains_only_a_displayable_name(harness: Harness) -> Non
     await harness.drive()
     greeted = {"Mr.Beast": "Mr.Beast", "سارة\u200f": "سارة", "evil.com": None, "\u200b": None}
     for name, expected in greeted.items():
-        wish = a_pledge(donor={"name": name, "email": "a@x.org", "anonymous": True}, message="see evil.com")
-        pledge = (await harness.pledge(wish)).json()["id"]
+        body = a_pledge(donor={"name": name, "email": "a@x.org", "anonymous": True}, message="see evil.com")
+        pledge = (await harness.pledge(body)).json()["id"]
         receipt = (await harness.post_internal("/internal/receipts", ids=[pledge]))[pledge]
         assert (receipt["name"], receipt["email"]) == (expected, "a@x.org")
 

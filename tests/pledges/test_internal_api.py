@@ -29,8 +29,8 @@ DONOR = {"name": "Sara", "email": "sara@example.org", "locale": "ar"}
 
 async def test_internal_endpoints_return_only_the_fields_each_service_needs(harness: Harness) -> None:
     await harness.drive(title={"en": "Winter", "ar": "شتاء"})
-    wish = a_pledge(donor=DONOR, return_url="https://app.example/thanks", reference="r-1")
-    made = (await harness.pledge(wish, partner="shop")).json()
+    body = a_pledge(donor=DONOR, return_url="https://app.example/thanks", reference="r-1")
+    made = (await harness.pledge(body, partner="shop")).json()
     asked = {"ids": [made["id"], "plg_unknown"]}
     public = {name: value for name, value in made.items() if name not in {"checkout", "queue"}}
     assert await harness.post_internal("/internal/pledges", **asked) == {
@@ -55,8 +55,8 @@ async def test_internal_endpoints_return_only_the_fields_each_service_needs(harn
 
 async def test_receipt_omits_a_name_that_may_not_be_shown(harness: Harness) -> None:
     await harness.drive()
-    wish = a_pledge(donor={"name": "see evil.com", "email": "sara@example.org"})
-    pledge = (await harness.pledge(wish)).json()["id"]
+    body = a_pledge(donor={"name": "see evil.com", "email": "sara@example.org"})
+    pledge = (await harness.pledge(body)).json()["id"]
     receipt = (await harness.post_internal("/internal/receipts", ids=[pledge]))[pledge]
     assert (receipt["name"], receipt["email"]) == (None, "sara@example.org")
 

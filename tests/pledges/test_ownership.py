@@ -1,4 +1,4 @@
-"""Ownership of drives: who may change one, and which partners may pledge to it (API.md, Ownership)."""
+"""Ownership of drives: who may change one, and which partners may pledge to it (docs/architecture.md)."""
 
 from __future__ import annotations
 

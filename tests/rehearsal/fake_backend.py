@@ -1,7 +1,7 @@
-"""A whole small town to rehearse in: the public door, a processor and the owners' books, over real HTTP.
+"""A fake of the public API, the sandbox and the services' books, over HTTP, with its state in memory.
 
-It keeps its money in memory and can be told to misbehave: to act and then cut the line, to answer 503 or
-429, to hand out the checkout late. Run as a program it stands in for the sandbox and the system at once.
+Its faults: execute a request and cut the connection, answer 503 or 429, create the checkout late. Run as a
+program, it replaces both the sandbox and Ataa.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ INTERNAL = "a shared secret"
 
 @dataclass
 class Faults:
-    """Every n-th request of a kind misbehaves; 0 means never."""
+    """The faults: every n-th request of a kind fails; 0 means none."""
 
     cut_after_acting: int = 0
     unavailable: int = 0
@@ -171,8 +171,8 @@ class FakeBackend:
         if request.headers.get("Authorization") != f"Bearer {SECRET}":
             return web.json_response({"type": "/problems/unauthorized"}, status=401)
         if key not in self.refunds:
-            wish = (await request.json()).get("amount")
-            self.refunds[key] = Decimal(wish["value"]) if wish else pledge.captured - pledge.refunded
+            amount = (await request.json()).get("amount")
+            self.refunds[key] = Decimal(amount["value"]) if amount else pledge.captured - pledge.refunded
             pledge.refunded += Decimal("0.00") if pledge.refunds_fail else self.refunds[key]
         return web.json_response({"id": "rfd_1", "status": "succeeded"}, status=201)
 
@@ -222,7 +222,7 @@ def _nth(every: int, count: int) -> bool:
 
 
 async def _serve(gateway_port: int, sandbox_port: int, directory: Path) -> None:
-    """Both doors of a demo's stage, and the files the embedded system would write."""
+    """Serve both ports of a demo, and write the files of an embedded run."""
     backend = FakeBackend(base=f"http://127.0.0.1:{sandbox_port}")
     backend.miscounted = Decimal(sys.argv[4])
     runner = web.AppRunner(backend.application())

@@ -24,7 +24,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 async def start_sandbox(receiver: Receiver) -> AsyncIterator[StartSandbox]:
-    """Starts a sandbox in this process: `await start_sandbox(data=path)` gives who drives it."""
+    """Starts a sandbox in this process: `await start_sandbox(data=path)` returns its client."""
     async with AsyncExitStack() as stack:
 
         async def start(data: Path | None = None) -> Donor:

@@ -1,4 +1,4 @@
-"""Who stands around the sandbox: the receiver of its webhooks, and the donor with Stripe's client."""
+"""A receiver of the sandbox's webhooks, and a client with Stripe's library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECRET = "whsec_bench"
 
 
 class Receiver:
-    """Stands where the gateway would: verifies each webhook's signature, keeps it, answers `status`."""
+    """Verifies each webhook's signature, records it, and answers `status`."""
 
     def __init__(self, port: int = 0) -> None:
         self.events: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ class Receiver:
 
 @dataclass
 class Donor:
-    """Drives a sandbox at `base`: opens sessions, pays them, asks for faults and books."""
+    """A client of the sandbox at `base`: opens and pays sessions, sets faults, reads books."""
 
     base: str
     stripe: stripe.StripeClient
@@ -68,7 +68,7 @@ class Donor:
     opened: int = field(default=0)
 
     def session_params(self, amount: int = 2500, currency: str = "usd", **others: Any) -> Any:
-        """Parameters of a donation's session, as payments sends them."""
+        """The parameters of a donation's session, as payments sends them."""
         self.opened += 1
         pledge = {"ataa_pledge": f"plg_{self.opened}"}
         price = {"currency": currency, "unit_amount": amount, "product_data": {"name": "Winter"}}
@@ -92,7 +92,7 @@ class Donor:
         return {"http_status": status} | answer
 
     async def donate(self, amount: int = 2500, card: str = "4242424242424242", currency: str = "usd") -> str:
-        """A paid session; its payment intent's id."""
+        """Open and pay a session; returns the payment intent's id."""
         session = await self.session(amount, currency)
         paid = await self.pay(session.id, card)
         assert paid["payment_status"] == "paid", paid
@@ -115,7 +115,7 @@ class Donor:
         return books
 
     async def undelivered(self) -> list[str]:
-        """Types of the events no 2xx has answered, newest first."""
+        """Types of the undelivered events, newest first."""
         page = await self.stripe.v1.events.list_async({"delivery_success": False, "limit": 100})
         return [event.type for event in page.data]
 

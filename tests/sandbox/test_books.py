@@ -1,4 +1,4 @@
-"""The books, after any sequence of what can happen to money."""
+"""The books after any sequence of payments, refunds and disputes."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ AFTER = {
     "under_review": DECIDED,
     "won": ("lost",),
 }
-"""What a dispute may become."""
+"""The allowed transitions of a dispute."""
 
 
 @dataclass
 class Disputed:
-    """What a dispute has taken, told from outside."""
+    """An independent model of a dispute and the amount it has withdrawn."""
 
     status: str
     withdrawn: int
     amount: int
 
     def become(self, status: str, left: int) -> None:
-        """Take on a status while `left` of the charge is not refunded."""
+        """Change the status while `left` of the charge is not refunded."""
         before, self.status = self.status, status
         if status == before:
             return
@@ -61,7 +61,7 @@ class Disputed:
 
 
 class Money(RuleBasedStateMachine):
-    """Pays, refunds, disputes and settles at random, and keeps its own books beside the sandbox's."""
+    """Random payments, refunds and disputes, with independent books to compare with the sandbox's."""
 
     payments = Bundle("payments")
     refunds = Bundle("refunds")
@@ -117,7 +117,7 @@ class Money(RuleBasedStateMachine):
         amount=st.integers(100, 10_000), reference=st.sampled_from([{}, {"client_reference_id": "order-17"}])
     )
     def sell_something_else(self, amount: int, reference: dict[str, str]) -> None:
-        """Other business on the same account, with a refund and a dispute of its own."""
+        """A payment that Ataa did not create, with its own refund and dispute."""
         price = {"currency": "usd", "unit_amount": str(amount), "product_data": {"name": "Hat"}}
         line = {"quantity": "1", "price_data": price}
         session_params = {"mode": "payment", "line_items": {"0": line}, "success_url": "http://example.org/"}

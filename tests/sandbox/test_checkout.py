@@ -1,4 +1,4 @@
-"""Checkout Sessions and paying, through Stripe's own client."""
+"""Checkout Sessions and payments, through Stripe's client library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks: retried, doubled, delayed, dropped, and recorded when they were acknowledged."""
+"""Webhook delivery: retries, duplicates, delays, drops, and the record of acknowledgements."""
 
 from __future__ import annotations
 

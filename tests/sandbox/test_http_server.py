@@ -1,4 +1,4 @@
-"""The HTTP server under requests that ordinary clients do not send."""
+"""The HTTP server with requests that common clients do not send."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def port() -> AsyncIterator[int]:
 
 
 async def exchange(port: int, *parts: bytes) -> bytes:
-    """Everything the server says until it hangs up."""
+    """Everything the server sends until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for part in parts:
         writer.write(part)

@@ -1,4 +1,4 @@
-"""Idempotency keys, and the faults that make them matter."""
+"""Idempotency keys, under the faults that they protect against."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However often, and through whatever faults, a request is repeated: its key acts once."""
+"""A request that is repeated under faults executes once for its idempotency key."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def paid(account: Account, amount: int) -> str:
     return str(payment_intents.pay(account, session, "4242424242424242", None, None).session.payment)
 
 
-async def refund(door: StripeApi, payment: str, key: str, amount: int) -> Reply:
+async def refund(api: StripeApi, payment: str, key: str, amount: int) -> Reply:
     headers = {"authorization": "Bearer k", "idempotency-key": key}
     form = f"payment_intent={payment}&amount={amount}".encode()
-    return await door.answer(Request("POST", "/v1/refunds", headers, form, True))
+    return await api.answer(Request("POST", "/v1/refunds", headers, form, True))
 
 
 async def repeat(steps: list[tuple[str, int, Faults]]) -> None:
-    """Ask for refunds one after the other and hold their answers against a model."""
+    """Make refunds one after the other and compare the responses with a model."""
     journal, faults = Journal(None), FaultControl()
     account = Account(journal, EventLog(journal), "")
-    door, payment = StripeApi(account, "k", faults), paid(account, 100)
+    api, payment = StripeApi(account, "k", faults), paid(account, 100)
     kept: dict[str, tuple[int, Reply]] = {}
     left = 100
     for key, amount, fault in steps:
         faults.replace(fault)
-        reply = await refund(door, payment, key, amount)
+        reply = await refund(api, payment, key, amount)
         if fault is BEFORE:
             assert reply.status == 500
         elif key in kept and kept[key][0] != amount:
@@ -76,7 +76,7 @@ def test_idempotency_key_executes_once_under_every_fault(steps: list[tuple[str, 
 
 
 async def donate_with_retries(donor: Donor, n: int) -> None:
-    """As payments does: the same key until an answer, a new one only once the old has a stored error."""
+    """Retry as payments does: the same key until there is a response, a new key after a stored error."""
     session_params, attempt = donor.session_params(100 + n), 1
     while True:
         options: Any = {"idempotency_key": f"pay_{n}.{attempt}"}

@@ -1,4 +1,4 @@
-"""The pay page: in HTML for any browser, and in Chromium where there is one."""
+"""The payment page: as HTML, and in Chromium where it is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox as a process: killed and started again, ended with its parent, stopped by wrong settings."""
+"""The sandbox as a process: kills and restarts, the end of its parent, invalid settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Start = Callable[..., Awaitable[tuple[Process, Donor]]]
 
 
 async def spawn(*arguments: str, largest_file: int | None = None) -> Process:
-    """`python -m sandbox` with pipes and without the tester's own ATAA settings.
+    """`python -m sandbox` with pipes and without the ATAA settings of the test run.
 
     `largest_file` in bytes stands for a disk that is full beyond it.
     """
@@ -38,7 +38,7 @@ async def spawn(*arguments: str, largest_file: int | None = None) -> Process:
 
 @pytest.fixture
 async def start(receiver: Receiver) -> AsyncIterator[Start]:
-    """Starts a sandbox process with a donor to drive it; kills what is left of them in the end."""
+    """Starts sandbox processes, each with a client; kills them at the end."""
     started: list[Process] = []
     async with AsyncExitStack() as stack:
 
@@ -123,7 +123,7 @@ async def test_full_disk_is_reported_and_loses_no_response(start: Start, tmp_pat
     process.kill()
     assert process.stderr is not None
     errors = (await process.stderr.read()).decode()
-    assert "not done" in errors
+    assert "POST /v1/checkout/sessions failed" in errors
     assert "Traceback" not in errors
     _, donor = await start("--data", data)
     listed = await donor.stripe.v1.checkout.sessions.list_async({"limit": 100})

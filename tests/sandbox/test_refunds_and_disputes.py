@@ -1,4 +1,4 @@
-"""Money going back: refunds, failed refunds, disputes."""
+"""Refunds, failed refunds and disputes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A drive on the whole real stack, to be hurt: donors come all the time, and two pairs of eyes watch.
+"""A drive on the stack for fault tests: donors donate continuously, and two observers read the totals.
 
-Everything is as in `make demo STACK=1`: five services, Kafka, PostgreSQL and the Stripe sandbox, each a
-process under the rehearsal's supervisor, which starts again what dies.
+The processes are those of `make demo STACK=1`: five services, Kafka, PostgreSQL and the Stripe sandbox, which
+the rehearsal's supervisor restarts.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ from tests.stack.stack_command import need_engines
 
 SERVICES: Final = ("pledges", "payments", "leaderboard", "notify", "gateway")
 SESSION_S: Final = float(os.environ.get("ATAA_TEST_SESSION_S", "6"))
-"""How long Kafka waits for a member that is gone (`ATAA_KAFKA_SESSION_S`, 10 by default): its least."""
+"""Kafka's session timeout (`ATAA_KAFKA_SESSION_S`, 10 by default), at its minimum."""
 
 DONOR_EVERY_S: Final = 1.0
 POLL_EVERY_S: Final = 0.25
 LOG_POLL_S: Final = 0.5
 RECOVERY_S: Final = 180.0
-"""The bound on every wait for recovery: for a slow and busy machine."""
+"""The limit of every wait for recovery, for a slow and busy machine."""
 
 DONORS_AFTER_FAULT: Final = 2
-"""So many donors come after a fault before the system counts as whole."""
+"""How many donors must have donated after a fault before the system counts as healthy."""
 
 Condition = Callable[[], bool | Awaitable[bool]]
 
 _OUTCOMES: Final = {3: Outcome.REFUND, 5: Outcome.DISPUTE, 7: Outcome.PARTIAL_REFUND}
-"""Which of ten donors' gifts have something happen to them."""
+"""The outcomes of some of every ten donations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The totals as somebody saw them: asked for and seen when (Unix seconds), and what they said."""
+    """Totals as an observer received them, with the Unix times of the request and the reply."""
 
     asked_at: float
     seen_at: float
@@ -77,24 +77,24 @@ class Observation:
 
 
 class Overlay(LiveStream):
-    """Follows the stream, and remembers all that it was shown."""
+    """Follows the live stream and records every frame."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, freshness: Freshness) -> None:
         super().__init__(session, url, freshness)
         self.observations: list[Observation] = []
-        self.gifts: list[int] = []
-        """The sequence of each `donation`, in the order in which they came."""
+        self.donations: list[int] = []
+        """The sequence of each `donation` frame, in order of arrival."""
 
     def receive(self, frame: Frame) -> None:
         super().receive(frame)
         if frame.event == "totals":
             self.observations.append(Observation.of(self.totals, time.time()))
         elif frame.event == "donation" and frame.id is not None:
-            self.gifts.append(int(frame.id))
+            self.donations.append(int(frame.id))
 
 
 class Poller:
-    """Reads the totals four times a second, whatever comes."""
+    """Reads the totals four times a second."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.observations: list[Observation] = []
@@ -102,7 +102,7 @@ class Poller:
         self._url = url
 
     async def poll(self) -> None:
-        """Read until cancelled; a door that is away is asked again."""
+        """Read until cancelled; failures are ignored."""
         timeout = aiohttp.ClientTimeout(total=3.0)
         while True:
             asked_at = time.time()
@@ -114,7 +114,7 @@ class Poller:
 
 
 class Drive:
-    """The drive `winter` on its stack, donors and eyes included; see `running`."""
+    """The drive `winter` on its stack, with donors and observers; see `running`."""
 
     def __init__(
         self, installation: Installation, process_groups: ProcessGroups, session: aiohttp.ClientSession
@@ -125,8 +125,8 @@ class Drive:
         self.overlay = Overlay(session, f"{totals}/live", self.freshness)
         self.poller = Poller(session, f"{totals}/totals")
         self.donors: Donors
-        self.works: list[asyncio.Task[None]] = []
-        """What keeps it running and watches it; none of them ends by itself."""
+        self.tasks: list[asyncio.Task[None]] = []
+        """Background tasks of supervisor and observers; none ends by itself."""
         self._credentials: Credentials
         self._installation = installation
         self._session = session
@@ -137,21 +137,21 @@ class Drive:
         self._arrived = 0
         self._working: list[asyncio.Task[None]] = []
 
-    # What happens all the time.
+    # Continuous activity.
 
     async def open(self) -> None:
-        """Open the drive, and have donors come until `close`; returns when the first have given."""
+        """Open the drive and start donors until `close`; returns when the first have donated."""
         keys = json.loads((self._installation.directory / "keys.json").read_text(encoding="utf-8"))
         self._credentials = await open_drive(self.api, keys, "faults", DRIVE)
         self.donors = Donors(
             self.api, DRIVE, self._credentials, LoadProfile(0.0, 0), paid_within_s=RECOVERY_S
         )
-        works = [self._send_donors(), *(self.donors.process_refunds() for _ in range(REFUND_WORKERS))]
-        self._working = [asyncio.create_task(work) for work in works]
+        tasks = [self._send_donors(), *(self.donors.process_refunds() for _ in range(REFUND_WORKERS))]
+        self._working = [asyncio.create_task(work) for work in tasks]
         await self.wait_until_healthy()
 
     async def _send_donors(self) -> None:
-        """Let a donor come every so often; nobody waits for another."""
+        """Start a donor at a fixed interval, independent of the others."""
         while True:
             donor = asyncio.create_task(self._donate(_planned_gift(self._arrived)))
             self._arrived += 1
@@ -160,16 +160,16 @@ class Drive:
             await asyncio.sleep(DONOR_EVERY_S)
 
     async def close(self) -> None:
-        """Nobody comes any more: the last donors give, and the last refunds are made."""
-        receiving, *workers = self._working
-        receiving.cancel()
+        """Start no more donors; wait for the last donations and refunds."""
+        sending, *workers = self._working
+        sending.cancel()
         await self.wait_until_healthy(more=0)
         self.donors.finish_refunds(len(workers))
         await asyncio.wait(workers, timeout=RECOVERY_S)
 
     async def abandon(self) -> None:
-        """End all that is still under way."""
-        tasks = (*self._working, *self._active, *self.works)
+        """Cancel all tasks."""
+        tasks = (*self._working, *self._active, *self.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -178,81 +178,81 @@ class Drive:
         try:
             await self.donors.donate(planned_gift)
         except (NoAnswer, Refused) as error:
-            self.donors.tally.record_error(f"gift {planned_gift.number}: {error}")
+            self.donors.tally.record_error(f"donation {planned_gift.number}: {error}")
 
     async def follow_log(self) -> None:
-        """Keep up with the log and with what was delivered."""
+        """Read the log and the deliveries as they grow."""
         while True:
             with contextlib.suppress(Unreadable):
                 await self._auditor.read_new()
             await asyncio.sleep(LOG_POLL_S)
 
-    # What is done to it.
+    # Faults.
 
     def pid(self, name: str) -> int:
-        """The process that is `name` at present."""
+        """The current process id of `name`."""
         found = self._children[name].pid
         assert found is not None
         return found
 
-    def tell(self, name: str, signal_number: int) -> int:
-        """Send a signal to a process; its id."""
+    def send_signal(self, name: str, signal_number: int) -> int:
+        """Send a signal to a process; returns its id."""
         pid = self.pid(name)
         os.kill(pid, signal_number)
         return pid
 
     def kill_with_children(self, name: str) -> None:
-        """kill -9 of a process and of all that it started."""
+        """SIGKILL to a process and its children."""
         self.signal_with_children(name, signal.SIGKILL)
 
     def signal_with_children(self, name: str, signal_number: int) -> None:
-        """Send a signal to a process and to all that it started."""
+        """Send a signal to a process and its children."""
         pid = self.pid(name)
         for one in (pid, *_children_of(pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, signal_number)
 
     def log_bytes(self, name: str) -> int:
-        """How long a process's log is: where to read on from."""
+        """The current length of a process's log, for `logged_since`."""
         return self._log(name).stat().st_size
 
-    def logged_since(self, name: str, place: int, words: str) -> bool:
-        """Whether a process has written `words` to its log after `place`."""
+    def logged_since(self, name: str, start: int, text: str) -> bool:
+        """Whether a process has written `text` to its log after the offset `start`."""
         with self._log(name).open("rb") as log:
-            log.seek(place)
-            return words.encode() in log.read()
+            log.seek(start)
+            return text.encode() in log.read()
 
     def _log(self, name: str) -> Path:
         return self._installation.directory / f"{name}.log"
 
     def setting(self, file: str, name: str) -> Any:
-        """What one of the stack's own files (`ports`, `secrets`) says."""
+        """A value of one of the stack's files (`ports`, `secrets`)."""
         return json.loads((self._installation.directory / f"{file}.json").read_text(encoding="utf-8"))[name]
 
     def postgres_url(self) -> str:
-        """PostgreSQL, as its superuser."""
+        """The address of PostgreSQL, as superuser."""
         port, password = self.setting("ports", "postgres"), self.setting("secrets", "postgres")
         return f"postgresql://ataa:{password}@127.0.0.1:{port}/postgres"
 
     async def make_unpaid_pledge(self) -> tuple[int, float]:
-        """Ask once for a pledge that nobody will pay; its status, and how long the answer took (seconds)."""
+        """Make a pledge without paying it; returns the status and the duration of the request in seconds."""
         began = time.monotonic()
         headers = {
             "Authorization": f"Bearer {self._credentials.secret}",
-            "Idempotency-Key": f"promise-{began}",
+            "Idempotency-Key": f"unpaid-{began}",
         }
         url = f"{self._installation.gateway_url}/v1/drives/{DRIVE}/pledges"
         async with self._session.post(url, json={"amount": _money(2_500)}, headers=headers) as reply:
             return reply.status, time.monotonic() - began
 
-    # What has to be true afterwards.
+    # Conditions after a fault.
 
     async def eventually(self, what: str, condition: Condition) -> None:
-        """Wait until `condition` holds, asked ten times a second; fails, naming `what`, if it never does."""
+        """Wait until `condition` holds, checked ten times a second; fails with `what` after RECOVERY_S."""
         assert self._lost is None, f"never recovered from an earlier fault: {self._lost}"
         give_up = time.monotonic() + RECOVERY_S
         while not (found := condition()) or (inspect.isawaitable(found) and not await found):
-            for work in self.works:
+            for work in self.tasks:
                 if work.done():
                     work.result()
             if time.monotonic() > give_up:
@@ -262,19 +262,19 @@ class Drive:
 
     def _diagnosis(self) -> str:
         tally, last = self.donors.tally, self.poller.observations[-1:]
-        return f"{len(self._active)} donors wait, {self.api.last_failure}, {tally.errors}, {last}"
+        return f"{len(self._active)} donors pending, {self.api.last_failure}, {tally.errors}, {last}"
 
     async def wait_until_healthy(self, more: int = DONORS_AFTER_FAULT) -> None:
-        """Wait until everything answers, and what all so far and `more` others have given is on screen."""
+        """Wait until all services are ready and all donations, and `more` new ones, are shown as live."""
         enough = self._arrived + more
         await self.eventually("every service is ready", self.ready)
-        await self.eventually("donors come", lambda: self._arrived >= enough)
+        await self.eventually("donors are started", lambda: self._arrived >= enough)
         before = set(self._active)
-        await self.eventually("whoever came has given", lambda: not before & self._active)
+        await self.eventually("every started donor has donated", lambda: not before & self._active)
         paid, counted = set(self.donors.tally.paid), self.freshness.counted
-        await self.eventually("each gift is in the drive's log", lambda: paid <= counted.keys())
+        await self.eventually("every donation is in the drive's log", lambda: paid <= counted.keys())
         last = max(counted[pledge] for pledge in paid)
-        await self.eventually(f"every screen shows {last} and says live", lambda: self._shows(last))
+        await self.eventually(f"every observer has {last} as live", lambda: self._shows(last))
         assert not self.donors.tally.errors
 
     def _shows(self, sequence: int) -> bool:
@@ -282,11 +282,11 @@ class Drive:
         return all(one.sequence >= sequence and one.state == "live" for one in newest)
 
     async def ready(self) -> bool:
-        """Whether each of the five services says that it is."""
+        """Whether all five services are ready."""
         return await self.count_ready() == len(SERVICES)
 
     async def count_ready(self) -> int:
-        """How many of the five services say that they are ready."""
+        """How many of the five services are ready."""
         return sum(await asyncio.gather(*(self._answers(name) for name in SERVICES)))
 
     async def _answers(self, name: str) -> bool:
@@ -298,28 +298,28 @@ class Drive:
             return False
 
     async def settle(self) -> Proof:
-        """The proof, once all is quiet."""
-        told: list[str] = []
+        """The proof, once the books are final."""
+        pending: list[str] = []
 
         async def waiting(what: str) -> None:
-            told.append(what)
+            pending.append(what)
 
         proof = await settle(self._auditor, self.donors.tally, self.freshness, waiting, RECOVERY_S)
-        assert proof.drained, f"never quiet: {told[-1:]}"
+        assert proof.drained, f"never final: {pending[-1:]}"
         return proof
 
     def receipts(self) -> int:
-        """How many letters notify has written; each payment's has a name of its own."""
+        """How many receipts notify has written, one file each."""
         return sum(1 for _ in (self._installation.directory / "receipts").glob("*.eml"))
 
     def observers(self) -> Mapping[str, Sequence[Observation]]:
-        """All that was seen, by whom."""
+        """All observations, by observer."""
         return {"poll": self.poller.observations, "stream": self.overlay.observations}
 
     def false_claims(self) -> Iterator[str]:
-        """Sightings that said they held everything up to a moment and lacked a gift from before it.
+        """Observations whose `as_of` is later than a donation that they do not include.
 
-        A gift is from when its webhook was acknowledged: it was stored by then.
+        A donation dates from the acknowledgement of its webhook: it was stored by then.
         """
         known = sorted(
             (at, self.freshness.counted[pledge])
@@ -332,28 +332,28 @@ class Drive:
             for one in observations:
                 place = bisect.bisect_left(times, one.as_of)
                 if place and covered[place - 1] > one.sequence:
-                    yield f"{observer}: {one} lacks {covered[place - 1]}, of {times[place - 1]}"
+                    yield f"{observer}: {one} lacks {covered[place - 1]} of {times[place - 1]}"
 
 
 @asynccontextmanager
 async def running(data_dir: Path) -> AsyncIterator[Drive]:
-    """A drive that donors give to until the block ends; what is missing here skips the test."""
+    """A drive with donors until the block ends; a missing requirement skips the test."""
     need_engines(data_dir)
-    told = {"ATAA_KAFKA_SESSION_S": str(SESSION_S)}
+    extra_settings = {"ATAA_KAFKA_SESSION_S": str(SESSION_S)}
     with prepare_installation(data_dir, free_port(), free_port()) as installation:
         process_groups = _without_prometheus(
-            stack_processes(installation, data_dir, None, print, extra_settings=told)
+            stack_processes(installation, data_dir, None, print, extra_settings=extra_settings)
         )
         pids = installation.directory / "pids.json"
         async with new_session() as session, Supervisor(process_groups, pids, print) as supervisor:
             drive = Drive(installation, process_groups, session)
-            works = (
+            tasks = (
                 supervisor.keep_alive(),
                 drive.overlay.follow(),
                 drive.poller.poll(),
                 drive.follow_log(),
             )
-            drive.works = [asyncio.create_task(work) for work in works]
+            drive.tasks = [asyncio.create_task(work) for work in tasks]
             try:
                 await drive.open()
                 yield drive
@@ -362,7 +362,7 @@ async def running(data_dir: Path) -> AsyncIterator[Drive]:
 
 
 def _without_prometheus(process_groups: ProcessGroups) -> StackProcesses:
-    """Nobody asks it here."""
+    """These tests do not need it."""
     return StackProcesses(
         [
             replace(group, children=[child for child in group.children if child.name != "prometheus"])
@@ -372,7 +372,7 @@ def _without_prometheus(process_groups: ProcessGroups) -> StackProcesses:
 
 
 def _planned_gift(number: int) -> PlannedGift:
-    """One donor, the same in each run."""
+    """Planned donation number n, the same in each run."""
     rng = random.Random(number)  # noqa: S311 - a script, not a secret
     amount = max(500, gift_size(rng))
     outcome = _OUTCOMES.get(number % 10, Outcome.NOTHING)
@@ -388,7 +388,7 @@ def _money(cents: int) -> dict[str, str]:
 
 
 def _children_of(pid: int) -> list[int]:
-    """The processes that `pid` started (proc(5))."""
+    """The children of `pid` (proc(5))."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

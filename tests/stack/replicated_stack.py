@@ -1,4 +1,4 @@
-"""Two processes of each service on one Kafka and five databases, and somebody who gives and looks on."""
+"""Two replicas of each service on one Kafka and five databases, with a client that donates and polls."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LEADERS: Final = {
     "leaderboard": ["leaderboard.relay"],
     "notify": ["notify.relay", "notify.receipts"],
 }
-"""What one process at a time does on each service's database."""
+"""The leader tasks of each service: one process at a time runs them."""
 
 SESSION_S: Final = 6
 AMOUNT: Final = {"currency": "USD", "value": "10.00"}
@@ -51,7 +51,7 @@ _LEADER_COUNT: Final = (
 
 @dataclass
 class Replica:
-    """One process of a service, on ports of its own."""
+    """One process of a service, with its own ports."""
 
     name: str
     index: int
@@ -61,23 +61,23 @@ class Replica:
 
 
 class Mailbox:
-    """What the mail server took: recipients and Message-IDs."""
+    """The receipts that the mail server accepted: recipient and Message-ID of each."""
 
     def __init__(self) -> None:
-        self.letters: list[tuple[str, str]] = []
+        self.receipts: list[tuple[str, str]] = []
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:
-        """Take a letter."""
+        """Accept a message (aiosmtpd's handler)."""
         assert isinstance(envelope.content, bytes)
         lines = envelope.content.decode().splitlines()
         number = next(line for line in lines if line.lower().startswith("message-id:"))
-        self.letters.append((envelope.rcpt_tos[0], number))
+        self.receipts.append((envelope.rcpt_tos[0], number))
         return "250 OK"
 
 
 @dataclass
 class ReplicatedStack:
-    """The system. `replicas[name]` are the processes of a service."""
+    """The processes of the stack; `replicas[name]` are those of a service."""
 
     layout: Layout
     given: dict[str, str]
@@ -90,9 +90,9 @@ class ReplicatedStack:
     # Processes.
 
     async def start(self, index: int, names: Sequence[str] = SERVICES) -> None:
-        """Start a replica of each, until all are ready."""
-        begun = [self._spawn(name, index) for name in names]
-        for one in begun:
+        """Start one replica of each service, and wait until all are ready."""
+        started = [self._spawn(name, index) for name in names]
+        for one in started:
             await until(lambda one=one: self._is_ready(one), 180)  # type: ignore[misc]
             self.balancers[one.name].ready.append(one.port)
 
@@ -100,11 +100,11 @@ class ReplicatedStack:
         port, metrics = free_port(), free_port()
         spec = process_specs.service(name, self._layout_for(name), self.given, sandbox=True)
         own = {f"ATAA_{name.upper()}_PORT": str(port), "ATAA_METRICS_PORT": str(metrics)}
-        told = replace(spec, environment={**spec.environment, **own})
-        process = _run(told, self.layout, f"{name}-{index}")
+        configured = replace(spec, environment={**spec.environment, **own})
+        process = _run(configured, self.layout, f"{name}-{index}")
         one = Replica(name, index, port, metrics, process)
-        here = self.replicas.setdefault(name, [])
-        here[index : index + 1] = [one]
+        replicas = self.replicas.setdefault(name, [])
+        replicas[index : index + 1] = [one]
         return one
 
     def _layout_for(self, name: str) -> Layout:
@@ -118,11 +118,11 @@ class ReplicatedStack:
         return False
 
     def log(self, one: Replica) -> str:
-        """The end of what a replica wrote."""
+        """The end of a replica's log."""
         return self.layout.log(f"{one.name}-{one.index}").read_text()[-3000:]
 
     def send(self, index: int, number: int, names: Sequence[str] = SERVICES) -> None:
-        """Send a signal to a replica of each; who sleeps is not ready, as its probe would find."""
+        """Send a signal to one replica of each service; the balancer skips it while it is stopped."""
         for name in names:
             one = self.replicas[name][index]
             if number in (signal.SIGKILL, signal.SIGSTOP):
@@ -134,16 +134,16 @@ class ReplicatedStack:
                 self.balancers[name].ready.append(one.port)
 
     def end(self) -> None:
-        """Kill what is left."""
+        """Kill the remaining processes."""
         for one in itertools.chain.from_iterable(self.replicas.values()):
             if one.process.poll() is None:
                 one.process.kill()
                 one.process.wait()
 
-    # Giving.
+    # Donating.
 
     async def post(self, url: str, body: Any, **headers: str) -> Any:
-        """A POST with the admin key; its JSON, None where it was not answered or not done."""
+        """POST with the admin key; returns the JSON, None without a reply or with an error."""
         own = {"Authorization": f"Bearer {self.layout.secrets['admin']}", **headers}
         with suppress(aiohttp.ClientError, TimeoutError):
             async with self.client.post(
@@ -154,31 +154,31 @@ class ReplicatedStack:
         return None
 
     def gateway_url(self, index: int) -> str:
-        """The address of one gateway."""
+        """The address of one gateway replica."""
         return f"http://{HOST}:{self.replicas['gateway'][index].port}"
 
     async def open_drives(self, count: int) -> list[str]:
-        """So many live drives."""
+        """Open `count` drives."""
         slugs = [f"drive-{n}" for n in range(count)]
         for slug in slugs:
             url = f"{self.layout.url('gateway')}/v1/drives"
-            wish = {"slug": slug, "title": "Winter", "currency": "USD",
+            body = {"slug": slug, "title": "Winter", "currency": "USD",
                     "goal": {"currency": "USD", "value": "1000.00"}}  # fmt: skip
-            assert await self.post(url, wish)
+            assert await self.post(url, body)
             assert await self.post(f"{url}/{slug}/open", {})
         return slugs
 
     async def donate(self, slug: str, index: int | None = None) -> None:
-        """A gift through one gateway, or through whichever answers; tried until it is paid."""
+        """Make a donation through one gateway or the balancer; retries until it is paid."""
         donor, key = f"donor-{len(self.donors)}@example.org", uuid.uuid4().hex
         self.donors.append(donor)
-        gateway_url = self.layout.url("gateway") if index is None else self.gateway_url(index)
-        wish = {"amount": AMOUNT, "donor": {"email": donor}}
+        gateway = self.layout.url("gateway") if index is None else self.gateway_url(index)
+        body = {"amount": AMOUNT, "donor": {"email": donor}}
         headers = {"Idempotency-Key": key, "Prefer": "wait=3"}
 
         async def opened() -> Any:
-            made = await self.post(f"{gateway_url}/v1/drives/{slug}/pledges", wish, **headers)
-            return await self._checkout(gateway_url, made) if made else None
+            made = await self.post(f"{gateway}/v1/drives/{slug}/pledges", body, **headers)
+            return await self._checkout(gateway, made) if made else None
 
         url = await until(opened, 120)
 
@@ -188,54 +188,56 @@ class ReplicatedStack:
 
         await until(paid, 60)
 
-    async def _checkout(self, gateway_url: str, made: Any) -> Any:
-        """Where a pledge is paid, None while that is not known: a repeated POST gets the first answer."""
+    async def _checkout(self, gateway: str, made: Any) -> Any:
+        """The address of the payment page; None while the pledge has no checkout."""
         if made["checkout"]:
             return made["checkout"]["url"]
-        url = f"{gateway_url}/v1/pledges/{made['id']}?token={made['token']}"
+        url = f"{gateway}/v1/pledges/{made['id']}?token={made['token']}"
         with suppress(aiohttp.ClientError, TimeoutError):
             async with self.client.get(url, headers={"Prefer": "wait=3"}) as answer:
                 found = await answer.json() if answer.status == 200 else {}
                 return found["checkout"]["url"] if found.get("checkout") else None
         return None
 
-    # Looking.
+    # Reading.
 
-    async def ask(self, one: Replica, path: str) -> Any:
-        """What one replica says at an internal door."""
+    async def get_internal(self, one: Replica, path: str) -> Any:
+        """GET an internal endpoint of one replica."""
         headers = sign_caller(self.layout.secrets["internal"], partner="ataa", scopes=("internal",))
         async with self.client.get(f"http://{HOST}:{one.port}{path}", headers=headers) as answer:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
     async def totals(self, index: int, slug: str) -> Any:
-        """A drive's totals at one gateway."""
+        """A drive's totals from one gateway."""
         async with self.client.get(f"{self.gateway_url(index)}/v1/drives/{slug}/totals") as answer:
             return await answer.json()
 
     async def board(self, index: int, slug: str) -> Any:
-        """A drive's creators as one gateway has them from either leaderboard; never a cached answer."""
+        """A drive's leaderboard from one gateway, with a query that avoids the cache."""
         url = f"{self.gateway_url(index)}/v1/drives/{slug}/leaderboards/creators?anew={uuid.uuid4().hex}"
         async with self.client.get(url) as answer:
             return await answer.json()
 
     async def unsettled(self) -> list[str]:
-        """What does not agree, or is still on its way, whichever replica is asked."""
+        """What differs or is still pending, at any replica."""
         given = str(Decimal(AMOUNT["value"]) * len(self.donors))
         async with self.client.get(f"{self.layout.url('sandbox')}/_sandbox/books") as answer:
             books = (await answer.json())["USD"]
         found = [] if books["captured"] == given else [f"the sandbox has {books}, not {given}"]
         for name in GROUPS:
             for one in self.replicas[name]:
-                quiet = await self.ask(one, "/internal/quiet")
-                if any(quiet.values()):
-                    found.append(f"{name} {one.index}: {quiet}")
-                if name != "notify" and (net := await self.ask(one, "/internal/books")) != {"USD": given}:
+                pending = await self.get_internal(one, "/internal/quiet")
+                if any(pending.values()):
+                    found.append(f"{name} {one.index}: {pending}")
+                if name != "notify" and (net := await self.get_internal(one, "/internal/books")) != {
+                    "USD": given
+                }:
                     found.append(f"{name} {one.index} has {net}, not {given}")
         return found
 
     async def leader_count(self, service: str, work: str) -> int:
-        """How many processes do `work` alone on a service's database."""
+        """How many processes hold the leader lock of `work` in a service's database."""
         connection = await asyncpg.connect(self.layout.databases[service])
         try:
             return int(await connection.fetchval(_LEADER_COUNT, work))
@@ -243,7 +245,7 @@ class ReplicatedStack:
             await connection.close()
 
     async def partitions(self, group: str) -> list[int]:
-        """How many partitions each living replica of a service reads."""
+        """How many partitions each running replica of a service consumes."""
         found = []
         for one in self.replicas[group]:
             if one.process.poll() is None:
@@ -254,7 +256,7 @@ class ReplicatedStack:
         return found
 
     async def sessions(self) -> Counter[str]:
-        """How many checkouts were opened at the sandbox, a payment."""
+        """How many checkout sessions each payment has at the sandbox."""
         headers = {"Authorization": f"Bearer {self.layout.secrets['stripe_key']}"}
         found: Counter[str] = Counter()
         after = ""
@@ -275,7 +277,7 @@ def _run(spec: process_specs.ProcessSpec, layout: Layout, log: str) -> ForkedPro
 
 @asynccontextmanager
 async def replicated_stack(folder: Path) -> AsyncIterator[ReplicatedStack]:
-    """Everything but the services: engines, sandbox, mail server, balancers."""
+    """A stack without its services: engines, sandbox, mail server and balancers."""
     async with AsyncExitStack() as stack:
         bootstrap, prefix = await stack.enter_async_context(
             fresh_topics(*(one.name for one in read_topics()))
@@ -301,16 +303,16 @@ async def replicated_stack(folder: Path) -> AsyncIterator[ReplicatedStack]:
         }
         client = await stack.enter_async_context(aiohttp.ClientSession())
         found = ReplicatedStack(layout, given, balancers, client, mailbox)
-        played = _run(process_specs.sandbox(layout), layout, "sandbox")
-        stack.callback(played.wait)
-        stack.callback(played.kill)
+        sandbox = _run(process_specs.sandbox(layout), layout, "sandbox")
+        stack.callback(sandbox.wait)
+        stack.callback(sandbox.kill)
         stack.callback(found.end)
         yield found
 
 
 @dataclass
 class Watcher:
-    """Polls a drive's totals at one gateway and notes whatever went back."""
+    """Polls a drive's totals at one gateway and records every decrease."""
 
     replicated_stack: ReplicatedStack
     index: int
@@ -318,10 +320,10 @@ class Watcher:
     seen: tuple[int, int, int] = (0, 0, 0)
     as_of: str = ""
     looks: int = 0
-    went_back: list[str] = field(default_factory=list)
+    decreased: list[str] = field(default_factory=list)
 
     async def run(self) -> None:
-        """Look until cancelled; a gateway that is away is asked again."""
+        """Poll until cancelled; failures are ignored."""
         while True:
             with suppress(aiohttp.ClientError, TimeoutError):
                 await self._look()
@@ -336,6 +338,6 @@ class Watcher:
         epoch, sequence, revision, _ = etag.removeprefix('W/"').split(".")
         shown = int(epoch), int(sequence), int(revision)
         if shown < self.seen or totals["as_of"] < self.as_of:
-            self.went_back.append(f"{self.seen} {self.as_of} -> {shown} {totals['as_of']}")
+            self.decreased.append(f"{self.seen} {self.as_of} -> {shown} {totals['as_of']}")
         self.seen, self.as_of = shown, totals["as_of"]
         self.looks += 1

@@ -1,4 +1,4 @@
-"""`make stack` on somebody's own Kafka and PostgreSQL: shared, over TLS, with a password."""
+"""`make stack` on an external Kafka and PostgreSQL: shared, over TLS, with authentication."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def test_stack_uses_external_engines_and_starts_none_of_its_own(tmp_path: 
             started = stack(tmp_path, base, "up", **settings)
             assert started.returncode == 0, started.stdout + started.stderr
             run = tmp_path / "stack" / "run"
-            ours = {name for name in ORDER if processes.find(name, run).pid is not None}
-            assert ours - {"prometheus"} == {"sandbox", *SERVICES, "keeper"}
+            started_here = {name for name in ORDER if processes.find(name, run).pid is not None}
+            assert started_here - {"prometheus"} == {"sandbox", *SERVICES, "supervisor"}
 
             admin = json.loads((tmp_path / "stack" / "keys.json").read_text())["admin"]
             async with aiohttp.ClientSession() as client:
@@ -51,8 +51,8 @@ async def test_stack_uses_external_engines_and_starts_none_of_its_own(tmp_path: 
 
                 await until(raised, 60)
         finally:
-            ended = stack(tmp_path, base, "down", **settings)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+            stopped = stack(tmp_path, base, "down", **settings)
+        assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     assert await topics_with(prefix, kafka.plain) == {prefix + topic.name for topic in read_topics()}
 
 
@@ -60,20 +60,20 @@ async def test_incompatible_topics_are_named_and_existing_ones_unchanged() -> No
     bootstrap, prefix = secure_kafka().plain, f"{uuid.uuid4().hex[:12]}."
     async with admin_of(bootstrap) as admin:
         await admin.create_topics([NewTopic(f"{prefix}payments", 1, 1)])
-    with pytest.raises(InvalidPartitionsError, match=rf"{prefix}payments is there with 1 partitions.* 12"):
+    with pytest.raises(InvalidPartitionsError, match=rf"{prefix}payments exists with 1 partitions.* 12"):
         await make_topics(bootstrap, prefix, within_s=30)
     assert await topics_with(prefix, bootstrap) == {f"{prefix}payments"}
 
 
 def test_rejected_kafka_connection_is_reported_in_one_line(tmp_path: Path) -> None:
-    settings = secure_kafka().settings() | {"ATAA_KAFKA_SASL_PASSWORD": "mistaken"}
-    for _ in range(5):  # a busy machine may answer too late at first
-        said = stack(tmp_path, 28_000, "topics", **settings)
-        assert said.returncode == 2
-        assert len(said.stderr.strip().splitlines()) == 1, said.stderr
-        if "no answer within" not in said.stderr:
+    settings = secure_kafka().settings() | {"ATAA_KAFKA_SASL_PASSWORD": "wrong"}
+    for _ in range(5):  # a busy machine may reply too late at first
+        refused = stack(tmp_path, 28_000, "topics", **settings)
+        assert refused.returncode == 2
+        assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
+        if "no answer within" not in refused.stderr:
             break
-    assert "authentication failed, see ATAA_KAFKA_SASL_USER" in said.stderr
+    assert "authentication failed, see ATAA_KAFKA_SASL_USER" in refused.stderr
 
 
 async def test_rejected_database_connection_is_reported_in_one_line(tmp_path: Path) -> None:
@@ -88,19 +88,19 @@ async def test_rejected_database_connection_is_reported_in_one_line(tmp_path: Pa
         f"postgresql://127.0.0.1:{free_port()}/nothing": "Connect call failed",
     }.items():
 
-        async def books_are(address: str = address, words: str = words) -> bool:
+        async def reason_matches(address: str = address, words: str = words) -> bool:
             reason = await postgres.connection_error(address)
             assert len(reason.splitlines()) <= 1
             return words in reason if words else not reason
 
-        await until(books_are, 60)  # a busy machine may answer too late at first
+        await until(reason_matches, 60)  # a busy machine may reply too late at first
 
 
 def test_kafka_security_without_an_external_kafka_is_refused(tmp_path: Path) -> None:
     settings = {name: value for name, value in secure_kafka().settings().items() if "BOOTSTRAP" not in name}
-    said = stack(tmp_path, 28_000, "up", **settings)
-    assert said.returncode == 2
-    assert said.stderr.startswith("ataa: ATAA_KAFKA_SECURITY_PROTOCOL: ")
+    refused = stack(tmp_path, 28_000, "up", **settings)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("ataa: ATAA_KAFKA_SECURITY_PROTOCOL: ")
 
 
 @asynccontextmanager
@@ -114,6 +114,6 @@ async def admin_of(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def topics_with(prefix: str, bootstrap: str) -> set[str]:
-    """What the cluster holds under `prefix`."""
+    """The cluster's topics that begin with `prefix`."""
     async with admin_of(bootstrap) as admin:
         return {name for name in await admin.list_topics() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Two replicas of every service share the work; it is counted once, and goes on when one dies or sleeps."""
+"""Two replicas of every service share the work; donations count once, also when one is killed or stalled."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.waiting import until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TOPICS = {"pledges": 12, "payments": 12, "leaderboard": 24, "notify": 12}
-"""Partitions that each group reads."""
+"""The number of partitions that each group consumes."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ReplicatedStack]:
-    """Two of each at work; the first owns what only one does. Four drives, on four partitions."""
-    async with replicated_stack(tmp_path_factory.mktemp("pairs")) as found:
+    """Two replicas of each service; the first one holds every leader lock."""
+    async with replicated_stack(tmp_path_factory.mktemp("replicas")) as found:
         await found.start(0)
         await until(lambda: all_led(found), 120)
         await found.start(1)
@@ -46,7 +46,7 @@ async def drives(system: ReplicatedStack) -> list[str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def watchers(system: ReplicatedStack, drives: list[str]) -> AsyncIterator[list[Watcher]]:
-    """Somebody who looks at each drive at each gateway, all the time."""
+    """Pollers of each drive's totals at each gateway."""
     found = [Watcher(system, index, slug) for slug in drives for index in (0, 1)]
     tasks = [asyncio.create_task(one.run()) for one in found]
     yield found
@@ -56,11 +56,11 @@ async def watchers(system: ReplicatedStack, drives: list[str]) -> AsyncIterator[
 
 
 async def all_led(system: ReplicatedStack) -> bool:
-    leader_count = [
+    leaders = [
         await system.leader_count(service, work) for service, works in LEADERS.items() for work in works
     ]
-    assert max(leader_count) <= 1, "two do what one may do"
-    return min(leader_count) == 1
+    assert max(leaders) <= 1, "two leaders for one task"
+    return min(leaders) == 1
 
 
 async def both_share(system: ReplicatedStack) -> bool:
@@ -72,7 +72,7 @@ async def one_has_all(system: ReplicatedStack) -> bool:
 
 
 async def settled(system: ReplicatedStack, drives: list[str], watchers: list[Watcher]) -> None:
-    """Every gift is counted once, everywhere, and nothing went back anywhere."""
+    """Assert that every donation is counted once everywhere, and that no totals decreased."""
     try:
         await until(lambda: nothing_left(system), 120)
     except TimeoutError:
@@ -81,10 +81,12 @@ async def settled(system: ReplicatedStack, drives: list[str], watchers: list[Wat
     assert len(await system.sessions()) == len(system.donors)
     for index in (0, 1):
         await until(lambda index=index: shown(system, index, drives), 60)  # type: ignore[misc]
-    assert (await system.ask(system.replicas["leaderboard"][1], "/internal/differences"))["data"] == []
-    await until(lambda: {to for to, _ in system.mailbox.letters} == set(system.donors), 60)
-    assert len(set(system.mailbox.letters)) == len(system.donors)
-    assert [one.went_back for one in watchers if one.went_back] == []
+    assert (await system.get_internal(system.replicas["leaderboard"][1], "/internal/differences"))[
+        "data"
+    ] == []
+    await until(lambda: {to for to, _ in system.mailbox.receipts} == set(system.donors), 60)
+    assert len(set(system.mailbox.receipts)) == len(system.donors)
+    assert [one.decreased for one in watchers if one.decreased] == []
     assert all(one.looks for one in watchers)
 
 
@@ -110,8 +112,8 @@ async def test_both_replicas_work_and_everything_is_done_once(
 ) -> None:
     await donate_everywhere(system, drives, 32)
     await settled(system, drives, watchers)
-    assert len(system.mailbox.letters) == len(system.donors)
-    for slug in drives:  # whichever replica is asked, and whether or not it reads the drive's partition
+    assert len(system.mailbox.receipts) == len(system.donors)
+    for slug in drives:  # from any replica, whether or not it consumes the drive's partition
         for index in (0, 1, 0, 1):
             assert (await system.board(index, slug))["as_of"]
     assert await both_share(system)
@@ -121,18 +123,18 @@ async def test_both_replicas_work_and_everything_is_done_once(
 async def test_replicas_take_over_from_killed_ones(
     system: ReplicatedStack, drives: list[str], watchers: list[Watcher], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    giving = asyncio.create_task(keep_donating(system, drives, 24))
+    donating = asyncio.create_task(keep_donating(system, drives, 24))
     await until(lambda: len(system.donors) >= 38, 120)
     system.send(0, signal.SIGKILL)
     killed = time.monotonic()
     took = {
-        "all that one does alone owned again": measured(all_led, system, killed),
-        "all partitions read by the other": measured(one_has_all, system, killed),
-        "a gift opened, paid and counted": measured(a_gift_is_counted, system, killed),
+        "every leader lock held again": measured(all_led, system, killed),
+        "all partitions consumed by the others": measured(one_has_all, system, killed),
+        "a donation pledged, paid and counted": measured(donation_is_counted, system, killed),
     }
     for what, seconds in zip(took, await asyncio.gather(*took.values()), strict=True):
-        tell(capsys, f"one of each service killed: {what} after {seconds:.1f} s (session {SESSION_S} s)")
-    await giving
+        report(capsys, f"one of each service killed: {what} after {seconds:.1f} s (session {SESSION_S} s)")
+    await donating
     await system.start(0)
     await until(lambda: both_share(system), 120)
     await settled(system, drives, watchers)
@@ -142,27 +144,29 @@ async def test_replicas_take_over_from_killed_ones(
 async def test_replicas_take_over_from_stalled_ones(
     system: ReplicatedStack, drives: list[str], watchers: list[Watcher], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The sleepers own what one does alone, and hold locks and partitions until they are missed."""
-    giving = asyncio.create_task(keep_donating(system, drives, 16))
+    """The stalled replicas hold leader locks and partitions until their sessions expire."""
+    donating = asyncio.create_task(keep_donating(system, drives, 16))
     before = len(system.donors)
     await until(lambda: len(system.donors) >= before + 4, 120)
     system.send(1, signal.SIGSTOP, GROUPS)
-    slept = time.monotonic()
+    stalled = time.monotonic()
     try:
-        seconds = await measured(a_gift_is_counted, system, slept)
-        tell(capsys, f"one of each service asleep: a gift opened, paid and counted after {seconds:.1f} s")
-        await giving
+        seconds = await measured(donation_is_counted, system, stalled)
+        report(
+            capsys, f"one of each service stalled: a donation pledged, paid and counted after {seconds:.1f} s"
+        )
+        await donating
     finally:
         system.send(1, signal.SIGCONT, GROUPS)
-    woke = time.monotonic()
+    resumed = time.monotonic()
     await until(lambda: both_share(system), 120)
     await settled(system, drives, watchers)
-    tell(capsys, f"the sleepers woke: all agree after {time.monotonic() - woke:.1f} s")
+    report(capsys, f"the stalled replicas resumed: all agree after {time.monotonic() - resumed:.1f} s")
     assert await all_led(system)
 
 
 async def keep_donating(system: ReplicatedStack, drives: list[str], count: int) -> None:
-    """Gifts two at a time, through whichever gateway answers."""
+    """Make donations, two at a time, through the load balancer."""
 
     async def each(first: int) -> None:
         for n in range(first, count, 2):
@@ -179,8 +183,8 @@ async def measured(
     return time.monotonic() - since
 
 
-async def a_gift_is_counted(system: ReplicatedStack) -> bool:
-    """One more gift, on a drive that has no other just now, until the gateway that lives shows it."""
+async def donation_is_counted(system: ReplicatedStack) -> bool:
+    """Make a donation on an otherwise idle drive, and wait until the running gateway shows it."""
     before = (await system.totals(1, "drive-3"))["donations"]
     await system.donate("drive-3")
 
@@ -191,6 +195,6 @@ async def a_gift_is_counted(system: ReplicatedStack) -> bool:
     return True
 
 
-def tell(capsys: pytest.CaptureFixture[str], line: str) -> None:
+def report(capsys: pytest.CaptureFixture[str], line: str) -> None:
     with capsys.disabled():
         print(f"\n[recovery] {line}")  # noqa: T201

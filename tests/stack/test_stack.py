@@ -1,4 +1,4 @@
-"""The whole stack: started, given to, hurt, looked at and ended, by the commands a person would use."""
+"""The stack through its commands: started, used, a service killed, inspected and stopped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.waiting import PATIENCE_S, until
 
 
 def free_base(first: int) -> int:
-    """A first port from which on all of a stack's are free; `first` is each test file's own."""
+    """A base whose ports are all free, from `first`, which each test file has its own of."""
     for base in range(first, first + 4_000, 100):
         try:
             for offset in OFFSETS.values():
@@ -46,8 +46,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, in
         assert started.returncode == 0, started.stdout + started.stderr
         yield data_dir, base
     finally:
-        ended = stack(data_dir, base, "down")
-        assert "postgres ended" in ended.stdout, ended.stdout + ended.stderr
+        stopped = stack(data_dir, base, "down")
+        assert "postgres stopped" in stopped.stdout, stopped.stdout + stopped.stderr
 
 
 def pid_of(data_dir: Path, name: str) -> int:
@@ -64,7 +64,7 @@ async def books(data_dir: Path, owner: str) -> Any:
 
 
 class Partner:
-    """One partner with one drive at the public door."""
+    """A partner that uses the public API with the admin key."""
 
     def __init__(self, client: aiohttp.ClientSession, url: str, admin: str) -> None:
         self._client, self._url, self._admin = client, url, admin
@@ -123,13 +123,13 @@ async def test_books_agree_after_a_service_was_killed_and_restarted(
 
 def test_demo_on_a_running_stack_ignores_earlier_donations(running: tuple[Path, int], tmp_path: Path) -> None:
     data_dir, base = running
-    played = demo(data_dir, base, tmp_path)
+    finished = demo(data_dir, base, tmp_path)
 
-    assert played.returncode == 0, played.stdout + played.stderr
-    assert f"Playing on the running stack at http://127.0.0.1:{base}" in played.stdout
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert f"Using the running stack at http://127.0.0.1:{base}" in finished.stdout
     report = json.loads((tmp_path / "demo-report.json").read_text())
     assert report["difference"] == {"USD": "0.00"}
-    assert report["books"]["ledger"]["USD"] == report["raised"]["USD"]  # not the 50.00 given before
+    assert report["books"]["ledger"]["USD"] == report["raised"]["USD"]  # without the 50.00 donated before
     assert stack(*running, "status").returncode == 0
 
 
@@ -142,13 +142,19 @@ def test_demo_names_the_port_that_another_stack_uses(running: tuple[Path, int], 
 
 def demo(data_dir: Path, base: int, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a short `make demo STACK=1`; its report goes to `folder`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
     stack_settings = {"ATAA_DATA_DIR": str(data_dir), "ATAA_STACK_PORT_BASE": str(base)}
     short = ("--seconds", "3", "--rush-seconds", "1", "--gifts", "30")
     return subprocess.run(
         [sys.executable, "-m", "rehearsal", "demo", "--real", "--exit", *short],
         cwd=folder,
-        env={**kept, "PYTHONPATH": str(ROOT), "ATAA_KAFKA_LIBS": libraries(), **stack_settings, **settings},
+        env={
+            **inherited,
+            "PYTHONPATH": str(ROOT),
+            "ATAA_KAFKA_LIBS": libraries(),
+            **stack_settings,
+            **settings,
+        },
         capture_output=True,
         text=True,
         timeout=240,
@@ -172,13 +178,13 @@ async def books_are(data_dir: Path, owner: str, expected: Any) -> bool:
 
 
 def test_status_lists_every_process_with_port_memory_and_backlog(running: tuple[Path, int]) -> None:
-    said = stack(*running, "status").stdout
-    assert next(line for line in said.splitlines() if line.startswith("keeper "))
+    output = stack(*running, "status").stdout
+    assert next(line for line in output.splitlines() if line.startswith("supervisor "))
     for name in ("postgres", "kafka", "sandbox", "pledges", "payments", "leaderboard", "notify", "gateway"):
-        line = next(line for line in said.splitlines() if line.startswith(f"{name} "))
+        line = next(line for line in output.splitlines() if line.startswith(f"{name} "))
         assert str(running[1] + OFFSETS[name]) in line
         assert " MB" in line
-    assert "outbox 0" in said
+    assert "outbox 0" in output
 
 
 def test_second_up_changes_nothing(running: tuple[Path, int]) -> None:
@@ -190,7 +196,7 @@ def test_second_up_changes_nothing(running: tuple[Path, int]) -> None:
 def test_stack_on_other_ports_is_named(running: tuple[Path, int]) -> None:
     refused = stack(running[0], running[1] + 1000, "up")
     assert refused.returncode == 2
-    assert f"runs already on port {running[1]}" in refused.stderr
+    assert f"already running on port {running[1]}" in refused.stderr
 
 
 def test_logs_shows_one_process(running: tuple[Path, int]) -> None:

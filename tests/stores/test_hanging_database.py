@@ -18,8 +18,8 @@ from backbone.database.database import Database
 from backbone.database.transient import DatabaseUnavailable
 from backbone.messaging.consumer import Consumer
 from backbone.service import Worker, keep_running
+from services.leaderboard.freshness import INPUTS
 from services.leaderboard.handlers import HANDLERS
-from services.leaderboard.snapshots import INPUTS
 from services.payments import app as payments
 from services.payments import tables as payments_tables
 from services.payments.webhooks.receive import WebhookStore

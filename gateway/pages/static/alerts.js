@@ -5,7 +5,7 @@ import { AlertQueue } from "./alert_queue.js";
 import { parse } from "./feed.js";
 import { GiftLog } from "./gift_log.js";
 import { decimalsOf, isMoney, toMinor } from "./money.js";
-import { $, element, figures, page, quote, words, writeMoney } from "./overlay_page.js";
+import { $, element, figures, page, quote, texts, writeMoney } from "./overlay_page.js";
 
 const CARDS = 3;
 const CARD_MS = 6_500;
@@ -118,7 +118,7 @@ export class Alerts {
     const amount = element("p", "money");
     writeMoney(amount, gift.amount, true);
     const who = element("p", "who");
-    who.append(quote("name", gift.name || words.anonymous));
+    who.append(quote("name", gift.name || texts.anonymous));
     const creator = (this.#newest()?.leaders ?? []).find((l) => gift.creator && [l.creator, l.slug].includes(gift.creator));
     if (creator) who.append(" ", withCreator(creator.name || creator.slug));
     card.append(amount, who);
@@ -128,9 +128,9 @@ export class Alerts {
 }
 
 function numberCard({ more, missed, over }) {
-  if (more) return element("article", "card more", figures.say(words.more_gifts, {}, more));
-  const phrase = over ? words.missed_gifts_over : words.missed_gifts;
-  return element("article", "card missed", figures.say(phrase, {}, missed));
+  if (more) return element("article", "card more", figures.format(texts.more_gifts, {}, more));
+  const phrase = over ? texts.missed_gifts_over : texts.missed_gifts;
+  return element("article", "card missed", figures.format(phrase, {}, missed));
 }
 
 function dismiss(card) {
@@ -140,7 +140,7 @@ function dismiss(card) {
 }
 
 function withCreator(name) {
-  const [before, after] = words.with_creator.split("{name}");
+  const [before, after] = texts.with_creator.split("{name}");
   const made = element("span", "with");
   made.append(before, quote("", name), after);
   return made;

@@ -1,7 +1,7 @@
 // The total with its bar, and the goal with its milestones. Nothing is shown as reached before it is.
 
 import { decimalsOf, isMoney, localised, share, toMinor, toValue } from "./money.js";
-import { $, calm, element, figures, lang, page, quote, set, words, writeMoney } from "./overlay_page.js";
+import { $, calm, element, figures, lang, page, quote, set, texts, writeMoney } from "./overlay_page.js";
 
 const ROLL_MS = 900;
 
@@ -48,10 +48,10 @@ export function showBar(totals) {
   const raised = toMinor(totals.raised.value);
   $(".bar").classList.toggle("no-goal", !goal);
   set($(".percent"), goal ? figures.percentOf(raised, toMinor(goal.value)) : "");
-  set($(".gifts"), figures.say(words.gifts, {}, totals.donations ?? 0));
+  set($(".gifts"), figures.format(texts.gifts, {}, totals.donations ?? 0));
   const pace = totals.per_minute?.donations ?? 0;
-  set($(".pace"), pace > 0 ? figures.say(words.a_minute, {}, pace) : "");
-  set($(".of-goal"), goal ? figures.say(words.of_goal, { goal: figures.money(goal) }) : "");
+  set($(".pace"), pace > 0 ? figures.format(texts.a_minute, {}, pace) : "");
+  set($(".of-goal"), goal ? figures.format(texts.of_goal, { goal: figures.money(goal) }) : "");
   if (goal) drawTrack(totals, raised, toMinor(goal.value));
 }
 
@@ -79,7 +79,7 @@ export function showGoal(totals) {
   writeMoney($(".goal-money"), totals.goal, true);
   const left = toMinor(totals.goal.value) - toMinor(totals.raised.value);
   const money = { currency: totals.goal.currency, value: toValue(left, decimalsOf(totals.goal.value)) };
-  set($(".to-go"), left > 0n ? figures.say(words.to_go, { money: figures.money(money) }) : words.goal_reached);
+  set($(".to-go"), left > 0n ? figures.format(texts.to_go, { money: figures.money(money) }) : texts.goal_reached);
   $(".goal").classList.toggle("reached", left <= 0n);
   $(".milestones").replaceChildren(...milestonesAround(totals).map((stone) => milestone(stone, totals)));
 }

@@ -1,11 +1,11 @@
-// The hosted form: read it, say plainly what is wrong, make the pledge once, go on to payment.
+// The hosted form: read it, explain errors, make the pledge once, go on to payment.
 
 import { readAmount } from "./amount.js";
 import { Figures, isMoney, localised, wholePercent } from "./money.js";
 import { Memory, checkoutUrl, makePledge, readPledge, sleep, watchPledge } from "./pledge.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
-const { words } = page;
+const { texts } = page;
 const figures = new Figures(page.lang, page.digits);
 const memory = new Memory(page.drive);
 const $ = (id) => document.getElementById(id);
@@ -28,7 +28,7 @@ function chosenAmount() {
 function showAmount() {
   const { value } = chosenAmount();
   const money = value && figures.money({ currency: page.currency, value });
-  $("give").textContent = money ? figures.say(words.give_amount, { money }) : words.give;
+  $("give").textContent = money ? figures.format(texts.give_amount, { money }) : texts.give;
 }
 
 function typeAmount() {
@@ -43,7 +43,7 @@ function pickAmount() {
   showAmount();
 }
 
-// --- saying what is wrong ---
+// --- errors ---
 
 function showProblem(field, text) {
   const place = $(`${field}-error`);
@@ -63,9 +63,9 @@ function clearProblems() {
 /** All that is wrong with the form, as [field, sentence], in the order of the page. */
 function faults(amount) {
   const found = [];
-  if (amount.error) found.push(["amount", figures.say(words[`error_amount_${amount.error}`], { example })]);
-  if ($("email").value && !$("email").checkValidity()) found.push(["email", words.error_email]);
-  if ([...$("message").value].length > MESSAGE_MAX) found.push(["message", words.error_message]);
+  if (amount.error) found.push(["amount", figures.format(texts[`error_amount_${amount.error}`], { example })]);
+  if ($("email").value && !$("email").checkValidity()) found.push(["email", texts.error_email]);
+  if ([...$("message").value].length > MESSAGE_MAX) found.push(["message", texts.error_message]);
   return found;
 }
 
@@ -74,18 +74,18 @@ const FIELDS = ["amount", "email", "name", "message", "creator"];
 /** A problem document (RFC 9457) as [field or null, sentence]. */
 function explain(problem, status) {
   const type = problem?.type ?? "";
-  if (type.endsWith("/drive-closed")) return [null, words.error_closed];
-  if (type.endsWith("/drive-paused")) return [null, words.error_paused];
-  if (type.endsWith("/amount-too-large")) return ["amount", words.error_amount_large];
-  if (status === 404) return [null, words.error_missing];
-  if (status === 401 || status === 403) return [null, words.error_old_page];
-  if (status !== 422) return [null, words.error_unknown];
+  if (type.endsWith("/drive-closed")) return [null, texts.error_closed];
+  if (type.endsWith("/drive-paused")) return [null, texts.error_paused];
+  if (type.endsWith("/amount-too-large")) return ["amount", texts.error_amount_large];
+  if (status === 404) return [null, texts.error_missing];
+  if (status === 401 || status === 403) return [null, texts.error_old_page];
+  if (status !== 422) return [null, texts.error_unknown];
   const pointers = (problem?.errors ?? []).map((error) => String(error.pointer ?? ""));
   const field = FIELDS.find((name) => pointers.some((pointer) => pointer.split("/").includes(name)));
-  return field ? [field, words[`error_${field}`]] : [null, words.error_form];
+  return field ? [field, texts[`error_${field}`]] : [null, texts.error_form];
 }
 
-function say([field, sentence]) {
+function showError([field, sentence]) {
   showProblem(field ?? "problem", sentence);
   if (field && $(field)) $(field).focus();
 }
@@ -96,21 +96,21 @@ function formBody(amount) {
   const donor = { locale: page.lang, anonymous: $("anonymous").checked };
   if ($("name").value.trim()) donor.name = $("name").value.trim();
   if ($("email").value.trim()) donor.email = $("email").value.trim();
-  const wish = {
+  const request = {
     amount: { currency: page.currency, value: amount.value },
     donor,
     checkout_mode: "hosted",
   };
-  if (returnable()) wish.return_url = location.origin + thanksUrl();
-  if (creator()) wish.creator = creator();
-  if ($("message").value.trim()) wish.message = $("message").value.trim();
-  return JSON.stringify(wish);
+  if (returnable()) request.return_url = location.origin + thanksUrl();
+  if (creator()) request.creator = creator();
+  if ($("message").value.trim()) request.message = $("message").value.trim();
+  return JSON.stringify(request);
 }
 
 /** Whom the gift credits: the creator of the link, else the one chosen in the form, else nobody (""). */
 const creator = () => page.creator || ($("creator")?.value ?? "");
 
-/** The door takes an address to come back to by https alone, but for this very machine. */
+/** The API takes only https return addresses, http on this machine aside. */
 const returnable = () =>
   location.protocol === "https:" || ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
 
@@ -129,13 +129,13 @@ async function send(event) {
   clearProblems();
   const amount = chosenAmount();
   const wrong = faults(amount);
-  if (wrong.length) return wrong.reverse().forEach(say); // the first one is said, and focused, last
+  if (wrong.length) return wrong.reverse().forEach(showError); // the first one is announced, and focused, last
   setBusy(true);
-  $("status").textContent = words.sending;
+  $("status").textContent = texts.sending;
   const body = formBody(amount);
   const key = memory.keyFor(body);
-  const tell = (kind, left) => ($("status").textContent = figures.say(words[`retry_${kind}`], {}, left));
-  const result = await makePledge({ drive: page.drive, body, key, token: page.token, freshToken, tell });
+  const onWait = (kind, left) => ($("status").textContent = figures.format(texts[`retry_${kind}`], {}, left));
+  const result = await makePledge({ drive: page.drive, body, key, token: page.token, freshToken, onWait });
   await finish(result, { body, key });
 }
 
@@ -147,9 +147,9 @@ async function finish({ pledge, problem, status, gaveUp }, sent) {
   }
   setBusy(false);
   $("status").textContent = "";
-  if (gaveUp) return say([null, words.error_gave_up]);
+  if (gaveUp) return showError([null, texts.error_gave_up]);
   if (status >= 400 && status < 500) memory.write(null); // refused for good: the next try is another one
-  say(explain(problem, status));
+  showError(explain(problem, status));
 }
 
 /** The page's token lives two hours; a new one comes with the page itself. */
@@ -167,7 +167,7 @@ async function freshToken() {
 async function goOn(pledge) {
   const url = checkoutUrl(pledge);
   if (url) {
-    $("status").textContent = words.to_checkout;
+    $("status").textContent = texts.to_checkout;
     location.assign(url);
     await sleep(4_000); // still here: the payment page did not open, so the button works again
     setBusy(false);
@@ -176,7 +176,7 @@ async function goOn(pledge) {
   form.hidden = true;
   $("resume").hidden = true;
   $("waiting").hidden = false;
-  $("waiting-text").textContent = words.queued;
+  $("waiting-text").textContent = texts.queued;
   $("waiting").focus();
   showQueue(pledge.queue);
   await awaitCheckout(pledge);
@@ -184,8 +184,8 @@ async function goOn(pledge) {
 
 function showQueue(queue) {
   if (!queue) return;
-  const place = figures.say(words.queue_place, {}, queue.position);
-  $("waiting-queue").textContent = `${place} ${figures.say(words.queue_eta, {}, queue.eta_seconds)}`;
+  const place = figures.format(texts.queue_place, {}, queue.position);
+  $("waiting-queue").textContent = `${place} ${figures.format(texts.queue_eta, {}, queue.eta_seconds)}`;
 }
 
 async function awaitCheckout({ id, token }) {
@@ -194,7 +194,7 @@ async function awaitCheckout({ id, token }) {
     if (pledge.status !== "open") return location.assign(thanksUrl());
     const url = checkoutUrl(pledge);
     if (url) {
-      $("waiting-queue").textContent = words.to_checkout;
+      $("waiting-queue").textContent = texts.to_checkout;
       return location.assign(url);
     }
     showQueue(pledge.queue);
@@ -215,7 +215,7 @@ async function offerToResume() {
   if (status === 404 || (status === 200 && pledge.status !== "open")) return memory.write(null);
   if (status !== 200 || busy) return;
   const money = isMoney(pledge.amount) ? figures.money(pledge.amount) : "";
-  $("resume-text").textContent = figures.say(words.resume, { money });
+  $("resume-text").textContent = figures.format(texts.resume, { money });
   $("resume-go").onclick = () => goOn({ ...pledge, token: kept.pledge.token });
   $("resume").hidden = false;
 }
@@ -242,9 +242,9 @@ async function findCreator() {
   if (mine !== searches) return undefined;
   const result = await searchCreators(text).catch(() => null);
   if (mine !== searches) return undefined;
-  if (!result) return ($("found").textContent = words.find_failed);
+  if (!result) return ($("found").textContent = texts.find_failed);
   const found = result.creators.map(({ id, name }) => new Option(name, id));
-  const said = result.more ? words.found_more : figures.say(words.found, {}, found.length);
+  const said = result.more ? texts.found_more : figures.format(texts.found, {}, found.length);
   return offerCreators(found, said, Math.min(found.length + 2, OPTIONS_SEEN));
 }
 
@@ -282,8 +282,8 @@ async function showTotals() {
   const totals = await reply.json();
   if (!isMoney(totals.raised)) return;
   $("raised").textContent = figures.money(totals.raised);
-  $("of-goal").textContent = isMoney(totals.goal) ? figures.say(words.of_goal, { goal: figures.money(totals.goal) }) : "";
-  $("gifts").textContent = figures.say(words.gifts, {}, totals.donations ?? 0);
+  $("of-goal").textContent = isMoney(totals.goal) ? figures.format(texts.of_goal, { goal: figures.money(totals.goal) }) : "";
+  $("gifts").textContent = figures.format(texts.gifts, {}, totals.donations ?? 0);
   $("progress").value = isMoney(totals.goal) ? wholePercent(totals.raised, totals.goal) : 0;
   document.querySelector("h1").textContent = localised(totals.title, page.lang) || page.slug;
 }
@@ -291,7 +291,7 @@ async function showTotals() {
 const keepShowing = () => showTotals().catch(() => undefined); // the bar is an ornament here: never in the way
 
 function countMessage() {
-  $("message-left").textContent = figures.say(words.message_left, {}, MESSAGE_MAX - [...$("message").value].length);
+  $("message-left").textContent = figures.format(texts.message_left, {}, MESSAGE_MAX - [...$("message").value].length);
 }
 
 if (form) {

@@ -11,8 +11,8 @@
 // message. A reader that is not at `after` has missed the rows between (gift_log.js reads them). `confirmed`
 // is when the server last answered, `sent` when the message was sent, both by this machine's clock.
 
-const STREAM_QUIET_MS = 12_000; // totals come each 5 s; a dead connection, or a proxy that buffers, says nothing
-const FIRST_FRAME_MS = 8_000; // a stream that says nothing for this long is given up, and tried again later
+const STREAM_QUIET_MS = 12_000; // totals come each 5 s; a dead connection, or a proxy that buffers, sends nothing
+const FIRST_FRAME_MS = 8_000; // a stream without a frame for this long is closed, and retried later
 const POLL_MS = 2_500;
 const POLL_TIMEOUT_MS = 8_000;
 const BACKOFF_MS = [500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
@@ -45,7 +45,7 @@ export class Feed {
   #unknown = false;
   #stopped = false;
   #etag = "";
-  #heard = 0; // the last frame of the stream
+  #lastFrameAt = 0; // the last frame of the stream
   #confirmed = 0;
   #timer = 0;
   #totals = null;
@@ -55,10 +55,10 @@ export class Feed {
   #upto = null; // the log is told up to here; null before the first totals
   #gapped = false;
 
-  /** `tell(message)`; `slots.free` is how many more streams may be opened. Without slots it only polls. */
-  constructor(drive, tell, slots = { free: 0 }) {
+  /** `emit(message)`; `slots.free` is how many more streams may be opened. Without slots it only polls. */
+  constructor(drive, emit, slots = { free: 0 }) {
     this.base = `/v1/drives/${encodeURIComponent(drive)}`;
-    this.tell = tell;
+    this.emit = emit;
     this.slots = slots;
   }
 
@@ -85,7 +85,7 @@ export class Feed {
   }
 
   async #look() {
-    if (this.#streaming && performance.now() - this.#heard < STREAM_QUIET_MS) return;
+    if (this.#streaming && performance.now() - this.#lastFrameAt < STREAM_QUIET_MS) return;
     if (this.#streaming) this.#lose();
     await this.#poll();
     if (!this.#source && !this.#timer && !this.#unknown) this.#connect();
@@ -114,7 +114,7 @@ export class Feed {
     this.#timer = 0;
     this.#streaming = true;
     this.#failures = 0;
-    this.#heard = performance.now();
+    this.#lastFrameAt = performance.now();
     this.#confirmed = Date.now();
     return true;
   }
@@ -142,7 +142,7 @@ export class Feed {
 
   // --- what comes in ---
 
-  /** Totals move the position only where no stream tells the rows one by one. */
+  /** Totals move the position only where no stream sends the rows one by one. */
   #takeTotals(text) {
     const next = parse(text);
     if (!next || !Number.isInteger(next.epoch) || !Number.isInteger(next.sequence)) return;
@@ -151,7 +151,7 @@ export class Feed {
       this.#text = text;
     }
     if (next.drive !== this.#drive || next.epoch > this.#epoch) {
-      this.#drive = next.drive; // the log began anew: its sequences say nothing about the old ones
+      this.#drive = next.drive; // the log began anew: its sequences are unrelated to the old ones
       this.#epoch = next.epoch;
       this.#upto = next.sequence;
     } else if (next.epoch === this.#epoch && (this.#gapped || !this.#streaming)) {
@@ -159,7 +159,7 @@ export class Feed {
     }
     this.#gapped = false;
     this.#unknown = false;
-    this.tell(this.#message("figures", text, this.#upto));
+    this.emit(this.#message("figures", text, this.#upto));
   }
 
   /** Rows come in order and without holes, except where a `gap` came before. */
@@ -168,7 +168,7 @@ export class Feed {
     const after = this.#gapped || this.#upto === null ? sequence - 1 : this.#upto;
     this.#gapped = false;
     this.#upto = sequence;
-    this.tell(this.#message("gift", text, after));
+    this.emit(this.#message("gift", text, after));
   }
 
   #message(kind, text, after) {
@@ -190,10 +190,10 @@ export class Feed {
         this.#etag = reply.headers.get("ETag") ?? "";
         this.#takeTotals(text);
       } else if (reply.status === 304) {
-        this.tell(this.#message("figures", null, this.#upto));
+        this.emit(this.#message("figures", null, this.#upto));
       } else if (reply.status === 404) {
         this.#unknown = true;
-        this.tell({ kind: "unknown" });
+        this.emit({ kind: "unknown" });
       }
     } catch {
       return; // no connection: the readers see that nothing was confirmed, and the next round asks again

@@ -1,12 +1,12 @@
 // Which gifts of the drive's log this page has dealt with: each once, none passed over.
 //
-// Gifts come by messages that say which rows they cover (feed.js). Rows that no message covered, after a
+// Gifts come in messages that name the rows they cover (feed.js). Rows that no message covered, after a
 // reconnect or a reload, are a hole; holes are read from `/events` in the background, so that new gifts
 // never wait for old ones.
 
 import { parse } from "./feed.js";
 
-const REMEMBERED_MS = 10 * 60_000; // a page that was away for longer begins anew
+const REMEMBERED_MS = 10 * 60_000; // a page hidden for longer starts anew
 const PAGE_ROWS = 100;
 const MOST_ROWS = 10_000; // of a larger hole the newest are counted
 const MOST_SHORT = 5; // rows that the log, asked so often, does not have: it was restored from a backup

@@ -4,7 +4,7 @@
 // The hub is in a SharedWorker (hub_worker.js), or in one of the pages where there is none. Wherever Web
 // Locks exist only the holder of the lock is the hub, so a hub that hangs can be replaced (`seize`).
 //
-// Channel NAME: the hub says { rollCall }, pages say { watch: drive, ask, visible }. Channel NAME/drive:
+// Channel NAME: the hub sends { rollCall }, pages send { watch: drive, ask, visible }. Channel NAME/drive:
 // the feed's messages (feed.js).
 
 import { Feed } from "./feed.js";

@@ -1,4 +1,4 @@
-// A page's link to the hub (hub.js). Where the hub is silent the page polls by itself, and helps to get a
+// A page's link to the hub (hub.js). Where the hub does not answer, the page polls by itself, and helps to get a
 // new one; where there cannot be a hub it polls for good.
 
 import { Feed } from "./feed.js";
@@ -12,7 +12,7 @@ export class Link {
   #drive;
   #take;
   #control = null;
-  #heard = -Infinity;
+  #lastMessageAt = -Infinity;
   #asked = 0;
   #losses = 0;
   #own = null;
@@ -31,19 +31,19 @@ export class Link {
       return;
     }
     channelOf(this.#drive).onmessage = ({ data }) => {
-      this.#hear();
+      this.#noteMessage();
       this.#take(data);
     };
     this.#control = new BroadcastChannel(NAME);
     this.#control.onmessage = ({ data }) => data.rollCall && this.#answer();
-    document.addEventListener("visibilitychange", () => this.#say(false));
+    document.addEventListener("visibilitychange", () => this.#announce(false));
     this.#ask();
     this.#raise();
     setInterval(() => this.#check(), CHECK_MS);
   }
 
-  #hear() {
-    this.#heard = performance.now();
+  #noteMessage() {
+    this.#lastMessageAt = performance.now();
     this.#asked = 0;
     this.#losses = 0;
     this.#own?.stop();
@@ -51,22 +51,22 @@ export class Link {
   }
 
   #answer() {
-    this.#hear();
-    this.#say(false);
+    this.#noteMessage();
+    this.#announce(false);
   }
 
   #ask() {
     this.#asked = performance.now();
-    this.#say(true);
+    this.#announce(true);
   }
 
-  #say(ask) {
+  #announce(ask) {
     this.#control.postMessage({ watch: this.#drive, ask, visible: !document.hidden });
   }
 
   #check() {
     const now = performance.now();
-    if (now - this.#heard < QUIET_MS) return;
+    if (now - this.#lastMessageAt < QUIET_MS) return;
     if (!this.#asked) this.#ask();
     else if (now - this.#asked > ANSWER_MS) this.#lose();
   }

@@ -80,7 +80,7 @@ export class Figures {
   }
 
   /** A phrase in the plural form of `n`, its {holes} filled. */
-  say(phrase, holes = {}, n = undefined) {
+  format(phrase, holes = {}, n = undefined) {
     const sentence = typeof phrase === "string" ? phrase : this.#form(phrase, n);
     const filled = n === undefined ? holes : { ...holes, n: this.count(n) };
     return sentence.replace(/\{(\w+)\}/g, (_, name) => filled[name] ?? "");

@@ -7,7 +7,7 @@ import { isNewer, parse } from "./feed.js";
 import { showLeaders } from "./leaders.js";
 import { Link } from "./link.js";
 import { isMoney } from "./money.js";
-import { $, figures, page, set, words } from "./overlay_page.js";
+import { $, figures, page, set, texts } from "./overlay_page.js";
 import { showRecent } from "./ticker.js";
 
 const STREAM_TRUSTED_MS = 20_000; // longer than the feed takes to give up a silent stream
@@ -77,7 +77,7 @@ function showFreshness() {
   $(".freshness").dataset.state = state;
   const late = totals && state !== "live" && state !== "starting";
   const time = late ? figures.time(totals.as_of) : "";
-  set($(".state"), words[state] + (time ? ` · ${figures.say(words.as_of, { time })}` : ""));
+  set($(".state"), texts[state] + (time ? ` · ${figures.format(texts.as_of, { time })}` : ""));
 }
 
 setInterval(showFreshness, 1_000);

@@ -1,10 +1,10 @@
-// What the parts of the overlay share: the page's data, its words and figures, and how text gets into it.
+// What the parts of the overlay share: the page's data, its texts and formats, and how text gets into it.
 // What people wrote reaches the page through textContent alone.
 
 import { Figures } from "./money.js";
 
 export const page = JSON.parse(document.getElementById("page").textContent);
-export const { words, lang } = page;
+export const { texts, lang } = page;
 export const figures = new Figures(lang, page.digits);
 export const calm = matchMedia("(prefers-reduced-motion: reduce)");
 export const $ = (selector) => document.querySelector(selector);

@@ -1,6 +1,6 @@
 // Making a pledge so that it is made once: whatever the network does, the same form sends the same key.
 
-const KEY_LIFE_MS = 12 * 3600 * 1000; // the door remembers keys for 24 h; stay well inside
+const KEY_LIFE_MS = 12 * 3600 * 1000; // the API remembers keys for 24 h; stay well inside
 const TRIES = 60;
 const NETWORK_WAITS_S = [1, 2, 4, 8, 15];
 const TIMEOUT_MS = 30_000;
@@ -71,10 +71,10 @@ function retryAfter(header) {
 }
 
 /**
- * Sends a form until it is answered for good. `tell(kind, seconds)` is told of each wait: "busy" or
+ * Sends a form until it is answered for good. `onWait(kind, seconds)` is called during each wait: "busy" or
  * "network". Resolves to `{ pledge }`, `{ problem }` (a problem document, or null) or `{ gaveUp: true }`.
  */
-export async function makePledge({ drive, body, key, token, freshToken, tell }) {
+export async function makePledge({ drive, body, key, token, freshToken, onWait }) {
   let renewed = false;
   for (let tried = 0; tried < TRIES; tried++) {
     const reply = await post(drive, body, key, token);
@@ -86,7 +86,7 @@ export async function makePledge({ drive, body, key, token, freshToken, tell }) 
     }
     const wait = waitBefore(reply, tried);
     if (wait === null) return { problem: reply.body, status: reply.status };
-    await countDown(wait, (left) => tell(reply.status ? "busy" : "network", left));
+    await countDown(wait, (left) => onWait(reply.status ? "busy" : "network", left));
   }
   return { gaveUp: true };
 }
@@ -113,10 +113,10 @@ function waitBefore(reply, tried) {
   return null;
 }
 
-async function countDown(seconds, tell) {
+async function countDown(seconds, onWait) {
   const end = performance.now() + seconds * 1000;
   for (let left = seconds; left > 0; left = (end - performance.now()) / 1000) {
-    tell(Math.ceil(left));
+    onWait(Math.ceil(left));
     await sleep(Math.min(1000, left * 1000));
   }
 }
@@ -135,7 +135,7 @@ export async function* watchPledge(id, token, lifeMs) {
     if (reply.status === 404) yield "gone";
     else yield reply.status === 200 ? reply.body : null;
     const backoff = failures ? NETWORK_WAITS_S[Math.min(failures, NETWORK_WAITS_S.length) - 1] * 1000 : 0;
-    // A door that does not hold the reply must not be hammered.
+    // An API that does not hold the reply must not be polled without a pause.
     await sleep(Math.max(backoff, reply.retryAfter * 1000, POLL_GAP_MS - (performance.now() - began)));
   }
 }

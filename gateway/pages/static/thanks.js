@@ -4,7 +4,7 @@ import { Figures, isMoney } from "./money.js";
 import { Memory, watchPledge } from "./pledge.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
-const { words } = page;
+const { texts } = page;
 const figures = new Figures(page.lang, page.digits);
 const memory = new Memory(page.drive);
 const $ = (id) => document.getElementById(id);
@@ -13,9 +13,9 @@ const SHOWN = { open: "waiting", partly_refunded: "refunded", cancelled: "lapsed
 
 function show(outcome, money = "") {
   $("outcome").dataset.status = outcome;
-  $("headline").textContent = words[outcome];
+  $("headline").textContent = texts[outcome];
   $("amount").textContent = money;
-  $("more").textContent = words[`${outcome}_more`] ?? "";
+  $("more").textContent = texts[`${outcome}_more`] ?? "";
 }
 
 /** The pledge named in the address, else the one this tab made. */
@@ -27,9 +27,9 @@ function pledgeToWatch() {
 
 function showPledge(pledge) {
   const outcome = SHOWN[pledge.status] ?? pledge.status;
-  const known = words[outcome] ? outcome : "unknown";
+  const known = texts[outcome] ? outcome : "unknown";
   const money = isMoney(pledge.amount) ? figures.money(pledge.amount) : "";
-  show(known, known === "paid" ? figures.say(words.paid_amount, { money }) : money);
+  show(known, known === "paid" ? figures.format(texts.paid_amount, { money }) : money);
   return pledge.status;
 }
 
@@ -38,7 +38,7 @@ async function watch({ id, token }) {
   for await (const pledge of watchPledge(id, token, WATCH_MS)) {
     if (pledge === "gone") return show("unknown");
     if (pledge === null) {
-      $("more").textContent = words.offline;
+      $("more").textContent = texts.offline;
       continue;
     }
     if (showPledge(pledge) === "open") continue;

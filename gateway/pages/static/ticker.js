@@ -1,7 +1,7 @@
 // The ticker: chips of the latest gifts drift by; the ones that have left make room for the newest.
 
 import { isMoney } from "./money.js";
-import { $, calm, element, figures, lang, quote, words } from "./overlay_page.js";
+import { $, calm, element, figures, lang, quote, texts } from "./overlay_page.js";
 
 const RECENT = 12;
 const DRIFT_LEAST = 6;
@@ -36,7 +36,7 @@ function standStill() {
 
 function chip(gift) {
   const made = element("li", "chip");
-  made.append(quote("name", gift.name || words.anonymous), element("span", "money", figures.money(gift.amount)));
+  made.append(quote("name", gift.name || texts.anonymous), element("span", "money", figures.money(gift.amount)));
   return made;
 }
 

@@ -1,4 +1,4 @@
-"""Rows that nothing can ask for any more."""
+"""Pruning of finished checkout attempts."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from backbone.database.database import Database
 from services.payments.tables import ATTEMPTS, PAYMENTS
 
 KEPT: Final = timedelta(days=30)
-"""How long finished attempts are kept, for whoever looks into a checkout that went wrong."""
+"""Retention of finished attempts, for the investigation of failed checkouts."""
 
 SHORTEST: Final = timedelta(days=2)
-"""Stripe knows an idempotency key for 24 hours (docs.stripe.com/api/idempotent_requests)."""
+"""Minimum retention: Stripe keeps a key for 24 hours (docs.stripe.com/api/idempotent_requests)."""
 
 AT_ONCE: Final = 5_000
 
 
 async def prune_attempts(database: Database, now: datetime, kept: timedelta = KEPT) -> int:
-    """Delete up to `AT_ONCE` attempts that ended more than `kept` ago; how many there were.
+    """Delete up to `AT_ONCE` attempts that ended more than `kept` ago; returns how many.
 
     Never deletes an attempt whose outcome is unknown, one that was quarantined, one younger than
-    `SHORTEST`, or one of a payment whose checkout is still to be opened: what was refused before is
-    left out of its next attempt. A key is never used again: a payment counts its attempts itself.
+    `SHORTEST`, or one of a payment whose checkout is still to be opened, since its next attempt omits the
+    parameters refused before. Keys are not reused: the payment's row counts its attempts.
     """
     still_tried = (
         select(PAYMENTS.c.id)

@@ -1,7 +1,7 @@
-"""What became of calls nobody saw the end of: all of them are settled together, by one listing at Stripe.
+"""Finding the sessions of attempts with an unknown outcome: one listing at Stripe serves all of them.
 
-A listing goes through Stripe's sessions from the newest back to the oldest one wanted, at Stripe's
-pace, and takes up where it stopped, so that new tickets are taken in between.
+A listing reads Stripe's sessions from the newest to the oldest one wanted, through the rate limiter, some
+pages at a time, so that new tickets are taken in between.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from services.payments.stripe.rate_limiter import RateLimiter
 
 LISTING_S: Final = 2.0
 PAGES: Final = 10
-"""Read in one go."""
+"""Pages read by one call of `settle`."""
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
 SETTLED_AFTER: Final = timedelta(seconds=10)
-"""A session made is listed by then: what is not was never made."""
+"""A session is listed this long after its creation; one that is not was never created."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A payment whose session, if there is one, was made after `made_at`."""
+    """A payment whose session, if it exists, was created after `made_at`."""
 
     payment_id: str
     made_at: datetime
@@ -40,7 +40,7 @@ class _Wanted:
 
 @dataclass(slots=True)
 class _Listing:
-    """A way through the sessions, for those `wanted` at its beginning."""
+    """A listing of sessions, for those `wanted` at its beginning."""
 
     since: datetime
     begun_at: datetime
@@ -49,12 +49,12 @@ class _Listing:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether no caller waits for it any more."""
         return all(each.found.done() for each in self.wanted)
 
 
 class SessionFinder:
-    """Finds sessions by their payment; `settle` reads on, every `LISTING_S` where somebody waits."""
+    """Finds sessions by their payment; `settle` continues the listing, at most every `LISTING_S`."""
 
     def __init__(self, processor: Processor, pace: RateLimiter, clock: Clock) -> None:
         self._processor = processor
@@ -65,7 +65,7 @@ class SessionFinder:
         self._due = float("-inf")
 
     async def find(self, payment_id: str, made_at: datetime) -> OpenedCheckout | None:
-        """The session of a payment, attempted at `made_at`, once a listing shows it; None: there is none."""
+        """Wait for a listing to show the session of a payment attempted at `made_at`; None: it has none."""
         wanted = _Wanted(payment_id, made_at, asyncio.get_running_loop().create_future())
         self._wanted[payment_id] = wanted
         try:
@@ -75,7 +75,7 @@ class SessionFinder:
                 del self._wanted[payment_id]
 
     async def settle(self) -> None:
-        """Read some pages, if it is time to and somebody waits."""
+        """Read some pages, where callers wait and a listing is due."""
         loop = asyncio.get_running_loop()
         if not self._wanted or loop.time() < self._due:
             return
@@ -108,7 +108,7 @@ class SessionFinder:
 
 
 def _settle_absent(listing: _Listing) -> None:
-    """What was attempted well before a listing began, and is not in it, was never made."""
+    """A session attempted `SETTLED_AFTER` before a listing began and not in it was never created."""
     for each in listing.wanted:
         if listing.begun_at - each.made_at >= SETTLED_AFTER:
             _resolve(each, None)

@@ -2,7 +2,7 @@
 
 Each try is stored with its exact parameters before the call and resent verbatim under the same key
 until its outcome is known. Only an attempt known to have failed is followed by a new one, so a
-pledge never has two live sessions by our doing (ARCHITECTURE.md, "Stripe", Attempts and Pace).
+pledge never has two open sessions (docs/architecture.md, "Stripe").
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import structlog
 from prometheus_client import Gauge
 from sqlalchemy import ColumnElement, Row, select
 
+from backbone.adaptive_interval import ROUND_INTERVAL_S
 from backbone.bisection import bisect
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.durable_work import error_reason
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
-from backbone.min_interval import ROUND_INTERVAL_S
 from backbone.money import Money
 from backbone.wakeups import wait_for, wake_on_stop
 from services.payments.checkout.attempts import AttemptOutcome, SentAttempt, store_attempts

@@ -1,4 +1,4 @@
-"""Alembic's entry: payments' own tables, inside the transaction that `Database.migrate` opened."""
+"""Alembic's environment: the tables of payments, in the transaction that `Database.migrate` opened."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A listing begins 60 s before the last complete one began; the store recognises repeats by event id. A run
 that reaches its bound, or fails, stores its position, and the next one resumes there (docs/architecture.md,
-"Why a crash at any line is harmless").
+"Crash safety").
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ async def find_differences(
 ) -> list[tuple[Observation, Difference]]:
     """The listed objects of ours that differ from the stored facts, each as missing or changed.
 
-    An object is ours where it is marked (`foreign.is_marked`), where the capture of its payment intent is
+    An object is ours where it is marked (`marks.is_marked`), where the capture of its payment intent is
     stored, or in any case with `hold_foreign`.
     """
     intents = {fact.observation.intent for fact in facts if fact.observation.intent}

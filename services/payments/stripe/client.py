@@ -40,6 +40,7 @@ from services.payments.processor import (
 )
 from services.payments.stripe.events import stored
 from services.payments.stripe.lists import EXPANDED, PATHS, listed
+from services.payments.stripe.marks import is_marked
 from services.payments.stripe.objects import (
     dispute_observation,
     intent_capture,
@@ -47,7 +48,6 @@ from services.payments.stripe.objects import (
     ours,
     refund_observation,
 )
-from services.payments.webhooks.foreign import is_marked
 
 API_VERSION: Final = "2026-10-28.endive"
 PAGE: Final = 100

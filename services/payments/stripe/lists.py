@@ -13,8 +13,8 @@ from typing import Any, Final
 from services.payments.domain import FactKind, Observation
 from services.payments.processor import ListedFact, ListedFacts
 from services.payments.stripe.events import READERS
+from services.payments.stripe.marks import is_marked
 from services.payments.stripe.objects import Unreadable, clean, intent_capture, moment_of
-from services.payments.webhooks.foreign import is_marked
 
 PATHS: Final[Mapping[FactKind, str]] = {
     FactKind.CAPTURE: "/v1/payment_intents",

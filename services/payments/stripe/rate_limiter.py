@@ -1,4 +1,4 @@
-"""How fast Stripe is called: a token bucket that a 429 halves and that recovers by and by."""
+"""The rate limiter of calls to Stripe: a token bucket whose rate a 429 halves and that recovers gradually."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import asyncio
 from typing import Final
 
 RECOVERY_PER_S: Final = 0.05
-"""Share of the rate before it was slowed that a bucket gains back a second: half of it in ten."""
+"""Share of the rate before the 429 that is regained each second: the full rate after ten seconds."""
 
 SLOWEST_PER_S: Final = 1.0
 FREE_PER_S: Final = 2_000.0
-"""Past this a bucket without a ceiling stops counting again."""
+"""Above this, a limiter without a configured rate is unlimited again."""
 
 INFINITE: Final = float("inf")
 
 
 class RateLimiter:
-    """Admits `rate_per_s` calls a second (0: as many as come), with bursts of half a second's worth.
+    """Admits `rate_per_s` calls per second (0: unlimited), with bursts of half a second's calls.
 
-    `slow_down` halves the rate, at most once a second however many calls were refused together;
-    then it rises evenly until the ceiling is reached.
+    `slow_down` halves the rate, at most once a second however many calls were refused together. The rate
+    then rises linearly to the configured one.
     """
 
     def __init__(self, rate_per_s: float) -> None:
@@ -36,16 +36,16 @@ class RateLimiter:
 
     @property
     def rate_per_s(self) -> float:
-        """Calls a second at present; where there is no limit, what was lately done (0: nothing yet)."""
+        """The current rate; without a limit, the rate of recent calls (0 before the first)."""
         return self._recent if self._rate == INFINITE else self._rate
 
     @property
     def limited(self) -> bool:
-        """Whether there is a limit at present."""
+        """Whether calls are limited now."""
         return self._rate != INFINITE
 
     async def acquire(self) -> None:
-        """Wait until one more call may go out; in the order of asking."""
+        """Wait until one more call is admitted; callers are admitted in order."""
         loop = asyncio.get_running_loop()
         if self.limited or self._queue_lock.locked():
             async with self._queue_lock:
@@ -57,7 +57,7 @@ class RateLimiter:
         self._count(loop.time())
 
     def slow_down(self) -> None:
-        """Stripe said 429."""
+        """Halve the rate after a 429."""
         now = asyncio.get_running_loop().time()
         if now - self._slowed_at < 1.0:
             return

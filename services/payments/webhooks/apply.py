@@ -11,14 +11,14 @@ from datetime import timedelta
 from typing import Any, Final
 
 from prometheus_client import Gauge
-from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 
 from backbone.clock import Clock
 from backbone.database.database import Database
 from backbone.durable_work import DurableWork, Failed, Failure
 from services.payments.stripe.objects import Unreadable
 from services.payments.tables import QUARANTINED, WAITING, WEBHOOKS
-from services.payments.webhooks.batch import apply_batch
+from services.payments.webhooks.batch import STORED_WEBHOOK, StoredWebhook, apply_batch
 from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.receive import WebhookStore, count_webhook
 
@@ -80,7 +80,7 @@ class Applier:
             if chosen:
                 await session.execute(hastened.values(next_try_at=self._clock.now()))
 
-    async def fetch_due(self) -> Sequence[Row[Any]]:
+    async def fetch_due(self) -> Sequence[StoredWebhook]:
         """See `WorkQueue`: new webhooks and, each RETRIES_EVERY_S, quarantined ones after a batch."""
         if self._retries_next:
             self._retries_next = False
@@ -94,39 +94,43 @@ class Applier:
         self._retries_next = bool(waiting)
         return waiting or await self.quarantined_due()
 
-    async def waiting(self) -> Sequence[Row[Any]]:
+    async def waiting(self) -> Sequence[StoredWebhook]:
         """Read the oldest new webhooks, a batch at most."""
-        waiting = select(WEBHOOKS).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
+        waiting = select(*STORED_WEBHOOK).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
         async with self._database.reading() as session:
-            return (await session.execute(waiting.limit(BATCH))).all()
+            return [StoredWebhook(*row) for row in await session.execute(waiting.limit(BATCH))]
 
-    async def quarantined_due(self) -> Sequence[Row[Any]]:
+    async def quarantined_due(self) -> Sequence[StoredWebhook]:
         """Read the quarantined webhooks that are due, at most RETRY_BATCH, and count all of them."""
         quarantined = WEBHOOKS.c.state == QUARANTINED
         # None: quarantined by a process of the previous version, during an upgrade.
         at = WEBHOOKS.c.next_try_at
-        due = select(WEBHOOKS).where(quarantined, or_(at.is_(None), at <= self._clock.now())).order_by(at)
+        due = (
+            select(*STORED_WEBHOOK)
+            .where(quarantined, or_(at.is_(None), at <= self._clock.now()))
+            .order_by(at)
+        )
         async with self._database.reading() as session:
             count = (await session.execute(select(func.count()).where(quarantined))).scalar_one()
             _QUARANTINED_COUNT.set(count)
             if not count:
                 return ()
-            return (await session.execute(due.limit(RETRY_BATCH))).all()
+            return [StoredWebhook(*row) for row in await session.execute(due.limit(RETRY_BATCH))]
 
-    async def run_batch(self, batch: Sequence[Row[Any]]) -> Sequence[Failed[Row[Any]]]:
+    async def run_batch(self, batch: Sequence[StoredWebhook]) -> Sequence[Failed[StoredWebhook]]:
         """See `WorkQueue`."""
         await apply_batch(self._database, self._ours, batch, self._clock)
         return ()
 
-    def label(self, item: Row[Any]) -> str:
+    def label(self, item: StoredWebhook) -> str:
         """See `WorkQueue`."""
         return f"{item.event_id} {item.type}"
 
-    def failures(self, item: Row[Any]) -> int:
+    def failures(self, item: StoredWebhook) -> int:
         """See `WorkQueue`."""
         return int(item.tries)
 
-    async def retry(self, item: Row[Any], failure: Failure) -> None:
+    async def retry(self, item: StoredWebhook, failure: Failure) -> None:
         """See `WorkQueue`. A new webhook keeps its place, so a moment passes before the next try."""
         if item.state == QUARANTINED:
             await self.quarantine(item, failure)
@@ -135,13 +139,13 @@ class Applier:
         count_webhook(item.type, "failed")
         await asyncio.sleep(RETRY_S * min(failure.attempts, TRIES))
 
-    async def quarantine(self, item: Row[Any], failure: Failure) -> None:
+    async def quarantine(self, item: StoredWebhook, failure: Failure) -> None:
         """See `WorkQueue`."""
         next_try_at = self._clock.now() + _pause(failure.attempts)
         await self._note_failure(item, failure, {"state": QUARANTINED, "next_try_at": next_try_at})
         count_webhook(item.type, "failed" if item.state == QUARANTINED else "set_aside")
 
-    async def _note_failure(self, row: Row[Any], failure: Failure, values: dict[str, Any]) -> None:
+    async def _note_failure(self, row: StoredWebhook, failure: Failure, values: dict[str, Any]) -> None:
         noted = update(WEBHOOKS).where(WEBHOOKS.c.number == row.number, WEBHOOKS.c.state == row.state)
         values = {"tries": failure.attempts, "reason": failure.reason} | values
         async with self._database.transaction() as session:

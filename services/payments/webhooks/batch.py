@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from prometheus_client import Histogram
-from sqlalchemy import Row, bindparam, update
+from sqlalchemy import bindparam, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
-from backbone.telemetry import FRESHNESS
+from backbone.telemetry import FRESHNESS, STAGE
 from services.payments.reconciliation import lookups
 from services.payments.recording.record import record
 from services.payments.stripe.events import ParsedEvent, read_event
@@ -36,36 +36,57 @@ _DELAY: Final = Histogram(
     buckets=(0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 86400),
 )
 _APPLIED: Final = FRESHNESS.labels("applied")
+_STAGE: Final = STAGE.labels("applied", "payments")
 
 
-async def apply_batch(database: Database, ours: OurAccount, rows: Sequence[Row[Any]], clock: Clock) -> None:
-    """Apply webhooks (rows of `webhooks`) in one transaction: all of them, or none where it raises.
+class StoredWebhook(NamedTuple):
+    """The columns of a stored webhook that applying it needs; see `tables.Webhook`."""
+
+    number: int
+    event_id: str
+    type: str
+    body: bytes
+    state: int
+    tries: int
+    created_at: datetime
+    received_at: datetime
+
+
+STORED_WEBHOOK: Final = tuple(WEBHOOKS.c[name] for name in StoredWebhook._fields)
+"""The columns to select for a `StoredWebhook`, in its order."""
+
+
+async def apply_batch(
+    database: Database, ours: OurAccount, webhooks: Sequence[StoredWebhook], clock: Clock
+) -> None:
+    """Apply webhooks in one transaction: all of them, or none where it raises.
 
     Events that are not for `ours` are marked as ignored.
     """
     now = clock.now()
-    events = [json.loads(row.body) for row in rows]
+    events = [json.loads(each.body) for each in webhooks]
     ignored = await ignore_reasons(database, events, ours)
     parsed = [read_event(event) for event, reason in zip(events, ignored, strict=True) if reason is None]
     async with database.transaction() as session:
         await record(session, [each.observation for each in parsed if each.observation is not None], now)
         await _schedule_lookups(session, parsed, now)
-        await _mark_done(session, rows, events, ignored)
+        await _mark_done(session, webhooks, events, ignored)
         crash_point("payments.applier.before_commit")
     crash_point("payments.applier.after_commit")
     done = clock.now()
-    for row, reason in zip(rows, ignored, strict=True):
-        _count_done(row, reason, done)
+    for webhook, reason in zip(webhooks, ignored, strict=True):
+        _count_done(webhook, reason, done)
 
 
-def _count_done(row: Row[Any], reason: IgnoreReason | None, done: datetime) -> None:
+def _count_done(webhook: StoredWebhook, reason: IgnoreReason | None, done: datetime) -> None:
     if reason is not None:
-        count_webhook(row.type, "ignored")
-        count_ignored(label_of(row.type), reason)
+        count_webhook(webhook.type, "ignored")
+        count_ignored(label_of(webhook.type), reason)
         return
-    count_webhook(row.type, "applied")
-    _DELAY.observe(max(0.0, (done - row.created_at).total_seconds()))
-    _APPLIED.observe(max(0.0, (done - row.received_at).total_seconds()))
+    count_webhook(webhook.type, "applied")
+    _DELAY.observe(max(0.0, (done - webhook.created_at).total_seconds()))
+    _APPLIED.observe(max(0.0, (done - webhook.received_at).total_seconds()))
+    _STAGE.observe(max(0.0, (done - webhook.received_at).total_seconds()))
 
 
 async def _schedule_lookups(session: AsyncSession, parsed: Sequence[ParsedEvent], now: datetime) -> None:
@@ -86,18 +107,18 @@ async def _schedule_lookups(session: AsyncSession, parsed: Sequence[ParsedEvent]
 
 async def _mark_done(
     session: AsyncSession,
-    rows: Sequence[Row[Any]],
+    webhooks: Sequence[StoredWebhook],
     events: Sequence[Any],
     ignored: Sequence[IgnoreReason | None],
 ) -> None:
     """Mark webhooks as applied or ignored, and remove personal details from those that carry any."""
     unchanged: dict[IgnoreReason | None, list[int]] = {}
     redacted: list[dict[str, Any]] = []
-    for row, event, reason in zip(rows, events, ignored, strict=True):
-        if (body := without_details(row.body, event)) is not None:
-            redacted.append({"at_number": row.number, "to_body": body} | _final_values("to_", reason))
+    for webhook, event, reason in zip(webhooks, events, ignored, strict=True):
+        if (body := without_details(webhook.body, event)) is not None:
+            redacted.append({"at_number": webhook.number, "to_body": body} | _final_values("to_", reason))
         else:
-            unchanged.setdefault(reason, []).append(row.number)
+            unchanged.setdefault(reason, []).append(webhook.number)
     for reason, numbers in unchanged.items():
         done = update(WEBHOOKS).where(WEBHOOKS.c.number.in_(numbers))
         await session.execute(done.values(_final_values("", reason)))

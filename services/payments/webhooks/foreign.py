@@ -7,7 +7,7 @@ An event is ignored, and counted, where it
   both (https://docs.stripe.com/connect/webhooks). Events of our own account carry no `account`;
 - is about a foreign object, unless `hold_foreign` is set.
 
-An object is foreign where it is not marked (`is_marked`) and concerns no PaymentIntent known here:
+An object is foreign where it is not marked (`stripe/marks.py`) and concerns no PaymentIntent known here:
 - A PaymentIntent or Checkout Session without a mark is foreign at once. We create both with all our
   metadata (`StripeProcessor.checkout_parameters`), so their order does not matter: one that has lost its
   mark is recognised by the other.
@@ -31,10 +31,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.database.database import Database
 from services.payments.statements import lock_intents
+from services.payments.stripe.marks import is_marked
 from services.payments.tables import FACTS, LOOKUPS, PAYMENTS
-
-METADATA_PREFIX: Final = "ataa_"
-REFERENCE_PREFIX: Final = "plg_"
 
 _CAPTURES: Final = ("payment_intent.", "checkout.session.")
 _FOLLOWERS: Final = ("refund.", "charge.")
@@ -59,19 +57,6 @@ class IgnoreReason(StrEnum):
 def count_ignored(kind: str, why: IgnoreReason, many: int = 1) -> None:
     """Count `many` ignored events; `kind` becomes a label, so it must be one of a bounded set."""
     _IGNORED.labels(kind, why).inc(many)
-
-
-def is_marked(thing: Mapping[str, Any]) -> bool:
-    """Whether a Stripe object is marked as ours; no other code decides this.
-
-    The mark is metadata whose name begins with `ataa_`, or a `client_reference_id` in the form of a
-    pledge's id. (Payment Links, once supported, are to be recognised here by the session's `payment_link`.)
-    """
-    metadata = thing.get("metadata")
-    if isinstance(metadata, dict) and any(name.startswith(METADATA_PREFIX) for name in metadata):
-        return True
-    reference = thing.get("client_reference_id")
-    return isinstance(reference, str) and reference.startswith(REFERENCE_PREFIX)
 
 
 def is_thin(event: Mapping[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from backbone.clock import Clock
 from backbone.database.database import Database
 from backbone.group_commit import GroupCommit
 from backbone.http.problems import Problem
+from backbone.telemetry import STAGE
 from services.payments.processor import ProcessorEvent
 from services.payments.statements import insert_new
 from services.payments.stripe.events import READERS, stored
@@ -29,6 +30,7 @@ from services.payments.tables import WAITING, WEBHOOKS
 TOLERANCE_S: Final = 300
 """How far a signature's timestamp may differ from our clock; Stripe's library bounds the past only."""
 
+_STORED: Final = STAGE.labels("stored", "payments")
 _WEBHOOKS: Final = Counter(
     "ataa_webhooks_total", "Webhooks received and what became of them.", ["type", "result"]
 )
@@ -106,7 +108,10 @@ class WebhookStore:
 
     async def keep(self, event: ProcessorEvent) -> bool:
         """Store an event; False where it was stored before. Durable when it returns."""
-        return await self._intake.submit(event)
+        began = time.monotonic()
+        kept = await self._intake.submit(event)
+        _STORED.observe(time.monotonic() - began)
+        return kept
 
     async def keep_all(self, events: Sequence[ProcessorEvent]) -> int:
         """Store listed events in one transaction; returns how many were new."""

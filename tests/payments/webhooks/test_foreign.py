@@ -17,9 +17,10 @@ from sqlalchemy import select
 from services.payments.processor import Foreign
 from services.payments.queries import quarantined_webhooks, read_books, unplaced_facts
 from services.payments.reconciliation.lookups import Reconciler
+from services.payments.stripe.marks import is_marked
 from services.payments.stripe.objects import intent_capture, moment_of, refund_observation
 from services.payments.tables import APPLIED, FACTS, IGNORED, LOOKUPS, PAYMENTS, POSTINGS, WEBHOOKS
-from services.payments.webhooks.foreign import OurAccount, is_marked
+from services.payments.webhooks.foreign import OurAccount
 from tests.engines import fresh_postgres, postgres_server
 from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge

@@ -1,4 +1,4 @@
-"""The first tables: payments, attempts, webhooks, facts, refunds, the ledger, and the doors."""
+"""The first tables: payments, attempts, webhooks, facts, refunds, the ledger, and the messaging tables."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def make_payments() -> None:
 
 
 def make_stripe_tables() -> None:
-    """What Stripe told, what it is to be asked, and what payments knows of drives."""
+    """Stripe's events and facts, pending lookups, and the drives."""
     op.create_table(
         "webhooks",
         sa.Column("number", NUMBER, autoincrement=True, nullable=False),
@@ -196,7 +196,7 @@ def make_stripe_tables() -> None:
 
 
 def make_doors() -> None:
-    """What is about to be said, was heard, was answered."""
+    """The outbox, the inbox and the idempotency keys."""
     op.create_table(
         "outbox",
         sa.Column("number", NUMBER, autoincrement=True, nullable=False),

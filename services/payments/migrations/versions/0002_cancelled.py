@@ -1,4 +1,4 @@
-"""Cancelled pledges: their checkouts are closed at Stripe."""
+"""Add `cancelled`: the checkouts of cancelled pledges are expired at Stripe."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Set-aside webhooks have a time of their next try, ignored ones a state; a listing cut short goes on.
+"""Add the retry time of quarantined webhooks, the state of ignored ones, and the position of a listing.
 
-`lanes.holder` and `lanes.until` were a lease's and are not read by any version since 0002. A process of the
-version before still writes them with each look for lost webhooks: while it runs beside this schema, its
-looks store what they find and then fail to note their place. It is replaced within minutes, and the next
-process looks again from the last place noted.
+`lanes.holder` and `lanes.until` belonged to a lease and are not read by any version since 0002. A process of
+the previous version still writes them with each backfill: while it runs on this schema, its backfills store
+the events they find and then fail to store their position. It is replaced within minutes, and the next
+process resumes from the last stored position.
 """
 
 from __future__ import annotations

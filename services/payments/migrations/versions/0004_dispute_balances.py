@@ -1,4 +1,4 @@
-"""What Stripe's balance says of disputes, when it said so, and which amounts are estimates."""
+"""Add the balance amounts of disputes, the time of their report, and the reason of estimates."""
 
 from __future__ import annotations
 

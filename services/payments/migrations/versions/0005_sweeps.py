@@ -1,4 +1,4 @@
-"""Where each sweep of Stripe's lists stands, and the refunds and disputes that are still open."""
+"""Add the progress of each sweep pass, and an index of the open refunds and disputes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("begun_at", sa.BigInteger(), nullable=False),
     )
     op.create_index("facts_open", "facts", ["id"], sqlite_where=sa.text(OPEN), postgresql_where=sa.text(OPEN))
-    # Attempts that failed before they were sent had no end.
+    # Attempts that failed before they were sent had no `done_at`.
     op.execute("UPDATE attempts SET done_at = made_at WHERE done_at IS NULL AND state = 'failed'")
     op.create_index(
         "attempts_done",

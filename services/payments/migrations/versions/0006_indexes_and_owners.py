@@ -1,6 +1,6 @@
-"""Payments knows who owns a drive, and finds the refunds that are due by an index.
+"""Add the owner of a drive, and an index of the refunds that are due.
 
-While PostgreSQL makes the index no refund is stored: milliseconds, as it holds only those still owed.
+PostgreSQL blocks writes to refunds while it builds the index: milliseconds, since the index is partial.
 """
 
 from __future__ import annotations

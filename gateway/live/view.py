@@ -1,0 +1,127 @@
+"""One drive as the gateway shows it: its newest figures, the bytes made of them, and who watches."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections import deque
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, Literal, Protocol
+
+from backbone.bus.protocol import partition_of
+from backbone.clock import Clock, rfc3339
+from gateway.live.connection import Row, SseConnection, frame
+
+REBUILD_S: Final = 1.0
+"""A heartbeat alone changes the bytes at most this often."""
+FRAMES_PER_S: Final = 18.0
+FRAMES_AT_ONCE: Final = 3
+"""`totals` frames of a drive: on average so many a second, and at most so many in quick succession. Together
+never more than the 20 in a second that the API promises, yet a frame seldom waits at ordinary rates."""
+MAX_UNSHOWN: Final = 10_000
+"""Gifts of a drive whose way to the figures is measured at a time."""
+
+State = Literal["live", "catching_up", "frozen"]
+SnapshotVersion = tuple[int, int, int]
+
+
+class TokenBucket:
+    """A token bucket: on average `per_s`, and up to `at_once` in quick succession after a quiet while."""
+
+    def __init__(self, per_s: float, at_once: int) -> None:
+        self._per_s = per_s
+        self._at_once = at_once
+        self._left = float(at_once)
+        self._at = float("-inf")
+
+    def due(self, now: float) -> float:
+        """When the next one is allowed; `now` where it is at once."""
+        return now + max(0.0, 1.0 - self._left_at(now)) / self._per_s
+
+    def spend(self, now: float) -> None:
+        """Note one at `now`."""
+        self._left, self._at = self._left_at(now) - 1.0, now
+
+    def _left_at(self, now: float) -> float:
+        return min(float(self._at_once), self._left + (now - self._at) * self._per_s)
+
+
+class FreshnessSource(Protocol):
+    """Knows the time, and how complete a drive's figures are."""
+
+    clock: Clock
+
+    def as_of(self, view: DriveView) -> datetime:
+        """The moment up to which everything is in the drive's figures."""
+        ...
+
+
+class DriveView:
+    """One drive: its newest snapshot and the bytes made of it."""
+
+    def __init__(self, drive_id: str, slug: str) -> None:
+        self.drive_id = drive_id
+        self.slug = slug
+        self.partition = partition_of(drive_id)
+        self.snapshot_version: SnapshotVersion = (1, 0, 0)
+        self.as_of: datetime | None = None
+        self.is_placeholder = True  # no snapshot yet: what is shown is what pledges knows of it
+        self.placeholder_until = 0.0
+        self.tail = 0  # the highest sequence heard on the drive's log
+        self.connections: set[SseConnection] = set()
+        self.rows: list[Row] = []  # of the log, to be sent with the next push
+        self.unshown: deque[tuple[int, int, datetime]] = deque(maxlen=MAX_UNSHOWN)
+        self.totals_due_since: float | None = None
+        self.rows_at = float("-inf")
+        self.totals_at = float("-inf")
+        self.frames = TokenBucket(FRAMES_PER_S, FRAMES_AT_ONCE)
+        self.pushed_state: State | None = None
+        self.rows_push: asyncio.TimerHandle | None = None
+        self.totals_push: asyncio.TimerHandle | None = None
+        self._heads: tuple[bytes, bytes] = (b"{", b"{")
+        self._built: dict[str, bytes] = {}
+        self._built_at: datetime | None = None
+        self._built_state: State | None = None
+
+    def take(
+        self, snapshot_version: SnapshotVersion, as_of: datetime | None, totals: Mapping[str, Any]
+    ) -> None:
+        """Hold these figures; the bytes are made when they are next asked for."""
+        self.snapshot_version, self.as_of = snapshot_version, as_of
+        self.tail = max(self.tail, snapshot_version[1])
+        brief = {name: value for name, value in totals.items() if name not in ("leaders", "recent")}
+        self._heads = (_head(totals), _head(brief))
+        self._built_at = None
+
+    def etag(self, state: State) -> str:
+        """`W/"<epoch>.<sequence>.<revision>.<state>"`."""
+        epoch, sequence, revision = self.snapshot_version
+        return f'W/"{epoch}.{sequence}.{revision}.{state}"'
+
+    def bytes(
+        self, kind: Literal["full", "brief", "gzip", "frame"], state: State, freshness: FreshnessSource
+    ) -> bytes:
+        """The drive's totals: whole, without leaders and recent, gzipped, or as a live frame."""
+        now = freshness.clock.now()
+        stale = self._built_at is None or (now - self._built_at).total_seconds() >= REBUILD_S
+        if stale or state != self._built_state:
+            self._built, self._built_at, self._built_state = {}, now, state
+            as_of = freshness.as_of(self)
+            lag_ms = max(0, round((now - as_of).total_seconds() * 1000))
+            epoch, sequence, _ = self.snapshot_version
+            tail = (
+                f'"epoch":{epoch},"sequence":{sequence},"as_of":"{rfc3339(as_of)}",'
+                f'"state":"{state}","lag_ms":{lag_ms}}}'
+            ).encode()
+            self._built["full"], self._built["brief"] = (head + tail for head in self._heads)
+        if kind not in self._built:
+            full = self._built["full"]
+            self._built[kind] = gzip.compress(full, 5, mtime=0) if kind == "gzip" else frame("totals", full)
+        return self._built[kind]
+
+
+def _head(totals: Mapping[str, Any]) -> bytes:
+    text = json.dumps(totals, ensure_ascii=False, separators=(",", ":"))
+    return (text[:-1] + ("," if totals else "")).encode("utf-8", "replace")
