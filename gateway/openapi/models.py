@@ -65,9 +65,9 @@ class Problem(BaseModel):
 
     model_config = _example(
         type="/problems/invalid-request",
-        title="The request does not fit",
+        title="Invalid request",
         status=422,
-        detail="Some fields do not fit.",
+        detail="Some fields are invalid.",
         request_id="7a95ef8c30df46c5dc31014b",
         errors=[{"pointer": "/amount/value", "detail": "must be more than zero"}],
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from backbone.amount_schemas import CHARGED, POSITIVE, REFUNDED, JsonSchema
 from backbone.money import Money, decimal_string
 from backbone.stripe_amounts import SUPPORTED_CURRENCIES, largest, smallest, step
-from services.pledges.domain import check_chargeable
+from services.pledges.domain import AmountNotCharged, AmountTooLarge, AmountTooSmall, check_chargeable
 
 CURRENCIES = sorted(SUPPORTED_CURRENCIES)
 
@@ -29,7 +29,7 @@ def patterns(schema: JsonSchema) -> dict[str, re.Pattern[str]]:
 def is_charged(units: int, currency: str) -> bool:
     try:
         check_chargeable(Money(units, currency))
-    except ValueError:
+    except (AmountTooSmall, AmountTooLarge, AmountNotCharged):
         return False
     return True
 

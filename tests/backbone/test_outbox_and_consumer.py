@@ -175,7 +175,8 @@ async def test_event_of_an_unknown_name_is_skipped(database: Database, bus: Even
 
 async def test_fenced_consumer_reloads_its_position(database: Database, bus: EventBus) -> None:
     consumer = Consumer("notes", bus, ["notes"], {Noted: take_notes}, database)
-    async with running(Relay("tests", database, bus, ["notes"]), consumer):
+    # Without watermarks, which are records of their own on Kafka and would take offset 1 after a second.
+    async with running(Relay("tests", database, bus, []), consumer):
         await announce_note(database, "a")
         await until(consumer.handled.is_set)
 
