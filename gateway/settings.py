@@ -44,8 +44,8 @@ def _networks(text: str) -> str:
 class GatewaySettings(Settings):
     """Settings of the gateway."""
 
-    gateway_host: str = Field("127.0.0.1", description="Address the public door listens on.")
-    gateway_port: int = Field(8000, ge=1, le=65535, description="Port of the public door.")
+    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
+    gateway_port: int = Field(8000, ge=1, le=65535, description="Port of the gateway.")
     url_pledges: HttpUrl = Field(
         "http://127.0.0.1:8001", description="Where pledges is, for the services in other processes."
     )
@@ -59,7 +59,7 @@ class GatewaySettings(Settings):
         "http://127.0.0.1:8004", description="Where notify is, for the services in other processes."
     )
     public_url: Annotated[str, AfterValidator(_public_url)] = Field(
-        "", description="Address the outside world knows the door by; empty: whatever Host a request names."
+        "", description="The gateway's public address; empty: whatever Host a request names."
     )
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
         "",

@@ -1,1 +1,1 @@
-"""The services: each owns its data, its doors and nothing else."""
+"""The services: each owns its data and its routes, and nothing else."""

@@ -104,7 +104,7 @@ class Subscription(Protocol):
 
 
 class EventBus(Protocol):
-    """Where services say and hear events."""
+    """Where services publish and consume events."""
 
     async def publish(self, messages: Sequence[Message], *, lossy: bool = False) -> None:
         """Append, in order; durable when it returns, unless `lossy` (a power cut may undo it).

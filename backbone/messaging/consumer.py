@@ -53,7 +53,7 @@ Handlers = Mapping[type[Event], Handler]
 class Consumer:
     """Reads `topics` as `group` into `handlers`, and knows how far each input partition is complete.
 
-    `watermarks[p]` is a moment: everything committed by p's speaker before it has been handled. It moves
+    `watermarks[p]` is a moment: everything committed by p's producer before it has been handled. It moves
     on while p is `owned_partitions()`. `assigned` is set whenever partitions were assigned.
     """
 

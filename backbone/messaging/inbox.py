@@ -1,4 +1,4 @@
-"""The inbox: what was heard is remembered in the transaction that acts on it, each event once."""
+"""The inbox: an event is recorded in the transaction that handles it, so that each is handled once."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def _insert_position(
 
 
 async def record_new(session: AsyncSession, group: str, records: Sequence[Record]) -> list[Record]:
-    """Those of `records` that `group` has not heard before, now remembered."""
+    """Those of `records` that `group` has not handled before, now recorded."""
     inbox = messaging_tables_of(session).inbox
     heard_at = datetime.now(UTC)
     by_id = {record.id: record for record in records}

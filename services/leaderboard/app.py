@@ -34,7 +34,7 @@ def compose(
     clock: Clock | None = None,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
 ) -> Service:
-    """Leaderboard, wired to `bus` and to pledges' door; nothing runs before `Service.start`.
+    """Leaderboard, wired to `bus` and to pledges' API; nothing runs before `Service.start`.
 
     `request_timeout_s` is the deadline of a request to pledges for donors' texts.
     """

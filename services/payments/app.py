@@ -134,7 +134,7 @@ def _checkout_worker(
         stripe,
         pledges,
         settings.internal_secret.get_secret_value(),
-        pace=rate_limiter,
+        rate_limiter=rate_limiter,
         in_flight=settings.stripe_in_flight,
         news=new_tickets,
         clock=clock,

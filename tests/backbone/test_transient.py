@@ -151,7 +151,7 @@ async def full(sqlite: Database) -> None:
         await session.execute(text("PRAGMA max_page_count = 1"))
 
 
-async def room(sqlite: Database) -> None:
+async def make_space(sqlite: Database) -> None:
     async with sqlite.transaction() as session:
         await session.execute(text("PRAGMA max_page_count = 100000"))
 
@@ -162,7 +162,7 @@ async def test_full_sqlite_file_is_transient(sqlite: Database) -> None:
         async with sqlite.transaction() as session:
             await note(session, "x" * 100_000)
     assert transient_failure(failed.value) is TransientFailure.FULL
-    await room(sqlite)
+    await make_space(sqlite)
     async with sqlite.transaction() as session:
         await note(session, "x" * 100_000)
 
@@ -287,7 +287,7 @@ async def test_group_commit_on_a_full_sqlite_file_waits_for_space(sqlite: Databa
     group: GroupCommit[str, str] = GroupCommit(committing(sqlite, Fault("", 0, [])))
     waiting = asyncio.gather(*(group.submit("x" * 50_000) for _ in range(4)))
     await asyncio.sleep(0.1)
-    await room(sqlite)
+    await make_space(sqlite)
     assert len(await waiting) == 4
 
 
@@ -369,7 +369,7 @@ async def test_consumer_on_a_full_sqlite_file_waits_for_space(sqlite: Database, 
     texts = [str(number) * 20_000 for number in range(4)]
     consuming = asyncio.create_task(consume(sqlite, tmp_path, texts, striking(fault)))
     await until(lambda: len(fault.tries) > MAX_ATTEMPTS)
-    await room(sqlite)
+    await make_space(sqlite)
     assert await consuming == []
     assert [one for _, one in await noted(sqlite)] == texts
     assert set(fault.tries) == {4}

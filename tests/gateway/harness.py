@@ -150,9 +150,9 @@ class Harness:
     clock: Clock
     server: Server
 
-    async def key(self, **wish: Any) -> str:
+    async def key(self, **request: Any) -> str:
         """Create an API key."""
-        async with self.session.post("/v1/keys", json=wish, headers=bearer(ADMIN)) as reply:
+        async with self.session.post("/v1/keys", json=request, headers=bearer(ADMIN)) as reply:
             assert reply.status == 201, await reply.text()
             return str((await reply.json())["key"])
 

@@ -68,8 +68,8 @@ async def test_a_refund_whose_key_expired_is_sent_under_a_new_key(books: Books) 
     pledge = await a_paid_pledge(books)
     stripe = DownForADay(books)
     refunds = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
-    wish = RefundRequest(pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", "k"), "hash")
-    await refunds.make(wish)
+    request = RefundRequest(pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", "k"), "hash")
+    await refunds.make(request)
     (first,) = stripe.keys
     stripe.back = True
     books.clock.move(24 * HOUR_S)
@@ -94,8 +94,10 @@ async def test_a_refund_whose_response_cannot_be_stored_does_not_block_the_other
     stripe = OneUnstorable(books)
     refunds = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
     for key in ("first", "second"):
-        wish = RefundRequest(pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", key), "hash")
-        await refunds.make(wish)
+        request = RefundRequest(
+            pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", key), "hash"
+        )
+        await refunds.make(request)
     stripe.back = True
     for _ in range(5):
         books.clock.move(60.0)

@@ -40,10 +40,12 @@ _EXPIRED, _OVER, _FAILED = (_CLOSED.labels(outcome) for outcome in ("closed", "o
 class CheckoutExpirer:
     """Expires the open checkouts of cancelled pledges; failed expiries are retried with growing delays."""
 
-    def __init__(self, database: Database, processor: Processor, pace: RateLimiter, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, processor: Processor, rate_limiter: RateLimiter, clock: Clock
+    ) -> None:
         self._database = database
         self._processor = processor
-        self._pace = pace
+        self._rate_limiter = rate_limiter
         self._clock = clock
         self._failures: dict[str, int] = {}
         self._due_at: dict[str, float] = {}
@@ -77,7 +79,7 @@ class CheckoutExpirer:
         """See `WorkQueue`."""
         failed = []
         for row in batch:
-            await self._pace.acquire()
+            await self._rate_limiter.acquire()
             try:
                 await self._processor.expire_checkout(row.session_id)
             except Refused as error:
@@ -85,7 +87,7 @@ class CheckoutExpirer:
                 _OVER.inc()
             except ProcessorError as error:
                 if isinstance(error, TooFast):
-                    self._pace.slow_down()
+                    self._rate_limiter.slow_down()
                 _FAILED.inc()
                 failed.append(Failed(row, str(error)))
                 continue

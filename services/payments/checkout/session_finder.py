@@ -56,9 +56,9 @@ class _Listing:
 class SessionFinder:
     """Finds sessions by their payment; `settle` continues the listing, at most every `LISTING_S`."""
 
-    def __init__(self, processor: Processor, pace: RateLimiter, clock: Clock) -> None:
+    def __init__(self, processor: Processor, rate_limiter: RateLimiter, clock: Clock) -> None:
         self._processor = processor
-        self._pace = pace
+        self._rate_limiter = rate_limiter
         self._clock = clock
         self._wanted: dict[str, _Wanted] = {}
         self._listing: _Listing | None = None
@@ -82,12 +82,12 @@ class SessionFinder:
         listing = self._listing = self._listing or self._begin()
         for _ in range(PAGES):
             try:
-                await self._pace.acquire()
+                await self._rate_limiter.acquire()
                 page, listing.after = await self._processor.list_checkouts(listing.since, listing.after)
             except ProcessorError as error:
                 log.warning("checkouts.listing_failed", reason=str(error))
                 if isinstance(error, TooFast):
-                    self._pace.slow_down()
+                    self._rate_limiter.slow_down()
                 self._due = loop.time() + LISTING_S
                 return
             self._take(page)

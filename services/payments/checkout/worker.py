@@ -1,4 +1,4 @@
-"""Opening checkouts: a durable queue of tickets drained by one worker an account at Stripe's pace.
+"""Opening checkouts: a durable queue of tickets drained by one worker an account at Stripe's rate limit.
 
 Each try is stored with its exact parameters before the call and resent verbatim under the same key
 until its outcome is known. Only an attempt known to have failed is followed by a new one, so a
@@ -78,7 +78,7 @@ class CheckoutWorker:
         pledges: ServiceClient,
         secret: str,
         *,
-        pace: RateLimiter,
+        rate_limiter: RateLimiter,
         in_flight: int,
         news: asyncio.Event,
         clock: Clock,
@@ -87,7 +87,7 @@ class CheckoutWorker:
         self._processor = processor
         self._pledges = pledges
         self._secret = secret
-        self._pace = pace
+        self._rate_limiter = rate_limiter
         self._news = news
         self._clock = clock
         self._in_flight = in_flight
@@ -95,7 +95,7 @@ class CheckoutWorker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._more = False
         self._unknown: set[str] = set()
-        self._sessions = SessionFinder(processor, pace, clock)
+        self._sessions = SessionFinder(processor, rate_limiter, clock)
         self._admitted_at = float("-inf")
         self._without_expiry_until = float("-inf")
         self._outcomes = OutcomeRecorder(
@@ -147,24 +147,24 @@ class CheckoutWorker:
         for row in rows:
             self._start(SentAttempt(row.key, row.payment_id, row.n, json.loads(row.parameters), row.made_at))
 
-    def _room(self) -> int:
+    def _capacity(self) -> int:
         """How many tickets may be taken now: not many more than are called within a second."""
         if len(self._unknown) >= MAX_UNKNOWN:
             return 0
         ahead = 2 * self._in_flight
-        if self._pace.limited:
-            ahead = max(2, min(ahead, int(self._pace.rate_per_s)))
+        if self._rate_limiter.limited:
+            ahead = max(2, min(ahead, int(self._rate_limiter.rate_per_s)))
         return min(MAX_BATCH, ahead - (len(self._tasks) - len(self._unknown)))
 
     async def _admit(self) -> bool:
         """Take the next tickets and start their attempts; whether there may be more at once."""
-        room = self._room()
-        self._more = room <= 0
+        capacity = self._capacity()
+        self._more = capacity <= 0
         if self._more:
             return False
         await self._gather_tickets()
-        tickets = await self._waiting(room)
-        self._more = len(tickets) == room
+        tickets = await self._waiting(capacity)
+        self._more = len(tickets) == capacity
         if not tickets:
             return False
         try:
@@ -287,7 +287,7 @@ class CheckoutWorker:
     async def _until_known(self, sent: SentAttempt) -> AttemptOutcome:
         tries = 0
         while self._clock.now() - sent.made_at < KEY_LIVES:
-            await self._pace.acquire()
+            await self._rate_limiter.acquire()
             try:
                 async with self._calls:
                     crash_point("payments.checkout.before_call")
@@ -299,7 +299,7 @@ class CheckoutWorker:
                     self._leave_out_expiry(str(error))
                 return AttemptOutcome(sent, None, str(error), error.parameter)
             except TooFast:
-                self._pace.slow_down()
+                self._rate_limiter.slow_down()
             except Unavailable as error:
                 log.error("checkouts.unavailable", reason=str(error))
                 await asyncio.sleep(UNAVAILABLE_S)

@@ -114,7 +114,7 @@ class Sweeper:
         self,
         database: Database,
         processor: Processor,
-        pace: RateLimiter,
+        rate_limiter: RateLimiter,
         clock: Clock,
         *,
         every_s: float,
@@ -123,7 +123,7 @@ class Sweeper:
     ) -> None:
         self._database = database
         self._processor = processor
-        self._pace = pace
+        self._rate_limiter = rate_limiter
         self._clock = clock
         self._every_s = every_s
         self._grace = timedelta(seconds=grace_s)
@@ -138,7 +138,7 @@ class Sweeper:
         try:
             while not stop.is_set():
                 if rounds % SLOW_PASS_ROUNDS == 0:
-                    await self._pace.acquire()
+                    await self._rate_limiter.acquire()
                     await check_endpoints(self._processor)
                 await self.sweep()
                 rounds += 1
@@ -219,7 +219,7 @@ class Sweeper:
         }  # fmt: skip
 
     async def _read_page(self, sweep_pass: SweepPass, under_way: dict[str, Any]) -> None:
-        await self._pace.acquire()
+        await self._rate_limiter.acquire()
         try:
             page = await self._processor.list_facts(
                 sweep_pass.kind, under_way["since"], under_way["until"], under_way["after"]
@@ -261,7 +261,7 @@ class Sweeper:
             del self._unconfirmed[fact_id]
 
     async def _read(self, kind: FactKind, fact_id: str) -> list[ListedFact]:
-        await self._pace.acquire()
+        await self._rate_limiter.acquire()
         fact = await self._processor.read_fact(kind, fact_id)
         return [] if fact is None else [fact]
 

@@ -59,7 +59,7 @@ class WebhookView(BaseModel):
         "`other_mode`, `other_account` or `thin`."
     )
     tries: int = Field(description="How many times applying it failed.")
-    reason: str | None = Field(description="Why it is set aside or ignored.")
+    reason: str | None = Field(description="Why it is quarantined or ignored.")
     created_at: TimestampView = Field(description="When Stripe says that it happened.")
     received_at: TimestampView
     next_try_at: TimestampView | None

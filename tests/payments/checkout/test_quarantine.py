@@ -40,10 +40,10 @@ class Poisoned(FakeProcessor):
         self.poison: set[str] = set()
         self.malformed: set[str] = set()
 
-    def checkout_parameters(self, wish: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
-        if wish.pledge_id in self.malformed:
+    def checkout_parameters(self, request: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
+        if request.pledge_id in self.malformed:
             raise KeyError("a field nobody thought of")
-        return {"pledge": wish.pledge_id}
+        return {"pledge": request.pledge_id}
 
     async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
         pledge = parameters["pledge"]
@@ -67,7 +67,7 @@ async def working(books: Books, processor: Poisoned) -> AsyncIterator[None]:
     stop, news = asyncio.Event(), asyncio.Event()
     checkout_worker = CheckoutWorker(
         books.database, processor, InProcessServiceClient(Pledges().app), SECRET,
-        pace=RateLimiter(0), in_flight=8, news=news, clock=books.clock,
+        rate_limiter=RateLimiter(0), in_flight=8, news=news, clock=books.clock,
     )  # fmt: skip
     task = asyncio.create_task(checkout_worker.run(stop))
     try:

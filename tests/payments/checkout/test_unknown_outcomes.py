@@ -31,8 +31,8 @@ class StoredError(FakeProcessor):
         self.keys: list[str] = []
         self.listings = 0
 
-    def checkout_parameters(self, wish: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
-        return {"payment": wish.payment_id}
+    def checkout_parameters(self, request: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
+        return {"payment": request.payment_id}
 
     async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
         self.keys.append(key)
@@ -60,7 +60,7 @@ async def opened_by(books: Books, processor: StoredError) -> tuple[list[str], st
     stop = asyncio.Event()
     checkout_worker = CheckoutWorker(
         books.database, processor, InProcessServiceClient(Pledges().app), SECRET,
-        pace=RateLimiter(0), in_flight=4, news=asyncio.Event(), clock=books.clock,
+        rate_limiter=RateLimiter(0), in_flight=4, news=asyncio.Event(), clock=books.clock,
     )  # fmt: skip
     working = asyncio.create_task(checkout_worker.run(stop))
 

@@ -52,7 +52,7 @@ class FakeProcessor:
         if self.unavailable:
             raise Unknown("no answer")
 
-    def checkout_parameters(self, wish: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
+    def checkout_parameters(self, request: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
         raise NotImplementedError
 
     async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:

@@ -167,18 +167,18 @@ async def test_a_sweep_of_many_pages_alternates_with_checkouts(tmp_path: Path) -
         processor = ListingProcessor(books.clock, page=1)
         for n in range(PAGES):
             processor.refund(f"re_{n:03}", intent, 100, "succeeded")
-        pace = RateLimiter(200.0)
-        sweep = Sweeper(books.database, processor, pace, books.clock, every_s=EVERY_S, grace_s=1.0)
+        rate_limiter = RateLimiter(200.0)
+        sweep = Sweeper(books.database, processor, rate_limiter, books.clock, every_s=EVERY_S, grace_s=1.0)
         await backfilled(books, processor)
         for _ in range(100):
-            await pace.acquire()  # the burst allows half a second's calls at once
+            await rate_limiter.acquire()  # the burst allows half a second's calls at once
         turns = 0
         between: list[int] = []
 
         async def checkouts() -> None:
             nonlocal turns
             while not over:
-                await pace.acquire()
+                await rate_limiter.acquire()
                 turns += 1
 
         def note(kind: FactKind, after: str | None) -> None:

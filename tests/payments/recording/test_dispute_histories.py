@@ -27,8 +27,8 @@ LIVES: list[tuple[str | None, list[Step], str]] = [
 
 
 async def dispute(harness: Harness, intent: str, status: str, details: dict[str, Any]) -> None:
-    wish = {"payment_intent": intent, "status": status} | details
-    async with harness.http.post(f"{harness.sandbox}/_sandbox/disputes", json=wish) as answer:
+    fields = {"payment_intent": intent, "status": status} | details
+    async with harness.http.post(f"{harness.sandbox}/_sandbox/disputes", json=fields) as answer:
         assert answer.status == 200, await answer.text()
 
 

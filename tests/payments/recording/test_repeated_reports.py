@@ -70,7 +70,7 @@ async def test_a_refusal_recorded_twice_starts_one_new_attempt(books: Books) -> 
     payment = (await books.payments(pledge.pledge_id))[0].id
     checkout_worker = CheckoutWorker(
         books.database, FakeProcessor(), InProcessServiceClient(Pledges().app), SECRET,
-        pace=RateLimiter(0), in_flight=4, news=asyncio.Event(), clock=books.clock,
+        rate_limiter=RateLimiter(0), in_flight=4, news=asyncio.Event(), clock=books.clock,
     )  # fmt: skip
 
     async def take_ticket(attempt: int) -> None:

@@ -38,7 +38,7 @@ def clocked() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-async def admitted_within(pace: RateLimiter, seconds: float) -> int:
+async def admitted_within(rate_limiter: RateLimiter, seconds: float) -> int:
     """The number of calls admitted in that time."""
     count = 0
     loop = asyncio.get_running_loop()
@@ -46,7 +46,7 @@ async def admitted_within(pace: RateLimiter, seconds: float) -> int:
     while loop.time() < end:
         try:
             async with asyncio.timeout(end - loop.time()):
-                await pace.acquire()
+                await rate_limiter.acquire()
         except TimeoutError:
             break
         count += 1
@@ -61,10 +61,10 @@ def test_the_configured_rate_is_not_exceeded(clocked: asyncio.Runner) -> None:
 def test_without_a_rate_limit_nothing_waits(clocked: asyncio.Runner) -> None:
     async def take_turns() -> None:
         for _ in range(5_000):
-            await pace.acquire()
+            await rate_limiter.acquire()
 
-    pace = RateLimiter(0)
-    assert not pace.limited
+    rate_limiter = RateLimiter(0)
+    assert not rate_limiter.limited
     began = clocked.get_loop().time()
     clocked.run(take_turns())
     assert clocked.get_loop().time() - began < 0.001
@@ -73,23 +73,23 @@ def test_without_a_rate_limit_nothing_waits(clocked: asyncio.Runner) -> None:
 def test_a_429_halves_the_rate_once_however_many_calls_it_hits(clocked: asyncio.Runner) -> None:
     async def refuse() -> None:
         for _ in range(10):
-            pace.slow_down()
+            rate_limiter.slow_down()
 
-    pace = RateLimiter(40)
-    clocked.run(admitted_within(pace, 2.5))
+    rate_limiter = RateLimiter(40)
+    clocked.run(admitted_within(rate_limiter, 2.5))
     clocked.run(refuse())
-    assert 19 <= pace.rate_per_s <= 20
+    assert 19 <= rate_limiter.rate_per_s <= 20
 
 
 def test_a_lowered_rate_recovers(clocked: asyncio.Runner) -> None:
     async def refuse() -> None:
-        pace.slow_down()
+        rate_limiter.slow_down()
 
-    pace = RateLimiter(20)
-    clocked.run(admitted_within(pace, 2.5))
+    rate_limiter = RateLimiter(20)
+    clocked.run(admitted_within(rate_limiter, 2.5))
     clocked.run(refuse())
-    slowed = pace.rate_per_s
-    clocked.run(admitted_within(pace, 0.6))
-    assert slowed < pace.rate_per_s < 20
-    clocked.run(admitted_within(pace, 20.0))
-    assert pace.rate_per_s == 20
+    slowed = rate_limiter.rate_per_s
+    clocked.run(admitted_within(rate_limiter, 0.6))
+    assert slowed < rate_limiter.rate_per_s < 20
+    clocked.run(admitted_within(rate_limiter, 20.0))
+    assert rate_limiter.rate_per_s == 20

@@ -33,13 +33,13 @@ def a_shop(sandbox: str, http: aiohttp.ClientSession) -> stripe.StripeClient:
 async def sell(harness: Harness, units: int = 9_900, **marks: Any) -> str:
     """Make and pay a sale; returns its PaymentIntent."""
     price = {"currency": "usd", "unit_amount": units, "product_data": {"name": "Hat"}}
-    wish: Any = {
+    fields: Any = {
         "mode": "payment",
         "line_items": [{"price_data": price, "quantity": 1}],
         "success_url": "http://example.org/",
         "metadata": {"order": "17"},
     }
-    session = await a_shop(harness.sandbox, harness.http).v1.checkout.sessions.create_async(wish | marks)
+    session = await a_shop(harness.sandbox, harness.http).v1.checkout.sessions.create_async(fields | marks)
     assert session.url is not None
     return str((await harness.pay(session.url))["payment_intent"])
 
