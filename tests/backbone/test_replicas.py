@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import select, text
 
 from backbone.database.database import Database
+from backbone.database.leader_lock import ADVISORY_LOCK
 from backbone.messaging.outbox import announce
 from tests.backbone.notes import Note, Noted, open_database
 from tests.conftest import Recovered
@@ -67,7 +68,8 @@ class ReplicaHarness:
         """The number of leaders of the relay."""
         asked = text(
             "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
-            " WHERE locktype = 'advisory' AND classid = 7355608 AND granted AND datname = current_database()"
+            f" WHERE locktype = 'advisory' AND classid = {ADVISORY_LOCK} AND granted"
+            " AND datname = current_database()"
         )
         async with self.database.reading() as session:
             return int((await session.execute(asked)).scalar_one())
