@@ -28,6 +28,7 @@ from backbone.database.database import Database
 from backbone.database.leader_lock import STANDBY_POLL_S
 from backbone.database.session_info import messaging_tables_of, wake_relay_after_commit
 from backbone.telemetry import STAGE, TRACEPARENT
+from backbone.wakeups import wait_for
 
 BATCH: Final = 500
 POLL_S: Final = 0.2
@@ -146,7 +147,7 @@ class Relay:
                 if await is_leader():
                     await self._run_round(stop)
                 else:
-                    await _wait(stop, STANDBY_POLL_S)
+                    await wait_for(stop, STANDBY_POLL_S)
 
     async def _run_round(self, stop: asyncio.Event) -> None:
         await self._interval.wait()
@@ -156,12 +157,12 @@ class Relay:
             sent = await self._publish_batch()
         except BusUnavailable as error:
             log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
-            await _wait(stop, 0.5)
+            await wait_for(stop, 0.5)
             return
         if sent:
             self._interval.rest(began, sent)
         if sent < BATCH:
-            await _wait(self._database.outbox_written, POLL_S)
+            await wait_for(self._database.outbox_written, POLL_S)
 
     async def is_empty(self) -> bool:
         """Whether nothing waits."""
@@ -241,11 +242,3 @@ class Relay:
         for topic, due in self._silent_partitions().items():
             await self._bus.publish_watermarks(topic, watermark, due)
             self._watermarked_at |= {(topic, partition): now for partition in due}
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, get_args
@@ -25,6 +24,7 @@ from backbone.http.service_client import ServiceClient, ServiceUnavailable, post
 from backbone.ids import created_at
 from backbone.money import as_json
 from backbone.telemetry import FRESHNESS, STAGE
+from backbone.wakeups import wait_for
 from gateway.live.connection import MAX_ROWS, Batch, Row, SseConnection, event_frame, newest
 from gateway.live.view import DriveView, State
 
@@ -373,9 +373,7 @@ class Hub:
                     self.push(view)
                 for connection in tuple(view.connections):
                     connection.check_timeouts(loop.time())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
-                    await stop.wait()
+            await wait_for(stop, every_s)
 
     def drain(self) -> None:
         """End every stream with `event: drain`."""
