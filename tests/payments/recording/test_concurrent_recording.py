@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 
 from services.payments.domain import CaptureRank, FactKind, Observation, RefundRank
-from services.payments.reconciliation import lookups
 from services.payments.reconciliation.lookups import Reconciler
+from services.payments.recording import lookup_requests
 from services.payments.recording.record import record
 from services.payments.tables import FACTS, LOOKUPS
 from services.payments.webhooks.apply import Applier
@@ -113,7 +113,7 @@ async def test_on_postgresql_two_transactions_record_a_refund_and_its_capture_co
 
     async with books.database.transaction() as session:
         await record(session, [refunded], now)
-        await lookups.request_capture_lookups(session, ["pi_1"], now + timedelta(minutes=10))
+        await lookup_requests.request_capture_lookups(session, ["pi_1"], now + timedelta(minutes=10))
         capturing = asyncio.create_task(record_capture())
         await asyncio.wait([capturing], timeout=0.5)
     await capturing
