@@ -74,6 +74,11 @@ def choose_voice(query: Mapping[str, str], accept_language: str, title: object) 
 
 
 def _by_preference(accept_language: str) -> list[str]:
+    """The primary language tags of an `Accept-Language` header, the preferred ones first (RFC 9110, 12.5.4).
+
+    Parsed here because no dependency does: Starlette passes the header on as text, and Babel's
+    `negotiate_locale` takes a list that is parsed and sorted already.
+    """
     preferences: list[tuple[float, str]] = []
     for part in accept_language[:200].split(","):
         preference = _ASKED.fullmatch(part)
