@@ -20,17 +20,11 @@ from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.foreign import OurAccount
 from tests.engines import fresh_postgres, postgres_server
 from tests.payments.books import Books, open_books
+from tests.payments.fake_processor import FakeProcessor
 from tests.payments.harness import a_drive, a_pledge
-from tests.payments.reconciliation.test_lookups import FakeProcessor
 from tests.payments.stripe_events import as_stored, intent_succeeded, metadata, refund
 from tests.rounds import apply_waiting, run_lookups
 from tests.waiting import until
-
-
-@pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    async with open_books(tmp_path) as books:
-        yield books
 
 
 @pytest.fixture
