@@ -292,7 +292,7 @@ async def test_texts_stored_while_a_snapshot_is_published_are_shown(
     """Another request, such as the stream's, may keep them at any moment."""
     fake_pledges = FakePledges({"plg_1": {"name": "Huda", "message": None}})
     async with stepped_snapshots(database, tmp_path, pledges=fake_pledges) as (snapshots, changed, published):
-        display_texts = snapshots._display_texts
+        display_texts = snapshots.texts._display_texts
         await handle_events(database, drive(), payment("pay_1", pledge_id="plg_1"))
         read = snapshots._read
 
@@ -307,7 +307,7 @@ async def test_texts_stored_while_a_snapshot_is_published_are_shown(
         snapshots._read = read  # type: ignore[method-assign]
         shown = [decode(one.name, one.value) for one in await published.fetch(100, 1)]
         await display_texts.fetch_requested()
-        await snapshots.republish_for_texts()
+        await snapshots.texts.republish_due()
         await until(lambda: publish_and_end(snapshots, changed))
         shown += [decode(one.name, one.value) for one in await published.fetch(100, 1)]
         taken = [one for one in shown if isinstance(one, SnapshotTaken)]
@@ -461,7 +461,7 @@ async def test_heartbeat_follows_the_snapshots_it_covers(database: Database, tmp
         await handle_events(database, payment("pay_1"))
         changed.mark([DRIVE])  # whose turn it is not yet
         await snapshots.begin_heartbeat()
-        await snapshots.publish_heartbeat()
+        await snapshots.heartbeats.publish()
         assert [record.key for record in await published.fetch(100, 1)] == [DRIVE]
         await until(lambda: publish_and_end(snapshots, changed))
         later = {record.key for record in await published.fetch(100, 1)}
@@ -511,11 +511,11 @@ async def test_takeover_publishes_drives_before_heartbeats(
         )  # by another process: nothing is marked here
         owned_partitions |= dict.fromkeys(inputs, 2)
         await snapshots.begin_heartbeat()  # not ours yet, as far as the publisher knows
-        await snapshots.publish_heartbeat()
+        await snapshots.heartbeats.publish()
         assert await published.fetch(100, 0) == []
         await snapshots.take_over()
         await snapshots.begin_heartbeat()
-        await snapshots.publish_heartbeat()
+        await snapshots.heartbeats.publish()
         assert await published.fetch(100, 0) == []
         await until(lambda: publish_and_end(snapshots, changed))
         assert {record.key for record in await published.fetch(100, 1)} == {
@@ -538,7 +538,7 @@ async def test_figures_of_another_process_are_left_to_it(database: Database, tmp
 
 async def publish_and_end(snapshots: Snapshots, changed: ChangedDrives) -> bool:
     await snapshots.publish_due()
-    await snapshots.publish_heartbeat()
+    await snapshots.heartbeats.publish()
     return not changed.now()
 
 
