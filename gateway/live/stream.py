@@ -58,13 +58,13 @@ class LiveStream:
         watch = asyncio.create_task(_end_when_disconnected(request.disconnected, connection))
         replay = self._begin(connection)
         self._view.connections.add(connection)
-        self._hub.clients += 1
+        self._hub.fan_out.clients += 1
         _CLIENTS.inc()
         try:
             await connection.run(send)
         finally:
             _CLIENTS.dec()
-            self._hub.clients -= 1
+            self._hub.fan_out.clients -= 1
             self._view.connections.discard(connection)
             watch.cancel()
             if replay is not None:
@@ -73,7 +73,8 @@ class LiveStream:
     def _begin(self, connection: SseConnection) -> asyncio.Task[None] | None:
         """The first frames: when to come back, the newest totals, and what was missed."""
         retry = b"retry: %d\n\n" % random.randint(1000, 5000)  # noqa: S311 - spreads reconnections
-        totals = self._view.bytes("frame", self._hub.state(self._view), self._hub)
+        freshness = self._hub.freshness
+        totals = self._view.bytes("frame", freshness.state(self._view), freshness)
         connection.replay(retry + totals)
         after = self._after or ""
         if not (after.isascii() and after.isdigit() and len(after) < 19):
@@ -91,8 +92,8 @@ class LiveStream:
                 after, tail = 0, MAX_REPLAYED + 1
             rows = None if tail - after > MAX_REPLAYED else await self._rows(after)
             if rows:
-                display_texts = await self._hub.display_texts(rows)
-        except Exception as error:  # whatever it is: the listener must not be held for ever
+                display_texts = await self._hub.display_texts.of(rows)
+        except Exception as error:  # of any kind: the connection's rows must not stay held back
             log.warning("live.not_replayed", error=f"{type(error).__name__}: {error}")
             rows = None
         if rows is None:

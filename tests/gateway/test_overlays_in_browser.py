@@ -115,10 +115,10 @@ async def test_eight_overlays_of_one_profile_show_the_live_total_over_one_stream
     await profile.add_init_script(missing)
     pages = await overlays(system, profile, 8)
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(system).clients == streams)
+    await until(lambda: hub_of(system).fan_out.clients == streams)
     await system.snapshot(2, "35.00")
     await all_show(pages, "35.00")
-    assert hub_of(system).clients == streams
+    assert hub_of(system).fan_out.clients == streams
     donor = await profile.new_page()
     await donor.goto(f"{system.url}/donate/winter?lang=en")
     await expect(donor.locator("#give")).to_be_enabled()
@@ -132,10 +132,10 @@ async def test_without_web_locks_the_worker_alone_reads_the_stream(
     pages = await overlays(system, profile, 8, NETWORK_HOST)
     assert not await pages[0].evaluate("'locks' in navigator")
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(system).clients == streams)
+    await until(lambda: hub_of(system).fan_out.clients == streams)
     await system.snapshot(2, "35.00")
     await all_show(pages, "35.00")
-    assert hub_of(system).clients == streams
+    assert hub_of(system).fan_out.clients == streams
 
 
 async def test_overlays_of_many_drives_leave_connections_free(
@@ -156,11 +156,11 @@ async def test_overlays_of_many_drives_leave_connections_free(
     for page, slug in zip(pages, known, strict=True):
         await page.goto(f"{system.url}/overlay/{slug}?lang=en", wait_until="commit")
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(system).clients == 3)
+    await until(lambda: hub_of(system).fan_out.clients == 3)
     for one in known.values():
         await system.snapshot(2, "35.00", drive_id=one["id"], slug=one["slug"])
     await all_show(pages, "35.00")
-    assert hub_of(system).clients == 3
+    assert hub_of(system).fan_out.clients == 3
 
 
 async def test_a_drive_that_no_page_shows_any_more_loses_its_stream(
@@ -173,9 +173,9 @@ async def test_a_drive_that_no_page_shows_any_more_loses_its_stream(
     winter, spring = await overlays(system, profile, 1), await profile.new_page()
     await spring.goto(f"{system.url}/overlay/spring?lang=en")
     await all_show([*winter, spring], "10.00")
-    await until(lambda: hub_of(system).clients == 2)
+    await until(lambda: hub_of(system).fan_out.clients == 2)
     await spring.close()
-    await until(lambda: hub_of(system).clients == 1)
+    await until(lambda: hub_of(system).fan_out.clients == 1)
     await system.snapshot(2, "35.00")
     await all_show(winter, "35.00")
 
@@ -197,7 +197,7 @@ async def test_when_the_page_that_reads_the_stream_is_gone_another_takes_over(
         await session.send("Page.setWebLifecycleState", {"state": "frozen"})
     await system.snapshot(2, "35.00")
     await all_show(pages, "35.00")
-    await until(lambda: hub_of(system).clients >= 1)
+    await until(lambda: hub_of(system).fan_out.clients >= 1)
     await system.log(3)
     await all_announce(pages)
 
@@ -223,7 +223,7 @@ async def test_where_the_worker_fails_or_stays_silent_a_page_reads_the_stream(
     await profile.add_init_script(f"window.SharedWorker = class {{ constructor() {{ {worker} }} }}")
     pages = await overlays(system, profile, 2)
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(system).clients == 1)
+    await until(lambda: hub_of(system).fan_out.clients == 1)
     await system.log(2)
     await all_announce(pages)
 

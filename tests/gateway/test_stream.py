@@ -240,7 +240,7 @@ async def test_a_last_event_id_that_is_no_sequence_is_left_out(harness: Harness,
 async def test_what_happened_while_nobody_watched_is_not_shown_later(harness: Harness) -> None:
     async with watching(harness) as live:
         await live.next()
-    await until(lambda: hub_of(harness).clients == 0)
+    await until(lambda: hub_of(harness).fan_out.clients == 0)
     await harness.log(1)
     await harness.log(2)
     view = hub_of(harness).known("winter")
@@ -282,13 +282,13 @@ async def test_a_client_that_leaves_is_forgotten(harness: Harness) -> None:
         writer.write(f"GET {LIVE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         await reader.readuntil(b"retry")
         writers.append(writer)
-    assert hub.clients == 50
+    assert hub.fan_out.clients == 50
     for number, writer in enumerate(writers):
         if number % 2:
             writer.close()
         else:
             writer.transport.abort()
-    await until(lambda: hub.clients == 0)
+    await until(lambda: hub.fan_out.clients == 0)
     assert not hub.known("winter").connections  # type: ignore[union-attr]
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
 
@@ -304,7 +304,7 @@ async def test_a_client_that_does_not_read_is_dropped(
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", harness.port))
     await asyncio.get_running_loop().sock_sendall(sock, f"GET {LIVE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    await until(lambda: hub.clients == 1)
+    await until(lambda: hub.fan_out.clients == 1)
     view = hub.known("winter")
     assert view is not None
     filler = b": " + b"x" * 200_000 + b"\n\n"
@@ -312,7 +312,7 @@ async def test_a_client_that_does_not_read_is_dropped(
     def pushed_until_dropped() -> bool:
         for connection in view.connections:
             connection.push(Batch([], filler))
-        return hub.clients == 0
+        return hub.fan_out.clients == 0
 
     await until(pushed_until_dropped)
     async with watching(harness) as live:
@@ -392,56 +392,56 @@ async def test_silence_is_broken_by_a_comment_every_fifteen_seconds() -> None:
 
 
 async def test_the_frame_rate_follows_a_budget_of_sends(harness: Harness) -> None:
-    hub = hub_of(harness)
+    fan_out = hub_of(harness).fan_out
     intervals = {}
     for clients in (0, 1, 250, 1000, 5000, 100_000):
-        hub.clients = clients
-        intervals[clients] = hub.push_interval_s()
-    hub.clients = 0
+        fan_out.clients = clients
+        intervals[clients] = fan_out.push_interval_s()
+    fan_out.clients = 0
     assert intervals == {0: 0.05, 1: 0.05, 250: 0.05, 1000: 0.2, 5000: 1.0, 100_000: 1.0}
 
 
 async def test_totals_do_not_wait_for_the_slot_after_a_donation(harness: Harness) -> None:
     await harness.snapshot(1)
-    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    fan_out, view, connection = hub_of(harness).fan_out, view_of(harness), SseConnection(DRIVE, lambda: None)
     view.connections.add(connection)
     view.rows = rows(1, 1)
-    hub._push_rows_when_due(view)
+    fan_out.push_rows(view)
     assert connection._take() == b"donation;"
-    hub.push(view)
+    fan_out.push_totals(view)
     assert connection._take().startswith(b"event: totals")
     assert (view.rows_push, view.totals_push) == (None, None)
 
 
 async def test_donations_do_not_wait_for_the_slot_after_totals(harness: Harness) -> None:
     await harness.snapshot(1)
-    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    fan_out, view, connection = hub_of(harness).fan_out, view_of(harness), SseConnection(DRIVE, lambda: None)
     view.connections.add(connection)
     for _ in range(10):
-        hub.push(view)
+        fan_out.push_totals(view)
     assert view.totals_push is not None
     view.rows = rows(1, 1)
-    hub._push_rows_when_due(view)
+    fan_out.push_rows(view)
     assert connection._take().startswith(b"donation;")
     view.totals_push.cancel()
 
 
 async def test_in_a_crowd_donations_and_totals_share_each_push(harness: Harness) -> None:
     await harness.snapshot(1)
-    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    fan_out, view, connection = hub_of(harness).fan_out, view_of(harness), SseConnection(DRIVE, lambda: None)
     view.connections.add(connection)
-    hub.clients = 1_000
-    hub.push(view)
+    fan_out.clients = 1_000
+    fan_out.push_totals(view)
     connection._take()
     view.rows = rows(1, 1)
-    hub._push_rows_when_due(view)
+    fan_out.push_rows(view)
     assert view.rows_push is not None
-    hub.push(view)
+    fan_out.push_totals(view)
     assert connection._take() == b""
-    hub._push_rows(view)  # as its timer does
+    fan_out._push_rows_now(view)  # as its timer does
     assert connection._take().startswith(b"donation;event: totals")
     assert (view.rows_push, view.totals_push) == (None, None)
-    hub.clients = 0
+    fan_out.clients = 0
 
 
 async def test_totals_that_wait_are_not_lost_to_a_push_of_donations() -> None:
@@ -482,7 +482,7 @@ async def test_a_drain_ends_every_stream_with_a_word(harness: Harness) -> None:
             assert (await live.until("drain"))[1] == {}
             with pytest.raises(EOFError):
                 await live.next()
-        await until(lambda: hub_of(harness).clients == 0, 2)
+        await until(lambda: hub_of(harness).fan_out.clients == 0, 2)
 
 
 async def test_past_the_most_clients_the_next_is_told_to_come_back(tmp_path: Path) -> None:
