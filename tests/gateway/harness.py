@@ -249,7 +249,7 @@ def log_row(sequence: int, kind: str = "donation.counted", drive_id: str = DRIVE
 
 def hub_of(harness: Harness) -> Hub:
     """The gateway's hub."""
-    found: Hub = next(one.run.__self__ for one in harness.service.workers if one.name == "gateway.pulse")  # type: ignore[attr-defined]
+    found: Hub = next(one.run.__self__ for one in harness.service.workers if one.name == "gateway.snapshots")  # type: ignore[attr-defined]
     return found
 
 
