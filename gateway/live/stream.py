@@ -93,7 +93,7 @@ class LiveStream:
             rows = None if tail - after > MAX_REPLAYED else await self._rows(after)
             if rows:
                 display_texts = await self._hub.display_texts.of(rows)
-        except Exception as error:  # of any kind: the connection's rows must not stay held back
+        except Exception as error:  # whatever it is: the listener must not be held for ever
             log.warning("live.not_replayed", error=f"{type(error).__name__}: {error}")
             rows = None
         if rows is None:

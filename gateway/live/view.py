@@ -1,4 +1,4 @@
-"""One drive as the gateway shows it: its newest figures, the bytes made of them, its connections."""
+"""One drive as the gateway shows it: its newest figures, the bytes made of them, and who watches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FRAMES_AT_ONCE: Final = 3
 """`totals` frames of a drive: on average so many a second, and at most so many in quick succession. Together
 never more than the 20 in a second that the API promises, yet a frame seldom waits at ordinary rates."""
 MAX_UNSHOWN: Final = 10_000
-"""Gifts of a drive, not yet in its figures, whose delay is measured."""
+"""Gifts of a drive whose way to the figures is measured at a time."""
 
 State = Literal["live", "catching_up", "frozen"]
 SnapshotVersion = tuple[int, int, int]
@@ -49,7 +49,7 @@ class TokenBucket:
 
 
 class FreshnessSource(Protocol):
-    """The time, and how complete a drive's figures are."""
+    """Knows the time, and how complete a drive's figures are."""
 
     clock: Clock
 
@@ -69,7 +69,7 @@ class DriveView:
         self.as_of: datetime | None = None
         self.is_placeholder = True  # no snapshot yet: what is shown is what pledges knows of it
         self.placeholder_until = 0.0
-        self.tail = 0  # the highest sequence received of the drive's log
+        self.tail = 0  # the highest sequence heard on the drive's log
         self.connections: set[SseConnection] = set()
         self.rows: list[Row] = []  # of the log, to be sent with the next push
         self.unshown: deque[tuple[int, int, datetime]] = deque(maxlen=MAX_UNSHOWN)
@@ -88,7 +88,7 @@ class DriveView:
     def take(
         self, snapshot_version: SnapshotVersion, as_of: datetime | None, totals: Mapping[str, Any]
     ) -> None:
-        """Hold these figures; their bytes are made at the next request."""
+        """Hold these figures; the bytes are made when they are next asked for."""
         self.snapshot_version, self.as_of = snapshot_version, as_of
         self.tail = max(self.tail, snapshot_version[1])
         brief = {name: value for name, value in totals.items() if name not in ("leaders", "recent")}

@@ -45,7 +45,6 @@ class SnapshotReader:
         self._subscription = subscription
         self.snapshots: list[SnapshotTaken] = []
         self.heartbeats: list[Heartbeat] = []
-        self.at: list[float] = []
 
     async def run(self) -> None:
         while True:
@@ -53,7 +52,6 @@ class SnapshotReader:
                 event = decode(record.name, record.value)
                 if isinstance(event, SnapshotTaken):
                     self.snapshots.append(event)
-                    self.at.append(asyncio.get_running_loop().time())
                 elif isinstance(event, Heartbeat):
                     self.heartbeats.append(event)
 
