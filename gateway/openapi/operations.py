@@ -1,4 +1,4 @@
-"""How the gateway's own operations are described, and what it adds to every operation of a service."""
+"""The OpenAPI descriptions of the gateway's own operations, and its additions to those of the services."""
 
 from __future__ import annotations
 
