@@ -84,10 +84,10 @@ def donate_page(
     """The hosted form. It posts to `/v1/drives/{id}/pledges` with `form_token` in `Ataa-Form-Token`.
 
     `drive` is the drive or its totals: `id` or `drive` and `slug`; `title`, `currency`, `goal`; and, if
-    known, `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which draft, paused and closed
-    show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, times 100 if it has no decimals,
-    and times a power of ten if Stripe does not accept 5 of it. `creator` is the one that `query` names; an
-    unknown one is reported on the page. `query`: `creator`, `lang`, `digits`.
+    known, `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which draft, paused and
+    closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, times 100 if it has no
+    decimals, and times a power of ten if Stripe does not accept 5 of it. `creator` is the one that `query`
+    names; an unknown one is reported on the page. `query`: `creator`, `lang`, `digits`.
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
