@@ -34,10 +34,10 @@ def need_engines(data_dir: Path) -> None:
             (data_dir / "kafka").mkdir(parents=True)
             shutil.copytree(found, data_dir / "kafka" / "libs")
     if missing:
-        words = "the real stack: " + "; ".join(missing)
+        reason = "the real stack: " + "; ".join(missing)
         if os.environ.get("ATAA_REQUIRE_REAL") == "1":
-            pytest.fail(words)
-        pytest.skip(words)
+            pytest.fail(reason)
+        pytest.skip(reason)
 
 
 def stack(data_dir: Path, base: int, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
