@@ -241,7 +241,7 @@ async def test_invalid_key_request_is_422_and_creates_no_key(harness: Harness, b
 
 async def test_origins_are_stored_in_the_form_browsers_send(harness: Harness) -> None:
     request = {"kind": "publishable", "origins": ["HTTPS://Give.Example:443/", "http://localhost:3000"]}
-    _, _, made = await harness.post("/v1/keys", body, **bearer(ADMIN))
+    _, _, made = await harness.post("/v1/keys", request, **bearer(ADMIN))
     assert made["origins"] == ["http://localhost:3000", "https://give.example"]
 
 
