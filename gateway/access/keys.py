@@ -2,7 +2,7 @@
 
 Only the SHA-256 of a key is stored. Every process reads all valid keys each second, so a revoked key is
 refused everywhere within two seconds (docs/api-guide.md, Keys). While the database is unavailable, a
-process goes on with the keys it has; keys it revoked itself stay revoked.
+process continues with the keys it has; keys it revoked itself stay revoked.
 """
 
 from __future__ import annotations

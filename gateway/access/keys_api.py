@@ -59,7 +59,7 @@ Scope = Literal["drives", "pledges", "refunds", "offline", "ledger", "webhooks",
 
 
 class KeyRequest(Body):
-    """A key to give out. A secret key without `scopes` may make pledges; a publishable one never more."""
+    """A key to create. The default of `scopes` is `pledges`, which is all that a publishable key may have."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -139,7 +139,7 @@ class KeyView(BaseModel):
 
 
 class NewKeyView(KeyView):
-    """A key as it is given out. `key` is shown once: in the replay of an Idempotency-Key it is null."""
+    """A created key. `key` is shown once: in the replay of an Idempotency-Key it is null."""
 
     model_config = with_examples(_KEY | {"key": "sk_live_0123456789abcdefghijABCDEFGHIJ01"})
 

@@ -56,10 +56,10 @@ class LiveReads:
         ]
 
     async def views(self, refs: Sequence[str], address: str) -> list[DriveView]:
-        """The drives with these ids or slugs. Pledges is asked once for all that have no snapshot.
+        """The drives with these ids or slugs, with one request to pledges for all that have no snapshot.
 
-        Raises `NotFound`, `Overloaded` before all snapshots have been read, and `TooManyRequests` where an
-        address causes too many lookups.
+        Raises `NotFound`, `Overloaded` until all snapshots have been read, and `TooManyRequests` for an
+        address that causes too many lookups.
         """
         if not self._hub.bootstrapped:
             raise Overloaded("The figures are still being read.")
