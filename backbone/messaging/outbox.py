@@ -1,4 +1,4 @@
-"""The outbox: facts leave in the transaction of their change, a restartable relay carries them on.
+"""The outbox: events are stored in the transaction of their change, and a relay publishes them.
 
 Rows are read by number and deleted by number once acknowledged. There is no cursor: a row that
 commits late, with a lower number, would be skipped by one.
@@ -105,10 +105,10 @@ def _encode(event: Event) -> bytes:
 
 
 class Relay:
-    """Carries one database's outbox to the bus, in the order of its numbers, at least once.
+    """Publishes one database's outbox to the bus in the order of its numbers, each row at least once.
 
-    `topics` are those this service alone speaks on: their watermarks are said here. `floor` keeps
-    the watermark below what the service has stored but not yet announced.
+    `topics` are those that only this service publishes to; the relay publishes their watermarks. `floor`
+    keeps the watermark below what the service has stored but not yet turned into events.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ class Relay:
         return 0.0 if self._oldest is None else (datetime.now(UTC) - self._oldest).total_seconds()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Relay until `stop`, alone on this database; what the bus refuses waits and is tried again.
+        """Relay until `stop`, as the only process on this database; what the bus refuses is tried again later.
 
-        Where another process relays, its death is waited for.
+        Where another process relays, this one waits until that process ends.
         """
         async with self._database.leader_lock(f"{self._service}.relay") as is_leader:
             while not stop.is_set():
@@ -225,7 +225,7 @@ class Relay:
         return messages
 
     def _silent_partitions(self) -> dict[str, list[int]]:
-        """By topic, the partitions that were told no watermark for `WATERMARK_S`."""
+        """By topic, the partitions without a new watermark for `WATERMARK_S`."""
         now = asyncio.get_running_loop().time()
         found = {
             topic: [

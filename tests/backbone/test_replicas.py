@@ -128,20 +128,20 @@ async def test_replica_resumed_after_its_session_repeats_nothing(
     zombie = harness.replicas[1]
     await harness.publish(600)
     zombie.send_signal(signal.SIGSTOP)
-    await time_until(harness, "a replica asleep", recovered)
+    await time_until(harness, "a replica stalled", recovered)
     zombie.send_signal(signal.SIGCONT)
-    await time_until(harness, "the sleeper woke", recovered)
+    await time_until(harness, "the stalled replica resumed", recovered)
     await until(harness.shared)
     assert await harness.relays() == 1
 
 
 async def test_replica_takes_over_from_a_stalled_relay(harness: ReplicaHarness, recovered: Recovered) -> None:
     """A stopped process keeps its connections; its lock is released because it is idle."""
-    sleeper = harness.replicas[0]
+    stalled = harness.replicas[0]
     await harness.publish(600)
-    sleeper.send_signal(signal.SIGSTOP)
-    await time_until(harness, f"the relay's owner asleep (silent {IDLE_TIMEOUT_S:.0f} s)", recovered)
-    sleeper.send_signal(signal.SIGCONT)
+    stalled.send_signal(signal.SIGSTOP)
+    await time_until(harness, f"the relay's leader stalled (idle for {IDLE_TIMEOUT_S:.0f} s)", recovered)
+    stalled.send_signal(signal.SIGCONT)
     await time_until(harness, "the relay's owner woke", recovered)
     await until(harness.shared)
     assert await harness.relays() == 1

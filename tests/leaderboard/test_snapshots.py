@@ -358,7 +358,7 @@ async def test_takeover_shows_texts_stored_after_the_last_snapshot(
 async def test_drive_that_lost_a_payment_is_published_by_its_owner(
     database: Database, tmp_path: Path
 ) -> None:
-    """The process that heard of the change may read the new drive's partition only."""
+    """The process that consumed the change may read the new drive's partition only."""
     other = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
     async with stepped_snapshots(database, tmp_path) as (snapshots, changed, published):
         await handle_events(database, drive(), drive(drive_id=other, slug="spring"), payment("pay_1", 500))
@@ -420,7 +420,7 @@ async def test_heartbeat_is_the_lowest_watermark_of_the_inputs(tmp_path: Path) -
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
         await leaderboard.bus.publish_watermarks("pledges", late, range(PARTITIONS))
         await leaderboard.publish(drive())
-        # Payments has not spoken: the drive's newest fact says nothing of the gifts before it.
+        # Payments has published no watermark: the drive's newest fact does not imply that earlier donations are included.
         assert (await reader.sequence(1)).as_of == ids.created_at(DRIVE) < NOON
         assert reader.heartbeats == []
         await mark_inputs(leaderboard, late, early)
@@ -456,7 +456,7 @@ async def stepped_snapshots(
     owned_partitions: dict[Partition, int] | None = None,
     pledges: FakePledges | None = None,
 ) -> AsyncIterator[tuple[Snapshots, ChangedDrives, Subscription]]:
-    """Snapshots that are taken only when told, with inputs that have spoken, and what is published.
+    """Snapshots that are taken only on request, with watermarks from every input, and what is published.
 
     `owned_partitions` is what the consumer reads: everything, unless it is given.
     """
