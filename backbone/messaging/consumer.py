@@ -229,7 +229,7 @@ class Consumer:
         """None once `records` are handled, else why they cannot be.
 
         A transient error does not depend on the records, and nothing can be recorded while it lasts, so the
-        batch is retried without limit. Only a batch that is repeatedly too slow is halved: it may be too large.
+        batch is retried without limit. A batch that is repeatedly too slow is halved: it may be too large.
         """
         attempts = 0
         while True:

@@ -138,7 +138,7 @@ class Relay:
         return 0.0 if self._oldest is None else (datetime.now(UTC) - self._oldest).total_seconds()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Relay until `stop`, as the only process on this database; what the bus refuses is tried again later.
+        """Relay until `stop`, as the only process on this database; what the bus refuses is tried again.
 
         Where another process relays, this one waits until that process ends.
         """
