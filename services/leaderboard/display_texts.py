@@ -15,13 +15,12 @@ from typing import Any, Final, NamedTuple
 import structlog
 from prometheus_client import Gauge
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.adaptive_interval import AdaptiveInterval
 from backbone.contracts import PaymentChanged, PledgeMade
 from backbone.crash import crash_point
 from backbone.database.database import Database
-from backbone.database.session_info import after_commit
+from backbone.database.transaction import Transaction, after_commit
 from backbone.database.transient import is_transient
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.messaging.consumer import Handler, Handlers
@@ -103,7 +102,7 @@ class DisplayTexts:
         }
 
     def _requesting(self, handle: Handler, newest: Callable[[Sequence[Any]], list[str]]) -> Handler:
-        async def handle_and_request(events: Sequence[Any], session: AsyncSession) -> None:
+        async def handle_and_request(events: Sequence[Any], session: Transaction) -> None:
             await handle(events, session)
             wanted = [one for one in newest(events) if one not in self._lately_kept]
             after_commit(session, lambda: self.request(wanted))
@@ -197,7 +196,7 @@ class DisplayTexts:
         # In one order, as everywhere: the stream's texts and a snapshot's are kept at the same moment.
         rows = [{"pledge_id": one, **texts._asdict()} for one, texts in sorted(found.items())]
         async with self._database.lossy_transaction() as session:
-            await session.execute(statements(session.get_bind()).keep_display_texts, rows)
+            await session.execute(statements(session).keep_display_texts, rows)
         crash_point("leaderboard.words.after_commit")
         self._lately_kept |= dict.fromkeys(found)
         while len(self._lately_kept) > MAX_REQUESTED:

@@ -285,13 +285,11 @@ async def ranks(database: Database) -> list[dict[str, Any]]:
     """The leaderboard of creators."""
     head = await head_of(database)
     async with database.reading() as session:
-        return await session.run_sync(lambda inner: queries.top_creators(inner.connection(), head, 10))
+        return await session.run_sync(lambda inner: queries.top_creators(inner, head, 10))
 
 
 async def ranks_around(database: Database, creator_id: str, limit: int) -> list[dict[str, Any]] | None:
     """The ranks around a creator."""
     head = await head_of(database)
     async with database.reading() as session:
-        return await session.run_sync(
-            lambda inner: queries.creators_around(inner.connection(), head, creator_id, limit)
-        )
+        return await session.run_sync(lambda inner: queries.creators_around(inner, head, creator_id, limit))

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.database.transaction import Transaction
 from services.payments.domain import FactKind, counts
 from services.payments.recording.rows import StoredFact, read_facts
 from services.payments.statements import insert_new, upsert
@@ -22,7 +22,7 @@ UNPLACED_AFTER: Final = timedelta(minutes=10)
 """How long a refund or dispute waits for the capture's own webhook before its intent is looked up."""
 
 
-async def request_refunds_lookup(session: AsyncSession, hints: Mapping[str, int], ask_at: datetime) -> None:
+async def request_refunds_lookup(session: Transaction, hints: Mapping[str, int], ask_at: datetime) -> None:
     """Request a lookup of the refunds of intents; `hints` maps an intent to the sum Stripe says is refunded.
 
     Hints arrive in any order, and the sum falls when a refund fails. Where a hint contradicts another that is
@@ -52,7 +52,7 @@ async def request_refunds_lookup(session: AsyncSession, hints: Mapping[str, int]
     await session.execute(upsert(session, LOOKUPS, ("intent", "kind"), told), rows)
 
 
-async def request_capture_lookups(session: AsyncSession, intents: Collection[str], ask_at: datetime) -> None:
+async def request_capture_lookups(session: Transaction, intents: Collection[str], ask_at: datetime) -> None:
     """Request a lookup of those `intents` that have facts without a payment."""
     if not intents:
         return

@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 
 from prometheus_client import Histogram
 from sqlalchemy import bindparam, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.telemetry import FRESHNESS, STAGE
 from services.payments.recording import lookup_requests
 from services.payments.recording.record import record
@@ -89,7 +89,7 @@ def _count_done(webhook: StoredWebhook, reason: IgnoreReason | None, done: datet
     _STAGE.observe(max(0.0, (done - webhook.received_at).total_seconds()))
 
 
-async def _schedule_lookups(session: AsyncSession, parsed: Sequence[ParsedEvent], now: datetime) -> None:
+async def _schedule_lookups(session: Transaction, parsed: Sequence[ParsedEvent], now: datetime) -> None:
     """Schedule lookups of the refunds that events hint at, and of captures whose intents are unknown."""
     hints: dict[str, int] = {}
     for each in parsed:
@@ -106,7 +106,7 @@ async def _schedule_lookups(session: AsyncSession, parsed: Sequence[ParsedEvent]
 
 
 async def _mark_done(
-    session: AsyncSession,
+    session: Transaction,
     webhooks: Sequence[StoredWebhook],
     events: Sequence[Any],
     ignored: Sequence[IgnoreReason | None],
