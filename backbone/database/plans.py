@@ -9,7 +9,7 @@ SQLAlchemy. Both ways give the same rows and raise the same errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -21,7 +21,6 @@ from sqlalchemy.sql.dml import UpdateBase
 
 Parameters = Mapping[str, Any]
 AnyRow = Row[*tuple[Any, ...]]
-Converter = Callable[[Any], Any]
 
 Values = Parameters | Sequence[Parameters] | None
 """A statement's parameters; a list executes an INSERT, UPDATE or DELETE once for each of its members."""
@@ -65,14 +64,6 @@ class Rows:
         if len(self._rows) != 1:
             raise ValueError(f"one row expected, {len(self._rows)} found")
         return self._rows[0]
-
-    def one_or_none(self) -> AnyRow | None:
-        """The only row, or None. Raises ValueError where there are several."""
-        return self.one() if self._rows else None
-
-    def scalars(self) -> list[Any]:
-        """The first column of every row."""
-        return [row[0] for row in self._rows]
 
     def scalar(self) -> Any:
         """The first column of the first row; None without a row."""
