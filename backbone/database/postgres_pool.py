@@ -84,6 +84,7 @@ class PostgresPool:
         self._idle: list[PostgresConnection] = []
         self._trusted_since = float("-inf")
         self._plans = Plans()
+        self._closed = False
 
     def replace_existing(self) -> None:
         """Replace every connection made before now at its next use: one hung, so the others may.
@@ -150,14 +151,15 @@ class PostgresPool:
 
     def _give_back(self, connection: PostgresConnection, *, healthy: bool) -> None:
         # Not healthy: cancelled in the middle of a statement, cut, or of unknown state.
-        if not healthy or connection.driver.is_closed():
+        if not healthy or self._closed or connection.driver.is_closed():
             connection.terminate()
             return
         connection.used_at = time.monotonic()
         self._idle.append(connection)
 
     async def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the idle connections at once, and those in use when their transactions end."""
+        self._closed = True
         while self._idle:
             connection = self._idle.pop()
             try:
