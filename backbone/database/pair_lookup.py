@@ -28,7 +28,7 @@ class PairLookup:
         # By number of groups: building a statement costs more than executing it.
         self._statements: dict[int, Select[Any]] = {}
 
-    def find(self, connection: SyncTransaction, pairs: Iterable[tuple[Any, Any]]) -> Iterator[Row[Any]]:
+    def find(self, transaction: SyncTransaction, pairs: Iterable[tuple[Any, Any]]) -> Iterator[Row[Any]]:
         """The rows with these pairs, in no particular order."""
         groups = list(grouped(pairs).items())
         for begin in range(0, len(groups), MAX_GROUPS):
@@ -36,7 +36,7 @@ class PairLookup:
             values: dict[str, Any] = {}
             for n, (first, seconds) in enumerate(batch):
                 values |= {f"first_{n}": first, f"seconds_{n}": seconds}
-            yield from connection.execute(self._statement_for(len(batch)), values)
+            yield from transaction.execute(self._statement_for(len(batch)), values)
 
     def _statement_for(self, groups: int) -> Select[Any]:
         made = self._statements.get(groups)

@@ -45,7 +45,7 @@ def open_postgres(
         "async_creator_fn": _connect,
     }
     return create_async_engine(
-        url, connect_args=connect_args, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+        url, connect_args=connect_args, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
     )
 
 

@@ -1,8 +1,8 @@
 """The pool of PostgreSQL connections, and transactions on them.
 
-A connection that was idle is asked whether it still lives; busy ones show it by themselves. SQLAlchemy's pool
-is not used: its checks, resets and nested transactions cost three times what asyncpg needs for a transaction
-(docs/decisions/0012).
+A connection that was idle is pinged before its next use; on a busy one, a failure shows at its next
+statement. SQLAlchemy's pool and session are not used: with them, a transaction that reads one row takes six
+times the CPU that asyncpg needs for it (docs/decisions/0012).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, Concatenate, Final, NoReturn, cast
 import asyncpg
 from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from backbone.database.plans import Parameters, Plan, Plans, Rows, Values, rows_of
-from backbone.database.transaction import Given, Result, TransactionState
+from backbone.database.transaction import Given, Result, SyncTransaction, TransactionState
 from backbone.database.transient import TransientFailure, transient_failure
 
 CHECK_AFTER_IDLE_S: Final = 1.0
@@ -52,11 +52,11 @@ class PostgresConnection:
         return cls(sync, driver, adapter)
 
     def terminate(self) -> None:
-        """Close it at once: a polite end would wait for an answer."""
+        """Close it at once, without waiting for the server."""
         self.driver.terminate()
 
     async def close(self) -> None:
-        """Close it politely."""
+        """Close it, and wait for the server to end it."""
         with suppress(*_DRIVER_ERRORS):
             await self.driver.close()
 
@@ -110,9 +110,10 @@ class PostgresPool:
                 except Exception as error:
                     healthy = await self._rolled_back(transaction, error)
                     raise
-                await transaction.run("COMMIT")
+                await transaction.commit()
                 healthy = True
             finally:
+                state.ended = True
                 self._give_back(connection, healthy=healthy)
 
     async def _rolled_back(self, transaction: PostgresTransaction, error: Exception) -> bool:
@@ -182,6 +183,7 @@ class PostgresTransaction:
 
     async def execute(self, statement: Any, parameters: Values = None) -> Rows:
         """See `Transaction`."""
+        self.state.require_open()
         rows = rows_of(parameters)
         if (plan := self._plan(statement, rows)) is not None:
             return await self._execute_plan(plan, rows)
@@ -189,12 +191,12 @@ class PostgresTransaction:
 
     async def run_sync(
         self,
-        function: Callable[Concatenate[SyncPostgresTransaction, Given], Result],
+        function: Callable[Concatenate[SyncTransaction, Given], Result],
         *arguments: Given.args,
         **named: Given.kwargs,
     ) -> Result:
         """See `Transaction`."""
-        return await greenlet_spawn(lambda: function(SyncPostgresTransaction(self), *arguments, **named))
+        return await greenlet_spawn(lambda: function(SyncTransaction(self), *arguments, **named))
 
     def _plan(self, statement: Any, rows: Sequence[Parameters]) -> Plan | None:
         """The statement's plan, if it has one that can be executed with these parameters."""
@@ -221,17 +223,27 @@ class PostgresTransaction:
         result = self._connection.sync.execute(statement, parameters)
         return Rows(result.all() if result.returns_rows else (), result.rowcount)
 
-    def execute_sync(self, statement: Any, parameters: Values = None) -> Rows:
+    def execute_now(self, statement: Any, parameters: Values = None) -> Rows:
         """Execute a statement within `greenlet_spawn`."""
+        self.state.require_open()
         rows = rows_of(parameters)
         if (plan := self._plan(statement, rows)) is not None:
             return await_only(self._execute_plan(plan, rows))
         return self._execute_unplanned(statement, parameters)
 
-    async def run(self, sql: str) -> None:
-        """Run statements without parameters and rows."""
+    async def commit(self) -> None:
+        """Commit. Raises `InvalidRequestError` where PostgreSQL rolled back instead.
+
+        It does so, without an error, after a statement that failed. Code that handled the error of that
+        statement must not go on as if its other changes were stored.
+        """
+        if await self.run("COMMIT") != "COMMIT":
+            raise InvalidRequestError("the transaction was rolled back: one of its statements had failed")
+
+    async def run(self, sql: str) -> str:
+        """Run statements without parameters and rows; return the last one's command tag."""
         try:
-            await self._connection.driver.execute(sql)
+            return str(await self._connection.driver.execute(sql))
         except _DRIVER_ERRORS as error:
             self._connection.raise_translated(sql, error)
 
@@ -241,20 +253,3 @@ class PostgresTransaction:
         if not self._connection.sync.in_transaction():
             self._connection.sync.begin()
         return self._connection.sync
-
-
-class SyncPostgresTransaction:
-    """A `SyncTransaction`."""
-
-    __slots__ = ("_transaction", "dialect", "execute", "state")
-
-    def __init__(self, transaction: PostgresTransaction) -> None:
-        self.state = transaction.state
-        self.dialect = transaction.dialect
-        self._transaction = transaction
-        self.execute = transaction.execute_sync
-
-    @property
-    def connection(self) -> Connection:
-        """SQLAlchemy's connection, for migrations."""
-        return self._transaction.connection

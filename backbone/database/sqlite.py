@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from backbone.database.plans import Parameters, Plan, Plans, Rows, Values, rows_of
-from backbone.database.transaction import Given, Result, TransactionState
+from backbone.database.transaction import Given, Result, SyncTransaction, TransactionState
 
 
 class SqliteConnections:
@@ -30,7 +30,11 @@ class SqliteConnections:
 
     def __init__(self, url: str, begin: str, synchronous: str, plans: Plans) -> None:
         self._engine = create_engine(
-            url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"timeout": 0}
+            url,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args={"timeout": 0},
+            hide_parameters=True,
         )
         self._begin = begin
         self._plans = plans
@@ -58,6 +62,7 @@ class SqliteConnections:
                 driver.rollback()
             raise
         finally:
+            state.ended = True
             self._idle.append(connection)
 
     def close(self) -> None:
@@ -86,15 +91,16 @@ class SqliteTransaction:
 
     async def run_sync(
         self,
-        function: Callable[Concatenate[SyncSqliteTransaction, Given], Result],
+        function: Callable[Concatenate[SyncTransaction, Given], Result],
         *arguments: Given.args,
         **named: Given.kwargs,
     ) -> Result:
         """See `Transaction`."""
-        return function(SyncSqliteTransaction(self), *arguments, **named)
+        return function(SyncTransaction(self), *arguments, **named)
 
     def execute_now(self, statement: Any, parameters: Values = None) -> Rows:
         """Execute a statement."""
+        self.state.require_open()
         rows = rows_of(parameters)
         plan = self._plans.find(statement, rows[0], self.dialect) if rows else None
         if plan is None:
@@ -137,20 +143,3 @@ class SqliteTransaction:
         if not self._connection.in_transaction():
             self._connection.begin()
         return self._connection
-
-
-class SyncSqliteTransaction:
-    """A `SyncTransaction`."""
-
-    __slots__ = ("_transaction", "dialect", "execute", "state")
-
-    def __init__(self, transaction: SqliteTransaction) -> None:
-        self.state = transaction.state
-        self.dialect = transaction.dialect
-        self._transaction = transaction
-        self.execute = transaction.execute_now
-
-    @property
-    def connection(self) -> Connection:
-        """SQLAlchemy's connection, for migrations."""
-        return self._transaction.connection

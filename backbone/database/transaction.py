@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import InvalidRequestError
 
 from backbone.database.messaging_tables import MessagingTables
 from backbone.database.plans import Rows, Values
@@ -18,28 +19,47 @@ Result = TypeVar("Result")
 class TransactionState:
     """What a transaction carries besides its statements: the messaging tables, callbacks after the commit."""
 
-    __slots__ = ("after_commit", "messaging_tables", "wake_relay")
+    __slots__ = ("after_commit", "ended", "messaging_tables", "wake_relay")
 
     def __init__(self, messaging_tables: MessagingTables, wake_relay: Callable[[], None]) -> None:
         self.messaging_tables = messaging_tables
         self.wake_relay = wake_relay
         self.after_commit: list[Callable[[], None]] = []
+        self.ended = False
+
+    def require_open(self) -> None:
+        """Raises `InvalidRequestError` once the transaction has ended: its connection may run another one."""
+        if self.ended:
+            raise InvalidRequestError("the transaction has ended")
 
 
-class SyncTransaction(Protocol):
+class SyncTransaction:
     """A transaction within `Transaction.run_sync`: its statements are executed without `await`."""
+
+    __slots__ = ("_transaction", "dialect", "execute", "state")
+
+    def __init__(self, transaction: _Executor) -> None:
+        self._transaction = transaction
+        self.state = transaction.state
+        self.dialect = transaction.dialect
+        self.execute = transaction.execute_now
+
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's connection, for migrations."""
+        return self._transaction.connection
+
+
+class _Executor(Protocol):
+    """What a store provides for a `SyncTransaction`."""
 
     state: TransactionState
     dialect: Dialect
 
     @property
-    def connection(self) -> Connection:
-        """SQLAlchemy's connection, for migrations."""
-        ...
+    def connection(self) -> Connection: ...
 
-    def execute(self, statement: Any, parameters: Values = None) -> Rows:
-        """Execute a statement of SQLAlchemy Core. Raises `sqlalchemy.exc.DBAPIError`."""
-        ...
+    def execute_now(self, statement: Any, parameters: Values = None) -> Rows: ...
 
 
 class Transaction(Protocol):
@@ -49,7 +69,10 @@ class Transaction(Protocol):
     dialect: Dialect
 
     async def execute(self, statement: Any, parameters: Values = None) -> Rows:
-        """Execute a statement of SQLAlchemy Core. Raises `sqlalchemy.exc.DBAPIError`."""
+        """Execute a statement of SQLAlchemy Core.
+
+        Raises `sqlalchemy.exc.DBAPIError`, and `InvalidRequestError` once the transaction has ended.
+        """
         ...
 
     async def run_sync(

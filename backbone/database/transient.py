@@ -79,7 +79,7 @@ RESOURCES_EXHAUSTED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE
 _CUT: Final = (
     # Raised by asyncpg for a connection that was terminated by the server but whose socket is not yet closed.
     AsyncAdapt_asyncpg_dbapi.InternalClientError,
-    # The schema changed after a statement was prepared; SQLAlchemy has discarded the statement by now.
+    # The schema changed after a statement was prepared; The statement has been discarded by now.
     AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError,
 )
 

@@ -19,17 +19,17 @@ from services.leaderboard.statements import by_id, statements
 from services.leaderboard.tables import pledges
 
 
-def name_drives(connection: SyncTransaction, events: Sequence[DriveChanged]) -> list[DriveLogged]:
+def name_drives(transaction: SyncTransaction, events: Sequence[DriveChanged]) -> list[DriveLogged]:
     """Store names, goals and milestones of drives, and log their changes of state."""
-    locked = sequencer.lock(connection, (event.drive_id for event in events))
+    locked = sequencer.lock(transaction, (event.drive_id for event in events))
     named: dict[str, dict[str, Any]] = {}
     for event in sorted(events, key=lambda one: one.version):
         drive = locked[event.drive_id]
         if event.version > drive.version:
             named[event.drive_id] = _name(drive, event)
     if named:
-        connection.execute(statements(connection).name_drives, [named[one] for one in sorted(named)])
-    return sequencer.save(connection, locked.values())
+        transaction.execute(statements(transaction).name_drives, [named[one] for one in sorted(named)])
+    return sequencer.save(transaction, locked.values())
 
 
 def _name(drive: LockedDrive, event: DriveChanged) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def _state_before(drive: LockedDrive) -> DriveState | None:
     return known(DriveState, drive.state) if drive.state else DriveState.DRAFT
 
 
-def name_creators(connection: SyncTransaction, events: Sequence[CreatorChanged]) -> list[DriveLogged]:
+def name_creators(transaction: SyncTransaction, events: Sequence[CreatorChanged]) -> list[DriveLogged]:
     """Store names of creators. Rows may exist already, made by payments credited to them."""
-    locked = sequencer.lock(connection, (event.drive_id for event in events))
+    locked = sequencer.lock(transaction, (event.drive_id for event in events))
     rows = [
         {
             "creator_id": event.creator_id,
@@ -75,17 +75,17 @@ def name_creators(connection: SyncTransaction, events: Sequence[CreatorChanged])
         }
         for event in sorted(domain.newest(events, lambda one: one.creator_id), key=lambda one: one.creator_id)
     ]
-    connection.execute(statements(connection).name_creators, rows)
+    transaction.execute(statements(transaction).name_creators, rows)
     for drive in locked.values():
         drive.changed = True
-    return sequencer.save(connection, locked.values())
+    return sequencer.save(transaction, locked.values())
 
 
-def keep_pledges(connection: SyncTransaction, events: Sequence[PledgeState]) -> list[DriveLogged]:
+def keep_pledges(transaction: SyncTransaction, events: Sequence[PledgeState]) -> list[DriveLogged]:
     """Store pledges and keep the drive's `pledged`, the sum of open and unpaid ones."""
     fresh = domain.newest(events, lambda one: one.pledge_id)
-    locked = sequencer.lock(connection, (event.drive_id for event in fresh))
-    known = by_id(connection, pledges.c.pledge_id, [event.pledge_id for event in fresh])
+    locked = sequencer.lock(transaction, (event.drive_id for event in fresh))
+    known = by_id(transaction, pledges.c.pledge_id, [event.pledge_id for event in fresh])
     rows: list[dict[str, Any]] = []
     for event in fresh:
         old = known.get(event.pledge_id)
@@ -107,5 +107,5 @@ def keep_pledges(connection: SyncTransaction, events: Sequence[PledgeState]) -> 
         drive.note_moment(event.made_at)
         rows.append(row)
     if rows:
-        connection.execute(statements(connection).keep_pledges, rows)
-    return sequencer.save(connection, locked.values())
+        transaction.execute(statements(transaction).keep_pledges, rows)
+    return sequencer.save(transaction, locked.values())

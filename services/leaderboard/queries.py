@@ -50,10 +50,10 @@ _TOP: Final = _ranked.order_by(*_PLACES).limit(bindparam("most")).offset(bindpar
 
 
 def top_creators(
-    connection: SyncTransaction, drive: DriveHead, limit: int, skip: int = 0
+    transaction: SyncTransaction, drive: DriveHead, limit: int, skip: int = 0
 ) -> list[dict[str, Any]]:
     """Creators with an amount above 0, by rank, without the first `skip`."""
-    rows = connection.execute(_TOP, {"of_drive": drive.drive_id, "most": limit, "skip": skip})
+    rows = transaction.execute(_TOP, {"of_drive": drive.drive_id, "most": limit, "skip": skip})
     return [
         {
             "rank": rank,
@@ -68,14 +68,14 @@ def top_creators(
 
 
 def creators_around(
-    connection: SyncTransaction, drive: DriveHead, creator_id: str, limit: int
+    transaction: SyncTransaction, drive: DriveHead, creator_id: str, limit: int
 ) -> list[dict[str, Any]] | None:
     """The ranks around a creator, who is in the middle; None if the drive has no such creator.
 
     Empty while the creator's amount is 0.
     """
     found = select(creators).where(creators.c.drive_id == drive.drive_id, creators.c.creator_id == creator_id)
-    me = connection.execute(found).first()
+    me = transaction.execute(found).first()
     if me is None:
         return None
     if me.raised <= 0:
@@ -90,8 +90,8 @@ def creators_around(
         ),
     )
     counted = select(func.count()).select_from(_ranked.where(ahead).subquery())
-    before: int = connection.execute(counted, {"of_drive": drive.drive_id}).scalar_one()
-    return top_creators(connection, drive, limit, max(0, before - limit // 2))
+    before: int = transaction.execute(counted, {"of_drive": drive.drive_id}).scalar_one()
+    return top_creators(transaction, drive, limit, max(0, before - limit // 2))
 
 
 async def log_page(

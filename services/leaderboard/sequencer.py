@@ -147,18 +147,18 @@ _LOCKED: Final = (
 )
 
 
-def lock(connection: SyncTransaction, drive_ids: Iterable[str]) -> dict[str, LockedDrive]:
+def lock(transaction: SyncTransaction, drive_ids: Iterable[str]) -> dict[str, LockedDrive]:
     """These drives, locked in the order of their ids; placeholder rows are inserted for missing ones."""
     wanted = sorted(set(drive_ids))
-    locked = _locked(connection, wanted)
+    locked = _locked(transaction, wanted)
     if missing := [drive_id for drive_id in wanted if drive_id not in locked]:
-        connection.execute(statements(connection).make_drives, [placeholder_row(one) for one in missing])
-        locked |= _locked(connection, missing)
+        transaction.execute(statements(transaction).make_drives, [placeholder_row(one) for one in missing])
+        locked |= _locked(transaction, missing)
     return locked
 
 
-def _locked(connection: SyncTransaction, drive_ids: Sequence[str]) -> dict[str, LockedDrive]:
-    rows = connection.execute(_LOCKED, {"wanted": drive_ids})
+def _locked(transaction: SyncTransaction, drive_ids: Sequence[str]) -> dict[str, LockedDrive]:
+    rows = transaction.execute(_LOCKED, {"wanted": drive_ids})
     return {row.drive_id: LockedDrive(**row._asdict()) for row in rows}
 
 
@@ -193,7 +193,7 @@ _UPDATE_DRIVE: Final = (
 )
 
 
-def save(connection: SyncTransaction, locked: Iterable[LockedDrive]) -> list[DriveLogged]:
+def save(transaction: SyncTransaction, locked: Iterable[LockedDrive]) -> list[DriveLogged]:
     """Store the changes of these drives, append their rows to the log and return those, for the outbox.
 
     `revision` rises where public figures changed without a row. Raises `DriveGone` where an update matched
@@ -203,18 +203,18 @@ def save(connection: SyncTransaction, locked: Iterable[LockedDrive]) -> list[Dri
     for drive in sorted(locked, key=lambda one: one.drive_id):
         if drive.entries or drive.changed:
             rows = _number(drive)
-            _update_drive(connection, drive, rows)
+            _update_drive(transaction, drive, rows)
             logged += rows
     if logged:
-        connection.execute(_APPEND, [_stored(row) for row in logged])
-        _count_seconds(connection, logged)
+        transaction.execute(_APPEND, [_stored(row) for row in logged])
+        _count_seconds(transaction, logged)
     return logged
 
 
 _APPEND: Final = insert(drive_log)
 
 
-def _update_drive(connection: SyncTransaction, drive: LockedDrive, rows: Sequence[DriveLogged]) -> None:
+def _update_drive(transaction: SyncTransaction, drive: LockedDrive, rows: Sequence[DriveLogged]) -> None:
     values = {f"more_{name}": drive.sums[name] for name in SUMS} | {
         "of_drive": drive.drive_id,
         "more_rows": len(rows),
@@ -224,7 +224,7 @@ def _update_drive(connection: SyncTransaction, drive: LockedDrive, rows: Sequenc
         "new_milestones": drive.milestones,
         "new_changed_at": drive.changed_at,
     }
-    sequence = connection.execute(_UPDATE_DRIVE, values).scalar_one_or_none()
+    sequence = transaction.execute(_UPDATE_DRIVE, values).scalar_one_or_none()
     if sequence != drive.sequence + len(rows):
         raise DriveGone(f"{drive.drive_id} is at sequence {sequence}, not {drive.sequence + len(rows)}")
 
@@ -280,7 +280,7 @@ def _stored(row: DriveLogged) -> dict[str, Any]:
     }
 
 
-def request_publication(connection: SyncTransaction, drive_ids: Iterable[str]) -> None:
+def request_publication(transaction: SyncTransaction, drive_ids: Iterable[str]) -> None:
     """Have these drives published within a second by the process that owns their partitions.
 
     A payment that moves to another drive is handled by the owner of the new drive's partition. The old drive
@@ -289,10 +289,10 @@ def request_publication(connection: SyncTransaction, drive_ids: Iterable[str]) -
     """
     rows = [{"drive_id": one, "second": 0, "donations": 0, "raised": 0} for one in sorted(drive_ids)]
     if rows:
-        connection.execute(statements(connection).request_publication, rows)
+        transaction.execute(statements(transaction).request_publication, rows)
 
 
-def _count_seconds(connection: SyncTransaction, rows: Sequence[DriveLogged]) -> None:
+def _count_seconds(transaction: SyncTransaction, rows: Sequence[DriveLogged]) -> None:
     """Count the donations of each second, from which the last minute's figures are summed."""
     seconds: dict[tuple[str, int], list[int]] = {}
     for row in rows:
@@ -305,4 +305,4 @@ def _count_seconds(connection: SyncTransaction, rows: Sequence[DriveLogged]) -> 
             {"drive_id": drive_id, "second": second, "donations": donations, "raised": raised}
             for (drive_id, second), (donations, raised) in seconds.items()
         ]
-        connection.execute(statements(connection).add_second_counts, values)
+        transaction.execute(statements(transaction).add_second_counts, values)

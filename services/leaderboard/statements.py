@@ -133,10 +133,10 @@ def _recomputing_reached_at() -> Executable:
 
 
 def by_id(
-    connection: SyncTransaction, column: Column[str], ids: Iterable[str], *, lock: bool = False
+    transaction: SyncTransaction, column: Column[str], ids: Iterable[str], *, lock: bool = False
 ) -> dict[str, Row[Any]]:
     """The rows of `column`'s table with these ids, by id; with `lock`, locked in the order of their ids."""
-    rows = connection.execute(_selecting(column, lock), {"wanted": list(ids)})
+    rows = transaction.execute(_selecting(column, lock), {"wanted": list(ids)})
     return {getattr(row, column.name): row for row in rows}
 
 

@@ -66,7 +66,7 @@ class _PaymentState(NamedTuple):
         return (self.creator_id, self.captured_at) if is_donation and self.creator_id else None
 
 
-def tally_payments(connection: SyncTransaction, events: Sequence[PaymentChanged]) -> list[DriveLogged]:
+def tally_payments(transaction: SyncTransaction, events: Sequence[PaymentChanged]) -> list[DriveLogged]:
     """Add each payment's change since its stored state to its drive, with one statement per table.
 
     A payment that moved to another drive is removed from the old one and counted in the new one. Raises
@@ -74,9 +74,9 @@ def tally_payments(connection: SyncTransaction, events: Sequence[PaymentChanged]
     """
     fresh = domain.newest(events, lambda one: one.payment_id)
     # Payments are locked before drives, because their rows name the drives. All processes use this order.
-    known = by_id(connection, payments.c.payment_id, [event.payment_id for event in fresh], lock=True)
+    known = by_id(transaction, payments.c.payment_id, [event.payment_id for event in fresh], lock=True)
     locked = sequencer.lock(
-        connection, [*(event.drive_id for event in fresh), *(row.drive_id for row in known.values())]
+        transaction, [*(event.drive_id for event in fresh), *(row.drive_id for row in known.values())]
     )
     batch = _Changes()
     rows = [
@@ -86,15 +86,15 @@ def tally_payments(connection: SyncTransaction, events: Sequence[PaymentChanged]
     ]
     if not rows:
         return []
-    _store_payments(connection, sorted(rows, key=lambda row: str(row["payment_id"])), known)
-    _add_to_clearings(connection, batch)
-    _credit_creators(connection, batch)
-    _count_donors(connection, batch, locked)
-    _mark_paid(connection, batch, locked)
+    _store_payments(transaction, sorted(rows, key=lambda row: str(row["payment_id"])), known)
+    _add_to_clearings(transaction, batch)
+    _credit_creators(transaction, batch)
+    _count_donors(transaction, batch, locked)
+    _mark_paid(transaction, batch, locked)
     read_here = {event.drive_id for event in fresh}
     changed = {drive_id for drive_id, drive in locked.items() if drive.entries or drive.changed}
-    sequencer.request_publication(connection, changed - read_here)
-    return sequencer.save(connection, locked.values())
+    sequencer.request_publication(transaction, changed - read_here)
+    return sequencer.save(transaction, locked.values())
 
 
 def _tally(
@@ -197,7 +197,7 @@ def _attribute(batch: _Changes, drive: LockedDrive, state: _PaymentState, sign: 
 
 
 def _store_payments(
-    connection: SyncTransaction, rows: Sequence[dict[str, Any]], known: Mapping[str, Row[Any]]
+    transaction: SyncTransaction, rows: Sequence[dict[str, Any]], known: Mapping[str, Row[Any]]
 ) -> None:
     """Store the payments' new rows. Raises `ConcurrentTally` if one was inserted since `known` was read.
 
@@ -206,32 +206,32 @@ def _store_payments(
     """
     new = [row for row in rows if row["payment_id"] not in known]
     if new:
-        made = connection.execute(statements(connection).add_payments, new).all()
+        made = transaction.execute(statements(transaction).add_payments, new).all()
         if len(made) != len(new):
             raise ConcurrentTally(f"{len(new) - len(made)} of {len(new)} payments were counted concurrently")
     if kept := [row for row in rows if row["payment_id"] in known]:
-        connection.execute(statements(connection).keep_payments, kept)
+        transaction.execute(statements(transaction).keep_payments, kept)
 
 
-def _add_to_clearings(connection: SyncTransaction, batch: _Changes) -> None:
+def _add_to_clearings(transaction: SyncTransaction, batch: _Changes) -> None:
     rows = [
         {"drive_id": drive_id, "currency": currency, "net": net, "held": held}
         for (drive_id, currency), (net, held) in sorted(batch.clearings.items())
     ]
-    connection.execute(statements(connection).add_to_clearings, rows)
+    transaction.execute(statements(transaction).add_to_clearings, rows)
 
 
-def _credit_creators(connection: SyncTransaction, batch: _Changes) -> None:
+def _credit_creators(transaction: SyncTransaction, batch: _Changes) -> None:
     if not batch.creators:
         return
     rows = [batch.creators[one] for one in sorted(batch.creators)]
-    connection.execute(statements(connection).credit_creators, rows)
+    transaction.execute(statements(transaction).credit_creators, rows)
     if batch.reached_at_stale:
         again = [{"of_creator": one} for one in sorted(batch.reached_at_stale)]
-        connection.execute(statements(connection).recompute_reached_at, again)
+        transaction.execute(statements(transaction).recompute_reached_at, again)
 
 
-def _count_donors(connection: SyncTransaction, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
+def _count_donors(transaction: SyncTransaction, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
     """Count a donor while the net of their payments to the drive is above 0."""
     rows = [
         {"drive_id": drive_id, "donor_id": donor_id, "net": net}
@@ -240,12 +240,12 @@ def _count_donors(connection: SyncTransaction, batch: _Changes, locked: dict[str
     ]
     if not rows:
         return
-    for row in connection.execute(statements(connection).add_to_donors, rows):
+    for row in transaction.execute(statements(transaction).add_to_donors, rows):
         before = row.net - batch.donors[row.drive_id, row.donor_id]
         locked[row.drive_id].add(donors=int(row.net > 0) - int(before > 0))
 
 
-def _mark_paid(connection: SyncTransaction, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
+def _mark_paid(transaction: SyncTransaction, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
     """Remove paid pledges from `pledged`, whichever of pledge and payment was consumed first.
 
     The pledge may belong to another drive than its payment. That drive is locked here and added to `locked`.
@@ -256,7 +256,7 @@ def _mark_paid(connection: SyncTransaction, batch: _Changes, locked: dict[str, L
         {"pledge_id": pledge_id, "drive_id": drive_id, "version": 0, "open": False, "paid": True, "amount": 0}
         for pledge_id, drive_id in sorted(dict(batch.paid).items())
     ]
-    opened = [row for row in connection.execute(statements(connection).mark_paid, rows) if row.open]
-    locked |= sequencer.lock(connection, {row.drive_id for row in opened} - locked.keys())
+    opened = [row for row in transaction.execute(statements(transaction).mark_paid, rows) if row.open]
+    locked |= sequencer.lock(transaction, {row.drive_id for row in opened} - locked.keys())
     for row in opened:
         locked[row.drive_id].add(pledged=-row.amount)

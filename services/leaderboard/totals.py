@@ -154,22 +154,25 @@ _LAST_MINUTE: Final = select(
 
 
 def read_figures(
-    connection: SyncTransaction, drive_ids: Collection[str], wanted: Callable[[Row[Any]], bool], now: datetime
+    transaction: SyncTransaction,
+    drive_ids: Collection[str],
+    wanted: Callable[[Row[Any]], bool],
+    now: datetime,
 ) -> list[DriveFigures]:
-    """The figures of those of these drives that have a name and are `wanted`, read on `connection`."""
-    rows = connection.execute(_DRIVES, {"wanted": list(drive_ids)}).all()
-    return [_figures(connection, row, now) for row in rows if wanted(row)]
+    """The figures of those of these drives that have a name and are `wanted`, read in `transaction`."""
+    rows = transaction.execute(_DRIVES, {"wanted": list(drive_ids)}).all()
+    return [_figures(transaction, row, now) for row in rows if wanted(row)]
 
 
-def _figures(connection: SyncTransaction, row: Row[Any], now: datetime) -> DriveFigures:
+def _figures(transaction: SyncTransaction, row: Row[Any], now: datetime) -> DriveFigures:
     head = DriveHead(row.drive_id, row.currency, row.epoch, row.sequence)
-    leaders = queries.top_creators(connection, head, LEADERS)
-    counted = connection.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch})
+    leaders = queries.top_creators(transaction, head, LEADERS)
+    counted = transaction.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch})
     newest: dict[str, Row[Any]] = {}
     for gift in counted:  # a payment that was held for a while is logged twice: the newest row is shown
         newest.setdefault(gift.payment_id, gift)
     since = microseconds(now) // 1_000_000 - MINUTE_S
-    last_minute = connection.execute(_LAST_MINUTE, {"of_drive": row.drive_id, "since": since}).one()
+    last_minute = transaction.execute(_LAST_MINUTE, {"of_drive": row.drive_id, "since": since}).one()
     return DriveFigures(
         row, leaders, list(newest.values())[:RECENT], int(last_minute[0]), int(last_minute[1])
     )

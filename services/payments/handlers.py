@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from sqlalchemy import CursorResult, bindparam, case, select, text, update
+from sqlalchemy import bindparam, case, select, text, update
 
 from backbone import ids
 from backbone.contracts.pledges import DriveChanged, PledgeChanged, PledgeMade, PledgeState, PledgeStatus
@@ -77,7 +77,7 @@ async def update_attribution(events: Sequence[PledgeState], session: Transaction
         at = datetime.now(UTC)
         tickets = [_ticket(event, at) for pledge_id, event in newest.items() if pledge_id in missing]
         made = await session.execute(insert_new(session, PAYMENTS), tickets)
-        if cast(CursorResult[Any], made).rowcount != len(tickets):
+        if made.rowcount != len(tickets):
             rows |= await read_payments(session, PAYMENTS.c.pledge_id.in_(missing))
     await _update(session, rows.values(), newest)
 

@@ -55,24 +55,23 @@ async def update_pledge_statuses(events: Sequence[PaymentChanged], session: Tran
     await session.run_sync(_update_pledge_statuses, events)
 
 
-def _update_pledge_statuses(session: SyncTransaction, events: Sequence[PaymentChanged]) -> None:
+def _update_pledge_statuses(transaction: SyncTransaction, events: Sequence[PaymentChanged]) -> None:
     """Synchronous: awaiting each statement would cost as much as executing it."""
     newest: dict[str, PaymentChanged] = {}
     for event in events:
         known = newest.get(event.payment_id)
         if known is None or event.version > known.version:
             newest[event.payment_id] = event
-    connection = session
     pledge_ids = sorted({event.pledge_id for event in newest.values() if event.pledge_id is not None})
-    pledges = connection.execute(_LOCK_PLEDGES, {"ids": pledge_ids}).all()
+    pledges = transaction.execute(_LOCK_PLEDGES, {"ids": pledge_ids}).all()
     rows = [_payment_row(newest[payment]) for payment in sorted(newest)]
-    connection.execute(_UPSERT_PAYMENT[connection.dialect.name], rows)
-    if changed := _changed_pledges(connection, pledges):
-        connection.execute(
+    transaction.execute(_UPSERT_PAYMENT[transaction.dialect.name], rows)
+    if changed := _changed_pledges(transaction, pledges):
+        transaction.execute(
             _UPDATE_STATUS,
             [{"pledge": one.pledge_id, "now": str(one.status), "at": one.version} for one in changed],
         )
-        announce_in(session, changed)
+        announce_in(transaction, changed)
 
 
 def _payment_row(event: PaymentChanged) -> dict[str, Any]:
@@ -89,10 +88,10 @@ def _payment_row(event: PaymentChanged) -> dict[str, Any]:
     }
 
 
-def _changed_pledges(connection: SyncTransaction, pledges: Sequence[Row[Any]]) -> list[PledgeChanged]:
+def _changed_pledges(transaction: SyncTransaction, pledges: Sequence[Row[Any]]) -> list[PledgeChanged]:
     """Those of `pledges` whose payments imply another status."""
     payments: dict[str, list[PaymentStatus]] = {row.id: [] for row in pledges}
-    for pledge_id, status, *amounts in connection.execute(_PAYMENT_STATUSES, {"ids": list(payments)}):
+    for pledge_id, status, *amounts in transaction.execute(_PAYMENT_STATUSES, {"ids": list(payments)}):
         payments[pledge_id].append(nearest_status(status, *amounts))
     cancelled = PledgeStatus.CANCELLED.value
     return [

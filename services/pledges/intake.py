@@ -147,23 +147,22 @@ class Intake:
         async with self._database.transaction() as session:
             return await session.run_sync(self._make_pledges_in, batch)
 
-    def _make_pledges_in(self, session: SyncTransaction, batch: Sequence[MakePledge]) -> list[_Answer]:
+    def _make_pledges_in(self, transaction: SyncTransaction, batch: Sequence[MakePledge]) -> list[_Answer]:
         """Process the batch synchronously: awaiting each statement would cost as much as executing it."""
-        connection = session
-        drives = _lock_drives(connection, {command.drive for command in batch})
+        drives = _lock_drives(transaction, {command.drive for command in batch})
         resolved_batch = [_resolve(command, drives) for command in batch]
         known = [resolved for resolved in resolved_batch if isinstance(resolved, _ResolvedCommand)]
-        stored = idempotency.find_replies_in(session, list({resolved.key for resolved in known}))
-        self._load_creators(connection, [resolved for resolved in known if resolved.key not in stored])
+        stored = idempotency.find_replies_in(transaction, list({resolved.key for resolved in known}))
+        self._load_creators(transaction, [resolved for resolved in known if resolved.key not in stored])
         now = self._clock.now()
         answers, new_pledges = self._decide(resolved_batch, dict(stored), now)
         if new_pledges:
-            made = _insert_rows(connection, new_pledges, now)
+            made = _insert_rows(transaction, new_pledges, now)
             replies = [
                 (one.resolved.key, StoredReply(one.resolved.body_hash, 201, one.reply)) for one in new_pledges
             ]
-            idempotency.store_replies_in(session, replies, now)
-            announce_in(session, made)
+            idempotency.store_replies_in(transaction, replies, now)
+            announce_in(transaction, made)
         return answers
 
     def _decide(
@@ -204,7 +203,9 @@ class Intake:
         """Add the token, which is derived from the id: stored replies hold no secret."""
         return reply[:-1] + f',"token":"{self._secrets.token(pledge_id)}"}}'.encode()
 
-    def _load_creators(self, connection: SyncTransaction, resolved_batch: Iterable[_ResolvedCommand]) -> None:
+    def _load_creators(
+        self, transaction: SyncTransaction, resolved_batch: Iterable[_ResolvedCommand]
+    ) -> None:
         """Cache the creators named in the batch. A creator never changes its slug or drive."""
         wanted = {
             (resolved.drive.id, name)
@@ -218,8 +219,8 @@ class Intake:
             self._creators.clear()
         named = [pair for pair in wanted if not ids.is_id(pair[1], "crt")]
         for row in (
-            *_CREATORS_BY_SLUG.find(connection, named),
-            *_CREATORS_BY_ID.find(connection, wanted.difference(named)),
+            *_CREATORS_BY_SLUG.find(transaction, named),
+            *_CREATORS_BY_ID.find(transaction, wanted.difference(named)),
         ):
             self._creators[row.drive_id, row.slug] = self._creators[row.drive_id, row.id] = row.id
 
@@ -246,20 +247,20 @@ class Intake:
 
 
 def _insert_rows(
-    connection: SyncTransaction, new_pledges: Sequence[_NewPledge], now: datetime
+    transaction: SyncTransaction, new_pledges: Sequence[_NewPledge], now: datetime
 ) -> list[PledgeMade]:
     """Insert donors, pledges and donor texts; return the events to announce."""
-    donors = _find_or_create_donors(connection, new_pledges)
+    donors = _find_or_create_donors(transaction, new_pledges)
     made = [_pledge_made(one, donors, now) for one in new_pledges]
-    connection.execute(_INSERT_PLEDGES, [_pledge_row(*pair) for pair in zip(new_pledges, made, strict=True)])
+    transaction.execute(_INSERT_PLEDGES, [_pledge_row(*pair) for pair in zip(new_pledges, made, strict=True)])
     if donor_texts := [row for one in new_pledges if (row := _donor_text_row(one)) is not None]:
-        connection.execute(_INSERT_DONOR_TEXTS, donor_texts)
+        transaction.execute(_INSERT_DONOR_TEXTS, donor_texts)
     return made
 
 
-def _lock_drives(connection: SyncTransaction, refs: set[str]) -> dict[str, Any]:
+def _lock_drives(transaction: SyncTransaction, refs: set[str]) -> dict[str, Any]:
     """The drives by slug or id, locked against state changes until the transaction ends."""
-    found = {ref: connection.execute(_DRIVE_BY_REF, {"ref": ref}).first() for ref in sorted(refs)}
+    found = {ref: transaction.execute(_DRIVE_BY_REF, {"ref": ref}).first() for ref in sorted(refs)}
     return {ref: row for ref, row in found.items() if row is not None}
 
 
@@ -277,7 +278,7 @@ def _resolve(command: MakePledge, drives: Mapping[str, Any]) -> _ResolvedCommand
 
 
 def _find_or_create_donors(
-    connection: SyncTransaction, new_pledges: Iterable[_NewPledge]
+    transaction: SyncTransaction, new_pledges: Iterable[_NewPledge]
 ) -> dict[tuple[str, bytes], str]:
     """The ids of the donors by partner and address; new donors are inserted."""
     wanted = sorted({(one.resolved.partner, one.address_mac) for one in new_pledges if one.address_mac})
@@ -285,10 +286,10 @@ def _find_or_create_donors(
         return {}
     new = {known_by: ids.new("dnr") for known_by in wanted}
     rows = [{"id": donor, "partner": partner, "address_mac": mac} for (partner, mac), donor in new.items()]
-    made = connection.execute(_INSERT_DONORS[connection.dialect.name], rows)
+    made = transaction.execute(_INSERT_DONORS[transaction.dialect.name], rows)
     if made.rowcount == len(rows):
         return new
-    return {(row.partner, row.address_mac): row.id for row in _DONORS_BY_ADDRESS.find(connection, wanted)}
+    return {(row.partner, row.address_mac): row.id for row in _DONORS_BY_ADDRESS.find(transaction, wanted)}
 
 
 def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money, now: datetime) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -29,12 +30,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 
 from backbone.database.columns import Utc
 from backbone.database.database import Database
 from backbone.database.messaging_tables import messaging_tables
 from backbone.database.plans import Plans
+from backbone.database.transaction import after_commit
+from backbone.database.transient import is_transient
 from tests.engines import fresh_postgres
 
 METADATA: Final = MetaData()
@@ -200,6 +203,67 @@ async def test_cancelled_transaction_changes_nothing_and_its_connection_is_not_u
     async with database.transaction() as session:
         await session.execute(insert(THINGS), {"id": 2, "name": "kept"})
     assert [row[0] for row in await all_things(database)] == [2]
+
+
+async def test_ended_transaction_refuses_statements(database: Database) -> None:
+    """Its connection may run another transaction by then."""
+    statement = insert(THINGS)
+    async with database.transaction() as first:
+        await first.execute(statement, {"id": 1, "name": "stored"})
+        sync = await first.run_sync(lambda sync: sync)
+    async with database.transaction() as second:
+        await second.execute(statement, {"id": 2, "name": "stored too"})
+        for ended in (first.execute, lambda *given: first.run_sync(lambda sync: sync.execute(*given))):
+            with pytest.raises(InvalidRequestError):
+                await ended(statement, {"id": 3, "name": "late"})
+        with pytest.raises(InvalidRequestError):
+            sync.execute(statement, {"id": 4, "name": "late"})
+    assert [row[0] for row in await all_things(database)] == [1, 2]
+
+
+async def test_commit_after_a_statement_that_failed_is_no_silent_rollback(database: Database) -> None:
+    """PostgreSQL answers such a COMMIT with a rollback and no error; SQLite undoes the statement only."""
+    committed = []
+
+    async def swallow() -> None:
+        async with database.transaction() as session:
+            await session.execute(insert(THINGS), {"id": 1, "name": "first"})
+            after_commit(session, lambda: committed.append(1))
+            with suppress(IntegrityError):
+                await session.execute(insert(THINGS), {"id": 1, "name": "again"})
+
+    if database.is_sqlite:
+        await swallow()
+        assert (len(await all_things(database)), committed) == (1, [1])
+    else:
+        with pytest.raises(InvalidRequestError, match="rolled back"):
+            await swallow()
+        assert (await all_things(database), committed) == ([], [])
+
+
+async def test_repeated_statement_survives_a_change_of_its_columns(database: Database) -> None:
+    """A newer version of a service migrates while this one runs."""
+    reading = select(THINGS.c.id, THINGS.c.big).order_by(THINGS.c.id)
+    async with database.transaction() as session:
+        await session.execute(insert(THINGS), {"id": 1, "name": "a", "big": 5})
+    for _ in range(TIMES):
+        async with database.reading() as session:
+            await session.execute(reading)
+    change = "ADD COLUMN more INTEGER" if database.is_sqlite else "ALTER COLUMN big TYPE text"
+    async with database.transaction() as session:
+        await session.execute(text(f"ALTER TABLE things {change}"))
+    found: list[Any] = []
+    errors: list[Exception] = []
+    for _ in range(TIMES):
+        try:
+            async with database.reading() as session:
+                row = (await session.execute(reading)).one()
+            found.append((row.id, int(row.big)))
+        except Exception as error:
+            errors.append(error)
+    assert all(map(is_transient, errors)), errors
+    assert found == [(1, 5)] * (TIMES - len(errors))
+    assert len(errors) <= 1
 
 
 def test_plan_is_dropped_with_its_statement() -> None:

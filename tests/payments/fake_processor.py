@@ -45,31 +45,31 @@ class FakeProcessor:
             raise Unknown("no answer")
 
     def checkout_parameters(self, request: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
-        raise NotImplementedError
+        raise AssertionError("the test does not expect this call")
 
     async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
-        raise NotImplementedError
+        raise AssertionError("the test does not expect this call")
 
     async def list_checkouts(
         self, since: datetime, after: str | None
     ) -> tuple[list[ListedCheckout], str | None]:
-        raise NotImplementedError
+        raise AssertionError("the test does not expect this call")
 
     def refund_parameters(
         self, intent: str, amount: Money, refund_id: str, reason: str | None
     ) -> dict[str, Any]:
-        raise NotImplementedError
+        raise AssertionError("the test does not expect this call")
 
     async def refund(self, key: str, parameters: Mapping[str, Any]) -> Observation:
-        raise NotImplementedError
+        raise AssertionError("the test does not expect this call")
 
     async def expire_checkout(self, session_id: str) -> None:
-        raise NotImplementedError
+        raise AssertionError("the test does not expect this call")
 
     async def list_lost_events(
         self, since: datetime, after: str | None
     ) -> tuple[list[ProcessorEvent], str | None]:
-        raise NotImplementedError
+        raise AssertionError("the test does not expect this call")
 
     async def close(self) -> None:
         return
