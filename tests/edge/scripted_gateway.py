@@ -31,6 +31,9 @@ class ScriptedGateway:
     etag: str = 'W/"1.5.0.live"'
     state: str = "live"
     seen: list[SeenRequest] = field(default_factory=list)
+    frames: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
+    """What streams send, each as soon as it is put here."""
+
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -62,6 +65,8 @@ class ScriptedGateway:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         method, target, _ = line.split(" ")
         self.seen.append(SeenRequest(method, target, headers, body))
+        if target.endswith("/live"):
+            await self._stream(writer)
         text = f'{{"number":{len(self.seen)},"state":"{self.state}","text":"\\"state\\":\\"live\\""}}'
         shown = {
             "content-type": "application/json",
@@ -74,3 +79,11 @@ class ScriptedGateway:
         head = "".join(f"{name}: {value}\r\n" for name, value in shown.items() if value)
         writer.write(f"HTTP/1.1 {self.status}\r\n{head}\r\n{text}".encode())
         await writer.drain()
+
+    async def _stream(self, writer: asyncio.StreamWriter) -> None:
+        head = "content-type: text/event-stream\r\ncache-control: no-store\r\nx-accel-buffering: no\r\n"
+        writer.write(f"HTTP/1.1 200 OK\r\n{head}transfer-encoding: chunked\r\n\r\n".encode())
+        while True:
+            frame = await self.frames.get()
+            writer.write(b"%x\r\n%s\r\n" % (len(frame), frame))
+            await writer.drain()

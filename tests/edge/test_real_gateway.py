@@ -79,6 +79,7 @@ async def poll(edge: Edge, drive: str, clients: int) -> tuple[Counter[int], set[
 async def test_hundredfold_readers_cost_the_gateway_no_more_reads(system: EmbeddedSystem, edge: Edge) -> None:
     await system.open_drive("viral")
     await system.donate("viral")
+    await system.wait_for_raised("viral", "25.00")
     reads, as_of = [], set[str]()
     for clients in (2, 200):
         before = await origin_reads(system)

@@ -14,7 +14,7 @@ from yarl import URL
 
 from tests.edge.nginx import Edge, need_nginx, running_edge
 from tests.edge.scripted_gateway import CACHE, ScriptedGateway
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -167,6 +167,20 @@ async def test_unknown_drive_is_asked_for_once(
     answers = await asyncio.gather(*(read(client, f"{edge.url}/v1/drives/nobodys/totals") for _ in range(20)))
     assert {answer.status for answer, _ in answers} == {404}
     assert len(gateway.seen) == 1
+
+
+async def test_each_frame_of_a_stream_passes_before_the_next_is_there(
+    edge: Edge, gateway: ScriptedGateway, client: aiohttp.ClientSession
+) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        gateway.frames.put_nowait(b":\n\n")
+        async with client.get(f"{edge.url}/v1/drives/winter/live") as answer:
+            assert await answer.content.readline() == b":\n"
+            for number in range(3):
+                gateway.frames.put_nowait(b"data: %d\n\n" % number)
+                shown = [await answer.content.readline() for _ in range(2)]
+                assert shown == [b"\n", b"data: %d\n" % number]
+    assert answer.content_type == "text/event-stream"
 
 
 async def test_too_large_body_gets_a_problem_document(
