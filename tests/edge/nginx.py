@@ -82,9 +82,10 @@ class Edge:
         """Start nginx in the foreground; it ends with `stop`, or with the test run, however that ends."""
         program = shutil.which("nginx", path=_PATH)
         assert program is not None
-        arguments = ["-p", self.folder / "run", "-c", self.folder / "conf" / self.main, "-g", "daemon off;"]
+        arguments = ["-p", str(self.folder / "run"), "-c", str(self.folder / "conf" / self.main)]
         self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", program, "-e", "stderr", *arguments], start_new_session=True
+            ["setpriv", "--pdeathsig", "TERM", program, "-e", "stderr", "-g", "daemon off;", *arguments],
+            start_new_session=True,
         )
 
     async def ready(self) -> None:

@@ -1,4 +1,4 @@
-"""An HTTP server with the gateway's headers whose cache times a test chooses, and which records its requests."""
+"""An HTTP server with the gateway's headers; a test chooses its answers, and reads its requests."""
 
 from __future__ import annotations
 

@@ -7,46 +7,22 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
-from tests.edge.nginx import Edge, need_nginx, running_edge
-from tests.journeys.embedded_system import EmbeddedSystem, live_frames, new_idempotency_key, running
+from tests.edge.nginx import Edge
+from tests.journeys.embedded_system import EmbeddedSystem, live_frames, new_idempotency_key
 from tests.waiting import until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CDN = "set_real_ip_from 127.0.0.1;\nreal_ip_header X-Forwarded-For;\n"
 WINDOW_S = 1.2
 LIVE_FOR_S = 10.0
 """How old figures that say `live` may be (docs/operations/edge.md): 9 s, and a moment on the way."""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[EmbeddedSystem, Edge]]:
-    need_nginx()
-    folder = tmp_path_factory.mktemp("edge")
-    limits = {"ATAA_LIMIT_ADDRESS_PER_S": "0.5", "ATAA_TRUSTED_PROXIES": "127.0.0.1"}
-    async with running(folder / "ataa", **limits) as system:
-        site = {"client_address.conf": CDN}
-        async with running_edge(folder / "edge", system.gateway_port, site=site) as edge:
-            yield system, edge
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def system(started: tuple[EmbeddedSystem, Edge]) -> EmbeddedSystem:
-    return started[0]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def edge(started: tuple[EmbeddedSystem, Edge]) -> Edge:
-    return started[1]
 
 
 async def origin_reads(system: EmbeddedSystem) -> int:
@@ -58,7 +34,7 @@ async def origin_reads(system: EmbeddedSystem) -> int:
 
 
 async def poll(edge: Edge, drive: str, clients: int) -> tuple[Counter[int], set[str]]:
-    """Read a drive's totals for a while by that many clients; the statuses, and the `as_of` that were shown."""
+    """Read a drive's totals by that many clients: the statuses, and each `as_of` that was shown."""
     loop = asyncio.get_running_loop()
     end, statuses, shown = loop.time() + WINDOW_S, Counter[int](), set[str]()
 
@@ -115,7 +91,9 @@ async def test_frames_of_a_stream_pass_one_by_one(system: EmbeddedSystem, edge: 
         stream.cancel()
 
 
-async def test_gateway_limits_the_donors_address_and_not_the_edges(system: EmbeddedSystem, edge: Edge) -> None:
+async def test_gateway_limits_the_donors_address_and_not_the_edges(
+    system: EmbeddedSystem, edge: Edge
+) -> None:
     await system.open_drive("limited")
     keys = json.loads((system.folder / "data" / "keys.json").read_text())
 
