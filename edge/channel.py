@@ -21,13 +21,10 @@ ROWS_PER_MESSAGE: Final = 250
 TIMEOUT_S: Final = 5.0
 STOP_SEEN_S: Final = 1.0
 
-_PUBLISHED = Counter("ataa_edge_published_total", "Messages published to nchan.", ["drive"])
-_FAILED = Counter(
-    "ataa_edge_publish_failures_total", "Messages that nchan did not take; each is retried.", ["drive"]
-)
-_SUBSCRIBERS = Gauge(
-    "ataa_edge_subscribers", "Streams that an nchan serves, as of the last message.", ["drive", "nchan"]
-)
+_PUBLISHED = Counter("ataa_edge_published_total", "Messages published to nchan.")
+_FAILED = Counter("ataa_edge_publish_failures_total", "Messages that an nchan did not take.")
+_SUBSCRIBERS = Gauge("ataa_edge_subscribers", "Streams that the nchans serve, as of the last messages.")
+_subscribers: dict[str, int] = {}
 
 log = structlog.get_logger()
 
@@ -83,11 +80,11 @@ class Channel:
         try:
             await self._post(b"".join(frame.text for frame in (self._totals, *rows)))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            _FAILED.labels(self._drive).inc()
+            _FAILED.inc()
             log.warning("edge.not_published", url=self._url, error=f"{type(error).__name__}: {error}")
             self._news.set()
             return
-        _PUBLISHED.labels(self._drive).inc()
+        _PUBLISHED.inc()
         self.published = _last_sequence(rows, self.published)
         # By identity: while the message was under way, `offer` may have replaced all rows by a gap.
         while rows and self._rows and self._rows[0] is rows[0]:
@@ -103,8 +100,8 @@ class Channel:
             if answer.status not in (201, 202):
                 raise ValueError(f"nchan answered {answer.status}")
             with suppress(ValueError, TypeError, KeyError):
-                count = json.loads(await answer.read())["subscribers"]
-                _SUBSCRIBERS.labels(self._drive, self._url.split("/")[2]).set(count)
+                _subscribers[self._url] = int(json.loads(await answer.read())["subscribers"])
+                _SUBSCRIBERS.set(sum(_subscribers.values()))
 
 
 def _last_sequence(rows: Iterable[Frame], before: int) -> int:

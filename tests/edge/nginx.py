@@ -109,25 +109,26 @@ class Edge:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(PATIENCE_S)
 
-    def memory_and_cpu(self) -> tuple[int, float]:
-        """Proportional memory in KiB and CPU seconds of the workers and the master together."""
+    def processes(self) -> list[int]:
+        """The master and its workers."""
         assert self._process is not None
-        pids = [self._process.pid, *_children(self._process.pid)]
-        return sum(map(_pss_kib, pids)), sum(map(_cpu_s, pids))
+        return [self._process.pid, *_children(self._process.pid)]
 
 
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _pss_kib(pid: int) -> int:
+def pss_kib(pid: int) -> int:
+    """A process's memory in KiB, its part of shared pages included."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])
     return 0
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """The CPU seconds that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
