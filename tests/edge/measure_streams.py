@@ -165,7 +165,10 @@ async def of_gateway(
 
 async def of_nchan(folder: Path, clients: int, seconds: float, frame: bytes) -> dict[str, float | str]:
     """The figures of nginx with nchan."""
-    site = {"nchan_drives.conf": f"{DRIVE} {DRIVE};\n"}
+    site = {
+        "nchan_drives.conf": f"{DRIVE} {DRIVE};\n",
+        "stream_limits.conf": "",  # all clients have one address
+    }
     async with running_edge(folder / "edge", free_port(), main="nginx-nchan.conf", site=site) as edge:
 
         async def send(session: aiohttp.ClientSession) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 from collections import Counter
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ import aiohttp
 import pytest
 
 from tests.edge.nginx import Edge
+from tests.edge.origin import origin_reads
 from tests.journeys.embedded_system import EmbeddedSystem, live_frames, new_idempotency_key
 from tests.waiting import until
 
@@ -23,14 +23,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 WINDOW_S = 1.2
 LIVE_FOR_S = 10.0
 """How old figures that say `live` may be (docs/operations/edge.md): 9 s, and a moment on the way."""
-
-
-async def origin_reads(system: EmbeddedSystem) -> int:
-    """How many totals the gateway has answered."""
-    port = json.loads((system.folder / "data" / "ports.json").read_text())["metrics"]
-    text = (await system.request("GET", f"http://127.0.0.1:{port}/metrics")).body.decode()
-    found = re.findall(r'ataa_gateway_answers_total\{route="/v1/drives/\{drive\}/totals",\S+ (\S+)', text)
-    return int(sum(map(float, found)))
 
 
 async def poll(edge: Edge, drive: str, clients: int) -> tuple[Counter[int], set[str]]:
