@@ -22,7 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 WINDOW_S = 1.2
 LIVE_FOR_S = 11.0
-"""How old figures that say `live` may be (docs/operations/edge.md): 10 s on a drive that is being read, and a moment."""
+"""How old figures that say `live` may be (docs/operations/edge.md): 10 s while they are read."""
 
 
 async def poll(edge: Edge, drive: str, clients: int) -> tuple[Counter[int], set[str]]:
@@ -48,16 +48,34 @@ async def test_hundredfold_readers_cost_the_gateway_no_more_reads(system: Embedd
     await system.open_drive("viral")
     await system.donate("viral")
     await system.wait_for_raised("viral", "25.00")
-    reads, as_of = [], set[str]()
+    loop, reads, as_of = asyncio.get_running_loop(), [], set[str]()
     for clients in (2, 200):
-        before = await origin_reads(system)
+        before, began = await origin_reads(system), loop.time()
         statuses, shown = await poll(edge, "viral", clients)
         reads.append(await origin_reads(system) - before)
+        assert reads[-1] <= loop.time() - began + 1
         assert statuses.keys() == {200}
         assert statuses[200] > 10 * clients / 2
         as_of |= shown
-    assert all(1 <= number <= WINDOW_S + 1 for number in reads), reads
+    assert sum(reads) >= 1
     assert len(as_of) > 1  # the figures' age is renewed though the drive is quiet
+
+
+async def test_head_and_preflight_of_a_shared_read(system: EmbeddedSystem, edge: Edge) -> None:
+    await system.open_drive("asked")
+    url = f"{edge.url}/v1/drives/asked/totals"
+    async with system.client.head(url) as head, system.client.get(url) as whole:
+        assert (head.status, head.headers["ETag"]) == (200, whole.headers["ETag"])
+    preflight = {"Origin": "https://page.example", "Access-Control-Request-Method": "GET"}
+    async with system.client.options(url, headers=preflight) as answer:
+        assert answer.status == 204
+        assert "If-None-Match" in answer.headers["Access-Control-Allow-Headers"]
+    async with system.client.post(url) as refused:
+        assert refused.status == 405
+    both = await system.request("GET", f"{edge.url}/v1/totals?t=1&drives=asked,asked")
+    assert [totals["slug"] for totals in both.body["data"]] == ["asked"]
+    missing = await system.request("GET", f"{edge.url}/v1/totals?t=1")
+    assert (missing.status, missing.body["type"]) == (422, "/problems/invalid-request")
 
 
 async def test_frames_of_a_stream_pass_one_by_one(system: EmbeddedSystem, edge: Edge) -> None:

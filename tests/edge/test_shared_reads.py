@@ -224,8 +224,3 @@ async def test_without_a_gateway_kept_figures_turn_frozen_and_then_end(
     assert kept[:-1] == [(200, before, etag), (200, frozen, 'W/"1.5.0.frozen"')]
     assert kept[-1][0] == 503
     assert frozen.count(b"live") == 1  # a donor's text is left alone
-
-    async def answered() -> bool:
-        return (await read(client, url))[0].status == 200
-
-    await until(answered)
