@@ -76,7 +76,8 @@ class Edge:
             **site,
         }
         for name, text in replaced.items():
-            (self.folder / "conf" / "site" / name).write_text(text)
+            on_port = text.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
+            (self.folder / "conf" / "site" / name).write_text(on_port)
 
     def start(self) -> None:
         """Start nginx in the foreground; it ends with `stop`, or with the test run, however that ends."""

@@ -176,6 +176,18 @@ async def test_unknown_drive_is_asked_for_once(
     assert len(gateway.seen) == 1
 
 
+async def test_refusal_of_one_client_is_not_shared(
+    edge: Edge, gateway: ScriptedGateway, client: aiohttp.ClientSession
+) -> None:
+    gateway.status, gateway.cache = "429 Too Many Requests", "no-store"
+    url = f"{edge.url}/v1/drives/limited/events?after=1"
+    refused, _ = await read(client, url, X_Forwarded_For="203.0.113.7")
+    gateway.status, gateway.cache = "200 OK", "public, max-age=1"
+    answered, _ = await read(client, url, X_Forwarded_For="203.0.113.8")
+    assert (refused.status, answered.status) == (429, 200)
+    assert gateway.seen[-1].headers["x-forwarded-for"] == "203.0.113.8"
+
+
 async def test_each_frame_of_a_stream_passes_before_the_next_is_there(
     edge: Edge, gateway: ScriptedGateway, client: aiohttp.ClientSession
 ) -> None:
@@ -197,6 +209,23 @@ async def test_too_large_body_gets_a_problem_document(
     async with client.post(f"{edge.url}/v1/drives", data=bytes(2 * 1024 * 1024), headers=headers) as answer:
         shown = await answer.json(content_type="application/problem+json")
     assert (answer.status, shown["type"]) == (413, "/problems/body-too-large")
+    assert gateway.seen == []
+
+
+async def test_unreadable_requests_get_problem_documents(
+    edge: Edge, gateway: ScriptedGateway, client: aiohttp.ClientSession
+) -> None:
+    long = "a" * 9000
+    asked = {
+        414: {"url": f"{edge.url}/v1/{long}"},
+        431: {"url": f"{edge.url}/v1/pledges", "headers": {"X-Long": long}},
+        400: {"url": f"{edge.url}/v1/pledges", "headers": {"Host": "a b"}},
+    }
+    for status, request in asked.items():
+        async with client.get(**request) as answer:
+            shown = await answer.json(content_type="application/problem+json")
+            assert (answer.status, shown["status"]) == (status, status)
+            assert shown["request_id"] == answer.headers["X-Request-Id"]
     assert gateway.seen == []
 
 
