@@ -85,6 +85,17 @@ async def test_known_parameters_are_kept(
     assert [seen.target for seen in gateway.seen] == list(asked.values())
 
 
+@pytest.mark.parametrize("path", ["events", "totals", "leaderboards/creators"])
+async def test_line_feed_in_an_address_does_not_reach_the_request_line(
+    edge: Edge, gateway: ScriptedGateway, client: aiohttp.ClientSession, path: str
+) -> None:
+    target = f"/v1/drives/broken/{path}%0aX-Forged:%201%0a"
+    for asked in (target, f"/v1/drives/broken/{path}%0a"):
+        await read(client, edge.url + asked)
+        assert gateway.seen[-1].target == asked
+        assert "x-forged" not in gateway.seen[-1].headers
+
+
 async def test_readers_share_an_answer_whatever_their_encodings(
     edge: Edge, gateway: ScriptedGateway, client: aiohttp.ClientSession
 ) -> None:
