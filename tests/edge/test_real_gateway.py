@@ -55,7 +55,7 @@ async def test_hundredfold_readers_cost_the_gateway_no_more_reads(system: Embedd
         reads.append(await origin_reads(system) - before)
         assert reads[-1] <= loop.time() - began + 1
         assert statuses.keys() == {200}
-        assert statuses[200] > 10 * clients / 2
+        assert statuses[200] >= clients
         as_of |= shown
     assert sum(reads) >= 1
     assert len(as_of) > 1  # the figures' age is renewed though the drive is quiet
