@@ -190,7 +190,9 @@ class DisplayTexts:
         wait_s = min(self._retry_s * 2**self._failures, MAX_RETRY_S)
         self._failures += 1
         self._not_before = asyncio.get_running_loop().time() + wait_s
-        log.warning("words.unavailable", reason=str(error) or type(error).__name__, again_after_s=wait_s)
+        log.warning(
+            "display_texts.unavailable", reason=str(error) or type(error).__name__, again_after_s=wait_s
+        )
 
     async def _store(self, found: Mapping[str, DonorTexts]) -> None:
         # In one order, as everywhere: the stream's texts and a snapshot's are kept at the same moment.
@@ -221,5 +223,5 @@ def _newest_donations(events: Iterable[PaymentChanged]) -> list[str]:
     return [pledge_id for pledge_ids in donations.values() for pledge_id in pledge_ids[-MAX_PER_DRIVE:]]
 
 
-def _donor_texts(said: dict[str, Any] | None) -> DonorTexts:
-    return DonorTexts(said["name"], said["message"]) if said else ANONYMOUS
+def _donor_texts(found: dict[str, Any] | None) -> DonorTexts:
+    return DonorTexts(found["name"], found["message"]) if found else ANONYMOUS

@@ -51,7 +51,7 @@ class ChangedDrives:
 
 
 class Freshness:
-    """Up to which moment everything said is in the database: the lowest of the inputs' watermarks."""
+    """The moment up to which all published events are stored: the lowest of the inputs' watermarks."""
 
     def __init__(
         self,

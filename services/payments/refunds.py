@@ -1,6 +1,6 @@
 """Refunds asked for through our API: reserved under the payment's lock, stored, then sent.
 
-They meet Stripe's webhooks from both sides: the answer and the webhook tell the same fact (`re_…`),
+A refund is reported twice, by Stripe's response and by its webhook: both have the same fact (`re_…`),
 and its metadata ties it to our row (docs/architecture.md, "Stripe"). A crash at
 any line neither loses nor doubles one: it is sent again under the same key.
 """
@@ -101,7 +101,7 @@ Reply = tuple[int, bytes]
 """The status and the body of an answer."""
 
 OwnerOf = Callable[[str], Awaitable[str | None]]
-"""Asks whose a drive is, where no event has said so."""
+"""Asks which partner a drive belongs to, where no event has reported it."""
 
 
 async def _not_known(_drive_id: str) -> None:
@@ -130,7 +130,7 @@ class RefundService:
         """Make the refund, or return the reply that its idempotency key got before.
 
         Raises `NotFound`, `Forbidden`, `NotYourDrive`, `NotPaid`, `RefundExceedsPayment`,
-        `CurrencyDiffers`, what a reused key raises, and `Overloaded` where nobody can say whose the
+        `CurrencyDiffers`, what a reused key raises, and `Overloaded` where it is not known whose the
         drive is.
         """
         await self._admit(request)
@@ -382,7 +382,7 @@ _WHOSE: Final = (
 
 
 async def _unsent(session: Transaction, payment_id: str) -> int:
-    """What is reserved and no fact yet: refunds asked for that Stripe has not told of."""
+    """The sum that is reserved and not a fact yet: refunds requested that Stripe has not reported."""
     reserved = await session.execute(
         select(func.coalesce(func.sum(REFUNDS.c.units), 0)).where(
             REFUNDS.c.payment_id == payment_id,

@@ -62,7 +62,7 @@ class CheckoutExpirer:
         await self._work.run(stop)
 
     async def fetch_due(self) -> Sequence[Row[Any]]:
-        """See `WorkQueue`. No column says when to try again: failed expiries are postponed in memory."""
+        """See `WorkQueue`. The next try's time is no column: failed expiries are postponed in memory."""
         now = asyncio.get_running_loop().time()
         if len(self._due_at) > MAX_POSTPONED:
             self._due_at.clear()

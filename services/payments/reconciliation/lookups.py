@@ -111,7 +111,7 @@ class Reconciler:
         return failed
 
     async def _look_up(self, row: Row[Any]) -> bool:
-        """Look up one thing, unless our facts say it by now; whether that settled it."""
+        """Do one lookup, unless our facts answer it by now; return whether it was answered."""
         async with self._database.reading() as session:
             answered = await _is_answered(session, row)
         observations = [] if answered else await self._answer(row)
@@ -187,7 +187,7 @@ def _this(statement: Any, row: Row[Any]) -> Any:
 
 
 async def _is_answered(session: Transaction, row: Row[Any]) -> bool:
-    """Whether our facts already say what was to be looked up."""
+    """Whether our facts already answer the lookup."""
     if row.kind == "doubts":
         return not await estimates.are_open(session, row.intent)
     facts = await read_facts(session, FACTS.c.intent == row.intent)

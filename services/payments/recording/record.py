@@ -192,7 +192,7 @@ def _assign_others(
 
 
 async def _confirm_refunds(session: Transaction, found: Iterable[Observation]) -> None:
-    """Mark the refunds requested through our API that Stripe has, whether its answer or a webhook says so."""
+    """Mark our API's refunds that Stripe has, whether its response or a webhook reports them."""
     confirmed = [
         {"of": each.refund_id, "as": each.id}
         for each in found

@@ -21,7 +21,7 @@ from backbone.telemetry import FRESHNESS, STAGE
 from services.payments.recording import lookup_requests
 from services.payments.recording.record import record
 from services.payments.stripe.events import ParsedEvent, read_event
-from services.payments.stripe.objects import NOT_TOLD
+from services.payments.stripe.objects import NOT_REPORTED
 from services.payments.tables import APPLIED, IGNORED, WEBHOOKS
 from services.payments.webhooks.foreign import IgnoreReason, OurAccount, count_ignored, ignore_reasons
 from services.payments.webhooks.receive import count_webhook, label_of
@@ -95,7 +95,7 @@ async def _schedule_lookups(session: Transaction, parsed: Sequence[ParsedEvent],
     for each in parsed:
         if each.refunds_of:
             known = hints.setdefault(each.refunds_of, each.refunded)
-            hints[each.refunds_of] = known if known == each.refunded else NOT_TOLD
+            hints[each.refunds_of] = known if known == each.refunded else NOT_REPORTED
     await lookup_requests.request_refunds_lookup(session, hints, now + REFUNDS_LOOKUP_AFTER)
     intents = {
         each.observation.intent
