@@ -13,6 +13,7 @@ from backbone.http.problems import NotFound, Overloaded
 from backbone.money import decimal_string
 from services.leaderboard import domain
 from services.leaderboard.domain import Flaw
+from services.leaderboard.sums import RANKED
 from services.leaderboard.tables import clearings, creators, drive_log, drives, payments, pledges
 
 ROWS_PER_CHECK: Final = 1_000
@@ -182,6 +183,25 @@ async def _creator_differences(session: AsyncSession) -> list[str]:
     return await _compare(session, "creator", stored, recounted_rows)
 
 
+async def _board_differences(session: AsyncSession) -> list[str]:
+    """Differences between the sums of donors and sources, and the payments, of drives that are summed."""
+    summed = select(drives.c.drive_id).where(drives.c.last_number == drives.c.summed_number)
+    found: list[str] = []
+    for ranked in (one for one in RANKED if one.in_all):
+        name, table, key = ranked.named, ranked.table, payments.c[ranked.named]
+        gifts = func.sum(case((_NET > 0, 1), else_=0))
+        recounted_rows = (
+            select(key, payments.c.drive_id, func.sum(_NET), gifts)
+            .where(key.is_not(None), payments.c.counted, payments.c.drive_id.in_(summed))
+            .group_by(key, payments.c.drive_id)
+        )
+        sums = ranked.key, table.c.drive_id, table.c.raised, table.c.donations
+        found += await _compare(
+            session, name, select(*sums).where(table.c.drive_id.in_(summed)), recounted_rows
+        )
+    return found
+
+
 async def _compare(
     session: AsyncSession, name: str, stored: Select[Any], recounted_rows: Select[Any]
 ) -> list[str]:
@@ -212,6 +232,7 @@ async def differences(session: AsyncSession) -> Sequence[str]:
     ]
     found += await _clearing_differences(session)
     found += await _creator_differences(session)
+    found += await _board_differences(session)
     for row in (await session.execute(select(drives))).all():
         shown = row._mapping
         for name, value in (await recounted(session, row.drive_id)).items():

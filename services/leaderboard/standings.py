@@ -85,8 +85,10 @@ _DUE: Final = select(drives.c.drive_id).where(
 )  # fmt: skip
 
 
-def bring_up_to_date(connection: Connection, drive_id: str, now: datetime) -> bool:
-    """Add to a drive's sums what they lack, up to `MAX_PAYMENTS`; whether they lack nothing afterwards.
+def bring_up_to_date(connection: Connection, drive_id: str, now: datetime, most: int = MAX_PAYMENTS) -> bool:
+    """Add `most` payments that a drive's sums lack, and take as many out of each window.
+
+    Returns whether the sums lack nothing afterwards.
 
     Locks the drive's row: afterwards the sums cannot change in this transaction.
     """
@@ -98,8 +100,8 @@ def bring_up_to_date(connection: Connection, drive_id: str, now: datetime) -> bo
         _clear(connection, drive_id)
     else:
         _subtract_superseded(connection, drive_id, row)
-    edges = {window: _slide(connection, drive, row, window) for window in WINDOWS}
-    number = _add(connection, drive, edges)
+    edges = {window: _slide(connection, drive, row, window, most) for window in WINDOWS}
+    number = _add(connection, drive, edges, most)
     is_complete = number == drive.last_number and edges == drive.edges
     kept = {"of_drive": drive_id, "new_number": number, "new_sequence": row.sequence if is_complete else -1}
     for window, edge in edges.items():
@@ -158,9 +160,9 @@ _OLDEST: Final = (
 # Adding payments.
 
 
-def _add(connection: Connection, drive: Summed, edges: Mapping[str, datetime]) -> int:
+def _add(connection: Connection, drive: Summed, edges: Mapping[str, datetime], most: int) -> int:
     """Add the payments after the last one summed; the number of the last one that is summed now."""
-    last = min(drive.last_number, drive.summed_number + MAX_PAYMENTS)
+    last = min(drive.last_number, drive.summed_number + most)
     if last > drive.summed_number:
         values = {"of_drive": drive.drive_id, "above": drive.summed_number, "last": last}
         values |= {f"{window}_edge": edge for window, edge in edges.items()}
@@ -178,12 +180,12 @@ def _adding(dialect: str) -> tuple[Executable, ...]:
 # Sliding windows.
 
 
-def _slide(connection: Connection, drive: Summed, row: Row[Any], window: str) -> datetime:
+def _slide(connection: Connection, drive: Summed, row: Row[Any], window: str, most: int) -> datetime:
     """Take out of a window what was captured up to its new edge; the edge it has then."""
     before, edge = getattr(row, f"{window}_from"), drive.edges[window]
     if before is None or row.summed_number == NEVER_SUMMED:
         return edge
-    values = {"of_drive": drive.drive_id, "after": before, "edge": edge}
+    values = {"of_drive": drive.drive_id, "after": before, "edge": edge, "most": most}
     oldest = connection.execute(_OLDEST, values).scalar_one_or_none()
     if oldest is None or oldest > edge:
         return edge
@@ -199,7 +201,7 @@ _EDGE_OF_SOME: Final = (
     select(payments.c.captured_at)
     .where(OF_DRIVE, COUNTED_PAYMENTS, _captured_after, _up_to_edge)
     .order_by(payments.c.captured_at)
-    .offset(literal_column(str(MAX_PAYMENTS)))
+    .offset(bindparam("most"))
     .limit(literal_column("1"))
 )
 """The moment of capture after so many payments that leave a window; none where fewer leave it."""
@@ -263,10 +265,13 @@ def _clear(connection: Connection, drive_id: str) -> None:
     """Set a drive's sums to nothing."""
     for ranked in RANKED:
         names = [f"{window}_{name}" for window in WINDOWS for name in _SUMS]
-        nothing: dict[str, Any] = dict.fromkeys([*names, *(_SUMS if ranked.in_all else ())], 0)
+        names += _SUMS if ranked.in_all else ()
+        nothing: dict[str, Any] = dict.fromkeys(names, 0)
         if ranked.in_all:
             nothing["reached_at"] = None
-        connection.execute(update(ranked.table).where(ranked.table.c.drive_id == drive_id).values(nothing))
+        table = ranked.table
+        has_sums = or_(*(table.c[name] != 0 for name in names))
+        connection.execute(update(table).where(table.c.drive_id == drive_id, has_sums).values(nothing))
     connection.execute(delete(superseded).where(superseded.c.drive_id == drive_id))
 
 

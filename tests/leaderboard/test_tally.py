@@ -387,7 +387,7 @@ async def test_equal_amounts_are_ranked_by_who_reached_them_first(database: Data
     ranking = await ranks(database)
     assert [(one["rank"], one["creator"]) for one in ranking] == [(1, "crt_c"), (2, "crt_b"), (3, "crt_a")]
     assert await ranks_around(database, "crt_a", 2) == ranking[1:]
-    assert await ranks_around(database, "crt_d", 2) == []
+    assert await ranks_around(database, "crt_d", 2) is None
     assert await ranks_around(database, "crt_x", 2) is None
 
 
