@@ -208,12 +208,12 @@ def add_routes(router: APIRouter, reads: BoardReads) -> None:
         around: Around = None,
         ataa_as_of: Annotated[str | None, Header(include_in_schema=False)] = None,
     ) -> dict[str, Any]:
-        """List who raised or gave most for a drive: creators, donors, teams or sources.
+        """List who raised or gave most for a drive.
 
-        Amounts are what is left after refunds and disputes; ties go to whoever reached the amount first. A
-        window has the donations of the last 24 hours or of the last hour, and slides: a refund lowers the
-        window that its donation is in. `around` shows the ranks about somebody, who is in the middle; the
-        list is empty for somebody without an amount.
+        Creators, donors, teams or sources. Amounts are what is left after refunds and disputes; ties go to
+        whoever reached the amount first. A window has the donations of the last 24 hours or of the last hour,
+        and slides: a refund lowers the window that its donation is in. `around` shows the ranks about
+        somebody, who is in the middle; the list is empty for somebody without an amount.
         """
         response.headers.update(CACHED)
         shown, etag = await reads.board(drive, board, window, limit, around, ataa_as_of)
@@ -232,9 +232,10 @@ def add_routes(router: APIRouter, reads: BoardReads) -> None:
         ] = None,
         limit: Limit = 25,
     ) -> dict[str, Any]:
-        """List a drive's donations, newest first, with the names and messages that may be shown.
+        """List a drive's donations, newest first.
 
-        A donation that was refunded in full, or whose money is held, is not listed.
+        With the names and messages that may be shown. A donation that was refunded in full, or whose money
+        is held, is not listed.
         """
         response.headers.update(CACHED)
         page = await reads.donations(drive, after, limit)

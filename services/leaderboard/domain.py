@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol, TypedDict, TypeVar
+from typing import Any, Final, NamedTuple, NotRequired, Protocol, TypedDict, TypeVar
 from urllib.parse import unquote
 
 from ulid import ULID
@@ -127,17 +127,31 @@ def moves(old: DriveState | None, new: DriveState | None) -> Sequence[LogType]:
 
 
 class Milestone(TypedDict):
-    """An amount in minor units, announced once when it is raised; `reached_at` is RFC 3339."""
+    """An amount in minor units, announced once when it is raised; `reached_at` is RFC 3339.
+
+    One that was reached and then removed from the drive is kept as `removed`, so that it is not announced
+    again if it comes back.
+    """
 
     title: Any
     amount: int
     reached_at: str | None
+    removed: NotRequired[bool]
 
 
 def carry_over(old: Sequence[Milestone], new: Iterable[tuple[Any, int]]) -> list[Milestone]:
-    """The `new` (title, amount), lowest first, with `reached_at` of the `old` one of the same amount."""
+    """The `new` (title, amount), with `reached_at` of the `old` one of the same amount, and the removed ones.
+
+    They are sorted by amount.
+    """
     reached = {milestone["amount"]: milestone["reached_at"] for milestone in old}
     kept = [Milestone(title=title, amount=amount, reached_at=reached.get(amount)) for title, amount in new]
+    amounts = {milestone["amount"] for milestone in kept}
+    kept += [
+        Milestone(title=one["title"], amount=one["amount"], reached_at=one["reached_at"], removed=True)
+        for one in old
+        if one["reached_at"] is not None and one["amount"] not in amounts
+    ]
     return sorted(kept, key=lambda one: one["amount"])
 
 

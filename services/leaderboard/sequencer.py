@@ -139,11 +139,16 @@ class LockedDrive:
             self.reach_milestones(first_at)
 
     def reach_milestones(self, at: datetime) -> None:
-        """Log every milestone that `raised` has reached and that is not logged yet, with its amount."""
+        """Log every milestone that `raised` has reached and that is not logged yet, with its amount.
+
+        None is reached before a lower one: an older donation may be consumed later.
+        """
         for milestone in self.milestones:
             if milestone["amount"] > self.raised:
                 return
-            if milestone["reached_at"] is None:
+            if milestone["reached_at"] is not None:
+                at = max(at, datetime.fromisoformat(milestone["reached_at"]))
+            else:
                 milestone["reached_at"] = rfc3339(at)
                 self.entries.append(LogEntry("milestone.reached", at, self.raised, milestone["amount"]))
 

@@ -54,6 +54,7 @@ RANKED: Final = (
 
 
 def adding_to(ranked: Ranked, dialect: str, new: tuple[ColumnElement[bool], ...]) -> Executable:
+    """Adds the payments of `new` to the sums, all time and windows; inserts the rows that are missing."""
     key = payments.c[ranked.named]
     sums = {
         f"{window}_{name}": summed
@@ -94,6 +95,7 @@ def sums_of(
 
 
 def sums_by(key: Column[Any], sums: Mapping[str, Any], *conditions: Any) -> Select[Any]:
+    """The sums of the payments that fit the conditions, by `key`."""
     columns = [summed.label(name) for name, summed in sums.items()]
     return select(key.label("key"), *columns).where(key.is_not(None), *conditions).group_by(key)
 

@@ -80,6 +80,7 @@ class DriveFigures:
                     "reached_at": one["reached_at"],
                 }
                 for one in row.milestones
+                if not one.get("removed")
             ],
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from backbone.contracts import CreatorChanged, PaymentChanged
 from backbone.contracts.pledges import Source
@@ -50,12 +52,15 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 async def sum_up(database: Database, now: datetime, most: int = 2_000) -> None:
     """Bring the sums of both drives up to date, `most` payments at a time."""
     for drive_id in (DRIVE, OTHER):
+        bring = partial(bring_once, drive_id=drive_id, now=now, most=most)
         done = False
         while not done:
             async with database.transaction() as session:
-                done = await session.run_sync(
-                    lambda inner, one=drive_id: standings.bring_up_to_date(inner.connection(), one, now, most)
-                )
+                done = await session.run_sync(bring)
+
+
+def bring_once(session: Session, drive_id: str, now: datetime, most: int) -> bool:
+    return standings.bring_up_to_date(session.connection(), drive_id, now, most)
 
 
 Place = tuple[str, int, int]

@@ -195,7 +195,7 @@ async def test_published_sequence_can_be_read(tmp_path: Path) -> None:
             assert page["data"][0]["sequence"] == shown.sequence
 
 
-async def test_changes_are_combined_to_twenty_snapshots_a_second(tmp_path: Path) -> None:
+async def test_changes_are_combined_to_fifty_snapshots_a_second(tmp_path: Path) -> None:
     async with running(tmp_path) as leaderboard, reading_snapshots(leaderboard) as reader:
         await leaderboard.publish(drive())
         for number in range(100):
@@ -204,8 +204,8 @@ async def test_changes_are_combined_to_twenty_snapshots_a_second(tmp_path: Path)
         await reader.sequence(101)
     gaps = [later - earlier for earlier, later in zip(reader.at, reader.at[1:], strict=False)]
     assert len(reader.snapshots) < 100
-    # Published 50 ms apart; what is measured here is when they were read.
-    assert sum(gaps) / len(gaps) > 0.045
+    # Published at least 20 ms apart; what is measured here is when they were read.
+    assert sum(gaps) / len(gaps) > 0.015
 
 
 async def test_each_snapshot_is_newer_than_the_previous_one(tmp_path: Path) -> None:
