@@ -12,11 +12,12 @@ from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
+    ColumnElement,
     Connection,
     FromClause,
     Row,
     Select,
-    and_,
     bindparam,
     case,
     cast,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     select,
 )
 
+from backbone.database.columns import Utc
 from backbone.money import as_json
 from services.leaderboard.domain import source_names
 from services.leaderboard.sums import COUNTED_PAYMENTS
@@ -52,7 +54,8 @@ class Ranking(NamedTuple):
 
 def top(connection: Connection, drive_id: str, board: Board, window: Window, limit: int) -> Ranking:
     """The first `limit` ranks."""
-    return _page(connection, drive_id, board, window, limit, 0)
+    values = {"of_drive": drive_id, "most": limit}
+    return _ranking(connection, drive_id, board, connection.execute(_first(board, window), values).all(), 0)
 
 
 def top_creators(connection: Connection, drive_id: str, currency: str, limit: int) -> list[dict[str, Any]]:
@@ -65,19 +68,26 @@ def around(
     connection: Connection, drive_id: str, board: Board, window: Window, limit: int, key: str
 ) -> Ranking | None:
     """The ranks around `key`, which is in the middle; None where it has no rank."""
-    rows = _rows(board, window)
-    me = connection.execute(
-        select(rows).where(rows.c.key == bindparam("me")), {"of_drive": drive_id, "me": key}
-    ).first()
+    statements = _around(board, window)
+    me = connection.execute(statements.me, {"of_drive": drive_id, "key": key}).first()
     if me is None:
         return None
-    tied = and_(rows.c.raised == me.raised, rows.c.reached_at == me.reached_at, rows.c.key < me.key)
-    earlier = and_(rows.c.raised == me.raised, rows.c.reached_at < me.reached_at)
-    # The first condition repeats what the others imply: it is the one that an index is used for.
-    ahead = select(func.count()).select_from(rows)
-    ahead = ahead.where(rows.c.raised >= me.raised, or_(rows.c.raised > me.raised, earlier, tied))
-    before: int = connection.execute(ahead, {"of_drive": drive_id}).scalar_one()
-    return _page(connection, drive_id, board, window, limit, max(0, before - limit // 2))
+    values = {"of_drive": drive_id, "raised": me.raised, "at": me.reached_at, "key": me.key}
+
+    def keys(wanted: int, *found_by: Select[Any]) -> list[str]:
+        found: list[str] = []
+        for statement in found_by:
+            if len(found) < wanted:
+                rows = connection.execute(statement, values | {"most": wanted - len(found)})
+                found += rows.scalars()
+        return found
+
+    before: int = sum(connection.execute(each, values).scalar_one() for each in statements.counts)
+    ahead = keys(min(before, limit // 2), statements.earlier, statements.above)
+    page = [*reversed(ahead), *keys(limit - len(ahead), statements.later, statements.below)]
+    rows = connection.execute(statements.rows, {"of_drive": drive_id, "keys": page})
+    by_key = {row.key: row for row in rows}
+    return _ranking(connection, drive_id, board, [by_key[each] for each in page], before - len(ahead))
 
 
 def knows(connection: Connection, drive_id: str, board: Board, key: str) -> bool:
@@ -127,33 +137,75 @@ def _identity(
             return {"source": row.key, "platform": platform, "campaign": campaign}
 
 
-def _page(
-    connection: Connection, drive_id: str, board: Board, window: Window, limit: int, skip: int
+def _ranking(
+    connection: Connection, drive_id: str, board: Board, rows: Sequence[Row[Any]], skipped: int
 ) -> Ranking:
-    found = connection.execute(
-        _paging(board, window), {"of_drive": drive_id, "most": limit, "skip": skip}
-    ).all()
     pledges: dict[str, str] = {}
-    if board == "donors" and found:
-        named = {"of_drive": drive_id, "keys": [row.key for row in found]}
-        pledges = {row.donor_id: row.pledge_id for row in connection.execute(_NEWEST, named)}
-    return Ranking(found, skip, pledges)
+    if board == "donors" and rows:
+        named = {"of_drive": drive_id, "keys": [row.key for row in rows]}
+        newest = connection.execute(_NEWEST, named)
+        pledges = {row.donor_id: row.pledge_id for row in newest if row.pledge_id is not None}
+    return Ranking(rows, skipped, pledges)
 
 
 @cache
-def _paging(board: Board, window: Window) -> Select[Any]:
-    rows = _rows(board, window)
-    return (
-        select(rows)
-        .order_by(rows.c.raised.desc(), rows.c.reached_at, rows.c.key)
-        .limit(bindparam("most"))
-        .offset(bindparam("skip"))
+def _first(board: Board, window: Window) -> Select[Any]:
+    found = _rows(board, window)
+    order = found.c.raised.desc(), found.c.reached_at, found.c.key
+    return select(found).order_by(*order).limit(bindparam("most"))
+
+
+class _Around(NamedTuple):
+    """Statements about the neighbours of a row. They read an index only, and no rank twice."""
+
+    me: Select[Any]
+    counts: tuple[Select[Any], Select[Any]]
+    """How many have more, and how many reached the same amount before."""
+    earlier: Select[Any]
+    """The keys of those who reached the same amount before, the nearest first."""
+    above: Select[Any]
+    """The keys of those with more, the nearest first."""
+    later: Select[Any]
+    """The key itself, and those of who reached the same amount later."""
+    below: Select[Any]
+    """The keys of those with less."""
+    rows: Select[Any]
+
+
+@cache
+def _around(board: Board, window: Window) -> _Around:
+    found = _rows(board, window)
+    rows, known = found.c, _rows(board, window, with_rank=False)
+    raised, at = bindparam("raised", type_=BigInteger), bindparam("at", type_=Utc)
+    key: BindParameter[str] = bindparam("key")
+    same = rows.raised == raised
+    earlier = same, rows.reached_at <= at, or_(rows.reached_at < at, rows.key < key)
+    later = same, rows.reached_at >= at, or_(rows.reached_at > at, rows.key >= key)
+
+    def nearest(*conditions: ColumnElement[bool], by: Sequence[ColumnElement[Any]]) -> Select[Any]:
+        return select(rows.key).where(*conditions).order_by(*by).limit(bindparam("most"))
+
+    up = rows.reached_at.desc(), rows.key.desc()
+    down = rows.reached_at, rows.key
+    counted = select(func.count()).select_from(found)
+    return _Around(
+        me=select(found).where(rows.key == key),
+        counts=(counted.where(rows.raised > raised), counted.where(*earlier)),
+        earlier=nearest(*earlier, by=up),
+        above=nearest(rows.raised > raised, by=(rows.raised, *up)),
+        later=nearest(*later, by=down),
+        below=nearest(rows.raised < raised, by=(rows.raised.desc(), *down)),
+        rows=select(known).where(known.c.key.in_(bindparam("keys", expanding=True))),
     )
 
 
 @cache
-def _rows(board: Board, window: Window) -> FromClause:
-    """The rows of a board with an amount above 0, with the columns key, raised, donations, reached_at."""
+def _rows(board: Board, window: Window, *, with_rank: bool = True) -> FromClause:
+    """The rows of a board, with the columns key, raised, donations, reached_at.
+
+    With a rank they have an amount above 0. The condition lets SQLite choose the index of a ranking, also
+    where it knows the keys; a read of known keys leaves it out.
+    """
     prefix = _PREFIXES[window]
     match board:
         case "creators":
@@ -171,7 +223,9 @@ def _rows(board: Board, window: Window) -> FromClause:
         table.c[f"{prefix}donations"].label("donations"),
         table.c.reached_at,
         *named,
-    ).where(table.c.drive_id == bindparam("of_drive"), raised > literal_column("0"))
+    ).where(table.c.drive_id == bindparam("of_drive"))
+    if with_rank:
+        found = found.where(raised > literal_column("0"))
     if table is creators:
         found = found.where(creators.c.version > 0)
     return found.subquery("board")
@@ -209,11 +263,6 @@ _newest: Final = (
     .scalar_subquery()
     .label("pledge_id")
 )
-_named: Final = (
-    select(donors.c.donor_id, _newest)
-    .where(
-        donors.c.drive_id == bindparam("of_drive"), donors.c.donor_id.in_(bindparam("keys", expanding=True))
-    )
-    .subquery("named")
+_NEWEST: Final = select(donors.c.donor_id, _newest).where(
+    donors.c.drive_id == bindparam("of_drive"), donors.c.donor_id.in_(bindparam("keys", expanding=True))
 )
-_NEWEST: Final = select(_named).where(_named.c.pledge_id.is_not(None))

@@ -46,9 +46,10 @@ def _where(condition: str) -> dict[str, Any]:
 
 
 def _ranking(window: str) -> Index:
-    """The donors of a drive by amount, as far as they are on a board."""
+    """The donors of a drive by amount, as far as they are on a board; enough to count those ahead."""
     raised = f"{window}raised"
-    return Index(f"donors_by_{raised}", "drive_id", raised, **_where(f"{raised} > 0"))
+    columns = ("drive_id", raised, "reached_at", "donor_id")
+    return Index(f"donors_by_{raised}", *columns, **_where(f"{raised} > 0"))
 
 
 class Drive(Table, table=True):

@@ -99,7 +99,7 @@ def _sums(window: str) -> list[sa.Column[int]]:
 def _create_indexes() -> None:
     for window in ("", "day_", "hour_"):
         on_board = sa.text(f"{window}raised > 0")
-        columns = ["drive_id", f"{window}raised"]
+        columns = ["drive_id", f"{window}raised", "reached_at", "donor_id"]
         _create_index("donors", f"donors_by_{window}raised", columns, on_board)
     counted = sa.text("counted AND captured - refunded - disputed <> 0")
     has_source = sa.text("source_key IS NOT NULL")
