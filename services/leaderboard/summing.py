@@ -20,7 +20,7 @@ from services.leaderboard.freshness import Assignment, Freshness
 INTERVAL_S: Final = 1.0
 VALID_S: Final = 0.25
 """For how long reads share the sums that one of them brought up to date."""
-ROUNDS: Final = 8
+ROUNDS: Final = 40
 """Transactions that a read waits for; a drive that lacks more is being caught up with."""
 MAX_REMEMBERED: Final = 1_000
 
