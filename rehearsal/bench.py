@@ -1,14 +1,14 @@
-"""`python -m rehearsal.bench`: card to screen at fixed rates, with each process's CPU, as JSON.
+"""`python -m rehearsal.bench`: the delay from card to screen and each process's CPU at fixed rates, as JSON.
 
-It starts the checkout it is pointed at, so that two versions can be compared by one bench on one machine:
+`--checkout` names the checkout to start, so that one bench compares two versions on one machine:
 
     python -m rehearsal.bench --rate 1 --rate 16 --rate 40
     python -m rehearsal.bench --checkout ../before --rate 1 --rate 16 --rate 40
     python -m rehearsal.bench --stack --rate 1 --rate 16
 
-A rate of 0 is saturation: `--donors` in flight, each giving again at once. Donors arrive at random
-(a Poisson process with a fixed seed), so several often come at once. A gift's delay runs from the answer to
-its capturing webhook to the first `totals` frame that covers it, as in the demo's report.
+A rate of 0 is saturation: `--donors` in flight, each of whom donates again immediately. Otherwise donors
+arrive as a Poisson process with a fixed seed, often several at the same moment. The delay of a donation runs
+from the answer to its capturing webhook to the first `totals` frame that covers it, as in the demo's report.
 """
 
 import asyncio
@@ -44,42 +44,42 @@ from stack.layout import OFFSETS, read_json
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 WARM_UP_S: Final = 3.0
-"""Gifts of the first seconds are not counted: caches, connections and prepared statements are made."""
+"""Donations of the first seconds are not measured: caches and connections are still being filled."""
 READINESS_TIMEOUT_S: Final = 180.0
 SEEN_S: Final = 30.0
-"""How long the last gifts may take to come on screen."""
+"""How long the last donations may take until they are shown."""
 SEED: Final = 16
 MANY_DONORS: Final = 400
-"""Donors that may be under way at a fixed rate; each takes well under a second."""
+"""Donors in flight at a fixed rate; each takes well under a second."""
 SERVICES: Final = ("gateway", "pledges", "payments", "leaderboard", "notify")
 STAGES: Final = "ataa_stage_seconds"
 PATH: Final = ("applied payments", "relayed payments", "fetched leaderboard", "handled leaderboard",
                "published leaderboard", "received gateway", "pushed gateway")  # fmt: skip
-"""The stages of `docs/performance.md` that follow each other from a webhook's answer to the screens."""
+"""The consecutive stages from the answer to a webhook to the screen (docs/performance.md)."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A running installation: how to reach it, and the processes it consists of."""
+    """A running installation with its processes and their metrics addresses."""
 
-    stage: Installation
+    installation: Installation
     processes: Mapping[str, int]
     metrics: Sequence[str]
 
 
 @app.command()
 def bench(
-    rate: Annotated[list[float], typer.Option(min=0, help="Gifts a second; 0 is saturation.")],
+    rate: Annotated[list[float], typer.Option(min=0, help="Donations a second; 0 is saturation.")],
     seconds: Annotated[float, typer.Option(min=4, max=600, help="Seconds at each rate.")] = 15.0,
     donors: Annotated[int, typer.Option(min=1, help="Donors in flight at saturation.")] = 64,
     stack: Annotated[bool, typer.Option("--stack", help="On Kafka and PostgreSQL.")] = False,
     checkout: Annotated[Path, typer.Option(help="The checkout to measure; by default this one.")] = ROOT,
     port_base: Annotated[int, typer.Option(min=1024, max=65000)] = 23400,
 ) -> None:
-    """Start the system in an empty directory, give at each rate in turn, print a line of JSON for each."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    """Start the system in an empty directory, donate at each rate, and print a line of JSON for each."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the started processes are stopped
     with tempfile.TemporaryDirectory(prefix="ataa-bench-") as directory:
         data, home = Path(directory), checkout.resolve()
         with _stack(home, data, port_base) if stack else _embedded(home, data, port_base) as system:
@@ -111,7 +111,7 @@ def _embedded(checkout: Path, data: Path, base: int) -> Iterator[System]:
         sandbox = _children(process.pid)
         ports = read_json(data / "ports.json")
         yield System(
-            _stage(data, base, base + OFFSETS["sandbox"]),
+            _installation(data, base, base + OFFSETS["sandbox"]),
             {"embedded": process.pid, **({"sandbox": sandbox[0]} if sandbox else {})},
             [f"http://127.0.0.1:{ports['metrics']}/metrics"] if "metrics" in ports else [],
         )
@@ -131,7 +131,7 @@ def _stack(checkout: Path, data: Path, base: int) -> Iterator[System]:
         ports = {name: int(port) for name, port in read_json(directory / "ports.json").items()}
         names = [file.stem for file in (directory / "run").glob("*.json")]
         yield System(
-            _stage(directory, ports["gateway"], ports["sandbox"]),
+            _installation(directory, ports["gateway"], ports["sandbox"]),
             {name: int(read_json(directory / "run" / f"{name}.json").get("pid", 0)) for name in names},
             [f"http://127.0.0.1:{ports[f'metrics_{name}']}/metrics" for name in SERVICES],
         )
@@ -157,31 +157,36 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, data: Path) -
         time.sleep(0.2)
         with socket.socket() as probe:
             listens = probe.connect_ex(("127.0.0.1", port)) == 0
-        # The publishable key is made through the API, so the system answers once it is there.
+        # The publishable key is made through the API, so the system is ready once the key exists.
         if listens and "publishable" in read_json(data / "keys.json"):
             return
     log = (data / "log").read_text(encoding="utf-8", errors="replace")
     raise SystemExit(f"bench: the system does not start\n{log[-2000:]}")
 
 
-def _stage(directory: Path, gateway: int, sandbox: int) -> Installation:
+def _installation(directory: Path, gateway: int, sandbox: int) -> Installation:
     return Installation(directory, gateway, sandbox, "", "", drive=f"bench-{int(time.time())}")
 
 
 async def _measure(system: System, rate: float, seconds: float, donors: int) -> dict[str, Any]:
-    """Give at `rate` for `seconds`; what it cost and how long it took."""
+    """Donate at `rate` for `seconds`; returns the delays, the rate of paid donations and the CPU used."""
     plan = Plan("bench", _arrivals(rate, seconds), gift_size, frozenset())
     run = f"bench-{time.time_ns()}"
     freshness = Freshness()
-    stage = _stage(system.stage.directory, system.stage.gateway_port, system.stage.sandbox_port)
+    at = system.installation
+    installation = _installation(at.directory, at.gateway_port, at.sandbox_port)  # a new drive for each rate
     async with new_session() as session:
-        api = ApiClient(session, stage.gateway_url)
-        entry = await open_drive(api, read_json(stage.directory / "keys.json"), run, stage.drive)
-        watch = LiveStream(session, f"{stage.gateway_url}/v1/drives/{stage.drive}/live", freshness)
+        api = ApiClient(session, installation.gateway_url)
+        entry = await open_drive(
+            api, read_json(installation.directory / "keys.json"), run, installation.drive
+        )
+        watch = LiveStream(
+            session, f"{installation.gateway_url}/v1/drives/{installation.drive}/live", freshness
+        )
         watching = asyncio.create_task(watch.follow())
         await watch.has_totals.wait()
         profile = LoadProfile(0.0 if rate else seconds, 0, MANY_DONORS if rate else donors)
-        givers = Donors(api, stage.drive, entry, profile)
+        givers = Donors(api, installation.drive, entry, profile)
         giving = asyncio.create_task(givers.donate_all(plan, GiftPlanner(plan, SEED, run)))
         await asyncio.sleep(WARM_UP_S)
         warm = time.time()
@@ -192,7 +197,7 @@ async def _measure(system: System, rate: float, seconds: float, donors: int) -> 
         used = {name: (after - cpu[name]) / spent_s for name, after in _cpu(system).items()}
         frames_per_s = (watch.frames - frames) / spent_s
         await giving
-        await _all_seen(Auditor(stage, session, freshness), freshness, givers)
+        await _all_seen(Auditor(installation, session, freshness), freshness, givers)
         spent = _differences(stages, await _stages(session, system.metrics))
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -235,14 +240,14 @@ async def _all_seen(auditor: Auditor, freshness: Freshness, givers: Donors) -> N
         ):
             return
         await asyncio.sleep(0.5)
-    raise NoAnswer(f"gifts not on screen after {SEEN_S} s")
+    raise NoAnswer(f"donations not shown after {SEEN_S} s")
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-# What Prometheus would see: the mean of each stage.
+# The mean of each stage, from the metrics.
 
 
 async def _stages(session: aiohttp.ClientSession, addresses: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -268,7 +273,7 @@ async def _stages(session: aiohttp.ClientSession, addresses: Sequence[str]) -> d
 def _differences(
     before: Mapping[str, tuple[float, float]], after: Mapping[str, tuple[float, float]]
 ) -> dict[str, float]:
-    """The mean of each stage in between, in milliseconds."""
+    """The mean of each stage between the two readings, in milliseconds."""
     found = {}
     for stage, (total, count) in after.items():
         total_before, count_before = before.get(stage, (0.0, 0.0))
@@ -277,7 +282,7 @@ def _differences(
     return {stage: found[stage] for stage in PATH if stage in found}
 
 
-# CPU, from /proc: user and system time of a process and those below it.
+# CPU, from /proc: user and system time of a process and its descendants.
 
 
 def _cpu(system: System) -> dict[str, float]:

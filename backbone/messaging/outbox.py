@@ -1,4 +1,4 @@
-"""The outbox: facts leave in the transaction of their change, a restartable relay carries them on.
+"""The outbox: events are stored in the transaction of their change, and a relay publishes them.
 
 Rows are read by number and deleted by number once acknowledged. There is no cursor: a row that
 commits late, with a lower number, would be skipped by one.
@@ -28,6 +28,7 @@ from backbone.database.database import Database
 from backbone.database.leader_lock import STANDBY_POLL_S
 from backbone.database.session_info import messaging_tables_of, wake_relay_after_commit
 from backbone.telemetry import STAGE, TRACEPARENT
+from backbone.wakeups import wait_for
 
 BATCH: Final = 500
 POLL_S: Final = 0.2
@@ -104,10 +105,10 @@ def _encode(event: Event) -> bytes:
 
 
 class Relay:
-    """Carries one database's outbox to the bus, in the order of its numbers, at least once.
+    """Publishes one database's outbox to the bus in the order of its numbers, each row at least once.
 
-    `topics` are those this service alone speaks on: their watermarks are said here. `floor` keeps
-    the watermark below what the service has stored but not yet announced.
+    `topics` are those that only this service publishes to; the relay publishes their watermarks. `floor`
+    keeps the watermark below what the service has stored but not yet turned into events.
     """
 
     def __init__(
@@ -137,16 +138,16 @@ class Relay:
         return 0.0 if self._oldest is None else (datetime.now(UTC) - self._oldest).total_seconds()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Relay until `stop`, alone on this database; what the bus refuses waits and is tried again.
+        """Relay until `stop`, as the only process on this database; what the bus refuses is tried again.
 
-        Where another process relays, its death is waited for.
+        Where another process relays, this one waits until that process ends.
         """
         async with self._database.leader_lock(f"{self._service}.relay") as is_leader:
             while not stop.is_set():
                 if await is_leader():
                     await self._run_round(stop)
                 else:
-                    await _wait(stop, STANDBY_POLL_S)
+                    await wait_for(stop, STANDBY_POLL_S)
 
     async def _run_round(self, stop: asyncio.Event) -> None:
         await self._interval.wait()
@@ -156,12 +157,12 @@ class Relay:
             sent = await self._publish_batch()
         except BusUnavailable as error:
             log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
-            await _wait(stop, 0.5)
+            await wait_for(stop, 0.5)
             return
         if sent:
             self._interval.rest(began, sent)
         if sent < BATCH:
-            await _wait(self._database.outbox_written, POLL_S)
+            await wait_for(self._database.outbox_written, POLL_S)
 
     async def is_empty(self) -> bool:
         """Whether nothing waits."""
@@ -224,7 +225,7 @@ class Relay:
         return messages
 
     def _silent_partitions(self) -> dict[str, list[int]]:
-        """By topic, the partitions that were told no watermark for `WATERMARK_S`."""
+        """By topic, the partitions without a new watermark for `WATERMARK_S`."""
         now = asyncio.get_running_loop().time()
         found = {
             topic: [
@@ -241,11 +242,3 @@ class Relay:
         for topic, due in self._silent_partitions().items():
             await self._bus.publish_watermarks(topic, watermark, due)
             self._watermarked_at |= {(topic, partition): now for partition in due}
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -2,7 +2,7 @@
 
 Only the SHA-256 of a key is stored. Every process reads all valid keys each second, so a revoked key is
 refused everywhere within two seconds (docs/api-guide.md, Keys). While the database is unavailable, a
-process goes on with the keys it has; keys it revoked itself stay revoked.
+process continues with the keys it has; keys it revoked itself stay revoked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import secrets
 import string
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -27,6 +26,7 @@ from backbone.clock import Clock
 from backbone.database.database import Database
 from backbone.http.caller import HEADER, HOSTED_FORM, Mode, sign_caller
 from backbone.http.problems import Forbidden, Unauthorized
+from backbone.wakeups import wait_for
 from gateway.tables import Key
 
 SCOPES: Final = ("drives", "pledges", "refunds", "offline", "ledger", "webhooks", "export")
@@ -161,9 +161,7 @@ class KeyRing:
                 await self.refresh()
             except (DBAPIError, OSError) as error:
                 log.warning("keys.database_unavailable", error=type(error).__name__)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(REFRESH_S):
-                    await stop.wait()
+            await wait_for(stop, REFRESH_S)
 
     def _bearer(self, row: Key) -> Bearer:
         return bearer(

@@ -64,7 +64,7 @@ class Freshness:
         self._owned = owned_partitions
 
     def of(self, partition: int) -> datetime | None:
-        """For the drives of this partition; None where it is another's, and until every input has spoken."""
+        """For this partition's drives; None if another process owns it, or an input lacks a watermark."""
         return self._lowest(partition) if partition in self.assignments() else None
 
     def all(self) -> dict[int, datetime]:

@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import delete, select
 
-from backbone import ids
 from backbone.bus.protocol import Message
 from backbone.bus.sqlite import SqliteBus
 from backbone.clock import Clock, SystemClock
@@ -38,6 +37,7 @@ from backbone.http.service_client import (
     ServiceResponse,
     ServiceUnavailable,
 )
+from backbone.messaging.lossy import message_of
 from backbone.money import Money
 from backbone.service import Service, run_workers
 from services.leaderboard import boards, queries
@@ -152,9 +152,7 @@ async def handle_events(database: Database, *events: Event) -> None:
 
 def messages(events: Sequence[Event]) -> list[Message]:
     """`events` as messages on the bus, each with its own id."""
-    return [
-        Message(event.topic, event.key, ids.new("evt"), event.wire_name, event.to_bytes()) for event in events
-    ]
+    return [message_of(event) for event in events]
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.telemetry import FRESHNESS, STAGE
-from services.payments.reconciliation import lookups
+from services.payments.recording import lookup_requests
 from services.payments.recording.record import record
 from services.payments.stripe.events import ParsedEvent, read_event
 from services.payments.stripe.objects import NOT_TOLD
@@ -96,13 +96,13 @@ async def _schedule_lookups(session: AsyncSession, parsed: Sequence[ParsedEvent]
         if each.refunds_of:
             known = hints.setdefault(each.refunds_of, each.refunded)
             hints[each.refunds_of] = known if known == each.refunded else NOT_TOLD
-    await lookups.request_refunds_lookup(session, hints, now + REFUNDS_LOOKUP_AFTER)
+    await lookup_requests.request_refunds_lookup(session, hints, now + REFUNDS_LOOKUP_AFTER)
     intents = {
         each.observation.intent
         for each in parsed
         if each.observation is not None and each.observation.intent is not None
     }
-    await lookups.request_capture_lookups(session, intents, now + lookups.UNPLACED_AFTER)
+    await lookup_requests.request_capture_lookups(session, intents, now + lookup_requests.UNPLACED_AFTER)
 
 
 async def _mark_done(
