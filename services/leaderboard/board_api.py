@@ -212,8 +212,8 @@ def add_routes(router: APIRouter, reads: BoardReads) -> None:
 
         Creators, donors, teams or sources. Amounts are what is left after refunds and disputes; ties go to
         whoever reached the amount first. A window has the donations of the last 24 hours or of the last hour,
-        and slides: a refund lowers the window that its donation is in. `around` shows the ranks about
-        somebody, who is in the middle; the list is empty for somebody without an amount.
+        and slides: a refund lowers the window that its donation is in. `around` takes a creator's or donor's
+        id, a team or a source, and shows the ranks around it; the list is empty where its amount is 0.
         """
         response.headers.update(CACHED)
         shown, etag = await reads.board(drive, board, window, limit, around, ataa_as_of)

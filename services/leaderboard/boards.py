@@ -1,4 +1,4 @@
-"""Reads of the leaderboards: the first ranks, and the ranks around somebody.
+"""Reads of the leaderboards: the first ranks, and the ranks around a place.
 
 Ranks are by amount, then by `reached_at` (who reached the amount first), then by id. Who has no amount above
 0 has no rank. Each row has its key, its sums, and what names it.

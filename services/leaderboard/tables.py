@@ -145,7 +145,7 @@ class Donor(Table, table=True):
     """A donor's payments to a drive: the net of all, and the sums of those on the donors' board.
 
     A donor's named gifts are summed in the row of their id, the others in the row of an alias, so that no
-    difference of two sums tells what somebody gave without a name. `net` is in the row of their id for all,
+    difference of two sums tells what a donor gave without a name. `net` is in the row of their id for all,
     and 0 in the row of an alias.
 
     `reached_at` is as for creators. It holds for the windows too: the newest gift that counts is in a window

@@ -127,7 +127,7 @@ async def test_refund_is_on_every_board_when_the_log_has_it(leaderboard: Leaderb
         assert [one["raised"] for one in await board(leaderboard, name, "window=1h")] == raised
 
 
-async def test_somebody_without_an_amount_has_no_place(leaderboard: Leaderboard) -> None:
+async def test_creator_without_an_amount_has_no_place(leaderboard: Leaderboard) -> None:
     assert await board(leaderboard, "creators", "window=1h&around=crt_b") == []
 
 
