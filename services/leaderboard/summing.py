@@ -14,6 +14,7 @@ from backbone.clock import Clock
 from backbone.database.database import Database
 from backbone.database.transient import is_transient
 from backbone.http.problems import Overloaded
+from backbone.wakeups import wait_for
 from services.leaderboard import standings
 from services.leaderboard.freshness import Assignment, Freshness
 
@@ -38,8 +39,11 @@ class UpToDate(NamedTuple):
 class Summing:
     """Brings sums up to date; one at a time for each drive."""
 
-    def __init__(self, database: Database, freshness: Freshness, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, freshness: Freshness, clock: Clock, *, rounds: int = ROUNDS
+    ) -> None:
         self._database = database
+        self._rounds = rounds
         self._freshness = freshness
         self._clock = clock
         self._assignments: dict[int, Assignment] = {}
@@ -55,11 +59,7 @@ class Summing:
                 if not is_transient(error):
                     raise
                 log.warning("boards.not_summed", error=f"{type(error).__name__}: {error}")
-            try:
-                async with asyncio.timeout(INTERVAL_S):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await wait_for(stop, INTERVAL_S)
 
     async def sum_due(self, stop: asyncio.Event | None = None) -> None:
         """Bring every drive up to date that lacks something, one transaction at a time in turn."""
@@ -106,7 +106,7 @@ class Summing:
         """Have a drive's sums contain everything that was counted before this call, or within `VALID_S`.
 
         `as_of` is what the caller knows of their freshness. Raises `Overloaded` while the drive lacks more
-        than `ROUNDS` transactions' worth.
+        than `rounds` transactions' worth.
         """
         done = self._done.get(drive_id)
         if done is not None and asyncio.get_running_loop().time() - done.at < VALID_S:
@@ -119,7 +119,7 @@ class Summing:
     async def _bring(self, drive_id: str, as_of: str | None) -> UpToDate:
         done = UpToDate(asyncio.get_running_loop().time(), as_of)
         try:
-            for _ in range(ROUNDS):
+            for _ in range(self._rounds):
                 if await self._advance(drive_id):
                     break
             else:
