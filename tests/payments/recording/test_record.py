@@ -64,9 +64,10 @@ async def test_payment_states_whether_its_donor_is_named(books: Books, together:
 
 async def test_payment_of_an_unknown_pledge_names_nobody(books: Books) -> None:
     drive = a_drive()
+    unknown = a_pledge(drive).pledge_id
     await books.consume(drive)
-    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, "plg_unknown", drive.drive_id))])
-    assert [event.anonymous for event in await books.published("plg_unknown")] == [None]
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, unknown, drive.drive_id))])
+    assert [event.anonymous for event in await books.published(unknown)] == [None]
 
 
 async def test_money_for_an_unknown_drive_is_in_suspense_until_the_drive_is_known(books: Books) -> None:
@@ -195,7 +196,7 @@ async def test_a_pledges_new_creator_is_announced_and_an_unchanged_state_is_not(
 async def test_a_pledge_cancelled_in_the_queue_opens_no_checkout(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
-    changed = PledgeChanged(**pledge.model_dump() | {"version": 2, "status": PledgeStatus.CANCELLED})
+    cancelled = PledgeChanged(**pledge.model_dump() | {"version": 2, "status": PledgeStatus.CANCELLED})
     await books.consume(drive, pledge, cancelled)
     assert [row.checkout for row in await books.payments(pledge.pledge_id)] == ["none"]
 
