@@ -191,7 +191,7 @@ def _number(
                     "captured_at": before.captured_at,
                 }
             )
-    return locked[new.drive_id].next_number() if new.ranked is not None else 0
+    return locked[new.drive_id].next_number() if new.counted.net else 0
 
 
 def _state_of(row: Row[Any]) -> _PaymentState:
