@@ -179,7 +179,7 @@ def _number(
         if old.ranked_version != old.version:
             drive.sum_again()  # a process of an earlier version wrote the row: what the sums have is unknown
         elif drive.is_summed(old.number):
-            drive.changed = True
+            drive.next_number()  # the sums lack something, also where no new state is to be added
             batch.superseded.append(
                 {
                     "drive_id": before.drive_id,

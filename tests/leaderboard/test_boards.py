@@ -363,3 +363,7 @@ async def test_due_drives_are_those_that_lack_something(database: Database) -> N
     await sum_up(database, NOON + HOUR)
     assert await due(NOON + 2 * HOUR) == []
     assert await due(NOON + 24 * HOUR) == [DRIVE]
+    await handle_events(database, payment("pay_1", 500, refunded=500, version=2, **at(0)))
+    assert await due(NOON + 2 * HOUR) == [DRIVE]
+    await sum_up(database, NOON + 2 * HOUR)
+    assert await due(NOON + 24 * HOUR) == []
