@@ -70,7 +70,7 @@ async def delete_oldest(
     statement = delete_oldest_statement(database.is_sqlite, age, tuple(where))
     async with database.lossy_transaction() as session:
         gone = await session.execute(statement, {"before": before, "at_most": at_most, **where})
-    return int(gone.rowcount)  # type: ignore[attr-defined]
+    return int(gone.rowcount)
 
 
 @lru_cache(maxsize=64)

@@ -16,7 +16,6 @@ import asyncpg
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.pool import NullPool
 
 from backbone.database.postgres import milliseconds, open_postgres
 from backbone.database.transient import DatabaseUnavailable
@@ -53,8 +52,6 @@ class LeaderLocks:
             url,
             arguments or {},
             {"idle_session_timeout": milliseconds(idle_timeout_s)},
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
         )
         self._ping_s = idle_timeout_s / PINGS_PER_TIMEOUT
         self._connection: AsyncConnection | None = None

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.adaptive_interval import AdaptiveInterval
 from backbone.bus.protocol import (
@@ -27,6 +26,7 @@ from backbone.bus.protocol import (
 from backbone.contracts.event import Event, decode
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.database.transient import TransientFailure, is_transient, transient_failure
 from backbone.messaging import inbox
 from backbone.messaging.outbox import announce_message
@@ -45,7 +45,7 @@ _DEAD_LETTERS = Counter("ataa_consumer_dead_letters_total", "Events given up on.
 _LAG = Gauge("ataa_consumer_lag_records", "Records on the bus not yet handled.", ["group", "topic"])
 _OWNED = Gauge("ataa_consumer_partitions", "Partitions this process reads.", ["group"])
 
-Handler = Callable[[Sequence[Any], AsyncSession], Awaitable[None]]
+Handler = Callable[[Sequence[Any], Transaction], Awaitable[None]]
 Handlers = Mapping[type[Event], Handler]
 """The handler of each kind of event, called in this order within a batch; other kinds are skipped."""
 

@@ -16,8 +16,6 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy import Insert, Row, Table, delete, func, insert, select
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from backbone import ids
 from backbone.adaptive_interval import AdaptiveInterval
@@ -26,7 +24,12 @@ from backbone.contracts.event import Event
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.leader_lock import STANDBY_POLL_S
-from backbone.database.session_info import messaging_tables_of, wake_relay_after_commit
+from backbone.database.transaction import (
+    SyncTransaction,
+    Transaction,
+    messaging_tables_of,
+    wake_relay_after_commit,
+)
 from backbone.telemetry import STAGE, TRACEPARENT
 from backbone.wakeups import wait_for
 
@@ -42,7 +45,7 @@ _ROWS = Gauge("ataa_outbox_rows", "Rows waiting in the outbox.", ["service"])
 _AGE = Gauge("ataa_outbox_age_seconds", "Age of the oldest row waiting in the outbox.", ["service"])
 _PUBLISHED = Counter("ataa_outbox_published_total", "Events acknowledged by the bus.", ["service"])
 
-WatermarkFloor = Callable[[AsyncSession], Awaitable[datetime | None]]
+WatermarkFloor = Callable[[Transaction], Awaitable[datetime | None]]
 """The moment of the oldest thing stored and not yet turned into events, None when there is none."""
 
 
@@ -50,13 +53,13 @@ class EventTooLarge(ValueError):
     """An event over MAX_EVENT_BYTES; the transaction that would announce it fails."""
 
 
-async def announce(session: AsyncSession, events: Sequence[Event]) -> None:
+async def announce(session: Transaction, events: Sequence[Event]) -> None:
     """Put `events` into the outbox of the transaction `session` is in, in order."""
     await session.run_sync(announce_in, events)
 
 
-def announce_in(session: Session, events: Sequence[Event]) -> None:
-    """`announce` for code that `AsyncSession.run_sync` runs as a whole."""
+def announce_in(session: SyncTransaction, events: Sequence[Event]) -> None:
+    """`announce` for code that `Transaction.run_sync` runs as a whole."""
     if not events:
         return
     said_at, traceparent = datetime.now(UTC), TRACEPARENT.get()
@@ -72,7 +75,7 @@ def announce_in(session: Session, events: Sequence[Event]) -> None:
         }
         for event in events
     ]
-    session.connection().execute(_insert_statement(messaging_tables_of(session).outbox), rows)
+    session.execute(_insert_statement(messaging_tables_of(session).outbox), rows)
     wake_relay_after_commit(session)
 
 
@@ -82,7 +85,7 @@ def _insert_statement(outbox: Table) -> Insert:
     return insert(outbox)
 
 
-async def announce_message(session: AsyncSession, message: Message) -> None:
+async def announce_message(session: Transaction, message: Message) -> None:
     """Put a message into the outbox as it is: how a dead letter leaves."""
     row = {
         "event_id": message.id,

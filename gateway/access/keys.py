@@ -19,7 +19,6 @@ from typing import Final, Literal
 import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import col
 
 from backbone import ids
 from backbone.clock import Clock
@@ -27,7 +26,7 @@ from backbone.database.database import Database
 from backbone.http.caller import HEADER, HOSTED_FORM, Mode, sign_caller
 from backbone.http.problems import Forbidden, Unauthorized
 from backbone.wakeups import wait_for
-from gateway.tables import Key
+from gateway.tables import KEYS, Key
 
 SCOPES: Final = ("drives", "pledges", "refunds", "offline", "ledger", "webhooks", "export")
 REFRESH_S: Final = 1.0
@@ -147,7 +146,8 @@ class KeyRing:
         """Read all valid keys; the result is discarded if keys changed in this process meanwhile."""
         before = self._changes
         async with self._database.reading() as session:
-            rows = (await session.execute(select(Key).where(col(Key.revoked_at).is_(None)))).scalars().all()
+            valid = await session.execute(select(KEYS).where(KEYS.c.revoked_at.is_(None)))
+            rows = [Key(**row._asdict()) for row in valid]
         self.loaded = True
         if before != self._changes:
             return

@@ -20,21 +20,20 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
+from sqlalchemy import insert, select, update
 
 from backbone import ids
 from backbone.addresses import ORIGIN
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.http.caller import Caller, CallerDep
 from backbone.http.fields import Body, Text, Timestamp, TimestampView, id_schema, text_schema, with_examples
 from backbone.http.problems import Invalid, NotFound, documented
 from backbone.idempotency import OptionalKey, ScopedKey, hash_body, keyed_response, run_once
 from backbone.service import add_routes, new_app
 from gateway.access.keys import SCOPES, KeyRing, new_key, new_row
-from gateway.tables import Key
+from gateway.tables import KEYS, Key
 
 _PARTNER: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -177,8 +176,8 @@ class Keys:
         scope = f"{caller.partner}:POST /v1/keys"
         scoped = None if idempotency_key is None else ScopedKey(scope, idempotency_key)
 
-        async def create(session: AsyncSession) -> bytes:
-            session.add(row)
+        async def create(session: Transaction) -> bytes:
+            await session.execute(insert(KEYS), row.model_dump())
             return without_secret
 
         reply = await run_once(self._database, scoped, hash_body(body), create)
@@ -190,11 +189,11 @@ class Keys:
 
     async def all(self, after: str | None, limit: int) -> dict[str, Any]:
         """A page of keys, revoked ones too."""
-        statement = select(Key).order_by(col(Key.id)).limit(limit + 1)
+        statement = select(KEYS).order_by(KEYS.c.id).limit(limit + 1)
         if after is not None:
-            statement = statement.where(col(Key.id) > after)
+            statement = statement.where(KEYS.c.id > after)
         async with self._database.reading() as session:
-            rows = list((await session.execute(statement)).scalars())
+            rows = [Key(**row._asdict()) for row in await session.execute(statement)]
         more = len(rows) > limit
         return {"data": [_view(row) for row in rows[:limit]], "next": rows[limit - 1].id if more else None}
 
@@ -203,11 +202,16 @@ class Keys:
         if not ids.is_id(key_id, "key"):
             raise NotFound
         async with self._database.transaction() as session:
-            row = await session.get(Key, key_id)
-            if row is None:
+            stored = (
+                await session.execute(select(KEYS).where(KEYS.c.id == key_id).with_for_update())
+            ).first()
+            if stored is None:
                 raise NotFound
-            row.revoked_at = row.revoked_at or self._clock.now()
-        self._ring.revoke(row)
+            key = Key(**stored._asdict())
+            key.revoked_at = key.revoked_at or self._clock.now()
+            revoked = update(KEYS).where(KEYS.c.id == key_id).values(revoked_at=key.revoked_at)
+            await session.execute(revoked)
+        self._ring.revoke(key)
 
 
 def _view(row: Key) -> dict[str, Any]:

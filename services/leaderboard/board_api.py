@@ -9,11 +9,11 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.bus.protocol import partition_of
 from backbone.clock import rfc3339
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.http.caller import CallerDep
 from backbone.http.fields import CreatorIdView, MoneyView, Text, TimestampView, id_schema
 from backbone.http.problems import Invalid, Overloaded, documented
@@ -149,7 +149,7 @@ class BoardReads:
 
     async def _ranking(
         self,
-        session: AsyncSession,
+        session: Transaction,
         drive: DriveHead,
         board: Board,
         window: Window,
@@ -157,7 +157,7 @@ class BoardReads:
         key: str | None,
     ) -> Ranking:
         def read(inner: Any) -> Ranking | None:
-            connection = inner.connection()
+            connection = inner
             if key is None:
                 return boards.top(connection, drive.drive_id, board, window, limit)
             found = boards.around(connection, drive.drive_id, board, window, limit, key)
@@ -181,7 +181,7 @@ class BoardReads:
         async with self._database.reading() as session:
             drive = queries.existing(await queries.find_drive(session, ref))
             rows, following = await session.run_sync(
-                lambda inner: donations.page(inner.connection(), drive.drive_id, position, limit)
+                lambda inner: donations.page(inner, drive.drive_id, position, limit)
             )
         texts = await self._display_texts.of(row.pledge_id for row in rows if row.pledge_id is not None)
         return {

@@ -14,7 +14,6 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
-    Connection,
     FromClause,
     Row,
     Select,
@@ -28,6 +27,7 @@ from sqlalchemy import (
 )
 
 from backbone.database.columns import Utc
+from backbone.database.transaction import SyncTransaction
 from backbone.money import as_json
 from services.leaderboard.domain import source_names
 from services.leaderboard.sums import COUNTED_PAYMENTS
@@ -52,20 +52,22 @@ class Ranking(NamedTuple):
     """By donor, the pledge of the newest gift; none for donors who are not named."""
 
 
-def top(connection: Connection, drive_id: str, board: Board, window: Window, limit: int) -> Ranking:
+def top(connection: SyncTransaction, drive_id: str, board: Board, window: Window, limit: int) -> Ranking:
     """The first `limit` ranks."""
     values = {"of_drive": drive_id, "most": limit}
     return _ranking(connection, drive_id, board, connection.execute(_first(board, window), values).all(), 0)
 
 
-def top_creators(connection: Connection, drive_id: str, currency: str, limit: int) -> list[dict[str, Any]]:
+def top_creators(
+    connection: SyncTransaction, drive_id: str, currency: str, limit: int
+) -> list[dict[str, Any]]:
     """The creators who raised most over all time, as the API shows them."""
     ranking = top(connection, drive_id, "creators", "all", limit)
     return places("creators", ranking, currency, lambda _pledge: None)
 
 
 def around(
-    connection: Connection, drive_id: str, board: Board, window: Window, limit: int, key: str
+    connection: SyncTransaction, drive_id: str, board: Board, window: Window, limit: int, key: str
 ) -> Ranking | None:
     """The ranks around `key`, which is in the middle; None where it has no rank."""
     if board == "donors":
@@ -90,7 +92,7 @@ def _numbered(board: Board, window: Window) -> Select[Any]:
 
 
 def _around_donor(
-    connection: Connection, drive_id: str, window: Window, limit: int, key: str
+    connection: SyncTransaction, drive_id: str, window: Window, limit: int, key: str
 ) -> Ranking | None:
     """The same among the donors, of whom there may be millions."""
     statements = _around(window)
@@ -104,7 +106,7 @@ def _around_donor(
         for statement in found_by:
             if len(found) < wanted:
                 rows = connection.execute(statement, values | {"most": wanted - len(found)})
-                found += rows.scalars()
+                found += (row.key for row in rows)
         return found
 
     before: int = sum(connection.execute(each, values).scalar_one() for each in statements.counts)
@@ -115,7 +117,7 @@ def _around_donor(
     return _ranking(connection, drive_id, "donors", [by_key[each] for each in page], before - len(ahead))
 
 
-def knows(connection: Connection, drive_id: str, board: Board, key: str) -> bool:
+def knows(connection: SyncTransaction, drive_id: str, board: Board, key: str) -> bool:
     """Whether the drive has such a creator, donor, team or source, though perhaps without a rank."""
     statement: Select[Any]
     match board:
@@ -163,7 +165,7 @@ def _identity(
 
 
 def _ranking(
-    connection: Connection, drive_id: str, board: Board, rows: Sequence[Row[Any]], skipped: int
+    connection: SyncTransaction, drive_id: str, board: Board, rows: Sequence[Row[Any]], skipped: int
 ) -> Ranking:
     pledges: dict[str, str] = {}
     if board == "donors" and rows:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, bindparam, or_, select
+from sqlalchemy import Row, and_, bindparam, or_, select
 
 from backbone.clock import rfc3339
 from backbone.database.columns import Utc, from_microseconds, microseconds
+from backbone.database.transaction import SyncTransaction
 from backbone.money import as_json
 from services.leaderboard.display_texts import ANONYMOUS, DonorTexts
 from services.leaderboard.sums import COUNTED_PAYMENTS, NET
@@ -59,7 +60,7 @@ _AFTER: Final = _page.where(
 
 
 def page(
-    connection: Connection, drive_id: str, after: Position | None, limit: int
+    connection: SyncTransaction, drive_id: str, after: Position | None, limit: int
 ) -> tuple[list[Row[Any]], Position | None]:
     """Up to `limit` donations that count, and the position of the next page (None at the end).
 

@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 
 from backbone.database.columns import microseconds
 from backbone.database.database import Database
-from backbone.database.session_info import after_commit
+from backbone.database.transaction import after_commit
 from services.leaderboard.freshness import ChangedDrives
 from services.leaderboard.revisions import revision_bump
 from services.leaderboard.tables import second_counts

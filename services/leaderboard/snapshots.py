@@ -223,9 +223,7 @@ class Snapshots:
         now = self._clock.now()
         async with self._database.reading() as session:
             # One synchronous call: each pass through the async facade costs as much as a query.
-            return await session.run_sync(
-                lambda inner: totals.read_figures(inner.connection(), due, self._is_wanted, now)
-            )
+            return await session.run_sync(lambda inner: totals.read_figures(inner, due, self._is_wanted, now))
 
     def _is_wanted(self, row: Row[Any]) -> bool:
         known = self._published.get(row.drive_id)

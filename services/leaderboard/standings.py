@@ -18,7 +18,6 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
-    Connection,
     Executable,
     Row,
     bindparam,
@@ -31,6 +30,7 @@ from sqlalchemy import (
 )
 
 from backbone.database.columns import Utc
+from backbone.database.transaction import SyncTransaction
 from services.leaderboard.sums import (
     COUNTED_PAYMENTS,
     NET,
@@ -68,7 +68,7 @@ class Summed(NamedTuple):
     """By window, the moment before which nothing is in it."""
 
 
-def find_due(connection: Connection, now: datetime) -> list[str]:
+def find_due(connection: SyncTransaction, now: datetime) -> list[str]:
     """The drives whose sums lack payments, or have a window that something leaves by `now`."""
     due = {f"{window}_edge": now - span for window, span in WINDOWS.items()}
     return [row.drive_id for row in connection.execute(_DUE, due)]
@@ -85,14 +85,16 @@ _DUE: Final = select(drives.c.drive_id).where(
 )  # fmt: skip
 
 
-def bring_up_to_date(connection: Connection, drive_id: str, now: datetime, most: int = MAX_PAYMENTS) -> bool:
+def bring_up_to_date(
+    connection: SyncTransaction, drive_id: str, now: datetime, most: int = MAX_PAYMENTS
+) -> bool:
     """Add `most` payments that a drive's sums lack, and take as many out of each window.
 
     Returns whether the sums lack nothing afterwards.
 
     Locks the drive's row: afterwards the sums cannot change in this transaction.
     """
-    row = connection.execute(_LOCKED, {"of_drive": drive_id}).one_or_none()
+    row = connection.execute(_LOCKED, {"of_drive": drive_id}).first()
     if row is None:
         return True
     drive = _summed(row, now)
@@ -160,7 +162,7 @@ _OLDEST: Final = (
 # Adding payments.
 
 
-def _add(connection: Connection, drive: Summed, edges: Mapping[str, datetime], most: int) -> int:
+def _add(connection: SyncTransaction, drive: Summed, edges: Mapping[str, datetime], most: int) -> int:
     """Add the payments after the last one summed; the number of the last one that is summed now."""
     last = min(drive.last_number, drive.summed_number + most)
     if last > drive.summed_number:
@@ -180,7 +182,7 @@ def _adding(dialect: str) -> tuple[Executable, ...]:
 # Sliding windows.
 
 
-def _slide(connection: Connection, drive: Summed, row: Row[Any], window: str, most: int) -> datetime:
+def _slide(connection: SyncTransaction, drive: Summed, row: Row[Any], window: str, most: int) -> datetime:
     """Take out of a window what was captured up to its new edge; the edge it has then."""
     before, edge = getattr(row, f"{window}_from"), drive.edges[window]
     if before is None or row.summed_number == NEVER_SUMMED:
@@ -220,7 +222,7 @@ def _leaving(window: str) -> tuple[Executable, ...]:
 # Taking back what is no longer true.
 
 
-def _subtract_superseded(connection: Connection, drive_id: str, row: Row[Any]) -> None:
+def _subtract_superseded(connection: SyncTransaction, drive_id: str, row: Row[Any]) -> None:
     """Subtract the states that were summed and have been replaced since."""
     if connection.execute(_ANY_SUPERSEDED, {"of_drive": drive_id}).first() is None:
         return
@@ -261,7 +263,7 @@ _SUBTRACTING: Final = tuple(_subtracting())
 # Starting anew.
 
 
-def _clear(connection: Connection, drive_id: str) -> None:
+def _clear(connection: SyncTransaction, drive_id: str) -> None:
     """Set a drive's sums to nothing."""
     for ranked in RANKED:
         names = [f"{window}_{name}" for window in WINDOWS for name in _SUMS]
@@ -275,7 +277,7 @@ def _clear(connection: Connection, drive_id: str) -> None:
     connection.execute(delete(superseded).where(superseded.c.drive_id == drive_id))
 
 
-def have_summed_again(connection: Connection) -> list[str]:
+def have_summed_again(connection: SyncTransaction) -> list[str]:
     """Have the sums of drives with payments that a process of an earlier version wrote computed anew.
 
     During an upgrade such a process counts payments without numbering them. Returns the drives.

@@ -69,7 +69,7 @@ class Summing:
             self._assignments = assignments
         now = self._clock.now()
         async with self._database.reading() as session:
-            due = await session.run_sync(lambda inner: standings.find_due(inner.connection(), now))
+            due = await session.run_sync(lambda inner: standings.find_due(inner, now))
         waiting = [drive_id for drive_id in due if partition_of(drive_id) in assignments]
         _DUE.set(len(waiting))
         while waiting and not (stop is not None and stop.is_set()):
@@ -78,7 +78,7 @@ class Summing:
     async def _take_over(self) -> None:
         """Look for payments that a process of an earlier version counted, whoever had the partitions."""
         async with self._database.transaction() as session:
-            found = await session.run_sync(lambda inner: standings.have_summed_again(inner.connection()))
+            found = await session.run_sync(standings.have_summed_again)
         if found:
             log.info("boards.summed_again", drives=len(found))
 
@@ -96,9 +96,7 @@ class Summing:
         """One transaction's worth; whether the drive lacks nothing more."""
         now = self._clock.now()
         async with self._database.transaction() as session:
-            done = await session.run_sync(
-                lambda inner: standings.bring_up_to_date(inner.connection(), drive_id, now)
-            )
+            done = await session.run_sync(lambda inner: standings.bring_up_to_date(inner, drive_id, now))
         await asyncio.sleep(0)
         return done
 

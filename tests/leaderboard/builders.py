@@ -287,9 +287,7 @@ async def ranks(database: Database) -> list[dict[str, Any]]:
     """The leaderboard of creators."""
     head = await head_of(database)
     async with database.reading() as session:
-        return await session.run_sync(
-            lambda inner: boards.top_creators(inner.connection(), DRIVE, head.currency, 10)
-        )
+        return await session.run_sync(lambda inner: boards.top_creators(inner, DRIVE, head.currency, 10))
 
 
 async def ranks_around(database: Database, creator_id: str, limit: int) -> list[dict[str, Any]] | None:
@@ -297,6 +295,6 @@ async def ranks_around(database: Database, creator_id: str, limit: int) -> list[
     head = await head_of(database)
     async with database.reading() as session:
         found = await session.run_sync(
-            lambda inner: boards.around(inner.connection(), DRIVE, "creators", "all", limit, creator_id)
+            lambda inner: boards.around(inner, DRIVE, "creators", "all", limit, creator_id)
         )
     return found and boards.places("creators", found, head.currency, lambda _pledge: None)

@@ -18,12 +18,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from backbone.contracts import PaymentChanged
 from backbone.contracts.pledges import Source
 from backbone.database.columns import microseconds
 from backbone.database.database import Database
+from backbone.database.transaction import SyncTransaction
 from services.leaderboard import boards, standings
 from services.leaderboard.boards import Board, Window
 from services.leaderboard.handlers import HANDLERS
@@ -88,21 +89,21 @@ async def sum_up(database: Database, label: str, payments: int, now: datetime) -
     while not done:
         began = time.perf_counter()
         async with database.transaction() as session:
-            done = await session.run_sync(
-                lambda inner: standings.bring_up_to_date(inner.connection(), DRIVE, now)
-            )
+            done = await session.run_sync(lambda inner: standings.bring_up_to_date(inner, DRIVE, now))
         taken.append(time.perf_counter() - began)
     print(f"{label}: {sum(taken) / payments * 1e6:.0f} µs a payment", flush=True)
     quantiles("  transactions", taken)
 
 
-async def read(database: Database, label: str, act: Callable[[Connection], Any], times: int = 200) -> None:
+async def read(
+    database: Database, label: str, act: Callable[[SyncTransaction], Any], times: int = 200
+) -> None:
     """Print what a read takes."""
     taken = []
     for _ in range(times):
         began = time.perf_counter()
         async with database.reading() as session:
-            await session.run_sync(lambda inner: act(inner.connection()))
+            await session.run_sync(act)
         taken.append(time.perf_counter() - began)
     quantiles(label, taken)
 
@@ -124,15 +125,15 @@ async def read_boards(database: Database, donors: int, creators: int) -> None:
         await read(database, f"donors {window} by a scan", _scan(microseconds(NOW - span)), 20)
 
 
-def _scan(edge: int) -> Callable[[Connection], Any]:
+def _scan(edge: int) -> Callable[[SyncTransaction], Any]:
     return lambda connection: connection.execute(SCAN, {"drive": DRIVE, "edge": edge}).all()
 
 
-def _first(board: Board, window: Window) -> Callable[[Connection], Any]:
+def _first(board: Board, window: Window) -> Callable[[SyncTransaction], Any]:
     return lambda connection: boards.top(connection, DRIVE, board, window, 100)
 
 
-def _around(board: Board, window: Window, key: Callable[[], str]) -> Callable[[Connection], Any]:
+def _around(board: Board, window: Window, key: Callable[[], str]) -> Callable[[SyncTransaction], Any]:
     return lambda connection: boards.around(connection, DRIVE, board, window, 25, key())
 
 

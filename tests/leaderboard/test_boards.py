@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
 
 from backbone.contracts import CreatorChanged, PaymentChanged
 from backbone.contracts.pledges import Source
 from backbone.database.database import Database
+from backbone.database.transaction import SyncTransaction
 from services.leaderboard import boards, domain, queries, standings
 from services.leaderboard.boards import Board, Window
 from services.leaderboard.tables import donors, drives, payments, superseded
@@ -59,8 +59,8 @@ async def sum_up(database: Database, now: datetime, most: int = 2_000) -> None:
                 done = await session.run_sync(bring)
 
 
-def bring_once(session: Session, drive_id: str, now: datetime, most: int) -> bool:
-    return standings.bring_up_to_date(session.connection(), drive_id, now, most)
+def bring_once(session: SyncTransaction, drive_id: str, now: datetime, most: int) -> bool:
+    return standings.bring_up_to_date(session, drive_id, now, most)
 
 
 Place = tuple[str, int, int]
@@ -72,17 +72,13 @@ async def stored(
 ) -> list[Place]:
     """The ranks of a board."""
     async with database.reading() as session:
-        found = await session.run_sync(
-            lambda inner: boards.top(inner.connection(), drive_id, board, window, limit)
-        )
+        found = await session.run_sync(lambda inner: boards.top(inner, drive_id, board, window, limit))
     return [(row.key, row.raised, row.donations) for row in found.rows]
 
 
 async def stored_around(database: Database, board: Board, window: Window, key: str) -> list[Any]:
     async with database.reading() as session:
-        found = await session.run_sync(
-            lambda inner: boards.around(inner.connection(), DRIVE, board, window, 3, key)
-        )
+        found = await session.run_sync(lambda inner: boards.around(inner, DRIVE, board, window, 3, key))
     assert found is not None
     return [(rank, row.key) for rank, row in enumerate(found.rows, found.skipped + 1)]
 
@@ -331,7 +327,7 @@ async def test_payments_of_an_earlier_versions_process_are_summed(database: Data
         changed = {"version": 2, "refunded": 100}
         await session.execute(update(payments).where(payments.c.payment_id == "pay_2").values(changed))
     async with database.transaction() as session:
-        found = await session.run_sync(lambda inner: standings.have_summed_again(inner.connection()))
+        found = await session.run_sync(standings.have_summed_again)
     assert found == [DRIVE]
     await sum_up(database, NOON)
     assert await stored(database, "donors", "1h") == [("dnr_1", 500, 1), ("dnr_b", 200, 1)]
@@ -351,7 +347,7 @@ async def test_change_of_a_row_that_an_earlier_version_wrote_is_summed(database:
 async def test_due_drives_are_those_that_lack_something(database: Database) -> None:
     async def due(now: datetime) -> list[str]:
         async with database.reading() as session:
-            return await session.run_sync(lambda inner: standings.find_due(inner.connection(), now))
+            return await session.run_sync(lambda inner: standings.find_due(inner, now))
 
     await handle_events(database, drive(), drive(drive_id=OTHER, slug="spring"))
     assert await due(NOON) == []

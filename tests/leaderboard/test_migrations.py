@@ -83,7 +83,7 @@ async def test_migration_reads_captured_at_from_the_log(database: Database) -> N
     )
     before = await moments(database)
     async with database.transaction() as session:
-        await session.run_sync(lambda plain: downgrade_to_the_first_version(plain.connection()))
+        await session.run_sync(lambda plain: downgrade_to_the_first_version(plain.connection))
     await database.migrate(MIGRATIONS)
     assert await moments(database) == before
     assert before["crt_a"] == at[2]
@@ -111,7 +111,7 @@ async def test_boards_are_summed_from_payments_stored_before_there_were_boards(d
     async with database.transaction() as session:
         texts = [{"pledge_id": "plg_1", "name": "Huda"}, {"pledge_id": "plg_2", "name": None}]
         await session.execute(insert(display_texts), texts)
-        await session.run_sync(lambda plain: downgrade_to_the_first_version(plain.connection()))
+        await session.run_sync(lambda plain: downgrade_to_the_first_version(plain.connection))
     await database.migrate(MIGRATIONS)
     await sum_up(database, NOON)
     assert await stored(database, "donors", "24h") == [("dnr_a", 500, 1), ("dnr_2", 300, 1)]

@@ -49,7 +49,7 @@ async def test_boards_are_summed_without_being_read(tmp_path: Path) -> None:
 
         async def summed() -> bool:
             async with database.reading() as session:
-                return (await session.execute(select(drives.c.summed_number))).scalars().all() == [2]
+                return (await session.execute(select(drives.c.summed_number))).all() == [(2,)]
 
         await until(summed)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from backbone.database.database import LONG_TIMEOUT_S
+from backbone.database.transaction import Transaction
 from backbone.http.caller import sign_caller
 from backbone.http.service_client import InProcessServiceClient
 from backbone.service import new_app
@@ -24,7 +23,7 @@ class TimedDatabase:
         self._books = books
         self.timeouts_s: list[float | None] = []
 
-    def reading(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[AsyncSession]:
+    def reading(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[Transaction]:
         self.timeouts_s.append(timeout_s)
         return self._books.database.reading(timeout_s=timeout_s)
 

@@ -322,19 +322,15 @@ async def _slide_windows(database: Database) -> None:
     """Summing after an hour, when payments leave a window, and summing anew."""
     later = datetime.now(UTC) + timedelta(hours=1)
     async with database.reading() as session:
-        await session.run_sync(lambda inner: standings.find_due(inner.connection(), later))
+        await session.run_sync(lambda inner: standings.find_due(inner, later))
     async with database.transaction() as session:
-        await session.run_sync(lambda inner: standings.have_summed_again(inner.connection()))
-        await session.run_sync(
-            lambda inner: standings.bring_up_to_date(inner.connection(), builders.DRIVE, later)
-        )
+        await session.run_sync(standings.have_summed_again)
+        await session.run_sync(lambda inner: standings.bring_up_to_date(inner, builders.DRIVE, later))
         again = update(leaderboard_tables.drives).where(
             leaderboard_tables.drives.c.drive_id == builders.DRIVE
         )
         await session.execute(again.values(summed_number=leaderboard_tables.NEVER_SUMMED))
-        await session.run_sync(
-            lambda inner: standings.bring_up_to_date(inner.connection(), builders.DRIVE, later)
-        )
+        await session.run_sync(lambda inner: standings.bring_up_to_date(inner, builders.DRIVE, later))
 
 
 # Notify.

@@ -17,12 +17,12 @@ from typing import Any, Final
 
 import structlog
 from sqlalchemy import Row, delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.bisection import bisect
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.durable_work import DurableWork, Failed, Failure, exponential
 from services.payments.domain import Observation
 from services.payments.processor import Foreign, Processor, ProcessorError, Refused
@@ -111,7 +111,7 @@ class Reconciler:
         return failed
 
     async def _look_up(self, row: Row[Any]) -> bool:
-        """Look up one thing, unless our facts say it by now; whether that settled it."""
+        """Do one lookup, unless our facts answer it by now; return whether it was answered."""
         async with self._database.reading() as session:
             answered = await _is_answered(session, row)
         observations = [] if answered else await self._answer(row)
@@ -186,8 +186,8 @@ def _this(statement: Any, row: Row[Any]) -> Any:
     )
 
 
-async def _is_answered(session: AsyncSession, row: Row[Any]) -> bool:
-    """Whether our facts already say what was to be looked up."""
+async def _is_answered(session: Transaction, row: Row[Any]) -> bool:
+    """Whether our facts already answer the lookup."""
     if row.kind == "doubts":
         return not await estimates.are_open(session, row.intent)
     facts = await read_facts(session, FACTS.c.intent == row.intent)
@@ -200,7 +200,7 @@ async def _not_placed(observation: Observation, error: Exception) -> None:
     log.error("facts.not_placed", fact=observation.id, error=type(error).__name__, reason=str(error)[:300])
 
 
-async def _placeable(session: AsyncSession) -> dict[str, StoredFact]:
+async def _placeable(session: Transaction) -> dict[str, StoredFact]:
     """Facts without a payment whose intent has one."""
     return await read_facts(session, FACTS.c.id.in_([row.id for row in await session.execute(PLACEABLE)]))
 
@@ -217,7 +217,7 @@ PLACEABLE: Final = (
 """Read each minute: by the index of the facts without a payment, which are few."""
 
 
-async def pending_refund_lookups(session: AsyncSession) -> int:
+async def pending_refund_lookups(session: Transaction) -> int:
     """How many lookups of refunds are pending."""
     counted = select(func.count()).select_from(LOOKUPS).where(LOOKUPS.c.kind == "refunds")
-    return (await session.execute(counted)).scalar_one()
+    return int((await session.execute(counted)).scalar_one())

@@ -10,20 +10,20 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.database.transaction import Transaction
 from services.payments.domain import FactKind, counts
 from services.payments.recording.rows import StoredFact, read_facts
 from services.payments.statements import insert_new, upsert
-from services.payments.stripe.objects import NOT_TOLD
+from services.payments.stripe.objects import NOT_REPORTED
 from services.payments.tables import FACTS, LOOKUPS
 
 UNPLACED_AFTER: Final = timedelta(minutes=10)
 """How long a refund or dispute waits for the capture's own webhook before its intent is looked up."""
 
 
-async def request_refunds_lookup(session: AsyncSession, hints: Mapping[str, int], ask_at: datetime) -> None:
-    """Request a lookup of the refunds of intents; `hints` maps an intent to the sum Stripe says is refunded.
+async def request_refunds_lookup(session: Transaction, hints: Mapping[str, int], ask_at: datetime) -> None:
+    """Request lookups of the refunds of intents; `hints` has the refunded sum that Stripe reports of each.
 
     Hints arrive in any order, and the sum falls when a refund fails. Where a hint contradicts another that is
     not settled yet, neither is used, and the refunds are looked up whatever they add up to.
@@ -39,7 +39,7 @@ async def request_refunds_lookup(session: AsyncSession, hints: Mapping[str, int]
         {
             "intent": intent,
             "kind": "refunds",
-            "expected": refunded if before.get(intent, refunded) == refunded else NOT_TOLD,
+            "expected": refunded if before.get(intent, refunded) == refunded else NOT_REPORTED,
             "tries": 0,
             "ask_at": ask_at,
         }
@@ -48,11 +48,11 @@ async def request_refunds_lookup(session: AsyncSession, hints: Mapping[str, int]
     ]
     if not rows:
         return
-    told = ("expected", "tries", "ask_at")
-    await session.execute(upsert(session, LOOKUPS, ("intent", "kind"), told), rows)
+    updated = ("expected", "tries", "ask_at")
+    await session.execute(upsert(session, LOOKUPS, ("intent", "kind"), updated), rows)
 
 
-async def request_capture_lookups(session: AsyncSession, intents: Collection[str], ask_at: datetime) -> None:
+async def request_capture_lookups(session: Transaction, intents: Collection[str], ask_at: datetime) -> None:
     """Request a lookup of those `intents` that have facts without a payment."""
     if not intents:
         return

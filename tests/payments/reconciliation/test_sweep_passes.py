@@ -72,7 +72,7 @@ async def payment(books: Books, pledge: str) -> Any:
 
 async def facts(books: Books) -> set[str]:
     async with books.database.reading() as session:
-        return set((await session.execute(select(FACTS.c.id))).scalars())
+        return {row.id for row in await session.execute(select(FACTS.c.id))}
 
 
 async def test_before_the_first_backfill_nothing_is_listed(books: Books) -> None:

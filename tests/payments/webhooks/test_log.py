@@ -224,7 +224,7 @@ async def test_an_event_repeated_after_it_was_pruned_changes_nothing(books: Book
 async def plan(database: Database, statement: Select[Any]) -> str:
     async with database.reading() as session:
         shown = str(
-            statement.compile(session.get_bind(), compile_kwargs={"literal_binds": True})  # type: ignore[arg-type]
+            statement.compile(session, compile_kwargs={"literal_binds": True})  # type: ignore[arg-type]
         )
         how = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
         return "\n".join(" ".join(map(str, row)) for row in await session.execute(text(how + shown)))
