@@ -15,7 +15,7 @@ ROUND_INTERVAL_S: Final = 0.05
 """Between the starts of two rounds under load, and the longest rest: short against what a viewer notices."""
 REST_FACTOR: Final = 2.0
 """The rest after a round, as a multiple of what the round took."""
-LOADED_EVENTS: Final = 15
+LOADED_EVENTS: Final = 6
 """Under load means: more than so many events in `ROUND_INTERVAL_S`, on average over `RATE_WINDOW_S`."""
 RATE_WINDOW_S: Final = 0.5
 

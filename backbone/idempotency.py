@@ -26,12 +26,10 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from backbone.database.database import Database
 from backbone.database.pair_lookup import PairLookup
-from backbone.database.session_info import messaging_tables_of
+from backbone.database.transaction import SyncTransaction, Transaction, messaging_tables_of
 from backbone.http.problems import Conflict, Invalid, Problem
 from backbone.messaging.inbox import insert_new
 from backbone.periodic import BATCH, delete_oldest
@@ -94,10 +92,10 @@ def hash_body(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-Create = Callable[[AsyncSession], Awaitable[bytes]]
+Create = Callable[[Transaction], Awaitable[bytes]]
 """Makes a change in the transaction of the session; returns the body of the 201 reply."""
 
-Authorize = Callable[[AsyncSession], Awaitable[None]]
+Authorize = Callable[[Transaction], Awaitable[None]]
 """Raises where the caller may not do this, nor see the reply of an earlier request."""
 
 
@@ -126,7 +124,7 @@ async def run_once(
         return KeyedReply(201, body, replayed=False)
 
 
-async def claim(session: AsyncSession, key: ScopedKey, body_hash: str) -> StoredReply | None:
+async def claim(session: Transaction, key: ScopedKey, body_hash: str) -> StoredReply | None:
     """Take `key` for a request; None where it is new, otherwise what is stored under it.
 
     Where another transaction has taken the key and not ended yet, PostgreSQL waits for it.
@@ -139,7 +137,7 @@ async def claim(session: AsyncSession, key: ScopedKey, body_hash: str) -> Stored
     return (await session.run_sync(find_replies_in, [key]))[key]
 
 
-async def complete(session: AsyncSession, key: ScopedKey, status: int, reply: bytes) -> None:
+async def complete(session: Transaction, key: ScopedKey, status: int, reply: bytes) -> None:
     """Store the reply of a claimed key."""
     table = messaging_tables_of(session).idempotency
     await session.execute(
@@ -149,16 +147,16 @@ async def complete(session: AsyncSession, key: ScopedKey, status: int, reply: by
     )
 
 
-def find_replies_in(session: Session, keys: Sequence[ScopedKey]) -> Mapping[ScopedKey, StoredReply]:
+def find_replies_in(session: SyncTransaction, keys: Sequence[ScopedKey]) -> Mapping[ScopedKey, StoredReply]:
     """What is stored under those of `keys` that were used before."""
     if not keys:
         return {}
-    rows = _find_statement(messaging_tables_of(session).idempotency).find(session.connection(), keys)
+    rows = _find_statement(messaging_tables_of(session).idempotency).find(session, keys)
     return {ScopedKey(row.scope, row.key): StoredReply(row.body_hash, row.status, row.reply) for row in rows}
 
 
 def store_replies_in(
-    session: Session, replies: Sequence[tuple[ScopedKey, StoredReply]], now: datetime
+    session: SyncTransaction, replies: Sequence[tuple[ScopedKey, StoredReply]], now: datetime
 ) -> None:
     """Store new keys with their replies. Raises IntegrityError where another process has stored one."""
     if not replies:
@@ -168,7 +166,7 @@ def store_replies_in(
          "reply": stored.reply, "made_at": now}
         for key, stored in sorted(replies, key=lambda reply: reply[0])  # one order, or processes may deadlock
     ]  # fmt: skip
-    session.connection().execute(_insert_statement(messaging_tables_of(session).idempotency), rows)
+    session.execute(_insert_statement(messaging_tables_of(session).idempotency), rows)
 
 
 # Cached per table: building a statement costs more than executing it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -15,6 +14,7 @@ from sqlalchemy import Column, Executable, any_, bindparam, column, delete, func
 
 from backbone.database.database import Database
 from backbone.service import Worker
+from backbone.wakeups import wait_for
 
 PRUNE_EVERY_S: Final = 3600.0
 BATCH: Final = 1_000
@@ -32,18 +32,11 @@ PruneStep = Callable[[], Awaitable[int]]
 """Deletes one bounded batch in one short transaction; how many rows, 0 once nothing old is left."""
 
 
-async def wait_until_stopped(stop: asyncio.Event, seconds: float) -> None:
-    """Wait for `stop`, at most so long."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-
-
 async def run_every(interval_s: float, work: Callable[[], Awaitable[object]], stop: asyncio.Event) -> None:
     """Do `work` now and again after each pause of `interval_s`, until `stop`."""
     while not stop.is_set():
         await work()
-        await wait_until_stopped(stop, interval_s)
+        await wait_for(stop, interval_s)
 
 
 async def prune_until_empty(table: str, step: PruneStep, stop: asyncio.Event) -> int:
@@ -62,7 +55,7 @@ async def prune_until_empty(table: str, step: PruneStep, stop: asyncio.Event) ->
             break
         pruned.inc(deleted)
         total += deleted
-        await wait_until_stopped(stop, min(max(REST_RATIO * (loop.time() - began), MIN_PAUSE_S), MAX_PAUSE_S))
+        await wait_for(stop, min(max(REST_RATIO * (loop.time() - began), MIN_PAUSE_S), MAX_PAUSE_S))
     return total
 
 
@@ -77,7 +70,7 @@ async def delete_oldest(
     statement = delete_oldest_statement(database.is_sqlite, age, tuple(where))
     async with database.lossy_transaction() as session:
         gone = await session.execute(statement, {"before": before, "at_most": at_most, **where})
-    return int(gone.rowcount)  # type: ignore[attr-defined]
+    return int(gone.rowcount)
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -24,6 +23,7 @@ from backbone.http.service_client import ServiceClientPools
 from backbone.service import Service, Worker, listen, metrics_app, run_workers, serve
 from backbone.settings import Settings, exit_with_error, load
 from backbone.telemetry import configure_logs
+from backbone.wakeups import wait_for
 
 RETRY_S: Final = 2.0
 
@@ -160,7 +160,7 @@ class StartupGate:
                 log.warning(
                     "process.database_unavailable", service=self._service.name, error=_one_line(error)
                 )
-                await _wait_retry(stop)
+                await wait_for(stop, RETRY_S)
             else:
                 self._started = True
                 log.info("process.opened", service=self._service.name)
@@ -175,7 +175,7 @@ class StartupGate:
                 await stop.wait()
                 return
             log.warning("process.kafka_unavailable", service=self._service.name, error=reason)
-            await _wait_retry(stop)
+            await wait_for(stop, RETRY_S)
 
 
 _NOT_READY: Final = (
@@ -190,12 +190,6 @@ async def _respond(send: Send, status: int, body: bytes, kind: bytes = b"text/pl
         headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-async def _wait_retry(stop: asyncio.Event) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(RETRY_S):
-            await stop.wait()
 
 
 def _one_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from backbone.bus.protocol import BusUnavailable
 from backbone.database.transient import is_transient
 from backbone.http import problems
 from backbone.settings import exit_with_error
+from backbone.wakeups import wait_for
 
 STOP_S: Final = 10.0
 """How long workers and open requests may take to end after a stop signal."""
@@ -83,9 +84,7 @@ async def keep_running(worker: Worker, stop: asyncio.Event) -> None:
         if not stop.is_set():
             ran_long = asyncio.get_running_loop().time() - began > 30
             pause = 0.1 if ran_long else min(pause * 2, 5.0)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await stop.wait()
+            await wait_for(stop, pause)
 
 
 def note_interruption(worker: str, error: Exception) -> None:

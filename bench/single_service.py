@@ -1,9 +1,9 @@
 """`python -m bench.single_service NAME`: one service of the embedded run, alone in a process on its bus.
 
-`gateway DRIVE FRAMES` serves the snapshots that an embedded run has left in `ATAA_DATA_DIR`. With FRAMES above
-0 it publishes that drive's newest snapshot so many times a second, each with a higher sequence: milliseconds
-since 1970, so that a client knows when it was published. `leaderboard` consumes that bus. Both print the ports
-of their API and of their metrics.
+`gateway DRIVE FRAMES` serves the snapshots that an embedded run has left in `ATAA_DATA_DIR`. With FRAMES
+above 0 it publishes that drive's newest snapshot so many times a second, each with a higher sequence:
+milliseconds since 1970, so that a client knows when it was published. `leaderboard` consumes that bus. Both
+print the ports of their API and of their metrics.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from rich.text import Text
 class Running:
     """An embedded run: its public address, its data directory and its Stripe account.
 
-    `sandbox` is the address of the Stripe sandbox, None where a Stripe account is set; `livemode` says
-    whether that account charges real cards.
+    `sandbox` is the address of the Stripe sandbox, None where a Stripe account is set; `livemode` is
+    true if that account charges real cards.
     """
 
     url: str

@@ -18,7 +18,7 @@ _PROBE: Final = b"\0" * 65536
 class DataDir:
     """The data directory of an embedded run, locked by this process until it ends.
 
-    A directory that is locked, read-only or full ends the process with one line that says so. Files created
+    A directory that is locked, read-only or full ends the process with a one-line message. Files created
     from here on are readable by their owner only: they hold donors' addresses.
     """
 

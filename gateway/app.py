@@ -95,7 +95,7 @@ def compose(
     async def drain(stop: asyncio.Event) -> None:
         await _first(service.drain, stop)
         live.draining = True
-        hub.drain()
+        hub.fan_out.drain()
         waits.drain()
         await stop.wait()
 
@@ -104,7 +104,7 @@ def compose(
         Worker("gateway.keys", key_ring.keep_fresh),
         Worker("gateway.snapshots", hub.follow_snapshots),
         Worker("gateway.log", hub.follow_log),
-        Worker("gateway.pulse", hub.pulse),
+        Worker("gateway.pulse", hub.fan_out.pulse),
         Worker("gateway.drain", drain),
         pruning_worker("gateway", {"idempotency": partial(idempotency.delete_expired, database)}),
     ]

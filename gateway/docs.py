@@ -87,7 +87,7 @@ async def _guide(request: Request) -> Response:
 
 @cache
 def _guide_html() -> bytes:
-    """The guide as HTML; comments in it name its tests, and are left out."""
+    """The guide as HTML, without its comments, which name tests."""
     text = re.sub(r"<!--.*?-->\n", "", _GUIDE.read_text(encoding="utf-8"))
     html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     return _GUIDE_PAGE.format(html).encode()

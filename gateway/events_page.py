@@ -1,7 +1,7 @@
-"""`/events`: the catalogue of the events the services say to each other, for people.
+"""`/events`: a page that documents the events the services exchange.
 
-Everything on it comes from `backbone.contracts`: names, topics, keys, fields and schemas; the
-examples are the frozen ones that must decode for ever.
+Names, topics, keys, fields and schemas come from `backbone.contracts`. The examples are the frozen samples
+that every later version must be able to decode.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class FieldView:
-    """A field of an event: what it holds, and what that means where the contract says so."""
+    """A field of an event: its type, and its meaning if the contract documents it."""
 
     name: str
     holds: str
@@ -88,7 +88,7 @@ def catalogue() -> list[tuple[str, dict[str, type[Event]]]]:
 
 @cache
 def page() -> bytes:
-    """The page, made once."""
+    """The page, rendered once."""
     loader = FileSystemLoader(_STATIC)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -96,11 +96,11 @@ def page() -> bytes:
     environment.filters["prose"] = _prose
     environment.globals["asset"] = asset_url
     examples = json.loads(_EXAMPLES.read_text(encoding="utf-8"))
-    speakers = [
+    producers = [
         (producer, _about_producer(producer), [_view(kind, examples[name]) for name, kind in kinds.items()])
         for producer, kinds in catalogue()
     ]
-    return environment.get_template("events.html").render(speakers=speakers).encode()
+    return environment.get_template("events.html").render(producers=producers).encode()
 
 
 def schema_of(kind: type[Event]) -> Json:
@@ -123,7 +123,7 @@ def _about_producer(name: str) -> str:
 def _view(kind: type[Event], example: Json) -> EventView:
     schema = schema_of(kind)
     definitions = schema.get("$defs", {})
-    # In the order of the example, which is the order on the wire; then what came after the example.
+    # The order of the example is the order on the wire; fields added after the example follow.
     properties = schema["properties"]
     names = dict.fromkeys((*example, *properties))
     fields = tuple(_field(name, properties[name], definitions) for name in names)

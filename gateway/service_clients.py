@@ -29,8 +29,8 @@ class PooledServiceClient:
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"", query: str = ""
     ) -> ServiceResponse:
         """See `ServiceClient.request`."""
-        peer = self._client_for(method, path)
-        return await peer.request(method, path, headers=headers, body=body, query=query)
+        client = self._client_for(method, path)
+        return await client.request(method, path, headers=headers, body=body, query=query)
 
     def _client_for(self, method: str, path: str) -> HttpServiceClient:
         if path.startswith("/internal/"):

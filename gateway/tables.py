@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import JSON, Column
 from sqlalchemy.orm import registry
@@ -34,5 +35,7 @@ class Key(Table, table=True):
     expires_at: datetime | None = Field(default=None, sa_column=Column(Utc))
     revoked_at: datetime | None = Field(default=None, sa_column=Column(Utc))
 
+
+KEYS: Final = Table.metadata.tables["keys"]
 
 MESSAGING_TABLES = messaging_tables(Table.metadata)

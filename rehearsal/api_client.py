@@ -28,7 +28,7 @@ class NoAnswer(Exception):
 class Reply:
     """A final response.
 
-    `in_doubt` says that an earlier attempt had no response and may have been executed.
+    `in_doubt` is true if an earlier attempt had no response and may have been executed.
     """
 
     status: int

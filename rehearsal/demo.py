@@ -148,7 +148,7 @@ class DemoRun:
         self._counts: deque[tuple[float, int]] = deque()
 
     async def run(self) -> int:
-        """Run the demo and write its report; then keep serving, unless told to exit or on a shared system."""
+        """Run the demo and write its report; then keep serving, unless `--exit` is set or it is shared."""
         await self._auditor.record_baseline()
         donors = await self._open()
         self._screen.print_line(f"Replaying {self._plan.title}. Watch it at {self._installation.overlay_url}")

@@ -47,14 +47,14 @@ _FIRST_NAMES_EN: Final = (
 _FIRST_NAMES_AR: Final = ("أحمد", "فاطمة", "خالد", "مريم", "يوسف", "سارة", "عمر", "نور", "علي", "هدى")
 _LAST_NAMES_EN: Final = ("Haddad", "Okafor", "Silva", "Novak", "Rahman", "Berg", "Costa", "Meyer")
 _LAST_NAMES_AR: Final = ("الأحمد", "حداد", "المصري", "العلي", "درويش", "الخطيب", "منصور", "السيد")
-_WORDS_EN: Final = (
+_MESSAGES_EN: Final = (
     "Stay warm!",
     "From our family to yours",
     "For every child who is cold tonight",
     "Keep going, we are watching from Lisbon",
     "Small, but with love",
 )
-_WORDS_AR: Final = (
+_MESSAGES_AR: Final = (
     "الله يدفي قلوبكم",
     "من القلب إلى القلب",
     "شتاء دافئ للجميع",
@@ -139,7 +139,7 @@ class GiftPlanner:
         if rng.random() < 0.93:
             body["donor"] = _donor(number, arabic, rng)
         if rng.random() < 0.25:
-            body["message"] = rng.choice(_WORDS_AR if arabic else _WORDS_EN)
+            body["message"] = rng.choice(_MESSAGES_AR if arabic else _MESSAGES_EN)
         if rng.random() < 0.7:
             body["source"] = {"platform": rng.choice(_PLATFORMS), "campaign": "winter-stream"}
         return body

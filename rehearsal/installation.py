@@ -29,7 +29,7 @@ _FOREIGN_SETTINGS: Final = (
 
 
 class CannotPrepare(Exception):
-    """The rehearsal cannot start; the message is one line that says what to change."""
+    """The rehearsal cannot start; the message names in one line what to change."""
 
 
 @dataclass(frozen=True, slots=True)

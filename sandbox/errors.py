@@ -8,7 +8,7 @@ from typing import Any
 class ApiError(Exception):
     """A refused request: HTTP status and Stripe's error object.
 
-    `executed` says that the endpoint had begun its work, so the idempotency key stores the response; invalid
+    `executed` is true if the endpoint had begun its work, so the idempotency key stores the response; invalid
     parameters are not stored (https://docs.stripe.com/api/idempotent_requests).
     """
 

@@ -151,10 +151,10 @@ def _template() -> Any:
 
 
 def _render(language: str, **values: Any) -> str:
-    words = TEXTS[language]
+    texts = TEXTS[language]
     problem = values.pop("problem")
-    message = words.get(f"problem_{problem}", words["problem_other"]) if problem else None
-    html: str = _template().render(language=language, words=words, problem=message, **values)
+    message = texts.get(f"problem_{problem}", texts["problem_other"]) if problem else None
+    html: str = _template().render(language=language, texts=texts, problem=message, **values)
     return html
 
 

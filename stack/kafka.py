@@ -32,8 +32,10 @@ def find_java(environment: Mapping[str, str]) -> str:
         raise MissingRequirement(
             f"Kafka needs Java {_JAVA} or newer, which is not installed ({advice} to an existing Kafka)"
         )
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30).stderr
-    version = re.search(r'version "(\d+)', said)
+    output = subprocess.run(
+        [java, "-version"], capture_output=True, text=True, check=False, timeout=30
+    ).stderr
+    version = re.search(r'version "(\d+)', output)
     if version is None or int(version[1]) < _JAVA:
         raise MissingRequirement(
             f"Kafka needs Java {_JAVA} or newer; {java} is {version[1] if version else 'not Java'} ({advice})"

@@ -96,7 +96,7 @@ def _is_alive(pid: int, start_time: str) -> bool:
 
 
 def _start_time(pid: int) -> str | None:
-    """A process's start time, which tells it from a later process with the same id; empty once it has ended.
+    """A process's start time, which distinguishes it from later ones with its id; empty once it has ended.
 
     None without /proc.
     """

@@ -57,7 +57,7 @@ def directory_of(settings: StackSettings) -> Path:
 
 
 def layout_of(settings: StackSettings) -> Layout:
-    """Lay out the stack as the settings say. Raises CannotStart where it runs on other ports."""
+    """Lay out the stack as the settings require. Raises CannotStart where it runs on other ports."""
     directory = directory_of(settings)
     ports = ports_from(settings.stack_port_base, settings.gateway_port, settings.sandbox_port)
     there = read_ports(directory)

@@ -27,7 +27,7 @@ class ProcessStatus:
     """The status of one process; `pid` is None while it does not run.
 
     `waiting` counts pending work: unpublished outbox rows (`outbox`), unconsumed records (`behind`), …
-    `restarts` counts restarts after crashes; `given_up` says that the supervisor has abandoned it.
+    `restarts` counts restarts after crashes; `given_up` is true if the supervisor has abandoned it.
     """
 
     name: str

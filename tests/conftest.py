@@ -65,12 +65,12 @@ Recovered = Callable[[str], None]
 @pytest.fixture
 def recovered(record_property: Callable[[str, object], None]) -> Recovered:
     """Report a line that is printed when the run ends, whichever worker reported it."""
-    return lambda words: record_property("recovery", words)
+    return lambda line: record_property("recovery", line)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [report for kind in terminalreporter.stats.values() for report in kind]
     for report in reports:
-        for name, words in getattr(report, "user_properties", ()):
+        for name, line in getattr(report, "user_properties", ()):
             if name == "recovery" and report.when == "call":
-                terminalreporter.write_line(f"[recovery] {words}")
+                terminalreporter.write_line(f"[recovery] {line}")

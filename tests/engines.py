@@ -96,14 +96,14 @@ async def fresh_postgres() -> AsyncIterator[str]:
     """The URL of a new, empty PostgreSQL database, dropped at the end."""
     server = postgres_server()
     name = f"ataa_test_{uuid.uuid4().hex}"
-    await _tell(server, f'CREATE DATABASE "{name}"')
+    await _execute(server, f'CREATE DATABASE "{name}"')
     try:
         yield make_url(server).set(database=name).render_as_string(hide_password=False)
     finally:
-        await _tell(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+        await _execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-async def _tell(server: str, statement: str) -> None:
+async def _execute(server: str, statement: str) -> None:
     connection = await asyncpg.connect(server)
     try:
         await connection.execute(statement)
@@ -114,15 +114,15 @@ async def _tell(server: str, statement: str) -> None:
 def shared(name: str, start: Callable[[Path], tuple[int, str]]) -> str:
     """The address of a server of this run, started by the first worker that needs it."""
     folder = Path(os.environ[FOLDER])
-    word = folder / f"{name}.json"
+    result = folder / f"{name}.json"
     with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not word.exists():
-            word.write_text(json.dumps(_try(folder / name, start)))
-    said = json.loads(word.read_text())
-    if "address" not in said:
-        skip_or_fail(said["missing"])
-    return str(said["address"])
+        if not result.exists():
+            result.write_text(json.dumps(_try(folder / name, start)))
+    outcome = json.loads(result.read_text())
+    if "address" not in outcome:
+        skip_or_fail(outcome["missing"])
+    return str(outcome["address"])
 
 
 def skip_or_fail(reason: str) -> NoReturn:
@@ -143,8 +143,8 @@ def _try(folder: Path, start: Callable[[Path], tuple[int, str]]) -> Mapping[str,
 
 def stop_all(folder: Path) -> None:
     """Kill the servers this run started and delete their data."""
-    for word in folder.glob("*.json"):
-        if pid := json.loads(word.read_text()).get("pid"):
+    for file in folder.glob("*.json"):
+        if pid := json.loads(file.read_text()).get("pid"):
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
                 for _ in range(100):  # a server that still writes would leave files behind
@@ -190,9 +190,9 @@ class KafkaNode:
             )
         self.start()
 
-    def _command(self, *words: str) -> list[str]:
+    def _command(self, *arguments: str) -> list[str]:
         jvm = ("-Xms128m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-        return [self._java, *jvm, "-cp", f"{self._libs}/*", *words]
+        return [self._java, *jvm, "-cp", f"{self._libs}/*", *arguments]
 
     def start(self) -> None:
         """Start the node and wait until it listens."""

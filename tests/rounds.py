@@ -1,4 +1,4 @@
-"""One round of a background worker at a time, so that a test says when each happens."""
+"""Runs background workers one round at a time, so that a test decides when each round happens."""
 
 from __future__ import annotations
 

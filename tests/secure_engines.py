@@ -66,10 +66,10 @@ def _new_key(file: Path) -> tuple[str, ...]:
     return "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(file)
 
 
-def _openssl(*words: str) -> None:
-    done = subprocess.run(["openssl", *words], capture_output=True, text=True, check=False, timeout=60)
+def _openssl(*arguments: str) -> None:
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
-        raise engines.MissingRequirement(f"openssl {words[0]} failed: {done.stderr[-300:]}")
+        raise engines.MissingRequirement(f"openssl {arguments[0]} failed: {done.stderr[-300:]}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,13 +139,13 @@ def test_locks_carry_hashes_and_no_addresses() -> None:
 
 
 def test_code_has_no_open_markers() -> None:
-    words = re.compile(
+    markers = re.compile(
         r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX", "HA" + "CK"]) + r")\b|NotImplementedError"
     )
     left = [
         str(file)
         for package in PACKAGES
         for file in (ROOT / package).rglob("*.py")
-        if words.search(file.read_text())
+        if markers.search(file.read_text())
     ]
     assert left == []

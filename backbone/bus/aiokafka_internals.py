@@ -26,7 +26,7 @@ async def within(seconds: float, end: Awaitable[None]) -> None:
 
 
 async def end_producer(producer: AIOKafkaProducer) -> None:
-    """End a producer at once: whoever still waits on it is told, nothing of it is sent any more.
+    """End a producer at once: what still waits on it gets an error, and nothing more is sent.
 
     Its own `stop` flushes first, which a hung broker never ends; there is no public way past that.
     """

@@ -40,7 +40,7 @@ log = structlog.get_logger()
 class KafkaBus:
     """An `EventBus` on the cluster at `bootstrap` (`host:port,host:port`).
 
-    Its topics must exist, with twelve partitions each; who reads before they do is told. `prefix` stands
+    Its topics must exist, with twelve partitions each; subscribing earlier is an error. `prefix` stands
     before every topic and group of ours, for a cluster that is shared. `security` is how it is entered.
     `session_timeout_ms` is how long a member that died keeps its partitions, `request_timeout_s` how long a
     broker
@@ -192,7 +192,7 @@ class KafkaBus:
         return consumer
 
     async def _reason(self, error: BaseException) -> str:
-        """What went wrong; where no connection could be made, in the words of the servers."""
+        """What went wrong; where no connection could be made, with the servers' own messages."""
         refused = isinstance(error, KafkaConnectionError)
         servers = (
             await connection_failure(self._connection["bootstrap_servers"], self._security) if refused else ""

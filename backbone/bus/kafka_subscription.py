@@ -176,7 +176,7 @@ class KafkaSubscription:
         return frozenset(self._to_partition(one) for one in self._consumer.assignment())
 
     def lag(self) -> Mapping[Partition, int]:
-        """See `Subscription.lag`; 1 where nobody has said yet how long a partition is."""
+        """See `Subscription.lag`; 1 for a partition whose end is not known yet."""
         if not self._joined:
             return {Partition(topic, 0): 1 for topic in self._topics}
         found = {}
@@ -216,7 +216,7 @@ class KafkaSubscription:
 
 
 class PauseUntilPositioned(ConsumerRebalanceListener):  # type: ignore[misc]
-    """aiokafka only logs what a listener raises, so this one does no more than pause."""
+    """aiokafka only logs what a rebalance listener raises, so this one does no more than pause."""
 
     def __init__(self, subscription: KafkaSubscription) -> None:
         self._subscription = subscription

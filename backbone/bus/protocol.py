@@ -109,7 +109,7 @@ class EventBus(Protocol):
     async def publish(self, messages: Sequence[Message], *, lossy: bool = False) -> None:
         """Append, in order; durable when it returns, unless `lossy` (a power cut may undo it).
 
-        Raises `BusUnavailable` when it cannot say that all were stored; some may have been.
+        Raises `BusUnavailable` when not all are known to be stored; some may have been.
         """
         ...
 

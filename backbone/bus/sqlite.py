@@ -1,7 +1,7 @@
 """The embedded bus: an append-only SQLite table with topics, partitions, offsets and positions.
 
-For one process on one machine; past that it is Kafka. Watermarks live in memory only: who says
-them and who hears them is this process, and a relay repeats them every second.
+For one process on one machine; beyond that use Kafka. Watermarks are kept in memory only: this process both
+publishes and consumes them, and a relay repeats them every second.
 """
 
 from __future__ import annotations

@@ -12,19 +12,13 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import (
-    Engine,
-    make_url,
-    text,
-)
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy import make_url, text
 
 from backbone.database.leader_lock import (
     ADVISORY_LOCK,
@@ -36,17 +30,12 @@ from backbone.database.leader_lock import (
 )
 from backbone.database.messaging_tables import MessagingTables
 from backbone.database.migration import upgrade
-from backbone.database.pool_check import PoolCheck
+from backbone.database.plans import Plans
 from backbone.database.postgres import milliseconds, open_postgres
-from backbone.database.session_info import run_after_commit, session_info
-from backbone.database.sqlite import SqliteSession, open_sqlite
-from backbone.database.transient import (
-    DatabaseSlow,
-    DatabaseUnavailable,
-    TransientFailure,
-    is_transient,
-    transient_failure,
-)
+from backbone.database.postgres_pool import PostgresPool
+from backbone.database.sqlite import SqliteConnections
+from backbone.database.transaction import Transaction, TransactionState
+from backbone.database.transient import DatabaseSlow, DatabaseUnavailable, is_transient
 from backbone.postgres_url import split_tls
 
 log = structlog.get_logger()
@@ -61,6 +50,14 @@ MIGRATION_TIMEOUT_S: Final = 3600.0
 """Bound of a migration, including the wait for a migration that another replica runs."""
 READINESS_TIMEOUT_S: Final = 1.0
 """How long the database may take to answer a readiness probe; Kubernetes allows the probe 2 s."""
+
+_Kind = Literal["durable", "lossy", "reading"]
+
+_BEGIN: Final[dict[_Kind, str]] = {
+    "durable": "BEGIN",
+    "lossy": "BEGIN; SET LOCAL synchronous_commit = off",
+    "reading": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+}
 
 _SLOW = Counter(
     "ataa_database_slow_total", "Transactions abandoned because the database did not answer in time."
@@ -97,17 +94,11 @@ class Database:
         self._timeout_s = timeout_s
         self._last_response_at = float("-inf")
         self._probe_task: asyncio.Task[None] | None = None
-        self._write_lock: asyncio.Lock | None = None
-        self._pool_check: PoolCheck | None = None
+        self._sqlite: _SqliteFile | None = None
+        self._pool: PostgresPool | None = None
         self._leader_locks: LeaderLocks | None = None
-        self._durable_engine: Engine | AsyncEngine
-        self._lossy_engine: Engine | AsyncEngine
-        self._read_engine: Engine | AsyncEngine
         if self.is_sqlite:
-            self._write_lock = asyncio.Lock()
-            self._durable_engine = open_sqlite(url, "IMMEDIATE", synchronous)
-            self._lossy_engine = open_sqlite(url, "IMMEDIATE", "OFF" if synchronous == "OFF" else "NORMAL")
-            self._read_engine = open_sqlite(url, "DEFERRED", "NORMAL")
+            self._sqlite = _SqliteFile(url, synchronous)
         else:
             driver, tls = split_tls(parsed)
             # A transaction awaits nothing but the database, so an idle one belongs to a process that is
@@ -116,38 +107,31 @@ class Database:
                 "idle_in_transaction_session_timeout": milliseconds(idle_timeout_s),
                 "statement_timeout": milliseconds(timeout_s),
             }
-            self._durable_engine = self._lossy_engine = open_postgres(
-                driver, tls, settings, pool_size=pool_size, max_overflow=0
-            )
-            self._pool_check = PoolCheck(self._durable_engine)
-            self._read_engine = self._durable_engine.execution_options(
-                isolation_level="REPEATABLE READ", postgresql_readonly=True
-            )
+            self._pool = PostgresPool(open_postgres(driver, tls, settings), pool_size)
             self._leader_locks = LeaderLocks(driver, tls, idle_timeout_s=idle_timeout_s)
 
     @asynccontextmanager
-    async def transaction(self, *, timeout_s: float | None = None) -> AsyncIterator[AsyncSession]:
+    async def transaction(self, *, timeout_s: float | None = None) -> AsyncIterator[Transaction]:
         """A durable transaction: committed when the block ends, rolled back when it raises.
 
         Callbacks of `after_commit` run after the commit.
         """
-        async with self._write_turn(), self._session(self._durable_engine, timeout_s) as session:
-            yield session
-        run_after_commit(session)
+        async with self._begin("durable", timeout_s) as transaction:
+            yield transaction
+        for callback in transaction.state.after_commit:
+            callback()
 
     @asynccontextmanager
-    async def lossy_transaction(self) -> AsyncIterator[AsyncSession]:
+    async def lossy_transaction(self) -> AsyncIterator[Transaction]:
         """A transaction that a power failure may undo, for work that is then simply repeated."""
-        async with self._write_turn(), self._session(self._lossy_engine) as session:
-            if not self.is_sqlite:
-                await session.execute(text("SET LOCAL synchronous_commit = off"))
-            yield session
+        async with self._begin("lossy") as transaction:
+            yield transaction
 
     @asynccontextmanager
-    async def reading(self, *, timeout_s: float | None = None) -> AsyncIterator[AsyncSession]:
+    async def reading(self, *, timeout_s: float | None = None) -> AsyncIterator[Transaction]:
         """A read-only transaction: all its statements see one snapshot, and it never waits for a writer."""
-        async with self._session(self._read_engine, timeout_s) as session:
-            yield session
+        async with self._begin("reading", timeout_s) as transaction:
+            yield transaction
 
     async def is_responding(self) -> bool:
         """Whether the database answers within `READINESS_TIMEOUT_S`, or did so that recently.
@@ -194,27 +178,22 @@ class Database:
 
         return run
 
-    def _write_turn(self) -> AbstractAsyncContextManager[Any]:
-        return self._write_lock or nullcontext()
-
     @asynccontextmanager
-    async def _session(
-        self, engine: Engine | AsyncEngine, timeout_s: float | None = None
-    ) -> AsyncIterator[AsyncSession]:
-        """A session in its own transaction."""
-        info = session_info(self.messaging_tables, self.outbox_written)
-        if isinstance(engine, AsyncEngine):
+    async def _begin(self, kind: _Kind, timeout_s: float | None = None) -> AsyncIterator[Transaction]:
+        state = TransactionState(self.messaging_tables, self.outbox_written.set)
+        if self._sqlite is not None:
+            async with self._sqlite.transaction(kind, state) as local:
+                yield local
+        else:
+            assert self._pool is not None
+            begin = _BEGIN[kind]
+            if timeout_s is not None:
+                begin += f"; SET LOCAL statement_timeout = {milliseconds(timeout_s)}"
             async with (
                 self._bounded(timeout_s or self._timeout_s),
-                self._postgres_session(engine, info) as session,
+                self._pool.transaction(begin, state) as remote,
             ):
-                if timeout_s is not None:
-                    await session.execute(text(f"SET LOCAL statement_timeout = {milliseconds(timeout_s)}"))
-                yield session
-        else:
-            local = SqliteSession(engine, info)
-            with local.sync_session as plain, plain.begin():
-                yield local
+                yield remote
         self._last_response_at = time.monotonic()
 
     @asynccontextmanager
@@ -225,36 +204,23 @@ class Database:
                 yield
         except TimeoutError as error:
             _SLOW.inc()
-            if self._pool_check is not None:
-                self._pool_check.replace_existing()
+            if self._pool is not None:
+                self._pool.replace_existing()
             raise DatabaseSlow(f"the database did not answer within {timeout_s:g} s") from error
         except DatabaseUnavailable:
             raise
         except (ConnectionError, ssl.SSLError) as error:
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
 
-    @asynccontextmanager
-    async def _postgres_session(
-        self, engine: AsyncEngine, info: dict[Any, Any]
-    ) -> AsyncIterator[AsyncSession]:
-        async with AsyncSession(engine, expire_on_commit=False, info=info) as session, session.begin():
-            try:
-                yield session
-            except DBAPIError as error:
-                if transient_failure(error) is TransientFailure.READ_ONLY:
-                    # The server became a standby. A new connection may lead to the current primary.
-                    await (await session.connection()).invalidate()
-                raise
-
     async def migrate(self, scripts: Path) -> None:
         """Upgrade the schema to the newest Alembic migration in `scripts`, under an advisory lock.
 
         Raises RuntimeError where the database is at a revision that `scripts` does not contain.
         """
-        async with self.transaction(timeout_s=MIGRATION_TIMEOUT_S) as session:
+        async with self.transaction(timeout_s=MIGRATION_TIMEOUT_S) as transaction:
             if not self.is_sqlite:
-                await session.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-            await session.run_sync(lambda plain: upgrade(plain.connection(), scripts))
+                await transaction.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+            await transaction.run_sync(lambda sync: upgrade(sync.connection, scripts))
 
     async def close(self) -> None:
         """Close every connection; connections that hang are dropped after `timeout_s`."""
@@ -263,14 +229,40 @@ class Database:
             await asyncio.wait({self._probe_task})
         if self._leader_locks is not None:
             await self._leader_locks.close()
-        if isinstance(self._durable_engine, AsyncEngine):
+        if self._pool is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timeout_s):
-                    await self._durable_engine.dispose()  # all three are one
+                    await self._pool.close()
+        if self._sqlite is not None:
+            self._sqlite.close()
+
+
+class _SqliteFile:
+    """The connections to one file, by the kind of transaction, and the turns of its writers."""
+
+    def __init__(self, url: str, synchronous: Synchronous) -> None:
+        plans = Plans()
+        lossy = "OFF" if synchronous == "OFF" else "NORMAL"
+        self._connections: dict[_Kind, SqliteConnections] = {
+            "durable": SqliteConnections(url, "BEGIN IMMEDIATE", synchronous, plans),
+            "lossy": SqliteConnections(url, "BEGIN IMMEDIATE", lossy, plans),
+            "reading": SqliteConnections(url, "BEGIN DEFERRED", "NORMAL", plans),
+        }
+        self._write_lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(self, kind: _Kind, state: TransactionState) -> AsyncIterator[Transaction]:
+        if kind == "reading":
+            with self._connections[kind].transaction(state) as transaction:
+                yield transaction
             return
-        for engine in (self._durable_engine, self._lossy_engine, self._read_engine):
-            assert isinstance(engine, Engine)
-            engine.dispose()
+        async with self._write_lock:
+            with self._connections[kind].transaction(state) as transaction:
+                yield transaction
+
+    def close(self) -> None:
+        for connections in self._connections.values():
+            connections.close()
 
 
 async def _always_leader() -> bool:

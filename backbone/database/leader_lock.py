@@ -16,10 +16,10 @@ import asyncpg
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.pool import NullPool
 
 from backbone.database.postgres import milliseconds, open_postgres
 from backbone.database.transient import DatabaseUnavailable
+from backbone.wakeups import wait_for
 
 STANDBY_POLL_S: Final = 0.5
 """How often a standby process tries to take the lock."""
@@ -52,8 +52,6 @@ class LeaderLocks:
             url,
             arguments or {},
             {"idle_session_timeout": milliseconds(idle_timeout_s)},
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
         )
         self._ping_s = idle_timeout_s / PINGS_PER_TIMEOUT
         self._connection: AsyncConnection | None = None
@@ -178,7 +176,7 @@ async def run_while_leader(is_leader: IsLeader, work: Work, stop: asyncio.Event)
     """
     while not stop.is_set():
         if not await is_leader():
-            await _wait(stop, STANDBY_POLL_S)
+            await wait_for(stop, STANDBY_POLL_S)
             continue
         working = asyncio.ensure_future(work(stop))
         try:
@@ -189,9 +187,3 @@ async def run_while_leader(is_leader: IsLeader, work: Work, stop: asyncio.Event)
             working.cancel()
             await asyncio.wait({working})
         working.result()
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Column, ColumnElement, Connection, Row, Select, and_, bindparam, or_
+from sqlalchemy import BindParameter, Column, ColumnElement, Row, Select, and_, bindparam, or_
+
+from backbone.database.transaction import SyncTransaction
 
 MAX_GROUPS: Final = 50
 """The most values of the first column in one statement."""
@@ -26,7 +28,7 @@ class PairLookup:
         # By number of groups: building a statement costs more than executing it.
         self._statements: dict[int, Select[Any]] = {}
 
-    def find(self, connection: Connection, pairs: Iterable[tuple[Any, Any]]) -> Iterator[Row[Any]]:
+    def find(self, connection: SyncTransaction, pairs: Iterable[tuple[Any, Any]]) -> Iterator[Row[Any]]:
         """The rows with these pairs, in no particular order."""
         groups = list(grouped(pairs).items())
         for begin in range(0, len(groups), MAX_GROUPS):

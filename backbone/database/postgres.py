@@ -2,7 +2,7 @@
 
 asyncpg has no timeout by default, and TCP keeps a connection whose packets are lost for a quarter of an hour.
 Here `backbone.database.database` bounds each transaction, and the server is told to end what a client has
-abandoned: a statement past its timeout, an idle transaction, a connection whose peer acknowledges nothing.
+abandoned: a statement past its timeout, an idle transaction, a connection whose client acknowledges nothing.
 https://www.postgresql.org/docs/current/runtime-config-client.html
 https://www.postgresql.org/docs/current/runtime-config-connection.html
 """
@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import URL, Pool
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from backbone.database.transient import DatabaseUnavailable
 
@@ -33,11 +34,8 @@ def open_postgres(
     url: URL,
     arguments: Mapping[str, Any],
     settings: Mapping[str, str],
-    *,
-    poolclass: type[Pool] | None = None,
-    **options: Any,
 ) -> AsyncEngine:
-    """An engine for `url` with asyncpg's `arguments` and the session's `settings`.
+    """An engine without a pool, in autocommit, with asyncpg's `arguments` and the session's `settings`.
 
     Using it raises `DatabaseUnavailable` where no connection can be made.
     """
@@ -46,7 +44,9 @@ def open_postgres(
         "server_settings": {**_TCP_SETTINGS, **settings},
         "async_creator_fn": _connect,
     }
-    return create_async_engine(url, connect_args=connect_args, poolclass=poolclass, **options)
+    return create_async_engine(
+        url, connect_args=connect_args, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+    )
 
 
 async def _connect(*args: Any, **kwargs: Any) -> asyncpg.Connection[Any]:

@@ -1,4 +1,4 @@
-"""An `AsyncSession` over a synchronous SQLite engine; its calls never suspend.
+"""Transactions on SQLite. Their calls never suspend.
 
 A local SQLite statement takes microseconds, less than the two thread switches of aiosqlite or the greenlet
 switches of SQLAlchemy's asyncio extension (docs/decisions/0001). The longest block of the event loop is the
@@ -7,57 +7,150 @@ fsync of a commit, a quarter of a millisecond.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Concatenate, NoReturn, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
-
-_BUFFERED: Final = {"prebuffer_rows": True}
+from backbone.database.plans import Parameters, Plan, Plans, Rows, Values, rows_of
+from backbone.database.transaction import Given, Result, TransactionState
 
 
-class SqliteSession(AsyncSession):
-    """An `AsyncSession` that executes synchronously, without greenlet or thread.
+class SqliteConnections:
+    """The connections to one SQLite file, in WAL mode; each runs one transaction at a time.
 
-    Methods that are not overridden work as in any AsyncSession, only slower.
+    `begin` is the statement that begins a transaction. A statement that meets the lock of another process
+    fails at once: waiting for it in C would block the event loop.
     """
 
-    def __init__(self, engine: Engine, info: dict[Any, Any]) -> None:
-        super().__init__(info=info, expire_on_commit=False)
-        self.sync_session.bind = engine
-
-    async def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        """Execute a statement; the rows of the result are already fetched."""
-        given = options.pop("execution_options", {})
-        return self.sync_session.execute(
-            statement, params, execution_options={**given, **_BUFFERED}, **options
+    def __init__(self, url: str, begin: str, synchronous: str, plans: Plans) -> None:
+        self._engine = create_engine(
+            url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"timeout": 0}
         )
+        self._begin = begin
+        self._plans = plans
+        self._idle: list[Connection] = []
+        settings = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "cache_size=-2000")
+
+        @event.listens_for(self._engine, "connect")
+        def prepare(connection: Any, _record: Any) -> None:
+            for pragma in settings:
+                connection.execute(f"PRAGMA {pragma}")
+
+    @contextmanager
+    def transaction(self, state: TransactionState) -> Iterator[SqliteTransaction]:
+        """A transaction: committed when the block ends, rolled back when it raises."""
+        # A transaction may suspend between its statements, so each has a connection of its own.
+        connection = self._idle.pop() if self._idle else self._engine.connect()
+        driver = cast(sqlite3.Connection, connection.connection.dbapi_connection)
+        transaction = SqliteTransaction(connection, driver, self._plans, state)
+        try:
+            transaction.run(self._begin)
+            yield transaction
+            transaction.run("COMMIT")
+        except BaseException:
+            if driver.in_transaction:  # not after errors with which SQLite itself rolls back
+                driver.rollback()
+            raise
+        finally:
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+class SqliteTransaction:
+    """A `Transaction` and a `SyncTransaction`."""
+
+    __slots__ = ("_connection", "_driver", "_plans", "dialect", "state")
+
+    def __init__(
+        self, connection: Connection, driver: sqlite3.Connection, plans: Plans, state: TransactionState
+    ) -> None:
+        self._connection = connection
+        self._driver = driver
+        self._plans = plans
+        self.state = state
+        self.dialect: Dialect = connection.dialect
+
+    async def execute(self, statement: Any, parameters: Values = None) -> Rows:
+        """See `Transaction`."""
+        return self.execute_now(statement, parameters)
 
     async def run_sync(
-        self, fn: Callable[Concatenate[Session, Given], Result], *arg: Given.args, **kw: Given.kwargs
+        self,
+        function: Callable[Concatenate[SyncSqliteTransaction, Given], Result],
+        *arguments: Given.args,
+        **named: Given.kwargs,
     ) -> Result:
-        """Call `fn` with the synchronous session."""
-        return fn(self.sync_session, *arg, **kw)
+        """See `Transaction`."""
+        return function(SyncSqliteTransaction(self), *arguments, **named)
+
+    def execute_now(self, statement: Any, parameters: Values = None) -> Rows:
+        """Execute a statement."""
+        rows = rows_of(parameters)
+        plan = self._plans.find(statement, rows[0], self.dialect) if rows else None
+        if plan is None:
+            result = self._connection.execute(statement, parameters)
+            return Rows(result.all() if result.returns_rows else (), result.rowcount)
+        return self._execute_plan(plan, rows)
+
+    def _execute_plan(self, plan: Plan, rows: Sequence[Parameters]) -> Rows:
+        try:
+            if len(rows) == 1:
+                cursor = self._driver.execute(plan.sql, plan.values(rows[0]))
+                return Rows(plan.rows(cursor.fetchall()) if plan.returns_rows else (), cursor.rowcount)
+            if not plan.returns_rows:
+                cursor = self._driver.executemany(plan.sql, map(plan.values, rows))
+                return Rows((), cursor.rowcount)
+            found = [
+                record
+                for row in rows
+                for record in self._driver.execute(plan.sql, plan.values(row)).fetchall()
+            ]
+            return Rows(plan.rows(found), len(found))
+        except sqlite3.Error as error:
+            self._raise(plan.sql, error)
+
+    def run(self, sql: str) -> None:
+        """Run a statement without parameters and rows."""
+        try:
+            self._driver.execute(sql)
+        except sqlite3.Error as error:
+            self._raise(sql, error)
+
+    def _raise(self, sql: str, error: sqlite3.Error) -> NoReturn:
+        raise DBAPIError.instance(
+            sql, None, error, sqlite3.Error, hide_parameters=True, dialect=self.dialect
+        ) from error
+
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's connection, for migrations. Alembic sees that it is in a transaction already."""
+        if not self._connection.in_transaction():
+            self._connection.begin()
+        return self._connection
 
 
-def open_sqlite(url: str, begin: str, synchronous: str) -> Engine:
-    """An engine for one SQLite file: WAL, explicit `BEGIN {begin}`, no waiting in C for a file lock."""
-    # One connection per open session: a suspended reader must not block the next one.
-    engine = create_engine(url, pool_size=4, max_overflow=-1, connect_args={"timeout": 0})
+class SyncSqliteTransaction:
+    """A `SyncTransaction`."""
 
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # `start` below begins transactions explicitly
-        settings = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "cache_size=-2000")
-        for pragma in settings:
-            connection.execute(f"PRAGMA {pragma}")
+    __slots__ = ("_transaction", "dialect", "execute", "state")
 
-    @event.listens_for(engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql(f"BEGIN {begin}")
+    def __init__(self, transaction: SqliteTransaction) -> None:
+        self.state = transaction.state
+        self.dialect = transaction.dialect
+        self._transaction = transaction
+        self.execute = transaction.execute_now
 
-    return engine
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's connection, for migrations."""
+        return self._transaction.connection

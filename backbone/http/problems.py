@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Exception):
-    """An error that the client is told about; each problem type is a subclass.
+    """An error that is reported to the client; each problem type is a subclass.
 
     `errors` lists `{"pointer": "/amount/value", "detail": …}` for a 422. `headers` are headers of the
     response, such as `Retry-After`. Input is never echoed.

@@ -1,4 +1,4 @@
-"""A group's reader: batches in, one transaction each, every event once; culprits end as dead letters."""
+"""A consumer group's reader: batches in one transaction each, events once, failing events as dead letters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.adaptive_interval import AdaptiveInterval
 from backbone.bus.protocol import (
@@ -27,6 +26,7 @@ from backbone.bus.protocol import (
 from backbone.contracts.event import Event, decode
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.database.transient import TransientFailure, is_transient, transient_failure
 from backbone.messaging import inbox
 from backbone.messaging.outbox import announce_message
@@ -36,7 +36,7 @@ MAX_RECORDS: Final = 500
 MAX_ATTEMPTS: Final = 3
 RETRY_S: Final = 0.1
 SKIP_AFTER_WATERMARKS: Final = 60
-"""So many in a row are passed over together: a minute's, on a quiet partition."""
+"""So many consecutive watermarks are skipped together: a minute's on an idle partition."""
 
 log = structlog.get_logger()
 
@@ -45,9 +45,9 @@ _DEAD_LETTERS = Counter("ataa_consumer_dead_letters_total", "Events given up on.
 _LAG = Gauge("ataa_consumer_lag_records", "Records on the bus not yet handled.", ["group", "topic"])
 _OWNED = Gauge("ataa_consumer_partitions", "Partitions this process reads.", ["group"])
 
-Handler = Callable[[Sequence[Any], AsyncSession], Awaitable[None]]
+Handler = Callable[[Sequence[Any], Transaction], Awaitable[None]]
 Handlers = Mapping[type[Event], Handler]
-"""What is done with each kind of event, in this order within a batch; other kinds are passed over."""
+"""The handler of each kind of event, called in this order within a batch; other kinds are skipped."""
 
 
 class Consumer:
@@ -105,7 +105,7 @@ class Consumer:
     async def behind(self) -> int:
         """Records published that the group has not handled, whichever member reads them.
 
-        At least 1 where nobody can say: while the group is not joined, or the bus does not answer.
+        At least 1 where it is unknown: while the group is not joined, or the bus does not answer.
         """
         subscription = self._subscription
         if subscription is None:
@@ -124,7 +124,7 @@ class Consumer:
         return waiting + sum(record.partition.topic == topic for record in self._in_progress if record.name)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Consume until `stop`; database trouble is waited out, fencing loads the positions anew."""
+        """Consume until `stop`; transient database errors are retried, and fencing reloads the positions."""
         self._subscription = subscription = await self._bus.subscribe(self.group, self._topics, self._load)
         try:
             while not stop.is_set():
@@ -184,14 +184,14 @@ class Consumer:
             self._batch.observe(took)
 
     def _note_watermarks(self, records: Sequence[Record]) -> None:
-        """What records say, and nothing older: a relay that slept may say an old one late."""
+        """Keep the newest watermarks: a relay that was stalled may publish an old one late."""
         for record in records:
             if record.watermark is not None:
                 known = self.watermarks.get(record.partition, record.watermark)
                 self.watermarks[record.partition] = max(known, record.watermark)
 
     async def _skip_watermarks(self, records: Sequence[Record]) -> None:
-        """Move past watermarks once there are many, or a restart after a quiet day reads them all again.
+        """Move past watermarks once there are many, or a restart after an idle day reads them all again.
 
         On the embedded bus they are no records of their own.
         """
@@ -214,7 +214,7 @@ class Consumer:
         self._expected |= inbox.next_positions(skipped)
 
     async def _handle_or_bisect(self, records: Sequence[Record]) -> None:
-        """Handle `records`; where they fail, halve them until the culprit stands alone."""
+        """Handle `records`; bisect those that fail until the failing record is alone."""
         reason = await self._handle_with_retries(records)
         if reason is None:
             return
@@ -228,8 +228,8 @@ class Consumer:
     async def _handle_with_retries(self, records: Sequence[Record]) -> str | None:
         """None once `records` are handled, else why they cannot be.
 
-        Transient trouble is no fault of theirs, and can record neither a result nor a dead letter: it is
-        waited out. Only where a batch is too slow, again and again, may it be too large: it is halved.
+        A transient error does not depend on the records, and nothing can be recorded while it lasts, so the
+        batch is retried without limit. A batch that is repeatedly too slow is halved: it may be too large.
         """
         attempts = 0
         while True:
@@ -266,7 +266,7 @@ class Consumer:
         self._handled_total.inc(len(records))
 
     async def _dead_letter(self, record: Record, reason: str) -> None:
-        """Record a dead letter with its reason, in the transaction that moves past the culprit."""
+        """Record a dead letter with its reason, in the transaction that moves past the failing record."""
         dead_letter = {
             "topic": record.partition.topic,
             "partition": record.partition.number,

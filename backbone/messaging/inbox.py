@@ -9,11 +9,10 @@ from typing import Final
 
 from sqlalchemy import Executable, Table, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.bus.protocol import Partition, Positions, Record
 from backbone.database.database import Database
-from backbone.database.session_info import messaging_tables_of
+from backbone.database.transaction import Transaction, messaging_tables_of
 from backbone.periodic import BATCH, delete_oldest
 
 KEEP: Final = timedelta(days=7)
@@ -33,7 +32,7 @@ async def load_positions(database: Database, group: str, partitions: Sequence[Pa
     return {partition: known[partition] for partition in partitions if partition in known}
 
 
-async def advance(session: AsyncSession, group: str, records: Sequence[Record], expected: Positions) -> None:
+async def advance(session: Transaction, group: str, records: Sequence[Record], expected: Positions) -> None:
     """Move each partition's offset row past `records`, if it stands where this consumer left it.
 
     Raises `Fenced` where it does not.
@@ -48,7 +47,7 @@ async def advance(session: AsyncSession, group: str, records: Sequence[Record], 
             "after": after,
         }
         moved = await session.execute(_advance_statement(positions), values)
-        if moved.rowcount == 0 and not await _insert_position(session, positions, group, partition, after):  # type: ignore[attr-defined]
+        if moved.rowcount == 0 and not await _insert_position(session, positions, group, partition, after):
             raise Fenced(f"{group} {partition}")
 
 
@@ -65,20 +64,20 @@ def _advance_statement(positions: Table) -> Executable:
 
 
 async def _insert_position(
-    session: AsyncSession, positions: Table, group: str, partition: Partition, after: int
+    session: Transaction, positions: Table, group: str, partition: Partition, after: int
 ) -> bool:
     values = {"group": group, "topic": partition.topic, "partition": partition.number, "next": after}
     made = await session.execute(insert_new(session, positions, [values], positions.c.partition))
     return made.first() is not None
 
 
-async def record_new(session: AsyncSession, group: str, records: Sequence[Record]) -> list[Record]:
+async def record_new(session: Transaction, group: str, records: Sequence[Record]) -> list[Record]:
     """Those of `records` that `group` has not handled before, now recorded."""
     inbox = messaging_tables_of(session).inbox
     heard_at = datetime.now(UTC)
     by_id = {record.id: record for record in records}
     rows = [{"group": group, "event_id": event_id, "heard_at": heard_at} for event_id in by_id]
-    made = await session.execute(_record_statement(session.get_bind().dialect.name, inbox), rows)
+    made = await session.execute(_record_statement(session.dialect.name, inbox), rows)
     new_ids = {row.event_id for row in made}
     return [record for event_id, record in by_id.items() if event_id in new_ids]
 
@@ -91,9 +90,9 @@ def _record_statement(dialect: str, inbox: Table) -> Executable:
     return remembering
 
 
-def insert_new(session: AsyncSession, table: Table, rows: Sequence[dict[str, object]], *returning: object):  # type: ignore[no-untyped-def]
+def insert_new(session: Transaction, table: Table, rows: Sequence[dict[str, object]], *returning: object):  # type: ignore[no-untyped-def]
     """`INSERT … VALUES … ON CONFLICT DO NOTHING RETURNING` in the dialect of the session."""
-    dialect = session.get_bind().dialect.name
+    dialect = session.dialect.name
     statement = (sqlite if dialect == "sqlite" else postgresql).insert(table).values(list(rows))
     return statement.on_conflict_do_nothing().returning(*returning)
 

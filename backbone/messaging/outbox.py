@@ -1,4 +1,4 @@
-"""The outbox: facts leave in the transaction of their change, a restartable relay carries them on.
+"""The outbox: events are stored in the transaction of their change, and a relay publishes them.
 
 Rows are read by number and deleted by number once acknowledged. There is no cursor: a row that
 commits late, with a lower number, would be skipped by one.
@@ -16,8 +16,6 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy import Insert, Row, Table, delete, func, insert, select
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from backbone import ids
 from backbone.adaptive_interval import AdaptiveInterval
@@ -26,8 +24,14 @@ from backbone.contracts.event import Event
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.leader_lock import STANDBY_POLL_S
-from backbone.database.session_info import messaging_tables_of, wake_relay_after_commit
+from backbone.database.transaction import (
+    SyncTransaction,
+    Transaction,
+    messaging_tables_of,
+    wake_relay_after_commit,
+)
 from backbone.telemetry import STAGE, TRACEPARENT
+from backbone.wakeups import wait_for
 
 BATCH: Final = 500
 POLL_S: Final = 0.2
@@ -41,7 +45,7 @@ _ROWS = Gauge("ataa_outbox_rows", "Rows waiting in the outbox.", ["service"])
 _AGE = Gauge("ataa_outbox_age_seconds", "Age of the oldest row waiting in the outbox.", ["service"])
 _PUBLISHED = Counter("ataa_outbox_published_total", "Events acknowledged by the bus.", ["service"])
 
-WatermarkFloor = Callable[[AsyncSession], Awaitable[datetime | None]]
+WatermarkFloor = Callable[[Transaction], Awaitable[datetime | None]]
 """The moment of the oldest thing stored and not yet turned into events, None when there is none."""
 
 
@@ -49,13 +53,13 @@ class EventTooLarge(ValueError):
     """An event over MAX_EVENT_BYTES; the transaction that would announce it fails."""
 
 
-async def announce(session: AsyncSession, events: Sequence[Event]) -> None:
+async def announce(session: Transaction, events: Sequence[Event]) -> None:
     """Put `events` into the outbox of the transaction `session` is in, in order."""
     await session.run_sync(announce_in, events)
 
 
-def announce_in(session: Session, events: Sequence[Event]) -> None:
-    """`announce` for code that `AsyncSession.run_sync` runs as a whole."""
+def announce_in(session: SyncTransaction, events: Sequence[Event]) -> None:
+    """`announce` for code that `Transaction.run_sync` runs as a whole."""
     if not events:
         return
     said_at, traceparent = datetime.now(UTC), TRACEPARENT.get()
@@ -71,7 +75,7 @@ def announce_in(session: Session, events: Sequence[Event]) -> None:
         }
         for event in events
     ]
-    session.connection().execute(_insert_statement(messaging_tables_of(session).outbox), rows)
+    session.execute(_insert_statement(messaging_tables_of(session).outbox), rows)
     wake_relay_after_commit(session)
 
 
@@ -81,7 +85,7 @@ def _insert_statement(outbox: Table) -> Insert:
     return insert(outbox)
 
 
-async def announce_message(session: AsyncSession, message: Message) -> None:
+async def announce_message(session: Transaction, message: Message) -> None:
     """Put a message into the outbox as it is: how a dead letter leaves."""
     row = {
         "event_id": message.id,
@@ -104,10 +108,10 @@ def _encode(event: Event) -> bytes:
 
 
 class Relay:
-    """Carries one database's outbox to the bus, in the order of its numbers, at least once.
+    """Publishes one database's outbox to the bus in the order of its numbers, each row at least once.
 
-    `topics` are those this service alone speaks on: their watermarks are said here. `floor` keeps
-    the watermark below what the service has stored but not yet announced.
+    `topics` are those that only this service publishes to; the relay publishes their watermarks. `floor`
+    keeps the watermark below what the service has stored but not yet turned into events.
     """
 
     def __init__(
@@ -137,16 +141,16 @@ class Relay:
         return 0.0 if self._oldest is None else (datetime.now(UTC) - self._oldest).total_seconds()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Relay until `stop`, alone on this database; what the bus refuses waits and is tried again.
+        """Relay until `stop`, as the only process on this database; what the bus refuses is tried again.
 
-        Where another process relays, its death is waited for.
+        Where another process relays, this one waits until that process ends.
         """
         async with self._database.leader_lock(f"{self._service}.relay") as is_leader:
             while not stop.is_set():
                 if await is_leader():
                     await self._run_round(stop)
                 else:
-                    await _wait(stop, STANDBY_POLL_S)
+                    await wait_for(stop, STANDBY_POLL_S)
 
     async def _run_round(self, stop: asyncio.Event) -> None:
         await self._interval.wait()
@@ -156,12 +160,12 @@ class Relay:
             sent = await self._publish_batch()
         except BusUnavailable as error:
             log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
-            await _wait(stop, 0.5)
+            await wait_for(stop, 0.5)
             return
         if sent:
             self._interval.rest(began, sent)
         if sent < BATCH:
-            await _wait(self._database.outbox_written, POLL_S)
+            await wait_for(self._database.outbox_written, POLL_S)
 
     async def is_empty(self) -> bool:
         """Whether nothing waits."""
@@ -224,7 +228,7 @@ class Relay:
         return messages
 
     def _silent_partitions(self) -> dict[str, list[int]]:
-        """By topic, the partitions that were told no watermark for `WATERMARK_S`."""
+        """By topic, the partitions without a new watermark for `WATERMARK_S`."""
         now = asyncio.get_running_loop().time()
         found = {
             topic: [
@@ -241,11 +245,3 @@ class Relay:
         for topic, due in self._silent_partitions().items():
             await self._bus.publish_watermarks(topic, watermark, due)
             self._watermarked_at |= {(topic, partition): now for partition in due}
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return

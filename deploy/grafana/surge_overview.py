@@ -1,7 +1,7 @@
 """The Grafana dashboard for a drive under high load; `make dashboards` writes it.
 
 The rows go from the outcome to its causes: is money captured, are totals fresh, does anything accumulate,
-does Stripe respond, do the books agree. A panel's description says what to do.
+does Stripe respond, do the books agree. A panel's description states what to do.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ ROWS: Final = (
                 red_at=60,
             ),
             Chart(
-                "Where a gift waits, mean", "s",
+                "Mean delay of a donation by stage", "s",
                 {"{{stage}} {{service}}": _mean("ataa_stage_seconds", "stage, service")},
                 "The stages from webhook to screen (docs/performance.md). Add up applied and relayed of "
                 "payments, fetched, handled and published of leaderboard, received and pushed.",

@@ -2,7 +2,7 @@
 
 Only the SHA-256 of a key is stored. Every process reads all valid keys each second, so a revoked key is
 refused everywhere within two seconds (docs/api-guide.md, Keys). While the database is unavailable, a
-process goes on with the keys it has; keys it revoked itself stay revoked.
+process continues with the keys it has; keys it revoked itself stay revoked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import secrets
 import string
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -20,14 +19,14 @@ from typing import Final, Literal
 import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import col
 
 from backbone import ids
 from backbone.clock import Clock
 from backbone.database.database import Database
 from backbone.http.caller import HEADER, HOSTED_FORM, Mode, sign_caller
 from backbone.http.problems import Forbidden, Unauthorized
-from gateway.tables import Key
+from backbone.wakeups import wait_for
+from gateway.tables import KEYS, Key
 
 SCOPES: Final = ("drives", "pledges", "refunds", "offline", "ledger", "webhooks", "export")
 REFRESH_S: Final = 1.0
@@ -147,7 +146,8 @@ class KeyRing:
         """Read all valid keys; the result is discarded if keys changed in this process meanwhile."""
         before = self._changes
         async with self._database.reading() as session:
-            rows = (await session.execute(select(Key).where(col(Key.revoked_at).is_(None)))).scalars().all()
+            valid = await session.execute(select(KEYS).where(KEYS.c.revoked_at.is_(None)))
+            rows = [Key(**row._asdict()) for row in valid]
         self.loaded = True
         if before != self._changes:
             return
@@ -161,9 +161,7 @@ class KeyRing:
                 await self.refresh()
             except (DBAPIError, OSError) as error:
                 log.warning("keys.database_unavailable", error=type(error).__name__)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(REFRESH_S):
-                    await stop.wait()
+            await wait_for(stop, REFRESH_S)
 
     def _bearer(self, row: Key) -> Bearer:
         return bearer(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,21 +20,20 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
+from sqlalchemy import insert, select, update
 
 from backbone import ids
 from backbone.addresses import ORIGIN
 from backbone.clock import Clock, rfc3339
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.http.caller import Caller, CallerDep
 from backbone.http.fields import Body, Text, Timestamp, TimestampView, id_schema, text_schema, with_examples
 from backbone.http.problems import Invalid, NotFound, documented
 from backbone.idempotency import OptionalKey, ScopedKey, hash_body, keyed_response, run_once
-from backbone.service import new_app
+from backbone.service import add_routes, new_app
 from gateway.access.keys import SCOPES, KeyRing, new_key, new_row
-from gateway.tables import Key
+from gateway.tables import KEYS, Key
 
 _PARTNER: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -58,7 +58,7 @@ Scope = Literal["drives", "pledges", "refunds", "offline", "ledger", "webhooks",
 
 
 class KeyRequest(Body):
-    """A key to give out. A secret key without `scopes` may make pledges; a publishable one never more."""
+    """A key to create. The default of `scopes` is `pledges`, which is all that a publishable key may have."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -138,7 +138,7 @@ class KeyView(BaseModel):
 
 
 class NewKeyView(KeyView):
-    """A key as it is given out. `key` is shown once: in the replay of an Idempotency-Key it is null."""
+    """A created key. `key` is shown once: in the replay of an Idempotency-Key it is null."""
 
     model_config = with_examples(_KEY | {"key": "sk_live_0123456789abcdefghijABCDEFGHIJ01"})
 
@@ -176,8 +176,8 @@ class Keys:
         scope = f"{caller.partner}:POST /v1/keys"
         scoped = None if idempotency_key is None else ScopedKey(scope, idempotency_key)
 
-        async def create(session: AsyncSession) -> bytes:
-            session.add(row)
+        async def create(session: Transaction) -> bytes:
+            await session.execute(insert(KEYS), row.model_dump())
             return without_secret
 
         reply = await run_once(self._database, scoped, hash_body(body), create)
@@ -189,11 +189,11 @@ class Keys:
 
     async def all(self, after: str | None, limit: int) -> dict[str, Any]:
         """A page of keys, revoked ones too."""
-        statement = select(Key).order_by(col(Key.id)).limit(limit + 1)
+        statement = select(KEYS).order_by(KEYS.c.id).limit(limit + 1)
         if after is not None:
-            statement = statement.where(col(Key.id) > after)
+            statement = statement.where(KEYS.c.id > after)
         async with self._database.reading() as session:
-            rows = list((await session.execute(statement)).scalars())
+            rows = [Key(**row._asdict()) for row in await session.execute(statement)]
         more = len(rows) > limit
         return {"data": [_view(row) for row in rows[:limit]], "next": rows[limit - 1].id if more else None}
 
@@ -202,11 +202,16 @@ class Keys:
         if not ids.is_id(key_id, "key"):
             raise NotFound
         async with self._database.transaction() as session:
-            row = await session.get(Key, key_id)
-            if row is None:
+            stored = (
+                await session.execute(select(KEYS).where(KEYS.c.id == key_id).with_for_update())
+            ).first()
+            if stored is None:
                 raise NotFound
-            row.revoked_at = row.revoked_at or self._clock.now()
-        self._ring.revoke(row)
+            key = Key(**stored._asdict())
+            key.revoked_at = key.revoked_at or self._clock.now()
+            revoked = update(KEYS).where(KEYS.c.id == key_id).values(revoked_at=key.revoked_at)
+            await session.execute(revoked)
+        self._ring.revoke(key)
 
 
 def _view(row: Key) -> dict[str, Any]:
@@ -221,59 +226,58 @@ def _view(row: Key) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def _keys(request: Request) -> Keys:
-    found: Keys = request.app.state.keys
-    return found
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The objects that the routes use."""
+
+    keys: Keys
 
 
-KeysDep = Annotated[Keys, Depends(_keys)]
-router = APIRouter(prefix="/v1/keys")
+def routes(dependencies: Dependencies) -> APIRouter:
+    """All routes of `/v1/keys`."""
+    router = APIRouter(prefix="/v1/keys")
 
+    @router.post("", status_code=201, response_model=NewKeyView, responses=documented(Invalid))
+    async def give_out_key(
+        request: Request,
+        key_request: KeyRequest,
+        caller: CallerDep,
+        idempotency_key: OptionalKey,
+    ) -> Response:
+        """Create a key.
 
-@router.post("", status_code=201, response_model=NewKeyView, responses=documented(Invalid))
-async def give_out_key(
-    request: Request,
-    key_request: KeyRequest,
-    keys: KeysDep,
-    caller: CallerDep,
-    idempotency_key: OptionalKey,
-) -> Response:
-    """Create a key.
+        The key is shown this once; only its SHA-256 is stored.
+        """
+        caller.require("admin")
+        return await dependencies.keys.issue(caller, key_request, await request.body(), idempotency_key)
 
-    The key is shown this once; only its SHA-256 is stored.
-    """
-    caller.require("admin")
-    return await keys.issue(caller, key_request, await request.body(), idempotency_key)
+    @router.get("", response_model=KeyList)
+    async def list_keys(
+        caller: CallerDep,
+        after: Annotated[
+            Annotated[Text, StringConstraints(max_length=64)] | SkipJsonSchema[None],
+            Query(description="`next` of the page before."),
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 25,
+    ) -> dict[str, Any]:
+        """List the keys that were created, without their secrets."""
+        caller.require("admin")
+        return await dependencies.keys.all(after, limit)
 
+    @router.delete("/{key}", status_code=204, responses=documented(NotFound))
+    async def revoke_key(key: Annotated[str, id_schema("key")], caller: CallerDep) -> None:
+        """Revoke a key.
 
-@router.get("", response_model=KeyList)
-async def list_keys(
-    keys: KeysDep,
-    caller: CallerDep,
-    after: Annotated[
-        Annotated[Text, StringConstraints(max_length=64)] | SkipJsonSchema[None],
-        Query(description="`next` of the page before."),
-    ] = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 25,
-) -> dict[str, Any]:
-    """List the keys that were created, without their secrets."""
-    caller.require("admin")
-    return await keys.all(after, limit)
+        It is refused everywhere within two seconds. Revoking it again changes nothing.
+        """
+        caller.require("admin")
+        await dependencies.keys.revoke(key)
 
-
-@router.delete("/{key}", status_code=204, responses=documented(NotFound))
-async def revoke_key(key: Annotated[str, id_schema("key")], keys: KeysDep, caller: CallerDep) -> None:
-    """Revoke a key.
-
-    It is refused everywhere within two seconds. Revoking it again changes nothing.
-    """
-    caller.require("admin")
-    await keys.revoke(key)
+    return router
 
 
 def keys_app(keys: Keys, secret: str) -> FastAPI:
     """The application behind `/v1/keys`, called like any other service."""
     app = new_app("keys", secret)
-    app.state.keys = keys
-    app.include_router(router)
+    add_routes(app, routes(Dependencies(keys)))
     return app

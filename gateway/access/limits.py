@@ -83,7 +83,7 @@ class RateLimits:
 
 
 class ConcurrencyLimit:
-    """A context manager that at most `limit` requests of one class are inside of at the same time.
+    """A context manager that admits at most `limit` requests of one class at the same time.
 
     Entering raises `Overloaded` beyond that.
     """
@@ -95,7 +95,7 @@ class ConcurrencyLimit:
         _IN_FLIGHT.labels(name).set_function(lambda: self.in_flight)
 
     def check(self) -> None:
-        """Raises `Overloaded` where entering would."""
+        """Raises `Overloaded` if entering would."""
         if self.in_flight >= self.limit:
             _REFUSED.labels(self._name).inc()
             raise Overloaded("Too many requests of this kind are under way; try again in a second.")

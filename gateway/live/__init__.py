@@ -1,1 +1,1 @@
-"""Live reads: the newest totals of every drive in memory, and the streams of those who watch."""
+"""Live reads: the newest totals of every drive, held in memory, and the live streams of their clients."""

@@ -1,9 +1,9 @@
-"""Server-sent events of a drive: one shared frame for everybody, a queue for each who listens.
+"""Server-sent events of a drive: one frame shared by all clients, and a queue for each connection.
 
-What a client may rely on: `totals` frames never go back in (epoch, sequence, revision), and older
-ones are left out where it reads slowly; `donation` and `milestone` frames come in the order of the
-drive's log, each once a connection, and where some were missed a `gap` says so first. A donation of
-sequence n may come before the `totals` that cover n; those follow. Source of the format:
+Guarantees: `totals` frames never go back in (epoch, sequence, revision), and a client that reads slowly
+skips older ones. `donation` and `milestone` frames arrive in the order of the drive's log, each once per
+connection; if rows were missed, a `gap` precedes the next one. The donation of sequence n may arrive
+before the `totals` that cover n. Source of the format:
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
@@ -22,9 +22,9 @@ from starlette.types import Send
 KEEPALIVE_S: Final = 15.0
 STUCK_S: Final = 5.0
 MAX_QUEUED_BYTES: Final = 1024 * 1024
-"""Bytes of donations a client may be behind before it is dropped (they are shared, not copied)."""
+"""Bytes of donations a client may be behind before it is disconnected (they are shared, not copied)."""
 MAX_ROWS: Final = 250
-"""Rows of a drive's log sent at once; of more, the newest, and a `gap` for the others."""
+"""Rows of a drive's log sent at once. Of more rows the newest are sent, and a `gap` for the others."""
 _COMMENT: Final = b":\n\n"
 _DRAIN: Final = b"event: drain\ndata: {}\n\n"
 
@@ -44,10 +44,10 @@ def frame(event: str, data: bytes, identifier: int | None = None) -> bytes:
 def event_frame(row: Mapping[str, Any], display_texts: Mapping[str, Any]) -> bytes:
     """The frame of a row of the drive's log, empty for rows that streams do not show."""
     if row["type"] == "donation.counted":
-        said = display_texts.get(row["pledge"]) or {}
-        gift = {"id": f"don_{str(row['payment']).partition('_')[2]}", "name": said.get("name"),
-                "message": said.get("message")}  # fmt: skip
-        return frame("donation", _json({**gift, **row}), row["sequence"])
+        texts = display_texts.get(row["pledge"]) or {}
+        donation = {"id": f"don_{str(row['payment']).partition('_')[2]}", "name": texts.get("name"),
+                    "message": texts.get("message")}  # fmt: skip
+        return frame("donation", _json({**donation, **row}), row["sequence"])
     if row["type"] == "milestone.reached":
         return frame("milestone", _json(row), row["sequence"])
     return b""
@@ -58,7 +58,7 @@ def _json(value: object) -> bytes:
 
 
 class Row(NamedTuple):
-    """A row of a drive's log as streams show it, or a `gap` that stands for rows `first` to `last`.
+    """A row of a drive's log as streams send it, or a `gap` in place of rows `first` to `last`.
 
     `shown` is empty for rows that have no frame.
     """
@@ -70,7 +70,7 @@ class Row(NamedTuple):
 
 
 def newest(rows: Sequence[Row], drive: str) -> list[Row]:
-    """At most `MAX_ROWS` of `rows`, the others as one `gap`."""
+    """The last `MAX_ROWS` of `rows`, with one `gap` in place of earlier ones."""
     if len(rows) <= MAX_ROWS:
         return list(rows)
     passed, kept = rows[:-MAX_ROWS], rows[-MAX_ROWS:]
@@ -79,7 +79,7 @@ def newest(rows: Sequence[Row], drive: str) -> list[Row]:
 
 
 class Batch:
-    """What one push sends: rows of the log, then the totals; joined once for all who are in step."""
+    """What one push sends: rows of the log, then the totals; joined once for all up-to-date clients."""
 
     __slots__ = ("ends", "first", "rows", "shown", "totals", "whole")
 
@@ -92,16 +92,16 @@ class Batch:
         self.ends = (rows[-1].epoch, rows[-1].last) if rows else None
 
     def follows(self, last: tuple[int, int] | None) -> bool:
-        """Whether a client that has seen the log up to `last` may be sent the rows as they are."""
+        """Whether the rows continue the log of a client that has received it up to `last`."""
         if self.first is None or self.ends is None or last is None:
             return True
         return last == (self.first[0], self.first[1] - 1) and self.first[0] == self.ends[0]
 
 
 class SseConnection:
-    """One client's end of a stream: what it still has to be sent, and how long it has been stuck.
+    """One client's connection: what is still to be sent, and since when a send has been blocked.
 
-    Only the newest `totals` waits; donations wait in order, at most `MAX_QUEUED_BYTES` bytes of them.
+    Of `totals` only the newest is queued; donations are queued in order, at most `MAX_QUEUED_BYTES` bytes.
     """
 
     __slots__ = (
@@ -116,7 +116,7 @@ class SseConnection:
         "_totals",
         "_waiting",
         "ended",
-        "last_words",
+        "final_chunk",
     )
 
     def __init__(self, drive: str, abort: Callable[[], None]) -> None:
@@ -131,10 +131,10 @@ class SseConnection:
         self._sent_at = asyncio.get_running_loop().time()
         self._totals: bytes | None = None
         self.ended = False
-        self.last_words = b""
+        self.final_chunk = b""
 
     def push(self, batch: Batch) -> None:
-        """Send rows and totals; older totals that still wait are forgotten."""
+        """Send rows and totals; older totals that are still queued are discarded."""
         if batch.totals:
             self._totals = batch.totals
         if self._held is not None:
@@ -153,7 +153,7 @@ class SseConnection:
         self._wake()
 
     def _offer(self, row: Row) -> None:
-        """A row that may be known already, or come after a hole."""
+        """Queue a row unless the client has it, after a `gap` if rows before it were missed."""
         if self._last is not None and self._last[0] == row.epoch:
             if row.last <= self._last[1]:
                 return
@@ -163,11 +163,11 @@ class SseConnection:
         self._queue(row.shown)
 
     def hold(self) -> None:
-        """Keep the log's rows back while what was missed is replayed."""
+        """Hold back new rows of the log while missed rows are replayed."""
         self._held = []
 
     def release(self, last: tuple[int, int] | None) -> None:
-        """Go on after `last` (epoch, sequence): rows up to it were replayed."""
+        """Continue after `last` (epoch, sequence), up to which rows were replayed."""
         held, self._held = self._held or [], None
         self._last = last
         for row in held:
@@ -175,22 +175,22 @@ class SseConnection:
         self._wake()
 
     def replay(self, shown: bytes) -> None:
-        """Send a frame of its own to this client."""
+        """Send a frame to this client only."""
         self._events.append(shown)
         self._wake()
 
     def drain(self) -> None:
         """End the stream with `event: drain`."""
-        self.last_words = _DRAIN
+        self.final_chunk = _DRAIN
         self.end()
 
     def end(self) -> None:
-        """End the stream once what waits was sent."""
+        """End the stream once everything queued is sent."""
         self.ended = True
         self._wake()
 
     def check_timeouts(self, now: float) -> None:
-        """Drop a client that does not take what it is sent; say something to one that hears nothing."""
+        """Disconnect a client whose send has been blocked too long; send a keepalive on an idle stream."""
         if self._sending_since is not None:
             if now - self._sending_since >= STUCK_S:
                 self._drop("stuck")
@@ -199,7 +199,7 @@ class SseConnection:
             self._wake()
 
     async def run(self, send: Send) -> None:
-        """Send what there is until the end."""
+        """Send what is queued until the stream ends."""
         loop = asyncio.get_running_loop()
         while True:
             if not self._events and self._totals is None:
@@ -212,10 +212,10 @@ class SseConnection:
             self._sending_since = loop.time()
             await send({"type": "http.response.body", "body": self._take(), "more_body": True})
             self._sent_at, self._sending_since = loop.time(), None
-        await send({"type": "http.response.body", "body": self.last_words, "more_body": False})
+        await send({"type": "http.response.body", "body": self.final_chunk, "more_body": False})
 
     def _take(self) -> bytes:
-        """All that waits. Donations go before totals, so that in one write the totals cover them."""
+        """Everything queued. Donations go before totals, so that within one write the totals cover them."""
         totals, self._totals = self._totals, None
         if not self._events:
             return totals or b""
@@ -251,5 +251,5 @@ class SseConnection:
 
 
 def gap_frame(drive: str, after: int) -> bytes:
-    """Says that rows after sequence `after` were missed, and where to read them."""
+    """The frame that reports missed rows after sequence `after`, with the address to read them."""
     return frame("gap", _json({"after": after, "events": f"/v1/drives/{drive}/events?after={after}"}))

@@ -1,4 +1,4 @@
-"""The reply to a live stream's request: the newest totals, what was missed, then whatever comes."""
+"""The reply to a live stream's request: the newest totals, missed rows, then new frames as they arise."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LiveStream:
         self._after = last_event_id
 
     async def run(self, request: Request, send: Send, headers: list[Header]) -> None:
-        """Stream until the client leaves, is dropped, or a drain begins."""
+        """Stream until the client disconnects, is disconnected for slowness, or a drain begins."""
         await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *headers]})
         if request.method == "HEAD":
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -58,22 +58,23 @@ class LiveStream:
         watch = asyncio.create_task(_end_when_disconnected(request.disconnected, connection))
         replay = self._begin(connection)
         self._view.connections.add(connection)
-        self._hub.clients += 1
+        self._hub.fan_out.clients += 1
         _CLIENTS.inc()
         try:
             await connection.run(send)
         finally:
             _CLIENTS.dec()
-            self._hub.clients -= 1
+            self._hub.fan_out.clients -= 1
             self._view.connections.discard(connection)
             watch.cancel()
             if replay is not None:
                 replay.cancel()
 
     def _begin(self, connection: SseConnection) -> asyncio.Task[None] | None:
-        """The first frames: when to come back, the newest totals, and what was missed."""
+        """Send the first frames: the reconnection delay and the newest totals; then replay missed rows."""
         retry = b"retry: %d\n\n" % random.randint(1000, 5000)  # noqa: S311 - spreads reconnections
-        totals = self._view.bytes("frame", self._hub.state(self._view), self._hub)
+        freshness = self._hub.freshness
+        totals = self._view.bytes("frame", freshness.state(self._view), freshness)
         connection.replay(retry + totals)
         after = self._after or ""
         if not (after.isascii() and after.isdigit() and len(after) < 19):
@@ -82,17 +83,17 @@ class LiveStream:
         return asyncio.create_task(self._replay(connection, int(after)))
 
     async def _replay(self, connection: SseConnection, after: int) -> None:
-        """Frames after sequence `after`, at most 500 rows of the log, else a `gap`."""
+        """Replay the frames after sequence `after`, or a `gap` for more than 500 rows of the log."""
         epoch, tail = self._view.snapshot_version[0], self._view.tail
         display_texts: Mapping[str, Any] = {}
         try:
             if after > tail and not await self._page(after - 1, 1):
-                # The log never reached that sequence: the client's is of before a lossy restore.
+                # The log never reached that sequence: the client read it before a restore that lost rows.
                 after, tail = 0, MAX_REPLAYED + 1
             rows = None if tail - after > MAX_REPLAYED else await self._rows(after)
             if rows:
-                display_texts = await self._hub.display_texts(rows)
-        except Exception as error:  # whatever it is: the listener must not be held for ever
+                display_texts = await self._hub.display_texts.of(rows)
+        except Exception as error:  # any error: otherwise the connection would hold its rows back for ever
             log.warning("live.not_replayed", error=f"{type(error).__name__}: {error}")
             rows = None
         if rows is None:
@@ -105,7 +106,7 @@ class LiveStream:
         connection.release((epoch, rows[-1]["sequence"] if rows else after))
 
     async def _rows(self, after: int) -> list[Mapping[str, Any]] | None:
-        """The log after a sequence, None where it is more than is replayed."""
+        """The log after a sequence; None if it is longer than what is replayed."""
         rows: list[Mapping[str, Any]] = []
         while len(rows) <= MAX_REPLAYED:
             page = await self._page(rows[-1]["sequence"] if rows else after, _PAGE)
@@ -132,10 +133,10 @@ async def _end_when_disconnected(
 
 
 def _aborter(send: Send) -> Callable[[], None]:
-    """Resets the connection behind `send`.
+    """A function that resets the connection behind `send`.
 
-    ASGI knows no such thing: closing politely would first flush what the client does not read. So
-    uvicorn's transport is taken where it is found; with another server the stream's task is cancelled.
+    ASGI has no such operation, and a regular close would first flush bytes that the client does not read.
+    Therefore uvicorn's transport is aborted; with another server the stream's task is cancelled.
     """
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is not None and hasattr(transport, "abort"):

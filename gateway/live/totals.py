@@ -56,19 +56,19 @@ class LiveReads:
         ]
 
     async def views(self, refs: Sequence[str], address: str) -> list[DriveView]:
-        """The drives with these ids or slugs. Pledges is asked once for all that have no snapshot.
+        """The drives with these ids or slugs, with one request to pledges for all that have no snapshot.
 
-        Raises `NotFound`, `Overloaded` before all snapshots have been read, and `TooManyRequests` where an
-        address causes too many lookups.
+        Raises `NotFound`, `Overloaded` until all snapshots have been read, and `TooManyRequests` for an
+        address that causes too many lookups.
         """
         if not self._hub.bootstrapped:
             raise Overloaded("The figures are still being read.")
-        if self._hub.needs_lookup(refs):
+        if self._hub.lookups.are_needed(refs):
             self._limits.spend(self._public, address)
             with self._lookups:
-                views = await self._hub.find(refs)
+                views = await self._hub.lookups.find(refs)
         else:
-            views = await self._hub.find(refs)
+            views = await self._hub.lookups.find(refs)
         found = [view for view in views if view is not None]
         if len(found) != len(views):
             raise NotFound("No such drive.")
@@ -77,26 +77,28 @@ class LiveReads:
     async def one(self, request: Request) -> Response:
         """A drive's totals."""
         (view,) = await self.views(request.params[:1], request.address)
-        state = self._hub.state(view)
+        freshness = self._hub.freshness
+        state = freshness.state(view)
         etag = view.etag(state)
         headers: list[Header] = [(b"etag", etag.encode()), _CACHE, _VARY]
         if unchanged := not_modified(request, etag, headers):
             return unchanged
         if accepts_gzip(request.headers.get("accept-encoding")):
-            return Response(200, [_JSON, *headers, _GZIPPED], view.bytes("gzip", state, self._hub))
-        return Response(200, [_JSON, *headers], view.bytes("full", state, self._hub))
+            return Response(200, [_JSON, *headers, _GZIPPED], view.bytes("gzip", state, freshness))
+        return Response(200, [_JSON, *headers], view.bytes("full", state, freshness))
 
     async def several(self, request: Request) -> Response:
         """The totals of up to 50 drives, without leaders and recent."""
         views = await self.views(_drives_in(request.query), request.address)
-        shown = [view.bytes("brief", self._hub.state(view), self._hub) for view in views]
+        freshness = self._hub.freshness
+        shown = [view.bytes("brief", freshness.state(view), freshness) for view in views]
         return json_response(b'{"data":[' + b",".join(shown) + b"]}", headers=[_CACHE])
 
     async def stream(self, request: Request) -> LiveStream:
         """A drive's live stream."""
         (view,) = await self.views(request.params[:1], request.address)
         self._limits.spend(self._public, request.address)
-        if self.draining or self._hub.clients >= self._clients:
+        if self.draining or self._hub.fan_out.clients >= self._clients:
             raise Overloaded("No more streams here at the moment.", retry_after_s=2)
         # A new EventSource cannot send Last-Event-ID; only one that reconnects does.
         last = request.headers.get("last-event-id") or dict(parse_qsl(request.query)).get("last_event_id")

@@ -1,4 +1,4 @@
-"""One drive as the gateway shows it: its newest figures, the bytes made of them, and who watches."""
+"""One drive as the gateway shows it: its newest figures, their serialised bytes, and its connections."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ REBUILD_S: Final = 1.0
 """A heartbeat alone changes the bytes at most this often."""
 FRAMES_PER_S: Final = 18.0
 FRAMES_AT_ONCE: Final = 3
-"""`totals` frames of a drive: on average so many a second, and at most so many in quick succession. Together
-never more than the 20 in a second that the API promises, yet a frame seldom waits at ordinary rates."""
+"""`totals` frames of a drive: the average per second, and the largest burst. Together they never exceed the
+20 per second that the API promises, and at ordinary rates a frame seldom waits."""
 MAX_UNSHOWN: Final = 10_000
-"""Gifts of a drive whose way to the figures is measured at a time."""
+"""Donations of a drive whose delay until they are shown is measured at the same time."""
 
 State = Literal["live", "catching_up", "frozen"]
 SnapshotVersion = tuple[int, int, int]
 
 
 class TokenBucket:
-    """A token bucket: on average `per_s`, and up to `at_once` in quick succession after a quiet while."""
+    """A token bucket: on average `per_s`, in bursts of at most `at_once`."""
 
     def __init__(self, per_s: float, at_once: int) -> None:
         self._per_s = per_s
@@ -37,11 +37,11 @@ class TokenBucket:
         self._at = float("-inf")
 
     def due(self, now: float) -> float:
-        """When the next one is allowed; `now` where it is at once."""
+        """When the next one is allowed; `now` if it is allowed immediately."""
         return now + max(0.0, 1.0 - self._left_at(now)) / self._per_s
 
     def spend(self, now: float) -> None:
-        """Note one at `now`."""
+        """Take a token at `now`."""
         self._left, self._at = self._left_at(now) - 1.0, now
 
     def _left_at(self, now: float) -> float:
@@ -49,12 +49,12 @@ class TokenBucket:
 
 
 class FreshnessSource(Protocol):
-    """Knows the time, and how complete a drive's figures are."""
+    """The clock, and how complete a drive's figures are."""
 
     clock: Clock
 
     def as_of(self, view: DriveView) -> datetime:
-        """The moment up to which everything is in the drive's figures."""
+        """The moment up to which everything is included in the drive's figures."""
         ...
 
 
@@ -69,7 +69,7 @@ class DriveView:
         self.as_of: datetime | None = None
         self.is_placeholder = True  # no snapshot yet: what is shown is what pledges knows of it
         self.placeholder_until = 0.0
-        self.tail = 0  # the highest sequence heard on the drive's log
+        self.tail = 0  # the highest sequence received on the drive's log
         self.connections: set[SseConnection] = set()
         self.rows: list[Row] = []  # of the log, to be sent with the next push
         self.unshown: deque[tuple[int, int, datetime]] = deque(maxlen=MAX_UNSHOWN)
@@ -88,7 +88,7 @@ class DriveView:
     def take(
         self, snapshot_version: SnapshotVersion, as_of: datetime | None, totals: Mapping[str, Any]
     ) -> None:
-        """Hold these figures; the bytes are made when they are next asked for."""
+        """Replace the figures; they are serialised when they are next read."""
         self.snapshot_version, self.as_of = snapshot_version, as_of
         self.tail = max(self.tail, snapshot_version[1])
         brief = {name: value for name, value in totals.items() if name not in ("leaders", "recent")}

@@ -1,4 +1,4 @@
-"""`/openapi.json`: the services' descriptions and the gateway's own, as one document of the public API."""
+"""`/openapi.json`: the services' OpenAPI documents and the gateway's own, merged into one."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def merge(services: Mapping[str, Json], routes: Iterable[Route]) -> Json:
 def _adopt(schemas: Json, service: str, theirs: Mapping[str, Any]) -> dict[str, str]:
     """Take a service's schemas in, without "View" in their names.
 
-    Where the gateway describes the same thing itself, its schema holds; other schemas whose name means
-    something else already get another.
+    A schema that the gateway defines itself takes precedence; another schema whose name is already used for
+    something else is renamed.
     """
     plain = {name: _short(name, theirs) for name in theirs}
     meant = {short: _refer(theirs[name], plain) for name, short in plain.items()}
@@ -124,7 +124,7 @@ def _adopt(schemas: Json, service: str, theirs: Mapping[str, Any]) -> dict[str, 
 
 
 def _with_nulls(schema: Json) -> Json:
-    """`schema` with the nulls in its examples, which FastAPI leaves out of its documents."""
+    """`schema` with the nulls of its examples restored, which FastAPI omits."""
     empty = dict.fromkeys(schema.get("required", ()))
     examples = [empty | one if isinstance(one, dict) else one for one in schema.get("examples", ())]
     return {**schema, "examples": examples} if examples else schema
@@ -136,7 +136,7 @@ def _short(name: str, others: Mapping[str, Any]) -> str:
 
 
 def _refer(node: Any, renamed: Mapping[str, str]) -> Any:
-    """`node` with its references to schemas under their new names, and without the titles made of names."""
+    """`node` with references to schemas by their new names, without titles derived from names."""
     if isinstance(node, list):
         return [_refer(one, renamed) for one in node]
     if not isinstance(node, dict):
@@ -155,7 +155,7 @@ def _refer(node: Any, renamed: Mapping[str, str]) -> Any:
 
 
 def _finish(operation: Json, method: str, path: str) -> Json:
-    """Add what every operation has: a summary, a tag, who may call it, its problems."""
+    """Add what every operation has: a summary, a tag, the required scope, its problems."""
     line = (method, _shape(path))
     rule = _RULES.get(line)
     idempotency = "required" if line == _PLEDGING else rule.idempotency if rule else "none"
@@ -183,7 +183,7 @@ def _finish(operation: Json, method: str, path: str) -> Json:
 
 
 def _responses(operation: Json, kinds: Iterable[type[Problem]], *, replayed: bool) -> Json:
-    """An operation's answers, its problems by status, those of the service and of the gateway together."""
+    """An operation's responses, with the problems of the service and of the gateway by status."""
     problems: dict[str, dict[str, str]] = {}
     found: Json = {}
     for status, response in operation.get("responses", {}).items():
@@ -201,18 +201,18 @@ def _responses(operation: Json, kinds: Iterable[type[Problem]], *, replayed: boo
 
 
 def _plain(parameter: Json) -> Json:
-    """A parameter without the titles that its framework makes of its name."""
+    """A parameter without the title that FastAPI derives from its name."""
     schema = {name: value for name, value in parameter["schema"].items() if name != "title"}
     return {**parameter, "schema": schema}
 
 
 def _unwrapped(text: str) -> str:
-    """Text whose paragraphs are one line each: lists aside, a line's end means nothing."""
+    """The text with each paragraph on one line, except lists, whose line breaks are kept."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 def _components(paths: Json, schemas: Json) -> Json:
-    """The schemas that anything refers to, and the one way to show a key."""
+    """The schemas that are referred to, and the security scheme."""
     wanted: set[str] = set()
     left = _refs(paths)
     while left:
@@ -252,7 +252,7 @@ _HEAD: Final[Json] = {
             "Pledges, payments, and totals that follow them within a second.\n\n"
             '- An amount is a decimal string with its currency: `{"currency": "USD", "value": "25.00"}`.\n'
             "- Times are RFC 3339, in UTC.\n"
-            "- Errors are `application/problem+json` (RFC 9457); their `type` tells them apart.\n"
+            "- Errors are `application/problem+json` (RFC 9457), identified by their `type`.\n"
             "- Send your key as `Authorization: Bearer …`; live reads need none.\n\n"
             "[API guide](/docs/guide) · [Events](/events)"
         ),

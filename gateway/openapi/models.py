@@ -1,7 +1,7 @@
-"""What the gateway itself answers, as models: the schemas of `/openapi.json` that no service has.
+"""Models of the gateway's own responses: the schemas of `/openapi.json` that no service defines.
 
-They describe and do not serialise: live reads are sent as bytes made once for all readers. Tests check
-real answers and real frames of the stream against them.
+They are used for documentation only: live reads are serialised once for all clients. Tests validate real
+responses and real frames of the stream against them.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Money(BaseModel):
 
 
 class FieldError(BaseModel):
-    """A part of the request that does not fit."""
+    """An invalid part of the request."""
 
     pointer: str = Field(description="JSON Pointer (RFC 6901), or `/query/…` and `/header/…`.")
     detail: str
 
 
 class Problem(BaseModel):
-    """An error (RFC 9457). `type` tells errors apart; `title` and `detail` are for people and may change."""
+    """An error (RFC 9457). `type` identifies it; `title` and `detail` are for people and may change."""
 
     model_config = _example(
         type="/problems/invalid-request",
@@ -77,11 +77,11 @@ class Problem(BaseModel):
     status: Annotated[int, Field(ge=400, le=599)]
     detail: str | None = Field(default=None, json_schema_extra={"type": "string"})
     request_id: str = Field(description="The same as in the header `X-Request-Id`.")
-    errors: list[FieldError] = Field(default_factory=list, description="With 422: what does not fit.")
+    errors: list[FieldError] = Field(default_factory=list, description="With 422: the invalid parts.")
 
 
 class ByState(BaseModel):
-    """The drive's money by what became of it. `disputed` is open and lost; `captured` leaves out `held`."""
+    """The drive's money by status. `disputed` is open and lost disputes; `captured` excludes `held`."""
 
     pledged: Money
     captured: Money
@@ -108,7 +108,7 @@ class Milestone(BaseModel):
 
 
 class Leader(BaseModel):
-    """One of the ten creators who raised most."""
+    """One of the ten creators who raised the most."""
 
     rank: Count
     creator: CreatorIdView
@@ -119,7 +119,7 @@ class Leader(BaseModel):
 
 
 class Donation(BaseModel):
-    """A donation as it may be shown: `name` is null for anonymous donors, `message` where there is none."""
+    """A donation as it may be shown: `name` is null for anonymous donors, `message` if there is none."""
 
     id: Annotated[str, id_schema("don")]
     name: str | None
@@ -233,7 +233,7 @@ class Checkout(BaseModel):
 
 
 class Queue(BaseModel):
-    """How long until there is a checkout."""
+    """The pledge's place in the checkout queue."""
 
     position: Count
     eta_seconds: Count
@@ -260,7 +260,7 @@ _PLEDGED: Final[dict[str, Any]] = {
 class Pledge(BaseModel):
     """A pledge, with its checkout once there is one.
 
-    `token` reads this pledge and nothing else; it is null where the reader has a publishable key.
+    `token` reads this pledge and nothing else; it is null for a request with a publishable key.
     """
 
     model_config = _example(**_PLEDGED)
@@ -279,7 +279,7 @@ class Pledge(BaseModel):
 class PledgeList(BaseModel):
     """A page of pledges, newest first; `next` goes into `after`.
 
-    With `status` a page may be short: a pledge whose status has just changed is left out.
+    With `status` a page may have fewer than `limit` pledges: one whose status has just changed is left out.
     """
 
     data: list[Pledge]
@@ -300,7 +300,7 @@ _ROW: Final[dict[str, Any]] = {
 
 
 class LogRow(BaseModel):
-    """A row of a drive's log. `amount` is the size of the change, null where no money moved."""
+    """A row of a drive's log. `amount` is the size of the change, null if no money moved."""
 
     model_config = _example(**_ROW)
 
@@ -333,11 +333,11 @@ class Gap(BaseModel):
 
 
 class Drain(BaseModel):
-    """Nothing: the process is about to stop, connect again."""
+    """An empty object: the process is about to stop; reconnect."""
 
 
 def _json_of(model: type[BaseModel]) -> Any:
-    """A text that holds JSON of this model."""
+    """A string that contains JSON of this model."""
     schema: Any = {"$ref": f"{SCHEMAS}{model.__name__}"}
     return Field(json_schema_extra={"contentMediaType": "application/json", "contentSchema": schema})
 
@@ -353,7 +353,7 @@ class TotalsEvent(BaseModel):
 
 
 class DonationEvent(BaseModel):
-    """A donation, once a connection, in the order of the log."""
+    """A donation, once per connection, in the order of the log."""
 
     event: Literal["donation"]
     id: _Sequence
@@ -376,7 +376,7 @@ class GapEvent(BaseModel):
 
 
 class DrainEvent(BaseModel):
-    """The stream ends; connect again."""
+    """The stream ends; reconnect."""
 
     event: Literal["drain"]
     data: str = _json_of(Drain)

@@ -1,4 +1,4 @@
-"""How the gateway's own operations are described, and what it adds to every operation of a service."""
+"""The OpenAPI descriptions of the gateway's own operations, and its additions to those of the services."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
     "/v1/drives/{drive}/totals": {
         "get": {
             "operationId": "read_totals",
-            "description": "Read what a drive has raised.\n\n`state` and `lag_ms` say how fresh it is.",
+            "description": "Read what a drive has raised.\n\n`state` and `lag_ms` state how current it is.",
             "parameters": [_DRIVE, _header("If-None-Match", "The ETag you have: 304 while nothing changed.")],
             "responses": {
                 "200": {"description": "The totals.", "content": _json("Totals"), "headers": {"ETag": _ETAG}},
@@ -211,9 +211,9 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
             "operationId": "watch_drive",
             "description": (
                 "Watch a drive: server-sent events.\n\n`totals` first and whenever they change, at most 20 a "
-                "second; `donation` and `milestone` with the log's sequence as `id`; `gap` says where to "
-                "read rows that were missed; after `drain` connect again. A comment comes every 15 s. The "
-                "schema describes one event."
+                "second; `donation` and `milestone` with the log's sequence as `id`; `gap` has the "
+                "address of rows that were missed; after `drain` reconnect. A comment is sent every 15 s. "
+                "The schema describes one event."
             ),
             "parameters": [
                 _DRIVE,

@@ -1,7 +1,7 @@
 """The pages the gateway serves: the stream overlay, the hosted donate form, the thanks page.
 
-Pure functions from a drive's data to HTML, and the scripts and styles they load. Whoever mounts them
-finds the drive, sends `page_headers(kind)` with the bytes, and serves `/assets/` from `assets_app`.
+Pure functions from a drive's data to HTML, and the scripts and styles of the pages. The caller looks up the
+drive, sends `page_headers(kind)` with the bytes, and serves `/assets/` from `assets_app`.
 """
 
 from gateway.pages.assets import asset_url, assets_app, static

@@ -1,7 +1,7 @@
-"""Scripts, styles and the mark, read once and served from memory under `/assets/<fingerprint>/`.
+"""Scripts, styles and the logo, read once and served from memory under `/assets/<fingerprint>/`.
 
-One fingerprint over all files stands in the path: modules import each other by relative address, so a
-page and all it loads are always of one make, and browsers may keep them for ever.
+The path contains one fingerprint over all files. Modules import each other by relative address, so all files
+of a page are of the same version, and browsers may cache them without limit.
 """
 
 import gzip
@@ -58,7 +58,7 @@ def asset_url(name: str) -> str:
 def static(path: str) -> tuple[bytes, str, str] | None:
     """Body, content type and ETag of the asset at `path` (`/assets/<fingerprint>/<name>`), or None.
 
-    An older fingerprint is answered with today's file: during a rolling update a page may come from one
+    For an older fingerprint the current file is returned: during a rolling update a page may come from one
     gateway and its scripts from another.
     """
     asset = _find(path)
@@ -93,7 +93,7 @@ async def assets_app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _headers(asset: Asset, path: str) -> list[tuple[bytes, bytes]]:
-    # Only today's fingerprint names these bytes for ever.
+    # Only the current fingerprint always names these bytes.
     lasting = path.startswith(f"/assets/{FINGERPRINT}/")
     return [
         (b"etag", asset.etag.encode()),

@@ -1,11 +1,11 @@
-"""The headers each kind of page leaves with.
+"""The response headers of each kind of page.
 
-No inline script anywhere, and no inline style but on overlays: what a donor or a drive's owner wrote can at
-worst be read. Trusted Types make the browser refuse any string that reaches an HTML sink, so "text only" is
-not a promise of the scripts alone. Source: CSP Level 3 and Trusted Types, W3C.
+No page allows inline script, and only overlays allow inline style, so that text from a donor or a drive's
+owner cannot run as code. With Trusted Types the browser refuses any string that reaches an HTML sink, so this
+does not depend on the scripts alone. Source: CSP Level 3 and Trusted Types, W3C.
 
 An overlay allows inline style, because OBS writes its Custom CSS into a style element of the page
-(obs-browser, browser-client.cpp, OnLoadEnd), and the one Trusted Types policy of trusted.js.
+(obs-browser, browser-client.cpp, OnLoadEnd), and one Trusted Types policy, that of trusted.js.
 """
 
 from typing import Final, Literal
@@ -14,7 +14,7 @@ PageKind = Literal["overlay", "donate", "thanks", "problem"]
 Headers = list[tuple[bytes, bytes]]
 
 _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors 'none'"
-# Streaming tools frame overlays, and an overlay has nothing to click; the form must never be framed.
+# Streaming tools frame overlays, which have nothing to click. The form must not be framed (clickjacking).
 _OVERLAY: Final = "style-src 'self' 'unsafe-inline'; trusted-types default; frame-ancestors *"
 
 
@@ -26,7 +26,7 @@ def _policy(kind: PageKind) -> bytes:
     ).encode("ascii")
 
 
-# The form carries a token and the thanks page a pledge: neither belongs in any cache.
+# The form contains a token and the thanks page a pledge: neither may be cached.
 _CACHED: Final[dict[PageKind, bytes]] = {
     "overlay": b"no-cache",
     "donate": b"private, no-store",
@@ -42,7 +42,7 @@ def page_headers(kind: PageKind) -> Headers:
         (b"content-security-policy", _policy(kind)),
         (b"cache-control", _CACHED[kind]),
         (b"x-content-type-options", b"nosniff"),
-        # Same-origin: a thanks address may carry a pledge's token, which Stripe has no use for.
+        # Same-origin: a thanks page's address may contain a pledge's token, which Stripe must not receive.
         (b"referrer-policy", b"same-origin"),
         (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=()"),
     ]

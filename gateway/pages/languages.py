@@ -1,7 +1,7 @@
-"""Which language a page speaks, and how it writes numbers and money there.
+"""The language of a page, and the format of its numbers and money.
 
-Arabic is written with Latin digits unless `digits=arab` is asked for: drive totals are quoted, compared
-with the payment page and read by viewers from every country, and both kinds are at home in Arabic.
+Arabic pages use Latin digits unless the query has `digits=arab`: totals are quoted, compared with the payment
+page and read by viewers from every country, and both kinds of digits are common in Arabic.
 """
 
 import re
@@ -35,7 +35,7 @@ class Voice:
         return "en" if self.lang == "ar" else "ar"
 
     def money(self, value: str, currency: str) -> str:
-        """`value`, exact to the currency's last digit; without its decimals where those are all zero."""
+        """`value`, exact to the currency's last digit; without its decimals if they are all zero."""
         return money_text(value, currency, self.lang, self.digits, short=True)
 
     def count(self, n: int) -> str:
@@ -51,7 +51,7 @@ class Voice:
 
 
 def pick(phrase: Phrase, lang: Lang, n: int | None) -> str:
-    """One sentence of a phrase: `zero` is also taken for 0 where a language has no such category."""
+    """One sentence of a phrase: `zero` is used for 0 also in languages without that plural category."""
     if isinstance(phrase, str):
         return phrase
     if n == 0 and "zero" in phrase:
@@ -60,7 +60,7 @@ def pick(phrase: Phrase, lang: Lang, n: int | None) -> str:
 
 
 def choose_voice(query: Mapping[str, str], accept_language: str, title: object) -> Voice:
-    """The language of the address, else the browser's, else one that the drive's title has, else English."""
+    """The language of the query, else the browser's, else one that the drive's title has, else English."""
     digits: Numerals = "arab" if query.get("digits") == "arab" else "latn"
     asked = [query.get("lang", "")[:2].lower(), *_by_preference(accept_language)]
     if isinstance(title, Mapping):
@@ -74,6 +74,11 @@ def choose_voice(query: Mapping[str, str], accept_language: str, title: object) 
 
 
 def _by_preference(accept_language: str) -> list[str]:
+    """The primary language tags of an `Accept-Language` header, the preferred ones first (RFC 9110, 12.5.4).
+
+    Parsed here because no dependency does: Starlette passes the header on as text, and Babel's
+    `negotiate_locale` takes a list that is parsed and sorted already.
+    """
     preferences: list[tuple[float, str]] = []
     for part in accept_language[:200].split(","):
         preference = _ASKED.fullmatch(part)
@@ -97,7 +102,7 @@ def localised(text: object, lang: str) -> str:
         return ""
     texts = {str(tag): found for tag, found in text.items() if isinstance(found, str) and found}
     for wanted in (lang, "en", ""):
-        # "ar" is also found under "ar-EG"; an empty preference takes the first there is.
+        # "ar" also matches "ar-EG"; an empty preference matches the first language.
         for tag, found in texts.items():
             if not wanted or tag.partition("-")[0] == wanted:
                 return found

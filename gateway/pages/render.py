@@ -1,6 +1,6 @@
-"""The pages themselves: templates filled with a drive's data, as bytes ready to send.
+"""Renders the pages from templates and a drive's data, as bytes.
 
-Everything that people wrote passes jinja2's autoescape here and `textContent` in the browser.
+All text from users is escaped by jinja2's autoescape here and set through `textContent` in the browser.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ Title = str | Mapping[str, str] | None
 
 OVERLAY_PARTS: Final = ("bar", "goal", "leaders", "alerts", "ticker")
 THEMES: Final = ("dark", "light", "clear")
-_MENU: Final = (25, 10, 5, 50, 20)  # 73 % of the real drive's gifts were one of these
+_MENU: Final = (25, 10, 5, 50, 20)  # the amounts of 73 % of all donations (docs/load-model.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,11 @@ def donate_page(
 ) -> bytes:
     """The hosted form. It posts to `/v1/drives/{id}/pledges` with `form_token` in `Ataa-Form-Token`.
 
-    `drive` is the drive or its totals: `id` or `drive` and `slug`; `title`, `currency`, `goal`; and where
-    they are known `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which only draft,
-    paused and closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, a
-    hundredfold where it has no decimals; tenfold or more where Stripe does not take 5 of it. `creator` is the
-    one that `query` names; an unknown one is reported on the page. `query`: `creator`,
-    `lang`, `digits`.
+    `drive` is the drive or its totals: `id` or `drive` and `slug`; `title`, `currency`, `goal`; and, if
+    known, `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which draft, paused and
+    closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, times 100 if it has no
+    decimals, and times a power of ten if Stripe does not accept 5 of it. `creator` is the one that `query`
+    names; an unknown one is reported on the page. `query`: `creator`, `lang`, `digits`.
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
@@ -125,10 +124,10 @@ def donate_page(
 
 
 def thanks_page(drive: Mapping[str, object], query: Mapping[str, str], *, accept_language: str = "") -> bytes:
-    """Where a donor comes back to after paying, `/donate/{drive}/thanks`.
+    """The page a donor returns to after paying, `/donate/{drive}/thanks`.
 
-    It watches the pledge of `?pledge=&token=`, or else the one this browser tab last made for the drive,
-    and shows its status; without either it only thanks. `drive` as for `donate_page`.
+    It follows the pledge of `?pledge=&token=`, or else the one this browser tab last made for the drive,
+    and shows its status; without either it shows a general thank-you. `drive` as for `donate_page`.
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
@@ -156,15 +155,15 @@ def problem_page(
     problem: Literal["unknown_drive", "unavailable"] = "unknown_drive",
     accept_language: str = "",
 ) -> bytes:
-    """What a person sees instead of a page: for a 404 (`unknown_drive`) or a 503 (`unavailable`)."""
+    """The HTML error page of a 404 (`unknown_drive`) or a 503 (`unavailable`)."""
     voice = choose_voice(query, accept_language, None)
     return _render("problem.html", voice, None, problem=problem, other_language=f"?lang={voice.other}")
 
 
 def drive_refs(drive: Mapping[str, object]) -> tuple[str, str]:
-    """The drive's id and slug, from a drive (`id`) or its totals (`drive`); one stands in for the other.
+    """The drive's id and slug, from a drive (`id`) or its totals (`drive`); each is the default of the other.
 
-    The id is what the form posts to, so it is what its token is minted for.
+    The form posts to the id, so its token is made for the id.
     """
     ref = drive.get("id") or drive.get("drive") or drive["slug"]
     return str(ref), str(drive.get("slug") or ref)
@@ -187,7 +186,7 @@ def _menu(drive: Mapping[str, object], currency: str, voice: Voice) -> list[dict
 
 
 def _own_menu(drive: Mapping[str, object], currency: str) -> list[str]:
-    """The drive's own menu, as far as it can be given (a drive of before these limits may offer more)."""
+    """The drive's own menu without amounts that would be refused (drives older than the limits have some)."""
     menu = drive.get("menu")
     if not isinstance(menu, Sequence):
         return []
@@ -209,11 +208,11 @@ def example_amount(currency: str) -> str:
 
 
 def _progress(drive: Mapping[str, object], voice: Voice) -> dict[str, object]:
-    raised, goal, gifts = drive.get("raised"), drive.get("goal"), drive.get("donations")
+    raised, goal, donations = drive.get("raised"), drive.get("goal"), drive.get("donations")
     return {
         "raised": _money_text(raised, voice),
         "goal": _money_text(goal, voice),
-        "gifts": voice.text("donate", "gifts", gifts) if isinstance(gifts, int) else "",
+        "gifts": voice.text("donate", "gifts", donations) if isinstance(donations, int) else "",
         "percent": _whole_percent(raised, goal),
     }
 

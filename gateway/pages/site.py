@@ -1,4 +1,4 @@
-"""Pages for people: the overlay, the donate form and what surrounds it; see `gateway.pages`."""
+"""The routes of the HTML pages: the overlay, the donate form, the thanks page (`gateway.pages`)."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ Found = TypeVar("Found")
 
 
 class ShortLivedCache(Generic[Found]):
-    """Answers of the last two seconds, the newest thousand."""
+    """A cache of the newest thousand lookups, each kept for two seconds."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[str, tuple[float, Found]] = OrderedDict()
 
     def get(self, key: str) -> tuple[Found] | None:
-        """The answer, itself possibly None, in a tuple; None where there is no recent one."""
+        """The cached result, which may be None, in a tuple; None if there is no recent one."""
         held = self._held.get(key)
         return (held[1],) if held is not None and asyncio.get_running_loop().time() < held[0] else None
 
     def keep(self, key: str, found: Found) -> Found:
-        """`found`, which is held from now on."""
+        """Cache `found` and return it."""
         self._held[key] = (asyncio.get_running_loop().time() + CACHE_S, found)
         self._held.move_to_end(key)
         while len(self._held) > MAX_CACHED:
@@ -51,7 +51,7 @@ class ShortLivedCache(Generic[Found]):
 
 
 class Site:
-    """Finds a drive and hands it to its page."""
+    """Looks up a drive and serves its pages."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Site:
         self._creators_by_name = ShortLivedCache[Drive | None]()
 
     def routes(self) -> list[Route]:
-        """The pages and what they load."""
+        """The pages and their assets."""
         return [
             Route("GET", "/", _to_docs),
             *page_routes("/overlay/{drive}", self._page(self._overlay)),
@@ -131,9 +131,9 @@ class Site:
         )
 
     async def _search(self, request: Request) -> Response:
-        """What the form's search field asks: creators of the drive by a part of their name, as JSON.
+        """The form's search: the drive's creators whose name contains a text, as JSON.
 
-        Raises NotFound, ServiceUnavailable, and TooManyRequests past the limit of the client's address.
+        Raises NotFound, ServiceUnavailable, and TooManyRequests beyond the limit of the client's address.
         """
         self._limits.spend(self._public, request.address)
         drive = await self._find(request.params[0].lower())
@@ -155,7 +155,7 @@ class Site:
         return self._drives.keep(ref, found)
 
     async def _creator(self, drive_id: str, asked: str) -> Drive | None:
-        """The creator a link names by id or slug, in any case; None where the drive has none such."""
+        """The creator a link names by id or slug, in any case; None if the drive has no such creator."""
         name = asked.strip().lower()
         if _REF.fullmatch(name) is None:
             return None
@@ -206,7 +206,7 @@ async def _assets(request: Request) -> AsgiResponse:
 
 
 async def _to_icon(request: Request) -> Response:
-    # What browsers ask for where a page names no icon: plain JSON, for example.
+    # Browsers request /favicon.ico for documents without an icon of their own, such as plain JSON.
     return Response(307, [(b"location", pages.asset_url("mark.svg").encode())])
 
 

@@ -1,7 +1,7 @@
 """Every text of the pages, in English and in Arabic.
 
-One place for both the templates and the browser: a page carries the part its scripts need as JSON.
-A value is a sentence with {holes}, or a sentence per plural category (CLDR), chosen by `n`.
+Used by the templates and, as JSON inside each page, by its scripts. A value is a sentence with
+{placeholders}, or a sentence for each plural category (CLDR), chosen by `n`.
 """
 
 from collections.abc import Mapping
@@ -314,4 +314,4 @@ TRANSLATIONS: Final[Mapping[str, Mapping[str, Translations]]] = {
     "thanks": {"en": _THANKS_EN, "ar": _THANKS_AR},
     "problem": {"en": _PROBLEM_EN, "ar": _PROBLEM_AR},
 }
-"""page → language → key → text; both languages of a page have the same keys (a test holds that)."""
+"""page → language → key → text; both languages of a page have the same keys (checked by a test)."""

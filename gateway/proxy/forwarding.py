@@ -1,4 +1,4 @@
-"""Forwarding of API requests to the services: authentication, limits, and the headers that travel.
+"""Forwarding of API requests to the services: authentication, limits, and the headers that are forwarded.
 
 Only a fixed list of the client's headers is forwarded, so a client can send neither `Ataa-…` headers nor
 hop-by-hop headers (RFC 9110, 7.6.1) to a service. The services validate everything else.
@@ -45,8 +45,8 @@ KeyRule = Literal["none", "optional", "required"]
 class ProxyRoute:
     """A route whose requests and responses are forwarded unchanged.
 
-    `scope` is what the API key must have, `concurrency_limit` names the limit the request counts against,
-    and `publishable` says whether a publishable key is accepted without the scope.
+    `scope` is the scope the API key must have, `concurrency_limit` names the limit it counts against, and
+    `publishable` is true if a publishable key is accepted without the scope.
     """
 
     method: str

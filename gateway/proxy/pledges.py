@@ -68,7 +68,7 @@ class PledgeRoutes:
             reply = await self._forwarder.forward(request, "pledges", bearer, body)
         wait_s = preferred_wait_s(request.headers.get("prefer"))
         if reply.status != 201 or not (wait_s or "idempotency-replayed" in reply.headers):
-            return response_of(reply)  # a new pledge has no checkout yet, and its body says so
+            return response_of(reply)  # a new pledge has no checkout yet, and its body shows that
         return await self._with_checkout(request, reply, wait_s)
 
     def _form_bearer(self, request: Request) -> Bearer | None:
@@ -102,7 +102,7 @@ class PledgeRoutes:
             checkout, headers = None, []
             with suppress(
                 ServiceUnavailable
-            ):  # the pledge is stored: payments' absence must not fail the reply
+            ):  # the pledge is stored: an unavailable payments service must not fail the reply
                 checkout = await self._waits.checkouts.look_up(pledge["id"])
         return response_of(reply, _json(pledge_view(pledge, checkout)), headers)
 

@@ -73,8 +73,8 @@ def status_of(pledge: Facts, known: Facts) -> str:
 class BatchLookup:
     """Batches lookups by id at an internal route of a service that takes `{"ids": […]}`."""
 
-    def __init__(self, peer: ServiceClient, secret: str, path: str) -> None:
-        self._client = peer
+    def __init__(self, client: ServiceClient, secret: str, path: str) -> None:
+        self._client = client
         self._secret = secret
         self._path = path
         self._pending: dict[str, asyncio.Future[Facts | None]] = {}

@@ -132,9 +132,9 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
             found = _existing(await queries.find_drive(session, drive))
             data = await session.run_sync(
                 lambda inner: (
-                    queries.top_creators(inner.connection(), found, limit)
+                    queries.top_creators(inner, found, limit)
                     if around is None
-                    else queries.creators_around(inner.connection(), found, around, limit)
+                    else queries.creators_around(inner, found, around, limit)
                 )
             )
         if data is None:

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection
-
 from backbone.contracts import CreatorChanged, DriveChanged, DriveLogged, DriveState, PledgeStatus
 from backbone.contracts.open_values import known
 from backbone.contracts.pledges import PledgeState
+from backbone.database.transaction import SyncTransaction
 from services.leaderboard import domain, sequencer
 from services.leaderboard.sequencer import LockedDrive
 from services.leaderboard.statements import by_id, statements
 from services.leaderboard.tables import pledges
 
 
-def name_drives(connection: Connection, events: Sequence[DriveChanged]) -> list[DriveLogged]:
+def name_drives(connection: SyncTransaction, events: Sequence[DriveChanged]) -> list[DriveLogged]:
     """Store names, goals and milestones of drives, and log their changes of state."""
     locked = sequencer.lock(connection, (event.drive_id for event in events))
     named: dict[str, dict[str, Any]] = {}
@@ -60,7 +59,7 @@ def _state_before(drive: LockedDrive) -> DriveState | None:
     return known(DriveState, drive.state) if drive.state else DriveState.DRAFT
 
 
-def name_creators(connection: Connection, events: Sequence[CreatorChanged]) -> list[DriveLogged]:
+def name_creators(connection: SyncTransaction, events: Sequence[CreatorChanged]) -> list[DriveLogged]:
     """Store names of creators. Rows may exist already, made by payments credited to them."""
     locked = sequencer.lock(connection, (event.drive_id for event in events))
     rows = [
@@ -82,7 +81,7 @@ def name_creators(connection: Connection, events: Sequence[CreatorChanged]) -> l
     return sequencer.save(connection, locked.values())
 
 
-def keep_pledges(connection: Connection, events: Sequence[PledgeState]) -> list[DriveLogged]:
+def keep_pledges(connection: SyncTransaction, events: Sequence[PledgeState]) -> list[DriveLogged]:
     """Store pledges and keep the drive's `pledged`, the sum of open and unpaid ones."""
     fresh = domain.newest(events, lambda one: one.pledge_id)
     locked = sequencer.lock(connection, (event.drive_id for event in fresh))

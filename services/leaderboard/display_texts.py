@@ -15,13 +15,12 @@ from typing import Any, Final, NamedTuple
 import structlog
 from prometheus_client import Gauge
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.adaptive_interval import AdaptiveInterval
 from backbone.contracts import PaymentChanged, PledgeMade
 from backbone.crash import crash_point
 from backbone.database.database import Database
-from backbone.database.session_info import after_commit
+from backbone.database.transaction import Transaction, after_commit
 from backbone.database.transient import is_transient
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.messaging.consumer import Handler, Handlers
@@ -103,7 +102,7 @@ class DisplayTexts:
         }
 
     def _requesting(self, handle: Handler, newest: Callable[[Sequence[Any]], list[str]]) -> Handler:
-        async def handle_and_request(events: Sequence[Any], session: AsyncSession) -> None:
+        async def handle_and_request(events: Sequence[Any], session: Transaction) -> None:
             await handle(events, session)
             wanted = [one for one in newest(events) if one not in self._lately_kept]
             after_commit(session, lambda: self.request(wanted))
@@ -191,13 +190,15 @@ class DisplayTexts:
         wait_s = min(self._retry_s * 2**self._failures, MAX_RETRY_S)
         self._failures += 1
         self._not_before = asyncio.get_running_loop().time() + wait_s
-        log.warning("words.unavailable", reason=str(error) or type(error).__name__, again_after_s=wait_s)
+        log.warning(
+            "display_texts.unavailable", reason=str(error) or type(error).__name__, again_after_s=wait_s
+        )
 
     async def _store(self, found: Mapping[str, DonorTexts]) -> None:
         # In one order, as everywhere: the stream's texts and a snapshot's are kept at the same moment.
         rows = [{"pledge_id": one, **texts._asdict()} for one, texts in sorted(found.items())]
         async with self._database.lossy_transaction() as session:
-            await session.execute(statements(session.get_bind()).keep_display_texts, rows)
+            await session.execute(statements(session).keep_display_texts, rows)
         crash_point("leaderboard.words.after_commit")
         self._lately_kept |= dict.fromkeys(found)
         while len(self._lately_kept) > MAX_REQUESTED:
@@ -222,5 +223,5 @@ def _newest_donations(events: Iterable[PaymentChanged]) -> list[str]:
     return [pledge_id for pledge_ids in donations.values() for pledge_id in pledge_ids[-MAX_PER_DRIVE:]]
 
 
-def _donor_texts(said: dict[str, Any] | None) -> DonorTexts:
-    return DonorTexts(said["name"], said["message"]) if said else ANONYMOUS
+def _donor_texts(found: dict[str, Any] | None) -> DonorTexts:
+    return DonorTexts(found["name"], found["message"]) if found else ANONYMOUS

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from backbone.bus.protocol import PARTITIONS, Partition
-from backbone.database.session_info import after_commit
+from backbone.database.transaction import Transaction, after_commit
 from backbone.messaging.consumer import Handler, Handlers
 
 INPUTS: Final = ("pledges", "payments")
@@ -44,7 +42,7 @@ class ChangedDrives:
         return {kind: self._marking(handle) for kind, handle in handlers.items()}
 
     def _marking(self, handle: Handler) -> Handler:
-        async def handle_and_mark(events: Sequence[Any], session: AsyncSession) -> None:
+        async def handle_and_mark(events: Sequence[Any], session: Transaction) -> None:
             await handle(events, session)
             touched = {event.drive_id for event in events}
             after_commit(session, lambda: self.mark(touched))
@@ -53,7 +51,7 @@ class ChangedDrives:
 
 
 class Freshness:
-    """Up to which moment everything said is in the database: the lowest of the inputs' watermarks."""
+    """The moment up to which all published events are stored: the lowest of the inputs' watermarks."""
 
     def __init__(
         self,
@@ -64,7 +62,7 @@ class Freshness:
         self._owned = owned_partitions
 
     def of(self, partition: int) -> datetime | None:
-        """For the drives of this partition; None where it is another's, and until every input has spoken."""
+        """For this partition's drives; None if another process owns it, or an input lacks a watermark."""
         return self._lowest(partition) if partition in self.assignments() else None
 
     def all(self) -> dict[int, datetime]:

@@ -6,9 +6,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from backbone.contracts import (
     CreatorChanged,
     DriveChanged,
@@ -18,7 +15,7 @@ from backbone.contracts import (
     PledgeMade,
 )
 from backbone.contracts.pledges import PledgeState
-from backbone.database.session_info import after_commit
+from backbone.database.transaction import SyncTransaction, Transaction, after_commit
 from backbone.messaging.consumer import Handlers
 from backbone.messaging.outbox import announce
 from backbone.telemetry import FRESHNESS
@@ -29,22 +26,22 @@ Fact = TypeVar("Fact")
 _COUNTED: Final = FRESHNESS.labels("counted")
 
 
-async def name_drives(events: Sequence[DriveChanged], session: AsyncSession) -> None:
+async def name_drives(events: Sequence[DriveChanged], session: Transaction) -> None:
     """Store names, goals and milestones of drives, and log their changes of state."""
     await _apply(commands.name_drives, events, session)
 
 
-async def name_creators(events: Sequence[CreatorChanged], session: AsyncSession) -> None:
+async def name_creators(events: Sequence[CreatorChanged], session: Transaction) -> None:
     """Store names of creators."""
     await _apply(commands.name_creators, events, session)
 
 
-async def keep_pledges(events: Sequence[PledgeState], session: AsyncSession) -> None:
+async def keep_pledges(events: Sequence[PledgeState], session: Transaction) -> None:
     """Store pledges and keep each drive's `pledged`."""
     await _apply(commands.keep_pledges, events, session)
 
 
-async def tally_payments(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
+async def tally_payments(events: Sequence[PaymentChanged], session: Transaction) -> None:
     """Add each payment's change since its stored version to its drive, with one statement per table."""
     await _apply(tally.tally_payments, events, session)
     after_commit(session, lambda: _note_ages(events))
@@ -57,12 +54,12 @@ def _note_ages(events: Sequence[PaymentChanged]) -> None:
 
 
 async def _apply(
-    change: Callable[[Connection, Sequence[Fact]], Sequence[DriveLogged]],
+    change: Callable[[SyncTransaction, Sequence[Fact]], Sequence[DriveLogged]],
     events: Sequence[Fact],
-    session: AsyncSession,
+    session: Transaction,
 ) -> None:
     """Run a command in the session's transaction and add the rows it logged to the outbox there."""
-    logged = await session.run_sync(lambda inner: change(inner.connection(), events))
+    logged = await session.run_sync(lambda inner: change(inner, events))
     await announce(session, logged)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, case, func, literal, or_, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Row, Select, and_, bindparam, case, func, literal, or_, select
 
-from backbone.database.session_info import messaging_tables_of
+from backbone.database.transaction import SyncTransaction, Transaction, messaging_tables_of
 from backbone.money import as_json, decimal_string
 from services.leaderboard import domain
 from services.leaderboard.domain import Flaw
@@ -28,7 +27,7 @@ class DriveHead(NamedTuple):
     revision: int = 0
 
 
-async def find_drive(session: AsyncSession, ref: str) -> DriveHead | None:
+async def find_drive(session: Transaction, ref: str) -> DriveHead | None:
     """The drive with this id or slug; None while its first DriveChanged has not been consumed."""
     statement = (
         select(*(drives.c[name] for name in DriveHead._fields))
@@ -50,7 +49,9 @@ _ranked: Final = select(creators).where(
 _TOP: Final = _ranked.order_by(*_PLACES).limit(bindparam("most")).offset(bindparam("skip"))
 
 
-def top_creators(connection: Connection, drive: DriveHead, limit: int, skip: int = 0) -> list[dict[str, Any]]:
+def top_creators(
+    connection: SyncTransaction, drive: DriveHead, limit: int, skip: int = 0
+) -> list[dict[str, Any]]:
     """Creators with an amount above 0, by rank, without the first `skip`."""
     rows = connection.execute(_TOP, {"of_drive": drive.drive_id, "most": limit, "skip": skip})
     return [
@@ -67,7 +68,7 @@ def top_creators(connection: Connection, drive: DriveHead, limit: int, skip: int
 
 
 def creators_around(
-    connection: Connection, drive: DriveHead, creator_id: str, limit: int
+    connection: SyncTransaction, drive: DriveHead, creator_id: str, limit: int
 ) -> list[dict[str, Any]] | None:
     """The ranks around a creator, who is in the middle; None if the drive has no such creator.
 
@@ -94,7 +95,7 @@ def creators_around(
 
 
 async def log_page(
-    session: AsyncSession, drive: DriveHead, after: int, limit: int
+    session: Transaction, drive: DriveHead, after: int, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Rows of the log after sequence `after`, and the `after` of the next page (None at the end)."""
     statement = (
@@ -122,7 +123,7 @@ def _event(row: Row[Any]) -> dict[str, Any]:
     return {**shown, "hash": row.hash}
 
 
-async def verify_log(session: AsyncSession, drive: DriveHead) -> Flaw | None:
+async def verify_log(session: Transaction, drive: DriveHead) -> Flaw | None:
     """The first flaw of a drive's whole log; None if every row is present and unchanged."""
     after, previous = 0, domain.FIRST_HASH
     while True:
@@ -138,13 +139,13 @@ async def verify_log(session: AsyncSession, drive: DriveHead) -> Flaw | None:
     return None
 
 
-async def books(session: AsyncSession) -> dict[str, str]:
+async def books(session: Transaction) -> dict[str, str]:
     """The net of processor money per currency from the stored sums, held money included."""
     net = select(clearings.c.currency, func.sum(clearings.c.net)).group_by(clearings.c.currency)
     return _by_currency(await session.execute(net))
 
 
-async def recounted_books(session: AsyncSession) -> dict[str, str]:
+async def recounted_books(session: Transaction) -> dict[str, str]:
     """The same as `books`, recounted from every payment."""
     each = payments.c.captured - payments.c.refunded - payments.c.disputed
     net = select(payments.c.currency, func.sum(each)).group_by(payments.c.currency)
@@ -156,7 +157,7 @@ def _by_currency(rows: Any) -> dict[str, str]:
     return {currency: decimal_string(int(net), currency) for currency, net in sorted(map(tuple, rows))}
 
 
-async def recounted(session: AsyncSession, drive_id: str) -> Mapping[str, int]:
+async def recounted(session: Transaction, drive_id: str) -> Mapping[str, int]:
     """A drive's columns, recounted from its payments, donors and pledges."""
     counted = and_(payments.c.drive_id == drive_id, payments.c.counted)
     net = payments.c.captured - payments.c.refunded - payments.c.disputed
@@ -172,28 +173,28 @@ async def recounted(session: AsyncSession, drive_id: str) -> Mapping[str, int]:
     }
 
 
-async def _count_donors(session: AsyncSession, counted: Any, net: Any) -> int:
+async def _count_donors(session: Transaction, counted: Any, net: Any) -> int:
     known = select(payments.c.donor_id).where(counted, payments.c.donor_id.is_not(None))
     unknown = select(payments.c.payment_id).where(counted, payments.c.donor_id.is_(None), net > 0)
     donors_with_net = known.group_by(payments.c.donor_id).having(func.sum(net) > 0)
     return await _count(session, donors_with_net) + await _count(session, unknown)
 
 
-async def _pledged(session: AsyncSession, drive_id: str) -> int:
+async def _pledged(session: Transaction, drive_id: str) -> int:
     owed = select(func.coalesce(func.sum(pledges.c.amount), 0)).where(
         pledges.c.drive_id == drive_id, pledges.c.open, ~pledges.c.paid
     )
     return int((await session.execute(owed)).scalar_one())
 
 
-async def _count(session: AsyncSession, rows: Select[Any]) -> int:
-    return (await session.execute(select(func.count()).select_from(rows.subquery()))).scalar_one()
+async def _count(session: Transaction, rows: Select[Any]) -> int:
+    return int((await session.execute(select(func.count()).select_from(rows.subquery()))).scalar_one())
 
 
 _NET: Final = payments.c.captured - payments.c.refunded - payments.c.disputed
 
 
-async def _clearing_differences(session: AsyncSession) -> list[str]:
+async def _clearing_differences(session: Transaction) -> list[str]:
     """Differences between each drive's processor money, with its held part, and its payments."""
     held = func.sum(case((payments.c.counted, 0), else_=_NET))
     recounted_rows = select(payments.c.drive_id, payments.c.currency, func.sum(_NET), held).group_by(
@@ -203,7 +204,7 @@ async def _clearing_differences(session: AsyncSession) -> list[str]:
     return await _compare(session, "clearing", stored, recounted_rows)
 
 
-async def _creator_differences(session: AsyncSession) -> list[str]:
+async def _creator_differences(session: Transaction) -> list[str]:
     """Differences between each creator's amount and number of donations, and the payments."""
     gifts = func.sum(case((and_(payments.c.counted, _NET > 0), 1), else_=0))
     raised = func.sum(case((payments.c.counted, _NET), else_=0))
@@ -217,7 +218,7 @@ async def _creator_differences(session: AsyncSession) -> list[str]:
 
 
 async def _compare(
-    session: AsyncSession, name: str, stored: Select[Any], recounted_rows: Select[Any]
+    session: Transaction, name: str, stored: Select[Any], recounted_rows: Select[Any]
 ) -> list[str]:
     """Compare stored rows of (id, id, sum, sum) with recounted ones; a missing row has zeros."""
     was = {tuple(row[:2]): (int(row[2]), int(row[3])) for row in await session.execute(stored)}
@@ -230,12 +231,12 @@ async def _compare(
     ]
 
 
-async def outbox_rows(session: AsyncSession) -> int:
+async def outbox_rows(session: Transaction) -> int:
     """Outbox rows not yet published."""
     return await _count(session, select(messaging_tables_of(session).outbox.c.number))
 
 
-async def differences(session: AsyncSession) -> Sequence[str]:
+async def differences(session: Transaction) -> Sequence[str]:
     """Every stored sum and log that differs from its recount, one line each; empty if all are right."""
     found = []
     stored, recounted_rows = await books(session), await recounted_books(session)

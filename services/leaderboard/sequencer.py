@@ -4,7 +4,7 @@ Every change of a drive's figures happens in one transaction: `lock` returns a `
 records its changes on it, and `save` stores them. The caller adds the rows that `save` returns to the outbox
 in the same transaction.
 
-The code is synchronous, and a handler runs it with `AsyncSession.run_sync`: a call through SQLAlchemy's async
+The code is synchronous, and a handler runs it with `Transaction.run_sync`: a call through SQLAlchemy's async
 facade costs as much as the statement itself.
 """
 
@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from backbone.clock import rfc3339
 from backbone.contracts import DriveLogged, PaymentChanged
 from backbone.contracts.leaderboard import LogType
 from backbone.database.columns import microseconds
+from backbone.database.transaction import SyncTransaction
 from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
 from backbone.money import Money
 from services.leaderboard.domain import Milestone, hash_row, public_row
@@ -146,7 +147,7 @@ _LOCKED: Final = (
 )
 
 
-def lock(connection: Connection, drive_ids: Iterable[str]) -> dict[str, LockedDrive]:
+def lock(connection: SyncTransaction, drive_ids: Iterable[str]) -> dict[str, LockedDrive]:
     """These drives, locked in the order of their ids; placeholder rows are inserted for missing ones."""
     wanted = sorted(set(drive_ids))
     locked = _locked(connection, wanted)
@@ -156,7 +157,7 @@ def lock(connection: Connection, drive_ids: Iterable[str]) -> dict[str, LockedDr
     return locked
 
 
-def _locked(connection: Connection, drive_ids: Sequence[str]) -> dict[str, LockedDrive]:
+def _locked(connection: SyncTransaction, drive_ids: Sequence[str]) -> dict[str, LockedDrive]:
     rows = connection.execute(_LOCKED, {"wanted": drive_ids})
     return {row.drive_id: LockedDrive(**row._asdict()) for row in rows}
 
@@ -192,7 +193,7 @@ _UPDATE_DRIVE: Final = (
 )
 
 
-def save(connection: Connection, locked: Iterable[LockedDrive]) -> list[DriveLogged]:
+def save(connection: SyncTransaction, locked: Iterable[LockedDrive]) -> list[DriveLogged]:
     """Store the changes of these drives, append their rows to the log and return those, for the outbox.
 
     `revision` rises where public figures changed without a row. Raises `DriveGone` where an update matched
@@ -213,7 +214,7 @@ def save(connection: Connection, locked: Iterable[LockedDrive]) -> list[DriveLog
 _APPEND: Final = insert(drive_log)
 
 
-def _update_drive(connection: Connection, drive: LockedDrive, rows: Sequence[DriveLogged]) -> None:
+def _update_drive(connection: SyncTransaction, drive: LockedDrive, rows: Sequence[DriveLogged]) -> None:
     values = {f"more_{name}": drive.sums[name] for name in SUMS} | {
         "of_drive": drive.drive_id,
         "more_rows": len(rows),
@@ -279,7 +280,7 @@ def _stored(row: DriveLogged) -> dict[str, Any]:
     }
 
 
-def request_publication(connection: Connection, drive_ids: Iterable[str]) -> None:
+def request_publication(connection: SyncTransaction, drive_ids: Iterable[str]) -> None:
     """Have these drives published within a second by the process that owns their partitions.
 
     A payment that moves to another drive is handled by the owner of the new drive's partition. The old drive
@@ -291,7 +292,7 @@ def request_publication(connection: Connection, drive_ids: Iterable[str]) -> Non
         connection.execute(statements(connection).request_publication, rows)
 
 
-def _count_seconds(connection: Connection, rows: Sequence[DriveLogged]) -> None:
+def _count_seconds(connection: SyncTransaction, rows: Sequence[DriveLogged]) -> None:
     """Count the donations of each second, from which the last minute's figures are summed."""
     seconds: dict[tuple[str, int], list[int]] = {}
     for row in rows:

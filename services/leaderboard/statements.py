@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Executable, Row, Table, bindparam, func, select, update
+from sqlalchemy import Column, Executable, Row, Table, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from backbone.database.transaction import SyncTransaction, Transaction
 from services.leaderboard.tables import (
     clearings,
     creators,
@@ -57,7 +58,7 @@ class Statements:
     """Keeps existing rows."""
 
 
-def statements(bind: Connection | Engine) -> Statements:
+def statements(bind: Transaction | SyncTransaction) -> Statements:
     """The statements in the dialect of `bind`."""
     return _of(bind.dialect.name)
 
@@ -132,7 +133,7 @@ def _recomputing_reached_at() -> Executable:
 
 
 def by_id(
-    connection: Connection, column: Column[str], ids: Iterable[str], *, lock: bool = False
+    connection: SyncTransaction, column: Column[str], ids: Iterable[str], *, lock: bool = False
 ) -> dict[str, Row[Any]]:
     """The rows of `column`'s table with these ids, by id; with `lock`, locked in the order of their ids."""
     rows = connection.execute(_selecting(column, lock), {"wanted": list(ids)})

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Row
 
 from backbone.contracts import DriveLogged, PaymentChanged
+from backbone.database.transaction import SyncTransaction
 from services.leaderboard import domain, sequencer
 from services.leaderboard.domain import NOTHING, Figures
 from services.leaderboard.sequencer import LockedDrive
@@ -65,7 +66,7 @@ class _PaymentState(NamedTuple):
         return (self.creator_id, self.captured_at) if is_donation and self.creator_id else None
 
 
-def tally_payments(connection: Connection, events: Sequence[PaymentChanged]) -> list[DriveLogged]:
+def tally_payments(connection: SyncTransaction, events: Sequence[PaymentChanged]) -> list[DriveLogged]:
     """Add each payment's change since its stored state to its drive, with one statement per table.
 
     A payment that moved to another drive is removed from the old one and counted in the new one. Raises
@@ -196,7 +197,7 @@ def _attribute(batch: _Changes, drive: LockedDrive, state: _PaymentState, sign: 
 
 
 def _store_payments(
-    connection: Connection, rows: Sequence[dict[str, Any]], known: Mapping[str, Row[Any]]
+    connection: SyncTransaction, rows: Sequence[dict[str, Any]], known: Mapping[str, Row[Any]]
 ) -> None:
     """Store the payments' new rows. Raises `ConcurrentTally` if one was inserted since `known` was read.
 
@@ -212,7 +213,7 @@ def _store_payments(
         connection.execute(statements(connection).keep_payments, kept)
 
 
-def _add_to_clearings(connection: Connection, batch: _Changes) -> None:
+def _add_to_clearings(connection: SyncTransaction, batch: _Changes) -> None:
     rows = [
         {"drive_id": drive_id, "currency": currency, "net": net, "held": held}
         for (drive_id, currency), (net, held) in sorted(batch.clearings.items())
@@ -220,7 +221,7 @@ def _add_to_clearings(connection: Connection, batch: _Changes) -> None:
     connection.execute(statements(connection).add_to_clearings, rows)
 
 
-def _credit_creators(connection: Connection, batch: _Changes) -> None:
+def _credit_creators(connection: SyncTransaction, batch: _Changes) -> None:
     if not batch.creators:
         return
     rows = [batch.creators[one] for one in sorted(batch.creators)]
@@ -230,7 +231,7 @@ def _credit_creators(connection: Connection, batch: _Changes) -> None:
         connection.execute(statements(connection).recompute_reached_at, again)
 
 
-def _count_donors(connection: Connection, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
+def _count_donors(connection: SyncTransaction, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
     """Count a donor while the net of their payments to the drive is above 0."""
     rows = [
         {"drive_id": drive_id, "donor_id": donor_id, "net": net}
@@ -244,7 +245,7 @@ def _count_donors(connection: Connection, batch: _Changes, locked: dict[str, Loc
         locked[row.drive_id].add(donors=int(row.net > 0) - int(before > 0))
 
 
-def _mark_paid(connection: Connection, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
+def _mark_paid(connection: SyncTransaction, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
     """Remove paid pledges from `pledged`, whichever of pledge and payment was consumed first.
 
     The pledge may belong to another drive than its payment. That drive is locked here and added to `locked`.

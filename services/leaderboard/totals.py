@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, literal_column, select
+from sqlalchemy import Row, and_, bindparam, func, literal_column, select
 
 from backbone.clock import rfc3339
 from backbone.database.columns import microseconds
+from backbone.database.transaction import SyncTransaction
 from backbone.money import as_json
 from services.leaderboard import queries
 from services.leaderboard.domain import percent
@@ -153,14 +154,14 @@ _LAST_MINUTE: Final = select(
 
 
 def read_figures(
-    connection: Connection, drive_ids: Collection[str], wanted: Callable[[Row[Any]], bool], now: datetime
+    connection: SyncTransaction, drive_ids: Collection[str], wanted: Callable[[Row[Any]], bool], now: datetime
 ) -> list[DriveFigures]:
     """The figures of those of these drives that have a name and are `wanted`, read on `connection`."""
     rows = connection.execute(_DRIVES, {"wanted": list(drive_ids)}).all()
     return [_figures(connection, row, now) for row in rows if wanted(row)]
 
 
-def _figures(connection: Connection, row: Row[Any], now: datetime) -> DriveFigures:
+def _figures(connection: SyncTransaction, row: Row[Any], now: datetime) -> DriveFigures:
     head = DriveHead(row.drive_id, row.currency, row.epoch, row.sequence)
     leaders = queries.top_creators(connection, head, LEADERS)
     counted = connection.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch})

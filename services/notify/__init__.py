@@ -1,4 +1,4 @@
-"""Who is told.
+"""Notifications to donors.
 
 Owns: receipts, one a donation, and what became of each. Addresses and names are asked of pledges
 when a receipt is sent and never stored here.

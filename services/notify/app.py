@@ -70,7 +70,8 @@ def _install(app: FastAPI, database: Database, consumer: Consumer) -> None:
     @app.get("/internal/quiet", include_in_schema=False)
     async def quiet(_who: InternalDep) -> dict[str, int]:
         """All 0 when nothing is on its way here. Receipts owed do not count: they wait on purpose."""
-        behind = await consumer.behind()  # first: what is heard meanwhile may have to be said
+        behind = await consumer.behind()  # first: what is consumed meanwhile may add outbox rows
         async with database.reading() as session:
-            waiting = await session.scalar(select(func.count()).select_from(database.messaging_tables.outbox))
-        return {"outbox": waiting or 0, "behind": behind}
+            counted = select(func.count()).select_from(database.messaging_tables.outbox)
+            waiting = (await session.execute(counted)).scalar_one()
+        return {"outbox": waiting, "behind": behind}

@@ -70,7 +70,7 @@ class Donation:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Whom it goes to, as pledges says at this moment."""
+    """The recipient, as pledges has it at this moment."""
 
     email: str
     name: str | None

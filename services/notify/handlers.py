@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from sqlalchemy import Insert
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.contracts.leaderboard import DriveLogged
+from backbone.database.transaction import Transaction
 from backbone.messaging.consumer import Handlers
 from services.notify.domain import ReceiptStatus
 from services.notify.tables import RECEIPTS
@@ -20,11 +20,11 @@ _INSERT: Final[Mapping[str, Insert]] = {
 }
 
 
-async def queue_receipts(events: Sequence[DriveLogged], session: AsyncSession) -> None:
+async def queue_receipts(events: Sequence[DriveLogged], session: Transaction) -> None:
     """Owe a receipt, once a payment, for each counted donation that came from a pledge."""
     rows = [row for event in events if (row := _receipt_row(event)) is not None]
     if rows:
-        await session.execute(_INSERT[session.get_bind().dialect.name], rows)
+        await session.execute(_INSERT[session.dialect.name], rows)
 
 
 def _receipt_row(event: DriveLogged) -> dict[str, Any] | None:

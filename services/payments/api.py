@@ -164,7 +164,7 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
     ) -> dict[str, Any]:
         """Retry a quarantined or ignored event.
 
-        `state` tells within seconds how it went. The text of an event that was ignored is deleted in time:
+        `state` shows the outcome within seconds. The text of an event that was ignored is deleted in time:
         it can no longer be tried.
         """
         caller.require("admin")

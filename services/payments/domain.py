@@ -260,7 +260,7 @@ def _by_balance(dispute: Observation, currency: str) -> int | None:
 
 
 def _is_out(dispute: Observation) -> bool:
-    """Whether the status says the money is withdrawn, or it was withdrawn and nothing was returned yet."""
+    """Whether the status means that the money is withdrawn, or it was withdrawn and not returned yet."""
     return dispute.rank in _GONE or (bool(dispute.withdrawn) and not dispute.returned)
 
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from sqlalchemy import CursorResult, bindparam, case, select, text, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
 from backbone.contracts.pledges import DriveChanged, PledgeChanged, PledgeMade, PledgeState, PledgeStatus
+from backbone.database.transaction import Transaction
 from backbone.messaging.consumer import Handlers
 from services.payments.recording.restate import restate
 from services.payments.recording.rows import (
@@ -29,7 +29,7 @@ HELD_BATCH: Final = 1_000
 """Payments in suspense that are restated at a time when their drive becomes known."""
 
 
-async def store_drives(events: Sequence[DriveChanged], session: AsyncSession) -> None:
+async def store_drives(events: Sequence[DriveChanged], session: Transaction) -> None:
     """Store each drive's newest state, and restate its payments in suspense: their drive may match now."""
     newest = {event.drive_id: event for event in sorted(events, key=lambda event: event.version)}
     rows = [
@@ -48,7 +48,7 @@ async def store_drives(events: Sequence[DriveChanged], session: AsyncSession) ->
     await _restate_held(session, newest.keys())
 
 
-async def _restate_held(session: AsyncSession, drives: Collection[str]) -> None:
+async def _restate_held(session: Transaction, drives: Collection[str]) -> None:
     """Restate all payments in suspense of these drives, in the order of their tickets."""
     held = (
         select(PAYMENTS.c.id, PAYMENTS.c.number)
@@ -63,7 +63,7 @@ async def _restate_held(session: AsyncSession, drives: Collection[str]) -> None:
         after = found[-1].number
 
 
-async def update_attribution(events: Sequence[PledgeState], session: AsyncSession) -> None:
+async def update_attribution(events: Sequence[PledgeState], session: Transaction) -> None:
     """Create a payment (its ticket) for each new pledge; copy a pledge's newest state into its payments.
 
     A capture recorded before the pledge's event has created the payment already, without attribution.
@@ -83,7 +83,7 @@ async def update_attribution(events: Sequence[PledgeState], session: AsyncSessio
 
 
 async def _update(
-    session: AsyncSession, rows: Iterable[PaymentRow], newest: Mapping[str, PledgeState]
+    session: Transaction, rows: Iterable[PaymentRow], newest: Mapping[str, PledgeState]
 ) -> None:
     outdated = [row for row in rows if row.pledge_version < newest[row.pledge_id or ""].version]
     changed: list[PaymentRow] = []
@@ -144,7 +144,7 @@ def _attributes(row: PaymentRow) -> tuple[object, ...]:
 
 
 async def _restate(
-    session: AsyncSession, rows: Sequence[PaymentRow], changed: frozenset[str] = frozenset()
+    session: Transaction, rows: Sequence[PaymentRow], changed: frozenset[str] = frozenset()
 ) -> None:
     """Restate payments after their attribution or drive changed."""
     if not rows:

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import rfc3339
 from backbone.contracts.payments import PaymentStatus, nearest_status, pledge_status
 from backbone.contracts.pledges import PledgeStatus
+from backbone.database.transaction import Transaction
 from backbone.money import decimal_string
 from services.payments.recording import ledger
 from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, QUARANTINED, WAITING, WEBHOOKS
@@ -25,7 +25,7 @@ _COLUMNS: Final = (
 
 
 async def read_checkouts(
-    session: AsyncSession, pledges: Sequence[str], rate_per_s: float, publishable_key: str, now: datetime
+    session: Transaction, pledges: Sequence[str], rate_per_s: float, publishable_key: str, now: datetime
 ) -> dict[str, Any]:
     """Status, checkout and queue position of pledges, by id; unknown pledges are left out."""
     statement = select(*_COLUMNS).where(PAYMENTS.c.pledge_id.in_(pledges))
@@ -79,37 +79,37 @@ def _queue(row: Any, first: int | None, rate_per_s: float) -> dict[str, int] | N
     return {"position": position, "eta_seconds": math.ceil(position / max(rate_per_s, 1.0))}
 
 
-async def read_books(session: AsyncSession) -> dict[str, str]:
+async def read_books(session: Transaction) -> dict[str, str]:
     """The ledger's balance of clearing by currency, as decimal strings. Sums the whole ledger."""
     balances = await ledger.balance(session, ledger.CLEARING)
     return {currency: decimal_string(units, currency) for currency, units in sorted(balances.items())}
 
 
-async def unapplied_webhooks(session: AsyncSession) -> int:
+async def unapplied_webhooks(session: Transaction) -> int:
     """The number of stored webhooks not yet applied."""
     return await _count(session, WEBHOOKS, WEBHOOKS.c.state == WAITING)
 
 
-async def waiting_tickets(session: AsyncSession) -> int:
+async def waiting_tickets(session: Transaction) -> int:
     """The number of tickets in the queue."""
     return await _count(session, PAYMENTS, PAYMENTS.c.checkout == "waiting")
 
 
-async def open_attempts(session: AsyncSession) -> int:
+async def open_attempts(session: Transaction) -> int:
     """The number of checkout attempts without a recorded outcome."""
     return await _count(session, ATTEMPTS, ATTEMPTS.c.state == "sent")
 
 
-async def quarantined_webhooks(session: AsyncSession) -> int:
+async def quarantined_webhooks(session: Transaction) -> int:
     """The number of quarantined webhooks; they are retried with exponential backoff."""
     return await _count(session, WEBHOOKS, WEBHOOKS.c.state == QUARANTINED)
 
 
-async def unplaced_facts(session: AsyncSession) -> int:
+async def unplaced_facts(session: Transaction) -> int:
     """The number of refunds and disputes without a payment."""
     return await _count(session, FACTS, FACTS.c.payment_id.is_(None), FACTS.c.intent.is_not(None))
 
 
-async def _count(session: AsyncSession, table: Any, *conditions: Any) -> int:
+async def _count(session: Transaction, table: Any, *conditions: Any) -> int:
     counted = select(func.count()).select_from(table).where(*conditions)
-    return (await session.execute(counted)).scalar_one()
+    return int((await session.execute(counted)).scalar_one())

@@ -1,6 +1,6 @@
 """Refunds asked for through our API: reserved under the payment's lock, stored, then sent.
 
-They meet Stripe's webhooks from both sides: the answer and the webhook tell the same fact (`re_…`),
+A refund is reported twice, by Stripe's response and by its webhook: both have the same fact (`re_…`),
 and its metadata ties it to our row (docs/architecture.md, "Stripe"). A crash at
 any line neither loses nor doubles one: it is sent again under the same key.
 """
@@ -16,12 +16,12 @@ from typing import Any, Final, Literal
 
 import structlog
 from sqlalchemy import Row, bindparam, func, insert, select, text, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.durable_work import DurableWork, Failed, Failure, exponential
 from backbone.http.caller import require_owned
 from backbone.http.problems import Conflict, Forbidden, Invalid, NotFound
@@ -101,7 +101,7 @@ Reply = tuple[int, bytes]
 """The status and the body of an answer."""
 
 OwnerOf = Callable[[str], Awaitable[str | None]]
-"""Asks whose a drive is, where no event has said so."""
+"""Asks which partner a drive belongs to, where no event has reported it."""
 
 
 async def _not_known(_drive_id: str) -> None:
@@ -130,7 +130,7 @@ class RefundService:
         """Make the refund, or return the reply that its idempotency key got before.
 
         Raises `NotFound`, `Forbidden`, `NotYourDrive`, `NotPaid`, `RefundExceedsPayment`,
-        `CurrencyDiffers`, what a reused key raises, and `Overloaded` where nobody can say whose the
+        `CurrencyDiffers`, what a reused key raises, and `Overloaded` where it is not known whose the
         drive is.
         """
         await self._admit(request)
@@ -163,7 +163,7 @@ class RefundService:
         if request.partner not in (None, found.maker):
             require_owned(request.partner, found.owner or await self._owner_of(found.drive_id))
 
-    async def _reserve(self, session: AsyncSession, request: RefundRequest) -> Reserved:
+    async def _reserve(self, session: Transaction, request: RefundRequest) -> Reserved:
         """Take the amount out of what is left, under the payment's lock."""
         rows = await read_payments(session, PAYMENTS.c.pledge_id == request.pledge_id)
         paid = [row for row in rows.values() if row.captured]
@@ -182,7 +182,7 @@ class RefundService:
         return reserved
 
     async def _choose(
-        self, session: AsyncSession, paid: list[PaymentRow], wanted: Money | None
+        self, session: Transaction, paid: list[PaymentRow], wanted: Money | None
     ) -> tuple[PaymentRow, Money]:
         """The payment to refund from (a pledge paid twice has two) and how much."""
         lefts = [(row, row.captured - row.refunded - await _unsent(session, row.id)) for row in paid]
@@ -197,7 +197,7 @@ class RefundService:
         most = max(left for _, left in lefts)
         raise RefundExceedsPayment(f"{Money(max(most, 0), currency)} is left to refund.")
 
-    async def _store(self, session: AsyncSession, reserved: Reserved) -> None:
+    async def _store(self, session: Transaction, reserved: Reserved) -> None:
         row = {
             "id": reserved.id,
             "payment_id": reserved.payment_id,
@@ -273,7 +273,7 @@ class RefundService:
                 await session.execute(_row(reserved).where(REFUNDS.c.state == "unsent").values(values))
             return await self._settle(session, reserved, "pending")
 
-    async def _settle(self, session: AsyncSession, reserved: Reserved, state: RefundState) -> Reply:
+    async def _settle(self, session: Transaction, reserved: Reserved, state: RefundState) -> Reply:
         """Give the idempotency key its answer, once; the answer."""
         amount = as_json(reserved.amount.minor_units, reserved.amount.currency)
         reply = json.dumps({"id": reserved.id, "status": state, "amount": amount}).encode()
@@ -381,8 +381,8 @@ _WHOSE: Final = (
 """Who made a pledge and who owns its drive; a drive that is not known is not a test drive."""
 
 
-async def _unsent(session: AsyncSession, payment_id: str) -> int:
-    """What is reserved and no fact yet: refunds asked for that Stripe has not told of."""
+async def _unsent(session: Transaction, payment_id: str) -> int:
+    """The sum that is reserved and not a fact yet: refunds requested that Stripe has not reported."""
     reserved = await session.execute(
         select(func.coalesce(func.sum(REFUNDS.c.units), 0)).where(
             REFUNDS.c.payment_id == payment_id,
@@ -392,7 +392,7 @@ async def _unsent(session: AsyncSession, payment_id: str) -> int:
     return int(reserved.scalar_one())
 
 
-async def unsent_refunds(session: AsyncSession) -> int:
+async def unsent_refunds(session: Transaction) -> int:
     """How many refunds have no known outcome yet."""
     counted = select(func.count()).select_from(REFUNDS).where(REFUNDS.c.state == "unsent")
-    return (await session.execute(counted)).scalar_one()
+    return int((await session.execute(counted)).scalar_one())

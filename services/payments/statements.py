@@ -12,40 +12,40 @@ from typing import Any, Final
 
 from sqlalchemy import Executable, Table, bindparam, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.database.transaction import Transaction
 from services.payments.tables import PAYMENTS
 
 
-def insert_new(session: AsyncSession, table: Table, *returning: str) -> Executable:
+def insert_new(session: Transaction, table: Table, *returning: str) -> Executable:
     """`INSERT … ON CONFLICT DO NOTHING RETURNING` those columns; execute it with a list of rows."""
-    return _insert_new(session.get_bind().dialect.name, table, returning)
+    return _insert_new(session.dialect.name, table, returning)
 
 
-def upsert(session: AsyncSession, table: Table, key: tuple[str, ...], updated: tuple[str, ...]) -> Executable:
+def upsert(session: Transaction, table: Table, key: tuple[str, ...], updated: tuple[str, ...]) -> Executable:
     """`INSERT … ON CONFLICT (key) DO UPDATE` of the columns `updated`; execute it with a list of rows.
 
     In a table with a column `version`, a row is updated only by a higher version.
     """
-    return _upsert(session.get_bind().dialect.name, table, key, updated)
+    return _upsert(session.dialect.name, table, key, updated)
 
 
-async def lock_payments(session: AsyncSession, payments: Collection[str]) -> None:
+async def lock_payments(session: Transaction, payments: Collection[str]) -> None:
     """Lock payments in the order of their tickets. All transactions do, so that none deadlock.
 
     An UPDATE alone locks rows in scan order. SQLite has one writer at a time and needs no row locks.
     """
-    if session.get_bind().dialect.name != "sqlite":
+    if session.dialect.name != "sqlite":
         await session.execute(_LOCKED, {"ids": list(payments)})
 
 
-async def lock_intents(session: AsyncSession, intents: Collection[str]) -> None:
+async def lock_intents(session: Transaction, intents: Collection[str]) -> None:
     """Make transactions that record facts of the same payment intents wait for each other.
 
     Row locks do not serve: while an intent has no payment, there is no row to lock. These advisory locks
     are taken before any row lock, all at once and in one order. SQLite has one writer at a time.
     """
-    if intents and session.get_bind().dialect.name != "sqlite":
+    if intents and session.dialect.name != "sqlite":
         await session.execute(_LOCK_INTENTS, {"keys": sorted(_lock_key(intent) for intent in intents)})
 
 

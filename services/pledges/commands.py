@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import Row, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
 from backbone.clock import Clock
 from backbone.contracts.pledges import DriveState, PledgeStatus
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.http.caller import Caller
 from backbone.http.problems import Forbidden, Invalid, NotFound
 from backbone.idempotency import Authorize, Create, KeyedReply, ScopedKey, run_once
@@ -63,7 +63,7 @@ class DriveCommands:
         if caller.mode == "test" and not request.test:
             raise Forbidden("A test key can create test drives only.")
 
-        async def create(session: AsyncSession) -> bytes:
+        async def create(session: Transaction) -> bytes:
             if await _lock_drive(session, request.slug) is not None:
                 raise SlugTaken("Another drive has it.")
             row = await _insert_row(session, DRIVES, self._drive_row(request, caller.partner))
@@ -137,7 +137,7 @@ class DriveCommands:
         Raises NotFound, SlugTaken, Forbidden, NotYourDrive, Invalid, KeyReused.
         """
 
-        async def create(session: AsyncSession) -> bytes:
+        async def create(session: Transaction) -> bytes:
             drive = await _lock_drive_for_change(session, ref, caller)
             goal = None if request.goal is None else request.goal.money()
             if goal is not None and goal.currency != drive.currency:
@@ -152,7 +152,7 @@ class DriveCommands:
             await announce(session, [creator_changed(row)])
             return json_bytes(creator_json(row, drive.currency))
 
-        async def authorize(session: AsyncSession) -> None:
+        async def authorize(session: Transaction) -> None:
             await _lock_drive_for_change(session, ref, caller)
 
         return await self._create_once(f"{caller.partner}:creators:{ref}", keyed, create, authorize)
@@ -234,18 +234,18 @@ def _drive_columns(request: DriveRequest) -> dict[str, Any]:
     }
 
 
-async def _insert_row(session: AsyncSession, table: Any, row: dict[str, Any]) -> Row[Any]:
+async def _insert_row(session: Transaction, table: Any, row: dict[str, Any]) -> Row[Any]:
     return (await session.execute(insert(table).values(row).returning(*table.c))).one()
 
 
-async def _lock_drive(session: AsyncSession, ref: str) -> Row[Any] | None:
+async def _lock_drive(session: Transaction, ref: str) -> Row[Any] | None:
     """The drive with this slug or id, locked."""
     columns = DRIVES.c
     named = select(DRIVES).where(or_(columns.slug == ref, columns.id == ref)).with_for_update()
     return (await session.execute(named)).first()
 
 
-async def _lock_drive_for_change(session: AsyncSession, ref: str, caller: Caller) -> Row[Any]:
+async def _lock_drive_for_change(session: Transaction, ref: str, caller: Caller) -> Row[Any]:
     """The drive with this slug or id, locked. Raises NotFound, Forbidden, NotYourDrive."""
     row = await _lock_drive(session, ref)
     if row is None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Connection, Row, bindparam, select, update
+from sqlalchemy import BindParameter, Row, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from backbone.contracts.payments import PaymentChanged, PaymentStatus, nearest_status
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
+from backbone.database.transaction import SyncTransaction, Transaction
 from backbone.messaging.consumer import Handlers
 from backbone.messaging.outbox import announce_in
 from services.pledges.domain import current_status
@@ -48,7 +47,7 @@ _UPDATE_STATUS: Final = (
 )
 
 
-async def update_pledge_statuses(events: Sequence[PaymentChanged], session: AsyncSession) -> None:
+async def update_pledge_statuses(events: Sequence[PaymentChanged], session: Transaction) -> None:
     """Store the newest state of each payment, and update and announce the pledges whose status changes.
 
     An older version changes nothing, so repeated and reordered events have the same result.
@@ -56,14 +55,14 @@ async def update_pledge_statuses(events: Sequence[PaymentChanged], session: Asyn
     await session.run_sync(_update_pledge_statuses, events)
 
 
-def _update_pledge_statuses(session: Session, events: Sequence[PaymentChanged]) -> None:
+def _update_pledge_statuses(session: SyncTransaction, events: Sequence[PaymentChanged]) -> None:
     """Synchronous: awaiting each statement would cost as much as executing it."""
     newest: dict[str, PaymentChanged] = {}
     for event in events:
         known = newest.get(event.payment_id)
         if known is None or event.version > known.version:
             newest[event.payment_id] = event
-    connection = session.connection()
+    connection = session
     pledge_ids = sorted({event.pledge_id for event in newest.values() if event.pledge_id is not None})
     pledges = connection.execute(_LOCK_PLEDGES, {"ids": pledge_ids}).all()
     rows = [_payment_row(newest[payment]) for payment in sorted(newest)]
@@ -90,7 +89,7 @@ def _payment_row(event: PaymentChanged) -> dict[str, Any]:
     }
 
 
-def _changed_pledges(connection: Connection, pledges: Sequence[Row[Any]]) -> list[PledgeChanged]:
+def _changed_pledges(connection: SyncTransaction, pledges: Sequence[Row[Any]]) -> list[PledgeChanged]:
     """Those of `pledges` whose payments imply another status."""
     payments: dict[str, list[PaymentStatus]] = {row.id: [] for row in pledges}
     for pledge_id, status, *amounts in connection.execute(_PAYMENT_STATUSES, {"ids": list(payments)}):

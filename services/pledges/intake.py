@@ -13,10 +13,9 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import Counter
-from sqlalchemy import Connection, Insert, Row, bindparam, insert, or_, select
+from sqlalchemy import Insert, Row, bindparam, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from backbone import idempotency, ids
 from backbone.clock import Clock, rfc3339
@@ -24,6 +23,7 @@ from backbone.contracts.pledges import PledgeMade, PledgeStatus, Source
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.pair_lookup import PairLookup
+from backbone.database.transaction import SyncTransaction
 from backbone.group_commit import GroupCommit
 from backbone.http.caller import Caller
 from backbone.http.problems import Forbidden, NotFound, Problem
@@ -147,9 +147,9 @@ class Intake:
         async with self._database.transaction() as session:
             return await session.run_sync(self._make_pledges_in, batch)
 
-    def _make_pledges_in(self, session: Session, batch: Sequence[MakePledge]) -> list[_Answer]:
+    def _make_pledges_in(self, session: SyncTransaction, batch: Sequence[MakePledge]) -> list[_Answer]:
         """Process the batch synchronously: awaiting each statement would cost as much as executing it."""
-        connection = session.connection()
+        connection = session
         drives = _lock_drives(connection, {command.drive for command in batch})
         resolved_batch = [_resolve(command, drives) for command in batch]
         known = [resolved for resolved in resolved_batch if isinstance(resolved, _ResolvedCommand)]
@@ -204,7 +204,7 @@ class Intake:
         """Add the token, which is derived from the id: stored replies hold no secret."""
         return reply[:-1] + f',"token":"{self._secrets.token(pledge_id)}"}}'.encode()
 
-    def _load_creators(self, connection: Connection, resolved_batch: Iterable[_ResolvedCommand]) -> None:
+    def _load_creators(self, connection: SyncTransaction, resolved_batch: Iterable[_ResolvedCommand]) -> None:
         """Cache the creators named in the batch. A creator never changes its slug or drive."""
         wanted = {
             (resolved.drive.id, name)
@@ -246,7 +246,7 @@ class Intake:
 
 
 def _insert_rows(
-    connection: Connection, new_pledges: Sequence[_NewPledge], now: datetime
+    connection: SyncTransaction, new_pledges: Sequence[_NewPledge], now: datetime
 ) -> list[PledgeMade]:
     """Insert donors, pledges and donor texts; return the events to announce."""
     donors = _find_or_create_donors(connection, new_pledges)
@@ -257,7 +257,7 @@ def _insert_rows(
     return made
 
 
-def _lock_drives(connection: Connection, refs: set[str]) -> dict[str, Any]:
+def _lock_drives(connection: SyncTransaction, refs: set[str]) -> dict[str, Any]:
     """The drives by slug or id, locked against state changes until the transaction ends."""
     found = {ref: connection.execute(_DRIVE_BY_REF, {"ref": ref}).first() for ref in sorted(refs)}
     return {ref: row for ref, row in found.items() if row is not None}
@@ -277,7 +277,7 @@ def _resolve(command: MakePledge, drives: Mapping[str, Any]) -> _ResolvedCommand
 
 
 def _find_or_create_donors(
-    connection: Connection, new_pledges: Iterable[_NewPledge]
+    connection: SyncTransaction, new_pledges: Iterable[_NewPledge]
 ) -> dict[tuple[str, bytes], str]:
     """The ids of the donors by partner and address; new donors are inserted."""
     wanted = sorted({(one.resolved.partner, one.address_mac) for one in new_pledges if one.address_mac})

@@ -156,7 +156,7 @@ class Queries:
         """What a receipt needs for each pledge.
 
         A name that may not be shown is left out here too: its author may have put a link into it and
-        somebody else's e-mail address beside it.
+        another person's e-mail address beside it.
         """
         return {
             row.id: {

@@ -237,7 +237,7 @@ class DriveRequest(Body):
 class DriveChange(Body):
     """What is to change of a drive: the fields that are sent, each taking the place of the old one.
 
-    What they may be is `DriveRequest`'s to say, for the drive as it then is: a null is refused there for a
+    `DriveRequest` validates them for the drive as it is after the change: a null is refused there for a
     field that a drive cannot be without.
     """
 
@@ -298,7 +298,7 @@ class CreatorSearch(Body):
 
 
 class DonorBody(Body):
-    """Who gives, as far as they say."""
+    """The donor, as far as the request describes them."""
 
     name: Annotated[Text, StringConstraints(max_length=100)] | None = None
     email: EmailAddress | None = None

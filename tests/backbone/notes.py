@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from backbone.contracts.event import Event
 from backbone.database.database import Database
 from backbone.database.messaging_tables import messaging_tables
+from backbone.database.transaction import Transaction
 
 
 class Noted(Event, name="tests.noted.v1", topic="notes", key="about"):
@@ -45,8 +45,8 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     """A new database with the tables of the notes service."""
     database = Database(url, MESSAGING_TABLES)
     async with database.transaction() as session:
-        await session.run_sync(lambda plain: Table.metadata.drop_all(plain.connection()))
-        await session.run_sync(lambda plain: Table.metadata.create_all(plain.connection()))
+        await session.run_sync(lambda plain: Table.metadata.drop_all(plain.connection))
+        await session.run_sync(lambda plain: Table.metadata.create_all(plain.connection))
     try:
         yield database
     finally:
@@ -58,7 +58,7 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'notes.db'}"
 
 
-async def take_notes(events: Sequence[Noted], session: AsyncSession) -> None:
+async def take_notes(events: Sequence[Noted], session: Transaction) -> None:
     """Store each event; raises for the text `poison`."""
     if any(event.text == "poison" for event in events):
         raise ValueError("this one cannot be noted")

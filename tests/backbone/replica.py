@@ -12,17 +12,17 @@ import sys
 from collections.abc import Sequence
 
 from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.bus.kafka import KafkaBus
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.messaging.consumer import Consumer
 from backbone.messaging.outbox import Relay
 from backbone.service import Service, Worker, run_workers
 from tests.backbone.notes import MESSAGING_TABLES, Note, Noted
 
 
-async def sign_notes(events: Sequence[Noted], session: AsyncSession) -> None:
+async def sign_notes(events: Sequence[Noted], session: Transaction) -> None:
     """Store each event with the name of the replica."""
     rows = [{"about": str(os.getpid()), "text": event.text} for event in events]
     await session.execute(insert(Note), rows)

@@ -12,7 +12,7 @@ from sqlalchemy import func, insert, select
 
 from backbone.bus.protocol import Partition, Record
 from backbone.database.database import Database
-from backbone.database.session_info import after_commit
+from backbone.database.transaction import after_commit
 from backbone.messaging.inbox import Fenced, advance, record_new
 from tests.backbone.notes import MESSAGING_TABLES, Note, noted, open_database, sqlite_url
 from tests.engines import fresh_postgres

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import idempotency
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.http.problems import Forbidden
 from backbone.idempotency import Create, KeyReused, RequestInProgress, ScopedKey, run_once
 from tests.backbone.notes import Note, noted, open_database, sqlite_url
@@ -33,7 +33,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 def creating(text: str) -> Create:
     """Stores a note; its reply names it."""
 
-    async def create(session: AsyncSession) -> bytes:
+    async def create(session: Transaction) -> bytes:
         await session.execute(insert(Note), [{"about": "k", "text": text}])
         return text.encode()
 
@@ -60,7 +60,7 @@ async def test_key_with_another_body_is_refused(database: Database) -> None:
 
 
 async def test_failed_request_does_not_use_up_its_key(database: Database) -> None:
-    async def fail(session: AsyncSession) -> bytes:
+    async def fail(session: Transaction) -> bytes:
         await creating("lost")(session)
         raise RuntimeError
 
@@ -71,7 +71,7 @@ async def test_failed_request_does_not_use_up_its_key(database: Database) -> Non
 
 
 async def test_stored_reply_is_returned_only_to_an_authorized_caller(database: Database) -> None:
-    async def refuse(_session: AsyncSession) -> None:
+    async def refuse(_session: Transaction) -> None:
         raise Forbidden
 
     await run_once(database, KEY, "hash", creating("first"))

@@ -47,7 +47,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 async def _opened(url: str) -> AsyncIterator[Database]:
     database = Database(url, MESSAGING_TABLES)
     async with database.transaction() as session:
-        await session.run_sync(lambda plain: METADATA.create_all(plain.connection()))
+        await session.run_sync(lambda plain: METADATA.create_all(plain.connection))
         await session.execute(insert(THINGS), [{"owner": owner, "name": name} for owner, name in EVERY])
     yield database
     await database.close()
@@ -62,7 +62,7 @@ async def _opened(url: str) -> AsyncIterator[Database]:
 )  # fmt: skip
 async def test_find_returns_exactly_the_given_pairs(database: Database, pairs: list[tuple[str, str]]) -> None:
     async with database.reading() as session:
-        found = await session.run_sync(lambda plain: list(LOOKUP.find(plain.connection(), pairs)))
+        found = await session.run_sync(lambda plain: list(LOOKUP.find(plain.connection, pairs)))
     assert sorted(map(tuple, found)) == sorted(set(pairs) & set(EVERY))
 
 

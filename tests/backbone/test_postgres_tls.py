@@ -36,7 +36,7 @@ def authority(tmp_path: Path) -> Authority:
 async def test_every_connection_to_postgresql_is_encrypted(server: SecurePostgres) -> None:
     async with fresh_databases(server, "notes") as made, open_database(made["notes"]) as database:
         async with database.transaction() as session:
-            assert await session.scalar(IS_ENCRYPTED)
+            assert (await session.execute(IS_ENCRYPTED)).scalar()
             await session.execute(insert(Note), [{"about": "k", "text": "encrypted"}])
         async with database.leader_lock("relay") as is_leader:
             assert await is_leader()
@@ -47,7 +47,7 @@ async def test_sslmode_require_accepts_any_certificate(server: SecurePostgres) -
     database = Database(f"{server.address}?sslmode=require", MESSAGING_TABLES)
     try:
         async with database.reading() as session:
-            assert await session.scalar(IS_ENCRYPTED)
+            assert (await session.execute(IS_ENCRYPTED)).scalar()
     finally:
         await database.close()
 
@@ -61,7 +61,7 @@ async def test_server_with_an_untrusted_certificate_is_refused(
     try:
         with pytest.raises(DatabaseUnavailable) as said:
             async with database.reading() as session:
-                await session.scalar(IS_ENCRYPTED)
+                (await session.execute(IS_ENCRYPTED)).scalar()
         assert isinstance(said.value.__cause__, ssl.SSLCertVerificationError)
         assert is_transient(said.value), "a CA setting can be corrected, so no event may become a dead letter"
     finally:

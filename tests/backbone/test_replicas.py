@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import select, text
 
 from backbone.database.database import Database
+from backbone.database.leader_lock import ADVISORY_LOCK
 from backbone.messaging.outbox import announce
 from tests.backbone.notes import Note, Noted, open_database
 from tests.conftest import Recovered
@@ -67,7 +68,8 @@ class ReplicaHarness:
         """The number of leaders of the relay."""
         asked = text(
             "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
-            " WHERE locktype = 'advisory' AND classid = 7355608 AND granted AND datname = current_database()"
+            f" WHERE locktype = 'advisory' AND classid = {ADVISORY_LOCK} AND granted"
+            " AND datname = current_database()"
         )
         async with self.database.reading() as session:
             return int((await session.execute(asked)).scalar_one())
@@ -126,20 +128,20 @@ async def test_replica_resumed_after_its_session_repeats_nothing(
     zombie = harness.replicas[1]
     await harness.publish(600)
     zombie.send_signal(signal.SIGSTOP)
-    await time_until(harness, "a replica asleep", recovered)
+    await time_until(harness, "a replica stalled", recovered)
     zombie.send_signal(signal.SIGCONT)
-    await time_until(harness, "the sleeper woke", recovered)
+    await time_until(harness, "the stalled replica resumed", recovered)
     await until(harness.shared)
     assert await harness.relays() == 1
 
 
 async def test_replica_takes_over_from_a_stalled_relay(harness: ReplicaHarness, recovered: Recovered) -> None:
     """A stopped process keeps its connections; its lock is released because it is idle."""
-    sleeper = harness.replicas[0]
+    stalled = harness.replicas[0]
     await harness.publish(600)
-    sleeper.send_signal(signal.SIGSTOP)
-    await time_until(harness, f"the relay's owner asleep (silent {IDLE_TIMEOUT_S:.0f} s)", recovered)
-    sleeper.send_signal(signal.SIGCONT)
+    stalled.send_signal(signal.SIGSTOP)
+    await time_until(harness, f"the relay's leader stalled (idle for {IDLE_TIMEOUT_S:.0f} s)", recovered)
+    stalled.send_signal(signal.SIGCONT)
     await time_until(harness, "the relay's owner woke", recovered)
     await until(harness.shared)
     assert await harness.relays() == 1

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, insert, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.bus.protocol import Message
 from backbone.bus.sqlite import SqliteBus
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.database.transient import TransientFailure, is_transient, transient_failure
 from backbone.group_commit import RETRY_FOR_S, GroupCommit
 from backbone.http.service_client import InProcessServiceClient
@@ -50,7 +50,7 @@ async def postgres() -> AsyncIterator[Database]:
         yield opened
 
 
-async def note(session: AsyncSession, text_: object, **more: object) -> None:
+async def note(session: Transaction, text_: object, **more: object) -> None:
     await session.execute(insert(Note), [{"about": "k", "text": text_, **more}])
 
 
@@ -218,7 +218,7 @@ class Fault:
     times: int
     tries: list[int]
 
-    async def strike(self, session: AsyncSession, size: int) -> None:
+    async def strike(self, session: Transaction, size: int) -> None:
         self.tries.append(size)
         if len(self.tries) <= self.times:
             await session.execute(text(self.statement))
@@ -315,8 +315,8 @@ async def consume(database: Database, folder: Path, texts: Sequence[str], handle
     return found
 
 
-def striking(fault: Fault) -> Callable[[Sequence[Noted], AsyncSession], Awaitable[None]]:
-    async def handle(events: Sequence[Noted], session: AsyncSession) -> None:
+def striking(fault: Fault) -> Callable[[Sequence[Noted], Transaction], Awaitable[None]]:
+    async def handle(events: Sequence[Noted], session: Transaction) -> None:
         await fault.strike(session, len(events))
         await take_notes(events, session)
 
@@ -337,7 +337,7 @@ async def test_consumer_retries_a_batch_as_a_whole_without_limit(
 async def test_consumer_bisects_a_batch_that_times_out_and_loses_no_event(
     postgres: Database, tmp_path: Path
 ) -> None:
-    async def slow_as_a_whole(events: Sequence[Noted], session: AsyncSession) -> None:
+    async def slow_as_a_whole(events: Sequence[Noted], session: Transaction) -> None:
         if len(events) > 3:
             await session.execute(text("SET LOCAL statement_timeout = 20"))
             await session.execute(text("SELECT pg_sleep(30)"))
@@ -351,7 +351,7 @@ async def test_consumer_bisects_a_batch_that_times_out_and_loses_no_event(
 async def test_consumer_dead_letters_only_the_event_with_a_permanent_error(
     database: Database, tmp_path: Path
 ) -> None:
-    async def refuse(events: Sequence[Noted], session: AsyncSession) -> None:
+    async def refuse(events: Sequence[Noted], session: Transaction) -> None:
         rows = [
             {"about": event.about, "text": None if event.text == "bad" else event.text} for event in events
         ]

@@ -70,10 +70,10 @@ def test_process_accepts_its_settings(process: str, monkeypatch: pytest.MonkeyPa
     assert f"http://127.0.0.1:{port}/readyz" in one["healthcheck"]["test"][-1]
     for field in type(own).model_fields:
         if field.startswith("url_"):
-            peer = field.removeprefix("url_")
+            service = field.removeprefix("url_")
             assert (
                 getattr(own, field)
-                == f"http://{peer}:{every[peer]['environment'][f'ATAA_{peer.upper()}_PORT']}"
+                == f"http://{service}:{every[service]['environment'][f'ATAA_{service.upper()}_PORT']}"
             )
 
 
@@ -113,10 +113,10 @@ def test_topics_match_the_list(tmp_path: Path) -> None:
     ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     made = {}
     for line in ran.stdout.splitlines():
-        words = line.split()
-        given = [words[place + 1] for place, word in enumerate(words) if word == "--config"]
-        made[words[words.index("--topic") + 1]] = (
-            words[words.index("--partitions") + 1],
+        arguments = line.split()
+        given = [arguments[place + 1] for place, one in enumerate(arguments) if one == "--config"]
+        made[arguments[arguments.index("--topic") + 1]] = (
+            arguments[arguments.index("--partitions") + 1],
             dict(entry.split("=", 1) for entry in given),
         )
     wanted = tomllib.loads((DEPLOY / "kafka" / "topics.toml").read_text())

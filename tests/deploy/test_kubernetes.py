@@ -88,21 +88,21 @@ def test_process_accepts_its_settings(process: str, overlay: str, monkeypatch: p
     services = of_kind(resources, "Service")
     for field in own.__class__.model_fields:
         if field.startswith("url_"):
-            peer = field.removeprefix("url_")
-            assert getattr(own, field) == f"http://{peer}:{services[peer]['spec']['ports'][0]['port']}"
+            service = field.removeprefix("url_")
+            assert getattr(own, field) == f"http://{service}:{services[service]['spec']['ports'][0]['port']}"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_network_policies_allow_every_internal_connection(overlay: str) -> None:
     policies = of_kind(rendered(overlay), "NetworkPolicy")
     for process, kind in SETTINGS.items():
-        for peer in (name.removeprefix("url_") for name in kind.model_fields if name.startswith("url_")):
-            assert peer in _named(policies[process]["spec"]["egress"], "to")
-            assert process in _named(policies[peer]["spec"]["ingress"], "from")
+        for service in (name.removeprefix("url_") for name in kind.model_fields if name.startswith("url_")):
+            assert service in _named(policies[process]["spec"]["egress"], "to")
+            assert process in _named(policies[service]["spec"]["ingress"], "from")
 
 
 def _named(rules: list[dict[str, Any]], side: str) -> set[str]:
-    selectors = [peer.get("podSelector", {}) for rule in rules for peer in rule.get(side, [])]
+    selectors = [service.get("podSelector", {}) for rule in rules for service in rule.get(side, [])]
     return {one["matchLabels"]["app.kubernetes.io/name"] for one in selectors if one}
 
 
@@ -237,9 +237,9 @@ def test_keda_connects_to_kafka_as_the_processes_do() -> None:
     logins = of_kind(resources, "TriggerAuthentication")
     for one in of_kind(resources, "ScaledObject").values():
         for trigger in one["spec"]["triggers"]:
-            told = trigger["metadata"]
-            assert told["bootstrapServers"].endswith(f":{listener['port']}")
-            assert (told["tls"], told["sasl"]) == ("enable", "scram_sha512")
+            metadata = trigger["metadata"]
+            assert metadata["bootstrapServers"].endswith(f":{listener['port']}")
+            assert (metadata["tls"], metadata["sasl"]) == ("enable", "scram_sha512")
             login = logins[trigger["authenticationRef"]["name"]]["spec"]["secretTargetRef"]
             assert {ref["parameter"] for ref in login} == {"username", "password", "ca"}
             for ref in login:

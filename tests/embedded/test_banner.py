@@ -21,20 +21,18 @@ HERE = Running("http://127.0.0.1:8000", Path(".ataa"), "http://127.0.0.1:8012", 
 
 
 def test_banner_shows_addresses_keys_and_the_sandbox() -> None:
-    said = facts(HERE)
-    assert said["API"] == "http://127.0.0.1:8000/docs"
-    assert said["Overlay"] == "http://127.0.0.1:8000/overlay/{drive}"
-    assert said["Donate page"] == "http://127.0.0.1:8000/donate/{drive}"
-    assert said["Keys"] == ".ataa/keys.json"
-    assert said["Stripe"].startswith("the sandbox at http://127.0.0.1:8012")
+    shown = facts(HERE)
+    assert shown["API"] == "http://127.0.0.1:8000/docs"
+    assert shown["Overlay"] == "http://127.0.0.1:8000/overlay/{drive}"
+    assert shown["Donate page"] == "http://127.0.0.1:8000/donate/{drive}"
+    assert shown["Keys"] == ".ataa/keys.json"
+    assert shown["Stripe"].startswith("the sandbox at http://127.0.0.1:8012")
 
 
-@pytest.mark.parametrize(
-    ("livemode", "words"), [(True, "real cards are charged"), (False, "test cards only")]
-)
-def test_banner_says_whether_real_cards_are_charged(livemode: bool, words: str) -> None:
+@pytest.mark.parametrize(("livemode", "text"), [(True, "real cards are charged"), (False, "test cards only")])
+def test_banner_shows_whether_real_cards_are_charged(livemode: bool, text: str) -> None:
     running = Running("http://127.0.0.1:8000", Path(".ataa"), None, livemode=livemode)
-    assert words in facts(running)["Stripe"]
+    assert text in facts(running)["Stripe"]
 
 
 def test_nothing_is_printed_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ def test_files_in_a_shared_directory_are_readable_by_their_owner_only(tmp_path: 
     data = DataDir(tmp_path)
     with closing(sqlite3.connect(data.path / "pledges.db")) as database:
         database.execute("PRAGMA journal_mode=WAL")
-        database.execute("CREATE TABLE words (email TEXT)")
+        database.execute("CREATE TABLE donors (email TEXT)")
         modes = {each.name: each.stat().st_mode & 0o077 for each in data.path.iterdir()}
     assert "pledges.db-wal" in modes
     assert set(modes.values()) == {0}

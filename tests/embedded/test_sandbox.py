@@ -21,10 +21,10 @@ def sandboxes(port: int) -> list[int]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                said = (folder / "cmdline").read_bytes().split(b"\0")
+                arguments = (folder / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"sandbox" in said and str(port).encode() in said:
+            if b"sandbox" in arguments and str(port).encode() in arguments:
                 found.append(int(folder.name))
     return found
 

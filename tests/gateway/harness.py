@@ -14,12 +14,13 @@ import aiohttp
 from pydantic import SecretStr
 
 from backbone import ids
-from backbone.bus.protocol import Message, key_of_partition
+from backbone.bus.protocol import key_of_partition
 from backbone.bus.sqlite import SqliteBus
 from backbone.clock import Clock, SystemClock
 from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken
 from backbone.http.caller import Caller, verify_caller
 from backbone.http.service_client import InProcessServiceClient
+from backbone.messaging.lossy import message_of
 from backbone.money import Money
 from backbone.service import Server, Service, listen, run_workers, server
 from gateway.app import compose
@@ -225,7 +226,7 @@ class Harness:
 
     async def publish(self, event: Any, *, lossy: bool = False) -> None:
         """Publish an event as its service would."""
-        message = Message(event.topic, event.key, ids.new("evt"), event.wire_name, event.to_bytes())
+        message = message_of(event)
         await self.bus.publish([message], lossy=lossy)
 
 
@@ -248,7 +249,7 @@ def log_row(sequence: int, kind: str = "donation.counted", drive_id: str = DRIVE
 
 def hub_of(harness: Harness) -> Hub:
     """The gateway's hub."""
-    found: Hub = next(one.run.__self__ for one in harness.service.workers if one.name == "gateway.pulse")  # type: ignore[attr-defined]
+    found: Hub = next(one.run.__self__ for one in harness.service.workers if one.name == "gateway.snapshots")  # type: ignore[attr-defined]
     return found
 
 

@@ -1,4 +1,4 @@
-"""A small real HTTP server that serves the pages, with a drive whose every answer a test decides."""
+"""An HTTP server that serves the pages, with a drive whose responses are set by the test."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ SEQUENCE = 97500
 
 def donation_row(n: int, **changes: object) -> dict[str, Any]:
     """The `donation` frame of the n-th gift after `drive_totals()`: the row with the fields of `recent`."""
-    gift: dict[str, Any] = {
+    donation: dict[str, Any] = {
         "id": f"don_{n}",
         "payment": f"pay_{n}",
         "sequence": SEQUENCE + n,
@@ -47,7 +47,7 @@ def donation_row(n: int, **changes: object) -> dict[str, Any]:
         "creator": None,
         "at": "2026-01-07T12:00:00Z",
     }
-    return {**gift, **changes}
+    return {**donation, **changes}
 
 
 def drive_totals(**changes: object) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def drive_totals(**changes: object) -> dict[str, Any]:
 
 @dataclass
 class Harness:
-    """What the server answers, and what it was asked."""
+    """The server's responses, and the requests it received."""
 
     totals: dict[str, Any] = field(default_factory=drive_totals)
     drive: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Harness:
     pledge_requests: list[dict[str, Any]] = field(default_factory=list)
     totals_requests: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """The drive's log, as `/events` tells it."""
+    """The drive's log, as `/events` returns it."""
     streams_opened: int = 0
     streams_from: list[str] = field(default_factory=list)
     stream_queues: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
@@ -159,7 +159,7 @@ class Harness:
             await _json(send, *self._next(self.pledge_views))
 
     def _next(self, answers: deque[Answer]) -> Answer:
-        """The next scripted answer; the last one is given for ever."""
+        """The next scripted response; the last one is repeated."""
         return answers.popleft() if len(answers) > 1 else answers[0]
 
     async def _totals(self, asked: dict[str, str], send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The description as a person reads it: Swagger UI in a real Chromium, under its strict policy."""
+"""The API reference in a real Chromium: Swagger UI under its strict content policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.gateway.harness import gateway
 from tests.gateway.test_pages_in_browser import FLAGS, chromium_path
 
 
-async def test_the_docs_show_every_operation_and_break_no_policy(tmp_path: Path) -> None:
+async def test_docs_show_every_operation_without_policy_violations(tmp_path: Path) -> None:
     async with gateway(tmp_path) as harness, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         page = await browser.new_page()
@@ -32,7 +32,7 @@ async def test_the_docs_show_every_operation_and_break_no_policy(tmp_path: Path)
         await browser.close()
 
 
-async def test_the_guide_is_a_page_without_scripts_that_fits_a_phone(tmp_path: Path) -> None:
+async def test_guide_has_no_scripts_and_fits_a_phone(tmp_path: Path) -> None:
     async with gateway(tmp_path) as harness, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         page = await browser.new_page(viewport={"width": 390, "height": 844})

@@ -1,4 +1,4 @@
-"""The event catalogue: every event there is, as the contracts say it, with its frozen example."""
+"""The event catalogue has every event of the contracts, with its frozen example."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[2]
 OURS = {name: kind for name, kind in wire_names().items() if not name.startswith("tests.")}
 
 
-def test_the_catalogue_has_every_event_once_under_its_speaker() -> None:
+def test_catalogue_has_every_event_once_under_its_producer() -> None:
     listed = [(producer, name) for producer, kinds in catalogue() for name in kinds]
     assert sorted(name for _, name in listed) == sorted(OURS)
     assert all(name.startswith(f"{producer}.") for producer, name in listed)
 
 
-def test_the_examples_are_the_frozen_ones() -> None:
+def test_examples_are_the_frozen_samples() -> None:
     shown = json.loads((ROOT / "gateway" / "event_examples.json").read_text(encoding="utf-8"))
     frozen = {
         file.stem: json.loads(file.read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ async def test_each_event_shows_its_name_topic_key_fields_example_and_schema(har
         assert (reply[0], json.loads(reply[2])) == (200, published)
 
 
-async def test_the_page_loads_nothing_from_elsewhere_and_is_cached_by_its_etag(harness: Harness) -> None:
+async def test_page_loads_no_external_files_and_supports_etags(harness: Harness) -> None:
     text = page().decode()
     assert set(re.findall(r'(?:src|href)="([^"#][^"]*)"', text)) == {
         "/docs", asset_url("mark.svg"), "/events/style.css", *(f"/events/{name}.json" for name in OURS)
@@ -71,12 +71,10 @@ async def test_the_page_loads_nothing_from_elsewhere_and_is_cached_by_its_etag(h
     assert (await fetch(harness, "/events/nothing.v1.json"))[0] == 404
 
 
-async def test_a_schema_is_built_once_not_at_each_request(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_schema_is_built_once(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/events/pledges.drive_changed.v1.json"
     first = await fetch(harness, path)
-    monkeypatch.setattr(DriveChanged, "model_json_schema", None)  # whoever builds it again fails
+    monkeypatch.setattr(DriveChanged, "model_json_schema", None)  # a second build fails
     assert (await fetch(harness, path))[2] == first[2]
     assert (await fetch(harness, path, {"If-None-Match": "*"}))[0] == 304
 
@@ -89,7 +87,7 @@ async def fetch(
         return reply.status, reply.headers, await reply.text()
 
 
-def test_the_page_is_well_formed_and_its_links_lead_somewhere() -> None:
+def test_page_is_well_formed_and_its_links_resolve() -> None:
     parser = _Tags()
     parser.feed(page().decode())
     assert parser.open == []

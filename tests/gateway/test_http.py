@@ -332,13 +332,13 @@ async def test_only_the_gateway_can_send_a_drives_freshness_to_leaderboard(harne
     assert "ataa-as-of" not in harness.leaderboard.received[-1].headers
     await harness.snapshot(7)
 
-    async def told() -> str | None:
+    async def sent_as_of() -> str | None:
         totals = (await harness.get("/v1/drives/winter/totals"))[2]
         await harness.get(f"{board}?n={len(harness.leaderboard.received)}")
-        said = harness.leaderboard.received[-1].headers.get("ataa-as-of")
-        return said if totals["sequence"] == 7 and said == totals["as_of"] else None
+        sent = harness.leaderboard.received[-1].headers.get("ataa-as-of")
+        return sent if totals["sequence"] == 7 and sent == totals["as_of"] else None
 
-    assert await until(told)
+    assert await until(sent_as_of)
 
 
 async def test_health_routes_answer(harness: Harness) -> None:

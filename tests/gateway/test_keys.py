@@ -205,7 +205,7 @@ async def test_publishable_key_may_only_read_and_make_pledges(harness: Harness) 
 
 
 @pytest.mark.parametrize(
-    "request",
+    "body",
     [
         {},
         {"kind": "admin"},
@@ -232,8 +232,8 @@ async def test_publishable_key_may_only_read_and_make_pledges(harness: Harness) 
         "secret",
     ],
 )
-async def test_invalid_key_request_is_422_and_creates_no_key(harness: Harness, request: Any) -> None:
-    status, _, problem = await harness.post("/v1/keys", request, **bearer(ADMIN))
+async def test_invalid_key_request_is_422_and_creates_no_key(harness: Harness, body: Any) -> None:
+    status, _, problem = await harness.post("/v1/keys", body, **bearer(ADMIN))
     assert status == 422
     assert problem["errors"]
     assert (await harness.get("/v1/keys", **bearer(ADMIN)))[2]["data"] == []

@@ -144,7 +144,7 @@ async def test_client_address_is_read_from_a_trusted_proxy(tmp_path: Path) -> No
 async def test_x_forwarded_for_of_an_untrusted_client_is_ignored(tmp_path: Path) -> None:
     settings = {"trusted_proxies": "10.0.0.0/8", "limit_address_per_s": 0.5, "limit_burst_s": 4.0}
     async with gateway(tmp_path, **settings) as harness:
-        for _ in range(5):  # loopback has no limit, whatever its header says
+        for _ in range(5):  # loopback has no limit, whatever its header contains
             status, *_ = await harness.get("/v1/pledges/plg_x?token=x", **{"X-Forwarded-For": "203.0.113.7"})
             assert status == 404
 

@@ -95,7 +95,7 @@ def test_the_description_has_every_route_and_no_other(described: dict[str, Any])
     assert {line for line, _ in operations(described)} == set(OFFERED.split("\n")) - {""}
 
 
-def test_every_reference_leads_somewhere_and_every_schema_is_used(described: dict[str, Any]) -> None:
+def test_every_reference_resolves_and_every_schema_is_used(described: dict[str, Any]) -> None:
     schemas = described["components"]["schemas"]
     used = {ref.removeprefix("#/components/schemas/") for ref in references(described)}
     assert used == set(schemas)
@@ -113,7 +113,7 @@ def test_every_path_parameter_is_described_and_every_operation_has_one_name(
     assert len({line for line, _ in operations(described)}) == len(names)
 
 
-def test_every_operation_says_what_it_does_who_may_and_how_it_fails(described: dict[str, Any]) -> None:
+def test_every_operation_has_description_scope_and_problems(described: dict[str, Any]) -> None:
     keyless = []
     for line, operation in operations(described):
         assert operation["summary"], line
@@ -325,7 +325,7 @@ async def nothing(request: Any) -> Any:
     raise AssertionError
 
 
-def test_schemas_of_one_name_and_two_meanings_are_kept_apart() -> None:
+def test_different_schemas_of_one_name_are_kept_apart() -> None:
     def service(path: str, schema: dict[str, Any]) -> dict[str, Any]:
         answer = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/ThingView"}}}}
         return {

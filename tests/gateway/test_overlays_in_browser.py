@@ -26,7 +26,7 @@ expect.set_options(timeout=PATIENCE_S * 1_000)
 SHARED = ""
 WITHOUT_WORKER = "delete window.SharedWorker"
 NETWORK_HOST = "ataa.test"
-"""Plain http to another host than this one is no secure context: browsers have no Web Locks there."""
+"""Plain http to another host is not a secure context, so browsers have no Web Locks there."""
 WITHOUT_ANY = "delete window.SharedWorker; delete window.BroadcastChannel"
 
 
@@ -41,7 +41,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def profile(chromium: Browser) -> AsyncIterator[BrowserContext]:
-    """A browser profile of its own, as the one that all browser sources of an OBS share."""
+    """A browser profile of its own, like the one that all browser sources of an OBS profile share."""
     context = await chromium.new_context(reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_S * 1_000)
     yield context
@@ -69,7 +69,7 @@ async def window(shared_window: BrowserContext) -> AsyncIterator[BrowserContext]
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def system(tmp_path: Path) -> AsyncIterator[GatewayHarness]:
-    """A real gateway whose drive has one gift, and whose figures are complete up to now."""
+    """A real gateway whose drive has one donation, and whose figures are complete up to now."""
     async with gateway(tmp_path) as served:
         serve_log(served, [])
         await served.snapshot(1, "10.00")
@@ -109,16 +109,16 @@ async def all_show(pages: list[Page], value: str) -> None:
 
 
 @pytest.mark.parametrize(("missing", "streams"), [(SHARED, 1), (WITHOUT_WORKER, 1), (WITHOUT_ANY, 0)])
-async def test_eight_overlays_of_one_profile_show_the_live_total_over_one_stream(
+async def test_eight_overlays_of_one_profile_share_one_stream(
     system: GatewayHarness, profile: BrowserContext, missing: str, streams: int
 ) -> None:
     await profile.add_init_script(missing)
     pages = await overlays(system, profile, 8)
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(system).clients == streams)
+    await until(lambda: hub_of(system).fan_out.clients == streams)
     await system.snapshot(2, "35.00")
     await all_show(pages, "35.00")
-    assert hub_of(system).clients == streams
+    assert hub_of(system).fan_out.clients == streams
     donor = await profile.new_page()
     await donor.goto(f"{system.url}/donate/winter?lang=en")
     await expect(donor.locator("#give")).to_be_enabled()
@@ -132,10 +132,10 @@ async def test_without_web_locks_the_worker_alone_reads_the_stream(
     pages = await overlays(system, profile, 8, NETWORK_HOST)
     assert not await pages[0].evaluate("'locks' in navigator")
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(system).clients == streams)
+    await until(lambda: hub_of(system).fan_out.clients == streams)
     await system.snapshot(2, "35.00")
     await all_show(pages, "35.00")
-    assert hub_of(system).clients == streams
+    assert hub_of(system).fan_out.clients == streams
 
 
 async def test_overlays_of_many_drives_leave_connections_free(
@@ -156,14 +156,14 @@ async def test_overlays_of_many_drives_leave_connections_free(
     for page, slug in zip(pages, known, strict=True):
         await page.goto(f"{system.url}/overlay/{slug}?lang=en", wait_until="commit")
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(system).clients == 3)
+    await until(lambda: hub_of(system).fan_out.clients == 3)
     for one in known.values():
         await system.snapshot(2, "35.00", drive_id=one["id"], slug=one["slug"])
     await all_show(pages, "35.00")
-    assert hub_of(system).clients == 3
+    assert hub_of(system).fan_out.clients == 3
 
 
-async def test_a_drive_that_no_page_shows_any_more_loses_its_stream(
+async def test_stream_ends_when_no_page_shows_its_drive(
     system: GatewayHarness, profile: BrowserContext
 ) -> None:
     other = "drv_" + "0" * 26
@@ -173,15 +173,15 @@ async def test_a_drive_that_no_page_shows_any_more_loses_its_stream(
     winter, spring = await overlays(system, profile, 1), await profile.new_page()
     await spring.goto(f"{system.url}/overlay/spring?lang=en")
     await all_show([*winter, spring], "10.00")
-    await until(lambda: hub_of(system).clients == 2)
+    await until(lambda: hub_of(system).fan_out.clients == 2)
     await spring.close()
-    await until(lambda: hub_of(system).clients == 1)
+    await until(lambda: hub_of(system).fan_out.clients == 1)
     await system.snapshot(2, "35.00")
     await all_show(winter, "35.00")
 
 
 @pytest.mark.parametrize("end", ["closed", "frozen"])
-async def test_when_the_page_that_reads_the_stream_is_gone_another_takes_over(
+async def test_another_page_takes_over_when_the_hub_page_closes(
     system: GatewayHarness, profile: BrowserContext, end: str
 ) -> None:
     await profile.add_init_script(WITHOUT_WORKER)
@@ -197,12 +197,12 @@ async def test_when_the_page_that_reads_the_stream_is_gone_another_takes_over(
         await session.send("Page.setWebLifecycleState", {"state": "frozen"})
     await system.snapshot(2, "35.00")
     await all_show(pages, "35.00")
-    await until(lambda: hub_of(system).clients >= 1)
+    await until(lambda: hub_of(system).fan_out.clients >= 1)
     await system.log(3)
     await all_announce(pages)
 
 
-async def test_a_hidden_page_leaves_the_stream_to_one_that_is_seen(
+async def test_hidden_page_gives_the_stream_to_a_visible_page(
     system: GatewayHarness, profile: BrowserContext
 ) -> None:
     await profile.add_init_script(WITHOUT_WORKER)
@@ -217,18 +217,18 @@ async def test_a_hidden_page_leaves_the_stream_to_one_that_is_seen(
 
 
 @pytest.mark.parametrize("worker", ["setTimeout(() => this.onerror(), 50)", "", "throw new Error()"])
-async def test_where_the_worker_fails_or_stays_silent_a_page_reads_the_stream(
+async def test_page_reads_the_stream_when_the_worker_fails_or_does_not_answer(
     system: GatewayHarness, profile: BrowserContext, worker: str
 ) -> None:
     await profile.add_init_script(f"window.SharedWorker = class {{ constructor() {{ {worker} }} }}")
     pages = await overlays(system, profile, 2)
     await all_show(pages, "10.00")
-    await until(lambda: hub_of(system).clients == 1)
+    await until(lambda: hub_of(system).fan_out.clients == 1)
     await system.log(2)
     await all_announce(pages)
 
 
-# --- every gift once ---
+# --- every donation once ---
 
 
 async def until_it_reads_the_stream(page: Page) -> None:
@@ -244,7 +244,7 @@ async def until_it_reads_the_stream(page: Page) -> None:
 
 
 async def hide(page: Page, hidden: bool) -> None:
-    """As OBS does with a source that no shown scene has."""
+    """Hide the page, as OBS does with a source of a hidden scene."""
     await page.evaluate(
         """(hidden) => {
         for (const [name, value] of [["hidden", hidden], ["visibilityState", hidden ? "hidden" : "visible"]])
@@ -270,24 +270,26 @@ async def cards(page: Page) -> list[str]:
 
 
 def missed(n: int) -> list[dict[str, Any]]:
-    """The first `n` gifts after the totals that the stage begins with."""
+    """The first `n` donations after the harness's first totals."""
     return [donation_row(number) for number in range(1, n + 1)]
 
 
-def after(gifts: list[dict[str, Any]], named: int = 20) -> dict[str, Any]:
-    """The totals once these gifts are counted, with the newest of them by name."""
-    return drive_totals(sequence=gifts[-1]["sequence"], recent=gifts[::-1][:named])
+def after(donations: list[dict[str, Any]], named: int = 20) -> dict[str, Any]:
+    """The totals once these donations are counted, with the newest `named` of them in `recent`."""
+    return drive_totals(sequence=donations[-1]["sequence"], recent=donations[::-1][:named])
 
 
-async def test_gifts_missed_by_a_broken_stream_are_all_told(harness: Harness, window: BrowserContext) -> None:
+async def test_donations_missed_by_a_broken_stream_are_all_announced(
+    harness: Harness, window: BrowserContext
+) -> None:
     page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await until(lambda: harness.stream_queues)
     harness.stream_status = 503
     harness.end_streams()
-    gifts = missed(240)
-    harness.rows, harness.totals = gifts, after(gifts, named=2)
+    donations = missed(240)
+    harness.rows, harness.totals = donations, after(donations, named=2)
     await expect(page.locator(".card.missed")).to_have_text("+238 gifts while away")
     assert sorted(await cards(page)) == ["+238 gifts while away", "Donor 239", "Donor 240"]
     harness.stream_status = 200
@@ -299,7 +301,7 @@ async def test_gifts_missed_by_a_broken_stream_are_all_told(harness: Harness, wi
     assert len(await cards(page)) == 4
 
 
-async def test_a_gap_of_the_stream_is_read_from_the_log(harness: Harness, window: BrowserContext) -> None:
+async def test_gap_in_the_stream_is_read_from_the_log(harness: Harness, window: BrowserContext) -> None:
     page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
@@ -312,7 +314,7 @@ async def test_a_gap_of_the_stream_is_read_from_the_log(harness: Harness, window
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_a_reload_announces_what_came_meanwhile_and_nothing_twice(
+async def test_reload_announces_missed_donations_and_none_twice(
     harness: Harness, window: BrowserContext, streamed: bool
 ) -> None:
     page = await window.new_page()
@@ -337,16 +339,14 @@ async def test_a_reload_announces_what_came_meanwhile_and_nothing_twice(
     await until(lambda: announced(page, ["Donor 31"]))
 
 
-async def test_gifts_that_waited_for_their_card_are_counted_after_a_reload(
-    harness: Harness, window: BrowserContext
-) -> None:
+async def test_queued_donations_are_counted_after_a_reload(harness: Harness, window: BrowserContext) -> None:
     page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await until(lambda: harness.stream_queues)
     harness.rows = missed(40)
-    for gift in harness.rows:
-        harness.push("donation", gift)
+    for donation in harness.rows:
+        harness.push("donation", donation)
     await expect(page.locator(".card").first).to_be_visible()
     await page.goto("about:blank")
     harness.totals = after(harness.rows)
@@ -357,7 +357,7 @@ async def test_gifts_that_waited_for_their_card_are_counted_after_a_reload(
     assert len(await cards(page)) == 1
 
 
-async def test_a_log_that_began_anew_is_not_a_gap(harness: Harness, window: BrowserContext) -> None:
+async def test_new_log_is_not_treated_as_a_gap(harness: Harness, window: BrowserContext) -> None:
     page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
@@ -368,7 +368,9 @@ async def test_a_log_that_began_anew_is_not_a_gap(harness: Harness, window: Brow
     await until(lambda: announced(page, ["First of the new log"]))
 
 
-async def test_another_drive_of_the_same_slug_begins_anew(harness: Harness, window: BrowserContext) -> None:
+async def test_another_drive_of_the_same_slug_starts_a_new_log(
+    harness: Harness, window: BrowserContext
+) -> None:
     page = await window.new_page()
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
@@ -379,7 +381,7 @@ async def test_another_drive_of_the_same_slug_begins_anew(harness: Harness, wind
     await until(lambda: announced(page, ["First of the new drive"]))
 
 
-async def test_a_source_that_comes_back_shows_new_gifts_first_and_the_missed_as_a_number(
+async def test_visible_again_source_shows_new_donations_first_then_the_number_missed(
     harness: Harness, window: BrowserContext
 ) -> None:
     page = await window.new_page()
@@ -399,7 +401,7 @@ async def test_a_source_that_comes_back_shows_new_gifts_first_and_the_missed_as_
     await until(lambda: announced(page, ["New", "Newest", "+412 gifts while away"]))
 
 
-async def test_the_number_of_missed_gifts_lets_eight_new_ones_go_first(
+async def test_number_of_missed_donations_follows_eight_new_ones(
     harness: Harness, window: BrowserContext
 ) -> None:
     page = await window.new_page()
@@ -408,15 +410,15 @@ async def test_the_number_of_missed_gifts_lets_eight_new_ones_go_first(
         """async () => {
         const address = document.querySelector('link[href$="alert_queue.js"]').href;
         const { AlertQueue } = await import(address);
-        const queue = new AlertQueue(10), told = [];
-        const gift = (n) => ({ id: n, amount: { currency: "USD", value: n + ".00" } });
+        const queue = new AlertQueue(10), shown = [];
+        const donation = (n) => ({ id: n, amount: { currency: "USD", value: n + ".00" } });
         queue.miss(400);
-        for (let n = 1; n <= 12; n++) queue.offer(gift(n));
+        for (let n = 1; n <= 12; n++) queue.offer(donation(n));
         const kind = (card) => card && (card.id ?? Object.keys(card)[0] + Object.values(card)[0]);
-        told.push(kind(queue.next(true)));
+        shown.push(kind(queue.next(true)));
         queue.miss(12);
-        for (let n = 0; n < 13; n++) told.push(kind(queue.next(false)));
-        return told }"""
+        for (let n = 0; n < 13; n++) shown.push(kind(queue.next(false)));
+        return shown }"""
     )
     assert order == [3, 4, 5, 6, 7, 8, 9, 10, "missed412", 11, 12, "more2", None, None]
 
@@ -429,7 +431,7 @@ async def announced(page: Page, wanted: list[str]) -> bool:
 
 
 async def all_announce(pages: list[Page]) -> None:
-    """Each page announces one gift, once."""
+    """Each page announces one donation, once."""
     for page in pages:
         await expect(page.locator(".card .name")).to_have_text("أمل")
         await expect(page.locator(".card")).to_have_count(1)
@@ -459,7 +461,7 @@ async def test_custom_css_of_obs_applies_to_an_overlay(
     assert found == ["rgb(1, 2, 3)", "0.5"]
 
 
-async def test_an_overlay_takes_no_markup_and_no_script_from_a_string(
+async def test_overlay_refuses_markup_and_scripts_from_strings(
     harness: Harness, window: BrowserContext
 ) -> None:
     page = await window.new_page()
@@ -490,7 +492,7 @@ async def test_an_overlay_takes_no_markup_and_no_script_from_a_string(
         ("9996.00", "٩٩٫٩٪\u061c", "ar&digits=arab", False),
     ],
 )
-async def test_the_bar_never_shows_a_goal_reached_before_it_is(
+async def test_bar_never_shows_a_goal_as_reached_too_early(
     harness: Harness, window: BrowserContext, value: str, percent: str, lang: str, reached: bool
 ) -> None:
     harness.totals = drive_totals(
@@ -512,7 +514,7 @@ async def test_the_bar_never_shows_a_goal_reached_before_it_is(
 
 
 @pytest.mark.parametrize(("value", "filled"), [("9996.00", 99), ("10000.00", 100), ("-10.00", 0)])
-async def test_the_donate_page_never_shows_a_goal_reached_before_it_is(
+async def test_donate_page_never_shows_a_goal_as_reached_too_early(
     harness: Harness, window: BrowserContext, value: str, filled: float
 ) -> None:
     percent = round(float(value) / 100)
@@ -529,18 +531,20 @@ async def raised(page: Page, value: str) -> None:
 
 @pytest.mark.parametrize("lang", ["ar", "en"])
 @pytest.mark.parametrize(("width", "height"), [(320, 640), (1920, 1080), (1080, 1920)])
-async def test_no_part_of_an_overlay_leaves_its_source(
+async def test_no_part_of_an_overlay_overflows_its_source(
     harness: Harness, window: BrowserContext, lang: str, width: int, height: int
 ) -> None:
-    gift = donation_row(1, name="N" * 40, message="M" * 120)
+    donation = donation_row(1, name="N" * 40, message="M" * 120)
     leader = {"rank": 1, "creator": "crt_1", "slug": "x", "name": "L" * 80, "raised": usd("9999999.99")}
-    harness.totals = drive_totals(title="W" * 120, raised=usd("99999999.99"), leaders=[leader], recent=[gift])
+    harness.totals = drive_totals(
+        title="W" * 120, raised=usd("99999999.99"), leaders=[leader], recent=[donation]
+    )
     page = await window.new_page()
     await page.set_viewport_size({"width": width, "height": height})
     await page.goto(f"{harness.base}/overlay/winter?lang={lang}")
     await raised(page, "99999999.99")
     await until(lambda: harness.stream_queues)
-    harness.push("donation", gift)
+    harness.push("donation", donation)
     await expect(page.locator(".card")).to_be_visible()
     for part in (".leaders", ".card", ".bar", ".figures > *", ".bar footer > *", ".goal", ".ticker"):
         for place in await page.locator(part).all():
@@ -566,14 +570,14 @@ async def test_no_page_has_a_console_error_or_a_failed_request(
             troubles.append(f"{path}: {text}")
 
         page.on("pageerror", lambda error: note(str(error)))
-        page.on("console", lambda said: note(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda entry: note(entry.text) if entry.type in ("error", "warning") else None)
         page.on("requestfailed", lambda request: note(_failure(request)))
         page.on(
             "response", lambda reply: note(f"{reply.status} {reply.url}") if reply.status >= 400 else None
         )
         await page.goto(f"{system.url}{path}", wait_until="load")
         await page.wait_for_timeout(300)
-        # Chromium without a window asks for no icon: it is read as a browser with one would.
+        # Headless Chromium does not request the icon, so the test requests it.
         icon = await page.evaluate("document.querySelector('link[rel~=icon]')?.href ?? '/favicon.ico'")
         assert (await context.request.get(f"{system.url}{icon.removeprefix(system.url)}")).ok, path
         await context.close()

@@ -73,10 +73,10 @@ class Outline(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag and wanted <= attrs.items()]
 
 
-# --- what people wrote stays text ---
+# --- user texts are escaped ---
 
 
-def test_a_hostile_title_and_slug_are_text_in_every_page() -> None:
+def test_hostile_title_and_slug_are_escaped_in_every_page() -> None:
     drive = a_drive(title={"en": HOSTILE}, slug=HOSTILE, description=HOSTILE)
     hostile = {"slug": "x", "name": HOSTILE}
     creators = Creators([hostile], more=True)
@@ -132,19 +132,19 @@ def test_no_page_has_an_inline_script_or_style() -> None:
         ({}, ",;;=,\x00", None, "en"),
     ],
 )
-def test_the_language_is_asked_for_else_accepted_else_the_titles(
+def test_language_comes_from_query_then_browser_then_title(
     query: dict[str, str], accepted: str, title: object, lang: str
 ) -> None:
     assert choose_voice(query, accepted, title).lang == lang
 
 
-def test_an_arabic_page_says_so_and_runs_right_to_left() -> None:
+def test_arabic_page_declares_its_language_and_direction() -> None:
     outline = Outline(donate_page(a_drive(), Creators(), {"lang": "ar"}, "f1.1.a"))
     assert outline.having("html", lang="ar", dir="rtl")
     assert outline.texts["h1"].strip() == "شتاء"
 
 
-def test_a_title_falls_back_to_the_language_it_has() -> None:
+def test_title_falls_back_to_an_existing_language() -> None:
     assert localised({"ar": "شتاء"}, "en") == "شتاء"
     assert localised({"fr": "Hiver"}, "en") == "Hiver"
     assert localised({"en": "Winter", "ar": ""}, "ar") == "Winter"
@@ -157,7 +157,7 @@ def _holes(sentence: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", TRANSLATIONS)
-def test_both_languages_say_the_same_things(page: str) -> None:
+def test_both_languages_have_the_same_keys_and_placeholders(page: str) -> None:
     english, arabic = TRANSLATIONS[page]["en"], TRANSLATIONS[page]["ar"]
     assert english.keys() == arabic.keys()
     for key, phrase in english.items():
@@ -167,19 +167,19 @@ def test_both_languages_say_the_same_things(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", TRANSLATIONS)
-def test_every_word_is_used_somewhere(page: str) -> None:
+def test_every_text_is_used(page: str) -> None:
     files = [file for kind in ("templates/*", "static/*.js", "*.py") for file in PAGES.glob(kind)]
     text = "".join(file.read_text() for file in files if file.name != "translations.py")
-    # Keys put together from a prefix and what the API said, and headlines with their "more".
+    # Keys composed of a prefix and a value of the API, and headlines with their "more".
     composed = ("error_", "notice_", "retry_", "paid", "refunded", "disputed", "lapsed")
     for key in TRANSLATIONS[page]["en"]:
         assert key.removesuffix("_more") in text or key.startswith(composed), key
 
 
-def test_arabic_counts_take_their_plural_forms() -> None:
+def test_arabic_counts_use_their_plural_forms() -> None:
     voice = Voice("ar", "latn")
-    said = [voice.text("donate", "gifts", n) for n in (0, 1, 2, 3, 11, 100)]
-    assert said == ["لا تبرعات بعد", "تبرع واحد", "تبرعان", "3 تبرعات", "11 تبرعًا", "100 تبرع"]
+    texts = [voice.text("donate", "gifts", n) for n in (0, 1, 2, 3, 11, 100)]
+    assert texts == ["لا تبرعات بعد", "تبرع واحد", "تبرعان", "3 تبرعات", "11 تبرعًا", "100 تبرع"]
 
 
 # --- money ---
@@ -202,7 +202,7 @@ def test_money_is_written_exactly(value: str, currency: str, lang: Any, digits: 
     assert Voice(lang, digits).money(value, currency) == shown
 
 
-def test_the_menu_is_the_drives_own_or_the_usual_one_in_its_currency() -> None:
+def test_menu_is_the_drives_own_or_the_default_of_its_currency() -> None:
     def menu(drive: dict[str, object]) -> list[str | None]:
         return [
             attrs["value"]
@@ -218,8 +218,8 @@ def test_the_menu_is_the_drives_own_or_the_usual_one_in_its_currency() -> None:
 
 
 @pytest.mark.parametrize("currency", sorted(SUPPORTED_CURRENCIES))
-def test_no_amount_is_offered_that_stripe_does_not_take(currency: str) -> None:
-    """Neither the usual ones nor those of a drive that was made before the limits."""
+def test_amounts_that_stripe_refuses_are_not_offered(currency: str) -> None:
+    """Neither default amounts nor those of a drive created before the limits existed."""
     too_little, too_much = smallest(currency) - 1, largest(currency) + 1
     for menu in ([], [too_little, smallest(currency)], [too_little, too_much]):
         own = [{"currency": currency, "value": decimal_string(units, currency)} for units in menu]
@@ -234,7 +234,7 @@ def test_no_amount_is_offered_that_stripe_does_not_take(currency: str) -> None:
 # --- the form ---
 
 
-def test_the_form_carries_the_drives_id_its_token_and_a_known_creator() -> None:
+def test_form_contains_drive_id_token_and_known_creator() -> None:
     nour = {"id": "crt_9", "slug": "nour", "name": "Nour"}
     outline = Outline(donate_page(a_drive(), Creators([nour]), {"creator": "Nour"}, "f1.9.ab", creator=nour))
     page = outline.page()
@@ -249,7 +249,7 @@ def test_the_form_carries_the_drives_id_its_token_and_a_known_creator() -> None:
 
 
 @pytest.mark.parametrize("lang", ["en", "ar"])
-def test_an_unknown_creator_in_the_link_is_said_and_does_not_cost_the_gift(lang: str) -> None:
+def test_unknown_creator_in_the_link_is_reported_and_the_form_still_works(lang: str) -> None:
     query = {"creator": "gone", "lang": lang}
     for creators, link in (
         (Creators(), None),
@@ -265,11 +265,11 @@ def test_an_unknown_creator_in_the_link_is_said_and_does_not_cost_the_gift(lang:
 
 
 @pytest.mark.parametrize("query", [{}, {"creator": ""}, {"creator": " "}])
-def test_a_link_without_a_creator_is_no_complaint(query: dict[str, str]) -> None:
+def test_link_without_a_creator_shows_no_message(query: dict[str, str]) -> None:
     assert not Outline(donate_page(a_drive(), Creators(), query, "t")).having("p", id="missing-creator")
 
 
-def test_a_search_field_is_there_only_where_not_all_creators_are_listed() -> None:
+def test_search_field_exists_only_if_not_all_creators_are_listed() -> None:
     listed = [{"id": f"crt_{n}", "slug": f"c{n}", "name": f"C {n}"} for n in range(100)]
     assert not Outline(donate_page(a_drive(), Creators(listed), {}, "t")).having("input", type="search")
     outline = Outline(donate_page(a_drive(), Creators(listed, more=True), {}, "t"))
@@ -280,13 +280,13 @@ def test_a_search_field_is_there_only_where_not_all_creators_are_listed() -> Non
 @pytest.mark.parametrize(
     ("state", "form"), [("closed", False), ("draft", False), ("paused", True), ("live", True)]
 )
-def test_a_drive_that_takes_no_gifts_shows_no_form(state: str, form: bool) -> None:
+def test_drive_that_accepts_no_donations_shows_no_form(state: str, form: bool) -> None:
     outline = Outline(donate_page(a_drive(state=state), Creators(), {}, "t"))
     assert bool(outline.having("form")) is form
     assert bool(outline.having("section", role="status")) is (state != "live")
 
 
-def test_totals_serve_as_the_drive_and_their_state_is_not_the_drives() -> None:
+def test_page_renders_from_totals_and_ignores_their_freshness_state() -> None:
     raised = {"currency": "USD", "value": "11050000.00"}
     totals = {**a_drive(), "drive": "drv_1", "state": "frozen", "donations": 2, "raised": raised}
     del totals["id"]
@@ -308,19 +308,19 @@ def test_totals_serve_as_the_drive_and_their_state_is_not_the_drives() -> None:
         ("99999999999999.98", "99999999999999.99", "99"),
     ],
 )
-def test_the_bar_is_full_only_once_the_goal_is_reached(raised: str, goal: str, percent: str) -> None:
+def test_bar_is_full_only_once_the_goal_is_reached(raised: str, goal: str, percent: str) -> None:
     drive = a_drive(
         raised={"currency": "USD", "value": raised}, goal={"currency": "USD", "value": goal}, percent=100.0
     )
     assert Outline(donate_page(drive, Creators(), {}, "t")).having("progress", value=percent)
 
 
-def test_a_test_drive_says_that_no_money_moves() -> None:
+def test_test_drive_shows_that_no_money_moves() -> None:
     assert b'class="ribbon"' in donate_page(a_drive(test=True), Creators(), {}, "t")
     assert b'class="ribbon"' not in donate_page(a_drive(), Creators(), {}, "t")
 
 
-def test_the_donate_page_and_all_it_loads_cost_a_phone_under_30_kb() -> None:
+def test_donate_page_with_its_assets_is_under_30_kb() -> None:
     html = donate_page(a_drive(), Creators(), {"lang": "ar"}, "f1.1.a")
     loaded = [
         value for _, attrs in Outline(html).tags for key in ("src", "href") if (value := attrs.get(key))
@@ -349,7 +349,7 @@ def test_unknown_parts_and_themes_are_ignored() -> None:
     assert 'data-theme="dark"' in html
 
 
-def test_without_parts_all_are_shown_and_freshness_always_is() -> None:
+def test_without_parts_all_are_shown_and_freshness_is_always_shown() -> None:
     assert overlay_page("winter", None, {"parts": "rain"}).count(b'class="alerts"') == 1
     for parts in ("bar", "leaders", "alerts", "ticker", "goal", ""):
         assert overlay_page("winter", None, {"parts": parts}).count(b'class="freshness"') == 1
@@ -358,7 +358,7 @@ def test_without_parts_all_are_shown_and_freshness_always_is() -> None:
 # --- form tokens ---
 
 
-def test_a_form_token_is_good_for_its_drive_for_two_hours() -> None:
+def test_form_token_is_valid_for_its_drive_for_two_hours() -> None:
     token = mint_form_token(b"secret", "drv_1", NOW)
     assert check_form_token(b"secret", "drv_1", token, NOW)
     assert check_form_token(b"secret", "drv_1", token, NOW + timedelta(hours=1, minutes=59))
@@ -367,7 +367,7 @@ def test_a_form_token_is_good_for_its_drive_for_two_hours() -> None:
     assert not check_form_token(b"other", "drv_1", token, NOW)
 
 
-def test_a_form_token_cannot_be_stretched_or_guessed() -> None:
+def test_form_token_cannot_be_extended_or_forged() -> None:
     token = mint_form_token(b"secret", "drv_1", NOW)
     _, expires, seal = token.split(".")
     later = f"f1.{int(expires) + 3600}.{seal}"
@@ -388,7 +388,7 @@ def test_a_form_token_cannot_be_stretched_or_guessed() -> None:
 # --- headers and assets ---
 
 
-def test_only_an_overlay_may_be_framed_and_restyled_and_no_page_runs_inline_script() -> None:
+def test_only_overlays_allow_framing_and_inline_style_and_no_page_inline_script() -> None:
     def policy(kind: Any) -> dict[str, str]:
         text = dict(page_headers(kind))[b"content-security-policy"].decode()
         return dict(one.strip().partition(" ")[::2] for one in text.split(";"))
@@ -402,7 +402,7 @@ def test_only_an_overlay_may_be_framed_and_restyled_and_no_page_runs_inline_scri
         assert overlay == {**strict, **looser}
 
 
-def test_pages_that_carry_a_token_are_never_stored() -> None:
+def test_pages_with_a_token_are_not_cached() -> None:
     assert dict(page_headers("donate"))[b"cache-control"] == b"private, no-store"
     assert dict(page_headers("thanks"))[b"cache-control"] == b"private, no-store"
 
@@ -421,7 +421,7 @@ def test_every_module_a_script_imports_is_served() -> None:
 @pytest.mark.parametrize(
     "path", ["/assets", "/assets/", "/assets/x/../translations.py", "/x/y/donate.js", "", "/assets/x/"]
 )
-def test_nothing_else_is_served_as_an_asset(path: str) -> None:
+def test_unknown_assets_are_404(path: str) -> None:
     assert static(path) is None
 
 
@@ -439,7 +439,7 @@ async def ask(method: str, path: str, **headers: str) -> tuple[int, dict[bytes, 
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
 
 
-async def test_an_asset_of_this_make_is_kept_for_ever_and_another_makes_is_asked_after() -> None:
+async def test_current_asset_is_cached_for_ever_and_another_versions_is_revalidated() -> None:
     _, today, _ = await ask("GET", f"/assets/{FINGERPRINT}/donate.js")
     _, older, body = await ask("GET", "/assets/000000000000/donate.js")
     assert b"immutable" in today[b"cache-control"]
@@ -447,7 +447,7 @@ async def test_an_asset_of_this_make_is_kept_for_ever_and_another_makes_is_asked
     assert body.startswith(b"//")
 
 
-async def test_assets_are_zipped_revalidated_and_only_read() -> None:
+async def test_assets_support_gzip_and_etags_and_refuse_other_methods() -> None:
     path = asset_url("donate.css")
     status, headers, body = await ask("GET", path, accept_encoding="br, gzip")
     assert (status, headers[b"content-encoding"]) == (200, b"gzip")

@@ -1,6 +1,6 @@
-"""The pages in a real Chromium, against a real HTTP server whose every answer is scripted.
+"""The pages in a real Chromium, against an HTTP server with scripted responses.
 
-Without a Chromium (`CHROMIUM` or one on the path) these are skipped, unless ATAA_REQUIRE_REAL=1.
+Without a Chromium (`CHROMIUM` or one on the path) these tests are skipped, unless ATAA_REQUIRE_REAL=1.
 """
 
 import os
@@ -36,7 +36,7 @@ FLAGS = [
     "--disable-sync",
 ]
 ONE_RENDERER = ["--renderer-process-limit=1", "--disable-site-isolation-trials"]
-"""One process draws all pages of a window. Starting one per page costs more CPU than the page's test."""
+"""One process renders all pages of a window. Starting one per page costs more CPU than the page's test."""
 
 
 def chromium_path() -> str:
@@ -98,7 +98,7 @@ async def raised(page: Page, value: str) -> None:
 # --- the overlay ---
 
 
-async def test_the_overlay_shows_the_exact_total_and_says_it_is_live(
+async def test_overlay_shows_the_exact_total_and_the_live_state(
     browser: BrowserContext, harness: Harness
 ) -> None:
     async with tab(browser) as page:
@@ -111,7 +111,7 @@ async def test_the_overlay_shows_the_exact_total_and_says_it_is_live(
         assert background == "rgba(0, 0, 0, 0)"
 
 
-async def test_a_burst_of_a_thousand_gifts_ends_on_the_exact_total(
+async def test_burst_of_a_thousand_donations_ends_on_the_exact_total(
     browser: BrowserContext, harness: Harness
 ) -> None:
     async with tab(browser) as page:
@@ -130,13 +130,13 @@ async def test_a_burst_of_a_thousand_gifts_ends_on_the_exact_total(
         harness.push("totals", drive_totals(sequence=99000, raised=usd("5585123.43"), donations=98012))
         await raised(page, "5585123.43")
         await expect(page.locator(".gifts")).to_have_text("98,012 gifts")
-        # The gift among the thousand that nobody may miss is shown; the rest are bounded.
+        # The large donation among the thousand is shown; the number of cards is bounded.
         await expect(page.locator(".card.grand")).to_have_count(1)
         assert await page.locator(".card").count() <= 6
         assert await page.evaluate("window.longest") < 1_000
 
 
-async def test_what_people_wrote_is_shown_as_text(browser: BrowserContext, harness: Harness) -> None:
+async def test_texts_of_donors_are_shown_as_text(browser: BrowserContext, harness: Harness) -> None:
     leader = {"rank": 1, "creator": "crt_1", "slug": "x", "name": HOSTILE, "raised": usd("5.00")}
     harness.totals = drive_totals(
         title={"en": HOSTILE},
@@ -155,7 +155,7 @@ async def test_what_people_wrote_is_shown_as_text(browser: BrowserContext, harne
         assert await page.title() != "owned"
 
 
-async def test_a_gift_told_twice_is_announced_once_and_old_ones_never(
+async def test_repeated_donation_is_announced_once_and_old_ones_are_not(
     browser: BrowserContext, harness: Harness
 ) -> None:
     harness.totals = drive_totals(recent=[donation_row(1)])
@@ -176,9 +176,7 @@ async def test_a_gift_told_twice_is_announced_once_and_old_ones_never(
         assert await page.locator(".card .name").all_inner_texts() == ["Once", "Last"]
 
 
-async def test_figures_never_step_back_but_a_new_epoch_is_believed(
-    browser: BrowserContext, harness: Harness
-) -> None:
+async def test_figures_never_go_back_within_an_epoch(browser: BrowserContext, harness: Harness) -> None:
     async with tab(browser) as page:
         await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
@@ -189,7 +187,7 @@ async def test_figures_never_step_back_but_a_new_epoch_is_believed(
         await raised(page, "4000000.00")
 
 
-async def test_it_comes_back_after_a_drain(browser: BrowserContext, harness: Harness) -> None:
+async def test_overlay_reconnects_after_a_drain(browser: BrowserContext, harness: Harness) -> None:
     async with tab(browser) as page:
         await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
@@ -200,7 +198,7 @@ async def test_it_comes_back_after_a_drain(browser: BrowserContext, harness: Har
         await raised(page, "4570000.00")
 
 
-async def test_without_a_stream_it_polls_with_the_etag_and_announces(
+async def test_without_a_stream_the_overlay_polls_with_the_etag_and_announces(
     browser: BrowserContext, harness: Harness
 ) -> None:
     harness.stream_status = 503
@@ -209,14 +207,14 @@ async def test_without_a_stream_it_polls_with_the_etag_and_announces(
         await raised(page, "4560123.45")
         await expect(page.locator(".freshness")).to_have_attribute("data-state", "live")
         await until(lambda: 'W/"1.97500.0.live"' in harness.totals_requests)
-        gift = donation_row(1, name="Polled")
-        harness.rows = [gift]
-        harness.totals = drive_totals(sequence=97501, raised=usd("4560148.45"), recent=[gift])
+        donation = donation_row(1, name="Polled")
+        harness.rows = [donation]
+        harness.totals = drive_totals(sequence=97501, raised=usd("4560148.45"), recent=[donation])
         await raised(page, "4560148.45")
         await expect(page.locator(".card .name")).to_have_text("Polled")
 
 
-async def test_it_says_how_fresh_it_is(browser: BrowserContext, harness: Harness) -> None:
+async def test_overlay_shows_its_freshness(browser: BrowserContext, harness: Harness) -> None:
     async with tab(browser) as page:
         await page.goto(f"{harness.base}/overlay/winter?lang=ar")
         await raised(page, "4560123.45")
@@ -308,7 +306,7 @@ def with_checkout(harness: Harness, **changes: Any) -> dict[str, Any]:
     return {**OPEN, "checkout": {"url": f"{harness.base}/checkout"}, **changes}
 
 
-async def test_a_gift_goes_on_to_the_payment_page(browser: BrowserContext, harness: Harness) -> None:
+async def test_form_opens_the_payment_page(browser: BrowserContext, harness: Harness) -> None:
     harness.creators = [{"id": "crt_1", "slug": "nour", "name": "نور"}]
     harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
@@ -332,7 +330,9 @@ def creators(n: int) -> list[dict[str, Any]]:
     return [{"id": f"crt_{k}", "slug": f"c{k}", "name": f"Creator {k}"} for k in range(n)]
 
 
-async def test_a_link_to_the_205th_creator_credits_them(browser: BrowserContext, harness: Harness) -> None:
+async def test_link_to_the_205th_creator_credits_that_creator(
+    browser: BrowserContext, harness: Harness
+) -> None:
     harness.creators = creators(205)
     harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
@@ -372,7 +372,7 @@ async def test_one_of_thousands_of_creators_is_found_by_name(
     assert len(harness.searched) < 8
 
 
-async def test_a_search_that_fails_is_said_and_costs_nothing(
+async def test_failed_search_is_reported_and_keeps_the_options(
     browser: BrowserContext, harness: Harness
 ) -> None:
     harness.creators = creators(101)
@@ -384,7 +384,7 @@ async def test_a_search_that_fails_is_said_and_costs_nothing(
         await expect(page.locator("#creator option")).to_have_count(101)
 
 
-async def test_giving_again_credits_the_same_creator(browser: BrowserContext, harness: Harness) -> None:
+async def test_second_donation_credits_the_same_creator(browser: BrowserContext, harness: Harness) -> None:
     harness.creators = creators(1)
     async with tab(browser) as page:
         await page.goto(f"{harness.base}/donate/winter/thanks?lang=en&creator=c0")
@@ -403,7 +403,7 @@ async def test_arabic_indic_digits_are_sent_as_ascii(browser: BrowserContext, ha
     assert harness.pledge_requests[0]["body"]["amount"] == usd("1234.50")
 
 
-async def test_amounts_are_read_as_meant_or_refused(browser: BrowserContext, harness: Harness) -> None:
+async def test_amounts_are_parsed_or_refused(browser: BrowserContext, harness: Harness) -> None:
     cases: list[list[Any]] = [
         ["25", 2, "25.00"], ["٢٥٫٥", 2, "25.50"], ["۱۲", 2, "12.00"], ["1,000", 2, "1000.00"],
         ["10,5", 2, "10.50"], ["५", 2, "unreadable"], [".", 2, "unreadable"], ["5.5", 0, "digits"],
@@ -426,7 +426,7 @@ async def test_amounts_are_read_as_meant_or_refused(browser: BrowserContext, har
     assert read == [expected for _, _, expected in cases]
 
 
-async def test_a_double_click_gives_once(browser: BrowserContext, harness: Harness) -> None:
+async def test_double_click_makes_one_pledge(browser: BrowserContext, harness: Harness) -> None:
     harness.pledge_answers.append((201, {}, OPEN))
     harness.pledge_views.append((200, {}, OPEN))
     async with tab(browser) as page:
@@ -437,7 +437,7 @@ async def test_a_double_click_gives_once(browser: BrowserContext, harness: Harne
     assert len(harness.pledge_requests) == 1
 
 
-async def test_a_reload_sends_the_same_form_with_the_same_key_and_another_with_its_own(
+async def test_same_form_after_a_reload_has_the_same_key_and_another_form_its_own(
     browser: BrowserContext, harness: Harness
 ) -> None:
     harness.pledge_answers.append((201, {}, OPEN))
@@ -452,7 +452,7 @@ async def test_a_reload_sends_the_same_form_with_the_same_key_and_another_with_i
     assert first == again != other
 
 
-async def test_a_busy_door_is_asked_again_when_it_says_with_the_same_key(
+async def test_busy_api_is_retried_after_retry_after_with_the_same_key(
     browser: BrowserContext, harness: Harness
 ) -> None:
     busy = {"type": "/problems/busy"}
@@ -471,7 +471,7 @@ async def test_a_busy_door_is_asked_again_when_it_says_with_the_same_key(
     assert len({str(sent["body"]) for sent in harness.pledge_requests}) == 1
 
 
-async def test_a_lost_connection_is_said_and_outlived(browser: BrowserContext, harness: Harness) -> None:
+async def test_lost_connection_is_reported_and_retried(browser: BrowserContext, harness: Harness) -> None:
     harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
         await page.goto(f"{harness.base}/donate/winter?lang=ar")
@@ -483,7 +483,7 @@ async def test_a_lost_connection_is_said_and_outlived(browser: BrowserContext, h
     assert len(harness.pledge_requests) == 1
 
 
-async def test_an_old_page_gets_a_new_token_and_keeps_its_key(
+async def test_expired_page_gets_a_new_token_and_keeps_its_key(
     browser: BrowserContext, harness: Harness
 ) -> None:
     harness.pledge_answers.append((401, {}, {"type": "/problems/unauthorized"}))
@@ -508,7 +508,7 @@ REFUSALS: list[tuple[int, dict[str, Any], str, str]] = [
 ]
 
 
-async def test_a_refusal_is_a_human_sentence_and_the_next_try_is_a_new_one(
+async def test_refusal_is_explained_and_the_next_attempt_has_a_new_key(
     browser: BrowserContext, harness: Harness
 ) -> None:
     harness.pledge_answers.extend((status, {}, problem) for status, problem, _, _ in REFUSALS)
@@ -523,7 +523,7 @@ async def test_a_refusal_is_a_human_sentence_and_the_next_try_is_a_new_one(
     assert len({sent["headers"]["idempotency-key"] for sent in harness.pledge_requests}) == len(REFUSALS) + 1
 
 
-async def test_all_that_is_wrong_is_said_at_once_and_the_first_has_the_focus(
+async def test_all_errors_are_shown_at_once_and_the_first_has_the_focus(
     browser: BrowserContext, harness: Harness
 ) -> None:
     async with tab(browser) as page:
@@ -538,7 +538,7 @@ async def test_all_that_is_wrong_is_said_at_once_and_the_first_has_the_focus(
     assert harness.pledge_requests == []
 
 
-async def test_a_queued_gift_shows_its_place_and_goes_on_when_its_turn_comes(
+async def test_queued_donation_shows_its_position_and_continues_to_payment(
     browser: BrowserContext, harness: Harness
 ) -> None:
     harness.pledge_answers.append((201, {}, {**OPEN, "queue": {"position": 123, "eta_seconds": 8}}))
@@ -552,9 +552,7 @@ async def test_a_queued_gift_shows_its_place_and_goes_on_when_its_turn_comes(
         await page.wait_for_url("**/checkout")
 
 
-async def test_a_checkout_that_is_no_web_address_is_not_followed(
-    browser: BrowserContext, harness: Harness
-) -> None:
+async def test_checkout_url_that_is_not_http_is_not_opened(browser: BrowserContext, harness: Harness) -> None:
     bad = with_checkout(harness, checkout={"url": "javascript:document.title='owned'"})
     harness.pledge_answers.append((201, {}, bad))
     harness.pledge_views.append((200, {}, bad))
@@ -565,7 +563,7 @@ async def test_a_checkout_that_is_no_web_address_is_not_followed(
         assert await page.title() != "owned"
 
 
-async def test_coming_back_unpaid_offers_to_go_on_with_the_same_gift(
+async def test_return_without_payment_offers_to_continue_the_same_donation(
     browser: BrowserContext, harness: Harness
 ) -> None:
     harness.pledge_answers.append((201, {}, with_checkout(harness)))
@@ -581,7 +579,7 @@ async def test_coming_back_unpaid_offers_to_go_on_with_the_same_gift(
     assert len(harness.pledge_requests) == 1
 
 
-async def test_the_form_works_by_keyboard_alone(browser: BrowserContext, harness: Harness) -> None:
+async def test_form_works_by_keyboard(browser: BrowserContext, harness: Harness) -> None:
     harness.pledge_answers.append((201, {}, with_checkout(harness)))
     async with tab(browser) as page:
         await page.goto(f"{harness.base}/donate/winter?lang=en")
@@ -619,7 +617,7 @@ async def test_no_page_scrolls_sideways_on_the_narrowest_phone(
 # --- thanks ---
 
 
-async def test_the_thanks_page_waits_for_the_money_and_then_forgets_the_gift(
+async def test_thanks_page_waits_for_the_payment_and_then_clears_the_stored_donation(
     browser: BrowserContext, harness: Harness
 ) -> None:
     harness.pledge_answers.append((201, {}, with_checkout(harness)))
@@ -635,7 +633,7 @@ async def test_the_thanks_page_waits_for_the_money_and_then_forgets_the_gift(
         assert await page.evaluate("sessionStorage.length") == 0
 
 
-async def test_every_outcome_of_a_pledge_is_said(browser: BrowserContext, harness: Harness) -> None:
+async def test_every_status_of_a_pledge_has_a_text(browser: BrowserContext, harness: Harness) -> None:
     outcomes = {"lapsed": "lapsed", "cancelled": "lapsed", "partly_refunded": "refunded", "novel": "unknown"}
     async with tab(browser) as page:
         for status, outcome in outcomes.items():
@@ -645,7 +643,7 @@ async def test_every_outcome_of_a_pledge_is_said(browser: BrowserContext, harnes
             await expect(page.locator("#outcome")).to_have_attribute("data-status", outcome)
 
 
-async def test_a_wrong_token_only_thanks(browser: BrowserContext, harness: Harness) -> None:
+async def test_wrong_token_shows_a_general_thank_you(browser: BrowserContext, harness: Harness) -> None:
     harness.pledge_views.append((404, {}, {"type": "/problems/not-found"}))
     async with tab(browser) as page:
         await page.goto(f"{harness.base}/donate/winter/thanks?lang=en&pledge=plg_1&token=bad")

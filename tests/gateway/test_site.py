@@ -13,7 +13,7 @@ from backbone.http.caller import HOSTED_FORM
 from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, bearer, gateway
 
 PLEDGES = f"/v1/drives/{DRIVE}/pledges"
-WISH = {"amount": {"currency": "USD", "value": "25.00"}}
+PLEDGE_REQUEST = {"amount": {"currency": "USD", "value": "25.00"}}
 
 
 async def page(harness: Harness, path: str) -> tuple[int, Any, str]:
@@ -43,9 +43,7 @@ async def test_pages_are_html_under_a_strict_policy(harness: Harness, path: str)
     "path", ["/overlay/winter", "/donate/winter", "/donate/winter/thanks", "/docs", "/events"]
 )
 @pytest.mark.parametrize("query", ["", "?lang=ar&creator=%D9%86&x=//a/"])
-async def test_an_address_with_a_slash_at_the_end_leads_to_the_page(
-    harness: Harness, path: str, query: str
-) -> None:
+async def test_trailing_slash_redirects_to_the_page(harness: Harness, path: str, query: str) -> None:
     address = URL(f"{harness.url}{path}/{query}", encoded=True)
     async with harness.session.get(address, allow_redirects=False) as reply:
         assert (reply.status, reply.headers["Location"]) == (308, path + query)
@@ -57,17 +55,17 @@ async def test_an_address_with_a_slash_at_the_end_leads_to_the_page(
 @pytest.mark.parametrize(
     "path", ["/v1/drives/winter/totals/", "/livez/", "/overlay/", "//evil.example/overlay/winter/"]
 )
-async def test_only_pages_have_an_address_with_a_slash_at_the_end(harness: Harness, path: str) -> None:
+async def test_only_pages_accept_a_trailing_slash(harness: Harness, path: str) -> None:
     async with harness.session.get(URL(harness.url + path, encoded=True), allow_redirects=False) as reply:
         assert reply.status == 404
 
 
-async def test_browsers_find_an_icon_where_a_page_names_none(harness: Harness) -> None:
+async def test_favicon_is_served(harness: Harness) -> None:
     async with harness.session.get("/favicon.ico") as reply:
         assert (reply.status, reply.content_type) == (200, "image/svg+xml")
 
 
-async def test_pages_load_nothing_but_assets_that_are_there(harness: Harness) -> None:
+async def test_pages_load_only_existing_assets(harness: Harness) -> None:
     for path in ("/overlay/winter", "/donate/winter"):
         _, _, html = await page(harness, path)
         found = set(re.findall(r'(?:src|href)="(/assets/[^"]+)"', html))
@@ -79,23 +77,23 @@ async def test_pages_load_nothing_but_assets_that_are_there(harness: Harness) ->
 
 
 @pytest.mark.parametrize("path", ["/overlay/nowhere", "/donate/nowhere", "/donate/nowhere/thanks"])
-async def test_a_page_of_an_unknown_drive_is_a_404_for_people(harness: Harness, path: str) -> None:
+async def test_page_of_an_unknown_drive_is_an_html_404(harness: Harness, path: str) -> None:
     status, headers, html = await page(harness, path)
     assert (status, headers["Content-Type"]) == (404, "text/html; charset=utf-8")
     assert "There is no such drive" in html
 
 
-async def test_a_page_whose_drive_cannot_be_asked_for_is_a_503_for_people(harness: Harness) -> None:
+async def test_page_is_an_html_503_while_pledges_is_unavailable(harness: Harness) -> None:
     harness.pledges.answers["POST /internal/drives"] = (500, {})
     status, headers, html = await page(harness, "/donate/spring")
     assert (status, headers["Retry-After"]) == (503, "2")
     assert "Back in a moment" in html
 
 
-async def test_a_form_makes_a_pledge_without_a_key_from_its_own_origin(harness: Harness) -> None:
+async def test_form_token_makes_a_pledge_from_the_own_origin(harness: Harness) -> None:
     token = await form_token(harness)
     status, _, made = await harness.post(
-        PLEDGES, WISH, Origin=harness.url, **{"Ataa-Form-Token": token, "Idempotency-Key": "k"}
+        PLEDGES, PLEDGE_REQUEST, Origin=harness.url, **{"Ataa-Form-Token": token, "Idempotency-Key": "k"}
     )
     assert status == 201
     assert made["id"].startswith("plg_")
@@ -111,25 +109,25 @@ async def test_a_form_makes_a_pledge_without_a_key_from_its_own_origin(harness: 
 @pytest.mark.parametrize(
     "origin", [None, "https://evil.example", "null", "http://127.0.0.1:1", "http://127.0.0.1"]
 )
-async def test_a_form_token_is_worth_nothing_elsewhere(harness: Harness, origin: str | None) -> None:
+async def test_form_token_is_refused_from_another_origin(harness: Harness, origin: str | None) -> None:
     headers = {"Ataa-Form-Token": await form_token(harness), "Idempotency-Key": "k"}
     headers |= {"Origin": origin} if origin else {}
-    status, _, problem = await harness.post(PLEDGES, WISH, **headers)
+    status, _, problem = await harness.post(PLEDGES, PLEDGE_REQUEST, **headers)
     assert (status, problem["type"]) == (403, "/problems/form-expired")
 
 
-async def test_a_form_token_is_for_its_drive_and_for_pledges_alone(harness: Harness) -> None:
+async def test_form_token_is_valid_for_pledges_to_its_drive_only(harness: Harness) -> None:
     headers = {"Ataa-Form-Token": await form_token(harness), "Idempotency-Key": "k", "Origin": harness.url}
-    assert (await harness.post("/v1/drives/spring/pledges", WISH, **headers))[0] == 403
+    assert (await harness.post("/v1/drives/spring/pledges", PLEDGE_REQUEST, **headers))[0] == 403
     assert (await harness.post(f"/v1/drives/{DRIVE}/close", None, **headers))[0] == 401
     for forged in ("", "f1.9999999999." + "0" * 64, "x"):
-        status, _, _ = await harness.post(PLEDGES, WISH, **{**headers, "Ataa-Form-Token": forged})
+        status, _, _ = await harness.post(PLEDGES, PLEDGE_REQUEST, **{**headers, "Ataa-Form-Token": forged})
         assert status == 403
-    unknown = await harness.post(PLEDGES, WISH, **headers, **bearer("pk_live_unknown"))
+    unknown = await harness.post(PLEDGES, PLEDGE_REQUEST, **headers, **bearer("pk_live_unknown"))
     assert unknown[0] == 401
 
 
-async def test_a_form_token_dies_after_two_hours(tmp_path: Path) -> None:
+async def test_form_token_expires_after_two_hours(tmp_path: Path) -> None:
     clock = FrozenClock()
     async with gateway(tmp_path, clock) as harness:
         headers = {
@@ -138,16 +136,20 @@ async def test_a_form_token_dies_after_two_hours(tmp_path: Path) -> None:
             "Origin": harness.url,
         }
         clock.move(7199)
-        assert (await harness.post(PLEDGES, WISH, **headers))[0] == 201
+        assert (await harness.post(PLEDGES, PLEDGE_REQUEST, **headers))[0] == 201
         clock.move(2)
-        assert (await harness.post(PLEDGES, WISH, **headers))[0] == 403
+        assert (await harness.post(PLEDGES, PLEDGE_REQUEST, **headers))[0] == 403
 
 
 async def test_behind_a_proxy_the_public_address_is_the_own_origin(tmp_path: Path) -> None:
     async with gateway(tmp_path, public_url="https://give.example.org/") as harness:
         headers = {"Ataa-Form-Token": await form_token(harness), "Idempotency-Key": "k"}
-        assert (await harness.post(PLEDGES, WISH, **headers, Origin="https://give.example.org"))[0] == 201
-        assert (await harness.post(PLEDGES, WISH, **headers, Origin="http://give.example.org"))[0] == 403
+        assert (await harness.post(PLEDGES, PLEDGE_REQUEST, **headers, Origin="https://give.example.org"))[
+            0
+        ] == 201
+        assert (await harness.post(PLEDGES, PLEDGE_REQUEST, **headers, Origin="http://give.example.org"))[
+            0
+        ] == 403
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ async def test_behind_a_proxy_the_public_address_is_the_own_origin(tmp_path: Pat
         (f"/overlay/{DRIVE.upper()}", f"/overlay/{DRIVE}"),
     ],
 )
-async def test_a_drive_in_capitals_is_redirected_to_its_address(
+async def test_upper_case_slug_is_redirected_to_lower_case(
     harness: Harness, path: str, canonical: str
 ) -> None:
     status, headers, _ = await page(harness, path)
@@ -183,13 +185,13 @@ ABOFLAH = {"id": "crt_205", "slug": "aboflah", "name": "AboFlah"}
 
 
 @pytest.mark.parametrize("asked", ["aboflah", "AboFlah", "ABOFLAH", "%20aboflah", "crt_205", "CRT_205"])
-async def test_the_creator_of_a_link_is_credited_however_many_the_drive_has(
+async def test_creator_of_a_link_is_credited_in_a_drive_with_many_creators(
     harness: Harness, asked: str
 ) -> None:
     first = [{"id": f"crt_{n:03}", "slug": f"c{n}", "name": f"C {n}"} for n in range(100)]
     harness.pledges.answers[f"GET /v1/drives/{DRIVE}/creators"] = (200, {"data": first, "next": "crt_099"})
     named(harness, ABOFLAH)
-    for _ in range(2):  # asked for, and from memory
+    for _ in range(2):  # looked up, and from the cache
         _, _, html = await page(harness, f"/donate/winter?creator={asked}")
         assert '"creator":"crt_205"' in html
         assert "<bdi>AboFlah</bdi>" in html
@@ -198,7 +200,7 @@ async def test_the_creator_of_a_link_is_credited_however_many_the_drive_has(
 
 
 @pytest.mark.parametrize("asked", ["gone", "%00", "x" * 300, "a/b", "%F0%9F%98%80", "%ED%A0%80"])
-async def test_a_creator_that_is_not_there_is_said_on_the_page(harness: Harness, asked: str) -> None:
+async def test_unknown_creator_is_reported_on_the_page(harness: Harness, asked: str) -> None:
     named(harness, ABOFLAH)
     status, _, html = await page(harness, f"/donate/winter?lang=en&creator={asked}")
     assert status == 200
@@ -206,15 +208,15 @@ async def test_a_creator_that_is_not_there_is_said_on_the_page(harness: Harness,
     assert "is not part of this drive" in html
 
 
-async def test_while_a_creator_cannot_be_looked_up_the_pledge_decides(harness: Harness) -> None:
-    """During a rolling update pledges may be of a version that does not know the question."""
+async def test_creator_is_sent_unverified_while_it_cannot_be_looked_up(harness: Harness) -> None:
+    """During a rolling update pledges may be of a version without this route."""
     harness.pledges.answers["POST /internal/creators"] = (404, {})
     status, _, html = await page(harness, "/donate/winter?creator=AboFlah")
     assert status == 200
     assert '"creator":"aboflah"' in html
 
 
-async def test_a_search_for_creators_counts_against_the_limit_of_its_address(tmp_path: Path) -> None:
+async def test_creator_search_counts_against_the_address_limit(tmp_path: Path) -> None:
     settings = {"trusted_proxies": "127.0.0.1", "limit_address_per_s": 0.5, "limit_burst_s": 4.0}
     async with gateway(tmp_path, **settings) as harness:
         found = {"creators": [], "more": False}
@@ -235,12 +237,12 @@ async def test_the_form_finds_creators_by_a_part_of_their_name(harness: Harness)
     assert (await harness.get("/donate/winter/creators?q=x"))[0] == 503
 
 
-async def test_an_overlay_asks_for_no_creators(harness: Harness) -> None:
+async def test_overlay_does_not_request_creators(harness: Harness) -> None:
     await page(harness, "/overlay/winter")
     assert not [line for line in harness.pledges.lines() if "creators" in line]
 
 
-async def test_the_docs_load_nothing_from_elsewhere(harness: Harness) -> None:
+async def test_docs_load_no_external_files(harness: Harness) -> None:
     status, headers, html = await page(harness, "/docs")
     assert status == 200
     assert "script-src 'self';" in headers["Content-Security-Policy"]

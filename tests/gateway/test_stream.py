@@ -75,7 +75,7 @@ def serve_log(harness: Harness, rows: list[DriveLogged]) -> None:
     harness.leaderboard.answers[f"GET /v1/drives/{DRIVE}/events"] = page
 
 
-async def test_the_newest_totals_come_first(harness: Harness) -> None:
+async def test_stream_begins_with_the_newest_totals(harness: Harness) -> None:
     await harness.snapshot(3)
     await until(lambda: hub_of(harness).known(DRIVE).snapshot_version == (1, 3, 0))  # type: ignore[union-attr]
     async with watching(harness) as live:
@@ -87,7 +87,7 @@ async def test_the_newest_totals_come_first(harness: Harness) -> None:
         assert totals == (await harness.get("/v1/drives/winter/totals"))[2]
 
 
-async def test_a_drive_nobody_gave_to_can_be_watched_and_an_unknown_one_not(harness: Harness) -> None:
+async def test_drive_without_donations_has_a_stream_and_an_unknown_one_is_404(harness: Harness) -> None:
     async with watching(harness) as live:
         assert (await live.next())[2]["donations"] == 0
         await harness.snapshot(1)
@@ -95,22 +95,22 @@ async def test_a_drive_nobody_gave_to_can_be_watched_and_an_unknown_one_not(harn
     assert (await harness.get("/v1/drives/nowhere/live"))[0] == 404
 
 
-async def test_clients_are_told_when_to_come_back_each_at_another_time(harness: Harness) -> None:
-    told = set()
+async def test_clients_get_different_reconnection_delays(harness: Harness) -> None:
+    delays = set()
     for _ in range(5):
         async with harness.session.get(LIVE) as reply:
             line = await reply.content.readline()
-            told.add(int(line.removeprefix(b"retry: ")))
-    assert len(told) > 1
-    assert all(1000 <= pause <= 5000 for pause in told)
+            delays.add(int(line.removeprefix(b"retry: ")))
+    assert len(delays) > 1
+    assert all(1000 <= delay <= 5000 for delay in delays)
 
 
-async def test_a_donation_carries_its_row_and_the_approved_words(harness: Harness) -> None:
+async def test_donation_frame_has_its_row_and_the_display_texts(harness: Harness) -> None:
     async with watching(harness) as live:
         row = await harness.log(1)
-        identifier, gift = await live.until("donation")
+        identifier, donation = await live.until("donation")
     assert identifier == "1"
-    assert gift == {
+    assert donation == {
         **row.as_row(),
         "id": f"don_{row.payment_id.removeprefix('pay_')}",  # type: ignore[union-attr]
         "name": "أمل",
@@ -118,7 +118,7 @@ async def test_a_donation_carries_its_row_and_the_approved_words(harness: Harnes
     }
 
 
-async def test_words_are_asked_for_once_a_batch_and_only_when_somebody_watches(harness: Harness) -> None:
+async def test_display_texts_are_requested_once_per_batch_and_only_with_subscribers(harness: Harness) -> None:
     await harness.log(1)
     async with watching(harness) as one, watching(harness) as other:
         await one.next()
@@ -132,12 +132,13 @@ async def test_words_are_asked_for_once_a_batch_and_only_when_somebody_watches(h
     assert [one for ids in asked for one in ids] == [row.pledge_id for row in messages]
 
 
-async def test_without_words_donations_are_still_shown(harness: Harness) -> None:
+async def test_donations_are_sent_without_display_texts_if_those_are_unavailable(harness: Harness) -> None:
     harness.leaderboard.answers["POST /internal/displays"] = (500, {})
     async with watching(harness) as live:
         await harness.log(1)
-        _, gift = await live.until("donation")
-        assert (gift["name"], gift["message"], gift["amount"]["value"]) == (None, None, "25.00")
+        _, donation = await live.until("donation")
+        texts = donation["name"], donation["message"]
+        assert (*texts, donation["amount"]["value"]) == (None, None, "25.00")
 
 
 async def test_milestones_have_frames_and_refunds_have_none(harness: Harness) -> None:
@@ -150,7 +151,7 @@ async def test_milestones_have_frames_and_refunds_have_none(harness: Harness) ->
         assert (await live.next())[:2] == ("donation", "3")
 
 
-async def test_another_drives_frames_stay_away(harness: Harness) -> None:
+async def test_frames_of_another_drive_are_not_sent(harness: Harness) -> None:
     async with watching(harness) as live:
         await live.next()
         await harness.log(1, drive_id="drv_" + "1" * 26)
@@ -170,7 +171,7 @@ async def test_totals_never_go_back_and_end_with_the_newest(harness: Harness) ->
     assert seen == sorted(set(seen))
 
 
-async def test_what_was_missed_is_replayed_before_what_comes(harness: Harness) -> None:
+async def test_missed_rows_are_replayed_before_new_ones(harness: Harness) -> None:
     rows = [log_row(n, "donation.counted" if n % 2 else "donation.refunded") for n in range(1, 251)]
     serve_log(harness, rows)
     await harness.snapshot(250)
@@ -183,7 +184,7 @@ async def test_what_was_missed_is_replayed_before_what_comes(harness: Harness) -
     assert shown == [str(n) for n in range(5, 252, 2)]
 
 
-async def test_a_client_that_missed_nothing_gets_nothing_again(harness: Harness) -> None:
+async def test_client_that_missed_nothing_gets_no_replay(harness: Harness) -> None:
     serve_log(harness, [log_row(1)])
     await harness.snapshot(1)
     await until(lambda: hub_of(harness).known(DRIVE).tail == 1)  # type: ignore[union-attr]
@@ -194,7 +195,7 @@ async def test_a_client_that_missed_nothing_gets_nothing_again(harness: Harness)
 
 
 @pytest.mark.parametrize(("header", "begins"), [({}, "2"), ({"Last-Event-ID": "3"}, "4")])
-async def test_the_last_event_may_be_told_in_the_address_and_the_header_goes_before(
+async def test_last_event_id_may_be_in_the_query_and_the_header_takes_precedence(
     harness: Harness, header: dict[str, str], begins: str
 ) -> None:
     serve_log(harness, [log_row(n) for n in range(1, 6)])
@@ -204,15 +205,15 @@ async def test_the_last_event_may_be_told_in_the_address_and_the_header_goes_bef
         assert (await live.until("donation"))[0] == begins
 
 
-@pytest.mark.parametrize("why", ["too many", "leaderboard away", "of before a restore"])
-async def test_what_cannot_be_replayed_is_a_gap_that_says_where_to_read(harness: Harness, why: str) -> None:
+@pytest.mark.parametrize("why", ["too many", "leaderboard unavailable", "from before a restore"])
+async def test_rows_that_cannot_be_replayed_are_a_gap_with_their_address(harness: Harness, why: str) -> None:
     serve_log(harness, [log_row(n) for n in range(1, 602)] if why == "too many" else [])
-    if why == "leaderboard away":
+    if why == "leaderboard unavailable":
         harness.leaderboard.answers[f"GET /v1/drives/{DRIVE}/events"] = (500, {})
     newest = 601 if why == "too many" else 90
     await harness.snapshot(newest)
     await until(lambda: hub_of(harness).known(DRIVE).tail == newest)  # type: ignore[union-attr]
-    last, after = ("7000", 0) if why == "of before a restore" else ("50", 50)
+    last, after = ("7000", 0) if why == "from before a restore" else ("50", 50)
     async with watching(harness, **{"Last-Event-ID": last}) as live:
         _, gap = await live.until("gap")
         assert gap == {"after": after, "events": f"/v1/drives/{DRIVE}/events?after={after}"}
@@ -220,7 +221,7 @@ async def test_what_cannot_be_replayed_is_a_gap_that_says_where_to_read(harness:
         assert (await live.next())[:2] == ("donation", str(newest + 1))
 
 
-async def test_a_log_ahead_of_the_snapshots_is_no_restore(harness: Harness) -> None:
+async def test_log_ahead_of_the_snapshots_is_not_treated_as_a_restore(harness: Harness) -> None:
     serve_log(harness, [log_row(n) for n in range(1, 6)])
     await harness.snapshot(3)
     await until(lambda: hub_of(harness).known(DRIVE).tail == 3)  # type: ignore[union-attr]
@@ -230,17 +231,17 @@ async def test_a_log_ahead_of_the_snapshots_is_no_restore(harness: Harness) -> N
 
 
 @pytest.mark.parametrize("last", ["", "-1", "x", "9" * 40, "٣"])
-async def test_a_last_event_id_that_is_no_sequence_is_left_out(harness: Harness, last: str) -> None:
+async def test_last_event_id_that_is_not_a_sequence_is_ignored(harness: Harness, last: str) -> None:
     async with watching(harness, **{"Last-Event-ID": last}) as live:
         await live.next()
         await harness.log(1)
         assert (await live.next())[:2] == ("donation", "1")
 
 
-async def test_what_happened_while_nobody_watched_is_not_shown_later(harness: Harness) -> None:
+async def test_rows_without_subscribers_are_not_sent_later(harness: Harness) -> None:
     async with watching(harness) as live:
         await live.next()
-    await until(lambda: hub_of(harness).clients == 0)
+    await until(lambda: hub_of(harness).fan_out.clients == 0)
     await harness.log(1)
     await harness.log(2)
     view = hub_of(harness).known("winter")
@@ -252,7 +253,7 @@ async def test_what_happened_while_nobody_watched_is_not_shown_later(harness: Ha
         assert (await live.next())[:2] == ("donation", "3")
 
 
-async def test_a_hole_in_what_is_heard_is_told(harness: Harness) -> None:
+async def test_missing_rows_of_the_log_are_reported_as_a_gap(harness: Harness) -> None:
     async with watching(harness) as live:
         await harness.log(1)
         await live.until("donation")
@@ -261,7 +262,7 @@ async def test_a_hole_in_what_is_heard_is_told(harness: Harness) -> None:
         assert (await live.next())[:2] == ("donation", "4")
 
 
-async def test_a_changed_state_is_pushed_without_a_new_snapshot(tmp_path: Path) -> None:
+async def test_changed_state_is_pushed_without_a_new_snapshot(tmp_path: Path) -> None:
     clock = FrozenClock()
     async with gateway(tmp_path, clock) as harness:
         await harness.snapshot(1)
@@ -273,7 +274,7 @@ async def test_a_changed_state_is_pushed_without_a_new_snapshot(tmp_path: Path) 
                 pass
 
 
-async def test_a_client_that_leaves_is_forgotten(harness: Harness) -> None:
+async def test_disconnected_client_is_removed(harness: Harness) -> None:
     hub = hub_of(harness)
     tasks = len(asyncio.all_tasks())
     writers = []
@@ -282,18 +283,18 @@ async def test_a_client_that_leaves_is_forgotten(harness: Harness) -> None:
         writer.write(f"GET {LIVE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         await reader.readuntil(b"retry")
         writers.append(writer)
-    assert hub.clients == 50
+    assert hub.fan_out.clients == 50
     for number, writer in enumerate(writers):
         if number % 2:
             writer.close()
         else:
             writer.transport.abort()
-    await until(lambda: hub.clients == 0)
+    await until(lambda: hub.fan_out.clients == 0)
     assert not hub.known("winter").connections  # type: ignore[union-attr]
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
 
 
-async def test_a_client_that_does_not_read_is_dropped(
+async def test_client_that_does_not_read_is_disconnected(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "STUCK_S", 0.3)
@@ -304,7 +305,7 @@ async def test_a_client_that_does_not_read_is_dropped(
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", harness.port))
     await asyncio.get_running_loop().sock_sendall(sock, f"GET {LIVE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    await until(lambda: hub.clients == 1)
+    await until(lambda: hub.fan_out.clients == 1)
     view = hub.known("winter")
     assert view is not None
     filler = b": " + b"x" * 200_000 + b"\n\n"
@@ -312,7 +313,7 @@ async def test_a_client_that_does_not_read_is_dropped(
     def pushed_until_dropped() -> bool:
         for connection in view.connections:
             connection.push(Batch([], filler))
-        return hub.clients == 0
+        return hub.fan_out.clients == 0
 
     await until(pushed_until_dropped)
     async with watching(harness) as live:
@@ -330,7 +331,7 @@ def rows(first: int, last: int, shown: bytes = b"donation;") -> list[Row]:
     return [Row(1, number, number, shown) for number in range(first, last + 1)]
 
 
-async def test_a_slow_client_gets_only_the_newest_totals_and_is_dropped_once_far_behind() -> None:
+async def test_slow_client_gets_only_the_newest_totals_and_is_disconnected_if_far_behind() -> None:
     aborted = []
     connection = SseConnection(DRIVE, lambda: aborted.append(True))
     connection._sending_since = 1.0
@@ -346,7 +347,7 @@ async def test_a_slow_client_gets_only_the_newest_totals_and_is_dropped_once_far
     assert connection.ended
 
 
-async def test_all_who_are_in_step_are_sent_the_same_bytes() -> None:
+async def test_up_to_date_clients_share_the_same_bytes() -> None:
     connections = [SseConnection(DRIVE, lambda: None) for _ in range(3)]
     batch = Batch(rows(1, 3), b"totals;")
     for connection in connections:
@@ -356,7 +357,7 @@ async def test_all_who_are_in_step_are_sent_the_same_bytes() -> None:
     assert all(one is sent[0] for one in sent)
 
 
-async def test_who_is_out_of_step_gets_what_it_lacks() -> None:
+async def test_client_at_another_position_gets_the_rows_it_lacks() -> None:
     connection = SseConnection(DRIVE, lambda: None)
     connection.release((1, 2))
     connection.push(Batch([Row(1, n, n, b"%d;" % n) for n in range(1, 5)], b""))
@@ -367,7 +368,7 @@ async def test_who_is_out_of_step_gets_what_it_lacks() -> None:
     assert connection._take() == b"1;"
 
 
-async def test_of_a_flood_the_newest_are_shown_and_a_gap_stands_for_the_rest(harness: Harness) -> None:
+async def test_of_many_rows_the_newest_are_sent_and_a_gap_for_the_rest(harness: Harness) -> None:
     async with watching(harness) as live:
         await harness.log(1)
         await live.until("donation")
@@ -382,7 +383,7 @@ async def test_of_a_flood_the_newest_are_shown_and_a_gap_stands_for_the_rest(har
         assert shown == [str(number) for number in range(602 - connections.MAX_ROWS, 602)]
 
 
-async def test_silence_is_broken_by_a_comment_every_fifteen_seconds() -> None:
+async def test_idle_stream_gets_a_comment_every_fifteen_seconds() -> None:
     connection = SseConnection(DRIVE, lambda: None)
     now = asyncio.get_running_loop().time()
     connection.check_timeouts(now + 14.9)
@@ -392,59 +393,59 @@ async def test_silence_is_broken_by_a_comment_every_fifteen_seconds() -> None:
 
 
 async def test_the_frame_rate_follows_a_budget_of_sends(harness: Harness) -> None:
-    hub = hub_of(harness)
+    fan_out = hub_of(harness).fan_out
     intervals = {}
     for clients in (0, 1, 250, 1000, 5000, 100_000):
-        hub.clients = clients
-        intervals[clients] = hub.push_interval_s()
-    hub.clients = 0
+        fan_out.clients = clients
+        intervals[clients] = fan_out.push_interval_s()
+    fan_out.clients = 0
     assert intervals == {0: 0.05, 1: 0.05, 250: 0.05, 1000: 0.2, 5000: 1.0, 100_000: 1.0}
 
 
 async def test_totals_do_not_wait_for_the_slot_after_a_donation(harness: Harness) -> None:
     await harness.snapshot(1)
-    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    fan_out, view, connection = hub_of(harness).fan_out, view_of(harness), SseConnection(DRIVE, lambda: None)
     view.connections.add(connection)
     view.rows = rows(1, 1)
-    hub._push_rows_when_due(view)
+    fan_out.push_rows(view)
     assert connection._take() == b"donation;"
-    hub.push(view)
+    fan_out.push_totals(view)
     assert connection._take().startswith(b"event: totals")
     assert (view.rows_push, view.totals_push) == (None, None)
 
 
 async def test_donations_do_not_wait_for_the_slot_after_totals(harness: Harness) -> None:
     await harness.snapshot(1)
-    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    fan_out, view, connection = hub_of(harness).fan_out, view_of(harness), SseConnection(DRIVE, lambda: None)
     view.connections.add(connection)
     for _ in range(10):
-        hub.push(view)
+        fan_out.push_totals(view)
     assert view.totals_push is not None
     view.rows = rows(1, 1)
-    hub._push_rows_when_due(view)
+    fan_out.push_rows(view)
     assert connection._take().startswith(b"donation;")
     view.totals_push.cancel()
 
 
-async def test_in_a_crowd_donations_and_totals_share_each_push(harness: Harness) -> None:
+async def test_with_many_clients_donations_and_totals_share_each_push(harness: Harness) -> None:
     await harness.snapshot(1)
-    hub, view, connection = hub_of(harness), view_of(harness), SseConnection(DRIVE, lambda: None)
+    fan_out, view, connection = hub_of(harness).fan_out, view_of(harness), SseConnection(DRIVE, lambda: None)
     view.connections.add(connection)
-    hub.clients = 1_000
-    hub.push(view)
+    fan_out.clients = 1_000
+    fan_out.push_totals(view)
     connection._take()
     view.rows = rows(1, 1)
-    hub._push_rows_when_due(view)
+    fan_out.push_rows(view)
     assert view.rows_push is not None
-    hub.push(view)
+    fan_out.push_totals(view)
     assert connection._take() == b""
-    hub._push_rows(view)  # as its timer does
+    fan_out._push_rows_now(view)  # as its timer does
     assert connection._take().startswith(b"donation;event: totals")
     assert (view.rows_push, view.totals_push) == (None, None)
-    hub.clients = 0
+    fan_out.clients = 0
 
 
-async def test_totals_that_wait_are_not_lost_to_a_push_of_donations() -> None:
+async def test_queued_totals_are_not_lost_to_a_push_of_donations() -> None:
     connection = SseConnection(DRIVE, lambda: None)
     connection.push(Batch([], b"totals;"))
     connection.push(Batch(rows(1, 1), b""))
@@ -452,7 +453,7 @@ async def test_totals_that_wait_are_not_lost_to_a_push_of_donations() -> None:
 
 
 @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=300))
-def test_no_second_has_more_than_twenty_totals_however_they_come(gaps: list[float]) -> None:
+def test_no_second_has_more_than_twenty_totals(gaps: list[float]) -> None:
     frames = TokenBucket(FRAMES_PER_S, FRAMES_AT_ONCE)
     sent: list[float] = []
     now = 0.0
@@ -474,7 +475,7 @@ def test_few_totals_are_sent_at_once_and_many_evenly() -> None:
     assert frames.due(9.0) == 9.0
 
 
-async def test_a_drain_ends_every_stream_with_a_word(harness: Harness) -> None:
+async def test_drain_ends_every_stream_with_a_drain_event(harness: Harness) -> None:
     async with watching(harness) as one, watching(harness) as other:
         harness.service.drain.set()
         harness.server.should_exit = True
@@ -482,10 +483,10 @@ async def test_a_drain_ends_every_stream_with_a_word(harness: Harness) -> None:
             assert (await live.until("drain"))[1] == {}
             with pytest.raises(EOFError):
                 await live.next()
-        await until(lambda: hub_of(harness).clients == 0, 2)
+        await until(lambda: hub_of(harness).fan_out.clients == 0, 2)
 
 
-async def test_past_the_most_clients_the_next_is_told_to_come_back(tmp_path: Path) -> None:
+async def test_client_beyond_the_limit_gets_503_with_retry_after(tmp_path: Path) -> None:
     async with gateway(tmp_path, live_clients=1) as harness, watching(harness) as live:
         await live.next()
         status, headers, _ = await harness.get(LIVE)

@@ -304,11 +304,11 @@ async def test_unknown_drives_are_looked_up_together_once_and_count_against_the_
 async def test_number_of_remembered_unknown_drives_is_bounded(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.live.hub.MOST_UNKNOWN", 10)
+    monkeypatch.setattr("gateway.live.lookups.MOST_UNKNOWN", 10)
     for number in range(3):
         names = ",".join(f"nowhere-{number}-{one}" for one in range(50))
         assert (await harness.get(f"/v1/totals?drives={names}"))[0] == 404
-    assert len(hub_of(harness)._unknown) == 10
+    assert len(hub_of(harness).lookups._unknown) == 10
 
 
 async def test_totals_are_503_until_all_snapshots_are_read(tmp_path: Path) -> None:

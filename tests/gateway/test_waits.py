@@ -28,7 +28,7 @@ def checkout(harness: Harness, pledge_id: str = PLEDGE, status: str | None = Non
 
 
 def lookups(harness: Harness) -> list[list[str]]:
-    """What payments was asked about, question by question."""
+    """The ids that payments was asked about, request by request."""
     return [json.loads(h.body)["ids"] for h in harness.payments.received if h.path == "/internal/checkouts"]
 
 
@@ -58,7 +58,7 @@ def test_prefer_wait_is_read_as_rfc_7240_writes_it(prefer: str | None, seconds: 
      ("lapsed", "paid", "paid"), ("paid", "refunded", "refunded"), ("cancelled", "lapsed", "cancelled"),
      ("cancelled", "paid", "paid")],
 )  # fmt: skip
-def test_payments_has_the_last_word_on_the_status(pledged: str, paid: str | None, shown: str) -> None:
+def test_status_of_payments_takes_precedence(pledged: str, paid: str | None, shown: str) -> None:
     assert pledge_view(pledge(status=pledged), {"status": paid})["status"] == shown
 
 
@@ -67,14 +67,14 @@ def test_a_composed_pledge_has_exactly_the_public_fields() -> None:
     assert list(pledge_view(pledge(), None)) == fields
 
 
-async def test_a_post_without_prefer_is_answered_at_once_without_a_checkout(harness: Harness) -> None:
+async def test_post_without_prefer_returns_immediately_without_a_checkout(harness: Harness) -> None:
     checkout(harness, checkout=CHECKOUT)
     status, headers, made = await harness.post(PLEDGES, {}, **ROOT)
     assert (status, made["checkout"], made["queue"], made["status"]) == (201, None, None, "open")
     assert "Preference-Applied" not in headers
 
 
-async def test_a_post_with_prefer_wait_is_held_until_the_checkout_is_there(harness: Harness) -> None:
+async def test_post_with_prefer_wait_is_held_until_the_checkout_exists(harness: Harness) -> None:
     held = asyncio.create_task(harness.post(PLEDGES, {}, **ROOT, Prefer="wait=5"))
     await until(lambda: len(lookups(harness)) >= 2)
     assert not held.done()
@@ -85,20 +85,20 @@ async def test_a_post_with_prefer_wait_is_held_until_the_checkout_is_there(harne
     assert made["token"] == f"token-of-{PLEDGE}"
 
 
-async def test_a_wait_that_runs_out_answers_with_the_place_in_the_queue(harness: Harness) -> None:
+async def test_wait_that_times_out_returns_the_queue_position(harness: Harness) -> None:
     checkout(harness, queue={"position": 7, "eta_seconds": 2})
     status, _, made = await harness.post(PLEDGES, {}, **ROOT, Prefer="wait=1")
     assert (status, made["checkout"], made["queue"]) == (201, None, {"position": 7, "eta_seconds": 2})
 
 
-async def test_a_replay_shows_the_checkout_there_is_by_now(harness: Harness) -> None:
+async def test_replay_includes_the_current_checkout(harness: Harness) -> None:
     checkout(harness, checkout=CHECKOUT)
     harness.pledges.headers = {"Idempotency-Replayed": "true"}
     status, headers, made = await harness.post(PLEDGES, {}, **ROOT)
     assert (status, headers["Idempotency-Replayed"], made["checkout"]) == (201, "true", CHECKOUT)
 
 
-async def test_a_made_pledge_is_answered_even_while_payments_is_away(harness: Harness) -> None:
+async def test_pledge_is_answered_while_payments_is_unavailable(harness: Harness) -> None:
     harness.payments.answers["POST /internal/checkouts"] = (500, {})
     harness.pledges.headers = {"Idempotency-Replayed": "true"}
     assert (await harness.post(PLEDGES, {}, **ROOT))[0] == 201
@@ -107,7 +107,7 @@ async def test_a_made_pledge_is_answered_even_while_payments_is_away(harness: Ha
     assert (await harness.get(BY_TOKEN))[0] == 503
 
 
-async def test_all_who_wait_are_asked_about_in_one_question(harness: Harness) -> None:
+async def test_waiting_requests_share_one_lookup(harness: Harness) -> None:
     pledge_ids = [ids.new("plg") for _ in range(100)]
     for pledge_id in pledge_ids:
         harness.entries[pledge_id] = {"pledge": pledge(pledge_id), "partner": "default"}
@@ -123,7 +123,7 @@ async def test_all_who_wait_are_asked_about_in_one_question(harness: Harness) ->
 
 
 @pytest.mark.parametrize("change", ["checkout", "status", "pledge"])
-async def test_a_read_with_prefer_wait_is_held_until_status_or_checkout_changes(
+async def test_read_with_prefer_wait_is_held_until_status_or_checkout_changes(
     harness: Harness, change: str
 ) -> None:
     checkout(harness, queue={"position": 3, "eta_seconds": 1})
@@ -146,7 +146,7 @@ async def test_a_read_with_prefer_wait_is_held_until_status_or_checkout_changes(
     }[change]  # fmt: skip
 
 
-async def test_a_client_that_leaves_is_forgotten_and_nobody_is_asked_any_more(harness: Harness) -> None:
+async def test_lookups_stop_when_the_waiting_client_disconnects(harness: Harness) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", harness.port)
     writer.write(f"GET {BY_TOKEN} HTTP/1.1\r\nHost: x\r\nPrefer: wait=30\r\n\r\n".encode())
     await until(lambda: len(lookups(harness)) >= 3)
@@ -159,14 +159,14 @@ async def test_a_client_that_leaves_is_forgotten_and_nobody_is_asked_any_more(ha
     await until(lambda: proxy._waits._task is None)
 
 
-async def test_nobody_waits_through_a_drain(harness: Harness) -> None:
+async def test_drain_ends_all_waits(harness: Harness) -> None:
     held = asyncio.create_task(harness.get(BY_TOKEN, Prefer="wait=30"))
     await until(lambda: len(lookups(harness)) >= 2)
     harness.service.drain.set()
     assert (await asyncio.wait_for(held, PATIENCE_S))[0] == 200
 
 
-async def test_a_pledge_is_read_by_its_token_or_its_partners_key_and_else_does_not_exist(
+async def test_pledge_is_readable_by_token_or_partner_key_and_404_otherwise(
     harness: Harness,
 ) -> None:
     mine = await harness.key(kind="secret", scopes=["refunds"])
@@ -189,14 +189,14 @@ async def test_a_pledge_is_read_by_its_token_or_its_partners_key_and_else_does_n
     assert (await harness.get(BY_TOKEN, **bearer("sk_live_unknown")))[0] == 401
 
 
-async def test_a_test_key_reads_the_pledges_of_test_drives_only(harness: Harness) -> None:
+async def test_test_key_reads_pledges_of_test_drives_only(harness: Harness) -> None:
     key = await harness.key(kind="secret", mode="test")
     assert (await harness.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[0] == 403
     harness.entries[PLEDGE] = {"pledge": pledge(), "partner": "default", "test": True}
     assert (await harness.get(f"/v1/pledges/{PLEDGE}", **bearer(key)))[0] == 200
 
 
-async def test_a_publishable_key_reads_a_pledge_without_its_token(harness: Harness) -> None:
+async def test_response_to_a_publishable_key_omits_the_token(harness: Harness) -> None:
     key = await harness.key(kind="publishable", origins=["https://give.example"])
     here = {**bearer(key), "Origin": "https://give.example"}
     status, headers, shown = await harness.get(f"/v1/pledges/{PLEDGE}", **here)

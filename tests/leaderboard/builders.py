@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import delete, select
 
-from backbone import ids
 from backbone.bus.protocol import Message
 from backbone.bus.sqlite import SqliteBus
 from backbone.clock import Clock, SystemClock
@@ -38,6 +37,7 @@ from backbone.http.service_client import (
     ServiceResponse,
     ServiceUnavailable,
 )
+from backbone.messaging.lossy import message_of
 from backbone.money import Money
 from backbone.service import Service, run_workers
 from services.leaderboard import queries
@@ -150,9 +150,7 @@ async def handle_events(database: Database, *events: Event) -> None:
 
 def messages(events: Sequence[Event]) -> list[Message]:
     """`events` as messages on the bus, each with its own id."""
-    return [
-        Message(event.topic, event.key, ids.new("evt"), event.wire_name, event.to_bytes()) for event in events
-    ]
+    return [message_of(event) for event in events]
 
 
 @asynccontextmanager
@@ -287,13 +285,11 @@ async def ranks(database: Database) -> list[dict[str, Any]]:
     """The leaderboard of creators."""
     head = await head_of(database)
     async with database.reading() as session:
-        return await session.run_sync(lambda inner: queries.top_creators(inner.connection(), head, 10))
+        return await session.run_sync(lambda inner: queries.top_creators(inner, head, 10))
 
 
 async def ranks_around(database: Database, creator_id: str, limit: int) -> list[dict[str, Any]] | None:
     """The ranks around a creator."""
     head = await head_of(database)
     async with database.reading() as session:
-        return await session.run_sync(
-            lambda inner: queries.creators_around(inner.connection(), head, creator_id, limit)
-        )
+        return await session.run_sync(lambda inner: queries.creators_around(inner, head, creator_id, limit))

@@ -339,4 +339,4 @@ async def handle_with_retries(database: Database, event: Event) -> None:
         except Exception as error:
             if not (isinstance(error, ConcurrentTally) or is_transient(error)):
                 raise
-    raise AssertionError("not heard")
+    raise AssertionError("not received")

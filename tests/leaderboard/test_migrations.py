@@ -58,7 +58,7 @@ async def test_migration_reads_captured_at_from_the_log(database: Database) -> N
     )
     before = await moments(database)
     async with database.transaction() as session:
-        await session.run_sync(lambda plain: downgrade_to_the_first_version(plain.connection()))
+        await session.run_sync(lambda plain: downgrade_to_the_first_version(plain.connection))
     await database.migrate(MIGRATIONS)
     assert await moments(database) == before
     assert before["crt_a"] == at[2]

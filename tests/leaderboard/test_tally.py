@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, select, update
-from sqlalchemy.orm import Session
 
 from backbone.contracts import DriveLogged, DriveState, PledgeStatus, decode
 from backbone.database.database import Database
+from backbone.database.transaction import SyncTransaction
 from services.leaderboard import queries, sequencer
 from services.leaderboard.sequencer import CurrencyChanged, DriveGone
 from services.leaderboard.tables import MESSAGING_TABLES, clearings, drive_log, drives
@@ -337,12 +337,12 @@ async def test_failed_transaction_publishes_nothing(database: Database) -> None:
 async def test_update_that_matches_no_row_raises(database: Database) -> None:
     await handle_events(database, drive())
 
-    def lose_the_row(session: Session) -> None:
-        locked = sequencer.lock(session.connection(), [DRIVE])
+    def lose_the_row(session: SyncTransaction) -> None:
+        locked = sequencer.lock(session, [DRIVE])
         locked[DRIVE].add(captured=100)
         session.execute(delete(drives))
         with pytest.raises(DriveGone):
-            sequencer.save(session.connection(), locked.values())
+            sequencer.save(session, locked.values())
 
     async with database.transaction() as session:
         await session.run_sync(lose_the_row)

@@ -124,7 +124,7 @@ class Harness:
             await database.close()
 
     async def queue(self, *events: DriveLogged) -> None:
-        """Let notify hear `events` and send nothing yet."""
+        """Let notify consume `events` without sending anything yet."""
         async with self.running(without=("notify.receipts",)):
             await self.say(*events)
             last = events[-1].payment_id or ""

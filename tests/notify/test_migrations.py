@@ -23,5 +23,5 @@ async def test_migrations_produce_the_declared_schema(tmp_path: Path) -> None:
         return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
 
     async with database.reading() as session:
-        assert await session.run_sync(lambda plain: differences(plain.connection())) == []
+        assert await session.run_sync(lambda plain: differences(plain.connection)) == []
     await database.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,14 +14,19 @@ from sqlalchemy import select, update
 from backbone.clock import FrozenClock
 from backbone.contracts import Event, PaymentChanged, decode
 from backbone.database.database import Database
+from backbone.http.service_client import InProcessServiceClient
 from services.payments.app import MIGRATIONS
+from services.payments.checkout.worker import CheckoutWorker
 from services.payments.handlers import HANDLERS
+from services.payments.processor import Processor
 from services.payments.recording import ledger
+from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import MESSAGING_TABLES, PAYMENTS, POSTINGS
 from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.receive import WebhookStore
-from tests.payments.stripe_events import as_stored
+from tests.payments.harness import SECRET, Pledges, a_drive, a_pledge
+from tests.payments.stripe_events import as_stored, intent_succeeded, metadata
 from tests.rounds import apply_waiting
 
 
@@ -43,6 +49,33 @@ class Books:
         """Store webhooks and apply all waiting ones as one batch."""
         await self.store.keep_all([as_stored(event) for event in events])
         await apply_waiting(self.applier)
+
+    async def paid_pledge(self, units: int = 2_500) -> str:
+        """Make a pledge and pay it by the payment intent `pi_1`; returns the pledge's id."""
+        drive = a_drive()
+        pledge = a_pledge(drive)
+        await self.consume(drive, pledge)
+        await self.apply([intent_succeeded("pi_1", units, metadata(None, pledge.pledge_id, drive.drive_id))])
+        return pledge.pledge_id
+
+    def checkout_worker(self, processor: Processor) -> CheckoutWorker:
+        """A worker that opens the checkouts of these books."""
+        return CheckoutWorker(
+            self.database, processor, InProcessServiceClient(Pledges().app), SECRET,
+            rate_limiter=RateLimiter(0), in_flight=8, news=asyncio.Event(), clock=self.clock,
+        )  # fmt: skip
+
+    @asynccontextmanager
+    async def opening_checkouts(self, processor: Processor) -> AsyncIterator[None]:
+        """Run a checkout worker within the block; fails if it ends before the block does."""
+        stop = asyncio.Event()
+        task = asyncio.create_task(self.checkout_worker(processor).run(stop))
+        try:
+            yield
+            assert not task.done()
+        finally:
+            stop.set()
+            await task
 
     async def payments(self, pledge: str) -> list[Any]:
         """The rows of a pledge's payments, in the order of their captures."""

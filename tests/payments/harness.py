@@ -17,7 +17,6 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from backbone import ids
-from backbone.bus.protocol import Message
 from backbone.bus.sqlite import SqliteBus
 from backbone.clock import Clock
 from backbone.contracts import (
@@ -33,6 +32,7 @@ from backbone.contracts.pledges import Source
 from backbone.http.caller import InternalDep, Mode, sign_caller
 from backbone.http.service_client import InProcessServiceClient, ServiceResponse
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
+from backbone.messaging.lossy import message_of
 from backbone.money import Money
 from backbone.service import Service, listen, new_app, run_workers, server
 from sandbox.server import Options, Sandbox
@@ -120,12 +120,7 @@ class Harness:
 
     async def publish_events(self, *events: Event) -> None:
         """Publish events of pledges."""
-        await self.bus.publish(
-            [
-                Message(event.topic, event.key, ids.new("evt"), event.wire_name, event.to_bytes())
-                for event in events
-            ]
-        )
+        await self.bus.publish([message_of(event) for event in events])
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> ServiceResponse:
         """An internal request, or (with a partner's `Ataa-Caller`) one from the gateway."""

@@ -17,7 +17,7 @@ from services.payments.processor import (
     WebhookEndpoint,
 )
 from services.payments.stripe.lists import listed
-from tests.payments.reconciliation.test_lookups import FakeProcessor
+from tests.payments.fake_processor import FakeProcessor
 
 
 class ListingProcessor(FakeProcessor):

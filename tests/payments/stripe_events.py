@@ -120,3 +120,9 @@ def signed(body: bytes, secret: str, at: float | None = None) -> dict[str, str]:
     stamp = int(time.time() if at is None else at)
     digest = hmac.digest(secret.encode(), b"%d.%b" % (stamp, body), "sha256").hex()
     return {"stripe-signature": f"t={stamp},v1={digest}"}
+
+
+def a_charge_refunded(intent: str, refunded: int) -> dict[str, Any]:
+    """`charge.refunded`, which says what the refunds of an intent add up to, and names none of them."""
+    thing = {"id": "ch_1", "payment_intent": intent, "amount_refunded": refunded, "currency": "usd"}
+    return an_event("charge.refunded", thing)

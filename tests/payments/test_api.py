@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any
 
-import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from backbone.database.database import LONG_TIMEOUT_S
+from backbone.database.transaction import Transaction
 from backbone.http.caller import sign_caller
 from backbone.http.service_client import InProcessServiceClient
 from backbone.service import new_app
 from services.payments.api import Dependencies, routes
-from tests.payments.books import Books, open_books
+from tests.payments.books import Books
 from tests.payments.harness import SECRET, a_drive, a_pledge
 from tests.payments.stripe_events import intent_succeeded, metadata
 
@@ -27,15 +23,9 @@ class TimedDatabase:
         self._books = books
         self.timeouts_s: list[float | None] = []
 
-    def reading(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[AsyncSession]:
+    def reading(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[Transaction]:
         self.timeouts_s.append(timeout_s)
         return self._books.database.reading(timeout_s=timeout_s)
-
-
-@pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    async with open_books(tmp_path) as books:
-        yield books
 
 
 async def test_books_are_summed_under_the_long_timeout(books: Books) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import select
 
 from backbone.idempotency import ScopedKey
@@ -17,27 +15,12 @@ from services.payments.processor import Unknown
 from services.payments.reconciliation.lookups import Reconciler
 from services.payments.refunds import RefundRequest, RefundService
 from services.payments.tables import REFUNDS
-from tests.payments.books import Books, open_books
-from tests.payments.harness import a_drive, a_pledge
-from tests.payments.reconciliation.test_lookups import FakeProcessor, a_charge_refunded
-from tests.payments.stripe_events import intent_succeeded, metadata
+from tests.payments.books import Books
+from tests.payments.fake_processor import FakeProcessor
+from tests.payments.stripe_events import a_charge_refunded
 from tests.rounds import run_lookups, run_round
 
 HOUR_S = 3600.0
-
-
-@pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    async with open_books(tmp_path) as books:
-        yield books
-
-
-async def a_paid_pledge(books: Books) -> str:
-    drive = a_drive()
-    pledge = a_pledge(drive)
-    await books.consume(drive, pledge)
-    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
-    return pledge.pledge_id
 
 
 class DownForADay(FakeProcessor):
@@ -65,7 +48,7 @@ class DownForADay(FakeProcessor):
 
 
 async def test_a_refund_whose_key_expired_is_sent_under_a_new_key(books: Books) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     stripe = DownForADay(books)
     refunds = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
     request = RefundRequest(pledge, None, Money(700, "USD"), None, ScopedKey("default:refunds", "k"), "hash")
@@ -90,7 +73,7 @@ class OneUnstorable(DownForADay):
 
 
 async def test_a_refund_whose_response_cannot_be_stored_does_not_block_the_others(books: Books) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     stripe = OneUnstorable(books)
     refunds = RefundService(books.database, stripe, books.clock, timeout_s=1.0)
     for key in ("first", "second"):
@@ -129,7 +112,7 @@ class AskedMeanwhile(FakeProcessor):
 
 
 async def test_a_lookup_requested_again_while_it_runs_is_repeated(books: Books) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     processor = AskedMeanwhile(books)
     processor.refunds["pi_1"] = [
         Observation("re_1", FactKind.REFUND, "pi_1", 700, "USD", RefundRank.SUCCEEDED, books.clock.now())

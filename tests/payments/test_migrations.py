@@ -49,7 +49,7 @@ async def test_disputes_of_the_previous_version_are_kept_and_read_from_stripe_on
             url = await stack.enter_async_context(fresh_postgres())
         database = Database(url, MESSAGING_TABLES)
         async with database.transaction() as session:
-            await session.run_sync(lambda plain: upgrade_to(plain.connection(), "0002"))
+            await session.run_sync(lambda plain: upgrade_to(plain.connection, "0002"))
             for name, kind in (("dp_1", "dispute"), ("dp_2", "dispute"), ("re_1", "refund")):
                 values = {"id": name, "kind": kind, "intent": f"pi_{kind}"}
                 await session.execute(text(FACT), values)
@@ -77,7 +77,7 @@ async def test_statements_run_each_minute_use_an_index(tmp_path: Path, store: st
             if store == "postgresql":
                 await session.execute(text("SET LOCAL enable_seqscan = off"))  # the tables are empty
             for statement, index in ((PLACEABLE, "facts_unplaced"), (ESTIMATES_BY_REASON, "facts_in_doubt")):
-                dialect = session.get_bind().dialect
+                dialect = session.dialect
                 plain = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
                 how = "EXPLAIN QUERY PLAN" if store == "sqlite" else "EXPLAIN"
                 plan = str((await session.execute(text(f"{how} {plain}"))).all())
@@ -105,7 +105,7 @@ async def test_rows_of_the_previous_version_are_migrated(store: str, tmp_path: P
             url = await held.enter_async_context(fresh_postgres())
         database = Database(url, MESSAGING_TABLES)
         async with database.transaction() as session:
-            await session.run_sync(lambda plain: bring_to(plain.connection(), "0002"))
+            await session.run_sync(lambda plain: bring_to(plain.connection, "0002"))
             await session.execute(
                 text(
                     "INSERT INTO webhooks (event_id, type, body, state, tries, created_at, received_at)"

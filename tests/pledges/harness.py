@@ -136,7 +136,7 @@ class Harness:
         try:
             async with database.reading() as session:
                 return {
-                    name: int(await session.scalar(select(func.count()).select_from(table)) or 0)
+                    name: int((await session.execute(select(func.count()).select_from(table))).scalar_one())
                     for name, table in Table.metadata.tables.items()
                 }
         finally:

@@ -87,7 +87,7 @@ async def test_migrated_schema_matches_the_tables(tmp_path: Path) -> None:
         return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
 
     async with database.reading() as session:
-        assert await session.run_sync(lambda plain: differences(plain.connection())) == []
+        assert await session.run_sync(lambda plain: differences(plain.connection)) == []
     await database.close()
 
 

@@ -33,22 +33,22 @@ async def exchange(port: int, *parts: bytes) -> bytes:
     for part in parts:
         writer.write(part)
         await writer.drain()
-    said = await asyncio.wait_for(reader.read(), PATIENCE_S)
+    reply = await asyncio.wait_for(reader.read(), PATIENCE_S)
     writer.close()
-    return said
+    return reply
 
 
 async def test_pipelined_requests_are_answered_in_order(port: int) -> None:
     last = b"GET /c HTTP/1.1\r\nConnection: close\r\n\r\n"
-    said = await exchange(
+    reply = await exchange(
         port, b"GET /a HTTP/1.1\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi" + last
     )
-    assert [part.rpartition(b"\r\n\r\n")[2] for part in said.split(b"HTTP/1.1 200 OK")][1:] == [
+    assert [part.rpartition(b"\r\n\r\n")[2] for part in reply.split(b"HTTP/1.1 200 OK")][1:] == [
         b"GET /a ",
         b"POST /b hi",
         b"GET /c ",
     ]
-    assert said.count(b"X-Kept: yes") == 3
+    assert reply.count(b"X-Kept: yes") == 3
 
 
 async def test_chunked_and_split_bodies_are_assembled(port: int) -> None:
@@ -60,13 +60,13 @@ async def test_chunked_and_split_bodies_are_assembled(port: int) -> None:
 
 async def test_expect_100_continue_is_answered(port: int) -> None:
     head = b"POST / HTTP/1.1\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
-    said = await exchange(port, head, b"hi")
-    assert said.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+    reply = await exchange(port, head, b"hi")
+    assert reply.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
 
 
 async def test_head_response_has_no_body(port: int) -> None:
-    said = await exchange(port, b"HEAD / HTTP/1.1\r\nConnection: close\r\n\r\n")
-    assert said.endswith(b"Content-Length: 7\r\n\r\n")
+    reply = await exchange(port, b"HEAD / HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert reply.endswith(b"Content-Length: 7\r\n\r\n")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import asyncpg
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 
+from backbone.database.leader_lock import ADVISORY_LOCK
 from backbone.http.caller import sign_caller
 from stack import process_specs
 from stack.layout import HOST, Layout, lay_out
@@ -44,7 +45,7 @@ AMOUNT: Final = {"currency": "USD", "value": "10.00"}
 
 _LEADER_COUNT: Final = (
     "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
-    " WHERE locktype = 'advisory' AND classid = 7355608 AND granted AND datname = current_database()"
+    f" WHERE locktype = 'advisory' AND classid = {ADVISORY_LOCK} AND granted AND datname = current_database()"
     " AND objid::bigint = hashtext($1)::bigint & 4294967295"
 )
 

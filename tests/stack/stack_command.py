@@ -28,16 +28,16 @@ def need_engines(data_dir: Path) -> None:
     if not missing:
         try:
             found = kafka.find_libraries(shared, os.environ) or kafka.fetch(shared)
-        except MissingRequirement as reason:
-            missing = [str(reason)]
+        except MissingRequirement as error:
+            missing = [str(error)]
         else:
             (data_dir / "kafka").mkdir(parents=True)
             shutil.copytree(found, data_dir / "kafka" / "libs")
     if missing:
-        words = "the real stack: " + "; ".join(missing)
+        message = "the real stack: " + "; ".join(missing)
         if os.environ.get("ATAA_REQUIRE_REAL") == "1":
-            pytest.fail(words)
-        pytest.skip(words)
+            pytest.fail(message)
+        pytest.skip(message)
 
 
 def stack(data_dir: Path, base: int, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -80,7 +80,7 @@ async def test_rejected_database_connection_is_reported_in_one_line(tmp_path: Pa
     server = secure_postgres()
     other = make_authority(tmp_path / "other")
     base = server.address.rpartition("/")[0]
-    for address, words in {
+    for address, expected in {
         server.over_tls(server.address): "",
         f"{server.address}?sslmode=disable": "no encryption",
         f"{server.address}?sslmode=verify-full&sslrootcert={other.file}": "certificate verify failed",
@@ -88,10 +88,10 @@ async def test_rejected_database_connection_is_reported_in_one_line(tmp_path: Pa
         f"postgresql://127.0.0.1:{free_port()}/nothing": "Connect call failed",
     }.items():
 
-        async def reason_matches(address: str = address, words: str = words) -> bool:
+        async def reason_matches(address: str = address, expected: str = expected) -> bool:
             reason = await postgres.connection_error(address)
             assert len(reason.splitlines()) <= 1
-            return words in reason if words else not reason
+            return expected in reason if expected else not reason
 
         await until(reason_matches, 60)  # a busy machine may reply too late at first
 

@@ -65,7 +65,7 @@ async def differences(database: Database, service: str) -> list[Any]:
         return list(compare_metadata(MigrationContext.configure(connection), tables))
 
     async with database.transaction() as session:
-        return await session.run_sync(lambda plain: compare(plain.connection()))
+        return await session.run_sync(lambda plain: compare(plain.connection))
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -83,7 +83,7 @@ async def test_migrations_from_empty_create_the_declared_tables_and_are_idempote
 async def test_migrations_upgrade_every_earlier_version(service: str, version: str, url: str) -> None:
     database = Database(url, import_module(f"{service}.tables").MESSAGING_TABLES)
     async with database.transaction() as session:
-        await session.run_sync(lambda plain: command.upgrade(config(service, plain.connection()), version))
+        await session.run_sync(lambda plain: command.upgrade(config(service, plain.connection), version))
     await database.migrate(scripts(service))
     assert await differences(database, service) == []
     await database.close()

@@ -1,18 +1,18 @@
-// Cards that announce gifts. A page that nobody sees shows none: when it is seen again, new gifts come
-// first, and the missed ones as one number.
+// Cards that announce donations. A hidden page shows none. When it becomes visible again, it shows new donations
+// first and then the missed ones as one number.
 
 import { AlertQueue } from "./alert_queue.js";
 import { parse } from "./feed.js";
-import { GiftLog } from "./gift_log.js";
+import { DonationLog } from "./donation_log.js";
 import { decimalsOf, isMoney, toMinor } from "./money.js";
 import { $, element, figures, page, quote, texts, writeMoney } from "./overlay_page.js";
 
 const CARDS = 3;
 const CARD_MS = 6_500;
 const CARD_LEAST_MS = 1_400;
-const HELD = 4_000; // frames between two drawings
+const HELD = 4_000; // most frames kept between two animation frames
 const TAKEN_AT_ONCE = 250;
-const LATE_MS = 10_000; // messages wait while a page is frozen
+const LATE_MS = 10_000; // messages queue up while the browser has frozen the page
 const OLD_MS = 60_000;
 const REMEMBER_MS = 1_000;
 
@@ -29,7 +29,7 @@ export class Alerts {
   constructor(newest) {
     this.#newest = newest;
     const key = `ataa-alerts:${location.pathname}${location.search}`;
-    this.#log = new GiftLog(page.drive, key, (rows, over) => this.#meetRows(rows, over));
+    this.#log = new DonationLog(page.drive, key, (rows, over) => this.#meetRows(rows, over));
     this.#queue.miss(this.#log.unshown);
     document.addEventListener("visibilitychange", () => this.#seen());
     addEventListener("pagehide", () => this.#remember());
@@ -45,30 +45,31 @@ export class Alerts {
     else this.#queue.more += 1;
   }
 
-  /** Offers the frames that came in to the queue; true while there are more. */
+  /** Moves received frames into the queue; returns true while some are left. */
   draw() {
     for (const text of this.#frames.splice(0, TAKEN_AT_ONCE)) this.#offer(parse(text));
     this.#pump();
     return this.#frames.length > 0;
   }
 
-  #offer(gift) {
-    if (!gift || !isMoney(gift.amount) || (gift.type ?? "donation.counted") !== "donation.counted") return;
-    if (this.#isOld(gift)) this.#queue.miss(1);
-    else this.#queue.offer(gift);
+  #offer(donation) {
+    if (!donation || !isMoney(donation.amount)) return;
+    if ((donation.type ?? "donation.counted") !== "donation.counted") return;
+    if (this.#isOld(donation)) this.#queue.miss(1);
+    else this.#queue.offer(donation);
   }
 
-  /** Both times are the server's. */
-  #isOld(gift) {
-    return Date.parse(this.#newest()?.as_of) - Date.parse(gift.at) > OLD_MS;
+  /** Compares two times of the server, so that this machine's clock does not matter. */
+  #isOld(donation) {
+    return Date.parse(this.#newest()?.as_of) - Date.parse(donation.at) > OLD_MS;
   }
 
-  /** Rows of the log have no names: of those whose names are known the new ones are shown, the others counted. */
+  /** Rows of the log have no names. Recent rows whose donation is in `recent` are shown; the others are counted. */
   #meetRows(rows, over) {
-    const recent = new Map((this.#newest()?.recent ?? []).map((gift) => [gift.id, gift]));
+    const recent = new Map((this.#newest()?.recent ?? []).map((donation) => [donation.id, donation]));
     for (const row of rows) {
-      const gift = recent.get(`don_${String(row.payment).split("_")[1]}`);
-      if (gift && !document.hidden) this.#offer({ ...row, ...gift });
+      const donation = recent.get(`don_${String(row.payment).split("_")[1]}`);
+      if (donation && !document.hidden) this.#offer({ ...row, ...donation });
       else this.#queue.miss(1);
     }
     if (over) this.#queue.miss(0, true);
@@ -82,7 +83,7 @@ export class Alerts {
       this.#queue.missAll();
       return;
     }
-    this.#lastCard = performance.now(); // a moment for the gifts that come now to be the first
+    this.#lastCard = performance.now(); // wait one interval, so that new donations are queued first
     this.#pump();
   }
 
@@ -105,24 +106,26 @@ export class Alerts {
   }
 
   #show(next) {
-    const card = next.amount ? this.#giftCard(next) : numberCard(next);
+    const card = next.amount ? this.#donationCard(next) : numberCard(next);
     this.#place.append(card);
     const staying = [...this.#place.children].filter((one) => !one.classList.contains("leaving"));
     staying.slice(0, -CARDS).forEach(dismiss);
     setTimeout(() => dismiss(card), CARD_MS);
   }
 
-  #giftCard(gift) {
+  #donationCard(donation) {
     const card = element("article", "card");
-    card.classList.toggle("grand", toMinor(gift.amount.value) >= 500n * 10n ** BigInt(decimalsOf(gift.amount.value)));
+    const { value } = donation.amount;
+    card.classList.toggle("grand", toMinor(value) >= 500n * 10n ** BigInt(decimalsOf(value)));
     const amount = element("p", "money");
-    writeMoney(amount, gift.amount, true);
+    writeMoney(amount, donation.amount, true);
     const who = element("p", "who");
-    who.append(quote("name", gift.name || texts.anonymous));
-    const creator = (this.#newest()?.leaders ?? []).find((l) => gift.creator && [l.creator, l.slug].includes(gift.creator));
+    who.append(quote("name", donation.name || texts.anonymous));
+    const leaders = donation.creator ? (this.#newest()?.leaders ?? []) : [];
+    const creator = leaders.find((l) => [l.creator, l.slug].includes(donation.creator));
     if (creator) who.append(" ", withCreator(creator.name || creator.slug));
     card.append(amount, who);
-    if (gift.message) card.append(quote("message", gift.message));
+    if (donation.message) card.append(quote("message", donation.message));
     return card;
   }
 }

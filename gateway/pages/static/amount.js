@@ -1,4 +1,4 @@
-// What a donor typed as an amount, in whatever digits their keyboard has, as the API's decimal string.
+// Converts an amount as typed, in Latin, Arabic or Persian digits, to the API's decimal string.
 
 const toAscii = (text) =>
   text
@@ -22,7 +22,7 @@ export function readAmount(text, decimals) {
   return exact(shape[1].replace(/^0+(?=\d)/, "") || "0", shape[2] ?? "", decimals);
 }
 
-/** The text with commas resolved: thousands dropped, a decimal comma made a point, null when unclear. */
+/** The text without thousands separators and with a decimal comma made a point; null if it is ambiguous. */
 function pointFor(plain, decimals) {
   if (!plain.includes(",")) return plain;
   if (plain.includes(".")) return /^\d{1,3}(,\d{3})+\.\d*$/.test(plain) ? plain.replace(/,/g, "") : plain;

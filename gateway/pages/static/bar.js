@@ -1,11 +1,12 @@
-// The total with its bar, and the goal with its milestones. Nothing is shown as reached before it is.
+// The total with its bar, and the goal with its milestones. A goal or milestone is never shown as reached too
+// early: all comparisons use exact minor units.
 
 import { decimalsOf, isMoney, localised, share, toMinor, toValue } from "./money.js";
 import { $, calm, element, figures, lang, page, quote, set, texts, writeMoney } from "./overlay_page.js";
 
 const ROLL_MS = 900;
 
-/** A number that runs to its new value and stands, at the end, on exactly that. */
+/** An amount that is animated to its new value and ends on exactly that value. */
 class Roll {
   constructor(place) {
     this.place = place;
@@ -21,7 +22,7 @@ class Roll {
     this.began = performance.now();
   }
 
-  /** Draws one frame; true while there is more to run. */
+  /** Draws one frame; returns true until the animation has ended. */
   draw(now) {
     if (!this.target || this.shown === toMinor(this.target.value)) return false;
     const to = toMinor(this.target.value);
@@ -37,7 +38,7 @@ class Roll {
 
 const roll = $(".raised") && new Roll($(".raised"));
 
-/** Draws one frame of the running total; true while there is more to run. */
+/** Draws one frame of the animated total; returns true until the animation has ended. */
 export const drawTotal = (now) => roll?.draw(now) ?? false;
 
 export function showBar(totals) {
@@ -49,13 +50,13 @@ export function showBar(totals) {
   $(".bar").classList.toggle("no-goal", !goal);
   set($(".percent"), goal ? figures.percentOf(raised, toMinor(goal.value)) : "");
   set($(".gifts"), figures.format(texts.gifts, {}, totals.donations ?? 0));
-  const pace = totals.per_minute?.donations ?? 0;
-  set($(".pace"), pace > 0 ? figures.format(texts.a_minute, {}, pace) : "");
+  const perMinute = totals.per_minute?.donations ?? 0;
+  set($(".per-minute"), perMinute > 0 ? figures.format(texts.a_minute, {}, perMinute) : "");
   set($(".of-goal"), goal ? figures.format(texts.of_goal, { goal: figures.money(goal) }) : "");
   if (goal) drawTrack(totals, raised, toMinor(goal.value));
 }
 
-/** Past the goal the track stands for what was raised, and the goal becomes a mark on it. */
+/** Beyond the goal the full track is the amount raised, and the goal becomes a mark on it. */
 function drawTrack(totals, raised, goal) {
   const scale = raised > goal ? raised : goal;
   $(".bar").classList.toggle("reached", raised >= goal);
@@ -84,7 +85,7 @@ export function showGoal(totals) {
   $(".milestones").replaceChildren(...milestonesAround(totals).map((stone) => milestone(stone, totals)));
 }
 
-/** The last milestone reached and the next two: what is there to be proud of, and what is ahead. */
+/** The last milestone reached and the next two. */
 function milestonesAround(totals) {
   const raised = toMinor(totals.raised.value);
   const all = (totals.milestones ?? []).filter((m) => isMoney(m.amount));

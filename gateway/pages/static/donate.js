@@ -1,4 +1,4 @@
-// The hosted form: read it, explain errors, make the pledge once, go on to payment.
+// The hosted form: validates it, explains errors, makes the pledge once, and opens the payment page.
 
 import { readAmount } from "./amount.js";
 import { Figures, isMoney, localised, wholePercent } from "./money.js";
@@ -60,7 +60,7 @@ function clearProblems() {
   $("status").textContent = "";
 }
 
-/** All that is wrong with the form, as [field, sentence], in the order of the page. */
+/** All errors of the form, as [field, sentence], in the order of the page. */
 function faults(amount) {
   const found = [];
   if (amount.error) found.push(["amount", figures.format(texts[`error_amount_${amount.error}`], { example })]);
@@ -107,10 +107,10 @@ function formBody(amount) {
   return JSON.stringify(request);
 }
 
-/** Whom the gift credits: the creator of the link, else the one chosen in the form, else nobody (""). */
+/** The creator the donation credits: the one of the link, else the one chosen in the form, else none (""). */
 const creator = () => page.creator || ($("creator")?.value ?? "");
 
-/** The API takes only https return addresses, http on this machine aside. */
+/** The API accepts https return addresses only, and http ones on a loopback address. */
 const returnable = () =>
   location.protocol === "https:" || ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
 
@@ -118,7 +118,7 @@ let busy = false;
 
 function setBusy(on) {
   busy = on;
-  // Not `disabled`: that would drop the focus of someone who sent the form by keyboard.
+  // Not `disabled`: a disabled button loses the keyboard focus.
   $("give").setAttribute("aria-disabled", String(on));
   form.setAttribute("aria-busy", String(on));
 }
@@ -129,7 +129,7 @@ async function send(event) {
   clearProblems();
   const amount = chosenAmount();
   const wrong = faults(amount);
-  if (wrong.length) return wrong.reverse().forEach(showError); // the first one is announced, and focused, last
+  if (wrong.length) return wrong.reverse().forEach(showError); // the first error is focused last and keeps the focus
   setBusy(true);
   $("status").textContent = texts.sending;
   const body = formBody(amount);
@@ -148,11 +148,11 @@ async function finish({ pledge, problem, status, gaveUp }, sent) {
   setBusy(false);
   $("status").textContent = "";
   if (gaveUp) return showError([null, texts.error_gave_up]);
-  if (status >= 400 && status < 500) memory.write(null); // refused for good: the next try is another one
+  if (status >= 400 && status < 500) memory.write(null); // refused: the next attempt needs a new key
   showError(explain(problem, status));
 }
 
-/** The page's token lives two hours; a new one comes with the page itself. */
+/** A new form token, read from a new copy of this page. A token is valid for two hours. */
 async function freshToken() {
   try {
     const html = await (await fetch(location.href, { cache: "no-store" })).text();
@@ -169,7 +169,7 @@ async function goOn(pledge) {
   if (url) {
     $("status").textContent = texts.to_checkout;
     location.assign(url);
-    await sleep(4_000); // still here: the payment page did not open, so the button works again
+    await sleep(4_000); // if this continues, the payment page did not open: enable the button again
     setBusy(false);
     return;
   }
@@ -201,13 +201,13 @@ async function awaitCheckout({ id, token }) {
   }
 }
 
-/** It names the creator too, so that a second gift credits the same one. */
+/** The thanks page's address. It names the creator, so that a second donation credits the same one. */
 function thanksUrl() {
   const query = new URLSearchParams(creator() ? { creator: creator(), lang: page.lang } : { lang: page.lang });
   return `/donate/${encodeURIComponent(page.slug)}/thanks?${query}`;
 }
 
-/** Back from the payment page without paying: offer to go on, rather than a second gift. */
+/** After a return from the payment page without paying: offer to continue that payment. */
 async function offerToResume() {
   const kept = memory.read();
   if (!kept?.pledge) return;
@@ -233,7 +233,7 @@ const OPTIONS_SEEN = 7;
 let listed = [];
 let searches = 0;
 
-/** Looks for what is written, once its writer pauses; an answer that comes late is not shown. */
+/** Searches for the typed text after a pause in typing; a response to an earlier search is discarded. */
 async function findCreator() {
   const text = $("find").value.trim();
   const mine = (searches += 1);
@@ -244,8 +244,8 @@ async function findCreator() {
   if (mine !== searches) return undefined;
   if (!result) return ($("found").textContent = texts.find_failed);
   const found = result.creators.map(({ id, name }) => new Option(name, id));
-  const said = result.more ? texts.found_more : figures.format(texts.found, {}, found.length);
-  return offerCreators(found, said, Math.min(found.length + 2, OPTIONS_SEEN));
+  const summary = result.more ? texts.found_more : figures.format(texts.found, {}, found.length);
+  return offerCreators(found, summary, Math.min(found.length + 2, OPTIONS_SEEN));
 }
 
 async function searchCreators(text) {
@@ -254,15 +254,15 @@ async function searchCreators(text) {
   return reply.status === 200 ? reply.json() : null;
 }
 
-/** The options of the choice: nobody, whoever is chosen already, and `found`, with `size` of them in view. */
-function offerCreators(found, said, size) {
+/** Sets the options: nobody, the creator chosen now, and `found`; `size` of them are visible at a time. */
+function offerCreators(found, summary, size) {
   const [nobody, chosen] = [$("creator").options[0], $("creator").selectedOptions[0]];
   const others = found.filter((option) => option.value !== chosen.value);
   for (const option of others) option.dir = "auto";
   $("creator").replaceChildren(...new Set([nobody, chosen, ...others]));
   chosen.selected = true;
   $("creator").size = size;
-  $("found").textContent = said;
+  $("found").textContent = summary;
 }
 
 function noSubmit(event) {
@@ -288,7 +288,7 @@ async function showTotals() {
   document.querySelector("h1").textContent = localised(totals.title, page.lang) || page.slug;
 }
 
-const keepShowing = () => showTotals().catch(() => undefined); // the bar is an ornament here: never in the way
+const keepShowing = () => showTotals().catch(() => undefined); // the form works without the bar
 
 function countMessage() {
   $("message-left").textContent = figures.format(texts.message_left, {}, MESSAGE_MAX - [...$("message").value].length);

@@ -1,17 +1,18 @@
-// A drive's live figures: the event stream while it works, polled totals while it does not.
+// A drive's live figures: from the event stream while it works, else from polled totals.
 //
-// A feed runs in the hub (hub.js), or in a page that has no hub. It hands on raw text, so that a burst
-// costs a message a frame. Each message has `kind`:
+// A feed runs in the hub (hub.js), or in a page that has no hub. It forwards raw text without parsing it per
+// page; each frame is one message. Each message has `kind`:
 //
 //   figures  `text` (the totals, or null where they are unchanged)
 //   gift     `text` (a donation frame, or null for a log row that is not announced)
 //   unknown  there is no such drive
 //
-// and a position in the log of `drive` (an id): every gift of `epoch` with a sequence in (`after`, `upto`] is in the
-// message. A reader that is not at `after` has missed the rows between (gift_log.js reads them). `confirmed`
-// is when the server last answered, `sent` when the message was sent, both by this machine's clock.
+// and a position in the log of `drive` (an id): the message covers every donation of `epoch` with a sequence in
+// (`after`, `upto`]. A page whose position is before `after` has missed the rows in between and reads them itself
+// (donation_log.js). `confirmed` is when the server last answered, `sent` when the message was sent, both by this
+// machine's clock.
 
-const STREAM_QUIET_MS = 12_000; // totals come each 5 s; a dead connection, or a proxy that buffers, sends nothing
+const STREAM_QUIET_MS = 12_000; // totals arrive at least every 5 s, unless the connection is dead or a proxy buffers
 const FIRST_FRAME_MS = 8_000; // a stream without a frame for this long is closed, and retried later
 const POLL_MS = 2_500;
 const POLL_TIMEOUT_MS = 8_000;
@@ -21,8 +22,8 @@ const DRAIN_SPREAD_MS = 1_500;
 const spread = (ms) => ms * (0.5 + Math.random());
 
 /**
- * Another gateway may be a moment behind: figures never step back within an epoch. Another drive of the same
- * slug is another installation, begun anew.
+ * Whether `next` replaces `held`. Within an epoch figures never go back, although another gateway may be slightly
+ * behind. A different drive id under the same slug means that the installation was created again.
  */
 export function isNewer(next, held) {
   if (!held || next.drive !== held.drive || next.epoch > held.epoch) return true;
@@ -34,7 +35,7 @@ export function parse(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return null; // a cut frame must not stop the rest
+    return null; // a truncated frame must not stop the others
   }
 }
 
@@ -52,10 +53,10 @@ export class Feed {
   #text = null;
   #drive = "";
   #epoch = 0;
-  #upto = null; // the log is told up to here; null before the first totals
+  #upto = null; // the messages so far cover the log up to here; null before the first totals
   #gapped = false;
 
-  /** `emit(message)`; `slots.free` is how many more streams may be opened. Without slots it only polls. */
+  /** `emit(message)` receives the messages. `slots.free` is how many more streams may be opened; at 0 it polls. */
   constructor(drive, emit, slots = { free: 0 }) {
     this.base = `/v1/drives/${encodeURIComponent(drive)}`;
     this.emit = emit;
@@ -72,7 +73,7 @@ export class Feed {
     this.#close();
   }
 
-  /** The message for a reader that has just come. */
+  /** The message for a page that has just connected. */
   state() {
     return this.#message("figures", this.#text, this.#upto);
   }
@@ -140,9 +141,9 @@ export class Feed {
     this.slots.free += 1;
   }
 
-  // --- what comes in ---
+  // --- received frames ---
 
-  /** Totals move the position only where no stream sends the rows one by one. */
+  /** Totals advance the position only while no stream sends the rows one by one. */
   #takeTotals(text) {
     const next = parse(text);
     if (!next || !Number.isInteger(next.epoch) || !Number.isInteger(next.sequence)) return;
@@ -151,7 +152,7 @@ export class Feed {
       this.#text = text;
     }
     if (next.drive !== this.#drive || next.epoch > this.#epoch) {
-      this.#drive = next.drive; // the log began anew: its sequences are unrelated to the old ones
+      this.#drive = next.drive; // a new log: its sequences are unrelated to the old ones
       this.#epoch = next.epoch;
       this.#upto = next.sequence;
     } else if (next.epoch === this.#epoch && (this.#gapped || !this.#streaming)) {
@@ -162,7 +163,7 @@ export class Feed {
     this.emit(this.#message("figures", text, this.#upto));
   }
 
-  /** Rows come in order and without holes, except where a `gap` came before. */
+  /** Rows arrive in order and without missing sequences, except after a `gap`. */
   #takeRow(sequence, text) {
     if (!Number.isInteger(sequence) || (this.#upto !== null && sequence <= this.#upto)) return;
     const after = this.#gapped || this.#upto === null ? sequence - 1 : this.#upto;
@@ -196,7 +197,7 @@ export class Feed {
         this.emit({ kind: "unknown" });
       }
     } catch {
-      return; // no connection: the readers see that nothing was confirmed, and the next round asks again
+      return; // no connection: `confirmed` stays old, which the pages show, and the next round tries again
     }
   }
 }

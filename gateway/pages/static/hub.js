@@ -1,19 +1,19 @@
-// One hub an origin reads the live streams for all its pages: browsers open six HTTP/1.1 connections an
-// origin, and an OBS scene collection may have a dozen overlays.
+// One hub per origin reads the live streams for all pages of the origin: browsers open at most six HTTP/1.1
+// connections per origin, and an OBS scene collection may have a dozen overlays.
 //
-// The hub is in a SharedWorker (hub_worker.js), or in one of the pages where there is none. Wherever Web
-// Locks exist only the holder of the lock is the hub, so a hub that hangs can be replaced (`seize`).
+// The hub runs in a SharedWorker (hub_worker.js), or in one of the pages if there is none. Where Web Locks exist,
+// only the holder of the lock is the hub, so that a hub that hangs can be replaced (`seize`).
 //
 // Channel NAME: the hub sends { rollCall }, pages send { watch: drive, ask, visible }. Channel NAME/drive:
 // the feed's messages (feed.js).
 
 import { Feed } from "./feed.js";
 
-export const NAME = "ataa-feed-1"; // a new number for a change that old pages would not understand
-const MOST_STREAMS = 3; // of six connections: pages, assets and polls need the others
+export const NAME = "ataa-feed-1"; // increment the number for a change that pages already open cannot read
+const MOST_STREAMS = 3; // of six connections: pages, assets and polls use the others
 const MOST_DRIVES = 50;
 const ROLL_CALL_MS = 3_000;
-const MISSED_CALLS = 5; // a drive that no page asked for over so many calls is dropped
+const MISSED_CALLS = 5; // a drive is dropped after so many roll calls without an answer from a page
 
 export const channelOf = (drive) => new BroadcastChannel(`${NAME}/${drive}`);
 
@@ -23,9 +23,9 @@ export class Hub {
   #slots = { free: MOST_STREAMS };
   #timer = 0;
 
-  /** `outvoted()` is called when a visible page watches, for a hub that had better be there. */
-  constructor(outvoted = () => {}) {
-    this.outvoted = outvoted;
+  /** `onVisiblePage()` is called when a visible page watches: a hub in a hidden page then gives way to it. */
+  constructor(onVisiblePage = () => {}) {
+    this.onVisiblePage = onVisiblePage;
   }
 
   start() {
@@ -54,7 +54,7 @@ export class Hub {
     if (!watched) return;
     watched.unanswered = 0;
     if (ask && known) watched.channel.postMessage(watched.feed.state());
-    if (visible) this.outvoted();
+    if (visible) this.onVisiblePage();
   }
 
   #add(drive) {
@@ -73,12 +73,12 @@ export class Hub {
   }
 }
 
-/** Makes this page or worker the hub when its turn comes. */
+/** Makes this page or worker the hub once it holds the lock. */
 export class Candidate {
   #queued = null;
   #release = () => {};
 
-  /** Wait for the lock. */
+  /** Queue for the lock. */
   async stand() {
     if (this.#queued) return;
     this.#queued = new AbortController();
@@ -100,7 +100,7 @@ export class Candidate {
       hub.start();
       return new Promise((release) => (this.#release = release));
     };
-    // Rejected where another took the lock, or where this turn was given up.
+    // Rejected if another candidate seized the lock, or if this request was aborted.
     await navigator.locks.request(NAME, options, hold).catch(() => {});
     hub?.stop();
     if (turn !== this.#queued) return;
@@ -108,7 +108,7 @@ export class Candidate {
     this.stand();
   }
 
-  /** Timers of a hidden page run once a minute: a page that is seen makes the better hub. */
+  /** Browsers run timers of hidden pages once a minute, so a visible page should be the hub. */
   #yieldWhenHidden() {
     if (globalThis.document?.hidden) this.#release();
   }

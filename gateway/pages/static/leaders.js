@@ -1,4 +1,4 @@
-// The list of leading creators: rows slide to their new places.
+// The list of leading creators; a row whose rank changes is animated to its new place.
 
 import { isMoney, share, toMinor } from "./money.js";
 import { $, calm, element, figures, quote, set } from "./overlay_page.js";

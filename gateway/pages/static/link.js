@@ -1,11 +1,11 @@
-// A page's link to the hub (hub.js). Where the hub does not answer, the page polls by itself, and helps to get a
-// new one; where there cannot be a hub it polls for good.
+// A page's connection to the hub (hub.js). While the hub does not answer, the page polls by itself and tries to
+// start a new hub. In a browser that cannot have a hub the page always polls.
 
 import { Feed } from "./feed.js";
 import { Candidate, NAME, channelOf } from "./hub.js";
 
 const CHECK_MS = 1_000;
-const QUIET_MS = 5_000; // a hub calls every 3 s
+const QUIET_MS = 5_000; // a hub sends a roll call every 3 s
 const ANSWER_MS = 1_500;
 
 export class Link {
@@ -18,7 +18,7 @@ export class Link {
   #own = null;
   #candidate = null;
 
-  /** `take(message)` gets the messages of feed.js; some may come twice. */
+  /** `take(message)` receives the messages of feed.js, some of them possibly twice. */
   constructor(drive, take) {
     this.#drive = drive;
     this.#take = take;
@@ -76,14 +76,14 @@ export class Link {
     this.#poll();
     this.#raise();
     this.#ask();
-    this.#asked += Math.random() * CHECK_MS; // pages that lost it together do not seize it together
+    this.#asked += Math.random() * CHECK_MS; // pages that lost the hub together must not seize the lock together
   }
 
   #poll() {
     this.#own ??= new Feed(this.#drive, this.#take).start();
   }
 
-  /** The worker first; if it does not come, an election among the pages; then by force. */
+  /** Starts the worker. If no hub answers, the pages queue for the lock; if that fails too, one seizes it. */
   #raise() {
     const worker = startWorker(() => this.#stand());
     if (!worker && this.#losses < 2) this.#stand();
@@ -100,7 +100,7 @@ export class Link {
   }
 }
 
-/** False where there is no SharedWorker; `failed` is called where its script does not run. */
+/** Returns false if there is no SharedWorker; `failed` is called if its script cannot run. */
 function startWorker(failed) {
   try {
     const worker = new SharedWorker(new URL("./hub_worker.js", import.meta.url), { type: "module", name: NAME });

@@ -1,4 +1,4 @@
-// Numbers as people read them, from the decimal strings of the API.
+// Formats the API's decimal strings for display.
 //
 // Money is a BigInt of minor units or a decimal string, never a binary float. Intl formats the whole part
 // (as a BigInt) and its zero decimals are replaced by the true ones, which is exact in every engine:
@@ -31,7 +31,7 @@ export function wholePercent(raised, goal) {
 export const isMoney = (money) =>
   !!money && /^[A-Z]{3}$/.test(money.currency) && /^-?\d+(\.\d+)?$/.test(money.value);
 
-/** Arabic's "US$" is the plain "$" here; other Latin signs are isolated, or they turn round ("$CA"). */
+/** "$" instead of Arabic's "US$". Other Latin signs are isolated, else right-to-left text reorders them ("$CA"). */
 function readableSign(currency, sign) {
   if (currency === "USD") return "$";
   return /[A-Za-z]/.test(sign) ? `\u2066${sign}\u2069` : sign;

@@ -1,4 +1,4 @@
-// The overlay: messages come in at any rate, the picture is drawn at most once an animation frame.
+// The overlay: messages arrive at any rate; the page is drawn at most once per animation frame.
 
 import "./trusted.js";
 import { Alerts } from "./alerts.js";
@@ -10,7 +10,7 @@ import { isMoney } from "./money.js";
 import { $, figures, page, set, texts } from "./overlay_page.js";
 import { showRecent } from "./ticker.js";
 
-const STREAM_TRUSTED_MS = 20_000; // longer than the feed takes to give up a silent stream
+const STREAM_TRUSTED_MS = 20_000; // longer than the feed waits before it closes an idle stream
 const BROKEN_TRUSTED_MS = 5_000;
 
 let totals = null;

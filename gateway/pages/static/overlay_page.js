@@ -1,5 +1,5 @@
-// What the parts of the overlay share: the page's data, its texts and formats, and how text gets into it.
-// What people wrote reaches the page through textContent alone.
+// Shared by the parts of the overlay: the page's data, its texts and formats, and functions that set text.
+// Texts written by users are set through textContent only.
 
 import { Figures } from "./money.js";
 
@@ -18,7 +18,7 @@ export function element(tag, className, text = "") {
   return made;
 }
 
-/** Names and messages stand in their own direction, whatever surrounds them. */
+/** An element for a name or message, whose direction is independent of the text around it. */
 export function quote(className, text) {
   const made = element("bdi", className, text);
   made.dir = "auto";
@@ -27,7 +27,7 @@ export function quote(className, text) {
 
 const KINDS = { currency: "sign", integer: "whole", group: "whole", decimal: "cents", fraction: "cents" };
 
-/** Writes an amount with its sign and cents set apart, reusing the spans of the last time. */
+/** Writes an amount, with sign and cents in spans of their own, reusing the spans already in place. */
 export function writeMoney(place, money, short = false) {
   const runs = [];
   for (const { type, value } of figures.parts(money, short)) {

@@ -1,6 +1,6 @@
-// Making a pledge so that it is made once: whatever the network does, the same form sends the same key.
+// Makes a pledge exactly once: every retry of the same form sends the same idempotency key.
 
-const KEY_LIFE_MS = 12 * 3600 * 1000; // the API remembers keys for 24 h; stay well inside
+const KEY_LIFE_MS = 12 * 3600 * 1000; // well below the 24 h for which the API keeps idempotency keys
 const TRIES = 60;
 const NETWORK_WAITS_S = [1, 2, 4, 8, 15];
 const TIMEOUT_MS = 30_000;
@@ -8,7 +8,7 @@ const POLL_GAP_MS = 1_000;
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** What this tab remembers of its gift to a drive; works on without storage, for this page's life. */
+/** What this tab stores of its donation to a drive; without storage it is kept until the page is closed. */
 export class Memory {
   constructor(drive) {
     this.name = `ataa.gift.${drive}`;
@@ -19,22 +19,22 @@ export class Memory {
     try {
       this.held = JSON.parse(sessionStorage.getItem(this.name));
     } catch {
-      // no storage, or not ours: what is held in the page stands
+      // no storage, or unreadable content: use the page's own copy
     }
     return this.held && Date.now() - this.held.at < KEY_LIFE_MS ? this.held : null;
   }
 
-  write(gift) {
-    this.held = gift;
+  write(donation) {
+    this.held = donation;
     try {
-      if (gift) sessionStorage.setItem(this.name, JSON.stringify(gift));
+      if (donation) sessionStorage.setItem(this.name, JSON.stringify(donation));
       else sessionStorage.removeItem(this.name);
     } catch {
-      // private windows may refuse; the page's own copy stands
+      // private windows may refuse to store it: the page's own copy remains
     }
   }
 
-  /** The key of this very form: minted on its first send, kept over double clicks and reloads. */
+  /** The idempotency key of this form's content: created when it is first sent, kept over double clicks and reloads. */
   keyFor(body) {
     const kept = this.read();
     if (kept?.body === body) return kept.key;
@@ -45,7 +45,7 @@ export class Memory {
 }
 
 function newKey() {
-  if (crypto.randomUUID) return crypto.randomUUID(); // only where the page is secure
+  if (crypto.randomUUID) return crypto.randomUUID(); // exists in secure contexts only
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -71,8 +71,8 @@ function retryAfter(header) {
 }
 
 /**
- * Sends a form until it is answered for good. `onWait(kind, seconds)` is called during each wait: "busy" or
- * "network". Resolves to `{ pledge }`, `{ problem }` (a problem document, or null) or `{ gaveUp: true }`.
+ * Sends a form until it gets a final response. `onWait(kind, seconds)` is called during each wait, with the kind
+ * "busy" or "network". Resolves to `{ pledge }`, `{ problem }` (a problem document, or null) or `{ gaveUp: true }`.
  */
 export async function makePledge({ drive, body, key, token, freshToken, onWait }) {
   let renewed = false;
@@ -80,7 +80,7 @@ export async function makePledge({ drive, body, key, token, freshToken, onWait }
     const reply = await post(drive, body, key, token);
     if (reply.status === 201 || reply.status === 200) return { pledge: reply.body };
     if ([401, 403].includes(reply.status) && !renewed) {
-      renewed = true; // the page was open longer than its token lives
+      renewed = true; // the form token has expired
       token = (await freshToken()) ?? token;
       continue;
     }
@@ -101,13 +101,13 @@ function post(drive, body, key, token) {
   return request(`/v1/drives/${encodeURIComponent(drive)}/pledges`, { method: "POST", headers, body });
 }
 
-/** Seconds until the next try, or null when the answer will not change by asking again. */
+/** Seconds until the next attempt; null if repeating the request cannot change the response. */
 function waitBefore(reply, tried) {
   const backoff = NETWORK_WAITS_S[Math.min(tried, NETWORK_WAITS_S.length - 1)];
   const stillRunning = reply.status === 409 && !/drive-(closed|paused)/.test(reply.body?.type ?? "");
   if (stillRunning && tried < 10) return 1;
   if (reply.status === 0 || reply.status >= 500 || reply.status === 429) {
-    // Those refused together must not return together.
+    // Clients that were refused at the same time must not retry at the same time.
     return reply.retryAfter === null ? backoff : reply.retryAfter + Math.random() * Math.min(1, reply.retryAfter / 4);
   }
   return null;
@@ -125,7 +125,7 @@ export function readPledge(id, token, headers = {}) {
   return request(`/v1/pledges/${encodeURIComponent(id)}?token=${encodeURIComponent(token)}`, { headers });
 }
 
-/** Yields the pledge each time it may have changed; null when it could not be read, "gone" on a 404. */
+/** Yields the pledge each time it may have changed, null if it could not be read, and "gone" on a 404. */
 export async function* watchPledge(id, token, lifeMs) {
   const end = performance.now() + lifeMs;
   for (let failures = 0; performance.now() < end; ) {
@@ -140,7 +140,7 @@ export async function* watchPledge(id, token, lifeMs) {
   }
 }
 
-/** The checkout's address when it is one to send a person to, else null. */
+/** The checkout's address if it is an http or https address, else null. */
 export function checkoutUrl(pledge) {
   const url = pledge?.checkout?.url;
   return typeof url === "string" && /^https?:\/\//i.test(url) ? url : null;

@@ -1,4 +1,4 @@
-// Back from payment: what became of the gift, as soon as it is known.
+// The page after payment: shows the donation's status and follows its changes.
 
 import { Figures, isMoney } from "./money.js";
 import { Memory, watchPledge } from "./pledge.js";
@@ -18,7 +18,7 @@ function show(outcome, money = "") {
   $("more").textContent = texts[`${outcome}_more`] ?? "";
 }
 
-/** The pledge named in the address, else the one this tab made. */
+/** The pledge named in the page's address, else the last one made in this tab. */
 function pledgeToWatch() {
   const query = new URLSearchParams(location.search);
   const [id, token] = [query.get("pledge"), query.get("token")];
@@ -42,7 +42,7 @@ async function watch({ id, token }) {
       continue;
     }
     if (showPledge(pledge) === "open") continue;
-    memory.write(null); // this gift is settled: the form starts anew
+    memory.write(null); // this donation has a final status: the form starts empty
     return undefined;
   }
   return show("slow");

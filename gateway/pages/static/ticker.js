@@ -1,4 +1,4 @@
-// The ticker: chips of the latest gifts drift by; the ones that have left make room for the newest.
+// The ticker: chips of the latest donations scroll by; chips that have left the window are removed.
 
 import { isMoney } from "./money.js";
 import { $, calm, element, figures, lang, quote, texts } from "./overlay_page.js";
@@ -15,18 +15,18 @@ let drifting = false;
 export function showRecent(totals) {
   const panel = $(".ticker");
   if (!panel) return;
-  const gifts = (totals.recent ?? []).filter((gift) => isMoney(gift.amount)).slice(0, RECENT);
-  const fresh = gifts.length > 0 && gifts[0].id !== recent[0]?.id;
-  recent = gifts;
+  const donations = (totals.recent ?? []).filter((donation) => isMoney(donation.amount)).slice(0, RECENT);
+  const fresh = donations.length > 0 && donations[0].id !== recent[0]?.id;
+  recent = donations;
   panel.hidden = recent.length === 0;
   if (!fresh) return;
-  nextChip = 0; // the newest comes in next
+  nextChip = 0; // the newest is appended next
   drifting = recent.length >= DRIFT_LEAST && !calm.matches;
   if (!drifting) standStill();
   else if (!lastDrift) requestAnimationFrame(driftBy);
 }
 
-/** Too few gifts to go round: they stand, newest first. */
+/** Too few donations to fill the window: they stand still, newest first. */
 function standStill() {
   const list = $(".window ul");
   list.style.transform = "none";
@@ -34,9 +34,10 @@ function standStill() {
   drift = 0;
 }
 
-function chip(gift) {
+function chip(donation) {
   const made = element("li", "chip");
-  made.append(quote("name", gift.name || texts.anonymous), element("span", "money", figures.money(gift.amount)));
+  const amount = element("span", "money", figures.money(donation.amount));
+  made.append(quote("name", donation.name || texts.anonymous), amount);
   return made;
 }
 

@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, bindparam, insert, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.contracts.payments import PaymentStatus
+from backbone.database.transaction import Transaction
 from services.payments.checkout.session_finder import CLOCK_SKEW
 from services.payments.processor import OpenedCheckout
 from services.payments.recording.restate import restate
@@ -48,7 +48,7 @@ class AttemptOutcome:
 
 
 async def store_attempts(
-    session: AsyncSession, attempts: Sequence[AttemptOutcome], now: datetime
+    session: Transaction, attempts: Sequence[AttemptOutcome], now: datetime
 ) -> list[AttemptOutcome]:
     """Store the attempts whose tickets still wait; those that have a reason have failed already."""
     waiting = await _take_tickets(session, [each.sent.payment_id for each in attempts])
@@ -60,7 +60,7 @@ async def store_attempts(
     return stored
 
 
-async def record_outcomes(session: AsyncSession, outcomes: Sequence[AttemptOutcome], now: datetime) -> None:
+async def record_outcomes(session: Transaction, outcomes: Sequence[AttemptOutcome], now: datetime) -> None:
     """Record outcomes: an open checkout, a ticket to be tried anew, or a failed one, whose pledge lapses."""
     await lock_payments(session, [outcome.sent.payment_id for outcome in outcomes])
     await session.execute(_DONE, [_attempt_update(outcome, now) for outcome in outcomes])
@@ -79,7 +79,7 @@ async def record_outcomes(session: AsyncSession, outcomes: Sequence[AttemptOutco
 
 
 async def mark_quarantined(
-    session: AsyncSession, attempt: SentAttempt, reason: str, now: datetime, *, lapse: bool
+    session: Transaction, attempt: SentAttempt, reason: str, now: datetime, *, lapse: bool
 ) -> None:
     """Mark an attempt as quarantined and its checkout as failed; `lapse`: its pledge lapses."""
     payment = attempt.payment_id
@@ -126,7 +126,7 @@ _FAIL: Final = (
 )
 
 
-async def _take_tickets(session: AsyncSession, payments: Sequence[str]) -> set[str]:
+async def _take_tickets(session: Transaction, payments: Sequence[str]) -> set[str]:
     """Those of `payments` whose tickets still wait, now being opened; the others need no checkout."""
     await lock_payments(session, payments)
     taken = await session.execute(
@@ -146,7 +146,7 @@ async def _take_tickets(session: AsyncSession, payments: Sequence[str]) -> set[s
     return still
 
 
-async def _insert_attempts(session: AsyncSession, attempts: Sequence[AttemptOutcome]) -> None:
+async def _insert_attempts(session: Transaction, attempts: Sequence[AttemptOutcome]) -> None:
     if not attempts:
         return
     rows = [
@@ -193,7 +193,7 @@ def _failures(outcomes: Sequence[AttemptOutcome]) -> dict[str, list[tuple[str, i
     return found
 
 
-async def _lapse_ended(session: AsyncSession, outcomes: Sequence[AttemptOutcome], now: datetime) -> None:
+async def _lapse_ended(session: Transaction, outcomes: Sequence[AttemptOutcome], now: datetime) -> None:
     """State payments whose session ended before we knew that it was theirs: one that has expired."""
     soon = now + CLOCK_SKEW
     sessions = {
@@ -207,7 +207,7 @@ async def _lapse_ended(session: AsyncSession, outcomes: Sequence[AttemptOutcome]
         await _lapse(session, PAYMENTS.c.id.in_([sessions[each] for each in ended]), now)
 
 
-async def _lapse(session: AsyncSession, condition: ColumnElement[bool], now: datetime) -> None:
+async def _lapse(session: Transaction, condition: ColumnElement[bool], now: datetime) -> None:
     """State payments that nobody can pay any more; money that came all the same counts."""
     rows = await read_payments(session, condition)
     for row in rows.values():

@@ -14,11 +14,11 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter
 from sqlalchemy import ColumnElement, Row, Select, and_, func, select, text, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.durable_work import DurableWork, Failed, Failure, exponential
 from services.payments.processor import Processor, ProcessorError, Refused, TooFast
 from services.payments.stripe.rate_limiter import RateLimiter
@@ -62,7 +62,7 @@ class CheckoutExpirer:
         await self._work.run(stop)
 
     async def fetch_due(self) -> Sequence[Row[Any]]:
-        """See `WorkQueue`. No column says when to try again: failed expiries are postponed in memory."""
+        """See `WorkQueue`. The next try's time is no column: failed expiries are postponed in memory."""
         now = asyncio.get_running_loop().time()
         if len(self._due_at) > MAX_POSTPONED:
             self._due_at.clear()
@@ -127,7 +127,7 @@ def _due(clock: Clock) -> ColumnElement[bool]:
     return and_(text(TO_CLOSE), PAYMENTS.c.expires_at > clock.now())
 
 
-async def pending_expiries(session: AsyncSession, clock: Clock) -> int:
+async def pending_expiries(session: Transaction, clock: Clock) -> int:
     """How many checkouts are still to be expired."""
     counted = select(func.count()).select_from(PAYMENTS).where(_due(clock))
-    return (await session.execute(counted)).scalar_one()
+    return int((await session.execute(counted)).scalar_one())

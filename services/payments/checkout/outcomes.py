@@ -73,7 +73,7 @@ async def quarantine(database: Database, outcome: AttemptOutcome, reason: str, c
 class OutcomeRecorder:
     """Records outcomes in batches.
 
-    `gather_s` says how long to wait for more of them; `on_new_attempt` is called when a ticket waits again.
+    `gather_s` is how long to wait for more of them; `on_new_attempt` is called when a ticket waits again.
     """
 
     def __init__(

@@ -323,7 +323,7 @@ class CheckoutWorker:
         self._without_expiry_until = now + WITHOUT_EXPIRY_S
 
     async def _listed_outcome(self, sent: SentAttempt) -> AttemptOutcome:
-        """Wait for a listing to say what became of an attempt."""
+        """Wait for a listing that shows what became of an attempt."""
         self._unknown.add(sent.key)
         opened = await self._sessions.find(sent.payment_id, sent.made_at)
         return AttemptOutcome(sent, opened, None if opened else "no session was made")

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
+from backbone.database.transaction import Transaction
 from services.payments.domain import FactKind, Observation, merge
 from services.payments.processor import ListedFact
 from services.payments.recording.rows import StoredFact, read_facts
@@ -17,7 +16,7 @@ Difference = Literal["missing", "changed"]
 
 
 async def find_differences(
-    session: AsyncSession, facts: Sequence[ListedFact], *, hold_foreign: bool
+    session: Transaction, facts: Sequence[ListedFact], *, hold_foreign: bool
 ) -> list[tuple[Observation, Difference]]:
     """The listed objects of ours that differ from the stored facts, each as missing or changed.
 

@@ -1,8 +1,8 @@
 """Lookups at Stripe of what a webhook only hinted at, or what cannot be assigned to a payment.
 
-A `charge.refunded` event requests a lookup of the refunds. A refund or dispute whose payment intent is
-unknown is stored, and after ten minutes the intent is looked up. While the counted amount of a refund or
-dispute is an estimate, both are looked up.
+A `charge.refunded` event requests a lookup of the refunds (`recording/lookup_requests.py`). A refund or
+dispute whose payment intent is unknown is stored, and after ten minutes the intent is looked up. While the
+counted amount of a refund or dispute is an estimate, both are looked up.
 
 A lookup of an intent is settled once every fact of it has its payment. Besides, facts without a payment
 whose intent has one are assigned to it each minute.
@@ -11,26 +11,29 @@ whose intent has one are assigned to it each minute.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 import structlog
 from sqlalchemy import Row, delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.bisection import bisect
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.durable_work import DurableWork, Failed, Failure, exponential
-from services.payments.domain import FactKind, Observation, counts
+from services.payments.domain import Observation
 from services.payments.processor import Foreign, Processor, ProcessorError, Refused
 from services.payments.recording import estimates
+from services.payments.recording.lookup_requests import (
+    UNPLACED_AFTER,
+    refunded_units,
+    request_capture_lookups,
+)
 from services.payments.recording.record import record
 from services.payments.recording.rows import StoredFact, read_facts
-from services.payments.statements import insert_new, upsert
-from services.payments.stripe.objects import NOT_TOLD
 from services.payments.tables import FACTS, LOOKUPS, PAYMENTS
 from services.payments.webhooks.foreign import drop_foreign_facts
 
@@ -41,52 +44,8 @@ MAX_TRIES: Final = 30
 RETRY_AFTER: Final = exponential(2.0, 3_600.0, MAX_TRIES)
 PLACE_S: Final = 60.0
 PLACE_BATCH: Final = 200
-UNPLACED_AFTER: Final = timedelta(minutes=10)
-"""How long a refund or dispute waits for the capture's own webhook before its intent is looked up."""
 
 log = structlog.get_logger()
-
-
-async def request_refunds_lookup(session: AsyncSession, hints: Mapping[str, int], ask_at: datetime) -> None:
-    """Request a lookup of the refunds of intents; `hints` maps an intent to the sum Stripe says is refunded.
-
-    Hints arrive in any order, and the sum falls when a refund fails. Where a hint contradicts another that is
-    not settled yet, neither is used, and the refunds are looked up whatever they add up to.
-    """
-    if not hints:
-        return
-    facts = await read_facts(session, FACTS.c.intent.in_(hints))
-    asked = select(LOOKUPS.c.intent, LOOKUPS.c.expected).where(
-        LOOKUPS.c.intent.in_(hints), LOOKUPS.c.kind == "refunds"
-    )
-    before = {row.intent: row.expected for row in await session.execute(asked)}
-    rows = [
-        {
-            "intent": intent,
-            "kind": "refunds",
-            "expected": refunded if before.get(intent, refunded) == refunded else NOT_TOLD,
-            "tries": 0,
-            "ask_at": ask_at,
-        }
-        for intent, refunded in hints.items()
-        if _refunded(intent, facts.values()) != refunded or before.get(intent, refunded) != refunded
-    ]
-    if not rows:
-        return
-    told = ("expected", "tries", "ask_at")
-    await session.execute(upsert(session, LOOKUPS, ("intent", "kind"), told), rows)
-
-
-async def request_capture_lookups(session: AsyncSession, intents: Collection[str], ask_at: datetime) -> None:
-    """Request a lookup of those `intents` that have facts without a payment."""
-    if not intents:
-        return
-    unplaced = select(FACTS.c.intent).where(FACTS.c.payment_id.is_(None), FACTS.c.intent.in_(intents))
-    found = {row.intent for row in await session.execute(unplaced)}
-    if not found:
-        return
-    rows = [{"intent": each, "kind": "intent", "tries": 0, "ask_at": ask_at} for each in found]
-    await session.execute(insert_new(session, LOOKUPS), rows)
 
 
 class Reconciler:
@@ -152,7 +111,7 @@ class Reconciler:
         return failed
 
     async def _look_up(self, row: Row[Any]) -> bool:
-        """Look up one thing, unless our facts say it by now; whether that settled it."""
+        """Do one lookup, unless our facts answer it by now; return whether it was answered."""
         async with self._database.reading() as session:
             answered = await _is_answered(session, row)
         observations = [] if answered else await self._answer(row)
@@ -227,21 +186,21 @@ def _this(statement: Any, row: Row[Any]) -> Any:
     )
 
 
-async def _is_answered(session: AsyncSession, row: Row[Any]) -> bool:
-    """Whether our facts already say what was to be looked up."""
+async def _is_answered(session: Transaction, row: Row[Any]) -> bool:
+    """Whether our facts already answer the lookup."""
     if row.kind == "doubts":
         return not await estimates.are_open(session, row.intent)
     facts = await read_facts(session, FACTS.c.intent == row.intent)
     if row.kind == "intent":
         return bool(facts) and all(fact.payment_id is not None for fact in facts.values())
-    return bool(_refunded(row.intent, facts.values()) == row.expected)
+    return bool(refunded_units(row.intent, facts.values()) == row.expected)
 
 
 async def _not_placed(observation: Observation, error: Exception) -> None:
     log.error("facts.not_placed", fact=observation.id, error=type(error).__name__, reason=str(error)[:300])
 
 
-async def _placeable(session: AsyncSession) -> dict[str, StoredFact]:
+async def _placeable(session: Transaction) -> dict[str, StoredFact]:
     """Facts without a payment whose intent has one."""
     return await read_facts(session, FACTS.c.id.in_([row.id for row in await session.execute(PLACEABLE)]))
 
@@ -258,12 +217,7 @@ PLACEABLE: Final = (
 """Read each minute: by the index of the facts without a payment, which are few."""
 
 
-def _refunded(intent: str, facts: Iterable[StoredFact]) -> int:
-    observations = (fact.observation for fact in facts if fact.observation.intent == intent)
-    return sum(counts(observation) for observation in observations if observation.kind is FactKind.REFUND)
-
-
-async def pending_refund_lookups(session: AsyncSession) -> int:
+async def pending_refund_lookups(session: Transaction) -> int:
     """How many lookups of refunds are pending."""
     counted = select(func.count()).select_from(LOOKUPS).where(LOOKUPS.c.kind == "refunds")
-    return (await session.execute(counted)).scalar_one()
+    return int((await session.execute(counted)).scalar_one())

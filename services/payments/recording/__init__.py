@@ -1,1 +1,1 @@
-"""Recording facts and restating payments: rows, ledger, estimates, announcements."""
+"""Recording facts and restating payments: rows, ledger, estimates, announcements, requests for lookups."""

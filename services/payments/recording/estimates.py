@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.database.transaction import Transaction
 from services.payments.domain import EstimateReason
 from services.payments.statements import upsert
 from services.payments.tables import FACTS, LOOKUPS
@@ -44,7 +44,7 @@ class NewEstimate:
     currency: str
 
 
-async def note(session: AsyncSession, new_estimates: Iterable[NewEstimate], at: datetime) -> None:
+async def note(session: Transaction, new_estimates: Iterable[NewEstimate], at: datetime) -> None:
     """Log new estimates, and schedule a lookup of their payment intents."""
     intents: set[str] = set()
     for each in new_estimates:
@@ -62,7 +62,7 @@ async def note(session: AsyncSession, new_estimates: Iterable[NewEstimate], at: 
         await session.execute(upsert(session, LOOKUPS, ("intent", "kind"), updated), rows)
 
 
-async def are_open(session: AsyncSession, intent: str) -> bool:
+async def are_open(session: Transaction, intent: str) -> bool:
     """Whether any fact of an intent is an estimate, or a dispute of it was stored without `told_at`.
 
     Earlier versions did not store it. Such a dispute is read once, so that older events cannot undo it.
@@ -74,7 +74,7 @@ async def are_open(session: AsyncSession, intent: str) -> bool:
     return found.first() is not None
 
 
-async def count(session: AsyncSession) -> dict[str, int]:
+async def count(session: Transaction) -> dict[str, int]:
     """The number of estimates by reason; sets the metric."""
     found = {str(reason): int(number) for reason, number in await session.execute(ESTIMATES_BY_REASON)}
     for reason in EstimateReason:

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import case, func, insert, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.database.transaction import Transaction
 from services.payments.domain import FactKind
 from services.payments.tables import PAYMENTS, POSTINGS
 
@@ -72,7 +72,7 @@ def account_of(kind: FactKind, held: bool) -> str:
     return OTHER_SIDE.get(kind) or (SUSPENSE if held else RAISED)
 
 
-async def post(session: AsyncSession, postings: Sequence[tuple[NewPosting, str, str]], at: datetime) -> None:
+async def post(session: Transaction, postings: Sequence[tuple[NewPosting, str, str]], at: datetime) -> None:
     """Write postings, each with its payment's and drive's id; raises `IntegrityError` for a known cause."""
     rows = [
         {"debit": new.debit, "credit": new.credit, "units": new.units, "currency": new.currency,
@@ -83,7 +83,7 @@ async def post(session: AsyncSession, postings: Sequence[tuple[NewPosting, str, 
         await session.execute(insert(POSTINGS), rows)
 
 
-async def balance(session: AsyncSession, account: str) -> dict[str, int]:
+async def balance(session: Transaction, account: str) -> dict[str, int]:
     """Debits less credits of `account` by currency, in minor units. Sums the whole table."""
     signed = case((POSTINGS.c.debit == account, POSTINGS.c.units), else_=-POSTINGS.c.units)
     rows = await session.execute(
@@ -94,7 +94,7 @@ async def balance(session: AsyncSession, account: str) -> dict[str, int]:
     return {currency: int(units) for currency, units in rows}
 
 
-async def drift(session: AsyncSession) -> dict[str, int]:
+async def drift(session: Transaction) -> dict[str, int]:
     """The payments' net less the balance of clearing, by currency. Anything but 0 is a defect."""
     net = PAYMENTS.c.captured - PAYMENTS.c.refunded - PAYMENTS.c.disputed
     rows = await session.execute(

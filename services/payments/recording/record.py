@@ -13,10 +13,10 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 from sqlalchemy import bindparam, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone import ids
 from backbone.contracts.payments import PaymentStatus
+from backbone.database.transaction import Transaction
 from services.payments.domain import NO_DRIVE, FactKind, Observation, merge, merged
 from services.payments.recording.restate import restate
 from services.payments.recording.rows import PaymentRow, StoredFact, read_facts, read_payments, write_facts
@@ -30,7 +30,7 @@ _FURTHER: Final = Counter("ataa_payments_again_total", "Further captures on a pl
 ByIntent = dict[str | None, PaymentRow]
 
 
-async def record(session: AsyncSession, observations: Iterable[Observation], at: datetime) -> None:
+async def record(session: Transaction, observations: Iterable[Observation], at: datetime) -> None:
     """Record observations as facts, and restate the payments they concern.
 
     Order and repetition do not matter. A capture without a payment creates one. A refund or dispute whose
@@ -58,7 +58,7 @@ async def record(session: AsyncSession, observations: Iterable[Observation], at:
     await write_facts(session, [fact for each, fact in facts.items() if fact != before.get(each)], at)
 
 
-async def _unrecorded(session: AsyncSession, found: dict[str, Observation]) -> dict[str, Observation]:
+async def _unrecorded(session: Transaction, found: dict[str, Observation]) -> dict[str, Observation]:
     """Those of `found` that add to what is stored. Most webhooks repeat what an earlier one reported."""
     if not found:
         return found
@@ -72,7 +72,7 @@ async def _unrecorded(session: AsyncSession, found: dict[str, Observation]) -> d
     }
 
 
-async def _payments_of(session: AsyncSession, found: Collection[Observation]) -> dict[str, PaymentRow]:
+async def _payments_of(session: Transaction, found: Collection[Observation]) -> dict[str, PaymentRow]:
     """The payments that observations name or whose intents they concern, locked in ticket order."""
     named = {each.payment_id for each in found if each.payment_id}
     intents = {each.intent for each in found if each.intent}
@@ -85,7 +85,7 @@ async def _payments_of(session: AsyncSession, found: Collection[Observation]) ->
 
 
 async def _facts_of(
-    session: AsyncSession, found: Mapping[str, Observation], rows: Iterable[PaymentRow]
+    session: Transaction, found: Mapping[str, Observation], rows: Iterable[PaymentRow]
 ) -> dict[str, StoredFact]:
     """Every stored fact of these payments and of the intents in `found`."""
     intents = {each.intent for each in found.values() if each.intent}
@@ -96,7 +96,7 @@ async def _facts_of(
 
 
 async def _assign_captures(
-    session: AsyncSession,
+    session: Transaction,
     facts: Sequence[StoredFact],
     rows: dict[str, PaymentRow],
     by_intent: ByIntent,
@@ -131,7 +131,7 @@ def _intended_payment(capture: Observation, rows: Mapping[str, PaymentRow]) -> P
 
 
 async def _new_payment(
-    session: AsyncSession, capture: Observation, rows: Mapping[str, PaymentRow]
+    session: Transaction, capture: Observation, rows: Mapping[str, PaymentRow]
 ) -> PaymentRow:
     """A payment for a capture that has none: a further capture of a pledge, or one of an unknown pledge."""
     first = _intended_payment(capture, rows)
@@ -162,7 +162,7 @@ def _valid_id(text: str | None, kind: ids.Kind) -> str | None:
     return text if text is not None and ids.is_id(text, kind) else None
 
 
-async def _next_index(session: AsyncSession, first: PaymentRow, rows: Mapping[str, PaymentRow]) -> int:
+async def _next_index(session: Transaction, first: PaymentRow, rows: Mapping[str, PaymentRow]) -> int:
     same_pledge = PAYMENTS.c.pledge_id == first.pledge_id
     stored = await session.execute(select(PAYMENTS.c.capture_index).where(same_pledge))
     taken: set[int] = {index for (index,) in stored}
@@ -191,8 +191,8 @@ def _assign_others(
     return concerned
 
 
-async def _confirm_refunds(session: AsyncSession, found: Iterable[Observation]) -> None:
-    """Mark the refunds requested through our API that Stripe has, whether its answer or a webhook says so."""
+async def _confirm_refunds(session: Transaction, found: Iterable[Observation]) -> None:
+    """Mark our API's refunds that Stripe has, whether its response or a webhook reports them."""
     confirmed = [
         {"of": each.refund_id, "as": each.id}
         for each in found

@@ -15,10 +15,10 @@ from typing import Final, cast
 import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.contracts.payments import PaymentChanged, PaymentStatus
 from backbone.contracts.pledges import Source
+from backbone.database.transaction import Transaction
 from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
 from backbone.messaging.outbox import announce
 from backbone.money import Money, digits
@@ -68,7 +68,7 @@ class _Changes:
 
 
 async def restate(
-    session: AsyncSession,
+    session: Transaction,
     rows: Sequence[PaymentRow],
     facts: Mapping[str, StoredFact],
     at: datetime,
@@ -153,7 +153,7 @@ def _count(row: PaymentRow, before: tuple[object, ...]) -> None:
         log.warning("payment.held", payment=row.id, drive=row.drive_id, currency=row.paid_currency)
 
 
-async def _drive_currencies(session: AsyncSession, drives: Collection[str]) -> dict[str, str]:
+async def _drive_currencies(session: Transaction, drives: Collection[str]) -> dict[str, str]:
     if not drives:
         return {}
     rows = await session.execute(select(DRIVES.c.id, DRIVES.c.currency).where(DRIVES.c.id.in_(drives)))

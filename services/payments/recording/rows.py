@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import bindparam, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.contracts.payments import PaymentStatus
+from backbone.database.transaction import Transaction
 from services.payments.domain import EstimateReason, FactKind, Observation
 from services.payments.recording.ledger import PostedAmount
 from services.payments.statements import upsert
@@ -95,14 +95,14 @@ class StoredFact:
         }
 
 
-async def read_payments(session: AsyncSession, condition: Any) -> dict[str, PaymentRow]:
+async def read_payments(session: Transaction, condition: Any) -> dict[str, PaymentRow]:
     """Payments by id, locked in the order of their tickets (see `statements.lock_payments`)."""
     statement = select(*_PAYMENT_COLUMNS).where(condition).order_by(PAYMENTS.c.number).with_for_update()
     return {row.id: PaymentRow(*row) for row in await session.execute(statement)}
 
 
 async def write_payments(
-    session: AsyncSession, rows: Sequence[PaymentRow], new: frozenset[str], at: datetime
+    session: Transaction, rows: Sequence[PaymentRow], new: frozenset[str], at: datetime
 ) -> None:
     """Insert the payments whose ids are in `new`, and update the others."""
     inserted = [payment_values(row, at) for row in rows if row.id in new]
@@ -129,7 +129,7 @@ _UPDATE_PAYMENT: Final = (
 )
 
 
-async def read_facts(session: AsyncSession, condition: Any) -> dict[str, StoredFact]:
+async def read_facts(session: Transaction, condition: Any) -> dict[str, StoredFact]:
     """Stored facts by Stripe's id."""
     return {row.id: _stored_fact(row) for row in await session.execute(select(FACTS).where(condition))}
 
@@ -145,7 +145,7 @@ def _stored_fact(row: Any) -> StoredFact:
     return StoredFact(observation, row.payment_id, posted, estimated)
 
 
-async def write_facts(session: AsyncSession, facts: Sequence[StoredFact], at: datetime) -> None:
+async def write_facts(session: Transaction, facts: Sequence[StoredFact], at: datetime) -> None:
     """Insert new facts and update stored ones."""
     if facts:
         statement = upsert(session, FACTS, ("id",), _UPDATED_FACT_COLUMNS)

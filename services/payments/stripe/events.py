@@ -15,7 +15,7 @@ from backbone.stripe_amounts import from_stripe
 from services.payments.domain import FactKind, Observation
 from services.payments.processor import ProcessorEvent
 from services.payments.stripe.objects import (
-    NOT_TOLD,
+    NOT_REPORTED,
     Unreadable,
     clean,
     currency_of,
@@ -33,7 +33,7 @@ from services.payments.stripe.objects import (
 class ParsedEvent:
     """What an event reports: at most one fact, or that the refunds of an intent have to be read.
 
-    `refunded` is the refunded sum of `refunds_of` in minor units, or `NOT_TOLD`.
+    `refunded` is the refunded sum of `refunds_of` in minor units, or `NOT_REPORTED`.
     """
 
     observation: Observation | None = None
@@ -105,7 +105,7 @@ def _charge_refunded(thing: Mapping[str, Any], _at: datetime) -> ParsedEvent:
     try:
         refunded = from_stripe(thing["amount_refunded"], currency_of(thing))
     except MoneyError:
-        refunded = NOT_TOLD
+        refunded = NOT_REPORTED
     return ParsedEvent(refunds_of=intent_of(thing), refunded=refunded)
 
 

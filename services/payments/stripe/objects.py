@@ -45,7 +45,7 @@ cardholder, a block stops the dispute before any money moves
 (docs.stripe.com/changelog/basil/2025-08-27/add-preventions-to-dispute)."""
 
 
-NOT_TOLD: Final = -1
+NOT_REPORTED: Final = -1
 """Stands for a sum of refunds that cannot be read. It equals no stored sum, so the refunds are listed."""
 
 

@@ -12,16 +12,16 @@ from typing import Any, Final, NamedTuple
 
 from prometheus_client import Histogram
 from sqlalchemy import bindparam, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.telemetry import FRESHNESS, STAGE
-from services.payments.reconciliation import lookups
+from services.payments.recording import lookup_requests
 from services.payments.recording.record import record
 from services.payments.stripe.events import ParsedEvent, read_event
-from services.payments.stripe.objects import NOT_TOLD
+from services.payments.stripe.objects import NOT_REPORTED
 from services.payments.tables import APPLIED, IGNORED, WEBHOOKS
 from services.payments.webhooks.foreign import IgnoreReason, OurAccount, count_ignored, ignore_reasons
 from services.payments.webhooks.receive import count_webhook, label_of
@@ -89,24 +89,24 @@ def _count_done(webhook: StoredWebhook, reason: IgnoreReason | None, done: datet
     _STAGE.observe(max(0.0, (done - webhook.received_at).total_seconds()))
 
 
-async def _schedule_lookups(session: AsyncSession, parsed: Sequence[ParsedEvent], now: datetime) -> None:
+async def _schedule_lookups(session: Transaction, parsed: Sequence[ParsedEvent], now: datetime) -> None:
     """Schedule lookups of the refunds that events hint at, and of captures whose intents are unknown."""
     hints: dict[str, int] = {}
     for each in parsed:
         if each.refunds_of:
             known = hints.setdefault(each.refunds_of, each.refunded)
-            hints[each.refunds_of] = known if known == each.refunded else NOT_TOLD
-    await lookups.request_refunds_lookup(session, hints, now + REFUNDS_LOOKUP_AFTER)
+            hints[each.refunds_of] = known if known == each.refunded else NOT_REPORTED
+    await lookup_requests.request_refunds_lookup(session, hints, now + REFUNDS_LOOKUP_AFTER)
     intents = {
         each.observation.intent
         for each in parsed
         if each.observation is not None and each.observation.intent is not None
     }
-    await lookups.request_capture_lookups(session, intents, now + lookups.UNPLACED_AFTER)
+    await lookup_requests.request_capture_lookups(session, intents, now + lookup_requests.UNPLACED_AFTER)
 
 
 async def _mark_done(
-    session: AsyncSession,
+    session: Transaction,
     webhooks: Sequence[StoredWebhook],
     events: Sequence[Any],
     ignored: Sequence[IgnoreReason | None],

@@ -27,9 +27,9 @@ from typing import Any, Final
 
 from prometheus_client import Counter
 from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from services.payments.statements import lock_intents
 from services.payments.stripe.marks import is_marked
 from services.payments.tables import FACTS, LOOKUPS, PAYMENTS
@@ -113,7 +113,7 @@ async def ignore_reasons(
     return found
 
 
-async def drop_foreign_facts(session: AsyncSession, intent: str) -> bool:
+async def drop_foreign_facts(session: Transaction, intent: str) -> bool:
     """Delete the refunds and disputes stored for a foreign PaymentIntent, and its pending lookups.
 
     Returns False and deletes nothing where the intent is ours after all: it has a payment, or one of its
@@ -132,7 +132,7 @@ async def drop_foreign_facts(session: AsyncSession, intent: str) -> bool:
     return True
 
 
-async def _known_intents(session: AsyncSession, intents: Collection[str]) -> set[str | None]:
+async def _known_intents(session: Transaction, intents: Collection[str]) -> set[str | None]:
     if not intents:
         return set()
     rows = await session.execute(select(PAYMENTS.c.intent).where(PAYMENTS.c.intent.in_(intents)))

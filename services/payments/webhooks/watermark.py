@@ -7,8 +7,8 @@ from typing import Final
 
 from prometheus_client import Gauge
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from backbone.database.transaction import Transaction
 from services.payments.stripe.events import READERS
 from services.payments.tables import QUARANTINED, WAITING, WEBHOOKS
 
@@ -35,7 +35,7 @@ _oldest_age: Final = _OldestAge()
 _OLDEST.set_function(_oldest_age.seconds)
 
 
-async def oldest_waiting(session: AsyncSession, now: datetime | None = None) -> datetime | None:
+async def oldest_waiting(session: Transaction, now: datetime | None = None) -> datetime | None:
     """When the oldest webhook not yet applied was received: no watermark may be later.
 
     A quarantined webhook about money is missing in every figure. It therefore holds the watermark back too,
@@ -51,7 +51,7 @@ async def oldest_waiting(session: AsyncSession, now: datetime | None = None) -> 
     return min((each for each in (oldest, quarantined) if each is not None), default=None)
 
 
-async def _oldest_quarantined(session: AsyncSession, since: datetime) -> datetime | None:
+async def _oldest_quarantined(session: Transaction, since: datetime) -> datetime | None:
     """When the oldest quarantined webhook about money was received, of those received after `since`."""
     about_money = (
         WEBHOOKS.c.state == QUARANTINED,

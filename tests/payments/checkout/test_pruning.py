@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,21 +11,15 @@ from sqlalchemy import insert, select, text, update
 from services.payments.checkout import pruning
 from services.payments.checkout.pruning import KEPT, SHORTEST, prune_attempts
 from services.payments.tables import ATTEMPTS, PAYMENTS
-from tests.engines import fresh_postgres
-from tests.payments.books import Books, open_books
+from tests.payments.books import Books
 from tests.payments.harness import a_drive, a_pledge
 
 OLD = KEPT + timedelta(seconds=1)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Books]:
-    if request.param == "sqlite":
-        async with open_books(tmp_path) as books:
-            yield books
-    else:
-        async with fresh_postgres() as url, open_books(tmp_path, url) as books:
-            yield books
+def store(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 async def a_payment(books: Books, checkout: str = "open") -> str:

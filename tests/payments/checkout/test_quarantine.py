@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,16 +11,12 @@ from prometheus_client import REGISTRY
 from sqlalchemy import select
 
 from backbone.contracts import PledgeMade
-from backbone.http.service_client import InProcessServiceClient
 from services.payments.checkout import outcomes
-from services.payments.checkout.worker import CheckoutWorker
 from services.payments.processor import CheckoutRequest, OpenedCheckout
-from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import ATTEMPTS
-from tests.engines import fresh_postgres
-from tests.payments.books import Books, open_books
-from tests.payments.harness import SECRET, Pledges, a_drive, a_pledge
-from tests.payments.reconciliation.test_lookups import FakeProcessor
+from tests.payments.books import Books
+from tests.payments.fake_processor import FakeProcessor
+from tests.payments.harness import a_drive, a_pledge
 from tests.payments.stripe_events import intent_succeeded, metadata
 from tests.waiting import until
 
@@ -52,30 +45,8 @@ class Poisoned(FakeProcessor):
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Books]:
-    if request.param == "sqlite":
-        async with open_books(tmp_path) as books:
-            yield books
-    else:
-        async with fresh_postgres() as url, open_books(tmp_path, url) as books:
-            yield books
-
-
-@asynccontextmanager
-async def working(books: Books, processor: Poisoned) -> AsyncIterator[None]:
-    """Run a checkout worker within the block."""
-    stop, news = asyncio.Event(), asyncio.Event()
-    checkout_worker = CheckoutWorker(
-        books.database, processor, InProcessServiceClient(Pledges().app), SECRET,
-        rate_limiter=RateLimiter(0), in_flight=8, news=news, clock=books.clock,
-    )  # fmt: skip
-    task = asyncio.create_task(checkout_worker.run(stop))
-    try:
-        yield
-        assert not task.done()
-    finally:
-        stop.set()
-        await task
+def store(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 async def attempts(books: Books) -> dict[str, Any]:
@@ -115,7 +86,7 @@ async def test_outcomes_in_the_batch_of_an_unstorable_one_are_recorded(books: Bo
     processor.poison = {pledges[3].pledge_id}
     await books.consume(drive, *pledges)
     before = quarantined()
-    async with working(books, processor):
+    async with books.opening_checkouts(processor):
         await until(all_open(books, pledges[:3] + pledges[4:]))
         await until(lambda: quarantined() == before + 1)
         await until(lambda: checkout_fails(books, pledges[3].pledge_id))
@@ -134,7 +105,7 @@ async def test_the_pledge_of_an_unstorable_outcome_lapses_and_its_money_still_co
     processor = Poisoned(books)
     processor.poison = {pledge.pledge_id}
     await books.consume(drive, pledge)
-    async with working(books, processor):
+    async with books.opening_checkouts(processor):
         await until(lambda: checkout_fails(books, pledge.pledge_id))
     (row,) = await books.payments(pledge.pledge_id)
     assert row.status == "lapsed"
@@ -150,7 +121,7 @@ async def test_a_ticket_without_valid_parameters_does_not_block_the_queue(books:
     processor = Poisoned(books)
     processor.malformed = {pledges[0].pledge_id}
     await books.consume(drive, *pledges)
-    async with working(books, processor):
+    async with books.opening_checkouts(processor):
         await until(all_open(books, pledges[1:]))
     assert await checkout_of(books, pledges[0].pledge_id) == "failed"
 
@@ -160,9 +131,9 @@ async def test_a_restarted_worker_does_not_retry_quarantined_attempts(books: Boo
     processor = Poisoned(books)
     processor.poison = {pledges[0].pledge_id}
     await books.consume(drive, *pledges)
-    async with working(books, processor):
+    async with books.opening_checkouts(processor):
         await until(lambda: checkout_fails(books, pledges[0].pledge_id))
     before = quarantined()
-    async with working(books, processor):
+    async with books.opening_checkouts(processor):
         await until(all_open(books, pledges[1:]))
     assert quarantined() == before

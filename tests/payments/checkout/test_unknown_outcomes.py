@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
-from backbone.http.service_client import InProcessServiceClient
-from services.payments.checkout.worker import CheckoutWorker
 from services.payments.processor import CheckoutRequest, ListedCheckout, OpenedCheckout, Unknown
-from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import ATTEMPTS
-from tests.payments.books import Books, open_books
-from tests.payments.harness import SECRET, Pledges, a_drive, a_pledge
-from tests.payments.reconciliation.test_lookups import FakeProcessor
+from tests.payments.books import Books
+from tests.payments.fake_processor import FakeProcessor
+from tests.payments.harness import a_drive, a_pledge
 from tests.waiting import until
 
 
@@ -57,12 +52,6 @@ async def opened_by(books: Books, processor: StoredError) -> tuple[list[str], st
     drive = a_drive()
     pledge = a_pledge(drive)
     await books.consume(drive, pledge)
-    stop = asyncio.Event()
-    checkout_worker = CheckoutWorker(
-        books.database, processor, InProcessServiceClient(Pledges().app), SECRET,
-        rate_limiter=RateLimiter(0), in_flight=4, news=asyncio.Event(), clock=books.clock,
-    )  # fmt: skip
-    working = asyncio.create_task(checkout_worker.run(stop))
 
     async def session() -> str | None:
         if processor.listings:
@@ -70,27 +59,24 @@ async def opened_by(books: Books, processor: StoredError) -> tuple[list[str], st
         found: str | None = (await books.payments(pledge.pledge_id))[0].session_id
         return found
 
-    session_id = await until(session)
-    stop.set()
-    await working
+    async with books.opening_checkouts(processor):
+        session_id = await until(session)
     async with books.database.reading() as reading:
         rows = await reading.execute(select(ATTEMPTS.c.state).order_by(ATTEMPTS.c.n))
         return [row.state for row in rows], session_id
 
 
-async def test_a_session_created_behind_a_stored_error_is_adopted(tmp_path: Path) -> None:
-    async with open_books(tmp_path) as books:
-        processor = StoredError(made=True, clock=books.clock)
-        assert await opened_by(books, processor) == (["opened"], "cs_first")
-        assert {key.rsplit(".")[-1] for key in processor.keys} == {"1"}
+async def test_a_session_created_behind_a_stored_error_is_adopted(books: Books) -> None:
+    processor = StoredError(made=True, clock=books.clock)
+    assert await opened_by(books, processor) == (["opened"], "cs_first")
+    assert {key.rsplit(".")[-1] for key in processor.keys} == {"1"}
 
 
-async def test_only_an_unlisted_session_is_attempted_again_under_a_new_key(tmp_path: Path) -> None:
-    async with open_books(tmp_path) as books:
-        processor = StoredError(made=False, clock=books.clock)
-        assert await opened_by(books, processor) == (["failed", "opened"], "cs_second")
-        assert processor.keys[-1].endswith(".2")
-        assert processor.listings >= 1
+async def test_only_an_unlisted_session_is_attempted_again_under_a_new_key(books: Books) -> None:
+    processor = StoredError(made=False, clock=books.clock)
+    assert await opened_by(books, processor) == (["failed", "opened"], "cs_second")
+    assert processor.keys[-1].endswith(".2")
+    assert processor.listings >= 1
 
 
 class LongListing(StoredError):
@@ -113,11 +99,10 @@ class LongListing(StoredError):
         return await super().list_checkouts(since, after)
 
 
-async def test_a_listing_of_many_pages_resumes(tmp_path: Path) -> None:
-    async with open_books(tmp_path) as books:
-        processor = LongListing(books.clock)
-        assert await opened_by(books, processor) == (["opened"], "cs_first")
-        assert processor.pages == [None, *(str(page) for page in range(1, LongListing.PAGES))]
+async def test_a_listing_of_many_pages_resumes(books: Books) -> None:
+    processor = LongListing(books.clock)
+    assert await opened_by(books, processor) == (["opened"], "cs_first")
+    assert processor.pages == [None, *(str(page) for page in range(1, LongListing.PAGES))]
 
 
 class Surprising(StoredError):
@@ -130,9 +115,8 @@ class Surprising(StoredError):
         return self._session("cs_first")
 
 
-async def test_an_unexpected_error_is_retried_under_the_same_key(tmp_path: Path) -> None:
-    async with open_books(tmp_path) as books:
-        processor = Surprising(made=True, clock=books.clock)
-        assert await opened_by(books, processor) == (["opened"], "cs_first")
-        assert len(processor.keys) == 2
-        assert len(set(processor.keys)) == 1
+async def test_an_unexpected_error_is_retried_under_the_same_key(books: Books) -> None:
+    processor = Surprising(made=True, clock=books.clock)
+    assert await opened_by(books, processor) == (["opened"], "cs_first")
+    assert len(processor.keys) == 2
+    assert len(set(processor.keys)) == 1

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from services.payments.processor import ProcessorError, ProcessorEvent, Refused,
 from services.payments.reconciliation.backfill import Backfill
 from services.payments.tables import WEBHOOKS
 from tests.payments.books import Books, open_books
-from tests.payments.reconciliation.test_lookups import FakeProcessor
+from tests.payments.fake_processor import FakeProcessor
 from tests.payments.stripe_events import an_event
 
 PAGE = 100
@@ -58,12 +56,6 @@ class Lost(FakeProcessor):
         page = [each for each in self.events[max(0, end - PAGE) : end][::-1] if each.created_at >= since]
         more = len(page) == PAGE and end > PAGE and self.events[end - PAGE - 1].created_at >= since
         return page, page[-1].id if more else None
-
-
-@pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    async with open_books(tmp_path) as books:
-        yield books
 
 
 def a_backfill(books: Books, processor: Any, max_pages: int = 20) -> Backfill:

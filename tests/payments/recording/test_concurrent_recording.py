@@ -12,25 +12,19 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 
 from services.payments.domain import CaptureRank, FactKind, Observation, RefundRank
-from services.payments.reconciliation import lookups
 from services.payments.reconciliation.lookups import Reconciler
+from services.payments.recording import lookup_requests
 from services.payments.recording.record import record
 from services.payments.tables import FACTS, LOOKUPS
 from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.foreign import OurAccount
 from tests.engines import fresh_postgres, postgres_server
 from tests.payments.books import Books, open_books
+from tests.payments.fake_processor import FakeProcessor
 from tests.payments.harness import a_drive, a_pledge
-from tests.payments.reconciliation.test_lookups import FakeProcessor
 from tests.payments.stripe_events import as_stored, intent_succeeded, metadata, refund
 from tests.rounds import apply_waiting, run_lookups
 from tests.waiting import until
-
-
-@pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    async with open_books(tmp_path) as books:
-        yield books
 
 
 @pytest.fixture
@@ -113,7 +107,7 @@ async def test_on_postgresql_two_transactions_record_a_refund_and_its_capture_co
 
     async with books.database.transaction() as session:
         await record(session, [refunded], now)
-        await lookups.request_capture_lookups(session, ["pi_1"], now + timedelta(minutes=10))
+        await lookup_requests.request_capture_lookups(session, ["pi_1"], now + timedelta(minutes=10))
         capturing = asyncio.create_task(record_capture())
         await asyncio.wait([capturing], timeout=0.5)
     await capturing

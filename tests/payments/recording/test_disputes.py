@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +15,9 @@ from services.payments.recording import estimates
 from services.payments.recording.ledger import CLEARING
 from services.payments.stripe.objects import dispute_observation, refund_observation
 from services.payments.tables import FACTS, LOOKUPS
-from tests.engines import fresh_postgres
-from tests.payments.books import Books, open_books
+from tests.payments.books import Books
+from tests.payments.fake_processor import FakeProcessor
 from tests.payments.harness import a_drive, a_pledge
-from tests.payments.reconciliation.test_lookups import FakeProcessor
 from tests.payments.stripe_events import dispute, intent_succeeded, metadata, refund
 from tests.rounds import run_lookups
 
@@ -29,13 +26,8 @@ T = 1_700_000_000
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Books]:
-    if request.param == "sqlite":
-        async with open_books(tmp_path) as books:
-            yield books
-        return
-    async with fresh_postgres() as url, open_books(tmp_path, url) as books:
-        yield books
+def store(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 async def a_donation(books: Books, units: int = 2_500, currency: str = "usd") -> str:

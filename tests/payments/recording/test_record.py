@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,6 @@ from tests.payments.stripe_events import (
     session_completed,
 )
 from tests.waiting import until
-
-
-@pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    async with open_books(tmp_path) as books:
-        yield books
 
 
 async def test_a_capture_before_its_pledge_counts_without_creator_until_the_pledge_arrives(

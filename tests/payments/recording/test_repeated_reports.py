@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 from sqlalchemy import func, select, update
 
-from backbone.http.service_client import InProcessServiceClient
 from services.payments.checkout.attempts import AttemptOutcome, SentAttempt
-from services.payments.checkout.worker import CheckoutWorker
 from services.payments.handlers import HELD_BATCH
 from services.payments.queries import read_checkouts
-from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import PAYMENTS
-from tests.payments.books import Books, open_books
-from tests.payments.harness import SECRET, Pledges, a_drive, a_pledge
-from tests.payments.reconciliation.test_lookups import FakeProcessor
+from tests.payments.books import Books
+from tests.payments.fake_processor import FakeProcessor
+from tests.payments.harness import a_drive, a_pledge
 from tests.payments.stripe_events import intent_succeeded, metadata, refund
 from tests.rounds import apply_waiting
-
-
-@pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    async with open_books(tmp_path) as books:
-        yield books
 
 
 async def shown(books: Books, pledge: str) -> str | None:
@@ -68,10 +54,7 @@ async def test_a_refusal_recorded_twice_starts_one_new_attempt(books: Books) -> 
     pledge = a_pledge(drive)
     await books.consume(drive, pledge)
     payment = (await books.payments(pledge.pledge_id))[0].id
-    checkout_worker = CheckoutWorker(
-        books.database, FakeProcessor(), InProcessServiceClient(Pledges().app), SECRET,
-        rate_limiter=RateLimiter(0), in_flight=4, news=asyncio.Event(), clock=books.clock,
-    )  # fmt: skip
+    checkout_worker = books.checkout_worker(FakeProcessor())
 
     async def take_ticket(attempt: int) -> None:
         async with books.database.transaction() as session:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +13,7 @@ from services.payments.queries import quarantined_webhooks
 from services.payments.stripe.client import StripeProcessor
 from services.payments.stripe.events import READERS, read_event
 from services.payments.tables import FACTS
-from tests.payments.books import Books, open_books
-from tests.payments.harness import a_drive, a_pledge
+from tests.payments.books import Books
 from tests.payments.stripe.enumerations import (
     CASE_IN_DOUBT,
     CASE_TYPE,
@@ -29,21 +27,7 @@ from tests.payments.stripe.enumerations import (
     SESSION_PAYMENT_STATUS,
     SESSION_STATUS,
 )
-from tests.payments.stripe_events import OURS, an_event, dispute, intent_succeeded, metadata, refund
-
-
-@pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    async with open_books(tmp_path) as books:
-        yield books
-
-
-async def a_paid_pledge(books: Books) -> str:
-    drive = a_drive()
-    pledge = a_pledge(drive)
-    await books.consume(drive, pledge)
-    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
-    return pledge.pledge_id
+from tests.payments.stripe_events import OURS, an_event, dispute, refund
 
 
 async def doubts(books: Books) -> list[str]:
@@ -62,7 +46,7 @@ async def nothing_is_set_aside(books: Books) -> bool:
 async def test_a_refund_in_any_status_counts_unless_it_failed(
     books: Books, kind: str, status: str | None, counted: int
 ) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     await books.apply([refund(kind, "re_1", "pi_1", 700, status)])
     assert (await books.payments(pledge))[0].refunded == counted
     assert await doubts(books) == (["unknown_status"] if status in (None, INVENTED) else [])
@@ -70,7 +54,7 @@ async def test_a_refund_in_any_status_counts_unless_it_failed(
 
 
 async def test_a_refund_without_a_status_counts(books: Books) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     event = refund("created", "re_1", "pi_1", 700, None)
     del event["data"]["object"]["status"]
     await books.apply([event])
@@ -78,7 +62,7 @@ async def test_a_refund_without_a_status_counts(books: Books) -> None:
 
 
 async def test_the_refund_that_a_charge_refund_updated_carries_counts(books: Books) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     for status, counted in (("succeeded", 700), ("failed", 0)):
         told = refund("updated", "re_1", "pi_1", 700, status) | {"type": "charge.refund.updated"}
         await books.apply([told])
@@ -89,7 +73,7 @@ async def test_the_refund_that_a_charge_refund_updated_carries_counts(books: Boo
 async def test_a_dispute_in_any_status_that_may_have_withdrawn_money_counts(
     books: Books, status: str, counted: int
 ) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     await books.apply([dispute("created", "dp_1", "pi_1", 700, status)])
     assert (await books.payments(pledge))[0].disputed == counted
     assert await doubts(books) == (["unknown_status"] if status in DISPUTE_IN_DOUBT else [])
@@ -100,7 +84,7 @@ async def test_a_dispute_in_any_status_that_may_have_withdrawn_money_counts(
 async def test_a_prevented_dispute_counts_unless_it_was_blocked(
     books: Books, case_type: str | None, counted: int
 ) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     await books.apply([dispute("created", "dp_1", "pi_1", 700, "prevented", case_type=case_type)])
     assert (await books.payments(pledge))[0].disputed == counted
     assert await doubts(books) == (["unknown_status"] if case_type in CASE_IN_DOUBT else [])
@@ -111,14 +95,14 @@ async def test_a_prevented_dispute_counts_unless_it_was_blocked(
 async def test_the_balance_counts_whatever_the_status(
     books: Books, status: str, case_type: str | None
 ) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     found = dispute("closed", "dp_1", "pi_1", 700, status, moves=[-700, 300], case_type=case_type)
     await books.apply([found])
     assert (await books.payments(pledge))[0].disputed == 400
 
 
 async def test_an_unknown_status_is_corrected_by_the_next_event(books: Books) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     await books.apply([refund("created", "re_1", "pi_1", 700, None)])
     await books.apply([dispute("created", "dp_1", "pi_1", 700, INVENTED, at=1_700_000_000)])
     await books.apply([refund("updated", "re_1", "pi_1", 700, "failed")])
@@ -207,7 +191,7 @@ async def test_listed_disputes_are_dated_by_stripes_response() -> None:
 
 @pytest.mark.parametrize("currency", ["eur", "zzz", "isk"])
 async def test_a_dispute_in_another_currency_subtracts_all_that_is_left(books: Books, currency: str) -> None:
-    pledge = await a_paid_pledge(books)
+    pledge = await books.paid_pledge()
     await books.apply([refund("created", "re_1", "pi_1", 1_000, "succeeded")])
     await books.apply([dispute("created", "dp_1", "pi_1", 2_333, "needs_response", currency=currency)])
     (row,) = await books.payments(pledge)

@@ -6,7 +6,7 @@ import pytest
 
 from services.payments.domain import DisputeRank, FactKind
 from services.payments.stripe.events import read_event
-from services.payments.stripe.objects import NOT_TOLD, Unreadable
+from services.payments.stripe.objects import NOT_REPORTED, Unreadable
 from tests.payments.stripe_events import an_event, dispute, session_expired
 
 
@@ -36,7 +36,7 @@ def test_a_refunded_charge_reports_no_fact_but_reads_the_refunds() -> None:
 def test_a_refunded_charge_in_an_unknown_currency_reads_the_refunds_too() -> None:
     thing = {"id": "ch_1", "payment_intent": "pi_1", "amount_refunded": 700, "currency": "zzz"}
     reading = read_event(an_event("charge.refunded", thing))
-    assert (reading.observation, reading.refunds_of, reading.refunded) == (None, "pi_1", NOT_TOLD)
+    assert (reading.observation, reading.refunds_of, reading.refunded) == (None, "pi_1", NOT_REPORTED)
 
 
 def test_an_expanded_intent_is_read_by_its_id() -> None:

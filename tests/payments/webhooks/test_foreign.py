@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from services.payments.tables import APPLIED, FACTS, IGNORED, LOOKUPS, PAYMENTS,
 from services.payments.webhooks.foreign import OurAccount
 from tests.engines import fresh_postgres, postgres_server
 from tests.payments.books import Books, open_books
+from tests.payments.fake_processor import FakeProcessor
 from tests.payments.harness import a_drive, a_pledge
-from tests.payments.reconciliation.test_lookups import FakeProcessor, a_charge_refunded
 from tests.payments.stripe_events import (
     OURS,
+    a_charge_refunded,
     a_thin_event,
     an_event,
     dispute,
@@ -40,12 +40,6 @@ from tests.rounds import run_lookups
 
 PLEDGE = "plg_01frtz5n00000000000000000c"
 MINUTE_S = 60.0
-
-
-@pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    async with open_books(tmp_path) as books:
-        yield books
 
 
 async def rows_of(books: Books, *tables: Any) -> list[Any]:

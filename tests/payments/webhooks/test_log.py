@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ from backbone.service import new_app
 from services.payments.api import Dependencies, routes
 from services.payments.tables import APPLIED, IGNORED, QUARANTINED, WAITING, WEBHOOKS
 from services.payments.webhooks.log import prune_applied, prune_texts
-from tests.engines import fresh_postgres
-from tests.payments.books import Books, open_books
+from tests.payments.books import Books
 from tests.payments.stripe_events import OURS, an_event, as_stored, intent_succeeded, session_completed
 from tests.rounds import retry_quarantined
 from tests.waiting import until
@@ -30,13 +28,8 @@ DAY_S = 86_400.0
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Books]:
-    if request.param == "sqlite":
-        async with open_books(tmp_path) as books:
-            yield books
-        return
-    async with fresh_postgres() as url, open_books(tmp_path, url) as books:
-        yield books
+def store(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 class WebhookApi:
@@ -231,7 +224,7 @@ async def test_an_event_repeated_after_it_was_pruned_changes_nothing(books: Book
 async def plan(database: Database, statement: Select[Any]) -> str:
     async with database.reading() as session:
         shown = str(
-            statement.compile(session.get_bind(), compile_kwargs={"literal_binds": True})  # type: ignore[arg-type]
+            statement.compile(session, compile_kwargs={"literal_binds": True})  # type: ignore[arg-type]
         )
         how = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
         return "\n".join(" ".join(map(str, row)) for row in await session.execute(text(how + shown)))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,20 +14,14 @@ from services.payments.tables import APPLIED, POSTINGS, QUARANTINED, WAITING, WE
 from services.payments.webhooks.apply import LAST_RETRY, RETRIED_AT_START, RETRY_BATCH, Applier
 from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.watermark import HOLDS_WATERMARK_BACK, oldest_waiting
-from tests.engines import fresh_postgres
-from tests.payments.books import Books, open_books
+from tests.payments.books import Books
 from tests.payments.stripe_events import OURS, an_event, as_stored, intent_succeeded
 from tests.rounds import apply_waiting, retry_quarantined
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Books]:
-    if request.param == "sqlite":
-        async with open_books(tmp_path) as books:
-            yield books
-        return
-    async with fresh_postgres() as url, open_books(tmp_path, url) as books:
-        yield books
+def store(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def poison(refund: str = "re_1") -> dict[str, Any]:

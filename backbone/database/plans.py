@@ -1,0 +1,157 @@
+"""Compiled statements that are executed by the driver itself.
+
+Executing a SQLAlchemy statement costs about 40 µs on SQLite and 100 µs on PostgreSQL, where the driver needs
+5 and 15 µs (docs/decisions/0012). A statement object that is executed again is therefore compiled once, with
+the conversions of its parameters and columns, and from then on goes to the driver directly. Statements that
+are built for each call, and those whose text depends on their parameters (`IN` with a list), stay with
+SQLAlchemy. Both ways give the same rows and raise the same errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Numeric, Row, TextClause
+from sqlalchemy.engine import Dialect
+from sqlalchemy.engine.result import SimpleResultMetaData
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import UpdateBase
+
+Parameters = Mapping[str, Any]
+AnyRow = Row[*tuple[Any, ...]]
+
+Values = Parameters | Sequence[Parameters] | None
+"""A statement's parameters; a list executes an INSERT, UPDATE or DELETE once for each of its members."""
+
+_REQUIRED: Final = object()
+_NO_PARAMETERS: Final[Sequence[Parameters]] = ({},)
+
+
+def rows_of(parameters: Values) -> Sequence[Parameters]:
+    """The parameters of each execution; one without any where there are none."""
+    if parameters is None:
+        return _NO_PARAMETERS
+    return (parameters,) if isinstance(parameters, Mapping) else parameters
+
+
+class Rows:
+    """The rows that a statement returned, all of them fetched, and how many it changed.
+
+    `rowcount` is -1 where the driver does not know it.
+    """
+
+    __slots__ = ("_rows", "rowcount")
+
+    def __init__(self, rows: Sequence[AnyRow], rowcount: int) -> None:
+        self._rows = rows
+        self.rowcount = rowcount
+
+    def __iter__(self) -> Iterator[AnyRow]:
+        return iter(self._rows)
+
+    def all(self) -> Sequence[AnyRow]:
+        """Every row."""
+        return self._rows
+
+    def first(self) -> AnyRow | None:
+        """The first row, if there is one."""
+        return self._rows[0] if self._rows else None
+
+    def one(self) -> AnyRow:
+        """The only row. Raises ValueError where there is not exactly one."""
+        if len(self._rows) != 1:
+            raise ValueError(f"one row expected, {len(self._rows)} found")
+        return self._rows[0]
+
+    def scalar(self) -> Any:
+        """The first column of the first row; None without a row."""
+        return self._rows[0][0] if self._rows else None
+
+    def scalar_one(self) -> Any:
+        """The first column of the only row. Raises ValueError where there is not exactly one."""
+        return self.one()[0]
+
+    def scalar_one_or_none(self) -> Any:
+        """The first column of the only row; None without a row."""
+        return self.one()[0] if self._rows else None
+
+
+class Plan:
+    """The text of a statement for the driver, and how its parameters and rows are converted."""
+
+    __slots__ = ("_columns", "_converters", "_keys", "_names", "returns_rows", "sql")
+
+    def __init__(self, compiled: SQLCompiler, dialect: Dialect) -> None:
+        self.sql = compiled.string
+        converters: Any = compiled._bind_processors
+        defaults = {name: _default(bind) for bind, name in compiled.bind_names.items()}
+        names: Sequence[str] = compiled.positiontup or ()
+        self._names = tuple((name, defaults[name], converters.get(name)) for name in names)
+        columns = compiled._result_columns
+        self.returns_rows = bool(columns)
+        self._columns = SimpleResultMetaData([column.keyname for column in columns])
+        self._keys = self._columns._key_to_index
+        found = [column.type._cached_result_processor(dialect, None) for column in columns]
+        self._converters = found if any(found) else None
+
+    def values(self, parameters: Parameters) -> list[Any]:
+        """The parameters in the order of their places, as the driver takes them. Raises KeyError."""
+        found = []
+        for name, default, convert in self._names:
+            value = parameters.get(name, default)
+            if value is _REQUIRED:
+                raise KeyError(name)
+            found.append(value if convert is None else convert(value))
+        return found
+
+    def rows(self, records: Iterable[Sequence[Any]]) -> list[AnyRow]:
+        """The driver's rows, converted."""
+        columns, converters, keys = self._columns, self._converters, self._keys
+        return [Row(columns, converters, keys, record) for record in records]
+
+
+class Plans:
+    """The plans of a database's statements. They live as long as their statements."""
+
+    def __init__(self) -> None:
+        self._plans: WeakKeyDictionary[Any, dict[tuple[str, ...], Plan | None]] = WeakKeyDictionary()
+
+    def find(self, statement: Any, parameters: Parameters, dialect: Dialect) -> Plan | None:
+        """The plan for a statement with parameters of these names; None where SQLAlchemy executes it."""
+        plans = self._plans.get(statement)
+        if plans is None:
+            self._plans[statement] = {}
+            return None  # it may be built anew for each call: then compiling it does not pay
+        names = tuple(parameters) if isinstance(statement, UpdateBase) else ()
+        if names not in plans:
+            plans[names] = _compile(statement, names, dialect)
+        return plans[names]
+
+
+def _compile(statement: Any, names: Sequence[str], dialect: Dialect) -> Plan | None:
+    compiled = statement.compile(dialect=dialect, column_keys=list(names) or None, for_executemany=True)
+    if not isinstance(compiled, SQLCompiler) or not _is_fixed(compiled):
+        return None
+    return Plan(compiled, dialect)
+
+
+def _is_fixed(compiled: SQLCompiler) -> bool:
+    """Whether the text does not depend on the parameters, and SQLAlchemy adds no values of its own."""
+    columns = compiled._result_columns
+    names = [column.keyname for column in columns]
+    return not (
+        compiled.post_compile_params
+        or compiled.literal_execute_params
+        or compiled.insert_prefetch
+        or compiled.update_prefetch
+        or isinstance(compiled.statement, TextClause)  # its columns are not known
+        or len(set(names)) < len(names)
+        or any(isinstance(column.type, Numeric) for column in columns)  # converted by the driver's type
+        or any(bind.callable is not None for bind in compiled.bind_names)
+    )
+
+
+def _default(bind: Any) -> Any:
+    return _REQUIRED if bind.required else bind.value
