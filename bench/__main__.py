@@ -37,7 +37,7 @@ def run(
         raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(GROUPS)}", param_hint="--only")
     console = Console(stderr=True)
     one = Run(
-        only or GROUPS,
+        only or (),
         QUICK if quick else FULL,
         Progress(console),
         with_stack=not quick if stack is None else stack,

@@ -22,7 +22,7 @@ from bench.process_usage import Usage
 from bench.systems import System
 from rehearsal.api_client import ApiClient, NoAnswer, new_session
 from rehearsal.curve import Arrival, Plan, gift_size
-from rehearsal.donors import Donors, LoadProfile
+from rehearsal.donors import Credentials, Donors, LoadProfile
 from rehearsal.drive import open_drive
 from rehearsal.freshness import Freshness, percentile
 from rehearsal.gifts import GiftPlanner
@@ -92,8 +92,11 @@ async def donate(
     *,
     warm_up_s: float = WARM_UP_S,
     settle: bool = True,
+    to: tuple[str, Credentials] | None = None,
 ) -> DonationRun:
     """Open a new drive and donate at `rate` for `seconds`; 0 is saturation with `donors` in flight.
+
+    `to` is an open drive with the credentials to donate to it, instead of a new one.
 
     With `settle`, waits until the books agree. Raises NoAnswer where the last donations do not reach the
     screen, or the books do not agree.
@@ -101,17 +104,20 @@ async def donate(
     plan = Plan("bench", arrivals(rate, seconds), gift_size, frozenset())
     run = f"bench-{time.time_ns()}"
     freshness = Freshness()
-    installation = system.installation_with(run)
+    drive = to[0] if to else run
+    installation = system.installation_with(drive)
     async with new_session() as session:
         api = ApiClient(session, installation.gateway_url)
-        entry = await open_drive(api, read_json(installation.directory / "keys.json"), run, run)
-        watch = LiveStream(session, f"{installation.gateway_url}/v1/drives/{run}/live", freshness)
+        keys = read_json(installation.directory / "keys.json")
+        entry = to[1] if to else await open_drive(api, keys, run, run)
+        watch = LiveStream(session, f"{installation.gateway_url}/v1/drives/{drive}/live", freshness)
         watching = asyncio.create_task(watch.follow())
         try:
             async with asyncio.timeout(SEEN_S):
                 await watch.has_totals.wait()
+            freshness.log_sequence = int(watch.totals["sequence"])
             profile = LoadProfile(0.0 if rate else seconds, 0, MANY_DONORS if rate else donors)
-            givers = Donors(api, run, entry, profile)
+            givers = Donors(api, drive, entry, profile)
             giving = asyncio.create_task(givers.donate_all(plan, GiftPlanner(plan, SEED, run)))
             await asyncio.sleep(warm_up_s)
             before, frames = _usage(system), watch.frames
@@ -128,7 +134,7 @@ async def donate(
             await asyncio.gather(watching, return_exceptions=True)
     spent_s = after.at - before.at
     return DonationRun(
-        drive=run,
+        drive=drive,
         seconds=spent_s,
         paid=sum(before.at <= at <= after.at for at in freshness.seen_times()),
         delays_ms=freshness.delays_ms(since=before.at),

@@ -43,7 +43,6 @@ class Order:
     seconds: float
     expected: int = 200
     warm_up_s: float = 0.5
-    first_number: int = 0
     processes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -58,7 +57,6 @@ class LoadReport:
     first_error: str
     response_bytes: int
     cores: Mapping[str, float]
-    next_number: int
 
     @property
     def generator_share(self) -> float:
@@ -92,7 +90,7 @@ class Load:
 
     def __init__(self, order: Order) -> None:
         self.order = order
-        self.number = order.first_number
+        self.number = 0
         self.measuring = False
         self.stopping = False
         self.delays = array("d")
@@ -209,7 +207,6 @@ async def generate(order: Order) -> LoadReport:
         first_error=load.first_error,
         response_bytes=load.response_bytes,
         cores=after.cores_since(before),
-        next_number=load.number,
     )
 
 

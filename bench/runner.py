@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -13,33 +13,39 @@ from typing import Final
 from bench import child
 from bench.donation_run import donate
 from bench.event_loop import run_on_uvloop
-from bench.figures import donations, freshness, reads
+from bench.figures import catchup, donations, fanout, freshness, growth, intake, memory, reads
+from bench.figures.catchup import FilledDrive
+from bench.http_load import LoadReport
 from bench.machine import describe_commit, describe_machine, load_average
 from bench.progress import Progress
 from bench.results import Detail, Measured, Results
 from bench.run_options import RunOptions
-from bench.specs import SPECS, names_of
+from bench.specs import GROUPS, SPECS, names_of
 from bench.systems import ROOT, System, embedded_system, free_port_base, stack_system
 
 NOT_QUICK: Final = "not in the quick run"
 SEEDING_S: Final = 4.0
-ON_EMBEDDED: Final = ("donations", "freshness")
-ON_STACK: Final = ("donations", "freshness")
-ON_GATEWAY: Final = ("reads",)
+STACK: Final = "_stack"
+ON_EMBEDDED: Final = ("donations", "freshness", "intake")
+ON_GATEWAY: Final = ("reads", "fanout")
+ON_FILLED: Final = ("catchup", "memory")
 
 
 class Run:
-    """One run: `groups` with `options`, on the systems of this checkout."""
+    """One run: the `asked` groups, or all, with `options`, on the systems of this checkout."""
 
     def __init__(
-        self, groups: Collection[str], options: RunOptions, progress: Progress, *, with_stack: bool, note: str
+        self, asked: Collection[str], options: RunOptions, progress: Progress, *, with_stack: bool, note: str
     ) -> None:
-        self._groups = groups
+        self._asked = asked
+        self._groups = asked or GROUPS
         self._options = options
         self._progress = progress
         self._with_stack = with_stack
         self._drive = ""
+        self._filled: FilledDrive | None = None
         self._donations_floor: float | None = None
+        self._intake_floor: LoadReport | None = None
         conditions: dict[str, Detail] = {
             "began": datetime.now(UTC).isoformat(timespec="seconds"),
             "load_average_before": round(load_average(), 2),
@@ -55,12 +61,18 @@ class Run:
             data = Path(directory)
             self._measure_embedded(data)
             self._measure_gateway(data)
-            self._measure_stack()
-        for name in names_of(self._groups):
+            self._measure_filled_embedded(data)
+        self._measure_stack()
+        self._measure_growth()
+        for name in self._names(*self._groups):
             self.results.skip(name, "not measured")
         self.results.conditions["load_average_after"] = round(load_average(), 2)
         self.results.conditions["seconds"] = round(time.monotonic() - began)
         return self.results
+
+    def _names(self, *groups: str) -> list[str]:
+        """The figures of those of `groups` that are wanted."""
+        return names_of(group for group in groups if group in self._groups)
 
     def _wants(self, *groups: str) -> bool:
         return any(group in self._groups for group in groups)
@@ -81,22 +93,29 @@ class Run:
         self._progress.measured(measured)
 
     def _measure_embedded(self, data: Path) -> None:
-        if not self._wants(*ON_EMBEDDED, *ON_GATEWAY):
+        groups = (*ON_EMBEDDED, *ON_GATEWAY, *ON_FILLED)
+        if not self._wants(*groups):
             return
-        names = [name for name in names_of(self._groups) if not name.endswith("_stack")]
+        names = [name for name in self._names(*groups) if not name.endswith(STACK)]
         with self._skipping(names), self._started("embedded", data) as system:
             if self._wants("donations"):
                 self._measure_donations(system)
-            else:
+            elif self._wants(*ON_GATEWAY):
                 self._progress.begin("some donations, so that there is something to read")
-                self._drive = run_on_uvloop(
-                    donate(system, 0.0, SEEDING_S, 32, warm_up_s=1.0, settle=False)
-                ).drive
-            if self._wants("freshness"):
-                self._measure_freshness(system)
+                seeding = donate(system, 0.0, SEEDING_S, 32, warm_up_s=1.0, settle=False)
+                self._drive = run_on_uvloop(seeding).drive
+            self._measure_rest(system)
+            if self._wants(*ON_FILLED):
+                self._filled = run_on_uvloop(catchup.open_drive_to_fill(system))
+
+    def _measure_rest(self, system: System) -> None:
+        if self._wants("freshness"):
+            self._measure_freshness(system)
+        if self._wants("intake"):
+            self._measure_intake(system)
 
     def _measure_stack(self) -> None:
-        names = [name for name in names_of(self._groups) if name.endswith("_stack")]
+        names = [name for name in self._names(*self._groups) if name.endswith(STACK)]
         if not names:
             return
         if not self._with_stack:
@@ -112,18 +131,63 @@ class Run:
                 self._measure_donations(system)
             if self._wants("freshness"):
                 self._measure_freshness(system)
+            if self._wants(*ON_FILLED):
+                with self._skipping([f"catchup{STACK}", f"memory{STACK}"]):
+                    self._measure_filled_stack(system)
+            if self._wants("intake"):
+                self._measure_intake(system)  # last: its pledges are still being worked on afterwards
+
+    def _measure_filled_stack(self, system: System) -> None:
+        drive = run_on_uvloop(catchup.open_drive_to_fill(system))
+        self._progress.begin(f"leaderboard from a log of {self._options.catchup_events:,} events, stack")
+        measured = catchup.measure_stack(system, drive, self._options.catchup_events)
+        if self._wants("catchup"):
+            self._add(measured)
+        if self._wants("memory"):
+            self._measure_memory(system, drive)
+
+    def _measure_filled_embedded(self, data: Path) -> None:
+        if not self._wants(*ON_FILLED) or self._filled is None:
+            return
+        with self._skipping(["catchup", "memory"]):
+            events = self._options.catchup_events
+            self._progress.begin(f"leaderboard from a log of {events:,} events, embedded")
+            measured = catchup.measure_embedded(data, self._filled, events)
+            if self._wants("catchup"):
+                self._add(measured)
+            if self._wants("memory"):
+                with self._started("embedded", data) as system:
+                    self._measure_memory(system, self._filled)
+
+    def _measure_memory(self, system: System, drive: FilledDrive) -> None:
+        self._progress.begin(f"memory in a surge, {system.name}", self._options.memory_s)
+        self._add(memory.measure(system, drive, self._options))
+
+    def _measure_growth(self) -> None:
+        if not self._wants("growth"):
+            return
+        if self._options.mode == "quick" and "growth" not in self._asked:
+            self.results.skip("growth", f"{NOT_QUICK} unless named: --quick --only growth")
+            return
+        with (
+            tempfile.TemporaryDirectory(prefix="ataa-bench-", ignore_cleanup_errors=True) as directory,
+            self._skipping(["growth"]),
+        ):
+            what = f"a donation with {self._options.stored:,} stored"
+            self._progress.begin(what, self._options.growth_s * 4)
+            self._add(growth.measure(Path(directory), self._options))
 
     @contextmanager
     def _started(self, name: str, data: Path) -> Iterator[System]:
-        self._progress.begin(f"starting the {name}" + (" run" if name == "embedded" else ""))
+        self._progress.begin(f"starting the {name} system")
         start = embedded_system if name == "embedded" else stack_system
         with start(ROOT, data, free_port_base()) as system:
             yield system
-            self._progress.begin(f"stopping the {name}" + (" run" if name == "embedded" else ""))
+            self._progress.begin(f"stopping the {name} system")
 
     def _measure_donations(self, system: System) -> None:
         options = self._options
-        name = "donations" if system.name == "embedded" else "donations_stack"
+        name = "donations" if system.name == "embedded" else f"donations{STACK}"
         with self._skipping([name]):
             if self._donations_floor is None:
                 self._progress.begin("floor of donations", options.floor_s)
@@ -134,26 +198,43 @@ class Run:
             self._add(measured)
 
     def _measure_freshness(self, system: System) -> None:
-        suffix = "" if system.name == "embedded" else "_stack"
+        suffix = "" if system.name == "embedded" else STACK
         with self._skipping([f"freshness{suffix}", f"freshness_150{suffix}"]):
-            self._progress.begin(
-                f"webhook to frame at 40/s and 150/s, {system.name}", self._options.freshness_s * 2
-            )
+            what = f"webhook to frame at 40/s and 150/s, {system.name}"
+            self._progress.begin(what, self._options.freshness_s * 2)
             for measured in freshness.measure(system, self._options):
                 self._add(measured)
 
-    def _measure_gateway(self, data: Path) -> None:
-        if self._wants("reads") and self._drive:
-            with self._skipping(names_of(["reads"])), self._gateway(data, 0) as gateway:
-                self._progress.begin("totals of one gateway process", self._options.reads_s * 3)
-                for measured in reads.measure(gateway, self._drive, self._options):
-                    self._add(measured)
+    def _measure_intake(self, system: System) -> None:
+        name = "intake" if system.name == "embedded" else f"intake{STACK}"
+        with self._skipping([name]):
+            if self._intake_floor is None:
+                self._progress.begin("floor of intake", self._options.intake_s)
+                self._intake_floor = intake.measure_floor(self._options)
+            self._progress.begin(SPECS[name].what, self._options.intake_s)
+            self._add(intake.measure(system, self._options, self._intake_floor))
 
-    @contextmanager
+    def _measure_gateway(self, data: Path) -> None:
+        if not self._drive:
+            return
+        options = self._options
+        if self._wants("reads"):
+            with self._skipping(names_of(["reads"])), self._gateway(data, 0) as gateway:
+                self._progress.begin("totals of one gateway process", options.reads_s * 3)
+                for measured in reads.measure(gateway, self._drive, options):
+                    self._add(measured)
+        if self._wants("fanout"):
+            with self._skipping(names_of(["fanout"])):
+                fanout.require_open_files(options.fanout_clients)
+                with self._gateway(data, options.frames_per_s, fanout.SETTINGS) as gateway:
+                    what = f"{options.fanout_clients:,} streams of one gateway process"
+                    self._progress.begin(what, options.fanout_s * 2)
+                    for measured in fanout.measure(gateway, self._drive, options):
+                        self._add(measured)
+
     def _gateway(
         self, data: Path, frames_per_s: float, settings: Mapping[str, str] | None = None
-    ) -> Iterator[child.Child]:
+    ) -> AbstractContextManager[child.Child]:
         environment = {"ATAA_DATA_DIR": str(data), **(settings or {})}
         arguments = ("gateway", self._drive, str(frames_per_s))
-        with child.running("bench.single_service", *arguments, environment=environment) as gateway:
-            yield gateway
+        return child.running("bench.single_service", *arguments, environment=environment)

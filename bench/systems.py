@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,8 +184,3 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, data: Path) -
 
 def _installation(directory: Path, gateway: int, sandbox: int) -> Installation:
     return Installation(directory, gateway, sandbox, "", "", drive=f"bench-{int(time.time())}")
-
-
-def processes_of(system: System, *names: str) -> Sequence[int]:
-    """The process ids of `names`, those that run."""
-    return [system.processes[name] for name in names if name in system.processes]
