@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,9 @@ def run(
     stack: Annotated[
         bool | None, typer.Option("--stack/--no-stack", help="Whether to measure the stack too.")
     ] = None,
+    stored: Annotated[
+        int | None, typer.Option(min=2_000, help="Donations stored for the figure `growth`.")
+    ] = None,
     note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
     out: Annotated[Path | None, typer.Option(help="The results file.")] = None,
 ) -> None:
@@ -36,9 +40,10 @@ def run(
     if unknown := [group for group in only or () if group not in GROUPS]:
         raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(GROUPS)}", param_hint="--only")
     console = Console(stderr=True)
+    options = QUICK if quick else FULL
     one = Run(
         only or (),
-        QUICK if quick else FULL,
+        replace(options, stored=stored or options.stored),
         Progress(console),
         with_stack=not quick if stack is None else stack,
         note=note,

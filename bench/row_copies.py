@@ -1,8 +1,8 @@
 """Multiplies the stored rows of an embedded run, so that it has stored many donations within seconds.
 
 Each copy of a row has identifiers of its own, the same for one donation in all tables, so that every index
-has as many entries as after real donations. Drives, creators and counters are not copied. Sums no longer agree:
-a copy is for measuring cost, not for books.
+has as many entries as after real donations. Drives, creators and counters are not copied. Sums do not agree
+afterwards: copies are for measuring cost, not for books.
 """
 
 from __future__ import annotations

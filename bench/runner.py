@@ -29,6 +29,8 @@ STACK: Final = "_stack"
 ON_EMBEDDED: Final = ("donations", "freshness", "intake")
 ON_GATEWAY: Final = ("reads", "fanout")
 ON_FILLED: Final = ("catchup", "memory")
+SLOW: Final = ("catchup", "growth", "memory")
+"""Groups that a quick run leaves out, unless they are named."""
 
 
 class Run:
@@ -37,8 +39,7 @@ class Run:
     def __init__(
         self, asked: Collection[str], options: RunOptions, progress: Progress, *, with_stack: bool, note: str
     ) -> None:
-        self._asked = asked
-        self._groups = asked or GROUPS
+        self._groups = asked or [one for one in GROUPS if options.mode == "full" or one not in SLOW]
         self._options = options
         self._progress = progress
         self._with_stack = with_stack
@@ -64,8 +65,9 @@ class Run:
             self._measure_filled_embedded(data)
         self._measure_stack()
         self._measure_growth()
-        for name in self._names(*self._groups):
-            self.results.skip(name, "not measured")
+        for name, spec in SPECS.items():
+            measured = spec.group in self._groups
+            self.results.skip(name, "not measured" if measured else f"{spec.group} is not in this run")
         self.results.conditions["load_average_after"] = round(load_average(), 2)
         self.results.conditions["seconds"] = round(time.monotonic() - began)
         return self.results
@@ -165,9 +167,6 @@ class Run:
 
     def _measure_growth(self) -> None:
         if not self._wants("growth"):
-            return
-        if self._options.mode == "quick" and "growth" not in self._asked:
-            self.results.skip("growth", f"{NOT_QUICK} unless named: --quick --only growth")
             return
         with (
             tempfile.TemporaryDirectory(prefix="ataa-bench-", ignore_cleanup_errors=True) as directory,

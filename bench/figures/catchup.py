@@ -181,19 +181,26 @@ def handled(address: str) -> float:
     return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(_HANDLED)), 0.0)
 
 
-def consumed_per_s(count: Callable[[], float], before: float, events: int) -> float:
+def consumed_per_s(
+    count: Callable[[], float],
+    before: float,
+    events: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> float:
     """Events a second until all `events` are handled; a start of up to 5 % of them is left out.
 
     Raises TooSlow.
     """
-    began = time.monotonic()
-    since = time.perf_counter(), 0.0
-    while time.monotonic() - began < WITHIN_S:
+    began = clock()
+    since = began, 0.0
+    while clock() - began < WITHIN_S:
         # A busy process answers late, so each count belongs to the time of its answer.
-        done, at = count() - before, time.perf_counter()
+        done, at = count() - before, clock()
         if done >= events:
             return (done - since[1]) / (at - since[0])
         if done <= events * _WARM_UP:
             since = at, max(done, 0.0)
-        time.sleep(_POLL_S)
+        sleep(_POLL_S)
     raise TooSlow(f"{count() - before:.0f} of {events} events consumed in {WITHIN_S:.0f} s")
