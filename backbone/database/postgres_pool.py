@@ -1,8 +1,8 @@
 """The pool of PostgreSQL connections, and transactions on them.
 
-A connection that was idle is asked whether it still lives; busy ones show it by themselves. SQLAlchemy's pool
-is not used: its checks, resets and nested transactions cost three times what asyncpg needs for a transaction
-(docs/decisions/0012).
+A connection that was idle is pinged before its next use; a busy one that is broken fails by itself.
+SQLAlchemy's pool is not used: its checks, resets and nested transactions cost three times what asyncpg needs
+for a transaction (docs/decisions/0012).
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class PostgresConnection:
         return cls(sync, driver, adapter)
 
     def terminate(self) -> None:
-        """Close it at once: a polite end would wait for an answer."""
+        """Close it at once; `close` would wait for the server."""
         self.driver.terminate()
 
     async def close(self) -> None:
-        """Close it politely."""
+        """Close it in the regular way, which waits for the server."""
         with suppress(*_DRIVER_ERRORS):
             await self.driver.close()
 
@@ -88,7 +88,8 @@ class PostgresPool:
     def replace_existing(self) -> None:
         """Replace every connection made before now at its next use: one hung, so the others may.
 
-        Each would cost its own wait otherwise. A firewall that lost its state hangs all that it knew.
+        Each would cost its own wait otherwise. A firewall that lost its state hangs every connection opened
+        before.
         """
         self._trusted_since = time.monotonic()
 
