@@ -22,6 +22,7 @@ COPY services services
 COPY gateway gateway
 COPY sandbox sandbox
 COPY embedded embedded
+COPY edge edge
 COPY docs/api-guide.md docs/api-guide.md
 COPY LICENSE LICENSE
 # The root file system is read-only at run time, so the bytecode is compiled now.

@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run stack stack-status stack-logs stack-down test check api-fuzz k8s-check dashboards settings format contracts clean
+.PHONY: help demo run stack stack-status stack-logs stack-down bench bench-quick test check api-fuzz k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -31,6 +31,12 @@ stack-logs: $(VENV)/.runtime ## Show the stack's logs (ARGS="payments --follow")
 
 stack-down: $(VENV)/.runtime ## Stop the stack; its data is kept
 	@$(PY) -m stack down
+
+bench: $(VENV)/.runtime ## Measure every figure, embedded and on the stack (ARGS="--only reads": one group)
+	@$(PY) -m bench run $(ARGS)
+
+bench-quick: $(VENV)/.runtime ## Measure the embedded figures in under a minute
+	@$(PY) -m bench run --quick $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k expression" selects some)
 	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)

@@ -48,5 +48,5 @@ class AdaptiveInterval:
         self.due = longest if self.is_loaded() else min(longest, now + REST_FACTOR * (now - began))
 
     def is_loaded(self) -> bool:
-        """Whether so many events came lately that rounds keep the long distance."""
+        """Whether the recent rate of events is so high that rounds start `longest_s` apart."""
         return self._recent > self._loaded_above

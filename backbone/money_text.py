@@ -25,7 +25,7 @@ def money_text(
     """`value`, a decimal string with exactly the currency's digits, as a reader of `lang` expects it.
 
     All its digits are shown, but for decimals that are all zero where it may be `short`. Signs in Latin
-    letters are isolated (U+2066, U+2069), or a line that runs to the left would turn them round.
+    letters are isolated (U+2066, U+2069), or a right-to-left line would reorder them.
     """
     amount = Decimal(value)
     decimals = 0 if short and not amount % 1 else len(value.partition(".")[2])

@@ -1,4 +1,4 @@
-"""Work that comes round by itself: every so often, and pruning in batches until nothing old is left."""
+"""Periodic work: repeated at an interval, and pruning in batches until no old row is left."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def delete_oldest(
 def delete_oldest_statement(is_sqlite: bool, age: Column[Any], where: tuple[str, ...] = ()) -> Executable:
     """The statement of `delete_oldest`.
 
-    PostgreSQL is given the rows' places: by their keys it would scan the whole table for each batch.
+    PostgreSQL is given the rows' `ctid`: by their keys it would scan the whole table for each batch.
     """
     table = age.table
     conditions = [age < bindparam("before"), *(table.c[name] == bindparam(name) for name in where)]

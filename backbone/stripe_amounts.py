@@ -1,8 +1,8 @@
 """The amounts Stripe takes: its minor units, the most and the least of each currency.
 
 Pledges and payments share these rules, so that every pledge can be charged. Functions take and return ISO
-4217 minor units unless they say otherwise. Stripe differs from ISO 4217 for a few currencies: it gives ISK
-and UGX two digits, takes MGA without any, and refuses three-digit amounts whose last digit is not 0.
+4217 minor units unless stated otherwise. Stripe differs from ISO 4217 for a few currencies: it gives ISK and
+UGX two digits, takes MGA without any, and refuses three-digit amounts whose last digit is not 0.
 
 Source: https://docs.stripe.com/currencies, sections "Special cases", "Minimum charge amount by
 currency" and "Maximum charge amounts". The rule of the last digit is from the section "Three-decimal

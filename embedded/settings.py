@@ -8,6 +8,7 @@ from pydantic import Field
 
 from backbone.process import ProcessSettings
 from backbone.settings import Settings
+from edge.settings import EdgeSettings
 from gateway.settings import GatewaySettings
 from services.leaderboard.settings import LeaderboardSettings
 from services.notify.settings import NotifySettings
@@ -31,6 +32,7 @@ ALL_SETTINGS: Final = (
     PaymentsSettings,
     LeaderboardSettings,
     NotifySettings,
+    EdgeSettings,
 )
 """All settings classes, for `make settings`."""
 

@@ -32,6 +32,8 @@ TOGETHER: Final = {
     "tests/stack/test_stack.py": "one stack",
     "tests/stack/test_replicas.py": "the other stack",
     "tests/stack/test_external_servers.py": "the other stack",
+    "tests/edge/test_nchan.py": "one system behind the edge",
+    "tests/edge/test_real_gateway.py": "one system behind the edge",
 }
 
 LONGEST: Final = (

@@ -21,7 +21,17 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[1]
-PACKAGES: Final = ("backbone", "services", "gateway", "rehearsal", "sandbox", "embedded", "stack", "tests")
+PACKAGES: Final = (
+    "backbone",
+    "services",
+    "gateway",
+    "rehearsal",
+    "sandbox",
+    "embedded",
+    "stack",
+    "bench",
+    "tests",
+)
 PROSE_FILES: Final = ("*.md", "*.js", "*.css", "*.html", "*.toml", "*.yaml", "*.yml", "Makefile", "*.sh")
 UNCHECKED: Final = (
     "tests/test_language.py",

@@ -1,4 +1,4 @@
-"""What needs private attributes of aiokafka 0.14, in one place; check it when the version moves.
+"""The functions that need private attributes of aiokafka 0.14; check them when its version changes.
 
 Neither a stop nor a flush of aiokafka has a time limit while a broker hangs, and there is no public way to
 end a client without them, nor to read many committed offsets in one request.
@@ -19,7 +19,7 @@ CLOSE_TIMEOUT_S: Final = 5.0
 
 
 async def within(seconds: float, end: Awaitable[None]) -> None:
-    """Wait for an end that may never come with a hung broker, and no longer."""
+    """Wait at most so long for a stop that a hung broker may never let finish."""
     with suppress(KafkaError, TimeoutError, OSError):
         async with asyncio.timeout(seconds):
             await end
@@ -60,6 +60,6 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
 async def committed_offsets(
     consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """What the whole group has committed, in one request; partitions without a commit are left out."""
+    """The offsets the whole group has committed, in one request; partitions without a commit are left out."""
     found: dict[TopicPartition, Any] = await consumer._coordinator.fetch_committed_offsets([*partitions])
     return {one: committed.offset for one, committed in found.items()}

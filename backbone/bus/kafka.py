@@ -1,10 +1,10 @@
-"""The bus on Apache Kafka, through aiokafka: the promises of `EventBus`, with Kafka's own traps kept inside.
+"""The bus on Apache Kafka, through aiokafka, with the guarantees of `EventBus`.
 
 The producer is idempotent. After a produce error its sequence has a gap and the partition would
-refuse everything that follows, so it is thrown away and the outbox tries again with a new one.
+refuse everything that follows, so it is discarded and the outbox tries again with a new one.
 Neither a send, a commit nor a stop has a time limit of its own while a broker hangs, and a read
-waits for a rebalance without any: each gets one here. Offsets on Kafka are for lag alone; the
-truth is in the consumer's database.
+waits for a rebalance without any: each gets one here. Offsets committed to Kafka only serve to compute the
+lag; consumers resume from the positions in their own database.
 """
 
 from __future__ import annotations
@@ -40,11 +40,10 @@ log = structlog.get_logger()
 class KafkaBus:
     """An `EventBus` on the cluster at `bootstrap` (`host:port,host:port`).
 
-    Its topics must exist, with twelve partitions each; subscribing earlier is an error. `prefix` stands
-    before every topic and group of ours, for a cluster that is shared. `security` is how it is entered.
+    Its topics must exist, with twelve partitions each; subscribing earlier is an error. `prefix` precedes the
+    name of every topic and group, for a shared cluster. `security` is the security of the connections.
     `session_timeout_ms` is how long a member that died keeps its partitions, `request_timeout_s` how long a
-    broker
-    may take to answer.
+    broker may take to answer.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class KafkaBus:
                     )
                     for topic, partition, key, value, headers in sends
                 ]
-                # Not gathered: a future that a closing producer cancels would look like our own end.
+                # Not gathered: a future cancelled by a closing producer would look like our own cancellation.
                 await asyncio.wait(waiting)
                 for one in waiting:
                     _raise_error_of(one)
@@ -132,7 +131,7 @@ class KafkaBus:
             return self._producer
 
     async def _discard(self, producer: AIOKafkaProducer) -> None:
-        """Throw `producer` away unflushed: its sequence may have a gap, and what it holds comes again."""
+        """Discard `producer` without a flush: its sequence may have a gap. Its messages are sent again."""
         if self._producer is producer:
             self._producer = None
             log.warning("bus.producer_discarded")
@@ -145,7 +144,7 @@ class KafkaBus:
         prefixed = [self._prefix + topic for topic in topics]
         consumer = await self._new_consumer(self._prefix + group, prefixed)
         subscription = KafkaSubscription(consumer, self._subscriptions, self._prefix, topics, positions)
-        # Only now: a start with a subscription would wait, unbounded, for the whole group to meet.
+        # After the start: a start with a subscription waits without a bound for the group to rebalance.
         consumer.subscribe(prefixed, listener=PauseUntilPositioned(subscription))
         return subscription
 

@@ -1,8 +1,8 @@
 """Reading from Kafka: a member of a consumer group, or a reader of everything.
 
 Positions come from the consumer's database: newly assigned partitions are paused until they are loaded.
-Offsets on Kafka are for lag alone. Records are read ahead by `ReadPump`; what it holds of a partition is
-dropped whenever the position is set anew or the partition is revoked.
+Offsets committed to Kafka only serve to compute the lag. Records are read ahead by `ReadPump`; what it holds
+of a partition is dropped whenever the position is set anew or the partition is revoked.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REQUEST_TIMEOUT_S: Final = 10.0
 
 LAG_ATTEMPTS: Final = 5
 LAG_RETRY_S: Final = 0.1
-"""Watermarks are records here: before a group is called behind, those on their way get a moment to pass."""
+"""Watermarks are records on Kafka: the lag is read again, so that a group is not behind for them alone."""
 
 log = structlog.get_logger()
 
@@ -80,7 +80,8 @@ class KafkaSubscription:
         self._pump.changed.set()
 
     def release(self, revoked: Iterable[TopicPartition]) -> None:
-        """Hand out nothing more of `revoked`: another member reads them on, or this one after loading."""
+        """Hand out nothing more of `revoked`: another member reads on, or this one after loading
+        positions."""
         self._pump.drop(frozenset(revoked))
 
     async def fetch(self, max_records: int, timeout_s: float) -> list[Record]:
@@ -121,7 +122,8 @@ class KafkaSubscription:
                 first = await self._consumer.beginning_offsets(list(fresh))
             self._report_expired(positions, first)
             positions = {one: max(positions.get(one, 0), offset) for one, offset in first.items()}
-            if self._unpositioned is fresh:  # else the group met anew meanwhile, and another may have read on
+            # Otherwise the group has rebalanced, and another member may have read on.
+            if self._unpositioned is fresh:
                 self._unpositioned = frozenset()
                 await self.start_at({one: positions[one] for one in fresh & self._consumer.assignment()})
                 self._consumer.resume(*(fresh & self._consumer.assignment()))
@@ -165,7 +167,7 @@ class KafkaSubscription:
         )
 
     async def commit(self, positions: Positions) -> None:
-        """See `Subscription.commit`; a commit that fails is only a lag shown too high."""
+        """See `Subscription.commit`; a failed commit only makes the reported lag too high."""
         held = self._consumer.assignment()
         offsets = {one: offset for one, offset in self._to_topic_partitions(positions).items() if one in held}
         if self._topics and offsets:

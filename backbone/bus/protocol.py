@@ -1,7 +1,7 @@
 """The event bus: append-only topics of twelve partitions, each in order, read by groups.
 
-`bus_sqlite` is the embedded one; Kafka's has the same promises, and one suite holds both to them
-(`tests/backbone/test_bus.py`).
+`backbone.bus.sqlite` and `backbone.bus.kafka` implement it with the same guarantees; one test suite checks
+both (`tests/backbone/test_bus.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import count
 from typing import Final, Literal, NamedTuple, Protocol
 
 PARTITIONS: Final = 12
-"""Every topic's, equal and fixed for ever, so that a drive is partition n of each of them."""
+"""Partitions of every topic. The number never changes, so a drive has the same one in each topic."""
 
 COMPACTED: Final = frozenset({"snapshots"})
 """Topics that keep only the newest message of a key."""
@@ -30,7 +30,7 @@ class Partition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is published. `id` is the event's for ever: it is how a repeat is known."""
+    """A message to publish. `id` is the event's and never changes: a repeat is recognised by it."""
 
     topic: str
     key: str
@@ -39,15 +39,15 @@ class Message:
     value: bytes
     traceparent: str | None = None
     watermark: datetime | None = None
-    """All that was committed before this moment is on this partition up to here."""
+    """Everything committed before this moment is on this partition, up to and including this message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is read. A record with an empty `name` carries nothing but its watermark.
+    """A message as it is read. A record with an empty `name` carries nothing but its watermark.
 
     `published_at` is when its producer handed it to the bus, in seconds since 1970 by that producer's clock;
-    0 where nobody noted it.
+    0 where it is unknown.
     """
 
     partition: Partition
@@ -62,10 +62,10 @@ class Record:
 
 
 Positions = Mapping[Partition, int]
-"""The offset to read next, a partition."""
+"""The offset to read next, by partition."""
 
 LoadPositions = Callable[[Sequence[Partition]], Awaitable[Positions]]
-"""Asked for partitions newly assigned; those it leaves out are read from the beginning."""
+"""Loads positions of newly assigned partitions; those it leaves out are read from the beginning."""
 
 
 class Subscription(Protocol):
@@ -80,7 +80,7 @@ class Subscription(Protocol):
         ...
 
     async def commit(self, positions: Positions) -> None:
-        """Remember the group's positions on the bus; the truth is in the consumer's database."""
+        """Store the group's positions on the bus; those in the consumer's database take precedence."""
         ...
 
     def assignment(self) -> frozenset[Partition]:
@@ -88,13 +88,14 @@ class Subscription(Protocol):
         ...
 
     def lag(self) -> Mapping[Partition, int]:
-        """Records published and not yet fetched, a partition of this member's; as of the last fetch."""
+        """Records published and not yet fetched, by partition of this member, as of the last fetch."""
         ...
 
     async def group_lag(self) -> Mapping[Partition, int]:
-        """Records published before the question and not yet passed, a partition of the whole group's.
+        """Records published before the call and not yet passed, by partition of the whole group.
 
-        Passed is what this member fetched, or what another committed. Raises `BusUnavailable`.
+        A record is passed once this member has fetched it or another has committed it.
+        Raises `BusUnavailable`.
         """
         ...
 
@@ -114,7 +115,7 @@ class EventBus(Protocol):
         ...
 
     async def publish_watermarks(self, topic: str, at: datetime, partitions: Sequence[int]) -> None:
-        """Say that all committed before `at` is already on these partitions."""
+        """Publish that everything committed before `at` is already on these partitions."""
         ...
 
     async def subscribe(
@@ -128,20 +129,20 @@ class EventBus(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close every subscription and connection."""
         ...
 
 
 class BusUnavailable(Exception):
-    """The bus did not acknowledge; whoever published tries again later."""
+    """The bus did not acknowledge a message, or cannot be reached; the caller tries again later."""
 
 
 def partition_of(key: str) -> int:
-    """The partition every topic keeps `key` in, on every bus."""
+    """The partition of `key`, the same in every topic and on every bus."""
     return zlib.crc32(key.encode()) % PARTITIONS
 
 
 @lru_cache(maxsize=PARTITIONS)
 def key_of_partition(partition: int) -> str:
-    """A key that every topic keeps in `partition`, always the same one."""
+    """A key whose partition is `partition`; always the same key."""
     return next(key for key in (f"~{n}" for n in count()) if partition_of(key) == partition)

@@ -94,7 +94,8 @@ class ReadPump:
         self.drop({partition for partition, _ in self._buffer})
 
     async def close(self) -> None:
-        """End the polling. A poll under way is cancelled and what it read is lost: only before the end."""
+        """End the polling. A poll under way is cancelled and the records it read are lost, so the pump must
+        not be used again."""
         self._closed = True
         self.changed.set()
         task, self._task = self._task, None

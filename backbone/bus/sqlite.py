@@ -109,7 +109,7 @@ class SqliteBus:
                 connection.executemany(_DELETE, outdated)
         except sqlite3.Error as error:  # a full or vanished disk
             raise BusUnavailable(str(error)) from error
-        # Not before the commit: an offset that was undone is given again, and would drop itself.
+        # Only after the commit: a rolled-back offset is assigned again, and that message would delete itself.
         self._ends |= ends
         self._newest |= newest
         for message in messages:
@@ -180,7 +180,7 @@ class SqliteBus:
                 break
         return at_most - left
 
-    # What subscriptions ask for.
+    # Called by subscriptions.
 
     def end(self, partition: Partition) -> int:
         """The offset the next record of `partition` will have."""
@@ -208,7 +208,7 @@ class SqliteBus:
             )
 
     def position_loader(self, group: str) -> LoadPositions:
-        """Tells where a group has committed to be."""
+        """The function that loads the positions a group has committed."""
 
         async def load(partitions: Sequence[Partition]) -> Positions:
             rows = self._durable.execute(
@@ -220,7 +220,7 @@ class SqliteBus:
         return load
 
     def remove_member(self, member: SqliteSubscription) -> None:
-        """Forget a member and share its partitions out anew."""
+        """Remove a member and assign its partitions to the others."""
         for group, members in list(self._members.items()):
             if member in members:
                 members.remove(member)

@@ -81,3 +81,5 @@ class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments"
     disputed: MoneyField
     captured_at: Timestamp | None
     changed_at: Timestamp
+    anonymous: bool | None = None
+    """Whether the donor is not named, as the pledge says; None where it is unknown: then nobody is named."""

@@ -98,6 +98,10 @@ class PledgeState(BaseModel):
     locale: str | None
     test: bool
     made_at: Timestamp
+    anonymous: bool | None = None
+    """Whether the donor is not named: they asked for it, or gave no name. Stated by PledgeMade only; None in
+    PledgeChanged and in events of versions before it.
+    """
 
 
 class PledgeMade(PledgeState, Event, name="pledges.pledge_made.v1", topic="pledges", key="drive_id"):

@@ -1,8 +1,9 @@
 """PostgreSQL connections with timeouts on both sides.
 
 asyncpg has no timeout by default, and TCP keeps a connection whose packets are lost for a quarter of an hour.
-Here `backbone.database.database` bounds each transaction, and the server is told to end what a client has
-abandoned: a statement past its timeout, an idle transaction, a connection whose client acknowledges nothing.
+Here `backbone.database.database` bounds each transaction, and the server is configured to end what a client
+has abandoned: a statement past its timeout, an idle transaction, a connection whose client acknowledges
+nothing.
 https://www.postgresql.org/docs/current/runtime-config-client.html
 https://www.postgresql.org/docs/current/runtime-config-connection.html
 """

@@ -89,7 +89,8 @@ class PostgresPool:
     def replace_existing(self) -> None:
         """Replace every connection made before now at its next use: one hung, so the others may.
 
-        Each would cost its own wait otherwise. A firewall that lost its state hangs all that it knew.
+        Each would cost its own wait otherwise. A firewall that lost its state hangs every connection opened
+        before.
         """
         self._trusted_since = time.monotonic()
 

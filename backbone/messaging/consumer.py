@@ -89,7 +89,7 @@ class Consumer:
         self._fetched = STAGE.labels("fetched", group)
         self._batch = STAGE.labels("handled", group)
         _OWNED.labels(group).set_function(lambda: len(self.owned_partitions()))
-        # Counted when it is asked for: a consumer that is stuck must not look up to date.
+        # Computed at scrape time: a consumer that is stuck must not look up to date.
         for topic in topics:
             _LAG.labels(group, topic).set_function(partial(self._lag, topic))
 
@@ -169,7 +169,7 @@ class Consumer:
         self._note_watermarks(records)
         self.handled.set()
         crash_point(f"{self.group}.consumer.after_commit")
-        # Watermarks too: what the bus knows of the group is how the other members know of this one.
+        # Watermarks too: the other members see the progress of this one only in its committed offsets.
         after = inbox.next_positions(records)
         to_commit = {one: offset for one, offset in after.items() if self._committed.get(one) != offset}
         if to_commit:

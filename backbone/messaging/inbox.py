@@ -16,15 +16,15 @@ from backbone.database.transaction import Transaction, messaging_tables_of
 from backbone.periodic import BATCH, delete_oldest
 
 KEEP: Final = timedelta(days=7)
-"""How long an event's repetition is recognised by its id; its position is for ever."""
+"""How long a repeated event is recognised by its id. By its position it is recognised for ever."""
 
 
 class Fenced(Exception):
-    """Another consumer owns the partition now; this one must stop and load its positions anew."""
+    """Another consumer owns the partition now; this one must stop and reload its positions."""
 
 
 async def load_positions(database: Database, group: str, partitions: Sequence[Partition]) -> Positions:
-    """Where `group` is to read on, from its own database."""
+    """The offsets at which `group` resumes, from its own database."""
     positions = database.messaging_tables.positions
     async with database.reading() as session:
         rows = await session.execute(select(positions).where(positions.c.group == group))
@@ -105,5 +105,5 @@ async def delete_expired(database: Database, keep: timedelta = KEEP, at_most: in
 
 
 def next_positions(records: Sequence[Record]) -> dict[Partition, int]:
-    """The position after the last of `records`, a partition."""
+    """The position after the last of `records`, by partition."""
     return {record.partition: record.offset + 1 for record in records}

@@ -86,7 +86,7 @@ def _insert_statement(outbox: Table) -> Insert:
 
 
 async def announce_message(session: Transaction, message: Message) -> None:
-    """Put a message into the outbox as it is: how a dead letter leaves."""
+    """Put a message into the outbox unchanged, such as a dead letter."""
     row = {
         "event_id": message.id,
         "name": message.name,
@@ -134,7 +134,7 @@ class Relay:
         self._published = _PUBLISHED.labels(service)
         self._waited = STAGE.labels("relayed", service)
         self._acknowledged = STAGE.labels("acknowledged", service)
-        # Counted when it is asked for: a relay that hangs in a publish must not look young.
+        # Computed at scrape time: the age must grow while a publish hangs.
         _AGE.labels(service).set_function(self._age_s)
 
     def _age_s(self) -> float:
@@ -168,14 +168,14 @@ class Relay:
             await wait_for(self._database.outbox_written, POLL_S)
 
     async def is_empty(self) -> bool:
-        """Whether nothing waits."""
+        """Whether no row waits to be published."""
         async with self._database.reading() as session:
             return (
                 await session.execute(select(self._database.messaging_tables.outbox.c.number).limit(1))
             ).first() is None
 
     async def _publish_batch(self) -> int:
-        """Publish what waits, at most a batch; how many rows."""
+        """Publish the oldest rows, at most a batch; return how many."""
         rows, watermark = await self._read_batch()
         if rows:
             began = datetime.now(UTC)

@@ -26,7 +26,11 @@ from gateway.openapi.operations import (
 )
 from gateway.proxy.forwarding import PROXY_ROUTES
 
-_KEYLESS: Final = ("/v1/drives/{}/leaderboards/{}", "/v1/drives/{}/events")
+_KEYLESS: Final = (
+    "/v1/drives/{}/leaderboards/{}",
+    "/v1/drives/{}/donations",
+    "/v1/drives/{}/events",
+)
 """Services' operations that need no key."""
 
 _METHODS: Final = ("get", "post", "put", "patch", "delete")

@@ -45,6 +45,7 @@ _TAGGED: Final = (
     ("/totals", "Live reads"),
     ("/live", "Live reads"),
     ("/leaderboards/", "Live reads"),
+    ("/donations", "Live reads"),
     ("/events", "Live reads"),
     ("webhooks", "Webhooks"),
     ("/v1/keys", "Keys"),

@@ -1,4 +1,4 @@
-"""Leaderboards and drive logs: replies of the leaderboard service, cached for a second."""
+"""Leaderboards, donations and drive logs: replies of the leaderboard service, cached for a second."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class Leaderboards:
         self._reads: dict[str, asyncio.Task[ServiceResponse]] = {}
 
     def routes(self) -> list[Route]:
-        """The leaderboards and the log of a drive."""
+        """The leaderboards, the donations and the log of a drive."""
         live: Cors = "live"
         return [
             Route("GET", "/v1/drives/{drive}/leaderboards/{board}", self.read, live),
+            Route("GET", "/v1/drives/{drive}/donations", self.read, live),
             Route("GET", "/v1/drives/{drive}/events", self.read, live),
         ]
 

@@ -1,22 +1,18 @@
-"""HTTP routes: leaderboards and logs for everybody; books and display texts for internal callers."""
+"""HTTP routes: the log for everybody; books and display texts for internal callers. See also `board_api`."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, Header, Path, Query, Response
-from pydantic import BaseModel, StringConstraints, WithJsonSchema
-from pydantic.json_schema import SkipJsonSchema
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, WithJsonSchema
 
-from backbone.bus.protocol import partition_of
-from backbone.clock import rfc3339
 from backbone.contracts.leaderboard import LogType
 from backbone.database.database import Database
 from backbone.http.caller import CallerDep, InternalDep
 from backbone.http.fields import (
-    REFERENCE,
     Body,
     CreatorIdView,
     MoneyView,
@@ -24,38 +20,12 @@ from backbone.http.fields import (
     Text,
     TimestampView,
     id_schema,
-    text_schema,
 )
-from backbone.http.problems import Invalid, NotFound, documented
 from services.leaderboard import queries
+from services.leaderboard.api_fields import CACHED, RESPONSES, DriveRef, Limit
+from services.leaderboard.board_api import BoardReads
+from services.leaderboard.board_api import add_routes as add_board_routes
 from services.leaderboard.display_texts import DisplayTexts
-from services.leaderboard.freshness import Freshness
-from services.leaderboard.queries import DriveHead
-
-CACHED: dict[str, str] = {"Cache-Control": "public, max-age=1"}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    304: {"description": "`If-None-Match` names the present `ETag`."},
-    **documented(NotFound, Invalid),
-}
-
-
-class Place(BaseModel):
-    """A creator's place on a leaderboard."""
-
-    rank: int
-    creator: CreatorIdView
-    slug: str
-    name: str
-    raised: MoneyView
-    donations: int
-
-
-class BoardView(BaseModel):
-    """A leaderboard at one sequence of its drive."""
-
-    data: list[Place]
-    sequence: int
-    as_of: TimestampView | None
 
 
 class LogRowView(BaseModel):
@@ -91,65 +61,21 @@ class Dependencies:
 
     database: Database
     display_texts: DisplayTexts
-    freshness: Freshness
+    board_reads: BoardReads
     behind: Callable[[], Awaitable[int]]
-
-
-Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
-DriveRef = Annotated[str, Path(description="The drive's id or slug."), text_schema(REFERENCE)]
 
 
 def routes(dependencies: Dependencies) -> APIRouter:
     """All routes of the service."""
     router = APIRouter()
-    _add_public(router, dependencies)
+    add_board_routes(router, dependencies.board_reads)
+    _add_log(router, dependencies)
     _add_internal(router, dependencies)
     return router
 
 
-def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
-    @router.get("/v1/drives/{drive}/leaderboards/{board}", response_model=BoardView, responses=_RESPONSES)
-    async def read_board(
-        _caller: CallerDep,
-        response: Response,
-        drive: DriveRef,
-        board: Literal["creators"],
-        window: Literal["all"] = "all",
-        limit: Limit = 25,
-        around: Annotated[
-            Annotated[Text, StringConstraints(max_length=64)] | SkipJsonSchema[None],
-            Query(description="A creator's id."),
-        ] = None,
-        ataa_as_of: Annotated[str | None, Header(include_in_schema=False)] = None,
-    ) -> dict[str, Any]:
-        """List the creators who raised most for a drive.
-
-        `around` takes a creator's id and shows the ranks about it. Ties go to the larger amount, then to
-        whoever reached it first. Other boards and windows than `creators` and `all` are refused so far.
-        """
-        response.headers.update(CACHED)
-        async with dependencies.database.reading() as session:
-            found = _existing(await queries.find_drive(session, drive))
-            data = await session.run_sync(
-                lambda inner: (
-                    queries.top_creators(inner, found, limit)
-                    if around is None
-                    else queries.creators_around(inner, found, around, limit)
-                )
-            )
-        if data is None:
-            raise Invalid(errors=[{"pointer": "/query/around", "detail": "is no creator of this drive"}])
-        # Weak: the leaderboard is unchanged while its drive is, although `as_of` moves forward.
-        response.headers["ETag"] = f'W/"{found.epoch}.{found.sequence}.{found.revision}"'
-        as_of = dependencies.freshness.of(partition_of(found.drive_id))
-        return {
-            "data": data,
-            "sequence": found.sequence,
-            # The gateway knows the freshness of other replicas' drives from their heartbeats.
-            "as_of": rfc3339(as_of) if as_of is not None else ataa_as_of,
-        }
-
-    @router.get("/v1/drives/{drive}/events", response_model=LogPage, responses=_RESPONSES)
+def _add_log(router: APIRouter, dependencies: Dependencies) -> None:
+    @router.get("/v1/drives/{drive}/events", response_model=LogPage, responses=RESPONSES)
     async def read_log(
         _caller: CallerDep,
         response: Response,
@@ -166,15 +92,9 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
         """
         response.headers.update(CACHED)
         async with dependencies.database.reading() as session:
-            found = _existing(await queries.find_drive(session, drive))
+            found = queries.existing(await queries.find_drive(session, drive))
             rows, following = await queries.log_page(session, found, after, limit)
         return {"data": rows, "next": following}
-
-
-def _existing(found: DriveHead | None) -> DriveHead:
-    if found is None:
-        raise NotFound("No such drive.")
-    return found
 
 
 def _add_internal(router: APIRouter, dependencies: Dependencies) -> None:

@@ -16,11 +16,13 @@ from backbone.messaging.outbox import Relay
 from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker, add_health, add_routes, new_app
 from services.leaderboard import api
+from services.leaderboard.board_api import BoardReads
 from services.leaderboard.display_texts import REQUEST_TIMEOUT_S, DisplayTexts
 from services.leaderboard.freshness import INPUTS, ChangedDrives, Freshness
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.snapshots import Snapshots
+from services.leaderboard.summing import Summing
 from services.leaderboard.tables import MESSAGING_TABLES
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -46,12 +48,14 @@ def compose(
     handlers = display_texts.requested_by(changed.after(HANDLERS))
     consumer = Consumer("leaderboard", bus, INPUTS, handlers, database, assigned=changed.news)
     freshness = Freshness(consumer.watermarks, consumer.owned_partitions)
+    summing = Summing(database, freshness, clock)
     snapshots = Snapshots(database, bus, changed, freshness, display_texts, clock)
     relay = Relay("leaderboard", database, bus, topics=["drive-log"])
 
     app = new_app("leaderboard", secret)
     add_health(app, database.is_responding)
-    add_routes(app, api.routes(api.Dependencies(database, display_texts, freshness, consumer.behind)))
+    reads = BoardReads(database, display_texts, freshness, summing)
+    add_routes(app, api.routes(api.Dependencies(database, display_texts, reads, consumer.behind)))
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)
@@ -62,5 +66,6 @@ def compose(
         Worker("leaderboard.snapshots", snapshots.run),
         pruning_worker("leaderboard", {"inbox": partial(inbox.delete_expired, database)}),
         Worker("leaderboard.words", display_texts.run),
+        Worker("leaderboard.boards", summing.run),
     ]
     return Service("leaderboard", app, workers, start, database.close)

@@ -40,15 +40,15 @@ MAX_PER_REQUEST: Final = 500
 MAX_REQUESTED: Final = 10_000
 """Pledges waited for. Past it the oldest are dropped: what is still shown is requested again."""
 MAX_PER_DRIVE: Final = 20
-"""Gifts of a drive whose texts a batch of payments requests: no more are shown."""
+"""Donations of a drive whose texts a batch of payments requests: no more are shown."""
 
 log = structlog.get_logger()
 
-_WAITING = Gauge("ataa_leaderboard_texts_waiting", "Gifts whose donors' texts are not fetched yet.")
+_WAITING = Gauge("ataa_leaderboard_texts_waiting", "Donations whose display texts are not fetched yet.")
 
 
 class DonorTexts(NamedTuple):
-    """What is shown of a gift's giver; without a name, "anonymous"."""
+    """What is shown of a donation's donor; without a name, "anonymous"."""
 
     name: str | None
     message: str | None
@@ -58,7 +58,7 @@ ANONYMOUS: Final = DonorTexts(None, None)
 
 
 class DisplayTexts:
-    """What pledges approved for showing, a pledge; asked for once and then kept."""
+    """The texts that pledges approved for showing, by pledge; each is requested once and then kept."""
 
     def __init__(
         self,
@@ -81,7 +81,8 @@ class DisplayTexts:
         self._not_before = 0.0
         self._requested: dict[str, None] = {}
         self._lately_kept: dict[str, None] = {}
-        """So that a gift counted soon after its pledge costs no second look; the newest `MAX_REQUESTED`."""
+        """The newest `MAX_REQUESTED` pledges with stored texts: counting their donations needs no second
+        read."""
         self._news = asyncio.Event()
         _WAITING.set_function(lambda: len(self._requested))
 
@@ -94,7 +95,7 @@ class DisplayTexts:
             self._news.set()
 
     def requested_by(self, handlers: Handlers) -> Handlers:
-        """`handlers` that request texts once a pledge is made, and once its gift is counted."""
+        """`handlers` that request texts once a pledge is made, and once its donation is counted."""
         return {
             **handlers,
             PledgeMade: self._requesting(handlers[PledgeMade], _newest_pledges),

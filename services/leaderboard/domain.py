@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol, TypedDict, TypeVar
+from typing import Any, Final, NamedTuple, NotRequired, Protocol, TypedDict, TypeVar
+from urllib.parse import unquote
+
+from ulid import ULID
 
 from backbone.clock import rfc3339
 from backbone.contracts.leaderboard import LogType
-from backbone.contracts.pledges import DriveState
+from backbone.contracts.pledges import DriveState, Source
 from backbone.money import as_json
 
 FIRST_HASH: Final = ""
@@ -123,17 +127,31 @@ def moves(old: DriveState | None, new: DriveState | None) -> Sequence[LogType]:
 
 
 class Milestone(TypedDict):
-    """An amount in minor units, announced once when it is raised; `reached_at` is RFC 3339."""
+    """An amount in minor units, announced once when it is raised; `reached_at` is RFC 3339.
+
+    One that was reached and then removed from the drive is kept as `removed`, so that it is not announced
+    again if it comes back.
+    """
 
     title: Any
     amount: int
     reached_at: str | None
+    removed: NotRequired[bool]
 
 
 def carry_over(old: Sequence[Milestone], new: Iterable[tuple[Any, int]]) -> list[Milestone]:
-    """The `new` (title, amount), lowest first, with `reached_at` of the `old` one of the same amount."""
+    """The `new` (title, amount), with `reached_at` of the `old` one of the same amount, and the removed ones.
+
+    They are sorted by amount.
+    """
     reached = {milestone["amount"]: milestone["reached_at"] for milestone in old}
     kept = [Milestone(title=title, amount=amount, reached_at=reached.get(amount)) for title, amount in new]
+    amounts = {milestone["amount"] for milestone in kept}
+    kept += [
+        Milestone(title=one["title"], amount=one["amount"], reached_at=one["reached_at"], removed=True)
+        for one in old
+        if one["reached_at"] is not None and one["amount"] not in amounts
+    ]
     return sorted(kept, key=lambda one: one["amount"])
 
 
@@ -144,6 +162,41 @@ def percent(raised: int, goal: int) -> float:
     a partially refunded payment is disputed.
     """
     return max(0, raised) * 1000 // goal / 10 if goal > 0 else 0.0
+
+
+def source_key(source: Source | None) -> str | None:
+    """The text that names a source: its platform, `platform/campaign`, or `/campaign`; None without either.
+
+    `%` and `/` in the names are percent-encoded.
+    """
+    if source is None or (source.platform is None and source.campaign is None):
+        return None
+    platform, campaign = _escaped(source.platform), _escaped(source.campaign)
+    return platform if source.campaign is None else f"{platform}/{campaign}"
+
+
+def _escaped(name: str | None) -> str:
+    return (name or "").replace("%", "%25").replace("/", "%2F")
+
+
+def source_names(key: str) -> tuple[str | None, str | None]:
+    """The platform and campaign that `source_key` put together."""
+    platform, slash, campaign = (part and unquote(part) for part in key.partition("/"))
+    return platform or None, campaign if slash else None
+
+
+def alias_of_donor(salt: str, donor_id: str) -> str:
+    """The public id of a donor's unnamed gifts in the drive with this salt: the same for all of them.
+
+    Without the salt it cannot be connected with the donor's id.
+    """
+    digest = hmac.digest(salt.encode(), donor_id.encode(), "sha256")
+    return f"dnr_{str(ULID.from_bytes(digest[:16])).lower()}"
+
+
+def alias_of_payment(payment_id: str) -> str:
+    """The public id of whoever gave a payment without a donor."""
+    return f"dnr_{payment_id.removeprefix('pay_')}"
 
 
 def public_row(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, Select, and_, bindparam, case, func, literal, or_, select
+from sqlalchemy import Row, Select, and_, case, func, literal, or_, select
 
-from backbone.database.transaction import SyncTransaction, Transaction, messaging_tables_of
-from backbone.money import as_json, decimal_string
+from backbone.database.transaction import Transaction, messaging_tables_of
+from backbone.http.problems import NotFound, Overloaded
+from backbone.money import decimal_string
 from services.leaderboard import domain
 from services.leaderboard.domain import Flaw
+from services.leaderboard.sums import RANKED
 from services.leaderboard.tables import clearings, creators, drive_log, drives, payments, pledges
 
 ROWS_PER_CHECK: Final = 1_000
@@ -25,6 +27,17 @@ class DriveHead(NamedTuple):
     epoch: int
     sequence: int
     revision: int = 0
+    last_number: int = 0
+    summed_number: int = 0
+    summed_sequence: int = 0
+
+    def sequence_of_sums(self) -> int:
+        """The sequence for which the boards' sums are exact. Raises `Overloaded` while there is none."""
+        if self.last_number == self.summed_number:
+            return self.sequence
+        if self.summed_sequence < 0:
+            raise Overloaded("This board is being counted anew.")
+        return self.summed_sequence
 
 
 async def find_drive(session: Transaction, ref: str) -> DriveHead | None:
@@ -39,59 +52,11 @@ async def find_drive(session: Transaction, ref: str) -> DriveHead | None:
     return None if row is None else DriveHead(*row)
 
 
-_PLACES: Final = (creators.c.raised.desc(), creators.c.reached_at, creators.c.creator_id)
-"""Larger amounts first; of equal ones, the creator who reached the amount first."""
-
-
-_ranked: Final = select(creators).where(
-    creators.c.drive_id == bindparam("of_drive"), creators.c.raised > 0, creators.c.version > 0
-)
-_TOP: Final = _ranked.order_by(*_PLACES).limit(bindparam("most")).offset(bindparam("skip"))
-
-
-def top_creators(
-    transaction: SyncTransaction, drive: DriveHead, limit: int, skip: int = 0
-) -> list[dict[str, Any]]:
-    """Creators with an amount above 0, by rank, without the first `skip`."""
-    rows = transaction.execute(_TOP, {"of_drive": drive.drive_id, "most": limit, "skip": skip})
-    return [
-        {
-            "rank": rank,
-            "creator": row.creator_id,
-            "slug": row.slug,
-            "name": row.name,
-            "raised": as_json(row.raised, drive.currency),
-            "donations": row.donations,
-        }
-        for rank, row in enumerate(rows, skip + 1)
-    ]
-
-
-def creators_around(
-    transaction: SyncTransaction, drive: DriveHead, creator_id: str, limit: int
-) -> list[dict[str, Any]] | None:
-    """The ranks around a creator, who is in the middle; None if the drive has no such creator.
-
-    Empty while the creator's amount is 0.
-    """
-    found = select(creators).where(creators.c.drive_id == drive.drive_id, creators.c.creator_id == creator_id)
-    me = transaction.execute(found).first()
-    if me is None:
-        return None
-    if me.raised <= 0:
-        return []
-    ahead = or_(
-        creators.c.raised > me.raised,
-        and_(creators.c.raised == me.raised, creators.c.reached_at < me.reached_at),
-        and_(
-            creators.c.raised == me.raised,
-            creators.c.reached_at == me.reached_at,
-            creators.c.creator_id < creator_id,
-        ),
-    )
-    counted = select(func.count()).select_from(_ranked.where(ahead).subquery())
-    before: int = transaction.execute(counted, {"of_drive": drive.drive_id}).scalar_one()
-    return top_creators(transaction, drive, limit, max(0, before - limit // 2))
+def existing(found: DriveHead | None) -> DriveHead:
+    """The drive; raises `NotFound` for None."""
+    if found is None:
+        raise NotFound("No such drive.")
+    return found
 
 
 async def log_page(
@@ -217,6 +182,25 @@ async def _creator_differences(session: Transaction) -> list[str]:
     return await _compare(session, "creator", stored, recounted_rows)
 
 
+async def _board_differences(session: Transaction) -> list[str]:
+    """Differences between the sums of donors and sources, and the payments, of drives that are summed."""
+    summed = select(drives.c.drive_id).where(drives.c.last_number == drives.c.summed_number)
+    found: list[str] = []
+    for ranked in (one for one in RANKED if one.in_all):
+        name, table, key = ranked.named, ranked.table, payments.c[ranked.named]
+        gifts = func.sum(case((_NET > 0, 1), else_=0))
+        recounted_rows = (
+            select(key, payments.c.drive_id, func.sum(_NET), gifts)
+            .where(key.is_not(None), payments.c.counted, payments.c.drive_id.in_(summed))
+            .group_by(key, payments.c.drive_id)
+        )
+        sums = ranked.key, table.c.drive_id, table.c.raised, table.c.donations
+        found += await _compare(
+            session, name, select(*sums).where(table.c.drive_id.in_(summed)), recounted_rows
+        )
+    return found
+
+
 async def _compare(
     session: Transaction, name: str, stored: Select[Any], recounted_rows: Select[Any]
 ) -> list[str]:
@@ -247,6 +231,7 @@ async def differences(session: Transaction) -> Sequence[str]:
     ]
     found += await _clearing_differences(session)
     found += await _creator_differences(session)
+    found += await _board_differences(session)
     for row in (await session.execute(select(drives))).all():
         shown = row._mapping
         for name, value in (await recounted(session, row.drive_id)).items():

@@ -10,6 +10,7 @@ facade costs as much as the statement itself.
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +26,9 @@ from backbone.database.columns import microseconds
 from backbone.database.transaction import SyncTransaction
 from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
 from backbone.money import Money
-from services.leaderboard.domain import Milestone, hash_row, public_row
+from services.leaderboard.domain import Milestone, alias_of_donor, hash_row, public_row
 from services.leaderboard.statements import statements
-from services.leaderboard.tables import drive_log, drives
+from services.leaderboard.tables import NEVER_SUMMED, drive_log, drives
 
 SUMS: Final = ("captured", "refunded", "disputed", "offline", "matched", "pledged", "donations", "donors")
 
@@ -67,6 +68,9 @@ class LockedDrive:
     raised: int
     changed_at: datetime | None
     milestones: list[Milestone]
+    last_number: int
+    summed_number: int
+    alias_salt: str | None
     sums: Counter[str] = field(default_factory=Counter)
     entries: list[LogEntry] = field(default_factory=list)
     changed: bool = False
@@ -92,6 +96,28 @@ class LockedDrive:
         """Move `changed_at` forward to `at`."""
         self.changed_at = at if self.changed_at is None else max(at, self.changed_at)
 
+    def next_number(self) -> int:
+        """A number for a payment whose state the boards have to add."""
+        self.last_number += 1
+        self.changed = True
+        return self.last_number
+
+    def is_summed(self, number: int) -> bool:
+        """Whether the state of the payment with this number is in the boards' sums."""
+        return 0 < number <= self.summed_number
+
+    def sum_again(self) -> None:
+        """Have the boards' sums computed again from all payments."""
+        self.summed_number = NEVER_SUMMED
+        self.changed = True
+
+    def alias(self, donor_id: str) -> str:
+        """The public id of a donor's unnamed gifts to this drive."""
+        if self.alias_salt is None:
+            self.alias_salt = secrets.token_hex(16)
+            self.changed = True
+        return alias_of_donor(self.alias_salt, donor_id)
+
     def log_state(self, type_: LogType, at: datetime) -> None:
         """Log a change of state, which moves no money."""
         self.entries.append(LogEntry(type_, at, self.raised))
@@ -114,11 +140,16 @@ class LockedDrive:
             self.reach_milestones(first_at)
 
     def reach_milestones(self, at: datetime) -> None:
-        """Log every milestone that `raised` has reached and that is not logged yet, with its amount."""
+        """Log every milestone that `raised` has reached and that is not logged yet, with its amount.
+
+        None is reached before a lower one: an older donation may be consumed later.
+        """
         for milestone in self.milestones:
             if milestone["amount"] > self.raised:
                 return
-            if milestone["reached_at"] is None:
+            if milestone["reached_at"] is not None:
+                at = max(at, datetime.fromisoformat(milestone["reached_at"]))
+            else:
                 milestone["reached_at"] = rfc3339(at)
                 self.entries.append(LogEntry("milestone.reached", at, self.raised, milestone["amount"]))
 
@@ -136,6 +167,9 @@ _COLUMNS: Final = (
     ),
     drives.c.changed_at,
     drives.c.milestones,
+    drives.c.last_number,
+    drives.c.summed_number,
+    drives.c.alias_salt,
 )
 
 
@@ -187,6 +221,9 @@ _UPDATE_DRIVE: Final = (
             "currency": bindparam("new_currency"),
             "milestones": bindparam("new_milestones", type_=drives.c.milestones.type),
             "changed_at": bindparam("new_changed_at", type_=drives.c.changed_at.type),
+            "last_number": bindparam("new_last_number"),
+            "summed_number": bindparam("new_summed_number"),
+            "alias_salt": bindparam("new_alias_salt"),
         }
     )
     .returning(drives.c.sequence)
@@ -223,6 +260,9 @@ def _update_drive(transaction: SyncTransaction, drive: LockedDrive, rows: Sequen
         "new_currency": drive.currency,
         "new_milestones": drive.milestones,
         "new_changed_at": drive.changed_at,
+        "new_last_number": drive.last_number,
+        "new_summed_number": drive.summed_number,
+        "new_alias_salt": drive.alias_salt,
     }
     sequence = transaction.execute(_UPDATE_DRIVE, values).scalar_one_or_none()
     if sequence != drive.sequence + len(rows):

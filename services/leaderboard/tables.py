@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import JSON, BigInteger, Column, Index
+from sqlalchemy import JSON, BigInteger, Column, Index, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -23,11 +23,46 @@ def _amount() -> Any:
     return Field(default=0, sa_column=Column(BigInteger, nullable=False))
 
 
+def _sum() -> Any:
+    """An amount, or a number of donations, that was added to a table that had rows already."""
+    return Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+
+
+def _utc() -> Any:
+    return Field(default=None, sa_column=Column(Utc))
+
+
+COUNTED: Final = "counted AND captured - refunded - disputed <> 0"
+"""Payments that boards sum and lists of donations show: the condition of the index `payments_by_time`."""
+
+UNRANKED: Final = "ranked_version <> version"
+"""Payments whose rows a process of an earlier version wrote: the condition of `payments_unranked`."""
+NEVER_SUMMED: Final = -1
+"""`summed_number` of a drive whose boards are to be summed anew, from nothing."""
+
+
+def _where(condition: str) -> dict[str, Any]:
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+def _ranking(window: str) -> Index:
+    """The donors of a drive by amount, as far as they are on a board; enough to count those ahead."""
+    raised = f"{window}raised"
+    columns = ("drive_id", raised, "reached_at", "donor_id")
+    return Index(f"donors_by_{raised}", *columns, **_where(f"{raised} > 0"))
+
+
 class Drive(Table, table=True):
     """A drive and its figures; `version` 0 is a placeholder, made by a payment consumed before the drive.
 
     raised = captured + offline + matched − refunded − disputed. `head_hash` is the hash of the last row of
     the log. `revision` rises when public figures change without a row in the log.
+
+    The boards' sums of donors, sources and windows contain the payments up to `summed_number` and are those
+    of `summed_sequence`, or between two sequences where it is -1 (`standings.py`); the newest payment has
+    `last_number`. The windows contain
+    those captured after `day_from` and `hour_from`, which only move forward; none that is in a window was
+    captured before `…_oldest`. `alias_salt` makes the public ids of unnamed donors.
     """
 
     __tablename__ = "drives"
@@ -55,6 +90,14 @@ class Drive(Table, table=True):
     donations: int = _amount()
     donors: int = _amount()
     changed_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    last_number: int = _sum()
+    summed_number: int = _sum()
+    summed_sequence: int = _sum()
+    day_from: datetime | None = _utc()
+    day_oldest: datetime | None = _utc()
+    hour_from: datetime | None = _utc()
+    hour_oldest: datetime | None = _utc()
+    alias_salt: str | None = None
 
 
 class Clearing(Table, table=True):
@@ -92,28 +135,79 @@ class Creator(Table, table=True):
     raised: int = _amount()
     donations: int = _amount()
     reached_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    day_raised: int = _sum()
+    day_donations: int = _sum()
+    hour_raised: int = _sum()
+    hour_donations: int = _sum()
 
 
 class Donor(Table, table=True):
-    """The net of a donor's payments to a drive."""
+    """A donor's payments to a drive: the net of all, and the sums of those on the donors' board.
+
+    A donor's named gifts are summed in the row of their id, the others in the row of an alias, so that no
+    difference of two sums tells what a donor gave without a name. `net` is in the row of their id for all,
+    and 0 in the row of an alias.
+
+    `reached_at` is as for creators. It holds for the windows too: the newest gift that counts is in a window
+    if any is.
+    """
 
     __tablename__ = "donors"
+    __table_args__ = (
+        _ranking(""),
+        _ranking("day_"),
+        _ranking("hour_"),
+        {"sqlite_with_rowid": False},
+    )
 
     drive_id: str = Field(primary_key=True)
     donor_id: str = Field(primary_key=True)
     net: int = _amount()
+    raised: int = _sum()
+    donations: int = _sum()
+    reached_at: datetime | None = _utc()
+    day_raised: int = _sum()
+    day_donations: int = _sum()
+    hour_raised: int = _sum()
+    hour_donations: int = _sum()
+
+
+class SourceSums(Table, table=True):
+    """The sums of the payments from a platform and campaign, which `source` names (`domain.source_key`)."""
+
+    __tablename__ = "sources"
+
+    drive_id: str = Field(primary_key=True)
+    source: str = Field(primary_key=True)
+    raised: int = _sum()
+    donations: int = _sum()
+    reached_at: datetime | None = _utc()
+    day_raised: int = _sum()
+    day_donations: int = _sum()
+    hour_raised: int = _sum()
+    hour_donations: int = _sum()
 
 
 class Payment(Table, table=True):
     """The newest state of a counted payment; `counted` is False while its money is held.
 
     `captured_at` is the state's moment of capture, or of its change if it has none; NULL in rows written
-    before migration 0002.
+    before migration 0002. `donor_key` and `source_key` are the rows of `donors` and `sources` in which the
+    payment is summed; the donor is named only where `donor_key` is `donor_id`. `number` counts the states of
+    a drive's payments that the boards sum, 0 where there is nothing to sum. `ranked_version` is the version
+    for which the last three columns were written: a process without them leaves them as they are.
     """
 
     __tablename__ = "payments"
     __table_args__ = (
         Index("payments_by_creator", "creator_id", "captured_at"),
+        Index("payments_by_time", "drive_id", "captured_at", "payment_id", **_where(COUNTED)),
+        Index("payments_by_number", "drive_id", "number"),
+        Index("payments_by_donor", "donor_key", "captured_at"),
+        Index("payments_unranked", "drive_id", **_where(UNRANKED)),
+        Index(
+            "payments_by_source", "drive_id", "source_key", "captured_at", **_where("source_key IS NOT NULL")
+        ),
         {"sqlite_with_rowid": False},
     )
 
@@ -129,6 +223,24 @@ class Payment(Table, table=True):
     refunded: int = _amount()
     disputed: int = _amount()
     captured_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    donor_key: str | None = None
+    source_key: str | None = None
+    number: int = _sum()
+    ranked_version: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+
+
+class Superseded(Table, table=True):
+    """A state of a payment that is in the boards' sums and no longer true, until it is subtracted there."""
+
+    __tablename__ = "superseded"
+
+    drive_id: str = Field(primary_key=True)
+    payment_id: str = Field(primary_key=True)
+    creator_id: str | None = None
+    donor_key: str | None = None
+    source_key: str | None = None
+    net: int = Field(sa_column=Column(BigInteger, nullable=False))
+    captured_at: datetime | None = _utc()
 
 
 class Pledge(Table, table=True):
@@ -194,6 +306,8 @@ drives: Final = Table.metadata.tables["drives"]
 clearings: Final = Table.metadata.tables["clearings"]
 creators: Final = Table.metadata.tables["creators"]
 donors: Final = Table.metadata.tables["donors"]
+sources: Final = Table.metadata.tables["sources"]
+superseded: Final = Table.metadata.tables["superseded"]
 payments: Final = Table.metadata.tables["payments"]
 pledges: Final = Table.metadata.tables["pledges"]
 drive_log: Final = Table.metadata.tables["drive_log"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row
+from sqlalchemy import Row, insert
 
 from backbone.contracts import DriveLogged, PaymentChanged
 from backbone.database.transaction import SyncTransaction
@@ -15,7 +15,7 @@ from services.leaderboard import domain, sequencer
 from services.leaderboard.domain import NOTHING, Figures
 from services.leaderboard.sequencer import LockedDrive
 from services.leaderboard.statements import by_id, statements
-from services.leaderboard.tables import payments
+from services.leaderboard.tables import payments, superseded
 
 
 class ConcurrentTally(RuntimeError):
@@ -30,6 +30,7 @@ class _Changes:
         self.creators: dict[str, dict[str, Any]] = {}
         self.donors: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.paid: list[tuple[str, str]] = []
+        self.superseded: list[dict[str, Any]] = []
         self.reached_at_stale: set[str] = set()
         """Creators who lost a donation, or of whom one now counts from another moment."""
 
@@ -55,9 +56,21 @@ class _PaymentState(NamedTuple):
     currency: str
     creator_id: str | None
     donor_id: str | None
+    donor_key: str | None
+    source_key: str | None
     figures: Figures
     counted: Figures
     captured_at: datetime | None
+
+    @property
+    def ranked(self) -> tuple[object, ...] | None:
+        """What the boards sum of the payment, and where; None where it adds nothing."""
+        if self.counted.net == 0:
+            return None
+        return (
+            self.drive_id, self.counted.net, self.captured_at,
+            self.creator_id, self.donor_key, self.source_key,
+        )  # fmt: skip
 
     @property
     def reached(self) -> tuple[str, datetime | None] | None:
@@ -86,6 +99,8 @@ def tally_payments(transaction: SyncTransaction, events: Sequence[PaymentChanged
     ]
     if not rows:
         return []
+    if batch.superseded:
+        transaction.execute(_SUPERSEDE, batch.superseded)
     _store_payments(transaction, sorted(rows, key=lambda row: str(row["payment_id"])), known)
     _add_to_clearings(transaction, batch)
     _credit_creators(transaction, batch)
@@ -95,6 +110,9 @@ def tally_payments(transaction: SyncTransaction, events: Sequence[PaymentChanged
     changed = {drive_id for drive_id, drive in locked.items() if drive.entries or drive.changed}
     sequencer.request_publication(transaction, changed - read_here)
     return sequencer.save(transaction, locked.values())
+
+
+_SUPERSEDE: Final = insert(superseded)
 
 
 def _tally(
@@ -112,9 +130,11 @@ def _tally(
     counted = not event.held and event.captured.currency == drive.currency
     new = _PaymentState(
         event.drive_id, event.captured.currency, event.creator_id, event.donor_id,
+        _donor_key(event, drive), domain.source_key(event.source),
         figures, figures if counted else NOTHING, event.captured_at or event.changed_at,
     )  # fmt: skip
-    _apply(event, None if old is None else _state_of(old), new, locked, batch)
+    before = None if old is None else _state_of(old)
+    _apply(event, before, new, locked, batch)
     if event.pledge_id is not None and figures.captured > 0 and _pays(old, event.pledge_id):
         batch.paid.append((event.pledge_id, event.drive_id))
     return {
@@ -127,14 +147,58 @@ def _tally(
         "counted": counted,
         "currency": new.currency,
         "captured_at": new.captured_at,
+        "donor_key": new.donor_key,
+        "source_key": new.source_key,
+        "number": _number(old, before, new, locked, batch),
+        "ranked_version": event.version,
         **figures._asdict(),
     }
+
+
+def _donor_key(event: PaymentChanged, drive: LockedDrive) -> str:
+    """The row of the donors' board: the donor's own only if the event states that the gift is named."""
+    if event.donor_id is None:
+        return domain.alias_of_payment(event.payment_id)
+    return event.donor_id if event.anonymous is False else drive.alias(event.donor_id)
+
+
+def _number(
+    old: Row[Any] | None,
+    before: _PaymentState | None,
+    new: _PaymentState,
+    locked: Mapping[str, LockedDrive],
+    batch: _Changes,
+) -> int:
+    """The payment's number in its drive: a new one where what the boards sum of it has changed.
+
+    A state that is in the sums already is noted, so that it is subtracted before the new one is added.
+    """
+    if old is not None and before is not None and before.ranked is not None:
+        if before.ranked == new.ranked:
+            return int(old.number)
+        drive = locked[before.drive_id]
+        if old.ranked_version != old.version:
+            drive.sum_again()  # a process of an earlier version wrote the row: what the sums have is unknown
+        elif drive.is_summed(old.number):
+            drive.next_number()  # the sums lack something, also where no new state is to be added
+            batch.superseded.append(
+                {
+                    "drive_id": before.drive_id,
+                    "payment_id": old.payment_id,
+                    "creator_id": before.creator_id,
+                    "donor_key": before.donor_key,
+                    "source_key": before.source_key,
+                    "net": before.counted.net,
+                    "captured_at": before.captured_at,
+                }
+            )
+    return locked[new.drive_id].next_number() if new.counted.net else 0
 
 
 def _state_of(row: Row[Any]) -> _PaymentState:
     figures = Figures(row.captured, row.refunded, row.disputed)
     return _PaymentState(
-        row.drive_id, row.currency, row.creator_id, row.donor_id,
+        row.drive_id, row.currency, row.creator_id, row.donor_id, row.donor_key, row.source_key,
         figures, figures if row.counted else NOTHING, row.captured_at,
     )  # fmt: skip
 

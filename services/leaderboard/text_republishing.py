@@ -1,7 +1,8 @@
 """Republishing of drives whose newest snapshot lacks donors' texts that have arrived since.
 
-A snapshot never waits for a text. Overlays announce a gift once, with the name it is first shown under, so a
-gift without its text is left out of `recent` for `TEXTS_GRACE_S` and is shown as anonymous after that.
+A snapshot never waits for a text. Overlays announce a donation once, with the name it is first shown under,
+so a donation without its text is left out of `recent` for `TEXTS_GRACE_S` and is shown as anonymous after
+that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from services.leaderboard.totals import DriveFigures
 TEXTS_INTERVAL_S: Final = 0.25
 """Between two rounds of republishing."""
 TEXTS_GRACE_S: Final = 2.0
-"""How long a gift without its text is left out of `recent`."""
+"""How long a donation without its text is left out of `recent`."""
 
 
 class TextRepublishing:
@@ -33,7 +34,7 @@ class TextRepublishing:
         self._missing: dict[str, dict[str, float]] = {}
         """By drive, the pledges whose texts its newest snapshot lacks, each with its grace period's end."""
         self._hidden: dict[str, float] = {}
-        """Drives whose newest snapshot leaves gifts out, with the first end of a grace period among them."""
+        """Drives whose newest snapshot leaves donations out, with the earliest end of their grace periods."""
         self._due: dict[str, None] = {}
         """Drives to republish, oldest first."""
         self._republished_at = 0.0

@@ -13,9 +13,8 @@ from backbone.clock import rfc3339
 from backbone.database.columns import microseconds
 from backbone.database.transaction import SyncTransaction
 from backbone.money import as_json
-from services.leaderboard import queries
+from services.leaderboard import boards
 from services.leaderboard.domain import percent
-from services.leaderboard.queries import DriveHead
 from services.leaderboard.tables import clearings, display_texts, drive_log, drives, payments, second_counts
 
 LEADERS: Final = 10
@@ -82,6 +81,7 @@ class DriveFigures:
                     "reached_at": one["reached_at"],
                 }
                 for one in row.milestones
+                if not one.get("removed")
             ],
         }
 
@@ -165,8 +165,7 @@ def read_figures(
 
 
 def _figures(transaction: SyncTransaction, row: Row[Any], now: datetime) -> DriveFigures:
-    head = DriveHead(row.drive_id, row.currency, row.epoch, row.sequence)
-    leaders = queries.top_creators(transaction, head, LEADERS)
+    leaders = boards.top_creators(transaction, row.drive_id, row.currency, LEADERS)
     counted = transaction.execute(_RECENT, {"of_drive": row.drive_id, "of_epoch": row.epoch})
     newest: dict[str, Row[Any]] = {}
     for gift in counted:  # a payment that was held for a while is logged twice: the newest row is shown

@@ -5,7 +5,7 @@ from services.notify.app import compose
 from services.notify.settings import NotifySettings
 
 CONNECTIONS = 32
-"""To pledges: its questions are asked in batches, few at a time."""
+"""To pledges: requests are batched, so few run at a time."""
 
 run_process(
     "notify",

@@ -1,4 +1,4 @@
-"""Where notify is put together."""
+"""The composition root of notify."""
 
 from __future__ import annotations
 

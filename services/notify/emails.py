@@ -1,4 +1,4 @@
-"""A receipt as a letter: text and HTML, in the donor's language, the same bytes however often made."""
+"""A receipt as an email: text and HTML, in the donor's language, with the same bytes whenever it is built."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ TRANSLATIONS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 _WITHOUT_ISOLATES: Final = dict.fromkeys(map(ord, "\u2066\u2069"))
-"""Isolates a line to the right needs none of, and which some mail programs show as boxes."""
+"""Removes the isolates: left-to-right text needs none, and some mail programs show them as boxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,10 @@ class _Subject(str):
 
 
 def build_receipt(donation: Donation, to: Recipient, sender: Address, zone: tzinfo) -> EmailMessage:
-    """The letter. Its Message-ID and bytes follow from the donation: sent twice, it is seen once.
+    """The email. Its Message-ID and bytes follow from the donation, so that one sent twice is shown once.
 
     Its date, and with it the tax year, is that of `zone`, which it names.
-    Raises ValueError for an address no letter can have.
+    Raises ValueError for an address that no email can have.
     """
     language = _language(to.locale)
     values = _template_values(donation, to, language, zone)

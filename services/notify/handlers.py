@@ -1,4 +1,4 @@
-"""What notify does with the drives' logs."""
+"""Event handlers: each counted donation that came from a pledge is owed a receipt."""
 
 from __future__ import annotations
 

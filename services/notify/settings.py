@@ -1,4 +1,4 @@
-"""What notify reads from its environment."""
+"""Settings of notify, from the environment."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class NotifySettings(Settings):
         return value
 
     def database_url(self) -> str:
-        """Where notify keeps what it owns."""
+        """The URL of the database of notify."""
         return self.database_url_notify or f"sqlite:///{self.data_dir / 'notify.db'}"
 
     def mail_server(self) -> MailServer | None:
-        """Where receipts are sent; None: into files."""
+        """The mail server that sends receipts; None: they are written to files."""
         url = self.smtp_url.get_secret_value()
         return parse_mail_server(url) if url else None

@@ -1,4 +1,4 @@
-"""The rows notify owns: no name, no address."""
+"""Tables of notify. They hold neither names nor addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How letters leave: to a mail server, or into files where none is set."""
+"""Email transports: to a mail server, or into files where none is configured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PORTS: Final = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFailure:
-    """Why a letter did not leave; `final` where trying again cannot help. Holds no address."""
+    """Why an email was not sent; `final` where trying again cannot help. Contains no address."""
 
     reason: str
     final: bool = False
@@ -29,23 +29,23 @@ class DeliveryFailure:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingEmail:
-    """A message and the name it is filed under."""
+    """A message and the name of its file in a `FolderTransport`."""
 
     name: str
     message: EmailMessage
 
 
 class MailTransport(Protocol):
-    """Takes letters."""
+    """Sends emails."""
 
     async def deliver(self, emails: Sequence[OutgoingEmail]) -> list[DeliveryFailure | None]:
-        """None for each letter that left, else why it did not."""
+        """Send `emails`; the outcome of each, in order: None where it was sent, else why not."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """A mail server and how to talk to it."""
+    """The address, credentials and TLS mode of a mail server."""
 
     host: str
     port: int
@@ -53,7 +53,7 @@ class MailServer:
     password: str | None
     tls: bool
     starttls: bool | None
-    """True: TLS or nothing; None: where the server offers it."""
+    """True: STARTTLS is required; False: it is not used; None: it is used where the server offers it."""
 
 
 def parse_mail_server(url: str) -> MailServer:
@@ -81,7 +81,7 @@ def parse_sender(text: str) -> Address:
 
 
 class SmtpTransport:
-    """Sends over one connection a batch."""
+    """Sends each batch over one connection."""
 
     def __init__(self, server: MailServer) -> None:
         self._server = server
@@ -104,14 +104,14 @@ class SmtpTransport:
                 for email in emails:
                     outcomes.append(await _send(client, email))
         except (aiosmtplib.SMTPException, OSError) as error:
-            # The connection broke: what has no outcome yet did not leave, or nobody knows.
+            # The connection broke: an email without an outcome was not sent, or it is unknown whether it was.
             unavailable = DeliveryFailure(f"mail server: {type(error).__name__}")
             outcomes += [unavailable] * (len(emails) - len(outcomes))
         return outcomes
 
 
 async def _send(client: aiosmtplib.SMTP, email: OutgoingEmail) -> DeliveryFailure | None:
-    """One letter; raises where the connection is gone."""
+    """Send one email; raises where the connection is lost."""
     try:
         await client.send_message(email.message)
     except aiosmtplib.SMTPRecipientsRefused as error:
@@ -127,7 +127,7 @@ async def _send(client: aiosmtplib.SMTP, email: OutgoingEmail) -> DeliveryFailur
 
 
 class FolderTransport:
-    """Writes each letter to `<folder>/<name>.eml`, whole or not at all; written again, it is the same."""
+    """Writes each email to `<folder>/<name>.eml`, whole or not at all; written again, it is the same."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -137,7 +137,7 @@ class FolderTransport:
         outcomes: list[DeliveryFailure | None] = []
         for email in emails:
             outcomes.append(self._write(email))
-            await asyncio.sleep(0)  # the loop is others' too
+            await asyncio.sleep(0)  # lets other tasks run
         return outcomes
 
     def _write(self, email: OutgoingEmail) -> DeliveryFailure | None:

@@ -70,7 +70,7 @@ async def update_attribution(events: Sequence[PledgeState], session: Transaction
     """
     newest: dict[str, PledgeState] = {}
     for event in sorted(events, key=lambda event: event.version):
-        newest[event.pledge_id] = event
+        newest[event.pledge_id] = _with_anonymity_of(event, newest.get(event.pledge_id))
     rows = await read_payments(session, PAYMENTS.c.pledge_id.in_(newest))
     missing = newest.keys() - {row.pledge_id for row in rows.values()}
     if missing:
@@ -80,6 +80,13 @@ async def update_attribution(events: Sequence[PledgeState], session: Transaction
         if made.rowcount != len(tickets):
             rows |= await read_payments(session, PAYMENTS.c.pledge_id.in_(missing))
     await _update(session, rows.values(), newest)
+
+
+def _with_anonymity_of(event: PledgeState, earlier: PledgeState | None) -> PledgeState:
+    """`event`, with `anonymous` of an earlier state of the pledge where it does not state it itself."""
+    if event.anonymous is not None or earlier is None or earlier.anonymous is None:
+        return event
+    return event.model_copy(update={"anonymous": earlier.anonymous})
 
 
 async def _update(
@@ -130,6 +137,8 @@ def _attribute(row: PaymentRow, event: PledgeState) -> bool:
     row.drive_id = event.drive_id
     row.amount, row.currency = event.amount.minor_units, event.amount.currency
     row.donor_id, row.creator_id, row.partner = event.donor_id, event.creator_id, event.partner
+    if event.anonymous is not None:  # stated when the pledge is made, and then no more
+        row.anonymous = event.anonymous
     row.platform, row.campaign = (source.platform, source.campaign) if source else (None, None)
     row.mode, row.locale = event.checkout_mode, event.locale
     row.pledge_version = event.version
@@ -139,7 +148,7 @@ def _attribute(row: PaymentRow, event: PledgeState) -> bool:
 def _attributes(row: PaymentRow) -> tuple[object, ...]:
     return (
         row.drive_id, row.amount, row.currency, row.donor_id, row.creator_id, row.partner, row.platform,
-        row.campaign, row.mode, row.locale,
+        row.campaign, row.mode, row.locale, row.anonymous,
     )  # fmt: skip
 
 

@@ -93,6 +93,7 @@ class Payment(Table, table=True):
     amount: int = Field(sa_type=BigInteger)
     currency: str | None
     donor_id: str | None
+    anonymous: bool | None
     creator_id: str | None
     platform: str | None
     campaign: str | None

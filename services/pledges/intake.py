@@ -328,6 +328,7 @@ def _pledge_made(
         locale=request.donor.locale,
         test=resolved.drive.test,
         made_at=now,
+        anonymous=request.donor.anonymous or normalized(request.donor.name) is None,
     )
 
 

@@ -75,7 +75,7 @@ class Queries:
         """The first `MAX_SEARCH_RESULTS` creators of a drive whose name or slug holds `text`, in any case of
         letters.
 
-        `more` says that there are others. (SQLite tells cases apart outside ASCII.)
+        `more` is true where there are others. (Outside ASCII, SQLite distinguishes upper and lower case.)
         """
         columns = CREATORS.c
         rows = await self._fetch_all(

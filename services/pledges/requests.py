@@ -68,7 +68,7 @@ def _locale(text: str) -> str:
 
 
 def _localized_text(longest: int) -> PlainValidator:
-    """One text, or one a language; none empty or longer than `longest`."""
+    """One text, or one per language; none empty or longer than `longest`."""
 
     def parse(value: object) -> str | dict[str, str]:
         if isinstance(value, str):
@@ -265,7 +265,7 @@ class DriveChange(Body):
 def changed_request(drive: Mapping[str, Any], change: DriveChange) -> DriveRequest:
     """The request that would create `drive` (a `DriveView`) with `change` applied.
 
-    Raises the 422 that says which fields do not fit.
+    Raises the 422 that names the invalid fields.
     """
     current = {name: drive[name] for name in DriveRequest.model_fields}
     changed = current | change.model_dump(mode="json", exclude_unset=True)
@@ -350,7 +350,7 @@ Kind = TypeVar("Kind", bound=Body)
 def parse(kind: type[Kind], body: bytes) -> Kind:
     """Parse `body` (JSON, UTF-8) as `kind`.
 
-    Raises `MalformedJson`, or the 422 that says which fields do not fit. The fast parser calls a
+    Raises `MalformedJson`, or the 422 that names the invalid fields. The fast parser calls a
     lone surrogate a syntax error and takes NaN; JSON's grammar has it the other way round (RFC 8259,
     sections 6 and 8.2), so a body that does not fit is read again by the slow one.
     """

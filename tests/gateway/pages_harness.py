@@ -94,6 +94,7 @@ class Harness:
     """The drive's log, as `/events` returns it."""
     streams_opened: int = 0
     streams_from: list[str] = field(default_factory=list)
+    resumed_by_gap: bool = False  # as the edge with nchan does: `gap`, and the end of the stream
     stream_queues: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
     base: str = ""
 
@@ -179,7 +180,11 @@ class Harness:
             await _json(send, self.stream_status, {}, {"type": "/problems/x"})
             return
         mine: asyncio.Queue[bytes | None] = asyncio.Queue()
-        mine.put_nowait(frame("totals", self.totals))
+        if self.resumed_by_gap and query.get("last_event_id"):
+            mine.put_nowait(frame("gap", {"after": int(query["last_event_id"]), "events": "…"}))
+            mine.put_nowait(None)
+        else:
+            mine.put_nowait(frame("totals", self.totals))
         self.stream_queues.append(mine)
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -46,6 +46,7 @@ GET /v1/drives/{}/totals
 GET /v1/totals
 GET /v1/drives/{}/live
 GET /v1/drives/{}/leaderboards/{}
+GET /v1/drives/{}/donations
 GET /v1/drives/{}/events
 """
 
@@ -123,6 +124,7 @@ def test_every_operation_has_description_scope_and_problems(described: dict[str,
         if operation["security"] == []:
             keyless.append(line)
     assert sorted(keyless) == [
+        "GET /v1/drives/{}/donations",
         "GET /v1/drives/{}/events",
         "GET /v1/drives/{}/leaderboards/{}",
         "GET /v1/drives/{}/live",
@@ -279,7 +281,10 @@ def test_schemas_refuse_what_validation_refuses(
         ("GET /v1/pledges", "reference", "x" * 255, "x" * 256),
         ("GET /v1/totals", "drives", ["a", "b"], ["a"] * 51),
         ("GET /v1/drives/{}/live", "last_event_id", "155391", "1\x00"),
-        ("GET /v1/drives/{}/leaderboards/{}", "window", "all", "1h"),
+        ("GET /v1/drives/{}/leaderboards/{}", "window", "1h", "2h"),
+        ("GET /v1/drives/{}/leaderboards/{}", "board", "sources", "cities"),
+        ("GET /v1/drives/{}/leaderboards/{}", "around", "youtube/night", ""),
+        ("GET /v1/drives/{}/donations", "limit", 100, 0),
         ("GET /v1/webhooks", "state", "set_aside", "lost"),
     ],
 )

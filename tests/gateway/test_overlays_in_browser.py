@@ -313,6 +313,25 @@ async def test_gap_in_the_stream_is_read_from_the_log(harness: Harness, window: 
     assert await cards(page) == ["Donor 5", "+4 gifts while away"]
 
 
+async def test_a_stream_that_ends_with_a_gap_is_opened_as_a_new_one(
+    harness: Harness, window: BrowserContext
+) -> None:
+    page = await window.new_page()
+    await collect_cards(page)
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
+    await until(lambda: harness.stream_queues)
+    harness.resumed_by_gap = True
+    harness.rows = missed(5)
+    harness.totals = after(harness.rows, named=1)
+    harness.end_streams()
+    await until(lambda: "" in harness.streams_from[1:])
+    assert str(SEQUENCE) in harness.streams_from
+    await expect(page.locator(".card.missed")).to_have_text("+4 gifts while away")
+    harness.push("donation", donation_row(6))
+    await expect(page.locator(".card .name", has_text="Donor 6")).to_have_count(1)
+    assert sorted(await cards(page)) == ["+4 gifts while away", "Donor 5", "Donor 6"]
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_reload_announces_missed_donations_and_none_twice(
     harness: Harness, window: BrowserContext, streamed: bool

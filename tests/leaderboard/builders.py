@@ -40,7 +40,7 @@ from backbone.http.service_client import (
 from backbone.messaging.lossy import message_of
 from backbone.money import Money
 from backbone.service import Service, run_workers
-from services.leaderboard import queries
+from services.leaderboard import boards, queries
 from services.leaderboard.app import MIGRATIONS, compose
 from services.leaderboard.display_texts import REQUEST_TIMEOUT_S
 from services.leaderboard.handlers import HANDLERS
@@ -97,6 +97,7 @@ def pledge(
         "locale": "ar",
         "test": False,
         "made_at": NOON,
+        "anonymous": False if version == 1 else None,
     }
     kind = PledgeMade if version == 1 else PledgeChanged
     return kind(
@@ -125,6 +126,7 @@ def payment(
         "status": PaymentStatus.CAPTURED,
         "held": False,
         "captured_at": None,
+        "anonymous": False,
         "changed_at": NOON + timedelta(seconds=version),
     }
     return PaymentChanged(
@@ -285,11 +287,14 @@ async def ranks(database: Database) -> list[dict[str, Any]]:
     """The leaderboard of creators."""
     head = await head_of(database)
     async with database.reading() as session:
-        return await session.run_sync(lambda inner: queries.top_creators(inner, head, 10))
+        return await session.run_sync(lambda inner: boards.top_creators(inner, DRIVE, head.currency, 10))
 
 
 async def ranks_around(database: Database, creator_id: str, limit: int) -> list[dict[str, Any]] | None:
-    """The ranks around a creator."""
+    """The ranks around a creator; None where the creator has none."""
     head = await head_of(database)
     async with database.reading() as session:
-        return await session.run_sync(lambda inner: queries.creators_around(inner, head, creator_id, limit))
+        found = await session.run_sync(
+            lambda inner: boards.around(inner, DRIVE, "creators", "all", limit, creator_id)
+        )
+    return found and boards.places("creators", found, head.currency, lambda _pledge: None)

@@ -83,8 +83,15 @@ async def test_around_returns_the_ranks_around_a_creator(leaderboard: Leaderboar
     [
         ("/v1/drives/unknown/leaderboards/creators", "", 404),
         ("/v1/drives/unknown/events", "", 404),
-        (f"/v1/drives/{DRIVE}/leaderboards/donors", "", 422),
-        (f"/v1/drives/{DRIVE}/leaderboards/creators", "window=24h", 422),
+        ("/v1/drives/unknown/leaderboards/donors", "window=1h", 404),
+        ("/v1/drives/unknown/donations", "", 404),
+        (f"/v1/drives/{DRIVE}/leaderboards/cities", "", 422),
+        (f"/v1/drives/{DRIVE}/leaderboards/creators", "window=2h", 422),
+        (f"/v1/drives/{DRIVE}/leaderboards/donors", "around=dnr_x", 422),
+        (f"/v1/drives/{DRIVE}/leaderboards/teams", "around=Red", 422),
+        (f"/v1/drives/{DRIVE}/leaderboards/sources", "around=x&window=1h", 422),
+        (f"/v1/drives/{DRIVE}/donations", "after=x", 422),
+        (f"/v1/drives/{DRIVE}/donations", "limit=0", 422),
         (f"/v1/drives/{DRIVE}/leaderboards/creators", "around=crt_x", 422),
         (f"/v1/drives/{DRIVE}/leaderboards/creators", "limit=101", 422),
         (f"/v1/drives/{DRIVE}/events", "limit=0", 422),
@@ -109,7 +116,7 @@ async def test_nul_in_the_query_is_refused(leaderboard: Leaderboard) -> None:
 
 
 async def test_unknown_leaderboard_lists_the_known_ones(leaderboard: Leaderboard) -> None:
-    reply = await leaderboard.get(f"/v1/drives/{DRIVE}/leaderboards/donors")
+    reply = await leaderboard.get(f"/v1/drives/{DRIVE}/leaderboards/cities")
     assert "creators" in reply.json()["errors"][0]["detail"]
 
 

@@ -170,6 +170,13 @@ async def public_state(database: Database) -> dict[str, Any]:
         }
 
 
+_BY_DELIVERY = (
+    *("sequence", "revision", "head_hash", "milestones", "changed_at"),
+    *("last_number", "alias_salt"),
+)
+"""What depends on the order of delivery, or on chance."""
+
+
 async def drive_state(database: Database, drive_id: str) -> dict[str, Any]:
     row = await drive_row(database, drive_id)
     log = await log_rows(database, drive_id)
@@ -177,7 +184,7 @@ async def drive_state(database: Database, drive_id: str) -> dict[str, Any]:
         **{
             name: getattr(row, name)
             for name in drives.c.keys()  # noqa: SIM118 (a column collection)
-            if name not in ("sequence", "revision", "head_hash", "milestones", "changed_at")
+            if name not in _BY_DELIVERY
         },
         "reached": {
             one["amount"] for one in row.milestones if one["reached_at"] and one["amount"] <= raised(row)

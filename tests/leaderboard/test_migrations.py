@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, insert, select, text
 
 from backbone.database.database import Database
 from services.leaderboard.app import MIGRATIONS
-from services.leaderboard.tables import MESSAGING_TABLES, creators, payments
+from services.leaderboard.tables import MESSAGING_TABLES, creators, display_texts, payments
 from tests.engines import fresh_postgres
 from tests.leaderboard.builders import NOON, creator, drive, handle_events, open_database, payment
+from tests.leaderboard.test_boards import stored, sum_up
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -31,6 +32,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 def downgrade_to_the_first_version(connection: Connection) -> None:
     """Restore the schema of migration 0001 and its rows."""
+    remove_boards(connection)
     connection.execute(text("DROP INDEX payments_by_creator"))
     connection.execute(text("ALTER TABLE payments DROP COLUMN captured_at"))
     connection.execute(text("UPDATE creators SET reached_at = NULL"))
@@ -38,6 +40,29 @@ def downgrade_to_the_first_version(connection: Connection) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")
     command.stamp(config, "0001", purge=True)
+
+
+def remove_boards(connection: Connection) -> None:
+    """Undo migration 0003."""
+    for index in (
+        *("donors_by_raised", "donors_by_day_raised", "donors_by_hour_raised", "payments_by_time"),
+        *("payments_by_number", "payments_by_donor", "payments_by_source", "payments_unranked"),
+    ):
+        connection.execute(text(f"DROP INDEX {index}"))
+    sums = [f"{window}_{name}" for window in ("day", "hour") for name in ("raised", "donations")]
+    for table, columns in {
+        "drives": [
+            *("last_number", "summed_number", "summed_sequence", "alias_salt"),
+            *("day_from", "day_oldest", "hour_from", "hour_oldest"),
+        ],
+        "payments": ["donor_key", "source_key", "number", "ranked_version"],
+        "donors": ["raised", "donations", "reached_at", *sums],
+        "creators": sums,
+    }.items():
+        for column in columns:
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+    for table in ("sources", "superseded"):
+        connection.execute(text(f"DROP TABLE {table}"))
 
 
 async def moments(database: Database) -> dict[str, Any]:
@@ -70,3 +95,25 @@ async def test_empty_database_is_migrated(tmp_path: Path) -> None:
     await database.migrate(MIGRATIONS)
     assert await moments(database) == {}
     await database.close()
+
+
+async def test_boards_are_summed_from_payments_stored_before_there_were_boards(database: Database) -> None:
+    gifts = {"creator_id": "crt_a", "captured_at": NOON - timedelta(minutes=70)}
+    named, unnamed = {"donor_id": "dnr_a", "pledge_id": "plg_1"}, {"donor_id": "dnr_a", "pledge_id": "plg_2"}
+    await handle_events(
+        database,
+        drive(),
+        creator("crt_a"),
+        payment("pay_1", 500, **gifts, **named),
+        payment("pay_2", 300, **gifts, **unnamed),
+        payment("pay_3", 900, held=True, **gifts),
+    )
+    async with database.transaction() as session:
+        texts = [{"pledge_id": "plg_1", "name": "Huda"}, {"pledge_id": "plg_2", "name": None}]
+        await session.execute(insert(display_texts), texts)
+        await session.run_sync(lambda plain: downgrade_to_the_first_version(plain.connection))
+    await database.migrate(MIGRATIONS)
+    await sum_up(database, NOON)
+    assert await stored(database, "donors", "24h") == [("dnr_a", 500, 1), ("dnr_2", 300, 1)]
+    assert await stored(database, "creators", "24h") == [("crt_a", 800, 2)]
+    assert await stored(database, "donors", "1h") == []

@@ -11,7 +11,7 @@ from sqlalchemy import delete, select, update
 from backbone.contracts import DriveLogged, DriveState, PledgeStatus, decode
 from backbone.database.database import Database
 from backbone.database.transaction import SyncTransaction
-from services.leaderboard import queries, sequencer
+from services.leaderboard import queries, sequencer, totals
 from services.leaderboard.sequencer import CurrencyChanged, DriveGone
 from services.leaderboard.tables import MESSAGING_TABLES, clearings, drive_log, drives
 from tests.leaderboard.builders import (
@@ -244,6 +244,39 @@ async def test_milestone_is_reached_once(database: Database) -> None:
     assert [title for title, at in titles if at] == ["some", "all"]
 
 
+async def test_milestone_that_was_removed_and_comes_back_is_not_reached_again(database: Database) -> None:
+    both = [milestone(1000), milestone(3000)]
+    await handle_events(database, drive(milestones=both), payment("pay_1", 1500, captured_at=NOON))
+    await handle_events(database, drive(2, milestones=both[1:]), payment("pay_2", 100))
+    shown = await shown_milestones(database)
+    assert [(one["amount"]["value"], one["reached_at"]) for one in shown] == [("30.00", None)]
+    await handle_events(database, drive(3, milestones=both), payment("pay_3", 100))
+    reached = [row for row in await logged_rows(database) if row[0] == "milestone.reached"]
+    assert reached == [("milestone.reached", "10.00", "15.00")]
+    assert [one["reached_at"] for one in await shown_milestones(database)] == [
+        "2022-01-07T12:00:00.000Z",
+        None,
+    ]
+
+
+async def test_milestone_is_not_reached_before_a_lower_one(database: Database) -> None:
+    await handle_events(database, drive(milestones=[milestone(1000), milestone(3000)]))
+    later, earlier = NOON + timedelta(seconds=5), NOON
+    await handle_events(database, payment("pay_1", 1500, captured_at=later))
+    await handle_events(database, payment("pay_2", 1500, captured_at=earlier))
+    reached = [one["reached_at"] for one in await shown_milestones(database)]
+    assert reached == ["2022-01-07T12:00:05.000Z"] * 2
+
+
+async def shown_milestones(database: Database) -> list[dict[str, Any]]:
+    async with database.reading() as session:
+        (found,) = await session.run_sync(
+            lambda inner: totals.read_figures(inner, [DRIVE], lambda _row: True, NOON)
+        )
+    milestones: list[dict[str, Any]] = found.totals()["milestones"]
+    return milestones
+
+
 async def test_milestone_added_after_its_amount_was_raised_is_reached_immediately(database: Database) -> None:
     await handle_events(database, payment("pay_1", 5000))
     await handle_events(database, drive(milestones=[milestone(1000)]))
@@ -387,7 +420,7 @@ async def test_equal_amounts_are_ranked_by_who_reached_them_first(database: Data
     ranking = await ranks(database)
     assert [(one["rank"], one["creator"]) for one in ranking] == [(1, "crt_c"), (2, "crt_b"), (3, "crt_a")]
     assert await ranks_around(database, "crt_a", 2) == ranking[1:]
-    assert await ranks_around(database, "crt_d", 2) == []
+    assert await ranks_around(database, "crt_d", 2) is None
     assert await ranks_around(database, "crt_x", 2) is None
 
 

@@ -47,6 +47,25 @@ async def test_announced_pledge_is_complete_and_has_no_personal_data(harness: Ha
         assert word not in raw
 
 
+@pytest.mark.parametrize(
+    ("donor", "anonymous"),
+    [
+        ({"name": "Zainab"}, False),
+        ({"name": "Zainab", "anonymous": True}, True),
+        ({"name": " "}, True),
+        ({"email": "z@example.org"}, True),
+        (None, True),
+    ],
+)
+async def test_announced_pledge_states_whether_its_donor_is_named(
+    harness: Harness, donor: dict[str, Any] | None, anonymous: bool
+) -> None:
+    await harness.drive()
+    assert (await harness.pledge(a_pledge(donor=donor))).status == 201
+    made = [event for event in await harness.announced() if isinstance(event, PledgeMade)]
+    assert [event.anonymous for event in made] == [anonymous]
+
+
 async def test_same_key_and_body_return_the_same_pledge(harness: Harness) -> None:
     await harness.drive()
     first = await harness.pledge(key="k")

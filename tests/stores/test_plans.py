@@ -16,15 +16,17 @@ from typing import Final
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import update
 
 from backbone import idempotency, ids
 from backbone.bus.sqlite import SqliteBus
 from backbone.contracts.payments import PaymentStatus
-from backbone.contracts.pledges import PledgeChanged, PledgeStatus
+from backbone.contracts.pledges import PledgeChanged, PledgeStatus, Source
 from backbone.database.columns import microseconds
 from backbone.database.database import Database
 from backbone.messaging import inbox
 from services.leaderboard import app as leaderboard_app
+from services.leaderboard import standings
 from services.leaderboard import tables as leaderboard_tables
 from services.notify import app as notify_app
 from services.notify import tables as notify_tables
@@ -243,11 +245,22 @@ async def _pay_and_refund(stage: payments_stage.Harness) -> None:
 LEADERBOARD: Final = {
     "payments": {
         "payment_id": "'pay_' || n", "drive_id": "'drv_old'", "pledge_id": "'plg_' || n",
-        "donor_id": "'dnr_' || n",
+        "donor_id": "'dnr_' || n", "donor_key": "'dnr_' || n", "source_key": "'s' || n % 50",
+        "creator_id": "'crt_' || n % 10000", "number": "n", "ranked_version": "1", "version": "1",
+        "counted": "true", "captured": "2500", "refunded": "0", "disputed": "0",
+        "captured_at": f"{NOW}::bigint - 1000000::bigint * n",
     },
     "pledges": {"pledge_id": "'plg_' || n", "drive_id": "'drv_old'"},
-    "donors": {"drive_id": "'drv_old'", "donor_id": "'dnr_' || n"},
-    "creators": {"creator_id": "'crt_' || n", "drive_id": "'drv_' || n % 100", "raised": "n"},
+    "donors": {
+        "drive_id": "'drv_old'", "donor_id": "'dnr_' || n", "raised": "n % 1000", "day_raised": "n % 1000",
+        "hour_raised": "n % 10",
+    },
+    "sources": {"drive_id": "'drv_' || n % 1000", "source": "'s' || n", "raised": "n", "hour_raised": "n"},
+    "superseded": {"drive_id": "'drv_' || n", "payment_id": "'pay_' || n"},
+    "creators": {
+        "creator_id": "'crt_' || n", "drive_id": "'drv_' || n % 100", "raised": "n",
+        "team": "'t' || n % 50",
+    },
     "drive_log": {
         "drive_id": "'drv_old'", "epoch": "1", "sequence": "n", "type": "'donation.counted'",
         "payment_id": "'pay_' || n", "pledge_id": "'plg_' || n",
@@ -266,32 +279,58 @@ async def test_leaderboard_statements_scan_no_growing_table(tmp_path: Path, stor
     with recording() as recorded:
         async with builders.running(tmp_path, database_url_leaderboard=store) as leaderboard:
             await _tally_and_read(leaderboard)
+        database = Database(url, leaderboard_tables.MESSAGING_TABLES)
+        await _slide_windows(database)
+        await database.close()
     await assert_no_scans(url, recorded, LEADERBOARD)
 
 
 async def _tally_and_read(leaderboard: builders.Leaderboard) -> None:
     numbers = range(60)
-    await leaderboard.publish(builders.drive(), *(builders.creator(f"crt_x{n}", f"N{n}") for n in numbers))
+    await leaderboard.publish(
+        builders.drive(), *(builders.creator(f"crt_x{n}", f"N{n}", team="Red") for n in numbers)
+    )
     await leaderboard.publish(*(builders.pledge(f"plg_x{n}", creator_id=f"crt_x{n}") for n in numbers))
     for version, refunded in ((1, 0), (2, 500)):
         await leaderboard.publish(
             *(
                 builders.payment(
                     f"pay_x{n}", refunded=refunded, version=version, pledge_id=f"plg_x{n}",
-                    creator_id=f"crt_x{n}", donor_id=f"dnr_x{n}",
+                    creator_id=f"crt_x{n}", donor_id=f"dnr_x{n}", source=Source(platform="youtube"),
+                    captured_at=datetime.now(UTC),
                 )
                 for n in numbers
             )
         )  # fmt: skip
     await until(leaderboard.is_drained)
     drive = f"/v1/drives/{builders.DRIVE}"
+    around = {"creators": "crt_x5", "donors": "dnr_x5", "teams": "Red", "sources": "youtube"}
+    for board, key in around.items():
+        for window in ("all", "24h", "1h"):
+            for query in (f"window={window}", f"window={window}&around={key}"):
+                assert (await leaderboard.get(f"{drive}/leaderboards/{board}", query)).status == 200
+    donations = await leaderboard.get(f"{drive}/donations", "limit=10")
     for path, query in (
-        (f"{drive}/leaderboards/creators", "limit=10"),
-        (f"{drive}/leaderboards/creators", "around=crt_x5"),
         (f"{drive}/events", "after=3"),
+        (f"{drive}/donations", f"after={donations.json()['next']}"),
     ):
         assert (await leaderboard.get(path, query)).status == 200
     await asyncio.sleep(1.2)  # a heartbeat, and the figures of the last minute
+
+
+async def _slide_windows(database: Database) -> None:
+    """Summing after an hour, when payments leave a window, and summing anew."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    async with database.reading() as session:
+        await session.run_sync(lambda inner: standings.find_due(inner, later))
+    async with database.transaction() as session:
+        await session.run_sync(standings.have_summed_again)
+        await session.run_sync(lambda inner: standings.bring_up_to_date(inner, builders.DRIVE, later))
+        again = update(leaderboard_tables.drives).where(
+            leaderboard_tables.drives.c.drive_id == builders.DRIVE
+        )
+        await session.execute(again.values(summed_number=leaderboard_tables.NEVER_SUMMED))
+        await session.run_sync(lambda inner: standings.bring_up_to_date(inner, builders.DRIVE, later))
 
 
 # Notify.

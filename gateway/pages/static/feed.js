@@ -98,7 +98,8 @@ export class Feed {
     this.#timer = 0;
     if (this.#stopped || this.slots.free < 1 || typeof EventSource !== "function") return;
     this.slots.free -= 1;
-    const from = this.#upto === null ? "" : `?last_event_id=${this.#upto}`;
+    // After a `gap` nothing is to be replayed: the edge ends a stream with it (docs/operations/edge.md).
+    const from = this.#upto === null || this.#gapped ? "" : `?last_event_id=${this.#upto}`;
     const source = (this.#source = new EventSource(`${this.base}/live${from}`));
     this.#timer = setTimeout(() => this.#lose(), FIRST_FRAME_MS);
     const on = (kind, take) => source.addEventListener(kind, (event) => this.#framed() && take(event));

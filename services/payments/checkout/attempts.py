@@ -119,7 +119,7 @@ _OPEN: Final = (
 
 _FAIL: Final = (
     update(PAYMENTS)
-    # Told twice (the worker began anew meanwhile), it must not make a second new attempt.
+    # Recorded twice (the worker was restarted), an outcome must not lead to a second new attempt.
     .where(PAYMENTS.c.id == bindparam("at_id"), PAYMENTS.c.attempts == bindparam("at_attempt"))
     .where(PAYMENTS.c.checkout == "opening")
     .values(checkout=bindparam("to_checkout"))

@@ -1,4 +1,4 @@
-"""Opening checkouts: a durable queue of tickets drained by one worker an account at Stripe's rate limit.
+"""Opening checkouts: a durable queue of tickets drained by one worker per account at Stripe's rate limit.
 
 Each try is stored with its exact parameters before the call and resent verbatim under the same key
 until its outcome is known. Only an attempt known to have failed is followed by a new one, so a
@@ -209,7 +209,7 @@ class CheckoutWorker:
     async def _store_attempts(
         self, tickets: Sequence[Row[Any]], details: Mapping[str, Any]
     ) -> list[SentAttempt]:
-        """Store an attempt a ticket, with its exact parameters; those to be carried out."""
+        """Store one attempt per ticket, with its exact parameters; return those to be carried out."""
         refused = await self._refused_before([row for row in tickets if row.attempts])
         now = self._clock.now()
         attempts = [
@@ -304,7 +304,7 @@ class CheckoutWorker:
                 log.error("checkouts.unavailable", reason=str(error))
                 await asyncio.sleep(UNAVAILABLE_S)
             except Exception as error:
-                # Unknown, or what nobody thought of: either way the call may have been made.
+                # `Unknown`, or an unexpected error: either way the call may have been made.
                 if not isinstance(error, Unknown):
                     log.exception("checkouts.attempt_failed", error=type(error).__name__)
                 tries += 1

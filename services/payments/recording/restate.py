@@ -177,6 +177,7 @@ def _announcement(row: PaymentRow, at: datetime) -> PaymentChanged:
         disputed=Money(row.disputed, currency),
         captured_at=row.captured_at,
         changed_at=at,
+        anonymous=row.anonymous,
     )
 
 

@@ -32,6 +32,7 @@ class PaymentRow:
     amount: int = 0
     currency: str | None = None
     donor_id: str | None = None
+    anonymous: bool | None = None
     creator_id: str | None = None
     platform: str | None = None
     campaign: str | None = None

@@ -46,6 +46,30 @@ async def test_a_capture_before_its_pledge_counts_without_creator_until_the_pled
     assert (second.version, second.creator_id, second.donor_id) == (2, pledge.creator_id, pledge.donor_id)
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_payment_states_whether_its_donor_is_named(books: Books, together: bool) -> None:
+    drive = a_drive()
+    pledge = a_pledge(drive, anonymous=False)
+    # A later state does not say it again.
+    changed = PledgeChanged(**pledge.model_dump() | {"version": 2, "anonymous": None, "locale": "ar"})
+    await books.consume(drive)
+    if together:
+        await books.consume(pledge, changed)
+    else:
+        await books.consume(pledge)
+        await books.consume(changed)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
+    assert (await books.published(pledge.pledge_id))[-1].anonymous is False
+
+
+async def test_payment_of_an_unknown_pledge_names_nobody(books: Books) -> None:
+    drive = a_drive()
+    unknown = a_pledge(drive).pledge_id
+    await books.consume(drive)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, unknown, drive.drive_id))])
+    assert [event.anonymous for event in await books.published(unknown)] == [None]
+
+
 async def test_money_for_an_unknown_drive_is_in_suspense_until_the_drive_is_known(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)

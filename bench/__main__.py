@@ -1,0 +1,84 @@
+"""`python -m bench`: measure all figures, or compare the delay of two checkouts."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench import results, table
+from bench.delay import measure_delays
+from bench.progress import Progress
+from bench.run_options import FULL, QUICK
+from bench.runner import Run
+from bench.specs import GROUPS
+from bench.systems import FIRST_PORT, ROOT
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+
+
+@app.command()
+def run(
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute, without the stack.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(GROUPS)}; repeatable.")] = None,
+    stack: Annotated[
+        bool | None, typer.Option("--stack/--no-stack", help="Whether to measure the stack too.")
+    ] = None,
+    stored: Annotated[
+        int | None, typer.Option(min=2_000, help="Donations stored for the figure `growth`.")
+    ] = None,
+    note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
+    out: Annotated[Path | None, typer.Option(help="The results file.")] = None,
+) -> None:
+    """Measure the figures, print the table, and write bench/results/latest.json (with --only: only.json)."""
+    _end_on_sigterm()
+    if unknown := [group for group in only or () if group not in GROUPS]:
+        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(GROUPS)}", param_hint="--only")
+    console = Console(stderr=True)
+    options = QUICK if quick else FULL
+    one = Run(
+        only or (),
+        replace(options, stored=stored or options.stored),
+        Progress(console),
+        with_stack=not quick if stack is None else stack,
+        note=note,
+    )
+    found = one.measure()
+    file = out or (results.DIRECTORY / "only.json" if only else results.LATEST)
+    found.write(file)
+    console.print()
+    table.show(found.as_json(), Console())
+    console.print(f"written to {file}", markup=False)
+
+
+@app.command()
+def delay(
+    rate: Annotated[list[float], typer.Option(min=0, help="Donations a second; 0 is saturation.")],
+    seconds: Annotated[float, typer.Option(min=4, max=600, help="Seconds at each rate.")] = 15.0,
+    donors: Annotated[int, typer.Option(min=1, help="Donors in flight at saturation.")] = 64,
+    stack: Annotated[bool, typer.Option("--stack", help="On Kafka and PostgreSQL.")] = False,
+    checkout: Annotated[Path, typer.Option(help="The checkout to measure; by default this one.")] = ROOT,
+    port_base: Annotated[int, typer.Option(min=1024, max=65000)] = FIRST_PORT,
+) -> None:
+    """Donate to a checkout's system at each rate in turn, and print a line of JSON for each."""
+    _end_on_sigterm()
+    measure_delays(rate, seconds, donors, stack=stack, checkout=checkout, port_base=port_base)
+
+
+@app.command()
+def document() -> None:
+    """Write the table of bench/results/latest.json into docs/performance.md."""
+    table.document(results.read(results.LATEST))
+
+
+def _end_on_sigterm() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,50 @@
+"""Live frames of one gateway process to many clients: CPU a send, memory a client, delay."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+
+from bench import child
+from bench.figures.reads import etag_of
+from bench.results import Measured
+from bench.run_options import RunOptions
+from bench.stream_load import StreamOrder, send
+from bench.systems import CannotStart
+
+SETTINGS = {"ATAA_LIVE_SENDS_PER_S": "10000000"}
+"""Without the gateway's budget of sends, which would lower the rate of frames under so many clients."""
+_OTHER_FILES = 500
+
+
+def require_open_files(clients: int) -> None:
+    """Let this process and its children open a file a client. Raises CannotStart."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = clients + _OTHER_FILES
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise CannotStart(f"{clients} clients need {needed} open files; the hard limit is {most}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+
+
+def measure(gateway: child.Child, drive: str, options: RunOptions) -> Iterator[Measured]:
+    """`fanout`, `fanout_memory` and `fanout_delay` of a gateway that publishes snapshots itself."""
+    etag_of(gateway.port, f"/v1/drives/{drive}/totals")
+    clients, seconds = options.fanout_clients, options.fanout_s
+    found = send(StreamOrder(gateway.port, f"/v1/drives/{drive}/live", clients, seconds, gateway.pid))
+    arguments = ("stream", str(round(found.frame_bytes)), str(options.frames_per_s))
+    with child.running("bench.floors", *arguments) as server:
+        floor = send(StreamOrder(server.port, "/", clients, seconds, server.pid))
+    details = {
+        "clients": clients,
+        "frames_a_client_s": found.frames / clients / found.seconds,
+        "frame_bytes": round(found.frame_bytes),
+        "gateway_cores": found.cores["server"],
+        "generator_cores": found.cores["generator"],
+        "generator_share": found.generator_share,
+        "floor_generator_share": floor.generator_share,
+    }
+    yield Measured("fanout", found.us_a_send, floor.us_a_send, details)
+    yield Measured("fanout_memory", found.kib_a_client, floor.kib_a_client, {"clients": clients})
+    if found.p99_ms is not None:
+        delays = {"p50_ms": found.p50_ms, "p99_ms": found.p99_ms, "floor_p50_ms": floor.p50_ms}
+        yield Measured("fanout_delay", found.p99_ms, floor.p99_ms, {"clients": clients, **delays})

@@ -1,0 +1,81 @@
+"""Totals a second of one gateway process: keep-alive connections, full body and matching ETag."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Iterator
+
+from bench import child
+from bench.http_load import Order, get, send
+from bench.results import Measured
+from bench.run_options import RunOptions
+from bench.systems import CannotStart
+
+READY_S = 20.0
+
+
+def measure(gateway: child.Child, drive: str, options: RunOptions) -> Iterator[Measured]:
+    """`reads` and `reads_etag` of a running gateway process, whose CPU is measured beside the generator's."""
+    with child.running("bench.floors", "hello") as server:
+        floor = send(_order(server, get("/"), options))
+    path = f"/v1/drives/{drive}/totals"
+    etag = etag_of(gateway.port, path)
+    for name, request, expected in (
+        ("reads", get(path), 200),
+        ("reads_etag", get(path, {"If-None-Match": etag}), 304),
+    ):
+        report = send(_order(gateway, request, options, expected))
+        yield Measured(
+            name,
+            report.per_s,
+            floor.per_s,
+            {
+                "p50_ms": report.p50_ms,
+                "p99_ms": report.p99_ms,
+                "aim_p99_ms": 20,
+                "aim_ratio": 0.8,
+                "connections": options.read_connections,
+                "response_bytes": report.response_bytes,
+                "errors": report.errors,
+                "reads_a_busy_core_s": report.per_s / max(report.cores["server"], 0.01),
+                "floor_a_busy_core_s": floor.per_s / max(floor.cores["server"], 0.01),
+                "gateway_cores": report.cores["server"],
+                "generator_cores": report.cores["generator"],
+                "generator_share": report.generator_share,
+                "floor_server_cores": floor.cores["server"],
+                "floor_generator_cores": floor.cores["generator"],
+            },
+        )
+
+
+def _order(server: child.Child, request: str, options: RunOptions, expected: int = 200) -> Order:
+    return Order(
+        server.port,
+        request,
+        options.read_connections,
+        options.reads_s,
+        expected,
+        processes={"server": server.pid},
+    )
+
+
+def etag_of(port: int, path: str) -> str:
+    """The ETag of a resource once it answers 200. Raises CannotStart where it does not in time."""
+    give_up = time.monotonic() + READY_S
+    failure = ""
+    while time.monotonic() < give_up:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            response.read()
+            if response.status == 200:
+                return response.headers.get("ETag", "")
+            failure = str(response.status)
+        except OSError as error:
+            failure = str(error)
+        finally:
+            connection.close()
+        time.sleep(0.1)
+    raise CannotStart(f"GET {path} gives no 200 in {READY_S:.0f} s: {failure}")

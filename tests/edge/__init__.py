@@ -1,0 +1,1 @@
+"""The edge of deploy/edge: the real nginx in front of a real gateway."""
