@@ -14,6 +14,7 @@ from rich.console import Console
 from bench import results, table
 from bench.delay import measure_delays
 from bench.progress import Progress
+from bench.restarts import measure as measure_restarts
 from bench.run_options import FULL, QUICK
 from bench.runner import Run
 from bench.specs import GROUPS
@@ -71,9 +72,27 @@ def delay(
 
 
 @app.command()
+def restarts(
+    count: Annotated[int, typer.Option(min=1, help="Rolling restarts of the gateway.")] = 20,
+    viewers: Annotated[int, typer.Option(min=1, help="Clients of the live stream.")] = 2_000,
+    rate: Annotated[float, typer.Option(min=0.1, help="Donations a second meanwhile.")] = 20.0,
+    note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
+    out: Annotated[Path, typer.Option(help="The results file.")] = results.DIRECTORY / "restarts.json",
+) -> None:
+    """Restart two gateways in turn under many viewers on the stack, and count the frames they missed."""
+    _end_on_sigterm()
+    measure_restarts(count, viewers, rate, out, note, Progress(Console(stderr=True)))
+    _print_figures(out)
+
+
+@app.command()
 def document() -> None:
     """Write the table of bench/results/latest.json into docs/performance.md."""
     table.document(results.read(results.LATEST))
+
+
+def _print_figures(file: Path) -> None:
+    Console().print_json(data=results.read(file)["figures"])
 
 
 def _end_on_sigterm() -> None:

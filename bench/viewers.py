@@ -1,8 +1,8 @@
-"""Viewers of a drive's live stream that reconnect as a browser's `EventSource` does, and what they missed.
+"""`python -m bench.viewers`: viewers that reconnect as `EventSource` does, and what they missed of a drive.
 
 A viewer keeps the last `id`, waits for the delay that the server asked for, sends the id as `Last-Event-ID`,
 and after a `gap` reads the rows at the address in it. What it has received that way is compared with the
-drive's whole log (`missed`).
+drive's whole log (`missed`). The program runs many and answers orders on standard input.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 import json
 import random
 import re
+import sys
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,10 +20,13 @@ from typing import Any, Final, cast
 
 import aiohttp
 
+from bench.event_loop import run_on_uvloop
+
 SHOWN: Final = frozenset({"donation.counted", "milestone.reached"})
 """The rows of the log that have a frame."""
 PAGE: Final = 100
 _RETRY_S: Final = 3.0
+_AT_ONCE: Final = 100
 _SEQUENCE: Final = re.compile(rb'"epoch":(\d+),"sequence":(\d+)')
 _ID: Final = re.compile(rb"^id: (\d+)$", re.MULTILINE)
 _EVENT: Final = re.compile(rb"^event: (\w+)$", re.MULTILINE)
@@ -224,3 +229,69 @@ def summary(viewers: Collection[Viewer], log: Sequence[Mapping[str, Any]]) -> di
         "missed": sum(missed),
         "viewers_that_missed": sum(bool(one) for one in missed),
     }
+
+
+@dataclass(slots=True)
+class _Crowd:
+    """All viewers of one process."""
+
+    audience: Audience
+    session: aiohttp.ClientSession
+    viewers: list[Viewer]
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def begin(self) -> None:
+        """Start every viewer, some at a time."""
+        for number, viewer in enumerate(self.viewers):
+            rng = random.Random(number)  # noqa: S311 - spreads the viewers, not a secret
+            self.tasks.append(asyncio.create_task(viewer.watch(self.audience, self.session, rng)))
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0.2)
+
+    def connected(self) -> int:
+        """The viewers whose stream is open and has begun."""
+        return sum(viewer.is_connected and viewer.last_id is not None for viewer in self.viewers)
+
+    async def end(self, within_s: float) -> dict[str, int]:
+        """The summary, as soon as nothing is missing, or after `within_s`."""
+        origins = [f"http://127.0.0.1:{port}" for port in self.audience.ports]
+        log = await read_log(
+            self.session, [f"{one}/v1/drives/{self.audience.drive}/events" for one in origins]
+        )
+        give_up = time.monotonic() + within_s
+        while True:
+            found = summary(self.viewers, log)
+            if not found["missed"] or time.monotonic() > give_up:
+                break
+            await asyncio.sleep(1.0)
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        return found
+
+
+async def serve_orders(order: Mapping[str, Any]) -> None:
+    """Run `order["viewers"]` viewers; answer each line of standard input with a line of JSON.
+
+    `end` is answered with the summary; every other line with the number of connected viewers.
+    """
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    async with aiohttp.ClientSession() as session:
+        audience = Audience(order["ports"], order["drive"])
+        crowd = _Crowd(audience, session, [Viewer() for _ in range(order["viewers"])])
+        beginning = asyncio.create_task(crowd.begin())
+        while line := (await reader.readline()).strip():
+            ended = line == b"end"
+            found = await crowd.end(order["within_s"]) if ended else {"connected": crowd.connected()}
+            sys.stdout.write(json.dumps(found) + "\n")
+            sys.stdout.flush()
+            if ended:
+                break
+        beginning.cancel()
+
+
+if __name__ == "__main__":
+    run_on_uvloop(serve_orders(json.loads(sys.argv[1])))
