@@ -13,6 +13,8 @@ from rich.console import Console
 
 from bench import results, table
 from bench.delay import measure_delays
+from bench.drives import Load
+from bench.drives import measure as measure_drives
 from bench.progress import Progress
 from bench.restarts import measure as measure_restarts
 from bench.run_options import FULL, QUICK
@@ -83,6 +85,27 @@ def restarts(
     _end_on_sigterm()
     measure_restarts(count, viewers, rate, out, note, Progress(Console(stderr=True)))
     _print_figures(out)
+
+
+@app.command()
+def drives(
+    count: Annotated[int, typer.Option(min=2, help="Drives, one of which becomes viral.")] = 1_000,
+    others: Annotated[float, typer.Option(min=0.1, help="Donations a second to the others.")] = 20.0,
+    viral: Annotated[float, typer.Option(min=0.1, help="Donations a second to the viral one.")] = 40.0,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="Seconds of each phase.")] = 15.0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the two phases alternate.")] = 3,
+    stack: Annotated[bool, typer.Option("--stack", help="On Kafka and PostgreSQL.")] = False,
+    note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="The results file; by default bench/results/drives[_stack].json.")
+    ] = None,
+) -> None:
+    """Measure how much later many drives' donations appear while one drive is viral."""
+    _end_on_sigterm()
+    file = out or results.DIRECTORY / f"drives{'_stack' if stack else ''}.json"
+    load = Load(count, others, viral, seconds, rounds)
+    measure_drives(load, file, note, Progress(Console(stderr=True)), stack=stack)
+    _print_figures(file)
 
 
 @app.command()
