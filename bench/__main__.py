@@ -11,12 +11,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench import drives as drives_of
+from bench import restarts as restarts_of
 from bench import results, table
 from bench.delay import measure_delays
-from bench.drives import Load
-from bench.drives import measure as measure_drives
 from bench.progress import Progress
-from bench.restarts import measure as measure_restarts
 from bench.run_options import FULL, QUICK
 from bench.runner import Run
 from bench.specs import GROUPS
@@ -78,12 +77,14 @@ def restarts(
     count: Annotated[int, typer.Option(min=1, help="Rolling restarts of the gateway.")] = 20,
     viewers: Annotated[int, typer.Option(min=1, help="Clients of the live stream.")] = 2_000,
     rate: Annotated[float, typer.Option(min=0.1, help="Donations a second meanwhile.")] = 20.0,
+    sends: Annotated[float, typer.Option(min=1, help="Each gateway's budget of sends a second.")] = 5_000.0,
     note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
     out: Annotated[Path, typer.Option(help="The results file.")] = results.DIRECTORY / "restarts.json",
 ) -> None:
     """Restart two gateways in turn under many viewers on the stack, and count the frames they missed."""
     _end_on_sigterm()
-    measure_restarts(count, viewers, rate, out, note, Progress(Console(stderr=True)))
+    load = restarts_of.Load(count, viewers, rate, sends)
+    restarts_of.measure(load, out, note, Progress(Console(stderr=True)))
     _print_figures(out)
 
 
@@ -103,8 +104,8 @@ def drives(
     """Measure how much later many drives' donations appear while one drive is viral."""
     _end_on_sigterm()
     file = out or results.DIRECTORY / f"drives{'_stack' if stack else ''}.json"
-    load = Load(count, others, viral, seconds, rounds)
-    measure_drives(load, file, note, Progress(Console(stderr=True)), stack=stack)
+    load = drives_of.Load(count, others, viral, seconds, rounds)
+    drives_of.measure(load, file, note, Progress(Console(stderr=True)), stack=stack)
     _print_figures(file)
 
 

@@ -42,6 +42,19 @@ SETTLE_S: Final = 60.0
 SEGMENT_S: Final = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How many restarts under how many viewers, with `rate` donations a second.
+
+    `sends_per_s` is each gateway's budget of sends, from which the rate of frames to each viewer follows.
+    """
+
+    restarts: int
+    viewers: int
+    rate: float
+    sends_per_s: float
+
+
 @dataclass(slots=True)
 class GatewayReplica:
     """One gateway process on fixed ports, with the environment of the stack's own gateway."""
@@ -51,13 +64,13 @@ class GatewayReplica:
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def like(cls, pid: int) -> GatewayReplica:
-        """Another one beside the gateway with this process id."""
+    def like(cls, pid: int, settings: Mapping[str, str]) -> GatewayReplica:
+        """Another one beside the gateway with this process id, with other `settings`."""
         raw = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         pairs = (one.decode().split("=", 1) for one in raw if b"=" in one)
         port = free_port()
         own = {"ATAA_GATEWAY_PORT": str(port), "ATAA_METRICS_PORT": str(free_port())}
-        environment = {**dict(pairs), **own}
+        environment = {**dict(pairs), **settings, **own}
         return cls(environment, port, _gateway(environment))
 
     async def restart(self, session: aiohttp.ClientSession) -> float:
@@ -91,8 +104,9 @@ def _gateway(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def _gateways(pid: int) -> Iterator[tuple[GatewayReplica, GatewayReplica]]:
-    pair = GatewayReplica.like(pid), GatewayReplica.like(pid)
+def _gateways(pid: int, load: Load) -> Iterator[tuple[GatewayReplica, GatewayReplica]]:
+    settings = {"ATAA_LIVE_SENDS_PER_S": str(load.sends_per_s)}
+    pair = GatewayReplica.like(pid, settings), GatewayReplica.like(pid, settings)
     try:
         yield pair
     finally:
@@ -160,25 +174,25 @@ class Restarts:
     summary: dict[str, int] = field(default_factory=dict)
 
 
-async def observe(system: System, restarts: int, viewers: int, rate: float, progress: Progress) -> Restarts:
-    """Restart the two gateways in turn, `restarts` times together, while donations come in at `rate`."""
+async def observe(system: System, load: Load, progress: Progress) -> Restarts:
+    """Restart the two gateways in turn while donations come in."""
     found = Restarts()
     drive = f"restarts-{time.time_ns()}"
     installation = system.installation_with(drive)
-    with _gateways(system.processes["gateway"]) as pair:
+    with _gateways(system.processes["gateway"], load) as pair:
         async with new_session() as session:
             api = ApiClient(session, installation.gateway_url)
             keys = read_json(installation.directory / "keys.json")
             credentials = await open_drive(api, keys, drive, drive)
             for one in pair:
                 await one.until_ready(session)
-            crowd = await Crowd.start([one.port for one in pair], drive, viewers)
+            crowd = await Crowd.start([one.port for one in pair], drive, load.viewers)
             ended = asyncio.Event()
-            giving = asyncio.create_task(_give(system, drive, credentials, rate, ended, found))
+            giving = asyncio.create_task(_give(system, drive, credentials, load.rate, ended, found))
             try:
                 await crowd.until_connected()
-                for number in range(restarts):
-                    progress.begin(f"restart {number + 1} of {restarts} under {viewers:,} viewers")
+                for number in range(load.restarts):
+                    progress.begin(f"restart {number + 1} of {load.restarts} under {load.viewers:,} viewers")
                     found.restart_s.append(await pair[number % 2].restart(session))
                     found.reconnected_s.append(await crowd.until_connected())
                     if giving.done():
@@ -211,17 +225,18 @@ async def _give(
             return
 
 
-def measure(restarts: int, viewers: int, rate: float, file: Path, note: str, progress: Progress) -> None:
+def measure(load: Load, file: Path, note: str, progress: Progress) -> None:
     """Run on a new stack, and write the results to `file`."""
-    require_open_files(viewers)
+    require_open_files(load.viewers)
     with tempfile.TemporaryDirectory(prefix="ataa-bench-", ignore_cleanup_errors=True) as directory:
         progress.begin("starting the stack")
         with stack_system(ROOT, Path(directory), first_free_port()) as system:
-            found = run_on_uvloop(observe(system, restarts, viewers, rate, progress))
+            found = run_on_uvloop(observe(system, load, progress))
             progress.begin("stopping the stack")
     details: dict[str, Detail] = {
         "restarts": len(found.restart_s),
-        "rate_per_s": rate,
+        "rate_per_s": load.rate,
+        "sends_per_s": load.sends_per_s,
         "donations": found.donations,
         "difference_of_the_books": found.difference,
         "restart_s_median": statistics.median(found.restart_s),
@@ -229,6 +244,6 @@ def measure(restarts: int, viewers: int, rate: float, file: Path, note: str, pro
         "reconnected_s_longest": max(found.reconnected_s),
         **found.summary,
     }
-    what = f"frames that {viewers:,} viewers missed in {len(found.restart_s)} rolling restarts of the gateway"
+    what = f"frames that {load.viewers:,} viewers missed in {len(found.restart_s)} rolling restarts of the gateway"
     figure = single_figure.of(what, found.summary["missed"], "frames", 0, details)
     single_figure.write(file, {"restarts": figure}, {"note": note, "load_average": os.getloadavg()[0]})
