@@ -244,6 +244,7 @@ def measure(load: Load, file: Path, note: str, progress: Progress) -> None:
         "reconnected_s_longest": max(found.reconnected_s),
         **found.summary,
     }
-    what = f"frames that {load.viewers:,} viewers missed in {len(found.restart_s)} rolling restarts of the gateway"
+    restarts = f"{len(found.restart_s)} rolling restarts of the gateway"
+    what = f"frames that {load.viewers:,} viewers missed in {restarts}"
     figure = single_figure.of(what, found.summary["missed"], "frames", 0, details)
     single_figure.write(file, {"restarts": figure}, {"note": note, "load_average": os.getloadavg()[0]})
