@@ -25,6 +25,7 @@ from bench.event_loop import run_on_uvloop
 SHOWN: Final = frozenset({"donation.counted", "milestone.reached"})
 """The rows of the log that have a frame."""
 PAGE: Final = 100
+_TOTALS: Final = b"event: totals\n"
 _RETRY_S: Final = 3.0
 _AT_ONCE: Final = 100
 _SEQUENCE: Final = re.compile(rb'"epoch":(\d+),"sequence":(\d+)')
@@ -146,11 +147,11 @@ class _Stream(asyncio.Protocol):
 
     def _take(self, block: bytes) -> None:
         viewer = self._viewer
-        found = _EVENT.search(block)
-        event = found[1] if found else b""
-        if event == b"totals":
+        if block.startswith(_TOTALS):
             self._note_totals(block)
             return
+        found = _EVENT.search(block)
+        event = found[1] if found else b""
         if retry := _RETRY.search(block):
             viewer.retry_s = int(retry[1]) / 1000
         if identifier := _ID.search(block):
