@@ -87,11 +87,7 @@ def compose(
         ]
     )
     description.routes = router.routes
-    service = Service(
-        "gateway",
-        _behind(settings.trusted_proxies, Gateway(router, EarlyTotals(hub).answer)),
-        close=database.close,
-    )
+    service = Service("gateway", _application(settings.trusted_proxies, router, hub), close=database.close)
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)
@@ -134,14 +130,15 @@ def _concurrency_limits(settings: GatewaySettings) -> dict[str, ConcurrencyLimit
     return {name: ConcurrencyLimit(name, limit) for name, limit in limits.items()}
 
 
-def _behind(proxies: str, gateway: Gateway) -> ASGIApp:
-    """`gateway` as an application that reads client addresses from `X-Forwarded-For` of these proxies."""
+def _application(proxies: str, router: Router, hub: Hub) -> ASGIApp:
+    """The gateway as an application that reads client addresses as the trusted `proxies` report them."""
+    gateway = Gateway(router, EarlyTotals(hub).answer)
     trusted = [one for one in map(str.strip, proxies.split(",")) if one]
     return _BehindProxies(gateway, trusted) if trusted else gateway
 
 
 class _BehindProxies:
-    """The gateway as an application that reads client addresses as `trusted` proxies report them."""
+    """The gateway, with client addresses from `X-Forwarded-For` of these proxies."""
 
     def __init__(self, gateway: Gateway, trusted: list[str]) -> None:
         self.early_answer = gateway.early_answer  # it does not depend on the client's address

@@ -94,7 +94,7 @@ async def test_client_that_does_not_read_is_answered_no_further(harness: Harness
     """The answers that wait for one client stay within a bound, and all arrive once it reads."""
     await harness.snapshot(7)
     await sequence(harness, 7)
-    count = 12_000
+    count = 8_000
     reader, writer = await asyncio.open_connection("127.0.0.1", harness.port, limit=2**16)
     writer.write(get() * count + CLOSING)
     answers, highest = bytearray(), 0
