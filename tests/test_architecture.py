@@ -15,7 +15,7 @@ import pytest
 from tests import scheduling
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("backbone", "services", "gateway", "rehearsal", "embedded", "stack", "edge", "bench")
+PACKAGES = ("backbone", "services", "gateway", "rehearsal", "embedded", "stack", "edge", "bench", "capacity")
 DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SERVICES = ("pledges", "payments", "leaderboard", "notify")
 VAGUE = re.compile(
