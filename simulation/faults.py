@@ -11,6 +11,8 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import Final
 
+from sandbox.faults import Faults
+
 MAX_FAULTS: Final = 25
 MAX_CRASHES: Final = 3
 LONGEST_DELAY_S: Final = 0.4
@@ -36,6 +38,8 @@ class Fault(StrEnum):
     """The process that calls ends after the operation, before it learns of it."""
 
 
+WEIGHTS: Final = {"store.read": 0.2, "bus.watermarks": 0.1}
+"""Operations that are mostly polls have faults less often than others."""
 CRASHES: Final = frozenset({Fault.CRASH_BEFORE, Fault.CRASH_AFTER})
 
 
@@ -50,9 +54,12 @@ class FaultPlan:
         self._rate = 10 ** self.random.uniform(-2.6, -1.2)
         self._enabled = [fault for fault in Fault if self.random.random() < 0.5] or [Fault.LOST_ACK]
 
-    def draw(self, operation: str, possible: Collection[Fault]) -> Fault | None:
-        """The fault of one operation; None as a rule."""
-        if not self.active or self.random.random() >= self._rate or len(self.drawn) >= MAX_FAULTS:
+    def draw(self, operation: str, possible: Collection[Fault], caller: str = "") -> Fault | None:
+        """The fault of one operation of `caller`; None as a rule."""
+        if not self.active:
+            return None
+        rate = self._rate * WEIGHTS.get(operation, 1.0)
+        if self.random.random() >= rate or len(self.drawn) >= MAX_FAULTS:
             return None
         found = [fault for fault in self._enabled if fault in possible]
         if not found:
@@ -62,9 +69,24 @@ class FaultPlan:
             if self._crashes >= MAX_CRASHES:
                 return None
             self._crashes += 1
-        self.drawn.append(f"{operation}: {fault}")
+        self.drawn.append(f"{caller} {operation}: {fault}")
         return fault
 
     def delay_s(self) -> float:
         """How long a delayed operation waits."""
         return self.random.random() ** 2 * LONGEST_DELAY_S
+
+    def of_sandbox(self) -> Faults:
+        """The faults of Stripe's side: webhooks repeated, reordered, late and lost, responses lost."""
+        chance = self.random
+        if chance.random() < 0.5:
+            return Faults()
+        return Faults(
+            duplicate=chance.choice((1, 1, 2, 3)),
+            reorder=chance.random() < 0.5,
+            delay_ms=chance.choice((0, 0, 100, 500)),
+            drop_rate=chance.choice((0.0, 0.0, 0.2, 0.5)),
+            error_rate=chance.choice((0.0, 0.0, 0.2)),
+            error_after_rate=chance.choice((0.0, 0.0, 0.2)),
+            timeout_after_success_rate=chance.choice((0.0, 0.0, 0.2)),
+        )

@@ -11,6 +11,8 @@ import stripe
 from stripe import HTTPClient
 
 from backbone.http.service_client import InProcessServiceClient, ServiceResponse, ServiceUnavailable
+from sandbox.deliveries import Deliveries
+from sandbox.faults import Faults
 from sandbox.http_server import Request
 from sandbox.server import Options, Sandbox
 from sandbox.webhook_client import Done
@@ -152,14 +154,16 @@ class InProcessSandbox(Sandbox):
 
     async def start(self) -> None:
         """Begin to deliver webhooks and to run scheduled actions."""
-        from sandbox.deliveries import Deliveries
-
         self._account.base_url = "http://sandbox.simulation"
         events = self._account.events
         events.deliver = Deliveries(
             events, self._client, self._options.webhook_secret, self._faults
         ).deliver
         self._ticker = asyncio.create_task(self._tick())
+
+    def inject(self, faults: Faults) -> None:
+        """Replace the sandbox's own faults, which are about webhooks and stored responses."""
+        self._faults.replace(faults)
 
     async def answer(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes

@@ -126,7 +126,7 @@ class Operations:
         """
         caller = alive()
         who = caller.node.name if caller else "outside"
-        fault = self.plan.draw(f"{who} {name}", possible)
+        fault = self.plan.draw(name, possible, who)
         self.trace.note(f"{who} {name}{detail}{f' [{fault}]' if fault else ''}")
         if fault is None:
             return None

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import structlog
 
+from sandbox.faults import Faults
 from simulation.checks import Checks
 from simulation.system import System, copy_files
 from simulation.virtual_time import VirtualLoop, repeatable, run
@@ -18,8 +19,8 @@ from simulation.workload import Donors, NotServed, open_drive
 
 TEMPLATE_S: Final = 60.0
 """Runs begin so long after the template was made."""
-FAULTS_S: Final = 4.0
-"""Faults may happen in the first seconds of a run."""
+FAULTS_S: Final = (1.5, 4.0)
+"""Faults may happen at least and at most so long; in between, until the donors have finished."""
 WHOLE_CRASH_CHANCE: Final = 0.25
 WARM_UP_SEED: Final = 0
 FILES: Final = ("bus.db", "gateway.db", "leaderboard.db", "notify.db", "payments.db", "pledges.db")
@@ -100,12 +101,16 @@ async def _run(system: System, loop: VirtualLoop, seed: int, keep_trace: bool) -
         checks = Checks(system, donors.workload)
         watching = asyncio.create_task(checks.viewer.watch())
         current.plan.active = True
-        faults = asyncio.create_task(_faults(system))
+        current.sandbox.inject(current.plan.of_sandbox())
+        crashing = asyncio.create_task(_crash_all(system))
+        ending = asyncio.create_task(_end_faults(system, FAULTS_S[1]))
         try:
             await donors.give()
         except NotServed as refused:
             violations.append(str(refused))
-        await faults
+        await crashing
+        await _end_faults(system, began + FAULTS_S[0] - loop.time())
+        ending.cancel()
         await system.all_ready()
         if not violations:
             violations += await checks.settle()
@@ -125,17 +130,19 @@ async def _run(system: System, loop: VirtualLoop, seed: int, keep_trace: bool) -
     )
 
 
-async def _faults(system: System) -> None:
-    """Let faults happen for a while, and the whole system crash in some seeds."""
-    plan = system.run.plan
-    if plan.random.random() < WHOLE_CRASH_CHANCE:
-        at = plan.random.uniform(0.2, FAULTS_S - 0.5)
-        await asyncio.sleep(at)
+async def _crash_all(system: System) -> None:
+    """In some seeds, crash the whole system once."""
+    chance = system.run.plan.random
+    if chance.random() < WHOLE_CRASH_CHANCE:
+        await asyncio.sleep(chance.uniform(0.2, FAULTS_S[0]))
         await system.crash_all()
-        await asyncio.sleep(FAULTS_S - at)
-    else:
-        await asyncio.sleep(FAULTS_S)
-    plan.active = False
+
+
+async def _end_faults(system: System, after_s: float) -> None:
+    """Let no more faults happen, at the sandbox either, after a while."""
+    await asyncio.sleep(after_s)
+    system.run.plan.active = False
+    system.run.sandbox.inject(Faults())
 
 
 def _capture_problems(note: Any) -> list[str]:

@@ -75,7 +75,7 @@ class System:
             "stripe_api_key": SecretStr(STRIPE_KEY),
             "stripe_webhook_secrets": [WEBHOOK_SECRET],
             "stripe_backfill_s": 2.0,
-            "stripe_sweep_s": 3.0,
+            "stripe_sweep_s": 5.0,
         }
         roots = (
             services.pledges.app,
