@@ -87,6 +87,8 @@ class Node:
         if incarnation.dead:
             return False
         for worker in incarnation.service.workers:
+            if worker.name.endswith(".pruning"):
+                continue  # nothing grows old in a run
             incarnation.spawn(keep_running(worker, incarnation.stop))
         incarnation.ready = True
         self._trace.note(f"{self.name} started")

@@ -8,6 +8,7 @@ writes one verdict a line.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -30,7 +31,7 @@ class Worker:
         self._system = System(folder / "data")
         make_template(self._system, self._template)
         warm_up(self._system, self._template)
-        self._system.compose_spares()
+        asyncio.run(self._system.compose_spares())
         if planted_bug:
             planted.BUGS[planted_bug]()
         gc.collect()
