@@ -8,6 +8,7 @@ writes one verdict a line.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import json
@@ -67,10 +68,14 @@ def _in_fork(work: Callable[[], Any]) -> Any:
 
 def main() -> None:
     """Run the seeds on standard input."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--planted", choices=planted.BUGS, help="a bug of simulation.planted")
+    parser.add_argument("--trace", action="store_true", help="send the trace with each verdict")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-        worker = Worker(Path(folder), sys.argv[1] if len(sys.argv) > 1 else "")
+        worker = Worker(Path(folder), options.planted or "")
         for line in sys.stdin:
-            sys.stdout.write(json.dumps(worker.run(int(line))) + "\n")
+            sys.stdout.write(json.dumps(worker.run(int(line), keep_trace=options.trace)) + "\n")
             sys.stdout.flush()
 
 
