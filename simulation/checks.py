@@ -156,7 +156,8 @@ class Checks:
         violations = [
             f"the books differ: {name} {dict(book)}, sandbox {dict(readings.books['sandbox'])}"
             for name, book in readings.books.items()
-            if {c: a for c, a in book.items() if a} != {c: a for c, a in readings.books["sandbox"].items() if a}
+            if {c: a for c, a in book.items() if a}
+            != {c: a for c, a in readings.books["sandbox"].items() if a}
         ]
         recount = (await self._internal("leaderboard", "/internal/differences"))["data"]
         if recount:
@@ -190,7 +191,9 @@ class Checks:
                 )
         totals = await self._public(f"/v1/drives/{DRIVE}/totals")
         if rows and (totals["sequence"], totals["raised"]["value"]) != (sequences[-1], raised[sequences[-1]]):
-            violations.append(f"the totals do not show the log's end: {totals['sequence']} of {sequences[-1]}")
+            violations.append(
+                f"the totals do not show the log's end: {totals['sequence']} of {sequences[-1]}"
+            )
         return violations
 
     async def _of_receipts(self) -> list[str]:

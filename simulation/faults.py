@@ -38,7 +38,7 @@ class Fault(StrEnum):
     """The process that calls ends after the operation, before it learns of it."""
 
 
-WEIGHTS: Final = {"store.read": 0.2, "bus.watermarks": 0.1}
+WEIGHTS: Final = {"store.reading": 0.2, "store.statement": 0.2, "bus.watermarks": 0.1}
 """Operations that are mostly polls have faults less often than others."""
 CRASHES: Final = frozenset({Fault.CRASH_BEFORE, Fault.CRASH_AFTER})
 
@@ -54,13 +54,14 @@ class FaultPlan:
         self._rate = 10 ** self.random.uniform(-2.6, -1.2)
         self._enabled = [fault for fault in Fault if self.random.random() < 0.5] or [Fault.LOST_ACK]
 
-    def draw(self, operation: str, possible: Collection[Fault], caller: str = "") -> Fault | None:
-        """The fault of one operation of `caller`; None as a rule."""
-        if not self.active:
-            return None
-        rate = self._rate * WEIGHTS.get(operation, 1.0)
-        if self.random.random() >= rate or len(self.drawn) >= MAX_FAULTS:
-            return None
+    def happens(self, operation: str) -> bool:
+        """Whether this one of all operations has a fault, if one is possible in it."""
+        if not self.active or len(self.drawn) >= MAX_FAULTS:
+            return False
+        return self.random.random() < self._rate * WEIGHTS.get(operation, 1.0)
+
+    def draw(self, operation: str, possible: Collection[Fault], caller: str) -> Fault | None:
+        """The fault of an operation of `caller` that has one; None where this seed has no such faults."""
         found = [fault for fault in self._enabled if fault in possible]
         if not found:
             return None

@@ -156,9 +156,7 @@ class InProcessSandbox(Sandbox):
         """Begin to deliver webhooks and to run scheduled actions."""
         self._account.base_url = "http://sandbox.simulation"
         events = self._account.events
-        events.deliver = Deliveries(
-            events, self._client, self._options.webhook_secret, self._faults
-        ).deliver
+        events.deliver = Deliveries(events, self._client, self._options.webhook_secret, self._faults).deliver
         self._ticker = asyncio.create_task(self._tick())
 
     def inject(self, faults: Faults) -> None:

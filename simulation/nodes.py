@@ -121,17 +121,24 @@ class Operations:
         self.plan = plan
         self.trace = trace
 
-    async def begin(self, name: str, possible: Collection[Fault], detail: str = "") -> Fault | None:
+    async def begin(
+        self, name: str, possible: Collection[Fault], detail: str = "", *, traced: bool = True
+    ) -> Fault | None:
         """Draw the fault of an operation, and carry out what comes before it.
 
-        Never returns in an incarnation that is dead: raises CancelledError.
+        Never returns in an incarnation that is dead: raises CancelledError. An operation that is not `traced`
+        has a line in the trace only where it has a fault.
         """
         caller = alive()
-        who = caller.node.name if caller else "outside"
-        fault = self.plan.draw(name, possible, who)
-        self.trace.note(f"{who} {name}{detail}{f' [{fault}]' if fault else ''}")
-        if fault is None:
-            return None
+        fault = None
+        if self.plan.happens(name):
+            fault = self.plan.draw(name, possible, "outside" if caller is None else caller.node.name)
+        if traced or fault is not None:
+            who = "outside" if caller is None else caller.node.name
+            self.trace.note(f"{who} {name}{detail}{f' [{fault}]' if fault else ''}")
+        return None if fault is None else await self._carry_out(fault, caller)
+
+    async def _carry_out(self, fault: Fault, caller: Incarnation | None) -> Fault | None:
         if fault in CRASHES and caller is None:
             return None
         if fault is Fault.CRASH_BEFORE and caller is not None:

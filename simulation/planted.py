@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from backbone.bus.protocol import BusUnavailable, Message, Record
 from backbone.contracts import PaymentChanged, SnapshotTaken
+from backbone.database.transaction import Transaction
 from backbone.messaging import consumer, inbox, outbox
 from gateway.live.hub import Hub
 from services.leaderboard import domain, tally
@@ -88,7 +87,7 @@ BUGS: Final[dict[str, Callable[[], None]]] = {
 
 
 def _forget_events() -> None:
-    async def record_none(session: AsyncSession, group: str, records: Sequence[Record]) -> list[Record]:
+    async def record_none(session: Transaction, group: str, records: Sequence[Record]) -> list[Record]:
         return list({record.id: record for record in records}.values())
 
     inbox.record_new = record_none  # type: ignore[assignment]

@@ -70,7 +70,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._traveller = traveller
         super().__init__(selector)
         selector.loop = self
-        self.set_task_factory(lambda loop, coroutine, **options: NumberedTask(coroutine, loop=loop, **options))
+        self.set_task_factory(
+            lambda loop, coroutine, **options: NumberedTask(coroutine, loop=loop, **options)
+        )
 
     def time(self) -> float:
         """The clock: seconds since a second before the run began."""
