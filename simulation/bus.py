@@ -10,7 +10,7 @@ from typing import Final, Literal
 from backbone.bus.protocol import BusUnavailable, LoadPositions, Message, Partition, Positions, Record
 from backbone.bus.sqlite import SqliteBus, SqliteSubscription
 from simulation.faults import Fault
-from simulation.nodes import CURRENT, Operations, alive
+from simulation.nodes import Operations, alive
 
 PUBLISH: Final = frozenset(Fault)
 READ: Final = frozenset({Fault.DELAY, Fault.ERROR, Fault.CRASH_BEFORE, Fault.CRASH_AFTER})
@@ -80,11 +80,7 @@ class NodeBus:
             plain = [Message(m.topic, m.key, m.id, m.name, m.value, m.traceparent) for m in messages]
             await self._bus().publish(plain, lossy=True)
 
-        token = CURRENT.set(None)
-        try:
-            self._repeating = asyncio.get_running_loop().create_task(repeat())
-        finally:
-            CURRENT.reset(token)
+        operations.outside(repeat())
 
     async def publish_watermarks(self, topic: str, at: datetime, partitions: Sequence[int]) -> None:
         """See `EventBus.publish_watermarks`."""

@@ -1,4 +1,4 @@
-"""Many seeds on several processes: `simulation.worker` runs them, this distributes them and collects verdicts."""
+"""Many seeds on several processes: `simulation.worker` runs them, this distributes them."""
 
 from __future__ import annotations
 

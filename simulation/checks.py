@@ -139,7 +139,7 @@ class Checks:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + SETTLE_S
         while True:
-            waiting = {}
+            waiting: dict[str, int] = {}
             for name in SERVICES:
                 counts = await self._internal(name, "/internal/quiet")
                 counts.pop("backfills", None)  # a count of calm reads of Stripe, not of work
@@ -162,8 +162,7 @@ class Checks:
         recount = (await self._internal("leaderboard", "/internal/differences"))["data"]
         if recount:
             violations.append(f"stored sums differ from their recount: {recount}")
-        dead = [row for row in self._dead_letters()]
-        return violations + [f"dead letter: {row}" for row in dead]
+        return violations + [f"dead letter: {row}" for row in self._dead_letters()]
 
     def _dead_letters(self) -> list[str]:
         bus = self._system.run.bus

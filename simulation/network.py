@@ -113,7 +113,10 @@ class StripeTransport(HTTPClient):
 
 
 def _connection_error(reason: str) -> Exception:
-    return stripe.APIConnectionError(f"simulated: {reason}", should_retry=True)
+    error: Exception = stripe.APIConnectionError(  # type: ignore[no-untyped-call]
+        f"simulated: {reason}", should_retry=True
+    )
+    return error
 
 
 class SimulatedStripe(StripeProcessor):

@@ -55,13 +55,14 @@ class Incarnation:
 class Node:
     """One service that may crash; `compose` makes its next incarnation."""
 
-    def __init__(self, name: str, compose: Callable[[], Service], plan: FaultPlan, trace: Trace) -> None:
+    def __init__(self, name: str, compose: Callable[[], Service], operations: Operations) -> None:
         self.name = name
         self.incarnation: Incarnation | None = None
         self.crashes = 0
         self._compose = compose
-        self._plan = plan
-        self._trace = trace
+        self._plan = operations.plan
+        self._trace = operations.trace
+        self._outside = operations.outside
 
     @property
     def ready(self) -> bool:
@@ -94,6 +95,11 @@ class Node:
         self._trace.note(f"{self.name} started")
         return True
 
+    async def wait_until_ready(self) -> None:
+        """Wait until it accepts requests."""
+        while not self.ready:  # noqa: ASYNC110 - each incarnation would have an event of its own
+            await asyncio.sleep(0.05)
+
     def crash(self) -> None:
         """Kill it now; it is restarted after a while."""
         incarnation = self.incarnation
@@ -104,14 +110,12 @@ class Node:
         was_ready = incarnation.ready
         incarnation.kill()
         if was_ready:
-            pause = self._plan.random.uniform(*RESTART_S)
-            context = copy_context()
-            context.run(CURRENT.set, None)
-            context.run(asyncio.get_running_loop().call_later, pause, self._restart)
+            self._outside(self._restart(self._plan.random.uniform(*RESTART_S)))
 
-    def _restart(self) -> None:
+    async def _restart(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         if self.incarnation is None or self.incarnation.dead:
-            self.restarting = asyncio.get_running_loop().create_task(self.start())
+            await self.start()
 
 
 class Operations:
@@ -120,6 +124,15 @@ class Operations:
     def __init__(self, plan: FaultPlan, trace: Trace) -> None:
         self.plan = plan
         self.trace = trace
+        self._outside: dict[asyncio.Task[None], None] = {}
+
+    def outside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` in no incarnation: a crash of the caller does not end it."""
+        context = copy_context()
+        context.run(CURRENT.set, None)
+        task = context.run(asyncio.get_running_loop().create_task, work)
+        self._outside[task] = None
+        task.add_done_callback(lambda done: self._outside.pop(done, None))
 
     async def begin(
         self, name: str, possible: Collection[Fault], detail: str = "", *, traced: bool = True

@@ -12,7 +12,7 @@ from typing import Any, Final
 from backbone.bus.protocol import BusUnavailable, Message, Record
 from backbone.contracts import PaymentChanged, SnapshotTaken
 from backbone.database.transaction import Transaction
-from backbone.messaging import consumer, inbox, outbox
+from backbone.messaging import inbox, outbox
 from gateway.live.hub import Hub
 from services.leaderboard import domain, tally
 from simulation.bus import NodeBus
@@ -38,7 +38,7 @@ def lose_acknowledgements() -> None:
 
     async def publish_carelessly(self: outbox.Relay) -> int:
         if not isinstance(self._bus, CarelessBus):
-            self._bus = CarelessBus(self._bus)  # type: ignore[arg-type, assignment]
+            self._bus = CarelessBus(self._bus)  # type: ignore[arg-type]
         return await publish_batch(self)
 
     outbox.Relay._publish_batch = publish_carelessly  # type: ignore[method-assign]
@@ -90,8 +90,7 @@ def _forget_events() -> None:
     async def record_none(session: Transaction, group: str, records: Sequence[Record]) -> list[Record]:
         return list({record.id: record for record in records}.values())
 
-    inbox.record_new = record_none  # type: ignore[assignment]
-    assert consumer.inbox is inbox
+    inbox.record_new = record_none
 
 
 class _Versionless:
@@ -107,14 +106,15 @@ class _Versionless:
 
 
 def _replace_tally(read: Callable[[Any, PaymentChanged], Any]) -> None:
-    """Have `_tally` see `read(old, event)` as the stored payment, and never refuse an event for its version."""
+    """Have `_tally` see `read(old, event)` as the stored payment, and refuse no event for its version."""
     apply = tally._tally
 
     def apply_any(event: PaymentChanged, old: Any, locked: Any, batch: Any) -> Any:
-        seen = read(old, event)
-        return apply(event, None if seen is None else _Versionless(seen), locked, batch)
+        seen: Any = read(old, event)
+        stored: Any = None if seen is None else _Versionless(seen)
+        return apply(event, stored, locked, batch)
 
-    tally._tally = apply_any  # type: ignore[assignment]
+    tally._tally = apply_any
 
 
 def _last(events: Sequence[Any], key: Callable[[Any], str]) -> list[Any]:

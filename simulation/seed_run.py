@@ -15,7 +15,7 @@ from sandbox.faults import Faults
 from simulation.checks import Checks
 from simulation.system import System, copy_files
 from simulation.virtual_time import VirtualLoop, repeatable, run
-from simulation.workload import Donors, NotServed, open_drive
+from simulation.workload import Donors, NotServed, every_outcome, open_drive, plan
 
 TEMPLATE_S: Final = 60.0
 """Runs begin so long after the template was made."""
@@ -80,7 +80,7 @@ def warm_up(system: System, template: Path) -> None:
         current = system.begin(loop, WARM_UP_SEED)
         _capture_problems(current.trace.note)
         await system.start()
-        donors = Donors(system, WARM_UP_SEED)
+        donors = Donors(system, every_outcome())
         await donors.give()
         await Checks(system, donors.workload).settle()
         await system.end()
@@ -97,7 +97,7 @@ async def _run(system: System, loop: VirtualLoop, seed: int, keep_trace: bool) -
     began = loop.time()
     try:
         await system.start()
-        donors = Donors(system, seed)
+        donors = Donors(system, plan(seed))
         checks = Checks(system, donors.workload)
         watching = asyncio.create_task(checks.viewer.watch())
         current.plan.active = True

@@ -137,7 +137,7 @@ class System:
         gateway_client = self._client("gateway")
         sandbox = InProcessSandbox(STRIPE_KEY, WEBHOOK_SECRET, gateway_client, lambda: operations)
         self._run = run = Run(plan, trace, self._open_bus(), sandbox, operations)
-        run.nodes = {name: Node(name, partial(self._take, name), plan, trace) for name in NODES}
+        run.nodes = {name: Node(name, partial(self._take, name), operations) for name in NODES}
         return run
 
     def _open_bus(self) -> SqliteBus:
@@ -160,8 +160,7 @@ class System:
 
     async def all_ready(self) -> None:
         """Wait until every node runs."""
-        while not all(node.ready for node in self.run.nodes.values()):
-            await asyncio.sleep(0.05)
+        await asyncio.gather(*(node.wait_until_ready() for node in self.run.nodes.values()))
 
     def request_client(self, name: str) -> ServiceClient:
         """A client of a node, for requests from outside."""

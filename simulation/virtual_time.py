@@ -1,8 +1,8 @@
 """A virtual clock, an event loop that runs on it, and a source of randomness that repeats.
 
-Nothing waits: when no callback is ready, the clock advances to the next timer. `time.time`, `datetime.now` and
-`time.monotonic` follow the loop's clock, so every timestamp repeats. `os.urandom` and `random` are seeded, so
-every id, key and jitter repeats.
+Nothing waits: when no callback is ready, the clock advances to the next timer. `time.time`, `datetime.now`
+and `time.monotonic` follow the loop's clock, so every timestamp repeats. `os.urandom` and `random` are
+seeded, so every id, key and jitter repeats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import time_machine
 
 BEGINNING: Final = datetime(2022, 1, 7, 12, 0, tzinfo=UTC)
 TURN_US: Final = 20
-"""How far the clock advances with every iteration of the loop: code takes time, and no two moments are equal."""
+"""How far the clock advances with each iteration of the loop: code takes time, and no moment occurs twice."""
 MAX_TURNS: Final = 400_000
 """Iterations of one run. More is a loop that never rests (`Livelock`)."""
 
@@ -79,7 +79,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._now_us / 1_000_000
 
     def advance(self, timeout: float | None) -> None:
-        """Move the clock by one iteration, or by `timeout` seconds where nothing is ready. Raises Livelock."""
+        """Move the clock by an iteration, or by `timeout` seconds where nothing is ready. Raises Livelock."""
         self._turns += 1
         if timeout is None:
             raise Livelock("nothing is scheduled, and the run has not ended")

@@ -40,7 +40,10 @@ class Worker:
 
     def run(self, seed: int, *, keep_trace: bool = False) -> dict[str, Any]:
         """The verdict on a seed, from a fork of this process."""
-        return _in_fork(lambda: run_seed(self._system, self._template, seed, keep_trace=keep_trace).as_json())
+        verdict: dict[str, Any] = _in_fork(
+            lambda: run_seed(self._system, self._template, seed, keep_trace=keep_trace).as_json()
+        )
+        return verdict
 
 
 def _in_fork(work: Callable[[], Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,10 +20,23 @@ EMAILS: Final = ("ada@donors.example", "ben@donors.example", "eve@donors.example
 RETRY_S: Final = 0.1
 PATIENCE_S: Final = 90.0
 """How long a donor repeats a request. Longer is a failure of the run."""
-FEWEST_DONORS: Final = 2
-MOST_DONORS: Final = 5
+FEWEST_DONORS: Final = 1
+MOST_DONORS: Final = 4
 ARRIVALS_S: Final = 1.2
 """All donors arrive within this time."""
+
+
+OUTCOMES: Final = {
+    "nothing": 6,
+    "refund": 3,
+    "part": 3,
+    "cancel": 2,
+    "cancel_late": 1,
+    "dispute_lost": 2,
+    "dispute_won": 2,
+    "fails": 2,
+}
+"""What donors do after they have pledged, and how often."""
 
 
 class NotServed(AssertionError):
@@ -55,11 +69,9 @@ class Workload:
 def plan(seed: int) -> list[Plan]:
     """The donors of a seed."""
     chance = random.Random(f"donors {seed}")  # noqa: S311 - it has to repeat
-    outcomes = ("nothing", "refund", "part", "cancel", "cancel_late", "dispute_lost", "dispute_won", "fails")
-    weights = (6, 3, 3, 2, 1, 2, 2, 2)
     donors = []
     for number in range(chance.randint(FEWEST_DONORS, MOST_DONORS)):
-        (then,) = chance.choices(outcomes, weights)
+        (then,) = chance.choices(list(OUTCOMES), list(OUTCOMES.values()))
         card = REFUND_FAILS_CARD if then == "fails" else GOOD_CARD
         if chance.random() < 0.1:
             card = DECLINED_CARD
@@ -78,14 +90,23 @@ def plan(seed: int) -> list[Plan]:
     return donors
 
 
+def every_outcome() -> list[Plan]:
+    """Donors of which each does something else."""
+    cards = {"fails": REFUND_FAILS_CARD}
+    return [
+        Plan(number, 0.1 * number, 1_000, EMAILS[0], CREATORS[0], cards.get(then, GOOD_CARD), then, 0.1)
+        for number, then in enumerate(OUTCOMES)
+    ]
+
+
 class Donors:
     """Carries out a plan through the public API."""
 
-    def __init__(self, system: System, seed: int) -> None:
+    def __init__(self, system: System, plans: Sequence[Plan]) -> None:
         self.workload = Workload()
         self._system = system
         self._gateway: ServiceClient = system.request_client("gateway")
-        self._plans = plan(seed)
+        self._plans = plans
         self._trace = system.run.trace
 
     async def give(self) -> None:
