@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,24 +16,31 @@ MAX_VERDICT: Final = 1 << 26
 """Bytes of one verdict, with the trace of a replay."""
 
 
+class Bug(StrEnum):
+    """The bugs that `simulation.planted` can plant."""
+
+    LOST_ACK = "lost-ack"
+    DOUBLE_APPLY = "double-apply"
+    REORDERED_VERSION = "reordered-version"
+    STALE_READ = "stale-read"
+
+
 class WorkerFailed(Exception):
     """A worker process ended without a verdict; the message is what it wrote to standard error."""
 
 
 async def run_seeds(
-    seeds: Iterable[int], *, processes: int, planted_bug: str = "", keep_trace: bool = False
-) -> AsyncIterator[dict[str, Any]]:
+    seeds: Iterable[int], *, jobs: int, bug: Bug | None = None, keep_trace: bool = False
+) -> AsyncGenerator[dict[str, Any]]:
     """Yield the verdict on each seed, in the order in which they are reached. Raises WorkerFailed.
 
     The workers end when the iteration does.
     """
     waiting = iter(seeds)
     verdicts: asyncio.Queue[dict[str, Any] | BaseException | None] = asyncio.Queue()
-    workers = [
-        asyncio.create_task(_work(waiting, verdicts, planted_bug, keep_trace)) for _ in range(processes)
-    ]
+    workers = [asyncio.create_task(_work(waiting, verdicts, bug, keep_trace)) for _ in range(jobs)]
     try:
-        left = processes
+        left = jobs
         while left:
             verdict = await verdicts.get()
             if isinstance(verdict, BaseException):
@@ -50,11 +58,11 @@ async def run_seeds(
 async def _work(
     seeds: Iterator[int],
     verdicts: asyncio.Queue[dict[str, Any] | BaseException | None],
-    planted_bug: str,
+    bug: Bug | None,
     keep_trace: bool,
 ) -> None:
     """Have one worker process run seeds until there are none left."""
-    arguments = [*(["--planted", planted_bug] if planted_bug else []), *(["--trace"] if keep_trace else [])]
+    arguments = [*(["--planted", bug] if bug else []), *(["--trace"] if keep_trace else [])]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "simulation.worker", *arguments),
         cwd=ROOT,

@@ -16,6 +16,7 @@ from backbone.messaging import inbox, outbox
 from gateway.live.hub import Hub
 from services.leaderboard import domain, tally
 from simulation.bus import NodeBus
+from simulation.campaign import Bug
 
 
 def lose_acknowledgements() -> None:
@@ -77,13 +78,12 @@ def show_stale_snapshots() -> None:
     Hub._take = take_any  # type: ignore[method-assign]
 
 
-BUGS: Final[dict[str, Callable[[], None]]] = {
-    "lost-ack": lose_acknowledgements,
-    "double-apply": apply_twice,
-    "reordered-version": accept_older_versions,
-    "stale-read": show_stale_snapshots,
+BUGS: Final[dict[Bug, Callable[[], None]]] = {
+    Bug.LOST_ACK: lose_acknowledgements,
+    Bug.DOUBLE_APPLY: apply_twice,
+    Bug.REORDERED_VERSION: accept_older_versions,
+    Bug.STALE_READ: show_stale_snapshots,
 }
-"""By the name that `--planted` takes."""
 
 
 def _forget_events() -> None:

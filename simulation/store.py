@@ -110,7 +110,7 @@ class FaultyDatabase(Database):
 def install(composition_roots: tuple[Any, ...], operations: Callable[[], Operations]) -> None:
     """Have these modules open `FaultyDatabase`s."""
     FaultyDatabase.operations = operations
-    database_module.SqliteConnections = _shared_connections  # type: ignore[assignment, attr-defined, misc]
+    database_module.SqliteConnections = _shared_connections  # type: ignore[assignment, attr-defined]
     for module in composition_roots:
         module.Database = FaultyDatabase
 

@@ -20,21 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from simulation import planted
+from simulation.campaign import Bug
 from simulation.seed_run import make_template, run_seed, warm_up
 from simulation.system import System
 
 
 class Worker:
-    """Runs seeds; `planted_bug` is the name of a bug in `simulation.planted`, or empty."""
+    """Runs seeds; `bug` is planted in their process."""
 
-    def __init__(self, folder: Path, planted_bug: str = "") -> None:
+    def __init__(self, folder: Path, bug: Bug | None = None) -> None:
         self._template = folder / "template"
         self._system = System(folder / "data")
         make_template(self._system, self._template)
         warm_up(self._system, self._template)
         asyncio.run(self._system.compose_spares())
-        if planted_bug:
-            planted.BUGS[planted_bug]()
+        if bug is not None:
+            planted.BUGS[bug]()
         gc.collect()
         gc.freeze()
 
@@ -72,11 +73,13 @@ def _in_fork(work: Callable[[], Any]) -> Any:
 def main() -> None:
     """Run the seeds on standard input."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--planted", choices=planted.BUGS, help="a bug of simulation.planted")
+    parser.add_argument(
+        "--planted", choices=[bug.value for bug in planted.BUGS], help="a bug of simulation.planted"
+    )
     parser.add_argument("--trace", action="store_true", help="send the trace with each verdict")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-        worker = Worker(Path(folder), options.planted or "")
+        worker = Worker(Path(folder), Bug(options.planted) if options.planted else None)
         for line in sys.stdin:
             sys.stdout.write(json.dumps(worker.run(int(line), keep_trace=options.trace)) + "\n")
             sys.stdout.flush()
