@@ -50,8 +50,13 @@ def run(
         with_stack=not quick if stack is None else stack,
         note=note,
     )
-    found = one.measure()
     file = out or (results.DIRECTORY / "only.json" if only else results.LATEST)
+    try:
+        found = one.measure()
+    except (KeyboardInterrupt, SystemExit):
+        # latest.json is only replaced by a run that ended.
+        one.results.write(out or results.DIRECTORY / "interrupted.json")
+        raise
     found.write(file)
     console.print()
     table.show(found.as_json(), Console())

@@ -21,12 +21,13 @@ from gateway.live.view import DriveView
 MAX_DRIVES: Final = 50
 STREAM_WAIT_S: Final = 2.0
 """Longer than a process needs, once it is ready, to read the snapshots."""
-_CACHE: Final[Header] = (
+PATTERN: Final = "/v1/drives/{drive}/totals"
+CACHE: Final[Header] = (
     b"cache-control", b"public, max-age=1, s-maxage=1, stale-while-revalidate=5, stale-if-error=60"
 )  # fmt: skip
-_JSON: Final[Header] = (b"content-type", b"application/json")
-_VARY: Final[Header] = (b"vary", b"Accept-Encoding")
-_GZIPPED: Final[Header] = (b"content-encoding", b"gzip")
+JSON: Final[Header] = (b"content-type", b"application/json")
+VARY: Final[Header] = (b"vary", b"Accept-Encoding")
+GZIPPED: Final[Header] = (b"content-encoding", b"gzip")
 
 
 class LiveReads:
@@ -51,7 +52,7 @@ class LiveReads:
     def routes(self) -> list[Route]:
         """The totals of one drive and of several, and the live stream."""
         return [
-            Route("GET", "/v1/drives/{drive}/totals", self.one, "live"),
+            Route("GET", PATTERN, self.one, "live"),
             Route("GET", "/v1/totals", self.several, "live"),
             Route("GET", "/v1/drives/{drive}/live", self.stream, "live"),
         ]
@@ -81,19 +82,19 @@ class LiveReads:
         freshness = self._hub.freshness
         state = freshness.state(view)
         etag = view.etag(state)
-        headers: list[Header] = [(b"etag", etag.encode()), _CACHE, _VARY]
+        headers: list[Header] = [(b"etag", etag.encode()), CACHE, VARY]
         if unchanged := not_modified(request, etag, headers):
             return unchanged
         if accepts_gzip(request.headers.get("accept-encoding")):
-            return Response(200, [_JSON, *headers, _GZIPPED], view.bytes("gzip", state, freshness))
-        return Response(200, [_JSON, *headers], view.bytes("full", state, freshness))
+            return Response(200, [JSON, *headers, GZIPPED], view.bytes("gzip", state, freshness))
+        return Response(200, [JSON, *headers], view.bytes("full", state, freshness))
 
     async def several(self, request: Request) -> Response:
         """The totals of up to 50 drives, without leaders and recent."""
         views = await self.views(_drives_in(request.query), request.address)
         freshness = self._hub.freshness
         shown = [view.bytes("brief", freshness.state(view), freshness) for view in views]
-        return json_response(b'{"data":[' + b",".join(shown) + b"]}", headers=[_CACHE])
+        return json_response(b'{"data":[' + b",".join(shown) + b"]}", headers=[CACHE])
 
     async def stream(self, request: Request) -> LiveStream:
         """A drive's live stream, which waits for `STREAM_WAIT_S` at most after this process started.

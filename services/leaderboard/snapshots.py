@@ -253,7 +253,7 @@ class Snapshots:
         # shows that moment before the first snapshot, and `as_of` must not go back.
         created_at = ids.created_at(figures.drive_id)
         as_of = max(marks.get(partition_of(figures.drive_id), created_at), created_at)
-        return SnapshotTaken.model_construct(
+        return SnapshotTaken.of_valid(
             drive_id=DriveId(figures.drive_id),
             slug=figures.row.slug,
             epoch=epoch,
