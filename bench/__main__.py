@@ -85,12 +85,11 @@ def restarts(
     sends: Annotated[float, typer.Option(min=1, help="Each gateway's budget of sends a second.")] = 5_000.0,
     note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
     out: Annotated[Path, typer.Option(help="The results file.")] = results.DIRECTORY / "restarts.json",
-    port_base: Annotated[int, typer.Option(min=1024, max=31_000)] = FIRST_PORT,
 ) -> None:
     """Restart two gateways in turn under many viewers on the stack, and count the frames they missed."""
     _end_on_sigterm()
     load = restarts_of.Load(count, viewers, rate, sends)
-    restarts_of.measure(load, out, note, Progress(Console(stderr=True)), port_base)
+    restarts_of.measure(load, out, note, Progress(Console(stderr=True)))
     _print_figures(out)
 
 
@@ -106,13 +105,12 @@ def drives(
     out: Annotated[
         Path | None, typer.Option(help="The results file; by default bench/results/drives[_stack].json.")
     ] = None,
-    port_base: Annotated[int, typer.Option(min=1024, max=31_000)] = FIRST_PORT,
 ) -> None:
     """Measure how much later many drives' donations appear while one drive is viral."""
     _end_on_sigterm()
     file = out or results.DIRECTORY / f"drives{'_stack' if stack else ''}.json"
     load = drives_of.Load(count, others, viral, seconds, rounds)
-    drives_of.measure(load, file, note, Progress(Console(stderr=True)), port_base, stack=stack)
+    drives_of.measure(load, file, note, Progress(Console(stderr=True)), stack=stack)
     _print_figures(file)
 
 

@@ -36,7 +36,7 @@ from stack.layout import read_json
 AT_ONCE: Final = 16
 """Drives that are created at the same time."""
 MOST_IN_FLIGHT: Final = 400
-SEEN_S: Final = 30.0
+SEEN_S: Final = 120.0
 DELIVERIES_PAGE: Final = 1_000
 LOG_PAGE: Final = 100
 GENERATOR: Final = "bench"
@@ -250,13 +250,13 @@ async def _phase(
         (phase.viral_ms if number == VIRAL else phase.others_ms).extend(freshness.delays_ms(since=began))
 
 
-def measure(load: Load, file: Path, note: str, progress: Progress, port_base: int, *, stack: bool) -> None:
+def measure(load: Load, file: Path, note: str, progress: Progress, *, stack: bool) -> None:
     """Run on a new system, and write the results to `file`."""
     require_open_files(load.drives * 2)
     start = stack_system if stack else embedded_system
     with (
         tempfile.TemporaryDirectory(prefix="ataa-bench-", ignore_cleanup_errors=True) as directory,
-        start(ROOT, Path(directory), first_free_port(port_base)) as system,
+        start(ROOT, Path(directory), first_free_port()) as system,
     ):
         quiet, viral, failed = run_on_uvloop(observe(system, load, progress))
         progress.begin(f"stopping the {system.name} system")

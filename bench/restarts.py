@@ -240,12 +240,12 @@ async def _give(
             return
 
 
-def measure(load: Load, file: Path, note: str, progress: Progress, port_base: int) -> None:
+def measure(load: Load, file: Path, note: str, progress: Progress) -> None:
     """Run on a new stack, and write the results to `file`."""
     require_open_files(load.viewers)
     with tempfile.TemporaryDirectory(prefix="ataa-bench-", ignore_cleanup_errors=True) as directory:
         progress.begin("starting the stack")
-        with stack_system(ROOT, Path(directory), first_free_port(port_base)) as system:
+        with stack_system(ROOT, Path(directory), first_free_port()) as system:
             found = run_on_uvloop(observe(system, load, progress))
             progress.begin("stopping the stack")
     details: dict[str, Detail] = {
