@@ -228,7 +228,7 @@ class Run:
                 with self._gateway(data, options.frames_per_s, fanout.SETTINGS) as gateway:
                     what = f"{options.fanout_clients:,} streams of one gateway process"
                     self._progress.begin(what, options.fanout_s * 2)
-                    for measured in fanout.measure(gateway, self._drive, options):
+                    for measured in fanout.measure(gateway, self._drive, options, self._progress):
                         self._add(measured)
 
     def _gateway(
