@@ -66,6 +66,13 @@ def first_free_port() -> int:
     raise CannotStart(f"no free ports between {FIRST_PORT} and {_LAST_PORT}")
 
 
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -69,18 +69,19 @@ def compose(
         BatchLookup(clients["payments"], secret, "/internal/checkouts"),
         settings.waits_in_flight,
     )
-    hub = Hub(bus, pledges, leaderboard, secret, clock, settings.live_sends_per_s)
-    live = LiveReads(hub, leaderboard, key_ring.public, limits, reads, settings.live_clients)
+    public = key_ring.public
+    hub = Hub(bus, pledges, leaderboard, secret, public.signed, clock, settings.live_sends_per_s)
+    live = LiveReads(hub, public, limits, reads, settings.live_clients)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
-    description = Description(clients, key_ring.public.signed)
+    description = Description(clients, public.signed)
     router = Router(
         [
             *forwarder.routes(),
             *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
             *Leaderboards(forwarder, hub.known_as_of).routes(),
             *live.routes(),
-            *Site(pledges, secret, reader, key_ring.public, limits, reads, clock).routes(),
+            *Site(pledges, secret, reader, public, limits, reads, clock).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qsl
 
 from backbone.http.problems import Invalid, NotFound, Overloaded
-from backbone.http.service_client import ServiceClient
 from gateway.access.keys import Bearer
 from gateway.access.limits import ConcurrencyLimit, RateLimits
 from gateway.http.asgi import Header, Request, Response, json_response
@@ -19,6 +19,8 @@ from gateway.live.stream import LiveStream
 from gateway.live.view import DriveView
 
 MAX_DRIVES: Final = 50
+STREAM_WAIT_S: Final = 2.0
+"""Longer than a process needs, once it is ready, to read the snapshots."""
 PATTERN: Final = "/v1/drives/{drive}/totals"
 CACHE: Final[Header] = (
     b"cache-control", b"public, max-age=1, s-maxage=1, stale-while-revalidate=5, stale-if-error=60"
@@ -34,18 +36,17 @@ class LiveReads:
     def __init__(
         self,
         hub: Hub,
-        leaderboard: ServiceClient,
         public: Bearer,
         limits: RateLimits,
         lookups: ConcurrencyLimit,
         clients: int,
     ) -> None:
         self._hub = hub
-        self._leaderboard = leaderboard
         self._public = public
         self._limits = limits
         self._lookups = lookups
         self._clients = clients
+        self._waiting = 0
         self.draining = False
 
     def routes(self) -> list[Route]:
@@ -96,14 +97,33 @@ class LiveReads:
         return json_response(b'{"data":[' + b",".join(shown) + b"]}", headers=[CACHE])
 
     async def stream(self, request: Request) -> LiveStream:
-        """A drive's live stream."""
+        """A drive's live stream, which waits for `STREAM_WAIT_S` at most after this process started.
+
+        A browser's EventSource gives up at a response other than 200.
+        """
+        await self._until_streaming()
         (view,) = await self.views(request.params[:1], request.address)
         self._limits.spend(self._public, request.address)
         if self.draining or self._hub.fan_out.clients >= self._clients:
             raise Overloaded("No more streams here at the moment.", retry_after_s=2)
         # A new EventSource cannot send Last-Event-ID; only one that reconnects does.
         last = request.headers.get("last-event-id") or dict(parse_qsl(request.query)).get("last_event_id")
-        return LiveStream(self._hub, view, self._leaderboard, self._public.signed, last)
+        return LiveStream(self._hub, view, last)
+
+    async def _until_streaming(self) -> None:
+        if self._hub.streaming.is_set():
+            return
+        if self._waiting < self._clients:
+            self._waiting += 1
+            try:
+                async with asyncio.timeout(STREAM_WAIT_S):
+                    await self._hub.streaming.wait()
+                    return
+            except TimeoutError:
+                pass
+            finally:
+                self._waiting -= 1
+        raise Overloaded("The donations are not received yet.")
 
 
 def _drives_in(query: str) -> list[str]:
