@@ -19,6 +19,8 @@ from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
+from backbone.database.array_forms import DISTINCT_ROWS, array_form
+
 Parameters = Mapping[str, Any]
 AnyRow = Row[*tuple[Any, ...]]
 
@@ -81,10 +83,12 @@ class Rows:
 class Plan:
     """The text of a statement for the driver, and how its parameters and rows are converted."""
 
-    __slots__ = ("_columns", "_converters", "_keys", "_names", "returns_rows", "sql")
+    __slots__ = ("_columns", "_converters", "_keys", "_names", "array_sql", "returns_rows", "sql")
 
     def __init__(self, compiled: SQLCompiler, dialect: Dialect) -> None:
         self.sql = compiled.string
+        distinct = bool(compiled.execution_options.get(DISTINCT_ROWS))
+        self.array_sql = array_form(self.sql, distinct=distinct) if dialect.name == "postgresql" else None
         converters: Any = compiled._bind_processors
         defaults = {name: _default(bind) for bind, name in compiled.bind_names.items()}
         names: Sequence[str] = compiled.positiontup or ()
@@ -105,6 +109,10 @@ class Plan:
                 raise KeyError(name)
             found.append(value if convert is None else convert(value))
         return found
+
+    def arrays(self, rows: Sequence[Parameters]) -> list[tuple[Any, ...]]:
+        """The values of `array_sql`: those of all rows, for each place. Raises KeyError."""
+        return list(zip(*map(self.values, rows), strict=True))
 
     def rows(self, records: Iterable[Sequence[Any]]) -> list[AnyRow]:
         """The driver's rows, converted."""

@@ -2,8 +2,8 @@
 
 Guarantees: `totals` frames never go back in (epoch, sequence, revision), and a client that reads slowly
 skips older ones. `donation` and `milestone` frames arrive in the order of the drive's log, each once per
-connection; if rows were missed, a `gap` precedes the next one. The donation of sequence n may arrive
-before the `totals` that cover n. Source of the format:
+connection; if rows were missed, a `gap` precedes the next one, or comes once the totals have covered them
+for a while. The donation of sequence n may arrive before the `totals` that cover n. Source of the format:
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
@@ -41,15 +41,22 @@ def frame(event: str, data: bytes, identifier: int | None = None) -> bytes:
     return b"event: %s\n%sdata: %s\n\n" % (event.encode(), head, data)
 
 
-def event_frame(row: Mapping[str, Any], display_texts: Mapping[str, Any]) -> bytes:
-    """The frame of a row of the drive's log, empty for rows that streams do not show."""
+def event_frame(
+    row: Mapping[str, Any], display_texts: Mapping[str, Any], milestones: Sequence[Mapping[str, Any]] = ()
+) -> bytes:
+    """The frame of a row of the drive's log, empty for rows that streams do not show.
+
+    `milestones` are the drive's; they have the title of the one that a row reaches.
+    """
     if row["type"] == "donation.counted":
         texts = display_texts.get(row["pledge"]) or {}
         donation = {"id": f"don_{str(row['payment']).partition('_')[2]}", "name": texts.get("name"),
                     "message": texts.get("message")}  # fmt: skip
         return frame("donation", _json({**donation, **row}), row["sequence"])
     if row["type"] == "milestone.reached":
-        return frame("milestone", _json(row), row["sequence"])
+        titles = (one["title"] for one in milestones if one["amount"] == row["amount"])
+        milestone = {"title": next(titles, None), "reached_at": row["at"]}
+        return frame("milestone", _json({**milestone, **row}), row["sequence"])
     return b""
 
 
@@ -161,6 +168,17 @@ class SseConnection:
                 self._queue(gap_frame(self._drive, self._last[1]))
         self._last = (row.epoch, row.last)
         self._queue(row.shown)
+
+    def begin(self, last: tuple[int, int]) -> None:
+        """Send the rows after `last` (epoch, sequence), which the first totals cover."""
+        self._last = last
+
+    def report_missing(self, due: tuple[int, int]) -> None:
+        """Send a `gap` unless the log was sent up to `due` (epoch, sequence)."""
+        if self._held is None and self._last is not None and self._last[0] == due[0] and self._last < due:
+            self._queue(gap_frame(self._drive, self._last[1]))
+            self._last = due
+            self._wake()
 
     def hold(self) -> None:
         """Hold back new rows of the log while missed rows are replayed."""

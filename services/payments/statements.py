@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import Executable, Table, bindparam, select, text
+from sqlalchemy import Executable, Table, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from backbone.database.array_forms import distinct_rows
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.tables import PAYMENTS
 
@@ -23,7 +25,7 @@ def insert_new(session: Transaction, table: Table, *returning: str) -> Executabl
 
 
 def upsert(session: Transaction, table: Table, key: tuple[str, ...], updated: tuple[str, ...]) -> Executable:
-    """`INSERT … ON CONFLICT (key) DO UPDATE` of the columns `updated`; execute it with a list of rows.
+    """`INSERT … ON CONFLICT (key) DO UPDATE` of the columns `updated`; execute it with rows of distinct keys.
 
     In a table with a column `version`, a row is updated only by a higher version.
     """
@@ -36,7 +38,7 @@ async def lock_payments(session: Transaction, payments: Collection[str]) -> None
     An UPDATE alone locks rows in scan order. SQLite has one writer at a time and needs no row locks.
     """
     if session.dialect.name != "sqlite":
-        await session.execute(_LOCKED, {"ids": list(payments)})
+        await session.execute(_LOCKED, {"ids": payments})
 
 
 async def lock_intents(session: Transaction, intents: Collection[str]) -> None:
@@ -56,10 +58,7 @@ def _lock_key(intent: str) -> int:
 _LOCK_INTENTS: Final = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 
 _LOCKED: Final = (
-    select(PAYMENTS.c.id)
-    .where(PAYMENTS.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(PAYMENTS.c.number)
-    .with_for_update()
+    select(PAYMENTS.c.id).where(one_of(PAYMENTS.c.id, "ids")).order_by(PAYMENTS.c.number).with_for_update()
 )
 
 
@@ -79,7 +78,7 @@ def _upsert(dialect: str, table: Table, key: tuple[str, ...], updated: tuple[str
     found: Executable = statement.on_conflict_do_update(
         index_elements=list(key), set_={name: statement.excluded[name] for name in updated}, where=newer
     )
-    return found
+    return cast(Executable, distinct_rows(found))
 
 
 def _insert(dialect: str, table: Table) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Row, bindparam, select, update
+from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backbone.contracts.payments import PaymentChanged, PaymentStatus, nearest_status
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
+from backbone.database.array_forms import distinct_rows
+from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction, Transaction
 from backbone.messaging.consumer import Handlers
 from backbone.messaging.outbox import announce_in
@@ -18,20 +20,16 @@ from services.pledges.tables import PAYMENTS, PLEDGES
 from services.pledges.views import pledge_changed
 
 
-def _list_param(name: str) -> BindParameter[Any]:
-    return bindparam(name, expanding=True)
-
-
 def _upsert(statement: Any) -> Any:
     """Insert the state of a payment, or replace an older version."""
     replaced = {name: statement.excluded[name] for name in PAYMENTS.columns.keys() if name != "id"}  # noqa: SIM118
     newer = PAYMENTS.c.version < statement.excluded.version
-    return statement.on_conflict_do_update(index_elements=["id"], set_=replaced, where=newer)
+    return distinct_rows(statement.on_conflict_do_update(index_elements=["id"], set_=replaced, where=newer))
 
 
 # Built once: building a statement costs more than executing it.
 _LOCK_PLEDGES: Final = (
-    select(PLEDGES).where(PLEDGES.c.id.in_(_list_param("ids"))).order_by(PLEDGES.c.id).with_for_update()
+    select(PLEDGES).where(one_of(PLEDGES.c.id, "ids")).order_by(PLEDGES.c.id).with_for_update()
 )
 _UPSERT_PAYMENT: Final[Mapping[str, Any]] = {
     "sqlite": _upsert(sqlite.insert(PAYMENTS)),
@@ -39,8 +37,8 @@ _UPSERT_PAYMENT: Final[Mapping[str, Any]] = {
 }
 _PAYMENT_STATUSES: Final = select(
     PAYMENTS.c.pledge_id, PAYMENTS.c.status, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed
-).where(PAYMENTS.c.pledge_id.in_(_list_param("ids")))
-_UPDATE_STATUS: Final = (
+).where(one_of(PAYMENTS.c.pledge_id, "ids"))
+_UPDATE_STATUS: Final = distinct_rows(
     update(PLEDGES)
     .where(PLEDGES.c.id == bindparam("pledge"))
     .values(status=bindparam("now"), version=bindparam("at"))

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import bindparam, select, update
 
 from backbone import ids
 from backbone.contracts.payments import PaymentStatus
@@ -21,7 +21,7 @@ from services.payments.domain import NO_DRIVE, FactKind, Observation, merge, mer
 from services.payments.recording.restate import restate
 from services.payments.recording.rows import PaymentRow, StoredFact, read_facts, read_payments, write_facts
 from services.payments.statements import lock_intents
-from services.payments.tables import FACTS, PAYMENTS, REFUNDS
+from services.payments.tables import PAYMENTS, REFUNDS
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ async def _unrecorded(session: Transaction, found: dict[str, Observation]) -> di
     """Those of `found` that add to what is stored. Most webhooks repeat what an earlier one reported."""
     if not found:
         return found
-    known = await read_facts(session, FACTS.c.id.in_(found))
+    known = await read_facts(session, ids=found)
     return {
         each: seen
         for each, seen in found.items()
@@ -77,11 +77,7 @@ async def _payments_of(session: Transaction, found: Collection[Observation]) -> 
     named = {each.payment_id for each in found if each.payment_id}
     intents = {each.intent for each in found if each.intent}
     pledges = {each.pledge_id for each in found if each.kind is FactKind.CAPTURE and each.pledge_id}
-    concerned = [PAYMENTS.c.id.in_(named), PAYMENTS.c.intent.in_(intents)]
-    if pledges:
-        concerned.append(PAYMENTS.c.pledge_id.in_(pledges))
-    # In one statement: a second one would lock rows out of their order, and two transactions could deadlock.
-    return await read_payments(session, or_(*concerned))
+    return await read_payments(session, ids=named, intents=intents, pledges=pledges)
 
 
 async def _facts_of(
@@ -91,8 +87,7 @@ async def _facts_of(
     intents = {each.intent for each in found.values() if each.intent}
     intents |= {row.intent for row in rows if row.intent}
     ended = [each for each, seen in found.items() if seen.intent is None]
-    of_intents = FACTS.c.intent.in_(intents)
-    return await read_facts(session, or_(of_intents, FACTS.c.id.in_(ended)) if ended else of_intents)
+    return await read_facts(session, ids=ended, intents=intents)
 
 
 async def _assign_captures(
@@ -199,9 +194,9 @@ async def _confirm_refunds(session: Transaction, found: Iterable[Observation]) -
         if each.kind is FactKind.REFUND and each.refund_id
     ]
     if confirmed:
-        await session.execute(
-            update(REFUNDS)
-            .where(REFUNDS.c.id == bindparam("of"))
-            .values(stripe_id=bindparam("as"), state="sent"),
-            confirmed,
-        )
+        await session.execute(_CONFIRM_REFUND, confirmed)
+
+
+_CONFIRM_REFUND: Final = (
+    update(REFUNDS).where(REFUNDS.c.id == bindparam("of")).values(stripe_id=bindparam("as"), state="sent")
+)

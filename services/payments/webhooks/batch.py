@@ -11,11 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import Histogram
-from sqlalchemy import bindparam, update
+from sqlalchemy import bindparam, null, update
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
+from backbone.database.array_forms import distinct_rows
 from backbone.database.database import Database
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from backbone.telemetry import FRESHNESS, STAGE
 from services.payments.recording import lookup_requests
@@ -116,26 +118,31 @@ async def _mark_done(
     redacted: list[dict[str, Any]] = []
     for webhook, event, reason in zip(webhooks, events, ignored, strict=True):
         if (body := without_details(webhook.body, event)) is not None:
-            redacted.append({"at_number": webhook.number, "to_body": body} | _final_values("to_", reason))
+            redacted.append({"at_number": webhook.number, "to_body": body} | _final_values(reason))
         else:
             unchanged.setdefault(reason, []).append(webhook.number)
     for reason, numbers in unchanged.items():
-        done = update(WEBHOOKS).where(WEBHOOKS.c.number.in_(numbers))
-        await session.execute(done.values(_final_values("", reason)))
+        await session.execute(_MARK_DONE, {"numbers": numbers} | _final_values(reason))
     if redacted:
-        names = ("body", *_final_values("", None))
-        await session.execute(
-            update(WEBHOOKS)
-            .where(WEBHOOKS.c.number == bindparam("at_number"))
-            .values({name: bindparam(f"to_{name}") for name in names}),
-            redacted,
-        )
+        await session.execute(_MARK_REDACTED, redacted)
 
 
-def _final_values(prefix: str, reason: IgnoreReason | None) -> dict[str, Any]:
-    """The columns of a webhook that is done: ignored for a reason, or applied."""
+_FINAL: Final[dict[str, Any]] = {
+    "state": bindparam("to_state"),
+    "reason": bindparam("to_reason"),
+    "next_try_at": null(),
+}
+_MARK_DONE: Final = update(WEBHOOKS).where(one_of(WEBHOOKS.c.number, "numbers")).values(_FINAL)
+_MARK_REDACTED: Final = distinct_rows(
+    update(WEBHOOKS)
+    .where(WEBHOOKS.c.number == bindparam("at_number"))
+    .values(_FINAL | {"body": bindparam("to_body")})
+)
+
+
+def _final_values(reason: IgnoreReason | None) -> dict[str, Any]:
+    """The values of a webhook that is done: ignored for a reason, or applied."""
     return {
-        f"{prefix}state": APPLIED if reason is None else IGNORED,
-        f"{prefix}reason": None if reason is None else reason.value,
-        f"{prefix}next_try_at": None,
+        "to_state": APPLIED if reason is None else IGNORED,
+        "to_reason": None if reason is None else reason.value,
     }
