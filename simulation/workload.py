@@ -84,7 +84,7 @@ def plan(seed: int) -> list[Plan]:
                 chance.choice((*CREATORS, None)),
                 card,
                 then,
-                chance.uniform(0, 0.5),
+                chance.uniform(0, 0.5) if chance.random() < 0.5 else 0.0,
             )
         )
     return donors

@@ -10,7 +10,7 @@ import pytest
 
 from backbone.service import Service, Worker
 from simulation.faults import Fault, FaultPlan
-from simulation.nodes import Node, Operations
+from simulation.nodes import Node, Operations, create_task
 from simulation.trace import Trace
 from simulation.virtual_time import repeatable, run
 
@@ -36,6 +36,7 @@ class _Scripted(FaultPlan):
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     with repeatable(1) as loop:
+        loop.set_task_factory(create_task)
         return run(loop, work)
 
 
