@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from simulation.campaign import Bug, run_seeds
 
-ROOT = Path(__file__).parents[2]
-SEEDS = (1, 2, 3, 4, 5)
-FOUND_WITHIN = 1_000
+ROOT: Final = Path(__file__).parents[2]
+SEEDS: Final = (1, 2, 3, 4, 5)
+ALL: Final = range(1, 1_001)
+FIRST: Final[Mapping[Bug, int]] = {
+    Bug.LOST_ACK: 1,
+    Bug.DOUBLE_APPLY: 1,
+    Bug.REORDERED_VERSION: 1,
+    Bug.STALE_READ: 1,
+}
+"""The seed of `ALL` that is tried first for each bug; it found the bug when it was chosen."""
 
 
 async def _verdicts(seeds: Sequence[int], **options: Any) -> dict[int, dict[str, Any]]:
@@ -35,21 +41,18 @@ async def test_a_seed_repeats_exactly_in_another_process_and_in_another_order() 
 
 @pytest.mark.parametrize("bug", list(Bug))
 async def test_a_planted_bug_is_found_within_a_thousand_seeds(bug: Bug) -> None:
-    async with aclosing(run_seeds(range(1, 1 + FOUND_WITHIN), jobs=1, bug=bug)) as verdicts:
+    async with aclosing(run_seeds([FIRST[bug], *ALL], jobs=1, bug=bug)) as verdicts:
         async for verdict in verdicts:
             if verdict["violations"]:
                 return
     pytest.fail(f"{bug} was not found")
 
 
-def test_a_failing_seed_is_replayed_with_its_trace_by_the_command_line() -> None:
-    command = [sys.executable, "-m", "simulation", "--planted", "double-apply"]
-    found = subprocess.run([*command, "--jobs", "1"], cwd=ROOT, capture_output=True, text=True, check=True)
-    lines = found.stdout.splitlines()
-    described = next(place for place, line in enumerate(lines) if line.startswith("seed "))
-    seed = lines[described].split()[1]
-    replayed = subprocess.run(
-        [*command, "--seed", seed], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert replayed.returncode == 1
-    assert lines[described : described + 2] == replayed.stdout.splitlines()[-len(lines) + described :][:2]
+async def test_a_failing_seed_is_replayed_by_the_command_line_with_the_same_trace() -> None:
+    bug, seed = Bug.DOUBLE_APPLY, FIRST[Bug.DOUBLE_APPLY]
+    command = [sys.executable, "-m", "simulation", "--planted", bug.value, "--seed", str(seed)]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    (printed, _), found = await asyncio.gather(process.communicate(), _verdicts([seed], bug=bug))
+    assert process.returncode == 1
+    assert f"seed {seed} failed: trace {found[seed]['digest']}" in printed.decode()
+    assert f"  {found[seed]['violations'][0]}" in printed.decode()
