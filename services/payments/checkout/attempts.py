@@ -202,13 +202,17 @@ def _failures(outcomes: Sequence[AttemptOutcome]) -> dict[str, list[tuple[str, i
     return found
 
 
+def announces(outcome: AttemptOutcome, now: datetime) -> bool:
+    """Whether recording an outcome may announce its payment: there is no checkout, or it may have ended."""
+    return outcome.opened is None or outcome.opened.expires_at <= now + CLOCK_SKEW
+
+
 async def _lapse_ended(session: Transaction, outcomes: Sequence[AttemptOutcome], now: datetime) -> None:
     """State payments whose session ended before we knew that it was theirs: one that has expired."""
-    soon = now + CLOCK_SKEW
     sessions = {
         each.opened.session_id: each.sent.payment_id
         for each in outcomes
-        if each.opened and each.opened.expires_at <= soon
+        if each.opened and announces(each, now)
     }
     if not sessions:
         return
