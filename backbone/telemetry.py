@@ -7,6 +7,9 @@ import os
 import re
 import secrets
 import sys
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection
 from contextvars import ContextVar
 from typing import Final
 
@@ -33,6 +36,19 @@ STAGE: Final = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 30),
 )
 """Each stage begins where the one before it ends, and is observed where it ends."""
+
+
+def observe_all(histogram: Histogram, values: Collection[float]) -> None:
+    """Observe many values of a labelled histogram, in a tenth of the time of single calls.
+
+    prometheus_client has no such call: its buckets and its sum are attributes that it does not document.
+    """
+    counts = Counter(bisect_left(histogram._upper_bounds, value) for value in values)
+    for place, count in counts.items():
+        histogram._buckets[place].inc(count)
+    if values:
+        histogram._sum.inc(sum(values))
+
 
 _FORM: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 

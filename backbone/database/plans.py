@@ -10,6 +10,7 @@ SQLAlchemy. Both ways give the same rows and raise the same errors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -83,7 +84,10 @@ class Rows:
 class Plan:
     """The text of a statement for the driver, and how its parameters and rows are converted."""
 
-    __slots__ = ("_columns", "_converters", "_keys", "_names", "array_sql", "returns_rows", "sql")
+    __slots__ = (
+        "_columns", "_conversions", "_converters", "_find", "_keys", "_names",
+        "array_sql", "returns_rows", "sql",
+    )  # fmt: skip
 
     def __init__(self, compiled: SQLCompiler, dialect: Dialect) -> None:
         self.sql = compiled.string
@@ -92,7 +96,9 @@ class Plan:
         converters: Any = compiled._bind_processors
         defaults = {name: _default(bind) for bind, name in compiled.bind_names.items()}
         names: Sequence[str] = compiled.positiontup or ()
-        self._names = tuple((name, defaults[name], converters.get(name)) for name in names)
+        self._names = tuple((name, defaults[name]) for name in names)
+        self._find = itemgetter(*names, names[0]) if names else None  # with two names or more, a tuple
+        self._conversions = [(n, converters[name]) for n, name in enumerate(names) if converters.get(name)]
         columns = compiled._result_columns
         self.returns_rows = bool(columns)
         self._columns = SimpleResultMetaData([column.keyname for column in columns])
@@ -102,12 +108,21 @@ class Plan:
 
     def values(self, parameters: Parameters) -> list[Any]:
         """The parameters in the order of their places, as the driver takes them. Raises KeyError."""
-        found = []
-        for name, default, convert in self._names:
-            value = parameters.get(name, default)
-            if value is _REQUIRED:
-                raise KeyError(name)
-            found.append(value if convert is None else convert(value))
+        if self._find is None:
+            return []
+        try:
+            found = list(self._find(parameters))
+            del found[-1]
+        except KeyError:
+            found = self._with_defaults(parameters)
+        for place, convert in self._conversions:
+            found[place] = convert(found[place])
+        return found
+
+    def _with_defaults(self, parameters: Parameters) -> list[Any]:
+        found = [parameters.get(name, default) for name, default in self._names]
+        if _REQUIRED in found:
+            raise KeyError(self._names[found.index(_REQUIRED)][0])
         return found
 
     def arrays(self, rows: Sequence[Parameters]) -> list[tuple[Any, ...]]:
