@@ -142,7 +142,7 @@ class Consumer:
                     await self._process(records, subscription)
                     self._in_progress = ()
                     if self.is_behind:
-                        await asyncio.sleep(0)  # on SQLite, nothing else in this loop waits
+                        await asyncio.sleep(0)  # SQLite's calls never suspend: the other tasks get a turn
                     else:
                         self._interval.rest(began, sum(bool(record.name) for record in records))
         finally:

@@ -173,10 +173,12 @@ class Relay:
             log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
             await wait_for(stop, 0.5)
             return
-        if sent < BATCH:  # otherwise more rows are waiting: no rest
-            if sent:
-                self._interval.rest(began, sent)
-            await wait_for(self._database.outbox_written, POLL_S)
+        if sent == BATCH:  # more rows are waiting
+            await asyncio.sleep(0)  # SQLite's calls never suspend: the other tasks get a turn
+            return
+        if sent:
+            self._interval.rest(began, sent)
+        await wait_for(self._database.outbox_written, POLL_S)
 
     async def is_empty(self) -> bool:
         """Whether no row waits to be published."""
