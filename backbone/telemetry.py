@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 import sys
 from contextvars import ContextVar
 from typing import Final
@@ -13,6 +12,7 @@ from typing import Final
 import structlog
 from prometheus_client import Histogram
 
+from backbone.hex_source import HexSource
 from backbone.settings import LogFormat
 
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
@@ -34,6 +34,8 @@ STAGE: Final = Histogram(
 )
 """Each stage begins where the one before it ends, and is observed where it ends."""
 
+_TRACES: Final = HexSource(16)
+_SPANS: Final = HexSource(8)
 _FORM: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
@@ -75,5 +77,5 @@ _CONSOLE: Final = (
 def join_trace(given: str | None) -> str:
     """The caller's traceparent with a new span id, or a new trace where it is missing or invalid."""
     if given is not None and _FORM.fullmatch(given):
-        return f"{given[:36]}{secrets.token_hex(8)}{given[52:]}"
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+        return f"{given[:36]}{_SPANS.take()}{given[52:]}"
+    return f"00-{_TRACES.take()}-{_SPANS.take()}-01"

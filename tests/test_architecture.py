@@ -16,7 +16,8 @@ from tests import scheduling
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
-    "backbone", "services", "gateway", "rehearsal", "embedded", "stack", "edge", "bench", "simulation",
+    "backbone", "services", "gateway", "rehearsal", "embedded", "stack", "edge", "bench", "capacity",
+    "simulation",
 )  # fmt: skip
 DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SERVICES = ("pledges", "payments", "leaderboard", "notify")

@@ -11,11 +11,10 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, NotRequired, Protocol, TypedDict, TypeVar
 from urllib.parse import unquote
 
-from ulid import ULID
-
 from backbone.clock import rfc3339
 from backbone.contracts.leaderboard import LogType
 from backbone.contracts.pledges import DriveState, Source
+from backbone.ids import ulid_text
 from backbone.money import as_json
 
 FIRST_HASH: Final = ""
@@ -191,7 +190,7 @@ def alias_of_donor(salt: str, donor_id: str) -> str:
     Without the salt it cannot be connected with the donor's id.
     """
     digest = hmac.digest(salt.encode(), donor_id.encode(), "sha256")
-    return f"dnr_{str(ULID.from_bytes(digest[:16])).lower()}"
+    return f"dnr_{ulid_text(digest[:16])}"
 
 
 def alias_of_payment(payment_id: str) -> str:

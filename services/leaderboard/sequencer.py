@@ -288,7 +288,7 @@ def _row(drive: LockedDrive, sequence: int, log_entry: LogEntry, previous: str) 
     about = (log_entry.payment_id, log_entry.pledge_id, log_entry.creator_id)
     shown = public_row(sequence, log_entry.type, at, *about, amount, raised_after, currency)
     # Constructed without validation: every value comes from a validated event or from this database.
-    return DriveLogged.model_construct(
+    return DriveLogged.of_valid(
         drive_id=DriveId(drive.drive_id),
         epoch=drive.epoch,
         sequence=sequence,
