@@ -61,15 +61,16 @@ class NodeBus:
     def _part_of(self, messages: Sequence[Message], operations: Operations) -> list[Message]:
         """What a bus stores that fails in between: the first ones of each partition.
 
-        Of `COMPLETE` topics any, as consumers promise to cope with every order. The others are published
-        once more, and are then behind newer ones.
+        Of `COMPLETE` topics mostly the last ones, as consumers promise to cope with every order. The others
+        are published once more, and are then behind newer ones.
         """
         chance = operations.plan.random
         cut = chance.randrange(len(messages)) if messages else 0
+        newest_only = chance.random() < 0.7
         return [
             message
             for place, message in enumerate(messages)
-            if place < cut or (message.topic in COMPLETE and chance.random() < 0.5)
+            if (place >= cut if newest_only and message.topic in COMPLETE else place < cut)
         ]
 
     def _repeat_later(self, messages: Sequence[Message], operations: Operations) -> None:
