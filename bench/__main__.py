@@ -15,6 +15,7 @@ from bench import drives as drives_of
 from bench import restarts as restarts_of
 from bench import results, table
 from bench.delay import measure_delays
+from bench.flame import Flames
 from bench.progress import Progress
 from bench.run_options import FULL, QUICK
 from bench.runner import Run
@@ -34,6 +35,9 @@ def run(
     stored: Annotated[
         int | None, typer.Option(min=2_000, help="Donations stored for the figure `growth`.")
     ] = None,
+    flame: Annotated[
+        bool, typer.Option("--flame", help="Flame graphs and CPU by library, with py-spy; it costs some CPU.")
+    ] = False,
     note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
     out: Annotated[Path | None, typer.Option(help="The results file.")] = None,
 ) -> None:
@@ -49,6 +53,7 @@ def run(
         Progress(console),
         with_stack=not quick if stack is None else stack,
         note=note,
+        flames=Flames(flame),
     )
     file = out or (results.DIRECTORY / "only.json" if only else results.LATEST)
     try:
@@ -83,6 +88,9 @@ def restarts(
     viewers: Annotated[int, typer.Option(min=1, help="Clients of the live stream.")] = 2_000,
     rate: Annotated[float, typer.Option(min=0.1, help="Donations a second meanwhile.")] = 20.0,
     sends: Annotated[float, typer.Option(min=1, help="Each gateway's budget of sends a second.")] = 5_000.0,
+    flame: Annotated[
+        bool, typer.Option("--flame", help="Flame graphs and CPU by library, with py-spy; it costs some CPU.")
+    ] = False,
     note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
     out: Annotated[Path, typer.Option(help="The results file.")] = results.DIRECTORY / "restarts.json",
 ) -> None:
@@ -101,6 +109,9 @@ def drives(
     seconds: Annotated[float, typer.Option(min=2, max=600, help="Seconds of each phase.")] = 15.0,
     rounds: Annotated[int, typer.Option(min=1, help="How often the two phases alternate.")] = 3,
     stack: Annotated[bool, typer.Option("--stack", help="On Kafka and PostgreSQL.")] = False,
+    flame: Annotated[
+        bool, typer.Option("--flame", help="Flame graphs and CPU by library, with py-spy; it costs some CPU.")
+    ] = False,
     note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
     out: Annotated[
         Path | None, typer.Option(help="The results file; by default bench/results/drives[_stack].json.")

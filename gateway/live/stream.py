@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from gateway.http.asgi import Header, Request
 from gateway.live.connection import SseConnection, gap_frame
@@ -47,7 +48,7 @@ class LiveStream:
         if request.method == "HEAD":
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        connection = SseConnection(self._view.drive_id, _aborter(send))
+        connection = SseConnection(self._view.drive_id, _aborter(send), _cycle(send))
         watch = asyncio.create_task(_end_when_disconnected(request.disconnected, connection))
         replay = self._begin(connection)
         self._view.connections.add(connection)
@@ -106,6 +107,12 @@ async def _end_when_disconnected(
 ) -> None:
     await disconnected()
     connection.end()
+
+
+def _cycle(send: Send) -> RequestResponseCycle | None:
+    """uvicorn's response cycle behind `send`; None with another server."""
+    cycle = getattr(send, "__self__", None)
+    return cycle if isinstance(cycle, RequestResponseCycle) else None
 
 
 def _aborter(send: Send) -> Callable[[], None]:
