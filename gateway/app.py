@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from backbone import idempotency
@@ -27,6 +27,7 @@ from gateway.events_page import events_routes
 from gateway.http.application import Gateway
 from gateway.http.asgi import Request, Response
 from gateway.http.router import Route, Router
+from gateway.live.early_totals import EarlyTotals
 from gateway.live.hub import Hub
 from gateway.live.totals import LiveReads
 from gateway.openapi.document import Description
@@ -68,25 +69,26 @@ def compose(
         BatchLookup(clients["payments"], secret, "/internal/checkouts"),
         settings.waits_in_flight,
     )
-    hub = Hub(bus, pledges, leaderboard, secret, clock, settings.live_sends_per_s)
-    live = LiveReads(hub, leaderboard, key_ring.public, limits, reads, settings.live_clients)
+    public = key_ring.public
+    hub = Hub(bus, pledges, leaderboard, secret, public.signed, clock, settings.live_sends_per_s)
+    live = LiveReads(hub, public, limits, reads, settings.live_clients)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
-    description = Description(clients, key_ring.public.signed)
+    description = Description(clients, public.signed)
     router = Router(
         [
             *forwarder.routes(),
             *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
             *Leaderboards(forwarder, hub.known_as_of).routes(),
             *live.routes(),
-            *Site(pledges, secret, reader, key_ring.public, limits, reads, clock).routes(),
+            *Site(pledges, secret, reader, public, limits, reads, clock).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
         ]
     )
     description.routes = router.routes
-    service = Service("gateway", _behind(settings.trusted_proxies, Gateway(router)), close=database.close)
+    service = Service("gateway", _application(settings.trusted_proxies, router, hub), close=database.close)
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)
@@ -129,10 +131,22 @@ def _concurrency_limits(settings: GatewaySettings) -> dict[str, ConcurrencyLimit
     return {name: ConcurrencyLimit(name, limit) for name, limit in limits.items()}
 
 
-def _behind(proxies: str, gateway: Gateway) -> ASGIApp:
-    """`gateway` as an application that reads client addresses from `X-Forwarded-For` of these proxies."""
+def _application(proxies: str, router: Router, hub: Hub) -> ASGIApp:
+    """The gateway as an application that reads client addresses as the trusted `proxies` report them."""
+    gateway = Gateway(router, EarlyTotals(hub).answer)
     trusted = [one for one in map(str.strip, proxies.split(",")) if one]
-    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, gateway), trusted)) if trusted else gateway
+    return _BehindProxies(gateway, trusted) if trusted else gateway
+
+
+class _BehindProxies:
+    """The gateway, with client addresses from `X-Forwarded-For` of these proxies."""
+
+    def __init__(self, gateway: Gateway, trusted: list[str]) -> None:
+        self.early_answer = gateway.early_answer  # it does not depend on the client's address
+        self._app = cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, gateway), trusted))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 def _health(key_ring: KeyRing) -> list[Route]:

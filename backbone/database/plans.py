@@ -102,7 +102,7 @@ class Plan:
         names: Sequence[str] = compiled.positiontup or ()
         self._defaults = {name: bind.value for bind, name in compiled.bind_names.items() if not bind.required}
         self._in_order = _getter(names)
-        self._conversions = [(n, converters[name]) for n, name in enumerate(names) if name in converters]
+        self._conversions = [(n, converters[name]) for n, name in enumerate(names) if converters.get(name)]
         columns = compiled._result_columns
         self.returns_rows = bool(columns)
         self._columns = SimpleResultMetaData([column.keyname for column in columns])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 from typing import Final
 
 import structlog
 from prometheus_client import Counter
 from starlette.types import Receive, Scope, Send
 
+from backbone.hex_source import HexSource
+from backbone.http.early_answers import EarlyAnswer
 from backbone.http.problems import MEDIA_TYPE, MethodNotAllowed, NotFound, Overloaded, Problem, Unexpected
 from backbone.http.service_client import ServiceUnavailable
 from backbone.telemetry import TRACEPARENT, join_trace
@@ -27,6 +28,7 @@ from gateway.http.asgi import (
 from gateway.http.router import Router
 
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+_IDS: Final = HexSource(12)
 _RESPONSES = Counter("ataa_gateway_answers_total", "Responses, by route and status.", ["route", "status"])
 _counted: dict[tuple[str, int], Counter] = {}
 
@@ -34,17 +36,17 @@ log = structlog.get_logger()
 
 
 class Gateway:
-    """The gateway's ASGI application."""
+    """The gateway's ASGI application. `early_answer` answers frequent reads before it is called."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, early_answer: EarlyAnswer) -> None:
         self._router = router
+        self.early_answer = early_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
-        supplied_id = request.headers.get("x-request-id", "")
-        request.request_id = supplied_id if _REQUEST_ID.fullmatch(supplied_id) else secrets.token_hex(12)
+        request.request_id = request_id(request.headers.get("x-request-id"))
         trace = join_trace(request.headers.get("traceparent"))
         token = TRACEPARENT.set(trace)
         headers = [(b"x-request-id", request.request_id.encode()), (b"traceparent", trace.encode())]
@@ -78,10 +80,15 @@ class Gateway:
         except Exception as error:
             answer = problem_response(_problem_of(error, request), request)
         if isinstance(answer, Response):
-            _count(pattern, answer.status)
+            count_response(pattern, answer.status)
             await _send(request, send, answer, headers)
         else:
             await answer.run(request, send, headers)
+
+
+def request_id(supplied: str | None) -> str:
+    """The client's own identifier of a request where it is valid, else a new one."""
+    return supplied if supplied and _REQUEST_ID.fullmatch(supplied) else _IDS.take()
 
 
 def _problem_of(error: Exception, request: Request) -> Problem:
@@ -131,7 +138,8 @@ def _is_large(request: Request) -> bool:
     return declared is None or declared > BODY_LIMIT
 
 
-def _count(pattern: str, status: int) -> None:
+def count_response(pattern: str, status: int) -> None:
+    """Count a response of a route."""
     counter = _counted.get((pattern, status))
     if counter is None:
         counter = _counted[pattern, status] = _RESPONSES.labels(pattern, str(status))
