@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick test check api-fuzz k8s-check dashboards settings format contracts clean
+.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick test simulate check api-fuzz k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -43,6 +43,9 @@ bench-quick: $(VENV)/.runtime ## Measure the embedded figures in under a minute
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k expression" selects some)
 	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)
+
+simulate: $(VENV)/.dev ## Run 10,000 simulated systems with faults (ARGS="--seeds 1000", "--seed 4711": replay one; --help)
+	@$(PY) -m simulation $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check types and import contracts
 	@$(VENV)/bin/ruff check .

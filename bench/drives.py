@@ -36,7 +36,7 @@ from stack.layout import read_json
 AT_ONCE: Final = 16
 """Drives that are created at the same time."""
 MOST_IN_FLIGHT: Final = 400
-SEEN_S: Final = 30.0
+SEEN_S: Final = 120.0
 DELIVERIES_PAGE: Final = 1_000
 LOG_PAGE: Final = 100
 GENERATOR: Final = "bench"

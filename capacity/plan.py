@@ -9,7 +9,6 @@ from typing import Final
 
 from capacity.inputs import DATABASES, SERVICES, Audience, Inputs, Load
 
-HOURS_A_MONTH: Final = 730.0
 LEAST_REPLICAS: Final = 2
 LEAST_BROKERS: Final = 3
 

@@ -13,7 +13,7 @@ from rehearsal.console import Screen
 from rehearsal.demo import Options, run_demo, run_demo_on
 from rehearsal.donors import IN_FLIGHT, Refused
 from rehearsal.installation import CannotPrepare, Installation
-from rehearsal.minutes import Pace
+from rehearsal.minutes import Replay
 from rehearsal.proof import DRAIN_LIMIT_S, Unreadable
 from rehearsal.recording import BadRecording
 from rehearsal.supervisor import ProcessFailed, ProcessGroups, embedded_processes
@@ -146,7 +146,7 @@ def rehearse(
 
     rehearsal = Rehearsal(
         data_dir=data_dir,
-        pace=Pace(minutes, times, faster),
+        replay=Replay(minutes, times, faster),
         recording=recording,
         donors=donors,
         seed=seed,

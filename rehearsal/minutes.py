@@ -19,7 +19,7 @@ _MEAN_CENTS: Final = (1_100, 3_100)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Replay:
     """How the minutes are replayed: `times` as many donations, in a `faster`-th of the time."""
 
     minutes: int
@@ -57,11 +57,11 @@ def busiest(minutes: Sequence[Minute], length: int) -> list[Minute]:
     return [replace(minute, at_min=minute.at_min - start) for minute in chosen]
 
 
-def plan_of(file: Path | None, pace: Pace, seed: int) -> tuple[Plan, float]:
+def plan_of(file: Path | None, replay: Replay, seed: int) -> tuple[Plan, float]:
     """The plan, and the seconds it takes. Raises recording.BadRecording."""
-    minutes = busiest(burst() if file is None else recording.read(file), pace.minutes)
+    minutes = busiest(burst() if file is None else recording.read(file), replay.minutes)
     name = "the burst of AGDQ 2019" if file is None else file.name
-    gifts = max(1, round(sum(minute.gifts for minute in minutes) * pace.times))
-    seconds = (minutes[-1].at_min + 1) * 60 / pace.faster
-    title = f"the busiest {pace.minutes} minutes of {name}, {pace.times:g} times"
+    gifts = max(1, round(sum(minute.gifts for minute in minutes) * replay.times))
+    seconds = (minutes[-1].at_min + 1) * 60 / replay.faster
+    title = f"the busiest {replay.minutes} minutes of {name}, {replay.times:g} times"
     return recording.replay(title, minutes, gifts, seconds, seed), seconds

@@ -15,7 +15,7 @@ from rehearsal.dashboard import Dashboard, DashboardReader
 from rehearsal.demo import DemoRun, Options, supervised
 from rehearsal.freshness import busiest_rate
 from rehearsal.installation import CannotPrepare
-from rehearsal.minutes import Pace, plan_of
+from rehearsal.minutes import Replay, plan_of
 from rehearsal.running_stack import RunningStack, find_running
 from stack.layout import HOST, read_ports
 
@@ -32,7 +32,7 @@ class Rehearsal:
     """The options: what is replayed how, where Prometheus and Grafana are, and the report's file."""
 
     data_dir: Path
-    pace: Pace
+    replay: Replay
     recording: Path | None
     donors: int | None
     seed: int
@@ -46,7 +46,7 @@ async def run_rehearsal(options: Rehearsal, screen: Screen) -> int:
 
     Raises installation.CannotPrepare, recording.BadRecording, api_client.NoAnswer, donors.Refused.
     """
-    plan, seconds = plan_of(options.recording, options.pace, options.seed)
+    plan, seconds = plan_of(options.recording, options.replay, options.seed)
     installation = find_running(options.data_dir)
     if installation is None:
         raise CannotPrepare(f"no stack runs in {options.data_dir}; start one with make stack")
@@ -90,7 +90,7 @@ async def run_rehearsal(options: Rehearsal, screen: Screen) -> int:
     report.write(
         {
             **run.report,
-            "planned": _planned(plan, options.pace, seconds, peak, donors),
+            "planned": _planned(plan, options.replay, seconds, peak, donors),
             "dashboard": {"title": shown.title, "queries": len(shown.queries), **figures},
         },
         options.report,
@@ -140,11 +140,11 @@ def conclusions(figures: Mapping[str, Any], reason: str, late_s: float) -> list[
     return lines
 
 
-def _planned(plan: Plan, pace: Pace, seconds: float, peak: float, donors: int) -> dict[str, Any]:
+def _planned(plan: Plan, replay: Replay, seconds: float, peak: float, donors: int) -> dict[str, Any]:
     return {
         "title": plan.title,
-        "times": pace.times,
-        "faster": pace.faster,
+        "times": replay.times,
+        "faster": replay.faster,
         "donations": len(plan.arrivals),
         "seconds": round(seconds, 1),
         "peak_per_s": round(peak, 1),

@@ -14,6 +14,7 @@ from simulation.nodes import Operations, alive
 
 PUBLISH: Final = frozenset(Fault)
 READ: Final = frozenset({Fault.DELAY, Fault.ERROR, Fault.CRASH_BEFORE, Fault.CRASH_AFTER})
+LOCAL: Final = frozenset({Fault.DELAY, Fault.CRASH_BEFORE})
 COMMIT: Final = READ | {Fault.LOST_ACK, Fault.TIMEOUT}
 REPUBLISHED_AFTER_S: Final = 0.5
 """A duplicate is published up to so long after the first."""
@@ -60,7 +61,8 @@ class NodeBus:
     def _part_of(self, messages: Sequence[Message], operations: Operations) -> list[Message]:
         """What a bus stores that fails in between: the first ones of each partition.
 
-        Of `COMPLETE` topics any: consumers promise to cope with every order.
+        Of `COMPLETE` topics any, as consumers promise to cope with every order. The others are published
+        once more, and are then behind newer ones.
         """
         chance = operations.plan.random
         cut = chance.randrange(len(messages)) if messages else 0
@@ -142,8 +144,8 @@ class FaultySubscription:
         return records
 
     async def seek(self, positions: Positions) -> None:
-        """See `Subscription.seek`."""
-        alive()
+        """See `Subscription.seek`. It sends nothing, so it cannot fail."""
+        await self._operations.begin("bus.seek", LOCAL)
         await self._member.seek(positions)
 
     async def commit(self, positions: Positions) -> None:
@@ -162,8 +164,10 @@ class FaultySubscription:
 
     async def group_lag(self) -> Mapping[Partition, int]:
         """See `Subscription.group_lag`."""
-        alive()
-        return await self._member.group_lag()
+        lag: Mapping[Partition, int] = await self._operations.call(
+            "bus.group_lag", self._member.group_lag, BusUnavailable, READ
+        )
+        return lag
 
     async def close(self) -> None:
         """See `Subscription.close`. The bus notices also the end of a member that crashed."""

@@ -38,8 +38,8 @@ class Fault(StrEnum):
     """The process that calls ends after the operation, before it learns of it."""
 
 
-WEIGHTS: Final = {"store.reading": 0.2, "store.statement": 0.2, "bus.watermarks": 0.1}
-"""Operations that are mostly polls have faults less often than others."""
+WEIGHTS: Final = {"store.reading": 0.2, "store.statement": 0.2, "bus.watermarks": 0.1, "bus.publish": 4.0}
+"""Polls have faults less often than other operations, and what may lose an event has them more often."""
 CRASHES: Final = frozenset({Fault.CRASH_BEFORE, Fault.CRASH_AFTER})
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from backbone.service import Service, keep_running
 from simulation.faults import CRASHES, Fault, FaultPlan
 from simulation.trace import Trace
+from simulation.virtual_time import NumberedTask
 
 CURRENT: ContextVar[Incarnation | None] = ContextVar("incarnation", default=None)
 
@@ -200,3 +201,12 @@ def alive() -> Incarnation | None:
     if caller is not None and caller.dead:
         raise asyncio.CancelledError
     return caller
+
+
+def create_task(loop: Any, coroutine: Any, **options: Any) -> NumberedTask:
+    """The loop's task factory: a task belongs to the incarnation that creates it."""
+    task = NumberedTask(coroutine, loop=loop, **options)
+    incarnation = CURRENT.get()
+    if incarnation is not None:
+        incarnation.adopt(task)
+    return task

@@ -19,7 +19,7 @@ from simulation.workload import Donors, NotServed, every_outcome, open_drive, pl
 
 TEMPLATE_S: Final = 60.0
 """Runs begin so long after the template was made."""
-FAULTS_S: Final = (1.5, 4.0)
+FAULTS_S: Final = (1.0, 4.0)
 """Faults may happen at least and at most so long; in between, until the donors have finished."""
 WHOLE_CRASH_CHANCE: Final = 0.25
 WARM_UP_SEED: Final = 0

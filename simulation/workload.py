@@ -18,6 +18,8 @@ DRIVE: Final = "winter"
 CREATORS: Final = ("star", "moon")
 EMAILS: Final = ("ada@donors.example", "ben@donors.example", "eve@donors.example")
 RETRY_S: Final = 0.1
+LOOK_S: Final = 0.2
+"""How often a donor asks whether the checkout is open."""
 PATIENCE_S: Final = 90.0
 """How long a donor repeats a request. Longer is a failure of the run."""
 FEWEST_DONORS: Final = 1
@@ -84,7 +86,7 @@ def plan(seed: int) -> list[Plan]:
                 chance.choice((*CREATORS, None)),
                 card,
                 then,
-                chance.uniform(0, 0.5),
+                chance.uniform(0, 0.5) if chance.random() < 0.5 else 0.0,
             )
         )
     return donors
@@ -154,7 +156,7 @@ class Donors:
 
     async def _checkout(self, pledge: str) -> str | None:
         """The address of the checkout; None where the pledge ended before it had one."""
-        for _ in range(round(PATIENCE_S / RETRY_S)):
+        for _ in range(round(PATIENCE_S / LOOK_S)):
             try:
                 reply = await self._request("GET", f"/v1/pledges/{pledge}")
             except ServiceUnavailable:
@@ -165,7 +167,7 @@ class Donors:
                     return str(found["checkout"]["url"])
                 if found["status"] in ("lapsed", "cancelled"):
                     return None
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(LOOK_S)
         raise NotServed(f"{pledge} has no checkout after {PATIENCE_S:g} s")
 
     async def _pay(self, donor: Plan, pledge: str, url: str) -> str | None:

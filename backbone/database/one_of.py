@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, String, bindparam
+from sqlalchemy import Column, ColumnElement, LargeBinary, String, bindparam
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
@@ -20,8 +20,12 @@ from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 
 def one_of(column: Column[Any], parameter: str) -> ColumnElement[bool]:
-    """Whether `column` (of texts or whole numbers) has one of the values in the parameter of this name."""
+    """Whether `column` (of texts, whole numbers or bytes) has one of the values in the parameter."""
     return _OneOf(column, bindparam(parameter, type_=_List(column.type)))
+
+
+FROM_HEX: Final = "from_hex"
+"""A function of our connections to SQLite, which has none (`unhex` came with 3.41); JSON carries no bytes."""
 
 
 class _List(TypeDecorator[Any]):
@@ -40,7 +44,11 @@ class _List(TypeDecorator[Any]):
     def process_bind_param(self, value: Iterable[Any] | None, dialect: Dialect) -> Any:
         if value is None:
             raise ValueError("a list is required")
-        return list(value) if dialect.name == "postgresql" else json.dumps(list(value))
+        if dialect.name == "postgresql":
+            return list(value)
+        if isinstance(self.member, LargeBinary):
+            value = [each.hex() for each in value]
+        return json.dumps(list(value))
 
 
 class _OneOf(FunctionElement[bool]):
@@ -59,4 +67,6 @@ def _in_array(element: _OneOf, compiler: SQLCompiler, **keywords: Any) -> str:
 @compiles(_OneOf, "sqlite")
 def _in_json(element: _OneOf, compiler: SQLCompiler, **keywords: Any) -> str:
     column, values = (compiler.process(each, **keywords) for each in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({values}))"
+    member: TypeEngine[Any] = next(iter(element.clauses)).type
+    value = f"{FROM_HEX}(value)" if isinstance(member, LargeBinary) else "value"
+    return f"{column} IN (SELECT {value} FROM json_each({values}))"

@@ -11,7 +11,6 @@ from sqlalchemy import bindparam, case, select, text, update
 
 from backbone import ids
 from backbone.contracts.pledges import DriveChanged, PledgeChanged, PledgeMade, PledgeState, PledgeStatus
-from backbone.database.array_forms import distinct_rows
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from backbone.messaging.consumer import Handlers
@@ -118,7 +117,7 @@ _CANCEL: Final = (
 )
 """A waiting ticket leaves the queue; an open checkout, or one being opened, is expired by checkout/expiry."""
 
-_SET_PLEDGE_VERSION: Final = distinct_rows(
+_SET_PLEDGE_VERSION: Final = (
     update(PAYMENTS).where(PAYMENTS.c.id == bindparam("at_id")).values(pledge_version=bindparam("to_version"))
 )
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sqlalchemy import Executable, Table, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from backbone.database.array_forms import distinct_rows
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.tables import PAYMENTS
@@ -25,7 +24,7 @@ def insert_new(session: Transaction, table: Table, *returning: str) -> Executabl
 
 
 def upsert(session: Transaction, table: Table, key: tuple[str, ...], updated: tuple[str, ...]) -> Executable:
-    """`INSERT … ON CONFLICT (key) DO UPDATE` of the columns `updated`; execute it with rows of distinct keys.
+    """`INSERT … ON CONFLICT (key) DO UPDATE` of the columns `updated`; execute it with a list of rows.
 
     In a table with a column `version`, a row is updated only by a higher version.
     """
@@ -78,7 +77,7 @@ def _upsert(dialect: str, table: Table, key: tuple[str, ...], updated: tuple[str
     found: Executable = statement.on_conflict_do_update(
         index_elements=list(key), set_={name: statement.excluded[name] for name in updated}, where=newer
     )
-    return cast(Executable, distinct_rows(found))
+    return found
 
 
 def _insert(dialect: str, table: Table) -> Any:

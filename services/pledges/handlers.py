@@ -10,7 +10,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from backbone.contracts.payments import PaymentChanged, PaymentStatus, nearest_status
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
-from backbone.database.array_forms import distinct_rows
 from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction, Transaction
 from backbone.messaging.consumer import Handlers
@@ -24,7 +23,7 @@ def _upsert(statement: Any) -> Any:
     """Insert the state of a payment, or replace an older version."""
     replaced = {name: statement.excluded[name] for name in PAYMENTS.columns.keys() if name != "id"}  # noqa: SIM118
     newer = PAYMENTS.c.version < statement.excluded.version
-    return distinct_rows(statement.on_conflict_do_update(index_elements=["id"], set_=replaced, where=newer))
+    return statement.on_conflict_do_update(index_elements=["id"], set_=replaced, where=newer)
 
 
 # Built once: building a statement costs more than executing it.
@@ -38,7 +37,7 @@ _UPSERT_PAYMENT: Final[Mapping[str, Any]] = {
 _PAYMENT_STATUSES: Final = select(
     PAYMENTS.c.pledge_id, PAYMENTS.c.status, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed
 ).where(one_of(PAYMENTS.c.pledge_id, "ids"))
-_UPDATE_STATUS: Final = distinct_rows(
+_UPDATE_STATUS: Final = (
     update(PLEDGES)
     .where(PLEDGES.c.id == bindparam("pledge"))
     .values(status=bindparam("now"), version=bindparam("at"))

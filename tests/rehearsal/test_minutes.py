@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.minutes import Pace, burst, busiest, plan_of
+from rehearsal.minutes import Replay, burst, busiest, plan_of
 from rehearsal.recording import BadRecording, Minute
 
 HEADER = "minute_utc,viewers,donations_total,raised_usd_total\n"
@@ -41,9 +41,9 @@ def test_times_multiplies_the_donations_and_faster_shortens_the_time(tmp_path: P
         f"2019-01-06T16:{minute:02}:00Z,,{10 * (minute + 1)},{100 * (minute + 1)}\n" for minute in range(30)
     )
     file.write_text(HEADER + "".join(rows))
-    once, seconds = plan_of(file, Pace(minutes=10, times=1, faster=1), seed=1)
+    once, seconds = plan_of(file, Replay(minutes=10, times=1, faster=1), seed=1)
     assert (len(once.arrivals), seconds) == (100, 600)
-    larger, seconds = plan_of(file, Pace(minutes=10, times=7.5, faster=20), seed=1)
+    larger, seconds = plan_of(file, Replay(minutes=10, times=7.5, faster=20), seed=1)
     assert (len(larger.arrivals), seconds) == (750, 30)
     assert max(arrival.at_s for arrival in larger.arrivals) < 30
     mean = sum(arrival.amount_cents for arrival in larger.arrivals) / 750
@@ -52,11 +52,11 @@ def test_times_multiplies_the_donations_and_faster_shortens_the_time(tmp_path: P
 
 
 def test_without_a_recording_the_published_burst_is_replayed() -> None:
-    plan, seconds = plan_of(None, Pace(minutes=10, times=0.1, faster=1), seed=1)
+    plan, seconds = plan_of(None, Replay(minutes=10, times=0.1, faster=1), seed=1)
     assert seconds == 600
     assert len(plan.arrivals) == pytest.approx(500, abs=30)
 
 
 def test_unreadable_recording_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadRecording, match="cannot be read"):
-        plan_of(tmp_path / "missing.csv", Pace(1, 1, 1), seed=1)
+        plan_of(tmp_path / "missing.csv", Replay(1, 1, 1), seed=1)

@@ -14,7 +14,6 @@ from typing import Any, Final
 from sqlalchemy import bindparam, insert, update
 
 from backbone.contracts.payments import PaymentStatus
-from backbone.database.array_forms import distinct_rows
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.checkout.session_finder import CLOCK_SKEW
@@ -99,14 +98,14 @@ async def mark_quarantined(
         await _lapse_failed(session, [payment], now)
 
 
-_DONE: Final = distinct_rows(
+_DONE: Final = (
     update(ATTEMPTS)
     .where(ATTEMPTS.c.key == bindparam("at_key"))
     .values(
         {name: bindparam(f"to_{name}") for name in ("state", "session_id", "refused", "reason", "done_at")}
     )
 )
-_OPEN: Final = distinct_rows(
+_OPEN: Final = (
     update(PAYMENTS)
     .where(PAYMENTS.c.id == bindparam("at_id"))
     .values(
@@ -118,7 +117,7 @@ _OPEN: Final = distinct_rows(
     )
 )
 
-_FAIL: Final = distinct_rows(
+_FAIL: Final = (
     update(PAYMENTS)
     # Recorded twice (the worker was restarted), an outcome must not lead to a second new attempt.
     .where(PAYMENTS.c.id == bindparam("at_id"), PAYMENTS.c.attempts == bindparam("at_attempt"))
@@ -203,13 +202,17 @@ def _failures(outcomes: Sequence[AttemptOutcome]) -> dict[str, list[tuple[str, i
     return found
 
 
+def announces(outcome: AttemptOutcome, now: datetime) -> bool:
+    """Whether recording an outcome may announce its payment: there is no checkout, or it may have ended."""
+    return outcome.opened is None or outcome.opened.expires_at <= now + CLOCK_SKEW
+
+
 async def _lapse_ended(session: Transaction, outcomes: Sequence[AttemptOutcome], now: datetime) -> None:
     """State payments whose session ended before we knew that it was theirs: one that has expired."""
-    soon = now + CLOCK_SKEW
     sessions = {
         each.opened.session_id: each.sent.payment_id
         for each in outcomes
-        if each.opened and each.opened.expires_at <= soon
+        if each.opened and announces(each, now)
     }
     if not sessions:
         return

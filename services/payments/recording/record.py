@@ -30,19 +30,31 @@ _FURTHER: Final = Counter("ataa_payments_again_total", "Further captures on a pl
 ByIntent = dict[str | None, PaymentRow]
 
 
-async def record(session: Transaction, observations: Iterable[Observation], at: datetime) -> None:
+async def record(session: Transaction, observations: Iterable[Observation], at: datetime) -> set[str]:
     """Record observations as facts, and restate the payments they concern.
 
     Order and repetition do not matter. A capture without a payment creates one. A refund or dispute whose
     capture is unknown is stored, and placed once the capture is recorded. Transactions that record facts of
     the same payment intent wait for each other, so neither overlooks what the other is about to commit.
+
+    Returns those of the observations' intents that have facts without a payment.
     """
-    found = await _unrecorded(session, merged(observations))
-    if not found:
-        return
-    await lock_intents(session, {each.intent for each in found.values() if each.intent})
+    observed = merged(observations)
+    intents = {each.intent for each in observed.values() if each.intent}
+    await lock_intents(session, intents)
+    facts = await read_facts(session, ids=observed, intents=intents)
+    if found := _unrecorded(observed, facts):
+        await _record(session, found, facts, at)
+    return intents & {fact.observation.intent for fact in facts.values() if fact.payment_id is None}
+
+
+async def _record(
+    session: Transaction, found: Mapping[str, Observation], facts: dict[str, StoredFact], at: datetime
+) -> None:
+    """Record what adds to `facts`, the stored facts of its intents; they are brought up to date."""
     rows = await _payments_of(session, found.values())
-    facts = await _facts_of(session, found, rows.values())
+    others = {row.intent for row in rows.values() if row.intent} - {each.intent for each in found.values()}
+    facts |= await read_facts(session, intents=others)
     before = {each: replace(fact) for each, fact in facts.items()}
     for seen in found.values():
         known = facts.get(seen.id)
@@ -58,11 +70,8 @@ async def record(session: Transaction, observations: Iterable[Observation], at: 
     await write_facts(session, [fact for each, fact in facts.items() if fact != before.get(each)], at)
 
 
-async def _unrecorded(session: Transaction, found: dict[str, Observation]) -> dict[str, Observation]:
+def _unrecorded(found: Mapping[str, Observation], known: Mapping[str, StoredFact]) -> dict[str, Observation]:
     """Those of `found` that add to what is stored. Most webhooks repeat what an earlier one reported."""
-    if not found:
-        return found
-    known = await read_facts(session, ids=found)
     return {
         each: seen
         for each, seen in found.items()
@@ -78,16 +87,6 @@ async def _payments_of(session: Transaction, found: Collection[Observation]) -> 
     intents = {each.intent for each in found if each.intent}
     pledges = {each.pledge_id for each in found if each.kind is FactKind.CAPTURE and each.pledge_id}
     return await read_payments(session, ids=named, intents=intents, pledges=pledges)
-
-
-async def _facts_of(
-    session: Transaction, found: Mapping[str, Observation], rows: Iterable[PaymentRow]
-) -> dict[str, StoredFact]:
-    """Every stored fact of these payments and of the intents in `found`."""
-    intents = {each.intent for each in found.values() if each.intent}
-    intents |= {row.intent for row in rows if row.intent}
-    ended = [each for each, seen in found.items() if seen.intent is None]
-    return await read_facts(session, ids=ended, intents=intents)
 
 
 async def _assign_captures(

@@ -11,7 +11,6 @@ from typing import Any, Final
 from sqlalchemy import Select, bindparam, insert, or_, select, update
 
 from backbone.contracts.payments import PaymentStatus
-from backbone.database.array_forms import distinct_rows
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.domain import EstimateReason, FactKind, Observation
@@ -149,7 +148,7 @@ def payment_values(row: PaymentRow, at: datetime) -> dict[str, Any]:
 
 
 _INSERT_PAYMENT: Final = insert(PAYMENTS)
-_UPDATE_PAYMENT: Final = distinct_rows(
+_UPDATE_PAYMENT: Final = (
     update(PAYMENTS)
     .where(PAYMENTS.c.id == bindparam("at_id"))
     .values({name: bindparam(f"to_{name}") for name in _UPDATED_FIELDS} | {"changed_at": bindparam("at_now")})
