@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.results import DIRECTORY
+from bench.systems import ROOT
 
 RATE: Final = 100
 _STOP_S: Final = 30.0
@@ -63,8 +64,16 @@ class Flames:
             for recorder in recorders:
                 _stop(recorder)
         for name, file in files.items():
+            self._without_places(file.with_suffix(".svg"))
             if file.exists():
                 found[name] = by_library(file.read_text(encoding="utf-8", errors="replace"))
+
+    def _without_places(self, file: Path) -> None:
+        """py-spy writes its command into the graph, with this machine's paths."""
+        if file.exists():
+            text = file.read_text(encoding="utf-8", errors="replace")
+            text = text.replace(str(self._program), "py-spy").replace(f"{ROOT}/", "")
+            file.write_text(text, encoding="utf-8")
 
     def _record(self, pid: int, kind: str, file: Path) -> subprocess.Popen[bytes]:
         file.unlink(missing_ok=True)
