@@ -207,11 +207,11 @@ class Run:
 
     def _measure_freshness(self, system: System) -> None:
         suffix = "" if system.name == "embedded" else STACK
-        with self._skipping([f"freshness{suffix}", f"freshness_150{suffix}"]):
-            what = f"webhook to frame at 40/s and 150/s, {system.name}"
-            self._progress.begin(what, self._options.freshness_s * 2)
-            for measured in freshness.measure(system, self._options):
-                self._add(measured)
+        for name, rate in (("freshness", freshness.RATE), ("freshness_150", freshness.HIGH_RATE)):
+            with self._skipping([f"{name}{suffix}"]):
+                what = f"webhook to frame at {rate:.0f}/s, {system.name}"
+                self._progress.begin(what, self._options.freshness_s)
+                self._add(freshness.measure(system, self._options, rate))
 
     def _measure_intake(self, system: System) -> None:
         name = "intake" if system.name == "embedded" else f"intake{STACK}"

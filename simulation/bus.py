@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
+from backbone import ids
 from backbone.bus.protocol import BusUnavailable, LoadPositions, Message, Partition, Positions, Record
 from backbone.bus.sqlite import SqliteBus, SqliteSubscription
 from simulation.faults import Fault
@@ -16,7 +17,7 @@ PUBLISH: Final = frozenset(Fault)
 READ: Final = frozenset({Fault.DELAY, Fault.ERROR, Fault.CRASH_BEFORE, Fault.CRASH_AFTER})
 LOCAL: Final = frozenset({Fault.DELAY, Fault.CRASH_BEFORE})
 COMMIT: Final = READ | {Fault.LOST_ACK, Fault.TIMEOUT}
-REPUBLISHED_AFTER_S: Final = 0.5
+REPUBLISHED_AFTER_S: Final = 1.0
 """A duplicate is published up to so long after the first."""
 COMPLETE: Final = frozenset({"payments"})
 """Topics of absolute states. Their events may be missing, repeated and reordered within a batch."""
@@ -61,25 +62,42 @@ class NodeBus:
     def _part_of(self, messages: Sequence[Message], operations: Operations) -> list[Message]:
         """What a bus stores that fails in between: the first ones of each partition.
 
-        Of `COMPLETE` topics any, as consumers promise to cope with every order. The others are published
-        once more, and are then behind newer ones.
+        Of `COMPLETE` topics mostly the last ones, as consumers promise to cope with every order. The others
+        are published once more, and are then behind newer ones.
         """
         chance = operations.plan.random
         cut = chance.randrange(len(messages)) if messages else 0
+        newest_only = chance.random() < 0.7
         return [
             message
             for place, message in enumerate(messages)
-            if place < cut or (message.topic in COMPLETE and chance.random() < 0.5)
+            if (place >= cut if newest_only and message.topic in COMPLETE else place < cut)
         ]
 
     def _repeat_later(self, messages: Sequence[Message], operations: Operations) -> None:
-        """Publish again later, as a producer does that was stalled before it noticed its acknowledgement."""
+        """Publish again later, as a producer does that was stalled before it noticed its acknowledgement.
+
+        Of `COMPLETE` topics some under other ids, as if inboxes had forgotten them (`inbox.KEEP`): consumers
+        then recognise them by their version only.
+        """
+        chance = operations.plan.random
 
         async def repeat() -> None:
-            await asyncio.sleep(operations.plan.random.uniform(0.0, REPUBLISHED_AFTER_S))
-            operations.trace.note(f"bus repeats {len(messages)} messages")
+            await asyncio.sleep(chance.uniform(0.0, REPUBLISHED_AFTER_S))
+            forgotten = chance.random() < 0.7
+            operations.trace.note(f"bus repeats {len(messages)} messages{' as new' if forgotten else ''}")
             # Without its watermark: what it said was complete then, and others are newer by now.
-            plain = [Message(m.topic, m.key, m.id, m.name, m.value, m.traceparent) for m in messages]
+            plain = [
+                Message(
+                    m.topic,
+                    m.key,
+                    ids.new("evt") if forgotten and m.topic in COMPLETE else m.id,
+                    m.name,
+                    m.value,
+                    m.traceparent,
+                )
+                for m in messages
+            ]
             await self._bus().publish(plain, lossy=True)
 
         operations.outside(repeat())

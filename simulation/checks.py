@@ -71,7 +71,8 @@ class Viewer:
         self._system = system
         self._freshness = freshness
         self._newest: tuple[int, int, int] = (0, 0, 0)
-        self._as_of = ""
+        self._as_of = (0, "")
+        """By which process of the gateway it was shown, and the moment."""
 
     async def watch(self) -> None:
         """Poll until cancelled."""
@@ -95,11 +96,12 @@ class Viewer:
             return  # no snapshot was received yet; `state` says so
         if newest < self._newest:
             self.violations.append(f"the totals went back from {self._newest} to {newest}")
-        if as_of < self._as_of and epoch == self._newest[0]:
-            self.violations.append(f"as_of went back from {self._as_of} to {as_of}")
+        shown = (self._system.run.nodes["gateway"].crashes, as_of)
+        if shown < self._as_of and epoch == self._newest[0]:
+            self.violations.append(f"as_of went back from {self._as_of[1]} to {as_of}")
         if self.seen.setdefault(sequence, raised) != raised:
             self.violations.append(f"two amounts at sequence {sequence}: {self.seen[sequence]} and {raised}")
-        self._newest, self._as_of = max(newest, self._newest), as_of
+        self._newest, self._as_of = max(newest, self._newest), shown
         now = asyncio.get_running_loop().time()
         self._freshness.note_frame(sequence, now)
 

@@ -29,7 +29,7 @@ ARRIVALS_S: Final = 1.2
 
 
 OUTCOMES: Final = {
-    "nothing": 6,
+    "nothing": 4,
     "refund": 3,
     "part": 3,
     "cancel": 2,

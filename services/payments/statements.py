@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
-from sqlalchemy import Executable, Table, select, text
+from sqlalchemy import BigInteger, Executable, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backbone.database.one_of import one_of
@@ -54,7 +54,8 @@ def _lock_key(intent: str) -> int:
     return int.from_bytes(blake2b(intent.encode(), digest_size=8).digest(), signed=True)
 
 
-_LOCK_INTENTS: Final = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+_KEYS: Final = bindparam("keys", type_=postgresql.ARRAY(BigInteger))
+_LOCK_INTENTS: Final = select(func.pg_advisory_xact_lock(func.unnest(_KEYS).column_valued("key")))
 
 _LOCKED: Final = (
     select(PAYMENTS.c.id).where(one_of(PAYMENTS.c.id, "ids")).order_by(PAYMENTS.c.number).with_for_update()

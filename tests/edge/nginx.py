@@ -73,6 +73,7 @@ class Edge:
         replaced = {
             "main.conf": "user root;\n" if os.geteuid() == 0 else "",
             "gateways.conf": f"server 127.0.0.1:{gateway_port};\n",
+            "stream_gateways.conf": f"server 127.0.0.1:{gateway_port} max_fails=0;\n",
             **site,
         }
         for name, text in replaced.items():

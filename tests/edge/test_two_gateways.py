@@ -18,13 +18,18 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Pair = tuple[ScriptedGateway, ScriptedGateway]
 
 
-def both_lines(gateways: Pair) -> str:
-    """site/gateways.conf as it is shipped, with its second line in use."""
-    shipped = (SOURCE / "site" / "gateways.conf").read_text().replace("# server ", "server ")
-    for shown, gateway in zip(("8000", "8001"), gateways, strict=True):
-        assert f"127.0.0.1:{shown} max_fails=1 fail_timeout=2s;" in shipped
-        shipped = shipped.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{gateway.port}")
+def both_lines(file: str, *ports: int) -> str:
+    """A file of site/ as it is shipped, with its second line in use."""
+    shipped = (SOURCE / "site" / file).read_text().replace("# server ", "server ")
+    for shown, port in zip(("8000", "8001"), ports, strict=True):
+        assert f"\nserver 127.0.0.1:{shown} " in shipped
+        shipped = shipped.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{port}")
     return shipped
+
+
+def site_of(*ports: int) -> dict[str, str]:
+    """The lists of two gateways."""
+    return {file: both_lines(file, *ports) for file in ("gateways.conf", "stream_gateways.conf")}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -34,7 +39,7 @@ async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tup
     for gateway in gateways:
         await gateway.start()
     folder = tmp_path_factory.mktemp("edge") / "edge"
-    site = {"gateways.conf": both_lines(gateways)}
+    site = site_of(*(gateway.port for gateway in gateways))
     async with running_edge(folder, gateways[0].port, site=site) as edge:
         yield edge, gateways
     for gateway in gateways:
@@ -97,6 +102,25 @@ async def test_stream_of_a_failed_gateway_reconnects_to_the_other_at_once(
             await failed.start()
     assert other.seen[-1].headers["last-event-id"] == "7:41"
     again.close()
+
+
+async def test_restarted_gateway_gets_all_streams_when_the_other_fails(
+    edge: Edge, gateways: Pair, client: aiohttp.ClientSession
+) -> None:
+    """nginx would not take it as recovered before a stream has ended."""
+    first, second = gateways
+    async with asyncio.timeout(PATIENCE_S):
+        await first.stop()
+        opened = [await open_stream(client, edge) for _ in range(3)]
+        await first.start()
+        await second.stop()
+        try:
+            opened += [await open_stream(client, edge) for _ in range(10)]
+        finally:
+            await second.start()
+    assert (streams_of(second), streams_of(first)) == (3, 10)
+    for answer in opened:
+        answer.close()
 
 
 async def test_stream_that_a_gateway_refuses_is_opened_at_the_other(
