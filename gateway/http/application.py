@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import secrets
-from typing import Final
 
 import structlog
 from prometheus_client import Counter
@@ -23,10 +20,12 @@ from gateway.http.asgi import (
     Response,
     StreamingResponse,
     linger,
+    request_id_of,
 )
 from gateway.http.router import Router
+from gateway.overload.refusal import PATTERN as PLEDGES
+from gateway.overload.refusal import Refusal
 
-_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _RESPONSES = Counter("ataa_gateway_answers_total", "Responses, by route and status.", ["route", "status"])
 _counted: dict[tuple[str, int], Counter] = {}
 
@@ -34,17 +33,20 @@ log = structlog.get_logger()
 
 
 class Gateway:
-    """The gateway's ASGI application."""
+    """The gateway's ASGI application; pledges beyond a limit are refused before anything else is done."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, refusal: Refusal) -> None:
         self._router = router
+        self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        if self._refusal.applies(scope) and await self._refusal.send(scope, send):
+            _count(PLEDGES, Overloaded.status)
+            return
         request = Request(scope, receive)
-        supplied_id = request.headers.get("x-request-id", "")
-        request.request_id = supplied_id if _REQUEST_ID.fullmatch(supplied_id) else secrets.token_hex(12)
+        request.request_id = request_id_of(request.headers.get("x-request-id", ""))
         trace = join_trace(request.headers.get("traceparent"))
         token = TRACEPARENT.set(trace)
         headers = [(b"x-request-id", request.request_id.encode()), (b"traceparent", trace.encode())]

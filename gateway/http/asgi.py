@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
@@ -28,6 +30,14 @@ _SINGLE: Final = frozenset(
         "x-request-id",
     }
 )
+
+
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+
+
+def request_id_of(supplied: str) -> str:
+    """The caller's request id, or a new one where it is missing or unusable."""
+    return supplied if _REQUEST_ID.fullmatch(supplied) else secrets.token_hex(12)
 
 
 class DuplicateHeader(Problem):

@@ -17,6 +17,8 @@ from gateway.http.router import Route, is_name
 from gateway.live.hub import Hub
 from gateway.live.stream import LiveStream
 from gateway.live.view import DriveView
+from gateway.overload.ladder import Step
+from gateway.overload.shedding import Shedding
 
 MAX_DRIVES: Final = 50
 _CACHE: Final[Header] = (
@@ -38,6 +40,7 @@ class LiveReads:
         limits: RateLimits,
         lookups: ConcurrencyLimit,
         clients: int,
+        shedding: Shedding,
     ) -> None:
         self._hub = hub
         self._leaderboard = leaderboard
@@ -45,6 +48,7 @@ class LiveReads:
         self._limits = limits
         self._lookups = lookups
         self._clients = clients
+        self._shedding = shedding
         self.draining = False
 
     def routes(self) -> list[Route]:
@@ -79,7 +83,7 @@ class LiveReads:
         (view,) = await self.views(request.params[:1], request.address)
         freshness = self._hub.freshness
         state = freshness.state(view)
-        etag = view.etag(state)
+        etag = view.etag(state, freshness.step)
         headers: list[Header] = [(b"etag", etag.encode()), _CACHE, _VARY]
         if unchanged := not_modified(request, etag, headers):
             return unchanged
@@ -96,6 +100,7 @@ class LiveReads:
 
     async def stream(self, request: Request) -> LiveStream:
         """A drive's live stream."""
+        self._shedding.refuse(Step.STREAMS, "New live streams")
         (view,) = await self.views(request.params[:1], request.address)
         self._limits.spend(self._public, request.address)
         if self.draining or self._hub.fan_out.clients >= self._clients:
