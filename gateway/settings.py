@@ -82,7 +82,7 @@ class GatewaySettings(Settings):
         50.0, gt=0, description="Requests a second of one client address without a secret key; not loopback."
     )
     limit_burst_s: float = Field(4.0, ge=1, description="Seconds' worth of requests either limit lets burst.")
-    pledges_in_flight: int = Field(2000, ge=1, description="Pledges being made at once; past it 503.")
+    pledges_in_flight: int = Field(1000, ge=1, description="Pledges being made at once; past it 503.")
     pledges_wait_s: float = Field(
         1.0, gt=0, description="Seconds a pledge may wait under overload; past it 503 with Retry-After."
     )

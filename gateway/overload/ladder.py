@@ -48,8 +48,8 @@ BOUNDS: Final[Mapping[Step, Bounds]] = {
 """Both bounds rise with the step. A step is left at half of where it is entered, so that the relief which it
 brings does not end it."""
 
-ENTER_AFTER_S: Final = 0.15
-"""The least time on a step before the next one is entered: the last one is reached within a second."""
+ENTER_AFTER_S: Final = 0.05
+"""The least time on a step before the next one is entered: each reading of the load may enter one."""
 LEAVE_AFTER_S: Final = 2.0
 """The least time on a step before it is left. From the last step to none this takes ten seconds."""
 

@@ -19,8 +19,8 @@ EVERY_S: Final = 0.1
 LAG_WINDOW: Final = 9
 """Readings of the event loop's delay of which the median counts. One stall, however long, sheds nothing, and
 four in a row do not: a start, a slow disk or a busy neighbour is over by then."""
-WINDOW: Final = 5
-"""Readings of the wait, and of the CPU, of which the median counts: a queue forms within a second."""
+WINDOW: Final = 3
+"""Readings of the wait, and of the CPU, of which the median counts: in a burst a queue forms at once."""
 RATE_OVER_S: Final = 1.0
 """Over how long the rate of answered pledges is averaged."""
 FEW: Final = 32
