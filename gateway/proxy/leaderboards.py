@@ -20,8 +20,9 @@ from gateway.overload.shedding import Shedding
 from gateway.proxy.forwarding import NO_HEADERS, Forwarder, response_of
 
 CACHE_S: Final = 1.0
-SHED_CACHE_S: Final = 30.0
-"""How old a reply may be while its kind gives way under overload; its `as_of` tells its age."""
+SHED_CACHE_S: Final = 10.0
+"""How old a board may be while boards give way under overload; its `as_of` tells its age. Lists of donations have
+donors' messages, which a moderator may have hidden meanwhile, and are never older than `CACHE_S`."""
 MAX_CACHED: Final = 1000
 _SHED_READS: Final = {Step.RECENT: "Lists of donations", Step.BOARDS: "Boards of donors and of windows"}
 
@@ -57,7 +58,7 @@ class Leaderboards:
         now = asyncio.get_running_loop().time()
         cached = self._cache.get(key)
         step = step_of(request)
-        is_shed = step is not None and self._shedding.sheds(step)
+        is_shed = step is Step.BOARDS and self._shedding.sheds(step)
         if cached is not None and now - cached[0] < (SHED_CACHE_S if is_shed else CACHE_S):
             return _cacheable(request, cached[1])
         if step is not None:
