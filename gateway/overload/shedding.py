@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge
 
 from backbone.http.problems import Overloaded
 from gateway.access.limits import ConcurrencyLimit
+from gateway.overload import readings
 from gateway.overload.ladder import Ladder, Step
 from gateway.overload.readings import Pressure, Reading, Source
 
@@ -81,13 +82,27 @@ class Shedding:
         _LAG.set(reading.lag_s)
         _WAIT.set(min(reading.wait_s, 3600.0))
         before = self._ladder.step
+        began = self._at
         self._note_time(reading.at)
-        step = self._ladder.observe(self._pressure.after(reading), reading.at)
+        step = self._move(self._pressure.after(reading), reading.at, began)
         self._pledges.limit = self._limit_of(reading, step)
         if step != before:
             log.warning("overload.step", step=step.word, before=before.word, lag_s=round(reading.lag_s, 3),
                         wait_s=round(reading.wait_s, 3), cpu=round(reading.cpu, 2))  # fmt: skip
             self._changed(step)
+
+    def _move(self, pressure: float, now: float, began: float | None) -> Step:
+        """The step at `now`.
+
+        An overloaded event loop takes readings seldom. Then one may enter several steps, one for each reading
+        that there would have been since `began`.
+        """
+        at = now if began is None else max(began, now - len(STEPS) * readings.EVERY_S)
+        while (at := at + readings.EVERY_S) < now:
+            before = self._ladder.step
+            if self._ladder.observe(pressure, at) <= before:
+                break
+        return self._ladder.observe(pressure, now)
 
     def _limit_of(self, reading: Reading, step: Step) -> int:
         if step < Step.PLEDGES:

@@ -21,8 +21,8 @@ from gateway.proxy.forwarding import NO_HEADERS, Forwarder, response_of
 
 CACHE_S: Final = 1.0
 SHED_CACHE_S: Final = 10.0
-"""How old a board may be while boards give way under overload; its `as_of` tells its age. Lists of donations have
-donors' messages, which a moderator may have hidden meanwhile, and are never older than `CACHE_S`."""
+"""How old a board may be while boards give way under overload; its `as_of` tells its age. Lists of donations
+have messages that a moderator may have hidden meanwhile, and are never older than `CACHE_S`."""
 MAX_CACHED: Final = 1000
 _SHED_READS: Final = {Step.RECENT: "Lists of donations", Step.BOARDS: "Boards of donors and of windows"}
 
