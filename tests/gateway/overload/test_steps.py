@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 
 from gateway.overload.ladder import Step
 from gateway.overload.shedding import LEAST_PLEDGES
-from tests.gateway.harness import ADMIN, DRIVE, Harness, bearer
+from tests.gateway.harness import ADMIN, DRIVE, Harness, bearer, hub_of
 from tests.gateway.overload.conftest import Loaded
 from tests.waiting import until
 
@@ -129,6 +129,7 @@ async def test_frames_come_once_a_second_while_the_rate_of_snapshots_gives_way(l
     await harness.snapshot(1)
     await shown(harness)
     await loaded.load.reach(Step.SNAPSHOTS)
+    assert hub_of(harness).fan_out.push_interval_s() == 1.0
     async with stream(harness) as frames:
         await frames.get()
         await harness.snapshot(2, "50.00")
