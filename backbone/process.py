@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from backbone.bus.kafka_security import PLAINTEXT, KafkaSecurity, KafkaSettings, connection_failure
 from backbone.bus.protocol import EventBus
+from backbone.http.early_answers import EarlyAnswer
 from backbone.http.service_client import ServiceClientPools
 from backbone.service import Service, Worker, listen, metrics_app, run_workers, serve
 from backbone.settings import Settings, exit_with_error, load
@@ -132,6 +133,8 @@ class StartupGate:
             Worker(f"{service.name}.opening", self._start_service),
             Worker(f"{service.name}.kafka", self._wait_for_kafka),
         ]
+        # It answers nothing before the service has started and read what it answers from.
+        self.early_answer: EarlyAnswer | None = getattr(service.app, "early_answer", None)
         self._service = service
         self._bootstrap = bootstrap
         self._security = security

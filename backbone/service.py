@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from backbone.bus.protocol import BusUnavailable
 from backbone.database.transient import is_transient
 from backbone.http import problems
+from backbone.http.early_answers import protocol_of
 from backbone.settings import exit_with_error
 from backbone.wakeups import wait_for
 
@@ -178,7 +179,10 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
 
 
 def server(app: ASGIApp) -> Server:
-    """A uvicorn server for `app`, without access log; keep-alive outlasts that of the clients' pools."""
+    """A uvicorn server for `app`, without access log; keep-alive outlasts that of the clients' pools.
+
+    An application that has an `early_answer` is asked for it first (`backbone.http.early_answers`).
+    """
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -190,6 +194,7 @@ def server(app: ASGIApp) -> Server:
         proxy_headers=False,
         ws="none",
         log_config=None,
+        http=protocol_of(app),
     )
     return Server(config)
 

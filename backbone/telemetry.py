@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 import sys
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection
 from contextvars import ContextVar
 from typing import Final
 
 import structlog
 from prometheus_client import Histogram
 
+from backbone.hex_source import HexSource
 from backbone.settings import LogFormat
 
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
@@ -33,6 +36,22 @@ STAGE: Final = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 30),
 )
 """Each stage begins where the one before it ends, and is observed where it ends."""
+
+_TRACES: Final = HexSource(16)
+_SPANS: Final = HexSource(8)
+
+
+def observe_all(histogram: Histogram, values: Collection[float]) -> None:
+    """Observe many values of a labelled histogram, in a tenth of the time of single calls.
+
+    prometheus_client has no such call: its buckets and its sum are attributes that it does not document.
+    """
+    counts = Counter(bisect_left(histogram._upper_bounds, value) for value in values)
+    for place, count in counts.items():
+        histogram._buckets[place].inc(count)
+    if values:
+        histogram._sum.inc(sum(values))
+
 
 _FORM: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
@@ -75,5 +94,5 @@ _CONSOLE: Final = (
 def join_trace(given: str | None) -> str:
     """The caller's traceparent with a new span id, or a new trace where it is missing or invalid."""
     if given is not None and _FORM.fullmatch(given):
-        return f"{given[:36]}{secrets.token_hex(8)}{given[52:]}"
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+        return f"{given[:36]}{_SPANS.take()}{given[52:]}"
+    return f"00-{_TRACES.take()}-{_SPANS.take()}-01"

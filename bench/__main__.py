@@ -11,9 +11,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench import drives as drives_of
 from bench import overload_run, results, table
+from bench import restarts as restarts_of
 from bench.delay import measure_delays
 from bench.figures.overload import OverloadOptions
+from bench.flame import Flames
 from bench.progress import Progress
 from bench.run_options import FULL, QUICK
 from bench.runner import Run
@@ -33,6 +36,9 @@ def run(
     stored: Annotated[
         int | None, typer.Option(min=2_000, help="Donations stored for the figure `growth`.")
     ] = None,
+    flame: Annotated[
+        bool, typer.Option("--flame", help="Flame graphs and CPU by library, with py-spy; it costs some CPU.")
+    ] = False,
     note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
     out: Annotated[Path | None, typer.Option(help="The results file.")] = None,
 ) -> None:
@@ -48,9 +54,15 @@ def run(
         Progress(console),
         with_stack=not quick if stack is None else stack,
         note=note,
+        flames=Flames(flame),
     )
-    found = one.measure()
     file = out or (results.DIRECTORY / "only.json" if only else results.LATEST)
+    try:
+        found = one.measure()
+    except (KeyboardInterrupt, SystemExit):
+        # latest.json is only replaced by a run that ended.
+        one.results.write(out or results.DIRECTORY / "interrupted.json")
+        raise
     found.write(file)
     console.print()
     table.show(found.as_json(), Console())
@@ -90,9 +102,56 @@ def delay(
 
 
 @app.command()
+def restarts(
+    count: Annotated[int, typer.Option(min=1, help="Rolling restarts of the gateway.")] = 20,
+    viewers: Annotated[int, typer.Option(min=1, help="Clients of the live stream.")] = 2_000,
+    rate: Annotated[float, typer.Option(min=0.1, help="Donations a second meanwhile.")] = 20.0,
+    sends: Annotated[float, typer.Option(min=1, help="Each gateway's budget of sends a second.")] = 5_000.0,
+    flame: Annotated[
+        bool, typer.Option("--flame", help="Flame graphs and CPU by library, with py-spy; it costs some CPU.")
+    ] = False,
+    note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
+    out: Annotated[Path, typer.Option(help="The results file.")] = results.DIRECTORY / "restarts.json",
+) -> None:
+    """Restart two gateways in turn under many viewers on the stack, and count the frames they missed."""
+    _end_on_sigterm()
+    load = restarts_of.Load(count, viewers, rate, sends)
+    restarts_of.measure(load, out, note, Progress(Console(stderr=True)))
+    _print_figures(out)
+
+
+@app.command()
+def drives(
+    count: Annotated[int, typer.Option(min=2, help="Drives, one of which becomes viral.")] = 1_000,
+    others: Annotated[float, typer.Option(min=0.1, help="Donations a second to the others.")] = 20.0,
+    viral: Annotated[float, typer.Option(min=0.1, help="Donations a second to the viral one.")] = 40.0,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="Seconds of each phase.")] = 15.0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the two phases alternate.")] = 3,
+    stack: Annotated[bool, typer.Option("--stack", help="On Kafka and PostgreSQL.")] = False,
+    flame: Annotated[
+        bool, typer.Option("--flame", help="Flame graphs and CPU by library, with py-spy; it costs some CPU.")
+    ] = False,
+    note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="The results file; by default bench/results/drives[_stack].json.")
+    ] = None,
+) -> None:
+    """Measure how much later many drives' donations appear while one drive is viral."""
+    _end_on_sigterm()
+    file = out or results.DIRECTORY / f"drives{'_stack' if stack else ''}.json"
+    load = drives_of.Load(count, others, viral, seconds, rounds)
+    drives_of.measure(load, file, note, Progress(Console(stderr=True)), stack=stack)
+    _print_figures(file)
+
+
+@app.command()
 def document() -> None:
     """Write the table of bench/results/latest.json into docs/performance.md."""
     table.document(results.read(results.LATEST))
+
+
+def _print_figures(file: Path) -> None:
+    Console().print_json(data=results.read(file)["figures"])
 
 
 def _end_on_sigterm() -> None:

@@ -40,6 +40,7 @@ SEED: Final = 16
 MANY_DONORS: Final = 400
 """Donors that may be under way at a fixed rate; each takes well under a second."""
 GENERATOR: Final = "bench"
+_METRICS_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0)
 STAGES: Final = "ataa_stage_seconds"
 PATH: Final = ("applied payments", "relayed payments", "fetched leaderboard", "handled leaderboard",
                "published leaderboard", "received gateway", "pushed gateway")  # fmt: skip
@@ -111,7 +112,7 @@ async def donate(
         keys = read_json(installation.directory / "keys.json")
         entry = to[1] if to else await open_drive(api, keys, run, run)
         watch = LiveStream(session, f"{installation.gateway_url}/v1/drives/{drive}/live", freshness)
-        watching = asyncio.create_task(watch.follow())
+        background = [asyncio.create_task(watch.follow())]
         try:
             async with asyncio.timeout(SEEN_S):
                 await watch.has_totals.wait()
@@ -119,6 +120,7 @@ async def donate(
             profile = LoadProfile(0.0 if rate else seconds, 0, MANY_DONORS if rate else donors)
             givers = Donors(api, drive, entry, profile)
             giving = asyncio.create_task(givers.donate_all(plan, GiftPlanner(plan, SEED, run)))
+            background.append(giving)
             await asyncio.sleep(warm_up_s)
             before, frames = _usage(system), watch.frames
             stages = await _stages(session, system.metrics.values())
@@ -130,8 +132,9 @@ async def donate(
             spent = _differences(stages, await _stages(session, system.metrics.values()))
             remaining = await _difference(auditor, SETTLED_S) if settle else "not read"
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
     spent_s = after.at - before.at
     return DonationRun(
         drive=drive,
@@ -196,7 +199,7 @@ async def _stages(session: aiohttp.ClientSession, addresses: Iterable[str]) -> d
     """Seconds and observations of each stage so far."""
     found: dict[str, tuple[float, float]] = {}
     for address in addresses:
-        async with session.get(address) as response:
+        async with session.get(address, timeout=_METRICS_TIMEOUT) as response:
             text = await response.text()
         for line in text.splitlines():
             name, _, value = line.rpartition(" ")

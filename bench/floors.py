@@ -147,10 +147,15 @@ async def serve_stream(frame_bytes: int, frames_per_s: float) -> None:
 
 
 def chunk_of(frame_bytes: int, at: float) -> bytes:
-    """A `totals` frame of `frame_bytes`, made at `at`, as a chunk of HTTP/1.1."""
-    head = f'event: totals\ndata: {{"sequence":{int(at * 1000)},"filling":"'
-    frame = head + "x" * max(0, frame_bytes - len(head) - 4) + '"}\n\n'
+    """A frame (see `frame_of`) as a chunk of HTTP/1.1."""
+    frame = frame_of(frame_bytes, at)
     return f"{len(frame):x}\r\n{frame}\r\n".encode()
+
+
+def frame_of(frame_bytes: int, at: float) -> str:
+    """A `totals` frame of `frame_bytes`, made at `at`."""
+    head = f'event: totals\ndata: {{"sequence":{int(at * 1000)},"filling":"'
+    return head + "x" * max(0, frame_bytes - len(head) - 4) + '"}\n\n'
 
 
 def main(name: str, *arguments: str) -> None:

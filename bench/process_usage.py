@@ -30,9 +30,9 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
-def memory_mb(pid: int) -> float:
-    """The memory of a process in MB (proportional set size)."""
-    return own_bytes(pid) / 1e6
+def memory_mb(pid: int, *, deep: bool = False) -> float:
+    """The memory of a process in MB (proportional set size), with its descendants where `deep`."""
+    return own_bytes(pid) / 1e6 + (sum(memory_mb(one, deep=True) for one in children_of(pid)) if deep else 0)
 
 
 @dataclass(frozen=True, slots=True)

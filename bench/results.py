@@ -72,9 +72,9 @@ class Results:
         self.skipped.pop(measured.name, None)
 
     def skip(self, name: str, reason: str) -> None:
-        """Record why a figure was not measured, unless it was."""
+        """Record why a figure was not measured, unless it was; the first reason is kept."""
         if name not in self.figures:
-            self.skipped[name] = " ".join(reason.split())[:300]
+            self.skipped.setdefault(name, " ".join(reason.split())[:300])
 
     def as_json(self) -> dict[str, Any]:
         """The content of the results file, the figures in the order of `EVERY`."""

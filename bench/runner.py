@@ -15,6 +15,7 @@ from bench.donation_run import donate
 from bench.event_loop import run_on_uvloop
 from bench.figures import catchup, donations, fanout, freshness, growth, intake, memory, reads
 from bench.figures.catchup import FilledDrive
+from bench.flame import Flames
 from bench.http_load import LoadReport
 from bench.machine import describe_commit, describe_machine, load_average
 from bench.progress import Progress
@@ -37,12 +38,20 @@ class Run:
     """One run: the `asked` groups, or all, with `options`, on the systems of this checkout."""
 
     def __init__(
-        self, asked: Collection[str], options: RunOptions, progress: Progress, *, with_stack: bool, note: str
+        self,
+        asked: Collection[str],
+        options: RunOptions,
+        progress: Progress,
+        *,
+        with_stack: bool,
+        note: str,
+        flames: Flames,
     ) -> None:
         self._groups = asked or [one for one in GROUPS if options.mode == "full" or one not in SLOW]
         self._options = options
         self._progress = progress
         self._with_stack = with_stack
+        self._flames = flames
         self._drive = ""
         self._filled: FilledDrive | None = None
         self._donations_floor: float | None = None
@@ -154,7 +163,7 @@ class Run:
         with self._skipping(["catchup", "memory"]):
             events = self._options.catchup_events
             self._progress.begin(f"leaderboard from a log of {events:,} events, embedded")
-            measured = catchup.measure_embedded(data, self._filled, events)
+            measured = catchup.measure_embedded(data, self._filled, events, self._flames)
             if self._wants("catchup"):
                 self._add(measured)
             if self._wants("memory"):
@@ -192,7 +201,7 @@ class Run:
                 self._progress.begin("floor of donations", options.floor_s)
                 self._donations_floor = donations.measure_floor(options)
             self._progress.begin(SPECS[name].what, options.donations_s)
-            measured, run = donations.measure(system, options, self._donations_floor)
+            measured, run = donations.measure(system, options, self._donations_floor, self._flames)
             self._drive = run.drive if system.name == "embedded" else self._drive
             self._add(measured)
 
@@ -211,7 +220,9 @@ class Run:
                 self._progress.begin("floor of intake", self._options.intake_s)
                 self._intake_floor = intake.measure_floor(self._options)
             self._progress.begin(SPECS[name].what, self._options.intake_s)
-            self._add(intake.measure(system, self._options, self._intake_floor))
+            with self._flames.of(name, system.own_processes):
+                measured = intake.measure(system, self._options, self._intake_floor)
+            self._add(measured)
 
     def _measure_gateway(self, data: Path) -> None:
         if not self._drive:
@@ -220,16 +231,18 @@ class Run:
         if self._wants("reads"):
             with self._skipping(names_of(["reads"])), self._gateway(data, 0) as gateway:
                 self._progress.begin("totals of one gateway process", options.reads_s * 3)
-                for measured in reads.measure(gateway, self._drive, options):
-                    self._add(measured)
+                with self._flames.of("reads", {"gateway": gateway.pid}):
+                    for measured in reads.measure(gateway, self._drive, options):
+                        self._add(measured)
         if self._wants("fanout"):
             with self._skipping(names_of(["fanout"])):
                 fanout.require_open_files(options.fanout_clients)
                 with self._gateway(data, options.frames_per_s, fanout.SETTINGS) as gateway:
                     what = f"{options.fanout_clients:,} streams of one gateway process"
                     self._progress.begin(what, options.fanout_s * 2)
-                    for measured in fanout.measure(gateway, self._drive, options):
-                        self._add(measured)
+                    with self._flames.of("fanout", {"gateway": gateway.pid}):
+                        for measured in fanout.measure(gateway, self._drive, options, self._progress):
+                            self._add(measured)
 
     def _gateway(
         self, data: Path, frames_per_s: float, settings: Mapping[str, str] | None = None

@@ -119,7 +119,7 @@ async def watch(order: StreamOrder) -> StreamReport:
     loop = asyncio.get_running_loop()
     watchers = Watchers()
     request = (f"GET {order.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n").encode()
-    empty_mb = memory_mb(order.server)
+    empty_mb = memory_mb(order.server, deep=True)
     async with asyncio.timeout(_CONNECT_S):
         for number in range(order.clients):
             sampled = number % _SAMPLED == 0
@@ -137,7 +137,7 @@ async def watch(order: StreamOrder) -> StreamReport:
     await asyncio.sleep(order.seconds)
     watchers.measuring = False
     after = Usage.of(processes)
-    full_mb = memory_mb(order.server)
+    full_mb = memory_mb(order.server, deep=True)
     delays = sorted(watchers.delays)
     return StreamReport(
         frames=watchers.frames,

@@ -56,12 +56,21 @@ class System:
         )
 
 
-def first_free_port(first: int = FIRST_PORT) -> int:
-    """The first base from `first` on whose ports are all free. Raises CannotStart."""
-    for base in range(first, _LAST_PORT, 100):
+def first_free_port() -> int:
+    """A base whose ports are all free; runs at the same time begin at different ones. Raises CannotStart."""
+    bases = list(range(FIRST_PORT, _LAST_PORT, 100))
+    begin = os.getpid() % len(bases)
+    for base in bases[begin:] + bases[:begin]:
         if all(_is_free(base + offset) for offset in OFFSETS.values()):
             return base
-    raise CannotStart(f"no free ports between {first} and {_LAST_PORT}")
+    raise CannotStart(f"no free ports between {FIRST_PORT} and {_LAST_PORT}")
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _is_free(port: int) -> bool:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from backbone import idempotency
@@ -27,6 +27,7 @@ from gateway.events_page import events_routes
 from gateway.http.application import Gateway
 from gateway.http.asgi import Request, Response
 from gateway.http.router import Route, Router
+from gateway.live.early_totals import EarlyTotals
 from gateway.live.hub import Hub
 from gateway.live.totals import LiveReads
 from gateway.openapi.document import Description
@@ -70,27 +71,27 @@ def compose(
         BatchLookup(clients["payments"], secret, "/internal/checkouts"),
         settings.waits_in_flight,
     )
-    hub = Hub(bus, pledges, leaderboard, secret, clock, settings.live_sends_per_s)
-    full = Reading(0.0, settings.overload_lag_s, settings.pledges_wait_s)
-    shedding = Shedding(intake, full, load or ProcessLoad(intake), hub.freshness.give_way)
-    live = LiveReads(hub, leaderboard, key_ring.public, limits, lookups, settings.live_clients, shedding)
+    public = key_ring.public
+    hub = Hub(bus, pledges, leaderboard, secret, public.signed, clock, settings.live_sends_per_s)
+    shedding = Shedding(intake, _full_load(settings), load or ProcessLoad(intake), hub.freshness.give_way)
+    live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
-    description = Description(clients, key_ring.public.signed)
+    description = Description(clients, public.signed)
     router = Router(
         [
             *forwarder.routes(),
             *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *live.routes(),
-            *Site(pledges, secret, reader, key_ring.public, limits, lookups, clock).routes(),
+            *Site(pledges, secret, reader, public, limits, lookups, clock).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
         ]
     )
     description.routes = router.routes
-    app = _behind(settings.trusted_proxies, Gateway(router, Refusal(intake)))
+    app = _application(settings.trusted_proxies, router, hub, Refusal(intake))
     service = Service("gateway", app, close=database.close)
 
     async def start() -> None:
@@ -117,6 +118,10 @@ def compose(
     return service
 
 
+def _full_load(settings: GatewaySettings) -> Reading:
+    return Reading(0.0, settings.overload_lag_s, settings.pledges_wait_s)
+
+
 def _rate_limits(settings: GatewaySettings) -> RateLimits:
     burst_s = settings.limit_burst_s
     return RateLimits(
@@ -136,10 +141,22 @@ def _concurrency_limits(settings: GatewaySettings) -> dict[str, ConcurrencyLimit
     return {name: ConcurrencyLimit(name, limit) for name, limit in limits.items()}
 
 
-def _behind(proxies: str, gateway: Gateway) -> ASGIApp:
-    """`gateway` as an application that reads client addresses from `X-Forwarded-For` of these proxies."""
+def _application(proxies: str, router: Router, hub: Hub, refusal: Refusal) -> ASGIApp:
+    """The gateway as an application that reads client addresses as the trusted `proxies` report them."""
+    gateway = Gateway(router, EarlyTotals(hub).answer, refusal)
     trusted = [one for one in map(str.strip, proxies.split(",")) if one]
-    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, gateway), trusted)) if trusted else gateway
+    return _BehindProxies(gateway, trusted) if trusted else gateway
+
+
+class _BehindProxies:
+    """The gateway, with client addresses from `X-Forwarded-For` of these proxies."""
+
+    def __init__(self, gateway: Gateway, trusted: list[str]) -> None:
+        self.early_answer = gateway.early_answer  # it does not depend on the client's address
+        self._app = cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, gateway), trusted))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 def _health(key_ring: KeyRing) -> list[Route]:

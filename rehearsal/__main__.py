@@ -1,4 +1,4 @@
-"""`python -m rehearsal demo`: replay a drive on this machine and prove that the books agree to the cent."""
+"""`python -m rehearsal`: replay a drive, and prove that the books agree to the cent."""
 
 import asyncio
 import json
@@ -13,6 +13,7 @@ from rehearsal.console import Screen
 from rehearsal.demo import Options, run_demo, run_demo_on
 from rehearsal.donors import IN_FLIGHT, Refused
 from rehearsal.installation import CannotPrepare, Installation
+from rehearsal.minutes import Replay
 from rehearsal.proof import DRAIN_LIMIT_S, Unreadable
 from rehearsal.recording import BadRecording
 from rehearsal.supervisor import ProcessFailed, ProcessGroups, embedded_processes
@@ -104,6 +105,59 @@ def demo(
     )
 
 
+@app.command()
+def rehearse(
+    times: Annotated[
+        float, typer.Option(min=0.001, max=10_000, help="So many times the recorded donations.")
+    ] = 1.0,
+    faster: Annotated[
+        float, typer.Option(min=1, max=1_000, help="Replay the minutes so many times faster.")
+    ] = 1.0,
+    minutes: Annotated[
+        int, typer.Option(min=1, max=1_440, help="Replay the busiest minutes, so many in a row.")
+    ] = 5,
+    recording: Annotated[
+        Path | None,
+        typer.Option(help="CSV file of a recorded marathon; without one, AGDQ 2019's burst is replayed."),
+    ] = None,
+    donors: Annotated[
+        int | None,
+        typer.Option(min=1, max=20_000, help="Donors under way at once. Default: five seconds' worth."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds replay equal donations.")] = 2019,
+    prometheus: Annotated[
+        str | None, typer.Option(help="Address of Prometheus. Default: that of the stack.")
+    ] = None,
+    grafana: Annotated[
+        str, typer.Option(help="Address of Grafana, for the link to the dashboard.")
+    ] = "http://127.0.0.1:3000",
+    report: Annotated[Path, typer.Option(help="The report's file.")] = Path("rehearsal-report.json"),
+    data_dir: Annotated[
+        Path, typer.Option(envvar="ATAA_DATA_DIR", help="Data directory of the running stack.")
+    ] = Path(".ataa"),
+) -> None:
+    """Replay a real drive's busiest minutes N times larger or faster on the running stack.
+
+    Start the stack first (`make stack`). Donations go through the public API to a drive of its own, and are
+    paid at the sandbox. Exit status 0: the books agree and the dashboard could be read.
+    """
+    # Imports the clients of Kafka and PostgreSQL, which the embedded demo does not need.
+    from rehearsal.rehearse import Rehearsal, run_rehearsal
+
+    rehearsal = Rehearsal(
+        data_dir=data_dir,
+        replay=Replay(minutes, times, faster),
+        recording=recording,
+        donors=donors,
+        seed=seed,
+        prometheus=prometheus,
+        grafana=grafana,
+        report=report,
+    )
+    screen = Screen()
+    raise typer.Exit(_guarded(screen, lambda: run_rehearsal(rehearsal, screen), "rehearse"))
+
+
 def _on_stack(options: Options, port_base: int | None, screen: Screen) -> Coroutine[Any, Any, int]:
     """Run on the stack of the data directory if it is running, else on a new one."""
     # Imports the clients of Kafka and PostgreSQL, which the embedded demo does not need.
@@ -134,15 +188,15 @@ def play(
     return _guarded(screen, lambda: run_demo(options, screen, embedded_processes))
 
 
-def _guarded(screen: Screen, playing: Callable[[], Coroutine[Any, Any, int]]) -> int:
+def _guarded(screen: Screen, playing: Callable[[], Coroutine[Any, Any, int]], name: str = "demo") -> int:
     try:
         with asyncio.Runner(loop_factory=_event_loop) as runner:
             return runner.run(playing())
     except (BadRecording, CannotPrepare, ProcessFailed, NoAnswer, Refused, Unreadable, OSError) as reason:
-        screen.print_line(f"demo: {reason}")
+        screen.print_line(f"{name}: {reason}")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        screen.print_line("demo: interrupted before the proof")
+        screen.print_line(f"{name}: interrupted before the proof")
         return 130
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -109,7 +110,15 @@ class Screen:
             self._line_at = time.monotonic()
             self.print_line(progress.line())
 
-    def print_proof(self, proof: Proof, figures: Figures, tally: Tally, stack: Stack = "embedded") -> None:
+    def print_proof(
+        self,
+        proof: Proof,
+        figures: Figures,
+        tally: Tally,
+        stack: Stack = "embedded",
+        *,
+        report: Path = REPORT,
+    ) -> None:
         """Print the proof, the figures and the verdict."""
         self.console.print()
         self.console.print(_books(proof))
@@ -121,7 +130,7 @@ class Screen:
         if tally.error_count > 5:
             self.console.print(Text(f"... and {tally.error_count - 5} more", style="yellow"))
         self.console.print(_verdict(proof))
-        self.print_line(f"All figures are in {REPORT}.")
+        self.print_line(f"All figures are in {report}.")
 
 
 def grouped(value: str) -> str:

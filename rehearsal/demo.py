@@ -55,6 +55,7 @@ class Options:
     faults: Mapping[str, Any] | None = None
     drain_limit_s: float = DRAIN_LIMIT_S
     stack: report.Stack = "embedded"
+    report: Path = report.REPORT
 
 
 def plan_of(options: Options) -> Plan:
@@ -87,7 +88,7 @@ async def run_demo(
             screen.print_line(f"Starting Ataa and a Stripe sandbox in {installation.directory}")
             pids = installation.directory / "pids.json"
             async with Supervisor(embedded_processes(installation), pids, screen.print_line) as supervisor:
-                return await _supervised(
+                return await supervised(
                     DemoRun(options, plan, installation, session, supervisor, screen), supervisor
                 )
 
@@ -103,10 +104,10 @@ async def run_demo_on(
     plan = plan_of(options)
     report.REPORT.unlink(missing_ok=True)
     async with new_session() as session:
-        return await _supervised(DemoRun(options, plan, installation, session, processes, screen), processes)
+        return await supervised(DemoRun(options, plan, installation, session, processes, screen), processes)
 
 
-async def _supervised(demo: "DemoRun", supervisor: ProcessMonitor) -> int:
+async def supervised(demo: "DemoRun", supervisor: ProcessMonitor) -> int:
     """Run the demo while the supervisor keeps its processes running."""
     alive = asyncio.create_task(supervisor.keep_alive())
     running = asyncio.create_task(demo.run())
@@ -146,6 +147,7 @@ class DemoRun:
         self._auditor = Auditor(installation, session, self._freshness)
         self._api = ApiClient(session, installation.gateway_url)
         self._counts: deque[tuple[float, int]] = deque()
+        self.report: dict[str, Any] = {}
 
     async def run(self) -> int:
         """Run the demo and write its report; then keep serving, unless `--exit` is set or it is shared."""
@@ -171,8 +173,12 @@ class DemoRun:
             await self._reset_faults()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-        report.write(report.compose(figures, proof, self._options.stack))
-        self._screen.print_proof(proof, figures, donors.tally, self._options.stack)
+        self.report = report.compose(figures, proof, self._options.stack)
+        self.report["latest_start_s"] = round(donors.tally.latest_start_s, 3)
+        report.write(self.report, self._options.report)
+        self._screen.print_proof(
+            proof, figures, donors.tally, self._options.stack, report=self._options.report
+        )
         enough = len(donors.tally.paid) >= self._options.gifts
         if not enough:
             self._screen.print_line(

@@ -47,6 +47,8 @@ class Tally:
     disputes: int = 0
     errors: list[str] = field(default_factory=list)
     error_count: int = 0
+    latest_start_s: float = 0.0
+    """The longest time that a planned donation waited for a free donor."""
 
     @property
     def given_cents(self) -> int:
@@ -96,6 +98,8 @@ class ArrivalQueue:
         if self._next < len(arrivals):
             number, self._next = self._next, self._next + 1
             await self._until(arrivals[number].at_s)
+            late_s = time.monotonic() - self._started_at - arrivals[number].at_s
+            self._tally.latest_start_s = max(self._tally.latest_start_s, late_s)
             return self._planner.planned_gift(number)
         await self._until(arrivals[-1].at_s if arrivals else 0.0)
         if self._over():

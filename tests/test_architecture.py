@@ -15,7 +15,10 @@ import pytest
 from tests import scheduling
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("backbone", "services", "gateway", "rehearsal", "embedded", "stack", "edge", "bench")
+PACKAGES = (
+    "backbone", "services", "gateway", "rehearsal", "embedded", "stack", "edge", "bench", "capacity",
+    "simulation",
+)  # fmt: skip
 DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SERVICES = ("pledges", "payments", "leaderboard", "notify")
 VAGUE = re.compile(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Final
+from functools import cache
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 from pydantic.functional_validators import PlainValidator
 
 from backbone.clock import rfc3339
+from backbone.contracts.codec import Codec
 from backbone.money import Money
 
 _KINDS: Final[dict[str, type[Event]]] = {}
@@ -65,7 +67,19 @@ class Event(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The event as JSON, UTF-8."""
-        return self.model_dump_json().encode()
+        return codec_of(type(self)).encode(self)
+
+    @classmethod
+    def of_valid(cls, **fields: Any) -> Self:
+        """An event whose fields are valid, without checking them."""
+        event: Self = codec_of(cls).construct(fields)
+        return event
+
+
+@cache
+def codec_of(kind: type[BaseModel]) -> Codec:
+    """The codec of a class of events; built at its first use, when the class is complete."""
+    return Codec(kind)
 
 
 def decode(name: str, value: bytes) -> Event | None:
@@ -74,7 +88,10 @@ def decode(name: str, value: bytes) -> Event | None:
     Raises `pydantic.ValidationError` where `value` is not such an event.
     """
     kind = _KINDS.get(name)
-    return kind.model_validate_json(value) if kind else None
+    if kind is None:
+        return None
+    event: Event | None = codec_of(kind).decode(value)
+    return kind.model_validate_json(value) if event is None else event
 
 
 def wire_names() -> Mapping[str, type[Event]]:

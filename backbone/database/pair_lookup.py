@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Column, ColumnElement, Row, Select, and_, bindparam, or_
+from sqlalchemy import Column, ColumnElement, Row, Select, and_, bindparam, or_
 
+from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
 
 MAX_GROUPS: Final = 50
@@ -45,8 +46,7 @@ class PairLookup:
         return made
 
     def _condition(self, n: int) -> ColumnElement[bool]:
-        seconds: BindParameter[Any] = bindparam(f"seconds_{n}", expanding=True)
-        return and_(self._first == bindparam(f"first_{n}"), self._second.in_(seconds))
+        return and_(self._first == bindparam(f"first_{n}"), one_of(self._second, f"seconds_{n}"))
 
 
 def grouped(pairs: Iterable[tuple[Any, Any]]) -> Mapping[Any, list[Any]]:

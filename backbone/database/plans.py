@@ -9,7 +9,8 @@ SQLAlchemy. Both ways give the same rows and raise the same errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -19,13 +20,14 @@ from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
+from backbone.database.array_forms import array_form
+
 Parameters = Mapping[str, Any]
 AnyRow = Row[*tuple[Any, ...]]
 
 Values = Parameters | Sequence[Parameters] | None
 """A statement's parameters; a list executes an INSERT, UPDATE or DELETE once for each of its members."""
 
-_REQUIRED: Final = object()
 _NO_PARAMETERS: Final[Sequence[Parameters]] = ({},)
 
 
@@ -81,14 +83,26 @@ class Rows:
 class Plan:
     """The text of a statement for the driver, and how its parameters and rows are converted."""
 
-    __slots__ = ("_columns", "_converters", "_keys", "_names", "returns_rows", "sql")
+    __slots__ = (
+        "_columns",
+        "_conversions",
+        "_converters",
+        "_defaults",
+        "_in_order",
+        "_keys",
+        "array_sql",
+        "returns_rows",
+        "sql",
+    )
 
     def __init__(self, compiled: SQLCompiler, dialect: Dialect) -> None:
         self.sql = compiled.string
+        self.array_sql = array_form(self.sql) if dialect.name == "postgresql" else None
         converters: Any = compiled._bind_processors
-        defaults = {name: _default(bind) for bind, name in compiled.bind_names.items()}
         names: Sequence[str] = compiled.positiontup or ()
-        self._names = tuple((name, defaults[name], converters.get(name)) for name in names)
+        self._defaults = {name: bind.value for bind, name in compiled.bind_names.items() if not bind.required}
+        self._in_order = _getter(names)
+        self._conversions = [(n, converters[name]) for n, name in enumerate(names) if converters.get(name)]
         columns = compiled._result_columns
         self.returns_rows = bool(columns)
         self._columns = SimpleResultMetaData([column.keyname for column in columns])
@@ -98,13 +112,14 @@ class Plan:
 
     def values(self, parameters: Parameters) -> list[Any]:
         """The parameters in the order of their places, as the driver takes them. Raises KeyError."""
-        found = []
-        for name, default, convert in self._names:
-            value = parameters.get(name, default)
-            if value is _REQUIRED:
-                raise KeyError(name)
-            found.append(value if convert is None else convert(value))
+        found = list(self._in_order({**self._defaults, **parameters} if self._defaults else parameters))
+        for n, convert in self._conversions:
+            found[n] = convert(found[n])
         return found
+
+    def arrays(self, rows: Sequence[Parameters]) -> list[tuple[Any, ...]]:
+        """The values of `array_sql`: those of all rows, for each place. Raises KeyError."""
+        return list(zip(*map(self.values, rows), strict=True))
 
     def rows(self, records: Iterable[Sequence[Any]]) -> list[AnyRow]:
         """The driver's rows, converted."""
@@ -153,5 +168,8 @@ def _is_fixed(compiled: SQLCompiler) -> bool:
     )
 
 
-def _default(bind: Any) -> Any:
-    return _REQUIRED if bind.required else bind.value
+def _getter(names: Sequence[str]) -> Callable[[Parameters], Iterable[Any]]:
+    """Reads the values of these names, in order. Raises KeyError."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda parameters: [parameters[name] for name in names]

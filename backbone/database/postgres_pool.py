@@ -202,20 +202,24 @@ class PostgresTransaction:
     def _plan(self, statement: Any, rows: Sequence[Parameters]) -> Plan | None:
         """The statement's plan, if it has one that can be executed with these parameters."""
         plan = self._plans.find(statement, rows[0], self.dialect) if rows else None
-        # SQLAlchemy sends several rows that return something as one statement.
-        return None if plan is None or (plan.returns_rows and len(rows) > 1) else plan
+        if plan is None or len(rows) == 1 or plan.array_sql is not None or not plan.returns_rows:
+            return plan
+        return None  # SQLAlchemy sends several rows that return something as one statement
 
     async def _execute_plan(self, plan: Plan, rows: Sequence[Parameters]) -> Rows:
         driver = self._connection.driver
         try:
-            if len(rows) > 1:
+            if len(rows) == 1:
+                sql, values = plan.sql, plan.values(rows[0])
+            elif plan.array_sql is not None:
+                sql, values = plan.array_sql, plan.arrays(rows)
+            else:
                 await driver.executemany(plan.sql, [plan.values(row) for row in rows])
                 return Rows((), -1)
-            values = plan.values(rows[0])
             if plan.returns_rows:
-                records = await driver.fetch(plan.sql, *values)
+                records = await driver.fetch(sql, *values)
                 return Rows(plan.rows(records), len(records))
-            status = await driver.execute(plan.sql, *values)
+            status = await driver.execute(sql, *values)
         except _DRIVER_ERRORS as error:
             self._connection.raise_translated(plan.sql, error)
         return Rows((), int(status.rpartition(" ")[2]))

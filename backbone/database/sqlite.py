@@ -17,6 +17,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from backbone.database.one_of import FROM_HEX
 from backbone.database.plans import Parameters, Plan, Plans, Rows, Values, rows_of
 from backbone.database.transaction import Given, Result, SyncTransaction, TransactionState
 
@@ -45,6 +46,7 @@ class SqliteConnections:
         def prepare(connection: Any, _record: Any) -> None:
             for pragma in settings:
                 connection.execute(f"PRAGMA {pragma}")
+            connection.create_function(FROM_HEX, 1, bytes.fromhex, deterministic=True)
 
     @contextmanager
     def transaction(self, state: TransactionState) -> Iterator[SqliteTransaction]:

@@ -30,9 +30,11 @@ from backbone.database.transaction import Transaction
 from backbone.database.transient import TransientFailure, is_transient, transient_failure
 from backbone.messaging import inbox
 from backbone.messaging.outbox import announce_message
-from backbone.telemetry import STAGE
+from backbone.telemetry import STAGE, observe_all
 
 MAX_RECORDS: Final = 500
+CATCHING_UP: Final = 4
+"""After a full batch, the next one may have so many times as many records, and begins without a rest."""
 MAX_ATTEMPTS: Final = 3
 RETRY_S: Final = 0.1
 SKIP_AFTER_WATERMARKS: Final = 60
@@ -70,6 +72,8 @@ class Consumer:
     ) -> None:
         self.group = group
         self.watermarks: dict[Partition, datetime] = {}
+        self.is_behind = False
+        """Whether the last batch was full, so that more records are waiting."""
         self.handled = asyncio.Event()
         """Set after every batch and every watermark."""
         self._bus = bus
@@ -129,13 +133,18 @@ class Consumer:
         try:
             while not stop.is_set():
                 await self._interval.wait()
-                records = await subscription.fetch(self._max_records, 0.5)
+                at_most = self._max_records * (CATCHING_UP if self.is_behind else 1)
+                records = await subscription.fetch(at_most, 0.5)
+                self.is_behind = len(records) >= self._max_records
                 began = asyncio.get_running_loop().time()
                 self._in_progress = records
                 if records:
                     await self._process(records, subscription)
                     self._in_progress = ()
-                    self._interval.rest(began, sum(bool(record.name) for record in records))
+                    if self.is_behind:
+                        await asyncio.sleep(0)  # SQLite's calls never suspend: the other tasks get a turn
+                    else:
+                        self._interval.rest(began, sum(bool(record.name) for record in records))
         finally:
             self._subscription = None
             await subscription.close()
@@ -178,10 +187,11 @@ class Consumer:
 
     def _note_stages(self, records: Sequence[Record], began: float) -> None:
         took = max(0.0, time.time() - began)
-        for record in records:
-            if record.published_at:
-                self._fetched.observe(max(0.0, began - record.published_at))
-            self._batch.observe(took)
+        observe_all(
+            self._fetched,
+            [max(0.0, began - record.published_at) for record in records if record.published_at],
+        )
+        observe_all(self._batch, [took] * len(records))
 
     def _note_watermarks(self, records: Sequence[Record]) -> None:
         """Keep the newest watermarks: a relay that was stalled may publish an old one late."""

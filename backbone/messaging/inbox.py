@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from sqlalchemy import Executable, Table, bindparam, select, update
+from sqlalchemy import Executable, String, Table, bindparam, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backbone.bus.protocol import Partition, Positions, Record
+from backbone.database.columns import Utc
 from backbone.database.database import Database
 from backbone.database.transaction import Transaction, messaging_tables_of
 from backbone.periodic import BATCH, delete_oldest
@@ -74,20 +76,35 @@ async def _insert_position(
 async def record_new(session: Transaction, group: str, records: Sequence[Record]) -> list[Record]:
     """Those of `records` that `group` has not handled before, now recorded."""
     inbox = messaging_tables_of(session).inbox
-    heard_at = datetime.now(UTC)
     by_id = {record.id: record for record in records}
-    rows = [{"group": group, "event_id": event_id, "heard_at": heard_at} for event_id in by_id]
-    made = await session.execute(_record_statement(session.dialect.name, inbox), rows)
+    heard_at = datetime.now(UTC)
+    if session.dialect.name == "sqlite":
+        given = {"of_group": group, "ids": json.dumps(list(by_id)), "now": heard_at}
+        made = await session.execute(_record_list(inbox), given)
+    else:
+        rows = [{"group": group, "event_id": event_id, "heard_at": heard_at} for event_id in by_id]
+        made = await session.execute(_record_rows(inbox), rows)
     new_ids = {row.event_id for row in made}
     return [record for event_id, record in by_id.items() if event_id in new_ids]
 
 
 @lru_cache(maxsize=32)
-def _record_statement(dialect: str, inbox: Table) -> Executable:
-    """Built once and compiled once: with the rows in it, it would be compiled anew for each batch."""
-    statement = (sqlite if dialect == "sqlite" else postgresql).insert(inbox)
-    remembering: Executable = statement.on_conflict_do_nothing().returning(inbox.c.event_id)
-    return remembering
+def _record_rows(inbox: Table) -> Executable:
+    """For PostgreSQL, which gets the rows as arrays."""
+    statement: Executable = postgresql.insert(inbox).on_conflict_do_nothing().returning(inbox.c.event_id)
+    return statement
+
+
+@lru_cache(maxsize=32)
+def _record_list(inbox: Table) -> Executable:
+    """For SQLite, which would execute a statement that returns something once for each row."""
+    ids = func.json_each(bindparam("ids", type_=String)).table_valued("value")
+    rows = select(bindparam("of_group", type_=String), ids.c.value, bindparam("now", type_=Utc))
+    # SQLite reads `ON CONFLICT` after a SELECT without WHERE as the condition of a join.
+    rows = rows.where(literal_column("1") == literal_column("1"))
+    statement = sqlite.insert(inbox).from_select(["group", "event_id", "heard_at"], rows)
+    returning: Executable = statement.on_conflict_do_nothing().returning(inbox.c.event_id)
+    return returning
 
 
 def insert_new(session: Transaction, table: Table, rows: Sequence[dict[str, object]], *returning: object):  # type: ignore[no-untyped-def]

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import Insert, Row, Table, delete, func, insert, select
+from sqlalchemy import Insert, Row, Table, delete, func, insert, literal_column, select
 
 from backbone import ids
 from backbone.adaptive_interval import AdaptiveInterval
@@ -24,13 +24,14 @@ from backbone.contracts.event import Event
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.leader_lock import STANDBY_POLL_S
+from backbone.database.one_of import one_of
 from backbone.database.transaction import (
     SyncTransaction,
     Transaction,
     messaging_tables_of,
     wake_relay_after_commit,
 )
-from backbone.telemetry import STAGE, TRACEPARENT
+from backbone.telemetry import STAGE, TRACEPARENT, observe_all
 from backbone.wakeups import wait_for
 
 BATCH: Final = 500
@@ -107,6 +108,15 @@ def _encode(event: Event) -> bytes:
     return value
 
 
+class _Statements:
+    """The relay's statements. Each is one object, so that it is compiled once."""
+
+    def __init__(self, outbox: Table) -> None:
+        self.read = select(outbox).order_by(outbox.c.number).limit(literal_column(str(BATCH)))
+        self.last = select(func.max(outbox.c.number).label("last"))
+        self.delete = delete(outbox).where(one_of(outbox.c.number, "numbers"))
+
+
 class Relay:
     """Publishes one database's outbox to the bus in the order of its numbers, each row at least once.
 
@@ -127,6 +137,7 @@ class Relay:
         self._bus = bus
         self._topics = topics
         self._floor = floor
+        self._statements = _Statements(database.messaging_tables.outbox)
         self._watermarked_at: dict[tuple[str, int], float] = {}
         self._interval = AdaptiveInterval()
         self._oldest: datetime | None = None
@@ -162,10 +173,12 @@ class Relay:
             log.warning("outbox.bus_unavailable", service=self._service, error=str(error))
             await wait_for(stop, 0.5)
             return
+        if sent == BATCH:  # more rows are waiting
+            await asyncio.sleep(0)  # SQLite's calls never suspend: the other tasks get a turn
+            return
         if sent:
             self._interval.rest(began, sent)
-        if sent < BATCH:
-            await wait_for(self._database.outbox_written, POLL_S)
+        await wait_for(self._database.outbox_written, POLL_S)
 
     async def is_empty(self) -> bool:
         """Whether no row waits to be published."""
@@ -182,9 +195,8 @@ class Relay:
             await self._bus.publish(self._messages(rows, watermark))
             self._note_stages(rows, began)
             crash_point(f"{self._service}.outbox.after_ack")
-            outbox = self._database.messaging_tables.outbox
             async with self._database.lossy_transaction() as session:
-                await session.execute(delete(outbox).where(outbox.c.number.in_([row.number for row in rows])))
+                await session.execute(self._statements.delete, {"numbers": [row.number for row in rows]})
             self._published.inc(len(rows))
             if len(rows) < BATCH:
                 self._oldest = None
@@ -194,22 +206,20 @@ class Relay:
 
     def _note_stages(self, rows: Sequence[Row[Any]], began: datetime) -> None:
         took = (datetime.now(UTC) - began).total_seconds()
-        for row in rows:
-            self._waited.observe(max(0.0, (began - row.said_at).total_seconds()))
-            self._acknowledged.observe(max(0.0, took))
+        observe_all(self._waited, [max(0.0, (began - row.said_at).total_seconds()) for row in rows])
+        observe_all(self._acknowledged, [max(0.0, took)] * len(rows))
 
     async def _read_batch(self) -> tuple[Sequence[Row[Any]], datetime | None]:
         """The next rows, and a watermark where they are all there is and one is to be published."""
         started = datetime.now(UTC)
-        outbox = self._database.messaging_tables.outbox
         async with self._database.reading() as session:
-            rows = (await session.execute(select(outbox).order_by(outbox.c.number).limit(BATCH))).all()
+            rows = (await session.execute(self._statements.read)).all()
             marking = bool(rows) or bool(self._silent_partitions())
             floor = await self._floor(session) if self._floor and marking else None
             waiting = len(rows)
             if waiting == BATCH:
                 # Rows leave in the order of their numbers, so the numbers say how many there are.
-                last = (await session.execute(select(func.max(outbox.c.number)))).scalar_one()
+                last = (await session.execute(self._statements.last)).scalar_one()
                 waiting = last - rows[0].number + 1
         self._rows.set(waiting)
         self._oldest = rows[0].said_at if rows else None

@@ -23,6 +23,7 @@ from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, new
 from backbone.money import Money
 from bench import child
 from bench.event_loop import run_on_uvloop
+from bench.flame import Flames
 from bench.results import Measured
 from bench.single_service import message_of
 from bench.systems import System
@@ -111,7 +112,7 @@ async def decoded_per_s(bus: EventBus, events: int) -> float:
         await subscription.close()
 
 
-def measure_embedded(data: Path, drive: FilledDrive, events: int) -> Measured:
+def measure_embedded(data: Path, drive: FilledDrive, events: int, flames: Flames) -> Measured:
     """`catchup`: leaderboard alone in a process, on the bus and the database of an embedded run's data."""
 
     async def prepare() -> float:
@@ -127,7 +128,8 @@ def measure_embedded(data: Path, drive: FilledDrive, events: int) -> Measured:
         "bench.single_service", "leaderboard", environment={"ATAA_DATA_DIR": str(data)}
     ) as leaderboard:
         address = f"http://127.0.0.1:{leaderboard.metrics_port}/metrics"
-        per_s = consumed_per_s(lambda: handled(address), 0.0, events)
+        with flames.of("catchup", {"leaderboard": leaderboard.pid}):
+            per_s = consumed_per_s(lambda: handled(address), 0.0, events)
     return Measured("catchup", per_s, floor, {"events": events})
 
 

@@ -7,6 +7,7 @@ import time
 from bench import child
 from bench.donation_run import GENERATOR, SEED, DonationRun, donate
 from bench.event_loop import run_on_uvloop
+from bench.flame import Flames, shares
 from bench.results import Measured
 from bench.run_options import RunOptions
 from bench.systems import System
@@ -16,10 +17,13 @@ from rehearsal.donors import Credentials, Donors, LoadProfile
 from rehearsal.gifts import GiftPlanner
 
 
-def measure(system: System, options: RunOptions, floor: float) -> tuple[Measured, DonationRun]:
+def measure(
+    system: System, options: RunOptions, floor: float, flames: Flames
+) -> tuple[Measured, DonationRun]:
     """`donations` or `donations_stack`, and the run, whose drive has donations then."""
-    run = run_on_uvloop(donate(system, 0.0, options.donations_s, options.donors))
     name = "donations" if system.name == "embedded" else "donations_stack"
+    with flames.of(name, system.own_processes) as libraries:
+        run = run_on_uvloop(donate(system, 0.0, options.donations_s, options.donors))
     details = {
         "p50_ms": run.delay_ms(0.5),
         "p99_ms": run.delay_ms(0.99),
@@ -28,6 +32,9 @@ def measure(system: System, options: RunOptions, floor: float) -> tuple[Measured
         "seconds": run.seconds,
         "donors_in_flight": options.donors,
         "cpu_ms_a_donation": run.cpu_ms_a_donation(),
+        **{f"cpu_ms_{process}": run.cpu_ms_a_donation(process) for process in sorted(run.cores)},
+        "cpu_by_library": f"skipped: {flames.skipped}" if flames.skipped else "of each process's samples",
+        **{f"cpu_by_library_{process}": shares(found) for process, found in sorted(libraries.items())},
         **{f"cores_{process}": cores for process, cores in sorted(run.cores.items()) if cores >= 0.005},
         "generator_cores": run.cores[GENERATOR],
         "generator_share": run.generator_share,

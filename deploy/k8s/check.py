@@ -2,7 +2,7 @@
 
 Kubernetes' own kinds are validated strictly against its OpenAPI schemas: an unknown field is an error.
 Resources of Strimzi, CloudNativePG, KEDA and the Prometheus Operator are validated against `schemas.yaml`.
-The PrometheusRule must match deploy/prometheus/, and the Dockerfile must pass hadolint. Exits with 1 and a
+The PrometheusRule must match deploy/prometheus/, and both Dockerfiles must pass hadolint. Exits with 1 and a
 line for each error.
 """
 
@@ -84,10 +84,14 @@ def check(folder: Path, schemas: Schemas) -> Iterator[str]:
             yield f"{folder.name}: {resource['kind']} {resource['metadata']['name']}: {fault}"
 
 
-def lint_image() -> Iterator[str]:
-    """hadolint's findings about the Dockerfile."""
+def lint_images() -> Iterator[str]:
+    """hadolint's findings about the Dockerfiles."""
     linted = subprocess.run(
-        [TOOLS / "hadolint", "Dockerfile"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        [TOOLS / "hadolint", "Dockerfile", "deploy/edge/image/Dockerfile"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     yield from linted.stdout.splitlines()
 
@@ -103,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
     schemas = Schemas(yaml.safe_load((FOLDER / "schemas.yaml").read_text(encoding="utf-8")))
     every = [FOLDER / "base", *sorted((FOLDER / "overlays").iterdir())]
     folders = [Path(name) for name in arguments] or every
-    faults = [*lint_image(), *compare_rules()]
+    faults = [*lint_images(), *compare_rules()]
     for folder in folders:
         try:
             found = list(check(folder, schemas))

@@ -8,6 +8,7 @@ import structlog
 from prometheus_client import Counter
 from starlette.types import Receive, Scope, Send
 
+from backbone.http.early_answers import EarlyAnswer
 from backbone.http.problems import MEDIA_TYPE, MethodNotAllowed, NotFound, Overloaded, Problem, Unexpected
 from backbone.http.service_client import ServiceUnavailable
 from backbone.telemetry import TRACEPARENT, join_trace
@@ -33,17 +34,21 @@ log = structlog.get_logger()
 
 
 class Gateway:
-    """The gateway's ASGI application; pledges beyond a limit are refused before anything else is done."""
+    """The gateway's ASGI application. `early_answer` answers frequent reads before it is called.
 
-    def __init__(self, router: Router, refusal: Refusal) -> None:
+    Pledges beyond a limit are refused before anything else is done.
+    """
+
+    def __init__(self, router: Router, early_answer: EarlyAnswer, refusal: Refusal) -> None:
         self._router = router
         self._refusal = refusal
+        self.early_answer = early_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         if self._refusal.applies(scope) and await self._refusal.send(scope, send):
-            _count(PLEDGES, Overloaded.status)
+            count_response(PLEDGES, Overloaded.status)
             return
         request = Request(scope, receive)
         request.request_id = request_id_of(request.headers.get("x-request-id", ""))
@@ -80,7 +85,7 @@ class Gateway:
         except Exception as error:
             answer = problem_response(_problem_of(error, request), request)
         if isinstance(answer, Response):
-            _count(pattern, answer.status)
+            count_response(pattern, answer.status)
             await _send(request, send, answer, headers)
         else:
             await answer.run(request, send, headers)
@@ -133,7 +138,8 @@ def _is_large(request: Request) -> bool:
     return declared is None or declared > BODY_LIMIT
 
 
-def _count(pattern: str, status: int) -> None:
+def count_response(pattern: str, status: int) -> None:
+    """Count a response of a route."""
     counter = _counted.get((pattern, status))
     if counter is None:
         counter = _counted[pattern, status] = _RESPONSES.labels(pattern, str(status))

@@ -2,8 +2,8 @@
 
 Guarantees: `totals` frames never go back in (epoch, sequence, revision), and a client that reads slowly
 skips older ones. `donation` and `milestone` frames arrive in the order of the drive's log, each once per
-connection; if rows were missed, a `gap` precedes the next one. The donation of sequence n may arrive
-before the `totals` that cover n. Source of the format:
+connection; if rows were missed, a `gap` precedes the next one, or comes once the totals have covered them
+for a while. The donation of sequence n may arrive before the `totals` that cover n. Source of the format:
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 from prometheus_client import Counter
 from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 KEEPALIVE_S: Final = 15.0
 STUCK_S: Final = 5.0
@@ -41,15 +42,22 @@ def frame(event: str, data: bytes, identifier: int | None = None) -> bytes:
     return b"event: %s\n%sdata: %s\n\n" % (event.encode(), head, data)
 
 
-def event_frame(row: Mapping[str, Any], display_texts: Mapping[str, Any]) -> bytes:
-    """The frame of a row of the drive's log, empty for rows that streams do not show."""
+def event_frame(
+    row: Mapping[str, Any], display_texts: Mapping[str, Any], milestones: Sequence[Mapping[str, Any]] = ()
+) -> bytes:
+    """The frame of a row of the drive's log, empty for rows that streams do not show.
+
+    `milestones` are the drive's; they have the title of the one that a row reaches.
+    """
     if row["type"] == "donation.counted":
         texts = display_texts.get(row["pledge"]) or {}
         donation = {"id": f"don_{str(row['payment']).partition('_')[2]}", "name": texts.get("name"),
                     "message": texts.get("message")}  # fmt: skip
         return frame("donation", _json({**donation, **row}), row["sequence"])
     if row["type"] == "milestone.reached":
-        return frame("milestone", _json(row), row["sequence"])
+        titles = (one["title"] for one in milestones if one["amount"] == row["amount"])
+        milestone = {"title": next(titles, None), "reached_at": row["at"]}
+        return frame("milestone", _json({**milestone, **row}), row["sequence"])
     return b""
 
 
@@ -81,7 +89,7 @@ def newest(rows: Sequence[Row], drive: str) -> list[Row]:
 class Batch:
     """What one push sends: rows of the log, then the totals; joined once for all up-to-date clients."""
 
-    __slots__ = ("ends", "first", "rows", "shown", "totals", "whole")
+    __slots__ = ("_chunk", "ends", "first", "rows", "shown", "totals", "whole")
 
     def __init__(self, rows: Sequence[Row], totals: bytes) -> None:
         self.rows = rows
@@ -90,6 +98,14 @@ class Batch:
         self.whole = self.shown + totals if self.shown else totals
         self.first = (rows[0].epoch, rows[0].first) if rows else None
         self.ends = (rows[-1].epoch, rows[-1].last) if rows else None
+        self._chunk = b""
+
+    @property
+    def chunk(self) -> bytes:
+        """`whole` as a chunk of a response (RFC 9112, 7.1); an empty one would end the response."""
+        if not self._chunk and self.whole:
+            self._chunk = b"%x\r\n%b\r\n" % (len(self.whole), self.whole)
+        return self._chunk
 
     def follows(self, last: tuple[int, int] | None) -> bool:
         """Whether the rows continue the log of a client that has received it up to `last`."""
@@ -102,10 +118,13 @@ class SseConnection:
     """One client's connection: what is still to be sent, and since when a send has been blocked.
 
     Of `totals` only the newest is queued; donations are queued in order, at most `MAX_QUEUED_BYTES` bytes.
+    While nothing is queued and `cycle`, uvicorn's part of the connection, accepts more, a push is written at
+    once: waking the connection's task for it and joining the chunk for each client cost more than the write.
     """
 
     __slots__ = (
         "_abort",
+        "_cycle",
         "_drive",
         "_events",
         "_held",
@@ -119,9 +138,12 @@ class SseConnection:
         "final_chunk",
     )
 
-    def __init__(self, drive: str, abort: Callable[[], None]) -> None:
+    def __init__(
+        self, drive: str, abort: Callable[[], None], cycle: RequestResponseCycle | None = None
+    ) -> None:
         self._drive = drive
         self._abort = abort
+        self._cycle = cycle
         self._events: deque[bytes] = deque()
         self._waiting = 0
         self._held: list[Row] | None = None
@@ -135,6 +157,8 @@ class SseConnection:
 
     def push(self, batch: Batch) -> None:
         """Send rows and totals; older totals that are still queued are discarded."""
+        if self._write(batch):
+            return
         if batch.totals:
             self._totals = batch.totals
         if self._held is not None:
@@ -152,6 +176,27 @@ class SseConnection:
                 self._queue(batch.whole)
         self._wake()
 
+    def _write(self, batch: Batch) -> bool:
+        """Write a push to the connection if it can be sent as it is and nothing is before it."""
+        news, cycle = self._news, self._cycle
+        if (
+            cycle is None
+            or news is None  # a send is under way
+            or news.done()  # something is queued
+            or self.ended
+            or self._held is not None
+            or cycle.flow.write_paused
+            or cycle.disconnected
+            or not cycle.chunked_encoding
+            or not batch.follows(self._last)
+        ):
+            return False
+        self._last = batch.ends or self._last
+        if batch.chunk:
+            cycle.transport.write(batch.chunk)
+            self._sent_at = asyncio.get_running_loop().time()
+        return True
+
     def _offer(self, row: Row) -> None:
         """Queue a row unless the client has it, after a `gap` if rows before it were missed."""
         if self._last is not None and self._last[0] == row.epoch:
@@ -161,6 +206,17 @@ class SseConnection:
                 self._queue(gap_frame(self._drive, self._last[1]))
         self._last = (row.epoch, row.last)
         self._queue(row.shown)
+
+    def begin(self, last: tuple[int, int]) -> None:
+        """Send the rows after `last` (epoch, sequence), which the first totals cover."""
+        self._last = last
+
+    def report_missing(self, due: tuple[int, int]) -> None:
+        """Send a `gap` unless the log was sent up to `due` (epoch, sequence)."""
+        if self._held is None and self._last is not None and self._last[0] == due[0] and self._last < due:
+            self._queue(gap_frame(self._drive, self._last[1]))
+            self._last = due
+            self._wake()
 
     def hold(self) -> None:
         """Hold back new rows of the log while missed rows are replayed."""

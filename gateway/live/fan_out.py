@@ -125,14 +125,16 @@ class FanOut:
         _deliver(loop, batch, tuple(view.connections), 0)
 
     async def pulse(self, stop: asyncio.Event, every_s: float = PULSE_S) -> None:
-        """Until `stop`: push changed states and quiet drives' totals, and check the connections' timeouts."""
+        """Until `stop`: push changed states and quiet drives' totals; report missing rows; check timeouts."""
         loop = asyncio.get_running_loop()
         while not stop.is_set():
             for view in self._watched():
                 overdue = loop.time() - view.totals_at >= REFRESH_S
                 if overdue or (self._freshness.state(view), self._freshness.step) != view.pushed:
                     self.push_totals(view)
+                due = view.rows_due(loop.time())
                 for connection in tuple(view.connections):
+                    connection.report_missing(due)
                     connection.check_timeouts(loop.time())
             await wait_for(stop, every_s)
 

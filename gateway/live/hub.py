@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import Gauge
 from pydantic import ValidationError
 
-from backbone.bus.protocol import EventBus, Record, Subscription
+from backbone.bus.protocol import EventBus, Partition, Record, Subscription
 from backbone.clock import Clock
 from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken, decode
 from backbone.http.service_client import ServiceClient
@@ -28,6 +28,8 @@ from gateway.live.display_texts import DisplayTexts
 from gateway.live.fan_out import FanOut
 from gateway.live.freshness import Freshness
 from gateway.live.lookups import Lookups, empty_totals
+from gateway.live.milestones import Milestones
+from gateway.live.replay import Replays
 from gateway.live.view import DriveView, State
 from gateway.overload.ladder import Step
 
@@ -59,16 +61,23 @@ class Hub:
         pledges: ServiceClient,
         leaderboard: ServiceClient,
         secret: str,
+        caller_headers: Mapping[str, str],
         clock: Clock,
         sends_per_s: float,
     ) -> None:
         self.bootstrapped = False
+        self.streaming = asyncio.Event()
+        """Set once snapshots were read to their end and rows of the log are received: streams may begin."""
         self._views: dict[str, DriveView] = {}
         self._by_slug: dict[str, DriveView] = {}
         self.freshness = Freshness(clock)
         self.fan_out = FanOut(self.freshness, self._views.values, sends_per_s)
         self.lookups = Lookups(pledges, secret, self.known, self._hold_placeholder)
-        self.display_texts = DisplayTexts(leaderboard, secret)
+        self._display_texts = DisplayTexts(leaderboard, secret)
+        self._milestones = Milestones(pledges, secret)
+        self.replays = Replays(leaderboard, caller_headers, self._to_frames)
+        self._log_is_followed = False
+        self._log_read_to: dict[Partition, int] = {}
         self._bus = bus
         self._clock = clock
         _LAG.set_function(self._worst_lag_s)
@@ -96,10 +105,15 @@ class Hub:
                 if not self.bootstrapped and _at_end(subscription):
                     self.bootstrapped = True
                     log.info("live.bootstrapped", drives=len(self._views))
+                    self._begin_streaming()
                 if slowed and len(records) < MAX_RECORDS:
                     await wait_for(stop, SLOWED_S)
         finally:
             await subscription.close()
+
+    def _begin_streaming(self) -> None:
+        if self.bootstrapped and self._log_is_followed:
+            self.streaming.set()
 
     def receive_snapshots(self, records: Sequence[Record]) -> None:
         """Hold what is newer than what is held: of each drive the newest of these snapshots."""
@@ -152,11 +166,20 @@ class Hub:
         return view
 
     async def follow_log(self, stop: asyncio.Event) -> None:
-        """Receive the rows appended to the drives' logs from now on, until `stop`."""
+        """Receive the rows appended to the drives' logs from now on, until `stop`.
+
+        Called again after a failure, it reads on after the last row that was read of each partition.
+        """
         subscription = await self._bus.follow(["drive-log"], "end")
         try:
+            if self._log_read_to:
+                await subscription.seek(self._log_read_to)
+            self._log_is_followed = True
+            self._begin_streaming()
             while not stop.is_set():
-                await self.receive_log(await subscription.fetch(1000, FETCH_S))
+                records = await subscription.fetch(1000, FETCH_S)
+                self._log_read_to |= {record.partition: record.offset + 1 for record in records}
+                await self.receive_log(records)
         finally:
             await subscription.close()
 
@@ -172,8 +195,8 @@ class Hub:
             for drive_id, events in rows.items()
             if (view := self._views.get(drive_id)) is not None and view.connections
         }
-        display_texts = await self.display_texts.of(
-            [row.as_row() for events in watched.values() for row in events]
+        frames = await self._frames_of(
+            {view: [row.as_row() for row in events] for view, events in watched.items()}
         )
         for drive_id, events in rows.items():
             if (view := self._views.get(drive_id)) is not None:
@@ -181,15 +204,38 @@ class Hub:
                 gifts = (event for event in events if event.type == "donation.counted")
                 view.unshown += ((gift.epoch, gift.sequence, gift.at) for gift in gifts)
                 self._note_shown(view)
+                if view not in watched:
+                    self.replays.forget(view)
         for view, events in watched.items():
             skipped = rows[view.drive_id][: -len(events)]
             received = [Row(row.epoch, row.sequence, row.sequence, b"") for row in skipped]
             received += [
-                Row(row.epoch, row.sequence, row.sequence, event_frame(row.as_row(), display_texts))
-                for row in events
+                Row(row.epoch, row.sequence, row.sequence, shown)
+                for row, shown in zip(events, frames[view], strict=True)
             ]
+            self._add_to_replays(view, received, complete=not skipped)
             view.rows = newest([*view.rows, *received], view.drive_id)
             self.fan_out.push_rows(view)
+
+    async def _frames_of(
+        self, rows: Mapping[DriveView, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[DriveView, list[bytes]]:
+        """The frames of rows of several drives, with one request for all their donors' texts."""
+        texts = await self._display_texts.of([row for some in rows.values() for row in some])
+        milestones = {view: await self._milestones.of(view, some) for view, some in rows.items()}
+        return {
+            view: [event_frame(row, texts, milestones[view]) for row in some] for view, some in rows.items()
+        }
+
+    async def _to_frames(self, view: DriveView, rows: Sequence[Mapping[str, Any]]) -> Sequence[bytes]:
+        return (await self._frames_of({view: rows}))[view]
+
+    def _add_to_replays(self, view: DriveView, received: Sequence[Row], *, complete: bool) -> None:
+        """Add rows to those that resuming clients get; not if some of them have no frame."""
+        if complete:
+            self.replays.add(view, received)
+        else:
+            self.replays.forget(view)
 
     def _note_shown(self, view: DriveView) -> None:
         """Measure the gifts that the figures now cover; rows and figures arrive in either order."""

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 from prometheus_client import Gauge
 from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from backbone.http.service_client import ServiceClient, ServiceUnavailable
 from gateway.http.asgi import Header, Request
-from gateway.live.connection import SseConnection, event_frame, gap_frame
+from gateway.live.connection import SseConnection, gap_frame
 from gateway.live.hub import Hub
+from gateway.live.replay import NotReplayed
 from gateway.live.view import DriveView
-
-MAX_REPLAYED: Final = 500
-_PAGE: Final = 100
 
 HEADERS: Final[list[Header]] = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -38,14 +36,10 @@ class LiveStream:
         self,
         hub: Hub,
         view: DriveView,
-        leaderboard: ServiceClient,
-        caller_headers: Mapping[str, str],
         last_event_id: str | None,
     ) -> None:
         self._hub = hub
         self._view = view
-        self._leaderboard = leaderboard
-        self._caller_headers = caller_headers
         self._after = last_event_id
 
     async def run(self, request: Request, send: Send, headers: list[Header]) -> None:
@@ -54,7 +48,7 @@ class LiveStream:
         if request.method == "HEAD":
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        connection = SseConnection(self._view.drive_id, _aborter(send))
+        connection = SseConnection(self._view.drive_id, _aborter(send), _cycle(send))
         watch = asyncio.create_task(_end_when_disconnected(request.disconnected, connection))
         replay = self._begin(connection)
         self._view.connections.add(connection)
@@ -71,58 +65,41 @@ class LiveStream:
                 replay.cancel()
 
     def _begin(self, connection: SseConnection) -> asyncio.Task[None] | None:
-        """Send the first frames: the reconnection delay and the newest totals; then replay missed rows."""
-        retry = b"retry: %d\n\n" % random.randint(1000, 5000)  # noqa: S311 - spreads reconnections
-        freshness = self._hub.freshness
-        totals = self._view.bytes("frame", freshness.state(self._view), freshness)
-        connection.replay(retry + totals)
+        """Send the first frames: the reconnection delay and the newest totals; then replay missed rows.
+
+        A new client gets the sequence from which it will resume if it receives no row: as an `id` without an
+        event, which sets `EventSource`'s last event id and dispatches nothing
+        (https://html.spec.whatwg.org/multipage/server-sent-events.html#dispatchMessage).
+        """
+        hub, view = self._hub, self._view
+        retry = b"retry: %d\n" % random.randint(1000, 5000)  # noqa: S311 - spreads reconnections
+        totals = view.bytes("frame", hub.freshness.state(view), hub.freshness)
         after = self._after or ""
         if not (after.isascii() and after.isdigit() and len(after) < 19):
+            connection.replay(b"%sid: %d\n\n%s" % (retry, view.tail, totals))
+            connection.begin((view.snapshot_version[0], view.tail))
             return None
+        connection.replay(retry + b"\n" + totals)
         connection.hold()
         return asyncio.create_task(self._replay(connection, int(after)))
 
     async def _replay(self, connection: SseConnection, after: int) -> None:
         """Replay the frames after sequence `after`, or a `gap` for more than 500 rows of the log."""
-        epoch, tail = self._view.snapshot_version[0], self._view.tail
-        display_texts: Mapping[str, Any] = {}
+        told = self._view.snapshot_version[0], self._view.tail
         try:
-            if after > tail and not await self._page(after - 1, 1):
-                # The log never reached that sequence: the client read it before a restore that lost rows.
-                after, tail = 0, MAX_REPLAYED + 1
-            rows = None if tail - after > MAX_REPLAYED else await self._rows(after)
-            if rows:
-                display_texts = await self._hub.display_texts.of(rows)
+            missed = await self._hub.replays.after(self._view, after)
         except Exception as error:  # any error: otherwise the connection would hold its rows back for ever
-            log.warning("live.not_replayed", error=f"{type(error).__name__}: {error}")
-            rows = None
-        if rows is None:
+            if isinstance(error, NotReplayed):
+                after = error.after
+            else:
+                log.warning("live.not_replayed", error=f"{type(error).__name__}: {error}")
             connection.replay(gap_frame(self._view.drive_id, after))
-            connection.release((epoch, self._view.tail))
+            connection.release(told)
             return
-        for row in rows:
-            if shown := event_frame(row, display_texts):
-                connection.replay(shown)
-        connection.release((epoch, rows[-1]["sequence"] if rows else after))
-
-    async def _rows(self, after: int) -> list[Mapping[str, Any]] | None:
-        """The log after a sequence; None if it is longer than what is replayed."""
-        rows: list[Mapping[str, Any]] = []
-        while len(rows) <= MAX_REPLAYED:
-            page = await self._page(rows[-1]["sequence"] if rows else after, _PAGE)
-            rows += page
-            if len(page) < _PAGE:
-                return rows
-        return None
-
-    async def _page(self, after: int, limit: int) -> list[Mapping[str, Any]]:
-        path = f"/v1/drives/{self._view.drive_id}/events"
-        query = f"after={after}&limit={limit}"
-        reply = await self._leaderboard.request("GET", path, headers=self._caller_headers, query=query)
-        if reply.status != 200:
-            raise ServiceUnavailable(f"{path} answered {reply.status}")
-        rows: list[Mapping[str, Any]] = reply.json()["data"]
-        return rows
+        for row in missed.rows:
+            if row.shown:
+                connection.replay(row.shown)
+        connection.release(missed.last)
 
 
 async def _end_when_disconnected(
@@ -130,6 +107,12 @@ async def _end_when_disconnected(
 ) -> None:
     await disconnected()
     connection.end()
+
+
+def _cycle(send: Send) -> RequestResponseCycle | None:
+    """uvicorn's response cycle behind `send`; None with another server."""
+    cycle = getattr(send, "__self__", None)
+    return cycle if isinstance(cycle, RequestResponseCycle) else None
 
 
 def _aborter(send: Send) -> Callable[[], None]:

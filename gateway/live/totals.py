@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qsl
 
 from backbone.http.problems import Invalid, NotFound, Overloaded
-from backbone.http.service_client import ServiceClient
 from gateway.access.keys import Bearer
 from gateway.access.limits import ConcurrencyLimit, RateLimits
 from gateway.http.asgi import Header, Request, Response, json_response
@@ -21,12 +21,15 @@ from gateway.overload.ladder import Step
 from gateway.overload.shedding import Shedding
 
 MAX_DRIVES: Final = 50
-_CACHE: Final[Header] = (
+STREAM_WAIT_S: Final = 2.0
+"""Longer than a process needs, once it is ready, to read the snapshots."""
+PATTERN: Final = "/v1/drives/{drive}/totals"
+CACHE: Final[Header] = (
     b"cache-control", b"public, max-age=1, s-maxage=1, stale-while-revalidate=5, stale-if-error=60"
 )  # fmt: skip
-_JSON: Final[Header] = (b"content-type", b"application/json")
-_VARY: Final[Header] = (b"vary", b"Accept-Encoding")
-_GZIPPED: Final[Header] = (b"content-encoding", b"gzip")
+JSON: Final[Header] = (b"content-type", b"application/json")
+VARY: Final[Header] = (b"vary", b"Accept-Encoding")
+GZIPPED: Final[Header] = (b"content-encoding", b"gzip")
 
 
 class LiveReads:
@@ -35,7 +38,6 @@ class LiveReads:
     def __init__(
         self,
         hub: Hub,
-        leaderboard: ServiceClient,
         public: Bearer,
         limits: RateLimits,
         lookups: ConcurrencyLimit,
@@ -43,18 +45,18 @@ class LiveReads:
         shedding: Shedding,
     ) -> None:
         self._hub = hub
-        self._leaderboard = leaderboard
         self._public = public
         self._limits = limits
         self._lookups = lookups
         self._clients = clients
         self._shedding = shedding
+        self._waiting = 0
         self.draining = False
 
     def routes(self) -> list[Route]:
         """The totals of one drive and of several, and the live stream."""
         return [
-            Route("GET", "/v1/drives/{drive}/totals", self.one, "live"),
+            Route("GET", PATTERN, self.one, "live"),
             Route("GET", "/v1/totals", self.several, "live"),
             Route("GET", "/v1/drives/{drive}/live", self.stream, "live"),
         ]
@@ -84,30 +86,49 @@ class LiveReads:
         freshness = self._hub.freshness
         state = freshness.state(view)
         etag = view.etag(state, freshness.step)
-        headers: list[Header] = [(b"etag", etag.encode()), _CACHE, _VARY]
+        headers: list[Header] = [(b"etag", etag.encode()), CACHE, VARY]
         if unchanged := not_modified(request, etag, headers):
             return unchanged
         if accepts_gzip(request.headers.get("accept-encoding")):
-            return Response(200, [_JSON, *headers, _GZIPPED], view.bytes("gzip", state, freshness))
-        return Response(200, [_JSON, *headers], view.bytes("full", state, freshness))
+            return Response(200, [JSON, *headers, GZIPPED], view.bytes("gzip", state, freshness))
+        return Response(200, [JSON, *headers], view.bytes("full", state, freshness))
 
     async def several(self, request: Request) -> Response:
         """The totals of up to 50 drives, without leaders and recent."""
         views = await self.views(_drives_in(request.query), request.address)
         freshness = self._hub.freshness
         shown = [view.bytes("brief", freshness.state(view), freshness) for view in views]
-        return json_response(b'{"data":[' + b",".join(shown) + b"]}", headers=[_CACHE])
+        return json_response(b'{"data":[' + b",".join(shown) + b"]}", headers=[CACHE])
 
     async def stream(self, request: Request) -> LiveStream:
-        """A drive's live stream."""
+        """A drive's live stream, which waits for `STREAM_WAIT_S` at most after this process started.
+
+        A browser's EventSource gives up at a response other than 200.
+        """
         self._shedding.refuse(Step.STREAMS, "New live streams")
+        await self._until_streaming()
         (view,) = await self.views(request.params[:1], request.address)
         self._limits.spend(self._public, request.address)
         if self.draining or self._hub.fan_out.clients >= self._clients:
             raise Overloaded("No more streams here at the moment.", retry_after_s=2)
         # A new EventSource cannot send Last-Event-ID; only one that reconnects does.
         last = request.headers.get("last-event-id") or dict(parse_qsl(request.query)).get("last_event_id")
-        return LiveStream(self._hub, view, self._leaderboard, self._public.signed, last)
+        return LiveStream(self._hub, view, last)
+
+    async def _until_streaming(self) -> None:
+        if self._hub.streaming.is_set():
+            return
+        if self._waiting < self._clients:
+            self._waiting += 1
+            try:
+                async with asyncio.timeout(STREAM_WAIT_S):
+                    await self._hub.streaming.wait()
+                    return
+            except TimeoutError:
+                pass
+            finally:
+                self._waiting -= 1
+        raise Overloaded("The donations are not received yet.")
 
 
 def _drives_in(query: str) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
@@ -23,6 +23,9 @@ FRAMES_AT_ONCE: Final = 3
 20 per second that the API promises, and at ordinary rates a frame seldom waits."""
 _LISTS: Final = ("leaders", "recent")
 """The members that the totals of several drives do without."""
+ROWS_LATE_S: Final = 5.0
+"""Figures and the rows of the log that they cover come separately: how much later rows may be before they are
+missing. Twice as long at most, since the figures are looked at in this interval."""
 MAX_UNSHOWN: Final = 10_000
 """Donations of a drive whose delay until they are shown is measured at the same time."""
 
@@ -71,6 +74,7 @@ class DriveView:
         self.partition = partition_of(drive_id)
         self.snapshot_version: SnapshotVersion = (1, 0, 0)
         self.as_of: datetime | None = None
+        self.milestones: Sequence[Mapping[str, Any]] = ()
         self.is_placeholder = True  # no snapshot yet: what is shown is what pledges knows of it
         self.placeholder_until = 0.0
         self.tail = 0  # the highest sequence received on the drive's log
@@ -84,6 +88,7 @@ class DriveView:
         self.pushed: tuple[State, Step] | None = None
         self.rows_push: asyncio.TimerHandle | None = None
         self.totals_push: asyncio.TimerHandle | None = None
+        self._marks = (0.0, (0, 0), (0, 0))
         self._brief, self._leaders, self._recent = b"", b"", b""
         self._built: dict[str, bytes] = {}
         self._built_at: datetime | None = None
@@ -99,7 +104,16 @@ class DriveView:
         self._leaders, self._recent = (
             _members({name: totals[name]} if name in totals else {}) for name in _LISTS
         )
+        self.milestones = totals.get("milestones") or ()
         self._built_at = None
+
+    def rows_due(self, now: float) -> tuple[int, int]:
+        """The (epoch, sequence) that figures have covered for `ROWS_LATE_S`; to be called regularly."""
+        at, newer, older = self._marks
+        if now - at >= ROWS_LATE_S:
+            self._marks = (now, self.snapshot_version[:2], newer)
+            return newer
+        return older
 
     def etag(self, state: State, step: Step) -> str:
         """`W/"<epoch>.<sequence>.<revision>.<state>"`, and `-<step>` after it while something gives way."""

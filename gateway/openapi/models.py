@@ -329,6 +329,24 @@ class DonationRow(LogRow):
     message: str | None
 
 
+_REACHED: Final[dict[str, Any]] = {
+    **_ROW, "type": "milestone.reached", "payment": None, "pledge": None, "creator": None,
+    "title": {"en": "Half way"}, "reached_at": _MOMENT,
+}  # fmt: skip
+
+
+class MilestoneRow(LogRow):
+    """The row of a milestone, with its title and when it was reached; `amount` is the milestone's.
+
+    `title` is null where the milestone has left the drive, or the drive cannot be read.
+    """
+
+    model_config = _example(**_REACHED)
+
+    title: Text | None
+    reached_at: TimestampView
+
+
 class Gap(BaseModel):
     """Rows of the log after the sequence `after` were not sent: read them at `events`."""
 
@@ -369,7 +387,7 @@ class MilestoneEvent(BaseModel):
 
     event: Literal["milestone"]
     id: _Sequence
-    data: str = _json_of(LogRow)
+    data: str = _json_of(MilestoneRow)
 
 
 class GapEvent(BaseModel):
@@ -404,6 +422,7 @@ _OTHERS: Final = (
     PledgeList,
     DonationRow,
     LogRow,
+    MilestoneRow,
     Gap,
     Drain,
     WebhookReceived,

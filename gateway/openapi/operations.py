@@ -214,7 +214,8 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
                 "Watch a drive: server-sent events.\n\n`totals` first and whenever they change, at most 20 a "
                 "second; `donation` and `milestone` with the log's sequence as `id`; `gap` has the "
                 "address of rows that were missed; after `drain` reconnect. A comment is sent every 15 s. "
-                "The schema describes one event."
+                "A new stream begins with an `id` without an event: the sequence from which a client that "
+                "has received no row resumes. The schema describes one event."
             ),
             "parameters": [
                 _DRIVE,

@@ -48,7 +48,7 @@ def compose(
     handlers = display_texts.requested_by(changed.after(HANDLERS))
     consumer = Consumer("leaderboard", bus, INPUTS, handlers, database, assigned=changed.news)
     freshness = Freshness(consumer.watermarks, consumer.owned_partitions)
-    summing = Summing(database, freshness, clock)
+    summing = Summing(database, freshness, clock, are_events_waiting=lambda: consumer.is_behind)
     snapshots = Snapshots(database, bus, changed, freshness, display_texts, clock)
     relay = Relay("leaderboard", database, bus, topics=["drive-log"])
 

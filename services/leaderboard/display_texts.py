@@ -20,6 +20,7 @@ from backbone.adaptive_interval import AdaptiveInterval
 from backbone.contracts import PaymentChanged, PledgeMade
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction, after_commit
 from backbone.database.transient import is_transient
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
@@ -165,7 +166,7 @@ class DisplayTexts:
         if not wanted:
             return {}
         async with self._database.reading() as session:
-            rows = await session.execute(select(display_texts).where(display_texts.c.pledge_id.in_(wanted)))
+            rows = await session.execute(_STORED, {"wanted": wanted})
             stored: dict[str, DonorTexts] = {row.pledge_id: DonorTexts(row.name, row.message) for row in rows}
         return stored | await self._fetch([one for one in wanted if one not in stored][:MAX_PER_REQUEST])
 
@@ -205,6 +206,9 @@ class DisplayTexts:
         while len(self._lately_kept) > MAX_REQUESTED:
             del self._lately_kept[next(iter(self._lately_kept))]
         self.on_stored(found.keys())
+
+
+_STORED: Final = select(display_texts).where(one_of(display_texts.c.pledge_id, "wanted"))
 
 
 def _newest_pledges(events: Iterable[PledgeMade]) -> list[str]:

@@ -11,11 +11,12 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, NotRequired, Protocol, TypedDict, TypeVar
 from urllib.parse import unquote
 
-from ulid import ULID
+import msgspec
 
 from backbone.clock import rfc3339
 from backbone.contracts.leaderboard import LogType
 from backbone.contracts.pledges import DriveState, Source
+from backbone.ids import ulid_text
 from backbone.money import as_json
 
 FIRST_HASH: Final = ""
@@ -57,7 +58,9 @@ class Figures(NamedTuple):
 
     def since(self, old: Figures) -> Figures:
         """These amounts minus the old ones."""
-        return Figures(*(now - before for now, before in zip(self, old, strict=True)))
+        return Figures(
+            self.captured - old.captured, self.refunded - old.refunded, self.disputed - old.disputed
+        )
 
 
 NOTHING: Final = Figures()
@@ -191,7 +194,7 @@ def alias_of_donor(salt: str, donor_id: str) -> str:
     Without the salt it cannot be connected with the donor's id.
     """
     digest = hmac.digest(salt.encode(), donor_id.encode(), "sha256")
-    return f"dnr_{str(ULID.from_bytes(digest[:16])).lower()}"
+    return f"dnr_{ulid_text(digest[:16])}"
 
 
 def alias_of_payment(payment_id: str) -> str:
@@ -235,9 +238,19 @@ def hash_row(drive_id: str, epoch: int, row: Mapping[str, Any], previous: str) -
     """
     hashed = {name: value for name, value in row.items() if name != "hash"}
     hashed |= {"drive": drive_id, "epoch": epoch, "previous": previous}
-    return hashlib.sha256(_CANONICAL(hashed).encode()).hexdigest()
+    return hashlib.sha256(canonical(hashed)).hexdigest()
 
 
+def canonical(value: Mapping[str, Any]) -> bytes:
+    """Canonical JSON: sorted names, no spaces, everything outside ASCII escaped."""
+    quick = _ENCODE(value)
+    # msgspec escapes less than json does, and some characters in another way.
+    if quick.isascii() and b"\\" not in quick and b"\x7f" not in quick:
+        return quick
+    return _CANONICAL(value).encode()
+
+
+_ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 

@@ -18,7 +18,7 @@ from backbone.contracts.pledges import PledgeState
 from backbone.database.transaction import SyncTransaction, Transaction, after_commit
 from backbone.messaging.consumer import Handlers
 from backbone.messaging.outbox import announce
-from backbone.telemetry import FRESHNESS
+from backbone.telemetry import FRESHNESS, observe_all
 from services.leaderboard import commands, tally
 
 Fact = TypeVar("Fact")
@@ -49,8 +49,7 @@ async def tally_payments(events: Sequence[PaymentChanged], session: Transaction)
 
 def _note_ages(events: Sequence[PaymentChanged]) -> None:
     now = datetime.now(UTC)
-    for event in events:
-        _COUNTED.observe(max(0.0, (now - event.changed_at).total_seconds()))
+    observe_all(_COUNTED, [max(0.0, (now - event.changed_at).total_seconds()) for event in events])
 
 
 async def _apply(

@@ -46,7 +46,7 @@ class Heartbeats:
         await publish_lossy(
             self._bus,
             [
-                Heartbeat.model_construct(slot=key_of_partition(number), partition=number, as_of=as_of)
+                Heartbeat.of_valid(slot=key_of_partition(number), partition=number, as_of=as_of)
                 for number, as_of in self._watermarks.items()
             ],
         )

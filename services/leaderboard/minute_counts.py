@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 
 from backbone.database.columns import microseconds
 from backbone.database.database import Database
+from backbone.database.one_of import one_of
 from backbone.database.transaction import after_commit
 from services.leaderboard.freshness import ChangedDrives
-from services.leaderboard.revisions import revision_bump
+from services.leaderboard.revisions import RAISE_REVISIONS
 from services.leaderboard.tables import second_counts
 from services.leaderboard.totals import MINUTE_S
 
@@ -26,13 +28,16 @@ async def delete_expired(
     """
     oldest = microseconds(now) // 1_000_000 - MINUTE_S
     async with database.reading() as session:
-        expired = select(second_counts.c.drive_id).where(second_counts.c.second <= oldest).distinct()
-        stale = {row.drive_id for row in await session.execute(expired) if owns(row.drive_id)}
+        expired = await session.execute(_EXPIRED, {"oldest": oldest})
+        stale = {row.drive_id for row in expired if owns(row.drive_id)}
     if not stale:
         return
     async with database.transaction() as session:
-        await session.execute(
-            delete(second_counts).where(second_counts.c.drive_id.in_(stale), second_counts.c.second <= oldest)
-        )
-        await session.execute(revision_bump(stale))
+        await session.execute(_DELETE, {"stale": stale, "oldest": oldest})
+        await session.execute(RAISE_REVISIONS, {"wanted": stale})
         after_commit(session, lambda: changed.mark(stale))
+
+
+_is_old: Final = second_counts.c.second <= bindparam("oldest")
+_EXPIRED: Final = select(second_counts.c.drive_id).where(_is_old).distinct()
+_DELETE: Final = delete(second_counts).where(one_of(second_counts.c.drive_id, "stale"), _is_old)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, insert, select, update
 
@@ -23,6 +23,7 @@ from backbone.clock import rfc3339
 from backbone.contracts import DriveLogged, PaymentChanged
 from backbone.contracts.leaderboard import LogType
 from backbone.database.columns import microseconds
+from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
 from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
 from backbone.money import Money
@@ -41,8 +42,7 @@ class CurrencyChanged(ValueError):
     """An event gives a drive another currency than it already has: its producer is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(NamedTuple):
     """A row of the log that has no sequence number yet. Amounts are in minor units."""
 
     type: LogType
@@ -174,10 +174,7 @@ _COLUMNS: Final = (
 
 
 _LOCKED: Final = (
-    select(*_COLUMNS)
-    .where(drives.c.drive_id.in_(bindparam("wanted", expanding=True)))
-    .order_by(drives.c.drive_id)
-    .with_for_update()
+    select(*_COLUMNS).where(one_of(drives.c.drive_id, "wanted")).order_by(drives.c.drive_id).with_for_update()
 )
 
 
@@ -282,13 +279,14 @@ def _number(drive: LockedDrive) -> list[DriveLogged]:
 def _row(drive: LockedDrive, sequence: int, log_entry: LogEntry, previous: str) -> DriveLogged:
     currency = drive.currency
     assert currency is not None, "money was logged before the drive had a currency"
-    # The hash covers what is stored, and that is a moment in milliseconds.
-    at = log_entry.at.replace(microsecond=log_entry.at.microsecond // 1000 * 1000)
+    at = log_entry.at
+    if at.microsecond % 1000:  # the hash covers what is stored, and that is a moment in milliseconds
+        at = at.replace(microsecond=at.microsecond // 1000 * 1000)
     amount, raised_after = log_entry.amount, log_entry.raised_after
     about = (log_entry.payment_id, log_entry.pledge_id, log_entry.creator_id)
     shown = public_row(sequence, log_entry.type, at, *about, amount, raised_after, currency)
     # Constructed without validation: every value comes from a validated event or from this database.
-    return DriveLogged.model_construct(
+    return DriveLogged.of_valid(
         drive_id=DriveId(drive.drive_id),
         epoch=drive.epoch,
         sequence=sequence,

@@ -35,6 +35,7 @@ from services.leaderboard.display_texts import DisplayTexts
 from services.leaderboard.freshness import Assignment, ChangedDrives, Freshness
 from services.leaderboard.heartbeats import Heartbeats
 from services.leaderboard.revisions import raise_revisions
+from services.leaderboard.rotation import Rotation
 from services.leaderboard.tables import drives
 from services.leaderboard.text_republishing import TextRepublishing
 from services.leaderboard.totals import DriveFigures, SnapshotVersion
@@ -47,12 +48,17 @@ HEARTBEAT_S: Final = 1.0
 REFRESH_INTERVAL_S: Final = 1.0
 """Between two deletions of figures that have left the last minute."""
 REPUBLISH_INTERVAL_S: Final = 30.0
+REPUBLISH_PARTS: Final = 120
+"""Unchanged drives are republished one part after the other. A thousand at once would take 63 views, and a
+changed drive would wait three seconds behind them."""
 COUNT_INTERVAL_S: Final = 5.0
 BUS_RETRY_S: Final = 0.5
 SLOW_S: Final = 3.0
 """A process that takes longer from reading to publishing may have stalled while another one published."""
 DRIVES_PER_VIEW: Final = 16
 """Drives read in one transaction: some 30 ms in which nothing else runs."""
+REPUBLISHED_PER_VIEW: Final = 4
+"""Of them, those that are read although changed ones wait."""
 
 log = structlog.get_logger()
 _TAKEN = Counter("ataa_leaderboard_snapshots_total", "Snapshots published.")
@@ -85,6 +91,7 @@ class Snapshots:
         self._published: dict[str, tuple[SnapshotVersion, float]] = {}
         self._republish_due: set[str] = set()
         """Drives to publish although nothing changed."""
+        self._rotation = Rotation(REPUBLISH_PARTS)
         self.texts = TextRepublishing(database, display_texts, changed)
         self.heartbeats = Heartbeats(bus, changed, freshness)
 
@@ -93,7 +100,8 @@ class Snapshots:
         tasks = [
             _PeriodicTask(HEARTBEAT_S, self.begin_heartbeat),
             _PeriodicTask(REFRESH_INTERVAL_S, self.refresh),
-            _PeriodicTask(REPUBLISH_INTERVAL_S, self._republish, first_after_s=REPUBLISH_INTERVAL_S),
+            _PeriodicTask(REPUBLISH_INTERVAL_S, self.begin_republishing, first_after_s=REPUBLISH_INTERVAL_S),
+            _PeriodicTask(REPUBLISH_INTERVAL_S / REPUBLISH_PARTS, self.republish_part),
             _PeriodicTask(COUNT_INTERVAL_S, self._count_live),
         ]
         async with wake_on_stop(stop, self._changed.news):
@@ -140,7 +148,8 @@ class Snapshots:
             if assignments.get(number) == assignment
         }
         if new := assignments.keys() - kept.keys():
-            found = await self._mark_all(new, live_only=False)
+            found = await self._named(new, live_only=False)
+            self._mark(found)
             await raise_revisions(self._database, self._changed, found)
         self._assignments = assignments
         self.texts.keep_only(self._owns)
@@ -170,7 +179,7 @@ class Snapshots:
         """
         self._unmark_unowned()
         now = asyncio.get_running_loop().time()
-        due = [drive_id for drive_id in self._changed.now() if self._due(drive_id) <= now][:DRIVES_PER_VIEW]
+        due = self._first([drive_id for drive_id in self._changed.now() if self._due(drive_id) <= now])
         if not due:
             return
         since = {drive_id: self._changed.unmark(drive_id) or now for drive_id in due}
@@ -184,6 +193,13 @@ class Snapshots:
             _WAITED.observe(asyncio.get_running_loop().time() - changed_at)
         self._interval.rest(now, len(due))
         self.heartbeats.release(due)
+
+    def _first(self, due: Sequence[str]) -> list[str]:
+        """The drives to publish first: changed ones, with some room for those to be republished."""
+        changed = [drive_id for drive_id in due if drive_id not in self._republish_due]
+        again = [drive_id for drive_id in due if drive_id in self._republish_due]
+        room = DRIVES_PER_VIEW - min(len(again), REPUBLISHED_PER_VIEW)
+        return [*changed[:room], *again][:DRIVES_PER_VIEW]
 
     async def _publish_or_split(self, due: Sequence[str]) -> None:
         """Publish these; a drive that fails is logged and skipped, and does not stop the others."""
@@ -237,7 +253,7 @@ class Snapshots:
         # shows that moment before the first snapshot, and `as_of` must not go back.
         created_at = ids.created_at(figures.drive_id)
         as_of = max(marks.get(partition_of(figures.drive_id), created_at), created_at)
-        return SnapshotTaken.model_construct(
+        return SnapshotTaken.of_valid(
             drive_id=DriveId(figures.drive_id),
             slug=figures.row.slug,
             epoch=epoch,
@@ -251,25 +267,33 @@ class Snapshots:
         """Delete this process's figures that have left the last minute."""
         await minute_counts.delete_expired(self._database, self._changed, self._owns, self._clock.now())
 
-    async def _republish(self) -> None:
-        await self._mark_all(self._assignments.keys(), live_only=True)
+    async def begin_republishing(self) -> None:
+        """Have each live drive published once more within `REPUBLISH_INTERVAL_S`."""
+        self._rotation.begin(await self._named(self._assignments.keys(), live_only=True))
+
+    async def republish_part(self) -> None:
+        """Mark the drives whose turn it is."""
+        if part := self._rotation.next_part():
+            self._mark(part)
 
     async def _count_live(self) -> None:
         live = select(func.count()).select_from(drives).where(drives.c.state == DriveState.LIVE)
         async with self._database.reading() as session:
             _LIVE.set((await session.execute(live)).scalar_one())
 
-    async def _mark_all(self, partitions: Collection[int], *, live_only: bool) -> set[str]:
-        """Mark every named drive of these partitions for publication, changed or not, and return them."""
+    def _mark(self, drive_ids: Collection[str]) -> None:
+        """Mark drives for publication, changed or not."""
+        self._republish_due.update(drive_ids)
+        self._changed.mark(drive_ids)
+
+    async def _named(self, partitions: Collection[int], *, live_only: bool) -> set[str]:
+        """Every named drive of these partitions."""
         chosen = select(drives.c.drive_id).where(drives.c.version > 0)
         if live_only:
             chosen = chosen.where(drives.c.state == DriveState.LIVE)
         async with self._database.reading() as session:
             every = [row.drive_id for row in await session.execute(chosen)]
-        found = {drive_id for drive_id in every if partition_of(drive_id) in partitions}
-        self._republish_due |= found
-        self._changed.mark(found)
-        return found
+        return {drive_id for drive_id in every if partition_of(drive_id) in partitions}
 
     async def begin_heartbeat(self) -> None:
         """Read the watermarks to publish next."""

@@ -282,8 +282,7 @@ def have_summed_again(transaction: SyncTransaction) -> list[str]:
 
     During an upgrade such a process counts payments without numbering them. Returns the drives.
     """
-    unranked = select(payments.c.drive_id).where(text(UNRANKED)).distinct()
-    found = sorted(row.drive_id for row in transaction.execute(unranked))
+    found = list(_unranked_drives(transaction))
     for drive_id in found:
         last = transaction.execute(_LOCKED, {"of_drive": drive_id}).one().last_number
         rows = transaction.execute(_UNRANKED_OF_DRIVE, {"of_drive": drive_id}).all()
@@ -302,6 +301,22 @@ def have_summed_again(transaction: SyncTransaction) -> list[str]:
             .values(summed_number=NEVER_SUMMED, last_number=last + len(rows))
         )
     return found
+
+
+_NEXT_UNRANKED: Final = (
+    select(payments.c.drive_id)
+    .where(text(UNRANKED), payments.c.drive_id > bindparam("after"))
+    .order_by(payments.c.drive_id)
+    .limit(literal_column("1"))
+)
+"""One at a time: PostgreSQL expects two columns to differ in most rows, and reads all rows for a DISTINCT."""
+
+
+def _unranked_drives(transaction: SyncTransaction) -> Iterator[str]:
+    after = ""
+    while (row := transaction.execute(_NEXT_UNRANKED, {"after": after}).first()) is not None:
+        after = row.drive_id
+        yield after
 
 
 _UNRANKED_OF_DRIVE: Final = select(payments.c.payment_id, payments.c.donor_key).where(

@@ -10,9 +10,25 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, Executable, Row, Table, bindparam, func, select, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Executable,
+    Row,
+    String,
+    Table,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
+from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction, Transaction
 from services.leaderboard.tables import (
     clearings,
@@ -30,7 +46,10 @@ Insert = postgresql.Insert | sqlite.Insert
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """Each is executed with a list of rows. Those that add to a row insert it if it is missing."""
+    """Each but `add_to_donors` is executed with a list of rows that have different keys.
+
+    Those that add to a row insert it if it is missing.
+    """
 
     make_drives: Executable
     """Keeps existing rows."""
@@ -42,7 +61,7 @@ class Statements:
     mark_paid: Executable
     """Returns (drive_id, open, amount) of pledges that were not paid before."""
     add_payments: Executable
-    """Keeps existing rows; returns the payment_id of each row it inserted."""
+    """Keeps existing rows; on PostgreSQL, returns the payment_id of each row it inserted."""
     keep_payments: Executable
     add_to_clearings: Executable
     credit_creators: Executable
@@ -50,7 +69,7 @@ class Statements:
     recompute_reached_at: Executable
     """Computes `reached_at` of `of_creator` again from the payments that still count."""
     add_to_donors: Executable
-    """Returns (drive_id, donor_id, net) after the addition."""
+    """Adds `nets`, JSON with an amount for each donor, in `of_drive`; returns (donor_id, net) after that."""
     add_second_counts: Executable
     request_publication: Executable
     """Keeps existing rows."""
@@ -73,10 +92,8 @@ def _of(dialect: str) -> Statements:
         name_drives=_replacing(into(drives), "version", "state", "slug", "title", "goal", "test"),
         name_creators=_naming(into(creators)),
         keep_pledges=_replacing(into(pledges), "drive_id", "version", "open", "amount"),
-        mark_paid=_upsert(into(pledges), {"paid": True}, where=pledges.c.paid.is_(False)).returning(
-            pledges.c.drive_id, pledges.c.open, pledges.c.amount
-        ),
-        add_payments=into(payments).on_conflict_do_nothing().returning(payments.c.payment_id),
+        mark_paid=_marking_paid(into(pledges)),
+        add_payments=_adding_payments(into(payments)),
         keep_payments=_replacing(
             into(payments),
             *("drive_id", "version", "pledge_id", "creator_id", "donor_id", "counted"),
@@ -86,9 +103,7 @@ def _of(dialect: str) -> Statements:
         add_to_clearings=_adding(into(clearings), "net", "held"),
         credit_creators=_crediting(into(creators), func.max if dialect == "sqlite" else func.greatest),
         recompute_reached_at=_recomputing_reached_at(),
-        add_to_donors=_adding(into(donors), "net").returning(
-            donors.c.drive_id, donors.c.donor_id, donors.c.net
-        ),
+        add_to_donors=_adding_to_donors(into(donors)),
         add_second_counts=_adding(into(second_counts), "donations", "raised"),
         request_publication=into(second_counts).on_conflict_do_nothing(),
         keep_display_texts=into(display_texts).on_conflict_do_nothing(),
@@ -100,12 +115,41 @@ def _upsert(made: Insert, new: Mapping[str, Any], where: Any = None) -> Insert:
     return made.on_conflict_do_update(index_elements=key, set_=dict(new), where=where)
 
 
+def _marking_paid(made: Insert) -> Executable:
+    marking = _upsert(made, {"paid": made.excluded.paid}, where=pledges.c.paid.is_(False))
+    return marking.returning(pledges.c.drive_id, pledges.c.open, pledges.c.amount)
+
+
+def _adding_payments(made: Insert) -> Executable:
+    adding = made.on_conflict_do_nothing()
+    # Of many rows, SQLite's driver counts the inserted ones. PostgreSQL's does not, and SQLite executes a
+    # statement that returns something once for each row.
+    return adding if isinstance(made, sqlite.Insert) else adding.returning(payments.c.payment_id)
+
+
 def _replacing(made: Insert, *names: str) -> Insert:
     return _upsert(made, {name: made.excluded[name] for name in names})
 
 
 def _adding(made: Insert, *names: str) -> Insert:
     return _upsert(made, {name: made.table.c[name] + made.excluded[name] for name in names})
+
+
+def _adding_to_donors(made: Insert) -> Executable:
+    """One execution for all donors of a drive: SQLite would execute `VALUES … RETURNING` once for each."""
+    nets = bindparam("nets", type_=String)
+    if isinstance(made, sqlite.Insert):
+        given = func.json_each(nets).table_valued("key", "value")
+        net: ColumnElement[int] = given.c.value
+    else:
+        given = func.json_each_text(cast(nets, JSON)).table_valued("key", "value")
+        net = cast(given.c.value, BigInteger)
+    # SQLite reads `ON CONFLICT` after a SELECT without WHERE as the condition of a join.
+    rows = select(bindparam("of_drive", type_=String), given.c.key, net).where(
+        literal_column("1") == literal_column("1")
+    )
+    adding = _adding(made.from_select(["drive_id", "donor_id", "net"], rows), "net")
+    return adding.returning(donors.c.donor_id, donors.c.net)
 
 
 def _naming(made: Insert) -> Insert:
@@ -144,5 +188,5 @@ def by_id(
 @cache
 def _selecting(column: Column[str], lock: bool) -> Executable:
     """Cached: building the statement costs more than executing it."""
-    found = select(column.table).where(column.in_(bindparam("wanted", expanding=True)))
+    found = select(column.table).where(one_of(column, "wanted"))
     return found.order_by(column).with_for_update() if lock else found

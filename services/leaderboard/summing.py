@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import structlog
@@ -19,6 +20,8 @@ from services.leaderboard import standings
 from services.leaderboard.freshness import Assignment, Freshness
 
 INTERVAL_S: Final = 1.0
+REST_RATIO: Final = 9.0
+"""The rest after a transaction while events are waiting, as a multiple of what it took."""
 VALID_S: Final = 0.25
 """For how long reads share the sums that one of them brought up to date."""
 ROUNDS: Final = 40
@@ -40,10 +43,17 @@ class Summing:
     """Brings sums up to date; one at a time for each drive."""
 
     def __init__(
-        self, database: Database, freshness: Freshness, clock: Clock, *, rounds: int = ROUNDS
+        self,
+        database: Database,
+        freshness: Freshness,
+        clock: Clock,
+        *,
+        rounds: int = ROUNDS,
+        are_events_waiting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database
         self._rounds = rounds
+        self._are_events_waiting = are_events_waiting
         self._freshness = freshness
         self._clock = clock
         self._assignments: dict[int, Assignment] = {}
@@ -73,7 +83,7 @@ class Summing:
         waiting = [drive_id for drive_id in due if partition_of(drive_id) in assignments]
         _DUE.set(len(waiting))
         while waiting and not (stop is not None and stop.is_set()):
-            waiting = [drive_id for drive_id in waiting if not await self._advance_or_leave(drive_id)]
+            waiting = [drive_id for drive_id in waiting if not await self._take_turn(drive_id)]
 
     async def _take_over(self) -> None:
         """Look for payments that a process of an earlier version counted, whoever had the partitions."""
@@ -81,6 +91,15 @@ class Summing:
             found = await session.run_sync(standings.have_summed_again)
         if found:
             log.info("boards.summed_again", drives=len(found))
+
+    async def _take_turn(self, drive_id: str) -> bool:
+        """One transaction's worth; then a rest while events are waiting, which come first."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        done = await self._advance_or_leave(drive_id)
+        if self._are_events_waiting():
+            await asyncio.sleep(min(REST_RATIO * (loop.time() - began), INTERVAL_S))
+        return done
 
     async def _advance_or_leave(self, drive_id: str) -> bool:
         """The same as `_advance`; a drive that cannot be summed does not stop the others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -270,9 +271,9 @@ def _store_payments(
     """
     new = [row for row in rows if row["payment_id"] not in known]
     if new:
-        made = transaction.execute(statements(transaction).add_payments, new).all()
-        if len(made) != len(new):
-            raise ConcurrentTally(f"{len(new) - len(made)} of {len(new)} payments were counted concurrently")
+        made = transaction.execute(statements(transaction).add_payments, new)
+        if (inserted := max(made.rowcount, len(made.all()))) != len(new):
+            raise ConcurrentTally(f"{len(new) - inserted} of {len(new)} payments were counted concurrently")
     if kept := [row for row in rows if row["payment_id"] in known]:
         transaction.execute(statements(transaction).keep_payments, kept)
 
@@ -297,16 +298,15 @@ def _credit_creators(transaction: SyncTransaction, batch: _Changes) -> None:
 
 def _count_donors(transaction: SyncTransaction, batch: _Changes, locked: dict[str, LockedDrive]) -> None:
     """Count a donor while the net of their payments to the drive is above 0."""
-    rows = [
-        {"drive_id": drive_id, "donor_id": donor_id, "net": net}
-        for (drive_id, donor_id), net in sorted(batch.donors.items())
-        if net
-    ]
-    if not rows:
-        return
-    for row in transaction.execute(statements(transaction).add_to_donors, rows):
-        before = row.net - batch.donors[row.drive_id, row.donor_id]
-        locked[row.drive_id].add(donors=int(row.net > 0) - int(before > 0))
+    by_drive: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for (drive_id, donor_id), net in sorted(batch.donors.items()):
+        if net:
+            by_drive[drive_id][donor_id] = net
+    for drive_id, nets in by_drive.items():
+        values = {"of_drive": drive_id, "nets": json.dumps(nets)}
+        added = transaction.execute(statements(transaction).add_to_donors, values)
+        counts = [int(net > 0) - int(net > nets[donor_id]) for donor_id, net in added]
+        locked[drive_id].add(donors=sum(counts))
 
 
 def _mark_paid(transaction: SyncTransaction, batch: _Changes, locked: dict[str, LockedDrive]) -> None:

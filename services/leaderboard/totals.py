@@ -11,6 +11,7 @@ from sqlalchemy import Row, and_, bindparam, func, literal_column, select
 
 from backbone.clock import rfc3339
 from backbone.database.columns import microseconds
+from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
 from backbone.money import as_json
 from services.leaderboard import boards
@@ -113,7 +114,7 @@ _DRIVES: Final = (
         and_(clearings.c.drive_id == drives.c.drive_id, clearings.c.currency == drives.c.currency),
         isouter=True,
     )
-    .where(drives.c.drive_id.in_(bindparam("wanted", expanding=True)), drives.c.version > 0)
+    .where(one_of(drives.c.drive_id, "wanted"), drives.c.version > literal_column("0"))
 )
 
 _newest_counted = (

@@ -11,19 +11,19 @@ from sqlalchemy import bindparam, case, select, text, update
 
 from backbone import ids
 from backbone.contracts.pledges import DriveChanged, PledgeChanged, PledgeMade, PledgeState, PledgeStatus
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from backbone.messaging.consumer import Handlers
 from services.payments.recording.restate import restate
 from services.payments.recording.rows import (
     PaymentRow,
-    StoredFact,
     payment_values,
     read_facts,
     read_payments,
     write_facts,
 )
 from services.payments.statements import insert_new, upsert
-from services.payments.tables import DRIVES, FACTS, HELD, PAYMENTS
+from services.payments.tables import DRIVES, HELD, PAYMENTS
 
 HELD_BATCH: Final = 1_000
 """Payments in suspense that are restated at a time when their drive becomes known."""
@@ -58,7 +58,7 @@ async def _restate_held(session: Transaction, drives: Collection[str]) -> None:
     )
     after = 0
     while found := (await session.execute(held.where(PAYMENTS.c.number > after))).all():
-        rows = await read_payments(session, PAYMENTS.c.id.in_([row.id for row in found]))
+        rows = await read_payments(session, ids=[row.id for row in found])
         await _restate(session, list(rows.values()))
         after = found[-1].number
 
@@ -71,14 +71,14 @@ async def update_attribution(events: Sequence[PledgeState], session: Transaction
     newest: dict[str, PledgeState] = {}
     for event in sorted(events, key=lambda event: event.version):
         newest[event.pledge_id] = _with_anonymity_of(event, newest.get(event.pledge_id))
-    rows = await read_payments(session, PAYMENTS.c.pledge_id.in_(newest))
+    rows = await read_payments(session, pledges=newest)
     missing = newest.keys() - {row.pledge_id for row in rows.values()}
     if missing:
         at = datetime.now(UTC)
         tickets = [_ticket(event, at) for pledge_id, event in newest.items() if pledge_id in missing]
         made = await session.execute(insert_new(session, PAYMENTS), tickets)
         if made.rowcount != len(tickets):
-            rows |= await read_payments(session, PAYMENTS.c.pledge_id.in_(missing))
+            rows |= await read_payments(session, pledges=missing)
     await _update(session, rows.values(), newest)
 
 
@@ -110,7 +110,7 @@ async def _update(
 
 _CANCEL: Final = (
     update(PAYMENTS)
-    .where(PAYMENTS.c.id.in_(bindparam("ids", expanding=True)))
+    .where(one_of(PAYMENTS.c.id, "ids"))
     .values(
         cancelled=True, checkout=case((PAYMENTS.c.checkout == "waiting", "none"), else_=PAYMENTS.c.checkout)
     )
@@ -158,9 +158,7 @@ async def _restate(
     """Restate payments after their attribution or drive changed."""
     if not rows:
         return
-    before: dict[str, StoredFact] = {}
-    if intents := [row.intent for row in rows if row.intent]:
-        before = await read_facts(session, FACTS.c.intent.in_(intents))
+    before = await read_facts(session, intents=[row.intent for row in rows if row.intent])
     facts = {each: replace(fact) for each, fact in before.items()}
     at = datetime.now(UTC)
     await restate(session, rows, facts, at, changed=changed)

@@ -32,7 +32,7 @@ from services.payments.processor import Processor, ProcessorError, Refused, Unkn
 from services.payments.recording.record import record
 from services.payments.recording.rows import PaymentRow, read_facts, read_payments
 from services.payments.stripe.objects import clean
-from services.payments.tables import DRIVES, FACTS, OWED, PAYMENTS, REFUNDS
+from services.payments.tables import DRIVES, OWED, PAYMENTS, REFUNDS
 
 BATCH: Final = 20
 RETRY_AFTER: Final = exponential(1.0, 60.0)
@@ -165,7 +165,7 @@ class RefundService:
 
     async def _reserve(self, session: Transaction, request: RefundRequest) -> Reserved:
         """Take the amount out of what is left, under the payment's lock."""
-        rows = await read_payments(session, PAYMENTS.c.pledge_id == request.pledge_id)
+        rows = await read_payments(session, pledges=[request.pledge_id])
         paid = [row for row in rows.values() if row.captured]
         if not paid:
             raise NotPaid("Only what was paid can be refunded.")
@@ -255,7 +255,7 @@ class RefundService:
             await session.execute(
                 _row(reserved).values(state="sent", stripe_id=observation.id, tries=reserved.tries + 1)
             )
-            facts = await read_facts(session, FACTS.c.id == observation.id)
+            facts = await read_facts(session, ids=[observation.id])
             return await self._settle(session, reserved, _state(facts[observation.id].observation.rank))
 
     async def _fail(self, reserved: Reserved, reason: str) -> Reply:
@@ -345,7 +345,7 @@ class RefundService:
 
     async def _answer_late(self, row: Row[Any]) -> None:
         async with self._database.transaction() as session:
-            facts = await read_facts(session, FACTS.c.id == row.stripe_id)
+            facts = await read_facts(session, ids=[row.stripe_id])
             await self._settle(session, _reserved(row), _state(facts[row.stripe_id].observation.rank))
 
 

@@ -10,9 +10,10 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
-from sqlalchemy import Executable, Table, bindparam, select, text
+from sqlalchemy import Executable, Table, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.tables import PAYMENTS
 
@@ -36,7 +37,7 @@ async def lock_payments(session: Transaction, payments: Collection[str]) -> None
     An UPDATE alone locks rows in scan order. SQLite has one writer at a time and needs no row locks.
     """
     if session.dialect.name != "sqlite":
-        await session.execute(_LOCKED, {"ids": list(payments)})
+        await session.execute(_LOCKED, {"ids": payments})
 
 
 async def lock_intents(session: Transaction, intents: Collection[str]) -> None:
@@ -56,10 +57,7 @@ def _lock_key(intent: str) -> int:
 _LOCK_INTENTS: Final = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 
 _LOCKED: Final = (
-    select(PAYMENTS.c.id)
-    .where(PAYMENTS.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(PAYMENTS.c.number)
-    .with_for_update()
+    select(PAYMENTS.c.id).where(one_of(PAYMENTS.c.id, "ids")).order_by(PAYMENTS.c.number).with_for_update()
 )
 
 

@@ -36,13 +36,20 @@ def _where(condition: str) -> dict[str, Any]:
 
 
 HELD: Final = "held"
+TICKETS: Final = "checkout = 'waiting'"
 TO_CLOSE: Final = "cancelled AND checkout = 'open'"
 OWED: Final = "(state = 'unsent' OR (state = 'sent' AND NOT settled))"
-"""Payments in suspense, payments whose checkout is to be expired, refunds to be sent or answered.
+"""Payments in suspense, payments whose checkout is to be opened, those whose checkout is to be expired, and
+refunds to be sent or answered.
 
 Each is the condition of a partial index. Statements repeat it literally: SQLite does not recognise
-`cancelled = 1` as `cancelled`, and would scan the table.
+`cancelled = 1` as `cancelled`, and would scan the table. A condition with a parameter is not recognised by
+either store in a statement that is planned before its values are known.
 """
+
+WEBHOOKS_WAITING: Final = "state = 0"
+WEBHOOKS_QUARANTINED: Final = "state = 2"
+"""The same for webhooks."""
 
 
 class Drive(Table, table=True):
@@ -75,7 +82,7 @@ class Payment(Table, table=True):
     __tablename__ = "payments"
     __table_args__ = (
         UniqueConstraint("pledge_id", "capture_index", name="payments_of_pledge"),
-        Index("payments_waiting", "number", **_where("checkout = 'waiting'")),
+        Index("payments_waiting", "number", **_where(TICKETS)),
         Index("payments_held", "drive_id", **_where(HELD)),
         Index("payments_to_close", "id", **_where(TO_CLOSE)),
         {"sqlite_autoincrement": True},
@@ -152,10 +159,10 @@ class Webhook(Table, table=True):
 
     __tablename__ = "webhooks"
     __table_args__ = (
-        Index("webhooks_waiting", "number", **_where("state = 0")),
-        Index("webhooks_set_aside", "next_try_at", **_where("state = 2")),
-        Index("webhooks_set_aside_received", "received_at", **_where("state = 2")),
-        Index("webhooks_set_aside_listed", "number", **_where("state = 2")),
+        Index("webhooks_waiting", "number", **_where(WEBHOOKS_WAITING)),
+        Index("webhooks_set_aside", "next_try_at", **_where(WEBHOOKS_QUARANTINED)),
+        Index("webhooks_set_aside_received", "received_at", **_where(WEBHOOKS_QUARANTINED)),
+        Index("webhooks_set_aside_listed", "number", **_where(WEBHOOKS_QUARANTINED)),
         Index("webhooks_ignored", "number", **_where("state = 3")),
         {"sqlite_autoincrement": True},
     )

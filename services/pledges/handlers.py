@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Row, bindparam, select, update
+from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backbone.contracts.payments import PaymentChanged, PaymentStatus, nearest_status
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
+from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction, Transaction
 from backbone.messaging.consumer import Handlers
 from backbone.messaging.outbox import announce_in
 from services.pledges.domain import current_status
 from services.pledges.tables import PAYMENTS, PLEDGES
 from services.pledges.views import pledge_changed
-
-
-def _list_param(name: str) -> BindParameter[Any]:
-    return bindparam(name, expanding=True)
 
 
 def _upsert(statement: Any) -> Any:
@@ -31,7 +28,7 @@ def _upsert(statement: Any) -> Any:
 
 # Built once: building a statement costs more than executing it.
 _LOCK_PLEDGES: Final = (
-    select(PLEDGES).where(PLEDGES.c.id.in_(_list_param("ids"))).order_by(PLEDGES.c.id).with_for_update()
+    select(PLEDGES).where(one_of(PLEDGES.c.id, "ids")).order_by(PLEDGES.c.id).with_for_update()
 )
 _UPSERT_PAYMENT: Final[Mapping[str, Any]] = {
     "sqlite": _upsert(sqlite.insert(PAYMENTS)),
@@ -39,7 +36,7 @@ _UPSERT_PAYMENT: Final[Mapping[str, Any]] = {
 }
 _PAYMENT_STATUSES: Final = select(
     PAYMENTS.c.pledge_id, PAYMENTS.c.status, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed
-).where(PAYMENTS.c.pledge_id.in_(_list_param("ids")))
+).where(one_of(PAYMENTS.c.pledge_id, "ids"))
 _UPDATE_STATUS: Final = (
     update(PLEDGES)
     .where(PLEDGES.c.id == bindparam("pledge"))

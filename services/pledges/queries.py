@@ -9,6 +9,8 @@ from sqlalchemy import Select, func, or_, select
 
 from backbone.contracts.pledges import PledgeStatus
 from backbone.database.database import Database
+from backbone.database.one_of import one_of
+from backbone.database.plans import Parameters
 from backbone.http.caller import Caller
 from backbone.http.problems import NotFound
 from backbone.money import as_json, decimal_string
@@ -126,7 +128,7 @@ class Queries:
 
     async def pledges(self, ids: Sequence[str]) -> dict[str, Any]:
         """Public views of pledges, with their partner and whether the drive is a test drive."""
-        rows = await self._fetch_all(select(PLEDGES).where(PLEDGES.c.id.in_(ids)))
+        rows = await self._fetch_all(_PLEDGES, {"ids": ids})
         return {
             row.id: {
                 "pledge": pledge_json(row, self._secrets.token(row.id)),
@@ -149,7 +151,7 @@ class Queries:
                 "drive_state": row.state,
                 "test": row.test,
             }
-            for row in await self._fetch_all(_pledges_with_drive_and_donor_texts(ids))
+            for row in await self._fetch_all(_WITH_DRIVE_AND_DONOR_TEXTS, {"ids": ids})
         }
 
     async def receipt_details(self, ids: Sequence[str]) -> dict[str, Any]:
@@ -166,23 +168,17 @@ class Queries:
                 "title": localized(row.title, row.locale),
                 "amount": as_json(row.amount, row.currency),
             }
-            for row in await self._fetch_all(_pledges_with_drive_and_donor_texts(ids))
+            for row in await self._fetch_all(_WITH_DRIVE_AND_DONOR_TEXTS, {"ids": ids})
         }
 
     async def donor_texts(self, ids: Sequence[str]) -> dict[str, Any]:
         """The name and message that may be shown with each pledge; a name of None is anonymous."""
-        columns = DONOR_TEXTS.c
-        statement = (
-            select(PLEDGES.c.id, columns.name, columns.message, columns.anonymous)
-            .outerjoin(DONOR_TEXTS, columns.pledge_id == PLEDGES.c.id)
-            .where(PLEDGES.c.id.in_(ids))
-        )
         return {
             row.id: {
                 "name": None if row.anonymous else displayed(row.name),
                 "message": displayed(row.message),
             }
-            for row in await self._fetch_all(statement)
+            for row in await self._fetch_all(_DONOR_TEXTS, {"ids": ids})
         }
 
     async def books(self) -> dict[str, str]:
@@ -199,9 +195,9 @@ class Queries:
         )
         return int(rows[0].rows)
 
-    async def _fetch_all(self, statement: Select[Any]) -> Sequence[Any]:
+    async def _fetch_all(self, statement: Select[Any], values: Parameters | None = None) -> Sequence[Any]:
         async with self._database.reading() as session:
-            rows: Sequence[Any] = (await session.execute(statement)).all()
+            rows: Sequence[Any] = (await session.execute(statement, values)).all()
             return rows
 
 
@@ -209,14 +205,18 @@ def _creator_summary(creator: Any) -> dict[str, str]:
     return {"id": creator.id, "slug": creator.slug, "name": creator.name}
 
 
-def _pledges_with_drive_and_donor_texts(ids: Sequence[str]) -> Select[Any]:
-    pledge, drive, donor_texts = PLEDGES.c, DRIVES.c, DONOR_TEXTS.c
-    return (
-        select(
-            pledge.id, pledge.amount, pledge.currency, pledge.return_url, pledge.locale,
-            drive.title, drive.slug, drive.state, drive.test, donor_texts.name, donor_texts.email,
-        )
-        .join(DRIVES, drive.id == pledge.drive_id)
-        .outerjoin(DONOR_TEXTS, donor_texts.pledge_id == pledge.id)
-        .where(pledge.id.in_(ids))
-    )  # fmt: skip
+_PLEDGES: Final = select(PLEDGES).where(one_of(PLEDGES.c.id, "ids"))
+_DONOR_TEXTS: Final = (
+    select(PLEDGES.c.id, DONOR_TEXTS.c.name, DONOR_TEXTS.c.message, DONOR_TEXTS.c.anonymous)
+    .outerjoin(DONOR_TEXTS, DONOR_TEXTS.c.pledge_id == PLEDGES.c.id)
+    .where(one_of(PLEDGES.c.id, "ids"))
+)
+_WITH_DRIVE_AND_DONOR_TEXTS: Final = (
+    select(
+        PLEDGES.c.id, PLEDGES.c.amount, PLEDGES.c.currency, PLEDGES.c.return_url, PLEDGES.c.locale,
+        DRIVES.c.title, DRIVES.c.slug, DRIVES.c.state, DRIVES.c.test, DONOR_TEXTS.c.name, DONOR_TEXTS.c.email,
+    )
+    .join(DRIVES, DRIVES.c.id == PLEDGES.c.drive_id)
+    .outerjoin(DONOR_TEXTS, DONOR_TEXTS.c.pledge_id == PLEDGES.c.id)
+    .where(one_of(PLEDGES.c.id, "ids"))
+)  # fmt: skip

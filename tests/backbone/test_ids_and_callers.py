@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ulid import ULID
 
 from backbone import ids
 from backbone.http.caller import HEADER, sign_caller, verify_caller
@@ -17,6 +18,11 @@ def test_identifiers_are_unique_have_a_prefix_and_sort_by_time() -> None:
     assert all(ids.is_id(one, "plg") for one in made)
     stamps = [one[4:14] for one in made]
     assert stamps == sorted(stamps)
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_text_of_an_identifier_is_that_of_the_library(sixteen: bytes) -> None:
+    assert ids.ulid_text(sixteen) == str(ULID.from_bytes(sixteen)).lower()
 
 
 @given(st.text(max_size=40))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import func, select, update
 
 from backbone.bus.kafka import KafkaBus
-from backbone.bus.protocol import BusUnavailable, EventBus, Message, Partition, partition_of
+from backbone.bus.protocol import BusUnavailable, EventBus, Message, Partition, Record, partition_of
 from backbone.bus.sqlite import SqliteBus
 from backbone.database.database import Database
+from backbone.database.transaction import Transaction
 from backbone.messaging.consumer import SKIP_AFTER_WATERMARKS, Consumer
-from backbone.messaging.inbox import load_positions
+from backbone.messaging.inbox import load_positions, record_new
+from backbone.messaging.lossy import publish_lossy
 from backbone.messaging.outbox import EventTooLarge, Relay, announce
 from tests.backbone.notes import MESSAGING_TABLES, Noted, noted, open_database, sqlite_url, take_notes
 from tests.engines import fresh_postgres, fresh_topics
@@ -208,6 +210,52 @@ async def test_restarted_consumer_repeats_no_event(database: Database, bus: Even
 
             await until(came)
     assert [text for _, text in await noted(database)] == ["a", "b", "c"]
+
+
+async def test_consumer_with_a_backlog_takes_larger_batches_without_rests(
+    tmp_path: Path,
+) -> None:
+    bus = SqliteBus(tmp_path / "bus.db")
+    notes = [Noted(about="k", text=str(n)) for n in range(35)]
+    await publish_lossy(bus, notes)
+    batches: list[list[str]] = []
+
+    async def note_batch(events: Sequence[Noted], session: Transaction) -> None:
+        batches.append([event.text for event in events])
+
+    async with open_database(sqlite_url(tmp_path)) as database:
+        consumer = Consumer("notes", bus, ["notes"], {Noted: note_batch}, database, max_records=5)
+        consumer._interval.rest = lambda *_: rested.append(len(batches))  # type: ignore[method-assign]
+        rested: list[int] = []
+
+        async def all_taken() -> bool:
+            return sum(map(len, batches)) == 35 and not consumer.is_behind
+
+        async with running(consumer):
+            await until(all_taken)
+            await publish_lossy(bus, [Noted(about="k", text="later")])
+            await until(lambda: rested)
+    assert [len(batch) for batch in batches] == [5, 20, 10, 1]
+    assert rested == [4]
+    assert [text for batch in batches for text in batch] == [*map(str, range(35)), "later"]
+    await bus.close()
+
+
+async def test_repeated_event_is_recorded_once_within_a_batch_and_between_batches(
+    database: Database,
+) -> None:
+    def record(offset: int, event_id: str) -> Record:
+        return Record(Partition("notes", 0), offset, "k", event_id, Noted.wire_name, b"")
+
+    async def new(*ids: str) -> list[str]:
+        async with database.transaction() as session:
+            found = await record_new(session, "notes", [record(n, one) for n, one in enumerate(ids)])
+        return [one.id for one in found]
+
+    assert await new("a", "b", "a") == ["a", "b"]
+    assert await new("b", "c", "a", "d") == ["c", "d"]
+    assert await new("a", "d") == []
+    assert await new("e") == ["e"]
 
 
 async def test_idle_partitions_receive_watermarks(database: Database, bus: EventBus) -> None:

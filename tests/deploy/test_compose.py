@@ -16,6 +16,7 @@ from tests.deploy.manifests import DEPLOY, SETTINGS, read
 
 FOLDER = DEPLOY / "compose"
 PROCESSES = sorted(SETTINGS)
+EDGE = ("edge", "edge-publisher", "gateway-2")
 VARIABLE = r"\$\{(\w+)(?::([-?][^}]*))?\}"
 
 
@@ -52,7 +53,7 @@ def settings(service: dict[str, Any]) -> dict[str, str]:
 
 def test_compose_file_has_every_process() -> None:
     assert sorted(services(new_env())) == sorted(
-        [*PROCESSES, "grafana", "kafka", "postgres", "prometheus", "sandbox", "topics"]
+        [*PROCESSES, *EDGE, "grafana", "kafka", "postgres", "prometheus", "sandbox", "topics"]
     )
 
 

@@ -30,6 +30,12 @@ class ScriptedGateway:
     cache: str = CACHE
     etag: str = 'W/"1.5.0.live"'
     state: str = "live"
+    greeting: bytes = b""
+    """What each stream begins with."""
+    full: bool = False
+    """Whether streams are refused with 503."""
+    breaks: bool = False
+    """Whether a request is answered by closing its connection."""
     seen: list[SeenRequest] = field(default_factory=list)
     frames: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
     """What streams send, each as soon as it is put here."""
@@ -65,7 +71,9 @@ class ScriptedGateway:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         method, target, _ = line.split(" ")
         self.seen.append(SeenRequest(method, target, headers, body))
-        if target.endswith("/live"):
+        if self.breaks:
+            raise ConnectionResetError
+        if target.endswith("/live") and not self.full:
             await self._stream(writer)
         text = f'{{"number":{len(self.seen)},"state":"{self.state}","text":"\\"state\\":\\"live\\""}}'
         shown = {
@@ -77,12 +85,16 @@ class ScriptedGateway:
             "x-request-id": headers.get("x-request-id", "of the gateway"),
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in shown.items() if value)
-        writer.write(f"HTTP/1.1 {self.status}\r\n{head}\r\n{text}".encode())
+        refused = target.endswith("/live") and self.full
+        status = "503 Service Unavailable" if refused else self.status
+        writer.write(f"HTTP/1.1 {status}\r\n{head}\r\n{text}".encode())
         await writer.drain()
 
     async def _stream(self, writer: asyncio.StreamWriter) -> None:
         head = "content-type: text/event-stream\r\ncache-control: no-store\r\nx-accel-buffering: no\r\n"
         writer.write(f"HTTP/1.1 200 OK\r\n{head}transfer-encoding: chunked\r\n\r\n".encode())
+        if self.greeting:
+            writer.write(b"%x\r\n%s\r\n" % (len(self.greeting), self.greeting))
         while True:
             frame = await self.frames.get()
             writer.write(b"%x\r\n%s\r\n" % (len(frame), frame))

@@ -84,8 +84,7 @@ async def test_frames_of_a_stream_pass_one_by_one(system: EmbeddedSystem, edge: 
     through = SimpleNamespace(client=system.client, url=edge.url)
     stream = asyncio.create_task(live_frames(through, "streamed", frames))
     try:
-        assert (await frames.get())[0] == "totals"
-        assert frames.empty()  # a proxy that gathers frames would have sent several
+        assert (await frames.get())[0] == "totals"  # a proxy that gathers frames keeps it: the stream is open
         pledge = await system.donate("streamed", "25.00")
         seen: dict[str, Any] = {}
 

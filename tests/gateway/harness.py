@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +179,7 @@ class Harness:
         slug: str = "winter",
         revision: int = 0,
         epoch: int = 1,
+        milestones: Sequence[Any] = (),
     ) -> None:
         """Publish a snapshot of a drive."""
         zero = {"currency": "USD", "value": raised}
@@ -196,7 +197,7 @@ class Harness:
             "per_minute": {"donations": 1, "raised": zero},
             "leaders": [{"rank": 1}],
             "recent": [{"id": "don_1", "name": "أمل"}],
-            "milestones": [],
+            "milestones": list(milestones),
         }
         event = SnapshotTaken(
             drive_id=drive_id,

@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbone import ids
-from backbone.bus.protocol import Message
+from backbone.bus.protocol import BusUnavailable, Message, Record
 from backbone.clock import FrozenClock
 from backbone.contracts import DriveLogged
 from gateway.live import connection as connections
+from gateway.live import replay
+from gateway.live import view as views
 from gateway.live.connection import Batch, Row, SseConnection
 from gateway.live.view import FRAMES_AT_ONCE, FRAMES_PER_S, DriveView, TokenBucket
-from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, gateway, hub_of, log_row
+from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, drive, gateway, hub_of, log_row
 from tests.waiting import PATIENCE_S, until
 
 LIVE = "/v1/drives/winter/live"
@@ -155,8 +157,8 @@ async def test_frames_of_another_drive_are_not_sent(harness: Harness) -> None:
     async with watching(harness) as live:
         await live.next()
         await harness.log(1, drive_id="drv_" + "1" * 26)
-        await harness.log(2)
-        assert (await live.next())[1] == "2"
+        own = await harness.log(1)
+        assert (await live.next())[2]["payment"] == own.payment_id
 
 
 async def test_totals_never_go_back_and_end_with_the_newest(harness: Harness) -> None:
@@ -219,6 +221,135 @@ async def test_rows_that_cannot_be_replayed_are_a_gap_with_their_address(harness
         assert gap == {"after": after, "events": f"/v1/drives/{DRIVE}/events?after={after}"}
         await harness.log(newest + 1)
         assert (await live.next())[:2] == ("donation", str(newest + 1))
+
+
+async def test_new_client_gets_the_sequence_from_which_it_resumes(harness: Harness) -> None:
+    """As an id without an event, which `EventSource` keeps and does not dispatch."""
+    await harness.snapshot(7)
+    await until(lambda: view_of(harness).tail == 7)
+    for header, begins in ({}, b"id: 7\n"), ({"Last-Event-ID": "3"}, b"\n"):
+        async with harness.session.get(LIVE, headers=header) as reply:
+            assert (await reply.content.readline()).startswith(b"retry: ")
+            assert await reply.content.readline() == begins
+
+
+async def test_clients_that_resume_together_share_the_reads_of_the_log(harness: Harness) -> None:
+    serve_log(harness, [log_row(n) for n in range(1, 131)])
+    await harness.snapshot(130)
+    await until(lambda: view_of(harness).tail == 130)
+    harness.leaderboard.gate.clear()
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(watching(harness, **{"Last-Event-ID": str(90 + n % 5)}))
+            for n in range(20)
+        ]
+        await harness.log(131)  # arrives while the log is read
+        harness.leaderboard.gate.set()
+        for n, live in enumerate(clients):
+            shown = [(await live.until("donation"))[0] for _ in range(91 + n % 5, 132)]
+            assert shown == [str(sequence) for sequence in range(91 + n % 5, 132)]
+        late = await stack.enter_async_context(watching(harness, **{"Last-Event-ID": "130"}))
+        assert (await late.until("donation"))[0] == "131"
+    assert harness.leaderboard.lines().count(f"GET /v1/drives/{DRIVE}/events") == 1
+
+
+async def test_rows_that_were_read_are_not_replayed_for_longer_than_a_second(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their names and messages may have been hidden since."""
+    monkeypatch.setattr(replay, "KEPT_S", 0.0)
+    serve_log(harness, [log_row(n) for n in range(1, 3)])
+    await harness.snapshot(2)
+    await until(lambda: view_of(harness).tail == 2)
+    for _ in range(2):
+        async with watching(harness, **{"Last-Event-ID": "1"}) as live:
+            assert (await live.until("donation"))[0] == "2"
+    assert harness.leaderboard.lines().count(f"GET /v1/drives/{DRIVE}/events") == 2
+
+
+async def test_figures_without_their_rows_are_followed_by_a_gap(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows were published while this gateway did not receive the log, and no later one shows it."""
+    monkeypatch.setattr(views, "ROWS_LATE_S", 0.1)
+    async with watching(harness) as live:
+        await live.next()
+        await harness.log(1)
+        await live.until("donation")
+        await harness.snapshot(3)
+        gap = (await live.until("gap"))[1]
+        assert gap == {"after": 1, "events": f"/v1/drives/{DRIVE}/events?after=1"}
+        await harness.log(3)  # is among those that the client was told to read
+        await harness.log(4)
+        assert (await live.until("donation"))[0] == "4"
+
+
+async def test_first_row_of_a_new_client_is_preceded_by_a_gap_if_rows_are_missing(harness: Harness) -> None:
+    await harness.snapshot(3)
+    await until(lambda: view_of(harness).tail == 3)
+    async with watching(harness) as live:
+        await live.next()
+        await harness.log(5)
+        assert (await live.next())[2]["after"] == 3
+        assert (await live.next())[:2] == ("donation", "5")
+
+
+async def test_log_is_read_on_where_its_reader_failed(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watching(harness) as live:
+        await harness.log(1)
+        await live.until("donation")
+        hub, failed = hub_of(harness), asyncio.Event()
+        receive = hub.receive_log
+
+        async def fail_once(records: Sequence[Record]) -> None:
+            monkeypatch.setattr(hub, "receive_log", receive)
+            failed.set()
+            await harness.log(3)  # while nobody follows the log
+            raise BusUnavailable("closed")
+
+        monkeypatch.setattr(hub, "receive_log", fail_once)
+        await until(failed.is_set)
+        assert (await live.until("donation"))[0] == "3"
+
+
+async def test_milestone_frame_has_title_amount_and_moment(harness: Harness) -> None:
+    """From the newest snapshot, and from pledges for a milestone that no snapshot has yet."""
+    amount = {"currency": "USD", "value": "25.00"}
+    async with watching(harness) as live:
+        await live.next()
+        shown = {}
+        for sequence, title in ((1, None), (2, {"en": "A start"})):
+            if title is not None:
+                harness.pledges.answers["POST /internal/drives"] = (
+                    200,
+                    {"data": {DRIVE: drive() | {"milestones": [{"title": title, "amount": amount}]}}},
+                )
+            row = await harness.log(sequence, "milestone.reached")
+            shown[sequence] = (await live.until("milestone"))[1]
+            assert shown[sequence] == {"title": title, "reached_at": row.as_row()["at"], **row.as_row()}
+        asked = harness.pledges.lines().count("POST /internal/drives")
+        await harness.snapshot(3, milestones=[{"title": "Kept", "amount": amount, "reached_at": None}])
+        await until(lambda: view_of(harness).milestones)
+        await harness.log(3, "milestone.reached")
+        assert (await live.until("milestone"))[1]["title"] == "Kept"
+        assert harness.pledges.lines().count("POST /internal/drives") == asked
+
+
+async def test_stream_requested_before_the_log_is_followed_waits_for_it(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hub_of(harness)
+    await until(hub.streaming.is_set)
+    hub.streaming.clear()
+    requested = asyncio.create_task(harness.session.get(LIVE))
+    await until(lambda: hub.streaming._waiters)  # type: ignore[attr-defined]
+    monkeypatch.setattr("gateway.live.totals.STREAM_WAIT_S", 0.0)
+    assert (await harness.get(LIVE))[0] == 503
+    hub.streaming.set()
+    async with await requested as reply:
+        assert reply.status == 200
 
 
 async def test_log_ahead_of_the_snapshots_is_not_treated_as_a_restore(harness: Harness) -> None:

@@ -311,7 +311,10 @@ async def test_number_of_remembered_unknown_drives_is_bounded(
     assert len(hub_of(harness).lookups._unknown) == 10
 
 
-async def test_totals_are_503_until_all_snapshots_are_read(tmp_path: Path) -> None:
+async def test_totals_are_503_until_all_snapshots_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.live.totals.STREAM_WAIT_S", 0.0)
     bus = SqliteBus(tmp_path / "bus.db", synchronous="OFF")
     service_clients = dict.fromkeys(
         ("pledges", "payments", "leaderboard"), InProcessServiceClient(FakeService())

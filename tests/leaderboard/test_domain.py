@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from services.leaderboard.domain import (
     Figures,
     IllegalTransition,
     Milestone,
+    canonical,
     carry_over,
     changes,
     hash_row,
@@ -164,3 +166,14 @@ class State:
 def test_newest_keeps_the_position_of_the_newest_version() -> None:
     given_ = [State("a", 2), State("b", 1), State("a", 1), State("b", 2), State("a", 2)]
     assert newest(given_, lambda state: state.name) == [State("a", 2), State("b", 2)]
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.none() | st.integers(-(2**62), 2**62) | st.text(max_size=9) | st.booleans(),
+        max_size=4,
+    )
+)
+def test_canonical_json_is_that_of_the_standard_library(value: dict[str, Any]) -> None:
+    assert canonical(value).decode() == json.dumps(value, sort_keys=True, separators=(",", ":"))

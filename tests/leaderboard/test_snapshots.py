@@ -19,7 +19,7 @@ from backbone.contracts import DriveState, Event, Heartbeat, SnapshotTaken, deco
 from backbone.database.database import Database
 from services.leaderboard.display_texts import DisplayTexts
 from services.leaderboard.freshness import INPUTS, ChangedDrives, Freshness
-from services.leaderboard.snapshots import LOADED_INTERVAL_S, MIN_INTERVAL_S, Snapshots
+from services.leaderboard.snapshots import LOADED_INTERVAL_S, MIN_INTERVAL_S, REPUBLISH_PARTS, Snapshots
 from tests.leaderboard.builders import (
     DRIVE,
     NOON,
@@ -496,6 +496,53 @@ async def test_unchanged_drive_is_not_published_again(database: Database, tmp_pa
         changed.mark([DRIVE])
         await until(lambda: publish_and_end(snapshots, changed))
         assert await published.fetch(100, 0) == []
+
+
+def many_drives(count: int) -> list[str]:
+    """Ids of `count` drives other than `DRIVE`."""
+    return [f"drv_{number:026}" for number in range(count)]
+
+
+async def test_changed_drive_does_not_wait_behind_drives_that_are_published_again(
+    database: Database, tmp_path: Path
+) -> None:
+    many = many_drives(60)
+    await handle_events(database, *(drive(drive_id=one, slug=one) for one in many), drive(), payment("pay_1"))
+    async with stepped_snapshots(database, tmp_path) as (snapshots, changed, published):
+        await until(lambda: publish_and_end(snapshots, changed))
+        await published.fetch(1000, 1)
+        changed_since = many[-10:]
+        snapshots._mark(many[:-10])  # as at a takeover
+        await handle_events(database, *(payment(f"pay_{one}", drive_id=one) for one in changed_since))
+        changed.mark(changed_since)
+        snapshots._interval.due = float("-inf")
+        snapshots._published = {one: (found[0], 0.0) for one, found in snapshots._published.items()}
+        await snapshots.publish_due()
+        first = [record.key for record in await published.fetch(1000, 1)]
+        assert set(changed_since) < set(first)
+        assert len(first) > len(changed_since)  # the others are published too, whatever changes
+        await until(lambda: publish_and_end(snapshots, changed))
+        rest = [record.key for record in await published.fetch(1000, 1)]
+        assert set(first) | set(rest) >= set(many)
+
+
+async def test_unchanged_drives_are_published_again_a_few_at_a_time(
+    database: Database, tmp_path: Path
+) -> None:
+    many = many_drives(3 * REPUBLISH_PARTS - 1)
+    await handle_events(database, *(drive(drive_id=one, slug=one) for one in many))
+    async with stepped_snapshots(database, tmp_path) as (snapshots, changed, _published):
+        for one in changed.now():
+            changed.unmark(one)
+        await snapshots.begin_republishing()
+        again: list[str] = []
+        for _ in range(REPUBLISH_PARTS):
+            await snapshots.republish_part()
+            assert len(changed.now()) <= 3
+            again += [one for one in changed.now() if changed.unmark(one) is not None]
+        assert sorted(again) == many
+        await snapshots.republish_part()
+        assert changed.now() == []
 
 
 async def test_process_publishes_only_drives_of_its_partitions(database: Database, tmp_path: Path) -> None:

@@ -83,6 +83,25 @@ async def test_read_of_a_drive_that_lacks_too_much_is_refused(database: Database
         await worker.up_to_date(DRIVE, None)
 
 
+async def test_events_that_wait_come_first(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, rests = [False], []
+
+    async def rest(seconds: float) -> None:
+        if seconds:
+            rests.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    worker = summing(database, FrozenClock(NOON), are_events_waiting=lambda: waiting[0])
+    await handle_events(database, drive(), gift(1))
+    await worker.sum_due()
+    assert rests == []
+    waiting[0] = True
+    await handle_events(database, gift(2))
+    await worker.sum_due()
+    assert len(rests) == 1
+    assert await stored(database, "donors") == [("dnr_a", 1000, 2)]
+
+
 async def test_drive_that_cannot_be_summed_does_not_stop_the_others(database: Database) -> None:
     await handle_events(database, drive(), drive(drive_id=OTHER, slug="spring"))
     await handle_events(database, gift(1), gift(2, drive_id=OTHER))

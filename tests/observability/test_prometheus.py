@@ -32,11 +32,11 @@ class Prometheus:
     """A running Prometheus and its HTTP API."""
 
     def __init__(self, url: str, client: aiohttp.ClientSession) -> None:
-        self._url = url
+        self.url = url
         self._client = client
 
     async def get(self, path: str, **query: str) -> Any:
-        async with self._client.get(f"{self._url}/api/v1/{path}", params=query) as answer:
+        async with self._client.get(f"{self.url}/api/v1/{path}", params=query) as answer:
             body = await answer.json()
             assert body["status"] == "success", body
             return body["data"]

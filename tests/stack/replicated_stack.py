@@ -313,13 +313,14 @@ async def replicated_stack(folder: Path) -> AsyncIterator[ReplicatedStack]:
 
 @dataclass
 class Watcher:
-    """Polls a drive's totals at one gateway and records every decrease."""
+    """Polls a drive's totals at one gateway and records every decrease; nothing is refunded here."""
 
     replicated_stack: ReplicatedStack
     index: int
     slug: str
     seen: tuple[int, int, int] = (0, 0, 0)
     as_of: str = ""
+    raised: Decimal = Decimal(0)
     looks: int = 0
     decreased: list[str] = field(default_factory=list)
 
@@ -338,7 +339,9 @@ class Watcher:
             totals, etag = await answer.json(), answer.headers["ETag"]
         epoch, sequence, revision, _ = etag.removeprefix('W/"').split(".")
         shown = int(epoch), int(sequence), int(revision)
-        if shown < self.seen or totals["as_of"] < self.as_of:
-            self.decreased.append(f"{self.seen} {self.as_of} -> {shown} {totals['as_of']}")
-        self.seen, self.as_of = shown, totals["as_of"]
+        raised = Decimal(totals["raised"]["value"])
+        if shown < self.seen or totals["as_of"] < self.as_of or raised < self.raised:
+            before, now = (self.seen, self.as_of, self.raised), (shown, totals["as_of"], raised)
+            self.decreased.append(f"{before} -> {now}")
+        self.seen, self.as_of, self.raised = shown, totals["as_of"], raised
         self.looks += 1

@@ -19,6 +19,7 @@ from backbone.http.caller import sign_caller
 from stack import kafka
 from stack.layout import OFFSETS, read_json, read_ports
 from stack.supervisor import read_supervisor_state
+from tests.observability.programs import need
 from tests.stack.stack_command import ROOT, need_engines, stack
 from tests.waiting import PATIENCE_S, until
 
@@ -140,13 +141,49 @@ def test_demo_names_the_port_that_another_stack_uses(running: tuple[Path, int], 
     assert f"port {running[1] + 1} (pledges) is in use" in refused.stdout, refused.stdout + refused.stderr
 
 
+def test_rehearsal_reports_the_load_the_books_and_how_late_the_dashboard_is(
+    running: tuple[Path, int], tmp_path: Path
+) -> None:
+    need("prometheus")
+    short = ("--minutes", "2", "--faster", "60", "--times", "0.03")
+    finished = rehearse(*running, tmp_path, *short)
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "d/ataa-surge-overview?from=" in finished.stdout
+    assert "The screen was" in finished.stdout
+    report = json.loads((tmp_path / "rehearsal-report.json").read_text())
+    assert report["difference"] == {"USD": "0.00"}
+    assert (report["planned"]["donations"], report["planned"]["seconds"]) == (33, 2.0)
+    assert 25 <= report["donations"] <= 33  # some donors never pay
+    screen = report["dashboard"]
+    assert screen["refreshes"] >= 1 and screen["failed"] == 0
+    assert screen["behind_ms"]["p50"] >= screen["load_ms"]["p50"] > 0
+
+
+def test_rehearsal_needs_a_running_stack(running: tuple[Path, int], tmp_path: Path) -> None:
+    refused = rehearse(tmp_path, running[1], tmp_path)
+    assert refused.returncode == 1
+    assert f"rehearse: no stack runs in {tmp_path}; start one with make stack" in refused.stdout
+
+
+def rehearse(data_dir: Path, base: int, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `make rehearse`; its report goes to `folder`."""
+    return _rehearsal(data_dir, base, folder, "rehearse", *arguments)
+
+
 def demo(data_dir: Path, base: int, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a short `make demo STACK=1`; its report goes to `folder`."""
+    short = ("--seconds", "3", "--rush-seconds", "1", "--gifts", "30")
+    return _rehearsal(data_dir, base, folder, "demo", "--real", "--exit", *short, **settings)
+
+
+def _rehearsal(
+    data_dir: Path, base: int, folder: Path, *arguments: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
     stack_settings = {"ATAA_DATA_DIR": str(data_dir), "ATAA_STACK_PORT_BASE": str(base)}
-    short = ("--seconds", "3", "--rush-seconds", "1", "--gifts", "30")
     return subprocess.run(
-        [sys.executable, "-m", "rehearsal", "demo", "--real", "--exit", *short],
+        [sys.executable, "-m", "rehearsal", *arguments],
         cwd=folder,
         env={
             **inherited,

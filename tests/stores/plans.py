@@ -24,6 +24,8 @@ from sqlalchemy import (
     event,
 )
 
+from backbone.database.one_of import FROM_HEX
+
 _EXPLAINED: Final = re.compile(r"\s*(?:SELECT|UPDATE|DELETE|WITH)\b", re.IGNORECASE)
 _LIST: Final = re.compile(r"\((?:\?|\$\d+::\w+|, |\(|\))+\)")
 _LIMIT: Final = re.compile(r"\bORDER BY \w+\.\w+\s+LIMIT\b")
@@ -120,6 +122,7 @@ def _sqlite_scans(
 ) -> dict[str, str]:
     found: dict[str, str] = {}
     with sqlite3.connect(file) as connection:
+        connection.create_function(FROM_HEX, 1, bytes.fromhex)
         partial = {
             name
             for (name,) in connection.execute(

@@ -6,21 +6,22 @@ Functions that take a session do their work in its transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, bindparam, insert, update
+from sqlalchemy import bindparam, insert, update
 
 from backbone.contracts.payments import PaymentStatus
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.checkout.session_finder import CLOCK_SKEW
 from services.payments.processor import OpenedCheckout
 from services.payments.recording.restate import restate
-from services.payments.recording.rows import read_facts, read_payments
+from services.payments.recording.rows import PaymentRow, read_facts, read_payments
 from services.payments.statements import lock_payments
-from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS
+from services.payments.tables import ATTEMPTS, PAYMENTS
 
 MAX_ATTEMPTS: Final = 4
 """One with every parameter, and one after each parameter that a checkout may be refused for."""
@@ -55,8 +56,8 @@ async def store_attempts(
     stored = [each for each in attempts if each.sent.payment_id in waiting]
     await _insert_attempts(session, stored)
     if failed := [each.sent.payment_id for each in stored if each.reason is not None]:
-        await session.execute(update(PAYMENTS).where(PAYMENTS.c.id.in_(failed)).values(checkout="failed"))
-        await _lapse(session, PAYMENTS.c.id.in_(failed), now)
+        await session.execute(_SET_CHECKOUT, {"ids": failed, "to_checkout": "failed"})
+        await _lapse(session, failed, now)
     return stored
 
 
@@ -74,8 +75,7 @@ async def record_outcomes(session: Transaction, outcomes: Sequence[AttemptOutcom
             _FAIL, [{"at_id": each, "at_attempt": n, "to_checkout": checkout} for each, n in failed]
         )
         if checkout == "failed":
-            ids = [payment_id for payment_id, _ in failed]
-            await _lapse(session, and_(PAYMENTS.c.id.in_(ids), PAYMENTS.c.checkout == "failed"), now)
+            await _lapse_failed(session, [payment_id for payment_id, _ in failed], now)
 
 
 async def mark_quarantined(
@@ -95,7 +95,7 @@ async def mark_quarantined(
         .values(checkout="failed")
     )
     if lapse:
-        await _lapse(session, and_(PAYMENTS.c.id == payment, PAYMENTS.c.checkout == "failed"), now)
+        await _lapse_failed(session, [payment], now)
 
 
 _DONE: Final = (
@@ -126,23 +126,29 @@ _FAIL: Final = (
 )
 
 
+_TAKE_TICKETS: Final = (
+    update(PAYMENTS)
+    .where(one_of(PAYMENTS.c.id, "ids"), PAYMENTS.c.checkout == "waiting")
+    .where(PAYMENTS.c.status == PaymentStatus.AWAITED.value, ~PAYMENTS.c.cancelled)
+    .values(checkout="opening", attempts=PAYMENTS.c.attempts + 1)
+    .returning(PAYMENTS.c.id)
+)
+_DROP_TICKETS: Final = (
+    update(PAYMENTS)
+    .where(one_of(PAYMENTS.c.id, "ids"), PAYMENTS.c.checkout == "waiting")
+    .values(checkout="none")
+)
+_SET_CHECKOUT: Final = (
+    update(PAYMENTS).where(one_of(PAYMENTS.c.id, "ids")).values(checkout=bindparam("to_checkout"))
+)
+
+
 async def _take_tickets(session: Transaction, payments: Sequence[str]) -> set[str]:
     """Those of `payments` whose tickets still wait, now being opened; the others need no checkout."""
     await lock_payments(session, payments)
-    taken = await session.execute(
-        update(PAYMENTS)
-        .where(PAYMENTS.c.id.in_(payments), PAYMENTS.c.checkout == "waiting")
-        .where(PAYMENTS.c.status == PaymentStatus.AWAITED, ~PAYMENTS.c.cancelled)
-        .values(checkout="opening", attempts=PAYMENTS.c.attempts + 1)
-        .returning(PAYMENTS.c.id)
-    )
-    still = {row.id for row in taken}
+    still = {each for (each,) in await session.execute(_TAKE_TICKETS, {"ids": payments})}
     if overtaken := [each for each in payments if each not in still]:
-        await session.execute(
-            update(PAYMENTS)
-            .where(PAYMENTS.c.id.in_(overtaken), PAYMENTS.c.checkout == "waiting")
-            .values(checkout="none")
-        )
+        await session.execute(_DROP_TICKETS, {"ids": overtaken})
     return still
 
 
@@ -156,7 +162,10 @@ async def _insert_attempts(session: Transaction, attempts: Sequence[AttemptOutco
          "made_at": each.sent.made_at, "done_at": None if each.reason is None else each.sent.made_at}
         for each in attempts
     ]  # fmt: skip
-    await session.execute(insert(ATTEMPTS), rows)
+    await session.execute(_INSERT_ATTEMPTS, rows)
+
+
+_INSERT_ATTEMPTS: Final = insert(ATTEMPTS)
 
 
 def _attempt_update(outcome: AttemptOutcome, now: datetime) -> dict[str, Any]:
@@ -193,25 +202,37 @@ def _failures(outcomes: Sequence[AttemptOutcome]) -> dict[str, list[tuple[str, i
     return found
 
 
+def announces(outcome: AttemptOutcome, now: datetime) -> bool:
+    """Whether recording an outcome may announce its payment: there is no checkout, or it may have ended."""
+    return outcome.opened is None or outcome.opened.expires_at <= now + CLOCK_SKEW
+
+
 async def _lapse_ended(session: Transaction, outcomes: Sequence[AttemptOutcome], now: datetime) -> None:
     """State payments whose session ended before we knew that it was theirs: one that has expired."""
-    soon = now + CLOCK_SKEW
     sessions = {
         each.opened.session_id: each.sent.payment_id
         for each in outcomes
-        if each.opened and each.opened.expires_at <= soon
+        if each.opened and announces(each, now)
     }
     if not sessions:
         return
-    if ended := await read_facts(session, FACTS.c.id.in_(sessions)):
-        await _lapse(session, PAYMENTS.c.id.in_([sessions[each] for each in ended]), now)
+    if ended := await read_facts(session, ids=sessions):
+        await _lapse(session, [sessions[each] for each in ended], now)
 
 
-async def _lapse(session: Transaction, condition: ColumnElement[bool], now: datetime) -> None:
+async def _lapse(session: Transaction, payments: Collection[str], now: datetime) -> None:
     """State payments that nobody can pay any more; money that came all the same counts."""
-    rows = await read_payments(session, condition)
-    for row in rows.values():
+    await _end(session, list((await read_payments(session, ids=payments)).values()), now)
+
+
+async def _lapse_failed(session: Transaction, payments: Collection[str], now: datetime) -> None:
+    """`_lapse` those of `payments` whose checkout failed."""
+    rows = await read_payments(session, ids=payments)
+    await _end(session, [row for row in rows.values() if row.checkout == "failed"], now)
+
+
+async def _end(session: Transaction, rows: Sequence[PaymentRow], now: datetime) -> None:
+    for row in rows:
         row.ended = True
-    intents = [row.intent for row in rows.values() if row.intent]
-    facts = await read_facts(session, FACTS.c.intent.in_(intents)) if intents else {}
-    await restate(session, list(rows.values()), facts, now)
+    facts = await read_facts(session, intents=[row.intent for row in rows if row.intent])
+    await restate(session, rows, facts, now)

@@ -22,6 +22,7 @@ from backbone.wakeups import wait_for
 from services.payments.checkout.attempts import (
     MAX_ATTEMPTS,
     AttemptOutcome,
+    announces,
     mark_quarantined,
     record_outcomes,
 )
@@ -122,8 +123,13 @@ class OutcomeRecorder:
 
     async def run_batch(self, batch: Sequence[AttemptOutcome]) -> Sequence[Failed[AttemptOutcome]]:
         """See `WorkQueue`."""
-        async with self._database.transaction() as session:
-            await record_outcomes(session, batch, self._clock.now())
+        now = self._clock.now()
+        # An outcome that a power failure undoes is asked for again, under its key. It must not be undone once
+        # others may have seen it in an event.
+        is_final = any(announces(outcome, now) for outcome in batch)
+        begin = self._database.transaction if is_final else self._database.lossy_transaction
+        async with begin() as session:
+            await record_outcomes(session, batch, now)
         for outcome in batch:
             self._forget(outcome)
             if outcome.opened is not None:

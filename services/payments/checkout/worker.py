@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 
 import structlog
 from prometheus_client import Gauge
-from sqlalchemy import ColumnElement, Row, select
+from sqlalchemy import Row, bindparam, select, text
 
 from backbone.adaptive_interval import ROUND_INTERVAL_S
 from backbone.bisection import bisect
@@ -39,7 +39,7 @@ from services.payments.processor import (
     Unknown,
 )
 from services.payments.stripe.rate_limiter import RateLimiter
-from services.payments.tables import ATTEMPTS, DRIVES, PAYMENTS
+from services.payments.tables import ATTEMPTS, DRIVES, PAYMENTS, TICKETS
 
 EXPIRY: Final = "expires_at"
 WITHOUT_EXPIRY_S: Final = 600.0
@@ -66,6 +66,18 @@ MANY_TRIES: Final = 8
 log = structlog.get_logger()
 
 _UNKNOWN: Final = Gauge("ataa_checkouts_unknown", "Attempts whose outcome is not known after a first answer.")
+
+
+_WAITING: Final = (
+    select(
+        PAYMENTS.c.id, PAYMENTS.c.pledge_id, PAYMENTS.c.drive_id, PAYMENTS.c.amount, PAYMENTS.c.currency,
+        PAYMENTS.c.mode, PAYMENTS.c.locale, PAYMENTS.c.attempts, DRIVES.c.slug, DRIVES.c.test,
+    )
+    .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
+    .where(text(TICKETS))
+    .order_by(PAYMENTS.c.number)
+    .limit(bindparam("at_most"))
+)  # fmt: skip
 
 
 class CheckoutWorker:
@@ -184,20 +196,8 @@ class CheckoutWorker:
         self._admitted_at = loop.time()
 
     async def _waiting(self, at_most: int) -> Sequence[Row[Any]]:
-        columns: tuple[ColumnElement[Any], ...] = (
-            PAYMENTS.c.id, PAYMENTS.c.pledge_id, PAYMENTS.c.drive_id, PAYMENTS.c.amount, PAYMENTS.c.currency,
-            PAYMENTS.c.mode, PAYMENTS.c.locale, PAYMENTS.c.attempts, DRIVES.c.slug,
-            DRIVES.c.test,
-        )  # fmt: skip
-        statement = (
-            select(*columns)
-            .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
-            .where(PAYMENTS.c.checkout == "waiting")
-            .order_by(PAYMENTS.c.number)
-            .limit(at_most)
-        )
         async with self._database.reading() as session:
-            return (await session.execute(statement)).all()
+            return (await session.execute(_WAITING, {"at_most": at_most})).all()
 
     async def _details(self, pledges: Sequence[str]) -> Mapping[str, Any]:
         answer = await post_internal(

@@ -10,7 +10,6 @@ from backbone.database.transaction import Transaction
 from services.payments.domain import FactKind, Observation, merge
 from services.payments.processor import ListedFact
 from services.payments.recording.rows import StoredFact, read_facts
-from services.payments.tables import FACTS
 
 Difference = Literal["missing", "changed"]
 
@@ -24,7 +23,7 @@ async def find_differences(
     stored, or in any case with `hold_foreign`.
     """
     intents = {fact.observation.intent for fact in facts if fact.observation.intent}
-    known = await read_facts(session, FACTS.c.intent.in_(intents)) if intents else {}
+    known = await read_facts(session, intents=intents)
     captured = {
         each.observation.intent for each in known.values() if each.observation.kind is FactKind.CAPTURE
     }

@@ -158,7 +158,7 @@ class Reconciler:
             refunds = await self._processor.list_refunds(row.intent)
             return refunds + await self._processor.list_disputes(row.intent)
         async with self._database.reading() as session:
-            facts = (await read_facts(session, FACTS.c.intent == row.intent)).values()
+            facts = (await read_facts(session, intents=[row.intent])).values()
         unplaced = [fact.observation for fact in facts if fact.payment_id is None]
         if len(unplaced) < len(facts):
             return unplaced  # the capture is known by now: recording them again assigns them to its payment
@@ -190,7 +190,7 @@ async def _is_answered(session: Transaction, row: Row[Any]) -> bool:
     """Whether our facts already answer the lookup."""
     if row.kind == "doubts":
         return not await estimates.are_open(session, row.intent)
-    facts = await read_facts(session, FACTS.c.intent == row.intent)
+    facts = await read_facts(session, intents=[row.intent])
     if row.kind == "intent":
         return bool(facts) and all(fact.payment_id is not None for fact in facts.values())
     return bool(refunded_units(row.intent, facts.values()) == row.expected)
@@ -202,7 +202,7 @@ async def _not_placed(observation: Observation, error: Exception) -> None:
 
 async def _placeable(session: Transaction) -> dict[str, StoredFact]:
     """Facts without a payment whose intent has one."""
-    return await read_facts(session, FACTS.c.id.in_([row.id for row in await session.execute(PLACEABLE)]))
+    return await read_facts(session, ids=[row.id for row in await session.execute(PLACEABLE)])
 
 
 PLACEABLE: Final = (

@@ -80,7 +80,10 @@ async def post(session: Transaction, postings: Sequence[tuple[NewPosting, str, s
         for new, payment_id, drive_id in postings
     ]  # fmt: skip
     if rows:
-        await session.execute(insert(POSTINGS), rows)
+        await session.execute(_INSERT, rows)
+
+
+_INSERT: Final = insert(POSTINGS)
 
 
 async def balance(session: Transaction, account: str) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from sqlalchemy import select
 
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.domain import FactKind, counts
 from services.payments.recording.rows import StoredFact, read_facts
@@ -22,6 +23,14 @@ UNPLACED_AFTER: Final = timedelta(minutes=10)
 """How long a refund or dispute waits for the capture's own webhook before its intent is looked up."""
 
 
+_ASKED: Final = select(LOOKUPS.c.intent, LOOKUPS.c.expected).where(
+    one_of(LOOKUPS.c.intent, "intents"), LOOKUPS.c.kind == "refunds"
+)
+_UNPLACED: Final = select(FACTS.c.intent).where(
+    FACTS.c.payment_id.is_(None), one_of(FACTS.c.intent, "intents")
+)
+
+
 async def request_refunds_lookup(session: Transaction, hints: Mapping[str, int], ask_at: datetime) -> None:
     """Request lookups of the refunds of intents; `hints` has the refunded sum that Stripe reports of each.
 
@@ -30,11 +39,8 @@ async def request_refunds_lookup(session: Transaction, hints: Mapping[str, int],
     """
     if not hints:
         return
-    facts = await read_facts(session, FACTS.c.intent.in_(hints))
-    asked = select(LOOKUPS.c.intent, LOOKUPS.c.expected).where(
-        LOOKUPS.c.intent.in_(hints), LOOKUPS.c.kind == "refunds"
-    )
-    before = {row.intent: row.expected for row in await session.execute(asked)}
+    facts = await read_facts(session, intents=hints)
+    before = {row.intent: row.expected for row in await session.execute(_ASKED, {"intents": hints})}
     rows = [
         {
             "intent": intent,
@@ -56,8 +62,7 @@ async def request_capture_lookups(session: Transaction, intents: Collection[str]
     """Request a lookup of those `intents` that have facts without a payment."""
     if not intents:
         return
-    unplaced = select(FACTS.c.intent).where(FACTS.c.payment_id.is_(None), FACTS.c.intent.in_(intents))
-    found = {row.intent for row in await session.execute(unplaced)}
+    found = {row.intent for row in await session.execute(_UNPLACED, {"intents": intents})}
     if not found:
         return
     rows = [{"intent": each, "kind": "intent", "tries": 0, "ask_at": ask_at} for each in found]

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import bindparam, select, update
 
 from backbone import ids
 from backbone.contracts.payments import PaymentStatus
@@ -21,7 +21,7 @@ from services.payments.domain import NO_DRIVE, FactKind, Observation, merge, mer
 from services.payments.recording.restate import restate
 from services.payments.recording.rows import PaymentRow, StoredFact, read_facts, read_payments, write_facts
 from services.payments.statements import lock_intents
-from services.payments.tables import FACTS, PAYMENTS, REFUNDS
+from services.payments.tables import PAYMENTS, REFUNDS
 
 log = structlog.get_logger()
 
@@ -30,19 +30,31 @@ _FURTHER: Final = Counter("ataa_payments_again_total", "Further captures on a pl
 ByIntent = dict[str | None, PaymentRow]
 
 
-async def record(session: Transaction, observations: Iterable[Observation], at: datetime) -> None:
+async def record(session: Transaction, observations: Iterable[Observation], at: datetime) -> set[str]:
     """Record observations as facts, and restate the payments they concern.
 
     Order and repetition do not matter. A capture without a payment creates one. A refund or dispute whose
     capture is unknown is stored, and placed once the capture is recorded. Transactions that record facts of
     the same payment intent wait for each other, so neither overlooks what the other is about to commit.
+
+    Returns those of the observations' intents that have facts without a payment.
     """
-    found = await _unrecorded(session, merged(observations))
-    if not found:
-        return
-    await lock_intents(session, {each.intent for each in found.values() if each.intent})
+    observed = merged(observations)
+    intents = {each.intent for each in observed.values() if each.intent}
+    await lock_intents(session, intents)
+    facts = await read_facts(session, ids=observed, intents=intents)
+    if found := _unrecorded(observed, facts):
+        await _record(session, found, facts, at)
+    return intents & {fact.observation.intent for fact in facts.values() if fact.payment_id is None}
+
+
+async def _record(
+    session: Transaction, found: Mapping[str, Observation], facts: dict[str, StoredFact], at: datetime
+) -> None:
+    """Record what adds to `facts`, the stored facts of its intents; they are brought up to date."""
     rows = await _payments_of(session, found.values())
-    facts = await _facts_of(session, found, rows.values())
+    others = {row.intent for row in rows.values() if row.intent} - {each.intent for each in found.values()}
+    facts |= await read_facts(session, intents=others)
     before = {each: replace(fact) for each, fact in facts.items()}
     for seen in found.values():
         known = facts.get(seen.id)
@@ -58,11 +70,8 @@ async def record(session: Transaction, observations: Iterable[Observation], at: 
     await write_facts(session, [fact for each, fact in facts.items() if fact != before.get(each)], at)
 
 
-async def _unrecorded(session: Transaction, found: dict[str, Observation]) -> dict[str, Observation]:
+def _unrecorded(found: Mapping[str, Observation], known: Mapping[str, StoredFact]) -> dict[str, Observation]:
     """Those of `found` that add to what is stored. Most webhooks repeat what an earlier one reported."""
-    if not found:
-        return found
-    known = await read_facts(session, FACTS.c.id.in_(found))
     return {
         each: seen
         for each, seen in found.items()
@@ -77,22 +86,7 @@ async def _payments_of(session: Transaction, found: Collection[Observation]) -> 
     named = {each.payment_id for each in found if each.payment_id}
     intents = {each.intent for each in found if each.intent}
     pledges = {each.pledge_id for each in found if each.kind is FactKind.CAPTURE and each.pledge_id}
-    concerned = [PAYMENTS.c.id.in_(named), PAYMENTS.c.intent.in_(intents)]
-    if pledges:
-        concerned.append(PAYMENTS.c.pledge_id.in_(pledges))
-    # In one statement: a second one would lock rows out of their order, and two transactions could deadlock.
-    return await read_payments(session, or_(*concerned))
-
-
-async def _facts_of(
-    session: Transaction, found: Mapping[str, Observation], rows: Iterable[PaymentRow]
-) -> dict[str, StoredFact]:
-    """Every stored fact of these payments and of the intents in `found`."""
-    intents = {each.intent for each in found.values() if each.intent}
-    intents |= {row.intent for row in rows if row.intent}
-    ended = [each for each, seen in found.items() if seen.intent is None]
-    of_intents = FACTS.c.intent.in_(intents)
-    return await read_facts(session, or_(of_intents, FACTS.c.id.in_(ended)) if ended else of_intents)
+    return await read_payments(session, ids=named, intents=intents, pledges=pledges)
 
 
 async def _assign_captures(
@@ -199,9 +193,9 @@ async def _confirm_refunds(session: Transaction, found: Iterable[Observation]) -
         if each.kind is FactKind.REFUND and each.refund_id
     ]
     if confirmed:
-        await session.execute(
-            update(REFUNDS)
-            .where(REFUNDS.c.id == bindparam("of"))
-            .values(stripe_id=bindparam("as"), state="sent"),
-            confirmed,
-        )
+        await session.execute(_CONFIRM_REFUND, confirmed)
+
+
+_CONFIRM_REFUND: Final = (
+    update(REFUNDS).where(REFUNDS.c.id == bindparam("of")).values(stripe_id=bindparam("as"), state="sent")
+)

@@ -18,6 +18,7 @@ from sqlalchemy import select
 
 from backbone.contracts.payments import PaymentChanged, PaymentStatus
 from backbone.contracts.pledges import Source
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
 from backbone.messaging.outbox import announce
@@ -156,8 +157,11 @@ def _count(row: PaymentRow, before: tuple[object, ...]) -> None:
 async def _drive_currencies(session: Transaction, drives: Collection[str]) -> dict[str, str]:
     if not drives:
         return {}
-    rows = await session.execute(select(DRIVES.c.id, DRIVES.c.currency).where(DRIVES.c.id.in_(drives)))
+    rows = await session.execute(_CURRENCIES, {"ids": drives})
     return {row.id: row.currency for row in rows}
+
+
+_CURRENCIES: Final = select(DRIVES.c.id, DRIVES.c.currency).where(one_of(DRIVES.c.id, "ids"))
 
 
 def _announcement(row: PaymentRow, at: datetime) -> PaymentChanged:

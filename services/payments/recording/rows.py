@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Select, bindparam, insert, or_, select, update
 
 from backbone.contracts.payments import PaymentStatus
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.domain import EstimateReason, FactKind, Observation
 from services.payments.recording.ledger import PostedAmount
@@ -96,10 +98,32 @@ class StoredFact:
         }
 
 
-async def read_payments(session: Transaction, condition: Any) -> dict[str, PaymentRow]:
-    """Payments by id, locked in the order of their tickets (see `statements.lock_payments`)."""
-    statement = select(*_PAYMENT_COLUMNS).where(condition).order_by(PAYMENTS.c.number).with_for_update()
-    return {row.id: PaymentRow(*row) for row in await session.execute(statement)}
+async def read_payments(
+    session: Transaction,
+    *,
+    ids: Collection[str] = (),
+    intents: Collection[str] = (),
+    pledges: Collection[str] = (),
+) -> dict[str, PaymentRow]:
+    """Payments with one of these ids, payment intents or pledges, by id.
+
+    They are locked in the order of their tickets (see `statements.lock_payments`), in one statement: a second
+    one would lock rows out of their order, and two transactions could deadlock.
+    """
+    wanted = {name: all_of for name, all_of in zip(_SOUGHT, (ids, intents, pledges), strict=True) if all_of}
+    if not wanted:
+        return {}
+    rows = await session.execute(_payments_by(tuple(wanted)), wanted)
+    return {row[0]: PaymentRow(*row) for row in rows}
+
+
+_SOUGHT: Final = ("id", "intent", "pledge_id")
+
+
+@lru_cache(maxsize=8)
+def _payments_by(names: tuple[str, ...]) -> Select[Any]:
+    sought = or_(*(one_of(PAYMENTS.c[name], name) for name in names))
+    return select(*_PAYMENT_COLUMNS).where(sought).order_by(PAYMENTS.c.number).with_for_update()
 
 
 async def write_payments(
@@ -108,7 +132,7 @@ async def write_payments(
     """Insert the payments whose ids are in `new`, and update the others."""
     inserted = [payment_values(row, at) for row in rows if row.id in new]
     if inserted:
-        await session.execute(insert(PAYMENTS), inserted)
+        await session.execute(_INSERT_PAYMENT, inserted)
     updated = [
         {"at_id": row.id, "at_now": at} | {f"to_{name}": getattr(row, name) for name in _UPDATED_FIELDS}
         for row in rows
@@ -123,6 +147,7 @@ def payment_values(row: PaymentRow, at: datetime) -> dict[str, Any]:
     return {name: getattr(row, name) for name in PAYMENT_FIELDS} | {"made_at": at, "changed_at": at}
 
 
+_INSERT_PAYMENT: Final = insert(PAYMENTS)
 _UPDATE_PAYMENT: Final = (
     update(PAYMENTS)
     .where(PAYMENTS.c.id == bindparam("at_id"))
@@ -130,20 +155,31 @@ _UPDATE_PAYMENT: Final = (
 )
 
 
-async def read_facts(session: Transaction, condition: Any) -> dict[str, StoredFact]:
-    """Stored facts by Stripe's id."""
-    return {row.id: _stored_fact(row) for row in await session.execute(select(FACTS).where(condition))}
+async def read_facts(
+    session: Transaction, *, ids: Collection[str] = (), intents: Collection[str] = ()
+) -> dict[str, StoredFact]:
+    """Stored facts with one of these ids of Stripe's, or of these payment intents, by id."""
+    wanted = {name: all_of for name, all_of in (("id", ids), ("intent", intents)) if all_of}
+    if not wanted:
+        return {}
+    rows = await session.execute(_facts_by(tuple(wanted)), wanted)
+    return {row[0]: _stored_fact(*row) for row in rows}
 
 
-def _stored_fact(row: Any) -> StoredFact:
-    observation = Observation(
-        row.id, FactKind(row.kind), row.intent, row.units, row.currency, row.rank, row.at, row.payment_id,
-        row.pledge_id, row.drive_id, row.refund_id, row.told_at, row.withdrawn, row.returned, row.settled_in,
-        row.torn,
-    )  # fmt: skip
-    posted = PostedAmount(row.posted, row.posted_to, row.postings)
-    estimated = None if row.doubt is None else EstimateReason(row.doubt)
-    return StoredFact(observation, row.payment_id, posted, estimated)
+@lru_cache(maxsize=4)
+def _facts_by(names: tuple[str, ...]) -> Select[Any]:
+    columns = (FACTS.c[name] for name in (*OBSERVATION_FIELDS, "posted", "posted_to", "postings", "doubt"))
+    return select(*columns).where(or_(*(one_of(FACTS.c[name], name) for name in names)))
+
+
+def _stored_fact(each: str, kind: str, *observed: Any) -> StoredFact:
+    """A fact from its row: the fields of its observation, and what the ledger holds for it."""
+    *others, posted, posted_to, postings, doubt = observed
+    observation = Observation(each, FactKind(kind), *others)
+    estimated = None if doubt is None else EstimateReason(doubt)
+    return StoredFact(
+        observation, observation.payment_id, PostedAmount(posted, posted_to, postings), estimated
+    )
 
 
 async def write_facts(session: Transaction, facts: Sequence[StoredFact], at: datetime) -> None:

@@ -11,13 +11,19 @@ from datetime import timedelta
 from typing import Any, Final
 
 from prometheus_client import Gauge
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import bindparam, func, or_, select, text, update
 
 from backbone.clock import Clock
 from backbone.database.database import Database
 from backbone.durable_work import DurableWork, Failed, Failure
 from services.payments.stripe.objects import Unreadable
-from services.payments.tables import QUARANTINED, WAITING, WEBHOOKS
+from services.payments.tables import (
+    QUARANTINED,
+    WAITING,
+    WEBHOOKS,
+    WEBHOOKS_QUARANTINED,
+    WEBHOOKS_WAITING,
+)
 from services.payments.webhooks.batch import STORED_WEBHOOK, StoredWebhook, apply_batch
 from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.receive import WebhookStore, count_webhook
@@ -41,6 +47,22 @@ RETRIED_AT_START: Final = 1_000
 """At a start, this many are retried before they are due: a new version may be able to read them."""
 
 _QUARANTINED_COUNT: Final = Gauge("ataa_webhooks_set_aside", "Webhooks that could not be applied so far.")
+
+
+_WAITING: Final = (
+    select(*STORED_WEBHOOK).where(text(WEBHOOKS_WAITING)).order_by(WEBHOOKS.c.number).limit(BATCH)
+)
+_COUNT_QUARANTINED: Final = select(func.count()).select_from(WEBHOOKS).where(text(WEBHOOKS_QUARANTINED))
+_QUARANTINED_DUE: Final = (
+    select(*STORED_WEBHOOK)
+    # None: quarantined by a process of the previous version, during an upgrade.
+    .where(
+        text(WEBHOOKS_QUARANTINED),
+        or_(WEBHOOKS.c.next_try_at.is_(None), WEBHOOKS.c.next_try_at <= bindparam("now")),
+    )
+    .order_by(WEBHOOKS.c.next_try_at)
+    .limit(RETRY_BATCH)
+)
 
 
 class Applier:
@@ -96,26 +118,18 @@ class Applier:
 
     async def waiting(self) -> Sequence[StoredWebhook]:
         """Read the oldest new webhooks, a batch at most."""
-        waiting = select(*STORED_WEBHOOK).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
         async with self._database.reading() as session:
-            return [StoredWebhook(*row) for row in await session.execute(waiting.limit(BATCH))]
+            return [StoredWebhook(*row) for row in await session.execute(_WAITING)]
 
     async def quarantined_due(self) -> Sequence[StoredWebhook]:
         """Read the quarantined webhooks that are due, at most RETRY_BATCH, and count all of them."""
-        quarantined = WEBHOOKS.c.state == QUARANTINED
-        # None: quarantined by a process of the previous version, during an upgrade.
-        at = WEBHOOKS.c.next_try_at
-        due = (
-            select(*STORED_WEBHOOK)
-            .where(quarantined, or_(at.is_(None), at <= self._clock.now()))
-            .order_by(at)
-        )
         async with self._database.reading() as session:
-            count = (await session.execute(select(func.count()).where(quarantined))).scalar_one()
+            count = (await session.execute(_COUNT_QUARANTINED)).scalar_one()
             _QUARANTINED_COUNT.set(count)
             if not count:
                 return ()
-            return [StoredWebhook(*row) for row in await session.execute(due.limit(RETRY_BATCH))]
+            due = await session.execute(_QUARANTINED_DUE, {"now": self._clock.now()})
+            return [StoredWebhook(*row) for row in due]
 
     async def run_batch(self, batch: Sequence[StoredWebhook]) -> Sequence[Failed[StoredWebhook]]:
         """See `WorkQueue`."""

@@ -6,16 +6,17 @@ The order of events and their repetition do not matter (see `domain.merge`).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import Histogram
-from sqlalchemy import bindparam, update
+from sqlalchemy import bindparam, null, update
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
 from backbone.database.database import Database
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from backbone.telemetry import FRESHNESS, STAGE
 from services.payments.recording import lookup_requests
@@ -68,8 +69,9 @@ async def apply_batch(
     ignored = await ignore_reasons(database, events, ours)
     parsed = [read_event(event) for event, reason in zip(events, ignored, strict=True) if reason is None]
     async with database.transaction() as session:
-        await record(session, [each.observation for each in parsed if each.observation is not None], now)
-        await _schedule_lookups(session, parsed, now)
+        observations = [each.observation for each in parsed if each.observation is not None]
+        unplaced = await record(session, observations, now)
+        await _schedule_lookups(session, parsed, unplaced, now)
         await _mark_done(session, webhooks, events, ignored)
         crash_point("payments.applier.before_commit")
     crash_point("payments.applier.after_commit")
@@ -89,7 +91,9 @@ def _count_done(webhook: StoredWebhook, reason: IgnoreReason | None, done: datet
     _STAGE.observe(max(0.0, (done - webhook.received_at).total_seconds()))
 
 
-async def _schedule_lookups(session: Transaction, parsed: Sequence[ParsedEvent], now: datetime) -> None:
+async def _schedule_lookups(
+    session: Transaction, parsed: Sequence[ParsedEvent], unplaced: Collection[str], now: datetime
+) -> None:
     """Schedule lookups of the refunds that events hint at, and of captures whose intents are unknown."""
     hints: dict[str, int] = {}
     for each in parsed:
@@ -97,12 +101,7 @@ async def _schedule_lookups(session: Transaction, parsed: Sequence[ParsedEvent],
             known = hints.setdefault(each.refunds_of, each.refunded)
             hints[each.refunds_of] = known if known == each.refunded else NOT_REPORTED
     await lookup_requests.request_refunds_lookup(session, hints, now + REFUNDS_LOOKUP_AFTER)
-    intents = {
-        each.observation.intent
-        for each in parsed
-        if each.observation is not None and each.observation.intent is not None
-    }
-    await lookup_requests.request_capture_lookups(session, intents, now + lookup_requests.UNPLACED_AFTER)
+    await lookup_requests.request_capture_lookups(session, unplaced, now + lookup_requests.UNPLACED_AFTER)
 
 
 async def _mark_done(
@@ -116,26 +115,31 @@ async def _mark_done(
     redacted: list[dict[str, Any]] = []
     for webhook, event, reason in zip(webhooks, events, ignored, strict=True):
         if (body := without_details(webhook.body, event)) is not None:
-            redacted.append({"at_number": webhook.number, "to_body": body} | _final_values("to_", reason))
+            redacted.append({"at_number": webhook.number, "to_body": body} | _final_values(reason))
         else:
             unchanged.setdefault(reason, []).append(webhook.number)
     for reason, numbers in unchanged.items():
-        done = update(WEBHOOKS).where(WEBHOOKS.c.number.in_(numbers))
-        await session.execute(done.values(_final_values("", reason)))
+        await session.execute(_MARK_DONE, {"numbers": numbers} | _final_values(reason))
     if redacted:
-        names = ("body", *_final_values("", None))
-        await session.execute(
-            update(WEBHOOKS)
-            .where(WEBHOOKS.c.number == bindparam("at_number"))
-            .values({name: bindparam(f"to_{name}") for name in names}),
-            redacted,
-        )
+        await session.execute(_MARK_REDACTED, redacted)
 
 
-def _final_values(prefix: str, reason: IgnoreReason | None) -> dict[str, Any]:
-    """The columns of a webhook that is done: ignored for a reason, or applied."""
+_FINAL: Final[dict[str, Any]] = {
+    "state": bindparam("to_state"),
+    "reason": bindparam("to_reason"),
+    "next_try_at": null(),
+}
+_MARK_DONE: Final = update(WEBHOOKS).where(one_of(WEBHOOKS.c.number, "numbers")).values(_FINAL)
+_MARK_REDACTED: Final = (
+    update(WEBHOOKS)
+    .where(WEBHOOKS.c.number == bindparam("at_number"))
+    .values(_FINAL | {"body": bindparam("to_body")})
+)
+
+
+def _final_values(reason: IgnoreReason | None) -> dict[str, Any]:
+    """The values of a webhook that is done: ignored for a reason, or applied."""
     return {
-        f"{prefix}state": APPLIED if reason is None else IGNORED,
-        f"{prefix}reason": None if reason is None else reason.value,
-        f"{prefix}next_try_at": None,
+        "to_state": APPLIED if reason is None else IGNORED,
+        "to_reason": None if reason is None else reason.value,
     }

@@ -29,6 +29,7 @@ from prometheus_client import Counter
 from sqlalchemy import delete, select
 
 from backbone.database.database import Database
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.statements import lock_intents
 from services.payments.stripe.marks import is_marked
@@ -135,8 +136,10 @@ async def drop_foreign_facts(session: Transaction, intent: str) -> bool:
 async def _known_intents(session: Transaction, intents: Collection[str]) -> set[str | None]:
     if not intents:
         return set()
-    rows = await session.execute(select(PAYMENTS.c.intent).where(PAYMENTS.c.intent.in_(intents)))
-    return {row.intent for row in rows}
+    return {intent for (intent,) in await session.execute(_KNOWN, {"intents": intents})}
+
+
+_KNOWN: Final = select(PAYMENTS.c.intent).where(one_of(PAYMENTS.c.intent, "intents"))
 
 
 def _is_about_marked(event: Mapping[str, Any]) -> bool:

@@ -6,17 +6,30 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from prometheus_client import Gauge
-from sqlalchemy import select
+from sqlalchemy import bindparam, select, text
 
+from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.stripe.events import READERS
-from services.payments.tables import QUARANTINED, WAITING, WEBHOOKS
+from services.payments.tables import WEBHOOKS, WEBHOOKS_QUARANTINED, WEBHOOKS_WAITING
 
 HOLDS_WATERMARK_BACK: Final = timedelta(minutes=10)
 """How long after its arrival a quarantined webhook holds the watermark back; see `oldest_waiting`."""
 
 _OLDEST: Final = Gauge(
     "ataa_webhooks_oldest_waiting_seconds", "Age of the oldest stored webhook not yet applied."
+)
+
+
+_OLDEST_WAITING: Final = (
+    select(WEBHOOKS.c.received_at).where(text(WEBHOOKS_WAITING)).order_by(WEBHOOKS.c.number).limit(1)
+)
+_OLDEST_QUARANTINED: Final = (
+    select(WEBHOOKS.c.received_at)
+    .where(text(WEBHOOKS_QUARANTINED), WEBHOOKS.c.received_at > bindparam("since"))
+    .where(one_of(WEBHOOKS.c.type, "about_money"))
+    .order_by(WEBHOOKS.c.received_at)
+    .limit(1)
 )
 
 
@@ -43,9 +56,7 @@ async def oldest_waiting(session: Transaction, now: datetime | None = None) -> d
     AtaaWebhooksSetAside has fired, and one event that no version can read would otherwise hide every real
     delay on every drive.
     """
-    waiting = select(WEBHOOKS.c.received_at).where(WEBHOOKS.c.state == WAITING).order_by(WEBHOOKS.c.number)
-    row = (await session.execute(waiting.limit(1))).first()
-    oldest: datetime | None = None if row is None else row.received_at
+    oldest: datetime | None = (await session.execute(_OLDEST_WAITING)).scalar()
     _oldest_age.received_at = oldest
     quarantined = await _oldest_quarantined(session, (now or datetime.now(UTC)) - HOLDS_WATERMARK_BACK)
     return min((each for each in (oldest, quarantined) if each is not None), default=None)
@@ -53,11 +64,6 @@ async def oldest_waiting(session: Transaction, now: datetime | None = None) -> d
 
 async def _oldest_quarantined(session: Transaction, since: datetime) -> datetime | None:
     """When the oldest quarantined webhook about money was received, of those received after `since`."""
-    about_money = (
-        WEBHOOKS.c.state == QUARANTINED,
-        WEBHOOKS.c.received_at > since,
-        WEBHOOKS.c.type.in_(READERS),
-    )
-    found = select(WEBHOOKS.c.received_at).where(*about_money).order_by(WEBHOOKS.c.received_at).limit(1)
-    row = (await session.execute(found)).first()
-    return None if row is None else row.received_at
+    values = {"since": since, "about_money": list(READERS)}
+    found: datetime | None = (await session.execute(_OLDEST_QUARANTINED, values)).scalar()
+    return found
