@@ -25,8 +25,10 @@ STEPS: Final = tuple(step for step in Step if step)
 log = structlog.get_logger()
 
 _ON = Gauge("ataa_gateway_shedding", "1 while this gives way under overload.", ["lane"])
-_SECONDS = Counter("ataa_gateway_shedding_seconds", "Time for which this gave way under overload.", ["lane"])
-_SHED = Counter("ataa_gateway_shed", "Requests refused because of a step of the ladder.", ["lane"])
+_SECONDS = Counter(
+    "ataa_gateway_shedding_seconds_total", "Time for which this gave way under overload.", ["lane"]
+)
+_SHED = Counter("ataa_gateway_shed_total", "Requests refused because of a step of the ladder.", ["lane"])
 _LAG = Gauge("ataa_gateway_loop_lag_seconds", "Delay of the event loop, as last read.")
 _WAIT = Gauge("ataa_gateway_pledge_wait_seconds", "Expected wait of a new pledge, as last read.")
 _LIMIT = Gauge("ataa_gateway_pledges_limit", "Pledges that may be in flight at present.")
