@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick test simulate check api-fuzz k8s-check dashboards settings format contracts clean
+.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload test simulate check api-fuzz k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -40,6 +40,9 @@ bench: $(VENV)/.runtime ## Measure every figure, embedded and on the stack (ARGS
 
 bench-quick: $(VENV)/.runtime ## Measure the embedded figures in under a minute
 	@$(PY) -m bench run --quick $(ARGS)
+
+bench-overload: $(VENV)/.runtime ## Send five times the peak: what is accepted, what gives way, what comes back
+	@$(PY) -m bench overload $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k expression" selects some)
 	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)

@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 
 from bench import drives as drives_of
+from bench import overload_run, results, table
 from bench import restarts as restarts_of
-from bench import results, table
 from bench.delay import measure_delays
+from bench.figures.overload import OverloadOptions
 from bench.flame import Flames
 from bench.progress import Progress
 from bench.run_options import FULL, QUICK
@@ -66,6 +67,24 @@ def run(
     console.print()
     table.show(found.as_json(), Console())
     console.print(f"written to {file}", markup=False)
+
+
+@app.command()
+def overload(
+    times: Annotated[float, typer.Option(min=1, help="How many times the peak to send.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=2, help="Seconds of overload.")] = 20.0,
+    peak_seconds: Annotated[float, typer.Option(min=1, help="Seconds of measuring the peak.")] = 8.0,
+    stack: Annotated[bool, typer.Option("--stack/--no-stack", help="Overload the stack too.")] = True,
+    note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
+    out: Annotated[Path, typer.Option(help="The results file.")] = overload_run.FILE,
+) -> None:
+    """Send several times the peak, and report what was accepted, what gave way, and what came back."""
+    _end_on_sigterm()
+    options = OverloadOptions(times, seconds, peak_seconds)
+    found = overload_run.run(options, Progress(Console(stderr=True)), with_stack=stack, note=note)
+    found.write(out)
+    table.show(found.as_json(), Console())
+    typer.echo(f"written to {out}")
 
 
 @app.command()

@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 
 from bench.results import Measured
-from bench.specs import SPECS
+from bench.specs import EVERY
 from bench.table import number
 
 
@@ -24,7 +24,7 @@ class Progress:
 
     def measured(self, measured: Measured) -> None:
         """A figure is known."""
-        spec = SPECS[measured.name]
+        spec = EVERY[measured.name]
         sign = "≤" if spec.lower_is_better else "≥"
         reached = "reached" if spec.is_reached(measured.value) else "missed"
         floor = f", floor {number(measured.floor)}" if measured.floor is not None else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.specs import SPECS
+from bench.specs import EVERY
 
 DIRECTORY: Final = Path(__file__).resolve().parent / "results"
 LATEST: Final = DIRECTORY / "latest.json"
@@ -37,7 +37,7 @@ class Measured:
 
     def as_json(self) -> dict[str, Detail]:
         """The figure's object in the results file; numbers have four significant digits."""
-        spec = SPECS[self.name]
+        spec = EVERY[self.name]
         return {
             "what": spec.what,
             "value": rounded(self.value),
@@ -77,14 +77,14 @@ class Results:
             self.skipped.setdefault(name, " ".join(reason.split())[:300])
 
     def as_json(self) -> dict[str, Any]:
-        """The content of the results file, the figures in the order of `SPECS`."""
+        """The content of the results file, the figures in the order of `EVERY`."""
         return {
             "machine": self.machine,
             "commit": self.commit,
             "mode": self.mode,
             "conditions": self.conditions,
-            "figures": {name: self.figures[name].as_json() for name in SPECS if name in self.figures},
-            "skipped": {name: self.skipped[name] for name in SPECS if name in self.skipped},
+            "figures": {name: self.figures[name].as_json() for name in EVERY if name in self.figures},
+            "skipped": {name: self.skipped[name] for name in EVERY if name in self.skipped},
         }
 
     def write(self, file: Path) -> None:

@@ -7,7 +7,7 @@ a figure to its floor says something on any machine.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 GROUPS: Final = (
@@ -73,8 +73,26 @@ _ALL: Final = (
     _lower("memory_stack", "memory", "largest service in a surge with many donors, stack", "MB", 250),
 )
 
+_OVERLOAD: Final = (
+    Spec("overload", "overload", "pledges accepted under overload, to the peak without", "×", 0.8),
+    _lower("overload_p99", "overload", "pledge accepted under overload, p99", "ms", 2_500),
+    _lower("overload_totals", "overload", "totals on a new connection under overload, p99", "ms", 1_000),
+    _lower("overload_lost", "overload", "pledges accepted under overload and not listed later", "", 0),
+    _lower("overload_recovery", "overload", "end of overload until nothing gives way", "s", 30),
+)
+OVERLOAD: Final[Mapping[str, Spec]] = {
+    spec.name: spec
+    for one in _OVERLOAD
+    for spec in (replace(one, what=f"{one.what}, embedded"),
+                 replace(one, name=f"{one.name}_stack", what=f"{one.what}, stack"))
+}  # fmt: skip
+"""The figures of `python -m bench overload`, which has a results file of its own."""
+
 SPECS: Final[Mapping[str, Spec]] = {spec.name: spec for spec in _ALL}
 """All figures by name; names without a suffix are of the embedded run or of a single process."""
+
+
+EVERY: Final[Mapping[str, Spec]] = {**SPECS, **OVERLOAD}
 
 
 def names_of(groups: Iterable[str]) -> list[str]:

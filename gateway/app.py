@@ -31,6 +31,9 @@ from gateway.live.early_totals import EarlyTotals
 from gateway.live.hub import Hub
 from gateway.live.totals import LiveReads
 from gateway.openapi.document import Description
+from gateway.overload.readings import ProcessLoad, Reading, Source
+from gateway.overload.refusal import Refusal
+from gateway.overload.shedding import Shedding
 from gateway.pages.site import Site
 from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards
@@ -49,21 +52,20 @@ def compose(
     service_clients: Mapping[str, ServiceClient],
     *,
     clock: Clock = _SYSTEM_CLOCK,
+    load: Source | None = None,
 ) -> Service:
     """The gateway in front of pledges, payments and leaderboard, wired to `bus`.
 
-    Nothing runs before `Service.start`.
+    Nothing runs before `Service.start`. Readings of the load come from `load`, by default this process.
     """
     secret = settings.internal_secret.get_secret_value()
     database = Database(settings.database_url(), MESSAGING_TABLES, synchronous=settings.database_synchronous)
     key_ring = KeyRing(database, secret, settings.admin_key.get_secret_value(), clock)
-    clients = {
-        **service_clients,
-        "keys": InProcessServiceClient(keys_app(Keys(database, key_ring, clock), secret)),
-    }
+    keys = InProcessServiceClient(keys_app(Keys(database, key_ring, clock), secret))
+    clients = {**service_clients, "keys": keys}
     pledges, leaderboard = clients["pledges"], clients["leaderboard"]
     limits, concurrency_limits = _rate_limits(settings), _concurrency_limits(settings)
-    reads = concurrency_limits["reads"]
+    lookups, intake = concurrency_limits["lookups"], concurrency_limits["pledges"]
     waits = Waits(
         BatchLookup(pledges, secret, "/internal/pledges"),
         BatchLookup(clients["payments"], secret, "/internal/checkouts"),
@@ -71,7 +73,8 @@ def compose(
     )
     public = key_ring.public
     hub = Hub(bus, pledges, leaderboard, secret, public.signed, clock, settings.live_sends_per_s)
-    live = LiveReads(hub, public, limits, reads, settings.live_clients)
+    shedding = Shedding(intake, _full_load(settings), load or ProcessLoad(intake), hub.freshness.give_way)
+    live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
     description = Description(clients, public.signed)
@@ -79,16 +82,17 @@ def compose(
         [
             *forwarder.routes(),
             *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
-            *Leaderboards(forwarder, hub.known_as_of).routes(),
+            *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *live.routes(),
-            *Site(pledges, secret, reader, public, limits, reads, clock).routes(),
+            *Site(pledges, secret, reader, public, limits, lookups, clock).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
         ]
     )
     description.routes = router.routes
-    service = Service("gateway", _application(settings.trusted_proxies, router, hub), close=database.close)
+    app = _application(settings.trusted_proxies, router, hub, Refusal(intake))
+    service = Service("gateway", app, close=database.close)
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)
@@ -107,10 +111,15 @@ def compose(
         Worker("gateway.snapshots", hub.follow_snapshots),
         Worker("gateway.log", hub.follow_log),
         Worker("gateway.pulse", hub.fan_out.pulse),
+        Worker("gateway.overload", shedding.run),
         Worker("gateway.drain", drain),
         pruning_worker("gateway", {"idempotency": partial(idempotency.delete_expired, database)}),
     ]
     return service
+
+
+def _full_load(settings: GatewaySettings) -> Reading:
+    return Reading(0.0, settings.overload_lag_s, settings.pledges_wait_s)
 
 
 def _rate_limits(settings: GatewaySettings) -> RateLimits:
@@ -126,14 +135,15 @@ def _concurrency_limits(settings: GatewaySettings) -> dict[str, ConcurrencyLimit
         "pledges": settings.pledges_in_flight,
         "webhooks": settings.webhooks_in_flight,
         "reads": settings.reads_in_flight,
+        "lookups": settings.lookups_in_flight,
         "changes": settings.changes_in_flight,
     }
     return {name: ConcurrencyLimit(name, limit) for name, limit in limits.items()}
 
 
-def _application(proxies: str, router: Router, hub: Hub) -> ASGIApp:
+def _application(proxies: str, router: Router, hub: Hub, refusal: Refusal) -> ASGIApp:
     """The gateway as an application that reads client addresses as the trusted `proxies` report them."""
-    gateway = Gateway(router, EarlyTotals(hub).answer)
+    gateway = Gateway(router, EarlyTotals(hub).answer, refusal)
     trusted = [one for one in map(str.strip, proxies.split(",")) if one]
     return _BehindProxies(gateway, trusted) if trusted else gateway
 

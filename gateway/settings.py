@@ -82,9 +82,18 @@ class GatewaySettings(Settings):
         50.0, gt=0, description="Requests a second of one client address without a secret key; not loopback."
     )
     limit_burst_s: float = Field(4.0, ge=1, description="Seconds' worth of requests either limit lets burst.")
-    pledges_in_flight: int = Field(2000, ge=1, description="Pledges being made at once; past it 503.")
+    pledges_in_flight: int = Field(1000, ge=1, description="Pledges being made at once; past it 503.")
+    pledges_wait_s: float = Field(
+        1.0, gt=0, description="Seconds a pledge may wait under overload; past it 503 with Retry-After."
+    )
+    overload_lag_s: float = Field(
+        1.0, gt=0, description="Event loop's delay that is full load; from 30 % of it features give way."
+    )
     webhooks_in_flight: int = Field(1000, ge=1, description="Webhooks being stored at once; past it 503.")
     reads_in_flight: int = Field(500, ge=1, description="Reads of the services at once; past it 503.")
+    lookups_in_flight: int = Field(
+        100, ge=1, description="Lookups for pages and totals at once, besides those reads; past it 503."
+    )
     changes_in_flight: int = Field(200, ge=1, description="Other changes at once; past it 503.")
     waits_in_flight: int = Field(
         10_000, ge=0, description="Replies held by Prefer: wait at once; past it none is held."

@@ -34,7 +34,12 @@ def measure(system: System, options: RunOptions, floor: LoadReport) -> Measured:
     entry = run_on_uvloop(open_new_drive(system, run))
     names = ("embedded",) if system.name == "embedded" else ("gateway", "pledges")
     processes = {name: system.processes[name] for name in names}
-    report = send(_order(system.installation.gateway_port, run, entry.secret, options, processes))
+    report = send(
+        order_of(
+            system.installation.gateway_port, run, run, entry.secret,
+            options.intake_connections, options.intake_s, processes,
+        )
+    )  # fmt: skip
     return Measured(
         "intake" if system.name == "embedded" else "intake_stack",
         report.per_s,
@@ -57,7 +62,9 @@ def measure(system: System, options: RunOptions, floor: LoadReport) -> Measured:
 def measure_floor(options: RunOptions) -> LoadReport:
     """The same requests to a bare FastAPI route."""
     with child.running("bench.floors", "pledges") as server:
-        return send(_order(server.port, "floor", "sk_live_none", options, {"server": server.pid}))
+        seconds, processes = options.intake_s, {"server": server.pid}
+        connections = options.intake_connections
+        return send(order_of(server.port, "floor", "floor", "sk_live_none", connections, seconds, processes))
 
 
 async def open_new_drive(system: System, slug: str) -> Credentials:
@@ -68,15 +75,24 @@ async def open_new_drive(system: System, slug: str) -> Credentials:
         return await open_drive(api, read_json(installation.directory / "keys.json"), slug, slug)
 
 
-def _order(port: int, drive: str, secret: str, options: RunOptions, processes: Mapping[str, int]) -> Order:
-    headers = {"Authorization": f"Bearer {secret}", "Idempotency-Key": f"{drive}-{{number}}"}
+def order_of(
+    port: int,
+    drive: str,
+    run: str,
+    secret: str,
+    connections: int,
+    seconds: float,
+    processes: Mapping[str, int] | None = None,
+) -> Order:
+    """Pledges to `drive`; the idempotency keys begin with `run`."""
+    headers = {"Authorization": f"Bearer {secret}", "Idempotency-Key": f"{run}-{{number}}"}
     request = post(f"/v1/drives/{drive}/pledges", BODY, headers)
     return Order(
         port,
         request,
-        options.intake_connections,
-        options.intake_s,
+        connections,
+        seconds,
         expected=201,
         warm_up_s=1.0,
-        processes=processes,
+        processes=processes or {},
     )

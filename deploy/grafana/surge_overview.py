@@ -234,6 +234,24 @@ ROWS: Final = (
                 "5xx: a service behind the gateway is unavailable. 429: a limit applies.",
             ),
             Chart(
+                "Gives way under overload", "short",
+                {"{{lane}}": "sum by (lane) (ataa_gateway_shedding)"},
+                "Gateways in which this gives way to donations: recent first, pledges last.", red_at=1,
+            ),
+            Chart(
+                "Load of the gateways", "s",
+                {"event loop": "max(ataa_gateway_loop_lag_seconds)",
+                 "pledge waits": "max(ataa_gateway_pledge_wait_seconds)"},
+                "Delay of the event loop, and expected wait of a new pledge. From 0.3 s features give way.",
+                red_at=0.3,
+            ),
+            Chart(
+                "Refused", "reqps",
+                {"limit {{limit}}": _rate("ataa_gateway_limited_total", by="limit"),
+                 "shed {{lane}}": _rate("ataa_gateway_shed_total", by="lane")},
+                "Requests refused by a limit (429, 503) or because they gave way (503).", red_at=1,
+            ),
+            Chart(
                 "Memory", "bytes",
                 {"{{service}} {{instance}}": 'process_resident_memory_bytes{job="ataa"}'},
                 "Resident memory of each process.", width=12,

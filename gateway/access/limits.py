@@ -85,20 +85,29 @@ class RateLimits:
 class ConcurrencyLimit:
     """A context manager that admits at most `limit` requests of one class at the same time.
 
-    Entering raises `Overloaded` beyond that.
+    Entering raises `Overloaded` beyond that. `finished` counts those that have left.
     """
 
     def __init__(self, name: str, limit: int) -> None:
         self.limit = limit
         self.in_flight = 0
-        self._name = name
+        self.finished = 0
+        self._refused = _REFUSED.labels(name)
         _IN_FLIGHT.labels(name).set_function(lambda: self.in_flight)
 
     def check(self) -> None:
         """Raises `Overloaded` if entering would."""
-        if self.in_flight >= self.limit:
-            _REFUSED.labels(self._name).inc()
+        if self.is_full():
+            self.count_refused()
             raise Overloaded("Too many requests of this kind are under way; try again in a second.")
+
+    def is_full(self) -> bool:
+        """Whether nothing more is admitted."""
+        return self.in_flight >= self.limit
+
+    def count_refused(self) -> None:
+        """Count a request that is refused because nothing more is admitted."""
+        self._refused.inc()
 
     def __enter__(self) -> None:
         self.check()
@@ -108,6 +117,7 @@ class ConcurrencyLimit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.in_flight -= 1
+        self.finished += 1
 
 
 def is_loopback(address: str) -> bool:

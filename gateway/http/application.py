@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import Final
 
 import structlog
 from prometheus_client import Counter
 from starlette.types import Receive, Scope, Send
 
-from backbone.hex_source import HexSource
 from backbone.http.early_answers import EarlyAnswer
 from backbone.http.problems import MEDIA_TYPE, MethodNotAllowed, NotFound, Overloaded, Problem, Unexpected
 from backbone.http.service_client import ServiceUnavailable
@@ -24,11 +21,12 @@ from gateway.http.asgi import (
     Response,
     StreamingResponse,
     linger,
+    request_id_of,
 )
 from gateway.http.router import Router
+from gateway.overload.refusal import PATTERN as PLEDGES
+from gateway.overload.refusal import Refusal
 
-_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
-_IDS: Final = HexSource(12)
 _RESPONSES = Counter("ataa_gateway_answers_total", "Responses, by route and status.", ["route", "status"])
 _counted: dict[tuple[str, int], Counter] = {}
 
@@ -36,17 +34,24 @@ log = structlog.get_logger()
 
 
 class Gateway:
-    """The gateway's ASGI application. `early_answer` answers frequent reads before it is called."""
+    """The gateway's ASGI application. `early_answer` answers frequent reads before it is called.
 
-    def __init__(self, router: Router, early_answer: EarlyAnswer) -> None:
+    Pledges beyond a limit are refused before anything else is done.
+    """
+
+    def __init__(self, router: Router, early_answer: EarlyAnswer, refusal: Refusal) -> None:
         self._router = router
+        self._refusal = refusal
         self.early_answer = early_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        if self._refusal.applies(scope) and await self._refusal.send(scope, send):
+            count_response(PLEDGES, Overloaded.status)
+            return
         request = Request(scope, receive)
-        request.request_id = request_id(request.headers.get("x-request-id"))
+        request.request_id = request_id_of(request.headers.get("x-request-id", ""))
         trace = join_trace(request.headers.get("traceparent"))
         token = TRACEPARENT.set(trace)
         headers = [(b"x-request-id", request.request_id.encode()), (b"traceparent", trace.encode())]
@@ -84,11 +89,6 @@ class Gateway:
             await _send(request, send, answer, headers)
         else:
             await answer.run(request, send, headers)
-
-
-def request_id(supplied: str | None) -> str:
-    """The client's own identifier of a request where it is valid, else a new one."""
-    return supplied if supplied and _REQUEST_ID.fullmatch(supplied) else _IDS.take()
 
 
 def _problem_of(error: Exception, request: Request) -> Problem:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import Message, Receive, Scope, Send
 
+from backbone.hex_source import HexSource
 from backbone.http.problems import BodyTooLarge, Invalid, Problem
 
 Header = tuple[bytes, bytes]
@@ -28,6 +30,15 @@ _SINGLE: Final = frozenset(
         "x-request-id",
     }
 )
+
+
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+_IDS: Final = HexSource(12)
+
+
+def request_id_of(supplied: str | None) -> str:
+    """The client's own identifier of a request where it is valid, else a new one."""
+    return supplied if supplied and _REQUEST_ID.fullmatch(supplied) else _IDS.take()
 
 
 class DuplicateHeader(Problem):

@@ -10,8 +10,8 @@ from typing import Final, Literal, NamedTuple
 
 from backbone.telemetry import join_trace
 from gateway.http import cors
-from gateway.http.application import count_response, request_id
-from gateway.http.asgi import Header
+from gateway.http.application import count_response
+from gateway.http.asgi import Header, request_id_of
 from gateway.http.conditional import matches
 from gateway.http.negotiation import accepts_gzip
 from gateway.live.hub import Hub
@@ -54,7 +54,7 @@ class EarlyTotals:
         state = freshness.state(view)
         found = self._responses_of(view, kind, state, view.bytes(kind, state, freshness))
         trace = join_trace(_text(fields.get(b"traceparent")))
-        own = f"x-request-id: {request_id(_text(fields.get(b'x-request-id')))}\r\ntraceparent: {trace}\r\n"
+        own = f"x-request-id: {request_id_of(_text(fields.get(b'x-request-id')))}\r\ntraceparent: {trace}\r\n"
         known = _text(fields.get(b"if-none-match"))
         if known is not None and (known == found.etag or matches(known, found.etag)):
             count_response(PATTERN, 304)
@@ -76,7 +76,7 @@ class EarlyTotals:
         """Made once for each body: a drive's bytes change with its ETag, and once a second without."""
         found = self._responses.get((view.drive_id, kind))
         if found is None or found.body is not body:
-            etag = view.etag(state)
+            etag = view.etag(state, self._hub.freshness.step)
             both: list[Header] = [(b"etag", etag.encode()), CACHE, VARY, *cors.readable("live")]
             own = [JSON, (b"content-length", b"%d" % len(body)), *([GZIPPED] if kind == "gzip" else [])]
             found = _Responses(body, etag, _head(b"200 OK", own + both), _head(b"304 Not Modified", both))

@@ -11,6 +11,7 @@ from backbone.wakeups import wait_for
 from gateway.live.connection import Batch, SseConnection
 from gateway.live.freshness import Freshness
 from gateway.live.view import DriveView
+from gateway.overload.ladder import Step
 
 UNCROWDED_INTERVAL_S: Final = 0.02
 """Between two pushes of rows, or of totals, of a drive with few clients."""
@@ -77,10 +78,15 @@ class FanOut:
 
     def is_crowded(self) -> bool:
         """Whether the budget does not allow separate pushes of rows and totals, so that they share each."""
-        return 2 * self.clients / self._sends_per_s > MIN_PUSH_INTERVAL_S
+        return self._is_slowed() or 2 * self.clients / self._sends_per_s > MIN_PUSH_INTERVAL_S
+
+    def _is_slowed(self) -> bool:
+        return self._freshness.step >= Step.SNAPSHOTS
 
     def push_interval_s(self) -> float:
         """Seconds between two shared pushes of a drive that keep all clients together within the budget."""
+        if self._is_slowed():
+            return MAX_PUSH_INTERVAL_S
         return min(max(self.clients / self._sends_per_s, MIN_PUSH_INTERVAL_S), MAX_PUSH_INTERVAL_S)
 
     def _push_rows_now(self, view: DriveView) -> None:
@@ -104,8 +110,9 @@ class FanOut:
             view.totals_due_since = None
         view.totals_at = now
         view.frames.spend(now)
-        view.pushed_state = self._freshness.state(view)
-        self._send(view, view.bytes("frame", view.pushed_state, self._freshness))
+        state = self._freshness.state(view)
+        view.pushed = (state, self._freshness.step)
+        self._send(view, view.bytes("frame", state, self._freshness))
 
     def _send(self, view: DriveView, totals: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -123,7 +130,7 @@ class FanOut:
         while not stop.is_set():
             for view in self._watched():
                 overdue = loop.time() - view.totals_at >= REFRESH_S
-                if overdue or self._freshness.state(view) != view.pushed_state:
+                if overdue or (self._freshness.state(view), self._freshness.step) != view.pushed:
                     self.push_totals(view)
                 due = view.rows_due(loop.time())
                 for connection in tuple(view.connections):

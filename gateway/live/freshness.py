@@ -9,6 +9,7 @@ from backbone.clock import Clock
 from backbone.contracts import Heartbeat
 from backbone.ids import created_at
 from gateway.live.view import DriveView, State
+from gateway.overload.ladder import Step
 
 CATCHING_UP_AFTER_S: Final = 3.0
 FROZEN_AFTER_S: Final = 5.0
@@ -19,9 +20,15 @@ class Freshness:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.step = Step.NOTHING
+        """What gives way under overload, and is therefore missing in the figures."""
         self._heartbeats: dict[int, datetime] = {}
         self._received_at: dict[int, datetime] = {}
         self._began = clock.now()
+
+    def give_way(self, step: Step) -> None:
+        """Note the step of the shedding ladder."""
+        self.step = step
 
     def receive(self, heartbeat: Heartbeat, *, bootstrapped: bool) -> None:
         """Note a heartbeat. Those read before the gateway is `bootstrapped` count as received when sent."""

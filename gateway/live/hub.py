@@ -22,6 +22,7 @@ from backbone.clock import Clock
 from backbone.contracts import DriveLogged, Heartbeat, SnapshotTaken, decode
 from backbone.http.service_client import ServiceClient
 from backbone.telemetry import FRESHNESS, STAGE
+from backbone.wakeups import wait_for
 from gateway.live.connection import MAX_ROWS, Row, event_frame, newest
 from gateway.live.display_texts import DisplayTexts
 from gateway.live.fan_out import FanOut
@@ -30,12 +31,18 @@ from gateway.live.lookups import Lookups, empty_totals
 from gateway.live.milestones import Milestones
 from gateway.live.replay import Replays
 from gateway.live.view import DriveView, State
+from gateway.overload.ladder import Step
 
 PLACEHOLDER_S: Final = 5.0
 """How long a drive without a snapshot is shown as pledges described it, before it is looked up again."""
 FETCH_S: Final = 0.2
 """How long a read of the bus waits, and so the longest delay of a stop."""
 BOOTSTRAP_FETCH_S: Final = 0.02
+MAX_RECORDS: Final = 1000
+"""Records of one read."""
+SLOWED_S: Final = 1.0
+"""Between two reads of snapshots while their rate gives way under overload; of those read
+together only the newest of each drive is taken."""
 
 log = structlog.get_logger()
 
@@ -92,11 +99,15 @@ class Hub:
         try:
             while not stop.is_set():
                 timeout_s = FETCH_S if self.bootstrapped else BOOTSTRAP_FETCH_S
-                self.receive_snapshots(await subscription.fetch(1000, timeout_s))
+                records = await subscription.fetch(MAX_RECORDS, timeout_s)
+                slowed = self.bootstrapped and self.freshness.step >= Step.SNAPSHOTS
+                self.receive_snapshots(records)
                 if not self.bootstrapped and _at_end(subscription):
                     self.bootstrapped = True
                     log.info("live.bootstrapped", drives=len(self._views))
                     self._begin_streaming()
+                if slowed and len(records) < MAX_RECORDS:
+                    await wait_for(stop, SLOWED_S)
         finally:
             await subscription.close()
 
@@ -105,15 +116,20 @@ class Hub:
             self.streaming.set()
 
     def receive_snapshots(self, records: Sequence[Record]) -> None:
-        """Hold what is newer than what is held."""
+        """Hold what is newer than what is held: of each drive the newest of these snapshots."""
+        newest: dict[str, SnapshotTaken] = {}
         for record in records:
             match _decoded(record):
                 case SnapshotTaken() as snapshot:
                     if self.bootstrapped:
                         _RECEIVED.observe(max(0.0, self._clock.now().timestamp() - record.published_at))
-                    self._take(snapshot)
+                    held = newest.get(snapshot.drive_id)
+                    if held is None or _order(snapshot) > _order(held):
+                        newest[snapshot.drive_id] = snapshot
                 case Heartbeat() as heartbeat:
                     self.freshness.receive(heartbeat, bootstrapped=self.bootstrapped)
+        for snapshot in newest.values():
+            self._take(snapshot)
 
     def _take(self, snapshot: SnapshotTaken) -> None:
         view = self._views.get(snapshot.drive_id) or DriveView(snapshot.drive_id, snapshot.slug)
@@ -236,6 +252,10 @@ class Hub:
 
     def _with_snapshot(self) -> list[DriveView]:
         return [view for view in self._views.values() if not view.is_placeholder]
+
+
+def _order(snapshot: SnapshotTaken) -> tuple[int, int, int, datetime]:
+    return snapshot.epoch, snapshot.sequence, snapshot.revision, snapshot.as_of
 
 
 def _decoded(record: Record) -> object:

@@ -17,6 +17,8 @@ from gateway.http.router import Route, is_name
 from gateway.live.hub import Hub
 from gateway.live.stream import LiveStream
 from gateway.live.view import DriveView
+from gateway.overload.ladder import Step
+from gateway.overload.shedding import Shedding
 
 MAX_DRIVES: Final = 50
 STREAM_WAIT_S: Final = 2.0
@@ -40,12 +42,14 @@ class LiveReads:
         limits: RateLimits,
         lookups: ConcurrencyLimit,
         clients: int,
+        shedding: Shedding,
     ) -> None:
         self._hub = hub
         self._public = public
         self._limits = limits
         self._lookups = lookups
         self._clients = clients
+        self._shedding = shedding
         self._waiting = 0
         self.draining = False
 
@@ -81,7 +85,7 @@ class LiveReads:
         (view,) = await self.views(request.params[:1], request.address)
         freshness = self._hub.freshness
         state = freshness.state(view)
-        etag = view.etag(state)
+        etag = view.etag(state, freshness.step)
         headers: list[Header] = [(b"etag", etag.encode()), CACHE, VARY]
         if unchanged := not_modified(request, etag, headers):
             return unchanged
@@ -101,6 +105,7 @@ class LiveReads:
 
         A browser's EventSource gives up at a response other than 200.
         """
+        self._shedding.refuse(Step.STREAMS, "New live streams")
         await self._until_streaming()
         (view,) = await self.views(request.params[:1], request.address)
         self._limits.spend(self._public, request.address)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Protocol
 from backbone.bus.protocol import partition_of
 from backbone.clock import Clock, rfc3339
 from gateway.live.connection import Row, SseConnection, frame
+from gateway.overload.ladder import Step
 
 REBUILD_S: Final = 1.0
 """A heartbeat alone changes the bytes at most this often."""
@@ -20,6 +21,8 @@ FRAMES_PER_S: Final = 18.0
 FRAMES_AT_ONCE: Final = 3
 """`totals` frames of a drive: the average per second, and the largest burst. Together they never exceed the
 20 per second that the API promises, and at ordinary rates a frame seldom waits."""
+_LISTS: Final = ("leaders", "recent")
+"""The members that the totals of several drives do without."""
 ROWS_LATE_S: Final = 5.0
 """Figures and the rows of the log that they cover come separately: how much later rows may be before they are
 missing. Twice as long at most, since the figures are looked at in this interval."""
@@ -52,9 +55,10 @@ class TokenBucket:
 
 
 class FreshnessSource(Protocol):
-    """The clock, and how complete a drive's figures are."""
+    """The clock, how complete a drive's figures are, and what they omit under overload."""
 
     clock: Clock
+    step: Step
 
     def as_of(self, view: DriveView) -> datetime:
         """The moment up to which everything is included in the drive's figures."""
@@ -81,14 +85,14 @@ class DriveView:
         self.rows_at = float("-inf")
         self.totals_at = float("-inf")
         self.frames = TokenBucket(FRAMES_PER_S, FRAMES_AT_ONCE)
-        self.pushed_state: State | None = None
+        self.pushed: tuple[State, Step] | None = None
         self.rows_push: asyncio.TimerHandle | None = None
         self.totals_push: asyncio.TimerHandle | None = None
         self._marks = (0.0, (0, 0), (0, 0))
-        self._heads: tuple[bytes, bytes] = (b"{", b"{")
+        self._brief, self._leaders, self._recent = b"", b"", b""
         self._built: dict[str, bytes] = {}
         self._built_at: datetime | None = None
-        self._built_state: State | None = None
+        self._built_as: tuple[State, Step] | None = None
 
     def take(
         self, snapshot_version: SnapshotVersion, as_of: datetime | None, totals: Mapping[str, Any]
@@ -96,8 +100,10 @@ class DriveView:
         """Replace the figures; they are serialised when they are next read."""
         self.snapshot_version, self.as_of = snapshot_version, as_of
         self.tail = max(self.tail, snapshot_version[1])
-        brief = {name: value for name, value in totals.items() if name not in ("leaders", "recent")}
-        self._heads = (_head(totals), _head(brief))
+        self._brief = _members({name: value for name, value in totals.items() if name not in _LISTS})
+        self._leaders, self._recent = (
+            _members({name: totals[name]} if name in totals else {}) for name in _LISTS
+        )
         self.milestones = totals.get("milestones") or ()
         self._built_at = None
 
@@ -109,10 +115,11 @@ class DriveView:
             return newer
         return older
 
-    def etag(self, state: State) -> str:
-        """`W/"<epoch>.<sequence>.<revision>.<state>"`."""
+    def etag(self, state: State, step: Step) -> str:
+        """`W/"<epoch>.<sequence>.<revision>.<state>"`, and `-<step>` after it while something gives way."""
         epoch, sequence, revision = self.snapshot_version
-        return f'W/"{epoch}.{sequence}.{revision}.{state}"'
+        shed = f"-{step.word}" if step else ""
+        return f'W/"{epoch}.{sequence}.{revision}.{state}{shed}"'
 
     def bytes(
         self, kind: Literal["full", "brief", "gzip", "frame"], state: State, freshness: FreshnessSource
@@ -120,22 +127,31 @@ class DriveView:
         """The drive's totals: whole, without leaders and recent, gzipped, or as a live frame."""
         now = freshness.clock.now()
         stale = self._built_at is None or (now - self._built_at).total_seconds() >= REBUILD_S
-        if stale or state != self._built_state:
-            self._built, self._built_at, self._built_state = {}, now, state
+        if stale or (state, freshness.step) != self._built_as:
+            self._built, self._built_at, self._built_as = {}, now, (state, freshness.step)
             as_of = freshness.as_of(self)
             lag_ms = max(0, round((now - as_of).total_seconds() * 1000))
             epoch, sequence, _ = self.snapshot_version
             tail = (
                 f'"epoch":{epoch},"sequence":{sequence},"as_of":"{rfc3339(as_of)}",'
-                f'"state":"{state}","lag_ms":{lag_ms}}}'
+                f'"state":"{state}","lag_ms":{lag_ms}{_degraded(freshness.step)}}}'
             ).encode()
-            self._built["full"], self._built["brief"] = (head + tail for head in self._heads)
+            recent = b'"recent":[],' if freshness.step >= Step.RECENT else self._recent
+            self._built["full"] = b"".join((b"{", self._brief, self._leaders, recent, tail))
+            self._built["brief"] = b"".join((b"{", self._brief, tail))
         if kind not in self._built:
             full = self._built["full"]
             self._built[kind] = gzip.compress(full, 5, mtime=0) if kind == "gzip" else frame("totals", full)
         return self._built[kind]
 
 
-def _head(totals: Mapping[str, Any]) -> bytes:
-    text = json.dumps(totals, ensure_ascii=False, separators=(",", ":"))
-    return (text[:-1] + ("," if totals else "")).encode("utf-8", "replace")
+def _members(values: Mapping[str, Any]) -> bytes:
+    """The members of a JSON object, each with a comma after it."""
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return (text[1:-1] + ("," if values else "")).encode("utf-8", "replace")
+
+
+def _degraded(step: Step) -> str:
+    """The member that names what gives way; absent while nothing does."""
+    words = ",".join(f'"{one.word}"' for one in Step if 0 < one <= step)
+    return f',"degraded":[{words}]' if words else ""

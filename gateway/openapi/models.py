@@ -203,6 +203,10 @@ class TotalsBrief(BaseModel):
     as_of: TimestampView = Field(description="Everything before this moment is included.")
     state: Literal["live", "catching_up", "frozen"] = Field(description="How fresh the totals are.")
     lag_ms: Count
+    degraded: list[Literal["recent", "boards", "snapshots", "streams", "pledges"]] = Field(
+        default=[],
+        description="What gives way under overload, in this order; absent while nothing does.",
+    )
 
 
 class Totals(TotalsBrief):

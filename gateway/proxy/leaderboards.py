@@ -8,23 +8,33 @@ from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b
 from typing import Final
+from urllib.parse import parse_qsl
 
 from backbone.clock import rfc3339
 from backbone.http.service_client import ServiceResponse
 from gateway.http.asgi import Header, Request, Response, json_response
 from gateway.http.conditional import not_modified
 from gateway.http.router import Cors, Route
+from gateway.overload.ladder import Step
+from gateway.overload.shedding import Shedding
 from gateway.proxy.forwarding import NO_HEADERS, Forwarder, response_of
 
 CACHE_S: Final = 1.0
+SHED_CACHE_S: Final = 10.0
+"""How old a board may be while boards give way under overload; its `as_of` tells its age. Lists of donations
+have messages that a moderator may have hidden meanwhile, and are never older than `CACHE_S`."""
 MAX_CACHED: Final = 1000
+_SHED_READS: Final = {Step.RECENT: "Lists of donations", Step.BOARDS: "Boards of donors and of windows"}
 
 
 class Leaderboards:
     """Public reads without an API key; each URL is read from the service at most once a second."""
 
-    def __init__(self, forwarder: Forwarder, as_of: Callable[[str], datetime | None]) -> None:
+    def __init__(
+        self, forwarder: Forwarder, as_of: Callable[[str], datetime | None], shedding: Shedding
+    ) -> None:
         self._forwarder = forwarder
+        self._shedding = shedding
         self._as_of = as_of
         self._cache: OrderedDict[str, tuple[float, ServiceResponse]] = OrderedDict()
         self._reads: dict[str, asyncio.Task[ServiceResponse]] = {}
@@ -47,8 +57,12 @@ class Leaderboards:
         key = f"{request.path}?{request.query}"
         now = asyncio.get_running_loop().time()
         cached = self._cache.get(key)
-        if cached is not None and now - cached[0] < CACHE_S:
+        step = step_of(request)
+        is_shed = step is Step.BOARDS and self._shedding.sheds(step)
+        if cached is not None and now - cached[0] < (SHED_CACHE_S if is_shed else CACHE_S):
             return _cacheable(request, cached[1])
+        if step is not None:
+            self._shedding.refuse(step, _SHED_READS[step])
         reply = await self._read_once(key, request)
         if reply.status != 200:
             return response_of(reply)
@@ -82,6 +96,16 @@ class Leaderboards:
                 )
         finally:
             del self._reads[key]
+
+
+def step_of(request: Request) -> Step | None:
+    """From which step of the ladder this read gives way; None for boards over all time and for the log."""
+    if request.path.endswith("/donations"):
+        return Step.RECENT
+    if request.path.endswith("/events"):
+        return None
+    window = dict(parse_qsl(request.query)).get("window", "all")
+    return Step.BOARDS if window != "all" or request.params[1] == "donors" else None
 
 
 def _cacheable(request: Request, reply: ServiceResponse) -> Response:

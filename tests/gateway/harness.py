@@ -25,6 +25,7 @@ from backbone.money import Money
 from backbone.service import Server, Service, listen, run_workers, server
 from gateway.app import compose
 from gateway.live.hub import Hub
+from gateway.overload.readings import Source
 from gateway.settings import GatewaySettings
 from tests.waiting import until
 
@@ -260,7 +261,9 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Harness]:
+async def gateway(
+    folder: Path, clock: Clock | None = None, load: Source | None = None, **settings: Any
+) -> AsyncIterator[Harness]:
     """Run a gateway and close everything afterwards."""
     clock = clock or SystemClock()
     checkouts: dict[str, Any] = {}
@@ -309,7 +312,7 @@ async def gateway(folder: Path, clock: Clock | None = None, **settings: Any) -> 
         "payments": InProcessServiceClient(payments),
         "leaderboard": InProcessServiceClient(leaderboard),
     }
-    service = compose(GatewaySettings(**values | settings), bus, service_clients, clock=clock)
+    service = compose(GatewaySettings(**values | settings), bus, service_clients, clock=clock, load=load)
     await service.start()
     sock = listen("127.0.0.1", 0, "the test's port")
     port = sock.getsockname()[1]

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import aiohttp
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
-from yarl import URL
 
-from backbone.clock import SystemClock
-from backbone.service import listen, run_workers, server
-from embedded.app import compose
-from tests.gateway.harness import ADMIN, SECRET, bearer
-from tests.waiting import until
+from tests.gateway.whole_system import WholeSystem, whole_system
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,78 +43,10 @@ PLACES = {"drive": "winter", "board": "creators", "pledge": "plg_01frtz5n0000000
 """Valid values of path parameters, used while another one is tested."""
 
 
-@dataclass
-class WholeSystem:
-    """A gateway with the real services behind it."""
-
-    session: aiohttp.ClientSession
-    url: str
-    described: dict[str, Any]
-
-    async def ask(self, method: str, target: str) -> tuple[int, str]:
-        """Status and content type; `target` is sent without any encoding."""
-        headers = {**bearer(ADMIN), "Idempotency-Key": "k"}
-        body = {} if method in ("POST", "PATCH") else None
-        url = URL(self.url + target, encoded=True)
-        async with self.session.request(
-            method, url, json=body, headers=headers, allow_redirects=False
-        ) as reply:
-            return reply.status, reply.headers.get("Content-Type", "")
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WholeSystem]:
-    folder: Path = tmp_path_factory.mktemp("whole")
-    given = {
-        "data_dir": folder,
-        "internal_secret": SecretStr(SECRET),
-        "token_secret": SecretStr(SECRET),
-        "admin_key": SecretStr(ADMIN),
-        "database_synchronous": "OFF",
-        "stripe_api_base": "http://127.0.0.1:9",
-        "stripe_api_key": SecretStr("sk_test_of_tests"),
-        "stripe_webhook_secrets": ["whsec_of_tests"],
-    }
-    composed = compose(folder, given)
-    services = [*composed.services.values(), composed.gateway]
-    for service in services:
-        await service.start()
-    working = [composed.gateway, composed.services["leaderboard"], composed.services["pledges"]]
-    stop = asyncio.Event()
-    workers = asyncio.create_task(run_workers(working, stop))
-    sock = listen("127.0.0.1", 0, "the test's port")
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    api = server(composed.gateway.app)
-    serving = asyncio.create_task(api.serve(sockets=[sock]))
-    async with aiohttp.ClientSession() as session:
-        await until(lambda: api.started)
-        async with session.get(f"{url}/openapi.json") as reply:
-            found = WholeSystem(session, url, await reply.json())
-        await open_a_drive(found)
+    async with whole_system(tmp_path_factory.mktemp("whole")) as found:
         yield found
-    composed.gateway.drain.set()
-    stop.set()
-    for topic in ("snapshots", "drive-log", "pledges", "payments"):  # ends blocking reads
-        await composed.bus.publish_watermarks(topic, SystemClock().now(), range(12))
-    await workers
-    api.should_exit = True
-    await serving
-    for service in services:
-        await service.close()
-    await composed.bus.close()
-
-
-async def open_a_drive(system: WholeSystem) -> None:
-    money = {"currency": "USD", "value": "1000.00"}
-    drive = {"slug": "winter", "title": "Winter", "currency": "USD", "goal": money}
-    for path, body in (("/v1/drives", drive), ("/v1/drives/winter/open", {})):
-        async with system.session.post(system.url + path, json=body, headers=bearer(ADMIN)) as reply:
-            assert reply.status in (200, 201), await reply.text()
-
-    async def is_shown() -> bool:
-        return (await system.ask("GET", "/v1/drives/winter/totals"))[0] == 200
-
-    await until(is_shown)
 
 
 def operations(described: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:

@@ -80,6 +80,7 @@ class EmbeddedSystem:
             "ATAA_STRIPE_BACKFILL_S": "1",
             "ATAA_STRIPE_SWEEP_S": "1",
             "ATAA_ADMIN_KEY": ADMIN_KEY,
+            "ATAA_OVERLOAD_LAG_S": "60",  # a busy machine is no overload here (tests/conftest.py)
             **self.settings,
         }
 

@@ -51,6 +51,7 @@ def stack(data_dir: Path, base: int, *arguments: str, **settings: str) -> subpro
             "ATAA_DATA_DIR": str(data_dir),
             "ATAA_STACK_PORT_BASE": str(base),
             "COLUMNS": "200",
+            "ATAA_OVERLOAD_LAG_S": "60",  # a busy machine is no overload here (tests/conftest.py)
             **settings,
         },
         capture_output=True,
