@@ -73,6 +73,7 @@ async def _work(
         limit=MAX_VERDICT,
     )
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    outcome: BaseException | None = None
     try:
         for seed in seeds:
             process.stdin.write(b"%d\n" % seed)
@@ -81,12 +82,12 @@ async def _work(
                 errors = (await process.stderr.read()).decode(errors="replace")
                 raise WorkerFailed(f"seed {seed}: {errors[-3000:]}")
             verdicts.put_nowait(json.loads(line))
-        verdicts.put_nowait(None)
     except Exception as error:
-        verdicts.put_nowait(error)
+        outcome = error
     finally:
         process.stdin.close()  # the worker then removes its files and ends
-        await process.wait()
+        await process.communicate()
+    verdicts.put_nowait(outcome)
 
 
 def _environment() -> dict[str, str]:
