@@ -74,7 +74,9 @@ class Node:
         """Start it, again and again while its start fails."""
         while True:
             incarnation = self.incarnation = Incarnation(self, self._compose())
-            if await incarnation.spawn(self._open(incarnation)):
+            opening = incarnation.spawn(self._open(incarnation))
+            await asyncio.wait([opening])  # a crash cancels it, and must not cancel this loop
+            if not opening.cancelled() and opening.result():
                 return
             await asyncio.sleep(0.1)
 

@@ -14,7 +14,7 @@ import structlog
 from sandbox.faults import Faults
 from simulation.checks import Checks
 from simulation.system import System, copy_files
-from simulation.virtual_time import VirtualLoop, repeatable, run
+from simulation.virtual_time import Livelock, VirtualLoop, repeatable, run
 from simulation.workload import Donors, NotServed, every_outcome, open_drive, plan
 
 TEMPLATE_S: Final = 60.0
@@ -68,7 +68,10 @@ def run_seed(system: System, template: Path, seed: int, *, keep_trace: bool = Fa
     """Run `seed` on a fresh copy of the template."""
     copy_files(template, system.folder, FILES)
     with repeatable(seed, offset_s=TEMPLATE_S) as loop:
-        verdict: Verdict = run(loop, _run(system, loop, seed, keep_trace))
+        try:
+            verdict: Verdict = run(loop, _run(system, loop, seed, keep_trace))
+        except Livelock as stuck:
+            verdict = _verdict(system, seed, [str(stuck)], loop.time())
     return verdict
 
 
@@ -119,15 +122,16 @@ async def _run(system: System, loop: VirtualLoop, seed: int, keep_trace: bool) -
     except Exception:
         violations.append("the run failed: " + traceback.format_exc(limit=-6))
     violations += problems
+    return _verdict(system, seed, violations, loop.time() - began)
+
+
+def _verdict(system: System, seed: int, violations: list[str], took_s: float) -> Verdict:
+    current = system.run
+    crashes = sum(node.crashes for node in current.nodes.values())
+    trace = current.trace
     return Verdict(
-        seed,
-        violations,
-        current.trace.digest(),
-        round(loop.time() - began, 3),
-        current.plan.drawn,
-        sum(node.crashes for node in current.nodes.values()),
-        current.trace.lines,
-    )
+        seed, violations, trace.digest(), round(took_s, 3), current.plan.drawn, crashes, trace.lines
+    )  # fmt: skip
 
 
 async def _crash_all(system: System) -> None:

@@ -22,6 +22,7 @@ APART: Final = frozenset(
         "tests/journeys/test_crashes.py",
         "tests/journeys/test_drive_changes_and_cancellations.py",
         "tests/rehearsal/test_demo.py",
+        "tests/simulation/test_seeds.py",
         "tests/stores/test_hanging_database.py",
         "tests/stores/test_plans.py",
     }
@@ -42,6 +43,8 @@ LONGEST: Final = (
     "tests/stack/test_stack.py",
     "tests/stack/test_external_servers.py",
     "tests/gateway/test_overlays_in_browser.py",
+    "tests/observability/test_alerts.py",
+    "tests/simulation/test_seeds.py",
     "tests/backbone/test_hanging_connections.py",
     "tests/gateway/test_pages_in_browser.py",
     "tests/stores/test_plans.py",

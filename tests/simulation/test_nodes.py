@@ -86,6 +86,24 @@ def test_a_crashed_process_does_nothing_more_and_is_restarted(fault: Fault, happ
     assert len(starts) == 2
 
 
+def test_a_process_that_crashes_while_it_starts_is_started_again() -> None:
+    starts: list[int] = []
+
+    async def main() -> None:
+        operations = Operations(_Scripted(Fault.CRASH_BEFORE), Trace())
+
+        async def start() -> None:
+            starts.append(1)
+            await operations.call("read", lambda: _store([], "read"), RuntimeError, set(Fault))
+
+        node = Node("one", lambda: Service("one", _no_app, start=start), operations)
+        await node.start()
+        assert (node.ready, node.crashes) == (True, 1)
+
+    _run(main())
+    assert len(starts) == 2
+
+
 @pytest.mark.parametrize(
     ("fault", "happened", "raised"),
     [
