@@ -154,9 +154,10 @@ class System:
         run.trace.note("the whole system crashed")
         for node in run.nodes.values():
             node.crash()
+        left = run.bus
+        run.bus = self._open_bus()  # at once: one that crashed before may be starting
         await asyncio.sleep(0.01)
-        await run.bus.close()
-        run.bus = self._open_bus()
+        await left.close()
 
     async def all_ready(self) -> None:
         """Wait until every node runs."""
