@@ -47,12 +47,12 @@ class Codec:
         except (msgspec.MsgspecError, ValueError):
             return None
         for name, members in self._open:
-            sent = fields[name]
+            sent = fields.get(name)
             if not sent:
                 return None
             fields[name] = members.get(sent, sent)
         for name in self._moments:
-            if (moment := fields[name]) is not None and moment.tzinfo is not UTC:
+            if (moment := fields.get(name)) is not None and moment.tzinfo is not UTC:
                 return None
         return self.construct(fields)
 

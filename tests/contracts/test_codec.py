@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from backbone.contracts import PaymentChanged, decode, wire_names
+from backbone.contracts.codec import Codec
 from backbone.contracts.event import codec_of
 
 FROZEN = sorted(Path(__file__).parent.rglob("*.json"))
@@ -62,3 +64,18 @@ def test_event_of_valid_fields_equals_a_validated_one_and_has_its_defaults() -> 
     known = PaymentChanged.model_validate_json(json.dumps(FIELDS))
     fields = {name: value for name, value in known if name != "anonymous"}
     assert PaymentChanged.of_valid(**fields) == PaymentChanged(**fields)
+
+
+class _Later(BaseModel):
+    """An event as a later version may declare it."""
+
+    name: str
+    seen_at: datetime | None = None
+
+
+def test_an_optional_moment_may_be_absent() -> None:
+    codec = Codec(_Later)
+    assert codec.decode(b'{"name": "one"}') == _Later(name="one")
+    assert codec.decode(b'{"name": "one", "seen_at": "2022-01-07T12:00:00Z"}') == _Later(
+        name="one", seen_at=datetime(2022, 1, 7, 12, tzinfo=UTC)
+    )
