@@ -21,7 +21,7 @@ from services.leaderboard import boards, donations, queries
 from services.leaderboard.api_fields import CACHED, RESPONSES, DriveRef, Limit
 from services.leaderboard.boards import Board, Ranking, Window
 from services.leaderboard.display_texts import ANONYMOUS, DisplayTexts
-from services.leaderboard.donations import Position
+from services.leaderboard.donations import PATTERN, Position
 from services.leaderboard.freshness import Freshness
 from services.leaderboard.queries import DriveHead
 from services.leaderboard.summing import Summing
@@ -226,7 +226,7 @@ def add_routes(router: APIRouter, reads: BoardReads) -> None:
         response: Response,
         drive: DriveRef,
         after: Annotated[
-            Annotated[Text, StringConstraints(max_length=64)] | SkipJsonSchema[None],
+            Annotated[str, StringConstraints(pattern=PATTERN)] | SkipJsonSchema[None],
             Query(description="The `next` of the page before."),
         ] = None,
         limit: Limit = 25,

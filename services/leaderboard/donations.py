@@ -16,6 +16,9 @@ from services.leaderboard.display_texts import ANONYMOUS, DonorTexts
 from services.leaderboard.sums import COUNTED_PAYMENTS, NET
 from services.leaderboard.tables import payments
 
+PATTERN: Final = r"^[0-9]{1,17}\.pay_[0-9a-z_]{1,40}$"
+"""What `str` makes of a position."""
+
 
 class Position(NamedTuple):
     """A place in the list: the donation that was captured at `at`, and its payment's id."""

@@ -120,13 +120,15 @@ def fill(running: Running) -> dict[str, Any]:
     """Make drives, pledges and keys; what `hooks.py` puts into requests."""
     live, changing, moving = (_drive(running, slug) for slug in ("winter", "changing", "moving"))
     running.call("POST", f"/v1/drives/{live}/open")
-    aboflah = {"slug": "aboflah", "name": "AboFlah"}
+    aboflah = {"slug": "aboflah", "name": "AboFlah", "team": "Blue"}
     creator = running.call("POST", f"/v1/drives/{live}/creators", aboflah)["id"]
     pledges = [_pledge(running, live) for _ in range(6)]
     for pledge in pledges[:2]:
         _pay(running, pledge)
     _until_paid(running, pledges[:2])
-    _until(lambda: running.answers(f"/v1/drives/{live}/leaderboards/creators?around={creator}"))
+    boards = f"/v1/drives/{live}/leaderboards"
+    _until(lambda: running.answers(f"{boards}/creators?around={creator}"))
+    _until(lambda: all(running.call("GET", f"{boards}/{board}")["data"] for board in ("donors", "sources")))
     keys = [running.call("POST", "/v1/keys", {"kind": "secret"})["id"] for _ in range(3)]
     stored = [one["id"] for one in running.call("GET", "/v1/webhooks")["data"]]
     names = [pledge["id"] for pledge in pledges]
@@ -145,7 +147,14 @@ def fill(running: Running) -> dict[str, Any]:
         "queries": {
             "/v1/totals": {"drives": [live, "changing"]},
             "/v1/pledges": {"drive": live},
-            "/v1/drives/{drive}/leaderboards/{board}": {"around": creator},
+            "/v1/drives/{drive}/leaderboards/{board}": {
+                "around": {
+                    "creators": creator,
+                    "teams": aboflah["team"],
+                    "donors": running.call("GET", f"{boards}/donors")["data"][0]["donor"],
+                    "sources": running.call("GET", f"{boards}/sources")["data"][0]["source"],
+                }
+            },
         },
     }
 
@@ -187,7 +196,8 @@ def _drive(running: Running, slug: str) -> str:
 
 def _pledge(running: Running, drive: str) -> dict[str, Any]:
     amount = {"currency": "USD", "value": "25.00"}
-    made: dict[str, Any] = running.call("POST", f"/v1/drives/{drive}/pledges", {"amount": amount})
+    pledge = {"amount": amount, "source": {"platform": "twitch", "campaign": "winter"}}
+    made: dict[str, Any] = running.call("POST", f"/v1/drives/{drive}/pledges", pledge)
     return made
 
 

@@ -30,7 +30,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if case.meta is None:
         return
     credited = isinstance(case.body, dict) and case.body.get("creator") is not None
-    belongs = credited or "around" in (case.query or {})  # a creator of that very drive
+    belongs = credited or "around" in (case.query or {})  # one who is known to that very drive
     if _fits(case, ParameterLocation.PATH) and case.path_parameters and (number % 4 or belongs):
         _name_what_exists(case, number)
     if _fits(case, ParameterLocation.QUERY) and case.query:
@@ -61,7 +61,8 @@ def _name_what_exists(case: Any, number: int) -> None:
 def _ask_for_what_exists(case: Any) -> None:
     for name, value in _DATA["queries"].get(case.operation.path, {}).items():
         if name in case.query:
-            case.query[name] = value
+            board = (case.path_parameters or {}).get("board")  # meant to be refused where it is unknown
+            case.query[name] = value.get(board, "") if isinstance(value, dict) else value
 
 
 def _in_agreement(label: str, body: dict[str, Any]) -> dict[str, Any]:
