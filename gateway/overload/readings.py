@@ -23,7 +23,7 @@ WINDOW: Final = 3
 """Readings of the wait, and of the CPU, of which the median counts: in a burst a queue forms at once."""
 RATE_OVER_S: Final = 1.0
 """Over how long the rate of answered pledges is averaged."""
-FEW: Final = 32
+FEW: Final = 64
 """With so few pledges in flight none waits: what they take is not a queue."""
 BUSY: Final = 0.95
 """The share of a core from which the process counts as saturated."""

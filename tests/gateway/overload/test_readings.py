@@ -50,6 +50,7 @@ def test_saturated_process_that_answers_in_time_enters_no_step_and_keeps_only_th
 
 def test_wait_is_the_queue_divided_by_the_rate() -> None:
     assert expected_wait_s(590, 590.0) == 1.0
+    assert expected_wait_s(64, 77.0) == 0.0  # the demo's donors on a saturated stack: nothing gives way
     assert expected_wait_s(FEW, 0.0) == 0.0
     assert expected_wait_s(FEW + 1, 0.0) > 30.0
 
