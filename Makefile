@@ -38,7 +38,7 @@ stack-down: $(VENV)/.runtime ## Stop the stack; its data is kept
 bench: $(VENV)/.runtime ## Measure every figure, embedded and on the stack (ARGS="--only reads": one group)
 	@$(PY) -m bench run $(ARGS)
 
-bench-quick: $(VENV)/.runtime ## Measure the embedded figures in under a minute
+bench-quick: $(VENV)/.runtime ## Measure the embedded figures, shorter and without the slow groups
 	@$(PY) -m bench run --quick $(ARGS)
 
 bench-overload: $(VENV)/.runtime ## Send five times the peak: what is accepted, what gives way, what comes back

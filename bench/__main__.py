@@ -28,7 +28,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 @app.command()
 def run(
-    quick: Annotated[bool, typer.Option("--quick", help="Under a minute, without the stack.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Shorter, without the stack and slow groups.")
+    ] = False,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(GROUPS)}; repeatable.")] = None,
     stack: Annotated[
         bool | None, typer.Option("--stack/--no-stack", help="Whether to measure the stack too.")

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.results import DIRECTORY
-from bench.systems import ROOT
+from bench.systems import ROOT, stop
 
 RATE: Final = 100
-_STOP_S: Final = 30.0
 _PLACE: Final = re.compile(r"\((?P<file>[^()]*?)(?::\d+)?\)$")
 _OWN: Final = frozenset({"backbone", "gateway", "services", "embedded", "sandbox", "rehearsal", "bench"})
 
@@ -62,7 +61,7 @@ class Flames:
             yield found
         finally:
             for recorder in recorders:
-                _stop(recorder)
+                stop(recorder, signal.SIGINT)  # py-spy then writes its file
         for name, file in files.items():
             self._without_places(file.with_suffix(".svg"))
             if file.exists():
@@ -80,17 +79,6 @@ class Flames:
         command = [str(self._program), "record", "--nonblocking", "--format", kind, "--rate", str(RATE)]
         command += ["--duration", "unlimited", "--output", str(file), "--pid", str(pid)]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _stop(recorder: subprocess.Popen[bytes]) -> None:
-    """End a recorder; on SIGINT it writes its file."""
-    if recorder.poll() is None:
-        recorder.send_signal(signal.SIGINT)
-    try:
-        recorder.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        recorder.kill()
-        recorder.wait()
 
 
 def by_library(samples: str) -> Counter[str]:

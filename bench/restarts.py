@@ -2,7 +2,7 @@
 
 Two gateways beside the stack's own serve the viewers. In turn each gets SIGTERM, drains its streams, ends and
 starts again; its viewers reconnect to either of them with `Last-Event-ID`. At the end every viewer must have
-received, or been told by `gap`, every donation in the drive's log since it first connected.
+received, or learned of by `gap`, every donation in the drive's log since it first connected.
 """
 
 from __future__ import annotations

@@ -109,10 +109,10 @@ def embedded_system(
         stop(process)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process: SIGTERM, and SIGKILL if it does not end."""
+def stop(process: subprocess.Popen[bytes], by: signal.Signals = signal.SIGTERM) -> None:
+    """End a process by a signal, and by SIGKILL if it does not end."""
     if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(by)
     try:
         process.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:

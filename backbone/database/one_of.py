@@ -52,9 +52,8 @@ class _List(TypeDecorator[Any]):
 
 
 class _OneOf(FunctionElement[bool]):
-    type: Any = (
-        NullType()
-    )  # SQLAlchemy compares a Boolean function with 1 on SQLite, which then uses no index
+    # No Boolean: SQLAlchemy compares a Boolean function with 1 on SQLite, which then uses no index.
+    type: Any = NullType()
     inherit_cache = True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +29,7 @@ from backbone.database.database import Database
 from backbone.database.messaging_tables import messaging_tables
 from backbone.database.one_of import one_of
 from backbone.database.plans import Plans
-from tests.engines import fresh_postgres
+from tests.backbone.both_stores import STORES, database_on
 
 METADATA: Final = MetaData()
 MESSAGING_TABLES: Final = messaging_tables(METADATA)
@@ -52,23 +51,10 @@ ROWS: Final[list[dict[str, Any]]] = [
 LISTS: Final[list[Sequence[str]]] = [(), ("a",), NAMES, NAMES[:3], ("a", "a", "nobody"), ("nobody",)]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=STORES)
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    if request.param == "sqlite":
-        async with _opened(f"sqlite:///{tmp_path / 'things.db'}") as opened:
-            yield opened
-    else:
-        async with fresh_postgres() as url, _opened(url) as opened:
-            yield opened
-
-
-@asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[Database]:
-    database = Database(url, MESSAGING_TABLES)
-    async with database.transaction() as session:
-        await session.run_sync(lambda plain: METADATA.create_all(plain.connection))
-    yield database
-    await database.close()
+    async with database_on(request.param, tmp_path, METADATA, MESSAGING_TABLES) as database:
+        yield database
 
 
 async def test_one_of_finds_the_rows_with_one_of_the_values(database: Database) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +15,7 @@ from sqlalchemy.pool import StaticPool
 from backbone.database.database import Database
 from backbone.database.messaging_tables import messaging_tables
 from backbone.database.pair_lookup import MAX_GROUPS, PairLookup, grouped
-from tests.engines import fresh_postgres
+from tests.backbone.both_stores import STORES, database_on
 
 METADATA: Final = MetaData()
 MESSAGING_TABLES: Final = messaging_tables(METADATA)
@@ -33,24 +32,12 @@ with ENGINE.begin() as _connection:
     _connection.execute(insert(THINGS), [{"owner": owner, "name": name} for owner, name in sorted(STORED)])
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=STORES)
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    if request.param == "sqlite":
-        async with _opened(f"sqlite:///{tmp_path / 'things.db'}") as opened:
-            yield opened
-    else:
-        async with fresh_postgres() as url, _opened(url) as opened:
-            yield opened
-
-
-@asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[Database]:
-    database = Database(url, MESSAGING_TABLES)
-    async with database.transaction() as session:
-        await session.run_sync(lambda plain: METADATA.create_all(plain.connection))
-        await session.execute(insert(THINGS), [{"owner": owner, "name": name} for owner, name in EVERY])
-    yield database
-    await database.close()
+    async with database_on(request.param, tmp_path, METADATA, MESSAGING_TABLES) as database:
+        async with database.transaction() as session:
+            await session.execute(insert(THINGS), [{"owner": owner, "name": name} for owner, name in EVERY])
+        yield database
 
 
 @pytest.mark.parametrize(
