@@ -18,6 +18,8 @@ LEAST_SHARE: Final = 0.3
 """Tables with fewer rows than this share of the pledges do not grow with each donation."""
 _KEPT: Final = frozenset({"drive_id", "creator_id", "scope", "group", "partner", "topic", "name", "kind"})
 _NEVER: Final = frozenset({"alembic_version", "outbox", "positions", "paces", "drives", "creators"})
+_COPY: Final = "number_of_the_copy"
+"""A name that no column of a table has."""
 _IDENTIFIERS: Final = frozenset({"id", "intent", "cause", "key"})
 
 
@@ -63,8 +65,8 @@ def _copy_rows(database: sqlite3.Connection, table: str, copies: int) -> None:
         values.append(_value_of(table, name, kind.upper(), bool(key) or name in unique))
     database.execute(
         f'INSERT OR IGNORE INTO "{table}" ({", ".join(names)}) '
-        "WITH RECURSIVE copy(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copy WHERE n < ?) "
-        f'SELECT {", ".join(values)} FROM copy, (SELECT * FROM "{table}") WHERE ? > 0',
+        f"WITH RECURSIVE copies({_COPY}) AS (SELECT 1 UNION ALL SELECT {_COPY} + 1 FROM copies WHERE {_COPY} < ?) "
+        f'SELECT {", ".join(values)} FROM copies, (SELECT * FROM "{table}") WHERE ? > 0',
         (copies, copies),
     )
 
@@ -72,13 +74,13 @@ def _copy_rows(database: sqlite3.Connection, table: str, copies: int) -> None:
 def _value_of(table: str, name: str, kind: str, is_unique: bool) -> str:
     """The expression of a copied column: another value where it identifies the donation."""
     if table == "drive_log" and name == "sequence":
-        return "sequence + n * (SELECT max(sequence) FROM drive_log)"
+        return f"sequence + {_COPY} * (SELECT max(sequence) FROM drive_log)"
     identifies = name not in _KEPT and (is_unique or name.endswith("_id") or name in _IDENTIFIERS)
     if not identifies or "INT" in kind:
         return f'"{name}"'
     if "BLOB" in kind:
-        return f'CAST("{name}" || n AS BLOB)'
-    return f"\"{name}\" || '~' || n"
+        return f'CAST("{name}" || {_COPY} AS BLOB)'
+    return f"\"{name}\" || '~' || {_COPY}"
 
 
 def _unique_columns(database: sqlite3.Connection, table: str) -> Sequence[str]:

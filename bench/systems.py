@@ -126,7 +126,9 @@ def stack_system(
 ) -> Iterator[System]:
     """The stack of a checkout, in `data`. Raises CannotStart."""
     environment = _environment(data, base) | dict(settings or {})
-    (data / "kafka").symlink_to(checkout / ".ataa" / "kafka")
+    kafka = checkout / ".ataa" / "kafka"
+    kafka.mkdir(parents=True, exist_ok=True)  # the first stack of a checkout fills it
+    (data / "kafka").symlink_to(kafka)
     try:
         started = _stack(checkout, environment, "up")
         if started.returncode != 0:
