@@ -8,7 +8,8 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
 import structlog
 import uvicorn
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from backbone.bus.protocol import BusUnavailable
 from backbone.database.transient import is_transient
 from backbone.http import problems
+from backbone.http.acceptor import Acceptor
 from backbone.http.early_answers import protocol_of
 from backbone.settings import exit_with_error
 from backbone.wakeups import wait_for
@@ -156,11 +158,29 @@ async def metrics_app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: several share one process, and `serve` handles the signals."""
+    """uvicorn with our acceptor, and without its signal handlers: `serve` handles the process's signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve these sockets, which are bound."""
+        await super().startup(sockets=[])
+        config = self.config
+        make_protocol: Callable[[], asyncio.BaseProtocol] = partial(
+            cast(Any, config.http_protocol_class),
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self._acceptors = [Acceptor(sock, make_protocol) for sock in sockets or ()]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, then let the requests of all accepted connections end."""
+        for one in self._acceptors:
+            await one.close()
+        await super().shutdown(sockets)
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
