@@ -65,7 +65,8 @@ def _copy_rows(database: sqlite3.Connection, table: str, copies: int) -> None:
         values.append(_value_of(table, name, kind.upper(), bool(key) or name in unique))
     database.execute(
         f'INSERT OR IGNORE INTO "{table}" ({", ".join(names)}) '
-        f"WITH RECURSIVE copies({_COPY}) AS (SELECT 1 UNION ALL SELECT {_COPY} + 1 FROM copies WHERE {_COPY} < ?) "
+        f"WITH RECURSIVE copies({_COPY}) AS "
+        f"(SELECT 1 UNION ALL SELECT {_COPY} + 1 FROM copies WHERE {_COPY} < ?) "
         f'SELECT {", ".join(values)} FROM copies, (SELECT * FROM "{table}") WHERE ? > 0',
         (copies, copies),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
@@ -25,7 +25,7 @@ from gateway.access.limits import ConcurrencyLimit, RateLimit, RateLimits
 from gateway.docs import docs_routes
 from gateway.events_page import events_routes
 from gateway.http.application import Gateway
-from gateway.http.asgi import Request, Response
+from gateway.http.asgi import Header, Request, Response
 from gateway.http.router import Route, Router
 from gateway.live.early_totals import EarlyTotals
 from gateway.live.hub import Hub
@@ -143,7 +143,14 @@ def _concurrency_limits(settings: GatewaySettings) -> dict[str, ConcurrencyLimit
 
 def _application(proxies: str, router: Router, hub: Hub, refusal: Refusal) -> ASGIApp:
     """The gateway as an application that reads client addresses as the trusted `proxies` report them."""
-    gateway = Gateway(router, EarlyTotals(hub).answer, refusal)
+    totals = EarlyTotals(hub)
+
+    def early_answer(method: bytes, target: bytes, headers: Sequence[Header]) -> tuple[bytes, bytes] | None:
+        if method == b"GET":
+            return totals.answer(target, headers)
+        return refusal.answer(target, headers) if method == b"POST" else None
+
+    gateway = Gateway(router, early_answer)
     trusted = [one for one in map(str.strip, proxies.split(",")) if one]
     return _BehindProxies(gateway, trusted) if trusted else gateway
 

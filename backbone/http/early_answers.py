@@ -17,11 +17,12 @@ import structlog
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-EarlyAnswer = Callable[[bytes, Sequence[tuple[bytes, bytes]]], tuple[bytes, bytes] | None]
-"""Called with the target and the headers of a GET request, names in lower case.
+EarlyAnswer = Callable[[bytes, bytes, Sequence[tuple[bytes, bytes]]], tuple[bytes, bytes] | None]
+"""Called with the method, the target and the headers of a request, names in lower case.
 
 Returns the status line with the headers, each with its line break, and the body; or None where the
-application has to answer. `Date` is added. It must not wait for anything.
+application has to answer. `Date` is added. It must not wait for anything. The body of the request, if it has
+one, may arrive later and is discarded.
 """
 
 log = structlog.get_logger()
@@ -56,8 +57,7 @@ class EarlyProtocol(HttpToolsProtocol):
     def _answer(self) -> bool:
         parser, cycle = self.parser, self.cycle
         if (
-            parser.get_method() != b"GET"
-            or parser.get_http_version() != "1.1"
+            parser.get_http_version() != "1.1"
             or not parser.should_keep_alive()
             or parser.should_upgrade()
             or self.expect_100_continue
@@ -68,7 +68,7 @@ class EarlyProtocol(HttpToolsProtocol):
         ):
             return False
         try:
-            answer = self._early_answer(self.url, self.headers)
+            answer = self._early_answer(parser.get_method(), self.url, self.headers)
         except Exception as error:
             log.exception("request.not_answered_early", error=type(error).__name__)
             return False

@@ -24,8 +24,6 @@ from gateway.http.asgi import (
     request_id_of,
 )
 from gateway.http.router import Router
-from gateway.overload.refusal import PATTERN as PLEDGES
-from gateway.overload.refusal import Refusal
 
 _RESPONSES = Counter("ataa_gateway_answers_total", "Responses, by route and status.", ["route", "status"])
 _counted: dict[tuple[str, int], Counter] = {}
@@ -34,21 +32,14 @@ log = structlog.get_logger()
 
 
 class Gateway:
-    """The gateway's ASGI application. `early_answer` answers frequent reads before it is called.
+    """The gateway's ASGI application. `early_answer` answers some requests before it is called."""
 
-    Pledges beyond a limit are refused before anything else is done.
-    """
-
-    def __init__(self, router: Router, early_answer: EarlyAnswer, refusal: Refusal) -> None:
+    def __init__(self, router: Router, early_answer: EarlyAnswer) -> None:
         self._router = router
-        self._refusal = refusal
         self.early_answer = early_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return
-        if self._refusal.applies(scope) and await self._refusal.send(scope, send):
-            count_response(PLEDGES, Overloaded.status)
             return
         request = Request(scope, receive)
         request.request_id = request_id_of(request.headers.get("x-request-id", ""))

@@ -42,7 +42,7 @@ class EarlyTotals:
         self._responses: dict[tuple[str, Kind], _Responses] = {}
 
     def answer(self, target: bytes, headers: Sequence[Header]) -> tuple[bytes, bytes] | None:
-        """See `backbone.http.early_answers.EarlyAnswer`."""
+        """See `backbone.http.early_answers.EarlyAnswer`; of a GET request."""
         view = self._view(target)
         if view is None:
             return None

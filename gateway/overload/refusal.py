@@ -1,4 +1,4 @@
-"""The reply to a pledge beyond what can be stored in time: 503, prepared, and sent before routing.
+"""The reply to a pledge beyond what can be stored in time: 503, answered before the application is called.
 
 Under five times the load that a process can take, four of five requests get this reply; what it costs is
 taken from the pledges that are accepted.
@@ -7,15 +7,15 @@ taken from the pledges that are accepted.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Final
-
-from starlette.types import Scope, Send
 
 from backbone.http.problems import MEDIA_TYPE, Overloaded
 from backbone.telemetry import join_trace
 from gateway.access.limits import ConcurrencyLimit
 from gateway.http import cors
+from gateway.http.application import count_response
 from gateway.http.asgi import BODY_LIMIT, Header, request_id_of
 
 RETRY_AFTER_S: Final = (1, 2, 3, 4)
@@ -23,7 +23,7 @@ RETRY_AFTER_S: Final = (1, 2, 3, 4)
 PATTERN: Final = "/v1/drives/{drive}/pledges"
 """The route that is refused."""
 
-_PREFIX, _, _SUFFIX = PATTERN.partition("{drive}")
+_PREFIX, _SUFFIX = (part.encode() for part in PATTERN.split("{drive}"))
 _DETAIL: Final = "More pledges arrive than can be stored in time. Repeat this one with the same key."
 _MARK: Final = "request-id"
 
@@ -40,41 +40,35 @@ class Refusal:
             (b"cache-control", b"no-store"),
             *cors.readable("keyed"),
         ]
-        self._headers = cycle([(*common, (b"retry-after", str(after).encode())) for after in RETRY_AFTER_S])
+        lines = b"".join(b"%s: %s\r\n" % header for header in common)
+        status = b"HTTP/1.1 503 Service Unavailable\r\n"
+        self._heads = cycle([b"%s%sretry-after: %d\r\n" % (status, lines, after) for after in RETRY_AFTER_S])
 
-    def applies(self, scope: Scope) -> bool:
-        """Whether this request is a pledge, and refused at present."""
-        path: str = scope["path"]
-        return (
-            self._pledges.is_full()
-            and scope["method"] == "POST"
-            and path.endswith(_SUFFIX)
-            and path.startswith(_PREFIX)
-        )
+    def answer(self, target: bytes, headers: Sequence[Header]) -> tuple[bytes, bytes] | None:
+        """See `backbone.http.early_answers.EarlyAnswer`; of a POST request.
 
-    async def send(self, scope: Scope, send: Send) -> bool:
-        """Send the reply; False where the body is large or of unknown length, and must be read first."""
+        None where it is no pledge, where pledges are admitted, and where the body is large or of unknown
+        length: the application answers such a request once its body is read.
+        """
+        if not self._pledges.is_full() or not target.startswith(_PREFIX):
+            return None
+        if not target.partition(b"?")[0].endswith(_SUFFIX):
+            return None
         request_id, trace = "", None
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name == b"x-request-id":
                 request_id = value.decode("latin-1")
             elif name == b"traceparent":
                 trace = value.decode("latin-1")
             elif name == b"transfer-encoding" or (name == b"content-length" and not _is_small(value)):
-                return False
+                return None
         self._pledges.count_refused()
+        count_response(PATTERN, Overloaded.status)
         request_id = request_id_of(request_id)
         # A request id may contain a quotation mark or a backslash.
         body = b"".join((self._head, json.dumps(request_id)[1:-1].encode(), self._tail))
-        headers = [
-            *next(self._headers),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", request_id.encode()),
-            (b"traceparent", join_trace(trace).encode()),
-        ]
-        await send({"type": "http.response.start", "status": Overloaded.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-        return True
+        length, trace = f"content-length: {len(body)}\r\n", f"traceparent: {join_trace(trace)}\r\n"
+        return next(self._heads) + f"{length}x-request-id: {request_id}\r\n{trace}".encode(), body
 
 
 def _is_small(length: bytes) -> bool:
