@@ -150,7 +150,7 @@ def _application(proxies: str, router: Router, hub: Hub, refusal: Refusal) -> AS
             return totals.answer(target, headers)
         return refusal.answer(target, headers) if method == b"POST" else None
 
-    gateway = Gateway(router, early_answer)
+    gateway = Gateway(router, early_answer, refusal.send)
     trusted = [one for one in map(str.strip, proxies.split(",")) if one]
     return _BehindProxies(gateway, trusted) if trusted else gateway
 

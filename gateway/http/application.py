@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 
 import structlog
 from prometheus_client import Counter
@@ -32,14 +33,25 @@ log = structlog.get_logger()
 
 
 class Gateway:
-    """The gateway's ASGI application. `early_answer` answers some requests before it is called."""
+    """The gateway's ASGI application. `early_answer` answers some requests before it is called.
 
-    def __init__(self, router: Router, early_answer: EarlyAnswer) -> None:
+    `refuse` sends a reply and returns True where nothing else may be done for a request.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        early_answer: EarlyAnswer,
+        refuse: Callable[[Scope, Send], Awaitable[bool]],
+    ) -> None:
         self._router = router
+        self._refuse = refuse
         self.early_answer = early_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            return
+        if await self._refuse(scope, send):
             return
         request = Request(scope, receive)
         request.request_id = request_id_of(request.headers.get("x-request-id", ""))

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import Final
 
+from starlette.types import Scope, Send
+
 from backbone.http.problems import MEDIA_TYPE, Overloaded
 from backbone.telemetry import join_trace
 from gateway.access.limits import ConcurrencyLimit
@@ -26,6 +28,7 @@ PATTERN: Final = "/v1/drives/{drive}/pledges"
 _PREFIX, _SUFFIX = (part.encode() for part in PATTERN.split("{drive}"))
 _DETAIL: Final = "More pledges arrive than can be stored in time. Repeat this one with the same key."
 _MARK: Final = "request-id"
+_STATUS_LINE: Final = b"HTTP/1.1 503 Service Unavailable\r\n"
 
 
 class Refusal:
@@ -40,19 +43,33 @@ class Refusal:
             (b"cache-control", b"no-store"),
             *cors.readable("keyed"),
         ]
-        lines = b"".join(b"%s: %s\r\n" % header for header in common)
-        status = b"HTTP/1.1 503 Service Unavailable\r\n"
-        self._heads = cycle([b"%s%sretry-after: %d\r\n" % (status, lines, after) for after in RETRY_AFTER_S])
+        self._headers = cycle([(*common, (b"retry-after", b"%d" % after)) for after in RETRY_AFTER_S])
 
     def answer(self, target: bytes, headers: Sequence[Header]) -> tuple[bytes, bytes] | None:
-        """See `backbone.http.early_answers.EarlyAnswer`; of a POST request.
-
-        None where it is no pledge, where pledges are admitted, and where the body is large or of unknown
-        length: the application answers such a request once its body is read.
-        """
-        if not self._pledges.is_full() or not target.startswith(_PREFIX):
+        """See `backbone.http.early_answers.EarlyAnswer`; of a POST request."""
+        if not self._pledges.is_full():
             return None
-        if not target.partition(b"?")[0].endswith(_SUFFIX):
+        refused = self._refused(target.partition(b"?")[0], headers)
+        if refused is None:
+            return None
+        lines = b"".join([b"%s: %s\r\n" % header for header in refused[0]])
+        return _STATUS_LINE + lines, refused[1]
+
+    async def send(self, scope: Scope, send: Send) -> bool:
+        """Refuse a request that began when others were not counted yet; whether that was done."""
+        if scope["method"] != "POST" or not self._pledges.is_full():
+            return False
+        refused = self._refused(scope["raw_path"], scope["headers"])
+        if refused is None:
+            return False
+        headers, body = refused
+        await send({"type": "http.response.start", "status": Overloaded.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+        return True
+
+    def _refused(self, path: bytes, headers: Sequence[Header]) -> tuple[list[Header], bytes] | None:
+        """Headers and body of the reply; None where it is no pledge, or its body must be read first."""
+        if not path.startswith(_PREFIX) or not path.endswith(_SUFFIX):
             return None
         request_id, trace = "", None
         for name, value in headers:
@@ -67,8 +84,12 @@ class Refusal:
         request_id = request_id_of(request_id)
         # A request id may contain a quotation mark or a backslash.
         body = b"".join((self._head, json.dumps(request_id)[1:-1].encode(), self._tail))
-        length, trace = f"content-length: {len(body)}\r\n", f"traceparent: {join_trace(trace)}\r\n"
-        return next(self._heads) + f"{length}x-request-id: {request_id}\r\n{trace}".encode(), body
+        return [
+            *next(self._headers),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", request_id.encode()),
+            (b"traceparent", join_trace(trace).encode()),
+        ], body
 
 
 def _is_small(length: bytes) -> bool:
