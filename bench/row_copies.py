@@ -35,7 +35,9 @@ def multiply(data: Path, stored: int) -> int:
 
 
 def _multiply(database: sqlite3.Connection, copies: int, least: int) -> None:
-    database.execute("PRAGMA synchronous = OFF")
+    # Gigabytes are written, and a crash may lose them. Services set the journal's mode again.
+    for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -400000"):
+        database.execute(f"PRAGMA {pragma}")
     database.execute("BEGIN IMMEDIATE")
     for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         if table in _NEVER or table.startswith("sqlite_"):
@@ -47,7 +49,6 @@ def _multiply(database: sqlite3.Connection, copies: int, least: int) -> None:
         newest = "(SELECT coalesce(max(sequence), 0) FROM drive_log l WHERE l.drive_id = drives.drive_id)"
         database.execute(f"UPDATE drives SET sequence = max(sequence, {newest})")
     database.execute("COMMIT")
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _has(database: sqlite3.Connection, table: str) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+import urllib.request
+from typing import Final
+
 from bench.donation_run import donate
 from bench.event_loop import run_on_uvloop
 from bench.figures.catchup import FilledDrive
@@ -10,9 +14,20 @@ from bench.results import Measured
 from bench.run_options import RunOptions
 from bench.systems import System
 
+CAUGHT_UP_WITHIN_S: Final = 120.0
+_LAG: Final = "ataa_consumer_lag_records{"
+
+
+class Behind(Exception):
+    """A consumer did not catch up with the log that was filled."""
+
 
 def measure(system: System, drive: FilledDrive, options: RunOptions) -> Measured:
-    """`memory` or `memory_stack`: the largest of Ataa's processes after donations at saturation."""
+    """`memory` or `memory_stack`: the largest of Ataa's processes after donations at saturation.
+
+    They begin once every consumer has read the log that was filled. Raises Behind.
+    """
+    _wait_until_caught_up(system)
     run = run_on_uvloop(
         donate(
             system,
@@ -31,3 +46,17 @@ def measure(system: System, drive: FilledDrive, options: RunOptions) -> Measured
         **{f"mb_{process}": mb for process, mb in sorted(held.items())},
     }
     return Measured(name, max(held.values()), None, details)
+
+
+def _wait_until_caught_up(system: System) -> None:
+    give_up = time.monotonic() + CAUGHT_UP_WITHIN_S
+    while (behind := sum(map(_lag, system.metrics.values()))) > 0:
+        if time.monotonic() > give_up:
+            raise Behind(f"{behind:.0f} records are not handled after {CAUGHT_UP_WITHIN_S:.0f} s")
+        time.sleep(0.5)
+
+
+def _lag(address: str) -> float:
+    with urllib.request.urlopen(address, timeout=10) as response:  # noqa: S310 - our own http address
+        lines = response.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(_LAG))
