@@ -15,7 +15,8 @@ from gateway.overload.ladder import Step
 from gateway.overload.shedding import LEAST_PLEDGES
 from tests.gateway.harness import ADMIN, DRIVE, Harness, bearer, hub_of
 from tests.gateway.overload.conftest import Loaded
-from tests.waiting import until
+from tests.gateway.test_http import send_raw
+from tests.waiting import PATIENCE_S, until
 
 TOTALS = "/v1/drives/winter/totals"
 BOARDS = "/v1/drives/winter/leaderboards"
@@ -191,6 +192,71 @@ async def test_pledges_give_way_last_and_only_beyond_what_can_be_stored_in_time(
     await until(lambda: arrived(harness) == held + 1)
     harness.pledges.gate.set()
     assert {(await one)[0] for one in [*asking, more]} == {201}
+
+
+def raw(method: bytes, target: str, body: bytes = b"", *fields: bytes, version: bytes = b"1.1") -> bytes:
+    """A request as it is sent."""
+    lines = b"".join(b"%s\r\n" % field for field in (b"Host: x", b"Content-Length: %d" % len(body), *fields))
+    return b"%s %s HTTP/%s\r\n%s\r\n%s" % (method, target.encode(), version, lines, body)
+
+
+async def test_the_body_of_a_refused_pledge_is_not_taken_for_the_next_request(loaded: Loaded) -> None:
+    harness = loaded.harness
+    harness.pledges.gate.clear()
+    await loaded.load.reach(Step.PLEDGES)
+    asking = [asyncio.create_task(pledge(harness, number)) for number in range(LEAST_PLEDGES)]
+    await until(lambda: arrived(harness) == LEAST_PLEDGES)
+    body = b"GET /livez HTTP/1.1\r\n\r\n"
+    whole = (
+        raw(b"POST", PLEDGES, body)
+        + raw(b"POST", PLEDGES + "?a=b", body)
+        + raw(b"POST", "/webhooks/stripe", b"abcde")
+    )
+    closing = raw(b"GET", "/livez", b"", b"Connection: close")
+    reader, writer = await asyncio.open_connection("127.0.0.1", harness.port)
+    for place in range(0, len(whole), 50):  # headers and bodies arrive in parts
+        writer.write(whole[place : place + 50])
+        await asyncio.sleep(0)
+    writer.write(closing)
+    async with asyncio.timeout(PATIENCE_S):
+        answers = await reader.read()
+    writer.close()
+    statuses = [answer[:3] for answer in answers.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"503", b"503", b"200", b"200"]
+    assert harness.payments.received[-1].body == b"abcde"
+    harness.pledges.gate.set()
+    await asyncio.gather(*asking)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        raw(b"POST", PLEDGES, b"{}", version=b"1.0"),
+        raw(b"POST", PLEDGES, b"{}", b"Connection: close"),
+        raw(b"POST", PLEDGES, b"{}", b"Expect: 100-continue", b"Connection: close"),
+    ],
+    ids=["1.0", "close", "expect"],
+)
+async def test_uncommon_requests_are_refused_with_the_same_reply(loaded: Loaded, sent: bytes) -> None:
+    harness = loaded.harness
+    harness.pledges.gate.clear()
+    await loaded.load.reach(Step.PLEDGES)
+    asking = [asyncio.create_task(pledge(harness, number)) for number in range(LEAST_PLEDGES)]
+    await until(lambda: arrived(harness) == LEAST_PLEDGES)
+    common = await send_raw(
+        harness, raw(b"POST", PLEDGES, b"{}") + raw(b"GET", "/livez", b"", b"Connection: close")
+    )
+    uncommon = await send_raw(harness, sent)
+    assert uncommon.startswith(b"HTTP/1.1 503 ")
+    assert names_of_headers(uncommon) - {b"connection"} == names_of_headers(common)
+    assert b'"type": "/problems/overloaded"' in uncommon
+    assert arrived(harness) == LEAST_PLEDGES
+    harness.pledges.gate.set()
+    await asyncio.gather(*asking)
+
+
+def names_of_headers(answer: bytes) -> set[bytes]:
+    return {line.partition(b":")[0] for line in answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]}
 
 
 async def test_refusals_spread_the_moments_to_come_back(loaded: Loaded) -> None:
