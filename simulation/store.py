@@ -98,6 +98,11 @@ class FaultyDatabase(Database):
             alive()
             raise DatabaseSlow("simulated: no answer in time")
 
+    async def read_whole(self, read: Callable[[SyncTransaction], Result]) -> Result:
+        """Without a thread, whose end would not be at a moment of the virtual clock."""
+        async with self.reading() as transaction:
+            return await transaction.run_sync(read)
+
     async def migrate(self, scripts: Path) -> None:
         """Migrate the template; its copies need none."""
         if FaultyDatabase.migrating:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import structlog
 from prometheus_client import Counter
@@ -34,7 +34,7 @@ from backbone.database.plans import Plans
 from backbone.database.postgres import milliseconds, open_postgres
 from backbone.database.postgres_pool import PostgresPool
 from backbone.database.sqlite import SqliteConnections
-from backbone.database.transaction import Transaction, TransactionState
+from backbone.database.transaction import SyncTransaction, Transaction, TransactionState
 from backbone.database.transient import DatabaseSlow, DatabaseUnavailable, is_transient
 from backbone.postgres_url import split_tls
 
@@ -52,6 +52,7 @@ READINESS_TIMEOUT_S: Final = 1.0
 """How long the database may take to answer a readiness probe; Kubernetes allows the probe 2 s."""
 
 _Kind = Literal["durable", "lossy", "reading"]
+Result = TypeVar("Result")
 
 _BEGIN: Final[dict[_Kind, str]] = {
     "durable": "BEGIN",
@@ -132,6 +133,17 @@ class Database:
         """A read-only transaction: all its statements see one snapshot, and it never waits for a writer."""
         async with self._begin("reading", timeout_s) as transaction:
             yield transaction
+
+    async def read_whole(self, read: Callable[[SyncTransaction], Result]) -> Result:
+        """`read` in a read-only transaction that may take `LONG_TIMEOUT_S`, because it reads whole tables.
+
+        On SQLite it runs in a thread, on a connection of its own: the event loop goes on meanwhile.
+        """
+        if self._sqlite is not None:
+            state = TransactionState(self.messaging_tables, self.outbox_written.set)
+            return await asyncio.to_thread(self._sqlite.read, read, state)
+        async with self.reading(timeout_s=LONG_TIMEOUT_S) as transaction:
+            return await transaction.run_sync(read)
 
     async def is_responding(self) -> bool:
         """Whether the database answers within `READINESS_TIMEOUT_S`, or did so that recently.
@@ -241,6 +253,7 @@ class _SqliteFile:
     """The connections to one file, by the kind of transaction, and the turns of its writers."""
 
     def __init__(self, url: str, synchronous: Synchronous) -> None:
+        self._url = url
         plans = Plans()
         lossy = "OFF" if synchronous == "OFF" else "NORMAL"
         self._connections: dict[_Kind, SqliteConnections] = {
@@ -259,6 +272,15 @@ class _SqliteFile:
         async with self._write_lock:
             with self._connections[kind].transaction(state) as transaction:
                 yield transaction
+
+    def read(self, read: Callable[[SyncTransaction], Result], state: TransactionState) -> Result:
+        """For a thread other than the event loop's, with which it shares no connection and no plans."""
+        connections = SqliteConnections(self._url, "BEGIN DEFERRED", "NORMAL", Plans())
+        try:
+            with connections.transaction(state) as transaction:
+                return read(SyncTransaction(transaction))
+        finally:
+            connections.close()
 
     def close(self) -> None:
         for connections in self._connections.values():

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from backbone.clock import Clock
-from backbone.database.database import LONG_TIMEOUT_S, Database
+from backbone.database.database import Database
 from backbone.http.caller import CallerDep, InternalDep
 from backbone.http.fields import Body, MoneyView, PledgeIdView, RefundedMoney, Text, id_schema, with_examples
 from backbone.http.problems import NotFound, documented
@@ -190,8 +190,7 @@ def _add_internal(router: APIRouter, dependencies: Dependencies) -> None:
     @router.get("/internal/books", include_in_schema=False)
     async def read_books(_caller: InternalDep) -> dict[str, str]:
         """The ledger's balance of processor money by currency; sums the whole ledger."""
-        async with dependencies.database.reading(timeout_s=LONG_TIMEOUT_S) as session:
-            return await queries.read_books(session)
+        return await dependencies.database.read_whole(queries.read_books)
 
     @router.get("/internal/quiet", include_in_schema=False)
     async def read_drained(_caller: InternalDep) -> dict[str, int]:

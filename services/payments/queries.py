@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from backbone.clock import rfc3339
 from backbone.contracts.payments import PaymentStatus, nearest_status, pledge_status
 from backbone.contracts.pledges import PledgeStatus
-from backbone.database.transaction import Transaction
+from backbone.database.transaction import SyncTransaction, Transaction
 from backbone.money import decimal_string
 from services.payments.recording import ledger
 from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, QUARANTINED, WAITING, WEBHOOKS
@@ -79,9 +79,9 @@ def _queue(row: Any, first: int | None, rate_per_s: float) -> dict[str, int] | N
     return {"position": position, "eta_seconds": math.ceil(position / max(rate_per_s, 1.0))}
 
 
-async def read_books(session: Transaction) -> dict[str, str]:
+def read_books(transaction: SyncTransaction) -> dict[str, str]:
     """The ledger's balance of clearing by currency, as decimal strings. Sums the whole ledger."""
-    balances = await ledger.balance(session, ledger.CLEARING)
+    balances = ledger.balance(transaction, ledger.CLEARING)
     return {currency: decimal_string(units, currency) for currency, units in sorted(balances.items())}
 
 

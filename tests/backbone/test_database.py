@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select
+from sqlalchemy.exc import DBAPIError
 
 from backbone.bus.protocol import Partition, Record
 from backbone.database.database import Database
-from backbone.database.transaction import after_commit
+from backbone.database.transaction import SyncTransaction, after_commit
 from backbone.messaging.inbox import Fenced, advance, record_new
 from tests.backbone.notes import MESSAGING_TABLES, Note, noted, open_database, sqlite_url
 from tests.engines import fresh_postgres
@@ -69,6 +70,34 @@ async def test_statements_of_a_read_transaction_see_one_snapshot(database: Datab
         after = (await session.execute(select(func.count()).select_from(Note))).scalar_one()
     assert (before, after) == (0, 0)
     assert len(await noted(database)) == 1
+
+
+async def test_a_read_of_whole_tables_sees_one_snapshot_and_holds_nobody_up(database: Database) -> None:
+    """On SQLite the event loop goes on during a statement; on PostgreSQL during each wait for the server."""
+    await note(database, "before")
+    loop = asyncio.get_running_loop()
+
+    def read(transaction: SyncTransaction) -> list[int]:
+        counted = [count(transaction)]
+        if database.is_sqlite:
+            asyncio.run_coroutine_threadsafe(note(database, "meanwhile"), loop).result(PATIENCE_S)
+        return [*counted, count(transaction)]
+
+    def count(transaction: SyncTransaction) -> int:
+        return int(transaction.execute(select(func.count()).select_from(Note)).scalar_one())
+
+    assert await database.read_whole(read) == [1, 1]
+    assert await database.read_whole(count) == (2 if database.is_sqlite else 1)
+
+
+async def test_a_read_of_whole_tables_cannot_write_and_raises_what_it_raises(database: Database) -> None:
+    def write(transaction: SyncTransaction) -> None:
+        transaction.execute(insert(Note), [{"about": "k", "text": "never"}])
+        raise RuntimeError("in the reader")
+
+    with pytest.raises((RuntimeError, DBAPIError)):
+        await database.read_whole(write)
+    assert await noted(database) == []
 
 
 async def test_cancelled_writer_releases_its_lock(database: Database) -> None:

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from typing import Any
 
-from backbone.database.database import LONG_TIMEOUT_S
-from backbone.database.transaction import Transaction
+from backbone.database.transaction import Result, SyncTransaction
 from backbone.http.caller import sign_caller
 from backbone.http.service_client import InProcessServiceClient
 from backbone.service import new_app
 from services.payments.api import Dependencies, routes
+from services.payments.queries import read_books
 from tests.payments.books import Books
 from tests.payments.harness import SECRET, a_drive, a_pledge
 from tests.payments.stripe_events import intent_succeeded, metadata
 
 
-class TimedDatabase:
-    """A database that notes the timeout of each read."""
+class NotingDatabase:
+    """A database that notes what reads whole tables."""
 
     def __init__(self, books: Books) -> None:
         self._books = books
-        self.timeouts_s: list[float | None] = []
+        self.whole: list[object] = []
 
-    def reading(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[Transaction]:
-        self.timeouts_s.append(timeout_s)
-        return self._books.database.reading(timeout_s=timeout_s)
+    async def read_whole(self, read: Callable[[SyncTransaction], Result]) -> Result:
+        self.whole.append(read)
+        return await self._books.database.read_whole(read)
 
 
-async def test_books_are_summed_under_the_long_timeout(books: Books) -> None:
+async def test_books_are_summed_as_a_read_of_whole_tables(books: Books) -> None:
     """They sum the whole ledger, which takes longer than an ordinary query may."""
     drive = a_drive()
     pledge = a_pledge(drive)
     await books.consume(drive, pledge)
     await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, drive.drive_id))])
-    database, unused = TimedDatabase(books), None
+    database, unused = NotingDatabase(books), None
     given: dict[str, Any] = dict.fromkeys(
         ("store", "refunds", "backfill", "rate_limiter", "outbox_empty", "behind"), unused
     )
@@ -44,4 +44,4 @@ async def test_books_are_summed_under_the_long_timeout(books: Books) -> None:
     headers = sign_caller(SECRET, partner="ataa", scopes=("internal",))
     reply = await InProcessServiceClient(app).request("GET", "/internal/books", headers=headers)
     assert (reply.status, reply.json()) == (200, {"USD": "25.00"})
-    assert database.timeouts_s == [LONG_TIMEOUT_S]
+    assert database.whole == [read_books]

@@ -8,11 +8,16 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
-from backbone.database.database import LONG_TIMEOUT_S, Database
-from backbone.periodic import run_every
+from backbone.database.database import Database
+from backbone.wakeups import wait_for
 from services.payments.recording import estimates, ledger
 
 AUDIT_S: Final = 60.0
+"""The least pause between two audits."""
+REST_RATIO: Final = 20.0
+"""The pause after an audit, as a multiple of what it took: an audit reads every payment and posting."""
+MAX_PAUSE_S: Final = 300.0
+"""The longest pause: the alert AtaaLedgerNotAudited allows ten minutes."""
 
 log = structlog.get_logger()
 
@@ -25,19 +30,23 @@ _DRIFT: Final = Gauge(
 
 
 class LedgerAudit:
-    """Compares the ledger with the payments every `AUDIT_S`, and counts the estimates."""
+    """Compares the ledger with the payments about once a minute, and counts the estimates."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def run(self, stop: asyncio.Event) -> None:
         """Audit until `stop`."""
-        await run_every(AUDIT_S, self.audit, stop)
+        loop = asyncio.get_running_loop()
+        while not stop.is_set():
+            began = loop.time()
+            await self.audit()
+            await wait_for(stop, min(max(AUDIT_S, REST_RATIO * (loop.time() - began)), MAX_PAUSE_S))
 
     async def audit(self) -> dict[str, int]:
         """The ledger's drift by currency (see `ledger.drift`); anything but 0 is logged as an error."""
-        async with self._database.reading(timeout_s=LONG_TIMEOUT_S) as session:
-            found = await ledger.drift(session)
+        found = await self._database.read_whole(ledger.drift)
+        async with self._database.reading() as session:
             await estimates.count(session)
         for currency, units in found.items():
             _DRIFT.labels(currency).set(units)

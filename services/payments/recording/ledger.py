@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import case, func, insert, select
 
-from backbone.database.transaction import Transaction
+from backbone.database.transaction import SyncTransaction, Transaction
 from services.payments.domain import FactKind
 from services.payments.tables import PAYMENTS, POSTINGS
 
@@ -86,10 +86,10 @@ async def post(session: Transaction, postings: Sequence[tuple[NewPosting, str, s
 _INSERT: Final = insert(POSTINGS)
 
 
-async def balance(session: Transaction, account: str) -> dict[str, int]:
+def balance(transaction: SyncTransaction, account: str) -> dict[str, int]:
     """Debits less credits of `account` by currency, in minor units. Sums the whole table."""
     signed = case((POSTINGS.c.debit == account, POSTINGS.c.units), else_=-POSTINGS.c.units)
-    rows = await session.execute(
+    rows = transaction.execute(
         select(POSTINGS.c.currency, func.sum(signed))
         .where((POSTINGS.c.debit == account) | (POSTINGS.c.credit == account))
         .group_by(POSTINGS.c.currency)
@@ -97,14 +97,17 @@ async def balance(session: Transaction, account: str) -> dict[str, int]:
     return {currency: int(units) for currency, units in rows}
 
 
-async def drift(session: Transaction) -> dict[str, int]:
-    """The payments' net less the balance of clearing, by currency. Anything but 0 is a defect."""
+def drift(transaction: SyncTransaction) -> dict[str, int]:
+    """The payments' net less the balance of clearing, by currency. Anything but 0 is a defect.
+
+    Sums two whole tables (`Database.read_whole`).
+    """
     net = PAYMENTS.c.captured - PAYMENTS.c.refunded - PAYMENTS.c.disputed
-    rows = await session.execute(
+    rows = transaction.execute(
         select(PAYMENTS.c.paid_currency, func.sum(net))
         .where(PAYMENTS.c.paid_currency.is_not(None))
         .group_by(PAYMENTS.c.paid_currency)
     )
     expected = {currency: int(units) for currency, units in rows}
-    posted = await balance(session, CLEARING)
+    posted = balance(transaction, CLEARING)
     return {name: expected.get(name, 0) - posted.get(name, 0) for name in expected.keys() | posted.keys()}

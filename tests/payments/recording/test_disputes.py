@@ -67,8 +67,7 @@ async def test_a_full_dispute_lost_after_a_partial_refund_counts_the_rest(books:
     withdrawn = dispute("funds_withdrawn", "dp_1", "pi_1", 2_500, "needs_response", moves=[-2_500], at=T)
     await books.apply([withdrawn])
     assert await net(books, pledge) == -1_000  # as Stripe's balance is, until the bank decides
-    async with books.database.reading() as session:
-        assert await read_books(session) == {"USD": "-10.00"}
+    assert await books.database.read_whole(read_books) == {"USD": "-10.00"}
     await books.apply([dispute("closed", "dp_1", "pi_1", 2_500, "lost", moves=[-2_500, 1_000], at=T + 1)])
     assert await net(books, pledge) == 0
     (row,) = await books.payments(pledge)
