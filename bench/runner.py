@@ -109,21 +109,18 @@ class Run:
             return
         names = [name for name in self._names(*groups) if not name.endswith(STACK)]
         with self._skipping(names), self._started("embedded", data) as system:
+            if self._wants("freshness"):
+                self._measure_freshness(system)  # first: after a saturation receipts are still being sent
             if self._wants("donations"):
                 self._measure_donations(system)
             elif self._wants(*ON_GATEWAY):
                 self._progress.begin("some donations, so that there is something to read")
                 seeding = donate(system, 0.0, SEEDING_S, 32, warm_up_s=1.0, settle=False)
                 self._drive = run_on_uvloop(seeding).drive
-            self._measure_rest(system)
+            if self._wants("intake"):
+                self._measure_intake(system)
             if self._wants(*ON_FILLED):
                 self._filled = run_on_uvloop(catchup.open_drive_to_fill(system))
-
-    def _measure_rest(self, system: System) -> None:
-        if self._wants("freshness"):
-            self._measure_freshness(system)
-        if self._wants("intake"):
-            self._measure_intake(system)
 
     def _measure_stack(self) -> None:
         names = [name for name in self._names(*self._groups) if name.endswith(STACK)]
@@ -138,10 +135,10 @@ class Run:
             self._skipping(names),
             self._started("stack", Path(directory)) as system,
         ):
-            if self._wants("donations"):
-                self._measure_donations(system)
             if self._wants("freshness"):
                 self._measure_freshness(system)
+            if self._wants("donations"):
+                self._measure_donations(system)
             if self._wants(*ON_FILLED):
                 with self._skipping([f"catchup{STACK}", f"memory{STACK}"]):
                     self._measure_filled_stack(system)
