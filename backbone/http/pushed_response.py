@@ -99,10 +99,8 @@ async def begin(send: Send, headers: Sequence[tuple[bytes, bytes]]) -> PushedRes
     cycle.response_complete = True
     transport = cycle.transport
     protocol = transport.get_protocol()
-    if protocol is None:
-        return None
-    if not isinstance(protocol, HttpToolsProtocol) or not cycle.chunked_encoding:
-        raise RuntimeError(f"pushed responses need uvicorn with httptools, not {type(protocol).__name__}")
+    if not isinstance(protocol, HttpToolsProtocol):
+        return None  # a transport that has lost its connection has no protocol
     protocol.connections.discard(protocol)
     response = PushedResponse(transport, protocol.connections, is_paused=protocol.flow.write_paused)
     transport.set_protocol(response)

@@ -7,7 +7,6 @@ import gc
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from httptools import HttpRequestParser
@@ -357,18 +356,3 @@ async def test_queued_totals_are_not_lost_to_a_push_of_donations() -> None:
     viewer.connection.push(Batch(rows(1, 1), b""))
     viewer.response.resume_writing()
     assert viewer.received() == b"donation;totals;"
-
-
-async def test_stream_under_another_server_fails_before_its_head(harness: Harness) -> None:
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def receive() -> Any:
-        return {"type": "http.request"}
-
-    scope = {"type": "http", "method": "GET", "path": LIVE, "headers": [], "query_string": b""}
-    with pytest.raises(RuntimeError, match="httptools"):
-        await harness.service.app(scope, receive, send)
-    assert not sent
