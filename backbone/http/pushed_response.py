@@ -34,7 +34,7 @@ class PushedResponse(asyncio.Protocol):
     `Connection: close` has to (RFC 9112, 9.6).
     """
 
-    __slots__ = ("_connections", "_transport", "is_paused", "writer")
+    __slots__ = ("_connections", "is_paused", "transport", "writer")
 
     def __init__(
         self, transport: asyncio.Transport, connections: set[Any], *, is_paused: bool = False
@@ -42,22 +42,22 @@ class PushedResponse(asyncio.Protocol):
         self.writer: BodyWriter | None = None
         self.is_paused = is_paused
         """Whether the client reads so slowly that `write` should not be called."""
-        self._transport = transport
+        self.transport = transport
         self._connections = connections
         connections.add(self)  # uvicorn's stop waits for them
 
     def write(self, chunks: bytes) -> None:
         """Send part of the body, made by `chunk`."""
-        self._transport.write(chunks)
+        self.transport.write(chunks)
 
     def end(self, chunks: bytes) -> None:
         """Send the last part of the body; the connection is closed when the client has got it."""
-        self._transport.write(chunks + b"0\r\n\r\n")
-        self._transport.close()
+        self.transport.write(chunks + b"0\r\n\r\n")
+        self.transport.close()
 
     def abort(self) -> None:
         """Reset the connection. `end` would wait for a client that does not read."""
-        self._transport.abort()
+        self.transport.abort()
 
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
