@@ -52,6 +52,8 @@ class EarlyProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Answer the request, or start the application on it."""
         if not self._answer():
+            # Armed by an early answer to a request that came in the same bytes.
+            self._unset_keepalive_if_required()
             super().on_headers_complete()
 
     def _answer(self) -> bool:

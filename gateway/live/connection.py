@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
 from prometheus_client import Counter
-from starlette.types import Send
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from backbone.http.pushed_response import PushedResponse, chunk
 
 KEEPALIVE_S: Final = 15.0
 STUCK_S: Final = 5.0
@@ -89,22 +88,22 @@ def newest(rows: Sequence[Row], drive: str) -> list[Row]:
 class Batch:
     """What one push sends: rows of the log, then the totals; joined once for all up-to-date clients."""
 
-    __slots__ = ("_chunk", "ends", "first", "rows", "shown", "totals", "whole")
+    __slots__ = ("_chunk", "at", "ends", "first", "rows", "shown", "totals")
 
     def __init__(self, rows: Sequence[Row], totals: bytes) -> None:
+        self.at = asyncio.get_running_loop().time()
         self.rows = rows
         self.totals = totals
         self.shown = b"".join(row.shown for row in rows)
-        self.whole = self.shown + totals if self.shown else totals
         self.first = (rows[0].epoch, rows[0].first) if rows else None
         self.ends = (rows[-1].epoch, rows[-1].last) if rows else None
         self._chunk = b""
 
     @property
     def chunk(self) -> bytes:
-        """`whole` as a chunk of a response (RFC 9112, 7.1); an empty one would end the response."""
-        if not self._chunk and self.whole:
-            self._chunk = b"%x\r\n%b\r\n" % (len(self.whole), self.whole)
+        """The bytes that all up-to-date clients share; empty if nothing is shown."""
+        if not self._chunk and (self.shown or self.totals):
+            self._chunk = chunk(self.shown + self.totals)
         return self._chunk
 
     def follows(self, last: tuple[int, int] | None) -> bool:
@@ -115,87 +114,62 @@ class Batch:
 
 
 class SseConnection:
-    """One client's connection: what is still to be sent, and since when a send has been blocked.
+    """One client's connection: what is still to be sent, and since when the client has not read.
 
-    Of `totals` only the newest is queued; donations are queued in order, at most `MAX_QUEUED_BYTES` bytes.
-    While nothing is queued and `cycle`, uvicorn's part of the connection, accepts more, a push is written at
-    once: waking the connection's task for it and joining the chunk for each client cost more than the write.
+    A push is written to the connection at once. While the client does not read, only the newest of `totals`
+    is queued, and donations in order, at most `MAX_QUEUED_BYTES` bytes. `closed` is called once.
     """
 
     __slots__ = (
-        "_abort",
-        "_cycle",
-        "_drive",
+        "_blocked_since",
+        "_closed",
         "_events",
         "_held",
         "_last",
-        "_news",
-        "_sending_since",
+        "_response",
         "_sent_at",
         "_totals",
         "_waiting",
+        "drive",
         "ended",
-        "final_chunk",
     )
 
-    def __init__(
-        self, drive: str, abort: Callable[[], None], cycle: RequestResponseCycle | None = None
-    ) -> None:
-        self._drive = drive
-        self._abort = abort
-        self._cycle = cycle
-        self._events: deque[bytes] = deque()
+    def __init__(self, drive: str, response: PushedResponse, closed: Callable[[SseConnection], None]) -> None:
+        self.drive = drive
+        self.ended = False
+        """Whether a drain has begun or the connection is lost."""
+        self._response = response
+        self._closed: Callable[[SseConnection], None] | None = closed
+        self._events: list[bytes] = []
         self._waiting = 0
         self._held: list[Row] | None = None
         self._last: tuple[int, int] | None = None
-        self._news: asyncio.Future[None] | None = None
-        self._sending_since: float | None = None
+        self._blocked_since: float | None = None
         self._sent_at = asyncio.get_running_loop().time()
         self._totals: bytes | None = None
-        self.ended = False
-        self.final_chunk = b""
+        response.writer = self
 
     def push(self, batch: Batch) -> None:
         """Send rows and totals; older totals that are still queued are discarded."""
-        if self._write(batch):
+        if self.ended:
+            return
+        if self._held is None and not self._response.is_paused and batch.follows(self._last):
+            self._last = batch.ends or self._last
+            if batch.chunk:
+                self._response.write(batch.chunk)
+                self._sent_at = batch.at
             return
         if batch.totals:
             self._totals = batch.totals
         if self._held is not None:
             self._held.extend(batch.rows)
-        elif not batch.follows(self._last):
+        elif batch.follows(self._last):
+            self._last = batch.ends or self._last
+            self._queue(batch.shown)
+        else:
             for row in batch.rows:
                 self._offer(row)
-        else:
-            self._last = batch.ends or self._last
-            if self._events or self._sending_since is not None:
-                self._queue(batch.shown)
-            elif batch.shown:
-                if batch.totals:
-                    self._totals = None
-                self._queue(batch.whole)
-        self._wake()
-
-    def _write(self, batch: Batch) -> bool:
-        """Write a push to the connection if it can be sent as it is and nothing is before it."""
-        news, cycle = self._news, self._cycle
-        if (
-            cycle is None
-            or news is None  # a send is under way
-            or news.done()  # something is queued
-            or self.ended
-            or self._held is not None
-            or cycle.flow.write_paused
-            or cycle.disconnected
-            or not cycle.chunked_encoding
-            or not batch.follows(self._last)
-        ):
-            return False
-        self._last = batch.ends or self._last
-        if batch.chunk:
-            cycle.transport.write(batch.chunk)
-            self._sent_at = asyncio.get_running_loop().time()
-        return True
+        self.flush()
 
     def _offer(self, row: Row) -> None:
         """Queue a row unless the client has it, after a `gap` if rows before it were missed."""
@@ -203,84 +177,84 @@ class SseConnection:
             if row.last <= self._last[1]:
                 return
             if row.first > self._last[1] + 1:
-                self._queue(gap_frame(self._drive, self._last[1]))
+                self._queue(gap_frame(self.drive, self._last[1]))
         self._last = (row.epoch, row.last)
         self._queue(row.shown)
 
     def begin(self, last: tuple[int, int]) -> None:
-        """Send the rows after `last` (epoch, sequence), which the first totals cover."""
+        """Send what is queued, then the rows after `last` (epoch, sequence), which that covers."""
         self._last = last
+        self.flush()
 
     def report_missing(self, due: tuple[int, int]) -> None:
         """Send a `gap` unless the log was sent up to `due` (epoch, sequence)."""
         if self._held is None and self._last is not None and self._last[0] == due[0] and self._last < due:
-            self._queue(gap_frame(self._drive, self._last[1]))
+            self._queue(gap_frame(self.drive, self._last[1]))
             self._last = due
-            self._wake()
+            self.flush()
 
     def hold(self) -> None:
-        """Hold back new rows of the log while missed rows are replayed."""
+        """Send what is queued, and hold back new rows of the log while missed rows are replayed."""
         self._held = []
+        self.flush()
 
     def release(self, last: tuple[int, int] | None) -> None:
-        """Continue after `last` (epoch, sequence), up to which rows were replayed."""
+        """Send what is queued and continue after `last` (epoch, sequence), up to which rows were replayed."""
         held, self._held = self._held or [], None
         self._last = last
         for row in held:
             self._offer(row)
-        self._wake()
+        self.flush()
 
     def replay(self, shown: bytes) -> None:
-        """Send a frame to this client only."""
+        """Queue a frame for this client only."""
         self._events.append(shown)
-        self._wake()
 
     def drain(self) -> None:
-        """End the stream with `event: drain`."""
-        self.final_chunk = _DRAIN
-        self.end()
-
-    def end(self) -> None:
-        """End the stream once everything queued is sent."""
+        """End the stream with `event: drain` once everything queued is sent."""
         self.ended = True
-        self._wake()
+        self.flush()
 
     def check_timeouts(self, now: float) -> None:
-        """Disconnect a client whose send has been blocked too long; send a keepalive on an idle stream."""
-        if self._sending_since is not None:
-            if now - self._sending_since >= STUCK_S:
+        """Disconnect a client that has not read for too long; send a keepalive on an idle stream."""
+        if self._blocked_since is not None:
+            if now - self._blocked_since >= STUCK_S:
                 self._drop("stuck")
         elif now - self._sent_at >= KEEPALIVE_S:
             self._events.append(_COMMENT)
-            self._wake()
+            self.flush()
 
-    async def run(self, send: Send) -> None:
-        """Send what is queued until the stream ends."""
-        loop = asyncio.get_running_loop()
-        while True:
-            if not self._events and self._totals is None:
-                if self.ended:
-                    break
-                self._news = loop.create_future()
-                await self._news
-                self._news = None
-                continue
-            self._sending_since = loop.time()
-            await send({"type": "http.response.body", "body": self._take(), "more_body": True})
-            self._sent_at, self._sending_since = loop.time(), None
-        await send({"type": "http.response.body", "body": self.final_chunk, "more_body": False})
+    def flush(self) -> None:
+        """Send what is queued if the client reads; else note since when it waits."""
+        if self._closed is None:
+            return
+        now, response = asyncio.get_running_loop().time(), self._response
+        if not response.is_paused:
+            self._blocked_since = None
+            if whole := self._take():
+                response.write(chunk(whole))
+                self._sent_at = now
+        if response.is_paused:
+            if self._blocked_since is None and (self._events or self._totals is not None or self.ended):
+                self._blocked_since = now
+        elif self.ended:
+            response.end(chunk(_DRAIN))
+            self.lost()
+
+    def lost(self) -> None:
+        """Nothing more can be sent."""
+        self.ended = True
+        self._events.clear()
+        self._totals = self._held = self._blocked_since = None
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed(self)
 
     def _take(self) -> bytes:
         """Everything queued. Donations go before totals, so that within one write the totals cover them."""
-        totals, self._totals = self._totals, None
-        if not self._events:
-            return totals or b""
-        if totals is None and len(self._events) == 1:
-            whole = self._events[0]
-        else:
-            whole = b"".join((*self._events, totals or b""))
+        whole = b"".join((*self._events, self._totals or b""))
         self._events.clear()
-        self._waiting = 0
+        self._totals, self._waiting = None, 0
         return whole
 
     def _queue(self, shown: bytes) -> None:
@@ -293,17 +267,12 @@ class SseConnection:
         self._events.append(shown)
 
     def _drop(self, why: str) -> None:
-        if self.ended:
+        """Reset the connection of a client that reads too slowly."""
+        if self._closed is None:
             return
         _DROPPED.labels(why).inc()
-        self._events.clear()
-        self._totals = None
-        self.end()
-        self._abort()
-
-    def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        self._response.abort()
+        self.lost()
 
 
 def gap_frame(drive: str, after: int) -> bytes:

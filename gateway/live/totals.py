@@ -15,7 +15,7 @@ from gateway.http.conditional import not_modified
 from gateway.http.negotiation import accepts_gzip
 from gateway.http.router import Route, is_name
 from gateway.live.hub import Hub
-from gateway.live.stream import LiveStream
+from gateway.live.stream import LiveStream, LiveStreams
 from gateway.live.view import DriveView
 from gateway.overload.ladder import Step
 from gateway.overload.shedding import Shedding
@@ -45,6 +45,7 @@ class LiveReads:
         shedding: Shedding,
     ) -> None:
         self._hub = hub
+        self._streams = LiveStreams(hub)
         self._public = public
         self._limits = limits
         self._lookups = lookups
@@ -113,7 +114,7 @@ class LiveReads:
             raise Overloaded("No more streams here at the moment.", retry_after_s=2)
         # A new EventSource cannot send Last-Event-ID; only one that reconnects does.
         last = request.headers.get("last-event-id") or dict(parse_qsl(request.query)).get("last_event_id")
-        return LiveStream(self._hub, view, last)
+        return LiveStream(self._streams, view, last)
 
     async def _until_streaming(self) -> None:
         if self._hub.streaming.is_set():

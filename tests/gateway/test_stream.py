@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,8 +18,9 @@ from backbone.contracts import DriveLogged
 from gateway.live import connection as connections
 from gateway.live import replay
 from gateway.live import view as views
-from gateway.live.connection import Batch, Row, SseConnection
+from gateway.live.connection import Row
 from gateway.live.view import FRAMES_AT_ONCE, FRAMES_PER_S, DriveView, TokenBucket
+from tests.gateway.fake_viewer import Viewer
 from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, drive, gateway, hub_of, log_row
 from tests.waiting import PATIENCE_S, until
 
@@ -405,53 +405,6 @@ async def test_changed_state_is_pushed_without_a_new_snapshot(tmp_path: Path) ->
                 pass
 
 
-async def test_disconnected_client_is_removed(harness: Harness) -> None:
-    hub = hub_of(harness)
-    tasks = len(asyncio.all_tasks())
-    writers = []
-    for _ in range(50):
-        reader, writer = await asyncio.open_connection("127.0.0.1", harness.port)
-        writer.write(f"GET {LIVE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        await reader.readuntil(b"retry")
-        writers.append(writer)
-    assert hub.fan_out.clients == 50
-    for number, writer in enumerate(writers):
-        if number % 2:
-            writer.close()
-        else:
-            writer.transport.abort()
-    await until(lambda: hub.fan_out.clients == 0)
-    assert not hub.known("winter").connections  # type: ignore[union-attr]
-    await until(lambda: len(asyncio.all_tasks()) <= tasks)
-
-
-async def test_client_that_does_not_read_is_disconnected(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "STUCK_S", 0.3)
-    hub = hub_of(harness)
-    await harness.snapshot(1)
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", harness.port))
-    await asyncio.get_running_loop().sock_sendall(sock, f"GET {LIVE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    await until(lambda: hub.fan_out.clients == 1)
-    view = hub.known("winter")
-    assert view is not None
-    filler = b": " + b"x" * 200_000 + b"\n\n"
-
-    def pushed_until_dropped() -> bool:
-        for connection in view.connections:
-            connection.push(Batch([], filler))
-        return hub.fan_out.clients == 0
-
-    await until(pushed_until_dropped)
-    async with watching(harness) as live:
-        assert (await live.next())[0] == "totals"
-    sock.close()
-
-
 def view_of(harness: Harness) -> DriveView:
     view = hub_of(harness).known("winter")
     assert view is not None
@@ -460,43 +413,6 @@ def view_of(harness: Harness) -> DriveView:
 
 def rows(first: int, last: int, shown: bytes = b"donation;") -> list[Row]:
     return [Row(1, number, number, shown) for number in range(first, last + 1)]
-
-
-async def test_slow_client_gets_only_the_newest_totals_and_is_disconnected_if_far_behind() -> None:
-    aborted = []
-    connection = SseConnection(DRIVE, lambda: aborted.append(True))
-    connection._sending_since = 1.0
-    for number in range(10):
-        connection.push(Batch([], b"totals %d" % number))
-    connection.push(Batch(rows(1, 1), b"totals 10"))
-    assert connection._take() == b"donation;totals 10"
-    for number in range(2, 7):
-        connection.push(Batch(rows(number, number, b"x" * (connections.MAX_QUEUED_BYTES // 4)), b""))
-    assert not aborted
-    connection.push(Batch(rows(7, 7), b""))
-    assert aborted
-    assert connection.ended
-
-
-async def test_up_to_date_clients_share_the_same_bytes() -> None:
-    connections = [SseConnection(DRIVE, lambda: None) for _ in range(3)]
-    batch = Batch(rows(1, 3), b"totals;")
-    for connection in connections:
-        connection.push(batch)
-    sent = [connection._take() for connection in connections]
-    assert sent[0] == b"donation;donation;donation;totals;"
-    assert all(one is sent[0] for one in sent)
-
-
-async def test_client_at_another_position_gets_the_rows_it_lacks() -> None:
-    connection = SseConnection(DRIVE, lambda: None)
-    connection.release((1, 2))
-    connection.push(Batch([Row(1, n, n, b"%d;" % n) for n in range(1, 5)], b""))
-    assert connection._take() == b"3;4;"
-    connection.push(Batch([Row(1, 9, 9, b"9;")], b""))
-    assert connection._take() == connections.gap_frame(DRIVE, 4) + b"9;"
-    connection.push(Batch([Row(2, 1, 1, b"1;")], b""))
-    assert connection._take() == b"1;"
 
 
 async def test_of_many_rows_the_newest_are_sent_and_a_gap_for_the_rest(harness: Harness) -> None:
@@ -514,15 +430,6 @@ async def test_of_many_rows_the_newest_are_sent_and_a_gap_for_the_rest(harness: 
         assert shown == [str(number) for number in range(602 - connections.MAX_ROWS, 602)]
 
 
-async def test_idle_stream_gets_a_comment_every_fifteen_seconds() -> None:
-    connection = SseConnection(DRIVE, lambda: None)
-    now = asyncio.get_running_loop().time()
-    connection.check_timeouts(now + 14.9)
-    assert connection._take() == b""
-    connection.check_timeouts(now + 15.1)
-    assert connection._take() == b":\n\n"
-
-
 async def test_the_frame_rate_follows_a_budget_of_sends(harness: Harness) -> None:
     fan_out = hub_of(harness).fan_out
     intervals = {}
@@ -535,52 +442,46 @@ async def test_the_frame_rate_follows_a_budget_of_sends(harness: Harness) -> Non
 
 async def test_totals_do_not_wait_for_the_slot_after_a_donation(harness: Harness) -> None:
     await harness.snapshot(1)
-    fan_out, view, connection = hub_of(harness).fan_out, view_of(harness), SseConnection(DRIVE, lambda: None)
-    view.connections.add(connection)
+    fan_out, view, viewer = hub_of(harness).fan_out, view_of(harness), Viewer()
+    view.connections.add(viewer.connection)
     view.rows = rows(1, 1)
     fan_out.push_rows(view)
-    assert connection._take() == b"donation;"
+    assert viewer.received() == b"donation;"
     fan_out.push_totals(view)
-    assert connection._take().startswith(b"event: totals")
+    assert viewer.received().startswith(b"event: totals")
     assert (view.rows_push, view.totals_push) == (None, None)
 
 
 async def test_donations_do_not_wait_for_the_slot_after_totals(harness: Harness) -> None:
     await harness.snapshot(1)
-    fan_out, view, connection = hub_of(harness).fan_out, view_of(harness), SseConnection(DRIVE, lambda: None)
-    view.connections.add(connection)
+    fan_out, view, viewer = hub_of(harness).fan_out, view_of(harness), Viewer()
+    view.connections.add(viewer.connection)
     for _ in range(10):
         fan_out.push_totals(view)
     assert view.totals_push is not None
+    viewer.received()
     view.rows = rows(1, 1)
     fan_out.push_rows(view)
-    assert connection._take().startswith(b"donation;")
+    assert viewer.received() == b"donation;"
     view.totals_push.cancel()
 
 
 async def test_with_many_clients_donations_and_totals_share_each_push(harness: Harness) -> None:
     await harness.snapshot(1)
-    fan_out, view, connection = hub_of(harness).fan_out, view_of(harness), SseConnection(DRIVE, lambda: None)
-    view.connections.add(connection)
+    fan_out, view, viewer = hub_of(harness).fan_out, view_of(harness), Viewer()
+    view.connections.add(viewer.connection)
     fan_out.clients = 1_000
     fan_out.push_totals(view)
-    connection._take()
+    viewer.received()
     view.rows = rows(1, 1)
     fan_out.push_rows(view)
     assert view.rows_push is not None
     fan_out.push_totals(view)
-    assert connection._take() == b""
+    assert viewer.received() == b""
     fan_out._push_rows_now(view)  # as its timer does
-    assert connection._take().startswith(b"donation;event: totals")
+    assert viewer.received().startswith(b"donation;event: totals")
     assert (view.rows_push, view.totals_push) == (None, None)
     fan_out.clients = 0
-
-
-async def test_queued_totals_are_not_lost_to_a_push_of_donations() -> None:
-    connection = SseConnection(DRIVE, lambda: None)
-    connection.push(Batch([], b"totals;"))
-    connection.push(Batch(rows(1, 1), b""))
-    assert connection._take() == b"donation;totals;"
 
 
 @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=300))
