@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from backbone.database.plans import Parameters, Plan, Plans, Rows, Values, rows_of
+from backbone.database.plans import Parameters, Plan, Plans, Rows, Tuples, Values, rows_of
 from backbone.database.transaction import Given, Result, SyncTransaction, TransactionState
 from backbone.database.transient import TransientFailure, transient_failure
 
@@ -185,6 +185,8 @@ class PostgresTransaction:
     async def execute(self, statement: Any, parameters: Values = None) -> Rows:
         """See `Transaction`."""
         self.state.require_open()
+        if isinstance(parameters, Tuples):
+            return await self._execute_tuples(statement, parameters)
         rows = rows_of(parameters)
         if (plan := self._plan(statement, rows)) is not None:
             return await self._execute_plan(plan, rows)
@@ -224,6 +226,18 @@ class PostgresTransaction:
             self._connection.raise_translated(plan.sql, error)
         return Rows((), int(status.rpartition(" ")[2]))
 
+    async def _execute_tuples(self, statement: Any, given: Tuples) -> Rows:
+        plan = self._plans.of_tuples(statement, given.names, self.dialect)
+        driver, rows = self._connection.driver, plan.tuples(given.rows)
+        try:
+            if plan.array_sql is None:
+                await driver.executemany(plan.sql, rows)
+                return Rows((), -1)
+            status = await driver.execute(plan.array_sql, *zip(*rows, strict=True))
+        except _DRIVER_ERRORS as error:
+            self._connection.raise_translated(plan.sql, error)
+        return Rows((), int(status.rpartition(" ")[2]))
+
     def _execute_unplanned(self, statement: Any, parameters: Values) -> Rows:
         result = self._connection.sync.execute(statement, parameters)
         return Rows(result.all() if result.returns_rows else (), result.rowcount)
@@ -231,6 +245,8 @@ class PostgresTransaction:
     def execute_now(self, statement: Any, parameters: Values = None) -> Rows:
         """Execute a statement within `greenlet_spawn`."""
         self.state.require_open()
+        if isinstance(parameters, Tuples):
+            return await_only(self._execute_tuples(statement, parameters))
         rows = rows_of(parameters)
         if (plan := self._plan(statement, rows)) is not None:
             return await_only(self._execute_plan(plan, rows))

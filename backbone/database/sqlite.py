@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from backbone.database.one_of import FROM_HEX
-from backbone.database.plans import Parameters, Plan, Plans, Rows, Values, rows_of
+from backbone.database.plans import Parameters, Plan, Plans, Rows, Tuples, Values, rows_of
 from backbone.database.transaction import Given, Result, SyncTransaction, TransactionState
 
 
@@ -103,12 +103,15 @@ class SqliteTransaction:
     def execute_now(self, statement: Any, parameters: Values = None) -> Rows:
         """Execute a statement."""
         self.state.require_open()
+        if isinstance(parameters, Tuples):
+            plan = self._plans.of_tuples(statement, parameters.names, self.dialect)
+            return self._execute_tuples(plan, parameters)
         rows = rows_of(parameters)
-        plan = self._plans.find(statement, rows[0], self.dialect) if rows else None
-        if plan is None:
+        found = self._plans.find(statement, rows[0], self.dialect) if rows else None
+        if found is None:
             result = self._connection.execute(statement, parameters)
             return Rows(result.all() if result.returns_rows else (), result.rowcount)
-        return self._execute_plan(plan, rows)
+        return self._execute_plan(found, rows)
 
     def _execute_plan(self, plan: Plan, rows: Sequence[Parameters]) -> Rows:
         try:
@@ -124,6 +127,12 @@ class SqliteTransaction:
                 for record in self._driver.execute(plan.sql, plan.values(row)).fetchall()
             ]
             return Rows(plan.rows(found), len(found))
+        except sqlite3.Error as error:
+            self._raise(plan.sql, error)
+
+    def _execute_tuples(self, plan: Plan, given: Tuples) -> Rows:
+        try:
+            return Rows((), self._driver.executemany(plan.sql, plan.tuples(given.rows)).rowcount)
         except sqlite3.Error as error:
             self._raise(plan.sql, error)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backbone.clock import rfc3339
 from backbone.contracts import DriveState
 from services.leaderboard.domain import (
     FIRST_HASH,
@@ -19,13 +21,16 @@ from services.leaderboard.domain import (
     canonical,
     carry_over,
     changes,
+    hash_new_row,
     hash_row,
     moves,
     newest,
     percent,
+    public_row,
     verify,
 )
 
+NOON = datetime(2022, 1, 7, 12, tzinfo=UTC)
 AMOUNTS = st.integers(0, 10_000)
 FIGURES = st.builds(Figures, AMOUNTS, AMOUNTS, AMOUNTS)
 
@@ -45,6 +50,21 @@ def test_hash_matches_its_documentation() -> None:
     assert hash_row("drv_a", 1, row, "") == (
         "f43e305a35eac5f089fc2cd38f337e8df1402cc13ee75bbcf0d481ab24cf934e"
     )
+
+
+TEXTS = st.text(max_size=6)
+
+
+@given(TEXTS, AMOUNTS, TEXTS, st.none() | TEXTS, st.none() | AMOUNTS, st.integers(-(2**62), 2**62), TEXTS)
+def test_hash_of_a_new_row_is_that_of_the_row_as_it_is_shown(
+    drive: str, sequence: int, type_: str, payment: str | None, amount: int | None, raised: int, previous: str
+) -> None:
+    about = (payment, None, type_)
+    shown = public_row(sequence, type_, NOON, *about, amount, raised, "JPY")
+    new = hash_new_row(
+        drive, 2, sequence, type_, rfc3339(NOON), *about, amount, raised, "JPY", previous
+    )  # fmt: skip
+    assert new == hash_row(drive, 2, shown, previous)
 
 
 def test_unchanged_log_has_no_flaw_whole_or_in_two_parts() -> None:
