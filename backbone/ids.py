@@ -33,10 +33,13 @@ def new(kind: Kind) -> str:
 
 def several(kind: Kind, count: int) -> list[str]:
     """`count` new identifiers of `kind`, each the successor of the one before, in a tenth of the time."""
-    first = int.from_bytes(ULID().bytes, "big")
-    numbers = range(first, first + count)
-    heads = {high: _text(high, _SHIFTS[1:]) for high in range(first >> 10, (first + count >> 10) + 1)}
-    return [f"{kind}_{heads[number >> 10]}{_PAIRS[number & 1023]}" for number in numbers]
+    head, tail = divmod(int.from_bytes(ULID().bytes, "big"), len(_PAIRS))
+    made: list[str] = []
+    while len(made) < count:
+        begin = f"{kind}_{_text(head, _SHIFTS[1:])}"
+        made += [begin + end for end in _PAIRS[tail : tail + count - len(made)]]
+        head, tail = head + 1, 0
+    return made
 
 
 def ulid_text(sixteen: bytes) -> str:

@@ -123,4 +123,10 @@ async def delete_expired(database: Database, keep: timedelta = KEEP, at_most: in
 
 def next_positions(records: Sequence[Record]) -> dict[Partition, int]:
     """The position after the last of `records`, by partition."""
-    return {record.partition: record.offset + 1 for record in records}
+    after: dict[Partition, int] = {}
+    known = None
+    for record in reversed(records):
+        if record.partition is not known:  # most records are in one piece with those of their partition
+            known = record.partition
+            after.setdefault(known, record.offset + 1)
+    return after

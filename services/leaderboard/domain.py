@@ -37,10 +37,13 @@ def newest(events: Iterable[State], identity: Callable[[State], str]) -> list[St
     """The highest version for each identity, in the order in which those versions were given."""
     best: dict[str, State] = {}
     for event in events:
-        known = best.get(identity(event))
-        if known is None or event.version > known.version:
-            best.pop(identity(event), None)
-            best[identity(event)] = event
+        key = identity(event)
+        known = best.get(key)
+        if known is None:
+            best[key] = event
+        elif event.version > known.version:
+            del best[key]
+            best[key] = event
     return list(best.values())
 
 
@@ -58,6 +61,8 @@ class Figures(NamedTuple):
 
     def since(self, old: Figures) -> Figures:
         """These amounts minus the old ones."""
+        if old is NOTHING:
+            return self
         return Figures(
             self.captured - old.captured, self.refunded - old.refunded, self.disputed - old.disputed
         )

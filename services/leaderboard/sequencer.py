@@ -15,7 +15,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, insert, select, update
@@ -179,15 +178,15 @@ class LockedDrive:
 
         None is reached before a lower one: an older donation may be consumed later.
         """
-        reached = list(takewhile(lambda one: one["amount"] <= self.raised, self.milestones))
-        if all(one["reached_at"] for one in reached):
-            return
-        for milestone in reached:
-            if milestone["reached_at"] is not None:
-                at = max(at, datetime.fromisoformat(milestone["reached_at"]))
-            else:
+        earlier: list[str] = []
+        for milestone in self.milestones:
+            if milestone["amount"] > self.raised:
+                return
+            if milestone["reached_at"] is None:
+                at = max([at, *map(datetime.fromisoformat, earlier)])
                 milestone["reached_at"] = rfc3339(at)
                 self.entries.append(LogEntry("milestone.reached", at, self.raised, milestone["amount"]))
+            earlier.append(milestone["reached_at"])
 
 
 _COLUMNS: Final = (

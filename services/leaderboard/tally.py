@@ -260,17 +260,17 @@ def _pays(old: Row[Any] | None, pledge_id: str) -> bool:
 
 def _attribute(batch: _Changes, drive: LockedDrive, state: _PaymentState, sign: int) -> None:
     """Add (`sign` 1) or remove (-1) a state of a payment in the clearing, the creator and the donor."""
-    held = state.figures.net - state.counted.net
+    net, counted = state.figures.net, state.counted.net
     clearing = batch.clearings[state.drive_id, state.currency]
-    clearing[0] += sign * state.figures.net
-    clearing[1] += sign * held
-    drive.changed = drive.changed or held != 0
-    is_donation = int(state.counted.net > 0)
+    clearing[0] += sign * net
+    clearing[1] += sign * (net - counted)
+    drive.changed = drive.changed or net != counted
+    is_donation = int(counted > 0)
     if state.creator_id is not None and state.counted != NOTHING:
         at = state.captured_at if is_donation and sign > 0 else None
-        batch.credit(state.creator_id, state.drive_id, sign * state.counted.net, sign * is_donation, at)
+        batch.credit(state.creator_id, state.drive_id, sign * counted, sign * is_donation, at)
     if state.donor_id is not None:
-        batch.donors[state.drive_id, state.donor_id] += sign * state.counted.net
+        batch.donors[state.drive_id, state.donor_id] += sign * counted
     else:
         drive.add(donors=sign * is_donation)
 
