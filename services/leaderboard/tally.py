@@ -201,6 +201,7 @@ def _number(
                     "drive_id": before.drive_id,
                     "payment_id": old.payment_id,
                     "creator_id": before.creator_id,
+                    "donor_id": before.donor_id,
                     "donor_key": before.donor_key,
                     "source_key": before.source_key,
                     "net": before.counted.net,
