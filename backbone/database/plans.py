@@ -20,7 +20,7 @@ from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
-from backbone.database.array_forms import array_form
+from backbone.database.array_forms import array_form, copied_table
 
 Parameters = Mapping[str, Any]
 AnyRow = Row[*tuple[Any, ...]]
@@ -105,13 +105,16 @@ class Plan:
         "_names",
         "_rearranged",
         "array_sql",
+        "copied_table",
         "returns_rows",
         "sql",
     )
 
     def __init__(self, compiled: SQLCompiler, dialect: Dialect) -> None:
         self.sql = compiled.string
-        self.array_sql = array_form(self.sql) if dialect.name == "postgresql" else None
+        is_postgres = dialect.name == "postgresql"
+        self.array_sql = array_form(self.sql) if is_postgres else None
+        self.copied_table = copied_table(self.sql) if is_postgres else None
         converters: Any = compiled._bind_processors
         self._names: Sequence[str] = compiled.positiontup or ()
         names = self._names

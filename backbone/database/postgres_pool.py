@@ -26,6 +26,8 @@ from backbone.database.transient import TransientFailure, transient_failure
 
 CHECK_AFTER_IDLE_S: Final = 1.0
 """A connection that was idle for so long is pinged before its next use."""
+COPY_FROM: Final = 20
+"""From so many rows on, `COPY` takes less CPU than `executemany` in client and server."""
 PING_TIMEOUT_S: Final = 2.0
 """How long an idle connection may take to answer before it is replaced."""
 
@@ -228,12 +230,17 @@ class PostgresTransaction:
 
     async def _execute_tuples(self, statement: Any, given: Tuples) -> Rows:
         plan = self._plans.of_tuples(statement, given.names, self.dialect)
-        driver, rows = self._connection.driver, plan.tuples(given.rows)
+        driver, rows = self._connection.driver, given.rows
         try:
-            if plan.array_sql is None:
-                await driver.executemany(plan.sql, rows)
+            if plan.array_sql is not None:
+                status = await driver.execute(plan.array_sql, *zip(*plan.tuples(rows), strict=True))
+            elif plan.copied_table is not None and len(rows) >= COPY_FROM:
+                status = await driver.copy_records_to_table(
+                    plan.copied_table, records=rows, columns=given.names
+                )
+            else:
+                await driver.executemany(plan.sql, plan.tuples(rows))
                 return Rows((), -1)
-            status = await driver.execute(plan.array_sql, *zip(*rows, strict=True))
         except _DRIVER_ERRORS as error:
             self._connection.raise_translated(plan.sql, error)
         return Rows((), int(status.rpartition(" ")[2]))
