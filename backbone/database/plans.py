@@ -9,6 +9,7 @@ SQLAlchemy. Both ways give the same rows and raise the same errors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -104,6 +105,7 @@ class Plan:
         "_keys",
         "_names",
         "_rearranged",
+        "_several_sql",
         "array_sql",
         "copied_table",
         "returns_rows",
@@ -120,6 +122,7 @@ class Plan:
         names = self._names
         self._defaults = {name: bind.value for bind, name in compiled.bind_names.items() if not bind.required}
         self._in_order = _getter(names)
+        self._several_sql = ""
         self._rearranged: Callable[[Any], tuple[Any, ...]] | None = None
         self._conversions = [(n, converters[name]) for n, name in enumerate(names) if converters.get(name)]
         columns = compiled._result_columns
@@ -147,6 +150,13 @@ class Plan:
         """The rows in the order of their places."""
         return rows if self._rearranged is None else [self._rearranged(row) for row in rows]
 
+    def several_sql(self, count: int) -> str:
+        """The text for so many rows at once, on SQLite; always asked for with the same `count`."""
+        if not self._several_sql:
+            head, row, tail = _ROW.split(self.sql)
+            self._several_sql = f"{head} VALUES {', '.join([row] * count)}{tail}"
+        return self._several_sql
+
     def arrays(self, rows: Sequence[Parameters]) -> list[tuple[Any, ...]]:
         """The values of `array_sql`: those of all rows, for each place. Raises KeyError."""
         return list(zip(*map(self.values, rows), strict=True))
@@ -157,6 +167,7 @@ class Plan:
         return [Row(columns, converters, keys, record) for record in records]
 
 
+_ROW: Final = re.compile(r" VALUES (\([?, ]+\))")
 _AS_TUPLES: Final = ""
 """No parameter is called that."""
 
