@@ -38,13 +38,14 @@ class Tuples(NamedTuple):
     rows: Sequence[tuple[Any, ...]]
 
 
-Values = Parameters | Sequence[Parameters] | Tuples | None
+Mappings = Parameters | Sequence[Parameters] | None
+Values = Mappings | Tuples
 """A statement's parameters; a list executes an INSERT, UPDATE or DELETE once for each of its members."""
 
 _NO_PARAMETERS: Final[Sequence[Parameters]] = ({},)
 
 
-def rows_of(parameters: Parameters | Sequence[Parameters] | None) -> Sequence[Parameters]:
+def rows_of(parameters: Mappings) -> Sequence[Parameters]:
     """The parameters of each execution; one without any where there are none."""
     if parameters is None:
         return _NO_PARAMETERS

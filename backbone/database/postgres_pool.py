@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from backbone.database.plans import Parameters, Plan, Plans, Rows, Tuples, Values, rows_of
+from backbone.database.plans import Mappings, Parameters, Plan, Plans, Rows, Tuples, Values, rows_of
 from backbone.database.transaction import Given, Result, SyncTransaction, TransactionState
 from backbone.database.transient import TransientFailure, transient_failure
 
@@ -245,7 +245,7 @@ class PostgresTransaction:
             self._connection.raise_translated(plan.sql, error)
         return Rows((), int(status.rpartition(" ")[2]))
 
-    def _execute_unplanned(self, statement: Any, parameters: Values) -> Rows:
+    def _execute_unplanned(self, statement: Any, parameters: Mappings) -> Rows:
         result = self._connection.sync.execute(statement, parameters)
         return Rows(result.all() if result.returns_rows else (), result.rowcount)
 

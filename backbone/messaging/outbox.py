@@ -248,7 +248,7 @@ class Relay:
     def _messages(self, rows: Sequence[Row[Any]], watermark: datetime | None) -> list[Message]:
         messages = [
             Message(topic, key, event_id, name, value, traceparent)
-            for _, event_id, name, topic, key, value, traceparent, _ in rows
+            for _, event_id, name, topic, key, value, traceparent, _ in map(tuple, rows)
         ]
         last = {(message.topic, partition_of(message.key)): place for place, message in enumerate(messages)}
         for (topic, partition), place in last.items():

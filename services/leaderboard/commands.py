@@ -14,7 +14,8 @@ from backbone.contracts.open_values import known
 from backbone.contracts.pledges import PledgeState
 from backbone.database.transaction import SyncTransaction
 from services.leaderboard import domain, sequencer
-from services.leaderboard.sequencer import LockedDrive, LoggedRow
+from services.leaderboard.logged_rows import LoggedRow
+from services.leaderboard.sequencer import LockedDrive
 from services.leaderboard.statements import by_id, statements
 from services.leaderboard.tables import pledges
 

@@ -20,7 +20,7 @@ from backbone.messaging.consumer import Handlers
 from backbone.messaging.outbox import announce_encoded
 from backbone.telemetry import FRESHNESS, observe_all
 from services.leaderboard import commands, tally
-from services.leaderboard.sequencer import LoggedRow, encode_logged
+from services.leaderboard.logged_rows import LoggedRow, encode_logged
 
 Fact = TypeVar("Fact")
 

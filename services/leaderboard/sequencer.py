@@ -20,15 +20,16 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import bindparam, insert, select, update
 
 from backbone.clock import rfc3339, rfc3339_of_microseconds
-from backbone.contracts import DriveLogged, PaymentChanged
-from backbone.contracts.event import codec_of
+from backbone.contracts import PaymentChanged
 from backbone.contracts.leaderboard import LogType
 from backbone.database.columns import microseconds
 from backbone.database.one_of import one_of
 from backbone.database.plans import Tuples
 from backbone.database.transaction import SyncTransaction
 from backbone.ids import CreatorId, PaymentId, PledgeId
-from services.leaderboard.domain import Milestone, alias_of_donor, hash_new_row
+from services.leaderboard.domain import Milestone, alias_of_donor
+from services.leaderboard.hash_chain import hash_new_row
+from services.leaderboard.logged_rows import LoggedRow
 from services.leaderboard.statements import statements
 from services.leaderboard.tables import NEVER_SUMMED, drive_log, drives
 
@@ -41,39 +42,6 @@ class DriveGone(RuntimeError):
 
 class CurrencyChanged(ValueError):
     """An event gives a drive another currency than it already has: its producer is wrong."""
-
-
-class LoggedRow(NamedTuple):
-    """A row of the log as it is stored; `at` is in microseconds since 1970, whole milliseconds."""
-
-    drive_id: str
-    epoch: int
-    sequence: int
-    type: LogType
-    at: int
-    payment_id: PaymentId | None
-    pledge_id: PledgeId | None
-    creator_id: CreatorId | None
-    amount: int | None
-    raised_after: int
-    currency: str
-    hash: str
-
-
-def encode_logged(row: LoggedRow) -> bytes:
-    """The row as a `DriveLogged` in JSON.
-
-    Without making the event, because every value comes from a validated event or from this database.
-    """
-    drive_id, epoch, sequence, type_, at, *about, amount, raised_after, currency, hash_ = row
-    moved = None if amount is None else {"minor_units": amount, "currency": currency}
-    raised = {"minor_units": raised_after, "currency": currency}
-    return _ENCODE(
-        (drive_id, epoch, sequence, type_, rfc3339_of_microseconds(at), *about, moved, raised, hash_)
-    )
-
-
-_ENCODE: Final = codec_of(DriveLogged).encode_values
 
 
 class LogEntry(NamedTuple):
@@ -182,11 +150,12 @@ class LockedDrive:
         for milestone in self.milestones:
             if milestone["amount"] > self.raised:
                 return
-            if milestone["reached_at"] is None:
+            reached_at = milestone["reached_at"]
+            if reached_at is None:
                 at = max([at, *map(datetime.fromisoformat, earlier)])
-                milestone["reached_at"] = rfc3339(at)
+                reached_at = milestone["reached_at"] = rfc3339(at)
                 self.entries.append(LogEntry("milestone.reached", at, self.raised, milestone["amount"]))
-            earlier.append(milestone["reached_at"])
+            earlier.append(reached_at)
 
 
 _COLUMNS: Final = (
@@ -283,7 +252,7 @@ def save(transaction: SyncTransaction, locked: Iterable[LockedDrive]) -> list[Lo
 _APPEND: Final = insert(drive_log)
 
 
-def _update_drive(transaction: SyncTransaction, drive: LockedDrive, rows: Sequence[DriveLogged]) -> None:
+def _update_drive(transaction: SyncTransaction, drive: LockedDrive, rows: Sequence[LoggedRow]) -> None:
     values = {f"more_{name}": drive.sums[name] for name in SUMS} | {
         "of_drive": drive.drive_id,
         "more_rows": len(rows),
@@ -305,19 +274,21 @@ def _number(drive: LockedDrive) -> list[LoggedRow]:
     """The drive's new rows with their sequence numbers and hashes."""
     rows: list[LoggedRow] = []
     drive_id, epoch, currency, previous = drive.drive_id, drive.epoch, drive.currency, drive.head_hash
-    for sequence, (type_, moment, raised_after, amount, *about) in enumerate(
-        drive.entries, drive.sequence + 1
-    ):
+    for sequence, log_entry in enumerate(drive.entries, drive.sequence + 1):
         assert currency is not None, "money was logged before the drive had a currency"
+        type_, moment, raised_after, amount, payment_id, pledge_id, creator_id = log_entry
         at = microseconds(moment)
         at -= at % 1000  # the hash covers what is stored, and that is a moment in milliseconds
         previous = hash_new_row(
-            drive_id, epoch, sequence, type_, rfc3339_of_microseconds(at), *about, amount, raised_after,
-            currency, previous,
+            drive_id, epoch, sequence, type_, rfc3339_of_microseconds(at), payment_id, pledge_id, creator_id,
+            amount, raised_after, currency, previous,
         )  # fmt: skip
         rows.append(
-            LoggedRow(drive_id, epoch, sequence, type_, at, *about, amount, raised_after, currency, previous)
-        )
+            LoggedRow(
+                drive_id, epoch, sequence, type_, at, payment_id, pledge_id, creator_id,
+                amount, raised_after, currency, previous,
+            )
+        )  # fmt: skip
     return rows
 
 

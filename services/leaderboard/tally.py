@@ -16,7 +16,8 @@ from backbone.database.plans import Tuples
 from backbone.database.transaction import SyncTransaction
 from services.leaderboard import domain, sequencer
 from services.leaderboard.domain import NOTHING, Figures
-from services.leaderboard.sequencer import LockedDrive, LoggedRow
+from services.leaderboard.logged_rows import LoggedRow
+from services.leaderboard.sequencer import LockedDrive
 from services.leaderboard.statements import by_id, statements
 from services.leaderboard.tables import payments, superseded
 
@@ -68,7 +69,7 @@ class _PaymentRow(NamedTuple):
     refunded: int
     disputed: int
     captured_at: int
-    donor_key: str
+    donor_key: str | None
     source_key: str | None
     number: int
     ranked_version: int

@@ -14,7 +14,8 @@ from backbone.database.database import Database
 from backbone.database.transaction import SyncTransaction
 from backbone.ids import CreatorId, DriveId, PaymentId
 from services.leaderboard import queries, sequencer, totals
-from services.leaderboard.sequencer import CurrencyChanged, DriveGone, LoggedRow, encode_logged
+from services.leaderboard.logged_rows import LoggedRow, encode_logged
+from services.leaderboard.sequencer import CurrencyChanged, DriveGone
 from services.leaderboard.tables import MESSAGING_TABLES, clearings, drive_log, drives
 from tests.leaderboard.builders import (
     DRIVE,
