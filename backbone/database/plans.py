@@ -141,10 +141,10 @@ class Plan:
         return found
 
     def take_tuples_of(self, names: Sequence[str]) -> None:
-        """Prepare for tuples of these names. Raises ValueError where the statement has other parameters."""
+        """Prepare for tuples of these names. Raises ValueError where the statement takes no such."""
         places = [names.index(name) for name in self._names]
-        if sorted(places) != list(range(len(names))):
-            raise ValueError(f"{names} are not {self._names}")
+        if self.returns_rows or sorted(places) != list(range(len(names))):
+            raise ValueError(f"{names} are not {self._names}, or the statement returns rows")
         self._rearranged = None if places == sorted(places) else itemgetter(*places)
 
     def tuples(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:

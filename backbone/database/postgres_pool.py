@@ -232,7 +232,9 @@ class PostgresTransaction:
         plan = self._plans.of_tuples(statement, given.names, self.dialect)
         driver, rows = self._connection.driver, given.rows
         try:
-            if plan.array_sql is not None:
+            if len(rows) == 1:
+                status = await driver.execute(plan.sql, *plan.tuples(rows)[0])
+            elif plan.array_sql is not None:
                 status = await driver.execute(plan.array_sql, *zip(*plan.tuples(rows), strict=True))
             elif plan.copied_table is not None and len(rows) >= COPY_FROM:
                 status = await driver.copy_records_to_table(

@@ -124,9 +124,11 @@ async def delete_expired(database: Database, keep: timedelta = KEEP, at_most: in
 def next_positions(records: Sequence[Record]) -> dict[Partition, int]:
     """The position after the last of `records`, by partition."""
     after: dict[Partition, int] = {}
-    known = None
-    for record in reversed(records):
-        if record.partition is not known:  # most records are in one piece with those of their partition
-            known = record.partition
-            after.setdefault(known, record.offset + 1)
+    last: Record | None = None
+    for record in records:  # most are in one piece with those of their partition
+        if last is not None and record.partition is not last.partition:
+            after[last.partition] = last.offset + 1
+        last = record
+    if last is not None:
+        after[last.partition] = last.offset + 1
     return after

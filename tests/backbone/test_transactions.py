@@ -173,6 +173,14 @@ async def test_error_of_tuples_is_an_integrity_error_and_rolls_back(database: Da
     assert await all_things(database) == []
 
 
+async def test_tuples_for_a_statement_that_returns_rows_are_refused(database: Database) -> None:
+    async with database.transaction() as session:
+        with pytest.raises(ValueError, match="returns rows"):
+            await session.execute(
+                insert(THINGS).returning(THINGS.c.id), Tuples(AS_TUPLES, [tuple_of(1), tuple_of(2)])
+            )
+
+
 @pytest.mark.parametrize("names", [("id",), (*AS_TUPLES[:-1], "nobody"), (*AS_TUPLES, "id")])
 async def test_tuples_of_other_names_than_the_parameters_are_refused(
     database: Database, names: tuple[str, ...]
