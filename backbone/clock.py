@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from functools import lru_cache
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -35,9 +36,25 @@ class FrozenClock:
         self.at += timedelta(seconds=seconds)
 
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
 def rfc3339(moment: datetime) -> str:
     """`2022-01-07T12:00:00.000Z`: RFC 3339 in UTC with `Z` and milliseconds."""
-    # Not strftime: its %Y writes years before 1000 with fewer than four digits.
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"  # without "+00:00"
+    return rfc3339_of_microseconds((moment - _EPOCH) // _MICROSECOND)
+
+
+def rfc3339_of_microseconds(value: int) -> str:
+    """The same for the moment `value` microseconds after 1970."""
+    second, rest = divmod(value, 1_000_000)
+    return f"{_text_of_second(second)}.{rest // 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _text_of_second(second: int) -> str:
+    """Cached: most moments are those of the last seconds, and `isoformat` takes as long as all the rest."""
+    # Not strftime: its %Y writes years before 1000 with fewer than four digits.
+    return (_EPOCH + timedelta(seconds=second)).isoformat()[:-6]  # without "+00:00"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Literal, NewType
 
@@ -30,11 +31,25 @@ def new(kind: Kind) -> str:
     return f"{kind}_{ulid_text(ULID().bytes)}"
 
 
+def several(kind: Kind, count: int) -> list[str]:
+    """`count` new identifiers of `kind`, each the successor of the one before, in a tenth of the time."""
+    head, tail = divmod(int.from_bytes(ULID().bytes, "big"), len(_PAIRS))
+    made: list[str] = []
+    while len(made) < count:
+        begin = f"{kind}_{_text(head, _SHIFTS[1:])}"
+        made += [begin + end for end in _PAIRS[tail : tail + count - len(made)]]
+        head, tail = head + 1, 0
+    return made
+
+
 def ulid_text(sixteen: bytes) -> str:
     """The text of a ULID, in lower case: what `str(ULID.from_bytes(sixteen)).lower()` is, in a third of its
     time."""
-    number = int.from_bytes(sixteen, "big")
-    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+    return _text(int.from_bytes(sixteen, "big"), _SHIFTS)
+
+
+def _text(number: int, shifts: Sequence[int]) -> str:
+    return "".join([_PAIRS[number >> shift & 1023] for shift in shifts])
 
 
 def is_id(text: str, kind: Kind) -> bool:

@@ -6,8 +6,7 @@ import logging
 import os
 import re
 import sys
-from bisect import bisect_left
-from collections import Counter
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection
 from contextvars import ContextVar
 from typing import Final
@@ -46,11 +45,14 @@ def observe_all(histogram: Histogram, values: Collection[float]) -> None:
 
     prometheus_client has no such call: its buckets and its sum are attributes that it does not document.
     """
-    counts = Counter(bisect_left(histogram._upper_bounds, value) for value in values)
-    for place, count in counts.items():
-        histogram._buckets[place].inc(count)
-    if values:
-        histogram._sum.inc(sum(values))
+    ordered, begin = sorted(values), 0
+    while begin < len(ordered):
+        place = bisect_left(histogram._upper_bounds, ordered[begin])
+        end = bisect_right(ordered, histogram._upper_bounds[place], begin)
+        histogram._buckets[place].inc(end - begin)
+        begin = end
+    if ordered:
+        histogram._sum.inc(sum(ordered))
 
 
 _FORM: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)

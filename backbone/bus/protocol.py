@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import count
@@ -28,8 +27,7 @@ class Partition(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message to publish. `id` is the event's and never changes: a repeat is recognised by it."""
 
     topic: str
@@ -42,8 +40,7 @@ class Message:
     """Everything committed before this moment is on this partition, up to and including this message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A message as it is read. A record with an empty `name` carries nothing but its watermark.
 
     `published_at` is when its producer handed it to the bus, in seconds since 1970 by that producer's clock;

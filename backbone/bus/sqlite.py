@@ -194,7 +194,7 @@ class SqliteBus:
         """Up to `limit` records from `offset` on."""
         rows = self._durable.execute(_READ, (*partition, offset, limit))
         return [
-            Record(partition, offset, key, id, name, value, trace, published_at=at)
+            Record(partition, offset, key, id, name, value, trace, None, at)
             for offset, key, id, name, value, trace, at in rows
         ]
 

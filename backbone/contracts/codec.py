@@ -6,7 +6,7 @@ does not accept is given to pydantic, which decides and reports: nothing is refu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import UnionType
 from typing import Annotated, Any, Final, NotRequired, TypedDict, Union, get_args, get_origin
@@ -32,6 +32,9 @@ class Codec:
             name: field.default for name, field in kind.model_fields.items() if not field.is_required()
         }
         self._moments = tuple(name for name, field in fields.items() if field.is_moment)
+        self._moment_places = tuple(self._names.index(name) for name in self._moments)
+        # A struct is written in half of the time of a dict: the names of its fields are JSON already.
+        self._written = msgspec.defstruct(kind.__name__, [(name, Any) for name in fields])
         self._open = tuple((name, field.members) for name, field in fields.items() if field.members)
         plain = {
             name: NotRequired[field.plain] if name in self._defaults else field.plain
@@ -72,12 +75,19 @@ class Codec:
 
     def encode(self, event: BaseModel) -> bytes:
         """The event as JSON, the same bytes as `model_dump_json`."""
-        values = event.__dict__
-        fields = {name: values[name] for name in self._names}
-        for name in self._moments:
-            if (moment := fields[name]) is not None:
-                fields[name] = rfc3339(moment)
-        return _encode(fields)
+        known = event.__dict__
+        values = [known[name] for name in self._names]
+        for place in self._moment_places:
+            if (moment := values[place]) is not None:
+                values[place] = rfc3339(moment)
+        return self.encode_values(values)
+
+    def encode_values(self, values: Iterable[Any]) -> bytes:
+        """The JSON of an event with these values of its fields, in their order; moments as RFC 3339.
+
+        The same bytes as `encode`, for many events whose values are known to be valid, without making them.
+        """
+        return _encode(self._written(*values))
 
 
 class _Field:

@@ -1,4 +1,4 @@
-"""`INSERT … ON CONFLICT DO NOTHING` of many rows on PostgreSQL, in one statement with arrays as parameters.
+"""Inserts of many rows on PostgreSQL: arrays as parameters of one statement, and `COPY`.
 
 The driver's `executemany` does not tell which rows were inserted, nor how many. For other statements it costs
 less than arrays (docs/decisions/0019).
@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 _PLACE: Final = re.compile(r"\$(\d+)::(VARCHAR|BIGINT|INTEGER|BOOLEAN|BYTEA)\b(?!\[)")
+_PLAIN: Final = re.compile(r"INSERT INTO (\w+) \([\w\", ]+\) VALUES \((?:\$\d+::\w+(?:, )?)+\)")
 _VALUES: Final = re.compile(r" VALUES \(((?:\$\d+::\w+(?:, )?)+)\) ON CONFLICT DO NOTHING")
 
 
@@ -25,3 +26,9 @@ def array_form(sql: str) -> str | None:
     columns = ", ".join(f"p{number}" for number, _ in places)
     rows = f"SELECT {columns} FROM unnest({arrays}) WITH ORDINALITY AS given({columns}, place) ORDER BY place"
     return f"{sql[: values.start()]} {rows} ON CONFLICT DO NOTHING{sql[values.end() :]}"
+
+
+def copied_table(sql: str) -> str | None:
+    """The table whose rows `COPY` writes as `sql` does: an INSERT that does nothing else. None for others."""
+    plain = _PLAIN.fullmatch(sql)
+    return None if plain is None else plain[1]

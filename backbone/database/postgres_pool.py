@@ -20,12 +20,14 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from backbone.database.plans import Parameters, Plan, Plans, Rows, Values, rows_of
+from backbone.database.plans import Mappings, Parameters, Plan, Plans, Rows, Tuples, Values, rows_of
 from backbone.database.transaction import Given, Result, SyncTransaction, TransactionState
 from backbone.database.transient import TransientFailure, transient_failure
 
 CHECK_AFTER_IDLE_S: Final = 1.0
 """A connection that was idle for so long is pinged before its next use."""
+COPY_FROM: Final = 20
+"""From so many rows on, `COPY` takes less CPU than `executemany` in client and server."""
 PING_TIMEOUT_S: Final = 2.0
 """How long an idle connection may take to answer before it is replaced."""
 
@@ -185,6 +187,8 @@ class PostgresTransaction:
     async def execute(self, statement: Any, parameters: Values = None) -> Rows:
         """See `Transaction`."""
         self.state.require_open()
+        if isinstance(parameters, Tuples):
+            return await self._execute_tuples(statement, parameters)
         rows = rows_of(parameters)
         if (plan := self._plan(statement, rows)) is not None:
             return await self._execute_plan(plan, rows)
@@ -224,13 +228,34 @@ class PostgresTransaction:
             self._connection.raise_translated(plan.sql, error)
         return Rows((), int(status.rpartition(" ")[2]))
 
-    def _execute_unplanned(self, statement: Any, parameters: Values) -> Rows:
+    async def _execute_tuples(self, statement: Any, given: Tuples) -> Rows:
+        plan = self._plans.of_tuples(statement, given.names, self.dialect)
+        driver, rows = self._connection.driver, given.rows
+        try:
+            if len(rows) == 1:
+                status = await driver.execute(plan.sql, *plan.tuples(rows)[0])
+            elif plan.array_sql is not None:
+                status = await driver.execute(plan.array_sql, *zip(*plan.tuples(rows), strict=True))
+            elif plan.copied_table is not None and len(rows) >= COPY_FROM:
+                status = await driver.copy_records_to_table(
+                    plan.copied_table, records=rows, columns=given.names
+                )
+            else:
+                await driver.executemany(plan.sql, plan.tuples(rows))
+                return Rows((), -1)
+        except _DRIVER_ERRORS as error:
+            self._connection.raise_translated(plan.sql, error)
+        return Rows((), int(status.rpartition(" ")[2]))
+
+    def _execute_unplanned(self, statement: Any, parameters: Mappings) -> Rows:
         result = self._connection.sync.execute(statement, parameters)
         return Rows(result.all() if result.returns_rows else (), result.rowcount)
 
     def execute_now(self, statement: Any, parameters: Values = None) -> Rows:
         """Execute a statement within `greenlet_spawn`."""
         self.state.require_open()
+        if isinstance(parameters, Tuples):
+            return await_only(self._execute_tuples(statement, parameters))
         rows = rows_of(parameters)
         if (plan := self._plan(statement, rows)) is not None:
             return await_only(self._execute_plan(plan, rows))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Concatenate, NoReturn, cast
+from itertools import chain
+from typing import Any, Concatenate, Final, NoReturn, cast
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import Dialect
@@ -18,8 +19,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from backbone.database.one_of import FROM_HEX
-from backbone.database.plans import Parameters, Plan, Plans, Rows, Values, rows_of
+from backbone.database.plans import Parameters, Plan, Plans, Rows, Tuples, Values, rows_of
 from backbone.database.transaction import Given, Result, SyncTransaction, TransactionState
+
+ROWS_AT_ONCE: Final = 50
+"""Rows of one statement: each takes half a microsecond less than with a statement of its own."""
 
 
 class SqliteConnections:
@@ -103,12 +107,15 @@ class SqliteTransaction:
     def execute_now(self, statement: Any, parameters: Values = None) -> Rows:
         """Execute a statement."""
         self.state.require_open()
+        if isinstance(parameters, Tuples):
+            plan = self._plans.of_tuples(statement, parameters.names, self.dialect)
+            return self._execute_tuples(plan, parameters)
         rows = rows_of(parameters)
-        plan = self._plans.find(statement, rows[0], self.dialect) if rows else None
-        if plan is None:
+        found = self._plans.find(statement, rows[0], self.dialect) if rows else None
+        if found is None:
             result = self._connection.execute(statement, parameters)
             return Rows(result.all() if result.returns_rows else (), result.rowcount)
-        return self._execute_plan(plan, rows)
+        return self._execute_plan(found, rows)
 
     def _execute_plan(self, plan: Plan, rows: Sequence[Parameters]) -> Rows:
         try:
@@ -124,6 +131,19 @@ class SqliteTransaction:
                 for record in self._driver.execute(plan.sql, plan.values(row)).fetchall()
             ]
             return Rows(plan.rows(found), len(found))
+        except sqlite3.Error as error:
+            self._raise(plan.sql, error)
+
+    def _execute_tuples(self, plan: Plan, given: Tuples) -> Rows:
+        rows, changed = plan.tuples(given.rows), 0
+        whole = len(rows) - len(rows) % ROWS_AT_ONCE
+        try:
+            for begin in range(0, whole, ROWS_AT_ONCE):
+                values = list(chain.from_iterable(rows[begin : begin + ROWS_AT_ONCE]))
+                changed += self._driver.execute(plan.several_sql(ROWS_AT_ONCE), values).rowcount
+            if rest := rows[whole:]:
+                changed += self._driver.executemany(plan.sql, rest).rowcount
+            return Rows((), changed)
         except sqlite3.Error as error:
             self._raise(plan.sql, error)
 

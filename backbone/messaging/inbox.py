@@ -123,4 +123,12 @@ async def delete_expired(database: Database, keep: timedelta = KEEP, at_most: in
 
 def next_positions(records: Sequence[Record]) -> dict[Partition, int]:
     """The position after the last of `records`, by partition."""
-    return {record.partition: record.offset + 1 for record in records}
+    after: dict[Partition, int] = {}
+    last: Record | None = None
+    for record in records:  # most are in one piece with those of their partition
+        if last is not None and record.partition is not last.partition:
+            after[last.partition] = last.offset + 1
+        last = record
+    if last is not None:
+        after[last.partition] = last.offset + 1
+    return after

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from backbone.contracts import CreatorChanged, DriveChanged, DriveLogged, DriveState, PledgeStatus
+from backbone.contracts import CreatorChanged, DriveChanged, DriveState, PledgeStatus
 from backbone.contracts.open_values import known
 from backbone.contracts.pledges import PledgeState
 from backbone.database.transaction import SyncTransaction
 from services.leaderboard import domain, sequencer
+from services.leaderboard.logged_rows import LoggedRow
 from services.leaderboard.sequencer import LockedDrive
 from services.leaderboard.statements import by_id, statements
 from services.leaderboard.tables import pledges
 
 
-def name_drives(transaction: SyncTransaction, events: Sequence[DriveChanged]) -> list[DriveLogged]:
+def name_drives(transaction: SyncTransaction, events: Sequence[DriveChanged]) -> list[LoggedRow]:
     """Store names, goals and milestones of drives, and log their changes of state."""
     locked = sequencer.lock(transaction, (event.drive_id for event in events))
     named: dict[str, dict[str, Any]] = {}
@@ -59,7 +60,7 @@ def _state_before(drive: LockedDrive) -> DriveState | None:
     return known(DriveState, drive.state) if drive.state else DriveState.DRAFT
 
 
-def name_creators(transaction: SyncTransaction, events: Sequence[CreatorChanged]) -> list[DriveLogged]:
+def name_creators(transaction: SyncTransaction, events: Sequence[CreatorChanged]) -> list[LoggedRow]:
     """Store names of creators. Rows may exist already, made by payments credited to them."""
     locked = sequencer.lock(transaction, (event.drive_id for event in events))
     rows = [
@@ -81,7 +82,7 @@ def name_creators(transaction: SyncTransaction, events: Sequence[CreatorChanged]
     return sequencer.save(transaction, locked.values())
 
 
-def keep_pledges(transaction: SyncTransaction, events: Sequence[PledgeState]) -> list[DriveLogged]:
+def keep_pledges(transaction: SyncTransaction, events: Sequence[PledgeState]) -> list[LoggedRow]:
     """Store pledges and keep the drive's `pledged`, the sum of open and unpaid ones."""
     fresh = domain.newest(events, lambda one: one.pledge_id)
     locked = sequencer.lock(transaction, (event.drive_id for event in fresh))

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, NamedTuple, NotRequired, Protocol, TypedDict, TypeVar
 from urllib.parse import unquote
 
-import msgspec
-
-from backbone.clock import rfc3339
 from backbone.contracts.leaderboard import LogType
 from backbone.contracts.pledges import DriveState, Source
 from backbone.ids import ulid_text
-from backbone.money import as_json
-
-FIRST_HASH: Final = ""
-"""The previous hash of the first row of a log."""
 
 
 class Versioned(Protocol):
@@ -37,10 +26,13 @@ def newest(events: Iterable[State], identity: Callable[[State], str]) -> list[St
     """The highest version for each identity, in the order in which those versions were given."""
     best: dict[str, State] = {}
     for event in events:
-        known = best.get(identity(event))
-        if known is None or event.version > known.version:
-            best.pop(identity(event), None)
-            best[identity(event)] = event
+        key = identity(event)
+        known = best.get(key)
+        if known is None:
+            best[key] = event
+        elif event.version > known.version:
+            del best[key]
+            best[key] = event
     return list(best.values())
 
 
@@ -58,6 +50,8 @@ class Figures(NamedTuple):
 
     def since(self, old: Figures) -> Figures:
         """These amounts minus the old ones."""
+        if old is NOTHING:
+            return self
         return Figures(
             self.captured - old.captured, self.refunded - old.refunded, self.disputed - old.disputed
         )
@@ -77,12 +71,14 @@ def changes(was: Figures, now: Figures) -> list[tuple[LogType, int]]:
     if now == NOTHING:
         return _leaving(was.net)
     captured, refunded, disputed = now.since(was)
-    rows: list[tuple[LogType, int]] = [
-        (_of_captured(captured, is_new=was.captured == 0), captured),
-        ("donation.refunded" if refunded > 0 else "donation.refund_failed", -refunded),
-        ("donation.disputed" if disputed > 0 else "donation.dispute_won", -disputed),
-    ]
-    return [row for row in rows if row[1]]
+    rows: list[tuple[LogType, int]] = []
+    if captured:
+        rows.append((_of_captured(captured, is_new=was.captured == 0), captured))
+    if refunded:
+        rows.append(("donation.refunded" if refunded > 0 else "donation.refund_failed", -refunded))
+    if disputed:
+        rows.append(("donation.disputed" if disputed > 0 else "donation.dispute_won", -disputed))
+    return rows
 
 
 def _of_captured(more: int, *, is_new: bool) -> LogType:
@@ -200,80 +196,3 @@ def alias_of_donor(salt: str, donor_id: str) -> str:
 def alias_of_payment(payment_id: str) -> str:
     """The public id of whoever gave a payment without a donor."""
     return f"dnr_{payment_id.removeprefix('pay_')}"
-
-
-def public_row(
-    sequence: int,
-    type_: str,
-    at: datetime,
-    payment_id: str | None,
-    pledge_id: str | None,
-    creator_id: str | None,
-    amount: int | None,
-    raised_after: int,
-    currency: str,
-) -> dict[str, Any]:
-    """A row of a drive's log as `GET /v1/drives/{drive}/events` shows it, without its hash.
-
-    Amounts are in minor units. The result equals `DriveLogged.as_row`, which adds the hash.
-    """
-    return {
-        "sequence": sequence,
-        "type": type_,
-        "at": rfc3339(at),
-        "payment": payment_id,
-        "pledge": pledge_id,
-        "creator": creator_id,
-        "amount": None if amount is None else as_json(amount, currency),
-        "raised_after": as_json(raised_after, currency),
-    }
-
-
-def hash_row(drive_id: str, epoch: int, row: Mapping[str, Any], previous: str) -> str:
-    """The hash of a row of a drive's log, chained to the hash of the row before it.
-
-    SHA-256, in hexadecimal, of canonical JSON in UTF-8: one object with `drive`, `epoch`, `previous` and the
-    fields of the row as `GET /v1/drives/{drive}/events` shows it, without `hash`; names sorted, no spaces,
-    everything outside ASCII escaped. `previous` is "" for the first row of an epoch.
-    """
-    hashed = {name: value for name, value in row.items() if name != "hash"}
-    hashed |= {"drive": drive_id, "epoch": epoch, "previous": previous}
-    return hashlib.sha256(canonical(hashed)).hexdigest()
-
-
-def canonical(value: Mapping[str, Any]) -> bytes:
-    """Canonical JSON: sorted names, no spaces, everything outside ASCII escaped."""
-    quick = _ENCODE(value)
-    # msgspec escapes less than json does, and some characters in another way.
-    if quick.isascii() and b"\\" not in quick and b"\x7f" not in quick:
-        return quick
-    return _CANONICAL(value).encode()
-
-
-_ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
-_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
-
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """The first invalid row of a log, and the reason."""
-
-    sequence: int
-    reason: str
-
-
-def verify(
-    drive_id: str, epoch: int, rows: Iterable[Mapping[str, Any]], previous: str = FIRST_HASH, after: int = 0
-) -> Flaw | None:
-    """The first flaw of consecutive rows after row `after`, whose hash is `previous`; None if there is none.
-
-    Finds gaps, repeats, wrong order, and every row or hash that was changed later.
-    """
-    for row in rows:
-        after += 1
-        if row["sequence"] != after:
-            return Flaw(after, f"row {row['sequence']} where {after} should be")
-        if hash_row(drive_id, epoch, row, previous) != row["hash"]:
-            return Flaw(after, "the row and its hash do not fit together")
-        previous = row["hash"]
-    return None

@@ -17,9 +17,10 @@ from backbone.contracts import (
 from backbone.contracts.pledges import PledgeState
 from backbone.database.transaction import SyncTransaction, Transaction, after_commit
 from backbone.messaging.consumer import Handlers
-from backbone.messaging.outbox import announce
+from backbone.messaging.outbox import announce_encoded
 from backbone.telemetry import FRESHNESS, observe_all
 from services.leaderboard import commands, tally
+from services.leaderboard.logged_rows import LoggedRow, encode_logged
 
 Fact = TypeVar("Fact")
 
@@ -53,13 +54,17 @@ def _note_ages(events: Sequence[PaymentChanged]) -> None:
 
 
 async def _apply(
-    change: Callable[[SyncTransaction, Sequence[Fact]], Sequence[DriveLogged]],
+    change: Callable[[SyncTransaction, Sequence[Fact]], Sequence[LoggedRow]],
     events: Sequence[Fact],
     session: Transaction,
 ) -> None:
     """Run a command in the session's transaction and add the rows it logged to the outbox there."""
-    logged = await session.run_sync(lambda inner: change(inner, events))
-    await announce(session, logged)
+
+    def apply(inner: SyncTransaction) -> None:
+        logged = change(inner, events)
+        announce_encoded(inner, DriveLogged, [(row.drive_id, encode_logged(row)) for row in logged])
+
+    await session.run_sync(apply)
 
 
 HANDLERS: Final[Handlers] = {

@@ -10,8 +10,8 @@ from sqlalchemy import Row, Select, and_, case, func, literal, or_, select
 from backbone.database.transaction import Transaction, messaging_tables_of
 from backbone.http.problems import NotFound, Overloaded
 from backbone.money import decimal_string
-from services.leaderboard import domain
-from services.leaderboard.domain import Flaw
+from services.leaderboard import domain, hash_chain
+from services.leaderboard.hash_chain import Flaw
 from services.leaderboard.sums import RANKED
 from services.leaderboard.tables import clearings, creators, drive_log, drives, payments, pledges
 
@@ -82,7 +82,7 @@ async def log_page(
 def _event(row: Row[Any]) -> dict[str, Any]:
     """A stored row as the API shows it; equal to `DriveLogged.as_row`."""
     about = (row.payment_id, row.pledge_id, row.creator_id)
-    shown = domain.public_row(
+    shown = hash_chain.public_row(
         row.sequence, row.type, row.at, *about, row.amount, row.raised_after, row.currency
     )
     return {**shown, "hash": row.hash}
@@ -90,10 +90,10 @@ def _event(row: Row[Any]) -> dict[str, Any]:
 
 async def verify_log(session: Transaction, drive: DriveHead) -> Flaw | None:
     """The first flaw of a drive's whole log; None if every row is present and unchanged."""
-    after, previous = 0, domain.FIRST_HASH
+    after, previous = 0, hash_chain.FIRST_HASH
     while True:
         rows, _ = await log_page(session, drive, after, ROWS_PER_CHECK)
-        if flaw := domain.verify(drive.drive_id, drive.epoch, rows, previous, after):
+        if flaw := hash_chain.verify(drive.drive_id, drive.epoch, rows, previous, after):
             return flaw
         if not rows:
             break

@@ -11,7 +11,7 @@ facade costs as much as the statement itself.
 from __future__ import annotations
 
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,15 +19,17 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, insert, select, update
 
-from backbone.clock import rfc3339
-from backbone.contracts import DriveLogged, PaymentChanged
+from backbone.clock import rfc3339, rfc3339_of_microseconds
+from backbone.contracts import PaymentChanged
 from backbone.contracts.leaderboard import LogType
 from backbone.database.columns import microseconds
 from backbone.database.one_of import one_of
+from backbone.database.plans import Tuples
 from backbone.database.transaction import SyncTransaction
-from backbone.ids import CreatorId, DriveId, PaymentId, PledgeId
-from backbone.money import Money
-from services.leaderboard.domain import Milestone, alias_of_donor, hash_row, public_row
+from backbone.ids import CreatorId, PaymentId, PledgeId
+from services.leaderboard.domain import Milestone, alias_of_donor
+from services.leaderboard.hash_chain import hash_new_row
+from services.leaderboard.logged_rows import LoggedRow
 from services.leaderboard.statements import statements
 from services.leaderboard.tables import NEVER_SUMMED, drive_log, drives
 
@@ -144,14 +146,16 @@ class LockedDrive:
 
         None is reached before a lower one: an older donation may be consumed later.
         """
+        earlier: list[str] = []
         for milestone in self.milestones:
             if milestone["amount"] > self.raised:
                 return
-            if milestone["reached_at"] is not None:
-                at = max(at, datetime.fromisoformat(milestone["reached_at"]))
-            else:
-                milestone["reached_at"] = rfc3339(at)
+            reached_at = milestone["reached_at"]
+            if reached_at is None:
+                at = max([at, *map(datetime.fromisoformat, earlier)])
+                reached_at = milestone["reached_at"] = rfc3339(at)
                 self.entries.append(LogEntry("milestone.reached", at, self.raised, milestone["amount"]))
+            earlier.append(reached_at)
 
 
 _COLUMNS: Final = (
@@ -227,20 +231,20 @@ _UPDATE_DRIVE: Final = (
 )
 
 
-def save(transaction: SyncTransaction, locked: Iterable[LockedDrive]) -> list[DriveLogged]:
+def save(transaction: SyncTransaction, locked: Iterable[LockedDrive]) -> list[LoggedRow]:
     """Store the changes of these drives, append their rows to the log and return those, for the outbox.
 
     `revision` rises where public figures changed without a row. Raises `DriveGone` where an update matched
     no row, or one with another sequence than was locked.
     """
-    logged: list[DriveLogged] = []
+    logged: list[LoggedRow] = []
     for drive in sorted(locked, key=lambda one: one.drive_id):
         if drive.entries or drive.changed:
             rows = _number(drive)
             _update_drive(transaction, drive, rows)
             logged += rows
     if logged:
-        transaction.execute(_APPEND, [_stored(row) for row in logged])
+        transaction.execute(_APPEND, Tuples(LoggedRow._fields, logged))
         _count_seconds(transaction, logged)
     return logged
 
@@ -248,7 +252,7 @@ def save(transaction: SyncTransaction, locked: Iterable[LockedDrive]) -> list[Dr
 _APPEND: Final = insert(drive_log)
 
 
-def _update_drive(transaction: SyncTransaction, drive: LockedDrive, rows: Sequence[DriveLogged]) -> None:
+def _update_drive(transaction: SyncTransaction, drive: LockedDrive, rows: Sequence[LoggedRow]) -> None:
     values = {f"more_{name}": drive.sums[name] for name in SUMS} | {
         "of_drive": drive.drive_id,
         "more_rows": len(rows),
@@ -266,56 +270,26 @@ def _update_drive(transaction: SyncTransaction, drive: LockedDrive, rows: Sequen
         raise DriveGone(f"{drive.drive_id} is at sequence {sequence}, not {drive.sequence + len(rows)}")
 
 
-def _number(drive: LockedDrive) -> list[DriveLogged]:
+def _number(drive: LockedDrive) -> list[LoggedRow]:
     """The drive's new rows with their sequence numbers and hashes."""
-    rows: list[DriveLogged] = []
-    previous = drive.head_hash
+    rows: list[LoggedRow] = []
+    drive_id, epoch, currency, previous = drive.drive_id, drive.epoch, drive.currency, drive.head_hash
     for sequence, log_entry in enumerate(drive.entries, drive.sequence + 1):
-        rows.append(_row(drive, sequence, log_entry, previous))
-        previous = rows[-1].hash
+        assert currency is not None, "money was logged before the drive had a currency"
+        type_, moment, raised_after, amount, payment_id, pledge_id, creator_id = log_entry
+        at = microseconds(moment)
+        at -= at % 1000  # the hash covers what is stored, and that is a moment in milliseconds
+        previous = hash_new_row(
+            drive_id, epoch, sequence, type_, rfc3339_of_microseconds(at), payment_id, pledge_id, creator_id,
+            amount, raised_after, currency, previous,
+        )  # fmt: skip
+        rows.append(
+            LoggedRow(
+                drive_id, epoch, sequence, type_, at, payment_id, pledge_id, creator_id,
+                amount, raised_after, currency, previous,
+            )
+        )  # fmt: skip
     return rows
-
-
-def _row(drive: LockedDrive, sequence: int, log_entry: LogEntry, previous: str) -> DriveLogged:
-    currency = drive.currency
-    assert currency is not None, "money was logged before the drive had a currency"
-    at = log_entry.at
-    if at.microsecond % 1000:  # the hash covers what is stored, and that is a moment in milliseconds
-        at = at.replace(microsecond=at.microsecond // 1000 * 1000)
-    amount, raised_after = log_entry.amount, log_entry.raised_after
-    about = (log_entry.payment_id, log_entry.pledge_id, log_entry.creator_id)
-    shown = public_row(sequence, log_entry.type, at, *about, amount, raised_after, currency)
-    # Constructed without validation: every value comes from a validated event or from this database.
-    return DriveLogged.of_valid(
-        drive_id=DriveId(drive.drive_id),
-        epoch=drive.epoch,
-        sequence=sequence,
-        type=log_entry.type,
-        at=at,
-        payment_id=log_entry.payment_id,
-        pledge_id=log_entry.pledge_id,
-        creator_id=log_entry.creator_id,
-        amount=None if amount is None else Money(amount, currency),
-        raised_after=Money(raised_after, currency),
-        hash=hash_row(drive.drive_id, drive.epoch, shown, previous),
-    )
-
-
-def _stored(row: DriveLogged) -> dict[str, Any]:
-    return {
-        "drive_id": row.drive_id,
-        "epoch": row.epoch,
-        "sequence": row.sequence,
-        "type": row.type,
-        "at": row.at,
-        "payment_id": row.payment_id,
-        "pledge_id": row.pledge_id,
-        "creator_id": row.creator_id,
-        "amount": None if row.amount is None else row.amount.minor_units,
-        "raised_after": row.raised_after.minor_units,
-        "currency": row.raised_after.currency,
-        "hash": row.hash,
-    }
 
 
 def request_publication(transaction: SyncTransaction, drive_ids: Iterable[str]) -> None:
@@ -330,14 +304,14 @@ def request_publication(transaction: SyncTransaction, drive_ids: Iterable[str]) 
         transaction.execute(statements(transaction).request_publication, rows)
 
 
-def _count_seconds(transaction: SyncTransaction, rows: Sequence[DriveLogged]) -> None:
+def _count_seconds(transaction: SyncTransaction, rows: Sequence[LoggedRow]) -> None:
     """Count the donations of each second, from which the last minute's figures are summed."""
-    seconds: dict[tuple[str, int], list[int]] = {}
+    seconds: defaultdict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
     for row in rows:
         if row.type == "donation.counted" and row.amount is not None:
-            counts = seconds.setdefault((row.drive_id, microseconds(row.at) // 1_000_000), [0, 0])
+            counts = seconds[row.drive_id, row.at // 1_000_000]
             counts[0] += 1
-            counts[1] += row.amount.minor_units
+            counts[1] += row.amount
     if seconds:
         values = [
             {"drive_id": drive_id, "second": second, "donations": donations, "raised": raised}

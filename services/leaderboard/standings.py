@@ -38,11 +38,11 @@ from services.leaderboard.sums import (
     RANKED,
     WINDOWS,
     adding_to,
-    recomputing_reached_at,
     sums_by,
     sums_of,
     updating,
 )
+from services.leaderboard.superseding import subtract_superseded
 from services.leaderboard.tables import (
     NEVER_SUMMED,
     UNRANKED,
@@ -64,6 +64,8 @@ class Summed(NamedTuple):
     sequence: int
     last_number: int
     summed_number: int
+    is_anew: bool
+    """Whether the sums contain nothing yet."""
     edges: dict[str, datetime]
     """By window, the moment before which nothing is in it."""
 
@@ -97,11 +99,11 @@ def bring_up_to_date(
     row = transaction.execute(_LOCKED, {"of_drive": drive_id}).first()
     if row is None:
         return True
-    drive = _summed(row, now)
-    if row.summed_number == NEVER_SUMMED:
+    before = {f"{window}_edge": getattr(row, f"{window}_from") or _BEGINNING for window in WINDOWS}
+    is_anew = row.summed_number == NEVER_SUMMED or not subtract_superseded(transaction, drive_id, before)
+    drive = _summed(row, now, is_anew=is_anew)
+    if is_anew:
         _clear(transaction, drive_id)
-    else:
-        _subtract_superseded(transaction, drive_id, row)
     edges = {window: _slide(transaction, drive, row, window, most) for window in WINDOWS}
     number = _add(transaction, drive, edges, most)
     is_complete = number == drive.last_number and edges == drive.edges
@@ -113,13 +115,14 @@ def bring_up_to_date(
     return is_complete
 
 
-def _summed(row: Row[Any], now: datetime) -> Summed:
+def _summed(row: Row[Any], now: datetime, *, is_anew: bool) -> Summed:
     """The drive, with the edges its windows are to have."""
     edges = {
         window: max(now - span, getattr(row, f"{window}_from") or _BEGINNING)
         for window, span in WINDOWS.items()
     }
-    return Summed(row.drive_id, row.sequence, row.last_number, max(row.summed_number, 0), edges)
+    summed_number = 0 if is_anew else row.summed_number
+    return Summed(row.drive_id, row.sequence, row.last_number, summed_number, is_anew, edges)
 
 
 _LOCKED: Final = (
@@ -185,7 +188,7 @@ def _adding(dialect: str) -> tuple[Executable, ...]:
 def _slide(transaction: SyncTransaction, drive: Summed, row: Row[Any], window: str, most: int) -> datetime:
     """Take out of a window what was captured up to its new edge; the edge it has then."""
     before, edge = getattr(row, f"{window}_from"), drive.edges[window]
-    if before is None or row.summed_number == NEVER_SUMMED:
+    if before is None or drive.is_anew:
         return edge
     values = {"of_drive": drive.drive_id, "after": before, "edge": edge, "most": most}
     oldest = transaction.execute(_OLDEST, values).scalar_one_or_none()
@@ -217,47 +220,6 @@ def _leaving(window: str) -> tuple[Executable, ...]:
         updating(ranked, sums_by(payments.c[ranked.named], sums, *leaves).subquery("leaving"), sums, -1)
         for ranked in RANKED
     )
-
-
-# Taking back what is no longer true.
-
-
-def _subtract_superseded(transaction: SyncTransaction, drive_id: str, row: Row[Any]) -> None:
-    """Subtract the states that were summed and have been replaced since."""
-    if transaction.execute(_ANY_SUPERSEDED, {"of_drive": drive_id}).first() is None:
-        return
-    values: dict[str, Any] = {"of_drive": drive_id}
-    values |= {f"{window}_edge": getattr(row, f"{window}_from") or _BEGINNING for window in WINDOWS}
-    for statement in _SUBTRACTING:
-        transaction.execute(statement, values)
-    transaction.execute(delete(superseded).where(superseded.c.drive_id == drive_id))
-
-
-_ANY_SUPERSEDED: Final = (
-    select(superseded.c.payment_id)
-    .where(superseded.c.drive_id == bindparam("of_drive"))
-    .limit(literal_column("1"))
-)
-
-
-def _subtracting() -> Iterator[Executable]:
-    of_drive = superseded.c.drive_id == bindparam("of_drive")
-    for ranked in RANKED:
-        in_windows = {
-            f"{window}_{name}": summed
-            for window in WINDOWS
-            for name, summed in sums_of(
-                superseded.c.net, superseded.c.captured_at > bindparam(f"{window}_edge", type_=Utc)
-            )
-        }
-        sums = in_windows | (dict(sums_of(superseded.c.net)) if ranked.in_all else {})
-        key = superseded.c[ranked.named]
-        yield updating(ranked, sums_by(key, sums, of_drive).subquery("gone"), sums, -1)
-        if ranked.in_all:
-            yield recomputing_reached_at(ranked, select(key).where(of_drive))
-
-
-_SUBTRACTING: Final = tuple(_subtracting())
 
 
 # Starting anew.

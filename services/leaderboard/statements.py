@@ -61,7 +61,7 @@ class Statements:
     mark_paid: Executable
     """Returns (drive_id, open, amount) of pledges that were not paid before."""
     add_payments: Executable
-    """Keeps existing rows; on PostgreSQL, returns the payment_id of each row it inserted."""
+    """Keeps existing rows. Its row count is that of the rows it inserted."""
     keep_payments: Executable
     add_to_clearings: Executable
     credit_creators: Executable
@@ -93,7 +93,7 @@ def _of(dialect: str) -> Statements:
         name_creators=_naming(into(creators)),
         keep_pledges=_replacing(into(pledges), "drive_id", "version", "open", "amount"),
         mark_paid=_marking_paid(into(pledges)),
-        add_payments=_adding_payments(into(payments)),
+        add_payments=into(payments).on_conflict_do_nothing(),
         keep_payments=_replacing(
             into(payments),
             *("drive_id", "version", "pledge_id", "creator_id", "donor_id", "counted"),
@@ -118,13 +118,6 @@ def _upsert(made: Insert, new: Mapping[str, Any], where: Any = None) -> Insert:
 def _marking_paid(made: Insert) -> Executable:
     marking = _upsert(made, {"paid": made.excluded.paid}, where=pledges.c.paid.is_(False))
     return marking.returning(pledges.c.drive_id, pledges.c.open, pledges.c.amount)
-
-
-def _adding_payments(made: Insert) -> Executable:
-    adding = made.on_conflict_do_nothing()
-    # Of many rows, SQLite's driver counts the inserted ones. PostgreSQL's does not, and SQLite executes a
-    # statement that returns something once for each row.
-    return adding if isinstance(made, sqlite.Insert) else adding.returning(payments.c.payment_id)
 
 
 def _replacing(made: Insert, *names: str) -> Insert:

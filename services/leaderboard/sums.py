@@ -110,15 +110,18 @@ def updating(ranked: Ranked, found: FromClause, names: Mapping[str, Any], sign: 
     return update(table).where(same_key).values(values)
 
 
-def recomputing_reached_at(ranked: Ranked, keys: Select[Any]) -> Executable:
-    """Computes `reached_at` of the rows of `keys` again from the payments that still count."""
+def recomputing_reached_at(ranked: Ranked, rows: FromClause, *found_by: ColumnElement[bool]) -> Executable:
+    """Computes `reached_at` of the rows with the keys in `rows` again from the payments that still count.
+
+    `found_by` is what else is true of all payments of such a row, for an index of payments.
+    """
     latest = (
         select(payments.c.captured_at)
-        .where(OF_DRIVE, payments.c[ranked.named] == ranked.key, COUNTED_PAYMENTS, literal_column("0") < NET)
-        .where(payments.c.captured_at.is_not(None))
+        .where(OF_DRIVE, payments.c[ranked.named] == rows.c.key, COUNTED_PAYMENTS, literal_column("0") < NET)
+        .where(payments.c.captured_at.is_not(None), *found_by)
         .order_by(payments.c.captured_at.desc())
         .limit(literal_column("1"))
-        .correlate(ranked.table)
+        .correlate(rows)
     )
-    lost = ranked.table.c.drive_id == bindparam("of_drive"), ranked.key.in_(keys)
+    lost = ranked.table.c.drive_id == bindparam("of_drive"), ranked.key == rows.c.key
     return update(ranked.table).where(*lost).values(reached_at=latest.scalar_subquery())

@@ -203,7 +203,7 @@ class Payment(Table, table=True):
         Index("payments_by_creator", "creator_id", "captured_at"),
         Index("payments_by_time", "drive_id", "captured_at", "payment_id", **_where(COUNTED)),
         Index("payments_by_number", "drive_id", "number"),
-        Index("payments_by_donor", "donor_key", "captured_at"),
+        Index("payments_of_donor", "donor_id", "captured_at"),
         Index("payments_unranked", "drive_id", **_where(UNRANKED)),
         Index(
             "payments_by_source", "drive_id", "source_key", "captured_at", **_where("source_key IS NOT NULL")
@@ -230,13 +230,17 @@ class Payment(Table, table=True):
 
 
 class Superseded(Table, table=True):
-    """A state of a payment that is in the boards' sums and no longer true, until it is subtracted there."""
+    """A state of a payment that is in the boards' sums and no longer true, until it is subtracted there.
+
+    `donor_id` is that of the state; a process without migration 0004 leaves it out.
+    """
 
     __tablename__ = "superseded"
 
     drive_id: str = Field(primary_key=True)
     payment_id: str = Field(primary_key=True)
     creator_id: str | None = None
+    donor_id: str | None = None
     donor_key: str | None = None
     source_key: str | None = None
     net: int = Field(sa_column=Column(BigInteger, nullable=False))

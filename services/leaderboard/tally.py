@@ -10,10 +10,13 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, insert
 
-from backbone.contracts import DriveLogged, PaymentChanged
+from backbone.contracts import PaymentChanged
+from backbone.database.columns import microseconds
+from backbone.database.plans import Tuples
 from backbone.database.transaction import SyncTransaction
 from services.leaderboard import domain, sequencer
 from services.leaderboard.domain import NOTHING, Figures
+from services.leaderboard.logged_rows import LoggedRow
 from services.leaderboard.sequencer import LockedDrive
 from services.leaderboard.statements import by_id, statements
 from services.leaderboard.tables import payments, superseded
@@ -39,15 +42,37 @@ class _Changes:
         self, creator_id: str, drive_id: str, raised: int, donations: int, at: datetime | None = None
     ) -> None:
         """Add to a creator; `at` is the moment of capture of a donation that counts."""
-        row = self.creators.setdefault(
-            creator_id,
-            {"creator_id": creator_id, "drive_id": drive_id, "version": 0, "raised": 0, "donations": 0,
-             "reached_at": None},
-        )  # fmt: skip
+        row = self.creators.get(creator_id)
+        if row is None:
+            row = self.creators[creator_id] = {
+                "creator_id": creator_id, "drive_id": drive_id, "version": 0, "raised": 0, "donations": 0,
+                "reached_at": None,
+            }  # fmt: skip
         row["raised"] += raised
         row["donations"] += donations
         if at is not None:
             row["reached_at"] = max(row["reached_at"] or at, at)
+
+
+class _PaymentRow(NamedTuple):
+    """A row of `payments` as it is stored."""
+
+    payment_id: str
+    drive_id: str
+    version: int
+    pledge_id: str | None
+    creator_id: str | None
+    donor_id: str | None
+    counted: bool
+    currency: str
+    captured: int
+    refunded: int
+    disputed: int
+    captured_at: int
+    donor_key: str | None
+    source_key: str | None
+    number: int
+    ranked_version: int
 
 
 class _PaymentState(NamedTuple):
@@ -80,7 +105,7 @@ class _PaymentState(NamedTuple):
         return (self.creator_id, self.captured_at) if is_donation and self.creator_id else None
 
 
-def tally_payments(transaction: SyncTransaction, events: Sequence[PaymentChanged]) -> list[DriveLogged]:
+def tally_payments(transaction: SyncTransaction, events: Sequence[PaymentChanged]) -> list[LoggedRow]:
     """Add each payment's change since its stored state to its drive, with one statement per table.
 
     A payment that moved to another drive is removed from the old one and counted in the new one. Raises
@@ -102,7 +127,7 @@ def tally_payments(transaction: SyncTransaction, events: Sequence[PaymentChanged
         return []
     if batch.superseded:
         transaction.execute(_SUPERSEDE, batch.superseded)
-    _store_payments(transaction, sorted(rows, key=lambda row: str(row["payment_id"])), known)
+    _store_payments(transaction, sorted(rows), known)
     _add_to_clearings(transaction, batch)
     _credit_creators(transaction, batch)
     _count_donors(transaction, batch, locked)
@@ -118,7 +143,7 @@ _SUPERSEDE: Final = insert(superseded)
 
 def _tally(
     event: PaymentChanged, old: Row[Any] | None, locked: Mapping[str, LockedDrive], batch: _Changes
-) -> dict[str, Any] | None:
+) -> _PaymentRow | None:
     """The payment's new row, None if the state is not newer; its changes go to `locked` and `batch`."""
     figures = Figures(event.captured.minor_units, event.refunded.minor_units, event.disputed.minor_units)
     if old is None and figures == NOTHING:
@@ -129,31 +154,21 @@ def _tally(
     if not event.held and drive.currency is None:
         drive.settle_currency(event.captured.currency)
     counted = not event.held and event.captured.currency == drive.currency
+    captured_at = event.captured_at or event.changed_at
     new = _PaymentState(
         event.drive_id, event.captured.currency, event.creator_id, event.donor_id,
         _donor_key(event, drive), domain.source_key(event.source),
-        figures, figures if counted else NOTHING, event.captured_at or event.changed_at,
+        figures, figures if counted else NOTHING, captured_at,
     )  # fmt: skip
     before = None if old is None else _state_of(old)
     _apply(event, before, new, locked, batch)
     if event.pledge_id is not None and figures.captured > 0 and _pays(old, event.pledge_id):
         batch.paid.append((event.pledge_id, event.drive_id))
-    return {
-        "payment_id": event.payment_id,
-        "drive_id": event.drive_id,
-        "version": event.version,
-        "pledge_id": event.pledge_id,
-        "creator_id": event.creator_id,
-        "donor_id": event.donor_id,
-        "counted": counted,
-        "currency": new.currency,
-        "captured_at": new.captured_at,
-        "donor_key": new.donor_key,
-        "source_key": new.source_key,
-        "number": _number(old, before, new, locked, batch),
-        "ranked_version": event.version,
-        **figures._asdict(),
-    }
+    return _PaymentRow(
+        event.payment_id, event.drive_id, event.version, event.pledge_id, event.creator_id, event.donor_id,
+        counted, new.currency, *figures, microseconds(captured_at), new.donor_key, new.source_key,
+        _number(old, before, new, locked, batch), event.version,
+    )  # fmt: skip
 
 
 def _donor_key(event: PaymentChanged, drive: LockedDrive) -> str:
@@ -187,6 +202,7 @@ def _number(
                     "drive_id": before.drive_id,
                     "payment_id": old.payment_id,
                     "creator_id": before.creator_id,
+                    "donor_id": before.donor_id,
                     "donor_key": before.donor_key,
                     "source_key": before.source_key,
                     "net": before.counted.net,
@@ -246,36 +262,36 @@ def _pays(old: Row[Any] | None, pledge_id: str) -> bool:
 
 def _attribute(batch: _Changes, drive: LockedDrive, state: _PaymentState, sign: int) -> None:
     """Add (`sign` 1) or remove (-1) a state of a payment in the clearing, the creator and the donor."""
-    held = state.figures.net - state.counted.net
+    net, counted = state.figures.net, state.counted.net
     clearing = batch.clearings[state.drive_id, state.currency]
-    clearing[0] += sign * state.figures.net
-    clearing[1] += sign * held
-    drive.changed = drive.changed or held != 0
-    is_donation = int(state.counted.net > 0)
+    clearing[0] += sign * net
+    clearing[1] += sign * (net - counted)
+    drive.changed = drive.changed or net != counted
+    is_donation = int(counted > 0)
     if state.creator_id is not None and state.counted != NOTHING:
         at = state.captured_at if is_donation and sign > 0 else None
-        batch.credit(state.creator_id, state.drive_id, sign * state.counted.net, sign * is_donation, at)
+        batch.credit(state.creator_id, state.drive_id, sign * counted, sign * is_donation, at)
     if state.donor_id is not None:
-        batch.donors[state.drive_id, state.donor_id] += sign * state.counted.net
+        batch.donors[state.drive_id, state.donor_id] += sign * counted
     else:
         drive.add(donors=sign * is_donation)
 
 
 def _store_payments(
-    transaction: SyncTransaction, rows: Sequence[dict[str, Any]], known: Mapping[str, Row[Any]]
+    transaction: SyncTransaction, rows: Sequence[_PaymentRow], known: Mapping[str, Row[Any]]
 ) -> None:
     """Store the payments' new rows. Raises `ConcurrentTally` if one was inserted since `known` was read.
 
     Locking the drive does not prevent that: states of a payment under two drives are on two partitions,
     which two processes may consume at the same time.
     """
-    new = [row for row in rows if row["payment_id"] not in known]
+    new = [row for row in rows if row.payment_id not in known]
     if new:
-        made = transaction.execute(statements(transaction).add_payments, new)
-        if (inserted := max(made.rowcount, len(made.all()))) != len(new):
-            raise ConcurrentTally(f"{len(new) - inserted} of {len(new)} payments were counted concurrently")
-    if kept := [row for row in rows if row["payment_id"] in known]:
-        transaction.execute(statements(transaction).keep_payments, kept)
+        made = transaction.execute(statements(transaction).add_payments, Tuples(_PaymentRow._fields, new))
+        if made.rowcount != len(new):
+            raise ConcurrentTally(f"{made.rowcount} of {len(new)} payments are new, the others concurrent")
+    if kept := [row for row in rows if row.payment_id in known]:
+        transaction.execute(statements(transaction).keep_payments, Tuples(_PaymentRow._fields, kept))
 
 
 def _add_to_clearings(transaction: SyncTransaction, batch: _Changes) -> None:

@@ -3,8 +3,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from backbone.clock import rfc3339
+from backbone.clock import rfc3339, rfc3339_of_microseconds
+from backbone.database.columns import microseconds
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,9 @@ def test_moments_are_written_with_four_digits_of_the_year_and_milliseconds(
     moment: datetime, text: str
 ) -> None:
     assert rfc3339(moment) == text
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_any_moment_is_written_as_isoformat_writes_it(moment: datetime) -> None:
+    expected = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    assert rfc3339(moment) == rfc3339_of_microseconds(microseconds(moment)) == expected

@@ -20,6 +20,16 @@ def test_identifiers_are_unique_have_a_prefix_and_sort_by_time() -> None:
     assert stamps == sorted(stamps)
 
 
+@given(st.integers(1, 3_000), st.integers(0, 2**128 - 3_001))
+def test_several_identifiers_are_consecutive(count: int, number: int) -> None:
+    first = ULID.from_bytes(number.to_bytes(16, "big"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ids, "ULID", lambda: first)
+        made = ids.several("evt", count)
+    expected = [f"evt_{ids.ulid_text((number + n).to_bytes(16, 'big'))}" for n in range(count)]
+    assert made == expected == sorted(set(made))
+
+
 @given(st.binary(min_size=16, max_size=16))
 def test_text_of_an_identifier_is_that_of_the_library(sixteen: bytes) -> None:
     assert ids.ulid_text(sixteen) == str(ULID.from_bytes(sixteen)).lower()

@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from backbone.database.array_forms import array_form
+from backbone.database.array_forms import array_form, copied_table
 from backbone.database.columns import BIGINT_KEY, Utc
 from backbone.database.database import Database
 from backbone.database.messaging_tables import messaging_tables
@@ -108,6 +109,23 @@ async def test_insert_of_many_rows_counts_those_that_are_new(database: Database)
             counts.append((await session.execute(statement, rows)).rowcount)
     assert counts[0] in (4, -1)  # the first time, PostgreSQL's driver does not know it
     assert counts[1:] == [len(ROWS) - 4, 0]
+
+
+def test_rows_are_copied_only_where_the_insert_does_nothing_else() -> None:
+    def sql(statement: Any) -> str:
+        compiled = statement.compile(dialect=asyncpg.dialect(), column_keys=["name", "flag"])
+        return str(compiled).replace("\n", " ")
+
+    plain = insert(THINGS).inline()
+    assert copied_table(sql(plain)) == "things"
+    for other in (
+        postgresql.insert(THINGS).inline().on_conflict_do_nothing(),
+        plain.returning(THINGS.c.number),
+        insert(THINGS).from_select(["name"], select(THINGS.c.name)),
+        insert(THINGS).inline().values(flag=literal_column("true")),
+        update(THINGS),
+    ):
+        assert copied_table(sql(other)) is None
 
 
 def test_array_form_exists_only_where_one_statement_does_the_same() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import func, select, update
 
 from backbone.bus.kafka import KafkaBus
@@ -18,7 +20,7 @@ from backbone.bus.sqlite import SqliteBus
 from backbone.database.database import Database
 from backbone.database.transaction import Transaction
 from backbone.messaging.consumer import SKIP_AFTER_WATERMARKS, Consumer
-from backbone.messaging.inbox import load_positions, record_new
+from backbone.messaging.inbox import load_positions, next_positions, record_new
 from backbone.messaging.lossy import publish_lossy
 from backbone.messaging.outbox import EventTooLarge, Relay, announce
 from tests.backbone.notes import MESSAGING_TABLES, Noted, noted, open_database, sqlite_url, take_notes
@@ -256,6 +258,15 @@ async def test_repeated_event_is_recorded_once_within_a_batch_and_between_batche
     assert await new("b", "c", "a", "d") == ["c", "d"]
     assert await new("a", "d") == []
     assert await new("e") == ["e"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 2)), max_size=12))
+def test_next_position_is_behind_the_last_record_of_each_partition(read: list[tuple[str, int]]) -> None:
+    """Equal partitions may be one object or several."""
+    records = [Record(Partition(*one), n, "k", "evt_1", "x", b"") for n, one in enumerate(read)]
+    same = [record._replace(partition=records[0].partition) for record in records]
+    for each in (records, same):
+        assert next_positions(each) == {record.partition: record.offset + 1 for record in each}
 
 
 async def test_idle_partitions_receive_watermarks(database: Database, bus: EventBus) -> None:

@@ -30,12 +30,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.exc import CompileError, IntegrityError, InvalidRequestError
 
-from backbone.database.columns import Utc
+from backbone.database.columns import Utc, microseconds
 from backbone.database.database import Database
 from backbone.database.messaging_tables import messaging_tables
-from backbone.database.plans import Plans
+from backbone.database.plans import Plans, Tuples
 from backbone.database.transaction import after_commit
 from backbone.database.transient import is_transient
 from tests.engines import fresh_postgres
@@ -140,6 +140,55 @@ async def test_list_of_rows_without_returning_is_stored_whole(database: Database
         async with database.transaction() as session:
             await session.execute(statement, [{"id": n, "name": str(n)} for n in range(start, start + 3)])
     assert [row[0] for row in await all_things(database)] == list(range(9))
+
+
+def tuple_of(number: int, *, name: str | None = None) -> tuple[Any, ...]:
+    return number, microseconds(NOON), name or f"t{number}", b"\0x", True, 2**62
+
+
+AS_TUPLES: Final = ("id", "at", "name", "data", "flag", "big")
+"""Not in the order of the table's columns."""
+
+
+@pytest.mark.parametrize("count", [1, 2, 300])
+async def test_rows_as_tuples_are_stored_from_the_first_execution_on(database: Database, count: int) -> None:
+    statement, counting = insert(THINGS), insert_new(database)
+    rows = [tuple_of(n) for n in range(count)]
+    async with database.transaction() as session:
+        await session.execute(statement, Tuples(AS_TUPLES, rows))
+        await session.run_sync(lambda sync: sync.execute(statement, Tuples(AS_TUPLES, [tuple_of(-1)])))
+        again = await session.execute(counting, Tuples(AS_TUPLES, [*rows, tuple_of(1000)]))
+        assert again.rowcount == 1
+        assert (await session.execute(counting, Tuples(AS_TUPLES, rows[:1]))).rowcount == 0
+    stored = [(n, f"t{n}", 2**62, True, b"\0x", None, NOON) for n in (-1, *range(count), 1000)]
+    assert await all_things(database) == stored
+
+
+async def test_error_of_tuples_is_an_integrity_error_and_rolls_back(database: Database) -> None:
+    statement = insert(THINGS)
+    for _ in range(TIMES):
+        with pytest.raises(IntegrityError):
+            async with database.transaction() as session:
+                await session.execute(statement, Tuples(AS_TUPLES, [tuple_of(n, name="x") for n in (1, 2)]))
+    assert await all_things(database) == []
+
+
+async def test_tuples_for_a_statement_that_returns_rows_are_refused(database: Database) -> None:
+    async with database.transaction() as session:
+        with pytest.raises(ValueError, match="returns rows"):
+            await session.execute(
+                insert(THINGS).returning(THINGS.c.id), Tuples(AS_TUPLES, [tuple_of(1), tuple_of(2)])
+            )
+
+
+@pytest.mark.parametrize("names", [("id",), (*AS_TUPLES[:-1], "nobody"), (*AS_TUPLES, "id")])
+async def test_tuples_of_other_names_than_the_parameters_are_refused(
+    database: Database, names: tuple[str, ...]
+) -> None:
+    statement = insert(THINGS).values({name: bindparam(name) for name in AS_TUPLES})
+    async with database.transaction() as session:
+        with pytest.raises((ValueError, CompileError)):
+            await session.execute(statement, Tuples(names, [(1,) * len(names)]))
 
 
 async def test_error_of_a_repeated_statement_is_an_integrity_error_and_rolls_back(database: Database) -> None:

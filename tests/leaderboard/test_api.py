@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from backbone.http.caller import sign_caller
 from backbone.http.service_client import InProcessServiceClient
-from services.leaderboard.domain import verify
+from services.leaderboard.hash_chain import verify
 from services.leaderboard.tables import payments
 from tests.leaderboard.builders import (
     DRIVE,

@@ -301,6 +301,40 @@ async def test_refund_moves_a_donor_back_among_equals(database: Database) -> Non
     assert reached == {"dnr_a": NOON - timedelta(minutes=30), "dnr_b": NOON - timedelta(minutes=20)}
 
 
+UNNAMED: Final = {
+    "of a donor": {"donor_id": "dnr_a", "anonymous": True},
+    "of nobody": {"donor_id": None},
+}
+
+
+@pytest.mark.parametrize("gift", UNNAMED.values(), ids=UNNAMED)
+@pytest.mark.parametrize("is_of_earlier_version", [False, True])
+async def test_unnamed_row_that_lost_a_gift_has_the_moment_of_the_others(
+    database: Database, gift: dict[str, Any], is_of_earlier_version: bool
+) -> None:
+    """A process of an earlier version does not state the donor of what it replaces."""
+    await handle_events(
+        database,
+        drive(),
+        payment("pay_1", 500, **at(30, **gift)),
+        payment("pay_2", 300, **at(10, **gift)),
+        payment("pay_3", 900, **at(5)),
+    )
+    await sum_up(database, NOON)
+    await handle_events(database, payment("pay_2", 300, refunded=300, version=2, **at(10, **gift)))
+    if is_of_earlier_version:
+        async with database.transaction() as session:
+            await session.execute(update(superseded).values(donor_id=None))
+    await sum_up(database, NOON)
+    async with database.reading() as session:
+        rows = await session.execute(
+            select(donors.c.raised, donors.c.donations, donors.c.reached_at)
+            .where(donors.c.donor_id != "dnr_a", donors.c.raised > 0)
+        )  # fmt: skip
+        assert list(map(tuple, rows)) == [(500, 1, NOON - timedelta(minutes=30))]
+        assert (await session.execute(select(superseded))).all() == []
+
+
 async def test_payment_is_not_summed_twice_when_its_state_changes_before_the_sums(database: Database) -> None:
     gift = at(10)
     await handle_events(database, drive(), payment("pay_1", 500, **gift))

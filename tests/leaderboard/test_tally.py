@@ -9,9 +9,12 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from backbone.contracts import DriveLogged, DriveState, PledgeStatus, decode
+from backbone.database.columns import microseconds
 from backbone.database.database import Database
 from backbone.database.transaction import SyncTransaction
+from backbone.ids import CreatorId, DriveId, PaymentId
 from services.leaderboard import queries, sequencer, totals
+from services.leaderboard.logged_rows import LoggedRow, encode_logged
 from services.leaderboard.sequencer import CurrencyChanged, DriveGone
 from services.leaderboard.tables import MESSAGING_TABLES, clearings, drive_log, drives
 from tests.leaderboard.builders import (
@@ -28,6 +31,7 @@ from tests.leaderboard.builders import (
     pledge,
     ranks,
     ranks_around,
+    usd,
 )
 
 
@@ -74,6 +78,20 @@ async def test_payment_consumed_before_its_drive_and_creator_is_counted(database
     leaders = await ranks(database)
     assert [(one["name"], one["raised"]["value"]) for one in leaders] == [("Noor", "50.00")]
     assert (await drive_row(database)).captured == 5000
+
+
+@pytest.mark.parametrize("amount", [None, 2500])
+def test_logged_row_is_announced_as_the_event_with_its_values(amount: int | None) -> None:
+    about = (PaymentId("pay_1"), None, CreatorId('crt_"é'))
+    row = LoggedRow(DRIVE, 1, 7, "donation.counted", microseconds(NOON), *about, amount, -300, "USD", "ab")
+    event = decode(DriveLogged.wire_name, encode_logged(row))
+    assert isinstance(event, DriveLogged)
+    assert event == DriveLogged(
+        drive_id=DriveId(DRIVE), epoch=1, sequence=7, type="donation.counted", at=NOON,
+        payment_id=about[0], pledge_id=None, creator_id=about[2],
+        amount=None if amount is None else usd(amount), raised_after=usd(-300), hash="ab",
+    )  # fmt: skip
+    assert event.to_bytes() == encode_logged(row)
 
 
 async def test_held_money_appears_only_in_books_and_held(database: Database) -> None:
