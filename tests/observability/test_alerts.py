@@ -6,6 +6,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.observability.programs import need
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
@@ -18,24 +20,15 @@ def alerts() -> list[str]:
     return re.findall(r"^ +- alert: (\w+)$", RULES, re.MULTILINE)
 
 
+def _promtool(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [need("promtool"), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
 def test_alert_rules_are_valid_and_pass_their_tests() -> None:
-    promtool = need("promtool")
-    checked = subprocess.run(
-        [promtool, "check", "rules", "alerts.rules.yml"],
-        cwd=FOLDER,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    tested = subprocess.run(
-        [promtool, "test", "rules", "alerts_test.yml"],
-        cwd=FOLDER,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert tested.returncode == 0, tested.stdout + tested.stderr
+    for arguments in (("check", "rules", "alerts.rules.yml"), ("test", "rules", "alerts_test.yml")):
+        found = _promtool(*arguments, folder=FOLDER)
+        assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_every_alert_has_a_firing_and_a_quiet_case() -> None:
@@ -43,29 +36,40 @@ def test_every_alert_has_a_firing_and_a_quiet_case() -> None:
     assert re.findall(r'- name: "(\w+) is quiet: ', TESTS) == alerts()
 
 
-def test_constant_rule_fails_its_cases(tmp_path: Path) -> None:
-    promtool = need("promtool")
+@pytest.mark.parametrize(
+    ("expression", "case"), [("vector(0) > 1", "fires"), ("vector(1)", "is quiet: ")], ids=["never", "always"]
+)
+def test_constant_rule_fails_its_case(expression: str, case: str, tmp_path: Path) -> None:
+    """The firing case fails if the rule of its alert never fires, the quiet case if it always does.
+
+    Each alert has files of its own, because promtool evaluates every rule of a file for each of its cases.
+    """
+    files = []
     for name in alerts():
-        (tmp_path / "alerts_test.yml").write_text(_only(name), encoding="utf-8")
-        for wrong in ("vector(0) > 1", "vector(1)"):
-            (tmp_path / "alerts.rules.yml").write_text(_with(name, wrong), encoding="utf-8")
-            tested = subprocess.run(
-                [promtool, "test", "rules", "alerts_test.yml"], cwd=tmp_path, capture_output=True, check=False
-            )
-            assert tested.returncode != 0, (name, wrong)
+        (tmp_path / f"{name}.rules.yml").write_text(_rule(name, expression), encoding="utf-8")
+        (tmp_path / f"{name}.test.yml").write_text(_case(f"{name} {case}", name), encoding="utf-8")
+        files.append(f"{name}.test.yml")
+    tested = _promtool("test", "rules", *files, folder=tmp_path)
+    failed = re.findall(r"(?m)^ +name: (\w+) ", tested.stdout + tested.stderr)
+    assert list(dict.fromkeys(failed)) == alerts(), tested.stdout + tested.stderr
 
 
-def _with(name: str, expression: str) -> str:
-    """The rules with another expression for one alert."""
-    before, _, rest = RULES.partition(f"- alert: {name}\n")
-    end = min(rest.index(f"\n        {word}:") for word in ("for", "labels") if f"\n        {word}:" in rest)
-    return f"{before}- alert: {name}\n        expr: {expression}{rest[end:]}"
+def _rule(name: str, expression: str) -> str:
+    """The rule of an alert alone, with another expression."""
+    head, *blocks = re.split(r"(?m)^(?= +- alert: )", RULES)
+    (block,) = (one for one in blocks if one.strip().startswith(f"- alert: {name}\n"))
+    constant, replaced = re.subn(
+        r"(?ms)^( +expr:).*?(?=^        (?:for|labels):)", rf"\1 {expression}\n", block
+    )
+    assert replaced == 1
+    return head + constant
 
 
-def _only(name: str) -> str:
-    """The promtool cases of one alert."""
-    head, *tests = re.split(r"(?m)^(?=  - name: )", TESTS)
-    return head + "".join(one for one in tests if re.match(rf'  - name: "?{name} ', one))
+def _case(begins: str, name: str) -> str:
+    """The case of an alert whose name begins like this, as a file of its own."""
+    head, *cases = re.split(r"(?m)^(?=  - name: )", TESTS)
+    (case,) = (one for one in cases if re.match(rf'  - name: "?{begins}', one))
+    return head.replace("alerts.rules.yml", f"{name}.rules.yml") + case
 
 
 def test_every_alert_has_an_action_and_a_runbook_section() -> None:
