@@ -109,12 +109,15 @@ def _encode(event: Event) -> bytes:
 
 
 class _Statements:
-    """The relay's statements. Each is one object, so that it is compiled once."""
+    """The relays' statements on a table. Each is one object, so that it is compiled once in a process."""
 
     def __init__(self, outbox: Table) -> None:
         self.read = select(outbox).order_by(outbox.c.number).limit(literal_column(str(BATCH)))
         self.last = select(func.max(outbox.c.number).label("last"))
         self.delete = delete(outbox).where(one_of(outbox.c.number, "numbers"))
+
+
+_statements_on: Final = lru_cache(maxsize=32)(_Statements)
 
 
 class Relay:
@@ -137,7 +140,7 @@ class Relay:
         self._bus = bus
         self._topics = topics
         self._floor = floor
-        self._statements = _Statements(database.messaging_tables.outbox)
+        self._statements = _statements_on(database.messaging_tables.outbox)
         self._watermarked_at: dict[tuple[str, int], float] = {}
         self._interval = AdaptiveInterval()
         self._oldest: datetime | None = None
