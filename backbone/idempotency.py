@@ -131,7 +131,7 @@ async def claim(session: Transaction, key: ScopedKey, body_hash: str) -> StoredR
     """
     row = {"scope": key.scope, "key": key.key, "body_hash": body_hash, "made_at": datetime.now(UTC)}
     table = messaging_tables_of(session).idempotency
-    inserted = await session.execute(insert_new(session, table, [row], table.c.key))
+    inserted = await session.execute(insert_new(session, table, "key"), row)
     if inserted.first() is not None:
         return None
     return (await session.run_sync(find_replies_in, [key]))[key]

@@ -23,6 +23,8 @@ FAULTS_S: Final = (1.0, 4.0)
 """Faults may happen at least and at most so long; in between, until the donors have finished."""
 WHOLE_CRASH_CHANCE: Final = 0.25
 WARM_UP_SEED: Final = 0
+WARM_UPS: Final = 3
+"""A statement is compiled when it is executed for the second time."""
 FILES: Final = ("bus.db", "gateway.db", "leaderboard.db", "notify.db", "payments.db", "pledges.db")
 
 
@@ -76,7 +78,12 @@ def run_seed(system: System, template: Path, seed: int, *, keep_trace: bool = Fa
 
 
 def warm_up(system: System, template: Path) -> None:
-    """Fill the caches of this process with a run without faults, so that its forks are fast."""
+    """Fill the caches of this process with runs without faults, so that its forks are fast."""
+    for _ in range(WARM_UPS):
+        _warm_up(system, template)
+
+
+def _warm_up(system: System, template: Path) -> None:
     copy_files(template, system.folder, FILES)
 
     async def give(loop: VirtualLoop) -> None:

@@ -29,7 +29,6 @@ SLOW_S: Final = 1.0
 
 _connections: Final[dict[tuple[str, str, str], SqliteConnections]] = {}
 """Shared by all incarnations and seeds, because opening one takes longer than most transactions."""
-_plans: Final[dict[str, Plans]] = {}
 
 
 class FaultyTransaction:
@@ -126,8 +125,8 @@ def close_connections() -> None:
         connections.close()
 
 
-def _shared_connections(url: str, begin: str, synchronous: str, _: Plans) -> SqliteConnections:
+def _shared_connections(url: str, begin: str, synchronous: str, plans: Plans) -> SqliteConnections:
     key = (url, begin, synchronous)
     if key not in _connections:
-        _connections[key] = SqliteConnections(*key, _plans.setdefault(url, Plans()))
+        _connections[key] = SqliteConnections(*key, plans)
     return _connections[key]

@@ -69,7 +69,7 @@ async def _insert_position(
     session: Transaction, positions: Table, group: str, partition: Partition, after: int
 ) -> bool:
     values = {"group": group, "topic": partition.topic, "partition": partition.number, "next": after}
-    made = await session.execute(insert_new(session, positions, [values], positions.c.partition))
+    made = await session.execute(insert_new(session, positions, "partition"), values)
     return made.first() is not None
 
 
@@ -107,11 +107,17 @@ def _record_list(inbox: Table) -> Executable:
     return returning
 
 
-def insert_new(session: Transaction, table: Table, rows: Sequence[dict[str, object]], *returning: object):  # type: ignore[no-untyped-def]
-    """`INSERT … VALUES … ON CONFLICT DO NOTHING RETURNING` in the dialect of the session."""
-    dialect = session.dialect.name
-    statement = (sqlite if dialect == "sqlite" else postgresql).insert(table).values(list(rows))
-    return statement.on_conflict_do_nothing().returning(*returning)
+def insert_new(session: Transaction, table: Table, returning: str) -> Executable:
+    """`INSERT … ON CONFLICT DO NOTHING RETURNING` a column; execute it with a row."""
+    return _insert_new(session.dialect.name, table, returning)
+
+
+@lru_cache(maxsize=32)
+def _insert_new(dialect: str, table: Table, returning: str) -> Executable:
+    """Built once: with the row in it, it would be compiled for each execution."""
+    statement = (sqlite if dialect == "sqlite" else postgresql).insert(table).on_conflict_do_nothing()
+    found: Executable = statement.returning(table.c[returning])
+    return found
 
 
 async def delete_expired(database: Database, keep: timedelta = KEEP, at_most: int = BATCH) -> int:

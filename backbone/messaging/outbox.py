@@ -124,7 +124,7 @@ async def announce_message(session: Transaction, message: Message) -> None:
 
 
 class _Statements:
-    """The relay's statements. Each is one object, so that it is compiled once."""
+    """The relays' statements on a table. Each is one object, so that it is compiled once in a process."""
 
     def __init__(self, outbox: Table) -> None:
         # Not as a moment: converting one costs as much as reading the rest of the row.
@@ -133,6 +133,9 @@ class _Statements:
         self.read = select(*columns, said_at).order_by(outbox.c.number).limit(literal_column(str(BATCH)))
         self.last = select(func.max(outbox.c.number).label("last"))
         self.delete = delete(outbox).where(one_of(outbox.c.number, "numbers"))
+
+
+_statements_on: Final = lru_cache(maxsize=32)(_Statements)
 
 
 class Relay:
@@ -155,7 +158,7 @@ class Relay:
         self._bus = bus
         self._topics = topics
         self._floor = floor
-        self._statements = _Statements(database.messaging_tables.outbox)
+        self._statements = _statements_on(database.messaging_tables.outbox)
         self._watermarked_at: dict[tuple[str, int], float] = {}
         self._interval = AdaptiveInterval()
         self._oldest: datetime | None = None
