@@ -79,14 +79,19 @@ class _Application:
             self.failure = failure
 
 
-async def served(kind: type[Any], transport: _Transport, request: bytes = REQUEST) -> _Application:
-    """The application after it got a request through uvicorn's protocol `kind`."""
+async def served(
+    kind: type[Any], transport: _Transport, request: bytes = REQUEST, *, leaves: bool = False
+) -> _Application:
+    """The application after it got a request through uvicorn's protocol `kind`, of a client that `leaves`."""
     app, state = _Application(), ServerState()
     config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none")
     config.load()
     transport.protocol = kind(config=config, server_state=state, app_state={})
     transport.protocol.connection_made(transport)
     transport.protocol.data_received(request)
+    if leaves:
+        transport.close()
+        transport.protocol = None
     await asyncio.gather(*state.tasks)
     return app
 
@@ -116,6 +121,12 @@ async def test_state_of_the_connection_is_handed_on() -> None:
     assert response is not None
     assert response.is_paused
     assert transport.reads
+
+
+async def test_client_that_has_left_gets_no_response() -> None:
+    transport = _Transport()
+    app = await served(HttpToolsProtocol, transport, leaves=True)
+    assert (app.response, app.failure, transport.written) == (None, None, b"")
 
 
 async def test_other_protocols_are_refused_before_the_head() -> None:
