@@ -27,6 +27,7 @@ from gateway.app import compose
 from gateway.live.hub import Hub
 from gateway.overload.readings import Source
 from gateway.settings import GatewaySettings
+from tests.migrated import place
 from tests.waiting import until
 
 SECRET = "internal-secret-of-tests"
@@ -306,6 +307,7 @@ async def gateway(
         "admin_key": SecretStr(ADMIN),
         "database_synchronous": "OFF",
     }
+    place("gateway", folder, settings)
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     service_clients = {
         "pledges": InProcessServiceClient(pledges),

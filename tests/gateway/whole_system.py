@@ -17,6 +17,7 @@ from backbone.clock import SystemClock
 from backbone.service import listen, run_workers, server
 from embedded.app import compose
 from tests.gateway.harness import ADMIN, SECRET, bearer
+from tests.migrated import place
 from tests.waiting import until
 
 
@@ -53,6 +54,9 @@ async def whole_system(folder: Path, **settings: Any) -> AsyncIterator[WholeSyst
         "stripe_webhook_secrets": ["whsec_of_tests"],
         **settings,
     }
+    place("gateway", folder, settings)
+    for name in ("pledges", "payments", "leaderboard", "notify"):
+        place(f"services.{name}", folder, settings)
     composed = compose(folder, given)
     services = [*composed.services.values(), composed.gateway]
     for service in services:

@@ -46,6 +46,7 @@ from services.leaderboard.display_texts import REQUEST_TIMEOUT_S
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.tables import MESSAGING_TABLES, Table, drives
+from tests.migrated import place
 from tests.waiting import PATIENCE_S
 
 SECRET = "a secret of tests"
@@ -232,6 +233,7 @@ async def running(
 
     It asks `peer` for donors' texts where one is given, else `pledges`; `request_timeout_s` is the deadline.
     """
+    place("services.leaderboard", folder, given)
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = LeaderboardSettings(
         data_dir=folder,

@@ -29,6 +29,7 @@ from services.notify.receipts import ReceiptSender
 from services.notify.settings import NotifySettings
 from services.notify.tables import MESSAGING_TABLES, RECEIPTS
 from services.notify.transport import FolderTransport, SmtpTransport, parse_sender
+from tests.migrated import place
 from tests.waiting import until
 
 DRIVE = DriveId(ids.new("drv"))
@@ -95,6 +96,7 @@ class Harness:
             receipt_from="Winter <receipts@winter.example>",
             **{"receipts_per_s": 100.0, **self._settings},
         )
+        place("services.notify", self.folder, self._settings)
         self.bus = SqliteBus(self.folder / "bus.db", synchronous="OFF")
         self.service = compose(settings, self.bus, self.pledges, clock=self.clock)
         self.service.workers = [worker for worker in self.service.workers if worker.name not in without]

@@ -38,6 +38,7 @@ from backbone.service import Service, listen, new_app, run_workers, server
 from sandbox.server import Options, Sandbox
 from services.payments.app import compose
 from services.payments.settings import PaymentsSettings
+from tests.migrated import place
 from tests.waiting import until
 
 SECRET = "internal-secret"
@@ -244,6 +245,7 @@ async def running(
             "stripe_timeout_s": 1.0,
             "stripe_backfill_s": 0.3,
         }
+        place("services.payments", folder, settings)
         bus = SqliteBus(folder / "bus.db", synchronous="OFF")
         pledges = Pledges()
         service = compose(

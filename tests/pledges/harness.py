@@ -25,6 +25,7 @@ from backbone.service import Service, run_workers
 from services.pledges.app import compose
 from services.pledges.settings import PledgesSettings
 from services.pledges.tables import MESSAGING_TABLES, Table
+from tests.migrated import place
 
 SECRET = "s" * 20
 
@@ -179,6 +180,7 @@ async def pledges_harness(
     folder: Path, clock: FrozenClock | None = None, **given: Any
 ) -> AsyncIterator[Harness]:
     """Pledges, started on the data in `folder`, without its workers."""
+    place("services.pledges", folder, given)
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = PledgesSettings(
         data_dir=folder,
