@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from email import message_from_bytes
 from pathlib import Path
@@ -16,6 +17,7 @@ from backbone.http.service_client import ServiceUnavailable
 from rehearsal.freshness import Freshness
 from rehearsal.installation import Installation
 from rehearsal.proof import Auditor, Proof, settle
+from services.leaderboard.snapshots import HEARTBEAT_S
 from simulation.system import ADMIN_KEY, INTERNAL_SECRET, SERVICES, STRIPE_KEY, WEBHOOK_SECRET, System
 from simulation.workload import DRIVE, Workload
 
@@ -26,6 +28,10 @@ SETTLE_S: Final = 60.0
 SHOWN_S: Final = 3.0
 """A snapshot that the bus did not acknowledge in time is published again a second later."""
 POLL_S: Final = 0.1
+BACK_S: Final = HEARTBEAT_S + 1.0
+"""How far `as_of` may go back from one process of the gateway to the next. Where leaderboard starts too, its
+first snapshot replaces the one that stated a later moment, and the last heartbeat remains: one interval old,
+or more where the bus refused one."""
 
 
 class InMemorySession:
@@ -73,8 +79,10 @@ class Viewer:
         self._system = system
         self._freshness = freshness
         self._newest: tuple[int, int, int] = (0, 0, 0)
-        self._as_of = (0, "")
-        """By which process of the gateway it was shown, and the moment."""
+        self._shown = (0, 0, datetime.min.replace(tzinfo=UTC))
+        """The last `as_of`, after its epoch and the process of the gateway that showed it."""
+        self._latest = self._shown[2]
+        """The latest `as_of` of this epoch."""
 
     async def watch(self) -> None:
         """Poll until cancelled."""
@@ -93,19 +101,29 @@ class Viewer:
             return
         totals = reply.json()
         epoch, sequence, revision = map(int, reply.headers["etag"].split('"')[1].split(".")[:3])
-        newest, as_of, raised = (epoch, sequence, revision), totals["as_of"], totals["raised"]["value"]
+        newest, raised = (epoch, sequence, revision), totals["raised"]["value"]
         if sequence == 0:
             return  # no snapshot was received yet; `state` says so
         if newest < self._newest:
             self.violations.append(f"the totals went back from {self._newest} to {newest}")
-        shown = (self._system.run.nodes["gateway"].crashes, as_of)
-        if shown < self._as_of and epoch == self._newest[0]:
-            self.violations.append(f"as_of went back from {self._as_of[1]} to {as_of}")
+        self.check_as_of(epoch, datetime.fromisoformat(totals["as_of"]))
         if self.seen.setdefault(sequence, raised) != raised:
             self.violations.append(f"two amounts at sequence {sequence}: {self.seen[sequence]} and {raised}")
-        self._newest, self._as_of = max(newest, self._newest), shown
+        self._newest = max(newest, self._newest)
         now = asyncio.get_running_loop().time()
         self._freshness.note_frame(sequence, now)
+
+    def check_as_of(self, epoch: int, as_of: datetime) -> None:
+        """It never goes back in one process of the gateway, and by `BACK_S` at most from one to the next."""
+        before = self._shown
+        self._shown = (epoch, self._system.run.nodes["gateway"].crashes, as_of)
+        if self._shown[:2] == before[:2] and as_of < before[2]:
+            self.violations.append(f"as_of went back from {before[2]} to {as_of}")
+        if epoch != before[0]:
+            self._latest = as_of
+        if (back_s := (self._latest - as_of).total_seconds()) > BACK_S:
+            self.violations.append(f"a new gateway showed an as_of {back_s:.3f} s older than the latest")
+        self._latest = max(as_of, self._latest)
 
 
 class Checks:

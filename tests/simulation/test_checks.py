@@ -1,0 +1,34 @@
+"""What the viewer of a simulated run reports about `as_of`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from rehearsal.freshness import Freshness
+from simulation.checks import BACK_S, Viewer
+
+NOON = datetime(2022, 1, 7, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("shown", "violations"),
+    [
+        ([(0, 1.0), (0, 2.0), (1, 2.0)], 0),
+        ([(0, 2.0), (0, 1.9)], 1),
+        ([(0, 2.0), (1, 2.0 - BACK_S)], 0),
+        ([(0, 2.0), (1, 1.9 - BACK_S)], 1),
+        ([(0, 2.0), (1, 1.0), (1, 0.9)], 1),
+        ([(0, 2.0), (1, 1.0), (2, 1.9 - BACK_S)], 1),
+    ],
+)
+def test_as_of_goes_back_between_processes_of_the_gateway_only_and_by_a_bounded_time(
+    shown: list[tuple[int, float]], violations: int
+) -> None:
+    gateway = SimpleNamespace(crashes=0)
+    viewer = Viewer(SimpleNamespace(run=SimpleNamespace(nodes={"gateway": gateway})), Freshness())
+    for gateway.crashes, second in shown:
+        viewer.check_as_of(1, NOON + timedelta(seconds=second))
+    assert len(viewer.violations) == violations
