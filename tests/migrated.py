@@ -10,19 +10,25 @@ import asyncio
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from backbone.database.database import Database
 from tests.ports import FOLDER
 
 
-def place(package: str, folder: Path) -> None:
-    """Put the database of a service, for example `services.payments`, into `folder`, unless one is there."""
-    file = folder / f"{package.rpartition('.')[2]}.db"
-    if not file.exists():
+def place(package: str, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Put the database of a service, for example `services.payments`, into `folder`.
+
+    Not where one is there already, or where `settings` name another.
+    """
+    name = package.rpartition(".")[2]
+    file = folder / f"{name}.db"
+    if not settings.get(f"database_url_{name}") and not file.exists():
         shutil.copyfile(_migrated(package), file)
 
 

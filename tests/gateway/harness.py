@@ -307,7 +307,7 @@ async def gateway(
         "admin_key": SecretStr(ADMIN),
         "database_synchronous": "OFF",
     }
-    place("gateway", folder)
+    place("gateway", folder, settings)
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     service_clients = {
         "pledges": InProcessServiceClient(pledges),

@@ -54,9 +54,9 @@ async def whole_system(folder: Path, **settings: Any) -> AsyncIterator[WholeSyst
         "stripe_webhook_secrets": ["whsec_of_tests"],
         **settings,
     }
-    place("gateway", folder)
+    place("gateway", folder, settings)
     for name in ("pledges", "payments", "leaderboard", "notify"):
-        place(f"services.{name}", folder)
+        place(f"services.{name}", folder, settings)
     composed = compose(folder, given)
     services = [*composed.services.values(), composed.gateway]
     for service in services:

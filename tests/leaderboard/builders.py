@@ -233,7 +233,7 @@ async def running(
 
     It asks `peer` for donors' texts where one is given, else `pledges`; `request_timeout_s` is the deadline.
     """
-    place("services.leaderboard", folder)
+    place("services.leaderboard", folder, given)
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = LeaderboardSettings(
         data_dir=folder,

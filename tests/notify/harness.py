@@ -96,7 +96,7 @@ class Harness:
             receipt_from="Winter <receipts@winter.example>",
             **{"receipts_per_s": 100.0, **self._settings},
         )
-        place("services.notify", self.folder)
+        place("services.notify", self.folder, self._settings)
         self.bus = SqliteBus(self.folder / "bus.db", synchronous="OFF")
         self.service = compose(settings, self.bus, self.pledges, clock=self.clock)
         self.service.workers = [worker for worker in self.service.workers if worker.name not in without]

@@ -114,14 +114,14 @@ class Books:
         return [each for each in events if isinstance(each, PaymentChanged) and each.pledge_id == pledge]
 
     async def drift(self) -> dict[str, int]:
-        return await self.database.read_whole(ledger.drift)
+        async with self.database.reading() as session:
+            return await ledger.drift(session)
 
 
 @asynccontextmanager
 async def open_books(folder: Path, url: str = "", ours: OurAccount | None = None) -> AsyncIterator[Books]:
     """An empty payments database in `folder`, or the one at `url`; `ours` defaults to `OurAccount()`."""
-    if not url:
-        place("services.payments", folder)
+    place("services.payments", folder, {"database_url_payments": url})
     database = Database(url or f"sqlite:///{folder / 'payments.db'}", MESSAGING_TABLES, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     clock = FrozenClock()

@@ -245,7 +245,7 @@ async def running(
             "stripe_timeout_s": 1.0,
             "stripe_backfill_s": 0.3,
         }
-        place("services.payments", folder)
+        place("services.payments", folder, settings)
         bus = SqliteBus(folder / "bus.db", synchronous="OFF")
         pledges = Pledges()
         service = compose(

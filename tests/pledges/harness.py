@@ -180,7 +180,7 @@ async def pledges_harness(
     folder: Path, clock: FrozenClock | None = None, **given: Any
 ) -> AsyncIterator[Harness]:
     """Pledges, started on the data in `folder`, without its workers."""
-    place("services.pledges", folder)
+    place("services.pledges", folder, given)
     bus = SqliteBus(folder / "bus.db", synchronous="OFF")
     settings = PledgesSettings(
         data_dir=folder,
