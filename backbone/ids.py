@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import secrets
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Literal, NewType
@@ -32,8 +34,13 @@ def new(kind: Kind) -> str:
 
 
 def several(kind: Kind, count: int) -> list[str]:
-    """`count` new identifiers of `kind`, each the successor of the one before, in a tenth of the time."""
-    head, tail = divmod(int.from_bytes(ULID().bytes, "big"), len(_PAIRS))
+    """`count` new identifiers of `kind`, each the successor of the one before, in a tenth of the time.
+
+    They begin at a random place of their own: the successors of `ULID()` are the library's, which gives them
+    to the next calls within the same millisecond.
+    """
+    number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(79)  # the other bit: none is carried over
+    head, tail = divmod(number, len(_PAIRS))
     made: list[str] = []
     while len(made) < count:
         begin = f"{kind}_{_text(head, _SHIFTS[1:])}"

@@ -79,6 +79,9 @@ class Viewer:
         self._system = system
         self._freshness = freshness
         self._newest: tuple[int, int, int] = (0, 0, 0)
+        self._newest_by = (0, 0)
+        """The processes of gateway and leaderboard when it was shown."""
+        self._older_since: float | None = None
         self._shown = (0, 0, datetime.min.replace(tzinfo=UTC))
         """The last `as_of`, after its epoch and the process of the gateway that showed it."""
         self._latest = self._shown[2]
@@ -104,14 +107,28 @@ class Viewer:
         newest, raised = (epoch, sequence, revision), totals["raised"]["value"]
         if sequence == 0:
             return  # no snapshot was received yet; `state` says so
-        if newest < self._newest:
-            self.violations.append(f"the totals went back from {self._newest} to {newest}")
+        now = asyncio.get_running_loop().time()
+        self.check_version(newest, now)
         self.check_as_of(epoch, datetime.fromisoformat(totals["as_of"]))
         if self.seen.setdefault(sequence, raised) != raised:
             self.violations.append(f"two amounts at sequence {sequence}: {self.seen[sequence]} and {raised}")
-        self._newest = max(newest, self._newest)
-        now = asyncio.get_running_loop().time()
         self._freshness.note_frame(sequence, now)
+
+    def check_version(self, version: tuple[int, int, int], now: float) -> None:
+        """It never goes back, except for `SHOWN_S` after both gateway and leaderboard have started again.
+
+        The last snapshot on the bus can be a repeated older one until leaderboard publishes its first.
+        """
+        nodes = self._system.run.nodes
+        by = (nodes["gateway"].crashes, nodes["leaderboard"].crashes)
+        if version >= self._newest:
+            self._newest, self._newest_by, self._older_since = version, by, None
+            return
+        if self._older_since is None:
+            self._older_since = now
+        both_are_new = by[0] != self._newest_by[0] and by[1] != self._newest_by[1]
+        if not both_are_new or now - self._older_since > SHOWN_S:
+            self.violations.append(f"the totals went back from {self._newest} to {version}")
 
     def check_as_of(self, epoch: int, as_of: datetime) -> None:
         """It never goes back in one process of the gateway, and by `BACK_S` at most from one to the next."""
