@@ -29,6 +29,7 @@ SLOW_S: Final = 1.0
 
 _connections: Final[dict[tuple[str, str, str], SqliteConnections]] = {}
 """Shared by all incarnations and seeds, because opening one takes longer than most transactions."""
+_plans: Final[dict[str, Plans]] = {}
 
 
 class FaultyTransaction:
@@ -125,8 +126,8 @@ def close_connections() -> None:
         connections.close()
 
 
-def _shared_connections(url: str, begin: str, synchronous: str, plans: Plans) -> SqliteConnections:
+def _shared_connections(url: str, begin: str, synchronous: str, _: Plans) -> SqliteConnections:
     key = (url, begin, synchronous)
     if key not in _connections:
-        _connections[key] = SqliteConnections(*key, plans)
+        _connections[key] = SqliteConnections(*key, _plans.setdefault(url, Plans()))
     return _connections[key]

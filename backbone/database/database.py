@@ -249,20 +249,17 @@ class Database:
             self._sqlite.close()
 
 
-_PLANS: Final = Plans()
-"""Of all files of this process: the text of a statement depends on nothing but the statement."""
-
-
 class _SqliteFile:
     """The connections to one file, by the kind of transaction, and the turns of its writers."""
 
     def __init__(self, url: str, synchronous: Synchronous) -> None:
         self._url = url
+        plans = Plans()
         lossy = "OFF" if synchronous == "OFF" else "NORMAL"
         self._connections: dict[_Kind, SqliteConnections] = {
-            "durable": SqliteConnections(url, "BEGIN IMMEDIATE", synchronous, _PLANS),
-            "lossy": SqliteConnections(url, "BEGIN IMMEDIATE", lossy, _PLANS),
-            "reading": SqliteConnections(url, "BEGIN DEFERRED", "NORMAL", _PLANS),
+            "durable": SqliteConnections(url, "BEGIN IMMEDIATE", synchronous, plans),
+            "lossy": SqliteConnections(url, "BEGIN IMMEDIATE", lossy, plans),
+            "reading": SqliteConnections(url, "BEGIN DEFERRED", "NORMAL", plans),
         }
         self._write_lock = asyncio.Lock()
 

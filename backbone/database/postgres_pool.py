@@ -77,10 +77,6 @@ class PostgresConnection:
         raise error
 
 
-_PLANS: Final = Plans()
-"""Of all pools of this process: the text of a statement depends on nothing but the statement."""
-
-
 class PostgresPool:
     """At most `size` connections of `engine`; the one used last is used next."""
 
@@ -89,6 +85,7 @@ class PostgresPool:
         self._free = asyncio.Semaphore(size)
         self._idle: list[PostgresConnection] = []
         self._trusted_since = float("-inf")
+        self._plans = Plans()
         self._closed = False
 
     def replace_existing(self) -> None:
@@ -109,7 +106,7 @@ class PostgresPool:
             connection = await self._take()
             healthy = False
             try:
-                transaction = PostgresTransaction(connection, _PLANS, state)
+                transaction = PostgresTransaction(connection, self._plans, state)
                 await transaction.run(begin)
                 try:
                     yield transaction

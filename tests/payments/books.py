@@ -114,8 +114,7 @@ class Books:
         return [each for each in events if isinstance(each, PaymentChanged) and each.pledge_id == pledge]
 
     async def drift(self) -> dict[str, int]:
-        async with self.database.reading() as session:
-            return await ledger.drift(session)
+        return await self.database.read_whole(ledger.drift)
 
 
 @asynccontextmanager
