@@ -174,12 +174,13 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        self._acceptors = [Acceptor(sock, make_protocol) for sock in sockets or ()]
+        self.servers = [Acceptor(sock, make_protocol) for sock in sockets or ()]  # type: ignore[misc]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, then let the requests of all accepted connections end."""
-        for one in self._acceptors:
-            await one.close()
+        for one in self.servers:
+            one.close()
+            await one.wait_closed()
         await super().shutdown(sockets)
 
 

@@ -29,6 +29,7 @@ log = structlog.get_logger()
 class Acceptor:
     """Listens on a bound socket and connects each client to a protocol from `make_protocol`.
 
+    It is closed as an `asyncio.Server` is, so that uvicorn can have it in place of one.
     The running loop must be the one that serves the connections.
     """
 
@@ -38,15 +39,22 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._connecting: set[asyncio.Task[object]] = set()
         self._resume: asyncio.TimerHandle | None = None
+        self._closed = False
         sock.setblocking(False)
         sock.listen(BACKLOG)
         self._loop.add_reader(sock, self._accept)
 
-    async def close(self) -> None:
-        """Accept no more, and wait until each accepted connection has its protocol. The socket stays open."""
+    def close(self) -> None:
+        """Accept no more. The socket stays open."""
+        if self._closed:
+            return
+        self._closed = True
         if self._resume is not None:
             self._resume.cancel()
         self._loop.remove_reader(self._sock)
+
+    async def wait_closed(self) -> None:
+        """Wait until each accepted connection has its protocol."""
         if self._connecting:
             await asyncio.wait(self._connecting)
 

@@ -68,7 +68,8 @@ def test_a_crowd_is_accepted_in_a_few_turns_of_the_event_loop() -> None:
         accepting = Acceptor(sock, Greeting)
         with crowd(sock.getsockname()[1], CROWD) as clients:
             assert await turns_until_greeted(clients) < CROWD / 10
-        await accepting.close()
+        accepting.close()
+        await accepting.wait_closed()
         sock.close()
 
     run(scenario())
@@ -99,7 +100,8 @@ def test_no_connection_is_lost_when_the_process_has_no_file_descriptor_left(monk
         with crowd(sock.getsockname()[1], 3) as clients:
             await turns_until_greeted(clients)
         assert exhausted.refused
-        await accepting.close()
+        accepting.close()
+        await accepting.wait_closed()
         sock.close()
 
     run(scenario())
@@ -121,7 +123,8 @@ def test_a_connection_whose_protocol_fails_does_not_stop_the_others() -> None:
             await turns_until_greeted(clients[1:])
             clients[0].setblocking(True)
             assert clients[0].recv(1) == b""
-        await accepting.close()
+        accepting.close()
+        await accepting.wait_closed()
         sock.close()
 
     run(scenario())
@@ -133,7 +136,8 @@ def test_a_connection_accepted_before_the_end_has_its_protocol_after_it() -> Non
         accepting = Acceptor(sock, Greeting)
         with crowd(sock.getsockname()[1], 5) as clients:
             accepting._accept()
-            await accepting.close()
+            accepting.close()
+            await accepting.wait_closed()
             await turns_until_greeted(clients)
             later = socket.create_connection(("127.0.0.1", sock.getsockname()[1]), timeout=10)
             sock.close()
