@@ -25,13 +25,18 @@ _IDENTIFIERS: Final = frozenset({"id", "intent", "cause", "key"})
 
 def multiply(data: Path, stored: int) -> int:
     """Copy the rows in `data` until there are `stored` pledges; returns how many there are then."""
-    with closing(sqlite3.connect(data / "pledges.db")) as pledges:
-        present = int(pledges.execute("SELECT count(*) FROM pledges").fetchone()[0])
+    present = count_pledges(data)
     copies = max(0, -(-stored // max(present, 1)) - 1)
     for name in DATABASES:
         with closing(sqlite3.connect(data / f"{name}.db", isolation_level=None)) as database:
             _multiply(database, copies, int(present * LEAST_SHARE))
     return present * (copies + 1)
+
+
+def count_pledges(data: Path) -> int:
+    """The pledges stored in `data`."""
+    with closing(sqlite3.connect(data / "pledges.db")) as pledges:
+        return int(pledges.execute("SELECT count(*) FROM pledges").fetchone()[0])
 
 
 def _multiply(database: sqlite3.Connection, copies: int, least: int) -> None:

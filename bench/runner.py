@@ -179,7 +179,7 @@ class Run:
             self._skipping(["growth"]),
         ):
             what = f"a donation with {self._options.stored:,} stored"
-            self._progress.begin(what, self._options.growth_s * 4 + 60)
+            self._progress.begin(what, self._options.growth_s * 3 + 180)
             self._add(growth.measure(Path(directory), self._options))
 
     @contextmanager
