@@ -107,13 +107,14 @@ async def test_open_stream_has_no_task_and_nothing_of_its_request(harness: Harne
         await until(lambda: len(asyncio.all_tasks()) <= tasks)
         assert not state.tasks
         assert {type(one) for one in state.connections} == {PushedResponse}
-        assert count(*of_a_request) == requests
+        assert count(*of_a_request) <= requests  # one of before may be freed only now
         for stream in streams:
             await stream.__aexit__(None, None, None)
         await until(lambda: clients(harness) == 0)
         assert not view_of(harness).connections
         await until(lambda: not state.connections)
-        await until(lambda: count(PushedResponse) == responses)
+        gc.collect()  # on a busy machine some are in a cycle when their connection ends
+        await until(lambda: count(PushedResponse) <= responses)
     finally:
         gc.enable()
 
