@@ -126,17 +126,21 @@ class FanOut:
 
     async def pulse(self, stop: asyncio.Event, every_s: float = PULSE_S) -> None:
         """Until `stop`: push changed states and quiet drives' totals; report missing rows; check timeouts."""
-        loop = asyncio.get_running_loop()
         while not stop.is_set():
-            for view in self._watched():
-                overdue = loop.time() - view.totals_at >= REFRESH_S
-                if overdue or (self._freshness.state(view), self._freshness.step) != view.pushed:
-                    self.push_totals(view)
-                due = view.rows_due(loop.time())
-                for connection in tuple(view.connections):
-                    connection.report_missing(due)
-                    connection.check_timeouts(loop.time())
+            self._look_after_streams()
             await wait_for(stop, every_s)
+
+    def _look_after_streams(self) -> None:
+        """One round of `pulse`. Its own variables would keep an ended connection until the next round."""
+        now = asyncio.get_running_loop().time()
+        for view in self._watched():
+            overdue = now - view.totals_at >= REFRESH_S
+            if overdue or (self._freshness.state(view), self._freshness.step) != view.pushed:
+                self.push_totals(view)
+            due = view.rows_due(now)
+            for connection in tuple(view.connections):
+                connection.report_missing(due)
+                connection.check_timeouts(now)
 
     def drain(self) -> None:
         """End every stream with `event: drain`."""
