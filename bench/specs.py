@@ -68,7 +68,7 @@ _ALL: Final = (
     _lower("fanout_delay", "fanout", "snapshot to frame under many clients, p99", "ms", 500, _BARE_STREAM),
     Spec("catchup", "catchup", "leaderboard from the log, SQLite", "events/s", 20_000, _DECODING),
     Spec("catchup_stack", "catchup", "leaderboard from the log, stack", "events/s", 20_000, _DECODING),
-    _lower("growth", "growth", "CPU a donation with many stored, to that with 1,000", "×", 1.15),
+    _lower("growth", "growth", "CPU a donation with many stored, to that with few", "×", 1.15),
     _lower("memory", "memory", "largest process in a surge with many donors, embedded", "MB", 250),
     _lower("memory_stack", "memory", "largest service in a surge with many donors, stack", "MB", 250),
 )

@@ -1,4 +1,4 @@
-"""The cost of a donation with many donations stored, against that with about a thousand."""
+"""The cost of a donation with many donations stored, against that with few (`stored_few` has how many)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bench.run_options import RunOptions
 from bench.systems import ROOT, System, embedded_system, first_free_port
 
 FIRST_STORED: Final = 1_000
+"""Before the warm-up, which adds to them."""
 WARM_UP_S: Final = 30.0
 """After a start caches are empty, statements are compiled, and payments audits its whole ledger once."""
 

@@ -169,6 +169,19 @@ async def pledge(harness: Harness, number: int, **headers: str) -> tuple[int, An
     return await harness.post(PLEDGES, {}, **bearer(ADMIN), **{"Idempotency-Key": f"k{number}"}, **headers)
 
 
+@asynccontextmanager
+async def every_place_taken(loaded: Loaded) -> AsyncIterator[None]:
+    """The last step, with as many pledges under way as are admitted there."""
+    harness = loaded.harness
+    harness.pledges.gate.clear()
+    await loaded.load.reach(Step.PLEDGES)
+    asking = [asyncio.create_task(pledge(harness, number)) for number in range(LEAST_PLEDGES)]
+    await until(lambda: arrived(harness) == LEAST_PLEDGES)
+    yield
+    harness.pledges.gate.set()
+    await asyncio.gather(*asking)
+
+
 async def test_pledges_give_way_last_and_only_beyond_what_can_be_stored_in_time(loaded: Loaded) -> None:
     harness = loaded.harness
     harness.pledges.gate.clear()
@@ -202,30 +215,25 @@ def raw(method: bytes, target: str, body: bytes = b"", *fields: bytes, version: 
 
 async def test_the_body_of_a_refused_pledge_is_not_taken_for_the_next_request(loaded: Loaded) -> None:
     harness = loaded.harness
-    harness.pledges.gate.clear()
-    await loaded.load.reach(Step.PLEDGES)
-    asking = [asyncio.create_task(pledge(harness, number)) for number in range(LEAST_PLEDGES)]
-    await until(lambda: arrived(harness) == LEAST_PLEDGES)
-    body = b"GET /livez HTTP/1.1\r\n\r\n"
-    whole = (
-        raw(b"POST", PLEDGES, body)
-        + raw(b"POST", PLEDGES + "?a=b", body)
-        + raw(b"POST", "/webhooks/stripe", b"abcde")
-    )
-    closing = raw(b"GET", "/livez", b"", b"Connection: close")
-    reader, writer = await asyncio.open_connection("127.0.0.1", harness.port)
-    for place in range(0, len(whole), 50):  # headers and bodies arrive in parts
-        writer.write(whole[place : place + 50])
-        await asyncio.sleep(0)
-    writer.write(closing)
-    async with asyncio.timeout(PATIENCE_S):
-        answers = await reader.read()
-    writer.close()
-    statuses = [answer[:3] for answer in answers.split(b"HTTP/1.1 ")[1:]]
-    assert statuses == [b"503", b"503", b"200", b"200"]
-    assert harness.payments.received[-1].body == b"abcde"
-    harness.pledges.gate.set()
-    await asyncio.gather(*asking)
+    async with every_place_taken(loaded):
+        body = b"GET /livez HTTP/1.1\r\n\r\n"
+        whole = (
+            raw(b"POST", PLEDGES, body)
+            + raw(b"POST", PLEDGES + "?a=b", body)
+            + raw(b"POST", "/webhooks/stripe", b"abcde")
+        )
+        closing = raw(b"GET", "/livez", b"", b"Connection: close")
+        reader, writer = await asyncio.open_connection("127.0.0.1", harness.port)
+        for place in range(0, len(whole), 50):  # headers and bodies arrive in parts
+            writer.write(whole[place : place + 50])
+            await asyncio.sleep(0)
+        writer.write(closing)
+        async with asyncio.timeout(PATIENCE_S):
+            answers = await reader.read()
+        writer.close()
+        statuses = [answer[:3] for answer in answers.split(b"HTTP/1.1 ")[1:]]
+        assert statuses == [b"503", b"503", b"200", b"200"]
+        assert harness.payments.received[-1].body == b"abcde"
 
 
 @pytest.mark.parametrize(
@@ -239,20 +247,15 @@ async def test_the_body_of_a_refused_pledge_is_not_taken_for_the_next_request(lo
 )
 async def test_uncommon_requests_are_refused_with_the_same_reply(loaded: Loaded, sent: bytes) -> None:
     harness = loaded.harness
-    harness.pledges.gate.clear()
-    await loaded.load.reach(Step.PLEDGES)
-    asking = [asyncio.create_task(pledge(harness, number)) for number in range(LEAST_PLEDGES)]
-    await until(lambda: arrived(harness) == LEAST_PLEDGES)
-    common = await send_raw(
-        harness, raw(b"POST", PLEDGES, b"{}") + raw(b"GET", "/livez", b"", b"Connection: close")
-    )
-    uncommon = await send_raw(harness, sent)
-    assert uncommon.startswith(b"HTTP/1.1 503 ")
-    assert names_of_headers(uncommon) - {b"connection"} == names_of_headers(common)
-    assert b'"type": "/problems/overloaded"' in uncommon
-    assert arrived(harness) == LEAST_PLEDGES
-    harness.pledges.gate.set()
-    await asyncio.gather(*asking)
+    async with every_place_taken(loaded):
+        common = await send_raw(
+            harness, raw(b"POST", PLEDGES, b"{}") + raw(b"GET", "/livez", b"", b"Connection: close")
+        )
+        uncommon = await send_raw(harness, sent)
+        assert uncommon.startswith(b"HTTP/1.1 503 ")
+        assert names_of_headers(uncommon) - {b"connection"} == names_of_headers(common)
+        assert b'"type": "/problems/overloaded"' in uncommon
+        assert arrived(harness) == LEAST_PLEDGES
 
 
 def names_of_headers(answer: bytes) -> set[bytes]:
@@ -261,13 +264,8 @@ def names_of_headers(answer: bytes) -> set[bytes]:
 
 async def test_refusals_spread_the_moments_to_come_back(loaded: Loaded) -> None:
     harness = loaded.harness
-    harness.pledges.gate.clear()
-    await loaded.load.reach(Step.PLEDGES)
-    asking = [asyncio.create_task(pledge(harness, number)) for number in range(LEAST_PLEDGES)]
-    await until(lambda: arrived(harness) == LEAST_PLEDGES)
-    after = [int((await pledge(harness, 500 + number))[1]["Retry-After"]) for number in range(8)]
-    assert sorted(after) == [1, 1, 2, 2, 3, 3, 4, 4]
-    large = await harness.session.post(PLEDGES, data=b"x" * 70_000, headers=bearer(ADMIN))
-    assert large.status == 413  # as ever: the reply is sent once the body was read
-    harness.pledges.gate.set()
-    await asyncio.gather(*asking)
+    async with every_place_taken(loaded):
+        after = [int((await pledge(harness, 500 + number))[1]["Retry-After"]) for number in range(8)]
+        assert sorted(after) == [1, 1, 2, 2, 3, 3, 4, 4]
+        large = await harness.session.post(PLEDGES, data=b"x" * 70_000, headers=bearer(ADMIN))
+        assert large.status == 413  # as ever: the reply is sent once the body was read
