@@ -117,7 +117,7 @@ class Run:
                 self._progress.begin("some donations, so that there is something to read")
                 seeding = donate(system, 0.0, SEEDING_S, 32, warm_up_s=1.0, settle=False)
                 self._drive = run_on_uvloop(seeding).drive
-            if self._wants("intake"):
+            if self._wants("intake") and not self._wants("memory"):
                 self._measure_intake(system)
             if self._wants(*ON_FILLED):
                 self._filled = run_on_uvloop(catchup.open_drive_to_fill(system))
@@ -157,7 +157,7 @@ class Run:
     def _measure_filled_embedded(self, data: Path) -> None:
         if not self._wants(*ON_FILLED) or self._filled is None:
             return
-        with self._skipping(["catchup", "memory"]):
+        with self._skipping([name for name in self._names(*ON_FILLED) if not name.endswith(STACK)]):
             events = self._options.catchup_events
             self._progress.begin(f"leaderboard from a log of {events:,} events, embedded")
             measured = catchup.measure_embedded(data, self._filled, events, self._flames)
@@ -165,7 +165,10 @@ class Run:
                 self._add(measured)
             if self._wants("memory"):
                 with self._started("embedded", data) as system:
-                    self._measure_memory(system, self._filled)
+                    with self._skipping(["memory"]):
+                        self._measure_memory(system, self._filled)
+                    if self._wants("intake"):
+                        self._measure_intake(system)  # last: its pledges are still being worked on afterwards
 
     def _measure_memory(self, system: System, drive: FilledDrive) -> None:
         self._progress.begin(f"memory in a surge, {system.name}", self._options.memory_s)

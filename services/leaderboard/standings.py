@@ -21,7 +21,6 @@ from sqlalchemy import (
     Executable,
     Row,
     bindparam,
-    delete,
     literal_column,
     or_,
     select,
@@ -42,17 +41,18 @@ from services.leaderboard.sums import (
     sums_of,
     updating,
 )
-from services.leaderboard.superseding import subtract_superseded
+from services.leaderboard.superseding import FORGET, subtract_superseded
 from services.leaderboard.tables import (
     NEVER_SUMMED,
     UNRANKED,
     drives,
     payments,
-    superseded,
 )
 
 MAX_PAYMENTS: Final = 500
 """Payments added, or taken out of a window, in one transaction: some 20 ms."""
+CLEARED_FOR_ADDED: Final = 10
+"""Rows of sums that are set to nothing in the time in which one payment is added."""
 _SUMS: Final = ("raised", "donations")
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -92,6 +92,7 @@ def bring_up_to_date(
 ) -> bool:
     """Add `most` payments that a drive's sums lack, and take as many out of each window.
 
+    Sums that begin anew are first set to nothing, ten times as many rows in one transaction.
     Returns whether the sums lack nothing afterwards.
 
     Locks the drive's row: afterwards the sums cannot change in this transaction.
@@ -102,8 +103,9 @@ def bring_up_to_date(
     before = {f"{window}_edge": getattr(row, f"{window}_from") or _BEGINNING for window in WINDOWS}
     is_anew = row.summed_number == NEVER_SUMMED or not subtract_superseded(transaction, drive_id, before)
     drive = _summed(row, now, is_anew=is_anew)
-    if is_anew:
-        _clear(transaction, drive_id)
+    if is_anew and not _clear(transaction, drive_id, most * CLEARED_FOR_ADDED):
+        transaction.execute(_BEGIN_ANEW, {"of_drive": drive_id})
+        return False
     edges = {window: _slide(transaction, drive, row, window, most) for window in WINDOWS}
     number = _add(transaction, drive, edges, most)
     is_complete = number == drive.last_number and edges == drive.edges
@@ -225,8 +227,20 @@ def _leaving(window: str) -> tuple[Executable, ...]:
 # Starting anew.
 
 
-def _clear(transaction: SyncTransaction, drive_id: str) -> None:
-    """Set a drive's sums to nothing."""
+def _clear(transaction: SyncTransaction, drive_id: str, most: int) -> bool:
+    """Set up to `most` rows of each of a drive's sums to nothing; whether none is left.
+
+    The states that were replaced are forgotten together with the last of the sums that contain them.
+    """
+    of_drive = {"of_drive": drive_id}
+    for statement in _CLEARING:
+        if transaction.execute(statement, of_drive | {"most": most}).rowcount >= most:
+            return False
+    transaction.execute(FORGET, of_drive)
+    return True
+
+
+def _clearing() -> Iterator[Executable]:
     for ranked in RANKED:
         names = [f"{window}_{name}" for window in WINDOWS for name in _SUMS]
         names += _SUMS if ranked.in_all else ()
@@ -234,9 +248,18 @@ def _clear(transaction: SyncTransaction, drive_id: str) -> None:
         if ranked.in_all:
             nothing["reached_at"] = None
         table = ranked.table
-        has_sums = or_(*(table.c[name] != 0 for name in names))
-        transaction.execute(update(table).where(table.c.drive_id == drive_id, has_sums).values(nothing))
-    transaction.execute(delete(superseded).where(superseded.c.drive_id == drive_id))
+        of_drive = table.c.drive_id == bindparam("of_drive")
+        has_sums = or_(*(table.c[name] != literal_column("0") for name in names))
+        some = select(ranked.key).where(of_drive, has_sums).limit(bindparam("most"))
+        yield update(table).where(of_drive, ranked.key.in_(some)).values(nothing)
+
+
+_CLEARING: Final = tuple(_clearing())
+_BEGIN_ANEW: Final = (
+    update(drives)
+    .where(drives.c.drive_id == bindparam("of_drive"))
+    .values(summed_number=NEVER_SUMMED, summed_sequence=-1)
+)
 
 
 def have_summed_again(transaction: SyncTransaction) -> list[str]:

@@ -35,13 +35,14 @@ def subtract_superseded(transaction: SyncTransaction, drive_id: str, edges: Mapp
         return False
     for statement in _SUBTRACTING:
         transaction.execute(statement, of_drive | dict(edges))
-    transaction.execute(_FORGET, of_drive)
+    transaction.execute(FORGET, of_drive)
     return True
 
 
 _of_drive: Final = superseded.c.drive_id == bindparam("of_drive")
 _ANY: Final = select(superseded.c.payment_id).where(_of_drive).limit(literal_column("1"))
-_FORGET: Final = delete(superseded).where(_of_drive)
+FORGET: Final = delete(superseded).where(_of_drive)
+"""Forgets the states of `of_drive`: the sums contain none of them."""
 
 _own_row: Final = literal_column("'dnr_'", String) + func.substr(superseded.c.payment_id, literal_column("5"))
 """The donors' row of a payment without a donor: the same as `domain.alias_of_payment`."""

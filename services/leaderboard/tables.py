@@ -203,7 +203,7 @@ class Payment(Table, table=True):
         Index("payments_by_creator", "creator_id", "captured_at"),
         Index("payments_by_time", "drive_id", "captured_at", "payment_id", **_where(COUNTED)),
         Index("payments_by_number", "drive_id", "number"),
-        Index("payments_of_donor", "donor_id", "captured_at"),
+        Index("payments_of_donor_in_drive", "donor_id", "drive_id", "captured_at"),
         Index("payments_unranked", "drive_id", **_where(UNRANKED)),
         Index(
             "payments_by_source", "drive_id", "source_key", "captured_at", **_where("source_key IS NOT NULL")

@@ -20,7 +20,7 @@ from backbone.database.database import Database
 from backbone.database.transaction import SyncTransaction
 from services.leaderboard import boards, domain, queries, standings
 from services.leaderboard.boards import Board, Window
-from services.leaderboard.tables import donors, drives, payments, superseded
+from services.leaderboard.tables import NEVER_SUMMED, donors, drives, payments, superseded
 from tests.engines import fresh_postgres
 from tests.leaderboard.builders import (
     DRIVE,
@@ -376,6 +376,26 @@ async def test_change_of_a_row_that_an_earlier_version_wrote_is_summed(database:
     await handle_events(database, payment("pay_1", 500, refunded=200, version=3, **at(10)))
     await sum_up(database, NOON)
     assert await stored(database, "donors", "24h") == [("dnr_a", 600, 2)]
+
+
+async def test_sums_begin_anew_some_rows_at_a_time_while_payments_change(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standings, "CLEARED_FOR_ADDED", 1)
+    gifts = [payment(f"pay_{n}", **at(n, donor_id=f"dnr_{n}")) for n in range(7)]
+    now = NOON + timedelta(hours=1)
+    await handle_events(database, drive(), *gifts)
+    await sum_up(database, now)
+    again = update(drives).where(drives.c.drive_id == DRIVE).values(summed_number=NEVER_SUMMED)
+    async with database.transaction() as session:
+        await session.execute(again)
+        assert not await session.run_sync(partial(bring_once, drive_id=DRIVE, now=now, most=2))
+    gifts[0] = payment("pay_0", refunded=1000, version=2, **at(0, donor_id="dnr_0"))
+    gifts.append(payment("pay_7", **at(7, donor_id="dnr_3")))
+    await handle_events(database, gifts[0], gifts[-1])
+    await sum_up(database, now, most=2)
+    for window in get_args(Window):
+        assert await stored(database, "donors", window) == expected("donors", DRIVE, gifts, window, now, "")
 
 
 async def test_due_drives_are_those_that_lack_something(database: Database) -> None:

@@ -46,7 +46,7 @@ def remove_boards(connection: Connection) -> None:
     """Undo migration 0003."""
     for index in (
         *("donors_by_raised", "donors_by_day_raised", "donors_by_hour_raised", "payments_by_time"),
-        *("payments_by_number", "payments_of_donor", "payments_by_source", "payments_unranked"),
+        *("payments_by_number", "payments_of_donor_in_drive", "payments_by_source", "payments_unranked"),
     ):
         connection.execute(text(f"DROP INDEX {index}"))
     sums = [f"{window}_{name}" for window in ("day", "hour") for name in ("raised", "donations")]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,11 +35,44 @@ _RANGE: Final = re.compile(r"SEARCH (\w+) USING INTEGER PRIMARY KEY (\()rowid[<>
 """All rows after a number. It counts as a full scan: no statement starts at a number near the end."""
 
 
+SQLITE_ROWS: Final = 20_000
+STEPS: Final = 2 * SQLITE_ROWS
+"""SQLite takes at least three for each row that it reads."""
+_STEPS_AT_ONCE: Final = 1_000
+
+
 @dataclass
 class Recorded:
-    """The distinct statements that were executed, each with the parameters of its first execution."""
+    """The distinct statements that were executed, each with the parameters of its first execution.
+
+    `steps` has, of SQLite's, the most instructions of its virtual machine that one execution took.
+    """
 
     statements: dict[str, Sequence[Any]] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    _steps_now: dict[sqlite3.Connection, int] = field(default_factory=dict)
+
+    def count_steps(self, connection: Any, _record: Any) -> None:
+        """SQLAlchemy's `connect`."""
+        if isinstance(connection, sqlite3.Connection):
+
+            def step() -> int:
+                self._steps_now[connection] = self._steps_now.get(connection, 0) + _STEPS_AT_ONCE
+                return 0
+
+            connection.set_progress_handler(step, _STEPS_AT_ONCE)
+
+    def begin(self, _connection: Any, cursor: Any, *_arguments: Any) -> None:
+        """SQLAlchemy's `before_cursor_execute`."""
+        self._steps_now.pop(getattr(cursor, "connection", None), None)
+
+    def end(
+        self, _connection: Any, cursor: Any, statement: str, _parameters: Any, _context: Any, many: bool
+    ) -> None:
+        """SQLAlchemy's `after_cursor_execute`. An UPDATE has worked by then; most of a SELECT as well."""
+        steps = self._steps_now.pop(getattr(cursor, "connection", None), 0)
+        if steps and not many:
+            self.steps[statement] = max(self.steps.get(statement, 0), steps)
 
     def note(
         self, _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool
@@ -52,37 +86,67 @@ class Recorded:
 def recording() -> Iterator[Recorded]:
     """Record what every engine of this process executes; inserts, which read nothing, are left out."""
     recorded = Recorded()
-    event.listen(Engine, "before_cursor_execute", recorded.note)
+    listeners = {
+        "before_cursor_execute": (recorded.note, recorded.begin),
+        "after_cursor_execute": (recorded.end,),
+        "connect": (recorded.count_steps,),
+    }
+    for name, listening in listeners.items():
+        for listener in listening:
+            event.listen(Engine, name, listener)
     try:
         yield recorded
     finally:
-        event.remove(Engine, "before_cursor_execute", recorded.note)
+        for name, listening in listeners.items():
+            for listener in listening:
+                event.remove(Engine, name, listener)
 
 
 async def fill(url: str, metadata: MetaData, rows: int, given: Mapping[str, Mapping[str, str]]) -> None:
-    """On PostgreSQL, put `rows` rows into each table of `given` and gather statistics.
+    """Put `rows` rows into each table of `given` and gather statistics; on SQLite `SQLITE_ROWS`, and none.
 
     `given` has SQL expressions of `n`, the row's number, by column; other columns are null or plain.
     """
     if url.startswith("sqlite"):
+        _fill_sqlite(url.removeprefix("sqlite:///"), metadata, given)
         return
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("SET session_replication_role = replica")  # without foreign keys
         for name, values in given.items():
-            columns = {
-                column.name: values.get(column.name) or _plain(column)
-                for column in metadata.tables[name].columns
-                if column.autoincrement is not True
-            }
-            names = ", ".join(f'"{column}"' for column in columns)
-            chosen = ", ".join(columns.values())
+            names, chosen = _columns(metadata, name, values)
             await connection.execute(
                 f"INSERT INTO {name} ({names}) SELECT {chosen} FROM generate_series(1, {rows}) AS n"
             )
         await connection.execute("ANALYZE")
     finally:
         await connection.close()
+
+
+def _columns(metadata: MetaData, table: str, values: Mapping[str, str]) -> tuple[str, str]:
+    """The columns to fill, and their expressions."""
+    columns = {
+        column.name: values.get(column.name) or _plain(column)
+        for column in metadata.tables[table].columns
+        if column.autoincrement is not True
+    }
+    return ", ".join(f'"{column}"' for column in columns), ", ".join(columns.values())
+
+
+def _fill_sqlite(file: str, metadata: MetaData, given: Mapping[str, Mapping[str, str]]) -> None:
+    """The same with PostgreSQL's functions; its casts are left out."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.create_function("lpad", 3, lambda text, width, by: str(text).rjust(width, by))
+        connection.create_function("md5", 1, lambda text: hashlib.md5(str(text).encode()).hexdigest())  # noqa: S324
+        connection.create_function("decode", 2, lambda text, _: bytes.fromhex(text))
+        for name, values in given.items():
+            names, chosen = _columns(metadata, name, values)
+            connection.execute(
+                f"INSERT INTO {name} ({names}) WITH RECURSIVE series(n) AS "
+                f"(SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {SQLITE_ROWS}) "
+                f"SELECT {re.sub('::[a-z]+', '', chosen)} FROM series"
+            )
 
 
 def _plain(column: Column[Any]) -> str:
@@ -105,13 +169,17 @@ async def scans(
 ) -> dict[str, str]:
     """The recorded statements that read the whole of one of the tables `growing`, each with the reason.
 
-    A partial index, whose entries are only the rows still to be worked on, may be read whole.
+    A partial index, whose entries are only the rows still to be worked on, may be read whole. SQLite's plans
+    do not tell how many rows a search finds: there, no execution may take as many steps as a table has rows.
 
     Statements that contain one of the texts `walked` may walk along the primary key, if they stop at a
     LIMIT: both stores report such a walk as a scan of everything. One that sorts is reported.
     """
     if url.startswith("sqlite"):
         found = _sqlite_scans(url.removeprefix("sqlite:///"), recorded, growing, walked)
+        for statement, steps in recorded.steps.items():
+            if steps > STEPS and statement in recorded.statements:
+                found.setdefault(statement, f"{steps:,} steps, as if it read all of {SQLITE_ROWS:,} rows")
     else:
         found = await _postgres_scans(url, recorded, growing, walked)
     return {_LIST.sub("(…)", statement): reason for statement, reason in found.items()}
