@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+NOT_QUICK: Final = "not in the quick run"
+"""Why a quick run skips a figure or an engine."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Durations in seconds and sizes; `donors` are in flight at saturation."""
+    """Durations in seconds and sizes; `donors` are in flight at saturation.
+
+    `rivals`: whether `fanout` measures other engines too.
+    """
 
     mode: str
     donors: int
@@ -22,6 +28,7 @@ class RunOptions:
     intake_connections: int
     fanout_clients: int
     fanout_s: float
+    rivals: bool
     frames_per_s: float
     catchup_events: int
     growth_s: float
@@ -42,6 +49,7 @@ FULL: Final = RunOptions(
     intake_connections=128,
     fanout_clients=10_000,
     fanout_s=10.0,
+    rivals=True,
     frames_per_s=4.0,
     catchup_events=100_000,
     growth_s=9.0,
@@ -61,6 +69,7 @@ QUICK: Final = RunOptions(
     intake_connections=128,
     fanout_clients=1_000,
     fanout_s=2.0,
+    rivals=False,
     frames_per_s=4.0,
     catchup_events=10_000,
     growth_s=8.0,

@@ -20,11 +20,10 @@ from bench.http_load import LoadReport
 from bench.machine import describe_commit, describe_machine, load_average
 from bench.progress import Progress
 from bench.results import Detail, Measured, Results
-from bench.run_options import RunOptions
+from bench.run_options import NOT_QUICK, RunOptions
 from bench.specs import GROUPS, SPECS, names_of
 from bench.systems import ROOT, System, embedded_system, first_free_port, stack_system
 
-NOT_QUICK: Final = "not in the quick run"
 SEEDING_S: Final = 4.0
 STACK: Final = "_stack"
 ON_EMBEDDED: Final = ("donations", "freshness", "intake")

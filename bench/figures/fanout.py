@@ -10,7 +10,7 @@ from bench.figures.reads import etag_of
 from bench.http_load import LoadFailed
 from bench.progress import Progress
 from bench.results import Detail, Measured
-from bench.run_options import RunOptions
+from bench.run_options import NOT_QUICK, RunOptions
 from bench.stream_load import StreamOrder, send
 from bench.systems import CannotStart
 
@@ -59,6 +59,9 @@ def measure(gateway: child.Child, drive: str, options: RunOptions, progress: Pro
 def _rivals(frame_bytes: int, options: RunOptions, progress: Progress) -> dict[str, Detail]:
     details: dict[str, Detail] = {}
     for name in rivals.NAMES:
+        if not options.rivals:
+            details[f"{name}_skipped"] = NOT_QUICK
+            continue
         progress.begin(f"{options.fanout_clients:,} streams of {name}", options.fanout_s)
         try:
             with rivals.running(name, frame_bytes, options.frames_per_s) as rival:
