@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ from tests.leaderboard.builders import (
 
 OTHER = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
 CREATORS = {"crt_a": "Red", "crt_b": "Red", "crt_c": "Blue", "crt_d": None}
+OTHERS_CREATOR = "crt_e"
+TEAMS: Final[Mapping[str, str | None]] = CREATORS | {OTHERS_CREATOR: "Red"}
 SOURCES = (None, Source(platform="youtube"), Source(platform="a/b", campaign="50%"), Source(campaign="night"))
 SPANS: Final = {"all": timedelta(days=365), "24h": timedelta(hours=24), "1h": timedelta(hours=1)}
 
@@ -101,7 +103,13 @@ def ranked(gifts: Iterable[tuple[str | None, PaymentChanged]]) -> list[Place]:
 
 
 def expected(
-    board: Board, drive_id: str, newest: Iterable[PaymentChanged], window: Window, now: datetime, salt: str
+    board: Board,
+    drive_id: str,
+    newest: Iterable[PaymentChanged],
+    window: Window,
+    now: datetime,
+    salt: str,
+    teams: Mapping[str, str | None] = TEAMS,
 ) -> list[Place]:
     """What a board shows at `now`, from the newest states of the payments."""
     counted = [
@@ -112,15 +120,15 @@ def expected(
         and one.captured_at is not None
         and one.captured_at > now - SPANS[window]
     ]
-    return ranked((key_of(board, one, salt), one) for one in counted)
+    return ranked((key_of(board, one, salt, teams), one) for one in counted)
 
 
-def key_of(board: Board, gift: PaymentChanged, salt: str) -> str | None:
+def key_of(board: Board, gift: PaymentChanged, salt: str, teams: Mapping[str, str | None]) -> str | None:
     match board:
         case "creators":
             return gift.creator_id
         case "teams":
-            return CREATORS.get(gift.creator_id or "")
+            return teams.get(gift.creator_id or "")
         case "sources":
             return domain.source_key(gift.source)
         case "donors":
@@ -160,8 +168,8 @@ def histories(draw: st.DrawFn, number: int) -> list[PaymentChanged]:
         captured = draw(st.sampled_from([500, 1000]))
         lost = draw(st.sampled_from([(0, 0), (0, 0), (500, 0), (250, 0), (0, captured), (500, captured)]))
         given = dict(about)
-        if given["drive_id"] == OTHER:
-            given["creator_id"] = None  # a creator belongs to one drive
+        if given["drive_id"] == OTHER and given["creator_id"] is not None:
+            given["creator_id"] = OTHERS_CREATOR  # a creator belongs to one drive
         found.append(payment(f"pay_{number}", captured, *lost, version, **given))
     return found
 
@@ -194,7 +202,8 @@ def deliveries(draw: st.DrawFn) -> Delivery:
 
 
 CREATED: Final[Sequence[CreatorChanged]] = [
-    creator(one, one[-1], team=team) for one, team in CREATORS.items()
+    creator(one, one[-1], team=team, drive_id=OTHER if one == OTHERS_CREATOR else DRIVE)
+    for one, team in TEAMS.items()
 ]
 
 
