@@ -46,7 +46,6 @@ class Faults:
     def arm(self, script: Iterable[Fault]) -> None:
         """Have these happen from now on, and no others."""
         self._script = iter(script)
-        self._answer_is_lost = False
         self._next()
 
     def _next(self) -> None:
@@ -60,24 +59,15 @@ class Faults:
         kind = self._kind
         self.happened += 1
         self._next()
-        if kind is not Kind.LOST_ANSWER:
-            return kind
-        self._answer_is_lost = True
-        return None
-
-    def after_commit(self) -> None:
-        """Raises `DatabaseSlow` where the answer is lost, as where the database did not answer in time."""
-        lost, self._answer_is_lost = self._answer_is_lost, False
-        if lost:
-            raise DatabaseSlow("the answer to the commit was lost")
+        return kind
 
 
 class _Executor:
     """What a `SyncTransaction` executes its statements with."""
 
-    def __init__(self, transaction: SyncTransaction, faults: Faults) -> None:
+    def __init__(self, transaction: SyncTransaction, fault_now: Callable[[], Kind | None]) -> None:
         self._transaction = transaction
-        self._faults = faults
+        self._fault_now = fault_now
         self.state: TransactionState = transaction.state
         self.dialect: Dialect = transaction.dialect
 
@@ -87,7 +77,7 @@ class _Executor:
 
     def execute_now(self, statement: Any, parameters: Values = None) -> Rows:
         rows = self._transaction.execute(statement, parameters)
-        match self._faults.after_statement():
+        match self._fault_now():
             case Kind.ERROR:
                 raise BrokenOff
             case Kind.CUT if self.dialect.name == "postgresql":
@@ -101,6 +91,7 @@ class _BreakableTransaction:
     """A `Transaction`."""
 
     def __init__(self, transaction: Transaction, faults: Faults) -> None:
+        self.answer_is_lost = False
         self._transaction = transaction
         self._faults = faults
         self.state: TransactionState = transaction.state
@@ -116,9 +107,14 @@ class _BreakableTransaction:
         **named: Given.kwargs,
     ) -> Result:
         def run(inner: SyncTransaction) -> Result:
-            return function(SyncTransaction(_Executor(inner, self._faults)), *arguments, **named)
+            return function(SyncTransaction(_Executor(inner, self._fault_now)), *arguments, **named)
 
         return await self._transaction.run_sync(run)
+
+    def _fault_now(self) -> Kind | None:
+        kind = self._faults.after_statement()
+        self.answer_is_lost = self.answer_is_lost or kind is Kind.LOST_ANSWER
+        return kind
 
 
 class BreakableDatabase(Database):
@@ -132,5 +128,7 @@ class BreakableDatabase(Database):
     async def transaction(self, *, timeout_s: float | None = None) -> AsyncIterator[Transaction]:
         """See `Database`."""
         async with super().transaction(timeout_s=timeout_s) as transaction:
-            yield _BreakableTransaction(transaction, self._faults)
-        self._faults.after_commit()
+            breakable = _BreakableTransaction(transaction, self._faults)
+            yield breakable
+        if breakable.answer_is_lost:
+            raise DatabaseSlow("the answer to the commit was lost")
