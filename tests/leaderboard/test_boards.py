@@ -387,6 +387,51 @@ async def test_change_of_a_row_that_an_earlier_version_wrote_is_summed(database:
     assert await stored(database, "donors", "24h") == [("dnr_a", 600, 2)]
 
 
+WRITTEN_BY_AN_EARLIER_VERSION: Final = {
+    "changed": ({"refunded": 100}, {"refunded": 100}, [("dnr_a", 700, 2)]),
+    "refunded in full": ({"refunded": 500}, {"refunded": 500}, [("dnr_a", 300, 1)]),
+    "held": ({"counted": False}, {"held": True}, [("dnr_a", 300, 1)]),
+    "refunded in full, and failed": ({"refunded": 500}, {}, [("dnr_a", 800, 2)]),
+}
+
+
+@pytest.mark.parametrize(
+    ("stored_state", "next_state", "places"),
+    WRITTEN_BY_AN_EARLIER_VERSION.values(),
+    ids=WRITTEN_BY_AN_EARLIER_VERSION,
+)
+async def test_summed_state_that_an_earlier_version_replaced_is_no_longer_summed(
+    database: Database, stored_state: dict[str, Any], next_state: dict[str, Any], places: list[Place]
+) -> None:
+    """Although the next state, which this version handles, adds the same as the stored one, or nothing."""
+    await handle_events(database, drive(), payment("pay_1", 500, **at(10)), payment("pay_2", 300, **at(5)))
+    await sum_up(database, NOON)
+    async with database.transaction() as session:
+        changed = {"version": 2} | stored_state
+        await session.execute(update(payments).where(payments.c.payment_id == "pay_1").values(changed))
+    await handle_events(database, payment("pay_1", 500, version=3, **next_state, **at(10)))
+    async with database.transaction() as session:
+        await session.run_sync(standings.have_summed_again)
+    await sum_up(database, NOON)
+    assert await stored(database, "donors") == places
+    assert await stored(database, "donors", "24h") == places
+
+
+async def test_payment_that_is_refunded_before_it_is_added_leaves_no_moment(database: Database) -> None:
+    """Although the moment of its donor was computed again in the meantime, because another was refunded."""
+    early, late = at(30), at(10)
+    await handle_events(database, drive(), payment("pay_1", 500, **early))
+    await sum_up(database, NOON)
+    await handle_events(database, payment("pay_2", 100, **at(20, donor_id="dnr_b")))
+    await handle_events(database, payment("pay_3", 100, **late))
+    await handle_events(database, payment("pay_1", 500, refunded=400, version=2, **early))
+    async with database.transaction() as session:
+        assert not await session.run_sync(bring_once, DRIVE, NOON, 1)
+    await handle_events(database, payment("pay_3", 100, refunded=100, version=2, **late))
+    await sum_up(database, NOON)
+    assert await stored(database, "donors") == [("dnr_a", 100, 1), ("dnr_b", 100, 1)]
+
+
 async def test_due_drives_are_those_that_lack_something(database: Database) -> None:
     async def due(now: datetime) -> list[str]:
         async with database.reading() as session:
