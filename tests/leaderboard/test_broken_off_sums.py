@@ -227,6 +227,7 @@ async def started(store: Store, most: int = 500) -> Replicas:
 # Any sequence, broken off anywhere.
 
 Action = Literal["nothing", "sum", "read", "at once", "restart"]
+ACTIONS: Final[Sequence[Action]] = ("sum", "sum", "read", "at once", "restart", "nothing")
 
 
 class Step(NamedTuple):
@@ -253,17 +254,17 @@ def courses(draw: st.DrawFn) -> Course:
     moved = draw(st.sets(st.sampled_from(["crt_a", "crt_b"])))
     events += [creator(one, one[-1], version=2, team=draw(st.sampled_from(["Blue", None]))) for one in moved]
     order = draw(st.permutations(events))
-    cuts = sorted(draw(st.sets(st.integers(0, len(order)), max_size=4)) | {len(order)})
+    cuts = sorted(draw(st.lists(st.integers(0, len(order)), min_size=2, max_size=5)))
     steps = [
         Step(
             draw(st.sampled_from([0, 0, 1, 30, 61, 1440])),
             order[start:end],
-            draw(st.sampled_from(get_args(Action))),
+            draw(st.sampled_from(ACTIONS)),
         )
         for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True)
     ]
-    faults = st.builds(Fault, st.integers(1, 40), st.sampled_from(Kind))
-    return Course(steps, draw(st.lists(faults, min_size=1, max_size=8)), draw(st.sampled_from([1, 2, 500])))
+    faults = st.lists(st.builds(Fault, st.integers(1, 30), st.sampled_from(Kind)), min_size=4, max_size=12)
+    return Course(steps, draw(faults), draw(st.sampled_from([1, 2, 500])))
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
