@@ -13,6 +13,7 @@ from sqlalchemy import (
     Executable,
     FromClause,
     Select,
+    String,
     Table,
     and_,
     bindparam,
@@ -116,11 +117,13 @@ def recomputing_reached_at(ranked: Ranked, rows: FromClause, *found_by: ColumnEl
     Those are the payments up to number `summed`. A later one may change before it is added, and would leave
     its moment behind. `found_by` is what else is true of all payments of such a row, for an index.
     """
-    # An expression: SQLite would otherwise search for the numbers, and not for what `found_by` names.
+    # Expressions, because SQLite would walk through the drive's payments instead of searching by `found_by`.
     summed = literal_column("0") + payments.c.number <= bindparam("summed")
+    of_drive = literal_column("''", String) + payments.c.drive_id == bindparam("of_drive")
+    counted = of_drive if found_by else OF_DRIVE, COUNTED_PAYMENTS, literal_column("0") < NET
     latest = (
         select(payments.c.captured_at)
-        .where(OF_DRIVE, payments.c[ranked.named] == rows.c.key, COUNTED_PAYMENTS, literal_column("0") < NET)
+        .where(*counted, payments.c[ranked.named] == rows.c.key)
         .where(payments.c.captured_at.is_not(None), summed, *found_by)
         .order_by(payments.c.captured_at.desc())
         .limit(literal_column("1"))
