@@ -26,6 +26,7 @@ from services.leaderboard.api_fields import CACHED, RESPONSES, DriveRef, Limit
 from services.leaderboard.board_api import BoardReads
 from services.leaderboard.board_api import add_routes as add_board_routes
 from services.leaderboard.display_texts import DisplayTexts
+from services.leaderboard.summing import Summing
 
 
 class LogRowView(BaseModel):
@@ -63,6 +64,7 @@ class Dependencies:
     display_texts: DisplayTexts
     board_reads: BoardReads
     behind: Callable[[], Awaitable[int]]
+    summing: Summing
 
 
 def routes(dependencies: Dependencies) -> APIRouter:
@@ -112,7 +114,12 @@ def _add_internal(router: APIRouter, dependencies: Dependencies) -> None:
 
     @router.get("/internal/differences", include_in_schema=False)
     async def read_differences(_caller: InternalDep) -> dict[str, Any]:
-        """Every stored sum and log that differs from its recount; `data` is empty if all are right."""
+        """Every stored sum and log that differs from its recount; `data` is empty if all are right.
+
+        The boards of this process's drives are brought up to date first: sums that lack payments cannot be
+        compared.
+        """
+        await dependencies.summing.sum_due()
         async with dependencies.database.reading() as session:
             return {"data": await queries.differences(session)}
 

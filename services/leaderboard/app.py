@@ -55,7 +55,7 @@ def compose(
     app = new_app("leaderboard", secret)
     add_health(app, database.is_responding)
     reads = BoardReads(database, display_texts, freshness, summing)
-    add_routes(app, api.routes(api.Dependencies(database, display_texts, reads, consumer.behind)))
+    add_routes(app, api.routes(api.Dependencies(database, display_texts, reads, consumer.behind, summing)))
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)

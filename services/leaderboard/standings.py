@@ -101,7 +101,9 @@ def bring_up_to_date(
     if row is None:
         return True
     before = {f"{window}_edge": getattr(row, f"{window}_from") or _BEGINNING for window in WINDOWS}
-    is_anew = row.summed_number == NEVER_SUMMED or not subtract_superseded(transaction, drive_id, before)
+    is_anew = row.summed_number == NEVER_SUMMED or not subtract_superseded(
+        transaction, drive_id, before, row.summed_number
+    )
     drive = _summed(row, now, is_anew=is_anew)
     if is_anew and not _clear(transaction, drive_id, most * CLEARED_FOR_ADDED):
         transaction.execute(_BEGIN_ANEW, {"of_drive": drive_id})

@@ -49,10 +49,12 @@ class Summing:
         clock: Clock,
         *,
         rounds: int = ROUNDS,
+        most: int = standings.MAX_PAYMENTS,
         are_events_waiting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database
         self._rounds = rounds
+        self._most = most
         self._are_events_waiting = are_events_waiting
         self._freshness = freshness
         self._clock = clock
@@ -115,7 +117,9 @@ class Summing:
         """One transaction's worth; whether the drive lacks nothing more."""
         now = self._clock.now()
         async with self._database.transaction() as session:
-            done = await session.run_sync(lambda inner: standings.bring_up_to_date(inner, drive_id, now))
+            done = await session.run_sync(
+                lambda inner: standings.bring_up_to_date(inner, drive_id, now, self._most)
+            )
         await asyncio.sleep(0)
         return done
 

@@ -111,14 +111,15 @@ def updating(ranked: Ranked, found: FromClause, names: Mapping[str, Any], sign: 
 
 
 def recomputing_reached_at(ranked: Ranked, rows: FromClause, *found_by: ColumnElement[bool]) -> Executable:
-    """Computes `reached_at` of the rows with the keys in `rows` again from the payments that still count.
+    """Computes `reached_at` of the rows with the keys in `rows` again from the payments they still sum.
 
-    `found_by` is what else is true of all payments of such a row, for an index of payments.
+    Those are the payments up to number `summed`. A later one may change before it is added, and would leave
+    its moment behind. `found_by` is what else is true of all payments of such a row, for an index.
     """
     latest = (
         select(payments.c.captured_at)
         .where(OF_DRIVE, payments.c[ranked.named] == rows.c.key, COUNTED_PAYMENTS, literal_column("0") < NET)
-        .where(payments.c.captured_at.is_not(None), *found_by)
+        .where(payments.c.captured_at.is_not(None), payments.c.number <= bindparam("summed"), *found_by)
         .order_by(payments.c.captured_at.desc())
         .limit(literal_column("1"))
         .correlate(rows)

@@ -22,8 +22,12 @@ from services.leaderboard.sums import (
 from services.leaderboard.tables import donors, payments, superseded
 
 
-def subtract_superseded(transaction: SyncTransaction, drive_id: str, edges: Mapping[str, datetime]) -> bool:
+def subtract_superseded(
+    transaction: SyncTransaction, drive_id: str, edges: Mapping[str, datetime], summed_number: int
+) -> bool:
     """Subtract the states that were summed and have been replaced since, in windows with these `edges`.
+
+    The sums contain the payments up to `summed_number`.
 
     False, and nothing is changed, where a process of an earlier version left out the donor of such a state:
     without it, the other payments of the donor's row cannot be found.
@@ -34,7 +38,7 @@ def subtract_superseded(transaction: SyncTransaction, drive_id: str, edges: Mapp
     if transaction.execute(_LACKING_DONOR, of_drive).first() is not None:
         return False
     for statement in _SUBTRACTING:
-        transaction.execute(statement, of_drive | dict(edges))
+        transaction.execute(statement, {**of_drive, **edges, "summed": summed_number})
     transaction.execute(FORGET, of_drive)
     return True
 

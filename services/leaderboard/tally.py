@@ -189,13 +189,15 @@ def _number(
 
     A state that is in the sums already is noted, so that it is subtracted before the new one is added.
     """
-    if old is not None and before is not None and before.ranked is not None:
+    if old is not None and old.ranked_version != old.version:
+        # A process of an earlier version wrote the row. What the sums have of the payment is unknown, also
+        # where the row adds the same as the new state, or nothing.
+        locked[old.drive_id].sum_again()
+    elif old is not None and before is not None and before.ranked is not None:
         if before.ranked == new.ranked:
             return int(old.number)
         drive = locked[before.drive_id]
-        if old.ranked_version != old.version:
-            drive.sum_again()  # a process of an earlier version wrote the row: what the sums have is unknown
-        elif drive.is_summed(old.number):
+        if drive.is_summed(old.number):
             drive.next_number()  # the sums lack something, also where no new state is to be added
             batch.superseded.append(
                 {

@@ -11,9 +11,10 @@ from sqlalchemy import update
 from backbone.http.caller import sign_caller
 from backbone.http.service_client import InProcessServiceClient
 from services.leaderboard.hash_chain import verify
-from services.leaderboard.tables import payments
+from services.leaderboard.tables import donors, payments
 from tests.leaderboard.builders import (
     DRIVE,
+    NOON,
     SECRET,
     FakePledges,
     Leaderboard,
@@ -153,6 +154,18 @@ async def test_differences_are_reported(leaderboard: Leaderboard, tmp_path: Path
     found = (await leaderboard.get("/internal/differences", internal=True)).json()["data"]
     assert any("books USD" in line for line in found)
     assert any("captured" in line for line in found)
+
+
+async def test_differences_of_boards_are_reported_although_they_lack_payments(
+    leaderboard: Leaderboard, tmp_path: Path
+) -> None:
+    assert (await leaderboard.get("/internal/differences", internal=True)).json() == {"data": []}
+    async with open_database(tmp_path) as database, database.transaction() as session:
+        await session.execute(update(donors).values(raised=donors.c.raised + 1))
+    await leaderboard.publish(payment("pay_9", 500, donor_id="dnr_9", captured_at=NOON))
+    await until(leaderboard.is_drained)
+    found = (await leaderboard.get("/internal/differences", internal=True)).json()["data"]
+    assert any("donor_key" in line for line in found), found
 
 
 async def test_display_texts_are_fetched_once_and_stored(leaderboard: Leaderboard) -> None:

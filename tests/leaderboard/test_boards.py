@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ from tests.leaderboard.builders import (
 
 OTHER = "drv_01bbbbbbbbbbbbbbbbbbbbbbbb"
 CREATORS = {"crt_a": "Red", "crt_b": "Red", "crt_c": "Blue", "crt_d": None}
+OTHERS_CREATOR = "crt_e"
+TEAMS: Final[Mapping[str, str | None]] = CREATORS | {OTHERS_CREATOR: "Red"}
 SOURCES = (None, Source(platform="youtube"), Source(platform="a/b", campaign="50%"), Source(campaign="night"))
 SPANS: Final = {"all": timedelta(days=365), "24h": timedelta(hours=24), "1h": timedelta(hours=1)}
 
@@ -101,7 +103,13 @@ def ranked(gifts: Iterable[tuple[str | None, PaymentChanged]]) -> list[Place]:
 
 
 def expected(
-    board: Board, drive_id: str, newest: Iterable[PaymentChanged], window: Window, now: datetime, salt: str
+    board: Board,
+    drive_id: str,
+    newest: Iterable[PaymentChanged],
+    window: Window,
+    now: datetime,
+    salt: str,
+    teams: Mapping[str, str | None] = TEAMS,
 ) -> list[Place]:
     """What a board shows at `now`, from the newest states of the payments."""
     counted = [
@@ -112,15 +120,15 @@ def expected(
         and one.captured_at is not None
         and one.captured_at > now - SPANS[window]
     ]
-    return ranked((key_of(board, one, salt), one) for one in counted)
+    return ranked((key_of(board, one, salt, teams), one) for one in counted)
 
 
-def key_of(board: Board, gift: PaymentChanged, salt: str) -> str | None:
+def key_of(board: Board, gift: PaymentChanged, salt: str, teams: Mapping[str, str | None]) -> str | None:
     match board:
         case "creators":
             return gift.creator_id
         case "teams":
-            return CREATORS.get(gift.creator_id or "")
+            return teams.get(gift.creator_id or "")
         case "sources":
             return domain.source_key(gift.source)
         case "donors":
@@ -160,8 +168,8 @@ def histories(draw: st.DrawFn, number: int) -> list[PaymentChanged]:
         captured = draw(st.sampled_from([500, 1000]))
         lost = draw(st.sampled_from([(0, 0), (0, 0), (500, 0), (250, 0), (0, captured), (500, captured)]))
         given = dict(about)
-        if given["drive_id"] == OTHER:
-            given["creator_id"] = None  # a creator belongs to one drive
+        if given["drive_id"] == OTHER and given["creator_id"] is not None:
+            given["creator_id"] = OTHERS_CREATOR  # a creator belongs to one drive
         found.append(payment(f"pay_{number}", captured, *lost, version, **given))
     return found
 
@@ -194,7 +202,8 @@ def deliveries(draw: st.DrawFn) -> Delivery:
 
 
 CREATED: Final[Sequence[CreatorChanged]] = [
-    creator(one, one[-1], team=team) for one, team in CREATORS.items()
+    creator(one, one[-1], team=team, drive_id=OTHER if one == OTHERS_CREATOR else DRIVE)
+    for one, team in TEAMS.items()
 ]
 
 
@@ -396,6 +405,51 @@ async def test_sums_begin_anew_some_rows_at_a_time_while_payments_change(
     await sum_up(database, now, most=2)
     for window in get_args(Window):
         assert await stored(database, "donors", window) == expected("donors", DRIVE, gifts, window, now, "")
+
+
+WRITTEN_BY_AN_EARLIER_VERSION: Final = {
+    "changed": ({"refunded": 100}, {"refunded": 100}, [("dnr_a", 700, 2)]),
+    "refunded in full": ({"refunded": 500}, {"refunded": 500}, [("dnr_a", 300, 1)]),
+    "held": ({"counted": False}, {"held": True}, [("dnr_a", 300, 1)]),
+    "refunded in full, and failed": ({"refunded": 500}, {}, [("dnr_a", 800, 2)]),
+}
+
+
+@pytest.mark.parametrize(
+    ("stored_state", "next_state", "places"),
+    WRITTEN_BY_AN_EARLIER_VERSION.values(),
+    ids=WRITTEN_BY_AN_EARLIER_VERSION,
+)
+async def test_summed_state_that_an_earlier_version_replaced_is_no_longer_summed(
+    database: Database, stored_state: dict[str, Any], next_state: dict[str, Any], places: list[Place]
+) -> None:
+    """Although the next state, which this version handles, adds the same as the stored one, or nothing."""
+    await handle_events(database, drive(), payment("pay_1", 500, **at(10)), payment("pay_2", 300, **at(5)))
+    await sum_up(database, NOON)
+    async with database.transaction() as session:
+        changed = {"version": 2} | stored_state
+        await session.execute(update(payments).where(payments.c.payment_id == "pay_1").values(changed))
+    await handle_events(database, payment("pay_1", 500, version=3, **next_state, **at(10)))
+    async with database.transaction() as session:
+        await session.run_sync(standings.have_summed_again)
+    await sum_up(database, NOON)
+    assert await stored(database, "donors") == places
+    assert await stored(database, "donors", "24h") == places
+
+
+async def test_payment_that_is_refunded_before_it_is_added_leaves_no_moment(database: Database) -> None:
+    """Although the moment of its donor was computed again in the meantime, because another was refunded."""
+    early, late = at(30), at(10)
+    await handle_events(database, drive(), payment("pay_1", 500, **early))
+    await sum_up(database, NOON)
+    await handle_events(database, payment("pay_2", 100, **at(20, donor_id="dnr_b")))
+    await handle_events(database, payment("pay_3", 100, **late))
+    await handle_events(database, payment("pay_1", 500, refunded=400, version=2, **early))
+    async with database.transaction() as session:
+        assert not await session.run_sync(bring_once, DRIVE, NOON, 1)
+    await handle_events(database, payment("pay_3", 100, refunded=100, version=2, **late))
+    await sum_up(database, NOON)
+    assert await stored(database, "donors") == [("dnr_a", 100, 1), ("dnr_b", 100, 1)]
 
 
 async def test_due_drives_are_those_that_lack_something(database: Database) -> None:

@@ -12,7 +12,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, insert, select, text
 
+from backbone.contracts.pledges import Source
 from backbone.database.database import Database
+from services.leaderboard import queries
 from services.leaderboard.app import MIGRATIONS
 from services.leaderboard.tables import MESSAGING_TABLES, creators, display_texts, payments
 from tests.engines import fresh_postgres
@@ -117,3 +119,25 @@ async def test_boards_are_summed_from_payments_stored_before_there_were_boards(d
     assert await stored(database, "donors", "24h") == [("dnr_a", 500, 1), ("dnr_2", 300, 1)]
     assert await stored(database, "creators", "24h") == [("crt_a", 800, 2)]
     assert await stored(database, "donors", "1h") == []
+
+
+@pytest.mark.parametrize("is_summed", [True, False])
+async def test_payment_stored_before_there_were_boards_gets_its_source_with_its_next_state(
+    database: Database, is_summed: bool
+) -> None:
+    gift = {"donor_id": "dnr_a", "captured_at": NOON - timedelta(minutes=70)}
+    await handle_events(database, drive(), payment("pay_1", 500, **gift), payment("pay_2", 300, **gift))
+    async with database.transaction() as session:
+        await session.run_sync(lambda plain: downgrade_to_the_first_version(plain.connection))
+    await database.migrate(MIGRATIONS)
+    if is_summed:
+        await sum_up(database, NOON)
+        assert await stored(database, "sources") == []
+        assert await stored(database, "donors") == [("dnr_1", 500, 1), ("dnr_2", 300, 1)]
+    source = Source(platform="youtube")
+    await handle_events(database, payment("pay_1", 500, refunded=100, version=2, source=source, **gift))
+    await sum_up(database, NOON)
+    assert await stored(database, "sources", "24h") == [("youtube", 400, 1)]
+    assert await stored(database, "donors", "24h") == [("dnr_a", 400, 1), ("dnr_2", 300, 1)]
+    async with database.reading() as session:
+        assert await queries.differences(session) == []

@@ -10,6 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.dialects import sqlite
 
 from backbone.database.database import Database
+from services.leaderboard import superseding
 from services.leaderboard.statements import statements
 from services.leaderboard.tables import Table
 
@@ -27,3 +28,22 @@ async def test_reached_at_is_computed_with_an_index(database: Database) -> None:
         plan = [row.detail for row in await session.execute(asked, {"of_creator": "crt_a", "param_1": 0})]
     assert any("payments_by_creator" in line for line in plan), plan
     assert not any(line.startswith("SCAN payments") for line in plan), plan
+
+
+async def test_moment_of_a_row_that_lost_a_gift_is_found_without_the_drives_other_payments(
+    database: Database,
+) -> None:
+    dialect = sqlite.dialect(paramstyle="named")
+    searches = []
+    async with database.reading() as session:
+        for statement in superseding._SUBTRACTING:
+            compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+            asked = sa.text(f"EXPLAIN QUERY PLAN {compiled}")
+            plan = await session.execute(asked, dict.fromkeys(compiled.params, 0))
+            searches += [row.detail for row in plan if "payments" in row.detail]
+    assert searches == [
+        "SEARCH payments USING INDEX payments_of_donor_in_drive "
+        "(donor_id=? AND drive_id=? AND captured_at>?)",
+        "SEARCH payments USING PRIMARY KEY (payment_id=?)",
+        "SEARCH payments USING INDEX payments_by_source (drive_id=? AND source_key=? AND captured_at>?)",
+    ]
