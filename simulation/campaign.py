@@ -23,6 +23,7 @@ class Bug(StrEnum):
     DOUBLE_APPLY = "double-apply"
     REORDERED_VERSION = "reordered-version"
     STALE_READ = "stale-read"
+    LOST_FRAME = "lost-frame"
 
 
 class WorkerFailed(Exception):

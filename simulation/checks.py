@@ -1,4 +1,4 @@
-"""What must hold: during a run for a viewer of the totals, at its end for the books, logs and receipts."""
+"""What must hold at the end of a run: for the books, the log, its viewers and the receipts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from decimal import Decimal
 from email import message_from_bytes
 from pathlib import Path
@@ -17,21 +16,15 @@ from backbone.http.service_client import ServiceUnavailable
 from rehearsal.freshness import Freshness
 from rehearsal.installation import Installation
 from rehearsal.proof import Auditor, Proof, settle
-from services.leaderboard.snapshots import HEARTBEAT_S
+from simulation.live_viewer import LiveViewer
 from simulation.system import ADMIN_KEY, INTERNAL_SECRET, SERVICES, STRIPE_KEY, WEBHOOK_SECRET, System
+from simulation.viewer import SHOWN_S, Viewer
 from simulation.workload import DRIVE, Workload
 
 GATEWAY_PORT: Final = 1
 SANDBOX_PORT: Final = 2
 SETTLE_S: Final = 60.0
 """How long a run without further faults may take to settle; a run that never settles costs all of it."""
-SHOWN_S: Final = 3.0
-"""A snapshot that the bus did not acknowledge in time is published again a second later."""
-POLL_S: Final = 0.1
-BACK_S: Final = HEARTBEAT_S + 1.0
-"""How far `as_of` may go back from one process of the gateway to the next. Where leaderboard starts too, its
-first snapshot replaces the one that stated a later moment, and the last heartbeat remains: one interval old,
-or more where the bus refused one."""
 
 
 class InMemorySession:
@@ -69,89 +62,16 @@ class _Response:
         return self._body
 
 
-class Viewer:
-    """Polls the totals as an overlay does, and compares each answer with the one before."""
-
-    def __init__(self, system: System, freshness: Freshness) -> None:
-        self.violations: list[str] = []
-        self.seen: dict[int, str] = {}
-        """The amount raised that was shown at each sequence."""
-        self._system = system
-        self._freshness = freshness
-        self._newest: tuple[int, int, int] = (0, 0, 0)
-        self._newest_by = (0, 0)
-        """The processes of gateway and leaderboard when it was shown."""
-        self._older_since: float | None = None
-        self._shown = (0, 0, datetime.min.replace(tzinfo=UTC))
-        """The last `as_of`, after its epoch and the process of the gateway that showed it."""
-        self._latest = self._shown[2]
-        """The latest `as_of` of this epoch."""
-
-    async def watch(self) -> None:
-        """Poll until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(POLL_S)
-
-    async def look(self) -> None:
-        """Poll once."""
-        client = self._system.request_client("gateway")
-        try:
-            reply = await client.request("GET", f"/v1/drives/{DRIVE}/totals", headers={})
-        except ServiceUnavailable:
-            return
-        if reply.status != 200:
-            return
-        totals = reply.json()
-        epoch, sequence, revision = map(int, reply.headers["etag"].split('"')[1].split(".")[:3])
-        newest, raised = (epoch, sequence, revision), totals["raised"]["value"]
-        if sequence == 0:
-            return  # no snapshot was received yet; `state` says so
-        now = asyncio.get_running_loop().time()
-        self.check_version(newest, now)
-        self.check_as_of(epoch, datetime.fromisoformat(totals["as_of"]))
-        if self.seen.setdefault(sequence, raised) != raised:
-            self.violations.append(f"two amounts at sequence {sequence}: {self.seen[sequence]} and {raised}")
-        self._freshness.note_frame(sequence, now)
-
-    def check_version(self, version: tuple[int, int, int], now: float) -> None:
-        """It never goes back, except for `SHOWN_S` after both gateway and leaderboard have started again.
-
-        The last snapshot on the bus can be a repeated older one until leaderboard publishes its first.
-        """
-        nodes = self._system.run.nodes
-        by = (nodes["gateway"].crashes, nodes["leaderboard"].crashes)
-        if version >= self._newest:
-            self._newest, self._newest_by, self._older_since = version, by, None
-            return
-        if self._older_since is None:
-            self._older_since = now
-        both_are_new = by[0] != self._newest_by[0] and by[1] != self._newest_by[1]
-        if not both_are_new or now - self._older_since > SHOWN_S:
-            self.violations.append(f"the totals went back from {self._newest} to {version}")
-
-    def check_as_of(self, epoch: int, as_of: datetime) -> None:
-        """It never goes back in one process of the gateway, and by `BACK_S` at most from one to the next."""
-        before = self._shown
-        self._shown = (epoch, self._system.run.nodes["gateway"].crashes, as_of)
-        if self._shown[:2] == before[:2] and as_of < before[2]:
-            self.violations.append(f"as_of went back from {before[2]} to {as_of}")
-        if epoch != before[0]:
-            self._latest = as_of
-        if (back_s := (self._latest - as_of).total_seconds()) > BACK_S:
-            self.violations.append(f"a new gateway showed an as_of {back_s:.3f} s older than the latest")
-        self._latest = max(as_of, self._latest)
-
-
 class Checks:
-    """The checks of one run."""
+    """The checks of one run, which may have a viewer that holds a stream."""
 
-    def __init__(self, system: System, workload: Workload) -> None:
+    def __init__(self, system: System, workload: Workload, live: LiveViewer | None = None) -> None:
         self._system = system
         self._workload = workload
         self._freshness = Freshness()
         self._session = InMemorySession(system)
         self.viewer = Viewer(system, self._freshness)
+        self._live = live
         installation = Installation(
             system.folder, GATEWAY_PORT, SANDBOX_PORT, STRIPE_KEY, WEBHOOK_SECRET, DRIVE
         )
@@ -222,12 +142,13 @@ class Checks:
         if sequences != list(range(1, len(rows) + 1)):
             violations.append(f"the log has gaps: {sequences}")
         raised = {row["sequence"]: row["raised_after"]["value"] for row in rows}
-        for sequence, shown in self.viewer.seen.items():
-            if raised.get(sequence) != shown:
-                violations.append(
-                    f"the totals showed {shown} at sequence {sequence}, the log says {raised.get(sequence)}"
-                )
-        return violations + (await self._of_totals(sequences[-1], raised[sequences[-1]]) if rows else [])
+        violations += self.viewer.shown.differences(raised)
+        if rows:
+            violations += await self._of_totals(sequences[-1], raised[sequences[-1]])
+        if self._live is not None:
+            violations += await self._live.settle(rows)
+            violations += self._live.shown.differences(raised)
+        return violations
 
     async def _of_totals(self, sequence: int, raised: int) -> list[str]:
         """The totals show the log's end after `SHOWN_S`."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine
-from contextvars import ContextVar, copy_context
-from typing import Any, Final
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, Final, Protocol
 
-from backbone.service import Service, keep_running
+from backbone.service import STOP_S, Service, keep_running
 from simulation.faults import CRASHES, Fault, FaultPlan
 from simulation.trace import Trace
 from simulation.virtual_time import NumberedTask
@@ -22,9 +22,20 @@ CURRENT: ContextVar[Incarnation | None] = ContextVar("incarnation", default=None
 RESTART_S: Final = (0.05, 0.8)
 """The shortest and the longest time between a crash and the restart."""
 
+LOOK_S: Final = 0.02
+"""How often a stop looks whether the process has finished its work."""
+
+
+class OpenConnection(Protocol):
+    """A connection that a client holds to a process."""
+
+    def reset(self) -> None:
+        """The process has ended."""
+        ...
+
 
 class Incarnation:
-    """A node from one start to its crash."""
+    """A node from one start to its end."""
 
     def __init__(self, node: Node, service: Service) -> None:
         self.node = node
@@ -32,6 +43,7 @@ class Incarnation:
         self.dead = False
         self.ready = False
         self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.connections: dict[OpenConnection, None] = {}
         self.stop = asyncio.Event()
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
@@ -41,9 +53,13 @@ class Incarnation:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `work` in this incarnation, whoever calls."""
+        return self.context().run(asyncio.get_running_loop().create_task, work)
+
+    def context(self) -> Context:
+        """A context in which this incarnation is the one that calls."""
         context = copy_context()
         context.run(CURRENT.set, self)
-        return context.run(asyncio.get_running_loop().create_task, work)
+        return context
 
     def kill(self) -> None:
         """End it as SIGKILL would."""
@@ -51,15 +67,19 @@ class Incarnation:
         self.ready = False
         for task in list(self.tasks):
             task.cancel()
+        for connection in list(self.connections):
+            connection.reset()
 
 
 class Node:
-    """One service that may crash; `compose` makes its next incarnation."""
+    """One service that may crash or be stopped; `compose` makes its next incarnation."""
 
     def __init__(self, name: str, compose: Callable[[], Service], operations: Operations) -> None:
         self.name = name
         self.incarnation: Incarnation | None = None
         self.crashes = 0
+        self.ends = 0
+        """Its processes that have ended, by a crash or a stop: the number of the present one."""
         self._compose = compose
         self._plan = operations.plan
         self._trace = operations.trace
@@ -109,6 +129,7 @@ class Node:
         if incarnation is None or incarnation.dead:
             return
         self.crashes += 1
+        self.ends += 1
         self._trace.note(f"{self.name} crashed")
         was_ready = incarnation.ready
         incarnation.kill()
@@ -119,6 +140,31 @@ class Node:
         await asyncio.sleep(after_s)
         if self.incarnation is None or self.incarnation.dead:
             await self.start()
+
+    async def stop_and_start(self, after_s: float) -> None:
+        """Stop it as SIGTERM does, if it is ready, and start it `after_s` later. It may crash meanwhile."""
+        incarnation = self.incarnation
+        if incarnation is None or not incarnation.ready:
+            return
+        self._trace.note(f"{self.name} drains")
+        incarnation.ready = False
+        incarnation.service.drain.set()
+        await _until(lambda: not incarnation.connections)
+        incarnation.stop.set()
+        await _until(lambda: not incarnation.tasks)
+        if not incarnation.dead:
+            self.ends += 1
+            incarnation.kill()
+            self._trace.note(f"{self.name} stopped")
+        await self._restart(after_s)  # a crash of what is not ready restarts nothing
+
+
+async def _until(ended: Callable[[], bool]) -> None:
+    """Wait until something has ended, at most for as long as a stop waits for it."""
+    for _ in range(round(STOP_S / LOOK_S)):
+        if ended():
+            return
+        await asyncio.sleep(LOOK_S)
 
 
 class Operations:

@@ -13,6 +13,7 @@ from backbone.bus.protocol import BusUnavailable, Message, Record
 from backbone.contracts import PaymentChanged, SnapshotTaken
 from backbone.database.transaction import Transaction
 from backbone.messaging import inbox, outbox
+from gateway.live.connection import SseConnection
 from gateway.live.hub import Hub
 from services.leaderboard import domain, tally
 from simulation.bus import NodeBus
@@ -78,11 +79,23 @@ def show_stale_snapshots() -> None:
     Hub._take = take_any  # type: ignore[method-assign]
 
 
+def lose_frames() -> None:
+    """Gateways drop the rows of a stream whose client does not read, and do not tell it of a gap."""
+    queue = SseConnection._queue
+
+    def queue_for_readers(self: SseConnection, shown: bytes) -> None:
+        if not self._response.is_paused:
+            queue(self, shown)
+
+    SseConnection._queue = queue_for_readers  # type: ignore[method-assign]
+
+
 BUGS: Final[dict[Bug, Callable[[], None]]] = {
     Bug.LOST_ACK: lose_acknowledgements,
     Bug.DOUBLE_APPLY: apply_twice,
     Bug.REORDERED_VERSION: accept_older_versions,
     Bug.STALE_READ: show_stale_snapshots,
+    Bug.LOST_FRAME: lose_frames,
 }
 
 

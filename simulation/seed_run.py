@@ -13,9 +13,10 @@ import structlog
 
 from sandbox.faults import Faults
 from simulation.checks import Checks
+from simulation.live_viewer import LiveViewer, holds_stream
 from simulation.system import System, copy_files
 from simulation.virtual_time import Livelock, VirtualLoop, repeatable, run
-from simulation.workload import Donors, NotServed, every_outcome, open_drive, plan
+from simulation.workload import Donors, NotServed, add_milestone, every_outcome, open_drive, plan
 
 TEMPLATE_S: Final = 60.0
 """Runs begin so long after the template was made."""
@@ -90,9 +91,10 @@ def _warm_up(system: System, template: Path) -> None:
         current = system.begin(loop, WARM_UP_SEED)
         _capture_problems(current.trace.note)
         await system.start()
-        donors = Donors(system, every_outcome())
-        await donors.give()
-        await Checks(system, donors.workload).settle()
+        donors, live = Donors(system, every_outcome()), LiveViewer(system, WARM_UP_SEED)
+        live.begin(disturbed=False)
+        await asyncio.gather(donors.give(), add_milestone(system, WARM_UP_SEED))
+        await Checks(system, donors.workload, live).settle()
         await system.end()
 
     with repeatable(WARM_UP_SEED, offset_s=TEMPLATE_S) as loop:
@@ -108,14 +110,19 @@ async def _run(system: System, loop: VirtualLoop, seed: int, keep_trace: bool) -
     try:
         await system.start()
         donors = Donors(system, plan(seed))
-        checks = Checks(system, donors.workload)
+        live = LiveViewer(system, seed) if holds_stream(seed) else None
+        checks = Checks(system, donors.workload, live)
         watching = asyncio.create_task(checks.viewer.watch())
         current.plan.active = True
         current.sandbox.inject(current.plan.of_sandbox())
         crashing = asyncio.create_task(_crash_all(system))
         ending = asyncio.create_task(_end_faults(system, FAULTS_S[1]))
         try:
-            await donors.give()
+            if live is None:
+                await donors.give()
+            else:
+                live.begin(disturbed=True)
+                await asyncio.gather(donors.give(), add_milestone(system, seed))
         except NotServed as refused:
             violations.append(str(refused))
         await crashing
@@ -125,7 +132,7 @@ async def _run(system: System, loop: VirtualLoop, seed: int, keep_trace: bool) -
         if not violations:
             violations += await checks.settle()
         watching.cancel()
-        violations += checks.viewer.violations
+        violations += checks.viewer.shown.violations
     except Exception:
         violations.append("the run failed: " + traceback.format_exc(limit=-6))
     violations += problems

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from fastapi.routing import _extract_endpoint_context
 from pydantic import SecretStr
 
 import gateway.app
@@ -101,11 +102,15 @@ class System:
         return NodeClient(lambda: self.run.nodes[name], lambda: self.run.operations)
 
     async def compose_spares(self, number: int = SPARE_SERVICES) -> None:
-        """Compose services in advance, and have each answer a request: FastAPI builds routes at the first."""
+        """Compose services in advance, and do what FastAPI would do at the first requests: build the routes,
+        and read the endpoints' sources for its error messages.
+        """
         for name, spare in self._spare.items():
             spare += [self._compose(name) for _ in range(number - len(spare))]
             for service in spare:
                 await InProcessServiceClient(service.app).request("GET", "/internal/none", headers={})
+                for route in getattr(service.app, "routes", ()):
+                    _extract_endpoint_context(route.endpoint)
 
     def _take(self, name: str) -> Service:
         spare = self._spare[name]

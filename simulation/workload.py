@@ -26,6 +26,8 @@ FEWEST_DONORS: Final = 1
 MOST_DONORS: Final = 4
 ARRIVALS_S: Final = 1.2
 """All donors arrive within this time."""
+MILESTONE_CENTS: Final = (500, 15_000)
+"""The lowest and the highest amount of the milestone that is added in some runs: most are reached."""
 
 
 OUTCOMES: Final = {
@@ -250,6 +252,29 @@ class Donors:
 
 def _decimal(cents: int) -> str:
     return f"{cents // 100}.{cents % 100:02}"
+
+
+async def add_milestone(system: System, seed: int) -> None:
+    """Add a milestone to the drive, before or after its amount is raised. Raises NotServed."""
+    chance = random.Random(f"milestone {seed}")  # noqa: S311 - it has to repeat
+    await asyncio.sleep(chance.uniform(0, ARRIVALS_S))
+    amount = {"currency": "USD", "value": _decimal(chance.randrange(*MILESTONE_CENTS))}
+    body = json.dumps({"milestones": [{"title": "Half way", "amount": amount}]}).encode()
+    headers = {
+        "authorization": f"Bearer {ADMIN_KEY}",
+        "content-type": "application/json",
+        "idempotency-key": "milestone",
+    }
+    for _ in range(round(PATIENCE_S / RETRY_S)):
+        try:
+            gateway = system.request_client("gateway")
+            reply = await gateway.request("PATCH", f"/v1/drives/{DRIVE}", headers=headers, body=body)
+        except ServiceUnavailable:
+            reply = None
+        if reply is not None and reply.status == 200:
+            return
+        await asyncio.sleep(RETRY_S)
+    raise NotServed(f"the milestone was not added in {PATIENCE_S:g} s")
 
 
 async def open_drive(system: System) -> None:

@@ -29,9 +29,14 @@ async def load_positions(database: Database, group: str, partitions: Sequence[Pa
     """The offsets at which `group` resumes, from its own database."""
     positions = database.messaging_tables.positions
     async with database.reading() as session:
-        rows = await session.execute(select(positions).where(positions.c.group == group))
+        rows = await session.execute(_positions_statement(positions), {"of_group": group})
         known = {Partition(row.topic, row.partition): row.next for row in rows}
     return {partition: known[partition] for partition in partitions if partition in known}
+
+
+@lru_cache(maxsize=32)
+def _positions_statement(positions: Table) -> Executable:
+    return select(positions).where(positions.c.group == bindparam("of_group"))
 
 
 async def advance(session: Transaction, group: str, records: Sequence[Record], expected: Positions) -> None:

@@ -31,6 +31,7 @@ from gateway.tables import KEYS, Key
 SCOPES: Final = ("drives", "pledges", "refunds", "offline", "ledger", "webhooks", "export")
 REFRESH_S: Final = 1.0
 _ALPHABET: Final = string.ascii_letters + string.digits
+_VALID: Final = select(KEYS).where(KEYS.c.revoked_at.is_(None))
 
 log = structlog.get_logger()
 
@@ -146,8 +147,7 @@ class KeyRing:
         """Read all valid keys; the result is discarded if keys changed in this process meanwhile."""
         before = self._changes
         async with self._database.reading() as session:
-            valid = await session.execute(select(KEYS).where(KEYS.c.revoked_at.is_(None)))
-            rows = [Key(**row._asdict()) for row in valid]
+            rows = [Key(**row._asdict()) for row in await session.execute(_VALID)]
         self.loaded = True
         if before != self._changes:
             return

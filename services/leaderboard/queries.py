@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, Select, and_, case, func, literal, or_, select
+from sqlalchemy import Row, Select, and_, bindparam, case, func, literal, or_, select
 
 from backbone.database.transaction import Transaction, messaging_tables_of
 from backbone.http.problems import NotFound, Overloaded
@@ -42,14 +42,17 @@ class DriveHead(NamedTuple):
 
 async def find_drive(session: Transaction, ref: str) -> DriveHead | None:
     """The drive with this id or slug; None while its first DriveChanged has not been consumed."""
-    statement = (
-        select(*(drives.c[name] for name in DriveHead._fields))
-        .where(or_(drives.c.drive_id == ref, drives.c.slug == ref), drives.c.version > 0)
-        .order_by(drives.c.drive_id)
-        .limit(1)
-    )
-    row = (await session.execute(statement)).first()
+    row = (await session.execute(_FIND_DRIVE, {"ref": ref})).first()
     return None if row is None else DriveHead(*row)
+
+
+_FIND_DRIVE: Final = (
+    select(*(drives.c[name] for name in DriveHead._fields))
+    .where(or_(drives.c.drive_id == bindparam("ref"), drives.c.slug == bindparam("ref")))
+    .where(drives.c.version > 0)
+    .order_by(drives.c.drive_id)
+    .limit(1)
+)
 
 
 def existing(found: DriveHead | None) -> DriveHead:
@@ -106,8 +109,10 @@ async def verify_log(session: Transaction, drive: DriveHead) -> Flaw | None:
 
 async def books(session: Transaction) -> dict[str, str]:
     """The net of processor money per currency from the stored sums, held money included."""
-    net = select(clearings.c.currency, func.sum(clearings.c.net)).group_by(clearings.c.currency)
-    return _by_currency(await session.execute(net))
+    return _by_currency(await session.execute(_BOOKS))
+
+
+_BOOKS: Final = select(clearings.c.currency, func.sum(clearings.c.net)).group_by(clearings.c.currency)
 
 
 async def recounted_books(session: Transaction) -> dict[str, str]:

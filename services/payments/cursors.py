@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from backbone.database.database import Database
 from services.payments.statements import insert_new
@@ -23,7 +24,7 @@ class Position:
 async def read_position(database: Database, name: str) -> Position | None:
     """The position stored under `name`; None where there is none yet."""
     async with database.reading() as session:
-        row = (await session.execute(select(CURSORS).where(CURSORS.c.name == name))).first()
+        row = (await session.execute(_FIND, {"of_name": name})).first()
     return None if row is None else Position(row.cursor, row.resume_after)
 
 
@@ -34,4 +35,8 @@ async def save_positions(database: Database, positions: Mapping[str, Position]) 
             values = {"cursor": position.cursor, "resume_after": position.resume_after}
             made = await session.execute(insert_new(session, CURSORS, "name"), [{"name": name, **values}])
             if made.first() is None:
-                await session.execute(update(CURSORS).where(CURSORS.c.name == name).values(values))
+                await session.execute(_UPDATE, {"of_name": name, **values})
+
+
+_FIND: Final = select(CURSORS).where(CURSORS.c.name == bindparam("of_name"))
+_UPDATE: Final = update(CURSORS).where(CURSORS.c.name == bindparam("of_name"))

@@ -293,14 +293,8 @@ class RefundService:
 
         A refund whose webhook was recorded before its answer only lacks the reply to its caller.
         """
-        due = (
-            select(REFUNDS)
-            .where(REFUNDS.c.next_try_at <= self._clock.now(), text(OWED))
-            .order_by(REFUNDS.c.next_try_at)
-            .limit(BATCH)
-        )
         async with self._database.reading() as session:
-            return (await session.execute(due)).all()
+            return (await session.execute(_DUE, {"now": self._clock.now()})).all()
 
     async def run_batch(self, batch: Sequence[Row[Any]]) -> Sequence[Failed[Row[Any]]]:
         """See `WorkQueue`: send refunds again, or reply to the caller of one that was sent."""
@@ -366,6 +360,12 @@ def _state(rank: int) -> RefundState:
     return "succeeded" if rank == RefundRank.SUCCEEDED else "pending"
 
 
+_DUE: Final = (
+    select(REFUNDS)
+    .where(REFUNDS.c.next_try_at <= bindparam("now"), text(OWED))
+    .order_by(REFUNDS.c.next_try_at)
+    .limit(BATCH)
+)
 _WHOSE: Final = (
     select(
         PAYMENTS.c.drive_id,

@@ -1,4 +1,4 @@
-"""What a crash of a simulated process stops, and the faults of its operations."""
+"""What a crash and a stop of a simulated process end, and the faults of its operations."""
 
 from __future__ import annotations
 
@@ -102,6 +102,82 @@ def test_a_process_that_crashes_while_it_starts_is_started_again() -> None:
 
     _run(main())
     assert len(starts) == 2
+
+
+class _Streaming:
+    """A service whose connection and whose worker end in their time once a stop begins."""
+
+    def __init__(self) -> None:
+        self.happened: list[str] = []
+        self.node = _node(lambda operations: asyncio.sleep(0))
+        self.node._compose = self._compose
+
+    def _compose(self) -> Service:
+        service = Service("one", _no_app)
+
+        async def end_connections(stop: asyncio.Event) -> None:
+            self.happened.append("start")
+            await service.drain.wait()
+            await asyncio.sleep(1)
+            self.happened.append("last connection ends" + " late" * stop.is_set())
+            assert self.node.incarnation is not None
+            self.node.incarnation.connections.clear()
+            await stop.wait()
+            await asyncio.sleep(1)
+            self.happened.append("worker ends")
+
+        service.workers = [Worker("one.work", end_connections)]
+        return service
+
+    async def start(self) -> None:
+        await self.node.start()
+        assert self.node.incarnation is not None
+        self.node.incarnation.connections[self] = None
+        await asyncio.sleep(0.1)
+
+    async def end(self) -> None:
+        assert self.node.incarnation is not None
+        self.node.incarnation.kill()
+        await asyncio.sleep(0.1)
+
+    def reset(self) -> None:
+        self.happened.append("connection is reset")
+
+
+def test_a_stop_waits_for_connections_and_workers_and_another_process_is_started() -> None:
+    one: list[_Streaming] = []
+
+    async def main() -> None:
+        one.append(_Streaming())
+        await one[0].start()
+        stopping = asyncio.create_task(one[0].node.stop_and_start(0.5))
+        await asyncio.sleep(0.5)
+        assert not one[0].node.ready
+        await stopping
+        await asyncio.sleep(0.1)
+        assert (one[0].node.ready, one[0].node.ends, one[0].node.crashes) == (True, 1, 0)
+        await one[0].end()
+
+    _run(main())
+    assert one[0].happened == ["start", "last connection ends", "worker ends", "start"]
+
+
+def test_a_process_that_crashes_while_it_is_stopped_resets_its_connections_and_is_started_again() -> None:
+    one: list[_Streaming] = []
+
+    async def main() -> None:
+        one.append(_Streaming())
+        await one[0].start()
+        stopping = asyncio.create_task(one[0].node.stop_and_start(0.5))
+        await asyncio.sleep(0.5)
+        one[0].node.crash()
+        await stopping
+        await asyncio.sleep(0.1)
+        assert (one[0].node.ready, one[0].node.ends, one[0].node.crashes) == (True, 1, 1)
+        await one[0].end()
+
+    _run(main())
+    assert one[0].happened == ["start", "connection is reset", "start"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import ColumnElement, Row, Select, and_, func, select, text, update
+from sqlalchemy import Row, and_, bindparam, func, select, text, update
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
@@ -68,12 +68,9 @@ class CheckoutExpirer:
             self._due_at.clear()
             self._failures.clear()
         postponed = [payment for payment, due_at in self._due_at.items() if due_at > now]
-        found: Select[Any] = select(PAYMENTS.c.id, PAYMENTS.c.session_id).where(_due(self._clock))
-        if postponed:
-            found = found.where(PAYMENTS.c.id.not_in(postponed))
+        found = _FOUND.where(PAYMENTS.c.id.not_in(postponed)) if postponed else _FOUND
         async with self._database.reading() as session:
-            rows: Sequence[Row[Any]] = (await session.execute(found.limit(BATCH))).all()
-            return rows
+            return (await session.execute(found, {"now": self._clock.now()})).all()
 
     async def run_batch(self, batch: Sequence[Row[Any]]) -> Sequence[Failed[Row[Any]]]:
         """See `WorkQueue`."""
@@ -122,12 +119,12 @@ class CheckoutExpirer:
         await self.retry(item, failure)
 
 
-def _due(clock: Clock) -> ColumnElement[bool]:
-    """A checkout past its end needs no expiry: that bounds the retries."""
-    return and_(text(TO_CLOSE), PAYMENTS.c.expires_at > clock.now())
+_IS_DUE: Final = and_(text(TO_CLOSE), PAYMENTS.c.expires_at > bindparam("now"))
+"""A checkout past its end needs no expiry: that bounds the retries."""
+_FOUND: Final = select(PAYMENTS.c.id, PAYMENTS.c.session_id).where(_IS_DUE).limit(BATCH)
+_COUNTED: Final = select(func.count()).select_from(PAYMENTS).where(_IS_DUE)
 
 
 async def pending_expiries(session: Transaction, clock: Clock) -> int:
     """How many checkouts are still to be expired."""
-    counted = select(func.count()).select_from(PAYMENTS).where(_due(clock))
-    return int((await session.execute(counted)).scalar_one())
+    return int((await session.execute(_COUNTED, {"now": clock.now()})).scalar_one())

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Row, bindparam, delete, func, select, update
 
 from backbone.bisection import bisect
 from backbone.clock import Clock
@@ -44,6 +44,10 @@ MAX_TRIES: Final = 30
 RETRY_AFTER: Final = exponential(2.0, 3_600.0, MAX_TRIES)
 PLACE_S: Final = 60.0
 PLACE_BATCH: Final = 200
+
+_DUE: Final = (
+    select(LOOKUPS).where(LOOKUPS.c.ask_at <= bindparam("now")).order_by(LOOKUPS.c.ask_at).limit(BATCH)
+)
 
 log = structlog.get_logger()
 
@@ -95,9 +99,8 @@ class Reconciler:
 
     async def due(self) -> Sequence[Row[Any]]:
         """Read the lookups that are due, a batch at most."""
-        due = select(LOOKUPS).where(LOOKUPS.c.ask_at <= self._clock.now()).limit(BATCH)
         async with self._database.reading() as session:
-            return (await session.execute(due.order_by(LOOKUPS.c.ask_at))).all()
+            return (await session.execute(_DUE, {"now": self._clock.now()})).all()
 
     async def run_batch(self, batch: Sequence[Row[Any]]) -> Sequence[Failed[Row[Any]]]:
         """See `WorkQueue`: ask Stripe, and record the answers as facts."""

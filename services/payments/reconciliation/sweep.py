@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import select, text
+from sqlalchemy import bindparam, select, text
 
 from backbone.bisection import bisect
 from backbone.clock import Clock
@@ -66,6 +66,7 @@ SLOW_PASS_ROUNDS: Final = 12
 
 log = structlog.get_logger()
 
+_PROGRESS: Final = select(SWEEPS).where(SWEEPS.c.name == bindparam("of_name"))
 _FOUND: Final = Counter(
     "ataa_stripe_sweep_found_total",
     "Facts at Stripe that no webhook has reported: missing, changed, or unreadable.",
@@ -307,7 +308,7 @@ class Sweeper:
 
     async def _progress(self, name: str) -> dict[str, Any] | None:
         async with self._database.reading() as session:
-            row = (await session.execute(select(SWEEPS).where(SWEEPS.c.name == name))).first()
+            row = (await session.execute(_PROGRESS, {"of_name": name})).first()
         return None if row is None else dict(row._mapping)
 
     async def _save(self, progress: Mapping[str, Any]) -> None:

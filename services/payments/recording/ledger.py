@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import case, func, insert, select
+from sqlalchemy import bindparam, case, func, insert, select
 
 from backbone.database.transaction import SyncTransaction, Transaction
 from services.payments.domain import FactKind
@@ -88,13 +88,19 @@ _INSERT: Final = insert(POSTINGS)
 
 def balance(transaction: SyncTransaction, account: str) -> dict[str, int]:
     """Debits less credits of `account` by currency, in minor units. Sums the whole table."""
-    signed = case((POSTINGS.c.debit == account, POSTINGS.c.units), else_=-POSTINGS.c.units)
-    rows = transaction.execute(
-        select(POSTINGS.c.currency, func.sum(signed))
-        .where((POSTINGS.c.debit == account) | (POSTINGS.c.credit == account))
-        .group_by(POSTINGS.c.currency)
-    )
+    rows = transaction.execute(_BALANCE, {"account": account})
     return {currency: int(units) for currency, units in rows}
+
+
+_ACCOUNT: Final = bindparam("account", type_=POSTINGS.c.debit.type)
+_BALANCE: Final = (
+    select(
+        POSTINGS.c.currency,
+        func.sum(case((POSTINGS.c.debit == _ACCOUNT, POSTINGS.c.units), else_=-POSTINGS.c.units)),
+    )
+    .where((POSTINGS.c.debit == _ACCOUNT) | (POSTINGS.c.credit == _ACCOUNT))
+    .group_by(POSTINGS.c.currency)
+)
 
 
 def drift(transaction: SyncTransaction) -> dict[str, int]:

@@ -1,20 +1,14 @@
-"""What the viewer of a simulated run reports about versions and `as_of`."""
+"""What is reported about the versions and the `as_of` that a viewer of a simulated run was shown."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 
-from rehearsal.freshness import Freshness
-from simulation.checks import BACK_S, SHOWN_S, Viewer
+from simulation.viewer import BACK_S, SHOWN_S, ShownTotals
 
 NOON = datetime(2022, 1, 7, 12, 0, tzinfo=UTC)
-
-
-def viewer_of(**nodes: SimpleNamespace) -> Viewer:
-    return Viewer(SimpleNamespace(run=SimpleNamespace(nodes=nodes)), Freshness())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -32,11 +26,10 @@ def viewer_of(**nodes: SimpleNamespace) -> Viewer:
 def test_versions_go_back_only_for_a_moment_after_gateway_and_leaderboard_started_again(
     shown: list[tuple[int, int, int, float]], violations: int
 ) -> None:
-    gateway, leaderboard = SimpleNamespace(crashes=0), SimpleNamespace(crashes=0)
-    viewer = viewer_of(gateway=gateway, leaderboard=leaderboard)
-    for gateway.crashes, leaderboard.crashes, sequence, now in shown:
-        viewer.check_version((1, sequence, 0), now)
-    assert len(viewer.violations) == violations
+    totals = ShownTotals()
+    for gateway, leaderboard, sequence, now in shown:
+        totals.check_version((1, sequence, 0), (gateway, leaderboard), now)
+    assert len(totals.violations) == violations
 
 
 @pytest.mark.parametrize(
@@ -53,8 +46,17 @@ def test_versions_go_back_only_for_a_moment_after_gateway_and_leaderboard_starte
 def test_as_of_goes_back_between_processes_of_the_gateway_only_and_by_a_bounded_time(
     shown: list[tuple[int, float]], violations: int
 ) -> None:
-    gateway = SimpleNamespace(crashes=0)
-    viewer = viewer_of(gateway=gateway)
-    for gateway.crashes, second in shown:
-        viewer.check_as_of(1, NOON + timedelta(seconds=second))
-    assert len(viewer.violations) == violations
+    totals = ShownTotals()
+    for gateway, second in shown:
+        totals.check_as_of(1, gateway, NOON + timedelta(seconds=second))
+    assert len(totals.violations) == violations
+
+
+def test_a_sequence_has_one_amount_and_that_is_the_logs() -> None:
+    totals = ShownTotals()
+    for sequence, value in ((1, "1.00"), (2, "2.00"), (2, "2.50")):
+        shown = {"as_of": NOON.isoformat(), "raised": {"value": value}}
+        totals.note((1, sequence, 0), shown, (0, 0), float(sequence))
+    assert totals.violations == ["two amounts at sequence 2: 2.00 and 2.50"]
+    assert totals.differences({1: "1.00", 2: "2.00"}) == []
+    assert totals.differences({1: "1.00"}) == ["the totals showed 2.00 at sequence 2, the log says None"]
