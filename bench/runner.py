@@ -181,7 +181,7 @@ class Run:
             self._skipping(["growth"]),
         ):
             what = f"a donation with {self._options.stored:,} stored"
-            self._progress.begin(what, self._options.growth_s * 3 + 180)
+            self._progress.begin(what, self._options.growth_s * 5 + 240)
             self._add(growth.measure(Path(directory), self._options))
 
     @contextmanager
