@@ -156,7 +156,8 @@ class Run:
     def _measure_filled_embedded(self, data: Path) -> None:
         if not self._wants(*ON_FILLED) or self._filled is None:
             return
-        with self._skipping([name for name in self._names(*ON_FILLED) if not name.endswith(STACK)]):
+        measured_here = (*ON_FILLED, "intake") if self._wants("memory") else ON_FILLED
+        with self._skipping([name for name in self._names(*measured_here) if not name.endswith(STACK)]):
             events = self._options.catchup_events
             self._progress.begin(f"leaderboard from a log of {events:,} events, embedded")
             measured = catchup.measure_embedded(data, self._filled, events, self._flames)

@@ -93,7 +93,7 @@ class Connection(asyncio.Transport):
         self._end(error)
 
     def abandon(self) -> None:
-        """Leave without a word: the node does not learn of it, and nobody reads."""
+        """Abandon the connection: the node gets no end of it, and nothing is read."""
         self._client, self._reads = None, False
 
     # What the node does.
@@ -126,7 +126,7 @@ class Connection(asyncio.Transport):
         self._loop.call_at(due, self._deliver, context=self._clients_context)
 
     def close(self) -> None:
-        """See `asyncio.BaseTransport`. What no pause holds back is with the kernel, and is delivered."""
+        """See `asyncio.BaseTransport`. Bytes that no pause holds back count as sent, and are delivered."""
         if not self.is_closing():
             self._closing = True
             if not self._paused:

@@ -12,7 +12,7 @@ alone, so neither the order of their events nor repeats change a board.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -24,12 +24,12 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
-    text,
     update,
 )
 
 from backbone.database.columns import Utc
 from backbone.database.transaction import SyncTransaction
+from services.leaderboard.starting_anew import clear
 from services.leaderboard.sums import (
     COUNTED_PAYMENTS,
     NET,
@@ -41,10 +41,9 @@ from services.leaderboard.sums import (
     sums_of,
     updating,
 )
-from services.leaderboard.superseding import FORGET, subtract_superseded
+from services.leaderboard.superseding import subtract_superseded
 from services.leaderboard.tables import (
     NEVER_SUMMED,
-    UNRANKED,
     drives,
     payments,
 )
@@ -52,8 +51,7 @@ from services.leaderboard.tables import (
 MAX_PAYMENTS: Final = 500
 """Payments added, or taken out of a window, in one transaction: some 20 ms."""
 CLEARED_FOR_ADDED: Final = 10
-"""Rows of sums that are set to nothing in the time in which one payment is added."""
-_SUMS: Final = ("raised", "donations")
+"""Rows of sums that are set to nothing in about the time in which one payment is added."""
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -92,7 +90,7 @@ def bring_up_to_date(
 ) -> bool:
     """Add `most` payments that a drive's sums lack, and take as many out of each window.
 
-    Sums that begin anew are first set to nothing, ten times as many rows in one transaction.
+    Sums that begin anew are first set to nothing, ten times as many rows of a table in one transaction.
     Returns whether the sums lack nothing afterwards.
 
     Locks the drive's row: afterwards the sums cannot change in this transaction.
@@ -105,8 +103,7 @@ def bring_up_to_date(
         transaction, drive_id, before, row.summed_number
     )
     drive = _summed(row, now, is_anew=is_anew)
-    if is_anew and not _clear(transaction, drive_id, most * CLEARED_FOR_ADDED):
-        transaction.execute(_BEGIN_ANEW, {"of_drive": drive_id})
+    if is_anew and not clear(transaction, drive_id, most * CLEARED_FOR_ADDED):
         return False
     edges = {window: _slide(transaction, drive, row, window, most) for window in WINDOWS}
     number = _add(transaction, drive, edges, most)
@@ -224,93 +221,3 @@ def _leaving(window: str) -> tuple[Executable, ...]:
         updating(ranked, sums_by(payments.c[ranked.named], sums, *leaves).subquery("leaving"), sums, -1)
         for ranked in RANKED
     )
-
-
-# Starting anew.
-
-
-def _clear(transaction: SyncTransaction, drive_id: str, most: int) -> bool:
-    """Set up to `most` rows of each of a drive's sums to nothing; whether none is left.
-
-    The states that were replaced are forgotten together with the last of the sums that contain them.
-    """
-    of_drive = {"of_drive": drive_id}
-    for statement in _CLEARING:
-        if transaction.execute(statement, of_drive | {"most": most}).rowcount >= most:
-            return False
-    transaction.execute(FORGET, of_drive)
-    return True
-
-
-def _clearing() -> Iterator[Executable]:
-    for ranked in RANKED:
-        names = [f"{window}_{name}" for window in WINDOWS for name in _SUMS]
-        names += _SUMS if ranked.in_all else ()
-        nothing: dict[str, Any] = dict.fromkeys(names, 0)
-        if ranked.in_all:
-            nothing["reached_at"] = None
-        table = ranked.table
-        of_drive = table.c.drive_id == bindparam("of_drive")
-        has_sums = or_(*(table.c[name] != literal_column("0") for name in names))
-        some = select(ranked.key).where(of_drive, has_sums).limit(bindparam("most"))
-        yield update(table).where(of_drive, ranked.key.in_(some)).values(nothing)
-
-
-_CLEARING: Final = tuple(_clearing())
-_BEGIN_ANEW: Final = (
-    update(drives)
-    .where(drives.c.drive_id == bindparam("of_drive"))
-    .values(summed_number=NEVER_SUMMED, summed_sequence=-1)
-)
-
-
-def have_summed_again(transaction: SyncTransaction) -> list[str]:
-    """Have the sums of drives with payments that a process of an earlier version wrote computed anew.
-
-    During an upgrade such a process counts payments without numbering them. Returns the drives.
-    """
-    found = list(_unranked_drives(transaction))
-    for drive_id in found:
-        last = transaction.execute(_LOCKED, {"of_drive": drive_id}).one().last_number
-        rows = transaction.execute(_UNRANKED_OF_DRIVE, {"of_drive": drive_id}).all()
-        ranked = [
-            {
-                "of_payment": row.payment_id,
-                "new_number": last + n,
-                "new_key": row.donor_key or f"dnr_{row.payment_id.removeprefix('pay_')}",
-            }
-            for n, row in enumerate(rows, 1)
-        ]
-        transaction.execute(_RANK, ranked)
-        transaction.execute(
-            update(drives)
-            .where(drives.c.drive_id == drive_id)
-            .values(summed_number=NEVER_SUMMED, last_number=last + len(rows))
-        )
-    return found
-
-
-_NEXT_UNRANKED: Final = (
-    select(payments.c.drive_id)
-    .where(text(UNRANKED), payments.c.drive_id > bindparam("after"))
-    .order_by(payments.c.drive_id)
-    .limit(literal_column("1"))
-)
-"""One at a time: PostgreSQL expects two columns to differ in most rows, and reads all rows for a DISTINCT."""
-
-
-def _unranked_drives(transaction: SyncTransaction) -> Iterator[str]:
-    after = ""
-    while (row := transaction.execute(_NEXT_UNRANKED, {"after": after}).first()) is not None:
-        after = row.drive_id
-        yield after
-
-
-_UNRANKED_OF_DRIVE: Final = select(payments.c.payment_id, payments.c.donor_key).where(
-    payments.c.drive_id == bindparam("of_drive"), text(UNRANKED)
-)
-_RANK: Final = (
-    update(payments)
-    .where(payments.c.payment_id == bindparam("of_payment"))
-    .values(number=bindparam("new_number"), donor_key=bindparam("new_key"), ranked_version=payments.c.version)
-)

@@ -16,7 +16,7 @@ from backbone.database.database import Database
 from backbone.database.transient import is_transient
 from backbone.http.problems import Overloaded
 from backbone.wakeups import wait_for
-from services.leaderboard import standings
+from services.leaderboard import standings, starting_anew
 from services.leaderboard.freshness import Assignment, Freshness
 
 INTERVAL_S: Final = 1.0
@@ -90,7 +90,7 @@ class Summing:
     async def _take_over(self) -> None:
         """Look for payments that a process of an earlier version counted, whoever had the partitions."""
         async with self._database.transaction() as session:
-            found = await session.run_sync(standings.have_summed_again)
+            found = await session.run_sync(starting_anew.have_summed_again)
         if found:
             log.info("boards.summed_again", drives=len(found))
 

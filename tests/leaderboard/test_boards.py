@@ -18,7 +18,7 @@ from backbone.contracts import CreatorChanged, PaymentChanged
 from backbone.contracts.pledges import Source
 from backbone.database.database import Database
 from backbone.database.transaction import SyncTransaction
-from services.leaderboard import boards, domain, queries, standings
+from services.leaderboard import boards, domain, queries, standings, starting_anew
 from services.leaderboard.boards import Board, Window
 from services.leaderboard.tables import NEVER_SUMMED, donors, drives, payments, superseded
 from tests.engines import fresh_postgres
@@ -370,7 +370,7 @@ async def test_payments_of_an_earlier_versions_process_are_summed(database: Data
         changed = {"version": 2, "refunded": 100}
         await session.execute(update(payments).where(payments.c.payment_id == "pay_2").values(changed))
     async with database.transaction() as session:
-        found = await session.run_sync(standings.have_summed_again)
+        found = await session.run_sync(starting_anew.have_summed_again)
     assert found == [DRIVE]
     await sum_up(database, NOON)
     assert await stored(database, "donors", "1h") == [("dnr_1", 500, 1), ("dnr_b", 200, 1)]
@@ -431,7 +431,7 @@ async def test_summed_state_that_an_earlier_version_replaced_is_no_longer_summed
         await session.execute(update(payments).where(payments.c.payment_id == "pay_1").values(changed))
     await handle_events(database, payment("pay_1", 500, version=3, **next_state, **at(10)))
     async with database.transaction() as session:
-        await session.run_sync(standings.have_summed_again)
+        await session.run_sync(starting_anew.have_summed_again)
     await sum_up(database, NOON)
     assert await stored(database, "donors") == places
     assert await stored(database, "donors", "24h") == places

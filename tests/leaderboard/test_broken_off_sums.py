@@ -24,6 +24,7 @@ from sqlalchemy import select, update
 from backbone.clock import FrozenClock
 from backbone.contracts import CreatorChanged, PaymentChanged
 from backbone.contracts.pledges import Source
+from backbone.database.database import Database
 from backbone.database.transient import is_transient
 from backbone.http.problems import Overloaded
 from services.leaderboard import boards, queries, standings
@@ -77,6 +78,12 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums that begin anew are cleared as many rows at a time as payments are added."""
+    monkeypatch.setattr(standings, "CLEARED_FOR_ADDED", 1)
+
+
+@pytest.fixture(autouse=True)
 def captured_logs() -> Iterator[None]:
     """Formatting the traceback of each permanent error would take longer than everything else."""
     with structlog.testing.capture_logs():
@@ -102,7 +109,7 @@ class Replicas:
         self._workers = [self._new_worker(), self._new_worker()]
 
     def _new_worker(self) -> Summing:
-        return summing(self.database, self.clock, most=self._most)
+        return summing(self.database, self.clock, most=self._most, rounds=200)
 
     async def restart(self) -> None:
         """End every process and start new ones, which know what is stored and nothing else."""
@@ -145,6 +152,12 @@ class Replicas:
     async def sum_once(self, worker: int = 0) -> None:
         """What a process does every second."""
         await self._attempt(self._workers[worker].sum_due())
+
+    async def begin_anew(self) -> None:
+        """Have the sums of a drive computed anew, as after an upgrade."""
+        async with Database.transaction(self.database) as session:  # without faults
+            of_drive = drives.c.drive_id == DRIVE
+            await session.execute(update(drives).where(of_drive).values(summed_number=NEVER_SUMMED))
 
     async def read(self, drive_id: str) -> None:
         """What a read of a board does first. Gives up, as a client does, after an error."""
@@ -226,8 +239,8 @@ async def started(store: Store, most: int = 500) -> Replicas:
 
 # Any sequence, broken off anywhere.
 
-Action = Literal["nothing", "sum", "read", "at once", "restart"]
-ACTIONS: Final[Sequence[Action]] = ("sum", "sum", "read", "at once", "restart", "nothing")
+Action = Literal["nothing", "sum", "read", "at once", "anew", "restart"]
+ACTIONS: Final[Sequence[Action]] = ("sum", "sum", "read", "at once", "anew", "restart", "nothing")
 
 
 class Step(NamedTuple):
@@ -287,6 +300,9 @@ async def take(step: Step, running: Replicas) -> None:
         await running.deliver(step.events)
     match step.action:
         case "sum":
+            await running.sum_once()
+        case "anew":
+            await running.begin_anew()
             await running.sum_once()
         case "read":
             await running.read(DRIVE)
@@ -373,8 +389,29 @@ async def test_sums_are_computed_anew_wherever_that_is_broken_off(store: Store) 
     await running.restart()
     assert await break_everywhere(running, Kind.ERROR, running.sum_once) > 5  # while they are numbered
     await running.assert_complete()
-    async with store.database.transaction() as session:
-        of_drive = drives.c.drive_id == DRIVE
-        await session.execute(update(drives).where(of_drive).values(summed_number=NEVER_SUMMED))
+    await running.begin_anew()
     assert await break_everywhere(running, Kind.ERROR, running.sum_once) > 10
+    await running.assert_complete()
+
+
+@pytest.mark.parametrize("kind", [Kind.ERROR, Kind.CUT], ids=["error", "cut"])
+async def test_sums_are_computed_anew_a_row_at_a_time_wherever_that_is_broken_off(
+    store: Store, kind: Kind
+) -> None:
+    """Between the pieces another process sums, states that were summed are replaced, and windows slide."""
+    running = await started(store, most=1)
+    await running.deliver([*gifts(1), *gifts(1, first=3, minutes=55)])
+    await running.sum_once()
+    await running.deliver(gifts(2, refunded=100))
+    await running.begin_anew()
+    versions = count(2)
+
+    async def sum_and_refund() -> None:
+        await running.sum_once()
+        running.clock.move(20)
+        version = next(versions)
+        refunds = gifts(version, first=3, minutes=55, refunded=version)
+        await running.deliver_once([refunds[version % 3]])
+
+    assert await break_everywhere(running, kind, sum_and_refund) > 20
     await running.assert_complete()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,8 +26,13 @@ from sqlalchemy import (
 )
 
 from backbone.database.one_of import FROM_HEX
+from backbone.database.plans import Plan, Rows
+from backbone.database.sqlite import SqliteTransaction
 
-_EXPLAINED: Final = re.compile(r"\s*(?:SELECT|UPDATE|DELETE|WITH)\b", re.IGNORECASE)
+_EXPLAINED: Final = re.compile(
+    r"\s*(?:(?:SELECT|UPDATE|DELETE|WITH)\b|INSERT INTO .*\bSELECT\b.*\bFROM (?!json_each|unnest))",
+    re.IGNORECASE | re.DOTALL,
+)
 _LIST: Final = re.compile(r"\((?:\?|\$\d+::\w+|, |\(|\))+\)")
 _LIMIT: Final = re.compile(r"\bORDER BY \w+\.\w+\s+LIMIT\b")
 _SCAN: Final = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
@@ -45,34 +50,49 @@ _STEPS_AT_ONCE: Final = 1_000
 class Recorded:
     """The distinct statements that were executed, each with the parameters of its first execution.
 
-    `steps` has, of SQLite's, the most instructions of its virtual machine that one execution took.
+    `steps` has, of SQLite's, the most instructions of its virtual machine that one execution took, whether
+    SQLAlchemy or the driver executed it.
     """
 
     statements: dict[str, Sequence[Any]] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
-    _steps_now: dict[sqlite3.Connection, int] = field(default_factory=dict)
+    _now: dict[sqlite3.Connection, int] = field(default_factory=dict)
 
     def count_steps(self, connection: Any, _record: Any) -> None:
         """SQLAlchemy's `connect`."""
         if isinstance(connection, sqlite3.Connection):
 
             def step() -> int:
-                self._steps_now[connection] = self._steps_now.get(connection, 0) + _STEPS_AT_ONCE
+                self._now[connection] = self._now.get(connection, 0) + _STEPS_AT_ONCE
                 return 0
 
             connection.set_progress_handler(step, _STEPS_AT_ONCE)
 
     def begin(self, _connection: Any, cursor: Any, *_arguments: Any) -> None:
         """SQLAlchemy's `before_cursor_execute`."""
-        self._steps_now.pop(getattr(cursor, "connection", None), None)
+        self._now.pop(getattr(cursor, "connection", None), None)
 
     def end(
         self, _connection: Any, cursor: Any, statement: str, _parameters: Any, _context: Any, many: bool
     ) -> None:
         """SQLAlchemy's `after_cursor_execute`. An UPDATE has worked by then; most of a SELECT as well."""
-        steps = self._steps_now.pop(getattr(cursor, "connection", None), 0)
+        self._add(statement, self._now.pop(getattr(cursor, "connection", None), 0), many)
+
+    def _add(self, statement: str, steps: int, many: bool) -> None:
         if steps and not many:
             self.steps[statement] = max(self.steps.get(statement, 0), steps)
+
+    def counted(self, execute: Callable[..., Rows]) -> Callable[..., Rows]:
+        """`SqliteTransaction`'s execution of a compiled statement, which SQLAlchemy does not see."""
+
+        def executed(transaction: SqliteTransaction, plan: Plan, rows: Sequence[Any]) -> Rows:
+            driver = transaction._driver
+            self._now.pop(driver, None)
+            found = execute(transaction, plan, rows)
+            self._add(plan.sql, self._now.pop(driver, 0), len(rows) > 1)
+            return found
+
+        return executed
 
     def note(
         self, _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool
@@ -84,8 +104,13 @@ class Recorded:
 
 @contextmanager
 def recording() -> Iterator[Recorded]:
-    """Record what every engine of this process executes; inserts, which read nothing, are left out."""
+    """Record what every engine of this process executes, except inserts of given values, which read nothing.
+
+    Steps are counted of connections opened meanwhile.
+    """
     recorded = Recorded()
+    execute_plan = SqliteTransaction._execute_plan
+    SqliteTransaction._execute_plan = recorded.counted(execute_plan)  # type: ignore[method-assign]
     listeners = {
         "before_cursor_execute": (recorded.note, recorded.begin),
         "after_cursor_execute": (recorded.end,),
@@ -97,6 +122,7 @@ def recording() -> Iterator[Recorded]:
     try:
         yield recorded
     finally:
+        SqliteTransaction._execute_plan = execute_plan  # type: ignore[method-assign]
         for name, listening in listeners.items():
             for listener in listening:
                 event.remove(Engine, name, listener)

@@ -16,5 +16,4 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("superseded", sa.Column("donor_id", sa.String(), nullable=True))
-    op.create_index("payments_of_donor", "payments", ["donor_id", "captured_at"], if_not_exists=True)
     op.drop_index("payments_by_donor", "payments", if_exists=True)

@@ -1,7 +1,8 @@
-"""The index of a donor's payments begins with donor and drive (docs/decisions/0023).
+"""The index of a donor's payments begins with donor and drive; boards are summed anew (docs/decisions/0025).
 
 With the donor alone, SQLite preferred the index of a drive's payments by time, and read all of the drive's
-payments after a refund.
+payments after a refund. Sums of earlier versions may contain the moment of a refunded payment, or a state
+twice.
 """
 
 from __future__ import annotations
@@ -19,3 +20,4 @@ def upgrade() -> None:
         "payments_of_donor_in_drive", "payments", ["donor_id", "drive_id", "captured_at"], if_not_exists=True
     )
     op.drop_index("payments_of_donor", "payments", if_exists=True)
+    op.execute("UPDATE drives SET summed_number = -1, summed_sequence = -1 WHERE last_number > 0")
