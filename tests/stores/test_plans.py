@@ -58,7 +58,7 @@ RECOUNTED: Final = ("sum((payments.captured", "sum(payments.captured", "sum(CASE
 RANKED: Final = "AS board \nWHERE board.raised >"
 """The rank of a donor is the number of those above, counted in an index."""
 
-CLEARED: Final = ("_donations != 0", "donors.raised > 0\n LIMIT", "sources.raised > 0\n LIMIT")
+CLEARED: Final = ("_donations != 0", "raised > 0\n LIMIT", "raised > 0 \n LIMIT")
 """Sums that begin anew are set to nothing, thousands of rows at a time."""
 
 WALKED: Final = (
