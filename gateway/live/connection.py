@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -88,7 +89,7 @@ def newest(rows: Sequence[Row], drive: str) -> list[Row]:
 class Batch:
     """What one push sends: rows of the log, then the totals; joined once for all up-to-date clients."""
 
-    __slots__ = ("_chunk", "at", "ends", "first", "rows", "shown", "totals")
+    __slots__ = ("_chunk", "_is_unbroken", "at", "ends", "first", "rows", "shown", "totals")
 
     def __init__(self, rows: Sequence[Row], totals: bytes) -> None:
         self.at = asyncio.get_running_loop().time()
@@ -97,6 +98,9 @@ class Batch:
         self.shown = b"".join(row.shown for row in rows)
         self.first = (rows[0].epoch, rows[0].first) if rows else None
         self.ends = (rows[-1].epoch, rows[-1].last) if rows else None
+        self._is_unbroken = all(
+            (row.epoch, row.first) == (before.epoch, before.last + 1) for before, row in pairwise(rows)
+        )
         self._chunk = b""
 
     @property
@@ -107,10 +111,13 @@ class Batch:
         return self._chunk
 
     def follows(self, last: tuple[int, int] | None) -> bool:
-        """Whether the rows continue the log of a client that has received it up to `last`."""
-        if self.first is None or self.ends is None or last is None:
-            return True
-        return last == (self.first[0], self.first[1] - 1) and self.first[0] == self.ends[0]
+        """Whether the rows continue the log of a client that has received it up to `last`.
+
+        They do not if some of them are repeated or missing: the bus may repeat rows within one read.
+        """
+        if self.first is None or last is None:
+            return self._is_unbroken
+        return self._is_unbroken and last == (self.first[0], self.first[1] - 1)
 
 
 class SseConnection:

@@ -338,6 +338,16 @@ async def test_client_at_another_position_gets_the_rows_it_lacks() -> None:
     assert viewer.received() == b"1;"
 
 
+@pytest.mark.parametrize("last", [None, (1, 2)])
+async def test_a_push_with_repeated_or_missing_rows_sends_each_once_and_reports_the_gap(
+    last: tuple[int, int] | None,
+) -> None:
+    viewer = Viewer()
+    viewer.connection.release(last)
+    viewer.connection.push(Batch([Row(1, n, n, b"%d;" % n) for n in (3, 4, 4, 3, 5, 7)], b""))
+    assert viewer.received() == b"3;4;5;" + connections.gap_frame(DRIVE, 5) + b"7;"
+
+
 async def test_rows_are_held_back_during_a_replay_and_totals_are_not() -> None:
     viewer = Viewer()
     viewer.connection.replay(b"first;")
