@@ -128,15 +128,19 @@ class Checks:
         rows = bus._durable.execute("SELECT name, value FROM records WHERE topic LIKE '%dead-letter'")
         return [f"{name} {value[:300]!r}" for name, value in rows]
 
-    async def _of_log(self) -> list[str]:
-        """The drive's log has no gap, its amounts add up, and the totals show its end."""
+    async def _log(self) -> list[Mapping[str, Any]]:
+        """The drive's whole log."""
         rows: list[Mapping[str, Any]] = []
         while True:
             after = rows[-1]["sequence"] if rows else 0
             page = await self._public(f"/v1/drives/{DRIVE}/events?after={after}&limit=100")
             rows += page["data"]
             if len(page["data"]) < 100:
-                break
+                return rows
+
+    async def _of_log(self) -> list[str]:
+        """The drive's log has no gap, its amounts add up, and all viewers are shown its end."""
+        rows = await self._log()
         violations = []
         sequences = [row["sequence"] for row in rows]
         if sequences != list(range(1, len(rows) + 1)):
@@ -146,8 +150,7 @@ class Checks:
         if rows:
             violations += await self._of_totals(sequences[-1], raised[sequences[-1]])
         if self._live is not None:
-            violations += await self._live.settle(rows)
-            violations += self._live.shown.differences(raised)
+            violations += await self._live.settle(self._log)
         return violations
 
     async def _of_totals(self, sequence: int, raised: int) -> list[str]:

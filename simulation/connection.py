@@ -28,8 +28,8 @@ _servers: Final[WeakKeyDictionary[Incarnation, Server]] = WeakKeyDictionary()
 class Client(Protocol):
     """The other end. Both are called outside of the node."""
 
-    def received(self, data: bytes, sent_by: Any) -> None:
-        """Bytes of the response, with what `Connection`'s `sender` said when they were written."""
+    def received(self, data: bytes) -> None:
+        """Bytes of the response."""
         ...
 
     def lost(self) -> None:
@@ -43,7 +43,7 @@ class Connection(asyncio.Transport):
     Raises ConnectionRefusedError where the node accepts none.
     """
 
-    def __init__(self, node: Node, client: Client, sender: Callable[[], Any], latency_s: float) -> None:
+    def __init__(self, node: Node, client: Client, latency_s: float) -> None:
         super().__init__({"peername": ("192.0.2.1", 50_000), "sockname": ("192.0.2.2", 80)})
         incarnation = node.incarnation
         if incarnation is None or not incarnation.ready:
@@ -51,10 +51,9 @@ class Connection(asyncio.Transport):
         self._incarnation = incarnation
         self._client: Client | None = client
         self._clients_context = copy_context()
-        self._sender = sender
         self._latency_s = latency_s
         self._loop = asyncio.get_running_loop()
-        self._unread: deque[tuple[float, bytes, Any]] = deque()
+        self._unread: deque[tuple[float, bytes]] = deque()
         self._size = 0
         self._reads = True
         self._paused = self._closing = self._ended = False
@@ -118,7 +117,7 @@ class Connection(asyncio.Transport):
         if self.is_closing():
             return
         due = self._loop.time() + self._latency_s
-        self._unread.append((due, bytes(data), self._sender()))
+        self._unread.append((due, bytes(data)))
         self._size += len(data)
         if not self._paused and self._size > HIGH_WATER:
             self._paused = True
@@ -147,9 +146,9 @@ class Connection(asyncio.Transport):
     def _deliver(self) -> None:
         now = self._loop.time()
         while self._reads and self._client is not None and self._unread and self._unread[0][0] <= now:
-            _, data, sent_by = self._unread.popleft()
+            _, data = self._unread.popleft()
             self._size -= len(data)
-            self._client.received(data, sent_by)
+            self._client.received(data)
         if self._paused and self._size <= LOW_WATER and not self._ended:
             self._paused = False
             self._in_node(self._protocol.resume_writing)

@@ -5,19 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from httptools import HttpResponseParser
 
 from simulation.connection import Connection
-from simulation.viewer import Processes
-
-
-class Sent(NamedTuple):
-    """When something was sent, and by which processes."""
-
-    at: float
-    by: Processes
 
 
 class Reader(Protocol):
@@ -35,7 +27,7 @@ class Reader(Protocol):
         """A donation or a milestone."""
         ...
 
-    def take_totals(self, totals: Mapping[str, Any], sent: Sent) -> None:
+    def take_totals(self, totals: Mapping[str, Any]) -> None:
         """The drive's totals."""
         ...
 
@@ -57,12 +49,10 @@ class Stream:
         self._reader = reader
         self._parser = HttpResponseParser(self)
         self._body = b""
-        self._sent: Sent | None = None
         self.connection = connect(self)
 
-    def received(self, data: bytes, sent_by: Sent) -> None:
+    def received(self, data: bytes) -> None:
         """See `Client`."""
-        self._sent = sent_by
         self._parser.feed_data(data)
 
     def lost(self) -> None:
@@ -89,8 +79,7 @@ class Stream:
         self.lost()
 
     def _take(self, event: str) -> None:
-        reader, sent = self._reader, self._sent
-        assert sent is not None
+        reader = self._reader
         fields = dict(line.split(": ", 1) for line in event.split("\n") if not line.startswith(":"))
         if "retry" in fields:
             reader.take_retry(int(fields["retry"]) / 1000)
@@ -98,7 +87,7 @@ class Stream:
             reader.take_position(int(fields["id"]))
         match fields.get("event"):
             case "totals":
-                reader.take_totals(json.loads(fields["data"]), sent)
+                reader.take_totals(json.loads(fields["data"]))
             case "donation" | "milestone":
                 reader.take_row(json.loads(fields["data"]))
             case "gap":

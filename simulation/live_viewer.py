@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from backbone.http.service_client import ServiceUnavailable
 from simulation.connection import Connection
-from simulation.event_stream import Sent, Stream
+from simulation.event_stream import Stream
 from simulation.system import System
-from simulation.viewer import ShownTotals, processes
+from simulation.viewer import ShownTotals
 from simulation.workload import DRIVE
 
 SHOWN: Final = frozenset({"donation.counted", "milestone.reached"})
@@ -53,6 +53,8 @@ class LiveViewer:
         self._retry_s = FIRST_RETRY_S
         self._system = system
         self._chance = random.Random(f"live viewer {seed}")  # noqa: S311 - it has to repeat
+        self._gateway = 0
+        """The process of the gateway that the stream is held with."""
         self._began: int | None = None
         self._rows: dict[int, Mapping[str, Any]] = {}
         self._told: set[int] = set()
@@ -90,12 +92,9 @@ class LiveViewer:
 
     def _connect(self, stream: Stream) -> Connection:
         latency_s = self._chance.choice((0.0, 0.0, 0.01, 0.05))
-        by, loop = processes(self._system), asyncio.get_running_loop()
-
-        def sender() -> Sent:
-            return Sent(loop.time(), (by[0], processes(self._system)[1]))
-
-        connection = Connection(self._system.run.nodes["gateway"], stream, sender, latency_s)
+        gateway = self._system.run.nodes["gateway"]
+        connection = Connection(gateway, stream, latency_s)
+        self._gateway = gateway.ends
         connection.send(self._request())
         self._note(f"connects after {self._last_id}")
         return connection
@@ -172,11 +171,11 @@ class LiveViewer:
         self._rows[sequence] = row
         self._note(f"receives {sequence}")
 
-    def take_totals(self, totals: Mapping[str, Any], sent: Sent) -> None:
+    def take_totals(self, totals: Mapping[str, Any]) -> None:
         """See `Reader`."""
         version = (totals["epoch"], totals["sequence"], 0)
         if version[1] > 0:  # before, no snapshot was received
-            self.shown.note(version, totals, sent.by, sent.at)
+            self.shown.note(version, totals, self._gateway)
         self._covered = version[1]
 
     def take_gap(self, gap: Mapping[str, Any]) -> None:
@@ -206,12 +205,17 @@ class LiveViewer:
 
     # What must hold at the end.
 
-    async def settle(self, log: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Wait until the viewer has what it must have; what does not hold then."""
+    async def settle(self, read_log: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]) -> list[str]:
+        """Wait until the viewer has what it must have; what does not hold then.
+
+        The log is read at each look: a refund may fail at Stripe, and be logged, in the meantime.
+        """
+        log = await read_log()
         for _ in range(round(LOST_S / LOOK_S)):
             if not self._flaws(log):
                 break
             await asyncio.sleep(LOOK_S)
+            log = await read_log()
         flaws = self._flaws(log)
         for task in self._tasks:
             if task.done():
@@ -221,6 +225,7 @@ class LiveViewer:
             stored = rows.get(sequence)
             if stored is None or {name: shown.get(name) for name in stored} != stored:
                 flaws.append(f"the stream showed {dict(shown)}, the log says {stored}")
+        flaws += self.shown.differences({row["sequence"]: row["raised_after"]["value"] for row in log})
         return flaws + self._violations + self.shown.violations
 
     def _flaws(self, log: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -146,7 +146,8 @@ class System:
         return run
 
     def _open_bus(self) -> SqliteBus:
-        return SqliteBus(self.folder / "bus.db", synchronous="OFF")
+        """It keeps replaced snapshots, as Kafka does for longer than a run: `NodeBus` repeats older ones."""
+        return SqliteBus(self.folder / "bus.db", synchronous="OFF", compacted=frozenset())
 
     async def start(self) -> None:
         """Start the sandbox and all nodes."""

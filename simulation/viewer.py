@@ -21,9 +21,6 @@ BACK_S: Final = HEARTBEAT_S + 1.0
 first snapshot replaces the one that stated a later moment, and the last heartbeat remains: one interval old,
 or more where the bus refused one."""
 
-Processes = tuple[int, int]
-"""The numbers of the processes of gateway and leaderboard."""
-
 
 class ShownTotals:
     """The totals that one viewer was shown, each compared with those before."""
@@ -33,37 +30,24 @@ class ShownTotals:
         self.seen: dict[int, str] = {}
         """The amount raised that was shown at each sequence."""
         self._newest: tuple[int, int, int] = (0, 0, 0)
-        self._newest_by: Processes = (0, 0)
-        """The processes of gateway and leaderboard when it was shown."""
-        self._older_since: float | None = None
         self._shown = (0, 0, datetime.min.replace(tzinfo=UTC))
         """The last `as_of`, after its epoch and the process of the gateway that showed it."""
         self._latest = self._shown[2]
         """The latest `as_of` of this epoch."""
 
-    def note(
-        self, version: tuple[int, int, int], totals: Mapping[str, Any], by: Processes, now: float
-    ) -> None:
-        """Check totals of this (epoch, sequence, revision) that the gateway of `by` sent at `now`."""
-        self.check_version(version, by, now)
-        self.check_as_of(version[0], by[0], datetime.fromisoformat(totals["as_of"]))
+    def note(self, version: tuple[int, int, int], totals: Mapping[str, Any], gateway: int) -> None:
+        """Check totals of this (epoch, sequence, revision) that this process of the gateway sent."""
+        self.check_version(version)
+        self.check_as_of(version[0], gateway, datetime.fromisoformat(totals["as_of"]))
         sequence, raised = version[1], totals["raised"]["value"]
         if self.seen.setdefault(sequence, raised) != raised:
             self.violations.append(f"two amounts at sequence {sequence}: {self.seen[sequence]} and {raised}")
 
-    def check_version(self, version: tuple[int, int, int], by: Processes, now: float) -> None:
-        """It never goes back, except for `SHOWN_S` after both gateway and leaderboard have started again.
-
-        The last snapshot on the bus can be a repeated older one until leaderboard publishes its first.
-        """
-        if version >= self._newest:
-            self._newest, self._newest_by, self._older_since = version, by, None
-            return
-        if self._older_since is None:
-            self._older_since = now
-        both_are_new = by[0] != self._newest_by[0] and by[1] != self._newest_by[1]
-        if not both_are_new or now - self._older_since > SHOWN_S:
+    def check_version(self, version: tuple[int, int, int]) -> None:
+        """It never goes back, from one process of the gateway to the next either."""
+        if version < self._newest:
             self.violations.append(f"the totals went back from {self._newest} to {version}")
+        self._newest = max(version, self._newest)
 
     def check_as_of(self, epoch: int, gateway: int, as_of: datetime) -> None:
         """It never goes back in one process of the gateway, and by `BACK_S` at most from one to the next."""
@@ -84,12 +68,6 @@ class ShownTotals:
             for sequence, shown in self.seen.items()
             if log.get(sequence) != shown
         ]
-
-
-def processes(system: System) -> Processes:
-    """The present ones."""
-    nodes = system.run.nodes
-    return nodes["gateway"].ends, nodes["leaderboard"].ends
 
 
 class Viewer:
@@ -118,6 +96,5 @@ class Viewer:
         epoch, sequence, revision = map(int, reply.headers["etag"].split('"')[1].split(".")[:3])
         if sequence == 0:
             return  # no snapshot was received yet; `state` says so
-        now = asyncio.get_running_loop().time()
-        self.shown.note((epoch, sequence, revision), reply.json(), processes(self._system), now)
-        self._freshness.note_frame(sequence, now)
+        self.shown.note((epoch, sequence, revision), reply.json(), self._system.run.nodes["gateway"].ends)
+        self._freshness.note_frame(sequence, asyncio.get_running_loop().time())

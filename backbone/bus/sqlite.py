@@ -63,10 +63,14 @@ class SqliteBus:
     """An `EventBus` in one SQLite file, owned by this process alone.
 
     Every call runs on the event loop and never suspends between BEGIN and COMMIT, so no lock is
-    needed: what is durable commits on one connection, what may be lost on another.
+    needed: what is durable commits on one connection, what may be lost on another. Of the topics in
+    `compacted` a record is dropped as soon as a newer one of its key is stored.
     """
 
-    def __init__(self, file: Path, *, synchronous: Synchronous = "FULL") -> None:
+    def __init__(
+        self, file: Path, *, synchronous: Synchronous = "FULL", compacted: frozenset[str] = COMPACTED
+    ) -> None:
+        self._compacted = compacted
         self._durable = _connect(file, synchronous)
         self._lossy = _connect(file, "OFF" if synchronous == "OFF" else "NORMAL")
         self._durable.executescript(_SCHEMA)
@@ -76,7 +80,7 @@ class SqliteBus:
         }
         self._newest = {
             (topic, key): offset
-            for topic in COMPACTED
+            for topic in compacted
             for key, offset in self._durable.execute(
                 "SELECT key, max(offset) FROM records WHERE topic = ? GROUP BY key", (topic,)
             )
@@ -95,7 +99,7 @@ class SqliteBus:
             partition = Partition(message.topic, partition_of(message.key))
             offset = ends.get(partition, self._ends.get(partition, 0))
             ends[partition] = offset + 1
-            if message.topic in COMPACTED:
+            if message.topic in self._compacted:
                 known_as = message.topic, message.key
                 if (older := newest.get(known_as, self._newest.get(known_as))) is not None:
                     outdated.append((*partition, older))

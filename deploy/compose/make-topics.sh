@@ -19,5 +19,5 @@ for kept in pledges.dead-letter payments.dead-letter leaderboard.dead-letter not
 done
 
 topic snapshots \
-   cleanup.policy=compact max.compaction.lag.ms=3000000 segment.ms=600000 segment.bytes=16777216 \
+   cleanup.policy=compact min.compaction.lag.ms=120000 max.compaction.lag.ms=3000000 segment.ms=600000 segment.bytes=16777216 \
    min.cleanable.dirty.ratio=0.1 delete.retention.ms=600000 retention.ms=-1 retention.bytes=-1

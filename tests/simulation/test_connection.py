@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -25,14 +24,12 @@ LATENCY_S = 0.1
 class _Client:
     def __init__(self) -> None:
         self.read = b""
-        self.senders: list[Any] = []
         self.is_lost = False
         self.called_by: set[Incarnation | None] = set()
 
-    def received(self, data: bytes, sent_by: Any) -> None:
+    def received(self, data: bytes) -> None:
         self.called_by.add(CURRENT.get())
         self.read += data
-        self.senders.append(sent_by)
 
     def lost(self) -> None:
         self.called_by.add(CURRENT.get())
@@ -66,7 +63,7 @@ class _Pair:
 
     async def open(self) -> None:
         await self.node.start()
-        self.connection = Connection(self.node, self.client, lambda: "this sender", LATENCY_S)
+        self.connection = Connection(self.node, self.client, LATENCY_S)
         self.connection.send(REQUEST)
         await asyncio.sleep(1)
         assert self.client.read.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -93,7 +90,6 @@ def test_a_client_reads_after_the_latency_what_was_written_and_by_whom() -> None
         assert pair.client.read == b""
         await asyncio.sleep(LATENCY_S * 0.2)
         assert pair.client.read == chunk(b"one")
-        assert pair.client.senders[-1] == "this sender"
 
     _with(work)
 
@@ -177,6 +173,6 @@ def test_a_crashed_process_sends_and_learns_nothing_more() -> None:
         await asyncio.sleep(0.02)
         assert (pair.client.read, pair.client.is_lost, pair.writer.calls) == (b"", True, [])
         with pytest.raises(ConnectionRefusedError):
-            Connection(pair.node, pair.client, lambda: "", LATENCY_S)
+            Connection(pair.node, pair.client, LATENCY_S)
 
     _with(work)

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 
 from backbone.http.service_client import ServiceResponse, ServiceUnavailable
-from simulation.event_stream import Sent, Stream
+from simulation.event_stream import Stream
 from simulation.live_viewer import LiveViewer
 from simulation.trace import Trace
 from simulation.virtual_time import repeatable, run
 
-SENT = Sent(1.0, (0, 0))
 LOG = [
-    {"sequence": number, "type": kind, "amount": number}
+    {"sequence": number, "type": kind, "amount": number, "raised_after": {"value": "1.00"}}
     for number, kind in enumerate(
         ("drive.opened", "donation.counted", "donation.refunded", "milestone.reached", "donation.counted"), 1
     )
@@ -60,8 +59,15 @@ GAP = _event("gap", {"after": 2, "events": "/log?after=2"})
 DRAIN = _event("drain", {})
 
 
-def _received(*events: bytes, then: Callable[[Stream, LiveViewer], None] | None = None) -> Sequence[str]:
+def _received(
+    *events: bytes,
+    then: Callable[[Stream, LiveViewer], None] | None = None,
+    log: Callable[[], Sequence[Mapping[str, Any]]] = lambda: LOG,
+) -> Sequence[str]:
     """The violations after these events, in parts as a network may divide them."""
+
+    async def read_log() -> Sequence[Mapping[str, Any]]:
+        return log()
 
     async def main() -> Sequence[str]:
         gateway = _Gateway()
@@ -74,11 +80,11 @@ def _received(*events: bytes, then: Callable[[Stream, LiveViewer], None] | None 
         body = b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in events)
         whole = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body
         for at in range(0, len(whole), 7):
-            stream.received(whole[at : at + 7], SENT)
+            stream.received(whole[at : at + 7])
         if then is not None:
             then(stream, viewer)
         await asyncio.sleep(1)
-        return await viewer.settle(LOG)
+        return await viewer.settle(read_log)
 
     with repeatable(1) as loop:
         found: Sequence[str] = run(loop, main())
@@ -87,6 +93,12 @@ def _received(*events: bytes, then: Callable[[Stream, LiveViewer], None] | None 
 
 def test_a_viewer_that_received_every_row_with_a_frame_misses_nothing() -> None:
     assert _received(POSITION, totals(1), row(2), KEEPALIVE, totals(4), row(4), row(5), totals(5)) == []
+
+
+def test_a_row_that_is_logged_while_the_viewer_is_waited_for_is_in_the_log() -> None:
+    growing = iter([LOG[:4]])
+    received = (POSITION, row(2), row(4), row(5), totals(5))
+    assert _received(*received, log=lambda: next(growing, LOG)) == []
 
 
 def test_rows_before_the_position_where_a_viewer_began_are_not_missed() -> None:
@@ -120,7 +132,7 @@ def test_what_a_viewer_must_not_receive_is_reported(events: Sequence[bytes], vio
 )
 def test_a_stream_ends_with_a_drain(last: bytes, violations: list[str]) -> None:
     def end(stream: Stream, viewer: LiveViewer) -> None:
-        stream.received(b"0\r\n\r\n", SENT)
+        stream.received(b"0\r\n\r\n")
         assert stream.ended.done()
         viewer._note_end(stream)
 

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from backbone.bus.protocol import COMPACTED, PARTITIONS
+from services.leaderboard.snapshots import REPUBLISH_INTERVAL_S
 from stack.layout import OFFSETS, lay_out, ports_from, read_json, read_ports
 from stack.topics import read_topics
 
@@ -68,7 +69,8 @@ def test_topics_match_the_bus_and_only_records_kept_in_databases_expire() -> Non
         assert int(topic.config["segment.ms"]) <= day_ms  # Kafka deletes whole segments only
 
 
-def test_replaced_snapshots_are_compacted_within_an_hour() -> None:
+def test_replaced_snapshots_are_kept_until_republished_and_compacted_within_an_hour() -> None:
     config = next(topic.config for topic in read_topics() if topic.name == "snapshots")
     hour_ms = 3_600_000
+    assert int(config["min.compaction.lag.ms"]) >= 2 * REPUBLISH_INTERVAL_S * 1000
     assert int(config["max.compaction.lag.ms"]) + int(config["segment.ms"]) <= hour_ms
