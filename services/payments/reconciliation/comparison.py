@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Final, Literal
 
+from sqlalchemy import bindparam, select
+
+from backbone.database.database import Database
 from backbone.database.transaction import Transaction
 from services.payments.domain import FactKind, Observation, merge
 from services.payments.processor import ListedFact
 from services.payments.recording.rows import StoredFact, read_facts
+from services.payments.tables import WEBHOOKS
 
 Difference = Literal["missing", "changed"]
+
+PAGE: Final = 500
+"""Webhooks searched at once: some MiB, a few milliseconds."""
+_BODIES: Final = (
+    select(WEBHOOKS.c.number, WEBHOOKS.c.body)
+    .where(WEBHOOKS.c.number >= bindparam("since"))
+    .order_by(WEBHOOKS.c.number)
+    .limit(bindparam("page"))
+)
 
 
 async def find_differences(
@@ -35,6 +48,20 @@ async def find_differences(
             if (found := _compared(observation, known.get(observation.id))) is not None:
                 news[observation.id] = found
     return list(news.values())
+
+
+async def unnamed_by_webhooks(database: Database, objects: Collection[str], since: int) -> set[str]:
+    """Those Stripe ids that no stored webhook from this number on contains."""
+    unnamed = set(objects)
+    while unnamed:
+        async with database.reading() as session:
+            page = (await session.execute(_BODIES, {"since": since, "page": PAGE})).all()
+        bodies = b"\n".join(row.body for row in page)
+        unnamed = {one for one in unnamed if one.encode() not in bodies}
+        if len(page) < PAGE:
+            break
+        since = page[-1].number + 1
+    return unnamed
 
 
 def _observations(fact: ListedFact, captured: Iterable[str | None]) -> list[Observation]:

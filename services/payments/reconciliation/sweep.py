@@ -10,8 +10,10 @@ three kinds of pass. Each is bounded and resumes where it stopped, also in anoth
 - open: the refunds and disputes that are open by the stored facts, one by one, however old.
 
 Only objects created before the last complete backfill and before the oldest webhook not yet applied are
-compared: the webhooks of those are certainly not in flight. An object that differs from its stored fact may
-have changed just now. It is read again in the next round, and recorded if it still differs.
+compared: most of their webhooks are applied. An object that differs from its stored fact may have changed
+just now. It is read again in the next round, and recorded if it still differs. What is recorded is reported
+unless a webhook that names it was waiting when the round began, or came later: an intent is paid after its
+creation, and after an outage the backfill stores webhooks of old objects.
 
 The sweep makes one call at a time, through the rate limiter, which admits calls in order: checkouts that
 wait already go first. A 429 ends the round.
@@ -28,7 +30,7 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import bindparam, func, select, text
 
 from backbone.bisection import bisect
 from backbone.clock import Clock
@@ -40,7 +42,7 @@ from services.payments.checkout.session_finder import CLOCK_SKEW
 from services.payments.domain import FactKind
 from services.payments.processor import ListedFact, Processor, ProcessorError, Refused, TooFast
 from services.payments.reconciliation.backfill import COMPLETED
-from services.payments.reconciliation.comparison import find_differences
+from services.payments.reconciliation.comparison import find_differences, unnamed_by_webhooks
 from services.payments.reconciliation.endpoint_check import check_endpoints, clear_endpoint_metrics
 from services.payments.recording.record import record
 from services.payments.statements import upsert
@@ -67,6 +69,7 @@ SLOW_PASS_ROUNDS: Final = 12
 log = structlog.get_logger()
 
 _PROGRESS: Final = select(SWEEPS).where(SWEEPS.c.name == bindparam("of_name"))
+_FOLLOWING: Final = select(func.coalesce(func.max(WEBHOOKS.c.number), 0) + 1)
 _FOUND: Final = Counter(
     "ataa_stripe_sweep_found_total",
     "Facts at Stripe that no webhook has reported: missing, changed, or unreadable.",
@@ -132,6 +135,8 @@ class Sweeper:
         self._hold_foreign = hold_foreign
         self._reported: set[tuple[str, str]] = set()
         self._unconfirmed: dict[str, FactKind] = {}
+        self._applied_below = 0
+        """Webhooks with a lower number were applied when the round began."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sweep until `stop`; check the webhook endpoints at the start and every `SLOW_PASS_ROUNDS`."""
@@ -168,7 +173,7 @@ class Sweeper:
     async def _horizon(self) -> datetime | None:
         """The time up to which all delivered webhooks are applied; None before the first backfill."""
         waiting = (
-            select(WEBHOOKS.c.received_at)
+            select(WEBHOOKS.c.number, WEBHOOKS.c.received_at)
             .where(WEBHOOKS.c.state == WAITING)
             .order_by(WEBHOOKS.c.number)
             .limit(1)
@@ -177,11 +182,13 @@ class Sweeper:
             backfilled = (
                 await session.execute(select(CURSORS.c.cursor).where(CURSORS.c.name == COMPLETED))
             ).scalar()
-            oldest: datetime | None = (await session.execute(waiting)).scalar()
+            following: int = (await session.execute(_FOLLOWING)).scalar_one()
+            oldest = (await session.execute(waiting)).first()
+        self._applied_below = following if oldest is None else oldest.number
         if backfilled is None:
             return None
         known = min(self._clock.now(), from_microseconds(backfilled))
-        return (known if oldest is None else min(known, oldest)) - self._grace
+        return (known if oldest is None else min(known, oldest.received_at)) - self._grace
 
     async def _run_pass(self, sweep_pass: SweepPass, horizon: datetime) -> None:
         """Continue a pass, or begin it where it is due; at most `PAGES` pages."""
@@ -277,8 +284,12 @@ class Sweeper:
                 ]
                 await record(session, [observation for observation, _ in confirmed], self._clock.now())
                 crash_point("payments.sweep.before_commit")
+            missed = await unnamed_by_webhooks(
+                self._database, [observation.id for observation, _ in confirmed], self._applied_below
+            )
             for observation, why in confirmed:
-                self._report(observation.kind, why, observation.id)
+                if observation.id in missed:
+                    self._report(observation.kind, why, observation.id)
             for observation, why in differences:
                 if why == "changed" and not again and len(self._unconfirmed) < MAX_UNCONFIRMED:
                     self._unconfirmed[observation.id] = observation.kind

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from sqlalchemy import select, text
 
 from services.payments.domain import FactKind
 from services.payments.processor import TooFast, Unknown
+from services.payments.reconciliation import comparison
 from services.payments.reconciliation.backfill import Backfill
 from services.payments.reconciliation.sweep import PAGES, SLOW_PASS_ROUNDS, Sweeper
 from services.payments.stripe.rate_limiter import RateLimiter
@@ -94,6 +96,38 @@ async def test_objects_younger_than_the_oldest_waiting_webhook_are_not_compared(
     await books.apply([])
     await rounds(books, processor, sweep)
     assert (await payment(books, pledge)).refunded == 800
+
+
+def reported(why: str = "missing") -> float:
+    """The finds of captures that were counted."""
+    labels = {"type": "capture", "why": why}
+    return REGISTRY.get_sample_value("ataa_stripe_sweep_found_total", labels) or 0.0
+
+
+async def test_an_old_object_is_not_reported_as_missing_while_a_webhook_that_names_it_waits(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "PAGE", 2)
+    before = reported()
+    processor = ListingProcessor(books.clock)
+    waiting = []
+    for units in (1_000, 2_000, 3_000, 4_000, 5_000):  # after an outage
+        _, intent, ours = await a_donation(books, units, told=False)
+        processor.intent(intent, units, ours)
+        waiting.append(as_stored(intent_succeeded(intent, units, ours)))
+    await books.store.keep_all(waiting)
+    books.clock.move(60)
+    sweep = a_sweep(books, processor)
+    await rounds(books, processor, sweep)
+    assert (len(await facts(books)), reported()) == (5, before)
+    await books.apply([])
+    await rounds(books, processor, sweep)
+    assert (len(await facts(books)), reported()) == (5, before)
+    pledge, intent, ours = await a_donation(books, told=False)
+    processor.intent(intent, 2_500, ours)
+    await rounds(books, processor, sweep)
+    assert (await payment(books, pledge)).status == "captured"
+    assert reported() == before + 1
 
 
 async def test_a_truncated_listing_resumes_in_the_next_round_and_in_another_process(
