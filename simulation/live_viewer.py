@@ -53,8 +53,6 @@ class LiveViewer:
         self._retry_s = FIRST_RETRY_S
         self._system = system
         self._chance = random.Random(f"live viewer {seed}")  # noqa: S311 - it has to repeat
-        self._gateway = 0
-        """The process of the gateway that the stream is held with."""
         self._began: int | None = None
         self._rows: dict[int, Mapping[str, Any]] = {}
         self._told: set[int] = set()
@@ -92,9 +90,7 @@ class LiveViewer:
 
     def _connect(self, stream: Stream) -> Connection:
         latency_s = self._chance.choice((0.0, 0.0, 0.01, 0.05))
-        gateway = self._system.run.nodes["gateway"]
-        connection = Connection(gateway, stream, latency_s)
-        self._gateway = gateway.ends
+        connection = Connection(self._system.run.nodes["gateway"], stream, latency_s)
         connection.send(self._request())
         self._note(f"connects after {self._last_id}")
         return connection
@@ -175,7 +171,7 @@ class LiveViewer:
         """See `Reader`."""
         version = (totals["epoch"], totals["sequence"], 0)
         if version[1] > 0:  # before, no snapshot was received
-            self.shown.note(version, totals, self._gateway)
+            self.shown.note(version, totals)
         self._covered = version[1]
 
     def take_gap(self, gap: Mapping[str, Any]) -> None:

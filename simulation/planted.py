@@ -7,6 +7,7 @@ Nothing imports this but the simulation's worker, and nothing but its `--planted
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from backbone.bus.protocol import BusUnavailable, Message, Record
@@ -70,11 +71,11 @@ def show_stale_snapshots() -> None:
     """Gateways show the snapshot that arrives last, however old it is."""
     take = Hub._take
 
-    def take_any(self: Hub, snapshot: SnapshotTaken) -> None:
+    def take_any(self: Hub, snapshot: SnapshotTaken, as_of: datetime) -> None:
         view = self._views.get(snapshot.drive_id)
         if view is not None:
             view.snapshot_version, view.as_of = (0, 0, 0), None
-        take(self, snapshot)
+        take(self, snapshot, as_of)
 
     Hub._take = take_any  # type: ignore[method-assign]
 

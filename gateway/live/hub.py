@@ -117,30 +117,27 @@ class Hub:
 
     def receive_snapshots(self, records: Sequence[Record]) -> None:
         """Hold what is newer than what is held: of each drive the newest of these snapshots."""
-        newest: dict[str, SnapshotTaken] = {}
+        newest: dict[str, tuple[SnapshotTaken, datetime]] = {}
         for record in records:
             match _decoded(record):
                 case SnapshotTaken() as snapshot:
                     if self.bootstrapped:
                         _RECEIVED.observe(max(0.0, self._clock.now().timestamp() - record.published_at))
+                    received = snapshot, snapshot.as_of
                     held = newest.get(snapshot.drive_id)
-                    if held is None or _order(snapshot) > _order(held):
-                        newest[snapshot.drive_id] = snapshot
+                    newest[snapshot.drive_id] = received if held is None else _newer(held, received)
                 case Heartbeat() as heartbeat:
                     self.freshness.receive(heartbeat, bootstrapped=self.bootstrapped)
-        for snapshot in newest.values():
-            self._take(snapshot)
+        for snapshot, as_of in newest.values():
+            self._take(snapshot, as_of)
 
-    def _take(self, snapshot: SnapshotTaken) -> None:
+    def _take(self, snapshot: SnapshotTaken, as_of: datetime) -> None:
         view = self._views.get(snapshot.drive_id) or DriveView(snapshot.drive_id, snapshot.slug)
-        snapshot_version = (snapshot.epoch, snapshot.sequence, snapshot.revision)
+        snapshot_version = _version(snapshot)
         if not view.is_placeholder and snapshot_version <= view.snapshot_version:
-            if snapshot_version == view.snapshot_version and (
-                view.as_of is None or snapshot.as_of > view.as_of
-            ):
-                view.as_of = snapshot.as_of  # republished
+            if snapshot_version == view.snapshot_version and (view.as_of is None or as_of > view.as_of):
+                view.as_of = as_of  # republished
             return
-        as_of = snapshot.as_of
         if view.as_of is not None and snapshot_version[0] == view.snapshot_version[0]:
             # A partition's new owner may report an earlier moment; what was complete by a moment stays so.
             as_of = max(as_of, view.as_of)
@@ -254,8 +251,16 @@ class Hub:
         return [view for view in self._views.values() if not view.is_placeholder]
 
 
-def _order(snapshot: SnapshotTaken) -> tuple[int, int, int, datetime]:
-    return snapshot.epoch, snapshot.sequence, snapshot.revision, snapshot.as_of
+def _version(snapshot: SnapshotTaken) -> tuple[int, int, int]:
+    return snapshot.epoch, snapshot.sequence, snapshot.revision
+
+
+def _newer(
+    one: tuple[SnapshotTaken, datetime], other: tuple[SnapshotTaken, datetime]
+) -> tuple[SnapshotTaken, datetime]:
+    """The newer of two snapshots of a drive, with the later moment that one of the same epoch stated."""
+    older, newer = (one, other) if _version(one[0]) <= _version(other[0]) else (other, one)
+    return newer if older[0].epoch != newer[0].epoch else (newer[0], max(older[1], newer[1]))
 
 
 def _decoded(record: Record) -> object:

@@ -171,7 +171,11 @@ class Harness:
             text = await reply.text()
             return reply.status, reply.headers, json.loads(text) if text else None
 
-    async def snapshot(
+    async def snapshot(self, sequence: int, raised: str = "25.00", **other: Any) -> None:
+        """Publish a snapshot of a drive."""
+        await self.publish(self.snapshot_taken(sequence, raised, **other), lossy=True)
+
+    def snapshot_taken(
         self,
         sequence: int,
         raised: str = "25.00",
@@ -181,8 +185,8 @@ class Harness:
         revision: int = 0,
         epoch: int = 1,
         milestones: Sequence[Any] = (),
-    ) -> None:
-        """Publish a snapshot of a drive."""
+    ) -> SnapshotTaken:
+        """A snapshot of a drive, as of now."""
         zero = {"currency": "USD", "value": raised}
         totals = {
             "drive": drive_id,
@@ -200,7 +204,7 @@ class Harness:
             "recent": [{"id": "don_1", "name": "أمل"}],
             "milestones": list(milestones),
         }
-        event = SnapshotTaken(
+        return SnapshotTaken(
             drive_id=drive_id,
             slug=slug,
             epoch=epoch,
@@ -209,7 +213,6 @@ class Harness:
             as_of=self.clock.now(),
             totals=totals,
         )
-        await self.publish(event, lossy=True)
 
     async def heartbeat(self) -> None:
         """Publish a heartbeat of every partition with the present moment."""

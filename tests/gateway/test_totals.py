@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from backbone import ids
-from backbone.bus.protocol import Message
+from backbone.bus.protocol import Message, Partition, Record
 from backbone.bus.sqlite import SqliteBus
 from backbone.clock import FrozenClock, rfc3339
 from backbone.http.service_client import InProcessServiceClient
+from backbone.messaging.lossy import message_of
 from gateway.app import compose
 from gateway.settings import GatewaySettings
 from tests.gateway.harness import DRIVE, FakeService, Harness, gateway, hub_of
@@ -181,6 +182,19 @@ async def test_as_of_does_not_move_back_after_a_takeover(tmp_path: Path) -> None
         await harness.snapshot(2, epoch=2)  # restored from a backup: completeness is lost
         await sequence(harness, 2)
         assert (await harness.get(TOTALS))[2]["as_of"] < before
+
+
+async def test_of_snapshots_read_at_once_the_newest_is_shown_with_their_latest_as_of(tmp_path: Path) -> None:
+    clock = FrozenClock()
+    async with gateway(tmp_path, clock) as harness:
+        taken = []
+        for sequence, later_s in ((7, 1), (8, -1), (7, 1)):  # a restarted leaderboard knows an earlier moment
+            clock.move(later_s)
+            message = message_of(harness.snapshot_taken(sequence))
+            taken.append(Record(Partition("snapshots", 0), 0, message.key, "", message.name, message.value))
+        hub_of(harness).receive_snapshots(taken)
+        shown = (await harness.get(TOTALS))[2]
+        assert (shown["sequence"], shown["as_of"]) == (8, rfc3339(clock.now()))
 
 
 async def test_heartbeat_older_than_the_last_one_is_ignored(tmp_path: Path) -> None:
