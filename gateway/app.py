@@ -24,6 +24,7 @@ from gateway.access.keys_api import Keys, keys_app
 from gateway.access.limits import ConcurrencyLimit, RateLimit, RateLimits
 from gateway.access.sessions import Sessions
 from gateway.console.login import Login
+from gateway.console.root import Root
 from gateway.docs import docs_routes
 from gateway.events_page import events_routes
 from gateway.http.application import Gateway
@@ -89,6 +90,7 @@ def compose(
             *live.routes(),
             *Site(pledges, secret, reader, public, limits, lookups, clock).routes(),
             *Login(sessions).routes(),
+            *Root(hub, pledges, secret, lookups).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
