@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
@@ -22,6 +22,9 @@ from backbone.service import Service, Worker
 from gateway.access.keys import KeyRing, bearer
 from gateway.access.keys_api import Keys, keys_app
 from gateway.access.limits import ConcurrencyLimit, RateLimit, RateLimits
+from gateway.access.sessions import Sessions
+from gateway.console.login import Login
+from gateway.console.root import Root
 from gateway.docs import docs_routes
 from gateway.events_page import events_routes
 from gateway.http.application import Gateway
@@ -76,6 +79,7 @@ def compose(
     shedding = Shedding(intake, _full_load(settings), load or ProcessLoad(intake), hub.freshness.give_way)
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
+    sessions = _sessions(settings, database, key_ring, clock)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
     description = Description(clients, public.signed)
     router = Router(
@@ -85,6 +89,8 @@ def compose(
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *live.routes(),
             *Site(pledges, secret, reader, public, limits, lookups, clock).routes(),
+            *Login(sessions).routes(),
+            *Root(hub, pledges, secret, lookups).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
@@ -98,13 +104,6 @@ def compose(
         await database.migrate(MIGRATIONS)
         await key_ring.refresh()
 
-    async def drain(stop: asyncio.Event) -> None:
-        await _first(service.drain, stop)
-        live.draining = True
-        hub.fan_out.drain()
-        waits.drain()
-        await stop.wait()
-
     service.start = start
     service.workers = [
         Worker("gateway.keys", key_ring.keep_fresh),
@@ -112,10 +111,34 @@ def compose(
         Worker("gateway.log", hub.follow_log),
         Worker("gateway.pulse", hub.fan_out.pulse),
         Worker("gateway.overload", shedding.run),
-        Worker("gateway.drain", drain),
-        pruning_worker("gateway", {"idempotency": partial(idempotency.delete_expired, database)}),
+        Worker("gateway.drain", _drainer(service, live, hub, waits)),
+        _pruning(database, sessions),
     ]
     return service
+
+
+def _drainer(
+    service: Service, live: LiveReads, hub: Hub, waits: Waits
+) -> Callable[[asyncio.Event], Awaitable[None]]:
+    async def drain(stop: asyncio.Event) -> None:
+        await _first(service.drain, stop)
+        live.draining = True
+        hub.fan_out.drain()
+        waits.drain()
+        await stop.wait()
+
+    return drain
+
+
+def _sessions(settings: GatewaySettings, database: Database, key_ring: KeyRing, clock: Clock) -> Sessions:
+    secret = settings.internal_secret.get_secret_value()
+    logins = RateLimit("login", 1 / 6, 60.0, time.monotonic)  # ten at once, then one in six seconds
+    return Sessions(database, key_ring, secret, settings.public_url, logins, clock)
+
+
+def _pruning(database: Database, sessions: Sessions) -> Worker:
+    replies = partial(idempotency.delete_expired, database)
+    return pruning_worker("gateway", {"idempotency": replies, "sessions": sessions.delete_expired})
 
 
 def _full_load(settings: GatewaySettings) -> Reading:

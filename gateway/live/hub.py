@@ -7,6 +7,7 @@ reads are answered from what it has received (docs/architecture.md, "Live reads"
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -87,6 +88,11 @@ class Hub:
     def known(self, ref: str) -> DriveView | None:
         """The view of the drive with this id or slug, if one is held."""
         return self._views.get(ref) or self._by_slug.get(ref)
+
+    def newest(self, at_most: int) -> list[DriveView]:
+        """The drives of which a snapshot was received, those created last first."""
+        known = (view for view in self._views.values() if not view.is_placeholder)
+        return heapq.nlargest(at_most, known, key=lambda view: view.drive_id)
 
     def known_as_of(self, ref: str) -> datetime | None:
         """`Freshness.as_of` of the drive with this id or slug; None where no snapshot of it was received."""

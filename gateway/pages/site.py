@@ -77,7 +77,6 @@ class Site:
     def routes(self) -> list[Route]:
         """The pages and their assets."""
         return [
-            Route("GET", "/", _to_docs),
             *page_routes("/overlay/{drive}", self._page(self._overlay)),
             *page_routes("/donate/{drive}", self._page(self._donate)),
             *page_routes("/donate/{drive}/thanks", self._page(self._thanks)),
@@ -208,7 +207,3 @@ async def _assets(request: Request) -> AsgiResponse:
 async def _to_icon(request: Request) -> Response:
     # Browsers request /favicon.ico for documents without an icon of their own, such as plain JSON.
     return Response(307, [(b"location", pages.asset_url("mark.svg").encode())])
-
-
-async def _to_docs(request: Request) -> Response:
-    return Response(307, [(b"location", b"/docs")])

@@ -60,6 +60,7 @@ class ProxyRoute:
 
 PROXY_ROUTES: Final = (
     ProxyRoute("POST", "/v1/drives", "pledges", "drives", "changes", idempotency="optional"),
+    ProxyRoute("GET", "/v1/drives", "pledges", "drives", "reads"),
     ProxyRoute("GET", "/v1/drives/{drive}", "pledges", "drives", "reads", publishable=True),
     ProxyRoute("PATCH", "/v1/drives/{drive}", "pledges", "drives", "changes"),
     ProxyRoute("POST", "/v1/drives/{drive}/open", "pledges", "drives", "changes", idempotency="optional"),

@@ -48,7 +48,15 @@ from services.pledges.requests import (
     PledgeRequest,
     parse,
 )
-from services.pledges.views import CreatorList, CreatorView, DriveView, PledgeList, PledgeView, json_response
+from services.pledges.views import (
+    CreatorList,
+    CreatorView,
+    DriveList,
+    DriveView,
+    PledgeList,
+    PledgeView,
+    json_response,
+)
 
 
 def _ref(drive: str) -> str:
@@ -110,6 +118,14 @@ class Dependencies:
         """Create a drive, in the state `draft`."""
         require_scope(caller, "drives")
         return keyed_response(await self._drives.make_drive(body, caller, await _keyed_request(request, key)))
+
+    async def list_drives(self, caller: CallerDep, after: After = None, limit: Limit = 25) -> Response:
+        """List the partner's own drives, newest first.
+
+        With an admin key: those of every partner.
+        """
+        require_scope(caller, "drives")
+        return json_response(await self._queries.list_drives(caller, after, limit))
 
     async def show_drive(self, drive: DriveRef, caller: CallerDep) -> Response:
         """Read a drive."""
@@ -237,11 +253,12 @@ def routes(dependencies: Dependencies) -> APIRouter:
     _post(router, "/v1/drives", dependencies.make_drive, DriveView, SlugTaken, Invalid, *menu)
     kinds = (NotYourDrive, NotFound, SlugTaken, Invalid)
     _post(router, "/v1/drives/{drive}/creators", dependencies.add_creator, CreatorView, *kinds)
-    for path, endpoint, view in (
-        ("/v1/drives/{drive}", dependencies.show_drive, DriveView),
-        ("/v1/drives/{drive}/creators", dependencies.list_creators, CreatorList),
+    for path, endpoint, view, *missing in (
+        ("/v1/drives", dependencies.list_drives, DriveList),
+        ("/v1/drives/{drive}", dependencies.show_drive, DriveView, NotFound),
+        ("/v1/drives/{drive}/creators", dependencies.list_creators, CreatorList, NotFound),
     ):
-        refused = documented(Unauthorized, Forbidden, NotFound)
+        refused = documented(Unauthorized, Forbidden, *missing)
         router.add_api_route(path, endpoint, response_model=view, responses=refused)
     router.add_api_route(
         "/v1/drives/{drive}",

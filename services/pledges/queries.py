@@ -46,6 +46,26 @@ class Queries:
         by_ref = {name: drive_json(row) for row in rows for name in (row.slug, row.id)}
         return {ref: by_ref[ref] for ref in refs if ref in by_ref}
 
+    async def list_drives(self, caller: Caller, after: str | None, limit: int) -> dict[str, Any]:
+        """A page of the drives that the caller's partner owns, newest first; of all partners for an admin.
+
+        A test key sees test drives only.
+        """
+        columns = DRIVES.c
+        page = select(DRIVES).order_by(columns.id.desc())
+        if not caller.admin:
+            page = page.where(columns.partner == caller.partner)
+        if caller.mode == "test":
+            page = page.where(columns.test)
+        if after is not None:
+            page = page.where(columns.id < after)
+        rows = await self._fetch_all(page.limit(limit + 1))
+        shown = rows[:limit]
+        return {
+            "data": [drive_json(row) for row in shown],
+            "next": shown[-1].id if len(rows) > limit else None,
+        }
+
     async def creators(self, ref: str, after: str | None, limit: int) -> dict[str, Any]:
         """A page of a drive's creators, oldest first. Raises NotFound."""
         drive = await self.drive(ref)

@@ -105,6 +105,13 @@ class DriveView(BaseModel):
     created_at: TimestampView
 
 
+class DriveList(BaseModel):
+    """A page of drives, newest first."""
+
+    data: list[DriveView]
+    next: str | None
+
+
 class CreatorView(BaseModel):
     """A creator who raises for a drive."""
 

@@ -42,6 +42,7 @@ OWNED: Final[dict[tuple[str, str], Any]] = {
 
 OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("POST", "/v1/drives"): (a_drive("theirs"), 201),
+    ("GET", "/v1/drives"): (None, 200),
     ("GET", "/v1/drives/{drive}"): (None, 200),
     ("GET", "/v1/drives/{drive}/creators"): (None, 200),
     ("POST", "/v1/drives/{drive}/pledges"): (a_pledge(), 201),

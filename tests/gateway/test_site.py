@@ -249,4 +249,3 @@ async def test_docs_load_no_external_files(harness: Harness) -> None:
     assert "//" not in html.replace("<!doctype", "")
     for asset in re.findall(r'(?:src|href)="([^"]+)"', html):
         assert (await page(harness, asset))[0] == 200, asset
-    assert (await page(harness, "/"))[1]["Location"] == "/docs"

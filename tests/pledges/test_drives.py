@@ -200,3 +200,25 @@ async def test_every_public_route_is_documented(harness: Harness) -> None:
     pledge = paths["/v1/drives/{drive}/pledges"]["post"]
     assert pledge["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("PledgeRequest")
     assert {"201", "409", "422"} <= set(pledge["responses"])
+
+
+async def test_drives_are_listed_for_their_partner_newest_first(harness: Harness) -> None:
+    ids = []
+    for number, partner in enumerate(("abo", "abo", "zed", "abo")):
+        body = a_drive(f"d{number}", test=number == 3)
+        made = await harness.post("/v1/drives", body, scopes=("drives",), partner=partner)
+        ids.append(made.json()["id"])
+
+    async def listed(query: str = "", **who: Any) -> list[str]:
+        reply = await harness.read("/v1/drives", query, **{"scopes": ("drives",), "partner": "abo", **who})
+        assert reply.status == 200
+        return [one["id"] for one in reply.json()["data"]]
+
+    assert await listed() == [ids[3], ids[1], ids[0]]
+    assert await listed("limit=2") == [ids[3], ids[1]]
+    assert await listed(f"limit=2&after={ids[1]}") == [ids[0]]
+    assert await listed(partner="zed") == [ids[2]]
+    assert await listed(mode="test") == [ids[3]]
+    assert await listed(scopes=("admin",)) == ids[::-1]
+    refused = await harness.read("/v1/drives", scopes=("pledges",), partner="abo")
+    assert refused.status == 403
