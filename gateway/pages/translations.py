@@ -297,6 +297,8 @@ _PROBLEM_EN: Final[Translations] = {
     "unknown_drive_more": "The address may be mistyped, or the drive may have another name.",
     "unavailable": "Back in a moment",
     "unavailable_more": "We cannot show this page right now. Please try again shortly.",
+    "frame_refused": "The donation form cannot be shown on this page",
+    "frame_refused_more": "Its key is not valid here. If this is your page, check the key and its origins.",
     "language": "العربية",
 }
 
@@ -305,6 +307,8 @@ _PROBLEM_AR: Final[Translations] = {
     "unknown_drive_more": "ربما كُتب العنوان خطأ، أو أن للحملة اسمًا آخر.",
     "unavailable": "نعود بعد لحظات",
     "unavailable_more": "تعذّر عرض هذه الصفحة الآن. حاول مجددًا بعد قليل من فضلك.",
+    "frame_refused": "لا يمكن عرض نموذج التبرع في هذه الصفحة",
+    "frame_refused_more": "مفتاح النموذج غير صالح هنا. إن كانت الصفحة لك فتحقق من المفتاح ومن قائمة مواقعه.",
     "language": "English",
 }
 

@@ -1,13 +1,15 @@
 // The hosted form: validates it, explains errors, makes the pledge once, and opens the payment page.
 
 import { readAmount } from "./amount.js";
+import { pageAround } from "./framed.js";
 import { Figures, isMoney, localised, wholePercent } from "./money.js";
 import { Memory, checkoutUrl, makePledge, readPledge, sleep, watchPledge } from "./pledge.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
 const { texts } = page;
 const figures = new Figures(page.lang, page.digits);
-const memory = new Memory(page.drive);
+const memory = new Memory(page.memory);
+const around = pageAround(page);
 const $ = (id) => document.getElementById(id);
 const form = $("form");
 const MESSAGE_MAX = 280;
@@ -101,7 +103,8 @@ function formBody(amount) {
     donor,
     checkout_mode: "hosted",
   };
-  if (returnable()) request.return_url = location.origin + thanksUrl();
+  const back = around?.returnUrl ?? location.origin + thanksUrl();
+  if (returnable(back)) request.return_url = back;
   if (creator()) request.creator = creator();
   if ($("message").value.trim()) request.message = $("message").value.trim();
   return JSON.stringify(request);
@@ -111,8 +114,7 @@ function formBody(amount) {
 const creator = () => page.creator || ($("creator")?.value ?? "");
 
 /** The API accepts https return addresses only, and http ones on a loopback address. */
-const returnable = () =>
-  location.protocol === "https:" || ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+const returnable = (address) => /^(https:|http:\/\/(localhost|127\.0\.0\.1|\[::1\])[:/])/.test(address);
 
 let busy = false;
 
@@ -135,13 +137,14 @@ async function send(event) {
   const body = formBody(amount);
   const key = memory.keyFor(body);
   const onWait = (kind, left) => ($("status").textContent = figures.format(texts[`retry_${kind}`], {}, left));
-  const result = await makePledge({ drive: page.drive, body, key, token: page.token, freshToken, onWait });
+  const result = await makePledge({ ...page, body, key, freshToken, onWait });
   await finish(result, { body, key });
 }
 
 async function finish({ pledge, problem, status, gaveUp }, sent) {
   if (pledge) {
     memory.write({ ...sent, at: Date.now(), pledge: { id: pledge.id, token: pledge.token, amount: pledge.amount } });
+    around?.tell("pledged", { pledge: pledge.id });
     await goOn(pledge);
     return;
   }
@@ -168,7 +171,7 @@ async function goOn(pledge) {
   const url = checkoutUrl(pledge);
   if (url) {
     $("status").textContent = texts.to_checkout;
-    location.assign(url);
+    openCheckout(url);
     await sleep(4_000); // if this continues, the payment page did not open: enable the button again
     setBusy(false);
     return;
@@ -180,6 +183,12 @@ async function goOn(pledge) {
   $("waiting").focus();
   showQueue(pledge.queue);
   await awaitCheckout(pledge);
+}
+
+/** In a frame the page around opens it in the donor's tab: Stripe's page refuses to be framed. */
+function openCheckout(url) {
+  if (around) around.tell("checkout", { url });
+  else location.assign(url);
 }
 
 function showQueue(queue) {
@@ -195,7 +204,7 @@ async function awaitCheckout({ id, token }) {
     const url = checkoutUrl(pledge);
     if (url) {
       $("waiting-queue").textContent = texts.to_checkout;
-      return location.assign(url);
+      return openCheckout(url);
     }
     showQueue(pledge.queue);
   }
@@ -203,8 +212,9 @@ async function awaitCheckout({ id, token }) {
 
 /** The thanks page's address. It names the creator, so that a second donation credits the same one. */
 function thanksUrl() {
-  const query = new URLSearchParams(creator() ? { creator: creator(), lang: page.lang } : { lang: page.lang });
-  return `/donate/${encodeURIComponent(page.slug)}/thanks?${query}`;
+  const named = page.frame ? new URLSearchParams(location.search).get("creator") : creator();
+  const query = new URLSearchParams(named ? { creator: named, ...page.query } : page.query);
+  return `${page.path}/thanks?${query}`;
 }
 
 /** After a return from the payment page without paying: offer to continue that payment. */
@@ -221,6 +231,7 @@ async function offerToResume() {
 }
 
 function startAfresh() {
+  around?.tell("closed", { pledge: memory.read()?.pledge?.id });
   memory.write(null);
   $("resume").hidden = true;
   form.querySelector("input:checked, #amount").focus();
