@@ -84,7 +84,7 @@ def compose(
             *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *live.routes(),
-            *Site(pledges, secret, reader, key_ring, limits, lookups, clock).routes(),
+            *Site(pledges, secret, reader, key_ring, limits, lookups, clock, settings.fee_rule()).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),

@@ -82,6 +82,7 @@ def donate_page(
     creator: Mapping[str, object] | None = None,
     accept_language: str = "",
     frame: Frame | None = None,
+    fee: Mapping[str, int] | None = None,
 ) -> bytes:
     """The hosted form, or with `frame` the one on a partner's page.
 
@@ -91,7 +92,8 @@ def donate_page(
     known, `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which draft, paused and
     closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, times 100 if it has no
     decimals, and times a power of ten if Stripe does not accept 5 of it. `creator` is the one that `query`
-    names; an unknown one is reported on the page. `query`: `creator`, `lang`, `digits`.
+    names; an unknown one is reported on the page. `fee` is what the donor may
+    add (`gateway.fees`). `query`: `creator`, `lang`, `digits`.
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
@@ -106,6 +108,7 @@ def donate_page(
         "decimals": money.digits(currency),
         "creator": creator and _creator_ref(creator),
         **_place(ref, slug, query, voice, frame),
+        "fee": fee,
         "token": form_token,
         "texts": TRANSLATIONS["donate"][voice.lang],
     }
@@ -123,6 +126,7 @@ def donate_page(
         creators=[{"ref": _creator_ref(c), "name": c.get("name", "")} for c in creators.listed],
         more_creators=creators.more,
         example=example_amount(currency),
+        purposes=("general", "sadaqah", "zakat") if drive.get("zakat_eligible") is True else (),
         other_language=_other_language(_path(slug, frame), query, voice),
         **_progress(drive, voice),
     )

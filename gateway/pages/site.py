@@ -16,6 +16,7 @@ from backbone.http.service_client import ServiceClient, ServiceUnavailable, post
 from gateway import pages
 from gateway.access.keys import Bearer, KeyRing
 from gateway.access.limits import ConcurrencyLimit, RateLimits
+from gateway.fees import FeeRule
 from gateway.http.asgi import AsgiResponse, Request, Response, json_response
 from gateway.http.conditional import not_modified
 from gateway.http.router import Handler, Route, page_routes
@@ -65,7 +66,9 @@ class Site:
         limits: RateLimits,
         concurrency_limit: ConcurrencyLimit,
         clock: Clock,
+        fee: FeeRule,
     ) -> None:
+        self._fee = fee
         self._pledges = pledges
         self._secret = secret
         self._reader = reader
@@ -141,6 +144,7 @@ class Site:
             creator=await self._creator(drive["id"], query.get("creator", "")),
             accept_language=request.headers.get("accept-language", ""),
             frame=frame,
+            fee=self._fee.of(str(drive["currency"])),
         )
         return Response(200, pages.page_headers("donate", frame.ancestors if frame else ()), body)
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,6 +99,7 @@ class Harness:
     streams_from: list[str] = field(default_factory=list)
     resumed_by_gap: bool = False  # as the edge with nchan does: `gap`, and the end of the stream
     stream_queues: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
+    fee: Mapping[str, int] | None = None
     base: str = ""
     frame_origins: tuple[str, ...] = ()
     """The origins of the only publishable key, `KEY`."""
@@ -147,7 +148,7 @@ class Harness:
             found = next((one for one in self.creators if named in (one.get("id"), one["slug"])), None)
             creators = Creators(self.creators[: self.listed], len(self.creators) > self.listed)
             token = f"f1.{len(self.pledge_requests)}.aa"
-            html = donate_page(drive, creators, query, token, creator=found, frame=frame)
+            html = donate_page(drive, creators, query, token, creator=found, frame=frame, fee=self.fee)
             await reply_with(send, 200, page_headers("donate", ancestors), html)
         elif path == "/donate/winter/creators":
             self.searched.append(query["q"])

@@ -1,8 +1,9 @@
 // The hosted form: validates it, explains errors, makes the pledge once, and opens the payment page.
 
 import { readAmount } from "./amount.js";
+import { withFee } from "./fee.js";
 import { pageAround } from "./framed.js";
-import { Figures, isMoney, localised, wholePercent } from "./money.js";
+import { Figures, isMoney, localised, toMinor, toValue, wholePercent } from "./money.js";
 import { Memory, checkoutUrl, makePledge, readPledge, sleep, watchPledge } from "./pledge.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
@@ -13,6 +14,7 @@ const around = pageAround(page);
 const $ = (id) => document.getElementById(id);
 const form = $("form");
 const MESSAGE_MAX = 280;
+const FEW_LEFT = 20;
 const TOTALS_MS = 15_000;
 const QUEUE_LIFE_MS = 24 * 3600 * 1000;
 
@@ -27,10 +29,28 @@ function chosenAmount() {
   return picked ? { value: picked.value } : { error: "missing" };
 }
 
+const inWords = (value) => figures.money({ currency: page.currency, value });
+
+/** What is charged for a gift of `value`: with the payment's fee, if the donor adds it. */
+function charged(value) {
+  return $("cover")?.checked ? withFeeAdded(value) : value;
+}
+
+const withFeeAdded = (value) => toValue(withFee(toMinor(value), page.fee), page.decimals);
+
 function showAmount() {
   const { value } = chosenAmount();
-  const money = value && figures.money({ currency: page.currency, value });
+  const money = value && inWords(charged(value));
   $("give").textContent = money ? figures.format(texts.give_amount, { money }) : texts.give;
+  if ($("cover")) showFee(value);
+}
+
+function showFee(value) {
+  const total = value && withFeeAdded(value);
+  const fee = total && inWords(toValue(toMinor(total) - toMinor(value), page.decimals));
+  $("cover-text").textContent = fee ? figures.format(texts.cover_fee_amount, { fee }) : texts.cover_fee;
+  const added = total && $("cover").checked;
+  $("charged").textContent = added ? figures.format(texts.charged, { total: inWords(total), money: inWords(value) }) : "";
 }
 
 function typeAmount() {
@@ -99,7 +119,7 @@ function formBody(amount) {
   if ($("name").value.trim()) donor.name = $("name").value.trim();
   if ($("email").value.trim()) donor.email = $("email").value.trim();
   const request = {
-    amount: { currency: page.currency, value: amount.value },
+    amount: { currency: page.currency, value: charged(amount.value) },
     donor,
     checkout_mode: "hosted",
   };
@@ -107,6 +127,8 @@ function formBody(amount) {
   if (returnable(back)) request.return_url = back;
   if (creator()) request.creator = creator();
   if ($("message").value.trim()) request.message = $("message").value.trim();
+  const purpose = form.querySelector('input[name="purpose"]:checked')?.value;
+  if (purpose && purpose !== "general") request.purpose = purpose;
   return JSON.stringify(request);
 }
 
@@ -301,14 +323,18 @@ async function showTotals() {
 
 const keepShowing = () => showTotals().catch(() => undefined); // the form works without the bar
 
+/** Counts characters as the API does (code points), and announces the count once few are left. */
 function countMessage() {
-  $("message-left").textContent = figures.format(texts.message_left, {}, MESSAGE_MAX - [...$("message").value].length);
+  const left = MESSAGE_MAX - [...$("message").value].length;
+  $("message-left").setAttribute("aria-live", left <= FEW_LEFT ? "polite" : "off");
+  $("message-left").textContent = figures.format(left < 0 ? texts.message_over : texts.message_left, {}, Math.abs(left));
 }
 
 if (form) {
   form.addEventListener("submit", send);
   $("amount").addEventListener("input", typeAmount);
   form.querySelectorAll('input[name="menu"]').forEach((radio) => radio.addEventListener("change", pickAmount));
+  $("cover")?.addEventListener("change", showAmount);
   $("message").addEventListener("input", countMessage);
   $("resume-no").addEventListener("click", startAfresh);
   if ($("find")) {
