@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from backbone.database.database import Synchronous
 from backbone.settings import DatabaseUrl, HttpUrl, Settings
+from gateway.fees import MOST_BPS, FeeRule, fixed_parts
 
 _ADMIN_KEY: Final = re.compile(r"ak_admin_[A-Za-z0-9]{20,200}", re.ASCII)
 
@@ -28,6 +29,11 @@ def _public_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/"):
         raise ValueError("must be an address such as https://give.example.org, without a path")
     return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _fixed_parts(text: str) -> str:
+    fixed_parts(text)
+    return text
 
 
 def _networks(text: str) -> str:
@@ -98,10 +104,23 @@ class GatewaySettings(Settings):
     waits_in_flight: int = Field(
         10_000, ge=0, description="Replies held by Prefer: wait at once; past it none is held."
     )
+    fee_bps: int = Field(
+        290,
+        ge=0,
+        le=MOST_BPS,
+        description="Processing fee that donors may add, in ten-thousandths; 0: the form does not ask.",
+    )
+    fee_fixed: Annotated[str, AfterValidator(_fixed_parts)] = Field(
+        "0.30 USD", description="Fixed part of that fee by currency, such as 0.30 USD, 0.25 EUR."
+    )
     live_clients: int = Field(20_000, ge=1, description="Open live streams; past it 503.")
     live_sends_per_s: float = Field(
         5000.0, gt=0, description="Frames sent a second over all live streams, from which the rate follows."
     )
+
+    def fee_rule(self) -> FeeRule:
+        """The processing fee that donors may add."""
+        return FeeRule(self.fee_bps, fixed_parts(self.fee_fixed))
 
     def database_url(self) -> str:
         """The URL of the database."""

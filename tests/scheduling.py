@@ -46,6 +46,8 @@ LONGEST: Final = (
     "tests/simulation/test_seeds.py",
     "tests/backbone/test_hanging_connections.py",
     "tests/gateway/test_pages_in_browser.py",
+    "tests/gateway/test_embed_in_browser.py",
+    "tests/gateway/test_donate_in_browser.py",
     "tests/stores/test_plans.py",
     "tests/backbone/test_replicas.py",
     "tests/backbone/test_kafka_security.py",

@@ -4,7 +4,7 @@ Pure functions from a drive's data to HTML, and the scripts and styles of the pa
 drive, sends `page_headers(kind)` with the bytes, and serves `/assets/` from `assets_app`.
 """
 
-from gateway.pages.assets import asset_url, assets_app, static
+from gateway.pages.assets import asset_url, assets_app, embed_script, static
 from gateway.pages.form_token import FORM_TOKEN_LIFE, check_form_token, mint_form_token
 from gateway.pages.headers import page_headers
 from gateway.pages.render import (
@@ -24,6 +24,7 @@ __all__ = [
     "check_form_token",
     "donate_page",
     "drive_refs",
+    "embed_script",
     "mint_form_token",
     "overlay_page",
     "page_headers",

@@ -65,6 +65,12 @@ def static(path: str) -> tuple[bytes, str, str] | None:
     return None if asset is None else (asset.body, asset.content_type, asset.etag)
 
 
+def embed_script() -> tuple[bytes, str, str]:
+    """Body, content type and ETag of `/embed.js`, whose address is fixed."""
+    asset = _ASSETS["embed.js"]
+    return asset.body, asset.content_type, asset.etag
+
+
 def _find(path: str) -> Asset | None:
     _, mount, _, name = [*path.split("/", 3), "", "", ""][:4]
     return _ASSETS.get(name) if mount == "assets" else None

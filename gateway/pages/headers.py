@@ -8,18 +8,20 @@ An overlay allows inline style, because OBS writes its Custom CSS into a style e
 (obs-browser, browser-client.cpp, OnLoadEnd), and one Trusted Types policy, that of trusted.js.
 """
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 PageKind = Literal["overlay", "donate", "thanks", "problem", "console"]
 Headers = list[tuple[bytes, bytes]]
 
-_STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors 'none'"
-# Streaming tools frame overlays, which have nothing to click. The form must not be framed (clickjacking).
+_STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors "
+# Streaming tools frame overlays, which have nothing to click. The form must not be framed (clickjacking),
+# except by the origins of a publishable key (`gateway.pages.frames`).
 _OVERLAY: Final = "style-src 'self' 'unsafe-inline'; trusted-types default; frame-ancestors *"
 
 
-def _policy(kind: PageKind) -> bytes:
-    own = _OVERLAY if kind == "overlay" else _STRICT
+def _policy(kind: PageKind, ancestors: Sequence[str]) -> bytes:
+    own = _OVERLAY if kind == "overlay" else _STRICT + (" ".join(ancestors) or "'none'")
     return (
         "default-src 'none'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
         f"base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'; {own}"
@@ -36,11 +38,14 @@ _CACHED: Final[dict[PageKind, bytes]] = {
 }
 
 
-def page_headers(kind: PageKind) -> Headers:
-    """All headers of an HTML page of this kind, except Content-Length."""
+def page_headers(kind: PageKind, ancestors: Sequence[str] = ()) -> Headers:
+    """All headers of an HTML page of this kind, except Content-Length.
+
+    `ancestors` are the origins whose pages may frame the form; no page may without them.
+    """
     return [
         (b"content-type", b"text/html; charset=utf-8"),
-        (b"content-security-policy", _policy(kind)),
+        (b"content-security-policy", _policy(kind, ancestors)),
         (b"cache-control", _CACHED[kind]),
         (b"x-content-type-options", b"nosniff"),
         # Same-origin: a thanks page's address may contain a pledge's token, which Stripe must not receive.

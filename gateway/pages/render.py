@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from backbone import money
 from backbone.stripe_amounts import largest, smallest
 from gateway.pages.assets import asset_url
+from gateway.pages.frames import Frame
 from gateway.pages.languages import Voice, choose_voice, localised
 from gateway.pages.translations import TRANSLATIONS
 
@@ -80,14 +81,19 @@ def donate_page(
     *,
     creator: Mapping[str, object] | None = None,
     accept_language: str = "",
+    frame: Frame | None = None,
+    fee: Mapping[str, int] | None = None,
 ) -> bytes:
-    """The hosted form. It posts to `/v1/drives/{id}/pledges` with `form_token` in `Ataa-Form-Token`.
+    """The hosted form, or with `frame` the one on a partner's page.
+
+    It posts to `/v1/drives/{id}/pledges` with `form_token` in `Ataa-Form-Token`.
 
     `drive` is the drive or its totals: `id` or `drive` and `slug`; `title`, `currency`, `goal`; and, if
     known, `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which draft, paused and
     closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, times 100 if it has no
     decimals, and times a power of ten if Stripe does not accept 5 of it. `creator` is the one that `query`
-    names; an unknown one is reported on the page. `query`: `creator`, `lang`, `digits`.
+    names; an unknown one is reported on the page. `fee` is what the donor may
+    add (`gateway.fees`). `query`: `creator`, `lang`, `digits`.
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
@@ -101,6 +107,8 @@ def donate_page(
         "currency": currency,
         "decimals": money.digits(currency),
         "creator": creator and _creator_ref(creator),
+        **_place(ref, slug, query, voice, frame),
+        "fee": fee,
         "token": form_token,
         "texts": TRANSLATIONS["donate"][voice.lang],
     }
@@ -118,12 +126,19 @@ def donate_page(
         creators=[{"ref": _creator_ref(c), "name": c.get("name", "")} for c in creators.listed],
         more_creators=creators.more,
         example=example_amount(currency),
-        other_language=_other_language(f"/donate/{quote(slug)}", query, voice),
+        purposes=("general", "sadaqah", "zakat") if drive.get("zakat_eligible") is True else (),
+        other_language=_other_language(_path(slug, frame), query, voice),
         **_progress(drive, voice),
     )
 
 
-def thanks_page(drive: Mapping[str, object], query: Mapping[str, str], *, accept_language: str = "") -> bytes:
+def thanks_page(
+    drive: Mapping[str, object],
+    query: Mapping[str, str],
+    *,
+    accept_language: str = "",
+    frame: Frame | None = None,
+) -> bytes:
     """The page a donor returns to after paying, `/donate/{drive}/thanks`.
 
     It follows the pledge of `?pledge=&token=`, or else the one this browser tab last made for the drive,
@@ -136,6 +151,7 @@ def thanks_page(drive: Mapping[str, object], query: Mapping[str, str], *, accept
         "drive": ref,
         "lang": voice.lang,
         "digits": voice.digits,
+        **_place(ref, slug, query, voice, frame),
         "texts": TRANSLATIONS["thanks"][voice.lang],
     }
     return _render(
@@ -144,18 +160,18 @@ def thanks_page(drive: Mapping[str, object], query: Mapping[str, str], *, accept
         page,
         title=localised(title, voice.lang) or slug,
         test=drive.get("test") is True,
-        drive_url=_address(f"/donate/{quote(slug)}", query, ("creator",), voice.lang),
-        other_language=_other_language(f"/donate/{quote(slug)}/thanks", query, voice),
+        drive_url=_address(_path(slug, frame), query, ("creator", "key", "origin"), voice.lang),
+        other_language=_other_language(f"{_path(slug, frame)}/thanks", query, voice),
     )
 
 
 def problem_page(
     query: Mapping[str, str],
     *,
-    problem: Literal["unknown_drive", "unavailable"] = "unknown_drive",
+    problem: Literal["unknown_drive", "unavailable", "frame_refused"] = "unknown_drive",
     accept_language: str = "",
 ) -> bytes:
-    """The HTML error page of a 404 (`unknown_drive`) or a 503 (`unavailable`)."""
+    """The HTML error page of a 404 (`unknown_drive`), 503 (`unavailable`) or 403 (`frame_refused`)."""
     voice = choose_voice(query, accept_language, None)
     return _render("problem.html", voice, None, problem=problem, other_language=f"?lang={voice.other}")
 
@@ -167,6 +183,26 @@ def drive_refs(drive: Mapping[str, object]) -> tuple[str, str]:
     """
     ref = drive.get("id") or drive.get("drive") or drive["slug"]
     return str(ref), str(drive.get("slug") or ref)
+
+
+def _path(slug: str, frame: Frame | None) -> str:
+    return f"/{'embed' if frame else 'donate'}/{quote(slug)}"
+
+
+def _place(
+    ref: str, slug: str, query: Mapping[str, str], voice: Voice, frame: Frame | None
+) -> dict[str, object]:
+    """Where a page of the form is: its address without the creator, its storage, and its frame.
+
+    Two forms on a partner's page, each for another creator, share an origin: each has its own storage.
+    """
+    kept = {"lang": voice.lang} | ({"key": frame.key, "origin": frame.origin} if frame else {})
+    return {
+        "path": _path(slug, frame),
+        "query": kept,
+        "memory": f"{ref}.{query.get('creator', '')}" if frame else ref,
+        "frame": {"origin": frame.origin, "key": frame.key} if frame else None,
+    }
 
 
 def _title(drive: Mapping[str, object]) -> Title:
@@ -232,7 +268,7 @@ def _money_text(amount: object, voice: Voice) -> str:
 
 
 def _other_language(path: str, query: Mapping[str, str], voice: Voice) -> str:
-    return _address(path, query, ("creator", "pledge", "token", "digits"), voice.other)
+    return _address(path, query, ("creator", "pledge", "token", "digits", "key", "origin"), voice.other)
 
 
 def _address(path: str, query: Mapping[str, str], kept: Sequence[str], lang: str) -> str:

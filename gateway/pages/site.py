@@ -14,10 +14,13 @@ from backbone.clock import Clock
 from backbone.http.problems import NotFound, Overloaded
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from gateway import pages
-from gateway.access.keys import Bearer
+from gateway.access.keys import Bearer, KeyRing
 from gateway.access.limits import ConcurrencyLimit, RateLimits
+from gateway.fees import FeeRule
 from gateway.http.asgi import AsgiResponse, Request, Response, json_response
+from gateway.http.conditional import not_modified
 from gateway.http.router import Handler, Route, page_routes
+from gateway.pages.frames import Frame, find_frame
 
 CACHE_S: Final = 2.0
 MAX_CACHED: Final = 1000
@@ -27,6 +30,7 @@ MAX_LISTED: Final = 100
 _REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
 
 Drive = Mapping[str, Any]
+PageOfDrive = Callable[[Request, Drive], Awaitable[Response]]
 Found = TypeVar("Found")
 
 
@@ -58,17 +62,19 @@ class Site:
         pledges: ServiceClient,
         secret: str,
         reader: Bearer,
-        public: Bearer,
+        key_ring: KeyRing,
         limits: RateLimits,
         concurrency_limit: ConcurrencyLimit,
         clock: Clock,
+        fee: FeeRule,
     ) -> None:
+        self._fee = fee
         self._pledges = pledges
         self._secret = secret
         self._reader = reader
         self._concurrency_limit = concurrency_limit
         self._clock = clock
-        self._public = public
+        self._key_ring = key_ring
         self._limits = limits
         self._drives = ShortLivedCache[Drive | None]()
         self._lists = ShortLivedCache[pages.Creators]()
@@ -81,11 +87,14 @@ class Site:
             *page_routes("/donate/{drive}", self._page(self._donate)),
             *page_routes("/donate/{drive}/thanks", self._page(self._thanks)),
             Route("GET", "/donate/{drive}/creators", self._search),
+            *page_routes("/embed/{drive}", self._page(self._framed(self._donate))),
+            *page_routes("/embed/{drive}/thanks", self._page(self._framed(self._thanks))),
+            Route("GET", "/embed.js", _embed_script),
             Route("GET", "/assets/{…}", _assets),
             Route("GET", "/favicon.ico", _to_icon),
         ]
 
-    def _page(self, render: Callable[[Request, Drive], Awaitable[Response]]) -> Handler:
+    def _page(self, render: PageOfDrive) -> Handler:
         async def handle(request: Request) -> Response:
             ref = request.params[0]
             if ref != ref.lower():
@@ -107,10 +116,25 @@ class Site:
         body = pages.overlay_page(request.params[0], drive["title"], _query(request))
         return Response(200, pages.page_headers("overlay"), body)
 
-    async def _donate(self, request: Request, drive: Drive) -> Response:
+    def _framed(self, render: Callable[[Request, Drive, Frame | None], Awaitable[Response]]) -> PageOfDrive:
+        """The page in a frame of a partner's page; 403 where the address names no page that may frame it."""
+
+        async def handle(request: Request, drive: Drive) -> Response:
+            query = _query(request)
+            frame = find_frame(self._key_ring, query, drive)
+            if frame is not None:
+                return await render(request, drive, frame)
+            language = request.headers.get("accept-language", "")
+            body = pages.problem_page(query, problem="frame_refused", accept_language=language)
+            return Response(403, pages.page_headers("problem"), body)
+
+        return handle
+
+    async def _donate(self, request: Request, drive: Drive, frame: Frame | None = None) -> Response:
         ref = pages.drive_refs(drive)[0]
         query = _query(request)
-        token = pages.mint_form_token(self._secret.encode(), ref, self._clock.now())
+        key_id = frame.key_id if frame else ""
+        token = pages.mint_form_token(self._secret.encode(), ref, self._clock.now(), key_id)
         body = pages.donate_page(
             drive,
             await self._creators(drive["id"]),
@@ -118,23 +142,22 @@ class Site:
             token,
             creator=await self._creator(drive["id"], query.get("creator", "")),
             accept_language=request.headers.get("accept-language", ""),
+            frame=frame,
+            fee=self._fee.of(str(drive["currency"])),
         )
-        return Response(200, pages.page_headers("donate"), body)
+        return Response(200, pages.page_headers("donate", frame.ancestors if frame else ()), body)
 
-    async def _thanks(self, request: Request, drive: Drive) -> Response:
+    async def _thanks(self, request: Request, drive: Drive, frame: Frame | None = None) -> Response:
         language = request.headers.get("accept-language", "")
-        return Response(
-            200,
-            pages.page_headers("thanks"),
-            pages.thanks_page(drive, _query(request), accept_language=language),
-        )
+        body = pages.thanks_page(drive, _query(request), accept_language=language, frame=frame)
+        return Response(200, pages.page_headers("thanks", frame.ancestors if frame else ()), body)
 
     async def _search(self, request: Request) -> Response:
         """The form's search: the drive's creators whose name contains a text, as JSON.
 
         Raises NotFound, ServiceUnavailable, and TooManyRequests beyond the limit of the client's address.
         """
-        self._limits.spend(self._public, request.address)
+        self._limits.spend(self._key_ring.public, request.address)
         drive = await self._find(request.params[0].lower())
         if drive is None:
             raise NotFound("No such drive.")
@@ -202,6 +225,20 @@ def _query(request: Request) -> Mapping[str, str]:
 
 async def _assets(request: Request) -> AsgiResponse:
     return AsgiResponse(pages.assets_app)
+
+
+async def _embed_script(request: Request) -> Response:
+    """`/embed.js`: cached for five minutes, so that partners' pages get a new version soon."""
+    body, content_type, etag = pages.embed_script()
+    headers = [
+        (b"etag", etag.encode()),
+        (b"cache-control", b"public, max-age=300"),
+        (b"access-control-allow-origin", b"*"),  # for `crossorigin` on the script element
+        (b"cross-origin-resource-policy", b"cross-origin"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    unchanged = not_modified(request, etag, headers)
+    return unchanged or Response(200, [(b"content-type", content_type.encode()), *headers], body)
 
 
 async def _to_icon(request: Request) -> Response:

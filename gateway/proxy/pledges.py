@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from backbone import ids
 from backbone.clock import Clock
-from backbone.http.problems import Forbidden, NotFound
+from backbone.http.problems import Forbidden, NotFound, Unauthorized
 from backbone.http.service_client import ServiceResponse, ServiceUnavailable
 from gateway.access.keys import Bearer
 from gateway.http.asgi import Header, Request, Response, json_response
@@ -74,17 +74,35 @@ class PledgeRoutes:
     def _form_bearer(self, request: Request) -> Bearer | None:
         """The bearer of a form token; None where the request carries none or has an API key.
 
-        Raises `FormExpired` for a token of another drive, of another origin, or past its two hours.
+        A form in a partner's frame sends the partner's publishable key and a token made for it: then the
+        key is valid from the form's own origin. Raises `FormExpired` for a token of another drive, of
+        another origin, or past its two hours.
         """
         token = request.headers.get("ataa-form-token")
-        if token is None or "authorization" in request.headers:
+        if token is None:
             return None
+        if "authorization" in request.headers:
+            return self._framed_bearer(request, token)
         if not self._is_own_origin(request):
             raise FormExpired("The form may only be sent from its own page.")
         if not check_form_token(self._secret, request.params[0], token, self._clock.now()):
             raise FormExpired("Load the page again.")
         self._limits.spend(self._key_ring.form, request.address)
         return self._key_ring.form
+
+    def _framed_bearer(self, request: Request, token: str) -> Bearer | None:
+        """The bearer of a publishable key with a valid token of its framed form, else None."""
+        try:
+            bearer = self._key_ring.find(request.headers["authorization"])
+        except Unauthorized:
+            return None
+        now, drive = self._clock.now(), request.params[0]
+        if bearer.kind != "publishable" or not self._is_own_origin(request):
+            return None
+        if not check_form_token(self._secret, drive, token, now, bearer.key_id):
+            return None
+        self._limits.spend(bearer, request.address)
+        return bearer
 
     def _is_own_origin(self, request: Request) -> bool:
         origin = request.headers.get("origin", "")

@@ -228,6 +228,12 @@ def check_chargeable(amount: Money) -> None:
         raise AmountNotCharged(f"must be a multiple of {Money(step(currency), currency)}")
 
 
+def check_purpose(purpose: str | None, zakat_eligible: bool) -> None:
+    """Raises `InvalidField` for zakat where the drive does not take it; sadaqah may be given to any."""
+    if purpose == "zakat" and not zakat_eligible:
+        raise InvalidField("/purpose", "this drive is not zakat_eligible")
+
+
 def unknown_creator() -> InvalidField:
     """The error of a pledge that credits a creator the drive does not have."""
     return InvalidField("/creator", "no such creator in this drive (ids and slugs are in lower case)")

@@ -37,6 +37,7 @@ from services.pledges.domain import (
     check_accepts_pledges,
     check_amount,
     check_partner_allowed,
+    check_purpose,
     check_test_mode,
     unknown_creator,
 )
@@ -61,6 +62,7 @@ _DRIVE_BY_REF: Final = (
         DRIVES.c.test,
         DRIVES.c.partner,
         DRIVES.c.partners,
+        DRIVES.c.zakat_eligible,
     )
     .where(or_(DRIVES.c.slug == bindparam("ref"), DRIVES.c.id == bindparam("ref")))
     .with_for_update(read=True)
@@ -234,6 +236,7 @@ class Intake:
             check_accepts_pledges(drive.state)
             check_test_mode(drive.test, self._moves_real_money)
             check_amount(amount, drive.currency)
+            check_purpose(request.purpose, drive.zakat_eligible)
         except DomainError as error:
             return error
         creator_id = None if request.creator is None else self._creators.get((drive.id, request.creator))
@@ -242,7 +245,7 @@ class Intake:
         email = request.donor.email
         mac = None if email is None else self._secrets.address_mac(resolved.partner, email)
         pledge_id = PledgeId(ids.new("plg"))
-        reply = _reply(pledge_id, drive.id, creator_id, amount, now)
+        reply = _reply(pledge_id, drive.id, creator_id, amount, request.purpose, now)
         return _NewPledge(resolved, pledge_id, creator_id, mac, reply)
 
 
@@ -292,7 +295,14 @@ def _find_or_create_donors(
     return {(row.partner, row.address_mac): row.id for row in _DONORS_BY_ADDRESS.find(transaction, wanted)}
 
 
-def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money, now: datetime) -> bytes:
+def _reply(
+    pledge_id: str,
+    drive_id: str,
+    creator_id: str | None,
+    amount: Money,
+    purpose: str | None,
+    now: datetime,
+) -> bytes:
     """The body of the 201, without the token."""
     return json_bytes(
         {
@@ -300,6 +310,7 @@ def _reply(pledge_id: str, drive_id: str, creator_id: str | None, amount: Money,
             "drive": drive_id,
             "creator": creator_id,
             "amount": as_json(amount.minor_units, amount.currency),
+            "purpose": purpose,
             "status": PledgeStatus.OPEN.value,
             "checkout": None,
             "queue": None,
@@ -350,6 +361,7 @@ def _pledge_row(new_pledge: _NewPledge, made: PledgeMade) -> dict[str, Any]:
         "reference": request.reference,
         "return_url": request.return_url,
         "checkout_mode": made.checkout_mode,
+        "purpose": request.purpose,
         "test": made.test,
         "made_at": made.made_at,
     }

@@ -128,6 +128,9 @@ Partner = Annotated[
 """A partner's name, as `POST /v1/keys` takes it."""
 
 
+Purpose = Literal["zakat", "sadaqah"]
+
+
 def _check_unique(partners: list[str]) -> list[str]:
     if len(set(partners)) != len(partners):
         raise ValueError("must name each partner once")
@@ -342,6 +345,9 @@ class PledgeRequest(Body):
     reference: Annotated[Text, StringConstraints(min_length=1, max_length=255)] | None = None
     return_url: WebAddress | None = None
     checkout_mode: Literal["hosted", "embedded"] = "hosted"
+    purpose: Purpose | None = Field(
+        None, description="What the donor gives it as; `zakat` only where the drive is `zakat_eligible`."
+    )
 
 
 Kind = TypeVar("Kind", bound=Body)

@@ -135,6 +135,7 @@ class Pledge(Table, table=True):
     reference: str | None
     return_url: str | None
     checkout_mode: str
+    purpose: str | None
     test: bool
     made_at: datetime = Field(sa_type=Utc)
 

@@ -168,6 +168,7 @@ class PledgeView(BaseModel):
     drive: DriveIdView
     creator: CreatorIdView | None
     amount: MoneyView
+    purpose: Literal["zakat", "sadaqah"] | None
     status: Literal["open", "paid", "partly_refunded", "refunded", "disputed", "lapsed", "cancelled"]
     checkout: CheckoutView | None
     queue: QueueView | None
@@ -232,6 +233,7 @@ def pledge_json(row: Row[Any], token: str) -> dict[str, Any]:
         "drive": row.drive_id,
         "creator": row.creator_id,
         "amount": as_json(row.amount, row.currency),
+        "purpose": row.purpose,
         "status": row.status,
         "token": token,
         "created_at": rfc3339(row.made_at),

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,15 +15,18 @@ from gateway.pages import (
     Creators,
     assets_app,
     donate_page,
+    embed_script,
     overlay_page,
     page_headers,
     problem_page,
     thanks_page,
 )
 from gateway.pages.assets import Receive, Scope, Send
+from gateway.pages.frames import Frame
 from tests.waiting import PATIENCE_S
 
 DRIVE = "drv_01winter"
+KEY = "pk_live_of_the_tests"
 Answer = tuple[int, dict[str, str], object]
 
 
@@ -96,7 +99,10 @@ class Harness:
     streams_from: list[str] = field(default_factory=list)
     resumed_by_gap: bool = False  # as the edge with nchan does: `gap`, and the end of the stream
     stream_queues: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
+    fee: Mapping[str, int] | None = None
     base: str = ""
+    frame_origins: tuple[str, ...] = ()
+    """The origins of the only publishable key, `KEY`."""
 
     def push(self, event: str, data: Any) -> None:
         identifier = data["sequence"] if event in ("donation", "milestone") else None
@@ -127,26 +133,39 @@ class Harness:
 
     async def _page(self, path: str, query: dict[str, str], send: Send) -> None:
         drive = {"id": DRIVE, **self.totals, **self.drive}
+        frame = self._frame(path, query)
+        ancestors = frame.ancestors if frame else ()
         if path.startswith("/overlay/"):
             html = overlay_page(unquote(path.removeprefix("/overlay/")), self.totals["title"], query)
-            await _reply(send, 200, page_headers("overlay"), html)
+            await reply_with(send, 200, page_headers("overlay"), html)
         elif path.endswith("/thanks"):
-            await _reply(send, 200, page_headers("thanks"), thanks_page(drive, query))
-        elif path == "/donate/winter":
+            html = thanks_page(drive, query, frame=frame)
+            await reply_with(send, 200, page_headers("thanks", ancestors), html)
+        elif path == "/embed.js":
+            await reply_with(send, 200, [(b"content-type", b"text/javascript")], embed_script()[0])
+        elif path == "/donate/winter" or frame is not None:
             named = query.get("creator", "").lower()
             found = next((one for one in self.creators if named in (one.get("id"), one["slug"])), None)
             creators = Creators(self.creators[: self.listed], len(self.creators) > self.listed)
             token = f"f1.{len(self.pledge_requests)}.aa"
-            html = donate_page(drive, creators, query, token, creator=found)
-            await _reply(send, 200, page_headers("donate"), html)
+            html = donate_page(drive, creators, query, token, creator=found, frame=frame, fee=self.fee)
+            await reply_with(send, 200, page_headers("donate", ancestors), html)
         elif path == "/donate/winter/creators":
             self.searched.append(query["q"])
             held = [one for one in self.creators if query["q"].lower() in one["name"].lower()]
             await _json(send, self.search_status, {}, {"creators": held[:20], "more": len(held) > 20})
         elif path == "/checkout":
-            await _reply(send, 200, [(b"content-type", b"text/html")], b"<title>checkout</title>pay here")
+            await reply_with(send, 200, [(b"content-type", b"text/html")], b"<title>checkout</title>pay here")
         else:
-            await _reply(send, 404, page_headers("problem"), problem_page(query))
+            await reply_with(send, 404, page_headers("problem"), problem_page(query))
+
+    def _frame(self, path: str, query: dict[str, str]) -> Frame | None:
+        allowed = query.get("key") == KEY and query.get("origin") in self.frame_origins
+        return (
+            Frame(query["origin"], KEY, "key_1", self.frame_origins)
+            if allowed and "/embed/" in path
+            else None
+        )
 
     async def _api(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         asked = {name.decode(): value.decode() for name, value in scope["headers"]}
@@ -169,7 +188,7 @@ class Harness:
         if self.totals_status != 200:
             await _json(send, self.totals_status, {}, {"type": "/problems/x"})
         elif asked.get("if-none-match") == etag:
-            await _reply(send, 304, [(b"etag", etag.encode())], b"")
+            await reply_with(send, 304, [(b"etag", etag.encode())], b"")
         else:
             await _json(send, 200, {"etag": etag}, self.totals)
 
@@ -202,10 +221,10 @@ def frame(event: str, data: object, identifier: int | None = None) -> bytes:
 async def _json(send: Send, status: int, headers: dict[str, str], body: object) -> None:
     kind = "application/json" if status < 400 else "application/problem+json"
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await _reply(send, status, [(b"content-type", kind.encode()), *pairs], json.dumps(body).encode())
+    await reply_with(send, status, [(b"content-type", kind.encode()), *pairs], json.dumps(body).encode())
 
 
-async def _reply(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+async def reply_with(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

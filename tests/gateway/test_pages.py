@@ -171,7 +171,7 @@ def test_every_text_is_used(page: str) -> None:
     files = [file for kind in ("templates/*", "static/*.js", "*.py") for file in PAGES.glob(kind)]
     text = "".join(file.read_text() for file in files if file.name != "translations.py")
     # Keys composed of a prefix and a value of the API, and headlines with their "more".
-    composed = ("error_", "notice_", "retry_", "paid", "refunded", "disputed", "lapsed")
+    composed = ("error_", "purpose_", "notice_", "retry_", "paid", "refunded", "disputed", "lapsed")
     for key in TRANSLATIONS[page]["en"]:
         assert key.removesuffix("_more") in text or key.startswith(composed), key
 
@@ -326,7 +326,7 @@ def test_donate_page_with_its_assets_is_under_30_kb() -> None:
         value for _, attrs in Outline(html).tags for key in ("src", "href") if (value := attrs.get(key))
     ]
     assets = [body for path in set(loaded) if (found := static(path)) for body in [found[0]]]
-    assert len(assets) == 6
+    assert len(assets) == 8
     assert len(html) + sum(len(gzip.compress(body)) for body in assets) < 30_000
 
 

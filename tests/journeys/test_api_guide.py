@@ -30,6 +30,8 @@ async def test_a_developer_follows_the_guide_from_key_to_refund(
     assert refund["amount"] == {"currency": "USD", "value": "5.00"}
     assert refund["status"] in ("pending", "succeeded")
     await system.wait_for_raised("warm-winter", "20.00")
+    assert 'data-key="pk_live_' in (tmp_path / "give.html").read_text()
+    assert "data-drive" in outputs["embed"]
     (problem,) = re.findall(r"```json\n(.*?)```", GUIDE, flags=re.DOTALL)
     assert json.loads(outputs["error"]) | {"request_id": ""} == json.loads(problem) | {"request_id": ""}
 

@@ -25,12 +25,33 @@ async def test_created_pledge_has_all_fields_of_the_api(harness: Harness) -> Non
     assert reply.status == 201
     view = reply.json()
     assert set(view) == {
-        "id", "drive", "creator", "amount", "status", "checkout", "queue", "token", "created_at"
+        "id", "drive", "creator", "amount", "purpose", "status", "checkout", "queue", "token", "created_at"
     }  # fmt: skip
     assert (view["drive"], view["creator"], view["amount"]) == (drive, creator, usd("25.00"))
     assert (view["status"], view["checkout"], view["queue"]) == ("open", None, None)
     again = await harness.pledge(a_pledge(creator=creator), drive=drive)
     assert again.json()["creator"] == creator
+
+
+async def test_zakat_is_stored_where_the_drive_takes_it_and_sadaqah_anywhere(harness: Harness) -> None:
+    await harness.drive(zakat_eligible=True)
+    await harness.drive("spring")
+    zakat = await harness.pledge(a_pledge(purpose="zakat"))
+    assert (zakat.status, zakat.json()["purpose"]) == (201, "zakat")
+    assert (await harness.pledge(a_pledge(purpose="sadaqah"), drive="spring")).json()["purpose"] == "sadaqah"
+    assert (await harness.pledge(a_pledge())).json()["purpose"] is None
+    pledge_id = zakat.json()["id"]
+    found = await harness.post_internal("/internal/pledges", ids=[pledge_id])
+    assert found[pledge_id]["pledge"]["purpose"] == "zakat"
+    before = (await harness.rows())["pledges"]
+    refused = await harness.pledge(a_pledge(purpose="zakat"), drive="spring")
+    assert (problem(refused), refused.json()["errors"][0]["pointer"]) == (
+        (422, "invalid-request"),
+        "/purpose",
+    )
+    for purpose in ("Zakat", "", "gift", 1, ["zakat"]):
+        assert (await harness.pledge(a_pledge(purpose=purpose))).status == 422
+    assert (await harness.rows())["pledges"] == before
 
 
 async def test_announced_pledge_is_complete_and_has_no_personal_data(harness: Harness) -> None:

@@ -1,16 +1,20 @@
 // The hosted form: validates it, explains errors, makes the pledge once, and opens the payment page.
 
 import { readAmount } from "./amount.js";
-import { Figures, isMoney, localised, wholePercent } from "./money.js";
+import { withFee } from "./fee.js";
+import { pageAround } from "./framed.js";
+import { Figures, isMoney, localised, toMinor, toValue, wholePercent } from "./money.js";
 import { Memory, checkoutUrl, makePledge, readPledge, sleep, watchPledge } from "./pledge.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
 const { texts } = page;
 const figures = new Figures(page.lang, page.digits);
-const memory = new Memory(page.drive);
+const memory = new Memory(page.memory);
+const around = pageAround(page);
 const $ = (id) => document.getElementById(id);
 const form = $("form");
 const MESSAGE_MAX = 280;
+const FEW_LEFT = 20;
 const TOTALS_MS = 15_000;
 const QUEUE_LIFE_MS = 24 * 3600 * 1000;
 
@@ -25,10 +29,28 @@ function chosenAmount() {
   return picked ? { value: picked.value } : { error: "missing" };
 }
 
+const inWords = (value) => figures.money({ currency: page.currency, value });
+
+/** What is charged for a gift of `value`: with the payment's fee, if the donor adds it. */
+function charged(value) {
+  return $("cover")?.checked ? withFeeAdded(value) : value;
+}
+
+const withFeeAdded = (value) => toValue(withFee(toMinor(value), page.fee), page.decimals);
+
 function showAmount() {
   const { value } = chosenAmount();
-  const money = value && figures.money({ currency: page.currency, value });
+  const money = value && inWords(charged(value));
   $("give").textContent = money ? figures.format(texts.give_amount, { money }) : texts.give;
+  if ($("cover")) showFee(value);
+}
+
+function showFee(value) {
+  const total = value && withFeeAdded(value);
+  const fee = total && inWords(toValue(toMinor(total) - toMinor(value), page.decimals));
+  $("cover-text").textContent = fee ? figures.format(texts.cover_fee_amount, { fee }) : texts.cover_fee;
+  const added = total && $("cover").checked;
+  $("charged").textContent = added ? figures.format(texts.charged, { total: inWords(total), money: inWords(value) }) : "";
 }
 
 function typeAmount() {
@@ -97,13 +119,16 @@ function formBody(amount) {
   if ($("name").value.trim()) donor.name = $("name").value.trim();
   if ($("email").value.trim()) donor.email = $("email").value.trim();
   const request = {
-    amount: { currency: page.currency, value: amount.value },
+    amount: { currency: page.currency, value: charged(amount.value) },
     donor,
     checkout_mode: "hosted",
   };
-  if (returnable()) request.return_url = location.origin + thanksUrl();
+  const back = around?.returnUrl ?? location.origin + thanksUrl();
+  if (returnable(back)) request.return_url = back;
   if (creator()) request.creator = creator();
   if ($("message").value.trim()) request.message = $("message").value.trim();
+  const purpose = form.querySelector('input[name="purpose"]:checked')?.value;
+  if (purpose && purpose !== "general") request.purpose = purpose;
   return JSON.stringify(request);
 }
 
@@ -111,8 +136,7 @@ function formBody(amount) {
 const creator = () => page.creator || ($("creator")?.value ?? "");
 
 /** The API accepts https return addresses only, and http ones on a loopback address. */
-const returnable = () =>
-  location.protocol === "https:" || ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+const returnable = (address) => /^(https:|http:\/\/(localhost|127\.0\.0\.1|\[::1\])[:/])/.test(address);
 
 let busy = false;
 
@@ -135,13 +159,14 @@ async function send(event) {
   const body = formBody(amount);
   const key = memory.keyFor(body);
   const onWait = (kind, left) => ($("status").textContent = figures.format(texts[`retry_${kind}`], {}, left));
-  const result = await makePledge({ drive: page.drive, body, key, token: page.token, freshToken, onWait });
+  const result = await makePledge({ ...page, body, key, freshToken, onWait });
   await finish(result, { body, key });
 }
 
 async function finish({ pledge, problem, status, gaveUp }, sent) {
   if (pledge) {
     memory.write({ ...sent, at: Date.now(), pledge: { id: pledge.id, token: pledge.token, amount: pledge.amount } });
+    around?.tell("pledged", { pledge: pledge.id });
     await goOn(pledge);
     return;
   }
@@ -168,7 +193,7 @@ async function goOn(pledge) {
   const url = checkoutUrl(pledge);
   if (url) {
     $("status").textContent = texts.to_checkout;
-    location.assign(url);
+    openCheckout(url);
     await sleep(4_000); // if this continues, the payment page did not open: enable the button again
     setBusy(false);
     return;
@@ -180,6 +205,12 @@ async function goOn(pledge) {
   $("waiting").focus();
   showQueue(pledge.queue);
   await awaitCheckout(pledge);
+}
+
+/** In a frame the page around opens it in the donor's tab: Stripe's page refuses to be framed. */
+function openCheckout(url) {
+  if (around) around.tell("checkout", { url });
+  else location.assign(url);
 }
 
 function showQueue(queue) {
@@ -195,7 +226,7 @@ async function awaitCheckout({ id, token }) {
     const url = checkoutUrl(pledge);
     if (url) {
       $("waiting-queue").textContent = texts.to_checkout;
-      return location.assign(url);
+      return openCheckout(url);
     }
     showQueue(pledge.queue);
   }
@@ -203,8 +234,9 @@ async function awaitCheckout({ id, token }) {
 
 /** The thanks page's address. It names the creator, so that a second donation credits the same one. */
 function thanksUrl() {
-  const query = new URLSearchParams(creator() ? { creator: creator(), lang: page.lang } : { lang: page.lang });
-  return `/donate/${encodeURIComponent(page.slug)}/thanks?${query}`;
+  const named = page.frame ? new URLSearchParams(location.search).get("creator") : creator();
+  const query = new URLSearchParams(named ? { creator: named, ...page.query } : page.query);
+  return `${page.path}/thanks?${query}`;
 }
 
 /** After a return from the payment page without paying: offer to continue that payment. */
@@ -221,6 +253,7 @@ async function offerToResume() {
 }
 
 function startAfresh() {
+  around?.tell("closed", { pledge: memory.read()?.pledge?.id });
   memory.write(null);
   $("resume").hidden = true;
   form.querySelector("input:checked, #amount").focus();
@@ -290,14 +323,18 @@ async function showTotals() {
 
 const keepShowing = () => showTotals().catch(() => undefined); // the form works without the bar
 
+/** Counts characters as the API does (code points), and announces the count once few are left. */
 function countMessage() {
-  $("message-left").textContent = figures.format(texts.message_left, {}, MESSAGE_MAX - [...$("message").value].length);
+  const left = MESSAGE_MAX - [...$("message").value].length;
+  $("message-left").setAttribute("aria-live", left <= FEW_LEFT ? "polite" : "off");
+  $("message-left").textContent = figures.format(left < 0 ? texts.message_over : texts.message_left, {}, Math.abs(left));
 }
 
 if (form) {
   form.addEventListener("submit", send);
   $("amount").addEventListener("input", typeAmount);
   form.querySelectorAll('input[name="menu"]').forEach((radio) => radio.addEventListener("change", pickAmount));
+  $("cover")?.addEventListener("change", showAmount);
   $("message").addEventListener("input", countMessage);
   $("resume-no").addEventListener("click", startAfresh);
   if ($("find")) {

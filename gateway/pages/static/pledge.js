@@ -74,10 +74,10 @@ function retryAfter(header) {
  * Sends a form until it gets a final response. `onWait(kind, seconds)` is called during each wait, with the kind
  * "busy" or "network". Resolves to `{ pledge }`, `{ problem }` (a problem document, or null) or `{ gaveUp: true }`.
  */
-export async function makePledge({ drive, body, key, token, freshToken, onWait }) {
+export async function makePledge({ drive, frame, body, key, token, freshToken, onWait }) {
   let renewed = false;
   for (let tried = 0; tried < TRIES; tried++) {
-    const reply = await post(drive, body, key, token);
+    const reply = await post(drive, frame, body, key, token);
     if (reply.status === 201 || reply.status === 200) return { pledge: reply.body };
     if ([401, 403].includes(reply.status) && !renewed) {
       renewed = true; // the form token has expired
@@ -91,13 +91,14 @@ export async function makePledge({ drive, body, key, token, freshToken, onWait }
   return { gaveUp: true };
 }
 
-function post(drive, body, key, token) {
+function post(drive, frame, body, key, token) {
   const headers = {
     "Content-Type": "application/json",
     "Idempotency-Key": key,
     "Ataa-Form-Token": token,
     Prefer: "wait=5",
   };
+  if (frame) headers.Authorization = `Bearer ${frame.key}`;
   return request(`/v1/drives/${encodeURIComponent(drive)}/pledges`, { method: "POST", headers, body });
 }
 

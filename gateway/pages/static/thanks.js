@@ -1,12 +1,14 @@
 // The page after payment: shows the donation's status and follows its changes.
 
+import { pageAround } from "./framed.js";
 import { Figures, isMoney } from "./money.js";
 import { Memory, watchPledge } from "./pledge.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
 const { texts } = page;
 const figures = new Figures(page.lang, page.digits);
-const memory = new Memory(page.drive);
+const memory = new Memory(page.memory);
+const around = pageAround(page);
 const $ = (id) => document.getElementById(id);
 const WATCH_MS = 10 * 60 * 1000;
 const SHOWN = { open: "waiting", partly_refunded: "refunded", cancelled: "lapsed" };
@@ -43,11 +45,13 @@ async function watch({ id, token }) {
     }
     if (showPledge(pledge) === "open") continue;
     memory.write(null); // this donation has a final status: the form starts empty
+    around?.tell(pledge.status === "paid" ? "paid" : "closed", { pledge: id });
     return undefined;
   }
   return show("slow");
 }
 
 const pledge = pledgeToWatch();
+document.querySelector(".choices a").addEventListener("click", () => around?.tell("closed", { pledge: pledge?.id }));
 if (pledge) watch(pledge);
 else show("unknown");
