@@ -39,6 +39,8 @@ from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards
 from gateway.proxy.pledges import PledgeRoutes
 from gateway.proxy.waits import BatchLookup, Waits
+from gateway.reach.lookups import Lookups
+from gateway.reach.site import ReachSite
 from gateway.settings import GatewaySettings
 from gateway.tables import MESSAGING_TABLES
 
@@ -77,6 +79,7 @@ def compose(
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
+    reach = ReachSite(Lookups(pledges, leaderboard, secret, public, lookups), live, hub, settings.public_url)
     description = Description(clients, public.signed)
     router = Router(
         [
@@ -85,6 +88,7 @@ def compose(
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *live.routes(),
             *Site(pledges, secret, reader, public, limits, lookups, clock).routes(),
+            *reach.routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
@@ -94,10 +98,6 @@ def compose(
     app = _application(settings.trusted_proxies, router, hub, Refusal(intake))
     service = Service("gateway", app, close=database.close)
 
-    async def start() -> None:
-        await database.migrate(MIGRATIONS)
-        await key_ring.refresh()
-
     async def drain(stop: asyncio.Event) -> None:
         await _first(service.drain, stop)
         live.draining = True
@@ -105,7 +105,7 @@ def compose(
         waits.drain()
         await stop.wait()
 
-    service.start = start
+    service.start = partial(_start, database, key_ring)
     service.workers = [
         Worker("gateway.keys", key_ring.keep_fresh),
         Worker("gateway.snapshots", hub.follow_snapshots),
@@ -116,6 +116,11 @@ def compose(
         pruning_worker("gateway", {"idempotency": partial(idempotency.delete_expired, database)}),
     ]
     return service
+
+
+async def _start(database: Database, key_ring: KeyRing) -> None:
+    await database.migrate(MIGRATIONS)
+    await key_ring.refresh()
 
 
 def _full_load(settings: GatewaySettings) -> Reading:

@@ -16,7 +16,8 @@ from backbone import money
 from backbone.stripe_amounts import largest, smallest
 from gateway.pages.assets import asset_url
 from gateway.pages.languages import Voice, choose_voice, localised
-from gateway.pages.translations import TRANSLATIONS
+from gateway.pages.translations import TRANSLATIONS, Translations
+from gateway.reach.sources import PARAMETERS, pledge_source
 
 Title = str | Mapping[str, str] | None
 
@@ -87,7 +88,8 @@ def donate_page(
     known, `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which draft, paused and
     closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, times 100 if it has no
     decimals, and times a power of ten if Stripe does not accept 5 of it. `creator` is the one that `query`
-    names; an unknown one is reported on the page. `query`: `creator`, `lang`, `digits`.
+    names; an unknown one is reported on the page. `query`: `creator`, `lang`, `digits`, and where the donor
+    comes from (`gateway.reach.sources`).
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
@@ -102,6 +104,7 @@ def donate_page(
         "decimals": money.digits(currency),
         "creator": creator and _creator_ref(creator),
         "token": form_token,
+        "source": pledge_source(query),
         "texts": TRANSLATIONS["donate"][voice.lang],
     }
     return _render(
@@ -144,7 +147,7 @@ def thanks_page(drive: Mapping[str, object], query: Mapping[str, str], *, accept
         page,
         title=localised(title, voice.lang) or slug,
         test=drive.get("test") is True,
-        drive_url=_address(f"/donate/{quote(slug)}", query, ("creator",), voice.lang),
+        drive_url=_address(f"/donate/{quote(slug)}", query, ("creator", *PARAMETERS), voice.lang),
         other_language=_other_language(f"/donate/{quote(slug)}/thanks", query, voice),
     )
 
@@ -152,10 +155,10 @@ def thanks_page(drive: Mapping[str, object], query: Mapping[str, str], *, accept
 def problem_page(
     query: Mapping[str, str],
     *,
-    problem: Literal["unknown_drive", "unavailable"] = "unknown_drive",
+    problem: Literal["unknown_drive", "unknown_creator", "unavailable"] = "unknown_drive",
     accept_language: str = "",
 ) -> bytes:
-    """The HTML error page of a 404 (`unknown_drive`) or a 503 (`unavailable`)."""
+    """The HTML error page of a 404 (`unknown_drive`, `unknown_creator`) or a 503 (`unavailable`)."""
     voice = choose_voice(query, accept_language, None)
     return _render("problem.html", voice, None, problem=problem, other_language=f"?lang={voice.other}")
 
@@ -213,11 +216,11 @@ def _progress(drive: Mapping[str, object], voice: Voice) -> dict[str, object]:
         "raised": _money_text(raised, voice),
         "goal": _money_text(goal, voice),
         "gifts": voice.text("donate", "gifts", donations) if isinstance(donations, int) else "",
-        "percent": _whole_percent(raised, goal),
+        "percent": whole_percent(raised, goal),
     }
 
 
-def _whole_percent(raised: object, goal: object) -> int:
+def whole_percent(raised: object, goal: object) -> int:
     """How much of `goal` is raised, 0 to 100, rounded down: 100 only once the goal is reached."""
     if not isinstance(raised, Mapping) or not isinstance(goal, Mapping):
         return 0
@@ -232,7 +235,7 @@ def _money_text(amount: object, voice: Voice) -> str:
 
 
 def _other_language(path: str, query: Mapping[str, str], voice: Voice) -> str:
-    return _address(path, query, ("creator", "pledge", "token", "digits"), voice.other)
+    return _address(path, query, ("creator", "pledge", "token", "digits", *PARAMETERS), voice.other)
 
 
 def _address(path: str, query: Mapping[str, str], kept: Sequence[str], lang: str) -> str:
@@ -243,7 +246,16 @@ def _address(path: str, query: Mapping[str, str], kept: Sequence[str], lang: str
 
 def _render(template: str, voice: Voice, page: Mapping[str, object] | None, **values: object) -> bytes:
     name = template.removesuffix(".html")
-    html = _environment.get_template(template).render(
-        voice=voice, page=page, texts=TRANSLATIONS[name][voice.lang], **values
-    )
+    return render_page(template, voice, page, TRANSLATIONS[name][voice.lang], **values)
+
+
+def render_page(
+    template: str,
+    voice: Voice,
+    page: Mapping[str, object] | None,
+    texts: Translations,
+    **values: object,
+) -> bytes:
+    """A template with the texts of its language; `page` is what the page's script reads."""
+    html = _environment.get_template(template).render(voice=voice, page=page, texts=texts, **values)
     return html.encode("utf-8", "replace")

@@ -103,6 +103,7 @@ function formBody(amount) {
   };
   if (returnable()) request.return_url = location.origin + thanksUrl();
   if (creator()) request.creator = creator();
+  if (page.source) request.source = page.source;
   if ($("message").value.trim()) request.message = $("message").value.trim();
   return JSON.stringify(request);
 }
@@ -203,7 +204,8 @@ async function awaitCheckout({ id, token }) {
 
 /** The thanks page's address. It names the creator, so that a second donation credits the same one. */
 function thanksUrl() {
-  const query = new URLSearchParams(creator() ? { creator: creator(), lang: page.lang } : { lang: page.lang });
+  const credited = creator() ? { creator: creator() } : {};
+  const query = new URLSearchParams({ ...credited, ...page.source, lang: page.lang });
   return `/donate/${encodeURIComponent(page.slug)}/thanks?${query}`;
 }
 
