@@ -39,6 +39,8 @@ from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards
 from gateway.proxy.pledges import PledgeRoutes
 from gateway.proxy.waits import BatchLookup, Waits
+from gateway.reach.drawer import Drawer
+from gateway.reach.images import Images
 from gateway.reach.lookups import Lookups
 from gateway.reach.site import ReachSite
 from gateway.settings import GatewaySettings
@@ -89,6 +91,7 @@ def compose(
             *live.routes(),
             *Site(pledges, secret, reader, public, limits, lookups, clock).routes(),
             *reach.routes(),
+            *Images(reach, Drawer(), public, limits).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
