@@ -42,6 +42,10 @@ from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards
 from gateway.proxy.pledges import PledgeRoutes
 from gateway.proxy.waits import BatchLookup, Waits
+from gateway.reach.drawer import Drawer
+from gateway.reach.images import Images
+from gateway.reach.lookups import Lookups
+from gateway.reach.site import ReachSite
 from gateway.settings import GatewaySettings
 from gateway.tables import MESSAGING_TABLES
 
@@ -81,6 +85,7 @@ def compose(
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     sessions = _sessions(settings, database, key_ring, clock)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
+    reach = ReachSite(Lookups(pledges, leaderboard, secret, public, lookups), live, hub, settings.public_url)
     description = Description(clients, public.signed)
     router = Router(
         [
@@ -91,6 +96,8 @@ def compose(
             *Login(sessions).routes(),
             *Root(hub, pledges, secret, lookups).routes(),
             *Site(pledges, secret, reader, key_ring, limits, lookups, clock, settings.fee_rule()).routes(),
+            *reach.routes(),
+            *Images(reach, Drawer(), public, limits).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
@@ -100,11 +107,7 @@ def compose(
     app = _application(settings.trusted_proxies, router, hub, Refusal(intake))
     service = Service("gateway", app, close=database.close)
 
-    async def start() -> None:
-        await database.migrate(MIGRATIONS)
-        await key_ring.refresh()
-
-    service.start = start
+    service.start = partial(_start, database, key_ring)
     service.workers = [
         Worker("gateway.keys", key_ring.keep_fresh),
         Worker("gateway.snapshots", hub.follow_snapshots),
@@ -139,6 +142,11 @@ def _sessions(settings: GatewaySettings, database: Database, key_ring: KeyRing, 
 def _pruning(database: Database, sessions: Sessions) -> Worker:
     replies = partial(idempotency.delete_expired, database)
     return pruning_worker("gateway", {"idempotency": replies, "sessions": sessions.delete_expired})
+
+
+async def _start(database: Database, key_ring: KeyRing) -> None:
+    await database.migrate(MIGRATIONS)
+    await key_ring.refresh()
 
 
 def _full_load(settings: GatewaySettings) -> Reading:

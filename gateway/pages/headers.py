@@ -11,7 +11,7 @@ An overlay allows inline style, because OBS writes its Custom CSS into a style e
 from collections.abc import Sequence
 from typing import Final, Literal
 
-PageKind = Literal["overlay", "donate", "thanks", "problem", "console"]
+PageKind = Literal["overlay", "donate", "thanks", "problem", "console", "public"]
 Headers = list[tuple[bytes, bytes]]
 
 _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors "
@@ -35,6 +35,7 @@ _CACHED: Final[dict[PageKind, bytes]] = {
     "thanks": b"private, no-store",
     "problem": b"no-cache",
     "console": b"private, no-store",
+    "public": b"public, max-age=2, stale-while-revalidate=10, stale-if-error=60",
 }
 
 

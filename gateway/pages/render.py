@@ -17,7 +17,8 @@ from backbone.stripe_amounts import largest, smallest
 from gateway.pages.assets import asset_url
 from gateway.pages.frames import Frame
 from gateway.pages.languages import Voice, choose_voice, localised
-from gateway.pages.translations import TRANSLATIONS
+from gateway.pages.translations import TRANSLATIONS, Translations
+from gateway.reach.sources import PARAMETERS, pledge_source
 
 Title = str | Mapping[str, str] | None
 
@@ -92,8 +93,8 @@ def donate_page(
     known, `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which draft, paused and
     closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, times 100 if it has no
     decimals, and times a power of ten if Stripe does not accept 5 of it. `creator` is the one that `query`
-    names; an unknown one is reported on the page. `fee` is what the donor may
-    add (`gateway.fees`). `query`: `creator`, `lang`, `digits`.
+    names; an unknown one is reported on the page. `fee` is what the donor may add (`gateway.fees`).
+    `query`: `creator`, `lang`, `digits`, and where the donor comes from (`gateway.reach.sources`).
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
@@ -110,6 +111,7 @@ def donate_page(
         **_place(ref, slug, query, voice, frame),
         "fee": fee,
         "token": form_token,
+        "source": pledge_source(query),
         "texts": TRANSLATIONS["donate"][voice.lang],
     }
     return _render(
@@ -160,7 +162,7 @@ def thanks_page(
         page,
         title=localised(title, voice.lang) or slug,
         test=drive.get("test") is True,
-        drive_url=_address(_path(slug, frame), query, ("creator", "key", "origin"), voice.lang),
+        drive_url=_address(_path(slug, frame), query, ("creator", "key", "origin", *PARAMETERS), voice.lang),
         other_language=_other_language(f"{_path(slug, frame)}/thanks", query, voice),
     )
 
@@ -168,10 +170,12 @@ def thanks_page(
 def problem_page(
     query: Mapping[str, str],
     *,
-    problem: Literal["unknown_drive", "unavailable", "frame_refused"] = "unknown_drive",
+    problem: Literal["unknown_drive", "unknown_creator", "unavailable", "frame_refused"] = "unknown_drive",
     accept_language: str = "",
 ) -> bytes:
-    """The HTML error page of a 404 (`unknown_drive`), 503 (`unavailable`) or 403 (`frame_refused`)."""
+    """The HTML error page of a 404 (`unknown_drive`, `unknown_creator`), 503 (`unavailable`) or 403
+    (`frame_refused`).
+    """
     voice = choose_voice(query, accept_language, None)
     return _render("problem.html", voice, None, problem=problem, other_language=f"?lang={voice.other}")
 
@@ -249,11 +253,11 @@ def _progress(drive: Mapping[str, object], voice: Voice) -> dict[str, object]:
         "raised": _money_text(raised, voice),
         "goal": _money_text(goal, voice),
         "gifts": voice.text("donate", "gifts", donations) if isinstance(donations, int) else "",
-        "percent": _whole_percent(raised, goal),
+        "percent": whole_percent(raised, goal),
     }
 
 
-def _whole_percent(raised: object, goal: object) -> int:
+def whole_percent(raised: object, goal: object) -> int:
     """How much of `goal` is raised, 0 to 100, rounded down: 100 only once the goal is reached."""
     if not isinstance(raised, Mapping) or not isinstance(goal, Mapping):
         return 0
@@ -268,7 +272,8 @@ def _money_text(amount: object, voice: Voice) -> str:
 
 
 def _other_language(path: str, query: Mapping[str, str], voice: Voice) -> str:
-    return _address(path, query, ("creator", "pledge", "token", "digits", "key", "origin"), voice.other)
+    kept = ("creator", "pledge", "token", "digits", "key", "origin", *PARAMETERS)
+    return _address(path, query, kept, voice.other)
 
 
 def _address(path: str, query: Mapping[str, str], kept: Sequence[str], lang: str) -> str:
@@ -279,7 +284,16 @@ def _address(path: str, query: Mapping[str, str], kept: Sequence[str], lang: str
 
 def _render(template: str, voice: Voice, page: Mapping[str, object] | None, **values: object) -> bytes:
     name = template.removesuffix(".html")
-    html = _environment.get_template(template).render(
-        voice=voice, page=page, texts=TRANSLATIONS[name][voice.lang], **values
-    )
+    return render_page(template, voice, page, TRANSLATIONS[name][voice.lang], **values)
+
+
+def render_page(
+    template: str,
+    voice: Voice,
+    page: Mapping[str, object] | None,
+    texts: Translations,
+    **values: object,
+) -> bytes:
+    """A template with the texts of its language; `page` is what the page's script reads."""
+    html = _environment.get_template(template).render(voice=voice, page=page, texts=texts, **values)
     return html.encode("utf-8", "replace")

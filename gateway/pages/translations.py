@@ -317,6 +317,8 @@ _THANKS_AR: Final[Translations] = {
 _PROBLEM_EN: Final[Translations] = {
     "unknown_drive": "There is no such drive",
     "unknown_drive_more": "The address may be mistyped, or the drive may have another name.",
+    "unknown_creator": "There is no such creator in this drive",
+    "unknown_creator_more": "The address may be mistyped, or the creator may have left the drive.",
     "unavailable": "Back in a moment",
     "unavailable_more": "We cannot show this page right now. Please try again shortly.",
     "frame_refused": "The donation form cannot be shown on this page",
@@ -327,6 +329,8 @@ _PROBLEM_EN: Final[Translations] = {
 _PROBLEM_AR: Final[Translations] = {
     "unknown_drive": "لا توجد حملة بهذا العنوان",
     "unknown_drive_more": "ربما كُتب العنوان خطأ، أو أن للحملة اسمًا آخر.",
+    "unknown_creator": "صانع المحتوى هذا ليس ضمن الحملة",
+    "unknown_creator_more": "ربما كُتب العنوان خطأ، أو أنه لم يعد مشاركًا في الحملة.",
     "unavailable": "نعود بعد لحظات",
     "unavailable_more": "تعذّر عرض هذه الصفحة الآن. حاول مجددًا بعد قليل من فضلك.",
     "frame_refused": "لا يمكن عرض نموذج التبرع في هذه الصفحة",

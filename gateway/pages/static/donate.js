@@ -126,6 +126,7 @@ function formBody(amount) {
   const back = around?.returnUrl ?? location.origin + thanksUrl();
   if (returnable(back)) request.return_url = back;
   if (creator()) request.creator = creator();
+  if (page.source) request.source = page.source;
   if ($("message").value.trim()) request.message = $("message").value.trim();
   const purpose = form.querySelector('input[name="purpose"]:checked')?.value;
   if (purpose && purpose !== "general") request.purpose = purpose;
@@ -235,7 +236,8 @@ async function awaitCheckout({ id, token }) {
 /** The thanks page's address. It names the creator, so that a second donation credits the same one. */
 function thanksUrl() {
   const named = page.frame ? new URLSearchParams(location.search).get("creator") : creator();
-  const query = new URLSearchParams(named ? { creator: named, ...page.query } : page.query);
+  const credited = named ? { creator: named } : {};
+  const query = new URLSearchParams({ ...credited, ...page.source, ...page.query });
   return `${page.path}/thanks?${query}`;
 }
 

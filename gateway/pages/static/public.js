@@ -1,0 +1,151 @@
+// The public page: keeps the figures that the server wrote current, and says honestly when it cannot.
+
+import { Figures, isMoney, localised, wholePercent } from "./money.js";
+
+const page = JSON.parse(document.getElementById("page").textContent);
+const { texts } = page;
+const figures = new Figures(page.lang, page.digits);
+const $ = (id) => document.getElementById(id);
+const POLL_MS = 5_000;
+const POLL_TIMEOUT_MS = 8_000;
+
+let etag = "";
+let state = $("freshness").dataset.state;
+const shown = { leaders: "", recent: "" };
+
+// --- figures ---
+
+function make(tag, className, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+function moneyOf(amount) {
+  return make("b", "money", isMoney(amount) ? figures.money(amount) : "");
+}
+
+function showSums(totals) {
+  if (!isMoney(totals.raised)) return;
+  $("raised").textContent = figures.money(totals.raised);
+  const goal = isMoney(totals.goal) ? totals.goal : null;
+  $("of-goal").textContent = goal ? figures.format(texts.of_goal, { goal: figures.money(goal) }) : "";
+  $("progress").value = goal ? wholePercent(totals.raised, goal) : 0;
+  $("gifts").textContent = figures.format(texts.gifts, {}, totals.donations ?? 0);
+}
+
+function leaderRow(leader) {
+  const link = document.createElement("a");
+  link.href = `/d/${encodeURIComponent(page.slug)}/${encodeURIComponent(leader.slug)}${page.link}`;
+  if (leader.creator === page.creator) link.setAttribute("aria-current", "page");
+  link.append(make("bdi", "name", leader.name), " ", moneyOf(leader.raised));
+  return rowOf(link);
+}
+
+function giftRow(gift) {
+  const row = rowOf(make("bdi", "name", gift.name || texts.anonymous), " ", moneyOf(gift.amount));
+  if (gift.message) {
+    const message = make("p", "", gift.message);
+    message.dir = "auto";
+    row.append(message);
+  }
+  return row;
+}
+
+function rowOf(...parts) {
+  const row = document.createElement("li");
+  row.append(...parts);
+  return row;
+}
+
+/** Replaces the rows of a list where its data changed; a link that has the focus keeps it. */
+function showList(name, data, toRow) {
+  const next = JSON.stringify(data);
+  if (next === shown[name]) return;
+  shown[name] = next;
+  const focused = $(name).contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  $(name).replaceChildren(...data.map(toRow));
+  if (focused) [...$(name).querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+}
+
+function showMilestones(milestones) {
+  const rows = $("milestones")?.children ?? [];
+  milestones.forEach((milestone, index) => {
+    if (!rows[index]) return;
+    rows[index].dataset.reached = String(milestone.reached_at !== null);
+    rows[index].querySelector(".mark").textContent = milestone.reached_at === null ? "" : texts.reached;
+  });
+}
+
+function showTotals(totals) {
+  showSums(totals);
+  const leaders = (totals.leaders ?? []).filter((leader) => leader.slug);
+  showList("leaders", leaders, leaderRow);
+  $("leaders-section").hidden = leaders.length === 0;
+  // Under overload the server leaves the gifts out: what is shown stays.
+  if (!totals.degraded?.includes("recent")) showList("recent", totals.recent ?? [], giftRow);
+  $("no-gifts").hidden = $("recent").children.length > 0;
+  showMilestones(totals.milestones ?? []);
+  document.querySelector("h1").textContent = localised(totals.title, page.lang) || page.slug;
+  state = totals.state;
+  showFreshness(state, totals.as_of);
+}
+
+/** `asOf` is when the figures were right; without it the moment shown stays. */
+function showFreshness(kind, asOf = "") {
+  $("freshness").dataset.state = kind;
+  $("state").textContent = texts[kind] ?? texts.frozen;
+  if (asOf) showMoment(asOf);
+}
+
+/** The server still has the figures shown. Only where they are live, they are right until now. */
+function confirm() {
+  showFreshness(state, state === "live" ? new Date().toISOString() : "");
+}
+
+/** The moment in the reader's own time; the server can only write it in UTC. */
+function showMoment(iso) {
+  const time = document.querySelector("#as-of time");
+  time.dateTime = iso;
+  time.textContent = figures.time(iso) || time.textContent;
+}
+
+// --- polling ---
+
+async function poll() {
+  if (document.hidden) return undefined;
+  const limit = AbortSignal.timeout(POLL_TIMEOUT_MS);
+  const headers = etag ? { "If-None-Match": etag } : {};
+  const url = `/v1/drives/${encodeURIComponent(page.drive)}/totals`;
+  const reply = await fetch(url, { headers, cache: "no-store", signal: limit });
+  if (reply.status === 304) return confirm();
+  if (reply.status !== 200) throw new Error(String(reply.status));
+  showTotals(await reply.json());
+  etag = reply.headers.get("ETag") ?? "";
+  return undefined;
+}
+
+async function keepShowing() {
+  await poll().catch(() => showFreshness("offline"));
+  setTimeout(keepShowing, POLL_MS * (0.8 + 0.4 * Math.random()));
+}
+
+// --- where the visitor comes from ---
+
+/** Tells the donate form which site linked here: its origin only, and only if it is another one. */
+function passReferrer() {
+  const give = $("give");
+  if (!give || !document.referrer) return;
+  const { origin } = new URL(document.referrer);
+  if (origin === location.origin || origin === "null") return;
+  const url = new URL(give.href);
+  url.searchParams.set("referrer", origin);
+  give.href = url.pathname + url.search;
+}
+
+document.body.dataset.digits = page.digits;
+passReferrer();
+showMoment(document.querySelector("#as-of time").dateTime);
+document.addEventListener("visibilitychange", () => poll().catch(() => showFreshness("offline")));
+keepShowing();

@@ -1,0 +1,1 @@
+"""How a drive reaches people: public pages, their links and pictures, and where visitors come from."""
