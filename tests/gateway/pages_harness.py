@@ -128,7 +128,8 @@ class Harness:
     async def _page(self, path: str, query: dict[str, str], send: Send) -> None:
         drive = {"id": DRIVE, **self.totals, **self.drive}
         if path.startswith("/overlay/"):
-            html = overlay_page(unquote(path.removeprefix("/overlay/")), self.totals["title"], query)
+            ref = unquote(path.removeprefix("/overlay/"))
+            html = overlay_page(ref, self.totals["title"], query, impact=self.drive.get("impact", ()))
             await _reply(send, 200, page_headers("overlay"), html)
         elif path.endswith("/thanks"):
             await _reply(send, 200, page_headers("thanks"), thanks_page(drive, query))
