@@ -22,8 +22,10 @@ from gateway.reach.sources import PARAMETERS, pledge_source
 
 Title = str | Mapping[str, str] | None
 
-OVERLAY_PARTS: Final = ("bar", "goal", "leaders", "alerts", "ticker")
+OVERLAY_PARTS: Final = ("bar", "goal", "leaders", "alerts", "ticker", "milestones", "matching")
 THEMES: Final = ("dark", "light", "clear")
+LAYOUTS: Final = ("wide", "vertical")
+SIZES: Final = ("m", "s", "l")
 _MENU: Final = (25, 10, 5, 50, 20)  # the amounts of 73 % of all donations (docs/load-model.md)
 
 
@@ -46,17 +48,23 @@ _environment.globals["asset"] = asset_url
 _environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
 
 
-def overlay_page(drive_slug_or_id: str, title: Title, query: Mapping[str, str]) -> bytes:
+def overlay_page(
+    drive_slug_or_id: str, title: Title, query: Mapping[str, str], *, impact: object = ()
+) -> bytes:
     """The OBS browser source of a drive: transparent, fed by `/v1/drives/{drive}/live`.
 
-    `query`: `parts` (any of bar, goal, leaders, alerts, ticker; unknown ones are ignored, none means all),
-    `lang` (ar, en; else the title's first), `theme` (dark, light, clear), `digits` (latn, arab).
+    `query`: `parts` (any of `OVERLAY_PARTS`; unknown ones are ignored, none means all), `lang` (ar, en; else
+    the title's first), `theme` (dark, light, clear), `digits` (latn, arab), `layout` (wide, vertical; else by
+    the source's shape), `size` (s, m, l). `impact` is the drive's.
     """
     voice = choose_voice(query, "", title)
     page = {
         "drive": drive_slug_or_id,
         "lang": voice.lang,
         "digits": voice.digits,
+        "layout": query.get("layout") if query.get("layout") in LAYOUTS else None,
+        "size": _one_of(SIZES, query.get("size")),
+        "impact": impact,
         "texts": TRANSLATIONS["overlay"][voice.lang],
     }
     return _render(
@@ -65,8 +73,13 @@ def overlay_page(drive_slug_or_id: str, title: Title, query: Mapping[str, str]) 
         page,
         title=localised(title, voice.lang) or drive_slug_or_id,
         parts=_parts(query.get("parts", "")),
-        theme=query.get("theme") if query.get("theme") in THEMES else THEMES[0],
+        theme=_one_of(THEMES, query.get("theme")),
     )
+
+
+def _one_of(known: Sequence[str], asked: str | None) -> str:
+    """`asked` if it is known, else the first."""
+    return asked if asked is not None and asked in known else known[0]
 
 
 def _parts(asked: str) -> list[str]:

@@ -113,7 +113,8 @@ class Site:
         return handle
 
     async def _overlay(self, request: Request, drive: Drive) -> Response:
-        body = pages.overlay_page(request.params[0], drive["title"], _query(request))
+        impact = drive.get("impact") or ()
+        body = pages.overlay_page(request.params[0], drive["title"], _query(request), impact=impact)
         return Response(200, pages.page_headers("overlay"), body)
 
     def _framed(self, render: Callable[[Request, Drive, Frame | None], Awaitable[Response]]) -> PageOfDrive:

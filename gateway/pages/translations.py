@@ -7,77 +7,10 @@ Used by the templates and, as JSON inside each page, by its scripts. A value is 
 from collections.abc import Mapping
 from typing import Final
 
+from gateway.pages.translations_overlay import OVERLAY_AR, OVERLAY_EN
+
 Phrase = str | Mapping[str, str]
 Translations = Mapping[str, Phrase]
-
-_OVERLAY_EN: Final[Translations] = {
-    "live": "Live",
-    "catching_up": "Catching up",
-    "frozen": "Figures paused",
-    "offline": "Reconnecting",
-    "starting": "Connecting",
-    "as_of": "as of {time}",
-    "of_goal": "of {goal}",
-    "goal": "Goal",
-    "goal_reached": "Goal reached",
-    "to_go": "{money} to go",
-    "leaders": "Top creators",
-    "recent": "Latest gifts",
-    "anonymous": "Anonymous",
-    "with_creator": "with {name}",
-    "gifts": {"zero": "No gifts yet", "one": "{n} gift", "other": "{n} gifts"},
-    "a_minute": {"one": "{n} a minute", "other": "{n} a minute"},
-    "more_gifts": {"one": "and {n} more gift", "other": "and {n} more gifts"},
-    "missed_gifts": {"one": "+{n} gift while away", "other": "+{n} gifts while away"},
-    "missed_gifts_over": {"one": "Over {n} gift while away", "other": "Over {n} gifts while away"},
-}
-
-_OVERLAY_AR: Final[Translations] = {
-    "live": "مباشر",
-    "catching_up": "يجري التحديث",
-    "frozen": "الأرقام متوقفة",
-    "offline": "نعيد الاتصال",
-    "starting": "جارٍ الاتصال",
-    "as_of": "حتى {time}",
-    "of_goal": "من {goal}",
-    "goal": "الهدف",
-    "goal_reached": "اكتمل الهدف",
-    "to_go": "بقي {money}",
-    "leaders": "أعلى صنّاع المحتوى",
-    "recent": "آخر التبرعات",
-    "anonymous": "فاعل خير",
-    "with_creator": "مع {name}",
-    "gifts": {
-        "zero": "لا تبرعات بعد",
-        "one": "تبرع واحد",
-        "two": "تبرعان",
-        "few": "{n} تبرعات",
-        "many": "{n} تبرعًا",
-        "other": "{n} تبرع",
-    },
-    "a_minute": {"one": "{n} في الدقيقة", "other": "{n} في الدقيقة"},
-    "more_gifts": {
-        "one": "وتبرع آخر",
-        "two": "وتبرعان آخران",
-        "few": "و{n} تبرعات أخرى",
-        "many": "و{n} تبرعًا آخر",
-        "other": "و{n} تبرع آخر",
-    },
-    "missed_gifts": {
-        "one": "تبرع واحد أثناء الغياب",
-        "two": "تبرعان أثناء الغياب",
-        "few": "{n} تبرعات أثناء الغياب",
-        "many": "{n} تبرعًا أثناء الغياب",
-        "other": "{n} تبرع أثناء الغياب",
-    },
-    "missed_gifts_over": {
-        "one": "أكثر من تبرع أثناء الغياب",
-        "two": "أكثر من تبرعين أثناء الغياب",
-        "few": "أكثر من {n} تبرعات أثناء الغياب",
-        "many": "أكثر من {n} تبرعًا أثناء الغياب",
-        "other": "أكثر من {n} تبرع أثناء الغياب",
-    },
-}
 
 _DONATE_EN: Final[Translations] = {
     "of_goal": "of {goal}",
@@ -162,7 +95,7 @@ _DONATE_EN: Final[Translations] = {
 
 _DONATE_AR: Final[Translations] = {
     "of_goal": "من {goal}",
-    "gifts": _OVERLAY_AR["gifts"],
+    "gifts": OVERLAY_AR["gifts"],
     "test_mode": "وضع التجربة: لا تُحوَّل أي أموال",
     "choose_amount": "اختر مبلغ تبرعك",
     "cover_fee": "أتحمّل رسوم الدفع",
@@ -339,7 +272,7 @@ _PROBLEM_AR: Final[Translations] = {
 }
 
 TRANSLATIONS: Final[Mapping[str, Mapping[str, Translations]]] = {
-    "overlay": {"en": _OVERLAY_EN, "ar": _OVERLAY_AR},
+    "overlay": {"en": OVERLAY_EN, "ar": OVERLAY_AR},
     "donate": {"en": _DONATE_EN, "ar": _DONATE_AR},
     "thanks": {"en": _THANKS_EN, "ar": _THANKS_AR},
     "problem": {"en": _PROBLEM_EN, "ar": _PROBLEM_AR},

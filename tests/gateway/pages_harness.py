@@ -136,7 +136,8 @@ class Harness:
         frame = self._frame(path, query)
         ancestors = frame.ancestors if frame else ()
         if path.startswith("/overlay/"):
-            html = overlay_page(unquote(path.removeprefix("/overlay/")), self.totals["title"], query)
+            ref = unquote(path.removeprefix("/overlay/"))
+            html = overlay_page(ref, self.totals["title"], query, impact=self.drive.get("impact", ()))
             await reply_with(send, 200, page_headers("overlay"), html)
         elif path.endswith("/thanks"):
             html = thanks_page(drive, query, frame=frame)

@@ -363,16 +363,22 @@ async def test_queued_donations_are_counted_after_a_reload(harness: Harness, win
     await collect_cards(page)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
     await until(lambda: harness.stream_queues)
-    harness.rows = missed(40)
-    for donation in harness.rows:
+    for donation in missed(40):
         harness.push("donation", donation)
-    await expect(page.locator(".card").first).to_be_visible()
+    await expect(page.locator(".card.burst")).to_be_visible()
+    harness.rows = missed(60)  # the last 20 wait for the next number
+    for donation in harness.rows[40:]:
+        harness.push("donation", donation)
+    await until(lambda: page.evaluate(STORED, SEQUENCE + 60))
+    shown = await page.evaluate(
+        """[...document.querySelectorAll(".card")].reduce((sum, card) => sum
+        + (card.classList.contains("burst") ? parseInt(card.textContent.slice(1)) : 1), 0)"""
+    )
+    assert 9 <= shown <= 40
     await page.goto("about:blank")
     harness.totals = after(harness.rows)
     await page.goto(f"{harness.base}/overlay/winter?lang=en")
-    number = page.locator(".card.missed")
-    await expect(number).to_be_visible()
-    assert 30 <= int("".join(filter(str.isdigit, await number.inner_text()))) < 40
+    await expect(page.locator(".card.missed")).to_have_text(f"+{60 - shown} gifts while away")
     assert len(await cards(page)) == 1
 
 
@@ -411,8 +417,7 @@ async def test_visible_again_source_shows_new_donations_first_then_the_number_mi
     for number in range(1, 413):
         harness.push("donation", donation_row(number))
     harness.push("totals", drive_totals(sequence=SEQUENCE + 412, raised=usd("4570423.45")))
-    kept = "localStorage.length && localStorage.getItem(localStorage.key(0))"
-    await until(lambda: page.evaluate(f"({kept} || '').includes('{SEQUENCE + 412}')"))
+    await until(lambda: page.evaluate(STORED, SEQUENCE + 412))
     assert await cards(page) == []
     await hide(page, False)
     harness.push("donation", donation_row(413, name="New"))
@@ -431,15 +436,55 @@ async def test_number_of_missed_donations_follows_eight_new_ones(
         const { AlertQueue } = await import(address);
         const queue = new AlertQueue(10), shown = [];
         const donation = (n) => ({ id: n, amount: { currency: "USD", value: n + ".00" } });
+        const offer = (from, to) => { for (let n = from; n <= to; n++) queue.offer(donation(n), 0) };
+        const next = (counting) => { const card = queue.next(counting, 1_000);
+          shown.push(card && (card.id ?? Object.keys(card)[0] + Object.values(card)[0])) };
         queue.miss(400);
-        for (let n = 1; n <= 12; n++) queue.offer(donation(n));
-        const kind = (card) => card && (card.id ?? Object.keys(card)[0] + Object.values(card)[0]);
-        shown.push(kind(queue.next(true)));
+        offer(1, 8);
+        next(true);
         queue.miss(12);
-        for (let n = 0; n < 13; n++) shown.push(kind(queue.next(false)));
+        for (let n = 0; n < 7; n++) next(false);
+        offer(9, 10);
+        for (let n = 0; n < 5; n++) next(false);
         return shown }"""
     )
-    assert order == [3, 4, 5, 6, 7, 8, 9, 10, "missed412", 11, 12, "more2", None, None]
+    assert order == [1, 2, 3, 4, 5, 6, 7, 8, "missed412", 9, 10, None, None]
+
+
+async def test_crowd_is_announced_as_one_number_with_the_largest_by_name(
+    harness: Harness, window: BrowserContext
+) -> None:
+    page = await window.new_page()
+    await page.goto(f"{harness.base}/overlay/winter?lang=en")
+    found = await page.evaluate(
+        """async () => {
+        const address = document.querySelector('link[href$="alert_queue.js"]').href;
+        const { AlertQueue } = await import(address);
+        const queue = new AlertQueue(10), shown = [];
+        const offer = (from, to, now) => { for (let n = from; n <= to; n++)
+          queue.offer({ id: n, amount: { currency: "USD", value: n + ".00" } }, now) };
+        const next = (now) => { const card = queue.next(false, now);
+          const of = ({ burst, seconds, top }) => [burst, seconds, top.map((one) => one.id)];
+          shown.push(card?.burst ? of(card) : card?.id ?? null) };
+        offer(600, 604, 0); offer(1, 20, 4_000);
+        for (let n = 0; n < 4; n++) next(4_500); // three large ones, then the others
+        offer(21, 23, 5_000); offer(900, 900, 5_000);
+        next(5_100); next(9_000); // only a large one while the number is fresh
+        offer(24, 40, 9_000); next(14_500);
+        offer(41, 42, 30_000); next(30_000); next(30_000); next(30_000);
+        return shown }"""
+    )
+    assert found == [
+        600, 601, 602, [22, 5, [604, 603, 20]],
+        900, None, [20, 10, [40, 39, 38]],
+        41, 42, None,
+    ]  # fmt: skip
+
+
+STORED = (
+    "(upto) => Object.values({...localStorage}).some((kept) => JSON.parse(kept).position?.sequence === upto)"
+)
+"""Whether the page has stored this position in the log."""
 
 
 async def announced(page: Page, wanted: list[str]) -> bool:

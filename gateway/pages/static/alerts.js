@@ -1,10 +1,11 @@
-// Cards that announce donations. A hidden page shows none. When it becomes visible again, it shows new donations
-// first and then the missed ones as one number.
+// Cards that announce donations. A hidden or paused page shows none. When it becomes visible again, it shows new
+// donations first and then the missed ones as one number.
 
-import { AlertQueue } from "./alert_queue.js";
+import { AlertQueue, amountOf, isGrand } from "./alert_queue.js";
+import { AlertControls, KEYS } from "./alert_controls.js";
 import { parse } from "./feed.js";
 import { DonationLog } from "./donation_log.js";
-import { decimalsOf, isMoney, toMinor } from "./money.js";
+import { isMoney } from "./money.js";
 import { $, element, figures, page, quote, texts, writeMoney } from "./overlay_page.js";
 
 const CARDS = 3;
@@ -15,6 +16,8 @@ const TAKEN_AT_ONCE = 250;
 const LATE_MS = 10_000; // messages queue up while the browser has frozen the page
 const OLD_MS = 60_000;
 const REMEMBER_MS = 1_000;
+const BURST_CARD_MS = 9_500;
+const IDLE_MS = 500; // donations wait for the next burst
 
 export class Alerts {
   #place = $(".alerts");
@@ -23,6 +26,8 @@ export class Alerts {
   #newest;
   #pumping = 0;
   #lastCard = 0;
+  #lastDonation = null; // of the last card, for a replay
+  #paused;
   #log;
 
   /** `newest()` returns the newest totals, or null. */
@@ -31,6 +36,12 @@ export class Alerts {
     const key = `ataa-alerts:${location.pathname}${location.search}`;
     this.#log = new DonationLog(page.drive, key, (rows, over) => this.#meetRows(rows, over));
     this.#queue.miss(this.#log.unshown);
+    const controls = new AlertControls(page.drive, (command) => this.#obey(command));
+    this.#paused = controls.paused;
+    addEventListener("keydown", (event) => {
+      const command = event.ctrlKey || event.metaKey || event.altKey ? null : KEYS[event.key.toLowerCase()];
+      if (command && !event.repeat) controls.send(command);
+    });
     document.addEventListener("visibilitychange", () => this.#seen());
     addEventListener("pagehide", () => this.#remember());
     setInterval(() => this.#remember(), REMEMBER_MS);
@@ -52,8 +63,20 @@ export class Alerts {
     return this.#frames.length > 0;
   }
 
+  /** Shows a donation that is in no log: the setup page's test. */
+  test(donation) {
+    if (!document.hidden && isMoney(donation?.amount)) this.#show(donation);
+  }
+
+  #obey(command) {
+    this.#paused = command === "pause" || (this.#paused && command !== "resume");
+    if (command === "skip") [...this.#place.children].forEach(dismiss);
+    if (command === "replay" && this.#lastDonation && !document.hidden) this.#show(this.#lastDonation);
+    this.#pump();
+  }
+
   #offer(donation) {
-    if (!donation || !isMoney(donation.amount)) return;
+    if (!donation || !isMoney(donation.amount) || !isMoney(amountOf(donation))) return;
     if ((donation.type ?? "donation.counted") !== "donation.counted") return;
     if (this.#isOld(donation)) this.#queue.miss(1);
     else this.#queue.offer(donation);
@@ -91,14 +114,15 @@ export class Alerts {
     this.#log.remember(this.#queue.unshown + this.#frames.length);
   }
 
-  #pump() {
-    if (this.#pumping || document.hidden || !this.#queue.unshown) return;
+  #pump(least = 0) {
+    if (this.#pumping || this.#paused || document.hidden || !this.#queue.unshown) return;
     const hurry = this.#queue.length > 2 ? CARD_LEAST_MS / 2 : CARD_LEAST_MS;
-    const wait = Math.max(0, this.#lastCard + hurry - performance.now());
+    const wait = Math.max(least, this.#lastCard + hurry - performance.now());
     this.#pumping = setTimeout(() => {
       this.#pumping = 0;
-      const next = document.hidden ? null : this.#queue.next(this.#log.counting);
-      if (!next) return;
+      if (this.#paused || document.hidden) return;
+      const next = this.#queue.next(this.#log.counting);
+      if (!next) return this.#queue.length ? this.#pump(IDLE_MS) : undefined;
       this.#lastCard = performance.now();
       this.#show(next);
       this.#pump();
@@ -106,17 +130,19 @@ export class Alerts {
   }
 
   #show(next) {
-    const card = next.amount ? this.#donationCard(next) : numberCard(next);
+    if (next.amount) this.#lastDonation = next;
+    const card = next.amount ? this.#donationCard(next) : next.burst ? burstCard(next) : missedCard(next);
     this.#place.append(card);
     const staying = [...this.#place.children].filter((one) => !one.classList.contains("leaving"));
-    staying.slice(0, -CARDS).forEach(dismiss);
-    setTimeout(() => dismiss(card), CARD_MS);
+    const top = this.#place.getBoundingClientRect().top - 1;
+    const clipped = (one) => one !== card && one.getBoundingClientRect().top < top;
+    staying.forEach((one, i) => (i < staying.length - CARDS || clipped(one)) && dismiss(one));
+    setTimeout(() => dismiss(card), next.burst ? BURST_CARD_MS : CARD_MS);
   }
 
   #donationCard(donation) {
     const card = element("article", "card");
-    const { value } = donation.amount;
-    card.classList.toggle("grand", toMinor(value) >= 500n * 10n ** BigInt(decimalsOf(value)));
+    card.classList.toggle("grand", isGrand(donation));
     const amount = element("p", "money");
     writeMoney(amount, donation.amount, true);
     const who = element("p", "who");
@@ -130,10 +156,23 @@ export class Alerts {
   }
 }
 
-function numberCard({ more, missed, over }) {
-  if (more) return element("article", "card more", figures.format(texts.more_gifts, {}, more));
+function missedCard({ missed, over }) {
   const phrase = over ? texts.missed_gifts_over : texts.missed_gifts;
   return element("article", "card missed", figures.format(phrase, {}, missed));
+}
+
+/** All donations of some seconds in one number, with the largest by name. */
+function burstCard({ burst, seconds, top }) {
+  const card = element("article", "card burst");
+  const minutes = Math.round(seconds / 60);
+  const time = figures.format(minutes < 2 ? texts.burst_seconds : texts.burst_minutes, {}, minutes < 2 ? seconds : minutes);
+  card.append(element("p", "burst-count", figures.format(texts.burst, { time }, burst)));
+  for (const donation of top) {
+    const line = element("p", "burst-line");
+    line.append(quote("name", donation.name || texts.anonymous), element("span", "money", figures.money(donation.amount)));
+    card.append(line);
+  }
+  return card;
 }
 
 function dismiss(card) {

@@ -1,8 +1,8 @@
-// The total with its bar, and the goal with its milestones. A goal or milestone is never shown as reached too
-// early: all comparisons use exact minor units.
+// The total with its bar, and the goal. A goal or milestone is never shown as reached too early: all
+// comparisons use exact minor units.
 
 import { decimalsOf, isMoney, localised, share, toMinor, toValue } from "./money.js";
-import { $, calm, element, figures, lang, page, quote, set, texts, writeMoney } from "./overlay_page.js";
+import { $, calm, element, figures, lang, page, set, texts, writeMoney } from "./overlay_page.js";
 
 const ROLL_MS = 900;
 
@@ -82,22 +82,4 @@ export function showGoal(totals) {
   const money = { currency: totals.goal.currency, value: toValue(left, decimalsOf(totals.goal.value)) };
   set($(".to-go"), left > 0n ? figures.format(texts.to_go, { money: figures.money(money) }) : texts.goal_reached);
   $(".goal").classList.toggle("reached", left <= 0n);
-  $(".milestones").replaceChildren(...milestonesAround(totals).map((stone) => milestone(stone, totals)));
-}
-
-/** The last milestone reached and the next two. */
-function milestonesAround(totals) {
-  const raised = toMinor(totals.raised.value);
-  const all = (totals.milestones ?? []).filter((m) => isMoney(m.amount));
-  all.sort((a, b) => (toMinor(a.amount.value) < toMinor(b.amount.value) ? -1 : 1));
-  const next = all.findIndex((m) => toMinor(m.amount.value) > raised);
-  const from = next < 0 ? all.length - 3 : next - 1;
-  return all.slice(Math.max(0, from), Math.max(0, from) + 3);
-}
-
-function milestone(stone, totals) {
-  const reached = toMinor(stone.amount.value) <= toMinor(totals.raised.value);
-  const item = element("li", reached ? "reached" : "");
-  item.append(quote("what", localised(stone.title, lang)), element("span", "money", figures.money(stone.amount)));
-  return item;
 }

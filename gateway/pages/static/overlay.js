@@ -1,11 +1,15 @@
 // The overlay: messages arrive at any rate; the page is drawn at most once per animation frame.
 
 import "./trusted.js";
+import "./layout.js";
 import { Alerts } from "./alerts.js";
 import { drawTotal, showBar, showGoal } from "./bar.js";
 import { isNewer, parse } from "./feed.js";
+import { showImpact } from "./impact.js";
 import { showLeaders } from "./leaders.js";
 import { Link } from "./link.js";
+import { showMatching } from "./matching.js";
+import { celebrate, showMilestones } from "./milestones.js";
 import { isMoney } from "./money.js";
 import { $, figures, page, set, texts } from "./overlay_page.js";
 import { showRecent } from "./ticker.js";
@@ -13,6 +17,7 @@ import { showRecent } from "./ticker.js";
 const STREAM_TRUSTED_MS = 20_000; // longer than the feed waits before it closes an idle stream
 const BROKEN_TRUSTED_MS = 5_000;
 
+const boxes = document.querySelectorAll(".boards, .beside");
 let totals = null;
 let totalsText = null;
 let unknown = false;
@@ -57,9 +62,13 @@ function takeTotals() {
   if (!next || !isMoney(next.raised) || !isNewer(next, totals)) return;
   totals = next;
   showBar(totals);
+  if ($(".impact")) showImpact(totals);
   showGoal(totals);
+  showMilestones(totals);
+  showMatching(totals);
   showLeaders(totals);
   showRecent(totals);
+  for (const box of boxes) box.hidden = !box.querySelector(":scope > :not([hidden])");
   showFreshness();
   document.body.dataset.sequence = totals.sequence;
 }
@@ -80,5 +89,13 @@ function showFreshness() {
   set($(".state"), texts[state] + (time ? ` · ${figures.format(texts.as_of, { time })}` : ""));
 }
 
+/** A test from the setup page, which shows this page in a frame. */
+function takeTest({ source, origin, data }) {
+  if (source !== parent || parent === window || origin !== location.origin) return;
+  if (data?.alert) alerts?.test(data.alert);
+  if (isMoney(data?.milestone?.amount)) celebrate(data.milestone);
+}
+
+addEventListener("message", takeTest);
 setInterval(showFreshness, 1_000);
 new Link(page.drive, take).start();
