@@ -23,8 +23,10 @@ from gateway.access.keys import KeyRing, bearer
 from gateway.access.keys_api import Keys, keys_app
 from gateway.access.limits import ConcurrencyLimit, RateLimit, RateLimits
 from gateway.access.sessions import Sessions
+from gateway.console.client import ServiceCalls
 from gateway.console.login import Login
 from gateway.console.root import Root
+from gateway.console.site import Console
 from gateway.docs import docs_routes
 from gateway.events_page import events_routes
 from gateway.http.application import Gateway
@@ -80,6 +82,7 @@ def compose(
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     sessions = _sessions(settings, database, key_ring, clock)
+    calls = ServiceCalls(clients, secret, concurrency_limits["reads"], concurrency_limits["changes"])
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
     description = Description(clients, public.signed)
     router = Router(
@@ -90,6 +93,7 @@ def compose(
             *live.routes(),
             *Site(pledges, secret, reader, public, limits, lookups, clock).routes(),
             *Login(sessions).routes(),
+            *Console(sessions, calls, waits.checkouts, hub, clock).routes(),
             *Root(hub, pledges, secret, lookups).routes(),
             *docs_routes(description.document),
             *events_routes(),
