@@ -23,8 +23,10 @@ from gateway.access.keys import KeyRing, bearer
 from gateway.access.keys_api import Keys, keys_app
 from gateway.access.limits import ConcurrencyLimit, RateLimit, RateLimits
 from gateway.access.sessions import Sessions
+from gateway.console.client import ServiceCalls
 from gateway.console.login import Login
 from gateway.console.root import Root
+from gateway.console.site import Console
 from gateway.docs import docs_routes
 from gateway.events_page import events_routes
 from gateway.http.application import Gateway
@@ -84,6 +86,7 @@ def compose(
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     sessions = _sessions(settings, database, key_ring, clock)
+    calls = ServiceCalls(clients, secret, concurrency_limits["reads"], concurrency_limits["changes"])
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
     reach = ReachSite(Lookups(pledges, leaderboard, secret, public, lookups), live, hub, settings.public_url)
     description = Description(clients, public.signed)
@@ -94,6 +97,7 @@ def compose(
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *live.routes(),
             *Login(sessions).routes(),
+            *Console(sessions, calls, waits.checkouts, hub, clock).routes(),
             *Root(hub, pledges, secret, lookups).routes(),
             *Site(pledges, secret, reader, key_ring, limits, lookups, clock, settings.fee_rule()).routes(),
             *reach.routes(),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from gateway.console.texts import CONSOLE_AR, CONSOLE_EN
 from gateway.pages.translations import Translations
 
 _LOGIN_EN: Final[Translations] = {
@@ -65,7 +66,7 @@ _ROOT_EN: Final[Translations] = {
 
 _ROOT_AR: Final[Translations] = {
     "name": "عطاء",
-    "tagline": "حملات تبرع مباشرة، محسوبة حتى آخر سنت",
+    "tagline": "حملات تبرع مباشرة، محسوبة حتى آخر فلس",
     "about": "عطاء نظام مفتوح المصدر لحملات التبرع المباشرة: يستقبل التعهدات ويحصّل المدفوعات ويعرض المجموع "
     "على البث خلال ثانية. يُقيَّد كل تبرع في دفتر حسابات يُطابَق مع سجلات مزوّد الدفع.",
     "live": "حملات مباشرة الآن",
@@ -99,6 +100,7 @@ _ROOT_AR: Final[Translations] = {
 
 TRANSLATIONS: Final[Mapping[str, Mapping[str, Translations]]] = {
     "login": {"en": _LOGIN_EN, "ar": _LOGIN_AR},
+    "console": {"en": CONSOLE_EN, "ar": CONSOLE_AR},
     "root": {"en": _ROOT_EN, "ar": _ROOT_AR},
 }
 """page → language → key → text; both languages of a page have the same keys (checked by a test)."""

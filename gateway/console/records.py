@@ -1,0 +1,158 @@
+"""The console's pages of pledges and refunds, keys, and Stripe's events that could not be applied."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from backbone import ids
+from backbone.contracts.pledges import PledgeStatus
+from gateway.console.client import Refused, ServiceCalls
+from gateway.console.drive_form import amount_of, latin
+from gateway.console.drives import form_key
+from gateway.console.visit import Visit
+from gateway.http.asgi import Response
+from gateway.proxy.waits import BatchLookup, pledge_view
+
+STATUSES: Final = tuple(status.value for status in PledgeStatus)
+REFUNDABLE: Final = ("paid", "partly_refunded")
+WEBHOOK_STATES: Final = ("set_aside", "waiting", "ignored", "applied")
+_EVENT: Final = "evt_"
+
+Json = dict[str, Any]
+
+
+class RecordPages:
+    """The pages of single records, found by search, and what may be done with each."""
+
+    def __init__(self, calls: ServiceCalls, checkouts: BatchLookup) -> None:
+        self._calls = calls
+        self._checkouts = checkouts
+
+    async def list_pledges(self, visit: Visit) -> Response:
+        """The pledges that the session's partner made to a drive, newest first, with what payments knows."""
+        return await self._pledge_page(visit)
+
+    async def _pledge_page(self, visit: Visit, *, status: int = 200, **told: Any) -> Response:
+        drive = await self._calls.get(visit.bearer, "pledges", f"/v1/drives/{visit.param}")
+        wanted = visit.query.get("status", "")
+        wanted = wanted if wanted in STATUSES else ""
+        page = await self._calls.get(
+            visit.bearer,
+            "pledges",
+            "/v1/pledges",
+            drive=drive["id"],
+            reference=visit.query.get("reference", "")[:255],
+            status=wanted,
+            after=visit.query.get("after"),
+        )
+        known = await self._checkouts.look_up_all([one["id"] for one in page["data"]])
+        shown = [pledge_view(one, known[one["id"]]) for one in page["data"]]
+        return visit.page(
+            "pledges.html",
+            status=status,
+            section="drives",
+            drive=drive,
+            pledges=[one for one in shown if wanted in ("", one["status"])],
+            next=page["next"],
+            statuses=STATUSES,
+            wanted=wanted,
+            refundable=REFUNDABLE,
+            **{"reason": "", "detail": "", **told},
+        )
+
+    async def refund(self, visit: Visit) -> Response:
+        """Refund a pledge, all that is left of it or an amount. The form's key makes a repeat harmless."""
+        drive = await self._calls.get(visit.bearer, "pledges", f"/v1/drives/{visit.param}")
+        form = visit.form
+        pledge = latin(form.get("pledge", ""))
+        body: Json = {}
+        if form.get("amount", "").strip():
+            currency = drive["currency"]
+            body["amount"] = {"currency": currency, "value": amount_of(form["amount"], currency)}
+        if form.get("why", "").strip():
+            body["reason"] = form["why"].strip()
+        try:
+            if not ids.is_id(pledge, "plg"):
+                raise Refused(404, {})
+            made = await self._calls.send(
+                visit.bearer, "payments", "POST", f"/v1/pledges/{pledge}/refunds", body, form_key(visit)
+            )
+        except Refused as refused:
+            return await self._pledge_page(visit, status=refused.status, **visit.explain(refused))
+        visit.record("refund.made", pledge=pledge, refund=made["id"])
+        return visit.back(f"/console/drives/{drive['id']}/pledges", "refunded")
+
+    async def list_keys(self, visit: Visit) -> Response:
+        """The keys of the installation, for admins."""
+        return await self._key_page(visit)
+
+    async def _key_page(self, visit: Visit, *, status: int = 200, **told: Any) -> Response:
+        page = await self._calls.get(
+            visit.bearer, "keys", "/v1/keys", after=visit.query.get("after"), limit="50"
+        )
+        return visit.page(
+            "keys.html",
+            status=status,
+            section="keys",
+            keys=page["data"],
+            next=page["next"],
+            form=dict(visit.fields),
+            chosen=[value for name, value in visit.fields if name == "scope"],
+            **{"reason": "", "detail": "", "errors": {}, "made": None, **told},
+        )
+
+    async def create_key(self, visit: Visit) -> Response:
+        """Create a key and show it, this once."""
+        form = visit.form
+        kind = form.get("kind", "")
+        body: Json = {
+            "kind": kind,
+            "mode": form.get("mode", "live"),
+            "partner": form.get("partner", "").strip() or "default",
+            "name": form.get("name", "").strip() or None,
+        }
+        if kind == "publishable":
+            body["origins"] = form.get("origins", "").split()
+        else:
+            body["scopes"] = [value for name, value in visit.fields if name == "scope"]
+        try:
+            made = await self._calls.send(visit.bearer, "keys", "POST", "/v1/keys", body, form_key(visit))
+        except Refused as refused:
+            told = {**visit.explain(refused), "errors": refused.errors}
+            return await self._key_page(visit, status=refused.status, **told)
+        visit.record("key.created", key=made["id"], for_partner=made["partner"])
+        return await self._key_page(visit, made=made)
+
+    async def revoke_key(self, visit: Visit) -> Response:
+        """Revoke a key; its sessions end with it."""
+        key_id = visit.form.get("key", "")
+        if not ids.is_id(key_id, "key"):
+            raise Refused(404, {})
+        await self._calls.send(visit.bearer, "keys", "DELETE", f"/v1/keys/{key_id}")
+        visit.record("key.revoked", key=key_id)
+        return visit.back("/console/keys", "revoked")
+
+    async def list_webhooks(self, visit: Visit) -> Response:
+        """Stripe's events in one state, for admins: at first those that could not be applied."""
+        state = visit.query.get("state", "")
+        state = state if state in WEBHOOK_STATES else WEBHOOK_STATES[0]
+        page = await self._calls.get(
+            visit.bearer, "payments", "/v1/webhooks", state=state, after=visit.query.get("after")
+        )
+        return visit.page(
+            "webhooks.html",
+            section="webhooks",
+            webhooks=page["data"],
+            next=page["next"],
+            state=state,
+            states=WEBHOOK_STATES,
+        )
+
+    async def retry_webhook(self, visit: Visit) -> Response:
+        """Try a set-aside or ignored event again."""
+        event = visit.form.get("event", "")
+        if not (event.startswith(_EVENT) and event.replace("_", "").isalnum() and event.isascii()):
+            raise Refused(404, {})
+        await self._calls.send(visit.bearer, "payments", "POST", f"/v1/webhooks/{event}/retry")
+        visit.record("webhook.retried", event_id=event)
+        return visit.back("/console/webhooks", "retried")

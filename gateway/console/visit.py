@@ -1,0 +1,160 @@
+"""One request of a logged-in person: the session, the language, the form, and the answers of the console."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+import structlog
+
+from backbone.http.problems import Overloaded, Problem
+from backbone.http.service_client import ServiceUnavailable
+from gateway.access.keys import Bearer
+from gateway.access.sessions import NoSession, Session, Sessions
+from gateway.console.client import Refused, refused_by
+from gateway.console.login import login_page
+from gateway.console.render import render, text
+from gateway.console.translations import TRANSLATIONS
+from gateway.http.asgi import Request, Response
+from gateway.http.forms import read_form
+from gateway.http.router import Handler
+from gateway.pages.headers import page_headers
+from gateway.pages.languages import Voice, choose_voice, localised
+
+log = structlog.get_logger()
+
+_KEPT: Final = ("lang", "digits")
+"""Parameters that every link within the console keeps."""
+_NO_FORM: Final[Sequence[tuple[str, str]]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request and who sent it; `fields` are those of the form that was posted."""
+
+    request: Request
+    session: Session
+    query: Mapping[str, str]
+    voice: Voice
+    fields: Sequence[tuple[str, str]] = _NO_FORM
+
+    @property
+    def bearer(self) -> Bearer:
+        return self.session.bearer
+
+    @property
+    def param(self) -> str:
+        """The first parameter of the path."""
+        return self.request.params[0]
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields that occur once."""
+        return dict(self.fields)
+
+    def link(self, path: str, **query: str | None) -> str:
+        """`path` with `query`, in the language of this page."""
+        kept = {name: self.query[name] for name in _KEPT if name in self.query}
+        asked = urlencode(kept | {name: value for name, value in query.items() if value})
+        return f"{path}?{asked}" if asked else path
+
+    def page(self, template: str, *, status: int = 200, section: str = "", **values: object) -> Response:
+        """A page of the console with what all of them show."""
+        other = urlencode({**self.query, "lang": self.voice.other})
+        body = render(
+            template,
+            "console",
+            self.voice,
+            visit=self,
+            section=section,
+            csrf=self.session.csrf,
+            once=secrets.token_hex(16),
+            localised=lambda value: localised(value, self.voice.lang),
+            money=lambda value: self.voice.money(value["value"], value["currency"]),
+            count=self.voice.count,
+            page=_script_data(self.voice),
+            done=self.query.get("done") if f"done_{self.query.get('done')}" in _TEXTS else None,
+            other_language=f"{self.request.path if self.request.method != 'POST' else '/console'}?{other}",
+            **values,
+        )
+        return Response(status, page_headers("console"), body)
+
+    def back(self, path: str, done: str) -> Response:
+        """To the page at `path`, which shows that `done` was done. A reload does not repeat it."""
+        location = self.link(path, done=done)
+        return Response(303, [(b"location", location.encode()), (b"cache-control", b"no-store")])
+
+    def record(self, action: str, **about: str) -> None:
+        """Log who did what: one structured line for each change, after it was made."""
+        log.info(
+            "console.changed",
+            action=action,
+            key_id=self.bearer.key_id,
+            partner=self.bearer.partner,
+            request_id=self.request.request_id,
+            **about,
+        )
+
+    def refused(self, refused: Refused) -> Response:
+        """The page that shows why something was refused."""
+        return self.page("refused.html", status=refused.status, **self.explain(refused))
+
+    def explain(self, refused: Refused) -> dict[str, str]:
+        """A refusal in the language of the page, and the service's own detail where it may help."""
+        key = f"refused_{refused.slug.replace('-', '_')}"
+        known = key if key in _TEXTS else f"refused_{refused.status}"
+        reason = text(self.voice, "console", known if known in _TEXTS else "refused")
+        return {"reason": reason, "detail": str(refused.problem.get("detail") or "")}
+
+
+_TEXTS: Final = TRANSLATIONS["console"]["en"]
+
+
+def _script_data(voice: Voice) -> dict[str, str]:
+    return {"lang": voice.lang, "digits": voice.digits}
+
+
+def pages_of(
+    sessions: Sessions, scope: str = "drives"
+) -> Callable[[Callable[[Visit], Awaitable[Response]]], Handler]:
+    """Turns a function of a visit into a handler that only a session with `scope` reaches.
+
+    A POST reaches it only with the session's CSRF token and from this origin. Whatever is refused is shown as
+    a page; without a session the login is shown.
+    """
+
+    def handler_of(show: Callable[[Visit], Awaitable[Response]]) -> Handler:
+        async def handle(request: Request) -> Response:
+            fields = await read_form(request) if request.method == "POST" else _NO_FORM
+            try:
+                session = await sessions.find(request)
+            except NoSession:
+                return login_page(request, _page_of(request))
+            query = dict(parse_qsl(request.query[:2000]))
+            voice = choose_voice(query, request.headers.get("accept-language", ""), None)
+            visit = Visit(request, session, query, voice, fields)
+            try:
+                session.bearer.require(scope)
+                if request.method == "POST":
+                    sessions.check_csrf(request, session, visit.form.get("csrf", ""))
+                return await show(visit)
+            except Refused as refused:
+                return visit.refused(refused)
+            except (ServiceUnavailable, Overloaded):
+                return visit.refused(Refused(503, {}))
+            except Problem as problem:
+                return visit.refused(refused_by(problem))
+
+        return handle
+
+    return handler_of
+
+
+def _page_of(request: Request) -> str:
+    """The page to return to after a login: this one, or the console's first where something was posted."""
+    if request.method == "POST":
+        return "/console"
+    return f"{request.path}?{request.query}" if request.query else request.path
