@@ -10,7 +10,7 @@ An overlay allows inline style, because OBS writes its Custom CSS into a style e
 
 from typing import Final, Literal
 
-PageKind = Literal["overlay", "donate", "thanks", "problem"]
+PageKind = Literal["overlay", "setup", "donate", "thanks", "problem"]
 Headers = list[tuple[bytes, bytes]]
 
 _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors 'none'"
@@ -18,8 +18,14 @@ _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors 'none'
 _OVERLAY: Final = "style-src 'self' 'unsafe-inline'; trusted-types default; frame-ancestors *"
 
 
+_OWN: Final[dict[PageKind, str]] = {
+    "overlay": _OVERLAY,
+    "setup": f"frame-src 'self'; {_STRICT}",  # its preview is an overlay
+}
+
+
 def _policy(kind: PageKind) -> bytes:
-    own = _OVERLAY if kind == "overlay" else _STRICT
+    own = _OWN.get(kind, _STRICT)
     return (
         "default-src 'none'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
         f"base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'; {own}"
@@ -29,6 +35,7 @@ def _policy(kind: PageKind) -> bytes:
 # The form contains a token and the thanks page a pledge: neither may be cached.
 _CACHED: Final[dict[PageKind, bytes]] = {
     "overlay": b"no-cache",
+    "setup": b"no-cache",
     "donate": b"private, no-store",
     "thanks": b"private, no-store",
     "problem": b"no-cache",

@@ -18,6 +18,7 @@ from gateway.pages import (
     overlay_page,
     page_headers,
     problem_page,
+    setup_page,
     thanks_page,
 )
 from gateway.pages.assets import Receive, Scope, Send
@@ -127,7 +128,9 @@ class Harness:
 
     async def _page(self, path: str, query: dict[str, str], send: Send) -> None:
         drive = {"id": DRIVE, **self.totals, **self.drive}
-        if path.startswith("/overlay/"):
+        if path == "/overlay/winter/setup":
+            await _reply(send, 200, page_headers("setup"), setup_page("winter", drive, query))
+        elif path.startswith("/overlay/"):
             ref = unquote(path.removeprefix("/overlay/"))
             html = overlay_page(ref, self.totals["title"], query, impact=self.drive.get("impact", ()))
             await _reply(send, 200, page_headers("overlay"), html)
