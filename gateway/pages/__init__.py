@@ -1,4 +1,4 @@
-"""The pages the gateway serves: the stream overlay, the hosted donate form, the thanks page.
+"""The pages the gateway serves: the stream overlay and its setup, the hosted donate form, the thanks page.
 
 Pure functions from a drive's data to HTML, and the scripts and styles of the pages. The caller looks up the
 drive, sends `page_headers(kind)` with the bytes, and serves `/assets/` from `assets_app`.
@@ -13,6 +13,7 @@ from gateway.pages.render import (
     drive_refs,
     overlay_page,
     problem_page,
+    setup_page,
     thanks_page,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "overlay_page",
     "page_headers",
     "problem_page",
+    "setup_page",
     "static",
     "thanks_page",
 ]

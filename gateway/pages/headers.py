@@ -11,7 +11,7 @@ An overlay allows inline style, because OBS writes its Custom CSS into a style e
 from collections.abc import Sequence
 from typing import Final, Literal
 
-PageKind = Literal["overlay", "donate", "thanks", "problem", "console", "public"]
+PageKind = Literal["overlay", "setup", "donate", "thanks", "problem", "console", "public"]
 Headers = list[tuple[bytes, bytes]]
 
 _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors "
@@ -21,7 +21,9 @@ _OVERLAY: Final = "style-src 'self' 'unsafe-inline'; trusted-types default; fram
 
 
 def _policy(kind: PageKind, ancestors: Sequence[str]) -> bytes:
-    own = _OVERLAY if kind == "overlay" else _STRICT + (" ".join(ancestors) or "'none'")
+    strict = _STRICT + (" ".join(ancestors) or "'none'")
+    setup = f"frame-src 'self'; {strict}"  # its preview is an overlay
+    own = {"overlay": _OVERLAY, "setup": setup}.get(kind, strict)
     return (
         "default-src 'none'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
         f"base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'; {own}"
@@ -31,6 +33,7 @@ def _policy(kind: PageKind, ancestors: Sequence[str]) -> bytes:
 # The form contains a token, the thanks page a pledge, the console a session's data: none may be cached.
 _CACHED: Final[dict[PageKind, bytes]] = {
     "overlay": b"no-cache",
+    "setup": b"no-cache",
     "donate": b"private, no-store",
     "thanks": b"private, no-store",
     "problem": b"no-cache",

@@ -77,6 +77,36 @@ def overlay_page(
     )
 
 
+def setup_page(
+    drive_slug_or_id: str, drive: Mapping[str, object], query: Mapping[str, str], *, accept_language: str = ""
+) -> bytes:
+    """The page that builds an overlay's address, `/overlay/{drive}/setup`, with a preview.
+
+    `drive` has `title` and `currency`. `query`: `lang`.
+    """
+    title = _title(drive)
+    voice = choose_voice(query, accept_language, title)
+    currency = str(drive["currency"])
+    page = {
+        "drive": drive_slug_or_id,
+        "lang": voice.lang,
+        "digits": voice.digits,
+        "currency": currency,
+        "small": example_amount(currency),
+        "large": money.decimal_string(1000 * 10 ** money.digits(currency), currency),
+        "texts": TRANSLATIONS["setup"][voice.lang],
+    }
+    return _render(
+        "setup.html",
+        voice,
+        page,
+        title=localised(title, voice.lang) or drive_slug_or_id,
+        parts=OVERLAY_PARTS,
+        choices={"theme": THEMES, "layout": LAYOUTS, "size": SIZES},
+        other_language=f"?lang={voice.other}",
+    )
+
+
 def _one_of(known: Sequence[str], asked: str | None) -> str:
     """`asked` if it is known, else the first."""
     return asked if asked is not None and asked in known else known[0]

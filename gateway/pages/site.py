@@ -29,6 +29,9 @@ MAX_LISTED: Final = 100
 
 _REF: Final = re.compile("[a-z0-9_-]{1,64}", re.ASCII)
 
+_RELOAD: Final = ((b"retry-after", b"2"), (b"refresh", b"5"))
+"""A source of a streaming tool has nobody to reload it, so the page of a 503 does it itself."""
+
 Drive = Mapping[str, Any]
 PageOfDrive = Callable[[Request, Drive], Awaitable[Response]]
 Found = TypeVar("Found")
@@ -84,6 +87,7 @@ class Site:
         """The pages and their assets."""
         return [
             *page_routes("/overlay/{drive}", self._page(self._overlay)),
+            *page_routes("/overlay/{drive}/setup", self._page(self._setup)),
             *page_routes("/donate/{drive}", self._page(self._donate)),
             *page_routes("/donate/{drive}/thanks", self._page(self._thanks)),
             Route("GET", "/donate/{drive}/creators", self._search),
@@ -106,7 +110,7 @@ class Site:
                     return await render(request, drive)
             except (ServiceUnavailable, Overloaded):
                 body = pages.problem_page(_query(request), problem="unavailable", accept_language=language)
-                return Response(503, [*pages.page_headers("problem"), (b"retry-after", b"2")], body)
+                return Response(503, [*pages.page_headers("problem"), *_RELOAD], body)
             body = pages.problem_page(_query(request), accept_language=language)
             return Response(404, pages.page_headers("problem"), body)
 
@@ -116,6 +120,11 @@ class Site:
         impact = drive.get("impact") or ()
         body = pages.overlay_page(request.params[0], drive["title"], _query(request), impact=impact)
         return Response(200, pages.page_headers("overlay"), body)
+
+    async def _setup(self, request: Request, drive: Drive) -> Response:
+        language = request.headers.get("accept-language", "")
+        body = pages.setup_page(request.params[0], drive, _query(request), accept_language=language)
+        return Response(200, pages.page_headers("setup"), body)
 
     def _framed(self, render: Callable[[Request, Drive, Frame | None], Awaitable[Response]]) -> PageOfDrive:
         """The page in a frame of a partner's page; 403 where the address names no page that may frame it."""

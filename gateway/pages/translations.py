@@ -7,7 +7,7 @@ Used by the templates and, as JSON inside each page, by its scripts. A value is 
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.pages.translations_overlay import OVERLAY_AR, OVERLAY_EN
+from gateway.pages.translations_overlay import OVERLAY_AR, OVERLAY_EN, SETUP_AR, SETUP_EN
 
 Phrase = str | Mapping[str, str]
 Translations = Mapping[str, Phrase]
@@ -273,6 +273,7 @@ _PROBLEM_AR: Final[Translations] = {
 
 TRANSLATIONS: Final[Mapping[str, Mapping[str, Translations]]] = {
     "overlay": {"en": OVERLAY_EN, "ar": OVERLAY_AR},
+    "setup": {"en": SETUP_EN, "ar": SETUP_AR},
     "donate": {"en": _DONATE_EN, "ar": _DONATE_AR},
     "thanks": {"en": _THANKS_EN, "ar": _THANKS_AR},
     "problem": {"en": _PROBLEM_EN, "ar": _PROBLEM_AR},

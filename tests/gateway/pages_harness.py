@@ -19,6 +19,7 @@ from gateway.pages import (
     overlay_page,
     page_headers,
     problem_page,
+    setup_page,
     thanks_page,
 )
 from gateway.pages.assets import Receive, Scope, Send
@@ -135,7 +136,9 @@ class Harness:
         drive = {"id": DRIVE, **self.totals, **self.drive}
         frame = self._frame(path, query)
         ancestors = frame.ancestors if frame else ()
-        if path.startswith("/overlay/"):
+        if path == "/overlay/winter/setup":
+            await reply_with(send, 200, page_headers("setup"), setup_page("winter", drive, query))
+        elif path.startswith("/overlay/"):
             ref = unquote(path.removeprefix("/overlay/"))
             html = overlay_page(ref, self.totals["title"], query, impact=self.drive.get("impact", ()))
             await reply_with(send, 200, page_headers("overlay"), html)

@@ -626,7 +626,7 @@ async def test_no_page_has_a_console_error_or_a_failed_request(
 ) -> None:
     troubles: list[str] = []
     opened = ("/", "/docs", "/events", "/overlay/winter", "/donate/winter", "/donate/winter/thanks", "/livez")
-    for path in (*opened, "/v1/drives/winter/totals"):
+    for path in (*opened, "/overlay/winter/setup", "/v1/drives/winter/totals"):
         context = await chromium.new_context()
         page = await context.new_page()
 

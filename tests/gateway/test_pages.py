@@ -23,6 +23,7 @@ from gateway.pages import (
     overlay_page,
     page_headers,
     problem_page,
+    setup_page,
     static,
     thanks_page,
 )
@@ -88,7 +89,8 @@ def test_hostile_title_and_slug_are_escaped_in_every_page() -> None:
         "token": HOSTILE,
     }
     pages = [
-        overlay_page(HOSTILE, {"en": HOSTILE}, hostile_query),
+        overlay_page(HOSTILE, {"en": HOSTILE}, hostile_query, impact=[{"label": HOSTILE, "cost": HOSTILE}]),
+        setup_page(HOSTILE, drive, hostile_query),
         donate_page(drive, creators, hostile_query, "f1.1.a"),
         donate_page(drive, creators, {"creator": "x"}, "f1.1.a", creator=hostile),
         thanks_page(drive, hostile_query),
@@ -103,6 +105,7 @@ def test_hostile_title_and_slug_are_escaped_in_every_page() -> None:
 def test_no_page_has_an_inline_script_or_style() -> None:
     pages = [
         overlay_page("winter", None, {}),
+        setup_page("winter", a_drive(), {}),
         donate_page(a_drive(), Creators(), {}, "f1.1.a"),
         thanks_page(a_drive(), {}),
         problem_page({}),
@@ -171,7 +174,8 @@ def test_every_text_is_used(page: str) -> None:
     files = [file for kind in ("templates/*", "static/*.js", "*.py") for file in PAGES.glob(kind)]
     text = "".join(file.read_text() for file in files if not file.name.startswith("translations"))
     # Keys composed of a prefix and a value of the API, and headlines with their "more".
-    composed = ("error_", "purpose_", "notice_", "retry_", "paid", "refunded", "disputed", "lapsed")
+    composed = ("part_", "theme_", "layout_", "size_", "error_", "purpose_", "notice_", "retry_")
+    composed += ("paid", "refunded", "disputed", "lapsed")
     for key in TRANSLATIONS[page]["en"]:
         assert key.removesuffix("_more") in text or key.startswith(composed), key
 
@@ -400,6 +404,7 @@ def test_only_overlays_allow_framing_and_inline_style_and_no_page_inline_script(
         assert strict["style-src"] == strict["script-src"] == "'self'"
         looser = {"frame-ancestors": "*", "trusted-types": "default", "style-src": "'self' 'unsafe-inline'"}
         assert overlay == {**strict, **looser}
+    assert policy("setup") == {**policy("donate"), "frame-src": "'self'"}
 
 
 def test_pages_with_a_token_are_not_cached() -> None:
@@ -408,7 +413,7 @@ def test_pages_with_a_token_are_not_cached() -> None:
 
 
 def test_every_module_a_script_imports_is_served() -> None:
-    scripts = ["overlay.js", "donate.js", "thanks.js"]
+    scripts = ["overlay.js", "setup.js", "donate.js", "thanks.js"]
     for name in scripts:
         found = static(asset_url(name))
         assert found is not None

@@ -32,7 +32,8 @@ INVALID = {
     "emoji": "%F0%9F%92%A7",
 }
 PAGES = {
-    "/overlay/{drive}": ("parts", "lang", "theme"),
+    "/overlay/{drive}": ("parts", "lang", "theme", "layout", "size"),
+    "/overlay/{drive}/setup": ("lang",),
     "/donate/{drive}": ("creator", "lang", "amount"),
     "/donate/{drive}/thanks": ("pledge", "token", "lang"),
     "/events": ("x",),

@@ -29,7 +29,14 @@ async def form_token(harness: Harness) -> str:
 
 
 @pytest.mark.parametrize(
-    "path", ["/overlay/winter", "/donate/winter", "/donate/winter/thanks", f"/overlay/{DRIVE}"]
+    "path",
+    [
+        "/overlay/winter",
+        "/overlay/winter/setup",
+        "/donate/winter",
+        "/donate/winter/thanks",
+        f"/overlay/{DRIVE}",
+    ],
 )
 async def test_pages_are_html_under_a_strict_policy(harness: Harness, path: str) -> None:
     status, headers, html = await page(harness, path)
@@ -40,7 +47,15 @@ async def test_pages_are_html_under_a_strict_policy(harness: Harness, path: str)
 
 
 @pytest.mark.parametrize(
-    "path", ["/overlay/winter", "/donate/winter", "/donate/winter/thanks", "/docs", "/events"]
+    "path",
+    [
+        "/overlay/winter",
+        "/overlay/winter/setup",
+        "/donate/winter",
+        "/donate/winter/thanks",
+        "/docs",
+        "/events",
+    ],
 )
 @pytest.mark.parametrize("query", ["", "?lang=ar&creator=%D9%86&x=//a/"])
 async def test_trailing_slash_redirects_to_the_page(harness: Harness, path: str, query: str) -> None:
@@ -66,7 +81,7 @@ async def test_favicon_is_served(harness: Harness) -> None:
 
 
 async def test_pages_load_only_existing_assets(harness: Harness) -> None:
-    for path in ("/overlay/winter", "/donate/winter"):
+    for path in ("/overlay/winter", "/overlay/winter/setup", "/donate/winter"):
         _, _, html = await page(harness, path)
         found = set(re.findall(r'(?:src|href)="(/assets/[^"]+)"', html))
         assert found
@@ -86,7 +101,7 @@ async def test_page_of_an_unknown_drive_is_an_html_404(harness: Harness, path: s
 async def test_page_is_an_html_503_while_pledges_is_unavailable(harness: Harness) -> None:
     harness.pledges.answers["POST /internal/drives"] = (500, {})
     status, headers, html = await page(harness, "/donate/spring")
-    assert (status, headers["Retry-After"]) == (503, "2")
+    assert (status, headers["Retry-After"], headers["Refresh"]) == (503, "2", "5")
     assert "Back in a moment" in html
 
 

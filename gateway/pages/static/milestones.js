@@ -9,7 +9,7 @@ import { $, calm, element, figures, lang, quote, texts, writeMoney } from "./ove
 
 const SHOWN = 4;
 const CELEBRATE_MS = 9_000;
-const OLD_MS = 10 * 60_000; // reached longer ago than this: no celebration after the page was away
+const OLD_MS = 10 * 60_000; // reached longer ago than this: no celebration by a page that was closed or hidden
 const MOST_WAITING = 5;
 const PIECES = 36;
 const KEY = `ataa-milestones:${location.pathname}${location.search}`;
