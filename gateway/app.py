@@ -39,6 +39,7 @@ from gateway.openapi.document import Description
 from gateway.overload.readings import ProcessLoad, Reading, Source
 from gateway.overload.refusal import Refusal
 from gateway.overload.shedding import Shedding
+from gateway.pages.badge import Badges
 from gateway.pages.site import Site
 from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards
@@ -75,11 +76,7 @@ def compose(
     pledges, leaderboard = clients["pledges"], clients["leaderboard"]
     limits, concurrency_limits = _rate_limits(settings), _concurrency_limits(settings)
     lookups, intake = concurrency_limits["lookups"], concurrency_limits["pledges"]
-    waits = Waits(
-        BatchLookup(pledges, secret, "/internal/pledges"),
-        BatchLookup(clients["payments"], secret, "/internal/checkouts"),
-        settings.waits_in_flight,
-    )
+    waits = _waits(clients, secret, settings.waits_in_flight)
     public = key_ring.public
     hub = Hub(bus, pledges, leaderboard, secret, public.signed, clock, settings.live_sends_per_s)
     shedding = Shedding(intake, _full_load(settings), load or ProcessLoad(intake), hub.freshness.give_way)
@@ -102,6 +99,7 @@ def compose(
             *Site(pledges, secret, reader, key_ring, limits, lookups, clock, settings.fee_rule()).routes(),
             *reach.routes(),
             *Images(reach, Drawer(), public, limits).routes(),
+            *Badges(pledges, secret, key_ring, limits, lookups, waits).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
@@ -151,6 +149,14 @@ def _pruning(database: Database, sessions: Sessions) -> Worker:
 async def _start(database: Database, key_ring: KeyRing) -> None:
     await database.migrate(MIGRATIONS)
     await key_ring.refresh()
+
+
+def _waits(clients: Mapping[str, ServiceClient], secret: str, most: int) -> Waits:
+    return Waits(
+        BatchLookup(clients["pledges"], secret, "/internal/pledges"),
+        BatchLookup(clients["payments"], secret, "/internal/checkouts"),
+        most,
+    )
 
 
 def _full_load(settings: GatewaySettings) -> Reading:

@@ -248,6 +248,7 @@ _PLEDGED: Final[dict[str, Any]] = {
     "drive": _DRIVE,
     "creator": _CREATOR,
     "amount": _usd(2_500),
+    "purpose": None,
     "status": "open",
     "checkout": {
         "url": "http://127.0.0.1:8012/c/pay/cs_test_…",
@@ -273,6 +274,7 @@ class Pledge(BaseModel):
     drive: DriveIdView
     creator: CreatorIdView | None
     amount: Money
+    purpose: Literal["zakat", "sadaqah"] | None
     status: Literal["open", "paid", "partly_refunded", "refunded", "disputed", "lapsed", "cancelled"]
     checkout: Checkout | None
     queue: Queue | None

@@ -194,6 +194,8 @@ def thanks_page(
     ref, slug = drive_refs(drive)
     page = {
         "drive": ref,
+        "slug": slug,
+        "title": localised(title, voice.lang) or slug,
         "lang": voice.lang,
         "digits": voice.digits,
         **_place(ref, slug, query, voice, frame),
@@ -208,6 +210,15 @@ def thanks_page(
         drive_url=_address(_path(slug, frame), query, ("creator", "key", "origin", *PARAMETERS), voice.lang),
         other_language=_other_language(f"{_path(slug, frame)}/thanks", query, voice),
     )
+
+
+def badge_svg(voice: Voice, title: Sequence[str], creator: Sequence[str]) -> bytes:
+    """The supporter badge with the drive's title and the creator's name, each in lines that fit."""
+    height = 92 + 68 * len(title) + (62 if creator else 0)
+    return _environment.get_template("badge.svg").render(
+        voice=voice, texts=TRANSLATIONS["thanks"][voice.lang],
+        title=title, creator=creator, height=height, top=1010 - height,
+    ).encode("utf-8", "replace")  # fmt: skip
 
 
 def problem_page(

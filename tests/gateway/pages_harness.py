@@ -101,6 +101,7 @@ class Harness:
     resumed_by_gap: bool = False  # as the edge with nchan does: `gap`, and the end of the stream
     stream_queues: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
     fee: Mapping[str, int] | None = None
+    badge: bytes = b""
     base: str = ""
     frame_origins: tuple[str, ...] = ()
     """The origins of the only publishable key, `KEY`."""
@@ -158,6 +159,8 @@ class Harness:
             self.searched.append(query["q"])
             held = [one for one in self.creators if query["q"].lower() in one["name"].lower()]
             await _json(send, self.search_status, {}, {"creators": held[:20], "more": len(held) > 20})
+        elif path.startswith("/badge/"):
+            await reply_with(send, 200, [(b"content-type", b"image/svg+xml")], self.badge)
         elif path == "/checkout":
             await reply_with(send, 200, [(b"content-type", b"text/html")], b"<title>checkout</title>pay here")
         else:

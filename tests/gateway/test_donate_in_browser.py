@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.async_api import BrowserContext, expect
@@ -220,3 +222,47 @@ async def test_texts_of_drives_and_creators_are_shown_as_text(
         await expect(page.locator("#outcome")).to_have_attribute("data-status", "unknown")
         assert await page.locator("img, main script").count() == 0
         assert await page.title() != "owned"
+
+
+BADGE = b"""<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle r="5"/></svg>"""
+
+
+async def test_a_paid_gift_can_be_shared_and_its_badge_saved_as_a_picture(
+    browser: BrowserContext, harness: Harness
+) -> None:
+    harness.pledge_views.append((200, {}, {**OPEN, "status": "paid"}))
+    harness.badge = BADGE
+    async with tab(browser) as page:
+        await page.goto(f"{harness.base}/donate/winter/thanks?lang=en&creator=nour&pledge=plg_1&token=tok")
+        await expect(page.locator("#share")).to_be_visible()
+        link = f"{harness.base}/donate/winter?creator=nour&lang=en"
+        whatsapp = str(await page.get_by_role("link", name="WhatsApp").get_attribute("href"))
+        assert parse_qs(urlsplit(whatsapp).query)["text"] == [
+            f"I gave to “Let's make their winter warmer”. Give too: {link}"
+        ]
+        for name in ("Telegram", "X", "Facebook"):
+            anchor = page.get_by_role("link", name=name, exact=True)
+            assert str(await anchor.get_attribute("href")).startswith("https://")
+            assert await anchor.get_attribute("rel") == "noopener"
+        await page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject() }")
+        await page.get_by_role("button", name="Copy the link").click()
+        await expect(page.locator("#copied")).to_contain_text(link)
+        picture = page.get_by_role("img", name="A round frame")
+        await expect(picture).to_have_attribute("src", "/badge/plg_1.svg?token=tok&lang=en")
+        async with page.expect_download() as download:
+            await page.get_by_role("link", name="Save the picture").click()
+        saved = await download.value
+        assert saved.suggested_filename == "winter-badge.png"
+        assert Path(await saved.path()).read_bytes().startswith(b"\x89PNG")  # noqa: ASYNC240
+        # The links of other sites get no address of the thanks page, which has the token in it.
+        assert await page.evaluate(
+            "performance.getEntriesByType('resource').every((one) => one.name.startsWith(origin))"
+        )
+
+
+async def test_an_unpaid_gift_is_not_shared(browser: BrowserContext, harness: Harness) -> None:
+    harness.pledge_views.append((200, {}, {**OPEN, "status": "refunded"}))
+    async with tab(browser) as page:
+        await page.goto(f"{harness.base}/donate/winter/thanks?lang=ar&pledge=plg_1&token=tok")
+        await expect(page.locator("#outcome")).to_have_attribute("data-status", "refunded")
+        await expect(page.locator("#share")).to_be_hidden()

@@ -2,6 +2,7 @@
 
 import { pageAround } from "./framed.js";
 import { Figures, isMoney } from "./money.js";
+import { offerToShare } from "./share.js";
 import { Memory, watchPledge } from "./pledge.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
@@ -35,6 +36,15 @@ function showPledge(pledge) {
   return pledge.status;
 }
 
+function offer(id, token) {
+  const creator = new URLSearchParams(location.search).get("creator");
+  const query = new URLSearchParams(creator ? { creator, lang: page.lang } : { lang: page.lang });
+  const link = `${location.origin}/donate/${encodeURIComponent(page.slug)}?${query}`;
+  const text = figures.format(texts.share_text, { title: page.title });
+  const badge = `/badge/${encodeURIComponent(id)}.svg?${new URLSearchParams({ token, lang: page.lang })}`;
+  offerToShare({ link, text, badge, texts, format: (phrase, holes) => figures.format(phrase, holes) });
+}
+
 async function watch({ id, token }) {
   show("waiting");
   for await (const pledge of watchPledge(id, token, WATCH_MS)) {
@@ -45,6 +55,7 @@ async function watch({ id, token }) {
     }
     if (showPledge(pledge) === "open") continue;
     memory.write(null); // this donation has a final status: the form starts empty
+    if (pledge.status === "paid") offer(id, token);
     around?.tell(pledge.status === "paid" ? "paid" : "closed", { pledge: id });
     return undefined;
   }
