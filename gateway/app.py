@@ -39,10 +39,7 @@ from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards
 from gateway.proxy.pledges import PledgeRoutes
 from gateway.proxy.waits import BatchLookup, Waits
-from gateway.reach.drawer import Drawer
-from gateway.reach.images import Images
-from gateway.reach.lookups import Lookups
-from gateway.reach.site import ReachSite
+from gateway.reach.composition import Reach
 from gateway.settings import GatewaySettings
 from gateway.tables import MESSAGING_TABLES
 
@@ -81,7 +78,7 @@ def compose(
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
-    reach = ReachSite(Lookups(pledges, leaderboard, secret, public, lookups), live, hub, settings.public_url)
+    reach = Reach(settings.public_url, database, clock, clients, secret, forwarder, live, hub)
     description = Description(clients, public.signed)
     router = Router(
         [
@@ -91,7 +88,6 @@ def compose(
             *live.routes(),
             *Site(pledges, secret, reader, public, limits, lookups, clock).routes(),
             *reach.routes(),
-            *Images(reach, Drawer(), public, limits).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
@@ -116,6 +112,7 @@ def compose(
         Worker("gateway.pulse", hub.fan_out.pulse),
         Worker("gateway.overload", shedding.run),
         Worker("gateway.drain", drain),
+        *reach.workers(),
         pruning_worker("gateway", {"idempotency": partial(idempotency.delete_expired, database)}),
     ]
     return service

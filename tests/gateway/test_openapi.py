@@ -48,6 +48,7 @@ GET /v1/drives/{}/live
 GET /v1/drives/{}/leaderboards/{}
 GET /v1/drives/{}/donations
 GET /v1/drives/{}/events
+GET /v1/drives/{}/funnel
 """
 
 
@@ -167,8 +168,8 @@ def test_the_description_has_the_version_of_the_package(described: dict[str, Any
     assert described["info"]["version"] == project["version"]
 
 
-OWN_PAGES_ONLY = {"form-expired"}
-"""Problems of the hosted form, which has no operation of its own."""
+OWN_PAGES_ONLY = {"form-expired", "unsupported-format"}
+"""Problems of the hosted form and of oEmbed, which have no operation of their own."""
 WITHOUT_OPERATION = {"bad-request", "conflict", "method-not-allowed"}
 
 

@@ -3,6 +3,7 @@
 import { readAmount } from "./amount.js";
 import { Figures, isMoney, localised, wholePercent } from "./money.js";
 import { Memory, checkoutUrl, makePledge, readPledge, sleep, watchPledge } from "./pledge.js";
+import { reportVisit } from "./visits.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
 const { texts } = page;
@@ -313,5 +314,6 @@ if (form) {
   offerToResume();
 }
 document.documentElement.classList.add("scripted");
+reportVisit("opened", page.slug, page.source);
 keepShowing();
 setInterval(keepShowing, TOTALS_MS);
