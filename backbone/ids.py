@@ -49,6 +49,11 @@ def several(kind: Kind, count: int) -> list[str]:
     return made
 
 
+def lowest(kind: Kind, at: datetime) -> str:
+    """The lowest identifier that can be created at `at`, to the millisecond; `at` is after 1970."""
+    return f"{kind}_{ulid_text((int(at.timestamp() * 1000) << 80).to_bytes(16, 'big'))}"
+
+
 def ulid_text(sixteen: bytes) -> str:
     """The text of a ULID, in lower case: what `str(ULID.from_bytes(sixteen)).lower()` is, in a third of its
     time."""

@@ -45,10 +45,7 @@ from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards
 from gateway.proxy.pledges import PledgeRoutes
 from gateway.proxy.waits import BatchLookup, Waits
-from gateway.reach.drawer import Drawer
-from gateway.reach.images import Images
-from gateway.reach.lookups import Lookups
-from gateway.reach.site import ReachSite
+from gateway.reach.composition import Reach
 from gateway.settings import GatewaySettings
 from gateway.tables import MESSAGING_TABLES
 
@@ -85,7 +82,7 @@ def compose(
     sessions = _sessions(settings, database, key_ring, clock)
     calls = ServiceCalls(clients, secret, concurrency_limits["reads"], concurrency_limits["changes"])
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
-    reach = ReachSite(Lookups(pledges, leaderboard, secret, public, lookups), live, hub, settings.public_url)
+    reach = Reach(settings.public_url, database, clock, clients, secret, forwarder, live, hub)
     description = Description(clients, public.signed)
     router = Router(
         [
@@ -98,7 +95,6 @@ def compose(
             *Root(hub, pledges, secret, lookups).routes(),
             *Site(pledges, secret, reader, key_ring, limits, lookups, clock, settings.fee_rule()).routes(),
             *reach.routes(),
-            *Images(reach, Drawer(), public, limits).routes(),
             *Badges(pledges, secret, key_ring, limits, lookups, waits).routes(),
             *docs_routes(description.document),
             *events_routes(),
@@ -117,6 +113,7 @@ def compose(
         Worker("gateway.pulse", hub.fan_out.pulse),
         Worker("gateway.overload", shedding.run),
         Worker("gateway.drain", _drainer(service, live, hub, waits)),
+        *reach.workers(),
         _pruning(database, sessions),
     ]
     return service

@@ -1,11 +1,11 @@
-"""Tables of the gateway: API keys and browser sessions, of which only the SHA-256 is stored."""
+"""Tables of the gateway: API keys and browser sessions, both as SHA-256 only, and counts of page views."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import JSON, Column
+from sqlalchemy import JSON, BigInteger, Column, Index
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -47,7 +47,24 @@ class SessionRow(Table, table=True):
     expires_at: datetime = Field(sa_column=Column(Utc, nullable=False, index=True))
 
 
+class VisitCount(Table, table=True):
+    """Views of a drive's pages in one hour from one source: of its public pages, and of its donate form.
+
+    `source` is `Source.key`. No row tells anything of a single visitor.
+    """
+
+    __tablename__ = "visits"
+    __table_args__ = (Index("visits_by_hour", "hour"), {"sqlite_with_rowid": False})
+
+    drive_id: str = Field(primary_key=True)
+    hour: datetime = Field(sa_column=Column(Utc, primary_key=True))
+    source: str = Field(primary_key=True)
+    seen: int = Field(sa_type=BigInteger)
+    opened: int = Field(sa_type=BigInteger)
+
+
 KEYS: Final = Table.metadata.tables["keys"]
 SESSIONS: Final = Table.metadata.tables["sessions"]
+VISITS: Final = Table.metadata.tables["visits"]
 
 MESSAGING_TABLES = messaging_tables(Table.metadata)

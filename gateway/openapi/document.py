@@ -173,6 +173,7 @@ def _finish(operation: Json, method: str, path: str) -> Json:
         parameters.append({**IDEMPOTENCY_KEY, "required": idempotency == "required"})
     operation = {**operation, "parameters": parameters}
     summary, _, description = str(operation.get("description", "")).partition("\n\n")
+    scope = security[-1]["key"][0] if security else scope
     scoped = f"Needs a key with the scope `{scope}`." if security and {} not in security else ""
     kinds = added_problems(operation, keyed=bool(security), idempotency=idempotency, path=path)
     kinds += operation.pop("x-problems", ())

@@ -227,6 +227,46 @@ class TotalsList(BaseModel):
     data: list[TotalsBrief]
 
 
+class FunnelRow(BaseModel):
+    """A source's way to money. `source` is null for links that name none, `(other)` for many small ones."""
+
+    source: str | None
+    platform: str | None
+    campaign: str | None
+    seen: Count = Field(description="Views of the public pages.")
+    opened: Count = Field(description="Views of the donate form.")
+    pledged: Count
+    paid: Count = Field(description="Gifts whose net is above 0.")
+    raised: Money
+
+
+class Funnel(BaseModel):
+    """A drive's funnel by source; the whole hours from `since` until before `until`."""
+
+    model_config = _example(
+        drive=_DRIVE,
+        since="2026-01-07T18:00:00.000Z",
+        until="2026-01-08T18:00:00.000Z",
+        data=[
+            {
+                "source": "tiktok/winter",
+                "platform": "tiktok",
+                "campaign": "winter",
+                "seen": 5120,
+                "opened": 1300,
+                "pledged": 410,
+                "paid": 388,
+                "raised": _usd(1124150),
+            }
+        ],
+    )
+
+    drive: DriveIdView
+    since: TimestampView
+    until: TimestampView
+    data: list[FunnelRow]
+
+
 class Checkout(BaseModel):
     """Where the donor pays: `url` for a hosted checkout, `client_secret` for an embedded one."""
 
@@ -417,6 +457,7 @@ SHARED: Final = frozenset(one.__name__ for one in (Money, Checkout, Queue, Pledg
 
 STREAM_EVENTS: Final = (TotalsEvent, DonationEvent, MilestoneEvent, GapEvent, DrainEvent)
 _OTHERS: Final = (
+    Funnel,
     Problem,
     Totals,
     TotalsList,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from backbone.http.caller import NotYourDrive
 from backbone.http.fields import REFERENCE, WITHOUT_NUL
 from backbone.http.problems import (
     MEDIA_TYPE,
@@ -75,6 +76,11 @@ class BadWebhook(Problem):
 def _header(name: str, description: str, *examples: str) -> Json:
     schema: Json = {"type": "string"} | ({"examples": list(examples)} if examples else {})
     return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+
+
+def _moment(name: str, description: str) -> Json:
+    schema: Json = {"type": "string", "format": "date-time"}
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
 _DRIVE: Final[Json] = {
@@ -205,6 +211,26 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
             },
             "x-problems": [NotFound, Invalid],
             "security": [],
+        }
+    },
+    "/v1/drives/{drive}/funnel": {
+        "get": {
+            "operationId": "read_funnel",
+            "description": (
+                "Read where a drive's visitors come from, and how many of them give.\n\nBy source: views of "
+                "its public pages and of its donate form, pledges, and gifts. For the drive's partner and "
+                "admins. Views are counted without cookies and without anything about the visitor."
+            ),
+            "parameters": [
+                _DRIVE,
+                _moment("since", "From the hour of this moment; by default 24 hours before `until`."),
+                _moment(
+                    "until", "Until the end of the hour of this moment; by default now. At most 31 days."
+                ),
+            ],
+            "responses": {"200": {"description": "The funnel.", "content": _json("Funnel")}},
+            "x-problems": [NotFound, NotYourDrive, Invalid],
+            "security": [{"key": ["drives"]}],
         }
     },
     "/v1/drives/{drive}/live": {

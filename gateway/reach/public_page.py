@@ -125,6 +125,7 @@ class PublicPage:
             "lang": self.voice.lang,
             "digits": self.voice.digits,
             "creator": self.creator and self.creator["id"],
+            "source": self.source.parameters,
             "link": self.source.address("", **self.language),
             "texts": {key: TEXTS[self.voice.lang][key] for key in kept},
         }

@@ -53,6 +53,18 @@ class Source(NamedTuple):
         """The parameters of a link that names this source."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
+    @property
+    def key(self) -> str:
+        """One text for both, as the boards of sources name them; empty for no source."""
+        platform = self.platform or ""
+        return platform if self.campaign is None else f"{platform}/{self.campaign}"
+
+    @classmethod
+    def of_key(cls, key: str) -> Source:
+        """The source with this `key`."""
+        platform, slash, campaign = key.partition("/")
+        return cls(platform or None, campaign if slash else None)
+
     def address(self, path: str, **more: str) -> str:
         """`path` with `more` parameters and those of the source."""
         query = urlencode({**more, **self.parameters})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
@@ -18,6 +18,7 @@ from backbone.http.fields import (
     MoneyView,
     PledgeIdView,
     Text,
+    Timestamp,
     TimestampView,
     id_schema,
 )
@@ -26,6 +27,7 @@ from services.leaderboard.api_fields import CACHED, RESPONSES, DriveRef, Limit
 from services.leaderboard.board_api import BoardReads
 from services.leaderboard.board_api import add_routes as add_board_routes
 from services.leaderboard.display_texts import DisplayTexts
+from services.leaderboard.funnel import paid_by_source
 from services.leaderboard.summing import Summing
 
 
@@ -54,6 +56,14 @@ class PledgeIds(Body):
     """The pledges whose display texts are requested."""
 
     ids: list[Text]
+
+
+class FunnelPeriod(Body):
+    """A drive, by id, and the period whose gifts the gateway counts."""
+
+    drive: Text
+    since: Timestamp
+    until: Timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,11 @@ def _add_internal(router: APIRouter, dependencies: Dependencies) -> None:
         """The display texts of these pledges, without those that are not available now."""
         shown = await dependencies.display_texts.of(wanted.ids)
         return {"data": {pledge_id: display_texts._asdict() for pledge_id, display_texts in shown.items()}}
+
+    @router.post("/internal/funnel", include_in_schema=False)
+    async def count_gifts(_caller: InternalDep, period: FunnelPeriod) -> Mapping[str, Any]:
+        """The gifts of a drive in a period, by source."""
+        return await paid_by_source(dependencies.database, period.drive, period.since, period.until)
 
     @router.get("/internal/books", include_in_schema=False)
     async def read_books(_caller: InternalDep) -> dict[str, str]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from backbone.http.caller import InternalDep, authenticated_caller, internal_caller
 from services.pledges.queries import Queries
 from services.pledges.request_parsing import direct_route, string_list
-from services.pledges.requests import CreatorSearch
+from services.pledges.requests import CreatorSearch, FunnelPeriod
 from services.pledges.views import json_response
 
 Find = Callable[[Sequence[str]], Awaitable[dict[str, Any]]]
@@ -30,6 +30,10 @@ def routes(queries: Queries, behind: Callable[[], Awaitable[int]]) -> APIRouter:
     @router.post("/internal/creator-search")
     async def search_creators(_caller: InternalDep, search: CreatorSearch) -> Response:
         return json_response({"data": await queries.search_creators(search.drive, search.text)})
+
+    @router.post("/internal/funnel")
+    async def count_pledges(_caller: InternalDep, period: FunnelPeriod) -> Response:
+        return json_response(await queries.pledged_by_source(period.drive, period.since, period.until))
 
     @router.get("/internal/books")
     async def books(_caller: InternalDep) -> Response:

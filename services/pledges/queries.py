@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Select, func, or_, select
@@ -14,6 +15,7 @@ from backbone.database.plans import Parameters
 from backbone.http.caller import Caller
 from backbone.http.problems import NotFound
 from backbone.money import as_json, decimal_string
+from services.pledges import funnel
 from services.pledges.domain import PledgeSecrets, localized
 from services.pledges.donor_texts import displayed
 from services.pledges.tables import CREATORS, DONOR_TEXTS, DRIVES, PAYMENTS, PLEDGES, RARE_STATUS
@@ -115,6 +117,10 @@ class Queries:
             "creators": [_creator_summary(row) for row in rows[:MAX_SEARCH_RESULTS]],
             "more": len(rows) > MAX_SEARCH_RESULTS,
         }
+
+    async def pledged_by_source(self, drive_id: str, since: datetime, until: datetime) -> Mapping[str, Any]:
+        """See `funnel.pledged_by_source`."""
+        return await funnel.pledged_by_source(self._database, drive_id, since, until)
 
     async def list_pledges(
         self, caller: Caller, filters: Mapping[str, str], after: str | None, limit: int

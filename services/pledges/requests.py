@@ -300,6 +300,14 @@ class CreatorSearch(Body):
     text: Annotated[Text, StringConstraints(max_length=100)]
 
 
+class FunnelPeriod(Body):
+    """A drive, by id, and the period whose pledges the gateway counts."""
+
+    drive: Text
+    since: Timestamp
+    until: Timestamp
+
+
 class DonorBody(Body):
     """The donor, as far as the request describes them."""
 

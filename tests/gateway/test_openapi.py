@@ -49,6 +49,7 @@ GET /v1/drives/{}/live
 GET /v1/drives/{}/leaderboards/{}
 GET /v1/drives/{}/donations
 GET /v1/drives/{}/events
+GET /v1/drives/{}/funnel
 """
 
 
@@ -168,8 +169,8 @@ def test_the_description_has_the_version_of_the_package(described: dict[str, Any
     assert described["info"]["version"] == project["version"]
 
 
-OWN_PAGES_ONLY = {"form-expired", "no-session", "cross-origin", "csrf-token-wrong"}
-"""Problems of the hosted form and of browser sessions, which have no operation of their own."""
+OWN_PAGES_ONLY = {"form-expired", "unsupported-format", "no-session", "cross-origin", "csrf-token-wrong"}
+"""Problems of the hosted form, of oEmbed and of browser sessions, which have no operation of their own."""
 WITHOUT_OPERATION = {"bad-request", "conflict", "method-not-allowed"}
 
 

@@ -5,6 +5,7 @@ import { withFee } from "./fee.js";
 import { pageAround } from "./framed.js";
 import { Figures, isMoney, localised, toMinor, toValue, wholePercent } from "./money.js";
 import { Memory, checkoutUrl, makePledge, readPledge, sleep, watchPledge } from "./pledge.js";
+import { reportVisit } from "./visits.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
 const { texts } = page;
@@ -350,5 +351,6 @@ if (form) {
   offerToResume();
 }
 document.documentElement.classList.add("scripted");
+reportVisit("opened", page.slug, page.source);
 keepShowing();
 setInterval(keepShowing, TOTALS_MS);

@@ -1,6 +1,7 @@
 // The public page: keeps the figures that the server wrote current, and says honestly when it cannot.
 
 import { Figures, isMoney, localised, wholePercent } from "./money.js";
+import { reportVisit } from "./visits.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
 const { texts } = page;
@@ -146,6 +147,7 @@ function passReferrer() {
 
 document.body.dataset.digits = page.digits;
 passReferrer();
+reportVisit("seen", page.slug, page.source);
 showMoment(document.querySelector("#as-of time").dateTime);
 document.addEventListener("visibilitychange", () => poll().catch(() => showFreshness("offline")));
 keepShowing();
