@@ -22,6 +22,8 @@ from backbone.service import Service, Worker
 from gateway.access.keys import KeyRing, bearer
 from gateway.access.keys_api import Keys, keys_app
 from gateway.access.limits import ConcurrencyLimit, RateLimit, RateLimits
+from gateway.access.sessions import Sessions
+from gateway.console.login import Login
 from gateway.docs import docs_routes
 from gateway.events_page import events_routes
 from gateway.http.application import Gateway
@@ -76,6 +78,8 @@ def compose(
     shedding = Shedding(intake, _full_load(settings), load or ProcessLoad(intake), hub.freshness.give_way)
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
+    logins = RateLimit("login", 1 / 6, 60.0, time.monotonic)  # ten at once, then one in six seconds
+    sessions = Sessions(database, key_ring, secret, settings.public_url, logins, clock)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
     description = Description(clients, public.signed)
     router = Router(
@@ -85,6 +89,7 @@ def compose(
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *live.routes(),
             *Site(pledges, secret, reader, public, limits, lookups, clock).routes(),
+            *Login(sessions).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
@@ -113,7 +118,13 @@ def compose(
         Worker("gateway.pulse", hub.fan_out.pulse),
         Worker("gateway.overload", shedding.run),
         Worker("gateway.drain", drain),
-        pruning_worker("gateway", {"idempotency": partial(idempotency.delete_expired, database)}),
+        pruning_worker(
+            "gateway",
+            {
+                "idempotency": partial(idempotency.delete_expired, database),
+                "sessions": sessions.delete_expired,
+            },
+        ),
     ]
     return service
 

@@ -1,4 +1,4 @@
-"""Tables of the gateway: API keys, of which only the SHA-256 is stored."""
+"""Tables of the gateway: API keys and browser sessions, of which only the SHA-256 is stored."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ class Key(Table, table=True):
     revoked_at: datetime | None = Field(default=None, sa_column=Column(Utc))
 
 
+class SessionRow(Table, table=True):
+    """A browser session that was opened with an API key."""
+
+    __tablename__ = "sessions"
+
+    sha256: str = Field(primary_key=True)  # of the cookie's token
+    key_sha256: str
+    seen_at: datetime = Field(sa_column=Column(Utc, nullable=False))  # exact to a minute
+    expires_at: datetime = Field(sa_column=Column(Utc, nullable=False, index=True))
+
+
 KEYS: Final = Table.metadata.tables["keys"]
+SESSIONS: Final = Table.metadata.tables["sessions"]
 
 MESSAGING_TABLES = messaging_tables(Table.metadata)

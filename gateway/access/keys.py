@@ -28,7 +28,7 @@ from backbone.http.problems import Forbidden, Unauthorized
 from backbone.wakeups import wait_for
 from gateway.tables import KEYS, Key
 
-SCOPES: Final = ("drives", "pledges", "refunds", "offline", "ledger", "webhooks", "export")
+SCOPES: Final = ("drives", "pledges", "refunds", "offline", "ledger", "moderation", "webhooks", "export")
 REFRESH_S: Final = 1.0
 _ALPHABET: Final = string.ascii_letters + string.digits
 _VALID: Final = select(KEYS).where(KEYS.c.revoked_at.is_(None))
@@ -124,13 +124,19 @@ class KeyRing:
             raise Unauthorized(
                 "Send Authorization: Bearer and a key.", headers={"WWW-Authenticate": 'Bearer realm="ataa"'}
             )
-        found = self._bearers.get(fingerprint(key.strip()))
-        if found is None or (found.expires_at is not None and found.expires_at <= self._clock.now()):
+        found = self.find_by_fingerprint(fingerprint(key.strip()))
+        if found is None:
             raise Unauthorized(
                 "The key is unknown, revoked or expired.",
                 headers={"WWW-Authenticate": 'Bearer realm="ataa", error="invalid_token"'},
             )
         return found
+
+    def find_by_fingerprint(self, sha256: str) -> Bearer | None:
+        """The caller of the key with this fingerprint; None if it is unknown, revoked or expired."""
+        found = self._bearers.get(sha256)
+        expired = found and found.expires_at is not None and found.expires_at <= self._clock.now()
+        return None if expired else found
 
     def add(self, row: Key) -> None:
         """Accept a key created by this process immediately."""

@@ -54,7 +54,7 @@ Origin = Annotated[
     StringConstraints(max_length=300),
     text_schema(ORIGIN, maxLength=300, examples=["https://example.org"]),
 ]
-Scope = Literal["drives", "pledges", "refunds", "offline", "ledger", "webhooks", "export"]
+Scope = Literal["drives", "pledges", "refunds", "offline", "ledger", "moderation", "webhooks", "export"]
 
 
 class KeyRequest(Body):

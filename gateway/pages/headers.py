@@ -10,7 +10,7 @@ An overlay allows inline style, because OBS writes its Custom CSS into a style e
 
 from typing import Final, Literal
 
-PageKind = Literal["overlay", "donate", "thanks", "problem"]
+PageKind = Literal["overlay", "donate", "thanks", "problem", "console"]
 Headers = list[tuple[bytes, bytes]]
 
 _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors 'none'"
@@ -26,12 +26,13 @@ def _policy(kind: PageKind) -> bytes:
     ).encode("ascii")
 
 
-# The form contains a token and the thanks page a pledge: neither may be cached.
+# The form contains a token, the thanks page a pledge, the console a session's data: none may be cached.
 _CACHED: Final[dict[PageKind, bytes]] = {
     "overlay": b"no-cache",
     "donate": b"private, no-store",
     "thanks": b"private, no-store",
     "problem": b"no-cache",
+    "console": b"private, no-store",
 }
 
 

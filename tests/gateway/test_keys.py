@@ -153,7 +153,11 @@ async def test_missing_or_unknown_key_is_401(harness: Harness, authorization: st
         (["pledges"], "POST", "/v1/drives/winter/close"),
         (["drives"], "POST", "/v1/drives/winter/pledges"),
         (["drives", "pledges"], "POST", "/v1/pledges/plg_1/refunds"),
-        (["drives", "pledges", "refunds", "offline", "ledger", "webhooks", "export"], "POST", "/v1/keys"),
+        (
+            ["drives", "pledges", "refunds", "offline", "ledger", "moderation", "webhooks", "export"],
+            "POST",
+            "/v1/keys",
+        ),
         (["drives"], "GET", "/v1/keys"),
         (["drives"], "DELETE", "/v1/keys/key_1"),
     ],

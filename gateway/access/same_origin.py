@@ -1,0 +1,39 @@
+"""Whether a browser's request was sent by a page of this gateway."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from backbone.http.problems import Forbidden
+from gateway.http.asgi import Request
+
+
+class CrossOrigin(Forbidden):
+    slug, title = "cross-origin", "This may be sent from its own page only"
+
+
+def is_https(request: Request, public_url: str) -> bool:
+    """Whether the browser sees the gateway under https: by `public_url`, else by the request itself."""
+    if public_url:
+        return public_url.startswith("https://")
+    return request.scope.get("scheme") == "https"
+
+
+def require_same_origin(request: Request, public_url: str) -> None:
+    """Raises `CrossOrigin` unless the browser states that a page of this origin sent the request.
+
+    Every browser sends `Origin` with a POST (Fetch Standard, "append a request `Origin` header"), and since
+    2023 `Sec-Fetch-Site` on https and loopback (Fetch Metadata, W3C). At least one must be there, and neither
+    may name another site.
+    """
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    same = site == "same-origin" if origin is None else _is_own(origin, request, public_url)
+    if not same or site not in (None, "same-origin"):
+        raise CrossOrigin("Load the page again and send its form.")
+
+
+def _is_own(origin: str, request: Request, public_url: str) -> bool:
+    if public_url and origin == public_url:
+        return True
+    parts = urlsplit(origin)
+    return parts.scheme in ("http", "https") and parts.netloc == request.headers.get("host")

@@ -1,0 +1,38 @@
+"""Renders the pages of the console from templates, as bytes; text from people is escaped by autoescape."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gateway.console.translations import TRANSLATIONS
+from gateway.pages.assets import asset_url
+from gateway.pages.languages import Voice, pick
+
+_HERE: Final = Path(__file__).parent
+
+_environment: Final = Environment(
+    loader=FileSystemLoader([_HERE / "templates", _HERE.parent / "pages" / "templates"]),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.globals["asset"] = asset_url
+
+
+def render(template: str, texts: str, voice: Voice, **values: object) -> bytes:
+    """`template` with `values`. In it, `t(key, n, **placeholders)` is a text of the page `texts`."""
+    found = _environment.get_template(template)
+    html = found.render(voice=voice, t=partial(text, voice, texts), **values)
+    return html.encode("utf-8", "replace")
+
+
+def text(voice: Voice, page: str, key: str, n: int | None = None, **holes: str) -> str:
+    """The text of `key`, in the plural form for `n`, with its placeholders filled."""
+    if n is not None:
+        holes["n"] = voice.count(n)
+    return pick(TRANSLATIONS[page][voice.lang][key], voice.lang, n).format(**holes)
