@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
@@ -78,8 +78,7 @@ def compose(
     shedding = Shedding(intake, _full_load(settings), load or ProcessLoad(intake), hub.freshness.give_way)
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
-    logins = RateLimit("login", 1 / 6, 60.0, time.monotonic)  # ten at once, then one in six seconds
-    sessions = Sessions(database, key_ring, secret, settings.public_url, logins, clock)
+    sessions = _sessions(settings, database, key_ring, clock)
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
     description = Description(clients, public.signed)
     router = Router(
@@ -103,13 +102,6 @@ def compose(
         await database.migrate(MIGRATIONS)
         await key_ring.refresh()
 
-    async def drain(stop: asyncio.Event) -> None:
-        await _first(service.drain, stop)
-        live.draining = True
-        hub.fan_out.drain()
-        waits.drain()
-        await stop.wait()
-
     service.start = start
     service.workers = [
         Worker("gateway.keys", key_ring.keep_fresh),
@@ -117,16 +109,34 @@ def compose(
         Worker("gateway.log", hub.follow_log),
         Worker("gateway.pulse", hub.fan_out.pulse),
         Worker("gateway.overload", shedding.run),
-        Worker("gateway.drain", drain),
-        pruning_worker(
-            "gateway",
-            {
-                "idempotency": partial(idempotency.delete_expired, database),
-                "sessions": sessions.delete_expired,
-            },
-        ),
+        Worker("gateway.drain", _drainer(service, live, hub, waits)),
+        _pruning(database, sessions),
     ]
     return service
+
+
+def _drainer(
+    service: Service, live: LiveReads, hub: Hub, waits: Waits
+) -> Callable[[asyncio.Event], Awaitable[None]]:
+    async def drain(stop: asyncio.Event) -> None:
+        await _first(service.drain, stop)
+        live.draining = True
+        hub.fan_out.drain()
+        waits.drain()
+        await stop.wait()
+
+    return drain
+
+
+def _sessions(settings: GatewaySettings, database: Database, key_ring: KeyRing, clock: Clock) -> Sessions:
+    secret = settings.internal_secret.get_secret_value()
+    logins = RateLimit("login", 1 / 6, 60.0, time.monotonic)  # ten at once, then one in six seconds
+    return Sessions(database, key_ring, secret, settings.public_url, logins, clock)
+
+
+def _pruning(database: Database, sessions: Sessions) -> Worker:
+    replies = partial(idempotency.delete_expired, database)
+    return pruning_worker("gateway", {"idempotency": replies, "sessions": sessions.delete_expired})
 
 
 def _full_load(settings: GatewaySettings) -> Reading:

@@ -1,4 +1,4 @@
-"""Browser sessions of the console and the moderation desk (docs/decisions/0026).
+"""Browser sessions of the console and the moderation page (docs/decisions/0026).
 
 A login exchanges an API key for a cookie with a random token. The database holds the SHA-256 of the token and
 of the key. Each request looks both up: a session ends in every process at its logout, and within two seconds

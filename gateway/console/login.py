@@ -1,4 +1,4 @@
-"""The login of the console and the moderation desk: a form that exchanges an API key for a session.
+"""The login of the console and the moderation page: a form that exchanges an API key for a session.
 
 The form posts to `/session`, which sets the cookie and returns the browser to the page it wanted.
 """
@@ -29,7 +29,7 @@ _PAGE: Final = re.compile(
 def login_page(request: Request, to: str, problem: Problem | None = None) -> Response:
     """The form, after which the browser is sent to `to`; 401, or the status of the `problem` it shows.
 
-    A `to` that is no page of the console or of a desk is replaced by the console.
+    A `to` that is no page of a session is replaced by the console.
     """
     address = _known_page(to)
     query = dict(parse_qsl(urlsplit(address).query))
@@ -39,7 +39,7 @@ def login_page(request: Request, to: str, problem: Problem | None = None) -> Res
         "login.html",
         "login",
         voice,
-        page_name="desk" if path.startswith("/moderate/") else "console",
+        page_name="moderation" if path.startswith("/moderate/") else "console",
         scope=_scope(path),
         to=address,
         error=_error(problem),

@@ -8,7 +8,7 @@ from gateway.pages.translations import Translations
 _LOGIN_EN: Final[Translations] = {
     "login": "Log in",
     "console": "Console",
-    "desk": "Moderation desk",
+    "moderation": "Moderation",
     "key": "API key",
     "key_why": "An admin or secret key. It is not kept in the browser.",
     "key_needs": "The key needs the scope {scope}.",
@@ -23,7 +23,7 @@ _LOGIN_EN: Final[Translations] = {
 _LOGIN_AR: Final[Translations] = {
     "login": "تسجيل الدخول",
     "console": "لوحة الإدارة",
-    "desk": "مكتب الإشراف على الرسائل",
+    "moderation": "الإشراف على الرسائل",
     "key": "مفتاح الواجهة البرمجية",
     "key_why": "مفتاح إدارة أو مفتاح سرّي، ولا نحفظه في المتصفح.",
     "key_needs": "يجب أن يملك المفتاح الصلاحية {scope}.",
