@@ -85,7 +85,7 @@ def compose(
         [
             *forwarder.routes(),
             *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
-            *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
+            *Leaderboards(forwarder, hub.known_as_of, hub.known_revision, shedding).routes(),
             *live.routes(),
             *Site(pledges, secret, reader, public, limits, lookups, clock).routes(),
             *Login(sessions).routes(),
