@@ -36,6 +36,15 @@ class PledgeStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class MessageState(StrEnum):
+    """The state of the name and message of a pledge: what `approved` and `pinned` ones say may be shown."""
+
+    HELD = "held"
+    APPROVED = "approved"
+    HIDDEN = "hidden"
+    PINNED = "pinned"
+
+
 class Milestone(BaseModel):
     """A goal to celebrate when the raised amount of the drive reaches it."""
 
@@ -110,3 +119,16 @@ class PledgeMade(PledgeState, Event, name="pledges.pledge_made.v1", topic="pledg
 
 class PledgeChanged(PledgeState, Event, name="pledges.pledge_changed.v1", topic="pledges", key="drive_id"):
     """The state of a pledge has changed."""
+
+
+class MessageModerated(Event, name="pledges.message_moderated.v1", topic="pledges", key="drive_id"):
+    """A moderator decided about the name and message of a pledge, which events do not carry.
+
+    `version` counts the decisions about this pledge; a higher one replaces a lower one.
+    """
+
+    pledge_id: PledgeId
+    drive_id: DriveId
+    version: int
+    state: Annotated[MessageState | str, OpenValues(MessageState)]
+    moderated_at: Timestamp

@@ -33,6 +33,7 @@ TAGS: Final[list[Json]] = [
     {"name": "Creators", "description": "Who raises for a drive."},
     {"name": "Pledges", "description": "A donor's promise, and the checkout that pays it."},
     {"name": "Refunds", "description": "Give money back."},
+    {"name": "Moderation", "description": "Which names and messages of donors are shown."},
     {"name": "Live reads", "description": "What a drive has raised, without a key: totals, stream, log."},
     {"name": "Webhooks", "description": "Stripe's events."},
     {"name": "Keys", "description": "API keys. For admin keys only."},
@@ -41,6 +42,7 @@ TAGS: Final[list[Json]] = [
 _TAGGED: Final = (
     ("/refunds", "Refunds"),
     ("/creators", "Creators"),
+    ("/messages", "Moderation"),
     ("/v1/pledges", "Pledges"),
     ("/pledges", "Pledges"),
     ("/totals", "Live reads"),

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from backbone.contracts import CreatorChanged, DriveChanged, DriveState, PledgeStatus
+from backbone.contracts import CreatorChanged, DriveChanged, DriveState, MessageModerated, PledgeStatus
 from backbone.contracts.open_values import known
-from backbone.contracts.pledges import PledgeState
+from backbone.contracts.pledges import MessageState, PledgeState
 from backbone.database.transaction import SyncTransaction
 from services.leaderboard import domain, sequencer
 from services.leaderboard.logged_rows import LoggedRow
 from services.leaderboard.sequencer import LockedDrive
 from services.leaderboard.statements import by_id, statements
-from services.leaderboard.tables import pledges
+from services.leaderboard.tables import NOT_FETCHED, pledges
 
 
 def name_drives(transaction: SyncTransaction, events: Sequence[DriveChanged]) -> list[LoggedRow]:
@@ -79,6 +79,26 @@ def name_creators(transaction: SyncTransaction, events: Sequence[CreatorChanged]
     transaction.execute(statements(transaction).name_creators, rows)
     for drive in locked.values():
         drive.changed = True
+    return sequencer.save(transaction, locked.values())
+
+
+def moderate_messages(transaction: SyncTransaction, events: Sequence[MessageModerated]) -> list[LoggedRow]:
+    """Delete display texts that were hidden or held, and have outdated ones fetched again.
+
+    The rows are changed in the order of their ids, as wherever several of them are.
+    """
+    locked = sequencer.lock(transaction, (event.drive_id for event in events))
+    newest = domain.newest(events, lambda one: one.pledge_id)
+    for event in sorted(newest, key=lambda one: one.pledge_id):
+        decided = {"pledge_id": event.pledge_id, "name": None, "message": None, "decided": event.version}
+        if event.state in (MessageState.APPROVED, MessageState.PINNED):
+            row = decided | {"version": NOT_FETCHED}
+            transaction.execute(statements(transaction).renew_display_texts, [row])
+        else:
+            # Hidden texts need not be fetched; of held ones, and of states of later versions, some are shown.
+            row = decided | {"version": event.version - (event.state != MessageState.HIDDEN)}
+            transaction.execute(statements(transaction).withdraw_display_texts, [row])
+        locked[event.drive_id].changed = True
     return sequencer.save(transaction, locked.values())
 
 

@@ -17,7 +17,8 @@ from prometheus_client import Gauge
 from sqlalchemy import select
 
 from backbone.adaptive_interval import AdaptiveInterval
-from backbone.contracts import PaymentChanged, PledgeMade
+from backbone.contracts import MessageModerated, PaymentChanged, PledgeMade
+from backbone.contracts.pledges import MessageState
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.one_of import one_of
@@ -96,12 +97,21 @@ class DisplayTexts:
             self._news.set()
 
     def requested_by(self, handlers: Handlers) -> Handlers:
-        """`handlers` that request texts once a pledge is made, and once its donation is counted."""
+        """`handlers` that request texts of what is made, counted or moderated."""
         return {
             **handlers,
             PledgeMade: self._requesting(handlers[PledgeMade], _newest_pledges),
             PaymentChanged: self._requesting(handlers[PaymentChanged], _newest_donations),
+            MessageModerated: self._requesting_again(handlers[MessageModerated]),
         }
+
+    def _requesting_again(self, handle: Handler) -> Handler:
+        async def handle_and_request(events: Sequence[MessageModerated], session: Transaction) -> None:
+            await handle(events, session)
+            moderated = [event.pledge_id for event in events if event.state != MessageState.HIDDEN]
+            after_commit(session, lambda: self.request(moderated))
+
+        return handle_and_request
 
     def _requesting(self, handle: Handler, newest: Callable[[Sequence[Any]], list[str]]) -> Handler:
         async def handle_and_request(events: Sequence[Any], session: Transaction) -> None:
@@ -166,8 +176,7 @@ class DisplayTexts:
         if not wanted:
             return {}
         async with self._database.reading() as session:
-            rows = await session.execute(_STORED, {"wanted": wanted})
-            stored: dict[str, DonorTexts] = {row.pledge_id: DonorTexts(row.name, row.message) for row in rows}
+            stored = _texts_by_pledge(await session.execute(_STORED, {"wanted": wanted}))
         return stored | await self._fetch([one for one in wanted if one not in stored][:MAX_PER_REQUEST])
 
     async def _fetch(self, wanted: Sequence[str]) -> dict[str, DonorTexts]:
@@ -182,9 +191,7 @@ class DisplayTexts:
             self._note_failure(began, error)
             return {}
         self._failures = 0
-        found = {pledge_id: _donor_texts(answer["data"].get(pledge_id)) for pledge_id in wanted}
-        await self._store(found)
-        return found
+        return await self._store([_stored_row(one, answer["data"].get(one)) for one in wanted])
 
     def _note_failure(self, began: float, error: Exception) -> None:
         if began < self._not_before:
@@ -196,19 +203,33 @@ class DisplayTexts:
             "display_texts.unavailable", reason=str(error) or type(error).__name__, again_after_s=wait_s
         )
 
-    async def _store(self, found: Mapping[str, DonorTexts]) -> None:
+    async def _store(self, found: Iterable[Mapping[str, Any]]) -> dict[str, DonorTexts]:
+        """Keep the texts found; those of them that may be shown, anonymous where they are outdated already.
+
+        A decision may have been announced while pledges answered: then the newer texts are requested, too.
+        """
         # In one order, as everywhere: the stream's texts and a snapshot's are kept at the same moment.
-        rows = [{"pledge_id": one, **texts._asdict()} for one, texts in sorted(found.items())]
+        rows = sorted(found, key=lambda row: str(row["pledge_id"]))
+        wanted = [row["pledge_id"] for row in rows]
         async with self._database.lossy_transaction() as session:
             await session.execute(statements(session).keep_display_texts, rows)
+            kept = _texts_by_pledge(await session.execute(_STORED, {"wanted": wanted}))
         crash_point("leaderboard.words.after_commit")
-        self._lately_kept |= dict.fromkeys(found)
+        self._lately_kept |= dict.fromkeys(wanted)
         while len(self._lately_kept) > MAX_REQUESTED:
             del self._lately_kept[next(iter(self._lately_kept))]
-        self.on_stored(found.keys())
+        self.on_stored(wanted)
+        return dict.fromkeys(wanted, ANONYMOUS) | kept
 
 
-_STORED: Final = select(display_texts).where(one_of(display_texts.c.pledge_id, "wanted"))
+_STORED: Final = select(display_texts).where(
+    one_of(display_texts.c.pledge_id, "wanted"), display_texts.c.version >= display_texts.c.decided
+)
+"""Texts that follow the newest decision."""
+
+
+def _texts_by_pledge(rows: Iterable[Any]) -> dict[str, DonorTexts]:
+    return {row.pledge_id: DonorTexts(row.name, row.message) for row in rows}
 
 
 def _newest_pledges(events: Iterable[PledgeMade]) -> list[str]:
@@ -228,5 +249,9 @@ def _newest_donations(events: Iterable[PaymentChanged]) -> list[str]:
     return [pledge_id for pledge_ids in donations.values() for pledge_id in pledge_ids[-MAX_PER_DRIVE:]]
 
 
-def _donor_texts(found: dict[str, Any] | None) -> DonorTexts:
-    return DonorTexts(found["name"], found["message"]) if found else ANONYMOUS
+def _stored_row(pledge_id: str, found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The row of what pledges answered for a pledge; None where it does not know the pledge."""
+    answer = found or {"name": None, "message": None}
+    version = answer.get("version", 0)  # pledges of an earlier version have none
+    texts = {"name": answer["name"], "message": answer["message"]}
+    return {"pledge_id": pledge_id, **texts, "version": version, "decided": version}

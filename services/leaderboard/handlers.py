@@ -10,6 +10,7 @@ from backbone.contracts import (
     CreatorChanged,
     DriveChanged,
     DriveLogged,
+    MessageModerated,
     PaymentChanged,
     PledgeChanged,
     PledgeMade,
@@ -40,6 +41,11 @@ async def name_creators(events: Sequence[CreatorChanged], session: Transaction) 
 async def keep_pledges(events: Sequence[PledgeState], session: Transaction) -> None:
     """Store pledges and keep each drive's `pledged`."""
     await _apply(commands.keep_pledges, events, session)
+
+
+async def moderate_messages(events: Sequence[MessageModerated], session: Transaction) -> None:
+    """Have what is shown of pledges' names and messages follow the newest decisions of moderators."""
+    await _apply(commands.moderate_messages, events, session)
 
 
 async def tally_payments(events: Sequence[PaymentChanged], session: Transaction) -> None:
@@ -73,4 +79,5 @@ HANDLERS: Final[Handlers] = {
     PledgeMade: keep_pledges,
     PledgeChanged: keep_pledges,
     PaymentChanged: tally_payments,
+    MessageModerated: moderate_messages,
 }

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Row,
     String,
     Table,
+    and_,
     bindparam,
     cast,
     func,
@@ -74,7 +75,11 @@ class Statements:
     request_publication: Executable
     """Keeps existing rows."""
     keep_display_texts: Executable
-    """Keeps existing rows."""
+    """Keeps texts that follow the same or a later decision, and those that a later one was announced for."""
+    withdraw_display_texts: Executable
+    """Deletes texts that a decision of this number hides; keeps those of the same or a later decision."""
+    renew_display_texts: Executable
+    """Has texts fetched again that a decision of this number shows; keeps those that follow it already."""
 
 
 def statements(bind: Transaction | SyncTransaction) -> Statements:
@@ -106,13 +111,30 @@ def _of(dialect: str) -> Statements:
         add_to_donors=_adding_to_donors(into(donors)),
         add_second_counts=_adding(into(second_counts), "donations", "raised"),
         request_publication=into(second_counts).on_conflict_do_nothing(),
-        keep_display_texts=into(display_texts).on_conflict_do_nothing(),
+        keep_display_texts=_keeping_texts(into(display_texts)),
+        withdraw_display_texts=_deciding(into(display_texts), "name", "message", "version", "decided"),
+        renew_display_texts=_deciding(into(display_texts), "decided"),
     )
 
 
 def _upsert(made: Insert, new: Mapping[str, Any], where: Any = None) -> Insert:
     key = list(made.table.primary_key)
     return made.on_conflict_do_update(index_elements=key, set_=dict(new), where=where)
+
+
+def _keeping_texts(made: Insert) -> Insert:
+    new = {name: made.excluded[name] for name in ("name", "message", "version")}
+    later = and_(
+        made.excluded.version > display_texts.c.version, made.excluded.version >= display_texts.c.decided
+    )
+    return _upsert(made, new, where=later)
+
+
+def _deciding(made: Insert, *names: str) -> Insert:
+    later = and_(
+        made.excluded.decided > display_texts.c.decided, made.excluded.decided > display_texts.c.version
+    )
+    return _upsert(made, {name: made.excluded[name] for name in names}, where=later)
 
 
 def _marking_paid(made: Insert) -> Executable:

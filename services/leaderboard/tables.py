@@ -32,6 +32,13 @@ def _utc() -> Any:
     return Field(default=None, sa_column=Column(Utc))
 
 
+def _count() -> Any:
+    return Field(default=0, sa_column_kwargs={"server_default": "0"})
+
+
+NOT_FETCHED: Final = -1
+"""`version` of a pledge whose texts were moderated before they were fetched."""
+
 COUNTED: Final = "counted AND captured - refunded - disputed <> 0"
 """Payments that boards sum and lists of donations show: the condition of the index `payments_by_time`."""
 
@@ -295,13 +302,20 @@ class SecondCount(Table, table=True):
 
 
 class DisplayText(Table, table=True):
-    """Display texts of a pledge, copied from pledges and erased with the donor. No name: anonymous."""
+    """Display texts of a pledge, copied from pledges and erased with the donor. No name: anonymous.
+
+    `version` is the number of the moderator's decision that the texts follow, 0 before the first, and
+    `NOT_FETCHED` where none were fetched; `decided` is the highest number that an event named. Texts with a
+    lower one are to be fetched again.
+    """
 
     __tablename__ = "words"
 
     pledge_id: str = Field(primary_key=True)
     name: str | None = None
     message: str | None = None
+    version: int = _count()
+    decided: int = _count()
 
 
 MESSAGING_TABLES = messaging_tables(Table.metadata)

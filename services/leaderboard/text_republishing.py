@@ -43,6 +43,8 @@ class TextRepublishing:
     def request_missing(self, figures: DriveFigures) -> Collection[str]:
         """Request the texts that a snapshot about to be published lacks; return the pledges it leaves out.
 
+        A donation whose texts were moderated since they were fetched is not left out.
+
         A text that is stored from now on makes the drive due, even before the snapshot is published.
         """
         drive_id, now = figures.drive_id, asyncio.get_running_loop().time()
@@ -50,6 +52,7 @@ class TextRepublishing:
         self._hidden.pop(drive_id, None)
         self._due.pop(drive_id, None)
         missing = {one: before.get(one, now + TEXTS_GRACE_S) for one in figures.without_texts}
+        missing |= dict.fromkeys(figures.with_outdated_texts, now)
         if not missing:
             return ()
         self._missing[drive_id] = missing

@@ -49,7 +49,12 @@ class DriveFigures:
     @property
     def without_texts(self) -> list[str]:
         """Pledges in `recent` whose display texts are not stored yet."""
-        return [row.pledge_id for row in self.recent if row.pledge_id and not row.has_words]
+        return [row.pledge_id for row in self.recent if row.pledge_id and row.text_version < 0]
+
+    @property
+    def with_outdated_texts(self) -> list[str]:
+        """Pledges in `recent` whose stored texts do not follow the newest decision of a moderator."""
+        return [row.pledge_id for row in self.recent if 0 <= row.text_version < (row.decided or 0)]
 
     def totals(self, hidden: Collection[str] = ()) -> dict[str, Any]:
         """The public totals of a snapshot; `recent` omits donations of the pledges in `hidden`."""
@@ -133,7 +138,8 @@ _RECENT: Final = (
     select(
         _newest_counted,
         payments.c.captured,
-        display_texts.c.pledge_id.is_not(None).label("has_words"),
+        func.coalesce(display_texts.c.version, literal_column("-1")).label("text_version"),
+        display_texts.c.decided,
         display_texts.c.name,
         display_texts.c.message,
     )

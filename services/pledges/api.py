@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import Path, Query, Request, Response
+from fastapi import Request, Response
 from fastapi.routing import APIRouter
-from pydantic import AfterValidator, StringConstraints
-from pydantic.json_schema import SkipJsonSchema
 
-from backbone import ids
-from backbone.contracts.pledges import PledgeStatus
 from backbone.http.caller import Caller, CallerDep, NotYourDrive, authenticated_caller
-from backbone.http.fields import REFERENCE, AmountTooLarge, AmountTooSmall, Text, id_schema, text_schema
+from backbone.http.fields import AmountTooLarge, AmountTooSmall
 from backbone.http.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized, documented
 from backbone.idempotency import (
     KeyMissing,
@@ -25,6 +20,16 @@ from backbone.idempotency import (
     keyed_response,
     optional_key,
     required_key,
+)
+from services.pledges.api_parameters import (
+    After,
+    DriveFilter,
+    DriveRef,
+    Limit,
+    PledgeRef,
+    ReferenceFilter,
+    StatusFilter,
+    drive_ref,
 )
 from services.pledges.commands import DriveCommands, KeyedRequest, PledgeCommands
 from services.pledges.domain import DriveTransition
@@ -59,46 +64,15 @@ from services.pledges.views import (
 )
 
 
-def _ref(drive: str) -> str:
-    """Check the form of a drive's id or slug; raises NotFound. (A NUL would reach the database.)"""
-    if re.fullmatch(REFERENCE, drive) is None:
-        raise NotFound("No such drive.")
-    return drive
-
-
-def _pledge_id(pledge: str) -> str:
-    if not ids.is_id(pledge, "plg"):
-        raise NotFound("No such pledge.")
-    return pledge
-
-
-DriveRef = Annotated[
-    str,
-    Path(description="The drive's id or slug, in lower case."),
-    AfterValidator(_ref),
-    text_schema(REFERENCE, examples=["winter"]),
-]
-PledgeRef = Annotated[str, Path(description="The pledge's id."), AfterValidator(_pledge_id), id_schema("plg")]
-DriveFilter = Annotated[
-    Annotated[str, AfterValidator(_ref), text_schema(REFERENCE)] | SkipJsonSchema[None],
-    Query(description="The drive's id or slug."),
-]
-ReferenceFilter = Annotated[
-    Annotated[Text, StringConstraints(max_length=255)] | SkipJsonSchema[None],
-    Query(description="What the partner called it."),
-]
-StatusFilter = Annotated[PledgeStatus | SkipJsonSchema[None], Query(description="Those in this status.")]
-After = Annotated[
-    Annotated[str, StringConstraints(pattern="^[a-z0-9_]{1,40}$")] | SkipJsonSchema[None],
-    Query(description="`next` of the page before."),
-]
-Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
-
-
 def require_scope(caller: Caller, scope: str) -> None:
     """Raises Forbidden where `caller` lacks `scope`; a publishable key may create pledges and read."""
     if not (caller.publishable and scope == "pledges"):
         caller.require(scope)
+
+
+def may_change(caller: Caller, drive: Mapping[str, Any]) -> bool:
+    """Whether `caller` owns `drive` (a `DriveView`) or administers the installation."""
+    return caller.admin or caller.partner == drive["partner"]
 
 
 class Dependencies:
@@ -129,7 +103,10 @@ class Dependencies:
 
     async def show_drive(self, drive: DriveRef, caller: CallerDep) -> Response:
         """Read a drive."""
-        return json_response(await self._readable_drive(drive, caller))
+        found = await self._readable_drive(drive, caller)
+        if caller.publishable or not (may_change(caller, found) or "internal" in caller.scopes):
+            found["moderation"] = None  # whoever knows the words can avoid them
+        return json_response(found)
 
     async def _readable_drive(self, drive: str, caller: Caller) -> dict[str, Any]:
         """The drive, if the caller may read it. Raises NotFound, Forbidden."""
@@ -214,7 +191,7 @@ class Dependencies:
         require_scope(caller, "pledges")
         key = await required_key(await optional_key(request.headers.get("idempotency-key")))
         body = parse(PledgeRequest, await json_body(request))
-        return await self.make_pledge(request, _ref(request.path_params["drive"]), body, caller, key)
+        return await self.make_pledge(request, drive_ref(request.path_params["drive"]), body, caller, key)
 
 
 _TRANSITION_DESCRIPTIONS: Final[Mapping[DriveTransition, str]] = {

@@ -20,6 +20,8 @@ from services.pledges.commands import DriveCommands, PledgeCommands
 from services.pledges.domain import PledgeSecrets
 from services.pledges.handlers import HANDLERS
 from services.pledges.intake import Intake
+from services.pledges.moderation.api import ModerationRoutes, moderation_routes
+from services.pledges.moderation.decisions import Decisions
 from services.pledges.queries import Queries
 from services.pledges.settings import PledgesSettings
 from services.pledges.tables import MESSAGING_TABLES
@@ -42,6 +44,8 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     problems.install(app)
     drives, pledges = DriveCommands(database, clock), PledgeCommands(database, secrets)
     add_routes(app, api.routes(api.Dependencies(intake, drives, pledges, queries)))
+    moderation = ModerationRoutes(database, queries, Decisions(database, clock))
+    add_routes(app, moderation_routes(moderation))
     add_routes(app, internal_api.routes(queries, consumer.behind))
     add_health(app, database.is_responding)
     return Service(

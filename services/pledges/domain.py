@@ -118,7 +118,7 @@ def next_state(state: DriveState, transition: DriveTransition) -> DriveState:
     return after
 
 
-_TEXT_FIELDS: Final = frozenset({"title", "description", "beneficiaries", "permit", "impact"})
+_TEXT_FIELDS: Final = frozenset({"title", "description", "beneficiaries", "permit", "impact", "moderation"})
 _FIELDS_UNTIL_CLOSED: Final = _TEXT_FIELDS | {"goal", "ends_at", "milestones", "menu", "partners"}
 CHANGEABLE_FIELDS: Final[Mapping[DriveState, frozenset[str]]] = {
     DRAFT: _FIELDS_UNTIL_CLOSED | {"slug", "starts_at", "zakat_eligible", "test"},

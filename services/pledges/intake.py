@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from backbone import idempotency, ids
 from backbone.clock import Clock, rfc3339
-from backbone.contracts.pledges import PledgeMade, PledgeStatus, Source
+from backbone.contracts.pledges import MessageState, PledgeMade, PledgeStatus, Source
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.pair_lookup import PairLookup
@@ -41,10 +41,11 @@ from services.pledges.domain import (
     check_test_mode,
     unknown_creator,
 )
-from services.pledges.donor_texts import displayed, normalized
+from services.pledges.donor_texts import normalized, visible
+from services.pledges.moderation.filters import held_texts
 from services.pledges.requests import PledgeRequest
 from services.pledges.tables import CREATORS, DONOR_TEXTS, DONORS, DRIVES, PLEDGES
-from services.pledges.views import json_bytes
+from services.pledges.views import json_bytes, moderation_setting
 
 _PLEDGES = Counter("ataa_pledges_total", "Requests to create a pledge, by outcome.", ["outcome"])
 _MADE, _REPLAYED, _REFUSED = (_PLEDGES.labels(outcome) for outcome in ("made", "replayed", "refused"))
@@ -63,6 +64,7 @@ _DRIVE_BY_REF: Final = (
         DRIVES.c.partner,
         DRIVES.c.partners,
         DRIVES.c.zakat_eligible,
+        DRIVES.c.moderation,
     )
     .where(or_(DRIVES.c.slug == bindparam("ref"), DRIVES.c.id == bindparam("ref")))
     .with_for_update(read=True)
@@ -375,13 +377,24 @@ def _donor_text_row(new_pledge: _NewPledge) -> dict[str, Any] | None:
     referrer = request.source.referrer if request.source else None
     if not (name or message or donor.email or referrer):
         return None
-    return {
+    row: dict[str, Any] = {
         "pledge_id": new_pledge.pledge_id,
         "name": name,
         "email": donor.email,
         "message": message,
         "referrer": referrer,
         "anonymous": donor.anonymous,
-        # Read only by processes of an earlier version during an upgrade: both may be shown as stored.
-        "approved": displayed(name) == name and displayed(message) == message,
+        "approved": False,  # processes of a version that reads it show nothing
     }
+    return row | _moderated(new_pledge, None if donor.anonymous else name, message)
+
+
+def _moderated(new_pledge: _NewPledge, name: str | None, message: str | None) -> dict[str, Any]:
+    """The columns of what a moderator can decide about, by the drive's setting."""
+    if not ((name and visible(name)) or (message and visible(message))):
+        return {"drive_id": None, "state": None, "held": None}
+    drive, amount = new_pledge.resolved.drive, new_pledge.resolved.command.request.amount.money()
+    setting = moderation_setting(drive.moderation, drive.currency)
+    held = held_texts({"name": name, "message": message}, amount.minor_units, setting)
+    state = MessageState.HELD if held else MessageState.APPROVED
+    return {"drive_id": drive.id, "state": state.value, "held": held or None}

@@ -34,7 +34,7 @@ _SPELLED_DOT: Final = re.compile(
 _SPACED_DOT: Final = re.compile(
     r"(?<=\w)\s*\.\s*(?=(?:com|net|org|info|biz|xyz|io|gg|tv|ly)(?!\w))", re.IGNORECASE
 )
-_LOOKALIKES: Final = str.maketrans("аеорсухіјѕԁԛԝһӏмтвнкαορνικτυγı", "aeopcyxijsdqwhlmtbhkaopviktuyi")
+LOOKALIKES: Final = str.maketrans("аеорсухіјѕԁԛԝһӏмтвнкαορνικτυγı", "aeopcyxijsdqwhlmtbhkaopviktuyi")
 """Cyrillic and Greek letters and the Latin letters they resemble, for words that mix scripts."""
 
 _JOINERS: Final = re.compile("[\u200b-\u200f\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]")
@@ -75,7 +75,7 @@ def _is_domain(run: str) -> bool:
     if _begins_with_a_domain(run):
         return True
     mixed = not run.isascii() and any(map(_is_latin, run))
-    return mixed and _begins_with_a_domain(run.translate(_LOOKALIKES))
+    return mixed and _begins_with_a_domain(run.translate(LOOKALIKES))
 
 
 def _begins_with_a_domain(run: str) -> bool:

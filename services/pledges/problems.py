@@ -11,6 +11,7 @@ from backbone.http import problems
 from backbone.http.fields import AmountTooLarge, AmountTooSmall
 from backbone.http.problems import Conflict, Forbidden, Invalid, Problem
 from services.pledges import domain
+from services.pledges.moderation import states
 
 
 class DriveClosed(Conflict):
@@ -45,6 +46,14 @@ class PledgeNotOpen(Conflict):
     slug, title = "pledge-not-open", "Only a pledge that is open and unpaid can be cancelled"
 
 
+class IllegalDecision(Conflict):
+    slug, title = "message-state", "The message's state does not allow this"
+
+
+class MessageDecided(Conflict):
+    slug, title = "message-decided", "Another moderator has decided about this message"
+
+
 _PROBLEMS: Final[Mapping[type[domain.DomainError], type[Problem]]] = {
     domain.InvalidField: Invalid,
     domain.AmountNotCharged: Invalid,
@@ -58,6 +67,8 @@ _PROBLEMS: Final[Mapping[type[domain.DomainError], type[Problem]]] = {
     domain.FieldImmutable: FieldImmutable,
     domain.PartnerNotAllowed: PartnerNotAllowed,
     domain.PledgeNotOpen: PledgeNotOpen,
+    states.IllegalDecision: IllegalDecision,
+    states.MessageDecided: MessageDecided,
 }
 
 

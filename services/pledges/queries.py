@@ -18,6 +18,7 @@ from backbone.money import as_json, decimal_string
 from services.pledges import funnel
 from services.pledges.domain import PledgeSecrets, localized
 from services.pledges.donor_texts import displayed
+from services.pledges.moderation.states import Texts, shown
 from services.pledges.tables import CREATORS, DONOR_TEXTS, DRIVES, PAYMENTS, PLEDGES, RARE_STATUS
 from services.pledges.views import creator_json, drive_json, pledge_json
 
@@ -198,14 +199,11 @@ class Queries:
         }
 
     async def donor_texts(self, ids: Sequence[str]) -> dict[str, Any]:
-        """The name and message that may be shown with each pledge; a name of None is anonymous."""
-        return {
-            row.id: {
-                "name": None if row.anonymous else displayed(row.name),
-                "message": displayed(row.message),
-            }
-            for row in await self._fetch_all(_DONOR_TEXTS, {"ids": ids})
-        }
+        """The name and message that may be shown with each pledge; a name of None is anonymous.
+
+        `version` counts the decisions of moderators that this follows.
+        """
+        return {row.id: _shown_texts(row) for row in await self._fetch_all(_DONOR_TEXTS, {"ids": ids})}
 
     async def books(self) -> dict[str, str]:
         """Net processor money by currency (captured − refunded − disputed), from payments' events."""
@@ -231,12 +229,21 @@ def _creator_summary(creator: Any) -> dict[str, str]:
     return {"id": creator.id, "slug": creator.slug, "name": creator.name}
 
 
+def _shown_texts(row: Any) -> dict[str, Any]:
+    texts = Texts(None if row.anonymous else row.name, row.message)
+    version = row.decided or 0
+    return shown(texts, row.state, row.held or (), version)._asdict() | {"version": version}
+
+
 _PLEDGES: Final = select(PLEDGES).where(one_of(PLEDGES.c.id, "ids"))
 _DONOR_TEXTS: Final = (
-    select(PLEDGES.c.id, DONOR_TEXTS.c.name, DONOR_TEXTS.c.message, DONOR_TEXTS.c.anonymous)
+    select(
+        PLEDGES.c.id, DONOR_TEXTS.c.name, DONOR_TEXTS.c.message, DONOR_TEXTS.c.anonymous,
+        DONOR_TEXTS.c.state, DONOR_TEXTS.c.held, DONOR_TEXTS.c.decided,
+    )
     .outerjoin(DONOR_TEXTS, DONOR_TEXTS.c.pledge_id == PLEDGES.c.id)
     .where(one_of(PLEDGES.c.id, "ids"))
-)
+)  # fmt: skip
 _WITH_DRIVE_AND_DONOR_TEXTS: Final = (
     select(
         PLEDGES.c.id, PLEDGES.c.amount, PLEDGES.c.currency, PLEDGES.c.return_url, PLEDGES.c.locale,

@@ -48,12 +48,16 @@ def _is_string(value: object) -> bool:
 class JsonRoute(APIRoute):
     """A route that refuses a body that is not JSON, with a problem document, before validation."""
 
+    takes_no_body = False
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
 
         async def checked(request: Request) -> Response:
+            if self.takes_no_body and not await request.body():
+                return await handle(request)
             body = await json_body(request)
             if not body:
                 raise MalformedJson("The body is empty.")
@@ -61,6 +65,12 @@ class JsonRoute(APIRoute):
             return await handle(request)
 
         return checked
+
+
+class OptionalJsonRoute(JsonRoute):
+    """A `JsonRoute` that may be called without a body."""
+
+    takes_no_body = True
 
 
 def direct_route(handler: Handler) -> type[APIRoute]:

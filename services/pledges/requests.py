@@ -44,6 +44,7 @@ from services.pledges.domain import (
     DomainError,
     check_chargeable,
 )
+from services.pledges.moderation.filters import Mode as ModerationMode
 
 _SLUG: Final = "[a-z0-9-]{1,64}"
 _LANGUAGE: Final = "[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}"
@@ -168,6 +169,21 @@ class MilestoneBody(Body):
     amount: MoneyBody
 
 
+class ModerationBody(Body):
+    """How donors' names and messages are moderated; what is not sent has its default.
+
+    `off` holds nothing, `filtered` holds what does not pass the filters, `all` holds every name and message,
+    except those that pass the filters of gifts below `auto_approve_below`.
+    """
+
+    mode: ModerationMode = "filtered"
+    auto_approve_below: MoneyBody | None = None
+    blocked_words: Annotated[
+        list[Annotated[Text, StringConstraints(min_length=1, max_length=100)]],
+        Field(default_factory=list, max_length=500),
+    ]
+
+
 UNCHANGED_MENU: Final = {"menu": "kept"}
 """Validation context in which the menu is not checked: it is unchanged since an earlier version."""
 
@@ -215,6 +231,7 @@ class DriveRequest(Body):
     partners: Partners | None = Field(
         None, description="Partners who may pledge besides the drive's own; without it any partner may."
     )
+    moderation: Annotated[ModerationBody, Field(default_factory=lambda: ModerationBody.model_validate({}))]
     test: StrictBool = False
 
     @model_validator(mode="after")
@@ -234,7 +251,9 @@ class DriveRequest(Body):
 
     def _amounts(self) -> list[Money]:
         sent = [self.goal, *self.menu, *(one.cost for one in self.impact)]
-        return [body.money() for body in sent + [one.amount for one in self.milestones]]
+        sent += [one.amount for one in self.milestones]
+        threshold = self.moderation.auto_approve_below
+        return [body.money() for body in [*sent, *([threshold] if threshold else [])]]
 
 
 class DriveChange(Body):
@@ -262,6 +281,7 @@ class DriveChange(Body):
     milestones: Annotated[list[MilestoneBody], Field(max_length=100)] | Unsent = None
     menu: Annotated[list[ChargedMoney], Field(max_length=20)] | Unsent = None
     partners: Partners | None = None
+    moderation: ModerationBody | Unsent = None
     test: StrictBool | Unsent = None
 
 
@@ -355,6 +375,18 @@ class PledgeRequest(Body):
     checkout_mode: Literal["hosted", "embedded"] = "hosted"
     purpose: Purpose | None = Field(
         None, description="What the donor gives it as; `zakat` only where the drive is `zakat_eligible`."
+    )
+
+
+class DecisionRequest(Body):
+    """Why a moderator decides so, and the version of the message that they saw."""
+
+    model_config = with_examples({"note": "Asked by the donor", "seen_version": 0})
+
+    note: Annotated[Text, StringConstraints(min_length=1, max_length=500)] | None = None
+    seen_version: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] | None = Field(
+        None,
+        description="`version` of the message as it was read: another decision since then is a conflict.",
     )
 
 

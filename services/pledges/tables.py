@@ -34,7 +34,8 @@ MESSAGING_TABLES: Final = messaging_tables(Table.metadata)
 class Drive(Table, table=True):
     """A drive; `version` counts its changes.
 
-    `partner` owns it. `partners` lists those who may pledge besides; None is any partner.
+    `partner` owns it. `partners` lists those who may pledge besides; None is any partner. `moderation` is
+    None in rows of versions before moderation: the default.
     """
 
     __tablename__ = "drives"
@@ -57,6 +58,7 @@ class Drive(Table, table=True):
     milestones: Any = Field(sa_type=JSON)
     menu: Any = Field(sa_type=JSON)
     partners: Any = Field(sa_column=Column(JSON(none_as_null=True)))
+    moderation: Any = Field(sa_column=Column(JSON(none_as_null=True)))
     test: bool
     created_at: datetime = Field(sa_type=Utc)
     changed_at: datetime = Field(sa_type=Utc)
@@ -140,11 +142,30 @@ class Pledge(Table, table=True):
     made_at: datetime = Field(sa_type=Utc)
 
 
+MODERATED: Final = text("state IS NOT NULL")
+"""The condition of the partial index `words_by_state`."""
+
+
 class DonorTexts(Table, table=True):
-    """The personal data of a pledge. It is stored nowhere else, so that it can be erased."""
+    """The personal data of a pledge. It is stored nowhere else, so that it can be erased.
+
+    `state` is that of the name and message; None where there is neither, and in rows that a process of a
+    version before moderation wrote. `held` has the fields held at intake, with the reasons. `decided` counts
+    the decisions of moderators.
+    """
 
     __tablename__ = "words"
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = (
+        Index(
+            "words_by_state",
+            "drive_id",
+            "state",
+            "pledge_id",
+            sqlite_where=MODERATED,
+            postgresql_where=MODERATED,
+        ),
+        {"sqlite_with_rowid": False},
+    )
 
     pledge_id: str = Field(sa_column=Column(String, ForeignKey("pledges.id"), primary_key=True))
     name: str | None
@@ -153,6 +174,26 @@ class DonorTexts(Table, table=True):
     referrer: str | None
     anonymous: bool
     approved: bool
+    drive_id: str | None
+    state: str | None
+    held: Any = Field(sa_column=Column(JSON(none_as_null=True)))
+    decided: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+
+
+class Decision(Table, table=True):
+    """A moderator's decision about a message. Rows are never changed; they hold no text of the donor."""
+
+    __tablename__ = "decisions"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    pledge_id: str = Field(sa_column=Column(String, ForeignKey("pledges.id"), primary_key=True))
+    version: int = Field(primary_key=True)
+    at: datetime = Field(sa_type=Utc)
+    key_id: str
+    partner: str
+    from_state: str
+    to_state: str
+    note: str | None
 
 
 class Payment(Table, table=True):
@@ -183,3 +224,4 @@ DONORS: Final = core_table(Donor)
 PLEDGES: Final = core_table(Pledge)
 DONOR_TEXTS: Final = core_table(DonorTexts)
 PAYMENTS: Final = core_table(Payment)
+DECISIONS: Final = core_table(Decision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -17,6 +17,8 @@ from backbone.contracts.pledges import (
     DriveChanged,
     DriveState,
     LocalizedText,
+    MessageModerated,
+    MessageState,
     Milestone,
     PledgeChanged,
     PledgeStatus,
@@ -32,7 +34,14 @@ from backbone.http.fields import (
 )
 from backbone.ids import CreatorId, DriveId
 from backbone.money import Money, as_json, parse
+from services.pledges.moderation.filters import Mode as ModerationMode
+from services.pledges.moderation.filters import Setting
 
+DEFAULT_MODERATION: Final[Mapping[str, Any]] = {
+    "mode": "filtered",
+    "auto_approve_below": None,
+    "blocked_words": [],
+}
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -57,8 +66,16 @@ class MilestoneView(BaseModel):
     amount: MoneyView
 
 
+class ModerationView(BaseModel):
+    """How donors' names and messages are moderated."""
+
+    mode: ModerationMode
+    auto_approve_below: MoneyView | None
+    blocked_words: list[str]
+
+
 class DriveView(BaseModel):
-    """A drive."""
+    """A drive. `moderation` is null for those who may not change the drive."""
 
     model_config = with_examples(
         {
@@ -77,6 +94,7 @@ class DriveView(BaseModel):
             "impact": [],
             "milestones": [{"title": "Half way", "amount": {"currency": "USD", "value": "5000000.00"}}],
             "menu": [{"currency": "USD", "value": "25.00"}],
+            "moderation": {"mode": "filtered", "auto_approve_below": None, "blocked_words": []},
             "test": False,
             "partner": "aboflah",
             "partners": None,
@@ -99,6 +117,7 @@ class DriveView(BaseModel):
     impact: list[ImpactView]
     milestones: list[MilestoneView]
     menu: list[MoneyView]
+    moderation: ModerationView | None
     test: bool
     partner: str
     partners: list[str] | None
@@ -201,11 +220,20 @@ def drive_json(row: Row[Any]) -> dict[str, Any]:
         "impact": row.impact,
         "milestones": row.milestones,
         "menu": row.menu,
+        "moderation": row.moderation or DEFAULT_MODERATION,
         "test": row.test,
         "partner": row.partner,
         "partners": row.partners,
         "created_at": rfc3339(row.created_at),
     }
+
+
+def moderation_setting(stored: Mapping[str, Any] | None, currency: str) -> Setting:
+    """A drive's column `moderation` as the filters take it."""
+    stored = stored or DEFAULT_MODERATION
+    below = stored["auto_approve_below"]
+    threshold = None if below is None else parse(below["value"], currency)
+    return Setting(stored["mode"], threshold, stored["blocked_words"])
 
 
 def _timestamp(at: datetime | None) -> str | None:
@@ -272,6 +300,17 @@ def _milestones(shown: Sequence[Any], currency: str) -> list[Milestone]:
         Milestone(title=one["title"], amount=Money(parse(one["amount"]["value"], currency), currency))
         for one in shown
     ]
+
+
+def message_moderated(decision: Row[Any], drive_id: str) -> MessageModerated:
+    """The event of a row of `decisions`."""
+    return MessageModerated(
+        pledge_id=decision.pledge_id,
+        drive_id=DriveId(drive_id),
+        version=decision.version,
+        state=MessageState(decision.to_state),
+        moderated_at=decision.at,
+    )
 
 
 def creator_changed(row: Row[Any]) -> CreatorChanged:

@@ -45,7 +45,7 @@ def downgrade_to_the_first_version(connection: Connection) -> None:
 
 
 def remove_boards(connection: Connection) -> None:
-    """Undo migration 0003."""
+    """Undo migration 0003 and those after it."""
     for index in (
         *("donors_by_raised", "donors_by_day_raised", "donors_by_hour_raised", "payments_by_time"),
         *("payments_by_number", "payments_of_donor_in_drive", "payments_by_source", "payments_unranked"),
@@ -60,6 +60,7 @@ def remove_boards(connection: Connection) -> None:
         "payments": ["donor_key", "source_key", "number", "ranked_version"],
         "donors": ["raised", "donations", "reached_at", *sums],
         "creators": sums,
+        "words": ["version", "decided"],
     }.items():
         for column in columns:
             connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))

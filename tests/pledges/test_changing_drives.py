@@ -29,6 +29,7 @@ NEW: dict[str, Any] = {
     "milestones": [{"title": "half", "amount": usd("500.00")}],
     "menu": [usd("5.00")],
     "partners": ["shop", "app"],
+    "moderation": {"mode": "all", "auto_approve_below": usd("10.00"), "blocked_words": ["Xyz"]},
     "test": True,
 }
 

@@ -9,6 +9,7 @@ import pytest
 
 from backbone.contracts.pledges import CreatorChanged, DriveChanged, DriveState
 from services.pledges.domain import TRANSITIONS, DriveTransition
+from services.pledges.moderation.states import Action
 from tests.pledges.harness import Harness, a_drive, usd
 
 
@@ -195,7 +196,8 @@ async def test_every_public_route_is_documented(harness: Harness) -> None:
     assert set(paths) == {
         "/v1/drives", "/v1/drives/{drive}", "/v1/drives/{drive}/creators", "/v1/drives/{drive}/pledges",
         *(f"/v1/drives/{{drive}}/{what.value}" for what in DriveTransition), "/v1/pledges",
-        "/v1/pledges/{pledge}/cancel",
+        "/v1/pledges/{pledge}/cancel", "/v1/drives/{drive}/messages", "/v1/messages/{pledge}/history",
+        *(f"/v1/messages/{{pledge}}/{action.value}" for action in Action),
     }  # fmt: skip
     pledge = paths["/v1/drives/{drive}/pledges"]["post"]
     assert pledge["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("PledgeRequest")

@@ -277,7 +277,7 @@ async def test_name_and_message_are_shown_independently(harness: Harness) -> Non
         "link in message": ({"donor": {"name": "Sara"}, "message": "see evil.com"}, "Sara", None),
         "link in name": ({"donor": {"name": "evil.com"}, "message": "peace"}, None, "peace"),
         "full stop": ({"donor": {"name": "Mr.Beast"}}, "Mr.Beast", None),
-        "bidi": ({"donor": {"name": "S\u202eara"}, "message": "peace\u200f"}, "Sara", "peace"),
+        "bidi": ({"donor": {"name": "S\u202eara"}, "message": "peace\u200f"}, None, "peace"),
         "two lines": ({"message": "peace\nfor all"}, None, "peace for all"),
         "unseen": ({"donor": {"name": "\u3164\u200b"}, "message": "\u2800"}, None, None),
         "silent": ({}, None, None),
@@ -288,7 +288,8 @@ async def test_name_and_message_are_shown_independently(harness: Harness) -> Non
     }
     shown = await harness.post_internal("/internal/words", ids=[*pledges.values(), "plg_unknown"])
     assert shown == {
-        pledges[kind]: {"name": name, "message": message} for kind, (_, name, message) in bodies.items()
+        pledges[kind]: {"name": name, "message": message, "version": 0}
+        for kind, (_, name, message) in bodies.items()
     }
 
 

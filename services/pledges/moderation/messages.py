@@ -1,0 +1,214 @@
+"""Reads of messages for moderators, and their views."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, Field
+from sqlalchemy import Row, and_, bindparam, func, select
+
+from backbone.clock import rfc3339
+from backbone.contracts.pledges import MessageState, PledgeStatus
+from backbone.database.transaction import Transaction
+from backbone.http.fields import (
+    CreatorIdView,
+    DriveIdView,
+    MoneyView,
+    PledgeIdView,
+    TimestampView,
+    with_examples,
+)
+from backbone.money import as_json
+from services.pledges.donor_texts import visible
+from services.pledges.tables import DECISIONS, DONOR_TEXTS, DRIVES, PLEDGES
+
+NO_MESSAGE: Final = "This pledge has no name or message that could be shown."
+
+
+class DecidedView(BaseModel):
+    """The newest decision about a message."""
+
+    at: TimestampView
+    key: str
+    partner: str
+    note: str | None
+
+
+class MessageView(BaseModel):
+    """The name and message of a pledge as a moderator sees them, without invisible characters.
+
+    `reasons` says for each field why it was held. `version` counts the decisions.
+    """
+
+    model_config = with_examples(
+        {
+            "pledge": "plg_01frtz5n00000000000000000c",
+            "drive": "drv_01frtz5n00000000000000000a",
+            "creator": None,
+            "state": "held",
+            "version": 0,
+            "name": "Layla",
+            "anonymous": False,
+            "message": "Call me: 050 123 4567",
+            "reasons": {"message": ["phone"]},
+            "amount": {"currency": "USD", "value": "25.00"},
+            "status": "paid",
+            "created_at": "2030-01-07T18:00:00.000Z",
+            "decided": None,
+        }
+    )
+
+    pledge: PledgeIdView
+    drive: DriveIdView
+    creator: CreatorIdView | None
+    state: MessageState
+    version: int
+    name: str | None
+    anonymous: bool
+    message: str | None
+    reasons: dict[str, list[str]]
+    amount: MoneyView
+    status: PledgeStatus
+    created_at: TimestampView
+    decided: DecidedView | None
+
+
+class MessageList(BaseModel):
+    """A page of messages, newest first."""
+
+    data: list[MessageView]
+    next: str | None
+
+
+class DecisionView(BaseModel):
+    """A step in a message's history. Version 0 is the filters' decision, without a key."""
+
+    version: int
+    before: Annotated[MessageState | None, Field(alias="from")]
+    to: MessageState
+    at: TimestampView
+    key: str | None
+    partner: str | None
+    note: str | None
+
+
+class DecisionList(BaseModel):
+    """A message's history, oldest first."""
+
+    data: list[DecisionView]
+    next: None
+
+
+_OF_PLEDGE: Final = ("drive_id", "creator_id", "amount", "currency", "status", "made_at", "test")
+_MESSAGES: Final = (
+    select(
+        DONOR_TEXTS.c.pledge_id,
+        func.coalesce(DONOR_TEXTS.c.state, MessageState.APPROVED.value).label("state"),
+        DONOR_TEXTS.c.name,
+        DONOR_TEXTS.c.message,
+        DONOR_TEXTS.c.anonymous,
+        DONOR_TEXTS.c.held,
+        DONOR_TEXTS.c.decided.label("version"),
+        *(PLEDGES.c[name] for name in _OF_PLEDGE),
+        DRIVES.c.partner.label("owner"),
+        DECISIONS.c.at.label("decided_at"),
+        DECISIONS.c.partner.label("decided_by"),
+        DECISIONS.c.key_id,
+        DECISIONS.c.note,
+    )
+    .join(PLEDGES, PLEDGES.c.id == DONOR_TEXTS.c.pledge_id)
+    .join(DRIVES, DRIVES.c.id == PLEDGES.c.drive_id)
+    .outerjoin(
+        DECISIONS,
+        and_(DECISIONS.c.pledge_id == DONOR_TEXTS.c.pledge_id, DECISIONS.c.version == DONOR_TEXTS.c.decided),
+    )
+)
+_ONE: Final = _MESSAGES.where(DONOR_TEXTS.c.pledge_id == bindparam("pledge"))
+_PAGE: Final = (
+    _MESSAGES.where(
+        DONOR_TEXTS.c.drive_id == bindparam("drive"), DONOR_TEXTS.c.state == bindparam("in_state")
+    )
+    .order_by(DONOR_TEXTS.c.pledge_id.desc())
+    .limit(bindparam("most"))
+)
+_PAGE_AFTER: Final = _PAGE.where(DONOR_TEXTS.c.pledge_id < bindparam("after"))
+_HISTORY: Final = (
+    select(DECISIONS).where(DECISIONS.c.pledge_id == bindparam("pledge")).order_by(DECISIONS.c.version)
+)
+
+
+async def message_row(session: Transaction, pledge_id: str) -> Any:
+    """The message of a pledge with its drive's owner; None where it has no text that could be shown."""
+    row = (await session.execute(_ONE, {"pledge": pledge_id})).first()
+    if row is None or not (visible(row.message or "") or (not row.anonymous and visible(row.name or ""))):
+        return None
+    return row
+
+
+async def message_page(
+    session: Transaction, drive_id: str, state: MessageState, after: str | None, limit: int
+) -> dict[str, Any]:
+    """A page of a drive's messages in a state, newest first."""
+    values: dict[str, Any] = {"drive": drive_id, "in_state": state.value, "most": limit + 1}
+    page = _PAGE if after is None else _PAGE_AFTER
+    rows = (await session.execute(page, values | ({} if after is None else {"after": after}))).all()
+    following = rows[limit - 1].pledge_id if len(rows) > limit else None
+    return {"data": [message_json(row) for row in rows[:limit]], "next": following}
+
+
+async def message_history(session: Transaction, row: Row[Any]) -> dict[str, Any]:
+    """The decisions about the message in `row`, oldest first."""
+    rows = (await session.execute(_HISTORY, {"pledge": row.pledge_id})).all()
+    first = _step(0, None, rows[0].from_state if rows else row.state, row.made_at)
+    steps = [
+        _step(one.version, one.from_state, one.to_state, one.at, one.key_id, one.partner, one.note)
+        for one in rows
+    ]
+    return {"data": [first, *steps], "next": None}
+
+
+def _step(
+    version: int,
+    before: str | None,
+    after: str,
+    at: datetime,
+    key: str | None = None,
+    partner: str | None = None,
+    note: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "version": version,
+        "from": before,
+        "to": after,
+        "at": rfc3339(at),
+        "key": key,
+        "partner": partner,
+        "note": note,
+    }
+
+
+def message_json(row: Row[Any]) -> dict[str, Any]:
+    """A message in the shape of `MessageView`."""
+    return {
+        "pledge": row.pledge_id,
+        "drive": row.drive_id,
+        "creator": row.creator_id,
+        "state": row.state,
+        "version": row.version,
+        "name": None if row.anonymous else visible(row.name or "") or None,
+        "anonymous": row.anonymous,
+        "message": visible(row.message or "") or None,
+        "reasons": row.held or {},
+        "amount": as_json(row.amount, row.currency),
+        "status": row.status,
+        "created_at": rfc3339(row.made_at),
+        "decided": None
+        if row.key_id is None
+        else {
+            "at": rfc3339(row.decided_at),
+            "key": row.key_id,
+            "partner": row.decided_by,
+            "note": row.note,
+        },
+    }
