@@ -156,30 +156,6 @@ def _waits(clients: Mapping[str, ServiceClient], secret: str, most: int) -> Wait
     )
 
 
-def _drainer(
-    service: Service, live: LiveReads, hub: Hub, waits: Waits
-) -> Callable[[asyncio.Event], Awaitable[None]]:
-    async def drain(stop: asyncio.Event) -> None:
-        await _first(service.drain, stop)
-        live.draining = True
-        hub.fan_out.drain()
-        waits.drain()
-        await stop.wait()
-
-    return drain
-
-
-def _sessions(settings: GatewaySettings, database: Database, key_ring: KeyRing, clock: Clock) -> Sessions:
-    secret = settings.internal_secret.get_secret_value()
-    logins = RateLimit("login", 1 / 6, 60.0, time.monotonic)  # ten at once, then one in six seconds
-    return Sessions(database, key_ring, secret, settings.public_url, logins, clock)
-
-
-def _pruning(database: Database, sessions: Sessions) -> Worker:
-    replies = partial(idempotency.delete_expired, database)
-    return pruning_worker("gateway", {"idempotency": replies, "sessions": sessions.delete_expired})
-
-
 def _full_load(settings: GatewaySettings) -> Reading:
     return Reading(0.0, settings.overload_lag_s, settings.pledges_wait_s)
 

@@ -174,8 +174,8 @@ def test_every_text_is_used(page: str) -> None:
     files = [file for kind in ("templates/*", "static/*.js", "*.py") for file in PAGES.glob(kind)]
     text = "".join(file.read_text() for file in files if not file.name.startswith("translations"))
     # Keys composed of a prefix and a value of the API, and headlines with their "more".
-    composed = ("part_", "theme_", "layout_", "size_", "error_", "purpose_", "notice_", "retry_")
-    composed += ("paid", "refunded", "disputed", "lapsed")
+    states = ("paid", "refunded", "disputed", "lapsed")
+    composed = ("part_", "theme_", "layout_", "size_", "error_", "purpose_", "notice_", "retry_", *states)
     for key in TRANSLATIONS[page]["en"]:
         assert key.removesuffix("_more") in text or key.startswith(composed), key
 
