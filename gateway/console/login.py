@@ -43,6 +43,7 @@ def login_page(request: Request, to: str, problem: Problem | None = None) -> Res
         scope=_scope(path),
         to=address,
         error=_error(problem),
+        from_elsewhere=request.headers.get("sec-fetch-site") == "cross-site",
         other_language=f"{path}?{urlencode({**query, 'lang': voice.other})}",
     )
     status = problem.status if problem is not None else NoSession.status

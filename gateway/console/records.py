@@ -149,7 +149,7 @@ class RecordPages:
         )
 
     async def retry_webhook(self, visit: Visit) -> Response:
-        """Try a set-aside or ignored event again."""
+        """Try a quarantined or ignored event again."""
         event = visit.form.get("event", "")
         if not (event.startswith(_EVENT) and event.replace("_", "").isalnum() and event.isascii()):
             raise Refused(404, {})

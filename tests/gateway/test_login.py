@@ -113,6 +113,12 @@ async def test_logout_needs_the_sessions_own_token(harness: Harness) -> None:
         assert (reply.status, (await reply.json())["type"]) == (403, "/problems/csrf-token-wrong")
 
 
+def test_whoever_comes_from_another_site_is_offered_to_continue() -> None:
+    elsewhere = login_page(request({"sec-fetch-site": "cross-site"}), "/console/keys").body.decode()
+    assert '<a href="/console/keys">' in elsewhere
+    assert '<a href="/console/keys">' not in login_page(request(), "/console/keys").body.decode()
+
+
 def test_form_shows_the_page_and_its_scope_in_both_languages() -> None:
     page = login_page(request({"accept-language": "ar"}), "/moderate/winter?digits=arab").body.decode()
     assert 'dir="rtl"' in page

@@ -1,0 +1,239 @@
+"""The console, the login and the page at `/` in a real Chromium, with the real services behind them.
+
+axe is run where `ATAA_AXE` names axe-core's `axe.min.js`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+
+from gateway.console.texts import CONSOLE_AR, CONSOLE_EN
+from gateway.console.translations import TRANSLATIONS
+from tests.gateway.harness import ADMIN, bearer
+from tests.gateway.test_pages_in_browser import FLAGS, chromium_path
+from tests.gateway.whole_system import WholeSystem, whole_system
+from tests.waiting import PATIENCE_S
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+expect.set_options(timeout=PATIENCE_S * 1_000)
+
+WIDTHS: Final = (320, 768, 1920)
+HOSTILE: Final = """<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WholeSystem]:
+    async with whole_system(tmp_path_factory.mktemp("console")) as found:
+        await fill(found)
+        yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    path = chromium_path()
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield launched
+        await launched.close()
+
+
+async def fill(system: WholeSystem) -> None:
+    """A creator with a hostile name, and a pledge."""
+    creator = {"slug": "abo", "name": HOSTILE[:100], "team": HOSTILE[:100]}
+    money = {"currency": "USD", "value": "25.00"}
+    for path, body in (("creators", creator), ("pledges", {"amount": money, "reference": "r"})):
+        url = f"{system.url}/v1/drives/winter/{path}"
+        sent = {**bearer(ADMIN), "Idempotency-Key": path}
+        async with system.session.post(url, json=body, headers=sent) as reply:
+            assert reply.status == 201, await reply.text()
+
+
+@asynccontextmanager
+async def window(chromium: Browser) -> AsyncIterator[tuple[BrowserContext, Page]]:
+    """A window that fails the test on any script error or refusal of the content policy."""
+    context = await chromium.new_context(reduced_motion="reduce")
+    page = await context.new_page()
+    page.set_default_timeout(PATIENCE_S * 1_000)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text)
+            if message.type in ("error", "warning") and "Failed to load resource" not in message.text
+            else None
+        ),
+    )
+    yield context, page
+    await context.close()
+    assert complaints == []
+
+
+def axe_source() -> str:
+    """axe-core's script; skips the test where `ATAA_AXE` does not name it."""
+    path = os.environ.get("ATAA_AXE")
+    if not path:
+        pytest.skip("ATAA_AXE names no axe.min.js")
+    return Path(path).read_text()
+
+
+async def log_in(page: Page, system: WholeSystem, key: str = ADMIN, query: str = "?lang=en") -> None:
+    await page.goto(f"{system.url}/console{query}")
+    await page.fill("#key", key)
+    await page.keyboard.press("Enter")
+
+
+async def test_wrong_key_is_refused_and_the_right_one_opens_the_console(
+    system: WholeSystem, chromium: Browser
+) -> None:
+    async with window(chromium) as (context, page):
+        await log_in(page, system, "sk_live_wrong")
+        await expect(page.locator("[role=alert]")).to_have_text(
+            str(TRANSLATIONS["login"]["en"]["error_wrong"])
+        )
+        await expect(page.locator("#key")).to_have_value("")
+        await page.fill("#key", ADMIN)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("td a").first).to_contain_text("Winter")
+        assert await page.evaluate("document.cookie") == ""
+        (cookie,) = await context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+
+
+async def test_drive_is_created_and_opened_by_keyboard_alone(system: WholeSystem, chromium: Browser) -> None:
+    async with window(chromium) as (_, page):
+        await log_in(page, system, query="?lang=ar")
+        await page.get_by_role("link", name=str(CONSOLE_AR["new_drive"])).focus()
+        await page.keyboard.press("Enter")
+        for name, value in (("title_ar", "ربيع"), ("slug", "keys-only"), ("goal", "١٠٠٠")):
+            await page.locator(f"#{name}").focus()
+            await page.keyboard.type(value)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("[role=status]")).to_have_text(str(CONSOLE_AR["done_created"]))
+        await page.get_by_text(str(CONSOLE_AR["do_open"]), exact=True).focus()
+        await page.keyboard.press("Enter")
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("[role=status]")).to_have_text(str(CONSOLE_AR["done_open"]))
+        assert "lang=ar" in page.url
+        await page.reload()  # repeats nothing
+        await expect(page.locator(".tag.live")).to_have_count(1)
+
+
+async def test_figures_are_read_again_while_the_page_is_open(system: WholeSystem, chromium: Browser) -> None:
+    async with window(chromium) as (_, page):
+        await log_in(page, system)
+        totals = {
+            "raised": {"currency": "USD", "value": "12345.00"}, "donations": 77, "donors": 70,
+            "as_of": "2030-01-07T12:00:05.000Z",
+        }  # fmt: skip
+        await page.route("**/totals", lambda route: route.fulfill(json=totals))
+        await page.goto(f"{system.url}/console/drives/winter?lang=en")
+        await expect(page.locator("[data-money=raised]")).to_have_text("$12,345")
+        await expect(page.locator("[data-count=donations]")).to_have_text("77")
+        await expect(page.locator("#as-of")).to_contain_text("2030-01-07 12:00:05")
+
+
+async def test_revoked_key_ends_the_session_of_an_open_window(system: WholeSystem, chromium: Browser) -> None:
+    body = {"kind": "secret", "partner": "abo", "scopes": ["drives"], "name": "to revoke"}
+    async with system.session.post(f"{system.url}/v1/keys", json=body, headers=bearer(ADMIN)) as reply:
+        key = (await reply.json())["key"]
+    async with window(chromium) as (_, partner), window(chromium) as (_, page):
+        await log_in(partner, system, key)
+        await expect(partner.locator(".who")).to_contain_text("abo")
+        await log_in(page, system)
+        await page.goto(f"{system.url}/console/keys?lang=en")
+        row = page.locator("tr", has_text="to revoke")
+        await row.locator("summary").click()
+        await row.get_by_role("button", name=str(CONSOLE_EN["yes_revoke"])).click()
+        await expect(page.locator("[role=status]")).to_have_text(str(CONSOLE_EN["done_revoked"]))
+        await partner.reload()
+        await expect(partner.locator("#key")).to_be_visible()
+
+
+async def test_another_site_can_neither_post_nor_read_with_the_session(
+    system: WholeSystem, chromium: Browser
+) -> None:
+    """The page of another origin, with a form that posts itself to the console of a logged-in browser."""
+    async with window(chromium) as (context, page):
+        await log_in(page, system)
+        await expect(page.locator(".who")).to_be_visible()
+        forged = (
+            f'<form method="post" action="{system.url}/console/drives/winter/state">'
+            '<input name="action" value="close"></form>'
+        )
+        evil = await context.new_page()
+        served = {"content_type": "text/html", "body": forged}
+        await evil.route("https://evil.example/", lambda route: route.fulfill(**served))
+        await evil.goto("https://evil.example/")
+        await evil.evaluate("document.forms[0].submit()")
+        await evil.wait_for_url("**/state")
+        await expect(evil.locator("#key")).to_be_visible()  # SameSite=Strict: it came without the cookie
+        await expect(evil.locator(".who")).to_have_count(0)
+        async with system.session.get(f"{system.url}/v1/drives/winter", headers=bearer(ADMIN)) as reply:
+            assert (await reply.json())["state"] == "live"
+
+
+async def test_logout_leaves_nothing_behind_the_back_button(system: WholeSystem, chromium: Browser) -> None:
+    async with window(chromium) as (context, page):
+        await log_in(page, system)
+        await page.goto(f"{system.url}/console/keys?lang=en")
+        await page.get_by_role("button", name=str(CONSOLE_EN["logout"])).click()
+        await expect(page.locator("#key")).to_be_visible()
+        assert await context.cookies() == []
+        await page.go_back()
+        await expect(page.locator("#key")).to_be_visible()
+
+
+PAGES: Final = (
+    "/", "/console", "/console/new", "/console/drives/winter", "/console/drives/winter/edit",
+    "/console/drives/winter/pledges", "/console/keys", "/console/webhooks", "/console/drives/none",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("lang", ["en", "ar"])
+async def test_no_page_is_wider_than_its_window_and_no_text_of_people_runs(
+    system: WholeSystem, chromium: Browser, lang: str
+) -> None:
+    async with window(chromium) as (_, page):
+        await page.goto(f"{system.url}/console?lang={lang}")
+        for width in WIDTHS:
+            await page.set_viewport_size({"width": width, "height": 900})
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width, "login"
+        await page.fill("#key", ADMIN)
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".who")).to_be_visible()
+        for path in PAGES:
+            await page.goto(f"{system.url}{path}?lang={lang}")
+            assert await page.evaluate("document.documentElement.dir") == ("rtl" if lang == "ar" else "ltr")
+            assert await page.title() != "owned"
+            for width in WIDTHS:
+                await page.set_viewport_size({"width": width, "height": 900})
+                assert await page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+
+
+@pytest.mark.parametrize("lang", ["en", "ar"])
+async def test_axe_finds_nothing_serious(system: WholeSystem, chromium: Browser, lang: str) -> None:
+    source = axe_source()
+    async with window(chromium) as (_, page):
+        await log_in(page, system, query=f"?lang={lang}")
+        await expect(page.locator(".who")).to_be_visible()
+        found = {}
+        for address in PAGES:
+            await page.goto(f"{system.url}{address}?lang={lang}")
+            await page.evaluate(source)
+            result = await page.evaluate("axe.run()")
+            assert result["passes"], address
+            serious = [one for one in result["violations"] if one["impact"] in ("serious", "critical")]
+            if serious:
+                found[address] = [(one["id"], one["nodes"][0]["html"][:200]) for one in serious]
+        assert found == {}
