@@ -73,7 +73,6 @@ def compose(
     shedding = Shedding(intake, _full_load(settings), load or ProcessLoad(intake), hub.freshness.give_way)
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
-    reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
     description = Description(clients, public.signed)
     router = Router(
         [
@@ -81,8 +80,7 @@ def compose(
             *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *live.routes(),
-            *Site(pledges, secret, reader, key_ring, limits, lookups, clock, settings.fee_rule()).routes(),
-            *Badges(pledges, secret, key_ring, limits, lookups, waits).routes(),
+            *_pages(settings, pledges, secret, key_ring, limits, lookups, clock, waits),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
@@ -114,6 +112,23 @@ def compose(
         pruning_worker("gateway", {"idempotency": partial(idempotency.delete_expired, database)}),
     ]
     return service
+
+
+def _pages(
+    settings: GatewaySettings,
+    pledges: ServiceClient,
+    secret: str,
+    key_ring: KeyRing,
+    limits: RateLimits,
+    lookups: ConcurrencyLimit,
+    clock: Clock,
+    waits: Waits,
+) -> list[Route]:
+    """The HTML pages and the badge."""
+    reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
+    embedded, fee = bool(settings.stripe_publishable_key), settings.fee_rule()
+    site = Site(pledges, secret, reader, key_ring, limits, lookups, clock, fee, embedded)
+    return [*site.routes(), *Badges(pledges, secret, key_ring, limits, lookups, waits).routes()]
 
 
 def _waits(clients: Mapping[str, ServiceClient], secret: str, most: int) -> Waits:

@@ -12,6 +12,7 @@ from gateway.pages.render import (
     donate_page,
     drive_refs,
     overlay_page,
+    pay_page,
     problem_page,
     thanks_page,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "mint_form_token",
     "overlay_page",
     "page_headers",
+    "pay_page",
     "problem_page",
     "static",
     "thanks_page",

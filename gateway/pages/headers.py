@@ -11,7 +11,7 @@ An overlay allows inline style, because OBS writes its Custom CSS into a style e
 from collections.abc import Sequence
 from typing import Final, Literal
 
-PageKind = Literal["overlay", "donate", "thanks", "problem"]
+PageKind = Literal["overlay", "donate", "thanks", "problem", "pay"]
 Headers = list[tuple[bytes, bytes]]
 
 _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors "
@@ -20,7 +20,24 @@ _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors "
 _OVERLAY: Final = "style-src 'self' 'unsafe-inline'; trusted-types default; frame-ancestors *"
 
 
+# The page of Stripe's embedded Checkout runs Stripe's script, and shows no text of donors. It lists the hosts
+# that https://docs.stripe.com/security/guide#content-security-policy names for Stripe.js and Checkout. It
+# does not require Trusted Types, because Stripe does not document that its script works with them.
+_STRIPE_HOSTS: Final = "https://js.stripe.com https://*.js.stripe.com https://checkout.stripe.com"
+_STRIPE: Final = (
+    f"default-src 'none'; script-src 'self' {_STRIPE_HOSTS}; "
+    f"frame-src {_STRIPE_HOSTS} https://hooks.stripe.com; "
+    "connect-src 'self' https://api.stripe.com https://checkout.stripe.com; "
+    "img-src 'self' https://*.stripe.com; style-src 'self'; font-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors "
+)
+_NO_PAYMENT: Final = b"camera=(), microphone=(), geolocation=(), payment=()"
+_PAYMENT: Final = b'camera=(), microphone=(), geolocation=(), payment=(self "https://js.stripe.com" "https://checkout.stripe.com")'
+
+
 def _policy(kind: PageKind, ancestors: Sequence[str]) -> bytes:
+    if kind == "pay":
+        return (_STRIPE + (" ".join(ancestors) or "'none'")).encode("ascii")
     own = _OVERLAY if kind == "overlay" else _STRICT + (" ".join(ancestors) or "'none'")
     return (
         "default-src 'none'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
@@ -34,6 +51,7 @@ _CACHED: Final[dict[PageKind, bytes]] = {
     "donate": b"private, no-store",
     "thanks": b"private, no-store",
     "problem": b"no-cache",
+    "pay": b"private, no-store",
 }
 
 
@@ -49,5 +67,5 @@ def page_headers(kind: PageKind, ancestors: Sequence[str] = ()) -> Headers:
         (b"x-content-type-options", b"nosniff"),
         # Same-origin: a thanks page's address may contain a pledge's token, which Stripe must not receive.
         (b"referrer-policy", b"same-origin"),
-        (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=()"),
+        (b"permissions-policy", _PAYMENT if kind == "pay" else _NO_PAYMENT),
     ]

@@ -121,9 +121,11 @@ function formBody(amount) {
   const request = {
     amount: { currency: page.currency, value: charged(amount.value) },
     donor,
-    checkout_mode: "hosted",
+    checkout_mode: page.checkout_mode,
   };
-  const back = around?.returnUrl ?? location.origin + thanksUrl();
+  // An embedded Checkout returns in this window: in a frame, to the thanks page in the frame.
+  const here = location.origin + thanksUrl();
+  const back = page.checkout_mode === "embedded" ? here : (around?.returnUrl ?? here);
   if (returnable(back)) request.return_url = back;
   if (creator()) request.creator = creator();
   if ($("message").value.trim()) request.message = $("message").value.trim();
@@ -190,7 +192,7 @@ async function freshToken() {
 // --- from pledge to payment ---
 
 async function goOn(pledge) {
-  const url = checkoutUrl(pledge);
+  const url = paymentUrl(pledge);
   if (url) {
     $("status").textContent = texts.to_checkout;
     openCheckout(url);
@@ -207,9 +209,15 @@ async function goOn(pledge) {
   await awaitCheckout(pledge);
 }
 
+/** Where the pledge is paid: Stripe's page, or ours with Stripe's embedded Checkout; null while there is no checkout. */
+function paymentUrl(pledge) {
+  const embedded = pledge.checkout?.client_secret && pledge.checkout.publishable_key;
+  return embedded ? thanksUrl().replace("/thanks?", "/pay?") : checkoutUrl(pledge);
+}
+
 /** In a frame the page around opens it in the donor's tab: Stripe's page refuses to be framed. */
 function openCheckout(url) {
-  if (around) around.tell("checkout", { url });
+  if (around && !url.startsWith("/")) around.tell("checkout", { url });
   else location.assign(url);
 }
 
@@ -223,7 +231,7 @@ async function awaitCheckout({ id, token }) {
   for await (const pledge of watchPledge(id, token, QUEUE_LIFE_MS)) {
     if (pledge === null || pledge === "gone") continue;
     if (pledge.status !== "open") return location.assign(thanksUrl());
-    const url = checkoutUrl(pledge);
+    const url = paymentUrl(pledge);
     if (url) {
       $("waiting-queue").textContent = texts.to_checkout;
       return openCheckout(url);
