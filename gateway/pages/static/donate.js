@@ -355,6 +355,8 @@ if (form) {
   countMessage();
   offerToResume();
 }
+// Back from the payment page, a browser may show the form as it was left: busy, or for a gift that is paid by now.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
 document.documentElement.classList.add("scripted");
 keepShowing();
 setInterval(keepShowing, TOTALS_MS);
