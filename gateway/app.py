@@ -81,7 +81,6 @@ def compose(
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     sessions = _sessions(settings, database, key_ring, clock)
     calls = ServiceCalls(clients, secret, concurrency_limits["reads"], concurrency_limits["changes"])
-    reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
     reach = Reach(settings.public_url, database, clock, clients, secret, forwarder, live, hub)
     description = Description(clients, public.signed)
     router = Router(
@@ -93,9 +92,8 @@ def compose(
             *Login(sessions).routes(),
             *Console(sessions, calls, waits.checkouts, hub, clock).routes(),
             *Root(hub, pledges, secret, lookups).routes(),
-            *Site(pledges, secret, reader, key_ring, limits, lookups, clock, settings.fee_rule()).routes(),
+            *_pages(settings, pledges, secret, key_ring, limits, lookups, clock, waits),
             *reach.routes(),
-            *Badges(pledges, secret, key_ring, limits, lookups, waits).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
@@ -146,6 +144,23 @@ def _pruning(database: Database, sessions: Sessions) -> Worker:
 async def _start(database: Database, key_ring: KeyRing) -> None:
     await database.migrate(MIGRATIONS)
     await key_ring.refresh()
+
+
+def _pages(
+    settings: GatewaySettings,
+    pledges: ServiceClient,
+    secret: str,
+    key_ring: KeyRing,
+    limits: RateLimits,
+    lookups: ConcurrencyLimit,
+    clock: Clock,
+    waits: Waits,
+) -> list[Route]:
+    """The HTML pages and the badge."""
+    reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
+    embedded, fee = bool(settings.stripe_publishable_key), settings.fee_rule()
+    site = Site(pledges, secret, reader, key_ring, limits, lookups, clock, fee, embedded)
+    return [*site.routes(), *Badges(pledges, secret, key_ring, limits, lookups, waits).routes()]
 
 
 def _waits(clients: Mapping[str, ServiceClient], secret: str, most: int) -> Waits:

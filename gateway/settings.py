@@ -104,6 +104,7 @@ class GatewaySettings(Settings):
     waits_in_flight: int = Field(
         10_000, ge=0, description="Replies held by Prefer: wait at once; past it none is held."
     )
+    stripe_publishable_key: str = Field("", description="Stripe's publishable key, for embedded checkouts.")
     fee_bps: int = Field(
         290,
         ge=0,

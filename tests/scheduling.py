@@ -47,6 +47,7 @@ LONGEST: Final = (
     "tests/backbone/test_hanging_connections.py",
     "tests/gateway/test_pages_in_browser.py",
     "tests/gateway/test_embed_in_browser.py",
+    "tests/gateway/test_embedded_checkout_in_browser.py",
     "tests/gateway/test_donate_in_browser.py",
     "tests/stores/test_plans.py",
     "tests/backbone/test_replicas.py",

@@ -24,7 +24,7 @@ from gateway.pages.languages import choose_voice, localised
 from gateway.pages.render import badge_svg
 from gateway.proxy.waits import Waits, status_of
 
-TITLE_WIDTH: Final = 26
+TITLE_WIDTH: Final = 22
 """Width of a line of the title, in letters of average width."""
 
 _HEADERS: Final[list[Header]] = [

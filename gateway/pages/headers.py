@@ -11,7 +11,7 @@ An overlay allows inline style, because OBS writes its Custom CSS into a style e
 from collections.abc import Sequence
 from typing import Final, Literal
 
-PageKind = Literal["overlay", "setup", "donate", "thanks", "problem", "console", "public"]
+PageKind = Literal["overlay", "setup", "donate", "thanks", "problem", "console", "public", "pay"]
 Headers = list[tuple[bytes, bytes]]
 
 _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors "
@@ -20,10 +20,27 @@ _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors "
 _OVERLAY: Final = "style-src 'self' 'unsafe-inline'; trusted-types default; frame-ancestors *"
 
 
+# The page of Stripe's embedded Checkout runs Stripe's script, and shows no text of donors. It lists the hosts
+# that https://docs.stripe.com/security/guide#content-security-policy names for Stripe.js and Checkout. It
+# does not require Trusted Types, because Stripe does not document that its script works with them.
+_STRIPE_HOSTS: Final = "https://js.stripe.com https://*.js.stripe.com https://checkout.stripe.com"
+_STRIPE: Final = (
+    f"default-src 'none'; script-src 'self' {_STRIPE_HOSTS}; "
+    f"frame-src {_STRIPE_HOSTS} https://hooks.stripe.com; "
+    "connect-src 'self' https://api.stripe.com https://checkout.stripe.com; "
+    "img-src 'self' https://*.stripe.com; style-src 'self'; font-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors "
+)
+_NO_PAYMENT: Final = b"camera=(), microphone=(), geolocation=(), payment=()"
+_PAYMENT: Final = b'camera=(), microphone=(), geolocation=(), payment=(self "https://js.stripe.com" "https://checkout.stripe.com")'
+
+
 def _policy(kind: PageKind, ancestors: Sequence[str]) -> bytes:
-    strict = _STRICT + (" ".join(ancestors) or "'none'")
-    setup = f"frame-src 'self'; {strict}"  # its preview is an overlay
-    own = {"overlay": _OVERLAY, "setup": setup}.get(kind, strict)
+    framed_by = " ".join(ancestors) or "'none'"
+    if kind == "pay":
+        return f"{_STRIPE}{framed_by}".encode("ascii")
+    setup = f"frame-src 'self'; {_STRICT}{framed_by}"  # its preview is an overlay
+    own = {"overlay": _OVERLAY, "setup": setup}.get(kind, _STRICT + framed_by)
     return (
         "default-src 'none'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
         f"base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'; {own}"
@@ -39,6 +56,7 @@ _CACHED: Final[dict[PageKind, bytes]] = {
     "problem": b"no-cache",
     "console": b"private, no-store",
     "public": b"public, max-age=2, stale-while-revalidate=10, stale-if-error=60",
+    "pay": b"private, no-store",
 }
 
 
@@ -54,5 +72,5 @@ def page_headers(kind: PageKind, ancestors: Sequence[str] = ()) -> Headers:
         (b"x-content-type-options", b"nosniff"),
         # Same-origin: a thanks page's address may contain a pledge's token, which Stripe must not receive.
         (b"referrer-policy", b"same-origin"),
-        (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=()"),
+        (b"permissions-policy", _PAYMENT if kind == "pay" else _NO_PAYMENT),
     ]

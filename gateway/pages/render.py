@@ -127,6 +127,7 @@ def donate_page(
     accept_language: str = "",
     frame: Frame | None = None,
     fee: Mapping[str, int] | None = None,
+    embedded_checkout: bool = False,
 ) -> bytes:
     """The hosted form, or with `frame` the one on a partner's page.
 
@@ -137,7 +138,8 @@ def donate_page(
     closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, times 100 if it has no
     decimals, and times a power of ten if Stripe does not accept 5 of it. `creator` is the one that `query`
     names; an unknown one is reported on the page. `fee` is what the donor may add (`gateway.fees`).
-    `query`: `creator`, `lang`, `digits`, and where the donor comes from (`gateway.reach.sources`).
+    `embedded_checkout` pays on `pay_page` instead of Stripe's site. `query`: `creator`, `lang`, `digits`, and
+    where the donor comes from (`gateway.reach.sources`).
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
@@ -153,6 +155,7 @@ def donate_page(
         "creator": creator and _creator_ref(creator),
         **_place(ref, slug, query, voice, frame),
         "fee": fee,
+        "checkout_mode": "embedded" if embedded_checkout else "hosted",
         "token": form_token,
         "source": pledge_source(query),
         "texts": TRANSLATIONS["donate"][voice.lang],
@@ -212,12 +215,33 @@ def thanks_page(
     )
 
 
+def pay_page(
+    drive: Mapping[str, object],
+    query: Mapping[str, str],
+    *,
+    accept_language: str = "",
+    frame: Frame | None = None,
+) -> bytes:
+    """The page of Stripe's embedded Checkout for the pledge of this tab. It shows no text of people."""
+    voice = choose_voice(query, accept_language, _title(drive))
+    ref, slug = drive_refs(drive)
+    form, kept = _path(slug, frame), ("creator", "key", "origin")
+    page = {
+        "lang": voice.lang,
+        **_place(ref, slug, query, voice, frame),
+        "form": _address(form, query, kept, voice.lang),
+        "thanks": _address(f"{form}/thanks", query, kept, voice.lang),
+        "texts": TRANSLATIONS["pay"][voice.lang],
+    }
+    return _render("pay.html", voice, page, drive_url=page["form"])
+
+
 def badge_svg(voice: Voice, title: Sequence[str], creator: Sequence[str]) -> bytes:
     """The supporter badge with the drive's title and the creator's name, each in lines that fit."""
-    height = 92 + 68 * len(title) + (62 if creator else 0)
+    height = 104 + 80 * len(title) + (74 if creator else 0)
     return _environment.get_template("badge.svg").render(
         voice=voice, texts=TRANSLATIONS["thanks"][voice.lang],
-        title=title, creator=creator, height=height, top=1010 - height,
+        title=title, creator=creator, height=height, top=1030 - height,
     ).encode("utf-8", "replace")  # fmt: skip
 
 

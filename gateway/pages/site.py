@@ -70,7 +70,9 @@ class Site:
         concurrency_limit: ConcurrencyLimit,
         clock: Clock,
         fee: FeeRule,
+        embedded_checkout: bool,
     ) -> None:
+        self._embedded_checkout = embedded_checkout
         self._fee = fee
         self._pledges = pledges
         self._secret = secret
@@ -93,6 +95,8 @@ class Site:
             Route("GET", "/donate/{drive}/creators", self._search),
             *page_routes("/embed/{drive}", self._page(self._framed(self._donate))),
             *page_routes("/embed/{drive}/thanks", self._page(self._framed(self._thanks))),
+            *page_routes("/donate/{drive}/pay", self._page(self._pay)),
+            *page_routes("/embed/{drive}/pay", self._page(self._framed(self._pay))),
             Route("GET", "/embed.js", _embed_script),
             Route("GET", "/assets/{…}", _assets),
             Route("GET", "/favicon.ico", _to_icon),
@@ -154,6 +158,7 @@ class Site:
             accept_language=request.headers.get("accept-language", ""),
             frame=frame,
             fee=self._fee.of(str(drive["currency"])),
+            embedded_checkout=self._embedded_checkout,
         )
         return Response(200, pages.page_headers("donate", frame.ancestors if frame else ()), body)
 
@@ -161,6 +166,11 @@ class Site:
         language = request.headers.get("accept-language", "")
         body = pages.thanks_page(drive, _query(request), accept_language=language, frame=frame)
         return Response(200, pages.page_headers("thanks", frame.ancestors if frame else ()), body)
+
+    async def _pay(self, request: Request, drive: Drive, frame: Frame | None = None) -> Response:
+        language = request.headers.get("accept-language", "")
+        body = pages.pay_page(drive, _query(request), accept_language=language, frame=frame)
+        return Response(200, pages.page_headers("pay", frame.ancestors if frame else ()), body)
 
     async def _search(self, request: Request) -> Response:
         """The form's search: the drive's creators whose name contains a text, as JSON.

@@ -301,11 +301,28 @@ _PROBLEM_AR: Final[Translations] = {
     "language": "English",
 }
 
+_PAY_EN: Final[Translations] = {
+    "pay": "Pay your gift",
+    "back": "Back to the form",
+    "opening": "Opening the payment…",
+    "failed": "The payment form did not load. Check your connection or content blocker, and try again.",
+    "again": "Try again",
+}
+
+_PAY_AR: Final[Translations] = {
+    "pay": "ادفع تبرعك",
+    "back": "العودة إلى النموذج",
+    "opening": "نفتح الدفع…",
+    "failed": "تعذّر تحميل نموذج الدفع. تحقق من اتصالك أو من مانع المحتوى، ثم حاول مجددًا.",
+    "again": "حاول مجددًا",
+}
+
 TRANSLATIONS: Final[Mapping[str, Mapping[str, Translations]]] = {
     "overlay": {"en": OVERLAY_EN, "ar": OVERLAY_AR},
     "setup": {"en": SETUP_EN, "ar": SETUP_AR},
     "donate": {"en": _DONATE_EN, "ar": _DONATE_AR},
     "thanks": {"en": _THANKS_EN, "ar": _THANKS_AR},
     "problem": {"en": _PROBLEM_EN, "ar": _PROBLEM_AR},
+    "pay": {"en": _PAY_EN, "ar": _PAY_AR},
 }
 """page → language → key → text; both languages of a page have the same keys (checked by a test)."""

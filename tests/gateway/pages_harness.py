@@ -18,6 +18,7 @@ from gateway.pages import (
     embed_script,
     overlay_page,
     page_headers,
+    pay_page,
     problem_page,
     setup_page,
     thanks_page,
@@ -102,6 +103,7 @@ class Harness:
     stream_queues: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
     fee: Mapping[str, int] | None = None
     badge: bytes = b""
+    embedded_checkout: bool = False
     base: str = ""
     frame_origins: tuple[str, ...] = ()
     """The origins of the only publishable key, `KEY`."""
@@ -146,6 +148,9 @@ class Harness:
         elif path.endswith("/thanks"):
             html = thanks_page(drive, query, frame=frame)
             await reply_with(send, 200, page_headers("thanks", ancestors), html)
+        elif path.endswith("/pay"):
+            html = pay_page(drive, query, frame=frame)
+            await reply_with(send, 200, page_headers("pay", ancestors), html)
         elif path == "/embed.js":
             await reply_with(send, 200, [(b"content-type", b"text/javascript")], embed_script()[0])
         elif path == "/donate/winter" or frame is not None:
@@ -153,7 +158,10 @@ class Harness:
             found = next((one for one in self.creators if named in (one.get("id"), one["slug"])), None)
             creators = Creators(self.creators[: self.listed], len(self.creators) > self.listed)
             token = f"f1.{len(self.pledge_requests)}.aa"
-            html = donate_page(drive, creators, query, token, creator=found, frame=frame, fee=self.fee)
+            html = donate_page(
+                drive, creators, query, token, creator=found, frame=frame, fee=self.fee,
+                embedded_checkout=self.embedded_checkout,
+            )  # fmt: skip
             await reply_with(send, 200, page_headers("donate", ancestors), html)
         elif path == "/donate/winter/creators":
             self.searched.append(query["q"])

@@ -87,7 +87,7 @@ def test_any_name_is_drawn_as_text(name: str) -> None:
 
 
 def test_titles_are_broken_at_spaces_and_cut_at_the_end() -> None:
-    assert lines_of("Let's make their winter warmer", 2) == ["Let's make their winter", "warmer"]
-    assert lines_of("one two " * 20, 2) == ["one two one two one two", "one two one two one two…"]
+    assert lines_of("Let's make their winter warmer", 2) == ["Let's make their", "winter warmer"]
+    assert lines_of("one two " * 20, 2) == ["one two one two one", "two one two one two…"]
     assert lines_of("é" * 40, 1) == ["é" * TITLE_WIDTH + "…"]
     assert lines_of("", 2) == []

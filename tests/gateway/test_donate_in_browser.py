@@ -170,6 +170,23 @@ async def test_the_back_button_after_payment_shows_a_fresh_form(
     assert len({sent["headers"]["idempotency-key"] for sent in harness.pledge_requests}) == 2
 
 
+async def test_a_form_that_the_browser_kept_is_loaded_again(
+    browser: BrowserContext, harness: Harness
+) -> None:
+    """Playwright's Chromium keeps no pages, so the event of a kept one is dispatched by the test."""
+    harness.pledge_answers.append((201, {}, OPEN))
+    harness.pledge_views.append((200, {}, OPEN))
+    async with tab(browser) as page:
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
+        await page.click("#give")
+        await expect(page.locator("#waiting")).to_be_visible()
+        await page.evaluate(
+            "() => { dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })) }"
+        )
+        await expect(page.locator("#resume")).to_be_visible()
+        await expect(page.locator("#give")).not_to_have_attribute("aria-disabled", "true")
+
+
 async def test_a_whole_gift_by_keyboard_alone(browser: BrowserContext, harness: Harness) -> None:
     harness.fee, harness.drive = RULE.of("USD"), {"zakat_eligible": True}
     harness.pledge_answers.append((201, {}, with_checkout(harness)))

@@ -122,9 +122,11 @@ function formBody(amount) {
   const request = {
     amount: { currency: page.currency, value: charged(amount.value) },
     donor,
-    checkout_mode: "hosted",
+    checkout_mode: page.checkout_mode,
   };
-  const back = around?.returnUrl ?? location.origin + thanksUrl();
+  // An embedded Checkout returns in this window: in a frame, to the thanks page in the frame.
+  const here = location.origin + thanksUrl();
+  const back = page.checkout_mode === "embedded" ? here : (around?.returnUrl ?? here);
   if (returnable(back)) request.return_url = back;
   if (creator()) request.creator = creator();
   if (page.source) request.source = page.source;
@@ -192,7 +194,7 @@ async function freshToken() {
 // --- from pledge to payment ---
 
 async function goOn(pledge) {
-  const url = checkoutUrl(pledge);
+  const url = paymentUrl(pledge);
   if (url) {
     $("status").textContent = texts.to_checkout;
     openCheckout(url);
@@ -209,9 +211,15 @@ async function goOn(pledge) {
   await awaitCheckout(pledge);
 }
 
+/** Where the pledge is paid: Stripe's page, or ours with Stripe's embedded Checkout; null while there is no checkout. */
+function paymentUrl(pledge) {
+  const embedded = pledge.checkout?.client_secret && pledge.checkout.publishable_key;
+  return embedded ? thanksUrl().replace("/thanks?", "/pay?") : checkoutUrl(pledge);
+}
+
 /** In a frame the page around opens it in the donor's tab: Stripe's page refuses to be framed. */
 function openCheckout(url) {
-  if (around) around.tell("checkout", { url });
+  if (around && !url.startsWith("/")) around.tell("checkout", { url });
   else location.assign(url);
 }
 
@@ -225,7 +233,7 @@ async function awaitCheckout({ id, token }) {
   for await (const pledge of watchPledge(id, token, QUEUE_LIFE_MS)) {
     if (pledge === null || pledge === "gone") continue;
     if (pledge.status !== "open") return location.assign(thanksUrl());
-    const url = checkoutUrl(pledge);
+    const url = paymentUrl(pledge);
     if (url) {
       $("waiting-queue").textContent = texts.to_checkout;
       return openCheckout(url);
@@ -350,6 +358,8 @@ if (form) {
   countMessage();
   offerToResume();
 }
+// Back from the payment page, a browser may show the form as it was left: busy, or for a gift that is paid by now.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
 document.documentElement.classList.add("scripted");
 reportVisit("opened", page.slug, page.source);
 keepShowing();

@@ -56,7 +56,7 @@
     form.frame = frame;
     frame.setAttribute(MARK, form.id);
     frame.title = form.texts.title;
-    frame.allow = "payment; clipboard-write; web-share";
+    frame.allow = "payment; clipboard-write";
     frame.src = form.base + "/embed" + form.path + (takeReturn(form) ? "/thanks" : "") + "?" + form.query;
     frame.style.cssText = "display:block;width:100%;height:640px;border:0;color-scheme:light";
     window.addEventListener("message", function (event) {
