@@ -27,6 +27,8 @@ from gateway.console.client import ServiceCalls
 from gateway.console.login import Login
 from gateway.console.root import Root
 from gateway.console.site import Console
+from gateway.desk.presence import Presence
+from gateway.desk.routes import ModerationDesk
 from gateway.docs import docs_routes
 from gateway.events_page import events_routes
 from gateway.http.application import Gateway
@@ -94,6 +96,7 @@ def compose(
             *Root(hub, pledges, secret, lookups).routes(),
             *_pages(settings, pledges, secret, key_ring, limits, lookups, clock, waits),
             *reach.routes(),
+            *_desk(pledges, sessions, concurrency_limits).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),
@@ -134,6 +137,12 @@ def _sessions(settings: GatewaySettings, database: Database, key_ring: KeyRing, 
     secret = settings.internal_secret.get_secret_value()
     logins = RateLimit("login", 1 / 6, 60.0, time.monotonic)  # ten at once, then one in six seconds
     return Sessions(database, key_ring, secret, settings.public_url, logins, clock)
+
+
+def _desk(
+    pledges: ServiceClient, sessions: Sessions, limits: Mapping[str, ConcurrencyLimit]
+) -> ModerationDesk:
+    return ModerationDesk(pledges, sessions, Presence(time.monotonic), limits["reads"], limits["changes"])
 
 
 def _pruning(database: Database, sessions: Sessions) -> Worker:

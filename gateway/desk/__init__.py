@@ -1,0 +1,1 @@
+"""The moderation desk: a page on which several moderators decide about donors' messages at the same time."""

@@ -1,0 +1,268 @@
+// The moderation desk: polls the messages of one state, shows who else looks at what, and sends decisions with the
+// version that was seen. Text of donors and moderators is only ever set as text.
+
+const POLL_MS = 1_000;
+const HIDDEN_POLL_MS = 4_000; // a page in the background stays present (presence.py, GONE_S)
+const ASKED_MS = 5_000; // how long a second press decides although another moderator looks at the message
+const RANDOM_BYTES = 12;
+
+const { drive, csrf, lang, digits, texts } = document.body.dataset;
+const say = JSON.parse(texts);
+const base = `/moderate/${encodeURIComponent(drive)}/messages`;
+const find = (id) => document.getElementById(id);
+const list = find("messages");
+
+const desk = [...crypto.getRandomValues(new Uint8Array(RANDOM_BYTES))].map((one) => one.toString(16).padStart(2, "0")).join("");
+const mine = []; // decisions that can be undone, the newest last
+let state = "held";
+let shown = []; // the messages on the page
+let current = null; // the pledge of the selected message
+let desks = [];
+let heard = null; // the number of the newest decision of others that was told
+let asked = { pledge: null, until: 0 };
+let round = 0;
+let timer = 0;
+
+const isolated = (part) => `\u2068${part}\u2069`; // a name or date of the other direction stays in one piece
+const text = (key, holes = {}) => Object.entries(holes).reduce((so, [name, value]) => so.replace(`{${name}}`, () => isolated(value)), say[key]);
+const nameOf = (other) => other.name || say.somebody;
+const tag = digits === "arab" ? `${lang}-u-nu-arab` : `${lang}-u-nu-latn`;
+const clock = new Intl.DateTimeFormat(tag, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const moment = new Intl.DateTimeFormat(tag, { dateStyle: "short", timeStyle: "medium" });
+
+function notify(message, bad = false) {
+  const notice = find("notice");
+  notice.textContent = message;
+  notice.classList.toggle("bad", bad);
+}
+
+async function send(path, options = {}) {
+  const reply = await fetch(path, { credentials: "same-origin", ...options });
+  if (reply.status === 401) location.reload(); // the session has ended: the login follows
+  return reply;
+}
+
+async function poll() {
+  clearTimeout(timer);
+  const own = ++round;
+  const query = new URLSearchParams({ state, desk, name: find("name").value, looking: current ?? "", lang, digits });
+  try {
+    const reply = await send(`${base}?${query}`);
+    if (!reply.ok) throw new Error(String(reply.status));
+    const found = await reply.json();
+    if (own === round) show(found);
+  } catch {
+    if (own === round) notify(say.offline, true);
+  }
+  if (own === round) timer = setTimeout(poll, document.hidden ? HIDDEN_POLL_MS : POLL_MS);
+}
+
+function show(found) {
+  if (find("notice").textContent === say.offline) notify("");
+  desks = found.desks;
+  const names = desks.map(nameOf).map(isolated).join(lang === "ar" ? "، " : ", ");
+  find("others").textContent = names ? text("also_here", { names }) : say.alone;
+  tell(found.decisions);
+  const before = shown.findIndex((one) => one.pledge === current);
+  shown = found.data;
+  if (!shown.some((one) => one.pledge === current)) select(next(before), false);
+  draw();
+}
+
+/** What others decided since the last poll. */
+function tell(decisions) {
+  const newest = decisions.at(-1)?.number ?? 0;
+  const others = decisions.filter((one) => heard !== null && one.number > heard && one.desk !== desk);
+  if (others.length) notify(text(`other_${others.at(-1).state}`, { name: nameOf(others.at(-1)) }));
+  heard = newest;
+}
+
+/** The message to select where one has left the list: the first from that place on that nobody looks at. */
+function next(place) {
+  const start = Math.max(0, place);
+  const order = [...shown.slice(start), ...shown.slice(0, start)];
+  const free = order.find((one) => !lookers(one.pledge).length) ?? order[0];
+  return free?.pledge ?? null;
+}
+
+const lookers = (pledge) => desks.filter((other) => other.looking === pledge);
+
+function draw() {
+  const items = new Map([...list.children].map((item) => [item.dataset.pledge, item]));
+  shown.forEach((message, place) => {
+    const item = items.get(message.pledge) ?? create(message);
+    items.delete(message.pledge);
+    fill(item, message);
+    if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
+  });
+  for (const item of items.values()) item.remove();
+  const empty = find("empty");
+  empty.hidden = shown.length > 0;
+  empty.textContent = say[`empty_${state}`];
+}
+
+function create(message) {
+  const item = find("message").content.cloneNode(true).firstElementChild;
+  item.dataset.pledge = message.pledge;
+  item.addEventListener("click", (event) => {
+    select(message.pledge, false);
+    const action = event.target.closest("button")?.dataset.action;
+    if (action) act(action);
+  });
+  item.addEventListener("focusin", () => select(message.pledge, false));
+  return item;
+}
+
+function fill(item, message) {
+  const part = (name) => item.querySelector(`.${name}`);
+  part("name").textContent = message.name ?? say.anonymous;
+  part("amount").textContent = message.amount_text;
+  part("unpaid").hidden = message.status !== "open";
+  const time = item.querySelector("time");
+  time.dateTime = message.created_at;
+  time.textContent = clock.format(new Date(message.created_at));
+  part("text").textContent = message.message ?? say.no_message;
+  part("text").classList.toggle("none", message.message === null);
+  const reasons = Object.entries(message.reasons).flatMap(([field, found]) => found.map((one) => `${say[`reason_${one}`] ?? one} · ${say[`field_${field}`] ?? field}`));
+  if (part("reasons").childElementCount !== reasons.length) part("reasons").replaceChildren(...reasons.map((one) => element("span", one)));
+  const others = lookers(message.pledge);
+  part("looking").hidden = !others.length;
+  part("looking").textContent = others.length ? text("looking", { name: others.map(nameOf).map(isolated).join(" · ") }) : "";
+  item.classList.toggle("taken", others.length > 0);
+  item.setAttribute("aria-current", String(message.pledge === current));
+  for (const button of item.querySelectorAll("[data-action]")) {
+    const action = button.dataset.action;
+    button.hidden = (action === "approve" && ["approved", "pinned"].includes(message.state)) || (action === "hide" && message.state === "hidden");
+    if (action === "pin" || action === "unpin") {
+      button.dataset.action = message.state === "pinned" ? "unpin" : "pin";
+      button.firstChild.textContent = `${say[button.dataset.action]} `;
+    }
+  }
+}
+
+function element(name, content) {
+  const made = document.createElement(name);
+  made.textContent = content;
+  return made;
+}
+
+function select(pledge, focus = true) {
+  if (current !== pledge) {
+    current = pledge;
+    for (const item of list.children) item.setAttribute("aria-current", String(item.dataset.pledge === pledge));
+    poll();
+  }
+  if (focus) itemOf(pledge)?.focus();
+}
+
+const itemOf = (pledge) => [...list.children].find((item) => item.dataset.pledge === pledge);
+
+function move(by) {
+  if (!shown.length) return;
+  const place = shown.findIndex((one) => one.pledge === current) + by;
+  select(shown[Math.min(Math.max(place, 0), shown.length - 1)].pledge);
+}
+
+async function act(action) {
+  const message = shown.find((one) => one.pledge === current);
+  if (!message) return;
+  if (action === "history") {
+    await toggleHistory(message.pledge);
+    return;
+  }
+  const others = lookers(message.pledge);
+  if (others.length && !(asked.pledge === message.pledge && performance.now() < asked.until)) {
+    asked = { pledge: message.pledge, until: performance.now() + ASKED_MS };
+    notify(text("looking_ask", { name: others.map(nameOf).map(isolated).join(" · ") }), true);
+    return;
+  }
+  const decided = await decide(message.pledge, action, message.version);
+  if (decided && decided.version !== message.version) mine.push({ pledge: message.pledge, before: message.state, after: decided.state, version: decided.version });
+  await poll();
+}
+
+/** Send a decision; the message after it, or null. */
+async function decide(pledge, action, version) {
+  try {
+    const reply = await send(`${base}/${pledge}/${action}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf, "X-Desk": desk },
+      body: JSON.stringify({ seen_version: version }),
+    });
+    const found = await reply.json();
+    if (reply.ok) notify(say[`mine_${found.state}`]);
+    else notify(reply.status === 409 ? say.conflict : say.failed, true);
+    return reply.ok ? found : null;
+  } catch {
+    notify(say.failed, true);
+    return null;
+  }
+}
+
+const BACK = { held: "hold", approved: "unpin", hidden: "hide", pinned: "pin" };
+
+async function undo() {
+  const last = mine.pop();
+  if (!last) {
+    notify(say.nothing_to_undo);
+    return;
+  }
+  // From hidden, "approve" leads back to approved; from pinned only "unpin" does.
+  const action = last.before === "approved" && last.after !== "pinned" ? "approve" : BACK[last.before];
+  await decide(last.pledge, action, last.version);
+  await poll();
+}
+
+async function toggleHistory(pledge) {
+  const item = itemOf(pledge);
+  const history = item.querySelector(".history");
+  const button = item.querySelector('[data-action="history"]');
+  button.setAttribute("aria-expanded", String(history.hidden));
+  if (!history.hidden) {
+    history.hidden = true;
+    return;
+  }
+  const reply = await send(`${base}/${pledge}/history`);
+  if (!reply.ok) return;
+  const steps = (await reply.json()).data;
+  history.replaceChildren(...steps.map((one) => element("li", [say[one.to], one.key ?? say.filters, moment.format(new Date(one.at)), one.note].filter(Boolean).map(isolated).join(" · "))));
+  history.hidden = false;
+}
+
+const KEYS = {
+  j: () => move(1), arrowdown: () => move(1), k: () => move(-1), arrowup: () => move(-1),
+  a: () => act("approve"), h: () => act("hide"), u: undo, "?": () => find("keys").showModal(),
+  p: () => act(shown.find((one) => one.pledge === current)?.state === "pinned" ? "unpin" : "pin"),
+};
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches("input, textarea") || find("keys").open;
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  // On an Arabic keyboard the same keys give Arabic letters: then the place of the key counts.
+  const key = event.key.toLowerCase();
+  const run = KEYS[key] ?? (event.key === "؟" ? KEYS["?"] : /[a-z]/.test(key) ? null : KEYS[event.code.replace("Key", "").toLowerCase()]);
+  if (!run) return;
+  event.preventDefault();
+  run();
+});
+
+for (const button of document.querySelectorAll("[data-state]")) {
+  button.addEventListener("click", () => {
+    state = button.dataset.state;
+    for (const one of document.querySelectorAll("[data-state]")) one.setAttribute("aria-pressed", String(one === button));
+    shown = [];
+    current = null;
+    draw();
+    poll();
+  });
+}
+find("undo").addEventListener("click", undo);
+find("help").addEventListener("click", () => find("keys").showModal());
+try {
+  find("name").value = localStorage.getItem("ataa-moderator") ?? "";
+  find("name").addEventListener("change", (event) => localStorage.setItem("ataa-moderator", event.target.value));
+} catch {
+  // storage is blocked: the name is kept for this page only
+}
+document.addEventListener("visibilitychange", () => document.hidden || poll());
+poll();
