@@ -28,6 +28,13 @@ DELETE /v1/keys/{}
 POST /v1/drives
 GET /v1/drives/{}
 PATCH /v1/drives/{}
+GET /v1/drives/{}/messages
+GET /v1/messages/{}/history
+POST /v1/messages/{}/approve
+POST /v1/messages/{}/hide
+POST /v1/messages/{}/pin
+POST /v1/messages/{}/unpin
+POST /v1/messages/{}/hold
 POST /v1/drives/{}/open
 POST /v1/drives/{}/pause
 POST /v1/drives/{}/resume
@@ -167,8 +174,8 @@ def test_the_description_has_the_version_of_the_package(described: dict[str, Any
     assert described["info"]["version"] == project["version"]
 
 
-OWN_PAGES_ONLY = {"form-expired"}
-"""Problems of the hosted form, which has no operation of its own."""
+OWN_PAGES_ONLY = {"form-expired", "no-session", "cross-origin", "csrf-token-wrong"}
+"""Problems of the hosted form and of browser sessions, which have no operation of their own."""
 WITHOUT_OPERATION = {"bad-request", "conflict", "method-not-allowed"}
 
 
