@@ -76,9 +76,14 @@ def prose(text: str, instead: str, pattern: str) -> Word:
 
 SESSIONS_COLUMN: Final = "the column `wish` of the sandbox's table `sessions`, which existing data files have"
 
+DESK_FILES: Final = (
+    *("gateway/desk/*", "gateway/pages/static/desk.*", "gateway/app.py", "tests/gateway/test_desk*.py"),
+    *("docs/api-guide.md", "CHANGELOG.md"),
+)
+
 WORDS: Final = (
     both("troupe", "process group"),
-    both("desk", "worker"),
+    both("desk", "worker", allowed=dict.fromkeys(DESK_FILES, "the page on which moderators decide")),
     prose("last words", "log tail", r"\blast words\b"),
     prose("second chance", "retry", r"\bsecond chances?\b"),
     prose("donors' words", "display texts", r"\bwords of (donors|people)\b|\b(donors'|people's) words\b"),

@@ -94,7 +94,11 @@ class DriveView(BaseModel):
             "impact": [],
             "milestones": [{"title": "Half way", "amount": {"currency": "USD", "value": "5000000.00"}}],
             "menu": [{"currency": "USD", "value": "25.00"}],
-            "moderation": {"mode": "filtered", "auto_approve_below": None, "blocked_words": []},
+            "moderation": {
+                "mode": "all",
+                "auto_approve_below": {"currency": "USD", "value": "100.00"},
+                "blocked_words": ["lottery"],
+            },
             "test": False,
             "partner": "aboflah",
             "partners": None,

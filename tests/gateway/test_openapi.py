@@ -29,6 +29,13 @@ POST /v1/drives
 GET /v1/drives
 GET /v1/drives/{}
 PATCH /v1/drives/{}
+GET /v1/drives/{}/messages
+GET /v1/messages/{}/history
+POST /v1/messages/{}/approve
+POST /v1/messages/{}/hide
+POST /v1/messages/{}/pin
+POST /v1/messages/{}/unpin
+POST /v1/messages/{}/hold
 POST /v1/drives/{}/open
 POST /v1/drives/{}/pause
 POST /v1/drives/{}/resume

@@ -18,14 +18,14 @@ let state = "held";
 let shown = []; // the messages on the page
 let current = null; // the pledge of the selected message
 let desks = [];
-let heard = null; // the number of the newest decision of others that was told
+let toldUpTo = null; // the number of the newest decision of others that was told
 let asked = { pledge: null, until: 0 };
 let round = 0;
 let timer = 0;
 
 const isolated = (part) => `\u2068${part}\u2069`; // a name or date of the other direction stays in one piece
 const text = (key, holes = {}) => Object.entries(holes).reduce((so, [name, value]) => so.replace(`{${name}}`, () => isolated(value)), say[key]);
-const nameOf = (other) => other.name || say.somebody;
+const nameOf = (other) => other.name || say.another;
 const tag = digits === "arab" ? `${lang}-u-nu-arab` : `${lang}-u-nu-latn`;
 const clock = new Intl.DateTimeFormat(tag, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const moment = new Intl.DateTimeFormat(tag, { dateStyle: "short", timeStyle: "medium" });
@@ -72,9 +72,9 @@ function show(found) {
 /** What others decided since the last poll. */
 function tell(decisions) {
   const newest = decisions.at(-1)?.number ?? 0;
-  const others = decisions.filter((one) => heard !== null && one.number > heard && one.desk !== desk);
+  const others = decisions.filter((one) => toldUpTo !== null && one.number > toldUpTo && one.desk !== desk);
   if (others.length) notify(text(`other_${others.at(-1).state}`, { name: nameOf(others.at(-1)) }));
-  heard = newest;
+  toldUpTo = newest;
 }
 
 /** The message to select where one has left the list: the first from that place on that nobody looks at. */
