@@ -14,6 +14,7 @@ from rich.console import Console
 from bench import drives as drives_of
 from bench import overload_run, results, table
 from bench import restarts as restarts_of
+from bench import screens as screens_of
 from bench.delay import measure_delays
 from bench.figures.overload import OverloadOptions
 from bench.flame import Flames
@@ -144,6 +145,20 @@ def drives(
     load = drives_of.Load(count, others, viral, seconds, rounds)
     drives_of.measure(load, file, note, Progress(Console(stderr=True)), stack=stack)
     _print_figures(file)
+
+
+@app.command()
+def screens(
+    gifts: Annotated[int, typer.Option(min=1_000, help="Gifts, and totals, that the overlay receives.")] = (
+        screens_of.GIFTS
+    ),
+    note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
+    out: Annotated[Path, typer.Option(help="The results file.")] = results.DIRECTORY / "screens.json",
+) -> None:
+    """Measure the overlay in Chromium: first paint, bytes, frames, and memory after twelve days of frames."""
+    _end_on_sigterm()
+    screens_of.measure(out, note, Progress(Console(stderr=True)), gifts)
+    _print_figures(out)
 
 
 @app.command()
