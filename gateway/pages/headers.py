@@ -10,7 +10,7 @@ An overlay allows inline style, because OBS writes its Custom CSS into a style e
 
 from typing import Final, Literal
 
-PageKind = Literal["overlay", "donate", "thanks", "problem", "console"]
+PageKind = Literal["overlay", "donate", "thanks", "problem", "root", "console"]
 Headers = list[tuple[bytes, bytes]]
 
 _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors 'none'"
@@ -32,6 +32,7 @@ _CACHED: Final[dict[PageKind, bytes]] = {
     "donate": b"private, no-store",
     "thanks": b"private, no-store",
     "problem": b"no-cache",
+    "root": b"no-cache",
     "console": b"private, no-store",
 }
 
