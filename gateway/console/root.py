@@ -63,7 +63,7 @@ class Root:
             drives=None if drives is None else [_shown(one, voice) for one in drives],
             other_language=f"/?lang={voice.other}",
         )
-        return Response(200, [*page_headers("problem"), (b"vary", b"accept, accept-language")], body)
+        return Response(200, [*page_headers("root"), (b"vary", b"accept, accept-language")], body)
 
     async def _live_drives(self) -> list[Json]:
         """The totals of live drives, each with `test`, the newest drives first; at most two seconds old.

@@ -11,7 +11,7 @@ An overlay allows inline style, because OBS writes its Custom CSS into a style e
 from collections.abc import Sequence
 from typing import Final, Literal
 
-PageKind = Literal["overlay", "setup", "donate", "thanks", "problem", "console", "public", "pay"]
+PageKind = Literal["overlay", "setup", "donate", "thanks", "problem", "root", "console", "public", "pay"]
 Headers = list[tuple[bytes, bytes]]
 
 _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors "
@@ -54,6 +54,7 @@ _CACHED: Final[dict[PageKind, bytes]] = {
     "donate": b"private, no-store",
     "thanks": b"private, no-store",
     "problem": b"no-cache",
+    "root": b"no-cache",
     "console": b"private, no-store",
     "public": b"public, max-age=2, stale-while-revalidate=10, stale-if-error=60",
     "pay": b"private, no-store",
