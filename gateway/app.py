@@ -89,7 +89,7 @@ def compose(
         [
             *forwarder.routes(),
             *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
-            *Leaderboards(forwarder, hub.known_as_of, hub.known_revision, shedding).routes(),
+            *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *live.routes(),
             *Login(sessions).routes(),
             *Console(sessions, calls, waits.checkouts, hub, clock).routes(),

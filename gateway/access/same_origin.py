@@ -35,5 +35,8 @@ def require_same_origin(request: Request, public_url: str) -> None:
 def _is_own(origin: str, request: Request, public_url: str) -> bool:
     if public_url and origin == public_url:
         return True
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     return parts.scheme in ("http", "https") and parts.netloc == request.headers.get("host")

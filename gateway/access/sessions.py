@@ -35,7 +35,7 @@ from gateway.tables import SESSIONS, SessionRow
 LIFE: Final = timedelta(hours=12)
 """After the login a session ends, used or not."""
 IDLE: Final = timedelta(hours=2)
-"""Without a request a session ends. The polls of an open page are requests."""
+"""Without a request a session ends. The polls of an open moderation page are requests."""
 _SEEN_EVERY: Final = timedelta(minutes=1)
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
@@ -105,13 +105,17 @@ class Sessions:
         """Open a session with an admin or secret key; the headers that set its cookie.
 
         A session that the browser already had is ended, and the token is always new, so a cookie planted
-        before the login is worth nothing. Raises `CrossOrigin`, `TooManyRequests` past the limit of the
-        address, `Unauthorized` for an unknown key, and `Forbidden` for a publishable one or without `scope`.
+        before the login is worth nothing. Raises `CrossOrigin`, `Unauthorized` for an unknown key,
+        `TooManyRequests` past the limit of unknown keys from the address, and `Forbidden` for a publishable
+        one or without `scope`.
         """
         require_same_origin(request, self._public_url)
-        if not is_loopback(request.address):
-            self._logins.take(request.address)
-        bearer = self._key_ring.find(f"Bearer {key.strip()}")
+        try:
+            bearer = self._key_ring.find(f"Bearer {key.strip()}")
+        except Unauthorized:
+            if not is_loopback(request.address):
+                self._logins.take(request.address)  # where all have one address, a stranger locks nobody out
+            raise
         if bearer.kind not in ("admin", "secret"):
             raise Forbidden("A publishable key opens no session.")
         bearer.require(scope)

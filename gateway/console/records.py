@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 from backbone import ids
 from backbone.contracts.pledges import PledgeStatus
+from backbone.http.problems import Overloaded
+from backbone.http.service_client import ServiceUnavailable
+from backbone.idempotency import RequestInProgress
 from gateway.console.client import Refused, ServiceCalls
 from gateway.console.drive_form import amount_of, latin
 from gateway.console.drives import form_key
@@ -17,6 +22,8 @@ STATUSES: Final = tuple(status.value for status in PledgeStatus)
 REFUNDABLE: Final = ("paid", "partly_refunded")
 WEBHOOK_STATES: Final = ("set_aside", "waiting", "ignored", "applied")
 _EVENT: Final = "evt_"
+REFUND_PAUSES_S: Final = (1.0, 3.0)
+"""Between two attempts to learn what became of a refund."""
 
 Json = dict[str, Any]
 
@@ -32,7 +39,9 @@ class RecordPages:
         """The pledges that the session's partner made to a drive, newest first, with what payments knows."""
         return await self._pledge_page(visit)
 
-    async def _pledge_page(self, visit: Visit, *, status: int = 200, **told: Any) -> Response:
+    async def _pledge_page(
+        self, visit: Visit, *, status: int = 200, pending: Mapping[str, str] | None = None, **told: Any
+    ) -> Response:
         drive = await self._calls.get(visit.bearer, "pledges", f"/v1/drives/{visit.param}")
         wanted = visit.query.get("status", "")
         wanted = wanted if wanted in STATUSES else ""
@@ -57,11 +66,15 @@ class RecordPages:
             statuses=STATUSES,
             wanted=wanted,
             refundable=REFUNDABLE,
+            pending=pending or {},
             **{"reason": "", "detail": "", **told},
         )
 
     async def refund(self, visit: Visit) -> Response:
-        """Refund a pledge, all that is left of it or an amount. The form's key makes a repeat harmless."""
+        """Refund a pledge, all that is left of it or an amount. The form's key makes a repeat harmless.
+
+        Where it is not known whether the refund was made, the form is shown again with its key.
+        """
         drive = await self._calls.get(visit.bearer, "pledges", f"/v1/drives/{visit.param}")
         form = visit.form
         pledge = latin(form.get("pledge", ""))
@@ -74,13 +87,42 @@ class RecordPages:
         try:
             if not ids.is_id(pledge, "plg"):
                 raise Refused(404, {})
-            made = await self._calls.send(
-                visit.bearer, "payments", "POST", f"/v1/pledges/{pledge}/refunds", body, form_key(visit)
-            )
+            made = await self._refunded(visit, f"/v1/pledges/{pledge}/refunds", body)
         except Refused as refused:
-            return await self._pledge_page(visit, status=refused.status, **visit.explain(refused))
+            told: dict[str, Any] = {**visit.explain(refused)}
+            return await self._pledge_page(visit, status=refused.status, **told)
+        except (ServiceUnavailable, Overloaded):
+            return await self._unknown_refund(visit)
         visit.record("refund.made", pledge=pledge, refund=made["id"])
         return visit.back(f"/console/drives/{drive['id']}/pledges", "refunded")
+
+    async def _refunded(self, visit: Visit, path: str, body: Json) -> Any:
+        """The refund that was made. Repeated with the same key while its outcome is not known.
+
+        Raises `Refused`, and `ServiceUnavailable` or `Overloaded` where it is still not known in the end.
+        """
+        for pause_s in REFUND_PAUSES_S:
+            try:
+                return await self._refund(visit, path, body)
+            except (ServiceUnavailable, Overloaded):
+                await asyncio.sleep(pause_s)
+        return await self._refund(visit, path, body)
+
+    async def _refund(self, visit: Visit, path: str, body: Json) -> Any:
+        try:
+            return await self._calls.send(visit.bearer, "payments", "POST", path, body, form_key(visit))
+        except Refused as refused:
+            if refused.slug != RequestInProgress.slug:
+                raise
+            raise ServiceUnavailable("the refund is still being made") from refused
+
+    async def _unknown_refund(self, visit: Visit) -> Response:
+        unknown = Refused(503, {"type": "/problems/refund-unknown"})
+        try:
+            told: dict[str, Any] = {**visit.explain(unknown), "pending": visit.form}
+            return await self._pledge_page(visit, status=503, **told)
+        except (ServiceUnavailable, Overloaded):
+            return visit.refused(unknown)
 
     async def list_keys(self, visit: Visit) -> Response:
         """The keys of the installation, for admins."""

@@ -26,6 +26,8 @@ CONSOLE_EN: Final[Translations] = {
     "refused_404": "There is nothing at this address, or it was deleted.",
     "refused_409": "This does not fit the present state. Load the page again.",
     "refused_422": "Some fields are not right.",
+    "refused_refund_unknown": "It is not known yet whether this refund was made. Sending the form below "
+    "again does not refund twice. Before you fill in another one, look whether the pledge's status has changed.",
     "refused_503": "A service does not answer right now. Please try again shortly.",
     "refused_not_your_drive": "This drive belongs to another partner.",
     "refused_csrf_token_wrong": "This page belongs to an earlier session. Load it again and repeat the step.",
@@ -221,6 +223,8 @@ CONSOLE_AR: Final[Translations] = {
     "refused_404": "لا شيء في هذا العنوان، أو أنه حُذف.",
     "refused_409": "لا يناسب ذلك الحالة الراهنة. أعد تحميل الصفحة.",
     "refused_422": "بعض الحقول غير صحيحة.",
+    "refused_refund_unknown": "لم يُعرف بعد هل أُعيد المبلغ. إرسال النموذج أدناه مجددًا لا يعيد المبلغ مرتين. "
+    "وقبل أن تملأ نموذجًا آخر، تحقق هل تغيرت حالة التعهد.",
     "refused_503": "إحدى الخدمات لا تستجيب الآن. حاول مجددًا بعد قليل من فضلك.",
     "refused_not_your_drive": "هذه الحملة لشريك آخر.",
     "refused_csrf_token_wrong": "هذه الصفحة من جلسة سابقة. أعد تحميلها ثم كرر الخطوة.",

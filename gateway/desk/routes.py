@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
-from backbone.http.problems import NotFound
+from backbone.http.problems import Forbidden, NotFound
 from backbone.http.service_client import ServiceClient, ServiceResponse
 from gateway.access.limits import ConcurrencyLimit
 from gateway.access.sessions import NoSession, Session, Sessions
@@ -65,9 +65,9 @@ class ModerationDesk:
         (drive,) = request.params
         try:
             session = await self._session(request)
-        except NoSession:
+        except (NoSession, Forbidden) as refused:
             address = f"{request.path}?{request.query}" if request.query else request.path
-            return login_page(request, address)
+            return login_page(request, address, refused if isinstance(refused, Forbidden) else None)
         with self._reads:
             found = await self._get(f"/v1/drives/{drive}", session)
             listed = await self._get(f"/v1/drives/{drive}/messages", session, "limit=1")

@@ -99,11 +99,6 @@ class Hub:
         view = self.known(ref)
         return None if view is None or view.is_placeholder else self.freshness.as_of(view)
 
-    def known_revision(self, ref: str) -> int:
-        """The `revision` of the drive with this id or slug, 0 where it is unknown."""
-        view = self.known(ref)
-        return 0 if view is None else view.snapshot_version[2]
-
     async def follow_snapshots(self, stop: asyncio.Event) -> None:
         """Receive every snapshot and heartbeat until `stop`."""
         subscription = await self._bus.follow(["snapshots"], "beginning")
@@ -152,8 +147,6 @@ class Hub:
         if view.as_of is not None and snapshot_version[0] == view.snapshot_version[0]:
             # A partition's new owner may report an earlier moment; what was complete by a moment stays so.
             as_of = max(as_of, view.as_of)
-        if snapshot_version[2] != view.snapshot_version[2]:
-            self.replays.forget(view)  # a moderator may have decided about the texts in its frames
         view.is_placeholder = False
         self._hold(view, snapshot.slug)
         view.take(snapshot_version, as_of, snapshot.totals)

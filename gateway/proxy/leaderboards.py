@@ -28,24 +28,15 @@ _SHED_READS: Final = {Step.RECENT: "Lists of donations", Step.BOARDS: "Boards of
 
 
 class Leaderboards:
-    """Public reads without an API key; each URL is read from the service at most once a second.
-
-    It is read again before where the drive has a higher `revision`: a moderator may have decided.
-    """
+    """Public reads without an API key; each URL is read from the service at most once a second."""
 
     def __init__(
-        self,
-        forwarder: Forwarder,
-        as_of: Callable[[str], datetime | None],
-        revision: Callable[[str], int],
-        shedding: Shedding,
+        self, forwarder: Forwarder, as_of: Callable[[str], datetime | None], shedding: Shedding
     ) -> None:
         self._forwarder = forwarder
-        self._revision = revision
         self._shedding = shedding
         self._as_of = as_of
-        self._cache: OrderedDict[str, tuple[float, int, ServiceResponse]] = OrderedDict()
-        """When a reply was asked for, at which revision of its drive, and the reply."""
+        self._cache: OrderedDict[str, tuple[float, ServiceResponse]] = OrderedDict()
         self._reads: dict[str, asyncio.Task[ServiceResponse]] = {}
 
     def routes(self) -> list[Route]:
@@ -58,30 +49,28 @@ class Leaderboards:
         ]
 
     async def read(self, request: Request) -> Response:
-        """The leaderboard service's reply, at most a second old and of the drive's newest `revision`.
+        """The leaderboard service's reply, at most a second old.
 
         Raises `TooManyRequests`, `Overloaded` past the limit of concurrent reads, and `ServiceUnavailable`.
         """
         self._forwarder.limits.spend(self._forwarder.key_ring.public, request.address)
         key = f"{request.path}?{request.query}"
-        now, revision = asyncio.get_running_loop().time(), self._revision(request.params[0])
+        now = asyncio.get_running_loop().time()
         cached = self._cache.get(key)
         step = step_of(request)
         is_shed = step is Step.BOARDS and self._shedding.sheds(step)
-        if cached is not None and (
-            now - cached[0] < SHED_CACHE_S if is_shed else now - cached[0] < CACHE_S and revision == cached[1]
-        ):
-            return _cacheable(request, cached[2])
+        if cached is not None and now - cached[0] < (SHED_CACHE_S if is_shed else CACHE_S):
+            return _cacheable(request, cached[1])
         if step is not None:
             self._shedding.refuse(step, _SHED_READS[step])
         reply = await self._read_once(key, request)
         if reply.status != 200:
             return response_of(reply)
-        self._store(key, revision, reply)
+        self._store(key, reply)
         return _cacheable(request, reply)
 
-    def _store(self, key: str, revision: int, reply: ServiceResponse) -> None:
-        self._cache[key] = (asyncio.get_running_loop().time(), revision, reply)
+    def _store(self, key: str, reply: ServiceResponse) -> None:
+        self._cache[key] = (asyncio.get_running_loop().time(), reply)
         self._cache.move_to_end(key)
         while len(self._cache) > MAX_CACHED:
             self._cache.popitem(last=False)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,7 +27,7 @@ from gateway.access.keys import Bearer
 from gateway.http.asgi import Request, Response, json_response
 from gateway.http.router import Route
 from gateway.proxy.forwarding import Forwarder, refuse_publishable
-from gateway.reach.site import ReachSite, query_of, urlsplit_or_none
+from gateway.reach.site import MAX_QUERY, ReachSite, query_of, urlsplit_or_none
 from gateway.reach.sources import Source, source_of
 from gateway.reach.visits import OTHER, STEPS, Visits, hour_of
 
@@ -118,7 +119,7 @@ class Funnel:
         bearer = self._forwarder.authenticate(request)
         refuse_publishable(bearer)
         bearer.require("drives")
-        since, until = self._period(query_of(request))
+        since, until = self._period(dict(parse_qsl(request.query[:MAX_QUERY], keep_blank_values=True)))
         with self._forwarder.concurrency_limits["reads"]:
             drive = await self._drive(request.params[0], bearer)
             counts = await self._counts(drive["id"], since, until)

@@ -17,7 +17,6 @@ from backbone.http.problems import NotFound
 from backbone.money import as_json, decimal_string
 from services.pledges import funnel
 from services.pledges.domain import PledgeSecrets, localized
-from services.pledges.donor_texts import displayed
 from services.pledges.moderation.states import Texts, shown
 from services.pledges.tables import CREATORS, DONOR_TEXTS, DRIVES, PAYMENTS, PLEDGES, RARE_STATUS
 from services.pledges.views import creator_json, drive_json, pledge_json
@@ -184,13 +183,13 @@ class Queries:
     async def receipt_details(self, ids: Sequence[str]) -> dict[str, Any]:
         """What a receipt needs for each pledge.
 
-        A name that may not be shown is left out here too: its author may have put a link into it and
-        another person's e-mail address beside it.
+        A name that may not be shown, or is held or hidden, is left out here too: its author may have put a
+        link into it and another person's e-mail address beside it.
         """
         return {
             row.id: {
                 "email": row.email,
-                "name": displayed(row.name),
+                "name": _name_in_receipts(row),
                 "locale": row.locale,
                 "title": localized(row.title, row.locale),
                 "amount": as_json(row.amount, row.currency),
@@ -229,6 +228,11 @@ def _creator_summary(creator: Any) -> dict[str, str]:
     return {"id": creator.id, "slug": creator.slug, "name": creator.name}
 
 
+def _name_in_receipts(row: Any) -> str | None:
+    """The donor's name, of an anonymous donor too: only the donor reads it."""
+    return shown(Texts(row.name, None), row.text_state, row.held or (), row.decided or 0).name
+
+
 def _shown_texts(row: Any) -> dict[str, Any]:
     texts = Texts(None if row.anonymous else row.name, row.message)
     version = row.decided or 0
@@ -248,6 +252,7 @@ _WITH_DRIVE_AND_DONOR_TEXTS: Final = (
     select(
         PLEDGES.c.id, PLEDGES.c.amount, PLEDGES.c.currency, PLEDGES.c.return_url, PLEDGES.c.locale,
         DRIVES.c.title, DRIVES.c.slug, DRIVES.c.state, DRIVES.c.test, DONOR_TEXTS.c.name, DONOR_TEXTS.c.email,
+        DONOR_TEXTS.c.state.label("text_state"), DONOR_TEXTS.c.held, DONOR_TEXTS.c.decided,
     )
     .join(DRIVES, DRIVES.c.id == PLEDGES.c.drive_id)
     .outerjoin(DONOR_TEXTS, DONOR_TEXTS.c.pledge_id == PLEDGES.c.id)

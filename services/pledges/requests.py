@@ -179,8 +179,8 @@ class ModerationBody(Body):
     mode: ModerationMode = "filtered"
     auto_approve_below: MoneyBody | None = None
     blocked_words: Annotated[
-        list[Annotated[Text, StringConstraints(min_length=1, max_length=100)]],
-        Field(default_factory=list, max_length=500),
+        list[Annotated[Text, StringConstraints(min_length=1, max_length=50)]],
+        Field(default_factory=list, max_length=200),
     ]
 
 

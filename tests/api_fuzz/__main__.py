@@ -147,6 +147,7 @@ def fill(running: Running) -> dict[str, Any]:
         "queries": {
             "/v1/totals": {"drives": [live, "changing"]},
             "/v1/pledges": {"drive": live},
+            "/v1/drives/{drive}/funnel": {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"},
             "/v1/drives/{drive}/leaderboards/{board}": {
                 "around": {
                     "creators": creator,

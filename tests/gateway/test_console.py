@@ -10,6 +10,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from backbone import ids
+from backbone.http.service_client import ServiceUnavailable
+from gateway.console.client import Refused, ServiceCalls
 from gateway.console.texts import CONSOLE_EN
 from tests.gateway.console_harness import Browser, hidden_in
 from tests.gateway.harness import ADMIN, bearer
@@ -244,6 +247,39 @@ async def test_key_is_shown_once_and_its_session_ends_when_it_is_revoked(
     wrong = {"kind": "publishable", "origins": "not-an-origin"}
     status, _, html = await admin.submit("/console/keys", "/console/keys", wrong)
     assert (status, 'class="error"' in html) == (422, True)
+
+
+async def test_refund_of_unknown_outcome_keeps_its_key_and_is_repeated_with_it(
+    system: WholeSystem, admin: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str | None] = []
+    send = ServiceCalls.send
+
+    async def answer(calls: ServiceCalls, *request: Any) -> Any:
+        if not request[3].endswith("/refunds"):
+            return await send(calls, *request)
+        sent.append(request[5])
+        if len(sent) in (2, 5):
+            raise Refused(409, {"type": "/problems/request-in-progress"})
+        if len(sent) < 5:
+            raise ServiceUnavailable("no answer in time")
+        return {"id": "rfd_1"}
+
+    monkeypatch.setattr(ServiceCalls, "send", answer)
+    monkeypatch.setattr("gateway.console.records.REFUND_PAUSES_S", (0.0, 0.0))
+    pledge, path = ids.new("plg"), "/console/drives/winter/refunds"
+    status, _, html = await admin.submit(
+        "/console/drives/winter/pledges", path, {"pledge": pledge, "amount": "10", "why": "asked"}
+    )
+    assert status == 503
+    assert "It is not known yet whether this refund was made." in html
+    again = hidden_in(html[html.rindex("<details") :])
+    assert f"console-{again['once']}" == sent[0]
+    assert f'value="{pledge}"' in html
+    assert 'value="10"' in html
+    fields = {**again, "pledge": pledge, "amount": "10", "why": "asked"}
+    assert (await admin.post(path, fields))[0] == 303
+    assert sent == [sent[0]] * 6
 
 
 async def test_pledges_are_searched_and_an_unpaid_one_is_not_refunded(

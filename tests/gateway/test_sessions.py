@@ -161,14 +161,13 @@ async def test_publishable_key_and_missing_scope_open_nothing(installation: Inst
             await installation.one.sessions.login(request(), key, scope)
 
 
-async def test_attempts_of_an_address_are_limited(installation: Installation) -> None:
+async def test_wrong_keys_of_an_address_are_limited(installation: Installation) -> None:
     for _ in range(10):
         with pytest.raises(Unauthorized):
             await installation.one.sessions.login(request(address="192.0.2.1"), "x", "drives")
-    with pytest.raises(TooManyRequests):  # also with the right key, so that guesses learn nothing
-        await installation.one.sessions.login(request(address="192.0.2.1"), ADMIN, "drives")
-    assert await installation.one.sessions.login(request(address="192.0.2.2"), ADMIN, "drives")
-    installation.clock.move(6)
+    with pytest.raises(TooManyRequests):
+        await installation.one.sessions.login(request(address="192.0.2.1"), "x", "drives")
+    # A stranger behind the same address locks nobody out; keys are too long to be guessed.
     assert await installation.one.sessions.login(request(address="192.0.2.1"), ADMIN, "drives")
 
 

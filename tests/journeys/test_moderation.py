@@ -49,7 +49,7 @@ async def test_decision_reaches_totals_and_donations_within_a_second(system: Emb
         ("approve", "Layla", BAD),
         ("hide", None, None),
         ("pin", "Layla", BAD),
-        ("hold", "Layla", None),
+        ("hold", None, None),
     ):
         await decide(system, pledge, action)
         began = asyncio.get_running_loop().time()

@@ -37,6 +37,8 @@ class Decisions:
     ) -> dict[str, Any]:
         """Apply `action` to the message of a pledge; a repeat changes nothing and is not recorded.
 
+        The first approval of a message that the filters passed is recorded: it shows a link too.
+
         Raises NotFound, Forbidden, NotYourDrive, IllegalDecision, and MessageDecided where another moderator
         decided otherwise since the version that this one saw.
         """
@@ -45,7 +47,7 @@ class Decisions:
             row = authorized(await message_row(session, pledge_id), caller)
             state = MessageState(row.state)
             after = next_state(state, action)
-            if after is not state:
+            if after is not state or (action is Action.APPROVE and row.version == 0):
                 await self._check_seen(row, request)
                 row = await self._store(session, row, after, request, caller)
         crash_point("pledges.moderation.after_commit")

@@ -88,14 +88,15 @@ def shown(texts: Texts, state: str | None, held: Collection[str], version: int) 
     """What may be shown of `texts`, the name of an anonymous donor not among them.
 
     A text without a moderator's decision (`version` 0) is shown if it contains no link, checked at every
-    read; so is every text of an earlier version of this service, whose `state` is None. Of a held message the
-    fields in `held` are not shown; all of them where it names none. A state of a newer version shows nothing.
+    read; so is every text of an earlier version of this service, whose `state` is None. Of a message that the
+    filters held, the fields in `held` are not shown; of one that a moderator gave back, none is. A state of a
+    newer version shows nothing.
     """
     if state is None or (state == APPROVED and version == 0):
         return Texts(*map(displayed, texts))
     if state in (APPROVED, PINNED):
         return Texts(*map(_visible, texts))
-    if state == HELD and held:
+    if state == HELD and held and version == 0:
         withheld = dict.fromkeys(held)
         return Texts(*map(displayed, texts._replace(**withheld)))
     return Texts(None, None)

@@ -132,7 +132,7 @@ COMMON: Final = _read()
 """The words that hold a text in every drive that is moderated."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def _blocked(words: Sequence[str]) -> WordList:
     return WordList([word.lstrip("=~") or word for word in words])
 

@@ -106,7 +106,7 @@ async def test_setting_is_shown_to_the_owner_and_changed_at_any_time(harness: Ha
         {"auto_approve_below": {"currency": "EUR", "value": "1.00"}},
         {"auto_approve_below": usd("0.00")},
         {"blocked_words": [""]},
-        {"blocked_words": ["x"] * 501},
+        {"blocked_words": ["x"] * 201},
         {"blocked_words": ["\x00"]},
     ):
         reply = await harness.patch("/v1/drives/winter", {"moderation": wrong})
@@ -141,6 +141,8 @@ async def test_decision_follows_the_table_in_every_state(
         "hidden": (None, None),
         "pinned": ("Layla", BAD),
     }
+    if announced:
+        expected["held"] = (None, None)  # given back by a moderator
     assert await texts_of(harness, held) == (*expected[after.value], len(announced))
 
 

@@ -33,6 +33,7 @@ def upgrade() -> None:
         ["drive_id", "state", "pledge_id"],
         sqlite_where=moderated,
         postgresql_where=moderated,
+        if_not_exists=True,
     )
     op.create_table(
         "decisions",
