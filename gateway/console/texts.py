@@ -27,7 +27,8 @@ CONSOLE_EN: Final[Translations] = {
     "refused_409": "This does not fit the present state. Load the page again.",
     "refused_422": "Some fields are not right.",
     "refused_refund_unknown": "It is not known yet whether this refund was made. Sending the form below "
-    "again does not refund twice. Before you fill in another one, look whether the pledge's status has changed.",
+    "again does not refund twice. Before you fill in another one, look whether the pledge's status "
+    "has changed.",
     "refused_503": "A service does not answer right now. Please try again shortly.",
     "refused_not_your_drive": "This drive belongs to another partner.",
     "refused_csrf_token_wrong": "This page belongs to an earlier session. Load it again and repeat the step.",
