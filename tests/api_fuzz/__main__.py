@@ -16,9 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from backbone.clock import rfc3339
 
 ROOT: Final = Path(__file__).parents[2]
 HERE: Final = Path(__file__).parent
@@ -131,7 +134,7 @@ def fill(running: Running) -> dict[str, Any]:
     _until(lambda: all(running.call("GET", f"{boards}/{board}")["data"] for board in ("donors", "sources")))
     keys = [running.call("POST", "/v1/keys", {"kind": "secret"})["id"] for _ in range(3)]
     stored = [one["id"] for one in running.call("GET", "/v1/webhooks")["data"]]
-    names = [pledge["id"] for pledge in pledges]
+    names, now = [pledge["id"] for pledge in pledges], datetime.now(UTC)
     moves = {f"POST /v1/drives/{{drive}}/{move}": {"drive": [moving]} for move in ("open", "pause", "resume")}
     return {
         "creator": "aboflah",
@@ -147,7 +150,7 @@ def fill(running: Running) -> dict[str, Any]:
         "queries": {
             "/v1/totals": {"drives": [live, "changing"]},
             "/v1/pledges": {"drive": live},
-            "/v1/drives/{drive}/funnel": {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"},
+            "/v1/drives/{drive}/funnel": {"since": rfc3339(now - timedelta(hours=2)), "until": rfc3339(now)},
             "/v1/drives/{drive}/leaderboards/{board}": {
                 "around": {
                     "creators": creator,
@@ -197,7 +200,8 @@ def _drive(running: Running, slug: str) -> str:
 
 def _pledge(running: Running, drive: str) -> dict[str, Any]:
     amount = {"currency": "USD", "value": "25.00"}
-    pledge = {"amount": amount, "source": {"platform": "twitch", "campaign": "winter"}}
+    source = {"platform": "twitch", "campaign": "winter"}
+    pledge = {"amount": amount, "source": source, "donor": {"name": "Layla"}, "message": "A warm night"}
     made: dict[str, Any] = running.call("POST", f"/v1/drives/{drive}/pledges", pledge)
     return made
 
