@@ -116,10 +116,18 @@ class ModerationDesk:
         with self._changes:
             path = f"/v1/messages/{pledge}/{action}"
             reply = await self._pledges.request("POST", path, headers=headers, body=body)
-        if reply.status == 200:
+        if reply.status == 200 and await self._is_of(drive, reply.json()["drive"], session):
             desk = _known(request.headers.get("x-desk", ""))
             self._presence.decide(drive, desk, pledge, reply.json()["state"])
         return response_of(reply)
+
+    async def _is_of(self, drive: str, drive_id: str, session: Session) -> bool:
+        """Whether this id or slug is of the drive with this id: decisions are noted where they were made."""
+        if drive == drive_id:
+            return True
+        with self._reads:
+            found = await self._get(f"/v1/drives/{drive}", session)
+        return found.status == 200 and found.json()["id"] == drive_id
 
     async def _session(self, request: Request) -> Session:
         """The browser's session. Raises `NoSession`, and `Forbidden` without the scope."""

@@ -225,7 +225,7 @@ def pay_page(
     """The page of Stripe's embedded Checkout for the pledge of this tab. It shows no text of people."""
     voice = choose_voice(query, accept_language, _title(drive))
     ref, slug = drive_refs(drive)
-    form, kept = _path(slug, frame), ("creator", "key", "origin")
+    form, kept = _path(slug, frame), ("creator", "key", "origin", *PARAMETERS)
     page = {
         "lang": voice.lang,
         **_place(ref, slug, query, voice, frame),

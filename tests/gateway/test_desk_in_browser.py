@@ -85,6 +85,7 @@ async def test_two_moderators_decide_by_keyboard_and_see_each_other(
         await expect(sara.locator("#notice")).to_have_text(EN["mine_held"])
         await sara.locator('[data-state="hidden"]').click()
         await expect(sara.locator("#empty")).to_have_text(EN["empty_hidden"])
+        await expect(omar.locator(f"{item(omar, second)} .looking")).to_be_hidden()
         await omar.locator(item(omar, second)).focus()
         await omar.evaluate(
             "document.body.dispatchEvent(new KeyboardEvent('keydown',"

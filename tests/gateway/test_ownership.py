@@ -37,6 +37,14 @@ OWNED: Final[dict[tuple[str, str], Any]] = {
     ("POST", "/v1/drives/{drive}/close"): None,
     ("POST", "/v1/drives/{drive}/creators"): _CREATOR,
     ("POST", "/v1/pledges/{pledge}/refunds"): None,
+    ("GET", "/v1/drives/{drive}/funnel"): None,
+    ("GET", "/v1/drives/{drive}/messages"): None,
+    ("GET", "/v1/messages/{pledge}/history"): None,
+    ("POST", "/v1/messages/{pledge}/approve"): None,
+    ("POST", "/v1/messages/{pledge}/hide"): None,
+    ("POST", "/v1/messages/{pledge}/hold"): None,
+    ("POST", "/v1/messages/{pledge}/pin"): None,
+    ("POST", "/v1/messages/{pledge}/unpin"): None,
 }
 """Routes for a drive's own partner and for admins, each with a valid body."""
 
@@ -114,11 +122,12 @@ async def api(tmp_path: Path) -> AsyncIterator[PublicApi]:
 
 async def _create_data(api: PublicApi) -> None:
     for partner in ("charity", "shop", "neighbour"):
-        key_request = {"kind": "secret", "partner": partner, "scopes": ["drives", "pledges", "refunds"]}
+        scopes = ["drives", "pledges", "refunds", "moderation"]
+        key_request = {"kind": "secret", "partner": partner, "scopes": scopes}
         api.keys[partner] = (await api.send("admin", "POST", "/v1/keys", key_request)).json()["key"]
     assert (await api.send("charity", "POST", "/v1/drives", a_drive())).status == 201
     assert (await api.send("charity", "POST", "/v1/drives/winter/open")).status == 200
-    made = await api.send("shop", "POST", "/v1/drives/winter/pledges", a_pledge())
+    made = await api.send("shop", "POST", "/v1/drives/winter/pledges", a_pledge(message="A warm night"))
     api.pledge = made.json()["id"]
 
     async def known() -> bool:

@@ -25,7 +25,6 @@
   function add(script) {
     script.setAttribute(MARK, "");
     var form = describe(script);
-    if (document.querySelector("iframe[" + MARK + '="' + form.id + '"]')) return; // the same tag a second time
     if (!document.body) return void document.addEventListener("DOMContentLoaded", function () { place(form); });
     place(form);
   }
@@ -52,6 +51,7 @@
   }
 
   function place(form) {
+    if (document.querySelector("iframe[" + MARK + '="' + form.id + '"]')) return; // the same tag a second time
     var frame = document.createElement("iframe");
     form.frame = frame;
     frame.setAttribute(MARK, form.id);

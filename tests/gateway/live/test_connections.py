@@ -194,6 +194,11 @@ async def test_drain_of_a_client_that_does_not_read_disconnects_it(
         )
 
 
+def replays_under_way() -> int:
+    names = [one.get_coro().__qualname__ for one in asyncio.all_tasks()]  # type: ignore[union-attr]
+    return names.count("LiveStreams._replay")
+
+
 async def test_client_that_leaves_during_a_replay_ends_it(harness: Harness) -> None:
     serve_log(harness, [log_row(1), log_row(2)])
     await harness.snapshot(2)
@@ -205,13 +210,11 @@ async def test_client_that_leaves_during_a_replay_ends_it(harness: Harness) -> N
         await harness.log(3)  # is held back
         leaving.transport.abort()
         await until(lambda: clients(harness) == 1)
-        names = [one.get_coro().__qualname__ for one in asyncio.all_tasks()]  # type: ignore[union-attr]
-        assert names.count("LiveStreams._replay") == 1
+        await until(lambda: replays_under_way() == 1)
         harness.leaderboard.gate.set()
         async with asyncio.timeout(PATIENCE_S):
             await reader.readuntil(b"id: 3\n")
-        names = [one.get_coro().__qualname__ for one in asyncio.all_tasks()]  # type: ignore[union-attr]
-        assert names.count("LiveStreams._replay") == 0
+        await until(lambda: replays_under_way() == 0)
 
 
 async def test_what_a_client_sends_after_its_request_is_discarded(harness: Harness) -> None:
