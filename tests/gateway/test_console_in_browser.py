@@ -82,7 +82,8 @@ def axe_source() -> str:
 async def log_in(page: Page, system: WholeSystem, key: str = ADMIN, query: str = "?lang=en") -> None:
     await page.goto(f"{system.url}/console{query}")
     await page.fill("#key", key)
-    await page.keyboard.press("Enter")
+    async with page.expect_navigation():
+        await page.keyboard.press("Enter")
 
 
 async def test_wrong_key_is_refused_and_the_right_one_opens_the_console(
