@@ -422,7 +422,6 @@ async def test_overlay_catches_up_after_a_night_of_sleep(browser: BrowserContext
         await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
         await until(lambda: harness.stream_queues)
-        ended = list(harness.stream_queues)
         harness.stream_status = harness.totals_status = 503
         harness.end_streams()
         await page.clock.fast_forward("08:00:00")
@@ -435,6 +434,3 @@ async def test_overlay_catches_up_after_a_night_of_sleep(browser: BrowserContext
         await raised(page, "4572623.45")
         await expect(page.locator(".freshness")).to_have_attribute("data-state", "live")
         await expect(page.locator(".card.missed")).to_have_text("+500 gifts while away")
-        await until(lambda: any(queue not in ended for queue in harness.stream_queues))
-        harness.push("donation", donation_row(501, name="Morning", at="2026-01-07T20:00:01Z"))
-        await expect(page.locator(".card .name", has_text="Morning")).to_have_count(1)
