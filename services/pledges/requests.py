@@ -378,13 +378,18 @@ class PledgeRequest(Body):
     )
 
 
+def _whole(value: object) -> object:
+    """JSON's 2.0 is the integer 2 (JSON Schema, `type`: integer)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class DecisionRequest(Body):
     """Why a moderator decides so, and the version of the message that they saw."""
 
     model_config = with_examples({"note": "Asked by the donor", "seen_version": 0})
 
     note: Annotated[Text, StringConstraints(min_length=1, max_length=500)] | None = None
-    seen_version: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] | None = Field(
+    seen_version: Annotated[StrictInt, Field(ge=0, le=2**31 - 1), BeforeValidator(_whole)] | None = Field(
         None,
         description="`version` of the message as it was read: another decision since then is a conflict.",
     )
