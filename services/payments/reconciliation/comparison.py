@@ -8,7 +8,6 @@ from typing import Final, Literal
 
 from sqlalchemy import bindparam, select
 
-from backbone.database.database import Database
 from backbone.database.transaction import Transaction
 from services.payments.domain import FactKind, Observation, merge
 from services.payments.processor import ListedFact
@@ -50,12 +49,11 @@ async def find_differences(
     return list(news.values())
 
 
-async def unnamed_by_webhooks(database: Database, objects: Collection[str], since: int) -> set[str]:
+async def unnamed_by_webhooks(session: Transaction, objects: Collection[str], since: int) -> set[str]:
     """Those Stripe ids that no stored webhook from this number on contains."""
     unnamed = set(objects)
     while unnamed:
-        async with database.reading() as session:
-            page = (await session.execute(_BODIES, {"since": since, "page": PAGE})).all()
+        page = (await session.execute(_BODIES, {"since": since, "page": PAGE})).all()
         bodies = b"\n".join(row.body for row in page)
         unnamed = {one for one in unnamed if one.encode() not in bodies}
         if len(page) < PAGE:

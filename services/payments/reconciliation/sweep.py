@@ -282,11 +282,11 @@ class Sweeper:
                 confirmed = [
                     (observation, why) for observation, why in differences if why == "missing" or again
                 ]
+                missed = await unnamed_by_webhooks(
+                    session, [observation.id for observation, _ in confirmed], self._applied_below
+                )
                 await record(session, [observation for observation, _ in confirmed], self._clock.now())
                 crash_point("payments.sweep.before_commit")
-            missed = await unnamed_by_webhooks(
-                self._database, [observation.id for observation, _ in confirmed], self._applied_below
-            )
             for observation, why in confirmed:
                 if observation.id in missed:
                     self._report(observation.kind, why, observation.id)
