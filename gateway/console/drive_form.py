@@ -124,8 +124,11 @@ def _texts(english: str, arabic: str) -> dict[str, str] | None:
 
 
 def latin(text: str) -> str:
-    """`text` with the digits of every script as 0 to 9, and Arabic's decimal sign as a point."""
-    digits = (str(unicodedata.digit(letter, -1)) if letter.isdigit() else letter for letter in text)
+    """`text` with the decimal digits of every script as 0 to 9, and Arabic's decimal sign as a point.
+
+    Superscripts and circled digits stay: "5²" is no amount.
+    """
+    digits = (str(unicodedata.decimal(letter)) if letter.isdecimal() else letter for letter in text)
     return "".join(digits).replace("٫", ".").replace("٬", "").strip()
 
 

@@ -72,6 +72,7 @@ def test_sources_keep_their_order_and_negative_sums_have_no_bar() -> None:
         ("5", "USD", "5.00"), ("5.5", "USD", "5.50"), (" 0010 ", "USD", "10.00"), ("٥٠٫٢٥", "USD", "50.25"),
         ("1٬000", "USD", "1000.00"), ("5", "KWD", "5.000"), ("5", "JPY", "5"),
         ("5.001", "USD", "5.001"), ("-5", "USD", "-5"), ("1,5", "USD", "1,5"), ("five", "USD", "five"),
+        ("5²", "USD", "5²"), ("⑤", "USD", "⑤"),
     ],
 )  # fmt: skip
 def test_amounts_get_their_currencys_decimals_or_stay_as_written(
