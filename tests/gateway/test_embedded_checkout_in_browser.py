@@ -59,7 +59,7 @@ async def test_the_donor_pays_on_the_forms_own_page(browser: BrowserContext, har
         await with_stripe(page)
         await page.goto(f"{harness.base}/donate/winter?lang=ar")
         await page.click("#give")
-        await page.wait_for_url("**/donate/winter/pay?lang=ar")
+        await page.wait_for_url("**/donate/winter/pay?lang=ar#plg_*")
         await expect(page.locator("#pay")).to_have_text("pk_test_stripe ar cs_1_secret_x")
         sent = harness.pledge_requests[0]["body"]
         assert sent["checkout_mode"] == "embedded"
@@ -96,6 +96,22 @@ async def test_in_a_frame_everything_happens_in_the_frame(
         await expect(form_in(page).locator("#outcome")).to_have_attribute("data-status", "paid")
         await until(lambda: page.evaluate("seen.some(([name]) => name === 'paid')"))
         assert ["pledged", "plg_1", "SCRIPT"] in await seen(page)
+
+
+async def test_the_donor_pays_where_the_browser_refuses_storage(
+    browser: BrowserContext, harness: Harness
+) -> None:
+    harness.embedded_checkout = True
+    harness.pledge_answers.append((201, {}, WITH_SECRET))
+    harness.pledge_views.append((200, {}, WITH_SECRET))
+    async with tab(browser) as page:
+        await page.add_init_script(
+            "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('blocked') } })"
+        )
+        await with_stripe(page)
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
+        await page.click("#give")
+        await expect(page.locator("#pay")).to_have_text("pk_test_stripe en cs_1_secret_x")
 
 
 async def test_a_blocked_script_is_reported_and_can_be_tried_again(

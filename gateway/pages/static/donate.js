@@ -139,8 +139,11 @@ function formBody(amount) {
 /** The creator the donation credits: the one of the link, else the one chosen in the form, else none (""). */
 const creator = () => page.creator || ($("creator")?.value ?? "");
 
-/** The API accepts https return addresses only, and http ones on a loopback address. */
-const returnable = (address) => /^(https:|http:\/\/(localhost|127\.0\.0\.1|\[::1\])[:/])/.test(address);
+/** The API accepts https return addresses of up to 2,048 characters, and http ones on a loopback address. */
+const returnable = (address) =>
+  address.length <= 2048 &&
+  !address.includes("\\") &&
+  /^(https:|http:\/\/(localhost|127\.0\.0\.1|\[::1\])[:/])/.test(address);
 
 let busy = false;
 
@@ -214,7 +217,9 @@ async function goOn(pledge) {
 /** Where the pledge is paid: Stripe's page, or ours with Stripe's embedded Checkout; null while there is no checkout. */
 function paymentUrl(pledge) {
   const embedded = pledge.checkout?.client_secret && pledge.checkout.publishable_key;
-  return embedded ? thanksUrl().replace("/thanks?", "/pay?") : checkoutUrl(pledge);
+  if (!embedded) return checkoutUrl(pledge);
+  // The fragment is for browsers that refuse storage. It is not sent to any server.
+  return `${thanksUrl().replace("/thanks?", "/pay?")}#${pledge.id}.${pledge.token}`;
 }
 
 /** In a frame the page around opens it in the donor's tab: Stripe's page refuses to be framed. */

@@ -21,8 +21,14 @@ async function stripeScript() {
   throw new Error("Stripe's script did not load");
 }
 
+/** The pledge that the address names. */
+function named() {
+  const [, id, token] = /^#(plg_\w+)\.([\w-]+)$/.exec(location.hash) ?? [];
+  return id && { id, token };
+}
+
 async function mount() {
-  const kept = new Memory(page.memory).read()?.pledge;
+  const kept = named() ?? new Memory(page.memory).read()?.pledge;
   if (!kept) return location.replace(page.form);
   const { status, body: pledge } = await readPledge(kept.id, kept.token);
   if (status === 404) return location.replace(page.form);
