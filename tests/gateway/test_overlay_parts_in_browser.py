@@ -11,7 +11,15 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
-from tests.gateway.pages_harness import SEQUENCE, Harness, donation_row, drive_totals, serving_pages, usd
+from tests.gateway.pages_harness import (
+    SEQUENCE,
+    Harness,
+    donation_row,
+    drive_totals,
+    frame,
+    serving_pages,
+    usd,
+)
 from tests.gateway.test_pages_in_browser import (
     FLAGS,
     HOSTILE,
@@ -422,6 +430,7 @@ async def test_overlay_catches_up_after_a_night_of_sleep(browser: BrowserContext
         await page.goto(f"{harness.base}/overlay/winter?lang=en")
         await raised(page, "4560123.45")
         await until(lambda: harness.stream_queues)
+        sent = list(harness.stream_queues)
         harness.stream_status = harness.totals_status = 503
         harness.end_streams()
         await page.clock.fast_forward("08:00:00")
@@ -434,3 +443,13 @@ async def test_overlay_catches_up_after_a_night_of_sleep(browser: BrowserContext
         await raised(page, "4572623.45")
         await expect(page.locator(".freshness")).to_have_attribute("data-state", "live")
         await expect(page.locator(".card.missed")).to_have_text("+500 gifts while away")
+        morning = donation_row(501, name="Morning", at="2026-01-07T20:00:01Z")
+
+        async def announced() -> bool:
+            for queue in harness.stream_queues:
+                if queue not in sent:  # each stream gets the row once: live, or replayed
+                    sent.append(queue)
+                    queue.put_nowait(frame("donation", morning, morning["sequence"]))
+            return await page.locator(".card .name", has_text="Morning").count() == 1
+
+        await until(announced)
