@@ -27,12 +27,13 @@ def require_same_origin(request: Request, public_url: str) -> None:
     may name another site.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    same = site == "same-origin" if origin is None else _is_own(origin, request, public_url)
+    same = site == "same-origin" if origin is None else is_own_origin(origin, request, public_url)
     if not same or site not in (None, "same-origin"):
         raise CrossOrigin("Load the page again and send its form.")
 
 
-def _is_own(origin: str, request: Request, public_url: str) -> bool:
+def is_own_origin(origin: str, request: Request, public_url: str) -> bool:
+    """Whether `origin` is that of the gateway: of `public_url`, or of the host that was asked."""
     if public_url and origin == public_url:
         return True
     try:

@@ -6,22 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from gateway.console.translations import TRANSLATIONS
-from gateway.pages.assets import asset_url
 from gateway.pages.languages import Voice, pick
+from gateway.pages.templating import environment
 
-_HERE: Final = Path(__file__).parent
-
-_environment: Final = Environment(
-    loader=FileSystemLoader([_HERE / "templates", _HERE.parent / "pages" / "templates"]),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_environment.globals["asset"] = asset_url
+_environment: Final = environment(Path(__file__).parent / "templates")
 
 
 def render(template: str, texts: str, voice: Voice, **values: object) -> bytes:

@@ -6,6 +6,7 @@ which message the other looks at. A conflicting decision is refused by pledges i
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class Presence:
     """The open desks of every drive; `now` is a monotonic clock in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
+        self.process = secrets.token_hex(4)
+        """Names this process, whose decisions the numbers count."""
         self._now = now
         self._drives: OrderedDict[str, _Drive] = OrderedDict()
 

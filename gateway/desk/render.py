@@ -7,22 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from gateway.desk.translations import TRANSLATIONS
-from gateway.pages.assets import asset_url
 from gateway.pages.languages import Voice, localised
+from gateway.pages.templating import environment
 
-_HERE: Final = Path(__file__).parent
-
-_environment: Final = Environment(
-    loader=FileSystemLoader([_HERE / "templates", _HERE.parent / "pages" / "templates"]),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_environment.globals["asset"] = asset_url
+_environment: Final = environment(Path(__file__).parent / "templates")
 
 
 def page(voice: Voice, drive: Mapping[str, Any], csrf: str, other_language: str) -> bytes:

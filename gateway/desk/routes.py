@@ -23,6 +23,7 @@ from gateway.http.asgi import Request, Response, json_response
 from gateway.http.router import Route, page_routes
 from gateway.pages.headers import page_headers
 from gateway.pages.languages import Voice, choose_voice
+from gateway.pages.site import to_lower_case
 from gateway.proxy.forwarding import json_body, response_of
 
 SCOPE: Final = "moderation"
@@ -63,6 +64,8 @@ class ModerationDesk:
     async def show_page(self, request: Request) -> Response:
         """The desk, or the login that leads to it."""
         (drive,) = request.params
+        if drive != drive.lower():
+            return to_lower_case(request)
         try:
             session = await self._session(request)
         except (NoSession, Forbidden) as refused:
@@ -96,7 +99,8 @@ class ModerationDesk:
             message["amount_text"] = voice.money(message["amount"]["value"], message["amount"]["currency"])
         desk, looking = _known(query.get("desk", "")), _known(query.get("looking", ""))
         others = self._presence.see(drive, desk, query.get("name", ""), looking) if desk else []
-        return _json({**found, "desks": others, "decisions": self._presence.decisions(drive)})
+        decisions = {"process": self._presence.process, "decisions": self._presence.decisions(drive)}
+        return _json({**found, "desks": others, **decisions})
 
     async def show_history(self, request: Request) -> Response:
         """Who decided what about a message."""

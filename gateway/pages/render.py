@@ -6,17 +6,14 @@ All text from users is escaped by jinja2's autoescape here and set through `text
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from backbone import money
 from backbone.stripe_amounts import largest, smallest
-from gateway.pages.assets import asset_url
 from gateway.pages.frames import Frame
 from gateway.pages.languages import Voice, choose_voice, localised
+from gateway.pages.templating import environment
 from gateway.pages.translations import TRANSLATIONS, Translations
 from gateway.reach.sources import PARAMETERS, pledge_source
 
@@ -37,15 +34,7 @@ class Creators:
     more: bool = False
 
 
-_environment: Final = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_environment.globals["asset"] = asset_url
-_environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+_environment: Final = environment()
 
 
 def overlay_page(

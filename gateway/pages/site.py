@@ -106,7 +106,7 @@ class Site:
         async def handle(request: Request) -> Response:
             ref = request.params[0]
             if ref != ref.lower():
-                return _to_lower_case(request)
+                return to_lower_case(request)
             language = request.headers.get("accept-language", "")
             try:
                 drive = await self._find(ref)
@@ -232,9 +232,9 @@ class Site:
         return self._lists.keep(drive_id, pages.Creators(page["data"], page["next"] is not None))
 
 
-def _to_lower_case(request: Request) -> Response:
+def to_lower_case(request: Request) -> Response:
     """Ids and slugs are in lower case; a link typed by hand may not be."""
-    parts = [part.lower() if part == request.params[0] else part for part in request.path.split("/")]
+    parts = [part.lower() if part in request.params else part for part in request.path.split("/")]
     query = f"?{request.query}" if request.query else ""
     return Response(308, [(b"location", f"{'/'.join(parts)}{query}".encode())])
 

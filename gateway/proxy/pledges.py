@@ -8,13 +8,14 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from backbone import ids
 from backbone.clock import Clock
 from backbone.http.problems import Forbidden, NotFound, Unauthorized
 from backbone.http.service_client import ServiceResponse, ServiceUnavailable
 from gateway.access.keys import Bearer
+from gateway.access.same_origin import is_own_origin
 from gateway.http.asgi import Header, Request, Response, json_response
 from gateway.http.router import Route
 from gateway.pages import check_form_token
@@ -83,7 +84,7 @@ class PledgeRoutes:
             return None
         if "authorization" in request.headers:
             return self._framed_bearer(request, token)
-        if not self._is_own_origin(request):
+        if not is_own_origin(request.headers.get("origin", ""), request, self._public_url):
             raise FormExpired("The form may only be sent from its own page.")
         if not check_form_token(self._secret, request.params[0], token, self._clock.now()):
             raise FormExpired("Load the page again.")
@@ -97,18 +98,13 @@ class PledgeRoutes:
         except Unauthorized:
             return None
         now, drive = self._clock.now(), request.params[0]
-        if bearer.kind != "publishable" or not self._is_own_origin(request):
+        origin = request.headers.get("origin", "")
+        if bearer.kind != "publishable" or not is_own_origin(origin, request, self._public_url):
             return None
         if not check_form_token(self._secret, drive, token, now, bearer.key_id):
             return None
         self._limits.spend(bearer, request.address)
         return bearer
-
-    def _is_own_origin(self, request: Request) -> bool:
-        origin = request.headers.get("origin", "")
-        if self._public_url and origin == self._public_url:
-            return True
-        return bool(origin) and urlsplit(origin).netloc == request.headers.get("host")
 
     async def _with_checkout(self, request: Request, reply: ServiceResponse, wait_s: float) -> Response:
         """The new pledge as soon as it has a checkout, or when the wait is over."""

@@ -24,10 +24,11 @@ from backbone.http.problems import Forbidden, Invalid, NotFound
 from backbone.http.service_client import ServiceClient, post_internal
 from backbone.money import as_json
 from gateway.access.keys import Bearer
+from gateway.access.same_origin import is_own_origin
 from gateway.http.asgi import Request, Response, json_response
 from gateway.http.router import Route
 from gateway.proxy.forwarding import Forwarder, refuse_publishable
-from gateway.reach.site import MAX_QUERY, ReachSite, query_of, urlsplit_or_none
+from gateway.reach.site import MAX_QUERY, ReachSite, query_of
 from gateway.reach.sources import Source, source_of
 from gateway.reach.visits import OTHER, STEPS, Visits, hour_of
 
@@ -94,8 +95,7 @@ class Funnel:
         for an unknown step.
         """
         self._forwarder.limits.spend(self._forwarder.key_ring.public, request.address)
-        origin = request.headers.get("origin", "")
-        if not self._is_own(origin, request.headers.get("host")):
+        if not is_own_origin(request.headers.get("origin", ""), request, self._public_url):
             raise Forbidden("Views are reported by the pages themselves.")
         query = query_of(request)
         step = next((one for one in STEPS if one == query.get("step")), None)
@@ -105,10 +105,6 @@ class Funnel:
         if "1" not in (request.headers.get("dnt"), request.headers.get("sec-gpc")):
             self._visits.count(drive["id"], source_of(query), step)
         return Response(204, [(b"cache-control", b"no-store")])
-
-    def _is_own(self, origin: str, host: str | None) -> bool:
-        parts = urlsplit_or_none(origin)
-        return bool(origin) and (origin == self._public_url or (parts is not None and parts.netloc == host))
 
     async def read(self, request: Request) -> Response:
         """The funnel of a drive, by source, for its owner and for admins.

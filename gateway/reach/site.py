@@ -16,7 +16,7 @@ from gateway.http.router import Handler, Route, is_name, page_routes
 from gateway.live.hub import Hub
 from gateway.live.totals import LiveReads
 from gateway.pages.languages import choose_voice
-from gateway.pages.site import ShortLivedCache
+from gateway.pages.site import ShortLivedCache, to_lower_case
 from gateway.reach.lookups import Found, Lookups
 from gateway.reach.public_page import PublicPage
 from gateway.reach.sources import source_of
@@ -69,7 +69,7 @@ class ReachSite:
         async def handle(request: Request) -> Any:
             lower = [part.lower() for part in request.params]
             if lower != list(request.params):
-                return _to_lower_case(request)
+                return to_lower_case(request)
             try:
                 return await answer(request)
             except UnknownCreator:
@@ -197,9 +197,3 @@ def _problem(request: Request, status: int, problem: Any, *headers: Header) -> R
         query_of(request), problem=problem, accept_language=request.headers.get("accept-language", "")
     )
     return Response(status, [*pages.page_headers("problem"), *headers], body)
-
-
-def _to_lower_case(request: Request) -> Response:
-    """Ids and slugs are in lower case; a link typed by hand may not be."""
-    query = f"?{request.query}" if request.query else ""
-    return Response(308, [(b"location", f"{request.path.lower()}{query}".encode())])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -101,6 +102,7 @@ async def test_two_moderators_see_each_other_and_one_decision_counts(
     _, seen = await omar.look()
     assert seen["data"] == []
     assert [(one["name"], one["state"]) for one in seen["decisions"]] == [("sara", "approved")]
+    assert re.fullmatch("[0-9a-f]{8}", seen["process"])  # the decisions' numbers are this process's own
 
 
 async def test_page_escapes_its_texts_and_forbids_inline_script(

@@ -102,11 +102,16 @@ async def test_conflict_is_told_and_the_newest_state_shown(
     async with desk(browser, system, "Sara") as page:
         await expect(page.locator(item(page, pledge))).to_be_visible()
         await page.route("**/messages?*", lambda route: route.abort())  # its polls no longer arrive
-        await expect(page.locator("#notice")).to_have_text(EN["offline"])
+        await expect(page.locator("#offline")).to_be_visible()
+        await expect(page.locator("#offline")).to_have_text(EN["offline"])
         assert (await api(system, "POST", f"/v1/messages/{pledge}/approve", {}))[0] == 200
         await page.locator(item(page, pledge)).focus()
         await page.keyboard.press("h")
         await expect(page.locator("#notice")).to_have_text(EN["conflict"])
+        await expect(page.locator("#offline")).to_be_visible()  # the failing polls do not replace the answer
+        await page.unroute("**/messages?*")
+        await expect(page.locator("#offline")).to_be_hidden()
+        await expect(page.locator(item(page, pledge))).to_have_count(0)
         status, history = await api(system, "GET", f"/v1/messages/{pledge}/history")
         assert (status, [one["to"] for one in history["data"]]) == (200, ["held", "approved"])
 

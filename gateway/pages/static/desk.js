@@ -18,7 +18,7 @@ let state = "held";
 let shown = []; // the messages on the page
 let current = null; // the pledge of the selected message
 let desks = [];
-let toldUpTo = null; // the number of the newest decision of others that was told
+const toldUpTo = new Map(); // the number of the newest decision that each process of the gateway has told
 let asked = { pledge: null, until: 0 };
 let round = 0;
 let timer = 0;
@@ -52,17 +52,17 @@ async function poll() {
     const found = await reply.json();
     if (own === round) show(found);
   } catch {
-    if (own === round) notify(say.offline, true);
+    if (own === round) find("offline").hidden = false;
   }
   if (own === round) timer = setTimeout(poll, document.hidden ? HIDDEN_POLL_MS : POLL_MS);
 }
 
 function show(found) {
-  if (find("notice").textContent === say.offline) notify("");
+  find("offline").hidden = true;
   desks = found.desks;
   const names = desks.map(nameOf).map(isolated).join(lang === "ar" ? "، " : ", ");
   find("others").textContent = names ? text("also_here", { names }) : say.alone;
-  tell(found.decisions);
+  tell(found);
   const before = shown.findIndex((one) => one.pledge === current);
   shown = found.data;
   if (!shown.some((one) => one.pledge === current)) select(next(before), false);
@@ -70,11 +70,12 @@ function show(found) {
 }
 
 /** What others decided since the last poll. */
-function tell(decisions) {
+function tell({ process, decisions }) {
+  const told = toldUpTo.get(process);
   const newest = decisions.at(-1)?.number ?? 0;
-  const others = decisions.filter((one) => toldUpTo !== null && one.number > toldUpTo && one.desk !== desk);
+  const others = decisions.filter((one) => told !== undefined && one.number > told && one.desk !== desk);
   if (others.length) notify(text(`other_${others.at(-1).state}`, { name: nameOf(others.at(-1)) }));
-  toldUpTo = newest;
+  toldUpTo.set(process, newest);
 }
 
 /** The message to select where one has left the list: the first from that place on that nobody looks at. */
