@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Final
 
 import pytest
@@ -14,6 +13,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from gateway.console.texts import CONSOLE_AR, CONSOLE_EN
 from gateway.console.translations import TRANSLATIONS
 from tests.gateway.harness import ADMIN, bearer
+from tests.gateway.screens import faults
 from tests.gateway.test_pages_in_browser import FLAGS, chromium_path
 from tests.gateway.whole_system import WholeSystem, whole_system
 from tests.waiting import PATIENCE_S
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 expect.set_options(timeout=PATIENCE_S * 1_000)
 
-WIDTHS: Final = (320, 768, 1920)
 HOSTILE: Final = """<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>"""
 
 
@@ -72,11 +71,6 @@ async def window(chromium: Browser) -> AsyncIterator[tuple[BrowserContext, Page]
     yield context, page
     await context.close()
     assert complaints == []
-
-
-def axe_source() -> str:
-    """axe-core's script."""
-    return files("axe_core_python").joinpath("axe.min.js").read_text()
 
 
 async def log_in(page: Page, system: WholeSystem, key: str = ADMIN, query: str = "?lang=en") -> None:
@@ -195,39 +189,17 @@ PAGES: Final = (
 
 
 @pytest.mark.parametrize("lang", ["en", "ar"])
-async def test_no_page_is_wider_than_its_window_and_no_text_of_people_runs(
+async def test_pages_fit_every_width_axe_finds_nothing_serious_and_no_text_of_people_runs(
     system: WholeSystem, chromium: Browser, lang: str
 ) -> None:
     async with window(chromium) as (_, page):
         await page.goto(f"{system.url}/console?lang={lang}")
-        for width in WIDTHS:
-            await page.set_viewport_size({"width": width, "height": 900})
-            assert await page.evaluate("document.documentElement.scrollWidth") <= width, "login"
+        found = await faults(page, "login", lang)
         await page.fill("#key", ADMIN)
         await page.keyboard.press("Enter")
         await expect(page.locator(".who")).to_be_visible()
-        for path in PAGES:
-            await page.goto(f"{system.url}{path}?lang={lang}")
-            assert await page.evaluate("document.documentElement.dir") == ("rtl" if lang == "ar" else "ltr")
-            assert await page.title() != "owned"
-            for width in WIDTHS:
-                await page.set_viewport_size({"width": width, "height": 900})
-                assert await page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
-
-
-@pytest.mark.parametrize("lang", ["en", "ar"])
-async def test_axe_finds_nothing_serious(system: WholeSystem, chromium: Browser, lang: str) -> None:
-    source = axe_source()
-    async with window(chromium) as (_, page):
-        await log_in(page, system, query=f"?lang={lang}")
-        await expect(page.locator(".who")).to_be_visible()
-        found = {}
         for address in PAGES:
             await page.goto(f"{system.url}{address}?lang={lang}")
-            await page.evaluate(source)
-            result = await page.evaluate("axe.run()")
-            assert result["passes"], address
-            serious = [one for one in result["violations"] if one["impact"] in ("serious", "critical")]
-            if serious:
-                found[address] = [(one["id"], one["nodes"][0]["html"][:200]) for one in serious]
-        assert found == {}
+            assert await page.title() != "owned"
+            found += await faults(page, address.strip("/").replace("/", "-") or "root", lang)
+        assert found == []
