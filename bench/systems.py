@@ -89,6 +89,7 @@ def embedded_system(
 ) -> Iterator[System]:
     """`python -m embedded` of a checkout on the data in `data`. Raises CannotStart."""
     environment = _environment(data, base) | dict(settings or {})
+    (data / "ports.json").unlink(missing_ok=True)  # of an earlier start
     with (data / "log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "embedded"], cwd=checkout, env=environment, stdout=log, stderr=log
@@ -187,7 +188,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, data: Path) -
         with socket.socket() as probe:
             listens = probe.connect_ex(("127.0.0.1", port)) == 0
         # The publishable key is made through the API, so the system answers once it is there.
-        if listens and "publishable" in read_json(data / "keys.json"):
+        has_ports = (data / "ports.json").exists()
+        if listens and has_ports and "publishable" in read_json(data / "keys.json"):
             return
     log = (data / "log").read_text(encoding="utf-8", errors="replace")
     raise CannotStart(f"the embedded run does not start: {_last_line(log)}")
