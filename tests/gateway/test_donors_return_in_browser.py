@@ -268,3 +268,15 @@ async def test_no_other_gift_is_offered_while_a_payment_is_processed(
         await page.goto(f"{harness.base}/donate/winter/thanks?lang=en&pledge=plg_1&token=tok")
         await expect(page.locator("#outcome")).to_have_attribute("data-status", "waiting")
         await expect(page.get_by_role("link", name="Give again")).to_be_hidden()
+
+
+async def test_the_source_in_the_address_of_a_partners_page_is_the_gifts(
+    browser: BrowserContext, sites: tuple[Harness, Partner]
+) -> None:
+    ataa, partner = sites
+    ataa.pledge_answers.append((201, {}, with_checkout(ataa)))
+    async with tab(browser) as page:
+        await page.goto(f"{partner.base}/watch?stream=7&{urlencode({**ORIGIN, 'key': 'x', 'lang': 'fr'})}")
+        await form_in(page).locator("#give").click()
+        await page.wait_for_url("**/checkout")
+    assert ataa.pledge_requests[0]["body"]["source"] == SOURCE
