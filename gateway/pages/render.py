@@ -164,7 +164,7 @@ def donate_page(
         missing_creator=creator is None and bool(query.get("creator", "").strip()),
         creators=[{"ref": _creator_ref(c), "name": c.get("name", "")} for c in creators.listed],
         more_creators=creators.more,
-        example=example_amount(currency),
+        example=voice.typed(example_amount(currency)),
         purposes=("general", "sadaqah", "zakat") if drive.get("zakat_eligible") is True else (),
         other_language=_other_language(_path(slug, frame), query, voice),
         **_progress(drive, voice),

@@ -320,6 +320,11 @@ def test_bar_is_full_only_once_the_goal_is_reached(raised: str, goal: str, perce
     assert Outline(donate_page(drive, Creators(), {}, "t")).having("progress", value=percent)
 
 
+def test_the_example_of_an_amount_has_the_digits_of_the_page() -> None:
+    for query, example in (({}, "25.00"), ({"lang": "ar", "digits": "arab"}, "٢٥٫٠٠")):
+        assert Outline(donate_page(a_drive(), Creators(), query, "t")).having("input", placeholder=example)
+
+
 def test_test_drive_shows_that_no_money_moves() -> None:
     assert b'class="ribbon"' in donate_page(a_drive(test=True), Creators(), {}, "t")
     assert b'class="ribbon"' not in donate_page(a_drive(), Creators(), {}, "t")

@@ -58,12 +58,10 @@ async function watch({ id, token }) {
     }
     if (showPledge(pledge) === "open") continue;
     memory.write(null); // this donation has a final status: the form starts empty
-    if (pledge.status === "paid") {
-      showReceipt(pledge);
-      offer(id, token);
-    }
     around?.tell(pledge.status === "paid" ? "paid" : "closed", { pledge: id });
-    return undefined;
+    if (pledge.status !== "paid") return undefined;
+    showReceipt(pledge);
+    return offer(id, token);
   }
   return show("slow");
 }
