@@ -23,7 +23,7 @@ from typing import Any, Final
 import uvicorn
 from playwright.async_api import Browser, CDPSession, Page, async_playwright
 
-from bench import single_figure
+from bench import form_screens, single_figure
 from bench.machine import load_average
 from bench.progress import Progress
 from bench.results import Detail
@@ -250,8 +250,9 @@ async def _measure(progress: Progress, gifts: int) -> dict[str, dict[str, Detail
         before = await _memory(session)
         await _give(page, screen, gifts)
         after = {**await _memory(session), "gifts": gifts}
+        form = await form_screens.figures(browser, progress)
         await browser.close()
-    return _figures(paints, size, sorted(intervals), costs, before, after)
+    return {**_figures(paints, size, sorted(intervals), costs, before, after), **form}
 
 
 def _figures(
@@ -292,7 +293,7 @@ def _figures(
 
 
 def measure(file: Path, note: str, progress: Progress, gifts: int = GIFTS) -> None:
-    """Measure the overlay in Chromium and write the results file."""
+    """Measure the overlay and the donate form in Chromium, and write the results file."""
     before = load_average()
     found = asyncio.run(_measure(progress, gifts))
     conditions: dict[str, Detail] = {"load_average_before": before, "load_average_after": load_average()}

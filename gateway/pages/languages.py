@@ -38,6 +38,10 @@ class Voice:
         """`value`, exact to the currency's last digit; without its decimals if they are all zero."""
         return money_text(value, currency, self.lang, self.digits, short=True)
 
+    def typed(self, value: str) -> str:
+        """`value` as it is typed with these digits."""
+        return in_numerals(value.replace(".", "٫"), "arab") if self.digits == "arab" else value
+
     def count(self, n: int) -> str:
         """A whole number with its thousands separated."""
         return in_numerals(format_decimal(n, locale=self.lang, numbering_system=self.digits), self.digits)

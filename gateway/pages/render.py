@@ -23,6 +23,8 @@ OVERLAY_PARTS: Final = ("bar", "goal", "leaders", "alerts", "ticker", "milestone
 THEMES: Final = ("dark", "light", "clear")
 LAYOUTS: Final = ("wide", "vertical")
 SIZES: Final = ("m", "s", "l")
+_KEPT: Final = ("creator", "digits", "key", "origin", *PARAMETERS)
+"""Parameters of the form that its other pages keep, so that another donation has them too."""
 _MENU: Final = (25, 10, 5, 50, 20)  # the amounts of 73 % of all donations (docs/load-model.md)
 
 
@@ -162,7 +164,7 @@ def donate_page(
         missing_creator=creator is None and bool(query.get("creator", "").strip()),
         creators=[{"ref": _creator_ref(c), "name": c.get("name", "")} for c in creators.listed],
         more_creators=creators.more,
-        example=example_amount(currency),
+        example=voice.typed(example_amount(currency)),
         purposes=("general", "sadaqah", "zakat") if drive.get("zakat_eligible") is True else (),
         other_language=_other_language(_path(slug, frame), query, voice),
         **_progress(drive, voice),
@@ -199,7 +201,7 @@ def thanks_page(
         page,
         title=localised(title, voice.lang) or slug,
         test=drive.get("test") is True,
-        drive_url=_address(_path(slug, frame), query, ("creator", "key", "origin", *PARAMETERS), voice.lang),
+        drive_url=_address(_path(slug, frame), query, _KEPT, voice.lang),
         other_language=_other_language(f"{_path(slug, frame)}/thanks", query, voice),
     )
 
@@ -214,12 +216,12 @@ def pay_page(
     """The page of Stripe's embedded Checkout for the pledge of this tab. It shows no text of people."""
     voice = choose_voice(query, accept_language, _title(drive))
     ref, slug = drive_refs(drive)
-    form, kept = _path(slug, frame), ("creator", "key", "origin", *PARAMETERS)
+    form = _path(slug, frame)
     page = {
         "lang": voice.lang,
         **_place(ref, slug, query, voice, frame),
-        "form": _address(form, query, kept, voice.lang),
-        "thanks": _address(f"{form}/thanks", query, kept, voice.lang),
+        "form": _address(form, query, _KEPT, voice.lang),
+        "thanks": _address(f"{form}/thanks", query, _KEPT, voice.lang),
         "texts": TRANSLATIONS["pay"][voice.lang],
     }
     return _render("pay.html", voice, page, drive_url=page["form"])
@@ -267,10 +269,10 @@ def _place(
 
     Two forms on a partner's page, each for another creator, share an origin: each has its own storage.
     """
-    kept = {"lang": voice.lang} | ({"key": frame.key, "origin": frame.origin} if frame else {})
+    kept: dict[str, str] = {"lang": voice.lang} | ({"digits": voice.digits} if voice.digits != "latn" else {})
     return {
         "path": _path(slug, frame),
-        "query": kept,
+        "query": kept | ({"key": frame.key, "origin": frame.origin} if frame else {}),
         "memory": f"{ref}.{query.get('creator', '')}" if frame else ref,
         "frame": {"origin": frame.origin, "key": frame.key} if frame else None,
     }
@@ -339,8 +341,7 @@ def _money_text(amount: object, voice: Voice) -> str:
 
 
 def _other_language(path: str, query: Mapping[str, str], voice: Voice) -> str:
-    kept = ("creator", "pledge", "token", "digits", "key", "origin", *PARAMETERS)
-    return _address(path, query, kept, voice.other)
+    return _address(path, query, ("pledge", "token", *_KEPT), voice.other)
 
 
 def _address(path: str, query: Mapping[str, str], kept: Sequence[str], lang: str) -> str:

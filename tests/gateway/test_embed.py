@@ -11,6 +11,7 @@ import pytest
 
 from backbone.clock import FrozenClock
 from backbone.http.caller import HOSTED_FORM
+from gateway.reach.sources import PARAMETERS
 from tests.gateway.harness import ADMIN, DRIVE, Harness, bearer, drive
 
 PLEDGES = f"/v1/drives/{DRIVE}/pledges"
@@ -143,6 +144,13 @@ async def test_a_secret_key_is_not_restricted_by_a_token(harness: Harness) -> No
     secret = await harness.key(kind="secret", partner="club", scopes=["pledges"])
     assert (await send(harness, secret, "nonsense"))[0] == 201
     assert (await send(harness, "pk_live_unknown", "nonsense"))[0] == 401
+
+
+async def test_the_script_passes_on_every_parameter_that_names_a_source(harness: Harness) -> None:
+    async with harness.session.get("/embed.js") as reply:
+        named = re.search(r"SOURCE = /\^\((.*?)\)=", await reply.text())
+    assert named is not None
+    assert set(named[1].split("|")) == set(PARAMETERS)
 
 
 async def test_the_script_is_small_and_cached_for_minutes(harness: Harness) -> None:

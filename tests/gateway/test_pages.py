@@ -22,6 +22,7 @@ from gateway.pages import (
     mint_form_token,
     overlay_page,
     page_headers,
+    pay_page,
     problem_page,
     setup_page,
     static,
@@ -319,6 +320,11 @@ def test_bar_is_full_only_once_the_goal_is_reached(raised: str, goal: str, perce
     assert Outline(donate_page(drive, Creators(), {}, "t")).having("progress", value=percent)
 
 
+def test_the_example_of_an_amount_has_the_digits_of_the_page() -> None:
+    for query, example in (({}, "25.00"), ({"lang": "ar", "digits": "arab"}, "٢٥٫٠٠")):
+        assert Outline(donate_page(a_drive(), Creators(), query, "t")).having("input", placeholder=example)
+
+
 def test_test_drive_shows_that_no_money_moves() -> None:
     assert b'class="ribbon"' in donate_page(a_drive(test=True), Creators(), {}, "t")
     assert b'class="ribbon"' not in donate_page(a_drive(), Creators(), {}, "t")
@@ -330,8 +336,25 @@ def test_donate_page_with_its_assets_is_under_30_kb() -> None:
         value for _, attrs in Outline(html).tags for key in ("src", "href") if (value := attrs.get(key))
     ]
     assets = [body for path in set(loaded) if (found := static(path)) for body in [found[0]]]
-    assert len(assets) == 8
+    assert len(assets) == 16
     assert len(html) + sum(len(gzip.compress(body)) for body in assets) < 30_000
+
+
+@pytest.mark.parametrize("screen", ["donate", "thanks", "pay"])
+def test_every_module_of_a_page_is_preloaded(screen: str) -> None:
+    """A module that is found only once another has arrived costs a slow connection another round trip."""
+    form = donate_page(a_drive(), Creators(), {}, "t")
+    pages = {"donate": form, "thanks": thanks_page(a_drive(), {}), "pay": pay_page(a_drive(), {})}
+    outline = Outline(pages[screen])
+    preloaded = {str(attrs["href"]) for attrs in outline.having("link", rel="modulepreload")}
+    wanted = [str(attrs["src"]) for attrs in outline.having("script", type="module")]
+    for path in wanted:
+        found = static(path)
+        assert found is not None, path
+        imported = {asset_url(name) for name in re.findall(r'from "\./([^"]+)"', found[0].decode())}
+        assert imported <= preloaded, path
+        wanted += imported - set(wanted)
+    assert preloaded == set(wanted[1:])
 
 
 def test_every_field_has_a_label() -> None:

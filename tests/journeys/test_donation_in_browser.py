@@ -41,6 +41,13 @@ async def test_donation_through_the_form_appears_on_the_overlay(
     await donor.locator("#give").click()
     await donor.wait_for_url(re.compile(r"/c/pay/"))
     assert await donor.locator("html").get_attribute("dir") == ("rtl" if language == "ar" else "ltr")
+    # Back without having paid: the form as it was left, and the same gift.
+    await donor.locator(".back").click()
+    await expect(donor.locator("#resume")).to_be_visible()
+    await expect(donor.locator("input[name=name]")).to_have_value("ليلى")
+    await expect(donor.locator(".creator")).to_be_visible()
+    await donor.locator("#resume-go").click()
+    await donor.wait_for_url(re.compile(r"/c/pay/"))
     await donor.locator("input[name=card]").fill("4242 4242 4242 4242")
     await donor.locator("button").last.click()
     await donor.wait_for_url(re.compile(rf"{re.escape(system.url)}/donate/"))

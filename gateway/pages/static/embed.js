@@ -10,6 +10,7 @@
 
   var PATIENCE_MS = 12000;
   var MARK = "data-ataa-form";
+  var SOURCE = /^(platform|campaign|utm_source|utm_campaign|hashtag|story|ref|referrer)=./;
   var TEXTS = {
     en: { title: "Donation form", open: "Open the donation form" },
     ar: { title: "نموذج التبرع", open: "افتح نموذج التبرع" },
@@ -29,7 +30,7 @@
     place(form);
   }
 
-  /** What the script's attributes ask for. */
+  /** What the script's attributes ask for, and the source that the page's address names. */
   function describe(script) {
     var link = document.createElement("a");
     link.href = script.src;
@@ -39,6 +40,7 @@
     var query = ["key=" + encodeURIComponent(script.getAttribute("data-key")), "origin=" + encodeURIComponent(location.origin)];
     if (given.creator) query.push("creator=" + encodeURIComponent(given.creator));
     if (TEXTS[lang]) query.push("lang=" + lang);
+    query = query.concat(location.search.slice(1).split("&").filter(function (one) { return SOURCE.test(one); }));
     return {
       script: script,
       base: link.protocol + "//" + link.host,

@@ -1,16 +1,10 @@
 // The page after payment: shows the donation's status and follows its changes.
 
-import { pageAround } from "./framed.js";
-import { Figures, isMoney } from "./money.js";
+import { $, around, figures, memory, page, texts } from "./form_page.js";
+import { isMoney } from "./money.js";
+import { watchPledge } from "./pledge.js";
 import { offerToShare } from "./share.js";
-import { Memory, watchPledge } from "./pledge.js";
 
-const page = JSON.parse(document.getElementById("page").textContent);
-const { texts } = page;
-const figures = new Figures(page.lang, page.digits);
-const memory = new Memory(page.memory);
-const around = pageAround(page);
-const $ = (id) => document.getElementById(id);
 const WATCH_MS = 10 * 60 * 1000;
 const SHOWN = { open: "waiting", partly_refunded: "refunded", cancelled: "lapsed" };
 
@@ -36,6 +30,15 @@ function showPledge(pledge) {
   return pledge.status;
 }
 
+/** What the donor may need when asking about the gift. */
+function showReceipt({ id, created_at: at }) {
+  const day = new Date(at);
+  const format = new Intl.DateTimeFormat(figures.locale, { dateStyle: "long" });
+  $("gift-number").textContent = id;
+  $("gift-date").textContent = Number.isNaN(day.getTime()) ? "" : format.format(day);
+  $("receipt").hidden = false;
+}
+
 function offer(id, token) {
   const creator = new URLSearchParams(location.search).get("creator");
   const query = new URLSearchParams(creator ? { creator, lang: page.lang } : { lang: page.lang });
@@ -55,9 +58,10 @@ async function watch({ id, token }) {
     }
     if (showPledge(pledge) === "open") continue;
     memory.write(null); // this donation has a final status: the form starts empty
-    if (pledge.status === "paid") offer(id, token);
     around?.tell(pledge.status === "paid" ? "paid" : "closed", { pledge: id });
-    return undefined;
+    if (pledge.status !== "paid") return undefined;
+    showReceipt(pledge);
+    return offer(id, token);
   }
   return show("slow");
 }

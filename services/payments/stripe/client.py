@@ -48,6 +48,7 @@ from services.payments.stripe.objects import (
     ours,
     refund_observation,
 )
+from services.payments.stripe.return_addresses import unpaid_address
 
 API_VERSION: Final = "2026-10-28.endive"
 PAGE: Final = 100
@@ -63,7 +64,8 @@ LOCALES: Final = frozenset(
 )  # fmt: skip
 """Locales of Stripe's checkout page (docs.stripe.com/js/appendix/supported_locales)."""
 
-OPTIONAL: Final = frozenset(("customer_email", "locale", "success_url", "return_url", "expires_at"))
+ADDRESSES: Final = frozenset(("success_url", "return_url", "cancel_url"))
+OPTIONAL: Final = frozenset(("customer_email", "locale", "expires_at")) | ADDRESSES
 """Parameters that a checkout can omit, or replace by our own page's address.
 
 Without `expires_at` a session stays open for 24 hours by Stripe's clock
@@ -160,7 +162,7 @@ class StripeProcessor:
 
     def _addresses(self, request: CheckoutRequest, without: Sequence[str]) -> dict[str, Any]:
         ours = f"{self._donor_url}/donate/{request.slug}"
-        refused = "success_url" in without or "return_url" in without
+        refused = not ADDRESSES.isdisjoint(without)
         thanks = (
             request.return_url
             if request.return_url and not refused
@@ -168,7 +170,8 @@ class StripeProcessor:
         )
         if request.mode == "embedded":
             return {"ui_mode": "embedded_page", "return_url": thanks}
-        return {"ui_mode": "hosted_page", "success_url": thanks, "cancel_url": ours}
+        unpaid = unpaid_address(None if refused else request.return_url, ours, request.slug)
+        return {"ui_mode": "hosted_page", "success_url": thanks, "cancel_url": unpaid}
 
     async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
         """See `Processor.open_checkout`."""

@@ -53,6 +53,7 @@ async def test_a_session_carries_our_metadata_and_no_currency_is_converted(harne
     assert session["adaptive_pricing"] == {"enabled": False}
     assert session["customer_email"] == "donor@example.org"
     assert session["success_url"] == "https://partner.example/thanks"
+    assert session["cancel_url"].endswith("/donate/winter")
     await harness.pay(session["url"])
     await harness.status(pledge.pledge_id, "paid")
     await harness.drained()
