@@ -92,7 +92,7 @@ def compose(
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *live.routes(),
             *Login(sessions).routes(),
-            *Console(sessions, calls, waits.checkouts, hub, clock).routes(),
+            *Console(sessions, calls, waits.checkouts, hub, reach.funnel, clock).routes(),
             *Root(hub, pledges, secret, lookups).routes(),
             *_pages(settings, pledges, secret, key_ring, limits, lookups, clock, waits),
             *reach.routes(),

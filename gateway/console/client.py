@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from backbone.http.caller import sign_caller
-from backbone.http.problems import Problem
+from backbone.http.problems import Overloaded, Problem
 from backbone.http.service_client import ServiceClient, ServiceUnavailable
 from backbone.telemetry import TRACEPARENT
 from gateway.access.keys import Bearer
@@ -36,6 +36,22 @@ class Refused(Exception):
             name = str(error["pointer"]).split("/")[1] if "/" in str(error["pointer"]) else ""
             found.setdefault(name, str(error["detail"]))
         return found
+
+
+class NotSaved(Refused):
+    """No service confirmed a change: one does not answer, or a queue is full."""
+
+    def __init__(self) -> None:
+        super().__init__(503, {"type": "/problems/not-saved"})
+
+
+FAILURES: Final = (Refused, ServiceUnavailable, Overloaded)
+"""What a change may raise; `refusal_of` tells a person why it was not made."""
+
+
+def refusal_of(failure: Exception) -> Refused:
+    """The refusal itself, or `NotSaved` for what left the outcome open."""
+    return failure if isinstance(failure, Refused) else NotSaved()
 
 
 class ServiceCalls:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
 
 from backbone.money import DIGITS
 
@@ -24,9 +26,11 @@ Json = dict[str, Any]
 Fields = Sequence[tuple[str, str]]
 
 ROW_FIELDS: Final[Mapping[str, Sequence[str]]] = {
-    "milestones": ("milestone_en", "milestone_ar", "milestone_amount"),
+    "milestones": ("milestone_en", "milestone_ar", "milestone_amount", "milestone_more"),
     "beneficiaries": ("beneficiary", "share"),
 }
+_HIDDEN: Final = ("milestone_more",)
+"""Fields of rows that people do not see: the title in languages that the form does not show."""
 
 
 def fields_of(drive: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -50,10 +54,16 @@ def fields_of(drive: Mapping[str, Any]) -> list[tuple[str, str]]:
         texts = milestone["title"]
         fields += [("milestone_en", _in(texts, "en")), ("milestone_ar", _in(texts, "ar"))]
         fields.append(("milestone_amount", milestone["amount"]["value"]))
+        fields.append(("milestone_more", urlencode(_other_languages(texts))))
     for one in drive.get("beneficiaries") or ():
         whole, part = divmod(one["share_bps"], 100)
         fields += [("beneficiary", one["name"]), ("share", f"{whole}.{part:02d}" if part else str(whole))]
     return fields
+
+
+def stand_in(ref: str, fields: Fields) -> Json:
+    """What a form itself tells of its drive, to be shown while the drive cannot be read."""
+    return {"id": ref, "slug": ref, "title": None, "currency": dict(fields).get("currency", "")}
 
 
 def request_of(fields: Fields, currency: str = "") -> Json:
@@ -73,8 +83,8 @@ def request_of(fields: Fields, currency: str = "") -> Json:
         "zakat_eligible": form.get("zakat_eligible") == "yes",
         "test": form.get("test") == "yes",
         "milestones": [
-            {"title": _texts(en, ar) or "", "amount": _money(amount, unit)}
-            for en, ar, amount in rows_of(fields, "milestones")
+            {"title": _milestone_title(en, ar, more), "amount": _money(amount, unit)}
+            for en, ar, amount, more in rows_of(fields, "milestones")
         ],
         "beneficiaries": [
             {"name": name.strip(), "share_bps": _share_bps(share)}
@@ -93,16 +103,20 @@ def changes_of(drive: Mapping[str, Any], fields: Fields) -> Json:
     changed = {name: value for name, value in after.items() if value != before[name]}
     for name in ("title", "description"):
         kept = _other_languages(drive.get(name))
-        if kept and isinstance(changed.get(name), Mapping):
-            changed[name] = {**kept, **changed[name]}
+        if kept and name in changed:
+            changed[name] = {**kept, **(changed[name] or {})}
     return changed
 
 
 def rows_of(fields: Fields, group: str) -> list[tuple[str, ...]]:
-    """The rows of a repeated group that are not empty."""
+    """The rows of a repeated group that people see something in."""
     names = ROW_FIELDS[group]
     columns = [[value for name, value in fields if name == wanted] for wanted in names]
-    return [row for row in zip(*columns, strict=False) if any(cell.strip() for cell in row)]
+    return [row for row in zip_longest(*columns, fillvalue="") if _is_filled(names, row)]
+
+
+def _is_filled(names: Sequence[str], row: Sequence[str]) -> bool:
+    return any(cell.strip() for name, cell in zip(names, row, strict=True) if name not in _HIDDEN)
 
 
 def _in(texts: object, lang: str) -> str:
@@ -130,6 +144,11 @@ def latin(text: str) -> str:
     """
     digits = (str(unicodedata.decimal(letter)) if letter.isdecimal() else letter for letter in text)
     return "".join(digits).replace("٫", ".").replace("٬", "").strip()
+
+
+def _milestone_title(english: str, arabic: str, more: str) -> dict[str, str] | str:
+    """The texts of the form, and those in other languages, which are urlencoded in `more`."""
+    return {**dict(parse_qsl(more)), **(_texts(english, arabic) or {})} or ""
 
 
 def _money(text: str, currency: str) -> dict[str, str]:

@@ -10,16 +10,16 @@ from backbone.clock import Clock
 from backbone.http.service_client import ServiceUnavailable
 from backbone.money import decimal_string
 from gateway.console import charts
-from gateway.console.client import Refused, ServiceCalls
+from gateway.console.client import FAILURES, Refused, ServiceCalls, refusal_of
 from gateway.console.drive_form import (
     ROW_FIELDS,
     SPARE_ROWS,
     Fields,
-    amount_of,
     changes_of,
     fields_of,
     request_of,
     rows_of,
+    stand_in,
 )
 from gateway.console.visit import Visit
 from gateway.http.asgi import Response
@@ -59,11 +59,6 @@ class DrivePages:
 
     async def show(self, visit: Visit) -> Response:
         """One drive: figures, charts, creators, and what may be done with it."""
-        return await self._drive_page(visit)
-
-    async def _drive_page(
-        self, visit: Visit, *, status: int = 200, fields: Mapping[str, str] | None = None, **values: Any
-    ) -> Response:
         drive = await self._drive(visit)
         creators = await self._calls.get(
             visit.bearer,
@@ -75,7 +70,6 @@ class DrivePages:
         totals = await self._totals(drive["id"])
         return visit.page(
             "drive.html",
-            status=status,
             section="drives",
             drive=drive,
             totals=totals,
@@ -84,8 +78,6 @@ class DrivePages:
             transitions=TRANSITIONS.get(drive["state"], ()),
             waiting=await self._waiting(),
             charts=await self._charts(visit, drive, totals),
-            fields=fields or {},
-            **{"reason": "", "detail": "", "errors": {}, **values},
         )
 
     async def new(self, visit: Visit) -> Response:
@@ -96,10 +88,10 @@ class DrivePages:
         """Create the drive of the form, and show it. The form's own key makes a double click harmless."""
         try:
             drive = await self._calls.send(
-                visit.bearer, "pledges", "POST", "/v1/drives", request_of(visit.fields), form_key(visit)
+                visit.bearer, "pledges", "POST", "/v1/drives", request_of(visit.fields), visit.form_key
             )
-        except Refused as refused:
-            return self._form(visit, None, visit.fields, refused)
+        except FAILURES as failure:
+            return self._form(visit, None, visit.fields, refusal_of(failure))
         visit.record("drive.created", drive=drive["id"])
         return visit.back(f"/console/drives/{drive['id']}", "created")
 
@@ -110,17 +102,18 @@ class DrivePages:
 
     async def change(self, visit: Visit) -> Response:
         """Change what the form changes of the drive."""
-        drive = await self._drive(visit)
-        changes = changes_of(drive, visit.fields)
-        path = f"/console/drives/{drive['id']}"
-        if not changes:
-            return visit.back(path, "unchanged")
+        drive = stand_in(visit.param, visit.fields)
         try:
-            await self._calls.send(visit.bearer, "pledges", "PATCH", f"/v1/drives/{drive['id']}", changes)
-        except Refused as refused:
-            return self._form(visit, drive, visit.fields, refused)
-        visit.record("drive.changed", drive=drive["id"], fields=",".join(sorted(changes)))
-        return visit.back(path, "changed")
+            drive = await self._drive(visit)
+            changes = changes_of(drive, visit.fields)
+            if changes:
+                path = f"/v1/drives/{drive['id']}"
+                await self._calls.send(visit.bearer, "pledges", "PATCH", path, changes)
+        except FAILURES as failure:
+            return self._form(visit, drive, visit.fields, refusal_of(failure))
+        if changes:
+            visit.record("drive.changed", drive=drive["id"], fields=",".join(sorted(changes)))
+        return visit.back(f"/console/drives/{drive['id']}", "changed" if changes else "unchanged")
 
     async def transition(self, visit: Visit) -> Response:
         """Open, pause, resume or close the drive."""
@@ -131,25 +124,6 @@ class DrivePages:
         await self._calls.send(visit.bearer, "pledges", "POST", f"/v1/drives/{drive['id']}/{action}")
         visit.record(f"drive.{action}", drive=drive["id"])
         return visit.back(f"/console/drives/{drive['id']}", action)
-
-    async def add_creator(self, visit: Visit) -> Response:
-        """Add a creator to the drive."""
-        drive, form = await self._drive(visit), visit.form
-        optional = {name: form.get(name, "").strip() for name in ("channel_url", "team")}
-        goal = form.get("creator_goal", "").strip()
-        body: Json = {"slug": form.get("slug", "").strip(), "name": form.get("name", "").strip()}
-        body |= {name: value for name, value in optional.items() if value}
-        if goal:
-            body["goal"] = {"currency": drive["currency"], "value": amount_of(goal, drive["currency"])}
-        try:
-            made = await self._calls.send(
-                visit.bearer, "pledges", "POST", f"/v1/drives/{drive['id']}/creators", body, form_key(visit)
-            )
-        except Refused as refused:
-            told = {**visit.explain(refused), "errors": refused.errors}
-            return await self._drive_page(visit, status=refused.status, fields=form, **told)
-        visit.record("creator.added", drive=drive["id"], creator=made["id"])
-        return visit.back(f"/console/drives/{drive['id']}", "creator")
 
     def _form(
         self, visit: Visit, drive: Json | None, fields: Fields, refused: Refused | None = None
@@ -163,6 +137,7 @@ class DrivePages:
             "drive_form.html",
             status=200 if refused is None else refused.status,
             section="drives",
+            once=visit.key_for(refused),
             drive=drive,
             form=dict(fields),
             rows=rows,
@@ -235,9 +210,3 @@ class DrivePages:
                 break
             after = rows[-1]["sequence"]
         return rows
-
-
-def form_key(visit: Visit) -> str | None:
-    """The Idempotency-Key of the posted form."""
-    key = visit.form.get("once", "")
-    return f"console-{key}" if key.isalnum() and key.isascii() and len(key) <= 64 else None

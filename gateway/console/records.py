@@ -11,9 +11,9 @@ from backbone.contracts.pledges import PledgeStatus
 from backbone.http.problems import Overloaded
 from backbone.http.service_client import ServiceUnavailable
 from backbone.idempotency import RequestInProgress
-from gateway.console.client import Refused, ServiceCalls
+from gateway.console.client import FAILURES, Refused, ServiceCalls, refusal_of
 from gateway.console.drive_form import amount_of, latin
-from gateway.console.drives import form_key
+from gateway.console.unsaved import unsaved_page
 from gateway.console.visit import Visit
 from gateway.http.asgi import Response
 from gateway.proxy.waits import BatchLookup, pledge_view
@@ -110,7 +110,7 @@ class RecordPages:
 
     async def _refund(self, visit: Visit, path: str, body: Json) -> Any:
         try:
-            return await self._calls.send(visit.bearer, "payments", "POST", path, body, form_key(visit))
+            return await self._calls.send(visit.bearer, "payments", "POST", path, body, visit.form_key)
         except Refused as refused:
             if refused.slug != RequestInProgress.slug:
                 raise
@@ -122,7 +122,7 @@ class RecordPages:
             told: dict[str, Any] = {**visit.explain(unknown), "pending": visit.form}
             return await self._pledge_page(visit, status=503, **told)
         except (ServiceUnavailable, Overloaded):
-            return visit.refused(unknown)
+            return unsaved_page(visit.request, visit.fields, "refused_refund_unknown")
 
     async def list_keys(self, visit: Visit) -> Response:
         """The keys of the installation, for admins."""
@@ -158,9 +158,10 @@ class RecordPages:
         else:
             body["scopes"] = [value for name, value in visit.fields if name == "scope"]
         try:
-            made = await self._calls.send(visit.bearer, "keys", "POST", "/v1/keys", body, form_key(visit))
-        except Refused as refused:
-            told = {**visit.explain(refused), "errors": refused.errors}
+            made = await self._calls.send(visit.bearer, "keys", "POST", "/v1/keys", body, visit.form_key)
+        except FAILURES as failure:
+            refused = refusal_of(failure)
+            told = {**visit.explain(refused), "errors": refused.errors, "once": visit.key_for(refused)}
             return await self._key_page(visit, status=refused.status, **told)
         visit.record("key.created", key=made["id"], for_partner=made["partner"])
         return await self._key_page(visit, made=made)

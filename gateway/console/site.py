@@ -5,22 +5,33 @@ from __future__ import annotations
 from backbone.clock import Clock
 from gateway.access.sessions import Sessions
 from gateway.console.client import ServiceCalls
+from gateway.console.creators import CreatorPages
 from gateway.console.drives import DrivePages
+from gateway.console.funnel_page import FunnelPage
 from gateway.console.records import RecordPages
 from gateway.console.visit import pages_of
 from gateway.http.router import Route, page_routes
 from gateway.live.hub import Hub
 from gateway.proxy.waits import BatchLookup
+from gateway.reach.funnel import Funnel
 
 
 class Console:
     """The pages under `/console`."""
 
     def __init__(
-        self, sessions: Sessions, calls: ServiceCalls, checkouts: BatchLookup, hub: Hub, clock: Clock
+        self,
+        sessions: Sessions,
+        calls: ServiceCalls,
+        checkouts: BatchLookup,
+        hub: Hub,
+        funnel: Funnel,
+        clock: Clock,
     ) -> None:
         self._handler_of = pages_of(sessions)
         self._drives = DrivePages(calls, hub, clock)
+        self._creators = CreatorPages(calls)
+        self._funnel = FunnelPage(calls, funnel, clock)
         self._records = RecordPages(calls, checkouts)
 
     def routes(self) -> list[Route]:
@@ -31,6 +42,7 @@ class Console:
             "/console/new": drives.new,
             "/console/drives/{drive}": drives.show,
             "/console/drives/{drive}/edit": drives.edit,
+            "/console/drives/{drive}/funnel": self._funnel.show,
             "/console/drives/{drive}/pledges": records.list_pledges,
             "/console/keys": records.list_keys,
             "/console/webhooks": records.list_webhooks,
@@ -39,7 +51,7 @@ class Console:
             "/console/new": drives.create,
             "/console/drives/{drive}/edit": drives.change,
             "/console/drives/{drive}/state": drives.transition,
-            "/console/drives/{drive}/creators": drives.add_creator,
+            "/console/drives/{drive}/creators": self._creators.add,
             "/console/drives/{drive}/refunds": records.refund,
             "/console/keys": records.create_key,
             "/console/keys/revoke": records.revoke_key,

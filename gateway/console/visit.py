@@ -14,10 +14,11 @@ from backbone.http.problems import Overloaded, Problem
 from backbone.http.service_client import ServiceUnavailable
 from gateway.access.keys import Bearer
 from gateway.access.sessions import NoSession, Session, Sessions
-from gateway.console.client import Refused, refused_by
+from gateway.console.client import NotSaved, Refused, refused_by
 from gateway.console.login import login_page
 from gateway.console.render import render, text
 from gateway.console.translations import TRANSLATIONS
+from gateway.console.unsaved import unavailable_page, unsaved_page
 from gateway.http.asgi import Request, Response
 from gateway.http.forms import read_form
 from gateway.http.router import Handler
@@ -55,14 +56,22 @@ class Visit:
         """The fields that occur once."""
         return dict(self.fields)
 
+    @property
+    def form_key(self) -> str | None:
+        """The Idempotency-Key of the posted form."""
+        key = self.form.get("once", "")
+        return f"console-{key}" if key.isalnum() and key.isascii() and len(key) <= 64 else None
+
     def link(self, path: str, **query: str | None) -> str:
         """`path` with `query`, in the language of this page."""
         kept = {name: self.query[name] for name in _KEPT if name in self.query}
         asked = urlencode(kept | {name: value for name, value in query.items() if value})
         return f"{path}?{asked}" if asked else path
 
-    def page(self, template: str, *, status: int = 200, section: str = "", **values: object) -> Response:
-        """A page of the console with what all of them show."""
+    def page(
+        self, template: str, *, status: int = 200, section: str = "", once: str = "", **values: object
+    ) -> Response:
+        """A page of the console with what all of them show; its form has the key `once`, or a new one."""
         other = urlencode({**self.query, "lang": self.voice.other})
         body = render(
             template,
@@ -71,7 +80,7 @@ class Visit:
             visit=self,
             section=section,
             csrf=self.session.csrf,
-            once=secrets.token_hex(16),
+            once=once or secrets.token_hex(16),
             localised=lambda value: localised(value, self.voice.lang),
             money=lambda value: self.voice.money(value["value"], value["currency"]),
             count=self.voice.count,
@@ -102,6 +111,10 @@ class Visit:
         """The page that shows why something was refused."""
         return self.page("refused.html", status=refused.status, **self.explain(refused))
 
+    def key_for(self, refused: Refused | None) -> str:
+        """The posted form's key where the form may have been saved: sent again, it is not saved twice."""
+        return self.form.get("once", "") if isinstance(refused, NotSaved) else ""
+
     def explain(self, refused: Refused) -> dict[str, str]:
         """A refusal in the language of the page, and the service's own detail where it may help."""
         key = f"refused_{refused.slug.replace('-', '_')}"
@@ -123,7 +136,7 @@ def pages_of(
     """Turns a function of a visit into a handler that only a session with `scope` reaches.
 
     A POST reaches it only with the session's CSRF token and from this origin. Whatever is refused is shown as
-    a page; without a session the login is shown.
+    a page, with the posted form where no service confirmed it; without a session the login is shown.
     """
 
     def handler_of(show: Callable[[Visit], Awaitable[Response]]) -> Handler:
@@ -133,6 +146,8 @@ def pages_of(
                 session = await sessions.find(request)
             except NoSession:
                 return login_page(request, _page_of(request))
+            except Overloaded:
+                return unsaved_page(request, fields) if fields else unavailable_page(request)
             query = dict(parse_qsl(request.query[:2000]))
             voice = choose_voice(query, request.headers.get("accept-language", ""), None)
             visit = Visit(request, session, query, voice, fields)
@@ -144,7 +159,7 @@ def pages_of(
             except Refused as refused:
                 return visit.refused(refused)
             except (ServiceUnavailable, Overloaded):
-                return visit.refused(Refused(503, {}))
+                return unsaved_page(request, fields) if fields else visit.refused(Refused(503, {}))
             except Problem as problem:
                 return visit.refused(refused_by(problem))
 

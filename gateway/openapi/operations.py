@@ -25,6 +25,7 @@ from backbone.idempotency import KeyMalformed, KeyMissing, KeyReused, RequestInP
 from gateway.access.keys import OriginNotAllowed
 from gateway.http.asgi import DuplicateHeader
 from gateway.openapi.models import SCHEMAS, STREAM_EVENTS
+from gateway.reach.funnel_counts import PeriodTooLong
 
 Json = dict[str, Any]
 
@@ -221,7 +222,8 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
             "description": (
                 "Read where a drive's visitors come from, and how many of them give.\n\nBy source: views of "
                 "its public pages and of its donate form, pledges, and gifts. For the drive's partner and "
-                "admins. Views are counted without cookies and without anything about the visitor."
+                "admins. Views are counted without cookies and without anything about the visitor. "
+                "Counts may be ten seconds old."
             ),
             "parameters": [
                 _DRIVE,
@@ -231,7 +233,7 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
                 ),
             ],
             "responses": {"200": {"description": "The funnel.", "content": _json("Funnel")}},
-            "x-problems": [NotFound, NotYourDrive, Invalid],
+            "x-problems": [NotFound, NotYourDrive, Invalid, PeriodTooLong],
             "security": [{"key": ["drives"]}],
         }
     },

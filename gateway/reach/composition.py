@@ -41,8 +41,8 @@ class Reach:
         lookups = Lookups(clients["pledges"], clients["leaderboard"], secret, public, limit)
         site = ReachSite(lookups, live, hub, public_url)
         images = Images(site, Drawer(), public, forwarder.limits)
-        funnel = Funnel(site, self._visits, forwarder, clients, secret, public_url, clock)
-        self._routes = [*site.routes(), *images.routes(), *funnel.routes()]
+        self.funnel = Funnel(site, self._visits, forwarder, clients, secret, public_url, clock)
+        self._routes = [*site.routes(), *images.routes(), *self.funnel.routes()]
 
     def routes(self) -> list[Route]:
         """All routes of the package."""

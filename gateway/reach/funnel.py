@@ -6,11 +6,8 @@ counted. `GET /v1/drives/{drive}/funnel` puts the views and the money together.
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -28,6 +25,7 @@ from gateway.access.same_origin import is_own_origin
 from gateway.http.asgi import Request, Response, json_response
 from gateway.http.router import Route
 from gateway.proxy.forwarding import Forwarder, refuse_publishable
+from gateway.reach.funnel_counts import Counts, FunnelCounts, Period
 from gateway.reach.site import MAX_QUERY, ReachSite, query_of
 from gateway.reach.sources import Source, source_of
 from gateway.reach.visits import OTHER, STEPS, Visits, hour_of
@@ -42,22 +40,6 @@ _TIMESTAMP: Final[TypeAdapter[datetime]] = TypeAdapter(Timestamp)
 _YEARS: Final = range(2000, 2201)
 
 Json = Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class Counts:
-    """What is counted of a source; `raised` in minor units."""
-
-    seen: int = 0
-    opened: int = 0
-    pledged: int = 0
-    paid: int = 0
-    raised: int = 0
-
-    def add(self, other: Counts) -> None:
-        """Add another source's counts."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class Funnel:
@@ -78,6 +60,7 @@ class Funnel:
         self._forwarder = forwarder
         self._clients = clients
         self._secret = secret
+        self._counts = FunnelCounts(visits, clients, secret)
         self._public_url = public_url
         self._clock = clock
 
@@ -109,25 +92,29 @@ class Funnel:
     async def read(self, request: Request) -> Response:
         """The funnel of a drive, by source, for its owner and for admins.
 
-        Raises `Unauthorized`, `Forbidden`, `NotYourDrive`, `NotFound`, `Invalid` for the period, `Overloaded`
-        and `ServiceUnavailable`.
+        Raises `Unauthorized`, `Invalid` for the period, and as `of`.
         """
         bearer = self._forwarder.authenticate(request)
         refuse_publishable(bearer)
         bearer.require("drives")
         since, until = self._period(dict(parse_qsl(request.query[:MAX_QUERY], keep_blank_values=True)))
+        body = json.dumps(await self.of(bearer, request.params[0], since, until), ensure_ascii=False).encode()
+        return json_response(body, headers=[(b"cache-control", b"private, no-store")])
+
+    async def of(self, bearer: Bearer, ref: str, since: datetime, until: datetime) -> Json:
+        """The funnel of whole hours as the route answers it, at most ten seconds old.
+
+        Raises `NotYourDrive`, `Forbidden`, `NotFound`, `PeriodTooLong`, `Overloaded`, `ServiceUnavailable`.
+        """
         with self._forwarder.concurrency_limits["reads"]:
-            drive = await self._drive(request.params[0], bearer)
-            counts = await self._counts(drive["id"], since, until)
-        body = {
+            drive = await self._drive(ref, bearer)
+            counts = await self._counts.of(Period(drive["id"], since, until))
+        return {
             "drive": drive["id"],
             "since": rfc3339(since),
             "until": rfc3339(until),
             "data": _rows(counts, drive["currency"]),
         }
-        return json_response(
-            json.dumps(body, ensure_ascii=False).encode(), headers=[(b"cache-control", b"private, no-store")]
-        )
 
     def _period(self, query: Mapping[str, str]) -> tuple[datetime, datetime]:
         """The whole hours around what is asked for; by default the last 24."""
@@ -150,35 +137,6 @@ class Funnel:
         if bearer.mode == "test" and not drive.get("test"):
             raise Forbidden("A test key works on test drives only.")
         return drive
-
-    async def _counts(self, drive_id: str, since: datetime, until: datetime) -> dict[str, Counts]:
-        period = {"drive": drive_id, "since": rfc3339(since), "until": rfc3339(until)}
-        views, pledged, paid = await asyncio.gather(
-            self._visits.of(drive_id, since, until),
-            self._ask("pledges", period),
-            self._ask("leaderboard", period),
-        )
-        found: defaultdict[str, Counts] = defaultdict(Counts)
-        for key, (seen, opened) in views.items():
-            found[key].add(Counts(seen=seen, opened=opened))
-        for row in (*pledged, *paid):
-            counted = {name: row[name] for name in ("pledged", "paid", "raised") if name in row}
-            found[_key_of(row)].add(Counts(**counted))
-        return found
-
-    async def _ask(self, service: str, period: Json) -> Sequence[Json]:
-        """A service's counts. Raises `Invalid` where the period has more than it counts at once."""
-        reply = await post_internal(self._clients[service], self._secret, "/internal/funnel", period)
-        if not reply["complete"]:
-            raise _invalid("since", "must be later: the period has too many pledges")
-        rows: Sequence[Json] = reply["data"]
-        return rows
-
-
-def _key_of(row: Json) -> str:
-    """The source of a pledge as links are counted, however the partner's program wrote it."""
-    given = {name: row[name] for name in ("platform", "campaign") if row[name] is not None}
-    return source_of(given).key
 
 
 def _rows(counts: Mapping[str, Counts], currency: str) -> list[Json]:

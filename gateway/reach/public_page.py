@@ -1,4 +1,8 @@
-"""The public page of a drive and of a creator in it, complete without script."""
+"""The public page of a drive and of a creator in it, complete without script but for the texts of donors.
+
+Caches keep the page for a minute at worst. What a donor wrote must be gone within a second once a moderator
+hides it, so only the page's script shows it, from the live totals (docs/decisions/0035).
+"""
 
 from __future__ import annotations
 
@@ -118,7 +122,7 @@ class PublicPage:
         )
 
     def _script_data(self) -> Json:
-        kept = ("gifts", "of_goal", "anonymous", "reached", "as_of", *STATES, "offline")
+        kept = ("gifts", "of_goal", "anonymous", "reached", "as_of", "place", *STATES, "offline")
         return {
             "drive": self.drive["id"],
             "slug": self.drive["slug"],
@@ -160,6 +164,7 @@ class PublicPage:
             "notice_more": donate[f"notice_{state}_more"] if noticed else "",
             "qr_url": self.source.address(f"{self.path}/qr.svg") if self.creator else None,
             "creator_raised": self.money(place["raised"]) if place else "",
+            "no_gifts": not self.totals.get("donations"),
             "creator_place": text(self.voice, "place", int(place["rank"])) if place else "",
         }
 
@@ -168,7 +173,6 @@ class PublicPage:
         return {
             "leaders": [self._leader(one) for one in totals.get("leaders", ()) if "slug" in one],
             "teams": [{"name": one["team"], "raised": self.money(one["raised"])} for one in self.teams],
-            "recent": [self._gift(one) for one in totals.get("recent", ())],
             "milestones": [
                 {
                     "title": localised(one["title"], self.voice.lang),
@@ -185,11 +189,4 @@ class PublicPage:
             "raised": self.money(leader["raised"]),
             "url": self.source.address(f"/d/{self.slug}/{quote(str(leader['slug']))}", **self.language),
             "is_this": self.creator is not None and leader.get("creator") == self.creator["id"],
-        }
-
-    def _gift(self, gift: Json) -> Json:
-        return {
-            "name": gift.get("name") or text(self.voice, "anonymous"),
-            "message": gift.get("message") or "",
-            "amount": self.money(gift.get("amount")),
         }

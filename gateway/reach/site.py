@@ -15,7 +15,7 @@ from gateway.http.asgi import Header, Request, Response, json_response
 from gateway.http.router import Handler, Route, is_name, page_routes
 from gateway.live.hub import Hub
 from gateway.live.totals import LiveReads
-from gateway.pages.languages import choose_voice
+from gateway.pages.languages import Voice, choose_voice
 from gateway.pages.site import ShortLivedCache, to_lower_case
 from gateway.reach.lookups import Found, Lookups
 from gateway.reach.public_page import PublicPage
@@ -89,11 +89,13 @@ class ReachSite:
         """
         shown = await self.shown(request.params)
         query = query_of(request)
-        page = await self._public_page(request, shown, query)
-        key = f"{page.address} {page.donate_address} {page.voice}"
+        names = "/".join(str(one["id"]) for one in shown if one)
+        key = f"{self.origin(request)} {names} {self._voice(request, shown, query)} {source_of(query)}"
         held = self._rendered.get(key)
-        body = held[0] if held else self._rendered.keep(key, page.render())
-        return Response(200, [*pages.page_headers("public"), _VARY], body)
+        if held is None:
+            page = await self._public_page(request, shown, query)
+            held = (self._rendered.keep(key, page.render()),)
+        return Response(200, [*pages.page_headers("public"), _VARY], held[0])
 
     async def shown(self, params: Sequence[str]) -> Shown:
         """The drive and the creator that the parameters of a path name; raises as `page`."""
@@ -121,14 +123,17 @@ class ReachSite:
             return self._public_url
         return f"{request.scope.get('scheme', 'http')}://{host}"
 
+    @staticmethod
+    def _voice(request: Request, shown: Shown, query: Mapping[str, str]) -> Voice:
+        return choose_voice(query, request.headers.get("accept-language", ""), shown.drive.get("title"))
+
     async def _public_page(self, request: Request, shown: Shown, query: Mapping[str, str]) -> PublicPage:
         drive, creator = shown
-        language = request.headers.get("accept-language", "")
         return PublicPage(
             drive,
             await self.totals(drive["id"], request.address),
             self.origin(request),
-            choose_voice(query, language, drive.get("title")),
+            self._voice(request, shown, query),
             source_of(query),
             creator,
             await self._lookups.place(drive["id"], creator["id"]) if creator else None,

@@ -30,6 +30,8 @@ class ScriptedGateway:
     cache: str = CACHE
     etag: str = 'W/"1.5.0.live"'
     state: str = "live"
+    vary: str = "Accept-Encoding"
+    kind: str = "application/json"
     greeting: bytes = b""
     """What each stream begins with."""
     full: bool = False
@@ -77,11 +79,11 @@ class ScriptedGateway:
             await self._stream(writer)
         text = f'{{"number":{len(self.seen)},"state":"{self.state}","text":"\\"state\\":\\"live\\""}}'
         shown = {
-            "content-type": "application/json",
+            "content-type": self.kind,
             "content-length": str(len(text)),
             "cache-control": self.cache,
             "etag": self.etag,
-            "vary": "Accept-Encoding",
+            "vary": self.vary,
             "x-request-id": headers.get("x-request-id", "of the gateway"),
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in shown.items() if value)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
+from backbone.http.service_client import ServiceUnavailable
+from gateway.console.client import ServiceCalls
 from gateway.console.texts import CONSOLE_AR, CONSOLE_EN
 from gateway.console.translations import TRANSLATIONS
 from tests.gateway.harness import ADMIN, bearer
@@ -42,14 +46,29 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 async def fill(system: WholeSystem) -> None:
-    """A creator with a hostile name, and a pledge."""
+    """A pledge, a creator with a hostile name, and a drive whose every text is hostile."""
+    usd = {"currency": "USD", "value": "25.00"}
+    texts = {"en": HOSTILE, "ar": HOSTILE}
+    drive = {
+        "slug": "hostile", "title": texts, "description": texts, "currency": "USD", "goal": usd,
+        "permit": HOSTILE, "beneficiaries": [{"name": HOSTILE, "share_bps": 10_000}],
+        "milestones": [{"title": {**texts, "fr": HOSTILE}, "amount": usd}],
+    }  # fmt: skip
     creator = {"slug": "abo", "name": HOSTILE[:100], "team": HOSTILE[:100]}
-    money = {"currency": "USD", "value": "25.00"}
-    for path, body in (("creators", creator), ("pledges", {"amount": money, "reference": "r"})):
-        url = f"{system.url}/v1/drives/winter/{path}"
+    pledge = {
+        "amount": usd, "reference": HOSTILE, "message": HOSTILE, "donor": {"name": HOSTILE[:60]},
+        "source": {"platform": HOSTILE[:64], "campaign": HOSTILE},
+    }  # fmt: skip
+    key = {"kind": "secret", "partner": "shop", "scopes": ["drives"], "name": HOSTILE[:60]}
+    for path, body in (
+        ("drives", drive), ("drives/hostile/open", {}), ("drives/hostile/creators", creator),
+        ("drives/winter/creators", creator), ("drives/hostile/pledges", pledge),
+        ("drives/winter/pledges", {"amount": usd}), ("keys", key),
+    ):  # fmt: skip
+        url = f"{system.url}/v1/{path}"
         sent = {**bearer(ADMIN), "Idempotency-Key": path}
         async with system.session.post(url, json=body, headers=sent) as reply:
-            assert reply.status == 201, await reply.text()
+            assert reply.status in (200, 201), await reply.text()
 
 
 @asynccontextmanager
@@ -91,7 +110,7 @@ async def test_wrong_key_is_refused_and_the_right_one_opens_the_console(
         await expect(page.locator("#key")).to_have_value("")
         await page.fill("#key", ADMIN)
         await page.keyboard.press("Enter")
-        await expect(page.locator("td a").first).to_contain_text("Winter")
+        await expect(page.locator("td a", has_text="Winter")).to_be_visible()
         assert await page.evaluate("document.cookie") == ""
         (cookie,) = await context.cookies()
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
@@ -117,18 +136,36 @@ async def test_drive_is_created_and_opened_by_keyboard_alone(system: WholeSystem
         await expect(page.locator(".tag.live")).to_have_count(1)
 
 
-async def test_figures_are_read_again_while_the_page_is_open(system: WholeSystem, chromium: Browser) -> None:
+def figures(sequence: int, raised: str) -> dict[str, Any]:
+    return {
+        "drive": "drv_1", "epoch": 1, "sequence": sequence, "donations": sequence, "donors": sequence,
+        "raised": {"currency": "USD", "value": raised}, "as_of": f"2030-01-07T12:00:05.0{sequence:02d}Z",
+    }  # fmt: skip
+
+
+async def test_figures_follow_the_stream_and_never_go_back(system: WholeSystem, chromium: Browser) -> None:
     async with window(chromium) as (_, page):
         await log_in(page, system)
-        totals = {
-            "raised": {"currency": "USD", "value": "12345.00"}, "donations": 77, "donors": 70,
-            "as_of": "2030-01-07T12:00:05.000Z",
-        }  # fmt: skip
-        await page.route("**/totals", lambda route: route.fulfill(json=totals))
+        frames = "".join(f"event: totals\ndata: {json.dumps(figures(n, f'{n}000.00'))}\n\n" for n in (77, 76))
+        await page.route("**/totals", lambda route: route.fulfill(json=figures(12, "12345.00")))
+        await page.route(
+            "**/live*", lambda route: route.fulfill(content_type="text/event-stream", body=frames)
+        )
         await page.goto(f"{system.url}/console/drives/winter?lang=en")
-        await expect(page.locator("[data-money=raised]")).to_have_text("$12,345")
+        await expect(page.locator("[data-money=raised]")).to_have_text("$77,000")
         await expect(page.locator("[data-count=donations]")).to_have_text("77")
         await expect(page.locator("#as-of")).to_contain_text("2030-01-07 12:00:05")
+
+
+async def test_figures_are_polled_where_there_is_no_stream(system: WholeSystem, chromium: Browser) -> None:
+    async with window(chromium) as (_, page):
+        await log_in(page, system)
+        await page.route("**/live*", lambda route: route.abort())
+        read = itertools.count(1)
+        await page.route("**/totals", lambda route: route.fulfill(json=figures(next(read), "12345.00")))
+        await page.goto(f"{system.url}/console/drives/winter?lang=en")
+        await expect(page.locator("[data-count=donations]")).to_have_text("2")
+        await expect(page.locator("[data-money=raised]")).to_have_text("$12,345")
 
 
 async def test_revoked_key_ends_the_session_of_an_open_window(system: WholeSystem, chromium: Browser) -> None:
@@ -184,7 +221,9 @@ async def test_logout_leaves_nothing_behind_the_back_button(system: WholeSystem,
 
 PAGES: Final = (
     "/", "/console", "/console/new", "/console/drives/winter", "/console/drives/winter/edit",
-    "/console/drives/winter/pledges", "/console/keys", "/console/webhooks", "/console/drives/none",
+    "/console/drives/winter/pledges", "/console/drives/winter/funnel", "/console/keys", "/console/webhooks",
+    "/console/drives/none", "/console/drives/hostile", "/console/drives/hostile/edit",
+    "/console/drives/hostile/pledges", "/console/drives/hostile/funnel",
 )  # fmt: skip
 
 
@@ -202,4 +241,57 @@ async def test_pages_fit_every_width_axe_finds_nothing_serious_and_no_text_of_pe
             await page.goto(f"{system.url}{address}?lang={lang}")
             assert await page.title() != "owned"
             found += await faults(page, address.strip("/").replace("/", "-") or "root", lang)
+            assert await page.locator("img[src=x]").count() == 0
         assert found == []
+
+
+@pytest.mark.parametrize("lang", ["en", "ar"])
+async def test_pages_of_refused_and_of_unsaved_forms_fit_too(
+    system: WholeSystem, chromium: Browser, lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, answers = ServiceCalls.send, {"refuses": True}
+
+    async def answer(calls: ServiceCalls, *request: Any) -> Any:
+        if answers["refuses"]:
+            return await send(calls, *request)
+        raise ServiceUnavailable("no answer in time")
+
+    monkeypatch.setattr(ServiceCalls, "send", answer)
+    async with window(chromium) as (_, page):
+        await log_in(page, system, query=f"?lang={lang}")
+        found = []
+        for kind in ("refused", "unsaved"):
+            answers["refuses"] = kind == "refused"
+            await page.goto(f"{system.url}/console/new?lang={lang}")
+            for field, value in (("slug", "winter"), ("title_en", HOSTILE), ("goal", "1.234")):
+                await page.fill(f"#{field}", value)
+            found += await sent(page, f"form-{kind}", lang)
+            await page.goto(f"{system.url}/console/drives/winter?lang={lang}")
+            await page.locator("summary", has_text=text(lang, "add_creator")).click()
+            await page.fill("#name", HOSTILE[:100])
+            await page.fill("#slug", "abo")
+            found += await sent(page, f"creator-{kind}", lang)
+        await page.goto(f"{system.url}/console/drives/winter?lang={lang}")
+        await page.locator("summary", has_text=text(lang, "do_pause")).click()
+        await page.get_by_role("button", name=text(lang, "yes_pause")).click()
+        await expect(page.get_by_role("button", name=text(lang, "send_again"))).to_be_visible()
+        found += await faults(page, "state-unsaved", lang)
+        answers["refuses"] = True
+        await page.get_by_role("button", name=text(lang, "send_again")).click()
+        await expect(page.locator(".tag.paused")).to_be_visible()
+        await page.locator("summary", has_text=text(lang, "do_resume")).click()
+        await page.get_by_role("button", name=text(lang, "yes_resume")).click()
+        await expect(page.locator(".tag.live")).to_be_visible()
+        assert found == []
+
+
+def text(lang: str, key: str) -> str:
+    return str((CONSOLE_AR if lang == "ar" else CONSOLE_EN)[key])
+
+
+async def sent(page: Page, name: str, lang: str) -> list[Any]:
+    """Send the form that has the focus; the faults of the page that shows why it was not saved."""
+    await page.keyboard.press("Enter")
+    await expect(page.locator("[role=alert]")).to_be_visible()
+    assert await page.title() != "owned"
+    return await faults(page, name, lang)

@@ -1,11 +1,13 @@
-// The figures of a drive in the console, read again every two seconds while the page is visible.
+// The figures of a drive in the console, from its live stream, or from polls while there is none.
 
+import { Feed, isNewer, parse } from "./feed.js";
 import { Figures, isMoney } from "./money.js";
 
 const page = JSON.parse(document.getElementById("page").textContent);
 const figures = new Figures(page.lang, page.digits);
 const list = document.querySelector("[data-drive]");
-const EVERY_MS = 2000;
+let shown = null;
+let feed = null;
 
 const valueAt = (totals, path) => path.split(".").reduce((found, name) => found?.[name], totals);
 
@@ -22,14 +24,21 @@ function show(totals) {
   time.textContent = `${totals.as_of.slice(0, 10)} ${totals.as_of.slice(11, 19)}`;
 }
 
-async function refresh() {
-  try {
-    const reply = document.hidden ? null : await fetch(`/v1/drives/${list.dataset.drive}/totals`);
-    if (reply?.ok) show(await reply.json());
-  } catch {
-    // Without a connection the moment of the figures stays as it is, and tells their age.
-  }
-  setTimeout(refresh, EVERY_MS);
+/** Without a connection the moment of the figures stays as it is, and tells their age. */
+function take(message) {
+  const totals = message.kind === "figures" && message.text !== null ? parse(message.text) : null;
+  if (!totals || !isNewer(totals, shown)) return;
+  shown = totals;
+  show(totals);
 }
 
-if (list) refresh();
+/** Only a visible page holds a stream: a browser opens six connections to a host that has no HTTP/2. */
+function follow() {
+  feed?.stop();
+  feed = document.hidden ? null : new Feed(list.dataset.drive, take, { free: 1 }).start();
+}
+
+if (list) {
+  document.addEventListener("visibilitychange", follow);
+  follow();
+}

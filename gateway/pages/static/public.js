@@ -86,11 +86,38 @@ function showTotals(totals) {
   $("leaders-section").hidden = leaders.length === 0;
   // Under overload the server leaves the gifts out: what is shown stays.
   if (!totals.degraded?.includes("recent")) showList("recent", totals.recent ?? [], giftRow);
-  $("no-gifts").hidden = $("recent").children.length > 0;
+  $("no-gifts").hidden = (totals.donations ?? 0) > 0;
   showMilestones(totals.milestones ?? []);
+  if (page.creator) followCreator(leaders);
   document.querySelector("h1").textContent = localised(totals.title, page.lang) || page.slug;
   state = totals.state;
   showFreshness(state, totals.as_of);
+}
+
+// --- the creator whose page it is ---
+
+function showStanding({ raised, rank }) {
+  if (!isMoney(raised)) return;
+  $("creator-raised").textContent = figures.money(raised);
+  $("creator-place").textContent = `· ${figures.format(texts.place, {}, rank)}`;
+  $("standing").hidden = false;
+}
+
+/** The creator's own sum: among the leaders of the totals, else on the board, which is asked once totals change. */
+async function followCreator(leaders) {
+  const place = leaders.find((leader) => leader.creator === page.creator) ?? (await boardPlace());
+  if (place) showStanding(place);
+  else if (place === null) $("standing").hidden = true;
+}
+
+/** Null where the creator has raised nothing, undefined where the board does not answer. */
+async function boardPlace() {
+  const board = `/v1/drives/${encodeURIComponent(page.drive)}/leaderboards/creators`;
+  const limit = AbortSignal.timeout(POLL_TIMEOUT_MS);
+  const around = `limit=1&around=${encodeURIComponent(page.creator)}`;
+  const reply = await fetch(`${board}?${around}`, { signal: limit }).catch(() => null);
+  if (!reply?.ok) return undefined;
+  return (await reply.json()).data.find((row) => row.creator === page.creator) ?? null;
 }
 
 /** `asOf` is when the figures were right; without it the moment shown stays. */

@@ -14,6 +14,9 @@ from sqlalchemy import func, select
 
 from backbone.clock import FrozenClock
 from backbone.database.database import Database
+from backbone.http.problems import Overloaded
+from backbone.http.service_client import ServiceResponse
+from gateway.reach.funnel_counts import KEPT_S, MAX_WAITING, FunnelCounts, Period
 from gateway.reach.sources import Source
 from gateway.reach.visits import MAX_COUNTS, MAX_SOURCES, OTHER, Visits, hour_of
 from gateway.tables import MESSAGING_TABLES, VISITS
@@ -323,10 +326,98 @@ async def test_funnel_of_many_sources_is_bounded_and_loses_nothing(harness: Harn
     assert sum(int(row["raised"]["value"].replace(".", "")) for row in found["data"]) == sum(range(500))
 
 
-async def test_period_with_too_many_pledges_is_refused(harness: Harness) -> None:
+async def test_period_with_too_many_pledges_is_refused_with_its_own_problem(harness: Harness) -> None:
     know(harness)
     answer(harness, [], [], complete=False)
-    assert (await harness.get("/v1/drives/winter/funnel", **bearer(ADMIN)))[0] == 422
+    status, _, problem = await harness.get("/v1/drives/winter/funnel", **bearer(ADMIN))
+    assert (status, problem["type"]) == (422, "/problems/period-too-long")
+    assert "a million" in problem["detail"]
+
+
+def counted_times(harness: Harness) -> int:
+    return harness.pledges.lines().count("POST /internal/funnel")
+
+
+async def test_equal_funnels_are_counted_once_in_ten_seconds(harness: Harness) -> None:
+    know(harness)
+    answer(harness, [("x", None, 1)], [])
+    harness.pledges.gate.clear()
+    asked = [
+        asyncio.create_task(harness.get(f"/v1/drives/{ref}/funnel", **bearer(ADMIN)))
+        for ref in ("winter", DRIVE) * 5
+    ]
+    await until(lambda: harness.pledges.lines().count("POST /internal/drives") >= 10)
+    harness.pledges.gate.set()
+    assert {reply[2]["data"][0]["pledged"] for reply in await asyncio.gather(*asked)} == {1}
+    answer(harness, [("x", None, 2)], [])
+    path = "/v1/drives/winter/funnel"
+    assert (await harness.get(path, **bearer(ADMIN)))[2]["data"][0]["pledged"] == 1
+    assert counted_times(harness) == 1
+    earlier = f"{path}?since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z"
+    assert (await harness.get(earlier, **bearer(ADMIN)))[2]["data"][0]["pledged"] == 2
+
+
+class NoVisits:
+    """No views."""
+
+    async def of(self, *period: Any) -> Any:
+        return {}
+
+
+class SlowService:
+    """Counts nothing, once its `gate` is open."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.asked = self.running = self.most = 0
+
+    async def request(self, method: str, path: str, **other: Any) -> ServiceResponse:
+        self.asked += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await self.gate.wait()
+        self.running -= 1
+        return ServiceResponse(200, {}, b'{"complete":true,"data":[]}')
+
+
+def periods(count: int) -> list[Period]:
+    start = datetime(2026, 1, 7, tzinfo=UTC)
+    return [Period("drv_1", start, start + timedelta(hours=n + 1)) for n in range(count)]
+
+
+async def test_count_is_made_again_after_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    service, now, (period,) = SlowService(), [100.0], periods(1)
+    service.gate.set()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
+    counts = FunnelCounts(NoVisits(), {"pledges": service, "leaderboard": service}, "secret")
+    for after_s, asked in ((0.0, 2), (KEPT_S - 0.1, 2), (0.2, 4)):
+        now[0] += after_s
+        await counts.of(period)
+        assert service.asked == asked
+
+
+async def test_counts_are_made_one_at_a_time_and_few_wait() -> None:
+    service, asked = SlowService(), periods(MAX_WAITING + 2)
+    counts = FunnelCounts(NoVisits(), {"pledges": service, "leaderboard": service}, "secret")
+    waiting = [asyncio.create_task(counts.of(one)) for one in asked[:-1]]
+    await until(lambda: service.running == 2)
+    with pytest.raises(Overloaded):
+        await counts.of(asked[-1])
+    service.gate.set()
+    assert await asyncio.gather(*waiting) == [{}] * (MAX_WAITING + 1)
+    assert service.most == 2  # the two services of one count
+    assert not counts._running
+
+
+async def test_count_that_fails_is_not_kept(harness: Harness) -> None:
+    know(harness)
+    answer(harness, [("x", None, 1)], [])
+    answers = harness.pledges.answers
+    found, answers["POST /internal/funnel"] = answers["POST /internal/funnel"], (503, {})
+    path = "/v1/drives/winter/funnel"
+    assert (await harness.get(path, **bearer(ADMIN)))[0] == 503
+    answers["POST /internal/funnel"] = found
+    assert (await harness.get(path, **bearer(ADMIN)))[0] == 200
 
 
 async def test_counts_are_stored_when_the_gateway_stops(tmp_path: Path) -> None:

@@ -47,16 +47,18 @@ def metas(html: str) -> dict[str, str]:
     }
 
 
-async def test_page_says_everything_without_script(harness: Harness) -> None:
+async def test_page_says_everything_but_donors_texts_without_script(harness: Harness) -> None:
     await shown(harness)
     status, headers, html = await page(harness, f"/d/winter?{EN}")
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     for text in (
         "Let&#39;s make their winter warmer", "$4,560,123.45", "of $10,000,000", "97,012 gifts", 'value="45"',
-        "أمل", "لكل طفل ليلة دافئة", "Anonymous", "$1,000", "AboFlah", "نور", "$310,000.50", "فريق الكويت",
+        "AboFlah", "نور", "$310,000.50", "فريق الكويت",
         "First", "reached", "Half way", "Give now",
     ):  # fmt: skip
         assert text in html, text
+    for text in ("أمل", "لكل طفل ليلة دافئة"):  # a cache may keep the page after a moderator has hidden them
+        assert text not in html, text
     assert re.search(r"as of <time datetime=\"[^\"]+Z\">\d\d:\d\d UTC</time>", html)
 
 

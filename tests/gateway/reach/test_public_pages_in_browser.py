@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Page, expect
 
-from tests.gateway.harness import Harness, gateway
+from tests.gateway.harness import DRIVE, Harness, gateway
 from tests.gateway.reach.drive_page import ABOFLAH, HOSTILE, know, leader, milestone, show, usd
 from tests.gateway.reach.test_funnel import visits_of
 from tests.gateway.test_pages_in_browser import browser, tab
@@ -50,6 +51,9 @@ async def test_page_follows_the_totals_and_says_when_it_cannot(
     async with tab(browser) as page:
         await page.goto(f"{shown.url}/d/winter?lang=en&platform=tiktok")
         await expect(page.locator("#raised")).to_have_text("$4,560,123.45")
+        await expect(page.locator("#recent li")).to_have_text(
+            ["أمل $25لكل طفل ليلة دافئة", "Anonymous $1,000"]
+        )
         gift = {"id": "don_3", "name": "Sami", "message": "سلام", "amount": usd("7.50")}
         leaders = [leader(1, "crt_9", "zain", "Zain", "3000000.00")]
         reached = [
@@ -81,6 +85,32 @@ async def test_page_follows_the_totals_and_says_when_it_cannot(
         await page.context.set_offline(False)
         await poll(page)
         await expect(page.locator("#freshness")).not_to_have_attribute("data-state", "offline")
+
+
+async def test_creators_own_sum_follows_the_board(browser: BrowserContext, shown: Harness) -> None:
+    async with tab(browser) as page:
+        await page.goto(f"{shown.url}/d/winter/aboflah?lang=en")
+        await expect(page.locator("#standing")).to_have_text("$2,500,000 raised · Place 1 of all creators")
+        row = {"rank": 14, **ABOFLAH, "creator": "crt_205", "raised": usd("2500025.50"), "donations": 10}
+        board = f"GET /v1/drives/{DRIVE}/leaderboards/creators"
+        shown.leaderboard.answers[board] = (200, {"data": [row]})
+        await show(shown, 2, leaders=[])
+        await received(shown, 2)
+
+        async def followed() -> bool:  # the gateway keeps a board for a second
+            await show(shown, next(sequences), leaders=[])
+            await poll(page)
+            return "$2,500,025.50" in await page.locator("#standing").inner_text()
+
+        sequences = itertools.count(3)
+        await until(followed)
+        await expect(page.locator("#standing")).to_have_text(
+            "$2,500,025.50 raised · Place 14 of all creators"
+        )
+        await show(shown, 1000, leaders=[leader(3, "crt_205", "aboflah", "AboFlah", "2500100.00")])
+        await received(shown, 1000)
+        await poll(page)
+        await expect(page.locator("#standing")).to_have_text("$2,500,100 raised · Place 3 of all creators")
 
 
 async def test_texts_of_people_are_shown_as_text_by_the_script_too(
