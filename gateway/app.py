@@ -27,6 +27,7 @@ from gateway.console.client import ServiceCalls
 from gateway.console.login import Login
 from gateway.console.root import Root
 from gateway.console.site import Console
+from gateway.desk.alerts import AlertDesk
 from gateway.desk.presence import Presence
 from gateway.desk.routes import ModerationDesk
 from gateway.docs import docs_routes
@@ -97,6 +98,7 @@ def compose(
             *_pages(settings, pledges, secret, key_ring, limits, lookups, clock, waits),
             *reach.routes(),
             *_desk(pledges, sessions, concurrency_limits).routes(),
+            *AlertDesk(pledges, sessions, concurrency_limits["changes"]).routes(),
             *docs_routes(description.document),
             *events_routes(),
             *_health(key_ring),

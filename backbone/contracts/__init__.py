@@ -8,6 +8,8 @@ from backbone.contracts.event import Event, MoneyField, decode, wire_names
 from backbone.contracts.leaderboard import DriveLogged, Heartbeat, SnapshotTaken
 from backbone.contracts.payments import PaymentChanged, PaymentStatus
 from backbone.contracts.pledges import (
+    AlertControl,
+    AlertsControlled,
     CreatorChanged,
     DriveChanged,
     DriveState,
@@ -18,6 +20,8 @@ from backbone.contracts.pledges import (
 )
 
 __all__ = [
+    "AlertControl",
+    "AlertsControlled",
     "CreatorChanged",
     "DriveChanged",
     "DriveLogged",

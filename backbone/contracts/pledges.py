@@ -132,3 +132,29 @@ class MessageModerated(Event, name="pledges.message_moderated.v1", topic="pledge
     version: int
     state: Annotated[MessageState | str, OpenValues(MessageState)]
     moderated_at: Timestamp
+
+
+class AlertControl(BaseModel):
+    """A skip or a replay of alerts: the version that it made, when, and whose donation is shown again.
+
+    Without a pledge, each screen shows its own last one again.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    at: Timestamp
+    pledge_id: PledgeId | None = None
+
+
+class AlertsControlled(Event, name="pledges.alerts_controlled.v1", topic="pledges", key="drive_id"):
+    """How a drive's overlays are to show alerts: the whole state; a higher version replaces a lower one.
+
+    `skip` and `replay` are the newest ones. One whose version a screen has seen is not to be repeated.
+    """
+
+    drive_id: DriveId
+    version: int
+    paused: bool
+    skip: AlertControl | None
+    replay: AlertControl | None

@@ -103,4 +103,5 @@ def empty_totals(drive: Mapping[str, Any]) -> dict[str, Any]:
         "raised": zero, "goal": drive["goal"], "percent": 0.0, "donations": 0, "donors": 0,
         "by_state": dict.fromkeys(states, zero), "per_minute": {"donations": 0, "raised": zero},
         "leaders": [], "recent": [], "milestones": milestones,
+        "alerts": {"version": 0, "paused": False, "skip": None, "replay": None}, "pinned": None,
     }  # fmt: skip

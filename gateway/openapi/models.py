@@ -150,6 +150,8 @@ _BRIEF: Final[dict[str, Any]] = {
     },
     "per_minute": {"donations": 41, "raised": _usd(102_500)},
     "milestones": [{"title": {"en": "Ten million"}, "amount": _usd(1_000_000_000), "reached_at": _MOMENT}],
+    "alerts": {"version": 1, "paused": False, "skip": {"version": 1, "at": _MOMENT}, "replay": None},
+    "pinned": None,
     "epoch": 1,
     "sequence": 155_391,
     "as_of": _MOMENT,
@@ -178,6 +180,30 @@ _RECENT: Final = [
 ]
 
 
+class AlertSkip(BaseModel):
+    """A skip: overlays remove the alerts on the screen, once for each `version`."""
+
+    version: Count
+    at: TimestampView
+
+
+class AlertReplay(BaseModel):
+    """A replay: overlays show a donation again, once for each `version`; null means their own last one."""
+
+    version: Count
+    at: TimestampView
+    donation: Donation | None
+
+
+class AlertsState(BaseModel):
+    """How overlays are to show alerts; a skip or replay is here for a minute. `version` counts changes."""
+
+    version: Count
+    paused: bool
+    skip: AlertSkip | None
+    replay: AlertReplay | None
+
+
 class TotalsBrief(BaseModel):
     """A drive's totals without `leaders` and `recent`.
 
@@ -198,6 +224,8 @@ class TotalsBrief(BaseModel):
     by_state: ByState
     per_minute: PerMinute
     milestones: list[Milestone]
+    alerts: AlertsState
+    pinned: Donation | None = Field(description="The donation whose message a moderator pinned last.")
     epoch: Count = Field(description="Rises when the log had to be restored; sequences start again.")
     sequence: Count = Field(description="The last row of the drive's log that these totals include.")
     as_of: TimestampView = Field(description="Everything before this moment is included.")

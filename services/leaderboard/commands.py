@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from backbone.contracts import CreatorChanged, DriveChanged, DriveState, MessageModerated, PledgeStatus
+from backbone.contracts import (
+    AlertsControlled,
+    CreatorChanged,
+    DriveChanged,
+    DriveState,
+    MessageModerated,
+    PledgeStatus,
+)
 from backbone.contracts.open_values import known
 from backbone.contracts.pledges import MessageState, PledgeState
 from backbone.database.transaction import SyncTransaction
-from services.leaderboard import domain, sequencer
+from services.leaderboard import domain, on_screen, sequencer
 from services.leaderboard.logged_rows import LoggedRow
 from services.leaderboard.sequencer import LockedDrive
 from services.leaderboard.statements import by_id, statements
@@ -83,7 +90,7 @@ def name_creators(transaction: SyncTransaction, events: Sequence[CreatorChanged]
 
 
 def moderate_messages(transaction: SyncTransaction, events: Sequence[MessageModerated]) -> list[LoggedRow]:
-    """Delete display texts that were hidden or held, and have outdated ones fetched again.
+    """Delete display texts that were hidden or held, have outdated ones fetched again, and note the pinned.
 
     The rows are changed in the order of their ids, as wherever several of them are.
     """
@@ -98,7 +105,17 @@ def moderate_messages(transaction: SyncTransaction, events: Sequence[MessageMode
             # Hidden texts need not be fetched; of held ones, and of states of later versions, some are shown.
             row = decided | {"version": event.version - (event.state != MessageState.HIDDEN)}
             transaction.execute(statements(transaction).withdraw_display_texts, [row])
+        on_screen.pin(transaction, event)
         locked[event.drive_id].changed = True
+    return sequencer.save(transaction, locked.values())
+
+
+def control_alerts(transaction: SyncTransaction, events: Sequence[AlertsControlled]) -> list[LoggedRow]:
+    """Store how overlays of drives are to show alerts."""
+    locked = sequencer.lock(transaction, (event.drive_id for event in events))
+    for event in domain.newest(events, lambda one: one.drive_id):
+        if on_screen.control(transaction, event):
+            locked[event.drive_id].changed = True
     return sequencer.save(transaction, locked.values())
 
 

@@ -79,6 +79,18 @@ def page(
     return rows[:limit], Position(last.captured_at, last.payment_id)
 
 
+def recent_json(row: Row[Any], currency: str) -> dict[str, Any]:
+    """A donation, with its donor's texts in the row, as `recent` shows it."""
+    return {
+        "id": f"don_{row.payment_id.removeprefix('pay_')}",
+        "name": row.name,
+        "message": row.message,
+        "amount": as_json(row.captured, currency),
+        "creator": row.creator_id,
+        "at": rfc3339(row.at),
+    }
+
+
 def shown(row: Row[Any], texts: Mapping[str, DonorTexts]) -> dict[str, Any]:
     """A donation as `recent` shows it."""
     said = texts.get(row.pledge_id, ANONYMOUS)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from backbone.contracts import (
+    AlertsControlled,
     CreatorChanged,
     DriveChanged,
     DriveLogged,
@@ -48,6 +49,11 @@ async def moderate_messages(events: Sequence[MessageModerated], session: Transac
     await _apply(commands.moderate_messages, events, session)
 
 
+async def control_alerts(events: Sequence[AlertsControlled], session: Transaction) -> None:
+    """Store how moderators have overlays show alerts."""
+    await _apply(commands.control_alerts, events, session)
+
+
 async def tally_payments(events: Sequence[PaymentChanged], session: Transaction) -> None:
     """Add each payment's change since its stored version to its drive, with one statement per table."""
     await _apply(tally.tally_payments, events, session)
@@ -80,4 +86,5 @@ HANDLERS: Final[Handlers] = {
     PledgeChanged: keep_pledges,
     PaymentChanged: tally_payments,
     MessageModerated: moderate_messages,
+    AlertsControlled: control_alerts,
 }

@@ -58,7 +58,7 @@ class Statements:
     name_creators: Executable
     """Keeps rows of the same or a higher version."""
     keep_pledges: Executable
-    """Does not change `paid`."""
+    """Does not change `paid` and `payment_id`."""
     mark_paid: Executable
     """Returns (drive_id, open, amount) of pledges that were not paid before."""
     add_payments: Executable
@@ -138,7 +138,8 @@ def _deciding(made: Insert, *names: str) -> Insert:
 
 
 def _marking_paid(made: Insert) -> Executable:
-    marking = _upsert(made, {"paid": made.excluded.paid}, where=pledges.c.paid.is_(False))
+    new = {name: made.excluded[name] for name in ("paid", "payment_id")}
+    marking = _upsert(made, new, where=pledges.c.paid.is_(False))
     return marking.returning(pledges.c.drive_id, pledges.c.open, pledges.c.amount)
 
 

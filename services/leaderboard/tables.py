@@ -42,6 +42,9 @@ NOT_FETCHED: Final = -1
 COUNTED: Final = "counted AND captured - refunded - disputed <> 0"
 """Payments that boards sum and lists of donations show: the condition of the index `payments_by_time`."""
 
+PINNED: Final = "pinned_at IS NOT NULL"
+"""Texts that a moderator pinned: the condition of the index `words_pinned`."""
+
 UNRANKED: Final = "ranked_version <> version"
 """Payments whose rows a process of an earlier version wrote: the condition of `payments_unranked`."""
 NEVER_SUMMED: Final = -1
@@ -70,6 +73,9 @@ class Drive(Table, table=True):
     `last_number`. The windows contain
     those captured after `day_from` and `hour_from`, which only move forward; none that is in a window was
     captured before `…_oldest`. `alias_salt` makes the public ids of unnamed donors.
+
+    `alerts` is how overlays are to show alerts, as version `alerts_version` of `AlertsControlled` states it;
+    None before the first control.
     """
 
     __tablename__ = "drives"
@@ -105,6 +111,8 @@ class Drive(Table, table=True):
     hour_from: datetime | None = _utc()
     hour_oldest: datetime | None = _utc()
     alias_salt: str | None = None
+    alerts: Any = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    alerts_version: int = _count()
 
 
 class Clearing(Table, table=True):
@@ -255,7 +263,10 @@ class Superseded(Table, table=True):
 
 
 class Pledge(Table, table=True):
-    """The newest state of a pledge, part of `pledged` while open and unpaid; `version` 0: a placeholder."""
+    """The newest state of a pledge, part of `pledged` while open and unpaid; `version` 0: a placeholder.
+
+    `payment_id` is the payment that made it paid; None where a process without migration 0007 stored it.
+    """
 
     __tablename__ = "pledges"
 
@@ -265,6 +276,7 @@ class Pledge(Table, table=True):
     open: bool = False
     paid: bool = False
     amount: int = _amount()
+    payment_id: str | None = None
 
 
 class LogRow(Table, table=True):
@@ -307,15 +319,24 @@ class DisplayText(Table, table=True):
     `version` is the number of the moderator's decision that the texts follow, 0 before the first, and
     `NOT_FETCHED` where none were fetched; `decided` is the highest number that an event named. Texts with a
     lower one are to be fetched again.
+
+    `pinned_at` is set while the message is pinned in `drive_id`, as the decision `pin_version` states it.
     """
 
     __tablename__ = "words"
+    __table_args__ = (
+        Index("words_pinned", "drive_id", "pinned_at", **_where(PINNED)),
+        {"sqlite_with_rowid": False},
+    )
 
     pledge_id: str = Field(primary_key=True)
     name: str | None = None
     message: str | None = None
     version: int = _count()
     decided: int = _count()
+    drive_id: str | None = None
+    pinned_at: datetime | None = _utc()
+    pin_version: int = _count()
 
 
 MESSAGING_TABLES = messaging_tables(Table.metadata)

@@ -33,7 +33,8 @@ class _Changes:
         self.clearings: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
         self.creators: dict[str, dict[str, Any]] = {}
         self.donors: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self.paid: list[tuple[str, str]] = []
+        self.paid: list[tuple[str, str, str]] = []
+        """(pledge_id, drive_id, payment_id)"""
         self.superseded: list[dict[str, Any]] = []
         self.reached_at_stale: set[str] = set()
         """Creators who lost a donation, or of whom one now counts from another moment."""
@@ -163,7 +164,7 @@ def _tally(
     before = None if old is None else _state_of(old)
     _apply(event, before, new, locked, batch)
     if event.pledge_id is not None and figures.captured > 0 and _pays(old, event.pledge_id):
-        batch.paid.append((event.pledge_id, event.drive_id))
+        batch.paid.append((event.pledge_id, event.drive_id, event.payment_id))
     return _PaymentRow(
         event.payment_id, event.drive_id, event.version, event.pledge_id, event.creator_id, event.donor_id,
         counted, new.currency, *figures, microseconds(captured_at), new.donor_key, new.source_key,
@@ -334,10 +335,12 @@ def _mark_paid(transaction: SyncTransaction, batch: _Changes, locked: dict[str, 
     """
     if not batch.paid:
         return
+    paying = {pledge_id: (drive_id, payment_id) for pledge_id, drive_id, payment_id in batch.paid}
     rows = [
-        {"pledge_id": pledge_id, "drive_id": drive_id, "version": 0, "open": False, "paid": True, "amount": 0}
-        for pledge_id, drive_id in sorted(dict(batch.paid).items())
-    ]
+        {"pledge_id": pledge_id, "drive_id": drive_id, "version": 0, "open": False, "paid": True, "amount": 0,
+         "payment_id": payment_id}
+        for pledge_id, (drive_id, payment_id) in sorted(paying.items())
+    ]  # fmt: skip
     opened = [row for row in transaction.execute(statements(transaction).mark_paid, rows) if row.open]
     locked |= sequencer.lock(transaction, {row.drive_id for row in opened} - locked.keys())
     for row in opened:

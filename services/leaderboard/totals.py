@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from sqlalchemy import Row, and_, bindparam, func, literal_column, select
 
-from backbone.clock import rfc3339
 from backbone.database.columns import microseconds
 from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
 from backbone.money import as_json
-from services.leaderboard import boards
+from services.leaderboard import boards, on_screen
 from services.leaderboard.domain import percent
+from services.leaderboard.donations import recent_json
+from services.leaderboard.on_screen import OnScreen
 from services.leaderboard.tables import clearings, display_texts, drive_log, drives, payments, second_counts
 
 LEADERS: Final = 10
@@ -35,6 +36,7 @@ class DriveFigures:
     recent: Sequence[Row[Any]]
     donations_per_minute: int
     raised_per_minute: int
+    on_screen: OnScreen
 
     @property
     def drive_id(self) -> str:
@@ -53,8 +55,9 @@ class DriveFigures:
 
     @property
     def with_outdated_texts(self) -> list[str]:
-        """Pledges in `recent` whose stored texts do not follow the newest decision of a moderator."""
-        return [row.pledge_id for row in self.recent if 0 <= row.text_version < (row.decided or 0)]
+        """Pledges in `recent` or on screen whose texts do not follow a moderator's newest decision."""
+        outdated = [row.pledge_id for row in self.recent if 0 <= row.text_version < (row.decided or 0)]
+        return [*outdated, *self.on_screen.outdated]
 
     def totals(self, hidden: Collection[str] = ()) -> dict[str, Any]:
         """The public totals of a snapshot; `recent` omits donations of the pledges in `hidden`."""
@@ -77,9 +80,7 @@ class DriveFigures:
                 "raised": as_json(self.raised_per_minute, currency),
             },
             "leaders": self.leaders,
-            "recent": [
-                _recent_donation(gift, currency) for gift in self.recent if gift.pledge_id not in hidden
-            ],
+            "recent": [recent_json(gift, currency) for gift in self.recent if gift.pledge_id not in hidden],
             "milestones": [
                 {
                     "title": one["title"],
@@ -89,6 +90,8 @@ class DriveFigures:
                 for one in row.milestones
                 if not one.get("removed")
             ],
+            "alerts": self.on_screen.alerts,
+            "pinned": self.on_screen.pinned,
         }
 
 
@@ -100,19 +103,8 @@ def snapshot_version(row: Row[Any]) -> SnapshotVersion:
     return row.epoch, row.sequence, row.revision
 
 
-def _recent_donation(row: Row[Any], currency: str) -> dict[str, Any]:
-    return {
-        "id": f"don_{row.payment_id.removeprefix('pay_')}",
-        "name": row.name,
-        "message": row.message,
-        "amount": as_json(row.captured, currency),
-        "creator": row.creator_id,
-        "at": rfc3339(row.at),
-    }
-
-
 _DRIVES: Final = (
-    select(drives, func.coalesce(clearings.c.held, 0).label("held"))
+    select(drives, func.coalesce(clearings.c.held, 0).label("held"), on_screen.HAS_PINS)
     .join_from(
         drives,
         clearings,
@@ -180,5 +172,10 @@ def _figures(transaction: SyncTransaction, row: Row[Any], now: datetime) -> Driv
     since = microseconds(now) // 1_000_000 - MINUTE_S
     last_minute = transaction.execute(_LAST_MINUTE, {"of_drive": row.drive_id, "since": since}).one()
     return DriveFigures(
-        row, leaders, list(newest.values())[:RECENT], int(last_minute[0]), int(last_minute[1])
+        row,
+        leaders,
+        list(newest.values())[:RECENT],
+        int(last_minute[0]),
+        int(last_minute[1]),
+        on_screen.read(transaction, row, now),
     )

@@ -20,6 +20,8 @@ from services.pledges.commands import DriveCommands, PledgeCommands
 from services.pledges.domain import PledgeSecrets
 from services.pledges.handlers import HANDLERS
 from services.pledges.intake import Intake
+from services.pledges.moderation.alerts import AlertControls
+from services.pledges.moderation.alerts_api import AlertRoutes, alert_routes
 from services.pledges.moderation.api import ModerationRoutes, moderation_routes
 from services.pledges.moderation.decisions import Decisions
 from services.pledges.queries import Queries
@@ -46,6 +48,7 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     add_routes(app, api.routes(api.Dependencies(intake, drives, pledges, queries)))
     moderation = ModerationRoutes(database, queries, Decisions(database, clock))
     add_routes(app, moderation_routes(moderation))
+    add_routes(app, alert_routes(AlertRoutes(AlertControls(database, clock))))
     add_routes(app, internal_api.routes(queries, consumer.behind))
     add_health(app, database.is_responding)
     return Service(

@@ -11,7 +11,7 @@ from backbone.http import problems
 from backbone.http.fields import AmountTooLarge, AmountTooSmall
 from backbone.http.problems import Conflict, Forbidden, Invalid, Problem
 from services.pledges import domain
-from services.pledges.moderation import states
+from services.pledges.moderation import alerts, states
 
 
 class DriveClosed(Conflict):
@@ -54,6 +54,10 @@ class MessageDecided(Conflict):
     slug, title = "message-decided", "Another moderator has decided about this message"
 
 
+class DonationNotCounted(Conflict):
+    slug, title = "donation-not-counted", "The pledge has no donation that counts"
+
+
 _PROBLEMS: Final[Mapping[type[domain.DomainError], type[Problem]]] = {
     domain.InvalidField: Invalid,
     domain.AmountNotCharged: Invalid,
@@ -69,6 +73,7 @@ _PROBLEMS: Final[Mapping[type[domain.DomainError], type[Problem]]] = {
     domain.PledgeNotOpen: PledgeNotOpen,
     states.IllegalDecision: IllegalDecision,
     states.MessageDecided: MessageDecided,
+    alerts.DonationNotCounted: DonationNotCounted,
 }
 
 

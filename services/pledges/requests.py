@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.functional_validators import PlainValidator
 from pydantic.json_schema import SkipJsonSchema
 
+from backbone import ids
 from backbone.addresses import EmailAddress, WebAddress
 from backbone.http.fields import (
     AmountTooLargeError,
@@ -32,6 +33,7 @@ from backbone.http.fields import (
     MoneyBody,
     Text,
     Timestamp,
+    id_schema,
     text_schema,
     with_examples,
 )
@@ -65,6 +67,12 @@ def _slug(text: str) -> str:
 def _locale(text: str) -> str:
     if re.fullmatch(_LANGUAGE, text) is None:
         raise ValueError("must be a language tag such as ar or en-GB")
+    return text
+
+
+def _pledge_id(text: str) -> str:
+    if not ids.is_id(text, "plg"):
+        raise ValueError("must be the id of a pledge")
     return text
 
 
@@ -393,6 +401,14 @@ class DecisionRequest(Body):
         None,
         description="`version` of the message as it was read: another decision since then is a conflict.",
     )
+
+
+class ReplayRequest(Body):
+    """Whose donation is shown again; without a pledge, each screen's last one."""
+
+    model_config = with_examples({"pledge": "plg_01frtz5n00000000000000000c"}, {})
+
+    pledge: Annotated[Text, AfterValidator(_pledge_id), id_schema("plg")] | None = None
 
 
 Kind = TypeVar("Kind", bound=Body)

@@ -196,6 +196,19 @@ class Decision(Table, table=True):
     note: str | None
 
 
+class Alerts(Table, table=True):
+    """How a drive's overlays are to show alerts; no row before the first control. See `AlertsControlled`."""
+
+    __tablename__ = "alerts"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    drive_id: str = Field(sa_column=Column(String, ForeignKey("drives.id"), primary_key=True))
+    version: int
+    paused: bool
+    skip: Any = Field(sa_column=Column(JSON(none_as_null=True)))
+    replay: Any = Field(sa_column=Column(JSON(none_as_null=True)))
+
+
 class Payment(Table, table=True):
     """The newest state received of a payment; amounts are cumulative minor units."""
 
@@ -225,3 +238,4 @@ PLEDGES: Final = core_table(Pledge)
 DONOR_TEXTS: Final = core_table(DonorTexts)
 PAYMENTS: Final = core_table(Payment)
 DECISIONS: Final = core_table(Decision)
+ALERTS: Final = core_table(Alerts)

@@ -36,6 +36,10 @@ POST /v1/messages/{}/hide
 POST /v1/messages/{}/pin
 POST /v1/messages/{}/unpin
 POST /v1/messages/{}/hold
+POST /v1/drives/{}/alerts/pause
+POST /v1/drives/{}/alerts/resume
+POST /v1/drives/{}/alerts/skip
+POST /v1/drives/{}/alerts/replay
 POST /v1/drives/{}/open
 POST /v1/drives/{}/pause
 POST /v1/drives/{}/resume

@@ -45,6 +45,10 @@ OWNED: Final[dict[tuple[str, str], Any]] = {
     ("POST", "/v1/messages/{pledge}/hold"): None,
     ("POST", "/v1/messages/{pledge}/pin"): None,
     ("POST", "/v1/messages/{pledge}/unpin"): None,
+    ("POST", "/v1/drives/{drive}/alerts/pause"): None,
+    ("POST", "/v1/drives/{drive}/alerts/resume"): None,
+    ("POST", "/v1/drives/{drive}/alerts/skip"): None,
+    ("POST", "/v1/drives/{drive}/alerts/replay"): None,
 }
 """Routes for a drive's own partner and for admins, each with a valid body."""
 

@@ -79,3 +79,49 @@ async def test_decision_is_published_after_a_kill(tmp_path: Path, point: str) ->
         again = await decide(system, pledge, "hide", seen_version=0)  # the moderator's retry
         assert (again["state"], again["version"]) == ("hidden", 1)
         await system.wait_until_books_agree()
+
+
+async def test_pinned_message_and_alerts_reach_totals(system: EmbeddedSystem) -> None:
+    await system.open_drive("on-screen")
+    pledge = await system.donate("on-screen", donor={"name": "Layla"}, message="Salam")
+    await system.wait_for_raised("on-screen", "25.00")
+    for action, message in (("pin", "Salam"), ("hide", None), ("pin", "Salam"), ("unpin", None)):
+        await decide(system, pledge, action)
+        await until(lambda message=message: _is_pinned(system, message))  # type: ignore[misc]
+    controlled = await system.admin("POST", "/v1/drives/on-screen/alerts/pause")
+    assert (controlled.status, controlled.body["paused"]) == (200, True)
+    await until(lambda: _has_alerts(system, "on-screen", version=1, paused=True))
+    again = await system.admin("POST", "/v1/drives/on-screen/alerts/replay", {"pledge": pledge["id"]})
+    assert (again.status, again.body["version"]) == (200, 2)
+
+    async def replayed() -> dict[str, Any] | None:
+        alerts = (await system.totals("on-screen"))["alerts"]
+        return dict(alerts["replay"]["donation"]) if alerts["replay"] else None
+
+    donation = await until(replayed)
+    assert (donation["name"], donation["message"]) == ("Layla", "Salam")
+
+
+async def _is_pinned(system: EmbeddedSystem, message: str | None) -> bool:
+    pinned = (await system.totals("on-screen"))["pinned"]
+    return (pinned and pinned["message"]) == message
+
+
+async def _has_alerts(system: EmbeddedSystem, drive: str, **state: Any) -> bool:
+    alerts = (await system.totals(drive))["alerts"]
+    return {name: alerts[name] for name in state} == state
+
+
+@pytest.mark.parametrize("point", ["pledges.alerts.after_commit:1"])
+async def test_control_of_alerts_is_published_after_a_kill(tmp_path: Path, point: str) -> None:
+    async with running(tmp_path / "ataa") as system:
+        await system.open_drive("killed")
+        system.kill()
+        await system.start(ATAA_CRASH_AT=point)
+        with pytest.raises(aiohttp.ClientError):
+            await system.admin("POST", "/v1/drives/killed/alerts/pause")
+        await system.wait_until_killed()
+        await system.start()
+        await until(lambda: _has_alerts(system, "killed", version=1, paused=True))
+        again = await system.admin("POST", "/v1/drives/killed/alerts/pause")  # the moderator's retry
+        assert (again.status, again.body["version"]) == (200, 1)

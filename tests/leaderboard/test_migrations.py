@@ -49,6 +49,7 @@ def remove_boards(connection: Connection) -> None:
     for index in (
         *("donors_by_raised", "donors_by_day_raised", "donors_by_hour_raised", "payments_by_time"),
         *("payments_by_number", "payments_of_donor_in_drive", "payments_by_source", "payments_unranked"),
+        "words_pinned",
     ):
         connection.execute(text(f"DROP INDEX {index}"))
     sums = [f"{window}_{name}" for window in ("day", "hour") for name in ("raised", "donations")]
@@ -56,11 +57,13 @@ def remove_boards(connection: Connection) -> None:
         "drives": [
             *("last_number", "summed_number", "summed_sequence", "alias_salt"),
             *("day_from", "day_oldest", "hour_from", "hour_oldest"),
+            *("alerts", "alerts_version"),
         ],
         "payments": ["donor_key", "source_key", "number", "ranked_version"],
         "donors": ["raised", "donations", "reached_at", *sums],
         "creators": sums,
-        "words": ["version", "decided"],
+        "words": ["version", "decided", "drive_id", "pinned_at", "pin_version"],
+        "pledges": ["payment_id"],
     }.items():
         for column in columns:
             connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))

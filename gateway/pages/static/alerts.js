@@ -27,6 +27,8 @@ export class Alerts {
   #pumping = 0;
   #lastCard = 0;
   #lastDonation = null; // of the last card, for a replay
+  #shown = new WeakMap(); // what the cards on the screen show
+  #controls;
   #paused;
   #log;
 
@@ -36,11 +38,11 @@ export class Alerts {
     const key = `ataa-alerts:${location.pathname}${location.search}`;
     this.#log = new DonationLog(page.drive, key, (rows, over) => this.#meetRows(rows, over));
     this.#queue.miss(this.#log.unshown);
-    const controls = new AlertControls(page.drive, (command) => this.#obey(command));
-    this.#paused = controls.paused;
+    this.#controls = new AlertControls(page.drive, (command, donation) => this.#obey(command, donation));
+    this.#paused = this.#controls.paused;
     addEventListener("keydown", (event) => {
       const command = event.ctrlKey || event.metaKey || event.altKey ? null : KEYS[event.key.toLowerCase()];
-      if (command && !event.repeat) controls.send(command);
+      if (command && !event.repeat) this.#controls.send(command);
     });
     document.addEventListener("visibilitychange", () => this.#seen());
     addEventListener("pagehide", () => this.#remember());
@@ -63,15 +65,27 @@ export class Alerts {
     return this.#frames.length > 0;
   }
 
+  /** What moderators did, in new totals: their commands, and names and messages as they are shown now. */
+  follow(totals) {
+    this.#controls.follow(totals);
+    const cards = [...this.#place.children].filter((card) => this.#shown.has(card));
+    const shown = cards.map((card) => this.#shown.get(card));
+    const changed = moderate([...shown.flatMap(donationsOf), ...this.#queue.donations, this.#lastDonation], totals);
+    shown.forEach((next, i) => {
+      if (donationsOf(next).some((one) => changed.has(one))) cards[i].replaceChildren(...this.#contents(next));
+    });
+  }
+
   /** Shows a donation that is in no log: the setup page's test. */
   test(donation) {
     if (!document.hidden && isMoney(donation?.amount)) this.#show(donation);
   }
 
-  #obey(command) {
+  #obey(command, donation) {
     this.#paused = command === "pause" || (this.#paused && command !== "resume");
     if (command === "skip") [...this.#place.children].forEach(dismiss);
-    if (command === "replay" && this.#lastDonation && !document.hidden) this.#show(this.#lastDonation);
+    const again = donation ?? this.#lastDonation ?? this.#newest()?.recent?.[0];
+    if (command === "replay" && isMoney(again?.amount) && !document.hidden) this.#show(again);
     this.#pump();
   }
 
@@ -131,7 +145,11 @@ export class Alerts {
 
   #show(next) {
     if (next.amount) this.#lastDonation = next;
-    const card = next.amount ? this.#donationCard(next) : next.burst ? burstCard(next) : missedCard(next);
+    moderate(donationsOf(next), this.#newest());
+    const card = element("article", next.amount ? "card" : next.burst ? "card burst" : "card missed");
+    card.classList.toggle("grand", Boolean(next.amount) && isGrand(next));
+    card.append(...this.#contents(next));
+    this.#shown.set(card, next);
     this.#place.append(card);
     const staying = [...this.#place.children].filter((one) => !one.classList.contains("leaving"));
     const top = this.#place.getBoundingClientRect().top - 1;
@@ -140,9 +158,11 @@ export class Alerts {
     setTimeout(() => dismiss(card), next.burst ? BURST_CARD_MS : CARD_MS);
   }
 
-  #donationCard(donation) {
-    const card = element("article", "card");
-    card.classList.toggle("grand", isGrand(donation));
+  #contents(next) {
+    return next.amount ? this.#ofDonation(next) : next.burst ? ofBurst(next) : ofMissed(next);
+  }
+
+  #ofDonation(donation) {
     const amount = element("p", "money");
     writeMoney(amount, donation.amount, true);
     const who = element("p", "who");
@@ -150,29 +170,44 @@ export class Alerts {
     const leaders = donation.creator ? (this.#newest()?.leaders ?? []) : [];
     const creator = leaders.find((l) => [l.creator, l.slug].includes(donation.creator));
     if (creator) who.append(" ", withCreator(creator.name || creator.slug));
-    card.append(amount, who);
-    if (donation.message) card.append(quote("message", donation.message));
-    return card;
+    return donation.message ? [amount, who, quote("message", donation.message)] : [amount, who];
   }
 }
 
-function missedCard({ missed, over }) {
+/** The donations that a card shows by name. */
+const donationsOf = (next) => next.top ?? (next.amount ? [next] : []);
+
+const same = (one, other) => (one || "") === (other || "");
+
+/** Gives donations the name and message that `recent` of the newest totals shows; returns those that changed. */
+function moderate(donations, totals) {
+  const recent = new Map((totals?.recent ?? []).map((donation) => [donation.id, donation]));
+  const changed = new Set();
+  for (const donation of donations) {
+    const now = recent.get(donation?.id);
+    if (!now || (same(now.name, donation.name) && same(now.message, donation.message))) continue;
+    donation.name = now.name;
+    donation.message = now.message;
+    changed.add(donation);
+  }
+  return changed;
+}
+
+function ofMissed({ missed, over }) {
   const phrase = over ? texts.missed_gifts_over : texts.missed_gifts;
-  return element("article", "card missed", figures.format(phrase, {}, missed));
+  return [figures.format(phrase, {}, missed)];
 }
 
 /** All donations of some seconds in one number, with the largest by name. */
-function burstCard({ burst, seconds, top }) {
-  const card = element("article", "card burst");
+function ofBurst({ burst, seconds, top }) {
   const minutes = Math.round(seconds / 60);
   const time = figures.format(minutes < 2 ? texts.burst_seconds : texts.burst_minutes, {}, minutes < 2 ? seconds : minutes);
-  card.append(element("p", "burst-count", figures.format(texts.burst, { time }, burst)));
-  for (const donation of top) {
+  const lines = top.map((donation) => {
     const line = element("p", "burst-line");
     line.append(quote("name", donation.name || texts.anonymous), element("span", "money", figures.money(donation.amount)));
-    card.append(line);
-  }
-  return card;
+    return line;
+  });
+  return [element("p", "burst-count", figures.format(texts.burst, { time }, burst)), ...lines];
 }
 
 function dismiss(card) {

@@ -12,6 +12,7 @@ import { showMatching } from "./matching.js";
 import { celebrate, showMilestones } from "./milestones.js";
 import { isMoney } from "./money.js";
 import { $, figures, page, set, texts } from "./overlay_page.js";
+import { showPinned } from "./pinned.js";
 import { showRecent } from "./ticker.js";
 
 const STREAM_TRUSTED_MS = 20_000; // longer than the feed waits before it closes an idle stream
@@ -68,6 +69,8 @@ function takeTotals() {
   showMatching(totals);
   showLeaders(totals);
   showRecent(totals);
+  showPinned(totals);
+  alerts?.follow(totals);
   for (const box of boxes) box.hidden = !box.querySelector(":scope > :not([hidden])");
   showFreshness();
   document.body.dataset.sequence = totals.sequence;

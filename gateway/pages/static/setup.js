@@ -93,6 +93,7 @@ for (const button of document.querySelectorAll("[data-command]")) {
   button.addEventListener("click", () => controls.send(button.dataset.command));
 }
 new ResizeObserver(fit).observe(screen);
+addEventListener("storage", showPaused); // a moderator may pause, which the preview stores
 showPaused();
 showAddress();
 loadPreview();
