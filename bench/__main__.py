@@ -155,7 +155,7 @@ def screens(
     note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
     out: Annotated[Path, typer.Option(help="The results file.")] = results.DIRECTORY / "screens.json",
 ) -> None:
-    """Measure overlay and form in Chromium: first paint, bytes, frames, memory after twelve days."""
+    """Measure overlay and form in Chromium: first paint, bytes, frames, memory over twelve days."""
     _end_on_sigterm()
     screens_of.measure(out, note, Progress(Console(stderr=True)), gifts)
     _print_figures(out)

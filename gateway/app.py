@@ -170,7 +170,8 @@ def _pages(
     """The HTML pages and the badge."""
     reader = bearer(secret, "secret", partner="default", scopes=frozenset({"drives"}))
     embedded, fee = bool(settings.stripe_publishable_key), settings.fee_rule()
-    site = Site(pledges, secret, reader, key_ring, limits, lookups, clock, fee, embedded)
+    public = settings.public_url
+    site = Site(pledges, secret, reader, key_ring, limits, lookups, clock, fee, embedded, public)
     return [*site.routes(), *Badges(pledges, secret, key_ring, limits, lookups, waits).routes()]
 
 

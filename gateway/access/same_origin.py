@@ -1,15 +1,27 @@
-"""Whether a browser's request was sent by a page of this gateway."""
+"""The public origin of this gateway, and whether a browser's request was sent by a page of it."""
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import urlsplit
 
 from backbone.http.problems import Forbidden
 from gateway.http.asgi import Request
 
+_HOST: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}", re.ASCII)
+
 
 class CrossOrigin(Forbidden):
     slug, title = "cross-origin", "This may be sent from its own page only"
+
+
+def origin_of(request: Request, public_url: str) -> str:
+    """The public origin of the gateway: of `public_url`, else of the host that was asked; else empty."""
+    host = request.headers.get("host", "")
+    if public_url or _HOST.fullmatch(host) is None:
+        return public_url
+    return f"{request.scope.get('scheme', 'http')}://{host}"
 
 
 def is_https(request: Request, public_url: str) -> bool:

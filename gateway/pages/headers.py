@@ -17,7 +17,7 @@ Headers = list[tuple[bytes, bytes]]
 _STRICT: Final = "style-src 'self'; trusted-types 'none'; frame-ancestors "
 # Streaming tools frame overlays, which have nothing to click. The form must not be framed (clickjacking),
 # except by the origins of a publishable key (`gateway.pages.frames`).
-_OVERLAY: Final = "style-src 'self' 'unsafe-inline'; trusted-types default; frame-ancestors *"
+_OVERLAY: Final = "style-src 'self' 'unsafe-inline'; trusted-types default; frame-ancestors * file:"
 
 
 # The page of Stripe's embedded Checkout runs Stripe's script, and shows no text of donors. It lists the hosts

@@ -63,7 +63,7 @@ def overlay_page(
         voice,
         page,
         title=localised(title, voice.lang) or drive_slug_or_id,
-        parts=_parts(query.get("parts", "")),
+        parts=overlay_parts(query.get("parts", "")),
         theme=_one_of(THEMES, query.get("theme")),
     )
 
@@ -103,7 +103,8 @@ def _one_of(known: Sequence[str], asked: str | None) -> str:
     return asked if asked is not None and asked in known else known[0]
 
 
-def _parts(asked: str) -> list[str]:
+def overlay_parts(asked: str) -> list[str]:
+    """The parts that `parts=` names, in the order of `OVERLAY_PARTS`; all of them where it names none."""
     wanted = {part.strip() for part in asked[:200].split(",")}
     return [part for part in OVERLAY_PARTS if part in wanted] or list(OVERLAY_PARTS)
 

@@ -16,11 +16,13 @@ from backbone.http.service_client import ServiceClient, ServiceUnavailable, post
 from gateway import pages
 from gateway.access.keys import Bearer, KeyRing
 from gateway.access.limits import ConcurrencyLimit, RateLimits
+from gateway.access.same_origin import origin_of
 from gateway.fees import FeeRule
 from gateway.http.asgi import AsgiResponse, Request, Response, json_response
 from gateway.http.conditional import not_modified
 from gateway.http.router import Handler, Route, page_routes
 from gateway.pages.frames import Frame, find_frame
+from gateway.pages.local_file import local_file, local_file_headers, waiting_page
 
 CACHE_S: Final = 2.0
 MAX_CACHED: Final = 1000
@@ -34,6 +36,7 @@ _RELOAD: Final = ((b"retry-after", b"2"), (b"refresh", b"5"))
 
 Drive = Mapping[str, Any]
 PageOfDrive = Callable[[Request, Drive], Awaitable[Response]]
+Unavailable = Callable[[Request], Awaitable[Response]]
 Found = TypeVar("Found")
 
 
@@ -57,6 +60,17 @@ class ShortLivedCache(Generic[Found]):
         return found
 
 
+async def _unavailable(request: Request) -> Response:
+    language = request.headers.get("accept-language", "")
+    body = pages.problem_page(_query(request), problem="unavailable", accept_language=language)
+    return Response(503, [*pages.page_headers("problem"), *_RELOAD], body)
+
+
+async def _waiting(request: Request) -> Response:
+    # Viewers see what a source shows, so the page that waits for an overlay shows nothing.
+    return Response(503, [*pages.page_headers("overlay"), *_RELOAD], waiting_page(_query(request)))
+
+
 class Site:
     """Looks up a drive and serves its pages."""
 
@@ -71,7 +85,9 @@ class Site:
         clock: Clock,
         fee: FeeRule,
         embedded_checkout: bool,
+        public_url: str,
     ) -> None:
+        self._public_url = public_url
         self._embedded_checkout = embedded_checkout
         self._fee = fee
         self._pledges = pledges
@@ -88,8 +104,9 @@ class Site:
     def routes(self) -> list[Route]:
         """The pages and their assets."""
         return [
-            *page_routes("/overlay/{drive}", self._page(self._overlay)),
+            *page_routes("/overlay/{drive}", self._page(self._overlay, _waiting)),
             *page_routes("/overlay/{drive}/setup", self._page(self._setup)),
+            Route("GET", "/overlay/{drive}/file", self._page(self._local_file)),
             *page_routes("/donate/{drive}", self._page(self._donate)),
             *page_routes("/donate/{drive}/thanks", self._page(self._thanks)),
             Route("GET", "/donate/{drive}/creators", self._search),
@@ -102,7 +119,7 @@ class Site:
             Route("GET", "/favicon.ico", _to_icon),
         ]
 
-    def _page(self, render: PageOfDrive) -> Handler:
+    def _page(self, render: PageOfDrive, unavailable: Unavailable = _unavailable) -> Handler:
         async def handle(request: Request) -> Response:
             ref = request.params[0]
             if ref != ref.lower():
@@ -113,8 +130,7 @@ class Site:
                 if drive is not None:
                     return await render(request, drive)
             except (ServiceUnavailable, Overloaded):
-                body = pages.problem_page(_query(request), problem="unavailable", accept_language=language)
-                return Response(503, [*pages.page_headers("problem"), *_RELOAD], body)
+                return await unavailable(request)
             body = pages.problem_page(_query(request), accept_language=language)
             return Response(404, pages.page_headers("problem"), body)
 
@@ -129,6 +145,14 @@ class Site:
         language = request.headers.get("accept-language", "")
         body = pages.setup_page(request.params[0], drive, _query(request), accept_language=language)
         return Response(200, pages.page_headers("setup"), body)
+
+    async def _local_file(self, request: Request, drive: Drive) -> Response:
+        """The overlay of the query as a file to download; raises NotFound without a usable Host."""
+        ref, origin = request.params[0], origin_of(request, self._public_url)
+        if not origin:
+            raise NotFound("The request names no usable Host.")
+        body = local_file(origin, ref, drive["title"], _query(request))
+        return Response(200, local_file_headers(ref), body)
 
     def _framed(self, render: Callable[[Request, Drive, Frame | None], Awaitable[Response]]) -> PageOfDrive:
         """The page in a frame of a partner's page; 403 where the address names no page that may frame it."""

@@ -137,6 +137,9 @@ SETUP_EN: Final[Translations] = {
     "copied": "Copied",
     "copy_failed": "Press Ctrl+C to copy",
     "source_size": "In OBS: width {width}, height {height}.",
+    "local_file": "Download the local file",
+    "local_file_hint": "It starts the overlay even if OBS runs before the server answers: in the source, "
+    "tick Local file and choose this file instead of the address.",
     "preview": "Preview",
     "preview_hint": "With the drive's live figures. Tests appear only here.",
     "test_alert": "Test alert",
@@ -185,6 +188,9 @@ SETUP_AR: Final[Translations] = {
     "copied": "تم النسخ",
     "copy_failed": "اضغط Ctrl+C للنسخ",
     "source_size": "في OBS: العرض {width} والارتفاع {height}.",
+    "local_file": "تنزيل الملف المحلي",
+    "local_file_hint": "يُظهر العرض حتى إن عمل OBS قبل أن يستجيب الخادم: فعّل خيار Local file في المصدر "
+    "واختر هذا الملف بدل الرابط.",
     "preview": "معاينة",
     "preview_hint": "بأرقام الحملة المباشرة. لا تظهر التجارب إلا هنا.",
     "test_alert": "تنبيه تجريبي",

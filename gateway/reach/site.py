@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -11,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from backbone.http.problems import NotFound, Overloaded, Problem
 from backbone.http.service_client import ServiceUnavailable
 from gateway import pages
+from gateway.access.same_origin import origin_of
 from gateway.http.asgi import Header, Request, Response, json_response
 from gateway.http.router import Handler, Route, is_name, page_routes
 from gateway.live.hub import Hub
@@ -25,7 +25,6 @@ MAX_QUERY: Final = 2000
 MAX_SIDE: Final = 100_000
 PICTURE_SIZE: Final = (1200, 630)
 
-_HOST: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}", re.ASCII)
 _VARY: Final[Header] = (b"vary", b"Accept-Language")
 
 
@@ -118,10 +117,7 @@ class ReachSite:
 
     def origin(self, request: Request) -> str:
         """The public address of the gateway: the setting's, else the one that the request names."""
-        host = request.headers.get("host", "")
-        if self._public_url or _HOST.fullmatch(host) is None:
-            return self._public_url
-        return f"{request.scope.get('scheme', 'http')}://{host}"
+        return origin_of(request, self._public_url)
 
     @staticmethod
     def _voice(request: Request, shown: Shown, query: Mapping[str, str]) -> Voice:

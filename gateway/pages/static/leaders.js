@@ -12,13 +12,12 @@ export function showLeaders(totals) {
   panel.hidden = leaders.length === 0;
   const list = panel.querySelector("ol");
   const rows = new Map([...list.children].map((row) => [row.dataset.id, row]));
-  const before = new Map([...rows].map(([id, row]) => [id, row.offsetTop]));
   const top = leaders.length ? toMinor(leaders[0].raised.value) : 0n;
   const now = leaders.map((leader) => leaderRow(rows.get(leader.creator) ?? emptyLeader(leader), leader, top));
-  if (now.length !== list.children.length || now.some((row, i) => row !== list.children[i])) {
-    list.replaceChildren(...now);
-    if (!calm.matches) now.forEach((row) => slide(row, before.get(row.dataset.id)));
-  }
+  if (now.length === list.children.length && now.every((row, i) => row === list.children[i])) return;
+  const before = new Map([...rows].map(([id, row]) => [id, row.offsetTop]));
+  list.replaceChildren(...now);
+  if (!calm.matches) now.forEach((row) => slide(row, before.get(row.dataset.id)));
 }
 
 function emptyLeader(leader) {

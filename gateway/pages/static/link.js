@@ -1,8 +1,10 @@
 // A page's connection to the hub (hub.js). While the hub does not answer, the page polls by itself and tries to
-// start a new hub. In a browser that cannot have a hub the page always polls.
+// start a new hub. In a browser that cannot have a hub the page always polls, and in a local file it reads a stream of
+// its own.
 
 import { Feed } from "./feed.js";
 import { Candidate, NAME, channelOf } from "./hub.js";
+import { inLocalFile } from "./local_file.js";
 
 const CHECK_MS = 1_000;
 const QUIET_MS = 5_000; // a hub sends a roll call every 3 s
@@ -80,7 +82,8 @@ export class Link {
   }
 
   #poll() {
-    this.#own ??= new Feed(this.#drive, this.#take).start();
+    const slots = { free: inLocalFile ? 1 : 0 };
+    this.#own ??= new Feed(this.#drive, this.#take, slots).start();
   }
 
   /** Starts the worker. If no hub answers, the pages queue for the lock; if that fails too, one seizes it. */

@@ -2,6 +2,7 @@
 
 import "./trusted.js";
 import "./layout.js";
+import "./local_file.js";
 import { Alerts } from "./alerts.js";
 import { drawTotal, showBar, showGoal } from "./bar.js";
 import { isNewer, parse } from "./feed.js";

@@ -12,20 +12,24 @@ const frame = $("iframe");
 const screen = $(".screen");
 let settling = 0;
 
-/** The overlay's address; choices that are the default are left out, except parts and language. */
-function address() {
+const path = `/overlay/${encodeURIComponent(page.drive)}`;
+
+/** The overlay's query; choices that are the default are left out, except parts and language. */
+function chosenQuery() {
   const chosen = new FormData(form);
   const query = new URLSearchParams({ parts: chosen.getAll("parts").join(","), lang: chosen.get("lang") });
   for (const [name, usual] of Object.entries(DEFAULTS)) {
     if (chosen.get(name) !== usual) query.set(name, chosen.get(name));
   }
-  const path = `/overlay/${encodeURIComponent(page.drive)}`;
-  return `${location.origin}${path}?${String(query).replaceAll("%2C", ",")}`;
+  return String(query).replaceAll("%2C", ",");
 }
+
+const address = () => `${location.origin}${path}?${chosenQuery()}`;
 
 function showAddress() {
   const [width, height] = SOURCES[form.elements.layout.value];
   $("#address").value = address();
+  $("#file").href = `${path}/file?${chosenQuery()}`;
   set($("#source-size"), texts.source_size.replace("{width}", width).replace("{height}", height));
   set($("#copied"), "");
   fit();

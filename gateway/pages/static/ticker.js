@@ -1,16 +1,18 @@
-// The ticker: chips of the latest donations scroll by; chips that have left the window are removed.
+// The ticker: chips of the latest donations scroll by. Each step moves the row by its first chip, which is then removed.
+// The browser animates a step by itself; this script runs once a step.
 
 import { isMoney } from "./money.js";
 import { $, calm, element, figures, lang, quote, texts } from "./overlay_page.js";
 
 const RECENT = 12;
 const DRIFT_LEAST = 6;
+const MOST_CHIPS = 40;
+const CROSSING_MS = 24_000; // a chip's way through the window
+const LATE_MS = 1_000; // a step that begins later, as after the page was hidden, does not catch up
 
 let recent = [];
 let nextChip = 0;
-let drift = 0;
-let lastDrift = 0;
-let drifting = false;
+let step = null;
 
 export function showRecent(totals) {
   const panel = $(".ticker");
@@ -21,17 +23,15 @@ export function showRecent(totals) {
   panel.hidden = recent.length === 0;
   if (!fresh) return;
   nextChip = 0; // the newest is appended next
-  drifting = recent.length >= DRIFT_LEAST && !calm.matches;
-  if (!drifting) standStill();
-  else if (!lastDrift) requestAnimationFrame(driftBy);
+  if (recent.length < DRIFT_LEAST || calm.matches) standStill();
+  else if (!step) drift(document.timeline.currentTime);
 }
 
 /** Too few donations to fill the window: they stand still, newest first. */
 function standStill() {
-  const list = $(".window ul");
-  list.style.transform = "none";
-  list.replaceChildren(...recent.map(chip));
-  drift = 0;
+  step?.cancel();
+  step = null;
+  $(".window ul").replaceChildren(...recent.map(chip));
 }
 
 function chip(donation) {
@@ -41,30 +41,33 @@ function chip(donation) {
   return made;
 }
 
-function driftBy(now) {
-  if (!drifting) {
-    lastDrift = 0;
-    return;
-  }
-  const frame = $(".window");
-  const list = frame.firstElementChild;
-  const elapsed = Math.min(100, now - (lastDrift || now));
-  lastDrift = now;
-  drift += (elapsed / 1000) * (frame.clientWidth / 24);
-  while (list.firstElementChild && list.firstElementChild.offsetWidth < drift) {
-    drift -= list.firstElementChild.offsetWidth;
+/** Moves the row by its first chip, from `began` on, a time of the animations' clock. */
+function drift(began) {
+  const list = $(".window ul");
+  const { clientWidth } = list.parentElement;
+  const width = fill(list, clientWidth);
+  if (!width) return void (step = null); // not shown
+  const end = `translateX(${lang === "ar" ? width : -width}px)`;
+  const duration = (width / clientWidth) * CROSSING_MS;
+  const last = step;
+  step = list.animate([{ transform: "none" }, { transform: end }], { duration, fill: "forwards" });
+  step.startTime = began;
+  last?.cancel();
+  step.onfinish = () => {
     list.firstElementChild.remove();
-  }
-  while (recent.length && list.children.length < 40 && widthOf(list) - drift < frame.clientWidth) {
-    list.append(chip(recent[nextChip % recent.length]));
-    nextChip += 1;
-  }
-  list.style.transform = `translateX(${(lang === "ar" ? 1 : -1) * drift}px)`;
-  requestAnimationFrame(driftBy);
+    drift(Math.max(began + duration, document.timeline.currentTime - LATE_MS));
+  };
 }
 
-function widthOf(list) {
-  let width = 0;
-  for (const one of list.children) width += one.offsetWidth;
-  return width;
+/** Appends chips until they cover the window also at the end of the step; returns the first one's width. */
+function fill(list, window) {
+  const widths = [...list.children].map(widthOf);
+  const covered = () => widths.slice(1).reduce((sum, width) => sum + width, 0);
+  while (recent.length && list.children.length < MOST_CHIPS && covered() < window) {
+    widths.push(widthOf(list.appendChild(chip(recent[nextChip % recent.length]))));
+    nextChip += 1;
+  }
+  return widths[0] ?? 0;
 }
+
+const widthOf = (one) => one.getBoundingClientRect().width;
