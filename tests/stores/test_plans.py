@@ -23,9 +23,18 @@ from sqlalchemy import bindparam, func, select, update
 from backbone import idempotency, ids
 from backbone.bus.sqlite import SqliteBus
 from backbone.contracts.payments import PaymentStatus
-from backbone.contracts.pledges import PledgeChanged, PledgeStatus, Source
+from backbone.contracts.pledges import (
+    AlertControl,
+    AlertsControlled,
+    MessageModerated,
+    MessageState,
+    PledgeChanged,
+    PledgeStatus,
+    Source,
+)
 from backbone.database.columns import microseconds
 from backbone.database.database import Database
+from backbone.ids import DriveId, PledgeId
 from backbone.messaging import inbox
 from services.leaderboard import app as leaderboard_app
 from services.leaderboard import standings, starting_anew
@@ -190,6 +199,8 @@ async def _pledge_and_pay(stage: Harness) -> None:
         for partner in PARTNERS:
             assert (await stage.read("/v1/pledges", query, partner=partner)).status == 200
     assert (await stage.post(f"/v1/pledges/{made[0]}/cancel", partner=PARTNERS[0])).status == 200
+    for action in ("pause", "skip", "replay"):
+        assert (await stage.post(f"/v1/drives/winter/alerts/{action}")).status == 200
     for path in ("pledges", "checkout-details", "words", "receipts"):
         await stage.post_internal(f"/internal/{path}", ids=made)
     async with stage.running_workers():
@@ -198,6 +209,8 @@ async def _pledge_and_pay(stage: Harness) -> None:
             *(change(ids.new("pay"), 1, PaymentStatus.CAPTURED, pledge=each, money=money) for each in made)
         )
         await wait_until_consumed(stage)
+    again = await stage.post("/v1/drives/winter/alerts/replay", {"pledge": made[1]})
+    assert again.status == 200, again.body
 
 
 # Payments.
@@ -308,6 +321,7 @@ async def test_leaderboard_statements_scan_no_growing_table(tmp_path: Path, stor
     with recording() as recorded:
         async with builders.running(tmp_path, database_url_leaderboard=store) as leaderboard:
             await _tally_and_read(leaderboard)
+        assert any("AS pins" in statement for statement in recorded.statements)
         database = Database(url, leaderboard_tables.MESSAGING_TABLES)
         await _slide_windows(database)
         await database.close()
@@ -346,7 +360,24 @@ async def _tally_and_read(leaderboard: builders.Leaderboard) -> None:
         (f"{drive}/donations", f"after={donations.json()['next']}"),
     ):
         assert (await leaderboard.get(path, query)).status == 200
+    await _put_on_screen(leaderboard)
     await asyncio.sleep(1.2)  # a heartbeat, and the figures of the last minute
+
+
+async def _put_on_screen(leaderboard: builders.Leaderboard) -> None:
+    """Pin messages, and show a donation again."""
+    now, drive = datetime.now(UTC), DriveId(builders.DRIVE)
+    pinned = [
+        MessageModerated(
+            pledge_id=f"plg_x{n}", drive_id=drive, version=1, state=MessageState.PINNED, moderated_at=now
+        )
+        for n in range(30)
+    ]
+    replay = AlertControl(version=1, at=now, pledge_id=PledgeId("plg_x5"))
+    await leaderboard.publish(
+        *pinned, AlertsControlled(drive_id=drive, version=1, paused=False, skip=None, replay=replay)
+    )
+    await until(leaderboard.is_drained)
 
 
 async def _slide_windows(database: Database) -> None:
