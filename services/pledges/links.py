@@ -42,8 +42,8 @@ MAX_FOLDED: Final = 400
 
 A message has 280 letters; ﷺ alone becomes 18.
 """
-MAX_LABELS: Final = 20
-"""More words than this with single dots between them count as a link."""
+MAX_DOTS: Final = 20
+"""A text with more single dots than this within its words counts as a link: nobody writes so many."""
 _MAX_SUFFIX: Final = 8
 """No public suffix has more labels."""
 
@@ -67,7 +67,8 @@ def has_link(text: str) -> bool:
         return True
     if _HOST.search(folded) is not None or ("@" in folded and _MAIL.search(folded) is not None):
         return True
-    return any(map(_is_domain, _dotted_runs(folded)))
+    runs = list(_dotted_runs(folded))
+    return sum(run.count(".") for run in runs) > MAX_DOTS or any(map(_is_domain, runs))
 
 
 def _fold(text: str) -> str:
@@ -96,8 +97,6 @@ def _is_domain(run: str) -> bool:
 def _begins_with_a_domain(run: str) -> bool:
     """Whether the labels of `run`, or the first few of them, end with a known suffix."""
     labels = run.strip(".").split(".")
-    if len(labels) > MAX_LABELS:
-        return True
     return any(
         _SUFFIXES.publicsuffix(".".join([*labels[max(0, last - _MAX_SUFFIX) : last], ending])) is not None
         for last in range(1, len(labels))

@@ -21,13 +21,10 @@ _MOMENT: Final = re.compile(
 _ROUND: Final = re.compile(r"[1-9]\d{0,2}(?:[ .]?\d{3})*[ .]?000|[1-9]\d{0,2}(?:[,٬]\d{3}){1,2}")
 """Thousands, or an amount in groups of three."""
 
-_BETWEEN: Final = r"(?<=\d)[\s.-]?{}(?=[\s.-]?\d)"
-_AS_DIGITS: Final = (
-    (re.compile(_BETWEEN.format("o") + r"|(?<!\w)o(?=[\s.-]?\d[\s.-]?\d)"), "0"),
-    (re.compile(_BETWEEN.format("[il|]")), "1"),
-    (re.compile(_BETWEEN.format("ا")), "1"),
-    (re.compile(_BETWEEN.format("ه")), "5"),
+_LOOK: Final = re.compile(
+    r"(?<=\d)[\s.-]?[oil|]{1,3}(?=[\s.-]?\d)|(?<!\w)o(?=[\s.-]?\d[\s.-]?\d)|(?<=\d)[اه]{1,3}(?=\d)"
 )
+_LOOKS: Final = str.maketrans("oil|اه", "011115")
 """Letters that look like digits, among digits."""
 _NAMES: Final = {
     **{name: digit for digit, names in enumerate((
@@ -41,7 +38,7 @@ MIN_NAMES: Final = 4
 """So many digits written as words may be a telephone number."""
 
 _PROVIDERS: Final = (
-    *("gmail", "g mail", "hotmail", "yahoo", "outlook", "icloud", "protonmail"),
+    *("gmail", "g mail", "hotmail", "yahoo", "outlook", "icloud", "proton"),
     *("جيميل", "هوتميل", "ياهو", "اوتلوك"),
 )
 _MAIL: Final = re.compile(
@@ -67,8 +64,7 @@ def has_phone(folded: str) -> bool:
         text = _NAME.sub(lambda found: str(_NAMES[found[0]]), text)
     if sum(map(str.isdigit, text)) < MIN_INTERNATIONAL_DIGITS - 2:
         return False
-    for looks, digit in _AS_DIGITS:
-        text = looks.sub(digit, text)
+    text = _LOOK.sub(lambda found: found[0].translate(_LOOKS), text)
     return any(_is_phone(found[0]) for found in _NUMBER.finditer(text))
 
 

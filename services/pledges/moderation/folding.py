@@ -49,7 +49,7 @@ _SPELLED: Final = (
     re.compile(r"(?<!\S)\S{1,2}(?: \S{1,2})+(?!\S)"),
 )
 """Words spelled apart, by letters or by pieces of one and two."""
-_APART: Final = re.compile(r"(?<!\S)\S(?: \S){3,}(?!\S)")
+_APART: Final = re.compile(r"(?<!\S)\S(?: \S){2,}(?!\S)")
 _REPEATED: Final = re.compile(r"(.)\1+", re.DOTALL)
 _LATIN: Final = re.compile(r"[a-z]")
 
