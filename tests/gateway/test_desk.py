@@ -35,8 +35,8 @@ async def api(system: WholeSystem, method: str, path: str, body: Any = None, key
         return reply.status, await reply.json()
 
 
-async def a_message(system: WholeSystem, name: str = NAME) -> str:
-    body = {"amount": {"currency": "USD", "value": "25.00"}, "donor": {"name": name}, "message": "evil.com"}
+async def a_message(system: WholeSystem, name: str = NAME, message: str = "evil.com") -> str:
+    body = {"amount": {"currency": "USD", "value": "25.00"}, "donor": {"name": name}, "message": message}
     status, made = await api(system, "POST", "/v1/drives/winter/pledges", body)
     assert status == 201, made
     return str(made["id"])
