@@ -83,6 +83,7 @@ def compose(
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
     sessions = _sessions(settings, database, key_ring, clock)
+    presence = Presence(database, clock)
     calls = ServiceCalls(clients, secret, concurrency_limits["reads"], concurrency_limits["changes"])
     reach = Reach(settings.public_url, database, clock, clients, secret, forwarder, live, hub)
     description = Description(clients, public.signed)
@@ -97,7 +98,7 @@ def compose(
             *Root(hub, pledges, secret, lookups).routes(),
             *_pages(settings, pledges, secret, key_ring, limits, lookups, clock, waits),
             *reach.routes(),
-            *_desk(pledges, sessions, concurrency_limits).routes(),
+            *_desk(pledges, sessions, presence, concurrency_limits).routes(),
             *AlertDesk(pledges, sessions, concurrency_limits["changes"]).routes(),
             *docs_routes(description.document),
             *events_routes(),
@@ -117,6 +118,7 @@ def compose(
         Worker("gateway.overload", shedding.run),
         Worker("gateway.drain", _drainer(service, live, hub, waits)),
         *reach.workers(),
+        presence.pruning(),
         _pruning(database, sessions),
     ]
     return service
@@ -142,9 +144,9 @@ def _sessions(settings: GatewaySettings, database: Database, key_ring: KeyRing, 
 
 
 def _desk(
-    pledges: ServiceClient, sessions: Sessions, limits: Mapping[str, ConcurrencyLimit]
+    pledges: ServiceClient, sessions: Sessions, presence: Presence, limits: Mapping[str, ConcurrencyLimit]
 ) -> ModerationDesk:
-    return ModerationDesk(pledges, sessions, Presence(time.monotonic), limits["reads"], limits["changes"])
+    return ModerationDesk(pledges, sessions, presence, limits["reads"], limits["changes"])
 
 
 def _pruning(database: Database, sessions: Sessions) -> Worker:

@@ -1,4 +1,4 @@
-"""Tables of the gateway: API keys and browser sessions, both as SHA-256 only, and counts of page views."""
+"""Tables of the gateway: API keys and browser sessions as SHA-256 only, open desks, counts of page views."""
 
 from __future__ import annotations
 
@@ -63,8 +63,26 @@ class VisitCount(Table, table=True):
     opened: int = Field(sa_type=BigInteger)
 
 
+class OpenDesk(Table, table=True):
+    """A moderation desk that is open in a browser, at the address of a drive.
+
+    `desk` is random, new for each page. `name` is the one that its moderator gave, `looking` the pledge whose
+    message is selected, or empty.
+    """
+
+    __tablename__ = "desks"
+    __table_args__ = (Index("desks_by_age", "seen_at"), {"sqlite_with_rowid": False})
+
+    drive: str = Field(primary_key=True)
+    desk: str = Field(primary_key=True)
+    name: str
+    looking: str
+    seen_at: datetime = Field(sa_column=Column(Utc, nullable=False))
+
+
 KEYS: Final = Table.metadata.tables["keys"]
 SESSIONS: Final = Table.metadata.tables["sessions"]
 VISITS: Final = Table.metadata.tables["visits"]
+DESKS: Final = Table.metadata.tables["desks"]
 
 MESSAGING_TABLES = messaging_tables(Table.metadata)

@@ -77,7 +77,14 @@ def prose(text: str, instead: str, pattern: str) -> Word:
 SESSIONS_COLUMN: Final = "the column `wish` of the sandbox's table `sessions`, which existing data files have"
 
 DESK_FILES: Final = (
-    *("gateway/desk/*", "gateway/pages/static/desk.*", "gateway/app.py", "tests/gateway/test_desk*.py"),
+    *(
+        "gateway/desk/*",
+        "gateway/pages/static/desk.*",
+        "gateway/app.py",
+        "gateway/tables.py",
+        "tests/gateway/test_desk*.py",
+    ),
+    *("tests/gateway/test_presence.py", "tests/pledges/moderation/test_many_moderators.py"),
     *("docs/api-guide.md", "CHANGELOG.md"),
 )
 

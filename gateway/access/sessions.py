@@ -29,6 +29,7 @@ from backbone.periodic import BATCH, delete_oldest
 from gateway.access.keys import Bearer, KeyRing, fingerprint
 from gateway.access.limits import RateLimit, is_loopback
 from gateway.access.same_origin import is_https, require_same_origin
+from gateway.access.session_memory import SessionMemory
 from gateway.http.asgi import Header, Request
 from gateway.tables import SESSIONS, SessionRow
 
@@ -81,25 +82,54 @@ class Sessions:
         self._public_url = public_url
         self._logins = logins
         self._clock = clock
+        self._memory = SessionMemory(clock)
 
-    async def find(self, request: Request) -> Session:
-        """The session of the request's cookie; raises `NoSession`."""
+    async def find(self, request: Request, *, despite_outage: bool = False) -> Session:
+        """The session of the request's cookie; raises `NoSession`.
+
+        With `despite_outage`, a session that this process found in the last minutes is valid while the
+        database does not answer, for as long as its key is.
+        """
         token = self._token(request)
         if token is None:
             raise NoSession
-        async with _available(), self._database.reading() as reading:
-            found = (await reading.execute(_FIND, {"found": fingerprint(token)})).first()
+        row = await self._row(fingerprint(token), despite_outage)
         now = self._clock.now()
-        row = None if found is None else SessionRow(**found._asdict())
         if row is None or now >= min(row.expires_at, row.seen_at + IDLE):
             raise NoSession
         bearer = self._key_ring.find_by_fingerprint(row.key_sha256)
         if bearer is None:
             raise NoSession("The key of this session is revoked or expired.")
-        if now >= row.seen_at + _SEEN_EVERY:
-            async with _available(), self._database.lossy_transaction() as changing:
-                await changing.execute(_SEE.values(seen_at=now), {"found": row.sha256})
+        if now >= row.seen_at + _SEEN_EVERY and not (despite_outage and self._memory.is_paused):
+            await self._see(row, despite_outage)
         return Session(bearer, self._csrf(token), row.expires_at)
+
+    async def _row(self, sha256: str, despite_outage: bool) -> SessionRow | None:
+        remembered = self._memory.find(sha256) if despite_outage else None
+        if remembered is not None and self._memory.is_paused:
+            return remembered
+        try:
+            async with _available(), self._database.reading() as reading:
+                found = (await reading.execute(_FIND, {"found": sha256})).first()
+        except Overloaded:
+            if remembered is None:
+                raise
+            self._memory.pause()
+            return remembered
+        row = None if found is None else SessionRow(**found._asdict())
+        if despite_outage:
+            self._memory.note(sha256, row)
+        return row
+
+    async def _see(self, row: SessionRow, despite_outage: bool) -> None:
+        """Store that a session is used."""
+        try:
+            async with _available(), self._database.lossy_transaction() as changing:
+                await changing.execute(_SEE.values(seen_at=self._clock.now()), {"found": row.sha256})
+        except Overloaded:
+            if not despite_outage:
+                raise
+            self._memory.pause()
 
     async def login(self, request: Request, key: str, scope: str) -> list[Header]:
         """Open a session with an admin or secret key; the headers that set its cookie.
@@ -136,6 +166,7 @@ class Sessions:
         """End the session of the request's cookie in every process; the headers that clear the cookie."""
         token = self._token(request)
         if token is not None:
+            self._memory.note(fingerprint(token), None)
             async with _available(), self._database.transaction() as session:
                 await session.execute(_END, {"found": fingerprint(token)})
         return [self._cookie(request, "", 0)]

@@ -1,11 +1,13 @@
 """The routes of the moderation desk. Each acts with the key of the browser's session.
 
 The page polls the messages of one state, tells with each poll which message its moderator looks at, and
-sends decisions with the version that was seen. Pledges decides who may do what, as for the public API.
+sends decisions with the version that was seen. Pledges decides who may do what, as for the public API, and
+its history tells what other moderators decided, whichever process of the gateway they use.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -17,7 +19,7 @@ from backbone.http.service_client import ServiceClient, ServiceResponse
 from gateway.access.limits import ConcurrencyLimit
 from gateway.access.sessions import NoSession, Session, Sessions
 from gateway.console.login import login_page
-from gateway.desk.presence import Presence
+from gateway.desk.presence import Presence, visible_name
 from gateway.desk.render import page
 from gateway.http.asgi import Request, Response, json_response
 from gateway.http.router import Route, page_routes
@@ -29,6 +31,8 @@ from gateway.proxy.forwarding import json_body, response_of
 SCOPE: Final = "moderation"
 SHOWN: Final = 50
 """Messages on the page."""
+NEWEST: Final = 20
+"""Decisions that each poll tells of."""
 ACTIONS: Final = frozenset({"approve", "hide", "pin", "unpin", "hold"})
 _STATES: Final = frozenset({"held", "approved", "hidden", "pinned"})
 _TOKEN: Final = re.compile(r"[a-z0-9_]{1,40}", re.ASCII)
@@ -97,19 +101,48 @@ class ModerationDesk:
         found, voice = reply.json(), _voice(request, None)
         for message in found["data"]:
             message["amount_text"] = voice.money(message["amount"]["value"], message["amount"]["currency"])
-        desk, looking = _known(query.get("desk", "")), _known(query.get("looking", ""))
-        others = self._presence.see(drive, desk, query.get("name", ""), looking) if desk else []
-        decisions = {"process": self._presence.process, "decisions": self._presence.decisions(drive)}
-        return _json({**found, "desks": others, **decisions})
+        # Only now: who may not read the messages is not to appear among their moderators.
+        decisions, others = await asyncio.gather(
+            self._newest_decisions(drive, session), self._see(drive, query)
+        )
+        return _json({**found, "desks": others, "decisions": decisions})
+
+    async def _newest_decisions(self, drive: str, session: Session) -> list[dict[str, Any]] | None:
+        """The newest decisions, oldest first. None where pledges does not tell: its version may be older."""
+        with self._reads:
+            reply = await self._get(f"/v1/drives/{drive}/decisions", session, f"limit={NEWEST}")
+        if reply.status != 200:
+            return None
+        return [
+            {
+                "pledge": one["pledge"],
+                "version": one["version"],
+                "state": one["to"],
+                "name": visible_name(one["moderator"] or ""),
+            }
+            for one in reversed(reply.json()["data"])
+        ]
+
+    async def _see(self, drive: str, query: Mapping[str, str]) -> list[dict[str, str]] | None:
+        """The other desks; None if they cannot be known."""
+        desk = _known(query.get("desk", ""))
+        if not desk:
+            return []
+        return await self._presence.see(drive, desk, query.get("name", ""), _known(query.get("looking", "")))
 
     async def show_history(self, request: Request) -> Response:
-        """Who decided what about a message."""
+        """Who decided what about a message of this drive."""
         session = await self._session(request)
+        drive, pledge = request.params
+        query = {"drive": drive, "limit": str(SHOWN)}
+        if after := dict(parse_qsl(request.query)).get("after"):
+            query["after"] = after
         with self._reads:
-            return response_of(await self._get(f"/v1/messages/{request.params[1]}/history", session))
+            path = f"/v1/messages/{pledge}/history"
+            return response_of(await self._get(path, session, urlencode(query)))
 
     async def decide(self, request: Request) -> Response:
-        """Apply an action to a message. Raises `CsrfTokenWrong`, `CrossOrigin`."""
+        """Apply an action to a message of this drive. Raises `CsrfTokenWrong`, `CrossOrigin`."""
         session = await self._session(request)
         self._sessions.check_csrf(request, session, request.headers.get("x-csrf-token", ""))
         drive, pledge, action = request.params
@@ -118,24 +151,17 @@ class ModerationDesk:
         body = await json_body(request)
         headers = {**session.bearer.signed, "content-type": "application/json"}
         with self._changes:
-            path = f"/v1/messages/{pledge}/{action}"
-            reply = await self._pledges.request("POST", path, headers=headers, body=body)
-        if reply.status == 200 and await self._is_of(drive, reply.json()["drive"], session):
-            desk = _known(request.headers.get("x-desk", ""))
-            self._presence.decide(drive, desk, pledge, reply.json()["state"])
-        return response_of(reply)
-
-    async def _is_of(self, drive: str, drive_id: str, session: Session) -> bool:
-        """Whether this id or slug is of the drive with this id: decisions are noted where they were made."""
-        if drive == drive_id:
-            return True
-        with self._reads:
-            found = await self._get(f"/v1/drives/{drive}", session)
-        return found.status == 200 and found.json()["id"] == drive_id
+            path, query = f"/v1/messages/{pledge}/{action}", urlencode({"drive": drive})
+            return response_of(
+                await self._pledges.request("POST", path, headers=headers, query=query, body=body)
+            )
 
     async def _session(self, request: Request) -> Session:
-        """The browser's session. Raises `NoSession`, and `Forbidden` without the scope."""
-        session = await self._sessions.find(request)
+        """The browser's session, while the gateway's database does not answer too.
+
+        Raises `NoSession`, and `Forbidden` without the scope.
+        """
+        session = await self._sessions.find(request, despite_outage=True)
         session.bearer.require(SCOPE)
         return session
 

@@ -44,6 +44,7 @@ _TAGGED: Final = (
     ("/refunds", "Refunds"),
     ("/creators", "Creators"),
     ("/messages", "Moderation"),
+    ("/decisions", "Moderation"),
     ("/v1/pledges", "Pledges"),
     ("/pledges", "Pledges"),
     ("/totals", "Live reads"),

@@ -71,6 +71,7 @@ PROXY_ROUTES: Final = (
     ProxyRoute("GET", "/v1/drives/{drive}/creators", "pledges", "drives", "reads", publishable=True),
     ProxyRoute("POST", "/v1/pledges/{id}/cancel", "pledges", "pledges", "changes", idempotency="optional"),
     ProxyRoute("GET", "/v1/drives/{drive}/messages", "pledges", "moderation", "reads"),
+    ProxyRoute("GET", "/v1/drives/{drive}/decisions", "pledges", "moderation", "reads"),
     ProxyRoute("GET", "/v1/messages/{id}/history", "pledges", "moderation", "reads"),
     ProxyRoute("POST", "/v1/messages/{id}/approve", "pledges", "moderation", "changes"),
     ProxyRoute("POST", "/v1/messages/{id}/hide", "pledges", "moderation", "changes"),

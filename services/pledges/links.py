@@ -19,7 +19,7 @@ from publicsuffixlist import PublicSuffixList
 _SUFFIXES: Final = PublicSuffixList(accept_unknown=False, accept_encoded_idn=False, only_icann=True)
 """Public suffixes of ICANN; private suffixes end with one of these."""
 
-_SUSPICIOUS: Final = re.compile(r"[.:]|\bdot\b", re.IGNORECASE)
+_SUSPICIOUS: Final = re.compile(r"[.:]|\bdot\b|,(?:com|net|org|info|xyz)\b", re.IGNORECASE)
 """An ASCII text without one of these contains no link."""
 
 _SCHEME: Final = re.compile(r"[a-z0-9+.-]:/|\b(?:mailto|tel|javascript|data):", re.IGNORECASE)
@@ -34,6 +34,19 @@ _SPELLED_DOT: Final = re.compile(
 _SPACED_DOT: Final = re.compile(
     r"(?<=\w)\s*\.\s*(?=(?:com|net|org|info|biz|xyz|io|gg|tv|ly)(?!\w))", re.IGNORECASE
 )
+_OTHER_DOT: Final = re.compile(r"(?<=\w)[,،٫٬·•‧∙⋅⸱](?=(?:com|net|org|info|xyz)(?!\w))", re.IGNORECASE)
+"""A comma or a raised dot in place of the full stop."""
+
+MAX_FOLDED: Final = 400
+"""A text that is longer than this in its compatible forms, and has a dot, counts as a link without a search.
+
+A message has 280 letters; ﷺ alone becomes 18.
+"""
+MAX_DOTS: Final = 20
+"""A text with more single dots than this within its words counts as a link: nobody writes so many."""
+_MAX_SUFFIX: Final = 8
+"""No public suffix has more labels."""
+
 LOOKALIKES: Final = str.maketrans("аеорсухіјѕԁԛԝһӏмтвнкαορνικτυγı", "aeopcyxijsdqwhlmtbhkaopviktuyi")
 """Cyrillic and Greek letters and the Latin letters they resemble, for words that mix scripts."""
 
@@ -50,16 +63,19 @@ def has_link(text: str) -> bool:
         return True
     if "." not in folded:
         return False
+    if len(folded) > MAX_FOLDED:
+        return True
     if _HOST.search(folded) is not None or ("@" in folded and _MAIL.search(folded) is not None):
         return True
-    return any(map(_is_domain, _dotted_runs(folded)))
+    runs = list(_dotted_runs(folded))
+    return sum(run.count(".") for run in runs) > MAX_DOTS or any(map(_is_domain, runs))
 
 
 def _fold(text: str) -> str:
     """`text` as a viewer might type it into an address bar."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", _JOINERS.sub("", text).translate(_DOTS)).casefold()
-    return _SPACED_DOT.sub(".", _SPELLED_DOT.sub(".", text))
+    return _OTHER_DOT.sub(".", _SPACED_DOT.sub(".", _SPELLED_DOT.sub(".", text)))
 
 
 def _dotted_runs(folded: str) -> Iterator[str]:
@@ -80,9 +96,9 @@ def _is_domain(run: str) -> bool:
 
 def _begins_with_a_domain(run: str) -> bool:
     """Whether the labels of `run`, or the first few of them, end with a known suffix."""
-    labels = run.split(".")
+    labels = run.strip(".").split(".")
     return any(
-        _SUFFIXES.publicsuffix(".".join([*labels[:last], ending])) is not None
+        _SUFFIXES.publicsuffix(".".join([*labels[max(0, last - _MAX_SUFFIX) : last], ending])) is not None
         for last in range(1, len(labels))
         for ending in _endings(labels[last].rstrip("-"))
     )

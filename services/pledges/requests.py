@@ -392,11 +392,12 @@ def _whole(value: object) -> object:
 
 
 class DecisionRequest(Body):
-    """Why a moderator decides so, and the version of the message that they saw."""
+    """Why a moderator decides so, under which name, and the version of the message that they saw."""
 
-    model_config = with_examples({"note": "Asked by the donor", "seen_version": 0})
+    model_config = with_examples({"note": "Asked by the donor", "moderator": "Sara", "seen_version": 0})
 
     note: Annotated[Text, StringConstraints(min_length=1, max_length=500)] | None = None
+    moderator: Annotated[Text, StringConstraints(min_length=1, max_length=40)] | None = None
     seen_version: Annotated[StrictInt, Field(ge=0, le=2**31 - 1), BeforeValidator(_whole)] | None = Field(
         None,
         description="`version` of the message as it was read: another decision since then is a conflict.",

@@ -181,10 +181,17 @@ class DonorTexts(Table, table=True):
 
 
 class Decision(Table, table=True):
-    """A moderator's decision about a message. Rows are never changed; they hold no text of the donor."""
+    """A moderator's decision about a message. Rows are never changed; they hold no text of the donor.
+
+    `moderator` is the name that the moderator gave. `drive_id` is None in rows that a process of
+    the version before that column wrote.
+    """
 
     __tablename__ = "decisions"
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = (
+        Index("decisions_by_drive", "drive_id", "at", "pledge_id", "version"),
+        {"sqlite_with_rowid": False},
+    )
 
     pledge_id: str = Field(sa_column=Column(String, ForeignKey("pledges.id"), primary_key=True))
     version: int = Field(primary_key=True)
@@ -194,6 +201,8 @@ class Decision(Table, table=True):
     from_state: str
     to_state: str
     note: str | None
+    drive_id: str | None
+    moderator: str | None
 
 
 class Alerts(Table, table=True):

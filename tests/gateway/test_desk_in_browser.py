@@ -12,6 +12,7 @@ from playwright.async_api import BrowserContext, Page, expect
 
 from gateway.desk.translations import TRANSLATIONS
 from tests.gateway.harness import ADMIN
+from tests.gateway.screens import faults
 from tests.gateway.test_desk import a_message, api
 from tests.gateway.test_pages_in_browser import HOSTILE, browser, tab
 from tests.gateway.whole_system import WholeSystem, whole_system
@@ -145,3 +146,75 @@ async def test_help_is_a_dialog_and_keys_in_it_decide_nothing(
         await expect(page.locator(item(page, pledge))).to_be_visible()
         await page.fill("#name", "haha")  # typing decides nothing either
         await expect(page.locator(item(page, pledge))).to_be_visible()
+
+
+MESSAGES = (
+    ("Layla", "Call me: 050 123 4567"),
+    ("عبد الرحمن بن خالد", "كل عام وأنتم بخير، تابعوا قناتي evil.com"),
+    ("W" * 40, "﷽ " + "شكرًا لكم جميعًا " * 12 + "t.me/evil"),
+    ("👩‍👩‍👧 Sara", "fuck"),
+)
+
+
+async def test_every_look_is_accessible_at_every_width(browser: BrowserContext, system: WholeSystem) -> None:
+    found = []
+    for lang, say in TRANSLATIONS.items():
+        async with desk(browser, system, "Huda", lang) as page:
+            await expect(page.locator("#empty")).to_have_text(say["empty_held"])
+            found += await faults(page, "desk-empty", lang)
+            made = [await a_message(system, name, message) for name, message in MESSAGES]
+            await expect(page.locator(item(page, made[-1]))).to_be_visible()
+            async with desk(browser, system, "عمر", lang) as other:
+                await other.locator(item(other, made[1])).click()
+                looking = page.locator(f"{item(page, made[1])} .looking")
+                await expect(looking).to_have_text(named(say["looking"], "عمر"))
+                found += await faults(page, "desk-full", lang)
+            await page.locator(f'{item(page, made[0])} [data-action="history"]').click()
+            await expect(page.locator(f"{item(page, made[0])} .history li")).to_have_count(1)
+            found += await faults(page, "desk-history", lang)
+            await page.locator("#help").click()
+            found += await faults(page, "desk-help", lang)
+            await page.keyboard.press("Escape")
+            await page.route("**/messages?*", lambda route: route.abort())
+            await expect(page.locator("#offline")).to_be_visible()
+            await api(system, "POST", f"/v1/messages/{made[0]}/approve", {})
+            await page.locator(f'{item(page, made[0])} [data-action="hide"]').click()
+            await expect(page.locator("#notice")).to_have_text(say["conflict"])
+            found += await faults(page, "desk-conflict-offline", lang)
+            for one in made:
+                await api(system, "POST", f"/v1/messages/{one}/hide", {})
+        window = await browser.browser.new_context(reduced_motion="reduce")  # type: ignore[union-attr]
+        async with tab(window) as page:
+            await page.goto(f"{system.url}/moderate/winter?lang={lang}")
+            found += await faults(page, "desk-login", lang)
+        await window.close()
+    assert found == []
+
+
+async def test_undo_by_keyboard_never_overwrites_another_moderator(
+    browser: BrowserContext, system: WholeSystem
+) -> None:
+    """A repeat of the other's decision is not undone; a decision that the other changed since is refused."""
+    first, second = await a_message(system, "Layla"), await a_message(system, "Huda")
+    async with desk(browser, system, "Sara") as sara:
+        await expect(sara.locator(item(sara, first))).to_be_visible()
+        await sara.route("**/messages?*", lambda route: route.abort())  # so that she acts on what she saw
+        await expect(sara.locator("#offline")).to_be_visible()
+        approved = {"seen_version": 0, "moderator": "Omar"}
+        assert (await api(system, "POST", f"/v1/messages/{first}/approve", approved))[0] == 200
+        await sara.locator(item(sara, first)).focus()
+        await sara.keyboard.press("a")
+        await expect(sara.locator("#notice")).to_have_text(EN["mine_approved"])
+        await sara.keyboard.press("u")
+        await expect(sara.locator("#notice")).to_have_text(EN["nothing_to_undo"])
+        # The focus went on to the next message.
+        await expect(sara.locator(item(sara, second))).to_be_focused()
+        await sara.keyboard.press("h")
+        await expect(sara.locator("#notice")).to_have_text(EN["mine_hidden"])
+        assert (await api(system, "POST", f"/v1/messages/{second}/pin", {}))[0] == 200
+        await sara.keyboard.press("u")
+        await expect(sara.locator("#notice")).to_have_text(EN["conflict"])
+    for pledge, steps in ((first, ["held", "approved"]), (second, ["held", "hidden", "pinned"])):
+        _, history = await api(system, "GET", f"/v1/messages/{pledge}/history")
+        assert [one["to"] for one in history["data"]] == steps
+    assert history["data"][1]["moderator"] == "Sara"

@@ -30,6 +30,7 @@ GET /v1/drives
 GET /v1/drives/{}
 PATCH /v1/drives/{}
 GET /v1/drives/{}/messages
+GET /v1/drives/{}/decisions
 GET /v1/messages/{}/history
 POST /v1/messages/{}/approve
 POST /v1/messages/{}/hide

@@ -39,6 +39,7 @@ OWNED: Final[dict[tuple[str, str], Any]] = {
     ("POST", "/v1/pledges/{pledge}/refunds"): None,
     ("GET", "/v1/drives/{drive}/funnel"): None,
     ("GET", "/v1/drives/{drive}/messages"): None,
+    ("GET", "/v1/drives/{drive}/decisions"): None,
     ("GET", "/v1/messages/{pledge}/history"): None,
     ("POST", "/v1/messages/{pledge}/approve"): None,
     ("POST", "/v1/messages/{pledge}/hide"): None,

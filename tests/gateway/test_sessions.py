@@ -18,11 +18,13 @@ from backbone.http.problems import Forbidden, Overloaded, TooManyRequests, Unaut
 from gateway.access.keys import KeyRing, new_row
 from gateway.access.limits import RateLimit
 from gateway.access.same_origin import CrossOrigin
+from gateway.access.session_memory import KEPT
 from gateway.access.sessions import IDLE, LIFE, CsrfTokenWrong, NoSession, Sessions
 from gateway.app import MIGRATIONS
 from gateway.http.asgi import Header, Request
 from gateway.tables import KEYS, MESSAGING_TABLES, SESSIONS
 from tests.engines import fresh_postgres
+from tests.gateway.failing_database import FailingDatabase
 
 ADMIN = "ak_admin_" + "a" * 30
 SECRET_KEY = "sk_live_" + "s" * 32
@@ -306,4 +308,59 @@ async def test_unavailable_database_is_reported_as_such(tmp_path: Path) -> None:
         await sessions.login(request(), ADMIN, "drives")
     with pytest.raises(Overloaded):
         await sessions.find(with_cookie("ataa-session=" + "A" * 43))
+    await database.close()
+
+
+async def test_remembered_session_is_valid_while_the_database_does_not_answer(url: str) -> None:
+    database, clock = FailingDatabase(url, MESSAGING_TABLES, synchronous="OFF"), FrozenClock()
+    await database.migrate(MIGRATIONS)
+    installation = Installation(database, clock, None, None)
+    replica, other = installation.replica(), installation.replica()
+    cookie = with_cookie(pair(await replica.sessions.login(request(), ADMIN, "drives")))
+    database.down = True
+    with pytest.raises(Overloaded):  # this process did not find it before
+        await replica.sessions.find(cookie, despite_outage=True)
+    database.down = False
+    csrf = (await replica.sessions.find(cookie, despite_outage=True)).csrf
+    database.down = True
+    clock.move(90)  # so that the session's use is due to be stored
+    for _ in range(3):
+        assert (await replica.sessions.find(cookie, despite_outage=True)).csrf == csrf
+    assert database.refused == 2  # the database was not waited for each time
+    for sessions in (replica.sessions, other.sessions):
+        with pytest.raises(Overloaded):
+            await sessions.find(cookie)
+    with pytest.raises(Overloaded):
+        await other.sessions.find(cookie, despite_outage=True)
+    clock.move(KEPT.total_seconds())
+    with pytest.raises(Overloaded):
+        await replica.sessions.find(cookie, despite_outage=True)
+    database.down = False
+    assert (await replica.sessions.find(cookie, despite_outage=True)).csrf == csrf
+    await database.close()
+
+
+async def test_remembered_session_ends_with_its_key_its_life_and_its_logout(url: str) -> None:
+    database, clock = FailingDatabase(url, MESSAGING_TABLES, synchronous="OFF"), FrozenClock()
+    await database.migrate(MIGRATIONS)
+    installation = Installation(database, clock, None, None)
+    installation.one = installation.two = replica = installation.replica()
+    sessions = replica.sessions
+    await installation.add_key()
+    of_key = with_cookie(pair(await sessions.login(request(), SECRET_KEY, "drives")))
+    logged_out = with_cookie(pair(await sessions.login(request(), ADMIN, "drives")))
+    for cookie in (of_key, logged_out):
+        await sessions.find(cookie, despite_outage=True)
+    await sessions.logout(logged_out)
+    async with database.transaction() as session:
+        await session.execute(update(KEYS).values(revoked_at=clock.now()))
+    await replica.ring.refresh()
+    database.down = True
+    with pytest.raises(NoSession):
+        await sessions.find(of_key, despite_outage=True)
+    with pytest.raises(Overloaded):
+        await sessions.find(logged_out, despite_outage=True)
+    database.down = False
+    with pytest.raises(NoSession):
+        await sessions.find(logged_out, despite_outage=True)
     await database.close()

@@ -65,6 +65,7 @@ class Harness:
         mode: Mode = "live",
         publishable: bool = False,
         headers: Mapping[str, str] | None = None,
+        query: str = "",
     ) -> ServiceResponse:
         """POST a body (bytes unchanged, anything else as JSON) as a caller with these scopes."""
         caller = sign_caller(SECRET, partner=partner, scopes=scopes, mode=mode, publishable=publishable)
@@ -72,7 +73,7 @@ class Harness:
         if key is not None:
             sent["idempotency-key"] = key
         raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        return await self._client.request("POST", path, headers=sent, body=raw)
+        return await self._client.request("POST", path, headers=sent, body=raw, query=query)
 
     async def patch(
         self,

@@ -2,9 +2,11 @@
 // version that was seen. Text of donors and moderators is only ever set as text.
 
 const POLL_MS = 1_000;
-const HIDDEN_POLL_MS = 4_000; // a page in the background stays present (presence.py, GONE_S)
+const HIDDEN_POLL_MS = 4_000; // a page in the background stays present (presence.py, GONE)
 const ASKED_MS = 5_000; // how long a second press decides although another moderator looks at the message
 const RANDOM_BYTES = 12;
+const MAX_NAME = 40;
+const MAX_UNDO = 100;
 
 const { drive, csrf, lang, digits, texts } = document.body.dataset;
 const say = JSON.parse(texts);
@@ -13,12 +15,14 @@ const find = (id) => document.getElementById(id);
 const list = find("messages");
 
 const desk = [...crypto.getRandomValues(new Uint8Array(RANDOM_BYTES))].map((one) => one.toString(16).padStart(2, "0")).join("");
+const own = new Set(); // the newest decisions of this desk, by message and version
 const mine = []; // decisions that can be undone, the newest last
 let state = "held";
 let shown = []; // the messages on the page
 let current = null; // the pledge of the selected message
 let desks = [];
-const toldUpTo = new Map(); // the number of the newest decision that each process of the gateway has told
+let told = null; // the decisions of the newest poll, by message and version; null before the first one
+const sending = new Set(); // the messages whose decision has no answer yet
 let asked = { pledge: null, until: 0 };
 let round = 0;
 let timer = 0;
@@ -59,24 +63,25 @@ async function poll() {
 
 function show(found) {
   find("offline").hidden = true;
-  desks = found.desks;
+  desks = found.desks ?? []; // null while presence is not known
   const names = desks.map(nameOf).map(isolated).join(lang === "ar" ? "، " : ", ");
-  find("others").textContent = names ? text("also_here", { names }) : say.alone;
-  tell(found);
+  find("others").textContent = found.desks === null ? say.presence_unknown : names ? text("also_here", { names }) : say.alone;
+  tell(found.decisions);
   const before = shown.findIndex((one) => one.pledge === current);
   shown = found.data;
   if (!shown.some((one) => one.pledge === current)) select(next(before), false);
   draw();
 }
 
-/** What others decided since the last poll. */
-function tell({ process, decisions }) {
-  const told = toldUpTo.get(process);
-  const newest = decisions.at(-1)?.number ?? 0;
-  const others = decisions.filter((one) => told !== undefined && one.number > told && one.desk !== desk);
+/** What others decided since the last poll. Not while an own decision is on its way: it may be among them. */
+function tell(decisions) {
+  if (decisions === null || sending.size) return;
+  const others = decisions.filter((one) => told && !told.has(keyOf(one)) && !own.has(keyOf(one)));
   if (others.length) notify(text(`other_${others.at(-1).state}`, { name: nameOf(others.at(-1)) }));
-  toldUpTo.set(process, newest);
+  told = new Set(decisions.map(keyOf));
 }
+
+const keyOf = ({ pledge, version }) => `${pledge}.${version}`;
 
 /** The message to select where one has left the list: the first from that place on that nobody looks at. */
 function next(place) {
@@ -89,6 +94,7 @@ function next(place) {
 const lookers = (pledge) => desks.filter((other) => other.looking === pledge);
 
 function draw() {
+  const focused = list.contains(document.activeElement);
   const items = new Map([...list.children].map((item) => [item.dataset.pledge, item]));
   shown.forEach((message, place) => {
     const item = items.get(message.pledge) ?? create(message);
@@ -97,6 +103,7 @@ function draw() {
     if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
   });
   for (const item of items.values()) item.remove();
+  if (focused && !list.contains(document.activeElement)) itemOf(current)?.focus(); // the message left with the focus
   const empty = find("empty");
   empty.hidden = shown.length > 0;
   empty.textContent = say[`empty_${state}`];
@@ -166,7 +173,7 @@ function move(by) {
 
 async function act(action) {
   const message = shown.find((one) => one.pledge === current);
-  if (!message) return;
+  if (!message || sending.has(message.pledge)) return;
   if (action === "history") {
     await toggleHistory(message.pledge);
     return;
@@ -178,31 +185,55 @@ async function act(action) {
     return;
   }
   const decided = await decide(message.pledge, action, message.version);
-  if (decided && decided.version !== message.version) mine.push({ pledge: message.pledge, before: message.state, after: decided.state, version: decided.version });
+  // A repeat of another moderator's decision is not this one's to undo, and what changes no state need not be.
+  if (decided?.changed && decided.state !== message.state) mine.push({ pledge: message.pledge, before: message.state, after: decided.state, version: decided.version });
+  if (mine.length > MAX_UNDO) mine.shift();
+  if (decided) apply(decided);
   await poll();
 }
 
-/** Send a decision; the message after it, or null. */
+/** Show a decision at once, so that the next key is for the next message. */
+function apply({ pledge, state: now, version }) {
+  const place = shown.findIndex((one) => one.pledge === pledge);
+  if (place < 0) return;
+  if (now === state) Object.assign(shown[place], { state: now, version });
+  else shown.splice(place, 1);
+  if (!shown.some((one) => one.pledge === current)) select(next(place), false);
+  draw();
+}
+
+function note(keys, key) {
+  keys.add(key);
+  if (keys.size > MAX_UNDO) keys.delete(keys.values().next().value);
+}
+
+/** Send a decision; the message after it, null where it was refused, undefined where no answer came. */
 async function decide(pledge, action, version) {
+  const moderator = [...find("name").value.trim()].slice(0, MAX_NAME).join("") || undefined;
+  sending.add(pledge);
   try {
     const reply = await send(`${base}/${pledge}/${action}`, {
       method: "POST",
-      headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf, "X-Desk": desk },
-      body: JSON.stringify({ seen_version: version }),
+      headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
+      body: JSON.stringify({ seen_version: version, moderator }),
     });
     const found = await reply.json();
-    if (reply.ok) notify(say[`mine_${found.state}`]);
-    else notify(reply.status === 409 ? say.conflict : say.failed, true);
-    return reply.ok ? found : null;
+    if (reply.ok) {
+      if (found.changed) note(own, keyOf(found));
+      notify(say[`mine_${found.state}`]);
+    } else notify(reply.status === 409 ? say.conflict : say.failed, true);
+    return reply.ok ? found : reply.status < 500 ? null : undefined;
   } catch {
     notify(say.failed, true);
-    return null;
+  } finally {
+    sending.delete(pledge);
   }
 }
 
 const BACK = { held: "hold", approved: "unpin", hidden: "hide", pinned: "pin" };
 
 async function undo() {
+  if (sending.size) return;
   const last = mine.pop();
   if (!last) {
     notify(say.nothing_to_undo);
@@ -210,7 +241,7 @@ async function undo() {
   }
   // From hidden, "approve" leads back to approved; from pinned only "unpin" does.
   const action = last.before === "approved" && last.after !== "pinned" ? "approve" : BACK[last.before];
-  await decide(last.pledge, action, last.version);
+  if (await decide(last.pledge, action, last.version) === undefined) mine.push(last); // no answer: it can be tried again
   await poll();
 }
 
@@ -223,12 +254,29 @@ async function toggleHistory(pledge) {
     history.hidden = true;
     return;
   }
-  const reply = await send(`${base}/${pledge}/history`);
-  if (!reply.ok) return;
-  const steps = (await reply.json()).data;
-  history.replaceChildren(...steps.map((one) => element("li", [say[one.to], one.key ?? say.filters, moment.format(new Date(one.at)), one.note].filter(Boolean).map(isolated).join(" · "))));
+  history.replaceChildren();
   history.hidden = false;
+  await showHistory(pledge, history);
 }
+
+async function showHistory(pledge, history, after = null) {
+  const reply = await send(`${base}/${pledge}/history${after === null ? "" : `?after=${encodeURIComponent(after)}`}`);
+  if (!reply.ok) return;
+  const { data, next } = await reply.json();
+  history.append(...data.map((one) => element("li", stepText(one))));
+  if (next === null) return;
+  const more = element("button", say.more);
+  more.type = "button";
+  more.addEventListener("click", () => {
+    more.parentElement.remove();
+    showHistory(pledge, history, next);
+  });
+  const last = element("li", "");
+  last.append(more);
+  history.append(last);
+}
+
+const stepText = (one) => [say[one.to], one.moderator, one.key ?? say.filters, moment.format(new Date(one.at)), one.note].filter(Boolean).map(isolated).join(" · ");
 
 const KEYS = {
   j: () => move(1), arrowdown: () => move(1), k: () => move(-1), arrowup: () => move(-1),

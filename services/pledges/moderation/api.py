@@ -7,18 +7,26 @@ from typing import Annotated, Final
 
 from fastapi import Query, Response
 from fastapi.routing import APIRouter
+from pydantic import StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from backbone.contracts.pledges import MessageState
 from backbone.database.database import Database
-from backbone.http.caller import CallerDep, NotYourDrive
+from backbone.http.caller import Caller, CallerDep, NotYourDrive
 from backbone.http.problems import Forbidden, NotFound, Unauthorized, documented
-from services.pledges.api_parameters import After, DriveRef, Limit, PledgeRef
+from services.pledges.api_parameters import After, DriveFilter, DriveRef, Limit, PledgeRef
 from services.pledges.moderation.decisions import Decisions, authorized
-from services.pledges.moderation.messages import (
+from services.pledges.moderation.history import (
+    CURSOR,
     DecisionList,
-    MessageList,
-    MessageView,
+    DriveDecisionList,
+    Place,
+    drive_decisions,
     message_history,
+)
+from services.pledges.moderation.messages import (
+    DecidedMessageView,
+    MessageList,
     message_page,
     message_row,
 )
@@ -40,6 +48,14 @@ _DESCRIPTIONS: Final[Mapping[Action, str]] = {
 }
 
 StateFilter = Annotated[MessageState, Query(description="Those in this state.")]
+HistoryAfter = Annotated[
+    Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")] | SkipJsonSchema[None],
+    Query(description="`next` of the page before."),
+]
+DecisionsAfter = Annotated[
+    Annotated[str, StringConstraints(pattern=f"^{CURSOR}$")] | SkipJsonSchema[None],
+    Query(description="`next` of the page before."),
+]
 
 
 class ModerationRoutes:
@@ -59,35 +75,58 @@ class ModerationRoutes:
         limit: Limit = 25,
     ) -> Response:
         """List a drive's names and messages in a state, newest first."""
+        drive_id = await self._own_drive(drive, caller)
+        async with self._database.reading() as session:
+            return json_response(await message_page(session, drive_id, state, after, limit))
+
+    async def list_decisions(
+        self, drive: DriveRef, caller: CallerDep, after: DecisionsAfter = None, limit: Limit = 25
+    ) -> Response:
+        """List the decisions about a drive's messages, newest first."""
+        drive_id = await self._own_drive(drive, caller)
+        place = None if after is None else Place.read(after)
+        async with self._database.reading() as session:
+            return json_response(await drive_decisions(session, drive_id, place, limit))
+
+    async def _own_drive(self, drive: str, caller: Caller) -> str:
+        """The id of a drive that `caller` may moderate. Raises NotFound, Forbidden, NotYourDrive."""
         caller.require(SCOPE)
         found = await self._queries.drive(drive)
         if caller.mode == "test" and not found["test"]:
             raise Forbidden("A test key works on test drives only.")
         caller.require_owned(found["partner"])
-        async with self._database.reading() as session:
-            return json_response(await message_page(session, found["id"], state, after, limit))
+        return str(found["id"])
 
-    async def show_history(self, pledge: PledgeRef, caller: CallerDep) -> Response:
+    async def show_history(
+        self,
+        pledge: PledgeRef,
+        caller: CallerDep,
+        drive: DriveFilter = None,
+        after: HistoryAfter = None,
+        limit: Limit = 25,
+    ) -> Response:
         """List the decisions about a message, oldest first.
 
         The first, version 0, is that of the filters when the pledge was made.
         """
         caller.require(SCOPE)
+        version = None if after is None else int(after)
         async with self._database.reading() as session:
-            row = authorized(await message_row(session, pledge), caller)
-            return json_response(await message_history(session, row))
+            row = authorized(await message_row(session, pledge, drive), caller)
+            return json_response(await message_history(session, row, version, limit))
 
-    def decision_endpoint(
-        self, action: Action
-    ) -> Callable[[PledgeRef, CallerDep, DecisionRequest | None], Awaitable[Response]]:
+    def decision_endpoint(self, action: Action) -> Callable[..., Awaitable[Response]]:
         """The endpoint of one action."""
 
         async def decide(
-            pledge: PledgeRef, caller: CallerDep, request: DecisionRequest | None = None
+            pledge: PledgeRef,
+            caller: CallerDep,
+            request: DecisionRequest | None = None,
+            drive: DriveFilter = None,
         ) -> Response:
             caller.require(SCOPE)
             wanted = request or DecisionRequest()
-            return json_response(await self._decisions.decide(pledge, action, wanted, caller))
+            return json_response(await self._decisions.decide(pledge, action, wanted, caller, drive))
 
         return decide
 
@@ -103,6 +142,12 @@ def moderation_routes(moderation: ModerationRoutes) -> APIRouter:
         responses=documented(*refused),
     )
     router.add_api_route(
+        "/v1/drives/{drive}/decisions",
+        moderation.list_decisions,
+        response_model=DriveDecisionList,
+        responses=documented(*refused),
+    )
+    router.add_api_route(
         "/v1/messages/{pledge}/history",
         moderation.show_history,
         response_model=DecisionList,
@@ -115,7 +160,7 @@ def moderation_routes(moderation: ModerationRoutes) -> APIRouter:
             methods=["POST"],
             name=f"{action.value}_message",
             description=_DESCRIPTIONS[action],
-            response_model=MessageView,
+            response_model=DecidedMessageView,
             responses=documented(*refused, IllegalDecision, MessageDecided),
             route_class_override=OptionalJsonRoute,
         )

@@ -15,6 +15,7 @@ from backbone.database.transaction import Transaction
 from backbone.http.caller import Caller
 from backbone.http.problems import Forbidden, NotFound
 from backbone.messaging.outbox import announce
+from services.pledges.donor_texts import visible
 from services.pledges.moderation.messages import NO_MESSAGE, message_json, message_row
 from services.pledges.moderation.states import Action, MessageDecided, next_state
 from services.pledges.requests import DecisionRequest
@@ -33,31 +34,38 @@ class Decisions:
         self._clock = clock
 
     async def decide(
-        self, pledge_id: str, action: Action, request: DecisionRequest, caller: Caller
+        self,
+        pledge_id: str,
+        action: Action,
+        request: DecisionRequest,
+        caller: Caller,
+        drive: str | None = None,
     ) -> dict[str, Any]:
         """Apply `action` to the message of a pledge; a repeat changes nothing and is not recorded.
 
-        The first approval of a message that the filters passed is recorded: it shows a link too.
+        The first approval of a message that the filters passed is recorded: it shows a link too. With `drive`
+        a message of another drive is not found.
 
         Raises NotFound, Forbidden, NotYourDrive, IllegalDecision, and MessageDecided where another moderator
         decided otherwise since the version that this one saw.
         """
         async with self._database.transaction() as session:
             await session.execute(_LOCK, {"pledge": pledge_id})
-            row = authorized(await message_row(session, pledge_id), caller)
+            row = authorized(await message_row(session, pledge_id, drive), caller)
             state = MessageState(row.state)
             after = next_state(state, action)
-            if after is not state or (action is Action.APPROVE and row.version == 0):
+            changed = after is not state or (action is Action.APPROVE and row.version == 0)
+            if changed:
                 await self._check_seen(row, request)
                 row = await self._store(session, row, after, request, caller)
         crash_point("pledges.moderation.after_commit")
-        return message_json(row)
+        return message_json(row) | {"changed": changed}
 
     async def _check_seen(self, row: Row[Any], request: DecisionRequest) -> None:
         if request.seen_version is not None and request.seen_version != row.version:
             raise MessageDecided(
-                f"Key {row.key_id} of {row.decided_by} set it to {row.state} at {rfc3339(row.decided_at)}."
-                if row.key_id
+                f"{_author(row)} set it to {row.state} at {rfc3339(row.decided_at)}."
+                if row.key_id is not None
                 else f"It is {row.state}, at version {row.version}."
             )
 
@@ -78,11 +86,19 @@ class Decisions:
             "from_state": row.state,
             "to_state": after.value,
             "note": request.note,
+            "drive_id": row.drive_id,
+            "moderator": request.moderator,
         }
         stored = (await session.execute(_INSERT, decision)).one()
         await session.execute(_UPDATE, _new_state(row, decision))
         await announce(session, [message_moderated(stored, row.drive_id)])
         return authorized(await message_row(session, row.pledge_id), caller)
+
+
+def _author(row: Row[Any]) -> str:
+    key = f"key {row.key_id} of {row.decided_by}"
+    name = visible(row.moderator or "")
+    return f"{name} ({key})" if name else f"A moderator ({key})"
 
 
 def _new_state(row: Row[Any], decision: Mapping[str, Any]) -> dict[str, Any]:

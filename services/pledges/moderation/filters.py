@@ -15,12 +15,19 @@ from typing import Final, Literal
 from services.pledges.donor_texts import visible
 from services.pledges.links import has_link
 from services.pledges.moderation.contacts import has_address, has_phone
-from services.pledges.moderation.folding import fold
+from services.pledges.moderation.folding import fold, joined
 from services.pledges.moderation.word_list import COMMON, blocked_words
 
 Mode = Literal["off", "filtered", "all"]
-Reason = Literal["mode", "link", "phone", "address", "word", "blocked_word", "hidden_characters"]
+Reason = Literal["mode", "link", "phone", "address", "word", "blocked_word", "hidden_characters", "too_long"]
 Field = Literal["name", "message"]
+
+MAX_FOLDED: Final = 400
+"""A text that is longer than this in its normalised letters is held without being searched.
+
+So no text takes longer to judge than one of this length. A message has 280 letters, and hardly any of them
+becomes several; ﷺ becomes 18.
+"""
 
 _OVERRIDE: Final = "[\u202d\u202e]"
 _ZERO_WIDTH: Final = "[\xad\u200b\u2060-\u2064\ufeff\U000e0020-\U000e007e]"
@@ -63,8 +70,10 @@ def _reasons(text: str, setting: Setting) -> list[Reason]:
     """Why a text does not pass the filters; empty if it passes."""
     seen = visible(text)
     folded = fold(seen)
+    if len(folded) > MAX_FOLDED:
+        return ["too_long"]
     checks: tuple[tuple[Reason, bool], ...] = (
-        ("link", has_link(seen)),
+        ("link", has_link(seen) or _has_spelled_link(folded)),
         ("phone", has_phone(folded)),
         ("address", has_address(folded)),
         ("word", COMMON.is_in(folded)),
@@ -72,3 +81,8 @@ def _reasons(text: str, setting: Setting) -> list[Reason]:
         ("hidden_characters", not text.isascii() and _HIDDEN.search(text) is not None),
     )
     return [reason for reason, holds in checks if holds]
+
+
+def _has_spelled_link(folded: str) -> bool:
+    together = joined(folded)
+    return together != folded and has_link(together)

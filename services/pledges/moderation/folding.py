@@ -24,10 +24,32 @@ _ARABIC: Final = str.maketrans(
 _LEET: Final = str.maketrans("0134578@$!|+€£", "oieastbasiitel")
 LEET_SIGNS: Final = frozenset("0134578@$!|+€£")
 
+_STYLED: Final = {
+    **dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnoprstuvwyz", strict=True)),
+    **dict(zip("ƒɡɑøđłսոօհցʋ", "fgaodlunohgv", strict=True)),
+    **{
+        chr(first + place): chr(ord("a") + place)
+        for first in (0x1F150, 0x1F170, 0x1F1E6)
+        for place in range(26)
+    },
+}
+"""Small capitals, letters on dark circles and squares, those of flags, and others that NFKC keeps."""
+_STYLES: Final = str.maketrans(_STYLED)
+_CENSORED: Final = re.compile(r"(?<=[^\W\d_])[#%&^♥♡❤•●]+(?=[^\W\d_])")
+"""Signs in place of a word's letters, as "*" is."""
+_DIGITS_IN_ARABIC: Final = re.compile("(?<=[\u0621-\u064a])[2-9]+|[2-9]+(?=[\u0621-\u064a])")
+_ARABIC_DIGITS: Final = str.maketrans("356789", "عخطحقق", "2")
+"""What digits stand for in Arabic with Latin letters, and so within Arabic words."""
+
 _FINAL_SIGNS: Final = re.compile(r"[!|+]+(?!\w)")
 _SEPARATORS: Final = re.compile(r"[^\w*]+|_+")
 _INNER_PUNCTUATION: Final = re.compile(r"(?<=\w)[^\w\s*]+(?=\w)|_+")
-_SPELLED: Final = re.compile(r"(?<!\S)\S(?: \S)+(?!\S)")
+_SPELLED: Final = (
+    re.compile(r"(?<!\S)\S(?: \S)+(?!\S)"),
+    re.compile(r"(?<!\S)\S{1,2}(?: \S{1,2})+(?!\S)"),
+)
+"""Words spelled apart, by letters or by pieces of one and two."""
+_APART: Final = re.compile(r"(?<!\S)\S(?: \S){2,}(?!\S)")
 _REPEATED: Final = re.compile(r"(.)\1+", re.DOTALL)
 _LATIN: Final = re.compile(r"[a-z]")
 
@@ -71,14 +93,17 @@ def _folded(letter: str) -> str:
         return ""
     if kind == "Nd":
         return str(unicodedata.decimal(letter))
-    return letter.translate(LOOKALIKES).translate(_ARABIC)
+    return letter.translate(LOOKALIKES).translate(_STYLES).translate(_ARABIC)
 
 
 def readings(folded: str) -> Readings:
     """What the words of a folded text may be meant as; alternatives are apart by " | "."""
+    folded = _CENSORED.sub(lambda found: "*" * len(found[0]), folded)
     spelled = _spellings(folded)
     if not LEET_SIGNS.isdisjoint(folded):
         spelled += _spellings(_FINAL_SIGNS.sub(" ", folded).translate(_LEET))
+    if _DIGITS_IN_ARABIC.search(folded) is not None:
+        spelled += _spellings(_DIGITS_IN_ARABIC.sub(lambda found: found[0].translate(_ARABIC_DIGITS), folded))
     words = f" {' | '.join(dict.fromkeys(spelled))} "
     return Readings(words, f" {franco(folded)} " if _LATIN.search(folded) else "")
 
@@ -87,9 +112,14 @@ def _spellings(folded: str) -> list[str]:
     if folded.isalpha():
         return [folded]
     plain = _words(folded)
-    joined = [found[0].replace(" ", "") for found in _SPELLED.finditer(plain)]
+    together = [found[0].replace(" ", "") for apart in _SPELLED for found in apart.finditer(plain)]
     compact = [] if plain == folded else [_words(_INNER_PUNCTUATION.sub("", folded))]
-    return [plain, *compact, *(word for word in joined if len(word) > 2)]
+    return [plain, *compact, *(word for word in together if len(word) > 2)]
+
+
+def joined(folded: str) -> str:
+    """A folded text with what is spelled apart, "e v i l . c o m", written together."""
+    return _APART.sub(lambda found: found[0].replace(" ", ""), folded)
 
 
 def _words(text: str) -> str:

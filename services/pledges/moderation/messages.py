@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from sqlalchemy import Row, and_, bindparam, func, select
 
 from backbone.clock import rfc3339
@@ -32,7 +31,25 @@ class DecidedView(BaseModel):
     at: TimestampView
     key: str
     partner: str
+    moderator: str | None
     note: str | None
+
+
+_EXAMPLE: Final = {
+    "pledge": "plg_01frtz5n00000000000000000c",
+    "drive": "drv_01frtz5n00000000000000000a",
+    "creator": None,
+    "state": "held",
+    "version": 0,
+    "name": "Layla",
+    "anonymous": False,
+    "message": "Call me: 050 123 4567",
+    "reasons": {"message": ["phone"]},
+    "amount": {"currency": "USD", "value": "25.00"},
+    "status": "paid",
+    "created_at": "2030-01-07T18:00:00.000Z",
+    "decided": None,
+}
 
 
 class MessageView(BaseModel):
@@ -41,23 +58,7 @@ class MessageView(BaseModel):
     `reasons` says for each field why it was held. `version` counts the decisions.
     """
 
-    model_config = with_examples(
-        {
-            "pledge": "plg_01frtz5n00000000000000000c",
-            "drive": "drv_01frtz5n00000000000000000a",
-            "creator": None,
-            "state": "held",
-            "version": 0,
-            "name": "Layla",
-            "anonymous": False,
-            "message": "Call me: 050 123 4567",
-            "reasons": {"message": ["phone"]},
-            "amount": {"currency": "USD", "value": "25.00"},
-            "status": "paid",
-            "created_at": "2030-01-07T18:00:00.000Z",
-            "decided": None,
-        }
-    )
+    model_config = with_examples(_EXAMPLE)
 
     pledge: PledgeIdView
     drive: DriveIdView
@@ -74,30 +75,19 @@ class MessageView(BaseModel):
     decided: DecidedView | None
 
 
+class DecidedMessageView(MessageView):
+    """A message after a decision. `changed` is false for a repeat, which decided nothing."""
+
+    model_config = with_examples(_EXAMPLE | {"version": 1, "state": "approved", "changed": True})
+
+    changed: bool
+
+
 class MessageList(BaseModel):
     """A page of messages, newest first."""
 
     data: list[MessageView]
     next: str | None
-
-
-class DecisionView(BaseModel):
-    """A step in a message's history. Version 0 is the filters' decision, without a key."""
-
-    version: int
-    before: Annotated[MessageState | None, Field(alias="from")]
-    to: MessageState
-    at: TimestampView
-    key: str | None
-    partner: str | None
-    note: str | None
-
-
-class DecisionList(BaseModel):
-    """A message's history, oldest first."""
-
-    data: list[DecisionView]
-    next: None
 
 
 _OF_PLEDGE: Final = ("drive_id", "creator_id", "amount", "currency", "status", "made_at", "test")
@@ -112,9 +102,12 @@ _MESSAGES: Final = (
         DONOR_TEXTS.c.decided.label("version"),
         *(PLEDGES.c[name] for name in _OF_PLEDGE),
         DRIVES.c.partner.label("owner"),
+        DRIVES.c.slug,
+        DONOR_TEXTS.c.state.is_not(None).label("moderated"),
         DECISIONS.c.at.label("decided_at"),
         DECISIONS.c.partner.label("decided_by"),
         DECISIONS.c.key_id,
+        DECISIONS.c.moderator,
         DECISIONS.c.note,
     )
     .join(PLEDGES, PLEDGES.c.id == DONOR_TEXTS.c.pledge_id)
@@ -133,17 +126,18 @@ _PAGE: Final = (
     .limit(bindparam("most"))
 )
 _PAGE_AFTER: Final = _PAGE.where(DONOR_TEXTS.c.pledge_id < bindparam("after"))
-_HISTORY: Final = (
-    select(DECISIONS).where(DECISIONS.c.pledge_id == bindparam("pledge")).order_by(DECISIONS.c.version)
-)
 
 
-async def message_row(session: Transaction, pledge_id: str) -> Any:
-    """The message of a pledge with its drive's owner; None where it has no text that could be shown."""
+async def message_row(session: Transaction, pledge_id: str, drive: str | None = None) -> Any:
+    """The message of a pledge with its drive's owner; None where it has no text that could be shown.
+
+    What is listed is always found. With `drive`, an id or slug, None also for a message of another drive.
+    """
     row = (await session.execute(_ONE, {"pledge": pledge_id})).first()
-    if row is None or not (visible(row.message or "") or (not row.anonymous and visible(row.name or ""))):
+    if row is None or drive not in (None, row.drive_id, row.slug):
         return None
-    return row
+    has_text = visible(row.message or "") or (not row.anonymous and visible(row.name or ""))
+    return row if row.moderated or has_text else None
 
 
 async def message_page(
@@ -155,37 +149,6 @@ async def message_page(
     rows = (await session.execute(page, values | ({} if after is None else {"after": after}))).all()
     following = rows[limit - 1].pledge_id if len(rows) > limit else None
     return {"data": [message_json(row) for row in rows[:limit]], "next": following}
-
-
-async def message_history(session: Transaction, row: Row[Any]) -> dict[str, Any]:
-    """The decisions about the message in `row`, oldest first."""
-    rows = (await session.execute(_HISTORY, {"pledge": row.pledge_id})).all()
-    first = _step(0, None, rows[0].from_state if rows else row.state, row.made_at)
-    steps = [
-        _step(one.version, one.from_state, one.to_state, one.at, one.key_id, one.partner, one.note)
-        for one in rows
-    ]
-    return {"data": [first, *steps], "next": None}
-
-
-def _step(
-    version: int,
-    before: str | None,
-    after: str,
-    at: datetime,
-    key: str | None = None,
-    partner: str | None = None,
-    note: str | None = None,
-) -> dict[str, Any]:
-    return {
-        "version": version,
-        "from": before,
-        "to": after,
-        "at": rfc3339(at),
-        "key": key,
-        "partner": partner,
-        "note": note,
-    }
 
 
 def message_json(row: Row[Any]) -> dict[str, Any]:
@@ -209,6 +172,7 @@ def message_json(row: Row[Any]) -> dict[str, Any]:
             "at": rfc3339(row.decided_at),
             "key": row.key_id,
             "partner": row.decided_by,
+            "moderator": visible(row.moderator or "") or None,
             "note": row.note,
         },
     }
