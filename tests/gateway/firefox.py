@@ -37,9 +37,6 @@ PREFERENCES: Final[dict[str, object]] = {
     "ui.prefersReducedMotion": 1,
 }
 
-REPORT_REFUSALS: Final = """() => document.addEventListener("securitypolicyviolation", (event) =>
-  console.error(`refused by the content policy: ${event.violatedDirective} ${event.blockedURI}`))"""
-
 
 class CommandFailed(Exception):
     """Firefox refused a command, or an expression raised."""
@@ -211,7 +208,6 @@ async def running_firefox(folder: Path) -> AsyncIterator[Firefox]:
             receiving = asyncio.create_task(firefox.receive())
             await firefox.command("session.new", capabilities={})
             await firefox.command("session.subscribe", events=["log.entryAdded"])
-            await firefox.command("script.addPreloadScript", functionDeclaration=REPORT_REFUSALS)
             yield firefox
             receiving.cancel()
     finally:

@@ -153,7 +153,18 @@ LOOKS: Final[dict[str, Look]] = {
 }
 
 
-VARIANTS: Final = ("form", "refused", "closed", "unpaid", "pay", "waiting", "lapsed", "refunded", "unknown")
+VARIANTS: Final = (
+    "form",
+    "digits",
+    "refused",
+    "closed",
+    "unpaid",
+    "pay",
+    "waiting",
+    "lapsed",
+    "refunded",
+    "unknown",
+)
 """Looks that differ from another one in their texts: they are taken with ATAA_SCREENSHOTS only."""
 
 
