@@ -99,7 +99,7 @@ function showTotals(totals) {
 function showStanding({ raised, rank }) {
   if (!isMoney(raised)) return;
   $("creator-raised").textContent = figures.money(raised);
-  $("creator-place").textContent = `· ${figures.format(texts.place, {}, rank)}`;
+  $("creator-place").textContent = figures.format(texts.place, {}, rank);
   $("standing").hidden = false;
 }
 
