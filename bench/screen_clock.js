@@ -3,7 +3,7 @@
 // follow it. Messages between hub and page are delivered at once, so that they keep their place between two ticks.
 
 (() => {
-  const FRAME_MS = 100; // between two animation frames
+  const FRAME_MS = 200; // between two animation frames
   const ALONE_MS = 100; // passes in each ALONE_REAL_MS while no stream is open
   const ALONE_REAL_MS = 5;
   const TURNS = 8; // of promises, that a timer's work may take before the next timer

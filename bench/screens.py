@@ -3,7 +3,7 @@
 A server of this process serves the overlay and streams made-up frames to it. Chromium runs headless and
 draws without a GPU, so that frames cost more than in a streaming tool. The twelve days pass in minutes, on a
 clock that the frames move (`screen_clock.js`): with all gifts and totals, with the page's timers, and with a
-broken stream each hour; numbers roll in ten frames a second of that clock.
+broken stream each hour; numbers roll in five frames a second of that clock.
 """
 
 from __future__ import annotations

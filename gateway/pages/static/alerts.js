@@ -152,8 +152,8 @@ export class Alerts {
     this.#shown.set(card, next);
     this.#place.append(card);
     const staying = [...this.#place.children].filter((one) => !one.classList.contains("leaving"));
-    const top = this.#place.getBoundingClientRect().top - 1;
-    const clipped = (one) => one !== card && one.getBoundingClientRect().top < top;
+    const topOf = (one) => one.getBoundingClientRect().top;
+    const clipped = (one) => one !== card && topOf(one) < topOf(this.#place) - 1; // a lone card needs no layout here
     staying.forEach((one, i) => (i < staying.length - CARDS || clipped(one)) && dismiss(one));
     setTimeout(() => dismiss(card), next.burst ? BURST_CARD_MS : CARD_MS);
   }

@@ -7,6 +7,7 @@
 import { parse } from "./feed.js";
 
 const REMEMBERED_MS = 10 * 60_000; // a position older than this is discarded
+const RENEWED_MS = 30_000; // an unchanged position is stored again
 const PAGE_ROWS = 100;
 const MOST_ROWS = 10_000; // in a larger hole only the newest rows are counted
 const MOST_SHORT = 5; // after so many reads without the missing rows, the log was restored from a backup
@@ -31,6 +32,8 @@ export class DonationLog {
   #position = null;
   #holes = [];
   #filling = false;
+  #stored = "";
+  #storedAt = 0;
   /** True while missed donations are being read, so that their number is not known yet. */
   counting = false;
 
@@ -64,9 +67,12 @@ export class DonationLog {
   /** Stores the position for a reload; `unshown` donations were received and are not shown yet. */
   remember(unshown) {
     if (!this.#position) return;
-    const kept = { at: Date.now(), position: this.#position, holes: this.#holes, unshown };
+    const state = JSON.stringify({ position: this.#position, holes: this.#holes, unshown });
+    const now = Date.now();
+    if (state === this.#stored && now - this.#storedAt < RENEWED_MS) return;
+    [this.#stored, this.#storedAt] = [state, now];
     try {
-      localStorage.setItem(this.#key, JSON.stringify(kept));
+      localStorage.setItem(this.#key, JSON.stringify({ at: now, ...JSON.parse(state) }));
     } catch {
       // Without storage a reload starts without a position.
     }

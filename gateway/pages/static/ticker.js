@@ -1,5 +1,5 @@
-// The ticker: chips of the latest donations scroll by. Each step moves the row by its first chip, which is then removed.
-// The browser animates a step by itself; this script runs once a step.
+// The ticker: chips of the latest donations scroll by. Each step moves the row by its first chips, which are then
+// removed. The browser animates a step by itself; this script runs once a step, about every ten seconds.
 
 import { isMoney } from "./money.js";
 import { $, calm, element, figures, lang, quote, texts } from "./overlay_page.js";
@@ -7,6 +7,8 @@ import { $, calm, element, figures, lang, quote, texts } from "./overlay_page.js
 const RECENT = 12;
 const DRIFT_LEAST = 6;
 const MOST_CHIPS = 40;
+const APPENDED = 3; // chips, before their widths are read
+const STEP = 0.4; // of the window's width, at least
 const CROSSING_MS = 24_000; // a chip's way through the window
 const LATE_MS = 1_000; // a step that begins later, as after the page was hidden, does not catch up
 
@@ -41,11 +43,11 @@ function chip(donation) {
   return made;
 }
 
-/** Moves the row by its first chip, from `began` on, a time of the animations' clock. */
+/** Moves the row by its first chips, from `began` on, a time of the animations' clock. */
 function drift(began) {
   const list = $(".window ul");
   const { clientWidth } = list.parentElement;
-  const width = fill(list, clientWidth);
+  const [count, width] = fill(list, clientWidth);
   if (!width) return void (step = null); // not shown
   const end = `translateX(${lang === "ar" ? width : -width}px)`;
   const duration = (width / clientWidth) * CROSSING_MS;
@@ -54,20 +56,20 @@ function drift(began) {
   step.startTime = began;
   last?.cancel();
   step.onfinish = () => {
-    list.firstElementChild.remove();
+    for (let n = 0; n < count; n++) list.firstElementChild.remove();
     drift(Math.max(began + duration, document.timeline.currentTime - LATE_MS));
   };
 }
 
-/** Appends chips until they cover the window also at the end of the step; returns the first one's width. */
+/** Appends chips until they cover the window also at the end of the step; returns how many the step moves, and by what. */
 function fill(list, window) {
-  const widths = [...list.children].map(widthOf);
-  const covered = () => widths.slice(1).reduce((sum, width) => sum + width, 0);
-  while (recent.length && list.children.length < MOST_CHIPS && covered() < window) {
-    widths.push(widthOf(list.appendChild(chip(recent[nextChip % recent.length]))));
-    nextChip += 1;
+  for (;;) {
+    const widths = [...list.children].map((one) => one.getBoundingClientRect().width);
+    const sums = widths.map(((sum) => (width) => (sum += width))(0));
+    const count = 1 + sums.findIndex((sum) => sum >= window * STEP);
+    const moved = sums[count - 1] ?? 0;
+    const covered = (sums[sums.length - 1] ?? 0) - moved >= window;
+    if ((count && covered) || !recent.length || widths.length >= MOST_CHIPS) return [count, moved];
+    for (let n = 0; n < APPENDED; n++, nextChip++) list.append(chip(recent[nextChip % recent.length]));
   }
-  return widths[0] ?? 0;
 }
-
-const widthOf = (one) => one.getBoundingClientRect().width;
