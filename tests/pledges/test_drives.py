@@ -196,7 +196,8 @@ async def test_every_public_route_is_documented(harness: Harness) -> None:
     assert set(paths) == {
         "/v1/drives", "/v1/drives/{drive}", "/v1/drives/{drive}/creators", "/v1/drives/{drive}/pledges",
         *(f"/v1/drives/{{drive}}/{what.value}" for what in DriveTransition), "/v1/pledges",
-        "/v1/pledges/{pledge}/cancel", "/v1/drives/{drive}/messages", "/v1/messages/{pledge}/history",
+        "/v1/pledges/{pledge}/cancel", "/v1/drives/{drive}/messages", "/v1/drives/{drive}/decisions",
+        "/v1/messages/{pledge}/history",
         *(f"/v1/messages/{{pledge}}/{action.value}" for action in Action),
     }  # fmt: skip
     pledge = paths["/v1/drives/{drive}/pledges"]["post"]

@@ -70,6 +70,20 @@ async def test_payment_of_an_unknown_pledge_names_nobody(books: Books) -> None:
     assert [event.anonymous for event in await books.published(unknown)] == [None]
 
 
+async def test_payment_counts_in_its_pledges_drive_whatever_its_metadata_names(books: Books) -> None:
+    """So the moderators of the drive on whose screens a text is are those who decide about it."""
+    drive, other = a_drive(), a_drive()
+    late, known = a_pledge(drive), a_pledge(drive)
+    await books.consume(drive, other, known)
+    for number, pledge in enumerate((late, known)):
+        named = metadata(None, pledge.pledge_id, other.drive_id)
+        await books.apply([intent_succeeded(f"pi_{number}", 2_500, named)])
+    await books.consume(late)
+    drives = [event.drive_id for event in await books.published(late.pledge_id)]
+    assert drives == [other.drive_id, drive.drive_id]
+    assert [event.drive_id for event in await books.published(known.pledge_id)] == [drive.drive_id]
+
+
 async def test_money_for_an_unknown_drive_is_in_suspense_until_the_drive_is_known(books: Books) -> None:
     drive = a_drive()
     pledge = a_pledge(drive)
