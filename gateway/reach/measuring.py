@@ -32,7 +32,8 @@ def drawable(text: str) -> str:
         one if one in _JOINERS or (one in known and unicodedata.category(one)[0] != "C") else _blank(one)
         for one in composed
     )
-    return " ".join("".join(kept).split())
+    found = " ".join("".join(kept).split())
+    return found if found.strip(_JOINERS) else ""  # the joiners of emoji join nothing
 
 
 def _blank(character: str) -> str:

@@ -239,7 +239,13 @@ def test_hostile_title_is_text() -> None:
 
 @pytest.mark.parametrize(
     ("title", "shown"),
-    [("Winter 🎉 2026", "Winter 2026"), ("a\u202eb\u0000c\nd", "abc d"), ("שלום", ""), ("نِعمة ﷽", "نِعمة ﷽")],
+    [
+        ("Winter 🎉 2026", "Winter 2026"),
+        ("a\u202eb\u0000c\nd", "abc d"),
+        ("שלום", ""),
+        ("🎉👨\u200d👩\u200d👧", ""),
+        ("نِعمة ﷽", "نِعمة ﷽"),
+    ],
 )
 def test_characters_without_a_glyph_or_that_reorder_text_are_left_out(title: str, shown: str) -> None:
     assert drawable(title) == shown
