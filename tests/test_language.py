@@ -79,13 +79,14 @@ SESSIONS_COLUMN: Final = "the column `wish` of the sandbox's table `sessions`, w
 DESK_FILES: Final = (
     *(
         "gateway/desk/*",
-        "gateway/pages/static/desk.*",
+        "gateway/pages/static/desk*",
         "gateway/app.py",
         "gateway/tables.py",
         "tests/gateway/test_desk*.py",
     ),
     *("tests/gateway/test_presence.py", "tests/pledges/moderation/test_many_moderators.py"),
-    *("docs/api-guide.md", "CHANGELOG.md"),
+    *("tests/gateway/test_overlay_moderated_in_browser.py", "tests/journeys/test_alerts_in_browser.py"),
+    *("docs/api-guide.md", "docs/decisions/0032-*", "CHANGELOG.md"),
 )
 
 WORDS: Final = (
