@@ -9,6 +9,7 @@ import pytest
 
 from backbone.contracts.pledges import CreatorChanged, DriveChanged, DriveState
 from services.pledges.domain import TRANSITIONS, DriveTransition
+from services.pledges.moderation.alerts import AlertAction
 from services.pledges.moderation.states import Action
 from tests.pledges.harness import Harness, a_drive, usd
 
@@ -199,6 +200,7 @@ async def test_every_public_route_is_documented(harness: Harness) -> None:
         "/v1/pledges/{pledge}/cancel", "/v1/drives/{drive}/messages", "/v1/drives/{drive}/decisions",
         "/v1/messages/{pledge}/history",
         *(f"/v1/messages/{{pledge}}/{action.value}" for action in Action),
+        *(f"/v1/drives/{{drive}}/alerts/{action.value}" for action in AlertAction),
     }  # fmt: skip
     pledge = paths["/v1/drives/{drive}/pledges"]["post"]
     assert pledge["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("PledgeRequest")
