@@ -57,6 +57,7 @@ function drift(began) {
   last?.cancel();
   step.onfinish = () => {
     for (let n = 0; n < count; n++) list.firstElementChild.remove();
+    append(list, count);
     drift(Math.max(began + duration, document.timeline.currentTime - LATE_MS));
   };
 }
@@ -70,6 +71,11 @@ function fill(list, window) {
     const moved = sums[count - 1] ?? 0;
     const covered = (sums[sums.length - 1] ?? 0) - moved >= window;
     if ((count && covered) || !recent.length || widths.length >= MOST_CHIPS) return [count, moved];
-    for (let n = 0; n < APPENDED; n++, nextChip++) list.append(chip(recent[nextChip % recent.length]));
+    append(list, APPENDED);
   }
+}
+
+function append(list, count) {
+  if (!recent.length) return;
+  for (let n = 0; n < count; n++, nextChip++) list.append(chip(recent[nextChip % recent.length]));
 }
