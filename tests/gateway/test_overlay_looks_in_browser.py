@@ -210,7 +210,7 @@ def hostile(text: str, n: int, reached: bool = False) -> dict[str, Any]:
         sequence=SEQUENCE + n,
         title={"en": text},
         leaders=[{"rank": 1, "creator": "crt_1", "slug": text, "name": text, "raised": usd("5.00")}],
-        recent=[donation_row(n, name=text)],
+        recent=[donation_row(n, name=text, message=text)],
         matching=[pool],
         milestones=[{"title": text, "amount": usd("5000000.00"), "reached_at": as_of if reached else None}],
     )

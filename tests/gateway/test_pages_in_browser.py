@@ -168,7 +168,8 @@ async def test_repeated_donation_is_announced_once_and_old_ones_are_not(
         harness.push(
             "totals",
             drive_totals(
-                sequence=97504, recent=[donation_row(4, name="Last"), donation_row(2), donation_row(1)]
+                sequence=97504,
+                recent=[donation_row(4, name="Last"), donation_row(2, name="Once"), donation_row(1)],
             ),
         )
         harness.push("donation", donation_row(4, name="Last"))
