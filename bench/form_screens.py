@@ -10,16 +10,16 @@ import asyncio
 import gzip
 import json
 import statistics
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
-import uvicorn
 from playwright.async_api import Browser, Page, ViewportSize
 
 from bench import single_figure
+from bench.page_server import STARTED_S, reply, serving
 from bench.progress import Progress
 from bench.results import Detail
 from gateway.pages import Creators, assets_app, donate_page, embed_script, page_headers
@@ -28,7 +28,6 @@ from gateway.pages.frames import Frame
 
 LOADS: Final = 5
 SLOW_LOADS: Final = 3
-STARTED_S: Final = 30.0
 SLOW_3G: Final = {"offline": False, "latency": 400, "downloadThroughput": 50_000, "uploadThroughput": 50_000}
 """400 ms before each response, 400 kbit/s each way."""
 KEY: Final = "pk_live_of_the_benchmark"
@@ -106,28 +105,6 @@ class PartnerSite:
             '<!doctype html><html lang="ar" dir="rtl"><meta charset="utf-8"><link rel="icon" href="data:,">'
         )
         await reply(send, [(b"content-type", b"text/html; charset=utf-8")], f"{head}{script}".encode())
-
-
-async def reply(send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    """Send a 200 without compression, as the gateway sends pages."""
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-@asynccontextmanager
-async def serving(site: Any) -> AsyncIterator[str]:
-    """Serve an application on a free port of the loopback, and yield its origin."""
-    config = uvicorn.Config(site, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(STARTED_S):
-        while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
-            await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
 
 
 async def _load(browser: Browser, address: str, slow: bool, html_bytes: int) -> Load:

@@ -10,7 +10,8 @@ from typing import Final
 
 from playwright.async_api import CDPSession, Page
 
-from bench.screen_server import STARTED_S, Screen, frame
+from bench.page_server import STARTED_S
+from bench.screen_server import Screen, frame
 
 CLOCK: Final = Path(__file__).with_name("screen_clock.js")
 HOUR_MS: Final = 3_600_000

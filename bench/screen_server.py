@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-import uvicorn
-
+from bench.page_server import reply, serving
 from gateway.pages import assets_app, overlay_page, page_headers
 from gateway.pages.assets import Receive, Scope, Send
 
 NOW: Final = "2026-01-07T12:00:00Z"
-STARTED_S: Final = 30.0
 LOGGED: Final = 1_000
 STEP: Final = 500_000
 """A milestone is at each multiple of this."""
@@ -113,13 +111,13 @@ class Screen:
         elif path.endswith("/live"):
             await self._stream(query.get("last_event_id", ""), send)
         elif path.endswith("/totals"):
-            await _reply(send, [(b"content-type", b"application/json")], json.dumps(self.totals()).encode())
+            await reply(send, [(b"content-type", b"application/json")], json.dumps(self.totals()).encode())
         elif path.endswith("/events"):
             rows = [row for row in self.rows if row["sequence"] > int(query["after"])][: int(query["limit"])]
             body = json.dumps({"data": rows, "next": None}).encode()
-            await _reply(send, [(b"content-type", b"application/json")], body)
+            await reply(send, [(b"content-type", b"application/json")], body)
         else:
-            await _reply(send, page_headers("overlay"), overlay_page("winter", {"en": "Winter"}, query))
+            await reply(send, page_headers("overlay"), overlay_page("winter", {"en": "Winter"}, query))
 
     async def _stream(self, last_event_id: str, send: Send) -> None:
         mine: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=8)
@@ -146,23 +144,11 @@ def frame(event: str, data: object, identifier: int | None = None) -> bytes:
     return f"event: {event}\n{head}data: {json.dumps(data)}\n\n".encode()
 
 
-async def _reply(send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 @asynccontextmanager
-async def serving(screen: Screen) -> AsyncIterator[str]:
+async def serving_overlay(screen: Screen) -> AsyncIterator[str]:
     """Serve `screen` on a free port of the loopback; the address of its overlay."""
-    config = uvicorn.Config(screen, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(STARTED_S):
-        while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
-            await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/overlay/winter?lang=en"
-    finally:
-        screen.end_streams()
-        server.should_exit = True
-        await task
+    async with serving(screen) as origin:
+        try:
+            yield f"{origin}/overlay/winter?lang=en"
+        finally:
+            screen.end_streams()

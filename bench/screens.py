@@ -21,10 +21,11 @@ from playwright.async_api import Browser, CDPSession, async_playwright
 
 from bench import form_screens, single_figure
 from bench.machine import load_average
+from bench.page_server import STARTED_S
 from bench.progress import Progress
 from bench.results import Detail
 from bench.screen_days import Memory, open_screen, pass_hours, slope
-from bench.screen_server import STARTED_S, Screen, frame, serving
+from bench.screen_server import Screen, frame, serving_overlay
 from gateway.pages import overlay_page
 
 DAYS: Final = 12
@@ -103,7 +104,7 @@ async def _metrics(session: CDPSession) -> dict[str, float]:
 async def _days(browser: Browser, progress: Progress, gifts: int) -> list[Memory]:
     """The memory after each day, in which so many gifts are spread over all days."""
     screen, found = Screen(), []
-    async with serving(screen) as address:
+    async with serving_overlay(screen) as address:
         page = await browser.new_page(viewport={"width": 1920, "height": 1080})
         session = await open_screen(page, screen, address)
         for day in range(1, DAYS + 1):
@@ -118,7 +119,7 @@ async def _measure(progress: Progress, gifts: int) -> dict[str, dict[str, Detail
     async with async_playwright() as playwright:
         path = os.environ.get("CHROMIUM") or shutil.which("chromium")
         browser = await playwright.chromium.launch(executable_path=path, args=list(ARGS))
-        async with serving(screen) as address:
+        async with serving_overlay(screen) as address:
             progress.begin("first paints of the overlay")
             paints, size = await _paints(browser, address)
             screen.end_streams()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.async_api import async_playwright
 
 from bench.screen_days import hour_of, open_screen, pass_hours, slope
-from bench.screen_server import Screen, serving
+from bench.screen_server import Screen, serving_overlay
 from tests.gateway.test_pages_in_browser import FLAGS, chromium_path
 
 HOURS, GIFTS = 2, 500
@@ -13,7 +13,7 @@ HOURS, GIFTS = 2, 500
 
 async def test_overlay_holds_no_more_after_six_hours_than_after_two() -> None:
     screen = Screen()
-    async with serving(screen) as address, async_playwright() as playwright:
+    async with serving_overlay(screen) as address, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         page = await browser.new_page(viewport={"width": 1280, "height": 720})
         session = await open_screen(page, screen, address)
