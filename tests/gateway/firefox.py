@@ -11,15 +11,14 @@ import base64
 import itertools
 import json
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-import pytest
 
+from tests.gateway.browsers import installed_browser
 from tests.waiting import PATIENCE_S, until
 
 KEYS: Final = {"Tab": "\ue004", "Enter": "\ue007", "Down": "\ue015", "Backspace": "\ue003"}
@@ -44,13 +43,7 @@ class CommandFailed(Exception):
 
 def firefox_path() -> str:
     """The installed Firefox; without one the test is skipped, or fails with ATAA_REQUIRE_REAL=1."""
-    path = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
-    if path is None:
-        reason = "no Firefox found: set FIREFOX, or install one on the path"
-        if os.environ.get("ATAA_REQUIRE_REAL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+    return installed_browser("Firefox", "FIREFOX", "firefox-esr", "firefox")
 
 
 class Firefox:

@@ -3,9 +3,7 @@
 Without a Chromium (`CHROMIUM` or one on the path) these tests are skipped, unless ATAA_REQUIRE_REAL=1.
 """
 
-import os
 import re
-import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +16,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 from backbone.money import DIGITS, decimal_string
 from gateway.pages.translations import TRANSLATIONS
 from tests.backbone.test_money_text import number_in
+from tests.gateway.browsers import installed_browser
 from tests.gateway.pages_harness import Harness, donation_row, drive_totals, serving_pages, usd
 from tests.waiting import PATIENCE_S, until
 
@@ -40,13 +39,7 @@ ONE_RENDERER = ["--renderer-process-limit=1", "--disable-site-isolation-trials"]
 
 
 def chromium_path() -> str:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        reason = "no Chromium found: set CHROMIUM, or install one on the path"
-        if os.environ.get("ATAA_REQUIRE_REAL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+    return installed_browser("Chromium", "CHROMIUM", "chromium", "chromium-browser")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
