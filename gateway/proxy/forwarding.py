@@ -20,6 +20,7 @@ from gateway.http.asgi import BODY_LIMIT, Header, Request, Response
 from gateway.http.router import Handler, Route
 
 _REQUEST_HEADERS: Final[tuple[str, ...]] = (
+    "accept",
     "content-type",
     "idempotency-key",
     "if-none-match",
@@ -30,8 +31,11 @@ _REQUEST_HEADERS: Final[tuple[str, ...]] = (
 """The client's headers that a service receives."""
 
 _RESPONSE_HEADERS: Final = frozenset(
-    {"content-type", "retry-after", "etag", "cache-control", "idempotency-replayed", "location", "allow"}
-)
+    {
+        "content-type", "content-disposition", "retry-after", "etag", "cache-control", "idempotency-replayed",
+        "location", "allow",
+    }
+)  # fmt: skip
 """A service's headers that the client receives."""
 
 NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -123,7 +127,7 @@ class Forwarder:
                 refuse_publishable(bearer)
                 bearer.require(route.scope)
             body = b""
-            if request.method in ("POST", "PATCH"):
+            if request.method in ("POST", "PUT", "PATCH"):
                 body = await json_body(request)
                 if route.idempotency != "none":
                     await check_idempotency_key(request, required=route.idempotency == "required")

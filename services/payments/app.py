@@ -22,7 +22,7 @@ from services.payments import api
 from services.payments.checkout.expiry import CheckoutExpirer
 from services.payments.checkout.pruning import prune_attempts
 from services.payments.checkout.worker import CheckoutWorker
-from services.payments.drive_owners import DriveOwners
+from services.payments.drive_lookup import DriveLookup
 from services.payments.handlers import HANDLERS
 from services.payments.processor import Processor
 from services.payments.reconciliation.backfill import Backfill
@@ -67,9 +67,8 @@ def compose(
     store = WebhookStore(database, clock)
     ours = OurAccount(settings.livemode, settings.stripe_account, settings.stripe_foreign == "hold")
     rate_limiter = RateLimiter(settings.rate_per_s)
-    refunds = RefundService(
-        database, stripe, clock, settings.timeout_s, DriveOwners(pledges, secret).owner_of
-    )
+    drives = DriveLookup(database, pledges, secret)
+    refunds = RefundService(database, stripe, clock, settings.timeout_s, drives.owner_of)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
     leader_work: dict[str, Work] = {
         "payments.applier": Applier(database, store, clock, ours).run,

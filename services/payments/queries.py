@@ -80,8 +80,8 @@ def _queue(row: Any, first: int | None, rate_per_s: float) -> dict[str, int] | N
 
 
 def read_books(transaction: SyncTransaction) -> dict[str, str]:
-    """The ledger's balance of clearing by currency, as decimal strings. Sums the whole ledger."""
-    balances = ledger.balance(transaction, ledger.CLEARING)
+    """The ledger's balance of processor money by currency, as decimal strings. Sums the whole ledger."""
+    balances = ledger.processor_balance(transaction)
     return {currency: decimal_string(units, currency) for currency, units in sorted(balances.items())}
 
 

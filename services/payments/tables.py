@@ -268,10 +268,16 @@ class PendingLookup(Table, table=True):
 
 
 class Posting(Table, table=True):
-    """One row of the ledger: `units` > 0 from account `credit` to account `debit`; `cause` is unique."""
+    """One row of the ledger: `units` > 0 from account `credit` to account `debit`; `cause` is unique.
+
+    `payment_id` and `drive_id` are None where the money belongs to no single one, such as a payout.
+    """
 
     __tablename__ = "postings"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (
+        Index("postings_of_drive", "drive_id", "number"),
+        {"sqlite_autoincrement": True},
+    )
 
     number: int = Field(sa_column=Column(BIGINT_KEY, primary_key=True, autoincrement=True))
     debit: str
@@ -279,8 +285,8 @@ class Posting(Table, table=True):
     units: int = Field(sa_type=BigInteger)
     currency: str
     cause: str = Field(unique=True)
-    payment_id: str
-    drive_id: str
+    payment_id: str | None = Field(index=True)
+    drive_id: str | None
     posted_at: datetime = Field(sa_type=Utc)
 
 

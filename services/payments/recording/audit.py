@@ -24,7 +24,7 @@ log = structlog.get_logger()
 _AUDITED: Final = Gauge("ataa_ledger_audited_timestamp_seconds", "When the ledger was last compared.")
 _DRIFT: Final = Gauge(
     "ataa_ledger_drift_minor_units",
-    "Net of the payments less the ledger's clearing balance: 0.",
+    "Net of the payments less the ledger's balance of processor money: 0.",
     ["currency"],
 )
 

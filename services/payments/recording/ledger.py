@@ -11,15 +11,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import bindparam, case, func, insert, select
+from sqlalchemy import case, func, insert, select
 
 from backbone.database.transaction import SyncTransaction, Transaction
 from services.payments.domain import FactKind
 from services.payments.tables import PAYMENTS, POSTINGS
 
 CLEARING: Final = "processor_clearing"
+FEES: Final = "processor_fees"
+BANK: Final = "bank"
 RAISED: Final = "drive_raised"
 SUSPENSE: Final = "held"
+OFFLINE_CLEARING: Final = "offline_clearing"
+MATCHING_RECEIVABLE: Final = "matching_receivable"
+BENEFICIARY_PAYABLE: Final = "beneficiary_payable"
+DISBURSED: Final = "disbursed"
+
+PROCESSOR_MONEY: Final = (CLEARING, FEES, BANK)
+"""The accounts whose balances add up to captured less refunded and disputed: what the processor still
+holds, what it charged, and what it paid out."""
 
 OTHER_SIDE: Final[Mapping[FactKind, str]] = {FactKind.REFUND: "refunds", FactKind.DISPUTE: "disputes"}
 
@@ -72,8 +82,13 @@ def account_of(kind: FactKind, held: bool) -> str:
     return OTHER_SIDE.get(kind) or (SUSPENSE if held else RAISED)
 
 
-async def post(session: Transaction, postings: Sequence[tuple[NewPosting, str, str]], at: datetime) -> None:
-    """Write postings, each with its payment's and drive's id; raises `IntegrityError` for a known cause."""
+async def post(
+    session: Transaction, postings: Sequence[tuple[NewPosting, str | None, str | None]], at: datetime
+) -> None:
+    """Write postings, each with its payment's and drive's id, where it has them.
+
+    Raises `IntegrityError` for a known cause.
+    """
     rows = [
         {"debit": new.debit, "credit": new.credit, "units": new.units, "currency": new.currency,
          "cause": new.cause, "payment_id": payment_id, "drive_id": drive_id, "posted_at": at}
@@ -86,25 +101,29 @@ async def post(session: Transaction, postings: Sequence[tuple[NewPosting, str, s
 _INSERT: Final = insert(POSTINGS)
 
 
-def balance(transaction: SyncTransaction, account: str) -> dict[str, int]:
-    """Debits less credits of `account` by currency, in minor units. Sums the whole table."""
-    rows = transaction.execute(_BALANCE, {"account": account})
+def processor_balance(transaction: SyncTransaction) -> dict[str, int]:
+    """Captured less refunded and disputed, by currency, in minor units. Sums the whole table.
+
+    Fees and payouts move money within `PROCESSOR_MONEY` and do not change it.
+    """
+    rows = transaction.execute(_PROCESSOR_BALANCE)
     return {currency: int(units) for currency, units in rows}
 
 
-_ACCOUNT: Final = bindparam("account", type_=POSTINGS.c.debit.type)
-_BALANCE: Final = (
+_DEBITED: Final = POSTINGS.c.debit.in_(PROCESSOR_MONEY)
+_CREDITED: Final = POSTINGS.c.credit.in_(PROCESSOR_MONEY)
+_PROCESSOR_BALANCE: Final = (
     select(
         POSTINGS.c.currency,
-        func.sum(case((POSTINGS.c.debit == _ACCOUNT, POSTINGS.c.units), else_=-POSTINGS.c.units)),
+        func.sum(case((_DEBITED, POSTINGS.c.units), else_=0) - case((_CREDITED, POSTINGS.c.units), else_=0)),
     )
-    .where((POSTINGS.c.debit == _ACCOUNT) | (POSTINGS.c.credit == _ACCOUNT))
+    .where(_DEBITED | _CREDITED)
     .group_by(POSTINGS.c.currency)
 )
 
 
 def drift(transaction: SyncTransaction) -> dict[str, int]:
-    """The payments' net less the balance of clearing, by currency. Anything but 0 is a defect.
+    """The payments' net less the processor's balance, by currency. Anything but 0 is a defect.
 
     Sums two whole tables (`Database.read_whole`).
     """
@@ -115,5 +134,5 @@ def drift(transaction: SyncTransaction) -> dict[str, int]:
         .group_by(PAYMENTS.c.paid_currency)
     )
     expected = {currency: int(units) for currency, units in rows}
-    posted = balance(transaction, CLEARING)
+    posted = processor_balance(transaction)
     return {name: expected.get(name, 0) - posted.get(name, 0) for name in expected.keys() | posted.keys()}
