@@ -24,4 +24,4 @@ def text(voice: Voice, page: str, key: str, n: int | None = None, **holes: str) 
     """The text of `key`, in the plural form for `n`, with its placeholders filled."""
     if n is not None:
         holes["n"] = voice.count(n)
-    return pick(TRANSLATIONS[page][voice.lang][key], voice.lang, n).format(**holes)
+    return voice.numerals(pick(TRANSLATIONS[page][voice.lang][key], voice.lang, n)).format(**holes)

@@ -36,7 +36,7 @@ class AlertDesk:
 
         Raises `NoSession`, `Forbidden` without the scope, `CsrfTokenWrong` and `CrossOrigin`.
         """
-        session = await self._sessions.find(request)
+        session = await self._sessions.find(request, despite_outage=True)
         session.bearer.require(SCOPE)
         self._sessions.check_csrf(request, session, request.headers.get("x-csrf-token", ""))
         drive, action = request.params

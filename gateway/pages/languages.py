@@ -38,6 +38,10 @@ class Voice:
         """`value`, exact to the currency's last digit; without its decimals if they are all zero."""
         return money_text(value, currency, self.lang, self.digits, short=True)
 
+    def numerals(self, text: str) -> str:
+        """`text` with its digits in the voice's form."""
+        return in_numerals(text, self.digits)
+
     def typed(self, value: str) -> str:
         """`value` as it is typed with these digits."""
         return in_numerals(value.replace(".", "٫"), "arab") if self.digits == "arab" else value
@@ -48,7 +52,7 @@ class Voice:
 
     def text(self, page: str, key: str, n: int | None = None, **holes: str) -> str:
         """The text of `key`, in the plural form for `n`, with its placeholders filled."""
-        phrase = pick(TRANSLATIONS[page][self.lang][key], self.lang, n)
+        phrase = self.numerals(pick(TRANSLATIONS[page][self.lang][key], self.lang, n))
         if n is not None:
             holes["n"] = self.count(n)
         return phrase.format(**holes)

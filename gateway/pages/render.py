@@ -25,6 +25,7 @@ LAYOUTS: Final = ("wide", "vertical")
 SIZES: Final = ("m", "s", "l")
 _KEPT: Final = ("creator", "digits", "key", "origin", *PARAMETERS)
 """Parameters of the form that its other pages keep, so that another donation has them too."""
+_MESSAGE_MAX: Final = 280
 _MENU: Final = (25, 10, 5, 50, 20)  # the amounts of 73 % of all donations (docs/load-model.md)
 
 
@@ -150,7 +151,14 @@ def donate_page(
         "checkout_mode": "embedded" if embedded_checkout else "hosted",
         "token": form_token,
         "source": pledge_source(query),
-        "texts": TRANSLATIONS["donate"][voice.lang],
+        "texts": {
+            **{
+                key: phrase
+                for key, phrase in TRANSLATIONS["donate"][voice.lang].items()
+                if key not in RENDERED
+            },
+            "error_message": voice.text("donate", "error_message", _MESSAGE_MAX),
+        },
     }
     return _render(
         "donate.html",

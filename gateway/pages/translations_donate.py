@@ -50,8 +50,10 @@ DONATE_EN: Final[Translations] = {
     "still_loading": "The form is still loading. On a slow connection this takes a moment.",
     "sending": "Keeping your gift safe…",
     "to_checkout": "Opening the payment page…",
+    "offline": "No connection. Your gift is saved, and we keep asking.",
     "queued": "Your gift is saved. Many people are giving right now: keep this page open.",
-    "queue_place": {"one": "One gift is ahead of yours.", "other": "Number {n} in the queue."},
+    "queue_opening": "Your payment page is being made.",
+    "queue_place": {"one": "Yours is next.", "other": "Number {n} in the queue."},
     "queue_eta": {"one": "About {n} second.", "other": "About {n} seconds."},
     "retry_busy": {
         "one": "Very many people are giving right now. Trying again in {n} second…",
@@ -73,7 +75,7 @@ DONATE_EN: Final[Translations] = {
     "error_amount": "This amount is not accepted. Please choose another.",
     "error_email": "This does not look like an e-mail address.",
     "error_name": "This name is not accepted. Please write it another way.",
-    "error_message": "This message is not accepted. At most 280 characters, plain text.",
+    "error_message": "This message is not accepted. At most {n} characters, plain text.",
     "error_creator": "This creator is not part of the drive any more. Choose another, or no one.",
     "error_form": "Something in the form is not right. Please look it over.",
     "error_closed": "This drive is closed. Thank you for wanting to give.",
@@ -148,8 +150,10 @@ DONATE_AR: Final[Translations] = {
     "still_loading": "ما زال النموذج قيد التحميل. قد يستغرق ذلك لحظات إن كان الاتصال بطيئًا.",
     "sending": "نحفظ تبرعك…",
     "to_checkout": "نفتح صفحة الدفع…",
+    "offline": "لا يوجد اتصال. حُفظ تبرعك، وسنواصل المحاولة.",
     "queued": "حُفظ تبرعك. كثيرون يتبرعون في هذه اللحظة، فأبقِ الصفحة مفتوحة.",
-    "queue_place": {"one": "أمامك تبرع واحد.", "other": "رقمك في الانتظار {n}."},
+    "queue_opening": "تُجهَّز صفحة الدفع الآن.",
+    "queue_place": {"one": "دورك هو التالي.", "other": "رقمك في الانتظار {n}."},
     "queue_eta": {
         "zero": "لحظات قليلة.",
         "one": "نحو ثانية.",
@@ -182,7 +186,7 @@ DONATE_AR: Final[Translations] = {
     "error_amount": "هذا المبلغ غير مقبول. اختر مبلغًا آخر من فضلك.",
     "error_email": "لا يبدو هذا عنوان بريد إلكتروني صحيحًا.",
     "error_name": "هذا الاسم غير مقبول. اكتبه بطريقة أخرى من فضلك.",
-    "error_message": "هذه الرسالة غير مقبولة. 280 حرفًا على الأكثر، نصًّا عاديًّا.",
+    "error_message": "هذه الرسالة غير مقبولة. {n} حرفًا على الأكثر، نصًّا عاديًّا.",
     "error_creator": "لم يعد صانع المحتوى هذا مشاركًا في الحملة. اختر غيره أو اتركه فارغًا.",
     "error_form": "في النموذج خطأ ما. راجعه من فضلك.",
     "error_closed": "أُغلقت هذه الحملة. شكرًا لرغبتك في العطاء.",
@@ -295,3 +299,12 @@ PAY_AR: Final[Translations] = {
     "failed": "تعذّر تحميل نموذج الدفع. تحقق من اتصالك أو من مانع المحتوى، ثم حاول مجددًا.",
     "again": "حاول مجددًا",
 }
+
+RENDERED: Final = frozenset((
+    "test_mode", "choose_amount", "purpose", "purpose_general", "purpose_sadaqah", "purpose_zakat",
+    "other_amount", "choose_creator", "no_creator", "missing_creator", "find_creator", "about_you",
+    "optional", "name", "email", "email_why", "message", "pay_next", "needs_script", "still_loading",
+    "resume_go", "resume_no", "notice_closed", "notice_closed_more", "notice_draft", "notice_draft_more",
+    "notice_paused", "notice_paused_more", "language",
+))  # fmt: skip
+"""Texts of the form that its template writes and no script needs."""

@@ -202,7 +202,7 @@ SETUP_AR: Final[Translations] = {
     "on_air": "التنبيهات على البث",
     "on_air_hint": "لكل عروض هذه الحملة في هذا المتصفح. وفي OBS افتح نافذة Interact واضغط:",
     "skip": "تخطي",
-    "replay": "إعادة",
+    "replay": "إعادة العرض",
     "pause": "إيقاف مؤقت",
     "resume": "استئناف",
     "needs_script": "تحتاج هذه الصفحة إلى جافاسكربت.",

@@ -14,7 +14,7 @@ _EN: Final[Translations] = {
     "raised": "raised",
     "give": "Give now",
     "give_with": "Give with {name}",
-    "place": "Place {n} of all creators",
+    "place": "Rank {n} among all creators",
     "whole_drive": "See the whole drive",
     "milestones": "Milestones",
     "reached": "reached",

@@ -237,3 +237,40 @@ async def test_replay_after_a_reload_shows_the_newest_donation(
         await raised(page, "4560123.45")
         await page.keyboard.press("r")
         await expect(page.locator(".card .name")).to_have_text("Layla")
+
+
+LONGER_THAN_A_CARD_WAITS = "() => new Promise((done) => setTimeout(done, 2_000))"
+
+
+async def test_desk_pauses_every_overlay_of_a_browser(browser: BrowserContext, harness: Harness) -> None:
+    async with (
+        overlay(browser, harness) as page,
+        overlay(browser, harness, "lang=en&parts=alerts,bar") as other,
+    ):
+        show(harness, 1, alerts=alerts(1, paused=True))
+        for one in (page, other):
+            await raised(one, "4560123.45")
+        harness.push("donation", donation_row(1))
+        for one in (page, other):
+            await until(lambda one=one: one.evaluate(WAITING, 1))  # type: ignore[misc]
+            await one.evaluate(LONGER_THAN_A_CARD_WAITS)
+            assert await one.locator(".card").count() == 0
+        show(harness, 2, alerts=alerts(2))
+        for one in (page, other):
+            await expect(one.locator(".card .name")).to_have_text("Donor 1")
+
+
+# --- the ticker follows decisions ---
+
+
+@pytest.mark.parametrize("number", [2, 8], ids=["standing", "moving"])
+async def test_ticker_follows_a_decision_about_a_name(
+    browser: BrowserContext, harness: Harness, number: int
+) -> None:
+    harness.totals = drive_totals(recent=[gift(n, name=f"Rude {n}") for n in range(number)])
+    async with overlay(browser, harness, "lang=en&parts=ticker,bar") as page:
+        await expect(page.locator(".chip .name").first).to_have_text("Rude 0")
+        hidden = [gift(n, name=None, message=None) for n in range(number)]
+        show(harness, 1, recent=hidden)
+        await expect(page.locator(".chip .name", has_text="Anonymous").first).to_be_visible()
+        await expect(page.locator(".chip .name", has_text="Rude")).to_have_count(0)

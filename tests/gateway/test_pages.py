@@ -340,6 +340,16 @@ def test_donate_page_with_its_assets_is_under_30_kb() -> None:
     assert len(html) + sum(len(gzip.compress(body)) for body in assets) < 30_000
 
 
+def test_form_has_every_text_that_its_scripts_name() -> None:
+    html = donate_page(a_drive(), Creators(), {"lang": "ar"}, "f1.1.a").decode()
+    texts = json.loads(re.findall(r'id="page">(.*?)</script>', html)[0])["texts"]
+    paths = re.findall(r'(?:src|href)="(/[^"]+[.]js)"', html)
+    scripts = "".join(found[0].decode() for path in paths if (found := static(path)))
+    named = set(re.findall(r"\btexts\.(\w+)\b(?!\()", scripts))
+    assert len(named) > 10
+    assert named <= texts.keys()
+
+
 @pytest.mark.parametrize("screen", ["donate", "thanks", "pay"])
 def test_every_module_of_a_page_is_preloaded(screen: str) -> None:
     """A module that is found only once another has arrived costs a slow connection another round trip."""

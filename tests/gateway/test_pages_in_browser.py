@@ -532,6 +532,35 @@ async def test_all_errors_are_shown_at_once_and_the_first_has_the_focus(
     assert harness.pledge_requests == []
 
 
+async def test_the_first_in_the_queue_is_next_and_then_its_page_is_made(
+    browser: BrowserContext, harness: Harness
+) -> None:
+    harness.pledge_answers.append((201, {}, {**OPEN, "queue": {"position": 1, "eta_seconds": 1}}))
+    harness.pledge_views += [
+        (200, {}, {**OPEN, "queue": {"position": position, "eta_seconds": position}}) for position in (1, 0)
+    ]
+    async with tab(browser) as page:
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
+        await page.click("#give")
+        await expect(page.locator("#waiting-queue")).to_have_text("Yours is next. About 1 second.")
+        await expect(page.locator("#waiting-queue")).to_have_text("Your payment page is being made.")
+
+
+async def test_queue_without_a_connection_says_so_and_a_missing_pledge_leads_back_to_the_form(
+    browser: BrowserContext, harness: Harness
+) -> None:
+    harness.pledge_answers.append((201, {}, {**OPEN, "queue": {"position": 3, "eta_seconds": 1}}))
+    harness.pledge_views += [(503, {}, {}), (404, {}, {})]
+    async with tab(browser) as page:
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
+        await page.click("#give")
+        await expect(page.locator("#waiting-text")).to_have_text(
+            "No connection. Your gift is saved, and we keep asking."
+        )
+        await expect(page.locator("#problem")).to_contain_text("Something went wrong")
+        await expect(page.locator("#form")).to_be_visible()
+
+
 async def test_queued_donation_shows_its_position_and_continues_to_payment(
     browser: BrowserContext, harness: Harness
 ) -> None:

@@ -13,6 +13,7 @@ export class AlertControls {
   #act;
   #memory = null; // the state where there is no storage
   #acted = null; // { drive, skip, replay }: the versions of moderators' controls that this page needs not act on
+  #pauseSeen = null; // { drive, version }: the newest pause or resume of moderators that this page has obeyed
 
   /** `act(command, donation)` receives skip, replay (of that donation, if any), pause and resume, also those of this page. */
   constructor(drive, act) {
@@ -51,13 +52,16 @@ export class AlertControls {
     }
   }
 
-  /** Another page of this browser may have taken this version already, and have been commanded since. */
+  /** Another page of this browser may have kept this version already, and have been commanded since: its state counts. */
   #takePause(drive, { version, paused }) {
+    const seen = this.#pauseSeen;
+    if (seen?.drive === drive && seen.version >= version) return;
+    this.#pauseSeen = { drive, version };
     const kept = this.#kept();
-    if (kept.drive === drive && kept.version >= version) return;
     if (kept.drive !== drive && version === 0) return; // no moderator has commanded anything yet
-    this.#keep({ drive, version, paused });
-    this.#act(paused ? "pause" : "resume");
+    const isNewest = kept.drive !== drive || kept.version < version;
+    if (isNewest) this.#keep({ drive, version, paused });
+    this.#act((isNewest ? paused : kept.paused) ? "pause" : "resume");
   }
 
   #take(command) {

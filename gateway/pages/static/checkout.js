@@ -1,5 +1,6 @@
 // From a stored pledge to its payment: the place in the queue, the payment page, and the addresses around it.
 
+import { showError } from "./form_errors.js";
 import { creator } from "./form_fields.js";
 import { $, around, figures, page, texts } from "./form_page.js";
 import { checkoutUrl, watchPledge } from "./pledge.js";
@@ -58,8 +59,12 @@ export function openPayment(pledge) {
 
 function showQueue(queue) {
   if (!queue) return;
-  const place = figures.format(texts.queue_place, {}, queue.position);
-  $("waiting-queue").textContent = `${place} ${figures.format(texts.queue_eta, {}, queue.eta_seconds)}`;
+  $("waiting-queue").textContent = queue.position ? placeIn(queue) : texts.queue_opening;
+}
+
+function placeIn({ position, eta_seconds }) {
+  const place = figures.format(texts.queue_place, {}, position);
+  return `${place} ${figures.format(texts.queue_eta, {}, eta_seconds)}`;
 }
 
 /** Shows the place in the queue in place of the form, and opens the payment once there is a checkout. */
@@ -71,10 +76,19 @@ export async function queueForPayment({ id, token, queue }) {
   $("waiting").focus();
   showQueue(queue);
   for await (const pledge of watchPledge(id, token, QUEUE_LIFE_MS)) {
-    if (pledge === null || pledge === "gone") continue;
+    $("waiting-text").textContent = pledge === null ? texts.offline : texts.queued;
+    if (pledge === null) continue;
+    if (pledge === "gone") return backToForm();
     if (pledge.status !== "open") return location.assign(thanksUrl());
     if (openPayment(pledge)) return ($("waiting-queue").textContent = texts.to_checkout);
     showQueue(pledge.queue);
   }
-  return undefined;
+  return backToForm();
+}
+
+/** The pledge does not exist any more: the donor may send the form, which has kept what they entered, once more. */
+function backToForm() {
+  $("waiting").hidden = true;
+  $("form").hidden = false;
+  showError([null, texts.error_unknown]);
 }

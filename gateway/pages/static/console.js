@@ -21,7 +21,7 @@ function show(totals) {
   }
   const time = document.querySelector("#as-of time");
   time.dateTime = totals.as_of;
-  time.textContent = `${totals.as_of.slice(0, 10)} ${totals.as_of.slice(11, 19)}`;
+  time.textContent = figures.digitsOf(`${totals.as_of.slice(0, 10)} ${totals.as_of.slice(11, 19)}`);
 }
 
 /** Without a connection the moment of the figures stays as it is, and tells their age. */

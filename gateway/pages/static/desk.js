@@ -3,6 +3,7 @@
 
 const POLL_MS = 1_000;
 const HIDDEN_POLL_MS = 4_000; // a page in the background stays present (presence.py, GONE)
+const ANSWER_MS = 8_000; // a request without an answer by then has failed
 const ASKED_MS = 5_000; // how long a second press decides although another moderator looks at the message
 const RANDOM_BYTES = 12;
 const MAX_NAME = 40;
@@ -41,7 +42,7 @@ function notify(message, bad = false) {
 }
 
 async function send(path, options = {}) {
-  const reply = await fetch(path, { credentials: "same-origin", ...options });
+  const reply = await fetch(path, { credentials: "same-origin", signal: AbortSignal.timeout(ANSWER_MS), ...options });
   if (reply.status === 401) location.reload(); // the session has ended: the login follows
   return reply;
 }
@@ -259,21 +260,40 @@ async function toggleHistory(pledge) {
   await showHistory(pledge, history);
 }
 
+const openings = new WeakMap(); // the newest page asked for, by list: an answer to an earlier request is dropped
+
 async function showHistory(pledge, history, after = null) {
-  const reply = await send(`${base}/${pledge}/history${after === null ? "" : `?after=${encodeURIComponent(after)}`}`);
-  if (!reply.ok) return;
-  const { data, next } = await reply.json();
-  history.append(...data.map((one) => element("li", stepText(one))));
-  if (next === null) return;
-  const more = element("button", say.more);
-  more.type = "button";
-  more.addEventListener("click", () => {
-    more.parentElement.remove();
-    showHistory(pledge, history, next);
-  });
+  const own = {};
+  openings.set(history, own);
+  const found = await historyPage(pledge, after);
+  if (openings.get(history) !== own) return;
+  if (!found) {
+    notify(say.failed, true);
+    return;
+  }
+  history.querySelector(".more")?.remove();
+  history.append(...found.data.map((one) => element("li", stepText(one))));
+  if (found.next !== null) history.append(moreSteps(() => showHistory(pledge, history, found.next)));
+}
+
+/** A page of a message's history, null where it did not arrive. */
+async function historyPage(pledge, after) {
+  try {
+    const reply = await send(`${base}/${pledge}/history${after === null ? "" : `?after=${encodeURIComponent(after)}`}`);
+    return reply.ok ? await reply.json() : null;
+  } catch {
+    return null;
+  }
+}
+
+function moreSteps(show) {
   const last = element("li", "");
-  last.append(more);
-  history.append(last);
+  const button = element("button", say.more);
+  last.className = "more";
+  button.type = "button";
+  button.addEventListener("click", show);
+  last.append(button);
+  return last;
 }
 
 const stepText = (one) => [say[one.to], one.moderator, one.key ?? say.filters, moment.format(new Date(one.at)), one.note].filter(Boolean).map(isolated).join(" · ");

@@ -3,6 +3,7 @@
 
 const POLL_MS = 1_000;
 const HIDDEN_POLL_MS = 4_000;
+const ANSWER_MS = 8_000; // a request without an answer by then has failed
 
 const { drive, csrf, texts } = document.body.dataset;
 const say = JSON.parse(texts);
@@ -12,6 +13,7 @@ const find = (id) => document.getElementById(id);
 let state = null; // the newest that is known
 let etag = "";
 let timer = 0;
+const sending = new Set(); // the commands without an answer yet: a double click is one command
 
 function show(next) {
   if (!Number.isInteger(next?.version) || next.version < (state?.version ?? 0)) return;
@@ -34,7 +36,7 @@ async function poll() {
   clearTimeout(timer);
   try {
     const headers = etag ? { "If-None-Match": etag } : {};
-    const reply = await fetch(`/v1/drives/${path}/totals`, { headers, cache: "no-store" });
+    const reply = await fetch(`/v1/drives/${path}/totals`, { headers, cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
     if (reply.status === 200) {
       etag = reply.headers.get("ETag") ?? "";
       show((await reply.json()).alerts);
@@ -47,10 +49,13 @@ async function poll() {
 }
 
 async function command(action, pledge = null) {
+  if (sending.has(action)) return;
+  sending.add(action);
   try {
     const reply = await fetch(`/moderate/${path}/alerts/${action}`, {
       method: "POST",
       credentials: "same-origin",
+      signal: AbortSignal.timeout(ANSWER_MS),
       headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
       body: JSON.stringify(pledge ? { pledge } : {}),
     });
@@ -60,6 +65,8 @@ async function command(action, pledge = null) {
     tell(reply.ok ? say[`alerts_done_${action}`] : reply.status === 409 ? say.alerts_unpaid : say.failed, !reply.ok);
   } catch {
     tell(say.failed, true);
+  } finally {
+    sending.delete(action);
   }
 }
 

@@ -54,7 +54,7 @@ export class Figures {
     const shown = short && /^0*$/.test(decimals) ? 0 : decimals.length;
     const parts = this.#format(currency, shown).formatToParts(BigInt(whole));
     for (const part of parts) {
-      if (part.type === "fraction") part.value = this.#inDigits(decimals);
+      if (part.type === "fraction") part.value = this.digitsOf(decimals);
       if (part.type === "currency") part.value = readableSign(currency, part.value);
     }
     return value.startsWith("-") ? [{ type: "minusSign", value: "\u2212" }, ...parts] : parts;
@@ -91,7 +91,7 @@ export class Figures {
     return phrase[this.plurals.select(n)] ?? phrase.other;
   }
 
-  #inDigits(ascii) {
+  digitsOf(ascii) {
     return ascii.replace(/\d/g, (digit) => this.numerals[digit]);
   }
 

@@ -21,7 +21,8 @@ export class Memory {
     } catch {
       // no storage, or unreadable content: use the page's own copy
     }
-    return this.held && Date.now() - this.held.at < KEY_LIFE_MS ? this.held : null;
+    if (this.held && !(Date.now() - this.held.at < KEY_LIFE_MS)) this.write(null);
+    return this.held;
   }
 
   write(donation) {

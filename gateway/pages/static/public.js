@@ -13,6 +13,9 @@ const POLL_TIMEOUT_MS = 8_000;
 let etag = "";
 let state = $("freshness").dataset.state;
 const shown = { leaders: "", recent: "" };
+let leaders = [];
+let standingAsked = 0; // counts the questions about the creator's own sum: only the newest answer is shown
+let standingKnown = !page.creator; // as of the newest totals
 
 // --- figures ---
 
@@ -81,14 +84,14 @@ function showMilestones(milestones) {
 
 function showTotals(totals) {
   showSums(totals);
-  const leaders = (totals.leaders ?? []).filter((leader) => leader.slug);
+  leaders = (totals.leaders ?? []).filter((leader) => leader.slug);
   showList("leaders", leaders, leaderRow);
   $("leaders-section").hidden = leaders.length === 0;
   // Under overload the server leaves the gifts out: what is shown stays.
   if (!totals.degraded?.includes("recent")) showList("recent", totals.recent ?? [], giftRow);
   $("no-gifts").hidden = (totals.donations ?? 0) > 0;
   showMilestones(totals.milestones ?? []);
-  if (page.creator) followCreator(leaders);
+  if (page.creator) followCreator();
   document.querySelector("h1").textContent = localised(totals.title, page.lang) || page.slug;
   state = totals.state;
   showFreshness(state, totals.as_of);
@@ -104,8 +107,12 @@ function showStanding({ raised, rank }) {
 }
 
 /** The creator's own sum: among the leaders of the totals, else on the board, which is asked once totals change. */
-async function followCreator(leaders) {
+async function followCreator() {
+  const own = ++standingAsked;
+  standingKnown = false;
   const place = leaders.find((leader) => leader.creator === page.creator) ?? (await boardPlace());
+  if (own !== standingAsked) return;
+  standingKnown = place !== undefined;
   if (place) showStanding(place);
   else if (place === null) $("standing").hidden = true;
 }
@@ -127,9 +134,10 @@ function showFreshness(kind, asOf = "") {
   if (asOf) showMoment(asOf);
 }
 
-/** The server still has the figures shown. Only where they are live, they are right until now. */
+/** The server still has the figures shown. Only where they are live and complete, they are right until now. */
 function confirm() {
-  showFreshness(state, state === "live" ? new Date().toISOString() : "");
+  showFreshness(state, state === "live" && standingKnown ? new Date().toISOString() : "");
+  if (!standingKnown) followCreator();
 }
 
 /** The moment in the reader's own time; the server can only write it in UTC. */

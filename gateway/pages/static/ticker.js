@@ -13,20 +13,25 @@ const CROSSING_MS = 24_000; // a chip's way through the window
 const LATE_MS = 1_000; // a step that begins later, as after the page was hidden, does not catch up
 
 let recent = [];
+let known = "[]"; // the donations of the newest totals, as JSON
 let nextChip = 0;
 let step = null;
+let moving = 0; // how many chips the step moves out
+const shown = new WeakMap(); // what each chip shows
 
 export function showRecent(totals) {
   const panel = $(".ticker");
   if (!panel) return;
   const donations = (totals.recent ?? []).filter((donation) => isMoney(donation.amount)).slice(0, RECENT);
-  const fresh = donations.length > 0 && donations[0].id !== recent[0]?.id;
+  const text = JSON.stringify(donations);
+  if (text === known) return;
+  known = text;
+  if (donations[0]?.id !== recent[0]?.id) nextChip = 0; // the newest is appended next
   recent = donations;
   panel.hidden = recent.length === 0;
-  if (!fresh) return;
-  nextChip = 0; // the newest is appended next
   if (recent.length < DRIFT_LEAST || calm.matches) standStill();
-  else if (!step) drift(document.timeline.currentTime);
+  else if (step) rewrite(totals.recent);
+  else drift(document.timeline.currentTime);
 }
 
 /** Too few donations to fill the window: they stand still, newest first. */
@@ -38,9 +43,26 @@ function standStill() {
 
 function chip(donation) {
   const made = element("li", "chip");
-  const amount = element("span", "money", figures.money(donation.amount));
-  made.append(quote("name", donation.name || texts.anonymous), amount);
+  fillChip(made, donation);
   return made;
+}
+
+function fillChip(made, donation) {
+  const amount = element("span", "money", figures.money(donation.amount));
+  made.replaceChildren(quote("name", donation.name || texts.anonymous), amount);
+  shown.set(made, donation);
+}
+
+/** Has chips follow what moderators decided. Those that the step moves out keep their width: the row would jump. */
+function rewrite(donations) {
+  const newest = new Map(donations.map((donation) => [donation.id, donation]));
+  [...$(".window ul").children].forEach((made, place) => {
+    const before = shown.get(made);
+    const now = newest.get(before.id);
+    if (!now || (now.name === before.name && now.amount.value === before.amount.value)) return;
+    if (place < moving) made.style.width = `${made.getBoundingClientRect().width}px`;
+    fillChip(made, now);
+  });
 }
 
 /** Moves the row by its first chips, from `began` on, a time of the animations' clock. */
@@ -52,6 +74,7 @@ function drift(began) {
   const end = `translateX(${lang === "ar" ? width : -width}px)`;
   const duration = (width / clientWidth) * CROSSING_MS;
   const last = step;
+  moving = count;
   step = list.animate([{ transform: "none" }, { transform: end }], { duration, fill: "forwards" });
   step.startTime = began;
   last?.cancel();

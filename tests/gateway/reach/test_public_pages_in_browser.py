@@ -90,7 +90,7 @@ async def test_page_follows_the_totals_and_says_when_it_cannot(
 async def test_creators_own_sum_follows_the_board(browser: BrowserContext, shown: Harness) -> None:
     async with tab(browser) as page:
         await page.goto(f"{shown.url}/d/winter/aboflah?lang=en")
-        await expect(page.locator("#standing")).to_have_text("$2,500,000 raised Place 1 of all creators")
+        await expect(page.locator("#standing")).to_have_text("$2,500,000 raised Rank 1 among all creators")
         row = {"rank": 14, **ABOFLAH, "creator": "crt_205", "raised": usd("2500025.50"), "donations": 10}
         board = f"GET /v1/drives/{DRIVE}/leaderboards/creators"
         shown.leaderboard.answers[board] = (200, {"data": [row]})
@@ -104,11 +104,13 @@ async def test_creators_own_sum_follows_the_board(browser: BrowserContext, shown
 
         sequences = itertools.count(3)
         await until(followed)
-        await expect(page.locator("#standing")).to_have_text("$2,500,025.50 raised Place 14 of all creators")
+        await expect(page.locator("#standing")).to_have_text(
+            "$2,500,025.50 raised Rank 14 among all creators"
+        )
         await show(shown, 1000, leaders=[leader(3, "crt_205", "aboflah", "AboFlah", "2500100.00")])
         await received(shown, 1000)
         await poll(page)
-        await expect(page.locator("#standing")).to_have_text("$2,500,100 raised Place 3 of all creators")
+        await expect(page.locator("#standing")).to_have_text("$2,500,100 raised Rank 3 among all creators")
 
 
 async def test_texts_of_people_are_shown_as_text_by_the_script_too(
