@@ -169,6 +169,8 @@ class Sessions:
             self._memory.note(fingerprint(token), None)
             async with _available(), self._database.transaction() as session:
                 await session.execute(_END, {"found": fingerprint(token)})
+            # A request that read the row before the deletion may have noted it meanwhile.
+            self._memory.note(fingerprint(token), None)
         return [self._cookie(request, "", 0)]
 
     def check_csrf(self, request: Request, session: Session, supplied: str) -> None:

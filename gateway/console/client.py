@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from backbone.http.caller import sign_caller
 from backbone.http.problems import Overloaded, Problem
 from backbone.http.service_client import ServiceClient, ServiceUnavailable
+from backbone.idempotency import RequestInProgress
 from backbone.telemetry import TRACEPARENT
 from gateway.access.keys import Bearer
 from gateway.access.limits import ConcurrencyLimit
@@ -50,8 +51,9 @@ FAILURES: Final = (Refused, ServiceUnavailable, Overloaded)
 
 
 def refusal_of(failure: Exception) -> Refused:
-    """The refusal itself, or `NotSaved` for what left the outcome open."""
-    return failure if isinstance(failure, Refused) else NotSaved()
+    """The refusal itself, or `NotSaved` for what left the outcome open: a first attempt may still run."""
+    is_final = isinstance(failure, Refused) and failure.slug != RequestInProgress.slug
+    return failure if isinstance(failure, Refused) and is_final else NotSaved()
 
 
 class ServiceCalls:

@@ -6,6 +6,8 @@ written, so that the service's own error names the field.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 from backbone.money import DIGITS
+from gateway.console.client import Refused
 
 SPARE_ROWS: Final = 3
 """Empty rows after those that are filled."""
@@ -98,14 +101,43 @@ def changes_of(drive: Mapping[str, Any], fields: Fields) -> Json:
 
     A field that the form shows less exactly than the drive has it, such as a date with seconds, is left as it
     is unless the person changed it. Texts in other languages than the form's stay.
+
+    Raises `ChangedMeanwhile` where it changes a field that another person changed since the form was shown.
     """
     before, after = request_of(fields_of(drive), drive["currency"]), request_of(fields, drive["currency"])
     changed = {name: value for name, value in after.items() if value != before[name]}
+    shown = dict(one.split(":", 1) for one in dict(fields).get("shown", "").split(",") if ":" in one)
+    if shown:
+        now, posted = _marks(before), _marks(after)
+        changed = {name: value for name, value in changed.items() if posted[name] != shown.get(name)}
+        if meanwhile := [name for name in changed if now[name] != shown.get(name)]:
+            raise ChangedMeanwhile(meanwhile)
     for name in ("title", "description"):
         kept = _other_languages(drive.get(name))
         if kept and name in changed:
             changed[name] = {**kept, **(changed[name] or {})}
     return changed
+
+
+def shown_of(drive: Mapping[str, Any]) -> str:
+    """A mark of each field as a form shows it, for the form's hidden field `shown`."""
+    marks = _marks(request_of(fields_of(drive), drive["currency"]))
+    return ",".join(f"{name}:{mark}" for name, mark in marks.items())
+
+
+def _marks(request: Json) -> dict[str, str]:
+    return {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+        for name, value in request.items()
+    }
+
+
+class ChangedMeanwhile(Refused):
+    """Another person changed `fields` of the drive since the form was shown."""
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        super().__init__(409, {"type": "/problems/changed-meanwhile"})
+        self.fields = fields
 
 
 def rows_of(fields: Fields, group: str) -> list[tuple[str, ...]]:

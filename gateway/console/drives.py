@@ -19,6 +19,7 @@ from gateway.console.drive_form import (
     fields_of,
     request_of,
     rows_of,
+    shown_of,
     stand_in,
 )
 from gateway.console.visit import Visit
@@ -139,6 +140,8 @@ class DrivePages:
             section="drives",
             once=visit.key_for(refused),
             drive=drive,
+            shown=dict(fields).get("shown")
+            or (shown_of(drive) if drive is not None and refused is None else ""),
             form=dict(fields),
             rows=rows,
             errors={} if refused is None else refused.errors,

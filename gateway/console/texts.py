@@ -39,6 +39,8 @@ CONSOLE_EN: Final[Translations] = {
     "refused_csrf_token_wrong": "This page belongs to an earlier session. Load it again and repeat the step.",
     "refused_cross_origin": "This form may only be sent from its own page.",
     "refused_slug_taken": "Another one already has this short name.",
+    "refused_changed_meanwhile": "Another person has changed the same thing since you opened this form, so "
+    "nothing is saved. Open the form again in another tab, compare, and enter your change there.",
     "refused_refund_exceeds_payment": "This is more than is left of the payment.",
     "refused_pledge_not_paid": "This pledge is not paid, so there is nothing to refund.",
     "refused_idempotency_key_reused": "This form was already sent with other values. Load the page again.",
@@ -252,6 +254,8 @@ CONSOLE_AR: Final[Translations] = {
     "refused_csrf_token_wrong": "هذه الصفحة من جلسة سابقة. أعد تحميلها ثم كرر الخطوة.",
     "refused_cross_origin": "لا يُرسَل هذا النموذج إلا من صفحته.",
     "refused_slug_taken": "هذا الاسم المختصر مستخدم من قبل.",
+    "refused_changed_meanwhile": "غيّر شخص آخر الشيء نفسه بعد أن فتحت هذا النموذج، فلم يُحفظ شيء. "
+    "افتح النموذج من جديد في صفحة أخرى، وقارن، ثم أدخل تعديلك هناك.",
     "refused_refund_exceeds_payment": "هذا أكثر مما بقي من الدفعة.",
     "refused_pledge_not_paid": "لم يُدفع هذا التعهد، فلا شيء لإعادته.",
     "refused_idempotency_key_reused": "أُرسل هذا النموذج من قبل بقيم أخرى. أعد تحميل الصفحة.",

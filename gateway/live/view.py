@@ -22,7 +22,8 @@ FRAMES_AT_ONCE: Final = 3
 """`totals` frames of a drive: the average per second, and the largest burst. Together they never exceed the
 20 per second that the API promises, and at ordinary rates a frame seldom waits."""
 _LISTS: Final = ("leaders", "recent")
-"""The members that the totals of several drives do without."""
+_ON_SCREEN: Final = ("pinned", "alerts")
+"""The members that the totals of several drives do without: lists, and what has texts of donors."""
 ROWS_LATE_S: Final = 5.0
 """Figures and the rows of the log that they cover come separately: how much later rows may be before they are
 missing. Twice as long at most, since the figures are looked at in this interval."""
@@ -100,7 +101,10 @@ class DriveView:
         """Replace the figures; they are serialised when they are next read."""
         self.snapshot_version, self.as_of = snapshot_version, as_of
         self.tail = max(self.tail, snapshot_version[1])
-        self._brief = _members({name: value for name, value in totals.items() if name not in _LISTS})
+        self._brief = _members(
+            {name: value for name, value in totals.items() if name not in (*_LISTS, *_ON_SCREEN)}
+        )
+        self._on_screen = _members({name: totals[name] for name in _ON_SCREEN if name in totals})
         self._leaders, self._recent = (
             _members({name: totals[name]} if name in totals else {}) for name in _LISTS
         )
@@ -137,7 +141,7 @@ class DriveView:
                 f'"state":"{state}","lag_ms":{lag_ms}{_degraded(freshness.step)}}}'
             ).encode()
             recent = b'"recent":[],' if freshness.step >= Step.RECENT else self._recent
-            self._built["full"] = b"".join((b"{", self._brief, self._leaders, recent, tail))
+            self._built["full"] = b"".join((b"{", self._brief, self._on_screen, self._leaders, recent, tail))
             self._built["brief"] = b"".join((b"{", self._brief, tail))
         if kind not in self._built:
             full = self._built["full"]

@@ -15,6 +15,7 @@ from gateway.pages.frames import Frame
 from gateway.pages.languages import Voice, choose_voice, localised
 from gateway.pages.templating import environment
 from gateway.pages.translations import TRANSLATIONS, Translations
+from gateway.pages.translations_donate import RENDERED
 from gateway.reach.sources import PARAMETERS, pledge_source
 
 Title = str | Mapping[str, str] | None

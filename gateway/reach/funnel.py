@@ -33,8 +33,6 @@ from gateway.reach.visits import OTHER, STEPS, Visits, hour_of
 PERIOD: Final = timedelta(hours=24)
 MAX_PERIOD: Final = timedelta(days=31)
 HOUR: Final = timedelta(hours=1)
-MAX_ROWS: Final = 200
-"""Sources of a funnel; those with least money, pledges and views are shown together."""
 
 _TIMESTAMP: Final[TypeAdapter[datetime]] = TypeAdapter(Timestamp)
 _YEARS: Final = range(2000, 2201)
@@ -108,7 +106,7 @@ class Funnel:
         """
         with self._forwarder.concurrency_limits["reads"]:
             drive = await self._drive(ref, bearer)
-            counts = await self._counts.of(Period(drive["id"], since, until))
+        counts = await self._counts.of(Period(drive["id"], since, until))
         return {
             "drive": drive["id"],
             "since": rfc3339(since),
@@ -141,17 +139,7 @@ class Funnel:
 
 def _rows(counts: Mapping[str, Counts], currency: str) -> list[Json]:
     """One row a source, those with most money first."""
-    ranked = sorted(
-        counts.items(),
-        key=lambda one: (one[0] == OTHER, -one[1].raised, -one[1].pledged, -one[1].seen, one[0]),
-    )
-    shown, rest = ranked[:MAX_ROWS], ranked[MAX_ROWS:]
-    if rest:
-        others = Counts()
-        for _, counted in rest:
-            others.add(counted)
-        shown.append((OTHER, others))
-    return [_row(key, counted, currency) for key, counted in shown]
+    return [_row(key, counted, currency) for key, counted in counts.items()]
 
 
 def _row(key: str, counted: Counts, currency: str) -> Json:

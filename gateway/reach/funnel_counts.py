@@ -17,12 +17,17 @@ from backbone.clock import rfc3339
 from backbone.http.problems import Invalid, Overloaded
 from backbone.http.service_client import ServiceClient, post_internal
 from gateway.reach.sources import source_of
-from gateway.reach.visits import Visits
+from gateway.reach.visits import OTHER, Visits
 
 KEPT_S: Final = 10.0
 MAX_KEPT: Final = 100
 MAX_WAITING: Final = 8
 """Counts that wait for the one that is being made."""
+MAX_CALLERS: Final = 50
+"""Requests that wait for a count."""
+WAIT_S: Final = 20.0
+MAX_ROWS: Final = 200
+"""The sources of a count; those with the least are counted together."""
 
 Json = Mapping[str, Any]
 
@@ -68,11 +73,13 @@ class FunnelCounts:
         self._kept: OrderedDict[Period, tuple[float, BySource]] = OrderedDict()
         self._running: dict[Period, asyncio.Task[BySource]] = {}
         self._turn = asyncio.Lock()
+        self._callers = 0
 
     async def of(self, period: Period) -> BySource:
         """The counts by source, at most `KEPT_S` old.
 
-        Raises `PeriodTooLong`, `ServiceUnavailable`, and `Overloaded` where too many counts wait.
+        Raises `PeriodTooLong`, `ServiceUnavailable`, and `Overloaded` where too many counts or requests wait,
+        or one has waited for `WAIT_S`.
         """
         kept = self._kept.get(period)
         if kept is not None and asyncio.get_running_loop().time() < kept[0]:
@@ -82,16 +89,31 @@ class FunnelCounts:
             if len(self._running) > MAX_WAITING:
                 raise Overloaded("Other funnels are being counted.", retry_after_s=5)
             task = self._running[period] = asyncio.create_task(self._make(period))
-        return await asyncio.shield(task)
+        return await self._wait_for(task)
+
+    async def _wait_for(self, task: asyncio.Task[BySource]) -> BySource:
+        if self._callers >= MAX_CALLERS:
+            raise Overloaded("Other funnels are being counted.", retry_after_s=5)
+        self._callers += 1
+        try:
+            async with asyncio.timeout(WAIT_S):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise Overloaded("The funnel is still being counted.", retry_after_s=5) from None
+        finally:
+            self._callers -= 1
 
     async def _make(self, period: Period) -> BySource:
         try:
             async with self._turn:
-                counts = await self._count(period)
+                counts = _folded(await self._count(period))
         finally:
             del self._running[period]
-        self._kept[period] = asyncio.get_running_loop().time() + KEPT_S, counts
+        now = asyncio.get_running_loop().time()
+        self._kept[period] = now + KEPT_S, counts
         self._kept.move_to_end(period)
+        for one in [one for one, (until, _) in self._kept.items() if until <= now]:
+            del self._kept[one]
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
         return counts
@@ -122,6 +144,21 @@ class FunnelCounts:
             )
         rows: Sequence[Json] = reply["data"]
         return rows
+
+
+def _folded(counts: BySource) -> BySource:
+    """The sources with most money first, those past `MAX_ROWS` as `OTHER`, which is last."""
+    ranked = sorted(
+        counts.items(),
+        key=lambda one: (one[0] == OTHER, -one[1].raised, -one[1].pledged, -one[1].seen, one[0]),
+    )
+    shown, rest = ranked[:MAX_ROWS], ranked[MAX_ROWS:]
+    if rest:
+        others = Counts()
+        for _, counted in rest:
+            others.add(counted)
+        shown.append((OTHER, others))
+    return dict(shown)
 
 
 def _key_of(row: Json) -> str:

@@ -52,7 +52,7 @@ class TextRepublishing:
         self._hidden.pop(drive_id, None)
         self._due.pop(drive_id, None)
         missing = {one: before.get(one, now + TEXTS_GRACE_S) for one in figures.without_texts}
-        missing |= dict.fromkeys(figures.with_outdated_texts, now)
+        missing = dict.fromkeys(figures.with_outdated_texts, now) | missing  # a grace period goes on
         if not missing:
             return ()
         self._missing[drive_id] = missing

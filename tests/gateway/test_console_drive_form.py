@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.console.drive_form import changes_of, fields_of, request_of
+import pytest
+
+from gateway.console.drive_form import ChangedMeanwhile, changes_of, fields_of, request_of, shown_of
 from tests.gateway.harness import drive
 
 
@@ -68,3 +70,26 @@ def test_milestone_without_any_title_is_passed_on_for_the_services_error() -> No
         ("milestone_more", "&&"),
     ]
     assert request_of(fields, "USD")["milestones"] == [{"title": "", "amount": usd("5.00")}]
+
+
+def test_form_of_an_older_state_changes_only_what_its_person_changed() -> None:
+    shown = with_languages()
+    form = [(name, "New" if value == "Winter" else value) for name, value in fields_of(shown)]
+    now = {**shown, "goal": usd("500.00")}
+    assert changes_of(now, [*form, ("shown", shown_of(shown))]) == {"title": {"en": "New", "fr": "Hiver"}}
+
+
+def test_form_of_an_older_state_does_not_undo_what_another_person_changed() -> None:
+    shown = with_languages()
+    form = [(name, "New" if value == "Winter" else value) for name, value in fields_of(shown)]
+    now = {**shown, "title": {"en": "Other", "fr": "Hiver"}}
+    with pytest.raises(ChangedMeanwhile) as refused:
+        changes_of(now, [*form, ("shown", shown_of(shown))])
+    assert refused.value.fields == ["title"]
+
+
+def test_form_that_was_saved_already_changes_nothing_when_it_is_sent_again() -> None:
+    shown = with_languages()
+    form = [(name, "New" if value == "Winter" else value) for name, value in fields_of(shown)]
+    now = {**shown, "title": {"en": "New", "fr": "Hiver"}}
+    assert changes_of(now, [*form, ("shown", shown_of(shown))]) == {}

@@ -192,6 +192,22 @@ async def test_every_look_is_accessible_at_every_width(browser: BrowserContext, 
     assert found == []
 
 
+async def test_undo_does_not_show_a_link_that_the_filters_had_not_shown(
+    browser: BrowserContext, system: WholeSystem
+) -> None:
+    await api(system, "PATCH", "/v1/drives/winter", {"moderation": {"mode": "off"}})
+    pledge = await a_message(system, "See evil-shop.com now")
+    async with desk(browser, system, "Sara") as page:
+        await page.locator('[data-state="approved"]').click()
+        await expect(page.locator(item(page, pledge))).to_be_visible()
+        await page.locator(item(page, pledge)).focus()
+        for key, notice in (("h", EN["mine_hidden"]), ("u", EN["mine_held"])):
+            await page.keyboard.press(key)
+            await expect(page.locator("#notice")).to_have_text(notice)
+    _, history = await api(system, "GET", f"/v1/messages/{pledge}/history")
+    assert [one["to"] for one in history["data"]] == ["approved", "hidden", "held"]
+
+
 async def test_undo_by_keyboard_never_overwrites_another_moderator(
     browser: BrowserContext, system: WholeSystem
 ) -> None:

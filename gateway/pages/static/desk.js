@@ -187,11 +187,14 @@ async function act(action) {
   }
   const decided = await decide(message.pledge, action, message.version);
   // A repeat of another moderator's decision is not this one's to undo, and what changes no state need not be.
-  if (decided?.changed && decided.state !== message.state) mine.push({ pledge: message.pledge, before: message.state, after: decided.state, version: decided.version });
+  if (decided?.changed && decided.state !== message.state) mine.push({ pledge: message.pledge, before: stateBefore(message), after: decided.state, version: decided.version });
   if (mine.length > MAX_UNDO) mine.shift();
   if (decided) apply(decided);
   await poll();
 }
+
+/** The state to which undo leads back. A moderator's approval would show a link that the filters' approval does not. */
+const stateBefore = ({ state: now, version, links_hidden }) => (now === "approved" && version === 0 && links_hidden ? "held" : now);
 
 /** Show a decision at once, so that the next key is for the next message. */
 function apply({ pledge, state: now, version }) {

@@ -20,6 +20,7 @@ from backbone.http.fields import (
 )
 from backbone.money import as_json
 from services.pledges.donor_texts import visible
+from services.pledges.links import has_link
 from services.pledges.tables import DECISIONS, DONOR_TEXTS, DRIVES, PLEDGES
 
 NO_MESSAGE: Final = "This pledge has no name or message that could be shown."
@@ -44,6 +45,7 @@ _EXAMPLE: Final = {
     "name": "Layla",
     "anonymous": False,
     "message": "Call me: 050 123 4567",
+    "links_hidden": False,
     "reasons": {"message": ["phone"]},
     "amount": {"currency": "USD", "value": "25.00"},
     "status": "paid",
@@ -68,6 +70,7 @@ class MessageView(BaseModel):
     name: str | None
     anonymous: bool
     message: str | None
+    links_hidden: bool
     reasons: dict[str, list[str]]
     amount: MoneyView
     status: PledgeStatus
@@ -162,6 +165,7 @@ def message_json(row: Row[Any]) -> dict[str, Any]:
         "name": None if row.anonymous else visible(row.name or "") or None,
         "anonymous": row.anonymous,
         "message": visible(row.message or "") or None,
+        "links_hidden": any(has_link(visible(text)) for text in (row.name, row.message) if text),
         "reasons": row.held or {},
         "amount": as_json(row.amount, row.currency),
         "status": row.status,

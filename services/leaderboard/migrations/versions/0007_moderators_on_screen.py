@@ -26,10 +26,11 @@ WHERE paying.pledge_id = pledges.pledge_id
 
 
 def upgrade() -> None:
-    op.add_column("drives", sa.Column("alerts", sa.JSON(), nullable=True))
-    op.add_column("drives", sa.Column("alerts_version", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("pledges", sa.Column("payment_id", sa.String(), nullable=True))
     op.execute(_PAYMENTS)
+    # Drives are locked last: processes of the previous version read them while the pledges are updated.
+    op.add_column("drives", sa.Column("alerts", sa.JSON(), nullable=True))
+    op.add_column("drives", sa.Column("alerts_version", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("words", sa.Column("drive_id", sa.String(), nullable=True))
     op.add_column("words", sa.Column("pinned_at", Utc, nullable=True))
     op.add_column("words", sa.Column("pin_version", sa.Integer(), nullable=False, server_default="0"))
