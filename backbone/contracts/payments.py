@@ -83,3 +83,6 @@ class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments"
     changed_at: Timestamp
     anonymous: bool | None = None
     """Whether the donor is not named, as the pledge says; None where it is unknown: then nobody is named."""
+    in_other_drive: bool = False
+    """Whether a person counted held money in another drive than its pledge's. The pledge's texts were meant
+    for, and moderated in, its own drive: they are not shown in this one, and the donor is not named."""

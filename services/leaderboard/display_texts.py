@@ -244,7 +244,9 @@ def _newest_donations(events: Iterable[PaymentChanged]) -> list[str]:
     """The pledges of each drive's newest counted payments."""
     donations: defaultdict[str, list[str]] = defaultdict(list)
     for event in events:
-        if event.pledge_id is not None and event.captured.minor_units > 0 and not event.held:
+        if event.pledge_id is None or event.in_other_drive:
+            continue
+        if event.captured.minor_units > 0 and not event.held:
             donations[event.drive_id].append(event.pledge_id)
     return [pledge_id for pledge_ids in donations.values() for pledge_id in pledge_ids[-MAX_PER_DRIVE:]]
 

@@ -151,6 +151,7 @@ def _tally(
         return None  # no money has moved: there is nothing a later state could be compared with
     if old is not None and old.version >= event.version:
         return None
+    paid_pledge, event = event.pledge_id, _without_donor_texts(event)
     drive = locked[event.drive_id]
     if not event.held and drive.currency is None:
         drive.settle_currency(event.captured.currency)
@@ -163,13 +164,23 @@ def _tally(
     )  # fmt: skip
     before = None if old is None else _state_of(old)
     _apply(event, before, new, locked, batch)
-    if event.pledge_id is not None and figures.captured > 0 and _pays(old, event.pledge_id):
-        batch.paid.append((event.pledge_id, event.drive_id, event.payment_id))
+    if paid_pledge is not None and figures.captured > 0 and _pays(old, paid_pledge):
+        batch.paid.append((paid_pledge, event.drive_id, event.payment_id))
     return _PaymentRow(
         event.payment_id, event.drive_id, event.version, event.pledge_id, event.creator_id, event.donor_id,
         counted, new.currency, *figures, microseconds(captured_at), new.donor_key, new.source_key,
         _number(old, before, new, locked, batch), event.version,
     )  # fmt: skip
+
+
+def _without_donor_texts(event: PaymentChanged) -> PaymentChanged:
+    """The event without its pledge and its donor's name where it counts in another drive than its pledge's.
+
+    No row of that drive then names the pledge, so its texts appear nowhere in it. The pledge is still paid.
+    """
+    if not event.in_other_drive:
+        return event
+    return event.model_copy(update={"pledge_id": None, "anonymous": None})
 
 
 def _donor_key(event: PaymentChanged, drive: LockedDrive) -> str:

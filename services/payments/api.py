@@ -18,6 +18,7 @@ from backbone.http.problems import NotFound, documented
 from backbone.idempotency import RequiredKey, ScopedKey, hash_body, keyed_response
 from services.payments import queries
 from services.payments.checkout.expiry import pending_expiries
+from services.payments.holding.decisions import DecidedBy
 from services.payments.reconciliation import lookups
 from services.payments.reconciliation.backfill import Backfill
 from services.payments.refunds import (
@@ -58,7 +59,7 @@ class RefundBody(Body):
     reason: Annotated[Text, Field(max_length=500)] | None = None
 
 
-_ALL_THAT_IS_LEFT: Final = RefundBody()
+ALL_THAT_IS_LEFT: Final = RefundBody()
 
 
 class RefundView(BaseModel):
@@ -118,7 +119,7 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
         request: Request,
         caller: CallerDep,
         key: RequiredKey,
-        body: RefundBody = _ALL_THAT_IS_LEFT,
+        body: RefundBody = ALL_THAT_IS_LEFT,
     ) -> Response:
         """Refund what was paid on a pledge, or part of it.
 
@@ -135,6 +136,7 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
             key=ScopedKey(f"{caller.partner}:refunds", key),
             body_hash=hash_body(pledge.encode() + b"\n" + await request.body()),
             test_key=caller.mode == "test",
+            by=DecidedBy.caller(caller),
         )
         return keyed_response(await dependencies.refunds.make(refund_request))
 

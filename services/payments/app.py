@@ -24,6 +24,8 @@ from services.payments.checkout.pruning import prune_attempts
 from services.payments.checkout.worker import CheckoutWorker
 from services.payments.drive_lookup import DriveLookup
 from services.payments.handlers import HANDLERS
+from services.payments.holding import api as holding
+from services.payments.holding.release import Releases
 from services.payments.processor import Processor
 from services.payments.reconciliation.backfill import Backfill
 from services.payments.reconciliation.lookups import Reconciler
@@ -34,6 +36,7 @@ from services.payments.settings import PaymentsSettings
 from services.payments.stripe.client import StripeProcessor
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import MESSAGING_TABLES
+from services.payments.treasury import api as treasury
 from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.endpoint import with_webhooks
 from services.payments.webhooks.foreign import OurAccount
@@ -97,6 +100,8 @@ def compose(
     app = new_app("payments", secret)
     add_health(app, database.is_responding)
     app.include_router(api.routes(dependencies))
+    app.include_router(treasury.routes(database, drives))
+    app.include_router(holding.routes(Releases(database, drives, pledges, secret, clock), refunds))
 
     workers = [
         Worker("payments.relay", relay.run),

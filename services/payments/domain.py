@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from backbone.contracts.payments import PaymentStatus
 from backbone.ids import DriveId
+from backbone.money import Money
 
 NO_DRIVE: Final = DriveId("drv_" + "0" * 26)
 """The drive of money that names no drive; the money is posted to the suspense account."""
@@ -316,12 +317,28 @@ def status(facts: PaymentFacts) -> PaymentStatus:
     return PaymentStatus.LAPSED if facts.ended else PaymentStatus.AWAITED
 
 
-def is_held(paid: str | None, promised: str | None, drive: str | None) -> bool:
-    """Whether captured money belongs in the suspense account: its drive is unknown or a currency differs.
+class HeldReason(StrEnum):
+    """Why captured money is in the suspense account until a person decides."""
 
-    `paid` is the captured currency (None: no capture), `promised` the pledge's (None: unknown pledge),
-    `drive` the drive's (None: unknown drive).
+    UNKNOWN_DRIVE = "unknown_drive"
+    OTHER_CURRENCY = "other_currency"
+    OTHER_AMOUNT = "other_amount"
+
+
+def held_reason(
+    paid: Money | None, pledged: Money | None, drive: str | None, *, released: bool = False
+) -> HeldReason | None:
+    """Why captured money belongs in the suspense account; None where it counts, or nothing was captured.
+
+    `paid` is the capture, `pledged` what its pledge promised (None: unknown pledge), `drive` the drive's
+    currency (None: unknown drive). Each capture of a pledge is compared with the pledge, so that the order
+    in which captures arrive does not matter. Where a person `released` the money, the pledge does not.
     """
     if paid is None:
-        return False
-    return drive != paid or (promised is not None and promised != paid)
+        return None
+    if drive is None:
+        return HeldReason.UNKNOWN_DRIVE
+    promised = None if released else pledged
+    if drive != paid.currency or (promised is not None and promised.currency != paid.currency):
+        return HeldReason.OTHER_CURRENCY
+    return None if promised is None or promised == paid else HeldReason.OTHER_AMOUNT

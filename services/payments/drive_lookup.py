@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import or_, select
 
 from backbone.database.database import Database
-from backbone.http.caller import Caller
+from backbone.http.caller import Caller, NotYourDrive
 from backbone.http.problems import Forbidden, NotFound, Overloaded
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from services.payments.tables import DRIVES
@@ -61,6 +61,18 @@ class DriveLookup:
         if caller.mode == "test" and not drive.test:
             raise Forbidden("A test key works on test drives only.")
         return drive
+
+    async def require_access(self, drive_id: str, caller: Caller) -> None:
+        """Raises unless the caller may read and decide about the money of this drive, known or not.
+
+        Money of an unknown drive is for admins. Raises what `find_owned` raises but `NotFound`.
+        """
+        if caller.admin:
+            return
+        try:
+            await self.find_owned(drive_id, caller)
+        except NotFound:
+            raise NotYourDrive("The drive of this money is not known.") from None
 
     async def owner_of(self, drive_id: str) -> str | None:
         """The drive's partner as pledges states it; None where pledges does not know the drive or its owner.

@@ -10,11 +10,18 @@ from typing import Any, Final
 from sqlalchemy import bindparam, case, select, text, update
 
 from backbone import ids
-from backbone.contracts.pledges import DriveChanged, PledgeChanged, PledgeMade, PledgeState, PledgeStatus
+from backbone.contracts.pledges import (
+    DriveChanged,
+    DriveState,
+    PledgeChanged,
+    PledgeMade,
+    PledgeState,
+    PledgeStatus,
+)
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from backbone.messaging.consumer import Handlers
-from services.payments.recording.restate import restate
+from services.payments.recording.restate import NOT_MOVED, restate
 from services.payments.recording.rows import (
     PaymentRow,
     payment_values,
@@ -45,7 +52,26 @@ async def store_drives(events: Sequence[DriveChanged], session: Transaction) -> 
     ):
         if batch:
             await session.execute(upsert(session, DRIVES, ("id",), columns), batch)
+    if closings := _closings(events):
+        await session.execute(_SET_CLOSED_AT, closings)
     await _restate_held(session, newest.keys())
+
+
+def _closings(events: Sequence[DriveChanged]) -> list[dict[str, Any]]:
+    """When each drive of a batch was first reported as closed."""
+    closed = {
+        event.drive_id: event.changed_at
+        for event in sorted(events, key=lambda event: -event.version)
+        if event.state == DriveState.CLOSED
+    }
+    return [{"of_drive": drive_id, "at": at} for drive_id, at in closed.items()]
+
+
+_SET_CLOSED_AT: Final = (
+    update(DRIVES)
+    .where(DRIVES.c.id == bindparam("of_drive"), DRIVES.c.closed_at.is_(None))
+    .values(closed_at=bindparam("at", type_=DRIVES.c.closed_at.type))
+)
 
 
 async def _restate_held(session: Transaction, drives: Collection[str]) -> None:
@@ -95,6 +121,7 @@ async def _update(
     outdated = [row for row in rows if row.pledge_version < newest[row.pledge_id or ""].version]
     changed: list[PaymentRow] = []
     same: list[PaymentRow] = []
+    posted_in = {row.id: row.drive_id for row in outdated}
     for row in outdated:
         differs = _attribute(row, newest[row.pledge_id or ""])
         (changed if differs else same).append(row)
@@ -102,7 +129,7 @@ async def _update(
         # Most pledge changes follow from payment_changed and differ in the version only.
         versions = [{"at_id": row.id, "to_version": row.pledge_version} for row in same]
         await session.execute(_SET_PLEDGE_VERSION, versions)
-    await _restate(session, changed, frozenset(row.id for row in changed))
+    await _restate(session, changed, frozenset(row.id for row in changed), posted_in)
     statuses = {row.id: newest[row.pledge_id or ""].status for row in outdated}
     if cancelled := [each for each, status in statuses.items() if status is PledgeStatus.CANCELLED]:
         await session.execute(_CANCEL, {"ids": cancelled})
@@ -134,9 +161,12 @@ def _attribute(row: PaymentRow, event: PledgeState) -> bool:
     """Copy a pledge's state into its payment; returns whether anything but the version differed."""
     before = _attributes(row)
     source = event.source
-    row.drive_id = event.drive_id
+    if row.released_at is None:
+        row.drive_id, row.creator_id = event.drive_id, event.creator_id
+    else:  # a person decided where it counts
+        row.pledged_drive, row.pledged_creator = event.drive_id, event.creator_id
     row.amount, row.currency = event.amount.minor_units, event.amount.currency
-    row.donor_id, row.creator_id, row.partner = event.donor_id, event.creator_id, event.partner
+    row.donor_id, row.partner = event.donor_id, event.partner
     if event.anonymous is not None:  # stated when the pledge is made, and then no more
         row.anonymous = event.anonymous
     row.platform, row.campaign = (source.platform, source.campaign) if source else (None, None)
@@ -148,12 +178,15 @@ def _attribute(row: PaymentRow, event: PledgeState) -> bool:
 def _attributes(row: PaymentRow) -> tuple[object, ...]:
     return (
         row.drive_id, row.amount, row.currency, row.donor_id, row.creator_id, row.partner, row.platform,
-        row.campaign, row.mode, row.locale, row.anonymous,
+        row.campaign, row.mode, row.locale, row.anonymous, row.pledged_drive, row.pledged_creator,
     )  # fmt: skip
 
 
 async def _restate(
-    session: Transaction, rows: Sequence[PaymentRow], changed: frozenset[str] = frozenset()
+    session: Transaction,
+    rows: Sequence[PaymentRow],
+    changed: frozenset[str] = frozenset(),
+    moved_from: Mapping[str, str] = NOT_MOVED,
 ) -> None:
     """Restate payments after their attribution or drive changed."""
     if not rows:
@@ -161,7 +194,7 @@ async def _restate(
     before = await read_facts(session, intents=[row.intent for row in rows if row.intent])
     facts = {each: replace(fact) for each, fact in before.items()}
     at = datetime.now(UTC)
-    await restate(session, rows, facts, at, changed=changed)
+    await restate(session, rows, facts, at, changed=changed, moved_from=moved_from)
     await write_facts(session, [fact for each, fact in facts.items() if fact != before[each]], at)
 
 

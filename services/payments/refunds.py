@@ -28,6 +28,7 @@ from backbone.http.problems import Conflict, Forbidden, Invalid, NotFound
 from backbone.idempotency import KeyedReply, ScopedKey, claim, complete
 from backbone.money import Money, as_json
 from services.payments.domain import Observation, RefundRank
+from services.payments.holding.decisions import DecidedBy, note_refund
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
 from services.payments.recording.record import record
 from services.payments.recording.rows import PaymentRow, read_facts, read_payments
@@ -58,15 +59,25 @@ class CurrencyDiffers(Invalid):
 
 @dataclass(frozen=True, slots=True)
 class RefundRequest:
-    """Give back `amount` of what was paid on a pledge, all that is left where it is None."""
+    """Give back `amount` of what was paid, all that is left where it is None.
 
-    pledge_id: str
+    Of the payments of a pledge, or of the one payment named.
+    """
+
+    pledge_id: str | None
     partner: str | None  # None: any partner's (the installation's own key)
     amount: Money | None
     reason: str | None
     key: ScopedKey
     body_hash: str
     test_key: bool = False
+    payment_id: str | None = None
+    by: DecidedBy | None = None
+
+    @property
+    def named(self) -> str:
+        """What the caller named, for its problem documents."""
+        return "pledge" if self.payment_id is None else "payment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +161,17 @@ class RefundService:
         return KeyedReply(*sent, replayed=False)
 
     async def _admit(self, request: RefundRequest) -> None:
-        """Raise unless the caller may refund this pledge; also before a stored answer is given again.
+        """Raise unless the caller may refund this; also before a stored answer is given again.
 
         Outside of the transaction, because pledges may have to be asked.
         """
         async with self._database.reading() as session:
-            found = (await session.execute(_WHOSE, {"pledge": request.pledge_id})).first()
+            if request.payment_id is None:
+                found = (await session.execute(_WHOSE, {"pledge": request.pledge_id})).first()
+            else:
+                found = (await session.execute(_WHOSE_PAYMENT, {"payment": request.payment_id})).first()
         if found is None:
-            raise NotFound("No such pledge.")
+            raise NotFound(f"No such {request.named}.")
         if request.test_key and not found.test:
             raise Forbidden("A test key works on test drives only.")
         if request.partner not in (None, found.maker):
@@ -165,7 +179,10 @@ class RefundService:
 
     async def _reserve(self, session: Transaction, request: RefundRequest) -> Reserved:
         """Take the amount out of what is left, under the payment's lock."""
-        rows = await read_payments(session, pledges=[request.pledge_id])
+        if request.payment_id is None:
+            rows = await read_payments(session, pledges=[request.pledge_id or ""])
+        else:
+            rows = await read_payments(session, ids=[request.payment_id])
         paid = [row for row in rows.values() if row.captured]
         if not paid:
             raise NotPaid("Only what was paid can be refunded.")
@@ -179,6 +196,8 @@ class RefundService:
             raise Invalid(str(error), errors=[{"pointer": "/amount/value", "detail": str(error)}]) from error
         reserved = Reserved(refund_id, row.id, row.intent, amount, parameters, 1, 0, request.key, now)
         await self._store(session, reserved)
+        if request.by is not None:
+            await note_refund(session, row.id, refund_id, request.by, request.reason, now)
         return reserved
 
     async def _choose(
@@ -366,7 +385,7 @@ _DUE: Final = (
     .order_by(REFUNDS.c.next_try_at)
     .limit(BATCH)
 )
-_WHOSE: Final = (
+_WHO: Final = (
     select(
         PAYMENTS.c.drive_id,
         PAYMENTS.c.partner.label("maker"),
@@ -374,10 +393,11 @@ _WHOSE: Final = (
         DRIVES.c.test,
     )
     .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
-    .where(PAYMENTS.c.pledge_id == bindparam("pledge"))
     .order_by(PAYMENTS.c.capture_index)
     .limit(1)
 )
+_WHOSE: Final = _WHO.where(PAYMENTS.c.pledge_id == bindparam("pledge"))
+_WHOSE_PAYMENT: Final = _WHO.where(PAYMENTS.c.id == bindparam("payment"))
 """Who made a pledge and who owns its drive; a drive that is not known is not a test drive."""
 
 

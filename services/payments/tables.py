@@ -47,6 +47,10 @@ Each is the condition of a partial index. Statements repeat it literally: SQLite
 either store in a statement that is planned before its values are known.
 """
 
+CAPTURED: Final = "paid_currency IS NOT NULL"
+RETURNED: Final = "status IN ('partly_refunded', 'refunded', 'disputed')"
+"""The same for payments of which money was captured, and for those of which some may have left again."""
+
 WEBHOOKS_WAITING: Final = "state = 0"
 WEBHOOKS_QUARANTINED: Final = "state = 2"
 """The same for webhooks."""
@@ -67,6 +71,8 @@ class Drive(Table, table=True):
     state: str
     test: bool
     partner: str | None = None
+    closed_at: datetime | None = Field(default=None, sa_type=Utc)
+    """When it was closed; None also where an earlier version consumed that."""
 
 
 class Payment(Table, table=True):
@@ -77,13 +83,22 @@ class Payment(Table, table=True):
     `checkout` is waiting → opening → open, or failed (Stripe refused to open it), or none (nothing to
     open, or expired). `cancelled` is set once its pledge was cancelled. The amounts are in
     `paid_currency` once money was captured.
+
+    `held_reason` (domain.HeldReason) and `held_since` are set while it is held. `released_at` is set once a
+    person counted it in `drive_id` for `creator_id`; what its pledge names is then in `pledged_drive` and
+    `pledged_creator`.
     """
 
     __tablename__ = "payments"
     __table_args__ = (
         UniqueConstraint("pledge_id", "capture_index", name="payments_of_pledge"),
         Index("payments_waiting", "number", **_where(TICKETS)),
-        Index("payments_held", "drive_id", **_where(HELD)),
+        Index("payments_held", "drive_id", "number", **_where(HELD)),
+        Index("payments_held_listed", "number", **_where(HELD)),
+        Index("payments_captured", "drive_id", "number", **_where(CAPTURED)),
+        Index("payments_captured_listed", "number", **_where(CAPTURED)),
+        Index("payments_returned", "drive_id", "status", "number", **_where(RETURNED)),
+        Index("payments_returned_listed", "status", "number", **_where(RETURNED)),
         Index("payments_to_close", "id", **_where(TO_CLOSE)),
         {"sqlite_autoincrement": True},
     )
@@ -96,6 +111,11 @@ class Payment(Table, table=True):
     version: int
     status: str
     held: bool
+    held_reason: str | None = None
+    held_since: datetime | None = Field(default=None, sa_type=Utc)
+    released_at: datetime | None = Field(default=None, sa_type=Utc)
+    pledged_drive: str | None = None
+    pledged_creator: str | None = None
     pledge_version: int
     amount: int = Field(sa_type=BigInteger)
     currency: str | None

@@ -53,6 +53,10 @@ GET /v1/pledges/{}
 POST /v1/pledges/{}/cancel
 POST /v1/pledges/{}/refunds
 POST /webhooks/stripe
+GET /v1/payments
+GET /v1/payments/{}
+POST /v1/payments/{}/release
+POST /v1/payments/{}/refunds
 GET /v1/webhooks
 POST /v1/webhooks/{}/retry
 GET /v1/drives/{}/totals
@@ -318,7 +322,11 @@ def test_a_required_idempotency_key_is_a_required_parameter(described: dict[str,
         for one in operation["parameters"]
         if one["name"] == "Idempotency-Key" and one["required"]
     }
-    assert required == {"POST /v1/drives/{}/pledges", "POST /v1/pledges/{}/refunds"}
+    assert required == {
+        "POST /v1/drives/{}/pledges",
+        "POST /v1/pledges/{}/refunds",
+        "POST /v1/payments/{}/refunds",
+    }
 
 
 def test_frames_that_only_the_gateway_sends_satisfy_their_schema(described: dict[str, Any]) -> None:

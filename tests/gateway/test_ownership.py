@@ -62,6 +62,10 @@ OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("GET", "/v1/pledges"): (None, 200),
     ("GET", "/v1/pledges/{pledge}"): (None, 404),
     ("POST", "/v1/pledges/{pledge}/cancel"): (None, 404),
+    ("GET", "/v1/payments"): (None, 200),
+    ("GET", "/v1/payments/{payment}"): (None, 404),
+    ("POST", "/v1/payments/{payment}/release"): ({"note": "Mine"}, 404),
+    ("POST", "/v1/payments/{payment}/refunds"): (None, 404),
     ("POST", "/v1/keys"): ({"kind": "secret"}, 403),
     ("GET", "/v1/keys"): (None, 403),
     ("DELETE", "/v1/keys/{key}"): (None, 403),
@@ -127,7 +131,7 @@ async def api(tmp_path: Path) -> AsyncIterator[PublicApi]:
 
 async def _create_data(api: PublicApi) -> None:
     for partner in ("charity", "shop", "neighbour"):
-        scopes = ["drives", "pledges", "refunds", "moderation"]
+        scopes = ["drives", "pledges", "refunds", "ledger", "moderation"]
         key_request = {"kind": "secret", "partner": partner, "scopes": scopes}
         api.keys[partner] = (await api.send("admin", "POST", "/v1/keys", key_request)).json()["key"]
     assert (await api.send("charity", "POST", "/v1/drives", a_drive())).status == 201

@@ -16,7 +16,7 @@ from backbone.ids import CreatorId, DriveId, PaymentId
 from services.leaderboard import queries, sequencer, totals
 from services.leaderboard.logged_rows import LoggedRow, encode_logged
 from services.leaderboard.sequencer import CurrencyChanged, DriveGone
-from services.leaderboard.tables import MESSAGING_TABLES, clearings, drive_log, drives
+from services.leaderboard.tables import MESSAGING_TABLES, clearings, drive_log, drives, payments
 from tests.leaderboard.builders import (
     DRIVE,
     NOON,
@@ -157,6 +157,30 @@ async def test_payment_in_another_drive_than_its_pledge_pays_the_pledge(database
     await handle_events(database, payment("pay_1", 2500, version=2, pledge_id="plg_1"))
     async with database.reading() as session:
         assert await queries.differences(session) == []
+
+
+async def test_payment_released_to_another_drive_names_neither_pledge_nor_donor_there(
+    database: Database,
+) -> None:
+    await handle_events(database, drive(), drive(drive_id=OTHER, slug="spring"), pledge("plg_1", 2500))
+    given: dict[str, Any] = {"pledge_id": "plg_1", "donor_id": "dnr_a"}
+    await handle_events(database, payment("pay_1", 5000, held=True, **given))
+    released = payment("pay_1", 5000, version=2, drive_id=OTHER, in_other_drive=True, **given)
+    await handle_events(database, released)
+    await handle_events(database, payment("pay_1", 5000, 100, version=3, **given | released.model_dump(
+        include={"drive_id", "in_other_drive"}
+    )))  # fmt: skip
+    async with database.reading() as session:
+        logged = (await session.execute(select(drive_log).where(drive_log.c.drive_id == OTHER))).all()
+        (row,) = (await session.execute(select(payments))).all()
+        assert await queries.differences(session) == []
+    assert [(each.type, each.pledge_id) for each in logged] == [
+        ("drive.opened", None), ("donation.counted", None), ("donation.refunded", None),
+    ]  # fmt: skip
+    assert (row.drive_id, row.pledge_id, row.counted) == (OTHER, None, True)
+    assert row.donor_key not in (None, "dnr_a")  # an alias, of which no name is known
+    assert (await drive_row(database)).pledged == 0
+    assert (await drive_row(database, OTHER)).captured == 5000
 
 
 async def test_increased_capture_is_not_a_second_donation(database: Database) -> None:

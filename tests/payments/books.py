@@ -51,10 +51,12 @@ class Books:
         await self.store.keep_all([as_stored(event) for event in events])
         await apply_waiting(self.applier)
 
-    async def paid_pledge(self, units: int = 2_500) -> str:
-        """Make a pledge and pay it by the payment intent `pi_1`; returns the pledge's id."""
+    async def paid_pledge(self, units: int = 2_500, pledged: int | None = None) -> str:
+        """Make a pledge (of `pledged`, else of the same amount) and pay `units` by the payment intent `pi_1`;
+        returns the pledge's id.
+        """
         drive = a_drive()
-        pledge = a_pledge(drive)
+        pledge = a_pledge(drive, pledged or units)
         await self.consume(drive, pledge)
         await self.apply([intent_succeeded("pi_1", units, metadata(None, pledge.pledge_id, drive.drive_id))])
         return pledge.pledge_id
@@ -97,7 +99,14 @@ class Books:
 
     async def balances(self, payment: str) -> dict[str, int]:
         """The ledger's balances of a payment by account: debits less credits."""
-        statement = select(POSTINGS).where(POSTINGS.c.payment_id == payment)
+        return await self._balances(POSTINGS.c.payment_id == payment)
+
+    async def drive_balances(self, drive: str) -> dict[str, int]:
+        """The ledger's balances of a drive by account: debits less credits."""
+        return await self._balances(POSTINGS.c.drive_id == drive)
+
+    async def _balances(self, those: Any) -> dict[str, int]:
+        statement = select(POSTINGS).where(those)
         found: dict[str, int] = {}
         async with self.database.reading() as session:
             for row in await session.execute(statement):

@@ -84,11 +84,14 @@ def a_pledge(drive: DriveChanged, units: int = 2_500, **other: Any) -> PledgeMad
 
 
 class Pledges:
-    """The part of pledges' API that payments uses: `details` by pledge, `owners` by drive."""
+    """The part of pledges' API that payments uses: `details` by pledge, `owners` by drive, ids of `creators`
+    by `<drive id>/<slug or id>`.
+    """
 
     def __init__(self) -> None:
         self.details: dict[str, dict[str, Any]] = {}
         self.owners: dict[str, str] = {}
+        self.creators: dict[str, str] = {}
         self.drives_asked = 0
         self.app: FastAPI = new_app("pledges", SECRET)
 
@@ -103,7 +106,17 @@ class Pledges:
         @self.app.post("/internal/drives")
         async def drives(body: dict[str, list[str]], _: InternalDep) -> dict[str, Any]:
             self.drives_asked += 1
-            found = {each: {"partner": self.owners[each]} for each in body["refs"] if each in self.owners}
+            plain = {"slug": "winter", "currency": "USD", "state": "live", "test": False}
+            found = {
+                each: plain | {"id": each, "partner": self.owners[each]}
+                for each in body["refs"]
+                if each in self.owners
+            }
+            return {"data": found}
+
+        @self.app.post("/internal/creators")
+        async def creators(body: dict[str, list[str]], _: InternalDep) -> dict[str, Any]:
+            found = {each: {"id": self.creators[each]} for each in body["refs"] if each in self.creators}
             return {"data": found}
 
 

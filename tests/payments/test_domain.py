@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbone.contracts.payments import PaymentStatus
+from backbone.money import Money
 from services.payments.domain import (
     MIXED,
     CaptureRank,
@@ -20,7 +21,7 @@ from services.payments.domain import (
     RefundRank,
     counts,
     estimate_reason,
-    is_held,
+    held_reason,
     merge,
     status,
     sum_up,
@@ -177,10 +178,21 @@ def test_every_status_follows_from_facts() -> None:
     assert status(PaymentFacts(100, refunded=40, disputed=60)) is PaymentStatus.DISPUTED
 
 
-def test_money_is_held_unless_drive_and_pledge_agree_with_its_currency() -> None:
-    assert not is_held(None, "USD", None)
-    assert not is_held("USD", "USD", "USD")
-    assert not is_held("USD", None, "USD")  # an unknown pledge of a known drive counts
-    assert is_held("USD", None, None)
-    assert is_held("USD", "EUR", "USD")
-    assert is_held("USD", "USD", "EUR")
+def test_money_is_held_unless_drive_and_pledge_agree_with_it() -> None:
+    paid, euros = Money(2_500, "USD"), Money(2_500, "EUR")
+    assert held_reason(None, paid, None) is None
+    assert held_reason(paid, paid, "USD") is None
+    assert held_reason(paid, None, "USD") is None  # an unknown pledge of a known drive counts
+    assert held_reason(paid, None, None) == "unknown_drive"
+    assert held_reason(paid, euros, "USD") == "other_currency"
+    assert held_reason(paid, paid, "EUR") == "other_currency"
+    assert held_reason(paid, Money(2_501, "USD"), "USD") == "other_amount"
+    assert held_reason(paid, Money(2_499, "USD"), "USD") == "other_amount"
+
+
+def test_released_money_is_held_only_where_its_drive_cannot_count_it() -> None:
+    paid = Money(2_500, "USD")
+    for pledged in (None, Money(1, "USD"), Money(2_500, "EUR")):
+        assert held_reason(paid, pledged, "USD", released=True) is None
+        assert held_reason(paid, pledged, "EUR", released=True) == "other_currency"
+        assert held_reason(paid, pledged, None, released=True) == "unknown_drive"

@@ -64,11 +64,13 @@ def difference(
     postings, so that none can be written twice.
     """
     steps: list[tuple[str, str, int]] = []
+    captured = kind is FactKind.CAPTURE
     if posted.units and posted.account != account:
-        steps.append((posted.account, account, posted.units))
+        debit, credit = (posted.account, account) if captured else (account, posted.account)
+        steps.append((debit, credit, posted.units))
     change = units - posted.units
     if change:
-        debit, credit = (CLEARING, account) if kind is FactKind.CAPTURE else (account, CLEARING)
+        debit, credit = (CLEARING, account) if captured else (account, CLEARING)
         steps.append((debit, credit, change) if change > 0 else (credit, debit, -change))
     new = [
         NewPosting(debit, credit, amount, currency, f"{fact_id}#{posted.postings + number}")
@@ -78,8 +80,11 @@ def difference(
 
 
 def account_of(kind: FactKind, held: bool) -> str:
-    """The account opposite to clearing for a fact of this kind; `held` selects the suspense account."""
-    return OTHER_SIDE.get(kind) or (SUSPENSE if held else RAISED)
+    """The account opposite to clearing for a fact of this kind.
+
+    Everything about held money is posted to the suspense account, so that its balance is what is held.
+    """
+    return SUSPENSE if held else OTHER_SIDE.get(kind, RAISED)
 
 
 async def post(

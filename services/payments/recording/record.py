@@ -139,6 +139,9 @@ async def _new_payment(
             first, id=ids.new("pay"), capture_index=await _next_index(session, first, rows), version=0,
             intent=None, status=PaymentStatus.AWAITED, held=False, captured=0, refunded=0, disputed=0,
             paid_currency=None, captured_at=None, checkout="none", session_id=None, attempts=0, ended=False,
+            held_reason=None, held_since=None, released_at=None, pledged_drive=None, pledged_creator=None,
+            drive_id=first.drive_id if first.released_at is None else first.pledged_drive or NO_DRIVE,
+            creator_id=first.creator_id if first.released_at is None else first.pledged_creator,
         )  # fmt: skip
     log.warning(
         "payment.unknown_pledge", pledge=capture.pledge_id, drive=capture.drive_id, intent=capture.intent

@@ -23,7 +23,16 @@ from backbone.database.transaction import Transaction
 from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
 from backbone.messaging.outbox import announce
 from backbone.money import Money, digits
-from services.payments.domain import FactKind, estimate_reason, is_held, status, sum_up, tally
+from services.payments.domain import (
+    FactKind,
+    HeldReason,
+    Observation,
+    estimate_reason,
+    held_reason,
+    status,
+    sum_up,
+    tally,
+)
 from services.payments.recording import estimates, ledger
 from services.payments.recording.estimates import NewEstimate
 from services.payments.recording.ledger import NewPosting
@@ -35,7 +44,9 @@ log = structlog.get_logger()
 _STATES: Final = Counter("ataa_payments_total", "Payments that entered a status.", ["status"])
 _CAPTURED: Final = Counter("ataa_captured_minor_units_total", "Money captured.", ["currency"])
 _HELD: Final = Counter(
-    "ataa_payments_held_total", "Payments posted to the suspense account: no drive or pledge matches them."
+    "ataa_payments_held_total",
+    "Payments posted to the suspense account: no drive or pledge matches them.",
+    ["reason"],
 )
 _MINOR_UNITS: Final = Gauge(
     "ataa_currency_minor_units", "Minor units in one unit of a currency that was captured.", ["currency"]
@@ -49,6 +60,8 @@ def _states(status: str) -> Counter:
     return _STATES.labels(status)
 
 
+for _reason in HeldReason:
+    _HELD.labels(_reason)
 for _status in PaymentStatus:
     _states(_status)  # created at import: a series that begins with its first event shows no increase
 
@@ -57,6 +70,9 @@ for _status in PaymentStatus:
 def _captured(currency: str) -> Counter:
     _MINOR_UNITS.labels(currency).set(10 ** digits(currency))
     return _CAPTURED.labels(currency)
+
+
+NOT_MOVED: Final[Mapping[str, str]] = {}
 
 
 @dataclass(slots=True)
@@ -76,35 +92,42 @@ async def restate(
     *,
     new: frozenset[str] = frozenset(),
     changed: frozenset[str] = frozenset(),
+    moved_from: Mapping[str, str] = NOT_MOVED,
 ) -> None:
     """Derive payments from their facts, post the difference to the ledger, and announce what changed.
 
     `facts` must hold every fact of the intents of `rows`; what is posted for each is updated in place, and
     the caller writes them (`write_facts`). Payments in `new` are inserted. Payments in `changed` had their
     attribution changed: they are written in any case, and announced if they were announced before.
+    `moved_from` has the drives in which payments were posted that are now in another one.
     """
     drives = await _drive_currencies(session, {row.drive_id for row in rows if row.intent})
     by_intent: dict[str | None, list[StoredFact]] = defaultdict(list)
     for fact in facts.values():
         by_intent[fact.observation.intent].append(fact)
     changes = _Changes()
+    rephrased: set[str] = set()
     for row in rows:
-        before = row.announced_state
+        before, reason = row.announced_state, row.held_reason
         own = by_intent[row.intent] if row.intent else []
-        changes.estimates += _derive(row, own, drives.get(row.drive_id))
-        changes.postings += _postings(row, own)
+        changes.estimates += _derive(row, own, drives.get(row.drive_id), at)
+        changes.postings += _postings(row, own, moved_from.get(row.id, row.drive_id))
+        if row.held_reason != reason:
+            rephrased.add(row.id)
         if row.announced_state != before or (row.id in changed and row.version):
             row.version += 1
             changes.announced.append(row)
             _count(row, before)
-    written = {row.id for row in changes.announced} | changed | new
+    written = {row.id for row in changes.announced} | changed | new | rephrased
     await write_payments(session, [row for row in rows if row.id in written], new, at)
     await ledger.post(session, changes.postings, at)
     await estimates.note(session, changes.estimates, at)
     await announce(session, [_announcement(row, at) for row in changes.announced])
 
 
-def _derive(row: PaymentRow, facts: Sequence[StoredFact], drive_currency: str | None) -> list[NewEstimate]:
+def _derive(
+    row: PaymentRow, facts: Sequence[StoredFact], drive_currency: str | None, at: datetime
+) -> list[NewEstimate]:
     """Set a payment's status and amounts from its facts; returns the facts that became estimates."""
     observations = [fact.observation for fact in facts]
     sums = sum_up(observations, ended=row.ended)
@@ -114,7 +137,7 @@ def _derive(row: PaymentRow, facts: Sequence[StoredFact], drive_currency: str | 
         return []
     row.captured, row.refunded, row.disputed = sums.captured, sums.refunded, sums.disputed
     row.paid_currency, row.captured_at = capture.currency, capture.at
-    row.held = is_held(capture.currency, row.currency, drive_currency)
+    _hold(row, held_reason_of(row, capture, drive_currency), at)
     net = sums.captured - sums.refunded - sums.disputed
     new: list[NewEstimate] = []
     for fact in facts:
@@ -126,8 +149,26 @@ def _derive(row: PaymentRow, facts: Sequence[StoredFact], drive_currency: str | 
     return new
 
 
-def _postings(row: PaymentRow, facts: Sequence[StoredFact]) -> list[tuple[NewPosting, str, str]]:
-    """The postings that bring the ledger to what counts of a payment's facts, in the captured currency."""
+def held_reason_of(row: PaymentRow, capture: Observation, drive_currency: str | None) -> HeldReason | None:
+    """See `domain.held_reason`."""
+    pledged = None if row.currency is None else Money(row.amount, row.currency)
+    paid = Money(capture.units, capture.currency)
+    return held_reason(paid, pledged, drive_currency, released=row.released_at is not None)
+
+
+def _hold(row: PaymentRow, reason: HeldReason | None, at: datetime) -> None:
+    """Hold a payment for this reason, or no longer; `held_since` is the moment it began."""
+    row.held, row.held_reason = reason is not None, reason
+    row.held_since = None if reason is None else row.held_since or at
+
+
+def _postings(
+    row: PaymentRow, facts: Sequence[StoredFact], posted_in: str
+) -> list[tuple[NewPosting, str, str]]:
+    """The postings that bring the ledger to what counts of a payment's facts, in the captured currency.
+
+    What was posted in another drive is reversed there, so that each drive's ledger is that of its payments.
+    """
     if row.paid_currency is None:
         return []
     postings: list[tuple[NewPosting, str, str]] = []
@@ -135,6 +176,11 @@ def _postings(row: PaymentRow, facts: Sequence[StoredFact]) -> list[tuple[NewPos
     for fact in facts if counted else ():
         seen = fact.observation
         account = ledger.account_of(seen.kind, row.held)
+        if posted_in != row.drive_id:
+            back, fact.posted_amount = ledger.difference(
+                seen.id, seen.kind, row.paid_currency, fact.posted_amount, 0, fact.posted_amount.account
+            )
+            postings += [(posting, row.id, posted_in) for posting in back]
         new, fact.posted_amount = ledger.difference(
             seen.id, seen.kind, row.paid_currency, fact.posted_amount, counted[seen.id], account
         )
@@ -150,8 +196,14 @@ def _count(row: PaymentRow, before: tuple[object, ...]) -> None:
     if row.paid_currency and row.captured > cast(int, was_captured):
         _captured(row.paid_currency).inc(row.captured - cast(int, was_captured))
     if row.held and not was_held:
-        _HELD.inc()
-        log.warning("payment.held", payment=row.id, drive=row.drive_id, currency=row.paid_currency)
+        _HELD.labels(row.held_reason).inc()
+        log.warning(
+            "payment.held",
+            payment=row.id,
+            drive=row.drive_id,
+            currency=row.paid_currency,
+            reason=row.held_reason,
+        )
 
 
 async def _drive_currencies(session: Transaction, drives: Collection[str]) -> dict[str, str]:
@@ -182,6 +234,7 @@ def _announcement(row: PaymentRow, at: datetime) -> PaymentChanged:
         captured_at=row.captured_at,
         changed_at=at,
         anonymous=row.anonymous,
+        in_other_drive=row.in_other_drive,
     )
 
 

@@ -51,6 +51,16 @@ class PaymentRow:
     checkout: str = "none"
     session_id: str | None = None
     attempts: int = 0
+    held_reason: str | None = None
+    held_since: datetime | None = None
+    released_at: datetime | None = None
+    pledged_drive: str | None = None
+    pledged_creator: str | None = None
+
+    @property
+    def in_other_drive(self) -> bool:
+        """Whether a person counted it in another drive than its pledge's."""
+        return self.released_at is not None and self.pledged_drive != self.drive_id
 
     @property
     def announced_state(self) -> tuple[object, ...]:

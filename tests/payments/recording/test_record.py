@@ -115,13 +115,42 @@ async def test_a_capture_in_another_currency_than_the_pledges_goes_to_suspense(b
     assert published.captured == Money(2_500, "USD")
 
 
-async def test_the_captured_amount_counts_whatever_was_pledged(books: Books) -> None:
+@pytest.mark.parametrize("captured", [2_499, 4_000])
+@pytest.mark.parametrize("pledge_first", [True, False])
+async def test_another_amount_than_was_pledged_is_held(
+    books: Books, captured: int, pledge_first: bool
+) -> None:
     drive = a_drive()
     pledge = a_pledge(drive, 2_500)
-    await books.consume(drive, pledge)
-    await books.apply([intent_succeeded("pi_1", 4_000, metadata(None, pledge.pledge_id, drive.drive_id))])
-    (published,) = await books.published(pledge.pledge_id)
-    assert (published.captured.minor_units, published.held) == (4_000, False)
+    await books.consume(drive, *([pledge] if pledge_first else []))
+    await books.apply([intent_succeeded("pi_1", captured, metadata(None, pledge.pledge_id, drive.drive_id))])
+    await books.consume(pledge)
+    published = (await books.published(pledge.pledge_id))[-1]
+    assert (published.captured.minor_units, published.held) == (captured, True)
+    (row,) = await books.payments(pledge.pledge_id)
+    assert (row.held_reason, row.held_since is None) == ("other_amount", False)
+    assert await books.balances(row.id) == {"processor_clearing": captured, "held": -captured}
+
+
+async def test_a_refund_of_held_money_leaves_suspense(books: Books) -> None:
+    pledge = await books.paid_pledge(2_600, 2_500)
+    (row,) = await books.payments(pledge)
+    await books.apply([refund("created", "re_1", "pi_1", 600, "succeeded")])
+    assert await books.balances(row.id) == {"processor_clearing": 2_000, "held": -2_000}
+    await books.apply([refund("failed", "re_1", "pi_1", 600, "failed")])
+    assert await books.balances(row.id) == {"processor_clearing": 2_600, "held": -2_600}
+
+
+async def test_a_payment_that_moves_to_another_drive_moves_in_the_ledger(books: Books) -> None:
+    drive, other = a_drive(), a_drive()
+    pledge = a_pledge(drive)
+    await books.consume(drive, other)
+    await books.apply([intent_succeeded("pi_1", 2_500, metadata(None, pledge.pledge_id, other.drive_id))])
+    await books.apply([refund("created", "re_1", "pi_1", 600, "succeeded")])
+    await books.consume(pledge)
+    counted = {"processor_clearing": 1_900, "drive_raised": -2_500, "refunds": 600}
+    assert await books.drive_balances(drive.drive_id) == counted
+    assert await books.drive_balances(other.drive_id) == {}
 
 
 async def test_a_second_capture_on_a_pledge_is_a_payment_of_its_own(books: Books) -> None:

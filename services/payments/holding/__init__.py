@@ -1,0 +1,1 @@
+"""Held payments: decisions of persons about money that matches no pledge or drive."""

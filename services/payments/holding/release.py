@@ -1,0 +1,171 @@
+"""Releasing a held payment: a person counts it, in its drive or in another one.
+
+The decision is stored with the payment and survives everything that happens later: restatements follow it,
+and events of the pledge change neither drive nor creator of a released payment.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sqlalchemy import bindparam, select
+
+from backbone.clock import Clock
+from backbone.contracts.pledges import DriveState
+from backbone.crash import crash_point
+from backbone.database.database import Database
+from backbone.database.transaction import Transaction
+from backbone.http.caller import Caller
+from backbone.http.problems import Conflict, Invalid, NotFound, Overloaded
+from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
+from backbone.idempotency import KeyedReply, ScopedKey, claim, complete
+from services.payments.domain import NO_DRIVE
+from services.payments.drive_lookup import DriveLookup, KnownDrive
+from services.payments.holding.decisions import Attribution, DecidedBy, note_release
+from services.payments.recording.restate import restate
+from services.payments.recording.rows import PaymentRow, read_facts, read_payments, write_facts
+from services.payments.statements import lock_intents
+from services.payments.tables import DRIVES, PAYMENTS
+from services.payments.treasury.payment_reads import read_payment
+
+
+class PaymentNotHeld(Conflict):
+    slug, title = "payment-not-held", "The payment is not held"
+
+
+class DriveDoesNotMatch(Conflict):
+    slug, title = "drive-does-not-match", "The drive cannot count this payment"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """Count a held payment, in its own drive where `drive` is None.
+
+    Where `names_creator`, it is credited to `creator` (None: to nobody). Otherwise its creator stays, unless
+    the drive is another one.
+    """
+
+    payment_id: str
+    drive: str | None
+    creator: str | None
+    names_creator: bool
+    note: str
+    caller: Caller
+    key: ScopedKey | None
+    body_hash: str
+
+
+class Releases:
+    """Releases held payments."""
+
+    def __init__(
+        self, database: Database, drives: DriveLookup, pledges: ServiceClient, secret: str, clock: Clock
+    ) -> None:
+        self._database = database
+        self._drives = drives
+        self._pledges = pledges
+        self._secret = secret
+        self._clock = clock
+
+    async def release(self, request: ReleaseRequest) -> KeyedReply:
+        """Release the payment, or return the reply that the idempotency key got before.
+
+        Raises `NotFound`, `NotYourDrive`, `Forbidden`, `Invalid`, `PaymentNotHeld`, `DriveDoesNotMatch`,
+        what a reused key raises, and `Overloaded` where pledges is needed and unavailable.
+        """
+        async with self._database.reading() as session:
+            found = (await session.execute(_FIND, {"payment": request.payment_id})).first()
+        if found is None:
+            raise NotFound("No such payment.")
+        await self._drives.require_access(found.drive_id, request.caller)
+        target = await self._target(request, found.drive_id)
+        creator = await self._creator(request, target)
+        async with self._database.transaction() as session:
+            reply = await self._release(session, request, found.intent, Attribution(target.id, creator))
+        crash_point("payments.holding.after_commit")
+        return reply
+
+    async def _target(self, request: ReleaseRequest, own: str) -> KnownDrive:
+        """The drive in which the payment is to count."""
+        if request.drive is None and own == NO_DRIVE:
+            raise _invalid("/drive", "The payment names no drive: name the one in which it counts.")
+        try:
+            return await self._drives.find_owned(request.drive or own, request.caller)
+        except NotFound:
+            raise _invalid("/drive", "No such drive.") from None
+
+    async def _creator(self, request: ReleaseRequest, target: KnownDrive) -> str | None:
+        """The id of the creator named in the request, who belongs to the drive."""
+        if request.creator is None:
+            return None
+        ref = f"{target.id}/{request.creator}"
+        try:
+            answer = await post_internal(self._pledges, self._secret, "/internal/creators", {"refs": [ref]})
+        except ServiceUnavailable:
+            raise Overloaded("The creator cannot be determined now.", retry_after_s=2) from None
+        if ref not in answer["data"]:
+            raise _invalid("/creator", "The drive has no such creator.")
+        creator_id: str = answer["data"][ref]["id"]
+        return creator_id
+
+    async def _release(
+        self, session: Transaction, request: ReleaseRequest, intent: str | None, to: Attribution
+    ) -> KeyedReply:
+        if request.key is not None:
+            before = await claim(session, request.key, request.body_hash)
+            if before is not None:
+                return before.replay(request.body_hash)
+        # As for webhooks: facts of this intent are recorded before or after, not meanwhile.
+        await lock_intents(session, [intent] if intent else [])
+        row = (await read_payments(session, ids=[request.payment_id]))[request.payment_id]
+        if not row.held or row.intent != intent:
+            raise PaymentNotHeld("It is counted already, or nothing was paid.")
+        await _require_match(session, row, to.drive_id)
+        await self._count(session, request, row, to)
+        body = json.dumps(await read_payment(session, row.id), ensure_ascii=False).encode()
+        if request.key is not None:
+            await complete(session, request.key, 200, body)
+        return KeyedReply(200, body, replayed=False)
+
+    async def _count(
+        self, session: Transaction, request: ReleaseRequest, row: PaymentRow, to: Attribution
+    ) -> None:
+        """Attribute the payment as decided, store the decision and restate the payment."""
+        before, now = Attribution.of(row), self._clock.now()
+        if row.released_at is None:
+            row.pledged_drive, row.pledged_creator = before.drive_id, before.creator_id
+        row.released_at, row.drive_id = now, to.drive_id
+        if request.names_creator or to.drive_id != before.drive_id:
+            row.creator_id = to.creator_id
+        await note_release(session, row, before, DecidedBy.caller(request.caller), request.note, now)
+        stored = await read_facts(session, intents=[row.intent] if row.intent else [])
+        facts = {each: replace(fact) for each, fact in stored.items()}
+        moved_from = {row.id: before.drive_id}
+        await restate(session, [row], facts, now, changed=frozenset((row.id,)), moved_from=moved_from)
+        await write_facts(session, [fact for each, fact in facts.items() if fact != stored[each]], now)
+
+
+async def _require_match(session: Transaction, row: PaymentRow, drive_id: str) -> None:
+    """Raise unless the drive can count the payment. Money of live drives counts in no test drive."""
+    found = {each.id: each for each in await session.execute(_DRIVES, {"ids": [drive_id, row.drive_id]})}
+    to, own = found.get(drive_id), found.get(row.drive_id)
+    if to is None:
+        raise Overloaded("The drive was created a moment ago.", retry_after_s=2)
+    if to.state == DriveState.DRAFT:
+        raise DriveDoesNotMatch("The drive has not been opened yet.")
+    if to.currency != row.paid_currency:
+        raise DriveDoesNotMatch(f"It was paid in {row.paid_currency}, the drive is in {to.currency}.")
+    if own is not None and own.test != to.test:
+        raise DriveDoesNotMatch("One of the two drives is a test drive.")
+
+
+def _invalid(pointer: str, detail: str) -> Invalid:
+    return Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
+
+
+_FIND: Final = select(PAYMENTS.c.drive_id, PAYMENTS.c.intent).where(PAYMENTS.c.id == bindparam("payment"))
+_DRIVES: Final = select(DRIVES.c.id, DRIVES.c.currency, DRIVES.c.state, DRIVES.c.test).where(
+    DRIVES.c.id.in_(bindparam("ids", expanding=True))
+)
