@@ -83,3 +83,6 @@ class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments"
     changed_at: Timestamp
     anonymous: bool | None = None
     """Whether the donor is not named, as the pledge says; None where it is unknown: then nobody is named."""
+    offline: bool = False
+    """Whether the money came past the processor, such as a bank transfer. What is left of it counts in
+    `by_state.offline`; it is no processor money."""

@@ -34,6 +34,7 @@ TAGS: Final[list[Json]] = [
     {"name": "Creators", "description": "Who raises for a drive."},
     {"name": "Pledges", "description": "A donor's promise, and the checkout that pays it."},
     {"name": "Refunds", "description": "Give money back."},
+    {"name": "Offline giving", "description": "Money past the processor, hours and goods, by two keys."},
     {"name": "Moderation", "description": "Which names and messages of donors are shown."},
     {"name": "Live reads", "description": "What a drive has raised, without a key: totals, stream, log."},
     {"name": "Webhooks", "description": "Stripe's events."},
@@ -41,6 +42,7 @@ TAGS: Final[list[Json]] = [
 ]
 
 _TAGGED: Final = (
+    ("/offline-gifts", "Offline giving"),
     ("/refunds", "Refunds"),
     ("/creators", "Creators"),
     ("/messages", "Moderation"),

@@ -166,7 +166,7 @@ class RefundService:
     async def _reserve(self, session: Transaction, request: RefundRequest) -> Reserved:
         """Take the amount out of what is left, under the payment's lock."""
         rows = await read_payments(session, pledges=[request.pledge_id])
-        paid = [row for row in rows.values() if row.captured]
+        paid = [row for row in rows.values() if row.captured and not row.offline]
         if not paid:
             raise NotPaid("Only what was paid can be refunded.")
         row, amount = await self._choose(session, paid, request.amount)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint, false, text
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint, false, text
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -47,6 +47,9 @@ Each is the condition of a partial index. Statements repeat it literally: SQLite
 either store in a statement that is planned before its values are known.
 """
 
+CAPTURED: Final = "paid_currency IS NOT NULL"
+"""The same for payments of which money was captured."""
+
 WEBHOOKS_WAITING: Final = "state = 0"
 WEBHOOKS_QUARANTINED: Final = "state = 2"
 """The same for webhooks."""
@@ -67,6 +70,8 @@ class Drive(Table, table=True):
     state: str
     test: bool
     partner: str | None = None
+    beneficiaries: Any = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    """`[{"name", "share_bps"}]`; None until pledges has announced them."""
 
 
 class Payment(Table, table=True):
@@ -76,7 +81,8 @@ class Payment(Table, table=True):
     capture on the same pledge has a row of its own, with 1, 2, ….
     `checkout` is waiting → opening → open, or failed (Stripe refused to open it), or none (nothing to
     open, or expired). `cancelled` is set once its pledge was cancelled. The amounts are in
-    `paid_currency` once money was captured.
+    `paid_currency` once money was captured. `offline` is a gift past the processor (offline/gifts.py): it has
+    no intent and no facts.
     """
 
     __tablename__ = "payments"
@@ -84,6 +90,7 @@ class Payment(Table, table=True):
         UniqueConstraint("pledge_id", "capture_index", name="payments_of_pledge"),
         Index("payments_waiting", "number", **_where(TICKETS)),
         Index("payments_held", "drive_id", **_where(HELD)),
+        Index("payments_captured", "drive_id", "number", **_where(CAPTURED)),
         Index("payments_to_close", "id", **_where(TO_CLOSE)),
         {"sqlite_autoincrement": True},
     )
@@ -115,6 +122,7 @@ class Payment(Table, table=True):
     captured_at: datetime | None = Field(sa_type=Utc)
     ended: bool
     cancelled: bool = Field(sa_column_kwargs={"server_default": false()})
+    offline: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     checkout: str
     attempts: int
     session_id: str | None

@@ -52,6 +52,11 @@ GET /v1/pledges
 GET /v1/pledges/{}
 POST /v1/pledges/{}/cancel
 POST /v1/pledges/{}/refunds
+POST /v1/drives/{}/offline-gifts
+GET /v1/offline-gifts
+POST /v1/offline-gifts/{}/approve
+POST /v1/offline-gifts/{}/reject
+POST /v1/offline-gifts/{}/reverse
 POST /webhooks/stripe
 GET /v1/webhooks
 POST /v1/webhooks/{}/retry
@@ -156,6 +161,7 @@ def test_bodies_are_described(described: dict[str, Any]) -> None:
         "POST /v1/keys",
         "POST /v1/pledges/{}/refunds",
         "PATCH /v1/drives/{}",
+        "POST /v1/drives/{}/offline-gifts",
     ):
         schema = found[line]["requestBody"]["content"]["application/json"]["schema"]
         refs = [ref.removeprefix("#/components/schemas/") for ref in references(schema)]
@@ -318,7 +324,11 @@ def test_a_required_idempotency_key_is_a_required_parameter(described: dict[str,
         for one in operation["parameters"]
         if one["name"] == "Idempotency-Key" and one["required"]
     }
-    assert required == {"POST /v1/drives/{}/pledges", "POST /v1/pledges/{}/refunds"}
+    assert required == {
+        "POST /v1/drives/{}/pledges",
+        "POST /v1/pledges/{}/refunds",
+        "POST /v1/drives/{}/offline-gifts",
+    }
 
 
 def test_frames_that_only_the_gateway_sends_satisfy_their_schema(described: dict[str, Any]) -> None:

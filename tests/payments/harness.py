@@ -84,11 +84,16 @@ def a_pledge(drive: DriveChanged, units: int = 2_500, **other: Any) -> PledgeMad
 
 
 class Pledges:
-    """The part of pledges' API that payments uses: `details` by pledge, `owners` by drive."""
+    """The part of pledges' API that payments uses: `details` by pledge, `owners` and `drives` by drive.
+
+    `creators` are known in every drive, by slug.
+    """
 
     def __init__(self) -> None:
         self.details: dict[str, dict[str, Any]] = {}
         self.owners: dict[str, str] = {}
+        self.drives: dict[str, dict[str, Any]] = {}
+        self.creators: dict[str, str] = {}
         self.drives_asked = 0
         self.app: FastAPI = new_app("pledges", SECRET)
 
@@ -104,7 +109,13 @@ class Pledges:
         async def drives(body: dict[str, list[str]], _: InternalDep) -> dict[str, Any]:
             self.drives_asked += 1
             found = {each: {"partner": self.owners[each]} for each in body["refs"] if each in self.owners}
-            return {"data": found}
+            return {"data": found | {each: self.drives[each] for each in body["refs"] if each in self.drives}}
+
+        @self.app.post("/internal/creators")
+        async def creators(body: dict[str, list[str]], _: InternalDep) -> dict[str, Any]:
+            asked = {each: each.partition("/")[2] for each in body["refs"]}
+            known = {each: slug for each, slug in asked.items() if slug in self.creators}
+            return {"data": {each: {"id": self.creators[slug], "slug": slug} for each, slug in known.items()}}
 
 
 @dataclass

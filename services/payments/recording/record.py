@@ -114,7 +114,7 @@ async def _assign_captures(
 def _unpaid_payment(capture: Observation, rows: Mapping[str, PaymentRow]) -> PaymentRow | None:
     """The payment that a capture names, or its pledge's; None where that one has a capture already."""
     row = _intended_payment(capture, rows)
-    return row if row is not None and row.intent is None else None
+    return row if row is not None and row.intent is None and not row.offline else None
 
 
 def _intended_payment(capture: Observation, rows: Mapping[str, PaymentRow]) -> PaymentRow | None:
@@ -139,6 +139,7 @@ async def _new_payment(
             first, id=ids.new("pay"), capture_index=await _next_index(session, first, rows), version=0,
             intent=None, status=PaymentStatus.AWAITED, held=False, captured=0, refunded=0, disputed=0,
             paid_currency=None, captured_at=None, checkout="none", session_id=None, attempts=0, ended=False,
+            offline=False,
         )  # fmt: skip
     log.warning(
         "payment.unknown_pledge", pledge=capture.pledge_id, drive=capture.drive_id, intent=capture.intent

@@ -91,7 +91,8 @@ async def restate(
     for row in rows:
         before = row.announced_state
         own = by_intent[row.intent] if row.intent else []
-        changes.estimates += _derive(row, own, drives.get(row.drive_id))
+        if not row.offline:  # an offline gift has no facts that its state could be derived from
+            changes.estimates += _derive(row, own, drives.get(row.drive_id))
         changes.postings += _postings(row, own)
         if row.announced_state != before or (row.id in changed and row.version):
             row.version += 1
@@ -101,7 +102,7 @@ async def restate(
     await write_payments(session, [row for row in rows if row.id in written], new, at)
     await ledger.post(session, changes.postings, at)
     await estimates.note(session, changes.estimates, at)
-    await announce(session, [_announcement(row, at) for row in changes.announced])
+    await announce(session, [announcement_of(row, at) for row in changes.announced])
 
 
 def _derive(row: PaymentRow, facts: Sequence[StoredFact], drive_currency: str | None) -> list[NewEstimate]:
@@ -164,7 +165,8 @@ async def _drive_currencies(session: Transaction, drives: Collection[str]) -> di
 _CURRENCIES: Final = select(DRIVES.c.id, DRIVES.c.currency).where(one_of(DRIVES.c.id, "ids"))
 
 
-def _announcement(row: PaymentRow, at: datetime) -> PaymentChanged:
+def announcement_of(row: PaymentRow, at: datetime) -> PaymentChanged:
+    """The event with the whole state of a payment."""
     currency = row.paid_currency or row.currency or "USD"
     return PaymentChanged(
         payment_id=PaymentId(row.id),
@@ -182,6 +184,7 @@ def _announcement(row: PaymentRow, at: datetime) -> PaymentChanged:
         captured_at=row.captured_at,
         changed_at=at,
         anonymous=row.anonymous,
+        offline=row.offline,
     )
 
 

@@ -51,6 +51,7 @@ class PaymentRow:
     checkout: str = "none"
     session_id: str | None = None
     attempts: int = 0
+    offline: bool = False
 
     @property
     def announced_state(self) -> tuple[object, ...]:
