@@ -86,3 +86,6 @@ class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments"
     in_other_drive: bool = False
     """Whether a person counted held money in another drive than its pledge's. The pledge's texts were meant
     for, and moderated in, its own drive: they are not shown in this one, and the donor is not named."""
+    offline: bool = False
+    """Whether the money came past the processor, such as a bank transfer. What is left of it counts in
+    `by_state.offline`; it is no processor money."""

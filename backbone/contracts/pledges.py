@@ -54,6 +54,15 @@ class Milestone(BaseModel):
     amount: MoneyField
 
 
+class Beneficiary(BaseModel):
+    """Who receives what a drive raises, and how many ten-thousandths of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    share_bps: int
+
+
 class Source(BaseModel):
     """Where a donation came from: platform and campaign, no personal data."""
 
@@ -78,6 +87,8 @@ class DriveChanged(Event, name="pledges.drive_changed.v1", topic="pledges", key=
     changed_at: Timestamp
     partner: str | None = None
     """The partner that owns the drive; None in events of versions before ownership."""
+    beneficiaries: list[Beneficiary] | None = None
+    """Fixed once the drive was opened; None in events of versions before disbursements."""
 
 
 class CreatorChanged(Event, name="pledges.creator_changed.v1", topic="pledges", key="drive_id"):

@@ -35,6 +35,7 @@ TAGS: Final[list[Json]] = [
     {"name": "Pledges", "description": "A donor's promise, and the checkout that pays it."},
     {"name": "Refunds", "description": "Give money back."},
     {"name": "Money", "description": "Payments, held money, and the ledger of a drive."},
+    {"name": "Offline giving", "description": "Money past the processor, hours and goods, by two keys."},
     {"name": "Moderation", "description": "Which names and messages of donors are shown."},
     {"name": "Live reads", "description": "What a drive has raised, without a key: totals, stream, log."},
     {"name": "Webhooks", "description": "Stripe's events."},
@@ -42,6 +43,7 @@ TAGS: Final[list[Json]] = [
 ]
 
 _TAGGED: Final = (
+    ("/offline-gifts", "Offline giving"),
     ("/refunds", "Refunds"),
     ("/v1/payments", "Money"),
     ("/creators", "Creators"),

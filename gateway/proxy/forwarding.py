@@ -91,6 +91,13 @@ PROXY_ROUTES: Final = (
     ProxyRoute("GET", "/v1/payments/{id}", "payments", "ledger", "reads"),
     ProxyRoute("POST", "/v1/payments/{id}/release", "payments", "ledger", "changes", idempotency="optional"),
     ProxyRoute("POST", "/v1/payments/{id}/refunds", "payments", "refunds", "changes", idempotency="required"),
+    ProxyRoute(
+        "POST", "/v1/drives/{drive}/offline-gifts", "payments", "offline", "changes", idempotency="required"
+    ),
+    ProxyRoute("GET", "/v1/offline-gifts", "payments", "offline", "reads"),
+    ProxyRoute("POST", "/v1/offline-gifts/{gift}/approve", "payments", "offline", "changes"),
+    ProxyRoute("POST", "/v1/offline-gifts/{gift}/reject", "payments", "offline", "changes"),
+    ProxyRoute("POST", "/v1/offline-gifts/{gift}/reverse", "payments", "offline", "changes"),
     ProxyRoute("GET", "/v1/webhooks", "payments", "admin", "reads"),
     ProxyRoute("POST", "/v1/webhooks/{id}/retry", "payments", "admin", "changes"),
     ProxyRoute("POST", "/v1/keys", "keys", "admin", "changes", idempotency="optional"),

@@ -112,13 +112,14 @@ async def books(session: Transaction) -> dict[str, str]:
     return _by_currency(await session.execute(_BOOKS))
 
 
+_BY_PROCESSOR: Final = payments.c.offline.is_(False)
 _BOOKS: Final = select(clearings.c.currency, func.sum(clearings.c.net)).group_by(clearings.c.currency)
 
 
 async def recounted_books(session: Transaction) -> dict[str, str]:
     """The same as `books`, recounted from every payment."""
     each = payments.c.captured - payments.c.refunded - payments.c.disputed
-    net = select(payments.c.currency, func.sum(each)).group_by(payments.c.currency)
+    net = select(payments.c.currency, func.sum(each)).where(_BY_PROCESSOR).group_by(payments.c.currency)
     return _by_currency(await session.execute(net))
 
 
@@ -131,12 +132,12 @@ async def recounted(session: Transaction, drive_id: str) -> Mapping[str, int]:
     """A drive's columns, recounted from its payments, donors and pledges."""
     counted = and_(payments.c.drive_id == drive_id, payments.c.counted)
     net = payments.c.captured - payments.c.refunded - payments.c.disputed
-    sums = select(
-        *(func.coalesce(func.sum(payments.c[name]), 0).label(name) for name in domain.Figures._fields)
-    ).where(counted)
-    row = (await session.execute(sums)).one()
+    columns = {name: case((_BY_PROCESSOR, payments.c[name]), else_=0) for name in domain.Figures._fields}
+    columns["offline"] = case((_BY_PROCESSOR, 0), else_=net)
+    sums = select(*(func.coalesce(func.sum(each), 0).label(name) for name, each in columns.items()))
+    row = (await session.execute(sums.where(counted))).one()
     return {
-        **{name: int(getattr(row, name)) for name in domain.Figures._fields},
+        **{name: int(getattr(row, name)) for name in columns},
         "donations": await _count(session, select(payments.c.payment_id).where(counted, net > 0)),
         "donors": await _count_donors(session, counted, net),
         "pledged": await _pledged(session, drive_id),
@@ -167,8 +168,10 @@ _NET: Final = payments.c.captured - payments.c.refunded - payments.c.disputed
 async def _clearing_differences(session: Transaction) -> list[str]:
     """Differences between each drive's processor money, with its held part, and its payments."""
     held = func.sum(case((payments.c.counted, 0), else_=_NET))
-    recounted_rows = select(payments.c.drive_id, payments.c.currency, func.sum(_NET), held).group_by(
-        payments.c.drive_id, payments.c.currency
+    recounted_rows = (
+        select(payments.c.drive_id, payments.c.currency, func.sum(_NET), held)
+        .where(_BY_PROCESSOR)
+        .group_by(payments.c.drive_id, payments.c.currency)
     )
     stored = select(clearings.c.drive_id, clearings.c.currency, clearings.c.net, clearings.c.held)
     return await _compare(session, "clearing", stored, recounted_rows)

@@ -103,7 +103,7 @@ def _of(dialect: str) -> Statements:
             into(payments),
             *("drive_id", "version", "pledge_id", "creator_id", "donor_id", "counted"),
             *("currency", "captured", "refunded", "disputed", "captured_at"),
-            *("donor_key", "source_key", "number", "ranked_version"),
+            *("donor_key", "source_key", "number", "ranked_version", "offline"),
         ),
         add_to_clearings=_adding(into(clearings), "net", "held"),
         credit_creators=_crediting(into(creators), func.max if dialect == "sqlite" else func.greatest),

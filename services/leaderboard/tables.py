@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import JSON, BigInteger, Column, Index, text
+from sqlalchemy import JSON, BigInteger, Column, Index, false, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -210,7 +210,8 @@ class Payment(Table, table=True):
     before migration 0002. `donor_key` and `source_key` are the rows of `donors` and `sources` in which the
     payment is summed; the donor is named only where `donor_key` is `donor_id`. `number` counts the states of
     a drive's payments that the boards sum, 0 where there is nothing to sum. `ranked_version` is the version
-    for which the last three columns were written: a process without them leaves them as they are.
+    for which the three columns before it were written: a process without them leaves them as they are.
+    `offline` money is no processor money.
     """
 
     __tablename__ = "payments"
@@ -242,6 +243,7 @@ class Payment(Table, table=True):
     source_key: str | None = None
     number: int = _sum()
     ranked_version: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    offline: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class Superseded(Table, table=True):

@@ -74,6 +74,7 @@ class _PaymentRow(NamedTuple):
     source_key: str | None
     number: int
     ranked_version: int
+    offline: bool
 
 
 class _PaymentState(NamedTuple):
@@ -88,6 +89,7 @@ class _PaymentState(NamedTuple):
     figures: Figures
     counted: Figures
     captured_at: datetime | None
+    offline: bool
 
     @property
     def ranked(self) -> tuple[object, ...] | None:
@@ -160,7 +162,7 @@ def _tally(
     new = _PaymentState(
         event.drive_id, event.captured.currency, event.creator_id, event.donor_id,
         _donor_key(event, drive), domain.source_key(event.source),
-        figures, figures if counted else NOTHING, captured_at,
+        figures, figures if counted else NOTHING, captured_at, event.offline,
     )  # fmt: skip
     before = None if old is None else _state_of(old)
     _apply(event, before, new, locked, batch)
@@ -169,7 +171,7 @@ def _tally(
     return _PaymentRow(
         event.payment_id, event.drive_id, event.version, event.pledge_id, event.creator_id, event.donor_id,
         counted, new.currency, *figures, microseconds(captured_at), new.donor_key, new.source_key,
-        _number(old, before, new, locked, batch), event.version,
+        _number(old, before, new, locked, batch), event.version, event.offline,
     )  # fmt: skip
 
 
@@ -230,7 +232,7 @@ def _state_of(row: Row[Any]) -> _PaymentState:
     figures = Figures(row.captured, row.refunded, row.disputed)
     return _PaymentState(
         row.drive_id, row.currency, row.creator_id, row.donor_id, row.donor_key, row.source_key,
-        figures, figures if row.counted else NOTHING, row.captured_at,
+        figures, figures if row.counted else NOTHING, row.captured_at, row.offline,
     )  # fmt: skip
 
 
@@ -263,9 +265,12 @@ def _apply_to_drive(event: PaymentChanged, was: Figures, now: Figures, drive: Lo
     change = now.since(was)
     drive.log_payment(domain.changes(was, now), event)
     donations = int(now.net > 0) - int(was.net > 0)
-    drive.add(
-        captured=change.captured, refunded=change.refunded, disputed=change.disputed, donations=donations
-    )
+    if event.offline:
+        drive.add(offline=change.net, donations=donations)
+    else:
+        drive.add(
+            captured=change.captured, refunded=change.refunded, disputed=change.disputed, donations=donations
+        )
     drive.note_moment(event.changed_at)
 
 
@@ -277,9 +282,10 @@ def _pays(old: Row[Any] | None, pledge_id: str) -> bool:
 def _attribute(batch: _Changes, drive: LockedDrive, state: _PaymentState, sign: int) -> None:
     """Add (`sign` 1) or remove (-1) a state of a payment in the clearing, the creator and the donor."""
     net, counted = state.figures.net, state.counted.net
-    clearing = batch.clearings[state.drive_id, state.currency]
-    clearing[0] += sign * net
-    clearing[1] += sign * (net - counted)
+    if not state.offline:
+        clearing = batch.clearings[state.drive_id, state.currency]
+        clearing[0] += sign * net
+        clearing[1] += sign * (net - counted)
     drive.changed = drive.changed or net != counted
     is_donation = int(counted > 0)
     if state.creator_id is not None and state.counted != NOTHING:
@@ -313,7 +319,8 @@ def _add_to_clearings(transaction: SyncTransaction, batch: _Changes) -> None:
         {"drive_id": drive_id, "currency": currency, "net": net, "held": held}
         for (drive_id, currency), (net, held) in sorted(batch.clearings.items())
     ]
-    transaction.execute(statements(transaction).add_to_clearings, rows)
+    if rows:
+        transaction.execute(statements(transaction).add_to_clearings, rows)
 
 
 def _credit_creators(transaction: SyncTransaction, batch: _Changes) -> None:

@@ -22,10 +22,13 @@ from services.payments import api
 from services.payments.checkout.expiry import CheckoutExpirer
 from services.payments.checkout.pruning import prune_attempts
 from services.payments.checkout.worker import CheckoutWorker
+from services.payments.creator_lookup import CreatorLookup
 from services.payments.drive_lookup import DriveLookup
 from services.payments.handlers import HANDLERS
 from services.payments.holding import api as holding
 from services.payments.holding.release import Releases
+from services.payments.offline import api as offline_api
+from services.payments.offline.gifts import OfflineGifts
 from services.payments.processor import Processor
 from services.payments.reconciliation.backfill import Backfill
 from services.payments.reconciliation.lookups import Reconciler
@@ -102,6 +105,8 @@ def compose(
     app.include_router(api.routes(dependencies))
     app.include_router(treasury.routes(database, drives))
     app.include_router(holding.routes(Releases(database, drives, pledges, secret, clock), refunds))
+    creators = CreatorLookup(pledges, secret)
+    app.include_router(offline_api.routes(OfflineGifts(database, drives, creators, clock)))
 
     workers = [
         Worker("payments.relay", relay.run),

@@ -37,11 +37,12 @@ class DriveLookup:
     async def find(self, ref: str) -> KnownDrive:
         """The drive with this id or slug. Raises `NotFound`, and `Overloaded` where pledges is unavailable.
 
-        The owner comes from pledges where the stored row has none: versions before ownership sent none.
+        The owner comes from pledges where the stored row has none: versions before ownership sent none. So
+        does the state of a draft, which may have been opened since.
         """
         async with self._database.reading() as session:
             row = (await session.execute(_FIND.where(or_(DRIVES.c.id == ref, DRIVES.c.slug == ref)))).first()
-        if row is not None and row.partner is not None:
+        if row is not None and row.partner is not None and row.state != "draft":
             return KnownDrive(**row._asdict())
         found = await self._ask(ref)
         if found is None:

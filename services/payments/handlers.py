@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,17 +42,17 @@ async def store_drives(events: Sequence[DriveChanged], session: Transaction) -> 
     newest = {event.drive_id: event for event in sorted(events, key=lambda event: event.version)}
     rows = [
         {"id": event.drive_id, "version": event.version, "currency": event.currency, "slug": event.slug,
-         "state": event.state, "test": event.test, "partner": event.partner}
+         "state": event.state, "test": event.test, "partner": event.partner,
+         "beneficiaries": _shares(event)}
         for event in newest.values()
     ]  # fmt: skip
-    updated = ("version", "currency", "slug", "state", "test")
-    # Versions of pledges before ownership send no partner; the stored one is kept.
-    for columns, batch in (
-        ((*updated, "partner"), [row for row in rows if row["partner"] is not None]),
-        (updated, [row for row in rows if row["partner"] is None]),
-    ):
-        if batch:
-            await session.execute(upsert(session, DRIVES, ("id",), columns), batch)
+    # Earlier versions of pledges send no partner or no beneficiaries; the stored ones are kept.
+    batches: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        sent = tuple(name for name in ("partner", "beneficiaries") if row[name] is not None)
+        batches[("version", "currency", "slug", "state", "test", *sent)].append(row)
+    for columns, batch in batches.items():
+        await session.execute(upsert(session, DRIVES, ("id",), columns), batch)
     if closings := _closings(events):
         await session.execute(_SET_CLOSED_AT, closings)
     await _restate_held(session, newest.keys())
@@ -72,6 +73,10 @@ _SET_CLOSED_AT: Final = (
     .where(DRIVES.c.id == bindparam("of_drive"), DRIVES.c.closed_at.is_(None))
     .values(closed_at=bindparam("at", type_=DRIVES.c.closed_at.type))
 )
+
+
+def _shares(event: DriveChanged) -> list[dict[str, Any]] | None:
+    return None if event.beneficiaries is None else [each.model_dump() for each in event.beneficiaries]
 
 
 async def _restate_held(session: Transaction, drives: Collection[str]) -> None:

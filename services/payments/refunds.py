@@ -183,7 +183,7 @@ class RefundService:
             rows = await read_payments(session, pledges=[request.pledge_id or ""])
         else:
             rows = await read_payments(session, ids=[request.payment_id])
-        paid = [row for row in rows.values() if row.captured]
+        paid = [row for row in rows.values() if row.captured and not row.offline]
         if not paid:
             raise NotPaid("Only what was paid can be refunded.")
         row, amount = await self._choose(session, paid, request.amount)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint, false, text
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint, false, text
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -73,6 +73,8 @@ class Drive(Table, table=True):
     partner: str | None = None
     closed_at: datetime | None = Field(default=None, sa_type=Utc)
     """When it was closed; None also where an earlier version consumed that."""
+    beneficiaries: Any = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    """`[{"name", "share_bps"}]`; None until pledges has announced them."""
 
 
 class Payment(Table, table=True):
@@ -82,7 +84,8 @@ class Payment(Table, table=True):
     capture on the same pledge has a row of its own, with 1, 2, ….
     `checkout` is waiting → opening → open, or failed (Stripe refused to open it), or none (nothing to
     open, or expired). `cancelled` is set once its pledge was cancelled. The amounts are in
-    `paid_currency` once money was captured.
+    `paid_currency` once money was captured. `offline` is a gift past the processor (offline/gifts.py): it has
+    no intent and no facts.
 
     `held_reason` (domain.HeldReason) and `held_since` are set while it is held. `released_at` is set once a
     person counted it in `drive_id` for `creator_id`; what its pledge names is then in `pledged_drive` and
@@ -135,6 +138,7 @@ class Payment(Table, table=True):
     captured_at: datetime | None = Field(sa_type=Utc)
     ended: bool
     cancelled: bool = Field(sa_column_kwargs={"server_default": false()})
+    offline: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     checkout: str
     attempts: int
     session_id: str | None

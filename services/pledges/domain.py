@@ -118,10 +118,10 @@ def next_state(state: DriveState, transition: DriveTransition) -> DriveState:
     return after
 
 
-_TEXT_FIELDS: Final = frozenset({"title", "description", "beneficiaries", "permit", "impact", "moderation"})
+_TEXT_FIELDS: Final = frozenset({"title", "description", "permit", "impact", "moderation"})
 _FIELDS_UNTIL_CLOSED: Final = _TEXT_FIELDS | {"goal", "ends_at", "milestones", "menu", "partners"}
 CHANGEABLE_FIELDS: Final[Mapping[DriveState, frozenset[str]]] = {
-    DRAFT: _FIELDS_UNTIL_CLOSED | {"slug", "starts_at", "zakat_eligible", "test"},
+    DRAFT: _FIELDS_UNTIL_CLOSED | {"slug", "starts_at", "zakat_eligible", "beneficiaries", "test"},
     LIVE: _FIELDS_UNTIL_CLOSED,
     PAUSED: _FIELDS_UNTIL_CLOSED,
     CLOSED: _TEXT_FIELDS,
@@ -129,7 +129,8 @@ CHANGEABLE_FIELDS: Final[Mapping[DriveState, frozenset[str]]] = {
 """The fields of a drive that may change in each state.
 
 The currency never may: other services take it from the first event of a drive. Once a drive was live, its
-slug is part of addresses on screens, and donations were made under its `zakat_eligible` and `test`.
+slug is part of addresses on screens, and donations were made under its `zakat_eligible`, `test` and
+`beneficiaries`, whose shares of the money are fixed.
 """
 
 

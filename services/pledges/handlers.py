@@ -82,6 +82,7 @@ def _payment_row(event: PaymentChanged) -> dict[str, Any]:
         "captured": event.captured.minor_units,
         "refunded": event.refunded.minor_units,
         "disputed": event.disputed.minor_units,
+        "offline": event.offline,
     }
 
 

@@ -208,7 +208,8 @@ class Queries:
         """Net processor money by currency (captured − refunded − disputed), from payments' events."""
         columns = PAYMENTS.c
         net = func.sum(columns.captured - columns.refunded - columns.disputed).label("net")
-        rows = await self._fetch_all(select(columns.currency, net).group_by(columns.currency))
+        by_processor = select(columns.currency, net).where(columns.offline.is_(False))
+        rows = await self._fetch_all(by_processor.group_by(columns.currency))
         return {row.currency: decimal_string(int(row.net), row.currency) for row in rows}
 
     async def outbox_rows(self) -> int:

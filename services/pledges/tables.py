@@ -14,6 +14,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy import Table as CoreTable
@@ -219,7 +220,10 @@ class Alerts(Table, table=True):
 
 
 class Payment(Table, table=True):
-    """The newest state received of a payment; amounts are cumulative minor units."""
+    """The newest state received of a payment; amounts are cumulative minor units.
+
+    `offline` money is no processor money.
+    """
 
     __tablename__ = "payments"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -233,6 +237,7 @@ class Payment(Table, table=True):
     captured: int = Field(sa_type=BigInteger)
     refunded: int = Field(sa_type=BigInteger)
     disputed: int = Field(sa_type=BigInteger)
+    offline: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 def core_table(kind: type[Table]) -> CoreTable:

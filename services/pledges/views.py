@@ -13,6 +13,7 @@ from sqlalchemy import Row
 
 from backbone.clock import rfc3339
 from backbone.contracts.pledges import (
+    Beneficiary,
     CreatorChanged,
     DriveChanged,
     DriveState,
@@ -296,6 +297,7 @@ def drive_changed(row: Row[Any]) -> DriveChanged:
         test=row.test,
         changed_at=row.changed_at,
         partner=row.partner,
+        beneficiaries=[Beneficiary(**each) for each in row.beneficiaries],
     )
 
 

@@ -16,7 +16,7 @@ WIRE_NAMES = sorted(name for name in wire_names() if not name.startswith("tests.
 
 
 FROZEN = sorted(EXAMPLES.rglob("*.json"))
-"""Those in `later` have a field that was added after the event's first example."""
+"""Those in `later` and `offline` have fields that were added after the event's first example."""
 
 
 @pytest.mark.parametrize("file", FROZEN, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -52,6 +52,11 @@ GET /v1/pledges
 GET /v1/pledges/{}
 POST /v1/pledges/{}/cancel
 POST /v1/pledges/{}/refunds
+POST /v1/drives/{}/offline-gifts
+GET /v1/offline-gifts
+POST /v1/offline-gifts/{}/approve
+POST /v1/offline-gifts/{}/reject
+POST /v1/offline-gifts/{}/reverse
 POST /webhooks/stripe
 GET /v1/payments
 GET /v1/payments/{}
@@ -160,6 +165,7 @@ def test_bodies_are_described(described: dict[str, Any]) -> None:
         "POST /v1/keys",
         "POST /v1/pledges/{}/refunds",
         "PATCH /v1/drives/{}",
+        "POST /v1/drives/{}/offline-gifts",
     ):
         schema = found[line]["requestBody"]["content"]["application/json"]["schema"]
         refs = [ref.removeprefix("#/components/schemas/") for ref in references(schema)]
@@ -326,6 +332,7 @@ def test_a_required_idempotency_key_is_a_required_parameter(described: dict[str,
         "POST /v1/drives/{}/pledges",
         "POST /v1/pledges/{}/refunds",
         "POST /v1/payments/{}/refunds",
+        "POST /v1/drives/{}/offline-gifts",
     }
 
 

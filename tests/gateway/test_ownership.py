@@ -28,6 +28,12 @@ NEIGHBOUR: Final = (403, "/problems/not-your-drive")
 UNPAID: Final = (409, "/problems/pledge-not-paid")
 
 _CREATOR: Final = {"slug": "abo", "name": "Abo"}
+_GIFT: Final = {
+    "amount": {"currency": "USD", "value": "150.00"},
+    "method": "bank",
+    "received_at": "2022-01-07T12:00:00Z",
+    "evidence": "line 17",
+}
 
 OWNED: Final[dict[tuple[str, str], Any]] = {
     ("PATCH", "/v1/drives/{drive}"): {"title": "Mine"},
@@ -50,6 +56,10 @@ OWNED: Final[dict[tuple[str, str], Any]] = {
     ("POST", "/v1/drives/{drive}/alerts/resume"): None,
     ("POST", "/v1/drives/{drive}/alerts/skip"): None,
     ("POST", "/v1/drives/{drive}/alerts/replay"): None,
+    ("POST", "/v1/drives/{drive}/offline-gifts"): _GIFT,
+    ("POST", "/v1/offline-gifts/{gift}/approve"): None,
+    ("POST", "/v1/offline-gifts/{gift}/reject"): {"reason": "It bounced"},
+    ("POST", "/v1/offline-gifts/{gift}/reverse"): None,
 }
 """Routes for a drive's own partner and for admins, each with a valid body."""
 
@@ -70,6 +80,7 @@ OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("GET", "/v1/keys"): (None, 403),
     ("DELETE", "/v1/keys/{key}"): (None, 403),
     ("POST", "/webhooks/stripe"): ({}, 400),
+    ("GET", "/v1/offline-gifts"): (None, 200),
     ("GET", "/v1/webhooks"): (None, 403),
     ("POST", "/v1/webhooks/{id}/retry"): (None, 403),
 }
@@ -84,10 +95,11 @@ class PublicApi:
     keys: dict[str, str]
     drive: str
     pledge: str
+    gift: str = ""
 
     async def send(self, who: str, method: str, path: str, body: Any = None) -> ServiceResponse:
         """Send a request with the key of `who` about this drive and this pledge."""
-        known = {"drive": self.drive, "pledge": self.pledge}
+        known = {"drive": self.drive, "pledge": self.pledge, "gift": self.gift}
         path = re.sub(r"\{(\w+)\}", lambda name: known.get(name[1]) or ids.new("key"), path)
         headers = {"authorization": f"Bearer {self.keys[who]}", "idempotency-key": ids.new("evt")}
         raw = b"" if body is None else json.dumps(body).encode()
@@ -131,13 +143,15 @@ async def api(tmp_path: Path) -> AsyncIterator[PublicApi]:
 
 async def _create_data(api: PublicApi) -> None:
     for partner in ("charity", "shop", "neighbour"):
-        scopes = ["drives", "pledges", "refunds", "ledger", "moderation"]
+        scopes = ["drives", "pledges", "refunds", "moderation", "offline", "ledger"]
         key_request = {"kind": "secret", "partner": partner, "scopes": scopes}
         api.keys[partner] = (await api.send("admin", "POST", "/v1/keys", key_request)).json()["key"]
     assert (await api.send("charity", "POST", "/v1/drives", a_drive())).status == 201
     assert (await api.send("charity", "POST", "/v1/drives/winter/open")).status == 200
     made = await api.send("shop", "POST", "/v1/drives/winter/pledges", a_pledge(message="A warm night"))
     api.pledge = made.json()["id"]
+    gift = await api.send("charity", "POST", "/v1/drives/winter/offline-gifts", _GIFT)
+    api.gift = gift.json()["id"]
 
     async def known() -> bool:
         reply = await api.send("shop", "POST", "/v1/pledges/{pledge}/refunds")

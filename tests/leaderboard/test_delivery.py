@@ -77,6 +77,7 @@ def payment_histories(draw: st.DrawFn, number: int) -> list[PaymentChanged]:
         "pledge_id": draw(st.sampled_from([None, f"plg_{number}"])),
         "currency": "EUR" if foreign else "USD",
         "captured_at": draw(st.sampled_from([None, NOON, NOON + timedelta(seconds=number)])),
+        "offline": draw(st.booleans()) and draw(st.booleans()),
     }
     changing: dict[str, st.SearchStrategy[Any]] = {
         "drive_id": st.sampled_from([DRIVE, OTHER, UNKNOWN]),
@@ -234,13 +235,20 @@ async def test_figures_equal_the_sum_of_the_newest_states(
     shown = await deliver(shared_database, batches)
     final = {event.payment_id: event for event in events if isinstance(event, PaymentChanged)}
     for drive_id in (DRIVE, OTHER):
-        counted = [figures(one) for one in final.values() if not one.held and one.drive_id == drive_id]
+        here = [one for one in final.values() if not one.held and one.drive_id == drive_id]
+        counted = [figures(one) for one in here]
         row = shown["drives"][drive_id]
-        assert row["captured"] == sum(one.captured for one in counted)
+        offline = [figures(one) for one in here if one.offline]
+        assert row["offline"] == sum(one.net for one in offline)
+        assert row["captured"] == sum(one.captured for one in counted) - sum(one.captured for one in offline)
         assert row["donations"] == sum(one.net > 0 for one in counted)
         assert row["raised_after"] == f"{sum(one.net for one in counted) / 100:.2f}"
     net = {
-        currency: sum(figures(one).net for one in final.values() if one.captured.currency == currency)
+        currency: sum(
+            figures(one).net
+            for one in final.values()
+            if one.captured.currency == currency and not one.offline
+        )
         for currency in ("EUR", "USD")
     }
     assert {currency: f"{units / 100:.2f}" for currency, units in net.items() if units} == shown["books"]

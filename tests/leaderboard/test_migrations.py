@@ -59,7 +59,7 @@ def remove_boards(connection: Connection) -> None:
             *("day_from", "day_oldest", "hour_from", "hour_oldest"),
             *("alerts", "alerts_version"),
         ],
-        "payments": ["donor_key", "source_key", "number", "ranked_version"],
+        "payments": ["donor_key", "source_key", "number", "ranked_version", "offline"],
         "donors": ["raised", "donations", "reached_at", *sums],
         "creators": sums,
         "words": ["version", "decided", "drive_id", "pinned_at", "pin_version"],

@@ -495,3 +495,27 @@ async def test_reached_at_follows_from_captures_and_not_from_later_events(
         database, payment("pay_3", 100, refunded=100, version=2, creator_id="crt_a", captured_at=gone)
     )
     assert [one["creator"] for one in await ranks(database)] == ["crt_a", "crt_b"]
+
+
+async def test_offline_money_counts_in_a_sum_of_its_own_and_leaves_it_when_reversed(
+    database: Database,
+) -> None:
+    await handle_events(database, drive(), creator("crt_a"), payment("pay_1", 700))
+    gift: dict[str, Any] = {"creator_id": "crt_a", "offline": True}
+    await handle_events(database, payment("pay_2", 5000, **gift))
+    row = await drive_row(database)
+    assert (row.captured, row.offline, row.donations, row.donors) == (700, 5000, 2, 2)
+    assert [(one["creator"], one["raised"]["value"]) for one in await ranks(database)] == [("crt_a", "50.00")]
+    async with database.reading() as session:
+        assert await queries.books(session) == {"USD": "7.00"}
+        assert await queries.differences(session) == []
+    await handle_events(database, payment("pay_2", 5000, refunded=5000, version=2, **gift))
+    row = await drive_row(database)
+    assert (row.captured, row.refunded, row.offline, row.donations, row.donors) == (700, 0, 0, 1, 1)
+    assert (await logged_rows(database))[1:] == [
+        ("donation.counted", "7.00", "7.00"),
+        ("donation.counted", "50.00", "57.00"),
+        ("donation.refunded", "50.00", "7.00"),
+    ]
+    async with database.reading() as session:
+        assert await queries.differences(session) == []

@@ -84,13 +84,15 @@ def a_pledge(drive: DriveChanged, units: int = 2_500, **other: Any) -> PledgeMad
 
 
 class Pledges:
-    """The part of pledges' API that payments uses: `details` by pledge, `owners` by drive, ids of `creators`
-    by `<drive id>/<slug or id>`.
+    """The part of pledges' API that payments uses: `details` by pledge, `owners` and `drives` by drive.
+
+    `creators` are ids by `<drive id>/<slug or id>`, or by slug for every drive.
     """
 
     def __init__(self) -> None:
         self.details: dict[str, dict[str, Any]] = {}
         self.owners: dict[str, str] = {}
+        self.drives: dict[str, dict[str, Any]] = {}
         self.creators: dict[str, str] = {}
         self.drives_asked = 0
         self.app: FastAPI = new_app("pledges", SECRET)
@@ -112,11 +114,15 @@ class Pledges:
                 for each in body["refs"]
                 if each in self.owners
             }
-            return {"data": found}
+            return {"data": found | {each: self.drives[each] for each in body["refs"] if each in self.drives}}
 
         @self.app.post("/internal/creators")
         async def creators(body: dict[str, list[str]], _: InternalDep) -> dict[str, Any]:
-            found = {each: {"id": self.creators[each]} for each in body["refs"] if each in self.creators}
+            found = {}
+            for each in body["refs"]:
+                slug = each.partition("/")[2]
+                if creator := self.creators.get(each) or self.creators.get(slug):
+                    found[each] = {"id": creator, "slug": slug}
             return {"data": found}
 
 

@@ -128,14 +128,14 @@ _PROCESSOR_BALANCE: Final = (
 
 
 def drift(transaction: SyncTransaction) -> dict[str, int]:
-    """The payments' net less the processor's balance, by currency. Anything but 0 is a defect.
+    """The payments' net less the processor's balance, by currency, without offline gifts. Not 0: a defect.
 
     Sums two whole tables (`Database.read_whole`).
     """
     net = PAYMENTS.c.captured - PAYMENTS.c.refunded - PAYMENTS.c.disputed
     rows = transaction.execute(
         select(PAYMENTS.c.paid_currency, func.sum(net))
-        .where(PAYMENTS.c.paid_currency.is_not(None))
+        .where(PAYMENTS.c.paid_currency.is_not(None), PAYMENTS.c.offline.is_(False))
         .group_by(PAYMENTS.c.paid_currency)
     )
     expected = {currency: int(units) for currency, units in rows}

@@ -114,7 +114,7 @@ async def _assign_captures(
 def _unpaid_payment(capture: Observation, rows: Mapping[str, PaymentRow]) -> PaymentRow | None:
     """The payment that a capture names, or its pledge's; None where that one has a capture already."""
     row = _intended_payment(capture, rows)
-    return row if row is not None and row.intent is None else None
+    return row if row is not None and row.intent is None and not row.offline else None
 
 
 def _intended_payment(capture: Observation, rows: Mapping[str, PaymentRow]) -> PaymentRow | None:
@@ -142,6 +142,7 @@ async def _new_payment(
             held_reason=None, held_since=None, released_at=None, pledged_drive=None, pledged_creator=None,
             drive_id=first.drive_id if first.released_at is None else first.pledged_drive or NO_DRIVE,
             creator_id=first.creator_id if first.released_at is None else first.pledged_creator,
+            offline=False,
         )  # fmt: skip
     log.warning(
         "payment.unknown_pledge", pledge=capture.pledge_id, drive=capture.drive_id, intent=capture.intent

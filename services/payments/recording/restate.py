@@ -110,7 +110,8 @@ async def restate(
     for row in rows:
         before, reason = row.announced_state, row.held_reason
         own = by_intent[row.intent] if row.intent else []
-        changes.estimates += _derive(row, own, drives.get(row.drive_id), at)
+        if not row.offline:  # an offline gift has no facts that its state could be derived from
+            changes.estimates += _derive(row, own, drives.get(row.drive_id), at)
         changes.postings += _postings(row, own, moved_from.get(row.id, row.drive_id))
         if row.held_reason != reason:
             rephrased.add(row.id)
@@ -122,7 +123,7 @@ async def restate(
     await write_payments(session, [row for row in rows if row.id in written], new, at)
     await ledger.post(session, changes.postings, at)
     await estimates.note(session, changes.estimates, at)
-    await announce(session, [_announcement(row, at) for row in changes.announced])
+    await announce(session, [announcement_of(row, at) for row in changes.announced])
 
 
 def _derive(
@@ -216,7 +217,8 @@ async def _drive_currencies(session: Transaction, drives: Collection[str]) -> di
 _CURRENCIES: Final = select(DRIVES.c.id, DRIVES.c.currency).where(one_of(DRIVES.c.id, "ids"))
 
 
-def _announcement(row: PaymentRow, at: datetime) -> PaymentChanged:
+def announcement_of(row: PaymentRow, at: datetime) -> PaymentChanged:
+    """The event with the whole state of a payment."""
     currency = row.paid_currency or row.currency or "USD"
     return PaymentChanged(
         payment_id=PaymentId(row.id),
@@ -235,6 +237,7 @@ def _announcement(row: PaymentRow, at: datetime) -> PaymentChanged:
         changed_at=at,
         anonymous=row.anonymous,
         in_other_drive=row.in_other_drive,
+        offline=row.offline,
     )
 
 

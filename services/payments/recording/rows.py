@@ -62,6 +62,8 @@ class PaymentRow:
         """Whether a person counted it in another drive than its pledge's."""
         return self.released_at is not None and self.pledged_drive != self.drive_id
 
+    offline: bool = False
+
     @property
     def announced_state(self) -> tuple[object, ...]:
         """The announced values that facts can change; a difference here is announced."""
