@@ -16,8 +16,9 @@ CreatorId = NewType("CreatorId", str)
 PledgeId = NewType("PledgeId", str)
 PaymentId = NewType("PaymentId", str)
 DonorId = NewType("DonorId", str)
+MatchingPoolId = NewType("MatchingPoolId", str)
 
-Kind = Literal["drv", "crt", "plg", "pay", "rfd", "don", "dnr", "key", "whk", "evt"]
+Kind = Literal["drv", "crt", "plg", "pay", "rfd", "don", "dnr", "key", "whk", "evt", "mch"]
 
 ULID_PATTERN: Final = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 _FORM: Final = re.compile(f"[a-z]{{3}}_{ULID_PATTERN}", re.ASCII)

@@ -34,6 +34,7 @@ TAGS: Final[list[Json]] = [
     {"name": "Creators", "description": "Who raises for a drive."},
     {"name": "Pledges", "description": "A donor's promise, and the checkout that pays it."},
     {"name": "Refunds", "description": "Give money back."},
+    {"name": "Matching", "description": "Sponsors that add to every gift, up to a cap."},
     {"name": "Moderation", "description": "Which names and messages of donors are shown."},
     {"name": "Live reads", "description": "What a drive has raised, without a key: totals, stream, log."},
     {"name": "Webhooks", "description": "Stripe's events."},
@@ -41,6 +42,7 @@ TAGS: Final[list[Json]] = [
 ]
 
 _TAGGED: Final = (
+    ("/matching-pools", "Matching"),
     ("/refunds", "Refunds"),
     ("/creators", "Creators"),
     ("/messages", "Moderation"),

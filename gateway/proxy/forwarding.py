@@ -87,6 +87,11 @@ PROXY_ROUTES: Final = (
     ProxyRoute("POST", "/v1/drives/{drive}/alerts/skip", "pledges", "moderation", "changes"),
     ProxyRoute("POST", "/v1/drives/{drive}/alerts/replay", "pledges", "moderation", "changes"),
     ProxyRoute("POST", "/v1/pledges/{id}/refunds", "payments", "refunds", "changes", idempotency="required"),
+    ProxyRoute(
+        "POST", "/v1/drives/{drive}/matching-pools", "payments", "drives", "changes", idempotency="optional"
+    ),
+    ProxyRoute("GET", "/v1/drives/{drive}/matching-pools", "payments", "drives", "reads"),
+    ProxyRoute("POST", "/v1/matching-pools/{pool}/end", "payments", "drives", "changes"),
     ProxyRoute("GET", "/v1/webhooks", "payments", "admin", "reads"),
     ProxyRoute("POST", "/v1/webhooks/{id}/retry", "payments", "admin", "changes"),
     ProxyRoute("POST", "/v1/keys", "keys", "admin", "changes", idempotency="optional"),

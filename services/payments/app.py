@@ -24,6 +24,8 @@ from services.payments.checkout.pruning import prune_attempts
 from services.payments.checkout.worker import CheckoutWorker
 from services.payments.drive_lookup import DriveLookup
 from services.payments.handlers import HANDLERS
+from services.payments.matching import api as matching_api
+from services.payments.matching.commands import MatchingPools
 from services.payments.processor import Processor
 from services.payments.reconciliation.backfill import Backfill
 from services.payments.reconciliation.lookups import Reconciler
@@ -97,6 +99,7 @@ def compose(
     app = new_app("payments", secret)
     add_health(app, database.is_responding)
     app.include_router(api.routes(dependencies))
+    app.include_router(matching_api.routes(MatchingPools(database, drives, pledges, secret, clock)))
 
     workers = [
         Worker("payments.relay", relay.run),

@@ -84,11 +84,12 @@ def a_pledge(drive: DriveChanged, units: int = 2_500, **other: Any) -> PledgeMad
 
 
 class Pledges:
-    """The part of pledges' API that payments uses: `details` by pledge, `owners` by drive."""
+    """The part of pledges' API that payments uses: `details` by pledge, `owners` by drive, `creators`."""
 
     def __init__(self) -> None:
         self.details: dict[str, dict[str, Any]] = {}
         self.owners: dict[str, str] = {}
+        self.creators: dict[str, dict[str, str]] = {}
         self.drives_asked = 0
         self.app: FastAPI = new_app("pledges", SECRET)
 
@@ -105,6 +106,10 @@ class Pledges:
             self.drives_asked += 1
             found = {each: {"partner": self.owners[each]} for each in body["refs"] if each in self.owners}
             return {"data": found}
+
+        @self.app.post("/internal/creators")
+        async def creators(body: dict[str, list[str]], _: InternalDep) -> dict[str, Any]:
+            return {"data": {each: self.creators[each] for each in body["refs"] if each in self.creators}}
 
 
 @dataclass

@@ -24,6 +24,8 @@ from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
 from backbone.messaging.outbox import announce
 from backbone.money import Money, digits
 from services.payments.domain import FactKind, estimate_reason, is_held, status, sum_up, tally
+from services.payments.matching.allocation import counts, gift_of, match_gifts
+from services.payments.matching.domain import Gift
 from services.payments.recording import estimates, ledger
 from services.payments.recording.estimates import NewEstimate
 from services.payments.recording.ledger import NewPosting
@@ -66,6 +68,7 @@ class _Changes:
     postings: list[tuple[NewPosting, str, str]] = field(default_factory=list)
     estimates: list[NewEstimate] = field(default_factory=list)
     announced: list[PaymentRow] = field(default_factory=list)
+    gifts: list[Gift] = field(default_factory=list)
 
 
 async def restate(
@@ -90,18 +93,21 @@ async def restate(
     changes = _Changes()
     for row in rows:
         before = row.announced_state
+        counted = counts(captured=row.captured, held=row.held)
         own = by_intent[row.intent] if row.intent else []
         changes.estimates += _derive(row, own, drives.get(row.drive_id))
         changes.postings += _postings(row, own)
         if row.announced_state != before or (row.id in changed and row.version):
             row.version += 1
             changes.announced.append(row)
+            changes.gifts += gift_of(row, counted=counted)
             _count(row, before)
     written = {row.id for row in changes.announced} | changed | new
     await write_payments(session, [row for row in rows if row.id in written], new, at)
-    await ledger.post(session, changes.postings, at)
+    matched = await match_gifts(session, changes.gifts, at)
+    await ledger.post(session, [*changes.postings, *matched.postings], at)
     await estimates.note(session, changes.estimates, at)
-    await announce(session, [_announcement(row, at) for row in changes.announced])
+    await announce(session, [*(_announcement(row, at) for row in changes.announced), *matched.events])
 
 
 def _derive(row: PaymentRow, facts: Sequence[StoredFact], drive_currency: str | None) -> list[NewEstimate]:
