@@ -16,8 +16,11 @@ CreatorId = NewType("CreatorId", str)
 PledgeId = NewType("PledgeId", str)
 PaymentId = NewType("PaymentId", str)
 DonorId = NewType("DonorId", str)
+MatchingPoolId = NewType("MatchingPoolId", str)
 
-Kind = Literal["drv", "crt", "plg", "pay", "rfd", "don", "dnr", "key", "whk", "evt", "ofg", "ctb", "dsb"]
+Kind = Literal[
+    "drv", "crt", "plg", "pay", "rfd", "don", "dnr", "key", "whk", "evt", "ofg", "ctb", "dsb", "mch"
+]
 
 ULID_PATTERN: Final = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 _FORM: Final = re.compile(f"[a-z]{{3}}_{ULID_PATTERN}", re.ASCII)

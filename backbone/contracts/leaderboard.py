@@ -17,6 +17,8 @@ LogType = Literal[
     "donation.refund_failed",
     "donation.disputed",
     "donation.dispute_won",
+    "matching.applied",
+    "matching.returned",
     "milestone.reached",
     "drive.opened",
     "drive.paused",
@@ -32,7 +34,8 @@ class DriveLogged(Event, name="leaderboard.drive_logged.v1", topic="drive-log", 
     `sequence` counts from 1 within a drive and `epoch`. `amount` is the size of the change (never negative,
     None where no money moved), `raised_after` the raised amount of the drive after it. `hash` is the SHA-256
     of this row and of the previous row's hash. `donation.counted` is written when
-    a payment starts to count in the drive, `donation.corrected` when more was captured than was known.
+    a payment starts to count in the drive, `donation.corrected` when more was captured than was known;
+    `matching.applied` when a sponsor's pool gave to gifts, `matching.returned` when it got some back.
     """
 
     drive_id: DriveId

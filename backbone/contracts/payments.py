@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from backbone.contracts.event import Event, MoneyField, Timestamp
 from backbone.contracts.open_values import OpenValues, known
 from backbone.contracts.pledges import PledgeStatus, Source
-from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
+from backbone.ids import CreatorId, DonorId, DriveId, MatchingPoolId, PaymentId, PledgeId
 
 
 class PaymentStatus(StrEnum):
@@ -89,3 +89,26 @@ class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments"
     offline: bool = False
     """Whether the money came past the processor, such as a bank transfer. What is left of it counts in
     `by_state.offline`; it is no processor money."""
+
+
+class MatchingPoolChanged(Event, name="payments.matching_pool_changed.v1", topic="payments", key="drive_id"):
+    """The whole state of a matching pool; a higher version replaces a lower one.
+
+    `used` is what gifts have got of `cap` so far, in the drive's currency; a refund gives its share back.
+    `ratio` is a decimal string: "1.00" doubles each gift. `sponsor` is the public name of an organisation.
+    Gifts captured from `starts_at` until before `ends_at` and `ended_at` are matched, those credited to
+    `creator_id` only where it is set. `ended_at` is set once the drive's owner has ended the pool.
+    """
+
+    pool_id: MatchingPoolId
+    drive_id: DriveId
+    version: int
+    sponsor: str
+    cap: MoneyField
+    used: MoneyField
+    ratio: str
+    creator_id: CreatorId | None
+    starts_at: Timestamp
+    ends_at: Timestamp | None
+    ended_at: Timestamp | None
+    changed_at: Timestamp

@@ -104,4 +104,5 @@ def empty_totals(drive: Mapping[str, Any]) -> dict[str, Any]:
         "by_state": dict.fromkeys(states, zero), "per_minute": {"donations": 0, "raised": zero},
         "leaders": [], "recent": [], "milestones": milestones,
         "alerts": {"version": 0, "paused": False, "skip": None, "replay": None}, "pinned": None,
+        "matching": [],
     }  # fmt: skip

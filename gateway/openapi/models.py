@@ -152,6 +152,15 @@ _BRIEF: Final[dict[str, Any]] = {
     "milestones": [{"title": {"en": "Ten million"}, "amount": _usd(1_000_000_000), "reached_at": _MOMENT}],
     "alerts": {"version": 1, "paused": False, "skip": {"version": 1, "at": _MOMENT}, "replay": None},
     "pinned": None,
+    "matching": [
+        {
+            "id": "mch_01frtz5n00000000000000000f",
+            "sponsor": "Acme",
+            "cap": _usd(500_000),
+            "used": _usd(0),
+            "ratio": "1.00",
+        }
+    ],
     "epoch": 1,
     "sequence": 155_391,
     "as_of": _MOMENT,
@@ -204,6 +213,16 @@ class AlertsState(BaseModel):
     replay: AlertReplay | None
 
 
+class MatchingShare(BaseModel):
+    """A sponsor that adds `ratio` of each gift until `cap` is used."""
+
+    id: Annotated[str, id_schema("mch")]
+    sponsor: str
+    cap: Money
+    used: Money
+    ratio: Annotated[str, text_schema("[0-9]{1,3}[.][0-9]{2,4}")]
+
+
 class TotalsBrief(BaseModel):
     """A drive's totals without `leaders` and `recent`.
 
@@ -226,6 +245,9 @@ class TotalsBrief(BaseModel):
     milestones: list[Milestone]
     alerts: AlertsState
     pinned: Donation | None = Field(description="The donation whose message a moderator pinned last.")
+    matching: list[MatchingShare] = Field(
+        description="Sponsors whose pools are open or used up; those with something left first, 20 at most."
+    )
     epoch: Count = Field(description="Rises when the log had to be restored; sequences start again.")
     sequence: Count = Field(description="The last row of the drive's log that these totals include.")
     as_of: TimestampView = Field(description="Everything before this moment is included.")

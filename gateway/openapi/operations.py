@@ -36,6 +36,7 @@ TAGS: Final[list[Json]] = [
     {"name": "Refunds", "description": "Give money back."},
     {"name": "Money", "description": "Payments, held money, and the ledger of a drive."},
     {"name": "Offline giving", "description": "Money past the processor, hours and goods, by two keys."},
+    {"name": "Matching", "description": "Sponsors that add to every gift, up to a cap."},
     {"name": "Moderation", "description": "Which names and messages of donors are shown."},
     {"name": "Live reads", "description": "What a drive has raised, without a key: totals, stream, log."},
     {"name": "Webhooks", "description": "Stripe's events."},
@@ -44,6 +45,7 @@ TAGS: Final[list[Json]] = [
 
 _TAGGED: Final = (
     ("/offline-gifts", "Offline giving"),
+    ("/matching-pools", "Matching"),
     ("/refunds", "Refunds"),
     ("/v1/payments", "Money"),
     ("/creators", "Creators"),

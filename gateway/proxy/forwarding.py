@@ -98,6 +98,11 @@ PROXY_ROUTES: Final = (
     ProxyRoute("POST", "/v1/offline-gifts/{gift}/approve", "payments", "offline", "changes"),
     ProxyRoute("POST", "/v1/offline-gifts/{gift}/reject", "payments", "offline", "changes"),
     ProxyRoute("POST", "/v1/offline-gifts/{gift}/reverse", "payments", "offline", "changes"),
+    ProxyRoute(
+        "POST", "/v1/drives/{drive}/matching-pools", "payments", "drives", "changes", idempotency="optional"
+    ),
+    ProxyRoute("GET", "/v1/drives/{drive}/matching-pools", "payments", "drives", "reads"),
+    ProxyRoute("POST", "/v1/matching-pools/{pool}/end", "payments", "drives", "changes"),
     ProxyRoute("GET", "/v1/webhooks", "payments", "admin", "reads"),
     ProxyRoute("POST", "/v1/webhooks/{id}/retry", "payments", "admin", "changes"),
     ProxyRoute("POST", "/v1/keys", "keys", "admin", "changes", idempotency="optional"),

@@ -99,8 +99,10 @@ def _add_log(router: APIRouter, dependencies: Dependencies) -> None:
 
         The log has no gaps: sequences count from 1, and `hash` chains each row to the one before it. Types
         are `donation.counted`, `donation.corrected` (more was captured than was known), `donation.refunded`,
-        `donation.refund_failed`, `donation.disputed`, `donation.dispute_won`, `milestone.reached`,
-        `drive.opened`, `drive.paused`, `drive.resumed` and `drive.closed`; ignore others.
+        `donation.refund_failed`, `donation.disputed`, `donation.dispute_won`, `matching.applied`
+        (a sponsor matched gifts), `matching.returned` (refunds gave a sponsor's share back),
+        `milestone.reached`, `drive.opened`, `drive.paused`, `drive.resumed` and `drive.closed`. Ignore
+        others.
         """
         response.headers.update(CACHED)
         async with dependencies.database.reading() as session:

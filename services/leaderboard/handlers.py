@@ -11,6 +11,7 @@ from backbone.contracts import (
     CreatorChanged,
     DriveChanged,
     DriveLogged,
+    MatchingPoolChanged,
     MessageModerated,
     PaymentChanged,
     PledgeChanged,
@@ -23,6 +24,7 @@ from backbone.messaging.outbox import announce_encoded
 from backbone.telemetry import FRESHNESS, observe_all
 from services.leaderboard import commands, tally
 from services.leaderboard.logged_rows import LoggedRow, encode_logged
+from services.leaderboard.matching.pools import keep_pools
 
 Fact = TypeVar("Fact")
 
@@ -60,6 +62,11 @@ async def tally_payments(events: Sequence[PaymentChanged], session: Transaction)
     after_commit(session, lambda: _note_ages(events))
 
 
+async def match_drives(events: Sequence[MatchingPoolChanged], session: Transaction) -> None:
+    """Store matching pools, and log and add what they have given since their last version."""
+    await _apply(keep_pools, events, session)
+
+
 def _note_ages(events: Sequence[PaymentChanged]) -> None:
     now = datetime.now(UTC)
     observe_all(_COUNTED, [max(0.0, (now - event.changed_at).total_seconds()) for event in events])
@@ -85,6 +92,7 @@ HANDLERS: Final[Handlers] = {
     PledgeMade: keep_pledges,
     PledgeChanged: keep_pledges,
     PaymentChanged: tally_payments,
+    MatchingPoolChanged: match_drives,
     MessageModerated: moderate_messages,
     AlertsControlled: control_alerts,
 }

@@ -12,6 +12,7 @@ from backbone.http.problems import NotFound, Overloaded
 from backbone.money import decimal_string
 from services.leaderboard import domain, hash_chain
 from services.leaderboard.hash_chain import Flaw
+from services.leaderboard.matching.tables import pools
 from services.leaderboard.sums import RANKED
 from services.leaderboard.tables import clearings, creators, drive_log, drives, payments, pledges
 
@@ -129,7 +130,7 @@ def _by_currency(rows: Any) -> dict[str, str]:
 
 
 async def recounted(session: Transaction, drive_id: str) -> Mapping[str, int]:
-    """A drive's columns, recounted from its payments, donors and pledges."""
+    """A drive's columns, recounted from its payments, donors, pledges and matching pools."""
     counted = and_(payments.c.drive_id == drive_id, payments.c.counted)
     net = payments.c.captured - payments.c.refunded - payments.c.disputed
     columns = {name: case((_BY_PROCESSOR, payments.c[name]), else_=0) for name in domain.Figures._fields}
@@ -141,6 +142,7 @@ async def recounted(session: Transaction, drive_id: str) -> Mapping[str, int]:
         "donations": await _count(session, select(payments.c.payment_id).where(counted, net > 0)),
         "donors": await _count_donors(session, counted, net),
         "pledged": await _pledged(session, drive_id),
+        "matched": await _matched(session, drive_id),
     }
 
 
@@ -156,6 +158,11 @@ async def _pledged(session: Transaction, drive_id: str) -> int:
         pledges.c.drive_id == drive_id, pledges.c.open, ~pledges.c.paid
     )
     return int((await session.execute(owed)).scalar_one())
+
+
+async def _matched(session: Transaction, drive_id: str) -> int:
+    used = select(func.coalesce(func.sum(pools.c.used), 0)).where(pools.c.drive_id == drive_id)
+    return int((await session.execute(used)).scalar_one())
 
 
 async def _count(session: Transaction, rows: Select[Any]) -> int:

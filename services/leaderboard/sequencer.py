@@ -33,6 +33,9 @@ from services.leaderboard.logged_rows import LoggedRow
 from services.leaderboard.statements import statements
 from services.leaderboard.tables import NEVER_SUMMED, drive_log, drives
 
+COUNTED_S: Final = 60
+"""For how long the counts of a second are kept."""
+
 SUMS: Final = ("captured", "refunded", "disputed", "offline", "matched", "pledged", "donations", "donors")
 
 
@@ -140,6 +143,15 @@ class LockedDrive:
             self.entries.append(LogEntry(type_, at, self.raised, abs(moved), *about))
         if first_at is not None:
             self.reach_milestones(first_at)
+
+    def log_matching(self, moved: int, at: datetime) -> None:
+        """Log and add what a sponsor gives to the drive, or gets back where `moved` is negative."""
+        if moved:
+            self.add(matched=moved)
+            self.raised += moved
+            type_: LogType = "matching.applied" if moved > 0 else "matching.returned"
+            self.entries.append(LogEntry(type_, at, self.raised, abs(moved)))
+            self.reach_milestones(at)
 
     def reach_milestones(self, at: datetime) -> None:
         """Log every milestone that `raised` has reached and that is not logged yet, with its amount.
@@ -292,14 +304,18 @@ def _number(drive: LockedDrive) -> list[LoggedRow]:
     return rows
 
 
-def request_publication(transaction: SyncTransaction, drive_ids: Iterable[str]) -> None:
+def request_publication(transaction: SyncTransaction, drive_ids: Iterable[str], moment: int = 0) -> None:
     """Have these drives published within a second by the process that owns their partitions.
+
+    Not before `moment`, in seconds since 1970.
 
     A payment that moves to another drive is handled by the owner of the new drive's partition. The old drive
     may belong to another process, which gets no event about it. Every second each process looks for expired
-    per-second counts of its drives (`Snapshots.refresh`), and a count of second 0 is expired.
+    per-second counts of its drives (`Snapshots.refresh`), and a count is expired once its
+    second is a minute ago.
     """
-    rows = [{"drive_id": one, "second": 0, "donations": 0, "raised": 0} for one in sorted(drive_ids)]
+    second = max(0, moment - COUNTED_S)
+    rows = [{"drive_id": one, "second": second, "donations": 0, "raised": 0} for one in sorted(drive_ids)]
     if rows:
         transaction.execute(statements(transaction).request_publication, rows)
 

@@ -16,12 +16,14 @@ from backbone.money import as_json
 from services.leaderboard import boards, on_screen
 from services.leaderboard.domain import percent
 from services.leaderboard.donations import recent_json
+from services.leaderboard.matching.pools import HAS_POOLS, shown_pools
 from services.leaderboard.on_screen import OnScreen
+from services.leaderboard.sequencer import COUNTED_S
 from services.leaderboard.tables import clearings, display_texts, drive_log, drives, payments, second_counts
 
 LEADERS: Final = 10
 RECENT: Final = 20
-MINUTE_S: Final = 60
+MINUTE_S: Final = COUNTED_S
 
 SnapshotVersion = tuple[int, int, int]
 """(epoch, sequence, revision); a newer state is greater."""
@@ -37,6 +39,7 @@ class DriveFigures:
     donations_per_minute: int
     raised_per_minute: int
     on_screen: OnScreen
+    matching: Sequence[Mapping[str, Any]]
 
     @property
     def drive_id(self) -> str:
@@ -92,6 +95,7 @@ class DriveFigures:
             ],
             "alerts": self.on_screen.alerts,
             "pinned": self.on_screen.pinned,
+            "matching": self.matching,
         }
 
 
@@ -104,7 +108,7 @@ def snapshot_version(row: Row[Any]) -> SnapshotVersion:
 
 
 _DRIVES: Final = (
-    select(drives, func.coalesce(clearings.c.held, 0).label("held"), on_screen.HAS_PINS)
+    select(drives, func.coalesce(clearings.c.held, 0).label("held"), on_screen.HAS_PINS, HAS_POOLS)
     .join_from(
         drives,
         clearings,
@@ -178,4 +182,5 @@ def _figures(transaction: SyncTransaction, row: Row[Any], now: datetime) -> Driv
         int(last_minute[0]),
         int(last_minute[1]),
         on_screen.read(transaction, row, now),
+        shown_pools(transaction, row, now),
     )

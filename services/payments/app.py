@@ -27,6 +27,8 @@ from services.payments.drive_lookup import DriveLookup
 from services.payments.handlers import HANDLERS
 from services.payments.holding import api as holding
 from services.payments.holding.release import Releases
+from services.payments.matching import api as matching_api
+from services.payments.matching.commands import MatchingPools
 from services.payments.offline import api as offline_api
 from services.payments.offline.gifts import OfflineGifts
 from services.payments.processor import Processor
@@ -103,10 +105,11 @@ def compose(
     app = new_app("payments", secret)
     add_health(app, database.is_responding)
     app.include_router(api.routes(dependencies))
-    app.include_router(treasury.routes(database, drives))
-    app.include_router(holding.routes(Releases(database, drives, pledges, secret, clock), refunds))
     creators = CreatorLookup(pledges, secret)
+    app.include_router(treasury.routes(database, drives))
+    app.include_router(holding.routes(Releases(database, drives, creators, clock), refunds))
     app.include_router(offline_api.routes(OfflineGifts(database, drives, creators, clock)))
+    app.include_router(matching_api.routes(MatchingPools(database, drives, creators, clock)))
 
     workers = [
         Worker("payments.relay", relay.run),

@@ -57,6 +57,9 @@ GET /v1/offline-gifts
 POST /v1/offline-gifts/{}/approve
 POST /v1/offline-gifts/{}/reject
 POST /v1/offline-gifts/{}/reverse
+POST /v1/drives/{}/matching-pools
+GET /v1/drives/{}/matching-pools
+POST /v1/matching-pools/{}/end
 POST /webhooks/stripe
 GET /v1/payments
 GET /v1/payments/{}
@@ -233,6 +236,7 @@ def test_every_slug_that_a_drive_may_have_is_found_by_the_router(
 
 
 USD = {"currency": "USD", "value": "25.00"}
+POOL = {"sponsor": "Acme", "cap": USD, "ratio": "1.00"}
 STAR = {"slug": "star", "name": "Star"}
 PUBLISHABLE = {"kind": "publishable", "origins": ["https://example.org"]}
 NEW_DRIVE: dict[str, Any] = {"slug": "winter", "title": "Winter", "currency": "USD", "goal": USD}
@@ -272,6 +276,10 @@ NEW_DRIVE: dict[str, Any] = {"slug": "winter", "title": "Winter", "currency": "U
         ("POST /v1/drives/{}/pledges", {"amount": USD}, {"message": "a\x00b"}),
         ("POST /v1/drives/{}/pledges", {"amount": USD}, {"return_url": "javascript:alert(1)"}),
         ("POST /v1/drives/{}/pledges", {"amount": USD}, {"reference": ""}),
+        ("POST /v1/drives/{}/matching-pools", POOL, {"ratio": "1"}),
+        ("POST /v1/drives/{}/matching-pools", POOL, {"sponsor": " "}),
+        ("POST /v1/drives/{}/matching-pools", POOL, {"cap": {"currency": "USD", "value": "0.00"}}),
+        ("POST /v1/drives/{}/matching-pools", POOL, {"creator": "Layla"}),
         ("POST /v1/keys", {"kind": "secret"}, {"origins": ["https://example.org"]}),
         (
             "POST /v1/keys",

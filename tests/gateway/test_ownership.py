@@ -27,6 +27,7 @@ ADMIN: Final = "ak_admin_00000000000000000000"
 NEIGHBOUR: Final = (403, "/problems/not-your-drive")
 UNPAID: Final = (409, "/problems/pledge-not-paid")
 
+_POOL: Final = {"sponsor": "Acme", "cap": {"currency": "USD", "value": "5.00"}, "ratio": "1.00"}
 _CREATOR: Final = {"slug": "abo", "name": "Abo"}
 _GIFT: Final = {
     "amount": {"currency": "USD", "value": "150.00"},
@@ -43,6 +44,9 @@ OWNED: Final[dict[tuple[str, str], Any]] = {
     ("POST", "/v1/drives/{drive}/close"): None,
     ("POST", "/v1/drives/{drive}/creators"): _CREATOR,
     ("POST", "/v1/pledges/{pledge}/refunds"): None,
+    ("POST", "/v1/drives/{drive}/matching-pools"): _POOL,
+    ("GET", "/v1/drives/{drive}/matching-pools"): None,
+    ("POST", "/v1/matching-pools/{pool}/end"): None,
     ("GET", "/v1/drives/{drive}/funnel"): None,
     ("GET", "/v1/drives/{drive}/messages"): None,
     ("GET", "/v1/drives/{drive}/decisions"): None,
@@ -96,10 +100,11 @@ class PublicApi:
     drive: str
     pledge: str
     gift: str = ""
+    pool: str = ""
 
     async def send(self, who: str, method: str, path: str, body: Any = None) -> ServiceResponse:
         """Send a request with the key of `who` about this drive and this pledge."""
-        known = {"drive": self.drive, "pledge": self.pledge, "gift": self.gift}
+        known = {"drive": self.drive, "pledge": self.pledge, "gift": self.gift, "pool": self.pool}
         path = re.sub(r"\{(\w+)\}", lambda name: known.get(name[1]) or ids.new("key"), path)
         headers = {"authorization": f"Bearer {self.keys[who]}", "idempotency-key": ids.new("evt")}
         raw = b"" if body is None else json.dumps(body).encode()
@@ -158,6 +163,7 @@ async def _create_data(api: PublicApi) -> None:
         return (reply.status, reply.json()["type"]) == UNPAID
 
     await until(known)
+    api.pool = (await api.send("charity", "POST", "/v1/drives/{drive}/matching-pools", _POOL)).json()["id"]
 
 
 async def test_every_route_is_classified(api: PublicApi) -> None:

@@ -22,6 +22,7 @@ from backbone.contracts import (
     DriveChanged,
     DriveState,
     Event,
+    MatchingPoolChanged,
     PaymentChanged,
     PaymentStatus,
     PledgeChanged,
@@ -141,6 +142,21 @@ def payment(
             "disputed": Money(disputed, currency),
         }
     )
+
+
+def pool(pool_id: str, used: int = 0, version: int = 1, **other: Any) -> MatchingPoolChanged:
+    fields: dict[str, Any] = {
+        "drive_id": DRIVE,
+        "sponsor": "Acme",
+        "cap": usd(10_000),
+        "ratio": "1.00",
+        "creator_id": None,
+        "starts_at": NOON,
+        "ends_at": None,
+        "ended_at": None,
+        "changed_at": NOON + timedelta(seconds=version),
+    }
+    return MatchingPoolChanged(**fields | other | {"pool_id": pool_id, "used": usd(used), "version": version})
 
 
 async def handle_events(database: Database, *events: Event) -> None:

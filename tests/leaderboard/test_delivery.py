@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from backbone.bus.sqlite import SqliteBus
-from backbone.contracts import DriveState, Event, PaymentChanged, PledgeStatus
+from backbone.contracts import DriveState, Event, MatchingPoolChanged, PaymentChanged, PledgeStatus
 from backbone.database.database import Database
 from backbone.database.transient import is_transient
 from backbone.messaging.consumer import Consumer
@@ -39,6 +39,7 @@ from tests.leaderboard.builders import (
     open_database,
     payment,
     pledge,
+    pool,
     ranks,
 )
 from tests.waiting import until
@@ -120,6 +121,13 @@ def pledge_histories(draw: st.DrawFn, number: int) -> list[Event]:
 
 
 @st.composite
+def pool_histories(draw: st.DrawFn, number: int) -> list[Event]:
+    used = draw(st.lists(st.sampled_from([0, 300, 1200]), min_size=1, max_size=3))
+    drive_id = draw(st.sampled_from([DRIVE, OTHER]))
+    return [pool(f"mch_{number}", units, version, drive_id=drive_id) for version, units in enumerate(used, 1)]
+
+
+@st.composite
 def drive_histories(draw: st.DrawFn) -> list[Event]:
     """All events of a drive in the order in which they were published."""
     events: list[Event] = [
@@ -131,6 +139,8 @@ def drive_histories(draw: st.DrawFn) -> list[Event]:
     for number in range(draw(st.integers(1, 4))):
         events += draw(pledge_histories(number))
         events += draw(payment_histories(number))
+    for number in range(draw(st.integers(0, 2))):
+        events += draw(pool_histories(number))
     return events
 
 
@@ -234,6 +244,7 @@ async def test_figures_equal_the_sum_of_the_newest_states(
     events, batches = delivery
     shown = await deliver(shared_database, batches)
     final = {event.payment_id: event for event in events if isinstance(event, PaymentChanged)}
+    pools = {event.pool_id: event for event in events if isinstance(event, MatchingPoolChanged)}
     for drive_id in (DRIVE, OTHER):
         here = [one for one in final.values() if not one.held and one.drive_id == drive_id]
         counted = [figures(one) for one in here]
@@ -242,7 +253,9 @@ async def test_figures_equal_the_sum_of_the_newest_states(
         assert row["offline"] == sum(one.net for one in offline)
         assert row["captured"] == sum(one.captured for one in counted) - sum(one.captured for one in offline)
         assert row["donations"] == sum(one.net > 0 for one in counted)
-        assert row["raised_after"] == f"{sum(one.net for one in counted) / 100:.2f}"
+        matched = sum(one.used.minor_units for one in pools.values() if one.drive_id == drive_id)
+        assert row["matched"] == matched
+        assert row["raised_after"] == f"{(sum(one.net for one in counted) + matched) / 100:.2f}"
     net = {
         currency: sum(
             figures(one).net

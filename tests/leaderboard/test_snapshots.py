@@ -173,6 +173,7 @@ async def test_snapshot_holds_the_public_totals(tmp_path: Path) -> None:
         "milestones": [{"title": "some", "amount": usd("30.00"), "reached_at": "2022-01-07T12:00:00.000Z"}],
         "alerts": {"version": 0, "paused": False, "skip": None, "replay": None},
         "pinned": None,
+        "matching": [],
     }
 
 

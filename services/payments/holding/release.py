@@ -19,8 +19,8 @@ from backbone.database.database import Database
 from backbone.database.transaction import Transaction
 from backbone.http.caller import Caller
 from backbone.http.problems import Conflict, Invalid, NotFound, Overloaded
-from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.idempotency import KeyedReply, ScopedKey, claim, complete
+from services.payments.creator_lookup import CreatorLookup
 from services.payments.domain import NO_DRIVE
 from services.payments.drive_lookup import DriveLookup, KnownDrive
 from services.payments.holding.decisions import Attribution, DecidedBy, note_release
@@ -61,12 +61,11 @@ class Releases:
     """Releases held payments."""
 
     def __init__(
-        self, database: Database, drives: DriveLookup, pledges: ServiceClient, secret: str, clock: Clock
+        self, database: Database, drives: DriveLookup, creators: CreatorLookup, clock: Clock
     ) -> None:
         self._database = database
         self._drives = drives
-        self._pledges = pledges
-        self._secret = secret
+        self._creators = creators
         self._clock = clock
 
     async def release(self, request: ReleaseRequest) -> KeyedReply:
@@ -81,7 +80,7 @@ class Releases:
             raise NotFound("No such payment.")
         await self._drives.require_access(found.drive_id, request.caller)
         target = await self._target(request, found.drive_id)
-        creator = await self._creator(request, target)
+        creator = await self._creators.find(target.id, request.creator)
         async with self._database.transaction() as session:
             reply = await self._release(session, request, found.intent, Attribution(target.id, creator))
         crash_point("payments.holding.after_commit")
@@ -95,20 +94,6 @@ class Releases:
             return await self._drives.find_owned(request.drive or own, request.caller)
         except NotFound:
             raise _invalid("/drive", "No such drive.") from None
-
-    async def _creator(self, request: ReleaseRequest, target: KnownDrive) -> str | None:
-        """The id of the creator named in the request, who belongs to the drive."""
-        if request.creator is None:
-            return None
-        ref = f"{target.id}/{request.creator}"
-        try:
-            answer = await post_internal(self._pledges, self._secret, "/internal/creators", {"refs": [ref]})
-        except ServiceUnavailable:
-            raise Overloaded("The creator cannot be determined now.", retry_after_s=2) from None
-        if ref not in answer["data"]:
-            raise _invalid("/creator", "The drive has no such creator.")
-        creator_id: str = answer["data"][ref]["id"]
-        return creator_id
 
     async def _release(
         self, session: Transaction, request: ReleaseRequest, intent: str | None, to: Attribution

@@ -33,6 +33,8 @@ from services.payments.domain import (
     sum_up,
     tally,
 )
+from services.payments.matching.allocation import counts, gift_of, match_gifts
+from services.payments.matching.domain import Gift
 from services.payments.recording import estimates, ledger
 from services.payments.recording.estimates import NewEstimate
 from services.payments.recording.ledger import NewPosting
@@ -82,6 +84,7 @@ class _Changes:
     postings: list[tuple[NewPosting, str, str]] = field(default_factory=list)
     estimates: list[NewEstimate] = field(default_factory=list)
     announced: list[PaymentRow] = field(default_factory=list)
+    gifts: list[Gift] = field(default_factory=list)
 
 
 async def restate(
@@ -109,6 +112,7 @@ async def restate(
     rephrased: set[str] = set()
     for row in rows:
         before, reason = row.announced_state, row.held_reason
+        counted = counts(captured=row.captured, held=row.held)
         own = by_intent[row.intent] if row.intent else []
         if not row.offline:  # an offline gift has no facts that its state could be derived from
             changes.estimates += _derive(row, own, drives.get(row.drive_id), at)
@@ -118,12 +122,14 @@ async def restate(
         if row.announced_state != before or (row.id in changed and row.version):
             row.version += 1
             changes.announced.append(row)
+            changes.gifts += gift_of(row, counted=counted)
             _count(row, before)
     written = {row.id for row in changes.announced} | changed | new | rephrased
     await write_payments(session, [row for row in rows if row.id in written], new, at)
-    await ledger.post(session, changes.postings, at)
+    matched = await match_gifts(session, changes.gifts, at)
+    await ledger.post(session, [*changes.postings, *matched.postings], at)
     await estimates.note(session, changes.estimates, at)
-    await announce(session, [announcement_of(row, at) for row in changes.announced])
+    await announce(session, [*(announcement_of(row, at) for row in changes.announced), *matched.events])
 
 
 def _derive(

@@ -10,6 +10,7 @@ from backbone.contracts import DriveChanged
 from backbone.http.caller import Mode, sign_caller
 from backbone.http.service_client import InProcessServiceClient, ServiceResponse
 from backbone.service import new_app
+from services.payments.creator_lookup import CreatorLookup
 from services.payments.drive_lookup import DriveLookup
 from services.payments.holding import api as holding
 from services.payments.holding.release import Releases
@@ -42,7 +43,9 @@ class TreasuryApi:
         refunds = RefundService(database, FakeProcessor(), clock, 1.0, drives.owner_of)
         app = new_app("payments", SECRET)
         app.include_router(treasury.routes(database, drives))
-        app.include_router(holding.routes(Releases(database, drives, pledges, SECRET, clock), refunds))
+        app.include_router(
+            holding.routes(Releases(database, drives, CreatorLookup(pledges, SECRET), clock), refunds)
+        )
         self._client = InProcessServiceClient(app)
 
     async def get(self, path: str, query: str = "", **caller: Any) -> ServiceResponse:

@@ -1,0 +1,1 @@
+"""Sponsors' matching pools as drives show them; payments decides what they give."""

@@ -1,0 +1,1 @@
+"""Matching pools: sponsors that add to every gift, up to a cap."""
