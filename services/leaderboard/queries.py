@@ -10,10 +10,11 @@ from sqlalchemy import Row, Select, and_, bindparam, case, func, literal, or_, s
 from backbone.database.transaction import Transaction, messaging_tables_of
 from backbone.http.problems import NotFound, Overloaded
 from backbone.money import decimal_string
-from services.leaderboard import domain, hash_chain
+from services.leaderboard import hash_chain
 from services.leaderboard.hash_chain import Flaw
+from services.leaderboard.recounting import recount
 from services.leaderboard.sums import RANKED
-from services.leaderboard.tables import clearings, creators, drive_log, drives, payments, pledges
+from services.leaderboard.tables import clearings, creators, drive_log, drives, payments
 
 ROWS_PER_CHECK: Final = 1_000
 """Rows of a log that are read and verified together."""
@@ -129,32 +130,7 @@ def _by_currency(rows: Any) -> dict[str, str]:
 
 async def recounted(session: Transaction, drive_id: str) -> Mapping[str, int]:
     """A drive's columns, recounted from its payments, donors and pledges."""
-    counted = and_(payments.c.drive_id == drive_id, payments.c.counted)
-    net = payments.c.captured - payments.c.refunded - payments.c.disputed
-    sums = select(
-        *(func.coalesce(func.sum(payments.c[name]), 0).label(name) for name in domain.Figures._fields)
-    ).where(counted)
-    row = (await session.execute(sums)).one()
-    return {
-        **{name: int(getattr(row, name)) for name in domain.Figures._fields},
-        "donations": await _count(session, select(payments.c.payment_id).where(counted, net > 0)),
-        "donors": await _count_donors(session, counted, net),
-        "pledged": await _pledged(session, drive_id),
-    }
-
-
-async def _count_donors(session: Transaction, counted: Any, net: Any) -> int:
-    known = select(payments.c.donor_id).where(counted, payments.c.donor_id.is_not(None))
-    unknown = select(payments.c.payment_id).where(counted, payments.c.donor_id.is_(None), net > 0)
-    donors_with_net = known.group_by(payments.c.donor_id).having(func.sum(net) > 0)
-    return await _count(session, donors_with_net) + await _count(session, unknown)
-
-
-async def _pledged(session: Transaction, drive_id: str) -> int:
-    owed = select(func.coalesce(func.sum(pledges.c.amount), 0)).where(
-        pledges.c.drive_id == drive_id, pledges.c.open, ~pledges.c.paid
-    )
-    return int((await session.execute(owed)).scalar_one())
+    return await session.run_sync(recount, drive_id)
 
 
 async def _count(session: Transaction, rows: Select[Any]) -> int:

@@ -25,6 +25,7 @@ from services.payments.checkout.worker import CheckoutWorker
 from services.payments.drive_lookup import DriveLookup
 from services.payments.handlers import HANDLERS
 from services.payments.processor import Processor
+from services.payments.proof.composition import compose_proofs
 from services.payments.reconciliation.backfill import Backfill
 from services.payments.reconciliation.lookups import Reconciler
 from services.payments.reconciliation.sweep import Sweeper
@@ -53,10 +54,11 @@ def compose(
     *,
     clock: Clock | None = None,
     processor: Processor | None = None,
+    leaderboard: ServiceClient | None = None,
 ) -> Service:
     """Payments, wired to `bus` and to pledges' API; `processor` replaces Stripe in tests.
 
-    Nothing runs before `Service.start`.
+    Drives are audited where there is a client of `leaderboard`. Nothing runs before `Service.start`.
     """
     clock = clock or SystemClock()
     secret = settings.internal_secret.get_secret_value()
@@ -70,6 +72,7 @@ def compose(
     drives = DriveLookup(database, pledges, secret)
     refunds = RefundService(database, stripe, clock, settings.timeout_s, drives.owner_of)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
+    proofs = compose_proofs(database, drives, leaderboard, secret, clock, relay.is_empty)
     leader_work: dict[str, Work] = {
         "payments.applier": Applier(database, store, clock, ours).run,
         "payments.checkouts": _checkout_worker(
@@ -81,6 +84,7 @@ def compose(
         "payments.backfill": backfill.run,
         "payments.sweep": _sweeper(database, stripe, rate_limiter, clock, settings).run,
         "payments.pruning": _pruning(database, clock, settings).run,
+        **proofs.work,
     }
 
     dependencies = api.Dependencies(
@@ -97,6 +101,7 @@ def compose(
     app = new_app("payments", secret)
     add_health(app, database.is_responding)
     app.include_router(api.routes(dependencies))
+    app.include_router(proofs.routes)
 
     workers = [
         Worker("payments.relay", relay.run),

@@ -85,6 +85,7 @@ class Payment(Table, table=True):
         Index("payments_waiting", "number", **_where(TICKETS)),
         Index("payments_held", "drive_id", **_where(HELD)),
         Index("payments_to_close", "id", **_where(TO_CLOSE)),
+        Index("payments_paid", "drive_id", "id", **_where("intent IS NOT NULL")),
         {"sqlite_autoincrement": True},
     )
 
