@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter
+import msgspec
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from backbone.bus.protocol import partition_of
@@ -15,10 +16,11 @@ from backbone.database.transaction import SyncTransaction
 from backbone.http.caller import InternalDep
 from backbone.http.fields import Body, Text
 from services.leaderboard import auditing, recounting
-from services.leaderboard.auditing import LogPosition
+from services.leaderboard.auditing import CountedPayment, LogPosition
 from services.leaderboard.freshness import Freshness
 
 MAX_ROWS: Final = 5_000
+_ENCODE: Final = msgspec.json.Encoder().encode
 
 
 class RowsWanted(Body):
@@ -51,18 +53,18 @@ def audit_routes(database: Database, freshness: Freshness, behind: Callable[[], 
     router = APIRouter(prefix="/internal/audit", include_in_schema=False)
 
     @router.post("/payments")
-    async def read_payments(_caller: InternalDep, wanted: RowsWanted) -> dict[str, Any]:
+    async def read_payments(_caller: InternalDep, wanted: RowsWanted) -> Response:
         """Payments as they are counted; `next` is where a range goes on, None at its end."""
-        if wanted.ids is not None:
-            ids = wanted.ids
-            return {
-                "rows": await database.read_whole(lambda one: auditing.payments_by_id(one, ids)),
-                "next": None,
-            }
-        rows = await database.read_whole(
-            lambda one: auditing.counted_payments(one, wanted.drive, wanted.after, wanted.until, MAX_ROWS)
-        )
-        return {"rows": rows, "next": rows[-1].payment_id if len(rows) == MAX_ROWS else None}
+
+        def read(one: SyncTransaction) -> list[CountedPayment]:
+            if wanted.ids is not None:
+                return auditing.payments_by_id(one, wanted.ids)
+            return auditing.counted_payments(one, wanted.drive, wanted.after, wanted.until, MAX_ROWS)
+
+        rows = await database.read_whole(read)
+        following = rows[-1].payment_id if wanted.ids is None and len(rows) == MAX_ROWS else None
+        # FastAPI's own encoder takes several times as long as all the rest.
+        return Response(_ENCODE({"rows": rows, "next": following}), media_type="application/json")
 
     @router.post("/log")
     async def verify_log(_caller: InternalDep, start: Position) -> dict[str, Any]:

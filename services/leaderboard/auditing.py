@@ -5,10 +5,10 @@ Each read is bounded or a single aggregate, and runs in `Database.read_whole`: o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Row, bindparam, case, func, literal, select, type_coerce, union_all
+from sqlalchemy import BigInteger, Row, String, bindparam, case, func, literal, select, type_coerce, union_all
 
 from backbone.clock import rfc3339_of_microseconds
 from backbone.database.one_of import one_of
@@ -64,7 +64,8 @@ def counted_payments(
 _PAGE: Final = (
     select(*_COLUMNS)
     .where(payments.c.payment_id > bindparam("after"), payments.c.payment_id <= bindparam("until"))
-    .where(payments.c.drive_id == bindparam("of_drive"))
+    # Concatenated, so that no index by drive is chosen: each would read and sort the whole drive for a page.
+    .where(payments.c.drive_id + literal("") == bindparam("of_drive", type_=String))
     .order_by(payments.c.payment_id)
     .limit(bindparam("most"))
 )
@@ -110,14 +111,12 @@ def verify_log(transaction: SyncTransaction, drive_id: str, start: LogPosition) 
         raise LookupError(drive_id)
     position = start if start.epoch == head.epoch else LogPosition(head.epoch)
     given = {"of_drive": drive_id, "of_epoch": head.epoch, "after": position.sequence}
-    rows = 0
-    for row in transaction.execute(_ROWS, given):
-        rows += 1
-        if flaw := _flaw(row, position):
-            return LogStep(position, head.sequence, True, flaw)
-        position = LogPosition(head.epoch, row.sequence, row.hash, row.raised_after)
-    is_end = rows < ROWS_PER_STEP
-    return LogStep(position, head.sequence, is_end, _flaw_of_end(head, position) if is_end else None)
+    rows = transaction.execute(_ROWS, given).all()
+    position, flaw = _verified(drive_id, position, rows)
+    is_end = flaw is not None or len(rows) < ROWS_PER_STEP
+    if flaw is None and is_end:
+        flaw = _flaw_of_end(head, position)
+    return LogStep(position, head.sequence, is_end, flaw)
 
 
 _RAISED: Final = (
@@ -130,7 +129,7 @@ _ROWS: Final = (
     select(
         drive_log.c.sequence, drive_log.c.type, type_coerce(drive_log.c.at, BigInteger).label("at"),
         drive_log.c.payment_id, drive_log.c.pledge_id, drive_log.c.creator_id, drive_log.c.amount,
-        drive_log.c.raised_after, drive_log.c.currency, drive_log.c.hash, drive_log.c.drive_id,
+        drive_log.c.raised_after, drive_log.c.currency, drive_log.c.hash,
     )
     .where(drive_log.c.drive_id == bindparam("of_drive"), drive_log.c.epoch == bindparam("of_epoch"))
     .where(drive_log.c.sequence > bindparam("after"))
@@ -139,19 +138,26 @@ _ROWS: Final = (
 )  # fmt: skip
 
 
-def _flaw(row: Row[Any], before: LogPosition) -> str | None:
-    if row.sequence != before.sequence + 1:
-        return f"row {row.sequence} follows row {before.sequence}"
-    hashed = hash_new_row(
-        row.drive_id, before.epoch, row.sequence, row.type, rfc3339_of_microseconds(row.at), row.payment_id,
-        row.pledge_id, row.creator_id, row.amount, row.raised_after, row.currency, before.hash,
-    )  # fmt: skip
-    if hashed != row.hash:
-        return f"row {row.sequence} does not have the hash of its content"
-    effect = EFFECTS.get(row.type)
-    if effect is not None and row.raised_after != before.raised + effect * (row.amount or 0):
-        return f"row {row.sequence} states another sum than the rows up to it add up to"
-    return None
+def _verified(drive_id: str, start: LogPosition, rows: Sequence[Any]) -> tuple[LogPosition, str | None]:
+    """The position after the last of `rows` that is right, and why the next one is not."""
+    epoch, before, previous, raised = start
+    for sequence, type_, at, payment_id, pledge_id, creator_id, amount, raised_after, currency, hash_ in rows:
+        expected = hash_new_row(
+            drive_id, epoch, sequence, type_, rfc3339_of_microseconds(at), payment_id, pledge_id, creator_id,
+            amount, raised_after, currency, previous,
+        )  # fmt: skip
+        effect = EFFECTS.get(type_)
+        flaw = None
+        if sequence != before + 1:
+            flaw = f"row {sequence} follows row {before}"
+        elif expected != hash_:
+            flaw = f"row {sequence} does not have the hash of its content"
+        elif effect is not None and raised_after != raised + effect * (amount or 0):
+            flaw = f"row {sequence} states another sum than the rows up to it add up to"
+        if flaw is not None:
+            return LogPosition(epoch, before, previous, raised), flaw
+        before, previous, raised = sequence, hash_, raised_after
+    return LogPosition(epoch, before, previous, raised), None
 
 
 def _flaw_of_end(head: Row[Any], position: LogPosition) -> str | None:

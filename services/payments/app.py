@@ -72,7 +72,7 @@ def compose(
     drives = DriveLookup(database, pledges, secret)
     refunds = RefundService(database, stripe, clock, settings.timeout_s, drives.owner_of)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
-    proofs = compose_proofs(database, drives, leaderboard, secret, clock, relay.is_empty)
+    proofs = compose_proofs(database, stripe, drives, leaderboard, secret, clock, relay.is_empty)
     leader_work: dict[str, Work] = {
         "payments.applier": Applier(database, store, clock, ours).run,
         "payments.checkouts": _checkout_worker(

@@ -12,7 +12,9 @@ from backbone.database.database import Database
 from backbone.http.service_client import InProcessServiceClient, ServiceClient
 from backbone.service import Work
 from services.payments.drive_lookup import DriveLookup
+from services.payments.processor import Processor
 from services.payments.proof.api import audit_routes
+from services.payments.proof.processor_side import ProcessorSide, processor_routes
 from services.payments.proof.steps import Audit
 from services.payments.proof.worker import Auditor
 
@@ -27,6 +29,7 @@ class Proofs:
 
 def compose_proofs(
     database: Database,
+    processor: Processor,
     drives: DriveLookup,
     leaderboard: ServiceClient | None,
     secret: str,
@@ -37,4 +40,5 @@ def compose_proofs(
     audit = Audit(database, leaderboard or InProcessServiceClient(), secret, clock, outbox_empty)
     auditor = Auditor(database, audit, drives, clock)
     routes = audit_routes(database, auditor, audit, drives, clock)
+    routes.include_router(processor_routes(ProcessorSide(database, processor, clock)))
     return Proofs(routes, {"payments.audit": auditor.run} if leaderboard is not None else {})

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, Select, bindparam, func, select, text
+from sqlalchemy import BigInteger, Select, bindparam, func, select, text, type_coerce
 
 from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
-from services.payments.domain import FactKind, Observation, PaymentFacts, sum_up
+from services.payments.domain import FactKind, Observation, sum_up
+from services.payments.recording import ledger
 from services.payments.recording.rows import OBSERVATION_FIELDS
 from services.payments.tables import FACTS, PAYMENTS, POSTINGS
 
@@ -20,12 +19,37 @@ PAID: Final = "intent IS NOT NULL"
 """Payments of which Stripe has reported anything: the condition of the index `payments_paid`."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnFigures:
+class Amounts(NamedTuple):
+    """What was captured, refunded and disputed, in minor units."""
+
+    captured: int = 0
+    refunded: int = 0
+    disputed: int = 0
+
+    @property
+    def net(self) -> int:
+        """Captured less refunded and disputed."""
+        return self.captured - self.refunded - self.disputed
+
+
+class Posted(NamedTuple):
+    """What the ledger holds for a payment, in minor units of the captured currency.
+
+    `processor` is the balance of the processor's money; `elsewhere` is the same in any other currency, and 0.
+    """
+
+    captured: int = 0
+    refunded: int = 0
+    disputed: int = 0
+    held: int = 0
+    processor: int = 0
+    elsewhere: int = 0
+
+
+class OwnFigures(NamedTuple):
     """A payment, what its facts add up to, and what the ledger holds for it.
 
-    Amounts are in minor units of `currency`, which was captured. `balances` are debits less credits of each
-    account by (account, currency).
+    Amounts are in minor units of `currency`, which was captured; `changed_at` is in microseconds since 1970.
     """
 
     payment: str
@@ -33,20 +57,20 @@ class OwnFigures:
     version: int
     currency: str | None
     held: bool
-    changed_at: datetime
-    stored: PaymentFacts
-    by_facts: PaymentFacts
-    balances: dict[tuple[str, str], int] = field(default_factory=dict)
+    changed_at: int
+    stored: Amounts
+    by_facts: Amounts
+    posted: Posted
 
     @property
     def net(self) -> int:
         """Captured less refunded and disputed, as stored."""
-        return self.stored.left - self.stored.disputed
+        return self.stored.net
 
     @property
     def has_money(self) -> bool:
         """Whether any money has moved: leaderboard stores nothing of other payments."""
-        return bool(self.stored.captured or self.stored.refunded or self.stored.disputed)
+        return self.stored != (0, 0, 0)
 
 
 def paid_payments(transaction: SyncTransaction, drive_id: str, after: str, limit: int) -> list[OwnFigures]:
@@ -67,8 +91,8 @@ def number_of_paid(transaction: SyncTransaction, drive_id: str) -> int:
 
 _COLUMNS: Final = (
     PAYMENTS.c.id, PAYMENTS.c.drive_id, PAYMENTS.c.version, PAYMENTS.c.paid_currency, PAYMENTS.c.held,
-    PAYMENTS.c.changed_at, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed, PAYMENTS.c.ended,
-    PAYMENTS.c.intent,
+    type_coerce(PAYMENTS.c.changed_at, BigInteger).label("changed_at"),
+    PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed, PAYMENTS.c.intent,
 )  # fmt: skip
 _OF_DRIVE: Final = PAYMENTS.c.drive_id == bindparam("of_drive")
 _PAGE: Final = (
@@ -81,34 +105,36 @@ _BY_ID: Final = select(*_COLUMNS).where(one_of(PAYMENTS.c.id, "ids"))
 _COUNT: Final = select(func.count()).select_from(PAYMENTS).where(_OF_DRIVE, text(PAID))
 
 
-def _figures(transaction: SyncTransaction, rows: Sequence[Row[Any]]) -> list[OwnFigures]:
-    by_facts = _facts(transaction, {row.intent: row.ended for row in rows if row.intent is not None})
-    balances = _balances(transaction, [row.id for row in rows])
-    nothing = PaymentFacts()
+def _figures(transaction: SyncTransaction, rows: Sequence[Any]) -> list[OwnFigures]:
+    by_facts = _facts(transaction, [row[-1] for row in rows if row[-1] is not None])
+    posted = _posted(transaction, {row[0]: row[3] for row in rows})
+    nothing, unposted = Amounts(), Posted()
     return [
         OwnFigures(
-            row.id, row.drive_id, row.version, row.paid_currency, row.held, row.changed_at,
-            PaymentFacts(row.captured, row.refunded, row.disputed, row.ended),
-            by_facts.get(row.intent, nothing), balances.get(row.id, {}),
+            payment, drive, version, currency, held, changed_at, Amounts(captured, refunded, disputed),
+            by_facts.get(intent, nothing), posted.get(payment, unposted),
         )
-        for row in rows
+        for payment, drive, version, currency, held, changed_at, captured, refunded, disputed, intent in rows
     ]  # fmt: skip
 
 
-def _facts(transaction: SyncTransaction, intents: dict[str, bool]) -> dict[str, PaymentFacts]:
+def _facts(transaction: SyncTransaction, intents: Sequence[str]) -> dict[str, Amounts]:
     """What the facts of payment intents add up to. Most have a capture and nothing else."""
-    found: dict[str, PaymentFacts] = {}
+    found: dict[str, Amounts] = {}
     several: set[str] = set()
-    for intent, kind, units in transaction.execute(_BRIEF_FACTS, {"intents": list(intents)}):
+    for intent, kind, units in transaction.execute(_BRIEF_FACTS, {"intents": intents}):
         if intent in found or kind != FactKind.CAPTURE:
             several.add(intent)
         else:
-            found[intent] = PaymentFacts(units, ended=intents[intent])
+            found[intent] = Amounts(units)
     observed: defaultdict[str, list[Observation]] = defaultdict(list)
     for row in transaction.execute(_WHOLE_FACTS, {"intents": list(several)}) if several else ():
         each, kind, intent, *others = row
         observed[intent].append(Observation(each, FactKind(kind), intent, *others))
-    return found | {one: sum_up(facts, ended=intents[one]) for one, facts in observed.items()}
+    for intent, facts in observed.items():
+        sums = sum_up(facts, ended=False)
+        found[intent] = Amounts(sums.captured, sums.refunded, sums.disputed)
+    return found
 
 
 _OF_INTENTS: Final = one_of(FACTS.c.intent, "intents")
@@ -117,14 +143,36 @@ _WHOLE_FACTS: Final[Select[Any]] = select(*(FACTS.c[name] for name in OBSERVATIO
 assert OBSERVATION_FIELDS[:3] == ("id", "kind", "intent")
 
 
-def _balances(transaction: SyncTransaction, ids: Sequence[str]) -> dict[str, dict[tuple[str, str], int]]:
-    found: defaultdict[str, defaultdict[tuple[str, str], int]] = defaultdict(lambda: defaultdict(int))
-    for payment, currency, debit, credit, units in transaction.execute(_POSTED, {"ids": ids}):
-        balances = found[payment]
-        balances[debit, currency] += units
-        balances[credit, currency] -= units
-    return {payment: dict(balances) for payment, balances in found.items()}
+def _posted(transaction: SyncTransaction, currencies: Mapping[str, str | None]) -> dict[str, Posted]:
+    """What the ledger holds for payments, by their ids; `currencies` are those that were captured."""
+    found: dict[str, Posted] = {}
+    for payment, currency, debit, credit, units in transaction.execute(_POSTED, {"ids": list(currencies)}):
+        known = found.get(payment)
+        if known is None and (debit, credit) == _CAPTURED and currency == currencies[payment]:
+            found[payment] = Posted(units, 0, 0, 0, units)  # most have this posting and no other
+        else:
+            moved = _moved(_SIDES.get(debit, ()), units, currency == currencies[payment])
+            back = _moved(_SIDES.get(credit, ()), -units, currency == currencies[payment])
+            found[payment] = Posted(*map(sum, zip(known or Posted(), moved, back, strict=True)))
+    return found
 
+
+def _moved(sides: Sequence[tuple[str, int]], units: int, own_currency: bool) -> Posted:
+    """The effect of a debit of an account, by the fields of `Posted` that it is part of."""
+    if own_currency:
+        return Posted(**{name: sign * units for name, sign in sides})
+    return Posted(elsewhere=sum(units for name, _ in sides if name == "processor"))
+
+
+_CAPTURED: Final = (ledger.CLEARING, ledger.RAISED)
+_SIDES: Final[Mapping[str, Sequence[tuple[str, int]]]] = {
+    ledger.RAISED: (("captured", -1),),
+    ledger.SUSPENSE: (("captured", -1), ("held", -1)),
+    ledger.OTHER_SIDE[FactKind.REFUND]: (("refunded", 1),),
+    ledger.OTHER_SIDE[FactKind.DISPUTE]: (("disputed", 1),),
+    **dict.fromkeys(ledger.PROCESSOR_MONEY, (("processor", 1),)),
+}
+"""By account: the fields of `Posted` that its debits raise (1) or lower (-1)."""
 
 _POSTED: Final = select(
     POSTINGS.c.payment_id, POSTINGS.c.currency, POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.units

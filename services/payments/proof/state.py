@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -27,7 +28,8 @@ class NamedDifference(BaseModel):
     minor_units: int
 
 
-class Sums(BaseModel):
+@dataclass(slots=True)
+class Sums:
     """Sums of the payments compared, in minor units of one currency.
 
     `ledger` and `processor` contain held money, `totals` does not. `difference` is by how much the sources

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from backbone.clock import Clock
+from backbone.database.columns import microseconds
 from backbone.database.database import Database
 from backbone.http.service_client import ServiceClient, post_internal
 from services.payments.drive_lookup import KnownDrive
@@ -17,7 +18,7 @@ from services.payments.proof.compare import CountedPayment, Difference, Transit,
 from services.payments.proof.figures import OwnFigures, number_of_paid, paid_payments, payments_by_id
 from services.payments.proof.state import AuditState, Log
 
-PAGE: Final = 1_000
+PAGE: Final = 2_000
 """Payments that one step compares."""
 LAST: Final = "pay_" + "z" * 27
 """Above every id, whatever the database's collation."""
@@ -122,8 +123,8 @@ class Audit:
                 state.note(difference)
         sums = state.of(own.currency)
         if own.drive == state.drive:
-            sums.ledger += compare.processor_money(own)
-            sums.processor += own.by_facts.left - own.by_facts.disputed
+            sums.ledger += own.posted.processor
+            sums.processor += own.by_facts.net
         if counted is not None and counted.drive_id == state.drive:
             if counted.counted:
                 sums.totals += counted.net
@@ -172,10 +173,12 @@ class Audit:
         arrived = await self._ask("/internal/audit/arrived", {"drive": state.drive})
         counted = await self._counted(waiting)
         read_again = await self._own([one for one in waiting if _is_ahead(own.get(one), counted.get(one))])
-        complete_to = arrived["complete_to"] and datetime.fromisoformat(arrived["complete_to"])
+        complete_to = (
+            arrived["complete_to"] and datetime.fromisoformat(arrived["complete_to"]) - COMMIT_MARGIN
+        )
         for payment, figures in own.items():
             is_due = (outbox_empty and not arrived["behind"]) or bool(
-                complete_to and figures.changed_at + COMMIT_MARGIN < complete_to
+                complete_to and figures.changed_at < microseconds(complete_to)
             )
             theirs, newest = counted.get(payment), read_again.get(payment, figures)
             self._settle(state, newest, theirs, is_due=is_due or _is_ahead(newest, theirs))

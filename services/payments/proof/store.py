@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -176,4 +177,4 @@ def reply_of(drive: KnownDrive, state: AuditState, swept: datetime | None) -> di
 
 
 def _amounts(sums: Sums, currency: str) -> dict[str, Any]:
-    return {name: as_json(units, currency) for name, units in sums.model_dump().items()}
+    return {name: as_json(units, currency) for name, units in asdict(sums).items()}
