@@ -2,6 +2,7 @@
 #   docker run ataa:0.1.0 services.pledges      (services.payments, services.leaderboard, services.notify)
 #   docker run ataa:0.1.0 gateway
 #   docker run ataa:0.1.0 embedded              (all in one process, on SQLite in /data)
+#   docker exec CONTAINER python -m ataa        (the operators' command)
 #   docker run ataa:0.1.0 sandbox               (the Stripe sandbox)
 # It runs as user 10001 and supports a read-only root file system; mount /data and /tmp.
 # Health: GET /livez, /startupz and /readyz on the process's port, /metrics on ATAA_METRICS_PORT. The port depends
@@ -23,6 +24,7 @@ COPY gateway gateway
 COPY sandbox sandbox
 COPY embedded embedded
 COPY edge edge
+COPY ataa ataa
 COPY docs/api-guide.md docs/api-guide.md
 COPY LICENSE LICENSE
 # The root file system is read-only at run time, so the bytecode is compiled now.

@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload test simulate check api-fuzz k8s-check dashboards settings format contracts clean
+.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload audit test simulate check api-fuzz k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -65,6 +65,9 @@ k8s-check: $(VENV)/.k8s ## Render and validate every Kubernetes overlay
 
 dashboards: $(VENV)/.dashboards ## Generate the Grafana dashboard from its code
 	@$(PY) deploy/grafana/surge_overview.py
+
+audit: $(VENV)/.runtime ## Compare ledger, payments, log, totals and processor of a drive (DRIVE=winter; ARGS=--processor)
+	@$(PY) -m ataa audit $(DRIVE) $(ARGS)
 
 settings: $(VENV)/.runtime ## List every setting: variable, default, meaning
 	@$(PY) -m embedded settings

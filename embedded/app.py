@@ -50,7 +50,7 @@ def compose(folder: Path, overrides: Mapping[str, Any]) -> Embedded:
     composed = {
         "pledges": services.pledges.app.compose(load(PledgesSettings, **overrides), bus),
         "payments": services.payments.app.compose(
-            load(PaymentsSettings, **overrides), bus, clients["pledges"]
+            load(PaymentsSettings, **overrides), bus, clients["pledges"], leaderboard=clients["leaderboard"]
         ),
         "leaderboard": services.leaderboard.app.compose(
             load(LeaderboardSettings, **overrides), bus, clients["pledges"]

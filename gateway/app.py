@@ -44,6 +44,7 @@ from gateway.overload.refusal import Refusal
 from gateway.overload.shedding import Shedding
 from gateway.pages.badge import Badges
 from gateway.pages.site import Site
+from gateway.proxy.audits import Audits
 from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards
 from gateway.proxy.pledges import PledgeRoutes
@@ -92,6 +93,7 @@ def compose(
             *forwarder.routes(),
             *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
+            *Audits(forwarder).routes(),
             *live.routes(),
             *Login(sessions).routes(),
             *Console(sessions, calls, waits.checkouts, hub, reach.funnel, clock).routes(),

@@ -30,6 +30,7 @@ _KEYLESS: Final = (
     "/v1/drives/{}/leaderboards/{}",
     "/v1/drives/{}/donations",
     "/v1/drives/{}/events",
+    "/v1/drives/{}/audit",
 )
 """Services' operations that need no key."""
 

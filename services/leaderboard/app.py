@@ -16,6 +16,7 @@ from backbone.messaging.outbox import Relay
 from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker, add_health, add_routes, new_app
 from services.leaderboard import api
+from services.leaderboard.audit_api import audit_routes
 from services.leaderboard.board_api import BoardReads
 from services.leaderboard.display_texts import REQUEST_TIMEOUT_S, DisplayTexts
 from services.leaderboard.freshness import INPUTS, ChangedDrives, Freshness
@@ -56,6 +57,7 @@ def compose(
     add_health(app, database.is_responding)
     reads = BoardReads(database, display_texts, freshness, summing)
     add_routes(app, api.routes(api.Dependencies(database, display_texts, reads, consumer.behind, summing)))
+    add_routes(app, audit_routes(database, freshness, consumer.behind))
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)

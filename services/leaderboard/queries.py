@@ -10,11 +10,11 @@ from sqlalchemy import Row, Select, and_, bindparam, case, func, literal, or_, s
 from backbone.database.transaction import Transaction, messaging_tables_of
 from backbone.http.problems import NotFound, Overloaded
 from backbone.money import decimal_string
-from services.leaderboard import domain, hash_chain
+from services.leaderboard import hash_chain
 from services.leaderboard.hash_chain import Flaw
-from services.leaderboard.matching.tables import pools
+from services.leaderboard.recounting import BY_PROCESSOR, recount
 from services.leaderboard.sums import RANKED
-from services.leaderboard.tables import clearings, creators, drive_log, drives, payments, pledges
+from services.leaderboard.tables import clearings, creators, drive_log, drives, payments
 
 ROWS_PER_CHECK: Final = 1_000
 """Rows of a log that are read and verified together."""
@@ -113,14 +113,13 @@ async def books(session: Transaction) -> dict[str, str]:
     return _by_currency(await session.execute(_BOOKS))
 
 
-_BY_PROCESSOR: Final = payments.c.offline.is_(False)
 _BOOKS: Final = select(clearings.c.currency, func.sum(clearings.c.net)).group_by(clearings.c.currency)
 
 
 async def recounted_books(session: Transaction) -> dict[str, str]:
     """The same as `books`, recounted from every payment."""
     each = payments.c.captured - payments.c.refunded - payments.c.disputed
-    net = select(payments.c.currency, func.sum(each)).where(_BY_PROCESSOR).group_by(payments.c.currency)
+    net = select(payments.c.currency, func.sum(each)).where(BY_PROCESSOR).group_by(payments.c.currency)
     return _by_currency(await session.execute(net))
 
 
@@ -130,39 +129,8 @@ def _by_currency(rows: Any) -> dict[str, str]:
 
 
 async def recounted(session: Transaction, drive_id: str) -> Mapping[str, int]:
-    """A drive's columns, recounted from its payments, donors, pledges and matching pools."""
-    counted = and_(payments.c.drive_id == drive_id, payments.c.counted)
-    net = payments.c.captured - payments.c.refunded - payments.c.disputed
-    columns = {name: case((_BY_PROCESSOR, payments.c[name]), else_=0) for name in domain.Figures._fields}
-    columns["offline"] = case((_BY_PROCESSOR, 0), else_=net)
-    sums = select(*(func.coalesce(func.sum(each), 0).label(name) for name, each in columns.items()))
-    row = (await session.execute(sums.where(counted))).one()
-    return {
-        **{name: int(getattr(row, name)) for name in columns},
-        "donations": await _count(session, select(payments.c.payment_id).where(counted, net > 0)),
-        "donors": await _count_donors(session, counted, net),
-        "pledged": await _pledged(session, drive_id),
-        "matched": await _matched(session, drive_id),
-    }
-
-
-async def _count_donors(session: Transaction, counted: Any, net: Any) -> int:
-    known = select(payments.c.donor_id).where(counted, payments.c.donor_id.is_not(None))
-    unknown = select(payments.c.payment_id).where(counted, payments.c.donor_id.is_(None), net > 0)
-    donors_with_net = known.group_by(payments.c.donor_id).having(func.sum(net) > 0)
-    return await _count(session, donors_with_net) + await _count(session, unknown)
-
-
-async def _pledged(session: Transaction, drive_id: str) -> int:
-    owed = select(func.coalesce(func.sum(pledges.c.amount), 0)).where(
-        pledges.c.drive_id == drive_id, pledges.c.open, ~pledges.c.paid
-    )
-    return int((await session.execute(owed)).scalar_one())
-
-
-async def _matched(session: Transaction, drive_id: str) -> int:
-    used = select(func.coalesce(func.sum(pools.c.used), 0)).where(pools.c.drive_id == drive_id)
-    return int((await session.execute(used)).scalar_one())
+    """A drive's columns, recounted from its payments, donors and pledges."""
+    return await session.run_sync(recount, drive_id)
 
 
 async def _count(session: Transaction, rows: Select[Any]) -> int:
@@ -177,7 +145,7 @@ async def _clearing_differences(session: Transaction) -> list[str]:
     held = func.sum(case((payments.c.counted, 0), else_=_NET))
     recounted_rows = (
         select(payments.c.drive_id, payments.c.currency, func.sum(_NET), held)
-        .where(_BY_PROCESSOR)
+        .where(BY_PROCESSOR)
         .group_by(payments.c.drive_id, payments.c.currency)
     )
     stored = select(clearings.c.drive_id, clearings.c.currency, clearings.c.net, clearings.c.held)

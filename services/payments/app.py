@@ -32,6 +32,7 @@ from services.payments.matching.commands import MatchingPools
 from services.payments.offline import api as offline_api
 from services.payments.offline.gifts import OfflineGifts
 from services.payments.processor import Processor
+from services.payments.proof.composition import compose_proofs
 from services.payments.reconciliation.backfill import Backfill
 from services.payments.reconciliation.lookups import Reconciler
 from services.payments.reconciliation.sweep import Sweeper
@@ -61,10 +62,11 @@ def compose(
     *,
     clock: Clock | None = None,
     processor: Processor | None = None,
+    leaderboard: ServiceClient | None = None,
 ) -> Service:
     """Payments, wired to `bus` and to pledges' API; `processor` replaces Stripe in tests.
 
-    Nothing runs before `Service.start`.
+    Drives are audited where there is a client of `leaderboard`. Nothing runs before `Service.start`.
     """
     clock = clock or SystemClock()
     secret = settings.internal_secret.get_secret_value()
@@ -78,6 +80,7 @@ def compose(
     drives = DriveLookup(database, pledges, secret)
     refunds = RefundService(database, stripe, clock, settings.timeout_s, drives.owner_of)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
+    proofs = compose_proofs(database, stripe, drives, leaderboard, secret, clock, relay.is_empty)
     leader_work: dict[str, Work] = {
         "payments.applier": Applier(database, store, clock, ours).run,
         "payments.checkouts": _checkout_worker(
@@ -89,6 +92,7 @@ def compose(
         "payments.backfill": backfill.run,
         "payments.sweep": _sweeper(database, stripe, rate_limiter, clock, settings).run,
         "payments.pruning": _pruning(database, clock, settings).run,
+        **proofs.work,
     }
 
     dependencies = api.Dependencies(
@@ -110,6 +114,7 @@ def compose(
     app.include_router(holding.routes(Releases(database, drives, creators, clock), refunds))
     app.include_router(offline_api.routes(OfflineGifts(database, drives, creators, clock)))
     app.include_router(matching_api.routes(MatchingPools(database, drives, creators, clock)))
+    app.include_router(proofs.routes)
 
     workers = [
         Worker("payments.relay", relay.run),

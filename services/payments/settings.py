@@ -27,6 +27,9 @@ class PaymentsSettings(Settings):
     url_pledges: HttpUrl = Field(
         "http://127.0.0.1:8001", description="URL of pledges, for services in other processes."
     )
+    url_leaderboard: HttpUrl = Field(
+        "http://127.0.0.1:8003", description="Where leaderboard is, for the services in other processes."
+    )
     database_url_payments: DatabaseUrl = Field(
         "", description="Database URL of payments; empty: SQLite in the data directory."
     )

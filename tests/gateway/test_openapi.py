@@ -73,6 +73,7 @@ GET /v1/drives/{}/live
 GET /v1/drives/{}/leaderboards/{}
 GET /v1/drives/{}/donations
 GET /v1/drives/{}/events
+GET /v1/drives/{}/audit
 GET /v1/drives/{}/funnel
 """
 
@@ -150,6 +151,7 @@ def test_every_operation_has_description_scope_and_problems(described: dict[str,
         if operation["security"] == []:
             keyless.append(line)
     assert sorted(keyless) == [
+        "GET /v1/drives/{}/audit",
         "GET /v1/drives/{}/donations",
         "GET /v1/drives/{}/events",
         "GET /v1/drives/{}/leaderboards/{}",

@@ -58,6 +58,7 @@ async def test_answers_about_a_paid_pledge_satisfy_their_schemas(system: Embedde
         "/v1/totals": "/v1/totals?drives=described",
         "/v1/drives/{drive}/donations": "/v1/drives/described/donations",
         "/v1/drives/{drive}/events": "/v1/drives/described/events",
+        "/v1/drives/{drive}/audit": "/v1/drives/described/audit",
         "/v1/pledges": "/v1/pledges?drive=described",
         "/v1/pledges/{pledge}": f"/v1/pledges/{pledge['id']}",
         "/v1/webhooks": "/v1/webhooks",

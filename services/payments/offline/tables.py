@@ -32,7 +32,7 @@ class OfflineGift(Proposal, table=True):
     received_at: datetime = Field(sa_type=Utc)
     evidence: str
     creator_id: str | None
-    payment_id: str | None
+    payment_id: str | None = Field(unique=True)
 
 
 OFFLINE_GIFTS: Final = table_of(OfflineGift)

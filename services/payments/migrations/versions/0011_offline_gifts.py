@@ -36,7 +36,7 @@ def upgrade() -> None:
         sa.Column("received_at", Utc, nullable=False),
         sa.Column("evidence", sa.String(), nullable=False),
         sa.Column("creator_id", sa.String(), nullable=True),
-        sa.Column("payment_id", sa.String(), nullable=True),
+        sa.Column("payment_id", sa.String(), nullable=True, unique=True),
     )
 
 

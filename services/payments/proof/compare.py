@@ -1,0 +1,124 @@
+"""What payments and leaderboard know about one payment, compared. Without I/O.
+
+Rows, facts and postings are read in one snapshot, so any difference among them is one. Leaderboard's row is
+compared only where it has the same version: another version is in transit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NamedTuple
+
+from services.payments.proof.figures import OwnFigures
+
+COUNTED_IN: Final = ("captured", "refunded", "disputed")
+
+
+class CountedPayment(NamedTuple):
+    """A payment as leaderboard stores it. Amounts are in minor units of `currency`."""
+
+    payment_id: str
+    drive_id: str
+    version: int
+    currency: str
+    counted: bool
+    captured: int
+    refunded: int
+    disputed: int
+
+    @property
+    def net(self) -> int:
+        """Captured less refunded and disputed."""
+        return self.captured - self.refunded - self.disputed
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that two sources state differently; `figures` is what each of them states.
+
+    `payment` is None for what belongs to no single one. `minor_units` is how much money the figures are
+    apart, 0 where they are none.
+    """
+
+    payment: str | None
+    what: str
+    figures: Mapping[str, str | int | None]
+    currency: str | None = None
+    minor_units: int = 0
+
+
+class Transit(Enum):
+    """How the versions of a payment compare at payments and leaderboard."""
+
+    ARRIVED = "arrived"
+    ON_ITS_WAY = "on its way"
+    AHEAD = "ahead"
+    """Leaderboard has a version that payments has not: payments was read earlier, or lost it."""
+
+
+def transit(own: OwnFigures, counted: CountedPayment | None) -> Transit:
+    """Whether leaderboard has counted this state of a payment; a payment without money needs no row."""
+    if counted is None:
+        return Transit.ARRIVED if not own.has_money else Transit.ON_ITS_WAY
+    if counted.version == own.version:
+        return Transit.ARRIVED
+    return Transit.ON_ITS_WAY if counted.version < own.version else Transit.AHEAD
+
+
+def in_own_books(own: OwnFigures) -> list[Difference]:
+    """The differences among a payment's row, its facts and its postings."""
+    stored, facts, posted, expected = own.stored, own.by_facts, own.posted, own.expected
+    if stored == facts and posted == expected:
+        return []
+    found: list[Difference] = []
+    for name in COUNTED_IN:
+        found += _differing(own, name, {"payments": getattr(stored, name), "facts": getattr(facts, name)})
+    for name, what in _POSTED_AS.items():
+        figures = {"payments": getattr(expected, name), "ledger": getattr(posted, name)}
+        found += _differing(own, what, figures)
+    return found
+
+
+_POSTED_AS: Final = {
+    "captured": "captured", "refunded": "refunded", "disputed": "disputed", "held": "held",
+    "processor": "processor money", "offline": "offline money", "elsewhere": "money in another currency",
+}  # fmt: skip
+
+
+def with_leaderboard(own: OwnFigures, counted: CountedPayment) -> list[Difference]:
+    """The differences between a payment and leaderboard's row of the same version."""
+    if (own.drive, own.currency, not own.held, *own.stored) == counted[1:2] + counted[3:]:
+        return []
+    found: list[Difference] = []
+    for name in COUNTED_IN:
+        figures = {"payments": getattr(own.stored, name), "leaderboard": getattr(counted, name)}
+        found += _differing(own, name, figures)
+    for what, mine, theirs in (
+        ("drive", own.drive, counted.drive_id),
+        ("currency", own.currency, counted.currency),
+        ("held", own.held, not counted.counted),
+    ):
+        if mine != theirs and own.has_money:
+            figures = {"payments": str(mine), "leaderboard": str(theirs)}
+            found.append(Difference(own.payment, what, figures, own.currency, abs(own.net)))
+    return found
+
+
+def _differing(own: OwnFigures, what: str, figures: Mapping[str, int]) -> list[Difference]:
+    apart = max(figures.values()) - min(figures.values())
+    return [Difference(own.payment, what, figures, own.currency, apart)] if apart else []
+
+
+def lost(own: OwnFigures, counted: CountedPayment | None) -> Difference:
+    """The difference of a payment whose newest state leaderboard has not counted, and should have."""
+    figures = {"payments": own.version, "leaderboard": counted.version if counted else None}
+    apart = abs(own.net - (counted.net if counted else 0)) or abs(own.net)
+    return Difference(own.payment, "version", figures, own.currency, apart)
+
+
+def unknown(counted: CountedPayment) -> Difference:
+    """The difference of a payment that leaderboard counts and payments does not have."""
+    figures = {"payments": None, "leaderboard": counted.net}
+    return Difference(counted.payment_id, "payment", figures, counted.currency, abs(counted.net))

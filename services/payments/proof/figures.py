@@ -1,0 +1,214 @@
+"""A drive's payments as payments' database knows them: their rows, their facts and their postings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import BigInteger, Select, bindparam, func, select, text, type_coerce
+
+from backbone.database.one_of import one_of
+from backbone.database.transaction import SyncTransaction
+from services.payments.approvals.states import Status
+from services.payments.domain import FactKind, Observation, sum_up
+from services.payments.offline.tables import OFFLINE_GIFTS
+from services.payments.recording import ledger
+from services.payments.recording.rows import OBSERVATION_FIELDS
+from services.payments.tables import FACTS, PAYMENTS, POSTINGS
+
+PAID: Final = "intent IS NOT NULL"
+"""Payments of which Stripe has reported anything: the condition of the index `payments_paid`."""
+
+
+class Amounts(NamedTuple):
+    """What was captured, refunded and disputed, in minor units."""
+
+    captured: int = 0
+    refunded: int = 0
+    disputed: int = 0
+
+    @property
+    def net(self) -> int:
+        """Captured less refunded and disputed."""
+        return self.captured - self.refunded - self.disputed
+
+
+class Posted(NamedTuple):
+    """What the ledger holds for a payment, in minor units of the captured currency.
+
+    Everything about held money is at `held`. `processor` and `offline` are the balances of the processor's
+    money and of what came past it; `elsewhere` is the processor's in any other currency, and 0. What sponsors
+    added to the payment is in none of them.
+    """
+
+    captured: int = 0
+    refunded: int = 0
+    disputed: int = 0
+    held: int = 0
+    processor: int = 0
+    offline: int = 0
+    elsewhere: int = 0
+
+
+class OwnFigures(NamedTuple):
+    """A payment, what its facts add up to, and what the ledger holds for it.
+
+    Amounts are in minor units of `currency`, which was captured; `changed_at` is in microseconds since 1970.
+    """
+
+    payment: str
+    drive: str
+    version: int
+    currency: str | None
+    held: bool
+    changed_at: int
+    stored: Amounts
+    by_facts: Amounts
+    posted: Posted
+    offline: bool = False
+
+    @property
+    def expected(self) -> Posted:
+        """What the ledger should hold for it."""
+        if self.offline:
+            return Posted(captured=self.net, offline=self.net)
+        if self.held:
+            return Posted(held=self.net, processor=self.net)
+        return Posted(*self.stored, processor=self.net)
+
+    @property
+    def net(self) -> int:
+        """Captured less refunded and disputed, as stored."""
+        return self.stored.net
+
+    @property
+    def has_money(self) -> bool:
+        """Whether any money has moved: leaderboard stores nothing of other payments."""
+        return self.stored != (0, 0, 0)
+
+
+def paid_payments(transaction: SyncTransaction, drive_id: str, after: str, limit: int) -> list[OwnFigures]:
+    """The paid payments of a drive with ids above `after`, in the order of their ids; one snapshot."""
+    given = {"of_drive": drive_id, "after": after, "most": limit}
+    return _figures(transaction, transaction.execute(_PAGE, given).all())
+
+
+def payments_by_id(transaction: SyncTransaction, ids: Collection[str]) -> list[OwnFigures]:
+    """Those of these payments that exist, of any drive."""
+    return _figures(transaction, transaction.execute(_BY_ID, {"ids": ids}).all())
+
+
+def number_of_paid(transaction: SyncTransaction, drive_id: str) -> int:
+    """How many payments `paid_payments` has for a drive."""
+    return int(transaction.execute(_COUNT, {"of_drive": drive_id}).scalar_one())
+
+
+_COLUMNS: Final = (
+    PAYMENTS.c.id, PAYMENTS.c.drive_id, PAYMENTS.c.version, PAYMENTS.c.paid_currency, PAYMENTS.c.held,
+    type_coerce(PAYMENTS.c.changed_at, BigInteger).label("changed_at"),
+    PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed,
+    PAYMENTS.c.offline, PAYMENTS.c.intent,
+)  # fmt: skip
+_OF_DRIVE: Final = PAYMENTS.c.drive_id == bindparam("of_drive")
+_PAGE: Final = (
+    select(*_COLUMNS)
+    .where(_OF_DRIVE, text(PAID), PAYMENTS.c.id > bindparam("after"))
+    .order_by(PAYMENTS.c.id)
+    .limit(bindparam("most"))
+)
+_BY_ID: Final = select(*_COLUMNS).where(one_of(PAYMENTS.c.id, "ids"))
+_COUNT: Final = select(func.count()).select_from(PAYMENTS).where(_OF_DRIVE, text(PAID))
+
+
+def _figures(transaction: SyncTransaction, rows: Sequence[Any]) -> list[OwnFigures]:
+    by_facts = _facts(transaction, [row[-1] for row in rows if row[-1] is not None])
+    by_facts |= _gifts(transaction, [row[0] for row in rows if row.offline])
+    posted = _posted(transaction, {row[0]: row[3] for row in rows})
+    nothing, unposted = Amounts(), Posted()
+    return [
+        OwnFigures(
+            payment, drive, version, currency, held, changed_at, Amounts(captured, refunded, disputed),
+            by_facts.get(payment if offline else intent, nothing), posted.get(payment, unposted), offline,
+        )
+        for (
+            payment, drive, version, currency, held, changed_at, captured, refunded, disputed, offline, intent
+        ) in rows
+    ]  # fmt: skip
+
+
+def _gifts(transaction: SyncTransaction, payments: Sequence[str]) -> dict[str, Amounts]:
+    """What approvals say of offline gifts, by payment; a reversed one is captured and refunded."""
+    if not payments:
+        return {}
+    rows = transaction.execute(_GIFTS, {"payments": payments})
+    return {
+        payment: Amounts(units, units if status == Status.REVERSED else 0) for payment, units, status in rows
+    }
+
+
+_GIFTS: Final = select(OFFLINE_GIFTS.c.payment_id, OFFLINE_GIFTS.c.units, OFFLINE_GIFTS.c.status).where(
+    one_of(OFFLINE_GIFTS.c.payment_id, "payments")
+)
+
+
+def _facts(transaction: SyncTransaction, intents: Sequence[str]) -> dict[str, Amounts]:
+    """What the facts of payment intents add up to. Most have a capture and nothing else."""
+    found: dict[str, Amounts] = {}
+    several: set[str] = set()
+    for intent, kind, units in transaction.execute(_BRIEF_FACTS, {"intents": intents}):
+        if intent in found or kind != FactKind.CAPTURE:
+            several.add(intent)
+        else:
+            found[intent] = Amounts(units)
+    observed: defaultdict[str, list[Observation]] = defaultdict(list)
+    for row in transaction.execute(_WHOLE_FACTS, {"intents": list(several)}) if several else ():
+        each, kind, intent, *others = row
+        observed[intent].append(Observation(each, FactKind(kind), intent, *others))
+    for intent, facts in observed.items():
+        sums = sum_up(facts, ended=False)
+        found[intent] = Amounts(sums.captured, sums.refunded, sums.disputed)
+    return found
+
+
+_OF_INTENTS: Final = one_of(FACTS.c.intent, "intents")
+_BRIEF_FACTS: Final = select(FACTS.c.intent, FACTS.c.kind, FACTS.c.units).where(_OF_INTENTS)
+_WHOLE_FACTS: Final[Select[Any]] = select(*(FACTS.c[name] for name in OBSERVATION_FIELDS)).where(_OF_INTENTS)
+assert OBSERVATION_FIELDS[:3] == ("id", "kind", "intent")
+
+
+def _posted(transaction: SyncTransaction, currencies: Mapping[str, str | None]) -> dict[str, Posted]:
+    """What the ledger holds for payments, by their ids; `currencies` are those that were captured."""
+    found: dict[str, Posted] = {}
+    for payment, currency, debit, credit, units in transaction.execute(_POSTED, {"ids": list(currencies)}):
+        known = found.get(payment)
+        if known is None and (debit, credit) == _CAPTURED and currency == currencies[payment]:
+            found[payment] = Posted(captured=units, processor=units)  # most have this posting and no other
+        elif ledger.MATCHING_RECEIVABLE not in (debit, credit):
+            moved = _moved(_SIDES.get(debit, ()), units, currency == currencies[payment])
+            back = _moved(_SIDES.get(credit, ()), -units, currency == currencies[payment])
+            found[payment] = Posted(*map(sum, zip(known or Posted(), moved, back, strict=True)))
+    return found
+
+
+def _moved(sides: Sequence[tuple[str, int]], units: int, own_currency: bool) -> Posted:
+    """The effect of a debit of an account, by the fields of `Posted` that it is part of."""
+    if own_currency:
+        return Posted(**{name: sign * units for name, sign in sides})
+    return Posted(elsewhere=sum(units for name, _ in sides if name == "processor"))
+
+
+_CAPTURED: Final = (ledger.CLEARING, ledger.RAISED)
+_SIDES: Final[Mapping[str, Sequence[tuple[str, int]]]] = {
+    ledger.RAISED: (("captured", -1),),
+    ledger.SUSPENSE: (("held", -1),),
+    ledger.OFFLINE_CLEARING: (("offline", 1),),
+    ledger.OTHER_SIDE[FactKind.REFUND]: (("refunded", 1),),
+    ledger.OTHER_SIDE[FactKind.DISPUTE]: (("disputed", 1),),
+    **dict.fromkeys(ledger.PROCESSOR_MONEY, (("processor", 1),)),
+}
+"""By account: the fields of `Posted` that its debits raise (1) or lower (-1)."""
+
+_POSTED: Final = select(
+    POSTINGS.c.payment_id, POSTINGS.c.currency, POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.units
+).where(one_of(POSTINGS.c.payment_id, "ids"))

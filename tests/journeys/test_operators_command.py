@@ -1,0 +1,118 @@
+"""The operators' command on a running system."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.journeys.embedded_system import ROOT, EmbeddedSystem
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@dataclass
+class Ended:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    errors: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+async def ataa(system: EmbeddedSystem | None, *arguments: str, **settings: str) -> Ended:
+    """Run `python -m ataa` with the settings of a system's operator: its data directory."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ATAA_")}
+    own = {"ATAA_DATA_DIR": str(system.folder / "data")} if system else {}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ataa", *arguments),
+        cwd=ROOT,
+        env={**kept, **own, "COLUMNS": "200", "NO_COLOR": "1", **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, errors = await process.communicate()
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), errors.decode())
+
+
+def change(system: EmbeddedSystem, service: str, statement: str, *values: object) -> None:
+    """Change a database behind the service's back."""
+    with closing(sqlite3.connect(system.folder / "data" / f"{service}.db", timeout=10)) as database, database:
+        assert database.execute(statement, values).rowcount == 1
+
+
+async def test_audit_finds_nothing_while_donations_flow_and_a_planted_difference(
+    system: EmbeddedSystem,
+) -> None:
+    drive = await system.open_drive("audited")
+    first = await system.donate("audited")
+    await system.wait_for_raised("audited", "25.00")
+
+    async def give() -> None:
+        await asyncio.gather(*(system.donate("audited", "10.00") for _ in range(8)))
+
+    giving = asyncio.create_task(give())
+    while not giving.done():
+        found = await ataa(system, "audit", "audited", "--json")
+        assert found.status == 0, found.out + found.errors
+    await giving
+    await system.wait_for_raised("audited", "105.00")
+
+    found = await ataa(system, "audit", "audited", "--processor")
+    assert found.status == 0, found.out + found.errors
+    assert "No difference." in found.out
+    assert "105.00 USD" in found.out
+
+    payments = sqlite3.connect(system.folder / "data" / "payments.db")
+    with closing(payments):
+        ((payment, intent),) = payments.execute(
+            "SELECT id, intent FROM payments WHERE pledge_id = ?", (first["id"],)
+        )
+    more = "UPDATE payments SET captured = captured + ? WHERE {} = ?"
+    change(system, "leaderboard", more.format("payment_id"), 1, payment)
+    found = await ataa(system, "audit", drive["id"])
+    change(system, "leaderboard", more.format("payment_id"), -1, payment)
+    assert found.status == 1
+    assert f"{payment} captured" in " ".join(found.out.split())
+    assert "payments: 25.00 USD, leaderboard: 25.01 USD" in found.out
+
+    fact = "UPDATE facts SET units = units + ? WHERE id = ?"
+    change(system, "payments", fact, 1, intent)
+    found = await ataa(system, "audit", "audited", "--json", "--processor")
+    change(system, "payments", fact, -1, intent)
+    assert found.status == 1
+    assert {one["payment"] for one in found.json["differences"]} == {payment}
+    assert {one["what"] for one in found.json["differences"]} == {"captured", "processor"}
+
+    assert (await ataa(system, "audit", "audited")).status == 0
+    reply = await system.request("GET", "/v1/drives/audited/audit")
+    assert reply.status == 200
+    assert (reply.body["difference"]["value"], reply.body["differences"]) == ("0.00", 0)
+
+
+async def test_what_cannot_be_asked_exits_with_two_and_one_line(
+    system: EmbeddedSystem, tmp_path: Path
+) -> None:
+    unknown = await ataa(system, "audit", "no-such-drive")
+    assert (unknown.status, unknown.errors) == (2, "ataa: No such drive.\n")
+    nowhere = await ataa(None, "audit", "winter", ATAA_DATA_DIR=str(tmp_path))
+    assert nowhere.status == 2
+    assert nowhere.errors.startswith(f"ataa: Nothing runs in {tmp_path}.")
+    secret = {"ATAA_INTERNAL_SECRET": "x", "ATAA_URL_PAYMENTS": "http://127.0.0.1:9"}
+    away = await ataa(None, "audit", "winter", **secret)
+    assert (away.status, away.errors[:50]) == (2, "ataa: payments does not answer at http://127.0.0.1")
+    assert away.errors.count("\n") == 1
+    assert (await ataa(system, "audit")).status == 2
