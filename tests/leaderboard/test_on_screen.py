@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, update
 
 from backbone.clock import SystemClock, rfc3339
 from backbone.contracts import AlertControl, AlertsControlled, MessageModerated
@@ -148,14 +150,11 @@ async def test_gifts_stored_before_the_migration_can_be_shown(database: Database
 
 
 def _repeat_the_migration(connection: Any) -> None:
-    connection.execute(text("DROP INDEX words_pinned"))
-    for table, column in (
-        *(("words", name) for name in ("drive_id", "pinned_at", "pin_version")),
-        ("pledges", "payment_id"),
-        *(("drives", name) for name in ("alerts", "alerts_version")),
-    ):
-        connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
-    connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
+    """Undo the migration and those after it; its columns are lost."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    command.downgrade(config, "0006")
 
 
 async def test_pinned_message_reaches_snapshots_once_its_texts_are_fetched(tmp_path: Path) -> None:
