@@ -44,6 +44,9 @@ TAGS: Final[list[Json]] = [
 _TAGGED: Final = (
     ("/refunds", "Refunds"),
     ("/v1/payments", "Money"),
+    ("/ledger", "Money"),
+    ("/trial-balance", "Money"),
+    ("/statement", "Money"),
     ("/creators", "Creators"),
     ("/messages", "Moderation"),
     ("/decisions", "Moderation"),

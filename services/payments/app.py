@@ -37,6 +37,8 @@ from services.payments.stripe.client import StripeProcessor
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import MESSAGING_TABLES
 from services.payments.treasury import api as treasury
+from services.payments.treasury import ledger_api
+from services.payments.treasury.ledger_api import LedgerReads
 from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.endpoint import with_webhooks
 from services.payments.webhooks.foreign import OurAccount
@@ -101,6 +103,7 @@ def compose(
     add_health(app, database.is_responding)
     app.include_router(api.routes(dependencies))
     app.include_router(treasury.routes(database, drives))
+    app.include_router(ledger_api.routes(LedgerReads(database, drives, clock)))
     app.include_router(holding.routes(Releases(database, drives, pledges, secret, clock), refunds))
 
     workers = [

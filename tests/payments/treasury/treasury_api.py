@@ -15,6 +15,8 @@ from services.payments.holding import api as holding
 from services.payments.holding.release import Releases
 from services.payments.refunds import RefundService
 from services.payments.treasury import api as treasury
+from services.payments.treasury import ledger_api
+from services.payments.treasury.ledger_api import LedgerReads
 from tests.payments.books import Books
 from tests.payments.fake_processor import FakeProcessor
 from tests.payments.harness import SECRET, Pledges, a_drive, a_pledge
@@ -42,6 +44,7 @@ class TreasuryApi:
         refunds = RefundService(database, FakeProcessor(), clock, 1.0, drives.owner_of)
         app = new_app("payments", SECRET)
         app.include_router(treasury.routes(database, drives))
+        app.include_router(ledger_api.routes(LedgerReads(database, drives, clock)))
         app.include_router(holding.routes(Releases(database, drives, pledges, SECRET, clock), refunds))
         self._client = InProcessServiceClient(app)
 
