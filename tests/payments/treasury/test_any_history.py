@@ -96,7 +96,9 @@ class History:
     async def dispute(self, picked: int, units: int, status: str) -> None:
         if self.pledges:
             _, intent = self.pledges[picked % len(self.pledges)]
-            event = dispute("updated", f"dp_{intent}", intent, units, status, at=1_700_000_000 + next(_number))
+            event = dispute(
+                "updated", f"dp_{intent}", intent, units, status, at=1_700_000_000 + next(_number)
+            )
             await self.api.books.apply([event])
 
     async def release(self, picked: int, drive: int) -> None:
