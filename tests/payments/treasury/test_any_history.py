@@ -1,4 +1,4 @@
-"""After any history of captures, refunds, disputes, holds and releases the drives' ledgers equal the payments."""
+"""After any history of captures, refunds, disputes, holds and releases the ledgers equal the payments."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +118,12 @@ class History:
     async def check(self) -> None:
         """Fail unless every drive's ledger balances and its statement is the sum of its payments."""
         rows = await self.payments()
-        for payment, drive in self.released.items():
+        for payment, target in self.released.items():
             row = next(each for each in rows if each.id == payment)
-            assert (row.drive_id, row.held) == (drive, False)
+            assert (row.drive_id, row.held) == (target, False)
         for drive in self.drives:
-            found = await self.api.books.database.read_whole(
-                lambda transaction, drive=drive: read_drive_ledger(transaction, drive.drive_id)
-            )
+            read = partial(read_drive_ledger, drive_id=drive.drive_id)
+            found = await self.api.books.database.read_whole(read)
             sums: Counter[str] = Counter()
             for each in trial_balance(found.movements):
                 sums[each.currency] += each.debit - each.credit
