@@ -43,6 +43,8 @@ from services.payments.stripe.client import StripeProcessor
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import MESSAGING_TABLES
 from services.payments.treasury import api as treasury
+from services.payments.treasury import ledger_api
+from services.payments.treasury.ledger_api import LedgerReads
 from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.endpoint import with_webhooks
 from services.payments.webhooks.foreign import OurAccount
@@ -115,6 +117,7 @@ def compose(
     app.include_router(offline_api.routes(OfflineGifts(database, drives, creators, clock)))
     app.include_router(matching_api.routes(MatchingPools(database, drives, creators, clock)))
     app.include_router(proofs.routes)
+    app.include_router(ledger_api.routes(LedgerReads(database, drives, clock)))
 
     workers = [
         Worker("payments.relay", relay.run),

@@ -65,6 +65,9 @@ GET /v1/payments
 GET /v1/payments/{}
 POST /v1/payments/{}/release
 POST /v1/payments/{}/refunds
+GET /v1/drives/{}/ledger
+GET /v1/drives/{}/trial-balance
+GET /v1/drives/{}/statement
 GET /v1/webhooks
 POST /v1/webhooks/{}/retry
 GET /v1/drives/{}/totals

@@ -152,6 +152,12 @@ class Harness:
             body=b"" if body is None else json.dumps(body).encode(),
         )
 
+    async def get(self, path: str, query: str, caller: Mapping[str, str]) -> ServiceResponse:
+        """Read as the gateway forwards it."""
+        return await InProcessServiceClient(self.service.app).request(
+            "GET", path, headers=caller, query=query
+        )
+
     async def refund(
         self,
         pledge: str,

@@ -26,6 +26,7 @@ from backbone.contracts.payments import PaymentStatus
 from backbone.contracts.pledges import (
     AlertControl,
     AlertsControlled,
+    DriveState,
     MessageModerated,
     MessageState,
     PledgeChanged,
@@ -34,6 +35,7 @@ from backbone.contracts.pledges import (
 )
 from backbone.database.columns import microseconds
 from backbone.database.database import Database
+from backbone.http.caller import sign_caller
 from backbone.ids import DriveId, PledgeId
 from backbone.messaging import inbox
 from services.leaderboard import app as leaderboard_app
@@ -219,6 +221,7 @@ PAYMENTS: Final = {
     "payments": {
         "id": "'pay_' || n", "pledge_id": "'plg_' || n", "drive_id": "'drv_old'", "nth": "0",
         "status": "'captured'", "intent": "'pi_' || n", "captured": "2500", "paid_currency": "'USD'",
+        "currency": "'USD'", "amount": "2500", "captured_at": "n",
         "checkout": "'open'", "session_id": "'cs_' || n", "expires_at": "n",
     },
     "facts": {"id": "'pi_' || n", "kind": "'capture'", "intent": "'pi_' || n", "payment_id": "'pay_' || n"},
@@ -230,7 +233,10 @@ PAYMENTS: Final = {
         "id": "'rfd_' || n", "payment_id": "'pay_' || n", "state": "'sent'", "settled": "true",
         "next_try_at": "n",
     },
-    "postings": {"cause": "'pi_' || n || '#1'", "payment_id": "'pay_' || n"},
+    "postings": {
+        "cause": "'pi_' || n || '#1'", "payment_id": "'pay_' || n", "drive_id": "'drv_old'",
+        "currency": "'USD'", "units": "2500",
+    },
     "idempotency": {"scope": "'big:refunds'", "key": "'k' || n", "made_at": "n"},
     "inbox": {"group": "'payments'"} | RECENT,
 }  # fmt: skip
@@ -260,7 +266,7 @@ async def _prune_payments(database: Database) -> None:
 
 
 async def _pay_and_refund(stage: payments_stage.Harness) -> None:
-    drive = payments_stage.a_drive()
+    drive = payments_stage.a_drive(partner="default")
     given = [await stage.donate(drive) for _ in range(3)]
     disputed = await stage.donate(drive, card="4000000000000259")
     refused, cancelled = payments_stage.a_pledge(drive), payments_stage.a_pledge(drive)
@@ -280,6 +286,35 @@ async def _pay_and_refund(stage: payments_stage.Harness) -> None:
     assert (await stage.refund(given[1], "r1")).headers["idempotency-replayed"]
     await stage.status(given[0], "refunded")
     await stage.drained()
+    await _read_and_release(stage, drive.drive_id, drive.slug)
+
+
+async def _read_and_release(stage: payments_stage.Harness, drive: str, slug: str) -> None:
+    """What a treasurer reads, and decides about held money."""
+    key = sign_caller(payments_stage.SECRET, partner="default", scopes=("admin",))
+    owner = sign_caller(payments_stage.SECRET, partner="owner", scopes=("ledger",))
+    other = payments_stage.a_drive(slug="other", partner="owner")
+    # Its drive is not announced: the money is held.
+    unknown = payments_stage.a_pledge(payments_stage.a_drive())
+    await stage.publish_events(other, unknown)
+    await stage.pay(await stage.opened(unknown.pledge_id))
+    await stage.status(unknown.pledge_id, "paid")
+    for which in (f"drive={slug}", f"drive={slug}&after=9999999", "", "after=9999999"):
+        for query in ("", "held=true", "status=refunded", "status=captured", "held=true&status=disputed"):
+            for caller in (key, owner) if "drive" not in which else (key,):
+                reply = await stage.get("/v1/payments", f"{which}&{query}&limit=5", caller)
+                assert reply.status == 200, reply.body
+    (held,) = (await stage.get("/v1/payments", "held=true", key)).json()["data"]
+    path = f"/v1/payments/{held['id']}"
+    for action, body in (("release", {"note": "x", "drive": "other"}), ("refunds", {})):
+        reply = await stage.ask("POST", f"{path}/{action}", body, **key, **{"idempotency-key": action})
+        assert reply.status in (200, 201), reply.body
+    for read in (path, *(f"/v1/drives/{drive}/{each}" for each in ("ledger", "trial-balance", "statement"))):
+        assert (await stage.get(read, "", key)).status == 200
+    closed = {"version": 2, "state": DriveState.CLOSED}
+    await stage.publish_events(other.model_copy(update=closed))
+    await stage.drained()
+    assert (await stage.get(f"/v1/drives/{other.drive_id}/statement", "", key)).status == 200
 
 
 # Leaderboard.

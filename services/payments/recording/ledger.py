@@ -22,6 +22,8 @@ FEES: Final = "processor_fees"
 BANK: Final = "bank"
 RAISED: Final = "drive_raised"
 SUSPENSE: Final = "held"
+REFUNDS: Final = "refunds"
+DISPUTES: Final = "disputes"
 OFFLINE_CLEARING: Final = "offline_clearing"
 MATCHING_RECEIVABLE: Final = "matching_receivable"
 BENEFICIARY_PAYABLE: Final = "beneficiary_payable"
@@ -31,7 +33,7 @@ PROCESSOR_MONEY: Final = (CLEARING, FEES, BANK)
 """The accounts whose balances add up to captured less refunded and disputed: what the processor still
 holds, what it charged, and what it paid out."""
 
-OTHER_SIDE: Final[Mapping[FactKind, str]] = {FactKind.REFUND: "refunds", FactKind.DISPUTE: "disputes"}
+OTHER_SIDE: Final[Mapping[FactKind, str]] = {FactKind.REFUND: REFUNDS, FactKind.DISPUTE: DISPUTES}
 
 
 @dataclass(frozen=True, slots=True)

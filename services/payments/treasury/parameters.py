@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fastapi import Path, Query
+from fastapi import Header, Path, Query
 from pydantic import AfterValidator, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
@@ -50,3 +50,5 @@ After = Annotated[
     Query(description="`next` of the page before."),
 ]
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
+Accept = Annotated[str | None, Header(include_in_schema=False)]
+"""`text/csv` asks for a table (backbone/http/csv_reply.py)."""

@@ -16,6 +16,8 @@ from services.payments.holding import api as holding
 from services.payments.holding.release import Releases
 from services.payments.refunds import RefundService
 from services.payments.treasury import api as treasury
+from services.payments.treasury import ledger_api
+from services.payments.treasury.ledger_api import LedgerReads
 from tests.payments.books import Books
 from tests.payments.fake_processor import FakeProcessor
 from tests.payments.harness import SECRET, Pledges, a_drive, a_pledge
@@ -46,6 +48,7 @@ class TreasuryApi:
         app.include_router(
             holding.routes(Releases(database, drives, CreatorLookup(pledges, SECRET), clock), refunds)
         )
+        app.include_router(ledger_api.routes(LedgerReads(database, drives, clock)))
         self._client = InProcessServiceClient(app)
 
     async def get(self, path: str, query: str = "", **caller: Any) -> ServiceResponse:
