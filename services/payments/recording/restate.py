@@ -24,7 +24,7 @@ from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
 from backbone.messaging.outbox import announce
 from backbone.money import Money, digits
 from services.payments.domain import FactKind, estimate_reason, is_held, status, sum_up, tally
-from services.payments.matching.allocation import counts, gift_of, match_gifts
+from services.payments.matching.allocation import counted_net, gift_of, match_gifts
 from services.payments.matching.domain import Gift
 from services.payments.recording import estimates, ledger
 from services.payments.recording.estimates import NewEstimate
@@ -93,14 +93,14 @@ async def restate(
     changes = _Changes()
     for row in rows:
         before = row.announced_state
-        counted = counts(captured=row.captured, held=row.held)
+        net_before = counted_net(row)
         own = by_intent[row.intent] if row.intent else []
         changes.estimates += _derive(row, own, drives.get(row.drive_id))
         changes.postings += _postings(row, own)
         if row.announced_state != before or (row.id in changed and row.version):
             row.version += 1
             changes.announced.append(row)
-            changes.gifts += gift_of(row, counted=counted)
+            changes.gifts += gift_of(row, net_before)
             _count(row, before)
     written = {row.id for row in changes.announced} | changed | new
     await write_payments(session, [row for row in rows if row.id in written], new, at)
