@@ -227,12 +227,7 @@ async def check(books: Books, board: Database | None, steps: Sequence[Step]) -> 
         assert matched == used
 
 
-@settings(
-    phases=[Phase.reuse, Phase.generate],
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=HISTORIES)
 async def test_pools_give_what_the_model_gives(steps: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -247,12 +242,7 @@ async def on_postgresql(tmp_path: Path) -> Any:
         yield await held.enter_async_context(open_books(tmp_path, url))
 
 
-@settings(
-    phases=[Phase.reuse, Phase.generate],
-    max_examples=15,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=HISTORIES)
 async def test_pools_give_what_the_model_gives_on_postgresql(on_postgresql: Books, steps: list[Step]) -> None:
     await check(on_postgresql, None, steps)
