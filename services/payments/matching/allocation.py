@@ -11,7 +11,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from sqlalchemy import Executable, bindparam, select, union_all, update
+from sqlalchemy import bindparam, select, union_all, update
 
 from backbone.contracts.payments import MatchingPoolChanged
 from backbone.database.one_of import one_of
@@ -20,11 +20,11 @@ from backbone.ids import CreatorId, DriveId, MatchingPoolId
 from backbone.money import Money
 from services.payments.matching.domain import Allocation, Change, Gift, Pool, rematch
 from services.payments.matching.ratio import ratio_text
-from services.payments.matching.tables import ALLOCATIONS, POOL_COLUMNS, POOLS
+from services.payments.matching.tables import ALLOCATIONS, COUNTED_BEFORE, POOL_COLUMNS, POOLS
 from services.payments.recording import ledger
 from services.payments.recording.ledger import NewPosting
 from services.payments.recording.rows import PaymentRow
-from services.payments.statements import upsert
+from services.payments.statements import insert_new, upsert
 
 
 class Matched(NamedTuple):
@@ -34,19 +34,17 @@ class Matched(NamedTuple):
     events: Sequence[MatchingPoolChanged] = ()
 
 
-def counts(*, captured: int, held: bool) -> bool:
-    """Whether a payment counts in its drive, and so may be matched."""
-    return captured > 0 and not held
+def counted_net(row: PaymentRow) -> int | None:
+    """What is left of a payment; None unless it counts in its drive."""
+    return row.captured - row.refunded - row.disputed if row.captured > 0 and not row.held else None
 
 
-def gift_of(row: PaymentRow, *, counted: bool) -> Iterator[Gift]:
-    """The gift that a changed payment is; `counted`: whether it counted before. None where it never did."""
-    now = counts(captured=row.captured, held=row.held)
-    if row.captured_at is None or not (now or counted):
-        return
-    net = row.captured - row.refunded - row.disputed
-    begins, ceases = now and not counted, counted and not now
-    yield Gift(row.id, row.drive_id, row.creator_id, row.captured_at, net, begins, ceases)
+def gift_of(row: PaymentRow, before: int | None) -> Iterator[Gift]:
+    """The gift that a changed payment is, if it counts or did before; `before` was its `counted_net`."""
+    after = counted_net(row)
+    if row.captured_at is not None and (before, after) != (None, None):
+        is_new = before is None
+        yield Gift(row.id, row.drive_id, row.creator_id, row.captured_at, before, after, is_new)
 
 
 async def match_gifts(session: Transaction, gifts: Sequence[Gift], at: datetime) -> Matched:
@@ -56,13 +54,15 @@ async def match_gifts(session: Transaction, gifts: Sequence[Gift], at: datetime)
     """
     if not gifts:
         return _NOTHING
+    await _note_ceased(session, gifts)
     pools = await _lock_pools(session, gifts)
     if not pools:
         return _NOTHING
     known = await _read_allocations(session, [gift.payment_id for gift in gifts])
-    changes, allocations = rematch(pools, known, gifts)
-    if allocations:
-        await session.execute(_keep_allocations(session), [_values(each) for each in allocations])
+    changes = rematch(pools, known, await _without_released(session, gifts))
+    if changes:
+        keep = upsert(session, ALLOCATIONS, ("payment_id", "pool_id"), ("units", "postings"))
+        await session.execute(keep, [_values(change.allocation) for change in changes])
     changed = {change.pool.id: change.pool for change in changes}
     await _store_used(session, changed.values())
     return Matched(
@@ -82,6 +82,7 @@ _CONCERNED: Final = union_all(
 _LOCK_POOLS: Final = (
     select(*POOL_COLUMNS).where(POOLS.c.id.in_(_CONCERNED)).order_by(POOLS.c.number).with_for_update()
 )
+_READ_COUNTED_BEFORE: Final = select(COUNTED_BEFORE).where(one_of(COUNTED_BEFORE.c.payment_id, "payments"))
 _READ_ALLOCATIONS: Final = select(*_ALLOCATION_COLUMNS).where(one_of(ALLOCATIONS.c.payment_id, "payments"))
 
 
@@ -91,13 +92,30 @@ async def _lock_pools(session: Transaction, gifts: Sequence[Gift]) -> list[Pool]
     return [Pool(*row) for row in await session.execute(_LOCK_POOLS, values)]
 
 
+async def _note_ceased(session: Transaction, gifts: Sequence[Gift]) -> None:
+    """Note which payments counted and are held now: released, they are not matched as new gifts."""
+    rows = [
+        {"payment_id": gift.payment_id, "drive_id": gift.drive_id} for gift in gifts if gift.after is None
+    ]
+    if rows:
+        await session.execute(insert_new(session, COUNTED_BEFORE), rows)
+
+
+async def _without_released(session: Transaction, gifts: Sequence[Gift]) -> list[Gift]:
+    """The gifts; those that counted in their drives before are not new."""
+    new = [gift.payment_id for gift in gifts if gift.is_new]
+    if not new:
+        return list(gifts)
+    rows = await session.execute(_READ_COUNTED_BEFORE, {"payments": new})
+    before = {(row.payment_id, row.drive_id) for row in rows}
+    return [
+        gift._replace(is_new=gift.is_new and (gift.payment_id, gift.drive_id) not in before) for gift in gifts
+    ]
+
+
 async def _read_allocations(session: Transaction, payments: Collection[str]) -> list[Allocation]:
     rows = await session.execute(_READ_ALLOCATIONS, {"payments": payments})
     return [Allocation(*row) for row in rows]
-
-
-def _keep_allocations(session: Transaction) -> Executable:
-    return upsert(session, ALLOCATIONS, ("payment_id", "pool_id"), ("units", "postings"))
 
 
 def _values(allocation: Allocation) -> dict[str, object]:

@@ -69,26 +69,29 @@ class Allocation:
 
     payment_id: str
     pool_id: str
-    original: int = 0
-    base: int = 0
+    original: int
+    base: int
     units: int = 0
     postings: int = 0
 
-    def target(self, net: int) -> int:
+    def target(self, net: int | None) -> int:
         """The share of a gift of which `net` is left: proportional, rounded down, never above the first."""
-        return self.original * min(net, self.base) // self.base if net > 0 and self.base > 0 else 0
+        return self.original * min(net, self.base) // self.base if net is not None and net > 0 else 0
 
 
 class Gift(NamedTuple):
-    """The change of a payment: what is left of it, and whether it starts or stops to count in its drive."""
+    """The change of a payment: its net `before` and `after`, None where it does not count in its drive.
+
+    `is_new`: it starts to count. One that counted before, was held and is released does not.
+    """
 
     payment_id: str
     drive_id: str
     creator_id: str | None
     captured_at: datetime
-    net: int
-    begins: bool
-    ceases: bool
+    before: int | None
+    after: int | None
+    is_new: bool
 
 
 class Change(NamedTuple):
@@ -99,63 +102,57 @@ class Change(NamedTuple):
     units: int
 
 
-def rematch(
-    pools: Sequence[Pool], allocations: Iterable[Allocation], gifts: Sequence[Gift]
-) -> tuple[list[Change], list[Allocation]]:
+def rematch(pools: Sequence[Pool], allocations: Iterable[Allocation], gifts: Sequence[Gift]) -> list[Change]:
     """Match gifts anew after they changed; `pools` (in their order) and `allocations` are updated in place.
 
     First the pools get back what was refunded, disputed or held. Then gifts take back what a failed refund
-    or a won dispute restores, up to their first share and what is left in the same pool. Then new gifts are
-    matched, in the order of their captures. Returns the changes of `used`, and the allocations to store.
+    or a won dispute restores of their first share, as far as it is left in the same pool. Then new gifts are
+    matched, in the order of their captures.
     """
     by_id = {pool.id: pool for pool in pools}
     in_order = sorted(gifts, key=lambda one: (one.captured_at, one.payment_id))
     of_payment: dict[str, dict[str, Allocation]] = {gift.payment_id: {} for gift in gifts}
     for allocation in allocations:
         of_payment[allocation.payment_id][allocation.pool_id] = allocation
-    changes = [
-        *_resized(by_id, of_payment, in_order, gives_back=True),
-        *_resized(by_id, of_payment, in_order, gives_back=False),
+    return [
+        *_returned(by_id, of_payment, in_order),
+        *_taken_back(by_id, of_payment, in_order),
+        *(change for gift in in_order if gift.is_new for change in _first_shares(pools, gift)),
     ]
-    closed: list[Allocation] = []
-    for gift in in_order:
-        others = [
-            pool
-            for pool in pools
-            if pool.drive_id == gift.drive_id and pool.id not in of_payment[gift.payment_id]
-        ]
-        if gift.begins:
-            changes += _first_shares(others, gift)
-        elif gift.ceases:
-            # Held after it counted: these rows keep it from being matched as a new gift once it is released.
-            closed += [Allocation(gift.payment_id, pool.id) for pool in others]
-    return changes, [*closed, *(change.allocation for change in changes)]
 
 
-def _resized(
-    by_id: Mapping[str, Pool],
-    of_payment: Mapping[str, Mapping[str, Allocation]],
-    gifts: Sequence[Gift],
-    *,
-    gives_back: bool,
+def _returned(
+    by_id: Mapping[str, Pool], of_payment: Mapping[str, Mapping[str, Allocation]], gifts: Sequence[Gift]
 ) -> Iterator[Change]:
-    """The changes of stored allocations: either those that return money to a pool, or those that take it."""
+    """What pools get back: a share is never more than what is left of its gift justifies."""
     for gift in gifts:
-        known = of_payment[gift.payment_id]
-        for pool in (by_id[pool_id] for pool_id in known):
-            allocation = known[pool.id]
-            counts = pool.drive_id == gift.drive_id and not gift.ceases
-            units = (allocation.target(gift.net) if counts else 0) - allocation.units
-            if (units < 0) == gives_back and (units := min(units, pool.remaining)):
-                yield _give(pool, allocation, units)
+        for allocation in of_payment[gift.payment_id].values():
+            pool = by_id[allocation.pool_id]
+            net = gift.after if pool.drive_id == gift.drive_id else None
+            if (excess := allocation.units - allocation.target(net)) > 0:
+                yield _give(pool, allocation, -excess)
+
+
+def _taken_back(
+    by_id: Mapping[str, Pool], of_payment: Mapping[str, Mapping[str, Allocation]], gifts: Sequence[Gift]
+) -> Iterator[Change]:
+    """What gifts take back from what remains: at most what the rise of their net restores of their shares."""
+    for gift in gifts:
+        for allocation in of_payment[gift.payment_id].values():
+            pool = by_id[allocation.pool_id]
+            target = allocation.target(gift.after)
+            restored = min(target - allocation.target(gift.before), target - allocation.units, pool.remaining)
+            if restored > 0 and pool.drive_id == gift.drive_id:
+                yield _give(pool, allocation, restored)
 
 
 def _first_shares(pools: Sequence[Pool], gift: Gift) -> Iterator[Change]:
-    """What each of these pools gives to a gift that starts to count."""
+    """What each open pool of its drive gives to a gift that starts to count."""
+    net = max(0, gift.after or 0)
     for pool in pools:
-        is_for = pool.creator_id in (None, gift.creator_id) and pool.is_open_at(gift.captured_at)
-        if is_for and (share := pool.share_of(max(0, gift.net))):
-            yield _give(pool, Allocation(gift.payment_id, pool.id, share, gift.net), share)
+        is_for = pool.drive_id == gift.drive_id and pool.creator_id in (None, gift.creator_id)
+        if is_for and pool.is_open_at(gift.captured_at) and (share := pool.share_of(net)):
+            yield _give(pool, Allocation(gift.payment_id, pool.id, share, net), share)
 
 
 def _give(pool: Pool, allocation: Allocation, units: int) -> Change:

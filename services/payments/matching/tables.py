@@ -50,8 +50,7 @@ class MatchingPool(Table, table=True):
 class MatchingAllocation(Table, table=True):
     """What a pool gives to a payment: `units` now, `original` when the payment was first counted.
 
-    `base` is the payment's net then. `postings` counts the rows of the ledger for it. A row of zeros means
-    that the payment was counted before and that the pool gives it nothing any more.
+    `base` is the payment's net then. `postings` counts the rows of the ledger for it.
     """
 
     __tablename__ = "matching_allocations"
@@ -67,7 +66,17 @@ class MatchingAllocation(Table, table=True):
     postings: int
 
 
+class CountedBefore(Table, table=True):
+    """A payment that was held after it counted in a drive: it is no new gift once it is released."""
+
+    __tablename__ = "matching_counted_before"
+
+    payment_id: str = Field(primary_key=True)
+    drive_id: str = Field(primary_key=True)
+
+
 POOLS: Final = table_of(MatchingPool)
 POOL_COLUMNS: Final = tuple(POOLS.c[each.name] for each in fields(Pool))
 """The columns of a `domain.Pool`, in its order."""
 ALLOCATIONS: Final = table_of(MatchingAllocation)
+COUNTED_BEFORE: Final = table_of(CountedBefore)

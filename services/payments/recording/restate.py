@@ -33,7 +33,7 @@ from services.payments.domain import (
     sum_up,
     tally,
 )
-from services.payments.matching.allocation import counts, gift_of, match_gifts
+from services.payments.matching.allocation import counted_net, gift_of, match_gifts
 from services.payments.matching.domain import Gift
 from services.payments.recording import estimates, ledger
 from services.payments.recording.estimates import NewEstimate
@@ -112,7 +112,7 @@ async def restate(
     rephrased: set[str] = set()
     for row in rows:
         before, reason = row.announced_state, row.held_reason
-        counted = counts(captured=row.captured, held=row.held)
+        net_before = counted_net(row)
         own = by_intent[row.intent] if row.intent else []
         if not row.offline:  # an offline gift has no facts that its state could be derived from
             changes.estimates += _derive(row, own, drives.get(row.drive_id), at)
@@ -122,7 +122,7 @@ async def restate(
         if row.announced_state != before or (row.id in changed and row.version):
             row.version += 1
             changes.announced.append(row)
-            changes.gifts += gift_of(row, counted=counted)
+            changes.gifts += gift_of(row, net_before)
             _count(row, before)
     written = {row.id for row in changes.announced} | changed | new | rephrased
     await write_payments(session, [row for row in rows if row.id in written], new, at)

@@ -24,12 +24,12 @@ def a_pool(number: int = 1, cap: int = 10_000, used: int = 0, ratio: int = 10_00
 
 
 def a_gift(net: int, name: str = "pay_1", at: datetime = NOON, **other: Any) -> Gift:
-    given: dict[str, Any] = {"creator_id": None, "begins": True, "ceases": False}
-    return Gift(name, "drv", captured_at=at, net=net, **given | other)
+    given: dict[str, Any] = {"creator_id": None, "before": None, "is_new": "before" not in other}
+    return Gift(name, "drv", captured_at=at, after=net, **given | other)
 
 
 def shares(pools: list[Pool], *gifts: Gift) -> list[int]:
-    changes, _ = rematch(pools, [], gifts)
+    changes = rematch(pools, [], gifts)
     return [change.units for change in changes]
 
 
@@ -64,7 +64,7 @@ def test_every_open_pool_gives_its_own_share() -> None:
 def test_gifts_of_a_batch_are_matched_in_order_of_their_capture() -> None:
     pools = [a_pool(cap=1_500)]
     later, earlier = a_gift(1_000, "pay_a", NOON), a_gift(1_000, "pay_b", NOON - timedelta(seconds=5))
-    changes, _ = rematch(pools, [], [later, earlier])
+    changes = rematch(pools, [], [later, earlier])
     assert [(each.allocation.payment_id, each.units) for each in changes] == [
         ("pay_b", 1_000),
         ("pay_a", 500),
@@ -74,7 +74,7 @@ def test_gifts_of_a_batch_are_matched_in_order_of_their_capture() -> None:
 def test_what_a_refund_returns_is_there_for_a_new_gift_of_the_same_batch() -> None:
     pools = [a_pool(cap=1_000, used=1_000)]
     known = [Allocation("pay_1", "mch_1", 1_000, 1_000, 1_000, 1)]
-    changes, _ = rematch(pools, known, [a_gift(900, "pay_2"), a_gift(400, begins=False)])
+    changes = rematch(pools, known, [a_gift(900, "pay_2"), a_gift(400, before=1_000)])
     assert [each.units for each in changes] == [-600, 600]
     assert pools[0].used == 1_000
 
@@ -82,40 +82,36 @@ def test_what_a_refund_returns_is_there_for_a_new_gift_of_the_same_batch() -> No
 def test_earlier_gift_that_got_less_is_not_topped_up() -> None:
     pools = [a_pool(cap=1_000, used=300)]
     known = [Allocation("pay_1", "mch_1", 300, 1_000, 300, 1)]
-    assert rematch(pools, known, [a_gift(1_000, begins=False)]) == ([], [])
+    assert rematch(pools, known, [a_gift(1_000, before=900)]) == []
 
 
 def test_failed_refund_takes_back_at_most_what_remains() -> None:
     pools = [a_pool(cap=1_000, used=900)]
     known = [Allocation("pay_1", "mch_1", 500, 500, 0, 2)]
-    changes, _ = rematch(pools, known, [a_gift(500, begins=False)])
+    changes = rematch(pools, known, [a_gift(500, before=0)])
     assert [each.units for each in changes] == [100]
+
+
+def test_refund_never_raises_a_share_that_was_not_taken_back_in_full() -> None:
+    pools = [a_pool(cap=1_000, used=100)]
+    known = [Allocation("pay_1", "mch_1", 500, 500, 100, 3)]
+    assert rematch(pools, known, [a_gift(400, before=500)]) == []
+    assert rematch(pools, known, [a_gift(450, before=400)])[0].units == 50
 
 
 def test_share_is_proportional_to_what_is_left_and_rounded_down() -> None:
     pools = [a_pool(used=333, ratio=3_333)]
     known = [Allocation("pay_1", "mch_1", 333, 1_000, 333, 1)]
-    changes, allocations = rematch(pools, known, [a_gift(500, begins=False)])
+    changes = rematch(pools, known, [a_gift(500, before=1_000)])
     assert [each.units for each in changes] == [-167]
-    assert (allocations[0].units, allocations[0].postings, pools[0].used) == (166, 2, 166)
-
-
-def test_gift_that_was_held_after_it_counted_is_not_matched_as_a_new_one() -> None:
-    pools = [a_pool(1, cap=300, used=300), a_pool(2, cap=100, used=100)]
-    known = [Allocation("pay_1", "mch_1", 300, 1_000, 300, 1)]
-    changes, stored = rematch(pools, known, [a_gift(1_000, begins=False, ceases=True)])
-    assert [each.units for each in changes] == [-300]
-    assert {(each.pool_id, each.original) for each in stored} == {("mch_1", 300), ("mch_2", 0)}
-    pools[1].used = 0
-    changes, _ = rematch(pools, stored, [a_gift(1_000)])
-    assert [(each.pool.id, each.units) for each in changes] == [("mch_1", 300)]
+    assert (known[0].units, known[0].postings, pools[0].used) == (166, 2, 166)
 
 
 def test_pool_of_a_drive_that_the_gift_left_gets_all_of_its_share_back() -> None:
     pools = [a_pool(used=300)]
     known = [Allocation("pay_1", "mch_1", 300, 1_000, 300, 1)]
-    moved = a_gift(1_000, begins=False)._replace(drive_id="drv_other")
-    assert [each.units for each in rematch(pools, known, [moved])[0]] == [-300]
+    moved = a_gift(1_000, before=900)._replace(drive_id="drv_other")
+    assert [each.units for each in rematch(pools, known, [moved])] == [-300]
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,14 @@ def upgrade() -> None:
         sa.Column("postings", sa.Integer(), nullable=False),
         sa.CheckConstraint("units >= 0 AND units <= original", name="matching_allocations_bounds"),
     )
+    op.create_table(
+        "matching_counted_before",
+        sa.Column("payment_id", sa.String(), primary_key=True, nullable=False),
+        sa.Column("drive_id", sa.String(), primary_key=True, nullable=False),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("matching_counted_before")
     op.drop_table("matching_allocations")
     op.drop_table("matching_pools")
