@@ -116,3 +116,13 @@ async def test_what_cannot_be_asked_exits_with_two_and_one_line(
     assert (away.status, away.errors[:50]) == (2, "ataa: payments does not answer at http://127.0.0.1")
     assert away.errors.count("\n") == 1
     assert (await ataa(system, "audit")).status == 2
+
+
+async def test_dead_letters_of_all_groups_are_listed(system: EmbeddedSystem) -> None:
+    found = await ataa(system, "dead-letters", "list", "--json")
+    assert (found.status, found.json) == (0, []), found.errors
+    assert (await ataa(system, "dead-letters", "list")).out == "No dead letters.\n"
+    unknown = await ataa(system, "dead-letters", "show", "evt_1")
+    assert (unknown.status, unknown.errors) == (2, "ataa: No such dead letter.\n")
+    assert (await ataa(system, "dead-letters", "replay")).status == 2
+    assert (await ataa(system, "dead-letters", "replay", "--all")).out == "No dead letters to replay.\n"
