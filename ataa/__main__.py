@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ataa import audit as audits
 from ataa import dead_letters
+from ataa import trace as traces
 from ataa.installation import CommandSettings, Refused, Services, Unreachable, services
 from backbone.settings import load
 
@@ -79,6 +80,22 @@ def audit(
     else:
         audits.show(state, console)
     raise typer.Exit(1 if state["found"] else 0)
+
+
+@cli.command()
+def trace(
+    pledge: Annotated[str, typer.Argument(help="The pledge's id, plg_….")], as_json: Json = False
+) -> None:
+    """Tell one gift's story from all stores, in order, in plain words.
+
+    From the pledge through ticket, checkout, webhooks, facts and postings to the log and the receipt. It shows
+    no names, messages or addresses of donors.
+    """
+    story = run(lambda services: traces.trace(services, pledge))
+    if as_json:
+        typer.echo(json.dumps([told._asdict() for told in story], indent=2))
+    else:
+        traces.show(story, console)
 
 
 letters_cli = typer.Typer(no_args_is_help=True)

@@ -27,6 +27,7 @@ from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.snapshots import Snapshots
 from services.leaderboard.summing import Summing
 from services.leaderboard.tables import MESSAGING_TABLES
+from services.leaderboard.tracing import trace_routes
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -61,6 +62,7 @@ def compose(
     add_routes(app, api.routes(api.Dependencies(database, display_texts, reads, consumer.behind, summing)))
     add_routes(app, audit_routes(database, freshness, consumer.behind))
     add_routes(app, dead_letter_routes(DeadLetters("leaderboard", bus, database)))
+    add_routes(app, trace_routes(database))
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)

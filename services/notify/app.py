@@ -25,6 +25,7 @@ from services.notify.handlers import HANDLERS
 from services.notify.receipts import ReceiptSender
 from services.notify.settings import NotifySettings, parse_time_zone
 from services.notify.tables import MESSAGING_TABLES
+from services.notify.tracing import trace_routes
 from services.notify.transport import FolderTransport, SmtpTransport, parse_sender
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -54,6 +55,7 @@ def compose(
     app = new_app("notify", secret)
     _install(app, database, consumer)
     add_routes(app, dead_letter_routes(DeadLetters("notify", bus, database)))
+    add_routes(app, trace_routes(database))
     add_health(app, database.is_responding)
     return Service(
         "notify",
