@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload audit test simulate check api-fuzz k8s-check dashboards settings format contracts clean
+.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload audit trace test simulate check api-fuzz k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -68,6 +68,9 @@ dashboards: $(VENV)/.dashboards ## Generate the Grafana dashboard from its code
 
 audit: $(VENV)/.runtime ## Compare ledger, payments, log, totals and processor of a drive (DRIVE=winter; ARGS=--processor)
 	@$(PY) -m ataa audit $(DRIVE) $(ARGS)
+
+trace: $(VENV)/.runtime ## Tell one gift's story from all stores, in order (PLEDGE=plg_…)
+	@$(PY) -m ataa trace $(PLEDGE) $(ARGS)
 
 settings: $(VENV)/.runtime ## List every setting: variable, default, meaning
 	@$(PY) -m embedded settings

@@ -6,13 +6,15 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from ataa import audit as audits
+from ataa import dead_letters
+from ataa import trace as traces
 from ataa.installation import CommandSettings, Refused, Services, Unreachable, services
 from backbone.settings import load
 
@@ -78,6 +80,74 @@ def audit(
     else:
         audits.show(state, console)
     raise typer.Exit(1 if state["found"] else 0)
+
+
+@cli.command()
+def trace(
+    pledge: Annotated[str, typer.Argument(help="The pledge's id, plg_….")], as_json: Json = False
+) -> None:
+    """Tell one gift's story from all stores, in order, in plain words.
+
+    From the pledge through ticket, checkout, webhooks, facts and postings to the log and the receipt. It shows
+    no names, messages or addresses of donors.
+    """
+    story = run(lambda services: traces.trace(services, pledge))
+    if as_json:
+        typer.echo(json.dumps([told._asdict() for told in story], indent=2))
+    else:
+        traces.show(story, console)
+
+
+letters_cli = typer.Typer(no_args_is_help=True)
+cli.add_typer(letters_cli, name="dead-letters")
+
+Group = Annotated[
+    Literal["pledges", "payments", "leaderboard", "notify"] | None,
+    typer.Option(help="Only the dead letters of this consumer group."),
+]
+LetterId = Annotated[str, typer.Argument(help="The id of the event, evt_….")]
+
+
+@letters_cli.callback()
+def letters() -> None:
+    """List, show and replay the events that consumer groups gave up after their retries."""
+
+
+@letters_cli.command("list")
+def list_letters(group: Group = None, as_json: Json = False) -> None:
+    """List dead letters, with the reason of each; `handled` are those that a replay has repaired."""
+    found = run(lambda services: dead_letters.list_letters(services, group))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        dead_letters.show(found, console)
+
+
+@letters_cli.command("show")
+def show_letter(event: LetterId) -> None:
+    """Print a dead letter as JSON, with its event."""
+    typer.echo(json.dumps(run(lambda services: dead_letters.show_letter(services, event)), indent=2))
+
+
+@letters_cli.command("replay")
+def replay_letters(
+    event: Annotated[str | None, typer.Argument(help="The id of the event, evt_….")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that their groups have not handled.")] = False,
+    group: Group = None,
+) -> None:
+    """Publish events again on their topics, after their cause is fixed.
+
+    Groups that have handled an event recognise it by its id, so a repeated replay changes nothing. Exits with
+    status 1 if one was not published.
+    """
+    if (event is None) is not every:
+        raise typer.BadParameter("name one event, or give --all")
+    outcomes = run(lambda services: dead_letters.replay_letters(services, event, group))
+    for one, outcome in outcomes:
+        typer.echo(f"{one}: {outcome}")
+    if not outcomes:
+        typer.echo("No dead letters to replay.")
+    raise typer.Exit(0 if all("published" in outcome for _, outcome in outcomes) else 1)
 
 
 if __name__ == "__main__":

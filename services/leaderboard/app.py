@@ -12,6 +12,8 @@ from backbone.database.database import Database
 from backbone.http.service_client import ServiceClient
 from backbone.messaging import inbox
 from backbone.messaging.consumer import Consumer
+from backbone.messaging.dead_letter_routes import dead_letter_routes
+from backbone.messaging.dead_letters import DeadLetters
 from backbone.messaging.outbox import Relay
 from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker, add_health, add_routes, new_app
@@ -25,6 +27,7 @@ from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.snapshots import Snapshots
 from services.leaderboard.summing import Summing
 from services.leaderboard.tables import MESSAGING_TABLES
+from services.leaderboard.tracing import trace_routes
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -58,6 +61,8 @@ def compose(
     reads = BoardReads(database, display_texts, freshness, summing)
     add_routes(app, api.routes(api.Dependencies(database, display_texts, reads, consumer.behind, summing)))
     add_routes(app, audit_routes(database, freshness, consumer.behind))
+    add_routes(app, dead_letter_routes(DeadLetters("leaderboard", bus, database)))
+    add_routes(app, trace_routes(database))
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)

@@ -16,13 +16,16 @@ from backbone.http.caller import InternalDep
 from backbone.http.service_client import ServiceClient
 from backbone.messaging import inbox
 from backbone.messaging.consumer import Consumer
+from backbone.messaging.dead_letter_routes import dead_letter_routes
+from backbone.messaging.dead_letters import DeadLetters
 from backbone.messaging.outbox import Relay
 from backbone.periodic import pruning_worker
-from backbone.service import Service, Worker, add_health, new_app
+from backbone.service import Service, Worker, add_health, add_routes, new_app
 from services.notify.handlers import HANDLERS
 from services.notify.receipts import ReceiptSender
 from services.notify.settings import NotifySettings, parse_time_zone
 from services.notify.tables import MESSAGING_TABLES
+from services.notify.tracing import trace_routes
 from services.notify.transport import FolderTransport, SmtpTransport, parse_sender
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -51,6 +54,8 @@ def compose(
     consumer = Consumer("notify", bus, ["drive-log"], HANDLERS, database)
     app = new_app("notify", secret)
     _install(app, database, consumer)
+    add_routes(app, dead_letter_routes(DeadLetters("notify", bus, database)))
+    add_routes(app, trace_routes(database))
     add_health(app, database.is_responding)
     return Service(
         "notify",

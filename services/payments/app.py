@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,11 @@ from backbone.database.database import Database
 from backbone.http.service_client import ServiceClient
 from backbone.messaging import inbox
 from backbone.messaging.consumer import Consumer
+from backbone.messaging.dead_letter_routes import dead_letter_routes
+from backbone.messaging.dead_letters import DeadLetters
 from backbone.messaging.outbox import Relay
 from backbone.periodic import PruneStep, pruning_worker
-from backbone.service import Service, Work, Worker, add_health, new_app
+from backbone.service import Service, Work, Worker, add_health, add_routes, new_app
 from services.payments import api
 from services.payments.checkout.expiry import CheckoutExpirer
 from services.payments.checkout.pruning import prune_attempts
@@ -118,21 +121,27 @@ def compose(
     app.include_router(matching_api.routes(MatchingPools(database, drives, creators, clock)))
     app.include_router(proofs.routes)
     app.include_router(ledger_api.routes(LedgerReads(database, drives, clock)))
+    add_routes(app, dead_letter_routes(DeadLetters("payments", bus, database)))
 
-    workers = [
+    return Service(
+        "payments",
+        with_webhooks(app, store, settings.stripe_webhook_secrets),
+        _workers(database, relay, consumer, leader_work),
+        start=lambda: database.migrate(MIGRATIONS),
+        close=partial(_close, stripe, database),
+    )
+
+
+def _workers(
+    database: Database, relay: Relay, consumer: Consumer, leader_work: Mapping[str, Work]
+) -> list[Worker]:
+    return [
         Worker("payments.relay", relay.run),
         Worker("payments.consumer", consumer.run),
         # One process at a time does this work, however many replicas run.
         *(Worker(name, database.run_as_leader(name, work)) for name, work in leader_work.items()),
         Worker("payments.housekeeping", LedgerAudit(database).run),
     ]
-    return Service(
-        "payments",
-        with_webhooks(app, store, settings.stripe_webhook_secrets),
-        workers,
-        start=lambda: database.migrate(MIGRATIONS),
-        close=partial(_close, stripe, database),
-    )
 
 
 async def _close(stripe: Processor, database: Database) -> None:

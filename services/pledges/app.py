@@ -12,6 +12,8 @@ from backbone.clock import Clock, SystemClock
 from backbone.database.database import Database
 from backbone.messaging import inbox
 from backbone.messaging.consumer import Consumer
+from backbone.messaging.dead_letter_routes import dead_letter_routes
+from backbone.messaging.dead_letters import DeadLetters
 from backbone.messaging.outbox import Relay
 from backbone.periodic import pruning_worker
 from backbone.service import Service, Worker, add_health, add_routes, new_app
@@ -27,6 +29,7 @@ from services.pledges.moderation.decisions import Decisions
 from services.pledges.queries import Queries
 from services.pledges.settings import PledgesSettings
 from services.pledges.tables import MESSAGING_TABLES
+from services.pledges.tracing import trace_routes
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 SYSTEM_CLOCK: Final = SystemClock()
@@ -50,6 +53,8 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     add_routes(app, moderation_routes(moderation))
     add_routes(app, alert_routes(AlertRoutes(AlertControls(database, clock))))
     add_routes(app, internal_api.routes(queries, consumer.behind))
+    add_routes(app, dead_letter_routes(DeadLetters("pledges", bus, database)))
+    add_routes(app, trace_routes(database))
     add_health(app, database.is_responding)
     return Service(
         "pledges",

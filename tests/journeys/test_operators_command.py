@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.embedded_system import ROOT, EmbeddedSystem
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -116,3 +117,61 @@ async def test_what_cannot_be_asked_exits_with_two_and_one_line(
     assert (away.status, away.errors[:50]) == (2, "ataa: payments does not answer at http://127.0.0.1")
     assert away.errors.count("\n") == 1
     assert (await ataa(system, "audit")).status == 2
+
+
+async def test_dead_letters_of_all_groups_are_listed(system: EmbeddedSystem) -> None:
+    found = await ataa(system, "dead-letters", "list", "--json")
+    assert (found.status, found.json) == (0, []), found.errors
+    assert (await ataa(system, "dead-letters", "list")).out == "No dead letters.\n"
+    unknown = await ataa(system, "dead-letters", "show", "evt_1")
+    assert (unknown.status, unknown.errors) == (2, "ataa: No such dead letter.\n")
+    assert (await ataa(system, "dead-letters", "replay")).status == 2
+    assert (await ataa(system, "dead-letters", "replay", "--all")).out == "No dead letters to replay.\n"
+
+
+async def test_refunded_gift_is_traced_from_the_pledge_to_the_receipt_without_donors_texts(
+    system: EmbeddedSystem,
+) -> None:
+    await system.open_drive("traced")
+    donor = {"name": "Secret Name", "email": "secret@example.org"}
+    pledge = await system.donate("traced", donor=donor, message="Secret message", creator="star")
+    await system.wait_for_raised("traced", "25.00")
+    amount = {"amount": {"currency": "USD", "value": "5.00"}, "reason": "Secret reason"}
+    refunded = await system.admin("POST", f"/v1/pledges/{pledge['id']}/refunds", amount)
+    assert refunded.status == 201, refunded.body
+    await system.wait_for_raised("traced", "20.00")
+
+    async def told() -> list[dict[str, str]] | None:
+        found = await ataa(system, "trace", pledge["id"], "--json")
+        assert found.status == 0, found.errors
+        story: list[dict[str, str]] = found.json
+        is_whole = any("receipt" in one["text"] for one in story) and "partly_refunded" in found.out
+        return story if is_whole else None
+
+    story = await until(told)
+    expected = [
+        ("pledges", "pledged 25.00 USD to drive drv_"),
+        ("payments", "the pledge's payment of its own: pay_"),
+        ("payments", "checkout attempt 1 of pay_"),
+        ("payments", "checkout attempt 1 ended: opened as cs_"),
+        ("payments", "webhook evt_"),
+        ("payments", "fact recorded: capture pi_"),
+        ("payments", "posting "),
+        ("leaderboard", "donation.counted 25.00 USD, raised 25.00 USD after it"),
+        ("payments", f"refund {refunded.body['id']} of 5.00 USD was asked for here"),
+        ("payments", "fact recorded: refund re_"),
+        ("leaderboard", "donation.refunded 5.00 USD, raised 20.00 USD after it"),
+        ("pledges", "the pledge is partly_refunded now"),
+        ("leaderboard", "leaderboard counts 20.00 USD of payment"),
+    ]
+    position = 0
+    for service, text in expected:
+        places = [n for n, one in enumerate(story) if one["service"] == service and text in one["text"]]
+        after = [n for n in places if n >= position]
+        assert after, (service, text, story)
+        position = after[0]
+    shown = await ataa(system, "trace", pledge["id"])
+    assert "secret" not in (shown.out + json.dumps(story)).lower()
+    assert f"payment_changed version 2 of {story[1]['text'].split(': ')[1].split(',')[0]}" in shown.out
+    unknown = await ataa(system, "trace", "plg_unknown")
+    assert (unknown.status, unknown.errors) == (2, "ataa: No such pledge.\n")

@@ -16,6 +16,7 @@ from services.payments.processor import Processor
 from services.payments.proof.api import audit_routes
 from services.payments.proof.processor_side import ProcessorSide, processor_routes
 from services.payments.proof.steps import Audit
+from services.payments.proof.tracing import trace_routes
 from services.payments.proof.worker import Auditor
 
 
@@ -41,4 +42,5 @@ def compose_proofs(
     auditor = Auditor(database, audit, drives, clock)
     routes = audit_routes(database, auditor, audit, drives, clock)
     routes.include_router(processor_routes(ProcessorSide(database, processor, clock)))
+    routes.include_router(trace_routes(database))
     return Proofs(routes, {"payments.audit": auditor.run} if leaderboard is not None else {})
