@@ -88,8 +88,8 @@ def trace(
 ) -> None:
     """Tell one gift's story from all stores, in order, in plain words.
 
-    From the pledge through ticket, checkout, webhooks, facts and postings to the log and the receipt. It shows
-    no names, messages or addresses of donors.
+    From the pledge through ticket, checkout, webhooks, facts and postings to the log and the receipt. It
+    shows no names, messages or addresses of donors.
     """
     story = run(lambda services: traces.trace(services, pledge))
     if as_json:
