@@ -34,6 +34,7 @@ from backbone.contracts.pledges import (
 )
 from backbone.database.columns import microseconds
 from backbone.database.database import Database
+from backbone.http.caller import sign_caller
 from backbone.ids import DriveId, PledgeId
 from backbone.messaging import inbox
 from services.leaderboard import app as leaderboard_app
@@ -231,6 +232,9 @@ PAYMENTS: Final = {
         "next_try_at": "n",
     },
     "postings": {"cause": "'pi_' || n || '#1'", "payment_id": "'pay_' || n"},
+    "matching_pools": {"id": "'mch_' || n", "drive_id": "'drv_' || n", "cap": "1000", "used": "0"},
+    "matching_allocations": {"payment_id": "'pay_' || n", "pool_id": "'mch_' || n"},
+    "matching_counted_before": {"payment_id": "'pay_' || n"},
     "idempotency": {"scope": "'big:refunds'", "key": "'k' || n", "made_at": "n"},
     "inbox": {"group": "'payments'"} | RECENT,
 }  # fmt: skip
@@ -260,8 +264,10 @@ async def _prune_payments(database: Database) -> None:
 
 
 async def _pay_and_refund(stage: payments_stage.Harness) -> None:
-    drive = payments_stage.a_drive()
-    given = [await stage.donate(drive) for _ in range(3)]
+    drive = payments_stage.a_drive(partner="default")
+    given = [await stage.donate(drive)]
+    await _match(stage)
+    given += [await stage.donate(drive) for _ in range(2)]
     disputed = await stage.donate(drive, card="4000000000000259")
     refused, cancelled = payments_stage.a_pledge(drive), payments_stage.a_pledge(drive)
     stage.pledges.details[refused.pledge_id] = {"email": "not an address"}
@@ -280,6 +286,17 @@ async def _pay_and_refund(stage: payments_stage.Harness) -> None:
     assert (await stage.refund(given[1], "r1")).headers["idempotency-replayed"]
     await stage.status(given[0], "refunded")
     await stage.drained()
+
+
+async def _match(stage: payments_stage.Harness) -> None:
+    caller = sign_caller(payments_stage.SECRET, partner="default", scopes=("drives",))
+    pools = "/v1/drives/winter/matching-pools"
+    body = {"sponsor": "Acme", "cap": {"currency": "USD", "value": "60.00"}, "ratio": "1.00"}
+    made = [await stage.ask("POST", pools, body, **caller) for _ in range(2)]
+    assert [reply.status for reply in made] == [201, 201]
+    ended = await stage.ask("POST", f"/v1/matching-pools/{made[0].json()['id']}/end", **caller)
+    listed = await stage.ask("GET", pools, **caller)
+    assert (ended.status, len(listed.json()["data"])) == (200, 2)
 
 
 # Leaderboard.
@@ -308,6 +325,7 @@ LEADERBOARD: Final = {
         "payment_id": "'pay_' || n", "pledge_id": "'plg_' || n",
     },
     "words": {"pledge_id": "'plg_' || n"},
+    "matching_pools": {"pool_id": "'mch_' || n", "drive_id": "'drv_' || n", "cap": "1000", "used": "0"},
     "inbox": {"group": "'leaderboard'"} | RECENT,
 }  # fmt: skip
 
