@@ -355,6 +355,7 @@ async def _tally_and_read(leaderboard: builders.Leaderboard) -> None:
     await leaderboard.publish(*(builders.pledge(f"plg_x{n}", creator_id=f"crt_x{n}") for n in numbers))
     for version, refunded in ((1, 0), (2, 500)):
         await leaderboard.publish(
+            *(builders.pool(f"mch_x{n}", 9_000 - refunded, version) for n in range(25)),
             *(
                 builders.payment(
                     f"pay_x{n}", refunded=refunded, version=version, pledge_id=f"plg_x{n}",
