@@ -36,6 +36,7 @@ OVERLAY_EN: Final[Translations] = {
     "match_double": "{sponsor} doubles every gift",
     "match_share": "{sponsor} adds {percent} to every gift",
     "match_left": "{money} left to match",
+    "match_met": "Matched in full",
 }
 
 OVERLAY_AR: Final[Translations] = {
@@ -105,6 +106,7 @@ OVERLAY_AR: Final[Translations] = {
     "match_double": "كل تبرع يتضاعف بدعم من {sponsor}",
     "match_share": "يُضاف إلى كل تبرع {percent} من قيمته بدعم من {sponsor}",
     "match_left": "بقي {money} للمضاعفة",
+    "match_met": "اكتملت المضاعفة",
 }
 
 SETUP_EN: Final[Translations] = {

@@ -190,6 +190,27 @@ async def test_matching_follows_what_is_used(browser: BrowserContext, harness: H
         await expect(page.locator(".matching")).to_be_hidden()
 
 
+@pytest.mark.parametrize(("lang", "heading"), [("en", "Matched in full"), ("ar", "اكتملت المضاعفة")])
+async def test_pool_that_is_used_up_is_celebrated_once(
+    browser: BrowserContext, harness: Harness, lang: str, heading: str
+) -> None:
+    full = matching(id="mch_2", sponsor="Before", used=usd("500.00"))
+    harness.totals = drive_totals(matching=[matching(), full])
+    async with tab(browser) as page:
+        await collect_celebrations(page)
+        await page.goto(f"{harness.base}/overlay/winter?lang={lang}")
+        await raised(page, "4560123.45")
+        await until(lambda: harness.stream_queues)
+        used_up = matching(used=usd("500.00"))
+        harness.push("totals", drive_totals(sequence=SEQUENCE + 1, matching=[used_up, full]))
+        await expect(page.locator(".reached-what")).to_have_text(heading)
+        harness.push(
+            "totals", drive_totals(sequence=SEQUENCE + 2, matching=[used_up, full, matching(id="mch_3")])
+        )
+        await expect(page.locator(".match-left")).to_be_visible()
+        assert await celebrated(page) == ["Acme"]
+
+
 @pytest.mark.parametrize(
     ("value", "query", "text"),
     [

@@ -237,6 +237,9 @@ PAYMENTS: Final = {
         "cause": "'pi_' || n || '#1'", "payment_id": "'pay_' || n", "drive_id": "'drv_old'",
         "currency": "'USD'", "units": "2500",
     },
+    "matching_pools": {"id": "'mch_' || n", "drive_id": "'drv_' || n", "cap": "1000", "used": "0"},
+    "matching_allocations": {"payment_id": "'pay_' || n", "pool_id": "'mch_' || n"},
+    "matching_counted_before": {"payment_id": "'pay_' || n"},
     "idempotency": {"scope": "'big:refunds'", "key": "'k' || n", "made_at": "n"},
     "inbox": {"group": "'payments'"} | RECENT,
 }  # fmt: skip
@@ -267,7 +270,9 @@ async def _prune_payments(database: Database) -> None:
 
 async def _pay_and_refund(stage: payments_stage.Harness) -> None:
     drive = payments_stage.a_drive(partner="default")
-    given = [await stage.donate(drive) for _ in range(3)]
+    given = [await stage.donate(drive)]
+    await _match(stage)
+    given += [await stage.donate(drive) for _ in range(2)]
     disputed = await stage.donate(drive, card="4000000000000259")
     refused, cancelled = payments_stage.a_pledge(drive), payments_stage.a_pledge(drive)
     stage.pledges.details[refused.pledge_id] = {"email": "not an address"}
@@ -317,6 +322,17 @@ async def _read_and_release(stage: payments_stage.Harness, drive: str, slug: str
     assert (await stage.get(f"/v1/drives/{other.drive_id}/statement", "", key)).status == 200
 
 
+async def _match(stage: payments_stage.Harness) -> None:
+    caller = sign_caller(payments_stage.SECRET, partner="default", scopes=("drives",))
+    pools = "/v1/drives/winter/matching-pools"
+    body = {"sponsor": "Acme", "cap": {"currency": "USD", "value": "60.00"}, "ratio": "1.00"}
+    made = [await stage.ask("POST", pools, body, **caller) for _ in range(2)]
+    assert [reply.status for reply in made] == [201, 201]
+    ended = await stage.ask("POST", f"/v1/matching-pools/{made[0].json()['id']}/end", **caller)
+    listed = await stage.ask("GET", pools, **caller)
+    assert (ended.status, len(listed.json()["data"])) == (200, 2)
+
+
 # Leaderboard.
 
 LEADERBOARD: Final = {
@@ -343,6 +359,7 @@ LEADERBOARD: Final = {
         "payment_id": "'pay_' || n", "pledge_id": "'plg_' || n",
     },
     "words": {"pledge_id": "'plg_' || n"},
+    "matching_pools": {"pool_id": "'mch_' || n", "drive_id": "'drv_' || n", "cap": "1000", "used": "0"},
     "inbox": {"group": "'leaderboard'"} | RECENT,
 }  # fmt: skip
 
@@ -372,6 +389,7 @@ async def _tally_and_read(leaderboard: builders.Leaderboard) -> None:
     await leaderboard.publish(*(builders.pledge(f"plg_x{n}", creator_id=f"crt_x{n}") for n in numbers))
     for version, refunded in ((1, 0), (2, 500)):
         await leaderboard.publish(
+            *(builders.pool(f"mch_x{n}", 9_000 - refunded, version) for n in range(25)),
             *(
                 builders.payment(
                     f"pay_x{n}", refunded=refunded, version=version, pledge_id=f"plg_x{n}",

@@ -1,11 +1,14 @@
 // Sponsors that match gifts now, with what is left of each one's pool. Nothing is shown without an open pool.
+// A pool that is used up while the page shows it is celebrated.
 
+import { celebrate } from "./milestones.js";
 import { decimalsOf, isMoney, localised, share, toMinor, toValue } from "./money.js";
 import { $, element, figures, lang, quote, texts } from "./overlay_page.js";
 
 const SHOWN = 2;
 
 let drawn = "";
+let openBefore = new Set();
 
 export function showMatching(totals) {
   const panel = $(".matching");
@@ -14,8 +17,15 @@ export function showMatching(totals) {
   if (key === drawn) return;
   drawn = key;
   const open = (totals.matching ?? []).filter(isOpen).slice(0, SHOWN);
+  celebrateUsedUp(totals.matching ?? []);
   panel.hidden = open.length === 0;
   panel.replaceChildren(...open.map(pool));
+}
+
+function celebrateUsedUp(pools) {
+  const usedUp = ({ id, cap, used }) => openBefore.has(id) && isMoney(cap) && used?.value === cap.value;
+  for (const { sponsor, cap } of pools.filter(usedUp)) celebrate({ title: sponsor, amount: cap, heading: "match_met" });
+  openBefore = new Set(pools.filter(isOpen).map(({ id }) => id));
 }
 
 function isOpen({ cap, used, ratio }) {

@@ -68,7 +68,7 @@ function notice(totals) {
   celebrateNext();
 }
 
-/** Shows a celebration that is not remembered: the setup page's test. */
+/** Shows a celebration that is not remembered: the setup page's test, or what its `heading` says. */
 export function celebrate(stone) {
   if (!$(".milestones") || waiting.length >= MOST_WAITING) return;
   waiting.push({ ...stone, test: true });
@@ -86,7 +86,7 @@ function celebrateNext() {
   const title = element("p", "reached-title");
   title.append(quote("", localised(stone.title, lang)));
   const panel = element("div", "panel");
-  panel.append(element("p", "reached-what", texts.milestone_reached), title, amount);
+  panel.append(element("p", "reached-what", texts[stone.heading ?? "milestone_reached"]), title, amount);
   banner.replaceChildren(...(calm.matches ? [] : confetti()), panel);
   banner.hidden = false;
   setTimeout(() => {

@@ -23,6 +23,7 @@ from tests.payments.matching.gifts import (
     observe,
     refunded,
 )
+from tests.stores.plans import recording
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -41,6 +42,14 @@ async def test_gift_is_matched_by_every_pool_in_order_and_announced_after_it(boo
     kinds = [type(event) for event in await announced(books)]
     assert kinds == [PaymentChanged, PaymentChanged, MatchingPoolChanged, MatchingPoolChanged]
     assert not any((await books.drift()).values())
+
+
+async def test_batch_without_pools_takes_one_more_statement(books: Books) -> None:
+    drive, now = a_drive(), books.clock.now()
+    await books.consume(drive)
+    with recording() as recorded:
+        await observe(books, *(captured(n, 2_500, drive.drive_id, now) for n in range(5)))
+    assert sum("matching_" in statement for statement in recorded.statements) == 1
 
 
 async def test_repeated_reports_match_once(books: Books) -> None:
