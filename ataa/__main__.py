@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ataa import audit as audits
 from ataa import dead_letters
+from ataa import rebuild as rebuilds
 from ataa import trace as traces
 from ataa.installation import CommandSettings, Refused, Services, Unreachable, services
 from backbone.settings import load
@@ -88,14 +89,46 @@ def trace(
 ) -> None:
     """Tell one gift's story from all stores, in order, in plain words.
 
-    From the pledge through ticket, checkout, webhooks, facts and postings to the log and the receipt. It
-    shows no names, messages or addresses of donors.
+    From the pledge through ticket, checkout, webhooks, facts and postings to the log and the receipt.
+    It shows no names, messages or addresses of donors.
     """
     story = run(lambda services: traces.trace(services, pledge))
     if as_json:
         typer.echo(json.dumps([told._asdict() for told in story], indent=2))
     else:
         traces.show(story, console)
+
+
+rebuild_cli = typer.Typer(no_args_is_help=True)
+cli.add_typer(rebuild_cli, name="rebuild")
+
+
+@rebuild_cli.callback()
+def rebuild() -> None:
+    """Build derived state again from what it is derived from."""
+
+
+@rebuild_cli.command("leaderboard")
+def rebuild_leaderboard(
+    drive: Annotated[
+        str | None, typer.Argument(help="The drive's id or slug; all drives without it.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Replace the stored sums.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fold the log and the stored payments into a drive's sums, and compare them with the stored ones.
+
+    The sums are those of the drive, its creators, donors, processor money and boards. The log is verified and
+    never changed. Exits with status 1 if anything differs and was not replaced.
+    """
+    with _progress("rebuilding") as progress:
+        built = run(lambda found: rebuilds.rebuild(found, drive, progress, write=write))
+    if as_json:
+        typer.echo(json.dumps(built, indent=2))
+    else:
+        for one in built:
+            rebuilds.show(one, console)
+    raise typer.Exit(0 if all(rebuilds.is_equal(one) or one["written"] for one in built) else 1)
 
 
 letters_cli = typer.Typer(no_args_is_help=True)

@@ -23,6 +23,7 @@ from services.leaderboard.board_api import BoardReads
 from services.leaderboard.display_texts import REQUEST_TIMEOUT_S, DisplayTexts
 from services.leaderboard.freshness import INPUTS, ChangedDrives, Freshness
 from services.leaderboard.handlers import HANDLERS
+from services.leaderboard.rebuild_api import rebuild_routes
 from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.snapshots import Snapshots
 from services.leaderboard.summing import Summing
@@ -61,6 +62,7 @@ def compose(
     reads = BoardReads(database, display_texts, freshness, summing)
     add_routes(app, api.routes(api.Dependencies(database, display_texts, reads, consumer.behind, summing)))
     add_routes(app, audit_routes(database, freshness, consumer.behind))
+    add_routes(app, rebuild_routes(database))
     add_routes(app, dead_letter_routes(DeadLetters("leaderboard", bus, database)))
     add_routes(app, trace_routes(database))
 

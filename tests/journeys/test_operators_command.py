@@ -175,3 +175,28 @@ async def test_refunded_gift_is_traced_from_the_pledge_to_the_receipt_without_do
     assert f"payment_changed version 2 of {story[1]['text'].split(': ')[1].split(',')[0]}" in shown.out
     unknown = await ataa(system, "trace", "plg_unknown")
     assert (unknown.status, unknown.errors) == (2, "ataa: No such pledge.\n")
+
+
+async def test_rebuilding_finds_repairs_and_publishes_sums(system: EmbeddedSystem) -> None:
+    drive = await system.open_drive("rebuilt")
+    await system.donate("rebuilt", creator="star")
+    await system.wait_for_raised("rebuilt", "25.00")
+    equal = await ataa(system, "rebuild", "leaderboard", "rebuilt")
+    assert (equal.status, equal.out) == (0, f"{drive['id']}: equal\n"), equal.errors
+    log = (await system.request("GET", "/v1/drives/rebuilt/events")).body
+
+    more = "UPDATE drives SET captured = captured + 100 WHERE drive_id = ?"
+    change(system, "leaderboard", more, drive["id"])
+    found = await ataa(system, "rebuild", "leaderboard", "rebuilt")
+    assert found.status == 1
+    assert "captured is stored as 26.00 USD, built again it is 25.00 USD" in found.out
+    written = await ataa(system, "rebuild", "leaderboard", "rebuilt", "--write")
+    assert (written.status, "replaced" in written.out) == (0, True), written.out + written.errors
+    assert (await ataa(system, "rebuild", "leaderboard", "rebuilt")).status == 0
+    await system.wait_for_raised("rebuilt", "25.00")
+    assert (await system.request("GET", "/v1/drives/rebuilt/events")).body == log
+    await system.donate("rebuilt", "10.00", creator="star")
+    await system.wait_for_raised("rebuilt", "35.00")
+    assert (await ataa(system, "audit", "rebuilt")).status == 0
+    unknown = await ataa(system, "rebuild", "leaderboard", "no-such-drive")
+    assert (unknown.status, unknown.errors) == (2, "ataa: No such drive.\n")
