@@ -87,6 +87,7 @@ PROXY_ROUTES: Final = (
     ProxyRoute("POST", "/v1/drives/{drive}/alerts/skip", "pledges", "moderation", "changes"),
     ProxyRoute("POST", "/v1/drives/{drive}/alerts/replay", "pledges", "moderation", "changes"),
     ProxyRoute("POST", "/v1/pledges/{id}/refunds", "payments", "refunds", "changes", idempotency="required"),
+    ProxyRoute("GET", "/v1/payouts", "payments", "admin", "reads"),
     ProxyRoute("GET", "/v1/webhooks", "payments", "admin", "reads"),
     ProxyRoute("POST", "/v1/webhooks/{id}/retry", "payments", "admin", "changes"),
     ProxyRoute("POST", "/v1/keys", "keys", "admin", "changes", idempotency="optional"),

@@ -53,6 +53,7 @@ GET /v1/pledges/{}
 POST /v1/pledges/{}/cancel
 POST /v1/pledges/{}/refunds
 POST /webhooks/stripe
+GET /v1/payouts
 GET /v1/webhooks
 POST /v1/webhooks/{}/retry
 GET /v1/drives/{}/totals
