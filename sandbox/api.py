@@ -8,7 +8,17 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from sandbox import checkout, disputes, event_lists, forms, payment_intents, refunds, webhook_endpoints
+from sandbox import (
+    balance,
+    checkout,
+    disputes,
+    event_lists,
+    forms,
+    payment_intents,
+    payouts,
+    refunds,
+    webhook_endpoints,
+)
 from sandbox.account import Account
 from sandbox.api_call import ApiCall
 from sandbox.errors import ApiError, rate_limited, server_error, unauthorized, unknown_url
@@ -36,6 +46,10 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/v1/refunds/*"): refunds.retrieve_refund,
     ("GET", "/v1/disputes"): disputes.list_disputes,
     ("GET", "/v1/disputes/*"): disputes.retrieve_dispute,
+    ("GET", "/v1/balance_transactions"): balance.list_balance_transactions,
+    ("GET", "/v1/balance_transactions/*"): balance.retrieve_balance_transaction,
+    ("GET", "/v1/payouts"): payouts.list_payouts,
+    ("GET", "/v1/payouts/*"): payouts.retrieve_payout,
     ("GET", "/v1/events"): event_lists.list_events,
     ("GET", "/v1/events/*"): event_lists.retrieve_event,
     ("GET", "/v1/webhook_endpoints"): webhook_endpoints.list_webhook_endpoints,

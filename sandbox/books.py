@@ -15,12 +15,13 @@ ATAA_ONLY: Final = {
     "payments": f" AND n NOT IN (SELECT n FROM payments WHERE {FOREIGN})",
     "refunds": f" AND payment NOT IN (SELECT id FROM payments WHERE {FOREIGN})",
     "disputes": f" AND payment NOT IN (SELECT id FROM payments WHERE {FOREIGN})",
+    "balance_transactions": f" AND payment NOT IN (SELECT id FROM payments WHERE {FOREIGN})",
 }
 SUMS: Final = {
     "captured": ("payments", "currency", "amount", "status = 'succeeded'"),
     "refunded": ("refunds", "currency", "amount", "status <> 'failed'"),
     "disputed": ("disputes", "settled_in", "gone", "gone <> 0"),
-    "fees": ("payments", "currency", "fee", "status = 'succeeded'"),
+    "fees": ("balance_transactions", "currency", "fee", "payment IS NOT NULL"),
 }
 """A figure's table, currency column, summed column and condition."""
 
@@ -30,9 +31,9 @@ def books(journal: Journal, *, with_foreign: bool = False) -> dict[str, dict[str
 
     A refund counts from its creation unless it fails. A dispute counts with what it has withdrawn and not
     returned: the full amount while it is open, and after it is lost the part not refunded before. Fees are
-    never returned and a dispute may withdraw more than is left, so `net` = captured - refunded - disputed -
-    fees can be negative. `with_foreign` includes payments that Ataa did not create, which Ataa's books hold
-    too where ATAA_STRIPE_FOREIGN=hold.
+    those of the balance transactions. A refund returns none and a dispute may withdraw more than is left, so
+    `net` = captured - refunded - disputed - fees can be negative. `with_foreign` includes payments that Ataa
+    did not create, which Ataa's books hold too where ATAA_STRIPE_FOREIGN=hold.
     """
     amounts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys((*SUMS, "net"), 0))
     for name, (table, currency_column, column, condition) in SUMS.items():

@@ -1,4 +1,4 @@
-"""The sandbox's controls under `/_sandbox`: faults, disputes, books and acknowledged deliveries."""
+"""The sandbox's controls under `/_sandbox`: faults, disputes, payouts, books and deliveries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from sandbox import disputes, forms
+from sandbox import disputes, forms, payouts
 from sandbox.account import Account
 from sandbox.books import books
 from sandbox.errors import ApiError, invalid, unknown_url
@@ -28,6 +28,7 @@ class Controls:
             ("GET", "/_sandbox/faults"): lambda query, body: self._faults.faults.shown(),
             ("POST", "/_sandbox/faults"): self._replace_faults,
             ("POST", "/_sandbox/disputes"): self._dispute,
+            ("POST", "/_sandbox/payouts"): self._payouts,
             ("GET", "/_sandbox/books"): self._books,
             ("GET", "/_sandbox/deliveries"): self._deliveries,
         }
@@ -65,6 +66,13 @@ class Controls:
             self._account, requested["payment_intent"], requested["status"], _details(requested)
         )
 
+    def _payouts(self, query: str, body: bytes) -> Json:
+        requested = json_of(body) if body else {}
+        if not isinstance(requested, dict) or requested.get("outcome") not in (None, "paid", "failed"):
+            raise _unprocessable("expected a JSON object; outcome must be paid or failed")
+        currency, failing = _currency(requested), requested.get("outcome") == "failed"
+        return {"data": payouts.make_payouts(self._account, currency, failing=failing)}
+
     def _deliveries(self, query: str, body: bytes) -> Json:
         params = forms.decode(query)
         after, limit = forms.integer(params, "after") or 0, forms.integer(params, "limit")
@@ -81,14 +89,20 @@ def _details(requested: dict[str, Any]) -> disputes.DisputeRequest:
         given = requested.get(name)
         if given is not None and (type(given) is not int or given < (1 if name == "amount" else 0)):
             raise _unprocessable(f"{name} must be an integer in Stripe's minor units")
-    currency, case_type = requested.get("currency"), requested.get("case_type")
-    if currency is not None and not (isinstance(currency, str) and len(currency) == 3 and currency.isalpha()):
-        raise _unprocessable("currency must be three letters")
+    currency, case_type = _currency(requested), requested.get("case_type")
     if case_type is not None and case_type not in disputes.CASE_TYPES:
         raise _unprocessable(f"case_type must be one of {', '.join(disputes.CASE_TYPES)}")
-    return disputes.DisputeRequest(
-        requested.get("amount"), currency and currency.upper(), requested.get("withdrawn"), case_type
-    )
+    return disputes.DisputeRequest(requested.get("amount"), currency, requested.get("withdrawn"), case_type)
+
+
+def _currency(requested: dict[str, Any]) -> str | None:
+    """The currency of a request, in upper case. Raises ApiError (422) where it is not three letters."""
+    currency = requested.get("currency")
+    if currency is None:
+        return None
+    if not (isinstance(currency, str) and len(currency) == 3 and currency.isalpha()):
+        raise _unprocessable("currency must be three letters")
+    return currency.upper()
 
 
 def json_of(body: bytes) -> Any:

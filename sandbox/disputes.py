@@ -14,6 +14,7 @@ from typing import Final
 from sandbox import forms
 from sandbox.account import Account
 from sandbox.api_call import ApiCall
+from sandbox.balance import dispute_moved, shown_of
 from sandbox.errors import ApiError, invalid_state, not_found
 from sandbox.events import Subject
 from sandbox.listing import Clause, page_of
@@ -66,7 +67,7 @@ def set_status(
             message = f"Dispute {dispute.id} is already {dispute.status}."
             raise ApiError(409, {"type": "invalid_request_error", "message": message, "param": "status"})
         dispute = _change(account, payment, dispute, status)
-    return dispute_object(dispute, payment.charge)
+    return _shown(account, dispute)
 
 
 def open_scheduled(account: Account, payment_id: str) -> None:
@@ -141,13 +142,17 @@ def _move(account: Account, payment: Payment, dispute: Dispute, amount: int) -> 
     account.journal.write(
         "UPDATE disputes SET moved = ?, gone = ? WHERE n = ?", (to_json(moved), dispute.withdrawn, dispute.n)
     )
+    dispute_moved(account, dispute, payment)
     _emit(account, payment, dispute, "funds_withdrawn" if amount < 0 else "funds_reinstated")
     return dispute
 
 
 def _emit(account: Account, payment: Payment, dispute: Dispute, kind: str) -> None:
-    shown = dispute_object(dispute, payment.charge)
-    account.events.emit(f"charge.dispute.{kind}", Subject.of(payment), shown)
+    account.events.emit(f"charge.dispute.{kind}", Subject.of(payment), _shown(account, dispute))
+
+
+def _shown(account: Account, dispute: Dispute) -> Json:
+    return dispute_object(dispute, "ch_" + dispute.payment[3:], shown_of(account, dispute.id))
 
 
 def retrieve_dispute(account: Account, call: ApiCall) -> Json:
@@ -155,8 +160,7 @@ def retrieve_dispute(account: Account, call: ApiCall) -> Json:
     row = account.journal.row("SELECT * FROM disputes WHERE id = ?", (call.target,))
     if row is None:
         raise not_found("dispute", call.target)
-    dispute = Dispute.from_row(row)
-    return dispute_object(dispute, "ch_" + dispute.payment[3:])
+    return _shown(account, Dispute.from_row(row))
 
 
 def list_disputes(account: Account, call: ApiCall) -> Json:
@@ -168,5 +172,5 @@ def list_disputes(account: Account, call: ApiCall) -> Json:
     if charge_id is not None:
         clauses.append(("payment = ?", ("pi_" + charge_id[3:],)))
     rows, more = page_of(account, "disputes", call.params, clauses)
-    data = [dispute_object(dispute, "ch_" + dispute.payment[3:]) for dispute in map(Dispute.from_row, rows)]
+    data = [_shown(account, dispute) for dispute in map(Dispute.from_row, rows)]
     return page_object(data, more, "/v1/disputes")

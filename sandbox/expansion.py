@@ -7,13 +7,23 @@ from typing import Any, Final
 from sandbox import forms
 from sandbox.account import Account
 from sandbox.api_call import ApiCall
+from sandbox.balance import retrieve_balance_transaction
 from sandbox.checkout import list_line_items
+from sandbox.disputes import retrieve_dispute
 from sandbox.errors import invalid
 from sandbox.payment_intents import retrieve_payment_intent
+from sandbox.payouts import retrieve_payout
 from sandbox.records import Json
-from sandbox.refunds import retrieve_charge
+from sandbox.refunds import retrieve_charge, retrieve_refund
 
-RETRIEVE: Final = {"pi_": retrieve_payment_intent, "ch_": retrieve_charge}
+RETRIEVE: Final = {
+    "pi": retrieve_payment_intent,
+    "ch": retrieve_charge,
+    "re": retrieve_refund,
+    "dp": retrieve_dispute,
+    "po": retrieve_payout,
+    "txn": retrieve_balance_transaction,
+}
 MAX_DEPTH: Final = 4
 
 
@@ -42,7 +52,8 @@ def _expand(account: Account, obj: Any, steps: list[str]) -> None:
         raise invalid(f"This property cannot be expanded ({name}).", "expand")
     value = obj[name]
     if isinstance(value, str):
-        if value[:3] not in RETRIEVE:
+        retrieve = RETRIEVE.get(value.partition("_")[0])
+        if retrieve is None:
             raise invalid(f"This property cannot be expanded ({name}).", "expand")
-        value = obj[name] = RETRIEVE[value[:3]](account, ApiCall({}, value))
+        value = obj[name] = retrieve(account, ApiCall({}, value))
     _expand(account, value, steps[1:])

@@ -48,6 +48,19 @@ CREATE TABLE IF NOT EXISTS disputes (
     case_type TEXT NOT NULL DEFAULT 'chargeback', settled_in TEXT NOT NULL DEFAULT '',
     moved TEXT NOT NULL DEFAULT '[]', gone INTEGER NOT NULL DEFAULT 0);
 
+CREATE TABLE IF NOT EXISTS balance_transactions (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, type TEXT NOT NULL,
+    category TEXT NOT NULL, source TEXT NOT NULL, payment TEXT, amount INTEGER NOT NULL,
+    fee INTEGER NOT NULL, currency TEXT NOT NULL, description TEXT, payout TEXT);
+CREATE INDEX IF NOT EXISTS balance_created ON balance_transactions (created);
+CREATE INDEX IF NOT EXISTS balance_source ON balance_transactions (source);
+CREATE INDEX IF NOT EXISTS balance_payout ON balance_transactions (payout) WHERE payout IS NOT NULL;
+CREATE INDEX IF NOT EXISTS balance_books ON balance_transactions (currency, fee, payment);
+
+CREATE TABLE IF NOT EXISTS payouts (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, amount INTEGER NOT NULL,
+    currency TEXT NOT NULL, status TEXT NOT NULL);
+
 CREATE TABLE IF NOT EXISTS plans (
     n INTEGER PRIMARY KEY, due REAL NOT NULL, deed TEXT NOT NULL, target TEXT NOT NULL);
 
@@ -73,6 +86,24 @@ UPDATE disputes SET settled_in = currency, gone = CASE status WHEN 'won' THEN 0 
 """
 """Migration of older files: adds the balance transactions that their disputes would have had."""
 
+MOVEMENTS: Final = """
+INSERT INTO balance_transactions (id, created, type, category, source, payment, amount, fee, currency)
+    SELECT 'txn_' || substr(id, 4), created, 'charge', 'charge', 'ch_' || substr(id, 4), id, amount, fee,
+        currency FROM payments WHERE status = 'succeeded' ORDER BY n;
+INSERT INTO balance_transactions (id, created, type, category, source, payment, amount, fee, currency)
+    SELECT 'txn_' || substr(id, 4), created, 'refund', 'refund', id, payment, -amount, 0, currency
+        FROM refunds ORDER BY n;
+INSERT INTO balance_transactions (id, created, type, category, source, payment, amount, fee, currency)
+    SELECT 'txn_' || substr(id, 4) || 'f', created, 'refund_failure', 'refund_failure', id, payment, amount,
+        0, currency FROM refunds WHERE status = 'failed' ORDER BY n;
+INSERT INTO balance_transactions (id, created, type, category, source, payment, amount, fee, currency)
+    SELECT 'txn_' || substr(disputes.id, 4) || key, created, 'adjustment',
+        CASE WHEN value < 0 THEN 'dispute' ELSE 'dispute_reversal' END, disputes.id, payment, value, 0,
+        settled_in
+        FROM disputes, json_each(moved) ORDER BY n, key;
+"""
+"""Migration of older files: adds the balance transactions of what they contain, disputes without a fee."""
+
 
 class Journal:
     """The tables, with one transaction per iteration of the event loop.
@@ -85,10 +116,14 @@ class Journal:
         pragmas = "PRAGMA synchronous=OFF; PRAGMA cache_size=-16000;"
         if path:
             pragmas += "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
-        self._connection.executescript(pragmas + SCHEMA)
+        self._connection.executescript(pragmas)
+        tables = {name for (name,) in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        self._connection.executescript(SCHEMA)
         columns = {name for _, name, *_ in self.rows("PRAGMA table_info(disputes)")}
         if "gone" not in columns:
             self._connection.executescript(f"BEGIN; {BALANCES} COMMIT;")
+        if "balance_transactions" not in tables:
+            self._connection.executescript(f"BEGIN; {MOVEMENTS} COMMIT;")
         self._open = False
         self._waiting: asyncio.Future[None] | None = None
         self._after: list[Callable[[], None]] = []

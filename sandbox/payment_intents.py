@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sandbox.account import Account
 from sandbox.api_call import ApiCall
+from sandbox.balance import charge_captured
 from sandbox.cards import CARDS, Card, digits_of
 from sandbox.checkout import end_unpaid
 from sandbox.currencies import fee
@@ -91,6 +92,7 @@ def _with_card(
 def _capture(account: Account, session: Session, payment: Payment, card: Card) -> Outcome:
     payment = payment._replace(status="succeeded", fee=fee(payment.amount, payment.currency))
     _write(account, session, payment)
+    charge_captured(account, payment)
     paid = session._replace(status="complete", payment=payment.id, donor=payment.donor)
     account.journal.write(
         "UPDATE sessions SET status = 'complete', payment = ?, donor = ? WHERE n = ?",

@@ -105,6 +105,17 @@ class Dispute(NamedTuple):
         return cls._make((*plain, json.loads(moved), withdrawn))
 
 
+class Payout(NamedTuple):
+    """A payout to the bank; `amount` in Stripe's minor units."""
+
+    n: int
+    id: str
+    created: int
+    amount: int
+    currency: str
+    status: str
+
+
 def new_id(prefix: str) -> str:
     """A new id such as `pi_019ac…`; it begins with the time, so that indexes grow at their end."""
     return f"{prefix}{time.time_ns() // 1_000_000:011x}{os.urandom(7).hex()}"

@@ -7,6 +7,7 @@ from typing import Any, Final
 from sandbox import forms
 from sandbox.account import Account
 from sandbox.api_call import ApiCall
+from sandbox.balance import refund_failed, refund_made
 from sandbox.cards import CARDS
 from sandbox.currencies import refuse_bad_amount
 from sandbox.errors import invalid, invalid_state, missing_parameter, not_found
@@ -38,6 +39,7 @@ def create_refund(account: Account, call: ApiCall) -> Json:
         (*values, to_json(metadata)),
     )
     refund = Refund(n, *values, metadata)
+    refund_made(account, refund, payment)
     shape = refund_object(refund, payment.charge)
     account.events.emit("refund.created", Subject.of(payment), shape, call)
     account.events.emit("charge.refunded", Subject.of(payment), charge(account, payment), call)
@@ -104,6 +106,7 @@ def fail_refund(account: Account, refund_id: str) -> None:
     refund = _refund(account, refund_id)._replace(status="failed")
     account.journal.write("UPDATE refunds SET status = 'failed' WHERE n = ?", (refund.n,))
     payment = account.payment(refund.payment)
+    refund_failed(account, refund, payment)
     for kind in ("refund.failed", "refund.updated"):
         account.events.emit(kind, Subject.of(payment), refund_object(refund, payment.charge))
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sandbox.cards import CARDS
-from sandbox.records import Dispute, Json, Payment, Refund, Session
+from sandbox.records import Dispute, Json, Payment, Payout, Refund, Session
 
 API_VERSION: Final = "2026-10-28.endive"
 to_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -142,7 +142,7 @@ def charge_object(payment: Payment, refunds: list[Refund], disputed: bool) -> Js
         "amount": payment.amount,
         "amount_captured": payment.amount,
         "amount_refunded": refunded,
-        "balance_transaction": None,
+        "balance_transaction": "txn_" + payment.id[3:],
         "billing_details": {"address": None, "email": donor["email"], "name": donor["name"], "phone": None},
         "captured": True,
         "created": payment.created,
@@ -182,7 +182,7 @@ def refund_object(refund: Refund, charge: str) -> Json:
         "id": refund.id,
         "object": "refund",
         "amount": refund.amount,
-        "balance_transaction": None,
+        "balance_transaction": "txn_" + refund.id[3:],
         "charge": charge,
         "created": refund.created,
         "currency": refund.currency.lower(),
@@ -190,6 +190,7 @@ def refund_object(refund: Refund, charge: str) -> Json:
             "card": {"reference_status": "pending", "reference_type": "acquirer_reference_number"},
             "type": "card",
         },
+        "failure_balance_transaction": f"txn_{refund.id[3:]}f" if refund.status == "failed" else None,
         "failure_reason": "unknown" if refund.status == "failed" else None,
         "metadata": refund.metadata,
         "payment_intent": refund.payment,
@@ -202,15 +203,13 @@ def refund_object(refund: Refund, charge: str) -> Json:
     }
 
 
-def dispute_object(dispute: Dispute, charge: str) -> Json:
-    """A dispute."""
+def dispute_object(dispute: Dispute, charge: str, movements: list[Json]) -> Json:
+    """A dispute; `movements` are its balance transactions."""
     return {
         "id": dispute.id,
         "object": "dispute",
         "amount": dispute.amount,
-        "balance_transactions": [
-            _balance_transaction(dispute, place, amount) for place, amount in enumerate(dispute.moved)
-        ],
+        "balance_transactions": movements,
         "charge": charge,
         "created": dispute.created,
         "currency": dispute.currency.lower(),
@@ -239,25 +238,34 @@ def dispute_object(dispute: Dispute, charge: str) -> Json:
     }
 
 
-def _balance_transaction(dispute: Dispute, place: int, amount: int) -> Json:
-    """Balance transaction number `place` of a dispute; the sandbox charges no dispute fee."""
+def payout_object(payout: Payout) -> Json:
+    """A payout; its balance transactions are complete once it is paid or failed."""
+    failed = payout.status == "failed"
+    suffix = payout.id[3:]
     return {
-        "id": f"txn_{dispute.id[3:]}{place}",
-        "object": "balance_transaction",
-        "amount": amount,
-        "available_on": dispute.created,
-        "balance_type": "payments",
-        "created": dispute.created,
-        "currency": dispute.settled_in.lower(),
-        "description": f"Chargeback {'withdrawal' if amount < 0 else 'reversal'} for {dispute.id}",
-        "exchange_rate": None,
-        "fee": 0,
-        "fee_details": [],
-        "net": amount,
-        "reporting_category": "dispute" if amount < 0 else "dispute_reversal",
-        "source": dispute.id,
-        "status": "available",
-        "type": "adjustment",
+        "id": payout.id,
+        "object": "payout",
+        "amount": payout.amount,
+        "arrival_date": payout.created,
+        "automatic": True,
+        "balance_transaction": f"txn_{suffix}",
+        "created": payout.created,
+        "currency": payout.currency.lower(),
+        "description": "STRIPE PAYOUT",
+        "destination": None,
+        "failure_balance_transaction": f"txn_{suffix}f" if failed else None,
+        "failure_code": "account_closed" if failed else None,
+        "failure_message": "The bank account has been closed." if failed else None,
+        "livemode": False,
+        "metadata": {},
+        "method": "standard",
+        "original_payout": None,
+        "reconciliation_status": "in_progress" if payout.status == "in_transit" else "completed",
+        "reversed_by": None,
+        "source_type": "card",
+        "statement_descriptor": None,
+        "status": payout.status,
+        "type": "bank_account",
     }
 
 

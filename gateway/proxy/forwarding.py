@@ -106,6 +106,7 @@ PROXY_ROUTES: Final = (
     ProxyRoute("GET", "/v1/drives/{drive}/ledger", "payments", "ledger", "reads"),
     ProxyRoute("GET", "/v1/drives/{drive}/trial-balance", "payments", "ledger", "reads"),
     ProxyRoute("GET", "/v1/drives/{drive}/statement", "payments", "ledger", "reads"),
+    ProxyRoute("GET", "/v1/payouts", "payments", "admin", "reads"),
     ProxyRoute("GET", "/v1/webhooks", "payments", "admin", "reads"),
     ProxyRoute("POST", "/v1/webhooks/{id}/retry", "payments", "admin", "changes"),
     ProxyRoute("POST", "/v1/keys", "keys", "admin", "changes", idempotency="optional"),

@@ -29,6 +29,7 @@ from services.payments.refunds import (
     RefundService,
     unsent_refunds,
 )
+from services.payments.settlement.api import add_payout_routes
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.webhooks.log import (
     State,
@@ -103,6 +104,7 @@ def routes(dependencies: Dependencies) -> APIRouter:
     """Every route of payments but the webhook endpoint (`webhooks/endpoint.py`)."""
     router = APIRouter()
     _add_public(router, dependencies)
+    add_payout_routes(router, dependencies.database)
     _add_internal(router, dependencies)
     return router
 

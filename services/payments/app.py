@@ -42,6 +42,7 @@ from services.payments.reconciliation.sweep import Sweeper
 from services.payments.recording.audit import LedgerAudit
 from services.payments.refunds import RefundService
 from services.payments.settings import PaymentsSettings
+from services.payments.settlement.worker import Settlement
 from services.payments.stripe.client import StripeProcessor
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import MESSAGING_TABLES
@@ -96,6 +97,9 @@ def compose(
         "payments.asker": Reconciler(database, stripe, clock, hold_foreign=ours.hold_foreign).run,
         "payments.backfill": backfill.run,
         "payments.sweep": _sweeper(database, stripe, rate_limiter, clock, settings).run,
+        "payments.settlement": Settlement(
+            database, stripe, rate_limiter, clock, every_s=settings.settlement_s
+        ).run,
         "payments.pruning": _pruning(database, clock, settings).run,
         **proofs.work,
     }

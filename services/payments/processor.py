@@ -102,6 +102,57 @@ class WebhookEndpoint:
     types: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """A balance transaction: `amount` without `fee`, in ISO minor units of the settlement currency.
+
+    `intent` is the payment intent of its charge, refund or dispute. `exchange_rate` is what the processor
+    reported, as text; nothing is computed with it.
+    """
+
+    id: str
+    type: str
+    source: str | None
+    intent: str | None
+    amount: int
+    fee: int
+    currency: str
+    exchange_rate: str | None
+    created_at: datetime
+    available_on: datetime
+
+    @property
+    def net(self) -> int:
+        """What it adds to the balance."""
+        return self.amount - self.fee
+
+
+@dataclass(frozen=True, slots=True)
+class MovementPage:
+    """One page, newest first. `unreadable` names those that cannot be read; `after` the next page."""
+
+    movements: Sequence[Movement]
+    unreadable: Sequence[str]
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutState:
+    """A payout as the processor reports it.
+
+    `lines`: whether its balance transactions are complete; None where the processor assigns none to it
+    (a manual payout).
+    """
+
+    id: str
+    amount: int
+    currency: str
+    status: str
+    arrival_at: datetime
+    created_at: datetime
+    lines: bool | None
+
+
 class ProcessorError(Exception):
     """A call that did not return what was requested."""
 
@@ -194,6 +245,16 @@ class Processor(Protocol):
 
     async def read_fact(self, kind: FactKind, fact_id: str) -> ListedFact | None:
         """A refund or dispute in its current state; None where it does not exist."""
+        ...
+
+    async def list_movements(
+        self, after: str | None, *, since: datetime | None = None, payout: str | None = None
+    ) -> MovementPage:
+        """One page of balance transactions: those created at or after `since`, or those of a payout."""
+        ...
+
+    async def read_payout(self, payout_id: str) -> PayoutState | None:
+        """A payout in its current state; None where it does not exist."""
         ...
 
     async def list_webhook_endpoints(self) -> list[WebhookEndpoint]:

@@ -15,6 +15,8 @@ STRIPE_BACKFILL_S = 60.0
 SANDBOX_SWEEP_S = 10.0
 STRIPE_SWEEP_S = 300.0
 STRIPE_RATE_PER_S = 20.0
+SANDBOX_SETTLEMENT_S = 30.0
+STRIPE_SETTLEMENT_S = 600.0
 SHORTEST_CHECKOUT_S = 1_800
 
 
@@ -85,6 +87,12 @@ class PaymentsSettings(Settings):
         None,
         gt=0,
         description="Seconds between sweeps of Stripe's lists. Default 300; 10 for the sandbox.",
+    )
+    stripe_settlement_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds between reads of Stripe's balance transactions and payouts. Default 600; 30 for "
+        "the sandbox.",
     )
     checkout_expires_s: int = Field(
         86_340,
@@ -159,6 +167,12 @@ class PaymentsSettings(Settings):
     def sweep_s(self) -> float:
         """Interval between two sweeps of Stripe's lists."""
         return self.stripe_sweep_s or (SANDBOX_SWEEP_S if self.stripe_api_base else STRIPE_SWEEP_S)
+
+    @property
+    def settlement_s(self) -> float:
+        """Interval between two reads of Stripe's balance transactions."""
+        default = SANDBOX_SETTLEMENT_S if self.stripe_api_base else STRIPE_SETTLEMENT_S
+        return self.stripe_settlement_s or default
 
     @property
     def sweep_grace_s(self) -> float:

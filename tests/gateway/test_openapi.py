@@ -68,6 +68,7 @@ POST /v1/payments/{}/refunds
 GET /v1/drives/{}/ledger
 GET /v1/drives/{}/trial-balance
 GET /v1/drives/{}/statement
+GET /v1/payouts
 GET /v1/webhooks
 POST /v1/webhooks/{}/retry
 GET /v1/drives/{}/totals

@@ -88,6 +88,7 @@ OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("DELETE", "/v1/keys/{key}"): (None, 403),
     ("POST", "/webhooks/stripe"): ({}, 400),
     ("GET", "/v1/offline-gifts"): (None, 200),
+    ("GET", "/v1/payouts"): (None, 403),
     ("GET", "/v1/webhooks"): (None, 403),
     ("POST", "/v1/webhooks/{id}/retry"): (None, 403),
 }

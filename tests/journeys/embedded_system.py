@@ -79,6 +79,7 @@ class EmbeddedSystem:
             "ATAA_STRIPE_WEBHOOK_SECRETS": WEBHOOK_SECRET,
             "ATAA_STRIPE_BACKFILL_S": "1",
             "ATAA_STRIPE_SWEEP_S": "1",
+            "ATAA_STRIPE_SETTLEMENT_S": "3600",  # no postings between two counts of rows
             "ATAA_ADMIN_KEY": ADMIN_KEY,
             "ATAA_OVERLOAD_LAG_S": "60",  # a busy machine is no overload here (tests/conftest.py)
             **self.settings,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
+from services.payments.recording.ledger import BANK, FEES
 from tests.journeys.embedded_system import STRIPE_KEY, EmbeddedSystem, copied, running
+from tests.payments.settlement.balances import account_balances
 from tests.waiting import until
 
 POINTS = [
@@ -36,6 +40,14 @@ POINTS = [
     "pledges.consumer.after_commit:2",
     "notify.consumer.before_commit:2",
     "notify.consumer.after_commit:2",
+]
+
+
+SETTLEMENT_POINTS = [
+    "payments.settlement.before_commit:1",
+    "payments.settlement.after_record:1",
+    "payments.settlement.payout_before_commit:1",
+    "payments.settlement.before_place:1",
 ]
 
 
@@ -92,6 +104,41 @@ async def test_kill_while_a_looked_up_dispute_is_recorded_loses_nothing(tmp_path
         await system.request("POST", f"{system.sandbox_url}/_sandbox/disputes", body | {"status": "won"})
         await system.wait_for_raised("crash", "35.00", disputed="0.00")
         assert await system.wait_until_books_agree() == {"USD": "35.00"}
+
+
+@pytest.mark.parametrize("point", SETTLEMENT_POINTS)
+async def test_kill_while_fees_and_payouts_are_read_posts_each_once(
+    tmp_path: Path, opened: Path, point: str
+) -> None:
+    async with copied(opened, tmp_path / "ataa") as system:
+        await system.start()
+        for _ in range(3):
+            await system.donate("crash", creator="star")
+        await system.wait_for_raised("crash", "75.00")
+        assert (await system.request("POST", f"{system.sandbox_url}/_sandbox/payouts", {})).status == 200
+        await until(lambda: all_payouts_are_paid(system))
+        system.kill()
+        await system.start(ATAA_CRASH_AT=point)
+        await system.wait_until_killed()
+        await system.start(ATAA_STRIPE_SETTLEMENT_S="0.5")
+
+        async def reconciled() -> list[dict[str, Any]]:
+            found = (await system.admin("GET", "/v1/payouts")).body["data"]
+            return [each for each in found if each["reconciled"]]
+
+        (payout,) = await until(reconciled)
+        assert (payout["amount"]["value"], payout["payments"]) == ("71.91", 3)
+        assert account_balances(system.folder / "data", FEES) == {"USD": Decimal("3.09")}
+        assert account_balances(system.folder / "data", BANK) == {"USD": Decimal("71.91")}
+        assert await system.wait_until_books_agree() == {"USD": "75.00"}
+        assert "Traceback" not in system.log
+
+
+async def all_payouts_are_paid(system: EmbeddedSystem) -> bool:
+    """Whether the sandbox has paid out, with complete balance transactions."""
+    url = f"{system.sandbox_url}/v1/payouts"
+    listed = (await system.request("GET", url, Authorization=f"Bearer {STRIPE_KEY}")).body["data"]
+    return {each["status"] for each in listed} == {"paid"}
 
 
 async def donate_ten(system: EmbeddedSystem) -> None:

@@ -11,7 +11,9 @@ from services.payments.domain import Observation
 from services.payments.processor import (
     CheckoutRequest,
     ListedCheckout,
+    MovementPage,
     OpenedCheckout,
+    PayoutState,
     ProcessorEvent,
     Unknown,
 )
@@ -69,6 +71,14 @@ class FakeProcessor:
     async def list_lost_events(
         self, since: datetime, after: str | None
     ) -> tuple[list[ProcessorEvent], str | None]:
+        raise AssertionError("the test does not expect this call")
+
+    async def list_movements(
+        self, after: str | None, *, since: datetime | None = None, payout: str | None = None
+    ) -> MovementPage:
+        return MovementPage([], [], None)
+
+    async def read_payout(self, payout_id: str) -> PayoutState | None:
         raise AssertionError("the test does not expect this call")
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from sandbox import checkout, disputes, payment_intents, refunds
+from sandbox import checkout, disputes, payment_intents, payouts, refunds
 from sandbox.account import Account
 from sandbox.api import find_operation
 from sandbox.api_call import ApiCall
@@ -75,6 +76,7 @@ class Money(RuleBasedStateMachine):
         self.given_back: dict[str, tuple[str, int]] = {}
         self.disputed: dict[str, Disputed] = {}
         self.sold = 0
+        self.paid_out: Counter[str] = Counter()
 
     @initialize()
     def empty(self) -> None:
@@ -175,11 +177,34 @@ class Money(RuleBasedStateMachine):
             refunded = sum(amount for owner, amount in self.given_back.values() if owner in of)
             lost = sum(self.disputed[payment].withdrawn for payment in of if payment in self.disputed)
             fees = sum(fee(self.captured[payment], currency) for payment in of)
+            fees += sum(
+                1_500 for payment in of if payment in self.disputed and self.disputed[payment].withdrawn
+            )
             expected = (captured, refunded, lost, fees, captured - refunded - lost - fees)
             names = ("captured", "refunded", "disputed", "fees", "net")
             assert row == {
                 name: decimal_string(amount, currency) for name, amount in zip(names, expected, strict=True)
             }
+
+    @rule(failing=st.booleans(), currency=st.sampled_from([None, "USD", "JPY"]))
+    def pay_out(self, failing: bool, currency: str | None) -> None:
+        """Every payout is the sum of what it pays out; a failed one returns to the balance."""
+        for payout in payouts.make_payouts(self.account, currency, failing=failing):
+            assert currency in (None, payout["currency"].upper())
+            lines = self.lines("payout = ? AND type <> 'payout'", payout["id"])
+            assert sum(amount - charged for amount, charged in lines) == payout["amount"] > 0
+            (payouts.fail_payout if failing else payouts.settle_payout)(self.account, payout["id"])
+            self.paid_out[payout["currency"].upper()] += 0 if failing else payout["amount"]
+
+    def lines(self, condition: str, *values: str) -> list[tuple[int, int]]:
+        """Amount and fee of balance transactions."""
+        return self.journal.rows(f"SELECT amount, fee FROM balance_transactions WHERE {condition}", values)
+
+    @invariant()
+    def balance_is_what_was_not_paid_out(self) -> None:
+        for currency, row in books(self.journal, with_foreign=True).items():
+            balance = sum(amount - charged for amount, charged in self.lines("currency = ?", currency))
+            assert decimal_string(balance + self.paid_out[currency], currency) == row["net"]
 
     @invariant()
     def foreign_payments_are_in_the_full_books_only(self) -> None:

@@ -72,6 +72,7 @@ async def test_books_keys_and_pending_webhooks_survive_a_kill(
     unpaid, session_params = await donor.session(1000), donor.session_params(300)
     kept = await donor.stripe.v1.checkout.sessions.create_async(session_params, {"idempotency_key": "a.1"})
     await donor.donate(4000, "4000000000000259")
+    paid_out = (await donor.post("/_sandbox/payouts", {}))[1]["data"]
     books = await donor.books()
     process.kill()
     await process.wait()
@@ -84,9 +85,11 @@ async def test_books_keys_and_pending_webhooks_survive_a_kill(
     assert again.id == kept.id
     assert (await donor.pay(unpaid.id))["payment_status"] == "paid"
     due = {"refund.created", "refund.updated", "charge.refunded", "charge.dispute.created"}
-    due |= {"payment_intent.succeeded", "checkout.session.completed"}
+    due |= {"payment_intent.succeeded", "checkout.session.completed", "payout.created", "payout.paid"}
     await until(lambda: due <= set(receiver.types))
     assert (await donor.books())["USD"]["captured"] == "75.00"
+    payout = await donor.stripe.v1.payouts.retrieve_async(paid_out[0]["id"])
+    assert (payout.amount, payout.status) == (paid_out[0]["amount"], "paid")
 
 
 async def test_every_response_before_a_kill_holds_after_it(start: Start, tmp_path: Path) -> None:

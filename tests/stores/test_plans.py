@@ -36,6 +36,7 @@ from backbone.contracts.pledges import (
 from backbone.database.columns import microseconds
 from backbone.database.database import Database
 from backbone.http.caller import sign_caller
+from backbone.http.service_client import InProcessServiceClient
 from backbone.ids import DriveId, PledgeId
 from backbone.messaging import inbox
 from services.leaderboard import app as leaderboard_app
@@ -46,6 +47,7 @@ from services.notify import tables as notify_tables
 from services.payments import app as payments_app
 from services.payments import tables as payments_tables
 from services.payments.checkout.pruning import prune_attempts
+from services.payments.settlement.queries import fee_and_payout
 from services.payments.webhooks.log import prune_applied, prune_texts
 from services.pledges import app as pledges_app
 from services.pledges import tables as pledges_tables
@@ -240,6 +242,11 @@ PAYMENTS: Final = {
     "matching_pools": {"id": "'mch_' || n", "drive_id": "'drv_' || n", "cap": "1000", "used": "0"},
     "matching_allocations": {"payment_id": "'pay_' || n", "pool_id": "'mch_' || n"},
     "matching_counted_before": {"payment_id": "'pay_' || n"},
+    "balance_transactions": {
+        "id": "'txn_' || n", "intent": "'pi_' || n", "state": "'posted'", "payment_id": "'pay_' || n",
+        "payout_id": "'po_' || n", "next_try_at": "n",
+    },
+    "payouts": {"id": "'po_' || n", "difference": "0", "next_try_at": "NULL", "created_at": "n"},
     "idempotency": {"scope": "'big:refunds'", "key": "'k' || n", "made_at": "n"},
     "inbox": {"group": "'payments'"} | RECENT,
 }  # fmt: skip
@@ -251,11 +258,33 @@ async def test_payments_statements_scan_no_growing_table(tmp_path: Path, store: 
     await database.migrate(payments_app.MIGRATIONS)
     await fill(url, payments_tables.Table.metadata, ROWS, PAYMENTS)
     with recording() as recorded:
-        async with payments_stage.running(tmp_path, database_url_payments=store) as stage:
+        async with payments_stage.running(
+            tmp_path, database_url_payments=store, stripe_settlement_s=0.2
+        ) as stage:
             await _pay_and_refund(stage)
+            await _pay_out(stage, database)
         await _prune_payments(database)
     await database.close()
     await assert_no_scans(url, recorded, PAYMENTS, WALKED)
+
+
+async def _pay_out(stage: payments_stage.Harness, database: Database) -> None:
+    """A payout of the account, read until its lines are compared."""
+    async with stage.http.post(f"{stage.sandbox}/_sandbox/payouts", json={}) as answer:
+        (payout,) = (await answer.json())["data"]
+    caller = sign_caller(payments_stage.SECRET, partner="default", scopes=("admin",))
+
+    async def compared() -> bool:
+        found = (await stage.ask("GET", "/v1/payouts", **caller)).json()["data"]
+        return any(each["id"] == payout["id"] and each["reconciled"] for each in found)
+
+    await until(compared)
+    client = InProcessServiceClient(stage.service.app)
+    for query in ("limit=2", "after=po_7"):
+        page = await client.request("GET", "/v1/payouts", headers=caller, query=query)
+        assert page.status == 200, page.body
+    async with database.reading() as session:
+        assert await fee_and_payout(session, ["pay_1", "pay_2"])
 
 
 async def _prune_payments(database: Database) -> None:

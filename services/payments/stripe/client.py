@@ -29,7 +29,9 @@ from services.payments.processor import (
     ListedCheckout,
     ListedFact,
     ListedFacts,
+    MovementPage,
     OpenedCheckout,
+    PayoutState,
     ProcessorError,
     ProcessorEvent,
     Refused,
@@ -38,6 +40,7 @@ from services.payments.processor import (
     Unknown,
     WebhookEndpoint,
 )
+from services.payments.stripe import balance
 from services.payments.stripe.events import stored
 from services.payments.stripe.lists import EXPANDED, PATHS, listed
 from services.payments.stripe.marks import is_marked
@@ -274,6 +277,25 @@ class StripeProcessor:
         except Refused:
             return None
         return next(iter(listed(kind, [answer.data], None, _told_at(answer.headers)).facts), None)
+
+    async def list_movements(
+        self, after: str | None, *, since: datetime | None = None, payout: str | None = None
+    ) -> MovementPage:
+        """See `Processor.list_movements`."""
+        query: dict[str, Any] = {"payout": payout} if payout else {}
+        if since is not None:
+            query["created"] = {"gte": _seconds(since)}
+        found, following = await self._page(balance.PATH, {**query, **balance.EXPANDED}, after)
+        return balance.movement_page(found, following)
+
+    async def read_payout(self, payout_id: str) -> PayoutState | None:
+        """See `Processor.read_payout`."""
+        try:
+            answer = await self._call("get", f"/v1/payouts/{payout_id}", {})
+        except Refused:
+            return None
+        with _readable():
+            return balance.payout_state(answer)
 
     async def list_webhook_endpoints(self) -> list[WebhookEndpoint]:
         """See `Processor.list_webhook_endpoints`."""

@@ -1,0 +1,1 @@
+"""Fees, net amounts and payouts, read from the processor's balance transactions."""
