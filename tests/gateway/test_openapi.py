@@ -62,6 +62,12 @@ GET /v1/drives/{}/leaderboards/{}
 GET /v1/drives/{}/donations
 GET /v1/drives/{}/events
 GET /v1/drives/{}/funnel
+GET /v1/drives/{}/checkpoint
+GET /v1/drives/{}/tile/{}
+GET /v1/drives/{}/{}/checkpoint
+GET /v1/drives/{}/{}/tile/{}
+GET /.well-known/ataa-log-key
+GET /v1/pledges/{}/proof
 """
 
 
@@ -138,11 +144,17 @@ def test_every_operation_has_description_scope_and_problems(described: dict[str,
         if operation["security"] == []:
             keyless.append(line)
     assert sorted(keyless) == [
+        "GET /.well-known/ataa-log-key",
+        "GET /v1/drives/{}/checkpoint",
         "GET /v1/drives/{}/donations",
         "GET /v1/drives/{}/events",
         "GET /v1/drives/{}/leaderboards/{}",
         "GET /v1/drives/{}/live",
+        "GET /v1/drives/{}/tile/{}",
         "GET /v1/drives/{}/totals",
+        "GET /v1/drives/{}/{}/checkpoint",
+        "GET /v1/drives/{}/{}/tile/{}",
+        "GET /v1/pledges/{}/proof",
         "GET /v1/totals",
         "POST /webhooks/stripe",
     ]
