@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload audit trace test simulate check api-fuzz k8s-check dashboards settings format contracts clean
+.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload bench-money audit trace test simulate check api-fuzz k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -43,6 +43,9 @@ bench-quick: $(VENV)/.runtime ## Measure the embedded figures, shorter and witho
 
 bench-overload: $(VENV)/.runtime ## Send five times the peak: what is accepted, what gives way, what comes back
 	@$(PY) -m bench overload $(ARGS)
+
+bench-money: $(VENV)/.runtime ## Measure what a treasurer waits for: proofs of gifts (ARGS="--rows 100000": a shorter log)
+	@$(PY) -m bench money $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k expression" selects some)
 	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from starlette.types import ASGIApp
@@ -28,6 +29,7 @@ from embedded.data_dir import DataDir
 from embedded.sandbox import running_sandbox
 from embedded.settings import EmbeddedSettings
 from gateway.settings import GatewaySettings
+from gateway.transparency.note_keys import new_signer
 from services.leaderboard.settings import LeaderboardSettings
 from services.notify.settings import NotifySettings
 from services.payments.settings import PaymentsSettings
@@ -80,6 +82,7 @@ async def run(settings: EmbeddedSettings) -> None:
         "internal_secret": SecretStr(secrets["internal"]),
         "token_secret": SecretStr(secrets["token"]),
         "admin_key": SecretStr(keys["admin"]),
+        "log_key": SecretStr(_log_key(data, gateway_settings)),
         **stripe,
     }
     embedded = compose(data.path, overrides)
@@ -130,6 +133,15 @@ def _sandbox_settings(settings: EmbeddedSettings, secrets: Mapping[str, str]) ->
         "stripe_api_key": SecretStr(secrets["stripe_key"]),
         "stripe_webhook_secrets": [secrets["stripe_webhook"]],
     }
+
+
+def _log_key(data: DataDir, settings: GatewaySettings) -> str:
+    """The key of the public logs: set, stored, or new and named after the public address."""
+
+    def new() -> str:
+        return new_signer(urlsplit(settings.public_url).netloc or f"localhost/{token_hex(4)}").encode()
+
+    return settings.log_key.get_secret_value() or data.log_key(new)
 
 
 def _admin_key(data: DataDir, settings: GatewaySettings) -> dict[str, str]:

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -66,6 +66,14 @@ class DataDir:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
+
+    def log_key(self, new: Callable[[], str]) -> str:
+        """The key of the public logs: generated once. It must be kept with the data."""
+        kept = self.read("log-key.json")
+        if not kept.get("log_key"):
+            kept = {"log_key": new()}
+            self.write("log-key.json", kept)
+        return kept["log_key"]
 
     def secrets(self) -> dict[str, str]:
         """The secrets of this directory: generated once, except `internal`, which is new at each start."""

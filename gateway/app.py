@@ -52,6 +52,9 @@ from gateway.proxy.waits import BatchLookup, Waits
 from gateway.reach.composition import Reach
 from gateway.settings import GatewaySettings
 from gateway.tables import MESSAGING_TABLES
+from gateway.transparency.heads import Heads
+from gateway.transparency.log_client import LogClient
+from gateway.transparency.routes import Transparency
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _SYSTEM_CLOCK: Final = SystemClock()
@@ -87,11 +90,15 @@ def compose(
     presence = Presence(database, clock)
     calls = ServiceCalls(clients, secret, concurrency_limits["reads"], concurrency_limits["changes"])
     reach = Reach(settings.public_url, database, clock, clients, secret, forwarder, live, hub)
+    pledge_routes = PledgeRoutes(forwarder, waits, clock, secret, settings.public_url)
+    logs, reads = LogClient(leaderboard, secret), concurrency_limits["reads"]
+    heads = Heads(database, logs, settings.log_signer(), clock)
     description = Description(clients, public.signed)
     router = Router(
         [
             *forwarder.routes(),
-            *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
+            *pledge_routes.routes(),
+            *Transparency(heads, logs, key_ring, limits, reads, pledge_routes.read_with_token).routes(),
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *Audits(forwarder).routes(),
             *live.routes(),

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from backbone.database.database import Synchronous
 from backbone.settings import DatabaseUrl, HttpUrl, Settings
 from gateway.fees import MOST_BPS, FeeRule, fixed_parts
+from gateway.transparency.note_keys import NoteSigner
 
 _ADMIN_KEY: Final = re.compile(r"ak_admin_[A-Za-z0-9]{20,200}", re.ASCII)
 
@@ -19,6 +20,12 @@ _ADMIN_KEY: Final = re.compile(r"ak_admin_[A-Za-z0-9]{20,200}", re.ASCII)
 def _admin_key(key: SecretStr) -> SecretStr:
     if key.get_secret_value() and _ADMIN_KEY.fullmatch(key.get_secret_value()) is None:
         raise ValueError("must be ak_admin_ and at least 20 letters and digits")
+    return key
+
+
+def _log_key(key: SecretStr) -> SecretStr:
+    if key.get_secret_value():
+        NoteSigner.parse(key.get_secret_value())
     return key
 
 
@@ -74,6 +81,10 @@ class GatewaySettings(Settings):
     admin_key: Annotated[SecretStr, AfterValidator(_admin_key)] = Field(
         SecretStr(""), description="The first admin key: ak_admin_ and at least 20 letters and digits."
     )
+    log_key: Annotated[SecretStr, AfterValidator(_log_key)] = Field(
+        SecretStr(""),
+        description="Ed25519 key that signs the public logs, PRIVATE+KEY+…; empty: they are not served.",
+    )
     database_url_gateway: DatabaseUrl = Field(
         "", description="Database of the keys (postgresql://…); empty: gateway.db in the data directory."
     )
@@ -118,6 +129,11 @@ class GatewaySettings(Settings):
     live_sends_per_s: float = Field(
         5000.0, gt=0, description="Frames sent a second over all live streams, from which the rate follows."
     )
+
+    def log_signer(self) -> NoteSigner | None:
+        """The key of the public logs."""
+        key = self.log_key.get_secret_value()
+        return NoteSigner.parse(key) if key else None
 
     def fee_rule(self) -> FeeRule:
         """The processing fee that donors may add."""

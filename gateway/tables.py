@@ -80,9 +80,22 @@ class OpenDesk(Table, table=True):
     seen_at: datetime = Field(sa_column=Column(Utc, nullable=False))
 
 
+class SignedHead(Table, table=True):
+    """The last signed head of a log: its number of rows, and its root in base64."""
+
+    __tablename__ = "signed_heads"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    drive_id: str = Field(primary_key=True)
+    epoch: int = Field(primary_key=True)
+    size: int = Field(sa_type=BigInteger)
+    root: str
+
+
 KEYS: Final = Table.metadata.tables["keys"]
 SESSIONS: Final = Table.metadata.tables["sessions"]
 VISITS: Final = Table.metadata.tables["visits"]
 DESKS: Final = Table.metadata.tables["desks"]
+SIGNED_HEADS: Final = Table.metadata.tables["signed_heads"]
 
 MESSAGING_TABLES = messaging_tables(Table.metadata)

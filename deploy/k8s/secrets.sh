@@ -4,7 +4,7 @@
 # `create` does not change existing Secrets, on purpose: ATAA_TOKEN_SECRET must never change. Keep a copy with
 # your other secrets. Read from the environment where set: ATAA_ADMIN_KEY, ATAA_KAFKA_SASL_USER and
 # ATAA_KAFKA_SASL_PASSWORD (of an external Kafka), ATAA_STRIPE_API_KEY, ATAA_STRIPE_PUBLISHABLE_KEY,
-# ATAA_STRIPE_WEBHOOK_SECRETS, ATAA_SMTP_URL. Without a Stripe key, a key and a webhook secret are generated for the
+# ATAA_STRIPE_WEBHOOK_SECRETS, ATAA_SMTP_URL, ATAA_LOG_KEY (python -m gateway.transparency.note_keys HOST). Without a Stripe key, a key and a webhook secret are generated for the
 # sandbox. POSTGRES_HOST is the host of the databases (ataa-postgres-rw), POSTGRES_OPTIONS the query string of their
 # addresses (?sslmode=require).
 set -eu
@@ -36,7 +36,8 @@ done
 secret ataa-kafka kubernetes.io/basic-auth username "${ATAA_KAFKA_SASL_USER:-ataa}" \
   password "${ATAA_KAFKA_SASL_PASSWORD:-$(random 24)}"
 secret ataa-internal Opaque secret "$(random 32)"
-secret ataa-gateway Opaque admin-key "${ATAA_ADMIN_KEY:-ak_admin_$(random 20)}"
+secret ataa-gateway Opaque admin-key "${ATAA_ADMIN_KEY:-ak_admin_$(random 20)}" \
+  log-key "${ATAA_LOG_KEY:-}"
 secret ataa-pledges Opaque token-secret "$(random 32)"
 case "${ATAA_STRIPE_API_KEY:-}" in
   sk_live_* | rk_live_*) mode=live ;;

@@ -496,6 +496,20 @@ class DrainEvent(BaseModel):
     data: str = _json_of(Drain)
 
 
+Base64Hash = Annotated[str, Field(pattern="^[A-Za-z0-9+/]{43}=$")]
+
+
+class GiftProof(BaseModel):
+    """The proof that a gift is in its drive's log. Hashes are SHA-256 in base64."""
+
+    row: LogRow
+    leaf_hash: Base64Hash = Field(description="SHA-256 of 0x00 and the row as canonical JSON.")
+    index: Count = Field(description="The row's place in the tree, from 0.")
+    inclusion_path: list[Base64Hash] = Field(description="From the leaf up (RFC 9162, section 2.1.3).")
+    tree_size: Count
+    checkpoint: str = Field(description="The signed head of the tree.")
+
+
 class WebhookReceived(BaseModel):
     """The event is stored, now or before."""
 
@@ -519,6 +533,7 @@ _OTHERS: Final = (
     Gap,
     Drain,
     WebhookReceived,
+    GiftProof,
 )
 
 

@@ -24,6 +24,7 @@ from backbone.http.problems import (
 from backbone.idempotency import KeyMalformed, KeyMissing, KeyReused, RequestInProgress
 from gateway.access.keys import OriginNotAllowed
 from gateway.http.asgi import DuplicateHeader
+from gateway.openapi.log_operations import LOG_OPERATIONS
 from gateway.openapi.models import SCHEMAS, STREAM_EVENTS
 from gateway.reach.funnel_counts import PeriodTooLong
 
@@ -39,6 +40,10 @@ TAGS: Final[list[Json]] = [
     {"name": "Matching", "description": "Sponsors that add to every gift, up to a cap."},
     {"name": "Moderation", "description": "Which names and messages of donors are shown."},
     {"name": "Live reads", "description": "What a drive has raised, without a key: totals, stream, log."},
+    {
+        "name": "Proof",
+        "description": "A drive's log as a Merkle tree that anybody can verify.",
+    },
     {"name": "Webhooks", "description": "Stripe's events."},
     {"name": "Keys", "description": "API keys. For admin keys only."},
 ]
@@ -46,6 +51,10 @@ TAGS: Final[list[Json]] = [
 _TAGGED: Final = (
     ("/offline-gifts", "Offline giving"),
     ("/matching-pools", "Matching"),
+    ("/checkpoint", "Proof"),
+    ("/tile/", "Proof"),
+    ("/proof", "Proof"),
+    ("/.well-known/", "Proof"),
     ("/refunds", "Refunds"),
     ("/v1/payments", "Money"),
     ("/ledger", "Money"),
@@ -282,6 +291,7 @@ OPERATIONS: Final[dict[str, dict[str, Json]]] = {
             "security": [],
         }
     },
+    **LOG_OPERATIONS,
     "/webhooks/stripe": {
         "post": {
             "operationId": "receive_stripe_webhook",

@@ -150,6 +150,18 @@ class PledgeRoutes:
             shown["token"] = None  # a publishable key is public, the pledge's token is not
         return json_response(_json(shown), headers=[_PRIVATE, (b"vary", b"Authorization"), *headers])
 
+    async def read_with_token(self, request: Request) -> Facts:
+        """The pledge that a request's path and token name, without what payments knows of it.
+
+        Raises `NotFound` for a wrong token as for an unknown pledge.
+        """
+        pledge_id = request.params[0]
+        entry = await self._waits.pledges.look_up(pledge_id) if ids.is_id(pledge_id, "plg") else None
+        _authorize_reader(entry, None, _query_value(request, "token") or "")
+        assert entry is not None
+        pledge: Facts = entry["pledge"]
+        return pledge
+
     async def list_pledges(self, request: Request) -> Response:
         """GET /v1/pledges: the partner's pledges with what payments knows of each.
 

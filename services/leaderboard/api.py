@@ -29,6 +29,8 @@ from services.leaderboard.board_api import add_routes as add_board_routes
 from services.leaderboard.display_texts import DisplayTexts
 from services.leaderboard.funnel import paid_by_source
 from services.leaderboard.summing import Summing
+from services.leaderboard.transparency.api import add_transparency
+from services.leaderboard.transparency.tiling import Tiling
 
 
 class LogRowView(BaseModel):
@@ -75,6 +77,7 @@ class Dependencies:
     board_reads: BoardReads
     behind: Callable[[], Awaitable[int]]
     summing: Summing
+    tiling: Tiling
 
 
 def routes(dependencies: Dependencies) -> APIRouter:
@@ -83,6 +86,7 @@ def routes(dependencies: Dependencies) -> APIRouter:
     add_board_routes(router, dependencies.board_reads)
     _add_log(router, dependencies)
     _add_internal(router, dependencies)
+    add_transparency(router, dependencies.database, dependencies.tiling)
     return router
 
 

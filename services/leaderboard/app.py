@@ -29,6 +29,7 @@ from services.leaderboard.snapshots import Snapshots
 from services.leaderboard.summing import Summing
 from services.leaderboard.tables import MESSAGING_TABLES
 from services.leaderboard.tracing import trace_routes
+from services.leaderboard.transparency.tiling import Tiling
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -50,7 +51,8 @@ def compose(
     secret = settings.internal_secret.get_secret_value()
     changed = ChangedDrives()
     display_texts = DisplayTexts(database, pledges, secret, request_timeout_s=request_timeout_s)
-    handlers = display_texts.requested_by(changed.after(HANDLERS))
+    tiling = Tiling(database, are_events_waiting=lambda: consumer.is_behind)
+    handlers = tiling.after(display_texts.requested_by(changed.after(HANDLERS)))
     consumer = Consumer("leaderboard", bus, INPUTS, handlers, database, assigned=changed.news)
     freshness = Freshness(consumer.watermarks, consumer.owned_partitions)
     summing = Summing(database, freshness, clock, are_events_waiting=lambda: consumer.is_behind)
@@ -60,11 +62,12 @@ def compose(
     app = new_app("leaderboard", secret)
     add_health(app, database.is_responding)
     reads = BoardReads(database, display_texts, freshness, summing)
-    add_routes(app, api.routes(api.Dependencies(database, display_texts, reads, consumer.behind, summing)))
     add_routes(app, audit_routes(database, freshness, consumer.behind))
     add_routes(app, rebuild_routes(database))
     add_routes(app, dead_letter_routes(DeadLetters("leaderboard", bus, database)))
     add_routes(app, trace_routes(database))
+    dependencies = api.Dependencies(database, display_texts, reads, consumer.behind, summing, tiling)
+    add_routes(app, api.routes(dependencies))
 
     async def start() -> None:
         await database.migrate(MIGRATIONS)
@@ -76,5 +79,6 @@ def compose(
         pruning_worker("leaderboard", {"inbox": partial(inbox.delete_expired, database)}),
         Worker("leaderboard.words", display_texts.run),
         Worker("leaderboard.boards", summing.run),
+        Worker("leaderboard.log_tiles", tiling.run),
     ]
     return Service("leaderboard", app, workers, start, database.close)

@@ -39,6 +39,7 @@ TRANSLATIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "date": "Date",
         "reference": "Receipt number",
         "keep": "Please keep this letter as your receipt.",
+        "proof": "Anybody can find your gift in the drive's public log, by this receipt number.",
         "direction": "ltr",
     },
     "ar": {
@@ -51,6 +52,7 @@ TRANSLATIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "date": "التاريخ",
         "reference": "رقم الإيصال",
         "keep": "يُرجى الاحتفاظ بهذه الرسالة إيصالًا لتبرعك.",
+        "proof": "يمكن لأي شخص أن يجد تبرعك في السجل العلني للحملة برقم الإيصال هذا.",
         "direction": "rtl",
     },
 }
@@ -138,6 +140,7 @@ def _template_values(donation: Donation, to: Recipient, language: str, zone: tzi
         "greeting": greeting.format(name=to.name),
         "thanks": translations["thanks"],
         "keep": translations["keep"],
+        "proof": translations["proof"],
         "lines": [
             (translations["amount"], amount),
             (translations["drive"], title),

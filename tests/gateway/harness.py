@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from backbone import ids
 from backbone.bus.protocol import key_of_partition
@@ -266,7 +267,11 @@ def bearer(key: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def gateway(
-    folder: Path, clock: Clock | None = None, load: Source | None = None, **settings: Any
+    folder: Path,
+    clock: Clock | None = None,
+    load: Source | None = None,
+    leaderboard_app: ASGIApp | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Harness]:
     """Run a gateway and close everything afterwards."""
     clock = clock or SystemClock()
@@ -315,7 +320,7 @@ async def gateway(
     service_clients = {
         "pledges": InProcessServiceClient(pledges),
         "payments": InProcessServiceClient(payments),
-        "leaderboard": InProcessServiceClient(leaderboard),
+        "leaderboard": InProcessServiceClient(leaderboard_app or leaderboard),
     }
     service = compose(GatewaySettings(**values | settings), bus, service_clients, clock=clock, load=load)
     await service.start()

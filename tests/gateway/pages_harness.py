@@ -103,6 +103,7 @@ class Harness:
     stream_queues: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
     fee: Mapping[str, int] | None = None
     badge: bytes = b""
+    proof: Any = None
     embedded_checkout: bool = False
     base: str = ""
     frame_origins: tuple[str, ...] = ()
@@ -130,6 +131,8 @@ class Harness:
             after, limit = int(query["after"]), int(query["limit"])
             rows = [row for row in self.rows if row["sequence"] > after][:limit]
             await _json(send, 200, {}, {"data": rows, "next": None})
+        elif path.endswith("/proof"):
+            await _json(send, 200 if self.proof else 404, {}, self.proof or {})
         elif path.startswith("/v1/"):
             await self._api(path, scope, receive, send)
         else:

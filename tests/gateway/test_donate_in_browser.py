@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.async_api import BrowserContext, expect
 
 from backbone.stripe_amounts import step
+from backbone.transparency.merkle import leaf_hash, node_hash
 from gateway.fees import FeeRule
 from tests.gateway.pages_harness import Harness, usd
 from tests.gateway.test_pages_in_browser import HOSTILE, OPEN, browser, harness, tab, with_checkout
@@ -244,14 +248,29 @@ async def test_texts_of_drives_and_creators_are_shown_as_text(
 BADGE = b"""<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle r="5"/></svg>"""
 
 
+def proof_of(pledge_id: str) -> dict[str, Any]:
+    """The proof of a gift that is the second of three rows."""
+    usd = {"currency": "USD", "value": "25.00"}
+    row = {"sequence": 2, "type": "donation.counted", "pledge": pledge_id, "amount": usd, "creator": "Nōur"}
+    entry = json.dumps(row, sort_keys=True, separators=(",", ":")).encode()
+    before, leaf, after = leaf_hash(b"1"), leaf_hash(entry), leaf_hash(b"3")
+    root = b64encode(node_hash(node_hash(before, leaf), after)).decode()
+    path = [b64encode(one).decode() for one in (before, after)]
+    checkpoint = f"ataa.test/v1/drives/drv_1/1\n3\n{root}\n\n— ataa.test AAAA\n"
+    return {"row": row, "index": 1, "tree_size": 3, "inclusion_path": path, "checkpoint": checkpoint}
+
+
 async def test_a_paid_gift_can_be_shared_and_its_badge_saved_as_a_picture(
     browser: BrowserContext, harness: Harness
 ) -> None:
     harness.pledge_views.append((200, {}, {**OPEN, "status": "paid"}))
     harness.badge = BADGE
+    harness.proof = proof_of("plg_1")
     async with tab(browser) as page:
         await page.goto(f"{harness.base}/donate/winter/thanks?lang=en&creator=nour&pledge=plg_1&token=tok")
         await expect(page.locator("#share")).to_be_visible()
+        await expect(page.locator("#proof")).to_contain_text("row 2 of the drive’s public log. Your browser")
+        await expect(page.locator("#proof a")).to_have_attribute("href", "/v1/pledges/plg_1/proof?token=tok")
         link = f"{harness.base}/donate/winter?creator=nour&lang=en"
         whatsapp = str(await page.get_by_role("link", name="WhatsApp").get_attribute("href"))
         assert parse_qs(urlsplit(whatsapp).query)["text"] == [
@@ -275,6 +294,15 @@ async def test_a_paid_gift_can_be_shared_and_its_badge_saved_as_a_picture(
         assert await page.evaluate(
             "performance.getEntriesByType('resource').every((one) => one.name.startsWith(origin))"
         )
+
+
+async def test_a_proof_that_is_not_valid_gets_no_tick(browser: BrowserContext, harness: Harness) -> None:
+    harness.pledge_views.append((200, {}, {**OPEN, "status": "paid"}))
+    harness.proof = proof_of("plg_1")
+    harness.proof["row"]["amount"]["value"] = "26.00"
+    async with tab(browser) as page:
+        await page.goto(f"{harness.base}/donate/winter/thanks?lang=ar&pledge=plg_1&token=tok")
+        await expect(page.locator("#proof")).to_contain_text("تعذّر التحقق")
 
 
 async def test_an_unpaid_gift_is_not_shared(browser: BrowserContext, harness: Harness) -> None:

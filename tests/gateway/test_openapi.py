@@ -79,6 +79,12 @@ GET /v1/drives/{}/donations
 GET /v1/drives/{}/events
 GET /v1/drives/{}/audit
 GET /v1/drives/{}/funnel
+GET /v1/drives/{}/checkpoint
+GET /v1/drives/{}/tile/{}
+GET /v1/drives/{}/{}/checkpoint
+GET /v1/drives/{}/{}/tile/{}
+GET /.well-known/ataa-log-key
+GET /v1/pledges/{}/proof
 """
 
 
@@ -156,11 +162,17 @@ def test_every_operation_has_description_scope_and_problems(described: dict[str,
             keyless.append(line)
     assert sorted(keyless) == [
         "GET /v1/drives/{}/audit",
+        "GET /.well-known/ataa-log-key",
+        "GET /v1/drives/{}/checkpoint",
         "GET /v1/drives/{}/donations",
         "GET /v1/drives/{}/events",
         "GET /v1/drives/{}/leaderboards/{}",
         "GET /v1/drives/{}/live",
+        "GET /v1/drives/{}/tile/{}",
         "GET /v1/drives/{}/totals",
+        "GET /v1/drives/{}/{}/checkpoint",
+        "GET /v1/drives/{}/{}/tile/{}",
+        "GET /v1/pledges/{}/proof",
         "GET /v1/totals",
         "POST /webhooks/stripe",
     ]

@@ -67,7 +67,7 @@ def remove_boards(connection: Connection) -> None:
     }.items():
         for column in columns:
             connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
-    for table in ("sources", "superseded", "matching_pools"):
+    for table in ("sources", "superseded", "matching_pools", "log_trees", "log_tiles", "logged_gifts"):
         connection.execute(text(f"DROP TABLE {table}"))
 
 

@@ -3,6 +3,7 @@
 import { $, around, figures, memory, page, texts } from "./form_page.js";
 import { isMoney } from "./money.js";
 import { watchPledge } from "./pledge.js";
+import { proveGift } from "./proof.js";
 import { offerToShare } from "./share.js";
 
 const WATCH_MS = 10 * 60 * 1000;
@@ -39,6 +40,17 @@ function showReceipt({ id, created_at: at }) {
   $("receipt").hidden = false;
 }
 
+/** The tick: the gift is in the public log, as the browser verified where it can. */
+async function showProof(id, token) {
+  const proof = await proveGift(id, token).catch(() => null);
+  if (proof === null) return;
+  const known = { true: "proof_verified", false: "proof_failed", null: "proof_served" }[proof.verified];
+  $("proof").dataset.verified = proof.verified;
+  $("proof-text").textContent = figures.format(texts[known], { row: proof.row });
+  $("proof-link").href = proof.address;
+  $("proof").hidden = false;
+}
+
 function offer(id, token) {
   const creator = new URLSearchParams(location.search).get("creator");
   const query = new URLSearchParams(creator ? { creator, lang: page.lang } : { lang: page.lang });
@@ -61,6 +73,7 @@ async function watch({ id, token }) {
     around?.tell(pledge.status === "paid" ? "paid" : "closed", { pledge: id });
     if (pledge.status !== "paid") return undefined;
     showReceipt(pledge);
+    showProof(id, token);
     return offer(id, token);
   }
   return show("slow");

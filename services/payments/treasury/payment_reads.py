@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -15,8 +15,9 @@ from backbone.database.transaction import Transaction
 from services.payments.domain import Observation
 from services.payments.holding.tables import DECISIONS
 from services.payments.recording.rows import read_facts
+from services.payments.settlement.queries import fee_and_payout
 from services.payments.tables import CAPTURED, DRIVES, HELD, PAYMENTS, POSTINGS, RETURNED
-from services.payments.treasury.payment_views import NOT_SETTLED, Settled, payment_json
+from services.payments.treasury.payment_views import NOT_SETTLED, payment_json
 
 MAX_DRIVES: Final = 100
 """The most drives of a partner whose payments are listed together."""
@@ -100,18 +101,13 @@ async def _shown(session: Transaction, rows: Sequence[Row[Any]]) -> list[dict[st
     facts = await _facts(session, rows)
     postings = _by_payment((await session.execute(_POSTINGS, {"payments": ids})).all())
     decisions = _by_payment((await session.execute(_DECISIONS, {"payments": ids})).all())
-    settled = await settled_payments(session, ids)
+    settled = await fee_and_payout(session, ids)
     return [
         payment_json(
             row, facts[row.id], postings[row.id], decisions[row.id], settled.get(row.id, NOT_SETTLED)
         )
         for row in rows
     ]
-
-
-async def settled_payments(_session: Transaction, _payments: Collection[str]) -> Mapping[str, Settled]:
-    """Fee and payout of payments, by id. Nothing stores them yet."""
-    return {}
 
 
 async def _facts(session: Transaction, rows: Sequence[Row[Any]]) -> dict[str, list[Observation]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel
 from sqlalchemy import Row
@@ -29,6 +29,7 @@ from services.payments.domain import (
     RefundRank,
     held_reason,
 )
+from services.payments.settlement.queries import FeeAndPayout
 
 
 class HeldView(BaseModel):
@@ -165,14 +166,7 @@ class PaymentPage(BaseModel):
     next: str | None
 
 
-class Settled(NamedTuple):
-    """What the processor charged for a payment, and the payout that contains it."""
-
-    fee: Money | None
-    payout: str | None
-
-
-NOT_SETTLED: Final = Settled(None, None)
+NOT_SETTLED: Final = FeeAndPayout(None, None)
 
 
 def payment_json(
@@ -180,7 +174,7 @@ def payment_json(
     facts: Sequence[Observation],
     postings: Sequence[Row[Any]],
     decisions: Sequence[Row[Any]],
-    settled: Settled,
+    settled: FeeAndPayout,
 ) -> dict[str, Any]:
     """A payment in the shape of `PaymentView`; `row` also has `drive_currency`, None for an unknown drive."""
     currency = row.paid_currency or row.currency or "USD"
