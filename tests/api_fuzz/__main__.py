@@ -135,11 +135,12 @@ def fill(running: Running) -> dict[str, Any]:
     keys = [running.call("POST", "/v1/keys", {"kind": "secret"})["id"] for _ in range(3)]
     stored = [one["id"] for one in running.call("GET", "/v1/webhooks")["data"]]
     names, now = [pledge["id"] for pledge in pledges], datetime.now(UTC)
+    payments = [one["id"] for one in running.call("GET", "/v1/payments")["data"]]
     moves = {f"POST /v1/drives/{{drive}}/{move}": {"drive": [moving]} for move in ("open", "pause", "resume")}
     return {
         "creator": "aboflah",
         "webhook_secret": json.loads((running.data / "secrets.json").read_text())["stripe_webhook"],
-        "names": {"drive": [live, "winter"], "pledge": names, "key": keys, "id": stored},
+        "names": {"drive": [live, "winter"], "pledge": names, "payment": payments, "key": keys, "id": stored},
         "paths": {
             **moves,
             "PATCH /v1/drives/{drive}": {"drive": [changing]},
@@ -150,6 +151,7 @@ def fill(running: Running) -> dict[str, Any]:
         "queries": {
             "/v1/totals": {"drives": [live, "changing"]},
             "/v1/pledges": {"drive": live},
+            "/v1/payments": {"drive": live},
             "/v1/drives/{drive}/funnel": {"since": rfc3339(now - timedelta(hours=2)), "until": rfc3339(now)},
             "/v1/drives/{drive}/leaderboards/{board}": {
                 "around": {

@@ -90,10 +90,7 @@ class Releases:
         """The drive in which the payment is to count."""
         if request.drive is None and own == NO_DRIVE:
             raise _invalid("/drive", "The payment names no drive: name the one in which it counts.")
-        try:
-            return await self._drives.find_owned(request.drive or own, request.caller)
-        except NotFound:
-            raise _invalid("/drive", "No such drive.") from None
+        return await self._drives.find_owned(request.drive or own, request.caller)
 
     async def _release(
         self, session: Transaction, request: ReleaseRequest, intent: str | None, to: Attribution

@@ -120,11 +120,10 @@ async def test_money_of_an_unknown_drive_is_released_by_admins_only(api: Treasur
         (unknown.drive_id, "unknown_drive"),
     ]
     nameless, named = (each["id"] for each in listed)
-    for payment in (nameless, named):
+    for payment, status in ((nameless, 422), (named, 404)):
         assert (await api.get(f"/v1/payments/{payment}")).status == 403
         assert (await api.release(payment, drive="winter")).json()["type"] == "/problems/not-your-drive"
-        lacking = await api.release(payment, caller=ADMIN)
-        assert (lacking.status, lacking.json()["errors"][0]["pointer"]) == (422, "/drive")
+        assert (await api.release(payment, caller=ADMIN)).status == status  # no drive is named
         released = await api.release(payment, caller=ADMIN, drive="winter")
         assert (released.status, released.json()["drive"]) == (200, drive.drive_id)
     assert await api.books.drive_balances(drive.drive_id) == {
@@ -171,7 +170,7 @@ async def test_bad_release_is_refused_and_changes_nothing(api: TreasuryApi) -> N
         assert (await api.post(path, body)).status == 422, body
     assert (await api.release("pay_00000000000000000000000000")).status == 404
     assert (await api.release("pay_\x00")).status == 404
-    assert (await api.release(payment, drive="unknown")).json()["errors"][0]["pointer"] == "/drive"
+    assert (await api.release(payment, drive="unknown")).json()["detail"] == "No such drive."
     assert (await api.release(payment, drive="theirs")).json()["type"] == "/problems/not-your-drive"
     assert (await api.release(payment, caller={"partner": "neighbour"})).status == 403
     assert (await api.release(payment, caller={"scopes": ("refunds",)})).status == 403

@@ -107,7 +107,7 @@ class History:
         if held:
             payment, target = held[picked % len(held)], self.drives[drive]
             reply = await self.api.release(payment, caller=ADMIN, drive=target.drive_id)
-            assert reply.status in (200, 409, 422), reply.body  # another currency; not announced
+            assert reply.status in (200, 404, 409), reply.body  # another currency; not announced
             if reply.status == 200:
                 self.released[payment] = target.drive_id
 

@@ -167,8 +167,7 @@ async def test_bad_parameters_of_a_ledger_are_refused(api: TreasuryApi) -> None:
     await api.books.consume(owned_drive())
     for query in ("limit=0", "limit=101", "limit=x", "after=x", "after=-1", "after=9999999999999999999"):
         assert (await api.get("/v1/drives/winter/ledger", query)).status == 422, query
-    assert (await api.accept_csv("/v1/drives/winter/ledger", "limit=10000")).status == 200
-    assert (await api.accept_csv("/v1/drives/winter/ledger", "limit=10001")).status == 422
+        assert (await api.accept_csv("/v1/drives/winter/ledger", query)).status == 422, query
 
 
 async def test_postings_are_never_updated_deleted_or_truncated(api: TreasuryApi, store: str) -> None:
