@@ -47,6 +47,7 @@ from gateway.pages.site import Site
 from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards
 from gateway.proxy.pledges import PledgeRoutes
+from gateway.proxy.public_reads import PublicReads
 from gateway.proxy.waits import BatchLookup, Waits
 from gateway.reach.composition import Reach
 from gateway.settings import GatewaySettings
@@ -92,6 +93,7 @@ def compose(
             *forwarder.routes(),
             *PledgeRoutes(forwarder, waits, clock, secret, settings.public_url).routes(),
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
+            *PublicReads(forwarder).routes(),
             *live.routes(),
             *Login(sessions).routes(),
             *Console(sessions, calls, waits.checkouts, hub, reach.funnel, clock).routes(),

@@ -43,6 +43,7 @@ TAGS: Final[list[Json]] = [
 
 _TAGGED: Final = (
     ("/offline-gifts", "Offline giving"),
+    ("/contributions", "Offline giving"),
     ("/refunds", "Refunds"),
     ("/creators", "Creators"),
     ("/messages", "Moderation"),

@@ -94,6 +94,12 @@ PROXY_ROUTES: Final = (
     ProxyRoute("POST", "/v1/offline-gifts/{gift}/approve", "payments", "offline", "changes"),
     ProxyRoute("POST", "/v1/offline-gifts/{gift}/reject", "payments", "offline", "changes"),
     ProxyRoute("POST", "/v1/offline-gifts/{gift}/reverse", "payments", "offline", "changes"),
+    ProxyRoute(
+        "POST", "/v1/drives/{drive}/contributions", "payments", "offline", "changes", idempotency="optional"
+    ),
+    ProxyRoute("GET", "/v1/contributions", "payments", "offline", "reads"),
+    ProxyRoute("POST", "/v1/contributions/{contribution}/approve", "payments", "offline", "changes"),
+    ProxyRoute("POST", "/v1/contributions/{contribution}/reject", "payments", "offline", "changes"),
     ProxyRoute("GET", "/v1/webhooks", "payments", "admin", "reads"),
     ProxyRoute("POST", "/v1/webhooks/{id}/retry", "payments", "admin", "changes"),
     ProxyRoute("POST", "/v1/keys", "keys", "admin", "changes", idempotency="optional"),

@@ -26,6 +26,8 @@ from services.payments.creator_lookup import CreatorLookup
 from services.payments.drive_lookup import DriveLookup
 from services.payments.handlers import HANDLERS
 from services.payments.offline import api as offline_api
+from services.payments.offline import contribution_api
+from services.payments.offline.contributions import Contributions
 from services.payments.offline.gifts import OfflineGifts
 from services.payments.processor import Processor
 from services.payments.reconciliation.backfill import Backfill
@@ -102,6 +104,7 @@ def compose(
     app.include_router(api.routes(dependencies))
     creators = CreatorLookup(pledges, secret)
     app.include_router(offline_api.routes(OfflineGifts(database, drives, creators, clock)))
+    app.include_router(contribution_api.routes(Contributions(database, drives, creators, clock)))
 
     workers = [
         Worker("payments.relay", relay.run),

@@ -57,6 +57,11 @@ GET /v1/offline-gifts
 POST /v1/offline-gifts/{}/approve
 POST /v1/offline-gifts/{}/reject
 POST /v1/offline-gifts/{}/reverse
+POST /v1/drives/{}/contributions
+GET /v1/drives/{}/contributions
+GET /v1/contributions
+POST /v1/contributions/{}/approve
+POST /v1/contributions/{}/reject
 POST /webhooks/stripe
 GET /v1/webhooks
 POST /v1/webhooks/{}/retry
@@ -143,6 +148,7 @@ def test_every_operation_has_description_scope_and_problems(described: dict[str,
         if operation["security"] == []:
             keyless.append(line)
     assert sorted(keyless) == [
+        "GET /v1/drives/{}/contributions",
         "GET /v1/drives/{}/donations",
         "GET /v1/drives/{}/events",
         "GET /v1/drives/{}/leaderboards/{}",

@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,9 @@ _GIFT: Final = {
     "received_at": "2022-01-07T12:00:00Z",
     "evidence": "line 17",
 }
+_CONTRIBUTION: Final = {
+    "kind": "hours", "quantity": "12.5", "unit": "hour", "label": "Packing", "evidence": "rota"
+}  # fmt: skip
 
 OWNED: Final[dict[tuple[str, str], Any]] = {
     ("PATCH", "/v1/drives/{drive}"): {"title": "Mine"},
@@ -60,6 +63,9 @@ OWNED: Final[dict[tuple[str, str], Any]] = {
     ("POST", "/v1/offline-gifts/{gift}/approve"): None,
     ("POST", "/v1/offline-gifts/{gift}/reject"): {"reason": "It bounced"},
     ("POST", "/v1/offline-gifts/{gift}/reverse"): None,
+    ("POST", "/v1/drives/{drive}/contributions"): _CONTRIBUTION,
+    ("POST", "/v1/contributions/{contribution}/approve"): None,
+    ("POST", "/v1/contributions/{contribution}/reject"): {"reason": "A mistake"},
 }
 """Routes for a drive's own partner and for admins, each with a valid body."""
 
@@ -77,6 +83,7 @@ OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("DELETE", "/v1/keys/{key}"): (None, 403),
     ("POST", "/webhooks/stripe"): ({}, 400),
     ("GET", "/v1/offline-gifts"): (None, 200),
+    ("GET", "/v1/contributions"): (None, 200),
     ("GET", "/v1/webhooks"): (None, 403),
     ("POST", "/v1/webhooks/{id}/retry"): (None, 403),
 }
@@ -91,11 +98,12 @@ class PublicApi:
     keys: dict[str, str]
     drive: str
     pledge: str
-    gift: str = ""
+    recorded: dict[str, str] = field(default_factory=dict)
+    """What the charity recorded and another key may approve: ids by the names of paths' parameters."""
 
     async def send(self, who: str, method: str, path: str, body: Any = None) -> ServiceResponse:
         """Send a request with the key of `who` about this drive and this pledge."""
-        known = {"drive": self.drive, "pledge": self.pledge, "gift": self.gift}
+        known = {"drive": self.drive, "pledge": self.pledge, **self.recorded}
         path = re.sub(r"\{(\w+)\}", lambda name: known.get(name[1]) or ids.new("key"), path)
         headers = {"authorization": f"Bearer {self.keys[who]}", "idempotency-key": ids.new("evt")}
         raw = b"" if body is None else json.dumps(body).encode()
@@ -146,8 +154,12 @@ async def _create_data(api: PublicApi) -> None:
     assert (await api.send("charity", "POST", "/v1/drives/winter/open")).status == 200
     made = await api.send("shop", "POST", "/v1/drives/winter/pledges", a_pledge(message="A warm night"))
     api.pledge = made.json()["id"]
-    gift = await api.send("charity", "POST", "/v1/drives/winter/offline-gifts", _GIFT)
-    api.gift = gift.json()["id"]
+    for name, route, body in (
+        ("gift", "offline-gifts", _GIFT),
+        ("contribution", "contributions", _CONTRIBUTION),
+    ):
+        recorded = await api.send("charity", "POST", f"/v1/drives/winter/{route}", body)
+        api.recorded[name] = recorded.json()["id"]
 
     async def known() -> bool:
         reply = await api.send("shop", "POST", "/v1/pledges/{pledge}/refunds")

@@ -19,6 +19,8 @@ from backbone.service import new_app
 from services.payments.creator_lookup import CreatorLookup
 from services.payments.drive_lookup import DriveLookup
 from services.payments.offline import api as offline_api
+from services.payments.offline import contribution_api
+from services.payments.offline.contributions import Contributions
 from services.payments.offline.gifts import OfflineGifts
 from services.payments.tables import MESSAGING_TABLES, POSTINGS
 from tests.engines import fresh_postgres
@@ -95,4 +97,6 @@ async def _desk(books: Books, drive: Mapping[str, Any]) -> ApprovalDesk:
     drives, creators = DriveLookup(books.database, asked, SECRET), CreatorLookup(asked, SECRET)
     app = new_app("payments", SECRET)
     app.include_router(offline_api.routes(OfflineGifts(books.database, drives, creators, books.clock)))
+    contributions = Contributions(books.database, drives, creators, books.clock)
+    app.include_router(contribution_api.routes(contributions))
     return ApprovalDesk(books, known, InProcessServiceClient(app), pledges)

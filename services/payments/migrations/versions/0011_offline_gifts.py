@@ -47,6 +47,23 @@ def upgrade() -> None:
         sa.Column("creator_id", sa.String(), nullable=True),
         sa.Column("payment_id", sa.String(), nullable=True),
     )
+    _create_proposals(
+        "contributions",
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("quantity", sa.BigInteger(), nullable=False),
+        sa.Column("unit", sa.String(), nullable=False),
+        sa.Column("label", sa.String(), nullable=False),
+        sa.Column("evidence", sa.String(), nullable=False),
+        sa.Column("creator_id", sa.String(), nullable=True),
+    )
+    approved = sa.text("status = 'approved'")
+    op.create_index(
+        "contributions_summed",
+        "contributions",
+        ["drive_id", "kind", "unit"],
+        sqlite_where=approved,
+        postgresql_where=approved,
+    )
 
 
 def _create_proposals(name: str, *columns: sa.Column[object]) -> None:
@@ -66,6 +83,7 @@ def _create_proposals(name: str, *columns: sa.Column[object]) -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("contributions")
     op.drop_table("offline_gifts")
     op.drop_table("approvals")
     op.drop_index("payments_captured", "payments")
