@@ -35,6 +35,7 @@ TAGS: Final[list[Json]] = [
     {"name": "Pledges", "description": "A donor's promise, and the checkout that pays it."},
     {"name": "Refunds", "description": "Give money back."},
     {"name": "Offline giving", "description": "Money past the processor, hours and goods, by two keys."},
+    {"name": "Disbursements", "description": "What is paid to a drive's beneficiaries."},
     {"name": "Moderation", "description": "Which names and messages of donors are shown."},
     {"name": "Live reads", "description": "What a drive has raised, without a key: totals, stream, log."},
     {"name": "Webhooks", "description": "Stripe's events."},
@@ -44,6 +45,7 @@ TAGS: Final[list[Json]] = [
 _TAGGED: Final = (
     ("/offline-gifts", "Offline giving"),
     ("/contributions", "Offline giving"),
+    ("/disbursements", "Disbursements"),
     ("/refunds", "Refunds"),
     ("/creators", "Creators"),
     ("/messages", "Moderation"),

@@ -10,6 +10,7 @@ from gateway.proxy.forwarding import Forwarder, response_of
 
 PUBLIC_READS: Final = {
     "/v1/drives/{drive}/contributions": "payments",
+    "/v1/drives/{drive}/disbursements": "payments",
 }
 """The service that answers each; it states how long the reply may be cached."""
 

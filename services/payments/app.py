@@ -23,6 +23,8 @@ from services.payments.checkout.expiry import CheckoutExpirer
 from services.payments.checkout.pruning import prune_attempts
 from services.payments.checkout.worker import CheckoutWorker
 from services.payments.creator_lookup import CreatorLookup
+from services.payments.disbursements import api as disbursement_api
+from services.payments.disbursements.commands import Disbursements
 from services.payments.drive_lookup import DriveLookup
 from services.payments.handlers import HANDLERS
 from services.payments.offline import api as offline_api
@@ -105,6 +107,7 @@ def compose(
     creators = CreatorLookup(pledges, secret)
     app.include_router(offline_api.routes(OfflineGifts(database, drives, creators, clock)))
     app.include_router(contribution_api.routes(Contributions(database, drives, creators, clock)))
+    app.include_router(disbursement_api.routes(Disbursements(database, drives, clock)))
 
     workers = [
         Worker("payments.relay", relay.run),

@@ -62,6 +62,11 @@ GET /v1/drives/{}/contributions
 GET /v1/contributions
 POST /v1/contributions/{}/approve
 POST /v1/contributions/{}/reject
+POST /v1/drives/{}/disbursements
+GET /v1/drives/{}/disbursements
+GET /v1/disbursements
+POST /v1/disbursements/{}/approve
+POST /v1/disbursements/{}/reject
 POST /webhooks/stripe
 GET /v1/webhooks
 POST /v1/webhooks/{}/retry
@@ -149,6 +154,7 @@ def test_every_operation_has_description_scope_and_problems(described: dict[str,
             keyless.append(line)
     assert sorted(keyless) == [
         "GET /v1/drives/{}/contributions",
+        "GET /v1/drives/{}/disbursements",
         "GET /v1/drives/{}/donations",
         "GET /v1/drives/{}/events",
         "GET /v1/drives/{}/leaderboards/{}",

@@ -40,6 +40,14 @@ async def no_effect(_session: Transaction, _row: Row[Any], _after: Status, _deci
     """The `Effect` of proposals that are only counted."""
 
 
+Check = Callable[[Transaction], Awaitable[None]]
+"""Raises where something cannot be recorded; not asked again when the request is repeated."""
+
+
+async def no_check(_session: Transaction) -> None:
+    """The `Check` of what can always be recorded."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProposalKind:
     """A kind of proposals: its table, its route's name, how it is shown, and what its decisions change."""
@@ -79,15 +87,21 @@ class Proposals:
         return drive
 
     async def record(
-        self, drive: KnownDrive, row: Mapping[str, Any], caller: Caller, keyed: KeyedRequest
+        self,
+        drive: KnownDrive,
+        row: Mapping[str, Any],
+        caller: Caller,
+        keyed: KeyedRequest,
+        check: Check = no_check,
     ) -> KeyedReply:
         """Store a proposal with the columns `row`. Repeating the key returns the first reply.
 
-        Raises what a reused key raises.
+        Raises what `check` and a reused key raise.
         """
         own = {"drive_id": drive.id, "partner": drive.partner, "test": drive.test, **row}
 
         async def create(session: Transaction) -> bytes:
+            await check(session)
             await decisions.store(session, self._kind.table, own, caller)
             return json.dumps(await self._shown(session, own["id"]), ensure_ascii=False).encode()
 

@@ -12,59 +12,59 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.payments.offline.quantities import decimal, thousandths
-from tests.payments.approval_desk import STAR, ApprovalDesk, open_desk
+from tests.payments.approval_api import STAR, ApprovalApi, open_api
 
 CONTRIBUTIONS = "/v1/drives/winter/contributions"
 HOURS = {"kind": "hours", "quantity": "12.5", "unit": "hour", "label": "Packing", "evidence": "rota"}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ApprovalDesk]:
-    async with open_desk(request.param, tmp_path) as desk:
-        yield desk
+async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ApprovalApi]:
+    async with open_api(request.param, tmp_path) as api:
+        yield api
 
 
-async def recorded(desk: ApprovalDesk, **other: Any) -> str:
-    reply = await desk.ask("POST", CONTRIBUTIONS, HOURS | other)
+async def recorded(api: ApprovalApi, **other: Any) -> str:
+    reply = await api.ask("POST", CONTRIBUTIONS, HOURS | other)
     assert (reply.status, reply.json()["status"]) == (201, "pending"), reply.body
     return str(reply.json()["id"])
 
 
-async def approved(desk: ApprovalDesk, **other: Any) -> str:
-    contribution = await recorded(desk, **other)
-    reply = await desk.ask("POST", f"/v1/contributions/{contribution}/approve", key="key_b")
+async def approved(api: ApprovalApi, **other: Any) -> str:
+    contribution = await recorded(api, **other)
+    reply = await api.ask("POST", f"/v1/contributions/{contribution}/approve", key="key_b")
     assert (reply.status, reply.json()["status"]) == (200, "approved")
     return contribution
 
 
-async def sums(desk: ApprovalDesk) -> list[tuple[str, str, str, int]]:
-    reply = await desk.ask("GET", CONTRIBUTIONS, partner="anybody", scopes=())
+async def sums(api: ApprovalApi) -> list[tuple[str, str, str, int]]:
+    reply = await api.ask("GET", CONTRIBUTIONS, partner="anybody", scopes=())
     assert reply.headers["cache-control"].startswith("public")
     return [tuple(each.values()) for each in reply.json()["data"]]
 
 
-async def test_approved_contributions_are_summed_by_kind_and_unit(desk: ApprovalDesk) -> None:
-    await approved(desk, creator="star")
-    await approved(desk, quantity="0.125")
-    await approved(desk, kind="goods", quantity="40", unit="blanket")
-    await recorded(desk, quantity="1000")
-    rejected = await recorded(desk, quantity="1000")
-    reply = await desk.ask("POST", f"/v1/contributions/{rejected}/reject", {"reason": "a mistake"})
+async def test_approved_contributions_are_summed_by_kind_and_unit(api: ApprovalApi) -> None:
+    await approved(api, creator="star")
+    await approved(api, quantity="0.125")
+    await approved(api, kind="goods", quantity="40", unit="blanket")
+    await recorded(api, quantity="1000")
+    rejected = await recorded(api, quantity="1000")
+    reply = await api.ask("POST", f"/v1/contributions/{rejected}/reject", {"reason": "a mistake"})
     assert reply.json()["status"] == "rejected"
-    assert await sums(desk) == [("goods", "blanket", "40", 1), ("hours", "hour", "12.625", 2)]
-    assert (await desk.balances(), await desk.announced()) == ({}, [])
-    listed = (await desk.ask("GET", "/v1/contributions", query="drive=winter&status=approved")).json()["data"]
+    assert await sums(api) == [("goods", "blanket", "40", 1), ("hours", "hour", "12.625", 2)]
+    assert (await api.balances(), await api.announced()) == ({}, [])
+    listed = (await api.ask("GET", "/v1/contributions", query="drive=winter&status=approved")).json()["data"]
     assert [each["quantity"] for each in listed] == ["40", "0.125", "12.5"]
     assert listed[2]["creator"] == STAR
 
 
-async def test_the_key_that_recorded_a_contribution_cannot_approve_it(desk: ApprovalDesk) -> None:
-    contribution = await recorded(desk)
-    reply = await desk.ask("POST", f"/v1/contributions/{contribution}/approve")
+async def test_the_key_that_recorded_a_contribution_cannot_approve_it(api: ApprovalApi) -> None:
+    contribution = await recorded(api)
+    reply = await api.ask("POST", f"/v1/contributions/{contribution}/approve")
     assert (reply.status, reply.json()["type"]) == (409, "/problems/second-approver-needed")
-    stranger = await desk.ask("POST", f"/v1/contributions/{contribution}/approve", partner="x", key="key_x")
+    stranger = await api.ask("POST", f"/v1/contributions/{contribution}/approve", partner="x", key="key_x")
     assert (stranger.status, stranger.json()["type"]) == (403, "/problems/not-your-drive")
-    assert await sums(desk) == []
+    assert await sums(api) == []
 
 
 @pytest.mark.parametrize(
@@ -77,17 +77,17 @@ async def test_the_key_that_recorded_a_contribution_cannot_approve_it(desk: Appr
     ],
     ids=lambda wrong: repr(wrong)[:30],
 )  # fmt: skip
-async def test_what_cannot_be_recorded_is_refused(desk: ApprovalDesk, wrong: dict[str, Any]) -> None:
-    reply = await desk.ask("POST", CONTRIBUTIONS, HOURS | wrong)
+async def test_what_cannot_be_recorded_is_refused(api: ApprovalApi, wrong: dict[str, Any]) -> None:
+    reply = await api.ask("POST", CONTRIBUTIONS, HOURS | wrong)
     assert (reply.status, reply.json()["type"]) == (422, "/problems/invalid-request")
-    assert (await desk.ask("GET", "/v1/contributions")).json()["data"] == []
+    assert (await api.ask("GET", "/v1/contributions")).json()["data"] == []
 
 
-async def test_a_repeated_idempotency_key_records_one_contribution(desk: ApprovalDesk) -> None:
-    first = await desk.ask("POST", CONTRIBUTIONS, HOURS, once="k")
-    again = await desk.ask("POST", CONTRIBUTIONS, HOURS, once="k")
+async def test_a_repeated_idempotency_key_records_one_contribution(api: ApprovalApi) -> None:
+    first = await api.ask("POST", CONTRIBUTIONS, HOURS, once="k")
+    again = await api.ask("POST", CONTRIBUTIONS, HOURS, once="k")
     assert again.body == first.body
-    assert len((await desk.ask("GET", "/v1/contributions")).json()["data"]) == 1
+    assert len((await api.ask("GET", "/v1/contributions")).json()["data"]) == 1
 
 
 @given(st.decimals(min_value="0.001", max_value="999999999.999", places=3))

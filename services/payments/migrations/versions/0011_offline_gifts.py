@@ -56,7 +56,23 @@ def upgrade() -> None:
         sa.Column("evidence", sa.String(), nullable=False),
         sa.Column("creator_id", sa.String(), nullable=True),
     )
+    _create_proposals(
+        "disbursements",
+        sa.Column("beneficiary", sa.String(), nullable=False),
+        sa.Column("units", sa.BigInteger(), nullable=False),
+        sa.Column("currency", sa.String(), nullable=False),
+        sa.Column("paid_at", Utc, nullable=False),
+        sa.Column("reference", sa.String(), nullable=False),
+        sa.Column("evidence", sa.String(), nullable=False),
+    )
     approved = sa.text("status = 'approved'")
+    op.create_index(
+        "disbursements_paid",
+        "disbursements",
+        ["drive_id", "id"],
+        sqlite_where=approved,
+        postgresql_where=approved,
+    )
     op.create_index(
         "contributions_summed",
         "contributions",
@@ -83,6 +99,7 @@ def _create_proposals(name: str, *columns: sa.Column[object]) -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("disbursements")
     op.drop_table("contributions")
     op.drop_table("offline_gifts")
     op.drop_table("approvals")
