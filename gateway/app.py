@@ -48,6 +48,7 @@ from gateway.proxy.audits import Audits
 from gateway.proxy.forwarding import Forwarder
 from gateway.proxy.leaderboards import Leaderboards
 from gateway.proxy.pledges import PledgeRoutes
+from gateway.proxy.public_reads import PublicReads
 from gateway.proxy.waits import BatchLookup, Waits
 from gateway.reach.composition import Reach
 from gateway.settings import GatewaySettings
@@ -101,6 +102,7 @@ def compose(
             *Transparency(heads, logs, key_ring, limits, reads, pledge_routes.read_with_token).routes(),
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
             *Audits(forwarder).routes(),
+            *PublicReads(forwarder).routes(),
             *live.routes(),
             *Login(sessions).routes(),
             *Console(sessions, calls, waits.checkouts, hub, reach.funnel, clock).routes(),

@@ -25,14 +25,16 @@ from gateway.openapi.operations import (
     tag_of,
 )
 from gateway.proxy.forwarding import PROXY_ROUTES
+from gateway.proxy.public_reads import PUBLIC_READS
 
 _KEYLESS: Final = (
     "/v1/drives/{}/leaderboards/{}",
     "/v1/drives/{}/donations",
     "/v1/drives/{}/events",
     "/v1/drives/{}/audit",
+    *(pattern.replace("{drive}", "{}") for pattern in PUBLIC_READS),
 )
-"""Services' operations that need no key."""
+"""Paths whose reads need no key."""
 
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _VALUES: Final = ("const", "default", "enum", "example", "examples")
@@ -165,7 +167,7 @@ def _finish(operation: Json, method: str, path: str) -> Json:
     rule = _RULES.get(line)
     idempotency = "required" if line == _PLEDGING else rule.idempotency if rule else "none"
     scope = rule.scope if rule else "pledges"
-    keyless = _shape(path) in _KEYLESS
+    keyless = method == "get" and _shape(path) in _KEYLESS
     security = operation.get("security", [] if keyless else [{"key": [scope]}])
     parameters = [
         _plain(one) for one in operation.get("parameters", ()) if one["name"].lower() != "idempotency-key"

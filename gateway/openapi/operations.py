@@ -38,6 +38,7 @@ TAGS: Final[list[Json]] = [
     {"name": "Money", "description": "Payments, held money, and the ledger of a drive."},
     {"name": "Offline giving", "description": "Money past the processor, hours and goods, by two keys."},
     {"name": "Matching", "description": "Sponsors that add to every gift, up to a cap."},
+    {"name": "Disbursements", "description": "What is paid to a drive's beneficiaries."},
     {"name": "Moderation", "description": "Which names and messages of donors are shown."},
     {"name": "Live reads", "description": "What a drive has raised, without a key: totals, stream, log."},
     {
@@ -55,6 +56,8 @@ _TAGGED: Final = (
     ("/tile/", "Proof"),
     ("/proof", "Proof"),
     ("/.well-known/", "Proof"),
+    ("/contributions", "Offline giving"),
+    ("/disbursements", "Disbursements"),
     ("/refunds", "Refunds"),
     ("/v1/payments", "Money"),
     ("/ledger", "Money"),

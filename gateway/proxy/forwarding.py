@@ -107,6 +107,18 @@ PROXY_ROUTES: Final = (
     ProxyRoute("GET", "/v1/drives/{drive}/trial-balance", "payments", "ledger", "reads"),
     ProxyRoute("GET", "/v1/drives/{drive}/statement", "payments", "ledger", "reads"),
     ProxyRoute("GET", "/v1/payouts", "payments", "admin", "reads"),
+    ProxyRoute(
+        "POST", "/v1/drives/{drive}/contributions", "payments", "offline", "changes", idempotency="optional"
+    ),
+    ProxyRoute("GET", "/v1/contributions", "payments", "offline", "reads"),
+    ProxyRoute("POST", "/v1/contributions/{contribution}/approve", "payments", "offline", "changes"),
+    ProxyRoute("POST", "/v1/contributions/{contribution}/reject", "payments", "offline", "changes"),
+    ProxyRoute(
+        "POST", "/v1/drives/{drive}/disbursements", "payments", "ledger", "changes", idempotency="optional"
+    ),
+    ProxyRoute("GET", "/v1/disbursements", "payments", "ledger", "reads"),
+    ProxyRoute("POST", "/v1/disbursements/{disbursement}/approve", "payments", "ledger", "changes"),
+    ProxyRoute("POST", "/v1/disbursements/{disbursement}/reject", "payments", "ledger", "changes"),
     ProxyRoute("GET", "/v1/webhooks", "payments", "admin", "reads"),
     ProxyRoute("POST", "/v1/webhooks/{id}/retry", "payments", "admin", "changes"),
     ProxyRoute("POST", "/v1/keys", "keys", "admin", "changes", idempotency="optional"),

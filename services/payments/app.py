@@ -26,6 +26,8 @@ from services.payments.checkout.expiry import CheckoutExpirer
 from services.payments.checkout.pruning import prune_attempts
 from services.payments.checkout.worker import CheckoutWorker
 from services.payments.creator_lookup import CreatorLookup
+from services.payments.disbursements import api as disbursement_api
+from services.payments.disbursements.commands import Disbursements
 from services.payments.drive_lookup import DriveLookup
 from services.payments.handlers import HANDLERS
 from services.payments.holding import api as holding
@@ -33,6 +35,8 @@ from services.payments.holding.release import Releases
 from services.payments.matching import api as matching_api
 from services.payments.matching.commands import MatchingPools
 from services.payments.offline import api as offline_api
+from services.payments.offline import contribution_api
+from services.payments.offline.contributions import Contributions
 from services.payments.offline.gifts import OfflineGifts
 from services.payments.processor import Processor
 from services.payments.proof.composition import compose_proofs
@@ -126,6 +130,8 @@ def compose(
     app.include_router(proofs.routes)
     app.include_router(ledger_api.routes(LedgerReads(database, drives, clock)))
     add_routes(app, dead_letter_routes(DeadLetters("payments", bus, database)))
+    app.include_router(contribution_api.routes(Contributions(database, drives, creators, clock)))
+    app.include_router(disbursement_api.routes(Disbursements(database, drives, clock)))
 
     return Service(
         "payments",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import or_, select
+from sqlalchemy import bindparam, or_, select, update
 
 from backbone.database.database import Database
 from backbone.http.caller import Caller, NotYourDrive
@@ -83,6 +83,22 @@ class DriveLookup:
         found = await self._ask(drive_id)
         return None if found is None else found.get("partner")
 
+    async def store_beneficiaries(self, drive_id: str) -> None:
+        """Store a drive's beneficiaries as pledges states them, where no event has reported them.
+
+        Raises `Overloaded` where pledges is unavailable.
+        """
+        async with self._database.reading() as session:
+            row = (await session.execute(_UNKNOWN_BENEFICIARIES, {"drive": drive_id})).first()
+        if row is None or (found := await self._ask(drive_id)) is None:
+            return
+        async with self._database.transaction() as session:
+            await session.execute(
+                update(DRIVES)
+                .where(DRIVES.c.id == drive_id, DRIVES.c.beneficiaries.is_(None))
+                .values(beneficiaries=found.get("beneficiaries"))
+            )
+
     async def _ask(self, ref: str) -> dict[str, Any] | None:
         try:
             answer = await post_internal(self._pledges, self._secret, "/internal/drives", {"refs": [ref]})
@@ -93,6 +109,9 @@ class DriveLookup:
         return found
 
 
+_UNKNOWN_BENEFICIARIES: Final = select(DRIVES.c.id).where(
+    DRIVES.c.id == bindparam("drive"), DRIVES.c.beneficiaries.is_(None)
+)
 _FIND: Final = select(
     DRIVES.c.id, DRIVES.c.slug, DRIVES.c.currency, DRIVES.c.state, DRIVES.c.test, DRIVES.c.partner
 )

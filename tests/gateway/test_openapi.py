@@ -60,6 +60,16 @@ POST /v1/offline-gifts/{}/reverse
 POST /v1/drives/{}/matching-pools
 GET /v1/drives/{}/matching-pools
 POST /v1/matching-pools/{}/end
+POST /v1/drives/{}/contributions
+GET /v1/drives/{}/contributions
+GET /v1/contributions
+POST /v1/contributions/{}/approve
+POST /v1/contributions/{}/reject
+POST /v1/drives/{}/disbursements
+GET /v1/drives/{}/disbursements
+GET /v1/disbursements
+POST /v1/disbursements/{}/approve
+POST /v1/disbursements/{}/reject
 POST /webhooks/stripe
 GET /v1/payments
 GET /v1/payments/{}
@@ -164,6 +174,8 @@ def test_every_operation_has_description_scope_and_problems(described: dict[str,
         "GET /v1/drives/{}/audit",
         "GET /.well-known/ataa-log-key",
         "GET /v1/drives/{}/checkpoint",
+        "GET /v1/drives/{}/contributions",
+        "GET /v1/drives/{}/disbursements",
         "GET /v1/drives/{}/donations",
         "GET /v1/drives/{}/events",
         "GET /v1/drives/{}/leaderboards/{}",

@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,13 @@ _GIFT: Final = {
     "received_at": "2022-01-07T12:00:00Z",
     "evidence": "line 17",
 }
+_CONTRIBUTION: Final = {
+    "kind": "hours", "quantity": "12.5", "unit": "hour", "label": "Packing", "evidence": "rota"
+}  # fmt: skip
+_DISBURSEMENT: Final = {
+    "beneficiary": "A", "amount": {"currency": "USD", "value": "1.00"}, "paid_at": "2022-02-01T12:00:00Z",
+    "reference": "4", "evidence": "line 3",
+}  # fmt: skip
 
 OWNED: Final[dict[tuple[str, str], Any]] = {
     ("PATCH", "/v1/drives/{drive}"): {"title": "Mine"},
@@ -67,6 +74,12 @@ OWNED: Final[dict[tuple[str, str], Any]] = {
     ("POST", "/v1/offline-gifts/{gift}/approve"): None,
     ("POST", "/v1/offline-gifts/{gift}/reject"): {"reason": "It bounced"},
     ("POST", "/v1/offline-gifts/{gift}/reverse"): None,
+    ("POST", "/v1/drives/{drive}/contributions"): _CONTRIBUTION,
+    ("POST", "/v1/contributions/{contribution}/approve"): None,
+    ("POST", "/v1/contributions/{contribution}/reject"): {"reason": "A mistake"},
+    ("POST", "/v1/drives/{drive}/disbursements"): _DISBURSEMENT,
+    ("POST", "/v1/disbursements/{disbursement}/approve"): None,
+    ("POST", "/v1/disbursements/{disbursement}/reject"): {"reason": "A mistake"},
 }
 """Routes for a drive's own partner and for admins, each with a valid body."""
 
@@ -89,6 +102,8 @@ OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("POST", "/webhooks/stripe"): ({}, 400),
     ("GET", "/v1/offline-gifts"): (None, 200),
     ("GET", "/v1/payouts"): (None, 403),
+    ("GET", "/v1/contributions"): (None, 200),
+    ("GET", "/v1/disbursements"): (None, 200),
     ("GET", "/v1/webhooks"): (None, 403),
     ("POST", "/v1/webhooks/{id}/retry"): (None, 403),
 }
@@ -103,12 +118,12 @@ class PublicApi:
     keys: dict[str, str]
     drive: str
     pledge: str
-    gift: str = ""
-    pool: str = ""
+    recorded: dict[str, str] = field(default_factory=dict)
+    """What the charity recorded and another key may approve: ids by the names of paths' parameters."""
 
     async def send(self, who: str, method: str, path: str, body: Any = None) -> ServiceResponse:
         """Send a request with the key of `who` about this drive and this pledge."""
-        known = {"drive": self.drive, "pledge": self.pledge, "gift": self.gift, "pool": self.pool}
+        known = {"drive": self.drive, "pledge": self.pledge, **self.recorded}
         path = re.sub(r"\{(\w+)\}", lambda name: known.get(name[1]) or ids.new("key"), path)
         headers = {"authorization": f"Bearer {self.keys[who]}", "idempotency-key": ids.new("evt")}
         raw = b"" if body is None else json.dumps(body).encode()
@@ -155,19 +170,28 @@ async def _create_data(api: PublicApi) -> None:
         scopes = ["drives", "pledges", "refunds", "moderation", "offline", "ledger"]
         key_request = {"kind": "secret", "partner": partner, "scopes": scopes}
         api.keys[partner] = (await api.send("admin", "POST", "/v1/keys", key_request)).json()["key"]
-    assert (await api.send("charity", "POST", "/v1/drives", a_drive())).status == 201
+    shares = [{"name": "A", "share_bps": 10_000}]
+    assert (await api.send("charity", "POST", "/v1/drives", a_drive(beneficiaries=shares))).status == 201
     assert (await api.send("charity", "POST", "/v1/drives/winter/open")).status == 200
     made = await api.send("shop", "POST", "/v1/drives/winter/pledges", a_pledge(message="A warm night"))
     api.pledge = made.json()["id"]
-    gift = await api.send("charity", "POST", "/v1/drives/winter/offline-gifts", _GIFT)
-    api.gift = gift.json()["id"]
 
     async def known() -> bool:
         reply = await api.send("shop", "POST", "/v1/pledges/{pledge}/refunds")
         return (reply.status, reply.json()["type"]) == UNPAID
 
     await until(known)
-    api.pool = (await api.send("charity", "POST", "/v1/drives/{drive}/matching-pools", _POOL)).json()["id"]
+    raised = await api.send("charity", "POST", "/v1/drives/winter/offline-gifts", _GIFT)
+    approved = await api.send("admin", "POST", f"/v1/offline-gifts/{raised.json()['id']}/approve")
+    assert approved.status == 200
+    for name, route, body in (
+        ("gift", "offline-gifts", _GIFT),
+        ("contribution", "contributions", _CONTRIBUTION),
+        ("disbursement", "disbursements", _DISBURSEMENT),
+        ("pool", "matching-pools", _POOL),
+    ):
+        recorded = await api.send("charity", "POST", f"/v1/drives/winter/{route}", body)
+        api.recorded[name] = recorded.json()["id"]
 
 
 async def test_every_route_is_classified(api: PublicApi) -> None:

@@ -91,6 +91,8 @@ class Rejection(Body):
     reason: Annotated[Text, StringConstraints(min_length=1, max_length=500)]
 
 
+PUBLIC: Final = {"Cache-Control": "public, max-age=1, s-maxage=1"}
+"""The headers of a reply that needs no key."""
 NO_NOTE: Final = DecisionNote()
 
 

@@ -13,6 +13,7 @@ from backbone.http.fields import AmountTooLarge, id_schema
 from backbone.http.problems import Forbidden, Invalid, NotFound, documented
 from backbone.idempotency import RequiredKey, keyed_response
 from services.payments.approvals.decisions import Wanted
+from services.payments.approvals.proposals import DriveNotOpened, KeyedRequest
 from services.payments.approvals.requests import (
     NO_NOTE,
     After,
@@ -26,7 +27,7 @@ from services.payments.approvals.requests import (
     checked_id,
 )
 from services.payments.approvals.states import Action, NotDecidable, SecondApproverNeeded
-from services.payments.offline.gifts import DriveNotOpened, KeyedRequest, OfflineGifts
+from services.payments.offline.gifts import OfflineGifts
 from services.payments.offline.requests import OfflineGiftPage, OfflineGiftRequest, OfflineGiftView
 
 SCOPE: Final = "offline"
@@ -81,7 +82,7 @@ def _add_records(router: APIRouter, gifts: OfflineGifts) -> None:
         Of one drive, or of all drives of the caller's partner.
         """
         caller.require(SCOPE)
-        return await gifts.page(drive, caller, Wanted(None, status, after, limit))
+        return await gifts.proposals.page(drive, caller, Wanted(None, status, after, limit))
 
 
 def _add_decisions(router: APIRouter, gifts: OfflineGifts) -> None:
@@ -94,7 +95,7 @@ def _add_decisions(router: APIRouter, gifts: OfflineGifts) -> None:
         From then on it counts as a donation.
         """
         caller.require(SCOPE)
-        return await gifts.decide(gift, Action.APPROVE, caller, body.reason)
+        return await gifts.proposals.decide(gift, Action.APPROVE, caller, body.reason)
 
     @router.post("/v1/offline-gifts/{gift}/reject", response_model=OfflineGiftView, responses={**_DECIDED})
     async def reject_offline_gift(gift: GiftRef, caller: CallerDep, body: Rejection) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _add_decisions(router: APIRouter, gifts: OfflineGifts) -> None:
         Any key may, also the one that recorded it.
         """
         caller.require(SCOPE)
-        return await gifts.decide(gift, Action.REJECT, caller, body.reason)
+        return await gifts.proposals.decide(gift, Action.REJECT, caller, body.reason)
 
     @router.post("/v1/offline-gifts/{gift}/reverse", response_model=OfflineGiftView, responses={**_DECIDED})
     async def reverse_offline_gift(
@@ -114,4 +115,4 @@ def _add_decisions(router: APIRouter, gifts: OfflineGifts) -> None:
         The first requests the reversal; it still counts. The second confirms it: nothing of the gift is left.
         """
         caller.require(SCOPE)
-        return await gifts.decide(gift, Action.REVERSE, caller, body.reason)
+        return await gifts.proposals.decide(gift, Action.REVERSE, caller, body.reason)

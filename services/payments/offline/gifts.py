@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,19 +10,18 @@ from sqlalchemy import Row, update
 from backbone import ids
 from backbone.clock import Clock
 from backbone.contracts.payments import PaymentStatus
-from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.transaction import Transaction
 from backbone.http.caller import Caller
-from backbone.http.problems import Conflict, Invalid
-from backbone.idempotency import KeyedReply, ScopedKey, hash_body, run_once
+from backbone.http.problems import Invalid
+from backbone.idempotency import KeyedReply
 from backbone.messaging.outbox import announce
-from services.payments.approvals import decisions
-from services.payments.approvals.decisions import Decision, Wanted
+from services.payments.approvals.decisions import Decision
+from services.payments.approvals.proposals import KeyedRequest, ProposalKind, Proposals
 from services.payments.approvals.requests import past_moment, taken_amount
-from services.payments.approvals.states import Action, Status
+from services.payments.approvals.states import Status
 from services.payments.creator_lookup import CreatorLookup
-from services.payments.drive_lookup import DriveLookup, KnownDrive
+from services.payments.drive_lookup import DriveLookup
 from services.payments.offline.requests import OfflineGiftRequest, gift_json
 from services.payments.offline.tables import OFFLINE_GIFTS
 from services.payments.recording import ledger
@@ -33,37 +30,14 @@ from services.payments.recording.restate import announcement_of
 from services.payments.recording.rows import PaymentRow, read_payments, write_payments
 
 
-class DriveNotOpened(Conflict):
-    slug, title = "drive-not-opened", "The drive was not opened yet"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyedRequest:
-    """A request's idempotency key, if it has one, and its body as it was sent."""
-
-    key: str | None
-    body: bytes
-
-    def scoped(self, caller: Caller, drive: KnownDrive, route: str) -> tuple[ScopedKey | None, str]:
-        """The key within the partner's `route`, and the hash of drive and body."""
-        key = None if self.key is None else ScopedKey(f"{caller.partner}:{route}", self.key)
-        return key, hash_body(drive.id.encode() + b"\n" + self.body)
-
-
-def require_opened(drive: KnownDrive) -> None:
-    """Raises `DriveNotOpened` for a draft. A closed drive takes what was received late."""
-    if drive.state == "draft":
-        raise DriveNotOpened("Open the drive first.")
-
-
 class OfflineGifts:
-    """Records offline gifts and takes decisions about them."""
+    """Records offline gifts; `proposals` takes the decisions about them."""
 
     def __init__(
         self, database: Database, drives: DriveLookup, creators: CreatorLookup, clock: Clock
     ) -> None:
-        self._database = database
-        self._drives = drives
+        kind = ProposalKind(OFFLINE_GIFTS, "offline-gifts", gift_json, move_money)
+        self.proposals = Proposals(database, drives, clock, kind)
         self._creators = creators
         self._clock = clock
 
@@ -72,19 +46,15 @@ class OfflineGifts:
     ) -> KeyedReply:
         """Store a gift to be approved. Repeating the key returns the first reply.
 
-        Raises what `DriveLookup.find_owned` and `CreatorLookup.find` raise, `DriveNotOpened`,
-        `CurrencyNotAccepted`, `AmountTooLarge`, `Invalid`, and what a reused key raises.
+        Raises what `Proposals.drive`, `Proposals.record` and `CreatorLookup.find` raise,
+        `CurrencyNotAccepted`, `AmountTooLarge` and `Invalid`.
         """
-        drive = await self._drives.find_owned(ref, caller)
-        require_opened(drive)
+        drive = await self.proposals.drive(ref, caller)
         _refuse_texts(request)
         now = self._clock.now()
         amount = taken_amount(request.amount, drive.currency)
         row: dict[str, Any] = {
             "id": ids.new("ofg"),
-            "drive_id": drive.id,
-            "partner": drive.partner,
-            "test": drive.test,
             "made_at": now,
             "units": amount.minor_units,
             "currency": amount.currency,
@@ -94,44 +64,7 @@ class OfflineGifts:
             "creator_id": await self._creators.find(drive.id, request.creator),
             "payment_id": None,
         }
-
-        async def create(session: Transaction) -> bytes:
-            await decisions.store(session, OFFLINE_GIFTS, row, caller)
-            return json.dumps(await _shown(session, row["id"]), ensure_ascii=False).encode()
-
-        key, body_hash = keyed.scoped(caller, drive, "offline-gifts")
-        return await run_once(self._database, key, body_hash, create)
-
-    async def decide(
-        self, gift_id: str, action: Action, caller: Caller, reason: str | None
-    ) -> dict[str, Any]:
-        """Approve, reject or reverse a gift; the gift after it. A repeated decision changes nothing.
-
-        Its payment, the postings and the event are stored in the transaction of the decision. Raises
-        `NotFound`, `SecondApproverNeeded`, `NotDecidable`, and what `DriveLookup.find_owned` raises.
-        """
-        async with self._database.reading() as session:
-            found = await decisions.find(session, OFFLINE_GIFTS, gift_id)
-        await self._drives.find_owned(found.drive_id, caller)
-        decision = Decision(action, caller, self._clock.now(), reason)
-        async with self._database.transaction() as session:
-            gift = await decisions.find(session, OFFLINE_GIFTS, gift_id, lock=True)
-            after = await decisions.decide(session, OFFLINE_GIFTS, gift, decision)
-            if after is not Status(gift.status):
-                await _move_money(session, gift, after, decision)
-                crash_point("payments.offline.before_commit")
-            shown = await _shown(session, gift_id)
-        crash_point("payments.offline.after_commit")
-        return shown
-
-    async def page(self, drive: str | None, caller: Caller, wanted: Wanted) -> dict[str, Any]:
-        """A page of gifts, newest first (`decisions.page`). Raises what `DriveLookup.find_owned` raises."""
-        if drive is not None:
-            wanted = wanted._replace(drive_id=(await self._drives.find_owned(drive, caller)).id)
-        async with self._database.reading() as session:
-            rows, following = await decisions.page(session, OFFLINE_GIFTS, caller, wanted)
-            histories = await decisions.histories(session, [row.id for row in rows])
-        return {"data": [gift_json(row, histories.get(row.id, [])) for row in rows], "next": following}
+        return await self.proposals.record(drive, row, caller, keyed)
 
 
 def _refuse_texts(request: OfflineGiftRequest) -> None:
@@ -142,12 +75,7 @@ def _refuse_texts(request: OfflineGiftRequest) -> None:
             raise Invalid(detail, errors=[{"pointer": f"/{field}", "detail": detail}])
 
 
-async def _shown(session: Transaction, gift_id: str) -> dict[str, Any]:
-    row = await decisions.find(session, OFFLINE_GIFTS, gift_id)
-    return gift_json(row, (await decisions.histories(session, [gift_id]))[gift_id])
-
-
-async def _move_money(session: Transaction, gift: Row[Any], after: Status, decision: Decision) -> None:
+async def move_money(session: Transaction, gift: Row[Any], after: Status, decision: Decision) -> None:
     """Count an approved gift, or take a reversed one out again; other decisions move no money."""
     if after is Status.APPROVED:
         await _count(session, gift, decision)

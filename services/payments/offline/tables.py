@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import BigInteger, Index
+from sqlalchemy import BigInteger, Index, text
 from sqlmodel import Field
 
 from backbone.database.columns import Utc
 from services.payments.approvals.tables import Proposal
 from services.payments.tables import table_of
+
+APPROVED: Final = "status = 'approved'"
+"""The condition of the index `contributions_summed`; statements repeat it literally."""
 
 
 class OfflineGift(Proposal, table=True):
@@ -35,4 +38,30 @@ class OfflineGift(Proposal, table=True):
     payment_id: str | None = Field(unique=True)
 
 
+class Contribution(Proposal, table=True):
+    """Hours or goods; no money. `quantity` is in thousandths of `unit`."""
+
+    __tablename__ = "contributions"
+    __table_args__ = (
+        Index("contributions_of_drive", "drive_id", "id"),
+        Index("contributions_of_partner", "partner", "id"),
+        Index(
+            "contributions_summed",
+            "drive_id",
+            "kind",
+            "unit",
+            sqlite_where=text(APPROVED),
+            postgresql_where=text(APPROVED),
+        ),
+    )
+
+    kind: str
+    quantity: int = Field(sa_type=BigInteger)
+    unit: str
+    label: str
+    evidence: str
+    creator_id: str | None
+
+
 OFFLINE_GIFTS: Final = table_of(OfflineGift)
+CONTRIBUTIONS: Final = table_of(Contribution)

@@ -17,6 +17,8 @@ from sqlalchemy import bindparam, func, select, text
 
 from backbone.contracts.pledges import DriveState
 from backbone.database.transaction import SyncTransaction
+from services.payments.disbursements.balances import PAID
+from services.payments.disbursements.shares import owed, shares_of
 from services.payments.recording import ledger
 from services.payments.tables import CAPTURED, DRIVES, PAYMENTS, POSTINGS
 
@@ -80,6 +82,10 @@ class DriveLedger:
     late: Mapping[str, int] | None
     """Captured after `closed_at` and counted, by currency; None where the drive is closed, but since when is
     unknown."""
+    shares: Mapping[str, int] = field(default_factory=dict)
+    """The beneficiaries' ten-thousandths, by name."""
+    paid: Mapping[str, int] = field(default_factory=dict)
+    """What was paid to each of them, in the drive's currency."""
 
 
 def read_drive_ledger(transaction: SyncTransaction, drive_id: str) -> DriveLedger:
@@ -95,7 +101,10 @@ def read_drive_ledger(transaction: SyncTransaction, drive_id: str) -> DriveLedge
         late = {currency: int(units) for currency, units in found}
     elif drive is not None and drive.state == DriveState.CLOSED:
         late = None
-    return DriveLedger(movements, max((row.through for row in rows), default=0), closed_at, late)
+    shares = {} if drive is None else shares_of(drive.beneficiaries or ())
+    paid = {name: int(units) for name, units in transaction.execute(PAID, values)}
+    through = max((row.through for row in rows), default=0)
+    return DriveLedger(movements, through, closed_at, late, shares, paid)
 
 
 _MOVEMENTS: Final = (
@@ -109,7 +118,9 @@ _MOVEMENTS: Final = (
     .where(POSTINGS.c.drive_id == bindparam("drive"))
     .group_by(POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.currency)
 )
-_CLOSED_AT: Final = select(DRIVES.c.state, DRIVES.c.closed_at).where(DRIVES.c.id == bindparam("drive"))
+_CLOSED_AT: Final = select(DRIVES.c.state, DRIVES.c.closed_at, DRIVES.c.beneficiaries).where(
+    DRIVES.c.id == bindparam("drive")
+)
 _LATE: Final = (
     select(PAYMENTS.c.paid_currency, func.sum(PAYMENTS.c.captured))
     .where(
@@ -142,7 +153,7 @@ _BALANCES: Final[Mapping[str, tuple[str, int]]] = {
     ledger.DISPUTES: ("disputes", 1),
     ledger.SUSPENSE: ("held", -1),
     ledger.FEES: ("fees", 1),
-    ledger.DISBURSED: ("paid_out", 1),
+    ledger.DISBURSED: ("paid_out", -1),
 }
 """The accounts whose balance is a line of the statement, with its sign: debits less credits, or reverse."""
 
@@ -157,6 +168,10 @@ def statements(found: DriveLedger, drive_currency: str) -> list[Statement]:
     for line in lines.values():
         line.raised = line.gross + line.offline + line.matched - line.refunds - line.disputes
         line.late = None if found.late is None else found.late.get(line.currency, 0)
+    own = lines[drive_currency]
+    # What sponsors promised is not there to be paid out, and fees are gone.
+    net = own.raised - own.matched - own.fees
+    own.owed = [Owed(name, owed(net, found.shares, found.paid, name)) for name in found.shares]
     return [lines.pop(drive_currency), *(lines[name] for name in sorted(lines))]
 
 

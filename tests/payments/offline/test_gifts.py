@@ -18,7 +18,7 @@ from services.payments.approvals.requests import MAX_UNITS
 from services.payments.offline.tables import OFFLINE_GIFTS
 from services.payments.recording.ledger import processor_balance
 from services.payments.tables import POSTINGS
-from tests.payments.approval_desk import STAR, ApprovalDesk, open_desk
+from tests.payments.approval_api import STAR, ApprovalApi, open_api
 from tests.payments.harness import a_drive
 from tests.payments.stripe_events import intent_succeeded, metadata
 
@@ -26,120 +26,120 @@ GIFTS = "/v1/drives/winter/offline-gifts"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ApprovalDesk]:
-    async with open_desk(request.param, tmp_path) as desk:
-        yield desk
+async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ApprovalApi]:
+    async with open_api(request.param, tmp_path) as api:
+        yield api
 
 
-def a_gift(desk: ApprovalDesk, value: str = "150.00", **other: Any) -> dict[str, Any]:
-    received_at = rfc3339(desk.books.clock.now() - timedelta(days=2))
+def a_gift(api: ApprovalApi, value: str = "150.00", **other: Any) -> dict[str, Any]:
+    received_at = rfc3339(api.books.clock.now() - timedelta(days=2))
     plain = {"amount": {"currency": "USD", "value": value}, "method": "bank", "evidence": "line 17"}
     return {**plain, "received_at": received_at, **other}
 
 
-async def recorded(desk: ApprovalDesk, value: str = "150.00", **other: Any) -> str:
-    reply = await desk.ask("POST", GIFTS, a_gift(desk, value, **other))
+async def recorded(api: ApprovalApi, value: str = "150.00", **other: Any) -> str:
+    reply = await api.ask("POST", GIFTS, a_gift(api, value, **other))
     assert (reply.status, reply.json()["status"]) == (201, "pending"), reply.body
     return str(reply.json()["id"])
 
 
-async def decided(desk: ApprovalDesk, gift: str, action: str, key: str, body: Any = None) -> tuple[int, str]:
+async def decided(api: ApprovalApi, gift: str, action: str, key: str, body: Any = None) -> tuple[int, str]:
     """The status of the reply, and the gift's status or the problem's type."""
-    reply = await desk.ask("POST", f"/v1/offline-gifts/{gift}/{action}", body, key=key)
+    reply = await api.ask("POST", f"/v1/offline-gifts/{gift}/{action}", body, key=key)
     found = reply.json()
     return reply.status, found["status"] if reply.status == 200 else found["type"]
 
 
-async def test_an_approved_gift_counts_and_a_reversal_by_two_keys_takes_it_out(desk: ApprovalDesk) -> None:
-    gift = await recorded(desk, creator="star")
-    assert (await desk.announced(), await desk.balances()) == ([], {})
-    assert await decided(desk, gift, "approve", "key_b") == (200, "approved")
-    assert await desk.balances() == {"offline_clearing": 15_000, "drive_raised": -15_000}
-    (counted,) = await desk.announced()
+async def test_an_approved_gift_counts_and_a_reversal_by_two_keys_takes_it_out(api: ApprovalApi) -> None:
+    gift = await recorded(api, creator="star")
+    assert (await api.announced(), await api.balances()) == ([], {})
+    assert await decided(api, gift, "approve", "key_b") == (200, "approved")
+    assert await api.balances() == {"offline_clearing": 15_000, "drive_raised": -15_000}
+    (counted,) = await api.announced()
     assert (counted.offline, counted.status, counted.held) == (True, PaymentStatus.CAPTURED, False)
     assert (counted.captured.minor_units, counted.refunded.minor_units) == (15_000, 0)
-    assert (counted.drive_id, counted.creator_id, counted.version) == (desk.drive.drive_id, STAR, 1)
-    assert counted.captured_at == desk.books.clock.now() - timedelta(days=2)
-    assert await decided(desk, gift, "reverse", "key_b") == (200, "reversal_requested")
-    assert len(await desk.announced()) == 1
-    assert await decided(desk, gift, "reverse", "key_a") == (200, "reversed")
-    assert await desk.balances() == {}
-    (_, reversed_) = await desk.announced()
+    assert (counted.drive_id, counted.creator_id, counted.version) == (api.drive.drive_id, STAR, 1)
+    assert counted.captured_at == api.books.clock.now() - timedelta(days=2)
+    assert await decided(api, gift, "reverse", "key_b") == (200, "reversal_requested")
+    assert len(await api.announced()) == 1
+    assert await decided(api, gift, "reverse", "key_a") == (200, "reversed")
+    assert await api.balances() == {}
+    (_, reversed_) = await api.announced()
     assert (reversed_.payment_id, reversed_.version) == (counted.payment_id, 2)
     assert (reversed_.status, reversed_.refunded) == (PaymentStatus.REFUNDED, counted.captured)
-    async with desk.books.database.reading() as session:
+    async with api.books.database.reading() as session:
         rows = await session.execute(select(POSTINGS.c.cause).order_by(POSTINGS.c.number))
         causes = [row.cause for row in rows]
     assert causes == [f"{gift}#1", f"{gift}#2"]
 
 
-async def test_the_history_names_who_decided_when_and_why(desk: ApprovalDesk) -> None:
-    gift = await recorded(desk)
-    await decided(desk, gift, "approve", "key_b", {"reason": "on the statement"})
-    await decided(desk, gift, "reverse", "key_c", {"reason": "bounced"})
-    shown = (await desk.ask("GET", "/v1/offline-gifts", query="drive=winter")).json()["data"][0]
+async def test_the_history_names_who_decided_when_and_why(api: ApprovalApi) -> None:
+    gift = await recorded(api)
+    await decided(api, gift, "approve", "key_b", {"reason": "on the statement"})
+    await decided(api, gift, "reverse", "key_c", {"reason": "bounced"})
+    shown = (await api.ask("GET", "/v1/offline-gifts", query="drive=winter")).json()["data"][0]
     assert [(step["action"], step["by"], step["reason"]) for step in shown["history"]] == [
         ("record", "key_a", None),
         ("approve", "key_b", "on the statement"),
         ("request_reversal", "key_c", "bounced"),
     ]
-    assert {step["at"] for step in shown["history"]} == {rfc3339(desk.books.clock.now())}
+    assert {step["at"] for step in shown["history"]} == {rfc3339(api.books.clock.now())}
     assert shown["evidence"] == "line 17"
 
 
-async def test_one_key_never_decides_alone(desk: ApprovalDesk) -> None:
-    gift = await recorded(desk)
+async def test_one_key_never_decides_alone(api: ApprovalApi) -> None:
+    gift = await recorded(api)
     needed = (409, "/problems/second-approver-needed")
-    assert await decided(desk, gift, "approve", "key_a") == needed
-    assert await decided(desk, gift, "approve", "") == needed
-    assert await desk.announced() == []
-    await decided(desk, gift, "approve", "key_b")
-    await decided(desk, gift, "reverse", "key_a")
-    assert await decided(desk, gift, "reverse", "key_a") == needed
-    assert len(await desk.announced()) == 1
+    assert await decided(api, gift, "approve", "key_a") == needed
+    assert await decided(api, gift, "approve", "") == needed
+    assert await api.announced() == []
+    await decided(api, gift, "approve", "key_b")
+    await decided(api, gift, "reverse", "key_a")
+    assert await decided(api, gift, "reverse", "key_a") == needed
+    assert len(await api.announced()) == 1
 
 
-async def test_repeated_decisions_change_nothing_and_impossible_ones_are_refused(desk: ApprovalDesk) -> None:
+async def test_repeated_decisions_change_nothing_and_impossible_ones_are_refused(api: ApprovalApi) -> None:
     impossible = (409, "/problems/approval-state")
-    gift = await recorded(desk)
-    assert await decided(desk, gift, "reverse", "key_b") == impossible
-    assert await decided(desk, gift, "approve", "key_b") == (200, "approved")
-    assert await decided(desk, gift, "approve", "key_c") == (200, "approved")
-    assert await decided(desk, gift, "reject", "key_b", {"reason": "no"}) == impossible
-    await decided(desk, gift, "reverse", "key_b")
-    assert await decided(desk, gift, "approve", "key_c") == (200, "reversal_requested")
-    await decided(desk, gift, "reverse", "key_c")
-    assert await decided(desk, gift, "reverse", "key_c") == (200, "reversed")
-    assert await decided(desk, gift, "approve", "key_b") == impossible
-    other = await recorded(desk)
-    assert await decided(desk, other, "reject", "key_a", {"reason": "typo"}) == (200, "rejected")
-    assert await decided(desk, other, "reject", "key_b", {"reason": "again"}) == (200, "rejected")
-    assert await decided(desk, other, "approve", "key_b") == impossible
-    assert len(await desk.announced()) == 2
-    assert len((await desk.ask("GET", "/v1/offline-gifts")).json()["data"][0]["history"]) == 2
+    gift = await recorded(api)
+    assert await decided(api, gift, "reverse", "key_b") == impossible
+    assert await decided(api, gift, "approve", "key_b") == (200, "approved")
+    assert await decided(api, gift, "approve", "key_c") == (200, "approved")
+    assert await decided(api, gift, "reject", "key_b", {"reason": "no"}) == impossible
+    await decided(api, gift, "reverse", "key_b")
+    assert await decided(api, gift, "approve", "key_c") == (200, "reversal_requested")
+    await decided(api, gift, "reverse", "key_c")
+    assert await decided(api, gift, "reverse", "key_c") == (200, "reversed")
+    assert await decided(api, gift, "approve", "key_b") == impossible
+    other = await recorded(api)
+    assert await decided(api, other, "reject", "key_a", {"reason": "typo"}) == (200, "rejected")
+    assert await decided(api, other, "reject", "key_b", {"reason": "again"}) == (200, "rejected")
+    assert await decided(api, other, "approve", "key_b") == impossible
+    assert len(await api.announced()) == 2
+    assert len((await api.ask("GET", "/v1/offline-gifts")).json()["data"][0]["history"]) == 2
 
 
-async def test_approvals_at_the_same_time_count_a_gift_once(desk: ApprovalDesk) -> None:
-    gift = await recorded(desk)
-    replies = await asyncio.gather(*(decided(desk, gift, "approve", f"key_{n}") for n in range(8)))
+async def test_approvals_at_the_same_time_count_a_gift_once(api: ApprovalApi) -> None:
+    gift = await recorded(api)
+    replies = await asyncio.gather(*(decided(api, gift, "approve", f"key_{n}") for n in range(8)))
     assert replies == [(200, "approved")] * 8
-    assert await desk.balances() == {"offline_clearing": 15_000, "drive_raised": -15_000}
-    assert len(await desk.announced()) == 1
+    assert await api.balances() == {"offline_clearing": 15_000, "drive_raised": -15_000}
+    assert len(await api.announced()) == 1
 
 
-async def test_a_repeated_idempotency_key_records_one_gift(desk: ApprovalDesk) -> None:
-    body = a_gift(desk)
-    first = await desk.ask("POST", GIFTS, body, once="k")
-    again = await desk.ask("POST", GIFTS, body, once="k", key="key_b")
+async def test_a_repeated_idempotency_key_records_one_gift(api: ApprovalApi) -> None:
+    body = a_gift(api)
+    first = await api.ask("POST", GIFTS, body, once="k")
+    again = await api.ask("POST", GIFTS, body, once="k", key="key_b")
     assert (again.status, again.body) == (201, first.body)
     assert again.headers["idempotency-replayed"] == "true"
-    other = await desk.ask("POST", GIFTS, a_gift(desk, "1.00"), once="k")
+    other = await api.ask("POST", GIFTS, a_gift(api, "1.00"), once="k")
     assert (other.status, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
-    assert await stored(desk) == 1
+    assert await stored(api) == 1
 
 
-async def stored(desk: ApprovalDesk) -> int:
-    async with desk.books.database.reading() as session:
+async def stored(api: ApprovalApi) -> int:
+    async with api.books.database.reading() as session:
         return int((await session.execute(select(func.count()).select_from(OFFLINE_GIFTS))).scalar_one())
 
 
@@ -163,76 +163,74 @@ async def stored(desk: ApprovalDesk) -> int:
     ],
 )
 async def test_what_cannot_be_recorded_is_refused_and_stores_nothing(
-    desk: ApprovalDesk, wrong: dict[str, Any], status: int, problem: str
+    api: ApprovalApi, wrong: dict[str, Any], status: int, problem: str
 ) -> None:
-    reply = await desk.ask("POST", GIFTS, a_gift(desk) | wrong)
+    reply = await api.ask("POST", GIFTS, a_gift(api) | wrong)
     assert (reply.status, reply.json()["type"]) == (status, f"/problems/{problem}")
     pointers = [each["pointer"] for each in reply.json()["errors"]]
     assert all(each.startswith(f"/{next(iter(wrong))}") for each in pointers), pointers
-    assert await stored(desk) == 0
+    assert await stored(api) == 0
 
 
-async def test_large_gifts_are_taken_past_what_the_processor_charges(desk: ApprovalDesk) -> None:
-    assert await recorded(desk, f"{MAX_UNITS // 100}.00")
+async def test_large_gifts_are_taken_past_what_the_processor_charges(api: ApprovalApi) -> None:
+    assert await recorded(api, f"{MAX_UNITS // 100}.00")
 
 
-async def test_a_closed_drive_takes_a_late_gift_and_a_draft_takes_none(desk: ApprovalDesk) -> None:
+async def test_a_closed_drive_takes_a_late_gift_and_a_draft_takes_none(api: ApprovalApi) -> None:
     for slug, state in (("past", "closed"), ("planned", "draft")):
-        await desk.books.consume(a_drive(partner="charity", slug=slug, state=state))
-    assert (await desk.ask("POST", "/v1/drives/past/offline-gifts", a_gift(desk))).status == 201
-    desk.pledges.drives["planned"] = pledges_row = {
+        await api.books.consume(a_drive(partner="charity", slug=slug, state=state))
+    assert (await api.ask("POST", "/v1/drives/past/offline-gifts", a_gift(api))).status == 201
+    api.pledges.drives["planned"] = pledges_row = {
         "id": ids.new("drv"), "slug": "planned", "currency": "USD", "state": "draft", "test": False,
         "partner": "charity",
     }  # fmt: skip
-    refused = await desk.ask("POST", "/v1/drives/planned/offline-gifts", a_gift(desk))
+    refused = await api.ask("POST", "/v1/drives/planned/offline-gifts", a_gift(api))
     assert (refused.status, refused.json()["type"]) == (409, "/problems/drive-not-opened")
     pledges_row["state"] = "live"  # opened since; its event is on its way
-    assert (await desk.ask("POST", "/v1/drives/planned/offline-gifts", a_gift(desk))).status == 201
+    assert (await api.ask("POST", "/v1/drives/planned/offline-gifts", a_gift(api))).status == 201
 
 
-async def test_only_the_drives_partner_and_admins_see_and_decide(desk: ApprovalDesk) -> None:
-    gift = await recorded(desk)
-    asked = [("POST", GIFTS, a_gift(desk)), ("GET", "/v1/offline-gifts", None)]
+async def test_only_the_drives_partner_and_admins_see_and_decide(api: ApprovalApi) -> None:
+    gift = await recorded(api)
+    asked = [("POST", GIFTS, a_gift(api)), ("GET", "/v1/offline-gifts", None)]
     asked += [("POST", f"/v1/offline-gifts/{gift}/{name}", None) for name in ("approve", "reverse")]
     asked += [("POST", f"/v1/offline-gifts/{gift}/reject", {"reason": "no"})]
     for method, path, body in asked:
         query = "drive=winter" if method == "GET" else ""
-        refused = await desk.ask(method, path, body, partner="neighbour", key="key_n", query=query)
+        refused = await api.ask(method, path, body, partner="neighbour", key="key_n", query=query)
         assert (refused.status, refused.json()["type"]) == (403, "/problems/not-your-drive"), path
-        assert (await desk.ask(method, path, body, scopes=("ledger",), query=query)).status == 403
-        assert (await desk.ask(method, path, body, mode="test", query=query)).status == (
+        assert (await api.ask(method, path, body, scopes=("ledger",), query=query)).status == 403
+        assert (await api.ask(method, path, body, mode="test", query=query)).status == (
             403 if method == "POST" or query else 200
         )
-    assert (await desk.ask("GET", "/v1/offline-gifts", partner="neighbour")).json()["data"] == []
+    assert (await api.ask("GET", "/v1/offline-gifts", partner="neighbour")).json()["data"] == []
     for scopes in (("admin",), ("offline",)):
-        seen = await desk.ask("GET", "/v1/offline-gifts", scopes=scopes, query="status=pending")
+        seen = await api.ask("GET", "/v1/offline-gifts", scopes=scopes, query="status=pending")
         assert [each["id"] for each in seen.json()["data"]] == [gift]
-    assert (await desk.ask("POST", "/v1/offline-gifts/ofg_0/approve", None)).status == 404
-    assert (await desk.ask("POST", f"/v1/offline-gifts/{ids.new('ofg')}/approve")).status == 404
+    assert (await api.ask("POST", "/v1/offline-gifts/ofg_0/approve", None)).status == 404
+    assert (await api.ask("POST", f"/v1/offline-gifts/{ids.new('ofg')}/approve")).status == 404
     approve = f"/v1/offline-gifts/{gift}/approve"
-    assert (await desk.ask("POST", approve, scopes=("admin",), partner="x", key="key_x")).status == 200
+    assert (await api.ask("POST", approve, scopes=("admin",), partner="x", key="key_x")).status == 200
 
 
-async def test_pages_list_every_gift_once_newest_first(desk: ApprovalDesk) -> None:
-    made = [await recorded(desk) for _ in range(5)]
-    await decided(desk, made[0], "approve", "key_b")
+async def test_pages_list_every_gift_once_newest_first(api: ApprovalApi) -> None:
+    made = [await recorded(api) for _ in range(5)]
+    await decided(api, made[0], "approve", "key_b")
     seen: list[str] = []
     after: str | None = ""
     while after is not None:
         more = f"&after={after}" if after else ""
-        page = (await desk.ask("GET", "/v1/offline-gifts", query=f"drive=winter&limit=2{more}")).json()
+        page = (await api.ask("GET", "/v1/offline-gifts", query=f"drive=winter&limit=2{more}")).json()
         seen += [each["id"] for each in page["data"]]
         after = page["next"]
     assert seen == made[::-1]
-    approved = await desk.ask("GET", "/v1/offline-gifts", query="drive=winter&status=approved")
+    approved = await api.ask("GET", "/v1/offline-gifts", query="drive=winter&status=approved")
     assert [each["id"] for each in approved.json()["data"]] == [made[0]]
 
 
-async def test_offline_money_is_no_processor_money(desk: ApprovalDesk) -> None:
-    gift = await recorded(desk)
-    await decided(desk, gift, "approve", "key_b")
-    await desk.books.apply(
-        [intent_succeeded("pi_1", 700, metadata(None, ids.new("plg"), desk.drive.drive_id))]
-    )
-    assert await desk.books.database.read_whole(processor_balance) == {"USD": 700}
-    assert await desk.books.drift() == {"USD": 0}
+async def test_offline_money_is_no_processor_money(api: ApprovalApi) -> None:
+    gift = await recorded(api)
+    await decided(api, gift, "approve", "key_b")
+    await api.books.apply([intent_succeeded("pi_1", 700, metadata(None, ids.new("plg"), api.drive.drive_id))])
+    assert await api.books.database.read_whole(processor_balance) == {"USD": 700}
+    assert await api.books.drift() == {"USD": 0}

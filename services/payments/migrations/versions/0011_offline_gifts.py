@@ -38,6 +38,39 @@ def upgrade() -> None:
         sa.Column("creator_id", sa.String(), nullable=True),
         sa.Column("payment_id", sa.String(), nullable=True, unique=True),
     )
+    _create_proposals(
+        "contributions",
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("quantity", sa.BigInteger(), nullable=False),
+        sa.Column("unit", sa.String(), nullable=False),
+        sa.Column("label", sa.String(), nullable=False),
+        sa.Column("evidence", sa.String(), nullable=False),
+        sa.Column("creator_id", sa.String(), nullable=True),
+    )
+    _create_proposals(
+        "disbursements",
+        sa.Column("beneficiary", sa.String(), nullable=False),
+        sa.Column("units", sa.BigInteger(), nullable=False),
+        sa.Column("currency", sa.String(), nullable=False),
+        sa.Column("paid_at", Utc, nullable=False),
+        sa.Column("reference", sa.String(), nullable=False),
+        sa.Column("evidence", sa.String(), nullable=False),
+    )
+    approved = sa.text("status = 'approved'")
+    op.create_index(
+        "disbursements_paid",
+        "disbursements",
+        ["drive_id", "id"],
+        sqlite_where=approved,
+        postgresql_where=approved,
+    )
+    op.create_index(
+        "contributions_summed",
+        "contributions",
+        ["drive_id", "kind", "unit"],
+        sqlite_where=approved,
+        postgresql_where=approved,
+    )
 
 
 def _create_proposals(name: str, *columns: sa.Column[object]) -> None:
@@ -57,6 +90,8 @@ def _create_proposals(name: str, *columns: sa.Column[object]) -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("disbursements")
+    op.drop_table("contributions")
     op.drop_table("offline_gifts")
     op.drop_table("approvals")
     op.drop_column("drives", "beneficiaries")

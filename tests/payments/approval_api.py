@@ -17,8 +17,12 @@ from backbone.http.caller import Mode, sign_caller
 from backbone.http.service_client import InProcessServiceClient, ServiceResponse
 from backbone.service import new_app
 from services.payments.creator_lookup import CreatorLookup
+from services.payments.disbursements import api as disbursement_api
+from services.payments.disbursements.commands import Disbursements
 from services.payments.drive_lookup import DriveLookup
 from services.payments.offline import api as offline_api
+from services.payments.offline import contribution_api
+from services.payments.offline.contributions import Contributions
 from services.payments.offline.gifts import OfflineGifts
 from services.payments.tables import MESSAGING_TABLES, POSTINGS
 from tests.engines import fresh_postgres
@@ -30,7 +34,7 @@ STAR = "crt_01frtz5n00000000000000000b"
 
 
 @dataclass
-class ApprovalDesk:
+class ApprovalApi:
     """The routes, a live drive `winter` of the partner `charity`, and a creator `star`."""
 
     books: Books
@@ -76,17 +80,17 @@ class ApprovalDesk:
 
 
 @asynccontextmanager
-async def open_desk(store: str, folder: Path, **drive: Any) -> AsyncIterator[ApprovalDesk]:
-    """A desk on an empty database of this store, with its drive known to payments."""
+async def open_api(store: str, folder: Path, **drive: Any) -> AsyncIterator[ApprovalApi]:
+    """The routes on an empty database of this store, with its drive known to payments."""
     if store == "postgresql":
         async with fresh_postgres() as url, open_books(folder, url) as books:
-            yield await _desk(books, drive)
+            yield await _composed(books, drive)
     else:
         async with open_books(folder) as books:
-            yield await _desk(books, drive)
+            yield await _composed(books, drive)
 
 
-async def _desk(books: Books, drive: Mapping[str, Any]) -> ApprovalDesk:
+async def _composed(books: Books, drive: Mapping[str, Any]) -> ApprovalApi:
     known = a_drive(**{"partner": "charity", **drive})
     await books.consume(known)
     pledges = Pledges()
@@ -95,4 +99,7 @@ async def _desk(books: Books, drive: Mapping[str, Any]) -> ApprovalDesk:
     drives, creators = DriveLookup(books.database, asked, SECRET), CreatorLookup(asked, SECRET)
     app = new_app("payments", SECRET)
     app.include_router(offline_api.routes(OfflineGifts(books.database, drives, creators, books.clock)))
-    return ApprovalDesk(books, known, InProcessServiceClient(app), pledges)
+    contributions = Contributions(books.database, drives, creators, books.clock)
+    app.include_router(contribution_api.routes(contributions))
+    app.include_router(disbursement_api.routes(Disbursements(books.database, drives, books.clock)))
+    return ApprovalApi(books, known, InProcessServiceClient(app), pledges)

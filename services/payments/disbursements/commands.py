@@ -1,0 +1,138 @@
+"""Disbursements: recorded by one key, and paid out once another approves.
+
+What is owed is checked when one is recorded, and again under the drive's lock when it is approved.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, select, text
+
+from backbone import ids
+from backbone.clock import Clock
+from backbone.database.database import Database
+from backbone.database.transaction import Transaction
+from backbone.http.caller import Caller
+from backbone.http.problems import Conflict, Invalid, Overloaded
+from backbone.idempotency import KeyedReply
+from backbone.money import Money
+from services.payments.approvals.decisions import Decision
+from services.payments.approvals.proposals import KeyedRequest, ProposalKind, Proposals
+from services.payments.approvals.requests import past_moment, taken_amount
+from services.payments.approvals.states import Status
+from services.payments.disbursements.balances import lock_drive, net_of, paid_of
+from services.payments.disbursements.requests import DisbursementRequest, disbursement_json, paid_out_json
+from services.payments.disbursements.shares import owed, shares_of
+from services.payments.disbursements.tables import APPROVED, DISBURSEMENTS
+from services.payments.drive_lookup import DriveLookup
+from services.payments.recording import ledger
+from services.payments.recording.ledger import NewPosting
+from services.payments.tables import DRIVES
+
+
+class DisbursementExceedsBalance(Conflict):
+    slug, title = "disbursement-exceeds-balance", "More than the beneficiary is owed"
+
+
+class Disbursements:
+    """Records disbursements; `proposals` takes the decisions about them."""
+
+    def __init__(self, database: Database, drives: DriveLookup, clock: Clock) -> None:
+        kind = ProposalKind(DISBURSEMENTS, "disbursements", disbursement_json, pay_out)
+        self.proposals = Proposals(database, drives, clock, kind)
+        self._database = database
+        self._drives = drives
+        self._clock = clock
+
+    async def record(
+        self, ref: str, request: DisbursementRequest, caller: Caller, keyed: KeyedRequest
+    ) -> KeyedReply:
+        """Store a disbursement to be approved. Repeating the key returns the first reply.
+
+        Raises `DisbursementExceedsBalance`, `CurrencyNotAccepted`, `AmountTooLarge`, `Invalid`, `Overloaded`
+        while the drive's beneficiaries are not known here, and what `Proposals.drive` and
+        `Proposals.record` raise.
+        """
+        drive = await self.proposals.drive(ref, caller)
+        amount = taken_amount(request.amount, drive.currency)
+        await self._drives.store_beneficiaries(drive.id)
+        now = self._clock.now()
+        row: dict[str, Any] = {
+            "id": ids.new("dsb"),
+            "made_at": now,
+            "beneficiary": request.beneficiary,
+            "units": amount.minor_units,
+            "currency": amount.currency,
+            "paid_at": past_moment(request.paid_at, now, "paid_at"),
+            "reference": request.reference,
+            "evidence": request.evidence,
+        }
+
+        async def check(session: Transaction) -> None:
+            shares = await _shares(session, drive.id)
+            if request.beneficiary not in shares:
+                detail = "no such beneficiary of this drive"
+                raise Invalid(detail, errors=[{"pointer": "/beneficiary", "detail": detail}])
+            await require_owed(session, drive.id, request.beneficiary, amount, shares)
+
+        return await self.proposals.record(drive, row, caller, keyed, check)
+
+    async def paid_out(self, ref: str, after: str | None, limit: int) -> dict[str, Any]:
+        """A page of approved disbursements, newest first. Raises what `DriveLookup.find` raises."""
+        drive = await self._drives.find(ref)
+        values = {"drive": drive.id, "after": after or "~", "most": limit + 1}
+        async with self._database.reading() as session:
+            rows = (await session.execute(_PAID_OUT, values)).all()
+        following = rows[limit - 1].id if len(rows) > limit else None
+        return {"data": [paid_out_json(row) for row in rows[:limit]], "next": following}
+
+
+_PAID_OUT: Final = (
+    select(DISBURSEMENTS)
+    .where(
+        DISBURSEMENTS.c.drive_id == bindparam("drive"),
+        DISBURSEMENTS.c.id < bindparam("after"),
+        text(APPROVED),
+    )
+    .order_by(DISBURSEMENTS.c.id.desc())
+    .limit(bindparam("most"))
+)
+_BENEFICIARIES: Final = select(DRIVES.c.beneficiaries).where(DRIVES.c.id == bindparam("drive"))
+
+
+async def _shares(session: Transaction, drive_id: str) -> dict[str, int]:
+    row = (await session.execute(_BENEFICIARIES, {"drive": drive_id})).first()
+    if row is None or row.beneficiaries is None:
+        raise Overloaded("The drive's beneficiaries are not known yet.", retry_after_s=2)
+    return shares_of(row.beneficiaries)
+
+
+async def require_owed(
+    session: Transaction, drive_id: str, beneficiary: str, amount: Money, shares: dict[str, int]
+) -> None:
+    """Raises `DisbursementExceedsBalance` where the beneficiary is owed less than `amount` now."""
+    net = await net_of(session, drive_id, amount.currency)
+    left = owed(net, shares, await paid_of(session, drive_id), beneficiary)
+    if amount.minor_units > left:
+        raise DisbursementExceedsBalance(f"{Money(left, amount.currency)} is owed.")
+
+
+async def pay_out(session: Transaction, row: Row[Any], after: Status, decision: Decision) -> None:
+    """Post an approved disbursement, if it is owed; other decisions move no money.
+
+    Approvals of one drive wait for each other, so each sees what the others paid out. The decision is stored
+    already: its own amount is not to be subtracted from what is owed.
+    """
+    if after is not Status.APPROVED:
+        return
+    if not await lock_drive(session, row.drive_id):
+        raise Overloaded("The drive is not known yet.", retry_after_s=2)
+    shares = await _shares(session, row.drive_id)
+    paid = await paid_of(session, row.drive_id)
+    paid[row.beneficiary] -= row.units
+    left = owed(await net_of(session, row.drive_id, row.currency), shares, paid, row.beneficiary)
+    if row.units > left:
+        raise DisbursementExceedsBalance(f"{Money(left, row.currency)} is owed.")
+    posting = NewPosting(ledger.BENEFICIARY_PAYABLE, ledger.DISBURSED, row.units, row.currency, f"{row.id}#1")
+    await ledger.post(session, [(posting, None, row.drive_id)], decision.at)

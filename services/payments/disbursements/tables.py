@@ -1,0 +1,43 @@
+"""The table of disbursements."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import BigInteger, Index, text
+from sqlmodel import Field
+
+from backbone.database.columns import Utc
+from services.payments.approvals.tables import Proposal
+from services.payments.tables import table_of
+
+APPROVED: Final = "status = 'approved'"
+"""The condition of the index `disbursements_paid`; statements repeat it literally."""
+
+
+class Disbursement(Proposal, table=True):
+    """Money that was paid to a beneficiary; `evidence` is shown to the drive's owner and admins only."""
+
+    __tablename__ = "disbursements"
+    __table_args__ = (
+        Index("disbursements_of_drive", "drive_id", "id"),
+        Index("disbursements_of_partner", "partner", "id"),
+        Index(
+            "disbursements_paid",
+            "drive_id",
+            "id",
+            sqlite_where=text(APPROVED),
+            postgresql_where=text(APPROVED),
+        ),
+    )
+
+    beneficiary: str
+    units: int = Field(sa_type=BigInteger)
+    currency: str
+    paid_at: datetime = Field(sa_type=Utc)
+    reference: str
+    evidence: str
+
+
+DISBURSEMENTS: Final = table_of(Disbursement)

@@ -1,0 +1,248 @@
+"""Disbursements: by two keys, and never more than a beneficiary is owed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import update
+
+from backbone import ids
+from backbone.clock import rfc3339
+from backbone.contracts.pledges import Beneficiary
+from backbone.money import Money
+from services.payments.disbursements.shares import share_out
+from services.payments.recording import ledger
+from services.payments.recording.ledger import NewPosting
+from services.payments.tables import DRIVES
+from tests.payments.approval_api import ApprovalApi, open_api
+from tests.payments.harness import a_drive, a_pledge
+from tests.payments.stripe_events import dispute, intent_succeeded, metadata, refund
+
+SHARES = {"Relief": 7_000, "Homes": 3_000}
+BENEFICIARIES = [Beneficiary(name=name, share_bps=bps) for name, bps in SHARES.items()]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ApprovalApi]:
+    async with open_api(request.param, tmp_path, beneficiaries=BENEFICIARIES) as api:
+        yield api
+
+
+def money(units: int) -> dict[str, str]:
+    return {"currency": "USD", "value": f"{units // 100}.{units % 100:02d}"}
+
+
+async def raise_offline(api: ApprovalApi, units: int, slug: str = "winter") -> str:
+    """An approved offline gift of `units`; its id."""
+    body = {
+        "amount": money(units),
+        "method": "cash",
+        "evidence": "x",
+        "received_at": rfc3339(api.books.clock.now()),
+    }
+    gift = (await api.ask("POST", f"/v1/drives/{slug}/offline-gifts", body)).json()["id"]
+    assert (await api.ask("POST", f"/v1/offline-gifts/{gift}/approve", key="key_b")).status == 200
+    return str(gift)
+
+
+async def reverse(api: ApprovalApi, gift: str) -> None:
+    for key in ("key_a", "key_b"):
+        assert (await api.ask("POST", f"/v1/offline-gifts/{gift}/reverse", key=key)).status == 200
+
+
+def a_payment(api: ApprovalApi, units: int, name: str = "Relief", **other: Any) -> dict[str, Any]:
+    paid_at = rfc3339(api.books.clock.now() - timedelta(days=1))
+    given = {"beneficiary": name, "amount": money(units), "paid_at": paid_at, "reference": "4"}
+    return {**given, "evidence": "line 3", **other}
+
+
+async def record(api: ApprovalApi, units: int, name: str = "Relief", slug: str = "winter") -> tuple[int, str]:
+    """The status of the reply, and the id or the problem's type."""
+    reply = await api.ask("POST", f"/v1/drives/{slug}/disbursements", a_payment(api, units, name))
+    return reply.status, reply.json()["id" if reply.status == 201 else "type"]
+
+
+async def approve(api: ApprovalApi, disbursement: str, key: str = "key_b") -> tuple[int, str]:
+    reply = await api.ask("POST", f"/v1/disbursements/{disbursement}/approve", key=key)
+    return reply.status, reply.json()["status" if reply.status == 200 else "type"]
+
+
+EXCEEDS = (409, "/problems/disbursement-exceeds-balance")
+
+
+async def test_a_beneficiary_is_paid_its_share_once_a_second_key_approves(api: ApprovalApi) -> None:
+    await raise_offline(api, 10_000)
+    status, paid = await record(api, 7_000)
+    assert status == 201
+    assert await record(api, 7_001) == EXCEEDS
+    assert await approve(api, paid, "key_a") == (409, "/problems/second-approver-needed")
+    assert (await api.ask("GET", "/v1/drives/winter/disbursements", scopes=())).json()["data"] == []
+    assert await approve(api, paid) == (200, "approved")
+    assert await approve(api, paid, "key_c") == (200, "approved")
+    assert await record(api, 1) == EXCEEDS
+    assert (await record(api, 3_000, "Homes"))[0] == 201
+    balances = await api.balances()
+    assert (balances["beneficiary_payable"], balances["disbursed"]) == (7_000, -7_000)
+    assert (await api.books.drift()).get("USD", 0) == 0
+    assert len(await api.announced()) == 1
+
+
+async def test_everybody_sees_what_was_paid_out_without_evidence_or_keys(api: ApprovalApi) -> None:
+    await raise_offline(api, 10_000)
+    _, paid = await record(api, 500)
+    await record(api, 600)
+    await approve(api, paid)
+    reply = await api.ask("GET", "/v1/drives/winter/disbursements", partner="anybody", scopes=())
+    (shown,) = reply.json()["data"]
+    assert set(shown) == {"id", "drive", "beneficiary", "amount", "paid_at", "reference"}
+    assert (shown["id"], shown["amount"]) == (paid, money(500))
+    own = (await api.ask("GET", "/v1/disbursements", query="drive=winter")).json()["data"]
+    assert [each["status"] for each in own] == ["pending", "approved"]
+    assert {each["evidence"] for each in own} == {"line 3"}
+    stranger = await api.ask("GET", "/v1/disbursements", query="drive=winter", partner="neighbour")
+    assert (stranger.status, stranger.json()["type"]) == (403, "/problems/not-your-drive")
+
+
+async def test_what_is_owed_is_checked_again_when_it_is_approved(api: ApprovalApi) -> None:
+    gift = await raise_offline(api, 10_000)
+    _, paid = await record(api, 7_000)
+    await reverse(api, gift)
+    assert await approve(api, paid) == EXCEEDS
+    assert await api.balances() == {}
+    listed = (await api.ask("GET", "/v1/disbursements")).json()["data"]
+    assert [(each["status"], len(each["history"])) for each in listed] == [("pending", 1)]
+
+
+async def test_approvals_at_the_same_time_never_pay_out_more_than_is_owed(api: ApprovalApi) -> None:
+    await raise_offline(api, 10_000)
+    pending = [(await record(api, 1_000))[1] for _ in range(20)]
+    replies = await asyncio.gather(*(approve(api, each) for each in pending))
+    assert sorted(replies) == [(200, "approved")] * 7 + [EXCEEDS] * 13
+    assert (await api.balances())["disbursed"] == -7_000
+
+
+async def test_held_money_refunds_and_fees_are_not_owed(api: ApprovalApi) -> None:
+    about = metadata(None, ids.new("plg"), api.drive.drive_id)
+    await api.books.apply([intent_succeeded("pi_1", 12_000, about)])
+    await api.books.apply([refund("created", "re_1", "pi_1", 1_500, "succeeded")])
+    await api.books.apply([dispute("created", "dp_1", "pi_1", 500, "needs_response")])
+    (row,) = await api.books.payments(about["ataa_pledge"])
+    assert (row.captured, row.refunded, row.disputed) == (12_000, 1_500, 500)
+    async with api.books.database.transaction() as session:
+        fee = NewPosting(ledger.FEES, ledger.CLEARING, 1_000, "USD", "txn_1#1")
+        await ledger.post(session, [(fee, None, api.drive.drive_id)], api.books.clock.now())
+    euros = a_pledge(api.drive, amount=Money(500, "EUR"))
+    await api.books.consume(euros)
+    mismatched = metadata(None, euros.pledge_id, api.drive.drive_id)
+    await api.books.apply([intent_succeeded("pi_2", 500, mismatched)])
+    (held,) = await api.books.payments(euros.pledge_id)
+    assert (held.held, held.captured) == (True, 500)
+    assert await record(api, 6_301) == EXCEEDS
+    assert (await record(api, 6_300))[0] == 201
+
+
+async def test_a_drive_without_this_beneficiary_is_refused(api: ApprovalApi) -> None:
+    await api.books.consume(a_drive(partner="charity", slug="plain", beneficiaries=[]))
+    await raise_offline(api, 10_000, "plain")
+    for slug, name in (("winter", "Nobody"), ("plain", "Relief")):
+        assert await record(api, 100, name, slug) == (422, "/problems/invalid-request")
+
+
+async def test_beneficiaries_that_no_event_reported_are_asked_of_pledges(api: ApprovalApi) -> None:
+    await raise_offline(api, 10_000)
+    async with api.books.database.transaction() as session:
+        await session.execute(update(DRIVES).values(beneficiaries=None))
+    assert (await record(api, 100))[0] == 503
+    told = [{"name": "Relief", "share_bps": 10_000}]
+    api.pledges.drives[api.drive.drive_id] = {"id": api.drive.drive_id, "beneficiaries": told}
+    status, paid = await record(api, 10_000)
+    assert (status, await approve(api, paid)) == (201, (200, "approved"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"amount": {"currency": "EUR", "value": "1.00"}}, "currency-not-accepted"),
+        ({"amount": {"currency": "USD", "value": "99999999999999.00"}}, "amount-too-large"),
+        ({"paid_at": "2999-01-01T00:00:00Z"}, "invalid-request"),
+        ({"reference": ""}, "invalid-request"),
+        ({"beneficiary": "nul \x00"}, "invalid-request"),
+        ({"evidence": None}, "invalid-request"),
+    ],
+)
+async def test_what_cannot_be_recorded_is_refused(
+    api: ApprovalApi, wrong: dict[str, Any], problem: str
+) -> None:
+    await raise_offline(api, 10_000)
+    reply = await api.ask("POST", "/v1/drives/winter/disbursements", a_payment(api, 100) | wrong)
+    assert (reply.status, reply.json()["type"]) == (422, f"/problems/{problem}")
+    assert (await api.ask("GET", "/v1/disbursements")).json()["data"] == []
+
+
+Step = tuple[str, int, int]
+"""What is done, an amount, and which of the earlier ones it is done to."""
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["give", "take back", "record", "record", "approve", "approve", "reject"]),
+        st.sampled_from([1, 33, 100, 701, 5_000]),
+        st.integers(0, 5),
+    ),
+    max_size=20,
+)
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(steps)
+async def test_any_history_pays_out_what_a_plain_model_allows(api: ApprovalApi, history: list[Step]) -> None:
+    """A drive of its own for each history."""
+    slug = ids.new("drv").replace("_", "-")
+    await api.books.consume(a_drive(partner="charity", slug=slug, beneficiaries=BENEFICIARIES))
+    gifts: list[tuple[str, int]] = []
+    pending: list[tuple[str, str, int]] = []
+    paid = dict.fromkeys(SHARES, 0)
+
+    def left(name: str) -> int:
+        net = sum(units for _, units in gifts)
+        return min(share_out(net, SHARES)[name] - paid[name], net - sum(paid.values()))
+
+    for what, units, which in history:
+        name = "Relief" if which % 2 else "Homes"
+        if what == "give":
+            gifts.append((await raise_offline(api, units, slug), units))
+        elif what == "take back" and gifts:
+            gift, _ = gifts.pop(which % len(gifts))
+            await reverse(api, gift)
+        elif what == "record":
+            status, recorded = await record(api, units, name, slug)
+            assert status == (201 if units <= left(name) else 409)
+            if status == 201:
+                pending.append((recorded, name, units))
+        elif what == "reject" and pending:
+            rejected, _, _ = pending.pop(which % len(pending))
+            why = {"reason": "no"}
+            assert (await api.ask("POST", f"/v1/disbursements/{rejected}/reject", why)).status == 200
+        elif what == "approve" and pending:
+            chosen, whose, asked = pending[which % len(pending)]
+            status, _ = await approve(api, chosen)
+            assert status == (200 if asked <= left(whose) else 409)
+            if status == 200:
+                pending.remove((chosen, whose, asked))
+                paid[whose] += asked
+    shown = (await api.ask("GET", f"/v1/drives/{slug}/disbursements", query="limit=100")).json()["data"]
+    for name in SHARES:
+        assert sum(_units(each) for each in shown if each["beneficiary"] == name) == paid[name]
+
+
+def _units(shown: dict[str, Any]) -> int:
+    return int(shown["amount"]["value"].replace(".", ""))
