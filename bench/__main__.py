@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from bench import drives as drives_of
+from bench import money as money_figures
 from bench import overload_run, results, table
 from bench import restarts as restarts_of
 from bench import screens as screens_of
@@ -158,6 +159,18 @@ def screens(
     """Measure overlay and form in Chromium: first paint, bytes, frames, memory over twelve days."""
     _end_on_sigterm()
     screens_of.measure(out, note, Progress(Console(stderr=True)), gifts)
+    _print_figures(out)
+
+
+@app.command()
+def money(
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the drive's log.")] = 1_000_000,
+    note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
+    out: Annotated[Path, typer.Option(help="The results file.")] = money_figures.MONEY,
+) -> None:
+    """Measure what a treasurer and an auditor wait for."""
+    _end_on_sigterm()
+    money_figures.run(rows, out, note)
     _print_figures(out)
 
 

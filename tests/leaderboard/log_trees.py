@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,15 +14,19 @@ from services.leaderboard.hash_chain import hash_new_row
 from services.leaderboard.tables import drive_log, drives
 from tests.leaderboard.builders import DRIVE, NOON
 
+NO_PLEDGES: Mapping[int, str] = {}
 
-def rows_of(count: int, *, epoch: int = 1, amount: int = 2500) -> list[dict[str, Any]]:
-    """A chain of `count` rows, each the gift of a pledge of its own."""
+
+def rows_of(
+    count: int, *, epoch: int = 1, amount: int = 2500, pledges: Mapping[int, str] = NO_PLEDGES
+) -> list[dict[str, Any]]:
+    """A chain of `count` rows, each the gift of a pledge of its own, or of that in `pledges`."""
     rows: list[dict[str, Any]] = []
     previous, raised = "", 0
     for sequence in range(1, count + 1):
         raised += amount
         at = NOON + timedelta(seconds=sequence)
-        about = (f"pay_{sequence}", f"plg_{sequence}", None, amount, raised, "USD")
+        about = (f"pay_{sequence}", pledges.get(sequence, f"plg_{sequence}"), None, amount, raised, "USD")
         previous = hash_new_row(
             DRIVE, epoch, sequence, "donation.counted", rfc3339(at), *about, previous
         )  # fmt: skip

@@ -60,10 +60,7 @@ class ServedLog:
 
 def gifts(count: int, *, epoch: int = 1, ours: int = 1, amount: int = 2500) -> list[dict[str, Any]]:
     """Rows of gifts, of which the one with sequence `ours` is that of the gateway's pledge."""
-    rows = rows_of(count, epoch=epoch, amount=amount)
-    for row in rows:
-        row["pledge_id"] = PLEDGE if row["sequence"] == ours else row["pledge_id"]
-    return rows
+    return rows_of(count, epoch=epoch, amount=amount, pledges={ours: PLEDGE})
 
 
 @asynccontextmanager

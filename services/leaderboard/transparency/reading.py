@@ -5,7 +5,7 @@ The work of a proof grows with the logarithm of the log.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, select
@@ -23,6 +23,7 @@ from backbone.transparency.merkle import (
     leaf_hash,
     nodes_of,
 )
+from services.leaderboard.tables import drive_log
 from services.leaderboard.transparency.entries import Row, bundle, entry_of, rows_after
 from services.leaderboard.transparency.tables import log_trees, logged_gifts
 from services.leaderboard.transparency.tiling import (
@@ -30,11 +31,11 @@ from services.leaderboard.transparency.tiling import (
     TILE,
     Log,
     TilesDamaged,
-    is_gift,
     split,
     tile_key,
 )
 
+MAX_REMEMBERED: Final = 16_384
 _BITS: Final = 8
 """Levels of the tree in a tile."""
 
@@ -56,6 +57,44 @@ _GIFT: Final = select(logged_gifts.c.sequence).where(
 )
 
 
+_LOG_ROWS: Final = (
+    drive_log.c.drive_id == bindparam("of_drive"),
+    drive_log.c.epoch == bindparam("of_epoch"),
+    drive_log.c.sequence > bindparam("after"),
+)
+_UNTILED_GIFT: Final = (
+    select(drive_log.c.sequence)
+    .where(
+        *_LOG_ROWS,
+        drive_log.c.sequence <= bindparam("last"),
+        drive_log.c.pledge_id == bindparam("of_pledge"),
+        drive_log.c.type == "donation.counted",
+    )
+    .order_by(drive_log.c.sequence)
+    .limit(1)
+)
+_CHAIN: Final = select(drive_log.c.hash).where(*_LOG_ROWS).order_by(drive_log.c.sequence).limit(TILE - 1)
+
+_LEAVES: Final[OrderedDict[str, bytes]] = OrderedDict()
+"""Leaf hashes of recent rows by the rows' own hashes, which cover the log and everything before them."""
+
+
+async def _hash_tail(session: Transaction, of: Log, tiled: int) -> list[bytes]:
+    """The leaf hashes of the rows that are in no tile; most of them were computed for an earlier proof."""
+    values = {"of_drive": of[0], "of_epoch": of[1], "after": tiled}
+    chain = [row.hash for row in await session.execute(_CHAIN, values)]
+    known = next((n for n, one in enumerate(chain) if one not in _LEAVES), len(chain))
+    found = [_LEAVES[one] for one in chain[:known]]
+    for row in (
+        await rows_after(session, *of, tiled + known, len(chain) - known) if known < len(chain) else ()
+    ):
+        leaf = _LEAVES[row["hash"]] = leaf_hash(entry_of(row))
+        found.append(leaf)
+    while len(_LEAVES) > MAX_REMEMBERED:
+        _LEAVES.popitem(last=False)
+    return found
+
+
 class LogTreeReader:
     """A log's tree as one transaction sees it.
 
@@ -63,12 +102,11 @@ class LogTreeReader:
     needed, and no more than 255 of them.
     """
 
-    def __init__(self, session: Transaction, of: Log, tiled: int, tail: Sequence[Row]) -> None:
+    def __init__(self, session: Transaction, of: Log, tiled: int, tail: list[bytes]) -> None:
         self._session = session
         self._of = of
-        self._tail = tail
-        hashes = [leaf_hash(entry_of(row)) for row in tail]
-        self._tiles: dict[tuple[int, int], list[bytes]] = {(0, tiled // TILE): hashes}
+        self._tiled = tiled
+        self._tiles: dict[tuple[int, int], list[bytes]] = {(0, tiled // TILE): tail}
         self.size = tiled + len(tail)
 
     @classmethod
@@ -76,7 +114,7 @@ class LogTreeReader:
         """The tree as the transaction sees it."""
         values = {"of_drive": of[0], "of_epoch": of[1]}
         tiled = (await session.execute(_TILED, values)).scalar_one_or_none() or 0
-        return cls(session, of, tiled, await rows_after(session, *of, tiled, TILE - 1))
+        return cls(session, of, tiled, await _hash_tail(session, of, tiled))
 
     async def root(self, size: int) -> bytes:
         """The root of the first `size` rows, which are at most those of the tree."""
@@ -132,10 +170,10 @@ class LogTreeReader:
         """The row that counts a pledge's first payment, if the log has one."""
         values = {"of_drive": self._of[0], "of_epoch": self._of[1], "of_pledge": pledge_id}
         sequence = (await self._session.execute(_GIFT, values)).scalar_one_or_none()
-        gifts = self._tail
-        if sequence is not None:
-            gifts = await rows_after(self._session, *self._of, sequence - 1, 1)
-        for row in gifts:
-            if is_gift(row) and row["pledge"] == pledge_id:
-                return Gift(row, row["sequence"] - 1, leaf_hash(entry_of(row)))
-        return None
+        if sequence is None:
+            untiled = {"after": self._tiled, "last": self.size}
+            sequence = (await self._session.execute(_UNTILED_GIFT, values | untiled)).scalar_one_or_none()
+        if sequence is None:
+            return None
+        (row,) = await rows_after(self._session, *self._of, sequence - 1, 1)
+        return Gift(row, sequence - 1, leaf_hash(entry_of(row)))

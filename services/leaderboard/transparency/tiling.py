@@ -220,12 +220,7 @@ async def _note_gifts(session: Transaction, of: Log, rows: Sequence[Row]) -> Non
     gifts = [
         {"pledge_id": row["pledge"], "drive_id": of[0], "epoch": of[1], "sequence": row["sequence"]}
         for row in rows
-        if is_gift(row)
+        if row["type"] == "donation.counted" and row["pledge"] is not None
     ]
     if gifts:
         await _add(session, logged_gifts, gifts)
-
-
-def is_gift(row: Row) -> bool:
-    """Whether the row counts a pledge's payment."""
-    return row["type"] == "donation.counted" and row["pledge"] is not None
