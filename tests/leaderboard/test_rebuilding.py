@@ -97,7 +97,7 @@ async def corrupt(database: Database, chance: random.Random) -> None:
                 await session.execute(statement.where(table.c.drive_id == DRIVE))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 async def test_rebuilt_sums_equal_those_that_any_history_counted(database: Database, data: Any) -> None:
     await empty(database)
