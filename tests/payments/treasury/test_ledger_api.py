@@ -63,15 +63,16 @@ async def test_ledger_is_read_in_pages_oldest_first(api: TreasuryApi) -> None:
 
 
 async def test_statement_of_every_account(api: TreasuryApi) -> None:
-    """Accounts that other parts of payments post to appear by themselves."""
-    drive = owned_drive()
+    """Accounts that other parts post to appear by themselves; what sponsors promised is not owed."""
+    shares = [{"name": "Red Crescent", "share_bps": 3_333}, {"name": "Tents", "share_bps": 6_667}]
+    drive = owned_drive(beneficiaries=shares)
     await api.paid(drive)
     await api.paid(drive, 2_600, intent="pi_2")
     posted = [
         (ledger.FEES, ledger.CLEARING, 103), (ledger.BANK, ledger.CLEARING, 2_000),
         (ledger.OFFLINE_CLEARING, ledger.RAISED, 700), (ledger.RAISED, ledger.OFFLINE_CLEARING, 100),
         (ledger.MATCHING_RECEIVABLE, ledger.RAISED, 2_500), (ledger.BANK, ledger.MATCHING_RECEIVABLE, 900),
-        (ledger.DISBURSED, ledger.BANK, 1_500),
+        (ledger.BENEFICIARY_PAYABLE, ledger.DISBURSED, 1_500),
     ]  # fmt: skip
     new = [
         (NewPosting(debit, credit, units, "USD", f"x#{n}"), None, drive.drive_id)
@@ -87,11 +88,15 @@ async def test_statement_of_every_account(api: TreasuryApi) -> None:
         "gross": "25.00", "offline": "6.00", "matched": "25.00", "refunds": "5.00", "disputes": "0.00",
         "raised": "51.00", "held": "26.00", "fees": "1.03", "paid_out": "15.00", "late": "0.00",
     }  # fmt: skip
-    assert (amounts, line["owed"]) == (expected, [])
+    assert amounts == expected
+    owed = {each["beneficiary"]: each["amount"]["value"] for each in line["owed"]}
+    assert owed == {"Red Crescent": "8.32", "Tents": "16.65"}
     rows = table((await api.accept_csv("/v1/drives/winter/statement")).body)
     assert rows == [
         ["currency", "line", "beneficiary", "amount"],
         *(["USD", name, "", value] for name, value in expected.items()),
+        ["USD", "owed", "Red Crescent", "8.32"],
+        ["USD", "owed", "Tents", "16.65"],
     ]
 
 
