@@ -123,9 +123,7 @@ def compose(
     service.start = partial(_start, database, key_ring)
     service.workers = [
         Worker("gateway.keys", key_ring.keep_fresh),
-        Worker("gateway.snapshots", hub.follow_snapshots),
-        Worker("gateway.log", hub.follow_log),
-        Worker("gateway.pulse", hub.fan_out.pulse),
+        *_live_workers(hub),
         Worker("gateway.overload", shedding.run),
         Worker("gateway.drain", _drainer(service, live, hub, waits)),
         *reach.workers(),
@@ -133,6 +131,14 @@ def compose(
         _pruning(database, sessions),
     ]
     return service
+
+
+def _live_workers(hub: Hub) -> list[Worker]:
+    return [
+        Worker("gateway.snapshots", hub.follow_snapshots),
+        Worker("gateway.log", hub.follow_log),
+        Worker("gateway.pulse", hub.fan_out.pulse),
+    ]
 
 
 def _drainer(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from sandbox import disputes, forms, payouts
+from sandbox import disputes, forms, fraud_warnings, payouts
 from sandbox.account import Account
 from sandbox.books import books
 from sandbox.errors import ApiError, invalid, unknown_url
@@ -28,6 +28,7 @@ class Controls:
             ("GET", "/_sandbox/faults"): lambda query, body: self._faults.faults.shown(),
             ("POST", "/_sandbox/faults"): self._replace_faults,
             ("POST", "/_sandbox/disputes"): self._dispute,
+            ("POST", "/_sandbox/early_fraud_warnings"): self._warn,
             ("POST", "/_sandbox/payouts"): self._payouts,
             ("GET", "/_sandbox/books"): self._books,
             ("GET", "/_sandbox/deliveries"): self._deliveries,
@@ -65,6 +66,12 @@ class Controls:
         return disputes.set_status(
             self._account, requested["payment_intent"], requested["status"], _details(requested)
         )
+
+    def _warn(self, query: str, body: bytes) -> Json:
+        requested = json_of(body)
+        if not isinstance(requested, dict) or not isinstance(requested.get("payment_intent"), str):
+            raise _unprocessable("expected a JSON object with payment_intent")
+        return fraud_warnings.warn(self._account, requested["payment_intent"])
 
     def _payouts(self, query: str, body: bytes) -> Json:
         requested = json_of(body) if body else {}

@@ -22,6 +22,7 @@ SELECTABLE: Final = (
     "payout.failed",
     "payout.paid",
     "payout.reconciliation_completed",
+    "radar.early_fraud_warning.created",
     "refund.created",
     "refund.failed",
     "refund.updated",

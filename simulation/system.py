@@ -81,6 +81,7 @@ class System:
             "stripe_webhook_secrets": [WEBHOOK_SECRET],
             "stripe_backfill_s": 3.0,
             "stripe_sweep_s": 10.0,
+            "stripe_settlement_s": 1.0,
         }
         roots = (
             services.pledges.app,

@@ -34,7 +34,7 @@ TRIES: Final = 5
 
 log = structlog.get_logger()
 _REFUSED: Final = Counter(
-    "ataa_log_heads_refused",
+    "ataa_log_heads_refused_total",
     "Heads of public logs that were not signed because they do not continue the last one.",
 )
 

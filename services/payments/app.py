@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from fastapi import APIRouter
+
 from backbone import idempotency
 from backbone.bus.protocol import EventBus
 from backbone.clock import Clock, SystemClock
@@ -122,17 +124,10 @@ def compose(
     app = new_app("payments", secret)
     add_health(app, database.is_responding)
     app.include_router(api.routes(dependencies))
-    creators = CreatorLookup(pledges, secret)
-    app.include_router(treasury.routes(database, drives))
-    app.include_router(holding.routes(Releases(database, drives, creators, clock), refunds))
-    app.include_router(offline_api.routes(OfflineGifts(database, drives, creators, clock)))
-    app.include_router(matching_api.routes(MatchingPools(database, drives, creators, clock)))
+    for routes in _money_routes(database, drives, CreatorLookup(pledges, secret), refunds, clock):
+        app.include_router(routes)
     app.include_router(proofs.routes)
-    app.include_router(ledger_api.routes(LedgerReads(database, drives, clock)))
     add_routes(app, dead_letter_routes(DeadLetters("payments", bus, database)))
-    app.include_router(contribution_api.routes(Contributions(database, drives, creators, clock)))
-    app.include_router(disbursement_api.routes(Disbursements(database, drives, clock)))
-
     return Service(
         "payments",
         with_webhooks(app, store, settings.stripe_webhook_secrets),
@@ -140,6 +135,21 @@ def compose(
         start=lambda: database.migrate(MIGRATIONS),
         close=partial(_close, stripe, database),
     )
+
+
+def _money_routes(
+    database: Database, drives: DriveLookup, creators: CreatorLookup, refunds: RefundService, clock: Clock
+) -> list[APIRouter]:
+    """The routes of everything that treasurers read and decide."""
+    return [
+        treasury.routes(database, drives),
+        ledger_api.routes(LedgerReads(database, drives, clock)),
+        holding.routes(Releases(database, drives, creators, clock), refunds),
+        offline_api.routes(OfflineGifts(database, drives, creators, clock)),
+        contribution_api.routes(Contributions(database, drives, creators, clock)),
+        matching_api.routes(MatchingPools(database, drives, creators, clock)),
+        disbursement_api.routes(Disbursements(database, drives, clock)),
+    ]
 
 
 def _workers(

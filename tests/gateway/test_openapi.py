@@ -171,8 +171,8 @@ def test_every_operation_has_description_scope_and_problems(described: dict[str,
         if operation["security"] == []:
             keyless.append(line)
     assert sorted(keyless) == [
-        "GET /v1/drives/{}/audit",
         "GET /.well-known/ataa-log-key",
+        "GET /v1/drives/{}/audit",
         "GET /v1/drives/{}/checkpoint",
         "GET /v1/drives/{}/contributions",
         "GET /v1/drives/{}/disbursements",

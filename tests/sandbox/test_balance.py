@@ -122,3 +122,12 @@ def test_data_file_of_an_earlier_version_gets_its_transactions_once(tmp_path: Pa
         journal.close()
         assert rows == [("txn_1", 2500, 103), ("txn_2", -500, 0), ("txn_2f", 500, 0)]
         assert fees == "1.03"
+
+
+async def test_fraud_warning_names_its_paid_intent(donor: Donor, receiver: Receiver) -> None:
+    payment = await donor.donate()
+    assert (await donor.post("/_sandbox/early_fraud_warnings", {"payment_intent": payment}))[0] == 200
+    (warning,) = await until(lambda: receiver.of("radar.early_fraud_warning.created"))
+    assert (warning["payment_intent"], warning["actionable"]) == (payment, True)
+    for body, status in (({"payment_intent": "pi_unknown"}, 404), ({}, 422), ([], 422)):
+        assert (await donor.post("/_sandbox/early_fraud_warnings", body))[0] == status

@@ -34,7 +34,7 @@ _EXPLAINED: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LIST: Final = re.compile(r"\((?:\?|\$\d+::\w+|, |\(|\))+\)")
-_LIMIT: Final = re.compile(r"\bORDER BY \w+\.\w+\s+LIMIT\b")
+_LIMIT: Final = re.compile(r"\bORDER BY \w+\.\w+( DESC)?(, \w+\.\w+( DESC)?)*\s+LIMIT\b")
 _SCAN: Final = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
 _RANGE: Final = re.compile(r"SEARCH (\w+) USING INTEGER PRIMARY KEY (\()rowid[<>]")
 """All rows after a number. It counts as a full scan: no statement starts at a number near the end."""
@@ -198,8 +198,8 @@ async def scans(
     A partial index, whose entries are only the rows still to be worked on, may be read whole. SQLite's plans
     do not tell how many rows a search finds: there, no execution may take as many steps as a table has rows.
 
-    Statements that contain one of the texts `walked` may walk along the primary key, if they stop at a
-    LIMIT: both stores report such a walk as a scan of everything. One that sorts is reported.
+    Statements that contain one of the texts `walked` may walk along an index, if they stop at a LIMIT:
+    both stores report such a walk as a scan of everything. One that sorts is reported.
     """
     if url.startswith("sqlite"):
         found = _sqlite_scans(url.removeprefix("sqlite:///"), recorded, growing, walked)

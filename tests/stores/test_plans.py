@@ -77,8 +77,11 @@ CLEARED: Final = ("_donations != 0", "raised > 0\n LIMIT", "raised > 0 \n LIMIT"
 WALKED: Final = (
     "SELECT webhooks.number, webhooks.state, webhooks.received_at \nFROM webhooks \nWHERE webhooks.number >",
     "SELECT webhooks.number AS number, webhooks.received_at AS received_at \nFROM webhooks",
+    "SELECT payments.made_at \nFROM payments ORDER BY payments.number",
+    "payouts.next_try_at \nFROM payouts ORDER BY payouts.created_at DESC, payouts.id DESC",
 )
-"""Hourly pruning of webhooks reads its next 500 rows in the order of their key, and stops there."""
+"""Hourly pruning of webhooks reads its next 500 rows in the order of their key, and stops there. So do the
+search for the oldest payment, one row, and the first page of payouts."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -244,9 +247,12 @@ PAYMENTS: Final = {
     "matching_counted_before": {"payment_id": "'pay_' || n"},
     "balance_transactions": {
         "id": "'txn_' || n", "intent": "'pi_' || n", "state": "'posted'", "payment_id": "'pay_' || n",
-        "payout_id": "'po_' || n", "next_try_at": "n",
+        "payout_id": "'po_' || n", "next_try_at": "n", "currency": "'USD'",
     },
-    "payouts": {"id": "'po_' || n", "difference": "0", "next_try_at": "NULL", "created_at": "n"},
+    "payouts": {
+        "id": "'po_' || n", "currency": "'USD'", "difference": "0", "next_try_at": "NULL",
+        "created_at": "n",
+    },
     "idempotency": {"scope": "'big:refunds'", "key": "'k' || n", "made_at": "n"},
     "inbox": {"group": "'payments'"} | RECENT,
 }  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, case, func, or_, select
+from sqlalchemy import bindparam, case, func, select, tuple_
 
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
@@ -63,8 +63,5 @@ _PAYOUTS: Final = (
     select(PAYOUTS).order_by(PAYOUTS.c.created_at.desc(), PAYOUTS.c.id.desc()).limit(bindparam("most"))
 )
 _PAYOUTS_AFTER: Final = _PAYOUTS.where(
-    or_(
-        PAYOUTS.c.created_at < _LAST,
-        and_(PAYOUTS.c.created_at == _LAST, PAYOUTS.c.id < bindparam("after")),
-    )
+    tuple_(PAYOUTS.c.created_at, PAYOUTS.c.id) < tuple_(_LAST, bindparam("after"))
 )

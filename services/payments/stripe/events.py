@@ -33,12 +33,14 @@ from services.payments.stripe.objects import (
 class ParsedEvent:
     """What an event reports: at most one fact, or that the refunds of an intent have to be read.
 
-    `refunded` is the refunded sum of `refunds_of` in minor units, or `NOT_REPORTED`.
+    `refunded` is the refunded sum of `refunds_of` in minor units, or `NOT_REPORTED`. `warned` is the payment
+    intent of an early fraud warning, which moves no money.
     """
 
     observation: Observation | None = None
     refunds_of: str | None = None
     refunded: int = 0
+    warned: str | None = None
 
 
 def read_event(event: Mapping[str, Any]) -> ParsedEvent:
@@ -113,6 +115,11 @@ def _dispute(thing: Mapping[str, Any], at: datetime) -> ParsedEvent:
     return ParsedEvent(dispute_observation(thing, at))
 
 
+def _fraud_warning(thing: Mapping[str, Any], _at: datetime) -> ParsedEvent:
+    """A card issuer suspects fraud; a dispute may follow (docs.stripe.com/api/radar/early_fraud_warnings)."""
+    return ParsedEvent(warned=intent_of(thing))
+
+
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any], datetime], ParsedEvent]]] = {
     "payment_intent.succeeded": _intent_succeeded,
     "checkout.session.completed": _session_paid,
@@ -129,5 +136,6 @@ READERS: Final[Mapping[str, Callable[[Mapping[str, Any], datetime], ParsedEvent]
     "charge.dispute.closed": _dispute,
     "charge.dispute.funds_withdrawn": _dispute,
     "charge.dispute.funds_reinstated": _dispute,
+    "radar.early_fraud_warning.created": _fraud_warning,
 }
 """The event types that report something. Events of other types are stored and report nothing."""

@@ -25,6 +25,7 @@ from services.payments.stripe.events import ParsedEvent, read_event
 from services.payments.stripe.objects import NOT_REPORTED
 from services.payments.tables import APPLIED, IGNORED, WEBHOOKS
 from services.payments.webhooks.foreign import IgnoreReason, OurAccount, count_ignored, ignore_reasons
+from services.payments.webhooks.fraud_warnings import report_warnings, warned_payments
 from services.payments.webhooks.receive import count_webhook, label_of
 from services.payments.webhooks.redaction import without_details
 
@@ -72,9 +73,11 @@ async def apply_batch(
         observations = [each.observation for each in parsed if each.observation is not None]
         unplaced = await record(session, observations, now)
         await _schedule_lookups(session, parsed, unplaced, now)
+        warned = await warned_payments(session, [each.warned for each in parsed if each.warned])
         await _mark_done(session, webhooks, events, ignored)
         crash_point("payments.applier.before_commit")
     crash_point("payments.applier.after_commit")
+    report_warnings(warned)
     done = clock.now()
     for webhook, reason in zip(webhooks, ignored, strict=True):
         _count_done(webhook, reason, done)

@@ -35,7 +35,7 @@ def test_shares_of_equal_names_are_added() -> None:
 
 @given(all_shares(), st.data())
 def test_nothing_past_the_net_is_owed_while_it_grows(shares: dict[str, int], data: st.DataObject) -> None:
-    """Also where largest remainders take a unit back from somebody who was paid it."""
+    """Also where largest remainders take a unit back from one who was paid it."""
     paid: dict[str, int] = {}
     net = 0
     for more in data.draw(st.lists(st.integers(0, 3), max_size=12)):
