@@ -8,6 +8,7 @@ from gateway.console.client import ServiceCalls
 from gateway.console.creators import CreatorPages
 from gateway.console.drives import DrivePages
 from gateway.console.funnel_page import FunnelPage
+from gateway.console.money_page import MoneyPage
 from gateway.console.records import RecordPages
 from gateway.console.visit import pages_of
 from gateway.http.router import Route, page_routes
@@ -32,6 +33,7 @@ class Console:
         self._drives = DrivePages(calls, hub, clock)
         self._creators = CreatorPages(calls)
         self._funnel = FunnelPage(calls, funnel, clock)
+        self._money = MoneyPage(calls)
         self._records = RecordPages(calls, checkouts)
 
     def routes(self) -> list[Route]:
@@ -44,6 +46,7 @@ class Console:
             "/console/drives/{drive}/edit": drives.edit,
             "/console/drives/{drive}/funnel": self._funnel.show,
             "/console/drives/{drive}/pledges": records.list_pledges,
+            "/console/drives/{drive}/money": self._money.show,
             "/console/keys": records.list_keys,
             "/console/webhooks": records.list_webhooks,
         }
@@ -53,6 +56,8 @@ class Console:
             "/console/drives/{drive}/state": drives.transition,
             "/console/drives/{drive}/creators": self._creators.add,
             "/console/drives/{drive}/refunds": records.refund,
+            "/console/drives/{drive}/money/release": self._money.release,
+            "/console/drives/{drive}/money/refunds": self._money.give_back,
             "/console/keys": records.create_key,
             "/console/keys/revoke": records.revoke_key,
             "/console/webhooks/retry": records.retry_webhook,

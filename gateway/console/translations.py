@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway.console.funnel_texts import FUNNEL_AR, FUNNEL_EN
+from gateway.console.money_texts import MONEY_AR, MONEY_EN
 from gateway.console.texts import CONSOLE_AR, CONSOLE_EN
 from gateway.pages.translations import Translations
 
@@ -105,7 +106,10 @@ _ROOT_AR: Final[Translations] = {
 
 TRANSLATIONS: Final[Mapping[str, Mapping[str, Translations]]] = {
     "login": {"en": _LOGIN_EN, "ar": _LOGIN_AR},
-    "console": {"en": {**CONSOLE_EN, **FUNNEL_EN}, "ar": {**CONSOLE_AR, **FUNNEL_AR}},
+    "console": {
+        "en": {**CONSOLE_EN, **FUNNEL_EN, **MONEY_EN},
+        "ar": {**CONSOLE_AR, **FUNNEL_AR, **MONEY_AR},
+    },
     "root": {"en": _ROOT_EN, "ar": _ROOT_AR},
 }
 """page → language → key → text; both languages of a page have the same keys (checked by a test)."""

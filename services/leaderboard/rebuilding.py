@@ -4,7 +4,7 @@ Built again are: the drive's captured, refunded, disputed, pledged, and its numb
 processor's money by currency with its held part; each creator's amount, gifts and moment; each donor's net;
 and the boards' sums of donors, sources and windows, which are computed anew in the background
 (`starting_anew.py`). Not built again are the log, which never changes, the stored payments and pledges, from
-which the sums follow, and what offline gifts and matching add.
+which the sums follow, and matching pools, whose states they contain.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from backbone.database.transaction import SyncTransaction
 from services.leaderboard import sequencer
 from services.leaderboard.auditing import LoggedDifference, log_differences
-from services.leaderboard.recounting import SumDifference, recount, sum_differences
+from services.leaderboard.recounting import BY_PROCESSOR, SumDifference, recount, sum_differences
 from services.leaderboard.statements import statements
 from services.leaderboard.sums import NET, OF_DRIVE, RANKED, Ranked
 from services.leaderboard.tables import NEVER_SUMMED, clearings, creators, donors, drive_log, drives, payments
@@ -177,7 +177,10 @@ _REPLACE: Final = (
     .values(
         {
             name: bindparam(f"new_{name}")
-            for name in ("captured", "refunded", "disputed", "donations", "donors", "pledged")
+            for name in (
+                *("captured", "refunded", "disputed", "offline", "matched"),
+                *("donations", "donors", "pledged"),
+            )
         }
         | {
             "revision": drives.c.revision + 1,
@@ -196,7 +199,7 @@ _CLEARINGS: Final = clearings.insert().from_select(
         _SUM,
         cast(func.sum(case((payments.c.counted, 0), else_=NET)), BigInteger),
     )
-    .where(OF_DRIVE)
+    .where(OF_DRIVE, BY_PROCESSOR)
     .group_by(payments.c.drive_id, payments.c.currency),
 )
 _OF_CREATOR: Final = and_(payments.c.creator_id == creators.c.creator_id, payments.c.counted)

@@ -57,7 +57,7 @@ async def read(system: WholeSystem, path: str) -> Any:
 
 PAGES = (
     "/console", "/console/new", "/console/drives/winter", "/console/drives/winter/edit",
-    "/console/drives/winter/pledges", "/console/keys", "/console/webhooks",
+    "/console/drives/winter/pledges", "/console/drives/winter/money", "/console/keys", "/console/webhooks",
 )  # fmt: skip
 FORMS = (
     "/console/new", "/console/drives/winter/edit", "/console/drives/winter/state",
@@ -212,7 +212,12 @@ async def test_partner_sees_and_changes_its_own_drives_only(system: WholeSystem)
         assert (await partner.submit("/console/new", f"{page}/edit", change))[0] == 403
         creator = {"slug": "mine", "name": "Mine"}
         assert (await partner.submit("/console/new", f"{page}/creators", creator))[0] == 403
-        for path in ("/console/keys", "/console/webhooks", "/console/drives/winter/pledges"):
+        for path in (
+            "/console/keys",
+            "/console/webhooks",
+            "/console/drives/winter/pledges",
+            "/console/drives/winter/money",
+        ):
             assert (await partner.get(path))[0] == 403, path
         made = await partner.submit("/console/new", "/console/new", {**DRIVE_FORM, "slug": "abos"})
         assert made[0] == 303

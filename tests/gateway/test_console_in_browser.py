@@ -221,9 +221,10 @@ async def test_logout_leaves_nothing_behind_the_back_button(system: WholeSystem,
 
 PAGES: Final = (
     "/", "/console", "/console/new", "/console/drives/winter", "/console/drives/winter/edit",
-    "/console/drives/winter/pledges", "/console/drives/winter/funnel", "/console/keys", "/console/webhooks",
+    "/console/drives/winter/pledges", "/console/drives/winter/funnel", "/console/drives/winter/money",
+    "/console/keys", "/console/webhooks",
     "/console/drives/none", "/console/drives/hostile", "/console/drives/hostile/edit",
-    "/console/drives/hostile/pledges", "/console/drives/hostile/funnel",
+    "/console/drives/hostile/pledges", "/console/drives/hostile/funnel", "/console/drives/hostile/money",
 )  # fmt: skip
 
 
