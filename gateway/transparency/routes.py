@@ -25,9 +25,9 @@ MAX_TILES: Final = 256
 _TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 _BYTES: Final[Header] = (b"content-type", b"application/octet-stream")
 _MUTABLE: Final[Header] = (b"cache-control", b"public, max-age=1, s-maxage=1")
-_IMMUTABLE: Final[Header] = (b"cache-control", b"public, max-age=31536000, immutable")
-_IMMUTABLE_IN_EPOCH: Final[Header] = (b"cache-control", b"public, max-age=3600, immutable")
-"""A new epoch begins a new log at the same address; the addresses with an epoch never change."""
+_FULL_TILE: Final[Header] = (b"cache-control", b"public, max-age=3600")
+"""Not immutable: rows that no signed head covers yet may be replaced by a restore, and an address without an
+epoch belongs to another log once the epoch has risen."""
 _PRIVATE: Final[Header] = (b"cache-control", b"private, no-store")
 
 
@@ -92,10 +92,7 @@ class Transparency:
             raise NotFound("No such tile.")
         with self._reads:
             tile = await self._tile(drive, epoch, ref)
-        caching = _MUTABLE
-        if ref.is_full:
-            caching = _IMMUTABLE if epoch is not None else _IMMUTABLE_IN_EPOCH
-        return Response(200, [_BYTES, caching], tile)
+        return Response(200, [_BYTES, _FULL_TILE if ref.is_full else _MUTABLE], tile)
 
     async def _tile(self, drive: str, epoch: int | None, ref: tile_paths.TileRef) -> bytes:
         """Full tiles of an epoch are kept, as many as `MAX_TILES`."""

@@ -136,7 +136,9 @@ class LockedDrive:
         about = (payment.payment_id, payment.pledge_id, payment.creator_id)
         first_at = None
         for type_, moved in rows:
-            captured_at = payment.captured_at if type_ == "donation.counted" else None
+            # An offline gift was received days before it is approved; it enters the log when it counts.
+            is_live = type_ == "donation.counted" and not payment.offline
+            captured_at = payment.captured_at if is_live else None
             at = captured_at or payment.changed_at
             first_at = first_at or at
             self.raised += moved

@@ -103,7 +103,7 @@ class Payment(Table, table=True):
         Index("payments_returned", "drive_id", "status", "number", **_where(RETURNED)),
         Index("payments_returned_listed", "status", "number", **_where(RETURNED)),
         Index("payments_to_close", "id", **_where(TO_CLOSE)),
-        Index("payments_paid", "drive_id", "id", **_where("intent IS NOT NULL")),
+        Index("payments_paid", "drive_id", "id", **_where(CAPTURED)),
         {"sqlite_autoincrement": True},
     )
 

@@ -81,23 +81,23 @@ class Disbursements:
     async def paid_out(self, ref: str, after: str | None, limit: int) -> dict[str, Any]:
         """A page of approved disbursements, newest first. Raises what `DriveLookup.find` raises."""
         drive = await self._drives.find(ref)
-        values = {"drive": drive.id, "after": after or "~", "most": limit + 1}
+        values: dict[str, Any] = {"drive": drive.id, "most": limit + 1}
+        page = _PAID_OUT
+        if after is not None:
+            page, values["after"] = _PAID_OUT_AFTER, after
         async with self._database.reading() as session:
-            rows = (await session.execute(_PAID_OUT, values)).all()
+            rows = (await session.execute(page, values)).all()
         following = rows[limit - 1].id if len(rows) > limit else None
         return {"data": [paid_out_json(row) for row in rows[:limit]], "next": following}
 
 
 _PAID_OUT: Final = (
     select(DISBURSEMENTS)
-    .where(
-        DISBURSEMENTS.c.drive_id == bindparam("drive"),
-        DISBURSEMENTS.c.id < bindparam("after"),
-        text(APPROVED),
-    )
+    .where(DISBURSEMENTS.c.drive_id == bindparam("drive"), text(APPROVED))
     .order_by(DISBURSEMENTS.c.id.desc())
     .limit(bindparam("most"))
 )
+_PAID_OUT_AFTER: Final = _PAID_OUT.where(DISBURSEMENTS.c.id < bindparam("after"))
 _BENEFICIARIES: Final = select(DRIVES.c.beneficiaries).where(DRIVES.c.id == bindparam("drive"))
 
 

@@ -6,19 +6,17 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Select, bindparam, func, select, text, type_coerce
+from sqlalchemy import BigInteger, Select, bindparam, case, func, select, text, type_coerce
 
 from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
 from services.payments.approvals.states import Status
 from services.payments.domain import FactKind, Observation, sum_up
+from services.payments.matching.tables import POOLS
 from services.payments.offline.tables import OFFLINE_GIFTS
 from services.payments.recording import ledger
 from services.payments.recording.rows import OBSERVATION_FIELDS
-from services.payments.tables import FACTS, PAYMENTS, POSTINGS
-
-PAID: Final = "intent IS NOT NULL"
-"""Payments of which Stripe has reported anything: the condition of the index `payments_paid`."""
+from services.payments.tables import CAPTURED, FACTS, PAYMENTS, POSTINGS
 
 
 class Amounts(NamedTuple):
@@ -99,6 +97,30 @@ def payments_by_id(transaction: SyncTransaction, ids: Collection[str]) -> list[O
     return _figures(transaction, transaction.execute(_BY_ID, {"ids": ids}).all())
 
 
+def matched_sums(transaction: SyncTransaction, drive_id: str) -> dict[str, tuple[int, int]]:
+    """By currency, what a drive's matching pools gave, and what the ledger holds of it."""
+    of_drive = {"of_drive": drive_id}
+    used = {currency: int(units) for currency, units in transaction.execute(_USED, of_drive)}
+    posted = {currency: int(units) for currency, units in transaction.execute(_RECEIVABLE, of_drive)}
+    return {one: (used.get(one, 0), posted.get(one, 0)) for one in used.keys() | posted.keys()}
+
+
+_OF_RECEIVABLE: Final = POSTINGS.c.debit == ledger.MATCHING_RECEIVABLE
+_USED: Final = (
+    select(POOLS.c.currency, func.sum(POOLS.c.used))
+    .where(POOLS.c.drive_id == bindparam("of_drive"))
+    .group_by(POOLS.c.currency)
+)
+_RECEIVABLE: Final = (
+    select(POSTINGS.c.currency, func.sum(case((_OF_RECEIVABLE, POSTINGS.c.units), else_=-POSTINGS.c.units)))
+    .where(
+        POSTINGS.c.drive_id == bindparam("of_drive"),
+        _OF_RECEIVABLE | (POSTINGS.c.credit == ledger.MATCHING_RECEIVABLE),
+    )
+    .group_by(POSTINGS.c.currency)
+)
+
+
 def number_of_paid(transaction: SyncTransaction, drive_id: str) -> int:
     """How many payments `paid_payments` has for a drive."""
     return int(transaction.execute(_COUNT, {"of_drive": drive_id}).scalar_one())
@@ -113,12 +135,12 @@ _COLUMNS: Final = (
 _OF_DRIVE: Final = PAYMENTS.c.drive_id == bindparam("of_drive")
 _PAGE: Final = (
     select(*_COLUMNS)
-    .where(_OF_DRIVE, text(PAID), PAYMENTS.c.id > bindparam("after"))
+    .where(_OF_DRIVE, text(CAPTURED), PAYMENTS.c.id > bindparam("after"))
     .order_by(PAYMENTS.c.id)
     .limit(bindparam("most"))
 )
 _BY_ID: Final = select(*_COLUMNS).where(one_of(PAYMENTS.c.id, "ids"))
-_COUNT: Final = select(func.count()).select_from(PAYMENTS).where(_OF_DRIVE, text(PAID))
+_COUNT: Final = select(func.count()).select_from(PAYMENTS).where(_OF_DRIVE, text(CAPTURED))
 
 
 def _figures(transaction: SyncTransaction, rows: Sequence[Any]) -> list[OwnFigures]:

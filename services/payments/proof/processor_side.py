@@ -22,9 +22,8 @@ from backbone.http.fields import Body, Text
 from backbone.http.problems import Overloaded
 from services.payments.domain import DisputeRank, FactKind, Observation, RefundRank
 from services.payments.processor import ListedFact, Processor, ProcessorError
-from services.payments.proof.figures import PAID
 from services.payments.recording.rows import StoredFact, read_facts
-from services.payments.tables import FACTS, PAYMENTS
+from services.payments.tables import CAPTURED, FACTS, PAYMENTS
 
 PAGE: Final = 5_000
 BEFORE_FIRST: Final = timedelta(hours=1)
@@ -175,11 +174,16 @@ def _named(fact: ListedFact) -> str | None:
 
 
 _FIRST: Final = select(func.min(PAYMENTS.c.made_at)).where(
-    PAYMENTS.c.drive_id == bindparam("of_drive"), text(PAID)
+    PAYMENTS.c.drive_id == bindparam("of_drive"), text(CAPTURED), PAYMENTS.c.intent.is_not(None)
 )
 _PAYMENTS: Final = (
     select(PAYMENTS.c.id)
-    .where(PAYMENTS.c.drive_id == bindparam("of_drive"), text(PAID), PAYMENTS.c.id > bindparam("after"))
+    .where(
+        PAYMENTS.c.drive_id == bindparam("of_drive"),
+        text(CAPTURED),
+        PAYMENTS.c.intent.is_not(None),
+        PAYMENTS.c.id > bindparam("after"),
+    )
     .order_by(PAYMENTS.c.id)
     .limit(bindparam("most"))
 )

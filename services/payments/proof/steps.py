@@ -15,7 +15,13 @@ from backbone.http.service_client import ServiceClient, post_internal
 from services.payments.drive_lookup import KnownDrive
 from services.payments.proof import compare
 from services.payments.proof.compare import CountedPayment, Difference, Transit, transit
-from services.payments.proof.figures import OwnFigures, number_of_paid, paid_payments, payments_by_id
+from services.payments.proof.figures import (
+    OwnFigures,
+    matched_sums,
+    number_of_paid,
+    paid_payments,
+    payments_by_id,
+)
 from services.payments.proof.state import AuditState, Log
 
 PAGE: Final = 2_000
@@ -149,6 +155,7 @@ class Audit:
 
     async def _compare_sums(self, state: AuditState) -> None:
         """Compare leaderboard's sums with its own payments, and those with its log."""
+        await self._compare_matched(state)
         found = await self._ask("/internal/audit/sums", {"drive": state.drive})
         for each in found["sums"]:
             apart = abs(each["stored"] - each["recounted"])
@@ -162,6 +169,14 @@ class Audit:
             apart = abs(each["counted"] - each["logged"])
             state.note(Difference(each["payment_id"], "net", figures, state.currency, apart))
         state.stage = "transit" if state.in_transit else "done"
+
+    async def _compare_matched(self, state: AuditState) -> None:
+        """Compare what matching pools gave with the ledger; both change in one transaction."""
+        sums = await self._database.read_whole(lambda one: matched_sums(one, state.drive))
+        for currency, (used, posted) in sorted(sums.items()):
+            if used != posted:
+                figures = {"matching pools": used, "ledger": posted}
+                state.note(Difference(None, "matched", figures, currency, abs(used - posted)))
 
     async def _look_again(self, state: AuditState) -> None:
         """Compare the payments in transit again; at the last round those that should have arrived differ."""

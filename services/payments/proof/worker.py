@@ -65,6 +65,7 @@ class Auditor:
         """Audit until `stop`; where leaderboard is unavailable, the audit is begun again."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        _AUDITED.set_to_current_time()  # what is late is late since the start
         async with wake_on_stop(stop, self.asked):
             while not stop.is_set():
                 self.asked.clear()
@@ -100,6 +101,7 @@ class Auditor:
     async def _make(self, drive: KnownDrive) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
+        _AUDITED.set_to_current_time()  # what is late is late since the start
         state = await self._audit.begin(drive)
         for _ in range(MAX_STEPS):
             if state.stage == "done":

@@ -6,6 +6,7 @@ difference; a correction is a posting in the opposite direction. So the ledger a
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Final
 
 from sqlalchemy import case, func, insert, select
 
+from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction, Transaction
 from services.payments.domain import FactKind
 from services.payments.tables import PAYMENTS, POSTINGS
@@ -106,6 +108,40 @@ async def post(
 
 
 _INSERT: Final = insert(POSTINGS)
+
+
+async def move_fees(
+    session: Transaction, payments: Mapping[str, str]
+) -> list[tuple[NewPosting, str | None, str | None]]:
+    """The postings that move fees to the drives in which their payments are now; `payments` has drives by id.
+
+    The payments are locked, so that no other transaction posts fees of theirs meanwhile.
+    """
+    balances: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+    numbers: Counter[str] = Counter()
+    rows = await session.execute(_FEES, {"payments": sorted(payments)})
+    for payment_id, drive_id, currency, debit, units in rows:
+        numbers[payment_id] += 1
+        balances[payment_id, drive_id or "", currency] += units if debit == FEES else -units
+    moved: list[tuple[NewPosting, str | None, str | None]] = []
+    for (payment_id, drive_id, currency), units in sorted(balances.items()):
+        if not units or drive_id == payments[payment_id]:
+            continue
+        for place, amount in ((drive_id, -units), (payments[payment_id], units)):
+            numbers[payment_id] += 1
+            debit, credit = (FEES, CLEARING) if amount > 0 else (CLEARING, FEES)
+            cause = f"{payment_id}/fees#{numbers[payment_id]}"
+            moved.append((NewPosting(debit, credit, abs(amount), currency, cause), payment_id, place or None))
+    return moved
+
+
+_FEES: Final = (
+    select(
+        POSTINGS.c.payment_id, POSTINGS.c.drive_id, POSTINGS.c.currency, POSTINGS.c.debit, POSTINGS.c.units
+    )
+    .where(one_of(POSTINGS.c.payment_id, "payments"))
+    .where((POSTINGS.c.debit == FEES) | (POSTINGS.c.credit == FEES))
+)
 
 
 def processor_balance(transaction: SyncTransaction) -> dict[str, int]:

@@ -127,7 +127,9 @@ async def restate(
     written = {row.id for row in changes.announced} | changed | new | rephrased
     await write_payments(session, [row for row in rows if row.id in written], new, at)
     matched = await match_gifts(session, changes.gifts, at)
-    await ledger.post(session, [*changes.postings, *matched.postings], at)
+    moved = {row.id: row.drive_id for row in rows if row.id in moved_from}
+    fees = await ledger.move_fees(session, moved) if moved else []
+    await ledger.post(session, [*changes.postings, *matched.postings, *fees], at)
     await estimates.note(session, changes.estimates, at)
     await announce(session, [*(announcement_of(row, at) for row in changes.announced), *matched.events])
 

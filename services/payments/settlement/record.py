@@ -91,9 +91,13 @@ async def _payments(session: Transaction, intents: Collection[str]) -> dict[str,
     return {row.intent: PlacedPayment(row.id, row.drive_id, row.paid_currency) for row in rows}
 
 
-_CAPTURED: Final = select(
-    PAYMENTS.c.intent, PAYMENTS.c.id, PAYMENTS.c.drive_id, PAYMENTS.c.paid_currency
-).where(one_of(PAYMENTS.c.intent, "intents"), PAYMENTS.c.paid_currency.is_not(None))
+_CAPTURED: Final = (
+    select(PAYMENTS.c.intent, PAYMENTS.c.id, PAYMENTS.c.drive_id, PAYMENTS.c.paid_currency)
+    .where(one_of(PAYMENTS.c.intent, "intents"), PAYMENTS.c.paid_currency.is_not(None))
+    # So that no payment moves to another drive before its fee is posted.
+    .order_by(PAYMENTS.c.number)
+    .with_for_update(read=True)
+)
 
 
 async def _note_payouts(session: Transaction, movements: Sequence[Movement], at: datetime) -> None:

@@ -13,7 +13,9 @@ from backbone.contracts import DriveState, PledgeChanged
 from backbone.ids import CreatorId, DriveId
 from backbone.money import Money
 from services.payments.domain import FactKind, Observation, RefundRank
+from services.payments.processor import Movement
 from services.payments.recording.record import record
+from services.payments.settlement.record import record_movements
 from services.payments.statements import lock_intents
 from tests.payments.books import Books
 from tests.payments.harness import a_drive, a_pledge
@@ -74,6 +76,28 @@ async def test_release_survives_what_is_reported_later(api: TreasuryApi) -> None
     last = (await api.books.published(row.pledge_id))[-1]
     assert (last.drive_id, last.held, last.in_other_drive) == (other.drive_id, False, True)
     assert not any((await api.books.drift()).values())
+
+
+async def test_fee_moves_with_its_payment_also_one_that_is_read_later(api: TreasuryApi) -> None:
+    drive, other = owned_drive(), owned_drive(slug="spring")
+    payment, _ = await api.paid(drive, 2_600)
+    await api.books.consume(other)
+    await settle(api, "txn_1", 105)
+    assert (await api.release(payment, drive="spring")).status == 200
+    await settle(api, "txn_1", 105)
+    await settle(api, "txn_2", 20)
+    assert await api.books.drive_balances(drive.drive_id) == {}
+    counted = {"processor_clearing": 2_475, "processor_fees": 125, "drive_raised": -2_600}
+    assert await api.books.drive_balances(other.drive_id) == counted
+    assert not any((await api.books.drift()).values())
+
+
+async def settle(api: TreasuryApi, name: str, fee: int) -> None:
+    """Have a balance transaction of the first payment read, with this fee."""
+    at = api.books.clock.now()
+    movement = Movement(name, "charge", "ch_1", "pi_1", 2_600, fee, "USD", None, at, at)
+    async with api.books.database.transaction() as session:
+        await record_movements(session, [movement], at)
 
 
 async def rows_of(api: TreasuryApi, payment: str) -> list[Any]:

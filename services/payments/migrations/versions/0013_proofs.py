@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("minor_units", sa.BigInteger(), nullable=False),
         sa.Column("currency", sa.String(), nullable=True),
     )
-    asked, paid = sa.text("asked_at IS NOT NULL"), sa.text("intent IS NOT NULL")
+    asked, paid = sa.text("asked_at IS NOT NULL"), sa.text("paid_currency IS NOT NULL")
     op.create_index("proofs_asked", "proofs", ["asked_at"], sqlite_where=asked, postgresql_where=asked)
     op.create_index("payments_paid", "payments", ["drive_id", "id"], sqlite_where=paid, postgresql_where=paid)
 
