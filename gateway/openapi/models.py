@@ -129,6 +129,7 @@ class Donation(BaseModel):
     at: TimestampView
 
 
+_ALERTS: Final = {"version": 1, "paused": False, "skip": {"version": 1, "at": _MOMENT}, "replay": None}
 _BRIEF: Final[dict[str, Any]] = {
     "drive": _DRIVE,
     "slug": "winter",
@@ -150,8 +151,6 @@ _BRIEF: Final[dict[str, Any]] = {
     },
     "per_minute": {"donations": 41, "raised": _usd(102_500)},
     "milestones": [{"title": {"en": "Ten million"}, "amount": _usd(1_000_000_000), "reached_at": _MOMENT}],
-    "alerts": {"version": 1, "paused": False, "skip": {"version": 1, "at": _MOMENT}, "replay": None},
-    "pinned": None,
     "matching": [
         {
             "id": "mch_01frtz5n00000000000000000f",
@@ -224,7 +223,7 @@ class MatchingShare(BaseModel):
 
 
 class TotalsBrief(BaseModel):
-    """A drive's totals without `leaders` and `recent`.
+    """A drive's totals without `leaders`, `recent`, and what names donors.
 
     `raised` is captured, offline and matched money, less what was refunded or is disputed.
     """
@@ -243,8 +242,6 @@ class TotalsBrief(BaseModel):
     by_state: ByState
     per_minute: PerMinute
     milestones: list[Milestone]
-    alerts: AlertsState
-    pinned: Donation | None = Field(description="The donation whose message a moderator pinned last.")
     matching: list[MatchingShare] = Field(
         description="Sponsors whose pools are open or used up; those with something left first, 20 at most."
     )
@@ -265,8 +262,10 @@ class Totals(TotalsBrief):
     `raised` is captured, offline and matched money, less what was refunded or is disputed.
     """
 
-    model_config = _example(**_BRIEF, leaders=_LEADERS, recent=_RECENT)
+    model_config = _example(**_BRIEF, alerts=_ALERTS, pinned=None, leaders=_LEADERS, recent=_RECENT)
 
+    alerts: AlertsState
+    pinned: Donation | None = Field(description="The donation whose message a moderator pinned last.")
     leaders: list[Leader]
     recent: list[Donation]
 

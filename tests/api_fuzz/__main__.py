@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from backbone.clock import rfc3339
 
+BENEFICIARY: Final = "Winter Relief"
 ROOT: Final = Path(__file__).parents[2]
 HERE: Final = Path(__file__).parent
 SCHEMATHESIS: Final = ROOT / ".venv-api-fuzz" / "bin" / "schemathesis"
@@ -139,6 +140,7 @@ def fill(running: Running) -> dict[str, Any]:
     moves = {f"POST /v1/drives/{{drive}}/{move}": {"drive": [moving]} for move in ("open", "pause", "resume")}
     return {
         "creator": "aboflah",
+        "beneficiary": BENEFICIARY,
         "webhook_secret": json.loads((running.data / "secrets.json").read_text())["stripe_webhook"],
         "names": {"drive": [live, "winter"], "pledge": names, "payment": payments, "key": keys, "id": stored},
         "paths": {
@@ -196,7 +198,9 @@ def _strict(document: dict[str, Any]) -> dict[str, Any]:
 
 def _drive(running: Running, slug: str) -> str:
     goal = {"currency": "USD", "value": "1000.00"}
-    made = running.call("POST", "/v1/drives", {"slug": slug, "title": slug, "currency": "USD", "goal": goal})
+    body = {"slug": slug, "title": slug, "currency": "USD", "goal": goal}
+    shares = [{"name": BENEFICIARY, "share_bps": 10_000}]
+    made = running.call("POST", "/v1/drives", {**body, "beneficiaries": shares})
     return str(made["id"])
 
 

@@ -44,6 +44,11 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
+_POSITIVE: Final = (
+    r"[1-9][0-9]{0,8}(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])"  # PATTERN without zeros
+)
+
+
 def _positive(quantity: str) -> str:
     if thousandths(quantity) == 0:
         raise ValueError("must be more than zero")
@@ -56,7 +61,9 @@ class ContributionRequest(Body):
     model_config = with_examples(_EXAMPLE)
 
     kind: ContributionKind
-    quantity: Annotated[Text, StringConstraints(pattern=f"^{PATTERN}$"), AfterValidator(_positive)]
+    quantity: Annotated[
+        Text, StringConstraints(pattern=f"^{PATTERN}$"), AfterValidator(_positive), text_schema(_POSITIVE)
+    ]
     unit: Annotated[Text, StringConstraints(min_length=1, max_length=40)]
     label: Annotated[Text, StringConstraints(min_length=1, max_length=200)]
     evidence: Evidence
