@@ -184,6 +184,10 @@ class RefundService:
         else:
             rows = await read_payments(session, ids=[request.payment_id])
         paid = [row for row in rows.values() if row.captured and not row.offline]
+        if request.payment_id is None and request.partner is not None:
+            # Another capture of the pledge may have been released into a drive that is not the caller's.
+            first = min(rows.values(), key=lambda row: row.capture_index)
+            paid = [row for row in paid if row.drive_id == first.drive_id]
         if not paid:
             raise NotPaid("Only what was paid can be refunded.")
         row, amount = await self._choose(session, paid, request.amount)
