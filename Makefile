@@ -44,7 +44,7 @@ bench-quick: $(VENV)/.runtime ## Measure the embedded figures, shorter and witho
 bench-overload: $(VENV)/.runtime ## Send five times the peak: what is accepted, what gives way, what comes back
 	@$(PY) -m bench overload $(ARGS)
 
-bench-money: $(VENV)/.runtime ## Measure what a treasurer waits for: proofs of gifts (ARGS="--rows 100000": a shorter log)
+bench-money: $(VENV)/.runtime ## Measure the proof that a gift is in the public log (ARGS="--rows 100000": a shorter log)
 	@$(PY) -m bench money $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k expression" selects some)
@@ -72,7 +72,7 @@ dashboards: $(VENV)/.dashboards ## Generate the Grafana dashboard from its code
 audit: $(VENV)/.runtime ## Compare ledger, payments, log, totals and processor of a drive (DRIVE=winter; ARGS=--processor)
 	@$(PY) -m ataa audit $(DRIVE) $(ARGS)
 
-trace: $(VENV)/.runtime ## Tell one gift's story from all stores, in order (PLEDGE=plg_…)
+trace: $(VENV)/.runtime ## List the steps of one gift from all services (PLEDGE=plg_…)
 	@$(PY) -m ataa trace $(PLEDGE) $(ARGS)
 
 settings: $(VENV)/.runtime ## List every setting: variable, default, meaning

@@ -87,16 +87,16 @@ def audit(
 def trace(
     pledge: Annotated[str, typer.Argument(help="The pledge's id, plg_….")], as_json: Json = False
 ) -> None:
-    """Tell one gift's story from all stores, in order, in plain words.
+    """List the steps of one gift, from all services, in their order.
 
     From the pledge through ticket, checkout, webhooks, facts and postings to the log and the receipt.
     It shows no names, messages or addresses of donors.
     """
-    story = run(lambda services: traces.trace(services, pledge))
+    steps = run(lambda services: traces.trace(services, pledge))
     if as_json:
-        typer.echo(json.dumps([told._asdict() for told in story], indent=2))
+        typer.echo(json.dumps([step._asdict() for step in steps], indent=2))
     else:
-        traces.show(story, console)
+        traces.show(steps, console)
 
 
 rebuild_cli = typer.Typer(no_args_is_help=True)

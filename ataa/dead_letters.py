@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ataa.installation import SERVICES, Refused, Services
@@ -59,5 +60,7 @@ def show(letters: list[dict[str, Any]], console: Console) -> None:
         table.add_column(name, overflow="fold")
     for one in letters:
         state = "handled" if one["handled"] else "waiting"
-        table.add_row(one["id"], one["group"], one["name"], one["at"] or "?", state, one["reason"][:200])
+        table.add_row(
+            one["id"], one["group"], one["name"], one["at"] or "?", state, escape(one["reason"][:200])
+        )
     console.print(table)

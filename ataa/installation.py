@@ -105,7 +105,7 @@ class Services:
             ) from error
         if reply.status == 200:
             return answer
-        detail = answer.get("detail") or answer.get("title") if isinstance(answer, dict) else ""
+        detail = answer.get("detail", "") if isinstance(answer, dict) else ""
         if reply.status in (404, 409, 422) and detail:
             raise Refused(f"{detail}")
         if reply.status == 401:

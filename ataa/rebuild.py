@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from ataa.amounts import amount
 from ataa.installation import Services
@@ -65,13 +66,13 @@ def show(built: dict[str, Any], console: Console) -> None:
         console.print(f"{drive}: equal" + (", written anew" if built["written"] else ""))
         return
     if built["flaw"]:
-        console.print(f"[red]{drive}: the log is not as it was written: {built['flaw']}[/]")
+        console.print(f"[red]{drive}: the log is not as it was written: {escape(built['flaw'])}[/]")
     for one in built["sums"]:
         shown = [
             amount(one[name], one["currency"]) if one["currency"] else str(one[name])
             for name in ("stored", "recounted")
         ]
-        console.print(f"{drive}: {one['name']} is stored as {shown[0]}, built again it is {shown[1]}")
+        console.print(f"{drive}: {escape(one['name'])} is stored as {shown[0]}, built again it is {shown[1]}")
     for one in built["log"]:
         console.print(
             f"[red]{drive}: {one['payment_id']} is stored as {amount(one['counted'], built['currency'])},"

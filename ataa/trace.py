@@ -1,4 +1,4 @@
-"""`ataa trace`: the story of one gift, from every service, in the order in which it happened."""
+"""`ataa trace`: the history of one gift, from every service, in the order of its steps."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ataa.installation import Refused, Services
 
 
-class Told(NamedTuple):
-    """A step of the story; `at` is empty for what is known of the present only."""
+class Step(NamedTuple):
+    """A step of the history; `at` is empty where only the present state is known."""
 
     at: str
     service: str
     text: str
 
 
-async def trace(services: Services, pledge: str) -> list[Told]:
-    """The story of a pledge. Raises `Unreachable`, and `Refused` where no service knows it."""
+async def trace(services: Services, pledge: str) -> list[Step]:
+    """The history of a pledge. Raises `Unreachable`, and `Refused` where no service knows it."""
     made = await services.ask("pledges", "/internal/trace", {"pledge": pledge})
     paid = await services.ask("payments", "/internal/trace", {"pledge": pledge})
     if not (made["known"] or paid["known"]):
@@ -31,39 +32,40 @@ async def trace(services: Services, pledge: str) -> list[Told]:
         "payments": sorted({*made["payments"], *paid["payments"]}),
     }
     counted = await services.ask("leaderboard", "/internal/trace", gift)
-    thanked = await services.ask("notify", "/internal/trace", gift)
-    stories = {"pledges": made, "payments": paid, "leaderboard": counted, "notify": thanked}
-    return in_order(stories)
+    notified = await services.ask("notify", "/internal/trace", gift)
+    by_service = {"pledges": made, "payments": paid, "leaderboard": counted, "notify": notified}
+    return in_order(by_service)
 
 
-def in_order(stories: dict[str, dict[str, Any]]) -> list[Told]:
+def in_order(by_service: dict[str, dict[str, Any]]) -> list[Step]:
     """The steps of all services by their moments; what is true at present comes last.
 
     A row of the log and a receipt have the moment of the capture at Stripe, in whole seconds. They follow
-    from postings, so they are told after the first one.
+    from postings, so they are placed after the first one.
     """
     posted = min(
-        (one["at"] for one in stories["payments"]["steps"] if one["text"].startswith("posting ")), default=""
+        (one["at"] for one in by_service["payments"]["steps"] if one["text"].startswith("posting ")),
+        default="",
     )
-    dated: list[tuple[str, int, Told]] = []
-    present: list[Told] = []
-    for place, (service, story) in enumerate(stories.items()):
-        for one in story["steps"]:
-            told = Told(one["at"] or "", service, one["text"])
+    dated: list[tuple[str, int, Step]] = []
+    present: list[Step] = []
+    for place, (service, found) in enumerate(by_service.items()):
+        for one in found["steps"]:
+            step = Step(one["at"] or "", service, one["text"])
             if one["at"] is None:
-                present.append(told)
+                present.append(step)
             else:
                 follows = service in ("leaderboard", "notify")
-                dated.append((max(one["at"], posted) if follows else one["at"], place, told))
-    return [told for _, _, told in sorted(dated, key=lambda one: one[:2])] + present
+                dated.append((max(one["at"], posted) if follows else one["at"], place, step))
+    return [step for _, _, step in sorted(dated, key=lambda one: one[:2])] + present
 
 
-def show(story: Sequence[Told], console: Console) -> None:
-    """Print a story, a line a step."""
+def show(steps: Sequence[Step], console: Console) -> None:
+    """Print a history, a line a step."""
     table = Table(box=None, pad_edge=False)
     table.add_column("at", no_wrap=True)
     table.add_column("service", no_wrap=True)
     table.add_column("what", overflow="fold")
-    for told in story:
-        table.add_row(told.at or "now", told.service, told.text)
+    for step in steps:
+        table.add_row(step.at or "now", step.service, escape(step.text))
     console.print(table)

@@ -60,6 +60,8 @@ _TAGGED: Final = (
     ("/disbursements", "Disbursements"),
     ("/refunds", "Refunds"),
     ("/v1/payments", "Money"),
+    ("/v1/payouts", "Money"),
+    ("/audit", "Proof"),
     ("/ledger", "Money"),
     ("/trial-balance", "Money"),
     ("/statement", "Money"),

@@ -1,4 +1,4 @@
-"""Leaderboard's part of the story of a gift."""
+"""Leaderboard's part of the history of a gift."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ TRANSLATIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "date": "Date",
         "reference": "Receipt number",
         "keep": "Please keep this letter as your receipt.",
-        "proof": "Anybody can find your gift in the drive's public log, by this receipt number.",
+        "proof": "The drive's public log lists your gift under this receipt number, without your name.",
         "direction": "ltr",
     },
     "ar": {
@@ -52,7 +52,7 @@ TRANSLATIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "date": "التاريخ",
         "reference": "رقم الإيصال",
         "keep": "يُرجى الاحتفاظ بهذه الرسالة إيصالًا لتبرعك.",
-        "proof": "يمكن لأي شخص أن يجد تبرعك في السجل العلني للحملة برقم الإيصال هذا.",
+        "proof": "تبرعك مدوّن في السجل العلني للحملة برقم الإيصال هذا، من دون اسمك.",
         "direction": "rtl",
     },
 }

@@ -1,4 +1,4 @@
-"""Notify's part of the story of a gift."""
+"""Notify's part of the history of a gift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pledges' part of the story of a gift."""
+"""Pledges' part of the history of a gift."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, case, func, or_, select, text
 from backbone.database.transaction import Transaction
 from services.payments.disbursements.tables import APPROVED, DISBURSEMENTS
 from services.payments.recording.ledger import FEES
-from services.payments.tables import CAPTURED, DRIVES, PAYMENTS, POSTINGS
+from services.payments.tables import CAPTURED, DRIVES, PAYMENTS, POSTINGS, REFUNDS
 
 _NET: Final = PAYMENTS.c.captured - PAYMENTS.c.refunded - PAYMENTS.c.disputed
 _RAISED: Final = select(func.coalesce(func.sum(_NET), 0)).where(
@@ -28,6 +28,16 @@ _FEES: Final = select(
     POSTINGS.c.drive_id == bindparam("drive"),
     POSTINGS.c.currency == bindparam("currency"),
     or_(POSTINGS.c.debit == FEES, POSTINGS.c.credit == FEES),
+)
+_RESERVED: Final = (
+    select(func.coalesce(func.sum(REFUNDS.c.units), 0))
+    .join_from(REFUNDS, PAYMENTS, PAYMENTS.c.id == REFUNDS.c.payment_id)
+    .where(
+        text("state = 'unsent'"),
+        PAYMENTS.c.drive_id == bindparam("drive"),
+        PAYMENTS.c.held.is_(False),
+        REFUNDS.c.currency == bindparam("currency"),
+    )
 )
 PAID: Final = (
     select(DISBURSEMENTS.c.beneficiary, func.sum(DISBURSEMENTS.c.units))
@@ -46,11 +56,15 @@ async def lock_drive(session: Transaction, drive_id: str) -> bool:
 
 
 async def net_of(session: Transaction, drive_id: str, currency: str) -> int:
-    """What the drive raised and kept, offline gifts included: without held money, refunds, disputes, fees."""
+    """What the drive raised and kept, offline gifts included: without held money, refunds, disputes, fees.
+
+    Refunds that are reserved and not sent yet are subtracted too.
+    """
     of_drive: dict[str, Any] = {"drive": drive_id, "currency": currency}
-    raised = (await session.execute(_RAISED, of_drive)).scalar_one()
-    fees = (await session.execute(_FEES, of_drive)).scalar_one()
-    return int(raised) - int(fees)
+    raised, fees, reserved = [
+        int((await session.execute(each, of_drive)).scalar_one()) for each in (_RAISED, _FEES, _RESERVED)
+    ]
+    return raised - fees - reserved
 
 
 async def paid_of(session: Transaction, drive_id: str) -> dict[str, int]:

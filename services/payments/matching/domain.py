@@ -117,7 +117,12 @@ def rematch(pools: Sequence[Pool], allocations: Iterable[Allocation], gifts: Seq
     return [
         *_returned(by_id, of_payment, in_order),
         *_taken_back(by_id, of_payment, in_order),
-        *(change for gift in in_order if gift.is_new for change in _first_shares(pools, gift)),
+        *(
+            change
+            for gift in in_order
+            if gift.is_new
+            for change in _first_shares(pools, of_payment[gift.payment_id], gift)
+        ),
     ]
 
 
@@ -146,10 +151,15 @@ def _taken_back(
                 yield _give(pool, allocation, restored)
 
 
-def _first_shares(pools: Sequence[Pool], gift: Gift) -> Iterator[Change]:
-    """What each open pool of its drive gives to a gift that starts to count."""
+def _first_shares(pools: Sequence[Pool], known: Mapping[str, Allocation], gift: Gift) -> Iterator[Change]:
+    """What each open pool of its drive gives to a gift that starts to count.
+
+    A pool that gave to it before gives nothing more: the payment left the drive and came back.
+    """
     net = max(0, gift.after or 0)
     for pool in pools:
+        if pool.id in known:
+            continue
         is_for = pool.drive_id == gift.drive_id and pool.creator_id in (None, gift.creator_id)
         if is_for and pool.is_open_at(gift.captured_at) and (share := pool.share_of(net)):
             yield _give(pool, Allocation(gift.payment_id, pool.id, share, net), share)

@@ -127,6 +127,7 @@ _LATE: Final = (
         PAYMENTS.c.drive_id == bindparam("drive"),
         text(CAPTURED),
         PAYMENTS.c.held.is_(False),
+        PAYMENTS.c.offline.is_(False),
         PAYMENTS.c.captured_at > bindparam("closed_at", type_=PAYMENTS.c.captured_at.type),
     )
     .group_by(PAYMENTS.c.paid_currency)

@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import update
+from sqlalchemy import insert, select, update
 
 from backbone import ids
 from backbone.clock import rfc3339
 from backbone.contracts.pledges import Beneficiary
 from backbone.money import Money
+from services.payments.disbursements.balances import net_of
 from services.payments.disbursements.shares import share_out
 from services.payments.recording import ledger
 from services.payments.recording.ledger import NewPosting
-from services.payments.tables import DRIVES
+from services.payments.tables import DRIVES, PAYMENTS, REFUNDS
 from tests.payments.approval_api import ApprovalApi, open_api
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.stripe_events import dispute, intent_succeeded, metadata, refund
@@ -92,6 +93,29 @@ async def test_a_beneficiary_is_paid_its_share_once_a_second_key_approves(api: A
     assert (balances["beneficiary_payable"], balances["disbursed"]) == (7_000, -7_000)
     assert (await api.books.drift()).get("USD", 0) == 0
     assert len(await api.announced()) == 1
+
+
+async def test_refund_that_is_reserved_and_not_sent_yet_is_not_owed(api: ApprovalApi) -> None:
+    await raise_offline(api, 10_000)
+    (drive, payment) = await of_payment(api)
+    at = api.books.clock.now()
+    reserved = {
+        "id": "rfd_1", "payment_id": payment, "intent": "pi_1", "units": 4_000, "currency": "USD",
+        "parameters": "{}", "state": "unsent", "n": 1, "tries": 0, "scope": "s", "key": "k", "settled": True,
+        "next_try_at": at, "made_at": at,
+    }  # fmt: skip
+    async with api.books.database.transaction() as session:
+        await session.execute(insert(REFUNDS), [reserved])
+        assert await net_of(session, drive, "USD") == 6_000
+    assert await record(api, 4_201) == EXCEEDS
+    assert (await record(api, 4_200))[0] == 201
+
+
+async def of_payment(api: ApprovalApi) -> tuple[str, str]:
+    """Drive and id of the only payment."""
+    async with api.books.database.reading() as session:
+        (row,) = (await session.execute(select(PAYMENTS.c.drive_id, PAYMENTS.c.id))).all()
+    return row.drive_id, row.id
 
 
 async def test_everybody_sees_what_was_paid_out_without_evidence_or_keys(api: ApprovalApi) -> None:

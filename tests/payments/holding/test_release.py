@@ -10,17 +10,19 @@ import pytest
 from sqlalchemy import text
 
 from backbone.contracts import DriveState, PledgeChanged
+from backbone.idempotency import ScopedKey
 from backbone.ids import CreatorId, DriveId
 from backbone.money import Money
 from services.payments.domain import FactKind, Observation, RefundRank
 from services.payments.processor import Movement
 from services.payments.recording.record import record
+from services.payments.refunds import RefundExceedsPayment, RefundRequest
 from services.payments.settlement.record import record_movements
 from services.payments.statements import lock_intents
 from tests.payments.books import Books
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.stripe_events import intent_succeeded, metadata, refund
-from tests.payments.treasury.treasury_api import ADMIN, TreasuryApi, owned_drive
+from tests.payments.treasury.treasury_api import ADMIN, OWNER, TreasuryApi, owned_drive
 from tests.waiting import until
 
 COUNTED = {"processor_clearing": 2_600, "drive_raised": -2_600}
@@ -90,6 +92,20 @@ async def test_fee_moves_with_its_payment_also_one_that_is_read_later(api: Treas
     counted = {"processor_clearing": 2_475, "processor_fees": 125, "drive_raised": -2_600}
     assert await api.books.drive_balances(other.drive_id) == counted
     assert not any((await api.books.drift()).values())
+
+
+async def test_refund_of_a_pledge_leaves_what_was_released_into_another_owners_drive(
+    api: TreasuryApi,
+) -> None:
+    drive, theirs = owned_drive(), owned_drive(slug="theirs", partner="neighbour")
+    payment, pledge = await api.paid(drive)
+    await api.books.consume(theirs)
+    await api.books.apply([intent_succeeded("pi_2", 9_900, metadata(payment, pledge, drive.drive_id))])
+    (_, second) = await api.books.payments(pledge)
+    assert (await api.release(second.id, caller=ADMIN, drive="theirs")).status == 200
+    request = RefundRequest(pledge, OWNER, Money(9_900, "USD"), None, ScopedKey("refunds", "k"), "h")
+    with pytest.raises(RefundExceedsPayment):
+        await api.refunds.make(request)
 
 
 async def settle(api: TreasuryApi, name: str, fee: int) -> None:

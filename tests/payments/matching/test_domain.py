@@ -114,6 +114,13 @@ def test_pool_of_a_drive_that_the_gift_left_gets_all_of_its_share_back() -> None
     assert [each.units for each in rematch(pools, known, [moved])] == [-300]
 
 
+def test_gift_that_left_the_drive_and_came_back_gets_its_share_once() -> None:
+    pools = [a_pool()]
+    known = [Allocation("pay_1", "mch_1", 300, 1_000, 0, 2)]
+    changes = rematch(pools, known, [a_gift(1_000)])
+    assert [(each.units, each.allocation.postings) for each in changes] == [(300, 3)]
+
+
 @pytest.mark.parametrize(
     ("pool", "state"),
     [

@@ -42,7 +42,7 @@ class TreasuryApi:
         database, clock = self.books.database, self.books.clock
         pledges = InProcessServiceClient(self.pledges.app)
         drives = DriveLookup(database, pledges, SECRET)
-        refunds = RefundService(database, FakeProcessor(), clock, 1.0, drives.owner_of)
+        self.refunds = refunds = RefundService(database, FakeProcessor(), clock, 1.0, drives.owner_of)
         app = new_app("payments", SECRET)
         app.include_router(treasury.routes(database, drives))
         app.include_router(

@@ -24,6 +24,11 @@ _COLUMNS = (
     ("pledged_drive", sa.String()),
     ("pledged_creator", sa.String()),
 )
+_COUNTED = """
+UPDATE payments SET released_at = changed_at, pledged_drive = drive_id, pledged_creator = creator_id
+WHERE captured > 0 AND NOT held AND currency = paid_currency AND amount <> captured
+"""
+"""What counted before amounts were compared goes on to count: as if a person had released it."""
 _CAPTURED = "paid_currency IS NOT NULL"
 _RETURNED = "status IN ('partly_refunded', 'refunded', 'disputed')"
 _INDEXES = (
@@ -40,6 +45,7 @@ def upgrade() -> None:
     for name, kind in _COLUMNS:
         op.add_column("payments", sa.Column(name, kind, nullable=True))
     op.add_column("drives", sa.Column("closed_at", Utc(), nullable=True))
+    op.execute(_COUNTED)
     op.drop_index("payments_held", "payments")
     for name, columns, condition in _INDEXES:
         op.create_index(name, "payments", columns, **_where(condition))
