@@ -88,7 +88,7 @@ async def test_make_run_serves_until_interrupted(tmp_path: Path) -> None:
             "make", "run", cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        await until(lambda: _answers(f"http://127.0.0.1:{port}/readyz"))
+        await until(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), 3 * PATIENCE_S)
         assert {"admin", "publishable"} <= json.loads((tmp_path / "data" / "keys.json").read_text()).keys()
     finally:
         os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does: to make and to everything it started

@@ -59,13 +59,13 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[s
 
 async def differences(database: Database, service: str) -> list[Any]:
     """What Alembic would still change."""
+    import_module(f"{service}.app")  # and with it every package that declares tables
     tables = import_module(f"{service}.tables").Table.metadata
 
     def compare(connection: Connection) -> list[Any]:
         return list(compare_metadata(MigrationContext.configure(connection), tables))
 
-    async with database.transaction() as session:
-        return await session.run_sync(lambda plain: compare(plain.connection))
+    return await database.read_whole(lambda plain: compare(plain.connection))
 
 
 @pytest.mark.parametrize("service", SERVICES)
