@@ -10,6 +10,10 @@ from services.payments.matching.domain import RATIO_SCALE
 LARGEST: Final = 100 * RATIO_SCALE
 RATIO_PATTERN: Final = "(0|[1-9][0-9]{0,2})[.][0-9]{2,4}"
 """The form of a ratio. Of these, 0.00 and those above 100.00 are refused."""
+ACCEPTED_PATTERN: Final = (
+    "[1-9][0-9]?[.][0-9]{2,4}|100[.]0{2,4}|0[.](0[1-9]|[1-9][0-9])[0-9]{0,2}|0[.]00(0?[1-9]|[1-9][0-9])"
+)
+"""Exactly those that are accepted, for the API's description."""
 
 _DIGITS: Final = 4
 

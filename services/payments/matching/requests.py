@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, ConfigDict, StringConstraints, WithJsonSchema
 
 from backbone.http.fields import REFERENCE, Body, MoneyBody, Text, Timestamp, text_schema
-from services.payments.matching.ratio import RATIO_PATTERN, parse_ratio
+from services.payments.matching.ratio import ACCEPTED_PATTERN, parse_ratio
 
 _PRINTED: Final = r"[^\x00-\x1f\x7f-\x9f]"
 _VISIBLE: Final = r"[^\s\x00-\x1f\x7f-\x9f\ufeff]"
@@ -40,7 +40,7 @@ Sponsor = Annotated[
     AfterValidator(_check_name),
     WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$", "minLength": 1, "maxLength": _LONGEST}),
 ]
-Ratio = Annotated[Text, AfterValidator(_check_ratio), text_schema(RATIO_PATTERN, examples=["1.00"])]
+Ratio = Annotated[Text, AfterValidator(_check_ratio), text_schema(ACCEPTED_PATTERN, examples=["1.00"])]
 CreatorRef = Annotated[Text, AfterValidator(_check_creator), text_schema(REFERENCE)]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.payments.matching.domain import Allocation, Gift, Pool, rematch, state_of
-from services.payments.matching.ratio import parse_ratio, ratio_text
+from services.payments.matching.ratio import ACCEPTED_PATTERN, RATIO_PATTERN, parse_ratio, ratio_text
 
 NOON = datetime(2026, 1, 7, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -172,3 +175,13 @@ def test_ratio(text: str, ratio: int, shown: str) -> None:
 def test_other_ratios_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse_ratio(text)
+
+
+@given(st.from_regex(RATIO_PATTERN, fullmatch=True, alphabet=st.characters(codec="ascii")))
+def test_described_ratios_are_those_that_are_accepted(text: str) -> None:
+    try:
+        parse_ratio(text)
+        accepted = True
+    except ValueError:
+        accepted = False
+    assert (re.fullmatch(ACCEPTED_PATTERN, text, re.ASCII) is not None) == accepted
