@@ -119,7 +119,7 @@ async def test_a_token_is_valid_with_its_own_key_and_from_the_forms_origin_only(
         await send(harness, other, page["token"]),
         await send(harness, key, hosted["token"]),
         await send(harness, key, page["token"], Origin="https://evil.example"),
-        await send(harness, key, page["token"][:-1] + "0"),
+        await send(harness, key, page["token"][:-1] + ("1" if page["token"].endswith("0") else "0")),
         await send(harness, key, ""),
     ):
         assert (made[0], made[1]["type"]) == refused

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.journeys.embedded_system import EmbeddedSystem, running
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -64,6 +66,20 @@ async def test_sponsor_doubles_gifts_up_to_the_cap(system: EmbeddedSystem) -> No
     assert await system.internal("leaderboard", "/internal/differences") == {"data": []}
 
 
+async def give_three(system: EmbeddedSystem) -> None:
+    """Give once and, when it is shown, twice at once: so payments publishes at least two batches."""
+
+    async def first_is_shown() -> bool:
+        with contextlib.suppress(aiohttp.ClientError):
+            answer = await system.request("GET", "/v1/drives/crash/totals")
+            return answer.status == 200 and answer.body["donations"] == 1
+        return False
+
+    await system.donate("crash", "25.00")
+    await until(first_is_shown, 2 * PATIENCE_S)
+    await asyncio.gather(*(system.donate("crash", "25.00") for _ in range(2)))
+
+
 @pytest.mark.parametrize(
     "point",
     [
@@ -80,7 +96,7 @@ async def test_kill_matches_every_gift_once(tmp_path: Path, point: str) -> None:
         await until(system.is_drained)
         system.kill()
         await system.start(ATAA_CRASH_AT=point)
-        giving = asyncio.gather(*(system.donate("crash", "25.00") for _ in range(3)))
+        giving = asyncio.create_task(give_three(system))
         await system.wait_until_killed()
         await system.start()
         await giving
