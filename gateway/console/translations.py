@@ -6,7 +6,7 @@ from typing import Final
 from gateway.console.funnel_texts import FUNNEL_AR, FUNNEL_EN
 from gateway.console.money_texts import MONEY_AR, MONEY_EN
 from gateway.console.texts import CONSOLE_AR, CONSOLE_EN
-from gateway.pages.translations import Translations
+from gateway.pages.phrases import Translations
 
 _LOGIN_EN: Final[Translations] = {
     "login": "Log in",

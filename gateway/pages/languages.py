@@ -13,7 +13,8 @@ from babel import Locale
 from babel.numbers import format_decimal
 
 from backbone.money_text import Numerals, in_numerals, money_text
-from gateway.pages.translations import TRANSLATIONS, Phrase
+from gateway.pages.phrases import Phrase
+from gateway.pages.translations import TRANSLATIONS
 
 Lang = Literal["en", "ar"]
 _ASKED: Final = re.compile(r"\s*([A-Za-z]{2})[A-Za-z-]*\s*(?:;\s*q=([0-9.]+))?\s*")

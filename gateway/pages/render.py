@@ -13,8 +13,9 @@ from backbone import money
 from backbone.stripe_amounts import largest, smallest
 from gateway.pages.frames import Frame
 from gateway.pages.languages import Voice, choose_voice, localised
+from gateway.pages.phrases import Translations
 from gateway.pages.templating import environment
-from gateway.pages.translations import TRANSLATIONS, Translations
+from gateway.pages.translations import TRANSLATIONS
 from gateway.pages.translations_donate import RENDERED
 from gateway.reach.sources import PARAMETERS, pledge_source
 

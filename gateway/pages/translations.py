@@ -7,11 +7,9 @@ Used by the templates and, as JSON inside each page, by its scripts. A value is 
 from collections.abc import Mapping
 from typing import Final
 
+from gateway.pages.phrases import Translations
 from gateway.pages.translations_donate import DONATE_AR, DONATE_EN, PAY_AR, PAY_EN, THANKS_AR, THANKS_EN
 from gateway.pages.translations_overlay import OVERLAY_AR, OVERLAY_EN, SETUP_AR, SETUP_EN
-
-Phrase = str | Mapping[str, str]
-Translations = Mapping[str, Phrase]
 
 _PROBLEM_EN: Final[Translations] = {
     "unknown_drive": "There is no such drive",

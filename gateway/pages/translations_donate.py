@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from gateway.pages.phrases import Translations
 from gateway.pages.translations_overlay import OVERLAY_AR
-
-if TYPE_CHECKING:
-    from gateway.pages.translations import Translations
 
 DONATE_EN: Final[Translations] = {
     "of_goal": "of {goal}",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from gateway.pages.translations import Translations
+from gateway.pages.phrases import Translations
 
 OVERLAY_EN: Final[Translations] = {
     "live": "Live",

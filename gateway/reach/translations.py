@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway.pages.languages import Voice, pick
-from gateway.pages.translations import TRANSLATIONS, Translations
+from gateway.pages.phrases import Translations
+from gateway.pages.translations import TRANSLATIONS
 
 _EN: Final[Translations] = {
     "of_goal": "of {goal}",
