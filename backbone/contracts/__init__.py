@@ -6,7 +6,7 @@ in `tests/contracts/examples/`; every later version must decode them.
 
 from backbone.contracts.event import Event, MoneyField, decode, wire_names
 from backbone.contracts.leaderboard import DriveLogged, Heartbeat, SnapshotTaken
-from backbone.contracts.payments import MatchingPoolChanged, PaymentChanged, PaymentStatus
+from backbone.contracts.payments import ExchangeRateSet, MatchingPoolChanged, PaymentChanged, PaymentStatus
 from backbone.contracts.pledges import (
     AlertControl,
     AlertsControlled,
@@ -27,6 +27,7 @@ __all__ = [
     "DriveLogged",
     "DriveState",
     "Event",
+    "ExchangeRateSet",
     "Heartbeat",
     "MatchingPoolChanged",
     "MessageModerated",

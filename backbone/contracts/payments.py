@@ -91,6 +91,18 @@ class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments"
     `by_state.offline`; it is no processor money."""
 
 
+class ExchangeRateSet(Event, name="payments.exchange_rate_set.v1", topic="payments", key="source_currency"):
+    """One unit of `source_currency` is worth `rate` units of `target_currency`; a higher version replaces a
+    lower one of the same pair."""
+
+    source_currency: str
+    target_currency: str
+    version: int
+    rate: str
+    as_of: Timestamp
+    changed_at: Timestamp
+
+
 class MatchingPoolChanged(Event, name="payments.matching_pool_changed.v1", topic="payments", key="drive_id"):
     """The whole state of a matching pool; a higher version replaces a lower one.
 

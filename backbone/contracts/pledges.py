@@ -89,6 +89,8 @@ class DriveChanged(Event, name="pledges.drive_changed.v1", topic="pledges", key=
     """The partner that owns the drive; None in events of versions before ownership."""
     beneficiaries: list[Beneficiary] | None = None
     """Fixed once the drive was opened; None in events of versions before disbursements."""
+    currencies: list[str] | None = None
+    """The currencies that it takes besides its own; None in events of versions before exchange rates."""
 
 
 class CreatorChanged(Event, name="pledges.creator_changed.v1", topic="pledges", key="drive_id"):

@@ -61,6 +61,7 @@ _TAGGED: Final = (
     ("/refunds", "Refunds"),
     ("/v1/payments", "Money"),
     ("/v1/payouts", "Money"),
+    ("/v1/rates", "Money"),
     ("/audit", "Proof"),
     ("/ledger", "Money"),
     ("/trial-balance", "Money"),

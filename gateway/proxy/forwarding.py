@@ -106,6 +106,8 @@ PROXY_ROUTES: Final = (
     ProxyRoute("GET", "/v1/drives/{drive}/ledger", "payments", "ledger", "reads"),
     ProxyRoute("GET", "/v1/drives/{drive}/trial-balance", "payments", "ledger", "reads"),
     ProxyRoute("GET", "/v1/drives/{drive}/statement", "payments", "ledger", "reads"),
+    ProxyRoute("PUT", "/v1/rates/{source}/{target}", "payments", "admin", "changes"),
+    ProxyRoute("GET", "/v1/rates", "payments", "drives", "reads"),
     ProxyRoute("GET", "/v1/payouts", "payments", "admin", "reads"),
     ProxyRoute(
         "POST", "/v1/drives/{drive}/contributions", "payments", "offline", "changes", idempotency="optional"

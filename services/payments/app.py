@@ -42,6 +42,8 @@ from services.payments.offline.contributions import Contributions
 from services.payments.offline.gifts import OfflineGifts
 from services.payments.processor import Processor
 from services.payments.proof.composition import compose_proofs
+from services.payments.rates import api as rates_api
+from services.payments.rates.worker import RateReader
 from services.payments.reconciliation.backfill import Backfill
 from services.payments.reconciliation.lookups import Reconciler
 from services.payments.reconciliation.sweep import Sweeper
@@ -106,6 +108,7 @@ def compose(
         "payments.settlement": Settlement(
             database, stripe, rate_limiter, clock, every_s=settings.settlement_s
         ).run,
+        "payments.rates": RateReader(database, clock, settings.rates, every_s=settings.rates_s).run,
         "payments.pruning": _pruning(database, clock, settings).run,
         **proofs.work,
     }
@@ -149,6 +152,7 @@ def _money_routes(
         contribution_api.routes(Contributions(database, drives, creators, clock)),
         matching_api.routes(MatchingPools(database, drives, creators, clock)),
         disbursement_api.routes(Disbursements(database, drives, clock)),
+        rates_api.routes(database, clock),
     ]
 
 

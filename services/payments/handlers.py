@@ -43,19 +43,22 @@ async def store_drives(events: Sequence[DriveChanged], session: Transaction) -> 
     rows = [
         {"id": event.drive_id, "version": event.version, "currency": event.currency, "slug": event.slug,
          "state": event.state, "test": event.test, "partner": event.partner,
-         "beneficiaries": _shares(event)}
+         "beneficiaries": _shares(event), "currencies": event.currencies}
         for event in newest.values()
     ]  # fmt: skip
-    # Earlier versions of pledges send no partner or no beneficiaries; the stored ones are kept.
+    # Earlier versions of pledges do not send these; the stored ones are kept.
     batches: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        sent = tuple(name for name in ("partner", "beneficiaries") if row[name] is not None)
+        sent = tuple(name for name in _LATER if row[name] is not None)
         batches[("version", "currency", "slug", "state", "test", *sent)].append(row)
     for columns, batch in batches.items():
         await session.execute(upsert(session, DRIVES, ("id",), columns), batch)
     if closings := _closings(events):
         await session.execute(_SET_CLOSED_AT, closings)
     await _restate_held(session, newest.keys())
+
+
+_LATER: Final = ("partner", "beneficiaries", "currencies")
 
 
 def _closings(events: Sequence[DriveChanged]) -> list[dict[str, Any]]:

@@ -88,6 +88,12 @@ class PaymentsSettings(Settings):
         gt=0,
         description="Seconds between sweeps of Stripe's lists. Default 300; 10 for the sandbox.",
     )
+    rates: str = Field(
+        "",
+        description="File or URL with exchange rates in the format of the ECB's eurofxref XML; empty: rates "
+        "are set through the API only.",
+    )
+    rates_s: float = Field(3_600.0, gt=0, description="Seconds between reads of ATAA_RATES.")
     stripe_settlement_s: float | None = Field(
         None,
         gt=0,

@@ -75,6 +75,8 @@ class Drive(Table, table=True):
     """When it was closed; None also where an earlier version consumed that."""
     beneficiaries: Any = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     """`[{"name", "share_bps"}]`; None until pledges has announced them."""
+    currencies: Any = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    """The currencies that it takes besides its own; None until pledges has announced them."""
 
 
 class Payment(Table, table=True):
@@ -90,6 +92,9 @@ class Payment(Table, table=True):
     `held_reason` (domain.HeldReason) and `held_since` are set while it is held. `released_at` is set once a
     person counted it in `drive_id` for `creator_id`; what its pledge names is then in `pledged_drive` and
     `pledged_creator`.
+
+    `rate` is frozen when money in another currency than its drive's (`reporting_currency`) first counts: how
+    much one unit of `paid_currency` is worth in it.
     """
 
     __tablename__ = "payments"
@@ -120,6 +125,8 @@ class Payment(Table, table=True):
     released_at: datetime | None = Field(default=None, sa_type=Utc)
     pledged_drive: str | None = None
     pledged_creator: str | None = None
+    rate: str | None = None
+    reporting_currency: str | None = None
     pledge_version: int
     amount: int = Field(sa_type=BigInteger)
     currency: str | None
@@ -295,7 +302,9 @@ class PendingLookup(Table, table=True):
 class Posting(Table, table=True):
     """One row of the ledger: `units` > 0 from account `credit` to account `debit`; `cause` is unique.
 
-    `payment_id` and `drive_id` are None where the money belongs to no single one, such as a payout.
+    `payment_id` and `drive_id` are None where the money belongs to no single one, such as a payout. `rate` is
+    the payment's frozen rate, where it has one: what a gift is worth in its drive's currency follows from
+    its postings alone (rates/reporting.py).
     """
 
     __tablename__ = "postings"
@@ -313,6 +322,7 @@ class Posting(Table, table=True):
     payment_id: str | None = Field(index=True)
     drive_id: str | None
     posted_at: datetime = Field(sa_type=Utc)
+    rate: str | None = None
 
 
 class Cursor(Table, table=True):

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import schemathesis
@@ -78,6 +78,8 @@ def _in_agreement(label: str, body: dict[str, Any]) -> dict[str, Any]:
         body |= {"donor": None, "message": None, "received_at": _PAST}  # texts are not stored yet
     if label.endswith("/disbursements"):
         body |= {"beneficiary": _DATA["beneficiary"], "paid_at": _PAST}
+    if label.startswith("PUT /v1/rates/"):
+        body |= {"as_of": f"{datetime.now(UTC).isoformat()[:23]}Z", "confirm": True}
     if label.endswith("/matching-pools"):
         body["ends_at"] = None
     if body.get("creator") is not None:

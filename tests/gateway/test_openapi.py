@@ -60,6 +60,8 @@ POST /v1/offline-gifts/{}/reverse
 POST /v1/drives/{}/matching-pools
 GET /v1/drives/{}/matching-pools
 POST /v1/matching-pools/{}/end
+PUT /v1/rates/{}/{}
+GET /v1/rates
 POST /v1/drives/{}/contributions
 GET /v1/drives/{}/contributions
 GET /v1/contributions

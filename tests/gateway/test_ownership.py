@@ -102,6 +102,8 @@ OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("POST", "/webhooks/stripe"): ({}, 400),
     ("GET", "/v1/offline-gifts"): (None, 200),
     ("GET", "/v1/payouts"): (None, 403),
+    ("PUT", "/v1/rates/{source}/{target}"): ({"rate": "1", "as_of": "2030-01-07T18:00:00Z"}, 403),
+    ("GET", "/v1/rates"): (None, 200),
     ("GET", "/v1/contributions"): (None, 200),
     ("GET", "/v1/disbursements"): (None, 200),
     ("GET", "/v1/webhooks"): (None, 403),

@@ -1,0 +1,1 @@
+"""Exchange rates: set through the API or read from the ECB's list, and refused where they are implausible."""
