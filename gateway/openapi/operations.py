@@ -45,6 +45,7 @@ TAGS: Final[list[Json]] = [
         "name": "Proof",
         "description": "A drive's log as a Merkle tree that anybody can verify.",
     },
+    {"name": "Checkouts", "description": "The queue of checkouts to be opened. For admin keys only."},
     {"name": "Webhooks", "description": "Stripe's events."},
     {"name": "Keys", "description": "API keys. For admin keys only."},
 ]
@@ -62,6 +63,7 @@ _TAGGED: Final = (
     ("/v1/payments", "Money"),
     ("/v1/payouts", "Money"),
     ("/v1/rates", "Money"),
+    ("/v1/checkouts", "Checkouts"),
     ("/audit", "Proof"),
     ("/ledger", "Money"),
     ("/trial-balance", "Money"),

@@ -30,7 +30,6 @@ from services.payments.refunds import (
     unsent_refunds,
 )
 from services.payments.settlement.api import add_payout_routes
-from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.webhooks.log import (
     State,
     TextIsGone,
@@ -93,7 +92,6 @@ class Dependencies:
     store: WebhookStore
     refunds: RefundService
     backfill: Backfill
-    rate_limiter: RateLimiter
     publishable_key: str
     clock: Clock
     outbox_empty: Callable[[], Awaitable[bool]]
@@ -185,7 +183,6 @@ def _add_internal(router: APIRouter, dependencies: Dependencies) -> None:
             found = await queries.read_checkouts(
                 session,
                 pledges.ids,
-                dependencies.rate_limiter.rate_per_s,
                 dependencies.publishable_key,
                 dependencies.clock.now(),
             )

@@ -24,6 +24,7 @@ from backbone.messaging.outbox import Relay
 from backbone.periodic import PruneStep, pruning_worker
 from backbone.service import Service, Work, Worker, add_health, add_routes, new_app
 from services.payments import api
+from services.payments.admission import api as admission
 from services.payments.checkout.expiry import CheckoutExpirer
 from services.payments.checkout.pruning import prune_attempts
 from services.payments.checkout.worker import CheckoutWorker
@@ -118,7 +119,6 @@ def compose(
         store=store,
         refunds=refunds,
         backfill=backfill,
-        rate_limiter=rate_limiter,
         publishable_key=settings.stripe_publishable_key,
         clock=clock,
         outbox_empty=relay.is_empty,
@@ -145,6 +145,7 @@ def _money_routes(
 ) -> list[APIRouter]:
     """The routes of everything that treasurers read and decide."""
     return [
+        admission.routes(database, clock),
         treasury.routes(database, drives),
         ledger_api.routes(LedgerReads(database, drives, clock)),
         holding.routes(Releases(database, drives, creators, clock), refunds),

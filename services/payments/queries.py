@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -14,33 +13,33 @@ from backbone.contracts.payments import PaymentStatus, nearest_status, pledge_st
 from backbone.contracts.pledges import PledgeStatus
 from backbone.database.transaction import SyncTransaction, Transaction
 from backbone.money import decimal_string
+from services.payments.admission.estimates import Estimates
+from services.payments.admission.store import count_waiting, read_queue
 from services.payments.recording import ledger
 from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, QUARANTINED, WAITING, WEBHOOKS
 
 _COLUMNS: Final = (
     PAYMENTS.c.pledge_id, PAYMENTS.c.capture_index, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version,
     PAYMENTS.c.checkout, PAYMENTS.c.checkout_url, PAYMENTS.c.client_secret, PAYMENTS.c.expires_at,
-    PAYMENTS.c.cancelled, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed,
+    PAYMENTS.c.cancelled, PAYMENTS.c.pace, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed,
 )  # fmt: skip
 
 
 async def read_checkouts(
-    session: Transaction, pledges: Sequence[str], rate_per_s: float, publishable_key: str, now: datetime
+    session: Transaction, pledges: Sequence[str], publishable_key: str, now: datetime
 ) -> dict[str, Any]:
     """Status, checkout and queue position of pledges, by id; unknown pledges are left out."""
     statement = select(*_COLUMNS).where(PAYMENTS.c.pledge_id.in_(pledges))
     every = (await session.execute(statement)).all()
     rows = [row for row in every if row.capture_index == 0]
     further = [row for row in every if row.capture_index > 0]
-    first: int | None = None
-    if any(row.checkout == "waiting" for row in rows):
-        waiting = select(func.min(PAYMENTS.c.number)).where(PAYMENTS.c.checkout == "waiting")
-        first = (await session.execute(waiting)).scalar_one()
+    is_waiting = any(row.checkout == "waiting" for row in rows)
+    estimates = (await read_queue(session)).estimates if is_waiting else None
     return {
         row.pledge_id: {
             "status": _status(row, further),
             "checkout": _checkout(row, publishable_key, now),
-            "queue": _queue(row, first, rate_per_s),
+            "queue": _queue(row, estimates),
             "version": row.version,
         }
         for row in rows
@@ -71,12 +70,14 @@ def _is_wanted(row: Any) -> bool:
     return row.status == PaymentStatus.AWAITED and not row.cancelled
 
 
-def _queue(row: Any, first: int | None, rate_per_s: float) -> dict[str, int] | None:
-    """The ticket's position in the queue, from 1; 0 while its checkout is being opened."""
+def _queue(row: Any, estimates: Estimates | None) -> dict[str, int] | None:
+    """The ticket's place in the queue, from 1; 0 once it is its turn. Neither figure ever grows."""
     if row.checkout not in ("waiting", "opening") or not _is_wanted(row):
         return None
-    position = max(1, row.number - (first or row.number) + 1) if row.checkout == "waiting" else 0
-    return {"position": position, "eta_seconds": math.ceil(position / max(rate_per_s, 1.0))}
+    if row.checkout == "opening" or estimates is None:
+        return {"position": 0, "eta_seconds": 0}
+    position, eta = estimates.position(row.number), estimates.eta_seconds(row.number, row.pace)
+    return {"position": position, "eta_seconds": eta}
 
 
 def read_books(transaction: SyncTransaction) -> dict[str, str]:
@@ -92,7 +93,7 @@ async def unapplied_webhooks(session: Transaction) -> int:
 
 async def waiting_tickets(session: Transaction) -> int:
     """The number of tickets in the queue."""
-    return await _count(session, PAYMENTS, PAYMENTS.c.checkout == "waiting")
+    return await count_waiting(session)
 
 
 async def open_attempts(session: Transaction) -> int:

@@ -202,7 +202,7 @@ async def test_payments_reads_a_status_that_a_newer_process_stored_by_its_amount
         async with books.database.transaction() as session:
             await session.execute(update(PAYMENTS).values(status="escheated"))
         async with books.database.reading() as session:
-            found = await read_checkouts(session, [pledged.pledge_id], 1.0, "", books.clock.now())
+            found = await read_checkouts(session, [pledged.pledge_id], "", books.clock.now())
         assert found[pledged.pledge_id]["status"] == "paid"
 
 

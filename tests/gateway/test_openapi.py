@@ -81,6 +81,9 @@ GET /v1/drives/{}/ledger
 GET /v1/drives/{}/trial-balance
 GET /v1/drives/{}/statement
 GET /v1/payouts
+GET /v1/checkouts
+POST /v1/checkouts/pause
+POST /v1/checkouts/resume
 GET /v1/webhooks
 POST /v1/webhooks/{}/retry
 GET /v1/drives/{}/totals

@@ -106,6 +106,9 @@ OTHERS: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("GET", "/v1/rates"): (None, 200),
     ("GET", "/v1/contributions"): (None, 200),
     ("GET", "/v1/disbursements"): (None, 200),
+    ("GET", "/v1/checkouts"): (None, 403),
+    ("POST", "/v1/checkouts/pause"): (None, 403),
+    ("POST", "/v1/checkouts/resume"): (None, 403),
     ("GET", "/v1/webhooks"): (None, 403),
     ("POST", "/v1/webhooks/{id}/retry"): (None, 403),
 }

@@ -89,6 +89,7 @@ class CheckoutExpirer:
                 failed.append(Failed(row, str(error)))
                 continue
             else:
+                self._rate_limiter.succeeded()
                 _EXPIRED.inc()
             crash_point("payments.cancelling.after_call")
             await self._record(row)

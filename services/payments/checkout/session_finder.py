@@ -84,6 +84,7 @@ class SessionFinder:
             try:
                 await self._rate_limiter.acquire()
                 page, listing.after = await self._processor.list_checkouts(listing.since, listing.after)
+                self._rate_limiter.succeeded()
             except ProcessorError as error:
                 log.warning("checkouts.listing_failed", reason=str(error))
                 if isinstance(error, TooFast):

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 
 import structlog
 from prometheus_client import Gauge
-from sqlalchemy import Row, bindparam, select, text
+from sqlalchemy import Row, select
 
 from backbone.adaptive_interval import ROUND_INTERVAL_S
 from backbone.bisection import bisect
@@ -27,6 +27,7 @@ from backbone.durable_work import error_reason
 from backbone.http.service_client import ServiceClient, ServiceUnavailable, post_internal
 from backbone.money import Money
 from backbone.wakeups import wait_for, wake_on_stop
+from services.payments.admission.queue import TicketQueue, clear_queue_metrics
 from services.payments.checkout.attempts import AttemptOutcome, SentAttempt, store_attempts
 from services.payments.checkout.outcomes import OutcomeRecorder, count_failed, quarantine
 from services.payments.checkout.session_finder import SessionFinder
@@ -39,7 +40,7 @@ from services.payments.processor import (
     Unknown,
 )
 from services.payments.stripe.rate_limiter import RateLimiter
-from services.payments.tables import ATTEMPTS, DRIVES, PAYMENTS, TICKETS
+from services.payments.tables import ATTEMPTS
 
 EXPIRY: Final = "expires_at"
 WITHOUT_EXPIRY_S: Final = 600.0
@@ -66,18 +67,6 @@ MANY_TRIES: Final = 8
 log = structlog.get_logger()
 
 _UNKNOWN: Final = Gauge("ataa_checkouts_unknown", "Attempts whose outcome is not known after a first answer.")
-
-
-_WAITING: Final = (
-    select(
-        PAYMENTS.c.id, PAYMENTS.c.pledge_id, PAYMENTS.c.drive_id, PAYMENTS.c.amount, PAYMENTS.c.currency,
-        PAYMENTS.c.mode, PAYMENTS.c.locale, PAYMENTS.c.attempts, DRIVES.c.slug, DRIVES.c.test,
-    )
-    .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
-    .where(text(TICKETS))
-    .order_by(PAYMENTS.c.number)
-    .limit(bindparam("at_most"))
-)  # fmt: skip
 
 
 class CheckoutWorker:
@@ -108,6 +97,7 @@ class CheckoutWorker:
         self._more = False
         self._unknown: set[str] = set()
         self._sessions = SessionFinder(processor, rate_limiter, clock)
+        self._queue = TicketQueue(database, rate_limiter)
         self._admitted_at = float("-inf")
         self._without_expiry_until = float("-inf")
         self._outcomes = OutcomeRecorder(
@@ -141,6 +131,7 @@ class CheckoutWorker:
                 recording_stop.set()
                 await asyncio.wait([recording], timeout=2.0)
                 recording.cancel()
+                clear_queue_metrics()
 
     async def _finish(self) -> None:
         """Let calls on their way end; what is left is taken up by whoever opens checkouts next."""
@@ -175,7 +166,7 @@ class CheckoutWorker:
         if self._more:
             return False
         await self._gather_tickets()
-        tickets = await self._waiting(capacity)
+        tickets = await self._queue.next_tickets(capacity)
         self._more = len(tickets) == capacity
         if not tickets:
             return False
@@ -195,10 +186,6 @@ class CheckoutWorker:
             await asyncio.sleep(GATHER_S - since)
         self._admitted_at = loop.time()
 
-    async def _waiting(self, at_most: int) -> Sequence[Row[Any]]:
-        async with self._database.reading() as session:
-            return (await session.execute(_WAITING, {"at_most": at_most})).all()
-
     async def _details(self, pledges: Sequence[str]) -> Mapping[str, Any]:
         answer = await post_internal(
             self._pledges, self._secret, "/internal/checkout-details", {"ids": list(pledges)}
@@ -216,11 +203,13 @@ class CheckoutWorker:
             self._attempt(row, details.get(row.pledge_id) or {}, refused.get(row.id, ()), now)
             for row in tickets
         ]
+        numbers = {row.id: row.number for row in tickets}
         sent: list[SentAttempt] = []
 
         async def store(some: Sequence[AttemptOutcome]) -> None:
             async with self._database.transaction() as session:
                 stored = await store_attempts(session, some, self._clock.now())
+                await self._queue.admitted(session, [numbers[each.sent.payment_id] for each in some])
             for each in stored:
                 if each.reason is None:
                     sent.append(each.sent)
@@ -291,9 +280,9 @@ class CheckoutWorker:
             try:
                 async with self._calls:
                     crash_point("payments.checkout.before_call")
-                    return AttemptOutcome(
-                        sent, await self._processor.open_checkout(sent.key, sent.parameters)
-                    )
+                    opened = await self._processor.open_checkout(sent.key, sent.parameters)
+                self._rate_limiter.succeeded()
+                return AttemptOutcome(sent, opened)
             except Refused as error:
                 if error.parameter == EXPIRY:
                     self._leave_out_expiry(str(error))

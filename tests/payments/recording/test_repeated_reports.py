@@ -17,7 +17,7 @@ from tests.rounds import apply_waiting
 
 async def shown(books: Books, pledge: str) -> str | None:
     async with books.database.reading() as session:
-        status: str | None = (await read_checkouts(session, [pledge], 1.0, "", books.clock.now()))[pledge][
+        status: str | None = (await read_checkouts(session, [pledge], "", books.clock.now()))[pledge][
             "status"
         ]
     return status

@@ -1,4 +1,4 @@
-"""The rate limiter: its limit, the halving by a 429 and the recovery, in simulated time."""
+"""The rate limiter: its limit, the halving by a 429 and the recovery by success, in simulated time."""
 
 from __future__ import annotations
 
@@ -81,15 +81,60 @@ def test_a_429_halves_the_rate_once_however_many_calls_it_hits(clocked: asyncio.
     assert 19 <= rate_limiter.rate_per_s <= 20
 
 
-def test_a_lowered_rate_recovers(clocked: asyncio.Runner) -> None:
-    async def refuse() -> None:
-        rate_limiter.slow_down()
+async def succeed(rate_limiter: RateLimiter, seconds: float) -> None:
+    """Calls at the admitted rate that all succeed."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while loop.time() < end:
+        await rate_limiter.acquire()
+        rate_limiter.succeeded()
 
+
+async def refused(rate_limiter: RateLimiter) -> None:
+    rate_limiter.slow_down()
+
+
+@pytest.fixture
+def slowed(clocked: asyncio.Runner) -> RateLimiter:
+    """A limiter of 20 calls a second, just halved by a 429."""
     rate_limiter = RateLimiter(20)
     clocked.run(admitted_within(rate_limiter, 2.5))
-    clocked.run(refuse())
-    slowed = rate_limiter.rate_per_s
-    clocked.run(admitted_within(rate_limiter, 0.6))
-    assert slowed < rate_limiter.rate_per_s < 20
-    clocked.run(admitted_within(rate_limiter, 20.0))
-    assert rate_limiter.rate_per_s == 20
+    clocked.run(refused(rate_limiter))
+    assert rate_limiter.rate_per_s == 10
+    return rate_limiter
+
+
+def test_success_restores_a_lowered_rate(clocked: asyncio.Runner, slowed: RateLimiter) -> None:
+    clocked.run(succeed(slowed, 2.0))
+    assert 11 <= slowed.rate_per_s <= 13
+    clocked.run(succeed(slowed, 10.0))
+    assert slowed.rate_per_s == 20
+    assert slowed.pace_per_s == 20
+
+
+def test_calls_that_do_not_succeed_restore_nothing(clocked: asyncio.Runner, slowed: RateLimiter) -> None:
+    clocked.run(admitted_within(slowed, 30.0))
+    assert slowed.rate_per_s == 10
+
+
+def test_one_success_after_a_quiet_minute_restores_the_whole_rate(
+    clocked: asyncio.Runner, slowed: RateLimiter
+) -> None:
+    async def wait_and_succeed() -> None:
+        await asyncio.sleep(60.0)
+        slowed.succeeded()
+
+    clocked.run(wait_and_succeed())
+    assert slowed.rate_per_s == 20
+
+
+def test_repeated_429s_halve_the_rate_down_to_one_a_second(
+    clocked: asyncio.Runner, slowed: RateLimiter
+) -> None:
+    async def be_refused() -> None:
+        for _ in range(10):
+            await asyncio.sleep(1.1)
+            slowed.slow_down()
+
+    clocked.run(be_refused())
+    assert slowed.rate_per_s == 1

@@ -1,0 +1,42 @@
+"""Keep the state of the checkout queue, and the pace at which each ticket was made.
+
+Adding the column does not rewrite the table on either store.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+from backbone.database.columns import Utc
+
+revision = "0015"
+down_revision = "0013"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "admission",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("front", sa.BigInteger(), nullable=False),
+        sa.Column("pace", sa.BigInteger(), nullable=False),
+        sa.Column("higher", sa.JSON(), nullable=False),
+        sa.Column("paused_at", Utc(), nullable=True),
+        sa.Column("paused_by", sa.String(), nullable=True),
+        sa.Column("paused_note", sa.String(), nullable=True),
+        sa.CheckConstraint("id = 1", name="admission_one_row"),
+    )
+    op.add_column("payments", sa.Column("pace", sa.BigInteger(), nullable=True))
+    # The front is just before the first ticket that waits, or at the end of an empty queue.
+    op.execute(
+        "INSERT INTO admission (id, front, pace, higher) SELECT 1, COALESCE("
+        "(SELECT MIN(number) - 1 FROM payments WHERE checkout = 'waiting'),"
+        " (SELECT MAX(number) FROM payments), 0), 20000, '[]'"
+    )
+
+
+def downgrade() -> None:
+    op.drop_column("payments", "pace")
+    op.drop_table("admission")
