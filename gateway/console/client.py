@@ -77,6 +77,18 @@ class ServiceCalls:
         with self._reads:
             return await self._send(bearer, service, "GET", path, None, asked, None)
 
+    async def get_csv(self, bearer: Bearer, service: str, path: str, **query: str | None) -> bytes:
+        """The table that a GET answers with. Raises as `get`."""
+        asked = urlencode({name: value for name, value in query.items() if value})
+        headers = {**bearer.signed, "accept": "text/csv", "traceparent": TRACEPARENT.get() or ""}
+        with self._reads:
+            reply = await self._clients[service].request("GET", path, headers=headers, query=asked)
+        if reply.status >= 500:
+            raise ServiceUnavailable(f"GET {path} answered {reply.status}")
+        if reply.status != 200:
+            raise Refused(reply.status, reply.json())
+        return reply.body
+
     async def get_internal(self, service: str, path: str) -> Any:
         """The JSON of a GET of an internal route. Raises `ServiceUnavailable`, `Overloaded`."""
         with self._reads:

@@ -78,15 +78,15 @@ def request_of(fields: Fields, currency: str = "") -> Json:
         "title": _texts(form.get("title_en", ""), form.get("title_ar", "")) or "",
         "description": _texts(form.get("description_en", ""), form.get("description_ar", "")),
         "currency": unit,
-        "goal": _money(form.get("goal", ""), unit),
-        "starts_at": _moment(form.get("starts_at", "")),
-        "ends_at": _moment(form.get("ends_at", "")),
-        "menu": [_money(one, unit) for one in re.split(r"[\s,،;؛]+", form.get("menu", "")) if one],
+        "goal": money_of(form.get("goal", ""), unit),
+        "starts_at": moment_of(form.get("starts_at", "")),
+        "ends_at": moment_of(form.get("ends_at", "")),
+        "menu": [money_of(one, unit) for one in re.split(r"[\s,،;؛]+", form.get("menu", "")) if one],
         "permit": form.get("permit", "").strip() or None,
         "zakat_eligible": form.get("zakat_eligible") == "yes",
         "test": form.get("test") == "yes",
         "milestones": [
-            {"title": _milestone_title(en, ar, more), "amount": _money(amount, unit)}
+            {"title": _milestone_title(en, ar, more), "amount": money_of(amount, unit)}
             for en, ar, amount, more in rows_of(fields, "milestones")
         ],
         "beneficiaries": [
@@ -183,7 +183,7 @@ def _milestone_title(english: str, arabic: str, more: str) -> dict[str, str] | s
     return {**dict(parse_qsl(more)), **(_texts(english, arabic) or {})} or ""
 
 
-def _money(text: str, currency: str) -> dict[str, str]:
+def money_of(text: str, currency: str) -> dict[str, str]:
     return {"currency": currency, "value": amount_of(text, currency)}
 
 
@@ -205,7 +205,7 @@ def _share_bps(text: str) -> int | str:
     return written if found is None else int(found[1]) * 100 + int((found[2] or "").ljust(2, "0"))
 
 
-def _moment(text: str) -> str | None:
+def moment_of(text: str) -> str | None:
     written = latin(text)
     if not written:
         return None

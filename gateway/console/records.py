@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,9 +9,9 @@ from backbone import ids
 from backbone.contracts.pledges import PledgeStatus
 from backbone.http.problems import Overloaded
 from backbone.http.service_client import ServiceUnavailable
-from backbone.idempotency import RequestInProgress
 from gateway.console.client import FAILURES, Refused, ServiceCalls, refusal_of
 from gateway.console.drive_form import amount_of, latin
+from gateway.console.refunding import refunded
 from gateway.console.unsaved import unsaved_page
 from gateway.console.visit import Visit
 from gateway.http.asgi import Response
@@ -22,8 +21,6 @@ STATUSES: Final = tuple(status.value for status in PledgeStatus)
 REFUNDABLE: Final = ("paid", "partly_refunded")
 WEBHOOK_STATES: Final = ("set_aside", "waiting", "ignored", "applied")
 _EVENT: Final = "evt_"
-REFUND_PAUSES_S: Final = (1.0, 3.0)
-"""Between two attempts to learn what became of a refund."""
 
 Json = dict[str, Any]
 
@@ -87,7 +84,7 @@ class RecordPages:
         try:
             if not ids.is_id(pledge, "plg"):
                 raise Refused(404, {})
-            made = await self._refunded(visit, f"/v1/pledges/{pledge}/refunds", body)
+            made = await refunded(self._calls, visit, f"/v1/pledges/{pledge}/refunds", body)
         except Refused as refused:
             told: dict[str, Any] = {**visit.explain(refused)}
             return await self._pledge_page(visit, status=refused.status, **told)
@@ -95,26 +92,6 @@ class RecordPages:
             return await self._unknown_refund(visit)
         visit.record("refund.made", pledge=pledge, refund=made["id"])
         return visit.back(f"/console/drives/{drive['id']}/pledges", "refunded")
-
-    async def _refunded(self, visit: Visit, path: str, body: Json) -> Any:
-        """The refund that was made. Repeated with the same key while its outcome is not known.
-
-        Raises `Refused`, and `ServiceUnavailable` or `Overloaded` where it is still not known in the end.
-        """
-        for pause_s in REFUND_PAUSES_S:
-            try:
-                return await self._refund(visit, path, body)
-            except (ServiceUnavailable, Overloaded):
-                await asyncio.sleep(pause_s)
-        return await self._refund(visit, path, body)
-
-    async def _refund(self, visit: Visit, path: str, body: Json) -> Any:
-        try:
-            return await self._calls.send(visit.bearer, "payments", "POST", path, body, visit.form_key)
-        except Refused as refused:
-            if refused.slug != RequestInProgress.slug:
-                raise
-            raise ServiceUnavailable("the refund is still being made") from refused
 
     async def _unknown_refund(self, visit: Visit) -> Response:
         unknown = Refused(503, {"type": "/problems/refund-unknown"})

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from backbone.clock import Clock
 from gateway.access.sessions import Sessions
 from gateway.console.client import ServiceCalls
 from gateway.console.creators import CreatorPages
 from gateway.console.drives import DrivePages
 from gateway.console.funnel_page import FunnelPage
+from gateway.console.ledger_pages import LedgerPages
+from gateway.console.matching_page import MatchingPage
 from gateway.console.money_page import MoneyPage
+from gateway.console.payment_page import PaymentPage
+from gateway.console.proposal_kinds import BENEFICIARIES, CONTRIBUTIONS, OFFLINE, Owed, Sums
+from gateway.console.proposals import ProposalPage
 from gateway.console.records import RecordPages
-from gateway.console.visit import pages_of
+from gateway.console.visit import Visit, pages_of
+from gateway.http.asgi import Response
 from gateway.http.router import Route, page_routes
 from gateway.live.hub import Hub
 from gateway.proxy.waits import BatchLookup
 from gateway.reach.funnel import Funnel
+
+Shown = dict[str, Callable[[Visit], Awaitable[Response]]]
 
 
 class Console:
@@ -35,6 +45,17 @@ class Console:
         self._funnel = FunnelPage(calls, funnel, clock)
         self._money = MoneyPage(calls)
         self._records = RecordPages(calls, checkouts)
+        self._ledger = LedgerPages(calls)
+        self._matching = MatchingPage(calls)
+        self._payment = PaymentPage(calls)
+        self._proposals = {
+            kind.page: ProposalPage(calls, kind, more)
+            for kind, more in (
+                (OFFLINE, None),
+                (CONTRIBUTIONS, Sums(calls).of),
+                (BENEFICIARIES, Owed(calls).of),
+            )
+        }
 
     def routes(self) -> list[Route]:
         """Pages to read, and the forms that they post."""
@@ -62,5 +83,42 @@ class Console:
             "/console/keys/revoke": records.revoke_key,
             "/console/webhooks/retry": records.retry_webhook,
         }
+        pages, posts, tables = self._money_routes()
+        reads |= pages
+        changes |= posts
         shown = [route for path, show in reads.items() for route in page_routes(path, handler_of(show))]
-        return [*shown, *(Route("POST", path, handler_of(change)) for path, change in changes.items())]
+        return [
+            *shown,
+            *(Route("GET", path, handler_of(show)) for path, show in tables.items()),
+            *(Route("POST", path, handler_of(change)) for path, change in changes.items()),
+        ]
+
+    def _money_routes(self) -> tuple[Shown, Shown, Shown]:
+        """The pages of money by path, what is posted to them, and the tables to download."""
+        ledger, matching, payment = self._ledger, self._matching, self._payment
+        drive = "/console/drives/{drive}"
+        pages = {
+            f"{drive}/matching": matching.show,
+            f"{drive}/ledger": ledger.ledger,
+            f"{drive}/statement": ledger.statement,
+            "/console/payouts": ledger.payouts,
+            "/console/payments": payment.find,
+            "/console/payments/{payment}": payment.show,
+        }
+        posts = {
+            f"{drive}/matching": matching.create,
+            f"{drive}/matching/end": matching.end,
+            "/console/payments/{payment}/refunds": payment.refund,
+            "/console/payments/{payment}/release": payment.release,
+        }
+        for name, proposals in self._proposals.items():
+            pages[f"{drive}/{name}"] = proposals.show
+            posts[f"{drive}/{name}"] = proposals.record
+            posts[f"{drive}/{name}/decide"] = proposals.decide
+        tables = {
+            f"{drive}/ledger.csv": ledger.ledger_csv,
+            f"{drive}/trial-balance.csv": ledger.trial_balance_csv,
+            f"{drive}/statement.csv": ledger.statement_csv,
+            "/console/payouts.csv": ledger.payouts_csv,
+        }
+        return pages, posts, tables

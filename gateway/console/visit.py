@@ -91,9 +91,13 @@ class Visit:
         )
         return Response(status, page_headers("console"), body)
 
-    def back(self, path: str, done: str) -> Response:
+    def back(self, path: str, done: str, **query: str) -> Response:
         """To the page at `path`, which shows that `done` was done. A reload does not repeat it."""
-        location = self.link(path, done=done)
+        return self.to(path, done=done, **query)
+
+    def to(self, path: str, **query: str) -> Response:
+        """To the page at `path`, in the language of this one."""
+        location = self.link(path, **query)
         return Response(303, [(b"location", location.encode()), (b"cache-control", b"no-store")])
 
     def record(self, action: str, **about: str) -> None:

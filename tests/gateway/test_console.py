@@ -271,7 +271,7 @@ async def test_refund_of_unknown_outcome_keeps_its_key_and_is_repeated_with_it(
         return {"id": "rfd_1"}
 
     monkeypatch.setattr(ServiceCalls, "send", answer)
-    monkeypatch.setattr("gateway.console.records.REFUND_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("gateway.console.refunding.REFUND_PAUSES_S", (0.0, 0.0))
     pledge, path = ids.new("plg"), "/console/drives/winter/refunds"
     status, _, html = await admin.submit(
         "/console/drives/winter/pledges", path, {"pledge": pledge, "amount": "10", "why": "asked"}

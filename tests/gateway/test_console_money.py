@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+from gateway.console.ledger_texts import LEDGER_EN
 from gateway.console.money_texts import MONEY_EN
 from gateway.console.texts import CONSOLE_EN
 from tests.gateway.console_harness import Browser
@@ -116,7 +117,7 @@ async def test_refused_decision_is_explained_and_keeps_what_was_entered(
     harness.payments.answers[f"POST /v1/payments/{PAYMENT}/release"] = (409, refused)
     form = {**await form_of(admin, "release"), "action": "release", "note": "Typed", "target": ""}
     status, _, html = await admin.post(f"{PAGE}/money/release", form)
-    assert (status, 'value="Typed"' in html, str(CONSOLE_EN["refused_409"]) in html) == (409, True, True)
+    assert (status, 'value="Typed"' in html, str(LEDGER_EN["refused_payment_not_held"]) in html) == (409, True, True)
     assert "It is counted already." in html
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,10 @@ class WholeSystem:
 
 
 @asynccontextmanager
-async def whole_system(folder: Path, **settings: Any) -> AsyncIterator[WholeSystem]:
-    """Run all services in this process, with the live drive `winter`."""
+async def whole_system(
+    folder: Path, *, workers_of: Sequence[str] = ("leaderboard", "pledges"), **settings: Any
+) -> AsyncIterator[WholeSystem]:
+    """Run all services in this process, with the live drive `winter`, and the workers of these services."""
     given = {
         "data_dir": folder,
         "internal_secret": SecretStr(SECRET),
@@ -61,7 +63,7 @@ async def whole_system(folder: Path, **settings: Any) -> AsyncIterator[WholeSyst
     services = [*composed.services.values(), composed.gateway]
     for service in services:
         await service.start()
-    working = [composed.gateway, composed.services["leaderboard"], composed.services["pledges"]]
+    working = [composed.gateway, *(composed.services[name] for name in workers_of)]
     stop = asyncio.Event()
     workers = asyncio.create_task(run_workers(working, stop))
     sock = listen("127.0.0.1", 0, "the test's port")

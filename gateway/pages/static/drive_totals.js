@@ -1,5 +1,6 @@
 // The drive's bar above the form. The form works without it.
 
+import { showDoubling } from "./doubling.js";
 import { $, figures, page, texts } from "./form_page.js";
 import { isMoney, localised, wholePercent } from "./money.js";
 
@@ -13,6 +14,7 @@ async function showTotals() {
   if (reply.status !== 200) return;
   etag = reply.headers.get("ETag") ?? "";
   const totals = await reply.json();
+  showDoubling(totals);
   if (!isMoney(totals.raised)) return;
   $("raised").textContent = figures.money(totals.raised);
   $("of-goal").textContent = isMoney(totals.goal) ? figures.format(texts.of_goal, { goal: figures.money(totals.goal) }) : "";

@@ -12,7 +12,7 @@ from backbone.http.caller import Caller, CallerDep, NotYourDrive
 from backbone.http.problems import Forbidden, Invalid, NotFound, Unauthorized, documented
 from services.payments.domain import NO_DRIVE
 from services.payments.drive_lookup import DriveLookup
-from services.payments.treasury.parameters import After, DriveFilter, Limit, PaymentRef
+from services.payments.treasury.parameters import After, DriveFilter, Limit, PaymentRef, PledgeFilter
 from services.payments.treasury.payment_reads import (
     MAX_DRIVES,
     ListedStatus,
@@ -40,6 +40,7 @@ def routes(database: Database, drives: DriveLookup) -> APIRouter:
             ListedStatus | SkipJsonSchema[None], Query(description="Those in this status.")
         ] = None,
         held: Annotated[bool, Query(description="Only those that are not counted.")] = False,
+        pledge: PledgeFilter = None,
         after: After = None,
         limit: Limit = 25,
     ) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def routes(database: Database, drives: DriveLookup) -> APIRouter:
         """
         caller.require("ledger")
         of = await _drives(database, drives, caller, drive)
-        wanted = Wanted(status, held, None if after is None else int(after), limit)
+        wanted = Wanted(status, held, None if after is None else int(after), limit, pledge)
         async with database.reading() as session:
             return await list_payments(session, of, wanted)
 

@@ -45,6 +45,10 @@ DriveFilter = Annotated[
 PaymentRef = Annotated[
     str, Path(description="The payment's id."), AfterValidator(_payment_id), id_schema("pay")
 ]
+PledgeFilter = Annotated[
+    Annotated[str, StringConstraints(pattern=f"^plg_{ids.ULID_PATTERN}$")] | SkipJsonSchema[None],
+    Query(description="Those of this pledge."),
+]
 After = Annotated[
     Annotated[str, StringConstraints(pattern="^[0-9]{1,18}$")] | SkipJsonSchema[None],
     Query(description="`next` of the page before."),

@@ -27,12 +27,13 @@ ListedStatus = Literal["captured", "partly_refunded", "refunded", "disputed"]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which payments to list: those below ticket `after`, in one status, only held ones."""
+    """Which payments to list: those below ticket `after`, in one status, only held ones, of one pledge."""
 
     status: ListedStatus | None
     held: bool
     after: int | None
     limit: int
+    pledge: str | None = None
 
 
 async def read_payment(session: Transaction, payment_id: str) -> dict[str, Any] | None:
@@ -90,6 +91,8 @@ def _page(drive: str | None, wanted: Wanted) -> Select[Any]:
     else:
         page = page.where(text(RETURNED))
         order.append(PAYMENTS.c.status.desc())
+    if wanted.pledge is not None:
+        page = page.where(PAYMENTS.c.pledge_id == wanted.pledge)
     if wanted.after is not None:
         page = page.where(PAYMENTS.c.number < wanted.after)
     return page.order_by(*order, PAYMENTS.c.number.desc())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from backbone import ids
 from tests.payments.books import Books
 from tests.payments.harness import a_drive
 from tests.payments.stripe_events import dispute, intent_succeeded, metadata, refund
@@ -56,6 +57,7 @@ async def test_list_is_newest_first_in_pages_and_filtered(api: TreasuryApi) -> N
     paid = [(await api.paid(drive, intent=f"pi_{n}"))[0] for n in range(5)]
     elsewhere, _ = await api.paid(other, 2_400, intent="pi_x")
     await api.books.apply([refund("created", "re_1", "pi_1", 2_500, "succeeded")])
+    pledges = [(await api.get(f"/v1/payments/{one}")).json()["pledge"] for one in paid]
     seen, after = [], ""
     while after is not None:
         page = (await api.get("/v1/payments", f"drive=winter&limit=2{after and f'&after={after}'}")).json()
@@ -73,6 +75,10 @@ async def test_list_is_newest_first_in_pages_and_filtered(api: TreasuryApi) -> N
         ("held=true&status=captured", [elsewhere]),
         ("held=true&status=disputed", []),
         ("status=disputed", []),
+        (f"pledge={pledges[3]}", [paid[3]]),
+        (f"pledge={pledges[3]}&drive={other.drive_id}", []),
+        (f"pledge={pledges[1]}&status=refunded", [paid[1]]),
+        (f"pledge={ids.new('plg')}", []),
     ):
         for caller in ({}, ADMIN):
             reply = await api.get("/v1/payments", query, **caller)
