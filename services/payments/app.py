@@ -55,6 +55,7 @@ from services.payments.tables import MESSAGING_TABLES
 from services.payments.treasury import api as treasury
 from services.payments.treasury import ledger_api
 from services.payments.treasury.ledger_api import LedgerReads
+from services.payments.treasury.money_gauges import MoneyGauges
 from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.endpoint import with_webhooks
 from services.payments.webhooks.foreign import OurAccount
@@ -106,6 +107,7 @@ def compose(
         "payments.settlement": Settlement(
             database, stripe, rate_limiter, clock, every_s=settings.settlement_s
         ).run,
+        "payments.gauges": MoneyGauges(database, clock, lambda: rate_limiter.rate_per_s).run,
         "payments.pruning": _pruning(database, clock, settings).run,
         **proofs.work,
     }
