@@ -121,13 +121,13 @@ async def move_money(system: EmbeddedSystem) -> None:
     pool = {"sponsor": "Acme", "ratio": "1.00", "cap": {"currency": "USD", "value": "900000.00"}}
     made = await system.admin("POST", "/v1/drives/measured/matching-pools", pool)
     assert made.status == 201, made.body
-    await system.donate("measured", "5.00")
+    await system.donate("measured", "100.00")  # more than the dispute and its fee: something is paid out
     refunded = await system.donate("measured", "6.00")
     await system.pay(await system.pledge("measured", "7.00"), "4000000000000259")
-    await system.wait_for_raised("measured", "22.00", disputed="7.00")
+    await system.wait_for_raised("measured", "212.00", disputed="7.00")
     answer = await system.admin("POST", f"/v1/pledges/{refunded['id']}/refunds", {})
     assert answer.status == 201, answer.body
-    await system.wait_for_raised("measured", "10.00", disputed="7.00")
+    await system.wait_for_raised("measured", "200.00", disputed="7.00")
     answer = await system.request("POST", f"{system.sandbox_url}/_sandbox/payouts", {})
     assert answer.status == 200, answer.body
 
