@@ -66,8 +66,9 @@ api-fuzz: $(FUZZ_VENV)/.ready $(VENV)/.runtime ## Fuzz the API of an embedded ru
 k8s-check: $(VENV)/.k8s ## Render and validate every Kubernetes overlay
 	@$(PY) deploy/k8s/check.py
 
-dashboards: $(VENV)/.dashboards ## Generate the Grafana dashboard from its code
+dashboards: $(VENV)/.dashboards ## Generate the Grafana dashboards from their code
 	@$(PY) deploy/grafana/surge_overview.py
+	@$(PY) deploy/grafana/payments_ledger.py
 
 audit: $(VENV)/.runtime ## Compare ledger, payments, log, totals and processor of a drive (DRIVE=winter; ARGS=--processor)
 	@$(PY) -m ataa audit $(DRIVE) $(ARGS)

@@ -6,77 +6,20 @@ does Stripe respond, do the books agree. A panel's description states what to do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import common as options
-from grafana_foundation_sdk.models.dashboard import (
-    DashboardCursorSync,
-    DataSourceRef,
-    Threshold,
-    ThresholdsMode,
-)
-
-FILE: Final = Path(__file__).parent / "surge-overview.json"
-SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
-RATE: Final = "$__rate_interval"
-
-MINOR: Final = "on(currency) group_left() max by (currency) (ataa_currency_minor_units)"
-"""Converts minor units to the currency's unit: 100 for dollars, 1 for yen."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A panel: its queries by legend, its unit, and a description with the action to take.
-
-    Values from `red_at` on are red (None: no value is); `stat` shows one number instead of a time series.
-    """
-
-    title: str
-    unit: str
-    queries: Mapping[str, str]
-    about: str
-    red_at: float | None = None
-    width: int = 8
-    stat: bool = False
-    decimals: int | None = field(default=None)
-
-
-@dataclass(frozen=True)
-class Row:
-    """Panels under one heading."""
-
-    title: str
-    charts: Sequence[Chart]
-
-
-def _rate(metric: str, labels: str = "", by: str = "") -> str:
-    chosen = f"{{{labels}}}" if labels else ""
-    return f"sum{f' by ({by})' if by else ''} (rate({metric}{chosen}[{RATE}]))"
-
-
-def _quantile(q: float, metric: str, by: str = "") -> str:
-    groups = f"le, {by}" if by else "le"
-    return f"histogram_quantile({q}, sum by ({groups}) (rate({metric}_bucket[{RATE}])))"
-
-
-def _mean(metric: str, by: str) -> str:
-    return f"{_rate(f'{metric}_sum', by=by)} / {_rate(f'{metric}_count', by=by)}"
+from panels import MINOR, RATE, Chart, Page, Row, mean, quantile, rate
 
 
 def _stripe(outcome: str) -> str:
-    return _rate("ataa_stripe_requests_total", f'outcome="{outcome}"') + " or vector(0)"
+    return rate("ataa_stripe_requests_total", f'outcome="{outcome}"') + " or vector(0)"
 
 
 CAPTURED_AN_HOUR: Final = "sum by (currency) (increase(ataa_captured_minor_units_total[1h]))"
-CAPTURED: Final = _rate("ataa_payments_total", 'status="captured"')
-DECLINED: Final = _rate("ataa_webhooks_total", 'type="payment_intent.payment_failed",result="applied"')
+CAPTURED: Final = rate("ataa_payments_total", 'status="captured"')
+DECLINED: Final = rate("ataa_webhooks_total", 'type="payment_intent.payment_failed",result="applied"')
 
-ROWS: Final = (
+_ROWS: Final = (
     Row(
         "At a glance",
         (
@@ -116,11 +59,11 @@ ROWS: Final = (
         (
             Chart(
                 "Captured per minute", "short",
-                {"{{currency}}": f"60 * {_rate('ataa_captured_minor_units_total', by='currency')} / {MINOR}"},
+                {"{{currency}}": f"60 * {rate('ataa_captured_minor_units_total', by='currency')} / {MINOR}"},
                 "Gross, in units of the currency. None while pledges are made: check Stripe.",
             ),
             Chart(
-                "Pledges", "ops", {"{{outcome}}": _rate("ataa_pledges_total", by="outcome")},
+                "Pledges", "ops", {"{{outcome}}": rate("ataa_pledges_total", by="outcome")},
                 "Per second. Many refused: a partner sends invalid requests, or a drive is closed.",
             ),
             Chart(
@@ -136,26 +79,26 @@ ROWS: Final = (
         (
             Chart(
                 "Donation to screen by stage, p50", "s",
-                {"{{stage}}": _quantile(0.5, "ataa_freshness_seconds", "stage")},
+                {"{{stage}}": quantile(0.5, "ataa_freshness_seconds", "stage")},
                 "applied: webhook stored to recorded; counted: recorded to totals; shown: recorded to "
                 "the gateway's figures (includes counted).",
             ),
             Chart(
                 "Donation to screen by stage, p99", "s",
-                {"{{stage}}": _quantile(0.99, "ataa_freshness_seconds", "stage")},
+                {"{{stage}}": quantile(0.99, "ataa_freshness_seconds", "stage")},
                 "The stage that grows is the one to check.", red_at=3,
             ),
             Chart(
                 "Stripe event to applied", "s",
-                {"p50": _quantile(0.5, "ataa_webhook_delay_seconds"),
-                 "p99": _quantile(0.99, "ataa_webhook_delay_seconds"),
+                {"p50": quantile(0.5, "ataa_webhook_delay_seconds"),
+                 "p99": quantile(0.99, "ataa_webhook_delay_seconds"),
                  "oldest waiting": "max(ataa_webhooks_oldest_waiting_seconds)"},
                 "By Stripe's clock, in whole seconds. High while `applied` is low: Stripe delivers late.",
                 red_at=60,
             ),
             Chart(
                 "Mean delay of a donation by stage", "s",
-                {"{{stage}} {{service}}": _mean("ataa_stage_seconds", "stage, service")},
+                {"{{stage}} {{service}}": mean("ataa_stage_seconds", "stage, service")},
                 "The stages from webhook to screen (docs/performance.md). Add up applied and relayed of "
                 "payments, fetched, handled and published of leaderboard, received and pushed.",
                 width=24,
@@ -179,7 +122,7 @@ ROWS: Final = (
                 "Rows not yet published.", red_at=10_000,
             ),
             Chart(
-                "Webhooks", "ops", {"{{result}}": _rate("ataa_webhooks_total", by="result")},
+                "Webhooks", "ops", {"{{result}}": rate("ataa_webhooks_total", by="result")},
                 "stored and applied should match; set_aside (quarantined) needs an operator.",
             ),
             Chart(
@@ -189,7 +132,7 @@ ROWS: Final = (
             ),
             Chart(
                 "Worker failures", "ops",
-                {"{{worker}}": _rate("ataa_worker_failures_total", by="worker") + " or vector(0)"},
+                {"{{worker}}": rate("ataa_worker_failures_total", by="worker") + " or vector(0)"},
                 "A worker restarts after each failure; see the log for repeated ones.", red_at=0.1,
             ),
         ),
@@ -199,7 +142,7 @@ ROWS: Final = (
         (
             Chart(
                 "Requests", "reqps",
-                {"{{endpoint}} {{outcome}}": _rate("ataa_stripe_requests_total", by="endpoint, outcome")},
+                {"{{endpoint}} {{outcome}}": rate("ataa_stripe_requests_total", by="endpoint, outcome")},
                 "Requests to Stripe by outcome.",
             ),
             Chart(
@@ -210,7 +153,7 @@ ROWS: Final = (
             ),
             Chart(
                 "Checkouts", "ops",
-                {"{{outcome}}": _rate("ataa_checkouts_total", by="outcome"),
+                {"{{outcome}}": rate("ataa_checkouts_total", by="outcome"),
                  "unknown outcome": "max(ataa_checkouts_unknown)"},
                 "Checkouts per second by outcome, and attempts with an unknown outcome.",
             ),
@@ -225,12 +168,12 @@ ROWS: Final = (
             ),
             Chart(
                 "Live streams dropped", "ops",
-                {"{{why}}": _rate("ataa_live_dropped_total", by="why") + " or vector(0)"},
+                {"{{why}}": rate("ataa_live_dropped_total", by="why") + " or vector(0)"},
                 "Closed because the client was too slow. Many at once: the network.", red_at=10,
             ),
             Chart(
                 "Responses", "reqps",
-                {"{{status}}": _rate("ataa_gateway_answers_total", by="status")},
+                {"{{status}}": rate("ataa_gateway_answers_total", by="status")},
                 "5xx: a service behind the gateway is unavailable. 429: a limit applies.",
             ),
             Chart(
@@ -247,8 +190,8 @@ ROWS: Final = (
             ),
             Chart(
                 "Refused", "reqps",
-                {"limit {{limit}}": _rate("ataa_gateway_limited_total", by="limit"),
-                 "shed {{lane}}": _rate("ataa_gateway_shed_total", by="lane")},
+                {"limit {{limit}}": rate("ataa_gateway_limited_total", by="limit"),
+                 "shed {{lane}}": rate("ataa_gateway_shed_total", by="lane")},
                 "Requests refused by a limit (429, 503) or because they gave way (503).", red_at=1,
             ),
             Chart(
@@ -265,69 +208,12 @@ ROWS: Final = (
     ),
 )  # fmt: skip
 
-
-def _thresholds(red_at: float | None) -> dashboard.ThresholdsConfig:
-    steps = [Threshold(value=None, color="green")]
-    if red_at is not None:
-        steps.append(Threshold(value=red_at, color="red"))
-    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
-
-
-def _panel(chart: Chart) -> Any:
-    panel: Any
-    if chart.stat:
-        panel = stat.Panel().height(4).graph_mode(options.BigValueGraphMode.AREA)
-        panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-    else:
-        panel = timeseries.Panel().height(8).line_width(2).fill_opacity(8)
-        legend = common.VizLegendOptions().display_mode(options.LegendDisplayMode.TABLE)
-        placed = legend.placement(options.LegendPlacement.BOTTOM).calcs(["lastNotNull", "max"])
-        panel = panel.legend(placed.show_legend(True)).tooltip(
-            common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI)
-        )
-        panel = panel.min(0)
-    panel = panel.title(chart.title).description(chart.about).unit(chart.unit).datasource(SOURCE)
-    panel = panel.span(chart.width).thresholds(_thresholds(chart.red_at))
-    if chart.decimals is not None:
-        panel = panel.decimals(chart.decimals)
-    for letter, (legend_format, query) in zip("ABCDEF", chart.queries.items(), strict=False):
-        target = prometheus.Dataquery().ref_id(letter).expr(query).legend_format(legend_format)
-        panel = panel.with_target(target.datasource(SOURCE).range())
-    return panel
-
-
-def _builder() -> dashboard.Dashboard:
-    made = (
-        dashboard.Dashboard("Ataa: surge overview")
-        .uid("ataa-surge-overview")
-        .description("A drive under high load: money, freshness, backlogs, Stripe, the books.")
-        .tags(["ataa"])
-        .time("now-1h", "now")
-        .refresh("10s")
-        .timezone("utc")
-        .tooltip(DashboardCursorSync.CROSSHAIR)
-        .readonly()
-        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-    )
-    for row in ROWS:
-        made = made.with_row(dashboard.Row(row.title))
-        for chart in row.charts:
-            made = made.with_panel(_panel(chart))
-    return made
-
-
-def text() -> str:
-    """The dashboard as JSON for Grafana's import; deterministic."""
-    return JSONEncoder(sort_keys=True, indent=2).encode(_builder().build()) + "\n"
-
-
-def queries() -> Iterator[tuple[str, str, str]]:
-    """Every query of the dashboard: panel title, legend, expression."""
-    for row in ROWS:
-        for chart in row.charts:
-            for legend, query in chart.queries.items():
-                yield chart.title, legend, query
-
+PAGE: Final = Page(
+    "surge-overview",
+    "Ataa: surge overview",
+    "A drive under high load: money, freshness, backlogs, Stripe, the books.",
+    _ROWS,
+)
 
 if __name__ == "__main__":
-    FILE.write_text(text(), encoding="utf-8")
+    PAGE.write()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.pages.translations import Translations
+from gateway.pages.phrases import Translations
 
 PROPOSALS_EN: Final[Translations] = {
     "pages_of_drive": "Pages of this drive",

@@ -58,6 +58,7 @@ from services.payments.tables import MESSAGING_TABLES
 from services.payments.treasury import api as treasury
 from services.payments.treasury import ledger_api
 from services.payments.treasury.ledger_api import LedgerReads
+from services.payments.treasury.money_gauges import MoneyGauges
 from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.endpoint import with_webhooks
 from services.payments.webhooks.foreign import OurAccount
@@ -110,6 +111,7 @@ def compose(
             database, stripe, rate_limiter, clock, every_s=settings.settlement_s
         ).run,
         "payments.rates": RateReader(database, clock, settings.rates, every_s=settings.rates_s).run,
+        "payments.gauges": MoneyGauges(database, clock).run,
         "payments.pruning": _pruning(database, clock, settings).run,
         **proofs.work,
     }

@@ -95,7 +95,8 @@ class Observation:
     The other fields are set for disputes only. `told_at` is the time of the report: the event's
     `created`, or the time of the API response. `withdrawn` and `returned` are the sums of the dispute's
     negative and positive balance transactions, without fees, in minor units of `settled_in`; None
-    without any. `torn` is set when Stripe reported two outcomes in the same second.
+    without any. `torn` is set when Stripe reported two outcomes in the same second. `due_at` is
+    the end of the time for evidence; None where none is due.
     """
 
     id: str
@@ -114,6 +115,7 @@ class Observation:
     returned: int | None = None
     settled_in: str | None = None
     torn: bool = False
+    due_at: datetime | None = None
 
     @property
     def moved(self) -> int:
@@ -152,7 +154,7 @@ def _precedence(observation: Observation) -> tuple[Any, ...]:
         rank = _WITHIN_A_SECOND.index(DisputeRank(rank))
     return (
         observation.told_at or _EARLIEST, observation.moved, rank, observation.units, observation.currency,
-        observation.withdrawn or 0, observation.settled_in or "",
+        observation.withdrawn or 0, observation.settled_in or "", observation.due_at or _EARLIEST,
     )  # fmt: skip
 
 

@@ -23,6 +23,9 @@ IGNORED: Final = 3
 OPEN_FACTS: Final = "(kind = 'refund' AND rank = 1) OR (kind = 'dispute' AND rank = 2)"
 """Pending refunds and open disputes (`domain.RefundRank`, `DisputeRank`): Stripe may still change them."""
 
+EVIDENCE_DUE: Final = "due_at IS NOT NULL"
+"""Disputes that wait for our evidence."""
+
 
 class Table(SQLModel, registry=registry()):
     """A row of payments' database."""
@@ -220,7 +223,8 @@ class Fact(Table, table=True):
     unpaid). `rank` only rises, except a dispute's (domain.merge). `posted` is the amount in the ledger for
     it at account `posted_to`, by `postings` rows so far. `doubt` is the reason why that amount is an
     estimate (domain.EstimateReason).
-    `told_at`, `withdrawn`, `returned`, `settled_in` and `torn` are set for disputes (domain.Observation).
+    `told_at`, `withdrawn`, `returned`, `settled_in`, `torn` and `due_at` are set for disputes
+    (domain.Observation).
     """
 
     __tablename__ = "facts"
@@ -229,6 +233,7 @@ class Fact(Table, table=True):
         Index("facts_unplaced", "intent", **_where("payment_id IS NULL AND intent IS NOT NULL")),
         Index("facts_in_doubt", "doubt", **_where("doubt IS NOT NULL")),
         Index("facts_open", "id", **_where(OPEN_FACTS)),
+        Index("facts_due", "due_at", **_where(EVIDENCE_DUE)),
     )
 
     id: str = Field(primary_key=True)
@@ -247,6 +252,7 @@ class Fact(Table, table=True):
     returned: int | None = Field(sa_type=BigInteger)
     settled_in: str | None
     torn: bool = Field(sa_column_kwargs={"server_default": false()})
+    due_at: datetime | None = Field(default=None, sa_type=Utc)
     doubt: str | None
     posted: int = Field(sa_type=BigInteger)
     posted_to: str

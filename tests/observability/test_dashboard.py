@@ -1,12 +1,11 @@
-"""The dashboard: the committed file matches its code, and its queries use existing metrics."""
+"""The dashboards: the committed files match their code, and their queries use existing metrics."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,35 +16,28 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "grafana"
 
 
-def dashboard() -> Any:
-    return json.loads((FOLDER / "surge-overview.json").read_text(encoding="utf-8"))
+@pytest.fixture(params=["surge-overview", "payments-ledger"])
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def panels() -> list[dict[str, Any]]:
-    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+@pytest.fixture
+def panels(name: str) -> list[dict[str, Any]]:
+    found = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["panels"]
+    return [panel for panel in found if panel["type"] != "row"]
 
 
-@pytest.fixture(scope="module")
-def code() -> ModuleType:
+def test_committed_dashboard_matches_its_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     need_dashboard_library()
-    spec = importlib.util.spec_from_file_location("surge_overview", FOLDER / "surge_overview.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(FOLDER))
+    page = importlib.import_module(name.replace("-", "_")).PAGE
+    assert page.file == FOLDER / f"{name}.json"
+    assert page.file.read_text(encoding="utf-8") == page.text()
 
 
-def test_committed_dashboard_matches_its_code(code: ModuleType) -> None:
-    assert (FOLDER / "surge-overview.json").read_text(encoding="utf-8") == code.text()
-
-
-def test_every_panel_has_a_unit_a_description_and_its_own_place() -> None:
+def test_every_panel_has_a_unit_a_description_and_its_own_place(panels: list[dict[str, Any]]) -> None:
     taken: set[tuple[int, int]] = set()
-    for panel in panels():
+    for panel in panels:
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert panel["description"].endswith("."), panel["title"]
         assert panel["targets"], panel["title"]
@@ -56,7 +48,7 @@ def test_every_panel_has_a_unit_a_description_and_its_own_place() -> None:
         taken |= cells
 
 
-def test_queries_and_rules_name_existing_metrics() -> None:
+def test_queries_and_rules_name_existing_metrics(panels: list[dict[str, Any]]) -> None:
     source = "".join(
         path.read_text(encoding="utf-8")
         for folder in ("backbone", "services", "gateway")
@@ -64,6 +56,6 @@ def test_queries_and_rules_name_existing_metrics() -> None:
     )
     known = set(re.findall(r'"(ataa_[a-z0-9_]+)"', source))
     rules = (ROOT / "deploy" / "prometheus" / "alerts.rules.yml").read_text(encoding="utf-8")
-    asked = [target["expr"] for panel in panels() for target in panel["targets"]]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
     named = set(re.findall(r"\bataa_[a-z0-9_]+", "\n".join([*asked, *re.findall(r"expr: (.*)", rules)])))
     assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} <= known

@@ -24,7 +24,7 @@ COMPOSED = (
 BOUNDED = {
     "service", "group", "topic", "worker", "outcome", "status", "currency", "type", "result", "endpoint",
     "stage", "state", "limit", "lane", "route", "why", "le", "table",
-    "reason", "source",
+    "reason", "source", "account",
 }  # fmt: skip
 UNITS = ("_seconds", "_bytes", "_units", "_rows", "_records")
 

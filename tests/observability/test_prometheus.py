@@ -89,9 +89,10 @@ async def prometheus(folder: Path, metrics_port: int) -> AsyncIterator[Prometheu
 async def test_dashboard_queries_return_data_and_no_alert_fires(tmp_path: Path) -> None:
     need("prometheus")
     port = free_port()
-    async with running(tmp_path / "ataa", ATAA_METRICS_PORT=str(port)) as system:
+    settings = {"ATAA_METRICS_PORT": str(port), "ATAA_STRIPE_SETTLEMENT_S": "0.5"}
+    async with running(tmp_path / "ataa", **settings) as system:
         await system.open_drive("measured")
-        await system.donate("measured", "5.00")
+        await move_money(system)
         await system.wait_until_books_agree()
         system.kill()
         await system.start()  # audits the ledger at the start, and then each minute
@@ -100,7 +101,8 @@ async def test_dashboard_queries_return_data_and_no_alert_fires(tmp_path: Path) 
             await give_for_a_while(system, asked)
             missing = {
                 f"{panel['title']}: {target['expr']}"
-                for panel in json.loads((ROOT / "deploy/grafana/surge-overview.json").read_text())["panels"]
+                for dashboard in sorted((ROOT / "deploy/grafana").glob("*.json"))
+                for panel in json.loads(dashboard.read_text())["panels"]
                 for target in panel.get("targets", ())
                 if not await asked.values(target["expr"])
             }
@@ -112,6 +114,28 @@ async def test_dashboard_queries_return_data_and_no_alert_fires(tmp_path: Path) 
             alerts = (await asked.get("alerts"))["alerts"]
             assert [alert for alert in alerts if alert["state"] == "firing"] == []
             assert await refused_rules(asked) == []
+
+
+async def move_money(system: EmbeddedSystem) -> None:
+    """A gift that is matched, one that is refunded, one that is disputed, and a payout."""
+    pool = {"sponsor": "Acme", "ratio": "1.00", "cap": {"currency": "USD", "value": "900000.00"}}
+    made = await system.admin("POST", "/v1/drives/measured/matching-pools", pool)
+    assert made.status == 201, made.body
+    await system.donate("measured", "100.00")  # more than the dispute and its fee: something is paid out
+    refunded = await system.donate("measured", "6.00")
+    await system.pay(await system.pledge("measured", "7.00"), "4000000000000259")
+    await system.wait_for_raised("measured", "212.00", disputed="7.00")
+    answer = await system.admin("POST", f"/v1/pledges/{refunded['id']}/refunds", {})
+    assert answer.status == 201, answer.body
+    await system.wait_for_raised("measured", "200.00", disputed="7.00")
+    answer = await system.request("POST", f"{system.sandbox_url}/_sandbox/payouts", {})
+    assert answer.status == 200, answer.body
+
+    async def reconciled() -> bool:
+        payouts = (await system.admin("GET", "/v1/payouts")).body["data"]
+        return bool(payouts) and all(each["reconciled"] for each in payouts)
+
+    await until(reconciled)
 
 
 async def give_for_a_while(system: EmbeddedSystem, asked: Prometheus) -> None:

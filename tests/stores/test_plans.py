@@ -65,7 +65,12 @@ ROWS: Final = 300_000
 NOW: Final = f"{microseconds(datetime.now(UTC))}"
 RECENT: Final = {"event_id": "'evt_' || n", "heard_at": NOW}
 
-RECOUNTED: Final = ("sum((payments.captured", "sum(payments.captured", "sum(CASE WHEN (postings.debit")
+RECOUNTED: Final = (
+    "sum((payments.captured",
+    "sum(payments.captured",
+    "sum(CASE WHEN (postings.debit",
+    "GROUP BY postings.debit",
+)
 """The books and their audit recompute everything, by design."""
 
 RANKED: Final = "AS board \nWHERE board.raised >"

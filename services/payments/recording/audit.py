@@ -11,6 +11,7 @@ from prometheus_client import Gauge
 from backbone.database.database import Database
 from backbone.wakeups import wait_for
 from services.payments.recording import estimates, ledger
+from services.payments.recording.restate import note_currency
 
 AUDIT_S: Final = 60.0
 """The least pause between two audits."""
@@ -26,6 +27,11 @@ _DRIFT: Final = Gauge(
     "ataa_ledger_drift_minor_units",
     "Net of the payments less the ledger's balance of processor money: 0.",
     ["currency"],
+)
+_BALANCE: Final = Gauge(
+    "ataa_ledger_balance_minor_units",
+    "Debits less credits of an account of the ledger, as last compared.",
+    ["account", "currency"],
 )
 
 
@@ -45,12 +51,15 @@ class LedgerAudit:
 
     async def audit(self) -> dict[str, int]:
         """The ledger's drift by currency (see `ledger.drift`); anything but 0 is logged as an error."""
-        found = await self._database.read_whole(ledger.drift)
+        found, balances = await self._database.read_whole(ledger.compare)
         async with self._database.reading() as session:
             await estimates.count(session)
         for currency, units in found.items():
             _DRIFT.labels(currency).set(units)
             if units:
                 log.error("ledger.drift", currency=currency, minor_units=units)
+        for (account, currency), units in balances.items():
+            note_currency(currency)
+            _BALANCE.labels(account, currency).set(units)
         _AUDITED.set_to_current_time()
-        return found
+        return dict(found)

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import case, func, insert, select
 
@@ -165,11 +165,46 @@ _PROCESSOR_BALANCE: Final = (
 )
 
 
+def balances(transaction: SyncTransaction) -> dict[tuple[str, str], int]:
+    """Debits less credits by account and currency, in minor units. Sums the whole table."""
+    found: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for debit, credit, currency, units in transaction.execute(_BETWEEN_ACCOUNTS):
+        found[debit, currency] += int(units)
+        found[credit, currency] -= int(units)
+    return dict(found)
+
+
+_BETWEEN_ACCOUNTS: Final = select(
+    POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.currency, func.sum(POSTINGS.c.units)
+).group_by(POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.currency)
+
+
+class Compared(NamedTuple):
+    """The ledger compared with the payments: `drift` by currency, and `balances`."""
+
+    drift: Mapping[str, int]
+    balances: Mapping[tuple[str, str], int]
+
+
+def compare(transaction: SyncTransaction) -> Compared:
+    """The ledger's balances, and its drift: what `drift` returns."""
+    found = balances(transaction)
+    posted: defaultdict[str, int] = defaultdict(int)
+    for (account, currency), units in found.items():
+        if account in PROCESSOR_MONEY:
+            posted[currency] += units
+    return Compared(_less_posted(transaction, posted), found)
+
+
 def drift(transaction: SyncTransaction) -> dict[str, int]:
     """The payments' net less the processor's balance, by currency, without offline gifts. Not 0: a defect.
 
     Sums two whole tables (`Database.read_whole`).
     """
+    return _less_posted(transaction, processor_balance(transaction))
+
+
+def _less_posted(transaction: SyncTransaction, posted: Mapping[str, int]) -> dict[str, int]:
     net = PAYMENTS.c.captured - PAYMENTS.c.refunded - PAYMENTS.c.disputed
     rows = transaction.execute(
         select(PAYMENTS.c.paid_currency, func.sum(net))
@@ -177,5 +212,4 @@ def drift(transaction: SyncTransaction) -> dict[str, int]:
         .group_by(PAYMENTS.c.paid_currency)
     )
     expected = {currency: int(units) for currency, units in rows}
-    posted = processor_balance(transaction)
     return {name: expected.get(name, 0) - posted.get(name, 0) for name in expected.keys() | posted.keys()}

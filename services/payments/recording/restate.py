@@ -51,7 +51,7 @@ _HELD: Final = Counter(
     ["reason"],
 )
 _MINOR_UNITS: Final = Gauge(
-    "ataa_currency_minor_units", "Minor units in one unit of a currency that was captured.", ["currency"]
+    "ataa_currency_minor_units", "Minor units in one unit of a currency of the ledger.", ["currency"]
 )
 
 # `labels` is slower than the increment itself, so each series is looked up once.
@@ -69,8 +69,14 @@ for _status in PaymentStatus:
 
 
 @cache
-def _captured(currency: str) -> Counter:
+def note_currency(currency: str) -> None:
+    """Export how many minor units a currency has."""
     _MINOR_UNITS.labels(currency).set(10 ** digits(currency))
+
+
+@cache
+def _captured(currency: str) -> Counter:
+    note_currency(currency)
     return _CAPTURED.labels(currency)
 
 

@@ -57,6 +57,9 @@ _HELD: Final = Gauge(
 _DIFFERENT: Final = Gauge(
     "ataa_payouts_different", "Payouts whose balance transactions do not add up to their amount."
 )
+_READ_AT: Final = Gauge(
+    "ataa_settlement_timestamp_seconds", "When balance transactions and payouts were last read."
+)
 _COUNT_HELD: Final = select(func.count()).select_from(BALANCE_TRANSACTIONS).where(text(HELD_MOVEMENTS))
 _COUNT_DIFFERENT: Final = select(func.count()).select_from(PAYOUTS).where(text(UNRECONCILED))
 _OLDEST: Final = select(PAYMENTS.c.made_at).order_by(PAYMENTS.c.number).limit(1)
@@ -83,6 +86,7 @@ class Settlement:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop`."""
+        _READ_AT.set_to_current_time()  # what is late is late since the start
         try:
             while not stop.is_set():
                 await self.run_once()
@@ -96,6 +100,7 @@ class Settlement:
         try:
             await self._list()
             await self._payouts.read_due()
+            _READ_AT.set_to_current_time()
         except ProcessorError as error:
             log.warning("settlement.failed", reason=str(error))
         async with self._database.transaction() as session:

@@ -8,6 +8,7 @@ as an estimate (domain.EstimateReason).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypedDict
 
@@ -34,6 +35,9 @@ DISPUTE_RANKS: Final[Mapping[str, DisputeRank]] = {
     "won": DisputeRank.WON,
 }
 """By `dispute.status`, except `prevented` (docs.stripe.com/api/disputes/object)."""
+
+AWAITS_EVIDENCE: Final = frozenset(("warning_needs_response", "needs_response"))
+"""Statuses in which a dispute waits for our evidence."""
 
 PREVENTED_RANKS: Final[Mapping[str, DisputeRank]] = {
     "block": DisputeRank.INQUIRY,
@@ -134,6 +138,7 @@ def dispute_observation(dispute: Mapping[str, Any], told_at: datetime) -> Observ
         withdrawn=withdrawn,
         returned=returned,
         settled_in=settled_in,
+        due_at=_evidence_due_at(dispute),
     )
 
 
@@ -143,6 +148,23 @@ def _dispute_rank(dispute: Mapping[str, Any]) -> DisputeRank:
         return DISPUTE_RANKS.get(status, DisputeRank.UNKNOWN)
     card = (dispute.get("payment_method_details") or {}).get("card") or {}
     return PREVENTED_RANKS.get(card.get("case_type") or "", DisputeRank.UNKNOWN)
+
+
+def _evidence_due_at(dispute: Mapping[str, Any]) -> datetime | None:
+    """Until when evidence may be submitted; None where it was, and where the dispute waits for none.
+
+    `evidence_details.due_by` is null where a dispute cannot be contested
+    (docs.stripe.com/api/disputes/object#dispute_object-evidence_details-due_by).
+    """
+    details = dispute.get("evidence_details")
+    if dispute["status"] not in AWAITS_EVIDENCE or not isinstance(details, Mapping):
+        return None
+    due_by = details.get("due_by")
+    if details.get("submission_count") or not isinstance(due_by, int):
+        return None
+    with suppress(ValueError, OverflowError, OSError):
+        return moment_of(due_by)
+    return None
 
 
 def _at_stake(thing: Mapping[str, Any]) -> tuple[int, str]:
