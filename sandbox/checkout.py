@@ -12,7 +12,7 @@ from sandbox.errors import invalid, invalid_state, missing_parameter
 from sandbox.events import Subject
 from sandbox.listing import Clause, page_of
 from sandbox.records import Json, Session, new_id
-from sandbox.stripe_objects import line_items, page_object, session_object, to_json
+from sandbox.stripe_objects import COMPLETE, line_items, page_object, session_object, to_json
 from sandbox.stripe_parameters import SESSION, refuse_unknown
 
 DAY_S: Final = 86_400
@@ -137,7 +137,9 @@ def list_sessions(account: Account, call: ApiCall) -> Json:
     clauses: list[Clause] = []
     for name, column in (("payment_intent", "payment"), ("status", "status")):
         wanted = forms.text(call.params, name)
-        if wanted is not None:
+        if wanted == "complete" and column == "status":
+            clauses.append(("status IN (?, ?, ?)", COMPLETE))
+        elif wanted is not None:
             clauses.append((f"{column} = ?", (wanted,)))
     rows, more = page_of(account, "sessions", call.params, clauses)
     data = [session_object(Session.from_row(row), account.base_url) for row in rows]

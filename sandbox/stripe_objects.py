@@ -10,6 +10,9 @@ from sandbox.cards import CARDS
 from sandbox.records import Dispute, Json, Payment, Payout, Refund, Session
 
 API_VERSION: Final = "2026-10-28.endive"
+COMPLETE: Final = ("complete", "settling", "unsettled")
+"""Stored states of a session that Stripe shows as complete: paid, to be settled later, and failed then."""
+
 to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -45,14 +48,14 @@ def session_object(session: Session, base_url: str) -> Json:
         "mode": "payment",
         "payment_intent": session.payment,
         "payment_link": None,
-        "payment_method_types": ["card"],
+        "payment_method_types": ["card", "us_bank_account"],
         "payment_status": "paid" if session.status == "complete" else "unpaid",
         "presentment_details": None,
         "recovered_from": None,
         "return_url": requested["return_url"],
         "shipping_cost": None,
         "shipping_options": [],
-        "status": session.status,
+        "status": "complete" if session.status in COMPLETE else session.status,
         "submit_type": requested["submit_type"],
         "subscription": None,
         "success_url": requested["success_url"],
@@ -95,8 +98,8 @@ def line_items(session: Session) -> Json:
     return page_object([line], False, f"/v1/checkout/sessions/{session.id}/line_items")
 
 
-def payment_intent_object(payment: Payment) -> Json:
-    """A PaymentIntent."""
+def payment_intent_object(payment: Payment, authentication_url: str | None = None) -> Json:
+    """A PaymentIntent; `authentication_url` is where its donor has to authenticate."""
     captured = payment.captured
     return {
         "id": payment.id,
@@ -118,14 +121,21 @@ def payment_intent_object(payment: Payment) -> Json:
         "latest_charge": payment.charge if captured else None,
         "livemode": False,
         "metadata": payment.metadata,
-        "next_action": None,
+        "next_action": _next_action(payment, authentication_url),
         "payment_method": _payment_method(payment) if captured else None,
-        "payment_method_types": ["card"],
+        "payment_method_types": ["card", "us_bank_account"],
         "processing": None,
         "receipt_email": None,
         "statement_descriptor": None,
         "status": payment.status,
     }
+
+
+def _next_action(payment: Payment, authentication_url: str | None) -> Json | None:
+    if payment.status != "requires_action":
+        return None
+    redirect = {"return_url": None, "url": authentication_url}
+    return {"type": "redirect_to_url", "redirect_to_url": redirect}
 
 
 def _payment_method(payment: Payment) -> str:
@@ -158,7 +168,7 @@ def charge_object(payment: Payment, refunds: list[Refund], disputed: bool) -> Js
         "paid": True,
         "payment_intent": payment.id,
         "payment_method": _payment_method(payment),
-        "payment_method_details": {"card": _card_details(payment.card), "type": "card"},
+        "payment_method_details": _method_details(payment.card),
         "receipt_email": None,
         "refunded": refunded == payment.amount,
         "refunds": page_object(
@@ -168,6 +178,13 @@ def charge_object(payment: Payment, refunds: list[Refund], disputed: bool) -> Js
         ),
         "status": "succeeded",
     }
+
+
+def _method_details(number: str) -> Json:
+    if CARDS[number].method == "card":
+        return {"card": _card_details(number), "type": "card"}
+    account = {"account_type": "checking", "bank_name": "STRIPE TEST BANK", "last4": number[-4:]}
+    return {"type": "us_bank_account", "us_bank_account": account}
 
 
 @lru_cache(maxsize=64)
