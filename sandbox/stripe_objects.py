@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sandbox.cards import CARDS
-from sandbox.records import Dispute, Json, Payment, Payout, Refund, Session
+from sandbox.records import Dispute, Json, Payment, PaymentLink, Payout, Refund, Session
 
 API_VERSION: Final = "2026-10-28.endive"
 COMPLETE: Final = ("complete", "settling", "unsettled")
@@ -47,7 +47,7 @@ def session_object(session: Session, base_url: str) -> Json:
         "metadata": requested["metadata"],
         "mode": "payment",
         "payment_intent": session.payment,
-        "payment_link": None,
+        "payment_link": requested.get("payment_link"),
         "payment_method_types": ["card", "us_bank_account"],
         "payment_status": "paid" if session.status == "complete" else "unpaid",
         "presentment_details": None,
@@ -62,6 +62,29 @@ def session_object(session: Session, base_url: str) -> Json:
         "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
         "ui_mode": requested["ui_mode"],
         "url": f"{base_url}/c/pay/{session.id}" if is_open and not embedded else None,
+    }
+
+
+def payment_link_object(link: PaymentLink, base_url: str) -> Json:
+    """A Payment Link; its address takes `?client_reference_id=…`."""
+    requested = link.requested
+    redirect = requested["redirect"]
+    after = {"type": "redirect", "redirect": {"url": redirect}} if redirect else {
+        "type": "hosted_confirmation", "hosted_confirmation": {"custom_message": None}
+    }  # fmt: skip
+    return {
+        "id": link.id,
+        "object": "payment_link",
+        "active": link.active,
+        "after_completion": after,
+        "currency": requested["currency"].lower(),
+        "livemode": False,
+        "metadata": requested["metadata"],
+        "payment_intent_data": {"metadata": requested["intent_metadata"]},
+        "payment_method_types": None,
+        "restrictions": None,
+        "submit_type": requested["submit_type"],
+        "url": f"{base_url}/c/link/{link.id}",
     }
 
 

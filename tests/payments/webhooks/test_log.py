@@ -39,7 +39,7 @@ class WebhookApi:
         self.app = new_app("payments", SECRET)
         unused: Any = None
         dependencies = Dependencies(
-            database=books.database, store=books.store, refunds=unused, backfill=unused, rate_limiter=unused,
+            database=books.database, store=books.store, refunds=unused, backfill=unused,
             publishable_key="", clock=books.clock, outbox_empty=unused, behind=unused,
         )  # fmt: skip
         self.app.include_router(routes(dependencies))
