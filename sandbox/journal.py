@@ -28,7 +28,7 @@ CREATE INDEX IF NOT EXISTS sessions_payment ON sessions (payment) WHERE payment 
 
 CREATE TABLE IF NOT EXISTS payment_links (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, active INTEGER NOT NULL,
-    wish TEXT NOT NULL);
+    parameters TEXT NOT NULL);
 
 CREATE TABLE IF NOT EXISTS payments (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, status TEXT NOT NULL,

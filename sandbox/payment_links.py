@@ -39,7 +39,7 @@ def create_link(account: Account, call: ApiCall) -> Json:
     }
     link_id, now = new_id("plink_"), int(account.clock())
     n = account.journal.write(
-        "INSERT INTO payment_links (id, created, active, wish) VALUES (?, ?, 1, ?)",
+        "INSERT INTO payment_links (id, created, active, parameters) VALUES (?, ?, 1, ?)",
         (link_id, now, to_json(requested)),
     )
     return payment_link_object(PaymentLink(n, link_id, now, True, requested), account.base_url)

@@ -148,8 +148,8 @@ class Payment(Table, table=True):
     checkout_url: str | None
     client_secret: str | None
     expires_at: datetime | None = Field(sa_type=Utc)
-    pace: int | None = Field(default=None, sa_type=BigInteger)
-    """The queue's pace when its ticket was made, in checkouts per 1,000 s (`admission/estimates.py`)."""
+    queue_rate: int | None = Field(default=None, sa_type=BigInteger)
+    """The queue's rate when its ticket was made, in checkouts per 1,000 s (`admission/estimates.py`)."""
     made_at: datetime = Field(sa_type=Utc)
     changed_at: datetime = Field(sa_type=Utc)
 

@@ -40,6 +40,6 @@ def test_a_figure_that_grew_is_noticed() -> None:
         Storm(paid=200, difference="0.00 USD", told=Told(grown_etas=1)),
     ],
 )
-def test_a_storm_that_lost_or_misled_somebody_is_not_whole(found: Storm) -> None:
+def test_a_storm_that_lost_a_pledge_or_misled_a_donor_is_not_whole(found: Storm) -> None:
     assert not storm.is_whole(found, OPTIONS)
     assert storm.is_whole(Storm(paid=200, difference="0.00 USD"), OPTIONS)
