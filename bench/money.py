@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from bench import single_figure
-from bench.figures import proofs
+from bench.figures import proofs, storm
 from bench.results import DIRECTORY, Detail
 
 MONEY: Final = DIRECTORY / "money.json"
 
 Measure = Callable[[Path, int], Mapping[str, Detail]]
-FIGURES: Final[Mapping[str, Measure]] = {"proof": proofs.measure}
+FIGURES: Final[Mapping[str, Measure]] = {"proof": proofs.measure, "storm": storm.measure}
 """Each measures in an empty folder, with about this many rows stored."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sandbox.errors import not_found
 from sandbox.events import EventLog
 from sandbox.journal import Journal
-from sandbox.records import Dispute, Payment, Refund, Session
+from sandbox.records import Dispute, Payment, PaymentLink, Refund, Session
 
 
 @dataclass(slots=True)
@@ -31,6 +31,13 @@ class Account:
         if row is None:
             raise not_found("checkout.session", session_id, param)
         return Session.from_row(row)
+
+    def payment_link(self, link_id: str) -> PaymentLink:
+        """Raises ApiError (404) when it does not exist."""
+        row = self.journal.row("SELECT * FROM payment_links WHERE id = ?", (link_id,))
+        if row is None:
+            raise not_found("payment_link", link_id)
+        return PaymentLink.from_row(row)
 
     def payment(self, payment_id: str, param: str = "intent") -> Payment:
         """Raises ApiError (404) when it does not exist."""

@@ -6,17 +6,28 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Refunding = Literal["succeeds", "succeeds_later", "fails_later"]
+Settling = Literal["at_once", "succeeds_later", "fails_later"]
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One test card; it is charged unless it has a `decline_code`."""
+    """One test card or bank account; it is charged unless it has a `decline_code`.
+
+    With `authenticates`, the donor first has to authenticate on the page of the card's bank (3-D Secure).
+    """
 
     brand: str
     decline_code: str | None = None
     decline_message: str = "Your card was declined."
     disputed: bool = False
     refunding: Refunding = "succeeds"
+    authenticates: bool = False
+    settling: Settling = "at_once"
+
+    @property
+    def method(self) -> str:
+        """Stripe's type of the payment method."""
+        return "card" if self.settling == "at_once" else "us_bank_account"
 
     @property
     def error_code(self) -> str:
@@ -43,6 +54,12 @@ CARDS: Final[dict[str, Card]] = {
     "4000000000000259": Card("visa", disputed=True),
     "4000000000007726": Card("visa", refunding="succeeds_later"),
     "4000000000005126": Card("visa", refunding="fails_later"),
+    "4000002760003184": Card("visa", authenticates=True),
+    "4000000000003220": Card("visa", authenticates=True),
+    "4000008400001629": Card("visa", "generic_decline", authenticates=True),
+    # Bank accounts, whose debits settle later (docs.stripe.com/payments/ach-direct-debit).
+    "000123456789": Card("", settling="succeeds_later"),
+    "000111111116": Card("", settling="fails_later"),
 }
 
 

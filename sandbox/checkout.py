@@ -12,7 +12,7 @@ from sandbox.errors import invalid, invalid_state, missing_parameter
 from sandbox.events import Subject
 from sandbox.listing import Clause, page_of
 from sandbox.records import Json, Session, new_id
-from sandbox.stripe_objects import line_items, page_object, session_object, to_json
+from sandbox.stripe_objects import COMPLETE, line_items, page_object, session_object, to_json
 from sandbox.stripe_parameters import SESSION, refuse_unknown
 
 DAY_S: Final = 86_400
@@ -26,25 +26,30 @@ def create_session(account: Account, call: ApiCall) -> Json:
     refuse_unknown(params, SESSION)
     if forms.required_text(params, "mode") != "payment":
         raise invalid("The sandbox supports mode=payment only.", "mode")
-    line = _line(params)
+    line = line_of(params)
     requested = line | _addresses(params) | _customer_fields(params)
     now = int(account.clock())
-    session_id = new_id("cs_test_")
     expires_at = _expires_at(params, now)
-    currency = line.pop("currency")
     amount = line["unit_amount"] * line["quantity"]
-    refuse_bad_amount(amount, currency, "line_items[0][price_data][unit_amount]")
-    del requested["currency"]
+    refuse_bad_amount(amount, line["currency"], "line_items[0][price_data][unit_amount]")
+    return session_object(store_session(account, requested, now, expires_at), account.base_url)
+
+
+def store_session(account: Account, requested: Json, now: int, expires_at: int) -> Session:
+    """Store a new session with the price and the fields in `requested`."""
+    session_id = new_id("cs_test_")
+    kept = {name: value for name, value in requested.items() if name != "currency"}
+    amount, currency = kept["unit_amount"] * kept["quantity"], requested["currency"]
     n = account.journal.write(
         "INSERT INTO sessions (id, created, expires_at, status, amount, currency, wish)"
         " VALUES (?, ?, ?, 'open', ?, ?, ?)",
-        (session_id, now, expires_at, amount, currency, to_json(requested)),
+        (session_id, now, expires_at, amount, currency, to_json(kept)),
     )
-    session = Session(n, session_id, now, expires_at, "open", amount, currency, None, requested, None)
-    return session_object(session, account.base_url)
+    return Session(n, session_id, now, expires_at, "open", amount, currency, None, kept, None)
 
 
-def _line(params: dict[str, Any]) -> Json:
+def line_of(params: dict[str, Any]) -> Json:
+    """The one line item of a request. Raises ApiError for what Stripe refuses."""
     lines = forms.entries(params, "line_items")
     if not lines:
         raise missing_parameter("line_items")
@@ -137,7 +142,9 @@ def list_sessions(account: Account, call: ApiCall) -> Json:
     clauses: list[Clause] = []
     for name, column in (("payment_intent", "payment"), ("status", "status")):
         wanted = forms.text(call.params, name)
-        if wanted is not None:
+        if wanted == "complete" and column == "status":
+            clauses.append(("status IN (?, ?, ?)", COMPLETE))
+        elif wanted is not None:
             clauses.append((f"{column} = ?", (wanted,)))
     rows, more = page_of(account, "sessions", call.params, clauses)
     data = [session_object(Session.from_row(row), account.base_url) for row in rows]

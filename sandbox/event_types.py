@@ -17,6 +17,8 @@ SELECTABLE: Final = (
     "checkout.session.completed",
     "checkout.session.expired",
     "payment_intent.payment_failed",
+    "payment_intent.processing",
+    "payment_intent.requires_action",
     "payment_intent.succeeded",
     "payout.created",
     "payout.failed",

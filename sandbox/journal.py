@@ -26,6 +26,10 @@ CREATE INDEX IF NOT EXISTS sessions_open ON sessions (expires_at) WHERE status =
 CREATE INDEX IF NOT EXISTS sessions_created ON sessions (created);
 CREATE INDEX IF NOT EXISTS sessions_payment ON sessions (payment) WHERE payment IS NOT NULL;
 
+CREATE TABLE IF NOT EXISTS payment_links (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, active INTEGER NOT NULL,
+    parameters TEXT NOT NULL);
+
 CREATE TABLE IF NOT EXISTS payments (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, status TEXT NOT NULL,
     amount INTEGER NOT NULL, currency TEXT NOT NULL, fee INTEGER NOT NULL, session TEXT NOT NULL,

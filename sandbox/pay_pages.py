@@ -29,8 +29,10 @@ class PayPages:
     async def answer(self, method: str, path: str, language: str, content_type: str, body: bytes) -> Reply:
         session_id, _, action = path.removeprefix(PREFIX).partition("/")
         form = content_type.startswith("application/x-www-form-urlencoded")
-        if method == "GET" and not action:
+        if method == "GET" and action in ("", "authenticate"):
             reply = self._page(session_id, language)
+        elif method == "POST" and action == "authenticate":
+            reply = self._authenticate(session_id, language, body, form)
         elif method == "POST" and action == "pay":
             reply = self._pay_by_form(session_id, language, body) if form else self._pay(session_id, body)
         else:
@@ -45,7 +47,7 @@ class PayPages:
             requested = json_of(body)
             if not isinstance(requested, dict):
                 raise invalid("Expected a JSON object.")
-            card = _optional_text(requested, "card")
+            card = _optional_text(requested, "card") or _optional_text(requested, "account")
             if card is None:
                 raise invalid("Missing required field: card.", "card", "parameter_missing")
             email, name = _optional_text(requested, "email"), _optional_text(requested, "name")
@@ -53,7 +55,24 @@ class PayPages:
         except ApiError as api_error:
             unpaid = {"payment_status": "unpaid", **api_error.body()}
             return Reply(api_error.status, to_json(unpaid).encode())
-        return Reply(200, to_json(_outcome_shown(outcome)).encode())
+        return Reply(200, to_json(self._outcome_shown(outcome)).encode())
+
+    def _authenticate(self, session_id: str, language: str, body: bytes, form: bool) -> Reply:
+        """End the authentication of a card; `outcome` is `succeed` or `fail`, in a form or in JSON."""
+        try:
+            requested = forms.decode(body.decode("utf-8", "replace")) if form else json_of(body)
+            asked = requested.get("outcome") if isinstance(requested, dict) else None
+            if asked not in ("succeed", "fail"):
+                raise invalid("outcome must be succeed or fail.", "outcome")
+            outcome = payment_intents.authenticate(self._account, session_id, asked == "succeed")
+        except ApiError as api_error:
+            if form:
+                return _not_found(language) if api_error.status == 404 else self._page(session_id, language)
+            unpaid = {"payment_status": "unpaid", **api_error.body()}
+            return Reply(api_error.status, to_json(unpaid).encode())
+        if form:
+            return self._after_form(outcome, language)
+        return Reply(200, to_json(self._outcome_shown(outcome)).encode())
 
     def _pay_by_form(self, session_id: str, language: str, body: bytes) -> Reply:
         """Charge a card from the form; show the page with the error, or redirect to the session's address."""
@@ -66,11 +85,17 @@ class PayPages:
             if api_error.status == 404:
                 return _not_found(language)
             return self._page(session_id, language, api_error.error.get("code"))
+        return self._after_form(outcome, language)
+
+    def _after_form(self, outcome: payment_intents.Outcome, language: str) -> Reply:
+        session = outcome.session
         if outcome.decline is not None:
-            return self._page(session_id, language, outcome.decline["decline_code"])
-        address = next_address(outcome.session)
+            return self._page(session.id, language, outcome.decline["decline_code"])
+        address = next_address(session)
+        if outcome.authenticates:
+            address = payment_intents.authentication_url(self._account, session)
         if address is None:
-            return self._page(session_id, language)
+            return self._page(session.id, language)
         return Reply(303, b"", {"Location": address})
 
     def _page(self, session_id: str, language: str, problem: str | None = None) -> Reply:
@@ -80,9 +105,13 @@ class PayPages:
             return _not_found(language)
         shown = session_object(session, "")
         language = page_language(shown["locale"], language)
-        status = session.status
+        status: str = shown["status"]
         if status == "open" and session.expires_at <= self._account.clock():
             status = "expired"
+        elif status == "open" and problem is None and self._asks_for_authentication(session):
+            status = "authenticate"
+        elif session.status in ("settling", "unsettled"):
+            status = session.status
         html = _render(
             language=language,
             status=status,
@@ -94,21 +123,28 @@ class PayPages:
         )
         return _html(200, html)
 
+    def _asks_for_authentication(self, session: Session) -> bool:
+        payment = self._account.payment(session.payment) if session.payment else None
+        return payment is not None and payment.status == "requires_action"
 
-def _outcome_shown(outcome: payment_intents.Outcome) -> Json:
-    session = outcome.session
-    shown = {
-        "id": session.id,
-        "status": session.status,
-        "payment_status": "paid" if session.status == "complete" else "unpaid",
-        "payment_intent": session.payment,
-    }
-    if outcome.decline is not None:
-        return shown | {
-            "decline_code": outcome.decline["decline_code"],
-            "message": outcome.decline["message"],
+    def _outcome_shown(self, outcome: payment_intents.Outcome) -> Json:
+        session = outcome.session
+        object_shown = session_object(session, "")
+        shown = {
+            "id": session.id,
+            "status": object_shown["status"],
+            "payment_status": object_shown["payment_status"],
+            "payment_intent": session.payment,
         }
-    return shown | {"redirect_url": next_address(session)}
+        if outcome.decline is not None:
+            return shown | {
+                "decline_code": outcome.decline["decline_code"],
+                "message": outcome.decline["message"],
+            }
+        if outcome.authenticates:
+            url = payment_intents.authentication_url(self._account, session)
+            return shown | {"intent_status": "requires_action", "authentication_url": url}
+        return shown | {"redirect_url": next_address(session)}
 
 
 def _optional_text(requested: dict[str, Any], name: str) -> str | None:

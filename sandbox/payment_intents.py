@@ -1,4 +1,8 @@
-"""Payments: a card is charged for a session, declined, or refused because the session has expired."""
+"""Payments: a card is charged for a session, declined, or refused because the session has expired.
+
+A card that needs 3-D Secure is charged once its holder has authenticated. A bank debit completes the session
+unpaid, and settles or fails later.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,20 @@ from sandbox.records import Json, Payment, Session, new_id
 from sandbox.stripe_objects import page_object, payment_intent_object, session_object, to_json
 
 DISPUTE_AFTER_S: Final = 1.0
+SETTLES_AFTER_S: Final = 1.0
+DEBIT_FAILED: Final = {
+    "type": "invalid_request_error",
+    "code": "payment_method_unexpected_state",
+    "decline_code": "no_account",
+    "message": "The customer's bank account could not be located.",
+}
+NOT_AUTHENTICATED: Final = {
+    "type": "invalid_request_error",
+    "code": "payment_intent_authentication_failure",
+    "decline_code": "authentication_failed",
+    "message": "The provided PaymentMethod has failed authentication. You can provide payment_method_data or"
+    " a new PaymentMethod to attempt to fulfill this PaymentIntent again.",
+}
 INSERT: Final = (
     "INSERT INTO payments"
     " (id, created, status, amount, currency, fee, session, pledge, metadata, card, donor, failure)"
@@ -27,10 +45,14 @@ INSERT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a payment attempt: the session afterwards, and the error of a decline."""
+    """The outcome of a payment attempt: the session afterwards, and the error of a decline.
+
+    `authenticates`: the donor has to authenticate before the card is charged.
+    """
 
     session: Session
     decline: Json | None = None
+    authenticates: bool = False
 
 
 def pay(account: Account, session_id: str, number: str, email: str | None, name: str | None) -> Outcome:
@@ -38,6 +60,45 @@ def pay(account: Account, session_id: str, number: str, email: str | None, name:
 
     Raises ApiError for an unknown session (404), an expired session (410) or an unknown card number (400).
     """
+    session = _unexpired(account, session_id)
+    card = CARDS.get(digits_of(number))
+    if card is None:
+        raise invalid(
+            "The sandbox accepts only Stripe's test cards, such as 4242424242424242.",
+            "card",
+            "incorrect_number",
+        )
+    if session.status != "open":
+        return Outcome(session)
+    payment = _with_card(account, session, digits_of(number), email, name)
+    if card.authenticates:
+        return _ask_for_authentication(account, session, payment)
+    if card.settling != "at_once":
+        return _debit(account, session, payment, card)
+    return _charge(account, session, payment, card)
+
+
+def authenticate(account: Account, session_id: str, succeeded: bool) -> Outcome:
+    """End the authentication that a session's card needs: the card is charged, or the attempt has failed.
+
+    Raises ApiError for an unknown session (404), an expired session (410), or where none is asked for (400).
+    A complete session stays as it is.
+    """
+    session = _unexpired(account, session_id)
+    if session.status != "open":
+        return Outcome(session)
+    payment = account.payment(session.payment) if session.payment else None
+    if payment is None or payment.status != "requires_action":
+        raise invalid(
+            "This session's payment asks for no authentication.", code="payment_intent_unexpected_state"
+        )
+    payment = payment._replace(status="requires_payment_method")
+    if not succeeded:
+        return _fail(account, session, payment, NOT_AUTHENTICATED)
+    return _charge(account, session, payment, CARDS[payment.card])
+
+
+def _unexpired(account: Account, session_id: str) -> Session:
     session = account.session(session_id)
     if session.status == "open" and session.expires_at <= account.clock():
         end_unpaid(account, session)
@@ -46,21 +107,81 @@ def pay(account: Account, session_id: str, number: str, email: str | None, name:
         message = "This checkout session has expired."
         error = {"type": "invalid_request_error", "code": "checkout_session_expired", "message": message}
         raise ApiError(410, error)
-    card = CARDS.get(digits_of(number))
-    if card is None:
-        raise invalid(
-            "The sandbox accepts only Stripe's test cards, such as 4242424242424242.",
-            "card",
-            "incorrect_number",
-        )
-    if session.status == "complete":
-        return Outcome(session)
-    payment = _with_card(account, session, digits_of(number), email, name)
-    return (
-        _decline(account, session, payment, card)
-        if card.decline_code
-        else _capture(account, session, payment, card)
+    return session
+
+
+def _charge(account: Account, session: Session, payment: Payment, card: Card) -> Outcome:
+    if card.decline_code:
+        return _decline(account, session, payment, card)
+    return _capture(account, session, payment, card)
+
+
+def _ask_for_authentication(account: Account, session: Session, payment: Payment) -> Outcome:
+    """The session stays open until the donor has authenticated, or has used another card."""
+    payment = payment._replace(status="requires_action")
+    session = _write(account, session, payment)
+    shown = payment_intent_object(payment, authentication_url(account, session))
+    account.events.emit("payment_intent.requires_action", Subject.of(payment), shown)
+    return Outcome(session, authenticates=True)
+
+
+def authentication_url(account: Account, session: Session) -> str:
+    """The page on which the donor authenticates."""
+    return f"{account.base_url}/c/pay/{session.id}/authenticate"
+
+
+def _debit(account: Account, session: Session, payment: Payment, card: Card) -> Outcome:
+    """Begin a bank debit: the session completes unpaid."""
+    payment = payment._replace(status="processing")
+    session = _complete(account, _write(account, session, payment), payment, "settling")
+    subject = Subject.of(payment)
+    account.events.emit("payment_intent.processing", subject, payment_intent_object(payment))
+    account.events.emit("checkout.session.completed", subject, session_object(session, account.base_url))
+    action = "settle_debit" if card.settling == "succeeds_later" else "fail_debit"
+    account.schedule(action, payment.id, SETTLES_AFTER_S)
+    return Outcome(session)
+
+
+def settle_debit(account: Account, payment_id: str) -> None:
+    """A bank debit succeeds."""
+    payment = account.payment(payment_id)
+    if payment.status != "processing":
+        return
+    session = account.session(payment.session)
+    payment = payment._replace(status="succeeded", fee=fee(payment.amount, payment.currency))
+    _write(account, session, payment)
+    charge_captured(account, payment)
+    session = _complete(account, session, payment, "complete")
+    _end_debit(account, session, payment, "succeeded")
+
+
+def fail_debit(account: Account, payment_id: str) -> None:
+    """A bank debit fails; its session stays complete and unpaid."""
+    payment = account.payment(payment_id)
+    if payment.status != "processing":
+        return
+    session = account.session(payment.session)
+    payment = payment._replace(status="requires_payment_method", failure=DEBIT_FAILED)
+    _write(account, session, payment)
+    session = _complete(account, session, payment, "unsettled")
+    _end_debit(account, session, payment, "failed")
+
+
+def _end_debit(account: Account, session: Session, payment: Payment, outcome: str) -> None:
+    subject = Subject.of(payment)
+    intent_event = "succeeded" if outcome == "succeeded" else "payment_failed"
+    account.events.emit(f"payment_intent.{intent_event}", subject, payment_intent_object(payment))
+    shown = session_object(session, account.base_url)
+    account.events.emit(f"checkout.session.async_payment_{outcome}", subject, shown)
+
+
+def _complete(account: Account, session: Session, payment: Payment, status: str) -> Session:
+    """Complete a session: as paid (`complete`), or as one of the other stored `COMPLETE` states."""
+    account.journal.write(
+        "UPDATE sessions SET status = ?, payment = ?, donor = ? WHERE n = ?",
+        (status, payment.id, to_json(payment.donor), session.n),
     )
+    return session._replace(status=status, payment=payment.id, donor=payment.donor)
 
 
 def _with_card(
@@ -70,7 +191,9 @@ def _with_card(
     requested = session.requested
     donor = {"email": email or requested["customer_email"], "name": name}
     if session.payment is not None:
-        return account.payment(session.payment)._replace(card=number, donor=donor, failure=None)
+        return account.payment(session.payment)._replace(
+            status="requires_payment_method", card=number, donor=donor, failure=None
+        )
     pledge = requested["intent_metadata"].get("ataa_pledge") or requested["metadata"].get("ataa_pledge")
     return Payment(
         n=0,
@@ -91,13 +214,9 @@ def _with_card(
 
 def _capture(account: Account, session: Session, payment: Payment, card: Card) -> Outcome:
     payment = payment._replace(status="succeeded", fee=fee(payment.amount, payment.currency))
-    _write(account, session, payment)
+    session = _write(account, session, payment)
     charge_captured(account, payment)
-    paid = session._replace(status="complete", payment=payment.id, donor=payment.donor)
-    account.journal.write(
-        "UPDATE sessions SET status = 'complete', payment = ?, donor = ? WHERE n = ?",
-        (payment.id, to_json(payment.donor), session.n),
-    )
+    paid = _complete(account, session, payment, "complete")
     subject = Subject.of(payment)
     account.events.emit("payment_intent.succeeded", subject, payment_intent_object(payment))
     account.events.emit("checkout.session.completed", subject, session_object(paid, account.base_url))
@@ -115,25 +234,29 @@ def _decline(account: Account, session: Session, payment: Payment, card: Card) -
         "message": card.decline_message,
         "doc_url": f"https://stripe.com/docs/error-codes/{card.error_code.replace('_', '-')}",
     }
+    return _fail(account, session, payment, decline)
+
+
+def _fail(account: Account, session: Session, payment: Payment, decline: Json) -> Outcome:
     payment = payment._replace(failure=decline)
-    _write(account, session, payment)
-    if session.payment is None:
-        session = session._replace(payment=payment.id)
-        account.journal.write("UPDATE sessions SET payment = ? WHERE n = ?", (payment.id, session.n))
+    session = _write(account, session, payment)
     account.events.emit("payment_intent.payment_failed", Subject.of(payment), payment_intent_object(payment))
     return Outcome(session, decline)
 
 
-def _write(account: Account, session: Session, payment: Payment) -> None:
+def _write(account: Account, session: Session, payment: Payment) -> Session:
+    """Store a payment intent, and its id in its session; returns the session."""
     metadata, donor = to_json(payment.metadata), to_json(payment.donor)
     failure = to_json(payment.failure) if payment.failure else None
     if session.payment is None:
         account.journal.write(INSERT, (*payment[1:9], metadata, payment.card, donor, failure))
-        return
+        account.journal.write("UPDATE sessions SET payment = ? WHERE n = ?", (payment.id, session.n))
+        return session._replace(payment=payment.id)
     account.journal.write(
         "UPDATE payments SET status = ?, fee = ?, card = ?, donor = ?, failure = ? WHERE id = ?",
         (payment.status, payment.fee, payment.card, donor, failure, payment.id),
     )
+    return session
 
 
 def retrieve_payment_intent(account: Account, call: ApiCall) -> Json:

@@ -30,6 +30,21 @@ class Session(NamedTuple):
         return cls._make((*row[:-2], json.loads(row[-2]), donor))
 
 
+class PaymentLink(NamedTuple):
+    """A Payment Link; `requested` are its parameters (JSON in the journal)."""
+
+    n: int
+    id: str
+    created: int
+    active: bool
+    requested: Json
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> PaymentLink:
+        n, link_id, created, active, requested = row
+        return cls(n, link_id, created, bool(active), json.loads(requested))
+
+
 class Payment(NamedTuple):
     """A PaymentIntent with its one possible charge; `currency` in upper case, amounts in minor units."""
 

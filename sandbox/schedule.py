@@ -1,4 +1,4 @@
-"""Scheduled actions: sessions expire, refunds and payouts settle or fail, disputes open."""
+"""Scheduled actions: sessions expire, debits, refunds and payouts settle or fail, disputes open."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Final
 from sandbox.account import Account
 from sandbox.checkout import expire_overdue
 from sandbox.disputes import open_scheduled
+from sandbox.payment_intents import fail_debit, settle_debit
 from sandbox.payouts import fail_payout, settle_payout
 from sandbox.refunds import fail_refund, settle_refund
 
 ACTIONS: Final[dict[str, Callable[[Account, str], None]]] = {
     "open_dispute": open_scheduled,
+    "settle_debit": settle_debit,
+    "fail_debit": fail_debit,
     "settle_refund": settle_refund,
     "fail_refund": fail_refund,
     "settle_payout": settle_payout,

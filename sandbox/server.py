@@ -18,6 +18,7 @@ from sandbox.events import EventLog
 from sandbox.faults import FaultControl
 from sandbox.http_server import HttpServer, Reply, Request
 from sandbox.journal import Journal
+from sandbox.link_pages import LINK_PREFIX, LinkPages
 from sandbox.pay_pages import PREFIX, PayPages
 from sandbox.schedule import run_due_actions
 from sandbox.stripe_objects import to_json
@@ -63,6 +64,7 @@ class Sandbox:
         self._stripe = StripeApi(self._account, options.api_key, self._faults)
         self._controls = Controls(self._account, self._faults)
         self._pages = PayPages(self._account)
+        self._links = LinkPages(self._account, self._pages)
         self._server = HttpServer(self._reply, SERVER_ERROR)
         self._ticker: asyncio.Task[None] | None = None
 
@@ -119,6 +121,8 @@ class Sandbox:
         if path.startswith(PREFIX):
             language, content_type = headers.get("accept-language", ""), headers.get("content-type", "")
             return await self._pages.answer(method, path, language, content_type, request.body)
+        if path.startswith(LINK_PREFIX):
+            return await self._links.answer(method, request.target, request.body)
         if path.startswith("/_sandbox/"):
             return await self._controls.answer(method, path, query, request.body)
         if path in ("/livez", "/readyz", "/startupz"):

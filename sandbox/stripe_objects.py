@@ -7,9 +7,12 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sandbox.cards import CARDS
-from sandbox.records import Dispute, Json, Payment, Payout, Refund, Session
+from sandbox.records import Dispute, Json, Payment, PaymentLink, Payout, Refund, Session
 
 API_VERSION: Final = "2026-10-28.endive"
+COMPLETE: Final = ("complete", "settling", "unsettled")
+"""Stored states of a session that Stripe shows as complete: paid, to be settled later, and failed then."""
+
 to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -44,21 +47,44 @@ def session_object(session: Session, base_url: str) -> Json:
         "metadata": requested["metadata"],
         "mode": "payment",
         "payment_intent": session.payment,
-        "payment_link": None,
-        "payment_method_types": ["card"],
+        "payment_link": requested.get("payment_link"),
+        "payment_method_types": ["card", "us_bank_account"],
         "payment_status": "paid" if session.status == "complete" else "unpaid",
         "presentment_details": None,
         "recovered_from": None,
         "return_url": requested["return_url"],
         "shipping_cost": None,
         "shipping_options": [],
-        "status": session.status,
+        "status": "complete" if session.status in COMPLETE else session.status,
         "submit_type": requested["submit_type"],
         "subscription": None,
         "success_url": requested["success_url"],
         "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
         "ui_mode": requested["ui_mode"],
         "url": f"{base_url}/c/pay/{session.id}" if is_open and not embedded else None,
+    }
+
+
+def payment_link_object(link: PaymentLink, base_url: str) -> Json:
+    """A Payment Link; its address takes `?client_reference_id=…`."""
+    requested = link.requested
+    redirect = requested["redirect"]
+    after = {"type": "redirect", "redirect": {"url": redirect}} if redirect else {
+        "type": "hosted_confirmation", "hosted_confirmation": {"custom_message": None}
+    }  # fmt: skip
+    return {
+        "id": link.id,
+        "object": "payment_link",
+        "active": link.active,
+        "after_completion": after,
+        "currency": requested["currency"].lower(),
+        "livemode": False,
+        "metadata": requested["metadata"],
+        "payment_intent_data": {"metadata": requested["intent_metadata"]},
+        "payment_method_types": None,
+        "restrictions": None,
+        "submit_type": requested["submit_type"],
+        "url": f"{base_url}/c/link/{link.id}",
     }
 
 
@@ -95,8 +121,8 @@ def line_items(session: Session) -> Json:
     return page_object([line], False, f"/v1/checkout/sessions/{session.id}/line_items")
 
 
-def payment_intent_object(payment: Payment) -> Json:
-    """A PaymentIntent."""
+def payment_intent_object(payment: Payment, authentication_url: str | None = None) -> Json:
+    """A PaymentIntent; `authentication_url` is where its donor has to authenticate."""
     captured = payment.captured
     return {
         "id": payment.id,
@@ -118,14 +144,21 @@ def payment_intent_object(payment: Payment) -> Json:
         "latest_charge": payment.charge if captured else None,
         "livemode": False,
         "metadata": payment.metadata,
-        "next_action": None,
+        "next_action": _next_action(payment, authentication_url),
         "payment_method": _payment_method(payment) if captured else None,
-        "payment_method_types": ["card"],
+        "payment_method_types": ["card", "us_bank_account"],
         "processing": None,
         "receipt_email": None,
         "statement_descriptor": None,
         "status": payment.status,
     }
+
+
+def _next_action(payment: Payment, authentication_url: str | None) -> Json | None:
+    if payment.status != "requires_action":
+        return None
+    redirect = {"return_url": None, "url": authentication_url}
+    return {"type": "redirect_to_url", "redirect_to_url": redirect}
 
 
 def _payment_method(payment: Payment) -> str:
@@ -158,7 +191,7 @@ def charge_object(payment: Payment, refunds: list[Refund], disputed: bool) -> Js
         "paid": True,
         "payment_intent": payment.id,
         "payment_method": _payment_method(payment),
-        "payment_method_details": {"card": _card_details(payment.card), "type": "card"},
+        "payment_method_details": _method_details(payment.card),
         "receipt_email": None,
         "refunded": refunded == payment.amount,
         "refunds": page_object(
@@ -168,6 +201,13 @@ def charge_object(payment: Payment, refunds: list[Refund], disputed: bool) -> Js
         ),
         "status": "succeeded",
     }
+
+
+def _method_details(number: str) -> Json:
+    if CARDS[number].method == "card":
+        return {"card": _card_details(number), "type": "card"}
+    account = {"account_type": "checking", "bank_name": "STRIPE TEST BANK", "last4": number[-4:]}
+    return {"type": "us_bank_account", "us_bank_account": account}
 
 
 @lru_cache(maxsize=64)

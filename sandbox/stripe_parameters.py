@@ -27,6 +27,16 @@ REFUND: Final = frozenset({
     "amount", "charge", "currency", "customer", "expand", "instructions_email", "metadata", "origin",
     "payment_intent", "reason", "refund_application_fee", "reverse_transfer",
 })
+LINK: Final = frozenset({
+    "after_completion", "allow_promotion_codes", "application_fee_amount", "application_fee_percent",
+    "automatic_tax", "billing_address_collection", "consent_collection", "currency", "custom_fields",
+    "custom_text", "customer_creation", "expand", "inactive_message", "invoice_creation", "line_items",
+    "managed_payments", "metadata", "name_collection", "on_behalf_of", "optional_items",
+    "payment_intent_data", "payment_method_collection", "payment_method_options", "payment_method_types",
+    "phone_number_collection", "restrictions", "shipping_address_collection", "shipping_options",
+    "submit_type", "subscription_data", "tax_id_collection", "transfer_data",
+})
+LINK_UPDATE: Final = LINK - {"currency", "managed_payments"} | {"active"}
 # fmt: on
 
 

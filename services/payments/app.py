@@ -46,6 +46,7 @@ from services.payments.proof.composition import compose_proofs
 from services.payments.rates import api as rates_api
 from services.payments.rates.worker import RateReader
 from services.payments.reconciliation.backfill import Backfill
+from services.payments.reconciliation.hanging import HangingCheckouts
 from services.payments.reconciliation.lookups import Reconciler
 from services.payments.reconciliation.sweep import Sweeper
 from services.payments.recording.audit import LedgerAudit
@@ -105,6 +106,9 @@ def compose(
         "payments.cancelling": CheckoutExpirer(database, stripe, rate_limiter, clock).run,
         "payments.refunds": refunds.run,
         "payments.asker": Reconciler(database, stripe, clock, hold_foreign=ours.hold_foreign).run,
+        "payments.hanging": HangingCheckouts(
+            database, stripe, rate_limiter, clock, settings.hanging_grace_s
+        ).run,
         "payments.backfill": backfill.run,
         "payments.sweep": _sweeper(database, stripe, rate_limiter, clock, settings).run,
         "payments.settlement": Settlement(

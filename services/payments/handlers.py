@@ -110,8 +110,8 @@ async def update_attribution(events: Sequence[PledgeState], session: Transaction
     missing = newest.keys() - {row.pledge_id for row in rows.values()}
     if missing:
         at = datetime.now(UTC)
-        pace = (await read_queue(session)).estimates.pace
-        tickets = [_ticket(event, at, pace) for pledge_id, event in newest.items() if pledge_id in missing]
+        rate = (await read_queue(session)).estimates.rate
+        tickets = [_ticket(event, at, rate) for pledge_id, event in newest.items() if pledge_id in missing]
         made = await session.execute(insert_new(session, PAYMENTS), tickets)
         if made.rowcount != len(tickets):
             rows |= await read_payments(session, pledges=missing)
@@ -159,12 +159,12 @@ _SET_PLEDGE_VERSION: Final = (
 )
 
 
-def _ticket(event: PledgeState, at: datetime, pace: int) -> dict[str, Any]:
+def _ticket(event: PledgeState, at: datetime, rate: int) -> dict[str, Any]:
     """The row of a new payment whose checkout is to be opened."""
     row = PaymentRow(id=ids.new("pay"), pledge_id=event.pledge_id, drive_id=event.drive_id)
     _attribute(row, event)
     row.checkout = "none" if event.status is PledgeStatus.CANCELLED else "waiting"
-    return payment_values(row, at) | {"pace": pace}
+    return payment_values(row, at) | {"queue_rate": rate}
 
 
 def _attribute(row: PaymentRow, event: PledgeState) -> bool:

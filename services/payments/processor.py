@@ -200,6 +200,14 @@ class Processor(Protocol):
         """Expire an open checkout, so that nobody can pay it. Raises `Refused` where it is not open."""
         ...
 
+    async def read_checkout(self, session_id: str) -> Observation | None:
+        """What a checkout reports now: its capture, or that it ended unpaid.
+
+        None while it is open, or its payment is still being processed. Raises `Refused` where it does not
+        exist.
+        """
+        ...
+
     async def list_checkouts(
         self, since: datetime, after: str | None
     ) -> tuple[list[ListedCheckout], str | None]:

@@ -21,7 +21,8 @@ from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, QUARANTINED, WAI
 _COLUMNS: Final = (
     PAYMENTS.c.pledge_id, PAYMENTS.c.capture_index, PAYMENTS.c.number, PAYMENTS.c.status, PAYMENTS.c.version,
     PAYMENTS.c.checkout, PAYMENTS.c.checkout_url, PAYMENTS.c.client_secret, PAYMENTS.c.expires_at,
-    PAYMENTS.c.cancelled, PAYMENTS.c.pace, PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed,
+    PAYMENTS.c.cancelled, PAYMENTS.c.queue_rate, PAYMENTS.c.captured, PAYMENTS.c.refunded,
+    PAYMENTS.c.disputed,
 )  # fmt: skip
 
 
@@ -76,7 +77,7 @@ def _queue(row: Any, estimates: Estimates | None) -> dict[str, int] | None:
         return None
     if row.checkout == "opening" or estimates is None:
         return {"position": 0, "eta_seconds": 0}
-    position, eta = estimates.position(row.number), estimates.eta_seconds(row.number, row.pace)
+    position, eta = estimates.position(row.number), estimates.eta_seconds(row.number, row.queue_rate)
     return {"position": position, "eta_seconds": eta}
 
 

@@ -186,6 +186,11 @@ class PaymentsSettings(Settings):
         return 2.0 if self.stripe_api_base else 300.0
 
     @property
+    def hanging_grace_s(self) -> float:
+        """How long after a checkout's end Stripe is asked about it; a backfill usually finds it earlier."""
+        return max(2 * self.backfill_s, self.sweep_grace_s)
+
+    @property
     def livemode(self) -> bool:
         """Whether Stripe's key is a live key."""
         return is_live(self.stripe_api_key.get_secret_value())

@@ -41,9 +41,10 @@ def _where(condition: str) -> dict[str, Any]:
 HELD: Final = "held"
 TICKETS: Final = "checkout = 'waiting'"
 TO_CLOSE: Final = "cancelled AND checkout = 'open'"
+HANGING: Final = "checkout = 'open' AND status = 'awaited'"
 OWED: Final = "(state = 'unsent' OR (state = 'sent' AND NOT settled))"
-"""Payments in suspense, payments whose checkout is to be opened, those whose checkout is to be expired, and
-refunds to be sent or answered.
+"""Payments in suspense, payments whose checkout is to be opened, those whose checkout is to be expired,
+those whose open checkout was neither paid nor has ended, and refunds to be sent or answered.
 
 Each is the condition of a partial index. Statements repeat it literally: SQLite does not recognise
 `cancelled = 1` as `cancelled`, and would scan the table. A condition with a parameter is not recognised by
@@ -112,6 +113,7 @@ class Payment(Table, table=True):
         Index("payments_returned_listed", "status", "number", **_where(RETURNED)),
         Index("payments_to_close", "id", **_where(TO_CLOSE)),
         Index("payments_paid", "drive_id", "id", **_where(CAPTURED)),
+        Index("payments_hanging", "expires_at", **_where(HANGING)),
         {"sqlite_autoincrement": True},
     )
 
@@ -156,8 +158,8 @@ class Payment(Table, table=True):
     checkout_url: str | None
     client_secret: str | None
     expires_at: datetime | None = Field(sa_type=Utc)
-    pace: int | None = Field(default=None, sa_type=BigInteger)
-    """The queue's pace when its ticket was made, in checkouts per 1,000 s (`admission/estimates.py`)."""
+    queue_rate: int | None = Field(default=None, sa_type=BigInteger)
+    """The queue's rate when its ticket was made, in checkouts per 1,000 s (`admission/estimates.py`)."""
     made_at: datetime = Field(sa_type=Utc)
     changed_at: datetime = Field(sa_type=Utc)
 

@@ -106,6 +106,24 @@ async def test_kill_while_a_looked_up_dispute_is_recorded_loses_nothing(tmp_path
         assert await system.wait_until_books_agree() == {"USD": "35.00"}
 
 
+async def test_kill_while_an_unreported_payment_is_recorded_counts_it_once(tmp_path: Path) -> None:
+    settings = {"ATAA_CHECKOUT_EXPIRES_S": "3", "ATAA_STRIPE_SWEEP_S": "3600"}
+    async with running(tmp_path / "ataa", **settings) as system:
+        await system.open_drive("crash")
+        await system.donate("crash", "25.00")
+        await system.wait_for_raised("crash", "25.00")
+        system.kill()
+        await system.start(ATAA_CRASH_AT="payments.hanging.before_commit:1")
+        lost = ["checkout.session.completed", "payment_intent.succeeded", "checkout.session.expired"]
+        faults = f"{system.sandbox_url}/_sandbox/faults"
+        assert (await system.request("POST", faults, {"unsubscribed": lost})).status == 200
+        await system.donate("crash", "10.00")
+        await system.wait_until_killed()
+        await system.start()
+        await system.wait_for_raised("crash", "35.00")
+        assert await system.wait_until_books_agree() == {"USD": "35.00"}
+
+
 @pytest.mark.parametrize("point", SETTLEMENT_POINTS)
 async def test_kill_while_fees_and_payouts_are_read_posts_each_once(
     tmp_path: Path, opened: Path, point: str

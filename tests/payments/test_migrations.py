@@ -16,6 +16,7 @@ from sqlalchemy import Connection, create_engine, select, text
 from backbone.database.database import Database
 from services.payments.app import MIGRATIONS
 from services.payments.cursors import Position, read_position
+from services.payments.reconciliation.hanging import PAST_THEIR_END
 from services.payments.reconciliation.lookups import PLACEABLE
 from services.payments.recording.estimates import ESTIMATES_BY_REASON
 from services.payments.tables import FACTS, LOOKUPS, MESSAGING_TABLES, Table
@@ -76,7 +77,11 @@ async def test_statements_run_each_minute_use_an_index(tmp_path: Path, store: st
         async with database.transaction() as session:
             if store == "postgresql":
                 await session.execute(text("SET LOCAL enable_seqscan = off"))  # the tables are empty
-            for statement, index in ((PLACEABLE, "facts_unplaced"), (ESTIMATES_BY_REASON, "facts_in_doubt")):
+            for statement, index in (
+                (PLACEABLE, "facts_unplaced"),
+                (ESTIMATES_BY_REASON, "facts_in_doubt"),
+                (PAST_THEIR_END.params(before=datetime.now(UTC)), "payments_hanging"),
+            ):
                 dialect = session.dialect
                 plain = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
                 how = "EXPLAIN QUERY PLAN" if store == "sqlite" else "EXPLAIN"

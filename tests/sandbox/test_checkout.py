@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import stripe
+from stripe.params._payment_link_create_params import PaymentLinkCreateParams
+from stripe.params._payment_link_update_params import PaymentLinkUpdateParams
 from stripe.params._refund_create_params import RefundCreateParams
 from stripe.params.checkout._session_create_params import SessionCreateParams
 
@@ -22,6 +24,8 @@ def test_api_version_and_parameters_match_the_installed_library() -> None:
     request_options = set(stripe.RequestOptions.__annotations__)
     assert set(SessionCreateParams.__annotations__) - request_options == stripe_parameters.SESSION
     assert set(RefundCreateParams.__annotations__) - request_options == stripe_parameters.REFUND
+    assert set(PaymentLinkCreateParams.__annotations__) - request_options == stripe_parameters.LINK
+    assert set(PaymentLinkUpdateParams.__annotations__) - request_options == stripe_parameters.LINK_UPDATE
 
 
 async def test_open_session_has_its_parameters_and_a_hosted_page(donor: Donor) -> None:

@@ -1,1 +1,1 @@
-"""Admission to the processor: the queue's position and estimate, its pause, and the tickets' pace."""
+"""Admission to the processor: the queue's position and estimate, its pause, and the tickets' rate."""

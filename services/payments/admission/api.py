@@ -106,7 +106,7 @@ async def _view(session: Transaction, state: QueueState) -> CheckoutsView:
     return CheckoutsView(
         state="open" if pause is None else "paused",
         waiting=waiting,
-        rate_per_s=state.estimates.pace / 1_000,
-        eta_seconds=-(-waiting * 1_000 // state.estimates.pace),
+        rate_per_s=state.estimates.rate / 1_000,
+        eta_seconds=-(-waiting * 1_000 // state.estimates.rate),
         paused=None if pause is None else PauseView(since=rfc3339(pause.since), by=pause.by, note=pause.note),
     )

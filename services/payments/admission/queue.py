@@ -19,8 +19,8 @@ from services.payments.tables import DRIVES, PAYMENTS, TICKETS
 COUNTED_S: Final = 5.0
 """The queue is counted for its metrics this often."""
 
-PACE_CHANGED: Final = 0.1
-"""The share by which the pace has to change before an empty queue notes it."""
+RATE_CHANGED: Final = 0.1
+"""The share by which the rate has to change before an empty queue notes it."""
 
 _PAUSED: Final = Gauge("ataa_checkouts_paused", "1 while an admin has paused checkouts, else 0.")
 _WAITING: Final = Gauge("ataa_checkouts_waiting", "Pledges in the checkout queue, counted every 5 seconds.")
@@ -46,7 +46,7 @@ def clear_queue_metrics() -> None:
 
 
 class TicketQueue:
-    """The queue as the checkout worker sees it; `rate_limiter` knows its pace."""
+    """The queue as the checkout worker sees it; `rate_limiter` knows its rate."""
 
     def __init__(self, database: Database, rate_limiter: RateLimiter) -> None:
         self._database = database
@@ -65,19 +65,19 @@ class TicketQueue:
         if not tickets and self._is_outdated(state.estimates, newest):
             # Every number so far is admitted or no ticket. If a power failure undoes this, it is repeated.
             async with self._database.lossy_transaction() as session:
-                await advance(session, newest, self._pace)
+                await advance(session, newest, self._rate)
         return tickets
 
     async def admitted(self, session: Transaction, numbers: Sequence[int]) -> None:
         """Move the front up to these tickets, in the transaction that stores their attempts."""
-        await advance(session, max(numbers, default=0), self._pace)
+        await advance(session, max(numbers, default=0), self._rate)
 
     @property
-    def _pace(self) -> int:
-        return per_1000_s(self._rate_limiter.pace_per_s)
+    def _rate(self) -> int:
+        return per_1000_s(self._rate_limiter.expected_per_s)
 
     def _is_outdated(self, estimates: Estimates, newest: int) -> bool:
-        return newest > estimates.front or abs(self._pace - estimates.pace) > PACE_CHANGED * estimates.pace
+        return newest > estimates.front or abs(self._rate - estimates.rate) > RATE_CHANGED * estimates.rate
 
     async def _measure(self, session: Transaction, state: QueueState) -> None:
         _PAUSED.set(0 if state.pause is None else 1)
@@ -86,4 +86,4 @@ class TicketQueue:
             self._counted_at = now
             waiting = await count_waiting(session)
             _WAITING.set(waiting)
-            _ETA.set(waiting * 1_000 / self._pace)
+            _ETA.set(waiting * 1_000 / self._rate)

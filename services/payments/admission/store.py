@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import func, select, text, update
 
 from backbone.database.transaction import Transaction
-from services.payments.admission.estimates import Estimates, HigherPace
+from services.payments.admission.estimates import Estimates, HigherRate
 from services.payments.admission.tables import ADMISSION
 from services.payments.tables import PAYMENTS, TICKETS
 
@@ -36,14 +36,14 @@ async def read_queue(session: Transaction) -> QueueState:
     return _state((await session.execute(_READ)).one())
 
 
-async def advance(session: Transaction, front: int, pace: int) -> None:
-    """Note that the tickets up to `front` were admitted at `pace`. `front` never falls."""
+async def advance(session: Transaction, front: int, rate: int) -> None:
+    """Note that the tickets up to `front` were admitted at `rate`. `front` never falls."""
     before = _state((await session.execute(_LOCKED)).one()).estimates
     newest: int = (await session.execute(_NEWEST)).scalar_one()
-    after = before.advanced(front, pace, newest)
+    after = before.advanced(front, rate, newest)
     if after != before:
-        values = {"front": after.front, "pace": after.pace, "higher": [
-            [each.up_to, each.pace] for each in after.higher
+        values = {"front": after.front, "rate": after.rate, "higher": [
+            [each.up_to, each.rate] for each in after.higher
         ]}  # fmt: skip
         await session.execute(update(ADMISSION).values(values))
 
@@ -79,6 +79,6 @@ _COUNT: Final = select(func.count()).select_from(PAYMENTS).where(text(TICKETS))
 
 
 def _state(row: Any) -> QueueState:
-    higher = tuple(HigherPace(up_to, pace) for up_to, pace in row.higher)
+    higher = tuple(HigherRate(up_to, rate) for up_to, rate in row.higher)
     paused = None if row.paused_at is None else Pause(row.paused_at, row.paused_by or "", row.paused_note)
-    return QueueState(Estimates(row.front, row.pace, higher), paused)
+    return QueueState(Estimates(row.front, row.rate, higher), paused)

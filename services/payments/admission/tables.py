@@ -15,7 +15,7 @@ from services.payments.tables import Table, table_of
 class Admission(Table, table=True):
     """The queue of this installation's account at the processor: one row, of the id 1.
 
-    `front`, `pace` and `higher` are those of `estimates.Estimates`. `paused_at` is set while checkouts are
+    `front`, `rate` and `higher` are those of `estimates.Estimates`. `paused_at` is set while checkouts are
     paused, with the API key that did it and its note.
     """
 
@@ -24,7 +24,7 @@ class Admission(Table, table=True):
 
     id: int = Field(primary_key=True)
     front: int = Field(sa_type=BigInteger)
-    pace: int = Field(sa_type=BigInteger)
+    rate: int = Field(sa_type=BigInteger)
     higher: Any = Field(sa_column=Column(JSON, nullable=False))
     paused_at: datetime | None = Field(default=None, sa_type=Utc)
     paused_by: str | None = None

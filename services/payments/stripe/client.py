@@ -41,7 +41,7 @@ from services.payments.processor import (
     WebhookEndpoint,
 )
 from services.payments.stripe import balance
-from services.payments.stripe.events import stored
+from services.payments.stripe.events import checkout_outcome, stored
 from services.payments.stripe.lists import EXPANDED, PATHS, listed
 from services.payments.stripe.marks import is_marked
 from services.payments.stripe.objects import (
@@ -185,6 +185,12 @@ class StripeProcessor:
     async def expire_checkout(self, session_id: str) -> None:
         """See `Processor.expire_checkout`."""
         await self._call("post", f"{SESSIONS}/{session_id}/expire", {})
+
+    async def read_checkout(self, session_id: str) -> Observation | None:
+        """See `Processor.read_checkout`."""
+        answer = await self._respond("get", f"{SESSIONS}/{session_id}", {"expand": ["payment_intent"]})
+        with _readable():
+            return checkout_outcome(answer.data, _told_at(answer.headers))
 
     async def list_checkouts(
         self, since: datetime, after: str | None

@@ -99,6 +99,26 @@ def _session_ended(thing: Mapping[str, Any], at: datetime) -> ParsedEvent:
     return ParsedEvent(Observation(thing["id"], FactKind.ENDED, None, 0, currency, 0, at, **known))
 
 
+def checkout_outcome(session: Mapping[str, Any], told_at: datetime) -> Observation | None:
+    """What a Checkout Session read at `told_at` reports; its payment intent is expanded.
+
+    A complete session is unpaid while a bank debit is processed. Once that has failed, the intent needs
+    another payment method, which a complete session does not take
+    (https://docs.stripe.com/payments/checkout/fulfill-orders).
+    """
+    if (capture := session_capture(session, told_at)) is not None:
+        return capture
+    intent = session.get("payment_intent")
+    status = intent["status"] if isinstance(intent, Mapping) else None
+    has_failed = session["status"] == "complete" and status in _FAILED_INTENTS
+    return (
+        _session_ended(session, told_at).observation if has_failed or session["status"] == "expired" else None
+    )
+
+
+_FAILED_INTENTS: Final = ("requires_payment_method", "canceled")
+
+
 def _refund(thing: Mapping[str, Any], _at: datetime) -> ParsedEvent:
     return ParsedEvent(refund_observation(thing))
 

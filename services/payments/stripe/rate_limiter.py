@@ -15,7 +15,7 @@ FREE_PER_S: Final = 2_000.0
 RESTORED_AFTER_S: Final = 1 / RECOVERY_PER_S
 """A success restores what at most so many seconds before it would have."""
 
-UNLIMITED_PACE: Final = 20.0
+UNLIMITED_RATE: Final = 20.0
 """The least calls per second that are expected without a limit."""
 
 INFINITE: Final = float("inf")
@@ -47,9 +47,9 @@ class RateLimiter:
         return self._recent if self._rate == INFINITE else self._rate
 
     @property
-    def pace_per_s(self) -> float:
+    def expected_per_s(self) -> float:
         """The calls to be expected per second: the current rate, or without a limit, as many as recently."""
-        return self._rate if self.limited else max(self._recent, UNLIMITED_PACE)
+        return self._rate if self.limited else max(self._recent, UNLIMITED_RATE)
 
     @property
     def limited(self) -> bool:

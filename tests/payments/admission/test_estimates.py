@@ -2,72 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from services.payments.admission.estimates import (
-    ASSUMED_PACE,
+    ASSUMED_RATE,
     FASTEST,
     SLOWEST,
     Estimates,
-    HigherPace,
+    HigherRate,
     per_1000_s,
 )
 
-PACES = st.integers(SLOWEST - 5, FASTEST + 5) | st.sampled_from([1_000, 10_000, 12_500, 20_000, 25_000])
+RATES = st.integers(SLOWEST - 5, FASTEST + 5) | st.sampled_from([1_000, 10_000, 12_500, 20_000, 25_000])
 
 
 @dataclass
 class Told:
-    """A ticket, the pace it was made at, and what its donor was last told."""
+    """A ticket, the rate it was made at, and what its donor was last told."""
 
     number: int
-    pace: int | None
+    rate: int | None
     position: int | None = None
     eta_s: int | None = None
-    heard: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Queue(RuleBasedStateMachine):
-    """Tickets join, leave and are admitted; the pace changes; some are tried a second time."""
+    """Tickets join, leave and are admitted; the rate changes; some are tried a second time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.state = Estimates(front=0, pace=ASSUMED_PACE)
+        self.state = Estimates(front=0, rate=ASSUMED_RATE)
         self.newest = 0
         self.tickets: list[Told] = []
 
-    @rule(tickets=st.integers(1, 40), others=st.integers(0, 5), stored_without_pace=st.booleans())
-    def join(self, tickets: int, others: int, stored_without_pace: bool) -> None:
+    @rule(tickets=st.integers(1, 40), others=st.integers(0, 5), stored_without_rate=st.booleans())
+    def join(self, tickets: int, others: int, stored_without_rate: bool) -> None:
         """Pledges become tickets; numbers between them go to payments that are none."""
         for _ in range(tickets):
             self.newest += 1
-            pace = None if stored_without_pace else self.state.pace
-            self.tickets.append(Told(self.newest, pace))
+            rate = None if stored_without_rate else self.state.rate
+            self.tickets.append(Told(self.newest, rate))
         self.newest += others
 
-    @rule(share=st.floats(0, 1), pace=PACES, late=st.integers(0, 10))
-    def admit(self, share: float, pace: int, late: int) -> None:
+    @rule(share=st.floats(0, 1), rate=RATES, late=st.integers(0, 10))
+    def admit(self, share: float, rate: int, late: int) -> None:
         """Some of the tickets are admitted; `late` numbers are not visible yet to who notes it."""
         waiting = [each.number for each in self.tickets if each.number > self.state.front]
         front = waiting[round(share * (len(waiting) - 1))] if waiting else self.state.front
-        self.state = self.state.advanced(front, pace, max(0, self.newest - late))
+        self.state = self.state.advanced(front, rate, max(0, self.newest - late))
 
     @precondition(lambda self: self.tickets)
-    @rule(data=st.data(), pace=PACES)
-    def try_again(self, data: st.DataObject, pace: int) -> None:
+    @rule(data=st.data(), rate=RATES)
+    def try_again(self, data: st.DataObject, rate: int) -> None:
         """A ticket that Stripe refused is admitted again: its number is an old one."""
         again = data.draw(st.sampled_from(self.tickets))
-        self.state = self.state.advanced(min(again.number, self.state.front), pace, self.newest)
+        self.state = self.state.advanced(min(again.number, self.state.front), rate, self.newest)
 
     @invariant()
     def nobody_is_told_more_than_before(self) -> None:
         for each in self.tickets:
             position = self.state.position(each.number)
-            eta_s = self.state.eta_seconds(each.number, each.pace)
+            eta_s = self.state.eta_seconds(each.number, each.rate)
             assert each.position is None or 0 <= position <= each.position
             assert each.eta_s is None or 0 <= eta_s <= each.eta_s
             assert (eta_s == 0) == (position == 0)
@@ -77,38 +76,38 @@ class Queue(RuleBasedStateMachine):
     def the_state_stays_small(self) -> None:
         assert len(self.state.higher) <= 62
         up_to = [each.up_to for each in self.state.higher]
-        paces = [each.pace for each in self.state.higher]
+        rates = [each.rate for each in self.state.higher]
         assert up_to == sorted(up_to)
-        assert paces == sorted(set(paces), reverse=True)
+        assert rates == sorted(set(rates), reverse=True)
 
 
 TestQueue = Queue.TestCase
 TestQueue.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-def test_a_falling_pace_changes_the_estimates_of_later_tickets_only() -> None:
-    before = Estimates(front=0, pace=per_1000_s(20))
+def test_a_falling_rate_changes_the_estimates_of_later_tickets_only() -> None:
+    before = Estimates(front=0, rate=per_1000_s(20))
     after = before.advanced(20, per_1000_s(10), newest=1_000)
-    assert before.eta_seconds(1_000, before.pace) == 50
-    assert after.eta_seconds(1_000, before.pace) == 49  # falls more slowly than the clock, and never grows
-    assert after.eta_seconds(1_020, after.pace) == 100
+    assert before.eta_seconds(1_000, before.rate) == 50
+    assert after.eta_seconds(1_000, before.rate) == 49  # falls more slowly than the clock, and never grows
+    assert after.eta_seconds(1_020, after.rate) == 100
 
 
-def test_a_rising_pace_shortens_the_estimates_of_tickets_made_at_a_lower_one() -> None:
-    slow = Estimates(front=0, pace=per_1000_s(1))
+def test_a_rising_rate_shortens_the_estimates_of_tickets_made_at_a_lower_one() -> None:
+    slow = Estimates(front=0, rate=per_1000_s(1))
     fast = slow.advanced(0, per_1000_s(20), newest=1_000)
-    assert slow.eta_seconds(1_000, slow.pace) == 1_000
-    assert 50 <= fast.eta_seconds(1_000, slow.pace) <= 63  # a step of 25 % at most below the pace
+    assert slow.eta_seconds(1_000, slow.rate) == 1_000
+    assert 50 <= fast.eta_seconds(1_000, slow.rate) <= 63  # a step of 25 % at most below the rate
 
 
-def test_the_pace_of_a_rise_is_forgotten_with_the_tickets_it_concerned() -> None:
+def test_the_rate_of_a_rise_is_forgotten_with_the_tickets_it_concerned() -> None:
     state = Estimates(0, per_1000_s(20)).advanced(5, per_1000_s(20), newest=10)
     slow = state.advanced(10, per_1000_s(1), newest=11)
-    assert slow.eta_seconds(11, slow.pace) == 1
+    assert slow.eta_seconds(11, slow.rate) == 1
     assert [each.up_to for each in slow.higher] == [11]
-    assert slow.higher[0] == HigherPace(11, slow.higher[0].pace)
+    assert slow.higher[0] == HigherRate(11, slow.higher[0].rate)
 
 
 def test_a_ticket_that_is_tried_again_keeps_its_turn() -> None:
-    state = Estimates(front=40, pace=per_1000_s(20))
+    state = Estimates(front=40, rate=per_1000_s(20))
     assert (state.position(7), state.eta_seconds(7, None)) == (0, 0)

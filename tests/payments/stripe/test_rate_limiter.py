@@ -109,7 +109,7 @@ def test_success_restores_a_lowered_rate(clocked: asyncio.Runner, slowed: RateLi
     assert 11 <= slowed.rate_per_s <= 13
     clocked.run(succeed(slowed, 10.0))
     assert slowed.rate_per_s == 20
-    assert slowed.pace_per_s == 20
+    assert slowed.expected_per_s == 20
 
 
 def test_calls_that_do_not_succeed_restore_nothing(clocked: asyncio.Runner, slowed: RateLimiter) -> None:

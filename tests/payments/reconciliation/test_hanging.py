@@ -1,0 +1,106 @@
+"""Checkouts whose end no webhook reports: Stripe is asked, and the pledge is paid or lapses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.payments.domain import FactKind
+from services.payments.stripe.events import checkout_outcome
+from services.payments.stripe.objects import moment_of
+from tests.payments.harness import Harness, a_drive, a_pledge, running
+
+NO_ENDS = [
+    "checkout.session.expired", "checkout.session.async_payment_failed",
+    "checkout.session.async_payment_succeeded", "payment_intent.payment_failed",
+]  # fmt: skip
+SWEPT_NEVER = {"stripe_sweep_s": 3_600.0, "stripe_backfill_s": 0.2}
+
+
+@pytest.fixture
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
+    """Checkouts of two seconds, at an endpoint that is not told how they end."""
+    async with running(tmp_path, checkout_expires_s=2, **SWEPT_NEVER) as harness:
+        await harness.faults(unsubscribed=NO_ENDS)
+        yield harness
+
+
+async def test_a_checkout_that_expired_unreported_lapses_its_pledge(harness: Harness) -> None:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await harness.publish_events(drive, pledge)
+    await harness.opened(pledge.pledge_id)
+    await harness.status(pledge.pledge_id, "lapsed")
+    assert await harness.books() == {}
+
+
+async def test_a_bank_debit_that_failed_unreported_lapses_its_pledge(harness: Harness) -> None:
+    drive = a_drive()
+    pledge = a_pledge(drive)
+    await harness.publish_events(drive, pledge)
+    await harness.pay(await harness.opened(pledge.pledge_id), "000111111116")
+    await harness.status(pledge.pledge_id, "lapsed")
+    assert await harness.books() == {}
+
+
+async def test_a_payment_that_no_webhook_reported_counts_once(tmp_path: Path) -> None:
+    """Neither the event of the session nor that of the intent arrives, and no sweep runs."""
+    async with running(tmp_path, checkout_expires_s=2, **SWEPT_NEVER) as harness:
+        await harness.faults(
+            unsubscribed=[*NO_ENDS, "checkout.session.completed", "payment_intent.succeeded"]
+        )
+        drive = a_drive()
+        pledge = a_pledge(drive)
+        await harness.publish_events(drive, pledge)
+        await harness.pay(await harness.opened(pledge.pledge_id))
+        await harness.status(pledge.pledge_id, "paid")
+        assert await harness.agreed_books() == {"USD": "25.00"}
+        captured = [each for each in harness.published if each.status == "captured"]
+        assert len(captured) == 1
+
+
+async def test_a_checkout_before_its_end_is_not_asked_about(tmp_path: Path) -> None:
+    async with running(tmp_path, checkout_expires_s=3_600, **SWEPT_NEVER) as harness:
+        drive = a_drive()
+        pledge = a_pledge(drive)
+        await harness.publish_events(drive, pledge)
+        await harness.opened(pledge.pledge_id)
+        await asyncio.gather(*(harness.drained() for _ in range(3)))
+        assert (await harness.checkout(pledge.pledge_id))["checkout"] is not None
+
+
+SESSION: dict[str, Any] = {
+    "id": "cs_1", "status": "complete", "payment_status": "unpaid", "amount_total": 2_500, "currency": "usd",
+    "client_reference_id": None, "metadata": {"ataa_payment": "pay_1", "ataa_pledge": "plg_1"},
+}  # fmt: skip
+INTENT_STATES = (
+    "requires_payment_method", "requires_confirmation", "requires_action", "processing", "requires_capture",
+    "canceled", "succeeded", "new_at_stripe",
+)  # fmt: skip
+
+
+@given(
+    status=st.sampled_from(["open", "complete", "expired", "new_at_stripe"]),
+    paid=st.sampled_from(["paid", "unpaid", "no_payment_required", "new_at_stripe"]),
+    intent=st.none() | st.sampled_from(INTENT_STATES),
+)
+def test_an_answer_ends_a_checkout_only_where_no_money_can_arrive_by_it(
+    status: str, paid: str, intent: str | None
+) -> None:
+    session = SESSION | {"status": status, "payment_status": paid}
+    session["payment_intent"] = None if intent is None else {"id": "pi_1", "status": intent}
+    found = checkout_outcome(session, moment_of(1_700_000_000))
+    if paid == "paid" and intent is not None:
+        assert found is not None
+        assert (found.kind, found.id, found.units, found.currency) == (FactKind.CAPTURE, "pi_1", 2_500, "USD")
+    elif status == "expired" or (status == "complete" and intent in ("requires_payment_method", "canceled")):
+        assert found is not None
+        assert (found.kind, found.id, found.payment_id) == (FactKind.ENDED, "cs_1", "pay_1")
+    else:
+        assert found is None
