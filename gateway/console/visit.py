@@ -149,7 +149,7 @@ def pages_of(
             try:
                 session = await sessions.find(request)
             except NoSession:
-                return login_page(request, _page_of(request))
+                return _login(request, fields, sessions)
             except Overloaded:
                 return unsaved_page(request, fields) if fields else unavailable_page(request)
             query = dict(parse_qsl(request.query[:2000]))
@@ -172,8 +172,11 @@ def pages_of(
     return handler_of
 
 
-def _page_of(request: Request) -> str:
-    """The page to return to after a login: this one, or the console's first where something was posted."""
-    if request.method == "POST":
-        return "/console"
-    return f"{request.path}?{request.query}" if request.query else request.path
+def _login(request: Request, fields: Sequence[tuple[str, str]], sessions: Sessions) -> Response:
+    """The login, which leads to the page that was asked for, or back to the form that was posted."""
+    address = f"{request.path}?{request.query}" if request.query else request.path
+    if request.method != "POST":
+        return login_page(request, address)
+    if fields and sessions.is_from_here(request):
+        return login_page(request, address, posted=fields)
+    return login_page(request, "/console")

@@ -117,7 +117,11 @@ async def test_refused_decision_is_explained_and_keeps_what_was_entered(
     harness.payments.answers[f"POST /v1/payments/{PAYMENT}/release"] = (409, refused)
     form = {**await form_of(admin, "release"), "action": "release", "note": "Typed", "target": ""}
     status, _, html = await admin.post(f"{PAGE}/money/release", form)
-    assert (status, 'value="Typed"' in html, str(LEDGER_EN["refused_payment_not_held"]) in html) == (409, True, True)
+    assert (status, 'value="Typed"' in html, str(LEDGER_EN["refused_payment_not_held"]) in html) == (
+        409,
+        True,
+        True,
+    )
     assert "It is counted already." in html
 
 
