@@ -164,10 +164,10 @@ async def test_gift_is_recorded_by_a_person_and_waits_for_another_key(
         await page.fill("#evidence", f"by hand, {lang}")
         await page.get_by_role("button", name=str(texts["record_offline"])).click()
         await expect(page.locator("[role=status]")).to_have_text(str(texts["done_recorded"]))
-        row = page.locator("tr", has_text=f"by hand, {lang}")
-        await expect(row).to_contain_text(str(texts["own_pending"]))
-        await expect(row).to_contain_text("42.50")
-        await expect(row.get_by_text(str(texts["approve"]), exact=True)).to_have_count(0)
+        card = page.locator(".card", has_text=f"by hand, {lang}")
+        await expect(card).to_contain_text(str(texts["own_pending"]))
+        await expect(card).to_contain_text("42.50")
+        await expect(card.get_by_text(str(texts["approve"]), exact=True)).to_have_count(0)
 
 
 @pytest.mark.parametrize("lang", ["en", "ar"])
@@ -198,7 +198,7 @@ async def test_form_filled_in_before_the_session_ended_comes_back(
         assert f"kept {lang}" not in page.url
         await page.get_by_role("button", name=str(texts["send_again"])).click()
         await expect(page.locator("[role=status]")).to_have_text(str(proposals["done_recorded"]))
-        await expect(page.locator("td", has_text=f"kept {lang}")).to_have_count(1)
+        await expect(page.locator(".card", has_text=f"kept {lang}")).to_have_count(1)
         assert found == []
 
 
