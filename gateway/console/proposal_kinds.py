@@ -10,7 +10,6 @@ from gateway.console.drive_form import latin, moment_of, money_of
 from gateway.console.proposals import Form, Kind, creators_of
 from gateway.console.visit import Visit
 
-
 Json = dict[str, Any]
 
 

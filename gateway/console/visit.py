@@ -82,7 +82,7 @@ class Visit:
             csrf=self.session.csrf,
             once=once or secrets.token_hex(16),
             localised=lambda value: localised(value, self.voice.lang),
-            money=lambda value: self.voice.money(value["value"], value["currency"]),
+            money=self._money,
             count=self.voice.count,
             page=_script_data(self.voice),
             done=self.query.get("done") if f"done_{self.query.get('done')}" in _TEXTS else None,
@@ -90,6 +90,11 @@ class Visit:
             **values,
         )
         return Response(status, page_headers("console"), body)
+
+    def _money(self, value: Mapping[str, str]) -> str:
+        """An amount as it is shown; from right to left, a minus sign stays before its digits."""
+        shown = self.voice.money(value["value"], value["currency"])
+        return shown.replace("-", "\u200e-") if self.voice.lang == "ar" else shown
 
     def back(self, path: str, done: str, **query: str) -> Response:
         """To the page at `path`, which shows that `done` was done. A reload does not repeat it."""

@@ -33,10 +33,13 @@ def pool(**changed: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+CAPTURE: Final = {
+    "kind": "capture", "id": "pi_1", "amount": usd("25.00"), "status": "succeeded", "at": AT,
+}  # fmt: skip
 PAID: Final[dict[str, Any]] = {
     "id": PAYMENT, "pledge": PLEDGE, "drive": DRIVE, "creator": None, "status": "captured", "held": None,
     "pledged": usd("25.00"), "captured": usd("25.00"), "refunded": usd("0.00"), "disputed": usd("0.00"),
-    "fee": None, "payout": None, "captured_at": AT, "facts": [], "postings": [], "decisions": [],
+    "fee": None, "payout": None, "captured_at": AT, "facts": [CAPTURE], "postings": [], "decisions": [],
 }  # fmt: skip
 POSTING: Final = {
     "number": 7, "at": AT, "debit": "processor_clearing", "credit": "drive_raised", "amount": usd("25.00"),
@@ -262,3 +265,10 @@ async def test_held_payment_is_released_and_others_offer_no_release(harness: Har
     assert (status, "done=released" in location) == (303, True)
     assert sent(harness, f"/v1/payments/{PAYMENT}/release")[0][0] == {"note": "Right", "drive": "winter"}
     assert (await admin.get("/console/payments/plg_x"))[0] == 404
+
+
+async def test_only_what_the_processor_captured_offers_a_refund(harness: Harness, admin: Browser) -> None:
+    page = f"/console/payments/{PAYMENT}"
+    assert f"{PAYMENT}/refunds" in (await admin.get(page))[1]
+    harness.payments.answers[f"GET /v1/payments/{PAYMENT}"] = (200, {**PAID, "facts": []})  # an offline gift
+    assert f"{PAYMENT}/refunds" not in (await admin.get(page))[1]
