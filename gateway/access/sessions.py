@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -28,7 +28,7 @@ from backbone.http.problems import Forbidden, Overloaded, Unauthorized
 from backbone.periodic import BATCH, delete_oldest
 from gateway.access.keys import Bearer, KeyRing, fingerprint
 from gateway.access.limits import RateLimit, is_loopback
-from gateway.access.same_origin import is_https, require_same_origin
+from gateway.access.same_origin import CrossOrigin, is_https, require_same_origin
 from gateway.access.session_memory import SessionMemory
 from gateway.http.asgi import Header, Request
 from gateway.tables import SESSIONS, SessionRow
@@ -62,6 +62,13 @@ class Session:
     bearer: Bearer
     csrf: str
     expires_at: datetime
+
+
+class Opened(NamedTuple):
+    """A new session: the headers that set its cookie, and the token that its forms carry."""
+
+    cookie: list[Header]
+    csrf: str
 
 
 class Sessions:
@@ -131,8 +138,8 @@ class Sessions:
                 raise
             self._memory.pause()
 
-    async def login(self, request: Request, key: str, scope: str) -> list[Header]:
-        """Open a session with an admin or secret key; the headers that set its cookie.
+    async def login(self, request: Request, key: str, scope: str) -> Opened:
+        """Open a session with an admin or secret key.
 
         A session that the browser already had is ended, and the token is always new, so a cookie planted
         before the login is worth nothing. Raises `CrossOrigin`, `Unauthorized` for an unknown key,
@@ -160,7 +167,7 @@ class Sessions:
                 await session.execute(_END, {"found": fingerprint(earlier)})
             await session.execute(insert(SESSIONS), row.model_dump())
         log.info("session.opened", key_id=bearer.key_id, partner=bearer.partner)
-        return [self._cookie(request, token, int(LIFE.total_seconds()))]
+        return Opened([self._cookie(request, token, int(LIFE.total_seconds()))], self._csrf(token))
 
     async def logout(self, request: Request) -> list[Header]:
         """End the session of the request's cookie in every process; the headers that clear the cookie."""
@@ -178,6 +185,14 @@ class Sessions:
         require_same_origin(request, self._public_url)
         if not hmac.compare_digest(supplied.encode("utf-8", "replace"), session.csrf.encode()):
             raise CsrfTokenWrong("Load the page again and repeat the step.")
+
+    def is_from_here(self, request: Request) -> bool:
+        """Whether a page of the gateway itself sent the request."""
+        try:
+            require_same_origin(request, self._public_url)
+        except CrossOrigin:
+            return False
+        return True
 
     async def delete_expired(self, at_most: int = BATCH) -> int:
         """Delete up to `at_most` sessions that ended by their age; how many."""

@@ -184,6 +184,7 @@ def _milestone_title(english: str, arabic: str, more: str) -> dict[str, str] | s
 
 
 def money_of(text: str, currency: str) -> dict[str, str]:
+    """An amount as the API takes it, with `amount_of` its text."""
     return {"currency": currency, "value": amount_of(text, currency)}
 
 
@@ -206,6 +207,7 @@ def _share_bps(text: str) -> int | str:
 
 
 def moment_of(text: str) -> str | None:
+    """What a browser's field of date and time holds, in UTC as the API takes it; None if it is empty."""
     written = latin(text)
     if not written:
         return None

@@ -1,4 +1,4 @@
-"""The texts of the console's pages of matching, ledger, statement, payouts and payments, in both languages."""
+"""The texts of the console's pages of matching, ledger, statement, payouts and payments."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ LEDGER_EN: Final[Translations] = {
     "pool_until": "Until",
     "pool_ended_at": "Ended early",
     "sponsor": "Sponsor",
+    "cap": "Limit in all",
+    "yes_release": "Count the payment",
+    "yes_refund": "Refund the payment",
     "cap_in": "Limit in all, in {currency}",
     "per_gift_cap_in": "Limit for each gift, in {currency} (optional)",
     "pool_starts_at": "Begins, in UTC (empty: now)",
@@ -34,7 +37,7 @@ LEDGER_EN: Final[Translations] = {
     "create_pool": "Create the pool",
     "end_pool": "End the pool…",
     "yes_end_pool": "End the pool",
-    "confirm_end_pool": "Gifts from now on are not matched. What it gave stays given. It cannot be begun again.",
+    "confirm_end_pool": "Gifts from now on are not matched. What it gave stays given. It cannot begin again.",
     "no_pools": "This drive has no matching pools.",
     "done_pool_created": "The pool was created.",
     "done_pool_ended": "The pool has ended.",
@@ -64,8 +67,8 @@ LEDGER_EN: Final[Translations] = {
     "closed_at": "Closed",
     "not_closed": "The drive is not closed",
     "payouts": "Payouts",
-    "payouts_why": "What the payment processor paid to the bank account, and whether its balance transactions "
-    "add up to the same amount.",
+    "payouts_why": "What the payment processor paid to the bank account, and whether its balance "
+    "transactions add up to the same amount.",
     "arrives": "Arrives",
     "payout": "Payout",
     "payout_status": "Status",
@@ -150,6 +153,9 @@ LEDGER_AR: Final[Translations] = {
     "pool_until": "حتى",
     "pool_ended_at": "أُنهي مبكرًا",
     "sponsor": "الراعي",
+    "cap": "الحد الأقصى الكلي",
+    "yes_release": "احتساب الدفعة",
+    "yes_refund": "إعادة الدفعة",
     "cap_in": "الحد الأقصى الكلي بعملة {currency}",
     "per_gift_cap_in": "الحد الأقصى لكل تبرع بعملة {currency} (اختياري)",
     "pool_starts_at": "البداية بتوقيت UTC (فارغ: الآن)",

@@ -6,14 +6,16 @@ The form posts to `/session`, which sets the cookie and returns the browser to t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from backbone.http.problems import Forbidden, Overloaded, Problem, TooManyRequests, Unauthorized
 from gateway.access.same_origin import CrossOrigin
 from gateway.access.sessions import NoSession, Sessions
+from gateway.console.kept_form import carried, carried_in
 from gateway.console.render import render
+from gateway.console.unsaved import resumed_page
 from gateway.http.asgi import Request, Response
 from gateway.http.forms import read_form
 from gateway.http.router import Route
@@ -26,12 +28,16 @@ _PAGE: Final = re.compile(
 )
 
 
-def login_page(request: Request, to: str, problem: Problem | None = None) -> Response:
+def login_page(
+    request: Request, to: str, problem: Problem | None = None, posted: Sequence[tuple[str, str]] = ()
+) -> Response:
     """The form, after which the browser is sent to `to`; 401, or the status of the `problem` it shows.
 
-    A `to` that is no page of a session is replaced by the console.
+    A `to` that is no page of a session is replaced by the console. `posted` are the fields of a form that was
+    sent to `to` without a session: after the login it is shown again instead.
     """
-    address = _known_page(to)
+    hidden = carried(posted)
+    address = _known_page(to if hidden or not posted else HOME)
     query = dict(parse_qsl(urlsplit(address).query))
     voice = choose_voice(query, request.headers.get("accept-language", ""), None)
     path = urlsplit(address).path
@@ -42,6 +48,7 @@ def login_page(request: Request, to: str, problem: Problem | None = None) -> Res
         page_name="moderation" if path.startswith("/moderate/") else "console",
         scope=_scope(path),
         to=address,
+        carried=hidden,
         error=_error(problem),
         from_elsewhere=request.headers.get("sec-fetch-site") == "cross-site",
         other_language=f"{path}?{urlencode({**query, 'lang': voice.other})}",
@@ -86,13 +93,19 @@ class Login:
         return [Route("POST", "/session", self._open), Route("POST", "/session/end", self._end)]
 
     async def _open(self, request: Request) -> Response:
-        form = dict(await read_form(request))
+        fields = await read_form(request)
+        form, posted = dict(fields), carried_in(fields)
         address = _known_page(form.get("to", HOME))
         try:
-            cookie = await self._sessions.login(request, form.get("key", ""), _scope(address))
+            opened = await self._sessions.login(request, form.get("key", ""), _scope(address))
+        except CrossOrigin as problem:
+            return login_page(request, HOME, problem)
         except (Unauthorized, Forbidden, TooManyRequests, Overloaded) as problem:
-            return login_page(request, address, problem)
-        return Response(303, [(b"location", address.encode()), (b"cache-control", b"no-store"), *cookie])
+            return login_page(request, address, problem, posted)
+        if posted:
+            return resumed_page(request, address, [("csrf", opened.csrf), *posted], opened.cookie)
+        headers = [(b"location", address.encode()), (b"cache-control", b"no-store"), *opened.cookie]
+        return Response(303, headers)
 
     async def _end(self, request: Request) -> Response:
         form = dict(await read_form(request))

@@ -10,9 +10,6 @@ from gateway.console.drive_form import latin, moment_of, money_of
 from gateway.console.proposals import Form, Kind, creators_of
 from gateway.console.visit import Visit
 
-METHODS: Final = ("bank", "cash", "cheque", "sms", "crypto", "other")
-CONTRIBUTION_KINDS: Final = ("hours", "goods")
-
 Json = dict[str, Any]
 
 

@@ -1,4 +1,4 @@
-"""The texts of the console's pages of offline gifts, hours and goods, and disbursements, in both languages."""
+"""The texts of the console's pages of offline gifts, hours and goods, and disbursements."""
 
 from __future__ import annotations
 
@@ -60,6 +60,10 @@ PROPOSALS_EN: Final[Translations] = {
     "confirm_reject_any": "It never counts. This cannot be taken back; it can be recorded anew.",
     "confirm_request_reversal": "The gift still counts until another key confirms the reversal.",
     "confirm_confirm_reversal": "Nothing of the gift is left in the totals.",
+    "yes_approve": "Approve",
+    "yes_reject": "Reject",
+    "yes_reverse": "Request or confirm a reversal",
+    "proposal_id": "Id",
     "evidence": "Evidence",
     "evidence_hint": "Where this is proved: a bank statement with its line, a receipt's number. Not public.",
     "record_offline": "Record a gift",
@@ -96,7 +100,7 @@ PROPOSALS_EN: Final[Translations] = {
     "paid_so_far": "Paid so far, all: {money}",
     "owed_why": "Its share of what the drive raised, without held money, refunds, disputes, fees and what "
     "sponsors promised, less what was paid out.",
-    "no_beneficiaries": "This drive names no beneficiaries. They are set in the drive's form before it opens.",
+    "no_beneficiaries": "This drive names no beneficiaries. They are set in its form before it opens.",
     "share_of": "Share",
     "record_beneficiaries": "Record a disbursement",
     "paid_when": "Paid, in UTC",
@@ -158,6 +162,10 @@ PROPOSALS_AR: Final[Translations] = {
     "confirm_reject_any": "لن يُحتسب أبدًا. لا رجوع عن الرفض، ويمكن تسجيله من جديد.",
     "confirm_request_reversal": "يبقى التبرع محسوبًا حتى يؤكد مفتاح آخر التراجع.",
     "confirm_confirm_reversal": "لن يبقى من هذا التبرع شيء في المجاميع.",
+    "yes_approve": "اعتماد",
+    "yes_reject": "رفض",
+    "yes_reverse": "طلب تراجع أو تأكيده",
+    "proposal_id": "المعرّف",
     "evidence": "الإثبات",
     "evidence_hint": "أين يثبت هذا: كشف مصرفي مع رقم السطر، أو رقم إيصال. لا يُنشر.",
     "record_offline": "تسجيل تبرع",

@@ -60,7 +60,7 @@ class Console:
     def routes(self) -> list[Route]:
         """Pages to read, and the forms that they post."""
         handler_of, drives, records = self._handler_of, self._drives, self._records
-        reads = {
+        reads: Shown = {
             "/console": drives.list_all,
             "/console/new": drives.new,
             "/console/drives/{drive}": drives.show,
@@ -71,7 +71,7 @@ class Console:
             "/console/keys": records.list_keys,
             "/console/webhooks": records.list_webhooks,
         }
-        changes = {
+        changes: Shown = {
             "/console/new": drives.create,
             "/console/drives/{drive}/edit": drives.change,
             "/console/drives/{drive}/state": drives.transition,
@@ -97,7 +97,7 @@ class Console:
         """The pages of money by path, what is posted to them, and the tables to download."""
         ledger, matching, payment = self._ledger, self._matching, self._payment
         drive = "/console/drives/{drive}"
-        pages = {
+        pages: Shown = {
             f"{drive}/matching": matching.show,
             f"{drive}/ledger": ledger.ledger,
             f"{drive}/statement": ledger.statement,
@@ -105,7 +105,7 @@ class Console:
             "/console/payments": payment.find,
             "/console/payments/{payment}": payment.show,
         }
-        posts = {
+        posts: Shown = {
             f"{drive}/matching": matching.create,
             f"{drive}/matching/end": matching.end,
             "/console/payments/{payment}/refunds": payment.refund,
@@ -115,7 +115,7 @@ class Console:
             pages[f"{drive}/{name}"] = proposals.show
             posts[f"{drive}/{name}"] = proposals.record
             posts[f"{drive}/{name}/decide"] = proposals.decide
-        tables = {
+        tables: Shown = {
             f"{drive}/ledger.csv": ledger.ledger_csv,
             f"{drive}/trial-balance.csv": ledger.trial_balance_csv,
             f"{drive}/statement.csv": ledger.statement_csv,

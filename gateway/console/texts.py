@@ -34,6 +34,8 @@ CONSOLE_EN: Final[Translations] = {
     "refused_not_saved": "The service does not answer right now, so this is not saved. What you filled in is "
     "kept here: please send it again shortly. Should the first attempt arrive after all, nothing is made "
     "twice.",
+    "refused_session_ended": "Your session had ended, so this is not saved. You are logged in again: please "
+    "look at what you filled in, and send it.",
     "refused_503": "A service does not answer right now. Please try again shortly.",
     "refused_not_your_drive": "This drive belongs to another partner.",
     "refused_csrf_token_wrong": "This page belongs to an earlier session. Load it again and repeat the step.",
@@ -249,6 +251,8 @@ CONSOLE_AR: Final[Translations] = {
     "وقبل أن تملأ نموذجًا آخر، تحقق هل تغيرت حالة التعهد.",
     "refused_not_saved": "لا تجيب الخدمة الآن، فلم يُحفظ هذا. ما كتبته باقٍ هنا: أعد إرساله بعد قليل من فضلك. "
     "وإن وصلت المحاولة الأولى مع ذلك فلن يتكرر شيء.",
+    "refused_session_ended": "كانت جلستك قد انتهت، فلم يُحفظ هذا. سجّلت الدخول من جديد: راجع ما كتبته ثم أرسله "
+    "من فضلك.",
     "refused_503": "إحدى الخدمات لا تستجيب الآن. حاول مجددًا بعد قليل من فضلك.",
     "refused_not_your_drive": "هذه الحملة لشريك آخر.",
     "refused_csrf_token_wrong": "هذه الصفحة من جلسة سابقة. أعد تحميلها ثم كرر الخطوة.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from gateway import pages
 from gateway.console.render import render
@@ -13,6 +13,10 @@ from gateway.pages.headers import page_headers
 from gateway.pages.languages import choose_voice
 
 _LABELS: Final[Mapping[str, str]] = {
+    "title_en": "title_en",
+    "title_ar": "title_ar",
+    "description_en": "description_en",
+    "description_ar": "description_ar",
     "name": "creator_name",
     "slug": "slug",
     "channel_url": "channel",
@@ -21,10 +25,29 @@ _LABELS: Final[Mapping[str, str]] = {
     "origins": "origins",
     "event": "event",
     "pledge": "pledge_id",
+    "sponsor": "sponsor",
+    "cap": "cap",
+    "ratio": "pool_ratio",
+    "beneficiary": "beneficiary",
     "amount": "amount",
+    "quantity": "quantity",
+    "unit": "unit",
+    "label": "label",
+    "received_at": "received_when",
+    "paid_at": "paid_when",
+    "reference": "paid_reference",
+    "donor": "donor_name",
+    "message": "donor_message",
+    "evidence": "evidence",
+    "proposal": "proposal_id",
+    "payment": "payment_id",
     "why": "why",
+    "reason": "why",
+    "note": "note",
 }
 """The typed fields that the page shows, each with the key of its label."""
+_ACTIONS: Final = ("open", "pause", "resume", "close", "approve", "reject", "reverse", "release", "refund")
+"""What a form does, where a button alone was to be pressed: the page names it."""
 _RETRY: Final[Header] = (b"retry-after", b"5")
 
 
@@ -35,21 +58,33 @@ def unsaved_page(
 
     It needs no session, so that it can be shown while the sessions cannot be read. `reason` is a text's key.
     """
-    query = dict(parse_qsl(request.query[:2000]))
+    address = f"{request.path}?{request.query}" if request.query else request.path
+    return Response(503, [*page_headers("console"), _RETRY], _body(request, address, fields, reason))
+
+
+def resumed_page(
+    request: Request, address: str, fields: Sequence[tuple[str, str]], cookie: Sequence[Header]
+) -> Response:
+    """The form of `fields` for `address`, which was sent after its session had ended, in the new session."""
+    body = _body(request, address, fields, "refused_session_ended")
+    return Response(200, [*page_headers("console"), *cookie], body)
+
+
+def _body(request: Request, address: str, fields: Sequence[tuple[str, str]], reason: str) -> bytes:
+    query = dict(parse_qsl(urlsplit(address).query[:2000]))
     voice = choose_voice(query, request.headers.get("accept-language", ""), None)
     posted = dict(fields)
-    body = render(
+    return render(
         "unsaved.html",
         "console",
         voice,
-        address=f"{request.path}?{request.query}" if request.query else request.path,
+        address=address,
         fields=fields,
         reason=reason,
         typed=[(key, posted[name]) for name, key in _LABELS.items() if posted.get(name)],
         action=posted.get("action", ""),
-        actions=("open", "pause", "resume", "close"),
+        actions=_ACTIONS,
     )
-    return Response(503, [*page_headers("console"), _RETRY], body)
 
 
 def unavailable_page(request: Request) -> Response:

@@ -82,7 +82,7 @@ class Visit:
             csrf=self.session.csrf,
             once=once or secrets.token_hex(16),
             localised=lambda value: localised(value, self.voice.lang),
-            money=lambda value: self.voice.money(value["value"], value["currency"]),
+            money=self._money,
             count=self.voice.count,
             page=_script_data(self.voice),
             done=self.query.get("done") if f"done_{self.query.get('done')}" in _TEXTS else None,
@@ -90,6 +90,11 @@ class Visit:
             **values,
         )
         return Response(status, page_headers("console"), body)
+
+    def _money(self, value: Mapping[str, str]) -> str:
+        """An amount as it is shown; from right to left, a minus sign stays before its digits."""
+        shown = self.voice.money(value["value"], value["currency"])
+        return shown.replace("-", "\u200e-") if self.voice.lang == "ar" else shown
 
     def back(self, path: str, done: str, **query: str) -> Response:
         """To the page at `path`, which shows that `done` was done. A reload does not repeat it."""
@@ -149,7 +154,7 @@ def pages_of(
             try:
                 session = await sessions.find(request)
             except NoSession:
-                return login_page(request, _page_of(request))
+                return _login(request, fields, sessions)
             except Overloaded:
                 return unsaved_page(request, fields) if fields else unavailable_page(request)
             query = dict(parse_qsl(request.query[:2000]))
@@ -172,8 +177,11 @@ def pages_of(
     return handler_of
 
 
-def _page_of(request: Request) -> str:
-    """The page to return to after a login: this one, or the console's first where something was posted."""
-    if request.method == "POST":
-        return "/console"
-    return f"{request.path}?{request.query}" if request.query else request.path
+def _login(request: Request, fields: Sequence[tuple[str, str]], sessions: Sessions) -> Response:
+    """The login, which leads to the page that was asked for, or back to the form that was posted."""
+    address = f"{request.path}?{request.query}" if request.query else request.path
+    if request.method != "POST":
+        return login_page(request, address)
+    if fields and sessions.is_from_here(request):
+        return login_page(request, address, posted=fields)
+    return login_page(request, "/console")

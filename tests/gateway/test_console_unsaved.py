@@ -137,3 +137,62 @@ async def test_key_form_keeps_its_key(
     assert (status, kept["once"], kept["name"], kept["origins"]) == (
         503, hidden["once"], "till", "https://a.example",
     )  # fmt: skip
+
+
+async def logged_in_again(admin: Browser, html: str, key: str = ADMIN) -> tuple[int, str]:
+    """Send the login form that a page carries, with its hidden fields; status and HTML."""
+    status, _, shown = await admin.post("/session", [*fields_in(html), ("key", key)])
+    return status, shown
+
+
+async def expire(harness: Harness, admin: Browser) -> None:
+    """End the browser's session without its knowledge."""
+    await admin.submit("/console/new", "/session/end", {"to": "/console"})
+
+
+async def test_form_that_is_sent_after_the_session_ended_comes_back_after_the_login(
+    harness: Harness, admin: Browser
+) -> None:
+    harness.pledges.answers["POST /v1/drives"] = (201, {"id": "drv_1", **drive()})
+    hidden = hidden_in((await admin.get("/console/new"))[1])
+    await expire(harness, admin)
+    typed = [("title_en", TYPED), ("milestone_en", "a"), ("milestone_en", TYPED), ("beneficiary", "")]
+    sent = [*hidden.items(), ("currency", "USD"), *typed]
+    status, _, html = await admin.post("/console/new?lang=en", sent)
+    assert (status, "POST /v1/drives" in harness.pledges.lines()) == (401, False)
+    assert "<b>stoves</b>" not in html
+    status, html = await logged_in_again(admin, html, "sk_live_wrong")  # the form outlives a wrong key
+    assert status == 401
+    status, html = await logged_in_again(admin, html)
+    assert (status, str(CONSOLE_EN["refused_session_ended"]) in unescape(html)) == (200, True)
+    kept = fields_in(html)
+    assert [one for one in kept if one[0] in ("title_en", "milestone_en", "beneficiary")] == typed
+    assert dict(kept)["csrf"] != hidden["csrf"]
+    await admin.log_in(ADMIN)
+    kept = [one for one in kept if one[0] != "csrf"]
+    csrf = hidden_in((await admin.get("/console/new"))[1])["csrf"]
+    status, location, _ = await admin.post("/console/new", [*kept, ("csrf", csrf)])
+    assert (status, "done=created" in location) == (303, True)
+    assert keys_of(harness.pledges, "POST /v1/drives") == [f"console-{hidden['once']}"]
+
+
+async def test_form_of_another_site_is_not_carried_through_the_login(
+    harness: Harness, admin: Browser
+) -> None:
+    forged = {"action": "close", "name": TYPED}
+    other = Browser(harness.session, "https://evil.example")
+    status, _, html = await other.post(f"{PAGE}/state", forged)
+    assert (status, "close" in html, "stoves" in html) == (401, False, False)
+    form = [("kept_action", "close"), ("to", f"{PAGE}/state"), ("key", ADMIN)]
+    status, _, html = await other.post("/session", form)
+    assert (status, "close" in html) == (403, False)
+
+
+async def test_form_too_large_for_the_login_is_not_carried_and_the_login_works(
+    harness: Harness, admin: Browser
+) -> None:
+    await expire(harness, admin)
+    status, _, html = await admin.post("/console/new", {"title_en": "a" * 61_000})
+    assert (status, "aaaa" in html) == (401, False)
+    status, location, _ = await admin.post("/session", [*fields_in(html), ("key", ADMIN)])
+    assert (status, location) == (303, "/console")

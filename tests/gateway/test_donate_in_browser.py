@@ -245,6 +245,32 @@ async def test_texts_of_drives_and_creators_are_shown_as_text(
         assert await page.title() != "owned"
 
 
+async def test_gifts_are_shown_as_doubled_while_a_pool_has_something_left(
+    browser: BrowserContext, harness: Harness
+) -> None:
+    pool = {
+        "id": "mch_1", "sponsor": HOSTILE, "cap": usd("5000.00"), "used": usd("1250.00"), "ratio": "1.00",
+    }  # fmt: skip
+    spent = {**pool, "id": "mch_0", "used": usd("5000.00")}
+    harness.totals["matching"] = [spent, pool]
+    async with tab(browser) as page:
+        await page.clock.install()
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
+        line = page.locator("#doubled")
+        await expect(line).to_contain_text("Gifts are doubled by")
+        await expect(line).to_contain_text("$3,750 left")
+        assert await page.locator("img, main script").count() == 0
+        harness.totals["matching"] = [{**pool, "ratio": "0.50", "used": usd("4999.99")}]
+        harness.totals["sequence"] += 1
+        await page.clock.fast_forward(15_000)
+        await expect(line).to_contain_text("adds 50% to gifts")
+        await expect(line).to_contain_text("$0.01 left")
+        harness.totals["matching"] = [{**pool, "used": usd("5000.00")}]  # another gift took the rest
+        harness.totals["sequence"] += 1
+        await page.clock.fast_forward(15_000)
+        await expect(line).to_be_hidden()
+
+
 BADGE = b"""<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle r="5"/></svg>"""
 
 

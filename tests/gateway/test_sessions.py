@@ -19,7 +19,7 @@ from gateway.access.keys import KeyRing, new_row
 from gateway.access.limits import RateLimit
 from gateway.access.same_origin import CrossOrigin
 from gateway.access.session_memory import KEPT
-from gateway.access.sessions import IDLE, LIFE, CsrfTokenWrong, NoSession, Sessions
+from gateway.access.sessions import IDLE, LIFE, CsrfTokenWrong, NoSession, Opened, Sessions
 from gateway.app import MIGRATIONS
 from gateway.http.asgi import Header, Request
 from gateway.tables import KEYS, MESSAGING_TABLES, SESSIONS
@@ -47,9 +47,9 @@ def with_cookie(cookie: str, headers: Mapping[str, str] = OWN, **more: str) -> R
     return request({**headers, "cookie": cookie}, **more)
 
 
-def pair(headers: list[Header]) -> str:
+def pair(headers: list[Header] | Opened) -> str:
     """The cookie as the browser sends it back."""
-    ((_, text),) = headers
+    ((_, text),) = headers.cookie if isinstance(headers, Opened) else headers
     return text.decode().partition(";")[0]
 
 
@@ -125,7 +125,7 @@ async def test_only_hashes_are_stored(installation: Installation) -> None:
 
 
 async def test_cookie_is_closed_to_scripts_and_other_sites(installation: Installation) -> None:
-    ((_, text),) = await installation.one.sessions.login(request(), ADMIN, "drives")
+    ((_, text),) = (await installation.one.sessions.login(request(), ADMIN, "drives")).cookie
     ((name, cookie),) = SimpleCookie(text.decode()).items()
     assert name == "ataa-session"
     assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "Strict", "/")
@@ -140,7 +140,7 @@ async def test_cookie_has_the_host_prefix_under_https(installation: Installation
         (installation.one, request(behind_proxy, scheme="https")),
         (installation.replica(public_url="https://give.example"), request(behind_proxy)),
     ):
-        headers = await replica.sessions.login(https, ADMIN, "drives")
+        headers = (await replica.sessions.login(https, ADMIN, "drives")).cookie
         assert headers[0][1].startswith(b"__Host-ataa-session=")
         assert headers[0][1].endswith(b"; Secure")
         plain = pair(headers).removeprefix("__Host-")
