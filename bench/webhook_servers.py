@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from backbone.clock import SystemClock
 from backbone.database.database import Database
-from bench.event_loop import run_on_uvloop
+from backbone.process import run_on_uvloop
 from bench.floors import serve_application
 from services.payments.app import MIGRATIONS
 from services.payments.tables import MESSAGING_TABLES
