@@ -44,7 +44,7 @@ bench-quick: $(VENV)/.runtime ## Measure the embedded figures, shorter and witho
 bench-overload: $(VENV)/.runtime ## Send five times the peak: what is accepted, what gives way, what comes back
 	@$(PY) -m bench overload $(ARGS)
 
-bench-money: $(VENV)/.runtime ## Measure the proof that a gift is in the public log (ARGS="--rows 100000": a shorter log)
+bench-money: $(VENV)/.runtime ## Measure postings, webhooks, audit and inclusion proof (ARGS="--rows 100000": a shorter log)
 	@$(PY) -m bench money $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k expression" selects some)

@@ -176,11 +176,11 @@ def replay_letters(
     if (event is None) is not every:
         raise typer.BadParameter("name one event, or give --all")
     outcomes = run(lambda services: dead_letters.replay_letters(services, event, group))
-    for one, outcome in outcomes:
-        typer.echo(f"{one}: {outcome}")
+    for one in outcomes:
+        typer.echo(f"{one.id}: {one.text}")
     if not outcomes:
         typer.echo("No dead letters to replay.")
-    raise typer.Exit(0 if all("published" in outcome for _, outcome in outcomes) else 1)
+    raise typer.Exit(0 if all(one.done for one in outcomes) else 1)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def _show_differences(state: dict[str, Any], console: Console) -> None:
     for name in ("payment", "what", "stated"):
         table.add_column(name, overflow="fold")
     for one in sorted(state["differences"], key=lambda one: (one["payment"] is None, one["payment"] or "")):
-        table.add_row(one["payment"] or "the drive", escape(one["what"]), escape(_stated(one)))
+        table.add_row(*map(escape, (one["payment"] or "the drive", one["what"], _stated(one))))
     console.print(f"[red]{state['found']} differences:[/]")
     console.print(table)
     if state["found"] > len(state["differences"]):

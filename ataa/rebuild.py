@@ -40,17 +40,19 @@ async def _compare(services: Services, drive: str, *, write: bool) -> dict[str, 
 
 
 async def _flaw_of_log(services: Services, drive: str) -> str | None:
-    """Why the log cannot be folded: a row whose hash or sum is wrong; None if every row is right.
+    """Why the log cannot be folded: a row, or the hash of the last one, is wrong; None if all is right.
 
     Totals that differ from a right log are no flaw of it: they are what is built again.
     """
     position: dict[str, Any] = {}
     while True:
         step = await services.ask("leaderboard", "/internal/audit/log", {"drive": drive, **position})
-        if not step["known"] or (step["is_end"] and step["position"]["sequence"] == step["length"]):
+        if not step["known"] or step["of_sums"]:
             return None
         if step["flaw"] is not None:
             return str(step["flaw"])
+        if step["is_end"]:
+            return None
         position = step["position"]
 
 

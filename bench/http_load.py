@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, cast
@@ -180,10 +180,10 @@ class LoadConnection(asyncio.Protocol):
             self._transport.close()
 
 
-async def generate(order: Order) -> LoadReport:
-    """Send what `order` says. Raises OSError where nothing listens."""
+async def generate(order: Order, made: Callable[[Order], Load] = Load) -> LoadReport:
+    """Send what `order` says, as a load of `made`. Raises OSError where nothing listens."""
     loop = asyncio.get_running_loop()
-    load = Load(order)
+    load = made(order)
     async with asyncio.timeout(_CONNECT_S):
         for _ in range(order.connections):
             await loop.create_connection(lambda: LoadConnection(load), "127.0.0.1", order.port)
@@ -218,10 +218,10 @@ class LoadFailed(Exception):
     """The load generator measured nothing; the message has the reason."""
 
 
-def send(order: Order) -> LoadReport:
+def send(order: Order, module: str = "bench.http_load", *arguments: str) -> LoadReport:
     """Run the generator in a process of its own. Raises LoadFailed where no response was as expected."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench.http_load"],
+        [sys.executable, "-m", module, *arguments],
         input=json.dumps(asdict(order)),
         capture_output=True,
         text=True,

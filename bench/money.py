@@ -8,20 +8,28 @@ from pathlib import Path
 from typing import Final
 
 from bench import single_figure
-from bench.figures import proofs, storm
+from bench.figures import audit, postings, proofs, storm, webhooks
+from bench.machine import load_average
 from bench.results import DIRECTORY, Detail
 
 MONEY: Final = DIRECTORY / "money.json"
 
 Measure = Callable[[Path, int], Mapping[str, Detail]]
-FIGURES: Final[Mapping[str, Measure]] = {"proof": proofs.measure, "storm": storm.measure}
-"""Each measures in an empty folder, with about this many rows stored."""
+FIGURES: Final[Mapping[str, Measure]] = {
+    "postings": postings.measure,
+    "webhooks": webhooks.measure,
+    "audit": audit.measure,
+    "proof": proofs.measure,
+    "storm": storm.measure,
+}
+"""Each measures in an empty folder; `proof` with about this many rows of the log."""
 
 
 def run(rows: int, out: Path, note: str) -> None:
     """Measure every figure and write the results."""
-    found = {}
+    before, found = round(load_average(), 2), {}
     for name, measure in FIGURES.items():
         with tempfile.TemporaryDirectory(prefix="ataa-bench-") as folder:
             found[name] = measure(Path(folder), rows)
-    single_figure.write(out, found, {"note": note} if note else {})
+    conditions: dict[str, Detail] = {"load_average_before": before} | ({"note": note} if note else {})
+    single_figure.write(out, found, conditions)

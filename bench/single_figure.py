@@ -14,16 +14,23 @@ from bench.systems import ROOT
 
 
 def of(
-    what: str, value: float, unit: str, most: float, details: Mapping[str, Detail], floor: float | None = None
+    what: str,
+    value: float,
+    unit: str,
+    aim: float,
+    details: Mapping[str, Detail],
+    floor: float | None = None,
+    *,
+    more: bool = False,
 ) -> dict[str, Detail]:
-    """A figure whose aim is at most `most`; its ratio is to `floor`, from the same run."""
+    """A figure whose aim is at most `aim` (`more`: at least); its ratio is to `floor`, from the same run."""
     return {
         "what": what,
         "value": rounded(value),
         "unit": unit,
-        "aim": most,
-        "lower_is_better": True,
-        "reached": value <= most,
+        "aim": aim,
+        "lower_is_better": not more,
+        "reached": value >= aim if more else value <= aim,
         "floor": rounded(floor),
         "ratio": rounded(value / floor) if floor else None,
         **{name: rounded(one) if isinstance(one, float) else one for name, one in details.items()},

@@ -139,7 +139,9 @@ def _log_key(data: DataDir, settings: GatewaySettings) -> str:
     """The key of the public logs: set, stored, or new and named after the public address."""
 
     def new() -> str:
-        return new_signer(urlsplit(settings.public_url).netloc or f"localhost/{token_hex(4)}").encode()
+        # The name of a key begins with a letter or digit, so an IPv6 address gets a prefix for its brackets.
+        host = urlsplit(settings.public_url).netloc.replace("[", "ipv6-").replace("]", "")
+        return new_signer(host or f"localhost/{token_hex(4)}").encode()
 
     return settings.log_key.get_secret_value() or data.log_key(new)
 

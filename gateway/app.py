@@ -39,6 +39,7 @@ from gateway.live.early_totals import EarlyTotals
 from gateway.live.hub import Hub
 from gateway.live.totals import LiveReads
 from gateway.openapi.document import Description
+from gateway.overload.proof_limit import ProofLimit
 from gateway.overload.readings import ProcessLoad, Reading, Source
 from gateway.overload.refusal import Refusal
 from gateway.overload.shedding import Shedding
@@ -92,16 +93,16 @@ def compose(
     calls = ServiceCalls(clients, secret, concurrency_limits["reads"], concurrency_limits["changes"])
     reach = Reach(settings.public_url, database, clock, clients, secret, forwarder, live, hub)
     pledge_routes = PledgeRoutes(forwarder, waits, clock, secret, settings.public_url)
-    logs, reads = LogClient(leaderboard, secret), concurrency_limits["reads"]
+    logs, proofs = LogClient(leaderboard, secret), ProofLimit(concurrency_limits["proofs"], shedding)
     heads = Heads(database, logs, settings.log_signer(), clock)
     description = Description(clients, public.signed)
     router = Router(
         [
             *forwarder.routes(),
             *pledge_routes.routes(),
-            *Transparency(heads, logs, key_ring, limits, reads, pledge_routes.read_with_token).routes(),
+            *Transparency(heads, logs, key_ring, limits, proofs, pledge_routes.read_with_token).routes(),
             *Leaderboards(forwarder, hub.known_as_of, shedding).routes(),
-            *Audits(forwarder).routes(),
+            *Audits(forwarder, proofs).routes(),
             *PublicReads(forwarder).routes(),
             *live.routes(),
             *Login(sessions).routes(),
@@ -220,6 +221,7 @@ def _concurrency_limits(settings: GatewaySettings) -> dict[str, ConcurrencyLimit
         "webhooks": settings.webhooks_in_flight,
         "reads": settings.reads_in_flight,
         "lookups": settings.lookups_in_flight,
+        "proofs": settings.proofs_in_flight,
         "changes": settings.changes_in_flight,
     }
     return {name: ConcurrencyLimit(name, limit) for name, limit in limits.items()}

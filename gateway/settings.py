@@ -111,6 +111,11 @@ class GatewaySettings(Settings):
     lookups_in_flight: int = Field(
         100, ge=1, description="Lookups for pages and totals at once, besides those reads; past it 503."
     )
+    proofs_in_flight: int = Field(
+        50,
+        ge=1,
+        description="Audits, checkpoints, tiles and proofs read at once; past it 503.",
+    )
     changes_in_flight: int = Field(200, ge=1, description="Other changes at once; past it 503.")
     waits_in_flight: int = Field(
         10_000, ge=0, description="Replies held by Prefer: wait at once; past it none is held."

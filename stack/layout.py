@@ -6,6 +6,8 @@ import base64
 import json
 import os
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,9 +119,18 @@ def _secrets(directory: Path, given: Mapping[str, str]) -> dict[str, str]:
         "kafka_cluster": base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="),
     }
     kept = read_json(directory / "secrets.json")
+    if not kept.get("log_key"):
+        made["log_key"] = _new_log_key(f"localhost/{token_hex(4)}")
     secrets = made | kept | {name: value for name, value in given.items() if value}
     write_json(directory / "secrets.json", secrets)
     return secrets
+
+
+def _new_log_key(name: str) -> str:
+    """A key that signs the public logs under `name`, by the program that makes one for operators."""
+    command = [sys.executable, "-m", "gateway.transparency.note_keys", name]
+    made = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    return made.stdout.partition("\n")[0].removeprefix("ATAA_LOG_KEY=")
 
 
 def read_json(file: Path) -> dict[str, str]:

@@ -72,6 +72,8 @@ def service(name: str, layout: Layout, given: Mapping[str, str], *, sandbox: boo
         **{f"ATAA_{one.upper()}_PORT": str(ports[one]) for one in SERVICES},
         **{f"ATAA_URL_{one.upper()}": layout.url(one) for one in SERVICES if one != "gateway"},
     }
+    if name == "gateway" and not given.get("ATAA_LOG_KEY"):
+        own["ATAA_LOG_KEY"] = layout.secrets["log_key"]
     if sandbox:
         own |= {
             "ATAA_STRIPE_API_BASE": layout.url("sandbox"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from backbone.bus.protocol import BusUnavailable
 from backbone.http.caller import InternalDep
 from backbone.http.fields import Body, Text
-from backbone.http.problems import Conflict, NotFound, Overloaded
+from backbone.http.problems import NotFound, Overloaded
 from backbone.messaging.dead_letters import DeadLetter, DeadLetters, Unreplayable
 
 
@@ -17,6 +18,12 @@ class LetterRef(Body):
     """A dead letter, by the id of its event."""
 
     id: Text
+
+
+class LetterRefs(Body):
+    """Dead letters, by the ids of their events."""
+
+    ids: Annotated[list[Text], Field(min_length=1, max_length=1_000)]
 
 
 def dead_letter_routes(letters: DeadLetters) -> APIRouter:
@@ -46,13 +53,20 @@ def dead_letter_routes(letters: DeadLetters) -> APIRouter:
         return (await find(wanted.id)).as_json(whole=True)
 
     @router.post("/replay")
-    async def replay_letter(_caller: InternalDep, wanted: LetterRef) -> dict[str, Any]:
-        """Publish the event of a dead letter again; 409 where that would change nothing or too much."""
-        letter = await find(wanted.id)
+    async def replay(_caller: InternalDep, wanted: LetterRefs) -> dict[str, Any]:
+        """Publish the events of dead letters again. `refused` says why one was not: it would change nothing
+        (`handled`), or too much. Unknown ones are left out.
+        """
+        by_id = {letter.id: letter for letter in await read()}
+        chosen = [by_id[one] for one in dict.fromkeys(wanted.ids) if one in by_id]
+        return {"data": [await _replayed(letter) for letter in chosen]}
+
+    async def _replayed(letter: DeadLetter) -> dict[str, Any]:
+        refused = None
         try:
             await letters.replay(letter)
         except Unreplayable as error:
-            raise Conflict(str(error)) from None
-        return letter.as_json()
+            refused = str(error)
+        return {**letter.as_json(), "refused": refused}
 
     return router

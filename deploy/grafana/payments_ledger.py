@@ -38,7 +38,7 @@ _ROWS: Final = (
             ),
             Chart(
                 "Audit differences", "short", {"found": "max(ataa_audit_differences) or vector(0)"},
-                "Of the newest audit of each drive; must be 0. Otherwise run ataa audit.",
+                "Of the newest audit of each drive; must be 0. Otherwise run python -m ataa audit.",
                 red_at=1, width=4, stat=True,
             ),
             Chart(

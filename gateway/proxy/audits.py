@@ -11,6 +11,7 @@ from backbone.http.service_client import ServiceResponse
 from gateway.http.asgi import Header, Request, Response, json_response
 from gateway.http.conditional import not_modified
 from gateway.http.router import Route
+from gateway.overload.proof_limit import ProofLimit
 from gateway.proxy.forwarding import Forwarder, response_of
 
 CACHE_S: Final = 1.0
@@ -20,8 +21,9 @@ MAX_CACHED: Final = 1_000
 class Audits:
     """Public reads without an API key; each drive is read from the service at most once a second."""
 
-    def __init__(self, forwarder: Forwarder) -> None:
+    def __init__(self, forwarder: Forwarder, limit: ProofLimit) -> None:
         self._forwarder = forwarder
+        self._limit = limit
         self._cache: OrderedDict[str, tuple[float, ServiceResponse]] = OrderedDict()
         self._reads: dict[str, asyncio.Task[ServiceResponse]] = {}
 
@@ -41,7 +43,7 @@ class Audits:
             return _cacheable(request, cached[1])
         task = self._reads.get(request.path)
         if task is None:
-            self._forwarder.concurrency_limits["lookups"].check()
+            self._limit.check()
             task = self._reads[request.path] = asyncio.create_task(self._read(request))
         reply = await asyncio.shield(task)
         if reply.status != 200:
@@ -55,7 +57,7 @@ class Audits:
     async def _read(self, request: Request) -> ServiceResponse:
         forwarder = self._forwarder
         try:
-            with forwarder.concurrency_limits["lookups"]:
+            with self._limit:
                 return await forwarder.forward(request, "payments", forwarder.key_ring.public)
         finally:
             del self._reads[request.path]

@@ -11,9 +11,10 @@ from typing import Any, Final
 from backbone.http.problems import Conflict, NotFound
 from backbone.transparency.merkle import includes
 from gateway.access.keys import KeyRing
-from gateway.access.limits import ConcurrencyLimit, RateLimits
+from gateway.access.limits import RateLimits
 from gateway.http.asgi import Header, Request, Response, json_response
 from gateway.http.router import Cors, Route
+from gateway.overload.proof_limit import ProofLimit
 from gateway.transparency import tile_paths
 from gateway.transparency.heads import Head, Heads, LogInconsistent
 from gateway.transparency.log_client import LogClient
@@ -44,14 +45,14 @@ class Transparency:
         logs: LogClient,
         key_ring: KeyRing,
         limits: RateLimits,
-        reads: ConcurrencyLimit,
+        proofs: ProofLimit,
         read_pledge: ReadPledge,
     ) -> None:
         self._heads = heads
         self._logs = logs
         self._public = key_ring.public
         self._limits = limits
-        self._reads = reads
+        self._proofs = proofs
         self._read_pledge = read_pledge
         self._tiles: OrderedDict[tuple[str, int, tile_paths.TileRef], bytes] = OrderedDict()
 
@@ -78,7 +79,7 @@ class Transparency:
         """GET …/checkpoint: the newest signed head."""
         self._limits.spend(self._public, request.address)
         drive, epoch = _log_of(request)
-        with self._reads:
+        with self._proofs:
             head = await self._heads.newest(drive, epoch)
         return Response(200, [_TEXT, _MUTABLE], head.note.encode())
 
@@ -90,7 +91,7 @@ class Transparency:
         ref = tile_paths.parse("/".join(request.path.split("/")[len(request.params) + 4 :]))
         if ref is None:
             raise NotFound("No such tile.")
-        with self._reads:
+        with self._proofs:
             tile = await self._tile(drive, epoch, ref)
         return Response(200, [_BYTES, _FULL_TILE if ref.is_full else _MUTABLE], tile)
 
@@ -113,7 +114,7 @@ class Transparency:
         """
         self._limits.spend(self._public, request.address)
         self._heads.signer()
-        with self._reads:
+        with self._proofs:
             pledge = await self._read_pledge(request)
             drive, pledge_id = pledge["drive"], pledge["id"]
             above = -1

@@ -66,6 +66,11 @@ def audit_routes(database: Database, freshness: Freshness, behind: Callable[[], 
         # FastAPI's own encoder takes several times as long as all the rest.
         return Response(_ENCODE({"rows": rows, "next": following}), media_type="application/json")
 
+    @router.post("/pools")
+    async def read_pools(_caller: InternalDep, wanted: OfDrive) -> dict[str, Any]:
+        """A drive's matching pools as they are counted: id, version, used."""
+        return {"rows": await database.read_whole(lambda one: auditing.counted_pools(one, wanted.drive))}
+
     @router.post("/log")
     async def verify_log(_caller: InternalDep, start: Position) -> dict[str, Any]:
         """The next step along a drive's log; `known` is False where leaderboard does not know the drive."""

@@ -14,6 +14,7 @@ from backbone.clock import rfc3339_of_microseconds
 from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
 from services.leaderboard.hash_chain import FIRST_HASH, hash_new_row
+from services.leaderboard.matching.tables import pools
 from services.leaderboard.tables import drive_log, drives, payments
 
 ROWS_PER_STEP: Final = 4_000
@@ -81,6 +82,16 @@ def payments_by_id(transaction: SyncTransaction, ids: Collection[str]) -> list[C
 _BY_ID: Final = select(*_COLUMNS).where(one_of(payments.c.payment_id, "ids"))
 
 
+def counted_pools(transaction: SyncTransaction, drive_id: str) -> list[tuple[str, int, int]]:
+    """A drive's matching pools: id, version, and what was used of each."""
+    return [tuple(row) for row in transaction.execute(_POOLS, {"of_drive": drive_id})]
+
+
+_POOLS: Final = select(pools.c.pool_id, pools.c.version, pools.c.used).where(
+    pools.c.drive_id == bindparam("of_drive")
+)
+
+
 class LogPosition(NamedTuple):
     """How far a log was computed again: epoch, the last row's sequence and hash, and `raised` after it."""
 
@@ -91,15 +102,17 @@ class LogPosition(NamedTuple):
 
 
 class LogStep(NamedTuple):
-    """One step along a log. `flaw` is the reason why the row after `position` is wrong.
+    """One step along a log. `flaw` is the reason why the row after `position`, or the end, is wrong.
 
-    `is_end` is set where the position is that of the drive's row, in the same snapshot.
+    `is_end` is set where the position is that of the drive's row, in the same snapshot. `of_sums` is
+    set where the log is right, and the flaw is that the drive's sums differ from it.
     """
 
     position: LogPosition
     length: int
     is_end: bool
     flaw: str | None
+    of_sums: bool = False
 
 
 def verify_log(transaction: SyncTransaction, drive_id: str, start: LogPosition) -> LogStep:
@@ -116,9 +129,11 @@ def verify_log(transaction: SyncTransaction, drive_id: str, start: LogPosition) 
     rows = transaction.execute(_ROWS, given).all()
     position, flaw = _verified(drive_id, position, rows)
     is_end = flaw is not None or len(rows) < ROWS_PER_STEP
+    of_sums = None
     if flaw is None and is_end:
         flaw = _flaw_of_end(head, position)
-    return LogStep(position, head.sequence, is_end, flaw)
+        of_sums = _difference_of_sums(head, position) if flaw is None else None
+    return LogStep(position, head.sequence, is_end, flaw or of_sums, of_sums is not None)
 
 
 _RAISED: Final = (
@@ -163,8 +178,14 @@ def _verified(drive_id: str, start: LogPosition, rows: Sequence[Any]) -> tuple[L
 
 
 def _flaw_of_end(head: Row[Any], position: LogPosition) -> str | None:
-    if (position.sequence, position.hash) != (head.sequence, head.head_hash):
+    if position.sequence != head.sequence:
         return f"the log ends with row {position.sequence}, its drive is at row {head.sequence}"
+    if position.hash != head.head_hash:
+        return f"row {position.sequence} is the last, and its drive has another hash of it"
+    return None
+
+
+def _difference_of_sums(head: Row[Any], position: LogPosition) -> str | None:
     if position.raised != head.raised:
         return f"the rows add up to {position.raised}, the drive's sums to {head.raised}"
     return None

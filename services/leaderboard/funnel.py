@@ -1,4 +1,7 @@
-"""The gifts of a drive in a period by source: how many, and how much of them counts."""
+"""The gifts of a drive in a period by source: how many, and how much of them counts.
+
+Offline gifts are left out: nobody visited a page or pledged for them.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ _FROM: Final = bindparam("since", type_=Utc)
 _PAGE: Final = (
     select(payments.c.payment_id, payments.c.captured_at, payments.c.source_key, NET.label("net"))
     .where(payments.c.drive_id == bindparam("of_drive"), COUNTED_PAYMENTS, NET > 0)
+    .where(payments.c.offline.is_(False))
     .where(payments.c.captured_at >= _FROM, payments.c.captured_at < bindparam("until", type_=Utc))
     .where(
         or_(
@@ -38,7 +42,7 @@ _PAGE: Final = (
 async def paid_by_source(
     database: Database, drive_id: str, since: datetime, until: datetime
 ) -> Mapping[str, Any]:
-    """The gifts captured from `since` until before `until`, as `donations` counts them, in minor units.
+    """The online gifts captured from `since` until before `until`, as `donations` counts, in minor units.
 
     `complete` is false where there are more than are counted. Read in short pages: SQLite reads on the event
     loop.

@@ -59,6 +59,11 @@ class Notes:
     async def letters(self) -> list[dict[str, Any]]:
         return list((await self.ask("")).json()["data"])
 
+    async def replay(self, *letters: str) -> list[dict[str, Any]]:
+        reply = await self.ask("/replay", ids=list(letters))
+        assert reply.status == 200, reply.body
+        return list(reply.json()["data"])
+
     async def texts(self) -> list[str]:
         return [text for _, text in await noted(self.database)]
 
@@ -106,16 +111,17 @@ async def test_letter_is_listed_with_its_reason_and_replayed_once_the_cause_is_f
         assert json.loads(shown["value"])["text"] == "b"
 
         notes.broken = False
-        assert (await notes.ask("/replay", id=letter["id"])).status == 200
-        assert (await notes.ask("/replay", id=letter["id"])).status in (200, 409)  # handled by now, or not
+        (first,) = await notes.replay(letter["id"])
+        assert (first["id"], first["refused"]) == (letter["id"], None)
+        await notes.replay(letter["id"])  # handled by now, or not
 
         async def is_noted() -> bool:
             return await notes.texts() == ["a", "c", "b"]
 
         await until(is_noted)
         assert (await notes.letters())[0]["handled"]
-        again = await notes.ask("/replay", id=letter["id"])
-        assert (again.status, again.json()["detail"]) == (409, "The group has handled this event.")
+        (again,) = await notes.replay(letter["id"])
+        assert (again["handled"], again["refused"]) == (True, "The group has handled this event.")
         await notes.announce("end")
 
         async def ended() -> bool:
@@ -129,7 +135,7 @@ async def test_letter_that_fails_again_is_one_letter_with_the_newest_reason(note
     async with notes.running():
         await notes.announce("b")
         (letter,) = await until(notes.letters)
-        await notes.ask("/replay", id=letter["id"])
+        await notes.replay(letter["id"])
 
         async def failed_again() -> bool:
             (newest,) = await notes.letters()
@@ -150,7 +156,8 @@ async def test_letter_whose_age_is_unknown_or_too_great_is_not_replayed(notes: N
             return len(await notes.letters()) == 2
 
         await until(both_are_dead)
-        for one in (old, "evt_1"):
-            assert (await notes.ask("/replay", id=one)).status == 409
-    assert (await notes.ask("/replay", id="evt_2")).status == 404
+        refused = await notes.replay(old, "evt_1", "evt_1", "evt_2")  # one is named twice, one is unknown
+        assert [one["id"] for one in refused] == [old, "evt_1"]
+        assert not any(one["handled"] or one["refused"] is None for one in refused)
+    assert (await notes.ask("/replay", ids=[])).status == 422
     assert (await notes.ask("/show", id="\x00")).status == 422

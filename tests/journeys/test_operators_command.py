@@ -198,5 +198,10 @@ async def test_rebuilding_finds_repairs_and_publishes_sums(system: EmbeddedSyste
     await system.donate("rebuilt", "10.00", creator="star")
     await system.wait_for_raised("rebuilt", "35.00")
     assert (await ataa(system, "audit", "rebuilt")).status == 0
+    change(system, "leaderboard", "UPDATE drives SET head_hash = 'x' WHERE drive_id = ?", drive["id"])
+    wrong = await ataa(system, "rebuild", "leaderboard", "rebuilt", "--write")
+    assert wrong.status == 1
+    assert "is the last, and its drive has another hash of it" in wrong.out
+    assert "nothing was written" in wrong.out
     unknown = await ataa(system, "rebuild", "leaderboard", "no-such-drive")
     assert (unknown.status, unknown.errors) == (2, "ataa: No such drive.\n")

@@ -43,6 +43,7 @@ async def test_gifts_of_the_period_are_counted_once(
             gift(5, 1100, 30, source=TIKTOK, refunded=1100),
             gift(6, 200, 59.99, source=TIKTOK),
             gift(7, 800, 60, source=TIKTOK),
+            gift(8, 300, 30, offline=True),
         )
         await until(leaderboard.is_drained)
         reply = await leaderboard.post("/internal/funnel", period())

@@ -123,7 +123,7 @@ class Books:
         return [each for each in events if isinstance(each, PaymentChanged) and each.pledge_id == pledge]
 
     async def drift(self) -> dict[str, int]:
-        return await self.database.read_whole(ledger.drift)
+        return dict((await self.database.read_whole(ledger.compare)).drift)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from backbone.bus.protocol import COMPACTED, PARTITIONS
+from gateway.transparency.note_keys import NoteSigner
 from services.leaderboard.snapshots import REPUBLISH_INTERVAL_S
 from stack.layout import OFFSETS, lay_out, ports_from, read_json, read_ports
 from stack.topics import read_topics
@@ -26,6 +27,7 @@ def test_secrets_are_generated_once_and_given_ones_take_precedence(tmp_path: Pat
     first = lay_out(tmp_path / "stack", tmp_path, ports_from(18_000), {"admin": "ak_admin_" + "a" * 20})
     second = lay_out(tmp_path / "stack", tmp_path, ports_from(18_000), {"admin": "", "token": "given"})
     assert second.secrets == {**first.secrets, "token": "given"}
+    assert NoteSigner.parse(first.secrets["log_key"]).name.startswith("localhost/")
     assert read_json(tmp_path / "stack" / "keys.json")["admin"] == "ak_admin_" + "a" * 20
     assert read_ports(tmp_path / "stack") == ports_from(18_000)
 

@@ -92,6 +92,15 @@ class Partner:
         async with self._client.get(address, headers={"Prefer": "wait=5"}) as answer:
             return (await answer.json())["checkout"] if answer.status == 200 else None
 
+    async def text(self, path: str) -> str:
+        """What an address without a key answers; empty unless it is 200."""
+        async with self._client.get(self._url + path) as answer:
+            return await answer.text() if answer.status == 200 else ""
+
+    async def checkpoint(self, slug: str) -> str:
+        """The signed head of a drive's log."""
+        return await self.text(f"/v1/drives/{slug}/checkpoint")
+
     async def raised(self, slug: str) -> str:
         async with self._client.get(f"{self._url}/v1/drives/{slug}/totals") as answer:
             return str((await answer.json())["raised"]["value"]) if answer.status == 200 else ""
@@ -115,6 +124,12 @@ async def test_books_agree_after_a_service_was_killed_and_restarted(
         os.kill(pid_of(data_dir, "leaderboard"), signal.SIGKILL)
         await partner.donate("winter", "second")
         await until(lambda: is_raised(partner, "50.00"), 2 * PATIENCE_S)
+        key = await partner.text("/.well-known/ataa-log-key")
+        name, _, size, *_ = (
+            (await until(lambda: partner.checkpoint("winter"))).replace("/v1", "\n", 1).split("\n")
+        )
+        assert key.startswith(f"{name}+")
+        assert int(size) >= 2
 
     expected = {"USD": "50.00"}
     for owner in ("pledges", "payments", "leaderboard"):

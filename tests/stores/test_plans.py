@@ -399,6 +399,9 @@ LEADERBOARD: Final = {
         "payment_id": "'pay_' || n", "pledge_id": "'plg_' || n",
     },
     "words": {"pledge_id": "'plg_' || n"},
+    "log_trees": {"drive_id": "'drv_' || n", "epoch": "1", "tiled": "256"},
+    "log_tiles": {"drive_id": "'drv_old'", "epoch": "1", "level": "0", "number": "n"},
+    "logged_gifts": {"pledge_id": "'plg_' || n", "drive_id": "'drv_old'", "epoch": "1", "sequence": "n"},
     "matching_pools": {"pool_id": "'mch_' || n", "drive_id": "'drv_' || n", "cap": "1000", "used": "0"},
     "inbox": {"group": "'leaderboard'"} | RECENT,
 }  # fmt: skip
@@ -413,6 +416,7 @@ async def test_leaderboard_statements_scan_no_growing_table(tmp_path: Path, stor
     with recording() as recorded:
         async with builders.running(tmp_path, database_url_leaderboard=store) as leaderboard:
             await _tally_and_read(leaderboard)
+            await _verify_log(leaderboard)
         assert any("AS pins" in statement for statement in recorded.statements)
         database = Database(url, leaderboard_tables.MESSAGING_TABLES)
         await _slide_windows(database)
@@ -455,6 +459,34 @@ async def _tally_and_read(leaderboard: builders.Leaderboard) -> None:
         assert (await leaderboard.get(path, query)).status == 200
     await _put_on_screen(leaderboard)
     await asyncio.sleep(1.2)  # a heartbeat, and the figures of the last minute
+
+
+async def _verify_log(leaderboard: builders.Leaderboard) -> None:
+    """What the gateway and verifiers ask of the log's tree, of which tiles are full."""
+    gifts = (
+        builders.payment(f"pay_y{n}", pledge_id=f"plg_y{n}", captured_at=datetime.now(UTC))
+        for n in range(300)
+    )
+    await leaderboard.publish(*gifts)
+    await until(leaderboard.is_drained)
+    log = {"drive": builders.DRIVE, "epoch": None}
+
+    async def tiled() -> bool:
+        reply = await leaderboard.post("/internal/log/tile", log | {"level": 0, "number": 0, "width": 256})
+        return reply.status == 200
+
+    await until(tiled)
+    for path, asked in (
+        ("head", {"since": None}),
+        ("head", {"since": 100}),
+        ("tile", {"level": None, "number": 0, "width": 256}),
+        ("tile", {"level": 0, "number": 1, "width": 7}),
+        ("gift", {"pledge": "plg_y5", "size": 300}),
+        ("gift", {"pledge": "plg_y299", "size": 300}),
+        ("gift", {"pledge": "plg_none", "size": 300}),
+    ):
+        reply = await leaderboard.post(f"/internal/log/{path}", log | asked)
+        assert reply.status == 200, (path, asked, reply.body)
 
 
 async def _put_on_screen(leaderboard: builders.Leaderboard) -> None:

@@ -22,6 +22,7 @@ from services.payments.proof.figures import (
     paid_payments,
     payments_by_id,
 )
+from services.payments.proof.pools import PoolFigures, ahead, differing_pools, pools_of
 from services.payments.proof.state import AuditState, Log
 
 PAGE: Final = 2_000
@@ -156,6 +157,7 @@ class Audit:
     async def _compare_sums(self, state: AuditState) -> None:
         """Compare leaderboard's sums with its own payments, and those with its log."""
         await self._compare_matched(state)
+        await self._compare_pools(state)
         found = await self._ask("/internal/audit/sums", {"drive": state.drive})
         for each in found["sums"]:
             apart = abs(each["stored"] - each["recounted"])
@@ -177,6 +179,25 @@ class Audit:
             if used != posted:
                 figures = {"matching pools": used, "ledger": posted}
                 state.note(Difference(None, "matched", figures, currency, abs(used - posted)))
+
+    async def _compare_pools(self, state: AuditState) -> None:
+        """Compare what each pool gave with leaderboard's state of it; a state in transit is no difference."""
+
+        async def read_own() -> dict[str, PoolFigures]:
+            return await self._database.read_whole(lambda one: pools_of(one, state.drive))
+
+        # In this order, as in `_look_again`.
+        own = await read_own()
+        outbox_empty = await self._outbox_empty()
+        arrived = await self._ask("/internal/audit/arrived", {"drive": state.drive})
+        rows = (await self._ask("/internal/audit/pools", {"drive": state.drive}))["rows"]
+        counted = {pool: PoolFigures(version, used) for pool, version, used in rows}
+        due = set(own) if outbox_empty and not arrived["behind"] else set()
+        if changed := ahead(own, counted):
+            newest = await read_own()
+            own |= {pool: newest[pool] for pool in changed if pool in newest}
+        for found in differing_pools(own, counted, due - changed):
+            state.note(found)
 
     async def _look_again(self, state: AuditState) -> None:
         """Compare the payments in transit again; at the last round those that should have arrived differ."""

@@ -50,16 +50,16 @@ class LedgerAudit:
             await wait_for(stop, min(max(AUDIT_S, REST_RATIO * (loop.time() - began)), MAX_PAUSE_S))
 
     async def audit(self) -> dict[str, int]:
-        """The ledger's drift by currency (see `ledger.drift`); anything but 0 is logged as an error."""
-        found, balances = await self._database.read_whole(ledger.compare)
+        """The ledger's drift by currency (see `ledger.Compared`); anything but 0 is logged as an error."""
+        compared = await self._database.read_whole(ledger.compare)
         async with self._database.reading() as session:
             await estimates.count(session)
-        for currency, units in found.items():
+        for currency, units in compared.drift.items():
             _DRIFT.labels(currency).set(units)
             if units:
                 log.error("ledger.drift", currency=currency, minor_units=units)
-        for (account, currency), units in balances.items():
+        for (account, currency), units in compared.balances.items():
             note_currency(currency)
             _BALANCE.labels(account, currency).set(units)
         _AUDITED.set_to_current_time()
-        return dict(found)
+        return dict(compared.drift)

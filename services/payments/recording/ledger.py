@@ -180,36 +180,32 @@ _BETWEEN_ACCOUNTS: Final = select(
 
 
 class Compared(NamedTuple):
-    """The ledger compared with the payments: `drift` by currency, and `balances`."""
+    """The ledger's `balances` by account and currency, and its `drift` by currency.
+
+    Drift is the payments' net less the processor's balance, without offline gifts. Not 0: a defect.
+    """
 
     drift: Mapping[str, int]
     balances: Mapping[tuple[str, str], int]
 
 
 def compare(transaction: SyncTransaction) -> Compared:
-    """The ledger's balances, and its drift: what `drift` returns."""
+    """Compare the ledger with the payments. Sums two whole tables (`Database.read_whole`)."""
     found = balances(transaction)
     posted: defaultdict[str, int] = defaultdict(int)
     for (account, currency), units in found.items():
         if account in PROCESSOR_MONEY:
             posted[currency] += units
-    return Compared(_less_posted(transaction, posted), found)
-
-
-def drift(transaction: SyncTransaction) -> dict[str, int]:
-    """The payments' net less the processor's balance, by currency, without offline gifts. Not 0: a defect.
-
-    Sums two whole tables (`Database.read_whole`).
-    """
-    return _less_posted(transaction, processor_balance(transaction))
-
-
-def _less_posted(transaction: SyncTransaction, posted: Mapping[str, int]) -> dict[str, int]:
-    net = PAYMENTS.c.captured - PAYMENTS.c.refunded - PAYMENTS.c.disputed
-    rows = transaction.execute(
-        select(PAYMENTS.c.paid_currency, func.sum(net))
-        .where(PAYMENTS.c.paid_currency.is_not(None), PAYMENTS.c.offline.is_(False))
-        .group_by(PAYMENTS.c.paid_currency)
-    )
+    rows = transaction.execute(_NET_BY_CURRENCY)
     expected = {currency: int(units) for currency, units in rows}
-    return {name: expected.get(name, 0) - posted.get(name, 0) for name in expected.keys() | posted.keys()}
+    drift = {name: expected.get(name, 0) - posted.get(name, 0) for name in expected.keys() | posted.keys()}
+    return Compared(drift, found)
+
+
+_NET_BY_CURRENCY: Final = (
+    select(
+        PAYMENTS.c.paid_currency, func.sum(PAYMENTS.c.captured - PAYMENTS.c.refunded - PAYMENTS.c.disputed)
+    )
+    .where(PAYMENTS.c.paid_currency.is_not(None), PAYMENTS.c.offline.is_(False))
+    .group_by(PAYMENTS.c.paid_currency)
+)

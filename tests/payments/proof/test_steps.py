@@ -10,8 +10,11 @@ import pytest
 from sqlalchemy import delete, update
 
 from services.leaderboard import tables as board
+from services.leaderboard.matching.tables import pools as counted_pools
+from services.payments.matching.tables import POOLS
 from services.payments.proof.state import AuditState
 from services.payments.tables import FACTS, PAYMENTS
+from tests.payments.matching.gifts import add_pool
 from tests.payments.proof.audited import Audited, audited, of_payment
 from tests.payments.stripe_events import dispute, refund
 
@@ -242,3 +245,38 @@ async def test_payment_that_is_counted_for_another_drive_is_found(system: Audite
     state = await system.prove()
     found = of_payment(state, first)
     assert ("drive", {"payments": system.drive.drive_id, "leaderboard": "drv_elsewhere"}) in found
+
+
+async def matched(system: Audited) -> str:
+    """A gift that a pool matches, counted; returns the pool."""
+    pool = await add_pool(system.books, system.drive.drive_id, 100_000)
+    await system.pay("pi_1", 2_500)
+    await system.deliver()
+    return pool
+
+
+async def test_pools_are_compared_with_leaderboards_states_of_them(system: Audited) -> None:
+    pool = await matched(system)
+    assert (await system.prove()).found == 0
+    await system.change("leaderboard", update(counted_pools).values(used=2_400))
+    (found,) = [one for one in (await system.prove()).differences if one.what == f"matched by {pool}"]
+    assert found.figures == {"matching pools": 2_500, "leaderboard": 2_400}
+    assert (found.currency, found.minor_units) == ("USD", 100)
+
+
+async def test_pool_whose_newest_state_is_in_transit_differs_once_everything_has_arrived(
+    system: Audited,
+) -> None:
+    pool = await matched(system)
+    await system.change("leaderboard", update(counted_pools).values(version=1))
+    system.behind = 1
+    assert f"matched by {pool}" not in {one.what for one in (await system.prove()).differences}
+    system.behind = 0
+    assert f"matched by {pool}" in {one.what for one in (await system.prove()).differences}
+
+
+async def test_pool_that_only_one_of_them_has_differs(system: Audited) -> None:
+    pool = await matched(system)
+    await system.change("payments", delete(POOLS))
+    (found,) = [one for one in (await system.prove()).differences if one.what == f"matched by {pool}"]
+    assert found.figures == {"matching pools": None, "leaderboard": 2_500}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from services.payments.domain import DisputeRank, FactKind
@@ -50,3 +52,26 @@ def test_an_expanded_intent_is_read_by_its_id() -> None:
 def test_an_object_that_lacks_a_field_is_unreadable() -> None:
     with pytest.raises(Unreadable):
         read_event(an_event("payment_intent.succeeded", {"id": "pi_1", "currency": "usd"}))
+
+
+@pytest.mark.parametrize(
+    ("status", "details", "due_at"),
+    [
+        ("needs_response", {"due_by": 1_800_000_000, "submission_count": 0}, 1_800_000_000),
+        ("warning_needs_response", {"due_by": 1_800_000_000, "submission_count": 0}, 1_800_000_000),
+        ("needs_response", {"due_by": 1_800_000_000, "submission_count": 1}, None),
+        ("under_review", {"due_by": 1_800_000_000, "submission_count": 0}, None),
+        ("needs_response", {"due_by": None}, None),
+        ("needs_response", {"due_by": "soon"}, None),
+        ("needs_response", {"due_by": 10**18}, None),
+        ("needs_response", None, None),
+    ],
+)
+def test_evidence_is_due_while_a_dispute_waits_for_it(
+    status: str, details: object, due_at: int | None
+) -> None:
+    told = dispute("created", "dp_1", "pi_1", 100, status)
+    told["data"]["object"]["evidence_details"] = details
+    observation = read_event(told).observation
+    assert observation is not None
+    assert observation.due_at == (None if due_at is None else datetime.fromtimestamp(due_at, UTC))
