@@ -119,6 +119,7 @@ PROXY_ROUTES: Final = (
     ProxyRoute("GET", "/v1/disbursements", "payments", "ledger", "reads"),
     ProxyRoute("POST", "/v1/disbursements/{disbursement}/approve", "payments", "ledger", "changes"),
     ProxyRoute("POST", "/v1/disbursements/{disbursement}/reject", "payments", "ledger", "changes"),
+    ProxyRoute("POST", "/v1/disbursements/{disbursement}/reverse", "payments", "ledger", "changes"),
     ProxyRoute("GET", "/v1/webhooks", "payments", "admin", "reads"),
     ProxyRoute("POST", "/v1/webhooks/{id}/retry", "payments", "admin", "changes"),
     ProxyRoute("POST", "/v1/keys", "keys", "admin", "changes", idempotency="optional"),
