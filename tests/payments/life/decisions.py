@@ -105,7 +105,7 @@ class Decisions(Process):
     @rule(picked=PICKED, drive=st.sampled_from([0, 1]), is_held=TOLD, crash=CRASHES)
     def release(self, picked: int, drive: int, is_held: bool, crash: int | None) -> None:
         known = [each for each in self.life.captures if self.life.held(each) or not is_held]
-        intent = known[picked % len(known)]
+        intent = known[-1 - picked % len(known)]
         request = ReleaseRequest(
             self.row(intent).id, self.drives[drive].drive_id, None, False, "checked", ADMIN, None, "hash"
         )
@@ -150,7 +150,7 @@ class Decisions(Process):
     @precondition(lambda self: self.pools)
     @rule(picked=PICKED, crash=CRASHES)
     def end_pool(self, picked: int, crash: int | None) -> None:
-        number = picked % len(self.pools)
+        number = len(self.pools) - 1 - picked % len(self.pools)
         pool = self.life.pools[number]
         committed, _ = self.attempt(self.matching.end(self.pools[number], ADMIN), crash)
         now = self.account.now
@@ -169,12 +169,12 @@ class Decisions(Process):
             self.gifts.append(str(found[0][0]))
             self.life.offline.append(Offline(drive, units))
             if is_approved:
-                self.decide_offline_gift(len(self.gifts) - 1, "approve", None)
+                self.decide_offline_gift(0, "approve", None)
 
     @precondition(lambda self: self.gifts)
     @rule(picked=PICKED, action=st.sampled_from(["approve", "reverse", "reverse", "reject"]), crash=CRASHES)
     def decide_offline_gift(self, picked: int, action: str, crash: int | None) -> None:
-        number = picked % len(self.gifts)
+        number = len(self.gifts) - 1 - picked % len(self.gifts)
         self._decide(self.offline_gifts, self.gifts[number], self.life.offline[number], action, crash)
 
     @rule(
@@ -204,12 +204,12 @@ class Decisions(Process):
             self.disbursements.append(str(found[0][0]))
             self.life.disbursed.append(Disbursement(drive, name, units))
             if is_approved:
-                self.decide_disbursement(len(self.disbursements) - 1, "approve", None)
+                self.decide_disbursement(0, "approve", None)
 
     @precondition(lambda self: self.disbursements)
     @rule(picked=PICKED, action=st.sampled_from(["approve", "reverse", "reverse", "reject"]), crash=CRASHES)
     def decide_disbursement(self, picked: int, action: str, crash: int | None) -> None:
-        number = picked % len(self.disbursements)
+        number = len(self.disbursements) - 1 - picked % len(self.disbursements)
         one = self.life.disbursed[number]
         exceeds = (
             action == "approve"

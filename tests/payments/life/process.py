@@ -42,7 +42,9 @@ from tests.payments.life.stripe_account import Account, RefundingProcessor, Told
 T = TypeVar("T")
 
 START = datetime(2026, 1, 7, 12, tzinfo=UTC)
-PICKED = st.integers(0, 30)
+PICKED = st.sampled_from([0, 0, 0, 1, 1, 2, 5])
+"""Which one, counted from the newest: most steps are about the newest ones."""
+
 UNITS = st.sampled_from([1, 500, 1_000, 2_500])
 CRASHES = st.one_of(st.none(), st.none(), st.integers(1, 14))
 MORE = st.sampled_from([0, 0, 0, 100])
@@ -129,7 +131,7 @@ class Process(RuleBasedStateMachine):
     def payment(self, picked: int) -> str | None:
         """The intent of a payment that payments knows."""
         known = list(self.life.captures)
-        return known[picked % len(known)] if known else None
+        return known[-1 - picked % len(known)] if known else None
 
     def row(self, intent: str) -> Any:
         async def read() -> Any:
