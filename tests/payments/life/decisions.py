@@ -249,10 +249,12 @@ class Decisions(Process):
     # Fees
 
     @precondition(lambda self: self.account.captures)
-    @rule(picked=PICKED, fee=st.sampled_from([30, 59, -30]), crash=CRASHES)
-    def read_fee(self, picked: int, fee: int, crash: int | None) -> None:
-        """Read the balance transaction of a payment, known or not."""
-        intent = list(self.account.captures)[-1 - picked % len(self.account.captures)]
+    @rule(picked=PICKED, fee=st.sampled_from([30, 59, -30]), is_held=TOLD, crash=CRASHES)
+    def read_fee(self, picked: int, fee: int, is_held: bool, crash: int | None) -> None:
+        """Read the balance transaction of a payment, known or not; preferably of one that may move."""
+        held = [each for each in self.life.captures if is_held and self.life.held(each)]
+        captures = held or list(self.account.captures)
+        intent = captures[-1 - picked % len(captures)]
         name = f"txn_{len(self.life.fees) + 1}"
         currency = self.account.captures[intent].currency
         movement = Movement(

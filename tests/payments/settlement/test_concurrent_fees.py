@@ -24,7 +24,6 @@ from tests.payments.stripe_events import intent_succeeded, metadata
 from tests.waiting import until
 
 
-
 @pytest.fixture
 async def books(tmp_path: Path) -> AsyncIterator[Books]:
     postgres_server()
