@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload bench-money audit trace test simulate check api-fuzz k8s-check dashboards settings format contracts clean
+.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload bench-money audit trace test lives simulate check api-fuzz k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -49,6 +49,9 @@ bench-money: $(VENV)/.runtime ## Measure postings, webhooks, audit and inclusion
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k expression" selects some)
 	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)
+
+lives: $(VENV)/.dev ## Drive 2,000 random lives of payments against a plain model, with crashes (LIVES=100)
+	@ATAA_LIVES=$(or $(LIVES),2000) $(PY) -m pytest -q tests/payments/life $(ARGS)
 
 simulate: $(VENV)/.dev ## Run 10,000 simulated systems with faults (ARGS="--seeds 1000", "--seed 4711": replay one; --help)
 	@$(PY) -m simulation $(ARGS)

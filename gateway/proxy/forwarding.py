@@ -121,6 +121,7 @@ PROXY_ROUTES: Final = (
     ProxyRoute("GET", "/v1/disbursements", "payments", "ledger", "reads"),
     ProxyRoute("POST", "/v1/disbursements/{disbursement}/approve", "payments", "ledger", "changes"),
     ProxyRoute("POST", "/v1/disbursements/{disbursement}/reject", "payments", "ledger", "changes"),
+    ProxyRoute("POST", "/v1/disbursements/{disbursement}/reverse", "payments", "ledger", "changes"),
     ProxyRoute("GET", "/v1/checkouts", "payments", "admin", "reads"),
     ProxyRoute("POST", "/v1/checkouts/pause", "payments", "admin", "changes"),
     ProxyRoute("POST", "/v1/checkouts/resume", "payments", "admin", "changes"),

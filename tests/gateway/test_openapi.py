@@ -72,6 +72,7 @@ GET /v1/drives/{}/disbursements
 GET /v1/disbursements
 POST /v1/disbursements/{}/approve
 POST /v1/disbursements/{}/reject
+POST /v1/disbursements/{}/reverse
 POST /webhooks/stripe
 GET /v1/payments
 GET /v1/payments/{}

@@ -80,6 +80,7 @@ OWNED: Final[dict[tuple[str, str], Any]] = {
     ("POST", "/v1/drives/{drive}/disbursements"): _DISBURSEMENT,
     ("POST", "/v1/disbursements/{disbursement}/approve"): None,
     ("POST", "/v1/disbursements/{disbursement}/reject"): {"reason": "A mistake"},
+    ("POST", "/v1/disbursements/{disbursement}/reverse"): None,
 }
 """Routes for a drive's own partner and for admins, each with a valid body."""
 

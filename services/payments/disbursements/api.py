@@ -84,7 +84,10 @@ def _add_lists(router: APIRouter, disbursements: Disbursements) -> None:
     async def list_paid_out(
         _caller: CallerDep, response: Response, drive: DriveRef, after: After = None, limit: Limit = 25
     ) -> dict[str, Any]:
-        """List what was paid to a drive's beneficiaries, newest first."""
+        """List what was paid to a drive's beneficiaries, newest first.
+
+        A payment that came back has `reversed_at`.
+        """
         response.headers.update(PUBLIC)
         return await disbursements.paid_out(drive, after, limit)
 
@@ -136,3 +139,19 @@ def _add_decisions(router: APIRouter, disbursements: Disbursements) -> None:
         """
         caller.require(SCOPE)
         return await disbursements.proposals.decide(disbursement, Action.REJECT, caller, body.reason)
+
+    @router.post(
+        "/v1/disbursements/{disbursement}/reverse",
+        response_model=DisbursementView,
+        responses=documented(*decided),
+    )
+    async def reverse_disbursement(
+        disbursement: DisbursementRef, caller: CallerDep, body: DecisionNote = NO_NOTE
+    ) -> dict[str, Any]:
+        """Take an approved disbursement back, by two keys.
+
+        The first requests the reversal; it still counts as paid. The second confirms it: what it paid is owed
+        again.
+        """
+        caller.require(SCOPE)
+        return await disbursements.proposals.decide(disbursement, Action.REVERSE, caller, body.reason)

@@ -1,13 +1,14 @@
-"""Disbursements: recorded by one key, and paid out once another approves.
+"""Disbursements: recorded by one key, paid out once another approves, and taken back by two.
 
 What is owed is checked when one is recorded, and again under the drive's lock when it is approved.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, select, text
+from sqlalchemy import Row, bindparam, select, text, update
 
 from backbone import ids
 from backbone.clock import Clock
@@ -24,7 +25,7 @@ from services.payments.approvals.states import Status
 from services.payments.disbursements.balances import lock_drive, net_of, paid_of
 from services.payments.disbursements.requests import DisbursementRequest, disbursement_json, paid_out_json
 from services.payments.disbursements.shares import owed, shares_of
-from services.payments.disbursements.tables import APPROVED, DISBURSEMENTS
+from services.payments.disbursements.tables import DISBURSEMENTS, PAID_OUT
 from services.payments.drive_lookup import DriveLookup
 from services.payments.recording import ledger
 from services.payments.recording.ledger import NewPosting
@@ -39,7 +40,7 @@ class Disbursements:
     """Records disbursements; `proposals` takes the decisions about them."""
 
     def __init__(self, database: Database, drives: DriveLookup, clock: Clock) -> None:
-        kind = ProposalKind(DISBURSEMENTS, "disbursements", disbursement_json, pay_out)
+        kind = ProposalKind(DISBURSEMENTS, "disbursements", disbursement_json, move_money)
         self.proposals = Proposals(database, drives, clock, kind)
         self._database = database
         self._drives = drives
@@ -79,7 +80,7 @@ class Disbursements:
         return await self.proposals.record(drive, row, caller, keyed, check)
 
     async def paid_out(self, ref: str, after: str | None, limit: int) -> dict[str, Any]:
-        """A page of approved disbursements, newest first. Raises what `DriveLookup.find` raises."""
+        """A page of what was paid out, newest first. Raises what `DriveLookup.find` raises."""
         drive = await self._drives.find(ref)
         values: dict[str, Any] = {"drive": drive.id, "most": limit + 1}
         page = _PAID_OUT
@@ -93,7 +94,7 @@ class Disbursements:
 
 _PAID_OUT: Final = (
     select(DISBURSEMENTS)
-    .where(DISBURSEMENTS.c.drive_id == bindparam("drive"), text(APPROVED))
+    .where(DISBURSEMENTS.c.drive_id == bindparam("drive"), text(PAID_OUT))
     .order_by(DISBURSEMENTS.c.id.desc())
     .limit(bindparam("most"))
 )
@@ -118,14 +119,20 @@ async def require_owed(
         raise DisbursementExceedsBalance(f"{Money(left, amount.currency)} is owed.")
 
 
-async def pay_out(session: Transaction, row: Row[Any], after: Status, decision: Decision) -> None:
-    """Post an approved disbursement, if it is owed; other decisions move no money.
+async def move_money(session: Transaction, row: Row[Any], after: Status, decision: Decision) -> None:
+    """Pay out an approved disbursement, or take a reversed one back; other decisions move no money."""
+    if after is Status.APPROVED:
+        await _pay_out(session, row, decision.at)
+    elif after is Status.REVERSED:
+        await _take_back(session, row, decision.at)
+
+
+async def _pay_out(session: Transaction, row: Row[Any], at: datetime) -> None:
+    """Post a disbursement, if it is owed.
 
     Approvals of one drive wait for each other, so each sees what the others paid out. The decision is stored
     already: its own amount is not to be subtracted from what is owed.
     """
-    if after is not Status.APPROVED:
-        return
     if not await lock_drive(session, row.drive_id):
         raise Overloaded("The drive is not known yet.", retry_after_s=2)
     shares = await _shares(session, row.drive_id)
@@ -135,4 +142,16 @@ async def pay_out(session: Transaction, row: Row[Any], after: Status, decision: 
     if row.units > left:
         raise DisbursementExceedsBalance(f"{Money(left, row.currency)} is owed.")
     posting = NewPosting(ledger.BENEFICIARY_PAYABLE, ledger.DISBURSED, row.units, row.currency, f"{row.id}#1")
-    await ledger.post(session, [(posting, None, row.drive_id)], decision.at)
+    await ledger.post(session, [(posting, None, row.drive_id)], at)
+
+
+async def _take_back(session: Transaction, row: Row[Any], at: datetime) -> None:
+    """Reverse the posting of a disbursement: what it paid is owed again."""
+    await session.execute(_SET_REVERSED, {"of_id": row.id, "at": at})
+    posting = NewPosting(ledger.DISBURSED, ledger.BENEFICIARY_PAYABLE, row.units, row.currency, f"{row.id}#2")
+    await ledger.post(session, [(posting, None, row.drive_id)], at)
+
+
+_SET_REVERSED: Final = (
+    update(DISBURSEMENTS).where(DISBURSEMENTS.c.id == bindparam("of_id")).values(reversed_at=bindparam("at"))
+)

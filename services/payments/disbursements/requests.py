@@ -30,6 +30,7 @@ _PUBLIC: dict[str, Any] = {
     "amount": {"currency": "USD", "value": "15000.00"},
     "paid_at": "2022-02-01T09:30:00.000Z",
     "reference": "Transfer 2022-02-01/4",
+    "reversed_at": None,
 }
 
 
@@ -51,7 +52,7 @@ class DisbursementRequest(Body):
 
 
 class PaidOutView(BaseModel):
-    """An approved disbursement, as everybody sees it."""
+    """A disbursement that was paid out, as everybody sees it. With `reversed_at` the money came back."""
 
     model_config = with_examples(_PUBLIC)
 
@@ -61,17 +62,21 @@ class PaidOutView(BaseModel):
     amount: MoneyView
     paid_at: TimestampView
     reference: str
+    reversed_at: TimestampView | None
 
 
 class PaidOutPage(BaseModel):
-    """A page of approved disbursements; `next` is None at its end."""
+    """A page of disbursements that were paid out; `next` is None at its end."""
 
     data: list[PaidOutView]
     next: str | None
 
 
 class DisbursementView(PaidOutView):
-    """A disbursement, as the drive's owner and admins see it. It is paid out once it is approved."""
+    """A disbursement, as the drive's owner and admins see it.
+
+    It is paid out while it is approved, and while its reversal is requested.
+    """
 
     model_config = with_examples(
         {
@@ -105,6 +110,7 @@ def paid_out_json(row: Row[Any]) -> dict[str, Any]:
         "amount": as_json(row.units, row.currency),
         "paid_at": rfc3339(row.paid_at),
         "reference": row.reference,
+        "reversed_at": None if row.reversed_at is None else rfc3339(row.reversed_at),
     }
 
 

@@ -12,12 +12,16 @@ from backbone.database.columns import Utc
 from services.payments.approvals.tables import Proposal
 from services.payments.tables import table_of
 
-APPROVED: Final = "status = 'approved'"
-"""The condition of the index `disbursements_paid`; statements repeat it literally."""
+PAID_OUT: Final = "status IN ('approved', 'reversal_requested', 'reversed')"
+"""Disbursements that were paid out, also those that came back since; the condition of the index
+`disbursements_paid`, which statements repeat literally."""
 
 
 class Disbursement(Proposal, table=True):
-    """Money that was paid to a beneficiary; `evidence` is shown to the drive's owner and admins only."""
+    """Money that was paid to a beneficiary; `evidence` is shown to the drive's owner and admins only.
+
+    `reversed_at` is set once two keys reversed it.
+    """
 
     __tablename__ = "disbursements"
     __table_args__ = (
@@ -27,8 +31,8 @@ class Disbursement(Proposal, table=True):
             "disbursements_paid",
             "drive_id",
             "id",
-            sqlite_where=text(APPROVED),
-            postgresql_where=text(APPROVED),
+            sqlite_where=text(PAID_OUT),
+            postgresql_where=text(PAID_OUT),
         ),
     )
 
@@ -38,6 +42,7 @@ class Disbursement(Proposal, table=True):
     paid_at: datetime = Field(sa_type=Utc)
     reference: str
     evidence: str
+    reversed_at: datetime | None = Field(default=None, sa_type=Utc)
 
 
 DISBURSEMENTS: Final = table_of(Disbursement)

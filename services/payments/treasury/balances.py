@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, func, select, text
 
 from backbone.contracts.pledges import DriveState
 from backbone.database.transaction import SyncTransaction
-from services.payments.disbursements.balances import PAID
+from services.payments.disbursements.balances import PAID, RESERVED, UNPOSTED_FEES
 from services.payments.disbursements.shares import owed, shares_of
 from services.payments.recording import ledger
 from services.payments.tables import CAPTURED, DRIVES, PAYMENTS, POSTINGS
@@ -86,6 +86,8 @@ class DriveLedger:
     """The beneficiaries' ten-thousandths, by name."""
     paid: Mapping[str, int] = field(default_factory=dict)
     """What was paid to each of them, in the drive's currency."""
+    pending: int = 0
+    """What is known to leave and is not posted yet, in the drive's currency: refunds and fees."""
 
 
 def read_drive_ledger(transaction: SyncTransaction, drive_id: str) -> DriveLedger:
@@ -104,7 +106,11 @@ def read_drive_ledger(transaction: SyncTransaction, drive_id: str) -> DriveLedge
     shares = {} if drive is None else shares_of(drive.beneficiaries or ())
     paid = {name: int(units) for name, units in transaction.execute(PAID, values)}
     through = max((row.through for row in rows), default=0)
-    return DriveLedger(movements, through, closed_at, late, shares, paid)
+    pending = 0
+    if drive is not None:
+        own = values | {"currency": drive.currency}
+        pending = sum(int(transaction.execute(each, own).scalar_one()) for each in (RESERVED, UNPOSTED_FEES))
+    return DriveLedger(movements, through, closed_at, late, shares, paid, pending)
 
 
 _MOVEMENTS: Final = (
@@ -118,9 +124,9 @@ _MOVEMENTS: Final = (
     .where(POSTINGS.c.drive_id == bindparam("drive"))
     .group_by(POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.currency)
 )
-_CLOSED_AT: Final = select(DRIVES.c.state, DRIVES.c.closed_at, DRIVES.c.beneficiaries).where(
-    DRIVES.c.id == bindparam("drive")
-)
+_CLOSED_AT: Final = select(
+    DRIVES.c.state, DRIVES.c.closed_at, DRIVES.c.beneficiaries, DRIVES.c.currency
+).where(DRIVES.c.id == bindparam("drive"))
 _LATE: Final = (
     select(PAYMENTS.c.paid_currency, func.sum(PAYMENTS.c.captured))
     .where(
@@ -171,7 +177,7 @@ def statements(found: DriveLedger, drive_currency: str) -> list[Statement]:
         line.late = None if found.late is None else found.late.get(line.currency, 0)
     own = lines[drive_currency]
     # What sponsors promised is not there to be paid out, and fees are gone.
-    net = own.raised - own.matched - own.fees
+    net = own.raised - own.matched - own.fees - found.pending
     own.owed = [Owed(name, owed(net, found.shares, found.paid, name)) for name in found.shares]
     return [lines.pop(drive_currency), *(lines[name] for name in sorted(lines))]
 

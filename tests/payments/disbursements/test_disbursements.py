@@ -19,9 +19,11 @@ from backbone.contracts.pledges import Beneficiary
 from backbone.money import Money
 from services.payments.disbursements.balances import net_of
 from services.payments.disbursements.shares import share_out
+from services.payments.processor import Movement
 from services.payments.recording import ledger
 from services.payments.recording.ledger import NewPosting
-from services.payments.tables import DRIVES, PAYMENTS, REFUNDS
+from services.payments.settlement.record import place_waiting, record_movements
+from services.payments.tables import DRIVES, PAYMENTS, POSTINGS, REFUNDS
 from tests.payments.approval_api import ApprovalApi, open_api
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.stripe_events import dispute, intent_succeeded, metadata, refund
@@ -95,6 +97,50 @@ async def test_a_beneficiary_is_paid_its_share_once_a_second_key_approves(api: A
     assert len(await api.announced()) == 1
 
 
+async def take_back(api: ApprovalApi, disbursement: str, key: str) -> tuple[int, str]:
+    reply = await api.ask("POST", f"/v1/disbursements/{disbursement}/reverse", {"reason": "bounced"}, key=key)
+    return reply.status, reply.json()["status" if reply.status == 200 else "type"]
+
+
+async def test_a_disbursement_that_two_keys_reverse_is_owed_again_and_shown_as_reversed(
+    api: ApprovalApi,
+) -> None:
+    await raise_offline(api, 10_000)
+    _, paid = await record(api, 7_000)
+    assert await take_back(api, paid, "key_b") == (409, "/problems/approval-state")
+    await approve(api, paid)
+    assert await take_back(api, paid, "key_a") == (200, "reversal_requested")
+    assert await record(api, 1) == EXCEEDS
+    assert await take_back(api, paid, "key_a") == (409, "/problems/second-approver-needed")
+    (public,) = (await api.ask("GET", "/v1/drives/winter/disbursements", scopes=())).json()["data"]
+    assert public["reversed_at"] is None
+    api.books.clock.move(60)
+    assert await take_back(api, paid, "key_b") == (200, "reversed")
+    assert await take_back(api, paid, "key_c") == (200, "reversed")
+    (public,) = (await api.ask("GET", "/v1/drives/winter/disbursements", scopes=())).json()["data"]
+    assert (public["id"], public["reversed_at"]) == (paid, rfc3339(api.books.clock.now()))
+    assert "disbursed" not in await api.balances()
+    async with api.books.database.reading() as session:
+        rows = await session.execute(select(POSTINGS).where(POSTINGS.c.cause.like("dsb_%")))
+        moved = [(row.debit, row.credit, row.units, row.cause.partition("#")[2]) for row in rows]
+    assert moved == [
+        ("beneficiary_payable", "disbursed", 7_000, "1"),
+        ("disbursed", "beneficiary_payable", 7_000, "2"),
+    ]
+    assert (await record(api, 7_001)) == EXCEEDS
+    assert (await record(api, 7_000))[0] == 201
+
+
+async def test_confirmations_of_a_reversal_at_the_same_time_post_it_once(api: ApprovalApi) -> None:
+    await raise_offline(api, 10_000)
+    _, paid = await record(api, 7_000)
+    await approve(api, paid)
+    await take_back(api, paid, "key_a")
+    replies = await asyncio.gather(*(take_back(api, paid, f"key_{n}") for n in range(8)))
+    assert replies == [(200, "reversed")] * 8
+    assert "disbursed" not in await api.balances()
+
+
 async def test_refund_that_is_reserved_and_not_sent_yet_is_not_owed(api: ApprovalApi) -> None:
     await raise_offline(api, 10_000)
     (drive, payment) = await of_payment(api)
@@ -111,6 +157,24 @@ async def test_refund_that_is_reserved_and_not_sent_yet_is_not_owed(api: Approva
     assert (await record(api, 4_200))[0] == 201
 
 
+async def test_fee_that_was_read_before_its_payment_was_known_is_not_owed(api: ApprovalApi) -> None:
+    at = api.books.clock.now()
+    movement = Movement("txn_1", "charge", "ch_1", "pi_1", 10_000, 300, "USD", None, at, at)
+    async with api.books.database.transaction() as session:
+        await record_movements(session, [movement], at)
+    about = metadata(None, ids.new("plg"), api.drive.drive_id)
+    await api.books.apply([intent_succeeded("pi_1", 10_000, about)])
+    assert "processor_fees" not in await api.balances()
+    assert await record(api, 6_791) == EXCEEDS
+    status, paid = await record(api, 6_790)
+    assert (status, await approve(api, paid)) == (201, (200, "approved"))
+    api.books.clock.move(60)
+    async with api.books.database.transaction() as session:
+        await place_waiting(session, api.books.clock.now())
+    assert (await api.balances())["processor_fees"] == 300
+    assert await record(api, 1) == EXCEEDS
+
+
 async def of_payment(api: ApprovalApi) -> tuple[str, str]:
     """Drive and id of the only payment."""
     async with api.books.database.reading() as session:
@@ -125,8 +189,8 @@ async def test_everybody_sees_what_was_paid_out_without_evidence_or_keys(api: Ap
     await approve(api, paid)
     reply = await api.ask("GET", "/v1/drives/winter/disbursements", partner="anybody", scopes=())
     (shown,) = reply.json()["data"]
-    assert set(shown) == {"id", "drive", "beneficiary", "amount", "paid_at", "reference"}
-    assert (shown["id"], shown["amount"]) == (paid, money(500))
+    assert set(shown) == {"id", "drive", "beneficiary", "amount", "paid_at", "reference", "reversed_at"}
+    assert (shown["id"], shown["amount"], shown["reversed_at"]) == (paid, money(500), None)
     own = (await api.ask("GET", "/v1/disbursements", query="drive=winter")).json()["data"]
     assert [each["status"] for each in own] == ["pending", "approved"]
     assert {each["evidence"] for each in own} == {"line 3"}
@@ -214,7 +278,9 @@ Step = tuple[str, int, int]
 """What is done, an amount, and which of the earlier ones it is done to."""
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["give", "take back", "record", "record", "approve", "approve", "reject"]),
+        st.sampled_from(
+            ["give", "take back", "record", "record", "approve", "approve", "reject", "request", "reverse"]
+        ),
         st.sampled_from([1, 33, 100, 701, 5_000]),
         st.integers(0, 5),
     ),
@@ -234,6 +300,7 @@ async def test_any_history_pays_out_what_a_plain_model_allows(api: ApprovalApi, 
     await api.books.consume(a_drive(partner="charity", slug=slug, beneficiaries=BENEFICIARIES))
     gifts: list[tuple[str, int]] = []
     pending: list[tuple[str, str, int]] = []
+    approved: list[tuple[str, str, int]] = []
     paid = dict.fromkeys(SHARES, 0)
 
     def left(name: str) -> int:
@@ -263,9 +330,18 @@ async def test_any_history_pays_out_what_a_plain_model_allows(api: ApprovalApi, 
             if status == 200:
                 pending.remove((chosen, whose, asked))
                 paid[whose] += asked
+                approved.append((chosen, whose, asked))
+        elif what in ("request", "reverse") and approved:
+            chosen, whose, asked = approved[which % len(approved)]
+            assert (await take_back(api, chosen, "key_d"))[0] in (200, 409)
+            if what == "reverse":
+                assert await take_back(api, chosen, "key_e") == (200, "reversed")
+                approved.remove((chosen, whose, asked))
+                paid[whose] -= asked
     shown = (await api.ask("GET", f"/v1/drives/{slug}/disbursements", query="limit=100")).json()["data"]
     for name in SHARES:
-        assert sum(_units(each) for each in shown if each["beneficiary"] == name) == paid[name]
+        kept = [each for each in shown if each["beneficiary"] == name and each["reversed_at"] is None]
+        assert sum(map(_units, kept)) == paid[name]
 
 
 def _units(shown: dict[str, Any]) -> int:
