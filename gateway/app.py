@@ -51,6 +51,9 @@ from gateway.proxy.pledges import PledgeRoutes
 from gateway.proxy.public_reads import PublicReads
 from gateway.proxy.waits import BatchLookup, Waits
 from gateway.reach.composition import Reach
+from gateway.screening.client_groups import ClientGroups
+from gateway.screening.pledge_screening import PledgeScreening
+from gateway.screening.refused_clients import RefusedClients
 from gateway.settings import GatewaySettings
 from gateway.tables import MESSAGING_TABLES
 from gateway.transparency.heads import Heads
@@ -91,7 +94,9 @@ def compose(
     presence = Presence(database, clock)
     calls = ServiceCalls(clients, secret, concurrency_limits["reads"], concurrency_limits["changes"])
     reach = Reach(settings.public_url, database, clock, clients, secret, forwarder, live, hub)
-    pledge_routes = PledgeRoutes(forwarder, waits, clock, secret, settings.public_url)
+    groups, refused = ClientGroups(database, clock), RefusedClients(clients["payments"], secret, clock)
+    screening = PledgeScreening(limits, groups, refused)
+    pledge_routes = PledgeRoutes(forwarder, waits, clock, secret, settings.public_url, screening)
     logs, reads = LogClient(leaderboard, secret), concurrency_limits["reads"]
     heads = Heads(database, logs, settings.log_signer(), clock)
     description = Description(clients, public.signed)
@@ -120,9 +125,11 @@ def compose(
     app = _application(settings.trusted_proxies, router, hub, Refusal(intake))
     service = Service("gateway", app, close=database.close)
 
-    service.start = partial(_start, database, key_ring)
+    service.start = partial(_start, database, key_ring, groups)
     service.workers = [
         Worker("gateway.keys", key_ring.keep_fresh),
+        Worker("gateway.client_keys", groups.keep_fresh),
+        Worker("gateway.refused_clients", refused.keep_fresh),
         *_live_workers(hub),
         Worker("gateway.overload", shedding.run),
         Worker("gateway.drain", _drainer(service, live, hub, waits)),
@@ -171,9 +178,10 @@ def _pruning(database: Database, sessions: Sessions) -> Worker:
     return pruning_worker("gateway", {"idempotency": replies, "sessions": sessions.delete_expired})
 
 
-async def _start(database: Database, key_ring: KeyRing) -> None:
+async def _start(database: Database, key_ring: KeyRing, groups: ClientGroups) -> None:
     await database.migrate(MIGRATIONS)
     await key_ring.refresh()
+    await groups.refresh()
 
 
 def _pages(
@@ -211,6 +219,7 @@ def _rate_limits(settings: GatewaySettings) -> RateLimits:
     return RateLimits(
         RateLimit("key", settings.limit_key_per_s, burst_s, time.monotonic),
         RateLimit("address", settings.limit_address_per_s, burst_s, time.monotonic),
+        RateLimit("pledges", settings.limit_pledges_address_per_min / 60, 60.0, time.monotonic),
     )
 
 

@@ -47,6 +47,9 @@ from services.payments.reconciliation.lookups import Reconciler
 from services.payments.reconciliation.sweep import Sweeper
 from services.payments.recording.audit import LedgerAudit
 from services.payments.refunds import RefundService
+from services.payments.screening import api as screening_api
+from services.payments.screening.pruning import screening_steps
+from services.payments.screening.worker import ScreeningWorker
 from services.payments.settings import PaymentsSettings
 from services.payments.settlement.worker import Settlement
 from services.payments.stripe.client import StripeProcessor
@@ -106,6 +109,9 @@ def compose(
         "payments.settlement": Settlement(
             database, stripe, rate_limiter, clock, every_s=settings.settlement_s
         ).run,
+        "payments.screening": ScreeningWorker(
+            database, clock, enforce=settings.card_testing == "enforce"
+        ).run,
         "payments.pruning": _pruning(database, clock, settings).run,
         **proofs.work,
     }
@@ -127,6 +133,7 @@ def compose(
     for routes in _money_routes(database, drives, CreatorLookup(pledges, secret), refunds, clock):
         app.include_router(routes)
     app.include_router(proofs.routes)
+    app.include_router(screening_api.routes(database, clock))
     add_routes(app, dead_letter_routes(DeadLetters("payments", bus, database)))
     return Service(
         "payments",
@@ -214,6 +221,7 @@ def _pruning(database: Database, clock: Clock, settings: PaymentsSettings) -> Wo
         "webhook_texts": lambda: prune_texts(database, clock.now() - texts_kept, PRUNE_BATCH),
         "webhooks": lambda: prune_applied(database, clock.now() - ids_kept, PRUNE_BATCH),
         "attempts": lambda: prune_attempts(database, clock.now()),
+        **screening_steps(database, clock),
     }
     return pruning_worker("payments", old)
 

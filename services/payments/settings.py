@@ -94,6 +94,11 @@ class PaymentsSettings(Settings):
         description="Seconds between reads of Stripe's balance transactions and payouts. Default 600; 30 for "
         "the sandbox.",
     )
+    card_testing: Literal["enforce", "observe"] = Field(
+        "enforce",
+        description="Where cards are tested: enforce refuses clients, expires checkouts and holds gifts; "
+        "observe only reports it.",
+    )
     checkout_expires_s: int = Field(
         86_340,
         ge=1,

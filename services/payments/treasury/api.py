@@ -40,6 +40,7 @@ def routes(database: Database, drives: DriveLookup) -> APIRouter:
             ListedStatus | SkipJsonSchema[None], Query(description="Those in this status.")
         ] = None,
         held: Annotated[bool, Query(description="Only those that are not counted.")] = False,
+        warned: Annotated[bool, Query(description="Only those that a card issuer warned of.")] = False,
         after: After = None,
         limit: Limit = 25,
     ) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def routes(database: Database, drives: DriveLookup) -> APIRouter:
         """
         caller.require("ledger")
         of = await _drives(database, drives, caller, drive)
-        wanted = Wanted(status, held, None if after is None else int(after), limit)
+        wanted = Wanted(status, held, None if after is None else int(after), limit, warned)
         async with database.reading() as session:
             return await list_payments(session, of, wanted)
 
