@@ -5,7 +5,7 @@ Both are deterministic: they depend on the seed and the code, not on the machine
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ def run(seed: int, out: Path) -> None:
     """Simulate and write the results."""
     plan = Plan(seed=seed)
     calm = _of(replace(plan, attack=None))
-    open_door, attacked = _of(replace(plan, defended=False)), _of(plan)
+    undefended, attacked = _of(replace(plan, defended=False)), _of(plan)
     others = {name: _of(replace(plan, attack=attack)) for name, attack in VARIANTS.items()}
     outage = replace(plan, attack=None, outage=OUTAGE)
     endured, guarded = _of(replace(outage, defended=False)), _of(outage)
@@ -41,7 +41,7 @@ def run(seed: int, out: Path) -> None:
         "attackers_authorisations": single_figure.of(
             "authorisations of 5,000 tries at 20/s from 200 addresses, 4 % of the cards good",
             attacked.authorised, "authorisations", MOST_AUTHORISED, details | {"seed": seed},
-            floor=float(open_door.authorised),
+            floor=float(undefended.authorised),
         ),
         "donors_lost_success": single_figure.of(
             "part of 40 donors/s that gives without the attack and not under it",
@@ -60,4 +60,13 @@ def _of(plan: Plan) -> Outcome:
 
 
 def _details(name: str, outcome: Outcome) -> dict[str, Detail]:
-    return {f"{name}_{field}": value for field, value in asdict(outcome).items()}
+    return {
+        f"{name}_tries": outcome.tries,
+        f"{name}_stopped": outcome.stopped,
+        f"{name}_held": outcome.authorised_held,
+        f"{name}_opened_after_s": outcome.opened_after_s,
+        f"{name}_open_s": outcome.open_s,
+        f"{name}_donors_refused": outcome.donors_refused,
+        f"{name}_donors_held": outcome.donors_held,
+        f"{name}_donors_expired": outcome.donors_expired,
+    }

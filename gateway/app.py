@@ -51,9 +51,7 @@ from gateway.proxy.pledges import PledgeRoutes
 from gateway.proxy.public_reads import PublicReads
 from gateway.proxy.waits import BatchLookup, Waits
 from gateway.reach.composition import Reach
-from gateway.screening.client_groups import ClientGroups
-from gateway.screening.pledge_screening import PledgeScreening
-from gateway.screening.refused_clients import RefusedClients
+from gateway.screening.pledge_screening import PledgeScreening, screen_pledges
 from gateway.settings import GatewaySettings
 from gateway.tables import MESSAGING_TABLES
 from gateway.transparency.heads import Heads
@@ -90,12 +88,10 @@ def compose(
     shedding = Shedding(intake, _full_load(settings), load or ProcessLoad(intake), hub.freshness.give_way)
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
-    sessions = _sessions(settings, database, key_ring, clock)
-    presence = Presence(database, clock)
+    sessions, presence = _sessions(settings, database, key_ring, clock), Presence(database, clock)
     calls = ServiceCalls(clients, secret, concurrency_limits["reads"], concurrency_limits["changes"])
     reach = Reach(settings.public_url, database, clock, clients, secret, forwarder, live, hub)
-    groups, refused = ClientGroups(database, clock), RefusedClients(clients["payments"], secret, clock)
-    screening = PledgeScreening(limits, groups, refused)
+    screening = screen_pledges(database, clients["payments"], secret, limits, clock)
     pledge_routes = PledgeRoutes(forwarder, waits, clock, secret, settings.public_url, screening)
     logs, reads = LogClient(leaderboard, secret), concurrency_limits["reads"]
     heads = Heads(database, logs, settings.log_signer(), clock)
@@ -125,11 +121,9 @@ def compose(
     app = _application(settings.trusted_proxies, router, hub, Refusal(intake))
     service = Service("gateway", app, close=database.close)
 
-    service.start = partial(_start, database, key_ring, groups)
+    service.start = partial(_start, database, key_ring, screening)
     service.workers = [
-        Worker("gateway.keys", key_ring.keep_fresh),
-        Worker("gateway.client_keys", groups.keep_fresh),
-        Worker("gateway.refused_clients", refused.keep_fresh),
+        *_access_workers(key_ring, screening),
         *_live_workers(hub),
         Worker("gateway.overload", shedding.run),
         Worker("gateway.drain", _drainer(service, live, hub, waits)),
@@ -138,6 +132,10 @@ def compose(
         _pruning(database, sessions),
     ]
     return service
+
+
+def _access_workers(key_ring: KeyRing, screening: PledgeScreening) -> list[Worker]:
+    return [Worker("gateway.keys", key_ring.keep_fresh), *screening.workers()]
 
 
 def _live_workers(hub: Hub) -> list[Worker]:
@@ -178,10 +176,10 @@ def _pruning(database: Database, sessions: Sessions) -> Worker:
     return pruning_worker("gateway", {"idempotency": replies, "sessions": sessions.delete_expired})
 
 
-async def _start(database: Database, key_ring: KeyRing, groups: ClientGroups) -> None:
+async def _start(database: Database, key_ring: KeyRing, screening: PledgeScreening) -> None:
     await database.migrate(MIGRATIONS)
     await key_ring.refresh()
-    await groups.refresh()
+    await screening.groups.refresh()
 
 
 def _pages(

@@ -97,7 +97,7 @@ class GatewaySettings(Settings):
     limit_pledges_address_per_min: float = Field(
         300.0,
         gt=0,
-        description="Pledges a minute of one client address (IPv6: /64) without a secret key; not loopback.",
+        description="Pledges a minute of one public address (IPv6: /64) without a secret key.",
     )
     limit_burst_s: float = Field(4.0, ge=1, description="Seconds' worth of requests either limit lets burst.")
     pledges_in_flight: int = Field(1000, ge=1, description="Pledges being made at once; past it 503.")

@@ -91,8 +91,11 @@ class RateLimits:
             self._key.take(bearer.key_id)
 
     def spend_pledge(self, bearer: Bearer, address: str) -> None:
-        """Count a request to make a pledge, besides `spend`; raises `TooManyRequests`."""
-        if bearer.kind not in ("secret", "admin") and not is_loopback(address):
+        """Count a request to make a pledge, besides `spend`; raises `TooManyRequests`.
+
+        An address that is not public has no limit: it is a proxy's, with all donors behind it.
+        """
+        if bearer.kind not in ("secret", "admin") and is_public(address):
             self._pledges.take(network_of(address))
 
 
@@ -144,6 +147,15 @@ def network_of(address: str) -> str:
     if found.version == 4 or mapped is not None:
         return str(mapped or found)
     return str(ip_network((int(found) >> 64 << 64, 64)))
+
+
+def is_public(address: str) -> bool:
+    """Whether a client's address is one of the public Internet."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return (getattr(found, "ipv4_mapped", None) or found).is_global
 
 
 def is_loopback(address: str) -> bool:

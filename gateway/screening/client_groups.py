@@ -14,7 +14,6 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from typing import Final
 
 import structlog
@@ -25,8 +24,8 @@ from sqlalchemy.exc import DBAPIError
 from backbone.clock import Clock
 from backbone.database.database import Database
 from backbone.wakeups import wait_for
-from gateway.access.limits import network_of
-from gateway.tables import CLIENT_KEYS
+from gateway.access.limits import is_public, network_of
+from gateway.tables import CLIENT_KEYS, ClientKey
 
 REFRESH_S: Final = 600.0
 KEY_BYTES: Final = 32
@@ -45,7 +44,7 @@ class ClientGroups:
 
     def names(self, address: str) -> list[str]:
         """The client's name today, and the one it had yesterday; none for an address that is not public."""
-        if not _is_public(address):
+        if not is_public(address):
             return []
         network, today = network_of(address).encode(), _day(self._clock.now())
         keys = (self.keys.get(day) for day in (today, today - 1))
@@ -63,20 +62,12 @@ class ClientGroups:
     async def refresh(self) -> None:
         """Make the keys of today and tomorrow where they are missing, delete old ones, and read all."""
         today = _day(self._clock.now())
-        made = [{"day": day, "secret": secrets.token_bytes(KEY_BYTES)} for day in (today, today + 1)]
+        made = [ClientKey(day=day, secret=secrets.token_bytes(KEY_BYTES)) for day in (today, today + 1)]
         async with self._database.transaction() as session:
-            await session.execute(_INSERTS[session.dialect.name], made)
+            await session.execute(_INSERTS[session.dialect.name], [row.model_dump() for row in made])
             await session.execute(_DELETE, {"before": today - 1})
             rows = (await session.execute(select(CLIENT_KEYS))).all()
         self.keys = {row.day: row.secret for row in rows}
-
-
-def _is_public(address: str) -> bool:
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return False
-    return (getattr(found, "ipv4_mapped", None) or found).is_global
 
 
 def _day(now: datetime) -> int:

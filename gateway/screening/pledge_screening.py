@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from backbone.clock import Clock
+from backbone.database.database import Database
 from backbone.http.client_header import CLIENT_HEADER
+from backbone.http.service_client import ServiceClient
+from backbone.service import Worker
 from gateway.access.keys import Bearer
 from gateway.access.limits import RateLimits
 from gateway.screening.client_groups import ClientGroups
@@ -16,7 +20,7 @@ class PledgeScreening:
 
     def __init__(self, limits: RateLimits, groups: ClientGroups, refused: RefusedClients) -> None:
         self._limits = limits
-        self._groups = groups
+        self.groups = groups
         self._refused = refused
 
     def admit(self, bearer: Bearer, address: str) -> Mapping[str, str]:
@@ -24,6 +28,20 @@ class PledgeScreening:
         if bearer.kind in ("secret", "admin"):
             return {}
         self._limits.spend_pledge(bearer, address)
-        names = self._groups.names(address)
+        names = self.groups.names(address)
         self._refused.check(names)
         return {CLIENT_HEADER: names[0]} if names else {}
+
+    def workers(self) -> list[Worker]:
+        """What keeps the names of clients and the refusals current."""
+        return [
+            Worker("gateway.client_keys", self.groups.keep_fresh),
+            Worker("gateway.refused_clients", self._refused.keep_fresh),
+        ]
+
+
+def screen_pledges(
+    database: Database, payments: ServiceClient, secret: str, limits: RateLimits, clock: Clock
+) -> PledgeScreening:
+    """The screening of a gateway with this database, which asks `payments` for refusals."""
+    return PledgeScreening(limits, ClientGroups(database, clock), RefusedClients(payments, secret, clock))

@@ -109,9 +109,7 @@ def compose(
         "payments.settlement": Settlement(
             database, stripe, rate_limiter, clock, every_s=settings.settlement_s
         ).run,
-        "payments.screening": ScreeningWorker(
-            database, clock, enforce=settings.card_testing == "enforce"
-        ).run,
+        "payments.screening": ScreeningWorker(database, clock, enforce=settings.stops_card_testing).run,
         "payments.pruning": _pruning(database, clock, settings).run,
         **proofs.work,
     }
@@ -133,7 +131,6 @@ def compose(
     for routes in _money_routes(database, drives, CreatorLookup(pledges, secret), refunds, clock):
         app.include_router(routes)
     app.include_router(proofs.routes)
-    app.include_router(screening_api.routes(database, clock))
     add_routes(app, dead_letter_routes(DeadLetters("payments", bus, database)))
     return Service(
         "payments",
@@ -156,6 +153,7 @@ def _money_routes(
         contribution_api.routes(Contributions(database, drives, creators, clock)),
         matching_api.routes(MatchingPools(database, drives, creators, clock)),
         disbursement_api.routes(Disbursements(database, drives, clock)),
+        screening_api.routes(database, clock),
     ]
 
 

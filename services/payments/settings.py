@@ -142,6 +142,11 @@ class PaymentsSettings(Settings):
         return address.rstrip("/")
 
     @property
+    def stops_card_testing(self) -> bool:
+        """Whether what is decided about card testing is done, not only reported."""
+        return self.card_testing == "enforce"
+
+    @property
     def database_url(self) -> str:
         """The database URL of payments."""
         return self.database_url_payments or f"sqlite:///{self.data_dir / 'payments.db'}"

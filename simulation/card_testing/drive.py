@@ -110,7 +110,7 @@ class SimulatedDrive:
         """Run to the end."""
         plan = self._plan
         people = donors(
-            Random(f"donors {plan.seed}"), plan.gifts_per_s, plan.seconds, plan.outage, plan.calm_s
+            _chance("donors", plan.seed), plan.gifts_per_s, plan.seconds, plan.outage, plan.calm_s
         )
         for donor in people:
             self._at(donor.at, lambda donor=donor: self._arrives(donor))  # type: ignore[misc]

@@ -18,14 +18,14 @@ def outcome(plan: Plan) -> Outcome:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_few_of_the_attackers_cards_pass_and_donors_give_as_before(seed: int) -> None:
     plan = replace(PLAN, seed=seed)
-    calm, open_door = outcome(replace(plan, attack=None)), outcome(replace(plan, defended=False))
+    calm, undefended = outcome(replace(plan, attack=None)), outcome(replace(plan, defended=False))
     attacked = outcome(plan)
-    assert open_door.tries == attacked.tries == 1_600
-    assert open_door.authorised > 45
-    assert attacked.authorised < open_door.authorised / 3
+    assert undefended.tries == attacked.tries == 1_600
+    assert undefended.authorised > 45
+    assert attacked.authorised < undefended.authorised / 3
     assert attacked.opened_after_s is not None
     assert attacked.opened_after_s < 10
-    assert calm.false_positives == open_door.false_positives == 0
+    assert calm.false_positives == undefended.false_positives == 0
     assert calm.success - attacked.success < 0.01
     assert attacked.donors_refused <= attacked.donors / 1_000
 

@@ -32,7 +32,8 @@ def store(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def api(books: Books) -> TreasuryApi:
-    books.clock.at = datetime.now(UTC)  # events carry the real time
+    # Events carry the real time: those of the next minute are in the windows of this one.
+    books.clock.at = datetime.now(UTC) + timedelta(minutes=1)
     return TreasuryApi(books)
 
 
