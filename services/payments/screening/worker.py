@@ -86,7 +86,7 @@ class ScreeningWorker:
         decisions = self._screening.check(self._clock.now().timestamp())
         if decisions and self._enforce:
             async with self._database.transaction() as session:
-                await _store(session, decisions)
+                await _store(session, decisions, self._clock.now())
                 crash_point("payments.screening.before_commit")
         _report(decisions)
         _OPEN.set(sum(each.is_open for each in self._screening.breakers.values()))
@@ -103,8 +103,7 @@ def _try_of(row: Row[Any]) -> Try:
     )
 
 
-async def _store(session: Transaction, decisions: Decisions) -> None:
-    now = datetime.now(UTC)
+async def _store(session: Transaction, decisions: Decisions, now: datetime) -> None:
     if decisions.exhausted:
         await lock_payments(session, decisions.exhausted)
         await session.execute(_EXHAUST, {"ids": sorted(decisions.exhausted)})
