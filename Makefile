@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload bench-money audit trace test lives simulate check api-fuzz k8s-check dashboards settings format contracts clean
+.PHONY: help demo rehearse run stack stack-status stack-logs stack-down bench bench-quick bench-overload bench-money bench-attack audit trace test lives simulate check api-fuzz k8s-check dashboards settings format contracts clean
 
 help: ## Show this list
 	@printf 'Ataa, the backend of live donation drives. make …\n\n'
@@ -46,6 +46,9 @@ bench-overload: $(VENV)/.runtime ## Send five times the peak: what is accepted, 
 
 bench-money: $(VENV)/.runtime ## Measure postings, webhooks, audit and inclusion proof (ARGS="--rows 100000": a shorter log)
 	@$(PY) -m bench money $(ARGS)
+
+bench-attack: $(VENV)/.runtime ## Simulate a card-testing attack: what passes, and what it costs donors (ARGS="--seed 2")
+	@$(PY) -m bench attack $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k expression" selects some)
 	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)

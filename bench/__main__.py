@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench import attack as attack_figures
 from bench import drives as drives_of
 from bench import money as money_figures
 from bench import overload_run, results, table
@@ -71,6 +72,17 @@ def run(
     console.print()
     table.show(found.as_json(), Console())
     console.print(f"written to {file}", markup=False)
+
+
+@app.command()
+def attack(
+    seed: Annotated[int, typer.Option(help="Another seed: other donors, cards and delays.")] = 1,
+    out: Annotated[Path, typer.Option(help="The results file.")] = attack_figures.ATTACK,
+) -> None:
+    """Simulate a card-testing attack in a drive: what passes, and what it costs donors
+    (docs/card-testing.md)."""
+    attack_figures.run(seed, out)
+    Console().print(f"written to {out}", markup=False)
 
 
 @app.command()

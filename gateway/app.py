@@ -52,6 +52,7 @@ from gateway.proxy.pledges import PledgeRoutes
 from gateway.proxy.public_reads import PublicReads
 from gateway.proxy.waits import BatchLookup, Waits
 from gateway.reach.composition import Reach
+from gateway.screening.pledge_screening import PledgeScreening, screen_pledges
 from gateway.settings import GatewaySettings
 from gateway.tables import MESSAGING_TABLES
 from gateway.transparency.heads import Heads
@@ -88,11 +89,11 @@ def compose(
     shedding = Shedding(intake, _full_load(settings), load or ProcessLoad(intake), hub.freshness.give_way)
     live = LiveReads(hub, public, limits, lookups, settings.live_clients, shedding)
     forwarder = Forwarder(clients, key_ring, limits, concurrency_limits)
-    sessions = _sessions(settings, database, key_ring, clock)
-    presence = Presence(database, clock)
+    sessions, presence = _sessions(settings, database, key_ring, clock), Presence(database, clock)
     calls = ServiceCalls(clients, secret, concurrency_limits["reads"], concurrency_limits["changes"])
     reach = Reach(settings.public_url, database, clock, clients, secret, forwarder, live, hub)
-    pledge_routes = PledgeRoutes(forwarder, waits, clock, secret, settings.public_url)
+    screening = screen_pledges(database, clients["payments"], secret, limits, clock)
+    pledge_routes = PledgeRoutes(forwarder, waits, clock, secret, settings.public_url, screening)
     logs, proofs = LogClient(leaderboard, secret), ProofLimit(concurrency_limits["proofs"], shedding)
     heads = Heads(database, logs, settings.log_signer(), clock)
     description = Description(clients, public.signed)
@@ -121,9 +122,9 @@ def compose(
     app = _application(settings.trusted_proxies, router, hub, Refusal(intake))
     service = Service("gateway", app, close=database.close)
 
-    service.start = partial(_start, database, key_ring)
+    service.start = partial(_start, database, key_ring, screening)
     service.workers = [
-        Worker("gateway.keys", key_ring.keep_fresh),
+        *_access_workers(key_ring, screening),
         *_live_workers(hub),
         Worker("gateway.overload", shedding.run),
         Worker("gateway.drain", _drainer(service, live, hub, waits)),
@@ -132,6 +133,10 @@ def compose(
         _pruning(database, sessions),
     ]
     return service
+
+
+def _access_workers(key_ring: KeyRing, screening: PledgeScreening) -> list[Worker]:
+    return [Worker("gateway.keys", key_ring.keep_fresh), *screening.workers()]
 
 
 def _live_workers(hub: Hub) -> list[Worker]:
@@ -172,9 +177,10 @@ def _pruning(database: Database, sessions: Sessions) -> Worker:
     return pruning_worker("gateway", {"idempotency": replies, "sessions": sessions.delete_expired})
 
 
-async def _start(database: Database, key_ring: KeyRing) -> None:
+async def _start(database: Database, key_ring: KeyRing, screening: PledgeScreening) -> None:
     await database.migrate(MIGRATIONS)
     await key_ring.refresh()
+    await screening.groups.refresh()
 
 
 def _pages(
@@ -212,6 +218,7 @@ def _rate_limits(settings: GatewaySettings) -> RateLimits:
     return RateLimits(
         RateLimit("key", settings.limit_key_per_s, burst_s, time.monotonic),
         RateLimit("address", settings.limit_address_per_s, burst_s, time.monotonic),
+        RateLimit("pledges", settings.limit_pledges_address_per_min / 60, 60.0, time.monotonic),
     )
 
 

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from backbone.amount_list import amounts_by_currency, check_amounts
 from backbone.database.database import Synchronous
 from backbone.settings import DatabaseUrl, HttpUrl, Settings
-from gateway.fees import MOST_BPS, FeeRule, fixed_parts
+from gateway.fees import MOST_BPS, FeeRule
 from gateway.transparency.note_keys import NoteSigner
 
 _ADMIN_KEY: Final = re.compile(r"ak_admin_[A-Za-z0-9]{20,200}", re.ASCII)
@@ -36,11 +37,6 @@ def _public_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/"):
         raise ValueError("must be an address such as https://give.example.org, without a path")
     return f"{parts.scheme}://{parts.netloc}".lower()
-
-
-def _fixed_parts(text: str) -> str:
-    fixed_parts(text)
-    return text
 
 
 def _networks(text: str) -> str:
@@ -98,6 +94,11 @@ class GatewaySettings(Settings):
     limit_address_per_s: float = Field(
         50.0, gt=0, description="Requests a second of one client address without a secret key; not loopback."
     )
+    limit_pledges_address_per_min: float = Field(
+        300.0,
+        gt=0,
+        description="Pledges a minute of one public address (IPv6: /64) without a secret key.",
+    )
     limit_burst_s: float = Field(4.0, ge=1, description="Seconds' worth of requests either limit lets burst.")
     pledges_in_flight: int = Field(1000, ge=1, description="Pledges being made at once; past it 503.")
     pledges_wait_s: float = Field(
@@ -127,7 +128,7 @@ class GatewaySettings(Settings):
         le=MOST_BPS,
         description="Processing fee that donors may add, in ten-thousandths; 0: the form does not ask.",
     )
-    fee_fixed: Annotated[str, AfterValidator(_fixed_parts)] = Field(
+    fee_fixed: Annotated[str, AfterValidator(check_amounts)] = Field(
         "0.30 USD", description="Fixed part of that fee by currency, such as 0.30 USD, 0.25 EUR."
     )
     live_clients: int = Field(20_000, ge=1, description="Open live streams; past it 503.")
@@ -142,7 +143,7 @@ class GatewaySettings(Settings):
 
     def fee_rule(self) -> FeeRule:
         """The processing fee that donors may add."""
-        return FeeRule(self.fee_bps, fixed_parts(self.fee_fixed))
+        return FeeRule(self.fee_bps, amounts_by_currency(self.fee_fixed))
 
     def database_url(self) -> str:
         """The URL of the database."""

@@ -1,11 +1,13 @@
-"""Tables of the gateway: API keys and browser sessions as SHA-256 only, open desks, counts of page views."""
+"""Tables of the gateway: API keys and browser sessions as SHA-256 only, open desks, counts of page views,
+the last heads of public logs, and the keys that hash addresses.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, Column, Index
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -92,10 +94,23 @@ class SignedHead(Table, table=True):
     root: str
 
 
+class ClientKey(Table, table=True):
+    """The key with which a day's client addresses are hashed (screening/client_groups.py). Once it is
+    deleted, nobody can tell which address a stored hash belongs to.
+    """
+
+    __tablename__ = "client_keys"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    day: int = Field(primary_key=True)
+    secret: bytes = Field(sa_type=LargeBinary)
+
+
 KEYS: Final = Table.metadata.tables["keys"]
 SESSIONS: Final = Table.metadata.tables["sessions"]
 VISITS: Final = Table.metadata.tables["visits"]
 DESKS: Final = Table.metadata.tables["desks"]
 SIGNED_HEADS: Final = Table.metadata.tables["signed_heads"]
+CLIENT_KEYS: Final = Table.metadata.tables["client_keys"]
 
 MESSAGING_TABLES = messaging_tables(Table.metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -61,6 +62,11 @@ CARDS: Final[dict[str, Card]] = {
     "000123456789": Card("", settling="succeeds_later"),
     "000111111116": Card("", settling="fails_later"),
 }
+
+
+def fingerprint_of(number: str) -> str:
+    """A card's fingerprint: the same for the same number, and 16 characters as Stripe's."""
+    return hashlib.sha256(f"sandbox {number}".encode()).hexdigest()[:16]
 
 
 def digits_of(number: str) -> str:

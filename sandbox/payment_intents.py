@@ -12,7 +12,7 @@ from typing import Any, Final
 from sandbox.account import Account
 from sandbox.api_call import ApiCall
 from sandbox.balance import charge_captured
-from sandbox.cards import CARDS, Card, digits_of
+from sandbox.cards import CARDS, Card, digits_of, fingerprint_of
 from sandbox.checkout import end_unpaid
 from sandbox.currencies import fee
 from sandbox.errors import ApiError, invalid
@@ -233,6 +233,16 @@ def _decline(account: Account, session: Session, payment: Payment, card: Card) -
         "decline_code": card.decline_code,
         "message": card.decline_message,
         "doc_url": f"https://stripe.com/docs/error-codes/{card.error_code.replace('_', '-')}",
+        "payment_method": {
+            "id": "pm_" + payment.id[3:],
+            "object": "payment_method",
+            "type": "card",
+            "card": {
+                "brand": card.brand,
+                "fingerprint": fingerprint_of(payment.card or ""),
+                "last4": (payment.card or "")[-4:],
+            },
+        },
     }
     return _fail(account, session, payment, decline)
 

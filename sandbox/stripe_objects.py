@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any, Final
 
-from sandbox.cards import CARDS
+from sandbox.cards import CARDS, fingerprint_of
 from sandbox.records import Dispute, Json, Payment, PaymentLink, Payout, Refund, Session
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -213,7 +213,8 @@ def _method_details(number: str) -> Json:
 @lru_cache(maxsize=64)
 def _card_details(number: str) -> Json:
     details: Json = {"brand": CARDS[number].brand, "country": "US", "exp_month": 12, "exp_year": 2034}
-    return details | {"funding": "credit", "last4": number[-4:], "network": CARDS[number].brand}
+    details |= {"fingerprint": fingerprint_of(number), "network": CARDS[number].brand}
+    return details | {"funding": "credit", "last4": number[-4:]}
 
 
 def refund_object(refund: Refund, charge: str) -> Json:

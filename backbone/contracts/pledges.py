@@ -129,6 +129,11 @@ class PledgeState(BaseModel):
 class PledgeMade(PledgeState, Event, name="pledges.pledge_made.v1", topic="pledges", key="drive_id"):
     """A pledge was created (version 1)."""
 
+    client: str | None = None
+    """The client that made it, as a hash with a key that the gateway forgets after two days; None for
+    partners' servers, and in events of versions before it.
+    """
+
 
 class PledgeChanged(PledgeState, Event, name="pledges.pledge_changed.v1", topic="pledges", key="drive_id"):
     """The state of a pledge has changed."""

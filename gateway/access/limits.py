@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from types import TracebackType
 from typing import Final
 
@@ -19,6 +19,11 @@ MAX_BUCKETS: Final = 100_000
 
 _REFUSED = Counter("ataa_gateway_limited_total", "Requests refused by a limit.", ["limit"])
 _IN_FLIGHT = Gauge("ataa_gateway_in_flight", "Requests being processed.", ["lane"])
+
+
+def count_refused(limit: str) -> None:
+    """Count a request that a limit refused."""
+    _REFUSED.labels(limit).inc()
 
 
 class RateLimit:
@@ -63,11 +68,15 @@ class RateLimit:
 
 
 class RateLimits:
-    """The rate limits of a request: that of its API key and that of its client's address."""
+    """The rate limits of a request: that of its API key and that of its client's address.
 
-    def __init__(self, key: RateLimit, address: RateLimit) -> None:
+    An address in IPv6 counts as its /64 network, which one client has for itself.
+    """
+
+    def __init__(self, key: RateLimit, address: RateLimit, pledges: RateLimit) -> None:
         self._key = key
         self._address = address
+        self._pledges = pledges
 
     def spend(self, bearer: Bearer, address: str) -> None:
         """Count a request; raises `TooManyRequests`.
@@ -77,9 +86,17 @@ class RateLimits:
         if bearer.kind in ("secret", "admin"):
             return
         if not is_loopback(address):
-            self._address.take(address)
+            self._address.take(network_of(address))
         if bearer.key_id:
             self._key.take(bearer.key_id)
+
+    def spend_pledge(self, bearer: Bearer, address: str) -> None:
+        """Count a request to make a pledge, besides `spend`; raises `TooManyRequests`.
+
+        An address that is not public has no limit: it is a proxy's, with all donors behind it.
+        """
+        if bearer.kind not in ("secret", "admin") and is_public(address):
+            self._pledges.take(network_of(address))
 
 
 class ConcurrencyLimit:
@@ -118,6 +135,27 @@ class ConcurrencyLimit:
     ) -> None:
         self.in_flight -= 1
         self.finished += 1
+
+
+def network_of(address: str) -> str:
+    """The network of a client's address: an IPv6 address by its /64, an IPv4 address as it is."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    mapped = getattr(found, "ipv4_mapped", None)
+    if found.version == 4 or mapped is not None:
+        return str(mapped or found)
+    return str(ip_network((int(found) >> 64 << 64, 64)))
+
+
+def is_public(address: str) -> bool:
+    """Whether a client's address is one of the public Internet."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return (getattr(found, "ipv4_mapped", None) or found).is_global
 
 
 def is_loopback(address: str) -> bool:

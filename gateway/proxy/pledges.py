@@ -27,6 +27,7 @@ from gateway.proxy.forwarding import (
     response_of,
 )
 from gateway.proxy.waits import Facts, Seen, Waits, pledge_view, preferred_wait_s, status_of
+from gateway.screening.pledge_screening import PledgeScreening
 
 _PRIVATE: Final[Header] = (b"cache-control", b"private, no-store")
 
@@ -39,7 +40,13 @@ class PledgeRoutes:
     """The routes under /v1/pledges that combine pledges and payments."""
 
     def __init__(
-        self, forwarder: Forwarder, waits: Waits, clock: Clock, secret: str, public_url: str
+        self,
+        forwarder: Forwarder,
+        waits: Waits,
+        clock: Clock,
+        secret: str,
+        public_url: str,
+        screening: PledgeScreening,
     ) -> None:
         self._forwarder = forwarder
         self._key_ring = forwarder.key_ring
@@ -50,6 +57,7 @@ class PledgeRoutes:
         self._clock = clock
         self._secret = secret.encode()
         self._public_url = public_url
+        self._screening = screening
 
     def routes(self) -> list[Route]:
         """Make, list and read pledges."""
@@ -63,10 +71,11 @@ class PledgeRoutes:
         """POST /v1/drives/{drive}/pledges."""
         bearer = self._form_bearer(request) or self._forwarder.authenticate(request)
         bearer.require("pledges")
+        client = self._screening.admit(bearer, request.address)
         body = await json_body(request)
         await check_idempotency_key(request, required=True)
         with self._pledges:
-            reply = await self._forwarder.forward(request, "pledges", bearer, body)
+            reply = await self._forwarder.forward(request, "pledges", bearer, body, client)
         wait_s = preferred_wait_s(request.headers.get("prefer"))
         if reply.status != 201 or not (wait_s or "idempotency-replayed" in reply.headers):
             return response_of(reply)  # a new pledge has no checkout yet, and its body shows that

@@ -51,6 +51,9 @@ from services.payments.reconciliation.lookups import Reconciler
 from services.payments.reconciliation.sweep import Sweeper
 from services.payments.recording.audit import LedgerAudit
 from services.payments.refunds import RefundService
+from services.payments.screening import api as screening_api
+from services.payments.screening.pruning import screening_steps
+from services.payments.screening.worker import ScreeningWorker
 from services.payments.settings import PaymentsSettings
 from services.payments.settlement.worker import Settlement
 from services.payments.stripe.client import StripeProcessor
@@ -116,6 +119,7 @@ def compose(
         ).run,
         "payments.rates": RateReader(database, clock, settings.rates, every_s=settings.rates_s).run,
         "payments.gauges": MoneyGauges(database, clock).run,
+        "payments.screening": ScreeningWorker(database, clock, enforce=settings.stops_card_testing).run,
         "payments.pruning": _pruning(database, clock, settings).run,
         **proofs.work,
     }
@@ -160,6 +164,7 @@ def _money_routes(
         matching_api.routes(MatchingPools(database, drives, creators, clock)),
         disbursement_api.routes(Disbursements(database, drives, clock)),
         rates_api.routes(database, clock),
+        screening_api.routes(database, clock),
     ]
 
 
@@ -225,6 +230,7 @@ def _pruning(database: Database, clock: Clock, settings: PaymentsSettings) -> Wo
         "webhook_texts": lambda: prune_texts(database, clock.now() - texts_kept, PRUNE_BATCH),
         "webhooks": lambda: prune_applied(database, clock.now() - ids_kept, PRUNE_BATCH),
         "attempts": lambda: prune_attempts(database, clock.now()),
+        **screening_steps(database, clock),
     }
     return pruning_worker("payments", old)
 

@@ -325,16 +325,23 @@ class HeldReason(StrEnum):
     UNKNOWN_DRIVE = "unknown_drive"
     OTHER_CURRENCY = "other_currency"
     OTHER_AMOUNT = "other_amount"
+    SUSPECTED_CARD_TESTING = "suspected_card_testing"
 
 
 def held_reason(
-    paid: Money | None, pledged: Money | None, drive: str | None, *, released: bool = False
+    paid: Money | None,
+    pledged: Money | None,
+    drive: str | None,
+    *,
+    released: bool = False,
+    suspected: bool = False,
 ) -> HeldReason | None:
     """Why captured money belongs in the suspense account; None where it counts, or nothing was captured.
 
     `paid` is the capture, `pledged` what its pledge promised (None: unknown pledge), `drive` the drive's
     currency (None: unknown drive). Each capture of a pledge is compared with the pledge, so that the order
-    in which captures arrive does not matter. Where a person `released` the money, the pledge does not.
+    in which captures arrive does not matter. Where a person `released` the money, neither the pledge matters
+    nor that it was `suspected` of card testing.
     """
     if paid is None:
         return None
@@ -343,4 +350,6 @@ def held_reason(
     promised = None if released else pledged
     if drive != paid.currency or (promised is not None and promised.currency != paid.currency):
         return HeldReason.OTHER_CURRENCY
-    return None if promised is None or promised == paid else HeldReason.OTHER_AMOUNT
+    if promised is not None and promised != paid:
+        return HeldReason.OTHER_AMOUNT
+    return HeldReason.SUSPECTED_CARD_TESTING if suspected and not released else None

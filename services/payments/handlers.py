@@ -31,6 +31,7 @@ from services.payments.recording.rows import (
     read_payments,
     write_facts,
 )
+from services.payments.screening.record import note_clients
 from services.payments.statements import insert_new, upsert
 from services.payments.tables import DRIVES, HELD, PAYMENTS
 
@@ -113,6 +114,7 @@ async def update_attribution(events: Sequence[PledgeState], session: Transaction
         rate = (await read_queue(session)).estimates.rate
         tickets = [_ticket(event, at, rate) for pledge_id, event in newest.items() if pledge_id in missing]
         made = await session.execute(insert_new(session, PAYMENTS), tickets)
+        await note_clients(session, _clients(tickets, events), at)
         if made.rowcount != len(tickets):
             rows |= await read_payments(session, pledges=missing)
     await _update(session, rows.values(), newest)
@@ -157,6 +159,13 @@ _CANCEL: Final = (
 _SET_PLEDGE_VERSION: Final = (
     update(PAYMENTS).where(PAYMENTS.c.id == bindparam("at_id")).values(pledge_version=bindparam("to_version"))
 )
+
+
+def _clients(tickets: Iterable[Mapping[str, Any]], events: Iterable[PledgeState]) -> dict[str, str]:
+    """The client of each new payment whose pledge came with one."""
+    named = {event.pledge_id: event.client for event in events if isinstance(event, PledgeMade)}
+    found = ((ticket["id"], named.get(ticket["pledge_id"])) for ticket in tickets)
+    return {payment: client for payment, client in found if client is not None}
 
 
 def _ticket(event: PledgeState, at: datetime, rate: int) -> dict[str, Any]:

@@ -100,6 +100,11 @@ class PaymentsSettings(Settings):
         description="Seconds between reads of Stripe's balance transactions and payouts. Default 600; 30 for "
         "the sandbox.",
     )
+    card_testing: Literal["enforce", "observe"] = Field(
+        "enforce",
+        description="Where cards are tested: enforce refuses clients, expires checkouts and holds gifts; "
+        "observe only reports it.",
+    )
     checkout_expires_s: int = Field(
         86_340,
         ge=1,
@@ -141,6 +146,11 @@ class PaymentsSettings(Settings):
         if address and not address.startswith(("http://", "https://")):
             raise ValueError("must be a URL that starts with http:// or https://")
         return address.rstrip("/")
+
+    @property
+    def stops_card_testing(self) -> bool:
+        """Whether what is decided about card testing is done, not only reported."""
+        return self.card_testing == "enforce"
 
     @property
     def database_url(self) -> str:

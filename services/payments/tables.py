@@ -40,7 +40,7 @@ def _where(condition: str) -> dict[str, Any]:
 
 HELD: Final = "held"
 TICKETS: Final = "checkout = 'waiting'"
-TO_CLOSE: Final = "cancelled AND checkout = 'open'"
+TO_CLOSE: Final = "(cancelled OR exhausted) AND checkout = 'open'"
 HANGING: Final = "checkout = 'open' AND status = 'awaited'"
 OWED: Final = "(state = 'unsent' OR (state = 'sent' AND NOT settled))"
 """Payments in suspense, payments whose checkout is to be opened, those whose checkout is to be expired,
@@ -53,7 +53,9 @@ either store in a statement that is planned before its values are known.
 
 CAPTURED: Final = "paid_currency IS NOT NULL"
 RETURNED: Final = "status IN ('partly_refunded', 'refunded', 'disputed')"
-"""The same for payments of which money was captured, and for those of which some may have left again."""
+WARNED: Final = "warned_at IS NOT NULL"
+"""The same for payments of which money was captured, those of which some may have left again, and those that
+a card issuer warned of."""
 
 WEBHOOKS_WAITING: Final = "state = 0"
 WEBHOOKS_QUARANTINED: Final = "state = 2"
@@ -89,9 +91,13 @@ class Payment(Table, table=True):
     `number` is the ticket. `capture_index` (column `nth`) is 0 for a pledge's first payment; each further
     capture on the same pledge has a row of its own, with 1, 2, ….
     `checkout` is waiting → opening → open, or failed (Stripe refused to open it), or none (nothing to
-    open, or expired). `cancelled` is set once its pledge was cancelled. The amounts are in
+    open, or expired). `cancelled` is set once its pledge was cancelled, `exhausted` once too many
+    cards were declined in its checkout; either expires an open checkout. The amounts are in
     `paid_currency` once money was captured. `offline` is a gift past the processor (offline/gifts.py): it has
     no intent and no facts.
+
+    `suspected` is set where the gift looked like a tested card when it was captured (screening/), `warned_at`
+    once a card issuer suspected fraud (webhooks/fraud_warnings.py).
 
     `held_reason` (domain.HeldReason) and `held_since` are set while it is held. `released_at` is set once a
     person counted it in `drive_id` for `creator_id`; what its pledge names is then in `pledged_drive` and
@@ -112,6 +118,8 @@ class Payment(Table, table=True):
         Index("payments_returned", "drive_id", "status", "number", **_where(RETURNED)),
         Index("payments_returned_listed", "status", "number", **_where(RETURNED)),
         Index("payments_to_close", "id", **_where(TO_CLOSE)),
+        Index("payments_warned", "drive_id", "number", **_where(WARNED)),
+        Index("payments_warned_listed", "number", **_where(WARNED)),
         Index("payments_paid", "drive_id", "id", **_where(CAPTURED)),
         Index("payments_hanging", "expires_at", **_where(HANGING)),
         {"sqlite_autoincrement": True},
@@ -152,6 +160,9 @@ class Payment(Table, table=True):
     ended: bool
     cancelled: bool = Field(sa_column_kwargs={"server_default": false()})
     offline: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    suspected: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    exhausted: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    warned_at: datetime | None = Field(default=None, sa_type=Utc)
     checkout: str
     attempts: int
     session_id: str | None

@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRouter
 
 from backbone.http.caller import Caller, CallerDep, NotYourDrive, authenticated_caller
+from backbone.http.client_header import CLIENT_HEADER, client_of
 from backbone.http.fields import AmountTooLarge, AmountTooSmall
 from backbone.http.problems import Forbidden, Invalid, NotFound, Problem, Unauthorized, documented
 from backbone.idempotency import (
@@ -182,7 +183,8 @@ class Dependencies:
         """
         require_scope(caller, "pledges")
         body_hash = hash_body(await request.body())
-        command = MakePledge(drive, body, caller, key, body_hash)
+        client = client_of(request.headers.get(CLIENT_HEADER))
+        command = MakePledge(drive, body, caller, key, body_hash, client)
         return keyed_response(await self._intake.submit(command))
 
     async def make_pledge_directly(self, request: Request) -> Response:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from backbone import idempotency
+from backbone.amount_list import amounts_by_currency
 from backbone.bus.protocol import EventBus
 from backbone.clock import Clock, SystemClock
 from backbone.database.database import Database
@@ -43,7 +44,13 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
     database = Database(settings.database_url(), MESSAGING_TABLES, synchronous=settings.database_synchronous)
     secrets = PledgeSecrets(secret)
     queries = Queries(database, secrets)
-    intake = Intake(database, secrets, clock, moves_real_money=settings.moves_real_money)
+    intake = Intake(
+        database,
+        secrets,
+        clock,
+        moves_real_money=settings.moves_real_money,
+        minimums=amounts_by_currency(settings.minimum_amount),
+    )
     consumer = Consumer("pledges", bus, ["payments"], HANDLERS, database)
     app = new_app("pledges", settings.internal_secret.get_secret_value())
     problems.install(app)

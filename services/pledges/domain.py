@@ -215,6 +215,14 @@ def check_amount(amount: Money, currency: str) -> None:
         raise type(error)(error.detail, errors=[pointed]) from None
 
 
+def check_minimum(amount: Money, minimums: Mapping[str, int]) -> None:
+    """Raises `AmountTooSmall` for an amount below that of its currency, where one is set."""
+    least = minimums.get(amount.currency, 0)
+    if amount.minor_units < least:
+        detail = f"at least {Money(least, amount.currency)}"
+        raise AmountTooSmall(detail, errors=[{"pointer": "/amount/value", "detail": detail}])
+
+
 def check_chargeable(amount: Money) -> None:
     """Raises `AmountTooSmall`, `AmountTooLarge` or `AmountNotCharged` for what the processor does not charge.
 

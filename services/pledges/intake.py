@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from backbone import idempotency, ids
-from backbone.clock import Clock, rfc3339
+from backbone.clock import Clock
 from backbone.contracts.pledges import MessageState, PledgeMade, PledgeStatus, Source
 from backbone.crash import crash_point
 from backbone.database.database import Database
@@ -30,12 +30,12 @@ from backbone.http.problems import Forbidden, NotFound, Problem
 from backbone.idempotency import KeyedReply, ScopedKey, StoredReply
 from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
 from backbone.messaging.outbox import announce_in
-from backbone.money import Money, as_json
 from services.pledges.domain import (
     DomainError,
     PledgeSecrets,
     check_accepts_pledges,
     check_amount,
+    check_minimum,
     check_partner_allowed,
     check_purpose,
     check_test_mode,
@@ -45,12 +45,13 @@ from services.pledges.donor_texts import normalized, visible
 from services.pledges.moderation.filters import held_texts
 from services.pledges.requests import PledgeRequest
 from services.pledges.tables import CREATORS, DONOR_TEXTS, DONORS, DRIVES, PLEDGES
-from services.pledges.views import json_bytes, moderation_setting
+from services.pledges.views import moderation_setting, new_pledge_json
 
 _PLEDGES = Counter("ataa_pledges_total", "Requests to create a pledge, by outcome.", ["outcome"])
 _MADE, _REPLAYED, _REFUSED = (_PLEDGES.labels(outcome) for outcome in ("made", "replayed", "refused"))
 
 _MAX_CACHED_CREATORS: Final = 10_000
+NO_MINIMUMS: Final[Mapping[str, int]] = {}
 
 
 # Built once: building a statement costs more than executing it.
@@ -83,13 +84,17 @@ _INSERT_DONOR_TEXTS: Final = insert(DONOR_TEXTS)
 
 @dataclass(frozen=True, slots=True)
 class MakePledge:
-    """Create the requested pledge on the drive with this slug or id; `body_hash` is that of the body."""
+    """Create the requested pledge on the drive with this slug or id; `body_hash` is that of the body.
+
+    `client` is who sends it, as the gateway names it (see `PledgeMade.client`).
+    """
 
     drive: str
     request: PledgeRequest
     caller: Caller
     key: str
     body_hash: str
+    client: str | None = None
 
 
 class _ResolvedCommand(NamedTuple):
@@ -116,15 +121,25 @@ _Answer = KeyedReply | Exception
 
 
 class Intake:
-    """Creates pledges; concurrent calls of `submit` share a transaction."""
+    """Creates pledges; concurrent calls of `submit` share a transaction.
+
+    `minimums` are the least minor units by currency that donors may give without a secret key.
+    """
 
     def __init__(
-        self, database: Database, secrets: PledgeSecrets, clock: Clock, *, moves_real_money: bool = False
+        self,
+        database: Database,
+        secrets: PledgeSecrets,
+        clock: Clock,
+        *,
+        moves_real_money: bool = False,
+        minimums: Mapping[str, int] = NO_MINIMUMS,
     ) -> None:
         self._database = database
         self._secrets = secrets
         self._clock = clock
         self._moves_real_money = moves_real_money
+        self._minimums = minimums
         self._creators: dict[tuple[str, str], CreatorId] = {}
         self._group_commit: GroupCommit[MakePledge, KeyedReply] = GroupCommit(self._commit)
 
@@ -238,6 +253,8 @@ class Intake:
             check_accepts_pledges(drive.state)
             check_test_mode(drive.test, self._moves_real_money)
             check_amount(amount, drive.currency)
+            if command.caller.publishable:
+                check_minimum(amount, self._minimums)
             check_purpose(request.purpose, drive.zakat_eligible)
         except DomainError as error:
             return error
@@ -247,7 +264,7 @@ class Intake:
         email = request.donor.email
         mac = None if email is None else self._secrets.address_mac(resolved.partner, email)
         pledge_id = PledgeId(ids.new("plg"))
-        reply = _reply(pledge_id, drive.id, creator_id, amount, request.purpose, now)
+        reply = new_pledge_json(pledge_id, drive.id, creator_id, amount, request.purpose, now)
         return _NewPledge(resolved, pledge_id, creator_id, mac, reply)
 
 
@@ -297,30 +314,6 @@ def _find_or_create_donors(
     return {(row.partner, row.address_mac): row.id for row in _DONORS_BY_ADDRESS.find(transaction, wanted)}
 
 
-def _reply(
-    pledge_id: str,
-    drive_id: str,
-    creator_id: str | None,
-    amount: Money,
-    purpose: str | None,
-    now: datetime,
-) -> bytes:
-    """The body of the 201, without the token."""
-    return json_bytes(
-        {
-            "id": pledge_id,
-            "drive": drive_id,
-            "creator": creator_id,
-            "amount": as_json(amount.minor_units, amount.currency),
-            "purpose": purpose,
-            "status": PledgeStatus.OPEN.value,
-            "checkout": None,
-            "queue": None,
-            "created_at": rfc3339(now),
-        }
-    )
-
-
 def _pledge_made(
     new_pledge: _NewPledge, donors: Mapping[tuple[str, bytes], str], now: datetime
 ) -> PledgeMade:
@@ -342,6 +335,7 @@ def _pledge_made(
         test=resolved.drive.test,
         made_at=now,
         anonymous=request.donor.anonymous or normalized(request.donor.name) is None,
+        client=resolved.command.client,
     )
 
 

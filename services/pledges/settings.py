@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Annotated
 
+from pydantic import AfterValidator, Field, SecretStr
+
+from backbone.amount_list import check_amounts
 from backbone.database.database import Synchronous
 from backbone.settings import DatabaseUrl, Settings
 from backbone.stripe_keys import StripeMode, is_live
@@ -26,6 +29,11 @@ class PledgesSettings(Settings):
         description="Secret from which pledge tokens and donor identities are derived; must never change.",
     )
 
+    minimum_amount: Annotated[str, AfterValidator(check_amounts)] = Field(
+        "",
+        description="The least that donors may give (not partners' servers), such as 1.00 USD, 1.00 EUR; "
+        "empty: Stripe's minimum.",
+    )
     stripe_mode: StripeMode = Field(
         "",
         description="live or test: whether Stripe's key moves real money. Required by pledges without a key.",

@@ -349,3 +349,27 @@ def pledge_changed(row: Row[Any], status: PledgeStatus) -> PledgeChanged:
         test=row.test,
         made_at=row.made_at,
     )
+
+
+def new_pledge_json(
+    pledge_id: str,
+    drive_id: str,
+    creator_id: str | None,
+    amount: Money,
+    purpose: str | None,
+    now: datetime,
+) -> bytes:
+    """The body of the 201, without the token."""
+    return json_bytes(
+        {
+            "id": pledge_id,
+            "drive": drive_id,
+            "creator": creator_id,
+            "amount": as_json(amount.minor_units, amount.currency),
+            "purpose": purpose,
+            "status": PledgeStatus.OPEN.value,
+            "checkout": None,
+            "queue": None,
+            "created_at": rfc3339(now),
+        }
+    )

@@ -34,6 +34,7 @@ from tests.waiting import until
 SECRET = "internal-secret-of-tests"
 ADMIN = "ak_admin_" + "A1b2C3d4E5" * 3
 DRIVE = "drv_01frtz5n00000000000000000a"  # fixed: test ids contain it and must be equal on all workers
+REFUSED_CLIENTS = "/internal/refused-clients"
 PLEDGE = "plg_01frtz5n00000000000000000c"
 
 
@@ -56,8 +57,8 @@ class ReceivedRequest:
 class FakeService:
     """An ASGI application that records its requests and returns configured responses.
 
-    `answers` maps `METHOD path` to (status, JSON), the longest prefix first; responses wait while `gate` is
-    cleared.
+    The gateway's polls of refused clients are answered with none and not recorded. `answers` maps `METHOD
+    path` to (status, JSON), the longest prefix first; responses wait while `gate` is cleared.
     """
 
     answers: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +80,8 @@ class FakeService:
         received = ReceivedRequest(
             scope["method"], scope["path"], scope["query_string"].decode(), headers, body
         )
-        self.received.append(received)
+        if received.path != REFUSED_CLIENTS:
+            self.received.append(received)
         await self.gate.wait()
         status, answer = self._answer(received)
         more = [(name.encode(), value.encode()) for name, value in self.headers.items()]
@@ -99,6 +101,8 @@ class FakeService:
                 answer = self.answers[prefix]
                 found: tuple[int, Any] = answer(received) if callable(answer) else answer
                 return found
+        if received.path == REFUSED_CLIENTS:
+            return 200, []
         return 404, {"type": "/problems/not-found", "title": "Not found", "status": 404}
 
     def lines(self) -> list[str]:

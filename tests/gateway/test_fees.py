@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.fees import FeeRule, fixed_parts
+from backbone.amount_list import amounts_by_currency
+from gateway.fees import FeeRule
 from gateway.settings import GatewaySettings
 
 
 def test_fixed_parts_are_minor_units_by_currency() -> None:
-    assert fixed_parts("0.30 USD, 0.250 KWD,30 JPY") == {"USD": 30, "KWD": 250, "JPY": 30}
-    assert fixed_parts("") == {}
+    assert amounts_by_currency("0.30 USD, 0.250 KWD,30 JPY") == {"USD": 30, "KWD": 250, "JPY": 30}
+    assert amounts_by_currency("") == {}
 
 
 @pytest.mark.parametrize(

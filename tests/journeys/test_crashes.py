@@ -43,6 +43,8 @@ POINTS = [
 ]
 
 
+DECLINED = "4000000000000002"
+
 SETTLEMENT_POINTS = [
     "payments.settlement.before_commit:1",
     "payments.settlement.after_record:1",
@@ -149,6 +151,28 @@ async def test_kill_while_fees_and_payouts_are_read_posts_each_once(
         assert account_balances(system.folder / "data", FEES) == {"USD": Decimal("3.09")}
         assert account_balances(system.folder / "data", BANK) == {"USD": Decimal("71.91")}
         assert await system.wait_until_books_agree() == {"USD": "75.00"}
+        assert "Traceback" not in system.log
+
+
+async def test_kill_while_a_used_up_checkout_is_stored_ends_it_after_the_restart(
+    tmp_path: Path, opened: Path
+) -> None:
+    async with copied(opened, tmp_path / "ataa") as system:
+        await system.start(ATAA_CRASH_AT="payments.screening.before_commit:1")
+        pledge = await system.pledge("crash", "5.00")
+        with contextlib.suppress(aiohttp.ClientError):  # it is killed after the tenth
+            for _ in range(10):
+                assert (await system.pay(pledge, DECLINED))["payment_status"] == "unpaid"
+        await system.wait_until_killed()
+        await system.start()
+
+        async def lapsed() -> bool:
+            found = await system.request("GET", f"/v1/pledges/{pledge['id']}?token={pledge['token']}")
+            return found.status == 200 and bool(found.body["status"] == "lapsed")
+
+        await until(lapsed)
+        await system.donate("crash")
+        assert await system.wait_until_books_agree() == {"USD": "25.00"}
         assert "Traceback" not in system.log
 
 

@@ -309,3 +309,23 @@ async def test_stored_reply_contains_no_token(harness: Harness) -> None:
     token = reply.json()["token"].encode()
     assert all(token not in path.read_bytes() for path in sorted(harness.folder.glob("pledges.db*")))
     assert (await harness.pledge(key="k")).json()["token"] == reply.json()["token"]
+
+
+async def test_minimum_applies_to_donors_and_not_to_partners_servers(tmp_path: Path) -> None:
+    async with pledges_harness(tmp_path, minimum_amount="2.00 USD, 1.000 KWD") as harness:
+        await harness.drive()
+        before = (await harness.rows())["pledges"]
+        refused = await harness.pledge(a_pledge("1.99"), scopes=(), publishable=True)
+        assert problem(refused) == (422, "amount-too-small")
+        assert refused.json()["errors"] == [{"pointer": "/amount/value", "detail": "at least 2.00 USD"}]
+        assert (await harness.rows())["pledges"] == before
+        assert (await harness.pledge(a_pledge("2.00"), scopes=(), publishable=True)).status == 201
+        assert (await harness.pledge(a_pledge("1.99"))).status == 201
+
+
+async def test_client_is_announced_as_the_gateway_names_it(harness: Harness) -> None:
+    await harness.drive()
+    for header in ({"ataa-client": "abcdefgh_-1234"}, {"ataa-client": "no client"}, {}):
+        await harness.pledge(a_pledge(), headers=header)
+    made = [event.client for event in await harness.announced() if isinstance(event, PledgeMade)]
+    assert made == ["abcdefgh_-1234", None, None]

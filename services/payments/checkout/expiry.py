@@ -1,4 +1,5 @@
-"""Expiring the checkouts of cancelled pledges at Stripe, so that nobody pays one by mistake.
+"""Expiring checkouts at Stripe: those of cancelled pledges, so that nobody pays one by mistake, and those in
+which too many cards were declined.
 
 Expiry does not prevent a payment made a moment before, and that money counts. A call with an unknown outcome
 is repeated: expiring twice has no further effect. A checkout that Stripe refuses to expire is paid or expired
@@ -32,13 +33,13 @@ MAX_POSTPONED: Final = 500
 log = structlog.get_logger()
 
 _CLOSED: Final = Counter(
-    "ataa_checkouts_closed_total", "Checkouts of cancelled pledges, by Stripe's answer.", ["outcome"]
+    "ataa_checkouts_closed_total", "Checkouts expired before their end, by Stripe's answer.", ["outcome"]
 )
 _EXPIRED, _OVER, _FAILED = (_CLOSED.labels(outcome) for outcome in ("closed", "over", "failed"))
 
 
 class CheckoutExpirer:
-    """Expires the open checkouts of cancelled pledges; failed expiries are retried with growing delays."""
+    """Expires open checkouts before their end; failed expiries are retried with growing delays."""
 
     def __init__(
         self, database: Database, processor: Processor, rate_limiter: RateLimiter, clock: Clock

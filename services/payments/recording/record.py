@@ -30,12 +30,23 @@ _FURTHER: Final = Counter("ataa_payments_again_total", "Further captures on a pl
 ByIntent = dict[str | None, PaymentRow]
 
 
-async def record(session: Transaction, observations: Iterable[Observation], at: datetime) -> set[str]:
+NOBODY: Final[frozenset[str]] = frozenset()
+
+
+async def record(
+    session: Transaction,
+    observations: Iterable[Observation],
+    at: datetime,
+    *,
+    suspected: Collection[str] = NOBODY,
+) -> set[str]:
     """Record observations as facts, and restate the payments they concern.
 
     Order and repetition do not matter. A capture without a payment creates one. A refund or dispute whose
     capture is unknown is stored, and placed once the capture is recorded. Transactions that record facts of
     the same payment intent wait for each other, so neither overlooks what the other is about to commit.
+
+    New captures that name one of the payments `suspected` are held; what was captured before stays as it is.
 
     Returns those of the observations' intents that have facts without a payment.
     """
@@ -44,12 +55,16 @@ async def record(session: Transaction, observations: Iterable[Observation], at: 
     await lock_intents(session, intents)
     facts = await read_facts(session, ids=observed, intents=intents)
     if found := _unrecorded(observed, facts):
-        await _record(session, found, facts, at)
+        await _record(session, found, facts, at, suspected)
     return intents & {fact.observation.intent for fact in facts.values() if fact.payment_id is None}
 
 
 async def _record(
-    session: Transaction, found: Mapping[str, Observation], facts: dict[str, StoredFact], at: datetime
+    session: Transaction,
+    found: Mapping[str, Observation],
+    facts: dict[str, StoredFact],
+    at: datetime,
+    suspected: Collection[str],
 ) -> None:
     """Record what adds to `facts`, the stored facts of its intents; they are brought up to date."""
     rows = await _payments_of(session, found.values())
@@ -64,6 +79,7 @@ async def _record(
     by_intent: ByIntent = {row.intent: row for row in rows.values() if row.intent is not None}
     recorded = [facts[each] for each in found]
     new = await _assign_captures(session, recorded, rows, by_intent)
+    _suspect(recorded, by_intent, suspected)
     concerned = {row.id: row for row in new} | _assign_others(recorded, rows, by_intent)
     await _confirm_refunds(session, found.values())
     await restate(session, list(concerned.values()), facts, at, new=frozenset(row.id for row in new))
@@ -111,6 +127,15 @@ async def _assign_captures(
     return new
 
 
+def _suspect(facts: Sequence[StoredFact], by_intent: ByIntent, suspected: Collection[str]) -> None:
+    """Mark the payments of captures that are new and name one of the payments `suspected`."""
+    for fact in facts:
+        seen = fact.observation
+        if seen.kind is FactKind.CAPTURE and seen.payment_id in suspected:
+            row = by_intent[seen.intent]
+            row.suspected = row.suspected or row.paid_currency is None
+
+
 def _unpaid_payment(capture: Observation, rows: Mapping[str, PaymentRow]) -> PaymentRow | None:
     """The payment that a capture names, or its pledge's; None where that one has a capture already."""
     row = _intended_payment(capture, rows)
@@ -142,7 +167,7 @@ async def _new_payment(
             held_reason=None, held_since=None, released_at=None, pledged_drive=None, pledged_creator=None,
             drive_id=first.drive_id if first.released_at is None else first.pledged_drive or NO_DRIVE,
             creator_id=first.creator_id if first.released_at is None else first.pledged_creator,
-            offline=False,
+            offline=False, suspected=False,
         )  # fmt: skip
     log.warning(
         "payment.unknown_pledge", pledge=capture.pledge_id, drive=capture.drive_id, intent=capture.intent

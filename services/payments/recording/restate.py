@@ -47,7 +47,7 @@ _STATES: Final = Counter("ataa_payments_total", "Payments that entered a status.
 _CAPTURED: Final = Counter("ataa_captured_minor_units_total", "Money captured.", ["currency"])
 _HELD: Final = Counter(
     "ataa_payments_held_total",
-    "Payments posted to the suspense account: no drive or pledge matches them.",
+    "Payments posted to the suspense account: nothing matches them, or they are suspected.",
     ["reason"],
 )
 _MINOR_UNITS: Final = Gauge(
@@ -168,7 +168,8 @@ def held_reason_of(row: PaymentRow, capture: Observation, drive_currency: str | 
     """See `domain.held_reason`."""
     pledged = None if row.currency is None else Money(row.amount, row.currency)
     paid = Money(capture.units, capture.currency)
-    return held_reason(paid, pledged, drive_currency, released=row.released_at is not None)
+    released, suspected = row.released_at is not None, row.suspected
+    return held_reason(paid, pledged, drive_currency, released=released, suspected=suspected)
 
 
 def _hold(row: PaymentRow, reason: HeldReason | None, at: datetime) -> None:

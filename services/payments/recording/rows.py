@@ -63,6 +63,7 @@ class PaymentRow:
         return self.released_at is not None and self.pledged_drive != self.drive_id
 
     offline: bool = False
+    suspected: bool = False
 
     @property
     def announced_state(self) -> tuple[object, ...]:

@@ -28,6 +28,20 @@ from services.payments.stripe.objects import (
     session_capture,
 )
 
+DECLINED: Final = "payment_intent.payment_failed"
+"""A declined card: it is a try (screening/), but no fact."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedTry:
+    """A card that was tried for a payment of ours; `card` is the fingerprint of a declined one."""
+
+    event_id: str
+    at: datetime
+    payment_id: str
+    card: str | None
+    declined: bool
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedEvent:
@@ -52,6 +66,31 @@ def read_event(event: Mapping[str, Any]) -> ParsedEvent:
         return read(event["data"]["object"], moment_of(event["created"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
+
+
+def read_try(event: Mapping[str, Any]) -> ReportedTry | None:
+    """The try of a card that an event reports; None where it reports none, or one of no payment of ours.
+
+    Never raises: what cannot be read of a try is not worth holding money back for.
+    """
+    if event["type"] not in (DECLINED, "payment_intent.succeeded"):
+        return None
+    declined = event["type"] == DECLINED
+    try:
+        thing = event["data"]["object"]
+        payment = ours(thing)["payment_id"]
+        card = _declined_card(thing) if declined else None
+        at = moment_of(event["created"])
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError):
+        return None
+    return None if payment is None else ReportedTry(clean(event["id"]) or "", at, payment, card, declined)
+
+
+def _declined_card(intent: Mapping[str, Any]) -> str | None:
+    """The fingerprint of the card that was declined last (docs.stripe.com/api/payment_intents/object)."""
+    error = intent.get("last_payment_error") or {}
+    card = (error.get("payment_method") or {}).get("card") or {}
+    return clean(card.get("fingerprint"))
 
 
 def stored(event: Mapping[str, Any], body: bytes) -> ProcessorEvent:
@@ -135,6 +174,11 @@ def _dispute(thing: Mapping[str, Any], at: datetime) -> ParsedEvent:
     return ParsedEvent(dispute_observation(thing, at))
 
 
+def _declined(_thing: Mapping[str, Any], _at: datetime) -> ParsedEvent:
+    """A declined card moves no money; see `read_try`."""
+    return ParsedEvent()
+
+
 def _fraud_warning(thing: Mapping[str, Any], _at: datetime) -> ParsedEvent:
     """A card issuer suspects fraud; a dispute may follow (docs.stripe.com/api/radar/early_fraud_warnings)."""
     return ParsedEvent(warned=intent_of(thing))
@@ -142,6 +186,7 @@ def _fraud_warning(thing: Mapping[str, Any], _at: datetime) -> ParsedEvent:
 
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any], datetime], ParsedEvent]]] = {
     "payment_intent.succeeded": _intent_succeeded,
+    DECLINED: _declined,
     "checkout.session.completed": _session_paid,
     "checkout.session.async_payment_succeeded": _session_paid,
     "checkout.session.async_payment_failed": _session_ended,

@@ -41,6 +41,7 @@ def routes(database: Database, drives: DriveLookup) -> APIRouter:
         ] = None,
         held: Annotated[bool, Query(description="Only those that are not counted.")] = False,
         pledge: PledgeFilter = None,
+        warned: Annotated[bool, Query(description="Only those that a card issuer warned of.")] = False,
         after: After = None,
         limit: Limit = 25,
     ) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def routes(database: Database, drives: DriveLookup) -> APIRouter:
         """
         caller.require("ledger")
         of = await _drives(database, drives, caller, drive)
-        wanted = Wanted(status, held, None if after is None else int(after), limit, pledge)
+        wanted = Wanted(status, held, None if after is None else int(after), limit, pledge, warned)
         async with database.reading() as session:
             return await list_payments(session, of, wanted)
 

@@ -16,7 +16,7 @@ from services.payments.domain import Observation
 from services.payments.holding.tables import DECISIONS
 from services.payments.recording.rows import read_facts
 from services.payments.settlement.queries import fee_and_payout
-from services.payments.tables import CAPTURED, DRIVES, HELD, PAYMENTS, POSTINGS, RETURNED
+from services.payments.tables import CAPTURED, DRIVES, HELD, PAYMENTS, POSTINGS, RETURNED, WARNED
 from services.payments.treasury.payment_views import NOT_SETTLED, payment_json
 
 MAX_DRIVES: Final = 100
@@ -27,13 +27,16 @@ ListedStatus = Literal["captured", "partly_refunded", "refunded", "disputed"]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which payments to list: those below ticket `after`, in one status, only held ones, of one pledge."""
+    """Which payments to list: those below ticket `after`, in one status, only held ones, of one pledge, only
+    those that a card issuer warned of.
+    """
 
     status: ListedStatus | None
     held: bool
     after: int | None
     limit: int
     pledge: str | None = None
+    warned: bool = False
 
 
 async def read_payment(session: Transaction, payment_id: str) -> dict[str, Any] | None:
@@ -84,7 +87,10 @@ def _page(drive: str | None, wanted: Wanted) -> Select[Any]:
         order.append(PAYMENTS.c.drive_id.desc())  # names the index: the order alone is that of the key, too
     if wanted.status is not None:
         page = page.where(PAYMENTS.c.status == wanted.status)
-    if wanted.held:
+    if wanted.warned:
+        page = page.where(text(WARNED))
+        page = page.where(text(HELD)) if wanted.held else page
+    elif wanted.held:
         page = page.where(text(HELD))
     elif wanted.status in (None, "captured"):
         page = page.where(text(CAPTURED))

@@ -95,7 +95,8 @@ _NOTHING: Final = {"currency": "USD", "value": "0.00"}
 class PaymentView(BaseModel):
     """A payment with everything that is known about its money.
 
-    `reporting_amount` is `captured` in the drive's currency.
+    `reporting_amount` is `captured` in the drive's currency. `warned_at` is when a card issuer first warned
+    that the cardholder may not have made it; it counts until a person refunds it.
     """
 
     model_config = with_examples(
@@ -115,6 +116,7 @@ class PaymentView(BaseModel):
             "fee": None,
             "payout": None,
             "captured_at": "2030-01-07T18:00:00.000Z",
+            "warned_at": None,
             "facts": [
                 {
                     "kind": "capture",
@@ -154,6 +156,7 @@ class PaymentView(BaseModel):
     fee: MoneyView | None
     payout: str | None
     captured_at: TimestampView | None
+    warned_at: TimestampView | None
     facts: list[FactView]
     postings: list[PostingView]
     decisions: list[DecisionView]
@@ -196,6 +199,7 @@ def payment_json(
         "fee": None if settled.fee is None else as_json(settled.fee.minor_units, settled.fee.currency),
         "payout": settled.payout,
         "captured_at": None if row.captured_at is None else rfc3339(row.captured_at),
+        "warned_at": None if row.warned_at is None else rfc3339(row.warned_at),
         "facts": [_fact_json(each) for each in sorted(facts, key=lambda each: (each.at, each.id))],
         "postings": [posting_json(each) for each in postings],
         "decisions": [_decision_json(each) for each in decisions],

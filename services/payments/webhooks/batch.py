@@ -21,11 +21,12 @@ from backbone.database.transaction import Transaction
 from backbone.telemetry import FRESHNESS, STAGE
 from services.payments.recording import lookup_requests
 from services.payments.recording.record import record
-from services.payments.stripe.events import ParsedEvent, read_event
+from services.payments.screening.record import store_tries
+from services.payments.stripe.events import ParsedEvent, read_event, read_try
 from services.payments.stripe.objects import NOT_REPORTED
 from services.payments.tables import APPLIED, IGNORED, WEBHOOKS
 from services.payments.webhooks.foreign import IgnoreReason, OurAccount, count_ignored, ignore_reasons
-from services.payments.webhooks.fraud_warnings import report_warnings, warned_payments
+from services.payments.webhooks.fraud_warnings import mark_warned, report_warnings
 from services.payments.webhooks.receive import count_webhook, label_of
 from services.payments.webhooks.redaction import without_details
 
@@ -68,12 +69,15 @@ async def apply_batch(
     now = clock.now()
     events = [json.loads(each.body) for each in webhooks]
     ignored = await ignore_reasons(database, events, ours)
-    parsed = [read_event(event) for event, reason in zip(events, ignored, strict=True) if reason is None]
+    applied = [event for event, reason in zip(events, ignored, strict=True) if reason is None]
+    parsed = [read_event(event) for event in applied]
+    tries = [tried for event in applied if (tried := read_try(event)) is not None]
     async with database.transaction() as session:
         observations = [each.observation for each in parsed if each.observation is not None]
-        unplaced = await record(session, observations, now)
+        suspected = await store_tries(session, tries)
+        unplaced = await record(session, observations, now, suspected=suspected)
         await _schedule_lookups(session, parsed, unplaced, now)
-        warned = await warned_payments(session, [each.warned for each in parsed if each.warned])
+        warned = await mark_warned(session, [each.warned for each in parsed if each.warned], now)
         await _mark_done(session, webhooks, events, ignored)
         crash_point("payments.applier.before_commit")
     crash_point("payments.applier.after_commit")

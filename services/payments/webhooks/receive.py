@@ -35,9 +35,6 @@ _WEBHOOKS: Final = Counter(
     "ataa_webhooks_total", "Webhooks received and what became of them.", ["type", "result"]
 )
 
-DECLINED: Final = "payment_intent.payment_failed"
-"""A declined card: it is counted, but is no fact."""
-
 
 @cache
 def _webhooks(kind: str, result: str) -> Counter:
@@ -47,7 +44,7 @@ def _webhooks(kind: str, result: str) -> Counter:
 
 def label_of(event_type: str) -> str:
     """The metrics' label of an event type: types that report nothing are `other`."""
-    return event_type if event_type in READERS or event_type == DECLINED else "other"
+    return event_type if event_type in READERS else "other"
 
 
 def count_webhook(event_type: str, result: str) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, select, text
 
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
-from services.payments.stripe.events import READERS
+from services.payments.stripe.events import DECLINED, READERS
 from services.payments.tables import WEBHOOKS, WEBHOOKS_QUARANTINED, WEBHOOKS_WAITING
 
 HOLDS_WATERMARK_BACK: Final = timedelta(minutes=10)
@@ -64,6 +64,6 @@ async def oldest_waiting(session: Transaction, now: datetime | None = None) -> d
 
 async def _oldest_quarantined(session: Transaction, since: datetime) -> datetime | None:
     """When the oldest quarantined webhook about money was received, of those received after `since`."""
-    values = {"since": since, "about_money": list(READERS)}
+    values = {"since": since, "about_money": [each for each in READERS if each != DECLINED]}
     found: datetime | None = (await session.execute(_OLDEST_QUARANTINED, values)).scalar()
     return found

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from services.payments.tables import APPLIED, IGNORED
 from tests.payments.books import Books
 from tests.payments.stripe_events import an_event
-from tests.payments.webhooks.test_foreign import money_rows, states
+from tests.payments.webhooks.test_foreign import states
 
 
 def a_warning(intent: str | None) -> dict[str, Any]:
@@ -27,13 +27,27 @@ def counted() -> float:
     return REGISTRY.get_sample_value("ataa_early_fraud_warnings_total") or 0.0
 
 
-async def test_warning_of_our_payment_is_counted_and_moves_no_money(books: Books) -> None:
-    await books.paid_pledge()
-    before, rows = counted(), await money_rows(books)
+async def test_warned_payment_is_marked_and_its_money_counts_as_before(books: Books) -> None:
+    pledge = await books.paid_pledge()
+    (payment,) = await books.payments(pledge)
+    before, balances, events = counted(), await books.balances(payment.id), await books.published(pledge)
     await books.apply([a_warning("pi_1")])
     assert counted() == before + 1
-    assert await money_rows(books) == rows
+    (warned,) = await books.payments(pledge)
+    assert dict(warned._mapping) | {"warned_at": None} == dict(payment._mapping)
+    assert warned.warned_at == books.clock.now()
+    assert (await books.balances(payment.id), await books.published(pledge)) == (balances, events)
     assert (await states(books))[-1] == (APPLIED, None)
+
+
+async def test_further_warning_keeps_the_time_of_the_first(books: Books) -> None:
+    pledge = await books.paid_pledge()
+    await books.apply([a_warning("pi_1")])
+    first = books.clock.now()
+    books.clock.move(3_600)
+    await books.apply([a_warning("pi_1")])
+    (payment,) = await books.payments(pledge)
+    assert payment.warned_at == first
 
 
 @pytest.mark.parametrize("intent", ["pi_shop", None])

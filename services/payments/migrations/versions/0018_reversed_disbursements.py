@@ -8,7 +8,7 @@ from alembic import op
 from backbone.database.columns import Utc
 
 revision = "0018"
-down_revision = "0013"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,112 @@
+"""Storing the tries of cards that webhooks report, and finding the captures to hold.
+
+Everything here runs inside its caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from prometheus_client import Counter
+from sqlalchemy import bindparam, case, func, select
+
+from backbone.database.one_of import one_of
+from backbone.database.transaction import Transaction
+from services.payments.screening.domain import ALL_DRIVES, MEMORY_S, is_small, is_to_be_held
+from services.payments.screening.tables import BREAKERS, CLIENTS, TRIES
+from services.payments.statements import insert_new
+from services.payments.stripe.events import ReportedTry
+from services.payments.tables import PAYMENTS
+
+_TRIES: Final = Counter("ataa_card_tries_total", "Cards tried, by what became of it.", ["outcome"])
+_DECLINED, _CHARGED = (_TRIES.labels(outcome) for outcome in ("declined", "charged"))
+
+
+async def note_clients(session: Transaction, clients: Mapping[str, str], at: datetime) -> None:
+    """Store the clients of new payments."""
+    rows = [{"payment_id": each, "client": client, "made_at": at} for each, client in clients.items()]
+    if rows:
+        await session.execute(insert_new(session, CLIENTS), rows)
+
+
+async def store_tries(session: Transaction, tries: Sequence[ReportedTry]) -> frozenset[str]:
+    """Store tries of cards; returns the payments whose captures are to be held.
+
+    A try of a payment that is unknown here is not stored. One of an event that was stored before is not
+    stored again.
+    """
+    if not tries:
+        return frozenset()
+    known = await _rows_of(session, tries)
+    declined = [row for row in known if row["declined"]]
+    charged = [row for row in known if not row["declined"]]
+    await _insert(session, declined)
+    suspected = await _suspected(session, charged)
+    await _insert(session, charged)
+    _DECLINED.inc(len(declined))
+    _CHARGED.inc(len(charged))
+    return suspected
+
+
+async def _rows_of(session: Transaction, tries: Sequence[ReportedTry]) -> list[dict[str, Any]]:
+    found = await session.execute(_PLACES, {"ids": sorted({each.payment_id for each in tries})})
+    places = {row.id: row for row in found}
+    return [
+        {
+            "event_id": each.event_id, "payment_id": each.payment_id, "drive_id": place.drive_id,
+            "client": place.client, "card": each.card, "declined": each.declined,
+            "small": is_small(place.amount, place.currency) if place.currency else False, "at": each.at,
+        }
+        for each in tries
+        if (place := places.get(each.payment_id)) is not None
+    ]  # fmt: skip
+
+
+async def _insert(session: Transaction, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        await session.execute(insert_new(session, TRIES), rows)
+
+
+async def _suspected(session: Transaction, charged: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """The payments of these charged tries that look like tested cards while a breaker is open."""
+    small = [row for row in charged if row["small"] and row["client"] is not None]
+    if not small:
+        return frozenset()
+    opened = {row.scope for row in await session.execute(_OPEN)}
+    attacked = [row for row in small if opened & {ALL_DRIVES, row["drive_id"]}]
+    if not attacked:
+        return frozenset()
+    since = min(row["at"] for row in attacked) - timedelta(seconds=MEMORY_S)
+    counts = await _counts(session, {row["client"] for row in attacked}, since)
+    return frozenset(
+        row["payment_id"]
+        for row in attacked
+        if is_to_be_held(*counts.get(row["client"], (0, 0)), small=True, under_attack=True)
+    )
+
+
+async def _counts(
+    session: Transaction, clients: Collection[str], since: datetime
+) -> dict[str, tuple[int, int]]:
+    """The declined and the charged tries of clients."""
+    rows = await session.execute(_COUNTS, {"clients": sorted(clients), "since": since})
+    return {row.client: (row.declined, row.tried - row.declined) for row in rows}
+
+
+_PLACES: Final = select(
+    PAYMENTS.c.id, PAYMENTS.c.drive_id, PAYMENTS.c.amount, PAYMENTS.c.currency, CLIENTS.c.client
+).join_from(PAYMENTS, CLIENTS, PAYMENTS.c.id == CLIENTS.c.payment_id, isouter=True).where(
+    one_of(PAYMENTS.c.id, "ids")
+)  # fmt: skip
+_OPEN: Final = select(BREAKERS.c.scope)
+_COUNTS: Final = (
+    select(
+        TRIES.c.client,
+        func.count().label("tried"),
+        func.sum(case((TRIES.c.declined, 1), else_=0)).label("declined"),
+    )
+    .where(one_of(TRIES.c.client, "clients"), TRIES.c.at > bindparam("since"))
+    .group_by(TRIES.c.client)
+)
