@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from prometheus_client import Counter
-from sqlalchemy import bindparam, case, func, select
+from sqlalchemy import Row, bindparam, case, func, select
 
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
@@ -31,37 +31,43 @@ async def note_clients(session: Transaction, clients: Mapping[str, str], at: dat
         await session.execute(insert_new(session, CLIENTS), rows)
 
 
-async def store_tries(session: Transaction, tries: Sequence[ReportedTry]) -> frozenset[str]:
-    """Store tries of cards; returns the payments whose captures are to be held.
+async def store_tries(
+    session: Transaction, tries: Sequence[ReportedTry], captured: Collection[str], now: datetime
+) -> frozenset[str]:
+    """Store tries of cards; returns those of the payments `captured` that are to be held.
 
     A try of a payment that is unknown here is not stored. One of an event that was stored before is not
-    stored again.
+    stored again. A capture may be reported before its try: by the event of its checkout session.
     """
-    if not tries:
+    if not (tries or captured):
         return frozenset()
-    known = await _rows_of(session, tries)
+    places = await _places(session, {each.payment_id for each in tries} | set(captured))
+    known = [_row(each, place) for each in tries if (place := places.get(each.payment_id)) is not None]
     declined = [row for row in known if row["declined"]]
     charged = [row for row in known if not row["declined"]]
     await _insert(session, declined)
-    suspected = await _suspected(session, charged)
+    suspected = await _suspected(session, [places[each] for each in captured if each in places], now)
     await _insert(session, charged)
     _DECLINED.inc(len(declined))
     _CHARGED.inc(len(charged))
     return suspected
 
 
-async def _rows_of(session: Transaction, tries: Sequence[ReportedTry]) -> list[dict[str, Any]]:
-    found = await session.execute(_PLACES, {"ids": sorted({each.payment_id for each in tries})})
-    places = {row.id: row for row in found}
-    return [
-        {
-            "event_id": each.event_id, "payment_id": each.payment_id, "drive_id": place.drive_id,
-            "client": place.client, "card": each.card, "declined": each.declined,
-            "small": is_small(place.amount, place.currency) if place.currency else False, "at": each.at,
-        }
-        for each in tries
-        if (place := places.get(each.payment_id)) is not None
-    ]  # fmt: skip
+async def _places(session: Transaction, payments: Collection[str]) -> dict[str, Row[Any]]:
+    """The drive, client and amount of each of these payments."""
+    return {row.id: row for row in await session.execute(_PLACES, {"ids": sorted(payments)})}
+
+
+def _row(one: ReportedTry, place: Row[Any]) -> dict[str, Any]:
+    return {
+        "event_id": one.event_id, "payment_id": one.payment_id, "drive_id": place.drive_id,
+        "client": place.client, "card": one.card, "declined": one.declined, "small": _is_small(place),
+        "at": one.at,
+    }  # fmt: skip
+
+
+def _is_small(place: Row[Any]) -> bool:
+    return place.currency is not None and is_small(place.amount, place.currency)
 
 
 async def _insert(session: Transaction, rows: list[dict[str, Any]]) -> None:
@@ -69,21 +75,21 @@ async def _insert(session: Transaction, rows: list[dict[str, Any]]) -> None:
         await session.execute(insert_new(session, TRIES), rows)
 
 
-async def _suspected(session: Transaction, charged: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    """The payments of these charged tries that look like tested cards while a breaker is open."""
-    small = [row for row in charged if row["small"] and row["client"] is not None]
+async def _suspected(session: Transaction, captured: Sequence[Row[Any]], now: datetime) -> frozenset[str]:
+    """Those of these payments that look like tested cards while a breaker is open."""
+    small = [place for place in captured if place.client is not None and _is_small(place)]
     if not small:
         return frozenset()
     opened = {row.scope for row in await session.execute(_OPEN)}
-    attacked = [row for row in small if opened & {ALL_DRIVES, row["drive_id"]}]
+    attacked = [place for place in small if opened & {ALL_DRIVES, place.drive_id}]
     if not attacked:
         return frozenset()
-    since = min(row["at"] for row in attacked) - timedelta(seconds=MEMORY_S)
-    counts = await _counts(session, {row["client"] for row in attacked}, since)
+    since = now - timedelta(seconds=MEMORY_S)
+    counts = await _counts(session, {place.client for place in attacked}, since)
     return frozenset(
-        row["payment_id"]
-        for row in attacked
-        if is_to_be_held(*counts.get(row["client"], (0, 0)), small=True, under_attack=True)
+        place.id
+        for place in attacked
+        if is_to_be_held(*counts.get(place.client, (0, 0)), small=True, under_attack=True)
     )
 
 

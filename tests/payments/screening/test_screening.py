@@ -137,6 +137,15 @@ async def test_other_gifts_count_at_once(
     assert (await api.payment(ours["ataa_payment"]))["held"] is None
 
 
+async def test_gift_whose_session_is_reported_first_is_held_too(api: TreasuryApi) -> None:
+    drive = owned_drive()
+    other, ours = await pledged(api, drive), await pledged(api, drive)
+    await opened(api.books)
+    await api.books.apply([declined(other), declined(other), session_completed("cs_1", "pi_1", 500, ours)])
+    await api.books.apply([intent_succeeded("pi_1", 500, ours)])
+    assert (await api.payment(ours["ataa_payment"]))["held"]["reason"] == "suspected_card_testing"
+
+
 async def test_gift_captured_before_the_attack_is_not_held_by_what_is_reported_later(
     api: TreasuryApi,
 ) -> None:
