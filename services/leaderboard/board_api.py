@@ -184,7 +184,7 @@ class BoardReads:
             )
         texts = await self._display_texts.of(row.pledge_id for row in rows if row.pledge_id is not None)
         return {
-            "data": [donations.shown(row, texts) for row in rows],
+            "data": [donations.shown(row, texts, drive.currency) for row in rows],
             "next": None if following is None else str(following),
         }
 

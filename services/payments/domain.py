@@ -7,7 +7,7 @@ webhooks gives the same result (docs/architecture.md, "Facts, not positions").
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
@@ -323,22 +323,34 @@ class HeldReason(StrEnum):
     UNKNOWN_DRIVE = "unknown_drive"
     OTHER_CURRENCY = "other_currency"
     OTHER_AMOUNT = "other_amount"
+    NO_RATE = "no_exchange_rate"
 
 
 def held_reason(
-    paid: Money | None, pledged: Money | None, drive: str | None, *, released: bool = False
+    paid: Money | None,
+    pledged: Money | None,
+    drive: str | None,
+    *,
+    released: bool = False,
+    others: Collection[str] = (),
+    has_rate: bool = False,
 ) -> HeldReason | None:
     """Why captured money belongs in the suspense account; None where it counts, or nothing was captured.
 
     `paid` is the capture, `pledged` what its pledge promised (None: unknown pledge), `drive` the drive's
     currency (None: unknown drive). Each capture of a pledge is compared with the pledge, so that the order
     in which captures arrive does not matter. Where a person `released` the money, the pledge does not.
+    Money in one of the `others`, which the drive takes besides its own currency, counts where it `has_rate`.
     """
     if paid is None:
         return None
     if drive is None:
         return HeldReason.UNKNOWN_DRIVE
     promised = None if released else pledged
-    if drive != paid.currency or (promised is not None and promised.currency != paid.currency):
+    if paid.currency not in (drive, *others):
         return HeldReason.OTHER_CURRENCY
-    return None if promised is None or promised == paid else HeldReason.OTHER_AMOUNT
+    if promised is not None and promised.currency != paid.currency:
+        return HeldReason.OTHER_CURRENCY
+    if promised is not None and promised != paid:
+        return HeldReason.OTHER_AMOUNT
+    return None if paid.currency == drive or has_rate else HeldReason.NO_RATE

@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, case, func, or_, select, text
 
 from backbone.database.transaction import Transaction
 from services.payments.disbursements.tables import APPROVED, DISBURSEMENTS
+from services.payments.rates.reporting import reported_net
 from services.payments.recording.ledger import FEES
 from services.payments.tables import CAPTURED, DRIVES, PAYMENTS, POSTINGS, REFUNDS
 
@@ -58,13 +59,14 @@ async def lock_drive(session: Transaction, drive_id: str) -> bool:
 async def net_of(session: Transaction, drive_id: str, currency: str) -> int:
     """What the drive raised and kept, offline gifts included: without held money, refunds, disputes, fees.
 
-    Refunds that are reserved and not sent yet are subtracted too.
+    Refunds that are reserved and not sent yet are subtracted too. Gifts in other currencies count with what
+    they are worth at their frozen rates.
     """
     of_drive: dict[str, Any] = {"drive": drive_id, "currency": currency}
     raised, fees, reserved = [
         int((await session.execute(each, of_drive)).scalar_one()) for each in (_RAISED, _FEES, _RESERVED)
     ]
-    return raised - fees - reserved
+    return raised - fees - reserved + await reported_net(session, drive_id, currency)
 
 
 async def paid_of(session: Transaction, drive_id: str) -> dict[str, int]:

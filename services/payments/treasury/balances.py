@@ -17,8 +17,10 @@ from sqlalchemy import bindparam, func, select, text
 
 from backbone.contracts.pledges import DriveState
 from backbone.database.transaction import SyncTransaction
+from backbone.exchange_rates import Reported, converted
 from services.payments.disbursements.balances import PAID
 from services.payments.disbursements.shares import owed, shares_of
+from services.payments.rates.reporting import NOTHING, read_reported
 from services.payments.recording import ledger
 from services.payments.tables import CAPTURED, DRIVES, PAYMENTS, POSTINGS
 
@@ -86,6 +88,10 @@ class DriveLedger:
     """The beneficiaries' ten-thousandths, by name."""
     paid: Mapping[str, int] = field(default_factory=dict)
     """What was paid to each of them, in the drive's currency."""
+    converted: Reported = NOTHING
+    """What gifts in other currencies are worth in the drive's, counted."""
+    late_converted: int = 0
+    """What of it was captured after `closed_at`."""
 
 
 def read_drive_ledger(transaction: SyncTransaction, drive_id: str) -> DriveLedger:
@@ -104,7 +110,13 @@ def read_drive_ledger(transaction: SyncTransaction, drive_id: str) -> DriveLedge
     shares = {} if drive is None else shares_of(drive.beneficiaries or ())
     paid = {name: int(units) for name, units in transaction.execute(PAID, values)}
     through = max((row.through for row in rows), default=0)
-    return DriveLedger(movements, through, closed_at, late, shares, paid)
+    currency = "" if drive is None else drive.currency
+    worth = read_reported(transaction, drive_id, currency) if drive is not None else NOTHING
+    late_worth = 0
+    if closed_at is not None:
+        found = transaction.execute(_LATE_RATED, values | {"closed_at": closed_at})
+        late_worth = sum(converted(row.captured, row.paid_currency, currency, row.rate) for row in found)
+    return DriveLedger(movements, through, closed_at, late, shares, paid, worth, late_worth)
 
 
 _MOVEMENTS: Final = (
@@ -118,9 +130,9 @@ _MOVEMENTS: Final = (
     .where(POSTINGS.c.drive_id == bindparam("drive"))
     .group_by(POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.currency)
 )
-_CLOSED_AT: Final = select(DRIVES.c.state, DRIVES.c.closed_at, DRIVES.c.beneficiaries).where(
-    DRIVES.c.id == bindparam("drive")
-)
+_CLOSED_AT: Final = select(
+    DRIVES.c.currency, DRIVES.c.state, DRIVES.c.closed_at, DRIVES.c.beneficiaries
+).where(DRIVES.c.id == bindparam("drive"))
 _LATE: Final = (
     select(PAYMENTS.c.paid_currency, func.sum(PAYMENTS.c.captured))
     .where(
@@ -131,6 +143,15 @@ _LATE: Final = (
         PAYMENTS.c.captured_at > bindparam("closed_at", type_=PAYMENTS.c.captured_at.type),
     )
     .group_by(PAYMENTS.c.paid_currency)
+)
+
+
+_LATE_RATED: Final = select(PAYMENTS.c.captured, PAYMENTS.c.paid_currency, PAYMENTS.c.rate).where(
+    PAYMENTS.c.drive_id == bindparam("drive"),
+    text(CAPTURED),
+    PAYMENTS.c.held.is_(False),
+    PAYMENTS.c.rate.is_not(None),
+    PAYMENTS.c.captured_at > bindparam("closed_at", type_=PAYMENTS.c.captured_at.type),
 )
 
 
@@ -160,16 +181,25 @@ _BALANCES: Final[Mapping[str, tuple[str, int]]] = {
 
 
 def statements(found: DriveLedger, drive_currency: str) -> list[Statement]:
-    """The statement of each currency in which something was posted; the drive's own one comes first."""
+    """The statement of each currency in which something was posted; the drive's own one comes first.
+
+    That one contains what gifts in other currencies are worth at their frozen rates. The statement of another
+    currency has the same gifts as they were given.
+    """
     lines: dict[str, Statement] = {drive_currency: Statement(drive_currency)}
     for movement in found.movements:
         line = lines.setdefault(movement.currency, Statement(movement.currency))
         _add(line, movement.debit, movement.credit, movement.units)
         _add(line, movement.credit, movement.debit, -movement.units)
+    main, worth = lines[drive_currency], found.converted
+    main.gross, main.refunds = main.gross + worth.captured, main.refunds + worth.refunded
+    main.disputes += worth.disputed
     for line in lines.values():
         line.raised = line.gross + line.offline + line.matched - line.refunds - line.disputes
         line.late = None if found.late is None else found.late.get(line.currency, 0)
-    own = lines[drive_currency]
+    own = main
+    if own.late is not None:
+        own.late += found.late_converted
     # What sponsors promised is not there to be paid out, and fees are gone.
     net = own.raised - own.matched - own.fees
     own.owed = [Owed(name, owed(net, found.shares, found.paid, name)) for name in found.shares]
