@@ -26,7 +26,7 @@ from services.payments.rates.store import OfferedRate, offer
 from services.payments.treasury.balances import read_drive_ledger, statements
 from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge
-from tests.payments.stripe_events import intent_succeeded, metadata, refund_event
+from tests.payments.stripe_events import intent_succeeded, metadata, refund
 
 OTHERS = {"KWD": "3.2581", "AED": "0.27229408", "SAR": "0.2666", "EUR": "1.0837", "JPY": "0.0064531"}
 
@@ -46,6 +46,13 @@ async def opened(books: Books, *currencies: str, **other: Any) -> DriveChanged:
 
 def captured(intent: str, units: int, currency: str, about: dict[str, str]) -> dict[str, Any]:
     return intent_succeeded(intent, to_stripe(units, currency), about, currency=currency.lower())
+
+
+def refunded(
+    refund_id: str, intent: str, units: int, currency: str, *, fails: bool = False
+) -> dict[str, Any]:
+    kind, status = ("failed", "failed") if fails else ("created", "succeeded")
+    return refund(kind, refund_id, intent, to_stripe(units, currency), status, currency=currency.lower())
 
 
 async def give(books: Books, drive: DriveChanged, currency: str, units: int, intent: str = "pi_1") -> str:
@@ -90,8 +97,7 @@ async def test_the_rate_at_capture_is_frozen(books: Books) -> None:
     drive = await opened(books, "KWD")
     pledge = await give(books, drive, "KWD", 10_000)
     await set_rate(books, "KWD", "6")
-    refund = refund_event("re_1", "pi_1", to_stripe(3_330, "KWD"), currency="kwd")
-    await books.apply([refund])
+    await books.apply([refunded("re_1", "pi_1", 3_330, "KWD")])
     first, last = (await books.published(pledge))[0], (await books.published(pledge))[-1]
     assert (first.held, first.rate, first.reporting_captured) == (False, "3.2581", Money(3_258, "USD"))
     assert (last.rate, last.reporting_captured) == ("3.2581", Money(3_258, "USD"))
@@ -129,17 +135,16 @@ async def _history(gifts: list[tuple[str, int]], refunds: list[tuple[int, int, b
                     continue
                 if change:
                     await set_rate(books, currency, str(change))
-                about = (f"re_{number}", f"pi_{place}", to_stripe(units, currency))
-                await books.apply([refund_event(*about, currency=currency.lower())])
+                about = (f"re_{number}", f"pi_{place}", units, currency)
+                await books.apply([refunded(*about)])
                 if fails:
-                    await books.apply([refund_event(*about, "failed", currency=currency.lower())])
+                    await books.apply([refunded(*about, fails=True)])
                 else:
                     left[place] -= units
                 await check(books, drive, [one for p in pledges for one in await books.published(p)])
             for place, (currency, _) in enumerate(gifts):
                 if left[place]:
-                    about = (f"re_all_{place}", f"pi_{place}", to_stripe(left[place], currency))
-                    await books.apply([refund_event(*about, currency=currency.lower())])
+                    await books.apply([refunded(f"re_all_{place}", f"pi_{place}", left[place], currency)])
             events = [one for p in pledges for one in await books.published(p)]
             assert await check(books, drive, events) == 0
 
@@ -155,4 +160,3 @@ def test_any_history_of_refunds_leaves_the_rounded_nets_and_a_full_one_nothing(
     gifts: list[tuple[str, int]], refunds: list[tuple[int, int, bool, int]]
 ) -> None:
     asyncio.run(_history(gifts, refunds))
-
