@@ -114,6 +114,8 @@ def _reporting(own: OwnFigures, counted: CountedPayment) -> list[Difference]:
     """Whether ledger, payment and leaderboard agree on what it counts as in its drive's currency."""
     if own.held or not counted.counted or counted.reporting_net is None:
         return []
+    if own.rate is None and counted.reporting_net == counted.net:
+        return []  # in the drive's currency: its amounts are compared
     figures = {
         "payments": own.reporting_net,
         "ledger": own.reporting_by_ledger,
