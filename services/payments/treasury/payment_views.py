@@ -63,7 +63,7 @@ class PostingView(BaseModel):
     amount: MoneyView
     cause: str
     payment: Annotated[str, id_schema("pay")] | None
-    rate: str | None
+    rate: str | None = None
 
 
 class DeciderView(BaseModel):
