@@ -49,21 +49,27 @@ class DriveLogged(Event, name="leaderboard.drive_logged.v1", topic="drive-log", 
     amount: MoneyField | None
     raised_after: MoneyField
     hash: str
+    given: MoneyField | None = None
+    """The size of the change as it was given, where that was in another currency than the drive's."""
 
     def as_row(self) -> dict[str, Any]:
         """The row as in `GET /v1/drives/{drive}/events` and in live frames."""
         amount = self.amount
-        return {
+        shown = self.given or amount
+        row = {
             "sequence": self.sequence,
             "type": self.type,
             "at": rfc3339(self.at),
             "payment": self.payment_id,
             "pledge": self.pledge_id,
             "creator": self.creator_id,
-            "amount": None if amount is None else as_json(amount.minor_units, amount.currency),
+            "amount": None if shown is None else as_json(shown.minor_units, shown.currency),
             "raised_after": as_json(self.raised_after.minor_units, self.raised_after.currency),
             "hash": self.hash,
         }
+        if self.given is not None and amount is not None:
+            row["reporting_amount"] = as_json(amount.minor_units, amount.currency)
+        return row
 
 
 class SnapshotTaken(Event, name="leaderboard.snapshot_taken.v1", topic="snapshots", key="drive_id"):

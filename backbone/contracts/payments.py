@@ -89,6 +89,13 @@ class PaymentChanged(Event, name="payments.payment_changed.v1", topic="payments"
     offline: bool = False
     """Whether the money came past the processor, such as a bank transfer. What is left of it counts in
     `by_state.offline`; it is no processor money."""
+    reporting_captured: MoneyField | None = None
+    reporting_refunded: MoneyField | None = None
+    reporting_disputed: MoneyField | None = None
+    """The amounts in the drive's currency, where they are in another one: what counts in its sums. Their net
+    is the rounded net of the payment (`backbone.exchange_rates.reported`)."""
+    rate: str | None = None
+    """The rate that was frozen for these; None where the amounts are in the drive's currency."""
 
 
 class ExchangeRateSet(Event, name="payments.exchange_rate_set.v1", topic="payments", key="source_currency"):

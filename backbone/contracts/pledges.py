@@ -124,6 +124,8 @@ class PledgeState(BaseModel):
     """Whether the donor is not named: they asked for it, or gave no name. Stated by PledgeMade only; None in
     PledgeChanged and in events of versions before it.
     """
+    reporting_amount: MoneyField | None = None
+    """What an amount in another currency was worth in its drive's when it was pledged; else None."""
 
 
 class PledgeMade(PledgeState, Event, name="pledges.pledge_made.v1", topic="pledges", key="drive_id"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import SkipJsonSchema, models_json_schema
 
 from backbone.http.fields import (
     CreatorIdView,
@@ -125,6 +125,9 @@ class Donation(BaseModel):
     name: str | None
     message: str | None
     amount: Money
+    reporting_amount: Money | SkipJsonSchema[None] = Field(
+        None, description="`amount` in the drive's currency, where it was given in another one."
+    )
     creator: CreatorIdView | None
     at: TimestampView
 
@@ -408,6 +411,9 @@ class LogRow(BaseModel):
     amount: Money | None
     raised_after: Money
     hash: str = Field(description="SHA-256 over this row and the hash of the row before it.")
+    reporting_amount: Money | SkipJsonSchema[None] = Field(
+        None, description="`amount` in the drive's currency, where it was given in another one."
+    )
 
 
 class DonationRow(LogRow):

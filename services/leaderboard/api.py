@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from backbone.contracts.leaderboard import LogType
 from backbone.database.database import Database
@@ -34,7 +35,10 @@ from services.leaderboard.transparency.tiling import Tiling
 
 
 class LogRowView(BaseModel):
-    """A row of a drive's gap-free log."""
+    """A row of a drive's gap-free log.
+
+    `amount` is as it was given; `reporting_amount`, in the drive's currency, is there where that is another.
+    """
 
     sequence: int
     type: Annotated[str, WithJsonSchema({"type": "string", "examples": list(get_args(LogType))})]
@@ -45,6 +49,7 @@ class LogRowView(BaseModel):
     amount: MoneyView | None
     raised_after: MoneyView
     hash: str
+    reporting_amount: MoneyView | SkipJsonSchema[None] = None
 
 
 class LogPage(BaseModel):
@@ -91,7 +96,12 @@ def routes(dependencies: Dependencies) -> APIRouter:
 
 
 def _add_log(router: APIRouter, dependencies: Dependencies) -> None:
-    @router.get("/v1/drives/{drive}/events", response_model=LogPage, responses=RESPONSES)
+    @router.get(
+        "/v1/drives/{drive}/events",
+        response_model=LogPage,
+        response_model_exclude_unset=True,
+        responses=RESPONSES,
+    )
     async def read_log(
         _caller: CallerDep,
         response: Response,

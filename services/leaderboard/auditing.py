@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, Row, String, bindparam, case, func, literal, 
 from backbone.clock import rfc3339_of_microseconds
 from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
+from backbone.money import Money
 from services.leaderboard.hash_chain import FIRST_HASH, hash_new_row
 from services.leaderboard.matching.tables import pools
 from services.leaderboard.tables import drive_log, drives, payments
@@ -41,7 +42,10 @@ EFFECTS: Final[Mapping[str, int]] = {
 
 
 class CountedPayment(NamedTuple):
-    """A payment as leaderboard stores it. Amounts are in minor units of `currency`."""
+    """A payment as leaderboard stores it. Amounts are in minor units of `currency`, in which it was given.
+
+    `reporting_net` is what it adds to the drive's sums where it is `counted`, in the drive's currency.
+    """
 
     payment_id: str
     drive_id: str
@@ -51,9 +55,17 @@ class CountedPayment(NamedTuple):
     captured: int
     refunded: int
     disputed: int
+    reporting_net: int
 
 
-_COLUMNS: Final = tuple(payments.c[name] for name in CountedPayment._fields)
+_COLUMNS: Final = (
+    *(payments.c[name] for name in ("payment_id", "drive_id", "version", "currency", "counted")),
+    *(
+        func.coalesce(payments.c[f"given_{name}"], payments.c[name])
+        for name in ("captured", "refunded", "disputed")
+    ),
+    payments.c.captured - payments.c.refunded - payments.c.disputed,
+)
 
 
 def counted_payments(
@@ -146,7 +158,8 @@ _ROWS: Final = (
     select(
         drive_log.c.sequence, drive_log.c.type, type_coerce(drive_log.c.at, BigInteger).label("at"),
         drive_log.c.payment_id, drive_log.c.pledge_id, drive_log.c.creator_id, drive_log.c.amount,
-        drive_log.c.raised_after, drive_log.c.currency, drive_log.c.hash,
+        drive_log.c.raised_after, drive_log.c.currency, drive_log.c.hash, drive_log.c.given_amount,
+        drive_log.c.given_currency,
     )
     .where(drive_log.c.drive_id == bindparam("of_drive"), drive_log.c.epoch == bindparam("of_epoch"))
     .where(drive_log.c.sequence > bindparam("after"))
@@ -158,10 +171,14 @@ _ROWS: Final = (
 def _verified(drive_id: str, start: LogPosition, rows: Sequence[Any]) -> tuple[LogPosition, str | None]:
     """The position after the last of `rows` that is right, and why the next one is not."""
     epoch, before, previous, raised = start
-    for sequence, type_, at, payment_id, pledge_id, creator_id, amount, raised_after, currency, hash_ in rows:
+    for (
+        sequence, type_, at, payment_id, pledge_id, creator_id, amount, raised_after, currency, hash_, given,
+        given_currency,
+    ) in rows:  # fmt: skip
         expected = hash_new_row(
             drive_id, epoch, sequence, type_, rfc3339_of_microseconds(at), payment_id, pledge_id, creator_id,
             amount, raised_after, currency, previous,
+            None if given is None else Money(given, given_currency),
         )  # fmt: skip
         effect = EFFECTS.get(type_)
         flaw = None

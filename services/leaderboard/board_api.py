@@ -83,7 +83,10 @@ class BoardView(BaseModel):
 
 
 class DonationView(BaseModel):
-    """A donation as it may be shown: `name` is null for anonymous donors, `message` where there is none."""
+    """A donation as it may be shown: `name` is null for anonymous donors, `message` where there is none.
+
+    `amount` is as it was given; `reporting_amount`, in the drive's currency, is there where that is another.
+    """
 
     id: Annotated[str, id_schema("don")]
     name: str | None
@@ -91,6 +94,7 @@ class DonationView(BaseModel):
     amount: MoneyView
     creator: CreatorIdView | None
     at: TimestampView
+    reporting_amount: MoneyView | SkipJsonSchema[None] = None
 
 
 class DonationPage(BaseModel):
@@ -184,7 +188,7 @@ class BoardReads:
             )
         texts = await self._display_texts.of(row.pledge_id for row in rows if row.pledge_id is not None)
         return {
-            "data": [donations.shown(row, texts) for row in rows],
+            "data": [donations.shown(row, texts, drive.currency) for row in rows],
             "next": None if following is None else str(following),
         }
 
@@ -220,7 +224,12 @@ def add_routes(router: APIRouter, reads: BoardReads) -> None:
         response.headers["ETag"] = f'W/"{etag}"'
         return shown
 
-    @router.get("/v1/drives/{drive}/donations", response_model=DonationPage, responses=RESPONSES)
+    @router.get(
+        "/v1/drives/{drive}/donations",
+        response_model=DonationPage,
+        response_model_exclude_unset=True,
+        responses=RESPONSES,
+    )
     async def read_donations(
         _caller: CallerDep,
         response: Response,

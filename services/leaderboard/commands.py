@@ -130,17 +130,18 @@ def keep_pledges(transaction: SyncTransaction, events: Sequence[PledgeState]) ->
         if old is not None and old.version >= event.version:
             continue
         drive = locked[event.drive_id]
-        drive.settle_currency(event.amount.currency)
+        amount = event.reporting_amount or event.amount
+        drive.settle_currency(amount.currency)
         row = {
             "pledge_id": event.pledge_id,
             "drive_id": event.drive_id,
             "version": event.version,
             "open": event.status == PledgeStatus.OPEN,
             "paid": old is not None and old.paid,
-            "amount": event.amount.minor_units,
+            "amount": amount.minor_units,
         }
         before = old.amount if old is not None and old.open and not old.paid else 0
-        after = event.amount.minor_units if row["open"] and not row["paid"] else 0
+        after = amount.minor_units if row["open"] and not row["paid"] else 0
         drive.add(pledged=after - before)
         drive.note_moment(event.made_at)
         rows.append(row)

@@ -44,6 +44,7 @@ _page: Final = (
         payments.c.pledge_id,
         payments.c.creator_id,
         payments.c.captured,
+        payments.c.given_captured,
         payments.c.captured_at,
         payments.c.currency,
     )
@@ -79,26 +80,34 @@ def page(
     return rows[:limit], Position(last.captured_at, last.payment_id)
 
 
+def _amounts(row: Row[Any], currency: str) -> dict[str, Any]:
+    """The gift as it was given, with what it counts as where that is in another currency (the drive's)."""
+    reporting = as_json(row.captured, currency)
+    if row.given_captured is None:
+        return {"amount": reporting}
+    return {"amount": as_json(row.given_captured, row.currency), "reporting_amount": reporting}
+
+
 def recent_json(row: Row[Any], currency: str) -> dict[str, Any]:
     """A donation, with its donor's texts in the row, as `recent` shows it."""
     return {
         "id": f"don_{row.payment_id.removeprefix('pay_')}",
         "name": row.name,
         "message": row.message,
-        "amount": as_json(row.captured, currency),
+        **_amounts(row, currency),
         "creator": row.creator_id,
         "at": rfc3339(row.at),
     }
 
 
-def shown(row: Row[Any], texts: Mapping[str, DonorTexts]) -> dict[str, Any]:
+def shown(row: Row[Any], texts: Mapping[str, DonorTexts], currency: str) -> dict[str, Any]:
     """A donation as `recent` shows it."""
     said = texts.get(row.pledge_id, ANONYMOUS)
     return {
         "id": f"don_{row.payment_id.removeprefix('pay_')}",
         "name": said.name,
         "message": said.message,
-        "amount": as_json(row.captured, row.currency),
+        **_amounts(row, currency),
         "creator": row.creator_id,
         "at": rfc3339(row.captured_at),
     }

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from backbone.clock import rfc3339
-from backbone.money import as_json
+from backbone.money import Money, as_json
 
 FIRST_HASH: Final = ""
 """The previous hash of the first row of a log."""
@@ -28,12 +28,15 @@ def public_row(
     amount: int | None,
     raised_after: int,
     currency: str,
+    given: Money | None = None,
 ) -> dict[str, Any]:
     """A row of a drive's log as `GET /v1/drives/{drive}/events` shows it, without its hash.
 
-    Amounts are in minor units. The result equals `DriveLogged.as_row`, which adds the hash.
+    Amounts are in minor units. `amount` is shown as it was `given`, with `reporting_amount` beside it, where
+    that was in another currency than the drive's. The result equals `DriveLogged.as_row`, which adds the
+    hash.
     """
-    return {
+    row = {
         "sequence": sequence,
         "type": type_,
         "at": rfc3339(at),
@@ -43,6 +46,12 @@ def public_row(
         "amount": None if amount is None else as_json(amount, currency),
         "raised_after": as_json(raised_after, currency),
     }
+    if given is not None and amount is not None:
+        row |= {
+            "amount": as_json(given.minor_units, given.currency),
+            "reporting_amount": as_json(amount, currency),
+        }
+    return row
 
 
 def hash_row(drive_id: str, epoch: int, row: Mapping[str, Any], previous: str) -> str:
@@ -70,12 +79,24 @@ def hash_new_row(
     raised_after: int,
     currency: str,
     previous: str,
+    given: Money | None = None,
 ) -> str:
     """`hash_row` of this row as `public_row` shows it, in a third of the time. `at` is RFC 3339."""
-    row = _HashedRow(
-        None if amount is None else as_json(amount, currency),
-        *(at, creator_id, drive_id, epoch, payment_id, pledge_id, previous),
-        *(as_json(raised_after, currency), sequence, type_),
+    before = (
+        at,
+        creator_id,
+        drive_id,
+        epoch,
+        payment_id,
+        pledge_id,
+        previous,
+        as_json(raised_after, currency),
+    )
+    reporting = None if amount is None else as_json(amount, currency)
+    row: _HashedRow | _HashedGivenRow = (
+        _HashedRow(reporting, *before, sequence, type_)
+        if given is None or reporting is None
+        else _HashedGivenRow(as_json(given.minor_units, given.currency), *before, reporting, sequence, type_)
     )
     text = _ENCODE(row)
     if not _is_canonical(text):
@@ -95,6 +116,23 @@ class _HashedRow(msgspec.Struct):
     pledge: str | None
     previous: str
     raised_after: dict[str, str]
+    sequence: int
+    type: str
+
+
+class _HashedGivenRow(msgspec.Struct):
+    """The same for a row whose amount was given in another currency."""
+
+    amount: dict[str, str]
+    at: str
+    creator: str | None
+    drive: str
+    epoch: int
+    payment: str | None
+    pledge: str | None
+    previous: str
+    raised_after: dict[str, str]
+    reporting_amount: dict[str, str]
     sequence: int
     type: str
 

@@ -26,6 +26,8 @@ class LoggedRow(NamedTuple):
     raised_after: int
     currency: str
     hash: str
+    given_amount: int | None = None
+    given_currency: str | None = None
 
 
 def encode_logged(row: LoggedRow) -> bytes:
@@ -35,7 +37,7 @@ def encode_logged(row: LoggedRow) -> bytes:
     """
     (
         drive_id, epoch, sequence, type_, at, payment_id, pledge_id, creator_id,
-        amount, raised_after, currency, hash_,
+        amount, raised_after, currency, hash_, given, given_currency,
     ) = row  # fmt: skip
     return _ENCODE(
         (
@@ -43,6 +45,7 @@ def encode_logged(row: LoggedRow) -> bytes:
             None if amount is None else {"minor_units": amount, "currency": currency},
             {"minor_units": raised_after, "currency": currency},
             hash_,
+            None if given is None else {"minor_units": given, "currency": given_currency},
         )
     )  # fmt: skip
 

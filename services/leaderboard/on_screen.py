@@ -150,6 +150,8 @@ def _with_donation(texts: Any, *ordered: Any) -> Select[Any]:
             payments.c.payment_id,
             payments.c.creator_id,
             payments.c.captured,
+            payments.c.given_captured,
+            payments.c.currency,
             payments.c.captured_at.label("at"),
         )
         .where(payments.c.drive_id == bindparam("of_drive"), payments.c.counted, NET > 0)

@@ -9,10 +9,10 @@ from sqlalchemy import Row, Select, and_, bindparam, case, func, literal, or_, s
 
 from backbone.database.transaction import Transaction, messaging_tables_of
 from backbone.http.problems import NotFound, Overloaded
-from backbone.money import decimal_string
+from backbone.money import Money, decimal_string
 from services.leaderboard import hash_chain
 from services.leaderboard.hash_chain import Flaw
-from services.leaderboard.recounting import BY_PROCESSOR, recount
+from services.leaderboard.recounting import BY_PROCESSOR, GIVEN_NET, recount
 from services.leaderboard.sums import RANKED
 from services.leaderboard.tables import clearings, creators, drive_log, drives, payments
 
@@ -87,8 +87,9 @@ def _event(row: Row[Any]) -> dict[str, Any]:
     """A stored row as the API shows it; equal to `DriveLogged.as_row`."""
     about = (row.payment_id, row.pledge_id, row.creator_id)
     shown = hash_chain.public_row(
-        row.sequence, row.type, row.at, *about, row.amount, row.raised_after, row.currency
-    )
+        row.sequence, row.type, row.at, *about, row.amount, row.raised_after, row.currency,
+        None if row.given_amount is None else Money(row.given_amount, row.given_currency),
+    )  # fmt: skip
     return {**shown, "hash": row.hash}
 
 
@@ -118,8 +119,7 @@ _BOOKS: Final = select(clearings.c.currency, func.sum(clearings.c.net)).group_by
 
 async def recounted_books(session: Transaction) -> dict[str, str]:
     """The same as `books`, recounted from every payment."""
-    each = payments.c.captured - payments.c.refunded - payments.c.disputed
-    net = select(payments.c.currency, func.sum(each)).where(BY_PROCESSOR).group_by(payments.c.currency)
+    net = select(payments.c.currency, func.sum(GIVEN_NET)).where(BY_PROCESSOR).group_by(payments.c.currency)
     return _by_currency(await session.execute(net))
 
 
@@ -144,7 +144,7 @@ async def _clearing_differences(session: Transaction) -> list[str]:
     """Differences between each drive's processor money, with its held part, and its payments."""
     held = func.sum(case((payments.c.counted, 0), else_=_NET))
     recounted_rows = (
-        select(payments.c.drive_id, payments.c.currency, func.sum(_NET), held)
+        select(payments.c.drive_id, payments.c.currency, func.sum(GIVEN_NET), held)
         .where(BY_PROCESSOR)
         .group_by(payments.c.drive_id, payments.c.currency)
     )

@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from backbone.database.transaction import SyncTransaction
 from services.leaderboard import sequencer
 from services.leaderboard.auditing import LoggedDifference, log_differences
-from services.leaderboard.recounting import BY_PROCESSOR, SumDifference, recount, sum_differences
+from services.leaderboard.recounting import BY_PROCESSOR, GIVEN_NET, SumDifference, recount, sum_differences
 from services.leaderboard.statements import statements
 from services.leaderboard.sums import NET, OF_DRIVE, RANKED, Ranked
 from services.leaderboard.tables import NEVER_SUMMED, clearings, creators, donors, drive_log, drives, payments
@@ -196,7 +196,7 @@ _CLEARINGS: Final = clearings.insert().from_select(
     select(
         payments.c.drive_id,
         payments.c.currency,
-        _SUM,
+        cast(func.sum(GIVEN_NET), BigInteger),
         cast(func.sum(case((payments.c.counted, 0), else_=NET)), BigInteger),
     )
     .where(OF_DRIVE, BY_PROCESSOR)

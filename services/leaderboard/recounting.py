@@ -16,6 +16,11 @@ from services.leaderboard.tables import clearings, creators, drives, payments, p
 _COUNTED: Final = and_(OF_DRIVE, payments.c.counted)
 BY_PROCESSOR: Final = payments.c.offline.is_(False)
 """Payments of processor money; the others came past the processor."""
+GIVEN_NET: Final = case(
+    (payments.c.given_captured.is_(None), NET),
+    else_=payments.c.given_captured - payments.c.given_refunded - payments.c.given_disputed,
+)
+"""The net of a payment in the currency of the gift."""
 
 
 def recount(transaction: SyncTransaction, drive_id: str) -> Mapping[str, int]:
@@ -110,7 +115,7 @@ _CLEARINGS: Final = (
     select(clearings.c.currency, clearings.c.net, clearings.c.held).where(
         clearings.c.drive_id == bindparam("of_drive")
     ),
-    select(payments.c.currency, func.sum(NET), func.sum(case((payments.c.counted, 0), else_=NET)))
+    select(payments.c.currency, func.sum(GIVEN_NET), func.sum(case((payments.c.counted, 0), else_=NET)))
     .where(OF_DRIVE, BY_PROCESSOR)
     .group_by(payments.c.currency),
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -27,6 +27,7 @@ from backbone.database.one_of import one_of
 from backbone.database.plans import Tuples
 from backbone.database.transaction import SyncTransaction
 from backbone.ids import CreatorId, PaymentId, PledgeId
+from backbone.money import Money
 from services.leaderboard.domain import Milestone, alias_of_donor
 from services.leaderboard.hash_chain import hash_new_row
 from services.leaderboard.logged_rows import LoggedRow
@@ -37,6 +38,9 @@ COUNTED_S: Final = 60
 """For how long the counts of a second are kept."""
 
 SUMS: Final = ("captured", "refunded", "disputed", "offline", "matched", "pledged", "donations", "donors")
+
+
+NOT_GIVEN: Final[Mapping[LogType, Money]] = {}
 
 
 class DriveGone(RuntimeError):
@@ -57,6 +61,7 @@ class LogEntry(NamedTuple):
     payment_id: PaymentId | None = None
     pledge_id: PledgeId | None = None
     creator_id: CreatorId | None = None
+    given: Money | None = None
 
 
 @dataclass(slots=True)
@@ -127,8 +132,15 @@ class LockedDrive:
         """Log a change of state, which moves no money."""
         self.entries.append(LogEntry(type_, at, self.raised))
 
-    def log_payment(self, rows: Iterable[tuple[LogType, int]], payment: PaymentChanged) -> None:
+    def log_payment(
+        self,
+        rows: Iterable[tuple[LogType, int]],
+        payment: PaymentChanged,
+        given: Mapping[LogType, Money] = NOT_GIVEN,
+    ) -> None:
         """Log each (type, effect on `raised`) of a payment, then each milestone reached by all of them.
+
+        `given` has the sizes of the changes in the currency of the gift, where that is not the drive's.
 
         Milestones are checked after the whole payment: money that was refunded before the payment was
         consumed reaches none.
@@ -142,7 +154,7 @@ class LockedDrive:
             at = captured_at or payment.changed_at
             first_at = first_at or at
             self.raised += moved
-            self.entries.append(LogEntry(type_, at, self.raised, abs(moved), *about))
+            self.entries.append(LogEntry(type_, at, self.raised, abs(moved), *about, given.get(type_)))
         if first_at is not None:
             self.reach_milestones(first_at)
 
@@ -290,20 +302,24 @@ def _number(drive: LockedDrive) -> list[LoggedRow]:
     drive_id, epoch, currency, previous = drive.drive_id, drive.epoch, drive.currency, drive.head_hash
     for sequence, log_entry in enumerate(drive.entries, drive.sequence + 1):
         assert currency is not None, "money was logged before the drive had a currency"
-        type_, moment, raised_after, amount, payment_id, pledge_id, creator_id = log_entry
+        type_, moment, raised_after, amount, payment_id, pledge_id, creator_id, given = log_entry
         at = microseconds(moment)
         at -= at % 1000  # the hash covers what is stored, and that is a moment in milliseconds
         previous = hash_new_row(
             drive_id, epoch, sequence, type_, rfc3339_of_microseconds(at), payment_id, pledge_id, creator_id,
-            amount, raised_after, currency, previous,
+            amount, raised_after, currency, previous, given,
         )  # fmt: skip
         rows.append(
             LoggedRow(
                 drive_id, epoch, sequence, type_, at, payment_id, pledge_id, creator_id,
                 amount, raised_after, currency, previous,
+                *(_NONE_GIVEN if given is None else (given.minor_units, given.currency)),
             )
         )  # fmt: skip
     return rows
+
+
+_NONE_GIVEN: Final = (None, None)
 
 
 def request_publication(transaction: SyncTransaction, drive_ids: Iterable[str], moment: int = 0) -> None:

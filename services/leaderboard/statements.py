@@ -104,6 +104,7 @@ def _of(dialect: str) -> Statements:
             *("drive_id", "version", "pledge_id", "creator_id", "donor_id", "counted"),
             *("currency", "captured", "refunded", "disputed", "captured_at"),
             *("donor_key", "source_key", "number", "ranked_version", "offline"),
+            *("given_captured", "given_refunded", "given_disputed"),
         ),
         add_to_clearings=_adding(into(clearings), "net", "held"),
         credit_creators=_crediting(into(creators), func.max if dialect == "sqlite" else func.greatest),

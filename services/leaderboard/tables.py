@@ -212,6 +212,9 @@ class Payment(Table, table=True):
     a drive's payments that the boards sum, 0 where there is nothing to sum. `ranked_version` is the version
     for which the three columns before it were written: a process without them leaves them as they are.
     `offline` money is no processor money.
+
+    The amounts are in the drive's currency where they count. `currency` is that of the gift; where it is
+    another one, the `given_…` columns are what was captured, refunded and disputed in it, else NULL.
     """
 
     __tablename__ = "payments"
@@ -244,6 +247,9 @@ class Payment(Table, table=True):
     number: int = _sum()
     ranked_version: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     offline: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    given_captured: int | None = Field(default=None, sa_column=Column(BigInteger))
+    given_refunded: int | None = Field(default=None, sa_column=Column(BigInteger))
+    given_disputed: int | None = Field(default=None, sa_column=Column(BigInteger))
 
 
 class Superseded(Table, table=True):
@@ -282,7 +288,10 @@ class Pledge(Table, table=True):
 
 
 class LogRow(Table, table=True):
-    """A row of a drive's gap-free log; `amount` is the size of the change. Rows are never deleted."""
+    """A row of a drive's gap-free log; `amount` is the size of the change. Rows are never deleted.
+
+    `given_amount` is the size in the currency of the gift, where that is another than the drive's.
+    """
 
     __tablename__ = "drive_log"
 
@@ -298,6 +307,8 @@ class LogRow(Table, table=True):
     raised_after: int = Field(sa_column=Column(BigInteger, nullable=False))
     currency: str
     hash: str
+    given_amount: int | None = Field(default=None, sa_column=Column(BigInteger))
+    given_currency: str | None = None
 
 
 class SecondCount(Table, table=True):

@@ -11,13 +11,15 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, insert
 
 from backbone.contracts import PaymentChanged
+from backbone.contracts.leaderboard import LogType
 from backbone.database.columns import microseconds
 from backbone.database.plans import Tuples
 from backbone.database.transaction import SyncTransaction
+from backbone.money import Money
 from services.leaderboard import domain, sequencer
 from services.leaderboard.domain import NOTHING, Figures
 from services.leaderboard.logged_rows import LoggedRow
-from services.leaderboard.sequencer import LockedDrive
+from services.leaderboard.sequencer import NOT_GIVEN, LockedDrive
 from services.leaderboard.statements import by_id, statements
 from services.leaderboard.tables import payments, superseded
 
@@ -75,10 +77,19 @@ class _PaymentRow(NamedTuple):
     number: int
     ranked_version: int
     offline: bool
+    given_captured: int | None
+    given_refunded: int | None
+    given_disputed: int | None
+
+
+_IN_DRIVES_CURRENCY: Final = (None, None, None)
 
 
 class _PaymentState(NamedTuple):
-    """A state of a payment: its amounts, what of them counts, and for whom."""
+    """A state of a payment: its amounts, what of them counts, and for whom.
+
+    `given` are the amounts in `currency`; `figures` are those in the drive's where they count.
+    """
 
     drive_id: str
     currency: str
@@ -90,6 +101,12 @@ class _PaymentState(NamedTuple):
     counted: Figures
     captured_at: datetime | None
     offline: bool
+    given: Figures
+
+    @property
+    def held(self) -> int:
+        """What does not count, in the currency of the gift."""
+        return 0 if self.counted is self.figures else self.given.net
 
     @property
     def ranked(self) -> tuple[object, ...] | None:
@@ -148,21 +165,23 @@ def _tally(
     event: PaymentChanged, old: Row[Any] | None, locked: Mapping[str, LockedDrive], batch: _Changes
 ) -> _PaymentRow | None:
     """The payment's new row, None if the state is not newer; its changes go to `locked` and `batch`."""
-    figures = Figures(event.captured.minor_units, event.refunded.minor_units, event.disputed.minor_units)
-    if old is None and figures == NOTHING:
+    given = Figures(event.captured.minor_units, event.refunded.minor_units, event.disputed.minor_units)
+    if old is None and given == NOTHING:
         return None  # no money has moved: there is nothing a later state could be compared with
     if old is not None and old.version >= event.version:
         return None
     paid_pledge, event = event.pledge_id, _without_donor_texts(event)
     drive = locked[event.drive_id]
+    currency = (event.reporting_captured or event.captured).currency
     if not event.held and drive.currency is None:
-        drive.settle_currency(event.captured.currency)
-    counted = not event.held and event.captured.currency == drive.currency
+        drive.settle_currency(currency)
+    counted = not event.held and currency == drive.currency
+    figures = (counted and _reported(event)) or given
     captured_at = event.captured_at or event.changed_at
     new = _PaymentState(
         event.drive_id, event.captured.currency, event.creator_id, event.donor_id,
         _donor_key(event, drive), domain.source_key(event.source),
-        figures, figures if counted else NOTHING, captured_at, event.offline,
+        figures, figures if counted else NOTHING, captured_at, event.offline, given,
     )  # fmt: skip
     before = None if old is None else _state_of(old)
     _apply(event, before, new, locked, batch)
@@ -172,7 +191,17 @@ def _tally(
         event.payment_id, event.drive_id, event.version, event.pledge_id, event.creator_id, event.donor_id,
         counted, new.currency, *figures, microseconds(captured_at), new.donor_key, new.source_key,
         _number(old, before, new, locked, batch), event.version, event.offline,
+        *(_IN_DRIVES_CURRENCY if figures is given else given),
     )  # fmt: skip
+
+
+def _reported(event: PaymentChanged) -> Figures | None:
+    """The amounts in the drive's currency, where they are in another one."""
+    sums = (event.reporting_captured, event.reporting_refunded, event.reporting_disputed)
+    captured, refunded, disputed = sums
+    if captured is None or refunded is None or disputed is None:
+        return None
+    return Figures(captured.minor_units, refunded.minor_units, disputed.minor_units)
 
 
 def _without_donor_texts(event: PaymentChanged) -> PaymentChanged:
@@ -230,9 +259,12 @@ def _number(
 
 def _state_of(row: Row[Any]) -> _PaymentState:
     figures = Figures(row.captured, row.refunded, row.disputed)
+    given = figures
+    if row.given_captured is not None:
+        given = Figures(row.given_captured, row.given_refunded, row.given_disputed)
     return _PaymentState(
         row.drive_id, row.currency, row.creator_id, row.donor_id, row.donor_key, row.source_key,
-        figures, figures if row.counted else NOTHING, row.captured_at, row.offline,
+        figures, figures if row.counted else NOTHING, row.captured_at, row.offline, given,
     )  # fmt: skip
 
 
@@ -244,13 +276,11 @@ def _apply(
     batch: _Changes,
 ) -> None:
     """Add a payment's change to everything it affects."""
-    if old is None or old.drive_id != new.drive_id:
-        was = NOTHING
-        if old is not None:
-            _apply_to_drive(event, old.counted, NOTHING, locked[old.drive_id])
-    else:
-        was = old.counted
-    _apply_to_drive(event, was, new.counted, locked[new.drive_id])
+    was = old
+    if old is not None and old.drive_id != new.drive_id:
+        was = None
+        _apply_to_drive(event, old, None, locked[old.drive_id])
+    _apply_to_drive(event, was, new, locked[new.drive_id])
     if old is not None:
         _attribute(batch, locked[old.drive_id], old, -1)
     _attribute(batch, locked[new.drive_id], new, 1)
@@ -260,10 +290,13 @@ def _apply(
             batch.reached_at_stale.add(old.reached[0])
 
 
-def _apply_to_drive(event: PaymentChanged, was: Figures, now: Figures, drive: LockedDrive) -> None:
-    """Log and add the change of a payment's figures in a drive from `was` to `now`."""
+def _apply_to_drive(
+    event: PaymentChanged, before: _PaymentState | None, after: _PaymentState | None, drive: LockedDrive
+) -> None:
+    """Log and add the change of what counts of a payment in a drive; None: it is not in the drive."""
+    was, now = (NOTHING if one is None else one.counted for one in (before, after))
     change = now.since(was)
-    drive.log_payment(domain.changes(was, now), event)
+    drive.log_payment(domain.changes(was, now), event, _given(before, after))
     donations = int(now.net > 0) - int(was.net > 0)
     if event.offline:
         drive.add(offline=change.net, donations=donations)
@@ -274,6 +307,16 @@ def _apply_to_drive(event: PaymentChanged, was: Figures, now: Figures, drive: Lo
     drive.note_moment(event.changed_at)
 
 
+def _given(before: _PaymentState | None, after: _PaymentState | None) -> Mapping[LogType, Money]:
+    """The sizes of a change in the currency of the gift, where that is not the drive's."""
+    states = [one for one in (before, after) if one is not None and one.given is not one.figures]
+    if not states:
+        return NOT_GIVEN
+    was, now = (NOTHING if one is None or one.counted is NOTHING else one.given for one in (before, after))
+    currency = states[-1].currency
+    return {type_: Money(abs(moved), currency) for type_, moved in domain.changes(was, now)}
+
+
 def _pays(old: Row[Any] | None, pledge_id: str) -> bool:
     """Whether a captured payment has not marked this pledge as paid yet."""
     return old is None or old.captured == 0 or old.pledge_id != pledge_id
@@ -281,12 +324,12 @@ def _pays(old: Row[Any] | None, pledge_id: str) -> bool:
 
 def _attribute(batch: _Changes, drive: LockedDrive, state: _PaymentState, sign: int) -> None:
     """Add (`sign` 1) or remove (-1) a state of a payment in the clearing, the creator and the donor."""
-    net, counted = state.figures.net, state.counted.net
+    counted, held = state.counted.net, state.held
     if not state.offline:
         clearing = batch.clearings[state.drive_id, state.currency]
-        clearing[0] += sign * net
-        clearing[1] += sign * (net - counted)
-    drive.changed = drive.changed or net != counted
+        clearing[0] += sign * state.given.net
+        clearing[1] += sign * held
+    drive.changed = drive.changed or held != 0
     is_donation = int(counted > 0)
     if state.creator_id is not None and state.counted != NOTHING:
         at = state.captured_at if is_donation and sign > 0 else None

@@ -134,6 +134,8 @@ _RECENT: Final = (
     select(
         _newest_counted,
         payments.c.captured,
+        payments.c.given_captured,
+        payments.c.currency,
         func.coalesce(display_texts.c.version, literal_column("-1")).label("text_version"),
         display_texts.c.decided,
         display_texts.c.name,

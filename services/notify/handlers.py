@@ -28,7 +28,7 @@ async def queue_receipts(events: Sequence[DriveLogged], session: Transaction) ->
 
 
 def _receipt_row(event: DriveLogged) -> dict[str, Any] | None:
-    amount = event.amount
+    amount = event.given or event.amount
     if event.type != "donation.counted" or not event.pledge_id or not event.payment_id or amount is None:
         return None
     return {

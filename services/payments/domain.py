@@ -7,7 +7,7 @@ webhooks gives the same result (docs/architecture.md, "Facts, not positions").
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
@@ -326,6 +326,7 @@ class HeldReason(StrEnum):
     OTHER_CURRENCY = "other_currency"
     OTHER_AMOUNT = "other_amount"
     SUSPECTED_CARD_TESTING = "suspected_card_testing"
+    NO_RATE = "no_exchange_rate"
 
 
 def held_reason(
@@ -335,21 +336,28 @@ def held_reason(
     *,
     released: bool = False,
     suspected: bool = False,
+    others: Collection[str] = (),
+    has_rate: bool = False,
 ) -> HeldReason | None:
     """Why captured money belongs in the suspense account; None where it counts, or nothing was captured.
 
     `paid` is the capture, `pledged` what its pledge promised (None: unknown pledge), `drive` the drive's
     currency (None: unknown drive). Each capture of a pledge is compared with the pledge, so that the order
     in which captures arrive does not matter. Where a person `released` the money, neither the pledge matters
-    nor that it was `suspected` of card testing.
+    nor that it was `suspected` of card testing. Money in one of the `others`, which the drive takes besides
+    its own currency, counts where it `has_rate`.
     """
     if paid is None:
         return None
     if drive is None:
         return HeldReason.UNKNOWN_DRIVE
     promised = None if released else pledged
-    if drive != paid.currency or (promised is not None and promised.currency != paid.currency):
+    if paid.currency not in (drive, *others):
+        return HeldReason.OTHER_CURRENCY
+    if promised is not None and promised.currency != paid.currency:
         return HeldReason.OTHER_CURRENCY
     if promised is not None and promised != paid:
         return HeldReason.OTHER_AMOUNT
-    return HeldReason.SUSPECTED_CARD_TESTING if suspected and not released else None
+    if suspected and not released:
+        return HeldReason.SUSPECTED_CARD_TESTING
+    return None if paid.currency == drive or has_rate else HeldReason.NO_RATE

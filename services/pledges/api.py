@@ -34,12 +34,15 @@ from services.pledges.api_parameters import (
 )
 from services.pledges.commands import DriveCommands, KeyedRequest, PledgeCommands
 from services.pledges.domain import DriveTransition
-from services.pledges.intake import Intake, MakePledge
+from services.pledges.intake import Intake
+from services.pledges.new_pledges import MakePledge
 from services.pledges.problems import (
+    CurrencyNotAccepted,
     DriveClosed,
     DrivePaused,
     FieldImmutable,
     IllegalTransition,
+    NoExchangeRate,
     PartnerNotAllowed,
     PledgeNotOpen,
     RealMoneyOnTestDrive,
@@ -220,6 +223,8 @@ def routes(dependencies: Dependencies) -> APIRouter:
             PartnerNotAllowed,
             NotFound,
             DriveClosed,
+            CurrencyNotAccepted,
+            NoExchangeRate,
             DrivePaused,
             RealMoneyOnTestDrive,
             AmountTooSmall,

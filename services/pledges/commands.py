@@ -24,6 +24,7 @@ from services.pledges.domain import (
     SlugTaken,
     check_cancellable,
     check_changes,
+    check_currencies,
     next_state,
 )
 from services.pledges.requests import CreatorRequest, DriveChange, DriveRequest, changed_request
@@ -110,11 +111,13 @@ class DriveCommands:
             changes = {
                 name: requested[name]
                 for name in change.model_fields_set
-                if requested[name] != getattr(row, name)
+                if requested[name]
+                != (getattr(row, name) or ([] if name == "currencies" else getattr(row, name)))
             }
             if not changes:
                 return drive_json(row)
             check_changes(DriveState(row.state), changes)
+            check_currencies(DriveState(row.state), row.currencies or (), request.currencies)
             if caller.mode == "test" and not request.test:
                 raise Forbidden("A test key works on test drives only.")
             if "slug" in changes and await _lock_drive(session, request.slug) is not None:
@@ -232,6 +235,12 @@ def _drive_columns(request: DriveRequest) -> dict[str, Any]:
         "starts_at": request.starts_at,
         "ends_at": request.ends_at,
     }
+
+
+def _stored(row: Row[Any], name: str) -> Any:
+    """A column of a drive; versions before exchange rates stored no currencies."""
+    value = getattr(row, name)
+    return [] if value is None and name == "currencies" else value
 
 
 async def _insert_row(session: Transaction, table: Any, row: dict[str, Any]) -> Row[Any]:

@@ -15,6 +15,7 @@ from typing import Final
 
 from backbone.contracts.payments import PaymentStatus, pledge_status
 from backbone.contracts.pledges import DriveState, PledgeStatus
+from backbone.exchange_rates import Quote, converted, is_convertible
 from backbone.money import Money
 from backbone.stripe_amounts import largest, smallest, step
 
@@ -35,6 +36,14 @@ class InvalidField(DomainError):
 
     def __init__(self, pointer: str, detail: str) -> None:
         super().__init__("Some fields are invalid.", errors=[{"pointer": pointer, "detail": detail}])
+
+
+class CurrencyNotAccepted(DomainError):
+    """The drive takes no pledges in this currency."""
+
+
+class NoExchangeRate(DomainError):
+    """The drive takes the currency, and there is no rate of the last seven days."""
 
 
 class AmountTooSmall(DomainError):
@@ -119,7 +128,8 @@ def next_state(state: DriveState, transition: DriveTransition) -> DriveState:
 
 
 _TEXT_FIELDS: Final = frozenset({"title", "description", "permit", "impact", "moderation"})
-_FIELDS_UNTIL_CLOSED: Final = _TEXT_FIELDS | {"goal", "ends_at", "milestones", "menu", "partners"}
+_OPENED_FIELDS: Final = frozenset({"goal", "ends_at", "milestones", "menu", "partners", "currencies"})
+_FIELDS_UNTIL_CLOSED: Final = _TEXT_FIELDS | _OPENED_FIELDS
 CHANGEABLE_FIELDS: Final[Mapping[DriveState, frozenset[str]]] = {
     DRAFT: _FIELDS_UNTIL_CLOSED | {"slug", "starts_at", "zakat_eligible", "beneficiaries", "test"},
     LIVE: _FIELDS_UNTIL_CLOSED,
@@ -146,6 +156,20 @@ def check_changes(state: DriveState, fields: Iterable[str]) -> None:
         raise FieldImmutable(
             f"A drive that is {state.value} keeps its {', '.join(immutable)}.",
             errors=[{"pointer": f"/{name}", "detail": detail} for name in immutable],
+        )
+
+
+def check_currencies(state: DriveState, old: Collection[str], new: Collection[str]) -> None:
+    """Raises `FieldImmutable` where a drive that was opened would no longer take one of its currencies.
+
+    Donors who pledged in it may still pay.
+    """
+    dropped = sorted(set(old) - set(new))
+    if dropped and state != DRAFT:
+        detail = f"{', '.join(dropped)} cannot be taken away"
+        raise FieldImmutable(
+            f"A drive that is {state.value} keeps its currencies; more may be added.",
+            errors=[{"pointer": "/currencies", "detail": detail}],
         )
 
 
@@ -199,13 +223,15 @@ def check_cancellable(status: PledgeStatus) -> bool:
 # Amounts; the limits are in `backbone.stripe_amounts`.
 
 
-def check_amount(amount: Money, currency: str) -> None:
-    """Check the amount of a pledge to a drive in `currency`.
+def check_amount(amount: Money, currency: str, others: Collection[str] = ()) -> None:
+    """Check the amount of a pledge to a drive in `currency` that takes `others` besides.
 
-    Raises `InvalidField`, `AmountTooSmall` or `AmountTooLarge`, with the pointer of the field.
+    Raises `CurrencyNotAccepted`, `InvalidField`, `AmountTooSmall` or `AmountTooLarge`, with the pointer of
+    the field.
     """
-    if amount.currency != currency:
-        raise InvalidField("/amount/currency", f"this drive takes {currency}")
+    if amount.currency != currency and amount.currency not in others:
+        detail = f"this drive takes {', '.join((currency, *others))}"
+        raise CurrencyNotAccepted(detail, errors=[{"pointer": "/amount/currency", "detail": detail}])
     try:
         check_chargeable(amount)
     except AmountNotCharged as error:
@@ -235,6 +261,24 @@ def check_chargeable(amount: Money) -> None:
         raise AmountTooLarge(f"at most {Money(largest(currency), currency)} at once")
     if amount.minor_units % step(currency):
         raise AmountNotCharged(f"must be a multiple of {Money(step(currency), currency)}")
+
+
+def reporting_amount(amount: Money, currency: str, quote: Quote | None) -> Money | None:
+    """What an amount in another currency than its drive's is worth; None for one in the drive's `currency`.
+
+    Raises `NoExchangeRate` without a `quote`, and `AmountTooSmall` or `AmountTooLarge` where it is worth
+    nothing, or more than can be counted.
+    """
+    if amount.currency == currency:
+        return None
+    if quote is None:
+        raise NoExchangeRate(f"There is no exchange rate from {amount.currency} to {currency} now.")
+    units = converted(amount.minor_units, amount.currency, currency, quote.rate)
+    if is_convertible(amount.minor_units, amount.currency, currency, quote.rate):
+        return Money(units, currency)
+    kind = AmountTooLarge if units else AmountTooSmall
+    detail = f"it is worth {Money(units, currency)}"
+    raise kind(detail, errors=[{"pointer": "/amount/value", "detail": detail}])
 
 
 def check_purpose(purpose: str | None, zakat_eligible: bool) -> None:

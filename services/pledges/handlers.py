@@ -8,13 +8,14 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from backbone.contracts.payments import PaymentChanged, PaymentStatus, nearest_status
+from backbone.contracts.payments import ExchangeRateSet, PaymentChanged, PaymentStatus, nearest_status
 from backbone.contracts.pledges import PledgeChanged, PledgeStatus
 from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction, Transaction
 from backbone.messaging.consumer import Handlers
 from backbone.messaging.outbox import announce_in
 from services.pledges.domain import current_status
+from services.pledges.rates import store_rates
 from services.pledges.tables import PAYMENTS, PLEDGES
 from services.pledges.views import pledge_changed
 
@@ -99,4 +100,4 @@ def _changed_pledges(transaction: SyncTransaction, pledges: Sequence[Row[Any]]) 
     ]
 
 
-HANDLERS: Final[Handlers] = {PaymentChanged: update_pledge_statuses}
+HANDLERS: Final[Handlers] = {PaymentChanged: update_pledge_statuses, ExchangeRateSet: store_rates}

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from prometheus_client import Counter
-from sqlalchemy import Insert, Row, bindparam, insert, or_, select
+from sqlalchemy import Insert, bindparam, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from backbone import idempotency, ids
 from backbone.clock import Clock
-from backbone.contracts.pledges import MessageState, PledgeMade, PledgeStatus, Source
+from backbone.contracts.pledges import PledgeMade
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.pair_lookup import PairLookup
 from backbone.database.transaction import SyncTransaction
+from backbone.exchange_rates import Pair, Quote, find_quote
 from backbone.group_commit import GroupCommit
-from backbone.http.caller import Caller
 from backbone.http.problems import Forbidden, NotFound, Problem
 from backbone.idempotency import KeyedReply, ScopedKey, StoredReply
-from backbone.ids import CreatorId, DonorId, DriveId, PledgeId
+from backbone.ids import CreatorId, PledgeId
 from backbone.messaging.outbox import announce_in
 from services.pledges.domain import (
     DomainError,
@@ -39,13 +38,20 @@ from services.pledges.domain import (
     check_partner_allowed,
     check_purpose,
     check_test_mode,
+    reporting_amount,
     unknown_creator,
 )
-from services.pledges.donor_texts import normalized, visible
-from services.pledges.moderation.filters import held_texts
-from services.pledges.requests import PledgeRequest
+from services.pledges.new_pledges import (
+    MakePledge,
+    NewPledge,
+    ResolvedCommand,
+    donor_text_row,
+    pledge_made,
+    pledge_row,
+)
+from services.pledges.rates import known_quotes
 from services.pledges.tables import CREATORS, DONOR_TEXTS, DONORS, DRIVES, PLEDGES
-from services.pledges.views import moderation_setting, new_pledge_json
+from services.pledges.views import new_pledge_json
 
 _PLEDGES = Counter("ataa_pledges_total", "Requests to create a pledge, by outcome.", ["outcome"])
 _MADE, _REPLAYED, _REFUSED = (_PLEDGES.labels(outcome) for outcome in ("made", "replayed", "refused"))
@@ -66,6 +72,7 @@ _DRIVE_BY_REF: Final = (
         DRIVES.c.partners,
         DRIVES.c.zakat_eligible,
         DRIVES.c.moderation,
+        DRIVES.c.currencies,
     )
     .where(or_(DRIVES.c.slug == bindparam("ref"), DRIVES.c.id == bindparam("ref")))
     .with_for_update(read=True)
@@ -80,41 +87,6 @@ _INSERT_DONORS: Final[Mapping[str, Insert]] = {
 }
 _INSERT_PLEDGES: Final = insert(PLEDGES)
 _INSERT_DONOR_TEXTS: Final = insert(DONOR_TEXTS)
-
-
-@dataclass(frozen=True, slots=True)
-class MakePledge:
-    """Create the requested pledge on the drive with this slug or id; `body_hash` is that of the body.
-
-    `client` is who sends it, as the gateway names it (see `PledgeMade.client`).
-    """
-
-    drive: str
-    request: PledgeRequest
-    caller: Caller
-    key: str
-    body_hash: str
-    client: str | None = None
-
-
-class _ResolvedCommand(NamedTuple):
-    """A command with its drive, and the partner that makes the pledge."""
-
-    command: MakePledge
-    drive: Row[Any]
-    partner: str
-    key: ScopedKey
-    body_hash: str
-
-
-class _NewPledge(NamedTuple):
-    """A valid request, with the values that its rows need."""
-
-    resolved: _ResolvedCommand
-    pledge_id: PledgeId
-    creator_id: CreatorId | None
-    address_mac: bytes | None
-    reply: bytes
 
 
 _Answer = KeyedReply | Exception
@@ -170,11 +142,12 @@ class Intake:
         """Process the batch synchronously: awaiting each statement would cost as much as executing it."""
         drives = _lock_drives(transaction, {command.drive for command in batch})
         resolved_batch = [_resolve(command, drives) for command in batch]
-        known = [resolved for resolved in resolved_batch if isinstance(resolved, _ResolvedCommand)]
+        known = [resolved for resolved in resolved_batch if isinstance(resolved, ResolvedCommand)]
         stored = idempotency.find_replies_in(transaction, list({resolved.key for resolved in known}))
-        self._load_creators(transaction, [resolved for resolved in known if resolved.key not in stored])
-        now = self._clock.now()
-        answers, new_pledges = self._decide(resolved_batch, dict(stored), now)
+        fresh = [resolved for resolved in known if resolved.key not in stored]
+        self._load_creators(transaction, fresh)
+        quotes = known_quotes(transaction, filter(None, map(_other_pair, fresh)))
+        answers, new_pledges = self._decide(resolved_batch, dict(stored), quotes, now := self._clock.now())
         if new_pledges:
             made = _insert_rows(transaction, new_pledges, now)
             replies = [
@@ -186,22 +159,23 @@ class Intake:
 
     def _decide(
         self,
-        resolved_batch: Iterable[_ResolvedCommand | Problem],
+        resolved_batch: Iterable[ResolvedCommand | Problem],
         replies: dict[ScopedKey, StoredReply],
+        quotes: Mapping[Pair, Quote],
         now: datetime,
-    ) -> tuple[list[_Answer], list[_NewPledge]]:
+    ) -> tuple[list[_Answer], list[NewPledge]]:
         """An answer for each command, in order, and the pledges to be stored.
 
         The first valid request takes its key, so equal keys in a batch have the same outcome as one by one.
         """
         answers: list[_Answer] = []
-        new_pledges: list[_NewPledge] = []
+        new_pledges: list[NewPledge] = []
         for resolved in resolved_batch:
             if isinstance(resolved, Problem):
                 answers.append(resolved)
             elif (earlier := replies.get(resolved.key)) is not None:
                 answers.append(self._replay(earlier, resolved.body_hash))
-            elif isinstance(outcome := self._validate(resolved, now), DomainError):
+            elif isinstance(outcome := self._validate(resolved, quotes, now), DomainError):
                 answers.append(outcome)
             else:
                 new_pledges.append(outcome)
@@ -222,9 +196,7 @@ class Intake:
         """Add the token, which is derived from the id: stored replies hold no secret."""
         return reply[:-1] + f',"token":"{self._secrets.token(pledge_id)}"}}'.encode()
 
-    def _load_creators(
-        self, transaction: SyncTransaction, resolved_batch: Iterable[_ResolvedCommand]
-    ) -> None:
+    def _load_creators(self, transaction: SyncTransaction, resolved_batch: Iterable[ResolvedCommand]) -> None:
         """Cache the creators named in the batch. A creator never changes its slug or drive."""
         wanted = {
             (resolved.drive.id, name)
@@ -243,7 +215,9 @@ class Intake:
         ):
             self._creators[row.drive_id, row.slug] = self._creators[row.drive_id, row.id] = row.id
 
-    def _validate(self, resolved: _ResolvedCommand, now: datetime) -> _NewPledge | DomainError:
+    def _validate(
+        self, resolved: ResolvedCommand, quotes: Mapping[Pair, Quote], now: datetime
+    ) -> NewPledge | DomainError:
         """The pledge that the request becomes, or the rule that it breaks."""
         command, request, drive = resolved.command, resolved.command.request, resolved.drive
         amount = request.amount.money()
@@ -252,10 +226,12 @@ class Intake:
                 check_partner_allowed(resolved.partner, drive.partner, drive.partners)
             check_accepts_pledges(drive.state)
             check_test_mode(drive.test, self._moves_real_money)
-            check_amount(amount, drive.currency)
+            check_amount(amount, drive.currency, drive.currencies or ())
             if command.caller.publishable:
                 check_minimum(amount, self._minimums)
             check_purpose(request.purpose, drive.zakat_eligible)
+            quote = find_quote(amount.currency, drive.currency, quotes, now) if quotes else None
+            reporting = reporting_amount(amount, drive.currency, quote)
         except DomainError as error:
             return error
         creator_id = None if request.creator is None else self._creators.get((drive.id, request.creator))
@@ -265,17 +241,17 @@ class Intake:
         mac = None if email is None else self._secrets.address_mac(resolved.partner, email)
         pledge_id = PledgeId(ids.new("plg"))
         reply = new_pledge_json(pledge_id, drive.id, creator_id, amount, request.purpose, now)
-        return _NewPledge(resolved, pledge_id, creator_id, mac, reply)
+        return NewPledge(resolved, pledge_id, creator_id, reporting, mac, reply)
 
 
 def _insert_rows(
-    transaction: SyncTransaction, new_pledges: Sequence[_NewPledge], now: datetime
+    transaction: SyncTransaction, new_pledges: Sequence[NewPledge], now: datetime
 ) -> list[PledgeMade]:
     """Insert donors, pledges and donor texts; return the events to announce."""
     donors = _find_or_create_donors(transaction, new_pledges)
-    made = [_pledge_made(one, donors, now) for one in new_pledges]
-    transaction.execute(_INSERT_PLEDGES, [_pledge_row(*pair) for pair in zip(new_pledges, made, strict=True)])
-    if donor_texts := [row for one in new_pledges if (row := _donor_text_row(one)) is not None]:
+    made = [pledge_made(one, donors, now) for one in new_pledges]
+    transaction.execute(_INSERT_PLEDGES, [pledge_row(*pair) for pair in zip(new_pledges, made, strict=True)])
+    if donor_texts := [row for one in new_pledges if (row := donor_text_row(one)) is not None]:
         transaction.execute(_INSERT_DONOR_TEXTS, donor_texts)
     return made
 
@@ -286,7 +262,7 @@ def _lock_drives(transaction: SyncTransaction, refs: set[str]) -> dict[str, Any]
     return {ref: row for ref, row in found.items() if row is not None}
 
 
-def _resolve(command: MakePledge, drives: Mapping[str, Any]) -> _ResolvedCommand | Problem:
+def _resolve(command: MakePledge, drives: Mapping[str, Any]) -> ResolvedCommand | Problem:
     drive = drives.get(command.drive)
     if drive is None:
         return NotFound("No such drive.")
@@ -296,11 +272,18 @@ def _resolve(command: MakePledge, drives: Mapping[str, Any]) -> _ResolvedCommand
     partner = drive.partner if command.caller.hosted_form else command.caller.partner
     # The drive is part of the hash: the same body for another drive is another request.
     key, body_hash = ScopedKey(f"{partner}:pledges", command.key), f"{drive.id}.{command.body_hash}"
-    return _ResolvedCommand(command, drive, partner, key, body_hash)
+    return ResolvedCommand(command, drive, partner, key, body_hash)
+
+
+def _other_pair(resolved: ResolvedCommand) -> Pair | None:
+    """The currencies of a pledge and its drive, where the drive takes a currency that is not its own."""
+    currency = resolved.command.request.amount.currency
+    taken = resolved.drive.currencies or ()
+    return (currency, resolved.drive.currency) if currency in taken else None
 
 
 def _find_or_create_donors(
-    transaction: SyncTransaction, new_pledges: Iterable[_NewPledge]
+    transaction: SyncTransaction, new_pledges: Iterable[NewPledge]
 ) -> dict[tuple[str, bytes], str]:
     """The ids of the donors by partner and address; new donors are inserted."""
     wanted = sorted({(one.resolved.partner, one.address_mac) for one in new_pledges if one.address_mac})
@@ -312,83 +295,3 @@ def _find_or_create_donors(
     if made.rowcount == len(rows):
         return new
     return {(row.partner, row.address_mac): row.id for row in _DONORS_BY_ADDRESS.find(transaction, wanted)}
-
-
-def _pledge_made(
-    new_pledge: _NewPledge, donors: Mapping[tuple[str, bytes], str], now: datetime
-) -> PledgeMade:
-    resolved, request = new_pledge.resolved, new_pledge.resolved.command.request
-    known = None if new_pledge.address_mac is None else donors[resolved.partner, new_pledge.address_mac]
-    source = request.source
-    return PledgeMade(
-        pledge_id=new_pledge.pledge_id,
-        drive_id=DriveId(resolved.drive.id),
-        version=1,
-        status=PledgeStatus.OPEN,
-        amount=request.amount.money(),
-        donor_id=DonorId(known or ids.new("dnr")),  # without an address, each donation counts as a new donor
-        creator_id=new_pledge.creator_id,
-        source=None if source is None else Source(platform=source.platform, campaign=source.campaign),
-        partner=resolved.partner,
-        checkout_mode=request.checkout_mode,
-        locale=request.donor.locale,
-        test=resolved.drive.test,
-        made_at=now,
-        anonymous=request.donor.anonymous or normalized(request.donor.name) is None,
-        client=resolved.command.client,
-    )
-
-
-def _pledge_row(new_pledge: _NewPledge, made: PledgeMade) -> dict[str, Any]:
-    request, source = new_pledge.resolved.command.request, made.source
-    return {
-        "id": made.pledge_id,
-        "drive_id": made.drive_id,
-        "creator_id": made.creator_id,
-        "donor_id": made.donor_id,
-        "partner": made.partner,
-        "version": made.version,
-        "status": str(made.status),
-        "amount": made.amount.minor_units,
-        "currency": made.amount.currency,
-        "locale": made.locale,
-        "platform": source.platform if source else None,
-        "campaign": source.campaign if source else None,
-        "reference": request.reference,
-        "return_url": request.return_url,
-        "checkout_mode": made.checkout_mode,
-        "purpose": request.purpose,
-        "test": made.test,
-        "made_at": made.made_at,
-    }
-
-
-def _donor_text_row(new_pledge: _NewPledge) -> dict[str, Any] | None:
-    """The row of the donor's texts, None where there are none."""
-    request = new_pledge.resolved.command.request
-    donor = request.donor
-    name, message = normalized(donor.name), normalized(request.message)
-    referrer = request.source.referrer if request.source else None
-    if not (name or message or donor.email or referrer):
-        return None
-    row: dict[str, Any] = {
-        "pledge_id": new_pledge.pledge_id,
-        "name": name,
-        "email": donor.email,
-        "message": message,
-        "referrer": referrer,
-        "anonymous": donor.anonymous,
-        "approved": False,  # processes of a version that reads it show nothing
-    }
-    return row | _moderated(new_pledge, None if donor.anonymous else name, message)
-
-
-def _moderated(new_pledge: _NewPledge, name: str | None, message: str | None) -> dict[str, Any]:
-    """The columns of what a moderator can decide about, by the drive's setting."""
-    if not ((name and visible(name)) or (message and visible(message))):
-        return {"drive_id": None, "state": None, "held": None}
-    drive, amount = new_pledge.resolved.drive, new_pledge.resolved.command.request.amount.money()
-    setting = moderation_setting(drive.moderation, drive.currency)
-    held = held_texts({"name": name, "message": message}, amount.minor_units, setting)
-    state = MessageState.HELD if held else MessageState.APPROVED
-    return {"drive_id": drive.id, "state": state.value, "held": held or None}

@@ -26,6 +26,14 @@ class RealMoneyOnTestDrive(Conflict):
     slug, title = "test-drive-needs-test-mode", "A test drive takes no real money"
 
 
+class CurrencyNotAccepted(Invalid):
+    slug, title = "currency-not-accepted", "The drive does not take this currency"
+
+
+class NoExchangeRate(Conflict):
+    slug, title = "no-exchange-rate", "There is no exchange rate for this currency now"
+
+
 class SlugTaken(Conflict):
     slug, title = "slug-taken", "This slug is taken"
 
@@ -61,6 +69,8 @@ class DonationNotCounted(Conflict):
 _PROBLEMS: Final[Mapping[type[domain.DomainError], type[Problem]]] = {
     domain.InvalidField: Invalid,
     domain.AmountNotCharged: Invalid,
+    domain.CurrencyNotAccepted: CurrencyNotAccepted,
+    domain.NoExchangeRate: NoExchangeRate,
     domain.AmountTooSmall: AmountTooSmall,
     domain.AmountTooLarge: AmountTooLarge,
     domain.DriveClosed: DriveClosed,

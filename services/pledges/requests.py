@@ -156,6 +156,22 @@ Partners = Annotated[
 ]
 
 
+def _check_currencies(codes: list[str]) -> list[str]:
+    if len(set(codes)) != len(codes):
+        raise ValueError("must name each currency once")
+    if not SUPPORTED_CURRENCIES.issuperset(codes):
+        raise ValueError("must be currencies that the processor takes, in upper case such as KWD")
+    return codes
+
+
+Currencies = Annotated[
+    list[Currency],
+    Field(max_length=50, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_check_currencies),
+]
+"""Currencies that a drive takes besides its own."""
+
+
 class Beneficiary(Body):
     """Who receives, and how many ten-thousandths of it."""
 
@@ -226,6 +242,13 @@ class DriveRequest(Body):
     slug: Slug
     title: Title
     currency: Currency
+    currencies: Annotated[
+        Currencies,
+        Field(
+            default_factory=list,
+            description="Currencies in which one may pledge besides the drive's own. Sums are in its own.",
+        ),
+    ]
     goal: MoneyBody
     starts_at: Timestamp | None = None
     ends_at: Timestamp | None = None
@@ -246,6 +269,8 @@ class DriveRequest(Body):
     def _check_consistent(self, info: ValidationInfo) -> DriveRequest:
         if self.currency not in SUPPORTED_CURRENCIES:
             raise ValueError("currency must be one the processor takes, in upper case such as USD")
+        if self.currency in self.currencies:
+            raise ValueError("currencies must not contain the drive's own currency")
         if any(money.currency != self.currency for money in self._amounts()):
             raise ValueError("every amount must be in the drive's currency")
         if self.beneficiaries and sum(one.share_bps for one in self.beneficiaries) != _WHOLE_BPS:
@@ -278,6 +303,7 @@ class DriveChange(Body):
     slug: Slug | Unsent = None
     title: Title | Unsent = None
     currency: Currency | Unsent = None
+    currencies: Currencies | Unsent = None
     goal: MoneyBody | Unsent = None
     starts_at: Timestamp | None = None
     ends_at: Timestamp | None = None

@@ -36,7 +36,8 @@ class Drive(Table, table=True):
     """A drive; `version` counts its changes.
 
     `partner` owns it. `partners` lists those who may pledge besides; None is any partner. `moderation` is
-    None in rows of versions before moderation: the default.
+    None in rows of versions before moderation: the default. `currencies` are taken besides its own; None in
+    rows of versions before exchange rates.
     """
 
     __tablename__ = "drives"
@@ -60,6 +61,7 @@ class Drive(Table, table=True):
     menu: Any = Field(sa_type=JSON)
     partners: Any = Field(sa_column=Column(JSON(none_as_null=True)))
     moderation: Any = Field(sa_column=Column(JSON(none_as_null=True)))
+    currencies: Any = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     test: bool
     created_at: datetime = Field(sa_type=Utc)
     changed_at: datetime = Field(sa_type=Utc)
@@ -98,7 +100,11 @@ RARE_STATUS: Final = text("status NOT IN ('open', 'paid')")
 
 
 class Pledge(Table, table=True):
-    """A pledge, without personal data."""
+    """A pledge, without personal data.
+
+    `reporting_amount` is what an amount in another currency was worth in its drive's (`reporting_currency`)
+    when it was pledged.
+    """
 
     __tablename__ = "pledges"
     __table_args__ = (
@@ -132,6 +138,8 @@ class Pledge(Table, table=True):
     status: str
     amount: int = Field(sa_type=BigInteger)
     currency: str
+    reporting_amount: int | None = Field(default=None, sa_type=BigInteger)
+    reporting_currency: str | None = None
     locale: str | None
     platform: str | None
     campaign: str | None
@@ -240,6 +248,19 @@ class Payment(Table, table=True):
     offline: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
+class ExchangeRate(Table, table=True):
+    """The newest rate of a pair that payments announced: what one unit of the source is worth."""
+
+    __tablename__ = "exchange_rates"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    source_currency: str = Field(primary_key=True)
+    target_currency: str = Field(primary_key=True)
+    version: int
+    rate: str
+    as_of: datetime = Field(sa_type=Utc)
+
+
 def core_table(kind: type[Table]) -> CoreTable:
     """The Core table of a row class, for bulk statements."""
     return cast(CoreTable, cast(Any, kind).__table__)
@@ -253,3 +274,4 @@ DONOR_TEXTS: Final = core_table(DonorTexts)
 PAYMENTS: Final = core_table(Payment)
 DECISIONS: Final = core_table(Decision)
 ALERTS: Final = core_table(Alerts)
+EXCHANGE_RATES: Final = core_table(ExchangeRate)

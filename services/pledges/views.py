@@ -85,6 +85,7 @@ class DriveView(BaseModel):
             "state": "live",
             "title": {"en": "Let's make their winter warmer", "ar": "لنجعل شتاءهم أدفأ"},
             "currency": "USD",
+            "currencies": ["AED", "KWD"],
             "goal": {"currency": "USD", "value": "10000000.00"},
             "starts_at": None,
             "ends_at": "2030-01-31T18:00:00.000Z",
@@ -112,6 +113,7 @@ class DriveView(BaseModel):
     state: DriveState
     title: LocalizedText
     currency: str
+    currencies: list[str]
     goal: MoneyView
     starts_at: TimestampView | None
     ends_at: TimestampView | None
@@ -215,6 +217,7 @@ def drive_json(row: Row[Any]) -> dict[str, Any]:
         "state": row.state,
         "title": row.title,
         "currency": row.currency,
+        "currencies": row.currencies or [],
         "goal": as_json(row.goal, row.currency),
         "starts_at": _timestamp(row.starts_at),
         "ends_at": _timestamp(row.ends_at),
@@ -298,6 +301,7 @@ def drive_changed(row: Row[Any]) -> DriveChanged:
         changed_at=row.changed_at,
         partner=row.partner,
         beneficiaries=[Beneficiary(**each) for each in row.beneficiaries],
+        currencies=row.currencies or [],
     )
 
 
@@ -348,6 +352,9 @@ def pledge_changed(row: Row[Any], status: PledgeStatus) -> PledgeChanged:
         locale=row.locale,
         test=row.test,
         made_at=row.made_at,
+        reporting_amount=None
+        if row.reporting_currency is None
+        else Money(row.reporting_amount, row.reporting_currency),
     )
 
 

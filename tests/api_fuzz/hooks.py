@@ -72,6 +72,8 @@ def _in_agreement(label: str, body: dict[str, Any]) -> dict[str, Any]:
     if label in ("POST /v1/drives", "PATCH /v1/drives/{drive}"):
         if "currency" in body:
             body["currency"] = "USD"
+        if body.get("currencies"):
+            body["currencies"] = [one for one in body["currencies"] if one != "USD"]
         _share_out(body.get("beneficiaries"))
         _put_in_order(body)
     if label.endswith("/offline-gifts"):

@@ -18,6 +18,7 @@ NEW: dict[str, Any] = {
     "slug": "frost",
     "title": {"en": "Frost", "ar": "صقيع"},
     "currency": "EUR",
+    "currencies": ["KWD"],
     "goal": usd("2000.00"),
     "starts_at": "2022-01-06T12:00:00.000Z",
     "ends_at": "2022-01-20T12:00:00.000Z",

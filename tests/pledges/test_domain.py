@@ -16,6 +16,7 @@ from services.pledges.domain import (
     TRANSITIONS,
     AmountTooLarge,
     AmountTooSmall,
+    CurrencyNotAccepted,
     DriveClosed,
     DrivePaused,
     DriveTransition,
@@ -142,8 +143,11 @@ def test_last_digit_of_three_decimals_must_be_zero() -> None:
 
 
 def test_amount_in_another_currency_is_refused() -> None:
-    with pytest.raises(InvalidField):
+    with pytest.raises(CurrencyNotAccepted):
         check_amount(Money(100, "EUR"), "USD")
+    with pytest.raises(CurrencyNotAccepted):
+        check_amount(Money(100, "EUR"), "USD", ["KWD"])
+    check_amount(Money(100, "EUR"), "USD", ["KWD", "EUR"])
 
 
 def test_token_is_deterministic_and_specific_to_its_pledge() -> None:

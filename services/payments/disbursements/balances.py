@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, case, func, or_, select, text
 
 from backbone.database.transaction import Transaction
 from services.payments.disbursements.tables import DISBURSEMENTS, PAID_OUT
+from services.payments.rates.reporting import reported_net
 from services.payments.recording.ledger import FEES
 from services.payments.settlement.movements import ACCOUNT_FEES
 from services.payments.settlement.tables import BALANCE_TRANSACTIONS, WAITING_MOVEMENTS
@@ -83,13 +84,14 @@ async def net_of(session: Transaction, drive_id: str, currency: str) -> int:
 
     Refunds that are reserved and not sent yet are subtracted too, and fees that are known and not posted yet.
     Unknown are fees whose balance transaction was not read yet, or is held because it is in another currency.
+    Gifts in other currencies count with what they are worth at their frozen rates.
     """
     of_drive: dict[str, Any] = {"drive": drive_id, "currency": currency}
     raised, *less = [
         int((await session.execute(each, of_drive)).scalar_one())
         for each in (_RAISED, _FEES, RESERVED, UNPOSTED_FEES)
     ]
-    return raised - sum(less)
+    return raised - sum(less) + await reported_net(session, drive_id, currency)
 
 
 async def paid_of(session: Transaction, drive_id: str) -> dict[str, int]:

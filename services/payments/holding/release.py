@@ -7,7 +7,9 @@ and events of the pledge change neither drive nor creator of a released payment.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import bindparam, select
@@ -17,6 +19,7 @@ from backbone.contracts.pledges import DriveState
 from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.transaction import Transaction
+from backbone.exchange_rates import is_convertible
 from backbone.http.caller import Caller
 from backbone.http.problems import Conflict, Invalid, NotFound, Overloaded
 from backbone.idempotency import KeyedReply, ScopedKey, claim, complete
@@ -24,6 +27,7 @@ from services.payments.creator_lookup import CreatorLookup
 from services.payments.domain import NO_DRIVE
 from services.payments.drive_lookup import DriveLookup, KnownDrive
 from services.payments.holding.decisions import Attribution, DecidedBy, note_release
+from services.payments.rates.store import find_rates
 from services.payments.recording.restate import restate
 from services.payments.recording.rows import PaymentRow, read_facts, read_payments, write_facts
 from services.payments.statements import lock_intents
@@ -104,7 +108,7 @@ class Releases:
         row = (await read_payments(session, ids=[request.payment_id]))[request.payment_id]
         if not row.held or row.intent != intent:
             raise PaymentNotHeld("It is counted already, or nothing was paid.")
-        await _require_match(session, row, to.drive_id)
+        await _require_match(session, row, to.drive_id, self._clock.now())
         await self._count(session, request, row, to)
         body = json.dumps(await read_payment(session, row.id), ensure_ascii=False).encode()
         if request.key is not None:
@@ -129,7 +133,7 @@ class Releases:
         await write_facts(session, [fact for each, fact in facts.items() if fact != stored[each]], now)
 
 
-async def _require_match(session: Transaction, row: PaymentRow, drive_id: str) -> None:
+async def _require_match(session: Transaction, row: PaymentRow, drive_id: str, now: datetime) -> None:
     """Raise unless the drive can count the payment. Money of live drives counts in no test drive."""
     found = {each.id: each for each in await session.execute(_DRIVES, {"ids": [drive_id, row.drive_id]})}
     to, own = found.get(drive_id), found.get(row.drive_id)
@@ -138,9 +142,23 @@ async def _require_match(session: Transaction, row: PaymentRow, drive_id: str) -
     if to.state == DriveState.DRAFT:
         raise DriveDoesNotMatch("The drive has not been opened yet.")
     if to.currency != row.paid_currency:
-        raise DriveDoesNotMatch(f"It was paid in {row.paid_currency}, the drive is in {to.currency}.")
+        await _require_rate(session, row, to.currency, to.currencies or (), now)
     if own is not None and own.test != to.test:
         raise DriveDoesNotMatch("One of the two drives is a test drive.")
+
+
+async def _require_rate(
+    session: Transaction, row: PaymentRow, currency: str, others: Collection[str], now: datetime
+) -> None:
+    """Raise unless a drive in `currency` takes the payment's currency besides, and there is a rate."""
+    paid = row.paid_currency or ""
+    if paid not in others:
+        raise DriveDoesNotMatch(f"It was paid in {paid}, the drive is in {currency}.")
+    frozen = row.rate if row.reporting_currency == currency else None
+    quote = (await find_rates(session, [(paid, currency)], now)).get((paid, currency))
+    rate = frozen or (quote and quote.rate)
+    if rate is None or not is_convertible(row.captured, paid, currency, rate):
+        raise DriveDoesNotMatch(f"There is no exchange rate from {paid} to {currency} for it now.")
 
 
 def _invalid(pointer: str, detail: str) -> Invalid:
@@ -148,6 +166,6 @@ def _invalid(pointer: str, detail: str) -> Invalid:
 
 
 _FIND: Final = select(PAYMENTS.c.drive_id, PAYMENTS.c.intent).where(PAYMENTS.c.id == bindparam("payment"))
-_DRIVES: Final = select(DRIVES.c.id, DRIVES.c.currency, DRIVES.c.state, DRIVES.c.test).where(
-    DRIVES.c.id.in_(bindparam("ids", expanding=True))
-)
+_DRIVES: Final = select(
+    DRIVES.c.id, DRIVES.c.currency, DRIVES.c.currencies, DRIVES.c.state, DRIVES.c.test
+).where(DRIVES.c.id.in_(bindparam("ids", expanding=True)))

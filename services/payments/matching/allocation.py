@@ -35,8 +35,11 @@ class Matched(NamedTuple):
 
 
 def counted_net(row: PaymentRow) -> int | None:
-    """What is left of a payment; None unless it counts in its drive."""
-    return row.captured - row.refunded - row.disputed if row.captured > 0 and not row.held else None
+    """What is left of a payment, in its drive's currency; None unless it counts in its drive."""
+    if row.captured <= 0 or row.held:
+        return None
+    reporting = row.reporting
+    return row.captured - row.refunded - row.disputed if reporting is None else reporting.net
 
 
 def gift_of(row: PaymentRow, before: int | None) -> Iterator[Gift]:

@@ -27,6 +27,8 @@ class CountedPayment(NamedTuple):
     captured: int
     refunded: int
     disputed: int
+    reporting_net: int | None = None
+    """What it adds to the drive's sums where it is `counted`; None from an earlier version."""
 
     @property
     def net(self) -> int:
@@ -91,9 +93,9 @@ _POSTED_AS: Final = {
 
 def with_leaderboard(own: OwnFigures, counted: CountedPayment) -> list[Difference]:
     """The differences between a payment and leaderboard's row of the same version."""
-    if (own.drive, own.currency, not own.held, *own.stored) == counted[1:2] + counted[3:]:
-        return []
-    found: list[Difference] = []
+    found = _reporting(own, counted)
+    if (own.drive, own.currency, not own.held, *own.stored) == counted[1:2] + counted[3:8]:
+        return found
     for name in COUNTED_IN:
         figures = {"payments": getattr(own.stored, name), "leaderboard": getattr(counted, name)}
         found += _differing(own, name, figures)
@@ -106,6 +108,23 @@ def with_leaderboard(own: OwnFigures, counted: CountedPayment) -> list[Differenc
             figures = {"payments": str(mine), "leaderboard": str(theirs)}
             found.append(Difference(own.payment, what, figures, own.currency, abs(own.net)))
     return found
+
+
+def _reporting(own: OwnFigures, counted: CountedPayment) -> list[Difference]:
+    """Whether ledger, payment and leaderboard agree on what it counts as in its drive's currency."""
+    if own.held or not counted.counted or counted.reporting_net is None:
+        return []
+    if own.rate is None and counted.reporting_net == counted.net:
+        return []  # in the drive's currency: its amounts are compared
+    figures = {
+        "payments": own.reporting_net,
+        "ledger": own.reporting_by_ledger,
+        "leaderboard": counted.reporting_net,
+    }
+    if len(set(figures.values())) == 1:
+        return []
+    apart = max(figures.values()) - min(figures.values())
+    return [Difference(own.payment, "reporting amount", figures, own.reporting_currency, apart)]
 
 
 def _differing(own: OwnFigures, what: str, figures: Mapping[str, int]) -> list[Difference]:

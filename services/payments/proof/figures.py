@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, Select, bindparam, case, func, select, text, 
 
 from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
+from backbone.exchange_rates import converted
 from services.payments.approvals.states import Status
 from services.payments.domain import FactKind, Observation, sum_up
 from services.payments.matching.tables import POOLS
@@ -65,6 +66,24 @@ class OwnFigures(NamedTuple):
     by_facts: Amounts
     posted: Posted
     offline: bool = False
+    rate: str | None = None
+    reporting_currency: str | None = None
+
+    @property
+    def reporting_net(self) -> int:
+        """What it counts as in its drive's currency, as stored."""
+        return self._worth(*self.stored)
+
+    @property
+    def reporting_by_ledger(self) -> int:
+        """The same from its postings."""
+        return self._worth(self.posted.captured, self.posted.refunded, self.posted.disputed)
+
+    def _worth(self, captured: int, refunded: int, disputed: int) -> int:
+        net = captured - refunded - disputed
+        if self.rate is None or self.reporting_currency is None or self.currency is None:
+            return net
+        return converted(net, self.currency, self.reporting_currency, self.rate)
 
     @property
     def expected(self) -> Posted:
@@ -130,7 +149,7 @@ _COLUMNS: Final = (
     PAYMENTS.c.id, PAYMENTS.c.drive_id, PAYMENTS.c.version, PAYMENTS.c.paid_currency, PAYMENTS.c.held,
     type_coerce(PAYMENTS.c.changed_at, BigInteger).label("changed_at"),
     PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed,
-    PAYMENTS.c.offline, PAYMENTS.c.intent,
+    PAYMENTS.c.offline, PAYMENTS.c.rate, PAYMENTS.c.reporting_currency, PAYMENTS.c.intent,
 )  # fmt: skip
 _OF_DRIVE: Final = PAYMENTS.c.drive_id == bindparam("of_drive")
 _PAGE: Final = (
@@ -152,9 +171,11 @@ def _figures(transaction: SyncTransaction, rows: Sequence[Any]) -> list[OwnFigur
         OwnFigures(
             payment, drive, version, currency, held, changed_at, Amounts(captured, refunded, disputed),
             by_facts.get(payment if offline else intent, nothing), posted.get(payment, unposted), offline,
+            rate, reporting_currency,
         )
         for (
-            payment, drive, version, currency, held, changed_at, captured, refunded, disputed, offline, intent
+            payment, drive, version, currency, held, changed_at, captured, refunded, disputed, offline, rate,
+            reporting_currency, intent,
         ) in rows
     ]  # fmt: skip
 

@@ -49,17 +49,27 @@ class PostedAmount:
 
 @dataclass(frozen=True, slots=True)
 class NewPosting:
-    """A posting to be written: `units` > 0 from account `credit` to account `debit`."""
+    """A posting to be written: `units` > 0 from account `credit` to account `debit`.
+
+    `rate` is the payment's frozen rate, where its currency is not the drive's.
+    """
 
     debit: str
     credit: str
     units: int
     currency: str
     cause: str
+    rate: str | None = None
 
 
 def difference(
-    fact_id: str, kind: FactKind, currency: str, posted: PostedAmount, units: int, account: str
+    fact_id: str,
+    kind: FactKind,
+    currency: str,
+    posted: PostedAmount,
+    units: int,
+    account: str,
+    rate: str | None = None,
 ) -> tuple[list[NewPosting], PostedAmount]:
     """The postings that bring the ledger to `units` at `account` for a fact, and the amount posted then.
 
@@ -77,7 +87,7 @@ def difference(
         debit, credit = (CLEARING, account) if captured else (account, CLEARING)
         steps.append((debit, credit, change) if change > 0 else (credit, debit, -change))
     new = [
-        NewPosting(debit, credit, amount, currency, f"{fact_id}#{posted.postings + number}")
+        NewPosting(debit, credit, amount, currency, f"{fact_id}#{posted.postings + number}", rate)
         for number, (debit, credit, amount) in enumerate(steps, 1)
     ]
     return new, PostedAmount(units, account, posted.postings + len(new))
@@ -100,7 +110,8 @@ async def post(
     """
     rows = [
         {"debit": new.debit, "credit": new.credit, "units": new.units, "currency": new.currency,
-         "cause": new.cause, "payment_id": payment_id, "drive_id": drive_id, "posted_at": at}
+         "cause": new.cause, "payment_id": payment_id, "drive_id": drive_id, "posted_at": at,
+         "rate": new.rate}
         for new, payment_id, drive_id in postings
     ]  # fmt: skip
     if rows:

@@ -167,7 +167,7 @@ async def _new_payment(
             held_reason=None, held_since=None, released_at=None, pledged_drive=None, pledged_creator=None,
             drive_id=first.drive_id if first.released_at is None else first.pledged_drive or NO_DRIVE,
             creator_id=first.creator_id if first.released_at is None else first.pledged_creator,
-            offline=False, suspected=False,
+            offline=False, suspected=False, rate=None, reporting_currency=None,
         )  # fmt: skip
     log.warning(
         "payment.unknown_pledge", pledge=capture.pledge_id, drive=capture.drive_id, intent=capture.intent

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -20,6 +20,7 @@ from backbone.contracts.payments import PaymentChanged, PaymentStatus
 from backbone.contracts.pledges import Source
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
+from backbone.exchange_rates import Pair, Quote, is_convertible
 from backbone.ids import CreatorId, DonorId, DriveId, PaymentId, PledgeId
 from backbone.messaging.outbox import announce
 from backbone.money import Money, digits
@@ -35,6 +36,7 @@ from services.payments.domain import (
 )
 from services.payments.matching.allocation import counted_net, gift_of, match_gifts
 from services.payments.matching.domain import Gift
+from services.payments.rates.store import find_rates
 from services.payments.recording import estimates, ledger
 from services.payments.recording.estimates import NewEstimate
 from services.payments.recording.ledger import NewPosting
@@ -83,6 +85,13 @@ def _captured(currency: str) -> Counter:
 NOT_MOVED: Final[Mapping[str, str]] = {}
 
 
+class _Drive(NamedTuple):
+    """A drive's currency, and the others that it takes."""
+
+    currency: str
+    others: Collection[str]
+
+
 @dataclass(slots=True)
 class _Changes:
     """What a restatement has to write besides the payments themselves."""
@@ -110,19 +119,20 @@ async def restate(
     attribution changed: they are written in any case, and announced if they were announced before.
     `moved_from` has the drives in which payments were posted that are now in another one.
     """
-    drives = await _drive_currencies(session, {row.drive_id for row in rows if row.intent})
+    drives = await _drives(session, {row.drive_id for row in rows if row.intent})
     by_intent: dict[str | None, list[StoredFact]] = defaultdict(list)
     for fact in facts.values():
         by_intent[fact.observation.intent].append(fact)
+    quotes = await find_rates(session, _needed_rates(rows, by_intent, drives), at)
     changes = _Changes()
     rephrased: set[str] = set()
     for row in rows:
-        before, reason = row.announced_state, row.held_reason
+        before, reason, rate = row.announced_state, row.held_reason, row.rate
         net_before = counted_net(row)
         own = by_intent[row.intent] if row.intent else []
         if not row.offline:  # an offline gift has no facts that its state could be derived from
-            changes.estimates += _derive(row, own, drives.get(row.drive_id), at)
-        changes.postings += _postings(row, own, moved_from.get(row.id, row.drive_id))
+            changes.estimates += _derive(row, own, drives.get(row.drive_id), quotes, at)
+        changes.postings += _postings(row, own, moved_from.get(row.id, row.drive_id), rate)
         if row.held_reason != reason:
             rephrased.add(row.id)
         if row.announced_state != before or (row.id in changed and row.version):
@@ -140,8 +150,42 @@ async def restate(
     await announce(session, [*(announcement_of(row, at) for row in changes.announced), *matched.events])
 
 
+def _needed_rates(
+    rows: Sequence[PaymentRow],
+    by_intent: Mapping[str | None, Sequence[StoredFact]],
+    drives: Mapping[str, _Drive],
+) -> set[Pair]:
+    """The pairs of captures in a currency that their drives take besides their own, without a frozen rate."""
+    needed: set[Pair] = set()
+    for row in rows:
+        drive = drives.get(row.drive_id)
+        if drive is None or not drive.others or row.intent is None:
+            continue
+        for fact in by_intent[row.intent]:
+            currency = fact.observation.currency
+            if fact.observation.kind is FactKind.CAPTURE and currency in drive.others and not row.offline:
+                needed.add((currency, drive.currency))
+    return needed
+
+
+def _freeze_rate(row: PaymentRow, drive: _Drive | None, quotes: Mapping[Pair, Quote]) -> None:
+    """Freeze the rate of money in another currency when it is first known; it changes only with the drive."""
+    currency = row.paid_currency or ""
+    if drive is None or drive.currency == currency:
+        row.rate = row.reporting_currency = None
+    elif row.rate is None or row.reporting_currency != drive.currency:
+        quote = quotes.get((currency, drive.currency))
+        usable = quote is not None and is_convertible(row.captured, currency, drive.currency, quote.rate)
+        row.rate = quote.rate if quote is not None and usable else None
+        row.reporting_currency = drive.currency if usable else None
+
+
 def _derive(
-    row: PaymentRow, facts: Sequence[StoredFact], drive_currency: str | None, at: datetime
+    row: PaymentRow,
+    facts: Sequence[StoredFact],
+    drive: _Drive | None,
+    quotes: Mapping[Pair, Quote],
+    at: datetime,
 ) -> list[NewEstimate]:
     """Set a payment's status and amounts from its facts; returns the facts that became estimates."""
     observations = [fact.observation for fact in facts]
@@ -152,7 +196,8 @@ def _derive(
         return []
     row.captured, row.refunded, row.disputed = sums.captured, sums.refunded, sums.disputed
     row.paid_currency, row.captured_at = capture.currency, capture.at
-    _hold(row, held_reason_of(row, capture, drive_currency), at)
+    _freeze_rate(row, drive, quotes)
+    _hold(row, held_reason_of(row, capture, drive), at)
     net = sums.captured - sums.refunded - sums.disputed
     new: list[NewEstimate] = []
     for fact in facts:
@@ -164,12 +209,17 @@ def _derive(
     return new
 
 
-def held_reason_of(row: PaymentRow, capture: Observation, drive_currency: str | None) -> HeldReason | None:
+def held_reason_of(row: PaymentRow, capture: Observation, drive: _Drive | None) -> HeldReason | None:
     """See `domain.held_reason`."""
     pledged = None if row.currency is None else Money(row.amount, row.currency)
     paid = Money(capture.units, capture.currency)
-    released, suspected = row.released_at is not None, row.suspected
-    return held_reason(paid, pledged, drive_currency, released=released, suspected=suspected)
+    if drive is None:
+        return held_reason(paid, pledged, None)
+    return held_reason(
+        paid, pledged, drive.currency,
+        released=row.released_at is not None, suspected=row.suspected,
+        others=drive.others, has_rate=row.rate is not None,
+    )  # fmt: skip
 
 
 def _hold(row: PaymentRow, reason: HeldReason | None, at: datetime) -> None:
@@ -179,11 +229,12 @@ def _hold(row: PaymentRow, reason: HeldReason | None, at: datetime) -> None:
 
 
 def _postings(
-    row: PaymentRow, facts: Sequence[StoredFact], posted_in: str
+    row: PaymentRow, facts: Sequence[StoredFact], posted_in: str, posted_at_rate: str | None
 ) -> list[tuple[NewPosting, str, str]]:
     """The postings that bring the ledger to what counts of a payment's facts, in the captured currency.
 
-    What was posted in another drive is reversed there, so that each drive's ledger is that of its payments.
+    What was posted in another drive is reversed there, at the rate at which it was posted, so that each
+    drive's ledger is that of its payments.
     """
     if row.paid_currency is None:
         return []
@@ -194,11 +245,12 @@ def _postings(
         account = ledger.account_of(seen.kind, row.held)
         if posted_in != row.drive_id:
             back, fact.posted_amount = ledger.difference(
-                seen.id, seen.kind, row.paid_currency, fact.posted_amount, 0, fact.posted_amount.account
-            )
+                seen.id, seen.kind, row.paid_currency, fact.posted_amount, 0, fact.posted_amount.account,
+                posted_at_rate,
+            )  # fmt: skip
             postings += [(posting, row.id, posted_in) for posting in back]
         new, fact.posted_amount = ledger.difference(
-            seen.id, seen.kind, row.paid_currency, fact.posted_amount, counted[seen.id], account
+            seen.id, seen.kind, row.paid_currency, fact.posted_amount, counted[seen.id], account, row.rate
         )
         fact.payment_id = row.id
         postings += [(posting, row.id, row.drive_id) for posting in new]
@@ -222,19 +274,25 @@ def _count(row: PaymentRow, before: tuple[object, ...]) -> None:
         )
 
 
-async def _drive_currencies(session: Transaction, drives: Collection[str]) -> dict[str, str]:
+async def _drives(session: Transaction, drives: Collection[str]) -> dict[str, _Drive]:
     if not drives:
         return {}
     rows = await session.execute(_CURRENCIES, {"ids": drives})
-    return {row.id: row.currency for row in rows}
+    return {row.id: _Drive(row.currency, row.currencies or ()) for row in rows}
 
 
-_CURRENCIES: Final = select(DRIVES.c.id, DRIVES.c.currency).where(one_of(DRIVES.c.id, "ids"))
+_CURRENCIES: Final = select(DRIVES.c.id, DRIVES.c.currency, DRIVES.c.currencies).where(
+    one_of(DRIVES.c.id, "ids")
+)
 
 
 def announcement_of(row: PaymentRow, at: datetime) -> PaymentChanged:
     """The event with the whole state of a payment."""
     currency = row.paid_currency or row.currency or "USD"
+    amounts = row.reporting
+    reporting: Sequence[Money | None] = (None, None, None)
+    if amounts is not None and row.reporting_currency is not None:
+        reporting = [Money(units, row.reporting_currency) for units in amounts]
     return PaymentChanged(
         payment_id=PaymentId(row.id),
         drive_id=DriveId(row.drive_id),
@@ -253,6 +311,10 @@ def announcement_of(row: PaymentRow, at: datetime) -> PaymentChanged:
         anonymous=row.anonymous,
         in_other_drive=row.in_other_drive,
         offline=row.offline,
+        reporting_captured=reporting[0],
+        reporting_refunded=reporting[1],
+        reporting_disputed=reporting[2],
+        rate=row.rate if amounts is not None else None,
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Select, bindparam, insert, or_, select, update
 from backbone.contracts.payments import PaymentStatus
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
+from backbone.exchange_rates import Reported, reported
 from services.payments.domain import EstimateReason, FactKind, Observation
 from services.payments.recording.ledger import PostedAmount
 from services.payments.statements import upsert
@@ -56,6 +57,16 @@ class PaymentRow:
     released_at: datetime | None = None
     pledged_drive: str | None = None
     pledged_creator: str | None = None
+    rate: str | None = None
+    reporting_currency: str | None = None
+
+    @property
+    def reporting(self) -> Reported | None:
+        """The amounts in the drive's currency, where they are in another one and have a rate."""
+        if self.rate is None or self.reporting_currency is None or self.paid_currency is None:
+            return None
+        sums = (self.captured, self.refunded, self.disputed)
+        return reported(*sums, self.paid_currency, self.reporting_currency, self.rate)
 
     @property
     def in_other_drive(self) -> bool:
@@ -70,7 +81,7 @@ class PaymentRow:
         """The announced values that facts can change; a difference here is announced."""
         return (
             self.status, self.held, self.captured, self.refunded, self.disputed, self.paid_currency,
-            self.captured_at,
+            self.captured_at, self.rate, self.reporting_currency,
         )  # fmt: skip
 
 

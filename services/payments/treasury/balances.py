@@ -17,8 +17,10 @@ from sqlalchemy import bindparam, func, select, text
 
 from backbone.contracts.pledges import DriveState
 from backbone.database.transaction import SyncTransaction
+from backbone.exchange_rates import Reported, converted
 from services.payments.disbursements.balances import PAID, RESERVED, UNPOSTED_FEES
 from services.payments.disbursements.shares import owed, shares_of
+from services.payments.rates.reporting import NOTHING, read_reported
 from services.payments.recording import ledger
 from services.payments.tables import CAPTURED, DRIVES, PAYMENTS, POSTINGS
 
@@ -88,6 +90,10 @@ class DriveLedger:
     """What was paid to each of them, in the drive's currency."""
     pending: int = 0
     """What is known to leave and is not posted yet, in the drive's currency: refunds and fees."""
+    converted: Reported = NOTHING
+    """What gifts in other currencies are worth in the drive's, counted."""
+    late_converted: int = 0
+    """What of it was captured after `closed_at`."""
 
 
 def read_drive_ledger(transaction: SyncTransaction, drive_id: str) -> DriveLedger:
@@ -106,11 +112,16 @@ def read_drive_ledger(transaction: SyncTransaction, drive_id: str) -> DriveLedge
     shares = {} if drive is None else shares_of(drive.beneficiaries or ())
     paid = {name: int(units) for name, units in transaction.execute(PAID, values)}
     through = max((row.through for row in rows), default=0)
-    pending = 0
+    currency, pending = "" if drive is None else drive.currency, 0
     if drive is not None:
-        own = values | {"currency": drive.currency}
+        own = values | {"currency": currency}
         pending = sum(int(transaction.execute(each, own).scalar_one()) for each in (RESERVED, UNPOSTED_FEES))
-    return DriveLedger(movements, through, closed_at, late, shares, paid, pending)
+    worth = read_reported(transaction, drive_id, currency) if drive is not None else NOTHING
+    late_worth = 0
+    if closed_at is not None:
+        found = transaction.execute(_LATE_RATED, values | {"closed_at": closed_at})
+        late_worth = sum(converted(row.captured, row.paid_currency, currency, row.rate) for row in found)
+    return DriveLedger(movements, through, closed_at, late, shares, paid, pending, worth, late_worth)
 
 
 _MOVEMENTS: Final = (
@@ -140,6 +151,15 @@ _LATE: Final = (
 )
 
 
+_LATE_RATED: Final = select(PAYMENTS.c.captured, PAYMENTS.c.paid_currency, PAYMENTS.c.rate).where(
+    PAYMENTS.c.drive_id == bindparam("drive"),
+    text(CAPTURED),
+    PAYMENTS.c.held.is_(False),
+    PAYMENTS.c.rate.is_not(None),
+    PAYMENTS.c.captured_at > bindparam("closed_at", type_=PAYMENTS.c.captured_at.type),
+)
+
+
 def trial_balance(movements: Iterable[Movement]) -> list[AccountSums]:
     """Debits and credits by account and currency. In each currency both add up to the same sum."""
     sums: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
@@ -166,16 +186,25 @@ _BALANCES: Final[Mapping[str, tuple[str, int]]] = {
 
 
 def statements(found: DriveLedger, drive_currency: str) -> list[Statement]:
-    """The statement of each currency in which something was posted; the drive's own one comes first."""
+    """The statement of each currency in which something was posted; the drive's own one comes first.
+
+    That one contains what gifts in other currencies are worth at their frozen rates. The statement of another
+    currency has the same gifts as they were given.
+    """
     lines: dict[str, Statement] = {drive_currency: Statement(drive_currency)}
     for movement in found.movements:
         line = lines.setdefault(movement.currency, Statement(movement.currency))
         _add(line, movement.debit, movement.credit, movement.units)
         _add(line, movement.credit, movement.debit, -movement.units)
+    main, worth = lines[drive_currency], found.converted
+    main.gross, main.refunds = main.gross + worth.captured, main.refunds + worth.refunded
+    main.disputes += worth.disputed
     for line in lines.values():
         line.raised = line.gross + line.offline + line.matched - line.refunds - line.disputes
         line.late = None if found.late is None else found.late.get(line.currency, 0)
-    own = lines[drive_currency]
+    own = main
+    if own.late is not None:
+        own.late += found.late_converted
     # What sponsors promised is not there to be paid out, and fees are gone.
     net = own.raised - own.matched - own.fees - found.pending
     own.owed = [Owed(name, owed(net, found.shares, found.paid, name)) for name in found.shares]

@@ -94,6 +94,9 @@ class StatementSums(BaseModel):
     `gross` is captured and counted. `refunds` and `disputes` (open or lost) are of counted money; `raised` is
     gross, offline and matched less both. `held` is not counted. `late` is the part of `gross` that was
     captured after the drive closed; null where that moment is not known.
+
+    The entry of the drive's currency contains what gifts in other currencies are worth at their frozen rates.
+    The entries of those currencies have the same gifts as they were given.
     """
 
     currency: str
@@ -140,7 +143,7 @@ class StatementView(BaseModel):
     currencies: list[StatementSums]
 
 
-POSTING_COLUMNS: Final = ("number", "at", "debit", "credit", "currency", "amount", "cause", "payment")
+POSTING_COLUMNS: Final = ("number", "at", "debit", "credit", "currency", "amount", "cause", "payment", "rate")
 ACCOUNT_COLUMNS: Final = ("account", "currency", "debit", "credit", "balance")
 STATEMENT_COLUMNS: Final = ("currency", "line", "beneficiary", "amount")
 
@@ -150,7 +153,7 @@ def posting_cells(row: Row[Any]) -> Cells:
     amount = decimal_string(row.units, row.currency)
     return (
         row.number, rfc3339(row.posted_at), row.debit, row.credit, row.currency, amount, row.cause,
-        row.payment_id,
+        row.payment_id, row.rate,
     )  # fmt: skip
 
 

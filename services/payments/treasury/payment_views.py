@@ -10,6 +10,7 @@ from sqlalchemy import Row
 
 from backbone.clock import rfc3339
 from backbone.contracts.payments import PaymentStatus
+from backbone.exchange_rates import converted
 from backbone.http.fields import (
     CreatorIdView,
     DriveIdView,
@@ -50,7 +51,10 @@ class FactView(BaseModel):
 
 
 class PostingView(BaseModel):
-    """A row of the ledger: `amount` is added to account `debit` and taken from account `credit`."""
+    """A row of the ledger: `amount` is added to account `debit` and taken from account `credit`.
+
+    `rate` is the payment's frozen rate, where the amount is not in the drive's currency.
+    """
 
     number: int
     at: TimestampView
@@ -59,6 +63,7 @@ class PostingView(BaseModel):
     amount: MoneyView
     cause: str
     payment: Annotated[str, id_schema("pay")] | None
+    rate: str | None = None
 
 
 class DeciderView(BaseModel):
@@ -95,8 +100,9 @@ _NOTHING: Final = {"currency": "USD", "value": "0.00"}
 class PaymentView(BaseModel):
     """A payment with everything that is known about its money.
 
-    `reporting_amount` is `captured` in the drive's currency. `warned_at` is when a card issuer first warned
-    that the cardholder may not have made it; it counts until a person refunds it.
+    `reporting_amount` is `captured` in the drive's currency, at the `rate` that was frozen when the money was
+    captured; both are null where there is no rate. `warned_at` is when a card issuer first warned that the
+    cardholder may not have made it; it counts until a person refunds it.
     """
 
     model_config = with_examples(
@@ -135,6 +141,7 @@ class PaymentView(BaseModel):
                     "amount": _USD,
                     "cause": "pi_3PqM2b#1",
                     "payment": "pay_01frtz5n00000000000000000d",
+                    "rate": None,
                 }
             ],
             "decisions": [],
@@ -181,8 +188,8 @@ def payment_json(
 ) -> dict[str, Any]:
     """A payment in the shape of `PaymentView`; `row` also has `drive_currency`, None for an unknown drive."""
     currency = row.paid_currency or row.currency or "USD"
-    comparable = row.paid_currency is not None and row.paid_currency == row.drive_currency
     captured = as_json(row.captured, currency)
+    reporting, rate = _reporting(row)
     return {
         "id": row.id,
         "pledge": row.pledge_id,
@@ -194,8 +201,8 @@ def payment_json(
         "captured": captured,
         "refunded": as_json(row.refunded, currency),
         "disputed": as_json(row.disputed, currency),
-        "reporting_amount": captured if comparable else None,
-        "rate": "1" if comparable else None,
+        "reporting_amount": reporting,
+        "rate": rate,
         "fee": None if settled.fee is None else as_json(settled.fee.minor_units, settled.fee.currency),
         "payout": settled.payout,
         "captured_at": None if row.captured_at is None else rfc3339(row.captured_at),
@@ -204,6 +211,18 @@ def payment_json(
         "postings": [posting_json(each) for each in postings],
         "decisions": [_decision_json(each) for each in decisions],
     }
+
+
+def _reporting(row: Row[Any]) -> tuple[dict[str, str] | None, str | None]:
+    """What was captured in the drive's currency, and the rate; None where it is not known."""
+    if row.paid_currency is None or row.drive_currency is None:
+        return None, None
+    if row.paid_currency == row.drive_currency:
+        return as_json(row.captured, row.drive_currency), "1"
+    if row.rate is None or row.reporting_currency != row.drive_currency:
+        return None, None
+    units = converted(row.captured, row.paid_currency, row.drive_currency, row.rate)
+    return as_json(units, row.drive_currency), row.rate
 
 
 def posting_json(row: Row[Any]) -> dict[str, Any]:
@@ -216,6 +235,7 @@ def posting_json(row: Row[Any]) -> dict[str, Any]:
         "amount": as_json(row.units, row.currency),
         "cause": row.cause,
         "payment": row.payment_id,
+        "rate": row.rate,
     }
 
 

@@ -50,10 +50,10 @@ async def test_ledger_is_read_in_pages_oldest_first(api: TreasuryApi) -> None:
         "amount": {"currency": "USD", "value": "5.00"},
     }  # fmt: skip
     assert table((await api.accept_csv("/v1/drives/winter/ledger")).body) == [
-        ["number", "at", "debit", "credit", "currency", "amount", "cause", "payment"],
+        ["number", "at", "debit", "credit", "currency", "amount", "cause", "payment", "rate"],
         *(
             [str(row["number"]), row["at"], row["debit"], row["credit"], "USD", row["amount"]["value"],
-             row["cause"], row["payment"]]
+             row["cause"], row["payment"], ""]
             for row in rows
         ),
     ]  # fmt: skip
