@@ -242,7 +242,7 @@ async def test_pages_fit_every_width_axe_finds_nothing_serious_and_no_text_of_pe
         await page.keyboard.press("Enter")
         await expect(page.locator(".who")).to_be_visible()
         for address in PAGES:
-            await page.goto(f"{system.url}{address}{'' if '?' in address else '?'}lang={lang}")
+            await page.goto(f"{system.url}{address}{joint(address)}lang={lang}")
             assert await page.title() != "owned"
             found += await faults(page, name_of(address), lang)
             assert await page.locator("img[src=x]").count() == 0

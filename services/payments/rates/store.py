@@ -33,7 +33,7 @@ for _source in ("api", "ecb"):
 
 
 class OfferedRate(NamedTuple):
-    """A rate that somebody offers: `source` is api or ecb, `key_id` the admin's key."""
+    """A rate that is offered: `source` is api or ecb, `key_id` the admin's key."""
 
     pair: Pair
     quote: Quote
@@ -75,7 +75,7 @@ async def _is_repeated(session: Transaction, offered: OfferedRate, refused: Refu
     if offered.source == "api":
         return False
     if refused is Refusal.OLDER:
-        return True  # somebody set a newer one: nothing is wrong with the list
+        return True  # an admin set a newer one: nothing is wrong with the list
     row = (await session.execute(_NEWEST, {"source": offered.pair[0], "target": offered.pair[1]})).first()
     return row is not None and row.refused is not None and Quote(row.rate, row.as_of) == offered.quote
 
