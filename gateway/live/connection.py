@@ -52,7 +52,7 @@ def event_frame(
     if row["type"] == "donation.counted":
         texts = display_texts.get(row["pledge"]) or {}
         donation = {"id": f"don_{str(row['payment']).partition('_')[2]}", "name": texts.get("name"),
-                    "message": texts.get("message")}  # fmt: skip
+                    "message": texts.get("message"), "reporting_amount": row["amount"]}  # fmt: skip
         return frame("donation", _json({**donation, **row}), row["sequence"])
     if row["type"] == "milestone.reached":
         titles = (one["title"] for one in milestones if one["amount"] == row["amount"])

@@ -125,9 +125,7 @@ class Donation(BaseModel):
     name: str | None
     message: str | None
     amount: Money
-    reporting_amount: Money | SkipJsonSchema[None] = Field(
-        None, description="`amount` in the drive's currency, where it was given in another one."
-    )
+    reporting_amount: Money = Field(description="`amount` in the drive's currency.")
     creator: CreatorIdView | None
     at: TimestampView
 
@@ -412,12 +410,13 @@ class LogRow(BaseModel):
     raised_after: Money
     hash: str = Field(description="SHA-256 over this row and the hash of the row before it.")
     reporting_amount: Money | SkipJsonSchema[None] = Field(
-        None, description="`amount` in the drive's currency, where it was given in another one."
+        None,
+        description="`amount` in the drive's currency. Rows of the log have it where they differ.",
     )
 
 
 class DonationRow(LogRow):
-    """The row of a donation, with the name and message that may be shown."""
+    """The row of a donation, with the name and message that may be shown, and `reporting_amount`."""
 
     model_config = _example(id="don_01frtz5n00000000000000000d", name="Layla", message=None, **_ROW)
 

@@ -85,16 +85,16 @@ class BoardView(BaseModel):
 class DonationView(BaseModel):
     """A donation as it may be shown: `name` is null for anonymous donors, `message` where there is none.
 
-    `amount` is as it was given; `reporting_amount`, in the drive's currency, is there where that is another.
+    `amount` is as it was given, `reporting_amount` is in the drive's currency.
     """
 
     id: Annotated[str, id_schema("don")]
     name: str | None
     message: str | None
     amount: MoneyView
+    reporting_amount: MoneyView
     creator: CreatorIdView | None
     at: TimestampView
-    reporting_amount: MoneyView | SkipJsonSchema[None] = None
 
 
 class DonationPage(BaseModel):
@@ -227,7 +227,6 @@ def add_routes(router: APIRouter, reads: BoardReads) -> None:
     @router.get(
         "/v1/drives/{drive}/donations",
         response_model=DonationPage,
-        response_model_exclude_unset=True,
         responses=RESPONSES,
     )
     async def read_donations(

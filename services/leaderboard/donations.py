@@ -81,11 +81,10 @@ def page(
 
 
 def _amounts(row: Row[Any], currency: str) -> dict[str, Any]:
-    """The gift as it was given, with what it counts as where that is in another currency (the drive's)."""
+    """The gift as it was given, and what it counts as in the drive's currency."""
     reporting = as_json(row.captured, currency)
-    if row.given_captured is None:
-        return {"amount": reporting}
-    return {"amount": as_json(row.given_captured, row.currency), "reporting_amount": reporting}
+    given = reporting if row.given_captured is None else as_json(row.given_captured, row.currency)
+    return {"amount": given, "reporting_amount": reporting}
 
 
 def recent_json(row: Row[Any], currency: str) -> dict[str, Any]:

@@ -34,6 +34,8 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     belongs = credited or "around" in (case.query or {})  # one who is known to that very drive
     if _fits(case, ParameterLocation.PATH) and case.path_parameters and (number % 4 or belongs):
         _name_what_exists(case, number)
+    if _fits(case, ParameterLocation.PATH) and case.operation.label.startswith("PUT /v1/rates/"):
+        _name_two_currencies(case.path_parameters)
     if _fits(case, ParameterLocation.QUERY) and case.query:
         _ask_for_what_exists(case)
     if _fits(case, ParameterLocation.BODY) and isinstance(case.body, dict):
@@ -57,6 +59,11 @@ def _name_what_exists(case: Any, number: int) -> None:
         values = known.get(name) or _DATA["names"].get(name, [])
         if values:
             case.path_parameters[name] = values[number % len(values)]
+
+
+def _name_two_currencies(pair: dict[str, Any]) -> None:
+    if pair["source"] == pair["target"]:
+        pair["target"] = "EUR" if pair["source"] == "USD" else "USD"
 
 
 def _ask_for_what_exists(case: Any) -> None:

@@ -107,7 +107,9 @@ def parse_list(document: bytes) -> RateList:
     parser.EntityDeclHandler = reader.refuse
     try:
         parser.Parse(document, True)
-    except expat.ExpatError as error:
+    except UnreadableRates:
+        raise
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two: an encoding expat lacks
         raise UnreadableRates(f"it is no XML: {error}") from None
     if not reader.days:
         raise UnreadableRates("it has no day with rates")

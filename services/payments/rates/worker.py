@@ -15,7 +15,7 @@ from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.exchange_rates import PIVOT, Pair, Quote
 from backbone.wakeups import wait_for
-from services.payments.rates.domain import Refusal
+from services.payments.rates.domain import DAY, Refusal
 from services.payments.rates.ecb import UnreadableRates, read_list
 from services.payments.rates.store import OfferedRate, find_rates, offer
 from services.payments.tables import DRIVES
@@ -77,6 +77,8 @@ class RateReader:
         """
         found = await read_list(self._source)
         now = self._clock.now()
+        if found.as_of > now + DAY:  # every later rate would be refused as the older one
+            raise UnreadableRates(f"its newest day is in the future: {found.as_of.date()}")
         refused: dict[str, Refusal] = {}
         async with self._database.transaction() as session:
             for currency, rate in sorted(found.rates.items()):

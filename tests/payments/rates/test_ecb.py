@@ -46,6 +46,7 @@ def test_the_newest_day_of_known_currencies_is_read() -> None:
         cubes("<Cube currency='USD' rate='-1'/>"), cubes("<Cube currency='USD' rate='1e9'/>"),
         cubes("<Cube currency='USD'/>"),
         cubes("<Cube currency='USD' rate='1'/><Cube currency='USD' rate='2'/>"),
+        b"<?xml version='1.0' encoding='shift_jis'?>" + FILE, b"<?xml version='1.0' encoding='none'?><x/>",
         cubes(""), b"<x><Cube currency='USD' rate='1'/></x>",
         b"<x><Cube time='yesterday'><Cube currency='USD' rate='1'/></Cube></x>",
     ],

@@ -180,6 +180,15 @@ async def test_of_an_unreadable_list_no_rate_is_taken(books: Books, tmp_path: Pa
     assert await Api(books).listed() == {}
 
 
+async def test_of_a_list_of_the_future_no_rate_is_taken(books: Books, tmp_path: Path) -> None:
+    file = tmp_path / "rates.xml"
+    reader = RateReader(books.database, books.clock, str(file), every_s=1)
+    file.write_text(the_list("2099-01-07", "1.10"))
+    with pytest.raises(UnreadableRates, match="in the future: 2099-01-07"):
+        await reader.read()
+    assert await Api(books).listed() == {}
+
+
 async def test_ages_and_missing_rates_of_open_drives_are_measured(books: Books) -> None:
     rates = Api(books)
     await books.consume(
