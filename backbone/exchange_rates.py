@@ -62,9 +62,9 @@ def is_rate(text: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _factor(source: str, target: str, rate: str) -> Fraction:
-    """Minor units of `target` for one minor unit of `source`."""
-    return Fraction(rate) * Fraction(10 ** digits(target), 10 ** digits(source))
+def _factor(source: str, target: str, rate: str) -> tuple[int, int]:
+    """Minor units of `target` for one minor unit of `source`, as numerator and denominator."""
+    return (Fraction(rate) * Fraction(10 ** digits(target), 10 ** digits(source))).as_integer_ratio()
 
 
 def converted(units: int, source: str, target: str, rate: str) -> int:
@@ -72,7 +72,15 @@ def converted(units: int, source: str, target: str, rate: str) -> int:
 
     Raises `MoneyError` for an unknown currency.
     """
-    return round(units * _factor(source, target, rate))
+    times, by = _factor(source, target, rate)
+    whole, rest = divmod(units * times, by)
+    return whole + (2 * rest > by or (2 * rest == by and whole & 1))
+
+
+def converted_up(units: int, source: str, target: str, rate: str) -> int:
+    """The same, rounded up."""
+    times, by = _factor(source, target, rate)
+    return -(-units * times // by)
 
 
 def reported(captured: int, refunded: int, disputed: int, source: str, target: str, rate: str) -> Reported:

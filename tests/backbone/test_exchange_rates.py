@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
@@ -14,12 +15,14 @@ from backbone.exchange_rates import (
     MAX_UNITS,
     Quote,
     converted,
+    converted_up,
     cross,
     find_quote,
     is_convertible,
     is_rate,
     reported,
 )
+from backbone.money import digits
 
 NOW = datetime(2030, 1, 7, 18, tzinfo=UTC)
 CURRENCIES = st.sampled_from(["USD", "EUR", "KWD", "BHD", "JPY", "KRW", "AED", "SAR"])
@@ -41,6 +44,13 @@ def test_an_amount_is_rounded_once_to_the_digits_of_its_target(
     units: int, source: str, target: str, rate: str, expected: int
 ) -> None:
     assert converted(units, source, target, rate) == expected
+
+
+@given(st.integers(-(10**12), 10**12), CURRENCIES, CURRENCIES, RATES)
+def test_conversion_rounds_the_exact_product(units: int, source: str, target: str, rate: str) -> None:
+    exact = units * Fraction(rate) * Fraction(10 ** digits(target), 10 ** digits(source))
+    assert converted(units, source, target, rate) == round(exact)
+    assert converted_up(units, source, target, rate) == math.ceil(exact)
 
 
 @given(CURRENCIES, CURRENCIES, RATES, st.lists(st.integers(1, 10**8), min_size=1, max_size=8))

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, func, select, text
 from backbone.database.transaction import SyncTransaction, Transaction
 from backbone.exchange_rates import Reported, converted, reported
 from services.payments.recording import ledger
-from services.payments.tables import CAPTURED, PAYMENTS, POSTINGS, REFUNDS
+from services.payments.tables import CAPTURED, PAYMENTS, POSTINGS
 
 NOTHING: Final = Reported(0, 0, 0)
 
@@ -72,32 +72,18 @@ _RATED: Final = (
 
 
 async def reported_net(session: Transaction, drive_id: str, target: str) -> int:
-    """What is left of a drive's gifts in other currencies, without refunds that are not sent yet."""
-    net = 0
-    for row in await session.execute(_PAID, {"drive": drive_id, "currency": target}):
-        sums = (row.captured, row.refunded, row.disputed)
-        net += reported(*sums, row.paid_currency, target, row.rate).net
-    for row in await session.execute(_UNSENT, {"drive": drive_id, "currency": target}):
-        # One more minor unit: the refund may round the net down by one.
-        net -= converted(row.units, row.currency, target, row.rate) + 1
-    return net
+    """What is left of a drive's gifts in other currencies, in `target`."""
+    rows = await session.execute(_PAID, {"drive": drive_id, "currency": target})
+    return sum(converted(row.net, row.paid_currency, target, row.rate) for row in rows)
 
 
 _PAID: Final = select(
-    PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed, PAYMENTS.c.paid_currency, PAYMENTS.c.rate
+    (PAYMENTS.c.captured - PAYMENTS.c.refunded - PAYMENTS.c.disputed).label("net"),
+    PAYMENTS.c.paid_currency,
+    PAYMENTS.c.rate,
 ).where(
     PAYMENTS.c.drive_id == bindparam("drive"),
     PAYMENTS.c.reporting_currency == bindparam("currency"),
     PAYMENTS.c.held.is_(False),
     text(CAPTURED),
-)
-_UNSENT: Final = (
-    select(REFUNDS.c.units, REFUNDS.c.currency, PAYMENTS.c.rate)
-    .join_from(REFUNDS, PAYMENTS, PAYMENTS.c.id == REFUNDS.c.payment_id)
-    .where(
-        text("state = 'unsent'"),
-        PAYMENTS.c.drive_id == bindparam("drive"),
-        PAYMENTS.c.reporting_currency == bindparam("currency"),
-        PAYMENTS.c.held.is_(False),
-    )
 )

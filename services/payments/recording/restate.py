@@ -169,10 +169,15 @@ def _needed_rates(
 
 
 def _freeze_rate(row: PaymentRow, drive: _Drive | None, quotes: Mapping[Pair, Quote]) -> None:
-    """Freeze the rate of money in another currency when it is first known; it changes only with the drive."""
+    """Freeze the rate of money in another currency; it changes only with the drive.
+
+    Money that is held because there was no rate waits for a person: it gets one when it is released.
+    """
     currency = row.paid_currency or ""
     if drive is None or drive.currency == currency:
         row.rate = row.reporting_currency = None
+    elif row.held_reason == HeldReason.NO_RATE and row.released_at is None:
+        return
     elif row.rate is None or row.reporting_currency != drive.currency:
         quote = quotes.get((currency, drive.currency))
         usable = quote is not None and is_convertible(row.captured, currency, drive.currency, quote.rate)

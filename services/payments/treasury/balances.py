@@ -18,7 +18,8 @@ from sqlalchemy import bindparam, func, select, text
 from backbone.contracts.pledges import DriveState
 from backbone.database.transaction import SyncTransaction
 from backbone.exchange_rates import Reported, converted
-from services.payments.disbursements.balances import PAID, RESERVED, UNPOSTED_FEES
+from services.payments.disbursements.balances import PAID
+from services.payments.disbursements.pending import read_pending
 from services.payments.disbursements.shares import owed, shares_of
 from services.payments.rates.reporting import NOTHING, read_reported
 from services.payments.recording import ledger
@@ -89,7 +90,7 @@ class DriveLedger:
     paid: Mapping[str, int] = field(default_factory=dict)
     """What was paid to each of them, in the drive's currency."""
     pending: int = 0
-    """What is known to leave and is not posted yet, in the drive's currency: refunds and fees."""
+    """What is known to leave and is in no line, in the drive's currency (`read_pending`)."""
     converted: Reported = NOTHING
     """What gifts in other currencies are worth in the drive's, counted."""
     late_converted: int = 0
@@ -112,11 +113,10 @@ def read_drive_ledger(transaction: SyncTransaction, drive_id: str) -> DriveLedge
     shares = {} if drive is None else shares_of(drive.beneficiaries or ())
     paid = {name: int(units) for name, units in transaction.execute(PAID, values)}
     through = max((row.through for row in rows), default=0)
-    currency, pending = "" if drive is None else drive.currency, 0
-    if drive is not None:
-        own = values | {"currency": currency}
-        pending = sum(int(transaction.execute(each, own).scalar_one()) for each in (RESERVED, UNPOSTED_FEES))
-    worth = read_reported(transaction, drive_id, currency) if drive is not None else NOTHING
+    currency = "" if drive is None else drive.currency
+    pending = 0 if drive is None else read_pending(transaction, drive_id, currency)
+    many = drive is not None and bool(drive.currencies)
+    worth = read_reported(transaction, drive_id, currency) if many else NOTHING
     late_worth = 0
     if closed_at is not None:
         found = transaction.execute(_LATE_RATED, values | {"closed_at": closed_at})
@@ -136,7 +136,7 @@ _MOVEMENTS: Final = (
     .group_by(POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.currency)
 )
 _CLOSED_AT: Final = select(
-    DRIVES.c.state, DRIVES.c.closed_at, DRIVES.c.beneficiaries, DRIVES.c.currency
+    DRIVES.c.state, DRIVES.c.closed_at, DRIVES.c.beneficiaries, DRIVES.c.currency, DRIVES.c.currencies
 ).where(DRIVES.c.id == bindparam("drive"))
 _LATE: Final = (
     select(PAYMENTS.c.paid_currency, func.sum(PAYMENTS.c.captured))

@@ -21,8 +21,10 @@ from backbone.exchange_rates import Quote, converted
 from backbone.money import Money
 from backbone.stripe_amounts import step, to_stripe
 from services.payments.disbursements.balances import net_of
+from services.payments.processor import Movement
 from services.payments.rates.reporting import read_reported
 from services.payments.rates.store import OfferedRate, offer
+from services.payments.settlement.record import record_movements
 from services.payments.treasury.balances import read_drive_ledger, statements
 from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge
@@ -114,6 +116,39 @@ async def test_money_without_a_fresh_rate_or_in_a_currency_not_taken_is_held(boo
     assert [row.held_reason for row in await books.payments(stale)] == ["no_exchange_rate"]
     assert [row.held_reason for row in await books.payments(other)] == ["other_currency"]
     assert await check(books, drive, await books.published(stale) + await books.published(other)) == 0
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(("currency", "fee", "worth"), [("KWD", 301, 99), ("USD", 120, 120), ("EUR", 90, 0)])
+async def test_fees_of_gifts_in_other_currencies_are_not_owed(
+    books: Books, currency: str, fee: int, worth: int
+) -> None:
+    """A fee in the gift's currency counts at its rate, rounded up; in the drive's own, as it is."""
+    await set_rate(books, "KWD", "3.2581")
+    drive = await opened(books, "KWD")
+    await give(books, drive, "KWD", 10_000)
+    at = books.clock.now()
+    movement = Movement("txn_1", "charge", "ch_1", "pi_1", 10_000, fee, currency, None, at, at)
+    async with books.database.transaction() as session:
+        await record_movements(session, [movement], at)
+    async with books.database.reading() as session:
+        assert await net_of(session, drive.drive_id, "USD") == 3_258 - worth
+    found = await books.database.read_whole(
+        lambda transaction: read_drive_ledger(transaction, drive.drive_id)
+    )
+    assert found.pending == worth
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+async def test_gift_that_had_no_rate_is_counted_by_a_person_only(books: Books) -> None:
+    drive = await opened(books, "KWD")
+    pledge = await give(books, drive, "KWD", 10_000)
+    await set_rate(books, "KWD", "3.2581")
+    await books.apply([refunded("re_1", "pi_1", 3_330, "KWD")])
+    assert [(row.held_reason, row.rate) for row in await books.payments(pledge)] == [
+        ("no_exchange_rate", None)
+    ]
+    assert await check(books, drive, await books.published(pledge)) == 0
 
 
 async def _history(gifts: list[tuple[str, int]], refunds: list[tuple[int, int, bool, int]]) -> None:
