@@ -77,7 +77,7 @@ async def form_of(admin: Browser, action: str) -> dict[str, str]:
 async def test_every_reason_of_held_money_is_told_in_words(
     harness: Harness, admin: Browser, reason: HeldReason, lang: str, texts: Any
 ) -> None:
-    held = {**HELD, "held": {**HELD["held"], "reason": str(reason)}}
+    held = {**HELD, "held": {"reason": str(reason), "since": "2030-01-07T18:00:00Z"}}
     missing = dict.fromkeys(("refunded", "disputed", "fee", "captured_at", "pledge", "payout", "creator"))
     shown = {
         **missing, **held, "status": "captured", "drive": DRIVE, "facts": [], "postings": [], "decisions": [],
