@@ -44,7 +44,7 @@ bench-quick: $(VENV)/.runtime ## Measure the embedded figures, shorter and witho
 bench-overload: $(VENV)/.runtime ## Send five times the peak: what is accepted, what gives way, what comes back
 	@$(PY) -m bench overload $(ARGS)
 
-bench-money: $(VENV)/.runtime ## Measure postings, webhooks, audit and inclusion proof (ARGS="--rows 100000": a shorter log)
+bench-money: $(VENV)/.runtime ## Measure postings, webhooks, audit, inclusion proof and a storm of pledges (ARGS="--rows 100000": a shorter log)
 	@$(PY) -m bench money $(ARGS)
 
 bench-attack: $(VENV)/.runtime ## Simulate a card-testing attack: what passes, and what it costs donors (ARGS="--seed 2")

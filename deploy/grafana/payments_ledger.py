@@ -11,7 +11,7 @@ from typing import Final
 from panels import MINOR, Chart, Page, Row, rate
 
 CAPTURED: Final = rate("ataa_payments_total", 'status="captured"')
-DECLINED: Final = rate("ataa_webhooks_total", 'type="payment_intent.payment_failed",result="applied"')
+DECLINED: Final = rate("ataa_card_tries_total", 'outcome="declined"')
 ATTEMPTS: Final = f"({CAPTURED} + ({DECLINED} or vector(0)))"
 
 
@@ -69,15 +69,21 @@ _ROWS: Final = (
                 {"authorised": f"{CAPTURED} / {ATTEMPTS}",
                  "declined": f"({DECLINED} or vector(0)) / {ATTEMPTS}"},
                 "Shares of card attempts. Many declined: card testing, or a problem at Stripe.", decimals=1,
+                width=6,
             ),
             Chart(
                 "Card attempts", "ops",
                 {"authorised": CAPTURED, "declined": f"{DECLINED} or vector(0)"},
-                "Per second. A burst of declined ones from few addresses is card testing.",
+                "Per second. A burst of declined ones is card testing: see AtaaCardTesting.", width=6,
+            ),
+            Chart(
+                "Card-testing breakers", "short", {"open": "max(ataa_card_testing_breakers_open)"},
+                "Open breakers, of drives and of all. See the runbook of AtaaCardTesting.",
+                red_at=1, width=6,
             ),
             Chart(
                 "Payments by status", "ops", {"{{status}}": rate("ataa_payments_total", by="status")},
-                "Payments that entered a status, per second.",
+                "Payments that entered a status, per second.", width=6,
             ),
         ),
     ),
@@ -87,6 +93,7 @@ _ROWS: Final = (
             Chart(
                 "Tickets waiting", "short", {"waiting": "max(ataa_checkouts_waiting)"},
                 "Pledges without a checkout so far. May rise in a burst, and must fall afterwards.",
+                width=6,
             ),
             Chart(
                 "Wait for a checkout", "s",
@@ -94,11 +101,16 @@ _ROWS: Final = (
                  "first ticket": "max(ataa_checkouts_oldest_waiting_seconds)"},
                 "Expected wait of a new pledge, and age of the first ticket. Where only the second rises, "
                 "the queue does not move.",
-                red_at=120,
+                red_at=120, width=6,
             ),
             Chart(
                 "Checkouts", "ops", {"{{outcome}}": rate("ataa_checkouts_total", by="outcome")},
-                "Checkouts opened per second, by outcome.",
+                "Checkouts opened per second, by outcome.", width=6,
+            ),
+            Chart(
+                "Checkouts paused", "short", {"paused": "max(ataa_checkouts_paused)"},
+                "1 while an admin has paused checkouts. POST /v1/checkouts/resume ends it.",
+                red_at=1, width=6,
             ),
         ),
     ),

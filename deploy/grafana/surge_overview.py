@@ -17,7 +17,7 @@ def _stripe(outcome: str) -> str:
 
 CAPTURED_AN_HOUR: Final = "sum by (currency) (increase(ataa_captured_minor_units_total[1h]))"
 CAPTURED: Final = rate("ataa_payments_total", 'status="captured"')
-DECLINED: Final = rate("ataa_webhooks_total", 'type="payment_intent.payment_failed",result="applied"')
+DECLINED: Final = rate("ataa_card_tries_total", 'outcome="declined"')
 
 _ROWS: Final = (
     Row(

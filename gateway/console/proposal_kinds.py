@@ -48,16 +48,14 @@ def _disbursement(form: Form, currency: str) -> Json:
 
 
 _BASIC: Final = ("pending", "approved", "rejected")
+_REVERSIBLE: Final = (*_BASIC, "reversal_requested", "reversed")
 
-OFFLINE: Final = Kind(
-    "offline", "offline-gifts", "ofg", ("approve", "reject", "reverse"),
-    (*_BASIC, "reversal_requested", "reversed"), _gift,
-)  # fmt: skip
+OFFLINE: Final = Kind("offline", "offline-gifts", "ofg", ("approve", "reject", "reverse"), _REVERSIBLE, _gift)
 CONTRIBUTIONS: Final = Kind(
     "contributions", "contributions", "ctb", ("approve", "reject"), _BASIC, _contribution
 )
 BENEFICIARIES: Final = Kind(
-    "beneficiaries", "disbursements", "dsb", ("approve", "reject"), _BASIC, _disbursement
+    "beneficiaries", "disbursements", "dsb", ("approve", "reject", "reverse"), _REVERSIBLE, _disbursement
 )
 
 

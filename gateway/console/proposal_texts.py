@@ -25,12 +25,12 @@ PROPOSALS_EN: Final[Translations] = {
     "proposal_reversed": "Reversed",
     "none_pending": "Nothing is waiting for approval.",
     "none_in_state": "There are none in this state.",
-    "two_keys": "One key records, another key approves: nobody alone makes money count. Rejecting needs no "
+    "two_keys": "One key records, another key approves: no key alone makes money count. Rejecting needs no "
     "second key.",
     "own_pending": "You recorded this with the key you are logged in with. Another key has to approve it.",
-    "own_reversal": "You requested the reversal. Another key has to confirm it. Until then the gift counts.",
+    "own_reversal": "You requested the reversal. Another key has to confirm it. Until then it counts.",
     "refused_second_approver_needed": "Your key took the step before this one, so it cannot decide now. "
-    "Another key has to: ask a colleague, or log in with a key of their own.",
+    "Another key has to: ask a colleague to log in with a key of their own.",
     "refused_approval_state": "This was decided in another way meanwhile. Look at the lists again.",
     "refused_drive_not_opened": "The drive is a draft. Open it first.",
     "refused_currency_not_accepted": "The drive does not take this currency.",
@@ -58,8 +58,12 @@ PROPOSALS_EN: Final[Translations] = {
     "confirm_approve_contributions": "It is in the public sums from now on.",
     "confirm_approve_beneficiaries": "It is published as paid out, and is owed no more.",
     "confirm_reject_any": "It never counts. This cannot be taken back; it can be recorded anew.",
-    "confirm_request_reversal": "The gift still counts until another key confirms the reversal.",
-    "confirm_confirm_reversal": "Nothing of the gift is left in the totals.",
+    "confirm_request_reversal_offline": "The gift still counts until another key confirms the reversal.",
+    "confirm_confirm_reversal_offline": "Nothing of the gift is left in the totals.",
+    "confirm_request_reversal_beneficiaries": "It still counts as paid until another key confirms the "
+    "reversal.",
+    "confirm_confirm_reversal_beneficiaries": "What it paid is owed again, and the public list shows that it "
+    "came back.",
     "yes_approve": "Approve",
     "yes_reject": "Reject",
     "yes_reverse": "Request or confirm a reversal",
@@ -127,10 +131,10 @@ PROPOSALS_AR: Final[Translations] = {
     "proposal_reversed": "جرى التراجع عنه",
     "none_pending": "لا شيء بانتظار الاعتماد.",
     "none_in_state": "لا شيء في هذه الحالة.",
-    "two_keys": "مفتاح يسجّل ومفتاح آخر يعتمد، فلا يستطيع أحد وحده أن يجعل مبلغًا محسوبًا. "
+    "two_keys": "مفتاح يسجّل ومفتاح آخر يعتمد، فلا يكفي مفتاح واحد ليُحتسب مبلغ. "
     "أما الرفض فلا يحتاج إلى مفتاح ثانٍ.",
     "own_pending": "سجّلت هذا بالمفتاح الذي دخلت به، ويجب أن يعتمده مفتاح آخر.",
-    "own_reversal": "أنت من طلب التراجع، ويجب أن يؤكده مفتاح آخر. وحتى ذلك الحين يبقى التبرع محسوبًا.",
+    "own_reversal": "أنت من طلب التراجع، ويجب أن يؤكده مفتاح آخر. وحتى ذلك الحين يبقى محسوبًا.",
     "refused_second_approver_needed": "اتُّخذت الخطوة السابقة بمفتاحك، فلا يحق له البتّ الآن. "
     "يجب أن يبتّ مفتاح آخر: اطلب ذلك من زميل، أو ليدخل زميلك بمفتاحه.",
     "refused_approval_state": "بُتّ في هذا على نحو آخر في هذه الأثناء. راجع القوائم من جديد.",
@@ -160,8 +164,10 @@ PROPOSALS_AR: Final[Translations] = {
     "confirm_approve_contributions": "يُضاف إلى المجاميع العلنية من الآن.",
     "confirm_approve_beneficiaries": "يُنشر أنه دُفع، ولا يبقى مستحقًا.",
     "confirm_reject_any": "لن يُحتسب أبدًا. لا رجوع عن الرفض، ويمكن تسجيله من جديد.",
-    "confirm_request_reversal": "يبقى التبرع محسوبًا حتى يؤكد مفتاح آخر التراجع.",
-    "confirm_confirm_reversal": "لن يبقى من هذا التبرع شيء في المجاميع.",
+    "confirm_request_reversal_offline": "يبقى التبرع محسوبًا حتى يؤكد مفتاح آخر التراجع.",
+    "confirm_confirm_reversal_offline": "لن يبقى من هذا التبرع شيء في المجاميع.",
+    "confirm_request_reversal_beneficiaries": "يبقى محسوبًا ضمن المدفوع حتى يؤكد مفتاح آخر التراجع.",
+    "confirm_confirm_reversal_beneficiaries": "يعود المبلغ مستحقًا، وتُظهر القائمة العلنية أنه أُعيد.",
     "yes_approve": "اعتماد",
     "yes_reject": "رفض",
     "yes_reverse": "طلب تراجع أو تأكيده",

@@ -41,12 +41,17 @@ _LABELS: Final[Mapping[str, str]] = {
     "evidence": "evidence",
     "proposal": "proposal_id",
     "payment": "payment_id",
+    "pool": "proposal_id",
+    "key": "proposal_id",
     "why": "why",
     "reason": "why",
     "note": "note",
 }
 """The typed fields that the page shows, each with the key of its label."""
-_ACTIONS: Final = ("open", "pause", "resume", "close", "approve", "reject", "reverse", "release", "refund")
+_ACTIONS: Final = (
+    "open", "pause", "resume", "close", "approve", "reject", "reverse", "release", "refund", "refunds",
+    "end_pool", "revoke",
+)  # fmt: skip
 """What a form does, where a button alone was to be pressed: the page names it."""
 _RETRY: Final[Header] = (b"retry-after", b"5")
 

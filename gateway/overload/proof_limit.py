@@ -12,8 +12,8 @@ from gateway.overload.shedding import Shedding
 class ProofLimit:
     """A context manager for such a read. They need no key, so they take no place of partners' reads.
 
-    Entering raises `Overloaded` past the limit, and from the first step of the ladder on: nobody loses a gift
-    who sees its proof a minute later.
+    Entering raises `Overloaded` past the limit, and from the first step of the ladder on. Reading a
+    proof a minute later loses nothing.
     """
 
     def __init__(self, limit: ConcurrencyLimit, shedding: Shedding) -> None:

@@ -111,8 +111,7 @@ class DriveCommands:
             changes = {
                 name: requested[name]
                 for name in change.model_fields_set
-                if requested[name]
-                != (getattr(row, name) or ([] if name == "currencies" else getattr(row, name)))
+                if requested[name] != _stored(row, name)
             }
             if not changes:
                 return drive_json(row)

@@ -119,10 +119,8 @@ async def decide(
 async def test_what_one_key_records_another_approves(
     system: WholeSystem, first: Browser, second: Browser, page: str
 ) -> None:
-    if page == "beneficiaries":  # there has to be something to pay out
-        gift = await record(first, "offline", amount="100")
-        assert (await decide(second, "offline", gift, "approve"))[0] == 303
-        await until(lambda: owes_something(first))
+    if page == "beneficiaries":
+        await raise_money(first, second)
     proposal = await record(first, page)
     html = unescape((await first.get(address(page)))[1])
     assert str(PROPOSALS_EN["own_pending"]) in html
@@ -136,6 +134,13 @@ async def test_what_one_key_records_another_approves(
         assert (status, "done=approved" in location) == (303, True), html
     status, html = await first.get(f"{address(page)}?state=approved&lang=ar")
     assert (status, proposal in html, "Seen" in html) == (200, True, True)
+
+
+async def raise_money(first: Browser, second: Browser) -> None:
+    """Have something to pay out."""
+    gift = await record(first, "offline", amount="100")
+    assert (await decide(second, "offline", gift, "approve"))[0] == 303
+    await until(lambda: owes_something(first))
 
 
 async def owes_something(browser: Browser) -> bool:
@@ -153,22 +158,36 @@ async def test_rejection_needs_a_reason_and_no_second_key(first: Browser, page: 
     assert (status, str(PROPOSALS_EN["refused_approval_state"]) in html) == (409, True)
 
 
+@pytest.mark.parametrize("page", ["offline", "beneficiaries"])
 async def test_reversal_takes_two_keys_and_a_stale_form_confirms_none(
-    first: Browser, second: Browser
+    first: Browser, second: Browser, page: str
 ) -> None:
-    gift = await record(first, "offline")
-    assert (await decide(second, "offline", gift, "approve"))[0] == 303
-    status, location, _ = await decide(first, "offline", gift, "reverse", "approved")
-    assert (status, "done=reversal_requested" in location) == (303, True)
+    if page == "beneficiaries":
+        await raise_money(first, second)
+    proposal = await record(first, page)
+    assert (await decide(second, page, proposal, "approve"))[0] == 303
+    assert await texts_of(first, page, "approved", proposal, f"confirm_request_reversal_{page}")
+    status, location, html = await decide(first, page, proposal, "reverse", "approved")
+    assert (status, "done=reversal_requested" in location) == (303, True), html
     # A double click of the request, and the other key's form from before it: neither confirms it.
-    status, location, _ = await decide(first, "offline", gift, "reverse", "approved")
+    status, location, _ = await decide(first, page, proposal, "reverse", "approved")
     assert (status, "done=reversal_requested" in location) == (303, True)
-    status, _, html = await decide(second, "offline", gift, "reverse", "approved")
+    status, _, html = await decide(second, page, proposal, "reverse", "approved")
     assert (status, str(CONSOLE_EN["refused_changed_meanwhile"]) in html) == (409, True)
-    status, _, html = await decide(first, "offline", gift, "reverse", "reversal_requested")
+    status, _, html = await decide(first, page, proposal, "reverse", "reversal_requested")
     assert (status, str(PROPOSALS_EN["refused_second_approver_needed"]) in html) == (409, True)
-    status, location, _ = await decide(second, "offline", gift, "reverse", "reversal_requested")
+    assert await texts_of(first, page, "reversal_requested", proposal, "own_reversal")
+    assert await texts_of(second, page, "reversal_requested", proposal, f"confirm_confirm_reversal_{page}")
+    status, location, _ = await decide(second, page, proposal, "reverse", "reversal_requested")
     assert (status, "done=reversed" in location) == (303, True)
+    assert await texts_of(first, page, "reversed", proposal)
+
+
+async def texts_of(browser: Browser, page: str, state: str, proposal: str, *keys: str) -> bool:
+    """Whether the list of a state shows the proposal and these texts."""
+    html = unescape((await browser.get(f"{address(page)}?state={state}"))[1])
+    assert f'state={state}" aria-current="true"' in html, html
+    return all(text in html for text in (proposal, *(str(PROPOSALS_EN[key]) for key in keys)))
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from typing import Any, Final
 
 import pytest
 
 from gateway.console.ledger_texts import LEDGER_EN
-from gateway.console.money_texts import MONEY_EN
+from gateway.console.money_texts import MONEY_AR, MONEY_EN
 from gateway.console.texts import CONSOLE_EN
+from services.payments.domain import HeldReason
 from tests.gateway.console_harness import Browser
 from tests.gateway.harness import ADMIN, DRIVE, Harness, drive
 
@@ -68,6 +70,23 @@ async def form_of(admin: Browser, action: str) -> dict[str, str]:
     return {
         name: re.findall(rf'name="{name}" value="([^"]*)"', form)[0] for name in ("csrf", "once", "payment")
     }
+
+
+@pytest.mark.parametrize("reason", HeldReason)
+@pytest.mark.parametrize(("lang", "texts"), [("en", MONEY_EN), ("ar", MONEY_AR)])
+async def test_every_reason_of_held_money_is_told_in_words(
+    harness: Harness, admin: Browser, reason: HeldReason, lang: str, texts: Any
+) -> None:
+    held = {**HELD, "held": {"reason": str(reason), "since": "2030-01-07T18:00:00Z"}}
+    missing = dict.fromkeys(("refunded", "disputed", "fee", "captured_at", "pledge", "payout", "creator"))
+    shown = {
+        **missing, **held, "status": "captured", "drive": DRIVE, "facts": [], "postings": [], "decisions": [],
+    }  # fmt: skip
+    harness.payments.answers["GET /v1/payments"] = (200, {"data": [held], "next": None})
+    harness.payments.answers[f"GET /v1/payments/{PAYMENT}"] = (200, shown)
+    for path in (f"{PAGE}/money", f"/console/payments/{PAYMENT}"):
+        status, html = await admin.get(f"{path}?lang={lang}")
+        assert (status, texts[f"held_{reason}"] in unescape(html)) == (200, True), path
 
 
 @pytest.mark.parametrize("lang", ["en", "ar"])

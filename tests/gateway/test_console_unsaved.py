@@ -9,7 +9,8 @@ from typing import Any, Final
 import pytest
 
 from gateway.access.sessions import Sessions
-from gateway.console.texts import CONSOLE_EN
+from gateway.console.ledger_texts import LEDGER_AR, LEDGER_EN
+from gateway.console.texts import CONSOLE_AR, CONSOLE_EN
 from tests.gateway.console_harness import Browser, hidden_in
 from tests.gateway.harness import ADMIN, DRIVE, FakeService, Harness, drive
 
@@ -109,6 +110,65 @@ async def test_form_is_kept_while_the_gateways_own_database_is_unavailable(
     assert (status, kept["name"], kept["csrf"]) == (503, TYPED, hidden["csrf"])
     status, html = await admin.get("/console")
     assert (status, html.startswith("<!doctype html>")) == (503, True)
+
+
+PAYMENT: Final = "pay_01frtz5n00000000000000000d"
+POOL: Final = "mpl_01frtz5n00000000000000000d"
+
+
+@pytest.mark.parametrize(
+    ("lang", "texts"), [("en", {**CONSOLE_EN, **LEDGER_EN}), ("ar", {**CONSOLE_AR, **LEDGER_AR})]
+)
+@pytest.mark.parametrize(
+    ("page", "path", "field", "text"),
+    [
+        (f"{PAGE}/matching", f"{PAGE}/matching/end", "pool", "yes_end_pool"),
+        ("/console/keys", "/console/keys/revoke", "key", "yes_revoke"),
+        (f"{PAGE}/money", f"{PAGE}/money/refunds", "payment", "yes_refunds"),
+    ],
+)
+async def test_form_of_one_button_says_after_the_login_what_it_does_and_to_what(
+    harness: Harness, admin: Browser, lang: str, texts: Any, page: str, path: str, field: str, text: str
+) -> None:
+    money, made = {"currency": "USD", "value": "26.00"}, "2022-01-07T18:00:00Z"
+    pool = {
+        "id": POOL, "sponsor": "Acme", "state": "active", "cap": money, "used": money, "remaining": money,
+        "ratio": "1.00", "per_gift_cap": None, "creator": None, "starts_at": made, "ends_at": None,
+        "ended_at": None,
+    }  # fmt: skip
+    held = {
+        "id": PAYMENT, "captured": money, "pledged": money, "held": {"reason": "other_amount", "since": made},
+    }  # fmt: skip
+    lines = (
+        "gross",
+        "offline",
+        "matched",
+        "refunds",
+        "disputes",
+        "raised",
+        "held",
+        "fees",
+        "paid_out",
+        "late",
+    )
+    statement = {"currency": "USD", "owed": [], **dict.fromkeys(lines)}
+    harness.payments.answers |= {
+        f"GET /v1/drives/{DRIVE}/statement": (200, {"currencies": [statement]}),
+        f"GET /v1/drives/{DRIVE}/audit": DOWN,
+        "GET /v1/payments": (200, {"data": [held], "next": None}),
+        f"GET /v1/drives/{DRIVE}/matching-pools": (200, {"data": [pool], "next": None}),
+    }
+    if field == "key":
+        new_key = {"kind": "publishable", "name": "till", "origins": "https://a.example"}
+        assert (await admin.submit(page, page, new_key))[0] == 200
+    shown = (await admin.get(f"{page}?lang={lang}"))[1]
+    form = re.findall(rf'<form method="post" action="{path}.*?</form>', shown, re.DOTALL)[0]
+    posted = fields_in(form)
+    await expire(harness, admin)
+    html = (await admin.post(f"{path}?lang={lang}", posted))[2]
+    status, html = await logged_in_again(admin, html)
+    assert (status, f'<p class="big">{texts[text]}</p>' in unescape(html)) == (200, True)
+    assert f'<dd dir="auto">{dict(posted)[field]}</dd>' in html
 
 
 async def test_refused_form_gets_a_new_key(harness: Harness, admin: Browser) -> None:

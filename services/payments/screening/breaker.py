@@ -60,7 +60,7 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the bar is raised."""
+        """Whether it is open: an attack is assumed."""
         return self.opened_at is not None
 
     @property

@@ -31,7 +31,9 @@ BATCH: Final = 2_000
 log = structlog.get_logger()
 
 _OPEN: Final = Gauge("ataa_card_testing_breakers_open", "Breakers that are open, of drives and of all.")
-_REFUSALS: Final = Counter("ataa_card_testing_refused_total", "Clients refused for an hour.", ["reason"])
+_REFUSALS: Final = Counter(
+    "ataa_card_testing_refused_total", "Clients refused for a quarter of an hour, by reason.", ["reason"]
+)
 _EXHAUSTED: Final = Counter(
     "ataa_checkouts_exhausted_total", "Checkouts to be expired after too many declined cards."
 )

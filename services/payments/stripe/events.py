@@ -71,7 +71,7 @@ def read_event(event: Mapping[str, Any]) -> ParsedEvent:
 def read_try(event: Mapping[str, Any]) -> ReportedTry | None:
     """The try of a card that an event reports; None where it reports none, or one of no payment of ours.
 
-    Never raises: what cannot be read of a try is not worth holding money back for.
+    Never raises: an unreadable try must not stop the recording of money.
     """
     if event["type"] not in (DECLINED, "payment_intent.succeeded"):
         return None
