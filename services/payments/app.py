@@ -109,14 +109,8 @@ def compose(
         "payments.cancelling": CheckoutExpirer(database, stripe, rate_limiter, clock).run,
         "payments.refunds": refunds.run,
         "payments.asker": Reconciler(database, stripe, clock, hold_foreign=ours.hold_foreign).run,
-        "payments.hanging": HangingCheckouts(
-            database, stripe, rate_limiter, clock, settings.hanging_grace_s
-        ).run,
         "payments.backfill": backfill.run,
-        "payments.sweep": _sweeper(database, stripe, rate_limiter, clock, settings).run,
-        "payments.settlement": Settlement(
-            database, stripe, rate_limiter, clock, every_s=settings.settlement_s
-        ).run,
+        **_reading_stripe(database, stripe, rate_limiter, clock, settings),
         "payments.rates": RateReader(database, clock, settings.rates, every_s=settings.rates_s).run,
         "payments.gauges": MoneyGauges(database, clock).run,
         "payments.screening": ScreeningWorker(database, clock, enforce=settings.stops_card_testing).run,
@@ -148,6 +142,19 @@ def compose(
         start=lambda: database.migrate(MIGRATIONS),
         close=partial(_close, stripe, database),
     )
+
+
+def _reading_stripe(
+    database: Database, stripe: Processor, rate_limiter: RateLimiter, clock: Clock, settings: PaymentsSettings
+) -> dict[str, Work]:
+    """The workers that read Stripe's lists and objects, within the rate limit."""
+    hanging = HangingCheckouts(database, stripe, rate_limiter, clock, settings.hanging_grace_s)
+    settlement = Settlement(database, stripe, rate_limiter, clock, every_s=settings.settlement_s)
+    return {
+        "payments.hanging": hanging.run,
+        "payments.sweep": _sweeper(database, stripe, rate_limiter, clock, settings).run,
+        "payments.settlement": settlement.run,
+    }
 
 
 def _money_routes(

@@ -207,6 +207,12 @@ _TRANSITION_DESCRIPTIONS: Final[Mapping[DriveTransition, str]] = {
 }
 
 
+_PLEDGE_REFUSED: Final = (
+    KeyMissing, Unauthorized, Forbidden, PartnerNotAllowed, NotFound, DriveClosed, CurrencyNotAccepted,
+    NoExchangeRate, DrivePaused, RealMoneyOnTestDrive, AmountTooSmall, AmountTooLarge, KeyReused,
+)  # fmt: skip
+
+
 def routes(dependencies: Dependencies) -> APIRouter:
     """The public routes."""
     router = APIRouter()
@@ -216,21 +222,7 @@ def routes(dependencies: Dependencies) -> APIRouter:
         methods=["POST"],
         status_code=201,
         response_model=PledgeView,
-        responses=documented(
-            KeyMissing,
-            Unauthorized,
-            Forbidden,
-            PartnerNotAllowed,
-            NotFound,
-            DriveClosed,
-            CurrencyNotAccepted,
-            NoExchangeRate,
-            DrivePaused,
-            RealMoneyOnTestDrive,
-            AmountTooSmall,
-            AmountTooLarge,
-            KeyReused,
-        ),
+        responses=documented(*_PLEDGE_REFUSED),
         route_class_override=direct_route(dependencies.make_pledge_directly),
     )
     menu = (AmountTooSmall, AmountTooLarge)

@@ -58,6 +58,7 @@ class NewPledge(NamedTuple):
 
 
 def pledge_made(new_pledge: NewPledge, donors: Mapping[tuple[str, bytes], str], now: datetime) -> PledgeMade:
+    """The event of a pledge; `donors` are known by partner and hashed address."""
     resolved, request = new_pledge.resolved, new_pledge.resolved.command.request
     known = None if new_pledge.address_mac is None else donors[resolved.partner, new_pledge.address_mac]
     source = request.source
@@ -82,6 +83,7 @@ def pledge_made(new_pledge: NewPledge, donors: Mapping[tuple[str, bytes], str], 
 
 
 def pledge_row(new_pledge: NewPledge, made: PledgeMade) -> dict[str, Any]:
+    """The row of a pledge, equal to its event where they have the same fields."""
     request, source, reporting = new_pledge.resolved.command.request, made.source, new_pledge.reporting
     return {
         "id": made.pledge_id,
