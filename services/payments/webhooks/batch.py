@@ -19,7 +19,6 @@ from backbone.database.database import Database
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from backbone.telemetry import FRESHNESS, STAGE
-from services.payments.domain import FactKind, Observation
 from services.payments.recording import lookup_requests
 from services.payments.recording.record import record
 from services.payments.screening.record import store_tries
@@ -75,8 +74,9 @@ async def apply_batch(
     tries = [tried for event in applied if (tried := read_try(event)) is not None]
     async with database.transaction() as session:
         observations = [each.observation for each in parsed if each.observation is not None]
-        suspected = await store_tries(session, tries, _captured(observations), now)
-        unplaced = await record(session, observations, now, suspected=suspected)
+        await store_tries(session, [each for each in tries if each.declined])
+        unplaced = await record(session, observations, now)
+        await store_tries(session, [each for each in tries if not each.declined])
         await _schedule_lookups(session, parsed, unplaced, now)
         warned = await mark_warned(session, [each.warned for each in parsed if each.warned], now)
         await _mark_done(session, webhooks, events, ignored)
@@ -86,12 +86,6 @@ async def apply_batch(
     done = clock.now()
     for webhook, reason in zip(webhooks, ignored, strict=True):
         _count_done(webhook, reason, done)
-
-
-def _captured(observations: Sequence[Observation]) -> set[str]:
-    """The payments that captures name."""
-    named = (each.payment_id for each in observations if each.kind is FactKind.CAPTURE)
-    return {payment for payment in named if payment is not None}
 
 
 def _count_done(webhook: StoredWebhook, reason: IgnoreReason | None, done: datetime) -> None:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
 from backbone.contracts import DriveChanged
+from services.payments.recording.record import record
 from services.payments.screening.domain import ALL_DRIVES, DECLINES_UNDER_ATTACK, TRIES_OF_A_CHECKOUT
 from services.payments.screening.pruning import screening_steps
 from services.payments.screening.tables import BREAKERS, CLIENTS, REFUSED, TRIES
 from services.payments.screening.worker import ScreeningWorker
+from services.payments.stripe.events import read_event
 from services.payments.tables import WEBHOOKS
 from tests.payments.books import Books
 from tests.payments.harness import a_pledge
@@ -143,6 +145,20 @@ async def test_gift_whose_session_is_reported_first_is_held_too(api: TreasuryApi
     await opened(api.books)
     await api.books.apply([declined(other), declined(other), session_completed("cs_1", "pi_1", 500, ours)])
     await api.books.apply([intent_succeeded("pi_1", 500, ours)])
+    assert (await api.payment(ours["ataa_payment"]))["held"]["reason"] == "suspected_card_testing"
+
+
+async def test_gift_whose_capture_the_sweep_reports_first_is_held_too(api: TreasuryApi) -> None:
+    drive = owned_drive()
+    other, ours = await pledged(api, drive), await pledged(api, drive)
+    await opened(api.books)
+    await api.books.apply([declined(other), declined(other)])
+    paid = intent_succeeded("pi_1", 500, ours)
+    seen = read_event(paid).observation
+    assert seen is not None
+    async with api.books.database.transaction() as session:
+        await record(session, [seen], api.books.clock.now())
+    await api.books.apply([paid])
     assert (await api.payment(ours["ataa_payment"]))["held"]["reason"] == "suspected_card_testing"
 
 
