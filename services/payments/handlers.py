@@ -167,8 +167,10 @@ _SET_PLEDGE_VERSION: Final = (
 
 def _clients(payments: Iterable[tuple[str, str | None]], events: Iterable[PledgeState]) -> dict[str, str]:
     """The client of each of these payments, given with their pledges, whose pledge was made with one."""
-    named = {event.pledge_id: event.client for event in events if isinstance(event, PledgeMade)}
-    found = ((payment, named.get(pledge or "")) for payment, pledge in payments)
+    named: dict[str | None, str | None] = {
+        event.pledge_id: event.client for event in events if isinstance(event, PledgeMade)
+    }
+    found = ((payment, named.get(pledge)) for payment, pledge in payments)
     return {payment: client for payment, client in found if client is not None}
 
 

@@ -20,6 +20,7 @@ from backbone.database.transaction import Transaction
 from services.payments.domain import NO_DRIVE, FactKind, Observation, merge, merged
 from services.payments.recording.restate import restate
 from services.payments.recording.rows import PaymentRow, StoredFact, read_facts, read_payments, write_facts
+from services.payments.recording.warnings import mark_captured
 from services.payments.screening.record import find_suspected
 from services.payments.statements import lock_intents
 from services.payments.tables import PAYMENTS, REFUNDS
@@ -71,10 +72,12 @@ async def _record(
     by_intent: ByIntent = {row.intent: row for row in rows.values() if row.intent is not None}
     recorded = [facts[each] for each in found]
     new = await _assign_captures(session, recorded, rows, by_intent)
-    await _suspect(session, recorded, by_intent, at)
+    captured = _newly_captured(recorded, by_intent)
+    await _suspect(session, captured, at)
     concerned = {row.id: row for row in new} | _assign_others(recorded, rows, by_intent)
     await _confirm_refunds(session, found.values())
     await restate(session, list(concerned.values()), facts, at, new=frozenset(row.id for row in new))
+    await mark_captured(session, [row for _, row in captured], at)
     await write_facts(session, [fact for each, fact in facts.items() if fact != before.get(each)], at)
 
 
@@ -119,18 +122,20 @@ async def _assign_captures(
     return new
 
 
+def _newly_captured(facts: Sequence[StoredFact], by_intent: ByIntent) -> list[tuple[Observation, PaymentRow]]:
+    """The captures whose payments had none so far."""
+    seen = (fact.observation for fact in facts if fact.observation.kind is FactKind.CAPTURE)
+    return [(each, row) for each in seen if (row := by_intent[each.intent]).paid_currency is None]
+
+
 async def _suspect(
-    session: Transaction, facts: Sequence[StoredFact], by_intent: ByIntent, at: datetime
+    session: Transaction, captured: Sequence[tuple[Observation, PaymentRow]], at: datetime
 ) -> None:
     """Mark the payments of new captures that look like tested cards, by the payments that they name."""
-    new: dict[str, list[PaymentRow]] = {}
-    for fact in facts:
-        seen = fact.observation
-        if seen.kind is FactKind.CAPTURE and (row := by_intent[seen.intent]).paid_currency is None:
-            new.setdefault(seen.payment_id or row.id, []).append(row)
-    for payment in await find_suspected(session, new, at):
-        for row in new[payment]:
-            row.suspected = True
+    named = [(seen.payment_id or row.id, row) for seen, row in captured]
+    suspected = await find_suspected(session, {payment for payment, _ in named}, at)
+    for payment, row in named:
+        row.suspected = row.suspected or payment in suspected
 
 
 def _unpaid_payment(capture: Observation, rows: Mapping[str, PaymentRow]) -> PaymentRow | None:

@@ -144,7 +144,8 @@ class Screening:
         """Breakers that were open when the process ended, with the times at which they were opened.
 
         Tries from before `now` that are noted afterwards are judged as at their own time: a decline from
-        before an attack does not count as one under attack, and one older than a refusal lasts refuses nobody.
+        before an attack does not count as one under attack, and one older than a refusal lasts refuses no
+        client.
         """
         self._restored_at = now
         for scope, at in opened:
@@ -209,7 +210,7 @@ class Screening:
                 self._suspects[one.client] = RefusedReason.CARD
 
     def _was_under_attack(self, one: Try) -> bool:
-        """Whether a breaker that covers the try is open; for one from before `restore`, was open at its time."""
+        """Whether a breaker that covers the try is open; was open then, for one from before `restore`."""
         at = one.at if one.at < self._restored_at else float("inf")
         found = (self.breakers.get(scope) for scope in (ALL_DRIVES, one.drive_id))
         return any(each is not None and each.opened_at is not None and each.opened_at <= at for each in found)

@@ -134,7 +134,7 @@ def _show_held(rows: Rows) -> None:
     counts, units = dict.fromkeys(HeldReason, 0), dict[str, int]()
     since: list[datetime] = []
     for currency, reason, number, left, oldest in rows:
-        counts[_reason(reason)] += int(number)
+        counts[_known_reason(reason)] += int(number)
         units[currency] = units.get(currency, 0) + int(left)
         since += [oldest] if oldest else []
     for reason, number in counts.items():
@@ -143,7 +143,7 @@ def _show_held(rows: Rows) -> None:
     _times.set(_OLDEST_HELD, min(since, default=None))
 
 
-def _reason(stored: str | None) -> HeldReason:
+def _known_reason(stored: str | None) -> HeldReason:
     """A stored reason. A process of an earlier version stores none, and one of a later version maybe a new
     one; both count as `other_currency`, as `payment_views` shows the first."""
     return HeldReason(stored) if stored in _REASONS else HeldReason.OTHER_CURRENCY
