@@ -183,6 +183,7 @@ _RECENT: Final = [
         "name": "Layla",
         "message": None,
         "amount": _usd(2_500),
+        "reporting_amount": _usd(2_500),
         "creator": _CREATOR,
         "at": _MOMENT,
     }
@@ -418,7 +419,9 @@ class LogRow(BaseModel):
 class DonationRow(LogRow):
     """The row of a donation, with the name and message that may be shown, and `reporting_amount`."""
 
-    model_config = _example(id="don_01frtz5n00000000000000000d", name="Layla", message=None, **_ROW)
+    model_config = _example(
+        id="don_01frtz5n00000000000000000d", name="Layla", message=None, reporting_amount=_usd(2_500), **_ROW
+    )
 
     id: Annotated[str, id_schema("don")]
     name: str | None

@@ -114,9 +114,13 @@ async def update_attribution(events: Sequence[PledgeState], session: Transaction
         rate = (await read_queue(session)).estimates.rate
         tickets = [_ticket(event, at, rate) for pledge_id, event in newest.items() if pledge_id in missing]
         made = await session.execute(insert_new(session, PAYMENTS), tickets)
-        await note_clients(session, _clients(tickets, events), at)
+        await note_clients(
+            session, _clients(((each["id"], each["pledge_id"]) for each in tickets), events), at
+        )
         if made.rowcount != len(tickets):
             rows |= await read_payments(session, pledges=missing)
+    known = _clients(((row.id, row.pledge_id) for row in rows.values()), events)
+    await note_clients(session, known, datetime.now(UTC))
     await _update(session, rows.values(), newest)
 
 
@@ -161,10 +165,12 @@ _SET_PLEDGE_VERSION: Final = (
 )
 
 
-def _clients(tickets: Iterable[Mapping[str, Any]], events: Iterable[PledgeState]) -> dict[str, str]:
-    """The client of each new payment whose pledge came with one."""
-    named = {event.pledge_id: event.client for event in events if isinstance(event, PledgeMade)}
-    found = ((ticket["id"], named.get(ticket["pledge_id"])) for ticket in tickets)
+def _clients(payments: Iterable[tuple[str, str | None]], events: Iterable[PledgeState]) -> dict[str, str]:
+    """The client of each of these payments, given with their pledges, whose pledge was made with one."""
+    named: dict[str | None, str | None] = {
+        event.pledge_id: event.client for event in events if isinstance(event, PledgeMade)
+    }
+    found = ((payment, named.get(pledge)) for payment, pledge in payments)
     return {payment: client for payment, client in found if client is not None}
 
 

@@ -97,7 +97,7 @@ class Payment(Table, table=True):
     no intent and no facts.
 
     `suspected` is set where the gift looked like a tested card when it was captured (screening/), `warned_at`
-    once a card issuer suspected fraud (webhooks/fraud_warnings.py).
+    once a card issuer suspected fraud (recording/warnings.py).
 
     `held_reason` (domain.HeldReason) and `held_since` are set while it is held. `released_at` is set once a
     person counted it in `drive_id` for `creator_id`; what its pledge names is then in `pledged_drive` and
@@ -306,9 +306,10 @@ class Refund(Table, table=True):
 class PendingLookup(Table, table=True):
     """A pending lookup of a payment intent at Stripe (table `questions`).
 
-    `kind` is `refunds` (its refunds), `intent` (its capture) or `doubts` (its refunds and disputes, while
-    the counted amount of one is an estimate). `expected` is the refunded sum that Stripe reported; where the
-    stored facts add up to it, no lookup is needed.
+    `kind` is `refunds` (its refunds), `intent` (its capture), `doubts` (its refunds and disputes, while the
+    counted amount of one is an estimate) or `warned` (its capture, after an early fraud warning).
+    `expected` is the refunded sum that Stripe reported; where the stored facts add up to it, no lookup is
+    needed.
     """
 
     __tablename__ = "questions"

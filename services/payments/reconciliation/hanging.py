@@ -105,6 +105,7 @@ class HangingCheckouts:
                 _ASKED.labels("failed").inc()
                 failed.append(Failed(row, str(error)))
                 continue
+            self._rate_limiter.succeeded()
             if found is None:
                 _ASKED.labels("undecided").inc()
                 failed.append(Failed(row, "the checkout is neither paid nor ended"))

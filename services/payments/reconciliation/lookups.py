@@ -2,7 +2,8 @@
 
 A `charge.refunded` event requests a lookup of the refunds (`recording/lookup_requests.py`). A refund or
 dispute whose payment intent is unknown is stored, and after ten minutes the intent is looked up. While the
-counted amount of a refund or dispute is an estimate, both are looked up.
+counted amount of a refund or dispute is an estimate, both are looked up. The intent of an early fraud warning
+without a payment is looked up too.
 
 A lookup of an intent is settled once every fact of it has its payment. Besides, facts without a payment
 whose intent has one are assigned to it each minute.
@@ -24,7 +25,7 @@ from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.database.transaction import Transaction
 from backbone.durable_work import DurableWork, Failed, Failure, exponential
-from services.payments.domain import Observation
+from services.payments.domain import FactKind, Observation
 from services.payments.processor import Foreign, Processor, ProcessorError, Refused
 from services.payments.recording import estimates
 from services.payments.recording.lookup_requests import (
@@ -34,6 +35,7 @@ from services.payments.recording.lookup_requests import (
 )
 from services.payments.recording.record import record
 from services.payments.recording.rows import StoredFact, read_facts
+from services.payments.recording.warnings import WARNED
 from services.payments.tables import FACTS, LOOKUPS, PAYMENTS
 from services.payments.webhooks.foreign import drop_foreign_facts
 
@@ -194,6 +196,8 @@ async def _is_answered(session: Transaction, row: Row[Any]) -> bool:
     if row.kind == "doubts":
         return not await estimates.are_open(session, row.intent)
     facts = await read_facts(session, intents=[row.intent])
+    if row.kind == WARNED:  # the record of the capture marked the payment
+        return any(fact.observation.kind is FactKind.CAPTURE for fact in facts.values())
     if row.kind == "intent":
         return bool(facts) and all(fact.payment_id is not None for fact in facts.values())
     return bool(refunded_units(row.intent, facts.values()) == row.expected)

@@ -238,6 +238,7 @@ class Sweeper:
             # The object that the page begins after is gone: the pass restarts. What it found is recorded.
             await self._save(under_way | {"after": None})
             raise
+        self._rate_limiter.succeeded()
         for reason in page.unreadable:
             self._report(sweep_pass.kind, "unreadable", reason)
         await self._record(page.facts)
@@ -271,6 +272,7 @@ class Sweeper:
     async def _read(self, kind: FactKind, fact_id: str) -> list[ListedFact]:
         await self._rate_limiter.acquire()
         fact = await self._processor.read_fact(kind, fact_id)
+        self._rate_limiter.succeeded()
         return [] if fact is None else [fact]
 
     async def _record(self, facts: Sequence[ListedFact], *, again: bool = False) -> None:

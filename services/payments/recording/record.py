@@ -20,6 +20,8 @@ from backbone.database.transaction import Transaction
 from services.payments.domain import NO_DRIVE, FactKind, Observation, merge, merged
 from services.payments.recording.restate import restate
 from services.payments.recording.rows import PaymentRow, StoredFact, read_facts, read_payments, write_facts
+from services.payments.recording.warnings import mark_captured
+from services.payments.screening.record import find_suspected
 from services.payments.statements import lock_intents
 from services.payments.tables import PAYMENTS, REFUNDS
 
@@ -30,23 +32,15 @@ _FURTHER: Final = Counter("ataa_payments_again_total", "Further captures on a pl
 ByIntent = dict[str | None, PaymentRow]
 
 
-NOBODY: Final[frozenset[str]] = frozenset()
-
-
-async def record(
-    session: Transaction,
-    observations: Iterable[Observation],
-    at: datetime,
-    *,
-    suspected: Collection[str] = NOBODY,
-) -> set[str]:
+async def record(session: Transaction, observations: Iterable[Observation], at: datetime) -> set[str]:
     """Record observations as facts, and restate the payments they concern.
 
     Order and repetition do not matter. A capture without a payment creates one. A refund or dispute whose
     capture is unknown is stored, and placed once the capture is recorded. Transactions that record facts of
     the same payment intent wait for each other, so neither overlooks what the other is about to commit.
 
-    New captures that name one of the payments `suspected` are held; what was captured before stays as it is.
+    New captures that look like tested cards (screening/) are held, whoever reports them; what was captured
+    before stays as it is.
 
     Returns those of the observations' intents that have facts without a payment.
     """
@@ -55,7 +49,7 @@ async def record(
     await lock_intents(session, intents)
     facts = await read_facts(session, ids=observed, intents=intents)
     if found := _unrecorded(observed, facts):
-        await _record(session, found, facts, at, suspected)
+        await _record(session, found, facts, at)
     return intents & {fact.observation.intent for fact in facts.values() if fact.payment_id is None}
 
 
@@ -64,7 +58,6 @@ async def _record(
     found: Mapping[str, Observation],
     facts: dict[str, StoredFact],
     at: datetime,
-    suspected: Collection[str],
 ) -> None:
     """Record what adds to `facts`, the stored facts of its intents; they are brought up to date."""
     rows = await _payments_of(session, found.values())
@@ -79,10 +72,12 @@ async def _record(
     by_intent: ByIntent = {row.intent: row for row in rows.values() if row.intent is not None}
     recorded = [facts[each] for each in found]
     new = await _assign_captures(session, recorded, rows, by_intent)
-    _suspect(recorded, by_intent, suspected)
+    captured = _newly_captured(recorded, by_intent)
+    await _suspect(session, captured, at)
     concerned = {row.id: row for row in new} | _assign_others(recorded, rows, by_intent)
     await _confirm_refunds(session, found.values())
     await restate(session, list(concerned.values()), facts, at, new=frozenset(row.id for row in new))
+    await mark_captured(session, [row for _, row in captured], at)
     await write_facts(session, [fact for each, fact in facts.items() if fact != before.get(each)], at)
 
 
@@ -127,13 +122,20 @@ async def _assign_captures(
     return new
 
 
-def _suspect(facts: Sequence[StoredFact], by_intent: ByIntent, suspected: Collection[str]) -> None:
-    """Mark the payments of captures that are new and name one of the payments `suspected`."""
-    for fact in facts:
-        seen = fact.observation
-        if seen.kind is FactKind.CAPTURE and seen.payment_id in suspected:
-            row = by_intent[seen.intent]
-            row.suspected = row.suspected or row.paid_currency is None
+def _newly_captured(facts: Sequence[StoredFact], by_intent: ByIntent) -> list[tuple[Observation, PaymentRow]]:
+    """The captures whose payments had none so far."""
+    seen = (fact.observation for fact in facts if fact.observation.kind is FactKind.CAPTURE)
+    return [(each, row) for each in seen if (row := by_intent[each.intent]).paid_currency is None]
+
+
+async def _suspect(
+    session: Transaction, captured: Sequence[tuple[Observation, PaymentRow]], at: datetime
+) -> None:
+    """Mark the payments of new captures that look like tested cards, by the payments that they name."""
+    named = [(seen.payment_id or row.id, row) for seen, row in captured]
+    suspected = await find_suspected(session, {payment for payment, _ in named}, at)
+    for payment, row in named:
+        row.suspected = row.suspected or payment in suspected
 
 
 def _unpaid_payment(capture: Observation, rows: Mapping[str, PaymentRow]) -> PaymentRow | None:

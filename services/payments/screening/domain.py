@@ -138,9 +138,16 @@ class Screening:
         self._suspects: dict[str, RefusedReason] = {}
         self._exhausted: set[str] = set()
         self._forgotten_at = float("-inf")
+        self._restored_at = float("-inf")
 
-    def restore(self, opened: Iterable[tuple[str, float]]) -> None:
-        """Breakers that were open when the process ended, with the times at which they were opened."""
+    def restore(self, opened: Iterable[tuple[str, float]], now: float) -> None:
+        """Breakers that were open when the process ended, with the times at which they were opened.
+
+        Tries from before `now` that are noted afterwards are judged as at their own time: a decline from
+        before an attack does not count as one under attack, and one older than a refusal lasts refuses no
+        client.
+        """
+        self._restored_at = now
         for scope, at in opened:
             self.breakers[scope] = Breaker(opened_at=at)
 
@@ -187,19 +194,26 @@ class Screening:
         return found
 
     def _note_decline(self, one: Try) -> None:
-        attacked = self.under_attack(one.drive_id)
+        attacked = self._was_under_attack(one)
         count = self._declines.get(one.payment_id, (0, 0.0))[0] + 1
         self._declines[one.payment_id] = (count, one.at)
         if count >= (TRIES_UNDER_ATTACK if attacked and one.small else TRIES_OF_A_CHECKOUT):
             self._exhausted.add(one.payment_id)
-        if one.client is not None:
+        is_over = one.at <= self._restored_at - REFUSED_S
+        if one.client is not None and not is_over:
             self._suspects.setdefault(one.client, RefusedReason.DECLINES)
         if one.card is not None:
             card = _remembered(self._cards, one.card)
             card.declined.append(one.at)
             card.forget(one.at - MEMORY_S)
-            if one.client is not None and len(card.declined) > DECLINES_OF_A_CARD:
+            if one.client is not None and not is_over and len(card.declined) > DECLINES_OF_A_CARD:
                 self._suspects[one.client] = RefusedReason.CARD
+
+    def _was_under_attack(self, one: Try) -> bool:
+        """Whether a breaker that covers the try is open; was open then, for one from before `restore`."""
+        at = one.at if one.at < self._restored_at else float("inf")
+        found = (self.breakers.get(scope) for scope in (ALL_DRIVES, one.drive_id))
+        return any(each is not None and each.opened_at is not None and each.opened_at <= at for each in found)
 
     def _suspect_all(self) -> None:
         """Look at every client again: the bar is higher now."""

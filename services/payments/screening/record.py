@@ -31,26 +31,43 @@ async def note_clients(session: Transaction, clients: Mapping[str, str], at: dat
         await session.execute(insert_new(session, CLIENTS), rows)
 
 
-async def store_tries(
-    session: Transaction, tries: Sequence[ReportedTry], captured: Collection[str], now: datetime
-) -> frozenset[str]:
-    """Store tries of cards; returns those of the payments `captured` that are to be held.
+async def store_tries(session: Transaction, tries: Sequence[ReportedTry]) -> None:
+    """Store tries of cards.
 
     A try of a payment that is unknown here is not stored. One of an event that was stored before is not
-    stored again. A capture may be reported before its try: by the event of its checkout session.
+    stored again.
+
+    The declined ones of a batch are stored before its captures are recorded, and the charged ones after, so
+    that a capture is judged by the other tries of its client.
     """
-    if not (tries or captured):
-        return frozenset()
-    places = await _places(session, {each.payment_id for each in tries} | set(captured))
+    if not tries:
+        return
+    places = await _places(session, {each.payment_id for each in tries})
     known = [_row(each, place) for each in tries if (place := places.get(each.payment_id)) is not None]
-    declined = [row for row in known if row["declined"]]
-    charged = [row for row in known if not row["declined"]]
-    await _insert(session, declined)
-    suspected = await _suspected(session, [places[each] for each in captured if each in places], now)
-    await _insert(session, charged)
-    _DECLINED.inc(len(declined))
-    _CHARGED.inc(len(charged))
-    return suspected
+    if known:
+        await session.execute(insert_new(session, TRIES), known)
+    declined = sum(row["declined"] for row in known)
+    _DECLINED.inc(declined)
+    _CHARGED.inc(len(known) - declined)
+
+
+async def find_suspected(session: Transaction, payments: Collection[str], now: datetime) -> frozenset[str]:
+    """Those of these payments that look like tested cards while a breaker is open, and are to be held."""
+    opened = {row.scope for row in await session.execute(_OPEN)} if payments else frozenset[str]()
+    if not opened:
+        return frozenset()
+    places = (await _places(session, payments)).values()
+    small = [place for place in places if place.client is not None and _is_small(place)]
+    attacked = [place for place in small if opened & {ALL_DRIVES, place.drive_id}]
+    if not attacked:
+        return frozenset()
+    since = now - timedelta(seconds=MEMORY_S)
+    counts = await _counts(session, {place.client for place in attacked}, since)
+    return frozenset(
+        place.id
+        for place in attacked
+        if is_to_be_held(*counts.get(place.client, (0, 0)), small=True, under_attack=True)
+    )
 
 
 async def _places(session: Transaction, payments: Collection[str]) -> dict[str, Row[Any]]:
@@ -68,29 +85,6 @@ def _row(one: ReportedTry, place: Row[Any]) -> dict[str, Any]:
 
 def _is_small(place: Row[Any]) -> bool:
     return place.currency is not None and is_small(place.amount, place.currency)
-
-
-async def _insert(session: Transaction, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        await session.execute(insert_new(session, TRIES), rows)
-
-
-async def _suspected(session: Transaction, captured: Sequence[Row[Any]], now: datetime) -> frozenset[str]:
-    """Those of these payments that look like tested cards while a breaker is open."""
-    small = [place for place in captured if place.client is not None and _is_small(place)]
-    if not small:
-        return frozenset()
-    opened = {row.scope for row in await session.execute(_OPEN)}
-    attacked = [place for place in small if opened & {ALL_DRIVES, place.drive_id}]
-    if not attacked:
-        return frozenset()
-    since = now - timedelta(seconds=MEMORY_S)
-    counts = await _counts(session, {place.client for place in attacked}, since)
-    return frozenset(
-        place.id
-        for place in attacked
-        if is_to_be_held(*counts.get(place.client, (0, 0)), small=True, under_attack=True)
-    )
 
 
 async def _counts(

@@ -71,12 +71,13 @@ class ScreeningWorker:
             async with self._database.transaction() as session:
                 await session.execute(delete(BREAKERS))
                 await session.execute(delete(REFUSED))
-        since = self._clock.now() - timedelta(seconds=MEMORY_S)
+        now = self._clock.now()
+        since = now - timedelta(seconds=MEMORY_S)
         async with self._database.reading() as session:
             rows = (await session.execute(select(BREAKERS))).all()
             before = (await session.execute(_BEFORE, {"since": since})).scalar()
             last = (await session.execute(_LAST)).scalar() or 0
-        self._screening.restore([(row.scope, row.opened_at.timestamp()) for row in rows])
+        self._screening.restore([(row.scope, row.opened_at.timestamp()) for row in rows], now.timestamp())
         self._read_to = last if before is None else before - 1
 
     async def step(self) -> Decisions:

@@ -76,6 +76,7 @@ class PayoutReader:
     async def _read(self, row: Any) -> None:
         await self._rate_limiter.acquire()
         payout = await self._processor.read_payout(row.id)
+        self._rate_limiter.succeeded()
         if payout is None:
             raise Refused("the processor does not know this payout")
         is_final = payout.status in FINAL and payout.lines is not False
@@ -95,6 +96,7 @@ class PayoutReader:
             except Refused:
                 await self._save(payout_id, resume_after=None)
                 raise
+            self._rate_limiter.succeeded()
             if page.unreadable:
                 log.error("settlement.unreadable", payout=payout_id, transactions=list(page.unreadable))
             lines = [each.id for each in page.movements if each.source != payout_id]

@@ -124,6 +124,7 @@ class Settlement:
                 # The transaction that the page begins after is gone: the listing restarts.
                 await save_positions(self._database, {LISTING: Position(0)})
                 raise
+            self._rate_limiter.succeeded()
             for reason in page.unreadable:
                 self._give_up(reason)
             await self._record(page.movements)

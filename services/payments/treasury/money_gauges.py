@@ -134,13 +134,22 @@ def _show_held(rows: Rows) -> None:
     counts, units = dict.fromkeys(HeldReason, 0), dict[str, int]()
     since: list[datetime] = []
     for currency, reason, number, left, oldest in rows:
-        counts[HeldReason(reason)] += int(number)
+        counts[_known_reason(reason)] += int(number)
         units[currency] = units.get(currency, 0) + int(left)
         since += [oldest] if oldest else []
     for reason, number in counts.items():
         _HELD.labels(reason).set(number)
     _by_label(_HELD_UNITS, units)
     _times.set(_OLDEST_HELD, min(since, default=None))
+
+
+def _known_reason(stored: str | None) -> HeldReason:
+    """A stored reason. A process of an earlier version stores none, and one of a later version maybe a new
+    one; both count as `other_currency`, as `payment_views` shows the first."""
+    return HeldReason(stored) if stored in _REASONS else HeldReason.OTHER_CURRENCY
+
+
+_REASONS: Final = frozenset(HeldReason)
 
 
 def _show_disputes(rows: Rows) -> None:

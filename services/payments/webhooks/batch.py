@@ -19,15 +19,14 @@ from backbone.database.database import Database
 from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from backbone.telemetry import FRESHNESS, STAGE
-from services.payments.domain import FactKind, Observation
 from services.payments.recording import lookup_requests
 from services.payments.recording.record import record
+from services.payments.recording.warnings import Warned, record_warnings, report_warnings
 from services.payments.screening.record import store_tries
 from services.payments.stripe.events import ParsedEvent, read_event, read_try
 from services.payments.stripe.objects import NOT_REPORTED
 from services.payments.tables import APPLIED, IGNORED, WEBHOOKS
 from services.payments.webhooks.foreign import IgnoreReason, OurAccount, count_ignored, ignore_reasons
-from services.payments.webhooks.fraud_warnings import mark_warned, report_warnings
 from services.payments.webhooks.receive import count_webhook, label_of
 from services.payments.webhooks.redaction import without_details
 
@@ -65,6 +64,8 @@ async def apply_batch(
 ) -> None:
     """Apply webhooks in one transaction: all of them, or none where it raises.
 
+    Early fraud warnings are recorded in a transaction before it (`recording/warnings.py`), which changes
+    nothing where it is repeated.
     Events that are not for `ours` are marked as ignored.
     """
     now = clock.now()
@@ -73,12 +74,13 @@ async def apply_batch(
     applied = [event for event, reason in zip(events, ignored, strict=True) if reason is None]
     parsed = [read_event(event) for event in applied]
     tries = [tried for event in applied if (tried := read_try(event)) is not None]
+    warned = await _record_warnings(database, _warned(events, ignored), now)
     async with database.transaction() as session:
         observations = [each.observation for each in parsed if each.observation is not None]
-        suspected = await store_tries(session, tries, _captured(observations), now)
-        unplaced = await record(session, observations, now, suspected=suspected)
+        await store_tries(session, [each for each in tries if each.declined])
+        unplaced = await record(session, observations, now)
+        await store_tries(session, [each for each in tries if not each.declined])
         await _schedule_lookups(session, parsed, unplaced, now)
-        warned = await mark_warned(session, [each.warned for each in parsed if each.warned], now)
         await _mark_done(session, webhooks, events, ignored)
         crash_point("payments.applier.before_commit")
     crash_point("payments.applier.after_commit")
@@ -88,10 +90,21 @@ async def apply_batch(
         _count_done(webhook, reason, done)
 
 
-def _captured(observations: Sequence[Observation]) -> set[str]:
-    """The payments that captures name."""
-    named = (each.payment_id for each in observations if each.kind is FactKind.CAPTURE)
-    return {payment for payment in named if payment is not None}
+def _warned(events: Sequence[Any], ignored: Sequence[IgnoreReason | None]) -> set[str]:
+    """The intents that early fraud warnings name. One that looks foreign may concern a lost capture."""
+    may_be_ours = [
+        event
+        for event, reason in zip(events, ignored, strict=True)
+        if reason in (None, IgnoreReason.FOREIGN) and event["type"].startswith("radar.")
+    ]
+    return {each.warned for each in map(read_event, may_be_ours) if each.warned}
+
+
+async def _record_warnings(database: Database, intents: Collection[str], now: datetime) -> list[Warned]:
+    if not intents:
+        return []
+    async with database.transaction() as session:
+        return await record_warnings(session, intents, now)
 
 
 def _count_done(webhook: StoredWebhook, reason: IgnoreReason | None, done: datetime) -> None:

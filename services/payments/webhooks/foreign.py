@@ -14,7 +14,8 @@ An object is foreign where it is not marked (`stripe/marks.py`) and concerns no 
 - A refund, dispute or charge seldom carries a mark. It is ours where its PaymentIntent is. One of an unknown
   intent is stored until Stripe was asked for the intent and its session (`reconciliation/lookups.py`); where
   neither is marked, the stored facts are dropped and counted (`drop_foreign_facts`).
-- An early fraud warning of an unknown PaymentIntent is foreign: it comes long after the capture.
+- An early fraud warning of an unknown PaymentIntent is foreign. It is kept all the same until Stripe was
+  asked for the intent: the capture may have been lost (`recording/warnings.py`).
 - A refund, dispute or charge without a PaymentIntent is foreign: our checkouts always create one.
 - A marked object is never dropped: money for an unknown pledge or drive is posted to the suspense account.
 """

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.payments.domain import FactKind
+from services.payments.processor import TooFast
+from services.payments.reconciliation.hanging import HangingCheckouts
 from services.payments.stripe.events import checkout_outcome
 from services.payments.stripe.objects import moment_of
+from tests.payments.books import Books
+from tests.payments.fake_processor import FakeProcessor
 from tests.payments.harness import Harness, a_drive, a_pledge, running
+from tests.payments.stripe.counting_limiter import CountingLimiter
 
 NO_ENDS = [
     "checkout.session.expired", "checkout.session.async_payment_failed",
@@ -104,3 +110,18 @@ def test_an_answer_ends_a_checkout_only_where_no_money_can_arrive_by_it(
         assert (found.kind, found.id, found.payment_id) == (FactKind.ENDED, "cs_1", "pay_1")
     else:
         assert found is None
+
+
+async def test_only_a_call_that_succeeded_restores_the_rate(books: Books) -> None:
+    answers: list[Exception | None] = [None, TooFast("429"), None]
+
+    class Undecided(FakeProcessor):
+        async def read_checkout(self, session_id: str) -> None:
+            if (error := answers.pop()) is not None:
+                raise error
+
+    limiter = CountingLimiter()
+    hanging = HangingCheckouts(books.database, cast(Any, Undecided()), limiter, books.clock, 1.0)
+    rows = [SimpleNamespace(id=f"pay_{n}", session_id=f"cs_{n}") for n in range(3)]
+    assert len(await hanging.run_batch(cast(Any, rows))) == 3
+    assert (limiter.admitted, limiter.successes) == (3, 2)

@@ -25,6 +25,7 @@ from tests.engines import fresh_postgres, postgres_server
 from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge
 from tests.payments.listing_processor import ListingProcessor
+from tests.payments.stripe.counting_limiter import CountingLimiter
 from tests.payments.stripe_events import as_stored, dispute, intent_succeeded, metadata, refund
 
 EVERY_S = 300.0
@@ -187,6 +188,17 @@ async def test_a_429_ends_the_round(books: Books) -> None:
     processor.failure = lambda kind, after: TooFast("429")
     await rounds(books, processor, a_sweep(books, processor))
     assert len(processor.calls) == 1
+
+
+async def test_every_call_that_succeeded_restores_the_rate(books: Books) -> None:
+    _, intent, _ = await a_donation(books, 1_000_000)
+    processor = ListingProcessor(books.clock)
+    processor.refund("re_1", intent, 100, "pending")
+    limiter = CountingLimiter()
+    sweep = Sweeper(books.database, processor, limiter, books.clock, every_s=EVERY_S, grace_s=1.0)
+    await backfilled(books, processor)
+    await rounds(books, processor, sweep)
+    assert limiter.successes == limiter.admitted > 0
 
 
 async def test_a_sweep_of_many_pages_alternates_with_checkouts(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def tried(client: str | None = "client_a", *, declined: bool = True, payment: st
 
 def under_attack(scope: str = ALL_DRIVES) -> Screening:
     screening = Screening()
-    screening.restore([(scope, AT - 10)])
+    screening.restore([(scope, AT - 10)], AT - 10)
     return screening
 
 
@@ -80,7 +80,7 @@ def test_refusal_ends_and_the_next_decline_refuses_again() -> None:
     screening = under_attack()
     refused_of(screening, *(tried() for _ in range(DECLINES_UNDER_ATTACK)))
     assert refused_of(screening, tried(), now=AT + 1) == []
-    screening.restore([(ALL_DRIVES, AT)])
+    screening.restore([(ALL_DRIVES, AT)], AT)
     assert refused_of(screening, tried(at=AT + REFUSED_S + 1), now=AT + REFUSED_S + 1) == ["client_a"]
 
 
@@ -131,3 +131,22 @@ def test_small_is_twenty_times_the_least_that_stripe_charges() -> None:
     assert is_small(1_000, "USD")
     assert not is_small(1_001, "USD")
     assert is_small(1_000, "JPY")
+
+
+def test_restart_under_attack_judges_earlier_tries_as_at_their_own_time() -> None:
+    """A donor who mistyped before the attack keeps the checkout; one who did under attack does not."""
+    screening = Screening()
+    screening.restore([(ALL_DRIVES, AT - 60)], AT)
+    for _ in range(TRIES_UNDER_ATTACK):
+        screening.note(tried(payment="pay_before", client=None, at=AT - 1_800))
+        screening.note(tried(payment="pay_under", client=None, at=AT - 30))
+    assert screening.check(AT).exhausted == {"pay_under"}
+
+
+def test_restart_under_attack_refuses_no_client_whose_refusal_is_over() -> None:
+    screening = Screening()
+    screening.restore([(ALL_DRIVES, AT - 3_000)], AT)
+    old = [tried("client_old", at=AT - REFUSED_S - 60) for _ in range(DECLINES_UNDER_ATTACK)]
+    new = [tried("client_new", at=AT - REFUSED_S + 60) for _ in range(DECLINES_UNDER_ATTACK)]
+    assert refused_of(screening, *old, *new) == ["client_new"]
+    assert refused_of(screening, tried("client_old", at=AT + 1), now=AT + 1) == ["client_old"]

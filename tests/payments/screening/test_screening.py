@@ -12,11 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
+from backbone import ids
 from backbone.contracts import DriveChanged
+from services.payments.recording.record import record
 from services.payments.screening.domain import ALL_DRIVES, DECLINES_UNDER_ATTACK, TRIES_OF_A_CHECKOUT
 from services.payments.screening.pruning import screening_steps
 from services.payments.screening.tables import BREAKERS, CLIENTS, REFUSED, TRIES
 from services.payments.screening.worker import ScreeningWorker
+from services.payments.stripe.events import read_event
 from services.payments.tables import WEBHOOKS
 from tests.payments.books import Books
 from tests.payments.harness import a_pledge
@@ -146,6 +149,20 @@ async def test_gift_whose_session_is_reported_first_is_held_too(api: TreasuryApi
     assert (await api.payment(ours["ataa_payment"]))["held"]["reason"] == "suspected_card_testing"
 
 
+async def test_gift_whose_capture_the_sweep_reports_first_is_held_too(api: TreasuryApi) -> None:
+    drive = owned_drive()
+    other, ours = await pledged(api, drive), await pledged(api, drive)
+    await opened(api.books)
+    await api.books.apply([declined(other), declined(other)])
+    paid = intent_succeeded("pi_1", 500, ours)
+    seen = read_event(paid).observation
+    assert seen is not None
+    async with api.books.database.transaction() as session:
+        await record(session, [seen], api.books.clock.now())
+    await api.books.apply([paid])
+    assert (await api.payment(ours["ataa_payment"]))["held"]["reason"] == "suspected_card_testing"
+
+
 async def test_gift_captured_before_the_attack_is_not_held_by_what_is_reported_later(
     api: TreasuryApi,
 ) -> None:
@@ -155,6 +172,18 @@ async def test_gift_captured_before_the_attack_is_not_held_by_what_is_reported_l
     await opened(api.books)
     await api.books.apply([declined(other), declined(other), intent_succeeded("pi_1", 500, ours)])
     assert (await api.payment(ours["ataa_payment"]))["held"] is None
+
+
+async def test_client_of_a_pledge_reported_after_its_capture_is_noted(api: TreasuryApi) -> None:
+    drive = owned_drive()
+    pledge = a_pledge(drive, 500, client="client_a")
+    await api.books.consume(drive)
+    ours = metadata(ids.new("pay"), pledge.pledge_id, drive.drive_id)
+    await api.books.apply([intent_succeeded("pi_1", 500, ours)])
+    await api.books.consume(pledge)
+    assert [(row.payment_id, row.client) for row in await rows(api.books, CLIENTS)] == [
+        (ours["ataa_payment"], "client_a")
+    ]
 
 
 async def test_attack_opens_the_breakers_and_refuses_the_client(api: TreasuryApi) -> None:

@@ -19,6 +19,7 @@ from services.payments.stripe.rate_limiter import RateLimiter
 from tests.payments.books import Books
 from tests.payments.settlement.ledger_rows import fee_row, payout_row, settled
 from tests.payments.settlement.moving_processor import MovingProcessor, moved
+from tests.payments.stripe.counting_limiter import CountingLimiter
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -190,3 +191,11 @@ def test_unreadable_transactions_are_named_and_the_others_read() -> None:
     (movement,) = page.movements
     assert (movement.intent, movement.source, movement.exchange_rate) == ("pi_1", "ch_1", "1.25")
     assert [text.partition(":")[0] for text in page.unreadable] == ["txn_2", "txn_3", "txn_4", "txn_5"]
+
+
+async def test_every_call_that_succeeded_restores_the_rate(books: Books, processor: MovingProcessor) -> None:
+    limiter = CountingLimiter()
+    worker = Settlement(books.database, processor, limiter, books.clock, every_s=10)
+    processor.movements = [moved("txn_1", "charge", "pi_1", 2_500, 103, at=books.clock.now())]
+    await worker.run_once()
+    assert limiter.successes == limiter.admitted > 0

@@ -55,6 +55,21 @@ async def test_held_payments_are_counted_by_reason_and_age(books: Books) -> None
     assert shown("held_oldest_seconds") == pytest.approx(3_600, abs=5)
 
 
+@pytest.mark.parametrize("reason", [None, "of_a_later_version"])
+async def test_held_payment_without_a_known_reason_is_counted_and_stops_no_other_gauge(
+    books: Books, reason: str | None
+) -> None:
+    await books.paid_pledge(2_600, pledged=2_500)
+    async with books.database.transaction() as session:
+        await session.execute(update(PAYMENTS).values(held_reason=reason))
+    await gauges(books).read()
+    assert (
+        shown("held_payments", reason="other_currency"),
+        shown("held_payments", reason="other_amount"),
+    ) == (1, 0)
+    assert shown("held_minor_units", currency="USD") == 2_600
+
+
 async def test_open_dispute_counts_down_to_its_deadline_until_evidence_is_submitted(books: Books) -> None:
     await books.paid_pledge()
     now = books.clock.now()
