@@ -68,7 +68,7 @@ async def refused(
         (amount(25.00), "invalid-request"),
         (amount(25), "invalid-request"),
         (amount(None), "invalid-request"),
-        (amount("25.00", "EUR"), "invalid-request"),
+        (amount("25.00", "EUR"), "currency-not-accepted"),
         (amount("25.00", "usd"), "invalid-request"),
         (amount("25.00", "XYZ"), "invalid-request"),
         (amount("1000000.00"), "amount-too-large"),

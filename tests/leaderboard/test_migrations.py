@@ -59,7 +59,11 @@ def remove_boards(connection: Connection) -> None:
             *("day_from", "day_oldest", "hour_from", "hour_oldest"),
             *("alerts", "alerts_version"),
         ],
-        "payments": ["donor_key", "source_key", "number", "ranked_version", "offline"],
+        "payments": [
+            *("donor_key", "source_key", "number", "ranked_version", "offline"),
+            *("given_captured", "given_refunded", "given_disputed"),
+        ],
+        "drive_log": ["given_amount", "given_currency"],
         "donors": ["raised", "donations", "reached_at", *sums],
         "creators": sums,
         "words": ["version", "decided", "drive_id", "pinned_at", "pin_version"],

@@ -84,6 +84,7 @@ async def list_movements(stripe: Watched) -> None:
 
 CASES: dict[str, Callable[[Watched], Awaitable[object]]] = {
     "open_checkout": open_checkouts,
+    "read_checkout": lambda stripe: stripe.read_checkout("cs_1"),
     "expire_checkout": lambda stripe: stripe.expire_checkout("cs_1"),
     "list_checkouts": lambda stripe: stripe.list_checkouts(NOW, "cs_1"),
     "refund": refund,
