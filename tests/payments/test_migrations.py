@@ -80,7 +80,10 @@ async def test_statements_run_each_minute_use_an_index(tmp_path: Path, store: st
             for statement, index in (
                 (PLACEABLE, "facts_unplaced"),
                 (ESTIMATES_BY_REASON, "facts_in_doubt"),
-                (PAST_THEIR_END.params(before=datetime.now(UTC)), "payments_hanging"),
+                (
+                    PAST_THEIR_END.params(before=datetime.now(UTC), at=datetime.now(UTC), id=""),
+                    "payments_hanging",
+                ),
             ):
                 dialect = session.dialect
                 plain = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})

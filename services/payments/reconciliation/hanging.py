@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import Row, bindparam, select, text
+from sqlalchemy import Row, bindparam, or_, select, text
 
 from backbone.clock import Clock
 from backbone.crash import crash_point
@@ -32,8 +32,9 @@ from services.payments.tables import HANGING, PAYMENTS
 BATCH: Final = 20
 LONGEST_PAUSE_S: Final = 3_600.0
 POLL_S: Final = 5.0
-MAX_POSTPONED: Final = 500
-"""Checkouts that are asked about later, in memory; past this, all of them are due again."""
+PAGES: Final = 25
+"""Pages of checkouts that are looked at in one round for those that are due."""
+_FIRST: Final = (datetime(1970, 1, 1, tzinfo=UTC), "")
 
 log = structlog.get_logger()
 
@@ -43,10 +44,17 @@ _ASKED: Final = Counter(
 for _outcome in ("paid", "ended", "undecided", "failed"):
     _ASKED.labels(_outcome)
 
+_E: Final = PAYMENTS.c.expires_at
+_AT: Final = bindparam("at", type_=_E.type)
 PAST_THEIR_END: Final = (
-    select(PAYMENTS.c.id, PAYMENTS.c.session_id)
-    .where(text(HANGING), PAYMENTS.c.expires_at < bindparam("before", type_=PAYMENTS.c.expires_at.type))
-    .order_by(PAYMENTS.c.expires_at)
+    select(PAYMENTS.c.id, PAYMENTS.c.session_id, _E)
+    .where(
+        text(HANGING),
+        bindparam("before", type_=_E.type) > _E,
+        _E >= _AT,
+        or_(_E > _AT, PAYMENTS.c.id > bindparam("id")),
+    )
+    .order_by(_E, PAYMENTS.c.id)
     .limit(BATCH)
 )
 
@@ -69,6 +77,7 @@ class HangingCheckouts:
         self._grace = timedelta(seconds=grace_s)
         self._failures: dict[str, int] = {}
         self._due_at: dict[str, float] = {}
+        self._position = _FIRST
         self.work = DurableWork(
             "payments.hanging",
             self,
@@ -82,15 +91,24 @@ class HangingCheckouts:
         await self.work.run(stop)
 
     async def fetch_due(self) -> Sequence[Row[Any]]:
-        """See `WorkQueue`. The next try's time is no column: what is undecided is postponed in memory."""
+        """See `WorkQueue`. The checkouts are looked at in turn, so that each of them is reached.
+
+        The next try's time is no column: what is undecided is postponed in memory.
+        """
         now = asyncio.get_running_loop().time()
-        if len(self._due_at) > MAX_POSTPONED:
-            self._due_at.clear()
-            self._failures.clear()
-        postponed = [payment for payment, due_at in self._due_at.items() if due_at > now]
-        due = PAST_THEIR_END.where(PAYMENTS.c.id.not_in(postponed)) if postponed else PAST_THEIR_END
-        async with self._database.reading() as session:
-            return (await session.execute(due, {"before": self._clock.now() - self._grace})).all()
+        for _ in range(PAGES):
+            at, last = self._position
+            values = {"before": self._clock.now() - self._grace, "at": at, "id": last}
+            async with self._database.reading() as session:
+                page = (await session.execute(PAST_THEIR_END, values)).all()
+            if not page:
+                self._position = _FIRST
+                return ()
+            self._position = (page[-1].expires_at, page[-1].id)
+            due = [row for row in page if self._due_at.get(row.id, 0.0) <= now]
+            if due:
+                return due
+        return ()
 
     async def run_batch(self, batch: Sequence[Row[Any]]) -> Sequence[Failed[Row[Any]]]:
         """See `WorkQueue`: an answer that decides nothing is a failure, so it is asked for again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,12 +12,15 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import update
 
+from backbone.durable_work import Failure
 from services.payments.domain import FactKind
 from services.payments.processor import TooFast
-from services.payments.reconciliation.hanging import HangingCheckouts
+from services.payments.reconciliation.hanging import BATCH, PAGES, HangingCheckouts
 from services.payments.stripe.events import checkout_outcome
 from services.payments.stripe.objects import moment_of
+from services.payments.tables import PAYMENTS
 from tests.payments.books import Books
 from tests.payments.fake_processor import FakeProcessor
 from tests.payments.harness import Harness, a_drive, a_pledge, running
@@ -125,3 +129,21 @@ async def test_only_a_call_that_succeeded_restores_the_rate(books: Books) -> Non
     rows = [SimpleNamespace(id=f"pay_{n}", session_id=f"cs_{n}") for n in range(3)]
     assert len(await hanging.run_batch(cast(Any, rows))) == 3
     assert (limiter.admitted, limiter.successes) == (3, 2)
+
+
+async def test_every_undecided_checkout_is_asked_about_before_one_is_asked_again(books: Books) -> None:
+    drive, number = a_drive(), BATCH * (PAGES + 3)
+    await books.consume(drive, *(a_pledge(drive) for _ in range(number)))
+    ended = books.clock.now() - timedelta(minutes=5)
+    async with books.database.transaction() as session:
+        opened = {"checkout": "open", "session_id": "cs_1", "expires_at": ended}
+        await session.execute(update(PAYMENTS).values(**opened))
+    hanging = HangingCheckouts(
+        books.database, cast(Any, FakeProcessor()), CountingLimiter(), books.clock, 1.0
+    )
+    asked: list[str] = []
+    for _ in range(2 * number // BATCH):
+        for row in await hanging.fetch_due():
+            asked.append(row.id)
+            await hanging.retry(row, Failure("undecided", 1, timedelta(hours=1)))
+    assert len(asked) == len(set(asked)) == number
