@@ -161,6 +161,8 @@ def _needed_rates(
         drive = drives.get(row.drive_id)
         if drive is None or not drive.others or row.intent is None:
             continue
+        if row.rate is not None and row.reporting_currency == drive.currency:
+            continue
         for fact in by_intent[row.intent]:
             currency = fact.observation.currency
             if fact.observation.kind is FactKind.CAPTURE and currency in drive.others and not row.offline:
