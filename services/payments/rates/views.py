@@ -12,7 +12,7 @@ from backbone.exchange_rates import RATE
 from backbone.http.fields import Body, Text, Timestamp, TimestampView, text_schema, with_examples
 from services.payments.rates.domain import Refusal
 
-Rate = Annotated[Text, StringConstraints(pattern=f"^{RATE}$")]
+Rate = Annotated[Text, StringConstraints(pattern=f"^{RATE}$"), text_schema(RATE, examples=["3.2581"])]
 
 
 class RateRequest(Body):
