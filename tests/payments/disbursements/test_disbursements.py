@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -173,6 +173,51 @@ async def test_fee_that_was_read_before_its_payment_was_known_is_not_owed(api: A
         await place_waiting(session, api.books.clock.now())
     assert (await api.balances())["processor_fees"] == 300
     assert await record(api, 1) == EXCEEDS
+
+
+class Interrupted:
+    """A transaction that lets `change` commit after the first of its statements."""
+
+    def __init__(self, session: Any, change: Callable[[], Awaitable[None]]) -> None:
+        self._session = session
+        self._change: Callable[[], Awaitable[None]] | None = change
+
+    async def execute(self, *statement: Any) -> Any:
+        found = await self._session.execute(*statement)
+        await self._interrupt()
+        return found
+
+    async def run_sync(self, *called: Any) -> Any:
+        found = await self._session.run_sync(*called)
+        await self._interrupt()
+        return found
+
+    async def _interrupt(self) -> None:
+        change, self._change = self._change, None
+        if change is not None:
+            await change()
+
+
+async def test_fee_that_is_posted_while_the_balance_is_read_is_never_missed(tmp_path: Path) -> None:
+    """On PostgreSQL each statement sees what was committed before it, also by others."""
+    async with open_api("postgresql", tmp_path, beneficiaries=BENEFICIARIES) as api:
+        at = api.books.clock.now()
+        movement = Movement("txn_1", "charge", "ch_1", "pi_1", 10_000, 300, "USD", None, at, at)
+        async with api.books.database.transaction() as session:
+            await record_movements(session, [movement], at)
+        about = metadata(None, ids.new("plg"), api.drive.drive_id)
+        await api.books.apply([intent_succeeded("pi_1", 10_000, about)])
+        api.books.clock.move(60)
+
+        async def post_fee() -> None:
+            async with api.books.database.transaction() as session:
+                await place_waiting(session, api.books.clock.now())
+
+        async with api.books.database.transaction() as session:
+            interrupted = cast(Any, Interrupted(session, post_fee))
+            assert await net_of(interrupted, api.drive.drive_id, "USD") <= 9_700
+        async with api.books.database.transaction() as session:
+            assert await net_of(session, api.drive.drive_id, "USD") == 9_700
 
 
 async def of_payment(api: ApprovalApi) -> tuple[str, str]:
