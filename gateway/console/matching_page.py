@@ -37,7 +37,7 @@ class MatchingPage:
             body = request_of(visit.form, drive["currency"])
             made = await self._calls.send(visit.bearer, "payments", "POST", path, body, visit.form_key)
         except FAILURES as failure:
-            return await self._refused(visit, failure)
+            return await self._page(visit, **visit.again(refusal_of(failure)))
         visit.record("matching_pool.created", pool=made["id"])
         return visit.back(f"/console/drives/{visit.param}/matching", "pool_created")
 
@@ -49,20 +49,9 @@ class MatchingPage:
                 raise Refused(404, {})
             await self._calls.send(visit.bearer, "payments", "POST", f"/v1/matching-pools/{pool}/end")
         except FAILURES as failure:
-            return await self._refused(visit, failure)
+            return await self._page(visit, **visit.again(refusal_of(failure)))
         visit.record("matching_pool.ended", pool=pool)
         return visit.back(f"/console/drives/{visit.param}/matching", "pool_ended")
-
-    async def _refused(self, visit: Visit, failure: Exception) -> Response:
-        refused = refusal_of(failure)
-        return await self._page(
-            visit,
-            status=refused.status,
-            once=visit.key_for(refused),
-            form=visit.form,
-            errors=refused.errors,
-            **visit.explain(refused),
-        )
 
     async def _page(self, visit: Visit, *, status: int = 200, **told: Any) -> Response:
         drive = await self._drive(visit)

@@ -54,9 +54,7 @@ class MoneyPage:
             path = f"/v1/payments/{payment}/{action}"
             await self._calls.send(visit.bearer, "payments", "POST", path, body, visit.form_key)
         except FAILURES as failure:
-            refused = refusal_of(failure)
-            told = {**visit.explain(refused), "once": visit.key_for(refused), "form": visit.form}
-            return await self._page(visit, status=refused.status, **told)
+            return await self._page(visit, **visit.again(refusal_of(failure)))
         visit.record(f"payment.{done}", payment=payment)
         return visit.back(f"/console/drives/{visit.param}/money", done)
 

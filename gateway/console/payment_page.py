@@ -51,7 +51,7 @@ class PaymentPage:
                 body["reason"] = reason
             made = await refunded(self._calls, visit, f"/v1/payments/{payment['id']}/refunds", body)
         except Refused as refused:
-            return await self._refused(visit, refused)
+            return await self._page(visit, **visit.again(refused))
         except (ServiceUnavailable, Overloaded):
             return await self._unknown_refund(visit)
         visit.record("refund.made", payment=payment["id"], refund=made["id"])
@@ -67,13 +67,9 @@ class PaymentPage:
             path = f"/v1/payments/{_checked(visit.param)}/release"
             await self._calls.send(visit.bearer, "payments", "POST", path, body, visit.form_key)
         except FAILURES as failure:
-            return await self._refused(visit, refusal_of(failure))
+            return await self._page(visit, **visit.again(refusal_of(failure)))
         visit.record("payment.released", payment=visit.param)
         return visit.back(f"/console/payments/{visit.param}", "released")
-
-    async def _refused(self, visit: Visit, refused: Refused) -> Response:
-        told = {**visit.explain(refused), "once": visit.key_for(refused), "form": visit.form}
-        return await self._page(visit, status=refused.status, errors=refused.errors, **told)
 
     async def _unknown_refund(self, visit: Visit) -> Response:
         unknown = Refused(503, {"type": "/problems/refund-unknown"})

@@ -68,7 +68,7 @@ class ProposalPage:
             body = self._kind.request_of(visit.form, drive["currency"])
             made = await self._calls.send(visit.bearer, "payments", "POST", path, body, visit.form_key)
         except FAILURES as failure:
-            return await self._refused(visit, failure)
+            return await self._page(visit, **visit.again(refusal_of(failure)))
         visit.record(f"{self._kind.page}.recorded", proposal=made["id"])
         return self._back(visit, "recorded", made)
 
@@ -85,7 +85,7 @@ class ProposalPage:
             path = f"/v1/{self._kind.collection}/{proposal}/{action}"
             made = await self._calls.send(visit.bearer, "payments", "POST", path, body)
         except FAILURES as failure:
-            return await self._refused(visit, failure)
+            return await self._page(visit, **visit.again(refusal_of(failure)))
         visit.record(f"{self._kind.page}.{action}", proposal=proposal, status=made["status"])
         return self._back(visit, made["status"], made)
 
@@ -112,17 +112,6 @@ class ProposalPage:
     def _back(self, visit: Visit, done: str, made: Json) -> Response:
         path = f"/console/drives/{visit.param}/{self._kind.page}"
         return visit.back(path, done, state=made["status"])
-
-    async def _refused(self, visit: Visit, failure: Exception) -> Response:
-        refused = refusal_of(failure)
-        return await self._page(
-            visit,
-            status=refused.status,
-            once=visit.key_for(refused),
-            form=visit.form,
-            errors=refused.errors,
-            **visit.explain(refused),
-        )
 
     async def _page(self, visit: Visit, *, status: int = 200, **told: Any) -> Response:
         drive = await self._drive(visit)

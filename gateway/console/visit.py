@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 import structlog
@@ -123,6 +123,16 @@ class Visit:
     def key_for(self, refused: Refused | None) -> str:
         """The posted form's key where the form may have been saved: sent again, it is not saved twice."""
         return self.form.get("once", "") if isinstance(refused, NotSaved) else ""
+
+    def again(self, refused: Refused) -> dict[str, Any]:
+        """What a page needs to show the posted form again, with its status and the reason of the refusal."""
+        return {
+            "status": refused.status,
+            "once": self.key_for(refused),
+            "form": self.form,
+            "errors": refused.errors,
+            **self.explain(refused),
+        }
 
     def explain(self, refused: Refused) -> dict[str, str]:
         """A refusal in the language of the page, and the service's own detail where it may help."""
