@@ -25,12 +25,12 @@ SMALL_FACTOR: Final = 20
 MEMORY_S: Final = PAST_S
 """How long a client's tries and a card's declines are remembered."""
 REFUSED_S: Final = 900
-"""How long a client is refused. Its next decline after that refuses it again, for an hour from the first."""
+"""How long a client is refused. A later decline refuses it again, while those of the past hour suffice."""
 
 DECLINES_UNDER_ATTACK: Final = 3
 CAPTURED_FACTOR_UNDER_ATTACK: Final = 2
-DECLINES_IN_PEACE: Final = 20
-CAPTURED_FACTOR_IN_PEACE: Final = 4
+DECLINES_WHILE_CLOSED: Final = 20
+CAPTURED_FACTOR_WHILE_CLOSED: Final = 4
 """A client is refused from so many declines, and so many more for each try that was charged."""
 
 DECLINES_OF_A_CARD: Final = 5
@@ -102,7 +102,7 @@ def is_refusable(declined: int, charged: int, *, under_attack: bool) -> bool:
     """Whether a client with so many tries in the past hour is refused."""
     if under_attack:
         return declined >= DECLINES_UNDER_ATTACK + CAPTURED_FACTOR_UNDER_ATTACK * charged
-    return declined >= DECLINES_IN_PEACE + CAPTURED_FACTOR_IN_PEACE * charged
+    return declined >= DECLINES_WHILE_CLOSED + CAPTURED_FACTOR_WHILE_CLOSED * charged
 
 
 def is_to_be_held(declined: int, charged: int, *, small: bool, under_attack: bool) -> bool:
@@ -216,7 +216,7 @@ class Screening:
         return any(each is not None and each.opened_at is not None and each.opened_at <= at for each in found)
 
     def _suspect_all(self) -> None:
-        """Look at every client again: the bar is higher now."""
+        """Look at every client again: with an open breaker fewer declines suffice."""
         for client, tally in self._clients.items():
             if len(tally.declined) >= DECLINES_UNDER_ATTACK:
                 self._suspects.setdefault(client, RefusedReason.UNDER_ATTACK)

@@ -8,9 +8,9 @@ import pytest
 
 from services.payments.screening.domain import (
     ALL_DRIVES,
-    DECLINES_IN_PEACE,
     DECLINES_OF_A_CARD,
     DECLINES_UNDER_ATTACK,
+    DECLINES_WHILE_CLOSED,
     REFUSED_S,
     TRIES_OF_A_CHECKOUT,
     TRIES_UNDER_ATTACK,
@@ -64,7 +64,7 @@ def test_school_behind_one_address_is_not_refused_under_attack() -> None:
 
 def test_address_with_declines_far_past_what_people_do_is_refused_without_an_attack() -> None:
     screening = Screening()
-    spread = [tried(at=AT - 100 * number, small=False) for number in range(DECLINES_IN_PEACE)]
+    spread = [tried(at=AT - 100 * number, small=False) for number in range(DECLINES_WHILE_CLOSED)]
     assert refused_of(screening, *spread) == ["client_a"]
     assert refused_of(Screening(), *spread, tried(declined=False)) == []
 
