@@ -117,6 +117,7 @@ async def test_donation_frame_has_its_row_and_the_display_texts(harness: Harness
         "id": f"don_{row.payment_id.removeprefix('pay_')}",  # type: ignore[union-attr]
         "name": "أمل",
         "message": None,
+        "reporting_amount": row.as_row()["amount"],
     }
 
 

@@ -83,16 +83,23 @@ _CONCERNED: Final = union_all(
     select(ALLOCATIONS.c.pool_id).where(one_of(ALLOCATIONS.c.payment_id, "payments")),
 )
 _LOCK_POOLS: Final = (
-    select(*POOL_COLUMNS).where(POOLS.c.id.in_(_CONCERNED)).order_by(POOLS.c.number).with_for_update()
+    select(*POOL_COLUMNS).where(one_of(POOLS.c.id, "pools")).order_by(POOLS.c.number).with_for_update()
 )
 _READ_COUNTED_BEFORE: Final = select(COUNTED_BEFORE).where(one_of(COUNTED_BEFORE.c.payment_id, "payments"))
 _READ_ALLOCATIONS: Final = select(*_ALLOCATION_COLUMNS).where(one_of(ALLOCATIONS.c.payment_id, "payments"))
 
 
 async def _lock_pools(session: Transaction, gifts: Sequence[Gift]) -> list[Pool]:
-    """The pools of the gifts' drives, and those that gave to them, locked in the order of their numbers."""
+    """The pools of the gifts' drives, and those that gave to them, locked in the order of their numbers.
+
+    They are found first and locked by a statement of their own: after PostgreSQL waited for a row that was
+    changed meanwhile, it checks the condition again and can lose rows that a subquery found.
+    """
     values = {"drives": {gift.drive_id for gift in gifts}, "payments": [gift.payment_id for gift in gifts]}
-    return [Pool(*row) for row in await session.execute(_LOCK_POOLS, values)]
+    found = {row.id for row in await session.execute(_CONCERNED, values)}
+    if not found:
+        return []
+    return [Pool(*row) for row in await session.execute(_LOCK_POOLS, {"pools": found})]
 
 
 async def _note_ceased(session: Transaction, gifts: Sequence[Gift]) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from backbone.contracts import MatchingPoolChanged, PaymentChanged
 from services.payments.domain import DisputeRank, RefundRank
@@ -24,6 +25,7 @@ from tests.payments.matching.gifts import (
     refunded,
 )
 from tests.stores.plans import recording
+from tests.waiting import until
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -199,3 +201,31 @@ async def test_batches_of_several_drives_in_opposite_orders_do_not_deadlock(book
 
     await asyncio.gather(*(give(worker) for worker in range(8)))
     assert sum((await agreed(books)).values()) == 8 * 15 * (4 * 100 - 2 * 40)
+
+
+@pytest.mark.parametrize("others", [0, 3_000])
+async def test_pool_that_changes_while_a_gift_waits_for_it_is_still_found(books: Books, others: int) -> None:
+    drive, now = a_drive(), books.clock.now()
+    await books.consume(drive)
+    pools = [await add_pool(books, drive.drive_id, 10**6) for _ in range(2)]
+    for n in range(others):
+        await add_pool(books, f"drv_{n}", 10**6)
+    async with books.database.transaction() as session:
+        await session.execute(text("ANALYZE"))
+    await observe(books, captured(0, 1_000, drive.drive_id, now))
+    async with asyncio.TaskGroup() as tasks, books.database.transaction() as session:
+        await record(session, [captured(1, 700, drive.drive_id, now)], now)
+        for gift in (refunded("0", 0, 400, RefundRank.SUCCEEDED, now), captured(2, 50, drive.drive_id, now)):
+            tasks.create_task(observe(books, gift))
+        await until(lambda: waiting_for_locks(books, 2))
+    assert await agreed(books) == dict.fromkeys(pools, 600 + 700 + 50)
+
+
+async def waiting_for_locks(books: Books, wanted: int) -> bool:
+    """Whether so many transactions wait for a row on PostgreSQL; SQLite's wait for each other in order."""
+    if books.database.is_sqlite:
+        return True
+    waiting = "wait_event_type = 'Lock' AND datname = current_database()"
+    async with books.database.reading() as session:
+        found = await session.execute(text(f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}"))
+        return bool(found.scalar_one() == wanted)
