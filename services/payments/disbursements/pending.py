@@ -15,7 +15,7 @@ from services.payments.tables import PAYMENTS, POSTINGS, REFUNDS, RESERVED
 
 
 def read_pending(transaction: SyncTransaction, drive_id: str, currency: str) -> int:
-    """Refunds not approved or sent yet, fees not posted yet, and those in other currencies at their gifts' rates.
+    """Refunds not approved or sent yet, fees not posted yet, and those in other currencies at their rates.
 
     In minor units of the drive's `currency`. Where other transactions commit meanwhile, read this before the
     sums from which it is subtracted: what is posted in between is then subtracted twice, never missed.
