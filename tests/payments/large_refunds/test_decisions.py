@@ -215,7 +215,7 @@ async def test_trace_and_gauge_show_a_waiting_refund(api: RefundApi) -> None:
     await gauges.read()
     assert _TO_DECIDE._value.get() == 0
     steps = (await api.books.database.read_whole(lambda one: tell(one, pledge))).steps
-    told = [(str(each.at), each.what) for each in steps if refund in each.what]
+    told = [(str(each.at), each.text) for each in steps if refund in each.text]
     assert [what.partition(refund)[2] for _, what in told] == [
         " of 200.00 USD was asked for here: sent now as re_" + refund,
         ": key key_a asked for it; it needs a second key",
