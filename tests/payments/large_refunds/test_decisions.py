@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import func, select
 
 from services.payments.disbursements.pending import read_pending
 from services.payments.large_refunds.tables import LARGE_REFUNDS
 from services.payments.proof.tracing import tell
 from services.payments.tables import REFUNDS
-from services.payments.treasury.money_gauges import _TO_DECIDE, MoneyGauges
+from services.payments.treasury.money_gauges import MoneyGauges
 from tests.payments.harness import a_drive
 from tests.payments.large_refunds.large_refunds_api import MAKER, RefundApi, open_refunds
 from tests.rounds import run_round
@@ -209,13 +210,13 @@ async def test_trace_and_gauge_show_a_waiting_refund(api: RefundApi) -> None:
     refund = await api.waiting(payment, "200.00")
     gauges = MoneyGauges(api.books.database, api.books.clock)
     await gauges.read()
-    assert _TO_DECIDE._value.get() == 1
+    assert REGISTRY.get_sample_value("ataa_refunds_to_decide") == 1
     api.books.clock.move(60)
     await api.decided(refund, "approve")
     await gauges.read()
-    assert _TO_DECIDE._value.get() == 0
+    assert REGISTRY.get_sample_value("ataa_refunds_to_decide") == 0
     steps = (await api.books.database.read_whole(lambda one: tell(one, pledge))).steps
-    told = [(str(each.at), each.text) for each in steps if refund in each.text]
+    told = [(str(each.at), each.text) for each in steps if each.text.startswith(f"refund {refund}")]
     assert [what.partition(refund)[2] for _, what in told] == [
         " of 200.00 USD was asked for here: sent now as re_" + refund,
         ": key key_a asked for it; it needs a second key",
