@@ -21,7 +21,7 @@ REFUNDS_EN: Final[Translations] = {
     "refund_reason": "Reason given",
     "refund_id": "Refund",
     "refund_status": "Status",
-    "refund_waits_not_sent": "Not sent",
+    "refund_not_sent": "Not sent",
     "own_refund": "You asked for this refund with the key you are logged in with. Another key has to approve "
     "it; you may reject it.",
     "confirm_approve_refund": "The money goes back to the donor. This cannot be undone.",
@@ -50,7 +50,7 @@ REFUNDS_AR: Final[Translations] = {
     "refund_reason": "السبب المذكور",
     "refund_id": "الإعادة",
     "refund_status": "الحالة",
-    "refund_waits_not_sent": "لم تُرسل",
+    "refund_not_sent": "لم تُرسل",
     "own_refund": "طلبت هذه الإعادة بالمفتاح الذي دخلت به، ويجب أن يعتمدها مفتاح آخر. ويمكنك رفضها.",
     "confirm_approve_refund": "يعود المال إلى المتبرع، ولا يمكن التراجع عن ذلك.",
     "confirm_reject_refund": "لن يُرسل شيء، ويمكن طلب إعادة المبلغ من جديد.",

@@ -68,9 +68,10 @@ def routes(refunds: LargeRefunds) -> APIRouter:
     async def approve_refund(
         refund: RefundRef, caller: CallerDep, body: DecisionNote = NO_NOTE
     ) -> dict[str, Any]:
-        """Approve a refund past the threshold, by another key than the one that asked for it.
+        """Approve a refund past the threshold, by another key.
 
-        It is sent at once. Where less is left of the payment by now, nothing is sent and it goes on to wait.
+        Another than the one that asked for it. It is sent at once. Where less is left of the payment by now,
+        nothing is sent, and it goes on to wait.
         """
         caller.require(SCOPE)
         return await refunds.decide(refund, Action.APPROVE, caller, body.reason)

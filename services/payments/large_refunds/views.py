@@ -39,13 +39,13 @@ class ApprovalView(BaseModel):
     reason: str | None
 
 
-APPROVAL_EXAMPLE: Final[dict[str, Any]] = {
-    "state": "needed",
+_EXAMPLE: Final[dict[str, Any]] = {
+    "state": "approved",
     "requested_by": "key_01frtz5n00000000000000000g",
     "requested_at": "2030-01-07T18:00:00.000Z",
-    "decided_by": None,
-    "decided_at": None,
-    "reason": None,
+    "decided_by": "key_01frtz5n00000000000000000h",
+    "decided_at": "2030-01-07T19:00:00.000Z",
+    "reason": "The donor was called.",
 }
 
 
@@ -58,13 +58,13 @@ class LargeRefundView(BaseModel):
     model_config = with_examples(
         {
             "id": "rfd_01frtz5n00000000000000000e",
-            "status": "pending",
+            "status": "succeeded",
             "amount": {"currency": "USD", "value": "25000.00"},
             "payment": "pay_01frtz5n00000000000000000d",
             "pledge": "plg_01frtz5n00000000000000000c",
             "drive": "drv_01frtz5n00000000000000000a",
             "reason": "The donor typed a zero too many.",
-            "approval": APPROVAL_EXAMPLE,
+            "approval": _EXAMPLE,
         }
     )
 
