@@ -132,6 +132,10 @@ _ROWS: Final = (
                 "A bank takes up to ten days. Older ones: see the refund at Stripe.", red_at=864_000,
             ),
             Chart(
+                "Refunds that wait for a second key", "short", {"refunds": "max(ataa_refunds_to_decide)"},
+                "Past ATAA_REFUND_APPROVAL_ABOVE; /console/refunds lists them. Nothing is sent meanwhile.",
+            ),
+            Chart(
                 "Disputes", "short",
                 {"open": "max(ataa_disputes_open)",
                  "evidence due": "max(ataa_disputes_without_evidence)",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from backbone import ids
 from backbone.http.problems import Overloaded
 from backbone.http.service_client import ServiceUnavailable
 from gateway.console.client import FAILURES, Refused, ServiceCalls, refusal_of
+from gateway.console.refund_page import done_by
 from gateway.console.visit import Visit
 from gateway.http.asgi import Response
 
@@ -38,23 +40,26 @@ class MoneyPage:
         body = {"note": visit.form.get("note", "").strip()}
         if target := visit.form.get("target", "").strip():
             body["drive"] = target
-        return await self._decide(visit, "release", body, "released")
+        return await self._decide(visit, "release", body, lambda _: "released")
 
     async def give_back(self, visit: Visit) -> Response:
         """Refund all that is left of a held payment."""
         reason = visit.form.get("note", "").strip()
-        return await self._decide(visit, "refunds", {"reason": reason} if reason else {}, "refunded")
+        return await self._decide(visit, "refunds", {"reason": reason} if reason else {}, done_by)
 
-    async def _decide(self, visit: Visit, action: str, body: Json, done: str) -> Response:
+    async def _decide(
+        self, visit: Visit, action: str, body: Json, done_of: Callable[[Json], str]
+    ) -> Response:
         """Send a decision under the form's key, so that a double click decides once."""
         payment = visit.form.get("payment", "")
         try:
             if not ids.is_id(payment, "pay"):
                 raise Refused(404, {})
             path = f"/v1/payments/{payment}/{action}"
-            await self._calls.send(visit.bearer, "payments", "POST", path, body, visit.form_key)
+            made = await self._calls.send(visit.bearer, "payments", "POST", path, body, visit.form_key)
         except FAILURES as failure:
             return await self._page(visit, **visit.again(refusal_of(failure)))
+        done = done_of(made)
         visit.record(f"payment.{done}", payment=payment)
         return visit.back(f"/console/drives/{visit.param}/money", done)
 

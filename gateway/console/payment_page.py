@@ -9,6 +9,7 @@ from backbone.http.problems import Overloaded
 from backbone.http.service_client import ServiceUnavailable
 from gateway.console.client import FAILURES, Refused, ServiceCalls, refusal_of
 from gateway.console.drive_form import latin, money_of
+from gateway.console.refund_page import done_by
 from gateway.console.refunding import refunded
 from gateway.console.unsaved import unsaved_page
 from gateway.console.visit import Visit
@@ -55,7 +56,7 @@ class PaymentPage:
         except (ServiceUnavailable, Overloaded):
             return await self._unknown_refund(visit)
         visit.record("refund.made", payment=payment["id"], refund=made["id"])
-        return visit.back(f"/console/payments/{payment['id']}", "refunded")
+        return visit.back(f"/console/payments/{payment['id']}", done_by(made))
 
     async def release(self, visit: Visit) -> Response:
         """Count the payment, which is held, in its drive or in the one that the form names."""

@@ -11,6 +11,7 @@ from backbone.http.problems import Overloaded
 from backbone.http.service_client import ServiceUnavailable
 from gateway.console.client import FAILURES, Refused, ServiceCalls, refusal_of
 from gateway.console.drive_form import amount_of, latin
+from gateway.console.refund_page import done_by
 from gateway.console.refunding import refunded
 from gateway.console.unsaved import unsaved_page
 from gateway.console.visit import Visit
@@ -91,7 +92,7 @@ class RecordPages:
         except (ServiceUnavailable, Overloaded):
             return await self._unknown_refund(visit)
         visit.record("refund.made", pledge=pledge, refund=made["id"])
-        return visit.back(f"/console/drives/{drive['id']}/pledges", "refunded")
+        return visit.back(f"/console/drives/{drive['id']}/pledges", done_by(made))
 
     async def _unknown_refund(self, visit: Visit) -> Response:
         unknown = Refused(503, {"type": "/problems/refund-unknown"})

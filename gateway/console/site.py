@@ -17,6 +17,7 @@ from gateway.console.payment_page import PaymentPage
 from gateway.console.proposal_kinds import BENEFICIARIES, CONTRIBUTIONS, OFFLINE, Owed, Sums
 from gateway.console.proposals import ProposalPage
 from gateway.console.records import RecordPages
+from gateway.console.refund_page import LargeRefundPage
 from gateway.console.visit import Visit, pages_of
 from gateway.http.asgi import Response
 from gateway.http.router import Route, page_routes
@@ -48,6 +49,7 @@ class Console:
         self._ledger = LedgerPages(calls)
         self._matching = MatchingPage(calls)
         self._payment = PaymentPage(calls)
+        self._large_refunds = LargeRefundPage(calls)
         self._proposals = {
             kind.page: ProposalPage(calls, kind, more)
             for kind, more in (
@@ -104,12 +106,14 @@ class Console:
             "/console/payouts": ledger.payouts,
             "/console/payments": payment.find,
             "/console/payments/{payment}": payment.show,
+            "/console/refunds": self._large_refunds.show,
         }
         posts: Shown = {
             f"{drive}/matching": matching.create,
             f"{drive}/matching/end": matching.end,
             "/console/payments/{payment}/refunds": payment.refund,
             "/console/payments/{payment}/release": payment.release,
+            "/console/refunds": self._large_refunds.decide,
         }
         for name, proposals in self._proposals.items():
             pages[f"{drive}/{name}"] = proposals.show

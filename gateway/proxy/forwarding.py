@@ -91,6 +91,9 @@ PROXY_ROUTES: Final = (
     ProxyRoute("GET", "/v1/payments/{id}", "payments", "ledger", "reads"),
     ProxyRoute("POST", "/v1/payments/{id}/release", "payments", "ledger", "changes", idempotency="optional"),
     ProxyRoute("POST", "/v1/payments/{id}/refunds", "payments", "refunds", "changes", idempotency="required"),
+    ProxyRoute("GET", "/v1/refunds", "payments", "refunds", "reads"),
+    ProxyRoute("POST", "/v1/refunds/{refund}/approve", "payments", "refunds", "changes"),
+    ProxyRoute("POST", "/v1/refunds/{refund}/reject", "payments", "refunds", "changes"),
     ProxyRoute(
         "POST", "/v1/drives/{drive}/offline-gifts", "payments", "offline", "changes", idempotency="required"
     ),

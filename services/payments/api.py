@@ -19,15 +19,16 @@ from backbone.idempotency import RequiredKey, ScopedKey, hash_body, keyed_respon
 from services.payments import queries
 from services.payments.checkout.expiry import pending_expiries
 from services.payments.holding.decisions import DecidedBy
+from services.payments.large_refunds.views import ApprovalView
 from services.payments.reconciliation import lookups
 from services.payments.reconciliation.backfill import Backfill
+from services.payments.refund_rows import unsent_refunds
 from services.payments.refunds import (
     CurrencyDiffers,
     NotPaid,
     RefundExceedsPayment,
     RefundRequest,
     RefundService,
-    unsent_refunds,
 )
 from services.payments.settlement.api import add_payout_routes
 from services.payments.webhooks.log import (
@@ -63,7 +64,11 @@ ALL_THAT_IS_LEFT: Final = RefundBody()
 
 
 class RefundView(BaseModel):
-    """A refund. It is `pending` until the processor has answered."""
+    """A refund. It is `pending` until the processor has answered.
+
+    `approval` is there where the refund needs a second key (`/v1/refunds/{refund}/approve`): it is sent once
+    that key has approved it.
+    """
 
     model_config = with_examples(
         {
@@ -76,6 +81,7 @@ class RefundView(BaseModel):
     id: Annotated[str, id_schema("rfd")]
     status: Literal["pending", "succeeded", "failed"]
     amount: MoneyView
+    approval: ApprovalView | None = None
 
 
 class Ids(Body):
@@ -123,7 +129,8 @@ def _add_public(router: APIRouter, dependencies: Dependencies) -> None:
     ) -> Response:
         """Refund what was paid on a pledge, or part of it.
 
-        Without a body, or without an amount: all that is left.
+        Without a body, or without an amount: all that is left. Past the installation's threshold the refund
+        waits for a second key.
 
         For the partner that made the pledge, the partner that owns its drive, and admins.
         """

@@ -35,6 +35,9 @@ from services.payments.drive_lookup import DriveLookup
 from services.payments.handlers import HANDLERS
 from services.payments.holding import api as holding
 from services.payments.holding.release import Releases
+from services.payments.large_refunds import api as large_refunds_api
+from services.payments.large_refunds.commands import LargeRefunds
+from services.payments.large_refunds.threshold import Threshold
 from services.payments.matching import api as matching_api
 from services.payments.matching.commands import MatchingPools
 from services.payments.offline import api as offline_api
@@ -98,7 +101,8 @@ def compose(
     ours = OurAccount(settings.livemode, settings.stripe_account, settings.stripe_foreign == "hold")
     rate_limiter = RateLimiter(settings.rate_per_s)
     drives = DriveLookup(database, pledges, secret)
-    refunds = RefundService(database, stripe, clock, settings.timeout_s, drives.owner_of)
+    threshold = Threshold(settings.refund_approval_above)
+    refunds = RefundService(database, stripe, clock, settings.timeout_s, drives.owner_of, threshold)
     backfill = Backfill(database, stripe, store, clock, settings.backfill_s)
     proofs = compose_proofs(database, stripe, drives, leaderboard, secret, clock, relay.is_empty)
     leader_work: dict[str, Work] = {
@@ -166,6 +170,7 @@ def _money_routes(
         treasury.routes(database, drives),
         ledger_api.routes(LedgerReads(database, drives, clock)),
         holding.routes(Releases(database, drives, creators, clock), refunds),
+        large_refunds_api.routes(LargeRefunds(database, drives, refunds, clock)),
         offline_api.routes(OfflineGifts(database, drives, creators, clock)),
         contribution_api.routes(Contributions(database, drives, creators, clock)),
         matching_api.routes(MatchingPools(database, drives, creators, clock)),

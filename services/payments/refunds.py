@@ -1,5 +1,7 @@
 """Refunds asked for through our API: reserved under the payment's lock, stored, then sent.
 
+Those past the threshold are sent once a second key has approved them (large_refunds/).
+
 A refund is reported twice, by Stripe's response and by its webhook: both have the same fact (`re_…`),
 and its metadata ties it to our row (docs/architecture.md, "Stripe"). A crash at
 any line neither loses nor doubles one: it is sent again under the same key.
@@ -9,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, NamedTuple
 
 import structlog
-from sqlalchemy import Row, bindparam, func, insert, select, text, update
+from sqlalchemy import Row, bindparam, insert, select, text, update
 
 from backbone import ids
 from backbone.clock import Clock
@@ -27,22 +29,34 @@ from backbone.http.caller import require_owned
 from backbone.http.problems import Conflict, Forbidden, Invalid, NotFound
 from backbone.idempotency import KeyedReply, ScopedKey, claim, complete
 from backbone.money import Money, as_json
-from services.payments.domain import Observation, RefundRank
+from services.payments.domain import Observation
 from services.payments.holding.decisions import DecidedBy, note_refund
+from services.payments.large_refunds.asking import ask_second_key
+from services.payments.large_refunds.threshold import NO_THRESHOLD, Threshold
 from services.payments.processor import Processor, ProcessorError, Refused, Unknown
 from services.payments.recording.record import record
 from services.payments.recording.rows import PaymentRow, read_facts, read_payments
+from services.payments.refund_rows import (
+    WHOSE,
+    WHOSE_PAYMENT,
+    RefundState,
+    Reserved,
+    reserved_of,
+    reserved_units,
+    state_of,
+    update_of,
+)
 from services.payments.stripe.objects import clean
-from services.payments.tables import DRIVES, OWED, PAYMENTS, REFUNDS
+from services.payments.tables import OWED, REFUNDS
 
 BATCH: Final = 20
 RETRY_AFTER: Final = exponential(1.0, 60.0)
 KEY_LIVES: Final = timedelta(hours=23)
 SETTLED_AFTER: Final = timedelta(seconds=10)
 
-log = structlog.get_logger()
+NOBODY: Final = DecidedBy("", "")
 
-RefundState = Literal["pending", "succeeded", "failed"]
+log = structlog.get_logger()
 
 
 class RefundExceedsPayment(Conflict):
@@ -72,7 +86,7 @@ class RefundRequest:
     body_hash: str
     test_key: bool = False
     payment_id: str | None = None
-    by: DecidedBy | None = None
+    by: DecidedBy = NOBODY
 
     @property
     def named(self) -> str:
@@ -80,24 +94,12 @@ class RefundRequest:
         return "pledge" if self.payment_id is None else "payment"
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """A refund as stored before it is sent."""
+class _Choice(NamedTuple):
+    """The payment to refund from, how much, and what it gives back with that in all, in minor units."""
 
-    id: str
-    payment_id: str
-    intent: str
+    row: PaymentRow
     amount: Money
-    parameters: Mapping[str, Any]
-    n: int
-    tries: int
-    key: ScopedKey
-    made_at: datetime
-
-    @property
-    def stripe_key(self) -> str:
-        """Its idempotency key at Stripe."""
-        return self.id if self.n == 1 else f"{self.id}.{self.n}"
+    in_all: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,13 @@ class RefundService:
         clock: Clock,
         timeout_s: float,
         owner_of: OwnerOf = _not_known,
+        threshold: Threshold = NO_THRESHOLD,
     ) -> None:
         self._database = database
         self._processor = processor
         self._clock = clock
         self._owner_of = owner_of
+        self._threshold = threshold
         self._in_request = timedelta(seconds=2 * timeout_s)
         self.work = DurableWork("payments.refunds", self, retry_after=RETRY_AFTER, one_by_one=True)
 
@@ -145,40 +149,68 @@ class RefundService:
         drive is.
         """
         await self._admit(request)
+        waiting: bytes | None = None
         async with self._database.transaction() as session:
             before = await claim(session, request.key, request.body_hash)
             if before is None:
-                reserved = await self._reserve(session, request)
+                reserved, waiting = await self._reserve(session, request)
         if before is not None:
             return before.replay(request.body_hash)
         crash_point("payments.refunds.after_reserve")
+        reply = await self.send_now(reserved) if waiting is None else (201, waiting)
+        return KeyedReply(*reply, replayed=False)
+
+    async def send_now(self, reserved: Reserved) -> Reply:
+        """Send a refund that is `unsent`; where its outcome stays unknown, `run` sends it again."""
         sent = await self._send(reserved)
-        if isinstance(sent, Unsent):
-            log.warning("refund.unknown", refund=reserved.id, reason=sent.reason)
-            reply = await self._answer_pending(reserved, sent)
-            await self._retry(reserved.id, "unsent", Failure(sent.reason, 1, RETRY_AFTER(1)))
-            return KeyedReply(*reply, replayed=False)
-        return KeyedReply(*sent, replayed=False)
+        if not isinstance(sent, Unsent):
+            return sent
+        log.warning("refund.unknown", refund=reserved.id, reason=sent.reason)
+        reply = await self._answer_pending(reserved, sent)
+        await self._retry(reserved.id, "unsent", Failure(sent.reason, 1, RETRY_AFTER(1)))
+        return reply
+
+    def first_retry_at(self, made_at: datetime) -> datetime:
+        """When a refund that a request began to send is sent by `run`, unless its outcome is known."""
+        return made_at + self._in_request
 
     async def _admit(self, request: RefundRequest) -> None:
         """Raise unless the caller may refund this; also before a stored answer is given again.
 
         Outside of the transaction, because pledges may have to be asked.
         """
+        if request.payment_id is not None:
+            await self.admit(request.payment_id, request.partner, test_key=request.test_key)
+            return
         async with self._database.reading() as session:
-            if request.payment_id is None:
-                found = (await session.execute(_WHOSE, {"pledge": request.pledge_id})).first()
-            else:
-                found = (await session.execute(_WHOSE_PAYMENT, {"payment": request.payment_id})).first()
+            found = (await session.execute(WHOSE, {"pledge": request.pledge_id})).first()
         if found is None:
-            raise NotFound(f"No such {request.named}.")
-        if request.test_key and not found.test:
-            raise Forbidden("A test key works on test drives only.")
-        if request.partner not in (None, found.maker):
-            require_owned(request.partner, found.owner or await self._owner_of(found.drive_id))
+            raise NotFound("No such pledge.")
+        await self._require_access(found, request.partner, request.test_key)
 
-    async def _reserve(self, session: Transaction, request: RefundRequest) -> Reserved:
-        """Take the amount out of what is left, under the payment's lock."""
+    async def admit(self, payment_id: str, partner: str | None, *, test_key: bool) -> None:
+        """Raise unless this partner (None: any) may refund this payment.
+
+        Raises `NotFound`, `Forbidden`, `NotYourDrive`, and `Overloaded` where it is not known whose its
+        drive is.
+        """
+        async with self._database.reading() as session:
+            found = (await session.execute(WHOSE_PAYMENT, {"payment": payment_id})).first()
+        if found is None:
+            raise NotFound("No such payment.")
+        await self._require_access(found, partner, test_key)
+
+    async def _require_access(self, found: Row[Any], partner: str | None, test_key: bool) -> None:
+        if test_key and not found.test:
+            raise Forbidden("A test key works on test drives only.")
+        if partner not in (None, found.maker):
+            require_owned(partner, found.owner or await self._owner_of(found.drive_id))
+
+    async def _reserve(self, session: Transaction, request: RefundRequest) -> tuple[Reserved, bytes | None]:
+        """Take the amount out of what is left, under the payment's lock.
+
+        Returns the answer too where a second key has to decide: it is stored under the idempotency key.
+        """
         if request.payment_id is None:
             rows = await read_payments(session, pledges=[request.pledge_id or ""])
         else:
@@ -190,7 +222,7 @@ class RefundService:
             paid = [row for row in paid if row.drive_id == first.drive_id]
         if not paid:
             raise NotPaid("Only what was paid can be refunded.")
-        row, amount = await self._choose(session, paid, request.amount)
+        row, amount, in_all = await self._choose(session, paid, request.amount)
         now = self._clock.now()
         refund_id = ids.new("rfd")
         assert row.intent is not None
@@ -199,16 +231,21 @@ class RefundService:
         except Refused as error:
             raise Invalid(str(error), errors=[{"pointer": "/amount/value", "detail": str(error)}]) from error
         reserved = Reserved(refund_id, row.id, row.intent, amount, parameters, 1, 0, request.key, now)
-        await self._store(session, reserved)
-        if request.by is not None:
+        waiting = self._threshold.is_passed(row, in_all)
+        await self._store(session, reserved, waiting=waiting)
+        if request.by.key_id:
             await note_refund(session, row.id, refund_id, request.by, request.reason, now)
-        return reserved
+        if not waiting:
+            return reserved, None
+        approval = await ask_second_key(session, refund_id, row.id, request.by, request.reason, now)
+        reply = _reply(reserved, "pending", approval=approval)
+        await complete(session, request.key, 201, reply)
+        log.info("refund.needs_second_key", refund=refund_id, payment=row.id)
+        return reserved, reply
 
-    async def _choose(
-        self, session: Transaction, paid: list[PaymentRow], wanted: Money | None
-    ) -> tuple[PaymentRow, Money]:
-        """The payment to refund from (a pledge paid twice has two) and how much."""
-        lefts = [(row, row.captured - row.refunded - await _unsent(session, row.id)) for row in paid]
+    async def _choose(self, session: Transaction, paid: list[PaymentRow], wanted: Money | None) -> _Choice:
+        """The payment to refund from: a pledge paid twice has two."""
+        lefts = [(row, row.captured - row.refunded - await reserved_units(session, row.id)) for row in paid]
         currency = paid[0].paid_currency or ""
         if wanted is not None and wanted.currency != currency:
             detail = f"It was paid in {currency}."
@@ -216,11 +253,11 @@ class RefundService:
         for row, left in lefts:
             units = left if wanted is None else wanted.minor_units
             if 0 < units <= left:
-                return row, Money(units, currency)
+                return _Choice(row, Money(units, currency), row.captured - left + units)
         most = max(left for _, left in lefts)
         raise RefundExceedsPayment(f"{Money(max(most, 0), currency)} is left to refund.")
 
-    async def _store(self, session: Transaction, reserved: Reserved) -> None:
+    async def _store(self, session: Transaction, reserved: Reserved, *, waiting: bool) -> None:
         row = {
             "id": reserved.id,
             "payment_id": reserved.payment_id,
@@ -228,13 +265,13 @@ class RefundService:
             "units": reserved.amount.minor_units,
             "currency": reserved.amount.currency,
             "parameters": json.dumps(reserved.parameters),
-            "state": "unsent",
+            "state": "unapproved" if waiting else "unsent",
             "n": 1,
             "tries": 0,
             "scope": reserved.key.scope,
             "key": reserved.key.key,
-            "settled": False,
-            "next_try_at": reserved.made_at + self._in_request,
+            "settled": waiting,
+            "next_try_at": self.first_retry_at(reserved.made_at),
             "made_at": reserved.made_at,
         }
         await session.execute(insert(REFUNDS), [row])
@@ -276,15 +313,15 @@ class RefundService:
         async with self._database.transaction() as session:
             await record(session, [observation], self._clock.now())
             await session.execute(
-                _row(reserved).values(state="sent", stripe_id=observation.id, tries=reserved.tries + 1)
+                update_of(reserved).values(state="sent", stripe_id=observation.id, tries=reserved.tries + 1)
             )
             facts = await read_facts(session, ids=[observation.id])
-            return await self._settle(session, reserved, _state(facts[observation.id].observation.rank))
+            return await self._settle(session, reserved, state_of(facts[observation.id].observation.rank))
 
     async def _fail(self, reserved: Reserved, reason: str) -> Reply:
         log.warning("refund.refused", refund=reserved.id, reason=reason)
         async with self._database.transaction() as session:
-            await session.execute(_row(reserved).values(state="failed", reason=reason[:2000]))
+            await session.execute(update_of(reserved).values(state="failed", reason=reason[:2000]))
             return await self._settle(session, reserved, "failed")
 
     async def _answer_pending(self, reserved: Reserved, unsent: Unsent) -> Reply:
@@ -293,15 +330,17 @@ class RefundService:
             if unsent.new_key:
                 # The age of a key counts from its first attempt: with the old time it is never sent.
                 values = {"n": reserved.n + 1, "made_at": self._clock.now()}
-                await session.execute(_row(reserved).where(REFUNDS.c.state == "unsent").values(values))
+                await session.execute(update_of(reserved).where(REFUNDS.c.state == "unsent").values(values))
             return await self._settle(session, reserved, "pending")
 
     async def _settle(self, session: Transaction, reserved: Reserved, state: RefundState) -> Reply:
         """Give the idempotency key its answer, once; the answer."""
-        amount = as_json(reserved.amount.minor_units, reserved.amount.currency)
-        reply = json.dumps({"id": reserved.id, "status": state, "amount": amount}).encode()
+        reply = _reply(reserved, state)
         first = await session.execute(
-            _row(reserved).where(REFUNDS.c.settled.is_(False)).values(settled=True).returning(REFUNDS.c.id)
+            update_of(reserved)
+            .where(REFUNDS.c.settled.is_(False))
+            .values(settled=True)
+            .returning(REFUNDS.c.id)
         )
         if first.first() is not None:
             await complete(session, reserved.key, 201, reply)
@@ -326,7 +365,7 @@ class RefundService:
             if row.state != "unsent":
                 await self._answer_late(row)
                 continue
-            reserved = _reserved(row)
+            reserved = reserved_of(row)
             sent = await self._send(reserved)
             if isinstance(sent, Unsent):
                 await self._answer_pending(reserved, sent)
@@ -363,24 +402,12 @@ class RefundService:
     async def _answer_late(self, row: Row[Any]) -> None:
         async with self._database.transaction() as session:
             facts = await read_facts(session, ids=[row.stripe_id])
-            await self._settle(session, _reserved(row), _state(facts[row.stripe_id].observation.rank))
+            await self._settle(session, reserved_of(row), state_of(facts[row.stripe_id].observation.rank))
 
 
-def _reserved(row: Row[Any]) -> Reserved:
-    return Reserved(
-        row.id, row.payment_id, row.intent, Money(row.units, row.currency), json.loads(row.parameters), row.n,
-        row.tries, ScopedKey(row.scope, row.key), row.made_at,
-    )  # fmt: skip
-
-
-def _row(reserved: Reserved) -> Any:
-    return update(REFUNDS).where(REFUNDS.c.id == reserved.id)
-
-
-def _state(rank: int) -> RefundState:
-    if rank == RefundRank.FAILED:
-        return "failed"
-    return "succeeded" if rank == RefundRank.SUCCEEDED else "pending"
+def _reply(reserved: Reserved, state: RefundState, **more: Any) -> bytes:
+    amount = as_json(reserved.amount.minor_units, reserved.amount.currency)
+    return json.dumps({"id": reserved.id, "status": state, "amount": amount, **more}).encode()
 
 
 _DUE: Final = (
@@ -389,34 +416,3 @@ _DUE: Final = (
     .order_by(REFUNDS.c.next_try_at)
     .limit(BATCH)
 )
-_WHO: Final = (
-    select(
-        PAYMENTS.c.drive_id,
-        PAYMENTS.c.partner.label("maker"),
-        DRIVES.c.partner.label("owner"),
-        DRIVES.c.test,
-    )
-    .join_from(PAYMENTS, DRIVES, PAYMENTS.c.drive_id == DRIVES.c.id, isouter=True)
-    .order_by(PAYMENTS.c.capture_index)
-    .limit(1)
-)
-_WHOSE: Final = _WHO.where(PAYMENTS.c.pledge_id == bindparam("pledge"))
-_WHOSE_PAYMENT: Final = _WHO.where(PAYMENTS.c.id == bindparam("payment"))
-"""Who made a pledge and who owns its drive; a drive that is not known is not a test drive."""
-
-
-async def _unsent(session: Transaction, payment_id: str) -> int:
-    """The sum that is reserved and not a fact yet: refunds requested that Stripe has not reported."""
-    reserved = await session.execute(
-        select(func.coalesce(func.sum(REFUNDS.c.units), 0)).where(
-            REFUNDS.c.payment_id == payment_id,
-            REFUNDS.c.state == "unsent",
-        )
-    )
-    return int(reserved.scalar_one())
-
-
-async def unsent_refunds(session: Transaction) -> int:
-    """How many refunds have no known outcome yet."""
-    counted = select(func.count()).select_from(REFUNDS).where(REFUNDS.c.state == "unsent")
-    return int((await session.execute(counted)).scalar_one())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from backbone.settings import CommaSeparated, DatabaseUrl, HttpUrl, Settings
@@ -18,6 +18,10 @@ STRIPE_RATE_PER_S = 20.0
 SANDBOX_SETTLEMENT_S = 30.0
 STRIPE_SETTLEMENT_S = 600.0
 SHORTEST_CHECKOUT_S = 1_800
+
+
+def _none_of(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() in ("", "none") else value
 
 
 class PaymentsSettings(Settings):
@@ -104,6 +108,13 @@ class PaymentsSettings(Settings):
         "enforce",
         description="Where cards are tested: enforce refuses clients, expires checkouts and holds gifts; "
         "observe only reports it.",
+    )
+    refund_approval_above: Annotated[int | None, BeforeValidator(_none_of)] = Field(
+        10_000,
+        ge=0,
+        le=10**12,
+        description="What one payment may give back in all by one key, in whole units of its drive's "
+        "currency; a refund beyond it waits for a second key. Empty or none: one key is always enough.",
     )
     checkout_expires_s: int = Field(
         86_340,

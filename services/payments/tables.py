@@ -43,8 +43,10 @@ TICKETS: Final = "checkout = 'waiting'"
 TO_CLOSE: Final = "(cancelled OR exhausted) AND checkout = 'open'"
 HANGING: Final = "checkout = 'open' AND status = 'awaited'"
 OWED: Final = "(state = 'unsent' OR (state = 'sent' AND NOT settled))"
+RESERVED: Final = "state IN ('unsent', 'unapproved')"
 """Payments in suspense, payments whose checkout is to be opened, those whose checkout is to be expired,
-those whose open checkout was neither paid nor has ended, and refunds to be sent or answered.
+those whose open checkout was neither paid nor has ended, refunds to be sent or answered, and those whose
+amounts are reserved while Stripe has not reported them.
 
 Each is the condition of a partial index. Statements repeat it literally: SQLite does not recognise
 `cancelled = 1` as `cancelled`, and would scan the table. A condition with a parameter is not recognised by
@@ -276,12 +278,13 @@ class Fact(Table, table=True):
 class Refund(Table, table=True):
     """A refund requested through our API, stored before it is sent; `stripe_id` is set once Stripe has it.
 
-    `state` is unsent → sent | failed; `n` counts its idempotency keys at Stripe.
+    `state` is unsent → sent | failed; before, one that a second key decides (large_refunds/) is unapproved.
+    `n` counts its idempotency keys at Stripe.
     """
 
     __tablename__ = "refunds"
     __table_args__ = (
-        Index("refunds_unsent", "id", **_where("state = 'unsent'")),
+        Index("refunds_reserved", "id", **_where(RESERVED)),
         Index("refunds_owed", "next_try_at", **_where(OWED)),
     )
 

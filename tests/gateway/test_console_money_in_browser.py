@@ -226,6 +226,24 @@ PAID: Final[dict[str, Any]] = {
         }
     ],
 }  # fmt: skip
+LARGE: Final[list[dict[str, Any]]] = [
+    {
+        "id": f"rfd_01frtz5n00000000000000000{n}", "status": status, "amount": usd("25000.00"),
+        "payment": PAYMENT, "pledge": "plg_01frtz5n00000000000000000c", "drive": None, "reason": HOSTILE,
+        "approval": {
+            "state": state, "requested_by": by, "requested_at": "2030-01-07T18:00:00.000Z",
+            "decided_by": decided, "decided_at": decided and "2030-01-08T09:00:00.000Z", "reason": decided,
+        },
+    }
+    for n, (state, status, by, decided) in enumerate(
+        (
+            ("needed", "pending", "key_01frtz5n00000000000000000g", None),
+            ("needed", "pending", "key_admin", None),
+            ("approved", "succeeded", "key_01frtz5n00000000000000000g", "key_admin"),
+            ("rejected", "failed", "key_01frtz5n00000000000000000g", "key_01frtz5n00000000000000000g"),
+        )
+    )
+]  # fmt: skip
 PAYOUTS: Final = [
     {
         "id": f"po_{n}", "amount": usd("1250.00"), "arrival_date": "2026-11-30", "status": "paid",
@@ -237,7 +255,7 @@ PAYOUTS: Final = [
 
 
 @pytest.mark.parametrize("lang", ["en", "ar"])
-async def test_payment_and_payouts_fit_too(
+async def test_payment_payouts_and_refunds_fit_too(
     system: WholeSystem, chromium: Browser, lang: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get = ServiceCalls.get
@@ -247,7 +265,10 @@ async def test_payment_and_payouts_fit_too(
             return {"data": PAYOUTS, "next": None}
         if path == f"/v1/payments/{PAYMENT}":
             drive = await get(calls, bearer, "pledges", "/v1/drives/aid")
-            return {**PAID, "drive": drive["id"]}
+            return {**PAID, "drive": drive["id"], "large_refunds": LARGE}
+        if path == "/v1/refunds":
+            state = query["approval"]
+            return {"data": [one for one in LARGE if one["approval"]["state"] == state], "next": None}
         if path == "/v1/payments" and query.get("pledge"):
             return {"data": [PAID, PAID], "next": None}
         return await get(calls, bearer, service, path, **query)
@@ -258,7 +279,8 @@ async def test_payment_and_payouts_fit_too(
         found = []
         for name, address in (
             ("payouts", "payouts?"), ("payment", f"payments/{PAYMENT}?"),
-            ("payments", f"payments?id={PAID['pledge']}&"),
+            ("payments", f"payments?id={PAID['pledge']}&"), ("refunds", "refunds?"),
+            ("refunds-approved", "refunds?state=approved&"), ("refunds-rejected", "refunds?state=rejected&"),
         ):  # fmt: skip
             await opened(page, f"{system.url}/console/{address}lang={lang}")
             found += await faults(page, f"money-{name}", lang)

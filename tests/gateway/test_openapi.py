@@ -78,6 +78,9 @@ GET /v1/payments
 GET /v1/payments/{}
 POST /v1/payments/{}/release
 POST /v1/payments/{}/refunds
+GET /v1/refunds
+POST /v1/refunds/{}/approve
+POST /v1/refunds/{}/reject
 GET /v1/drives/{}/ledger
 GET /v1/drives/{}/trial-balance
 GET /v1/drives/{}/statement

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Row, Select, Table, bindparam, insert, select, update
 
@@ -18,11 +18,21 @@ from services.payments.approvals.states import Action, Status, next_status
 from services.payments.approvals.tables import APPROVALS
 
 
+class Decider(Protocol):
+    """An API key and its partner."""
+
+    @property
+    def key_id(self) -> str: ...
+
+    @property
+    def partner(self) -> str: ...
+
+
 class Decision(NamedTuple):
     """A decision to be taken: by whom, when, and why."""
 
     action: Action
-    caller: Caller
+    caller: Decider
     at: datetime
     reason: str | None = None
 
@@ -38,7 +48,7 @@ async def find(session: Transaction, table: Table, proposal_id: str, *, lock: bo
     return row
 
 
-async def store(session: Transaction, table: Table, row: Mapping[str, Any], caller: Caller) -> None:
+async def store(session: Transaction, table: Table, row: Mapping[str, Any], caller: Decider) -> None:
     """Insert a new proposal that `caller` recorded; it is pending."""
     decided = {"status": Status.PENDING.value, "asked_by": caller.key_id}
     await session.execute(insert(table), [{**row, **decided}])

@@ -11,11 +11,11 @@ from backbone.exchange_rates import converted, converted_up
 from services.payments.recording.ledger import FEES
 from services.payments.settlement.movements import ACCOUNT_FEES
 from services.payments.settlement.tables import BALANCE_TRANSACTIONS, HELD_MOVEMENTS, WAITING_MOVEMENTS
-from services.payments.tables import PAYMENTS, POSTINGS, REFUNDS
+from services.payments.tables import PAYMENTS, POSTINGS, REFUNDS, RESERVED
 
 
 def read_pending(transaction: SyncTransaction, drive_id: str, currency: str) -> int:
-    """Refunds not sent yet, fees not posted yet, and fees in other currencies at the rates of their gifts.
+    """Refunds not approved or sent yet, fees not posted yet, and those in other currencies at their rates.
 
     In minor units of the drive's `currency`. Where other transactions commit meanwhile, read this before the
     sums from which it is subtracted: what is posted in between is then subtracted twice, never missed.
@@ -30,20 +30,20 @@ def read_pending(transaction: SyncTransaction, drive_id: str, currency: str) -> 
     return known
 
 
-_UNSENT: Final = (
-    text("state = 'unsent'"),
+_RESERVED: Final = (
+    text(RESERVED),
     PAYMENTS.c.drive_id == bindparam("drive"),
     PAYMENTS.c.held.is_(False),
 )
 _REFUNDS: Final = (
     select(func.coalesce(func.sum(REFUNDS.c.units), 0))
     .join_from(REFUNDS, PAYMENTS, PAYMENTS.c.id == REFUNDS.c.payment_id)
-    .where(*_UNSENT, REFUNDS.c.currency == bindparam("currency"))
+    .where(*_RESERVED, REFUNDS.c.currency == bindparam("currency"))
 )
 _RATED_REFUNDS: Final = (
     select(REFUNDS.c.units, REFUNDS.c.currency, PAYMENTS.c.rate)
     .join_from(REFUNDS, PAYMENTS, PAYMENTS.c.id == REFUNDS.c.payment_id)
-    .where(*_UNSENT, PAYMENTS.c.reporting_currency == bindparam("currency"))
+    .where(*_RESERVED, PAYMENTS.c.reporting_currency == bindparam("currency"))
 )
 _FEE: Final = case(
     (

@@ -102,7 +102,8 @@ def routes(releases: Releases, refunds: RefundService) -> APIRouter:
     ) -> Response:
         """Refund a payment, held or not, or part of it.
 
-        Without a body, or without an amount: all that is left.
+        Without a body, or without an amount: all that is left. Past the installation's threshold the refund
+        waits for a second key.
 
         For the partner that owns its drive, the partner that made its pledge, and admins.
         """

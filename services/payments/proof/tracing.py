@@ -14,7 +14,10 @@ from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
 from backbone.http.caller import InternalDep
 from backbone.http.trace_steps import GiftRef, Step, Story, money, step
+from services.payments.approvals.states import Action
+from services.payments.approvals.tables import APPROVALS
 from services.payments.domain import DisputeRank, FactKind, RefundRank
+from services.payments.large_refunds.tables import LARGE_REFUNDS
 from services.payments.tables import ATTEMPTS, FACTS, PAYMENTS, POSTINGS, REFUNDS, WEBHOOKS
 
 BEFORE: Final = timedelta(minutes=10)
@@ -41,6 +44,7 @@ def tell(transaction: SyncTransaction, pledge_id: str) -> Story:
         *_of_webhooks(transaction, facts, [*intents, *sessions, *(fact.id for fact in facts)]),
         *_of_facts(facts),
         *_of_refunds(transaction.execute(_REFUNDS, {"ids": ids}).all()),
+        *_of_approvals(transaction.execute(_APPROVALS, {"ids": ids}).all()),
         *_of_postings(transaction.execute(_POSTINGS, {"ids": ids}).all()),
         *_announced(payments),
     ]
@@ -52,7 +56,18 @@ _PAYMENTS: Final = (
 )
 _ATTEMPTS: Final = select(ATTEMPTS).where(one_of(ATTEMPTS.c.key, "keys")).order_by(ATTEMPTS.c.made_at)
 _FACTS: Final = select(FACTS).where(one_of(FACTS.c.intent, "intents")).order_by(FACTS.c.heard_at, FACTS.c.id)
-_REFUNDS: Final = select(REFUNDS).where(one_of(REFUNDS.c.payment_id, "ids")).order_by(REFUNDS.c.made_at)
+_REFUNDS: Final = (
+    select(REFUNDS, LARGE_REFUNDS.c.made_at.label("asked_at"))
+    .join_from(REFUNDS, LARGE_REFUNDS, LARGE_REFUNDS.c.id == REFUNDS.c.id, isouter=True)
+    .where(one_of(REFUNDS.c.payment_id, "ids"))
+    .order_by(REFUNDS.c.made_at)
+)
+_APPROVALS: Final = (
+    select(APPROVALS)
+    .join_from(APPROVALS, LARGE_REFUNDS, APPROVALS.c.subject == LARGE_REFUNDS.c.id)
+    .where(one_of(LARGE_REFUNDS.c.payment_id, "ids"))
+    .order_by(APPROVALS.c.number)
+)
 _POSTINGS: Final = select(POSTINGS).where(one_of(POSTINGS.c.payment_id, "ids")).order_by(POSTINGS.c.number)
 
 
@@ -94,7 +109,20 @@ def _of_refunds(refunds: Sequence[Any]) -> Iterator[Step]:
     for row in refunds:
         stripe_id = f" as {row.stripe_id}" if row.stripe_id else ""
         amount = money(row.units, row.currency)
-        yield step(row.made_at, f"refund {row.id} of {amount} was asked for here: {row.state} now{stripe_id}")
+        asked = row.asked_at or row.made_at  # one that a second key approved is made when it is
+        yield step(asked, f"refund {row.id} of {amount} was asked for here: {row.state} now{stripe_id}")
+
+
+_DONE: Final = {
+    Action.RECORD: "asked for it; it needs a second key",
+    Action.APPROVE: "approved it",
+    Action.REJECT: "rejected it",
+}
+
+
+def _of_approvals(rows: Sequence[Any]) -> Iterator[Step]:
+    for row in rows:
+        yield step(row.at, f"refund {row.subject}: key {row.key_id} {_DONE[Action(row.action)]}")
 
 
 def _of_postings(postings: Sequence[Any]) -> Iterator[Step]:

@@ -20,6 +20,7 @@ from backbone.database.database import Database
 from backbone.database.transaction import SyncTransaction
 from backbone.wakeups import wait_for
 from services.payments.domain import FactKind, HeldReason
+from services.payments.large_refunds.tables import LARGE_REFUNDS, TO_DECIDE
 from services.payments.matching.tables import POOLS
 from services.payments.settlement.tables import DUE_PAYOUTS, PAYOUTS, UNRECONCILED
 from services.payments.tables import (
@@ -46,6 +47,8 @@ _DEADLINE: Final = Gauge(
 )
 _REFUNDS: Final = Gauge("ataa_refunds_owed", "Refunds that Stripe has not accepted or not completed.")
 _OLDEST_REFUND: Final = Gauge("ataa_refunds_oldest_owed_seconds", "Age of the oldest such refund.")
+_TO_DECIDE: Final = Gauge("ataa_refunds_to_decide", "Refunds that wait for a second key.")
+_OLDEST_TO_DECIDE: Final = Gauge("ataa_refunds_oldest_to_decide_seconds", "Age of the oldest such refund.")
 _PAYOUTS: Final = Gauge("ataa_payouts_not_compared", "Payouts not yet compared with their lines.")
 _OLDEST_PAYOUT: Final = Gauge(
     "ataa_payouts_oldest_not_compared_seconds", "Time since the first such payout should have arrived."
@@ -87,7 +90,7 @@ class _Times:
 
 
 _times: Final = _Times()
-for _gauge in (_OLDEST_HELD, _OLDEST_REFUND, _OLDEST_PAYOUT, _OLDEST_TICKET):
+for _gauge in (_OLDEST_HELD, _OLDEST_REFUND, _OLDEST_TO_DECIDE, _OLDEST_PAYOUT, _OLDEST_TICKET):
     _times.show(_gauge)
 _times.show(_DEADLINE, until=True)
 _EMPTIEST.set(1)
@@ -164,6 +167,10 @@ def _show_refunds(rows: Rows) -> None:
     _number_and_time(rows, _REFUNDS, _OLDEST_REFUND)
 
 
+def _show_to_decide(rows: Rows) -> None:
+    _number_and_time(rows, _TO_DECIDE, _OLDEST_TO_DECIDE)
+
+
 def _show_payouts(rows: Rows) -> None:
     _number_and_time(rows, _PAYOUTS, _OLDEST_PAYOUT)
 
@@ -224,6 +231,7 @@ _SHOWN: Final[Mapping[Callable[[Rows], None], Any]] = {
         .where(text(EVIDENCE_DUE), FACTS.c.payment_id.is_not(None))
     ),
     _show_refunds: select(func.count(), func.min(REFUNDS.c.made_at)).where(text(OWED)),
+    _show_to_decide: select(func.count(), func.min(LARGE_REFUNDS.c.made_at)).where(text(TO_DECIDE)),
     _show_payouts: (
         select(func.count(), func.min(PAYOUTS.c.arrival_at))
         .select_from(PAYOUTS)

@@ -14,6 +14,7 @@ from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from services.payments.domain import Observation
 from services.payments.holding.tables import DECISIONS
+from services.payments.large_refunds.queries import large_of_payments
 from services.payments.recording.rows import read_facts
 from services.payments.settlement.queries import fee_and_payout
 from services.payments.tables import CAPTURED, DRIVES, HELD, PAYMENTS, POSTINGS, RETURNED, WARNED
@@ -111,9 +112,15 @@ async def _shown(session: Transaction, rows: Sequence[Row[Any]]) -> list[dict[st
     postings = _by_payment((await session.execute(_POSTINGS, {"payments": ids})).all())
     decisions = _by_payment((await session.execute(_DECISIONS, {"payments": ids})).all())
     settled = await fee_and_payout(session, ids)
+    large = await large_of_payments(session, ids)
     return [
         payment_json(
-            row, facts[row.id], postings[row.id], decisions[row.id], settled.get(row.id, NOT_SETTLED)
+            row,
+            facts[row.id],
+            postings[row.id],
+            decisions[row.id],
+            settled.get(row.id, NOT_SETTLED),
+            large[row.id],
         )
         for row in rows
     ]

@@ -30,6 +30,7 @@ from services.payments.domain import (
     RefundRank,
     held_reason,
 )
+from services.payments.large_refunds.views import LargeRefundView
 from services.payments.settlement.queries import FeeAndPayout
 
 
@@ -101,7 +102,8 @@ class PaymentView(BaseModel):
     """A payment with everything that is known about its money.
 
     `reporting_amount` is `captured` in the drive's currency, at the `rate` that was frozen when the money was
-    captured; both are null where there is no rate. `warned_at` is when a card issuer first warned that the
+    captured; both are null where there is no rate. `large_refunds` are those that a second key decides.
+    `warned_at` is when a card issuer first warned that the
     cardholder may not have made it; it counts until a person refunds it.
     """
 
@@ -145,6 +147,7 @@ class PaymentView(BaseModel):
                 }
             ],
             "decisions": [],
+            "large_refunds": [],
         }
     )
 
@@ -167,6 +170,7 @@ class PaymentView(BaseModel):
     facts: list[FactView]
     postings: list[PostingView]
     decisions: list[DecisionView]
+    large_refunds: list[LargeRefundView]
 
 
 class PaymentPage(BaseModel):
@@ -185,6 +189,7 @@ def payment_json(
     postings: Sequence[Row[Any]],
     decisions: Sequence[Row[Any]],
     settled: FeeAndPayout,
+    large_refunds: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """A payment in the shape of `PaymentView`; `row` also has `drive_currency`, None for an unknown drive."""
     currency = row.paid_currency or row.currency or "USD"
@@ -210,6 +215,7 @@ def payment_json(
         "facts": [_fact_json(each) for each in sorted(facts, key=lambda each: (each.at, each.id))],
         "postings": [posting_json(each) for each in postings],
         "decisions": [_decision_json(each) for each in decisions],
+        "large_refunds": list(large_refunds),
     }
 
 

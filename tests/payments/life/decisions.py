@@ -17,6 +17,7 @@ from services.payments.approvals.proposals import KeyedRequest
 from services.payments.approvals.states import Action
 from services.payments.disbursements.commands import DisbursementExceedsBalance
 from services.payments.disbursements.requests import DisbursementRequest
+from services.payments.holding.decisions import DecidedBy
 from services.payments.holding.release import DriveDoesNotMatch, PaymentNotHeld, ReleaseRequest
 from services.payments.offline.requests import OfflineGiftRequest
 from services.payments.processor import Movement
@@ -30,7 +31,7 @@ from tests.payments.life.model import (
     Offline,
     Pool,
 )
-from tests.payments.life.process import CRASHES, KNOWN_DRIVES, PICKED, START, TOLD, UNITS, Process
+from tests.payments.life.process import CRASHES, KNOWN_DRIVES, ONE_KEY, PICKED, START, TOLD, UNITS, Process
 from tests.payments.matching.gifts import add_pool
 from tests.rounds import run_round
 
@@ -54,7 +55,8 @@ class Decisions(Process):
         wanted = None if units is None else Money(units, currency)
         self.requests += 1
         key = ScopedKey("charity:payment-refunds", f"key-{self.requests}")
-        request = RefundRequest(None, None, wanted, None, key, "hash", payment_id=self.row(intent).id)
+        by = DecidedBy("key_a", "charity")
+        request = RefundRequest(None, None, wanted, None, key, "hash", payment_id=self.row(intent).id, by=by)
         left = self.life.left(intent)
         self.processor.outcome = outcome
         before = set(self.account.refunds)
@@ -67,9 +69,18 @@ class Decisions(Process):
             return
         assert not isinstance(result, Problem)
         asked = left if units is None else units
+        if self.life.captures[intent].units - left + asked > ONE_KEY:
+            assert committed == 1 and set(self.account.refunds) == before
+            self.life.waiting[self._newest_refund()] = (intent, asked)
+            return
+        self.see_sent(intent, asked, self._newest_refund(), before, committed, outcome)
+
+    def see_sent(
+        self, intent: str, asked: int, ours: str, before: set[str], committed: int, outcome: str
+    ) -> None:
+        """What the model knows of a refund that was sent, in `committed` transactions."""
         made = [each for name, each in self.account.refunds.items() if name not in before]
-        ours = made[0].ours if made else self._newest_refund()
-        assert ours is not None
+        assert not made or made[0].ours == ours
         is_recorded = committed >= 2 and outcome in (SUCCEEDED, PENDING)
         if is_recorded and made:
             with self.life.transaction():

@@ -8,13 +8,14 @@ from hypothesis.stateful import rule
 from tests.payments.life.at_stripe import AtStripe
 from tests.payments.life.comparison import Compared
 from tests.payments.life.decisions import Decisions
+from tests.payments.life.large_refunds import DecidedRefunds
 from tests.payments.life.model import (
     SUCCEEDED,
 )
 from tests.payments.life.process import CRASHES, UNITS
 
 
-class LivesOfPayments(AtStripe, Decisions, Compared):
+class LivesOfPayments(AtStripe, DecidedRefunds, Decisions, Compared):
     """All rules. At its end what is left is delivered, sent and placed, and everything is compared again."""
 
     @rule(units=UNITS, drive=st.sampled_from([0, 1]), fee=st.sampled_from([0, 30]), crash=CRASHES)

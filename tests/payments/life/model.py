@@ -86,6 +86,8 @@ class Life:
     released: dict[str, int] = field(default_factory=dict)
     unsent: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Refunds that were asked for and not reported yet: the intent and the amount."""
+    waiting: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Refunds that wait for a second key, likewise."""
     fees: dict[str, tuple[str, int]] = field(default_factory=dict)
     placed: set[str] = field(default_factory=set)
     """Of `fees`, those whose payment was known when they were looked at."""
@@ -161,7 +163,11 @@ class Life:
     def left(self, intent: str) -> int:
         """What may still be refunded through our API."""
         captured, refunded, _ = self.amounts(intent)
-        return captured - refunded - sum(units for of, units in self.unsent.values() if of == intent)
+        return captured - refunded - sum(units for of, units in self.reserved() if of == intent)
+
+    def reserved(self) -> list[tuple[str, int]]:
+        """The refunds that were asked for and not reported yet, waiting or not."""
+        return [*self.unsent.values(), *self.waiting.values()]
 
     # Matching
 
@@ -267,7 +273,7 @@ class Life:
         )
         net -= sum(
             units
-            for intent, units in self.unsent.values()
+            for intent, units in self.reserved()
             if self.drive(intent) == drive and not self.held(intent)
         )
         paid = Counter[str]()

@@ -22,6 +22,8 @@ from services.payments.creator_lookup import CreatorLookup
 from services.payments.disbursements.commands import Disbursements
 from services.payments.drive_lookup import DriveLookup
 from services.payments.holding.release import Releases
+from services.payments.large_refunds.commands import LargeRefunds
+from services.payments.large_refunds.threshold import Threshold
 from services.payments.matching.commands import MatchingPools
 from services.payments.offline.gifts import OfflineGifts
 from services.payments.refunds import RefundService
@@ -47,6 +49,8 @@ PICKED = st.sampled_from([0, 0, 0, 1, 1, 2, 5])
 
 UNITS = st.sampled_from([1, 500, 1_000, 2_500])
 CRASHES = st.one_of(st.none(), st.none(), st.integers(1, 14))
+ONE_KEY = 2_000
+"""What one payment gives back in all by one key."""
 MORE = st.sampled_from([0, 0, 0, 100])
 TOLD = st.sampled_from([True, True, False])
 """Whether an event is delivered and applied at once. Otherwise `deliver` does it, or the end of the life."""
@@ -106,7 +110,10 @@ class Process(RuleBasedStateMachine):
         lookup, creators = DriveLookup(database, pledges, SECRET), CreatorLookup(pledges, SECRET)
         store = WebhookStore(database, clock)
         self.books = Books(database, clock, store, Applier(database, store, clock, OurAccount()))
-        self.refund_service = RefundService(database, self.processor, clock, 1.0, lookup.owner_of)
+        self.refund_service = RefundService(
+            database, self.processor, clock, 1.0, lookup.owner_of, Threshold(ONE_KEY // 100)
+        )
+        self.large_refunds = LargeRefunds(database, lookup, self.refund_service, clock)
         self.releases = Releases(database, lookup, creators, clock)
         self.offline_gifts = OfflineGifts(database, lookup, creators, clock)
         self.paid_out = Disbursements(database, lookup, clock)

@@ -1,0 +1,1 @@
+"""Refunds past a threshold: one key asks for them, another key decides."""
