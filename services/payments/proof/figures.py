@@ -39,9 +39,9 @@ class Posted(NamedTuple):
     """What the ledger holds for a payment, in minor units of the captured currency.
 
     Everything about held money is at `held`. What is counted is at the accounts of the payment's fund;
-    `other_fund` is what is at those of the other one, and 0. `processor` and `offline` are the balances of the processor's
-    money and of what came past it; `elsewhere` is the processor's in any other currency, and 0. What sponsors
-    added to the payment is in none of them.
+    `other_fund` is what is at those of the other one, and 0. `processor` and `offline` are the balances of
+    the processor's money and of what came past it; `elsewhere` is the processor's in any other currency, and
+    0. What sponsors added to the payment is in none of them.
     """
 
     captured: int = 0
@@ -294,7 +294,7 @@ _COUNTED: Final[Mapping[str, tuple[str, int]]] = {
 
 
 def _sides(*, zakat: bool) -> dict[str, Sequence[tuple[str, int]]]:
-    """By account: the fields of `Posted` that its debits raise (1) or lower (-1), for payments of one fund."""
+    """For payments of one fund: the fields of `Posted` that an account's debits raise (1) or lower (-1)."""
     sides: dict[str, Sequence[tuple[str, int]]] = {
         ledger.SUSPENSE: (("held", -1),),
         ledger.OFFLINE_CLEARING: (("offline", 1),),
