@@ -317,8 +317,8 @@ async def test_a_disbursement_that_names_another_fund_than_it_was_posted_in_is_a
     now = system.books.clock.now()
     row = {
         "id": "dsb_1", "drive_id": system.drive.drive_id, "partner": "charity", "status": "approved",
-        "asked_by": "key_a", "test": False, "made_at": now, "beneficiary": "Relief", "units": 300, "currency": "USD",
-        "paid_at": now, "reference": "4", "evidence": "x", "fund": "zakat",
+        "asked_by": "key_a", "test": False, "made_at": now, "beneficiary": "Relief", "units": 300,
+        "currency": "USD", "paid_at": now, "reference": "4", "evidence": "x", "fund": "zakat",
     }  # fmt: skip
     posting = NewPosting("beneficiary_payable_zakat", "disbursed_zakat", 300, "USD", "dsb_1#1")
     async with system.books.database.transaction() as session:
