@@ -16,7 +16,7 @@ from tests.gateway.harness import ADMIN, DRIVE, Harness, drive
 
 PAGE: Final = f"/console/drives/{DRIVE}"
 AT: Final = "2030-01-07T18:00:00Z"
-LANGUAGES: Final = [("en", MONEY_EN | PROPOSALS_EN), ("ar", MONEY_AR | PROPOSALS_AR)]
+LANGUAGES: Final = [("en", {**MONEY_EN, **PROPOSALS_EN}), ("ar", {**MONEY_AR, **PROPOSALS_AR})]
 
 
 def usd(value: str) -> dict[str, str]:
