@@ -135,6 +135,10 @@ class PledgeMade(PledgeState, Event, name="pledges.pledge_made.v1", topic="pledg
     """The client that made it, as a hash with a key that the gateway forgets after two days; None for
     partners' servers, and in events of versions before it.
     """
+    purpose: Annotated[str, OpenValues(("zakat", "sadaqah"))] | None = None
+    """What the donor declared it as. `zakat` is of drives that take it, and kept in accounts of its own. None
+    where the donor declared nothing, and in events of versions before it.
+    """
 
 
 class PledgeChanged(PledgeState, Event, name="pledges.pledge_changed.v1", topic="pledges", key="drive_id"):

@@ -16,9 +16,9 @@ ATTEMPTS: Final = f"({CAPTURED} + ({DECLINED} or vector(0)))"
 
 
 def balance(account: str, sign: str = "") -> str:
-    """An account's balance in units of its currency; `sign` "-" for one that is credited."""
-    shown = f'max by (currency) ({sign}ataa_ledger_balance_minor_units{{account="{account}"}})'
-    return f"{shown} / {MINOR}"
+    """The balance of an account and its zakat, in units of its currency; `sign` "-" if it is credited."""
+    of_each = f'{sign}ataa_ledger_balance_minor_units{{account=~"{account}(_zakat)?"}}'
+    return f"sum by (currency) (max by (account, currency) ({of_each})) / {MINOR}"
 
 
 def money(metric: str) -> str:

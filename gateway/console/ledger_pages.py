@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from gateway.console.client import ServiceCalls
-from gateway.console.money_page import STATED
+from gateway.console.money_page import STATED, ZAKAT
 from gateway.console.visit import Visit
 from gateway.http.asgi import Response
 
@@ -51,6 +51,7 @@ class LedgerPages:
             here="statement",
             statement=statement,
             stated=STATED,
+            stated_zakat=ZAKAT,
         )
 
     async def ledger_csv(self, visit: Visit) -> Response:

@@ -18,7 +18,8 @@ AUDITED: Final = ("ledger", "processor", "totals", "held", "difference")
 STATED: Final = (
     "gross", "offline", "matched", "refunds", "disputes", "raised", "held", "fees", "paid_out", "late",
 )  # fmt: skip
-"""The amounts of an audit and of a statement, in the order in which they are shown."""
+ZAKAT: Final = ("gross", "refunds", "disputes", "raised", "fees", "paid_out", "owed")
+"""The amounts of an audit and of a statement, in the order in which they are shown; those of its zakat."""
 
 AUDIT_WAIT_S: Final = 3.0
 
@@ -85,6 +86,7 @@ class MoneyPage:
             audit=audit,
             audited=AUDITED,
             stated=STATED,
+            stated_zakat=ZAKAT,
             **{"reason": "", "detail": "", "form": {}, **told},
         )
 

@@ -44,6 +44,7 @@ def _disbursement(form: Form, currency: str) -> Json:
         **required,
         "amount": money_of(form.get("amount", ""), currency),
         "paid_at": moment_of(form.get("paid_at", "")) or "",
+        **_texts(form, "fund"),
     }
 
 

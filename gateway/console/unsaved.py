@@ -36,6 +36,7 @@ _LABELS: Final[Mapping[str, str]] = {
     "received_at": "received_when",
     "paid_at": "paid_when",
     "reference": "paid_reference",
+    "fund": "paid_from",
     "donor": "donor_name",
     "message": "donor_message",
     "evidence": "evidence",

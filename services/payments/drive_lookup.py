@@ -83,6 +83,11 @@ class DriveLookup:
         found = await self._ask(drive_id)
         return None if found is None else found.get("partner")
 
+    async def takes_zakat(self, drive_id: str) -> bool:
+        """Whether pledges states that the drive takes zakat. Raises `Overloaded` where it is unavailable."""
+        found = await self._ask(drive_id)
+        return found is not None and found.get("zakat_eligible") is True
+
     async def store_beneficiaries(self, drive_id: str) -> None:
         """Store a drive's beneficiaries as pledges states them, where no event has reported them.
 
@@ -103,7 +108,7 @@ class DriveLookup:
         try:
             answer = await post_internal(self._pledges, self._secret, "/internal/drives", {"refs": [ref]})
         except ServiceUnavailable:
-            detail = f"The owner of drive {ref} cannot be determined now."
+            detail = f"Drive {ref} cannot be looked up now."
             raise Overloaded(detail, retry_after_s=2) from None
         found: dict[str, Any] | None = answer["data"].get(ref)
         return found

@@ -23,6 +23,7 @@ from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from backbone.messaging.consumer import Handlers
 from services.payments.admission.store import read_queue
+from services.payments.funds import Fund
 from services.payments.recording.restate import NOT_MOVED, restate
 from services.payments.recording.rows import (
     PaymentRow,
@@ -107,12 +108,17 @@ async def update_attribution(events: Sequence[PledgeState], session: Transaction
     newest: dict[str, PledgeState] = {}
     for event in sorted(events, key=lambda event: event.version):
         newest[event.pledge_id] = _with_anonymity_of(event, newest.get(event.pledge_id))
+    zakat = _given_as_zakat(events)
     rows = await read_payments(session, pledges=newest)
     missing = newest.keys() - {row.pledge_id for row in rows.values()}
     if missing:
         at = datetime.now(UTC)
         rate = (await read_queue(session)).estimates.rate
-        tickets = [_ticket(event, at, rate) for pledge_id, event in newest.items() if pledge_id in missing]
+        tickets = [
+            _ticket(event, at, rate, zakat=pledge_id in zakat)
+            for pledge_id, event in newest.items()
+            if pledge_id in missing
+        ]
         made = await session.execute(insert_new(session, PAYMENTS), tickets)
         await note_clients(
             session, _clients(((each["id"], each["pledge_id"]) for each in tickets), events), at
@@ -121,7 +127,13 @@ async def update_attribution(events: Sequence[PledgeState], session: Transaction
             rows |= await read_payments(session, pledges=missing)
     known = _clients(((row.id, row.pledge_id) for row in rows.values()), events)
     await note_clients(session, known, datetime.now(UTC))
-    await _update(session, rows.values(), newest)
+    await _update(session, rows.values(), newest, zakat)
+
+
+def _given_as_zakat(events: Iterable[PledgeState]) -> set[str]:
+    """The pledges that were made as zakat."""
+    made = (event for event in events if isinstance(event, PledgeMade))
+    return {event.pledge_id for event in made if event.purpose == Fund.ZAKAT}
 
 
 def _with_anonymity_of(event: PledgeState, earlier: PledgeState | None) -> PledgeState:
@@ -132,14 +144,18 @@ def _with_anonymity_of(event: PledgeState, earlier: PledgeState | None) -> Pledg
 
 
 async def _update(
-    session: Transaction, rows: Iterable[PaymentRow], newest: Mapping[str, PledgeState]
+    session: Transaction,
+    rows: Iterable[PaymentRow],
+    newest: Mapping[str, PledgeState],
+    zakat: Collection[str],
 ) -> None:
     outdated = [row for row in rows if row.pledge_version < newest[row.pledge_id or ""].version]
     changed: list[PaymentRow] = []
     same: list[PaymentRow] = []
     posted_in = {row.id: row.drive_id for row in outdated}
     for row in outdated:
-        differs = _attribute(row, newest[row.pledge_id or ""])
+        pledge_id = row.pledge_id or ""
+        differs = _attribute(row, newest[pledge_id], zakat=pledge_id in zakat)
         (changed if differs else same).append(row)
     if same:
         # Most pledge changes follow from payment_changed and differ in the version only.
@@ -174,17 +190,23 @@ def _clients(payments: Iterable[tuple[str, str | None]], events: Iterable[Pledge
     return {payment: client for payment, client in found if client is not None}
 
 
-def _ticket(event: PledgeState, at: datetime, rate: int) -> dict[str, Any]:
+def _ticket(event: PledgeState, at: datetime, rate: int, *, zakat: bool) -> dict[str, Any]:
     """The row of a new payment whose checkout is to be opened."""
     row = PaymentRow(id=ids.new("pay"), pledge_id=event.pledge_id, drive_id=event.drive_id)
-    _attribute(row, event)
+    _attribute(row, event, zakat=zakat)
     row.checkout = "none" if event.status is PledgeStatus.CANCELLED else "waiting"
     return payment_values(row, at) | {"queue_rate": rate}
 
 
-def _attribute(row: PaymentRow, event: PledgeState) -> bool:
-    """Copy a pledge's state into its payment; returns whether anything but the version differed."""
+def _attribute(row: PaymentRow, event: PledgeState, *, zakat: bool) -> bool:
+    """Copy a pledge's state into its payment; returns whether anything but the version differed.
+
+    Whether it is `zakat` is taken from the first state and kept: money that was counted as one is not paid
+    out as the other.
+    """
     before = _attributes(row)
+    if row.pledge_version == 0:
+        row.zakat = zakat
     source = event.source
     if row.released_at is None:
         row.drive_id, row.creator_id = event.drive_id, event.creator_id
@@ -203,7 +225,7 @@ def _attribute(row: PaymentRow, event: PledgeState) -> bool:
 def _attributes(row: PaymentRow) -> tuple[object, ...]:
     return (
         row.drive_id, row.amount, row.currency, row.donor_id, row.creator_id, row.partner, row.platform,
-        row.campaign, row.mode, row.locale, row.anonymous, row.pledged_drive, row.pledged_creator,
+        row.campaign, row.mode, row.locale, row.anonymous, row.pledged_drive, row.pledged_creator, row.zakat,
     )  # fmt: skip
 
 

@@ -105,6 +105,9 @@ class Payment(Table, table=True):
     person counted it in `drive_id` for `creator_id`; what its pledge names is then in `pledged_drive` and
     `pledged_creator`.
 
+    `zakat` is whether its donor declared it as zakat: its money is posted to accounts of its own. It is set
+    with the first state of its pledge, and never changes.
+
     `rate` is frozen when money in another currency than its drive's (`reporting_currency`) first counts: how
     much one unit of `paid_currency` is worth in it.
     """
@@ -165,6 +168,7 @@ class Payment(Table, table=True):
     suspected: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     exhausted: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     warned_at: datetime | None = Field(default=None, sa_type=Utc)
+    zakat: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     checkout: str
     attempts: int
     session_id: str | None

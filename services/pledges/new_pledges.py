@@ -79,6 +79,7 @@ def pledge_made(new_pledge: NewPledge, donors: Mapping[tuple[str, bytes], str], 
         anonymous=request.donor.anonymous or normalized(request.donor.name) is None,
         reporting_amount=new_pledge.reporting,
         client=resolved.command.client,
+        purpose=request.purpose,
     )
 
 

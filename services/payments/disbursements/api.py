@@ -70,7 +70,8 @@ def _add_records(router: APIRouter, disbursements: Disbursements) -> None:
         """Record what was paid to a beneficiary.
 
         It is paid out once another key approves it. A beneficiary is owed its share of what the drive raised,
-        without held money, refunds, disputes and fees, less what was paid out.
+        without held money, refunds, disputes and fees, less what was paid out. No more than is in a `fund` is
+        ever paid from it.
         """
         caller.require(SCOPE)
         keyed = KeyedRequest(key, await request.body())

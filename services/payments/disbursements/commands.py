@@ -6,7 +6,7 @@ What is owed is checked when one is recorded, and again under the drive's lock w
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, bindparam, select, text, update
 
@@ -22,11 +22,12 @@ from services.payments.approvals.decisions import Decision
 from services.payments.approvals.proposals import KeyedRequest, ProposalKind, Proposals
 from services.payments.approvals.requests import past_moment, taken_amount
 from services.payments.approvals.states import Status
-from services.payments.disbursements.balances import lock_drive, net_of, paid_of
+from services.payments.disbursements.balances import PaidOut, lock_drive, net_of, paid_of, payable
 from services.payments.disbursements.requests import DisbursementRequest, disbursement_json, paid_out_json
-from services.payments.disbursements.shares import owed, shares_of
+from services.payments.disbursements.shares import shares_of
 from services.payments.disbursements.tables import DISBURSEMENTS, PAID_OUT
 from services.payments.drive_lookup import DriveLookup
+from services.payments.funds import Fund
 from services.payments.recording import ledger
 from services.payments.recording.ledger import NewPosting
 from services.payments.tables import DRIVES
@@ -68,6 +69,7 @@ class Disbursements:
             "paid_at": past_moment(request.paid_at, now, "paid_at"),
             "reference": request.reference,
             "evidence": request.evidence,
+            "fund": request.fund,
         }
 
         async def check(session: Transaction) -> None:
@@ -75,7 +77,9 @@ class Disbursements:
             if request.beneficiary not in shares:
                 detail = "no such beneficiary of this drive"
                 raise Invalid(detail, errors=[{"pointer": "/beneficiary", "detail": detail}])
-            await require_owed(session, drive.id, request.beneficiary, amount, shares)
+            paid = await paid_of(session, drive.id)
+            to = _Recipient(drive.id, request.beneficiary, Fund(request.fund))
+            await _require_owed(session, to, amount, shares, paid)
 
         return await self.proposals.record(drive, row, caller, keyed, check)
 
@@ -109,14 +113,29 @@ async def _shares(session: Transaction, drive_id: str) -> dict[str, int]:
     return shares_of(row.beneficiaries)
 
 
-async def require_owed(
-    session: Transaction, drive_id: str, beneficiary: str, amount: Money, shares: dict[str, int]
+class _Recipient(NamedTuple):
+    """Who is paid for which drive, and from which fund."""
+
+    drive_id: str
+    beneficiary: str
+    fund: Fund
+
+
+async def _require_owed(
+    session: Transaction, to: _Recipient, amount: Money, shares: dict[str, int], paid: PaidOut
 ) -> None:
-    """Raises `DisbursementExceedsBalance` where the beneficiary is owed less than `amount` now."""
-    net = await net_of(session, drive_id, amount.currency)
-    left = owed(net, shares, await paid_of(session, drive_id), beneficiary)
-    if amount.minor_units > left:
-        raise DisbursementExceedsBalance(f"{Money(left, amount.currency)} is owed.")
+    """Raises `DisbursementExceedsBalance` where the beneficiary is owed less than `amount` now, or the fund
+    has less.
+    """
+    net = await net_of(session, to.drive_id, amount.currency)
+    left = payable(net, shares, paid, to.beneficiary, to.fund)
+    if amount.minor_units <= left.most:
+        return
+    if amount.minor_units > left.to_beneficiary:
+        raise DisbursementExceedsBalance(f"{Money(left.to_beneficiary, amount.currency)} is owed.")
+    raise DisbursementExceedsBalance(
+        f"{Money(left.from_fund, amount.currency)} is left in the drive's {to.fund} fund."
+    )
 
 
 async def move_money(session: Transaction, row: Row[Any], after: Status, decision: Decision) -> None:
@@ -137,19 +156,29 @@ async def _pay_out(session: Transaction, row: Row[Any], at: datetime) -> None:
         raise Overloaded("The drive is not known yet.", retry_after_s=2)
     shares = await _shares(session, row.drive_id)
     paid = await paid_of(session, row.drive_id)
-    paid[row.beneficiary] -= row.units
-    left = owed(await net_of(session, row.drive_id, row.currency), shares, paid, row.beneficiary)
-    if row.units > left:
-        raise DisbursementExceedsBalance(f"{Money(left, row.currency)} is owed.")
-    posting = NewPosting(ledger.BENEFICIARY_PAYABLE, ledger.DISBURSED, row.units, row.currency, f"{row.id}#1")
+    paid.add(row.beneficiary, row.fund, -row.units)
+    to = _Recipient(row.drive_id, row.beneficiary, Fund(row.fund))
+    await _require_owed(session, to, Money(row.units, row.currency), shares, paid)
+    payable_account, disbursed = _accounts(row)
+    posting = NewPosting(payable_account, disbursed, row.units, row.currency, f"{row.id}#1")
     await ledger.post(session, [(posting, None, row.drive_id)], at)
 
 
 async def _take_back(session: Transaction, row: Row[Any], at: datetime) -> None:
-    """Reverse the posting of a disbursement: what it paid is owed again."""
+    """Reverse the posting of a disbursement: what it paid is owed again, and back in its fund."""
     await session.execute(_SET_REVERSED, {"of_id": row.id, "at": at})
-    posting = NewPosting(ledger.DISBURSED, ledger.BENEFICIARY_PAYABLE, row.units, row.currency, f"{row.id}#2")
+    payable_account, disbursed = _accounts(row)
+    posting = NewPosting(disbursed, payable_account, row.units, row.currency, f"{row.id}#2")
     await ledger.post(session, [(posting, None, row.drive_id)], at)
+
+
+def _accounts(row: Row[Any]) -> tuple[str, str]:
+    """The two accounts of a disbursement, those of its fund."""
+    zakat = row.fund == Fund.ZAKAT
+    return (
+        ledger.in_fund(ledger.BENEFICIARY_PAYABLE, zakat=zakat),
+        ledger.in_fund(ledger.DISBURSED, zakat=zakat),
+    )
 
 
 _SET_REVERSED: Final = (

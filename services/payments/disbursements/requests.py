@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, StringConstraints
 from sqlalchemy import Row
@@ -22,6 +22,7 @@ from backbone.http.fields import (
 from backbone.money import as_json
 from services.payments.approvals.requests import Evidence, StepView
 from services.payments.approvals.states import Status
+from services.payments.funds import Fund
 
 _PUBLIC: dict[str, Any] = {
     "id": "dsb_01frtz5n00000000000000000f",
@@ -31,11 +32,16 @@ _PUBLIC: dict[str, Any] = {
     "paid_at": "2022-02-01T09:30:00.000Z",
     "reference": "Transfer 2022-02-01/4",
     "reversed_at": None,
+    "fund": "general",
 }
 
 
 class DisbursementRequest(Body):
-    """Money that was paid to a beneficiary of a drive."""
+    """Money that was paid to a beneficiary of a drive.
+
+    `fund` is what it was paid from: `zakat` is what donors gave as such, `general` everything else. Zakat is
+    paid out only where a request says so.
+    """
 
     model_config = with_examples(
         {
@@ -49,6 +55,7 @@ class DisbursementRequest(Body):
     paid_at: Timestamp
     reference: Annotated[Text, StringConstraints(min_length=1, max_length=200)]
     evidence: Evidence
+    fund: Literal["general", "zakat"] = "general"
 
 
 class PaidOutView(BaseModel):
@@ -63,6 +70,7 @@ class PaidOutView(BaseModel):
     paid_at: TimestampView
     reference: str
     reversed_at: TimestampView | None
+    fund: Fund
 
 
 class PaidOutPage(BaseModel):
@@ -111,6 +119,7 @@ def paid_out_json(row: Row[Any]) -> dict[str, Any]:
         "paid_at": rfc3339(row.paid_at),
         "reference": row.reference,
         "reversed_at": None if row.reversed_at is None else rfc3339(row.reversed_at),
+        "fund": row.fund,
     }
 
 

@@ -10,6 +10,7 @@ from sqlmodel import Field
 
 from backbone.database.columns import Utc
 from services.payments.approvals.tables import Proposal
+from services.payments.funds import Fund
 from services.payments.tables import table_of
 
 PAID_OUT: Final = "status IN ('approved', 'reversal_requested', 'reversed')"
@@ -20,7 +21,7 @@ PAID_OUT: Final = "status IN ('approved', 'reversal_requested', 'reversed')"
 class Disbursement(Proposal, table=True):
     """Money that was paid to a beneficiary; `evidence` is shown to the drive's owner and admins only.
 
-    `reversed_at` is set once two keys reversed it.
+    `fund` (`funds.Fund`) is what it is paid from. `reversed_at` is set once two keys reversed it.
     """
 
     __tablename__ = "disbursements"
@@ -43,6 +44,7 @@ class Disbursement(Proposal, table=True):
     reference: str
     evidence: str
     reversed_at: datetime | None = Field(default=None, sa_type=Utc)
+    fund: str = Field(default=Fund.GENERAL.value, sa_column_kwargs={"server_default": Fund.GENERAL.value})
 
 
 DISBURSEMENTS: Final = table_of(Disbursement)

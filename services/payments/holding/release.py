@@ -84,9 +84,12 @@ class Releases:
             raise NotFound("No such payment.")
         await self._drives.require_access(found.drive_id, request.caller)
         target = await self._target(request, found.drive_id)
+        moves = target.id != found.drive_id
+        takes_zakat = not moves or (found.zakat and await self._drives.takes_zakat(target.id))
         creator = await self._creators.find(target.id, request.creator)
         async with self._database.transaction() as session:
-            reply = await self._release(session, request, found.intent, Attribution(target.id, creator))
+            to = Attribution(target.id, creator)
+            reply = await self._release(session, request, found.intent, to, takes_zakat=takes_zakat)
         crash_point("payments.holding.after_commit")
         return reply
 
@@ -97,7 +100,13 @@ class Releases:
         return await self._drives.find_owned(request.drive or own, request.caller)
 
     async def _release(
-        self, session: Transaction, request: ReleaseRequest, intent: str | None, to: Attribution
+        self,
+        session: Transaction,
+        request: ReleaseRequest,
+        intent: str | None,
+        to: Attribution,
+        *,
+        takes_zakat: bool,
     ) -> KeyedReply:
         if request.key is not None:
             before = await claim(session, request.key, request.body_hash)
@@ -108,6 +117,8 @@ class Releases:
         row = (await read_payments(session, ids=[request.payment_id]))[request.payment_id]
         if not row.held or row.intent != intent:
             raise PaymentNotHeld("It is counted already, or nothing was paid.")
+        if row.zakat and not takes_zakat:
+            raise DriveDoesNotMatch("It was given as zakat, which the drive does not take.")
         await _require_match(session, row, to.drive_id, self._clock.now())
         await self._count(session, request, row, to)
         body = json.dumps(await read_payment(session, row.id), ensure_ascii=False).encode()
@@ -165,7 +176,9 @@ def _invalid(pointer: str, detail: str) -> Invalid:
     return Invalid(detail, errors=[{"pointer": pointer, "detail": detail}])
 
 
-_FIND: Final = select(PAYMENTS.c.drive_id, PAYMENTS.c.intent).where(PAYMENTS.c.id == bindparam("payment"))
+_FIND: Final = select(PAYMENTS.c.drive_id, PAYMENTS.c.intent, PAYMENTS.c.zakat).where(
+    PAYMENTS.c.id == bindparam("payment")
+)
 _DRIVES: Final = select(
     DRIVES.c.id, DRIVES.c.currency, DRIVES.c.currencies, DRIVES.c.state, DRIVES.c.test
 ).where(DRIVES.c.id.in_(bindparam("ids", expanding=True)))

@@ -88,6 +88,7 @@ def in_own_books(own: OwnFigures) -> list[Difference]:
 _POSTED_AS: Final = {
     "captured": "counted", "refunded": "returned", "disputed": "disputed and counted", "held": "held",
     "processor": "processor money", "offline": "offline money", "elsewhere": "money in another currency",
+    "other_fund": "money in the accounts of the other fund",
 }  # fmt: skip
 
 

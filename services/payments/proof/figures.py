@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +12,9 @@ from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
 from backbone.exchange_rates import converted
 from services.payments.approvals.states import Status
+from services.payments.disbursements.tables import DISBURSEMENTS, PAID_OUT
 from services.payments.domain import FactKind, Observation, sum_up
+from services.payments.funds import Fund
 from services.payments.matching.tables import POOLS
 from services.payments.offline.tables import OFFLINE_GIFTS
 from services.payments.recording import ledger
@@ -36,9 +38,10 @@ class Amounts(NamedTuple):
 class Posted(NamedTuple):
     """What the ledger holds for a payment, in minor units of the captured currency.
 
-    Everything about held money is at `held`. `processor` and `offline` are the balances of the processor's
-    money and of what came past it; `elsewhere` is the processor's in any other currency, and 0. What sponsors
-    added to the payment is in none of them.
+    Everything about held money is at `held`. What is counted is at the accounts of the payment's fund;
+    `other_fund` is what is at those of the other one, and 0. `processor` and `offline` are the balances of
+    the processor's money and of what came past it; `elsewhere` is the processor's in any other currency, and
+    0. What sponsors added to the payment is in none of them.
     """
 
     captured: int = 0
@@ -48,6 +51,7 @@ class Posted(NamedTuple):
     processor: int = 0
     offline: int = 0
     elsewhere: int = 0
+    other_fund: int = 0
 
 
 class OwnFigures(NamedTuple):
@@ -140,6 +144,42 @@ _RECEIVABLE: Final = (
 )
 
 
+def paid_out_sums(transaction: SyncTransaction, drive_id: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """By fund and currency, what a drive's disbursements paid out, and what the ledger holds of it."""
+    of_drive = {"of_drive": drive_id}
+    paid = {(fund, currency): int(units) for fund, currency, units in transaction.execute(_PAID, of_drive)}
+    posted: Counter[tuple[str, str]] = Counter()
+    for debit, credit, currency, units in transaction.execute(_DISBURSED, of_drive):
+        for account, change in ((debit, -int(units)), (credit, int(units))):
+            if account in _FUNDS:
+                posted[_FUNDS[account], currency] += change
+    return {one: (paid.get(one, 0), posted[one]) for one in paid.keys() | posted.keys()}
+
+
+_FUNDS: Final[Mapping[str, str]] = {
+    ledger.DISBURSED: Fund.GENERAL.value,
+    ledger.in_fund(ledger.DISBURSED, zakat=True): Fund.ZAKAT.value,
+}
+"""By account of what was paid out: its fund."""
+_PAID: Final = (
+    select(DISBURSEMENTS.c.fund, DISBURSEMENTS.c.currency, func.sum(DISBURSEMENTS.c.units))
+    .where(
+        DISBURSEMENTS.c.drive_id == bindparam("of_drive"),
+        text(PAID_OUT),
+        DISBURSEMENTS.c.status != Status.REVERSED,
+    )
+    .group_by(DISBURSEMENTS.c.fund, DISBURSEMENTS.c.currency)
+)
+_DISBURSED: Final = (
+    select(POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.currency, func.sum(POSTINGS.c.units))
+    .where(
+        POSTINGS.c.drive_id == bindparam("of_drive"),
+        POSTINGS.c.debit.in_(_FUNDS) | POSTINGS.c.credit.in_(_FUNDS),
+    )
+    .group_by(POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.currency)
+)
+
+
 def number_of_paid(transaction: SyncTransaction, drive_id: str) -> int:
     """How many payments `paid_payments` has for a drive."""
     return int(transaction.execute(_COUNT, {"of_drive": drive_id}).scalar_one())
@@ -149,7 +189,8 @@ _COLUMNS: Final = (
     PAYMENTS.c.id, PAYMENTS.c.drive_id, PAYMENTS.c.version, PAYMENTS.c.paid_currency, PAYMENTS.c.held,
     type_coerce(PAYMENTS.c.changed_at, BigInteger).label("changed_at"),
     PAYMENTS.c.captured, PAYMENTS.c.refunded, PAYMENTS.c.disputed,
-    PAYMENTS.c.offline, PAYMENTS.c.rate, PAYMENTS.c.reporting_currency, PAYMENTS.c.intent,
+    PAYMENTS.c.offline, PAYMENTS.c.rate, PAYMENTS.c.reporting_currency, PAYMENTS.c.zakat,
+    PAYMENTS.c.intent,
 )  # fmt: skip
 _OF_DRIVE: Final = PAYMENTS.c.drive_id == bindparam("of_drive")
 _PAGE: Final = (
@@ -165,7 +206,7 @@ _COUNT: Final = select(func.count()).select_from(PAYMENTS).where(_OF_DRIVE, text
 def _figures(transaction: SyncTransaction, rows: Sequence[Any]) -> list[OwnFigures]:
     by_facts = _facts(transaction, [row[-1] for row in rows if row[-1] is not None])
     by_facts |= _gifts(transaction, [row[0] for row in rows if row.offline])
-    posted = _posted(transaction, {row[0]: row[3] for row in rows})
+    posted = _posted(transaction, {row[0]: (row.paid_currency, row.zakat) for row in rows})
     nothing, unposted = Amounts(), Posted()
     return [
         OwnFigures(
@@ -175,7 +216,7 @@ def _figures(transaction: SyncTransaction, rows: Sequence[Any]) -> list[OwnFigur
         )
         for (
             payment, drive, version, currency, held, changed_at, captured, refunded, disputed, offline, rate,
-            reporting_currency, intent,
+            reporting_currency, _, intent,
         ) in rows
     ]  # fmt: skip
 
@@ -220,16 +261,20 @@ _WHOLE_FACTS: Final[Select[Any]] = select(*(FACTS.c[name] for name in OBSERVATIO
 assert OBSERVATION_FIELDS[:3] == ("id", "kind", "intent")
 
 
-def _posted(transaction: SyncTransaction, currencies: Mapping[str, str | None]) -> dict[str, Posted]:
-    """What the ledger holds for payments, by their ids; `currencies` are those that were captured."""
+def _posted(
+    transaction: SyncTransaction, payments: Mapping[str, tuple[str | None, bool]]
+) -> dict[str, Posted]:
+    """What the ledger holds for payments, by id; given are what was captured in, and whether it is zakat."""
     found: dict[str, Posted] = {}
-    for payment, currency, debit, credit, units in transaction.execute(_POSTED, {"ids": list(currencies)}):
+    for payment, currency, debit, credit, units in transaction.execute(_POSTED, {"ids": list(payments)}):
         known = found.get(payment)
-        if known is None and (debit, credit) == _CAPTURED and currency == currencies[payment]:
+        paid, zakat = payments[payment]
+        if known is None and (debit, credit) == _CAPTURED[zakat] and currency == paid:
             found[payment] = Posted(captured=units, processor=units)  # most have this posting and no other
         elif ledger.MATCHING_RECEIVABLE not in (debit, credit):
-            moved = _moved(_SIDES.get(debit, ()), units, currency == currencies[payment])
-            back = _moved(_SIDES.get(credit, ()), -units, currency == currencies[payment])
+            sides = _SIDES[zakat]
+            moved = _moved(sides.get(debit, ()), units, currency == paid)
+            back = _moved(sides.get(credit, ()), -units, currency == paid)
             found[payment] = Posted(*map(sum, zip(known or Posted(), moved, back, strict=True)))
     return found
 
@@ -241,16 +286,33 @@ def _moved(sides: Sequence[tuple[str, int]], units: int, own_currency: bool) -> 
     return Posted(elsewhere=sum(units for name, _ in sides if name == "processor"))
 
 
-_CAPTURED: Final = (ledger.CLEARING, ledger.RAISED)
-_SIDES: Final[Mapping[str, Sequence[tuple[str, int]]]] = {
-    ledger.RAISED: (("captured", -1),),
-    ledger.SUSPENSE: (("held", -1),),
-    ledger.OFFLINE_CLEARING: (("offline", 1),),
-    ledger.OTHER_SIDE[FactKind.REFUND]: (("refunded", 1),),
-    ledger.OTHER_SIDE[FactKind.DISPUTE]: (("disputed", 1),),
-    **dict.fromkeys(ledger.PROCESSOR_MONEY, (("processor", 1),)),
+_COUNTED: Final[Mapping[str, tuple[str, int]]] = {
+    ledger.RAISED: ("captured", -1),
+    ledger.OTHER_SIDE[FactKind.REFUND]: ("refunded", 1),
+    ledger.OTHER_SIDE[FactKind.DISPUTE]: ("disputed", 1),
 }
-"""By account: the fields of `Posted` that its debits raise (1) or lower (-1)."""
+
+
+def _sides(*, zakat: bool) -> dict[str, Sequence[tuple[str, int]]]:
+    """For payments of one fund: the fields of `Posted` that an account's debits raise (1) or lower (-1)."""
+    sides: dict[str, Sequence[tuple[str, int]]] = {
+        ledger.SUSPENSE: (("held", -1),),
+        ledger.OFFLINE_CLEARING: (("offline", 1),),
+        **dict.fromkeys(ledger.PROCESSOR_MONEY, (("processor", 1),)),
+    }
+    for account, (name, sign) in _COUNTED.items():
+        sides[ledger.in_fund(account, zakat=zakat)] = ((name, sign),)
+        sides[ledger.in_fund(account, zakat=not zakat)] = (("other_fund", sign),)
+    sides[ledger.in_fund(ledger.FEES, zakat=not zakat)] = (("processor", 1), ("other_fund", 1))
+    return sides
+
+
+_FUND_FLAGS: Final = (False, True)
+_CAPTURED: Final = tuple(
+    (ledger.CLEARING, ledger.in_fund(ledger.RAISED, zakat=zakat)) for zakat in _FUND_FLAGS
+)
+_SIDES: Final = tuple(_sides(zakat=zakat) for zakat in _FUND_FLAGS)
+"""For payments that are no zakat, and for those that are."""
 
 _POSTED: Final = select(
     POSTINGS.c.payment_id, POSTINGS.c.currency, POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.units

@@ -19,6 +19,7 @@ from services.payments.proof.figures import (
     OwnFigures,
     matched_sums,
     number_of_paid,
+    paid_out_sums,
     paid_payments,
     payments_by_id,
 )
@@ -157,6 +158,7 @@ class Audit:
     async def _compare_sums(self, state: AuditState) -> None:
         """Compare leaderboard's sums with its own payments, and those with its log."""
         await self._compare_matched(state)
+        await self._compare_paid_out(state)
         await self._compare_pools(state)
         found = await self._ask("/internal/audit/sums", {"drive": state.drive})
         for each in found["sums"]:
@@ -179,6 +181,15 @@ class Audit:
             if used != posted:
                 figures = {"matching pools": used, "ledger": posted}
                 state.note(Difference(None, "matched", figures, currency, abs(used - posted)))
+
+    async def _compare_paid_out(self, state: AuditState) -> None:
+        """Compare what was paid out of each fund with the ledger; both change in one transaction."""
+        sums = await self._database.read_whole(lambda one: paid_out_sums(one, state.drive))
+        for (fund, currency), (paid, posted) in sorted(sums.items()):
+            if paid != posted:
+                figures = {"disbursements": paid, "ledger": posted}
+                apart = abs(paid - posted)
+                state.note(Difference(None, f"paid out of the {fund} fund", figures, currency, apart))
 
     async def _compare_pools(self, state: AuditState) -> None:
         """Compare what each pool gave with leaderboard's state of it; a state in transit is no difference."""

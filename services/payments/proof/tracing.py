@@ -80,7 +80,10 @@ def _of_payments(payments: Sequence[Any]) -> Iterator[Step]:
         what = (
             "the pledge's payment" if row.capture_index == 0 else "a further capture on the pledge, a payment"
         )
-        yield step(row.made_at, f"{what} of its own: {row.id}, ticket {row.number} of the checkout queue")
+        zakat = "; it is zakat, posted to accounts of its own" if row.zakat else ""
+        yield step(
+            row.made_at, f"{what} of its own: {row.id}, ticket {row.number} of the checkout queue{zakat}"
+        )
 
 
 def _of_attempts(attempts: Sequence[Any]) -> Iterator[Step]:

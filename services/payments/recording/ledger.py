@@ -2,6 +2,9 @@
 
 The transaction that changes a fact compares what counts of it with what is posted for it, and posts the
 difference; a correction is a posting in the opposite direction. So the ledger always equals the facts.
+
+What was given as zakat has accounts of its own: those of what became of donors' money (`ZAKAT_ACCOUNTS`).
+Accounts of where money is (clearing, bank) are of all money, and so is `held`, which counts in no fund.
 """
 
 from __future__ import annotations
@@ -31,7 +34,15 @@ MATCHING_RECEIVABLE: Final = "matching_receivable"
 BENEFICIARY_PAYABLE: Final = "beneficiary_payable"
 DISBURSED: Final = "disbursed"
 
-PROCESSOR_MONEY: Final = (CLEARING, FEES, BANK)
+ZAKAT_ACCOUNTS: Final[Mapping[str, str]] = {
+    account: f"{account}_zakat"
+    for account in (RAISED, REFUNDS, DISPUTES, FEES, BENEFICIARY_PAYABLE, DISBURSED)
+}
+"""The accounts to which zakat is posted, by those of other gifts."""
+GENERAL_ACCOUNTS: Final[Mapping[str, str]] = {zakat: account for account, zakat in ZAKAT_ACCOUNTS.items()}
+"""The reverse: by account of zakat, that of other gifts."""
+
+PROCESSOR_MONEY: Final = (CLEARING, FEES, ZAKAT_ACCOUNTS[FEES], BANK)
 """The accounts whose balances add up to captured less refunded and disputed: what the processor still
 holds, what it charged, and what it paid out."""
 
@@ -73,9 +84,9 @@ def difference(
 ) -> tuple[list[NewPosting], PostedAmount]:
     """The postings that bring the ledger to `units` at `account` for a fact, and the amount posted then.
 
-    Captures are debited to clearing and credited to `account` (`drive_raised` or `held`); refunds and
-    disputes are debited to their own account and credited to clearing. `cause` numbers a fact's
-    postings, so that none can be written twice.
+    Captures are debited to clearing and credited to `account` (`account_of`); refunds and disputes are
+    debited to their own account and credited to clearing. `cause` numbers a fact's postings, so that none can
+    be written twice.
     """
     steps: list[tuple[str, str, int]] = []
     captured = kind is FactKind.CAPTURE
@@ -93,12 +104,17 @@ def difference(
     return new, PostedAmount(units, account, posted.postings + len(new))
 
 
-def account_of(kind: FactKind, held: bool) -> str:
+def account_of(kind: FactKind, *, held: bool, zakat: bool) -> str:
     """The account opposite to clearing for a fact of this kind.
 
     Everything about held money is posted to the suspense account, so that its balance is what is held.
     """
-    return SUSPENSE if held else OTHER_SIDE.get(kind, RAISED)
+    return SUSPENSE if held else in_fund(OTHER_SIDE.get(kind, RAISED), zakat=zakat)
+
+
+def in_fund(account: str, *, zakat: bool) -> str:
+    """An account that each fund has for itself: the one of zakat, or `account`, that of other gifts."""
+    return ZAKAT_ACCOUNTS[account] if zakat else account
 
 
 async def post(
@@ -121,38 +137,48 @@ async def post(
 _INSERT: Final = insert(POSTINGS)
 
 
+class FeePlace(NamedTuple):
+    """Where the fees of a payment are posted: the drive ("": none), and the account of its fund."""
+
+    drive_id: str
+    account: str
+
+
 async def move_fees(
-    session: Transaction, payments: Mapping[str, str]
+    session: Transaction, payments: Mapping[str, FeePlace]
 ) -> list[tuple[NewPosting, str | None, str | None]]:
-    """The postings that move fees to the drives in which their payments are now; `payments` has drives by id.
+    """The postings that move fees to where their payments are now; `payments` has these places by id.
 
     The payments are locked, so that no other transaction posts fees of theirs meanwhile.
     """
-    balances: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+    balances: defaultdict[tuple[str, FeePlace, str], int] = defaultdict(int)
     numbers: Counter[str] = Counter()
     rows = await session.execute(_FEES, {"payments": sorted(payments)})
-    for payment_id, drive_id, currency, debit, units in rows:
+    for payment_id, drive_id, currency, debit, credit, units in rows:
         numbers[payment_id] += 1
-        balances[payment_id, drive_id or "", currency] += units if debit == FEES else -units
+        account, change = (debit, units) if debit in _FEE_ACCOUNTS else (credit, -units)
+        balances[payment_id, FeePlace(drive_id or "", account), currency] += change
     moved: list[tuple[NewPosting, str | None, str | None]] = []
-    for (payment_id, drive_id, currency), units in sorted(balances.items()):
-        if not units or drive_id == payments[payment_id]:
+    for (payment_id, posted, currency), units in sorted(balances.items()):
+        if not units or posted == payments[payment_id]:
             continue
-        for place, amount in ((drive_id, -units), (payments[payment_id], units)):
+        for place, amount in ((posted, -units), (payments[payment_id], units)):
             numbers[payment_id] += 1
-            debit, credit = (FEES, CLEARING) if amount > 0 else (CLEARING, FEES)
-            cause = f"{payment_id}/fees#{numbers[payment_id]}"
-            moved.append((NewPosting(debit, credit, abs(amount), currency, cause), payment_id, place or None))
+            debit, credit = (place.account, CLEARING) if amount > 0 else (CLEARING, place.account)
+            new = NewPosting(debit, credit, abs(amount), currency, f"{payment_id}/fees#{numbers[payment_id]}")
+            moved.append((new, payment_id, place.drive_id or None))
     return moved
 
 
+_FEE_ACCOUNTS: Final = (FEES, ZAKAT_ACCOUNTS[FEES])
 _FEES: Final = (
     select(
-        POSTINGS.c.payment_id, POSTINGS.c.drive_id, POSTINGS.c.currency, POSTINGS.c.debit, POSTINGS.c.units
+        POSTINGS.c.payment_id, POSTINGS.c.drive_id, POSTINGS.c.currency, POSTINGS.c.debit, POSTINGS.c.credit,
+        POSTINGS.c.units,
     )
     .where(one_of(POSTINGS.c.payment_id, "payments"))
-    .where((POSTINGS.c.debit == FEES) | (POSTINGS.c.credit == FEES))
-)
+    .where(POSTINGS.c.debit.in_(_FEE_ACCOUNTS) | POSTINGS.c.credit.in_(_FEE_ACCOUNTS))
+)  # fmt: skip
 
 
 def processor_balance(transaction: SyncTransaction) -> dict[str, int]:

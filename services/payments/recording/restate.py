@@ -143,7 +143,7 @@ async def restate(
     written = {row.id for row in changes.announced} | changed | new | rephrased
     await write_payments(session, [row for row in rows if row.id in written], new, at)
     matched = await match_gifts(session, changes.gifts, at)
-    moved = {row.id: row.drive_id for row in rows if row.id in moved_from}
+    moved = {row.id: _fee_place(row) for row in rows if row.id in moved_from}
     fees = await ledger.move_fees(session, moved) if moved else []
     await ledger.post(session, [*changes.postings, *matched.postings, *fees], at)
     await estimates.note(session, changes.estimates, at)
@@ -249,7 +249,7 @@ def _postings(
     counted = tally(fact.observation for fact in facts)
     for fact in facts if counted else ():
         seen = fact.observation
-        account = ledger.account_of(seen.kind, row.held)
+        account = ledger.account_of(seen.kind, held=row.held, zakat=row.zakat)
         if posted_in != row.drive_id:
             back, fact.posted_amount = ledger.difference(
                 seen.id, seen.kind, row.paid_currency, fact.posted_amount, 0, fact.posted_amount.account,
@@ -262,6 +262,10 @@ def _postings(
         fact.payment_id = row.id
         postings += [(posting, row.id, row.drive_id) for posting in new]
     return postings
+
+
+def _fee_place(row: PaymentRow) -> ledger.FeePlace:
+    return ledger.FeePlace(row.drive_id, ledger.in_fund(ledger.FEES, zakat=row.zakat))
 
 
 def _count(row: PaymentRow, before: tuple[object, ...]) -> None:

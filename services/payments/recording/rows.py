@@ -75,6 +75,7 @@ class PaymentRow:
 
     offline: bool = False
     suspected: bool = False
+    zakat: bool = False
 
     @property
     def announced_state(self) -> tuple[object, ...]:

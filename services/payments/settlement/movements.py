@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from services.payments.processor import Movement
-from services.payments.recording.ledger import BANK, CLEARING, FEES, NewPosting
+from services.payments.recording.ledger import BANK, CLEARING, FEES, NewPosting, in_fund
 
 PAYOUT_TYPES: Final = frozenset(("payout", "payout_cancel", "payout_failure"))
 ACCOUNT_FEES: Final = frozenset(("stripe_fee", "stripe_fx_fee", "tax_fee", "network_cost"))
@@ -49,6 +49,7 @@ class PlacedPayment:
     id: str
     drive_id: str
     currency: str
+    zakat: bool = False
 
 
 def state_of(movement: Movement, payments: Mapping[str, PlacedPayment]) -> MovementState:
@@ -68,10 +69,13 @@ def state_of(movement: Movement, payments: Mapping[str, PlacedPayment]) -> Movem
     return MovementState.POSTED if payment.currency == movement.currency else MovementState.HELD
 
 
-def postings_of(movement: Movement) -> list[NewPosting]:
-    """The postings of a movement that is posted; each cause is the transaction's id and what it posts."""
+def postings_of(movement: Movement, *, zakat: bool = False) -> list[NewPosting]:
+    """The postings of a movement that is posted; each cause is the transaction's id and what it posts.
+
+    `zakat` is whether its payment is: a fee of zakat is posted to an account of its own.
+    """
     fee = movement.fee - (movement.amount if movement.type in ACCOUNT_FEES else 0)
-    steps = [("fee", FEES, fee)]
+    steps = [("fee", in_fund(FEES, zakat=zakat), fee)]
     if movement.type in PAYOUT_TYPES:
         steps.append(("payout", BANK, -movement.amount))
     return [

@@ -79,7 +79,8 @@ def _all_postings(movements: Sequence[Movement], payments: Mapping[str, PlacedPa
     for movement in movements:
         payment = payments.get(movement.intent or "")
         ids = (payment.id, payment.drive_id) if payment else (None, None)
-        postings += [(posting, *ids) for posting in postings_of(movement)]
+        zakat = payment is not None and payment.zakat
+        postings += [(posting, *ids) for posting in postings_of(movement, zakat=zakat)]
     return postings
 
 
@@ -88,13 +89,13 @@ async def _payments(session: Transaction, intents: Collection[str]) -> dict[str,
     if not intents:
         return {}
     rows = await session.execute(_CAPTURED, {"intents": sorted(intents)})
-    return {row.intent: PlacedPayment(row.id, row.drive_id, row.paid_currency) for row in rows}
+    return {row.intent: PlacedPayment(row.id, row.drive_id, row.paid_currency, row.zakat) for row in rows}
 
 
 _CAPTURED: Final = (
-    select(PAYMENTS.c.intent, PAYMENTS.c.id, PAYMENTS.c.drive_id, PAYMENTS.c.paid_currency)
+    select(PAYMENTS.c.intent, PAYMENTS.c.id, PAYMENTS.c.drive_id, PAYMENTS.c.paid_currency, PAYMENTS.c.zakat)
     .where(one_of(PAYMENTS.c.intent, "intents"), PAYMENTS.c.paid_currency.is_not(None))
-    # So that no payment moves to another drive before its fee is posted.
+    # So that no payment moves to another drive or fund before its fee is posted.
     .order_by(PAYMENTS.c.number)
     .with_for_update(read=True)
 )

@@ -18,10 +18,11 @@ from sqlalchemy import bindparam, func, select, text
 from backbone.contracts.pledges import DriveState
 from backbone.database.transaction import SyncTransaction
 from backbone.exchange_rates import Reported, converted
-from services.payments.disbursements.balances import PAID
+from services.payments.disbursements.balances import PAID, PaidOut
 from services.payments.disbursements.pending import read_pending
 from services.payments.disbursements.shares import owed, shares_of
-from services.payments.rates.reporting import NOTHING, read_reported
+from services.payments.funds import NO_SUMS, Fund, FundSums
+from services.payments.rates.reporting import NONE_REPORTED, ReportedFunds, read_reported
 from services.payments.recording import ledger
 from services.payments.tables import CAPTURED, DRIVES, PAYMENTS, POSTINGS
 
@@ -52,6 +53,23 @@ class Owed(NamedTuple):
 
 
 @dataclass(slots=True)
+class ZakatPart:
+    """The part of a `Statement` that was given as zakat, posted to accounts of its own.
+
+    `raised` is gross less refunds and disputes: what is matched or came past the processor is not zakat.
+    `owed` is what may still be paid out of it; None but in the drive's currency.
+    """
+
+    gross: int = 0
+    refunds: int = 0
+    disputes: int = 0
+    raised: int = 0
+    fees: int = 0
+    paid_out: int = 0
+    owed: int | None = None
+
+
+@dataclass(slots=True)
 class Statement:
     """A drive's money in one currency, in minor units.
 
@@ -73,6 +91,7 @@ class Statement:
     paid_out: int = 0
     late: int | None = 0
     owed: Sequence[Owed] = field(default_factory=tuple)
+    zakat: ZakatPart = field(default_factory=ZakatPart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +106,11 @@ class DriveLedger:
     unknown."""
     shares: Mapping[str, int] = field(default_factory=dict)
     """The beneficiaries' ten-thousandths, by name."""
-    paid: Mapping[str, int] = field(default_factory=dict)
+    paid: PaidOut = field(default_factory=PaidOut)
     """What was paid to each of them, in the drive's currency."""
-    pending: int = 0
+    pending: FundSums = NO_SUMS
     """What is known to leave and is in no line, in the drive's currency (`read_pending`)."""
-    converted: Reported = NOTHING
+    converted: ReportedFunds = NONE_REPORTED
     """What gifts in other currencies are worth in the drive's, counted."""
     late_converted: int = 0
     """What of it was captured after `closed_at`."""
@@ -111,12 +130,12 @@ def read_drive_ledger(transaction: SyncTransaction, drive_id: str) -> DriveLedge
     elif drive is not None and drive.state == DriveState.CLOSED:
         late = None
     shares = {} if drive is None else shares_of(drive.beneficiaries or ())
-    paid = {name: int(units) for name, units in transaction.execute(PAID, values)}
+    paid = PaidOut(tuple(row) for row in transaction.execute(PAID, values))
     through = max((row.through for row in rows), default=0)
     currency = "" if drive is None else drive.currency
-    pending = 0 if drive is None else read_pending(transaction, drive_id, currency)
+    pending = NO_SUMS if drive is None else read_pending(transaction, drive_id, currency)
     many = drive is not None and bool(drive.currencies)
-    worth = read_reported(transaction, drive_id, currency) if many else NOTHING
+    worth = read_reported(transaction, drive_id, currency) if many else NONE_REPORTED
     late_worth = 0
     if closed_at is not None:
         found = transaction.execute(_LATE_RATED, values | {"closed_at": closed_at})
@@ -196,27 +215,45 @@ def statements(found: DriveLedger, drive_currency: str) -> list[Statement]:
         line = lines.setdefault(movement.currency, Statement(movement.currency))
         _add(line, movement.debit, movement.credit, movement.units)
         _add(line, movement.credit, movement.debit, -movement.units)
-    main, worth = lines[drive_currency], found.converted
-    main.gross, main.refunds = main.gross + worth.captured, main.refunds + worth.refunded
-    main.disputes += worth.disputed
+    main = lines[drive_currency]
+    parts: tuple[tuple[Statement | ZakatPart, Reported], ...] = (
+        (main, found.converted.whole), (main.zakat, found.converted.zakat),
+    )  # fmt: skip
+    for part, worth in parts:
+        part.gross, part.refunds = part.gross + worth.captured, part.refunds + worth.refunded
+        part.disputes += worth.disputed
     for line in lines.values():
         line.raised = line.gross + line.offline + line.matched - line.refunds - line.disputes
+        line.zakat.raised = line.zakat.gross - line.zakat.refunds - line.zakat.disputes
         line.late = None if found.late is None else found.late.get(line.currency, 0)
     own = main
     if own.late is not None:
         own.late += found.late_converted
-    # What sponsors promised is not there to be paid out, and fees are gone.
-    net = own.raised - own.matched - own.fees - found.pending
-    own.owed = [Owed(name, owed(net, found.shares, found.paid, name)) for name in found.shares]
+    _state_owed(own, found)
     return [lines.pop(drive_currency), *(lines[name] for name in sorted(lines))]
+
+
+def _state_owed(own: Statement, found: DriveLedger) -> None:
+    """Set what is owed, to each beneficiary and from zakat.
+
+    What sponsors promised is not there to be paid out, and fees are gone.
+    """
+    whole = own.raised - own.matched - own.fees - found.pending.whole
+    own.owed = [Owed(name, owed(whole, found.shares, found.paid.by_name, name)) for name in found.shares]
+    zakat = own.zakat.raised - own.zakat.fees - found.pending.zakat - found.paid.by_fund[Fund.ZAKAT]
+    left = max(0, whole) - found.paid.by_name.total()
+    own.zakat.owed = max(0, min(zakat, left))
 
 
 def _add(line: Statement, account: str, other: str, units: int) -> None:
     """Add what was posted to `account` (`units` > 0: debited) against `other` to a statement."""
-    if account == ledger.RAISED:
+    general = ledger.GENERAL_ACCOUNTS.get(account, account)
+    if general == ledger.RAISED:
         name, sign = _RAISED_FROM.get((other, account), "gross"), -1
-    elif account in _BALANCES:
-        name, sign = _BALANCES[account]
+    elif general in _BALANCES:
+        name, sign = _BALANCES[general]
     else:
         return
-    setattr(line, name, getattr(line, name) + sign * units)
+    parts: tuple[Statement | ZakatPart, ...] = (line,) if general == account else (line, line.zakat)
+    for part in parts:
+        setattr(part, name, getattr(part, name) + sign * units)

@@ -88,6 +88,22 @@ class OwedView(BaseModel):
     amount: MoneyView
 
 
+class ZakatSums(BaseModel):
+    """The part of a drive's money that donors gave as zakat; it is contained in the other lines.
+
+    `raised` is gross less refunds and disputes, `owed` what may still be paid out as zakat: null in the
+    entries of other currencies than the drive's.
+    """
+
+    gross: MoneyView
+    refunds: MoneyView
+    disputes: MoneyView
+    raised: MoneyView
+    fees: MoneyView
+    paid_out: MoneyView
+    owed: MoneyView | None
+
+
 class StatementSums(BaseModel):
     """A drive's money in one currency.
 
@@ -111,12 +127,15 @@ class StatementSums(BaseModel):
     paid_out: MoneyView
     late: MoneyView | None
     owed: list[OwedView]
+    zakat: ZakatSums
 
 
 LINES: Final = (
     "gross", "offline", "matched", "refunds", "disputes", "raised", "held", "fees", "paid_out", "late",
 )  # fmt: skip
 """The amounts of a statement, in the order of its CSV."""
+ZAKAT_LINES: Final = tuple(ZakatSums.model_fields)
+"""Those of its zakat; in the CSV their names begin with `zakat_`."""
 
 
 class StatementView(BaseModel):
@@ -132,6 +151,7 @@ class StatementView(BaseModel):
                 {"currency": "USD", "owed": []}
                 | dict.fromkeys(LINES, _usd("0.00"))
                 | {"gross": _usd("25.00"), "raised": _usd("25.00")}
+                | {"zakat": dict.fromkeys(ZAKAT_LINES, _usd("0.00"))}
             ],
         }
     )
@@ -194,15 +214,20 @@ def account_cells(each: AccountSums) -> Cells:
 
 def statement_json(line: Statement) -> dict[str, Any]:
     """A statement in the shape of `StatementSums`."""
-    amounts = {name: getattr(line, name) for name in LINES}
     return {
         "currency": line.currency,
-        **{name: None if units is None else as_json(units, line.currency) for name, units in amounts.items()},
+        **_amounts(line, LINES, line.currency),
         "owed": [
             {"beneficiary": each.beneficiary, "amount": as_json(each.units, line.currency)}
             for each in line.owed
         ],
+        "zakat": _amounts(line.zakat, ZAKAT_LINES, line.currency),
     }
+
+
+def _amounts(of: object, names: Sequence[str], currency: str) -> dict[str, Any]:
+    amounts = {name: getattr(of, name) for name in names}
+    return {name: None if units is None else as_json(units, currency) for name, units in amounts.items()}
 
 
 def statement_cells(line: Statement) -> Iterator[Cells]:
@@ -212,3 +237,7 @@ def statement_cells(line: Statement) -> Iterator[Cells]:
         yield line.currency, name, None, None if units is None else decimal_string(units, line.currency)
     for each in line.owed:
         yield line.currency, "owed", each.beneficiary, decimal_string(each.units, line.currency)
+    for name in ZAKAT_LINES:
+        units = getattr(line.zakat, name)
+        amount = None if units is None else decimal_string(units, line.currency)
+        yield line.currency, f"zakat_{name}", None, amount

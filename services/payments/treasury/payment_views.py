@@ -30,6 +30,7 @@ from services.payments.domain import (
     RefundRank,
     held_reason,
 )
+from services.payments.funds import Fund
 from services.payments.large_refunds.views import LargeRefundView
 from services.payments.settlement.queries import FeeAndPayout
 
@@ -102,9 +103,9 @@ class PaymentView(BaseModel):
     """A payment with everything that is known about its money.
 
     `reporting_amount` is `captured` in the drive's currency, at the `rate` that was frozen when the money was
-    captured; both are null where there is no rate. `large_refunds` are those that a second key decides.
-    `warned_at` is when a card issuer first warned that the
-    cardholder may not have made it; it counts until a person refunds it.
+    captured; both are null where there is no rate. `warned_at` is when a card issuer first warned that the
+    cardholder may not have made it; it counts until a person refunds it. `fund` is `zakat` where the donor
+    declared it so: it is posted to accounts of its own. `large_refunds` are those that a second key decides.
     """
 
     model_config = with_examples(
@@ -125,6 +126,7 @@ class PaymentView(BaseModel):
             "payout": None,
             "captured_at": "2030-01-07T18:00:00.000Z",
             "warned_at": None,
+            "fund": "general",
             "facts": [
                 {
                     "kind": "capture",
@@ -167,6 +169,7 @@ class PaymentView(BaseModel):
     payout: str | None
     captured_at: TimestampView | None
     warned_at: TimestampView | None
+    fund: Fund
     facts: list[FactView]
     postings: list[PostingView]
     decisions: list[DecisionView]
@@ -212,6 +215,7 @@ def payment_json(
         "payout": settled.payout,
         "captured_at": None if row.captured_at is None else rfc3339(row.captured_at),
         "warned_at": None if row.warned_at is None else rfc3339(row.warned_at),
+        "fund": Fund.ZAKAT if row.zakat else Fund.GENERAL,
         "facts": [_fact_json(each) for each in sorted(facts, key=lambda each: (each.at, each.id))],
         "postings": [posting_json(each) for each in postings],
         "decisions": [_decision_json(each) for each in decisions],

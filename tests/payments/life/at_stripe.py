@@ -10,9 +10,10 @@ from tests.payments.life.model import (
     FAILED,
     PENDING,
     SUCCEEDED,
+    TAKES_ZAKAT,
     Capture,
 )
-from tests.payments.life.process import CRASHES, DRIVES, MORE, PICKED, TOLD, UNITS, Process
+from tests.payments.life.process import CRASHES, DRIVES, MORE, PICKED, PURPOSES, TOLD, UNITS, Process
 from tests.payments.life.stripe_account import Told
 from tests.payments.stripe_events import as_stored, metadata
 from tests.rounds import apply_waiting
@@ -26,9 +27,18 @@ class AtStripe(Process):
     def announce_the_third_drive(self, crash: int | None) -> None:
         self.announce_drive(2, crash)
 
-    @rule(drive=DRIVES, units=UNITS, is_known=st.sampled_from([True, True, False]), crash=CRASHES)
-    def make_pledge(self, drive: int, units: int, is_known: bool, crash: int | None) -> None:
-        self.pledges.append(a_pledge(self.drives[drive], units))
+    @rule(
+        drive=DRIVES,
+        units=UNITS,
+        is_known=st.sampled_from([True, True, False]),
+        crash=CRASHES,
+        purpose=PURPOSES,
+    )
+    def make_pledge(
+        self, drive: int, units: int, is_known: bool, crash: int | None, purpose: str | None
+    ) -> None:
+        purpose = purpose if drive in TAKES_ZAKAT else None
+        self.pledges.append(a_pledge(self.drives[drive], units, purpose=purpose))
         if is_known:
             self.consume_pledge(len(self.pledges) - 1, crash)
 
@@ -39,10 +49,12 @@ class AtStripe(Process):
 
     # At Stripe
 
-    @rule(drive=DRIVES, units=UNITS, is_known=TOLD, more=MORE, told=TOLD)
-    def give(self, drive: int, units: int, is_known: bool, more: int, told: bool) -> None:
+    @rule(drive=DRIVES, units=UNITS, is_known=TOLD, more=MORE, told=TOLD, purpose=PURPOSES)
+    def give(
+        self, drive: int, units: int, is_known: bool, more: int, told: bool, purpose: str | None
+    ) -> None:
         """Pledge and pay."""
-        self.make_pledge(drive, units, is_known, None)
+        self.make_pledge(drive, units, is_known, None, purpose)
         self.pay(units + more, "USD", len(self.pledges) - 1, drive, told)
 
     @precondition(lambda self: self.pledges)

@@ -14,6 +14,7 @@ from services.payments.matching.tables import POOLS
 from services.payments.tables import MESSAGING_TABLES, PAYMENTS, POSTINGS, QUARANTINED, WEBHOOKS
 from services.payments.treasury.balances import read_drive_ledger, statements
 from tests.payments.life.model import (
+    PAID,
     SHARES,
 )
 from tests.payments.life.model import (
@@ -51,7 +52,7 @@ class Compared(Process):
         found = {
             row.intent: (
                 row.status, row.held_reason, (row.captured, row.refunded, row.disputed), row.paid_currency,
-                row.drive_id,
+                row.drive_id, row.zakat,
             )
             for row in payments
             if row.captured and not row.offline
@@ -64,7 +65,7 @@ class Compared(Process):
         assert drive is not None
         return (
             life.status(intent), life.held(intent), life.amounts(intent), life.captures[intent].currency,
-            self.drives[drive].drive_id,
+            self.drives[drive].drive_id, life.fund(intent) == "zakat",
         )  # fmt: skip
 
     def _compare_events(self, payments: list[Any], events: list[Event]) -> None:
@@ -111,5 +112,14 @@ class Compared(Process):
             )
             matched = sum(pool.used for pool in self.life.pools if pool.drive == place)
             assert (own.raised, own.matched, own.offline) == (net + gifts + matched, matched, gifts)
+            zakat = sum(
+                left
+                for intent, (where, left) in self.life.nets().items()
+                if where == place and left is not None and self.life.fund(intent) == "zakat"
+            )
+            whole = sum(self.life.net(place, fund) for fund in ("general", "zakat"))
+            paid = sum(o.units for o in self.life.disbursed if o.drive == place and o.status in PAID)
+            left = min(self.life.left_in(place, "zakat"), max(0, max(0, whole) - paid))
+            assert (own.zakat.raised, own.zakat.owed) == (zakat, left)
             owed = {each.beneficiary: each.units for each in own.owed}
             assert owed == {name: self.life.owed(place, name) for name in SHARES}

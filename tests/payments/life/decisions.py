@@ -27,6 +27,7 @@ from tests.payments.life.model import (
     PENDING,
     SHARES,
     SUCCEEDED,
+    TAKES_ZAKAT,
     Disbursement,
     Offline,
     Pool,
@@ -123,13 +124,17 @@ class Decisions(Process):
         committed, result = self.attempt(self.releases.release(request), crash)
         if not self.life.held(intent):
             assert isinstance(result, PaymentNotHeld) or crash
-        elif self.life.captures[intent].currency != "USD":
+        elif self.life.captures[intent].currency != "USD" or self._is_refused_as_zakat(intent, drive):
             assert isinstance(result, DriveDoesNotMatch) or crash
         elif committed:
             with self.life.transaction():
                 self.life.released[intent] = drive
             return
         assert not committed
+
+    def _is_refused_as_zakat(self, intent: str, drive: int) -> bool:
+        is_zakat = self.life.fund(intent) == "zakat"
+        return is_zakat and drive not in TAKES_ZAKAT and drive != self.life.drive(intent)
 
     @rule(
         drive=KNOWN_DRIVES,
@@ -194,16 +199,18 @@ class Decisions(Process):
         units=st.one_of(st.none(), UNITS),
         is_approved=TOLD,
         crash=CRASHES,
+        fund=st.sampled_from([None, "general", "zakat", "zakat"]),
     )
     def record_disbursement(
-        self, drive: int, name: str, units: int | None, is_approved: bool, crash: int | None
+        self, drive: int, name: str, units: int | None, is_approved: bool, crash: int | None, fund: str | None
     ) -> None:
-        """Record what is owed (None), or another amount."""
-        owed = self.life.owed(drive, name)
+        """Record what may be paid (None), or another amount; without a fund it is the general one."""
+        owed = min(self.life.owed(drive, name), self.life.left_in(drive, fund or "general"))
         units = owed if units is None else units
         if units == 0:
             return
         given = {"beneficiary": name, "amount": _money(units), "paid_at": self._now(), "reference": "4"}
+        given |= {} if fund is None else {"fund": fund}
         request = DisbursementRequest.model_validate({**given, "evidence": "x"})
         recorded = self.paid_out.record(f"drive-{drive}", request, _caller("key_a"), self._keyed())
         committed, result = self.attempt(recorded, crash)
@@ -213,7 +220,7 @@ class Decisions(Process):
         elif committed:
             found = self.rows("SELECT id FROM disbursements ORDER BY rowid DESC LIMIT 1")
             self.disbursements.append(str(found[0][0]))
-            self.life.disbursed.append(Disbursement(drive, name, units))
+            self.life.disbursed.append(Disbursement(drive, name, units, fund or "general"))
             if is_approved:
                 self.decide_disbursement(0, "approve", None)
 
@@ -225,7 +232,8 @@ class Decisions(Process):
         exceeds = (
             action == "approve"
             and one.status == "pending"
-            and one.units > self.life.owed(one.drive, one.beneficiary)
+            and one.units
+            > min(self.life.owed(one.drive, one.beneficiary), self.life.left_in(one.drive, one.fund))
         )
         self._decide(self.paid_out, self.disbursements[number], one, action, crash, refused=exceeds)
 

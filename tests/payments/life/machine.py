@@ -12,16 +12,24 @@ from tests.payments.life.large_refunds import DecidedRefunds
 from tests.payments.life.model import (
     SUCCEEDED,
 )
-from tests.payments.life.process import CRASHES, UNITS
+from tests.payments.life.process import CRASHES, PURPOSES, UNITS
 
 
 class LivesOfPayments(AtStripe, DecidedRefunds, Decisions, Compared):
     """All rules. At its end what is left is delivered, sent and placed, and everything is compared again."""
 
-    @rule(units=UNITS, drive=st.sampled_from([0, 1]), fee=st.sampled_from([0, 30]), crash=CRASHES)
-    def give_too_much_and_release(self, units: int, drive: int, fee: int, crash: int | None) -> None:
+    @rule(
+        units=UNITS,
+        drive=st.sampled_from([0, 1]),
+        fee=st.sampled_from([0, 30]),
+        crash=CRASHES,
+        purpose=PURPOSES,
+    )
+    def give_too_much_and_release(
+        self, units: int, drive: int, fee: int, crash: int | None, purpose: str | None
+    ) -> None:
         """A gift that is held, and counted by a person in its drive or in another one."""
-        self.give(0, units, is_known=True, more=100, told=True)
+        self.give(0, units, is_known=True, more=100, told=True, purpose=purpose)
         if fee:
             self.read_fee(0, fee, is_held=False, crash=None)
         self.release(0, drive, is_held=False, crash=crash)

@@ -70,6 +70,7 @@ class Disbursement:
     drive: int
     beneficiary: str
     units: int
+    fund: str
     status: str = "pending"
 
 
@@ -79,6 +80,8 @@ class Life:
 
     pledged: dict[int, tuple[int, int]] = field(default_factory=dict)
     """The drive and the amount of each pledge that is known to payments."""
+    zakat: set[int] = field(default_factory=set)
+    """Those of them that were made as zakat."""
     drives: set[int] = field(default_factory=set)
     captures: dict[str, Capture] = field(default_factory=dict)
     refunds: dict[str, tuple[str, int, str]] = field(default_factory=dict)
@@ -147,6 +150,9 @@ class Life:
 
     def drive(self, intent: str) -> int | None:
         return self.released.get(intent, self.pledge_drive(intent))
+
+    def fund(self, intent: str) -> str:
+        return "zakat" if self.captures[intent].pledge in self.zakat else "general"
 
     def held(self, intent: str) -> str | None:
         """Why a payment is held."""
@@ -239,13 +245,15 @@ class Life:
         for intent, capture in self.captures.items():
             drive, held = self.drive(intent), self.held(intent)
             captured, refunded, disputed = self.amounts(intent)
-            move(drive, capture.currency, "processor_clearing", "held" if held else "drive_raised", captured)
-            move(drive, capture.currency, "held" if held else "refunds", "processor_clearing", refunded)
-            move(drive, capture.currency, "held" if held else "disputes", "processor_clearing", disputed)
+            own = _SUFFIX[self.fund(intent)]
+            clearing, currency = "processor_clearing", capture.currency
+            move(drive, currency, clearing, "held" if held else f"drive_raised{own}", captured)
+            move(drive, currency, "held" if held else f"refunds{own}", clearing, refunded)
+            move(drive, currency, "held" if held else f"disputes{own}", clearing, disputed)
         for name in self.placed:
             intent, units = self.fees[name]
-            currency = self.captures[intent].currency
-            move(self.drive(intent), currency, "processor_fees", "processor_clearing", units)
+            currency, fees = self.captures[intent].currency, f"processor_fees{_SUFFIX[self.fund(intent)]}"
+            move(self.drive(intent), currency, fees, "processor_clearing", units)
         for gift in self.offline:
             if gift.status in ("approved", "reversal_requested"):
                 move(gift.drive, "USD", "offline_clearing", "drive_raised", gift.units)
@@ -253,29 +261,13 @@ class Life:
             move(pool.drive, "USD", "matching_receivable", "drive_raised", pool.used)
         for one in self.disbursed:
             if one.status in PAID:
-                move(one.drive, "USD", "beneficiary_payable", "disbursed", one.units)
+                own = _SUFFIX[one.fund]
+                move(one.drive, "USD", f"beneficiary_payable{own}", f"disbursed{own}", one.units)
         return {account: units for account, units in found.items() if units}
 
     def owed(self, drive: int, beneficiary: str) -> int:
-        """What may be paid to a beneficiary of a drive now."""
-        net = sum(left for place, left in self.nets().values() if place == drive and left is not None)
-        net += sum(
-            gift.units
-            for gift in self.offline
-            if gift.drive == drive and gift.status in ("approved", "reversal_requested")
-        )
-        net -= sum(
-            units
-            for name, (intent, units) in self.fees.items()
-            if intent in self.captures
-            and self.drive(intent) == drive
-            and self.captures[intent].currency == "USD"
-        )
-        net -= sum(
-            units
-            for intent, units in self.reserved()
-            if self.drive(intent) == drive and not self.held(intent)
-        )
+        """What may be paid to a beneficiary of a drive now, from both funds together."""
+        net = self.net(drive, "general") + self.net(drive, "zakat")
         paid = Counter[str]()
         for one in self.disbursed:
             if one.drive == drive and one.status in PAID:
@@ -287,7 +279,42 @@ class Life:
         due = parts[beneficiary] - paid[beneficiary]
         return max(0, min(due, max(0, net) - paid.total()))
 
+    def net(self, drive: int, fund: str) -> int:
+        """What a fund of a drive raised and kept."""
+        net = sum(
+            left
+            for intent, (place, left) in self.nets().items()
+            if place == drive and left is not None and self.fund(intent) == fund
+        )
+        if fund == "general":
+            net += sum(
+                gift.units
+                for gift in self.offline
+                if gift.drive == drive and gift.status in ("approved", "reversal_requested")
+            )
+        net -= sum(
+            units
+            for name, (intent, units) in self.fees.items()
+            if intent in self.captures
+            and self.drive(intent) == drive
+            and self.captures[intent].currency == "USD"
+            and self.fund(intent) == fund
+        )
+        return net - sum(
+            units
+            for intent, units in self.reserved()
+            if self.drive(intent) == drive and not self.held(intent) and self.fund(intent) == fund
+        )
 
+    def left_in(self, drive: int, fund: str) -> int:
+        """What may be paid out of a fund of a drive, to whomever it is owed."""
+        out = (one for one in self.disbursed if one.drive == drive and one.status in PAID)
+        return max(0, self.net(drive, fund) - sum(one.units for one in out if one.fund == fund))
+
+
+_SUFFIX = {"general": "", "zakat": "_zakat"}
+TAKES_ZAKAT = (0, 2)
+"""The drives that take zakat."""
 PAID = ("approved", "reversal_requested")
 
 

@@ -37,6 +37,7 @@ from tests.payments.harness import SECRET, Pledges, a_drive
 from tests.payments.life.crashing import Crash, CrashingDatabase
 from tests.payments.life.model import (
     SHARES,
+    TAKES_ZAKAT,
     Life,
 )
 from tests.payments.life.stripe_account import Account, RefundingProcessor, Told
@@ -56,6 +57,7 @@ TOLD = st.sampled_from([True, True, False])
 """Whether an event is delivered and applied at once. Otherwise `deliver` does it, or the end of the life."""
 
 KNOWN_DRIVES = st.sampled_from([0, 0, 1])
+PURPOSES = st.sampled_from([None, "zakat", "zakat", "sadaqah"])
 DRIVES = st.sampled_from([0, 0, 0, 1, 2])
 """Two drives that are announced at the start, and one that is announced later or never."""
 
@@ -106,7 +108,12 @@ class Process(RuleBasedStateMachine):
     def start(self) -> None:
         """Start the process: nothing outlives it but the database."""
         database, clock = self.database, self.clock
-        pledges = InProcessServiceClient(Pledges().app)
+        known = Pledges()
+        known.drives = {
+            each.drive_id: {"id": each.drive_id, "partner": "charity", "zakat_eligible": n in TAKES_ZAKAT}
+            for n, each in enumerate(self.drives)
+        }
+        pledges = InProcessServiceClient(known.app)
         lookup, creators = DriveLookup(database, pledges, SECRET), CreatorLookup(pledges, SECRET)
         store = WebhookStore(database, clock)
         self.books = Books(database, clock, store, Applier(database, store, clock, OurAccount()))
@@ -167,3 +174,5 @@ class Process(RuleBasedStateMachine):
             drive = next(n for n, each in enumerate(self.drives) if each.drive_id == pledge.drive_id)
             with self.life.transaction():
                 self.life.pledged[number] = (drive, pledge.amount.minor_units)
+                if pledge.purpose == "zakat":
+                    self.life.zakat.add(number)

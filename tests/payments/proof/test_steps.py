@@ -7,12 +7,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 
 from services.leaderboard import tables as board
 from services.leaderboard.matching.tables import pools as counted_pools
+from services.payments.disbursements.tables import DISBURSEMENTS
 from services.payments.matching.tables import POOLS
 from services.payments.proof.state import AuditState
+from services.payments.recording import ledger
+from services.payments.recording.ledger import NewPosting
 from services.payments.tables import FACTS, PAYMENTS
 from tests.payments.matching.gifts import add_pool
 from tests.payments.proof.audited import Audited, audited, of_payment
@@ -280,3 +283,51 @@ async def test_pool_that_only_one_of_them_has_differs(system: Audited) -> None:
     await system.change("payments", delete(POOLS))
     (found,) = [one for one in (await system.prove()).differences if one.what == f"matched by {pool}"]
     assert found.figures == {"matching pools": None, "leaderboard": 2_500}
+
+
+async def test_zakat_in_its_accounts_is_no_difference(system: Audited) -> None:
+    await system.pay("pi_1", purpose="zakat")
+    await system.books.apply([refund("created", "re_1", "pi_1", 500, "succeeded")])
+    await system.pay("pi_2")
+    await system.deliver()
+    assert_clean(await system.prove())
+
+
+@pytest.mark.parametrize("was_zakat", [True, False])
+async def test_money_in_the_accounts_of_the_other_fund_is_a_difference(
+    system: Audited, was_zakat: bool
+) -> None:
+    payment = await system.pay("pi_1", purpose="zakat" if was_zakat else None)
+    await system.books.apply([refund("created", "re_1", "pi_1", 500, "succeeded")])
+    await system.deliver()
+    await system.change("payments", update(PAYMENTS).values(zakat=not was_zakat))
+    state = await system.prove()
+    assert of_payment(state, payment) == [
+        ("captured", {"payments": 2_500, "facts": 2_500, "ledger": 0}),
+        ("refunded", {"payments": 500, "facts": 500, "ledger": 0}),
+        ("money in the accounts of the other fund", {"payments": 0, "ledger": 3_000}),
+    ]
+
+
+async def test_a_disbursement_that_names_another_fund_than_it_was_posted_in_is_a_difference(
+    system: Audited,
+) -> None:
+    await system.pay("pi_1", purpose="zakat")
+    await system.deliver()
+    now = system.books.clock.now()
+    row = {
+        "id": "dsb_1", "drive_id": system.drive.drive_id, "partner": "charity", "status": "approved",
+        "asked_by": "key_a", "test": False, "made_at": now, "beneficiary": "Relief", "units": 300,
+        "currency": "USD", "paid_at": now, "reference": "4", "evidence": "x", "fund": "zakat",
+    }  # fmt: skip
+    posting = NewPosting("beneficiary_payable_zakat", "disbursed_zakat", 300, "USD", "dsb_1#1")
+    async with system.books.database.transaction() as session:
+        await session.execute(insert(DISBURSEMENTS), [row])
+        await ledger.post(session, [(posting, None, system.drive.drive_id)], now)
+    assert_clean(await system.prove())
+    await system.change("payments", update(DISBURSEMENTS).values(fund="general"))
+    state = await system.prove()
+    assert [(one.what, one.figures, one.minor_units) for one in state.differences] == [
+        ("paid out of the general fund", {"disbursements": 300, "ledger": 0}, 300),
+        ("paid out of the zakat fund", {"disbursements": 0, "ledger": 300}, 300),
+    ]
