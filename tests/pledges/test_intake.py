@@ -43,6 +43,8 @@ async def test_zakat_is_stored_where_the_drive_takes_it_and_sadaqah_anywhere(har
     pledge_id = zakat.json()["id"]
     found = await harness.post_internal("/internal/pledges", ids=[pledge_id])
     assert found[pledge_id]["pledge"]["purpose"] == "zakat"
+    made = [event.purpose for event in await harness.announced() if isinstance(event, PledgeMade)]
+    assert made == ["zakat", "sadaqah", None]
     before = (await harness.rows())["pledges"]
     refused = await harness.pledge(a_pledge(purpose="zakat"), drive="spring")
     assert (problem(refused), refused.json()["errors"][0]["pointer"]) == (
