@@ -50,7 +50,7 @@ class RatesPage:
                 return await self._page(visit, **visit.again(refused))
             kind = "jump" if "rate" in refused.errors else "old"
             told = {**visit.again(Refused(409, {"type": f"/problems/rate-{kind}"})), "errors": refused.errors}
-            return await self._page(visit, **told, jump=kind == "jump")
+            return await self._page(visit, **told, jump=kind == "jump", known=True)
         visit.record("exchange_rate.set", pair=f"{source}/{target}", confirmed=str(body["confirm"]).lower())
         return visit.back(RATES, "rate_set")
 
@@ -58,7 +58,7 @@ class RatesPage:
         page = await self._calls.get(visit.bearer, "payments", "/v1/rates")
         now = self._clock.now()
         rates = [{**one, "age_days": age_days(one, now)} for one in page["data"]]
-        given = {"reason": "", "detail": "", "form": {}, "errors": {}, "jump": False, **told}
+        given = {"reason": "", "detail": "", "form": {}, "errors": {}, "jump": False, "known": False, **told}
         return visit.page("rates.html", status=status, section="rates", rates=rates, **given)
 
 

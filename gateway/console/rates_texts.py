@@ -12,7 +12,6 @@ RATES_EN: Final[Translations] = {
     "they are captured. What was captured keeps its rate. A rate older than seven days is not used: donors "
     "are then not offered the currency. A pair without a rate of its own is converted through the euro.",
     "rate_pair": "Pair",
-    "rate_is": "1 {source} = {rate} {target}",
     "rate_as_of": "Of (UTC)",
     "rate_age": {
         "zero": "less than a day old",
@@ -57,7 +56,6 @@ RATES_AR: Final[Translations] = {
     "rates_why": "يُحتسب التبرع بعملة غير عملة الحملة بأحدث سعر لحظة تحصيله، وما حُصّل يبقى على سعره. لا يُستخدم "
     "سعر مضى عليه أكثر من سبعة أيام، ولا تُعرض عملته على المتبرعين حينها. وما ليس له سعر خاص يُحوَّل عن طريق اليورو.",
     "rate_pair": "العملتان",
-    "rate_is": "\u2066{source}\u2069 1 = \u2066{target}\u2069 {rate}",
     "rate_as_of": "تاريخه (UTC)",
     "rate_age": {
         "zero": "منذ أقل من يوم",
