@@ -70,9 +70,8 @@ def code_of(text: str) -> str:
 def check_pair(source: str, target: str) -> None:
     """Raises `Refused` for codes that are no part of the API's path."""
     codes: Sequence[tuple[str, str]] = (("source", source), ("target", target))
-    errors = [
-        {"pointer": f"/{name}", "detail": _UNKNOWN} for name, code in codes if code not in SUPPORTED_CURRENCIES
-    ]
+    unknown = [name for name, code in codes if code not in SUPPORTED_CURRENCIES]
+    errors = [{"pointer": f"/{name}", "detail": _UNKNOWN} for name in unknown]
     if not errors and source == target:
         errors = [{"pointer": "/target", "detail": "the two currencies must differ"}]
     if errors:

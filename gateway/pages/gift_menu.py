@@ -1,7 +1,7 @@
 """The amounts that the donate form suggests, in the drive's currency and in the others that it takes.
 
-Amounts in another currency are the drive's own, converted and rounded to amounts that people give: 1, 2, 2.5 or
-5 times a power of ten.
+Amounts in another currency are the drive's own, converted and rounded to amounts that people give: 1, 2, 2.5
+or 5 times a power of ten.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def own_menu(drive: Mapping[str, object]) -> list[str]:
 
 
 def default_menu(currency: str) -> list[str]:
-    """25, 10, 5, 50 and 20 of the currency, times 100 if it has no decimals, and times a power of ten if Stripe
-    does not accept 5 of it.
+    """25, 10, 5, 50 and 20 of the currency, times 100 if it has no decimals, and times a power of ten if
+    Stripe does not accept 5 of it.
     """
     unit = 10 ** money.digits(currency) if money.digits(currency) else 100
     while min(_MENU) * unit < smallest(currency):

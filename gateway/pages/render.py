@@ -130,10 +130,11 @@ def donate_page(
 
     `drive` is the drive or its totals: `id` or `drive` and `slug`; `title`, `currency`, `goal`; and, if
     known, `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which draft, paused and
-    closed show a notice. `creator` is the one that `query` names; an unknown one is reported on the page. `fee`
-    is what the donor may add (`gateway.fees`), `others` are the currencies to offer besides the drive's own.
-    `embedded_checkout` pays on `pay_page` instead of Stripe's site. `query`: `creator`, `currency` (else the
-    drive's own), `lang`, `digits`, and where the donor comes from (`gateway.reach.sources`).
+    closed show a notice. `creator` is the one that `query` names; an unknown one is reported on the page.
+    `fee` is what the donor may add (`gateway.fees`), `others` are the currencies to offer besides the
+    drive's own. `embedded_checkout` pays on `pay_page` instead of Stripe's site. `query`: `creator`,
+    `currency` (else the drive's own), `lang`, `digits`, and where the donor comes from
+    (`gateway.reach.sources`).
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
@@ -146,7 +147,7 @@ def donate_page(
         "lang": voice.lang,
         "digits": voice.digits,
         "creator": creator and _creator_ref(creator),
-        **_place(ref, slug, query, voice, frame),
+        **_place(ref, slug, query, voice, frame, "" if shown == drive["currency"] else shown),
         **_currency_data(shown, currencies),
         "checkout_mode": "embedded" if embedded_checkout else "hosted",
         "token": form_token,
@@ -273,13 +274,17 @@ def _path(slug: str, frame: Frame | None) -> str:
 
 
 def _place(
-    ref: str, slug: str, query: Mapping[str, str], voice: Voice, frame: Frame | None
+    ref: str, slug: str, query: Mapping[str, str], voice: Voice, frame: Frame | None, currency: str = ""
 ) -> dict[str, object]:
     """Where a page of the form is: its address without the creator, its storage, and its frame.
+
+    `currency` is the one that the form shows where it is not the drive's own.
 
     Two forms on a partner's page, each for another creator, share an origin: each has its own storage.
     """
     kept: dict[str, str] = {"lang": voice.lang} | ({"digits": voice.digits} if voice.digits != "latn" else {})
+    if currency:
+        kept["currency"] = currency
     return {
         "path": _path(slug, frame),
         "query": kept | ({"key": frame.key, "origin": frame.origin} if frame else {}),

@@ -243,7 +243,7 @@ class Site:
         return self._creators_by_name.keep(ref, found)
 
     async def _other_currencies(self, drive: Drive) -> Sequence[pages.OtherCurrency]:
-        """The currencies that the drive takes besides its own and for which a pledge has an exchange rate now.
+        """The currencies besides its own that the drive takes and for which pledges has an exchange rate now.
 
         None where pledges cannot be asked, or is of a version without this route: the form then has one.
         """
@@ -254,7 +254,8 @@ class Site:
         pairs = [f"{code}/{own}" for code in taken]
         try:
             with self._concurrency_limit:
-                reply = await post_internal(self._pledges, self._secret, "/internal/rates", {"pairs": pairs})
+                asked = {"pairs": pairs}
+                reply = await post_internal(self._pledges, self._secret, "/internal/rates", asked)
         except ServiceUnavailable:
             return ()
         rates = reply["data"]

@@ -111,6 +111,26 @@ async def test_a_currency_without_a_rate_is_reported_at_the_choice_at_once(
     assert ataa.pledge_requests[2]["body"]["amount"] == usd("25.00")
 
 
+async def test_an_amount_of_a_currency_that_is_no_longer_offered_is_not_entered_again(
+    browser: BrowserContext, ataa: Harness
+) -> None:
+    ataa.pledge_answers.append((201, {}, {**with_checkout(ataa), "amount": KWD_GIFT}))
+    ataa.pledge_views.append((200, {}, {**OPEN, "amount": KWD_GIFT}))
+    async with tab(browser) as page:
+        await page.goto(f"{ataa.base}/donate/winter?lang=en&currency=KWD")
+        await page.fill("#amount", "10")
+        await page.fill("#name", "Sara")
+        await page.click("#give")
+        await page.wait_for_url("**/checkout")
+        ataa.others = OTHERS[1:]
+        await page.goto(f"{ataa.base}/donate/winter?lang=en")
+        await expect(page.locator("#resume-text")).to_contain_text(kwd("10"))
+        await expect(page.locator("#name")).to_have_value("Sara")
+        await expect(page.locator("#amount")).to_have_value("")
+        await expect(page.locator("#give")).to_have_text("Give")
+    assert "currency=KWD" in ataa.pledge_requests[0]["body"]["return_url"]
+
+
 async def test_the_embedded_form_starts_in_the_currency_of_its_tag(
     browser: BrowserContext, sites: tuple[Harness, Partner], ataa: Harness
 ) -> None:
@@ -155,7 +175,8 @@ async def test_the_script_computes_what_a_gift_is_worth_as_the_api_does(
         await expect(page.locator("#give")).to_be_enabled()
         found = await page.evaluate(
             """async ([cases, decimals]) => {
-              const at = (name) => document.querySelector(`script[src$="currency.js"]`).src.replace("currency", name);
+              const { src } = document.querySelector(`script[src$="currency.js"]`);
+              const at = (name) => src.replace("currency", name);
               const { worth } = await import(at("currency"));
               const { page } = await import(at("form_page"));
               const own = page.currencies.USD;

@@ -211,7 +211,7 @@ async def test_each_screen_of_a_donation_at_three_widths(
 
 
 INSERTED: Final = "document.querySelectorAll('img[src=x], body script').length"
-QUERY: Final = dict.fromkeys(("creator", "digits", "pledge", "token", *PARAMETERS), HOSTILE)
+QUERY: Final = dict.fromkeys(("creator", "currency", "digits", "pledge", "token", *PARAMETERS), HOSTILE)
 
 
 async def test_hostile_texts_of_partners_and_addresses_run_on_no_screen(
@@ -221,7 +221,7 @@ async def test_hostile_texts_of_partners_and_addresses_run_on_no_screen(
     ataa.totals = drive_totals(title={"en": HOSTILE, "ar": HOSTILE})
     ataa.drive = {"zakat_eligible": True, "description": {"en": HOSTILE, HOSTILE: HOSTILE}}
     ataa.creators = [{"id": f"crt_{n}", "slug": f"c{n}", "name": HOSTILE} for n in range(3)]
-    ataa.listed = 1
+    ataa.listed, ataa.others = 1, (OtherCurrency("KWD", "3.2581"),)
     ataa.pledge_views.append((200, {}, {**OPEN, "id": HOSTILE, "status": HOSTILE, "created_at": HOSTILE}))
     hosted = {**QUERY, "lang": "en"}
     framed_query = {**hosted, "key": KEY, "origin": ataa.frame_origins[0]}
