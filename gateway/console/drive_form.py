@@ -49,6 +49,7 @@ def fields_of(drive: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("goal", drive["goal"]["value"]),
         ("starts_at", (drive.get("starts_at") or "")[:_MINUTES]),
         ("ends_at", (drive.get("ends_at") or "")[:_MINUTES]),
+        ("currencies", " ".join(drive.get("currencies") or ())),
         ("menu", " ".join(one["value"] for one in drive.get("menu") or ())),
         ("permit", drive.get("permit") or ""),
     ]
@@ -81,7 +82,8 @@ def request_of(fields: Fields, currency: str = "") -> Json:
         "goal": money_of(form.get("goal", ""), unit),
         "starts_at": moment_of(form.get("starts_at", "")),
         "ends_at": moment_of(form.get("ends_at", "")),
-        "menu": [money_of(one, unit) for one in re.split(r"[\s,،;؛]+", form.get("menu", "")) if one],
+        "currencies": [code.upper() for code in listed(form.get("currencies", ""))],
+        "menu": [money_of(one, unit) for one in listed(form.get("menu", ""))],
         "permit": form.get("permit", "").strip() or None,
         "zakat_eligible": form.get("zakat_eligible") == "yes",
         "test": form.get("test") == "yes",
@@ -181,6 +183,11 @@ def latin(text: str) -> str:
 def _milestone_title(english: str, arabic: str, more: str) -> dict[str, str] | str:
     """The texts of the form, and those in other languages, which are urlencoded in `more`."""
     return {**dict(parse_qsl(more)), **(_texts(english, arabic) or {})} or ""
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a text between spaces or commas."""
+    return [one for one in re.split(r"[\s,،;؛]+", text) if one]
 
 
 def money_of(text: str, currency: str) -> dict[str, str]:

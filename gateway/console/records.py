@@ -77,14 +77,14 @@ class RecordPages:
         form = visit.form
         pledge = latin(form.get("pledge", ""))
         body: Json = {}
-        if form.get("amount", "").strip():
-            currency = drive["currency"]
-            body["amount"] = {"currency": currency, "value": amount_of(form["amount"], currency)}
         if form.get("why", "").strip():
             body["reason"] = form["why"].strip()
         try:
             if not ids.is_id(pledge, "plg"):
                 raise Refused(404, {})
+            if form.get("amount", "").strip():
+                currency = await self._currency(visit, drive, pledge)
+                body["amount"] = {"currency": currency, "value": amount_of(form["amount"], currency)}
             made = await refunded(self._calls, visit, f"/v1/pledges/{pledge}/refunds", body)
         except Refused as refused:
             told: dict[str, Any] = {**visit.explain(refused)}
@@ -93,6 +93,13 @@ class RecordPages:
             return await self._unknown_refund(visit)
         visit.record("refund.made", pledge=pledge, refund=made["id"])
         return visit.back(f"/console/drives/{drive['id']}/pledges", done_by(made))
+
+    async def _currency(self, visit: Visit, drive: Json, pledge: str) -> str:
+        """The currency of a pledge to the drive, which is read only where the drive takes several."""
+        if not drive.get("currencies"):
+            return str(drive["currency"])
+        found = await self._calls.get(visit.bearer, "pledges", f"/v1/pledges/{pledge}")
+        return str(found["amount"]["currency"])
 
     async def _unknown_refund(self, visit: Visit) -> Response:
         unknown = Refused(503, {"type": "/problems/refund-unknown"})

@@ -16,6 +16,7 @@ from gateway.console.money_page import MoneyPage
 from gateway.console.payment_page import PaymentPage
 from gateway.console.proposal_kinds import BENEFICIARIES, CONTRIBUTIONS, OFFLINE, Owed, Sums
 from gateway.console.proposals import ProposalPage
+from gateway.console.rates_page import RATES, RatesPage
 from gateway.console.records import RecordPages
 from gateway.console.refund_page import LargeRefundPage
 from gateway.console.visit import Visit, pages_of
@@ -50,6 +51,7 @@ class Console:
         self._matching = MatchingPage(calls)
         self._payment = PaymentPage(calls)
         self._large_refunds = LargeRefundPage(calls)
+        self._rates = RatesPage(calls, clock)
         self._proposals = {
             kind.page: ProposalPage(calls, kind, more)
             for kind, more in (
@@ -104,6 +106,7 @@ class Console:
             f"{drive}/ledger": ledger.ledger,
             f"{drive}/statement": ledger.statement,
             "/console/payouts": ledger.payouts,
+            RATES: self._rates.show,
             "/console/payments": payment.find,
             "/console/payments/{payment}": payment.show,
             "/console/refunds": self._large_refunds.show,
@@ -111,6 +114,7 @@ class Console:
         posts: Shown = {
             f"{drive}/matching": matching.create,
             f"{drive}/matching/end": matching.end,
+            RATES: self._rates.set,
             "/console/payments/{payment}/refunds": payment.refund,
             "/console/payments/{payment}/release": payment.release,
             "/console/refunds": self._large_refunds.decide,

@@ -7,6 +7,7 @@ from gateway.console.funnel_texts import FUNNEL_AR, FUNNEL_EN
 from gateway.console.ledger_texts import LEDGER_AR, LEDGER_EN
 from gateway.console.money_texts import MONEY_AR, MONEY_EN
 from gateway.console.proposal_texts import PROPOSALS_AR, PROPOSALS_EN
+from gateway.console.rates_texts import RATES_AR, RATES_EN
 from gateway.console.refund_texts import REFUNDS_AR, REFUNDS_EN
 from gateway.console.texts import CONSOLE_AR, CONSOLE_EN
 from gateway.pages.phrases import Translations
@@ -112,8 +113,8 @@ _ROOT_AR: Final[Translations] = {
 TRANSLATIONS: Final[Mapping[str, Mapping[str, Translations]]] = {
     "login": {"en": _LOGIN_EN, "ar": _LOGIN_AR},
     "console": {
-        "en": {**CONSOLE_EN, **FUNNEL_EN, **MONEY_EN, **PROPOSALS_EN, **LEDGER_EN, **REFUNDS_EN},
-        "ar": {**CONSOLE_AR, **FUNNEL_AR, **MONEY_AR, **PROPOSALS_AR, **LEDGER_AR, **REFUNDS_AR},
+        "en": {**CONSOLE_EN, **FUNNEL_EN, **MONEY_EN, **PROPOSALS_EN, **LEDGER_EN, **RATES_EN, **REFUNDS_EN},
+        "ar": {**CONSOLE_AR, **FUNNEL_AR, **MONEY_AR, **PROPOSALS_AR, **LEDGER_AR, **RATES_AR, **REFUNDS_AR},
     },
     "root": {"en": _ROOT_EN, "ar": _ROOT_AR},
 }

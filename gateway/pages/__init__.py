@@ -6,6 +6,7 @@ drive, sends `page_headers(kind)` with the bytes, and serves `/assets/` from `as
 
 from gateway.pages.assets import asset_url, assets_app, embed_script, static
 from gateway.pages.form_token import FORM_TOKEN_LIFE, check_form_token, mint_form_token
+from gateway.pages.gift_menu import OtherCurrency
 from gateway.pages.headers import page_headers
 from gateway.pages.render import (
     Creators,
@@ -21,6 +22,7 @@ from gateway.pages.render import (
 __all__ = [
     "FORM_TOKEN_LIFE",
     "Creators",
+    "OtherCurrency",
     "asset_url",
     "assets_app",
     "check_form_token",

@@ -10,13 +10,13 @@ from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
 from backbone import money
-from backbone.stripe_amounts import largest, smallest
 from gateway.pages.frames import Frame
+from gateway.pages.gift_menu import OtherCurrency, currencies_of, currency_name, example_amount, worth_of
 from gateway.pages.languages import Voice, choose_voice, localised
 from gateway.pages.phrases import Translations
 from gateway.pages.templating import environment
 from gateway.pages.translations import TRANSLATIONS
-from gateway.pages.translations_donate import RENDERED
+from gateway.pages.translations_donate import OF_CURRENCIES, RENDERED
 from gateway.reach.sources import PARAMETERS, pledge_source
 
 Title = str | Mapping[str, str] | None
@@ -25,10 +25,9 @@ OVERLAY_PARTS: Final = ("bar", "goal", "leaders", "alerts", "ticker", "milestone
 THEMES: Final = ("dark", "light", "clear")
 LAYOUTS: Final = ("wide", "vertical")
 SIZES: Final = ("m", "s", "l")
-_KEPT: Final = ("creator", "digits", "key", "origin", *PARAMETERS)
+_KEPT: Final = ("creator", "currency", "digits", "key", "origin", *PARAMETERS)
 """Parameters of the form that its other pages keep, so that another donation has them too."""
 _MESSAGE_MAX: Final = 280
-_MENU: Final = (25, 10, 5, 50, 20)  # the amounts of 73 % of all donations (docs/load-model.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +121,7 @@ def donate_page(
     accept_language: str = "",
     frame: Frame | None = None,
     fee: Mapping[str, int] | None = None,
+    others: Sequence[OtherCurrency] = (),
     embedded_checkout: bool = False,
 ) -> bytes:
     """The hosted form, or with `frame` the one on a partner's page.
@@ -130,26 +130,25 @@ def donate_page(
 
     `drive` is the drive or its totals: `id` or `drive` and `slug`; `title`, `currency`, `goal`; and, if
     known, `description`, `menu`, `test`, `raised`, `donations`, and `state`, of which draft, paused and
-    closed show a notice. The default menu is 25, 10, 5, 50 and 20 of the currency, times 100 if it has no
-    decimals, and times a power of ten if Stripe does not accept 5 of it. `creator` is the one that `query`
-    names; an unknown one is reported on the page. `fee` is what the donor may add (`gateway.fees`).
-    `embedded_checkout` pays on `pay_page` instead of Stripe's site. `query`: `creator`, `lang`, `digits`, and
-    where the donor comes from (`gateway.reach.sources`).
+    closed show a notice. `creator` is the one that `query` names; an unknown one is reported on the page.
+    `fee` is what the donor may add (`gateway.fees`), `others` are the currencies to offer besides the
+    drive's own. `embedded_checkout` pays on `pay_page` instead of Stripe's site. `query`: `creator`,
+    `currency` (else the drive's own), `lang`, `digits`, and where the donor comes from
+    (`gateway.reach.sources`).
     """
     title = _title(drive)
     voice = choose_voice(query, accept_language, title)
     ref, slug = drive_refs(drive)
-    currency = str(drive["currency"])
+    currencies = currencies_of(drive, fee, others, voice)
+    shown = _asked_currency(query, currencies)
     page = {
         "drive": ref,
         "slug": slug,
         "lang": voice.lang,
         "digits": voice.digits,
-        "currency": currency,
-        "decimals": money.digits(currency),
         "creator": creator and _creator_ref(creator),
-        **_place(ref, slug, query, voice, frame),
-        "fee": fee,
+        **_place(ref, slug, query, voice, frame, "" if shown == drive["currency"] else shown),
+        **_currency_data(shown, currencies),
         "checkout_mode": "embedded" if embedded_checkout else "hosted",
         "token": form_token,
         "source": pledge_source(query),
@@ -157,7 +156,7 @@ def donate_page(
             **{
                 key: phrase
                 for key, phrase in TRANSLATIONS["donate"][voice.lang].items()
-                if key not in RENDERED
+                if key not in RENDERED and (len(currencies) > 1 or key not in OF_CURRENCIES)
             },
             "error_message": voice.text("donate", "error_message", _MESSAGE_MAX),
         },
@@ -170,12 +169,13 @@ def donate_page(
         description=localised(drive.get("description"), voice.lang),
         test=drive.get("test") is True,
         notice=drive.get("state") if drive.get("state") in ("draft", "paused", "closed") else None,
-        menu=_menu(drive, currency, voice),
+        **_amounts(currencies[shown], str(drive["currency"]), voice),
+        currencies=[(code, currency_name(code, voice)) for code in currencies] if len(currencies) > 1 else (),
+        kept=_kept(query, ("creator", "digits", "key", "origin", *PARAMETERS), voice.lang),
         creator=creator,
         missing_creator=creator is None and bool(query.get("creator", "").strip()),
         creators=[{"ref": _creator_ref(c), "name": c.get("name", "")} for c in creators.listed],
         more_creators=creators.more,
-        example=voice.typed(example_amount(currency)),
         purposes=("general", "sadaqah", "zakat") if drive.get("zakat_eligible") is True else (),
         other_language=_other_language(_path(slug, frame), query, voice),
         **_progress(drive, voice),
@@ -274,13 +274,17 @@ def _path(slug: str, frame: Frame | None) -> str:
 
 
 def _place(
-    ref: str, slug: str, query: Mapping[str, str], voice: Voice, frame: Frame | None
+    ref: str, slug: str, query: Mapping[str, str], voice: Voice, frame: Frame | None, currency: str = ""
 ) -> dict[str, object]:
     """Where a page of the form is: its address without the creator, its storage, and its frame.
+
+    `currency` is the one that the form shows where it is not the drive's own.
 
     Two forms on a partner's page, each for another creator, share an origin: each has its own storage.
     """
     kept: dict[str, str] = {"lang": voice.lang} | ({"digits": voice.digits} if voice.digits != "latn" else {})
+    if currency:
+        kept["currency"] = currency
     return {
         "path": _path(slug, frame),
         "query": kept | ({"key": frame.key, "origin": frame.origin} if frame else {}),
@@ -298,33 +302,31 @@ def _creator_ref(creator: Mapping[str, object]) -> str:
     return str(creator.get("id") or creator["slug"])
 
 
-def _menu(drive: Mapping[str, object], currency: str, voice: Voice) -> list[dict[str, object]]:
-    values = _own_menu(drive, currency) or _default_menu(currency)
-    chosen = values[0]
-    rising = sorted(set(values), key=lambda value: money.parse(value, currency))
-    return [{"value": v, "text": voice.money(v, currency), "chosen": v == chosen} for v in rising]
+def _asked_currency(query: Mapping[str, str], offered: Mapping[str, object]) -> str:
+    """The currency that an address names if it is offered, else the drive's own, which comes first."""
+    asked = query.get("currency", "").strip().upper()
+    return asked if asked in offered else next(iter(offered))
 
 
-def _own_menu(drive: Mapping[str, object], currency: str) -> list[str]:
-    """The drive's own menu without amounts that would be refused (drives older than the limits have some)."""
-    menu = drive.get("menu")
-    if not isinstance(menu, Sequence):
-        return []
-    values = [str(item["value"]) for item in menu if isinstance(item, Mapping)]
-    least, most = smallest(currency), largest(currency)
-    return [value for value in values if least <= money.parse(value, currency) <= most]
+def _currency_data(shown: str, currencies: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    """What the form's script needs of the currency that it shows and, where there is a choice, of all."""
+    one = currencies[shown]
+    data: dict[str, object] = {name: one[name] for name in ("currency", "decimals", "fee")}
+    return data if len(currencies) == 1 else {**data, "rate": one["rate"], "currencies": currencies}
 
 
-def _default_menu(currency: str) -> list[str]:
-    unit = 10 ** money.digits(currency) if money.digits(currency) else 100
-    while min(_MENU) * unit < smallest(currency):
-        unit *= 10
-    return [money.decimal_string(n * unit, currency) for n in _MENU]
-
-
-def example_amount(currency: str) -> str:
-    """An amount of this currency in plain digits, as a donor may type it."""
-    return _default_menu(currency)[0]
+def _amounts(shown: Mapping[str, object], own: str, voice: Voice) -> dict[str, object]:
+    """The menu of the currency that is shown, and what its chosen amount is worth in the drive's `own`."""
+    currency, chosen, rate, menu = str(shown["currency"]), shown["chosen"], shown["rate"], shown["menu"]
+    worth = worth_of(str(chosen), currency, str(rate), own) if rate else ""
+    return {
+        "menu": [
+            {"value": value, "text": voice.money(value, currency), "chosen": value == chosen}
+            for value in (menu if isinstance(menu, list) else ())
+        ],
+        "example": shown["example"],
+        "worth": voice.text("donate", "worth", money=voice.money(worth, own)) if worth else "",
+    }
 
 
 def _progress(drive: Mapping[str, object], voice: Voice) -> dict[str, object]:
@@ -357,8 +359,11 @@ def _other_language(path: str, query: Mapping[str, str], voice: Voice) -> str:
 
 def _address(path: str, query: Mapping[str, str], kept: Sequence[str], lang: str) -> str:
     """`path` in `lang`, with those of `kept` that are in the query."""
-    wanted = {name: query[name] for name in kept if name in query}
-    return f"{path}?{urlencode({**wanted, 'lang': lang}, errors='replace')}"
+    return f"{path}?{urlencode(_kept(query, kept, lang), errors='replace')}"
+
+
+def _kept(query: Mapping[str, str], kept: Sequence[str], lang: str) -> dict[str, str]:
+    return {**{name: query[name] for name in kept if name in query}, "lang": lang}
 
 
 def _render(template: str, voice: Voice, page: Mapping[str, object] | None, **values: object) -> bytes:

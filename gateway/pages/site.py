@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl
 
@@ -100,6 +100,7 @@ class Site:
         self._drives = ShortLivedCache[Drive | None]()
         self._lists = ShortLivedCache[pages.Creators]()
         self._creators_by_name = ShortLivedCache[Drive | None]()
+        self._others = ShortLivedCache[Sequence[pages.OtherCurrency]]()
 
     def routes(self) -> list[Route]:
         """The pages and their assets."""
@@ -182,6 +183,7 @@ class Site:
             accept_language=request.headers.get("accept-language", ""),
             frame=frame,
             fee=self._fee.of(str(drive["currency"])),
+            others=await self._other_currencies(drive),
             embedded_checkout=self._embedded_checkout,
         )
         return Response(200, pages.page_headers("donate", frame.ancestors if frame else ()), body)
@@ -239,6 +241,30 @@ class Site:
             return {"slug": name, "name": name}
         found: Drive | None = reply["data"].get(ref)
         return self._creators_by_name.keep(ref, found)
+
+    async def _other_currencies(self, drive: Drive) -> Sequence[pages.OtherCurrency]:
+        """The currencies besides its own that the drive takes and for which pledges has an exchange rate now.
+
+        None where pledges cannot be asked, or is of a version without this route: the form then has one.
+        """
+        taken, own = drive.get("currencies") or (), drive["currency"]
+        held = self._others.get(drive["id"]) if taken else ((),)
+        if held is not None:
+            return held[0]
+        pairs = [f"{code}/{own}" for code in taken]
+        try:
+            with self._concurrency_limit:
+                asked = {"pairs": pairs}
+                reply = await post_internal(self._pledges, self._secret, "/internal/rates", asked)
+        except ServiceUnavailable:
+            return ()
+        rates = reply["data"]
+        found = [
+            pages.OtherCurrency(code, rates[pair], self._fee.of(code))
+            for code, pair in zip(taken, pairs, strict=True)
+            if pair in rates
+        ]
+        return self._others.keep(drive["id"], found)
 
     async def _creators(self, drive_id: str) -> pages.Creators:
         """The first creators of the drive, and whether it has more."""

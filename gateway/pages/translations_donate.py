@@ -18,6 +18,9 @@ DONATE_EN: Final[Translations] = {
     "cover_fee": "Cover the payment fee",
     "cover_fee_amount": "Add {fee} to cover the payment fee",
     "charged": "You pay {total}, so that about {money} arrives.",
+    "currency": "Currency",
+    "show_currency": "Show the amounts",
+    "worth": "About {money} for this drive. The exchange rate is fixed when the payment is made.",
     "purpose": "You give it as",
     "purpose_general": "A gift",
     "purpose_sadaqah": "Sadaqah",
@@ -74,6 +77,8 @@ DONATE_EN: Final[Translations] = {
     "error_amount_zero": "The amount must be more than zero.",
     "error_amount_large": "This is more than one card payment can carry. Please write to us about it.",
     "error_amount": "This amount is not accepted. Please choose another.",
+    "error_currency": "This drive does not take this currency. Please choose another.",
+    "error_no_rate": "There is no exchange rate for this currency at the moment. Please choose another.",
     "error_email": "This does not look like an e-mail address.",
     "error_name": "This name is not accepted. Please write it another way.",
     "error_message": "This message is not accepted. At most {n} characters, plain text.",
@@ -105,6 +110,9 @@ DONATE_AR: Final[Translations] = {
     "cover_fee": "أتحمّل رسوم الدفع",
     "cover_fee_amount": "أضف {fee} لتغطية رسوم الدفع",
     "charged": "تدفع {total} ليصل نحو {money}.",
+    "currency": "العملة",
+    "show_currency": "اعرض المبالغ",
+    "worth": "يعادل نحو {money} بعملة الحملة. يُحدَّد سعر الصرف نهائيًا عند الدفع.",
     "purpose": "نيّة التبرع",
     "purpose_general": "تبرع عام",
     "purpose_sadaqah": "صدقة",
@@ -188,6 +196,8 @@ DONATE_AR: Final[Translations] = {
     "error_amount_zero": "يجب أن يكون المبلغ أكبر من صفر.",
     "error_amount_large": "هذا المبلغ أكبر مما تسمح به دفعة بطاقة واحدة. راسلنا من فضلك لتبرع بهذا الحجم.",
     "error_amount": "هذا المبلغ غير مقبول. اختر مبلغًا آخر من فضلك.",
+    "error_currency": "لا تقبل هذه الحملة هذه العملة. اختر عملة أخرى من فضلك.",
+    "error_no_rate": "لا يتوفر سعر صرف لهذه العملة حاليًا. اختر عملة أخرى من فضلك.",
     "error_email": "لا يبدو هذا عنوان بريد إلكتروني صحيحًا.",
     "error_name": "هذا الاسم غير مقبول. اكتبه بطريقة أخرى من فضلك.",
     "error_message": "هذه الرسالة غير مقبولة. {n} حرفًا على الأكثر، نصًّا عاديًّا.",
@@ -317,6 +327,9 @@ RENDERED: Final = frozenset((
     "other_amount", "choose_creator", "no_creator", "missing_creator", "find_creator", "about_you",
     "optional", "name", "email", "email_why", "message", "pay_next", "needs_script", "still_loading",
     "resume_go", "resume_no", "notice_closed", "notice_closed_more", "notice_draft", "notice_draft_more",
-    "notice_paused", "notice_paused_more", "language",
+    "notice_paused", "notice_paused_more", "language", "currency", "show_currency",
 ))  # fmt: skip
 """Texts of the form that its template writes and no script needs."""
+
+OF_CURRENCIES: Final = frozenset(("worth", "error_currency", "error_no_rate"))
+"""Texts that the script needs only where a donor may choose the currency."""

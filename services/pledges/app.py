@@ -43,7 +43,7 @@ def compose(settings: PledgesSettings, bus: EventBus, *, clock: Clock = SYSTEM_C
         raise ValueError("ATAA_TOKEN_SECRET: must be set")
     database = Database(settings.database_url(), MESSAGING_TABLES, synchronous=settings.database_synchronous)
     secrets = PledgeSecrets(secret)
-    queries = Queries(database, secrets)
+    queries = Queries(database, secrets, clock)
     intake = Intake(
         database,
         secrets,

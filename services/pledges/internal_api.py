@@ -25,6 +25,7 @@ def routes(queries: Queries, behind: Callable[[], Awaitable[int]]) -> APIRouter:
     _add_lookup(router, "/internal/words", "ids", queries.donor_texts)
     _add_lookup(router, "/internal/receipts", "ids", queries.receipt_details)
     _add_lookup(router, "/internal/drives", "refs", queries.drives)
+    _add_lookup(router, "/internal/rates", "pairs", queries.rates)
     _add_lookup(router, "/internal/creators", "refs", queries.creators_by_ref)
 
     @router.post("/internal/creator-search")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Select, func, or_, select
 
+from backbone.clock import Clock
 from backbone.contracts.pledges import PledgeStatus
 from backbone.database.database import Database
 from backbone.database.one_of import one_of
@@ -18,6 +19,7 @@ from backbone.money import as_json, decimal_string
 from services.pledges import funnel
 from services.pledges.domain import PledgeSecrets, localized
 from services.pledges.moderation.states import Texts, shown
+from services.pledges.rates import current_rates
 from services.pledges.tables import CREATORS, DONOR_TEXTS, DRIVES, PAYMENTS, PLEDGES, RARE_STATUS
 from services.pledges.views import creator_json, drive_json, pledge_json
 
@@ -30,7 +32,8 @@ _CREATOR_SUMMARIES: Final = select(CREATORS.c.id, CREATORS.c.drive_id, CREATORS.
 class Queries:
     """Reads drives, creators, pledges and donor texts; never waits for a writer."""
 
-    def __init__(self, database: Database, secrets: PledgeSecrets) -> None:
+    def __init__(self, database: Database, secrets: PledgeSecrets, clock: Clock) -> None:
+        self._clock = clock
         self._database = database
         self._secrets = secrets
 
@@ -47,6 +50,13 @@ class Queries:
         rows = await self._fetch_all(select(DRIVES).where(or_(columns.slug.in_(refs), columns.id.in_(refs))))
         by_ref = {name: drive_json(row) for row in rows for name in (row.slug, row.id)}
         return {ref: by_ref[ref] for ref in refs if ref in by_ref}
+
+    async def rates(self, pairs: Sequence[str]) -> dict[str, str]:
+        """The rates at which intake accepts pledges now, by pair, such as KWD/USD; others are left out."""
+        wanted = {(source, target): pair for pair in pairs for source, _, target in [pair.partition("/")]}
+        async with self._database.reading() as session:
+            found = await current_rates(session, wanted, self._clock.now())
+        return {wanted[pair]: rate for pair, rate in found.items()}
 
     async def list_drives(self, caller: Caller, after: str | None, limit: int) -> dict[str, Any]:
         """A page of the drives that the caller's partner owns, newest first; of all partners for an admin.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -11,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from backbone.contracts.payments import ExchangeRateSet
 from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction, Transaction
-from backbone.exchange_rates import Pair, Quote, pairs_for
+from backbone.exchange_rates import Pair, Quote, find_quote, pairs_for
 from services.pledges.tables import EXCHANGE_RATES
 
 
@@ -46,6 +47,16 @@ async def store_rates(events: Sequence[ExchangeRateSet], session: Transaction) -
         for pair in sorted(newest)
     ]
     await session.execute(_UPSERT[session.dialect.name], rows)
+
+
+async def current_rates(session: Transaction, pairs: Iterable[Pair], at: datetime) -> dict[Pair, str]:
+    """The rates at which pledges are accepted at this moment; pairs without a fresh one are left out."""
+    wanted = list(pairs)
+    sources = sorted({source for pair in wanted for source, _ in pairs_for(*pair)})
+    rows = await session.execute(_FROM, {"sources": sources})
+    known = {(row.source_currency, row.target_currency): Quote(row.rate, row.as_of) for row in rows}
+    found = {pair: find_quote(*pair, known, at) for pair in wanted}
+    return {pair: quote.rate for pair, quote in found.items() if quote is not None}
 
 
 def known_quotes(transaction: SyncTransaction, pairs: Iterable[Pair]) -> dict[Pair, Quote]:

@@ -13,6 +13,7 @@ import uvicorn
 
 from gateway.pages import (
     Creators,
+    OtherCurrency,
     assets_app,
     donate_page,
     embed_script,
@@ -102,6 +103,7 @@ class Harness:
     resumed_by_gap: bool = False  # as the edge with nchan does: `gap`, and the end of the stream
     stream_queues: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
     fee: Mapping[str, int] | None = None
+    others: tuple[OtherCurrency, ...] = ()
     badge: bytes = b""
     proof: Any = None
     embedded_checkout: bool = False
@@ -162,7 +164,7 @@ class Harness:
             creators = Creators(self.creators[: self.listed], len(self.creators) > self.listed)
             token = f"f1.{len(self.pledge_requests)}.aa"
             html = donate_page(
-                drive, creators, query, token, creator=found, frame=frame, fee=self.fee,
+                drive, creators, query, token, creator=found, frame=frame, fee=self.fee, others=self.others,
                 embedded_checkout=self.embedded_checkout,
             )  # fmt: skip
             await reply_with(send, 200, page_headers("donate", ancestors), html)

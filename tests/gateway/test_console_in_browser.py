@@ -14,6 +14,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from backbone.http.service_client import ServiceUnavailable
 from gateway.console.client import ServiceCalls
+from gateway.console.rates_texts import RATES_AR, RATES_EN
 from gateway.console.texts import CONSOLE_AR, CONSOLE_EN
 from gateway.console.translations import TRANSLATIONS
 from tests.gateway.harness import ADMIN, bearer
@@ -225,7 +226,7 @@ PAGES: Final = (
     "/console/drives/winter/offline", "/console/drives/winter/contributions",
     "/console/drives/winter/matching", "/console/drives/winter/beneficiaries",
     "/console/drives/winter/ledger", "/console/drives/winter/statement", "/console/payouts",
-    "/console/payments?id=none", "/console/keys", "/console/webhooks",
+    "/console/payments?id=none", "/console/rates", "/console/keys", "/console/webhooks",
     "/console/drives/none", "/console/drives/hostile", "/console/drives/hostile/edit",
     "/console/drives/hostile/pledges", "/console/drives/hostile/funnel", "/console/drives/hostile/money",
 )  # fmt: skip
@@ -286,6 +287,31 @@ async def test_pages_of_refused_and_of_unsaved_forms_fit_too(
         await page.locator("summary", has_text=text(lang, "do_resume")).click()
         await page.get_by_role("button", name=text(lang, "yes_resume")).click()
         await expect(page.locator(".tag.live")).to_be_visible()
+        assert found == []
+
+
+@pytest.mark.parametrize("lang", ["en", "ar"])
+async def test_rate_that_jumps_is_set_once_a_person_confirms_it(
+    system: WholeSystem, chromium: Browser, lang: str
+) -> None:
+    texts = RATES_AR if lang == "ar" else RATES_EN
+    source = {"en": "KWD", "ar": "BHD"}[lang]
+    async with window(chromium) as (_, page):
+        await log_in(page, system, query=f"?lang={lang}")
+        await page.goto(f"{system.url}/console/rates?lang={lang}&from={source}&to=USD")
+        await page.fill("#rate", "3.2581")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("[role=status]")).to_have_text(str(texts["done_rate_set"]))
+        await page.get_by_role("link", name=f"{source}/USD").click()
+        await page.fill("#rate", "32.581")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("[role=alert]")).to_have_text(str(texts["refused_rate_jump"]))
+        found = await faults(page, "rates-refused", lang)
+        await page.get_by_label(str(texts["rate_confirm"])).check()
+        await page.get_by_role("button", name=str(texts["save_rate"])).click()
+        await expect(page.locator("[role=status]")).to_have_text(str(texts["done_rate_set"]))
+        await expect(page.get_by_role("row", name=f"{source}/USD").get_by_text("32.581")).to_be_visible()
+        found += await faults(page, "rates-set", lang)
         assert found == []
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
+from gateway.pages import OtherCurrency
 from gateway.pages.badge import lines_of
 from gateway.pages.languages import choose_voice
 from gateway.pages.render import badge_svg
@@ -40,6 +41,7 @@ def a_drive(ataa: Harness) -> None:
     ataa.fee = FEE
     ataa.creators = [{"id": f"crt_{n}", "slug": f"c{n}", "name": name} for n, name in enumerate(NAMES)]
     ataa.totals = drive_totals()
+    ataa.others = ()
     ataa.embedded_checkout = False
     ataa.pledge_answers.clear()
     ataa.pledge_views.clear()
@@ -65,6 +67,17 @@ async def with_errors(page: Page, ataa: Harness, lang: str) -> None:
     await page.click("#give")
     await expect(page.locator("#message-error")).not_to_be_empty()
     ataa.listed = 100
+
+
+async def in_other_currency(page: Page, ataa: Harness, lang: str) -> None:
+    """The form in dinars, with a refusal of the currency."""
+    ataa.others = (OtherCurrency("KWD", "3.2581", {**FEE, "step": 10}), OtherCurrency("AED", "0.2723", FEE))
+    ataa.pledge_answers.append((409, {}, {"type": "/problems/no-exchange-rate"}))
+    await page.goto(f"{ataa.base}/donate/winter?lang={lang}")
+    await page.select_option("#currency", "KWD")
+    await page.click("#give")
+    await expect(page.locator("#currency-error")).not_to_be_empty()
+    await page.fill("#amount", "7.5")
 
 
 async def refused(page: Page, ataa: Harness, lang: str) -> None:
@@ -138,6 +151,7 @@ LOOKS: Final[dict[str, Look]] = {
     "form": form,
     "digits": form_in_arabic_digits,
     "errors": with_errors,
+    "currency": in_other_currency,
     "refused": refused,
     "closed": closed,
     "queued": queued,
@@ -197,7 +211,7 @@ async def test_each_screen_of_a_donation_at_three_widths(
 
 
 INSERTED: Final = "document.querySelectorAll('img[src=x], body script').length"
-QUERY: Final = dict.fromkeys(("creator", "digits", "pledge", "token", *PARAMETERS), HOSTILE)
+QUERY: Final = dict.fromkeys(("creator", "currency", "digits", "pledge", "token", *PARAMETERS), HOSTILE)
 
 
 async def test_hostile_texts_of_partners_and_addresses_run_on_no_screen(
@@ -207,7 +221,7 @@ async def test_hostile_texts_of_partners_and_addresses_run_on_no_screen(
     ataa.totals = drive_totals(title={"en": HOSTILE, "ar": HOSTILE})
     ataa.drive = {"zakat_eligible": True, "description": {"en": HOSTILE, HOSTILE: HOSTILE}}
     ataa.creators = [{"id": f"crt_{n}", "slug": f"c{n}", "name": HOSTILE} for n in range(3)]
-    ataa.listed = 1
+    ataa.listed, ataa.others = 1, (OtherCurrency("KWD", "3.2581"),)
     ataa.pledge_views.append((200, {}, {**OPEN, "id": HOSTILE, "status": HOSTILE, "created_at": HOSTILE}))
     hosted = {**QUERY, "lang": "en"}
     framed_query = {**hosted, "key": KEY, "origin": ataa.frame_origins[0]}

@@ -29,8 +29,8 @@ from gateway.pages import (
     thanks_page,
 )
 from gateway.pages.assets import FINGERPRINT, asset_url
+from gateway.pages.gift_menu import example_amount
 from gateway.pages.languages import Voice, choose_voice, localised, pick
-from gateway.pages.render import example_amount
 from gateway.pages.translations import TRANSLATIONS
 
 PAGES = Path(gateway.pages.__file__).parent

@@ -34,7 +34,7 @@ INVALID = {
 PAGES = {
     "/overlay/{drive}": ("parts", "lang", "theme", "layout", "size"),
     "/overlay/{drive}/setup": ("lang",),
-    "/donate/{drive}": ("creator", "lang", "amount"),
+    "/donate/{drive}": ("creator", "currency", "lang", "amount"),
     "/donate/{drive}/thanks": ("pledge", "token", "lang"),
     "/events": ("x",),
     "/docs": ("x",),

@@ -10,7 +10,7 @@ from yarl import URL
 
 from backbone.clock import FrozenClock
 from backbone.http.caller import HOSTED_FORM
-from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, bearer, gateway
+from tests.gateway.harness import DRIVE, Harness, ReceivedRequest, bearer, drive, gateway
 
 PLEDGES = f"/v1/drives/{DRIVE}/pledges"
 PLEDGE_REQUEST = {"amount": {"currency": "USD", "value": "25.00"}}
@@ -264,3 +264,30 @@ async def test_docs_load_no_external_files(harness: Harness) -> None:
     assert "//" not in html.replace("<!doctype", "")
     for asset in re.findall(r'(?:src|href)="([^"]+)"', html):
         assert (await page(harness, asset))[0] == 200, asset
+
+
+def asked_for(harness: Harness, path: str) -> list[Any]:
+    return [json.loads(one.body) for one in harness.pledges.received if one.path == path]
+
+
+async def test_the_form_offers_the_currencies_for_which_pledges_has_a_rate(harness: Harness) -> None:
+    harness.pledges.answers["POST /internal/rates"] = (200, {"data": {"KWD/USD": "3.2581"}})
+    assert "<option" not in (await page(harness, "/donate/winter"))[2]  # it takes no other
+    assert not asked_for(harness, "/internal/rates")
+    taking = {**drive(), "id": "drv_01frtz5n0000000000000000zz", "currencies": ["AED", "KWD"]}
+    harness.pledges.answers["POST /internal/drives"] = (200, {"data": {"many": taking}})
+    harness.pledges.answers[f"GET /v1/drives/{taking['id']}/creators"] = (200, {"data": [], "next": None})
+    html = (await page(harness, "/donate/many?currency=KWD&lang=en"))[2]
+    assert re.findall('<option value="([A-Z]+)"', html) == ["USD", "KWD"]
+    assert '"currency": "KWD"' in html or '"currency":"KWD"' in html
+    await page(harness, "/donate/many")  # within two seconds
+    assert asked_for(harness, "/internal/rates") == [{"pairs": ["AED/USD", "KWD/USD"]}]
+
+
+async def test_the_form_has_the_drives_own_currency_where_rates_cannot_be_read(harness: Harness) -> None:
+    taking = {**drive(), "currencies": ["KWD"]}
+    harness.pledges.answers["POST /internal/drives"] = (200, {"data": {"winter": taking}})
+    for status in (404, 503):  # a pledges of an earlier version, and one that does not answer
+        harness.pledges.answers["POST /internal/rates"] = (status, {})
+        found, _, html = await page(harness, "/donate/winter?currency=KWD")
+        assert (found, "<option" in html) == (200, False)

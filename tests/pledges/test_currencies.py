@@ -63,6 +63,15 @@ async def test_a_stale_rate_is_none(harness: Harness) -> None:
     assert await problem(harness, KWD) == (409, "no-exchange-rate")
 
 
+async def test_the_rates_that_intake_accepts_are_told_to_the_gateway(harness: Harness) -> None:
+    asked = ["KWD/USD", "AED/USD", "USD/USD", "x", ""]
+    assert await harness.post_internal("/internal/rates", pairs=asked) == {}
+    await consume(harness, rate("3.2581"))
+    assert await harness.post_internal("/internal/rates", pairs=asked) == {"KWD/USD": "3.2581"}
+    await consume(harness, rate("3.3", 2, NOW - timedelta(days=8)))
+    assert await harness.post_internal("/internal/rates", pairs=asked) == {}
+
+
 async def test_an_amount_that_is_worth_nothing_is_too_small(harness: Harness) -> None:
     await harness.drive(currencies=["KWD"])
     await consume(harness, rate("0.0000001"))

@@ -5,7 +5,7 @@ import { offerSearch } from "./creator_search.js";
 import { followTotals } from "./drive_totals.js";
 import { clearProblems, explain, showError } from "./form_errors.js";
 import { countMessage, enterFields, faults, readFields, requestBody, showFields } from "./form_fields.js";
-import { $, around, figures, memory, page, texts } from "./form_page.js";
+import { $, around, choice, figures, memory, page, texts } from "./form_page.js";
 import { chosenAmount, followAmount } from "./gift_amount.js";
 import { isMoney } from "./money.js";
 import { makePledge, readPledge, sleep } from "./pledge.js";
@@ -100,6 +100,8 @@ if (form) {
   form.addEventListener("submit", send);
   form.addEventListener("input", () => (touched = true), { once: true });
   followAmount();
+  choice.showAll = showFields;
+  choice.use?.($("currency").value); // chosen before this script ran, or kept by the browser over a reload
   $("message").addEventListener("input", countMessage);
   $("resume-no").addEventListener("click", startAfresh);
   offerSearch();

@@ -39,6 +39,7 @@
     var name = given.drive + (given.creator ? "." + given.creator : "");
     var query = ["key=" + encodeURIComponent(script.getAttribute("data-key")), "origin=" + encodeURIComponent(location.origin)];
     if (given.creator) query.push("creator=" + encodeURIComponent(given.creator));
+    if (script.getAttribute("data-currency")) query.push("currency=" + encodeURIComponent(script.getAttribute("data-currency")));
     if (TEXTS[lang]) query.push("lang=" + lang);
     query = query.concat(location.search.slice(1).split("&").filter(function (one) { return SOURCE.test(one); }));
     return {

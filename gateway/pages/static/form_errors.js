@@ -1,8 +1,8 @@
 // The errors of the form: beside their fields, or below all of them where no field is meant.
 
-import { $, texts } from "./form_page.js";
+import { $, choice, texts } from "./form_page.js";
 
-const FIELDS = ["amount", "email", "name", "message", "creator"];
+const FIELDS = ["currency", "amount", "email", "name", "message", "creator"];
 
 export function showProblem(field, text) {
   const place = $(`${field}-error`);
@@ -30,6 +30,8 @@ export function explain(problem, status) {
   const type = problem?.type ?? "";
   if (type.endsWith("/drive-closed")) return [null, texts.error_closed];
   if (type.endsWith("/drive-paused")) return [null, texts.error_paused];
+  const ofCurrency = choice.explain?.(type);
+  if (ofCurrency) return ofCurrency;
   if (type.endsWith("/amount-too-large")) return ["amount", texts.error_amount_large];
   if (status === 404) return [null, texts.error_missing];
   if (status === 401 || status === 403) return [null, texts.error_old_page];

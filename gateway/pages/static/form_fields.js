@@ -1,7 +1,7 @@
 // What the donor enters: its check, the API's request, and the fields as they are kept while the donor is at the payment.
 
 import { charged, example, showAmount } from "./gift_amount.js";
-import { $, figures, page, texts } from "./form_page.js";
+import { $, choice, figures, page, texts } from "./form_page.js";
 
 const MESSAGE_MAX = 280;
 const FEW_LEFT = 20;
@@ -12,7 +12,7 @@ export const creator = () => page.creator || ($("creator")?.value ?? "");
 /** All errors of the form, as [field, sentence], in the order of the page. */
 export function faults(amount) {
   const found = [];
-  if (amount.error) found.push(["amount", figures.format(texts[`error_amount_${amount.error}`], { example })]);
+  if (amount.error) found.push(["amount", figures.format(texts[`error_amount_${amount.error}`], { example: example() })]);
   if ($("email").value && !$("email").checkValidity()) found.push(["email", texts.error_email]);
   if ([...$("message").value].length > MESSAGE_MAX) found.push(["message", texts.error_message]);
   return found;
@@ -49,11 +49,13 @@ export function readFields() {
     } else found[one.id] = one.type === "checkbox" ? one.checked : one.value;
   }
   const chosen = $("creator")?.selectedOptions[0];
-  return { ...found, creatorName: chosen?.value ? chosen.text : "" };
+  return { ...found, creatorName: chosen?.value ? chosen.text : "", currency: page.currency };
 }
 
 /** Enters fields that `readFields` returned. */
 export function enterFields(fields) {
+  choice.use?.(fields.currency);
+  if ((fields.currency ?? page.currency) !== page.currency) fields = { ...fields, menu: "", amount: "" }; // no longer offered
   if (fields.creator && $("creator") && ![...$("creator").options].some(({ value }) => value === fields.creator))
     $("creator").add(new Option(fields.creatorName, fields.creator)); // one that a search found
   for (const one of controls()) {

@@ -12,5 +12,8 @@ export const memory = new Memory(page.memory);
 export const around = pageAround(page);
 export const $ = (id) => document.getElementById(id);
 
+/** What currency.js adds to the form. It is empty where the drive takes one currency. */
+export const choice = {};
+
 /** An amount in the form's currency, as it is shown. */
 export const inWords = (value) => figures.money({ currency: page.currency, value });

@@ -3,10 +3,10 @@
 import { readAmount } from "./amount.js";
 import { withFee } from "./fee.js";
 import { showProblem } from "./form_errors.js";
-import { $, figures, inWords, page, texts } from "./form_page.js";
+import { $, choice, figures, inWords, page, texts } from "./form_page.js";
 import { toMinor, toValue } from "./money.js";
 
-export const example = $("amount")?.placeholder;
+export const example = () => $("amount").placeholder;
 
 const menu = () => document.querySelectorAll('input[name="menu"]');
 
@@ -29,6 +29,7 @@ export function showAmount() {
   const money = value && inWords(charged(value));
   $("give").textContent = money ? figures.format(texts.give_amount, { money }) : texts.give;
   if ($("cover")) showFee(value);
+  choice.show?.(value && charged(value));
 }
 
 function showFee(value) {
@@ -53,6 +54,6 @@ function pickAmount() {
 
 export function followAmount() {
   $("amount").addEventListener("input", typeAmount);
-  menu().forEach((radio) => radio.addEventListener("change", pickAmount));
+  $("menu").addEventListener("change", pickAmount);
   $("cover")?.addEventListener("change", showAmount);
 }

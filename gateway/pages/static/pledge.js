@@ -106,7 +106,7 @@ function post(drive, frame, body, key, token) {
 /** Seconds until the next attempt; null if repeating the request cannot change the response. */
 function waitBefore(reply, tried) {
   const backoff = NETWORK_WAITS_S[Math.min(tried, NETWORK_WAITS_S.length - 1)];
-  const stillRunning = reply.status === 409 && !/drive-(closed|paused)/.test(reply.body?.type ?? "");
+  const stillRunning = reply.status === 409 && !/drive-(closed|paused)|no-exchange-rate/.test(reply.body?.type ?? "");
   if (stillRunning && tried < 10) return 1;
   if (reply.status === 0 || reply.status >= 500 || reply.status === 429) {
     // Clients that were refused at the same time must not retry at the same time.

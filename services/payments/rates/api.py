@@ -27,6 +27,7 @@ class RateRefused(Conflict):
     slug, title = "rate-refused", "The exchange rate is not plausible"
 
 
+_FIELDS: Final = {Refusal.STALE: "as_of", Refusal.OLDER: "as_of", Refusal.JUMP: "rate"}
 _DETAILS: Final = {
     Refusal.STALE: "It is more than seven days old.",
     Refusal.OLDER: "A rate with a later as_of is known.",
@@ -78,7 +79,8 @@ def routes(database: Database, clock: Clock) -> APIRouter:
             rows = await list_rates(session)
         crash_point("payments.rates.after_commit")
         if refused is not None:
-            raise RateRefused(_DETAILS[refused])
+            detail = _DETAILS[refused]
+            raise RateRefused(detail, errors=[{"pointer": f"/{_FIELDS[refused]}", "detail": detail}])
         return next(_shown(*row, now) for row in rows if _pair(*row) == (source, target))
 
     @router.get("/v1/rates", response_model=RateList, responses=documented(Unauthorized, Forbidden))
