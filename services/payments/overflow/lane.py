@@ -6,7 +6,8 @@ checkout from then on: no call is made. The front and the rates of the queue sta
 ticket's position or estimate grows.
 
 Estimates never grow either (admission/estimates.py): a ticket is looked at once, and again only because links
-change or tickets are committed out of order. While checkouts are paused, nothing is given out.
+change or tickets are committed out of order. Nothing is given out while checkouts are paused, nor for a drive
+with which cards are being tested.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from prometheus_client import Counter
-from sqlalchemy import Row, bindparam, case, or_, select, text, update
+from sqlalchemy import Row, bindparam, case, exists, or_, select, text, update
 
 from backbone.clock import Clock
 from backbone.contracts.payments import PaymentStatus
@@ -31,6 +32,8 @@ from services.payments.admission.store import newest_number, read_queue
 from services.payments.overflow.references import reference_of
 from services.payments.overflow.tables import LINKS
 from services.payments.processor import Processor
+from services.payments.screening.domain import ALL_DRIVES
+from services.payments.screening.tables import BREAKERS
 from services.payments.statements import lock_payments
 from services.payments.tables import PAYMENTS, TICKETS
 
@@ -120,6 +123,11 @@ async def _use_links(session: Transaction, keys: set[str], until: datetime) -> s
     return used
 
 
+_TESTED: Final = exists(
+    select(BREAKERS.c.scope).where(BREAKERS.c.scope.in_((ALL_DRIVES, PAYMENTS.c.drive_id)))
+)
+"""Cards are being tested: a link cannot be expired after declined cards, as a checkout is (screening/)."""
+
 _CANDIDATES: Final = (
     select(
         PAYMENTS.c.id, PAYMENTS.c.number, PAYMENTS.c.pledge_id, PAYMENTS.c.locale, PAYMENTS.c.queue_rate,
@@ -134,7 +142,7 @@ _CANDIDATES: Final = (
     )
     .where(
         text(TICKETS), PAYMENTS.c.number > bindparam("after"), PAYMENTS.c.mode == "hosted",
-        LINKS.c.state == "active",
+        LINKS.c.state == "active", ~_TESTED,
     )
     .order_by(PAYMENTS.c.number)
     .limit(bindparam("at_most"))

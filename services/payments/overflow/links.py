@@ -43,6 +43,9 @@ KEY_LIVES: Final = timedelta(hours=23)
 """Stripe forgets an idempotency key after 24 hours (docs.stripe.com/api/idempotent_requests)."""
 
 POLL_S: Final = 1.0
+SELDOM_S: Final = 30.0
+"""How often it looks for links to deactivate where the lane is switched off."""
+
 BATCH: Final = 20
 DRIVES_AT_ONCE: Final = 20
 LONGEST_PAUSE_S: Final = 600.0
@@ -83,7 +86,7 @@ class LinkKeeper:
             self,
             retry_after=exponential(2.0, LONGEST_PAUSE_S),
             one_by_one=True,
-            poll_s=POLL_S,
+            poll_s=POLL_S if prepares else SELDOM_S,
         )
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from backbone.contracts import PledgeMade
 from services.payments.admission.store import pause
@@ -19,6 +19,8 @@ from services.payments.overflow.references import pledge_of
 from services.payments.overflow.tables import LINKS
 from services.payments.queries import read_checkouts
 from services.payments.reconciliation.hanging import HangingCheckouts
+from services.payments.screening.domain import ALL_DRIVES
+from services.payments.screening.tables import BREAKERS
 from services.payments.stripe.payment_links import link_address
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import PAYMENTS
@@ -129,6 +131,20 @@ async def test_nothing_is_given_while_checkouts_are_paused(linked: Linked) -> No
         await pause(session, "key_1", None, linked.books.clock.now())
     await give(linked)
     assert (await shown(linked, pledges[-1]))["checkout"] is None
+
+
+@pytest.mark.parametrize("scope", ["all drives", "the drive", "another drive"])
+async def test_while_cards_are_tested_with_a_drive_its_links_are_not_given(
+    linked: Linked, scope: str
+) -> None:
+    pledges = await queued(linked, 70)
+    scopes = {"all drives": ALL_DRIVES, "the drive": linked.drive.drive_id, "another drive": "drv_other"}
+    async with linked.books.database.transaction() as session:
+        opened = {"scope": scopes[scope], "opened_at": linked.books.clock.now()}
+        await session.execute(insert(BREAKERS).values(**opened))
+    await give(linked)
+    given = (await shown(linked, pledges[-1]))["checkout"] is not None
+    assert given == (scope == "another drive")
 
 
 async def test_no_position_or_estimate_grows(linked: Linked) -> None:
