@@ -42,7 +42,7 @@ from services.payments.offline import contribution_api
 from services.payments.offline.contributions import Contributions
 from services.payments.offline.gifts import OfflineGifts
 from services.payments.overflow.lane import OverflowLane
-from services.payments.overflow.links import LinkKeeper
+from services.payments.overflow.links import LinkPreparer
 from services.payments.processor import Processor
 from services.payments.proof.composition import compose_proofs
 from services.payments.rates import api as rates_api
@@ -157,7 +157,7 @@ def _overflow(
 ) -> dict[str, Work]:
     """The overflow lane. Where it is off, links that were prepared before are deactivated."""
     secret = settings.internal_secret.get_secret_value()
-    keeper = LinkKeeper(
+    preparer = LinkPreparer(
         database, stripe, pledges, secret,
         rate_limiter=rate_limiter, clock=clock, prepares=settings.uses_links,
     )  # fmt: skip
@@ -165,7 +165,7 @@ def _overflow(
         database, stripe, clock,
         after_s=settings.checkout_overflow_after_s, lifetime_s=settings.checkout_expires_s,
     )  # fmt: skip
-    work: dict[str, Work] = {"payments.links": keeper.run}
+    work: dict[str, Work] = {"payments.links": preparer.run}
     return work | {"payments.overflow": lane.run} if settings.uses_links else work
 
 

@@ -58,7 +58,7 @@ for _outcome in ("created", "closed", "reopened", "refused", "failed"):
     _LINKS.labels(_outcome)
 
 
-class LinkKeeper:
+class LinkPreparer:
     """Creates, deactivates and activates links. Without `prepares`, it deactivates those that there are."""
 
     def __init__(

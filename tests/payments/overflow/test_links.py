@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from backbone.contracts import DriveState
 from backbone.http.service_client import InProcessServiceClient
 from backbone.money import Money
-from services.payments.overflow.links import KEY_LIVES, LinkKeeper
+from services.payments.overflow.links import KEY_LIVES, LinkPreparer
 from services.payments.overflow.menu import link_amounts
 from services.payments.overflow.tables import LINKS
 from services.payments.processor import CreatedLink, LinkRequest, ProcessorError, Refused, TooFast, Unknown
@@ -65,14 +65,14 @@ class Stripe(FakeProcessor):
 
 
 class Kept:
-    """A keeper of links on these books."""
+    """A preparer of links on these books."""
 
     def __init__(self, books: Books, *, prepares: bool = True) -> None:
         self.books, self.stripe, self.pledges = books, Stripe(), Pledges()
-        self.keeper = self.another(prepares=prepares)
+        self.preparer = self.another(prepares=prepares)
 
-    def another(self, *, prepares: bool = True) -> LinkKeeper:
-        return LinkKeeper(
+    def another(self, *, prepares: bool = True) -> LinkPreparer:
+        return LinkPreparer(
             self.books.database, self.stripe, InProcessServiceClient(self.pledges.app), SECRET,  # type: ignore[arg-type]
             rate_limiter=RateLimiter(0), clock=self.books.clock, prepares=prepares,
         )  # fmt: skip
@@ -92,7 +92,7 @@ class Kept:
 
     async def rounds(self, number: int = 3) -> None:
         for _ in range(number):
-            await run_round(self.keeper)
+            await run_round(self.preparer)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ async def test_a_link_of_unknown_outcome_is_sent_again_verbatim_under_its_key(ke
     drive = await kept.drive([("USD", "7.00")])
     kept.stripe.failures = [Unknown("no answer"), TooFast("429")]
     for _ in range(4):
-        await run_round(kept.keeper)
+        await run_round(kept.preparer)
         kept.books.clock.move(10)
     assert kept.stripe.calls == 3
     assert list(kept.stripe.links) == [f"{drive}.USD.700.1"]
@@ -155,11 +155,11 @@ async def test_a_link_of_unknown_outcome_is_sent_again_verbatim_under_its_key(ke
 async def test_an_expired_or_replayed_key_is_replaced(kept: Kept) -> None:
     drive = await kept.drive([("USD", "7.00")])
     kept.stripe.failures = [Unknown("500", replayed=True), Unknown("no answer")]
-    await run_round(kept.keeper)
+    await run_round(kept.preparer)
     kept.books.clock.move(KEY_LIVES.total_seconds() - 1)
-    await run_round(kept.keeper)
+    await run_round(kept.preparer)
     kept.books.clock.move(600)
-    await run_round(kept.keeper)
+    await run_round(kept.preparer)
     assert list(kept.stripe.links) == [f"{drive}.USD.700.{n}" for n in (1, 2, 3)]
     assert [row.state for row in await kept.rows()] == ["active"]
 
@@ -221,7 +221,7 @@ async def test_while_pledges_wait_there_is_one_call_in_five_seconds(kept: Kept) 
     drive = a_drive(drive_id=await kept.drive())
     await kept.books.consume(a_pledge(drive))
     for _ in range(4):
-        await run_round(kept.keeper)
+        await run_round(kept.preparer)
         await asyncio.sleep(0)
     assert kept.stripe.calls == 1
 
