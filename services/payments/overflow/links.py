@@ -260,6 +260,7 @@ _OUTDATED: Final = (
             and_(LINKS.c.state == "closed", _WANTED),
         )
     )
+    .order_by(LINKS.c.key)  # the lane locks links in this order too
     .limit(BATCH)
 )
 _AT_ONCE: Final[dict[str, Any]] = {"tries": 0, "next_try_at": _NOW}
