@@ -104,8 +104,10 @@ _ROWS: Final = (
                 red_at=120, width=6,
             ),
             Chart(
-                "Checkouts", "ops", {"{{outcome}}": rate("ataa_checkouts_total", by="outcome")},
-                "Checkouts opened per second, by outcome.", width=6,
+                "Checkouts", "ops",
+                {"{{outcome}}": rate("ataa_checkouts_total", by="outcome"),
+                 "Payment Link": rate("ataa_overflow_checkouts_total")},
+                "Checkouts opened per second, by outcome, and pledges given a Payment Link instead.", width=6,
             ),
             Chart(
                 "Checkouts paused", "short", {"paused": "max(ataa_checkouts_paused)"},

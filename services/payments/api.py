@@ -212,7 +212,7 @@ def _add_internal(router: APIRouter, dependencies: Dependencies) -> None:
                 "refunds": await unsent_refunds(session),
                 "set_aside": await queries.quarantined_webhooks(session),
                 "unplaced_facts": await queries.unplaced_facts(session),
-                "questions": await lookups.pending_refund_lookups(session),
+                "questions": await lookups.pending_lookups(session),
                 "closings": await pending_expiries(session, dependencies.clock),
             }
         return {

@@ -44,6 +44,8 @@ from services.payments.offline import api as offline_api
 from services.payments.offline import contribution_api
 from services.payments.offline.contributions import Contributions
 from services.payments.offline.gifts import OfflineGifts
+from services.payments.overflow.lane import OverflowLane
+from services.payments.overflow.links import LinkPreparer
 from services.payments.processor import Processor
 from services.payments.proof.composition import compose_proofs
 from services.payments.rates import api as rates_api
@@ -110,6 +112,7 @@ def compose(
         "payments.checkouts": _checkout_worker(
             settings, database, stripe, pledges, rate_limiter, consumer.handled, clock
         ).run,
+        **_overflow(settings, database, stripe, pledges, rate_limiter, clock),
         "payments.cancelling": CheckoutExpirer(database, stripe, rate_limiter, clock).run,
         "payments.refunds": refunds.run,
         "payments.asker": Reconciler(database, stripe, clock, hold_foreign=ours.hold_foreign).run,
@@ -146,6 +149,28 @@ def compose(
         start=lambda: database.migrate(MIGRATIONS),
         close=partial(_close, stripe, database),
     )
+
+
+def _overflow(
+    settings: PaymentsSettings,
+    database: Database,
+    stripe: Processor,
+    pledges: ServiceClient,
+    rate_limiter: RateLimiter,
+    clock: Clock,
+) -> dict[str, Work]:
+    """The overflow lane. Where it is off, links that were prepared before are deactivated."""
+    secret = settings.internal_secret.get_secret_value()
+    preparer = LinkPreparer(
+        database, stripe, pledges, secret,
+        rate_limiter=rate_limiter, clock=clock, prepares=settings.uses_links,
+    )  # fmt: skip
+    lane = OverflowLane(
+        database, stripe, clock,
+        after_s=settings.checkout_overflow_after_s, lifetime_s=settings.checkout_expires_s,
+    )  # fmt: skip
+    work: dict[str, Work] = {"payments.links": preparer.run}
+    return work | {"payments.overflow": lane.run} if settings.uses_links else work
 
 
 def _reading_stripe(

@@ -123,6 +123,29 @@ class Observation:
         return (self.withdrawn or 0) + (self.returned or 0)
 
 
+class ReferenceProblem(StrEnum):
+    """Why money paid through a Payment Link counts for the link's drive without a pledge."""
+
+    MISSING = "missing"
+    BAD = "bad"
+    REUSED = "reused"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCapture(Observation):
+    """A capture through one of our Payment Links, whose key is `link`.
+
+    Only the link's Checkout Session carries the donor's `reference`: `by_session` is whether this observation
+    was read from it, or completed by it. The reference decides the pledge (recording/link_captures.py);
+    `problem` is why it names none.
+    """
+
+    link: str = ""
+    reference: str | None = None
+    by_session: bool = False
+    problem: ReferenceProblem | None = None
+
+
 def merge(one: Observation, other: Observation) -> Observation:
     """Merge two observations of a fact; commutative, associative and idempotent.
 

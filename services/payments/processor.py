@@ -46,6 +46,26 @@ class OpenedCheckout:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkRequest:
+    """A Payment Link of a fixed amount that is to be prepared for a drive; `key` goes into its metadata."""
+
+    key: str
+    drive_id: str
+    amount: Money
+    title: str
+    slug: str
+    test: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedLink:
+    """A Payment Link at the processor."""
+
+    id: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class ListedCheckout:
     """A checkout session from a listing, with the payment its metadata names."""
 
@@ -194,6 +214,22 @@ class Processor(Protocol):
 
     async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
         """Open a checkout under an idempotency key."""
+        ...
+
+    def link_parameters(self, request: LinkRequest) -> dict[str, Any]:
+        """The exact parameters that create this Payment Link. Raises `Refused` for what cannot be sent."""
+        ...
+
+    def link_address(self, url: str, reference: str, locale: str | None) -> str:
+        """A link's address for one donor: whoever pays there pays with this reference."""
+        ...
+
+    async def create_link(self, key: str, parameters: Mapping[str, Any]) -> CreatedLink:
+        """Create a Payment Link under an idempotency key; it is active."""
+        ...
+
+    async def set_link_active(self, link_id: str, active: bool) -> None:
+        """Activate or deactivate a Payment Link. Repeating it changes nothing."""
         ...
 
     async def expire_checkout(self, session_id: str) -> None:

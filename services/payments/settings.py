@@ -123,6 +123,13 @@ class PaymentsSettings(Settings):
         description="Lifetime of a checkout in seconds, 1800 to 86400; the sandbox accepts less.",
     )
 
+    checkout_overflow_after_s: float = Field(
+        60.0,
+        ge=0,
+        description="A pledge of a menu amount whose estimated wait for a checkout is longer than so many "
+        "seconds is given a prepared Payment Link; 0: never. Without a rate limit no link is prepared.",
+    )
+
     @field_validator("stripe_webhook_secrets")
     @classmethod
     def _secret_for_key(cls, secrets: list[str], info: ValidationInfo) -> list[str]:
@@ -179,6 +186,11 @@ class PaymentsSettings(Settings):
         if self.stripe_rate_per_s is not None:
             return self.stripe_rate_per_s
         return 0.0 if self.stripe_api_base else STRIPE_RATE_PER_S
+
+    @property
+    def uses_links(self) -> bool:
+        """Whether pledges may be given Payment Links: without a rate limit, no queue is that long."""
+        return self.checkout_overflow_after_s > 0 and self.rate_per_s > 0
 
     @property
     def timeout_s(self) -> float:

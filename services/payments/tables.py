@@ -314,7 +314,8 @@ class PendingLookup(Table, table=True):
     """A pending lookup of a payment intent at Stripe (table `questions`).
 
     `kind` is `refunds` (its refunds), `intent` (its capture), `doubts` (its refunds and disputes, while the
-    counted amount of one is an estimate) or `warned` (its capture, after an early fraud warning).
+    counted amount of one is an estimate), `warned` (its capture, after an early fraud warning) or `session`
+    (its capture through a Payment Link, with the reference in the session).
     `expected` is the refunded sum that Stripe reported; where the stored facts add up to it, no lookup is
     needed.
     """

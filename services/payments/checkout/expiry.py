@@ -77,6 +77,9 @@ class CheckoutExpirer:
         """See `WorkQueue`."""
         failed = []
         for row in batch:
+            if row.session_id is None:  # a Payment Link (overflow/), which other donors have too
+                await self._record(row)
+                continue
             await self._rate_limiter.acquire()
             try:
                 await self._processor.expire_checkout(row.session_id)

@@ -5,6 +5,9 @@ that were lost. No list shows that a checkout expired or that a bank debit faile
 arrive (the endpoint is not subscribed to them), the pledge would stay open for ever. So Stripe is asked for
 each checkout that is past its end and whose payment is still awaited.
 
+A checkout through a Payment Link (overflow/) has no session of its own that could be read. Its pledge lapses
+by our clock; a payment that is reported later counts.
+
 A bank debit may take days after its checkout is complete. It is asked about again, at most once an hour.
 """
 
@@ -24,6 +27,7 @@ from backbone.crash import crash_point
 from backbone.database.database import Database
 from backbone.durable_work import DurableWork, Failed, Failure, exponential
 from services.payments.domain import FactKind, Observation
+from services.payments.overflow.lapse import lapse_unpaid
 from services.payments.processor import Processor, ProcessorError, TooFast
 from services.payments.recording.record import record
 from services.payments.stripe.rate_limiter import RateLimiter
@@ -114,6 +118,9 @@ class HangingCheckouts:
         """See `WorkQueue`: an answer that decides nothing is a failure, so it is asked for again."""
         failed = []
         for row in batch:
+            if row.session_id is None:
+                await self._lapse(row)
+                continue
             await self._rate_limiter.acquire()
             try:
                 found = await self._processor.read_checkout(row.session_id)
@@ -130,6 +137,11 @@ class HangingCheckouts:
                 continue
             await self._record(row, found)
         return failed
+
+    async def _lapse(self, row: Row[Any]) -> None:
+        """Let a pledge lapse whose checkout was a Payment Link: our clock alone ends that."""
+        async with self._database.transaction() as session:
+            await lapse_unpaid(session, row.id, self._clock.now())
 
     async def _record(self, row: Row[Any], found: Observation) -> None:
         async with self._database.transaction() as session:

@@ -3,7 +3,8 @@
 A `charge.refunded` event requests a lookup of the refunds (`recording/lookup_requests.py`). A refund or
 dispute whose payment intent is unknown is stored, and after ten minutes the intent is looked up. While the
 counted amount of a refund or dispute is an estimate, both are looked up. The intent of an early fraud warning
-without a payment is looked up too.
+without a payment is looked up too, and so is the session of a capture through a Payment Link that its intent
+reported first (`recording/link_captures.py`).
 
 A lookup of an intent is settled once every fact of it has its payment. Besides, facts without a payment
 whose intent has one are assigned to it each minute.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -28,6 +30,7 @@ from backbone.durable_work import DurableWork, Failed, Failure, exponential
 from services.payments.domain import FactKind, Observation
 from services.payments.processor import Foreign, Processor, ProcessorError, Refused
 from services.payments.recording import estimates
+from services.payments.recording.link_captures import SESSION
 from services.payments.recording.lookup_requests import (
     UNPLACED_AFTER,
     refunded_units,
@@ -43,6 +46,7 @@ BATCH: Final = 20
 MAX_TRIES: Final = 30
 """After so many failures a lookup is given up: it is deleted, and the facts stay as they are."""
 
+SESSION_RETRY: Final = timedelta(hours=1)
 RETRY_AFTER: Final = exponential(2.0, 3_600.0, MAX_TRIES)
 PLACE_S: Final = 60.0
 PLACE_BATCH: Final = 200
@@ -137,7 +141,13 @@ class Reconciler:
             await session.execute(_this(update(LOOKUPS), item).values(tries=failure.attempts, ask_at=ask_at))
 
     async def quarantine(self, item: Row[Any], failure: Failure) -> None:
-        """See `WorkQueue`. The lookup is given up; the facts it was about stay."""
+        """See `WorkQueue`. The lookup is given up; the facts it was about stay.
+
+        A capture through a Payment Link is recorded nowhere else: its session is looked up for ever.
+        """
+        if item.kind == SESSION:
+            await self.retry(item, replace(failure, delay=SESSION_RETRY))
+            return
         async with self._database.transaction() as session:
             await session.execute(_this(delete(LOOKUPS), item))
 
@@ -196,7 +206,7 @@ async def _is_answered(session: Transaction, row: Row[Any]) -> bool:
     if row.kind == "doubts":
         return not await estimates.are_open(session, row.intent)
     facts = await read_facts(session, intents=[row.intent])
-    if row.kind == WARNED:  # the record of the capture marked the payment
+    if row.kind in (WARNED, SESSION):  # the record of the capture marked the payment, or found its pledge
         return any(fact.observation.kind is FactKind.CAPTURE for fact in facts.values())
     if row.kind == "intent":
         return bool(facts) and all(fact.payment_id is not None for fact in facts.values())
@@ -224,7 +234,7 @@ PLACEABLE: Final = (
 """Read each minute: by the index of the facts without a payment, which are few."""
 
 
-async def pending_refund_lookups(session: Transaction) -> int:
-    """How many lookups of refunds are pending."""
-    counted = select(func.count()).select_from(LOOKUPS).where(LOOKUPS.c.kind == "refunds")
+async def pending_lookups(session: Transaction) -> int:
+    """How many lookups of refunds, and of sessions of captures, are pending."""
+    counted = select(func.count()).select_from(LOOKUPS).where(LOOKUPS.c.kind.in_(("refunds", SESSION)))
     return int((await session.execute(counted)).scalar_one())

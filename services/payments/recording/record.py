@@ -17,7 +17,8 @@ from sqlalchemy import bindparam, select, update
 from backbone import ids
 from backbone.contracts.payments import PaymentStatus
 from backbone.database.transaction import Transaction
-from services.payments.domain import NO_DRIVE, FactKind, Observation, merge, merged
+from services.payments.domain import NO_DRIVE, FactKind, LinkCapture, Observation, merge, merged
+from services.payments.recording.link_captures import resolve_references, uncredited_payment
 from services.payments.recording.restate import restate
 from services.payments.recording.rows import PaymentRow, StoredFact, read_facts, read_payments, write_facts
 from services.payments.recording.warnings import mark_captured
@@ -36,7 +37,8 @@ async def record(session: Transaction, observations: Iterable[Observation], at: 
     """Record observations as facts, and restate the payments they concern.
 
     Order and repetition do not matter. A capture without a payment creates one. A refund or dispute whose
-    capture is unknown is stored, and placed once the capture is recorded. Transactions that record facts of
+    capture is unknown is stored, and placed once the capture is recorded. A capture through a Payment Link
+    waits for its session's report (`link_captures.py`). Transactions that record facts of
     the same payment intent wait for each other, so neither overlooks what the other is about to commit.
 
     New captures that look like tested cards (screening/) are held, whoever reports them; what was captured
@@ -44,9 +46,10 @@ async def record(session: Transaction, observations: Iterable[Observation], at: 
 
     Returns those of the observations' intents that have facts without a payment.
     """
-    observed = merged(observations)
+    reported = list(observations)
+    await lock_intents(session, {each.intent for each in reported if each.intent})
+    observed = merged(await resolve_references(session, reported, at))
     intents = {each.intent for each in observed.values() if each.intent}
-    await lock_intents(session, intents)
     facts = await read_facts(session, ids=observed, intents=intents)
     if found := _unrecorded(observed, facts):
         await _record(session, found, facts, at)
@@ -156,6 +159,8 @@ async def _new_payment(
 ) -> PaymentRow:
     """A payment for a capture that has none: a further capture of a pledge, or one of an unknown pledge."""
     first = _intended_payment(capture, rows)
+    if isinstance(capture, LinkCapture) and (row := uncredited_payment(capture, first)) is not None:
+        return row
     if first is not None:
         _FURTHER.inc()
         log.warning(

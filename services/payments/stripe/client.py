@@ -25,7 +25,9 @@ from backbone.stripe_keys import is_live
 from services.payments.domain import FactKind, Observation
 from services.payments.processor import (
     CheckoutRequest,
+    CreatedLink,
     Foreign,
+    LinkRequest,
     ListedCheckout,
     ListedFact,
     ListedFacts,
@@ -40,16 +42,18 @@ from services.payments.processor import (
     Unknown,
     WebhookEndpoint,
 )
-from services.payments.stripe import balance
+from services.payments.stripe import balance, payment_links
 from services.payments.stripe.events import checkout_outcome, stored
 from services.payments.stripe.lists import EXPANDED, PATHS, listed
 from services.payments.stripe.marks import is_marked
 from services.payments.stripe.objects import (
     dispute_observation,
     intent_capture,
+    link_of,
     moment_of,
     ours,
     refund_observation,
+    session_capture,
 )
 from services.payments.stripe.return_addresses import unpaid_address
 
@@ -131,8 +135,7 @@ class StripeProcessor:
 
     def checkout_parameters(self, request: CheckoutRequest, without: Sequence[str] = ()) -> dict[str, Any]:
         """See `Processor.checkout_parameters`; the session lives for `expires_s` by our clock."""
-        if request.test and is_live(self._key):
-            raise Refused("a test drive must not charge real cards, and Stripe's key is a live key")
+        self._refuse_real_cards(request.test)
         if unavoidable := [name for name in without if name not in OPTIONAL]:
             raise Refused(f"Stripe refused {unavoidable[0]}", unavoidable[0])
         metadata = {
@@ -175,6 +178,29 @@ class StripeProcessor:
             return {"ui_mode": "embedded_page", "return_url": thanks}
         unpaid = unpaid_address(None if refused else request.return_url, ours, request.slug)
         return {"ui_mode": "hosted_page", "success_url": thanks, "cancel_url": unpaid}
+
+    def _refuse_real_cards(self, is_test: bool) -> None:
+        if is_test and is_live(self._key):
+            raise Refused("a test drive must not charge real cards, and Stripe's key is a live key")
+
+    def link_parameters(self, request: LinkRequest) -> dict[str, Any]:
+        """See `Processor.link_parameters`."""
+        self._refuse_real_cards(request.test)
+        return payment_links.link_parameters(request, _stripe_units(request.amount), self._donor_url)
+
+    def link_address(self, url: str, reference: str, locale: str | None) -> str:
+        """See `Processor.link_address`."""
+        return payment_links.link_address(url, reference, None if locale is None else _locale(locale))
+
+    async def create_link(self, key: str, parameters: Mapping[str, Any]) -> CreatedLink:
+        """See `Processor.create_link`."""
+        answer = await self._call("post", payment_links.PATH, {**parameters, "idempotency_key": key})
+        with _readable():
+            return CreatedLink(answer["id"], answer["url"])
+
+    async def set_link_active(self, link_id: str, active: bool) -> None:
+        """See `Processor.set_link_active`."""
+        await self._call("post", f"{payment_links.PATH}/{link_id}", {"active": "true" if active else "false"})
 
     async def open_checkout(self, key: str, parameters: Mapping[str, Any]) -> OpenedCheckout:
         """See `Processor.open_checkout`."""
@@ -247,12 +273,28 @@ class StripeProcessor:
             answer = await self._call("get", f"/v1/payment_intents/{intent}", {})
         except Refused:
             return None
+        if link_of(answer) is not None:
+            return await self._link_capture(answer)
         marked = answer if is_marked(answer) else await self._marked_checkout(intent)
         with _readable():
             captured = answer["status"] == "succeeded"
             marks = {name: (marked or answer).get(name) for name in ("metadata", "client_reference_id")}
             found = intent_capture({**answer, **marks}, moment_of(answer["created"])) if captured else None
         return Foreign(found) if marked is None else found
+
+    async def _link_capture(self, intent: Mapping[str, Any]) -> Observation | None:
+        """The capture of an intent made through a link, as its session reports it: that has the reference.
+
+        Raises `Unknown` where Stripe lists no paid session of a paid intent.
+        """
+        with _readable():
+            if intent["status"] != "succeeded":
+                return None
+            sessions, _ = await self._page(SESSIONS, {"payment_intent": intent["id"]}, None)
+            for each in sessions:
+                if (capture := session_capture(each, moment_of(intent["created"]))) is not None:
+                    return capture
+        raise Unknown("a payment through a link has no paid session")
 
     async def _marked_checkout(self, intent: str) -> dict[str, Any] | None:
         """The checkout session that created a payment intent, if it carries our metadata."""

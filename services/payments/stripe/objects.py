@@ -14,7 +14,16 @@ from typing import Any, Final, TypedDict
 
 from backbone.money import MoneyError, digits
 from backbone.stripe_amounts import from_stripe, rounded_up
-from services.payments.domain import MIXED, CaptureRank, DisputeRank, FactKind, Observation, RefundRank
+from services.payments.domain import (
+    MIXED,
+    CaptureRank,
+    DisputeRank,
+    FactKind,
+    LinkCapture,
+    Observation,
+    RefundRank,
+)
+from services.payments.stripe.marks import LINK
 
 REFUND_RANKS: Final[Mapping[str, RefundRank]] = {
     "pending": RefundRank.PENDING,
@@ -65,16 +74,31 @@ def moment_of(seconds: int) -> datetime:
 def intent_capture(intent: Mapping[str, Any], at: datetime) -> Observation:
     """The capture that a succeeded PaymentIntent reports."""
     currency = currency_of(intent)
-    return Observation(
-        id=intent["id"],
-        kind=FactKind.CAPTURE,
-        intent=intent["id"],
-        units=from_stripe(intent["amount_received"], currency),
-        currency=currency,
-        rank=CaptureRank.BY_INTENT,
-        at=at,
-        **ours(intent),
-    )
+    units = from_stripe(intent["amount_received"], currency)
+    return _capture(intent, intent["id"], units, currency, CaptureRank.BY_INTENT, at)
+
+
+def _capture(
+    thing: Mapping[str, Any], intent: str, units: int, currency: str, rank: CaptureRank, at: datetime
+) -> Observation:
+    """The capture that an intent or a session reports; one through a link of ours is a `LinkCapture`."""
+    known, link = ours(thing), link_of(thing)
+    if link is None:
+        return Observation(intent, FactKind.CAPTURE, intent, units, currency, rank, at, **known)
+    by_session = rank is CaptureRank.BY_SESSION
+    return LinkCapture(
+        intent, FactKind.CAPTURE, intent, units, currency, rank, at, drive_id=known["drive_id"], link=link,
+        reference=clean(thing.get("client_reference_id")) if by_session else None, by_session=by_session,
+    )  # fmt: skip
+
+
+def link_of(thing: Mapping[str, Any]) -> str | None:
+    """The key of the Payment Link of ours through which an intent or a session was made; None for others.
+
+    Stripe copies a link's metadata to its sessions, and `payment_intent_data.metadata` to their intents
+    (https://docs.stripe.com/api/payment-link/create).
+    """
+    return clean((thing.get("metadata") or {}).get(LINK))
 
 
 def session_capture(session: Mapping[str, Any], at: datetime) -> Observation | None:
@@ -87,16 +111,8 @@ def session_capture(session: Mapping[str, Any], at: datetime) -> Observation | N
     if session["payment_status"] != "paid" or intent is None or session.get("amount_total") is None:
         return None
     currency = currency_of(session)
-    return Observation(
-        id=intent,
-        kind=FactKind.CAPTURE,
-        intent=intent,
-        units=from_stripe(session["amount_total"], currency),
-        currency=currency,
-        rank=CaptureRank.BY_SESSION,
-        at=at,
-        **ours(session),
-    )
+    units = from_stripe(session["amount_total"], currency)
+    return _capture(session, intent, units, currency, CaptureRank.BY_SESSION, at)
 
 
 def refund_observation(refund: Mapping[str, Any]) -> Observation | None:

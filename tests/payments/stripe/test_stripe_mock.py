@@ -18,7 +18,7 @@ import pytest
 
 from backbone.money import Money
 from services.payments.domain import FactKind
-from services.payments.processor import CheckoutRequest, ProcessorError
+from services.payments.processor import CheckoutRequest, LinkRequest, ProcessorError
 from services.payments.stripe.client import ADDRESSES, StripeProcessor
 from tests.payments.stripe import stripe_mock
 from tests.waiting import until
@@ -61,6 +61,23 @@ async def open_checkouts(stripe: Watched) -> None:
         await stripe.open_checkout("pay_2.1", stripe.checkout_parameters(HOSTED, without))
 
 
+LINK = LinkRequest(
+    key="drv_1.USD.2500", drive_id="drv_1", amount=Money(2_500, "USD"), title="Winter", slug="winter",
+    test=True,
+)  # fmt: skip
+
+
+async def create_links(stripe: Watched) -> None:
+    for amount in (Money(2_500, "USD"), Money(2_500, "JPY"), Money(2_500, "KWD")):
+        parameters = stripe.link_parameters(replace(LINK, amount=amount))
+        await stripe.create_link(f"{LINK.key}.1", parameters)
+
+
+async def set_link_active(stripe: Watched) -> None:
+    for active in (True, False):
+        await stripe.set_link_active("plink_1", active)
+
+
 async def refund(stripe: Watched) -> None:
     for reason in (None, "The donor asked for it."):
         await stripe.refund("rfd_1.1", stripe.refund_parameters("pi_1", Money(500, "USD"), "rfd_1", reason))
@@ -85,6 +102,8 @@ async def list_movements(stripe: Watched) -> None:
 CASES: dict[str, Callable[[Watched], Awaitable[object]]] = {
     "open_checkout": open_checkouts,
     "read_checkout": lambda stripe: stripe.read_checkout("cs_1"),
+    "create_link": create_links,
+    "set_link_active": set_link_active,
     "expire_checkout": lambda stripe: stripe.expire_checkout("cs_1"),
     "list_checkouts": lambda stripe: stripe.list_checkouts(NOW, "cs_1"),
     "refund": refund,
@@ -147,3 +166,5 @@ async def test_stripe_mock_refuses_what_its_description_does_not_know(stripe: Wa
     parameters = stripe.checkout_parameters(HOSTED) | {"no_such_parameter": "1"}
     with pytest.raises(ProcessorError):
         await stripe.open_checkout("pay_1.1", parameters)
+    with pytest.raises(ProcessorError):
+        await stripe.create_link("link_1.1", stripe.link_parameters(LINK) | {"no_such_parameter": "1"})
