@@ -10,7 +10,7 @@ import pytest
 
 from backbone.optional_imports import without
 
-_NEVER_CALLED = {"rich", "pygments", "requests", "markdown_it"}
+_NEVER_CALLED = {"rich", "pygments", "requests", "markdown_it", "asyncpg"}
 
 
 def test_a_package_cannot_be_imported_within_the_block_and_can_afterwards(
