@@ -52,6 +52,9 @@ MIGRATION_TIMEOUT_S: Final = 3600.0
 READINESS_TIMEOUT_S: Final = 1.0
 """How long the database may take to answer a readiness probe; Kubernetes allows the probe 2 s."""
 
+WRITERS_CACHE_KIB: Final = 2_000
+"""The page cache of a connection for durable transactions, which change most pages."""
+
 _Kind = Literal["durable", "lossy", "reading"]
 Result = TypeVar("Result")
 
@@ -263,7 +266,9 @@ class _SqliteFile:
         plans = Plans()
         lossy = "OFF" if synchronous == "OFF" else "NORMAL"
         self._connections: dict[_Kind, SqliteConnections] = {
-            "durable": SqliteConnections(url, "BEGIN IMMEDIATE", synchronous, plans),
+            "durable": SqliteConnections(
+                url, "BEGIN IMMEDIATE", synchronous, plans, cache_kib=WRITERS_CACHE_KIB
+            ),
             "lossy": SqliteConnections(url, "BEGIN IMMEDIATE", lossy, plans),
             "reading": SqliteConnections(url, "BEGIN DEFERRED", "NORMAL", plans),
         }
