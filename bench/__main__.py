@@ -178,7 +178,9 @@ def screens(
 @app.command()
 def money(
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of the drive's log.")] = 1_000_000,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Figures that take longer are skipped.")] = 20.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="Figures that are not measured by then are skipped.")
+    ] = 20.0,
     note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
     out: Annotated[Path, typer.Option(help="The results file.")] = money_figures.MONEY,
 ) -> None:
