@@ -1,4 +1,4 @@
-"""PostgreSQL URLs with libpq's TLS parameters.
+"""PostgreSQL URLs with libpq's TLS parameters, and values of its settings.
 
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
@@ -44,3 +44,8 @@ def check(address: str) -> None:
             raise ValueError(f"{name}: there is no file {file}")
     if mode in ("verify-ca", "verify-full") and "sslrootcert" not in query:
         raise ValueError(f"sslmode={mode} needs sslrootcert, the PEM file of trusted certificate authorities")
+
+
+def milliseconds(seconds: float) -> str:
+    """A duration in the unit of PostgreSQL's settings."""
+    return f"{seconds * 1000:.0f}"

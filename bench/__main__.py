@@ -24,6 +24,7 @@ from bench.progress import Progress
 from bench.run_options import FULL, QUICK
 from bench.runner import Run
 from bench.specs import GROUPS
+from bench.steps import Steps
 from bench.systems import FIRST_PORT, ROOT
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
@@ -177,12 +178,15 @@ def screens(
 @app.command()
 def money(
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of the drive's log.")] = 1_000_000,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="Figures that are not measured by then are skipped.")
+    ] = 20.0,
     note: Annotated[str, typer.Option(help="What else ran meanwhile, for the results' conditions.")] = "",
     out: Annotated[Path, typer.Option(help="The results file.")] = money_figures.MONEY,
 ) -> None:
     """Measure what a treasurer and an auditor wait for."""
     _end_on_sigterm()
-    money_figures.run(rows, out, note)
+    money_figures.run(rows, out, note, Steps(Console(stderr=True), minutes * 60))
     _print_figures(out)
 
 

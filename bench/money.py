@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -11,10 +12,12 @@ from bench import single_figure
 from bench.figures import audit, postings, proofs, storm, webhooks
 from bench.machine import load_average
 from bench.results import DIRECTORY, Detail
+from bench.steps import OutOfTime, Steps
+from bench.systems import CannotStart
 
 MONEY: Final = DIRECTORY / "money.json"
 
-Measure = Callable[[Path, int], Mapping[str, Detail]]
+Measure = Callable[[Path, int, Steps], Mapping[str, Detail]]
 FIGURES: Final[Mapping[str, Measure]] = {
     "postings": postings.measure,
     "webhooks": webhooks.measure,
@@ -25,11 +28,17 @@ FIGURES: Final[Mapping[str, Measure]] = {
 """Each measures in an empty folder; `proof` with about this many rows of the log."""
 
 
-def run(rows: int, out: Path, note: str) -> None:
-    """Measure every figure and write the results."""
-    before, found = round(load_average(), 2), {}
+def run(rows: int, out: Path, note: str, steps: Steps) -> None:
+    """Measure every figure and write the results; what the time does not suffice for is skipped."""
+    before, found, skipped = round(load_average(), 2), {}, {}
     for name, measure in FIGURES.items():
-        with tempfile.TemporaryDirectory(prefix="ataa-bench-") as folder:
-            found[name] = measure(Path(folder), rows)
+        began = time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory(prefix="ataa-bench-") as folder, steps.limited():
+                found[name] = measure(Path(folder), rows, steps)
+        except OutOfTime:
+            skipped[name] = f"the time was over {time.monotonic() - began:.0f} s after it began"
+        except CannotStart as error:
+            skipped[name] = str(error)
     conditions: dict[str, Detail] = {"load_average_before": before} | ({"note": note} if note else {})
-    single_figure.write(out, found, conditions)
+    single_figure.write(out, found, conditions, skipped)

@@ -37,15 +37,23 @@ def of(
     }
 
 
-def write(file: Path, figures: Mapping[str, Any], conditions: Mapping[str, Detail]) -> None:
-    """Write a results file. Raises BadResults where its form is wrong."""
+def write(
+    file: Path,
+    figures: Mapping[str, Any],
+    conditions: Mapping[str, Detail],
+    skipped: Mapping[str, str] | None = None,
+) -> None:
+    """Write a results file; `skipped` has the reason of each figure that was not measured.
+
+    Raises BadResults where its form is wrong.
+    """
     found = {
         "machine": describe_machine(),
         "commit": describe_commit(ROOT),
         "mode": "full",
         "conditions": {"ended": datetime.now(UTC).isoformat(timespec="seconds"), **conditions},
         "figures": dict(figures),
-        "skipped": {},
+        "skipped": dict(skipped or {}),
     }
     check(found)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from backbone.process import run_on_uvloop
 from backbone.settings import describe, load, unknown_variables
@@ -32,6 +30,9 @@ def serve(context: typer.Context) -> None:
 @cli.command()
 def settings() -> None:
     """List every setting: environment variable, default, meaning."""
+    from rich.console import Console  # here: the process that serves needs none of it
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     table.add_column("variable", no_wrap=True)
     table.add_column("default", overflow="fold")

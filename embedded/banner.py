@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,12 @@ class Running:
 
 def print_banner(running: Running, console: Console | None = None) -> None:
     """Print the addresses and files of `running` where standard output is a terminal, else nothing."""
-    if console is None:
-        if not sys.stdout.isatty():
-            return
-        console = Console(highlight=False)
+    if console is None and not sys.stdout.isatty():
+        return
+    from rich.console import Console  # here: it takes memory as long as the process runs
+    from rich.text import Text
+
+    console = console or Console(highlight=False)
     console.print("\n[bold]Ataa · عطاء[/bold] is running; Ctrl-C stops it.\n")
     for name, value in facts(running).items():
         # A long path is left to the terminal to wrap, so that it can be copied whole.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import fastapi_offline
-from markdown_it import MarkdownIt
 
 from gateway.http.asgi import Header, Request, Response
 from gateway.http.conditional import not_modified, strong_etag
@@ -88,6 +87,8 @@ async def _guide(request: Request) -> Response:
 @cache
 def _guide_html() -> bytes:
     """The guide as HTML, without its comments, which name tests."""
+    from markdown_it import MarkdownIt  # here: most processes never show the guide
+
     text = re.sub(r"<!--.*?-->\n", "", _GUIDE.read_text(encoding="utf-8"))
     html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     return _GUIDE_PAGE.format(html).encode()

@@ -31,6 +31,7 @@ from sqlalchemy import make_url
 
 from backbone.bus.protocol import PARTITIONS
 from stack import kafka, requirements
+from tests.migrated import migrate
 from tests.ports import FOLDER, free_port
 from tests.waiting import until
 
@@ -92,15 +93,38 @@ async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 @asynccontextmanager
-async def fresh_postgres() -> AsyncIterator[str]:
-    """The URL of a new, empty PostgreSQL database, dropped at the end."""
+async def fresh_postgres(package: str = "") -> AsyncIterator[str]:
+    """The URL of a new PostgreSQL database, dropped at the end.
+
+    It is empty, or that of a service, for example `services.payments`, with all its migrations.
+    """
     server = postgres_server()
     name = f"ataa_test_{uuid.uuid4().hex}"
-    await _execute(server, f'CREATE DATABASE "{name}"')
+    # Copying a migrated database takes a tenth of the CPU that its migrations take.
+    copied = f'TEMPLATE "{await _template(server, package)}"' if package else ""
+    await _execute(server, f'CREATE DATABASE "{name}" {copied}')
     try:
-        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+        yield _url(server, name)
     finally:
         await _execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _url(server: str, database: str) -> str:
+    return make_url(server).set(database=database).render_as_string(hide_password=False)
+
+
+async def _template(server: str, package: str) -> str:
+    """The name of a service's migrated database, made by the first worker of this run that needs it."""
+    folder = Path(os.environ[FOLDER])
+    result = folder / f"{package}.template"
+    with (folder / f"{package}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not result.exists():
+            name = f"ataa_template_{uuid.uuid4().hex}"
+            await _execute(server, f'CREATE DATABASE "{name}"')
+            await migrate(package, _url(server, name))
+            result.write_text(name)
+    return result.read_text()
 
 
 async def _execute(server: str, statement: str) -> None:

@@ -36,11 +36,13 @@ def place(package: str, folder: Path, settings: Mapping[str, Any]) -> None:
 def _migrated(package: str) -> Path:
     file = Path(tempfile.mkdtemp(dir=os.environ[FOLDER])) / "migrated.db"
 
-    async def migrate() -> None:
-        database = Database(f"sqlite:///{file}", import_module(f"{package}.tables").MESSAGING_TABLES)
-        await database.migrate(import_module(f"{package}.app").MIGRATIONS)
-        await database.close()
-
     with ThreadPoolExecutor(1) as thread:  # the caller's event loop is running
-        thread.submit(asyncio.run, migrate()).result()
+        thread.submit(asyncio.run, migrate(package, f"sqlite:///{file}")).result()
     return file
+
+
+async def migrate(package: str, url: str) -> None:
+    """Run all migrations of a service in the database at `url`."""
+    database = Database(url, import_module(f"{package}.tables").MESSAGING_TABLES)
+    await database.migrate(import_module(f"{package}.app").MIGRATIONS)
+    await database.close()

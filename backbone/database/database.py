@@ -14,29 +14,30 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import structlog
 from prometheus_client import Counter
 from sqlalchemy import make_url, text
 
-from backbone.database.leader_lock import (
+from backbone.database.leader_work import (
     ADVISORY_LOCK,
     IDLE_TIMEOUT_S,
     IsLeader,
-    LeaderLocks,
     Work,
     run_while_leader,
 )
 from backbone.database.messaging_tables import MessagingTables
 from backbone.database.migration import upgrade
 from backbone.database.plans import Plans
-from backbone.database.postgres import milliseconds, open_postgres
-from backbone.database.postgres_pool import PostgresPool
 from backbone.database.sqlite import SqliteConnections
 from backbone.database.transaction import SyncTransaction, Transaction, TransactionState
 from backbone.database.transient import DatabaseSlow, DatabaseUnavailable, is_transient
-from backbone.postgres_url import split_tls
+from backbone.postgres_url import milliseconds, split_tls
+
+if TYPE_CHECKING:
+    from backbone.database.leader_lock import LeaderLocks
+    from backbone.database.postgres_pool import PostgresPool
 
 log = structlog.get_logger()
 
@@ -50,6 +51,9 @@ MIGRATION_TIMEOUT_S: Final = 3600.0
 """Bound of a migration, including the wait for a migration that another replica runs."""
 READINESS_TIMEOUT_S: Final = 1.0
 """How long the database may take to answer a readiness probe; Kubernetes allows the probe 2 s."""
+
+WRITERS_CACHE_KIB: Final = 2_000
+"""The page cache of a connection for durable transactions, which change most pages."""
 
 _Kind = Literal["durable", "lossy", "reading"]
 Result = TypeVar("Result")
@@ -101,6 +105,11 @@ class Database:
         if self.is_sqlite:
             self._sqlite = _SqliteFile(url, synchronous)
         else:
+            # Here: on SQLite, asyncpg would be loaded for nothing.
+            from backbone.database.leader_lock import LeaderLocks
+            from backbone.database.postgres import open_postgres
+            from backbone.database.postgres_pool import PostgresPool
+
             driver, tls = split_tls(parsed)
             # A transaction awaits nothing but the database, so an idle one belongs to a process that is
             # stopped or hangs. Its row locks would block every other replica until it resumed.
@@ -257,7 +266,9 @@ class _SqliteFile:
         plans = Plans()
         lossy = "OFF" if synchronous == "OFF" else "NORMAL"
         self._connections: dict[_Kind, SqliteConnections] = {
-            "durable": SqliteConnections(url, "BEGIN IMMEDIATE", synchronous, plans),
+            "durable": SqliteConnections(
+                url, "BEGIN IMMEDIATE", synchronous, plans, cache_kib=WRITERS_CACHE_KIB
+            ),
             "lossy": SqliteConnections(url, "BEGIN IMMEDIATE", lossy, plans),
             "reading": SqliteConnections(url, "BEGIN DEFERRED", "NORMAL", plans),
         }

@@ -8,7 +8,7 @@ process that is stopped or hangs sends nothing, so the server ends its connectio
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -17,29 +17,17 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backbone.database.postgres import milliseconds, open_postgres
+from backbone.database.leader_work import ADVISORY_LOCK, IDLE_TIMEOUT_S, STANDBY_POLL_S, IsLeader
+from backbone.database.postgres import open_postgres
 from backbone.database.transient import DatabaseUnavailable
-from backbone.wakeups import wait_for
+from backbone.postgres_url import milliseconds
 
-STANDBY_POLL_S: Final = 0.5
-"""How often a standby process tries to take the lock."""
-
-IDLE_TIMEOUT_S: Final = 15.0
-"""The server ends a connection that was idle for so long (`idle_session_timeout`, PostgreSQL 14)."""
 PINGS_PER_TIMEOUT: Final = 5
 """Pings within `IDLE_TIMEOUT_S`: a lost connection is noticed before the server hands the lock on."""
-
-ADVISORY_LOCK: Final = 7355608
-"""Identifies the advisory locks of Ataa: of migrations, and in the two-key form of leaders."""
 
 _PING: Final = "SELECT 1"
 _TRY_LOCK: Final = f"SELECT pg_try_advisory_lock({ADVISORY_LOCK}, hashtext($1))"
 _UNLOCK: Final = f"SELECT pg_advisory_unlock({ADVISORY_LOCK}, hashtext($1))"
-
-IsLeader = Callable[[], Awaitable[bool]]
-"""Whether this process is the leader; takes a free lock. Raises ConnectionError once the lock was lost."""
-
-Work = Callable[[asyncio.Event], Awaitable[None]]
 
 
 class LeaderLocks:
@@ -167,23 +155,3 @@ async def _asyncpg_connection(connection: AsyncConnection) -> Any:
     if driver is None:
         raise DatabaseUnavailable("the connection is closed")
     return driver
-
-
-async def run_while_leader(is_leader: IsLeader, work: Work, stop: asyncio.Event) -> None:
-    """Run `work` until `stop`, while this process is the leader.
-
-    Cancels `work` and raises ConnectionError once the lock is lost.
-    """
-    while not stop.is_set():
-        if not await is_leader():
-            await wait_for(stop, STANDBY_POLL_S)
-            continue
-        working = asyncio.ensure_future(work(stop))
-        try:
-            while not working.done():
-                await asyncio.wait({working}, timeout=STANDBY_POLL_S)
-                await is_leader()
-        finally:
-            working.cancel()
-            await asyncio.wait({working})
-        working.result()

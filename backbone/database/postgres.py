@@ -55,8 +55,3 @@ async def _connect(*args: Any, **kwargs: Any) -> asyncpg.Connection[Any]:
         return await asyncpg.connect(*args, **kwargs)
     except OSError as error:  # refused, unreachable, unknown host, no socket, a certificate refused
         raise DatabaseUnavailable(" ".join(str(error).split()) or type(error).__name__) from error
-
-
-def milliseconds(seconds: float) -> str:
-    """A duration in the unit of PostgreSQL's settings."""
-    return f"{seconds * 1000:.0f}"

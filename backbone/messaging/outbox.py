@@ -34,7 +34,7 @@ from backbone.contracts.event import Event
 from backbone.crash import crash_point
 from backbone.database.columns import from_microseconds, microseconds
 from backbone.database.database import Database
-from backbone.database.leader_lock import STANDBY_POLL_S
+from backbone.database.leader_work import STANDBY_POLL_S
 from backbone.database.one_of import one_of
 from backbone.database.plans import Tuples
 from backbone.database.transaction import (

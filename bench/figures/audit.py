@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import sqlite3
@@ -28,6 +27,7 @@ from backbone.process import run_on_uvloop
 from backbone.service import new_app
 from bench import single_figure
 from bench.results import Detail
+from bench.steps import Advance, Steps
 from bench.systems import ROOT
 from services.leaderboard import tables as board_tables
 from services.leaderboard.app import MIGRATIONS as BOARD_MIGRATIONS
@@ -57,14 +57,17 @@ class NotClean(Exception):
     """The audit found differences in books that are right."""
 
 
-def measure(folder: Path, rows: int) -> Mapping[str, Detail]:
+def measure(folder: Path, rows: int, steps: Steps) -> Mapping[str, Detail]:
     """`audit`: every payment, posting and row of the log on SQLite, in a process that has both services'
     databases; the floor reads the same rows with sqlite3.
     """
     payments = min(rows, PAYMENTS)
-    asyncio.run(_seed(folder, payments))
+    with steps.step(f"audit: storing {payments:,} payments", payments) as advance:
+        run_on_uvloop(_seed(folder, payments, advance))
     command = [sys.executable, "-m", "bench.figures.audit", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    with steps.step("audit", 1) as advance:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        advance(1)
     found = json.loads(done.stdout.splitlines()[-1])
     if found["found"] or found["payments"] != payments:
         raise NotClean(f"the audit of {payments} payments: {found}")
@@ -84,7 +87,7 @@ def measure(folder: Path, rows: int) -> Mapping[str, Detail]:
 # The books, written by the services' own code.
 
 
-async def _seed(folder: Path, payments: int) -> None:
+async def _seed(folder: Path, payments: int, advance: Advance) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     own, board = await _open(folder)
     drive = DriveChanged(
@@ -101,6 +104,7 @@ async def _seed(folder: Path, payments: int) -> None:
             async with own.transaction() as session:
                 await record(session, seen, _BEGAN)
             await _count(board, await _announced(own))
+            advance(BATCH)
     finally:
         await own.close()
         await board.close()

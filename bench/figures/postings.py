@@ -15,6 +15,7 @@ from backbone.database.columns import microseconds
 from backbone.database.database import Database
 from bench import own_postgres, single_figure
 from bench.results import Detail
+from bench.steps import Advance, Steps
 from services.payments.app import MIGRATIONS
 from services.payments.recording import ledger
 from services.payments.recording.ledger import CLEARING, RAISED, NewPosting
@@ -32,13 +33,13 @@ _COLUMNS: Final = ("debit", "credit", "units", "currency", "cause", "payment_id"
 Posted = tuple[NewPosting, str | None, str | None]
 
 
-def measure(folder: Path, _rows: int) -> Mapping[str, Detail]:
+def measure(folder: Path, _rows: int, steps: Steps) -> Mapping[str, Detail]:
     """`postings`: `ledger.post` in a transaction a batch; the floor copies the same rows with asyncpg."""
-    with own_postgres.running(folder) as url:
-        return asyncio.run(_measure(url))
+    with own_postgres.running(folder) as url, steps.step("postings", 2 * TURNS) as advance:
+        return asyncio.run(_measure(url, advance))
 
 
-async def _measure(url: str) -> Mapping[str, Detail]:
+async def _measure(url: str, advance: Advance) -> Mapping[str, Detail]:
     database = Database(url, MESSAGING_TABLES)
     await database.migrate(MIGRATIONS)
     raw = await asyncpg.connect(url)
@@ -56,7 +57,9 @@ async def _measure(url: str) -> Mapping[str, Detail]:
         ours, floors = [], []
         for turn in range(TURNS):
             ours.append(await _rate(f"a{turn}", post))
+            advance(1)
             floors.append(await _rate(f"b{turn}", copy))
+            advance(1)
     finally:
         await raw.close()
         await database.close()

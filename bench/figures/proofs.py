@@ -18,12 +18,13 @@ from backbone.database.database import Database
 from backbone.transparency.merkle import includes
 from bench import single_figure
 from bench.results import Detail
+from bench.steps import Advance, Steps
 from services.leaderboard.app import MIGRATIONS
 from services.leaderboard.hash_chain import hash_new_row
 from services.leaderboard.sequencer import placeholder_row
 from services.leaderboard.tables import MESSAGING_TABLES, drive_log, drives
 from services.leaderboard.transparency.reading import LogTreeReader
-from services.leaderboard.transparency.tiling import READ_TILE, TILE, Tiling, tile_key
+from services.leaderboard.transparency.tiling import READ_TILE, ROWS, TILE, Tiling, tile_key
 
 AIM_MS: Final = 5.0
 PROOFS: Final = 500
@@ -50,28 +51,31 @@ class Took(NamedTuple):
         return Took(now.wall_ms - self.wall_ms, now.cpu_ms - self.cpu_ms)
 
 
-def measure(folder: Path, rows: int) -> Mapping[str, Detail]:
+def measure(folder: Path, rows: int, steps: Steps) -> Mapping[str, Detail]:
     """`proof`: CPU of an inclusion proof on SQLite; its floor only reads the tiles on the leaf's way.
 
     The log's last rows are in no tile: a proof hashes 255 of them.
     """
-    return asyncio.run(_measure(folder, rows - rows % TILE + TILE - 1))
+    return asyncio.run(_measure(folder, rows - rows % TILE + TILE - 1, steps))
 
 
-async def _measure(folder: Path, rows: int) -> Mapping[str, Detail]:
+async def _measure(folder: Path, rows: int, steps: Steps) -> Mapping[str, Detail]:
     database = Database(f"sqlite:///{folder / 'leaderboard.db'}", MESSAGING_TABLES, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     try:
-        await _fill(database, rows)
+        with steps.step(f"proof: storing {rows:,} rows", rows) as advance:
+            await _fill(database, rows, advance)
         began = time.perf_counter()
         tiling = Tiling(database, lambda: False)
-        while await tiling.advance(_LOG):
-            pass
+        with steps.step("proof: tiles", rows) as advance:
+            while await tiling.advance(_LOG):
+                advance(ROWS)
         tiling_s = time.perf_counter() - began
         chosen = random.Random(1)  # noqa: S311 - the same leaves each time
         indexes = [chosen.randrange(rows) for _ in range(PROOFS)]
-        cold = await _prove(database, 0, rows)
-        proofs = [await _prove(database, index, rows) for index in indexes]
+        cold = await _prove(database, 0, rows, lambda _: None)
+        with steps.step("proofs", PROOFS) as advance:
+            proofs = [await _prove(database, index, rows, advance) for index in indexes]
         floors = [await _read_tiles(database, index) for index in indexes]
     finally:
         await database.close()
@@ -87,7 +91,7 @@ async def _measure(folder: Path, rows: int) -> Mapping[str, Detail]:
     return single_figure.of("CPU of an inclusion proof", cpu, "ms", AIM_MS, details, floor)
 
 
-async def _prove(database: Database, index: int, size: int) -> Took:
+async def _prove(database: Database, index: int, size: int, advance: Advance) -> Took:
     """Make a proof, and verify it afterwards."""
     took = Took.since()
     async with database.reading() as session:
@@ -99,6 +103,7 @@ async def _prove(database: Database, index: int, size: int) -> Took:
         root = await (await LogTreeReader.open(session, _LOG)).root(size)
     if gift is None or not includes(gift.leaf, index, size, path, root):
         raise RuntimeError(f"the proof of leaf {index} is not valid")
+    advance(1)
     return took
 
 
@@ -115,7 +120,7 @@ def _quantile(values: list[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))]
 
 
-async def _fill(database: Database, rows: int) -> None:
+async def _fill(database: Database, rows: int, advance: Advance) -> None:
     named = {"drive_id": _DRIVE, "version": 1, "currency": "USD"}
     async with database.transaction() as session:
         await session.execute(insert(drives), [placeholder_row(_DRIVE) | named])
@@ -125,6 +130,7 @@ async def _fill(database: Database, rows: int) -> None:
         if len(piece) == _PIECE or row["sequence"] == rows:
             async with database.transaction() as session:
                 await session.execute(insert(drive_log), piece)
+            advance(len(piece))
             piece.clear()
     async with database.transaction() as session:
         await session.execute(update(drives).values(sequence=rows))

@@ -9,6 +9,7 @@ from typing import Final
 from bench import child, own_postgres, single_figure
 from bench.http_load import LoadReport, Order, send
 from bench.results import Detail
+from bench.steps import Steps
 
 AIM_PER_S: Final = 1_500.0
 AIM_P99_MS: Final = 100.0
@@ -17,11 +18,14 @@ SECONDS: Final = 10.0
 _SECRET: Final = "whsec_bench"  # noqa: S105 - the bench's own
 
 
-def measure(folder: Path, _rows: int) -> Mapping[str, Detail]:
+def measure(folder: Path, _rows: int, steps: Steps) -> Mapping[str, Detail]:
     """`webhooks`: each is verified and durable before it is answered; the floor answers only."""
-    with own_postgres.running(folder) as url:
-        report = _load("intake", url, _SECRET)
-    floor = _load("floor")
+    with steps.step("webhooks", 2) as advance:
+        with own_postgres.running(folder) as url:
+            report = _load("intake", url, _SECRET)
+        advance(1)
+        floor = _load("floor")
+        advance(1)
     details: dict[str, Detail] = {
         "p50_ms": report.p50_ms,
         "p99_ms": report.p99_ms,

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select, text
 
 from backbone.database.database import Database
-from backbone.database.leader_lock import ADVISORY_LOCK
+from backbone.database.leader_work import ADVISORY_LOCK
 from backbone.messaging.outbox import announce
 from tests.backbone.notes import Note, Noted, open_database
 from tests.conftest import Recovered

@@ -175,6 +175,7 @@ def messages(events: Sequence[Event]) -> list[Message]:
 @asynccontextmanager
 async def open_database(folder: Path, url: str = "") -> AsyncIterator[Database]:
     """Leaderboard's migrated database in `folder` (without fsync, which no test here needs) or at `url`."""
+    place("services.leaderboard", folder, {"database_url_leaderboard": url})
     database = Database(url or f"sqlite:///{folder / 'leaderboard.db'}", MESSAGING_TABLES, synchronous="OFF")
     await database.migrate(MIGRATIONS)
     try:

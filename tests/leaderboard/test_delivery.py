@@ -57,7 +57,7 @@ async def shared_database(tmp_path: Path) -> AsyncIterator[Database]:
 @pytest.fixture
 async def shared_postgres_database(tmp_path: Path) -> AsyncIterator[Database]:
     """The same on PostgreSQL."""
-    async with fresh_postgres() as url, open_database(tmp_path, url) as opened:
+    async with fresh_postgres("services.leaderboard") as url, open_database(tmp_path, url) as opened:
         yield opened
 
 

@@ -33,7 +33,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
             await handle_events(opened, drive(state="draft"))
             yield opened
         return
-    async with fresh_postgres() as url, open_database(tmp_path, url) as opened:
+    async with fresh_postgres("services.leaderboard") as url, open_database(tmp_path, url) as opened:
         await handle_events(opened, drive(state="draft"))
         yield opened
 

@@ -39,7 +39,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         async with open_database(tmp_path) as opened:
             yield opened
     else:
-        async with fresh_postgres() as url, open_database(tmp_path, url) as opened:
+        async with fresh_postgres("services.leaderboard") as url, open_database(tmp_path, url) as opened:
             yield opened
 
 

@@ -26,7 +26,7 @@ from tests.waiting import until
 
 @pytest.fixture
 async def postgres_database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with fresh_postgres() as url, open_database(tmp_path, url) as opened:
+    async with fresh_postgres("services.leaderboard") as url, open_database(tmp_path, url) as opened:
         yield opened
 
 

@@ -83,7 +83,7 @@ class ApprovalApi:
 async def open_api(store: str, folder: Path, **drive: Any) -> AsyncIterator[ApprovalApi]:
     """The routes on an empty database of this store, with its drive known to payments."""
     if store == "postgresql":
-        async with fresh_postgres() as url, open_books(folder, url) as books:
+        async with fresh_postgres("services.payments") as url, open_books(folder, url) as books:
             yield await _composed(books, drive)
     else:
         async with open_books(folder) as books:

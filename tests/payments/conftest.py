@@ -21,5 +21,5 @@ async def books(store: str, tmp_path: Path) -> AsyncIterator[Books]:
         async with open_books(tmp_path) as books:
             yield books
     else:
-        async with fresh_postgres() as url, open_books(tmp_path, url) as books:
+        async with fresh_postgres("services.payments") as url, open_books(tmp_path, url) as books:
             yield books

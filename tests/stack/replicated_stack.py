@@ -20,7 +20,7 @@ import asyncpg
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 
-from backbone.database.leader_lock import ADVISORY_LOCK
+from backbone.database.leader_work import ADVISORY_LOCK
 from backbone.http.caller import sign_caller
 from stack import process_specs
 from stack.layout import HOST, Layout, lay_out

@@ -12,7 +12,7 @@ from sqlalchemy import Row, bindparam, select, text
 from backbone.database.database import Database
 from backbone.database.transaction import Transaction
 from services.payments.admission.estimates import Estimates, per_1000_s
-from services.payments.admission.store import QueueState, advance, count_waiting, newest_number, read_queue
+from services.payments.admission.store import QueueState, advance, count_waiting, read_queue_and_newest
 from services.payments.stripe.rate_limiter import RateLimiter
 from services.payments.tables import DRIVES, PAYMENTS, TICKETS
 
@@ -56,12 +56,11 @@ class TicketQueue:
     async def next_tickets(self, at_most: int) -> Sequence[Row[Any]]:
         """The next tickets in their order; none while checkouts are paused."""
         async with self._database.reading() as session:
-            state = await read_queue(session)
+            state, newest = await read_queue_and_newest(session)
             await self._measure(session, state)
             if state.pause is not None:
                 return ()
             tickets = (await session.execute(_NEXT, {"at_most": at_most})).all()
-            newest = 0 if tickets else await newest_number(session)
         if not tickets and self._is_outdated(state.estimates, newest):
             # Every number so far is admitted or no ticket. If a power failure undoes this, it is repeated.
             async with self._database.lossy_transaction() as session:

@@ -36,21 +36,22 @@ async def read_queue(session: Transaction) -> QueueState:
     return _state((await session.execute(_READ)).one())
 
 
+async def read_queue_and_newest(session: Transaction) -> tuple[QueueState, int]:
+    """The queue's state, and the highest number given to a payment; 0 where there is none."""
+    row = (await session.execute(_READ_WITH_NEWEST)).one()
+    return _state(row), row.newest
+
+
 async def advance(session: Transaction, front: int, rate: int) -> None:
     """Note that the tickets up to `front` were admitted at `rate`. `front` never falls."""
-    before = _state((await session.execute(_LOCKED)).one()).estimates
-    newest: int = (await session.execute(_NEWEST)).scalar_one()
-    after = before.advanced(front, rate, newest)
+    row = (await session.execute(_LOCKED_WITH_NEWEST)).one()
+    before = _state(row).estimates
+    after = before.advanced(front, rate, row.newest)
     if after != before:
         values = {"front": after.front, "rate": after.rate, "higher": [
             [each.up_to, each.rate] for each in after.higher
         ]}  # fmt: skip
         await session.execute(update(ADMISSION).values(values))
-
-
-async def newest_number(session: Transaction) -> int:
-    """The highest number given to a payment; 0 where there is none."""
-    return int((await session.execute(_NEWEST)).scalar_one())
 
 
 async def count_waiting(session: Transaction) -> int:
@@ -74,7 +75,9 @@ async def resume(session: Transaction) -> QueueState:
 
 _READ: Final = select(ADMISSION)
 _LOCKED: Final = select(ADMISSION).with_for_update()
-_NEWEST: Final = select(func.coalesce(func.max(PAYMENTS.c.number), 0))
+_NEWEST: Final = select(func.coalesce(func.max(PAYMENTS.c.number), 0)).scalar_subquery().label("newest")
+_READ_WITH_NEWEST: Final = select(ADMISSION, _NEWEST)
+_LOCKED_WITH_NEWEST: Final = select(ADMISSION, _NEWEST).with_for_update(of=ADMISSION)
 _COUNT: Final = select(func.count()).select_from(PAYMENTS).where(text(TICKETS))
 
 

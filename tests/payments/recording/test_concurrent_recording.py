@@ -30,7 +30,7 @@ from tests.waiting import until
 @pytest.fixture
 async def on_postgres(tmp_path: Path) -> AsyncIterator[Books]:
     postgres_server()
-    async with fresh_postgres() as url, open_books(tmp_path, url) as books:
+    async with fresh_postgres("services.payments") as url, open_books(tmp_path, url) as books:
         yield books
 
 
