@@ -44,9 +44,10 @@ async def read_queue_and_newest(session: Transaction) -> tuple[QueueState, int]:
 
 async def advance(session: Transaction, front: int, rate: int) -> None:
     """Note that the tickets up to `front` were admitted at `rate`. `front` never falls."""
-    row = (await session.execute(_LOCKED_WITH_NEWEST)).one()
-    before = _state(row).estimates
-    after = before.advanced(front, rate, row.newest)
+    before = _state((await session.execute(_LOCKED)).one()).estimates
+    # Once the row is locked: a subquery of that statement would not see what was committed while it waited.
+    newest: int = (await session.execute(select(_NEWEST))).scalar_one()
+    after = before.advanced(front, rate, newest)
     if after != before:
         values = {"front": after.front, "rate": after.rate, "higher": [
             [each.up_to, each.rate] for each in after.higher
@@ -77,7 +78,6 @@ _READ: Final = select(ADMISSION)
 _LOCKED: Final = select(ADMISSION).with_for_update()
 _NEWEST: Final = select(func.coalesce(func.max(PAYMENTS.c.number), 0)).scalar_subquery().label("newest")
 _READ_WITH_NEWEST: Final = select(ADMISSION, _NEWEST)
-_LOCKED_WITH_NEWEST: Final = select(ADMISSION, _NEWEST).with_for_update(of=ADMISSION)
 _COUNT: Final = select(func.count()).select_from(PAYMENTS).where(text(TICKETS))
 
 

@@ -28,7 +28,7 @@ from backbone.database.one_of import one_of
 from backbone.database.transaction import Transaction
 from backbone.wakeups import wait_for
 from services.payments.admission.estimates import Estimates
-from services.payments.admission.store import newest_number, read_queue
+from services.payments.admission.store import read_queue_and_newest
 from services.payments.overflow.references import reference_of
 from services.payments.overflow.tables import LINKS
 from services.payments.processor import Processor
@@ -77,7 +77,7 @@ class OverflowLane:
         if loop.time() >= self._anew_at:
             self._looked_at, self._anew_at = 0, loop.time() + LOOKED_AT_ANEW_S
         async with self._database.reading() as session:
-            state, newest = await read_queue(session), await newest_number(session)
+            state, newest = await read_queue_and_newest(session)
             if state.pause is not None or not self._may_be_long(state.estimates, newest):
                 return 0
             after = max(state.estimates.front, self._looked_at)
