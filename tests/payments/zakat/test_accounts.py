@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from backbone.contracts import PledgeChanged, PledgeMade, decode
 from backbone.money import Money
 from services.payments.processor import Movement
+from services.payments.proof.tracing import tell
 from services.payments.settlement.record import record_movements
 from tests.payments.books import Books
 from tests.payments.harness import a_pledge
@@ -240,3 +242,13 @@ async def test_an_admin_reads_the_fund_in_a_list(api: TreasuryApi) -> None:
     await api.paid(owned_drive(), purpose="zakat")
     (shown,) = (await api.get("/v1/payments", **ADMIN)).json()["data"]
     assert shown["fund"] == "zakat"
+
+
+async def test_the_story_of_a_gift_says_that_it_is_zakat(api: TreasuryApi) -> None:
+    _, zakat = await api.paid(owned_drive(), purpose="zakat")
+    _, other = await api.paid(owned_drive(), intent="pi_2")
+    for pledge, told in ((zakat, True), (other, False)):
+        story = await api.books.database.read_whole(partial(tell, pledge_id=pledge))
+        lines = [each.text for each in story.steps]
+        assert any("it is zakat, posted to accounts of its own" in line for line in lines) is told
+        assert any("from drive_raised_zakat to processor_clearing" in line for line in lines) is told
