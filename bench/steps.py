@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -66,7 +66,3 @@ def _columns() -> tuple[TextColumn, BarColumn, TaskProgressColumn, TimeElapsedCo
 
 def _end(*_: object) -> NoReturn:
     raise OutOfTime
-
-
-SILENT: Final = Steps()
-"""Without output and limit."""
