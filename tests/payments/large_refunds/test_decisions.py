@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import func, select
 
 from services.payments.disbursements.pending import read_pending
+from services.payments.funds import FundSums
 from services.payments.large_refunds.tables import LARGE_REFUNDS
 from services.payments.proof.tracing import tell
 from services.payments.tables import REFUNDS
@@ -92,7 +93,7 @@ async def test_a_waiting_refund_reserves_its_amount_and_a_rejection_returns_it(a
     refund = await api.waiting(payment, "450.00")
     assert (await api.ask_refund(payment, "50.01")).status == 409
     drive = api.drive.drive_id
-    assert await api.books.database.read_whole(lambda one: read_pending(one, drive, "USD")) == 45_000
+    assert await api.books.database.read_whole(lambda one: read_pending(one, drive, "USD")) == FundSums(45_000)
     assert await api.decided(refund, "reject", "key_a") == REJECTED
     assert await api.decided(refund, "reject") == REJECTED
     assert await api.decided(refund, "approve") == DECIDED
